@@ -21,11 +21,11 @@ const linked = ({ tools }: Listed) =>
 const list = (caller: Caller) => caller.result<Listed>({ method: "tools/list" });
 const read = (caller: Caller, uri: string) =>
   caller.result<Read>({ method: "resources/read", params: { uri } });
-/** A call as a client passes it on that shows the panel. */
+/** A call from a client that shows the panel. */
 const send = async (caller: Caller, name: string, args: Record<string, unknown>) =>
   (await caller.send(name, args)).messages.at(-1)?.result as Record<string, unknown>;
 
-/** The session that a client of 2025 gets that declares these extensions when it connects. */
+/** The session of a client of revision 2025-11-25 that declares these extensions. */
 async function sessionOf(extensions: object | undefined): Promise<string | null> {
   const capabilities = { extensions };
   const params = { protocolVersion: "2025-11-25", capabilities, clientInfo: { name: "test", version: "1" } };
@@ -34,7 +34,7 @@ async function sessionOf(extensions: object | undefined): Promise<string | null>
   return (await owner.http("/mcp", { method: "POST", headers, body })).headers.get("mcp-session-id");
 }
 
-/** The answer of a command in a client with this session. */
+/** The result of a command in a client with this session. */
 async function inSession(session: string | null, args: object): Promise<Record<string, unknown>> {
   const params = { name: "run_command", arguments: args };
   const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params });
@@ -48,7 +48,7 @@ async function inSession(session: string | null, args: object): Promise<Record<s
 }
 
 describe("the panel in a chat", () => {
-  it("is linked from tools for clients that declare the extension, and for those that cannot say", async () => {
+  it("is linked from tools for clients that declare the extension, and for clients that cannot declare it", async () => {
     const { result } = await owner.modern("tools/list", {}, UI);
     expect(linked(result as Listed).toSorted()).toEqual(LINKED.toSorted());
     for (const other of [{}, { "io.modelcontextprotocol/ui": { mimeTypes: ["text/plain"] } }]) {
@@ -89,7 +89,7 @@ describe("the panel in a chat", () => {
     expect(await names(owner)).toContain("run_command");
   });
 
-  it("gets data for its own calls, and the run of one that the model makes", async () => {
+  it("gets data for its own calls, and the run of each call of the model", async () => {
     const args = { command: "echo shown", sandbox: "apps-data" };
     const models = await inSession(await sessionOf(UI), args);
     expect(models.structuredContent).toBeUndefined();
@@ -105,7 +105,7 @@ describe("the panel in a chat", () => {
     }
   });
 
-  it("leaves results of clients that do not declare it without a word beside them", async () => {
+  it("adds no metadata for clients without the extension", async () => {
     for (const extensions of [
       undefined,
       {},
@@ -121,7 +121,7 @@ describe("the panel in a chat", () => {
     expect((await owner.modern("tools/call", call, {})).result?._meta).not.toHaveProperty("sandbox-mcp/run");
   });
 
-  it("gets a result where the client would take a task", async () => {
+  it("gets a plain result even if the client accepts tasks", async () => {
     const call = (more: object) =>
       owner.modern("tools/call", {
         name: "run_command",
@@ -133,7 +133,7 @@ describe("the panel in a chat", () => {
     });
   });
 
-  it("leaves what a restart lost to the model", async () => {
+  it("does not consume the restart notice with its calls", async () => {
     const sandbox = "apps-notice";
     await sh(sandbox, "true");
     await killContainer(sandbox);

@@ -1,4 +1,4 @@
-/** What `configure_sandbox` says of a sandbox's network, through to what its code reaches. */
+/** The network settings of `configure_sandbox`, and the hosts that code in the sandbox can then reach. */
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { type NetworkHost, SandboxNetwork } from "../../../src/actors/network.ts";
 import type { NetworkPlatform } from "../../../src/actors/platform/network-platform.ts";
@@ -26,7 +26,7 @@ const configure = (sandbox: string, more: Record<string, unknown> = {}) =>
   owner.call("configure_sandbox", { sandbox, ...more });
 
 describe("configure_sandbox", () => {
-  it("keeps a list in its one form, answers it, and takes full again", async () => {
+  it("stores a list in its normal form, returns it, and accepts full again", async () => {
     const sandbox = "net-kept";
     expect((await configure(sandbox)).structured).toMatchObject({ internet: "full", allow_hosts: [] });
     const allow_hosts = ["API.Example.com.", "*.Bücher.example", "packages"];
@@ -46,7 +46,7 @@ describe("configure_sandbox", () => {
     expect((await configure(sandbox)).structured).toMatchObject({ internet: "full", allow_hosts: [] });
   });
 
-  it("changes all requested settings, or none", async () => {
+  it("changes either all requested settings or none", async () => {
     const sandbox = "net-all";
     vi.spyOn(SandboxNetwork.prototype, "changed").mockImplementationOnce(() => {
       throw new ToolError("permission_denied", "The operator of this server does not allow that.", "");
@@ -70,7 +70,7 @@ describe("configure_sandbox", () => {
 });
 
 describe("a sandbox's policy", () => {
-  it("applies at once to a running kernel, and the result names the host and the call", async () => {
+  it("applies at once to a running kernel, and the result names the refused host and the call that allows it", async () => {
     const sandbox = "net-none";
     const ask =
       "import urllib.request as r\ntry: r.urlopen('http://refused.example.com/')\nexcept Exception as e: print(e)";
@@ -85,7 +85,7 @@ describe("a sandbox's policy", () => {
     expect((await callsIn(sandbox).command("true")).structured.notice).toBeUndefined();
   });
 
-  it("suggests a call that can be made unchanged for a refused host, or none", async () => {
+  it("suggests a valid call for a refused host, or no call", async () => {
     const sandbox = "net-suggested";
     const noteOn = async (hosts: string[]) => {
       const requests = hosts.map((host) => `curl -sg -o /dev/null --noproxy '' 'http://${host}/';`).join(" ");
@@ -124,12 +124,12 @@ describe("a sandbox's policy", () => {
     );
   });
 
-  it("holds in the container after, and its connections are a resource", async () => {
+  it("applies in the next container, and its connections are a resource", async () => {
     const sandbox = "net-again";
     await configure(sandbox, { internet: "none" });
     const command = "curl -s -o /dev/null -w '%{http_code}' http://first.example.com/";
     expect((await callsIn(sandbox).command(command)).structured.stdout).toBe("403");
-    // The engine lists a connection when it has ended, and forgets those of a killed container.
+    // The engine lists a connection after its end, and forgets the connections of a killed container.
     await until(async () => (await connectionsOf(sandbox)).includes("first.example.com"));
     await killContainer(sandbox);
     await untilStopped(sandbox);
@@ -152,10 +152,10 @@ describe("a sandbox's policy", () => {
   });
 });
 
-describe("a container that keeps more than it may", () => {
+describe("a container with more access than allowed", () => {
   afterEach(() => vi.restoreAllMocks());
 
-  /** Makes the platform respond like Cloudflare does for containers that were started with direct internet access. */
+  /** Makes the platform respond like Cloudflare for containers that were started with direct internet access. */
   async function enforceBy(sandbox: string, answer: (policy: NetworkPolicy) => Promise<boolean>) {
     const platform = await inActor(sandbox, (actor) => actor["networkPlatform"]);
     vi.spyOn<NetworkPlatform, "enforce">(Object.getPrototypeOf(platform), "enforce").mockImplementation(
@@ -177,7 +177,7 @@ describe("a container that keeps more than it may", () => {
     expect(structured.notice).toContain("to restrict its network");
   });
 
-  it("is ended also when the policy was restricted while it started", async () => {
+  it("is also ended if the policy was restricted during its start", async () => {
     const sandbox = "net-meanwhile";
     await configure(sandbox);
     const [starting, chosen] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
@@ -238,7 +238,7 @@ function network(
 const all = { initial: undefined, max: "full", allowHosts: [] } as const;
 
 describe("a sandbox has no more access than the operator grants", () => {
-  it("by MAX_INTERNET and ALLOW_HOSTS, also with an earlier wider setting", async () => {
+  it("under MAX_INTERNET and ALLOW_HOSTS, also with an earlier wider setting", async () => {
     const listed = { initial: undefined, max: "allowlist", allowHosts: ["*.example.com"] } as const;
     const { network: own, refused } = network({ network: listed, authTokens: [] });
     expect(own.policy).toEqual({ internet: "allowlist", allowHosts: ["*.example.com"] });
@@ -246,7 +246,7 @@ describe("a sandbox has no more access than the operator grants", () => {
     expect(() => own.changed({ allowHosts: ["evil.test", "a.example.com"] })).toThrow("allow evil.test; it");
     own.put(own.changed({ allowHosts: ["a.example.com"] }));
     expect(own.policy).toEqual({ internet: "allowlist", allowHosts: ["a.example.com"] });
-    // As it was chosen under limits that were wider.
+    // A setting from a time with wider limits.
     own.put({ internet: "allowlist", allowHosts: ["evil.test"] });
     expect(own.policy).toEqual({ internet: "allowlist", allowHosts: [] });
     expect(await own.refusalNote(0)).toContain('allow_hosts ["x.example.com"]');
@@ -256,7 +256,7 @@ describe("a sandbox has no more access than the operator grants", () => {
     );
   });
 
-  it("by the entry of their token, within the limits for all", async () => {
+  it("under the entry of its principal's token, within the limits for all", async () => {
     const none = network({ network: all, authTokens: [{ ...token, internet: "none" }] });
     expect(none.network.policy.internet).toBe("none");
     expect(await none.network.refusalNote(0)).toContain(
@@ -277,7 +277,7 @@ describe("a sandbox has no more access than the operator grants", () => {
     expect(within.network.policy.allowHosts).toEqual(["b.example.com"]);
   });
 
-  it("as the variables say it", () => {
+  it("under limits that are read from the variables", () => {
     const tokens = [
       {
         ...token,
@@ -299,7 +299,7 @@ describe("a sandbox has no more access than the operator grants", () => {
     expect(initialOf("owner")).toEqual({ internet: "allowlist", allowHosts: ["pypi.org", "*.example.com"] });
   });
 
-  it("and git hosts are intercepted only in a container that trusts the platform's certificates", async () => {
+  it("and its git hosts are intercepted only if the container trusts the platform's certificates", async () => {
     const { actor } = cloudflare();
     const gitHosts: string[] = [];
     let intercepted: readonly string[] = [];
@@ -317,7 +317,7 @@ describe("a sandbox has no more access than the operator grants", () => {
     expect(intercepted).toEqual(["git.example.com"]);
   });
 
-  it("and a host that had a secret when its container started has the policy that holds", async () => {
+  it("and a host that had a secret when the container started follows the current policy", async () => {
     const intercepted: [readonly string[], string][] = [];
     const { actor } = cloudflare();
     const kept = new Map<string, unknown>();
@@ -342,7 +342,7 @@ describe("a sandbox has no more access than the operator grants", () => {
     ]);
   });
 
-  it("and a note says of each refusal why it was one", async () => {
+  it("and a note gives the reason for each refusal", async () => {
     const { network: own, refused } = network({ network: all, authTokens: [] });
     own.put({ internet: "allowlist", allowHosts: ["*.example.com"] });
     refused.splice(0, 1, { host: "a.example.com", port: 8443, why: "policy", count: 1 });
@@ -354,7 +354,7 @@ describe("a sandbox has no more access than the operator grants", () => {
       'connections to a.example.com:8443, evil.test were refused. To allow evil.test: configure_sandbox with allow_hosts ["*.example.com","evil.test"]. A list allows',
     );
     const loopback = { host: "::ffff:7f00:1", why: "address", count: 1 } as const;
-    // Entries, and no hosts: a list would allow more than was asked for.
+    // The note names entries and not hosts, because a list would allow more than requested.
     const entries = ["packages", "*.test"].map((host) => ({ host, why: "policy", count: 1 }) as const);
     refused.splice(0, 2, loopback, ...entries);
     expect(await own.refusalNote(0)).toMatch(
@@ -369,7 +369,7 @@ describe("a sandbox has no more access than the operator grants", () => {
   });
 });
 
-/** What an actor on Cloudflare has of the SDK and of its storage, which outlive it. */
+/** The SDK and the storage of an actor on Cloudflare, which outlive the actor. */
 function cloudflare() {
   const handlers: NetworkPolicy[] = [];
   const stored = new Map<string, unknown>();
@@ -396,7 +396,7 @@ function cloudflare() {
 }
 
 describe("on Cloudflare", () => {
-  it("a restricted container reaches the internet only through the handler, and one that had another way has to end", async () => {
+  it("a restricted container reaches the internet only through the handler, and a container with direct access has to end", async () => {
     const { sandbox, handlers, actor } = cloudflare();
     const platform = actor();
     expect(await platform.enforce({ internet: "full", allowHosts: [] })).toBe(true);
@@ -405,7 +405,7 @@ describe("on Cloudflare", () => {
     const none = { internet: "none", allowHosts: [] } as const;
     expect(await platform.enforce(none)).toBe(false);
     expect(sandbox).toMatchObject({ enableInternet: false, interceptHttps: true });
-    // Until that has ended.
+    // The refusal lasts until that container has ended.
     expect(await actor().enforce(none)).toBe(false);
     sandbox.isUp = false;
     platform.starting();
@@ -415,7 +415,7 @@ describe("on Cloudflare", () => {
     expect(handlers).toHaveLength(4);
   });
 
-  it("a policy is widened by the next actor too, and restricted without another start", async () => {
+  it("the next actor can widen a policy too, and restrict it without a new start", async () => {
     const { sandbox, handlers, actor } = cloudflare();
     await actor().enforce({ internet: "none", allowHosts: [] });
     sandbox.isUp = true;
@@ -436,7 +436,7 @@ describe("on Cloudflare", () => {
     expect(await begin("none", false)).toBe(true);
     expect(await begin("none", true)).toBe(true);
     expect(await begin("full", true)).toBe(true);
-    // The next container starts under the policy that the platform was told last.
+    // The next container starts with the policy that the platform received last.
     own.starting();
     expect(await begin("full", false)).toBe(true);
     expect(await begin("none", true)).toBe(false);
@@ -446,7 +446,7 @@ describe("on Cloudflare", () => {
     expect(await begin("none", true)).toBe(false);
   });
 
-  it("a policy's list says what the platform does not tell, and no other list does", async () => {
+  it("the list of a restricted policy names the connections that the platform does not report", async () => {
     const { network: own } = network({ network: all, authTokens: [] }, "owner", cloudflare().actor());
     own.put({ internet: "none" });
     expect(await own.lines()).toMatch(/^# not listed: connections to other ports than 80 and 443/m);
@@ -463,7 +463,7 @@ describe("on Cloudflare", () => {
     ["http://0x7f.1/", {}],
     ["http://[::ffff:1.1.1.1]/", {}],
     ["http://good.example.com..:80/", {}],
-  ])("the handler does not send on %s with %j", async (url, headers) => {
+  ])("the handler does not forward %s with %j", async (url, headers) => {
     const reported: Connection[] = [];
     const actor = { connectionMade: async (connection: Connection) => void reported.push(connection) };
     const namespace = { idFromString: (id: string) => id, get: () => actor };

@@ -19,7 +19,7 @@ const configure = (sandbox: string, setup: string, more: Record<string, unknown>
 /** A script that ends only when it is cancelled. */
 const HELD = "echo begun; sleep 600";
 
-it("runs once before the first call, with the variables, and the next container and the next sandbox start from its result", async () => {
+it("a set-up runs once before the first call, with the variables, and the next container and sandbox start from its result", async () => {
   const sandbox = "setup-once";
   const script =
     "echo $WORD-$RANDOM$RANDOM >>~/.ran; cat ~/.ran >from; rm /opt/venv/lib64; mkdir -p /srv/made";
@@ -39,12 +39,12 @@ it("runs once before the first call, with the variables, and the next container 
   await killContainer(sandbox);
   await until(async () => (await callsIn(sandbox).command("true")).text.includes("did not run again"));
   expect(await sh(sandbox, `${look}; cat mine ~/.later`)).toBe(`${left}mine\nlater\n`);
-  // Another sandbox starts from it, with a word about that, and has nothing that came later.
+  // Another sandbox starts from the result, says so, and has no later changes.
   await configure("setup-second", script, { env, internet: "none" });
   const second = await callsIn("setup-second").command(`${look}; ls mine ~/.later || true`);
   expect(second.structured.stdout).toBe(left);
   expect(second.text).toMatch(/starts from the result of its set-up at .*: the script did not run again/);
-  // A fork has the settings of the checkpoint, and what the set-up left without another run.
+  // A fork has the settings of the checkpoint, and the files of the set-up without another run.
   const fork = await owner.call("restore_sandbox", { checkpoint, sandbox: "setup-fork" });
   expect(fork.text).toContain("settings of configure_sandbox");
   expect(await sh("setup-fork", `echo $WORD; ${look}; cat mine`)).toBe(`w\n${left}mine\n`);
@@ -53,7 +53,7 @@ it("runs once before the first call, with the variables, and the next container 
     internet: "none",
     variables: ["WORD"],
   });
-  // Other variables, another script and another principal do not.
+  // With other variables, another script or another principal, the set-up runs again.
   await configure("setup-third", script, { env: { WORD: "v" } });
   expect(await sh("setup-third", "cat ~/.ran")).toMatch(/^v-/);
   const other = await principal("set-up");
@@ -63,7 +63,7 @@ it("runs once before the first call, with the variables, and the next container 
   expect(structured.stdout).not.toContain(ran);
 });
 
-it("keeps calls waiting no longer than they wait, is cancelled by its id, and makes way for another script", async () => {
+it("a set-up delays calls only for their waiting time, can be cancelled by its id, and is replaced by another script", async () => {
   const sandbox = "setup-held";
   await configure(sandbox, HELD);
   const calls = callsIn(sandbox);
@@ -85,7 +85,7 @@ it("keeps calls waiting no longer than they wait, is cancelled by its id, and ma
   expect((await owner.call("cancel_run", { id: withdrawn })).text).toContain("before it started");
   const { text } = await owner.call("list_runs", { sandbox });
   const [again = ""] = /setup-held\.\w+(?=[^\n]*echo begun)/.exec(text) ?? [text];
-  // Nothing of this workspace is saved before.
+  // No part of this workspace was saved before.
   const checkpoint = owner.call("checkpoint_sandbox", { sandbox });
   await says(again, "begun");
   await owner.call("cancel_run", { id: again });
@@ -95,7 +95,7 @@ it("keeps calls waiting no longer than they wait, is cancelled by its id, and ma
   expect((await calls.command("ls /tmp")).text).not.toMatch(/set-up|withdrawn/);
 });
 
-it("runs again when it or its container is killed in the middle, and no more after three", async () => {
+it("a set-up runs again if it or its container is killed, at most three times", async () => {
   const sandbox = "setup-killed";
   await owner.call("write_file", { sandbox, path: "mine", content: "of before" });
   await configure(sandbox, `[ -d half ] || { mkdir half; touch half/made; ${HELD}; }`);
@@ -114,7 +114,7 @@ it("runs again when it or its container is killed in the middle, and no more aft
   expect(await sh(sandbox, "ls /tmp/ok")).toBe("/tmp/ok\n");
 });
 
-it("comes before calls about files also in a container that follows while they wait, and none that only reads starts it", async () => {
+it("a set-up runs before file calls, also in the next container while they wait, and calls that only read do not start it", async () => {
   const sandbox = "setup-files";
   await configure(sandbox, "echo begun; sleep 1; ls >~/seen");
   const { text } = await callsIn(sandbox).command("true", { wait_seconds: 0 });
@@ -131,7 +131,7 @@ it("comes before calls about files also in a container that follows while they w
   expect((await all.call("configure_sandbox", { sandbox })).structured.setup).toBe("due");
 });
 
-it("that fails stops at its first error, is reported by each result, and blocks nothing", async () => {
+it("a set-up that fails stops at its first error, is reported by each result, and blocks no call", async () => {
   const sandbox = "setup-fails";
   await configure(sandbox, "echo so it goes >&2\n(exit 3)\ntouch /tmp/not-reached");
   const first = await callsIn(sandbox).command("ls /tmp/not-reached || echo works");

@@ -27,7 +27,7 @@ const HOSTILE: Record<string, string> = {
 };
 
 describe("variables of a sandbox", () => {
-  it("are in commands, new sessions and kernels, and in those that run already from the next call on", async () => {
+  it("are in commands, new sessions and new kernels, and from the next call on in running ones", async () => {
     const sandbox = "vars";
     await configure(sandbox, { BEFORE: "1" });
     expect(await sh(sandbox, "echo $BEFORE")).toBe("1\n");
@@ -61,7 +61,7 @@ describe("variables of a sandbox", () => {
     }
   });
 
-  it("yield to later settings of a session or a kernel, and to env of a call", async () => {
+  it("are overridden by later settings of a session or a kernel, and by env of a call", async () => {
     const sandbox = "vars-own";
     await configure(sandbox, { WORD: "sandbox", OTHER: "1" });
     expect(await sh(sandbox, "echo $WORD", { env: { WORD: "call" } })).toBe("call\n");
@@ -77,7 +77,7 @@ describe("variables of a sandbox", () => {
     expect(await inKernel(sandbox, "python", "print(os.environ['WORD'])")).toBe("again");
   });
 
-  it("do not change in a session that made one readonly, or changed the server's own", async () => {
+  it("do not change in a session that made them readonly or changed the server's own", async () => {
     const sandbox = "vars-spoiled";
     await configure(sandbox, { FIXED: "1" });
     await sh(sandbox, "declare -rx FIXED");
@@ -101,7 +101,7 @@ describe("variables of a sandbox", () => {
     await owner.call("write_file", { sandbox, path: "expected", content: JSON.stringify(HOSTILE) });
     const python =
       'import os, json; print([n for n, v in json.load(open("/workspace/expected")).items() if os.environ.get(n) != v])';
-    // The second command has them from the state that the first has left.
+    // The second command gets them from the state that the first one saved.
     for (let time = 0; time < 2; time++) expect(await sh(sandbox, `python3 -c '${python}'`)).toBe("[]\n");
     expect(await inKernel(sandbox, "python", python)).toBe("[]");
     const js =
@@ -131,14 +131,14 @@ describe("variables of a sandbox", () => {
     expect((await configure(sandbox)).structured.variables).toEqual(["THERE"]);
   });
 
-  it("do not include a prototype's", async () => {
+  it("do not include properties of a prototype", async () => {
     const env = JSON.parse('{"__proto__": "x", "A": "1"}') as Record<string, string>;
     await configure("vars-proto", env);
     expect((await configure("vars-proto")).structured.variables).toEqual(["A"]);
     expect(await sh("vars-proto", "env | grep -c proto || true")).toBe("0\n");
   });
 
-  it("outlive the actor and the container, and end with the sandbox", async () => {
+  it("stay after the actor and the container end, and end with the sandbox", async () => {
     const sandbox = "vars-life";
     await configure(sandbox, { STAYS: "1", OLD: "1" });
     await inKernel(sandbox, "python", "import os");
@@ -156,7 +156,7 @@ describe("variables of a sandbox", () => {
     expect((await configure(sandbox)).structured.variables).toEqual([]);
   });
 
-  it("are one sandbox's and one principal's, and listed by name alone", async () => {
+  it("belong to one sandbox of one principal, and are listed only by name", async () => {
     await configure("vars-mine", { MINE: "value-of-mine" });
     expect(await sh("vars-theirs", "echo ${MINE-none}")).toBe("none\n");
     const other = await principal("vars-other");
@@ -168,7 +168,7 @@ describe("variables of a sandbox", () => {
     expect(text).not.toContain("value-of-mine");
   });
 
-  it("count as a sandbox, which ends like any other", async () => {
+  it("create a sandbox, which ends like any other", async () => {
     const caller = await principal("vars-few");
     await caller.call("configure_sandbox", { sandbox: "one", env: { A: "1" } });
     expect((await caller.call("list_sandboxes")).text).toContain("Used: 1/");
@@ -184,7 +184,7 @@ describe("variables of a sandbox", () => {
 });
 
 describe("the region of a sandbox", () => {
-  it("starts with its first call only, and is named in later results", async () => {
+  it("can be set only with its first call, and is named in later results", async () => {
     const first = await owner.call("configure_sandbox", { sandbox: "region", region: "weur" });
     expect(first.structured.region).toBe("weur");
     expect((await owner.call("configure_sandbox", { sandbox: "region", region: "weur" })).isError).toBe(
@@ -197,7 +197,7 @@ describe("the region of a sandbox", () => {
     expect([used.isError, used.text]).toEqual([true, expect.stringContaining("where the platform chose")]);
   });
 
-  it("is that of the token, or of the server", async () => {
+  it("is by default the token's or the server's", async () => {
     const everyone = (await principal("regionless")).with({ DEFAULT_REGION: "apac" });
     expect((await everyone.call("configure_sandbox", { sandbox: "a" })).structured.region).toBe("apac");
     const own = (await principal("regional", undefined, "sam")).with({ DEFAULT_REGION: "apac" });

@@ -1,4 +1,4 @@
-/** What the endpoint's address and the server's variables decide for every call of a connection. */
+/** Settings in the endpoint's address and the server's variables, which apply to every call of a connection. */
 import { describe, expect, it } from "vitest";
 import { tools as all } from "../../../src/tools/index.ts";
 import { type Caller, owner, principal } from "../support.ts";
@@ -23,7 +23,7 @@ const instructions = async (caller: Caller) => {
 describe("?sandbox=NAME", () => {
   const chat = owner.at("?sandbox=chat-1");
 
-  it("is the sandbox of calls that name none", async () => {
+  it("is the sandbox of calls that do not name one", async () => {
     await chat.call("write_file", { path: "mine.txt", content: "of this chat" });
     expect((await chat.call("run_command", { command: "cat mine.txt" })).text).toContain("of this chat");
     expect((await chat.call("run_code", { code: "open('mine.txt').read()" })).text).toContain("of this chat");
@@ -38,7 +38,7 @@ describe("?sandbox=NAME", () => {
     expect((await chat.call("list_runs")).text).toContain("cat mine.txt");
   });
 
-  it("gives way to the sandbox that a call names", async () => {
+  it("does not apply to a call that names a sandbox", async () => {
     await chat.call("write_file", { path: "named.txt", content: "elsewhere", sandbox: "chat-3" });
     expect((await owner.call("read_file", { path: "named.txt", sandbox: "chat-3" })).structured.content).toBe(
       "elsewhere",
@@ -53,7 +53,7 @@ describe("?sandbox=NAME", () => {
     expect(await instructions(owner)).toContain(`(default "default")`);
   });
 
-  it("still refuses arguments that are wrong, and leaves parameters of others alone", async () => {
+  it("still refuses wrong arguments, and does not change other parameters", async () => {
     expect(await chat.call("run_command", { command: "true", comand: "x" })).toMatchObject({
       isError: true,
       text: expect.stringContaining("comand"),
@@ -88,7 +88,7 @@ describe("?sandbox=NAME", () => {
 const names = async (caller: Caller) => (await list(caller)).map(({ name }) => name);
 
 describe("?tools=", () => {
-  it("lists the tools and the sets that it names, and speaks of no others", async () => {
+  it("lists the named tools and sets, and mentions no others", async () => {
     const files = owner.at("?tools=files");
     expect(await names(files)).toEqual(["write_file", "edit_file", "read_file", "list_files", "file_link"]);
     expect(await instructions(files)).toMatch(/for files\. write_file and read_file move files/);
@@ -102,7 +102,7 @@ describe("?tools=", () => {
     expect(await names(owner.at("?tools=code,files,tasks,admin"))).toEqual(all.map(({ name }) => name));
   });
 
-  it("makes a call of another tool an error that says so", async () => {
+  it("makes a call of another tool an error with the reason", async () => {
     const { isError, text } = await owner
       .at("?tools=files")
       .call("run_command", { command: "touch /tmp/called", sandbox: "choice" });
@@ -125,7 +125,7 @@ describe("?tools=", () => {
 describe("TOOLS", () => {
   const reading = owner.with({ TOOLS: "read_file, list_files,list_runs" });
 
-  it("limits what is listed, called and chosen by ?tools=", async () => {
+  it("limits which tools are listed, called and chosen by ?tools=", async () => {
     expect(await names(reading)).toEqual(["read_file", "list_files", "list_runs"]);
     expect(await names(reading.at("?tools=files"))).toEqual(["read_file", "list_files"]);
     const { status, messages } = await reading.at("?tools=write_file").post({ method: "tools/list" });
@@ -142,7 +142,7 @@ describe("TOOLS", () => {
     ]);
   });
 
-  it("holds for tasks by HTTP, too", async () => {
+  it("applies to tasks over HTTP, too", async () => {
     const response = await reading.http("/execute", { method: "POST", body: `{"task": "[[write]]"}` });
     expect([response.status, await response.text()]).toEqual([
       500,
@@ -152,7 +152,7 @@ describe("TOOLS", () => {
 });
 
 describe("the scopes of a token", () => {
-  it("leave out what they never allow", async () => {
+  it("hide the tools that they never allow", async () => {
     const reader = await principal("list-reader", ["sandbox:read"]);
     const readerTools = await names(reader);
     expect(readerTools).toEqual([
@@ -168,7 +168,7 @@ describe("the scopes of a token", () => {
         name,
         readerTools.includes(name) ? 200 : 403,
       ]);
-    // Of a task alone, by its id.
+    // The token can read only tasks, by their ids.
     expect(await names(await principal("list-tasks", ["tasks:run"]))).toEqual([
       "execute_task",
       "get_result",
@@ -181,7 +181,7 @@ describe("MAX_WAIT_SECONDS", () => {
   const waits = (tools: Listed[]) =>
     tools.flatMap(({ inputSchema: { properties } }) => properties.wait_seconds ?? []);
 
-  it("is 50 unless the operator says otherwise", async () => {
+  it("is 50 by default", async () => {
     const fields = waits(await list(owner));
     expect(fields.length).toBeGreaterThan(3);
     for (const field of fields) expect(field).toMatchObject({ default: 45, maximum: 50 });
@@ -196,7 +196,7 @@ describe("MAX_WAIT_SECONDS", () => {
     }
   });
 
-  it("raises it, and lowers it with the default", async () => {
+  it("raises the maximum, or lowers it together with the default", async () => {
     for (const field of waits(await list(owner.with({ MAX_WAIT_SECONDS: "600" }))))
       expect(field).toMatchObject({ default: 45, maximum: 600 });
     const hasty = owner.with({ MAX_WAIT_SECONDS: "1" });
@@ -211,7 +211,7 @@ describe("MAX_WAIT_SECONDS", () => {
 describe("a server without a credential for a model", () => {
   const bare = owner.with({ ANTHROPIC_API_KEY: undefined, CLAUDE_CODE_OAUTH_TOKEN: undefined });
 
-  it("does not list execute_task, nor speak of it", async () => {
+  it("does not list or mention execute_task", async () => {
     expect((await list(bare)).map(({ name }) => name)).not.toContain("execute_task");
     expect(await instructions(bare)).not.toMatch(/task/);
     expect((await list(owner)).map(({ name }) => name)).toContain("execute_task");
@@ -219,7 +219,7 @@ describe("a server without a credential for a model", () => {
     expect((await list(subscribed)).map(({ name }) => name)).toContain("execute_task");
   });
 
-  it("says why to a client that still calls it", async () => {
+  it("returns the reason to a client that still calls it", async () => {
     const { isError, text } = await bare.call("execute_task", { task: "anything" });
     expect(isError).toBe(true);
     expect(text).toMatch(/no credential.*ANTHROPIC_API_KEY.*run_command/);

@@ -4,7 +4,7 @@ import { owner, sh } from "../support.ts";
 
 const sandbox = "damaged";
 
-/** Our files are out of the way; what the local platform keeps beside them is not, as the container's own is elsewhere. */
+/** Moves our files away. The local platform's files stay, because a container has its own files elsewhere. */
 const DAMAGE =
   "mv /opt /gone && mkdir /opt && ln -s /gone/sandbox-runtime /opt/sandbox-runtime && ls /opt/sandbox-mcp";
 
@@ -29,7 +29,7 @@ describe("a damaged sandbox", () => {
     expect(text).not.toMatch(/Internal error|command not found|exit_code: 127/);
   });
 
-  it("still has its files, and a new one works", async () => {
+  it("still has its files, and a new sandbox works", async () => {
     for (const [tool, args] of [
       ["read_file", { path: "kept" }],
       ["write_file", { path: "new", content: "new" }],
@@ -45,9 +45,9 @@ describe("a sandbox with emptied helpers", () => {
   const emptied = "emptied";
   afterAll(() => owner.call("destroy_sandbox", { sandbox: emptied }));
 
-  it("is damaged for every call but those for files", async () => {
+  it("is reported as damaged by every call except file operations", async () => {
     await sh(emptied, "echo kept >kept", { session: "before" });
-    // Copies, because the local platform mounts the files themselves.
+    // The test empties copies, because the local platform mounts the files themselves.
     const empty =
       "mkdir /emptied && cp -rL /opt/sandbox-mcp /emptied/ && find /emptied -type f -exec truncate -s 0 {} +";
     const inPlace = "mv /opt /gone && mv /emptied /opt && ln -s /gone/sandbox-runtime /opt/sandbox-runtime";

@@ -1,4 +1,4 @@
-/** A person decides what a sandbox may reach, on a page that the client opens (elicitation in the mode `url`). */
+/** A person decides which hosts a sandbox may reach, on a page that the client opens (elicitation in the mode `url`). */
 import { describe, expect, it } from "vitest";
 import type { Env } from "../../../src/shared/config.ts";
 import { Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
@@ -14,7 +14,7 @@ import {
   owner,
 } from "./elicited-pages.ts";
 
-/** What a call of configure_sandbox comes to in a client that opens addresses. */
+/** The outcome of a call of configure_sandbox in a client that opens addresses. */
 function configure(
   sandbox: string,
   args: object,
@@ -28,7 +28,7 @@ async function hostsOf(sandbox: string): Promise<unknown> {
   return (await owner.call("configure_sandbox", { sandbox })).structured.allow_hosts;
 }
 
-/** A sandbox that reaches one host. */
+/** A sandbox that can reach one host. */
 async function limited(sandbox: string): Promise<string> {
   await owner.call("configure_sandbox", { sandbox, allow_hosts: ["one.example.com"] });
   return sandbox;
@@ -40,14 +40,14 @@ function decide(browser: Browser, url: string, decision: "allow" | "refuse", hea
   return browser.open(`${url}?decision=${decision}`, { method: "POST", headers });
 }
 
-describe("letting a sandbox reach more", () => {
-  it("is a question to the person, who allows it; the call then does it", async () => {
+describe("a call that lets a sandbox reach more hosts", () => {
+  it("asks the person, and makes the change after the person allows it", async () => {
     const sandbox = await limited("decide-allow");
     const { url, message } = elicitationIn(await configure(sandbox, TWO));
     expect(message).toContain("two.example.com");
     expect(url).not.toContain("example.com/two");
     expect(await hostsOf(sandbox)).toEqual(["one.example.com"]);
-    // The client calls again when its user has opened the page, and waits for the decision.
+    // The client calls again after its user opened the page, and that call waits for the decision.
     const again = configure(sandbox, TWO);
     const browser = await panelBrowser(app);
     const page = await browser.open(url);
@@ -59,7 +59,7 @@ describe("letting a sandbox reach more", () => {
     expect((await decide(browser, url, "allow")).status).toBe(404);
   });
 
-  it("stays unchanged if the person refuses, and later calls get that answer", async () => {
+  it("changes nothing if the person refuses, and later calls get that answer", async () => {
     const sandbox = await limited("decide-refuse");
     const { url } = elicitationIn(await configure(sandbox, TWO));
     const browser = await panelBrowser(app);
@@ -71,14 +71,14 @@ describe("letting a sandbox reach more", () => {
     expect((await decide(browser, url, "allow")).status).toBe(404);
   });
 
-  it("is refused where the person turns the question down in the client", async () => {
+  it("is refused if the person declines the question in the client", async () => {
     const sandbox = await limited("decide-decline");
     elicitationIn(await configure(sandbox, TWO));
     const more = { inputResponses: { decision: { action: "decline" } } };
     expect(JSON.stringify((await configure(sandbox, TWO, { more })).result)).toContain("did not allow");
   });
 
-  it("is an error with the address for clients of 2025-11-25, which their session remembers", async () => {
+  it("is an error with the address for clients of 2025-11-25, and their session stores the decision", async () => {
     const sandbox = await limited("decide-legacy");
     const responseText = await callLegacy("configure_sandbox", { sandbox, ...TWO });
     const { error } = JSON.parse(responseText.slice(responseText.indexOf("{"))) as {
@@ -100,7 +100,7 @@ describe("letting a sandbox reach more", () => {
     expect(seen.text).not.toContain("two.example.com");
     expect(seen.text).not.toContain(sandbox);
     expect((await decide(other, url, "allow")).status).toBe(403);
-    // Without a session, and from a page of somebody else's.
+    // Without a session, and from another site's page.
     const stranger = new Browser(app);
     expect((await stranger.open(url)).response.headers.get("refresh")).toContain("?again");
     const page = await stranger.open(`${url}?again`);
@@ -118,19 +118,19 @@ describe("letting a sandbox reach more", () => {
     expect(await hostsOf(sandbox)).toEqual(["one.example.com"]);
   });
 
-  it("allows what the person has seen, even if other calls changed the policy since", async () => {
+  it("makes the change that the person saw, even if other calls changed the policy since", async () => {
     const sandbox = await limited("decide-since");
     await configure(sandbox, { internet: "none" });
     const { url } = elicitationIn(await configure(sandbox, { internet: "allowlist" }));
     const browser = await panelBrowser(app);
     expect((await browser.open(url)).text).toContain("one.example.com");
-    // Reaches nothing, so nobody is asked.
+    // This call allows no host, so the server asks nobody.
     await configure(sandbox, { internet: "none", allow_hosts: ["evil.example.com"] });
     await decide(browser, url, "allow");
     expect(await hostsOf(sandbox)).toEqual(["one.example.com"]);
   });
 
-  it("is a question also where two calls that reach no more would together do so", async () => {
+  it("asks the person also if two calls would only together allow more hosts", async () => {
     const sandbox = await limited("decide-together");
     await Promise.all([
       configure(sandbox, { internet: "none", allow_hosts: ["evil.example.com"] }),
@@ -139,7 +139,7 @@ describe("letting a sandbox reach more", () => {
     expect(await hostsOf(sandbox)).not.toContain("evil.example.com");
   });
 
-  it("leads back to the question after the sign-in, and nowhere else", async () => {
+  it("leads back to the question after the sign-in, and to no other address", async () => {
     const { url } = elicitationIn(await configure(await limited("decide-sign-in"), TWO));
     const browser = new Browser(app);
     const signIn = async (to: string) => {
@@ -161,7 +161,7 @@ describe("letting a sandbox reach more", () => {
       expect(await signIn(to)).toBe(`${ORIGIN}/panel`);
   });
 
-  it("takes effect at once if the client cannot ask, nobody could sign in, or it grants no more", async () => {
+  it("takes effect at once if the client cannot ask, nobody could sign in, or it allows no new host", async () => {
     const sandbox = await limited("decide-plain");
     expect((await configure(sandbox, { internet: "none" })).result).toMatchObject({ resultType: "complete" });
     const form = { elicitation: { form: {} } };

@@ -15,7 +15,7 @@ const edit = (path: string, ...edits: Edit[]) => owner.call("edit_file", { sandb
 const read = async (path: string) => (await owner.call("read_file", { sandbox, path })).structured.content;
 
 describe("edit_file", () => {
-  it("says that only the line breaks are others", async () => {
+  it("says that only the line breaks differ", async () => {
     await write("crlf.txt", "one\r\ntwo\r\n");
     const crlf = await edit("crlf.txt", { old_text: "one\ntwo", new_text: "x" });
     expect(crlf.text).toContain("lines end with \\r\\n");
@@ -24,7 +24,7 @@ describe("edit_file", () => {
     expect(lf.text).toContain("lines end with \\n");
   });
 
-  it("makes no directory for a file that is missing", async () => {
+  it("creates no directory for a missing file", async () => {
     const result = await edit("no/such/file.txt", { old_text: "a", new_text: "b" });
     expect([result.isError, result.text]).toEqual([true, expect.stringContaining("no/such/file.txt")]);
     expect(await sh(sandbox, "[ -e no ] && echo made; true")).toBe("");
@@ -41,7 +41,7 @@ describe("edit_file", () => {
     expect(await read("same.txt")).toBe("same\n");
   });
 
-  it("replaces exact text and answers with the diff", async () => {
+  it("replaces exact text and returns the diff", async () => {
     await write("code.ts", "const a = 1;\nconst b = 2;\nconst c = 3;\n");
     const result = await edit("code.ts", { old_text: "b = 2", new_text: "b = $& $1 \\n" });
     expect(result).toMatchObject({
@@ -65,7 +65,7 @@ describe("edit_file", () => {
     expect(await read("code.ts")).toBe("const a = 1;\nconst b = $& $1 \\n;\nconst c = 3;\n");
   });
 
-  it("applies edits in order, each to what the one before has made", async () => {
+  it("applies edits in order, each to the result of the previous one", async () => {
     await write("order", "one two two\n");
     const result = await edit(
       "order",
@@ -76,7 +76,7 @@ describe("edit_file", () => {
     expect(await read("order")).toBe("3 3 3\n");
   });
 
-  it("does all or nothing, and says which text is missing and what is nearest", async () => {
+  it("makes all edits or none, and names the missing text and the nearest text", async () => {
     const content = "def f():\n    return 1\n\ndef g():\n    return 2\n";
     await write("all.py", content);
     const result = await edit(
@@ -93,7 +93,7 @@ describe("edit_file", () => {
     expect(await read("all.py")).toBe(content);
   });
 
-  it("says on which lines a text is that is there more than once", async () => {
+  it("names the lines of a text that occurs more than once", async () => {
     await write("twice", "x\ny\nx\n".repeat(11));
     const result = await edit("twice", { old_text: "x\ny", new_text: "z" });
     expect(result.text).toContain(
@@ -103,7 +103,7 @@ describe("edit_file", () => {
     expect(many.text).toMatch(/is in the file 22 times, on lines 1, 3, 4, .* and more\./);
   });
 
-  it("keeps mode, byte order mark and line ends; leaves links and writes what they lead to", async () => {
+  it("keeps the mode, byte order mark and line ends, and edits the target of a link", async () => {
     await write("real", "\ufeffa\r\nb\r\n");
     await sh(sandbox, "chmod 750 real; ln -sf real link");
     await edit("link", { old_text: "a\r\n", new_text: "c\r\n" });
@@ -122,14 +122,14 @@ describe("edit_file", () => {
     expect(lines.pop()).toMatch(/^\+number of a longer line \d+$/);
   });
 
-  it("writes nothing that would be too large", async () => {
+  it("refuses a file that would become too large", async () => {
     await sh(sandbox, "head -c 1000000 /dev/zero | tr '\\0' a > grows");
     const { text } = await edit("grows", { old_text: "a", new_text: "b".repeat(30), all: true });
     expect(text).toContain("it is too large");
     expect(await sh(sandbox, "stat -c %s grows")).toBe("1000000\n");
   });
 
-  it("edits of one file at once are all in it", async () => {
+  it("makes all of several simultaneous edits of one file", async () => {
     const names = Array.from({ length: 20 }, (_, n) => `name-${n};`);
     await write("at-once", names.join("\n"));
     const results = await Promise.all(
@@ -153,7 +153,7 @@ describe("edit_file", () => {
     expect(await sh(sandbox, "ls -d missing 2>&1 || true")).toContain("No such file");
   });
 
-  it("with sandbox:write alone edits below /workspace and /tmp, and with sandbox:read nothing", async () => {
+  it("edits only below /workspace and /tmp with sandbox:write, and nothing with sandbox:read", async () => {
     const writer = await principal("edit-writer", ["sandbox:read", "sandbox:write"]);
     const reader = await principal("edit-reader", ["sandbox:read"]);
     await writer.call("write_file", { path: "file", content: "old" });

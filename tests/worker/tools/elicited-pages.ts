@@ -1,4 +1,4 @@
-/** The whole server, for tests of the pages that an elicitation by URL opens. */
+/** The whole server, for tests of pages that an elicitation by URL opens. */
 import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { expect } from "vitest";
@@ -34,7 +34,7 @@ export interface Elicitation {
   elicitationId?: string;
 }
 
-/** What a result asks of the client, and the state that the next call has to send with the response. */
+/** The requests of a result to the client, and the state that the next call must send with the response. */
 export function elicitationIn({ result }: ModernAnswer): Elicitation & { state: { requestState: unknown } } {
   expect(result).toMatchObject({ resultType: "input_required" });
   const requests = result?.inputRequests as Record<string, { method: string; params: Elicitation }>;

@@ -9,7 +9,7 @@ beforeAll(async () => {
   const holder = await owner.call("run_command", {
     sandbox,
     session: "holder",
-    // It takes what becomes free at once.
+    // It takes each process that becomes free at once.
     command: `exec python3 -c 'import os,time,signal
 while True:
   try:
@@ -19,7 +19,7 @@ while True:
     timeout_seconds: 300,
   });
   id = idIn(holder);
-  // A new session has to start a shell.
+  // A new session must start a shell.
   const full = () => owner.call("run_command", { sandbox, command: "true", session: "full" });
   await until(async () => (await full()).text.includes("out of processes"));
 });
@@ -39,7 +39,7 @@ describe.concurrent("a sandbox that has no process left", () => {
   });
 });
 
-it("files can still be read and written, because that takes no process", async () => {
+it("a sandbox without free processes can still read and write files", async () => {
   const call = (name: string, args: object) => owner.call(name, { sandbox, ...args });
   expect((await call("write_file", { path: "more", content: "new" })).isError).toBe(false);
   expect((await call("write_file", { path: "more", content: "er", append: true })).isError).toBe(false);
@@ -47,13 +47,13 @@ it("files can still be read and written, because that takes no process", async (
   expect((await call("list_files", {})).text).toContain("more");
 });
 
-it("a command in a session with a running shell works if it starts no process", async () => {
+it("a command in a session with a running shell works there if it starts no process", async () => {
   const { text } = await owner.call("run_command", { sandbox, command: "echo hello" });
   expect(text).toMatch(/hello|out of processes or memory/);
 });
 
-describe("the run that took them", () => {
-  it("is followed, stopped, and ended with its sandbox if no process can be started", async () => {
+describe("the run that took all processes", () => {
+  it("can be read and cancelled, or ends with its sandbox if no process can start", async () => {
     expect((await owner.call("get_result", { id, wait_seconds: 0 })).text).toContain("state: running");
     const cancelled = await owner.call("cancel_run", { id });
     expect(cancelled.text).toMatch(/state: (cancelled|lost[^]*out of processes[^]*destroy_sandbox)/);
@@ -91,8 +91,8 @@ os._exit(5)
     const read = await owner.call("run_code", { sandbox: full, code: "1" });
     await owner.call("destroy_sandbox", { sandbox: full });
     expect(structured).toMatchObject({ state: "failed", exit_code: 5 });
-    // With no run to cancel, only the end of the sandbox can be advised.
-    // On a busy machine the children may have ended before the command does: then code runs.
+    // Without a run to cancel, the only advice is to destroy the sandbox.
+    // On a busy machine the children may end before the command; then code runs.
     const advised =
       /^result: 1$|out of processes or memory.*Use destroy_sandbox and start again: there is no run/s;
     expect(read.text).toMatch(advised);

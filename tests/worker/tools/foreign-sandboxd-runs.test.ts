@@ -1,11 +1,11 @@
-/** A program of the user's in the place of sandboxd says of commands and code what it likes. */
+/** A user's program in place of sandboxd sends arbitrary reports about commands and code. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { callsIn, evict, idIn, inKernel, owner, sh, until } from "../support.ts";
 
 const sandbox = "foreign-runs";
 const { command, code } = callsIn(sandbox);
 
-/** Listens where sandboxd did. A command says by its words what it is to do of it; of code the file /tmp/scenario does. */
+/** Listens at sandboxd's socket. The words of a command select its reports; for code the file /tmp/scenario does. */
 const PROGRAM = `
 const { readFileSync, readdirSync, unlinkSync, writeFileSync } = require("node:fs");
 const { createServer } = require("node:http");
@@ -84,7 +84,7 @@ server.on("upgrade", (request, socket, head) => {
     });
   });
 });
-// As long as its first process hears of sandboxd, it starts no other, which would take the socket back.
+// These bytes tell the first process that sandboxd is alive. Otherwise it would start another one, which would take the socket back.
 const daemon = readdirSync("/proc").find((pid) => {
   try { return readFileSync("/proc/" + pid + "/comm", "utf8") === "sbxd\\n"; } catch { return false; }
 });
@@ -93,26 +93,26 @@ unlinkSync(path);
 server.listen(path, () => writeFileSync("/tmp/ready", ""));
 `;
 
-/** By a kernel, because sandboxd is not to be trusted here. */
+/** Uses a kernel, because sandboxd cannot be trusted here. */
 const play = (scenario: string) =>
   inKernel(sandbox, `open("/tmp/scenario", "w").write(${JSON.stringify(scenario)})`);
 
 beforeAll(async () => {
   await owner.call("write_file", { sandbox, path: "/tmp/foreign.cjs", content: PROGRAM });
-  // The kernel is there before, and answers over the SDK's own way.
+  // The kernel exists already, and responds over the SDK's own connection.
   await code("1");
   await play("never");
   const start = `import os, subprocess
 subprocess.run("setsid -f node /tmp/foreign.cjs >/tmp/foreign.log 2>&1", shell=True, stdin=subprocess.DEVNULL)`;
   await inKernel(sandbox, start);
   await until(async () => (await inKernel(sandbox, 'print(os.path.exists("/tmp/ready"))')).includes("True"));
-  // The actor's connection to the real one goes with the actor.
+  // The eviction closes the actor's connection to the real sandboxd.
   await evict(sandbox);
   await until(async () => (await command("overlap")).text.includes("abcdef"));
 });
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
-describe("of a command, what answers in the place of sandboxd", () => {
+describe("a program in place of sandboxd that runs a command", () => {
   it.each(["words", "unknownEvent", "longEvent", "noPiece", "largePiece", "negative", "fraction", "status"])(
     "gets the request again over another connection if it violates the protocol: %s",
     async (scenario) => {
@@ -120,7 +120,7 @@ describe("of a command, what answers in the place of sandboxd", () => {
     },
   );
 
-  it("fills no answer with single bytes if its streams alternate", async () => {
+  it("cannot fill a result with single bytes by alternating streams", async () => {
     const { id } = (await command("alternate")).structured;
     const page = (await owner.call("get_result", { id, cursor: 0 })).structured;
     const log = page.log as { stream: "stdout" | "stderr"; text: string }[];
@@ -134,7 +134,7 @@ describe("of a command, what answers in the place of sandboxd", () => {
     expect((await command("words")).text).toMatch(/has not responded[^]*destroy_sandbox/);
   });
 
-  it("ends even if it reports no end, or too much", async () => {
+  it("cannot prevent the end of the command if it reports no end or too much", async () => {
     const ended = ["flood", "never", "running"].map(async (scenario) => {
       const { text } = await command(scenario, { session: scenario, timeout_seconds: 1, wait_seconds: 45 });
       expect(text.slice(0, 500)).toMatch(/(state: timed_out|has not responded)[^]*destroy_sandbox/);
@@ -143,21 +143,21 @@ describe("of a command, what answers in the place of sandboxd", () => {
     await Promise.all(ended);
   });
 
-  it("prints each byte once, with any offsets that it names", async () => {
+  it("cannot repeat bytes, whatever offsets it reports", async () => {
     expect((await command("overlap")).structured).toMatchObject({ state: "succeeded", stdout: "abcdefghi" });
     const { structured, text } = await command("far", { session: "far" });
     expect(structured).toMatchObject({ state: "succeeded" });
     expect(text).toContain("far");
   });
 
-  it("says nothing of another run, and one end of each", async () => {
+  it("can report only about the command, and only one end of it", async () => {
     expect((await command("another")).structured).toMatchObject({ state: "succeeded", stdout: "its own" });
     expect((await command("twice")).structured).toMatchObject({ state: "failed", exit_code: 3, stdout: "" });
     expect((await command("unknown")).text).toContain("no trace of the command");
     expect((await command("refused")).text).toMatch(/process/);
   });
 
-  it("reads only the bytes that were typed", async () => {
+  it("cannot accept more bytes than were typed", async () => {
     const started = await command("typed", { interactive: true, session: "typed", wait_seconds: 0 });
     const typed = await owner.call("send_input", { id: idIn(started), text: "12345", wait_seconds: 0 });
     expect(typed.text).not.toContain("1000000000");
@@ -171,9 +171,9 @@ describe("of a command, what answers in the place of sandboxd", () => {
   });
 });
 
-describe("of code, what answers in the place of sandboxd", () => {
+describe("a program in place of sandboxd that reports on code", () => {
   it.each(["words", "never", "running", "far", "another", "unknown", "negative", "flood"])(
-    "keeps it from no end: %s",
+    "cannot prevent the end of the code: %s",
     async (scenario) => {
       await play(scenario);
       const { structured, text } = await code("import time; print('begun'); time.sleep(0.5); print('over')", {
@@ -186,7 +186,7 @@ describe("of code, what answers in the place of sandboxd", () => {
   );
 });
 
-it("is gone with the sandbox", async () => {
+it("a program in place of sandboxd ends with the sandbox", async () => {
   await owner.call("destroy_sandbox", { sandbox });
   expect(await sh(sandbox, "echo new")).toBe("new\n");
 });

@@ -1,10 +1,10 @@
-/** A program of the user's in the place of sandboxd answers requests about files as it likes. */
+/** A user's program in place of sandboxd sends arbitrary responses to requests about files. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Result, idIn, inKernel, owner, says } from "../support.ts";
 
 const sandbox = "foreign-sandboxd";
 
-/** Answers each request with what the file named by its method and path holds: a head and a body, which may be repeated. */
+/** Responds to each request with the file of its method and path: a head and a body, which may be repeated. */
 const PROGRAM = `
 import os, socket, sys, threading
 where = next(path for path in sys.argv[1:] if os.path.exists(path))
@@ -39,7 +39,7 @@ while True:
     threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
 `;
 
-/** By a kernel: a connection to sandboxd that breaks on a busy machine would be one to the program. */
+/** Uses a kernel, because a connection to sandboxd that breaks on a busy machine would become one to the program. */
 const answerWith = (answer: string, times = 1) =>
   inKernel(
     sandbox,
@@ -72,7 +72,7 @@ const DAMAGED = Array.from({ length: 4 }, () =>
 
 const OK = "HTTP/1.1 200 OK\nConnection: close\n";
 
-describe("what answers in the place of sandboxd", () => {
+describe("a program in place of sandboxd", () => {
   it.each([
     ["an empty answer", `${OK}Content-Length: 0\n\n`, 1],
     ["no JSON, and no sizes", `${OK}Content-Length: 4\n\nnope`, 1],
@@ -95,7 +95,7 @@ describe("what answers in the place of sandboxd", () => {
     expect(await calls()).toEqual(DAMAGED);
   });
 
-  it("with a response in an unrequested encoding is called damaged", async () => {
+  it("is reported as damaged if its response has an unrequested encoding", async () => {
     const body = '{"entries":[],"size":1}';
     const plain = `${OK}sandboxd-size: 1\nsandboxd-lines: 1\nContent-Length: ${body.length}\n\n${body}`;
     await answerWith(plain);

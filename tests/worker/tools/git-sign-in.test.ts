@@ -57,12 +57,12 @@ beforeEach(async () => {
 });
 
 describe("git in a command that lacks credentials", () => {
-  it("asks the person, who signs in; the command is not run twice, and works when it is run again", async () => {
+  it("asks the person to sign in, is not run twice, and succeeds when it is run again", async () => {
     const args = { sandbox: "git-ask", command: `echo once >>count; ${CLONE}` };
     const { url, message, state } = elicitationIn(await ask("run_command", args));
     expect(message).toContain(HOST);
     expect(url).toBe(`${PAGE}/${HOST}`);
-    // The client calls again when its user has opened the page, and waits for the answer.
+    // The client calls again after its user opened the page, and that call waits for the answer.
     const again = ask("run_command", args, state);
     const browser = await panelBrowser(app);
     const page = await browser.open(url);
@@ -73,7 +73,7 @@ describe("git in a command that lacks credentials", () => {
     const resultText = JSON.stringify((await again).result);
     expect(resultText).toContain("run it again");
     expect(await sh("git-ask", `cat count; ${CLONE}`)).toContain("once\nof the private repository");
-    // As on a new day: its actor knows it, and so does a sandbox that is made now.
+    // The sandbox's next actor has the sign-in, and so has a new sandbox.
     await evictActor(await actorOf("git-ask"));
     expect(await sh("git-new", CLONE)).toContain("of the private repository");
     expect(
@@ -84,7 +84,7 @@ describe("git in a command that lacks credentials", () => {
     ).toContain("refs/heads/more");
   });
 
-  it("says that the person refused in the client, or did not answer; the command is not run again", async () => {
+  it("reports that the person refused in the client or did not answer, and is not run again", async () => {
     const args = { sandbox: "git-refuse", command: `echo once >>count; ${CLONE}` };
     const { state } = elicitationIn(await ask("run_command", args));
     const declined = { ...state, inputResponses: { decision: { action: "decline" } } };
@@ -95,7 +95,7 @@ describe("git in a command that lacks credentials", () => {
     expect(await sh("git-refuse", "cat count")).toMatch(/once$/);
   });
 
-  it("asks again if the host refuses the token", async () => {
+  it("asks the person again if the host refuses the token", async () => {
     const browser = await panelBrowser(app);
     await signIn(browser, HOST, "wrong-token-of-the-person");
     const args = { sandbox: "git-wrong", command: CLONE };
@@ -105,7 +105,7 @@ describe("git in a command that lacks credentials", () => {
     expect(await sh("git-wrong", CLONE)).toContain("of the private repository");
   });
 
-  it("says what to do if the client does not ask, or nobody could sign in", async () => {
+  it("has advice in its result if the client does not ask, or nobody could sign in", async () => {
     expect(await sh("git-hint", CLONE)).toContain(`sign in to it at ${PAGE}`);
     const token = await principal("git-hint", ["sandbox:exec"]);
     const { text } = await token.with({ PUBLIC_ORIGIN: ORIGIN }).call("run_command", { command: CLONE });
@@ -113,7 +113,7 @@ describe("git in a command that lacks credentials", () => {
     expect(text).not.toContain(PAGE);
     const off = owner.with({ ...variables, GIT_SIGN_IN: "off" });
     expect((await off.call("run_command", { sandbox: "git-hint", command: CLONE })).text).not.toContain(PAGE);
-    // Words of a program that name what cannot be a git host, or succeed.
+    // The output names an invalid git host, or the command succeeds.
     for (const command of [
       "echo \"fatal: Authentication failed for 'https://10.0.0.1/x'\" >&2; false",
       "echo \"fatal: Authentication failed for 'http://smart.private.test/x'\" >&2; false",
@@ -124,7 +124,7 @@ describe("git in a command that lacks credentials", () => {
       });
   });
 
-  it("says so in each result that another call reads later", async () => {
+  it("has the advice in each result that another call reads later", async () => {
     const sandbox = "git-later";
     await sh(sandbox, "true");
     const begun = async (hint: string, command = CLONE, name = "run_command", field = "command") => {
@@ -154,7 +154,7 @@ describe("git in a command that lacks credentials", () => {
     expect((await owner.call("get_result", run)).text).toContain("run it again");
   });
 
-  it("asks in the call that sees the end, and not when the result is read again", async () => {
+  it("asks the person in the call that waits for its end, and not when the result is read again", async () => {
     const sandbox = "git-ask-later";
     const begin = async () => {
       const command = `sleep 1; ${CLONE}`;
@@ -178,7 +178,7 @@ describe("git in a command that lacks credentials", () => {
     expect(JSON.stringify((await ask("get_result", run, state)).result)).toContain("run it again");
   });
 
-  it("asks for a task's clone, and starts the task when the person has signed in", async () => {
+  it("asks the person for a task's clone, and the task starts after the sign-in", async () => {
     const sandbox = "git-task";
     // In the place of an agent.
     const agent =
@@ -191,7 +191,7 @@ describe("git in a command that lacks credentials", () => {
     const legacy = await callLegacy("execute_task", args);
     expect(legacy).toContain("-32042");
     expect(legacy).toContain(`${PAGE}/${HOST}`);
-    // Their calls are repeated as a whole, so a command's is not.
+    // Such a client repeats the whole call, so a command does not ask.
     expect(await callLegacy("run_command", { sandbox, command: CLONE })).toContain("the user can sign in");
     const headers = { "content-type": "application/json" };
     const request = { method: "POST", headers, body: JSON.stringify(args) };
@@ -208,7 +208,7 @@ describe("git in a command that lacks credentials", () => {
 });
 
 describe("a person's token for a git host", () => {
-  it("goes with git's requests to that host over HTTPS, and nowhere else", async () => {
+  it("is sent with git's requests to that host over HTTPS, and nowhere else", async () => {
     expect((await signIn(await panelBrowser(app))).text).toContain("The token is saved");
     await sh("git-where", CLONE);
     const given = `Basic ${btoa(`x-access-token:${GIT_TOKEN}`)}`;
@@ -227,7 +227,7 @@ describe("a person's token for a git host", () => {
     ])
       await sh("git-where", `${request}; true`);
     for (const { authorization } of await arrived()) expect(authorization).toBeUndefined();
-    // A redirect is the client's to follow.
+    // The client itself follows a redirect.
     await sh(
       "git-where",
       `curl -ksSL "https://${HOST}/smart.git/away/info/refs?service=git-upload-pack"; true`,
@@ -259,7 +259,7 @@ describe("a person's token for a git host", () => {
     for (const { authorization } of await arrived()) expect(authorization).toBeUndefined();
   });
 
-  it("is listed without its value, and gone at once when it is removed", async () => {
+  it("is listed without its value, and unusable at once after its removal", async () => {
     const browser = await panelBrowser(app);
     await signIn(browser);
     await sh("git-gone", CLONE);
@@ -271,7 +271,7 @@ describe("a person's token for a git host", () => {
     expect(await sh("git-gone", CLONE)).toContain("could not read Username");
   });
 
-  it("is confirmed with the host that it is stored for, which can look like another", async () => {
+  it("is confirmed with the full name of its host, which can look like another host", async () => {
     const browser = await panelBrowser(app);
     const { text } = await signIn(browser, " smàrt.Private.test ");
     expect(text).toContain("xn--smrt-1na.private.test");
@@ -280,7 +280,7 @@ describe("a person's token for a git host", () => {
     expect((await browser.open(PAGE)).text).not.toContain("xn--");
   });
 
-  it("is refused if it is not a token, or its host not one that the operator lets sandboxes reach", async () => {
+  it("is refused if it is not a token, or if sandboxes may not reach its host", async () => {
     const browser = await panelBrowser(app);
     for (const host of [
       "",

@@ -1,10 +1,10 @@
-/** Images that are too large: PIL in the sandbox makes them, and reads what the server shows. */
+/** Images that are too large: PIL in the sandbox creates them, and reads the images that the server shows. */
 import { beforeAll, describe, expect, it } from "vitest";
 import { owner, sh } from "../support.ts";
 
 const sandbox = "images-scaled";
 
-/** Python that makes pictures: red, green, blue and yellow quarters, so that rows and columns that are swapped are seen. */
+/** Python that draws red, green, blue and yellow quarters, so that the tests notice swapped rows and columns. */
 const PICTURES = String.raw`
 import io, os, random, struct, zlib
 from PIL import Image, ImageDraw
@@ -48,7 +48,7 @@ interface Seen {
   colours: [number, number, number][];
 }
 
-/** What PIL sees in an image that was shown. */
+/** The properties that PIL reads from a shown image. */
 async function seen(data: string | undefined): Promise<Seen> {
   await owner.call("write_file", { sandbox, path: "shown", content: data ?? "", encoding: "base64" });
   return seenIn("shown");
@@ -68,7 +68,7 @@ const QUARTERS = [
 
 const GREYS = [76, 94, 29, 226].map((grey) => [grey, grey, grey]);
 
-/** Expects a shown image to keep the limits and the original's colours. */
+/** Expects a shown image to respect the limits and keep the original's colours. */
 async function expectShown(data: string | undefined, colours = QUARTERS, tolerance = 14): Promise<Seen> {
   const found = await seen(data);
   expect(found.width * found.height).toBeLessThanOrEqual(1_150_000);
@@ -88,7 +88,7 @@ interface Expected {
   tolerance?: number;
 }
 
-/** Half through which one sees white. */
+/** Half transparent, over white. */
 const FADED = [
   [255, 127, 127],
   [127, 207, 127],
@@ -101,7 +101,7 @@ const noise = 'Image.frombytes("RGB", (1200, 1200), os.urandom(1200 * 1200 * 3))
 const column = 'Image.new("RGB", (1, 12000), (0, 0, 255)).save("picture", "jpeg")';
 const everywhere = (colour: number[]) => Array.from({ length: 4 }, () => colour);
 
-/** One of each way in which Pillow is asked for the colours; what decodes the files is Pillow's own. */
+/** One image for each way in which Pillow reads colours. Pillow's own decoders read the files. */
 const LARGE: [name: string, make: string, from: string, to: string, expected?: Expected][] = [
   ["PNG of 20 MP", quarters(5000, 4000, '"png"'), "5000 x 4000", "1198 x 959"],
   ["PNG of 16 bits", 'open("picture", "wb").write(sixteen(2000, 1000))', "2000 x 1000", "1516 x 758"],
@@ -120,7 +120,7 @@ const LARGE: [name: string, make: string, from: string, to: string, expected?: E
   ["GIF", quarters(2000, 1500, '"gif"'), "2000 x 1500", "1238 x 928", { tolerance: 60 }],
 ];
 
-describe("an image that is too large is shown smaller", () => {
+describe("an image that is too large is scaled down:", () => {
   it.each(LARGE)("%s", async (_name, make, from, to, { colours, tolerance } = {}) => {
     expect((await run(make)).text).not.toContain("Error");
     const { content, isError } = await owner.call("read_file", { sandbox, path: "picture" });
@@ -136,7 +136,7 @@ describe("an image that is too large is shown smaller", () => {
     );
   });
 
-  it("upright, although the camera was turned", async () => {
+  it("a photo with a rotated camera, upright", async () => {
     const { text } = await run(`i = quarters(2000, 1500).transpose(Image.Transpose.TRANSPOSE)
 exif = Image.Exif(); exif[274] = 5
 i.save("picture", "jpeg", exif=exif); print(i.width)`);
@@ -146,7 +146,7 @@ i.save("picture", "jpeg", exif=exif); print(i.width)`);
     expect([width, height]).toEqual([1238, 928]);
   });
 
-  it.each(["gif", "webp"])("the first frame of an animated one: %s", async (format) => {
+  it.each(["gif", "webp"])("the first frame of an animation: %s", async (format) => {
     const more = 'append_images=[Image.new("RGB", (1600, 1200), "black")] * 2, save_all=True, duration=100';
     await run(quarters(1600, 1200, `"${format}", ${more}`));
     const { content } = await owner.call("read_file", { sandbox, path: "picture" });
@@ -156,7 +156,7 @@ i.save("picture", "jpeg", exif=exif); print(i.width)`);
     await expectShown(content[1]?.data, QUARTERS, 60);
   });
 
-  it("of a result of code, beside others that fit", async () => {
+  it("one in a result of code, beside images that fit", async () => {
     const code = "display(quarters(100, 100))\ndisplay(quarters(3000, 2000))\nquarters(2000, 3000)";
     const { content, text } = await run(`from IPython.display import display\n${code}`);
     expect(content.map(({ type }) => type)).toEqual(["text", "image", "image", "image"]);
@@ -174,7 +174,7 @@ i.save("picture", "jpeg", exif=exif); print(i.width)`);
     await expectShown(content[3]?.data);
   });
 
-  it.each(["gif", "webp"])("of a result of code, in the form of its file: %s", async (format) => {
+  it.each(["gif", "webp"])("one in a result of code, as its display data: %s", async (format) => {
     const { content } = await run(`quarters(100, 100).save("picture", "${format}")
 class Shown:
     def _repr_mimebundle_(self, **_):
@@ -217,7 +217,7 @@ print(os.path.getsize("plot.png"), "bytes")`);
   expect(Uint8Array.fromBase64(file.content[1]?.data ?? "").length).toBeLessThanOrEqual(bytes);
 });
 
-/** Files of little more than a header, of images that have too many pixels. */
+/** Small files that declare images with too many pixels. */
 const BOMBS: { name: string; make: string; words: RegExp }[] = [
   {
     name: "PNG",
@@ -264,7 +264,7 @@ open("bomb", "wb").write(${make})`;
   });
 });
 
-describe("what makes images smaller is in the sandbox, where code can replace it", () => {
+describe("the sandbox's own program that scales images, which code can replace,", () => {
   const other = "images-replaced";
   const replace = async (program: string) => {
     const command = `site=$(python3 -c 'import site; print(site.getsitepackages()[0])'); mkdir -p $site/PIL; cat >$site/PIL/__init__.py`;
@@ -279,7 +279,7 @@ describe("what makes images smaller is in the sandbox, where code can replace it
     await owner.call("run_code", { sandbox: other, code });
   });
 
-  it("describes an image, and says how to get Pillow if it is missing", async () => {
+  it("is missing without Pillow, and then the result describes the image and says how to get Pillow", async () => {
     await replace("raise ModuleNotFoundError");
     const file = await read();
     expect(file.content.map(({ type }) => type)).toEqual(["text"]);

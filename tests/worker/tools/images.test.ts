@@ -1,10 +1,10 @@
-/** Images that would end a chat are not shown as images, wherever they come from: a file, a result of code, an artifact. */
+/** The server does not show images that would end a chat, from a file, a result of code or an artifact. */
 import { describe, expect, it } from "vitest";
 import { owner, sh } from "../support.ts";
 
 const sandbox = "images";
 
-/** Whole images of 3 x 2 pixels, and an interlaced one of 9 x 9. */
+/** Complete images of 3 x 2 pixels, and an interlaced image of 9 x 9. */
 const WHOLE: Record<string, [mimeType: string, base64: string]> = {
   png: [
     "image/png",
@@ -39,7 +39,7 @@ const write = (path: string, bytes: Uint8Array) =>
   owner.call("write_file", { sandbox, path, content: bytes.toBase64(), encoding: "base64" });
 const read = (path: string) => owner.call("read_file", { sandbox, path });
 
-/** A PNG with these numbers of pixels, one bit each, all of them there. */
+/** A complete PNG of this size, with one bit per pixel. */
 async function png(width: number, height: number): Promise<Uint8Array> {
   const code = `
 import struct, zlib
@@ -52,7 +52,7 @@ open("made.png", "wb").write(b"\\x89PNG\\r\\n\\x1a\\n" + chunk(b"IHDR", head) + 
   return Uint8Array.fromBase64((await sh(sandbox, "base64 -w0 made.png")).trim());
 }
 
-/** Shows bytes as a result of code that says that they are a PNG. */
+/** Shows bytes as a result of code that declares them a PNG. */
 const shown = (base64: string) =>
   owner.call("run_code", {
     sandbox,
@@ -62,7 +62,7 @@ class Shown:
 Shown()`,
   });
 
-describe("an image that is whole", () => {
+describe("a complete image", () => {
   it.each(EACH)("is shown: $name", async ({ name, mimeType, base64 }) => {
     await write("whole", Uint8Array.fromBase64(base64));
     const size = name.startsWith("interlaced") ? "9 x 9" : "3 x 2";
@@ -83,7 +83,7 @@ describe("an image that is whole", () => {
     ]);
   });
 
-  it("is shown as it is with 8,000 pixels on a side", async () => {
+  it("is shown unchanged with 8,000 pixels on a side", async () => {
     const bytes = await png(8000, 1);
     await write("wide.png", bytes);
     expect((await read("wide.png")).content).toEqual([
@@ -94,7 +94,7 @@ describe("an image that is whole", () => {
 });
 
 describe("an image that is corrupt", () => {
-  it.each(EACH)("is not shown, wherever it is cut off: $name", async ({ base64 }) => {
+  it.each(EACH)("is not shown, at whatever byte it is cut off: $name", async ({ base64 }) => {
     const bytes = Uint8Array.fromBase64(base64);
     for (const part of [0.4, 0.7, 0.95]) {
       const cut = bytes.subarray(0, Math.floor(bytes.length * part));
@@ -108,7 +108,7 @@ describe("an image that is corrupt", () => {
     expect(result).toMatchObject({ isError: false, text: expect.stringContaining("is corrupt") });
   });
 
-  it("is not shown for a checksum, or without pixels", async () => {
+  it("is not shown with a wrong checksum or without pixels", async () => {
     const bytes = Uint8Array.fromBase64(WHOLE.png?.[1] ?? "");
     for (const at of [20, 60, 80, bytes.length - 2]) {
       const damaged = bytes.slice();
@@ -132,7 +132,7 @@ open("none.png", "wb").write(data[:at - 4] + chunk(b"IDAT", b"") + data[at + siz
     });
   });
 
-  it("is not shown when its bytes are another thing", async () => {
+  it("is not shown if its bytes are not an image", async () => {
     const { content, text } = await shown(btoa("just text"));
     expect(content.map(({ type }) => type)).toEqual(["text"]);
     expect(text).toContain("is not a PNG, JPEG, GIF or WebP");
@@ -140,7 +140,7 @@ open("none.png", "wb").write(data[:at - 4] + chunk(b"IDAT", b"") + data[at + siz
 });
 
 describe("an image that is too large", () => {
-  it("is left out of a result in words that are true of it", async () => {
+  it("is replaced in a result by a true description", async () => {
     const code = `
 class Large:
     def _repr_png_(self): return b"\\x89PNG\\r\\n\\x1a\\n" + bytes(8_999_992)
@@ -150,7 +150,7 @@ Large()`;
     expect(text).toContain("An image is left out: it has 9000000 bytes; at most 6291456 can be shown.");
   });
 
-  it("is one line with all that are left out for the same reason, and no result", async () => {
+  it("shares one line with all images that are left out for the same reason", async () => {
     const code = `
 from IPython.display import display
 class Large:
@@ -163,7 +163,7 @@ for _ in range(25): display(Large())`;
     expect(structured.left_out).toContain("(25 times)");
   });
 
-  it("leaves the others of the same result alone", async () => {
+  it("does not affect the other images of the same result", async () => {
     const code = `
 from IPython.display import display
 class Image:
@@ -179,7 +179,7 @@ display(Image(base64.b64decode("${WHOLE.png?.[1]}")))`;
 describe("a connection with ?images=off", () => {
   const off = owner.at("?images=off");
 
-  it("has the line about an image in place of the image, which says how to get it", async () => {
+  it("gets a line in place of each image, which says how to get the image", async () => {
     await write("off.png", Uint8Array.fromBase64(WHOLE.png?.[1] ?? ""));
     const file = await off.call("read_file", { sandbox, path: "off.png" });
     expect(file.content.map(({ type }) => type)).toEqual(["text"]);
@@ -192,7 +192,7 @@ describe("a connection with ?images=off", () => {
     expect(text).toMatch(/3 x 2 pixels, PNG\..*\?images=off.*file_link/s);
   });
 
-  it("is another than one with ?images=on", async () => {
+  it("is separate from a connection with ?images=on", async () => {
     const { content } = await owner.at("?images=on").call("read_file", { sandbox, path: "off.png" });
     expect(content.map(({ type }) => type)).toEqual(["text", "image"]);
     const { status, messages } = await owner.at("?images=none").post({ method: "tools/list" });

@@ -24,8 +24,8 @@ const definitions = async () => (await owner.result<{ tools: Definition[] }>({ m
 
 afterEach(() => vi.restoreAllMocks());
 
-describe("what every client gets", () => {
-  it("are the pinned definitions: npm run docs writes them", async () => {
+describe("the list of tools", () => {
+  it("is the pinned definitions, which npm run docs writes", async () => {
     const found = await definitions();
     const files = Object.entries(pinned).map(([path, definition]) => [path.replace(/^.*\//, ""), definition]);
     expect(Object.fromEntries(found.map((tool) => [`${tool.name}.json`, tool]))).toEqual(
@@ -33,7 +33,7 @@ describe("what every client gets", () => {
     );
   });
 
-  it("keeps to its budgets", async () => {
+  it("stays within its budgets", async () => {
     expect(bytes(JSON.stringify(await owner.result({ method: "tools/list" })))).toBeLessThanOrEqual(13_312);
     for (const { name, description } of await definitions())
       expect([name, bytes(description) < 2048, description.length > 40]).toEqual([name, true, true]);
@@ -108,8 +108,8 @@ describe("arguments", () => {
   });
 });
 
-describe("progress", () => {
-  it("is sent during a call that requested it", async () => {
+describe("the progress of a call", () => {
+  it("is sent if the call requested it", async () => {
     const args = { sandbox: "kit", command: "sleep 6; echo done" };
     const { messages } = await owner.send("run_command", args, { progressToken: "token-1" });
     const progress = messages.find(({ method }) => method === "notifications/progress");
@@ -117,7 +117,7 @@ describe("progress", () => {
     expect(messages.at(-1)).toMatchObject({ result: { content: [text("exit_code: 0\nstdout: done")] } });
   });
 
-  it("carries the last line that is printed, bounded and as plain text", async () => {
+  it("has the last printed line, shortened and as plain text", async () => {
     const go = "/tmp/progress-go";
     const long = "x".repeat(1000);
     const command = `printf 'first\\n\\e[31mred\\e[0m \\a bell\\n'; until [ -e ${go} ]; do sleep 0.05; done; printf '10 %%\\r20 %%' >&2; sleep 1; echo ${long}; sleep 1`;
@@ -160,8 +160,8 @@ async function called(handle: () => Promise<never>, isStructured = false) {
   return { result, log: lines.join("\n") };
 }
 
-describe("what goes wrong", () => {
-  it("as foreseen is a sentence, and the next call to make", async () => {
+describe("an error of a tool", () => {
+  it("that is expected is a sentence with the next call", async () => {
     const { result, log } = await called(async () => {
       throw new ToolError("not_found", "There is no a.", "Use b.");
     });
@@ -178,7 +178,7 @@ describe("what goes wrong", () => {
     expect(result.structuredContent).toBeUndefined();
   });
 
-  it("that is unforeseen has a reference, and its detail is only in the log", async () => {
+  it("that is unexpected has a reference, and only the log has the details", async () => {
     const { result, log } = await called(async () => {
       throw new RangeError("secret detail");
     });

@@ -14,7 +14,7 @@ const names = async (args: Record<string, unknown>) =>
   ((await list(args)).structured as Listing).entries.map(({ path }) => path);
 
 describe("list_files", () => {
-  it("gives type, size, time and name, in the order of names, hidden ones included", async () => {
+  it("returns type, size, time and name in the order of names, hidden files included", async () => {
     await sh(
       sandbox,
       "mkdir -p one/b; printf 12345 >one/a; ln -s a one/l; : >one/.hidden; mkfifo one/p; touch -d 2024-02-03T04:05:06Z one/a",
@@ -34,14 +34,14 @@ describe("list_files", () => {
     expect(result.text).toContain("file               5 2024-02-03T04:05:06Z a");
   });
 
-  it("goes below when asked, and not through links", async () => {
+  it("lists recursively on request, without following links", async () => {
     await sh(sandbox, "mkdir -p two/d/e; touch two/d/e/f two/d/g; ln -s d two/l");
     expect(await names({ path: "two" })).toEqual(["d", "l"]);
     expect(await names({ path: "two", recursive: true })).toEqual(["d", "d/e", "d/e/f", "d/g", "l"]);
     expect(await names({ path: "two/l" })).toEqual(["e", "g"]);
   });
 
-  it("stops at its limit and says so", async () => {
+  it("stops at its limit, and says so", async () => {
     await sh(sandbox, "mkdir -p many; cd many; seq -f %04g 0 6000 | xargs touch; cd ..");
     const some = await list({ path: "many", limit: 3 });
     expect(some.structured).toMatchObject({
@@ -56,7 +56,7 @@ describe("list_files", () => {
     expect((await list({ path: "three", limit: 3 })).structured).toMatchObject({ more: false });
   });
 
-  it("continues after a cursor, with names of any bytes, to the last entry", async () => {
+  it("continues at a cursor to the last entry, with names of any bytes", async () => {
     const all: string[] = [];
     let cursor: string | undefined;
     do {
@@ -88,14 +88,14 @@ describe("list_files", () => {
     expect((await list({ path: "many", cursor: "9999" })).text).toBe("There is nothing more.");
   });
 
-  it("says how to reach a name that is not UTF-8, in a listing and in errors", async () => {
+  it("says in listings and errors how to reach a name that is not UTF-8", async () => {
     await sh(sandbox, "mkdir -p latin; touch latin/$'caf\\xe9.txt'");
     expect((await list({ path: "latin" })).text).toMatch(/caf\uFFFD\.txt"\n.*not UTF-8.*run_command/);
     const { text } = await owner.call("read_file", { sandbox, path: "latin/caf\uFFFD.txt" });
     expect(text).toMatch(/There is no .*not UTF-8.*run_command/);
   });
 
-  it("lists any name, each on one line", async () => {
+  it("lists every name on one line", async () => {
     const odd = [
       "-dash",
       " lead",
@@ -119,7 +119,7 @@ describe("list_files", () => {
     expect((await names({ path: "bytes" })).length).toBe(1);
   });
 
-  it("lists /workspace unless told otherwise, and says when a directory is empty", async () => {
+  it("lists /workspace by default, and says when a directory is empty", async () => {
     expect((await list()).structured).toMatchObject({ path: "/workspace" });
     await sh(sandbox, "mkdir -p none");
     expect((await list({ path: "none" })).text).toBe("/workspace/none is empty.");

@@ -1,4 +1,4 @@
-/** Many sessions in one sandbox, and sandboxes that nobody uses. */
+/** Many sessions in one sandbox, and unused sandboxes. */
 import { afterAll, describe, expect, it } from "vitest";
 import { evict, inActor, owner, sh, until, isRunning, untilStopped } from "../support.ts";
 
@@ -7,7 +7,7 @@ const sandbox = "many-sessions";
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 describe("many sessions", () => {
-  it("keep their state, and not a shell each", async () => {
+  it("keep their state without a shell for each", async () => {
     const names = Array.from({ length: 40 }, (_, n) => `name-${n}`);
     for (const session of names)
       await sh(sandbox, `cd /tmp; export NAME=${session}; place() { echo "$NAME in $PWD"; }`, { session });
@@ -17,7 +17,7 @@ describe("many sessions", () => {
       expect(await sh(sandbox, "place", { session })).toBe(`${session} in /tmp\n`);
   });
 
-  it("leave no shells behind with the actors that started them", async () => {
+  it("leave no shells of earlier actors behind", async () => {
     const name = "many-evicted";
     for (let round = 0; round < 3; round++) {
       for (let n = 0; n < 12; n++) await sh(name, "true", { session: `round-${round}-${n}` });
@@ -47,7 +47,7 @@ describe("many sessions", () => {
 });
 
 describe("the time until an unused sandbox is stopped", () => {
-  it("does not begin anew when its actor does", async () => {
+  it("does not begin again with a new actor", async () => {
     const name = "idle-evicted";
     await sh(name, "true");
     await inActor(name, (_sandbox, { storage }) => storage.kv.put("used", Date.now() - 700_000));

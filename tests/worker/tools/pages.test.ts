@@ -1,4 +1,4 @@
-/** Charts for a browser (Plotly, Bokeh, Altair, Folium) as results of code: the picture if there is one, the page as a file. */
+/** Charts for a browser (Plotly, Bokeh, Altair, Folium) as results of code: a picture, if it exists, and the page as a file. */
 import { expect, it } from "vitest";
 import { owner, sh } from "../support.ts";
 
@@ -33,7 +33,7 @@ it.each([
   expect(await sh(sandbox, `stat -c %s ${path} && head -c 14 ${path}`)).toBe(`${size}\n<div id=chart>`);
 });
 
-it("the picture is shown if there is one, and the stored page is named", async () => {
+it("the result shows a chart's picture if it exists, and names the stored page", async () => {
   const { content, text } = await run(`
 import io
 from PIL import Image
@@ -46,14 +46,14 @@ Chart()`);
   expect(pageIn(text).size).not.toBe("");
 });
 
-it("HTML without a script is shown as text, and is not kept as a page", async () => {
+it("HTML without a script is shown as text, and not stored as a page", async () => {
   const { text } = await run(
     "class Words:\n    def _repr_html_(self): return '<b>bold</b>'\n    def __repr__(self): return 'bold'\nWords()",
   );
   expect(text).toBe("result: bold");
 });
 
-it("a run that makes pages without end keeps some", async () => {
+it("a run that makes endless pages stores a limited number", async () => {
   await sh(sandbox, "rm -rf .outputs");
   const { text } = await run(
     "from IPython.display import HTML, display\nfor _ in range(30): display(HTML('<script>1</script>'))",

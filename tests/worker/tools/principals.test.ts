@@ -1,4 +1,4 @@
-/** One principal tries to reach everything of another, with every tool and every route. */
+/** One principal tries to reach all data of another, with every tool and every route. */
 import { beforeAll, describe, expect, it } from "vitest";
 import { actorName } from "../../../src/shared/names.ts";
 import { FILE_TEMPLATE, RUN_TEMPLATE, runURI } from "../../../src/shared/resource-uri.ts";
@@ -11,9 +11,9 @@ const SECRET = "alices-secret";
 const ALL = ["sandbox:exec", "sandbox:write", "sandbox:read", "tasks:run"] as const;
 
 let attacker: Caller;
-/** The owner's, of the sandbox. */
+/** The owner's checkpoint of the sandbox. */
 let checkpoint: string;
-/** The owner's, each beside one of the same form that does not exist: a run under way, one that ended, a task. */
+/** Ids of the owner, each with an id of the same form that does not exist: a running run, an ended run, a task. */
 let ids: (readonly [foreign: string, missing: string])[];
 
 const missingLike = (id: string) => `${id.split(".")[0]}.${"0".repeat(26)}${id.endsWith("t") ? "t" : ""}`;
@@ -43,11 +43,11 @@ beforeAll(async () => {
   });
   const made = await owner.call("checkpoint_sandbox", { sandbox });
   checkpoint = String(made.structured.checkpoint);
-  // The attacker has a sandbox of that name, too.
+  // The attacker also has a sandbox of that name.
   await attacker.call("run_command", { sandbox, command: "true" });
 });
 
-/** Arguments that name something of another principal. */
+/** Arguments that name data of another principal. */
 const TRIES: Record<ToolName, (id: string) => Record<string, unknown>[]> = {
   run_code: () => [{ sandbox, code: "print(open('/workspace/secret').read())" }],
   run_command: () => [
@@ -92,7 +92,7 @@ const TRIES: Record<ToolName, (id: string) => Record<string, unknown>[]> = {
   destroy_sandbox: () => [{ sandbox, checkpoints: true }],
 };
 
-describe("what is another principal's", () => {
+describe("the data of another principal", () => {
   it.each(tools.map(({ name }) => name))("is out of reach of %s", async (tool) => {
     const before = await kept();
     for (const [foreign, missing] of ids) {
@@ -104,7 +104,7 @@ describe("what is another principal's", () => {
         expect(text).not.toContain(SECRET);
         const like = TRIES[tool](missing)[index] ?? {};
         if (!Object.values(args).includes(foreign)) continue;
-        // Not to be told from what does not exist.
+        // The result must be the same as for an id that does not exist.
         const other = JSON.stringify(await attacker.call(tool, like));
         expect(text.replaceAll(foreign, "ID")).toBe(other.replaceAll(missing, "ID"));
       }

@@ -19,7 +19,7 @@ beforeAll(() =>
 );
 
 describe("read_file", () => {
-  it("returns a text as it is", async () => {
+  it("returns a text unchanged", async () => {
     const content = "žluť 🐎\r\n\ttab\n\n\ufeff\n";
     await write("text", content);
     const text = `\`\`\`\n${content}\`\`\``;
@@ -27,7 +27,7 @@ describe("read_file", () => {
     expect((await read("/workspace/dir/../text")).structured.content).toBe(content);
   });
 
-  it("pages by lines and announces the rest", async () => {
+  it("returns pages of lines and names the next offset", async () => {
     const first = await read("lines");
     expect(first.structured.content).toBe(numbered(1, 2000));
     expect(first.text).toContain(
@@ -42,7 +42,7 @@ describe("read_file", () => {
     expect((await read("lines", { offset: 5001 })).text).toContain("there is no line 5001");
   });
 
-  it("knows the end of a file without a last line break", async () => {
+  it("recognizes the end of a file without a last line break", async () => {
     expect((await read("unended")).text).toBe(
       "```\na\nb\n```\n[/workspace/unended: Its last line has no line break.]",
     );
@@ -52,7 +52,7 @@ describe("read_file", () => {
     expect((await read("unended", { offset: 2 })).structured.content).toBe("b");
   });
 
-  it("says what lies behind the end, and counts one as one", async () => {
+  it("reports an offset behind the end, and uses the singular for one line", async () => {
     await write("single", "a");
     expect((await read("single", { offset: 2 })).text).toBe(
       "[/workspace/single has 1 line, 1 byte: there is no line 2.]",
@@ -63,12 +63,12 @@ describe("read_file", () => {
       );
   });
 
-  it("says that a file is empty", async () => {
+  it("reports an empty file", async () => {
     expect((await read("empty")).text).toBe("[/workspace/empty is empty.]");
     expect((await read("empty", { encoding: "base64" })).text).toContain("has 0 bytes");
   });
 
-  it("cuts at 32 KiB, some 8,000 tokens, between characters, and tells a file of exactly that size from a longer one", async () => {
+  it("cuts between characters at 32 KiB, about 8,000 tokens, but not in a file of exactly that size", async () => {
     for (const [size, cut] of [
       [32_767, false],
       [32_768, false],
@@ -115,7 +115,7 @@ describe("read_file", () => {
     });
   });
 
-  it("does not flood a model with a large binary: its type and its first bytes, then 48 KiB a call", async () => {
+  it("returns only the type and first bytes of a large binary file, then 48 KiB a call", async () => {
     await sh(sandbox, "{ printf '\\037\\213\\010\\000'; head -c 400000 /dev/zero; } >large.gz");
     const { text } = await read("large.gz");
     expect(text.length).toBeLessThan(1500);
@@ -146,7 +146,7 @@ describe("read_file", () => {
     });
   });
 
-  it("shows images, and refuses one that is too large", async () => {
+  it("shows images, and refuses an image that is too large", async () => {
     await write("pixel", PIXEL, "base64");
     expect(await read("pixel")).toMatchObject({
       isError: false,
@@ -179,7 +179,7 @@ describe("read_file", () => {
     expect(await read(path)).toMatchObject({ isError: true, text: words });
   });
 
-  it("reads through links, and files of odd names", async () => {
+  it("reads through links, and files with unusual names", async () => {
     for (const name of ["two\nlines", " spaces ", "-n", "ž🐎", "a'b\"c$d", "*"]) {
       await write(name, `in ${name}`);
       expect((await read(name)).structured.content).toBe(`in ${name}`);
@@ -189,7 +189,7 @@ describe("read_file", () => {
     expect((await read("dangling")).text).toContain("There is no /workspace/dangling");
   });
 
-  it("reads what the system makes up", async () => {
+  it("reads files that the system generates", async () => {
     expect((await read("/proc/self/comm")).isError).toBe(false);
     expect((await read("/etc/passwd")).text).toContain("root");
   });

@@ -3,7 +3,7 @@ import { owner } from "../support.ts";
 
 const sandbox = "read-ranges";
 
-/** The server cuts ranges of small files, and the sandbox cuts ranges of large ones: both give the same texts. */
+/** The server cuts ranges of small files, and the sandbox cuts ranges of large files. Both return the same texts. */
 const PADDING = { short: "", long: `${"p".repeat(70 * 1024)}\n` };
 
 describe.each(["short", "long"] as const)("a range of lines of a %s file", (size) => {
@@ -29,7 +29,7 @@ describe.each(["short", "long"] as const)("a range of lines of a %s file", (size
     expect(result.text.includes(`Go on with offset ${first + offset + shown}.`)).toBe(offset + shown < lines);
   });
 
-  it("past its end says how many lines there are", async () => {
+  it("behind the end is an error with the number of lines", async () => {
     const path = `past-${size}`;
     await owner.call("write_file", { sandbox, path, content: `${before}a\nb` });
     const result = await owner.call("read_file", { sandbox, path, offset: first + 2 });
@@ -37,7 +37,7 @@ describe.each(["short", "long"] as const)("a range of lines of a %s file", (size
     expect(result.text).toContain(`there is no line ${first + 2}`);
   });
 
-  it("of bytes is those bytes", async () => {
+  it("can be a range of bytes", async () => {
     const path = `bytes-${size}`;
     await owner.call("write_file", { sandbox, path, content: `${before}0123456789` });
     const offset = before.length + 3;
@@ -47,7 +47,7 @@ describe.each(["short", "long"] as const)("a range of lines of a %s file", (size
   });
 });
 
-describe("a file comes byte for byte, by lines and by bytes, that", () => {
+describe("a file is read unchanged, by lines and by bytes, if it", () => {
   const bytes = (text: string) => new TextEncoder().encode(text);
 
   it.each([

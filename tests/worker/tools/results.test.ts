@@ -1,4 +1,4 @@
-/** What an answer is made of: text for models, and data only for the programs that ask for it. */
+/** The parts of a tool's answer: text for models, and data only for programs that request it. */
 import { describe, expect, it } from "vitest";
 import { type Caller, owner } from "../support.ts";
 
@@ -9,7 +9,7 @@ interface Listed {
   outputSchema?: { type: string; properties: Record<string, object> };
 }
 
-/** A call as it was answered, with nothing taken for granted. */
+/** The raw result of a call, without checks. */
 async function raw(caller: Caller, name: string, args: Record<string, unknown>) {
   const { messages } = await caller.send(name, args);
   return messages.at(-1)?.result as {
@@ -21,7 +21,7 @@ async function raw(caller: Caller, name: string, args: Record<string, unknown>) 
 const list = async (caller: Caller) =>
   (await caller.result<{ tools: Listed[] }>({ method: "tools/list" })).tools;
 
-/** Calls of every tool that can be called at once. */
+/** Calls of every tool that needs no preparation. */
 const CALLS: [tool: string, args: Record<string, unknown>][] = [
   ["run_command", { sandbox, command: "echo one" }],
   ["run_code", { sandbox, code: "print('two'); 3" }],
@@ -43,7 +43,7 @@ describe("an answer", () => {
     expect(result.content[0]?.text).not.toBe("");
   });
 
-  it("has the whole source of a run as data in get_result", async () => {
+  it("of get_result has the whole source of a run as data", async () => {
     const command = "echo first\necho second";
     const ran = await owner.call("run_command", { sandbox, command });
     const result = { id: ran.structured.id, wait_seconds: 0 };
@@ -60,7 +60,7 @@ describe("an answer", () => {
     expect(structured.source).toBe(`${code.slice(0, 16_383)}…`);
   });
 
-  it("names no id and no duration where no next call needs them", async () => {
+  it("has no id and no duration if no next call needs them", async () => {
     for (const [tool, args] of CALLS.slice(0, 3)) {
       const { content } = await raw(owner, tool, args);
       expect(content.map(({ text }) => text).join("\n")).not.toMatch(/results\.[0-9a-z]{26}|\d m?s\b/);
@@ -78,7 +78,7 @@ describe("an answer", () => {
     },
   );
 
-  it("of get_result has the log as data, stretch by stretch", async () => {
+  it("of get_result has the log as data, in parts", async () => {
     const { structured } = await owner.call("run_command", { sandbox, command: "echo out; echo err >&2" });
     const read = await owner.call("get_result", { id: structured.id, cursor: 0 });
     expect(read.structured).toMatchObject({ state: "succeeded", exit_code: 0, next_cursor: 8, log_bytes: 8 });
@@ -102,7 +102,7 @@ Image(base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4
     );
   });
 
-  it("has the run as data, of whatever kind", async () => {
+  it("has the run as data, for every kind of run", async () => {
     const program = owner.at("?results=structured");
     const code = await program.call("run_code", { sandbox, code: "6 * 7" });
     const command = await program.call("run_command", { sandbox, command: "sleep 3605", wait_seconds: 0 });
@@ -123,7 +123,7 @@ describe("the list of tools", () => {
     for (const tool of await list(owner)) expect(tool).not.toHaveProperty("outputSchema");
   });
 
-  it("has them for programs, except of tools that may return an image", async () => {
+  it("has output schemas for programs, except for tools that may return an image", async () => {
     const tools = await list(owner.at("?results=structured"));
     const schemas = tools.filter(({ outputSchema }) => outputSchema);
     expect(tools.filter(({ outputSchema }) => !outputSchema).map(({ name }) => name)).toEqual(

@@ -1,4 +1,4 @@
-/** How code is stopped that does not end by itself, and the errors for answers that are too long. */
+/** How the server stops endless code, and the errors of answers that are too long. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { callsIn, idIn, owner, sh, until } from "../support.ts";
 
@@ -48,7 +48,7 @@ describe("code that is stopped", () => {
     await until(async () => (await count(seconds)) === 0);
   });
 
-  it("takes its forks with it, and theirs", async () => {
+  it("ends together with its forks and their forks", async () => {
     const code = [
       "import ctypes, os, signal, time",
       "signal.signal(signal.SIGINT, signal.SIG_IGN)",
@@ -64,7 +64,7 @@ describe("code that is stopped", () => {
     await until(async () => (await forks()) === "0\n");
   });
 
-  it("takes its forks with it where only the code was interrupted", async () => {
+  it("ends together with its forks if only the code was interrupted", async () => {
     const code = [
       "import ctypes, os, time",
       "if os.fork() == 0:",
@@ -76,11 +76,11 @@ describe("code that is stopped", () => {
     ].join("\n");
     const { text } = await run(code, { timeout_seconds: 1, context: "kept-forks" });
     expect(text).toContain("are kept");
-    // The kernel has not asked for the end of its child, which is a zombie as long.
+    // The kernel did not wait for its child, which is a zombie until then.
     expect(await sh(sandbox, "ps -eo stat=,comm= | grep -c '^[^Z].*code-ends-kept' || true")).toBe("0\n");
   });
 
-  it("leaves what earlier code of its kernel started", async () => {
+  it("does not end processes that earlier code of its kernel started", async () => {
     await run("import subprocess\nserver = subprocess.Popen(['sleep', '3606'])", { context: "keeps" });
     const result = await run("while True: pass", { context: "keeps", timeout_seconds: 1 });
     expect(result.text).toContain("are kept");
@@ -90,7 +90,7 @@ describe("code that is stopped", () => {
   });
 });
 
-describe("a kernel that does not come up", () => {
+describe("a kernel that does not start", () => {
   const hung = "code-hung";
   afterAll(() => owner.call("destroy_sandbox", { sandbox: hung }));
   const start = (more: Record<string, unknown>) =>
@@ -103,19 +103,19 @@ describe("a kernel that does not come up", () => {
     await owner.call("write_file", { sandbox: hung, path: `${path.trim()}/usercustomize.py`, content });
   });
 
-  it("is reported when the code's time is over, and blocks no other", async () => {
+  it("is reported at the code's timeout, and blocks no other kernel", async () => {
     const { text } = await start({ timeout_seconds: 2 });
     expect(text).toMatch(/state: timed_out\n.*did not start within 2 s: the code never ran/s);
     expect((await start({ language: "javascript", code: "1 + 1" })).text).toBe("result: 2");
   });
 
-  it("is not waited for when its run is cancelled", async () => {
+  it("does not delay the cancellation of its run", async () => {
     const id = idIn(await start({ wait_seconds: 0, context: "other" }));
     const { text } = await owner.call("cancel_run", { id });
     expect(text).toMatch(/state: cancelled\n.*while its kernel was starting: the code never ran/s);
   });
 
-  it("because it ends at once is reported with its error", async () => {
+  it("is reported with its error if it ends at once", async () => {
     const path = (await sh(hung, "find / -xdev -name usercustomize.py 2>/dev/null | head -1")).trim();
     await sh(hung, `pkill -9 -f 'python3 -u' ; echo 'raise SystemExit("not today")' >${path}`);
     const { text } = await start({ context: "third" });
@@ -124,7 +124,7 @@ describe("a kernel that does not come up", () => {
   });
 });
 
-describe("values that are long", () => {
+describe("long values", () => {
   it.each([
     [
       "python",

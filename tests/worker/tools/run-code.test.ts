@@ -6,7 +6,7 @@ const sandbox = "code";
 const { code: run } = callsIn(sandbox);
 const text = async (code: string, more?: Record<string, unknown>) => (await run(code, more)).text;
 
-it("finds Python packages that were installed after a kernel was started ahead", async () => {
+it("a prepared Python kernel finds packages that were installed after its start", async () => {
   await run("1", { context: "first" });
   await sh(
     sandbox,
@@ -36,18 +36,18 @@ describe.each([
     "'value'",
   ],
 ])("%s", (language, define, use, print, value) => {
-  it("keeps its variables from call to call, in each context its own", async () => {
+  it("keeps its variables from call to call, separately in each context", async () => {
     expect((await run(define, { language })).isError).toBe(false);
     expect(await text(use, { language })).toBe("result: 42");
     expect(await text(use, { language, context: "other" })).toMatch(/NameError|ReferenceError/);
     expect(await text(use, { language })).toBe("result: 42");
   });
 
-  it("tells value, stdout, stderr and errors apart", async () => {
+  it("returns value, stdout, stderr and errors separately", async () => {
     expect(await text(print, { language })).toBe(`stdout: out\nstderr: err\nresult: ${value}`);
   });
 
-  it("says so if there was no output", async () => {
+  it("reports that there was no output", async () => {
     expect(await text(language === "python" ? "pass" : ";", { language })).toBe("Done, without output.");
   });
 });
@@ -59,7 +59,7 @@ describe("errors of the code", () => {
     ["javascript", "require('left-pad')", "npm install left-pad"],
     ["javascript", "await import('@left/pad/of')", "npm install @left/pad"],
     ["typescript", "import pad from 'left-pad'", "npm install left-pad"],
-  ])("of %s that misses a module (%s) say which call installs it", async (language, code, command) => {
+  ])("of %s about a missing module (%s) name the call that installs it", async (language, code, command) => {
     const result = await text(code, { language });
     expect(result).toMatch(/(ModuleNotFoundError: No module named|Cannot find (module|package)) '/);
     expect(result).toContain(`is not installed: run_command with ${command}.`);
@@ -70,13 +70,13 @@ describe("errors of the code", () => {
     ["python", "raise ModuleNotFoundError('No module named \\'a; rm -rf /\\'')"],
     ["javascript", "require('./left-pad.js')"],
     ["javascript", "throw new Error('Cannot find module of mine')"],
-  ])("of %s that are something else (%s) do not", async (language, code) => {
+  ])("of %s about something else (%s) name no such call", async (language, code) => {
     const result = await text(code, { language });
     expect(result).toContain("rror");
     expect(result).not.toContain("is not installed");
   });
 
-  it("come as a result with a traceback that shows the user's lines", async () => {
+  it("are results with a traceback of the user's lines", async () => {
     const result = await run("print('before')\ndef divide(a, b):\n    return a / b\n\ndivide(1, 0)");
     expect(result.isError).toBe(false);
     expect(result.text).toMatch(
@@ -98,7 +98,7 @@ describe("rich results", () => {
     const [first] = await images(`${line}plt.show()`);
     const [second] = await images(`${bars}plt.show()`);
     expect(first).not.toBe(second);
-    // More than once: an object that is gone leaves its address to the next one.
+    // Repeated, because a new object can have the address of a deleted one.
     const code = `for _ in range(3):\n    plt.plot([1, 2, 3])\n    plt.show()\n${bars}${last}`;
     expect(await images(code)).toEqual([first, first, first, second]);
     expect(await images(`from pylab import *\n_ = plot([1, 2, 3])\nshow()\n${bars}show()`)).toEqual([
@@ -108,7 +108,7 @@ describe("rich results", () => {
     expect(await images("plt.show()")).toEqual([]);
   });
 
-  it("of matplotlib that is imported after a failure to are images too", async () => {
+  it("of matplotlib are images even if its first import failed", async () => {
     const context = "again";
     await run("import os; os.environ['MPLBACKEND'] = 'module://nosuch'\nimport matplotlib.pyplot", {
       context,
@@ -133,7 +133,7 @@ describe("a time limit", () => {
     expect(await text("kept")).toBe("result: 'kept'");
   });
 
-  it("restarts JavaScript, and says that its state is gone", async () => {
+  it("restarts the JavaScript kernel, and says that its state is lost", async () => {
     await run("globalThis.kept = 1", { language: "javascript" });
     const result = await text("console.log('before'); for (;;);", {
       language: "javascript",
@@ -145,7 +145,7 @@ describe("a time limit", () => {
     expect(await text("typeof kept", { language: "javascript" })).toBe("result: 'undefined'");
   });
 
-  it("ends Python that will not be interrupted, and says that its state is gone", async () => {
+  it("ends a Python kernel that ignores the interrupt, and says that its state is lost", async () => {
     const context = "stubborn";
     await run("kept = 1", { context });
     const code =
@@ -156,7 +156,7 @@ describe("a time limit", () => {
     expect(await text("kept", { context })).toContain("NameError");
   });
 
-  it("ends printing without end, with a shortened answer, and harms nothing", async () => {
+  it("ends endless printing, with a shortened answer, and breaks nothing", async () => {
     const result = await run("while True: print(1)", { timeout_seconds: 2 });
     expect(result.text).toContain("state: timed_out");
     expect(result.text).toMatch(/\[\.\.\. \d+ of \d+ bytes omitted \.\.\.\]/);
@@ -186,21 +186,21 @@ describe("a kernel that dies", () => {
     expect(await text("1 + 1", { context: "dies" })).toBe("result: 2");
   });
 
-  it("leaves the others alone", async () => {
+  it("does not affect other kernels", async () => {
     await run("kept = 1", { context: "alive" });
     await run("import os; os._exit(1)", { context: "dies" });
     expect(await text("kept", { context: "alive" })).toBe("result: 1");
   });
 
-  it("continues after exit()", async () => {
+  it("works again after exit()", async () => {
     await run("kept = 2", { context: "exits" });
     expect(await text("exit(3)", { context: "exits" })).toContain("exit_code: 3");
     expect(await text("kept", { context: "exits" })).toBe("result: 2");
   });
 });
 
-describe("calls at once", () => {
-  it("run side by side in two contexts", async () => {
+describe("simultaneous calls", () => {
+  it("run in parallel in two contexts", async () => {
     const code = (mine: string, other: string) =>
       `import os, time\nopen('/tmp/${mine}', 'w').close()\nwhile not os.path.exists('/tmp/${other}'): time.sleep(0.02)\n'${mine}'`;
     const both = await Promise.all([
@@ -210,7 +210,7 @@ describe("calls at once", () => {
     expect(both).toEqual(["result: 'c1'", "result: 'c2'"]);
   });
 
-  it("wait for each other in one, in order, and mix nothing", async () => {
+  it("run in order in one context, and mix no output", async () => {
     await run("calls = []", { context: "queue" });
     const numbers = [0, 1, 2, 3, 4, 5];
     const results = await Promise.all(
@@ -226,7 +226,7 @@ describe("calls at once", () => {
 });
 
 describe("code", () => {
-  it("of a million characters is taken, and one more is refused with advice", async () => {
+  it("may have a million characters, and one more is refused with advice", async () => {
     const code = `len("""${"x".repeat(999_989)}""")`;
     expect(code.length).toBe(1_000_000);
     expect(await text(code)).toBe("result: 999989");
@@ -244,14 +244,14 @@ describe("code", () => {
     expect(await text(code, { language })).toBe(`result: ${length}`);
   });
 
-  it("with half a surrogate pair breaks nothing, in or out", async () => {
+  it("may have half a surrogate pair in its source or output", async () => {
     expect((await run("s = 'a\ud83d'\nlen(s)")).isError).toBe(false);
     expect(await text("print('\\ud83d')")).not.toContain("Internal error");
     expect(await text("console.log('\\ud83d')", { language: "javascript" })).toBe("stdout: \ufffd");
     expect(await text("1 + 1")).toBe("result: 2");
   });
 
-  it("may await, and starts in /workspace, where run_command is too", async () => {
+  it("may use await, and starts in /workspace like run_command", async () => {
     expect(await text("import asyncio\nawait asyncio.sleep(0.01, 'slept')")).toBe("result: 'slept'");
     expect(
       await text("await new Promise((r) => setTimeout(() => r('slept'), 10))", { language: "javascript" }),
@@ -262,7 +262,7 @@ describe("code", () => {
 });
 
 describe("results of libraries", () => {
-  it("that are DataFrames are text, and HTML too for a program that asks for data", async () => {
+  it("that are DataFrames are text, and also HTML for a program that requests data", async () => {
     const { text: shown, structured } = await run("import pandas\npandas.DataFrame({'a': [1, 2]})");
     expect(shown).toBe("result:\n```\n   a\n0  1\n1  2\n```");
     expect(structured).toMatchObject({
@@ -273,7 +273,7 @@ describe("results of libraries", () => {
     expect(again).not.toHaveProperty("html");
   });
 
-  it("that are pictures of numbers keep the numbers, as after sympy.init_printing", async () => {
+  it("that are pictures of numbers also have the numbers, for example after sympy.init_printing", async () => {
     const code = [
       "import io",
       "from PIL import Image",
@@ -288,7 +288,7 @@ describe("results of libraries", () => {
     expect(content).toContainEqual(expect.objectContaining({ type: "image", mimeType: "image/png" }));
   });
 
-  it("that are progress bars come as their last state, and as they came for a program", async () => {
+  it("that are progress bars have their last state, and every state for a program", async () => {
     const code = "for n in range(300): print(end=f'\\r{n + 1} of 300')\nprint('\\nWindows\\r\\nends')";
     const { text: shown, structured } = await run(code);
     expect(shown).toBe("stdout:\n```\n300 of 300\nWindows\r\nends\n```");

@@ -9,7 +9,7 @@ async function run(command: string, more: Record<string, unknown> = {}) {
 }
 
 describe("run_command", () => {
-  it("tells exit code, stdout and stderr apart", async () => {
+  it("returns exit code, stdout and stderr separately", async () => {
     const result = await owner.call("run_command", { sandbox, command: "echo out; echo err >&2; exit 3" });
     expect(result).toMatchObject({
       isError: false,
@@ -90,7 +90,7 @@ describe("run_command", () => {
     expect(random.stdout).not.toContain("omitted");
   });
 
-  it("takes a command at the limit, and names the limit to a longer one", async () => {
+  it("accepts a command at the limit, and names the limit for a longer one", async () => {
     const long = (length: number) => `echo end; #${"x".repeat(length - 11)}`;
     expect(await run(long(100_000))).toMatchObject({ stdout: "end\n" });
     const result = await owner.call("run_command", { sandbox, command: long(100_001) });
@@ -98,7 +98,7 @@ describe("run_command", () => {
     expect(result.text).toMatch(/longer than 100000 characters: write_file the script/);
   });
 
-  it("keeps surrogates and odd characters from breaking anything", async () => {
+  it("accepts surrogates and unusual characters", async () => {
     expect(await run("printf %s '\ud83d'")).toMatchObject({ stdout: "\ufffd" });
     expect(await run("printf %s '\u2028\u0085\ufeff'")).toMatchObject({ stdout: "\u2028\u0085\ufeff" });
     const result = await owner.call("run_command", { sandbox, command: "echo a\0b" });
@@ -106,7 +106,7 @@ describe("run_command", () => {
     expect(result.text).toContain("NUL");
   });
 
-  it("reports the whole exit code of commands that end just as they are looked at", async () => {
+  it("reports the correct exit code of commands that end during a look at them", async () => {
     // The first look comes after 0.1 s: of many commands that take about as long, some end in the middle of it.
     const codes = await Promise.all(
       Array.from({ length: 4 }, async (_, session) => {
@@ -123,7 +123,7 @@ describe("run_command", () => {
 });
 
 describe("a command that cannot be started", () => {
-  it("because its files cannot be written names the reason, and a full disk only if it is full", async () => {
+  it("because its files cannot be written has an error with the reason, which names a full disk only if it is full", async () => {
     const broken = "broken";
     await owner.call("run_code", {
       sandbox: broken,

@@ -15,7 +15,7 @@ const run = (caller: Caller, sandbox: string, command: string) =>
   caller.call("run_command", { sandbox, command });
 
 describe("sandboxes", () => {
-  it("are made on first use and listed, the most recently used first", async () => {
+  it("are created on first use and listed, the most recently used first", async () => {
     const caller = await principal("lister");
     expect((await caller.call("list_sandboxes")).text).toContain("You have no sandbox yet");
     await run(caller, "first", "true");
@@ -49,7 +49,7 @@ describe("sandboxes", () => {
     },
   );
 
-  it("may have the names that programs make, and keep sandboxes apart that differ at their end", async () => {
+  it("may have names that programs generate, and are separate if their names differ only at the end", async () => {
     const session = `${"s".repeat(60)}_._1`;
     const id = crypto.randomUUID();
     const keptApart = async (start: string) => {
@@ -85,7 +85,7 @@ describe("sandboxes", () => {
     await Promise.all(starts.map(keptApart));
   });
 
-  it("may have sessions and contexts that are named by the rules, and no others", async () => {
+  it("may have only sessions and contexts with valid names", async () => {
     for (const name of ["", "_setup", ".", "..", "../a", "a/b", "A", "a b", "a".repeat(65)])
       for (const call of [
         { command: "true", session: name },
@@ -122,7 +122,7 @@ describe("destroy_sandbox", () => {
     }
   });
 
-  it("ends processes, files and kernels, keeps the records, and the name starts anew", async () => {
+  it("ends processes, files and kernels, keeps the records, and frees the name", async () => {
     const kept = await run(owner, sandbox, "echo kept; echo file >file; export A=1; cd /tmp");
     await owner.call("run_code", { sandbox, code: "x = 1" });
     const running = await owner.call("run_command", {
@@ -149,7 +149,7 @@ describe("destroy_sandbox", () => {
     await owner.call("destroy_sandbox", { sandbox });
   });
 
-  it("says when there was none, also the second time, and has no default", async () => {
+  it("reports a sandbox that does not exist, also the second time, and has no default", async () => {
     expect((await owner.call("destroy_sandbox", { sandbox: "never-there" })).structured).toMatchObject({
       existed: false,
     });
@@ -198,8 +198,8 @@ describe("a call that comes while its sandbox is destroyed", () => {
   });
 });
 
-describe("fifty runs over ten sandboxes", () => {
-  it("at once mix nothing", async () => {
+describe("fifty simultaneous runs in ten sandboxes", () => {
+  it("mix no data", async () => {
     const numbers = Array.from({ length: 50 }, (_, n) => n);
     const many: Promise<Result>[] = numbers.map((n) =>
       n % 2

@@ -1,4 +1,4 @@
-/** What a client can do with one scope alone, in sandboxes that it shares with the others of its principal. */
+/** What a client can do with only one scope, in sandboxes that it shares with its principal's other clients. */
 import { beforeAll, describe, expect, it } from "vitest";
 import { type Caller, principal, until } from "../support.ts";
 
@@ -15,7 +15,7 @@ describe("a client with sandbox:write alone", () => {
     if (structured.state !== "succeeded") throw new Error(text);
   });
 
-  it("edits without telling what the file holds", async () => {
+  it("edits a file without seeing its content", async () => {
     await all.call("write_file", { path: "secret", content: "secret\nother\n" });
     const done = await writer.call("edit_file", {
       path: "secret",
@@ -46,7 +46,7 @@ describe("a client with sandbox:write alone", () => {
     "/proc/self/cwd/../etc/x",
     "/workspacex",
     "/var/lib/sandbox-mcp/x",
-  ])("writes nothing elsewhere: %s", async (path) => {
+  ])("cannot write outside /workspace and /tmp: %s", async (path) => {
     const before = await all.call("run_command", { command: "cat ~/elsewhere/*; ls /etc ~/elsewhere; ls /" });
     for (const more of [{}, { append: true }, { content: "x".repeat(60_000) }]) {
       const { isError, text } = await writer.call("write_file", { path, content: "x", ...more });

@@ -11,7 +11,7 @@ const printed = async (session: string, command: string, more?: Record<string, u
   (await run(session, command, more)).stdout;
 
 describe("a session of run_command", () => {
-  it("carries directory, exported variables, functions and umask to its next command", async () => {
+  it("keeps directory, exported variables, functions and umask for its next command", async () => {
     await run(
       "state",
       "mkdir -p 'a b' && cd 'a b'; export WORD=$'two\\nlines \\'quoted\\''; umask 077; f() { echo \"f $1\"; }",
@@ -25,14 +25,14 @@ describe("a session of run_command", () => {
     );
   });
 
-  it("carries nothing that was not exported, and no shell options", async () => {
+  it("keeps no variables that were not exported, and no shell options", async () => {
     await run("plain", "word=1; set -e; shopt -s nullglob; alias ll=ls");
     expect(await printed("plain", "false; echo ${word-none}; shopt -q nullglob || echo off")).toBe(
       "none\noff\n",
     );
   });
 
-  it("continues to work with functions named like builtins, and keeps each of them", async () => {
+  it("keeps functions that are named like builtins, and continues to work", async () => {
     const all =
       ". : [ alias builtin cd command declare echo enable eval exec exit export hash kill let local printf pwd read readonly return set shift shopt source stty test times trap true type typeset ulimit umask unset wait".split(
         " ",
@@ -51,7 +51,7 @@ describe("a session of run_command", () => {
     await works(all, "all-functions");
   });
 
-  it("leaves its state behind aliases named as builtins", async () => {
+  it("keeps its state if aliases are named like builtins", async () => {
     const names = ["builtin", ".", "eval", "set", "unset", "export", "trap"];
     const aliases = names.map((name) => `alias ${name}='echo no'`).join("\n");
     await run("aliases", `shopt -s expand_aliases\n${aliases}\ncd /tmp`);
@@ -76,7 +76,7 @@ describe("a session of run_command", () => {
     ["the end of its time", "sleep 100", 143],
     ["redirected output", "exec >/dev/null 2>&1", 0],
     ["a failing last command", "false", 1],
-  ])("carries what came before %s", async (what, end, exit_code) => {
+  ])("keeps earlier changes after %s", async (what, end, exit_code) => {
     const session = what.replaceAll(" ", "-");
     expect(
       await run(session, `cd /tmp; export WHAT='${what}'; ${end}`, { timeout_seconds: 1 }),
@@ -84,7 +84,7 @@ describe("a session of run_command", () => {
     expect(await printed(session, 'pwd; echo "$WHAT"')).toBe(`/tmp\n${what}\n`);
   });
 
-  it("lets a trap of the command's own see the command's variables", async () => {
+  it("runs a trap of the command with the command's variables", async () => {
     const command = `trap 'echo "$ONLY in $PWD"' EXIT; export KEPT=1; cd lib`;
     expect(await printed("trap", command, { env: { ONLY: "for this" }, cwd: "/usr" })).toBe(
       "for this in /usr/lib\n",
@@ -92,7 +92,7 @@ describe("a session of run_command", () => {
     expect(await printed("trap", "echo $PWD $KEPT ${ONLY-gone}")).toBe("/workspace 1 gone\n");
   });
 
-  it("runs a trap of the command's own as bash does, once and last; what it changes is its own", async () => {
+  it("runs a trap of the command like bash, once and last, and ignores changes that the trap makes", async () => {
     const command = `trap 'echo "$? $ONLY in $PWD"; export KEPT=2; cd /; false; exit' EXIT; export KEPT=1; cd lib`;
     const only = { env: { ONLY: "for this" }, cwd: "/usr" };
     for (const [end, exit_code] of [
@@ -125,18 +125,18 @@ describe("a session of run_command", () => {
   ])("shows only the command in the trace of %j", async (command) => {
     const script = `file=/tmp/traced; cat >$file <<'END'\n${command}\nEND\nbash $file`;
     const [ours, bash] = [await run("traced", command), await run("plain-bash", script)];
-    // The file of a command is sourced: one level deeper, which bash shows as one more plus.
+    // The shell sources the file of a command. Bash shows this level as one more plus.
     const trace = (text: unknown) => String(text).replaceAll(/^\++/gm, "+");
     expect(trace(ours.stderr)).toBe(trace(bash.stderr));
     expect(ours).toMatchObject({ stdout: bash.stdout, exit_code: bash.exit_code });
   });
 
-  it("has no functions but the command's own", async () => {
+  it("has only the functions of the command", async () => {
     await run("functions", "trap true EXIT; f() { true; }; exit");
     expect(await printed("functions", "declare -F")).toBe("declare -f f\n");
   });
 
-  it("lets a function called exit be the command's own", async () => {
+  it("accepts a function called exit", async () => {
     await run("own-exit", "exit() { echo mine; }; cd /tmp");
     expect(await printed("own-exit", "exit; pwd; unset -f exit")).toBe("mine\n/tmp\n");
     expect(await run("own-exit", "trap 'echo bye' EXIT; cd /; exit 2")).toMatchObject({ exit_code: 2 });
@@ -150,12 +150,12 @@ describe("a session of run_command", () => {
     expect(await printed("own-builtin", "pwd; f; builtin echo own")).toBe("/tmp\nf\n");
   });
 
-  it("goes back to /workspace when its directory is gone", async () => {
+  it("returns to /workspace if its directory was deleted", async () => {
     await run("gone", "mkdir -p deep/er; cd deep/er; rm -rf /workspace/deep");
     expect(await run("gone", "pwd")).toMatchObject({ stdout: "/workspace\n", exit_code: 0 });
   });
 
-  it("keeps its state when a command ends without leaving one", async () => {
+  it("keeps its state if a command ends without saving it", async () => {
     await run("kept", "cd /tmp; export KEPT=1");
     await run("kept", "cd /; export KEPT=2; kill -9 $$");
     await run("kept", "cd /; exec true");
@@ -176,7 +176,7 @@ describe("a session of run_command", () => {
     expect(await printed("killed", "echo $PWD $KEPT")).toBe("/tmp 1\n");
   });
 
-  it("takes cwd and env for one command only", async () => {
+  it("uses cwd and env for one command only", async () => {
     await run("once", "export BOTH=session; cd /tmp");
     const only = { cwd: "/usr", env: { BOTH: "call", ONE: 'it\'s\n"one" $HOME `x`' } };
     expect(await printed("once", 'pwd; echo "$BOTH/$ONE"; cd lib; export BOTH=changed', only)).toBe(
@@ -192,7 +192,7 @@ describe("a session of run_command", () => {
     expect(await printed("once", "pwd", { env: { A: "1" } })).toBe("/tmp\n");
   });
 
-  it("does not wait for another, and shares nothing with it but files", async () => {
+  it("does not wait for another session, and shares only files with it", async () => {
     const command = (name: string, other: string) =>
       `export WHO=${name}; cd /tmp; mkdir -p ${name}; cd ${name}; touch here; until [ -e /tmp/${other}/here ]; do sleep 0.05; done; sleep 0.2; echo $WHO $PWD`;
     const both = await Promise.all([
@@ -214,7 +214,7 @@ describe("a session of run_command", () => {
     for (let at = 0; at < 8; at += 2) expect(lines[at + 1]).toBe(lines[at]?.replace("start", "end"));
   });
 
-  it("mixes nothing when twenty commands run at once", async () => {
+  it("does not mix the output of twenty simultaneous commands", async () => {
     const numbers = Array.from({ length: 20 }, (_, n) => n);
     const results = await Promise.all(
       numbers.map((n) =>
@@ -231,9 +231,9 @@ describe("a session of run_command", () => {
 });
 
 describe("a session with a command that is killed while it saves its state", () => {
-  // As SIGKILL finds it that comes two seconds after SIGTERM, which has the shell leave its state.
+  // On SIGTERM the shell saves its state, and SIGKILL comes two seconds later.
   it.each([
-    ["nothing of it", ": >"],
+    ["no part of it", ": >"],
     ["a part of it", "export -p | head -c 100 >"],
   ])("continues with the previous state: %s was written", async (written, write) => {
     const session = `killed-${written.length}`;
@@ -247,7 +247,7 @@ describe("a session with a command that is killed while it saves its state", () 
 });
 
 describe("processes in the background", () => {
-  it("go on after their command, which does not wait for them", async () => {
+  it("continue after their command, which does not wait for them", async () => {
     await run("background", "(while :; do date +%N >/tmp/tick; sleep 0.05; done) >/dev/null 2>&1 &");
     await run("background", "sleep 1000 &");
     const first = await sh(sandbox, "sleep 0.2; cat /tmp/tick");
@@ -255,7 +255,7 @@ describe("processes in the background", () => {
     expect(await sh(sandbox, "pgrep -c sleep >/dev/null && echo there")).toBe("there\n");
   });
 
-  it("are not touched by the end of another run", async () => {
+  it("are not affected by the end of another run", async () => {
     await run("background", "nohup sleep 2000 >/dev/null 2>&1 & disown");
     await run("background", "sleep 100", { timeout_seconds: 1 });
     expect(await sh(sandbox, "pgrep -fc '^sleep 2000$'")).toBe("1\n");

@@ -28,7 +28,7 @@ function readBack(shown: string): string {
   return shown.startsWith('"') ? JSON.parse(shown) : shown;
 }
 
-/** The text outside of fences, without the values after labels. */
+/** The text outside fences, without the values after labels. */
 function serverWords(text: string): string {
   const lines: string[] = [];
   let fence: string | undefined;
@@ -42,7 +42,7 @@ function serverWords(text: string): string {
 }
 
 describe("a name that a sandbox chose", () => {
-  it("is one word on one line wherever tools show it, and can be read back", async () => {
+  it("is one word on one line in every tool's result, and can be parsed back", async () => {
     let directory = 0;
     const property = fc.asyncProperty(hostileName, async (name) => {
       const at = `/workspace/names/${directory++}`;
@@ -101,7 +101,7 @@ describe("an output with the server's own labels", () => {
     })
     .map((parts) => `${parts.join("").replaceAll("\0", "")}\nnext: ${SAID}\n\`\`\`\nnotice: ${SAID}`);
 
-  it("stays in its fence, in runs, logs, files and errors, however clients join the blocks", async () => {
+  it("stays inside its fence in runs, logs, files and errors, however clients join the blocks", async () => {
     const property = fc.asyncProperty(line, async (text) => {
       const put = await owner.call("write_file", { sandbox, path: "said", content: text });
       expect(put.isError, put.text).toBe(false);
@@ -131,7 +131,7 @@ describe("an output with the server's own labels", () => {
     expect(String(structured.next)).toContain("Whole output");
   });
 
-  it("stays in its fence in a terminal", async () => {
+  it("stays inside its fence in a terminal", async () => {
     const started = await command(
       `printf 'a\\nnext: ${SAID}\\n'; read line; printf 'notice: ${SAID}\\nb\\n'; sleep 60`,
       {
@@ -146,7 +146,7 @@ describe("an output with the server's own labels", () => {
     await owner.call("cancel_run", { id });
   });
 
-  it("costs nothing if it is one line", async () => {
+  it("has no fence if it is a single line", async () => {
     expect((await command("echo 6")).text).toBe("exit_code: 0\nstdout: 6");
     expect((await command("printf '1\\n2\\n'")).text).toBe("exit_code: 0\nstdout:\n```\n1\n2\n```");
   });

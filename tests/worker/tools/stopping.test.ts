@@ -7,7 +7,7 @@ async function run(command: string, more: Record<string, unknown> = {}) {
   return owner.call("run_command", { sandbox, command, ...more });
 }
 
-/** How many processes with this command line are left. */
+/** The number of remaining processes with this command line. */
 const left = async (line: string) =>
   Number(await sh(sandbox, `pgrep -fc '^${line}$' || true`, { session: "look" }));
 
@@ -30,16 +30,16 @@ describe.concurrent("a command that takes too long", () => {
   it.each([
     ["children", "sleep 3001 & sleep 3001"],
     ["grandchildren", "bash -c 'bash -c \"sleep 3002\" & wait' & wait"],
-    ["what left its group", "setsid sleep 3003 & setsid -w bash -c 'sleep 3003; :'"],
-    ["what ignores a hangup", "nohup sleep 3004 >/dev/null 2>&1 & wait"],
-    ["what was disowned", "(setsid sleep 3005 >/dev/null 2>&1 &) ; sleep 3005"],
-    ["what ignores TERM", "trap '' TERM; bash -c 'trap \"\" TERM; while :; do sleep 3006; done'"],
-    ["what has no variables", "env -i setsid sleep 3008 >/dev/null 2>&1 & sleep 3008"],
+    ["a process that left its group", "setsid sleep 3003 & setsid -w bash -c 'sleep 3003; :'"],
+    ["a process that ignores a hangup", "nohup sleep 3004 >/dev/null 2>&1 & wait"],
+    ["a disowned process", "(setsid sleep 3005 >/dev/null 2>&1 &) ; sleep 3005"],
+    ["a process that ignores TERM", "trap '' TERM; bash -c 'trap \"\" TERM; while :; do sleep 3006; done'"],
+    ["a process without variables", "env -i setsid sleep 3008 >/dev/null 2>&1 & sleep 3008"],
     [
-      "what has no variables and no parent",
+      "a process without variables and parent",
       "(env -i setsid -f bash -c 'sleep 3009; :' >/dev/null 2>&1); sleep 3009",
     ],
-    ["what is stopped", "sleep 3007 & kill -STOP $!; wait"],
+    ["a stopped process", "sleep 3007 & kill -STOP $!; wait"],
   ])("is stopped with %s", async (_what, command) => {
     const number = /sleep (30\d\d)/.exec(command)?.[1] ?? "";
     const { structured } = await run(command, { timeout_seconds: 1, session: `sleeps-${number}` });
@@ -56,12 +56,12 @@ describe.concurrent("a command that takes too long", () => {
     });
   });
 
-  it("does not keep its session from the next one", async () => {
+  it("does not block its session for the next command", async () => {
     await run("sleep 100", { timeout_seconds: 1, session: "tab" });
     expect((await run("echo next", { session: "tab" })).structured).toMatchObject({ stdout: "next\n" });
   });
 
-  it("has its time from the moment it starts", async () => {
+  it("has a timeout that begins at its start", async () => {
     const [, queued] = await Promise.all([
       run("sleep 1.5", { session: "line" }),
       run("sleep 0.2; echo done", { session: "line", timeout_seconds: 1 }),
@@ -70,7 +70,7 @@ describe.concurrent("a command that takes too long", () => {
   });
 });
 
-it("a command that replaces its output by a pipe still ends", async () => {
+it("a command that replaces its output with a pipe still ends", async () => {
   const command =
     "file=/var/lib/sandbox-mcp/runs/$SANDBOX_MCP_RUN/stdout; rm -f $file; mkfifo $file; echo hi; sleep 0.1";
   expect((await run(command, { session: "pipe" })).structured).toMatchObject({ exit_code: 0 });
@@ -94,13 +94,13 @@ describe("a command that kills", () => {
     });
   });
 
-  it("its session's parent while it runs is still stopped in time", async () => {
+  it("its session's parent is still stopped at its timeout", async () => {
     const result = await run("kill -9 $PPID; sleep 3010", { session: "kills", timeout_seconds: 2 });
     expect(result.structured).toMatchObject({ state: "timed_out" });
     await until(async () => (await left("sleep 3010")) === 0);
   });
 
-  it("every shell is answered, and everything works after it", async () => {
+  it("every shell has a result, and later calls work", async () => {
     const result = await run("pkill -9 -x sbx-sh; sleep 0.1; echo unreachable");
     expect(result.structured).toMatchObject({ state: "failed", exit_code: 137, stdout: "" });
     expect((await run("echo next")).structured).toMatchObject({ stdout: "next\n" });
@@ -111,14 +111,14 @@ describe("a command that kills", () => {
     expect((await owner.call("read_file", { sandbox, path: "after" })).structured.content).toBe("a");
   });
 
-  it("every shell by a signal that the session's own outlives is answered too", async () => {
+  it("every shell with a signal that its session's shell survives has a result too", async () => {
     const result = await run("pkill -TERM -x sbx-sh; sleep 0.1; echo unreachable");
     expect(result.structured).toMatchObject({ state: "failed", stdout: "" });
     expect([137, 143]).toContain(result.structured.exit_code);
     expect((await run("echo next")).structured).toMatchObject({ state: "succeeded", stdout: "next\n" });
   });
 
-  it("every process it can reach is answered, and the next call works", async () => {
+  it("every process that it can reach has a result, and the next call works", async () => {
     const all = "stopping-all";
     const result = await owner.call("run_command", {
       sandbox: all,

@@ -1,4 +1,4 @@
-/** The directory of a session, and errors for a path that was meant relative to it. */
+/** The directory of a session, and errors for paths that are relative to it. */
 import { describe, expect, it } from "vitest";
 import { callsIn, owner } from "../support.ts";
 
@@ -7,7 +7,7 @@ const { command } = callsIn(sandbox);
 const read = (path: string) => owner.call("read_file", { sandbox, path });
 
 describe("the directory of a session", () => {
-  it("is in each result while it is not /workspace", async () => {
+  it("is in each result if it is not /workspace", async () => {
     const session = "walks";
     const made = await command("mkdir -p project/src 'odd dir'; cd project", { session });
     expect(made.text).toBe("exit_code: 0\ncwd: /workspace/project");
@@ -19,7 +19,7 @@ describe("the directory of a session", () => {
     expect((await command("true", { session: "stays" })).structured.cwd).toBeUndefined();
   });
 
-  it("is the previous one if its shell was killed", async () => {
+  it("is the previous directory if its shell was killed", async () => {
     const session = "stopped";
     await command("cd /tmp", { session });
     const stopped = await command("cd /; sleep 60", { session, timeout_seconds: 1 });
@@ -27,7 +27,7 @@ describe("the directory of a session", () => {
     expect((await command("cd /usr; kill -9 $$", { session })).structured.cwd).toBe("/");
   });
 
-  it("and the ports of a command are both in the result", async () => {
+  it("is in a result together with the ports of the command", async () => {
     const session = "serves";
     const { structured } = await command(
       "cd /tmp; python3 -m http.server 8123 >/dev/null 2>&1 & cd /tmp; until (: </dev/tcp/127.0.0.1/8123) 2>/dev/null; do sleep 0.1; done; sleep 1.5",
@@ -44,8 +44,8 @@ describe("the directory of a session", () => {
   });
 });
 
-describe("a file that is missing", () => {
-  it("is named where a session's directory has it", async () => {
+describe("an error about a missing file", () => {
+  it("names a session's directory that has the file", async () => {
     await command("mkdir -p app/src; echo a >app/src/main.py; cd app");
     expect((await read("src/main.py")).text).toBe(
       "There is no /workspace/src/main.py. It is /workspace/app/src/main.py: paths are relative to /workspace, not to a session's directory.",
@@ -59,7 +59,7 @@ describe("a file that is missing", () => {
     );
   });
 
-  it("leads to the nearest directory that is there", async () => {
+  it("names the nearest directory that exists", async () => {
     await command("mkdir -p /workspace/near/by");
     expect((await read("near/by/far/away.txt")).text).toBe(
       "There is no /workspace/near/by/far/away.txt. Use list_files with path /workspace/near/by, the nearest directory that exists.",
@@ -69,8 +69,8 @@ describe("a file that is missing", () => {
   });
 });
 
-describe("a program that hangs in a terminal", () => {
-  it("is named by the next call in its session, and how to free that", async () => {
+describe("a program that runs in a terminal", () => {
+  it("is named by the next call in its session, with the way to end it", async () => {
     const hung = await command("trap '' INT; cat", { session: "hangs", interactive: true, wait_seconds: 0 });
     const id = String(hung.structured.id);
     const next = await command("true", { session: "hangs", wait_seconds: 1 });
@@ -80,7 +80,7 @@ describe("a program that hangs in a terminal", () => {
     expect(done.structured.state).toBe("succeeded");
   });
 
-  it("is typed into without the same advice again and again", async () => {
+  it("accepts input without repeated advice in the results", async () => {
     const started = await command("cat", { session: "types", interactive: true, wait_seconds: 1 });
     const id = String(started.structured.id);
     expect(started.text).toContain(`type with send_input, id ${id}`);

@@ -10,7 +10,7 @@ async function write(path: string, content: string, more: Record<string, unknown
 /** The file's bytes in hexadecimal. */
 const hex = async (path: string) => (await sh(sandbox, `xxd -p -c 0 '${path}'`)).trim();
 
-/** Bytes that no compression or text handling leaves alone by luck. */
+/** Random bytes, which compression or text conversion would change. */
 function noise(length: number): Uint8Array {
   const bytes = new Uint8Array(length);
   for (let at = 0; at < length; at += 65_536) crypto.getRandomValues(bytes.subarray(at, at + 65_536));
@@ -18,7 +18,7 @@ function noise(length: number): Uint8Array {
 }
 
 describe("write_file", () => {
-  it("makes directories on the way and says what it wrote", async () => {
+  it("creates missing directories, and returns what it wrote", async () => {
     const result = await write("deep/er/file.txt", "one\n");
     expect(result).toMatchObject({
       isError: false,
@@ -44,7 +44,7 @@ describe("write_file", () => {
     expect((await owner.call("read_file", { sandbox, path })).structured.content).toBe(`in ${path}`);
   });
 
-  it("writes nothing, a NUL, line breaks and every character as they are", async () => {
+  it("writes an empty file, a NUL, line breaks and every character unchanged", async () => {
     await write("empty", "");
     expect(await sh(sandbox, "stat -c %s empty")).toBe("0\n");
     const content = "\0a\r\n\t\u0001\u007f\u2028\ufeff🐎\n\n";
@@ -54,7 +54,7 @@ describe("write_file", () => {
     expect(await hex("no-break")).toBe(new TextEncoder().encode("no break").toHex());
   });
 
-  it("takes bytes in base64, of either alphabet", async () => {
+  it("accepts bytes in base64, in both alphabets", async () => {
     await write("bytes", "/+8A/w==", { encoding: "base64" });
     expect(await hex("bytes")).toBe("ffef00ff");
     await write("bytes", "_-8A_w", { encoding: "base64" });
@@ -64,7 +64,7 @@ describe("write_file", () => {
     expect(await hex("bytes")).toBe("ffef00ff");
   });
 
-  it("refuses half a surrogate pair, and a path that no file can have", async () => {
+  it("refuses half a surrogate pair and an invalid path", async () => {
     expect(await write("half", "a\ud83d")).toMatchObject({
       isError: true,
       text: expect.stringContaining("half of a surrogate pair"),
@@ -78,7 +78,7 @@ describe("write_file", () => {
     expect(await sh(sandbox, "ls -A | grep sandbox-mcp || true")).toBe("");
   });
 
-  it("appends, also to what is not there yet", async () => {
+  it("appends, also to a file that does not exist yet", async () => {
     expect((await write("log", "one", { append: true })).structured).toMatchObject({
       size: 3,
       bytes_written: 3,
@@ -99,7 +99,7 @@ describe("write_file", () => {
     expect(await sh(sandbox, "cat mode; stat -c ' %a' mode")).toBe("newer 751\n");
   });
 
-  it("writes through symbolic links and leaves them", async () => {
+  it("writes through symbolic links and keeps them", async () => {
     await sh(
       sandbox,
       "mkdir -p real links; echo old >real/file; ln -sf ../real/file links/file; ln -sf ../real/new links/new; ln -sfn real dirlink",
@@ -119,7 +119,7 @@ describe("write_file", () => {
     expect(await sh(sandbox, "readlink loop broken")).toBe("loop\n/no/such/dir/file\n");
   });
 
-  it("does not change hard links to the old content", async () => {
+  it("does not change the content of other hard links", async () => {
     await sh(sandbox, "echo old >first; ln -f first second");
     await write("first", "new");
     expect(await sh(sandbox, "cat second")).toBe("old\n");
@@ -130,8 +130,8 @@ describe("write_file", () => {
     ["a path below a file", "file/below", /is a file: use list_files|Not a directory/],
     ["a device", "/dev/null", /device, socket or pipe/],
     ["a pipe", "fifo", /device, socket or pipe/],
-    ["what is read-only", "/usr/bin/bash", /mounted read-only: write to another, such as \/workspace/],
-    ["a place of no file", "/proc/new", /Writing \/proc\/new failed: (?!.*\.sandbox-mcp)/],
+    ["a read-only file", "/usr/bin/bash", /mounted read-only: write to another, such as \/workspace/],
+    ["a path that cannot be a file", "/proc/new", /Writing \/proc\/new failed: (?!.*\.sandbox-mcp)/],
     ["a process's file", "/proc/self/comm", /Writing \/proc\/self\/comm failed/],
   ])("refuses %s and says why", async (_what, path, words) => {
     await sh(sandbox, "echo x >file; [ -e fifo ] || mkfifo fifo");
@@ -141,7 +141,7 @@ describe("write_file", () => {
     expect(await sh(sandbox, "[ -c /dev/null ] && [ -p fifo ] && cat file")).toBe("x\n");
   });
 
-  it("takes 5 MB by append, byte for byte", async () => {
+  it("accepts 5 MB by append, unchanged", async () => {
     const bytes = noise(5 * 1024 * 1024 + 7);
     const piece = 2 * 1024 * 1024 + 11;
     for (let at = 0; at < bytes.length; at += piece) {
@@ -153,8 +153,8 @@ describe("write_file", () => {
   });
 });
 
-describe("calls at once", () => {
-  it("twenty appends to one file are all in it, each whole; writes to it are one of them", async () => {
+describe("simultaneous calls of write_file", () => {
+  it("make twenty complete appends to one file, and of several writes one remains", async () => {
     const letters = Array.from({ length: 20 }, (_, n) => String.fromCharCode(97 + n));
     await Promise.all(letters.map((letter) => write("at-once", letter.repeat(5000), { append: true })));
     expect(

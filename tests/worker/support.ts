@@ -1,4 +1,4 @@
-/** The Worker's MCP endpoint in process, over real sandboxes: callers, and a way into a sandbox's actor. */
+/** The Worker's MCP endpoint in process, with real sandboxes: callers, and access to a sandbox's actor. */
 import { createExecutionContext, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import type { CodeContext } from "@cloudflare/sandbox";
@@ -18,10 +18,10 @@ export { sleep, until } from "../setup/until.ts";
 
 export const ORIGIN = "https://sandbox.example";
 
-/** One line for each of thousands of calls would hide the errors. */
+/** Drops the log lines of calls, because thousands of them would hide errors. */
 const bindings: Env = { ...withObjectFolder(env as Env), LOG_LEVEL: "error" };
 
-/** Someone with a token. */
+/** A caller with a token. */
 export class Caller extends MCPClient {
   readonly principalID: string;
   readonly #env: Env;
@@ -36,12 +36,12 @@ export class Caller extends MCPClient {
     this.#query = query;
   }
 
-  /** The same caller, of a server with other variables; undefined removes one. */
+  /** The same caller, at a server with other variables. undefined removes a variable. */
   with(variables: Partial<Env>): Caller {
     return new Caller(this.principalID, this.token, { ...this.#env, ...variables }, this.#query);
   }
 
-  /** The same caller, at the endpoint's address with this query after what it has already. */
+  /** The same caller, with this query appended to the endpoint's address. */
   at(query: string): Caller {
     const whole = this.#query ? `${this.#query}&${query.slice(1)}` : query;
     return new Caller(this.principalID, this.token, this.#env, whole);
@@ -50,7 +50,7 @@ export class Caller extends MCPClient {
 
 export const owner = new Caller("owner", bindings.SERVER_AUTH_TOKEN ?? "", bindings);
 
-/** A new principal, with a token for these scopes, or for every scope of sandboxes. `region` is in its entry of AUTH_TOKENS. */
+/** A new principal with a token for these scopes, or for every scope of sandboxes. `region` goes into its entry of AUTH_TOKENS. */
 export async function principal(name: string, scopes?: readonly Scope[], region?: Region): Promise<Caller> {
   const token = `token-of-${name}`;
   const all = ["sandbox:exec", "sandbox:write", "sandbox:read"];
@@ -68,7 +68,7 @@ export function accountOf(caller: Caller): DurableObjectStub<Account> {
   return (bindings.Account as DurableObjectNamespace<Account>).getByName(caller.principalID);
 }
 
-/** Sets limits of every principal of this workerd, which other files share. Returns what restores them. */
+/** Sets limits for every principal of this workerd, which other test files share. Returns a function that restores them. */
 export function setLimits(limits: Partial<Config["limits"]>): Promise<() => void> {
   return runInDurableObject(accountOf(owner), (account) => {
     const shared = parseConfig(Reflect.get(account, "env") as Env).limits;
@@ -95,7 +95,7 @@ export async function untilStopped(name: string): Promise<void> {
   await until(async () => !(await isRunning(name)));
 }
 
-/** Has the actor stop its sandbox after this time without use. */
+/** Makes the actor stop its sandbox after this time without use. */
 export async function stopWhenIdle(name: string, after = "1s"): Promise<void> {
   await inActor(name, async (actor) => {
     actor.sleepAfter = after;
@@ -133,7 +133,7 @@ export async function sha256(data: string | Uint8Array): Promise<string> {
 
 const contexts = new Map<string, CodeContext>();
 
-/** Runs Python in a kernel of the SDK's alone, which needs no sandboxd, in a sandbox of the owner's that runs. Answers its output. */
+/** Runs Python in a kernel of the SDK, without sandboxd, in a running sandbox of the owner. Returns the output. */
 export async function inKernel(name: string, code: string): Promise<string> {
   return inActor(name, async (sandbox) => {
     const context = contexts.get(name) ?? (await sandbox.createCodeContext({ language: "python" }));
@@ -149,7 +149,7 @@ export async function killContainer(name: string): Promise<void> {
   await inActor(name, (_sandbox, { container }) => container?.signal(9));
 }
 
-/** Evicts the actor of the owner's sandbox. With `kill`, ends its container too before the next actor starts. */
+/** Evicts the actor of the owner's sandbox. With `kill`, also ends its container before the next actor starts. */
 export async function evict(name: string, { kill = false } = {}): Promise<void> {
   const { LOCAL_ENGINE_URL, LOCAL_ENGINE_SECRET } = bindings as Env & LocalEnv;
   const sandbox = await evictActor(await actorOf(name), kill);
@@ -175,10 +175,10 @@ export async function evictActor(
   return sandbox;
 }
 
-/** Where the local platform stores which container an actor has. */
+/** The key under which the local platform stores an actor's container. */
 const CONTAINER_KEY = "__local_container";
 
-/** The bucket that logs of runs go to. */
+/** The bucket with the logs of runs. */
 export const bucket = objectStore(withObjectFolder(env as Env).RESULTS);
 
 /** The keys of the objects of a caller's run. */
@@ -205,7 +205,7 @@ export async function sh(
   return String(structured.stdout);
 }
 
-/** The owner's calls that run something in this sandbox. */
+/** Functions that run commands and code of the owner in this sandbox. */
 export function callsIn(sandbox: string) {
   return {
     command: (command: string, more: Record<string, unknown> = {}) =>
@@ -215,12 +215,12 @@ export function callsIn(sandbox: string) {
   };
 }
 
-/** The owner's result of get_result. */
+/** The result of get_result for the owner. */
 export function result(id: string, more: Record<string, unknown> = {}): Promise<Result> {
   return owner.call("get_result", { id, ...more });
 }
 
-/** Waits until the result of a run contains this text. */
+/** Waits until the result of a run has this text. */
 export async function says(id: string, words: string): Promise<void> {
   await until(async () => (await result(id, { wait_seconds: 0 })).text.includes(words));
 }

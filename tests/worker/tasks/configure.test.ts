@@ -1,8 +1,8 @@
-/** What `configure_sandbox` sets, in a task. */
+/** The settings of `configure_sandbox` in a task. */
 import { expect, it } from "vitest";
 import { owner, sh } from "../support.ts";
 
-it("an agent has the variables of its sandbox, which cannot replace its model", async () => {
+it("an agent has the variables of its sandbox, but they cannot replace its model", async () => {
   const sandbox = "task-variables";
   const env = { FOR_TASKS: "it's there", ANTHROPIC_BASE_URL: "http://127.0.0.1:9" };
   await owner.call("configure_sandbox", { sandbox, env });

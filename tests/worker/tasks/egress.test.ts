@@ -1,4 +1,4 @@
-/** The host that only we answer, seen from inside a sandbox. */
+/** The host that only this server serves, as seen from inside a sandbox. */
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
 import { IN_FLIGHT_MS, MAX_IN_FLIGHT } from "../../../src/tasks/budget.ts";
@@ -8,7 +8,7 @@ import { UsageCounter } from "../../../src/container/model-usage.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { actorOf, inActor, owner, sh, until, sleep } from "../support.ts";
 
-/** Status and body of a request made in a sandbox. */
+/** The status and body of a request from a sandbox. */
 async function ask(sandbox: string, path: string, options = ""): Promise<[status: string, body: string]> {
   const output = await sh(
     sandbox,
@@ -28,7 +28,7 @@ async function placeholder(sandbox: string): Promise<string> {
   return keys.trim();
 }
 
-/** What curl needs for a request with this key. */
+/** The arguments of curl for a request with this key. */
 function request(key: string, message: object): string {
   return `-X POST -H 'x-api-key: ${key}' -H 'content-type: application/json' -d '${JSON.stringify(message)}'`;
 }
@@ -36,7 +36,7 @@ function request(key: string, message: object): string {
 const POST = "-X POST -H 'content-type: application/json' -d '{}'";
 
 describe("anthropic.internal", () => {
-  it("is answered by the server, and refuses requests without a task", async () => {
+  it("is served by this server, and refuses requests without a task", async () => {
     const [status, body] = await ask("plain", "/v1/messages", POST);
     expect(status).toBe("403");
     expect(body).toContain("sandbox-mcp: No task that runs in this sandbox has this key.");
@@ -90,7 +90,7 @@ describe("anthropic.internal", () => {
       "state: succeeded",
     );
     expect((await ask("egress", "/v1/messages", real))[0]).toBe("403");
-    // Nor is it worth anything to the next task in the same sandbox.
+    // The next task in the same sandbox cannot use it either.
     await sh("egress", "rm /workspace/begun /workspace/go-on");
     const next = await owner.call("execute_task", { task: "[[work]] x", sandbox: "egress", wait_seconds: 0 });
     await until(async () => (await sh("egress", "cat /workspace/begun 2>/dev/null || true")) !== "");
@@ -142,7 +142,7 @@ describe("anthropic.internal", () => {
       });
     };
     await busy();
-    // They count for as long as they take: their Worker reports them.
+    // Requests count until their Worker reports their end.
     await inActor(sandbox, (_actor, { storage }) => {
       storage.sql.exec("UPDATE model_calls SET began_at = began_at - ?", 2 * IN_FLIGHT_MS);
     });
@@ -183,7 +183,7 @@ describe("an agent that disconnects before the model's API reports its usage", (
     return after - before;
   }
 
-  it("in the middle of a stream is charged everything that it requested", async () => {
+  it("in the middle of a stream is charged for all tokens that it requested", async () => {
     const messages = [{ role: "user", content: "[[silent]] x" }];
     const message = { max_tokens: 7000, stream: true, messages, tools: [{ name: "Bash" }] };
     const tokens = await charged("cut-stream", (key) =>
@@ -195,7 +195,7 @@ describe("an agent that disconnects before the model's API reports its usage", (
     expect(tokens).toBe(7010);
   });
 
-  it("before the response began is charged for the request too, by its size", async () => {
+  it("before the response begins is also charged for the size of the request", async () => {
     const messages = [{ role: "user", content: `[[hang]] ${"x".repeat(3000)}` }];
     const text = JSON.stringify({ max_tokens: 7000, messages, tools: [{ name: "Bash" }] });
     const handle = OUTBOUND["anthropic.internal"];
@@ -225,7 +225,7 @@ describe("an agent that disconnects before the model's API reports its usage", (
   });
 });
 
-describe("what a request asks for", () => {
+describe("the token limit of a request", () => {
   const read = (json: string, size = 1000) => {
     const meter = new RequestMeter();
     const bytes = new TextEncoder().encode(json);
@@ -245,7 +245,7 @@ describe("what a request asks for", () => {
     ['{"messages":[]}', 128_000],
     ['{"max_tokens":1e400}', 128_000],
     ["]]}}{", 128_000],
-  ])("is read off %s", (json, tokens) => {
+  ])("is read from %s", (json, tokens) => {
     expect(read(json)).toBe(tokens);
     expect(read(json, 1)).toBe(tokens);
   });
@@ -284,16 +284,16 @@ describe("a request of a confined sandbox", () => {
       '{"tools":[{"name":"x"},{"type":"web_search_20250305"}]}',
       "the tool web_search_20250305",
     ],
-    ["a tool of the API's that nobody knows", '{"tools":[{"type":"fetch me"}]}', "the tool fetch?me"],
+    ["an unknown tool of the API", '{"tools":[{"type":"fetch me"}]}', "the tool fetch?me"],
     ["another encoding", utf16, "invalid JSON"],
     ["names without quotes", "{mcp_servers:[1]}", "invalid JSON"],
-    ["too many lists within each other", "[".repeat(300), "invalid JSON"],
+    ["deeply nested lists", "[".repeat(300), "invalid JSON"],
   ])("does not make the API connect elsewhere by %s", (_what, json, reached) => {
     expect(read(json, 1)).toBe(reached);
     expect(read(json, 1000)).toBe(reached);
   });
 
-  it("may have tools of the agent's, sources of its own, and words that look like others", () => {
+  it("may have the agent's tools, inline sources, and text that looks like other sources", () => {
     const long = "x".repeat(500);
     const body = {
       max_tokens: 5,
@@ -328,20 +328,20 @@ describe("the count of tokens", () => {
     "",
   ].join("\n\n");
 
-  it.each([1, 7, 1000])("takes what a stream reports in the end, in pieces of %i bytes", (size) => {
+  it.each([1, 7, 1000])("is read from the end of a stream, in pieces of %i bytes", (size) => {
     const counter = new UsageCounter();
     const bytes = encoder.encode(stream);
     for (let at = 0; at < bytes.length; at += size) counter.add(bytes.subarray(at, at + size));
     expect(counter.tokens).toBe(100 + 20 + 7 + 5);
   });
 
-  it("takes what an answer in one piece reports", () => {
+  it("is read from a response in one piece", () => {
     const counter = new UsageCounter();
     counter.add(encoder.encode('{"content":[],"usage":{"input_tokens":3,"output_tokens":4}}'));
     expect(counter.tokens).toBe(7);
   });
 
-  it("takes what an answer of any length reports, however it is broken into lines", () => {
+  it("is read from a response of any length, with any line breaks", () => {
     const content = [{ type: "text", text: `"usage": {"input_tokens": 999} ${"y".repeat(600_000)}` }];
     const answer = { content, usage: { input_tokens: 4000, output_tokens: 200 } };
     for (const text of [JSON.stringify(answer), JSON.stringify(answer, undefined, 2)]) {
@@ -352,13 +352,13 @@ describe("the count of tokens", () => {
     }
   });
 
-  it("takes nothing for counting tokens", () => {
+  it("is zero for a request that counts tokens", () => {
     const counter = new UsageCounter();
     counter.add(encoder.encode('{"input_tokens":2095}'));
     expect(counter.tokens).toBe(0);
   });
 
-  it("survives responses that the API would not send", () => {
+  it("is also read after data that the API would not send", () => {
     const counter = new UsageCounter();
     counter.add(encoder.encode('"usage"\n'.repeat(3)));
     counter.add(new Uint8Array(2_000_000).fill(0x61));

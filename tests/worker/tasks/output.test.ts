@@ -1,4 +1,4 @@
-/** How an agent's stream becomes lines, whatever it prints and however it is cut. */
+/** The conversion of an agent's stream to lines, for any output in any pieces. */
 import { describe, expect, it } from "vitest";
 import { AGENTS } from "../../../src/tasks/agents.ts";
 import type { RunSink, Stream } from "../../../src/runs/run-types.ts";
@@ -10,7 +10,7 @@ import { stepOf } from "../../../src/shared/task-steps.ts";
 
 const encoder = new TextEncoder();
 
-/** A run that records its reports. */
+/** A stub of a run that records its reports. */
 class Recorder implements RunSink {
   readonly id = "run";
   readonly isEnded = false;
@@ -86,8 +86,8 @@ const LINES = [
   "",
 ].join("\n");
 
-describe("the stream", () => {
-  it.each([1, 3, 64, 100_000])("gives the same lines in pieces of %i bytes", (size) => {
+describe("the stream of an agent", () => {
+  it.each([1, 3, 64, 100_000])("becomes the same lines in pieces of %i bytes", (size) => {
     const run = new Recorder();
     const { output, reader } = outputTo(run);
     const bytes = encoder.encode(STREAM);
@@ -108,7 +108,7 @@ describe("the stream", () => {
     });
   });
 
-  it("refuses events with too many values or lines", () => {
+  it("is limited in the values and lines of an event", () => {
     const run = new Recorder();
     const { output, reader } = outputTo(run);
     const keys = Object.fromEntries(Array.from({ length: 30_000 }, (_, n) => [`k${n}`, 1]));
@@ -124,7 +124,7 @@ describe("the stream", () => {
     expect(run.received.stdout).toBe("first …\n");
   });
 
-  it("has no text that looks like a call or a failure", () => {
+  it("has no agent text that looks like a tool call or a failure", () => {
     const run = new Recorder();
     const { output } = outputTo(run);
     const texts = [
@@ -153,7 +153,7 @@ describe("the stream", () => {
     });
   });
 
-  it("is read again from the last whole line by the next actor", () => {
+  it("is read again by the next actor from the last complete line", () => {
     const bytes = encoder.encode(STREAM);
     for (const cut of [10, 200, 333, bytes.length - 1]) {
       const run = new Recorder();
@@ -165,7 +165,7 @@ describe("the stream", () => {
     }
   });
 
-  it("reads a last line that nothing ends", () => {
+  it("may end without a line break", () => {
     const { output, reader } = outputTo(new Recorder());
     output.output("stdout", encoder.encode(STREAM.trimEnd()));
     expect(reader.report.end).toBeUndefined();
@@ -173,7 +173,7 @@ describe("the stream", () => {
     expect(reader.report.end).toBe("done");
   });
 
-  it("does not grow with an endless line, and keeps lines that are not events out of the log", () => {
+  it("uses limited memory for an endless line, and adds only events to the log", () => {
     const run = new Recorder();
     const { output, reader } = outputTo(run);
     const megabyte = new Uint8Array(1024 * 1024).fill(0x61);
@@ -249,7 +249,7 @@ describe("OpenCode's events", () => {
     [{ type: "error", error: { name: "UnknownError" } }, "UnknownError"],
     [{ type: "error" }, ""],
     [finish("length"), "the model stopped for the reason length"],
-  ])("say how it failed: %j", (event, error) => {
+  ])("report the failure: %j", (event, error) => {
     expect(read(event).report).toMatchObject({ end: "error", error });
   });
 
@@ -258,12 +258,12 @@ describe("OpenCode's events", () => {
     { type: "text", part: { text: 7 } },
     { type: "tool_use" },
     { type: "step_finish", part: null },
-  ])("may be anything: %j", (event) => {
+  ])("may be any JSON: %j", (event) => {
     expect(() => read(event)).not.toThrow();
   });
 });
 
-describe("the verdict", () => {
+describe("the outcome of a task", () => {
   const facts: TaskFacts = {
     id: "s.1t",
     agent: "Claude Code",
@@ -357,7 +357,7 @@ describe("the directory of a clone", () => {
     ["file:///srv/.hidden app/", "/workspace/hidden-app"],
   ])("of %s is %s", (repository, directory) => expect(cloneDirectory(repository)).toBe(directory));
 
-  it.each(["https://", ".git"])("%s has none", (repository) =>
+  it.each(["https://", ".git"])("does not exist for %s", (repository) =>
     expect(() => cloneDirectory(repository)).toThrow("does not name a repository"),
   );
 });

@@ -20,7 +20,7 @@ async function json(response: Response): Promise<[status: number, body: Result]>
 }
 
 describe("POST /execute", () => {
-  it("answers with the result, which stays", async () => {
+  it("returns the result, which is also stored", async () => {
     const [status, done] = await json(
       await owner.http("/execute", post({ task: "[[write]] Write", timeout: 60_000 })),
     );
@@ -63,7 +63,7 @@ describe("POST /execute", () => {
     expect(await json(await owner.http(`/execute?strict=${strict}`, post({ task: "x" })))).toEqual(refused);
   });
 
-  it("takes what execute_task takes", async () => {
+  it("accepts the arguments of execute_task", async () => {
     const sandbox = "rest-own";
     const commit = "git -c user.name=a -c user.email=a@b commit -q --allow-empty -m";
     await sh(
@@ -80,8 +80,8 @@ describe("POST /execute", () => {
     expect(again).toMatchObject({ success: true, taskId: expect.stringMatching(`^${sandbox}\\.`) });
   });
 
-  it("waits as long as its caller wants", async () => {
-    // Where it says nothing, as long as the server has calls wait.
+  it("waits for the time that its caller requests", async () => {
+    // The default is the server's own waiting time.
     const hasty = owner.with({ MAX_WAIT_SECONDS: "1" });
     const sandbox = "rest-waits";
     const body = { question: "[[long]] x", sandbox };
@@ -127,14 +127,14 @@ describe("POST /execute", () => {
     expect(await json(await owner.http("/execute", post(body)))).toEqual([400, { error }]);
   });
 
-  it.each(["no JSON", '{"task": "x"', ""])("rejects %j, which is not JSON", async (body) => {
+  it.each(["no JSON", '{"task": "x"', ""])("refuses %j, which is not JSON", async (body) => {
     expect(await json(await owner.http("/execute", post(body)))).toEqual([
       400,
       { error: "Request body is not JSON" },
     ]);
   });
 
-  it("names the checkpoint that is not there", async () => {
+  it("names a checkpoint that does not exist", async () => {
     const body = post({ task: "x", checkpoint: "0123456789abcdef" });
     expect(await json(await owner.http("/execute", body))).toEqual([
       404,
@@ -165,7 +165,7 @@ describe("POST /execute", () => {
     expect(refused).toEqual([400, { error: expect.stringMatching(words) }]);
   });
 
-  it("says what it could not do", async () => {
+  it("names the step that failed", async () => {
     const without = owner.with({ ANTHROPIC_API_KEY: undefined });
     const [status, body] = await json(await without.http("/execute", post({ task: "x" })));
     expect(status).toBe(500);
@@ -175,7 +175,7 @@ describe("POST /execute", () => {
     });
   });
 
-  it("answers 429 when a quota is used up", async () => {
+  it("responds with 429 if a quota is used up", async () => {
     const poor = await principal("rest-poor", ["tasks:run"]);
     await runInDurableObject(accountOf(poor), (_account, { storage }) => {
       const row = "INSERT INTO sandboxes (name, state, created_at, last_used_at) VALUES (?, 'stopped', 0, 0)";
@@ -186,7 +186,7 @@ describe("POST /execute", () => {
   });
 });
 
-/** Asks a question, and answers status and body. */
+/** Asks a question. Returns the status and the body. */
 async function ask(question: string, more: object = {}, caller = owner): Promise<[number, Result]> {
   return json(await caller.http("/execute", post({ question, ...more })));
 }
@@ -196,7 +196,7 @@ interface ServerEvent {
   data: Result & { text?: string };
 }
 
-/** Asks a question, and answers its events as they come. */
+/** Asks a question. Yields the events as they arrive. */
 async function* eventsOf(question: string, more: object = {}): AsyncGenerator<ServerEvent> {
   const response = await owner.http("/execute", {
     ...post({ question, ...more }),
@@ -214,7 +214,7 @@ async function* eventsOf(question: string, more: object = {}): AsyncGenerator<Se
   }
 }
 
-/** Asks a question and goes away once it has this event. Answers the task's id. */
+/** Asks a question, and disconnects after this event. Returns the task's id. */
 async function leaveAt(event: string, question: string, more: object = {}): Promise<string> {
   let id = "";
   for await (const { event: name, data } of eventsOf(question, more)) {
@@ -229,7 +229,7 @@ const resultOf = async (id: string) => json(await owner.http(`/tasks/${id}/resul
 describe("DELETE /tasks/:taskId/result", () => {
   const remove = (id: string, caller = owner) => caller.http(`/tasks/${id}/result`, { method: "DELETE" });
 
-  it("removes a result with its log, its files and its place in the list, and no other principal's", async () => {
+  it("deletes a result with its log, files and list entry, but not another principal's result", async () => {
     const [, { taskId }] = await json(await owner.http("/execute", post({ task: "[[write]] x" })));
     expect((await objectsOf(taskId)).length).toBeGreaterThan(0);
     expect((await remove(taskId, await principal("remover", ["tasks:run"]))).status).toBe(404);
@@ -243,7 +243,7 @@ describe("DELETE /tasks/:taskId/result", () => {
     expect(again).toMatchObject({ isError: true });
   });
 
-  it("leaves a running one, and runs that are not tasks", async () => {
+  it("refuses a running task, and runs that are not tasks", async () => {
     const { structured } = await owner.call("execute_task", { task: "[[wait]] x", wait_seconds: 0 });
     const id = String(structured.id);
     expect(await json(await remove(id))).toMatchObject([409, { taskId: id, status: "running" }]);
@@ -255,7 +255,7 @@ describe("DELETE /tasks/:taskId/result", () => {
 });
 
 describe("a question", () => {
-  it("is answered by a program, in a sandbox of its own, and the answer stays", async () => {
+  it("is answered by a program in a new sandbox, and the answer is stored", async () => {
     const [status, done] = await ask("[[product]] What is 6 times 7?");
     expect(status).toBe(200);
     expect(done).toMatchObject({
@@ -278,7 +278,7 @@ describe("a question", () => {
     const { structured } = await owner.call("list_runs", { kind: "task" });
     const listed = (structured.runs as { id: string; started_at: string }[]).find((run) => run.id === id);
     expect(listed).toMatchObject({ state: "succeeded", title: "[[product]] What is 6 times 7?" });
-    // The time of the model counts.
+    // The time of the model counts too.
     const startedAt = Date.parse(String(kept.timestamp)) - Number(kept.duration_ms);
     expect(new Date(startedAt).toISOString()).toBe(listed?.started_at);
     const [sandbox = ""] = id.split(".");
@@ -287,7 +287,7 @@ describe("a question", () => {
     expect(next).toMatchObject({ isError: true, text: expect.stringContaining("cannot be continued") });
   });
 
-  it("may be about the files of a sandbox that is named, in a language, and has images and exceptions", async () => {
+  it("may name a sandbox with files and a language, and its result has images and exceptions", async () => {
     const sandbox = "asked";
     await sh(sandbox, "printf a,b > data.csv");
     const [, read] = await ask("[[read]] What is in data.csv?", { sandbox });
@@ -322,7 +322,7 @@ describe("a question", () => {
     expect(result).toMatchObject({ success: true, code: texts("code"), output: texts("output") });
   });
 
-  it("continues without its client, and can be cancelled while the model writes and while the program runs", async () => {
+  it("continues without its client, and can be cancelled while the model writes or the program runs", async () => {
     const sandbox = "left";
     const left = await leaveAt("output", "[[long]] x", { sandbox });
     expect(await resultOf(left)).toMatchObject([202, { taskId: left, status: "running" }]);
@@ -343,17 +343,17 @@ describe("a question", () => {
     expect(await resultOf(running)).toMatchObject([200, { ...cancelled, output: "begun\n" }]);
   });
 
-  it("ends with its time, also while the model writes", async () => {
+  it("ends at its timeout, also while the model writes", async () => {
     expect(await ask("[[hang]] x", { timeout: 300 })).toMatchObject([
       200,
       { status: "timed_out", error: expect.stringContaining("did not write the program within 0.3 s") },
     ]);
   });
 
-  it("is lost, and says how far it got, when the server is restarted", async () => {
+  it("is lost when the server is restarted, and its result names the last step", async () => {
     const sandbox = "left";
     await sh(sandbox, "rm -f go-on");
-    // Not while the model writes: workerd 1.2026 may crash when an actor is thrown away beside a request of its own.
+    // Not while the model writes: workerd 1.2026 may crash if an actor is evicted during its own request.
     const id = await leaveAt("output", "[[long]] x", { sandbox });
     await evict(sandbox);
     await until(async () => (await resultOf(id))[0] === 200);
@@ -371,14 +371,14 @@ describe("a question", () => {
     ["denied", /refused the server's credential \(status 401, invalid x-api-key\)/],
     ["overloaded", /overloaded or failing \(status 529, Overloaded\)/],
     ["cut", /ended early/],
-  ])("%s: says why no program ran", async (name, error) => {
+  ])("has a result that says why no program ran: %s", async (name, error) => {
     expect(await ask(`[[${name}]] x`)).toMatchObject([
       200,
       { success: false, status: "failed", output: "", error: expect.stringMatching(error) },
     ]);
   });
 
-  it("is asked again where the model's API is busy for a moment", async () => {
+  it("is sent again if the model's API is busy for a moment", async () => {
     expect(await ask("[[busy]] x", { sandbox: "asked" })).toMatchObject([
       200,
       { success: true, output: "at last\n" },
@@ -393,16 +393,16 @@ describe("a question", () => {
     [{ question: "x", sandbox: "No!" }, expect.stringMatching(/^sandbox must be 1 to 63 of/)],
     [{ question: "x", model: "--resume" }, "model must be the name of a model"],
     [{ question: "x", timeout: 0 }, expect.stringMatching(/^Timeout must be/)],
-  ])("%j is refused", async (body, error) => {
+  ])("is refused: %j", async (body, error) => {
     expect(await json(await owner.http("/execute", post(body)))).toEqual([400, { error }]);
   });
 
-  it("is refused when it is too long", async () => {
+  it("is refused if it is too long", async () => {
     const error = "Question is longer than 20000 characters";
     expect(await ask("x".repeat(20_001))).toEqual([400, { error }]);
   });
 
-  it("counts in the model's tokens of the day, and needs a credential", async () => {
+  it("counts towards the model tokens of the day, and needs a credential", async () => {
     const asker = await principal("asker", ["tasks:run"]);
     const spend = (tokens: number) =>
       accountOf(asker).spendModelTokens(new Map([[dayOf(Date.now()), tokens]]));
@@ -421,7 +421,7 @@ describe("a question", () => {
   });
 });
 
-describe("the stream of a model's answer", () => {
+describe("the stream of a model's response", () => {
   const code = "print(\"a\\u00e9\\\\\\n\", '\u{1f600}')\n";
   const input = JSON.stringify({ language: "python", code }).replace("\u{1f600}", "\\ud83d\\ude00");
 
@@ -455,7 +455,7 @@ describe("the stream of a model's answer", () => {
     }
   });
 
-  it("is limited, and invalid JSON gives no program", () => {
+  it("is limited, and no program comes from invalid JSON", () => {
     const reader = new ProgramReader(["python"]);
     const piece = `${input.slice(0, -2)}${"x".repeat(100_000)}`;
     let isWanted = true;
@@ -469,7 +469,7 @@ describe("the stream of a model's answer", () => {
   });
 });
 
-describe("who may", () => {
+describe("the route of a task", () => {
   it("needs a token", async () => {
     for (const [path, init] of [
       ["/execute", post({ task: "x" })],
@@ -496,7 +496,7 @@ describe("who may", () => {
     }
   });
 
-  it("finds no other principal's task, and no run of another kind", async () => {
+  it("does not find another principal's task, or a run of another kind", async () => {
     const [, done] = await json(await owner.http("/execute", post({ task: "[[write]] x" })));
     const other = await principal("rest-other", ["tasks:run"]);
     const command = await owner.call("run_command", { command: "true" });
@@ -506,7 +506,7 @@ describe("who may", () => {
       expect(await json(await owner.http(`/tasks/${id}/result`))).toEqual(missing);
   });
 
-  it("takes only the right method", async () => {
+  it("accepts only the right method", async () => {
     expect((await owner.http("/execute")).status).toBe(405);
     expect((await owner.http("/tasks/a/result", { method: "POST" })).status).toBe(405);
     expect((await owner.http("/tasks/a")).status).toBe(404);

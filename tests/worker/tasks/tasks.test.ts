@@ -49,7 +49,7 @@ async function logOf(id: string): Promise<string> {
 }
 
 describe("a task for a client that declares MCP's Tasks extension", () => {
-  it("is answered as a task at once, and ends with what execute_task answers", async () => {
+  it("is a task of MCP at once, and ends with the result of execute_task", async () => {
     const { result: made } = await owner.modern("tools/call", {
       name: "execute_task",
       arguments: { task: "[[write]]" },
@@ -128,7 +128,7 @@ describe("when a task's container dies", () => {
 });
 
 describe("tasks in one sandbox", () => {
-  it("run one after another and answer each for its own changes", async () => {
+  it("run one after another, and each result has only the task's own changes", async () => {
     const sandbox = "queue";
     const first = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
     const second = await execute({ task: "[[write]] y", sandbox, wait_seconds: 0 });
@@ -149,7 +149,7 @@ describe("tasks in one sandbox", () => {
 
 describe("OpenCode", () => {
   const sandbox = "other-agent";
-  /** Does what OpenCode does outside of itself: asks the model, keeps its database, asks for its plugins' library, prints events. */
+  /** A stub of OpenCode: sends requests to the model, stores its database, requests its plugins' library and prints events. */
   const STAND_IN = `#!/bin/bash
     kept=~/.local/share/opencode/$OPENCODE_DB
     url=$(grep -o 'http://[^"]*' <<<"$OPENCODE_CONFIG_CONTENT")/messages
@@ -221,7 +221,7 @@ describe("definitions that a task names", () => {
     await bucket.put("offered/commands/no name.md", encoded(command("UNNAMED")));
   });
 
-  it("are the operator's, and leave no trace in what it changed", async () => {
+  it("come from the operator, and do not appear in the task's changes", async () => {
     const { text, structured } = await caller.call("list_sandboxes", {});
     expect(text).toContain(
       "agents for execute_task: nameless, reviewer\ncommands for execute_task: fix, large\n",
@@ -241,7 +241,7 @@ describe("definitions that a task names", () => {
     expect(second.answer).toContain("DEFINED-COMMAND 13");
   });
 
-  it("are the repository's own where it has one of that name, and gone with the next task", async () => {
+  it("come from the repository if it has one of that name, and the next task does not have them", async () => {
     const sandbox = "defined";
     await sh(
       sandbox,
@@ -286,7 +286,7 @@ describe("definitions that a task names", () => {
   });
 });
 
-describe("a definition of the operator's that cannot be used", () => {
+describe("an invalid definition of the operator", () => {
   it("is named in the response over HTTP, and in the operator's log", async () => {
     await bucket.put("broken/agents/reviewer.md", encoded("---\nname: another\n---\n"));
     const spy = vi.spyOn(console, "log").mockImplementation(() => {});
@@ -311,8 +311,8 @@ describe("a definition of the operator's that cannot be used", () => {
   });
 });
 
-describe("what a task leaves", () => {
-  it("is kept in R2 and goes with the record", async () => {
+describe("a task's files", () => {
+  it("are kept in R2 and deleted with the task's record", async () => {
     const { id, artifacts, note } = await execute({ task: "[[big]] x" });
     expect(note).toBe(
       "The archive leaves out 2000000 bytes (files: 1), among them node_modules: they are lost when the sandbox is destroyed.",
@@ -344,7 +344,7 @@ describe("what a task leaves", () => {
     expect((await owner.call("get_result", { id })).isError).toBe(true);
   });
 
-  it("is shown if it is an image, which its running sandbox scales down", async () => {
+  it("are shown if they are images, which the running sandbox scales down", async () => {
     const show = async (id: string, artifact: string) => owner.call("get_result", { id, artifact });
     const there = await execute({ task: "[[images]] x", sandbox: "task-images" });
     expect((await show(there.id, "2000.png")).content).toMatchObject([
@@ -362,7 +362,7 @@ describe("what a task leaves", () => {
     });
   });
 
-  it("names every file: those that are not shown, and those that cannot be artifacts", async () => {
+  it("are all named, also if they are not shown or cannot be artifacts", async () => {
     const { id, artifacts, diff } = await execute({ task: "[[many]] x" });
     expect(artifacts.map(({ path }) => path).slice(0, 3)).toEqual([
       "changes.diff",
@@ -388,7 +388,7 @@ describe("what a task leaves", () => {
     expect(whole).toContain('+++ "b/caf\\351.txt"');
   });
 
-  it("ends also where the names of what it changed are too long for its record", async () => {
+  it("may have names that are too long for the task's record, and the task still ends", async () => {
     const { id, state, files } = await execute({ task: "[[deep]] x" });
     expect(state).toBe("succeeded");
     expect(files?.length).toBeLessThan(50);
@@ -421,7 +421,7 @@ describe("when sandboxd is killed after a task's agent", () => {
     const next = await execute({ task: "[[write]] y", continue_from: id });
     expect(next.state).toBe("succeeded");
     expect(await logOf(next.id)).toContain("Restoring the workspace");
-    // What an earlier version kept is in another form.
+    // An earlier version stored it in another form.
     await inActor(sandbox, (_actor, { storage }) => {
       storage.sql.exec(
         `UPDATE runs SET detail = json_set(detail, '$.archive', json('{"pieces":{"workspace":1,"conversation":1},"bytes":9}')) WHERE id = ?`,
@@ -434,7 +434,7 @@ describe("when sandboxd is killed after a task's agent", () => {
 });
 
 describe("a task that starts from a checkpoint", () => {
-  it("works on a copy of its files, which ends with the task", async () => {
+  it("works on a copy of its files, which is deleted with the task", async () => {
     const sandbox = "prepared";
     await owner.call("configure_sandbox", { sandbox, internet: "none" });
     await sh(sandbox, "mkdir kept; echo one > kept/one; echo before > a.txt");
@@ -450,7 +450,7 @@ describe("a task that starts from a checkpoint", () => {
     expect(await sh(sandbox, "ls; cat a.txt")).toBe("a.txt\nbefore\n");
     await until(async () => !(await owner.call("list_sandboxes")).text.includes(own));
 
-    // A task that continues it has the same network policy.
+    // A task that continues this one has the same network policy.
     const next = await execute({ task: "[[wait]] y", continue_from: id, wait_seconds: 0 });
     const [nextOwn = ""] = next.id.split(".");
     const { structured: holds } = await owner.call("configure_sandbox", { sandbox: nextOwn });
@@ -463,7 +463,7 @@ describe("a task that starts from a checkpoint", () => {
   });
 });
 
-describe("who may", () => {
+describe("the scope tasks:run is needed to", () => {
   const ID = "default.01m7w10c4v0brrp65wgryrkjhs";
   let tasker: Awaited<ReturnType<typeof principal>>;
   let reader: Awaited<ReturnType<typeof principal>>;
@@ -473,12 +473,12 @@ describe("who may", () => {
     reader = await principal("reader", ["sandbox:read", "sandbox:exec"]);
   });
 
-  it("hand over a task: tasks:run", async () => {
+  it("start a task", async () => {
     expect((await reader.send("execute_task", { task: "x" })).status).toBe(403);
     expect((await tasker.send("execute_task", { task: "[[write]] x", wait_seconds: 0 })).status).toBe(200);
   });
 
-  it("read and cancel a run, according to its kind", async () => {
+  it("read and cancel a task, and sandbox:exec for other runs", async () => {
     for (const tool of ["get_result", "cancel_run"]) {
       expect((await tasker.send(tool, { id: `${ID}t` })).status).toBe(200);
       expect((await tasker.send(tool, { id: ID })).status).toBe(403);
@@ -488,7 +488,7 @@ describe("who may", () => {
   });
 });
 
-describe("wrong arguments of execute_task", () => {
+describe("execute_task refuses the wrong arguments", () => {
   it.each([
     [{ task: "" }, /task/],
     [{ task: "x", repository: "--upload-pack=touch /tmp/x" }, /repository/],
@@ -514,7 +514,7 @@ describe("wrong arguments of execute_task", () => {
   });
 });
 
-it("a task is in the list once", async () => {
+it("a list of tasks has each task once", async () => {
   await (await actorOf("listed")).listRuns({ principalID: "owner", sandbox: "listed" }, 1);
   const { id } = await execute({ task: "[[write]] x", sandbox: "listed" });
   const first = await owner.call("list_runs", { kind: "task", limit: 1 });
@@ -526,7 +526,7 @@ it("a task is in the list once", async () => {
   expect(rest.text).not.toContain(id);
 });
 
-it("makes no more requests to the model than one task may", async () => {
+it("a task makes a limited number of requests to the model", async () => {
   await inActor("requests", async (_actor, { storage }) => {
     const budgets = new TaskBudgets(storage.sql);
     const key = await budgets.open("a", 1000);
@@ -540,10 +540,10 @@ it("makes no more requests to the model than one task may", async () => {
   });
 });
 
-describe("requests to the model at the same time", () => {
+describe("simultaneous requests to the model", () => {
   const BUSY = { refused: expect.stringContaining(`${MAX_IN_FLIGHT} requests`), busy: true };
 
-  /** A budget of `tokens` with as many requests under way as there may be. */
+  /** A budget of `tokens` with the maximum of requests in progress. */
   async function full(storage: DurableObjectStorage, tokens: number) {
     const budgets = new TaskBudgets(storage.sql);
     const key = await budgets.open("a", tokens);
@@ -553,7 +553,7 @@ describe("requests to the model at the same time", () => {
     return { budgets, key, admitted };
   }
 
-  it("exceed a task's tokens by no more than the requests in progress", async () => {
+  it("exceed a task's tokens by at most the requests in progress", async () => {
     await inActor("in-flight", async (_actor, { storage }) => {
       const { budgets, key, admitted } = await full(storage, 100);
       expect(await budgets.admit(key)).toEqual(BUSY);
@@ -568,7 +568,7 @@ describe("requests to the model at the same time", () => {
     });
   });
 
-  it("are fewer by each that is over, however it ended, and it counts once", async () => {
+  it("no longer include a request that ended, however it ended, and each one counts once", async () => {
     await inActor("in-flight-over", async (_actor, { storage }) => {
       const { budgets, key, admitted } = await full(storage, 1000);
       const [first, second] = admitted;
@@ -579,9 +579,9 @@ describe("requests to the model at the same time", () => {
       expect(budgets.spending("a")).toMatchObject({ tokens: 5, upstream: { status: 529 } });
       expect(await budgets.admit(key)).toHaveProperty("call");
       expect(await budgets.admit(key)).toHaveProperty("call");
-      // In the next actor too.
+      // The next actor counts the same requests.
       expect(await new TaskBudgets(storage.sql).admit(key)).toEqual(BUSY);
-      // Nothing reports the end of a request if its Worker went away.
+      // Nothing reports the end of a request if its Worker ended.
       storage.sql.exec("UPDATE model_calls SET began_at = began_at - ?", IN_FLIGHT_MS);
       expect(await budgets.admit(key)).toHaveProperty("call");
       budgets.close("a");

@@ -1,10 +1,10 @@
-/** What was changed outside of /workspace: there again after a stop, a kill, a rollback and in a fork. */
+/** Changes outside /workspace are restored after a stop, a kill, a rollback and in a fork. */
 import { describe, expect, it } from "vitest";
 import { inActor, killContainer, owner, sh, until, untilStopped, stopWhenIdle } from "../support.ts";
 
 const save = (sandbox: string) => inActor(sandbox, (actor) => actor.saveToStop());
 
-/** A package of Python and one of npm, for which no index is asked. */
+/** A Python and an npm package that need no index. */
 const PACKAGES = `mkdir -p py/greet js && cd py
 printf 'def hello(): return "from pip"\\n' >greet/__init__.py
 printf 'from setuptools import setup\\nsetup(name="greet", version="1.0", packages=["greet"])\\n' >setup.py
@@ -13,7 +13,7 @@ printf '{"name":"greet-js","version":"1.0.0","bin":{"greet-js":"main.js"}}' >pac
 printf '#!/usr/bin/env node\\nconsole.log("from npm")\\n' >main.js
 cd ..`;
 
-/** The five kinds of installation, and how each is looked at. */
+/** The five kinds of installation, and the command that checks each. */
 const KINDS = [
   {
     what: "a package of pip",
@@ -54,10 +54,10 @@ getent passwd worker | cut -d: -f1,7; ls -d /opt/venv/lib64 2>/dev/null || echo 
   },
 ];
 
-describe.concurrent("what was installed is there again", () => {
+describe.concurrent("installed software is restored", () => {
   it.each(KINDS)(
     "$what: after a stop, a kill, a rollback and in a fork",
-    // Installers take their time on a busy machine.
+    // Installers are slow on a busy machine.
     { timeout: 180_000 },
     async ({ what, install, look, found }) => {
       const sandbox = what.replaceAll(" ", "-");
@@ -72,7 +72,7 @@ describe.concurrent("what was installed is there again", () => {
       await killContainer(sandbox);
       await untilStopped(sandbox);
       expect(await sh(sandbox, look)).toBe(found);
-      // What the restored files become is saved as well.
+      // Changes of the restored files are saved too.
       await sh(
         sandbox,
         "echo later >~/later; rm -rf ~/.cargo ~/.rustup ~/env ~/.config /data; rm -rf /opt/venv/lib/python*/site-packages/greet ~/.npm-global",
@@ -94,7 +94,7 @@ describe.concurrent("what was installed is there again", () => {
     },
   );
 
-  it("a change of the system that cannot be made locally says so plainly", async () => {
+  it("a change of the system that is impossible locally has a readable error", async () => {
     const { text } = await owner.call("run_command", {
       sandbox: "apt-says",
       command: "apt-get install -y jq",

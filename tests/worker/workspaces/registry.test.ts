@@ -1,4 +1,4 @@
-/** The registry of saved states keeps their objects exactly as long as something refers to them. */
+/** The registry of saved states keeps an object exactly as long as something refers to it. */
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import * as fc from "fast-check";
@@ -17,11 +17,11 @@ import { DAY_MS } from "../../../src/shared/days.ts";
 
 const HOUR_MS = 3_600_000;
 const TTL_DAYS = 30;
-/** How long what a task left is kept. */
+/** How long the files of a task are kept. */
 const TASK_DAYS = 7;
 const LIMITS = { checkpoints: 1000, workspaceBytes: 1_000_000 };
 
-/** A registry with a clock and a bucket. It records the prefixes that were written to. */
+/** A registry with a clock and a bucket. It records the prefixes of all writes. */
 class Bench {
   readonly registry: SnapshotRegistry;
   readonly bucket = new Set<string>();
@@ -32,7 +32,7 @@ class Bench {
     this.registry = new SnapshotRegistry(storage, limits, TTL_DAYS);
   }
 
-  /** Begins a save upon the current state, and writes its objects. */
+  /** Begins a save on top of the current state, and writes its objects. */
   begin(sandbox: string, isArchive = false): { id: string; base: string | undefined } {
     const id = `save-${this.#saves++}`;
     const base = this.registry.current(sandbox)?.id;
@@ -61,7 +61,7 @@ class Bench {
     this.registry.commit(save, bytes, this.now);
   }
 
-  /** Keeps what a task in a sandbox left, upon the sandbox's state. */
+  /** Keeps the files of a task in a sandbox, on top of the sandbox's state. */
   archive(sandbox: string, run: string, bytes = 100): string {
     const begun = this.begin(sandbox, true);
     const packs = this.registry.current(sandbox)?.packs ?? [];
@@ -70,7 +70,7 @@ class Bench {
     return begun.id;
   }
 
-  /** @param keep which packs of the state before the new one refers to; all unless given */
+  /** @param keep the packs of the previous state that the new one refers to; the default is all */
   save(sandbox: string, keep: (pack: Pack) => boolean = () => true, bytes = 100): string {
     const packs = (this.registry.current(sandbox)?.packs ?? []).filter(keep);
     const begun = this.begin(sandbox);
@@ -93,13 +93,13 @@ async function bench(work: (bench: Bench) => void | Promise<void>, limits = LIMI
   await runInDurableObject(account, (_account, { storage }) => work(new Bench(storage, limits)));
 }
 
-/** The registry and the model say the same. */
+/** Checks that the registry and the model agree. */
 function agree(isInRegistry: boolean, isInModel: boolean): void {
   expect(isInRegistry).toBe(isInModel);
 }
 
 describe("the registry of saved states", () => {
-  it("refuses a save of a sandbox that was destroyed meanwhile, and deletes all of it", () =>
+  it("refuses a save of a sandbox that was destroyed meanwhile, and deletes the save's objects", () =>
     bench(async (at) => {
       at.save("a");
       const begun = at.begin("a");
@@ -111,7 +111,7 @@ describe("the registry of saved states", () => {
       expect(at.bucket).toEqual(new Set());
     }));
 
-  it("refuses a save that was begun before its sandbox went back", () =>
+  it("refuses a save that began before a rollback of its sandbox", () =>
     bench((at) => {
       at.save("a");
       const { id } = at.registry.checkpoint("a", "good", at.now);
@@ -133,19 +133,19 @@ describe("the registry of saved states", () => {
       const id = whose === "b" ? foreign : "save-of-nobody";
       expect(() => at.commit("a", begun, [{ id, bytes: 100, live: 1 }])).toThrow("a missing pack");
       expect(at.registry.current("a")?.id).toBe(before);
-      // What was refused changed nothing: the save can still be abandoned, and is deleted.
+      // The refusal changed nothing: the save can still be abandoned, and is deleted.
       at.registry.abandonSave("a", begun.id, false, at.now);
     }),
   );
 
-  it("going back keeps the state before as a checkpoint, once, and the newest ten of them", () =>
+  it("keeps the state before a rollback as a checkpoint, once, and the newest ten of these", () =>
     bench((at) => {
       at.save("a");
       const { id } = at.registry.checkpoint("a", "good", at.now);
       const bad = at.save("a");
       const { before } = at.registry.restoreCheckpoint("a", id, at.now);
       expect(before).toMatchObject({ sandbox: "a", label: "before going back to good" });
-      // Nothing has changed since: the state before is the checkpoint itself.
+      // Nothing changed since, so the previous state is the checkpoint itself.
       expect(at.registry.restoreCheckpoint("a", id, at.now).before?.id).toBe(id);
       at.registry.restoreCheckpoint("a", before?.id ?? "", at.now);
       expect(at.registry.current("a")?.id).toBe(bad);
@@ -159,7 +159,7 @@ describe("the registry of saved states", () => {
       expect(labels).toContain("good");
     }));
 
-  it("labels the previous state by the restored checkpoint, however often it is restored", () =>
+  it("labels the previous state with the restored checkpoint, however often it is restored", () =>
     bench((at) => {
       at.save("a");
       const { id } = at.registry.checkpoint("a", "x".repeat(90), at.now);
@@ -171,7 +171,7 @@ describe("the registry of saved states", () => {
       expect(next?.label).toBe(`before going back to ${before?.id}`);
     }));
 
-  it("limits checkpoints and bytes; beyond that a save may only shrink", () =>
+  it("limits checkpoints and bytes, and beyond the limit a save may only shrink", () =>
     bench(
       (at) => {
         at.save("a", undefined, 600);
@@ -214,7 +214,7 @@ describe("the registry of saved states", () => {
           at.archive("a", run, 400);
           at.now++;
         }
-        // A save may take what they hold.
+        // A save may use their space.
         expect(at.registry.begin("b", "other", undefined, false, -1, at.now)).toBe(1000);
         at.registry.abandonSave("b", "other", false, at.now);
         at.save("b", undefined, 300);
@@ -253,7 +253,7 @@ describe("the registry of saved states", () => {
       expect(at.registry.bytes).toBe(100);
     }));
 
-  it("deletes exactly the objects without a reference, after any sequence of operations", async () => {
+  it("deletes exactly the unreferenced objects, after any sequence of operations", async () => {
     const sandbox = fc.constantFrom("a", "b", "c");
     const run = fc.constantFrom("a.1t", "b.1t");
     const stepOf = fc.oneof(
@@ -275,7 +275,7 @@ describe("the registry of saved states", () => {
     await fc.assert(
       fc.asyncProperty(fc.array(stepOf, { minLength: 5, maxLength: 60 }), (steps) =>
         bench(async (at) => {
-          /** What each state refers to, and who has which state: kept here without the registry. */
+          /** The references of each state, and the owner of each state, kept without the registry. */
           const packs = new Map<string, string[]>();
           const current = new Map<string, { id: string; usedAt: number }>();
           const checkpoints = new Map<string, { id: string; sandbox: string; endsAt: number }>();
@@ -324,7 +324,7 @@ describe("the registry of saved states", () => {
                 agree(before !== undefined, was !== undefined);
                 if (before && was && !checkpoints.has(before.id))
                   checkpoints.set(before.id, { id: was, sandbox: step.sandbox, endsAt: before.expiresAt });
-                // Of those that going back made, the oldest may have ended.
+                // The oldest checkpoint of a rollback may have been deleted.
                 const left = new Set(at.registry.checkpoints().map((one) => one.id));
                 agree(left.has(id), true);
                 for (const one of checkpoints.keys()) if (!left.has(one)) checkpoints.delete(one);
@@ -372,7 +372,7 @@ describe("the registry of saved states", () => {
           expect(new Set(at.registry.workspaces().map(({ sandbox: name }) => name))).toEqual(
             new Set(current.keys()),
           );
-          // A save that was begun is abandoned after an hour, and failed deletions are tried again.
+          // The registry abandons an unfinished save after an hour, and retries failed deletions.
           for (let round = 0; round < 2; round++) {
             at.now += HOUR_MS;
             end(checkpoints);

@@ -1,4 +1,4 @@
-/** What set-ups leave, kept for the next container and the next sandbox, against what can go wrong at each step of that. */
+/** Saved results of set-ups for the next container and sandbox, with failures at each step. */
 import { describe, expect, it } from "vitest";
 import { SetUpOutcomes } from "../../../src/actors/set-up-outcomes.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
@@ -6,7 +6,7 @@ import type { NetworkPolicy } from "../../../src/shared/network-policy.ts";
 import type { Secret } from "../../../src/shared/secrets.ts";
 import { type World, evictAt, inWorld } from "./world.ts";
 
-/** What the sandbox reaches. */
+/** The hosts that the sandbox can reach. */
 const NETWORK: { policy: NetworkPolicy; secrets: Secret[] } = {
   policy: { internet: "allowlist", allowHosts: ["a.example", "b.example"] },
   secrets: [],
@@ -25,20 +25,20 @@ const outcomesOf = (world: World, value: string | null = null, { policy, secrets
     report: (error) => world.reports.push(error),
   });
 
-/** An eviction before each step, and a failure of some: all of them take long. */
+/** An eviction before each step, and a failure of some steps. Testing all of them would take long. */
 const WAYS = [
   [true, 2],
   [false, 3],
 ] as const;
 
-/** What a script does. */
+/** The effects of a script. */
 async function install(world: World): Promise<void> {
   await world.ready();
   world.files.set("clone", "of the set-up");
   world.workspace.changed();
 }
 
-/** Sets a sandbox up as its actor does. Answers the key of what it has. */
+/** Sets a sandbox up as its actor does. Returns the key of the result. */
 async function setUp(world: World, script = "script", had?: string, value?: string, network = NETWORK) {
   const outcomes = outcomesOf(world, value, network);
   const begun = await outcomes.begin(script, had);
@@ -51,8 +51,8 @@ async function setUp(world: World, script = "script", had?: string, value?: stri
 const found = ({ files }: World) => Object.fromEntries(files);
 const LEFT = { clone: "of the set-up" };
 
-describe("what a set-up leaves", () => {
-  it("is another one where other hosts were reached, or with other secrets", () =>
+describe("the saved result of a set-up", () => {
+  it("is different for other reachable hosts or other secrets", () =>
     inWorld(async (world) => {
       await setUp(world);
       const { policy } = NETWORK;
@@ -74,7 +74,7 @@ describe("what a set-up leaves", () => {
       });
     }));
 
-  it("is not kept if its sandbox could reach other hosts at the end", () =>
+  it("is not kept if the sandbox could reach other hosts at the end", () =>
     inWorld(async (world) => {
       const begun = await outcomesOf(world).begin("script", undefined);
       if (!begun || "savedAt" in begun) throw new Error("it was kept");
@@ -83,7 +83,7 @@ describe("what a set-up leaves", () => {
       await expect(outcomesOf(world, null, full).keep(begun)).rejects.toThrow("network");
     }));
 
-  it("is whole in the next container also where the sandbox ended before its first save", () =>
+  it("is complete in the next container even if the sandbox ended before its first save", () =>
     inWorld(async (world) => {
       const { key } = await setUp(world);
       world.kill();
@@ -102,7 +102,7 @@ describe("what a set-up leaves", () => {
       expect(found(world)).toEqual(LEFT);
     }));
 
-  it("upon a workspace is only for the sandboxes that have that workspace", () =>
+  it("on top of a workspace is used only for sandboxes with that workspace", () =>
     inWorld(async (world) => {
       await world.ready();
       world.write("requirements", "tool");
@@ -113,13 +113,13 @@ describe("what a set-up leaves", () => {
       world.kill();
       expect(await setUp(world, "script", key)).toEqual({ how: "restored", key });
       expect(found(world)).toEqual({ requirements: "tool", ...LEFT });
-      // The script has changed, and then the sandbox has gone back.
+      // The script changed, and then the sandbox was rolled back.
       world.kill();
       expect(await setUp(world, "another", key)).toMatchObject({ how: "ran" });
       expect(await setUp(world.sibling("b"))).toMatchObject({ how: "ran" });
     }));
 
-  it("is not kept if a part of it has no room, and its other parts are deleted", () =>
+  it("is not kept if a part exceeds the limit, and its other parts are deleted", () =>
     inWorld(async (world) => {
       const outcomes = outcomesOf(world);
       const begun = await outcomes.begin("script", undefined);
@@ -132,7 +132,7 @@ describe("what a set-up leaves", () => {
       expect(await setUp(world.sibling("b"))).toMatchObject({ how: "ran" });
     }));
 
-  it("is whole, or not there, after a failure or an eviction at each step of keeping it", async () => {
+  it("is complete or missing after a failure or an eviction at each step of its save", async () => {
     for (const [isEvicted, stride] of WAYS)
       for (let at = 0, isOver = false; !isOver; at += stride)
         await inWorld(async (world) => {
@@ -156,7 +156,7 @@ describe("what a set-up leaves", () => {
           world.onStep = () => undefined;
           const other = world.sibling("b");
           const { how } = await setUp(other);
-          // Once it was said to be kept, it is.
+          // If the server reported it as kept, it is kept.
           expect(how === "restored" || !isOver).toBe(true);
           expect(found(other)).toEqual(LEFT);
           // The next actor keeps it.
@@ -166,7 +166,7 @@ describe("what a set-up leaves", () => {
         });
   });
 
-  it("is there, of itself or by the script, after a failure or an eviction at each step of restoring it", async () => {
+  it("is restored or made by the script after a failure or an eviction at each step of its restore", async () => {
     for (const [isEvicted, stride] of WAYS)
       for (let at = 0, isOver = false; !isOver; at += stride)
         await inWorld(async (first) => {

@@ -1,4 +1,4 @@
-/** A workspace over real containers: saved by itself, back in the next container, checkpointed, forked, destroyed. */
+/** A workspace in real containers: saved automatically, restored in the next container, checkpointed, forked, destroyed. */
 import { runDurableObjectAlarm } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
 import { workspacesPrefix } from "../../../src/actors/saved-states.ts";
@@ -21,7 +21,7 @@ const save = (sandbox: string) => inActor(sandbox, (actor) => actor.saveToStop()
 const savedAt = async (sandbox: string) => (await accountOf(owner).workspace(sandbox))?.savedAt;
 
 describe.concurrent("a workspace", () => {
-  it("is saved by itself after a change, and back after a crash, with all that a file system knows of it", async () => {
+  it("is saved after a change and restored after a crash, with all metadata of the file system", async () => {
     const sandbox = "survives";
     await sh(
       sandbox,
@@ -43,7 +43,7 @@ describe.concurrent("a workspace", () => {
     );
   });
 
-  it("continues after its actor was evicted with the container", async () => {
+  it("is restored after its actor and container ended together", async () => {
     const sandbox = "survives-evicted";
     await sh(sandbox, "echo one > file");
     expect(await save(sandbox)).toBe(true);
@@ -54,7 +54,7 @@ describe.concurrent("a workspace", () => {
     expect(await sh(sandbox, "cat file")).toBe("one\ntwo\n");
   });
 
-  it("is whole after an orderly stop of the server, and the notice names no lost changes", async () => {
+  it("is complete after an orderly stop of the server, and the notice names no lost changes", async () => {
     const sandbox = "stopped-with-server";
     await sh(sandbox, "echo one > file");
     expect(await save(sandbox)).toBe(true);
@@ -69,7 +69,7 @@ describe.concurrent("a workspace", () => {
     });
   });
 
-  it("may lack later changes if a run continued while the server stopped, and the notice says so", async () => {
+  it("may lack the last changes of a run that continued while the server stopped, and the notice says so", async () => {
     const sandbox = "stopped-during-run";
     await sh(sandbox, "echo one > file");
     await owner.call("run_command", { sandbox, command: "sleep 1000", wait_seconds: 0 });
@@ -82,7 +82,7 @@ describe.concurrent("a workspace", () => {
     );
   });
 
-  it("goes back to a checkpoint in two calls, and its state before is a checkpoint too", async () => {
+  it("is rolled back to a checkpoint in two calls, and its previous state becomes a checkpoint too", async () => {
     const sandbox = "goes-back";
     await sh(sandbox, "mkdir src; echo good > src/main; echo x > other");
     const made = await owner.call("checkpoint_sandbox", { sandbox, label: "good" });
@@ -104,7 +104,7 @@ describe.concurrent("a workspace", () => {
     expect(listed.text).toMatch(/checkpoint cp-\S+ of goes-back \("before going back to good"\): /);
   });
 
-  it("of ten forks of one checkpoint goes ten ways at the same time", async () => {
+  it("is separate in each of ten simultaneous forks of one checkpoint", async () => {
     const sandbox = "forked";
     await sh(sandbox, "echo start > file; head -c 300000 /dev/urandom > data; sha256sum data > sum");
     const { structured } = await owner.call("checkpoint_sandbox", { sandbox });
@@ -121,7 +121,7 @@ describe.concurrent("a workspace", () => {
     await Promise.all(names.map((name) => owner.call("destroy_sandbox", { sandbox: name })));
   });
 
-  it("of directories and links only is saved", async () => {
+  it("with only directories and links is saved", async () => {
     const sandbox = "no-files";
     await sh(sandbox, "mkdir -p a/b; ln -s nowhere link");
     const label = "good\nfork-1: running, 5 bytes";
@@ -138,7 +138,7 @@ describe.concurrent("a workspace", () => {
     expect(await sh(sandbox, "find . | sort")).toBe(".\n./a\n./a/b\n./link\n");
   });
 
-  it("comes back under the name of its destroyed sandbox with what was set there", async () => {
+  it("is restored under the name of its destroyed sandbox, with the sandbox's settings", async () => {
     const sandbox = "destroyed-back";
     await owner.call("configure_sandbox", { sandbox, internet: "none", env: { WORD: "w" } });
     await sh(sandbox, "echo kept > file");
@@ -151,7 +151,7 @@ describe.concurrent("a workspace", () => {
     expect(await sh(sandbox, "cat file; echo $WORD")).toBe("kept\nw\n");
   });
 
-  it("of a fork exists only with its settings: if its actor cannot receive them, there is no fork", async () => {
+  it("of a fork does not exist if the fork's actor cannot receive the settings", async () => {
     const sandbox = "fork-from";
     await owner.call("configure_sandbox", { sandbox, internet: "none" });
     await sh(sandbox, "echo kept > file");
@@ -217,7 +217,7 @@ describe.concurrent("a workspace", () => {
   });
 });
 
-it("of a server that saves none has no checkpoints, and says so", async () => {
+it("has no checkpoints on a server that saves no workspaces, and the error says so", async () => {
   const caller = owner.with({ WORKSPACE_SAVE: "off", ANTHROPIC_API_KEY: "test-model-key" });
   for (const [tool, args] of [
     ["checkpoint_sandbox", {}],

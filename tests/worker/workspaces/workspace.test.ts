@@ -1,4 +1,4 @@
-/** Saves and restores of a workspace, against what can go wrong at each step of them. */
+/** Saves and restores of a workspace, with failures at each step. */
 import { describe, expect, it, vi } from "vitest";
 import { FAILED } from "../../../container/sandboxd/operations.ts";
 import { Snapshots } from "../../../src/container/snapshots.ts";
@@ -18,13 +18,13 @@ async function prepare(world: World): Promise<void> {
   await world.workspace.save();
 }
 
-/** Of a sandbox that is set to nothing. */
+/** The settings of a sandbox without settings. */
 const SETTINGS = { kept: undefined };
 
 const DAY = { expiresAt: Date.now() + DAY_MS, maxBytes: 1000 };
 const CONVERSATION = { below: "/talks", id: "talk" };
 
-/** Has a task leave files and a conversation in a sandbox. */
+/** Makes a task leave files and a conversation in a sandbox. */
 async function work(world: World): Promise<void> {
   await world.ready();
   world.write("made", "by the task");
@@ -40,7 +40,7 @@ async function goOn(world: World, sandbox: string): Promise<Record<string, strin
   return Object.fromEntries([...next.files, ...(next.container?.restored.get("2t") ?? [])]);
 }
 
-/** What the next container starts with. */
+/** The files of the next container. */
 async function afterCrash(world: World): Promise<Record<string, string>> {
   world.kill();
   await world.ready();
@@ -48,7 +48,7 @@ async function afterCrash(world: World): Promise<Record<string, string>> {
 }
 
 describe("a workspace", () => {
-  it("names unsaved files once, and missing files again after the restore", () =>
+  it("has a notice that names unsaved files once, and missing files again after the restore", () =>
     inWorld(async (world) => {
       await prepare(world);
       expect(world.workspace.takeNotice()).toBeUndefined();
@@ -75,7 +75,7 @@ describe("a workspace", () => {
       expect(world.notice.takeNotice()).toContain(` Not saved, so missing: ${words}.`);
     }));
 
-  it("tells of a socket only when it is missing: it is of no use without its process", () =>
+  it("has a notice about a socket only if it is missing, because a socket is useless without its process", () =>
     inWorld(async (world) => {
       await prepare(world);
       Object.assign(world.container ?? {}, {
@@ -90,7 +90,7 @@ describe("a workspace", () => {
       );
     }));
 
-  it("is not replaced, and nothing starts, if it cannot be restored; it is back when R2 works again", async () => {
+  it("is not replaced, and nothing starts, if it cannot be restored until R2 works again", async () => {
     for (const broken of [/bucket get/, /account workspace/, /sandboxd (mark|restore|data)/])
       await inWorld(async (world) => {
         await prepare(world);
@@ -99,7 +99,7 @@ describe("a workspace", () => {
         world.onStep = refusing(broken);
         await expect(world.ready()).rejects.toThrow();
         expect(world.lifecycle.container).toBeUndefined();
-        // What is in a container that is not whole is never saved.
+        // The server never saves from a container without a complete restore.
         world.write("from nothing", "x");
         await world.workspace.save();
         expect(world.registry.current("a")).toEqual(before);
@@ -109,7 +109,7 @@ describe("a workspace", () => {
       });
   });
 
-  it("that finds the disk full is not half restored: the call says so, and what is saved stays", () =>
+  it("is not partly restored to a full disk: the call reports it, and the saved state stays", () =>
     inWorld(async (world) => {
       await prepare(world);
       world.kill();
@@ -127,7 +127,7 @@ describe("a workspace", () => {
     return workspace.mayStop;
   };
 
-  it("is stopped only when it is saved, or could not be for an hour", () =>
+  it("does not stop until it is saved, or saves have failed for an hour", () =>
     inWorld(async (world) => {
       await prepare(world);
       expect(await isSavedToStop(world)).toBe(true);
@@ -143,14 +143,14 @@ describe("a workspace", () => {
       expect(Object.keys(await afterCrash(world)).sort()).toEqual(["kept", "late", "meanwhile"]);
     }));
 
-  it("that a container of an earlier version cannot read waits for the next one, and the call says so", () =>
+  it("that a container of an earlier version cannot read is restored in the next container, and the call says so", () =>
     inWorld(async (world) => {
       await prepare(world);
       const before = world.registry.current("a");
       world.kill();
       world.onStep = ({ name, when }) => {
         if (name !== "sandboxd restore" || when !== "before") return undefined;
-        // As that sandboxd answers to a manifest that it does not know.
+        // The response of that sandboxd to an unknown manifest.
         const answer = Response.json({ problem: "system", code: "UNKNOWN" }, { status: FAILED });
         const snapshots = new Snapshots((_path, _init, _signal, read) => read(answer));
         return snapshots.call("restore", { id: "a", body: new ReadableStream() }, AbortSignal.timeout(1000));
@@ -164,7 +164,7 @@ describe("a workspace", () => {
       expect(await afterCrash(world)).toEqual({ kept: "first" });
     }));
 
-  it("of another image says once what was not restored", () =>
+  it("of another image has one notice that names the files that were not restored", () =>
     inWorld(async (world) => {
       await prepare(world);
       world.dropped = {
@@ -179,7 +179,7 @@ describe("a workspace", () => {
       expect(world.notice.takeNotice()).toBeUndefined();
     }));
 
-  it("is stopped after an hour however long its saves take, and whichever of them fail", () =>
+  it("stops after an hour, however long its saves take and whichever of them fail", () =>
     inWorld(async (world) => {
       await prepare(world);
       const stops = () => world.lifecycle.stopIfUnused();
@@ -206,7 +206,7 @@ describe("a workspace", () => {
       }
     }));
 
-  it("is not looked at while nothing works in it, and again when something has", () =>
+  it("is checked for changes only after a process was active in it", () =>
     inWorld(async (world) => {
       vi.useFakeTimers();
       try {
@@ -217,7 +217,7 @@ describe("a workspace", () => {
         await vi.advanceTimersByTimeAsync(600_000);
         expect(world.steps).toContain("sandboxd plan");
         expect(world.container?.looks).toBe(before);
-        // As a process in the background does.
+        // Acts like a process in the background.
         world.files.set("behind", "x");
         await vi.advanceTimersByTimeAsync(600_000);
         expect(world.container?.looks).toBeGreaterThan(before ?? 0);
@@ -226,7 +226,7 @@ describe("a workspace", () => {
       }
     }));
 
-  it("is saved soon after saves that failed for a moment, and more rarely while they go on failing", () =>
+  it("is saved soon after a failed save, and less often while saves continue to fail", () =>
     inWorld(async (world) => {
       vi.useFakeTimers();
       try {
@@ -264,7 +264,7 @@ describe("a workspace", () => {
       expect(await afterCrash(world)).toEqual({ kept: "precious" });
     }));
 
-  it("is restored although its current state cannot be saved: the last save is kept, with the reason", () =>
+  it("is restored although its current state cannot be saved, and the last save is kept with the reason", () =>
     inWorld(async (world) => {
       await prepare(world);
       const { id } = await world.workspace.checkpoint("good", SETTINGS);
@@ -279,7 +279,7 @@ describe("a workspace", () => {
         hint: expect.stringContaining("Delete files that are not needed"),
         retryable: false,
       });
-      // What a call fails with, it says once.
+      // A call reports its failure once.
       await expect(world.workspace.checkpoint("no", SETTINGS)).rejects.toThrow("too many files");
       expect(world.workspace.takeNotice()).toBeUndefined();
       const { before, unsaved } = await world.workspace.beginCheckpointRestore(id, SETTINGS);
@@ -292,7 +292,7 @@ describe("a workspace", () => {
       expect(await afterCrash(world)).toEqual({ kept: "second" });
     }));
 
-  it("that does not fit the limit says so at once, and is not sent again until less is to be kept", () =>
+  it("that exceeds the limit is reported at once, and not sent again until it is smaller", () =>
     inWorld(
       async (world) => {
         await prepare(world);
@@ -317,7 +317,7 @@ describe("a workspace", () => {
       { workspaceBytes: 1000 },
     ));
 
-  it("goes back, or not at all, when its actor is evicted at each step", async () => {
+  it("is rolled back completely or not at all if its actor is evicted at each step", async () => {
     for (let at = 0, isOver = false; !isOver; at++)
       await inWorld(async (world) => {
         await prepare(world);
@@ -328,7 +328,7 @@ describe("a workspace", () => {
         const how = await Promise.race([back, evicted]);
         isOver = how === "back";
         world.onStep = () => undefined;
-        // As the actor does before its next call.
+        // The actor does this before its next call.
         if (world.workspace.isRestoringCheckpoint) {
           world.kill();
           world.workspace.finishCheckpointRestore();
@@ -371,7 +371,7 @@ describe("a workspace", () => {
     }));
 });
 
-it("of more files than can be saved says so", async () => {
+it("with too many files to save has a notice that says so", async () => {
   const answer = Response.json({ problem: "too_large" }, { status: FAILED });
   const snapshots = new Snapshots((_path, _init, _signal, read) => read(answer));
   await expect(snapshots.call("commit", { id: "a" }, AbortSignal.timeout(1000))).rejects.toThrow(
@@ -379,11 +379,11 @@ it("of more files than can be saved says so", async () => {
   );
 });
 
-describe("what a task leaves", () => {
+describe("the saved files of a task", () => {
   const remains = { run: "a.1t", ...DAY, conversation: CONVERSATION };
   const found = { made: "by the task", talk: "said" };
 
-  it("exists in another sandbox, also when its own is destroyed, and costs nothing if it is saved already", () =>
+  it("can be restored in another sandbox, also after their own is destroyed, and need no space if they are saved already", () =>
     inWorld(async (world) => {
       await work(world);
       await world.workspace.save();
@@ -400,7 +400,7 @@ describe("what a task leaves", () => {
       expect(await goOn(world, "b")).toEqual(found);
     }));
 
-  it("is kept without a conversation that is too large, with a note", () =>
+  it("are kept without a conversation that is too large, with a note", () =>
     inWorld(async (world) => {
       await work(world);
       world.container?.conversation.set("talk", "x".repeat(1024 * 1024 + 1001));
@@ -412,7 +412,7 @@ describe("what a task leaves", () => {
       expect(await goOn(world, "b")).toEqual({ made: found.made });
     }));
 
-  it("does not become the state of its sandbox", () =>
+  it("do not become the state of its sandbox", () =>
     inWorld(async (world) => {
       await work(world);
       await world.workspace.keepArchive(remains, SETTINGS);
@@ -423,7 +423,7 @@ describe("what a task leaves", () => {
       expect(await goOn(world, "b")).toEqual(found);
     }));
 
-  it("is kept and restored where no workspaces are saved, and nothing else is", () =>
+  it("are kept and restored on a server that saves no workspaces, but nothing else is", () =>
     inWorld(async (saving) => {
       const world = saving.sibling("a", false);
       await work(world);
@@ -433,7 +433,7 @@ describe("what a task leaves", () => {
       expect(await afterCrash(world)).toEqual({});
     }));
 
-  it("does not replace what is in a workspace that all sandboxes have together", () =>
+  it("do not replace files in a workspace that all sandboxes share", () =>
     inWorld(async (saving) => {
       const world = saving.sibling("a", false);
       await work(world);
@@ -448,7 +448,7 @@ describe("what a task leaves", () => {
       await next.workspace.keepArchive({ ...remains, run: "b.1t" }, SETTINGS);
     }));
 
-  it("is deleted if the sandbox sends more than allowed", () =>
+  it("are deleted if the sandbox sends more than allowed", () =>
     inWorld(async (world) => {
       await work(world);
       world.write("made", "x".repeat(1024 * 1024 + 1001));
@@ -462,7 +462,7 @@ describe("what a task leaves", () => {
       expect(removed).toHaveLength(1);
     }));
 
-  it("is kept by the next attempt after a failure, or an eviction, at each step", async () => {
+  it("are kept by the next attempt after a failure or an eviction at each step", async () => {
     for (const isEvicted of [false, true])
       for (let at = 0, isOver = false; !isOver; at++)
         await inWorld(async (world) => {

@@ -1,4 +1,4 @@
-/** A sandbox without a container: its actor's workspace over a real account and bucket, and files in memory. */
+/** A sandbox without a container: its actor's workspace with a real account and bucket, and files in memory. */
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import type { Account } from "../../../src/actors/account.ts";
@@ -24,18 +24,18 @@ import { bucket as objects } from "../support.ts";
 
 type Files = Map<string, string>;
 
-/** Where the content of a file is. */
+/** The place of a file's content. */
 interface Entry extends Read {
   path: string;
 }
 
-/** What all containers start with, as a hash. */
+/** The hash of the files of every new container. */
 const SYSTEM = "0".repeat(64);
 
 const never = new Promise<never>(() => undefined);
 const encode = (text: string) => new TextEncoder().encode(text);
 
-/** What answers each request about saves. */
+/** The handlers of requests about saves. */
 type Sandboxd = {
   [Name in keyof SnapshotRequests]: (
     input: Call<SnapshotRequests[Name]> & Content<SnapshotRequests[Name]["up"]>,
@@ -51,13 +51,13 @@ class FakeContainer {
   snapshot: string | undefined;
   isRestoring = false;
   left: Plan["left"] = { count: 0, bytes: 0, largest: [] };
-  /** How often all files were looked at. */
+  /** The number of scans of all files. */
   looks = 0;
-  /** What the files were when they were looked at last. */
+  /** The files at the last scan. */
   #seen: string | undefined;
-  /** What was found to be unreadable when it was to be read. */
+  /** The files that could not be read during a save. */
   unreadable: SavedSnapshot["unreadable"];
-  /** What the last save or restore holds, and the saves that are not committed. */
+  /** The files of the last save or restore, and of uncommitted saves. */
   #index = new Map<string, Entry & { content: string }>();
   readonly #saves = new Map<string, { entries: (Entry & { content: string })[]; pack: string }>();
   #restoring: { entries: Entry[]; target: Target | undefined } = { entries: [], target: undefined };
@@ -98,13 +98,13 @@ class FakeContainer {
 
   done(id: string) {
     const { entries } = this.#save(id);
-    // Empty files have no content in any.
+    // Empty files have no content in a pack.
     const stored = entries.filter(({ from, to }) => from < to);
     const packs = Map.groupBy(stored, ({ pack }) => pack);
     return {
       packs: [...packs].map(([pack, parts]) => {
         const live = parts.reduce((sum, { from, to }) => sum + to - from, 0);
-        // How long an older one is it does not know.
+        // It does not know the length of an older one.
         return { id: pack, length: pack === id ? this.pack(id).length : live, live };
       }),
       manifestBytes: this.manifest(id).length,
@@ -152,25 +152,25 @@ class FakeContainer {
   }
 }
 
-/** A call to something outside the actor. */
+/** A call to a service outside the actor. */
 export interface Step {
-  /** As `bucket put`, `account commitSave`, `sandboxd plan`. */
+  /** For example `bucket put`, `account commitSave` or `sandboxd plan`. */
   name: string;
-  /** Before it is done, or before its answer comes. */
+  /** Before the call is made, or before its response arrives. */
   when: "before" | "after";
 }
 
 export class World {
   container: FakeContainer | undefined;
   workspace: Workspace;
-  /** What brings containers up and restores their workspaces. */
+  /** Starts containers and restores their workspaces. */
   lifecycle: Lifecycle;
   #containerEnded = () => {};
-  /** Called at each step; it may throw, take its time, or never come back. */
+  /** Called at each step. It may throw, be slow, or never return. */
   onStep: (step: Step) => unknown = () => undefined;
   readonly steps: string[] = [];
   readonly reports: unknown[] = [];
-  /** What sandboxd says that it did not restore. */
+  /** The files that sandboxd reports as not restored. */
   dropped: NamedFiles | undefined;
   notice: RestartNotice;
   readonly registry: SnapshotRegistry;
@@ -178,7 +178,7 @@ export class World {
   readonly isSaved: boolean;
   readonly #kv: Map<string, unknown>;
   readonly #prefix = `${crypto.randomUUID()}/`;
-  /** Which actor is alive. */
+  /** The number of the current actor. */
   #actor = 0;
 
   constructor(registry: SnapshotRegistry, sandbox = "a", kv = new Map<string, unknown>(), isSaved = true) {
@@ -192,7 +192,7 @@ export class World {
     this.lifecycle = this.#lifecycleOver(platform);
   }
 
-  /** Has a container with its workspace, as a call has it. */
+  /** Starts a container with its workspace, as a call does. */
   async ready(): Promise<void> {
     await this.lifecycle.admit({ principalID: "p", sandbox: this.sandbox });
     await this.lifecycle.ready();
@@ -225,7 +225,7 @@ export class World {
     return lifecycle;
   }
 
-  /** The prefix of the objects in the bucket, for another sandbox of the same principal. */
+  /** The prefix of the objects in the bucket, for a sandbox of the same principal. */
   sibling(sandbox: string, isSaved = true): World {
     const other = new World(this.registry, sandbox, new Map(), isSaved);
     Reflect.set(other, "prefix", this.prefix);
@@ -254,7 +254,7 @@ export class World {
     this.#containerEnded();
   }
 
-  /** Throws the actor away, and makes the next. */
+  /** Evicts the actor, and creates the next one. */
   evict(): void {
     this.#actor++;
     this.notice = new RestartNotice(this.#storage());
@@ -386,7 +386,7 @@ export async function inWorld(work: (world: World) => Promise<void>, limits = {}
   );
 }
 
-/** Evicts the actor at a step; resolves then. */
+/** Evicts the actor at a step, and then resolves. */
 export function evictAt(world: World, at: number): Promise<string> {
   const { promise, resolve } = Promise.withResolvers<string>();
   let step = 0;

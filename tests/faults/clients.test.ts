@@ -52,11 +52,11 @@ describe("when a client disconnects", () => {
         `POST /mcp HTTP/1.1\r\nHost: ${hostname}:${port}\r\nAuthorization: Bearer ${TOKEN}\r\nContent-Type: application/json\r\n` +
           `Accept: application/json, text/event-stream\r\nContent-Length: ${body.length}\r\n\r\n${body.slice(0, sent)}`,
       );
-      // The server reads what came, and tells nobody.
+      // The server gives no sign when it has read the incomplete request.
       await sleep(50);
       socket.resetAndDestroy();
     }
-    // Nothing is to happen.
+    // Waits to see that nothing happens.
     await sleep(300);
     expect(await bed.sh("ls -A", { sandbox })).toBe("");
   });

@@ -1,6 +1,6 @@
 /**
- * The way between the Worker and the engine is cut: the Worker is given the address of a proxy that breaks, in the middle
- * of a message where one is on its way, every connection there is. The parts are those of `npm start`.
+ * The connection between the Worker and the engine is cut: the Worker gets the address of a proxy that breaks all connections,
+ * in the middle of a message if one is being sent. The parts are those of `npm start`.
  */
 import { randomBytes } from "node:crypto";
 import { type AddressInfo, type Server, type Socket, connect, createServer } from "node:net";
@@ -16,7 +16,7 @@ import { sleep, until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { LONG } from "./support.ts";
 
-/** A TCP proxy on loopback that can break its connections. The engine takes only what names its own address. */
+/** A TCP proxy on loopback that can break its connections. The engine accepts only requests that name its own address. */
 class FlakyProxy {
   readonly #server: Server;
   readonly #port: number;
@@ -66,7 +66,7 @@ class FlakyProxy {
     this.#budget = bytes;
   }
 
-  /** Closes the connection before the answer to a matching request, this number of times. */
+  /** Closes the connection before the response to a matching request, this number of times. */
   cutRequests(pattern: RegExp, times: number): void {
     this.#watched = { pattern, times };
   }
@@ -105,7 +105,7 @@ class FlakyProxy {
     to.write(data.subarray(0, this.#budget));
     this.#budget = Infinity;
     this.#cuts++;
-    // What was written leaves before the end does.
+    // Sends the written bytes before the end.
     setTimeout(() => this.cut(), 1);
   }
 }
@@ -200,7 +200,7 @@ describe("when the control channel is cut in the middle of a message", () => {
     const sandbox = "files";
     await sh(sandbox, "true");
     const content = "0123456789abcdef".repeat(4096);
-    /** Makes a call, cuts the connection after this number of bytes, and returns whether that point was reached. */
+    /** Makes a call and cuts the connection after this number of bytes. Returns whether there were so many bytes. */
     const cutting = async (bytes: number, name: string, args: Record<string, unknown>) => {
       const before = proxy.cuts;
       proxy.cutAfter(bytes);

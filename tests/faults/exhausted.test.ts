@@ -7,7 +7,7 @@ import { idIn } from "../setup/mcp-client.ts";
 import { until } from "../setup/until.ts";
 import { type Bed, LONG, startBed } from "./support.ts";
 
-/** Without a control group nothing holds a sandbox's memory, and these would take the machine's. */
+/** Without a control group nothing limits a sandbox's memory, so these tests would use up the machine's. */
 const memoryIsHeld = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
 
 let bed: Bed;
@@ -22,7 +22,7 @@ async function neighbourIsFine(): Promise<void> {
   expect(await bed.sh("echo fine", { sandbox: "neighbour" })).toBe("fine\n");
 }
 
-/** Whether the sandbox works, at once or after the one restart that it announces. */
+/** Checks that commands, code and files work. */
 async function works(sandbox: string): Promise<void> {
   expect(await bed.sh("echo works", { sandbox })).toBe("works\n");
   expect((await bed.call("run_code", { sandbox, code: "1 + 1" })).text).toContain("2");
@@ -47,7 +47,7 @@ const ALL_BOMBS: Case[] = [
   ["in code", "run_code", { code: "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass" }],
 ];
 
-/** They take the machine's processors for half a minute each: the short form has one of a kind. */
+/** Each case uses all processors for half a minute, so the short form has fewer. */
 const HUNGRY = LONG ? ALL_HUNGRY : ALL_HUNGRY.slice(0, 2);
 const BOMBS = LONG ? ALL_BOMBS : ALL_BOMBS.slice(0, 1);
 
@@ -87,7 +87,7 @@ describe("when the disk is full", () => {
 describe.runIf(memoryIsHeld)("when user code uses up the memory", () => {
   it.each(HUNGRY)("the code ends with the reason, and the next call works: %s", async (_who, name, args) => {
     const sandbox = "hungry";
-    // To fill the memory takes a busy machine minutes.
+    // A busy machine needs minutes to fill the memory.
     let answer = await bed.call(name, { sandbox, ...args, timeout_seconds: 150, wait_seconds: 45 });
     while (answer.text.includes("state: running"))
       answer = await bed.call("get_result", { id: idIn(answer), wait_seconds: 45 });
@@ -98,7 +98,7 @@ describe.runIf(memoryIsHeld)("when user code uses up the memory", () => {
   });
 });
 
-/** The namespace that a process and all that its sandbox runs are in. */
+/** The process namespace of a sandbox, by one of its processes. */
 function namespaceOf(pid: number): string | undefined {
   try {
     return readlinkSync(`/proc/${pid}/ns/pid`);
@@ -125,7 +125,7 @@ describe("when a fork bomb uses up the processes", () => {
       expect(text).not.toMatch(/Internal error|Still running/);
       await neighbourIsFine();
       expect((await bed.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
-      // What a command put into the background outlives it, a bomb too: with its sandbox all of it ends.
+      // A bomb in the background survives its command, and ends with its sandbox.
       await until(() => inside().length === 0);
       await works(sandbox);
     },

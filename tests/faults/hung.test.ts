@@ -1,6 +1,6 @@
 /**
  * Parts of the server in a sandbox hang: the control server and sandboxd together, or sandboxd alone, which another one replaces.
- * The tests wait for the server's time limits most of the time, so all run at once, each in its own sandbox.
+ * The tests usually wait for the server's time limits, so all run in parallel, each in its own sandbox.
  */
 import { randomBytes } from "node:crypto";
 import { statSync } from "node:fs";
@@ -21,13 +21,13 @@ beforeAll(async () => {
   };
 });
 
-/** Lets processes go on; some may be gone. */
+/** Continues stopped processes; some may have ended. */
 function resume(pids: readonly number[]): void {
   for (const pid of pids) {
     try {
       process.kill(pid, "SIGCONT");
     } catch {
-      // It is gone.
+      // It has ended.
     }
   }
 }
@@ -160,7 +160,7 @@ async function evaluate(sandbox: string, expression: string): Promise<void> {
   await bed.sh(`setsid -f node /tmp/evaluate.cjs '${expression}' >/dev/null 2>&1`, { sandbox });
 }
 
-/** Takes connections in sandboxd's place, and answers none. */
+/** Accepts connections in sandboxd's place, and responds to none. */
 const SILENT = `
 require("node:fs").unlinkSync("/run/sandbox/sandboxd.sock");
 require("node:net").createServer(() => undefined).listen("/run/sandbox/sandboxd.sock");
@@ -237,7 +237,7 @@ describe.concurrent("when sandboxd hangs for good", () => {
     const sandboxd = await prepared(sandbox);
     const stuck = await sandboxd();
     await evaluate(sandbox, "for (;;);");
-    // A busy machine leaves the loop little time, which is what it is judged by.
+    // The first process measures the loop's processor time, and a busy machine gives it little.
     await until(async () => (await sandboxd()) !== stuck, 150_000);
     expect(await served(sandbox)).toEqual(SERVED);
   });
@@ -251,7 +251,7 @@ describe.concurrent("when sandboxd hangs for good", () => {
     await bed.call("write_file", { sandbox, path: "/tmp/silent.cjs", content: SILENT });
     await bed.sh("setsid -f node /tmp/silent.cjs >/tmp/silent", { sandbox });
     const silent = await until(() => socket() !== own && socket());
-    // The next sandboxd has a process before it has the socket: until then calls would reach the silent program.
+    // The next sandboxd starts before it has the socket: until then calls would reach the silent program.
     await until(() => socket() !== silent && socket());
     expect(await served(sandbox)).toEqual(SERVED);
   });
@@ -266,7 +266,7 @@ describe.concurrent("when sandboxd is killed again and again", () => {
       command: "sleep 300",
       wait_seconds: 0,
     });
-    // By each name that it has while it starts. The command itself ends before.
+    // Kills it by each name that it has while it starts. The command itself ends before.
     const kill = "sleep 1; while :; do pkill -9 -x 'sbxd|node|MainThread|node-MainThread'; sleep 0.01; done";
     await bed.sh(`setsid sh -c "${kill}" >/dev/null 2>&1 &`, { sandbox });
     await sleep(3000);

@@ -12,14 +12,14 @@ import { LONG } from "./support.ts";
 
 const directory = temporaryDirectory();
 const bundle = join(directory, "sandboxd.cjs");
-/** The build's list of the image's files. Here it would be the whole machine. */
+/** A replacement for the build's list of the image's files, which would list the whole machine here. */
 const base = join(directory, "base.list");
 beforeAll(async () => {
   writeFileSync(base, "");
   await bundleSandboxd(bundle);
 });
 
-/** For each of these servers the calls that it may make, and its expected output. */
+/** The beginning of each server's program: functions that inspect sandboxd. */
 const TOOLS = `
 import { execSync, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -41,7 +41,7 @@ await until(async () => (await status()) > 0);
 const before = sandboxd();
 `;
 
-/** Starts the entrypoint with a server that does this. Returns the server's output. */
+/** Starts the entrypoint with a server that runs this program. Returns the server's output. */
 async function serve(program: string, variables: Record<string, string> = {}): Promise<string> {
   const server = join(directory, `${Math.random()}.mjs`);
   writeFileSync(

@@ -9,11 +9,11 @@ import { type Bed, startBed } from "./support.ts";
 const COUNTING = "for ((i = 0; i < 3000; i++)); do echo $i; sleep 0.1; done";
 const COUNTING_CODE = "import time\nfor i in range(3000):\n    print(i, flush=True)\n    time.sleep(0.1)";
 
-/** The error for a sandbox that went away during a call. */
+/** The error for a sandbox that stopped during a call. */
 const GONE =
   /(stopped during this call|stopped while it ran)|The sandbox could not be started now|state: lost\nnote: The sandbox stopped before it began/;
 
-/** A run of each kind under way, and one that has ended. */
+/** Starts a run of each kind, and one that has ended. */
 async function busy(bed: Bed, sandbox: string) {
   const ended = await bed.call("run_command", { sandbox, command: "echo kept" });
   const command = await bed.call("run_command", {
@@ -36,7 +36,7 @@ async function busy(bed: Bed, sandbox: string) {
   return ids;
 }
 
-/** Numbers in the log of a run, which must go up by one from 0: nothing doubled, nothing left out. */
+/** The numbers in a run's log. They must count up from 0, without a repeated or missing one. */
 async function counted(bed: Bed, id: string): Promise<number> {
   const { text } = await bed.call("get_result", { id, cursor: 0, wait_seconds: 0 });
   const numbers = text.slice(text.indexOf("[stdout]")).match(/^\d+$/gm) ?? [];
@@ -57,7 +57,7 @@ describe.concurrent.each(["workerd", "engine"] as const)(
     it("runs are lost with the reason after a restart with the same state, and output is complete up to the last second", async () => {
       const ids = await busy(bed, "default");
       const seen = { command: await counted(bed, ids.command), code: await counted(bed, ids.code) };
-      // What was there more than a second before the kill is kept.
+      // Output from more than a second before the kill is kept.
       await sleep(1500);
       const all = bed.all();
       process.kill(bed.pid(role), "SIGKILL");
@@ -131,7 +131,7 @@ describe.concurrent("when a sandbox is killed in the middle of runs of each kind
     const first = await bed.first(sandbox);
     const begin = ([name, args]: (typeof calls)[number]) => bed.call(name, { sandbox, ...args });
     const answers = calls.slice(0, 2).map(begin);
-    // A run that has not begun would begin in the next sandbox, and end there.
+    // A run that has not started yet would start and end in the next sandbox.
     await until(async () => (await bed.sh("ls", { sandbox, session: "look" })).includes("code\ncommand\n"));
     answers.push(...calls.slice(2).map(begin));
     await sleep(20);
@@ -141,7 +141,7 @@ describe.concurrent("when a sandbox is killed in the middle of runs of each kind
       const [name = ""] = calls[index] ?? [];
       expect({ name, status }).toEqual({ name, status: 200 });
       texts.push(text);
-      // What takes half a minute cannot have ended. Reading is done again in the next sandbox, which has no such file.
+      // A run of half a minute cannot have ended. The server repeats a read in the next sandbox, which has no such file.
       const words = /^(read|list)_/.test(name) ? new RegExp(`${GONE.source}|There is no /workspace/`) : GONE;
       if (isError || name.startsWith("run_")) expect(text, name).toMatch(words);
     }

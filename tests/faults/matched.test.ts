@@ -16,7 +16,7 @@ const nameOf = (command: string) => `a${createHash("sha256").update(command).dig
 
 const LINES = Array.from({ length: 40 }, (_, index) => String(index));
 
-/** Runs a command that prints LINES in another session, while `during` is done. Returns its result and its lines. */
+/** Runs a command that prints LINES in another session during `during`. Returns its result and its lines. */
 async function runDuring(sandbox: string, during: () => Promise<unknown>) {
   const command = "for i in {0..39}; do echo $i; sleep 0.1; done; exit 3";
   const run = await bed.call("run_command", { sandbox, session: "long", command, wait_seconds: 0 });
@@ -37,7 +37,7 @@ async function isServed(sandbox: string): Promise<void> {
   expect((await bed.call("write_file", { sandbox, path: "after", content: "written" })).structured.size).toBe(
     7,
   );
-  // A kernel is the user's, and may have been ended too: the first call then says so.
+  // The kernel may have been killed too, because it is the user's. The first call then says so.
   await until(async () => (await bed.call("run_code", { sandbox, code: "6 * 7" })).text.includes("42"));
 }
 

@@ -9,7 +9,7 @@ import type { Result } from "../setup/mcp-client.ts";
 import { tool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 
-/** Long forms run more rounds, and wait for what takes minutes. */
+/** The long form runs more rounds, and includes tests that take minutes. */
 export const LONG = process.env.FAULTS === "long";
 
 const ROLES = { engine: /local\/engine\/main\.ts/, workerd: /workerd serve/ } as const;
@@ -18,16 +18,16 @@ export interface Bed {
   readonly server: Server;
   /** Calls a tool. */
   call(name: string, args?: Record<string, unknown>, signal?: AbortSignal): Promise<Result>;
-  /** Runs a command that must succeed; what it printed. */
+  /** Runs a command that must succeed. Returns its output. */
   sh(command: string, more?: Record<string, unknown>): Promise<string>;
   pid(role: keyof typeof ROLES): number;
-  /** The first process of a sandbox, with which all of it ends, by its process id on the host. */
+  /** The process id on the host of a sandbox's first process. The sandbox ends with it. */
   first(sandbox: string): Promise<number>;
-  /** Everything that belongs to the server now, sandboxes included. */
+  /** All current processes of the server and its sandboxes. */
   all(): Process[];
-  /** Starts it again over the same state, after its end. */
+  /** Starts the server again with the same state, after its end. */
   restart(): Promise<void>;
-  /** Ends it, with its state. */
+  /** Ends the server, and removes its state. */
   close(): Promise<void>;
 }
 

@@ -11,7 +11,7 @@ let client: TaskClient;
 /** How often each fault has happened. */
 const faults = { cut: 0, gone: 0, hang: 0 };
 
-/** Fails so at first, and then does what it should. */
+/** Fails at first, and then works. */
 function once(fault: keyof typeof faults, reply: Reply, then: Reply): Reply {
   return faults[fault]++ === 0 ? reply : then;
 }

@@ -1,10 +1,10 @@
-/** However a container ends, the next one has every acknowledged change. */
+/** The next container has every acknowledged change, whatever ended the previous one. */
 import { describe, expect, it } from "vitest";
 import { floodedPreview } from "../setup/tiny-pieces.ts";
 import { until } from "../setup/until.ts";
 import { type Bed, startBed } from "./support.ts";
 
-/** When the sandbox was last saved. */
+/** The time of the sandbox's last save. */
 async function savedAt(bed: Bed, name: string): Promise<number> {
   const { structured } = await bed.call("list_sandboxes");
   const listed = structured.sandboxes as { name: string; saved_at?: string }[];

@@ -9,7 +9,7 @@ import { tool } from "../setup/tool.ts";
 import { harmless, HEADERS, LONG, nastyString, postRaw, rawSocket, tries } from "./support.ts";
 import { sleep } from "../setup/until.ts";
 
-/** The owner's runs at the same time. */
+/** The owner's limit of parallel runs. */
 const RUNS = 8;
 
 interface Answered {
@@ -87,7 +87,7 @@ describe("when clients send unusual methods and paths", () => {
       const head = `${method} ${encodeURI(path).replaceAll("%25", "%")} HTTP/1.1\r\nHost: ${authority}\r\nAuthorization: Bearer ${TOKEN}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`;
       const answer = await rawSocket(server.url, [head], 5000);
       const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1]);
-      // workerd answers by itself, with 501, to methods that no Worker can be asked with.
+      // workerd itself responds with 501 to methods that a Worker cannot receive.
       if (status !== 501) harmless(status, answer, head);
     }
     await stillServes();
@@ -241,14 +241,14 @@ describe("when clients send hostile bodies", () => {
           version ? { "mcp-protocol-version": version } : {},
         );
         harmless(status, text, String(body).slice(0, 1000));
-        // An answer may repeat what was asked, not multiply it.
+        // A response may repeat the request, but not multiply it.
         expect(text.length).toBeLessThan(20_000_000);
       }
       await stillServes();
     },
   );
 
-  /** A batch of commands that take long enough to be at work together, each in another session. */
+  /** A batch of commands in separate sessions, long enough to run in parallel. */
   const batch = (count: number) => {
     const calls = Array.from({ length: count }, (_, id) => ({
       jsonrpc: "2.0",
@@ -264,7 +264,7 @@ describe("when clients send hostile bodies", () => {
     });
   };
 
-  /** The runs of its sandbox, by their ids. */
+  /** The ids and states of the batch's runs. */
   const listed = async () => {
     const { structured } = await tool(server.url, "list_runs", { sandbox: "batch", limit: 200 });
     return (structured.runs as { id: string; state: string }[]).map(({ id, state }) => `${id} ${state}`);
@@ -447,7 +447,7 @@ describe("when clients send bodies in chunks of one byte", () => {
     const looking = setInterval(() => (most = Math.max(most, memory())), 100);
     expect(await inBytes(path, type)).toContain(status);
     clearInterval(looking);
-    // 100,000 pieces that JavaScript gets one by one take half a gigabyte.
+    // 100,000 pieces take half a gigabyte if JavaScript receives them one by one.
     expect(most - before).toBeLessThan(150);
     await stillServes();
   });

@@ -1,4 +1,4 @@
-/** What one principal's sandbox can do to the calls of another: the whole server, with a control server taken over. */
+/** One principal attacks the calls of another, on a whole server with a control server that code has replaced. */
 import { createHash, randomBytes } from "node:crypto";
 import { readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -84,14 +84,14 @@ async function attackWith(name: string, args: Record<string, unknown>): Promise<
   return text;
 }
 
-// Neither the engine nor workerd has ended.
+// The engine and workerd still run.
 afterEach(() => expect(deaths).toEqual([]));
 
 /** Makes this number of calls at once. */
 const atOnce = (count: number, call: (n: number) => Promise<unknown>) =>
   Promise.all(Array.from({ length: count }, (_, n) => call(n)));
 
-/** Calls of the neighbour until `over`. Each must get an answer. Returns their times in milliseconds. */
+/** Makes calls of the neighbour until `over`. Each must succeed. Returns their times in milliseconds. */
 async function neighbourUntil(over: () => boolean): Promise<number[]> {
   const times: number[] = [];
   do {
@@ -108,21 +108,21 @@ async function neighbourUntil(over: () => boolean): Promise<number[]> {
   return times;
 }
 
-/** How long the neighbour's calls are counted at least. A pause of one second would be most of half of this time. */
+/** The shortest time in which the neighbour's calls are counted. */
 const LEAST_MS = 3000;
 
 /**
- * The least number of the neighbour's calls during an attack, as a part of its calls in peace. It shares one thread with work
+ * The least rate of the neighbour's calls during an attack, as a part of the rate without one. It shares one thread with work
  * that comes in pieces of up to a few hundred milliseconds, and its own calls take about ten.
  */
 const LEAST_SHARE = 1 / 16;
 
-/** How long calls are counted in peace, before and after an attack, as a part of the attack's time. */
+/** How long calls are counted before and after an attack, as a part of the attack's time. */
 const PEACE_PART = 1 / 6;
 
 /**
- * Counts the neighbour's calls during an attack, and in peace before and after it: a share and not a time, because the machine has
- * other work. That work begins and ends meanwhile, so the slower of the two times in peace counts.
+ * Compares the rate of the neighbour's calls during an attack with the rates before and after it, not with a fixed rate: the machine has
+ * other work. That work begins and ends meanwhile, so the lower of the two other rates counts.
  */
 async function answeredWhile(what: string, attacking: () => Promise<unknown>): Promise<void> {
   const rateFor = async (title: string, isOver: (ms: number) => boolean) => {
@@ -148,7 +148,7 @@ function show(what: string, times: number[]): void {
   console.log(`${what}: ${sorted.length} calls, median ${at(0.5)} ms, p95 ${at(0.95)} ms, most ${at(1)} ms`);
 }
 
-/** TCP ports of loopback that a workerd of this process's listens on. */
+/** The loopback TCP ports on which this process's workerd listens. */
 function workerdPorts(): number[] {
   const workerds = tree(process.pid).filter(({ command }) => command.includes("workerd serve"));
   const inodes = new Set(
@@ -169,7 +169,7 @@ function workerdPorts(): number[] {
     .map(([, local]) => Number.parseInt(local?.split(":")[1] ?? "0", 16));
 }
 
-/** The most memory that a workerd of this process's has held so far, bytes. */
+/** The highest memory use of this process's workerd so far, in bytes. */
 function mostMemory(): number {
   const found = tree(process.pid).filter(({ command }) => command.includes("workerd serve"));
   return Math.max(
@@ -180,7 +180,7 @@ function mostMemory(): number {
   );
 }
 
-/** The memory that the server holds, bytes. */
+/** The server's memory use, in bytes. */
 function memoryNow(): number {
   const found = tree(process.pid).filter(({ command }) => /workerd serve|local\/engine\/main/.test(command));
   const held = found.map(
@@ -224,11 +224,11 @@ describe.concurrent("when a control server replies to each call with the same va
   });
 });
 
-/** What sandboxd itself would have answered. */
+/** Texts of results that the real sandboxd would cause. */
 const HONEST = /is empty|has no files|exit_code: 0/;
 
 /**
- * What code can send in the place of sandboxd, by its name in hostile-sandboxd.cjs, and the call that it is an answer to. Each has a
+ * Hostile output of a program in sandboxd's place, by its name in hostile-sandboxd.cjs, and the call that receives it. Each has a
  * row in the table of docs/internals/security.md.
  */
 const FLOODS: { what: string; flood: string; call: [name: string, args: Record<string, unknown>] }[] = [
@@ -257,8 +257,8 @@ describe("when one principal attacks the server", () => {
     show("without an attack", await neighbourUntil(() => ++count >= 50));
   });
 
-  // The engine ends every sandbox that attacks in such a way: tests/node/control.test.ts. These are the largest, the one of most
-  // values, and the one that breaks no rule.
+  // tests/node/control.test.ts shows that the engine ends such a sandbox. These attacks are the largest one, the one with most
+  // values, and one that breaks no rule.
   it.each(["push", "numbers", "churn"])(
     "another principal's calls succeed while a control server sends hostile messages: %s",
     async (name) => {
@@ -281,7 +281,7 @@ describe("when one principal attacks the server", () => {
         expect((await tool(url, "run_command", args)).text).toContain("taken");
       });
       await Promise.all(taken);
-      // The actors keep their connections to the real ones for some seconds.
+      // The actors keep their connections to the real sandboxds for some seconds.
       await sleep(5000);
     });
 
@@ -429,7 +429,7 @@ describe("when one principal attacks the server", () => {
       const before = memoryNow();
       let answered = 0;
       await answeredWhile(what, async () => (answered = await flood(visit)));
-      // Of visitors' chunks nothing is answered.
+      // The preview does not respond to visitors' chunks.
       if (what !== "chunks of visitors") expect(answered).toBeGreaterThan(0);
       expect(memoryNow() - before).toBeLessThan(700 * 1024 * 1024);
       await tool(url, "destroy_sandbox", { sandbox });

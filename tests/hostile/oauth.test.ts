@@ -86,7 +86,7 @@ const NAMES = [
 
 const GOOD = 6;
 
-/** Puts the valid values in the place of `good:<position>`. */
+/** Replaces `good:<position>` by the valid value at that position. */
 function filled(text: string): string {
   return text.replaceAll(/good:(\d)/g, (_all, index: string) => good[Number(index)] ?? "");
 }
@@ -116,7 +116,7 @@ const value = fc.oneof(
   ),
 );
 
-/** Names may come twice, which RFC 6749 section 3.1 forbids. */
+/** A form that may repeat names, which RFC 6749 section 3.1 forbids. */
 const parameters = fc
   .array(fc.tuple(fc.oneof({ weight: 8, arbitrary: fc.constantFrom(...NAMES) }, nastyString), value), {
     maxLength: 8,
@@ -127,7 +127,7 @@ function form(pairs: readonly string[][]): string {
   return new URLSearchParams(pairs.map(([name = "", text = ""]) => [name, filled(text)])).toString();
 }
 
-/** Requests that would be answered with what they ask for. */
+/** Requests that succeed without changes. */
 const REQUESTS: [string, Record<string, string>][] = [
   [
     AUTHORIZE_PATH,

@@ -1,4 +1,4 @@
-/** Violations of the protocol, in the revisions of 2025 and in that of 2026: an answer by the rules, and never 500. */
+/** Violations of the protocol in each revision: the server responds by the rules, and never with 500. */
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Server, startServer } from "../setup/server.ts";
@@ -12,7 +12,7 @@ afterAll(() => server.stop());
 
 const ERAS = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"] as const;
 
-/** What a client of the stateless revision sends along with each request. */
+/** The metadata that a client of the stateless revision sends with each request. */
 function meta(version: string): Record<string, unknown> {
   return {
     "io.modelcontextprotocol/protocolVersion": version,
@@ -93,7 +93,7 @@ const message = fc.oneof(
       { requiredKeys: ["jsonrpc"] },
     ),
   },
-  // Answers to requests that nobody made.
+  // Responses to requests that nobody made.
   { weight: 1, arbitrary: fc.record({ jsonrpc: fc.constant("2.0"), id, result: nastyValue }) },
   { weight: 1, arbitrary: fc.record({ jsonrpc: fc.constant("2.0"), id, error: nastyValue }) },
 );
@@ -130,7 +130,7 @@ describe("when clients send arbitrary messages and headers", () => {
     await fc.assert(
       fc.asyncProperty(fc.array(message, { maxLength: 6 }), headers, async (sent, under) => {
         const { text } = await send(sent, under);
-        // No more answers than there were messages.
+        // At most one response for each message.
         expect((text.match(/"jsonrpc":/g) ?? []).length).toBeLessThanOrEqual(Math.max(1, sent.length) + 1);
       }),
       tries(80),

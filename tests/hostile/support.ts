@@ -6,19 +6,19 @@ import { mcpHeaders } from "../setup/mcp-client.ts";
 import { TOKEN } from "../setup/server.ts";
 import { sleep } from "../setup/until.ts";
 
-/** Long forms try many times as much, and something else each time. */
+/** The long form makes many more tries, with other input each time. */
 export const LONG = process.env.HOSTILE === "long";
 
-/** How often a property is tried, and with what: a long form prints its seed with a failure. */
+/** The number of tries of a property, and their seed. The long form prints its seed with a failure. */
 export function tries(short: number): fc.Parameters<unknown> {
   return LONG ? { numRuns: short * 20, endOnFailure: true } : { numRuns: short, seed: 1, endOnFailure: true };
 }
 
-/** What would show something of the server's inside. A caller's own code is `cell-1.ts` in its own traceback. */
+/** Texts that reveal internals of the server. A caller's own code is `cell-1.ts` in its own traceback. */
 const LEAKS =
   /\bat (async )?[\w.#<>]+ \(|node_modules|worker\.js|file:\/\/|\/src\/(server|tools|actors|tasks|runs|container|shared|auth)\/|(?<!\bcell-\d+)\.ts:\d+|SQLITE_|Internal error|DataCloneError|RangeError|Maximum call stack/;
 
-/** Strings that break things elsewhere. */
+/** Strings that often cause failures. */
 export const NASTY = [
   "",
   " ",
@@ -113,7 +113,7 @@ export const nastyValue: fc.Arbitrary<unknown> = fc.oneof(
     [[]],
     nested(500),
     JSON.parse('{"__proto__": {"polluted": 1}}'),
-    // What JavaScript cannot turn into a string, a number or a list.
+    // Objects that JavaScript cannot convert to a string, a number or a list.
     { toString: null, valueOf: null },
     { length: -1 },
     JSON.parse('{"then": 1}'),
@@ -122,7 +122,7 @@ export const nastyValue: fc.Arbitrary<unknown> = fc.oneof(
   fc.dictionary(nastyString, nastyString, { maxKeys: 3 }),
 );
 
-/** Checks what must hold for every answer to any request. */
+/** Checks what must hold for every response. */
 export function harmless(status: number, body: string, request: string): void {
   const shown = request.slice(0, 2000);
   expect(status, `${shown}\n${body.slice(0, 500)}`).toBeLessThan(500);
@@ -136,7 +136,7 @@ export function harmless(status: number, body: string, request: string): void {
 
 export const HEADERS = mcpHeaders(TOKEN);
 
-/** Posts a body as it is. */
+/** Posts a body unchanged. */
 export async function postRaw(
   url: string,
   body: string | Uint8Array<ArrayBuffer>,

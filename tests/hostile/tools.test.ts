@@ -33,10 +33,10 @@ async function definitions(): Promise<Definition[]> {
   return (await client.result<{ tools: Definition[] }>({ method: "tools/list" })).tools;
 }
 
-/** Names of sandboxes that a call may make: few, or the principal runs out of them. */
+/** Names of sandboxes for calls: only a few, because a principal's number of sandboxes is limited. */
 const SANDBOXES = ["default", "constructor", "a", "0-0"];
 
-/** A value for a field: mostly a valid one, so that calls pass the schema. */
+/** A value for a field, usually a valid one, so that calls pass the schema. */
 function valueFor(name: string, { type, enum: choices }: Property): fc.Arbitrary<unknown> {
   if (name === "wait_seconds") return fc.constantFrom<unknown>(0, 0.1, 1, -1, "1", null, 1e300);
   if (name === "timeout_seconds") return fc.constantFrom<unknown>(1, 2, 0, -5, 1.5, 1e300, "2", null);
@@ -70,7 +70,7 @@ async function call(name: string, args: unknown): Promise<string> {
   return text;
 }
 
-/** What these tools do takes time, so they get fewer tries. `destroy_sandbox` costs the next call a start. */
+/** These tools are slow, so they get fewer tries. After `destroy_sandbox` the next call has to start a sandbox. */
 const SLOW: Record<string, number> = { run_code: 25, run_command: 40, destroy_sandbox: 20, execute_task: 8 };
 
 describe("when a tool gets hostile input", () => {

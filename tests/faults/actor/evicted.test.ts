@@ -5,7 +5,7 @@ import { afterAll, describe, expect, it, vi } from "vitest";
 import { type Result, evict, idIn, owner, sh, sleep } from "../../worker/support.ts";
 
 const ROUNDS = Reflect.get(env, "FAULTS") === "long" ? 60 : 6;
-/** On disk after a second at the latest, and somewhat more on a machine that is busy. */
+/** A run is on disk after a second at the latest. A busy machine needs somewhat more. */
 const WRITTEN_MS = 1500;
 vi.setConfig({ testTimeout: ROUNDS * 30_000 });
 
@@ -15,11 +15,11 @@ const moments = fc.array(fc.oneof(fc.integer({ min: 0, max: 60 }), fc.integer({ 
   maxLength: 3,
 });
 
-/** The answers that a call may get if its actor is evicted meanwhile. */
+/** The error texts that a call may get if its actor is evicted meanwhile. */
 const RESTARTED =
   /^The server restarted the controller of sandbox [a-z-]+ during this call, .* list_runs with sandbox/;
 
-/** A result, or the error that says what happened: nothing else is an answer. Whether it was a result. */
+/** Checks that a call returned a result, or an error that gives the reason. Returns whether it was a result. */
 function answers({ isError, text }: Result): boolean {
   expect(text).not.toContain("Internal error");
   if (isError) expect(text).toMatch(RESTARTED);
@@ -32,7 +32,7 @@ afterAll(() => {
   console.log(`evictions: seed ${options.seed}`);
 });
 
-/** Evicts at these moments; answers when that was, milliseconds since the epoch. */
+/** Evicts at these moments. Returns the times in milliseconds since the epoch. */
 async function evictAt(sandbox: string, when: readonly number[]): Promise<number[]> {
   const evictions: number[] = [];
   for (const ms of when) {
@@ -49,7 +49,7 @@ async function runOf(sandbox: string, mark: string): Promise<string | undefined>
   return runs.find(({ title }) => title.startsWith(`echo ${mark} `))?.id;
 }
 
-// They wait most of the time. Each has its own sandbox.
+// The tests usually wait, so they run in parallel, each in its own sandbox.
 describe.concurrent("when an actor is evicted at random moments", () => {
   it("the next actor follows a command to its end, which runs once with complete output that is not repeated", async () => {
     const sandbox = "evict-command";
@@ -89,7 +89,7 @@ describe.concurrent("when an actor is evicted at random moments", () => {
       }),
       options,
     );
-    // Else this has tried next to nothing.
+    // Otherwise the test has tried almost nothing.
     expect(recorded).toBeGreaterThanOrEqual(ROUNDS / 2);
   });
 
@@ -159,7 +159,7 @@ describe.concurrent("when an actor is evicted at random moments", () => {
     await sleep(5000);
     await evict(sandbox);
     expect((await waiting).text).toContain("Still running");
-    // It does not wait for all of its time again.
+    // The wait does not start again from the beginning.
     expect(Date.now() - from).toBeLessThan(11_000);
     await owner.call("cancel_run", { id: idIn(endless) });
   });

@@ -10,7 +10,7 @@ import { Caller, ORIGIN } from "../../worker/support.ts";
 /** The operations of the store while it was broken. */
 const operations: string[] = [];
 
-/** What happens to each operation before it is carried out. */
+/** Runs before each operation, and may throw or never end. */
 let fault: () => Promise<void>;
 
 const store = new Proxy((env as { OAUTH_KV: KVNamespace }).OAUTH_KV, {
@@ -55,7 +55,7 @@ const FORM = { "content-type": "application/x-www-form-urlencoded" };
 const JSON_TYPE = { "content-type": "application/json" };
 const TOKEN = `owner:${"g".repeat(16)}:${"s".repeat(32)}`;
 
-/** The store is asked for a page's handle only when the browser has the cookie that goes with it. */
+/** The server looks up a page's handle only if the browser has its cookie. */
 const HANDLE = "h".repeat(32);
 const DIGEST = new Uint8Array(
   await crypto.subtle.digest("SHA-256", new TextEncoder().encode(HANDLE)),

@@ -1,4 +1,4 @@
-/** What the actor stores in refuses, is slow, or has a limit. */
+/** The actor's storage refuses operations, is slow, or reaches a limit. */
 import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { DAY_MS } from "../../../src/shared/days.ts";

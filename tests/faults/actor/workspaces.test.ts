@@ -25,14 +25,14 @@ async function crash(sandbox: string): Promise<void> {
   await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
 }
 
-/** Has no save of these sandboxes end. */
+/** Makes the saves of these sandboxes never end. */
 function hang(...sandboxes: string[]): void {
   for (const sandbox of sandboxes)
     bucketOf(sandbox).fault = (operation) =>
       operation === "put" ? new Promise(() => undefined) : Promise.resolve();
 }
 
-// These change what all sandboxes share.
+// These tests change state that all sandboxes share.
 describe("when a save takes long", () => {
   it("another sandbox starts meanwhile", async () => {
     const caller = await principal("ws-room");
@@ -79,7 +79,7 @@ describe("when a save takes long", () => {
   });
 });
 
-// It waits for the time limit of R2, so it comes first of those that run at once.
+// It waits for the time limit of R2, so it is the first of the parallel tests.
 describe.concurrent("when a save never ends", () => {
   it("the server still enforces a policy", async () => {
     const caller = await principal("ws-policy");
@@ -103,7 +103,7 @@ describe.concurrent("when a save never ends", () => {
   });
 });
 
-// Each in its own sandbox.
+// Each test has its own sandbox.
 describe.concurrent("when R2 fails under a workspace", () => {
   it("calls continue to work while R2 refuses, a crash restores the last save, and later saves are complete", async () => {
     const sandbox = "ws-refused";
@@ -117,7 +117,7 @@ describe.concurrent("when R2 fails under a workspace", () => {
     expect(failed.text).toMatch(/could not be saved: the storage does not respond/);
     expect(await sh(sandbox, "cat file")).toBe("second\n");
     await crash(sandbox);
-    // Nothing begins on an empty workspace.
+    // No call starts with an empty workspace.
     const refused = await owner.call("write_file", { sandbox, path: "file", content: "from nothing" });
     expect(refused.text).toMatch(
       /could not be restored: the storage does not respond.*This call was not started/,

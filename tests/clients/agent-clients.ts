@@ -40,7 +40,7 @@ export interface ToolCall {
   args: Record<string, unknown>;
 }
 
-/** What the model does after the result of its last tool call (undefined at first): call again, or end. */
+/** Decides after the result of each tool call (undefined at first): another call, or the end. */
 export type Script = (answer: string | undefined) => ToolCall | undefined;
 
 /** Follows the script with a client that has no model. */
@@ -136,7 +136,7 @@ async function openAIAgents(endpoint: Endpoint, script: Script): Promise<void> {
   const server = new MCPServerStreamableHttp({
     url: endpoint.url,
     requestInit: { headers: headersOf(endpoint) },
-    // Of connecting and listing, 5 unless given, which a busy machine may take. That of calls is as it comes.
+    // The limit for connecting and listing: the default of 5 is too short on a busy machine. Calls keep their default limit.
     clientSessionTimeoutSeconds: 60,
   });
   const model: Model = {
@@ -209,7 +209,7 @@ async function claude(endpoint: Endpoint, script: Script): Promise<void> {
   rmSync(home, { recursive: true, force: true });
 }
 
-/** Each follows a script to its end, and fails when the client gives up a call or the agent a run. */
+/** Each client follows a script to its end, and fails if the client abandons a call or the agent abandons a run. */
 export const AGENT_CLIENTS: Record<string, (endpoint: Endpoint, script: Script) => Promise<void>> = {
   "the Inspector's command line": inspector,
   "the SDK 1.x": sdk1,

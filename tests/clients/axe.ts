@@ -9,7 +9,7 @@ interface Found {
   violations: { id: string; nodes: { html: string }[] }[];
 }
 
-/** What axe finds against the page. Runs in the page. */
+/** Returns the violations that axe finds. Runs in the page. */
 export async function violations(): Promise<string[]> {
   const tester: { run(): Promise<Found> } = Reflect.get(globalThis, "axe");
   const found = await tester.run();

@@ -19,7 +19,7 @@ export async function launchChromium(): Promise<Browser> {
   return chromium.launch({ executablePath, args });
 }
 
-/** Texts with a contrast to their background below 4.5 to 1. Runs in the page. */
+/** Returns the texts with a contrast below 4.5 to 1. Runs in the page. */
 export function lowContrast(): string[] {
   const numbers = (color: string) => (color.match(/[\d.]+/g) ?? []).map(Number);
   const luminance = (color: string) => {

@@ -1,5 +1,5 @@
 /**
- * Installs the clients that tests and examples use, where that is not done: `npm run clients`. `npm test`, every suite, and
+ * Installs the missing clients that tests and examples use: `npm run clients`. `npm test`, every suite, and
  * `npm run check` do it first.
  */
 import { lstatSync, symlinkSync } from "node:fs";

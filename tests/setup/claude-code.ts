@@ -11,7 +11,7 @@ export const AGENTS = join(repository, ".sandbox-mcp/agents");
 
 export const CLAUDE_CODE = join(AGENTS, "bin/claude");
 
-/** Its environment. `modelURL` is the address of its model; at the default one, nothing answers. */
+/** Its environment. `modelURL` is the address of its model; no server responds at the default address. */
 export function claudeEnvironment(home: string, modelURL = "http://127.0.0.1:9"): NodeJS.ProcessEnv {
   return {
     PATH: process.env.PATH,

@@ -1,4 +1,4 @@
-/** A copy of what a deployment is configured by, to spoil. */
+/** A copy of a deployment's configuration, in which tests make mistakes. */
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,7 +13,7 @@ export class DeploymentCopy {
       cpSync(join(repository, file), join(this.directory, file));
   }
 
-  /** @throws Error where the file has no such text, and a test would spoil nothing */
+  /** @throws Error if the file does not contain the text, so that the test would change nothing */
   replace(file: string, what: string | RegExp, by: string): void {
     const before = this.read(file);
     const after = before.replace(what, by);

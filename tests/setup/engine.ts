@@ -11,7 +11,7 @@ declare module "vitest" {
   interface ProvidedContext {
     engineURL: string;
     engineSecret: string;
-    /** Where what arrived at the private API can be asked for. */
+    /** The URL that returns the requests to the private API. */
     privateURL: string;
   }
 }

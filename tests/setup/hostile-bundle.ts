@@ -1,6 +1,6 @@
 /**
- * A control server that code in its sandbox has taken over, in place of the way to take it over: it is the real one
- * until there is a file /tmp/attack, whose words say what it does on the next connection.
+ * A control server that acts as if code in its sandbox had replaced it. It is the real one
+ * until the file /tmp/attack exists. The words in that file select the attack on the next connection.
  */
 import { chmodSync, mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -11,7 +11,7 @@ import { repository } from "./server.ts";
 /** A bundle for the engine's `control` option. */
 export async function hostileControl(): Promise<string> {
   const directory = mkdtempSync(join(tmpdir(), "hostile-control-"));
-  // No sandbox is root of the machine.
+  // The user of a sandbox, which is not root on the host, must be able to read it.
   chmodSync(directory, 0o755);
   const bundle = join(directory, "control.cjs");
   await bundleProgram(join(repository, "tests/setup/hostile-control.ts"), bundle);

@@ -7,7 +7,7 @@ import { WebSocket, WebSocketServer } from "ws";
 const MIB = 1024 * 1024;
 const call = (args: string) => `["push",["pipeline",0,["x"],[${args}]]]`;
 
-/** What to send on and on, made once. */
+/** The data that is sent repeatedly, made once. */
 const attacks: Record<string, () => string | Buffer> = {
   /** Values that the Worker would keep. */
   push: () => call(JSON.stringify("x".repeat(12 * MIB))),
@@ -19,7 +19,7 @@ const attacks: Record<string, () => string | Buffer> = {
   frame: () => Buffer.alloc(64 * MIB, 0x20),
   /** A few megabytes that are a hundred of objects. */
   nested: () => call(`[[${"[],".repeat(2 * MIB)}[]]]`),
-  /** Answers with costly values, each sent on a request of the Worker. */
+  /** Responses with costly values, each to a request of the Worker. */
   keys: () => `{${Array.from({ length: 1_000_000 }, (_, n) => `"k${n}":1`).join(",")}}`,
   numbers: () => `[[${"1,".repeat(7_000_000)}1]]`,
   bigint: () => call(`[["bigint","${"9".repeat(4 * MIB)}"]]`),
@@ -27,13 +27,13 @@ const attacks: Record<string, () => string | Buffer> = {
   references: () => call(`[${Array.from({ length: 300 }, (_, n) => `["export",-${n + 1}]`).join(",")}]`),
   blanks: () => '[ "push", 1 ]',
   binary: () => Buffer.alloc(1000),
-  /** Nothing that breaks a rule: each call is taken back at once. */
+  /** Breaks no rule: it cancels each call at once. */
   churn: () => call("1"),
 };
 
 const connections = new Set<Duplex>();
 watch("/tmp", (_event, name) => {
-  // What it prints itself.
+  // Prints what an attack wrote to this file.
   if (name === "printed") process.stdout.write(readFileSync("/tmp/printed"));
   if (attack() === undefined) return;
   for (const socket of connections) socket.destroy();
@@ -65,17 +65,17 @@ Server.prototype.emit = function (this: Server, event: string, ...args: unknown[
 
 function attack(): string | undefined {
   try {
-    // The file is there before its words are.
+    // The file exists before it has content.
     return readFileSync("/tmp/attack", "utf8").trim() || undefined;
   } catch {
     return undefined;
   }
 }
 
-/** Attacks that are answers to what the Worker pulls. */
+/** Attacks that are responses to the Worker's pulls. */
 const answers = new Set(["keys", "numbers"]);
 
-/** An attack of this name answers with the JSON that follows it. */
+/** An attack with this name responds with the JSON after it. */
 const ANSWER = "answer ";
 
 function send(peer: WebSocket, name: string): void {

@@ -1,5 +1,5 @@
 /**
- * Runs inside a sandbox in the place of sandboxd, as code there can: `node hostile-sandboxd.cjs FLOOD`. Writes /tmp/ready
+ * Runs inside a sandbox in sandboxd's place, as code there can: `node hostile-sandboxd.cjs FLOOD`. Writes /tmp/ready
  * once it listens.
  */
 const { createServer } = require("node:http");
@@ -11,11 +11,11 @@ const { WebSocketServer } = createRequire("/opt/sandbox-runtime/")("ws");
 const SOCKET = "/run/sandbox/sandboxd.sock";
 const MIB = 1024 * 1024;
 
-/** An answer of as many bytes as the actor takes, which begins and ends with these. */
+/** A response with as many bytes as the actor accepts, which begins and ends with these. */
 const filled = (begin, item, end) =>
   begin + item.repeat(Math.floor((8 * MIB - begin.length - end.length) / item.length)) + end;
 
-/** An answer to each path; the others get an empty object. */
+/** The response to each path. Other paths get an empty object. */
 const answers = {
   values: { "/list": () => filled('{"entries":[', "{},", "{}]}") },
   depth: { "/list": () => filled('{"entries":', "[", "") },
@@ -30,7 +30,7 @@ const answers = {
         "{}]}}",
       ),
   },
-  /** Names of invisible characters, which an answer shows as escapes. */
+  /** Names of invisible characters, which a result shows as escapes. */
   names: {
     "/list": () => {
       const entry = `{"path":"${"\u0085".repeat(800)}","type":"file","size":1,"modified":1}`;
@@ -40,15 +40,15 @@ const answers = {
   changes: { "/changes": () => filled('{"changes":{"files":[', "{},", "{}]}}") },
 };
 
-/** What to send of a run, and how often. */
+/** The messages of a run, and their number. */
 const ports = Array.from({ length: 20 }, (_, n) => n + 1);
 const blocks = Array.from({ length: 6000 }, () => ({ type: "tool_use" }));
 const messages = {
-  /** Events that break no rule, and such as cost most to check. */
+  /** Events that break no rule, and events that are most expensive to check. */
   events: (id) => JSON.stringify({ type: "listening", id, ports }),
   badEvents: () => `{"type":"listening","ports":[${"{},".repeat(5000)}{}]}`,
   output: (id, offset) => piece(id, offset, Buffer.alloc(256 * 1024, "x")),
-  /** What an agent says, as its lines. */
+  /** The lines of an agent's output. */
   agent: (id, offset) =>
     piece(id, offset, `${JSON.stringify({ type: "assistant", message: { content: blocks } })}\n`),
 };
@@ -72,7 +72,7 @@ const server = createServer(async (request, response) => {
   response.end(made.get(pathname) ?? "{}");
 });
 
-/** An answer in a million chunks of one byte, which then goes on for ever. */
+/** A response in a million chunks of one byte, which never ends. */
 async function inPieces({ socket }) {
   socket.on("error", () => undefined);
   socket.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
@@ -129,7 +129,7 @@ function piece(id, offset, data) {
   return Buffer.concat([head, Buffer.from(data)]);
 }
 
-// As long as its first process hears of sandboxd, it starts no other, which would take the socket back.
+// While it reports to the first process, that process starts no other sandboxd, which would take the socket back.
 const sandboxd = readdirSync("/proc").find((pid) => {
   try {
     return readFileSync(`/proc/${pid}/comm`, "utf8") === "sbxd\n";

@@ -11,7 +11,7 @@ export interface Block {
 export interface Result {
   /** Of HTTP. */
   status: number;
-  /** Also where the call came to no tool, and `text` is a JSON-RPC error. */
+  /** Also true if the call reached no tool and `text` is a JSON-RPC error. */
   isError: boolean;
   content: Block[];
   /** All text blocks, one after the other. */
@@ -42,7 +42,7 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
-/** What a request of revision 2026-07-28 was answered with. */
+/** The response to a request of revision 2026-07-28. */
 export interface ModernAnswer {
   /** Of HTTP. */
   status: number;
@@ -52,7 +52,7 @@ export interface ModernAnswer {
 
 type Fetch = (url: string, init: RequestInit) => Promise<Response>;
 
-/** What every MCP request over HTTP has. */
+/** The headers of every MCP request over HTTP. */
 export function mcpHeaders(token: string): Record<string, string> {
   return {
     authorization: `Bearer ${token}`,
@@ -70,7 +70,7 @@ export function messagesIn(body: string): Message[] {
     : [JSON.parse(body)].flat();
 }
 
-/** The id in the answer about a running run. */
+/** The run's id in the result of a call. */
 export function idIn({ text }: Pick<Result, "text">): string {
   const id = /\b[a-z0-9._-]+\.[0-9a-z]{26}t?\b/.exec(text)?.[0];
   if (id === undefined) throw new Error(`no id in: ${text}`);
@@ -122,7 +122,7 @@ export class MCPClient {
     return { status: response.status, messages: messagesIn(await response.text()) };
   }
 
-  /** Sends any request and returns its result. @throws Error with what came instead */
+  /** Sends any request and returns its result. @throws Error with the response if it has no result */
   async result<T>(message: { method: string; params?: object }): Promise<T> {
     const answer = (await this.post(message)).messages.at(-1);
     if (answer?.result === undefined) throw new Error(`no result: ${JSON.stringify(answer)}`);
@@ -132,7 +132,7 @@ export class MCPClient {
   /**
    * Sends a request of revision 2026-07-28, for which every request says what the client is.
    * @param extensions those that it declares; MCP's Tasks extension unless given
-   * @param capabilities what else it declares
+   * @param capabilities its other capabilities
    */
   async modern(
     method: string,
@@ -159,7 +159,7 @@ export class MCPClient {
     return { status: response.status, result: result && { ...result }, error };
   }
 
-  /** Posts a body as it is. */
+  /** Posts a body unchanged. */
   fetch(body: string, signal?: AbortSignal): Promise<Response> {
     return this.#fetch(this.url, { method: "POST", headers: mcpHeaders(this.token), body, signal });
   }

@@ -1,6 +1,6 @@
 /**
- * A Messages API on loopback that says what a test tells it to: the model's part when a real Claude Code is tested.
- * It speaks what that client uses of the public API: POST /v1/messages, streamed or not, and /v1/messages/count_tokens.
+ * A scripted Messages API on loopback: it replaces the model when a real Claude Code is tested.
+ * It has the part of the public API that this client uses: POST /v1/messages, streamed or not, and /v1/messages/count_tokens.
  */
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
@@ -27,7 +27,7 @@ export type Reply =
       silentAfter?: number;
     }
   | { status: number; error: { type: string; message: string }; headers?: Record<string, string> }
-  /** Never answers, or breaks the connection off, in place of an answer. */
+  /** Never responds, or closes the connection instead of a response. */
   | "hang"
   | "disconnect";
 
@@ -121,7 +121,7 @@ export function textReply(text: string): Reply {
   return { blocks: [{ type: "text", text }] };
 }
 
-/** The results of tools in the newest message: what the client says back after a `tool_use`. */
+/** The results of tools in the newest message, which the client sends after a `tool_use`. */
 export function toolResults(request: MessagesRequest): ContentBlock[] {
   const content = request.messages.at(-1)?.content;
   return Array.isArray(content) ? content.filter(({ type }) => type === "tool_result") : [];

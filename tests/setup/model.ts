@@ -15,17 +15,17 @@ export default async function setup(project: TestProject): Promise<() => Promise
   let busy = 0;
   const model = await playScenarios({
     write: [use("Write", { file_path: "/workspace/a.txt", content: "written\n" }), say("It is written.")],
-    // Long enough for something to happen meanwhile.
+    // Gives the test time to act meanwhile.
     work: [
       bash("echo begun > /workspace/begun; while [ ! -e /workspace/go-on ]; do sleep 0.1; done"),
       bash("echo second step"),
       say("Worked through."),
     ],
-    // Begins an answer that only the client can end.
+    // Begins a response that only the client can end.
     silent: [{ blocks: [{ type: "text", text: "" }], silentAfter: 1 }],
-    // Never begins one.
+    // Never begins a response.
     hang: ["hang"],
-    // Says what it was offered and asked, of what tests put into definitions.
+    // Reports the parts of its request that tests put into definitions.
     defined: (request) => say([...new Set(JSON.stringify(request).match(/DEFINED-[A-Z]+(?: \d+)?/g))].join()),
     variables: [bash('echo "$FOR_TASKS" > /workspace/variables'), say("Written.")],
     wait: [bash("echo begun > /workspace/begun; sleep 300"), say("not reached")],
@@ -67,7 +67,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     picture: [writeProgram("from PIL import Image\nprint('drawn')\nImage.new('RGB', (2, 2))")],
     raise: [writeProgram("print('before')\nraise ValueError('no such thing')")],
     read: [writeProgram("print(open('data.csv').read())")],
-    // Goes on until a file is there.
+    // Continues until a file exists.
     long: [
       writeProgram(
         "import os, time\nprint('begun', flush=True)\nwhile not os.path.exists('go-on'): time.sleep(0.05)\nprint('ended')",
@@ -80,7 +80,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     refused: [{ blocks: [], stopReason: "refusal" }],
     endless: [{ ...writeProgram("print(1)"), stopReason: "max_tokens" }],
     denied: [{ status: 401, error: { type: "authentication_error", message: "invalid x-api-key" } }],
-    // Too busy for the first request of each question.
+    // Refuses the first request of each question as overloaded.
     busy: () =>
       busy++ % 2 === 0
         ? {

@@ -1,4 +1,4 @@
-/** The two parties of a sign-in beside the server: a browser with its cookies, and an OAuth client. */
+/** A browser with its cookies, and an OAuth client, for sign-ins at the server. */
 
 /** The origin of the server in the same process. */
 export const ORIGIN = "https://sandbox.example";
@@ -159,7 +159,7 @@ export class Client {
     return url.href;
   }
 
-  /** A request to the token endpoint, as it is answered. */
+  /** Sends a request to the token endpoint, and returns its response. */
   token(parameters: Record<string, string | undefined>): Promise<Response> {
     const body = new URLSearchParams({ client_id: this.id });
     if (this.secret !== undefined) body.set("client_secret", this.secret);

@@ -18,7 +18,7 @@ export interface OAuthServer {
   close(): Promise<void>;
 }
 
-/** Starts it with these variables beside the owner's token; a variable of "" is as good as none. */
+/** Starts it with the owner's token and these variables. An empty variable counts as unset. */
 export async function startOAuthServer(variables: Record<string, string> = {}): Promise<OAuthServer> {
   const stateDir = await mkdtemp(join(tmpdir(), "sandbox-mcp-oauth-"));
   const lines: string[] = [];

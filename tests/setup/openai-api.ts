@@ -1,4 +1,4 @@
-/** OpenAI's Chat Completions on loopback, by a model that runs each prompt as Python, and answers with the output. */
+/** OpenAI's Chat Completions on loopback, with a model that runs each prompt as Python and replies with the output. */
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -18,7 +18,7 @@ export interface ScriptedCall {
   arguments: Record<string, unknown>;
 }
 
-/** The answer to a conversation. @param script the calls that the model makes, one after another; else one of `run_code` */
+/** The reply to a conversation. @param script the model's calls in order; one call of `run_code` by default */
 function reply(messages: readonly Message[], script?: readonly ScriptedCall[]) {
   const last = messages.at(-1) ?? { role: "user" };
   const next = script?.[messages.filter(({ role }) => role === "tool").length];

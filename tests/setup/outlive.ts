@@ -1,7 +1,7 @@
 /**
  * A Python program for the inside of a sandbox that tries to make it outlive its engine: it takes over the first process
- * (pid 1), has it forget to die with its parent, and writes to its event descriptors, so that whoever waits outside
- * takes the sandbox for ended. It prints what each way to that process answered.
+ * (pid 1), makes it survive its parent, and writes to its event descriptors, so that the process that waits outside
+ * assumes that the sandbox has ended. It prints the result of each way to reach that process.
  */
 export const outlive = String.raw`
 import ctypes, os, platform, struct

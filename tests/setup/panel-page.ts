@@ -8,7 +8,7 @@ export class PanelPage {
   readonly context: BrowserContext;
   readonly page: Page;
   readonly address: string;
-  /** What the browser complained of: a script or a style that the policy refuses, for example. */
+  /** The browser's error messages, for example about a script or a style that the policy refuses. */
   readonly complaints: string[] = [];
 
   private constructor(context: BrowserContext, page: Page, address: string) {
@@ -34,12 +34,12 @@ export class PanelPage {
   static async signedIn(chromium: Browser, url: string): Promise<PanelPage> {
     const panel = await PanelPage.open(chromium, url);
     await panel.signIn();
-    // The browser complains of the answer that nobody is signed in.
+    // The browser reports the response 401 as an error.
     panel.complaints.length = 0;
     return panel;
   }
 
-  /** @param without scopes that it is not to have */
+  /** @param without scopes that the session must not have */
   async signIn(without: readonly string[] = []): Promise<void> {
     await this.page.click("a:text-is('Sign in')");
     for (const scope of without) await this.page.uncheck(`[value="${scope}"]`);
@@ -48,7 +48,7 @@ export class PanelPage {
     await this.page.waitForSelector("button:text-is('Sign out')");
   }
 
-  /** Opens what is open here in another window of the same browser. */
+  /** Opens the current page in another window of the same browser. */
   async another(): Promise<PanelPage> {
     const other = new PanelPage(this.context, await this.context.newPage(), this.address);
     await other.page.goto(this.page.url());
@@ -64,17 +64,17 @@ export class PanelPage {
     await this.page.waitForSelector("section.run");
   }
 
-  /** The rows of the output that are in sight. */
+  /** The visible rows of the output. */
   rows(): Promise<string[]> {
     return this.page.locator(".log .row").allInnerTexts();
   }
 
-  /** Waits until the run that is open has ended so. */
+  /** Waits until the open run has ended in this state. */
   async ended(state: string): Promise<void> {
     await this.page.waitForSelector(`section.run .state:text-is('${state}')`);
   }
 
-  /** What is wrong with the page as it is, at three widths, light and dark: what axe finds, and what does not fit. */
+  /** The faults of the current page, narrow and wide, light and dark: violations found by axe, and content that does not fit. */
   async faults(name: string): Promise<string[]> {
     const { page } = this;
     const found: string[] = [];
@@ -85,7 +85,7 @@ export class PanelPage {
         await page.emulateMedia({ colorScheme });
         const needed = await page.evaluate(() => document.documentElement.scrollWidth);
         if (needed !== width) found.push(`It is ${needed} wide where there is ${width}.`);
-        // Narrow and wide, light and dark: what it looks at takes a second each.
+        // Only narrow and light, and wide and dark, because a check takes a second.
         const isLookedAt = (width === 375) === (colorScheme === "light") && width !== 768;
         if (isLookedAt) found.push(...(await page.evaluate(violations)));
         await this.shoot(`${name}-${width}-${colorScheme}`);

@@ -1,9 +1,9 @@
-/** What a preview answers. */
+/** The response of a preview. */
 import { once } from "node:events";
 import { get } from "node:http";
 import { text } from "node:stream/consumers";
 
-/** Browsers take every name below localhost for this machine; Node looks it up. */
+/** Browsers resolve every name below localhost to this machine, but Node looks it up. */
 export async function textAt({ port, host, pathname }: URL): Promise<string> {
   const [response] = await once(get({ port, path: pathname, headers: { host } }), "response");
   return text(response);

@@ -1,6 +1,6 @@
 /** The secrets of the private API, for tests in Node and in workerd. */
 
-/** No word that anything else has in its memory. */
+/** A word that occurs nowhere else in memory. */
 export const PRIVATE_VALUE = "pv-7Zq/wX2+k9Lr4TsV8nB1mJ6";
 
 /** The principal that may use them. */

@@ -1,4 +1,4 @@
-/** What runs on this machine, from /proc. Zombies count as gone: only their parent can remove them. */
+/** The processes of this machine, from /proc. Zombies count as ended: only their parent can remove them. */
 import { readdirSync, readFileSync } from "node:fs";
 import { until } from "./until.ts";
 
@@ -35,7 +35,7 @@ export function firstOfSandbox({ pid }: Pick<Process, "pid">): Process {
   return at;
 }
 
-/** Those of `before` that still run. */
+/** Returns the processes of `before` that still run. */
 export function alive(before: readonly Process[]): Process[] {
   return before.filter(({ pid, started }) => read(pid)?.started === started);
 }

@@ -1,5 +1,5 @@
 /**
- * What the tests need of the machine beside Node. `npm test` checks it first, installs what is missing where that needs no
+ * The programs that the tests need in addition to Node. `npm test` checks them first, installs missing ones if that needs no
  * password, as `npm start` does, and otherwise prints the command to type. It installs their own packages, too.
  */
 import { execFileSync } from "node:child_process";

@@ -25,17 +25,17 @@ export interface ServerOptions {
 
 export interface Command {
   child: ChildProcess;
-  /** What was printed so far. */
+  /** The output so far. */
   stdout(): string;
   stderr(): string;
-  /** Settles when it has ended and what it printed is read: its exit status, or the signal that killed it. */
+  /** Resolves after its end, when all output is read, with its exit status or the signal that killed it. */
   exited: Promise<number | string>;
 }
 
 export interface Server extends Command {
   /** The MCP endpoint, as printed. */
   url: string;
-  /** Asks it to stop, and waits until all of it is gone. */
+  /** Stops it, and waits until all its processes have ended. */
   stop(): Promise<void>;
 }
 

@@ -17,7 +17,7 @@ export function tool(
   return new MCPClient(url, token).call(name, args, { signal });
 }
 
-/** Calls a tool and returns what it answered as text. @throws Error when it reports an error */
+/** Calls a tool and returns the text of its answer. @throws Error when it reports an error */
 export async function callTool(
   url: string,
   name: string,

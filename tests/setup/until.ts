@@ -4,8 +4,8 @@
 const DEADLINE_MS = 50_000;
 
 /**
- * Looks until there is something, and returns it.
- * @throws Error with the source of `look` when there is nothing after so many milliseconds
+ * Calls `look` until it returns a value, and returns that value.
+* @throws Error with the source of `look` if it returns none before the deadline
  */
 export async function until<T>(
   look: () => T | Promise<T>,

@@ -17,10 +17,10 @@ const MINUTES = Number(process.env.SOAK_MINUTES ?? 120);
 const SANDBOXES = ["kills-0", "kills-1", "kills-2"];
 const OLDEST_MS = 5000;
 
-/** The most that a round writes, bytes. */
+/** The maximum that a round writes, bytes. */
 const ROUND_BYTES = 20_000_000;
 
-/** How long a sandbox may take to come back, milliseconds. */
+/** The maximum time until a killed sandbox works again, milliseconds. */
 const BACK_MS = 180_000;
 
 const SMALL = [
@@ -135,7 +135,7 @@ class Victim {
   readonly #bed: Bed;
   readonly #sandbox: string;
   #number = 0;
-  /** When the state that came back was saved. */
+  /** The time at which the restored state was saved. */
   #savedAt = 0;
   readonly #versions = new Map<string, Version[]>([...SMALL, ...LARGE].map((path) => [path, []]));
 
@@ -148,7 +148,7 @@ class Victim {
     await this.#bed.sh(`${DIRECTORIES}; echo -n ${this.#sandbox} >/workspace/name`, {
       sandbox: this.#sandbox,
     });
-    // Whatever comes back has the name.
+    // Every restored state contains the name.
     await this.#bed.call("checkpoint_sandbox", { sandbox: this.#sandbox });
   }
 
@@ -267,7 +267,7 @@ class Victim {
         this.#savedAt = Date.parse(/as saved at (\S+)/.exec(text)?.[1] ?? "");
         return new Map(Object.entries(JSON.parse(String(structured.stdout)) as Record<string, number>));
       }
-      // It may not be known yet that it was killed; the next call is begun in another one.
+      // The server may not know about the kill yet; the next call starts in a new container.
       const isOfKill = text.startsWith("state: lost") && askedAt < Math.max(killedAt, lastRestoreKill) + 2000;
       if (!isOfKill && lastRestoreKill < askedAt - 1000) {
         figures.refused++;

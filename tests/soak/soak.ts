@@ -1,6 +1,6 @@
 /**
- * Load over time: the tools for code, commands, files and runs from many clients against the parts of `npm start`, while
- * the memory, file descriptors and processes of each are watched. Prints a table and ends with 1 when an answer was wrong
+* Load over time: many clients call the tools for code, commands, files and runs against the parts of `npm start`, while
+ * it watches the memory, file descriptors and processes of each part. It prints a table, and exits with 1 if an answer was wrong
  * or something grew.
  *
  *   npm run soak                       under a minute, 20 clients
@@ -78,7 +78,7 @@ const MISSING = "There is no";
 
 type Step = (client: number, turn: number) => Promise<[answer: Result, expected: string]>;
 
-/** The mix: each step is one call and what its answer must hold. */
+/** The mix: each step is one call, and a check of its answer. */
 function steps(url: string): Step[] {
   const use = (name: string, args: Record<string, unknown>) =>
     tool(url, name, args, { token: TOKEN, signal: AbortSignal.timeout(LATE_MS) }).catch((error: unknown) => {
@@ -140,7 +140,7 @@ function steps(url: string): Step[] {
 /** The current step, for the message if it does not end. */
 let stage = "starts";
 
-/** What it may take beside its minutes, milliseconds: many times of what it takes. */
+/** The allowed time in addition to its minutes, milliseconds: many times the usual time. */
 const OTHERWISE_MS = 300_000;
 
 setTimeout(
@@ -152,7 +152,7 @@ setTimeout(
   MINUTES * 60_000 + OTHERWISE_MS,
 ).unref();
 
-/** Runs the soak. Answers the number of calls, what went wrong and the quarters. */
+/** Runs the soak. Returns the number of calls, the errors and the measures of each quarter. */
 async function soak(): Promise<{ calls: number; errors: string[]; quarters: Sample[] }> {
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-soak-"));
   const engine = await startEngine(directory);

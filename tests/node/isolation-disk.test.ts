@@ -1,0 +1,89 @@
+/** A sandbox reads the machine's disk, and files in the machine's cache. */
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { findDisks, findGroupParents } from "../../local/engine/limits.ts";
+import { repository } from "../../local/engine/own-files.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
+
+const MiB = 1024 * 1024;
+const limits = { diskBytes: 64 * MiB, memoryBytes: 384 * MiB, processes: 100, openFiles: 512 };
+const diskIsHeld =
+  (await findGroupParents()).some(({ controllers }) => controllers.includes("io")) && findDisks().length > 0;
+
+describe("a sandbox's access to the machine's disk", () => {
+  let shown: string;
+  /** Not in the kernel's memory. */
+  const forget = () =>
+    execFileSync("dd", [`of=${shown}/file`, "count=0", "conv=notrunc,fdatasync", "oflag=nocache"], {
+      stdio: "ignore",
+    });
+  const pagesInMemory = () =>
+    Number(
+      execFileSync("fincore", ["--noheadings", "--output", "PAGES", `${shown}/file`], { encoding: "utf8" }),
+    );
+
+  beforeAll(async () => {
+    shown = await mkdtemp(join(repository, "node_modules/.shown-"));
+    await chmod(shown, 0o755);
+    await writeFile(join(shown, "file"), Buffer.alloc(16 * MiB, "x"));
+    forget();
+  });
+  afterAll(async () => await rm(shown, { recursive: true }));
+
+  it.runIf(diskIsHeld)("reads at a limited rate", async () => {
+    const one = await startTestEngine({
+      limits: { ...limits, diskReadBytes: MiB },
+      readOnly: [{ from: shown, to: "/opt/shown" }],
+      prepareSandbox: false,
+    });
+    try {
+      const sandbox = await TestSandbox.start(one);
+      expect((await sandbox.run("timeout 4 dd if=/opt/shown/file of=/dev/null bs=1M")).exitCode).toBe(124);
+    } finally {
+      await one.close();
+    }
+  });
+
+  it("cannot read ahead, use O_DIRECT or drop the cache of others", async () => {
+    const one = await startTestEngine({
+      limits,
+      readOnly: [{ from: shown, to: "/opt/shown" }],
+      prepareSandbox: false,
+    });
+    const all = readFileSync(join(shown, "file")).length / 4096;
+    const attempts = [
+      "import ctypes, fcntl, mmap, os, platform",
+      "x = platform.machine() == 'x86_64'",
+      "libc = ctypes.CDLL(None, use_errno=True)",
+      "file = os.open('/opt/shown/file', os.O_RDONLY)",
+      "try: os.open('/opt/shown/file', os.O_RDONLY | os.O_DIRECT)",
+      "except OSError as error: print(error.strerror)",
+      "try: fcntl.fcntl(file, fcntl.F_SETFL, os.O_DIRECT)",
+      "except OSError as error: print(error.strerror)",
+      "how = ctypes.create_string_buffer((os.O_RDONLY | os.O_DIRECT).to_bytes(24, 'little'))",
+      "libc.syscall(437, -100, b'/opt/shown/file', how, 24); print(os.strerror(ctypes.get_errno()))",
+      "libc.syscall(440, 0, None, 0, 3, 0); print(os.strerror(ctypes.get_errno()))",
+      "def forget(): os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)",
+      "def ahead():",
+      "  os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)",
+      "  libc.syscall(ctypes.c_long(187 if x else 213), file, ctypes.c_long(0), ctypes.c_long(16 << 20))",
+      "  mmap.mmap(file, 0, prot=mmap.PROT_READ).madvise(mmap.MADV_WILLNEED)",
+    ].join("\n");
+    try {
+      const sandbox = await TestSandbox.start(one);
+      const { stdout } = await sandbox.run(`python3 - <<'PYTHON'\n${attempts}\nforget()\nPYTHON`);
+      const [refused, missing] = ["Invalid argument", "Function not implemented"];
+      expect(stdout.split("\n")).toEqual([refused, refused, missing, missing]);
+      // The machine may need a few pages for something else.
+      expect(pagesInMemory()).toBeGreaterThan(all / 2);
+      forget();
+      await sandbox.run(`python3 - <<'PYTHON'\n${attempts}\nahead()\nPYTHON`);
+      expect(pagesInMemory()).toBe(0);
+    } finally {
+      await one.close();
+    }
+  });
+});

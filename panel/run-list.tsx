@@ -235,7 +235,7 @@ function OpenRun({ id, run, sandbox, previews, saidAbove }: OpenRunProps) {
                 aria-pressed={known.port === port}
                 onClick={() => setPort(known.port === port ? undefined : known.port)}
               >
-                Preview port {known.port}
+                Open port {known.port}
               </button>
             ),
         )}

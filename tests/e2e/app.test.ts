@@ -153,7 +153,7 @@ describe("the app in a client's chat", () => {
     await call("write_file", { sandbox: "whole", path: "app.js", content });
     await open("run_command", { sandbox: "whole", command: "node app.js" });
     await until(async () => (await rows()).includes("listening"));
-    await app.locator("button:text-is('Preview port 8000')").click();
+    await app.locator("button:text-is('Open port 8000')").click();
     await app.frameLocator("iframe").locator("h1:text-is('the app')").waitFor();
     await shoot("preview");
     await app.locator("button:text-is('Cancel')").click();

@@ -177,7 +177,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await page.fill("#line", "panel");
     await page.press("#line", "Enter");
     await until(async () => (await rows()).some((row) => row.endsWith("hello panel")));
-    await page.click("button:text-is('Preview port 8000')");
+    await page.click("button:text-is('Open port 8000')");
     await page.frameLocator("iframe").locator("h1:text-is('the app')").waitFor();
     // Its script has not taken the page elsewhere.
     expect(page.url()).toContain("/panel#/grows/runs/");

@@ -30,12 +30,12 @@ export function Welcome({ listing }: { listing: SandboxListing }) {
     <>
       {sandboxes.length === 0 ? (
         <>
-          {endpoint ? <Connect url={endpoint} /> : <h1>Your sandboxes</h1>}
-          <h2>Or start here</h2>
+          <h1>Your sandboxes</h1>
           <p>
-            You have no sandbox yet. The first call of a client creates one, and so does{" "}
-            <a href={hrefOf("default")}>a command that you run here</a>.
+            You have no sandbox yet. <a href={hrefOf("default")}>Run a command here</a> to create one, or
+            connect a client: its first call creates one.
           </p>
+          {endpoint && <Connect url={endpoint} />}
         </>
       ) : (
         <>

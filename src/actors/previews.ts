@@ -106,7 +106,7 @@ export class Previews {
     if (!this.#host.sandboxd.isRunning)
       return refuseUnserved(this.#host.lifecycle.isAlive ? "waiting" : "stopped");
     const boot = this.#host.restartNotice.count;
-    const hasAnswered = row.answered > 0 && row.boot === boot;
+    const hasResponded = row.answered > 0 && row.boot === boot;
     const cut = this.#signalOf(port, row.expires_at);
     const signal = AbortSignal.any([cut, request.signal]);
     const response = await this.#host.sandboxd
@@ -116,8 +116,8 @@ export class Previews {
     if (cut.aborted) return refuseUnserved("ended");
     // Programs must not imitate the server's messages about previews.
     if (!response || response.headers.has(PREVIEW_ERROR) || response.headers.has(PREVIEW_STATE))
-      return refuseUnserved(unservedState(response, hasAnswered));
-    if (!hasAnswered)
+      return refuseUnserved(unservedState(response, hasResponded));
+    if (!hasResponded)
       this.#host.sql.exec("UPDATE previews SET answered = 1, boot = ? WHERE port = ?", boot, port);
     this.#used();
     return response;

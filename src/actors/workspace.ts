@@ -107,7 +107,7 @@ export class Workspace {
   /** The same for the changes in the current save, if it succeeds. */
   #savingSince: number | undefined;
   #last = { begunAt: 0, tookMs: 0 };
-  /** Settles when the account has answered the last commit, if any. */
+  /** Settles when the account has responded to the last commit, if any. */
   #committing: Promise<unknown> | undefined;
   /** Whether a set-up script is changing the workspace; until it ends, the previous state stays. */
   isHeld = false;

@@ -210,7 +210,7 @@ async function respond(
   return json({ error: REST_TEXTS.failed, details: response.text }, 500);
 }
 
-async function responseOf(context: ToolContext, seen: RunView): Promise<[answer: object, status: 200 | 202]> {
+async function responseOf(context: ToolContext, seen: RunView): Promise<[body: object, status: 200 | 202]> {
   if (seen.state === "running") return [withoutResult(seen), 202];
   const note = [seen.note, await gitHint(context, seen)].filter(Boolean).join(" ") || undefined;
   const run = { ...seen, note };

@@ -10,7 +10,7 @@ import { EventSourceParserStream } from "eventsource-parser/stream";
 import { CommandError, type ExitName } from "./exit.ts";
 import { refusal, unreachable } from "./mcp.ts";
 import type { ServerAddress } from "./server-address.ts";
-import { BRIDGE_BROKE, BRIDGE_UNANSWERED, tokenChanged } from "./texts.ts";
+import { BRIDGE_BROKE, BRIDGE_BROKE_BEFORE_RESPONSE, tokenChanged } from "./texts.ts";
 
 export interface Wires {
   /** Finds the server, or starts one if configured. @throws {CommandError} if it cannot be reached */
@@ -126,7 +126,7 @@ export class Bridge {
       else if (!response.ok) throw httpError(response.status, body, address);
     }
     this.#failure = undefined;
-    if (request && this.#open.has(request.id)) throw new Error(BRIDGE_UNANSWERED);
+    if (request && this.#open.has(request.id)) throw new Error(BRIDGE_BROKE_BEFORE_RESPONSE);
   }
 
   /** @throws Error if no server accepts it within RESTART_MS, or it is unknown whether one did */

@@ -137,7 +137,7 @@ export const continueFrom = (id: string) =>
 
 const MAY_GO_ON = "What was started may go on: list_runs shows it.";
 export const BRIDGE_BROKE = `The connection to the server broke. ${MAY_GO_ON}`;
-export const BRIDGE_UNANSWERED = `The connection to the server broke before it responded. ${MAY_GO_ON}`;
+export const BRIDGE_BROKE_BEFORE_RESPONSE = `The connection to the server broke before it responded. ${MAY_GO_ON}`;
 export const tokenChanged = ({ kind, message }: CommandError) =>
   new CommandError(
     kind,

@@ -59,5 +59,5 @@ const server = createServer(async (request, response) => {
 });
 server.listen(Number(PORT), "127.0.0.1", () => {
   const { port } = server.address() as AddressInfo;
-  console.log(`POST /chat is answered on port ${port}.`);
+  console.log(`Listening for POST /chat on port ${port}.`);
 });

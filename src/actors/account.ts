@@ -67,15 +67,15 @@ export interface Fork {
 
 const HOUR_MS = 3_600_000;
 
-const REAP_MS = HOUR_MS;
+const IDLE_REMOVAL_CHECK_MS = HOUR_MS;
 
 /** How soon garbage is deleted. Garbage of several saves is deleted together. */
 const SWEEP_MS = 60_000;
 
 /** How long a call waits while all idle sandboxes save and stop to make room. */
-const ROOM_MS = 40_000;
+const FREE_SLOT_TIMEOUT_MS = 40_000;
 
-const ASK_MS = 2000;
+const SANDBOX_REPLY_TIMEOUT_MS = 2000;
 
 export class Account extends DurableObject<Env> {
   readonly #config: Config;
@@ -131,7 +131,7 @@ export class Account extends DurableObject<Env> {
   /** Stores the account's principal. For a new sandbox, schedules the removal of idle ones. */
   async #watch(principalID: string, isNew: boolean): Promise<void> {
     this.#principalID = principalID;
-    if (isNew) await this.#wake(Date.now() + REAP_MS);
+    if (isNew) await this.#wake(Date.now() + IDLE_REMOVAL_CHECK_MS);
   }
 
   /**
@@ -158,7 +158,7 @@ export class Account extends DurableObject<Env> {
     for (const name of names) {
       const actor = await this.#sandbox(principalID, name);
       const isStopped = await actor
-        .stopIfIdle({ principalID, sandbox: name }, ROOM_MS / names.length)
+        .stopIfIdle({ principalID, sandbox: name }, FREE_SLOT_TIMEOUT_MS / names.length)
         .catch(() => false);
       if (!isStopped) continue;
       this.sandboxStopped(name);
@@ -181,7 +181,7 @@ export class Account extends DurableObject<Env> {
     this.#gitHosts.put(host, credential);
     const tell = async (name: string) =>
       (await this.#sandbox(principalID, name)).gitHostsChanged(this.#gitHosts.names);
-    await within(ASK_MS, Promise.allSettled(this.#sandboxes.running().map(tell)));
+    await within(SANDBOX_REPLY_TIMEOUT_MS, Promise.allSettled(this.#sandboxes.running().map(tell)));
   }
 
   signOutOfGit(host: string): void {
@@ -488,7 +488,7 @@ export class Account extends DurableObject<Env> {
     if (principalID === undefined) return new Map();
     const requests = names.map(async (name): Promise<[string, SandboxStatus][]> => {
       const actor = await this.#sandbox(principalID, name);
-      const condition = await within(ASK_MS, actor.condition()).catch(() => undefined);
+      const condition = await within(SANDBOX_REPLY_TIMEOUT_MS, actor.condition()).catch(() => undefined);
       return condition ? [[name, condition]] : [];
     });
     return new Map((await Promise.all(requests)).flat());
@@ -523,7 +523,7 @@ export class Account extends DurableObject<Env> {
     this.#snapshots.expire();
     if (principalID !== undefined)
       await this.#snapshots.sweep((prefix) => this.#deleteObjects(principalID, prefix));
-    if (this.#sandboxes.count > 0) await this.#wake(Date.now() + REAP_MS);
+    if (this.#sandboxes.count > 0) await this.#wake(Date.now() + IDLE_REMOVAL_CHECK_MS);
     await this.#planSweep();
   }
 

@@ -11,7 +11,7 @@ import type { SandboxSettings } from "./settings.ts";
 const PREFIX = "decisions:";
 
 /** How long a person has to decide, and how long a refusal holds. In milliseconds. */
-const DECIDE_MS = 900_000;
+const DECISION_LIFETIME_MS = 900_000;
 
 /** The most stored questions. The one that expires first is dropped. */
 const MAX_QUESTIONS = 20;
@@ -106,7 +106,7 @@ export class NetworkDecisions {
     const others = [...kv.list<Kept>({ prefix: PREFIX })].toSorted(([, a], [, b]) => a.expires - b.expires);
     for (const [index, [key, { expires }]] of others.entries())
       if (expires <= Date.now() || index <= others.length - MAX_QUESTIONS) kv.delete(key);
-    const kept: Kept = { change, expires: Date.now() + DECIDE_MS, isRefused: false };
+    const kept: Kept = { change, expires: Date.now() + DECISION_LIFETIME_MS, isRefused: false };
     kv.put(PREFIX + id, kept);
     return kept;
   }

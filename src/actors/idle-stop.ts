@@ -15,7 +15,7 @@ const MINUTE_MS = 60_000;
 const HOUR_MS = 3_600_000;
 
 /** The interval for checking busy processes, in milliseconds. */
-const LOOK_MS = 60_000;
+const BUSY_CHECK_MS = 60_000;
 
 /** The processor share from which processes count as busy. An idle server that watches files or clocks uses less. */
 const BUSY_SHARE = 0.01;
@@ -75,7 +75,7 @@ export class IdleStop {
     if (await this.#host.previews.isInUse()) return;
     const { account, limits, lifecycle } = this.#host;
     const mayHold = account.unusedMs < this.minutes * MINUTE_MS + limits.busyHours * HOUR_MS;
-    if (mayHold && (await this.isBusy())) this.#heldUntil = Date.now() + LOOK_MS;
+    if (mayHold && (await this.isBusy())) this.#heldUntil = Date.now() + BUSY_CHECK_MS;
     else await lifecycle.stopIfUnused();
   }
 

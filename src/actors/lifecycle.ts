@@ -64,7 +64,7 @@ export interface LifecycleParts {
 const MAX_STARTS = 3;
 
 /** The longest wait of work other than calls for a container. */
-const READY_MS = 900_000;
+const READY_TIMEOUT_MS = 900_000;
 
 /** A sandbox used this recently is not stopped to make room for another, unless its last use was a checkpoint. */
 const RECENT_USE_MS = 30_000;
@@ -254,7 +254,7 @@ export class Lifecycle {
    * @param waitMs how long the caller waits; the start continues after that
    * @throws {ToolError} `sandbox_restarted` if not admitted, and errors of the start or restore
    */
-  async ready(waitMs = READY_MS): Promise<AbortSignal> {
+  async ready(waitMs = READY_TIMEOUT_MS): Promise<AbortSignal> {
     const { container } = this;
     if (container) return container;
     const attempt = this.#attempt();

@@ -41,7 +41,7 @@ const MAX_ATTEMPTS = 3;
 /** Shown of the end of a failed set-up's output. */
 const TAIL_BYTES = 600;
 
-const WAIT_MS = 600_000;
+const RESULT_WAIT_MS = 600_000;
 
 interface State {
   script: string;
@@ -292,7 +292,7 @@ export class SetUp {
 
   async #ended(id: string): Promise<RunView> {
     for (;;) {
-      const run = await this.#host.runs.result(id, WAIT_MS);
+      const run = await this.#host.runs.result(id, RESULT_WAIT_MS);
       if (run.state !== "running") return run;
     }
   }

@@ -279,10 +279,10 @@ export function setUpRanText(run: string, seconds: number): string {
   return `The set-up of this sandbox ran first (${seconds} s; output: get_result, id ${run}).`;
 }
 
-const RUNS_AGAIN = "the next container runs it again";
+const RERUN_IN_NEXT_CONTAINER = "the next container runs it again";
 
 export function setUpNotSavedText(why: string | undefined): string {
-  return `Its result could not be saved${why === undefined ? "" : `, because ${why}`}: ${RUNS_AGAIN}.`;
+  return `Its result could not be saved${why === undefined ? "" : `, because ${why}`}: ${RERUN_IN_NEXT_CONTAINER}.`;
 }
 
 export function setUpSkippedText(times: number): string {

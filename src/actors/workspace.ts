@@ -52,16 +52,16 @@ const SAVE_PACE = 2;
 /** A save begins after this time in any case, in milliseconds: commands and background processes write files too. */
 const SAVE_INTERVAL_MS = 120_000;
 
-const RESTORE_MS = 900_000;
+const RESTORE_TIMEOUT_MS = 900_000;
 
-const SAVE_MS = 1_800_000;
+const SAVE_TIMEOUT_MS = 1_800_000;
 
 /** The time limit for keeping a set-up's outcome, in milliseconds; all calls wait for it. */
 const OUTCOME_MS = 600_000;
 
 /** From this number of packs on, the smallest ones are repacked. */
 const MAX_PACKS = 20;
-const PACKED_AGAIN = 16;
+const REPACKED_PACKS = 16;
 
 /** The most bytes of an archive beyond its files' sizes. */
 const ADDED_BYTES = 1024 * 1024;
@@ -167,7 +167,10 @@ export class Workspace {
       // If nothing is saved, all sandboxes may share one workspace, which belongs to the user.
       if (!isSaved && !isWhole && !mark.isRestoring && !mark.isEmpty) state = undefined;
       else if (!isWhole)
-        dropped = await this.#restoreTo(state, AbortSignal.any([container, AbortSignal.timeout(RESTORE_MS)]));
+        dropped = await this.#restoreTo(
+          state,
+          AbortSignal.any([container, AbortSignal.timeout(RESTORE_TIMEOUT_MS)]),
+        );
     }
     container.throwIfAborted();
     this.#origin.value = state
@@ -259,7 +262,7 @@ export class Workspace {
     const begunAt = Date.now();
     try {
       const isAtRest = since === undefined && !isThorough;
-      const signal = AbortSignal.any([container, AbortSignal.timeout(SAVE_MS)]);
+      const signal = AbortSignal.any([container, AbortSignal.timeout(SAVE_TIMEOUT_MS)]);
       await this.#save(signal, { isThorough, isAtRest });
       this.#troubles.saved();
       this.#last = { begunAt, tookMs: Math.max(0, Date.now() - begunAt) };
@@ -312,7 +315,7 @@ export class Workspace {
   keepArchive(what: TaskArchive, { kept }: Settings): Promise<ArchiveLeftOut> {
     return this.#queue.run(async () => {
       if (!this.#isWhole) throw containerGone();
-      const signal = AbortSignal.any([this.#container, AbortSignal.timeout(SAVE_MS)]);
+      const signal = AbortSignal.any([this.#container, AbortSignal.timeout(SAVE_TIMEOUT_MS)]);
       const { run, expiresAt, maxBytes, conversation } = what;
       const settings = kept && JSON.stringify(kept);
       const left = await this.#keepPart({ run, expiresAt, maxBytes, part: "workspace", settings }, signal);
@@ -358,7 +361,7 @@ export class Workspace {
     await this.#queue.run(async () => {
       const conversation = await this.#host.account().archivedConversation(run);
       if (!conversation) return;
-      const signal = AbortSignal.any([this.#container, AbortSignal.timeout(RESTORE_MS)]);
+      const signal = AbortSignal.any([this.#container, AbortSignal.timeout(RESTORE_TIMEOUT_MS)]);
       await this.#restoreTo(conversation, signal, { task });
     });
   }
@@ -439,7 +442,7 @@ export class Workspace {
   }
 
   /** Saves before an orderly stop. Returns whether the save has ended, successfully or not. @param waitMs how long to wait */
-  async saveToStop(waitMs = SAVE_MS): Promise<boolean> {
+  async saveToStop(waitMs = SAVE_TIMEOUT_MS): Promise<boolean> {
     if (!this.#isWhole || this.isHeld) return true;
     const saving = this.save({ isThorough: true }).then(
       () => true,
@@ -519,6 +522,6 @@ export class Workspace {
 function packsToRepack(packs: readonly Pack[]): string[] {
   const dead = packs.filter(({ bytes, live }) => live * 2 < bytes);
   const alive = packs.filter((pack) => !dead.includes(pack)).sort((a, b) => a.live - b.live);
-  const small = alive.length >= MAX_PACKS ? alive.slice(0, PACKED_AGAIN) : [];
+  const small = alive.length >= MAX_PACKS ? alive.slice(0, REPACKED_PACKS) : [];
   return [...dead, ...small].map(({ id }) => id);
 }

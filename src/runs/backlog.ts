@@ -11,7 +11,7 @@ import { pause, within } from "../shared/within.ts";
 const WAITING_BYTES = 4 * 1024 * 1024;
 
 /** How long output waits for R2, and how long it does not wait again after a failure. In milliseconds. */
-const SHIP_MS = 3000;
+const UPLOAD_WAIT_MS = 3000;
 const REFUSED_MS = 10_000;
 
 /**
@@ -64,7 +64,7 @@ export class Backlog {
     const before = this.#bytes;
     const [most] = [...this.#logs()].toSorted((a, b) => b.waitingBytes - a.waitingBytes);
     const shipped = most?.moveLog().catch(() => undefined);
-    await within(SHIP_MS, shipped ?? Promise.resolve());
+    await within(UPLOAD_WAIT_MS, shipped ?? Promise.resolve());
     if (this.#bytes >= before) this.#refusedAt = Date.now();
   }
 }

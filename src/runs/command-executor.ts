@@ -149,12 +149,12 @@ class RunningCommand extends RunFollower {
   async follow(deadline: number, cut: string | undefined, start?: StartCall): Promise<End> {
     this.started = true;
     this.#start = start;
-    const late = setTimeout(() => void this.#timeout(), Math.max(0, deadline - Date.now()));
+    const timeoutTimer = setTimeout(() => void this.#timeout(), Math.max(0, deadline - Date.now()));
     try {
       const outcome = await this.outcome();
       return outcome === undefined ? LOST_END : this.#endOf(outcome, cut, start !== undefined);
     } finally {
-      clearTimeout(late);
+      clearTimeout(timeoutTimer);
     }
   }
 

@@ -71,9 +71,9 @@ export async function startEngineProcess(
     async close() {
       closing = true;
       child.stdin.end();
-      const late = setTimeout(() => child.kill("SIGKILL"), 3000);
+      const killTimer = setTimeout(() => child.kill("SIGKILL"), 3000);
       await exited;
-      clearTimeout(late);
+      clearTimeout(killTimer);
     },
   };
 }

@@ -72,7 +72,7 @@ export class Server {
 }
 
 function noteRetry(error: unknown): void {
-  note(error instanceof errors.ConnectionError ? texts.READING_AGAIN : texts.REFUSED_FOR_NOW);
+  note(error instanceof errors.ConnectionError ? texts.RECONNECTING : texts.RETRYING);
 }
 
 function connectionTo({ url, token }: ServerAddress, results?: Results): Connection {

@@ -121,8 +121,8 @@ export const unexpectedResponse = (url: string, status: number, body: string) =>
 // Runs
 
 export const STOPPING = "Stopping it ...";
-export const READING_AGAIN = "The connection broke; asking again ...";
-export const REFUSED_FOR_NOW = "The server does not respond now; asking again ...";
+export const RECONNECTING = "The connection broke; asking again ...";
+export const RETRYING = "The server does not respond now; asking again ...";
 export const returnTo = (id: string) =>
   [`It goes on. To follow it: ${PROGRAM} result ${id}`, `To stop it: ${PROGRAM} cancel ${id}`] as const;
 export const exitCodeReplaced = (exitCode: number | undefined, status: number) =>

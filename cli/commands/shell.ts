@@ -15,7 +15,7 @@ import { Keyboard } from "../keyboard.ts";
 import { DETACH_KEY, detached, NO_JSON, noTerminal } from "./texts.ts";
 
 /** How many bytes of earlier output a returning user sees. */
-const SHOWN_AGAIN = 4096;
+const SHOWN_BYTES = 4096;
 
 export const shell = bridgeCommand(
   NO_JSON.shell,
@@ -100,7 +100,7 @@ function passOutputOn(): void {
 }
 
 async function show(server: Server, id: string, filter: TerminalFilter, isReturn: boolean): Promise<true> {
-  const cursor = isReturn ? Math.max(0, (await server.logOf(id)).bytes - SHOWN_AGAIN) : 0;
+  const cursor = isReturn ? Math.max(0, (await server.logOf(id)).bytes - SHOWN_BYTES) : 0;
   for await (const { log } of server.pages(id, { cursor, everyMs: CALL_MS }))
     for (const { text } of log) process.stdout.write(filter.take(text));
   return true;

@@ -21,7 +21,7 @@ const CHECK_INTERVAL_MS = 250;
 /** From this share of its limit on, a pool is checked often: what sandboxes take between two checks must fit into the rest. */
 const NEAR = 0.75;
 const NEAR_INTERVAL_MS = 20;
-const END_MS = 5000;
+const END_TIMEOUT_MS = 5000;
 const USED_UP = 0.9;
 
 interface Pool {
@@ -130,7 +130,7 @@ async function empty(
   const [largest] = uses.toSorted((a, b) => allOf(b) - allOf(a) || b.has - a.has);
   if (largest === undefined || largest.has < least(inUse)) return;
   largest.sandbox.end(why);
-  await Promise.race([largest.sandbox.ended, sleep(END_MS, undefined, { ref: false })]);
+  await Promise.race([largest.sandbox.ended, sleep(END_TIMEOUT_MS, undefined, { ref: false })]);
 }
 
 async function connectionsOf({ pid, hasEnded }: EngineSandbox): Promise<number> {

@@ -73,7 +73,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     headers: Object.fromEntries(rest),
   };
   const inside = new WebSocket(`ws://sandbox${path}`, protocols, client);
-  const late = setTimeout(() => inside.terminate(), handshakeMs);
+  const handshakeTimer = setTimeout(() => inside.terminate(), handshakeMs);
   worker.on("close", () => inside.terminate());
   let hasResponse = false;
   inside.on("upgrade", () => connection.begin());
@@ -84,18 +84,18 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     if (!hasResponse) worker.destroy();
   });
   inside.on("close", () => {
-    clearTimeout(late);
+    clearTimeout(handshakeTimer);
     fromInside.end();
   });
   inside.on("unexpected-response", (_request, incoming) => {
     hasResponse = true;
-    clearTimeout(late);
+    clearTimeout(handshakeTimer);
     gather(incoming, pace.pieces);
     if (!declineUpgrade(incoming, request, worker)) worker.destroy();
   });
   inside.on("open", () => {
     hasResponse = true;
-    clearTimeout(late);
+    clearTimeout(handshakeTimer);
     inside.pause();
     const server = new WebSocketServer({
       ...bounds,

@@ -110,9 +110,9 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   });
   const exited = ended.then(async (report) => {
     watch.stdin.end();
-    const late = setTimeout(() => watch.kill("SIGKILL"), reapMs);
+    const killTimer = setTimeout(() => watch.kill("SIGKILL"), reapMs);
     await reaped;
-    clearTimeout(late);
+    clearTimeout(killTimer);
     if (sockets !== directory) await rm(sockets, { force: true });
     return report;
   });

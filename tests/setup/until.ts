@@ -5,7 +5,7 @@ const DEADLINE_MS = 50_000;
 
 /**
  * Calls `look` until it returns a value, and returns that value.
-* @throws Error with the source of `look` if it returns none before the deadline
+ * @throws Error with the source of `look` if it returns none before the deadline
  */
 export async function until<T>(
   look: () => T | Promise<T>,

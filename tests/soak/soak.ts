@@ -1,5 +1,5 @@
 /**
-* Load over time: many clients call the tools for code, commands, files and runs against the parts of `npm start`, while
+ * Load over time: many clients call the tools for code, commands, files and runs against the parts of `npm start`, while
  * it watches the memory, file descriptors and processes of each part. It prints a table, and exits with 1 if an answer was wrong
  * or something grew.
  *

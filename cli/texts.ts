@@ -301,7 +301,7 @@ export const DEPLOYMENT = {
   docker: "see that it runs, for the image: docker info",
   hosts: (routes: string, config: string) => `write ${routes} into ${config}`,
   secrets:
-    "for a new server SERVER_AUTH_TOKEN (unless given) and LINK_KEY are made: npx wrangler secret list",
+    "list the server's secrets; for a new server, generate SERVER_AUTH_TOKEN (unless given) and LINK_KEY: npx wrangler secret list",
   logIn: "see who is logged in: npx wrangler whoami; else npx wrangler login",
   storage:
     "the deployment creates the R2 bucket RESULTS and the KV namespace OAUTH_KV if they are missing; R2 must be enabled for the account",

@@ -27,9 +27,9 @@ export interface Update {
 }
 
 /**
- * Watches calls from their arguments on, and reports each one's first result and every change. Resolves when it should be
- * called again at once, or the signal aborts. For a run's log it reports the pages in order, and nothing after the last. It
- * requests nothing more until its reports are handled.
+ * Repeats the calls in `watch`, and reports the first result of each and every later change. Resolves when it should be called
+ * again at once, or the signal aborts. For a run's log it reports the pages in order, beginning at the cursor in the arguments,
+ * and nothing after the last. It requests nothing more until its reports are handled.
  * @throws {SignedOut} {@link Unreachable} {@link ToolFailed}
  */
 export type Source = (
@@ -48,7 +48,7 @@ export interface ToolResult {
 export interface Host {
   /**
    * Calls a tool. The result has data (`structuredContent`) in this form.
-   * @throws {SignedOut} {@link Unreachable} {@link ToolFailed} without a result; one with `isError` is a result
+   * @throws {SignedOut} {@link Unreachable} {@link ToolFailed} if the call returned no result. A result with `isError` is returned.
    */
   callTool(
     name: string,
@@ -82,8 +82,8 @@ export interface Host {
 
 let current: Host | undefined;
 
-export function showIn(shower: Host): void {
-  current = shower;
+export function setHost(host: Host): void {
+  current = host;
 }
 
 export function host(): Host {

@@ -6,16 +6,16 @@ import { render } from "preact";
 import { App } from "./app.tsx";
 import { browserHost } from "./browser.ts";
 import { chatHost } from "./chat.ts";
-import { showIn } from "./host.ts";
+import { setHost } from "./host.ts";
 
 const root = document.createElement("div");
 document.body.append(root);
 void (async () => {
-  if (document.documentElement.dataset.display === undefined) showIn(browserHost());
+  if (document.documentElement.dataset.display === undefined) setHost(browserHost());
   else {
     // A client may never respond.
     render(<p class="soft">Waiting for the client that shows this page.</p>, root);
-    showIn(await chatHost());
+    setHost(await chatHost());
   }
   render(<App />, root);
 })();

@@ -1,7 +1,7 @@
 /** Code in one of the SDK's kernels: its output files and its process. Only the actor knows when it has ended (`finish`). */
 import { join } from "node:path";
 import { FollowedRun } from "./followed-run.ts";
-import { PORTS_MS, expectPortsOf } from "./listening.ts";
+import { PORT_SCAN_INTERVAL_MS, expectPortsOf } from "./listening.ts";
 import { KERNEL_OUTPUT } from "./directories.ts";
 import { type KernelProcess, familyOf, isSame, marked, send } from "./run-processes.ts";
 import { type Event, STREAMS, type Signal } from "./protocol.ts";
@@ -15,7 +15,7 @@ export class CodeRun extends FollowedRun {
   #isFinished = false;
   #isEnding: "what it started" | "its kernel" | undefined;
   #isKernelGone = false;
-  #portsAt = performance.now() + PORTS_MS;
+  #portsAt = performance.now() + PORT_SCAN_INTERVAL_MS;
 
   constructor(id: string, kernel: KernelProcess) {
     super(id, (name) => join(KERNEL_OUTPUT, `${id}.${name === "stdout" ? "out" : "err"}`));
@@ -68,8 +68,8 @@ export class CodeRun extends FollowedRun {
 
   #watchPorts(): void {
     if (performance.now() < this.#portsAt) return;
-    this.#portsAt = performance.now() + PORTS_MS;
-    this.tellPorts(PORTS_MS);
+    this.#portsAt = performance.now() + PORT_SCAN_INTERVAL_MS;
+    this.tellPorts(PORT_SCAN_INTERVAL_MS);
   }
 
   #started(anew = false): number[] {

@@ -18,7 +18,7 @@ import {
   signalRun,
   terminalUnder,
 } from "./run-processes.ts";
-import { PORTS_MS, arePortsExpected, expectPortsOf } from "./listening.ts";
+import { PORT_SCAN_INTERVAL_MS, arePortsExpected, expectPortsOf } from "./listening.ts";
 import {
   type Event,
   STREAMS,
@@ -100,7 +100,7 @@ export class CommandRun extends FollowedRun {
   #timedOut: boolean | undefined;
   #isLost = false;
   #watching = false;
-  /** Whether it ran for PORTS_MS, so that its ports were checked. */
+  /** Whether it ran for PORT_SCAN_INTERVAL_MS, so that its ports were checked. */
   #hasLasted = false;
   #goneAt: number | undefined;
 
@@ -143,7 +143,7 @@ export class CommandRun extends FollowedRun {
     slot.releaseKeeper(run.directory);
     run.#endAt(Date.now() + call.timeoutMs + TIMEOUT_GRACE_MS);
     run.after(COPY_AFTER_MS, () => run.#copy());
-    run.after(PORTS_MS, () => run.#watchPorts());
+    run.after(PORT_SCAN_INTERVAL_MS, () => run.#watchPorts());
     return run;
   }
 
@@ -322,8 +322,8 @@ export class CommandRun extends FollowedRun {
   #watchPorts(): void {
     if (this.#end !== undefined) return;
     this.#hasLasted = true;
-    this.tellPorts(PORTS_MS);
-    this.after(PORTS_MS, () => this.#watchPorts());
+    this.tellPorts(PORT_SCAN_INTERVAL_MS);
+    this.after(PORT_SCAN_INTERVAL_MS, () => this.#watchPorts());
   }
 
   /** Polls for the end of an adopted or killed run, whose keeper cannot report. */

@@ -3,7 +3,8 @@ import { readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { marksOf } from "./run-processes.ts";
 import { MAX_PORTS } from "./protocol.ts";
 
-export const PORTS_MS = 500;
+/** Each scan reads the tables of all sockets. */
+export const PORT_SCAN_INTERVAL_MS = 500;
 
 interface Listening {
   port: number;
@@ -15,16 +16,17 @@ interface Listening {
 /** By socket number. A socket's owner is looked up once, because that scans all processes. */
 let known = new Map<string, Listening>();
 let lookedAt = Number.NEGATIVE_INFINITY;
-const EXPECT_PORTS_MS = 60_000;
+/** A server that a run left behind usually listens within this time; later its port is not reported. */
+const LATE_PORTS_WAIT_MS = 60_000;
 const MAX_LATE_RUNS = 16;
 
-interface Late {
+interface EndedRun {
   endedAt: number;
   /** The later run that reports these ports: the first one to find them. */
   reporter: string | undefined;
 }
 
-const late = new Map<string, Late>();
+const runsWithoutPorts = new Map<string, EndedRun>();
 
 /**
  * A run's ports in order, at most `MAX_PORTS` and at most `ageMs` old, with those of runs that ended too early to report them.
@@ -33,10 +35,10 @@ export function portsOf(run: string, ageMs: number): number[] {
   if (performance.now() - lookedAt >= ageMs) scanPorts();
   const found = [...known.values()];
   const own = found.filter(({ belongsTo }) => belongsTo(run));
-  for (const [id, its] of late) {
-    if ((its.reporter ?? run) !== run) continue;
+  for (const [id, ended] of runsWithoutPorts) {
+    if ((ended.reporter ?? run) !== run) continue;
     const more = found.filter(({ belongsTo }) => belongsTo(id));
-    if (more.length > 0) its.reporter = run;
+    if (more.length > 0) ended.reporter = run;
     own.push(...more);
   }
   return [...new Set(own.map(({ port }) => port))].toSorted((a, b) => a - b).slice(0, MAX_PORTS);
@@ -44,14 +46,16 @@ export function portsOf(run: string, ageMs: number): number[] {
 
 /** The run's background processes do not listen yet: the next run that finds their ports reports them. */
 export function expectPortsOf(run: string): void {
-  late.set(run, { endedAt: performance.now(), reporter: undefined });
-  const [oldest] = late.keys();
-  if (late.size > MAX_LATE_RUNS && oldest !== undefined) late.delete(oldest);
+  runsWithoutPorts.set(run, { endedAt: performance.now(), reporter: undefined });
+  const [oldest] = runsWithoutPorts.keys();
+  if (runsWithoutPorts.size > MAX_LATE_RUNS && oldest !== undefined) runsWithoutPorts.delete(oldest);
 }
 
 export function arePortsExpected(): boolean {
-  const since = performance.now() - EXPECT_PORTS_MS;
-  return [...late.values()].some(({ endedAt, reporter }) => reporter === undefined && endedAt > since);
+  const since = performance.now() - LATE_PORTS_WAIT_MS;
+  return [...runsWithoutPorts.values()].some(
+    ({ endedAt, reporter }) => reporter === undefined && endedAt > since,
+  );
 }
 
 export function listenersOn(port: number): number[] {
@@ -88,7 +92,7 @@ function areAllKnown(): boolean {
 }
 
 /** Open connections of programs, without those between two programs. @param own our processes */
-export function connectionsBetween(own: ReadonlySet<number>): number {
+export function countExternalConnections(own: ReadonlySet<number>): number {
   const open = socketsIn(ESTABLISHED);
   const owned = owners(new Map(open.map((socket) => [socket.number, socket])));
   const isProgram = (number: string) => !own.has(owned.get(number)?.pid ?? process.pid);

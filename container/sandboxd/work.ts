@@ -1,6 +1,6 @@
 /** Background activity in a sandbox: its programs' processor time and connections. */
 import { readFileSync } from "node:fs";
-import { connectionsBetween } from "./listening.ts";
+import { countExternalConnections } from "./listening.ts";
 import { ownProcesses, processorTimes } from "./run-processes.ts";
 
 export function workUntilNow(): string {
@@ -30,5 +30,5 @@ export function workSinceLastLook(): { cpuMs: number; overMs: number; connection
   const overMs = lookedAt === 0 ? 0 : Math.round(now - lookedAt);
   before = times;
   lookedAt = now;
-  return { cpuMs, overMs, connections: connectionsBetween(own) };
+  return { cpuMs, overMs, connections: countExternalConnections(own) };
 }

@@ -16,9 +16,9 @@ export class SaveTroubles {
   #failures = 0;
   /** Since when (milliseconds since the epoch), and the last reason. */
   #failing: { since: number; why: ToolError } | undefined;
-  #isFailureTold = false;
+  #isFailureReported = false;
   #left: LeftOut | undefined;
-  #isLeftTold = false;
+  #areLeftReported = false;
 
   get left(): LeftOut | undefined {
     return this.#left;
@@ -36,19 +36,19 @@ export class SaveTroubles {
   saved(): void {
     this.#failures = 0;
     this.#failing = undefined;
-    this.#isFailureTold = false;
+    this.#isFailureReported = false;
   }
 
   /** The caller got this error, so no notice is needed. */
   noteReported(error: unknown): void {
-    this.#isFailureTold ||= error instanceof ToolError && isPermanentSaveError(error.cause);
+    this.#isFailureReported ||= error instanceof ToolError && isPermanentSaveError(error.cause);
   }
 
   /** @param isRead whether everything in the save was read; until then, earlier unreadable files still count */
   leaves(left: Plan["left"], isRead: boolean): void {
     const unreadable = left.unreadable ?? (isRead ? undefined : this.#left?.unreadable);
     this.#left = leftOut({ ...left, unreadable });
-    if (!this.#hasReportableLoss) this.#isLeftTold = false;
+    if (!this.#hasReportableLoss) this.#areLeftReported = false;
   }
 
   /** The container is gone, with the files left out. Its end may have made its last save fail, which says nothing about the next. */
@@ -64,16 +64,16 @@ export class SaveTroubles {
 
   takeNotice(): string | undefined {
     const notices: string[] = [];
-    const failing = this.#isFailureTold ? undefined : this.#failing;
+    const failing = this.#isFailureReported ? undefined : this.#failing;
     const failingMs = failing ? Date.now() - failing.since : 0;
     if (failing && (isPermanentSaveError(failing.why.cause) || failingMs > NOTICE_AFTER_MS)) {
-      this.#isFailureTold = true;
+      this.#isFailureReported = true;
       const { cause, hint } = failing.why;
       const why = isPermanentSaveError(cause) ? { reason: reason(cause), hint } : undefined;
       notices.push(notSavedText(failing.since, why));
     }
-    if (this.#left && this.#hasReportableLoss && !this.#isLeftTold) {
-      this.#isLeftTold = true;
+    if (this.#left && this.#hasReportableLoss && !this.#areLeftReported) {
+      this.#areLeftReported = true;
       notices.push(partlySavedText(this.#left));
     }
     return notices.join(" ") || undefined;

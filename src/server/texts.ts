@@ -96,7 +96,7 @@ export const sizeUnknown = (path: string, bytes: number) =>
     "Copy it in the sandbox, then download the copy.",
   );
 export const unknownArchive = () =>
-  new ToolError("invalid_argument", "A directory is packed with ?archive=zip or ?archive=tar.gz.");
+  new ToolError("invalid_argument", "Unknown archive format: use ?archive=zip or ?archive=tar.gz.");
 export const fileNotArchived = (path: string) =>
   new ToolError("not_directory", `${path} is a file, not a directory.`, "Ask without ?archive.");
 export const becameShorter = (path: string) =>

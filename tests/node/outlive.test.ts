@@ -20,19 +20,19 @@ afterEach(async () => {
   for (const step of cleanUp.splice(0).toReversed()) await step();
 });
 
-/** Runs the attack, with a process that would be glad to stay. */
-async function attack(sandbox: TestSandbox): Promise<{ answers: string; left: Process[] }> {
+/** Starts a background process, then runs an attack that tries to keep the sandbox alive. */
+async function attack(sandbox: TestSandbox): Promise<{ output: string; left: Process[] }> {
   const command = `sleep 86400.${randomInt(1e9)}`;
   await sandbox.run(`setsid ${command} >/dev/null 2>&1 &`);
   const sleeping = () => processes().filter((found) => found.command === command);
   await expect.poll(() => sleeping().length).toBe(1);
   const left = sleeping();
-  // If the attack succeeds, nothing else ends it.
+  // If the attack succeeds, only this step ends the process.
   cleanUp.push(async () => {
     for (const { pid } of await survivors(left, 0)) process.kill(pid, "SIGKILL");
   });
   const { stdout, stderr } = await sandbox.run(outliveCommand);
-  return { answers: stdout + stderr, left };
+  return { output: stdout + stderr, left };
 }
 
 /** An engine in a process that a test can kill. */
@@ -51,8 +51,8 @@ it("a sandbox's first process cannot be taken over from inside", async () => {
   const engine = await startTestEngine();
   cleanUp.push(engine.close);
   const sandbox = await TestSandbox.start(engine);
-  const { answers } = await attack(sandbox);
-  expect(answers.split("\n")).toEqual([
+  const { output } = await attack(sandbox);
+  expect(output.split("\n")).toEqual([
     "mem Permission denied",
     "process_vm_writev Operation not permitted",
     "pidfd_getfd Operation not permitted",
@@ -70,10 +70,10 @@ it("a sandbox's first process cannot be ended or limited from inside", async () 
     "x = platform.machine() == 'x86_64'",
     "call = lambda number, *given: os.strerror(ctypes.get_errno()) if libc.syscall(number, *given) else 'done'",
     "limits = lambda: open('/proc/1/limits').read()",
-    // The number of a sender outside, as the platform's is seen in here.
+    // Sender 0 is how a signal from outside the sandbox's PID namespace appears inside.
     "info = ctypes.create_string_buffer(struct.pack('iiiiiI', 15, 0, -1, 0, 0, 0), 128)",
     "print(call(129 if x else 138, os.getpid(), 0, info))",
-    // If no more signals can wait, the kernel treats one with a forged sender like the platform's.
+    // When the queue of signals is full, a signal with a forged sender looks like the platform's.
     "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [40])",
     "while libc.sigqueue(os.getpid(), 40, ctypes.c_void_p()) == 0: pass",
     "for number in (129, 200) if x else (138, 130): print(call(number, 1, 15, info))",
@@ -132,7 +132,7 @@ describe("processes and files that an earlier engine left behind", () => {
     return child;
   }
 
-  /** A run directory as an engine leaves it that was killed together with what should have ended its sandbox. */
+  /** The run directory of an engine that was killed together with the process that should have ended its sandbox. */
   async function left(mark: string): Promise<string> {
     const runDir = await runDirectory();
     await mkdir(join(runDir, boot, "sandbox"), { recursive: true });
@@ -175,7 +175,7 @@ describe("processes and files that an earlier engine left behind", () => {
   );
 
   it.runIf(groupParents.length > 0)(
-    "are removed without their run directory: empty, old control groups",
+    "are removed even if their run directory is missing: old, empty control groups",
     async () => {
       const limits = defaultLimits({ memoryBytes: 1 << 26, processes: 10 });
       const made = async (name: string) => {

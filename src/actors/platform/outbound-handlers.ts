@@ -63,7 +63,7 @@ export class OutboundHandlers implements NetworkPlatform {
     const isOpen = policy.internet === "full";
     const isUp = this.#platform.isRunning;
     this.#sandbox.enableInternet = isOpen;
-    // The SDK may have read it for this start before it is lowered.
+    // The SDK may read `enableInternet` for this start before a stricter policy sets it to false.
     if (!isUp && isOpen) this.#mayStartOpen = true;
     const restricted = this.#kv.get<Restricted>(RESTRICTED_KEY);
     // The SDK keeps a handler across actors, so an earlier one needs the current policy.

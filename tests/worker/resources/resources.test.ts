@@ -183,7 +183,7 @@ describe("the resource of a file", () => {
   it.each(["large", "lines.txt"])("is refused with advice if it is too large: %s", async (name) => {
     const { message } = await refusal(`sandbox://${sandbox}/${name}`);
     expect(message).toMatch(
-      new RegExp(`/workspace/${name} has \\d+ bytes, .* file_link with path /workspace/${name}`),
+      new RegExp(`/workspace/${name} has \\d+ bytes; .* file_link with path /workspace/${name}`),
     );
   });
 
@@ -321,7 +321,7 @@ describe("the resource of a run", () => {
   it("is refused with advice if the log is too large", async () => {
     const { structured } = await owner.call("run_command", { sandbox, command: "seq 200000" });
     const { message } = await refusal(`sandbox://runs/${String(structured.id)}/log`);
-    expect(message).toMatch(/has 1288895 bytes, .* get_result with id .* and cursor 0/);
+    expect(message).toMatch(/has 1288895 bytes; .* get_result with id .* and cursor 0/);
   });
 
   it("includes a task's artifacts, which need tasks:run", async () => {

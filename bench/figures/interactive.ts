@@ -12,9 +12,9 @@ export const interactive: Figure = {
   baseline:
     "the engine alone, without a Worker: a sandbox is created and runs the same command, by HTTP and a WebSocket",
   async measure(bed, { count, quick }) {
-    const rows = await sequential(bed, "one standing ready", { pairs: count(20), pauseMs: AHEAD_MS });
+    const rows = await sequential(bed, "with a prepared sandbox", { pairs: count(20), pauseMs: AHEAD_MS });
     const cold = await withoutAhead(bed);
-    rows.push(...(await sequential(cold, "none standing ready", { pairs: count(20), pauseMs: 0 })));
+    rows.push(...(await sequential(cold, "without a prepared sandbox", { pairs: count(20), pauseMs: 0 })));
     await cold.close();
     for (const sandboxes of quick ? [10] : [10, 50]) rows.push(...(await atOnce(bed, sandboxes)));
     return rows;

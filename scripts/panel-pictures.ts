@@ -59,7 +59,7 @@ try {
   await page.click("button:text-is('Sign in')");
   await page.click("a:has-text('bakery')");
   await page.click(".runs a:has-text('node server.js')");
-  await page.click("button:text-is('Preview port 8000')");
+  await page.click("button:text-is('Open port 8000')");
   await page.frameLocator("iframe").locator("h1").waitFor();
   await page.waitForSelector(".row:has-text('GET /')");
   const shoot = async (name: string) => {
@@ -70,7 +70,7 @@ try {
     await page.emulateMedia({ colorScheme: "light" });
   };
   await shoot("panel");
-  await page.click("button:text-is('Preview port 8000')");
+  await page.click("button:text-is('Open port 8000')");
   await page.setViewportSize({ width: 390, height: 800 });
   await page.screenshot({ path: join(to, "panel-phone.png") });
 

@@ -82,8 +82,8 @@ export interface Host {
 
 let current: Host | undefined;
 
-export function setHost(host: Host): void {
-  current = host;
+export function setHost(chosen: Host): void {
+  current = chosen;
 }
 
 export function host(): Host {

@@ -19,15 +19,16 @@ export interface Owner {
   /** Where the actor is created if it does not exist yet; it never moves. Undefined for the platform's choice. */
   region?: Region;
   /**
-   * False if the call must not start a container: its caller may only read, or it is about the previous container. `ifKnown` for
-   * reading and deleting files: starts only sandboxes that were used before, because a new one has no files.
+   * False if the call must not start a container: its caller may only read, or the call is about the previous
+   * container. `ifKnown`, for reading and deleting files, starts only sandboxes that were used before, because a new
+   * one has no files.
    */
   mayStart?: boolean | "ifKnown";
   /** The caller's scopes for files and for sandboxes of tasks; no check if undefined. */
   scopes?: readonly Scope[];
   /** How long the caller waits, in milliseconds; the server's maximum if undefined. */
   callerWaitMs?: number;
-  /** False if the caller's result has no place for a notice about lost state. The next result then carries it. */
+  /** False if the caller's result has no place for a notice about lost state. The next result then has the notice. */
   takesNotice?: boolean;
 }
 
@@ -57,7 +58,7 @@ export interface CheckpointSettings {
   env: Record<string, string>;
   network: NetworkChoice;
   setup: SetUpSettings | undefined;
-  /** Undefined if not set, and in checkpoints of earlier versions. */
+  /** Undefined if not set, or in a checkpoint of an earlier version. */
   idleMinutes?: number | undefined;
   start?: string | undefined;
 }
@@ -70,7 +71,7 @@ export interface RestoredCheckpoint {
   settings?: CheckpointSettings | undefined;
 }
 
-/** What only a sandbox's actor knows for `list_sandboxes`. */
+/** What `list_sandboxes` shows and only the sandbox's actor knows. */
 export interface SandboxStatus {
   isAlive: boolean;
   previews: Preview[];

@@ -24,7 +24,7 @@ export type EarlierState = "nothing" | "stopped";
 /** How often an active sandbox reports its use to the account, in milliseconds. */
 const REGISTER_MS = 60_000;
 
-/** The storage key for the time of the last use, and how far that may lag, in milliseconds. */
+/** The storage key for the time of the last use. The stored time may be WRITE_MS milliseconds too old. */
 const USED = "used";
 const WRITE_MS = 60_000;
 
@@ -156,8 +156,8 @@ export class AccountLink {
   }
 
   /**
-   * A run's end counts as use, so that its files are not removed as idle. A service's does not, and a lost run may have been lost
-   * because its sandbox was destroyed, which must not be registered again.
+   * A run's end counts as use, so that its files are not removed as idle. The end of a service does not count. A lost
+   * run does not count either: its sandbox may have been destroyed, and must not be registered again.
    */
   runEnded({ state, resumeState }: Pick<RunRecord, "state" | "resumeState">): void {
     if (state !== "lost" && !isServiceState(resumeState)) this.#ctx.waitUntil(this.used());

@@ -69,7 +69,7 @@ const HOUR_MS = 3_600_000;
 
 const IDLE_REMOVAL_CHECK_MS = HOUR_MS;
 
-/** How soon garbage is deleted. Garbage of several saves is deleted together. */
+/** The delay before garbage is deleted, so that garbage of several saves is deleted together. In milliseconds. */
 const SWEEP_MS = 60_000;
 
 /** How long a call waits while all idle sandboxes save and stop to make room. */
@@ -104,7 +104,7 @@ export class Account extends DurableObject<Env> {
     return outcomeOf(async () => {
       const isNew = !this.#checkCount(sandbox);
       const { runningSandboxes: allowed } = this.#config.limits;
-      // No await between this check and `used` below, so that two calls cannot both take the last place.
+      // There is no await between this check and `used` below, so that two calls cannot both take the last place.
       for (
         let others = this.#otherRunning(sandbox);
         others.length >= allowed;
@@ -119,7 +119,7 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** Returns whether the sandbox is known. @throws {ToolError} `quota_exceeded` for one too many */
+  /** Returns whether the sandbox is known. @throws {ToolError} `quota_exceeded` if a new one would exceed the limit */
   #checkCount(sandbox: string): boolean {
     const { sandboxes: allowed } = this.#config.limits;
     const { count: used } = this.#sandboxes;
@@ -135,8 +135,8 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Stores the settings of a sandbox. One that was never used is registered as stopped, so that it counts and expires like any
-   * other. Fails with the limit that it would exceed.
+   * Stores the settings of a sandbox. A sandbox that was never used is registered as stopped, so that it counts and
+   * expires like any other. Fails with the limit that it would exceed.
    */
   sandboxConfigured({ principalID, sandbox }: Owner, settings: ListedSettings): Promise<Outcome<void>> {
     return outcomeOf(async () => {
@@ -171,12 +171,12 @@ export class Account extends DurableObject<Env> {
     return this.#gitHosts.list();
   }
 
-  /** For the egress alone. */
+  /** Only the egress may call this: no other code needs the token. */
   gitCredential(host: string): GitCredential | undefined {
     return this.#gitHosts.credential(host);
   }
 
-  /** Stores a credential, and tells the running sandboxes. The others learn of it when they are used again. */
+  /** Stores a credential, and tells the running sandboxes. Stopped sandboxes get it when they are used again. */
   async signInToGit(principalID: string, host: string, credential: GitCredential): Promise<void> {
     this.#gitHosts.put(host, credential);
     const tell = async (name: string) =>
@@ -366,8 +366,8 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Creates a sandbox from a saved state. Its actor gets the settings first, so that it is never without them. If this fails in
-   * between, a sandbox created later by that name has them too.
+   * Creates a sandbox from a saved state. Its actor gets the settings first, so that it is never without them. If a
+   * later step fails, the settings stay with the name, and a sandbox created later with that name has them.
    * @param find finds the state, or throws a `ToolError`
    */
   #fork<T>(
@@ -421,7 +421,10 @@ export class Account extends DurableObject<Env> {
     await deleteBelow(objectStore(this.env.RESULTS), whole);
   }
 
-  /** Evicts the oldest runs over the limit. Returns whether it is still exceeded, because the remaining runs have not ended. */
+  /**
+   * Evicts the oldest ended runs while the principal's limit is exceeded. Returns whether it still is: then the
+   * remaining runs have not ended.
+   */
   async sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
     this.#sandboxes.putStored(sandbox, stored);
     const { storageBytes } = this.#config.limits;
@@ -435,7 +438,7 @@ export class Account extends DurableObject<Env> {
         .evictRuns(excessBytes, (next?.oldest ?? Date.now()) + 1)
         .catch(() => undefined);
       if (remaining) this.#sandboxes.putStored(first.sandbox, remaining);
-      // It evicted nothing, so this call does not try it again.
+      // This sandbox evicted nothing, so the loop does not ask it again.
       if (!remaining || remaining.oldest === first.oldest) tried.add(first.sandbox);
     }
     return false;
@@ -458,7 +461,10 @@ export class Account extends DurableObject<Env> {
       .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  /** Most recently used first, then sandboxes that exist only as a saved workspace: idle for long, or forks never used. */
+  /**
+   * Most recently used first, then sandboxes that exist only as a saved workspace: long idle ones, and forks never
+   * used.
+   */
   async view(): Promise<AccountView> {
     const registered = new Map(this.#sandboxes.list().map((row) => [row.name, row]));
     const saved = new Map(this.#snapshots.workspaces().map((workspace) => [workspace.sandbox, workspace]));
@@ -480,8 +486,9 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Asks the sandboxes recorded as running for their state. A machine restart, or a container lost while its actor slept, is
-   * not reported. Their records stay, because a container may be starting. A sandbox that does not respond in time is left out.
+   * Asks the sandboxes recorded as running for their state, because nobody reports a machine restart, or a container
+   * that was lost while its actor slept. Keeps the records, because a container may be starting. Leaves out a sandbox
+   * that does not respond in time.
    */
   async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, SandboxStatus>> {
     const principalID = this.#principalID;
@@ -494,7 +501,9 @@ export class Account extends DurableObject<Env> {
     return new Map((await Promise.all(requests)).flat());
   }
 
-  /** Lends a sandbox what it asks for, after calling back what other sandboxes hold and do not use, where that is needed. */
+  /**
+   * Lends run slots and seconds to a sandbox. If too few are free, calls back the unused ones of other sandboxes first.
+   */
   async lease(owner: Owner, request: LeaseRequest): Promise<Grant> {
     const grant = this.#quota.lease(owner.sandbox, request, Date.now());
     if (!grant.refused) return grant;
@@ -509,7 +518,7 @@ export class Account extends DurableObject<Env> {
     return this.#quota.lease(owner.sandbox, { ...request, spent: new Map() }, Date.now());
   }
 
-  /** Destroys sandboxes that nobody has used for too long, and deletes what nothing refers to any more. */
+  /** Destroys sandboxes that were idle for too long, and deletes objects that nothing refers to any more. */
   override async alarm(): Promise<void> {
     const principalID = this.#principalID;
     const idleMs = this.#config.sandboxTTLHours * HOUR_MS;
@@ -517,7 +526,7 @@ export class Account extends DurableObject<Env> {
     if (principalID !== undefined)
       for (const name of idle) {
         const actor = await this.#sandbox(principalID, name);
-        // A failure waits for the next alarm, and must not keep the others from being destroyed.
+        // After a failure the next alarm tries again. The loop goes on to the other sandboxes.
         await actor.destroyIfIdle({ principalID, sandbox: name }, idleMs).catch(() => false);
       }
     this.#snapshots.expire();

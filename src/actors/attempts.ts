@@ -1,11 +1,11 @@
 /**
- * Counts guesses at the owner's token, and client registrations. One object of this class stores the key for links.
+ * Counts guesses of the owner's token, and client registrations. One object of this class stores the key for links.
  *
  * Guesses are counted in a Durable Object, so that parallel guesses cannot outrun the count.
  *
  * Every wait is bounded, an attempt during a wait does not extend it, and guesses from other addresses do not delay an
- * address that has signed in before. Guesses from many addresses, or from the owner's own, do block the owner's sign-in
- * form while they continue: only a check shows whether a token is right, and checks are limited.
+ * address that has signed in before. Guesses from many addresses, or from the owner's own address, block the owner's
+ * sign-in form while they continue: the server must check a token to know whether it is right, and it limits checks.
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";
@@ -20,14 +20,14 @@ const FREE_FAILURES = 5;
 /** The wait after the next wrong token; it doubles each time. */
 const FIRST_WAIT = 30 * SECOND;
 const MAX_WAIT_MS = HOUR / 4;
-/** The guesses of all addresses that never signed in: a burst, then one per interval. */
+/** The limit for all addresses together that never signed in: a burst of guesses, then one per interval. */
 const STRANGERS_AT_ONCE = 100;
 const STRANGERS_EACH = HOUR / 100;
 /** How long an address's failures count after its last guess, and how long a sign-in is remembered. */
 const FORGET_FAILURES = HOUR;
 const FORGET_SUCCESS = 30 * DAY;
 
-/** Milliseconds since the epoch, as all times here. */
+/** Milliseconds since the epoch, like all times in this file. */
 const CLEAR_AT = "strangers:clear-at";
 
 export const ATTEMPTS_NAME = "owner";
@@ -140,8 +140,9 @@ function waitAfter(failures: number): number {
 }
 
 /**
- * The address that a request's attempts count for. Cloudflare sets the header and overwrites a client's value. Without it (a
- * server on one machine) all requests count together. IPv6 addresses count by /64, the least that a customer has.
+ * The address that a request's attempts count for. Cloudflare sets the header and overwrites a client's value. Without
+ * the header (a server on one machine) all requests count together. IPv6 addresses count by /64, because a customer has
+ * at least that many.
  */
 export function addressOf(request: Request): string {
   const address = request.headers.get("cf-connecting-ip") ?? "local";

@@ -32,7 +32,7 @@ export type ActorResult<T> = Outcome<T> & { notice?: string };
 export interface CallPlan {
   /** Registers the sandbox and waits for its set-up, so that the work may start a container. Such a call is also limited. */
   usesContainer?: boolean;
-  /** Limits the work to the time that its client waits. */
+  /** Returns an error if the work takes longer than its client waits. */
   isLimited?: boolean;
   /** How long a call that does not use the container waits for a set-up under way, in milliseconds. */
   setUpMs?: number;
@@ -50,7 +50,7 @@ export interface RunPlan<Spec extends Allowance> {
   started?(owner: Owner, run: RunView): Promise<void>;
 }
 
-/** How the caller of a run waits. With `namesID` the result names the run even if there is no more to fetch. */
+/** How the caller of a run waits. With `namesID` the result has the run's id even if it is complete. */
 export type RunWait = [waitMs?: number, namesID?: boolean, onProgress?: OnProgress];
 
 export interface CallParts {
@@ -60,11 +60,11 @@ export interface CallParts {
   setUp: Pick<SetUp, "begin" | "gate" | "state" | "waitUntilDone">;
   runs: Pick<Runs, "start" | "hasUnendedRun">;
   files: FileOperations;
-  /** The same, without counting as use. */
+  /** File operations that do not count as use of the sandbox. */
   glancing: FileOperations;
   workspace: Pick<Workspace, "changed">;
   diskUsage: Pick<DiskUsage, "used">;
-  /** In the order in which a result has their notices. */
+  /** A result shows their notices in this order. */
   noticeSources: readonly { takeNotice(): string | undefined }[];
   /** How long a client waits unless its call says otherwise, in milliseconds. */
   maxWaitMs: number;
@@ -92,7 +92,7 @@ export class Calls {
     return { ...outcome, notice: notices.filter(Boolean).join(" ") || undefined };
   }
 
-  /** Starts a run and waits for it. The caller gets its id in time, whatever the sandbox does. */
+  /** Starts a run and waits for it. If the run takes too long, the caller gets its id before the time limit. */
   run<Spec extends Allowance>(
     owner: Owner,
     { executor, sourceOf, check, started }: RunPlan<Spec>,
@@ -144,7 +144,7 @@ export class Calls {
       const result: { body?: ReadableStream<Uint8Array> } = await done;
       return result.body ? { ...result, body: activity.trackTransfer(result.body) } : result;
     } finally {
-      // Also after a failure, because it may have changed something.
+      // Also after a failure, because the operation may have changed something.
       if (row.changesState) workspace.changed();
     }
   }
@@ -154,7 +154,8 @@ export class Calls {
   }
 
   /**
-   * Limits a call to the time that its client waits. Work that has begun then continues; other work does not begin any more.
+   * Throws if a call takes longer than its client waits. Work that has begun continues; work that has not begun never
+   * begins.
    * @throws {ToolError} `no_answer`
    */
   async #limited<T>(owner: Owner, work: () => T | Promise<T>, plan: CallPlan): Promise<T> {
@@ -175,7 +176,10 @@ export class Calls {
     throw actorUnreachable(owner.sandbox, ms, hasBegun);
   }
 
-  /** Does work once what its plan needs is there. @throws {ToolError} `quota_exceeded` if there are too many sandboxes */
+  /**
+   * Does what the plan asks for first, then the work. @throws {ToolError} `quota_exceeded` if there are too many
+   * sandboxes
+   */
   async #prepared<T>(owner: Owner, work: () => Promise<T>, plan: CallPlan): Promise<T> {
     const { lifecycle, setUp, diskUsage } = this.#parts;
     if (!plan.usesContainer) {
@@ -209,7 +213,9 @@ function has({ scopes = [] }: Owner, scope: Scope): boolean {
   return scopes.includes(scope);
 }
 
-/** An owner who may not read files does not learn where an edit failed. Callers who may run code can read files anyway. */
+/**
+ * A caller who may not read files does not learn where an edit failed. Callers who may run code can read files anyway.
+ */
 async function edited(owner: Owner, path: string, done: Promise<Written>): Promise<Written> {
   if (has(owner, "sandbox:read") || has(owner, "sandbox:exec")) return await done;
   const { size, replaced } = await done.catch((error: unknown) => {

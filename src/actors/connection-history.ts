@@ -9,7 +9,10 @@ interface StoredConnections {
 
 const KEY = "connections";
 
-/** How long a connection may wait to be stored. All are one value of about 130 KB, because Cloudflare charges by row. */
+/**
+ * How long a connection may wait to be stored, in milliseconds. All connections are one value of about 130 KB, because
+ * Cloudflare charges by row.
+ */
 const COLLECT_MS = 5000;
 
 const NONE: StoredConnections = {

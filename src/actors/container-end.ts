@@ -28,7 +28,7 @@ export class ContainerEnd {
     this.#host = host;
   }
 
-  /** Returns whether everything was saved. Calls and runs may still change something. */
+  /** Returns whether everything was saved. Calls and runs that continue may change something afterwards. */
   async saveForServer(): Promise<boolean> {
     const { lifecycle, workspace, notice, network, sync } = this.#host;
     const isSaved = (await workspace.saveToStop()) && workspace.mayStop;
@@ -38,14 +38,14 @@ export class ContainerEnd {
     return isSaved;
   }
 
-  /** @returns whether sandboxd made the request, as far as the token shows: code in the sandbox can read it */
+  /** @returns whether the token is sandboxd's; code in the sandbox can read the token too */
   async saveForPlatform(token: string): Promise<boolean> {
     const { sandboxd, lifecycle, kernels, workspace, notice, sync } = this.#host;
     if (!sandboxd.isToken(token)) return false;
     if (!lifecycle.isRunning) return true;
     const isServing = async () => (await sandboxd.report())?.isServing === true;
     if (await isServing()) return false;
-    // Code goes through the control server, so sandboxd cannot refuse it.
+    // Code reaches kernels through the SDK's server and not through sandboxd, so sandboxd cannot refuse it.
     const hadCode = kernels.refuse(isServing);
     await this.#save();
     if (hadCode) {

@@ -22,7 +22,10 @@ interface Kept {
   isRefused: boolean;
 }
 
-/** `within`: the change allows no more, so nobody is asked. Else the question about it is open, or was refused. */
+/**
+ * `within`: the change allows nothing more, so no person is asked. Otherwise the question about the change is open, or
+ * a person refused it.
+ */
 export type ChangeState =
   | { state: "within"; change: NetworkPolicy }
   | { state: "open" | "refused"; id: string; added: string[] };
@@ -48,15 +51,18 @@ export class NetworkDecisions {
     this.#host = host;
   }
 
-  /** Stores a question if the change allows more; a repeated one waits for a decision. @throws {ToolError} if forbidden */
+  /**
+   * Stores a question if the change allows more. If the question exists already, waits for a decision. @throws
+   * {ToolError} if forbidden
+   */
   async ask(change: NetworkChoice, waitMs: number): Promise<ChangeState> {
-    // The whole policy, because another change may set the omitted parts meanwhile.
+    // Asks about the whole policy, because another call may change the parts that this change omits.
     const next = this.#after(change);
     if (this.#added(next) === undefined) return { state: "within", change: next };
     const digest = await sha256(JSON.stringify([next.internet, next.allowHosts.toSorted()]));
     const id = digest.toBase64({ alphabet: "base64url", omitPadding: true }).slice(0, LINK_ID_CHARS);
     if (this.#find(id)) await this.#answered(id, waitMs);
-    // The policy may have changed meanwhile.
+    // The policy may have changed during the wait.
     const added = this.#added(next);
     if (added === undefined) return { state: "within", change: next };
     const kept = this.#find(id) ?? this.#keep(id, next);

@@ -16,7 +16,7 @@ const LINK_PREFIX = "file-links:kept:";
 /** The unit of expiry times in ids, in milliseconds. */
 const EXPIRES_UNIT_MS = 600_000;
 
-/** How many expired links are deleted for each change. More than one, so that they do not pile up. */
+/** How many expired links are deleted with each new link. More than one, so that they do not pile up. */
 const FORGOTTEN = 8;
 
 export interface UploadLink {
@@ -48,7 +48,10 @@ export class FileLinks {
     return Promise.all(links.map((link) => this.keep({ ...link, epoch })));
   }
 
-  /** Returns its id, which is the same for the same download and expiry, so that repeated results store nothing new. */
+  /**
+   * Returns the link's id. The same download with the same expiry has the same id, so that repeated results store
+   * nothing new.
+   */
   async keep(link: KeptLink): Promise<string> {
     const nonce = "direction" in link && link.direction === "upload" ? crypto.randomUUID() : "";
     const digest = await sha256(JSON.stringify(link) + nonce);

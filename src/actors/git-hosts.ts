@@ -3,7 +3,7 @@ import type { GitCredential } from "../shared/git-credential.ts";
 import { Rows } from "../storage/rows.ts";
 import { within } from "../shared/within.ts";
 
-/** The most hosts. The one signed in to first is dropped. */
+/** The most hosts. One more drops the host of the oldest sign-in. */
 const MAX_HOSTS = 20;
 
 export type GitHost = {

@@ -1,7 +1,7 @@
 /**
- * Decides when an idle container is stopped. An open preview postpones the stop. Busy background processes do so too, if the
- * operator allows it (`KEEP_BUSY`). The sandbox's own report counts only for this, and only until `KEEP_BUSY` hours after the
- * last use.
+ * Decides when an idle container is stopped. An open preview postpones the stop. Busy background processes do so too,
+ * if the operator allows it (`KEEP_BUSY`). The sandbox itself reports whether they are busy, so the report counts for
+ * nothing else, and only until `KEEP_BUSY` hours after the last use.
  */
 import type { FileOperations } from "../container/file-operations.ts";
 import type { AccountLink } from "./account-link.ts";
@@ -17,7 +17,7 @@ const HOUR_MS = 3_600_000;
 /** The interval for checking busy processes, in milliseconds. */
 const BUSY_CHECK_MS = 60_000;
 
-/** The processor share from which processes count as busy. An idle server that watches files or clocks uses less. */
+/** Processes count as busy from this share of a processor. An idle server that watches files or clocks uses less. */
 const BUSY_SHARE = 0.01;
 
 export interface IdleStopHost {
@@ -79,7 +79,7 @@ export class IdleStop {
     else await lifecycle.stopIfUnused();
   }
 
-  /** Whether processes were busy since the last check. The first check has nothing to compare. */
+  /** Whether processes were busy since the last check. The first check has no earlier measurement to compare with. */
   async isBusy(): Promise<boolean> {
     if (this.#host.limits.busyHours === 0) return false;
     // Containers of earlier versions do not support this call.

@@ -6,7 +6,7 @@ import { SerialQueue } from "../shared/queue.ts";
 import { byDay, dayOf } from "../shared/days.ts";
 import { quotaError, secondsCutText } from "./texts.ts";
 
-/** Requested in addition, so that the next runs need no request. */
+/** Requested in addition to what is needed, so that the next runs need no request. */
 const SPARE: Holding = { slots: 4, seconds: 600 };
 
 /** A lease that ends sooner is renewed in the background. In milliseconds. */
@@ -19,7 +19,7 @@ export interface LeaseHost {
   request(request: LeaseRequest): Promise<Grant>;
   background(work: Promise<unknown>): void;
   limits: Limits;
-  /** A settlement has the spent seconds, so the next actor need not report them. */
+  /** Called for each settlement. It has the spent seconds, so the next actor need not report them. */
   settled(): void;
 }
 
@@ -66,7 +66,7 @@ export class Lease implements RunQuota {
     });
   }
 
-  /** Reserves for a run that an earlier actor started: it runs anyway, whatever the account says. */
+  /** Reserves for a run that an earlier actor started. It runs already, so no limit refuses it. */
   hold(seconds: number): Reservation {
     this.#inUse.slots += 1;
     this.#inUse.seconds += seconds;
@@ -106,7 +106,7 @@ export class Lease implements RunQuota {
   #reserve(wanted: number, least: number): Reservation | undefined {
     const grant = this.#grant;
     if (!grant || grant.until <= Date.now()) return undefined;
-    // A grant is valid for one day.
+    // A grant is valid for one calendar day, so only seconds of today count.
     const spent = this.#spent.get(dayOf(Date.now())) ?? 0;
     const seconds = Math.min(wanted, grant.seconds - this.#inUse.seconds - spent);
     if (grant.slots - this.#inUse.slots < 1 || seconds < least) return undefined;

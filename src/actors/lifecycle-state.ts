@@ -8,12 +8,12 @@ export interface Starting {
   attempt: Promise<AbortSignal>;
 }
 
-/** A container runs without its workspace. */
+/** A container runs, and does not have its workspace yet. */
 export interface Restoring {
   is: "restoring";
   /** Aborted when the container must not be used any more. The reason is the error for interrupted calls. */
   life: AbortController;
-  /** Undefined after a failure. */
+  /** The restore under way; undefined after a failure. */
   attempt: Promise<AbortSignal> | undefined;
   /** False in a new actor until its first call. */
   isRegistered: boolean;
@@ -21,7 +21,7 @@ export interface Restoring {
 
 /** The states on the way to a usable container. */
 export type Position =
-  /** The account counts no container. */
+  /** The account counts no container of this sandbox. */
   | { is: "absent" }
   /** The account counts a container that may start next. `before` is restored in the account if none starts. */
   | { is: "registered"; before: EarlierState }
@@ -29,7 +29,7 @@ export type Position =
   | Restoring
   | (Pick<Restoring, "life" | "isRegistered"> & { is: "ready" });
 
-/** Or a container is ending. `position` is the previous state, restored if nothing was ended. */
+/** `ending`: a container is ending. `position` is the previous state, which returns if nothing was ended. */
 export type State = Position | { is: "ending"; position: Position; ended: PromiseWithResolvers<void> };
 
 export type End = "lost" | "idle" | "room" | "network" | "unsaved_network" | "back" | "destroy";

@@ -63,22 +63,25 @@ export interface LifecycleParts {
 /** The most containers started for one call or run. */
 const MAX_STARTS = 3;
 
-/** The longest wait of work other than calls for a container. */
+/** How long work that is not a call waits for a container, in milliseconds. */
 const READY_TIMEOUT_MS = 900_000;
 
 /** A sandbox used this recently is not stopped to make room for another, unless its last use was a checkpoint. */
 const RECENT_USE_MS = 30_000;
 
 /**
- * How long an end waits for the save before it; the save continues. Callers wait for this when they restrict the network, and so
- * does the platform's alarm, which may take 15 minutes.
+ * How long the end of a container waits for its save, in milliseconds. The save continues after that. A caller who
+ * restricts the network waits this long. The platform's alarm waits too, and may take 15 minutes.
  */
 const SAVE_TO_STOP_MS = 40_000;
 
-/** How long an unused container that cannot be saved is kept: code in the sandbox could delay its save for ever. */
+/**
+ * How long an unused container that cannot be saved is kept, in milliseconds. There is a limit because code in the
+ * sandbox could delay its save for ever.
+ */
 const KEEP_UNSAVED_MS = 3_600_000;
 
-/** After an interrupted call, its container may still seem to run for this long although it is ending. */
+/** After an interrupted call, a container that is ending may still seem to run for this long, in milliseconds. */
 const STOPPING_GRACE_MS = 3000;
 const STOP_NOTICED_MS = 5000;
 
@@ -86,13 +89,15 @@ export class Lifecycle {
   readonly #parts: LifecycleParts;
   readonly #subscribers: Subscriber[] = [];
   #state: State = ABSENT;
-  /** Counts how often a container, or an attempt to get one, was given up. */
+  /** Counts how often a container, or an attempt to start one, was abandoned. */
   #left = 0;
   readonly #ends = new SerialQueue();
   #ending = 0;
   /** When a container was first kept because it was not saved in time. */
   #unsavedSince = 0;
-  /** Serial, so that a call that waited while enforcement ended a container does not end the next one. */
+  /**
+   * Serial: a call that waits while another call's enforcement ends a container must not end the next container too.
+   */
   readonly #enforcing = new SerialQueue();
 
   constructor(parts: LifecycleParts) {
@@ -113,7 +118,10 @@ export class Lifecycle {
 
   // The current container.
 
-  /** Aborted when it must not be used any more. Undefined without a container that has its workspace. Never starts one. */
+  /**
+   * Aborted when the container must not be used any more. Undefined if no container runs with its workspace. Never
+   * starts a container.
+   */
   get container(): AbortSignal | undefined {
     const state = this.#state;
     return state.is === "ready" && this.#parts.platform.isRunning ? state.life.signal : undefined;
@@ -170,7 +178,7 @@ export class Lifecycle {
     else this.#state = position;
   }
 
-  /** Returns false if an end, or the loss of the container, came between. */
+  /** Returns false if the container was ended or lost in between. */
   #step(from: Position, to: Position): boolean {
     const isThere = this.#position === from;
     if (isThere) this.#position = to;
@@ -188,8 +196,8 @@ export class Lifecycle {
   // Starting a container.
 
   /**
-   * Registers the sandbox with its account, so that it may start a container. Waits for an end under way: a container started
-   * meanwhile would not be counted.
+   * Registers the sandbox with its account, so that it may start a container. First waits until no container is ending:
+   * a container started before that would not be counted.
    * @throws {ToolError} `quota_exceeded`; `not_found` for an owner who may not start one
    */
   async admit(owner: Owner): Promise<void> {
@@ -207,9 +215,9 @@ export class Lifecycle {
       // After the check: the previous container's end must be reported before the registration.
       const before = await account.register(owner);
       const state = this.#checkState();
-      // An end, or the container's loss, has undone the registration.
+      // The container was ended or lost, which has undone the registration.
       if (state.is === "ending" || left !== this.#left) continue;
-      // The next step would start a container.
+      // Checked again, because the container may have ended since the first check.
       refuseStart();
       if (state.is === "absent") this.#position = { is: "registered", before: before ?? "stopped" };
       else if ("life" in state) state.isRegistered = true;
@@ -217,7 +225,7 @@ export class Lifecycle {
     }
   }
 
-  /** As `admit`, for a run, which may begin after its call ended and the sandbox stopped. */
+  /** Like `admit`, for a run. A run may begin after its call has ended and the sandbox has stopped. */
   async admitRun(): Promise<void> {
     const state = this.#checkState();
     const isCounted = state.is === "registered" || state.is === "starting";
@@ -240,7 +248,10 @@ export class Lifecycle {
     while (this.#state.is === "ending") await this.#state.ended.promise;
   }
 
-  /** Repeats `work` if a destruction, which undoes it, began meanwhile. Then calls `done` in the same turn. */
+  /**
+   * Repeats `work` if the sandbox was destroyed during it, because that undoes the work. Then calls `done` in the same
+   * turn.
+   */
   async unlessDestroyed<T>(work: () => Promise<T>, done: (value: T) => void): Promise<void> {
     for (;;) {
       await this.#passable();
@@ -250,8 +261,8 @@ export class Lifecycle {
   }
 
   /**
-   * The container with its workspace. Starts one if the sandbox was admitted.
-   * @param waitMs how long the caller waits; the start continues after that
+   * Returns the container with its workspace. Starts one if the sandbox was admitted. @param waitMs how long the caller
+   * waits; the start continues after that
    * @throws {ToolError} `sandbox_restarted` if not admitted, and errors of the start or restore
    */
   async ready(waitMs = READY_TIMEOUT_MS): Promise<AbortSignal> {
@@ -297,7 +308,7 @@ export class Lifecycle {
     try {
       network.starting();
       await network.enforce();
-      // An end that began meanwhile would miss this container.
+      // An end that began during the start does not know this container.
       if (this.#position !== starting) throw containerGone();
       await platform.start(environment.variables);
     } catch (error) {
@@ -353,7 +364,10 @@ export class Lifecycle {
     await attempt;
   }
 
-  /** As `ready`, for a run; retries if the container ends first. @param isOver whether the run needs no container any more */
+  /**
+   * Like `ready`, for a run. Retries if the container ends first. @param isOver whether the run needs no container any
+   * more
+   */
   async readyForRun(isOver: () => boolean): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       if (isOver()) {
@@ -384,7 +398,7 @@ export class Lifecycle {
     }
   }
 
-  /** Resolves when the platform reports the end of a container that a call has seen ending. */
+  /** A call found that its container is ending. Resolves when the platform reports that end. */
   async #noticed(): Promise<void> {
     this.#checkState();
     const position = this.#position;
@@ -400,13 +414,16 @@ export class Lifecycle {
     return isGone(error) && (await this.#outlived()) ? connectionLost() : error;
   }
 
-  /** Whether the same container still runs STOPPING_GRACE_MS after an interrupted call: its end may show late. */
+  /**
+   * Whether the same container still runs STOPPING_GRACE_MS after an interrupted call. The platform may report an end
+   * late.
+   */
   async #outlived(): Promise<boolean> {
     const position = this.#position;
     if (!("life" in position)) return false;
     const isSame = () => this.#parts.platform.isRunning && !position.life.signal.aborted;
     for (let check = 0; check < STOPPING_GRACE_MS / 100 && isSame(); check++) await pause(100);
-    // Work that the container took with it ends with that reason, not with the call's error.
+    // If the container is gone, its work ends for that reason and not with the call's error.
     this.#checkState();
     return isSame();
   }
@@ -428,7 +445,9 @@ export class Lifecycle {
 
   // Ending a container.
 
-  /** Does the work of an end. Until all ends are done, no container starts and nothing begins in one. */
+  /**
+   * Does the work of ending a container. Until all such work is done, no container starts and nothing begins in one.
+   */
   async #end<T>(work: () => Promise<T>): Promise<T> {
     const state = this.#checkState();
     this.#ending++;
@@ -449,7 +468,7 @@ export class Lifecycle {
   async #endContainer(end: End): Promise<void> {
     const { platform, account } = this.#parts;
     const wasRunning = platform.isRunning;
-    // A run that ends because of this must not look as if it ended by itself.
+    // First, so that a run that ends with the container does not look as if it ended by itself.
     this.#retire(end);
     await platform.end();
     if (wasRunning) account.stopped();
@@ -469,7 +488,10 @@ export class Lifecycle {
     );
   }
 
-  /** As `stopIfUnused`, unless it was used a moment ago. @param waitMs how long to wait for the save, which continues */
+  /**
+   * Like `stopIfUnused`, unless the sandbox was used a moment ago. @param waitMs how long to wait for the save, which
+   * continues
+   */
   makeRoom(waitMs: number): Promise<boolean> {
     const { platform, account } = this.#parts;
     return this.#endUnused(
@@ -488,8 +510,8 @@ export class Lifecycle {
   }
 
   /**
-   * Ends an unused container after saving its workspace. Returns whether it ended. The last check and the end's begin are one
-   * turn, and calls wait from then on, so the save holds everything that was acknowledged.
+   * Ends an unused container after saving its workspace. Returns whether it ended. The last check and the beginning of
+   * the end happen in one turn, and calls wait from then on, so the save contains everything that was acknowledged.
    */
   async #endUnused(
     isInUse: () => boolean,
@@ -505,7 +527,7 @@ export class Lifecycle {
     return true;
   }
 
-  /** For how long the container has been kept that was not saved in time, if it was not used since. */
+  /** How long an unsaved container has been kept since its last use, in milliseconds. */
   #keptUnsavedMs(): number {
     const now = Date.now();
     if (now - this.#unsavedSince > this.#parts.account.unusedMs) this.#unsavedSince = now;
@@ -517,7 +539,7 @@ export class Lifecycle {
     const { platform, network, workspace } = this.#parts;
     return this.#enforcing.run(async () => {
       if (!platform.isRunning || (await network.enforce())) return;
-      // A late enforcement is better than none.
+      // The save is bounded: a policy enforced late is better than one never enforced.
       const isOver = await workspace.saveToStop(SAVE_TO_STOP_MS);
       const isSaved = isOver && workspace.mayStop && !this.#isBusy;
       await this.#end(() => this.#endInOrder(isSaved ? "network" : "unsaved_network"));
@@ -536,7 +558,7 @@ export class Lifecycle {
 
   /** Ends the container; the next one starts from the checkpoint. @throws {ToolError} with nothing changed */
   restoreCheckpoint(checkpoint: string, settings: Settings): Promise<RestoredCheckpoint> {
-    // Work that began now would begin in a container that is ending.
+    // Inside `#end`, so that no work begins in a container that is ending.
     return this.#end(async () => {
       const states = await this.#parts.workspace.beginCheckpointRestore(checkpoint, settings);
       await this.#endForRestore(states.settings);
@@ -555,13 +577,13 @@ export class Lifecycle {
     const { account } = this.#parts;
     const destroyed = this.#end(async () => {
       await this.#endContainer("destroy");
-      // After the container's end, so that no earlier call registers the sandbox again.
+      // After the container's end: otherwise an earlier call could register the sandbox again.
       const record = await account.destroyed(owner, ending);
       for (const part of this.#subscribers) part.destroyed?.(record);
       if (record.wasKnown) account.note("destroy");
       return record;
     });
-    // An earlier end may be waiting for the container.
+    // An earlier end may be waiting for the container to save or start.
     const position = this.#position;
     if ("life" in position) position.life.abort(containerGone());
     return await destroyed;

@@ -18,7 +18,10 @@ interface Known {
 
 const known = new WeakMap<Config, Known>();
 
-/** The accepted signing keys; the first one signs. Empty without a secret variable and without a place for a generated key. */
+/**
+ * The accepted signing keys; the first one signs. Empty if no variable sets a key and the server cannot store a
+ * generated one.
+ */
 export async function linkKeys({
   config,
   env,

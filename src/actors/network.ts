@@ -48,7 +48,7 @@ export class SandboxNetwork {
   readonly connections: ConnectionHistory;
   readonly #host: NetworkHost;
   readonly #choice: StoredValue<NetworkChoice>;
-  /** The hosts intercepted in the running container. */
+  /** The hosts with intercepted requests in the running container. */
   readonly #intercepted: StoredValue<string[]>;
   #isStarting = false;
   #enforced = "";
@@ -64,7 +64,10 @@ export class SandboxNetwork {
     return policyOf(this.choice, this.#host.limits());
   }
 
-  /** The choice after these changes. A list alone selects `allowlist`. @throws {ToolError} above the operator's limit */
+  /**
+   * The choice after these changes. A change with only a list selects `allowlist`. @throws {ToolError} above the
+   * operator's limit
+   */
   changed({ internet, allowHosts }: NetworkChoice): NetworkChoice {
     const { most } = this.#host.limits();
     const wanted = internet ?? (allowHosts === undefined ? undefined : "allowlist");
@@ -105,7 +108,7 @@ export class SandboxNetwork {
     this.#host.platform.starting();
   }
 
-  /** Has the platform enforce the policy if it does not yet. @returns as `NetworkPlatform.enforce` */
+  /** Makes the platform enforce the policy if it does not yet. @returns as `NetworkPlatform.enforce` */
   async enforce(): Promise<boolean> {
     const policy: OutboundPolicy = { ...this.policy, principalID: this.#host.principalID() };
     const before = this.#intercepted.value ?? [];
@@ -117,14 +120,14 @@ export class SandboxNetwork {
     const holds = await this.#host.platform.enforce(policy);
     if (hosts.length > before.length) this.#intercepted.value = hosts;
     if (hosts.length > 0) await this.#host.intercept(hosts, policy);
-    // Repeated until the container that keeps forbidden connections has ended.
+    // Otherwise the next call enforces again, until the container with the forbidden connections has ended.
     if (holds) this.#enforced = sent;
     return holds;
   }
 
   /**
-   * A container that started without any interception may not trust the platform's certificates, and git would fail in it where
-   * it worked before: it goes without until the next one.
+   * The git hosts to intercept. A container that started without any interception may not trust the platform's
+   * certificates, so git would begin to fail in it. Its git gets no token; the next container's does.
    */
   #gitHosts(intercepted: readonly string[]): readonly string[] {
     const trusts = this.#isStarting || intercepted.length > 0 || this.#host.platform.alwaysTrusted === true;
@@ -140,7 +143,7 @@ export class SandboxNetwork {
   /** Explains requests of any program refused since a time, and which call would allow them; undefined if there were none. */
   async refusalNote(since: number): Promise<string | undefined> {
     const isFree = this.policy.internet === "full";
-    // Most sandboxes: only connections to hosts with a secret are looked at there.
+    // Most sandboxes: an unrestricted network refuses only connections to hosts with a secret.
     if (isFree && this.#host.secretHosts().length + this.#host.gitHosts().length === 0) return undefined;
     const refused = await this.#host.platform.refusalsSince(since);
     const byPolicy = isFree ? [] : refused.filter(({ why }) => why !== "mismatch");

@@ -78,7 +78,7 @@ export interface ActorPlatform {
 
 export type Parts = ReturnType<typeof createParts>;
 
-/** The names of the parts that have one of these methods, so that the compiler finds one that is not subscribed. */
+/** The names of the parts that have one of these methods. With it the compiler finds a part that nobody subscribed. */
 type Reacting<All, Event extends string> = {
   [Name in keyof All]: Extract<keyof All[Name], Event> extends never ? never : Name;
 }[keyof All];
@@ -128,7 +128,8 @@ export function createParts(actor: ActorPlatform) {
   };
   lifecycle.subscribe(...Object.values(onContainers));
   actor.platform.onIdle(parts.idle);
-  // Programs in the sandbox may act before the next call. If this fails, that call enforces the policy again.
+  // Enforced now, because programs in the sandbox may act before the next call. If this fails, the next call enforces
+  // the policy again.
   if (account.principalID !== undefined) parts.background(lifecycle.enforceNetwork().catch(() => undefined));
 
   return {
@@ -229,7 +230,7 @@ function addExecution(parts: ReturnType<typeof addContainer>) {
   return { ...parts, kernels, runs, code, commands: new CommandExecutor(parts) };
 }
 
-/** What the sandbox is set to, and the runs that follow from it. */
+/** The sandbox's settings, and the runs that they start: the set-up and the service. */
 function addSettings(execution: ReturnType<typeof addExecution>) {
   const { config, variables, network } = execution;
   const report = execution.reportFrom("workspace");
@@ -302,7 +303,7 @@ function addTasks(settled: ReturnType<typeof addSettings>) {
   return { ...parts, tasks, questions, modelUse, taskRecords, plans, executors };
 }
 
-/** What runs leave, and what follows the use of a sandbox. */
+/** Runs' outputs and records, links to files, and the measurement after a use. */
 function addUpkeep(parts: ReturnType<typeof addTasks>) {
   const { account, idle, files } = parts;
   return {
@@ -316,7 +317,7 @@ function addUpkeep(parts: ReturnType<typeof addTasks>) {
     diskUsage: new DiskUsage({
       ...parts,
       measure: async () => {
-        // What programs did until now was for somebody: the next look is at what they do from now on.
+        // Starts a new period for `IdleStop`: what programs did during the use does not count as background work.
         await idle.isBusy();
         await account.measured((await files.call("usage", { path: "/workspace" })).bytes);
       },

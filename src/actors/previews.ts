@@ -1,7 +1,7 @@
 /**
- * The previews of a sandbox: which ports are reachable from outside, with which token, and until when. A preview outlives
- * its container, because a service or its user starts the program again in the next one. A request to one starts no container:
- * visitors are strangers.
+ * The previews of a sandbox: which ports are reachable from outside, with which token, and until when. A preview
+ * outlives its container, because a service or the user starts the program again in the next container. A request to a
+ * preview starts no container, because anybody can send one.
  */
 import { PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import type { Preview } from "./account-calls.ts";
@@ -76,7 +76,7 @@ export class Previews {
     return wasOpen;
   }
 
-  /** Ends all requests. The rows stay, so that visitors learn that the sandbox stopped. */
+  /** Ends all requests. Keeps the rows, so that visitors are told that the sandbox stopped. */
   ended(): void {
     for (const port of this.#cuts.keys()) this.#cut(port);
   }

@@ -23,7 +23,10 @@ export interface Settlement {
 }
 
 export interface LeaseRequest extends Settlement {
-  /** In addition to `inUse`: the least it needs, what it would use now, and what would save the next request. */
+  /**
+   * In addition to `inUse`: `needed` is the least, `wanted` is what the run can use, and `spare` saves the next
+   * request.
+   */
   needed: Holding;
   wanted: Holding;
   spare: Holding;

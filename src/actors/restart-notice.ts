@@ -7,14 +7,17 @@ import type { Snapshot } from "./saved-states.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 import { ENDINGS, lostText, restoredText } from "./texts.ts";
 
-/** Ends that may lose part of the workspace, because calls and runs continue or the end does not wait. */
+/**
+ * Ends after which part of the workspace may be missing: calls and runs continued after the save, or the end did not
+ * wait for the save.
+ */
 const NOT_ALL_SAVED = new Set(["unsaved_server", "unsaved_network", "platform"]);
 
 export class RestartNotice {
   readonly #count: StoredValue<number>;
   /** Why the container is being stopped; unset if its end is unplanned. */
   readonly #ending: StoredValue<string>;
-  /** How the previous container ended, until it is known what was restored. */
+  /** How the previous container ended. Kept until the restore is done and the notice is written. */
   readonly #ended: StoredValue<string>;
   readonly #notice: StoredValue<string>;
 

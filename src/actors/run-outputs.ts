@@ -104,7 +104,7 @@ export class RunOutputs {
       type: "bytes",
       pull: async (controller) => {
         const { pieces, next } = await this.#host.runs.log(id, at, Math.min(PAGE_BYTES, end - at));
-        // Pieces may share a buffer, which the stream would transfer with the first of them.
+        // A copy, because pieces may share a buffer, and the stream takes the buffer away with the first piece.
         const bytes = Uint8Array.from(joined(pieces.map((piece) => piece.bytes)));
         const isEnd = next >= end || next === at;
         at = next;

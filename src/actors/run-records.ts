@@ -1,6 +1,6 @@
 /**
- * Deletes what ended runs left: their files in the sandbox soon, their records and logs when they expire. Reports to the account
- * how many bytes they store, because the limit is the principal's, for all sandboxes.
+ * Cleans up after ended runs: deletes their files in the sandbox soon, and their records and logs when they expire.
+ * Reports the stored bytes to the account, because the limit counts all sandboxes of a principal.
  */
 import type { Connection } from "../container/connection.ts";
 import { localID } from "../runs/id.ts";
@@ -9,14 +9,14 @@ import type { Runs } from "../runs/runs.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 
-/** How many ended runs' files are deleted in one call, and how many bytes of output justify a call of their own. */
+/** The files of CLEAN_BATCH ended runs are deleted in one call to sandboxd, sooner if they exceed CLEAN_BYTES. */
 const CLEAN_BATCH = 16;
 const CLEAN_BYTES = 1024 * 1024;
 
 /** The pause before a failed sweep is retried. */
 const SWEEP_RETRY_MS = 3_600_000;
 
-/** How soon after a change the account gets a report, and how often during runs. */
+/** The delay of a report to the account after a change, and its interval during runs. In milliseconds. */
 const REPORT_MS = 5000;
 
 export interface RunRecordsHost {
@@ -63,7 +63,7 @@ export class RunRecords {
 
   async sweep(): Promise<void> {
     this.#sweepAt.value = undefined;
-    // A later sweep deletes what the bucket refused to delete now.
+    // If the bucket does not delete the logs now, a later sweep does.
     const next = await this.#host.runs.sweep().catch(() => Date.now() + SWEEP_RETRY_MS);
     if (next !== undefined) await this.#planSweep(next);
   }

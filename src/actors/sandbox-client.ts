@@ -31,8 +31,8 @@ export async function callSandbox<T>(
   { reads = false } = {},
 ): Promise<WithNotice<T>> {
   const name = await actorName(owner.sandbox, owner.principalID);
-  // A failed stub keeps failing, so each attempt gets a new one. The hint matters only for the call that creates the actor. The
-  // account, links and previews reach only existing actors.
+  // A failed stub keeps failing, so each attempt gets a new one. The hint matters only for the call that creates the
+  // actor. The account, links and previews call only existing actors, without a hint.
   const place = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
   const attempt = async () => call(sandboxActor(env, name, place), { ...owner, region: place.locationHint });
   const result = await (reads ? retryOnce(attempt) : attempt()).catch((error: unknown) => {
@@ -43,8 +43,8 @@ export async function callSandbox<T>(
 }
 
 /**
- * Does a file operation in the owner's sandbox. Its row says whether it is retried. Stubs lose the row's types, which this
- * function restores.
+ * Does a file operation in the owner's sandbox. The operation's row says whether it is retried. A stub loses the row's
+ * types; this function restores them.
  * @throws {ToolError}
  */
 export function operate<Name extends OperationName>(
@@ -77,7 +77,7 @@ export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt 
   };
   return {
     sandbox: <T>(name: string, call: SandboxCall<T>) => callSandbox(env, owner(name), call),
-    /** For a method that only reads, which is retried if the actor was reset. */
+    /** Calls a method that only reads. Retries if the actor was reset. */
     reading: <T>(name: string, call: SandboxCall<T>) => callSandbox(env, owner(name), call, { reads: true }),
     operate: <Name extends OperationName>(sandbox: string, name: Name, input: Input<Name>) =>
       operate(env, owner(sandbox), name, input),

@@ -14,7 +14,7 @@ export type RegisteredSandbox = {
 
 export interface ListedSettings {
   variables: readonly string[];
-  /** The network choice; undefined if made before the account stored it. */
+  /** The network choice; undefined if the account has not stored one. */
   network: NetworkChoice | undefined;
 }
 

@@ -33,7 +33,7 @@ import type { RunFileStat, RunOutputs, TaskOrigin } from "./run-outputs.ts";
 import type { Checkpoint } from "./saved-states.ts";
 import type { SettingsChange } from "./settings.ts";
 
-/** Calls about the container as a whole. A checkpoint waits 15 s for a set-up under way, because its save takes time too. */
+/** A checkpoint waits only 15 s for a set-up under way, because its save takes time too. */
 const CHECKPOINT: CallPlan = { isLimited: true, setUpMs: 15_000 };
 const RESTORE: CallPlan = { isLimited: true };
 const FILE_LINK: CallPlan = { usesContainer: true, isRepeated: true };
@@ -69,7 +69,7 @@ export class Sandbox extends SandboxActor {
     return this.#parts.calls.run(owner, this.#parts.plans.command, spec, ...wait);
   }
 
-  /** Returns the run as soon as it has started; `readRun` waits for its end. */
+  /** Returns when the run has started; `readRun` waits for its end. */
   executeTask(owner: Owner, spec: TaskSpec): Promise<ActorResult<RunView>> {
     return this.#parts.calls.run(owner, this.#parts.plans.task, spec);
   }
@@ -178,7 +178,7 @@ export class Sandbox extends SandboxActor {
     return this.#do(owner, ({ previews }) => previews.close(port));
   }
 
-  /** Serves preview requests, besides what the SDK sends to its own actor. */
+  /** Serves preview requests. All other requests are the SDK's. */
   override fetch(request: Request): Promise<Response> {
     return request.headers.has(PREVIEW_TOKEN) ? this.#parts.previews.serve(request) : super.fetch(request);
   }
@@ -227,7 +227,7 @@ export class Sandbox extends SandboxActor {
     return this.#do(owner, ({ network }) => network.lines());
   }
 
-  /** Called by the egress for each request that it forwarded or refused under a policy. */
+  /** Called by the egress for each request that it forwarded, or refused because of a policy. */
   connectionMade(connection: SandboxConnection): void {
     this.noteConnection(connection);
     this.#parts.network.connections.collectSoon();

@@ -9,12 +9,12 @@ import { isPermanentSaveError, notSavedText, partlySavedText, reason } from "./t
 const FIRST_RETRY_MS = 1000;
 const MAX_RETRY_MS = 300_000;
 
-/** After how long a notice says that saves fail. */
+/** A notice reports failing saves after this time, in milliseconds. */
 const NOTICE_AFTER_MS = 180_000;
 
 export class SaveTroubles {
   #failures = 0;
-  /** Since when (milliseconds since the epoch), and the last reason. */
+  /** Since when saves fail (milliseconds since the epoch), and the last reason. */
   #failing: { since: number; why: ToolError } | undefined;
   #isFailureReported = false;
   #left: LeftOut | undefined;
@@ -39,7 +39,7 @@ export class SaveTroubles {
     this.#isFailureReported = false;
   }
 
-  /** The caller got this error, so no notice is needed. */
+  /** A call has returned this error to its caller, so no notice is needed. */
   noteReported(error: unknown): void {
     this.#isFailureReported ||= error instanceof ToolError && isPermanentSaveError(error.cause);
   }
@@ -51,7 +51,10 @@ export class SaveTroubles {
     if (!this.#hasReportableLoss) this.#areLeftReported = false;
   }
 
-  /** The container is gone, with the files left out. Its end may have made its last save fail, which says nothing about the next. */
+  /**
+   * The container is gone, with the files that saves left out. Failures do not count any more: the end of the container
+   * may have caused the last one.
+   */
   containerGone(): void {
     this.#left = undefined;
     this.saved();

@@ -42,7 +42,7 @@ export interface Archive {
   run: string;
   part: "workspace" | "conversation";
   expiresAt: number;
-  /** The sandbox's settings as JSON, for a sandbox that continues it. */
+  /** The sandbox's settings as JSON, for a sandbox that continues the task. */
   settings?: string | undefined;
 }
 
@@ -50,7 +50,7 @@ export type Checkpoint = {
   id: string;
   sandbox: string;
   label: string;
-  /** When the state was saved, milliseconds since the epoch, and how much it holds. */
+  /** When the state was saved, in milliseconds since the epoch. */
   savedAt: number;
   files: number;
   bytes: number;
@@ -71,7 +71,10 @@ export function workspacesPrefix(principalHash: string): string {
   return `${principalHash}/workspaces/`;
 }
 
-/** The prefixes of a save's objects, behind that of the principal's workspaces. A number of five digits follows. */
+/**
+ * The key prefixes of a save's objects in R2. The principal's prefix comes before them, and a number of five digits
+ * after them.
+ */
 export function packPrefix(id: string): string {
   return `${id}/pack.`;
 }

@@ -1,7 +1,8 @@
 /**
- * The service of a sandbox: a script that runs in the background of each container, once that has its state. A loop in the sandbox
- * restarts the script when it ends, with a growing pause, so a script that always crashes has one run per container. The run is a
- * background process: it keeps no sandbox from its idle stop, and takes nothing from the quota of runs.
+ * The service of a sandbox: a script that runs in the background of each container after the workspace is restored. A
+ * loop in the sandbox restarts the script when it ends, with a growing pause, so a script that always crashes has one
+ * run per container. The run is a background process: it does not prevent an idle stop, and does not count in the quota
+ * of runs.
  */
 import type { CommandSpec } from "../runs/command-executor.ts";
 import { SERVICE_SESSION } from "../runs/command-executor.ts";
@@ -15,12 +16,12 @@ import type { SetUp } from "./set-up.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 import { SERVICE_ENDED, serviceRestarted } from "./texts.ts";
 
-/** How long one run may take, in milliseconds. A timer takes up to 24 days. */
+/** How long one run may take, in milliseconds. The longest timer is 24 days. */
 const MAX_SERVICE_MS = 20 * 86_400_000;
 
 const MAX_RECORDS = 3;
 
-/** How long a new script waits for the end of the one that it replaces, in milliseconds; both may need the same port. */
+/** How long a new script waits until the old one has ended, in milliseconds. Both may need the same port. */
 const MAX_CANCEL_MS = 30_000;
 
 /** The pause before a restart, in seconds: doubled each time, unless the service ran for `STABLE_S`. */
@@ -29,12 +30,15 @@ const MAX_PAUSE_S = 300;
 const STABLE_S = 60;
 
 interface State {
-  /** Empty once it was removed; the ids stay, to bound the records. */
+  /** Empty after the service was removed. `runs` keeps its ids, so that old records can be deleted. */
   script: string;
   runs: string[];
-  /** Whether the newest run is of an earlier script: its end would count as a cancellation of this one. */
+  /**
+   * Whether the newest run belongs to an earlier script. Its end must not count as a cancellation of the current
+   * script.
+   */
   isReplaced?: boolean;
-  /** Whether somebody has cancelled it: it stays stopped in this container. */
+  /** Whether somebody has cancelled the service. Then it stays stopped in this container. */
   isCancelled?: boolean;
 }
 
@@ -55,7 +59,7 @@ export class Service {
   readonly #host: ServiceHost;
   readonly #stored: StoredValue<State>;
   #notice: string | undefined;
-  /** Counts changes after which an attempt to start is no longer wanted. */
+  /** Counts changes. A start that began before a change is obsolete. */
   #turn = 0;
   #pauseS = FIRST_PAUSE_S;
   #timer: ReturnType<typeof setTimeout> | null = null;
@@ -125,7 +129,7 @@ export class Service {
     if (this.#state?.isCancelled) this.#stored.value = { ...this.#state, isCancelled: false };
   }
 
-  /** A run has ended. One of the service's that the sandbox did not end itself, such as a killed loop, is started again. */
+  /** Starts the service again if its run ended unexpectedly, for example because something killed the loop. */
   runEnded({ id, state }: Pick<RunRecord, "id" | "state">): void {
     if (!this.#state || id !== this.#run || state === "lost") return;
     if (state === "cancelled") this.#stored.value = { ...this.#state, isCancelled: true };
@@ -152,7 +156,8 @@ export class Service {
     const { setUp, runs, commands } = this.#host;
     await setUp.begin();
     const { script } = this;
-    // An actor that starts a container for its service alone would never let it rest.
+    // Only in a container that runs already: a service that could start containers would keep the sandbox running for
+    // ever.
     if (turn !== this.#turn || script === undefined || !this.#host.lifecycle.container) return;
     const spec = {
       command: loop(script),

@@ -1,7 +1,7 @@
 /**
- * What set-ups left is part of a sandbox's state. A script that ran in a sandbox without a state has the same outcome in any
- * sandbox of the principal: the registry stores it by a hash of the script's inputs, and the next sandbox starts from it as a
- * fork does.
+ * The outcomes of set-ups: the files that a script left. A script that runs in a new sandbox has the same outcome in
+ * every new sandbox of the principal. So the registry stores the outcome by a hash of the script's inputs, and the next
+ * sandbox starts from it like a fork.
  */
 import type { Variables } from "../../container/sandboxd/protocol.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -47,8 +47,8 @@ export class SetUpOutcomes {
   }
 
   /**
-   * Restores an earlier outcome into a container in which no user program has run, or returns how to keep the new one;
-   * undefined if it cannot be kept. Never rejects: the script does what could not be restored.
+   * Restores an earlier outcome into a container that has run no user program. Otherwise returns a way to keep the new
+   * outcome, or undefined if it cannot be kept. Never rejects: if the restore fails, the script runs.
    * @param previousKey the key of the outcome in the sandbox's state
    * @param isUsed whether something else has run in the container
    */
@@ -78,7 +78,10 @@ export class SetUpOutcomes {
     }
   }
 
-  /** Decides which of the sandbox's requests succeed. Secret values do not count: they change without changing access. */
+  /**
+   * The part of the network settings that decides which requests of the script succeed. Values of secrets are left out,
+   * because a new value does not change access.
+   */
   get #network(): string {
     const { internet, allowHosts } = this.#host.policy();
     const hosts = internet === "allowlist" ? [...allowHosts].sort() : [];
@@ -107,6 +110,6 @@ async function keyOf(
     value === null ? [] : [[name, value]],
   );
   set.sort(([a = ""], [b = ""]) => (a < b ? -1 : 1));
-  // Outcomes of earlier versions, kept in parts, do not match.
+  // The 2 is the format's version: outcomes of earlier versions do not match.
   return `setup:${(await sha256(JSON.stringify([2, script, set, network, system]))).toHex()}`;
 }

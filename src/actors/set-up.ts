@@ -1,7 +1,8 @@
 /**
- * A sandbox's set-up: a script that runs once, after the files are restored and before the first call. Its result is part of
- * the sandbox's state; if it could not be saved, the next container runs the script again. It is a run like any other, which
- * outlives its caller and the actor. A failure prevents nothing; every result reports it, so that the caller can fix it.
+ * A sandbox's set-up: a script that runs once, after the files are restored and before the first call. Its result is
+ * part of the sandbox's state; if it could not be saved, the next container runs the script again. It is a run like any
+ * other: it continues without its caller and after a restart of the actor. If it fails, calls still work, and every
+ * result reports the failure, so that the caller can fix the script.
  */
 import type { ActiveRun } from "../runs/active-run.ts";
 import { clause } from "../shared/text.ts";
@@ -28,17 +29,19 @@ import {
   setUpRestoredText,
 } from "./texts.ts";
 
-/** The session of set-ups, by a name that callers cannot use, and the time limit. */
+/** The session of set-ups. Callers cannot use this name. */
 const SESSION = "_setup";
 const MAX_SETUP_MS = 1_800_000;
 
-/** A set-up that this many containers in a row did not survive is skipped, so that it cannot make a sandbox unusable. */
+/**
+ * If this many containers in a row ended during the set-up, it is skipped, so that it cannot make a sandbox unusable.
+ */
 const MAX_LOST_CONTAINERS = 3;
 
-/** The most set-ups that one call waits for, if containers end. */
+/** How many set-ups one call waits for, if each one's container ends. */
 const MAX_ATTEMPTS = 3;
 
-/** Shown of the end of a failed set-up's output. */
+/** How much of the end of a failed set-up's output is shown. */
 const TAIL_BYTES = 600;
 
 const RESULT_WAIT_MS = 600_000;
@@ -50,7 +53,7 @@ interface State {
   isDone: boolean;
   lost: number;
   failure?: string;
-  /** Whether something else has run in the container, so that the result is not the script's alone. */
+  /** Whether something else has run in the container. Then the files are not the outcome of the script alone. */
   isUsed?: boolean;
   /** The key of the outcome in the sandbox's state. The stored name stays `had`. */
   had?: string;
@@ -146,7 +149,7 @@ export class SetUp {
     return this.#state && { script: this.#state.script, had: this.#state.had };
   }
 
-  /** Initializes an unused sandbox with another's workspace and settings. */
+  /** A new sandbox was created from another one's workspace and settings. */
   inherit({ script, had }: SetUpSettings): void {
     this.#put({ script, had, isDone: false, lost: 0 });
   }
@@ -181,7 +184,7 @@ export class SetUp {
   async #start(): Promise<void> {
     const state = this.#state;
     if (!state) return;
-    // Of a run that could not be started.
+    // The run could not be started, so there is nothing to follow.
     this.#put({ ...state, ...AT_REST });
     const { id } = await this.#run(state.script);
     // Another script was set, or the sandbox destroyed, meanwhile.
@@ -219,7 +222,7 @@ export class SetUp {
     return { state: "succeeded", note: setUpRestoredText(savedAt) };
   }
 
-  /** Saves the state before the script, which stays the saved state until the script has ended. */
+  /** Saves the state before the script. It stays the saved state until the script has ended. */
   async #saved(run: ActiveRun): Promise<End | undefined> {
     const state = this.#state;
     // A failed save is retried later, and reported.
@@ -251,7 +254,7 @@ export class SetUp {
     const isSame = containersGone === this.#containersGone;
     if (!isSame && success) return this.#put({ ...state, ...AT_REST, had: success.had });
     const lost = run?.state === "lost" ? state.lost + 1 : 0;
-    // If no container could start or it is gone, the next call retries.
+    // If no container could start, or the container is gone, the next call retries.
     const isDone = success !== undefined || (run !== undefined && isFailure(run));
     const failure =
       run && isFailure(run)
@@ -259,14 +262,14 @@ export class SetUp {
         : lost >= MAX_LOST_CONTAINERS
           ? setUpSkippedText(MAX_LOST_CONTAINERS)
           : undefined;
-    // In a continuing container, a script's leftovers mix with the next one's.
+    // In the same container, files that this script left mix with those of the next script.
     const isUsed = state.isUsed || (isSame && run?.state === "lost" && state.hasBegun);
     this.#put({ ...state, ...AT_REST, isDone, isUsed, lost, failure, had: success?.had });
     this.#host.workspace.changed();
     if (success) this.#notice = success.words;
   }
 
-  /** Keeps the script's result before anything else changes it. Returns it with a message. */
+  /** Keeps the script's outcome before anything else changes the files. Returns its key, and a message. */
   async #success(run: RunView, state: State): Promise<Pick<State, "had"> & { words: string }> {
     const { keeping, restoredAt, had } = state;
     if (restoredAt !== undefined) return { had, words: setUpRestoredText(restoredAt) };

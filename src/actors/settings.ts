@@ -1,4 +1,4 @@
-/** A sandbox's settings: variables, network and set-up. They change all or nothing and are stored together. */
+/** A sandbox's settings: variables, network and set-up. A call changes all of its settings or, after an error, none. */
 import type { NetworkPolicy } from "../shared/network-policy.ts";
 import type { Region } from "../shared/principal.ts";
 import { SerialQueue } from "../shared/queue.ts";
@@ -19,7 +19,7 @@ export interface SettingsChange {
   /** The set-up script for each new container; an empty one removes it. */
   setup?: string | undefined;
   idleMinutes?: number | undefined;
-  /** The script of its service; an empty one ends that. */
+  /** The script of the sandbox's service; an empty one ends the service. */
   start?: string | undefined;
 }
 
@@ -74,8 +74,8 @@ export class SandboxSettings {
   }
 
   /**
-   * Applies a whole change or nothing, one change at a time. If the sandbox is destroyed meanwhile, it loses its settings and
-   * gets these as a new one.
+   * Applies a whole change or, after an error, nothing. Changes are applied one after another. If the sandbox is
+   * destroyed during a change, its earlier settings are gone and it keeps only this change.
    * @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded`
    */
   change(owner: Owner, { env, network, setup, idleMinutes, start }: SettingsChange): Promise<void> {

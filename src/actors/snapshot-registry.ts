@@ -1,12 +1,12 @@
 /**
  * The saved states of a principal's sandboxes, kept by their `Account`.
  *
- * A snapshot is one state: a manifest, and the packs with its content. It lives while it is a sandbox's current state, or a
- * checkpoint or archive of a task or set-up refers to it; a pack lives while a snapshot refers to it. Archives are evicted when
- * room is short, oldest tasks first.
+ * A snapshot is one state: a manifest, and the packs with its content. It lives while it is a sandbox's current state, or while
+ * a checkpoint, or an archive of a task or set-up, refers to it. A pack lives while a snapshot refers to it. Archives are evicted
+ * when room is short, those of the oldest tasks first.
  *
- * Every step is one transaction. In it, unreferenced objects become garbage: R2 key prefixes whose rows stay until R2 has
- * deleted them, so that neither a crash nor an R2 error leaves anything behind.
+ * Every step is one transaction. The transaction also records unreferenced objects as garbage: a row with their R2 key prefix,
+ * which stays until R2 has deleted them. So neither a crash nor an R2 error leaves objects behind.
  */
 import type { Limits } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
@@ -23,7 +23,7 @@ import {
   taskFilesNotKept,
 } from "./texts.ts";
 
-/** The time limit of a save, and how long objects of an interrupted one are left alone, in milliseconds. */
+/** The time limit of a save, in milliseconds. Objects of an interrupted save are not deleted before it. */
 const WRITING_MS = 3_600_000;
 
 /** The most automatic checkpoints per sandbox; the newest stay. */
@@ -95,8 +95,8 @@ export class SnapshotRegistry {
 
   /**
    * Begins a save, and abandons the sandbox's earlier one. Returns how many bytes it may add.
-   * @param isArchive whether it becomes an archive
-   * @param notEnough a byte count that did not suffice before
+   * @param isArchive whether the save becomes an archive @param notEnough a byte count that was too little for an
+   * earlier attempt
    * @throws {ToolError} if it may add no more than that
    * @throws if its sandbox's current state is not `base` any more
    */
@@ -110,7 +110,7 @@ export class SnapshotRegistry {
   ): number {
     return this.#storage.transactionSync(() => {
       if (!isArchive) this.#requireBase(sandbox, base);
-      // What only the previous state holds is freed with it.
+      // The new state replaces the previous one, so the bytes of the previous one do not count.
       const room = this.#limits.workspaceBytes - this.#lastingBytes(isArchive ? undefined : sandbox);
       if (Math.max(0, room) <= notEnough) throw this.full();
       const [before] = this.#rows.all<{ id: string }>("SELECT id FROM saves WHERE sandbox = ?", sandbox);
@@ -181,7 +181,7 @@ export class SnapshotRegistry {
       );
   }
 
-  /** Evicts archives, oldest tasks first, while the limit is exceeded and that helps. */
+  /** Evicts archives, those of the oldest tasks first, until the limit is kept or no archive is left. */
   #makeRoom(except: string | undefined, now: number): void {
     const { workspaceBytes } = this.#limits;
     if (this.#lastingBytes() > workspaceBytes) return;
@@ -234,7 +234,10 @@ export class SnapshotRegistry {
     this.#rows.write("UPDATE workspaces SET used_at = ? WHERE sandbox = ?", now, sandbox);
   }
 
-  /** Keeps settings as JSON for forks, unless it has some. @param origin the id of the checkpoint, or of the task's run */
+  /**
+   * Keeps settings as JSON for forks, unless there are some already. @param origin the id of the checkpoint, or of the
+   * task's run
+   */
   keepSettings(origin: string, settings: string): void {
     this.#rows.write("INSERT OR IGNORE INTO checkpoint_settings VALUES (?, ?)", origin, settings);
   }
@@ -261,7 +264,9 @@ export class SnapshotRegistry {
     return this.#currentID(sandbox) !== undefined;
   }
 
-  /** Creates a checkpoint of a sandbox's state. @throws {ToolError} `not_found` without a state, `quota_exceeded` */
+  /**
+   * Creates a checkpoint of a sandbox's state. @throws {ToolError} `not_found` if there is no state, `quota_exceeded`
+   */
   checkpoint(sandbox: string, label: string, now = Date.now()): Checkpoint {
     return this.#storage.transactionSync(() => {
       const snapshot = this.#currentID(sandbox);
@@ -298,7 +303,7 @@ export class SnapshotRegistry {
       "SELECT automatic FROM checkpoints WHERE id = ?",
       to.id,
     );
-    // Labels would grow with each automatic checkpoint.
+    // The id names an automatic checkpoint, because its label would grow with each restore.
     const name = automatic ? to.id : to.label || to.id;
     const before = this.#keep(sandbox, snapshot, `before going back to ${name}`, true, now);
     this.#rows.write(
@@ -310,7 +315,7 @@ export class SnapshotRegistry {
     return before;
   }
 
-  /** Makes the state of a checkpoint that of a sandbox that has none. @throws {ToolError} `not_found` */
+  /** Creates a sandbox's first state from a checkpoint. @throws {ToolError} `not_found` */
   fork(sandbox: string, id: string, now = Date.now()): Checkpoint {
     return this.#storage.transactionSync(() => {
       const checkpoint = this.known(id);
@@ -386,7 +391,7 @@ export class SnapshotRegistry {
     ).bytes;
   }
 
-  /** Ends expired checkpoints, states of sandboxes unused for as long, and lost saves. */
+  /** Ends expired checkpoints, states of sandboxes that were unused for the same time, and saves that never ended. */
   expire(now = Date.now()): void {
     this.#storage.transactionSync(() => {
       for (const table of ["checkpoints", "archives"])
@@ -401,7 +406,7 @@ export class SnapshotRegistry {
     return this.#garbage.sweep(remove, now);
   }
 
-  /** When there is something to expire or to delete, milliseconds since the epoch. */
+  /** When the next state expires or the next garbage is due, in milliseconds since the epoch. */
   nextDue(): number | undefined {
     const { due } = this.#rows.one<{ due: number | null }>(
       `SELECT min(due) AS due FROM (SELECT min(due_at) AS due FROM garbage UNION ALL SELECT min(expires_at) FROM checkpoints

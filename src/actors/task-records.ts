@@ -34,7 +34,7 @@ export class TaskRecords {
     budgets.close(localID(id));
     const task = detail && "ownSandbox" in detail ? detail : undefined;
     const recording = account.account(owner).recordTask({ id, state, title, startedAt, endedAt });
-    // Without a container, only the account's entry is left to remove.
+    // If the container is gone, only the account's entry must be removed.
     const isContainerGone = state === "lost" && !platform.isRunning;
     const end = async () =>
       isContainerGone

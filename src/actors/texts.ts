@@ -1,4 +1,4 @@
-/** What actors say: limits, the network, set-ups, workspaces, and notices about what a stop has ended. */
+/** Texts of actors: limits, the network, set-ups, workspaces, and notices after a stop. */
 import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import { MAX_HOSTS } from "../shared/network-policy.ts";
 import { nextDay } from "../shared/days.ts";
@@ -11,7 +11,7 @@ import { StorageError } from "./workspace-objects.ts";
 
 const RETRY_IN_10_SECONDS = "Make the same call again in 10 seconds.";
 
-/** An error that may be gone when the call is repeated. */
+/** An error after which the same call may succeed later. */
 function temporary(code: ErrorCode, message: string, hint = RETRY_IN_10_SECONDS): ToolError {
   return new ToolError(code, message, hint, true);
 }
@@ -29,7 +29,7 @@ export function actorReset(sandbox: string): ToolError {
   );
 }
 
-/** The error for a call that takes longer than its client waits. @param hasBegun whether anything of it was done */
+/** The error for a call that takes longer than its client waits. @param hasBegun whether the work has begun */
 export function actorUnreachable(sandbox: string, ms: number, hasBegun: boolean): ToolError {
   const seconds = Math.round(ms / 1000);
   const [message, hint] = hasBegun
@@ -193,7 +193,7 @@ export function sandboxExists(sandbox: string): ToolError {
   );
 }
 
-/** A reason, as a clause. */
+/** A clause, which completes another error's sentence. */
 export function hasWorkspace(sandbox: string): ToolError {
   return new ToolError("invalid_argument", `sandbox ${sandbox} has a workspace already`);
 }
@@ -240,16 +240,16 @@ export function networkForbidden(requested: string, allowed: string): ToolError 
   );
 }
 
-/** Which program it was is not known: others may be at work in the sandbox. */
+/** The server does not know which program made the connections: several may run in the sandbox. */
 export function refusedText(hosts: string): string {
   return `While this ran, connections to ${hosts} were refused.`;
 }
 
 export function mismatchText(hosts: string): string {
-  return `${refusedText(hosts)} The host of the connection, of TLS (unencrypted SNI) and of the Host header must match.`;
+  return `${refusedText(hosts)} The connection, its TLS handshake (unencrypted SNI) and the Host header must name the same host.`;
 }
 
-/** @param list the allow_hosts that would do it */
+/** @param list the value of allow_hosts that allows them */
 export function allowText(hosts: readonly string[], list: readonly string[]): string {
   const excess = list.length - MAX_HOSTS;
   const change =
@@ -336,7 +336,7 @@ export function lostText(ending: string): string {
 }
 
 /**
- * @param ending how the container before ended; undefined where there was none
+ * @param ending how the previous container ended; undefined if there was none
  * @param isAllSaved whether everything was saved just before
  */
 export function restoredText(
@@ -367,13 +367,13 @@ export function restoredText(
   return `${endingText(ending)}: its files are ${what}. ${gone}${missing}`;
 }
 
-/** What was saved upon another image and is not restored. */
+/** Files that were saved with another image and cannot be restored. */
 function droppedText({ count, names }: NamedFiles): string {
   const more = count > NAMED ? ` and ${count - NAMED} more` : "";
   return `Not restored, because the image has changed: ${names.slice(0, NAMED).map(shownName).join(", ")}${more}. Install it again.`;
 }
 
-/** How many of the things of one kind that a save left out are named. */
+/** How many files of each kind a notice names. */
 const NAMED = 5;
 
 /** What a save left out, as a clause. */
@@ -387,7 +387,7 @@ export function leftOutText({ count, bytes, names, unreadable, special, crowded 
   return parts.join("; ");
 }
 
-/** @param why and what to do, where only the caller can help */
+/** @param why the reason and what to do, if only the caller can fix it */
 export function notSavedText(since: number, why?: { reason: string; hint: string }): string {
   const [because, advice] = why ? [` (${why.reason})`, ` ${why.hint}`] : ["", ""];
   return `The sandbox could not be saved since ${shownTime(since)}${because}: newer changes would be lost with its container.${advice}`;
@@ -397,7 +397,7 @@ export function partlySavedText(left: LeftOut): string {
   return `Not all of the sandbox is saved. These would be lost with its container: ${leftOutText(left)}.`;
 }
 
-/** Notes of runs that the end of their container has ended. */
+/** Notes for runs that ended because their container ended. */
 export const LOST_NOTES = {
   lost: "The sandbox stopped while it ran; its processes and variables are gone.",
   idle: "The sandbox was stopped while it ran.",

@@ -55,7 +55,7 @@ export async function writeObjects(
       if (failure) break;
     }
   } finally {
-    // Nothing stays under way, so that written objects can be deleted.
+    // Waits for all writes, so that the written objects can be deleted afterwards.
     await Promise.all(writes);
   }
   if (failure) throw failure.error;
@@ -72,7 +72,7 @@ export async function readObjects(
   const parts = partsOf(ranges);
   const get = ({ key, offset, length }: Part) => {
     const object = inTime(bucket.get(key, { offset, length }));
-    // It may reject before its turn.
+    // A read may fail before its turn; the loop reports it then.
     object.catch(() => undefined);
     return object;
   };

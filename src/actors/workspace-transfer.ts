@@ -19,10 +19,10 @@ import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts"
 
 const MANIFEST_BYTES = 256 * 1024 * 1024;
 
-/** How long a save without room is remembered, in milliseconds. */
+/** How long a save that exceeded the room is remembered, in milliseconds. */
 const NO_ROOM_MS = 3_600_000;
 
-/** The state that a container came from or was last saved as; no snapshot if there was none. */
+/** The state that a container started from or was last saved as. Without a snapshot, the container started empty. */
 export interface Origin {
   snapshot?: string;
   /** Milliseconds since the epoch. */
@@ -56,7 +56,7 @@ export interface TransferHost {
 
 export class WorkspaceTransfer {
   readonly #host: TransferHost;
-  /** The last save without room: its bytes, the room, and the time. */
+  /** The last save that exceeded the room: its bytes, the room, and the time. */
   #lastRefusal: { bytes: number; room: number; at: number } | undefined;
 
   constructor(host: TransferHost) {
@@ -147,7 +147,7 @@ export class WorkspaceTransfer {
     const { files, bytes, unreadable, packs: needed, ...done } = await snapshots.call("done", { id }, signal);
     const own = needed.find((one) => one.id === id);
     if ((own?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
-      throw new Error(`the save ${id} has another size than it says`);
+      throw new Error(`the size of the save ${id} differs from its declared size`);
     // The sandbox does not know the size of older packs; it reports which parts it needs.
     const sizes = new Map(origin.packs.map((pack) => [pack.id, pack.bytes]));
     const packs = needed.map(({ id: pack, length, live }) => {
@@ -156,7 +156,7 @@ export class WorkspaceTransfer {
     return { files, bytes, manifestBytes, packs, packBytes, left: { ...plan.left, unreadable } };
   }
 
-  /** A byte count that did not suffice for such a save, so that its bytes are not sent again. */
+  /** The room that was too little for an equal save before, so that its bytes are not sent again. */
   #notEnoughFor({ bytes }: Plan): number | undefined {
     const before = this.#lastRefusal;
     return before && bytes >= before.bytes && Date.now() - before.at < NO_ROOM_MS ? before.room : undefined;
@@ -173,7 +173,7 @@ export function leftOut({ count, bytes, largest, ...rest }: Plan["left"]): LeftO
   return { count, bytes, names: largest.map(({ path }) => path).slice(0, 5), unreadable, special, crowded };
 }
 
-/** Sends what `write` writes as a request's body, and returns the result. The first error is thrown. */
+/** Sends what `write` writes as a request's body, and returns the result. Throws the first error. */
 async function streamed<T>(
   length: number,
   write: (into: WritableStream<Uint8Array>, signal: AbortSignal) => Promise<void>,

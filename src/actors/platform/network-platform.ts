@@ -6,13 +6,16 @@ export const TRUST_INTERCEPTION = "SANDBOX_INTERCEPT_HTTPS";
 
 /** Enforces network policies: by the SDK's outbound handlers on Cloudflare, by the engine's proxy locally. */
 export interface NetworkPlatform {
-  /** Says which connections the platform cannot see under a policy. Shown above the list. */
+  /** Names the connections that the platform cannot see under a policy. Shown above the list of connections. */
   readonly unseen?: string;
   /** Whether every container trusts the interception's certificates from its start. */
   readonly alwaysTrusted?: boolean;
   /** No container runs, and one is about to start. */
   starting(): void;
-  /** For new connections, now and in later containers. @returns false if the running one keeps forbidden connections */
+  /**
+   * Applies the policy to new connections, now and in later containers. @returns false if the running container keeps
+   * forbidden connections
+   */
   enforce(policy: OutboundPolicy): Promise<boolean>;
   connections(): Promise<SeenConnections[]>;
   forget(): void;

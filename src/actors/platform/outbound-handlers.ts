@@ -1,4 +1,4 @@
-/** The SDK's outbound handlers: when the SDK stores and reads them, and its names for them. */
+/** Sets the SDK's outbound handlers. Only this file knows their names, and when the SDK stores and reads them. */
 import type { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import { SERVER_HOST } from "../../../container/sandboxd/protocol.ts";
 import { serveEnding } from "../../container/serve-ending.ts";
@@ -24,7 +24,7 @@ interface OutboundSandbox {
 
 const POLICY_HANDLER = "policy";
 
-/** The storage key of a sandbox that was ever restricted. It outlives the sandbox, as the SDK's handler does. */
+/** Set in storage once a sandbox was restricted. It outlives the sandbox, like the SDK's handler. */
 const RESTRICTED_KEY = "restricted";
 
 interface Restricted {
@@ -37,7 +37,7 @@ interface Restricted {
  * requests go through a Worker handler. A container that started unrestricted stays so until it ends.
  */
 export class OutboundHandlers implements NetworkPlatform {
-  readonly unseen = `not listed: connections to other ports than ${ALLOWED_PORTS_LISTED}, which the platform closes`;
+  readonly unseen = `not listed: connections to ports other than ${ALLOWED_PORTS_LISTED}, because the platform closes them`;
   readonly #sandbox: OutboundSandbox;
   readonly #kv: Pick<SyncKvStorage, "get" | "put">;
   readonly #platform: Pick<ContainerPlatform, "isRunning">;
@@ -71,7 +71,7 @@ export class OutboundHandlers implements NetworkPlatform {
     const startedOpen = isUp ? (restricted?.startedOpen ?? true) : this.#mayStartOpen;
     this.#kv.put<Restricted>(RESTRICTED_KEY, { startedOpen });
     this.#sandbox.interceptHttps = true;
-    // Has the image trust the certificates of the interception.
+    // Makes the image trust the certificates of the interception.
     this.#sandbox.envVars = { ...this.#sandbox.envVars, [TRUST_INTERCEPTION]: "1" };
     await this.#sandbox.setOutboundHandler(POLICY_HANDLER, policy);
     return isOpen || !startedOpen;
@@ -111,7 +111,7 @@ export async function intercept(
   params: OutboundPolicy,
   secrets: readonly Secret[],
 ): Promise<void> {
-  // The image is to trust the certificates of the interception.
+  // Makes the image trust the certificates of the interception.
   sandbox.envVars = { ...sandbox.envVars, ...placeholders(secrets), [TRUST_INTERCEPTION]: "1" };
   const handler = { method: POLICY_HANDLER, params };
   const props = {
@@ -129,7 +129,7 @@ export async function intercept(
 
 /** Registers the outbound handlers with the SDK, which finds them by the actor's class name. */
 export function handleOutbound(actor: Pick<typeof BaseSandbox, "outboundByHost" | "outboundHandlers">): void {
-  // Not static fields of the class: those would shadow the SDK's setters, and requests would go out to the internet.
+  // Static fields of the class would shadow the SDK's setters, and requests would go out to the internet.
   actor.outboundByHost = { ...OUTBOUND, [SERVER_HOST]: serveEnding };
   actor.outboundHandlers = { [POLICY_HANDLER]: throughPolicy };
 }

@@ -8,7 +8,7 @@ export interface ContainerPlatform {
    * @throws {ToolError} `sandbox_unavailable`; `sandbox_restarted` if it was ended meanwhile; unexpected SDK errors
    */
   start(env: Readonly<Record<string, string>>): Promise<void>;
-  /** Ends the container. Resolves when none runs or starts, and no late event can disturb the next one. */
+  /** Ends the container. Resolves when no container runs or starts, and no late event can disturb the next one. */
   end(): Promise<void>;
   fetch(port: number, request: Request): Promise<Response>;
   /** Sets a listener for ended containers. It may be called late. */

@@ -39,8 +39,8 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   }
 
   /**
-   * Returns the container's own WebSocket. The SDK would pass each message on to a second one to renew its idle time, which
-   * means nothing here.
+   * Returns the container's own WebSocket. The SDK would copy each message to a second WebSocket to renew its idle
+   * time, which this server does not use.
    */
   override containerFetch(...args: Parameters<BaseSandbox<Env>["containerFetch"]>): Promise<Response> {
     const [request, port] = args;

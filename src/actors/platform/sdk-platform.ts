@@ -1,6 +1,6 @@
 /**
- * Adapts the SDK's class. The SDK calls `onStart` on every reconnect, calls `onStop` late, sometimes while the next container
- * starts, and starts a container for any call. This file hides that.
+ * Adapts the SDK's class. The SDK calls `onStart` on every reconnect. It calls `onStop` late, sometimes while the next
+ * container starts. It starts a container for any call. This file hides that.
  */
 import { OperationInterruptedError, type Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { Interpreter } from "../../container/kernels/interpreter.ts";
@@ -25,10 +25,10 @@ type SDKSandbox = Pick<
 
 const STOP_MS = 5000;
 
-/** The interval for polling the SDK's record, which lags behind the container. In milliseconds. */
+/** The interval for polling the SDK's record of the container's state, which changes late. In milliseconds. */
 const POLL_MS = 2;
 
-/** The interval for ending a container again that is still starting, in milliseconds. */
+/** A container that is still starting may ignore its end, so it is ended again at this interval. In milliseconds. */
 const STOP_RETRY_MS = 100;
 
 export class SDKPlatform implements ContainerPlatform {
@@ -72,7 +72,7 @@ export class SDKPlatform implements ContainerPlatform {
     }
   }
 
-  /** Any SDK call starts the container; its error says why a start failed. */
+  /** Starts the container, as any SDK call does. Throws the SDK's reason if the start failed. */
   async #ping(): Promise<void> {
     for (let isRepeated = false; !this.isRunning; isRepeated = true) {
       try {
@@ -86,9 +86,9 @@ export class SDKPlatform implements ContainerPlatform {
   }
 
   /**
-   * Cleans up after the previous container. The SDK closes its connection at an alarm, or while it starts the next container,
-   * which breaks the waiting call. `stop` closes it now, and does nothing else if no container runs. Called once, because it
-   * would stop a starting container.
+   * Cleans up after the previous container. The SDK would close its connection at an alarm, or while it starts the next
+   * container, and break the waiting call. `stop` closes the connection now, and does nothing else if no container
+   * runs. It is called once, because a second call would stop a starting container.
    */
   async #settle(): Promise<void> {
     if (this.isRunning) return;
@@ -99,7 +99,7 @@ export class SDKPlatform implements ContainerPlatform {
 
   async end(): Promise<void> {
     this.#ends++;
-    // The SDK retries its attempts.
+    // The SDK retries a start by itself; without a permit it stops.
     this.#permit = undefined;
     await this.#sandbox.destroy();
     while (this.#attempts.size > 0) {
@@ -110,8 +110,9 @@ export class SDKPlatform implements ContainerPlatform {
   }
 
   /**
-   * Runs the SDK's stop hook for a destroyed container and waits for it: it would close the next call's connection. The SDK's
-   * own alarm runs it up to a second later. The SDK's record must be up to date first, or the hook would run twice.
+   * Runs the SDK's stop hook for a destroyed container and waits for it. The SDK's own alarm would run the hook up to a
+   * second later and close the next call's connection. The SDK's record must be up to date first, or the hook would run
+   * twice.
    */
   async #noticed(): Promise<void> {
     const deadline = Date.now() + STOP_MS;
@@ -160,7 +161,7 @@ export class SDKPlatform implements ContainerPlatform {
     try {
       await attempt;
     } catch (error) {
-      // The container disappeared; no start failed.
+      // The container disappeared; this is not a failed start.
       throw !this.#permit && !this.isRunning ? refused() : error;
     } finally {
       this.#attempts.delete(settled);
@@ -226,7 +227,7 @@ export class SDKInterpreter implements Interpreter {
   }
 }
 
-/** Has the SDK's form, because it passes through the SDK. */
+/** An error class of the SDK, because the error passes through the SDK. */
 function refused(): OperationInterruptedError {
   return new OperationInterruptedError({
     code: "OPERATION_INTERRUPTED",

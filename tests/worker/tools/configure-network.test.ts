@@ -449,7 +449,7 @@ describe("on Cloudflare", () => {
   it("the list of a restricted policy names the connections that the platform does not report", async () => {
     const { network: own } = network({ network: all, authTokens: [] }, "owner", cloudflare().actor());
     own.put({ internet: "none" });
-    expect(await own.lines()).toMatch(/^# not listed: connections to other ports than 80 and 443/m);
+    expect(await own.lines()).toMatch(/^# not listed: connections to ports other than 80 and 443/m);
     own.put({ internet: "full" });
     expect(await own.lines()).not.toContain("not listed");
   });

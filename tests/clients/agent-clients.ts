@@ -1,6 +1,6 @@
 /**
- * MCP clients as their users run them, with their default time limits. In agents, a scripted model asks for one long
- * command; plain clients make the same calls by hand.
+ * Real MCP clients with their default time limits. In agents, a scripted model makes the calls; plain clients make
+ * the same calls directly.
  */
 import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -40,7 +40,7 @@ export interface ToolCall {
   args: Record<string, unknown>;
 }
 
-/** Decides after the result of each tool call (undefined at first): another call, or the end. */
+/** Returns the next call, or undefined to end. Gets the result of the previous call, which is undefined at first. */
 export type Script = (answer: string | undefined) => ToolCall | undefined;
 
 /** Follows the script with a client that has no model. */
@@ -49,7 +49,7 @@ async function play(script: Script, call: (next: ToolCall) => Promise<unknown>):
   for (let next = script(undefined); next; next = script(answer)) answer = textIn(await call(next));
 }
 
-/** All texts in a client's form of a result, whatever its shape. */
+/** All texts in a result, in any client's format. */
 function textIn(value: unknown): string {
   if (typeof value === "string") return value;
   if (typeof value !== "object" || value === null) return "";
@@ -136,7 +136,8 @@ async function openAIAgents(endpoint: Endpoint, script: Script): Promise<void> {
   const server = new MCPServerStreamableHttp({
     url: endpoint.url,
     requestInit: { headers: headersOf(endpoint) },
-    // The limit for connecting and listing: the default of 5 is too short on a busy machine. Calls keep their default limit.
+    // Limits connecting and listing: the default of 5 s is too short on a busy machine. Calls keep their default
+    // limit.
     clientSessionTimeoutSeconds: 60,
   });
   const model: Model = {
@@ -209,7 +210,7 @@ async function claude(endpoint: Endpoint, script: Script): Promise<void> {
   rmSync(home, { recursive: true, force: true });
 }
 
-/** Each client follows a script to its end, and fails if the client abandons a call or the agent abandons a run. */
+/** Each function follows a script to its end. It throws if the client gives up on a call, or the agent on a run. */
 export const AGENT_CLIENTS: Record<string, (endpoint: Endpoint, script: Script) => Promise<void>> = {
   "the Inspector's command line": inspector,
   "the SDK 1.x": sdk1,

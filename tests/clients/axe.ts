@@ -1,8 +1,7 @@
-/** axe-core, for tests of pages in a browser. */
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
-/** Its script: evaluate it in the page before `violations`. */
+/** The script of axe-core. Evaluate it in the page before `violations`. */
 export const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 interface Found {

@@ -5,7 +5,7 @@ import { findChromium } from "../setup/executable.ts";
 export { devices } from "playwright-core";
 export type { Browser, BrowserContext, BrowserContextOptions, FrameLocator, Page } from "playwright-core";
 
-/** @throws Error without a Chromium to start */
+/** @throws Error if Chromium is missing */
 export async function launchChromium(): Promise<Browser> {
   const executablePath = findChromium();
   if (executablePath === undefined) {
@@ -14,7 +14,7 @@ export async function launchChromium(): Promise<Browser> {
     );
   }
   const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"];
-  // Without these it looks for updates on the internet.
+  // Without these flags Chromium looks for updates on the internet.
   args.push("--disable-background-networking", "--disable-component-update", "--disable-sync");
   return chromium.launch({ executablePath, args });
 }

@@ -1,6 +1,6 @@
 /**
- * Installs the missing clients that tests and examples use: `npm run clients`. `npm test`, every suite, and
- * `npm run check` do it first.
+ * Installs the clients that tests and examples use, if they are missing: `npm run clients`. `npm test`, every suite
+ * and `npm run check` call it first.
  */
 import { lstatSync, symlinkSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -9,7 +9,7 @@ import { installPackages } from "../../local/engine/packages.ts";
 
 const directory = fileURLToPath(new URL(".", import.meta.url)).replace(/\/$/, "");
 
-/** What imports them elsewhere. */
+/** The directories that also import these clients. */
 const IMPORTERS = ["examples", "client/adapters"];
 
 /** @throws Error with npm's reason */
@@ -23,7 +23,7 @@ export async function installClients(say: (line: string) => void): Promise<void>
     try {
       symlinkSync(relative(dirname(link), join(directory, "node_modules")), link);
     } catch (error) {
-      // Another process has made it meanwhile.
+      // Another process created it meanwhile.
       if (!isThere()) throw error;
     }
   }

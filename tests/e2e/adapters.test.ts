@@ -1,4 +1,4 @@
-/** The adapters of the client library, each with its framework's own package and a scripted model. */
+/** The adapters of the client library, each with its real framework and a scripted model. */
 import { execFile } from "node:child_process";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -30,7 +30,7 @@ afterAll(async () => {
 
 const runFile = promisify(execFile);
 
-/** What the agent of an example says at last, which is what its tools returned. */
+/** Runs an example. Returns the last message of its agent, which repeats the results of its tools. */
 async function runAgent(example: string, script: readonly ScriptedCall[]): Promise<string> {
   const model = await startOpenAIAPI(script);
   const access = { SANDBOX_MCP_URL: server.url, SANDBOX_MCP_TOKEN: TOKEN };
@@ -85,9 +85,9 @@ it.each([
   },
 );
 
-/** Changes the shell that runs it. */
+/** Changes the shell in which it runs. */
 const SPOIL = "export PATH=/none V=first; umask 077; [() { :; }; stat() { :; }; export -f stat";
-/** What a shell without such changes prints, and how. */
+/** Shows whether the shell was changed: it prints a variable, the umask and the result of `[`. */
 const SEEN = "echo [$V]; umask; [ -e /nope ] || echo clean";
 const CLEAN = "[]\n0022\nclean\n";
 
@@ -244,7 +244,7 @@ describe("the OpenAI Agents SDK", () => {
     await expect(resumed.readFile!({ path: "vendored/y" })).rejects.toThrow("vendored/y was not found");
     const serving = await resumed.exec!({ cmd: "exec python3 -u -m http.server 8000", yieldTimeMs: 0 });
     const { sessionId = 0 } = serving;
-    // Another session of the same sandbox does not wait for it.
+    // A command in another session does not wait for the server.
     expect(await made.exec!({ cmd: "true", yieldTimeMs: 60_000 })).toMatchObject({ exitCode: 0 });
     let printed = "";
     while (!printed.includes("Serving")) printed += await resumed.writeStdin!({ sessionId });

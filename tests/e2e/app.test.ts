@@ -1,6 +1,6 @@
 /**
- * The panel in a client's chat (MCP Apps), in a real Chromium: the client is the extension's own `AppBridge`. Screenshots go to
- * `SCREENSHOTS`, if that is set.
+ * The panel in a client's chat (MCP Apps), in a real Chromium. The client uses the extension's own `AppBridge`. With
+ * SCREENSHOTS set, the tests save screenshots there.
  */
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -20,7 +20,7 @@ import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 
-/** In the client's page. */
+/** Exists only in the client's page. */
 declare const testHost: TestHost;
 
 let model: MessagesAPI;
@@ -29,18 +29,18 @@ let client: AppHost;
 let chromium: Browser;
 let context: BrowserContext;
 let page: Page;
-/** The document of the App, in the proxy's frame in the client's. */
+/** The App's document: a frame in the proxy's frame in the client's page. */
 let app: FrameLocator;
-/** What the browser complained of. */
+/** Errors that the browser reported. */
 const complaints: string[] = [];
 
 const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
 
-/** Writes to the named pipe `go`, which a program reads from. */
+/** Writes to the named pipe `go`, from which a program reads. */
 const resumeReader = (sandbox: string) =>
   call("run_command", { sandbox, session: "other", command: "echo on > go", timeout_seconds: 60 });
 
-/** Has the client call a tool, and show the panel beside it. */
+/** Makes the client call a tool and show the panel beside it. */
 async function open(
   tool: string,
   args: Record<string, unknown>,
@@ -60,7 +60,7 @@ const shoot = async (name: string) => {
   if (to) await page.screenshot({ path: join(to, `app-${name}.png`) });
 };
 
-/** The document of the App. */
+/** The frame with the App's document. */
 async function inside() {
   const frame = page.frames().at(-1);
   if (!frame) throw new Error("there is no App");
@@ -75,7 +75,7 @@ beforeAll(async () => {
   context.setDefaultTimeout(20_000);
   page = await context.newPage();
   page.on("console", (message) => {
-    // The client asks for a stream, but this server has none.
+    // The client asks for an event stream, which this server does not offer.
     if (message.type() === "error" && !/ 405 /.test(message.text())) complaints.push(message.text());
   });
   page.on("pageerror", (error) => complaints.push(error.message));
@@ -114,7 +114,7 @@ describe.each([
     await state("succeeded");
     await until(async () => (await rows()).length > 0);
     expect(await rows()).toEqual(["done already"]);
-    // The chat keeps the focus for typing.
+    // The chat keeps the focus, so that its user can continue to type.
     expect(await page.evaluate(() => document.activeElement?.tagName)).toBe("INPUT");
   });
 });
@@ -143,7 +143,7 @@ describe("the app in a client's chat", () => {
     await until(async () => (await pageRequests()).links.length > 1);
     const download = await fetch((await pageRequests()).links[1] ?? "");
     expect(await download.text()).toBe("kept");
-    // No bytes go to the server but by the client.
+    // The App has no upload: it may send bytes only through the client.
     expect(await app.locator("input[type=file]").count()).toBe(0);
     expect(complaints.splice(0)).toEqual([]);
   });
@@ -175,7 +175,7 @@ describe("the app in a client's chat", () => {
     await page.evaluate(() => {
       document.body.style.paddingTop = "5000px";
     });
-    // Told after the page's own observer, which is older.
+    // The page's own observer is older, so it has run before this one.
     await frame.evaluate(
       () =>
         new Promise<void>((done) => {
@@ -185,7 +185,7 @@ describe("the app in a client's chat", () => {
         }),
     );
     const { calls } = await pageRequests();
-    // Longer than it waits between two looks.
+    // Longer than the page's interval between two requests.
     await call("run_command", { sandbox: "narrow", command: "sleep 6" });
     expect((await pageRequests()).calls).toBe(calls);
     await page.evaluate(() => scrollTo(0, 5000));
@@ -224,7 +224,7 @@ describe("the app in a client's chat", () => {
     const frame = await inside();
     const heights = () =>
       frame.evaluate(() => [document.documentElement.scrollHeight, innerHeight, document.body.offsetHeight]);
-    // The frame shows the whole page, and is not higher than it by a pixel or more.
+    // The frame shows the whole page, and is at most one pixel higher.
     await until(async () => {
       const [whole = 0, seen = 0, high = 0] = await heights();
       return whole <= seen && seen - high <= 1;

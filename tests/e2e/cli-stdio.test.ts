@@ -1,4 +1,4 @@
-/** `sandbox-mcp stdio`: clients that start a process, and what becomes of the server behind it. */
+/** `sandbox-mcp stdio`, for clients that start a process, and the server that it starts. */
 import { join } from "node:path";
 import { beforeAll, expect, it } from "vitest";
 import { Client as NewClient } from "@modelcontextprotocol/client";
@@ -34,7 +34,7 @@ const start = (...words: string[]) => ({
   stderr: "ignore" as const,
 });
 
-/** Lines of JSON-RPC for a client that is not there. */
+/** JSON-RPC messages as lines of standard input. */
 const lines = (...messages: object[]) =>
   messages.map((message) => `${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`).join("");
 
@@ -50,7 +50,8 @@ it(
     const server = tree(before?.pid ?? 0);
     expect(server.length).toBeGreaterThan(1);
 
-    // The same server, for a client of the newest protocol. The bridge adds its headers.
+    // The second bridge uses the same server. Its client speaks the newest protocol, and the bridge adds that
+    // protocol's headers.
     const second = new NewClient(info, { versionNegotiation: { mode: { pin: "2026-07-28" } } });
     await second.connect(new NewTransport(start("--sandbox", "other")));
     const messages: unknown[] = [];
@@ -66,7 +67,7 @@ it(
     const { resources } = await second.listResources();
     expect(resources.map(({ uri }) => uri)).toContain("sandbox://other/");
 
-    // Without an input it answers what it was asked, and ends.
+    // With its input closed, the bridge replies to all requests and exits.
     const input = lines({ id: 1, method: "ping" }, { id: 2, method: "tools/list" });
     const ended = await runCLI(["stdio"], { env }, `${input}no message\n`);
     expect([ended.code, ended.stderr]).toEqual([
@@ -79,7 +80,7 @@ it(
       .map((line) => JSON.parse(line));
     expect(answers.map(({ id }) => id).sort()).toEqual([1, 2]);
 
-    // A server refuses the token: the client gets an error, not silence.
+    // The server refuses the token: the client gets an error.
     const refused = await runCLI(
       ["stdio", "--token", "a-token-of-nobody"],
       { env },
@@ -90,7 +91,8 @@ it(
       error: { message: expect.stringContaining("does not accept the token") },
     });
 
-    // The server ends with the client that started it. The other client's call says that the server may not have ended its command.
+    // The server ends with the client that started it. The other client's call fails, and says that its command may
+    // still run.
     const cut = second.callTool({ name: "run_command", arguments: { command: "sleep 300" } }).catch(String);
     await until(async () => {
       const listed = await first.callTool({ name: "list_runs", arguments: { sandbox: "other" } });

@@ -12,7 +12,7 @@ import { repository, type Server, startServer, TOKEN } from "../setup/server.ts"
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
-/** The token of one who may only read. */
+/** A token that may only read. */
 const READER = "a-token-that-may-only-read";
 const sha256 = (text: string) => createHash("sha256").update(text).digest("hex");
 
@@ -56,7 +56,7 @@ afterAll(async () => {
 
 describe("ask", () => {
   it("prints the program's output, and the program on standard error", async () => {
-    // Nothing is printed about the sandbox that is made for the question.
+    // Nothing is printed about the sandbox that the question uses.
     const result = await run(["ask", "[[answer]] What is 6 times 7?"]);
     expect(result).toEqual({ code: 0, stdout: "42\n", stderr: "print(6 * 7)\n" });
     const sent = api.requests.at(-1);

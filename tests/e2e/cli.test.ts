@@ -176,7 +176,7 @@ describe("shell", () => {
       await until(() => running.stdout().includes(shown));
     };
     await type("", "/workspace# ");
-    // One process group: a key between two commands of the shell would reach neither of them.
+    // Both commands must be in one process group, or a key that is typed between them would reach neither.
     await type("sh -c 'stty size; exec sleep 300'\r", "40 100");
     await type("\u0003", "^C");
     await type("printf '\\033]52;c;AAAA\\007%s\\n' $((6 * 7)); exit 3\rlost\r", "status 3");
@@ -184,7 +184,7 @@ describe("shell", () => {
     await type("\u001d", "status 75");
     const { stdout } = await running.ended;
     expect(stdout).toContain("42\r\n");
-    // What would write into the clipboard of this terminal is left out.
+    // The command line removes sequences that write into the user's clipboard.
     expect(stdout).not.toContain("\u001b]52");
     expect(stdout).toMatch(/shell --attach default\.\w/);
     const settings = stdout.slice(stdout.indexOf("status 75"));
@@ -202,7 +202,7 @@ describe("shell", () => {
       return until(() => shown.exec(running.stdout()));
     };
     await type("", /40 100/);
-    // The shell command reads lines only after the terminal has its own modes again.
+    // `read` works only after the command line has restored the terminal's modes.
     const [, id = ""] = await type("\u001d", /--attach (default\.\w+)[^]*left: 75/);
     await type(`${id}\r`, /50 90/);
     running.stdin.write("\u001d");
@@ -442,7 +442,7 @@ describe("doctor and diagnose", () => {
     const taken = await run(["doctor", "--port", port, "--state-dir", "another"]);
     expect(taken).toMatchObject({ code: 1, stdout: expect.stringContaining(`failed\tport ${port}\ttaken`) });
     expect(taken.stderr).toContain("npm start -- --port 0");
-    // Without --port, it is the server that runs.
+    // Without --port, the check finds the running server.
     const found = expect.stringMatching(/^our server, process \d+$/);
     expect((await json(["doctor"])).checks).toContainEqual(
       expect.objectContaining({ name: `port ${port}`, found }),

@@ -1,4 +1,4 @@
-/** The client library, as a program uses it. */
+/** The client library in a program. */
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
@@ -217,11 +217,14 @@ describe("a server that refuses calls temporarily", () => {
     const loop = "for i in $(seq 200); do echo $i; sleep 0.02; done";
     await Promise.all(["a", "b", "c"].map((name) => flaky.session(name).runCommand(loop)));
     const minutes = (Date.now() - begun) / 60_000;
-    // Three first calls, and three for the results.
+    // Three commands and three waits for their results.
     expect(asked() - 6).toBeLessThan(600 * minutes);
   });
 
-  /** The sandbox through a `fetch` that refuses calls of a tool: by their count, from 1, with this status. */
+  /**
+   * A sandbox of a client with a `fetch` that refuses some calls of `tool`. `statusOf` returns the status of the nth
+   * call, or undefined to pass it on.
+   */
   function refusing(tool: string, statusOf: (count: number) => number | undefined, retryAfter = "1") {
     let count = 0;
     const flakyFetch: typeof fetch = async (input, init) => {

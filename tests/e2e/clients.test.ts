@@ -1,4 +1,4 @@
-/** Every kind of client, as its users run it, against the server that `npm start` started. */
+/** Real clients of every kind, against the server that `npm start` started. */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -29,7 +29,7 @@ let agentModel: MessagesAPI;
 const home = temporaryDirectory();
 
 beforeAll(async () => {
-  // With a credential for a model every tool is listed.
+  // The server lists every tool only with a credential for a model.
   agentModel = await playScenarios({
     mend: [bash("sed -i 's/a - b/a + b/' sum.py && python3 test.py"), say("Mended the sum.")],
   });
@@ -41,7 +41,7 @@ afterAll(async () => {
   await agentModel?.close();
 });
 
-/** The part of both SDKs' clients that these tests use. */
+/** The methods of both SDKs' clients that these tests use. */
 interface AnyClient {
   listTools(): Promise<{ tools: { name: string }[] }>;
   callTool(call: { name: string; arguments: Record<string, unknown> }): Promise<unknown>;
@@ -147,7 +147,7 @@ it("a client follows what a command prints while it runs", async () => {
   );
   let cursor = 0;
   for (const n of [1, 2, 3]) {
-    // The command waits until this has been read.
+    // The command waits until the test has received the first output.
     let page = "";
     while (!page.includes(`line ${n}`)) {
       page = textOf(await call(client, "get_result", { id, cursor, wait_seconds: 1 }));
@@ -217,7 +217,8 @@ describe("Claude Code", () => {
         { code: "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()", sandbox: "claude" },
       ],
       ["run_command", { command: "echo from the shell", sandbox: "claude" }],
-      // Over 50,000 characters, which it shows because the tool says that it may have more.
+      // The result has more than 50,000 characters. Claude Code shows it completely, because the tool declares a
+      // larger maximum.
       ["run_command", { command: "seq 1 12000 | tee /dev/stderr", sandbox: "claude" }],
     ];
     const seen: string[] = [];
@@ -246,7 +247,7 @@ describe("Claude Code", () => {
   });
 
   it("connects by the plugin, with the address and the token as options", async () => {
-    // Two ways to one address are one for Claude Code: it leaves the plugin's out.
+    // Claude Code ignores a plugin's server whose URL is also configured elsewhere.
     await claude(["mcp", "remove", "sandbox"]);
     const install = ["plugin", "install", "sandbox", "--marketplace", repository];
     await claude([...install, "--config", `url=${server.url}`, "--config", `token=${TOKEN}`]);
@@ -356,7 +357,7 @@ describe("the examples", () => {
     expect(stdout).toMatch(/ 3 +3\.0 +6/);
   });
 
-  /** Makes the repository /tmp/origin in a sandbox, for there is no internet to clone one from. */
+  /** Makes the repository /tmp/origin in a sandbox, because there is no internet to clone from. */
   async function makeOrigin(sandbox: string, files: Record<string, string>) {
     for (const [name, content] of Object.entries(files))
       await callTool(server.url, "write_file", { sandbox, path: `/tmp/origin/${name}`, content });
@@ -408,7 +409,7 @@ describe("the examples", () => {
     expect((await at("alice@example.com", "rm -r notes; exit 4")).status).toBe(1);
     expect((await at("alice@example.com", "cat notes/todo.txt")).stdout).toBe("read the manual\nbuy milk\n");
     expect((await at("bob@example.com", "cat notes/todo.txt")).stdout).toBe("read the manual\n");
-    // The template's.
+    // Only the checkpoint of the template remains.
     expect((await sandboxes()).match(/cp-\w+/g)).toHaveLength(1);
   });
 

@@ -1,4 +1,7 @@
-/** The official conformance suite against the running server; tests/conformance/README.md says what cannot pass and why. */
+/**
+ * The official conformance suite against a running server. tests/conformance/README.md explains the expected
+ * failures.
+ */
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -20,7 +23,7 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 
 const run = promisify(execFile);
 
-/** The revisions that the suite has server scenarios for, each with some that must have run. */
+/** Revisions with server scenarios, and some scenarios that must have run for each. */
 const REVISIONS: [revision: string, scenarios: string[]][] = [
   ["2025-06-18", ["server-initialize", "ping", "tools-list"]],
   ["2025-11-25", ["server-initialize", "ping", "tools-list", "dns-rebinding-protection"]],
@@ -30,10 +33,10 @@ const REVISIONS: [revision: string, scenarios: string[]][] = [
   ],
 ];
 
-/** The scenarios of the Skills extension; that of directories only says that it does not apply. */
+/** The directory scenario only reports that it does not apply. */
 const SKILL_SCENARIOS = ["sep-2640-skills-enumeration", "sep-2640-skills-manifest"];
 
-/** The scenarios of the Tasks extension that need only tools with an equivalent here. */
+/** The other scenarios of the Tasks extension need tools that this server does not have. */
 const TASK_SCENARIOS = [
   "tasks-lifecycle",
   "tasks-capability-negotiation",
@@ -64,7 +67,7 @@ afterAll(async () => {
   await server?.stop();
 });
 
-/** The directory of files that say hello, for the suite's tool `greet`. */
+/** One file for each greeting, which replaces the suite's tool `greet`. */
 const GREETINGS = "/tmp/greetings";
 
 /** A command in a new session. */
@@ -73,16 +76,16 @@ const commandOf = (command: string) => ({
   arguments: { command, session: randomBytes(8).toString("hex") },
 });
 
-/** Calls of the fixture server's tools, as calls of this server's equivalent tools. */
+/** The tools of the suite's fixture server, as calls of this server's tools. */
 const FIXTURES: Record<string, (args: Record<string, unknown>) => { name: string; arguments: object }> = {
   greet: ({ name }) => ({ name: "read_file", arguments: { path: `${GREETINGS}/${String(name)}` } }),
   slow_compute: ({ seconds }) => commandOf(`sleep ${Number(seconds)}`),
   failing_job: () => commandOf("sleep 1; exit 3"),
-  // It ends without a question, and the suite still sees the response to tasks/update.
+  // This command asks nothing, but the suite still gets a response to tasks/update.
   confirm_delete: () => commandOf("sleep 1"),
 };
 
-/** A request to the fixture server as one to this server. */
+/** Translates a request to the fixture server. */
 function translated(
   headers: IncomingHttpHeaders,
   body: Buffer,
@@ -99,7 +102,7 @@ function translated(
   };
 }
 
-/** Adds the token to every request, and translates calls of the fixture server's tools. */
+/** A proxy that adds the token and translates calls of the fixture server's tools. */
 async function authorizingProxy(target: URL, token: string): Promise<HTTPServer> {
   const listening = createServer(async (incoming, outgoing) => {
     const sent = Buffer.concat(await incoming.toArray());
@@ -111,7 +114,7 @@ async function authorizingProxy(target: URL, token: string): Promise<HTTPServer>
       async (answer) => {
         const { "content-length": _, ...kept } = answer.headers;
         outgoing.writeHead(answer.statusCode ?? 502, kept);
-        // The suite compares the greeting to the letter, and this server's tools put a fence around a file's text.
+        // The suite expects exactly the greeting, but read_file puts a fence around it.
         for await (const piece of answer.setEncoding("utf8"))
           outgoing.write(String(piece).replaceAll(/```\\n(Hello, [\w-]+!)\\n```/g, "$1"));
         outgoing.end();
@@ -126,7 +129,7 @@ async function authorizingProxy(target: URL, token: string): Promise<HTTPServer>
   return listening;
 }
 
-/** Runs the suite with these options. @returns each scenario's checks */
+/** Runs the suite with these options. Returns the checks of each scenario. */
 async function conformance(name: string, options: string[]): Promise<Map<string, Check[]>> {
   const { port } = proxy.address() as AddressInfo;
   const output = join(results, name);
@@ -135,7 +138,7 @@ async function conformance(name: string, options: string[]): Promise<Map<string,
     "tests/clients/node_modules/@modelcontextprotocol/conformance/dist/index.js",
   );
   const target = ["--url", `http://127.0.0.1:${port}/mcp`, ...options];
-  // Its exit status only counts failures; the files say which they are.
+  // The exit status only counts failures, so it is ignored. The files name them.
   await run(process.execPath, [program, "server", ...target, "-o", output]).catch(() => undefined);
   const scenarios = readdirSync(output).map((directory): [string, Check[]] => {
     const scenario = directory.replace(/^server-/, "").replace(/-\d{4}-\d\d-\d\dT.*$/, "");
@@ -144,7 +147,7 @@ async function conformance(name: string, options: string[]): Promise<Map<string,
   return new Map(scenarios);
 }
 
-/** The checks that failed and are not listed. */
+/** Failed checks that are not on the list of expected failures. */
 function unexpected(scenarios: Map<string, Check[]>): string[] {
   const failures: string[] = [];
   for (const [scenario, checks] of scenarios) {

@@ -1,4 +1,4 @@
-/** `npm run dev:docker` without Docker: wrangler with the Worker, and no containers. */
+/** `npm run dev:docker` with wrangler and the Worker, but without Docker and containers. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, rmSync, writeFileSync } from "node:fs";
@@ -11,9 +11,9 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 
 it("npm run dev:docker saves all workspaces on Ctrl-C, and then ends", async () => {
   const directory = temporaryDirectory();
-  // Says that Docker runs.
+  // A stub of Docker that always succeeds.
   writeFileSync(join(directory, "docker"), "#!/bin/sh\n", { mode: 0o755 });
-  // It makes the file with the token, where wrangler reads it.
+  // `npm run dev:docker` creates this file with a token, if it is missing.
   const variables = join(repository, ".dev.vars");
   const hadVariables = existsSync(variables);
   const free = createServer().listen(0, "127.0.0.1");

@@ -1,4 +1,4 @@
-/** However the server ends, no process that it started is left. */
+/** No process of a server survives it, however the server ends. */
 import { randomInt } from "node:crypto";
 import { afterAll, describe, expect, it } from "vitest";
 import { type Process, processes, survivors, tree } from "../setup/processes.ts";
@@ -6,7 +6,7 @@ import { type Server, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 
-/** How long the tests wait for the end of all processes, milliseconds. The machine may be busy. */
+/** The time for the end of all processes on a busy machine, milliseconds. */
 const GONE_WITHIN = 15_000;
 
 const ROLES = {
@@ -18,7 +18,7 @@ const ROLES = {
 
 interface Busy {
   server: Server;
-  /** Everything that belongs to the server, sandboxes included. */
+  /** All processes of the server and its sandboxes. */
   all: Process[];
   role(name: keyof typeof ROLES): number;
 }
@@ -29,7 +29,7 @@ afterAll(async () => {
   await Promise.all(started.map((server) => server.stop()));
 });
 
-/** A server with a sandbox in which processes of every kind are at work: in the foreground, in the background, detached. */
+/** A server with a sandbox in which processes run in the foreground, in the background and detached. */
 async function busyServer(flags: string[] = [], ownGroup = false): Promise<Busy> {
   const server = await startServer({ flags, ownGroup });
   started.push(server);
@@ -88,7 +88,7 @@ describe.concurrent("a server after SIGINT or SIGTERM", () => {
   });
 
   it("also ends its prepared shells after Ctrl-C without isolation and control groups", async () => {
-    // As a user who is not root. After the first command a shell stands ready for every session.
+    // bwrap makes the server's user a normal user. After its first command, each session has a prepared shell.
     const own = "--tmpfs /sys/fs/cgroup --tmpfs /workspace --tmpfs /var/lib --tmpfs /opt";
     const within = `bwrap --unshare-user --uid 1000 --gid 1000 --dev-bind / / ${own}`.split(" ");
     const server = await startServer({ flags: ["--isolation", "none"], ownGroup: true, within });

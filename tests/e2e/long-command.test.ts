@@ -1,6 +1,7 @@
 /**
- * Each client with its default time limits: a command that takes longer than a call waits, and a result that links to a file.
- * A client that gives up has no id of the run, and its model runs the command again. All of them wait at the same time.
+ * Each client with its default time limits: a command that takes longer than one call waits, and a result that links
+ * to a file. If a client gives up, it has no id of the run, so its model runs the command again. All commands run at
+ * the same time.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { AGENT_CLIENTS, type Script } from "../clients/agent-clients.ts";
@@ -10,14 +11,14 @@ import { callTool, tool } from "../setup/tool.ts";
 
 const COMMAND = "echo begun; sleep 53; echo all over";
 
-/** How long a call waits: as the tools have it, and the longest that they take. */
+/** The tools' default and the longest wait that they accept, in seconds. */
 const WAITS = [undefined, 50];
 
 const CASES = Object.keys(AGENT_CLIENTS).flatMap((name, index) =>
   WAITS.map((wait_seconds) => ({ name, wait_seconds, sandbox: `c${index}-${wait_seconds ?? "default"}` })),
 );
 
-/** The result of one client: what its model saw, and its error if it stopped waiting. */
+/** The results that one client's model saw, and the client's error if it gave up. */
 interface Outcome {
   answers: string[];
   error?: unknown;
@@ -41,7 +42,7 @@ async function outcome(name: string, sandbox: string, wait_seconds: number | und
     const wait = wait_seconds === undefined ? {} : { wait_seconds };
     if (answer?.includes("get_result"))
       return { name: "get_result", args: { id: idIn({ text: answer }), ...wait } };
-    // As a model does that has no id: again.
+    // A model without the run's id runs the command again.
     return { name: "run_command", args: { command: COMMAND, sandbox, ...wait } };
   };
   try {
@@ -52,7 +53,7 @@ async function outcome(name: string, sandbox: string, wait_seconds: number | und
   }
 }
 
-// These run while the long commands do.
+// These tests run while the long commands are in progress.
 describe.each(Object.keys(AGENT_CLIENTS))("%s", (name) => {
   it("shows its model the URL of a linked file", async () => {
     await callTool(server.url, "run_command", { command: "printf 'PK\\003\\004\\000' >b.zip" });

@@ -1,4 +1,7 @@
-/** `npm start -- --mount`: a directory of the user in one sandbox of theirs, with the owner's rights and no more. */
+/**
+ * `npm start -- --mount`: the owner's sandbox of that name gets a directory of the machine, with the owner's rights
+ * only.
+ */
 import { createHash } from "node:crypto";
 import {
   chmodSync,
@@ -19,7 +22,7 @@ import { callTool, tool } from "../setup/tool.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const isRoot = process.getuid?.() === 0;
-/** Of nobody, where this user may give files away. */
+/** Belongs to nobody if this user may change owners. */
 const owner = isRoot ? 61_234 : (process.getuid?.() ?? 0);
 const OTHER = "the-token-of-another-principal";
 

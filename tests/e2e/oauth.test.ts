@@ -1,4 +1,7 @@
-/** The real Claude Code signs in to the server that `npm start` started, and calls a tool; a token works beside it. */
+/**
+ * The real Claude Code signs in to the server that `npm start` started, and calls a tool. A token works at the same
+ * time.
+ */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { stripVTControlCharacters } from "node:util";
@@ -21,7 +24,7 @@ afterAll(async () => {
 
 const claude = (args: string[], modelURL?: string) => claudeCode(home, args, modelURL);
 
-/** Runs it in a terminal; `answer` is called with what it printed so far until it gives what to type, once. */
+/** Runs it in a terminal. `answer` gets the output so far, until it returns the text to type, which is typed once. */
 async function inTerminal(
   args: string[],
   answer: (printed: string) => Promise<string | undefined>,
@@ -45,7 +48,7 @@ async function inTerminal(
   return stripVTControlCharacters(printed);
 }
 
-/** What `claude mcp login` wants opened, once all of it is printed. */
+/** The address that `claude mcp login` asks to open, once it is printed completely. */
 function authorizationURL(printed: string): string | undefined {
   const text = stripVTControlCharacters(printed);
   return text.includes("paste the redirect URL")

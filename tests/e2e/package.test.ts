@@ -1,4 +1,4 @@
-/** The package that `npm pack` makes, installed below node_modules, where Node runs no TypeScript. */
+/** The package that `npm pack` makes, installed below node_modules, where Node does not run TypeScript. */
 import { execFileSync, spawnSync } from "node:child_process";
 import {
   chmodSync,
@@ -23,7 +23,7 @@ import { callTool } from "../setup/tool.ts";
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp package "));
 const installed = join(directory, "node_modules/sandbox-mcp");
 
-/** Installs like npm, from the repository's node_modules. */
+/** Installs the package like npm, with links to the repository's node_modules. */
 function install(tarball: string): void {
   mkdirSync(join(directory, "node_modules/.bin"), { recursive: true });
   mkdirSync(installed);
@@ -37,7 +37,7 @@ function install(tarball: string): void {
   const program = join(installed, bin["sandbox-mcp"]);
   chmodSync(program, 0o755);
   symlinkSync(program, join(directory, "node_modules/.bin/sandbox-mcp"));
-  // The machine's own npm may be older.
+  // The tests use the repository's npm, because the machine's own may be older.
   symlinkSync(process.execPath, join(directory, "node_modules/.bin/node"));
   writeFileSync(join(directory, "package.json"), '{ "scripts": { "start": "sandbox-mcp start" } }');
 }
@@ -139,7 +139,7 @@ it("the package serves commands, files and code", async () => {
     expect(execFileSync(process.execPath, called, { cwd: directory, encoding: "utf8" })).toBe(
       "from the package\n\n",
     );
-    // The bundle for Claude Desktop has its own program.
+    // The bundle for Claude Desktop contains its own copy of the program.
     const bundle = dirname(execFileSync("node", ["scripts/mcpb.ts"], { cwd: repository, encoding: "utf8" }));
     const manifest = JSON.parse(readFileSync(join(bundle, "bundle/manifest.json"), "utf8"));
     const settings: Record<string, string> = { url: server.url, token: TOKEN, sandbox: "default" };
@@ -182,7 +182,7 @@ describe("Claude Code", () => {
   const tarball = join(directory, "agent.tgz");
   const name = `@anthropic-ai/claude-code-linux-${process.arch}`;
 
-  /** A server that can reach no registry; its user's state is kept in `state`. */
+  /** A server that reaches no registry. `state` is its user's state directory. */
   const start = (state: string, env: Record<string, string> = {}) =>
     startServer({
       directory,
@@ -196,7 +196,7 @@ describe("Claude Code", () => {
     });
 
   beforeAll(() => {
-    // Only programs without files beside them are used.
+    // The server uses only a program that needs no other files, so `claude` is a copy of echo.
     mkdirSync(agent, { recursive: true });
     copyFileSync("/bin/echo", join(agent, "claude"));
     writeFileSync(join(agent, "package.json"), JSON.stringify({ name, version: "1.0.0" }));

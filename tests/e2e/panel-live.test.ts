@@ -1,4 +1,4 @@
-/** What the panel shows as it happens, in a real Chromium: its stream, and lists and output that are long. */
+/** Live updates of the panel, and long lists and outputs, in a real Chromium. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type Browser, type Page, launchChromium } from "../clients/chromium.ts";
 import { PanelPage } from "../setup/panel-page.ts";
@@ -15,7 +15,7 @@ let panel: PanelPage;
 let page: Page;
 
 const options = (port: string) => ({
-  // It prints each call.
+  // Prints a line for each request of the log.
   flags: ["--verbose", "--state-dir", state, "--port", port],
   env: { MAX_SANDBOXES: "200" },
 });
@@ -24,7 +24,7 @@ const call = (name: string, args: Record<string, unknown>) => callTool(server.ur
 const resumeReader = (sandbox: string) =>
   call("run_command", { sandbox, session: "other", command: "echo on > go", timeout_seconds: 60 });
 
-/** The requests of a page that begin and end while it is looked at. */
+/** Records the requests of a page that begin, and the open ones. */
 function requestsOf(of: Page) {
   const open = new Set<unknown>();
   const paths: string[] = [];
@@ -63,7 +63,7 @@ describe("the stream of a page", () => {
     await call("run_command", { sandbox: "by-another", command: "echo of another" });
     await page.waitForSelector(".runs .title:text-is('echo of another')");
     expect([...new Set(paths)]).toEqual(["/panel/stream"]);
-    // One with the runs of the new sandbox, one for its page; or one for both.
+    // The page may request the new sandbox's runs and its own state separately or together.
     expect(streams()).toBeLessThanOrEqual(2);
   });
 
@@ -142,7 +142,7 @@ describe("a long list or output", () => {
     await page.press("[aria-label='Find a sandbox']", "Tab");
     await page.keyboard.press("Enter");
     await page.waitForSelector("h1:text-is('many-77')");
-    // A sandbox that is opened by its address is in sight.
+    // The list scrolls to the sandbox in the page's address.
     await page.goto(`${panel.address}#/many-1`);
     await page.reload();
     await until(() => page.locator("nav.sandboxes [aria-current=page]").isVisible());
@@ -164,7 +164,7 @@ describe("a long list or output", () => {
     await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
     await page.waitForSelector(".runs .title:text-is(': run 1')");
     expect(await items.count()).toBeLessThan(60);
-    // The page of an old run shows its command, although the list does not have the run.
+    // A page of an old run shows its command, even if the list no longer contains the run.
     const oldest = await page.getAttribute(".runs a:has(.title:text-is(': run 1'))", "href");
     await page.goto(`${panel.address}#/${sandbox}`);
     await page.goto(`${panel.address}${oldest}`);
@@ -183,7 +183,7 @@ describe("a long list or output", () => {
   });
 });
 
-/** Does the work for each, several at once. */
+/** Runs `work` for each item, several at the same time. */
 async function inParallel<T>(all: T[], work: (one: T) => Promise<unknown>): Promise<void> {
   const next = all.values();
   const worker = async () => {
@@ -192,13 +192,13 @@ async function inParallel<T>(all: T[], work: (one: T) => Promise<unknown>): Prom
   await Promise.all(Array.from({ length: 8 }, worker));
 }
 
-/** Runs in the page: no window of a browser without a screen is ever covered. */
+/** Runs in the page. A headless browser never reports a page as hidden. */
 function setHidden(isHidden: boolean): void {
   Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
   document.dispatchEvent(new Event("visibilitychange"));
 }
 
-/** The run that a page has open. */
+/** The id of the open run. */
 function idOf(of: Page): string {
   return decodeURIComponent(new URL(of.url()).hash.split("/").at(-1) ?? "");
 }

@@ -13,14 +13,14 @@ let page: Page;
 
 const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
 
-/** The rows of the terminal, without spaces at their ends. */
+/** The rows of the terminal without trailing spaces. */
 const rows = async () =>
   (await page.locator(".xterm-rows > div").allTextContents()).map((row) =>
     row.replaceAll("\u00a0", " ").trimEnd(),
   );
 const shows = (text: string) => until(async () => (await rows()).some((row) => row.includes(text)));
 const open = (command: string) => panel.run("term", command, { isInteractive: true });
-/** Types into the terminal, once it has the focus. */
+/** Types into the terminal after it has the focus. */
 const type = async (text: string) => {
   await page.waitForSelector(".xterm.focus");
   await page.keyboard.type(text);
@@ -54,7 +54,7 @@ describe("the terminal of the panel", () => {
     expect(await call("read_file", { sandbox: "term", path: "notes.txt" })).toBe(
       "```\none\nfrom the panel\ntwo\n```",
     );
-    // Output arrives by the page's stream: the page reads the run, and no log.
+    // The page gets output by its stream: it reads the run, and no log.
     expect(called).toContain("send_input");
     expect(called).not.toContain("get_result with cursor");
     expect(panel.complaints).toEqual([]);
@@ -79,7 +79,7 @@ process.stdout.on("resize", tell);`;
     await until(async () => (await rows()).length > length);
     const { length: larger } = await rows();
     await until(async () => (await rows()).includes(`${larger} rows`));
-    // Neither the size nor the input is listed as a run.
+    // Resizing and typing add no runs to the list.
     await page.waitForSelector(".runs .title:text-is('node size.js')");
     const titles = await page.locator(".runs .title").allTextContents();
     expect(titles).toEqual(["node size.js", "vi -u NONE notes.txt"]);

@@ -16,13 +16,13 @@ let page: Page;
 let complaints: string[];
 
 const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
-/** Writes to the named pipe `go`, which a program reads from. */
+/** Writes to the named pipe `go`, from which a program reads. */
 const resumeReader = (sandbox: string) =>
   call("run_command", { sandbox, session: "other", command: "echo on > go", timeout_seconds: 60 });
 
 const rows = () => panel.rows();
 
-/** The element of a file or a directory in the tree. */
+/** The row of a file or directory in the tree. */
 const named = (tag: "a" | "summary", name: string) => `${tag}:has(bdi:text-is("${name}"))`;
 
 beforeAll(async () => {
@@ -158,7 +158,7 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
     page.once("dialog", (dialog) => void dialog.accept());
     await page.click("button:text-is('Restore')");
     await page.waitForSelector(".note:has-text('is restored to its files')");
-    // The notice of the restart is for the model: the page has not consumed it.
+    // The page has not consumed the notice of the restart, which is for the model.
     const read = await call("read_file", { sandbox: "grows", path: "kept.txt" });
     expect(read).toContain("The sandbox was restored");
     expect(read).toContain("```\nbefore\n```");
@@ -179,7 +179,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await until(async () => (await rows()).some((row) => row.endsWith("hello panel")));
     await page.click("button:text-is('Open port 8000')");
     await page.frameLocator("iframe").locator("h1:text-is('the app')").waitFor();
-    // Its script has not taken the page elsewhere.
+    // The file's script has not navigated the page.
     expect(page.url()).toContain("/panel#/grows/runs/");
     await panel.shoot("preview");
     await page.click("button:text-is('Ctrl+C')");
@@ -229,7 +229,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await dialog.dismiss();
     await click;
     expect(await call("read_file", { ...bytes, encoding: "utf-8" })).toBe("```\ntheirs\n```");
-    // The edited text is still there after another page was open.
+    // The text survives a visit to another page.
     await page.click("text=Close");
     await page.click(named("a", "notes.txt"));
     await page.waitForSelector("textarea");
@@ -324,7 +324,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     let decided: Promise<void> | undefined;
     client.setRequestHandler("elicitation/create", async ({ params }) => {
       decided ??= (async () => {
-        // Its origin is another: the session's cookie does not come along at first.
+        // The first request comes from another origin, so the browser sends no session cookie.
         await signedIn.page.goto(`data:text/html,<a href="${"url" in params ? params.url : ""}">go</a>`);
         await signedIn.page.click("a");
         await signedIn.page.waitForSelector("strong:text-is('two.example.com')");

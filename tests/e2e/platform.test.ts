@@ -1,4 +1,4 @@
-/** What `npm start` does about a machine that has not all it needs; the installation itself is the distribution's. */
+/** What `npm start` does on a machine that lacks a requirement. The installation itself is a stub. */
 import { execFileSync } from "node:child_process";
 import { symlinkSync } from "node:fs";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ const CHECK = new URL("../../local/engine/check.ts", import.meta.url).href;
 const WORKS: Check = { works: true, supported: new Set(), dropsRoot: false };
 const MISSING: Check = { works: false, reason: "it is not installed", remedy: "Install it: the command" };
 
-/** A machine where bubblewrap is missing until it is installed. */
+/** A machine without bubblewrap until the stub has installed it. */
 function machine(applies: boolean, install: () => Promise<void> = async () => undefined) {
   const done = { installed: 0 };
   const installer: Installer = {

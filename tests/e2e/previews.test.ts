@@ -1,4 +1,7 @@
-/** Previews in a real Chromium: a development server, a WebSocket, and pages that try to reach the server and other previews. */
+/**
+ * Previews in a real Chromium: a development server, a WebSocket, and pages that attack the server and other
+ * previews.
+ */
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
@@ -20,7 +23,7 @@ async function expose(sandbox: string, port: number): Promise<string> {
   return url;
 }
 
-/** A web server in a sandbox. `body` answers a request. */
+/** Starts a web server in a sandbox. `body` is the expression that answers a request. */
 async function serve(sandbox: string, port: number, body: string): Promise<string> {
   const content = `require("http").createServer((request, response) => { ${body} }).listen(${port}, "127.0.0.1");`;
   await call("write_file", { sandbox, path: `${port}.js`, content });
@@ -28,7 +31,7 @@ async function serve(sandbox: string, port: number, body: string): Promise<strin
   return expose(sandbox, port);
 }
 
-/** Copies a package with what it depends on, where that is installed. */
+/** Copies an installed package with its dependencies. */
 function copyPackage(name: string, to: string): void {
   const from = join(repository, "node_modules", name);
   if (existsSync(join(to, name)) || !existsSync(from)) return;
@@ -60,7 +63,7 @@ afterEach(async () => {
   await page?.context().close();
 });
 
-/** @param shown what the program's page has: until then the page that waits for the program is loaded again and again */
+/** @param shown a selector; waits until the page has it */
 async function open(url: string, shown?: string): Promise<void> {
   page = await (await chromium.newContext()).newPage();
   await page.goto(url);
@@ -146,7 +149,7 @@ describe("a page of a preview", () => {
     expect(tried).toEqual({ answers: ["refused"], cookies: "" });
     const kept = await page.context().cookies();
     expect(kept.filter(({ name }) => name === "planted")).toEqual([]);
-    // The page's own requests do not contain the cookie either.
+    // The page's own requests have no such cookie either.
     expect(await run("hostile", "cat 8000.log")).not.toContain("of-the-server");
   });
 

@@ -1,4 +1,4 @@
-/** The Python of sandboxes as `npm start` prepares it: with real interpreters and a real pip, and indexes on loopback. */
+/** How `npm start` prepares the Python of sandboxes: with real interpreters and pip, and package indexes on loopback. */
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -15,7 +15,7 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 const NAMES = ["numpy", "pandas", "matplotlib", "ipython"];
 const MODULES = ["numpy", "pandas", "matplotlib", "IPython"];
 
-/** A virtual environment that has pip and nothing else. */
+/** A virtual environment with only pip. */
 const bare = temporaryDirectory();
 const cleanUp: (() => unknown)[] = [() => rmSync(bare, { recursive: true, force: true })];
 
@@ -24,15 +24,15 @@ afterAll(async () => {
   for (const step of cleanUp.toReversed()) await step();
 });
 
-/** What each test has: a state directory, a copy of the bare environment, and an index of packages. */
+/** The parts of one test: a state directory, a copy of the bare environment, and an index of packages. */
 function prepare() {
   const directory = temporaryDirectory();
-  // Compiled files are valid only with the sources' timestamps.
+  // Preserves timestamps, because compiled files are valid only with those of their sources.
   const exactly = { recursive: true, verbatimSymlinks: true, preserveTimestamps: true };
   cpSync(bare, join(directory, "venv"), exactly);
   const python = join(directory, "venv/bin/python3");
 
-  /** A server with the bare interpreter first in PATH, and with this index for pip. */
+  /** Starts a server with the bare interpreter first in PATH, and this index for pip. */
   async function start(index: string, options: ServerOptions = {}): Promise<Server> {
     const env = {
       SANDBOX_MCP_PYTHON: undefined,
@@ -51,7 +51,7 @@ function prepare() {
 
   const made = () => readdirSync(join(directory, "state/python"));
 
-  /** A wheel of one module that says where it is from. */
+  /** A wheel with one module, which names the index that it came from. */
   function wheel(name: string, module: string): Buffer {
     const file = join(directory, `${name}-1.0-py3-none-any.whl`);
     const program = `
@@ -67,7 +67,7 @@ with zipfile.ZipFile(sys.argv[3], "w") as wheel:
     return readFileSync(file);
   }
 
-  /** An index that has all packages. It holds back the last one until it is released. */
+  /** An index with every package. It delays its last response until `release` is called. */
   async function startIndex(): Promise<{
     url: string;
     requests: string[];
@@ -105,24 +105,24 @@ with zipfile.ZipFile(sys.argv[3], "w") as wheel:
 }
 
 let sandboxes = 0;
-/** A new sandbox per call: a running one keeps its interpreter. */
+/** Each call uses a new sandbox, because a running one keeps its interpreter. */
 const newSandbox = () => `made-${++sandboxes}`;
 
-/** How long pip may take on a busy machine, milliseconds. */
+/** The time for pip on a busy machine, milliseconds. */
 const PIP_MS = 120_000;
 
 const printed = (server: Server, line: RegExp) => until(() => line.test(server.stderr()), PIP_MS);
 
 const nowhere = "http://127.0.0.1:1/simple";
 
-// Most of the time they wait for servers and pip.
+// They run in parallel, because they mostly wait for servers and pip.
 describe.concurrent("the first Python of PATH", () => {
   it("gets its packages once, in the background, also after an interruption", async () => {
     const { directory, start, made, startIndex } = prepare();
     const index = await startIndex();
     const first = await start(index.url);
     await index.held;
-    // The server serves meanwhile.
+    // The server accepts calls meanwhile.
     expect(await callTool(first.url, "run_code", { code: "6 * 7" })).toBe("result: 42");
     expect(first.stderr()).toMatch(
       /^Python: installing numpy, pandas, matplotlib and ipython for .*venv\/bin/m,
@@ -173,7 +173,7 @@ describe.concurrent("the first Python of PATH", () => {
 });
 
 describe.concurrent("if no Python has the packages and pip reaches no index", () => {
-  /** Hides every IPython of this machine, and replaces apt-get by the given script. */
+  /** Hides every installed IPython, and replaces apt-get by this script. */
   function machine(directory: string, user: number, aptGet: string): string[] {
     const script = join(directory, "apt-get");
     writeFileSync(script, `#!/bin/sh\necho "$*" >>${directory}/calls\n${aptGet}\n`, { mode: 0o755 });
@@ -182,7 +182,7 @@ describe.concurrent("if no Python has the packages and pip reaches no index", ()
       existsSync(file) && !/^\/(usr\/)?bin\//.test(file) ? ["--ro-bind", "/dev/null", file] : [],
     );
     hidden.push("--tmpfs", "/usr/lib/python3/dist-packages/IPython", "--ro-bind", script, "/usr/bin/apt-get");
-    // Sandboxes cannot start as root of a namespace with one user, so root keeps its capabilities.
+    // bwrap would drop all capabilities, but a server as root needs them to start sandboxes.
     const identity =
       user === 0 ? ["--cap-add", "ALL"] : ["--unshare-user", "--uid", String(user), "--gid", String(user)];
     return ["bwrap", "--die-with-parent", ...identity, "--dev-bind", "/", "/", ...hidden];

@@ -1,4 +1,7 @@
-/** A principal's quota, through the server that `npm start` started: 100 calls at once, and every way a run can end. */
+/**
+ * The quota of a principal, at the server that `npm start` started: 100 parallel calls, and all ways in which runs
+ * end.
+ */
 import { createHash } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Server, startServer } from "../setup/server.ts";
@@ -9,7 +12,7 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 
 const RUNS = 10;
 const SANDBOXES = 12;
-/** Run seconds of a day: those of five runs. */
+/** The limit of seconds for a day: the time of five runs. */
 const RUN_SECONDS = 2;
 const SECONDS = 5 * RUN_SECONDS;
 
@@ -52,7 +55,7 @@ type Call = ReturnType<typeof caller>;
 
 const sandboxes = (count: number) => Array.from({ length: count }, (_, index) => `q${index}`);
 
-/** Starts `count` commands at once, spread over sandboxes. They run until they are stopped. */
+/** Starts `count` commands in parallel in several sandboxes. They run until they are stopped. */
 function startAtOnce(call: Call, count: number, names: readonly string[]): Promise<Answer[]> {
   return Promise.all(
     Array.from({ length: count }, (_, index) =>
@@ -75,7 +78,7 @@ async function running(call: Call, names: readonly string[]): Promise<string[]> 
     .map(({ id }) => id);
 }
 
-// Tests that wait for seconds to pass run beside the others.
+// Concurrent, because some tests mostly wait.
 describe.concurrent("a principal's quota", () => {
   describe("for parallel use", () => {
     it.sequential("limits the runs of 100 parallel calls over many sandboxes, twice", async () => {
@@ -118,7 +121,7 @@ describe.concurrent("a principal's quota", () => {
       await Promise.all(ids.map((id) => call("cancel_run", { id })));
       await startAtOnce(call, RUNS + 5, [b]);
       expect(await running(call, [b])).toHaveLength(RUNS);
-      // Runs end with their sandbox, and the other one gets their slots.
+      // The runs end with their sandbox, and the other sandbox gets their slots.
       await call("destroy_sandbox", { sandbox: b });
       await startAtOnce(call, RUNS + 5, [a]);
       expect(await running(call, [a])).toHaveLength(RUNS);
@@ -179,7 +182,7 @@ describe.concurrent("a principal's quota", () => {
       const usage = (await call("list_sandboxes", {})).structured.run_seconds_today;
       expect(usage).toBeGreaterThanOrEqual(RUN_SECONDS);
       expect((await use("second")).isError).toBe(false);
-      // Seconds that were not yet reported to the account survive the server.
+      // The next server knows the seconds that were not yet reported to the account.
       await own.stop();
       own = await startServer({ flags, env });
       await call("list_runs", { sandbox: "second" });
@@ -190,7 +193,7 @@ describe.concurrent("a principal's quota", () => {
         answers.push(await use(`more${index}`));
         await call("destroy_sandbox", { sandbox: `more${index}` });
       }
-      // The seconds of three runs are left at most, and the last one may get less.
+      // At most the seconds of three runs remain, and the last run may get less time.
       const refused = answers.filter(({ isError }) => isError);
       expect(refused.length).toBeGreaterThanOrEqual(2);
       for (const { text } of refused) expect(text).toContain(`of ${SECONDS} run seconds today`);

@@ -1,4 +1,4 @@
-/** The sandbox that a server starts before a call needs it, and a machine that can no longer make a sandbox. */
+/** The sandbox that a server prepares before a call needs it, and a machine that can no longer start sandboxes. */
 import { readdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -28,12 +28,12 @@ it("the first call gets the prepared sandbox, and a call in another sandbox the 
   const second = await next(engine, [first.name]);
   expect((await run("two", whichCommand)).text).toContain(second.which);
   expect((await run("one", whichCommand)).text).toContain(first.which);
-  // Nothing else is being started when the next test takes a file away.
+  // The next test removes a file, so no sandbox may still be starting.
   await next(engine, [first.name, second.name]);
 });
 
 it("an error says that a retry does not help if no sandbox can be made, and the log says why", async () => {
-  // Every sandbox is shown this file.
+  // Without this file, bwrap cannot make a sandbox.
   const file = join(engine, "files/etc/hostname");
   await rename(file, `${file}.away`);
   const { isError, text } = await run("three", "echo made");

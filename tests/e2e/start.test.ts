@@ -1,4 +1,4 @@
-/** `npm start`: what it takes, what it prints, what it refuses. */
+/** `npm start`: its options, its output and its errors. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
@@ -47,7 +47,7 @@ async function start(options: ServerOptions = {}): Promise<Server> {
   return server;
 }
 
-/** The repository as git clones it. */
+/** A copy of the repository, like a new clone. */
 function bareClone(): string {
   const directory = temporaryDirectory();
   const list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
@@ -61,7 +61,7 @@ function bareClone(): string {
   return directory;
 }
 
-/** The same after `npm ci`. */
+/** A clone after `npm ci`. */
 function clone(): string {
   const directory = bareClone();
   symlinkSync(join(repository, "node_modules"), join(directory, "node_modules"));
@@ -77,7 +77,7 @@ async function run(
   return { code, stdout: withoutNPM(command.stdout()), stderr: withoutNPM(command.stderr()) };
 }
 
-/** The lines that the server printed, without npm's. */
+/** The server's output without npm's lines. */
 function withoutNPM(text: string): string {
   return text.replaceAll(/^(npm (warn|error|notice)|>).*\n?/gm, "").trim();
 }
@@ -123,7 +123,7 @@ describe.concurrent("the command line", () => {
     "does not start if -- is missing before %j",
     async (...words) => {
       const command = npm(["start", ...words]);
-      // The newest npm refuses it by itself, with 1.
+      // The newest npm refuses these itself, with the status 1.
       expect([1, 64]).toContain(await command.exited);
       expect(command.stderr()).toMatch(
         /npm took --port for itself\. Put -- first: npm start -- --port 9200|Unknown cli flag:[^]*--port/,
@@ -133,7 +133,7 @@ describe.concurrent("the command line", () => {
   );
 });
 
-/** Asks an address of the outside; the status comes last. */
+/** Requests an address from a sandbox. The output ends with the status. */
 const curl = "curl -sS -m 20 -o /dev/stdout -w '%{http_code}' http://example.invalid/";
 
 describe("a server with only the flag of its port", () => {
@@ -242,7 +242,7 @@ describe("the server's token", () => {
     expect(await status(first.url, token)).toBe(200);
     expect(await status(first.url, `${token}x`)).toBe(401);
     expect(first.stdout()).toContain(file);
-    // Wrangler prints this line.
+    // Wrangler's own line about secrets is not shown.
     expect(first.stdout()).not.toContain("Using secrets");
     expect(first.stdout()).not.toContain(token);
     await first.stop();
@@ -265,7 +265,7 @@ describe("the server's token", () => {
     const server = await start({ env: { SERVER_AUTH_TOKEN: token, SECRETS: JSON.stringify([secret]) } });
     const script = "echo $KEY; curl -sS https://api.example.invalid/";
     const answer = await callTool(server.url, "run_command", { command: script }, token);
-    // The certificate is trusted, and the server says what became of the request.
+    // The server trusts the certificate, and reports the result of the request.
     expect(answer).toContain("sandbox-mcp-secret-api\nsandbox-mcp: ");
     for (const one of [token, value]) {
       expect(processes().filter(({ command }) => command.includes(one))).toEqual([]);
@@ -303,7 +303,7 @@ describe.concurrent("npm start", () => {
   it("closes an existing state directory to other users", async () => {
     const directory = temporaryDirectory();
     chmodSync(directory, 0o755);
-    // So that the server stops soon.
+    // The server needs a directory at this path, so it stops.
     writeFileSync(join(directory, "python"), "");
     const env = { SANDBOX_MCP_PYTHON: undefined };
     const { stderr } = await run({ flags: ["--port", "0", "--state-dir", directory], env });

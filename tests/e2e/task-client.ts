@@ -1,4 +1,4 @@
-/** A client that hands over tasks, for the tests of tasks. */
+/** A client for tests of tasks. */
 import { MCPClient, type Result } from "../setup/mcp-client.ts";
 import { TOKEN } from "../setup/server.ts";
 
@@ -25,13 +25,13 @@ export class TaskClient {
     this.#client = new MCPClient(url, TOKEN);
   }
 
-  /** Calls a tool with a token for progress; `fields` is the structured content. */
+  /** Calls a tool with a progress token. `fields` is the structured content. */
   async call(name: string, args: Record<string, unknown>): Promise<Result & { fields: TaskFields }> {
     const result = await this.#client.call(name, args, { progressToken: name });
     return { ...result, fields: result.structured as TaskFields };
   }
 
-  /** Runs a command and returns its stdout. @throws Error unless it succeeds */
+  /** Runs a command and returns its stdout. @throws Error if the command fails */
   async sh(sandbox: string, command: string): Promise<string> {
     const { fields, text } = await this.call("run_command", { sandbox, command });
     if (fields.state !== "succeeded") throw new Error(`${command}: ${text}`);

@@ -1,4 +1,4 @@
-/** Tasks when a part goes away in the middle: the client, the client's patience, the server. */
+/** Tasks whose client or server ends while they run. */
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -16,7 +16,7 @@ const stateDir = temporaryDirectory();
 const home = temporaryDirectory();
 let options: ServerOptions;
 let server: Server;
-/** What the tools answered to the client's model. */
+/** The results that the client's model received. */
 const seen: string[] = [];
 
 beforeAll(async () => {
@@ -54,7 +54,7 @@ afterAll(async () => {
   for (const directory of [stateDir, home]) rmSync(directory, { recursive: true, force: true });
 });
 
-/** Asks a Claude Code that has the server's tools. */
+/** Runs Claude Code with the server's tools. */
 async function claude(prompt: string): Promise<string> {
   const connection = { type: "http", url: server.url, headers: { Authorization: `Bearer ${TOKEN}` } };
   const config = join(home, "mcp.json");
@@ -86,7 +86,7 @@ describe("when the server is killed in the middle of a task", () => {
     const log = async (from: typeof client) =>
       (await from.call("get_result", { id: fields.id, cursor: 0 })).text;
     await expect.poll(() => log(client)).toContain("Bash: echo begun");
-    // What was read is on disk a second later.
+    // The server stores output within a second.
     await sleep(1500);
     const all = tree(server.child.pid ?? 0);
     const agents = all.filter(({ command }) => command.startsWith("claude -p --output-format stream-json"));

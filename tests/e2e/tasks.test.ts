@@ -1,4 +1,4 @@
-/** Tasks as a client hands them over: the real agent in real sandboxes, with a scripted model behind the egress. */
+/** Tasks with the real agent in real sandboxes, and a scripted model behind the egress. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { MessagesAPI } from "../setup/messages-api.ts";
 import { bash, playScenarios, say, type Scenario, use } from "../setup/scripted-agent.ts";
@@ -8,7 +8,7 @@ import { TaskClient } from "./task-client.ts";
 
 const KEY = "sk-ant-the-real-key-0123456789";
 
-/** Looks for the key in every file that can be read, and in the memory of every process that can be read. */
+/** Searches every readable file and the memory of every readable process for the key. */
 const MEMORY = `
 import os, re
 key, placeholder = b"-".join([b"the", b"real", b"key"]), b"sk-ant-" + b"placeholder"
@@ -379,7 +379,7 @@ describe.concurrent("when a task does not succeed", () => {
     await client.sh("bare", path("/usr/bin:/bin"));
     const without = await client.call("execute_task", { task: "[[write]] x", sandbox: "bare" });
     expect(without.fields.note).toMatch(/has no Claude Code: the program claude is not installed/);
-    // A shell of the session before stands ready.
+    // The previous session has a prepared shell.
     await client.call("destroy_sandbox", { sandbox: "bare" });
     await client.sh(
       "bare",
@@ -407,7 +407,7 @@ describe("the credential", () => {
     expect(seen).toContain("ANTHROPIC_BASE_URL=http://anthropic.internal");
     expect(seen).not.toContain(KEY);
     expect(found).toBe("");
-    // The search is one that finds: the agent itself holds the placeholder.
+    // The same search finds the placeholder, which the agent has.
     expect(Number(held)).toBeGreaterThan(0);
     const ask = (key: string, path = "/v1/messages", method = "POST") =>
       client.sh(

@@ -1,4 +1,4 @@
-/** The page of an upload link in a real Chromium. Screenshots go to `SCREENSHOTS`, if that is set. */
+/** The page of an upload link in a real Chromium. With SCREENSHOTS set, the tests save screenshots there. */
 import { createHash } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -89,7 +89,7 @@ describe("the page of an upload link", () => {
     const chosen = join(directory, "chosen.txt");
     writeFileSync(chosen, "chosen");
     await open(await link("chosen.txt"));
-    // Intercepting Chromium's dialog takes effect some time later.
+    // Chromium intercepts its file dialog only some time after the request.
     const chooser = page.waitForEvent("filechooser");
     await page.keyboard.press("Tab");
     expect(await page.evaluate(() => document.activeElement?.id)).toBe("file");

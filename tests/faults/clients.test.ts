@@ -1,4 +1,4 @@
-/** Clients disconnect, and the server gets SIGTERM, in the middle of runs. */
+/** Clients disconnect, and the server gets SIGTERM, during runs. */
 import { connect } from "node:net";
 import { beforeAll, describe, expect, it } from "vitest";
 import { survivors } from "../setup/processes.ts";
@@ -52,11 +52,11 @@ describe("when a client disconnects", () => {
         `POST /mcp HTTP/1.1\r\nHost: ${hostname}:${port}\r\nAuthorization: Bearer ${TOKEN}\r\nContent-Type: application/json\r\n` +
           `Accept: application/json, text/event-stream\r\nContent-Length: ${body.length}\r\n\r\n${body.slice(0, sent)}`,
       );
-      // The server gives no sign when it has read the incomplete request.
+      // The server does not show when it has read the incomplete request.
       await sleep(50);
       socket.resetAndDestroy();
     }
-    // Waits to see that nothing happens.
+    // Gives a wrong effect the time to appear.
     await sleep(300);
     expect(await bed.sh("ls -A", { sandbox })).toBe("");
   });
@@ -74,7 +74,7 @@ describe("when SIGTERM stops the server during 20 runs", () => {
         }),
       ),
     );
-    // What was printed in the last second may be missing. Printing all lines takes 1.4 s.
+    // Output of the last second may be missing. Printing all lines takes 1.4 s.
     const printed = "\n.".repeat(15);
     for (const run of runs)
       await until(async () =>

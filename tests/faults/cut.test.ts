@@ -1,6 +1,6 @@
 /**
- * The connection between the Worker and the engine is cut: the Worker gets the address of a proxy that breaks all connections,
- * in the middle of a message if one is being sent. The parts are those of `npm start`.
+ * The connection between the Worker and the engine breaks. The Worker connects through a proxy, which breaks all
+ * connections, also in the middle of a message. The other parts are those of `npm start`.
  */
 import { randomBytes } from "node:crypto";
 import { type AddressInfo, type Server, type Socket, connect, createServer } from "node:net";
@@ -105,7 +105,7 @@ class FlakyProxy {
     to.write(data.subarray(0, this.#budget));
     this.#budget = Infinity;
     this.#cuts++;
-    // Sends the written bytes before the end.
+    // Sends the data before it ends the connection.
     setTimeout(() => this.cut(), 1);
   }
 }
@@ -154,7 +154,7 @@ async function sh(sandbox: string, command: string, more: Record<string, unknown
   return String(answer.structured.stdout);
 }
 
-/** Sandboxes of this test's engine. */
+/** The names of this engine's sandboxes. */
 const running = (): number => tree(process.pid).filter(({ command }) => command === "sbx-init").length;
 
 describe("when the control channel is cut while a sandbox starts", () => {
@@ -200,7 +200,7 @@ describe("when the control channel is cut in the middle of a message", () => {
     const sandbox = "files";
     await sh(sandbox, "true");
     const content = "0123456789abcdef".repeat(4096);
-    /** Makes a call and cuts the connection after this number of bytes. Returns whether there were so many bytes. */
+    /** Makes a call and cuts the connection after this number of bytes. Returns false if the call needed fewer bytes. */
     const cutting = async (bytes: number, name: string, args: Record<string, unknown>) => {
       const before = proxy.cuts;
       proxy.cutAfter(bytes);

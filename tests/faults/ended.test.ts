@@ -1,4 +1,7 @@
-/** The platform sends a container SIGTERM long before it ends it: the workspace is saved, and running commands get SIGTERM. */
+/**
+ * The platform sends SIGTERM long before it ends a container: the server saves the workspace, and commands get
+ * SIGTERM.
+ */
 import { beforeAll, describe, expect, it } from "vitest";
 import { idIn } from "../setup/mcp-client.ts";
 import { until } from "../setup/until.ts";
@@ -91,7 +94,7 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
 
   it("the server starts nothing new meanwhile, and says what to do", async () => {
     const sandbox = "late";
-    // It ignores SIGTERM, so that the end takes its time.
+    // Ignores SIGTERM, so that the container ends slowly.
     await bed.call("run_command", { sandbox, command: "trap '' TERM; sleep 60", wait_seconds: 0 });
     process.kill(await bed.first(sandbox), "SIGTERM");
     const refused = await until(async () => {

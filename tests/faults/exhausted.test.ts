@@ -1,4 +1,4 @@
-/** User code uses up a resource of its sandbox. Another sandbox does not notice. */
+/** Code uses up a resource of its sandbox. Other sandboxes continue normally. */
 import { readlinkSync } from "node:fs";
 import { beforeAll, describe, expect, it } from "vitest";
 import { findGroupParents } from "../../local/engine/limits.ts";
@@ -7,7 +7,7 @@ import { idIn } from "../setup/mcp-client.ts";
 import { until } from "../setup/until.ts";
 import { type Bed, LONG, startBed } from "./support.ts";
 
-/** Without a control group nothing limits a sandbox's memory, so these tests would use up the machine's. */
+/** Without control groups, nothing limits a sandbox's memory: these tests would use up the machine's. */
 const memoryIsHeld = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
 
 let bed: Bed;
@@ -98,7 +98,7 @@ describe.runIf(memoryIsHeld)("when user code uses up the memory", () => {
   });
 });
 
-/** The process namespace of a sandbox, by one of its processes. */
+/** The PID namespace of a sandbox, from one of its processes. */
 function namespaceOf(pid: number): string | undefined {
   try {
     return readlinkSync(`/proc/${pid}/ns/pid`);

@@ -1,6 +1,6 @@
 /**
- * Parts of the server in a sandbox hang: the control server and sandboxd together, or sandboxd alone, which another one replaces.
- * The tests usually wait for the server's time limits, so all run in parallel, each in its own sandbox.
+ * Our programs in a sandbox hang: the control server and sandboxd, or sandboxd alone, which is then replaced. The
+ * tests run in parallel, because they wait for the server's time limits. Each uses its own sandbox.
  */
 import { randomBytes } from "node:crypto";
 import { statSync } from "node:fs";
@@ -27,12 +27,12 @@ function resume(pids: readonly number[]): void {
     try {
       process.kill(pid, "SIGCONT");
     } catch {
-      // It has ended.
+      // The process has ended.
     }
   }
 }
 
-/** Stops the server's processes in a sandbox, and the first process, which would replace them. Returns all of them. */
+/** Stops our programs in a sandbox, and the first process, which would restart them. Returns their ids. */
 async function hang(sandbox: string): Promise<number[]> {
   const first = await bed.first(sandbox);
   const pids = tree(first).flatMap(({ pid, command }) => (/^sbx(d|-control)$/.test(command) ? pid : []));
@@ -78,7 +78,7 @@ describe.concurrent("when the runtime hangs for a while (SIGSTOP, SIGCONT)", () 
 describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
   it("runs end soon after their timeout with the reason, and other sandboxes and destroy_sandbox work", async () => {
     const sandbox = "hanging";
-    // Long enough for all of them to begin before it hangs.
+    // Long enough for all runs to begin before the hang.
     const limits = { wait_seconds: 0, timeout_seconds: 20 };
     const command = await bed.call("run_command", { sandbox, command: "echo before; sleep 60", ...limits });
     const sleeping = "import time; print('before', flush=True); time.sleep(60)";
@@ -121,14 +121,14 @@ describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
   });
 });
 
-/** A sandbox with a session and a file. Returns a function for the process id of its current sandboxd on the host. */
+/** Starts a sandbox with a session and a file. Returns a function for the id of its current sandboxd on the host. */
 async function prepared(sandbox: string): Promise<() => Promise<number>> {
   await bed.sh("export KEPT=kept; echo was there >before", { sandbox });
   const first = await bed.first(sandbox);
   return () => until(() => tree(first).find(({ command }) => command === "sbxd")?.pid);
 }
 
-/** Makes calls while sandboxd hangs, and returns their results. Each call takes effect once. */
+/** Makes calls while sandboxd hangs, and returns their results. Each call must take effect once. */
 async function served(sandbox: string): Promise<unknown[]> {
   const [ran, appended, read] = await Promise.all([
     bed.call("run_command", { sandbox, command: 'echo "$KEPT" >>runs; cat runs', timeout_seconds: 120 }),
@@ -139,7 +139,7 @@ async function served(sandbox: string): Promise<unknown[]> {
 }
 const SERVED = ["kept\n", 1, "```\nwas there\n```"];
 
-/** Evaluates its argument in sandboxd, by the debugger. Every process that may signal sandboxd can open it. */
+/** Evaluates its argument in sandboxd through Node's debugger, which any process that may signal sandboxd can open. */
 const EVALUATE = `
 const sandboxd = require("node:child_process").execSync("pgrep -x sbxd").toString();
 process.kill(Number(sandboxd), "SIGUSR1");
@@ -160,7 +160,7 @@ async function evaluate(sandbox: string, expression: string): Promise<void> {
   await bed.sh(`setsid -f node /tmp/evaluate.cjs '${expression}' >/dev/null 2>&1`, { sandbox });
 }
 
-/** Accepts connections in sandboxd's place, and responds to none. */
+/** Accepts connections in place of sandboxd, and never responds. */
 const SILENT = `
 require("node:fs").unlinkSync("/run/sandbox/sandboxd.sock");
 require("node:net").createServer(() => undefined).listen("/run/sandbox/sandboxd.sock");
@@ -237,7 +237,7 @@ describe.concurrent("when sandboxd hangs for good", () => {
     const sandboxd = await prepared(sandbox);
     const stuck = await sandboxd();
     await evaluate(sandbox, "for (;;);");
-    // The first process measures the loop's processor time, and a busy machine gives it little.
+    // The first process waits until sandboxd's loop used some processor time, which takes long on a busy machine.
     await until(async () => (await sandboxd()) !== stuck, 150_000);
     expect(await served(sandbox)).toEqual(SERVED);
   });
@@ -251,7 +251,7 @@ describe.concurrent("when sandboxd hangs for good", () => {
     await bed.call("write_file", { sandbox, path: "/tmp/silent.cjs", content: SILENT });
     await bed.sh("setsid -f node /tmp/silent.cjs >/tmp/silent", { sandbox });
     const silent = await until(() => socket() !== own && socket());
-    // The next sandboxd starts before it has the socket: until then calls would reach the silent program.
+    // The next sandboxd needs a moment to replace the socket. Until then calls would reach the silent program.
     await until(() => socket() !== silent && socket());
     expect(await served(sandbox)).toEqual(SERVED);
   });
@@ -266,7 +266,7 @@ describe.concurrent("when sandboxd is killed again and again", () => {
       command: "sleep 300",
       wait_seconds: 0,
     });
-    // Kills it by each name that it has while it starts. The command itself ends before.
+    // Kills sandboxd under each of its names during its start. The command itself ends first.
     const kill = "sleep 1; while :; do pkill -9 -x 'sbxd|node|MainThread|node-MainThread'; sleep 0.01; done";
     await bed.sh(`setsid sh -c "${kill}" >/dev/null 2>&1 &`, { sandbox });
     await sleep(3000);

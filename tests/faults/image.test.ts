@@ -1,4 +1,7 @@
-/** sandboxd hangs in the image. The tests run the image's entrypoint with a stand-in server, in separate namespaces. */
+/**
+ * sandboxd hangs in the image. The tests run the image's entrypoint in separate namespaces, with a stub of the
+ * control server.
+ */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { writeFileSync } from "node:fs";
@@ -12,14 +15,14 @@ import { LONG } from "./support.ts";
 
 const directory = temporaryDirectory();
 const bundle = join(directory, "sandboxd.cjs");
-/** A replacement for the build's list of the image's files, which would list the whole machine here. */
+/** The image's build makes a list of files, which would contain the whole machine here. */
 const base = join(directory, "base.list");
 beforeAll(async () => {
   writeFileSync(base, "");
   await bundleSandboxd(bundle);
 });
 
-/** The beginning of each server's program: functions that inspect sandboxd. */
+/** The first lines of each stub: functions that inspect sandboxd. */
 const TOOLS = `
 import { execSync, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -41,7 +44,7 @@ await until(async () => (await status()) > 0);
 const before = sandboxd();
 `;
 
-/** Starts the entrypoint with a server that runs this program. Returns the server's output. */
+/** Starts the entrypoint with this program as its server. Returns the program's output. */
 async function serve(program: string, variables: Record<string, string> = {}): Promise<string> {
   const server = join(directory, `${Math.random()}.mjs`);
   writeFileSync(
@@ -67,7 +70,7 @@ await sleep(2 ** 31 - 1);`,
   let printed = "";
   child.stdout.on("data", (chunk: Buffer) => {
     printed += chunk.toString();
-    // As the platform does: from outside.
+    // Sends the signal from outside, as the platform does.
     if (printed.endsWith("over\n"))
       for (const { pid, command } of tree(child.pid ?? 0))
         if (command === "sbx-init") process.kill(pid, "SIGTERM");

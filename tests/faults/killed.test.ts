@@ -1,19 +1,19 @@
-/** A process of the server is killed in the middle of runs of each kind. */
+/** A process of the server is killed during runs of each kind. */
 import { beforeAll, describe, expect, it } from "vitest";
 import { survivors } from "../setup/processes.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { sleep, until } from "../setup/until.ts";
 import { type Bed, startBed } from "./support.ts";
 
-/** Prints a number ten times a second, each once. */
+/** Prints ten increasing numbers a second. */
 const COUNTING = "for ((i = 0; i < 3000; i++)); do echo $i; sleep 0.1; done";
 const COUNTING_CODE = "import time\nfor i in range(3000):\n    print(i, flush=True)\n    time.sleep(0.1)";
 
-/** The error for a sandbox that stopped during a call. */
+/** The error of a call whose sandbox stopped. */
 const GONE =
   /(stopped during this call|stopped while it ran)|The sandbox could not be started now|state: lost\nnote: The sandbox stopped before it began/;
 
-/** Starts a run of each kind, and one that has ended. */
+/** Starts a run of each kind, and one that ends before. */
 async function busy(bed: Bed, sandbox: string) {
   const ended = await bed.call("run_command", { sandbox, command: "echo kept" });
   const command = await bed.call("run_command", {
@@ -77,7 +77,7 @@ describe.concurrent.each(["workerd", "engine"] as const)(
         "lost",
         "succeeded",
       ]);
-      // The next call works in a fresh sandbox and says so.
+      // The next call works in a fresh sandbox, and its result says so.
       const next = await bed.call("run_command", { command: "echo works" });
       expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
       expect(next.text).toMatch(/processes, variables and any later changes are gone/i);
@@ -141,7 +141,8 @@ describe.concurrent("when a sandbox is killed in the middle of runs of each kind
       const [name = ""] = calls[index] ?? [];
       expect({ name, status }).toEqual({ name, status: 200 });
       texts.push(text);
-      // A run of half a minute cannot have ended. The server repeats a read in the next sandbox, which has no such file.
+      // A run of half a minute cannot have ended. The server repeats the read in the next sandbox, which has no such
+      // file.
       const words = /^(read|list)_/.test(name) ? new RegExp(`${GONE.source}|There is no /workspace/`) : GONE;
       if (isError || name.startsWith("run_")) expect(text, name).toMatch(words);
     }

@@ -1,4 +1,4 @@
-/** A command in a sandbox kills processes by name: the server's own processes and other runs survive. */
+/** A command kills processes by name: our programs and other runs survive. */
 import { createHash } from "node:crypto";
 import { beforeAll, describe, expect, it } from "vitest";
 import { idIn } from "../setup/mcp-client.ts";
@@ -11,7 +11,7 @@ beforeAll(async () => {
   return () => bed.close();
 });
 
-/** A sandbox's name for a command. */
+/** A sandbox's name, derived from a command. */
 const nameOf = (command: string) => `a${createHash("sha256").update(command).digest("hex").slice(0, 12)}`;
 
 const LINES = Array.from({ length: 40 }, (_, index) => String(index));
@@ -31,13 +31,16 @@ async function runDuring(sandbox: string, during: () => Promise<unknown>) {
   return { structured, lines: (await read(0)).text.match(/^\d+$/gm) };
 }
 
-/** Checks that the container was not replaced (a file outside the workspace is there), and that commands, files and code work. */
+/**
+ * Checks that the container was not replaced (a file outside the workspace still exists), and that commands, files
+ * and code work.
+ */
 async function isServed(sandbox: string): Promise<void> {
   expect(await bed.sh("cat /tmp/before", { sandbox })).toBe("there\n");
   expect((await bed.call("write_file", { sandbox, path: "after", content: "written" })).structured.size).toBe(
     7,
   );
-  // The kernel may have been killed too, because it is the user's. The first call then says so.
+  // The command may also have killed the kernel, which is the user's process. The first call then reports that.
   await until(async () => (await bed.call("run_code", { sandbox, code: "6 * 7" })).text.includes("42"));
 }
 

@@ -16,18 +16,17 @@ const ROLES = { engine: /local\/engine\/main\.ts/, workerd: /workerd serve/ } as
 
 export interface Bed {
   readonly server: Server;
-  /** Calls a tool. */
   call(name: string, args?: Record<string, unknown>, signal?: AbortSignal): Promise<Result>;
   /** Runs a command that must succeed. Returns its output. */
   sh(command: string, more?: Record<string, unknown>): Promise<string>;
   pid(role: keyof typeof ROLES): number;
-  /** The process id on the host of a sandbox's first process. The sandbox ends with it. */
+  /** The host's process id of a sandbox's first process. The sandbox ends with it. */
   first(sandbox: string): Promise<number>;
   /** All current processes of the server and its sandboxes. */
   all(): Process[];
   /** Starts the server again with the same state, after its end. */
   restart(): Promise<void>;
-  /** Ends the server, and removes its state. */
+  /** Stops the server, and removes its state. */
   close(): Promise<void>;
 }
 
@@ -69,7 +68,7 @@ export async function startBed(options: ServerOptions = {}): Promise<Bed> {
     async first(sandbox) {
       const marker = `86400.${randomInt(1e9)}`;
       await bed.sh(`sleep ${marker} >/dev/null 2>&1 & echo $!`, { sandbox, session: "look" });
-      // The shell answers as soon as it has forked, which may be before the fork is sleep.
+      // The shell reports its child before the child has become sleep.
       const sleeper = await until(() => processes().find(({ command }) => command === `sleep ${marker}`));
       const first = firstOfSandbox(sleeper);
       process.kill(sleeper.pid, "SIGKILL");

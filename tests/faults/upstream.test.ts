@@ -1,4 +1,4 @@
-/** The model's API fails while the agent of a task talks to it. */
+/** The model's API fails during a task. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { TaskClient } from "../e2e/task-client.ts";
 import type { Block, MessagesAPI, Reply } from "../setup/messages-api.ts";
@@ -11,7 +11,7 @@ let client: TaskClient;
 /** How often each fault has happened. */
 const faults = { cut: 0, gone: 0, hang: 0 };
 
-/** Fails at first, and then works. */
+/** Scenarios that fail at first, and then work. */
 function once(fault: keyof typeof faults, reply: Reply, then: Reply): Reply {
   return faults[fault]++ === 0 ? reply : then;
 }

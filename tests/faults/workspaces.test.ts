@@ -1,4 +1,4 @@
-/** The next container has every acknowledged change, whatever ended the previous one. */
+/** The next container has every acknowledged change, however the previous one ended. */
 import { describe, expect, it } from "vitest";
 import { floodedPreview } from "../setup/tiny-pieces.ts";
 import { until } from "../setup/until.ts";

@@ -1,4 +1,4 @@
-/** Addresses that sandboxes may not reach, and the host's own proxy: the engine's connections, without a sandbox. */
+/** The addresses that the engine never connects to, and the host's own proxy. These tests need no sandbox. */
 import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { networkInterfaces } from "node:os";
@@ -124,7 +124,7 @@ describe("the engine refuses connections", () => {
     ] as const)
       await expect(connectUpstream(host, 443, options)).rejects.toThrow(reason);
     await expect(connectUpstream("far.example.com", 443, options)).rejects.toThrow(
-      // Without its address.
+      // The message does not contain the proxy's address.
       /proxy could not be reached \(ECONNREFUSED\)$/,
     );
   });

@@ -1,4 +1,3 @@
-/** The certificate authority of the engine, and what it lets through: `local/engine/authority.ts`. */
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { readFile, stat, truncate, writeFile } from "node:fs/promises";
@@ -16,7 +15,7 @@ import { keyStore } from "../../local/engine/certificates.ts";
 import { connectUpstream, secured } from "../../local/engine/upstream.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
-/** One serial number in some hundred begins so, and OpenSSL reads no number with zeros in front. */
+/** Makes all serial numbers begin with zeros, as one in some hundred does. OpenSSL refuses numbers with leading zeros. */
 vi.mock("node:crypto", async (original) => {
   const crypto = await original<typeof nodeCrypto>();
   const randomBytes = (size: number) => Buffer.concat([Buffer.alloc(2), crypto.randomBytes(size - 2)]);

@@ -1,4 +1,4 @@
-/** How fast the output of a sandbox is stored, by a clock that the test moves. */
+/** How fast the actor stores output, by a fake clock. */
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { Backlog } from "../../src/runs/backlog.ts";
 
@@ -7,7 +7,7 @@ const MiB = 1024 * 1024;
 beforeEach(() => void vi.useFakeTimers({ toFake: ["performance", "setTimeout", "clearTimeout", "Date"] }));
 afterEach(() => void vi.useRealTimers());
 
-/** A run that prints as fast as its output is taken. */
+/** A run that prints whenever its output is accepted. */
 function printing(backlog: Backlog): { bytes: number; isOver: boolean } {
   const run = { bytes: 0, isOver: false };
   void (async () => {
@@ -27,7 +27,7 @@ it("the actor stores logs at full speed up to a limit for all runs, and then at 
   await vi.advanceTimersByTimeAsync(60_000);
   expect(printed() - atOnce).toBeGreaterThan(60);
   expect(printed() - atOnce).toBeLessThan(600);
-  // What another run prints is stored before the next megabytes of these.
+  // The output of another run is stored before the next megabytes of these runs.
   const before = printed();
   const { promise: isTaken, resolve } = Promise.withResolvers<void>();
   void backlog.take(10, resolve);

@@ -1,4 +1,4 @@
-/** The Worker is built again when something that it is built of has changed, and not before. */
+/** The saved build of the Worker, which `npm start` uses while nothing has changed. */
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it, onTestFinished } from "vitest";
@@ -6,7 +6,7 @@ import { bundle } from "../../cli/bundle.ts";
 import { UserError } from "../../cli/user-error.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
-/** A Worker beside its configuration. Answers the configuration's path. */
+/** A Worker and its configuration. Returns the configuration's path. */
 function workerIn(directory: string, source: string): string {
   const config = join(directory, "wrangler.jsonc");
   writeFileSync(config, '{ "name": "kept", "main": "main.js", "compatibility_date": "2026-09-01" }');
@@ -30,7 +30,7 @@ it("a saved build has the settings of its configuration, and no secret of .dev.v
 it("an error explains that wrangler's directory cannot be written", async () => {
   const directory = temporaryDirectory();
   const config = workerIn(directory, "export default {};\n");
-  // No user can write below a file, root neither.
+  // Nobody can create a directory below a file, not even root.
   writeFileSync(join(directory, ".wrangler"), "");
   const error = await bundle(config, join(directory, "build")).catch((caught: unknown) => caught);
   expect(error).toBeInstanceOf(UserError);

@@ -1,4 +1,4 @@
-/** The bridge of `sandbox-mcp stdio` and a server that was given another token. */
+/** The bridge of `sandbox-mcp stdio`, if the server refuses its token. */
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -9,7 +9,7 @@ import { VARIABLES_FILE } from "../../cli/server-address.ts";
 
 const PING = { jsonrpc: "2.0", id: 1, method: "ping" } as const;
 
-/** Sends a ping to a server that accepts one token. @param tokens where the token is looked up, one time after the other */
+/** Sends a ping to a server that accepts only the token "new". `tokens` are the results of reading the token, in order. */
 async function ping(tokens: string[], tokenSource: string) {
   const presented: unknown[] = [];
   const server = createServer(({ headers }, response) => {

@@ -1,4 +1,4 @@
-/** `sandbox-mcp connect` writes its entry into the files of clients and changes nothing else. */
+/** `sandbox-mcp connect` writes its entry into clients' files and changes nothing else. */
 import {
   existsSync,
   lstatSync,
@@ -35,7 +35,7 @@ const bridge: Endpoint = {
   env: {},
 };
 
-/** Configuration files as these clients write them, with comments and other servers. */
+/** Files as these clients write them, with comments and other servers. */
 const FILES: Record<string, string> = {
   "claude-code":
     '{\n  "numStartups": 3,\n  "mcpServers": {\n    "other": { "type": "stdio", "command": "x" }\n  },\n  "projects": {}\n}',
@@ -59,7 +59,7 @@ const FILES: Record<string, string> = {
     "# mine\nGOOSE_MODEL: a-model\nextensions:\n  other: # kept\n    enabled: true\n    type: builtin\n    name: other\n",
 };
 
-/** What each client reads, from its documentation. */
+/** What each client needs, from its documentation. */
 const WRITTEN: Record<string, (name: string) => unknown> = {
   "claude-code": (name) => ({
     mcpServers: { [name]: { type: "http", url: http.url, headers: { Authorization } } },

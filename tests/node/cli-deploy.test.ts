@@ -1,4 +1,3 @@
-/** `sandbox-mcp deploy` does its steps in order, and says what it would do. */
 import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
@@ -19,7 +18,7 @@ beforeEach(() => {
 afterEach(() => copy.remove());
 
 describe("deploy", () => {
-  /** A wrangler that notes its arguments and the secrets that it gets, and knows an account. */
+  /** A stub of wrangler: it records its arguments and the secrets that it receives, and has an account. */
   const STAND_IN = `#!${process.execPath}
 const { appendFileSync, readFileSync, existsSync } = require("node:fs");
 const words = process.argv.slice(2);
@@ -138,7 +137,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
       77,
       "npx wrangler login",
     ],
-    // Else a token that is in use would be replaced.
+    // Otherwise the deployment would replace a token that clients use.
     [
       "a list of secrets that does not come",
       ["--yes"],

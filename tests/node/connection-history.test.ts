@@ -1,9 +1,9 @@
-/** The stored history of a sandbox's connections, over containers and actors. */
+/** The stored history of a sandbox's connections, across containers and actors. */
 import { expect, it } from "vitest";
 import { ConnectionHistory } from "../../src/actors/connection-history.ts";
 import { ConnectionLog, KEPT_CONNECTIONS, type SeenConnections } from "../../src/shared/connection-log.ts";
 
-/** A platform with storage: `seen` is what it answers. */
+/** A platform with storage. It reports the connections in `state.seen`. */
 function platform() {
   const stored = new Map<string, unknown>();
   const kv = {

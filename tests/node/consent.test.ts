@@ -1,4 +1,7 @@
-/** The consent page in a real Chromium, against the Worker on loopback. Screenshots go to `SCREENSHOTS`, if that is set. */
+/**
+ * The consent page in a real Chromium. The Worker listens on loopback. With SCREENSHOTS set, the tests save
+ * screenshots there.
+ */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import {
   type Browser,
@@ -23,10 +26,10 @@ const DESKTOP = { width: 1280, height: 900 };
 let server: OAuthServer;
 let github: FakeGitHub;
 let chromium: Browser;
-/** The client's own server, which the browser is sent back to. */
+/** The client's own server, to which the browser is redirected. */
 let callback: Awaited<ReturnType<typeof listen>>;
 let context: BrowserContext;
-/** What the browser complained about: refused by a policy, thrown, not found. */
+/** Errors in the browser: refused by a policy, thrown, or not found. */
 let complaints: string[] = [];
 
 beforeAll(async () => {
@@ -73,7 +76,7 @@ async function newClient(
   return { client: await Client.register(web, all, server.origin), redirect_uri };
 }
 
-/** The page of a new client, open in the browser. */
+/** Opens the page of a new client in the browser. */
 async function visit(
   page: Page,
   metadata: Record<string, unknown> = {},
@@ -88,7 +91,7 @@ async function visit(
 const token = (page: Page) => page.getByLabel("The server's token");
 const approve = (page: Page) => page.getByRole("button", { name: "Approve with the token" });
 
-/** What the client got at its callback, once the browser is there. */
+/** The parameters that the client received at its callback, once the browser has opened it. */
 async function atCallback(page: Page): Promise<URLSearchParams> {
   await page.waitForURL(`${callback.origin}/callback?*`);
   expect(await page.title()).toBe("Client");
@@ -173,7 +176,7 @@ describe("a person", () => {
     expect(await token(page).getAttribute("aria-invalid")).toBe("true");
     expect(await token(page).inputValue()).toBe("");
     expect(await token(page).evaluate((field) => field === document.activeElement)).toBe(true);
-    // What was unticked stays so.
+    // The page keeps the unticked scope.
     expect(await page.getByRole("checkbox", { name: "sandbox:exec" }).isChecked()).toBe(false);
     await picture(page, "wrong-token");
     await token(page).fill(OWNER_TOKEN);
@@ -223,7 +226,7 @@ describe("the page", () => {
     await atCallback(page);
     await page.goBack();
     expect(page.url()).toBe(url);
-    // What the browser shows is a new page: the old one was not kept, with the token in it.
+    // The browser did not keep the old page, which contained the token.
     expect(await page.locator("input[name=handle]").inputValue()).not.toBe(used);
     expect(await token(page).inputValue()).toBe("");
     await page

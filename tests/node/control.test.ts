@@ -1,4 +1,4 @@
-/** What a sandbox can send the Worker once code in it has taken its control server's place. */
+/** What the Worker receives if code replaces the sandbox's control server. */
 import { once } from "node:events";
 import { rmSync } from "node:fs";
 import { dirname } from "node:path";
@@ -30,7 +30,7 @@ interface Peer {
   received: { bytes: number; messages: number };
 }
 
-/** Connects to the control server as the Worker does; what it gets is counted. */
+/** Connects to the control server as the Worker does, and counts the received data. */
 function connect(sandbox: TestSandbox): Peer {
   const url = `${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}/ports/3000/rpc`;
   const socket = new WebSocket(url, { headers: { [SECRET_HEADER]: engine.secret } });
@@ -49,14 +49,14 @@ async function closed(socket: WebSocket): Promise<void> {
 
 async function attacker(attack: string): Promise<TestSandbox> {
   const sandbox = await TestSandbox.start(engine);
-  // It drops the connection.
+  // The command's connection breaks.
   await sandbox.run(`echo ${attack} >/tmp/attack`).catch(() => undefined);
   return sandbox;
 }
 
 it("the control server opens no debugger to code in its sandbox", async () => {
   await neighbour.run("pkill -USR1 -x sbx-control");
-  // Its event loop went round meanwhile.
+  // The command gave the control server's event loop time for the signal.
   const { stdout } = await neighbour.run("(echo >/dev/tcp/127.0.0.1/9229) 2>&1; true");
   expect(stdout).toContain("Connection refused");
 });
@@ -89,7 +89,7 @@ describe("a control server that code has replaced", () => {
   ])("is stopped with its sandbox only: %s", async (attack, reason) => {
     const sandbox = await attacker(attack);
     const { socket, received } = connect(sandbox);
-    // As the Worker asks for anything.
+    // The Worker begins a call in this form.
     for (const message of ['["push",["pipeline",0,["x"],[]]]', '["pull",1]'])
       socket.once("open", () => socket.send(message));
     const [report] = await Promise.all([sandbox.ended(), closed(socket)]);
@@ -113,7 +113,7 @@ describe("a control server that code has replaced", () => {
     await once(socket, "open");
     const from = performance.now();
     await expect.poll(() => received.messages, { timeout: 20_000 }).toBeGreaterThan(20_000);
-    // 10,000 come at once, 5,000 a second after that.
+    // The first 10,000 messages arrive at once, and then 5,000 a second.
     expect(performance.now() - from).toBeGreaterThan(1500);
     socket.close();
     await sandbox.destroy();

@@ -1,4 +1,4 @@
-/** Access to the engine, the life of its sandboxes, and what both leave behind: nothing. */
+/** Access to the engine, the life cycle of its sandboxes, and that neither leaves anything behind. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -31,7 +31,7 @@ afterAll(async () => {
   await engine.close();
 });
 
-/** Starts processes that try to outlive their sandbox, and finds them on the host by their argument. */
+/** Starts processes that try to outlive their sandbox. The host finds them by their argument. */
 async function startStragglers(sandbox: TestSandbox): Promise<Process[]> {
   const mark = `86400.${Number.parseInt(randomBytes(3).toString("hex"), 16)}`;
   const sleep = `sleep ${mark}`;
@@ -98,7 +98,7 @@ describe("access to the engine", () => {
 
 describe("a sandbox", () => {
   it("leaves no process, directory or control group when it is destroyed", async () => {
-    // One that was started ahead has another name on the host: tests/node/start-ahead.test.ts.
+    // Without a prepared sandbox, because its name on the host is another: tests/node/start-ahead.test.ts.
     const own = await startTestEngine({ prepareSandbox: false });
     const sandbox = await TestSandbox.start(own);
     const stragglers = await startStragglers(sandbox);
@@ -269,7 +269,7 @@ describe("the engine as a program", () => {
   }
   const children: ChildProcess[] = [];
 
-  /** Opens more files than it should, as a shell or a supervisor might, for its children to inherit. */
+  /** Opens more files than necessary, as a shell or a supervisor might. Its children inherit them. */
   async function startProgram(runDir: string, leak: number): Promise<Program> {
     const secret = randomBytes(16).toString("hex");
     const extra: number[] = Array.from({ length: 30 }, () => leak);
@@ -305,7 +305,7 @@ describe("the engine as a program", () => {
 
   it("leaves no process when it is killed, and its successor removes the rest", async () => {
     const { program, runDir, stragglers } = await busy();
-    // The sandbox that is started ahead is there too; one that is being made would be left to the next engine.
+    // The prepared sandbox must be complete: the next engine cannot end one that is still being made.
     const inside = () => tree(program.child.pid ?? 0).filter(({ command }) => command === "sbx-control");
     await expect.poll(() => inside().length, { timeout: 20_000 }).toBe(2);
     const all = [...tree(program.child.pid ?? 0), ...stragglers];

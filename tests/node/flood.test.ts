@@ -10,7 +10,7 @@ import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-c
 
 const MIB = 1024 * 1024;
 
-/** Writes requests into connections as fast as the server reads them, and ends when all are closed. */
+/** Writes requests into connections as fast as the server reads them. Exits when all connections are closed. */
 const flood = (connections: number, requests: number) => `node -e '
   const { connect } = require("node:net");
   const request = "GET http://anthropic.internal/ HTTP/1.1\\r\\nHost: anthropic.internal\\r\\n\\r\\n";
@@ -141,7 +141,7 @@ it("bodies in chunks of one byte, of waiting and refused requests, do not distur
     "node -e 'setTimeout(() => {}, 5000); const end = Date.now() + 5000; while (Date.now() < end);'",
   );
   expect(await callsDuring(chunks)).toBeGreaterThan(atRest / 3);
-  // Complete bodies of others are not slower.
+  // Others with complete bodies are not slower.
   const { stdout } = await neighbour.run(
     "head -c 3000000 /dev/zero | curl -sS -o /dev/null -w '%{http_code}' --max-time 20 -T - http://internet.test/",
   );
@@ -211,7 +211,7 @@ it("requests of disconnected clients stop waiting, and do not delay others", asy
   const waits = clients.map((client) => turns.wait(client, "direct"));
   for (const client of clients) client.destroy();
   await Promise.all(waits);
-  // It would be a minute and a half if each of them had had a turn.
+  // Without the limit of turns, this would take a minute and a half.
   expect(await turns.wait(new PassThrough(), "direct")).toBe(true);
 });
 

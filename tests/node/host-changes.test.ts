@@ -1,4 +1,4 @@
-/** The host changes what sandboxes are shown while the engine runs, as a package manager does. */
+/** Files of the host change while the engine runs, as when a package manager updates them. */
 import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";

@@ -1,4 +1,4 @@
-/** What the image runs first, tested without building it. */
+/** The image's entrypoint, without the image. */
 import { spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -14,14 +14,14 @@ describe("the entrypoint", () => {
     const directory = temporaryDirectory();
     group = join(directory, "group");
     mkdirSync(group);
-    // Without sandboxd, which would take its port on this machine.
+    // Without sandboxd, which would use its port on this machine.
     for (const name of ["entrypoint.sh", "environment", "init.pl"])
       copyFileSync(join(root, "container", name), join(directory, name));
     script = join(directory, "entrypoint.sh");
   });
   afterEach(() => rmSync(dirname(group), { recursive: true }));
 
-  /** With a server that does this, and then ends what started it. */
+  /** Runs the entrypoint with this program as the server. The server then ends its starter. */
   const run = (line: string) =>
     spawnSync("/bin/bash", [script, "/bin/bash", "-c", `${line}; kill -9 $PPID`, "a b", "c"], {
       env: { PATH: "/usr/bin:/bin", SANDBOX_CGROUP: group, SANDBOX_MAX_PROCESSES: "300" },
@@ -63,7 +63,7 @@ describe("the entrypoint", () => {
       env,
       encoding: "utf8",
     });
-    // There is no sandboxd here, which Node may say too.
+    // Node may also print that there is no sandboxd here.
     const warnings = stderr.split("\n").filter((line) => line.startsWith("sandbox-mcp:"));
     const isRoot = process.getuid?.() === 0;
     expect(warnings.map((line) => line.includes("no limit of processes"))).toEqual(isRoot ? [true] : []);

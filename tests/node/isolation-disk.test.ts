@@ -1,4 +1,3 @@
-/** A sandbox reads the machine's disk, and files in the machine's cache. */
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -15,7 +14,7 @@ const diskIsHeld =
 
 describe("a sandbox's access to the machine's disk", () => {
   let shown: string;
-  /** Not in the kernel's memory. */
+  /** Drops the file from the kernel's cache. */
   const forget = () =>
     execFileSync("dd", [`of=${shown}/file`, "count=0", "conv=notrunc,fdatasync", "oflag=nocache"], {
       stdio: "ignore",
@@ -77,7 +76,7 @@ describe("a sandbox's access to the machine's disk", () => {
       const { stdout } = await sandbox.run(`python3 - <<'PYTHON'\n${attempts}\nforget()\nPYTHON`);
       const [refused, missing] = ["Invalid argument", "Function not implemented"];
       expect(stdout.split("\n")).toEqual([refused, refused, missing, missing]);
-      // The machine may need a few pages for something else.
+      // The machine may read a few pages for other processes.
       expect(pagesInMemory()).toBeGreaterThan(all / 2);
       forget();
       await sandbox.run(`python3 - <<'PYTHON'\n${attempts}\nahead()\nPYTHON`);

@@ -123,7 +123,7 @@ describe("resources of the whole machine", () => {
     ["pseudo terminals", "os.openpty()", 64],
     ["inotify instances", "checked(libc.inotify_init1(0))", 64],
   ])("%s are divided among sandboxes", async (_, take, most) => {
-    // Two processes, because one reaches its limit for open files first.
+    // Two processes, because one process reaches its limit of open files first.
     for (const part of ["a", "b"]) {
       void greedy
         .run(`python3 -c "${takeAll(take, `/tmp/${part}.done`)}" >/tmp/${part}`)
@@ -274,14 +274,14 @@ describe("resources of the whole machine", () => {
   it("open files: all sandboxes together get half of the machine's, or 1,024 for each process if that is more", () => {
     const ofMachine = Number(readFileSync("/proc/sys/fs/file-max", "utf8"));
     const { processes, openFiles } = defaultLimits();
-    // The engine has one more started ahead.
+    // The engine has one more sandbox, which is prepared.
     const ofAll = (10 + 1) * processes;
     expect(ofAll * openFiles).toBeLessThanOrEqual(Math.max(ofMachine / 2, ofAll * 1024));
     expect(openFiles).toBeGreaterThanOrEqual(1024);
     for (const few of [1 << 16, 2_465_959]) expect(openFilesPerProcess(few, processes)).toBe(1024);
   });
 
-  /** Both keep files open without descriptors, so that no limit of a process counts them. */
+  /** Both keep files open without descriptors, so no limit of a process counts them. */
   const holders = {
     "waiting in sockets, of many users": [
       "import array, os, socket, time",
@@ -379,7 +379,8 @@ it("kernel resources that belong to the whole machine, or that no limit counts, 
     "  for family in (socket.AF_INET, socket.AF_INET6):",
     "    try: print(socket.socket(family, kind, protocol))",
     "    except OSError as error: print(error.strerror)",
-    // seccomp and prctl(PR_SET_SECCOMP), with a filter that the kernel takes, and as programs ask whether it knows filters.
+    // A program may install a filter that the kernel accepts (seccomp, prctl with PR_SET_SECCOMP), and may ask
+    // whether the kernel supports filters.
     "allow = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0x7fff0000))",
     "filter = struct.pack('HxxxxxxQ', 1, ctypes.addressof(allow))",
     "for given in (filter, None):",
@@ -457,7 +458,7 @@ it("access control lists, keys and multicast groups cannot allocate kernel memor
   ]);
 });
 
-/** CAP_SYS_RESOURCE: what the kernel asks for to raise the least value of a process. */
+/** CAP_SYS_RESOURCE, which the kernel requires to raise a process's least value. */
 const effective = /CapEff:\s*(\w+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0";
 const canRaiseLeast = (parseInt(effective.slice(-8), 16) & (1 << 24)) !== 0;
 
@@ -477,7 +478,7 @@ describe("all sandboxes together", () => {
   const whole = { ...limits, memoryBytes: 1024 * MiB, allMemoryBytes: 900 * MiB };
   const hold = (mebibytes: number) =>
     `python3 -c 'x = bytearray(${mebibytes} << 20); print(1, flush=True); import time; time.sleep(600)'`;
-  /** Slowly, so that the guard looks before all memory is used. */
+  /** Slowly, so that the guard notices before all memory is used. */
   const fill = `for i in $(seq 24); do ${hold(25)} >/dev/null & sleep 0.3; done`;
 
   it.runIf(memoryIsHeld)(
@@ -486,7 +487,7 @@ describe("all sandboxes together", () => {
       const one = await startTestEngine({ limits: whole, prepareSandbox: false });
       const [modest, large, many] = await Promise.all([1, 2, 3].map(() => TestSandbox.start(one)));
       try {
-        // The largest process is not in the sandbox that uses most.
+        // The largest process is not in the sandbox that uses the most memory.
         await large?.run(`{ ${hold(120)} & } | head -n 1`);
         void many?.run(fill).catch(() => undefined);
         expect(await many?.ended()).toMatchObject({
@@ -521,7 +522,8 @@ describe("all sandboxes together", () => {
 
   it("share the processor equally, however many loops one runs", async () => {
     const loop = "n = 0; import time; end = time.time() + 4\nwhile time.time() < end: n += 1\nprint(n)";
-    // Each in a new session: the kernel would give each the same share as the other sandbox.
+    // Each loop runs in a new session, because the kernel would give each session the same share as the other
+    // sandbox.
     const loops = greedy.run(
       `for i in $(seq 40); do setsid python3 -c '${loop}' & done | awk '{ n += $1 } END { print n / NR }'`,
     );
@@ -570,7 +572,7 @@ describe("a sandbox's memory limit", () => {
   it.runIf(memoryIsHeld)("ends one of many small processes, and not the sandbox", async () => {
     const many =
       "for i in $(seq 12); do python3 -c 'x = bytearray(60 << 20); import time; time.sleep(600)' & done 2>/dev/null; sleep 2; true";
-    // Linux may kill sandboxd, too, which comes back.
+    // Linux may also kill sandboxd, which is restarted.
     await greedy.run(many).catch(() => undefined);
     const alive = async () => (await greedy.run("echo alive").catch(() => undefined))?.stdout;
     await expect.poll(alive, { timeout: 30_000 }).toBe("alive");

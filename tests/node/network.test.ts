@@ -1,4 +1,4 @@
-/** The way out of a sandbox: requests that the proxy passes on, refuses, or gives to the Worker. */
+/** Requests of a sandbox that the proxy passes on, refuses, or gives to the Worker. */
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, readdirSync } from "node:fs";
@@ -16,15 +16,15 @@ import { frame } from "../../local/platform/engine-protocol.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
-/** Plays a server of the internet; sandboxes reach it as internet.test. */
+/** A server of the internet, which sandboxes reach as internet.test. */
 let internet: Server;
 /** Every piece of its first 16 MB is different, so that a test can distinguish them. */
 const large = Buffer.from(Uint32Array.from({ length: 1_000_003 }, (_, index) => index).buffer);
 
 /**
- * Plays a server that speaks HTTP badly; sandboxes reach it as odd.test, and the path is its status line, with headers or without. For `/interim-<n>` it
- * sends these numbers of interim answers before the final one. For `/large` it sends a
- * large body and an extra response without a request, the same to HEAD, and for `/broken` half of that body.
+ * A server that violates HTTP, which sandboxes reach as odd.test. The path is its status line, which may contain
+ * headers. `/interim-<n>` sends this number of interim responses before the final one. `/large` sends a large body
+ * and a second response that nobody requested, also to HEAD; `/broken` sends half of that body.
  */
 const odd = createTCPServer((socket) => {
   socket.on("error", () => undefined);
@@ -47,7 +47,7 @@ const odd = createTCPServer((socket) => {
     socket.end(`HTTP/1.1 ${head}\r\n${length}\r\nhi`);
   });
 });
-/** Plays a server of WebSockets; sandboxes reach it as socket.test. */
+/** A server of WebSockets, which sandboxes reach as socket.test. */
 const sockets = createServer().on("upgrade", (_request, socket: Duplex) => {
   socket.on("error", () => undefined);
   socket.end("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nframes");
@@ -130,7 +130,7 @@ function packument(): string {
   });
 }
 
-/** curl through the proxy, without exceptions. */
+/** Runs curl in the sandbox, with the proxy for all hosts. */
 const curl = "curl -sS --noproxy '' --max-time 20";
 
 describe("a sandbox's way to the internet", () => {
@@ -161,7 +161,7 @@ describe("a sandbox's way to the internet", () => {
     expect(urls).toContain("/simple/wheelhouse/");
     expect(urls).toContain("/repository.git/info/refs?service=git-upload-pack");
     expect(urls).toContain("/from-node");
-    // Java, where the machine has it, takes longer to start than all of them.
+    // Java starts more slowly than all other programs; only some machines have it.
     const java = "cat /usr/lib/jvm/*/conf/net.properties 2>/dev/null | sort | uniq -c";
     const homes = existsSync("/usr/lib/jvm") ? readdirSync("/usr/lib/jvm") : [];
     const set = homes.filter((home) => existsSync(`/usr/lib/jvm/${home}/conf/net.properties`)).length;
@@ -280,7 +280,7 @@ print(body(tunnel, ${large.length}))`;
   });
 });
 
-/** Ways to write an address of this machine. */
+/** Spellings of addresses of this machine. */
 const forms = (port: number) => [
   `127.0.0.1:${port}`,
   `127.1:${port}`,
@@ -303,7 +303,7 @@ const forms = (port: number) => [
   `${hostname()}:${port}`,
 ];
 
-/** Plays the Worker for one request: takes it, and answers with what `respond` makes of it. */
+/** Accepts one request in place of the Worker, and sends the result of `respond`. */
 async function serve(from: TestSandbox, respond: (url: string, body: string) => string): Promise<void> {
   const poll = await from.call("GET", "/outbound");
   const description = JSON.parse(
@@ -334,7 +334,7 @@ describe("a request to a forbidden address", () => {
       const { stdout } = await sandbox.run([ask, ...script, ...tunnels].join("\n"));
       const lines = stdout.split("\n").map((line) => line.trim());
       expect(lines).toHaveLength(2 * forms(port).length);
-      // A name of this machine that its resolver does not know is not found, which is as good.
+      // This machine's name may be unknown to its own resolver. Then the request fails too, which is also correct.
       for (const line of lines) expect(line).toMatch(/^HTTP\/1\.1 (403|502 .*could not be resolved)/);
       expect(lines.filter((line) => line.startsWith("HTTP/1.1 403")).length).toBeGreaterThanOrEqual(
         lines.length - 2,
@@ -441,7 +441,7 @@ describe("hosts that the Worker serves", () => {
       method: "POST",
       headers: { "x-local-engine-secret": engine.secret, "x-local-engine-outbound": answer },
       body,
-      // Needed for a body that is not there at once; missing from the DOM's types.
+      // Necessary for a streamed request body, but missing in the types of the DOM.
       duplex: "half",
     };
     const answered = fetch(`${engine.url}/sandboxes/${sandbox.id}/outbound/${description.number}`, init);
@@ -449,7 +449,7 @@ describe("hosts that the Worker serves", () => {
     await expect.poll(async () => (await sandbox.run("cat /tmp/answer")).stdout).toBe("early");
     await sandbox.run("touch /tmp/go");
     expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe("second\n");
-    // However its frames are cut.
+    // The frames may be divided anywhere.
     for (const byte of [...frame(Buffer.from(" late")), ...frame()]) push?.enqueue(Uint8Array.of(byte));
     push?.close();
     await Promise.all([answered, started]);

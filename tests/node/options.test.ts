@@ -1,4 +1,4 @@
-/** Options that `npm start` refuses, and what it says when npm took them, because `--` was missing before them. */
+/** Options that `npm start` refuses, and its error if `--` was missing, so that npm took options for itself. */
 import { expect, it } from "vitest";
 import { readOptions } from "../../cli/options.ts";
 

@@ -27,7 +27,7 @@ async function attack(sandbox: TestSandbox): Promise<{ output: string; left: Pro
   const sleeping = () => processes().filter((found) => found.command === command);
   await expect.poll(() => sleeping().length).toBe(1);
   const left = sleeping();
-  // If the attack succeeds, only this step ends the process.
+  // Only this ends the process if the attack succeeds.
   cleanUp.push(async () => {
     for (const { pid } of await survivors(left, 0)) process.kill(pid, "SIGKILL");
   });
@@ -70,10 +70,10 @@ it("a sandbox's first process cannot be ended or limited from inside", async () 
     "x = platform.machine() == 'x86_64'",
     "call = lambda number, *given: os.strerror(ctypes.get_errno()) if libc.syscall(number, *given) else 'done'",
     "limits = lambda: open('/proc/1/limits').read()",
-    // Sender 0 is how a signal from outside the sandbox's PID namespace appears inside.
+    // The sender 0 means that the signal came from outside the sandbox's PID namespace.
     "info = ctypes.create_string_buffer(struct.pack('iiiiiI', 15, 0, -1, 0, 0, 0), 128)",
     "print(call(129 if x else 138, os.getpid(), 0, info))",
-    // When the queue of signals is full, a signal with a forged sender looks like the platform's.
+    // While the queue of signals is full, a signal with a forged sender looks like one from the platform.
     "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [40])",
     "while libc.sigqueue(os.getpid(), 40, ctypes.c_void_p()) == 0: pass",
     "for number in (129, 200) if x else (138, 130): print(call(number, 1, 15, info))",
@@ -82,7 +82,7 @@ it("a sandbox's first process cannot be ended or limited from inside", async () 
     "before = limits()",
     "low = ctypes.create_string_buffer(struct.pack('QQ', 1, 1))",
     "for resource in (0, 7): print(call(302 if x else 261, 1, resource, low, None))",
-    // An address with a lower half of 0.
+    // An address with zeros in its lower half.
     "libc.mmap.restype = ctypes.c_void_p",
     "libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]",
     "at = libc.mmap(3 << 32, 4096, 3, 0x32, -1, 0)",
@@ -99,7 +99,7 @@ it("a sandbox's first process cannot be ended or limited from inside", async () 
     ["done", ...Array<string>(7).fill(refused), `${refused} True`, "True", "-1 -1"],
     "",
   ]);
-  // On SIGTERM the workspace is saved first, which takes some seconds.
+  // After SIGTERM the server first saves the workspace, which takes some seconds.
   expect((await sandbox.run("sleep 5; ls /tmp/mark")).stdout).toBe("/tmp/mark");
 });
 
@@ -132,7 +132,7 @@ describe("processes and files that an earlier engine left behind", () => {
     return child;
   }
 
-  /** The run directory of an engine that was killed together with the process that should have ended its sandbox. */
+  /** The run directory of an engine that was killed together with the process that ends its sandbox. */
   async function left(mark: string): Promise<string> {
     const runDir = await runDirectory();
     await mkdir(join(runDir, boot, "sandbox"), { recursive: true });

@@ -1,4 +1,4 @@
-/** Sets of packages that npm installs when something first needs them, from a registry of the test's own. */
+/** Packages that npm installs at their first use, here from the test's own registry. */
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
@@ -15,7 +15,7 @@ let address: string;
 /** The requests to the registry. */
 const requestedPaths: string[] = [];
 
-/** The one package of the registry, by its version. */
+/** The only package of the registry, by version. */
 function tarball(version: string): Buffer {
   const place = join(home, version, "package");
   mkdirSync(place, { recursive: true });

@@ -1,4 +1,3 @@
-/** The package is published only with its owner's name. */
 import { spawnSync } from "node:child_process";
 import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -13,7 +12,7 @@ const copy = temporaryDirectory();
 
 beforeAll(() => {
   cpSync(join(root, "scripts/owner.ts"), join(copy, "scripts/owner.ts"));
-  // In a clone that was published from, the name is there already.
+  // A clone that was published before already has the name.
   for (const file of FILES) {
     const text = readFileSync(join(root, file), "utf8");
     writeFileSync(

@@ -1,4 +1,4 @@
-/** What a sandbox installs packages with: the indexes of the host, and words where there is nothing to install from. */
+/** How a sandbox installs packages: from the host's indexes, or with an error that says what is possible. */
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
@@ -20,7 +20,7 @@ afterEach(async () => {
   for (const step of cleanUp.splice(0).toReversed()) await step();
 });
 
-/** An engine that sees these variables, and a sandbox of it. */
+/** An engine with these variables, and one of its sandboxes. */
 async function sandboxWith(variables: Record<string, string>): Promise<TestSandbox> {
   for (const [name, value] of Object.entries(variables)) {
     const before = process.env[name];
@@ -158,7 +158,7 @@ describe("a sandbox", () => {
       "sudo -n -E -u root -- A='b c' sh -c 'id -u; echo $A' && sudo -v && sudo false",
     );
     expect(result).toMatchObject({ stdout: "0\nb c", exitCode: 1 });
-    // Users need a server that root started.
+    // Only a server that root started has sandboxes with several users.
     const other = await sandbox.run("sudo -u nobody id -un");
     const refused = {
       exitCode: 1,

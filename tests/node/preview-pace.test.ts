@@ -1,4 +1,4 @@
-/** A preview with an endless body, by a clock that the test moves. */
+/** A preview with an endless body, by a fake clock. */
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import { type AddressInfo, connect } from "node:net";
@@ -14,7 +14,7 @@ let inside: Server;
 let engine: Server;
 
 beforeEach(async () => {
-  // Before a pace looks at it: the clock of the test begins at 0.
+  // Faked before the forwarder reads the clock, because the fake clock begins at 0.
   vi.useFakeTimers({ toFake: ["performance"] });
   inside = createServer((_request, response) => {
     const piece = Buffer.alloc(MiB, "x");
@@ -54,7 +54,7 @@ function reading(headers: Record<string, string>): { bytes: number } {
   return body;
 }
 
-/** Resolves when no more of the body comes, which is the whole of it where nothing holds it back. */
+/** Resolves with the number of bytes when nothing more arrives. Without a limit, that is the whole body. */
 async function stopped(body: { bytes: number }): Promise<number> {
   for (let before = -1; before < body.bytes || before <= 0;) {
     before = body.bytes;

@@ -10,7 +10,7 @@ import { type TestEngine, TestSandbox, startTestEngine } from "../setup/engine-c
 let engine: TestEngine | undefined;
 afterAll(() => engine?.close());
 
-/** A directory of a sandbox, as this machine sees it. */
+/** The path of a sandbox's directory on this machine. */
 function outsideOf(marker: string, path: string): string {
   const isOf = (pid: string) => {
     try {
@@ -40,7 +40,7 @@ it("sandboxd scans for changes only after a process has worked", async () => {
     }
     return plan.state;
   };
-  // Reading a directory updates the time of its last access where that is before its last change.
+  // The kernel updates a directory's access time at a read if that time is older than the last change.
   const isLookedAt = async (work: () => Promise<unknown>) => {
     execFileSync("touch", ["-a", "-d", "2001-01-01", directory]);
     const before = statSync(directory).atimeMs;

@@ -1,4 +1,4 @@
-/** sandboxd is killed before each step of a run, of a write and of a restore; then it is started again. */
+/** sandboxd is killed before each step of a command, a write and a restore, and then restarted. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { randomBytes } from "node:crypto";
@@ -31,11 +31,11 @@ import { repository } from "../../local/engine/own-files.ts";
 import { sleep, until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
-/** How many are tried at once: most wait more than they work. */
+/** How many attempts run in parallel, for attempts that mostly wait, and for attempts that mostly work. */
 const AT_ONCE = 24;
 const AT_ONCE_AT_WORK = 6;
 
-/** More steps than there are. */
+/** More steps than any attempt has. */
 const MOST_STEPS = 200;
 
 const parent = temporaryDirectory();
@@ -43,10 +43,10 @@ const bundle = join(parent, "sandboxd.cjs");
 
 beforeAll(() => bundleSandboxd(bundle));
 
-/** Runs sandboxd again whenever it ends; the first time it is killed at a step. */
+/** Restarts sandboxd whenever it ends. Only the first one is killed at a step. */
 const AGAIN = 'export KILL_AT=$1; shift; while :; do "$@"; KILL_AT=0; done';
 
-/** A sandboxd with its own directories and processes, which is started again when it ends. */
+/** A sandboxd with its own directories and processes, which is restarted when it ends. */
 class Place {
   readonly directory = mkdtempSync(join(parent, "place-"));
   readonly socket = join(this.directory, "sandboxd.sock");
@@ -56,11 +56,10 @@ class Place {
   readonly #sandbox: ChildProcess;
 
   /**
-   * @param killAt at which step the first sandboxd is killed
-   * @param preloaded what is loaded before it
-   * @param variables of sandboxd
-   * @param disk bytes of the disk that the workspace is on, which nobody else sees; the disk of tests without
-   * @param ownDisk the same, of the disk that sandboxd's own files are on
+   * @param killAt the step at which the first sandboxd is killed
+   * @param preloaded a program that is loaded before sandboxd
+   * @param disk the size in bytes of a separate disk for the workspace
+   * @param ownDisk the same for sandboxd's own files
    */
   constructor(
     killAt: number,
@@ -83,7 +82,7 @@ class Place {
     };
     const preload = join(repository, "tests/setup", preloaded);
     const sandboxd = [process.execPath, "--require", preload, bundle, "--socket", this.socket];
-    // Its scripts are where they are in a sandbox, and its processes end with it.
+    // sandboxd's scripts have the same paths as in a sandbox, and its processes end with it.
     const view = ["--dev-bind", "/", "/", "--proc", "/proc", "--tmpfs", "/opt", "--unshare-pid"];
     const scripts = ["--ro-bind", join(repository, "container"), "/opt/sandbox-mcp"];
     const mount = (path: string, bytes?: number) =>
@@ -112,12 +111,12 @@ class Place {
     return readdirSync(join(this.root, "runs"));
   }
 
-  /** From now on steps are counted. */
+  /** Begins to count steps. */
   arm(): void {
     writeFileSync(this.#armed, "");
   }
 
-  /** The calls that the first sandboxd made, up to the one that it was killed at. */
+  /** The calls of the first sandboxd, up to the one at which it was killed. */
   get calls(): string[] {
     const path = join(this.directory, "calls");
     return existsSync(path) ? readFileSync(path, "utf8").trim().split("\n") : [];
@@ -157,7 +156,7 @@ interface Outcome {
   stderr: string;
 }
 
-/** Runs a command as the actor does: asks again over a new connection where one breaks, from where its output ends. */
+/** Runs a command as the actor does: after a broken connection it connects again and continues where its output ends. */
 async function run(place: Place, id: string, command: string): Promise<Outcome> {
   const output = { stdout: "", stderr: "" };
   let isKnown = false;
@@ -210,8 +209,8 @@ async function forget(place: Place, ids: string[]): Promise<void> {
 }
 
 /**
- * Tries it for each step until there are no more: `attempt` answers how many calls the first sandboxd made, which is fewer than
- * the step where nobody was killed. How many there are differs a little from one attempt to the next.
+ * Calls `attempt` for each step until there are no more. `attempt` returns the number of calls that the first
+ * sandboxd made, which is less than the step if nobody was killed. The number differs a little between attempts.
  */
 async function atEachStep(attempt: (step: number) => Promise<number>, atOnce = AT_ONCE): Promise<number> {
   let last = await attempt(MOST_STEPS);
@@ -225,7 +224,7 @@ async function atEachStep(attempt: (step: number) => Promise<number>, atOnce = A
   return last;
 }
 
-/** What `seq` prints. */
+/** The output of `seq`. */
 function numbersTo(last: number): string {
   return Array.from({ length: last }, (_, n) => `${n + 1}\n`).join("");
 }
@@ -242,7 +241,7 @@ async function checkRun(place: Place, pause: string, what: string): Promise<void
   expect(isCut ? whole.startsWith(stdout) : stdout === whole && stderr === "error\n", what).toBe(true);
   for (const id of ["r2", "r3"]) {
     const after = await run(place, id, 'echo "$PWD $KEPT"');
-    // The step may have been one of this command.
+    // sandboxd may have been killed during this command.
     if (after.end.type === "ended" && after.end.cut) continue;
     expect(after, what).toMatchObject({ end: { type: "ended", status: 0 }, stdout: "/usr 1\n" });
     break;
@@ -250,14 +249,14 @@ async function checkRun(place: Place, pause: string, what: string): Promise<void
   await forget(place, ["r1", "r2", "r3"]);
 }
 
-// Where output was taken and not kept, the next sandboxd waits ten seconds for more of it before it says so.
+// If a copier took output and did not store it, the next sandboxd waits ten seconds for it before it reports the gap.
 it("a command runs once, with its output, its end and its session", async () => {
   const steps = await atEachStep(async (step) => {
     const place = new Place(step);
     try {
       await place.answers();
       place.arm();
-      // A short command and a longer one take the same steps: it is one of the two by turns.
+      // A short and a longer command take the same steps, so they alternate.
       await checkRun(place, step % 2 === 0 ? "" : "sleep 0.1; ", `killed at step ${step}`);
       return place.calls.length;
     } catch (error) {
@@ -267,7 +266,7 @@ it("a command runs once, with its output, its end and its session", async () => 
     }
   });
   expect(steps).toBeGreaterThan(8);
-  // A hundred sandboxds are started, and some runs wait those ten seconds.
+  // The test starts a hundred sandboxds, and some runs wait those ten seconds.
 }, 300_000);
 
 it.each([1, 2, 5])(
@@ -290,7 +289,8 @@ it("a command keeps its output when the programs that copy it are killed", async
     await place.answers();
     const numbers = numbersTo(1000);
     const file = join(place.directory, "root/runs/r1/stdout");
-    // What a copier has read and not yet written ends with it: so only once all is in the file, and nothing is printed before it is gone.
+    // Output that a copier has read but not written is lost with it. So the command kills it only when everything is
+    // in the file, and prints nothing until it has ended.
     const kill = (bytes: number) =>
       `until [ "$(stat -c %s ${file})" = ${bytes} ]; do sleep 0.01; done
       copiers=$(pgrep -x sbx-copy); kill -KILL $copiers
@@ -306,7 +306,7 @@ it("a command keeps its output when the programs that copy it are killed", async
 
 it.each([
   ["pkill tee", undefined, /^first\nlast\n$/],
-  // It is stopped first, so that it may have read output that it has not written.
+  // The copier is stopped first, so it may have read output that it has not written.
   ["pkill -STOP -x sbx-copy; echo held; pkill -KILL -x sbx-copy", true, /^(first\n)?(held\n)?last\n$/],
 ])(
   "a command loses no output, or its end says that some may be missing, after %s",
@@ -383,7 +383,7 @@ it.each([
         await place.answers();
         place.arm();
         const call = `/files?path=${encodeURIComponent(path)}&id=${"a".repeat(32)}${how}`;
-        // As the actor does: again, by the same id.
+        // Repeats the request with the same id, as the actor does.
         const answer = await until(async () => {
           const one = await place.request("PUT", call, "new\n").catch(() => undefined);
           seen.push(readFileSync(path, "utf8"));
@@ -404,7 +404,7 @@ it.each([
   },
 );
 
-/** A workspace that was saved: with a file of each size that is written in another way. */
+/** A saved workspace with a file of each size that is stored differently. */
 async function savedWorkspace(): Promise<{ manifest: Buffer; pack: Buffer; tree: unknown }> {
   const top = mkdtempSync(join(parent, "saved-"));
   const root = join(top, "workspace");
@@ -422,7 +422,7 @@ async function savedWorkspace(): Promise<{ manifest: Buffer; pack: Buffer; tree:
   return { manifest: await save.manifest(), pack: Buffer.concat(parts), tree: treeOf(root) };
 }
 
-/** What a directory holds. */
+/** The entries of a directory with their attributes and contents. */
 function treeOf(root: string): unknown {
   return readdirSync(root, { recursive: true, encoding: "utf8" })
     .sort()
@@ -450,18 +450,18 @@ it("a workspace during a restore is unchanged, reported as being restored, or co
     try {
       await place.answers();
       place.arm();
-      // Like the actor: looks at the present state, and starts over if it is incomplete.
+      // Like the actor, it reads the current state and starts again if that is incomplete.
       await until(async () => {
         try {
           const { snapshot, isRestoring } = await markOf(place);
           const found = treeOf(place.workspace);
-          // While it is being restored it may be anything.
+          // During a restore the files may be anything.
           expect(found).toEqual(isRestoring ? found : snapshot === "a" ? tree : before);
           if (snapshot === "a" && !isRestoring) return true;
           await place.request("PUT", "/snapshot/restore?id=a", manifest);
           await place.request("PUT", "/snapshot/data?id=a", pack);
         } catch (error) {
-          // It was killed.
+          // sandboxd was killed.
           if (!(error instanceof Error && "code" in error)) throw error;
         }
         return false;
@@ -502,7 +502,7 @@ it("a complete workspace stays unchanged when a restore of an earlier actor arri
     await place.request("PUT", "/snapshot/data?id=a", pack);
     writeFileSync(join(place.workspace, "new"), "of a run");
     const tree = treeOf(place.workspace);
-    // A restore of the present state succeeds and changes nothing.
+    // A restore of the current state succeeds and changes nothing.
     expect(await place.request("PUT", "/snapshot/restore?id=a", manifest)).toMatchObject({
       status: 200,
       body: '{"reads":[]}',

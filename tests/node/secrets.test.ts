@@ -1,4 +1,4 @@
-/** How a request gets a secret, and how an answer loses it: `src/shared/secrets.ts` and `src/shared/mask.ts`. */
+/** How a request gets a secret, and how a response loses it: `src/shared/secrets.ts` and `src/shared/mask.ts`. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Mask } from "../../src/shared/mask.ts";
@@ -16,7 +16,7 @@ const VALUE = `s3cr+t/"va'lue&<\\x`;
 
 const hex = (character: string) => character.charCodeAt(0).toString(16);
 
-/** Each character but letters and digits encoded for a URL. */
+/** Percent-encodes each character except letters and digits. */
 const PERCENT = VALUE.replace(/\W/g, (one) => `%${hex(one).toUpperCase()}`);
 
 function secretOf(place: Partial<SecretPlace>, more: Partial<Secret> = {}): Secret {
@@ -93,7 +93,7 @@ describe("a secret", () => {
   });
 });
 
-/** A body in pieces of these lengths, masked. */
+/** Masks a body that arrives in pieces of these lengths. */
 async function masked(body: string, secrets: Secret[], lengths: readonly number[]): Promise<string[]> {
   const bytes = new TextEncoder().encode(body);
   const pieces: Uint8Array[] = [];
@@ -134,7 +134,7 @@ describe("a response", () => {
     const mask = new Mask([basic]);
     const answer = mask.text(body);
     expect(answer).toHaveLength(body.length);
-    // The last character of base64 has bits of what follows.
+    // The last character of base64 also has bits of the following text.
     expect(answer).not.toContain(text.slice(0, -1));
     expect(answer.replace(/\*+/, "").length).toBeLessThan(body.length - text.length + 4);
     expect((await masked(body, [basic], [1])).join("")).toBe(answer);
@@ -267,7 +267,7 @@ describe("a response", () => {
     const pieces = async (text: string) => (await masked(text, [basic], [1])).map(({ length }) => length);
     for (let right = 0; right <= guess.length; right++) {
       const known = guess.slice(0, right);
-      // In base64, too.
+      // The same in base64.
       for (const text of [known, btoa(known).replace(/=+$/, "")]) {
         const wrong = "!".repeat(text.length);
         expect(await pieces(`${text}\n${text} ${text}`)).toEqual(await pieces(`${wrong}\n${wrong} ${wrong}`));

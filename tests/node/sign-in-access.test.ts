@@ -1,4 +1,7 @@
-/** Signing in through Cloudflare Access, over real sockets: the Worker and the team's keys are servers on loopback. */
+/**
+ * Sign-in through Cloudflare Access with real connections. The Worker and the server of the team's keys are on
+ * loopback.
+ */
 import { exportJWK, exportSPKI, generateKeyPair, type JWTPayload, SignJWT } from "jose";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Browser, Page } from "../setup/oauth-client.ts";
@@ -38,7 +41,7 @@ describe("Cloudflare Access", () => {
   });
 
   interface Assertion {
-    /** A claim of undefined is left out. */
+    /** Leaves out a claim that is undefined. */
     claims?: JWTPayload;
     issuer?: string;
     audience?: string;
@@ -48,7 +51,7 @@ describe("Cloudflare Access", () => {
     alg?: string;
   }
 
-  /** The header as Access sends it. */
+  /** The header in which Access sends the assertion. */
   async function vouch(assertion: Assertion = {}): Promise<Record<string, string>> {
     const now = Math.floor(Date.now() / 1000);
     const jwt = await new SignJWT({
@@ -67,7 +70,7 @@ describe("Cloudflare Access", () => {
     return { "cf-access-jwt-assertion": jwt };
   }
 
-  /** Sends the form, through Access once more. */
+  /** Submits the form through Access. */
   function submit(
     { browser, page }: { browser: Browser; page: Page },
     who: string,
@@ -134,7 +137,7 @@ describe("Cloudflare Access", () => {
     expect(page.text).toContain("Cloudflare Access did not identify you");
     expect(page.text).not.toContain("<form");
     expect(signIns()).toMatchObject([{ outcome: "refused", via: "access", reason: "not_vouched_for" }]);
-    // Nor behind a page that was shown to somebody else.
+    // The same for a page that another person opened.
     const visit = await consent(server, await vouch());
     const answer = await submit(visit, "ada@example.com", headers);
     expect(answer.status).toBe(403);
@@ -153,7 +156,7 @@ describe("Cloudflare Access", () => {
       } else {
         const pair = await generateKeyPair(alg, { extractable: true });
         key = pair.privateKey;
-        // Without the algorithm, which is the key's publisher's to leave out.
+        // Without an algorithm, because a published key need not name one.
         published = [...before, { ...(await exportJWK(pair.publicKey)), kid: alg }];
       }
       const fresh = await startOAuthServer({

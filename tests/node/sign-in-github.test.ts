@@ -1,4 +1,4 @@
-/** Signing in with GitHub, over real sockets: the Worker and GitHub are servers on loopback. */
+/** Sign-in with GitHub with real connections. The Worker and GitHub are servers on loopback. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { CLIENT_ID, CLIENT_SECRET, type FakeGitHub, startGitHub } from "../setup/github.ts";
 import { Browser, CALLBACK } from "../setup/oauth-client.ts";
@@ -29,7 +29,7 @@ describe("GitHub", () => {
     github.user = { id: 583231, login: "octocat" };
   });
 
-  /** Approves and goes through GitHub; ends where the browser stops. */
+  /** Approves at GitHub. Returns the page on which the browser stops. */
   async function throughGitHub(fields: Record<string, string | string[]> = {}) {
     const { client, browser, page } = await consent(server);
     const away = await browser.submit(page, { decision: "github", ...fields });
@@ -115,7 +115,7 @@ describe("GitHub", () => {
     const stranger = await new Browser(web).open(back);
     expect(stranger.status).toBe(400);
     expect(stranger.location).toBeUndefined();
-    // It went through GitHub in the attacker's browser: in the victim's it is worth nothing either.
+    // GitHub sent this code to the attacker's browser, so it is not accepted in the victim's browser either.
     const victim = await consent(server);
     await victim.browser.submit(victim.page, { decision: "github" });
     expect((await victim.browser.open(back)).status).toBe(400);

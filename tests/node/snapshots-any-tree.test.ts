@@ -1,4 +1,4 @@
-/** Any workspace, after any changes between saves, is restored unchanged elsewhere. */
+/** Random workspaces are restored unchanged in another place, after random changes between saves. */
 import {
   chmodSync,
   linkSync,
@@ -26,11 +26,11 @@ import type { Index } from "../../container/sandboxd/snapshots/state.ts";
 
 const { signal } = new AbortController();
 
-/** Few names, so that things replace each other: one is not UTF-8, one has a newline. */
+/** Only a few names, so that entries replace each other. One is not UTF-8, and one contains a newline. */
 const name = fc.constantFrom("a", "b", "new\nline", "\xff\xfe", "node_modules");
 const path = fc.array(name, { minLength: 1, maxLength: 3 }).map((parts) => parts.join("/"));
 const mode = fc.constantFrom(0o644, 0o600, 0o755, 0, 0o4755, 0o444);
-/** Seconds: also before 1970, and in the years 9999 and 90,000,000,000, which archives have for files that never expire. */
+/** Seconds: before 1970, in the year 9999, and 90,000,000,000, which archives have for files that never expire. */
 const mtime = fc.oneof(
   { weight: 8, arbitrary: fc.integer({ min: -1_000_000, max: 2_000_000_000 }) },
   fc.constantFrom(253_402_214_400, 2_840_000_000_000_000_000),
@@ -54,7 +54,7 @@ const step = fc.oneof(
   fc.record({ kind: fc.constant("remove" as const), path }),
 );
 
-/** Does a step where it can be done: a parent may be a file. */
+/** Executes a step if it is possible; for example, the parent may be a file. */
 function take(root: string, one: typeof step extends fc.Arbitrary<infer T> ? T : never): void {
   const at = bytesOf(root, one.path);
   const parent = one.path.split("/").slice(0, -1).join("/");
@@ -69,17 +69,17 @@ function take(root: string, one: typeof step extends fc.Arbitrary<infer T> ? T :
       writeFileSync(at, one.text);
       chmodSync(at, one.mode);
     }
-    // As text: Node takes a negative number for now.
+    // As text, because Node replaces a negative number by the current time.
     lutimesSync(at, String(one.mtime), String(one.mtime));
   } catch {
-    // It cannot be done here.
+    // The step is impossible here.
   }
 }
 
-/** Rounded down, also before 1970. */
+/** Rounds down, also before 1970. */
 const microseconds = (ns: bigint) => Number((ns - (((ns % 1000n) + 1000n) % 1000n)) / 1000n);
 
-/** The state of a tree as the file system reports it; hard links by the first path of their file. */
+/** The attributes of all entries. Hard links have the first path of their file. */
 function stateOf(root: string): Record<string, unknown> {
   const state: Record<string, unknown> = {};
   const first = new Map<bigint, string>();

@@ -1,4 +1,4 @@
-/** What was changed outside of the workspace: saved as changes of what the image brings, and made again in another container. */
+/** Changes outside the workspace: saved as the differences from the image, and repeated in another container. */
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import {
@@ -37,7 +37,7 @@ function write(root: string, path: string, content = path): void {
   writeFileSync(join(root, path), content);
 }
 
-/** A system as an image has it. */
+/** A system as in an image. */
 function system(name: string): string {
   const root = join(place, name);
   for (const path of ["usr/bin/tool", "usr/lib/old/1.0/info", "etc/conf", "etc/hosts", "var/log/all"])
@@ -48,7 +48,7 @@ function system(name: string): string {
   return root;
 }
 
-/** All there is, with modes, times of files, links and contents. */
+/** Everything below a directory, with modes, times of files, links and contents. */
 const look = (root: string) =>
   execFileSync(
     "sh",
@@ -111,7 +111,7 @@ it("a saved system repeats installations, changes, links and removals elsewhere,
   expect(pack.length).toBeLessThan(10_000);
   await restore(to, manifest, pack, base);
   expect(look(to)).toBe(look(from));
-  // Once more, as after a restore that broke off.
+  // Repeats the restore, as after an interruption.
   await restore(to, manifest, pack, base);
   expect(look(to)).toBe(look(from));
 });
@@ -319,7 +319,7 @@ it("a saved state keeps times before 1970 through several saves", async () => {
   let last = system("first");
   for (const [n, time] of times.entries()) {
     write(last, `workspace/time${n}`);
-    // The kernel floors times, so a third of a microsecond later is the same microsecond.
+    // The kernel rounds times down, so a third of a microsecond later is the same microsecond.
     const seconds = String((time + 0.3) / 1e6);
     lutimesSync(join(last, `workspace/time${n}`), seconds, seconds);
   }
@@ -365,7 +365,7 @@ it("a save finds installed files at once, and files written in place by a full s
   const pathsOf = async (isThorough: boolean) =>
     (await scanner.changes(signal, { isThorough })).map(({ path }) => path).sort();
   expect(await pathsOf(true)).toEqual([]);
-  // What has just changed may change again and keep its times.
+  // A file that was just changed may change again without a new time.
   await new Promise((done) => setTimeout(done, 150));
   expect(await pathsOf(false)).toEqual([]);
   writeFileSync(join(root, "usr/bin/tool"), "written in place");

@@ -1,4 +1,4 @@
-/** Saved states as sandboxd reads and writes them. No manifest, also no forged one, leads out of the sandbox's files. */
+/** How sandboxd saves and restores files. No manifest, not even a forged one, reaches files outside the sandbox's own. */
 import { execFileSync } from "node:child_process";
 import {
   chmodSync,
@@ -33,7 +33,7 @@ let root: string;
 let outside: string;
 
 beforeEach(() => {
-  // On the file system of `/`, as a workspace is.
+  // On the file system of `/`, like a real workspace.
   const directory = temporaryDirectory();
   root = join(directory, "root");
   outside = join(directory, "outside");
@@ -91,7 +91,7 @@ describe("a manifest", () => {
   });
 
   it("of more lines than a snapshot may have is refused before they take memory", async () => {
-    // Each of them would take eight bytes, which is more than the heap of that program.
+    // Each line would take eight bytes, which exceeds the heap of that program.
     const manifest = zlib.deflateRawSync(
       Buffer.concat([Buffer.from('{"version":1}'), Buffer.alloc(3e7, "\n")]),
     );
@@ -343,7 +343,7 @@ describe("a save", () => {
     mkdirSync(join(root, "directory"), { mode: 0 });
     chmodSync(join(root, ".."), 0o755);
     const modules = join(repository, "container/sandboxd/snapshots");
-    // Root reads everything.
+    // Root can read everything.
     const program = `import { Save } from ${JSON.stringify(join(modules, "save.ts"))};
 import { Base } from ${JSON.stringify(join(modules, "base.ts"))};
 import { Scanner } from ${JSON.stringify(join(modules, "scan.ts"))};
@@ -388,7 +388,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
     write("web/src", 3);
     const look = (most: number) =>
       new Scanner(root, () => base).changes(signal, { most }).then((seen) => choose(seen, 100));
-    // Directories count, too: web, web/src, both node_modules.
+    // Directories count too: web, web/src and both node_modules.
     const { chosen, left } = await look(10);
     expect(chosen.map(({ path }) => path).sort()).toEqual(
       ["node_modules", "web", "web/node_modules", "web/src"]

@@ -1,4 +1,4 @@
-/** The sandbox that an engine starts before a call needs one: who gets it, when it is not used, and its end. */
+/** The sandbox that an engine starts before a call needs it: who gets it, when it is not used, and how it ends. */
 import { existsSync } from "node:fs";
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -22,7 +22,7 @@ async function start(options: Partial<EngineOptions> = {}): Promise<TestEngine> 
   return engine;
 }
 
-/** A sandbox that waits while the other tests run. */
+/** A prepared sandbox that waits while the other tests run. */
 const waiting = { sandboxd: (): number | undefined => undefined, before: 0, since: 0 };
 let waitingEngine: TestEngine;
 
@@ -58,7 +58,7 @@ it("a prepared sandbox is not used for other variables, and variables reach only
   const given = await TestSandbox.start(engine, { env: { GIVEN: "one" } });
   expect(await whichOne(given)).not.toBe(which);
   expect((await given.run("echo $GIVEN")).stdout).toBe("one");
-  // The next one is made with the variables that were asked for last.
+  // The next prepared sandbox has the variables of the last start.
   const second = await next(own(engine), [name]);
   const other = await TestSandbox.start(engine);
   expect(await whichOne(other)).not.toBe(second.which);
@@ -118,7 +118,7 @@ it("a prepared sandbox that cannot start disturbs nobody, and starts once it can
   });
   const { name } = await next(own(engine));
   await rm(join(shown, "tree"), { recursive: true });
-  // The caller gets the reason; the sandbox that is then started ahead fails silently.
+  // The caller gets the reason. The prepared sandbox that starts afterwards fails silently.
   await expect(TestSandbox.start(engine)).rejects.toThrow("Can't find source path");
   const loggedBefore = logged.length;
   await expect(TestSandbox.start(engine)).rejects.toThrow("Can't find source path");
@@ -130,7 +130,7 @@ it("a prepared sandbox that cannot start disturbs nobody, and starts once it can
 });
 
 it("a prepared sandbox keeps its sandboxd until it is used", async () => {
-  // The first process kills a sandboxd that has been silent for 15 s.
+  // The first process kills a sandboxd that is silent for 15 s.
   await sleep(Math.max(0, waiting.since + 18_000 - performance.now()));
   expect(waiting.sandboxd()).toBe(waiting.before);
 });

@@ -1,11 +1,14 @@
-/** What a terminal's output says as text. */
+/** A terminal's output as text. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { lastStates, rendered, terminalText } from "../../src/runs/terminal-text.ts";
 
 const ESC = "\u001b";
 
-/** Whether text and work are in proportion to the output: at most a row of cells is moved for each character. */
+/**
+ * Checks that the size of the text and the work are proportional to the output: at most a row of cells moves for each
+ * character.
+ */
 function isBounded(output: string): boolean {
   const { text, moved } = rendered(output);
   return text.length <= 2 * output.length + 1000 && moved <= 1000 * (output.length + 1);

@@ -1,4 +1,4 @@
-/** The lines that `npm start` prints, run in a shell: each carries the token that the server takes. */
+/** The lines that `npm start` prints, run in a shell: each contains the token that the server accepts. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -21,7 +21,7 @@ beforeAll(() => {
   file = join(directory, ".dev.vars");
 });
 
-/** The header that a printed line gives its client, typed in a shell that is somewhere else. */
+/** Runs a printed line in a shell in another directory. Returns the header that the client receives. */
 function headerOf(line: string): string {
   const clients = `show() { for word; do case $word in Authorization:*) printf %s "$word";; esac; done; }
     claude() { show "$@"; }; npx() { show "$@"; }`;

@@ -1,4 +1,4 @@
-/** Users and owners in a sandbox: programs run as root there, and gain no rights on the host. */
+/** Users and owners in a sandbox. Programs run as root there, and gain no rights on the host. */
 import { chmodSync, chownSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -12,7 +12,7 @@ import {
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const isRoot = process.getuid?.() === 0;
-/** A user without an entry in /etc/passwd, like the users of some containers. */
+/** A user without an entry in /etc/passwd, as in some containers. */
 const ordinary = isRoot ? 54_321 : undefined;
 const directory = temporaryDirectory();
 chmodSync(directory, 0o755);
@@ -27,7 +27,7 @@ async function engineOf(options: Parameters<typeof startTestEngine>[0] = {}): Pr
   return engine;
 }
 
-/** One for all tests that need nothing special. */
+/** One engine for all tests without special needs. */
 let common: Promise<TestEngine> | undefined;
 const commonEngine = () => (common ??= engineOf());
 
@@ -75,7 +75,7 @@ describe.each([
     expect((await sandbox.run("touch /tmp/mine && chown 0:0 /tmp/mine && chown 5 /nowhere")).exitCode).toBe(
       1,
     );
-    // A limit that is set is not always a limit that holds: no core dump leaves the sandbox.
+    // A limit is not always enforced, so the test looks for a core dump outside the sandbox.
     expect((await sandbox.run("ulimit -c 1000 && ulimit -c 0")).exitCode).toBe(0);
   });
 });
@@ -106,7 +106,7 @@ describe.runIf(isRoot)("a server that runs as root", () => {
     const ranges = maps.flatMap(({ stdout }) => {
       const lines = stdout.split("\n").map((line) => line.trim().split(/\s+/).map(Number));
       expect(lines).toHaveLength(4);
-      // Users, then groups; both have the same.
+      // The ranges of users and of groups, which are equal.
       expect(lines.slice(2)).toEqual(lines.slice(0, 2));
       return lines.slice(0, 2).map(([, first = 0, count = 0]) => ({ first, end: first + count }));
     });
@@ -118,7 +118,10 @@ describe.runIf(isRoot)("a server that runs as root", () => {
   });
 });
 
-/** Files outside a sandbox's own file systems and processes that it can open for writing, except devices for everybody. */
+/**
+ * Files outside the sandbox's own file systems and processes that it can open for writing, except devices for
+ * everybody.
+ */
 const writable = [
   "import os, stat",
   "own = {os.stat(path).st_dev for path in ('/', '/dev/shm', '/var/lib/sandbox-mcp')}",
@@ -141,7 +144,7 @@ const writable = [
   "walk('/')",
 ].join("\n");
 
-/** Tries to make files with set-id bits in its directory. Prints the files that have one, and `allowed`. */
+/** Tries to create files with set-id bits in its directory. Prints the files that have one, and `allowed`. */
 const setIDs = [
   "import ctypes, io, os, platform, struct, subprocess, tarfile",
   "libc = ctypes.CDLL(None); here = os.open('.', os.O_RDONLY)",

@@ -1,4 +1,4 @@
-/** ZIP archives that are too large for a test to make through a sandbox, as Python's zipfile reads them. */
+/** Archives that are too large to make in a sandbox, read by Python's zipfile. */
 import { execFileSync } from "node:child_process";
 import { createWriteStream, mkdirSync, readdirSync, readlinkSync, symlinkSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -12,7 +12,7 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 
 const directory = temporaryDirectory();
 
-/** The paths of this process's open files. */
+/** The open files of this process. */
 function openFiles(): string[] {
   return readdirSync("/proc/self/fd").flatMap((number) => {
     try {
@@ -37,7 +37,7 @@ print(json.dumps(${expression}))`;
 }
 
 it("an archive can contain more than 65,535 entries", async () => {
-  // Links in memory take a fraction of the time that files on a disk take.
+  // Creating links in memory is much faster than creating files on a disk.
   const root = await mkdtemp("/dev/shm/sandbox-mcp-zip-");
   onTestFinished(() => rm(root, { recursive: true }));
   for (let part = 0; part < 66; part++) {
@@ -77,12 +77,12 @@ it("an archive that nobody reads ends, and closes its files", async () => {
   const root = join(directory, "broken");
   await mkdir(root);
   for (const name of ["a", "b", "c"]) await writeFile(join(root, name), randomBytes(700_000));
-  // Files of an earlier test may still be closing, and the timers are the test runner's.
+  // Files of an earlier test may still be closing, and the timers belong to the test runner.
   const others = new Set(["CloseReq", "Timeout"]);
   const atWork = () => process.getActiveResourcesInfo().filter((kind) => !others.has(kind));
   const before = atWork();
   for await (const bytes of zipped(root, new AbortController().signal)) if (bytes.length > 1000) break;
   expect(atWork()).toEqual(before);
-  // What was read ahead is closed behind the reader's back.
+  // Node closes a file that was opened ahead only some time after its reader.
   await until(() => !openFiles().some((path) => path.startsWith(root)));
 });

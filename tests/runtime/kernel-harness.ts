@@ -17,7 +17,7 @@ import { type Runtime, startRuntime } from "./runtime.ts";
 
 const PRELUDE = fileURLToPath(new URL("../../container/kernel", import.meta.url));
 
-/** Debian's Python sees the packages of Debian. Another Python may come before it in PATH. */
+/** Debian's Python can import Debian's packages. Another Python may come before it in PATH. */
 const PATH = `/usr/bin:${process.env.PATH}`;
 
 /** The output of one execution, as the control API reports it. */
@@ -40,12 +40,15 @@ function read({ output, ...stream }: CodeStream): ReadStream {
   return { ...stream, text: output && new TextDecoder().decode(output) };
 }
 
-/** A new directory that has the same path in the sandbox under test. A remote sandbox shares only this directory with this machine. */
+/**
+ * Creates a directory with the same path in the sandbox under test, because a remote sandbox shares only this
+ * directory with this machine.
+ */
 export function sharedDirectory(prefix: string): string {
   return mkdtempSync(join(process.env.SANDBOX_RUNTIME_SHARED ?? tmpdir(), prefix));
 }
 
-/** A runtime, and a directory that stands for `/var/lib/sandbox-mcp/runs`. */
+/** A runtime, and a directory in place of `/var/lib/sandbox-mcp/runs`. */
 export class Lab {
   readonly runtime: Runtime;
   readonly runs = sharedDirectory("kernel-runs-");

@@ -1,4 +1,4 @@
-/** Features of notebooks and scripts in a Python kernel: local modules, threads, tasks and the real streams. */
+/** Notebook and script features of a Python kernel: local modules, threads, tasks and the real streams. */
 import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

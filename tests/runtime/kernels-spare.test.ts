@@ -1,4 +1,4 @@
-/** The kernel that the local control server starts before a call needs a context. */
+/** The kernel that the control server starts before a call needs it. */
 import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -17,7 +17,7 @@ describe.skipIf(REMOTE_URL)("a spare kernel", () => {
     cleanUp.push(() => rmSync(directory, { recursive: true, force: true }));
     const customize = join(directory, "sitecustomize.py");
     const started = () => readdirSync(directory).filter((name) => name.startsWith("started-"));
-    // Python imports it when it starts.
+    // Python imports this module when it starts.
     writeFileSync(
       customize,
       [
@@ -35,7 +35,7 @@ describe.skipIf(REMOTE_URL)("a spare kernel", () => {
     const spare = await until(() => started().find((name) => !first.includes(name)));
     rmSync(customize);
     const { id } = await api.interpreter.createCodeContext({ language: "python" });
-    // The server kills such a spare later. The call must work while it is still alive.
+    // The server kills such a kernel later, but the call must work before that.
     expect(existsSync(`/proc/${spare.replace("started-", "")}`)).toBe(true);
     let printed = "";
     await api.interpreter.runCodeStream(id, "print('ran')", undefined, {

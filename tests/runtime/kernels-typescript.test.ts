@@ -1,4 +1,4 @@
-/** TypeScript syntax beyond types in a kernel: lines of errors, enums of earlier cells, and features that Node lacks. */
+/** TypeScript in a kernel beyond types: lines of errors, enums of earlier cells, and features that Node lacks. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Lab, type TestKernel } from "./kernel-harness.ts";
 

@@ -23,11 +23,11 @@ export interface Runtime {
 }
 
 interface RuntimeOptions {
-  /** The program that runs the runtime, and the program's arguments. */
+  /** A program that runs the runtime, with its arguments. */
   under?: string[];
 }
 
-/** Connects to a control server by its WebSocket URL; `ws+unix:<path>:/rpc` for a unix socket. */
+/** Connects to a control server by its WebSocket URL, or by `ws+unix:<path>:/rpc` for a Unix socket. */
 async function connectTo(url: string): Promise<{ api: RpcStub<SandboxAPI>; close: () => void }> {
   const socket = new WebSocket(url);
   await new Promise<void>((resolve, reject) => {
@@ -65,7 +65,7 @@ export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtim
   };
 }
 
-/** One HTTP request over the runtime's socket. */
+/** Sends one HTTP request over the runtime's socket. */
 function get(socketPath: string, path: string): Promise<{ status: number; body: string }> {
   return new Promise((resolve, reject) => {
     const call = request({ socketPath, path, agent: false }, (response) => {

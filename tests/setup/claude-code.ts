@@ -6,7 +6,7 @@ import { repository } from "./server.ts";
 
 const run = promisify(execFile);
 
-/** Where servers of a clone fetch agents to. */
+/** The directory of a clone in which servers install agents. */
 export const AGENTS = join(repository, ".sandbox-mcp/agents");
 
 export const CLAUDE_CODE = join(AGENTS, "bin/claude");
@@ -26,7 +26,7 @@ export function claudeEnvironment(home: string, modelURL = "http://127.0.0.1:9")
   };
 }
 
-/** Runs it to its end and returns its output. @throws Error when it fails */
+/** Runs it to its end and returns its output. @throws Error if it fails */
 export async function claudeCode(home: string, args: string[], modelURL?: string): Promise<string> {
   const options = { env: claudeEnvironment(home, modelURL), cwd: home, timeout: 170_000 };
   const running = run(CLAUDE_CODE, args, options);

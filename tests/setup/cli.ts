@@ -17,19 +17,19 @@ export interface Running {
   stderr(): string;
   kill(signal: NodeJS.Signals): void;
   stdin: NodeJS.WritableStream;
-  /** Closes the reading end of its standard output, as head does. */
+  /** Closes the reading end of its standard output, like head. */
   closeStdout(): void;
 }
 
 export interface CLIOptions {
-  /** Over this process's environment; undefined removes a variable. */
+  /** Merged with this process's environment; undefined removes a variable. */
   env?: Record<string, string | undefined>;
   cwd?: string;
-  /** A program in place of the command line's own. */
+  /** A program to run in place of the command line. */
   program?: string;
 }
 
-/** Starts `sandbox-mcp` with these words. */
+/** Starts `sandbox-mcp` with these arguments. */
 export function startCLI(words: readonly string[], { env = {}, cwd, program }: CLIOptions = {}): Running {
   const [file, ...before] =
     program === undefined ? [process.execPath, join(repository, "cli/main.ts")] : [program];
@@ -55,7 +55,7 @@ export function startCLI(words: readonly string[], { env = {}, cwd, program }: C
   };
 }
 
-/** Runs `sandbox-mcp` to its end. @param input its standard input */
+/** Runs `sandbox-mcp` as a process. @param input its standard input */
 export function runCLI(words: readonly string[], options?: CLIOptions, input = ""): Promise<Ended> {
   const running = startCLI(words, options);
   running.stdin.end(input);
@@ -63,8 +63,8 @@ export function runCLI(words: readonly string[], options?: CLIOptions, input = "
 }
 
 /**
- * Runs `sandbox-mcp` in this process, which takes a hundredth of the time of a process: for what reads no standard input, and whose
- * output is text.
+ * Runs `sandbox-mcp` in this process, which takes a hundredth of the time. Use it for commands that read no standard
+ * input and print text.
  */
 export async function runHere(
   words: readonly string[],
@@ -92,7 +92,7 @@ export async function runHere(
 
 /** @returns functions that run commands with these options */
 export function commandsWith(options: CLIOptions) {
-  /** In a process if it has an input, else in this process, which is quicker. */
+  /** Starts a process only if there is an input. */
   const runCommand = (words: readonly string[], input?: string) =>
     input === undefined ? runHere(words, options) : runCLI(words, options, input);
   /** Runs a command with `--json`, and returns its one document. */
@@ -104,7 +104,7 @@ export function commandsWith(options: CLIOptions) {
   return { run: runCommand, json };
 }
 
-/** @returns what changes it back */
+/** Returns a function that restores the value. */
 function changeEnvironment(changes: Record<string, string | undefined>): () => void {
   const before = Object.keys(changes).map((name) => [name, process.env[name]] as const);
   const set = (name: string, value: string | undefined) => {

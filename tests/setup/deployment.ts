@@ -1,4 +1,4 @@
-/** A copy of a deployment's configuration, in which tests make mistakes. */
+/** A copy of a deployment's configuration, which tests change. */
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,7 +13,7 @@ export class DeploymentCopy {
       cpSync(join(repository, file), join(this.directory, file));
   }
 
-  /** @throws Error if the file does not contain the text, so that the test would change nothing */
+  /** @throws Error if the file does not contain the text, because the test would change nothing */
   replace(file: string, what: string | RegExp, by: string): void {
     const before = this.read(file);
     const after = before.replace(what, by);

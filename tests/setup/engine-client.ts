@@ -1,4 +1,7 @@
-/** Engines and sandboxes for tests without a Worker: sandboxes over the engine's HTTP interface, commands over sandboxd. */
+/**
+ * Engines and sandboxes for tests without a Worker. Sandboxes are started over the engine's HTTP interface, and
+ * commands run over sandboxd.
+ */
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -29,7 +32,7 @@ export interface TestEngine extends EngineAddress {
   close(): Promise<void>;
 }
 
-/** For the servers that tests run in sandboxes. */
+/** Ports of servers that tests start in sandboxes. */
 export const webSockets = {
   from: join(repository, "node_modules/ws"),
   to: "/opt/sandbox-runtime/node_modules/ws",
@@ -63,10 +66,7 @@ export async function startTestEngine({
   };
 }
 
-/**
- * Starts an engine as a separate program.
- * @param user an id of the machine to run it as; needs root
- */
+/** Starts an engine as a program. @param user the id of the user that runs it; needs root */
 export async function spawnTestEngine(
   runDir: string,
   user?: number,
@@ -85,7 +85,7 @@ export async function spawnTestEngine(
   return { child, secret, url };
 }
 
-/** How long a command may take, and how long sandboxd may take to listen, milliseconds. */
+/** The time limits for a command and for the start of sandboxd, milliseconds. */
 const COMMAND_MS = 600_000;
 const CONNECT_MS = 30_000;
 
@@ -115,7 +115,7 @@ export class TestSandbox {
     return sandbox;
   }
 
-  /** @param path What follows `/sandboxes/<id>`. */
+  /** @param path the part of the path after `/sandboxes/<id>` */
   async call(method: string, path: string, body?: unknown): Promise<Response> {
     return await fetch(`${this.#engine.url}/sandboxes/${this.id}${path}`, {
       method,
@@ -169,7 +169,7 @@ export class TestSandbox {
     await this.call("DELETE", "");
   }
 
-  /** Sends a request to sandboxd, and returns the body of its response. */
+  /** Sends a request to sandboxd. Returns the response's body. */
   async ask(method: string, path: string, body?: string): Promise<string> {
     const response = await fetch(`${this.#engine.url}/sandboxes/${this.id}/ports/${SANDBOXD_PORT}${path}`, {
       method,

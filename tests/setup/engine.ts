@@ -1,6 +1,6 @@
 /**
- * vitest's globalSetup for every project that needs sandboxes: one engine for the whole run.
- * Tests get at it with `inject("engineURL")` and `inject("engineSecret")`.
+ * vitest's globalSetup for each project that needs sandboxes: one engine for all. Tests find it with
+ * `inject("engineURL")` and `inject("engineSecret")`.
  */
 import type { TestProject } from "vitest/node";
 import { AGENTS } from "./claude-code.ts";
@@ -11,7 +11,7 @@ declare module "vitest" {
   interface ProvidedContext {
     engineURL: string;
     engineSecret: string;
-    /** The URL that returns the requests to the private API. */
+    /** The URL that lists the requests that the private API received. */
     privateURL: string;
   }
 }

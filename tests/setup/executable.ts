@@ -16,7 +16,7 @@ const PATHS = [
   "/usr/bin/google-chrome",
 ];
 
-/** The path of Chromium; undefined when it is not installed. */
+/** The path of Chromium, or undefined if it is not installed. */
 export function findChromium(): string | undefined {
   return PATHS.find((path) => path !== undefined && isExecutable(path));
 }

@@ -1,4 +1,7 @@
-/** The part of GitHub that signing in needs: its web application flow and three calls of its API, with their errors. */
+/**
+ * A stub of GitHub with everything that a sign-in needs: the web application flow and three calls of the API, with
+ * their errors.
+ */
 import { createHash, randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { listen } from "./oauth-server.ts";
@@ -9,17 +12,17 @@ export const CLIENT_SECRET = "github-client-secret";
 export interface GitHubUser {
   id: number;
   login: string;
-  /** Organisations by login, with the state of the membership. */
+  /** The membership's state by organisation. */
   orgs?: Record<string, "active" | "pending">;
 }
 
 export interface FakeGitHub {
   origin: string;
-  /** The account that is signed in in the browser; undefined declines. */
+  /** The account that is signed in in the browser. With undefined, the person declines. */
   user: GitHubUser | undefined;
-  /** How its API fails, if it does. */
+  /** How the API fails, if it does. */
   failure: "none" | "down" | "garbage" | "rate_limited" | "org_forbidden" | "odd_token";
-  /** The paths of its requests, in order. */
+  /** The paths of received requests, in order. */
   requestedPaths: string[];
   close(): void;
 }
@@ -53,7 +56,7 @@ export async function startGitHub(): Promise<FakeGitHub> {
     if (github.failure === "garbage") return void response.end("<html>Unicorn!</html>");
     if (github.failure === "rate_limited") return json(response, 403, { message: "API rate limit exceeded" });
     if (url.pathname === "/login/oauth/access_token") return token(await bodyOf(request), response);
-    // GitHub's response to requests without one.
+    // GitHub's response to a request without a token.
     if (!request.headers["user-agent"])
       return json(response, 403, { message: "Request forbidden by administrative rules" });
     const grant = tokens.get(/^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1] ?? "");
@@ -90,7 +93,7 @@ export async function startGitHub(): Promise<FakeGitHub> {
     response.writeHead(302, { location: back.href }).end();
   }
 
-  /** Errors come with status 200, as its documentation says. */
+  /** Errors have the status 200, as GitHub documents. */
   function token(form: URLSearchParams, response: ServerResponse): void {
     const code = form.get("code") ?? "";
     const grant = codes.get(code);

@@ -1,4 +1,4 @@
-/** Runs inside a sandbox in place of the control server; see hostile-bundle.ts. */
+/** Runs in a sandbox in place of the control server; see hostile-bundle.ts. */
 import { readFileSync, watch } from "node:fs";
 import { type IncomingMessage, Server } from "node:http";
 import type { Duplex } from "node:stream";
@@ -7,19 +7,19 @@ import { WebSocket, WebSocketServer } from "ws";
 const MIB = 1024 * 1024;
 const call = (args: string) => `["push",["pipeline",0,["x"],[${args}]]]`;
 
-/** The data that is sent repeatedly, made once. */
+/** Data that is sent repeatedly, so it is made only once. */
 const attacks: Record<string, () => string | Buffer> = {
-  /** Values that the Worker would keep. */
+  /** Values that the Worker would keep in memory. */
   push: () => call(JSON.stringify("x".repeat(12 * MIB))),
   value: () => `["push",${JSON.stringify("x".repeat(12 * MIB))}]`,
   stream: () => `["stream",["pipeline",0,["write"],[${JSON.stringify("x".repeat(MIB))}]]]`,
-  /** More pipes than anybody opens. */
+  /** More pipes than any client opens. */
   pipes: () => '["pipe"]',
   /** One frame of 64 MiB. */
   frame: () => Buffer.alloc(64 * MIB, 0x20),
-  /** A few megabytes that are a hundred of objects. */
+  /** A few megabytes that contain many objects. */
   nested: () => call(`[[${"[],".repeat(2 * MIB)}[]]]`),
-  /** Responses with costly values, each to a request of the Worker. */
+  /** Expensive responses to requests of the Worker. */
   keys: () => `{${Array.from({ length: 1_000_000 }, (_, n) => `"k${n}":1`).join(",")}}`,
   numbers: () => `[[${"1,".repeat(7_000_000)}1]]`,
   bigint: () => call(`[["bigint","${"9".repeat(4 * MIB)}"]]`),
@@ -33,7 +33,7 @@ const attacks: Record<string, () => string | Buffer> = {
 
 const connections = new Set<Duplex>();
 watch("/tmp", (_event, name) => {
-  // Prints what an attack wrote to this file.
+  // Prints the data that an attack wrote to this file.
   if (name === "printed") process.stdout.write(readFileSync("/tmp/printed"));
   if (attack() === undefined) return;
   for (const socket of connections) socket.destroy();
@@ -72,7 +72,7 @@ function attack(): string | undefined {
   }
 }
 
-/** Attacks that are responses to the Worker's pulls. */
+/** Attacks in responses to the Worker's requests. */
 const answers = new Set(["keys", "numbers"]);
 
 /** An attack with this name responds with the JSON after it. */

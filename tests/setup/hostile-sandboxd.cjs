@@ -1,6 +1,6 @@
 /**
- * Runs inside a sandbox in sandboxd's place, as code there can: `node hostile-sandboxd.cjs FLOOD`. Writes /tmp/ready
- * once it listens.
+ * Runs in a sandbox in place of sandboxd, as code can do: `node hostile-sandboxd.cjs FLOOD`. Creates /tmp/ready when
+ * it listens.
  */
 const { createServer } = require("node:http");
 const { readFileSync, readdirSync, unlinkSync, writeFileSync } = require("node:fs");
@@ -11,11 +11,11 @@ const { WebSocketServer } = createRequire("/opt/sandbox-runtime/")("ws");
 const SOCKET = "/run/sandbox/sandboxd.sock";
 const MIB = 1024 * 1024;
 
-/** A response with as many bytes as the actor accepts, which begins and ends with these. */
+/** A response of the largest size that the actor accepts, with this beginning and this end. */
 const filled = (begin, item, end) =>
   begin + item.repeat(Math.floor((8 * MIB - begin.length - end.length) / item.length)) + end;
 
-/** The response to each path. Other paths get an empty object. */
+/** The responses by path. Other paths get an empty object. */
 const answers = {
   values: { "/list": () => filled('{"entries":[', "{},", "{}]}") },
   depth: { "/list": () => filled('{"entries":', "[", "") },
@@ -44,7 +44,7 @@ const answers = {
 const ports = Array.from({ length: 20 }, (_, n) => n + 1);
 const blocks = Array.from({ length: 6000 }, () => ({ type: "tool_use" }));
 const messages = {
-  /** Events that break no rule, and events that are most expensive to check. */
+  /** Events that break no rule, and events that are the most expensive to check. */
   events: (id) => JSON.stringify({ type: "listening", id, ports }),
   badEvents: () => `{"type":"listening","ports":[${"{},".repeat(5000)}{}]}`,
   output: (id, offset) => piece(id, offset, Buffer.alloc(256 * 1024, "x")),
@@ -86,7 +86,7 @@ async function inPieces({ socket }) {
   );
 }
 
-/** 400 MiB of a listing in 400 KB, made once. */
+/** A listing of 400 MiB, which compresses to 400 KB. Made only once. */
 function compressed() {
   const gzip = createGzip();
   for (const part of ['{"entries":[', ...Array(400).fill("{},".repeat(MIB / 3)), "{}]}"]) gzip.write(part);
@@ -100,7 +100,7 @@ sockets.on("connection", (peer) => {
     const call = JSON.parse(String(data));
     if (call.type === "ping") peer.send('{"type":"pong"}');
     if (call.type === "start" && messages[flood]) send(peer, call.id, flood);
-    // The server asks for the changes of a task after its end.
+    // After a task's end the server asks for the task's changes.
     else if (call.type === "start")
       peer.send(JSON.stringify({ type: "ended", id: call.id, status: 0, stdout: 0, stderr: 0 }));
   });
@@ -119,7 +119,7 @@ function send(peer, id, kind) {
   more();
 }
 
-/** A message with output, as container/sandboxd/protocol.ts has it. */
+/** An output message in the format of container/sandboxd/protocol.ts. */
 function piece(id, offset, data) {
   const head = Buffer.alloc(11 + id.length);
   head[0] = 1;
@@ -129,7 +129,7 @@ function piece(id, offset, data) {
   return Buffer.concat([head, Buffer.from(data)]);
 }
 
-// While it reports to the first process, that process starts no other sandboxd, which would take the socket back.
+// The first process starts no other sandboxd while it receives these reports.
 const sandboxd = readdirSync("/proc").find((pid) => {
   try {
     return readFileSync(`/proc/${pid}/comm`, "utf8") === "sbxd\n";

@@ -1,16 +1,16 @@
-/** The packages that tests need beside those of `npm ci`: every suite installs them first, once. */
+/** Installs the packages that tests need in addition to those of `npm ci`. Every suite calls it first. */
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { prepareAgent } from "../../local/engine/agent-packages.ts";
 import { installClients } from "../clients/install.ts";
 import { AGENTS } from "./claude-code.ts";
 
-/** @throws Error with the reason, and what to do */
+/** @throws Error with the reason and what to do */
 export async function installForTests(): Promise<void> {
-  // The state directory of a server in this clone, which keeps others out of it.
+  // Reserves the state directory of this clone's server, so that no other process installs at the same time.
   mkdirSync(dirname(AGENTS), { recursive: true, mode: 0o700 });
   const say = (line: string) => void process.stderr.write(`${line}\n`);
   await installClients(say);
-  // The pinned one, whichever is on the PATH.
+  // The pinned npm, even if PATH has another.
   await prepareAgent("claude-code", { agents: [] }, AGENTS, say);
 }

@@ -1,6 +1,6 @@
 /**
- * Loaded before sandboxd: kills it when it makes its KILL_AT-th call to the system once the file ARMED is there. Calls are counted
- * that change something, and reads that take something; the file CALLS is left with the name of each.
+ * Loaded before sandboxd. Kills sandboxd at its KILL_AT-th system call after the file ARMED exists. It counts calls
+ * that change something or consume data, and writes their names into the file CALLS.
  */
 const { env } = process;
 const fs = require("node:fs");
@@ -11,7 +11,7 @@ for (const name of ["ARMED", "CALLS", "KILL_AT", "NODE_OPTIONS"]) delete env[nam
 
 let calls = 0;
 let isArmed = false;
-/** A call may be made of others. */
+/** Counts only the outer call if a call makes others. */
 let isInside = false;
 
 function step(name) {
@@ -54,7 +54,7 @@ require("node:http").ServerResponse.prototype.end = function (...args) {
 const { readSync } = fs;
 fs.readSync = (...args) => {
   const bytes = readSync(...args);
-  // It is taken out of the pipe, and nobody else has it.
+  // The data was removed from the pipe and is stored nowhere else.
   if (bytes > 0) step("readSync");
   return bytes;
 };

@@ -1,4 +1,4 @@
-/** The MCP client of the tests: JSON-RPC over a `fetch`, which goes to a server or to the Worker in the same process. */
+/** The tests' MCP client: JSON-RPC over a `fetch`, which calls a server or the Worker in the same process. */
 
 /** A block of a result's content. */
 export interface Block {
@@ -9,12 +9,12 @@ export interface Block {
 }
 
 export interface Result {
-  /** Of HTTP. */
+  /** The HTTP status. */
   status: number;
   /** Also true if the call reached no tool and `text` is a JSON-RPC error. */
   isError: boolean;
   content: Block[];
-  /** All text blocks, one after the other. */
+  /** All text blocks, joined. */
   text: string;
   /** The structured content, or an empty object. */
   structured: Record<string, unknown>;
@@ -37,14 +37,14 @@ export interface Answer {
 }
 
 export interface CallOptions {
-  /** Asks for progress notifications. */
+  /** Requests progress notifications. */
   progressToken?: string;
   signal?: AbortSignal;
 }
 
 /** The response to a request of revision 2026-07-28. */
 export interface ModernAnswer {
-  /** Of HTTP. */
+  /** The HTTP status. */
   status: number;
   result?: Record<string, unknown>;
   error?: { code: number; message: string };
@@ -63,7 +63,7 @@ export function mcpHeaders(token: string): Record<string, string> {
 
 /** The JSON-RPC messages of a response, which is JSON or an event stream. */
 export function messagesIn(body: string): Message[] {
-  // Not by `.` and `$`: JSON may hold U+2028, which ends a line for them and for no event stream.
+  // Not with `.` and `$`: they treat U+2028 as the end of a line, but event streams do not, and JSON may contain it.
   const events = body.split(/\r?\n/).filter((line) => line.startsWith("data: {"));
   return events.length > 0
     ? events.map((line) => JSON.parse(line.slice("data: ".length)))
@@ -78,7 +78,6 @@ export function idIn({ text }: Pick<Result, "text">): string {
 }
 
 export class MCPClient {
-  /** The endpoint. */
   readonly url: string;
   readonly token: string;
   readonly #fetch: Fetch;
@@ -89,7 +88,7 @@ export class MCPClient {
     this.#fetch = through;
   }
 
-  /** Calls a tool, as a program that asks for data beside the text. */
+  /** Calls a tool as a program that requests data in addition to text. */
   async call(name: string, args: Record<string, unknown> = {}, options: CallOptions = {}): Promise<Result> {
     const url = new URL(this.url);
     if (!url.searchParams.has("results")) url.searchParams.set("results", "structured");
@@ -109,14 +108,13 @@ export class MCPClient {
     };
   }
 
-  /** Calls a tool and returns the whole answer. */
+  /** Calls a tool and returns the whole result. */
   send(name: string, args: Record<string, unknown>, options: CallOptions = {}): Promise<Answer> {
     const { progressToken, signal } = options;
     const _meta = progressToken === undefined ? undefined : { progressToken };
     return this.post({ method: "tools/call", params: { name, arguments: args, _meta } }, signal);
   }
 
-  /** Sends any request. */
   async post(message: { method: string; params?: object }, signal?: AbortSignal): Promise<Answer> {
     const response = await this.fetch(JSON.stringify({ jsonrpc: "2.0", id: 1, ...message }), signal);
     return { status: response.status, messages: messagesIn(await response.text()) };
@@ -130,9 +128,9 @@ export class MCPClient {
   }
 
   /**
-   * Sends a request of revision 2026-07-28, for which every request says what the client is.
-   * @param extensions those that it declares; MCP's Tasks extension unless given
-   * @param capabilities its other capabilities
+   * Sends a request of revision 2026-07-28, in which every request describes the client.
+   * @param extensions the extensions that the client declares
+   * @param capabilities the client's other capabilities
    */
   async modern(
     method: string,
@@ -159,12 +157,10 @@ export class MCPClient {
     return { status: response.status, result: result && { ...result }, error };
   }
 
-  /** Posts a body unchanged. */
   fetch(body: string, signal?: AbortSignal): Promise<Response> {
     return this.#fetch(this.url, { method: "POST", headers: mcpHeaders(this.token), body, signal });
   }
 
-  /** Sends a plain HTTP request to another path of the server. */
   http(path: string, init: RequestInit = {}): Promise<Response> {
     const headers = { authorization: `Bearer ${this.token}`, ...(init.headers as Record<string, string>) };
     return this.#fetch(new URL(path, this.url).href, { ...init, headers });

@@ -1,6 +1,6 @@
 /**
- * A scripted Messages API on loopback: it replaces the model when a real Claude Code is tested.
- * It has the part of the public API that this client uses: POST /v1/messages, streamed or not, and /v1/messages/count_tokens.
+ * A scripted Messages API on loopback, in place of the model of a real Claude Code. It has the parts that Claude Code
+ * uses: POST /v1/messages, streamed or not, and /v1/messages/count_tokens.
  */
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
@@ -11,19 +11,19 @@ export type Block =
   | { type: "text"; text: string }
   | { type: "tool_use"; name: string; input: Record<string, unknown> };
 
-/** What the model does with a request. */
+/** The model's reply to a request. */
 export type Reply =
   | {
       blocks: Block[];
       /** Tokens, as the usage reports them. */
       usage?: { input: number; output: number };
-      /** In place of the usual one. */
+      /** Replaces the usual stop reason. */
       stopReason?: string;
-      /** Pause before each event of the stream, milliseconds. */
+      /** The pause before each event of the stream, milliseconds. */
       delayMs?: number;
-      /** Closes the connection after this number of events of the stream. With a pause the client has received them. */
+      /** Closes the connection after this number of events. With a pause the client has received them. */
       cutAfter?: number;
-      /** Sends nothing after this number of events of the stream, and keeps the connection open. */
+      /** Sends nothing after this number of events, and keeps the connection open. */
       silentAfter?: number;
     }
   | { status: number; error: { type: string; message: string }; headers?: Record<string, string> }
@@ -64,8 +64,8 @@ export interface MessagesAPI {
 }
 
 /**
- * @param script Called for each request that offers tools, which is the conversation itself. What the client asks
- * besides (a title, a summary) offers none and is answered "ok".
+ * @param script called for each request that offers tools, which belongs to the conversation itself. Other requests
+ * (for a title or a summary) get the reply "ok".
  */
 export async function startMessagesAPI(
   script: (request: MessagesRequest, received: Received) => Reply | Promise<Reply>,
@@ -121,7 +121,7 @@ export function textReply(text: string): Reply {
   return { blocks: [{ type: "text", text }] };
 }
 
-/** The results of tools in the newest message, which the client sends after a `tool_use`. */
+/** The results of tools in the newest message. */
 export function toolResults(request: MessagesRequest): ContentBlock[] {
   const content = request.messages.at(-1)?.content;
   return Array.isArray(content) ? content.filter(({ type }) => type === "tool_result") : [];

@@ -1,6 +1,6 @@
 /**
- * vitest's globalSetup: a model for tests of tasks in workerd, where tests cannot listen on a port. The task names what the
- * model does: "[[write]] ...".
+ * vitest's globalSetup: a model for tests of tasks in workerd, where tests cannot listen on a port. The task selects
+ * a scenario: "[[write]] ...".
  */
 import type { TestProject } from "vitest/node";
 import { bash, playScenarios, say, use, writeProgram } from "./scripted-agent.ts";
@@ -15,17 +15,17 @@ export default async function setup(project: TestProject): Promise<() => Promise
   let busy = 0;
   const model = await playScenarios({
     write: [use("Write", { file_path: "/workspace/a.txt", content: "written\n" }), say("It is written.")],
-    // Gives the test time to act meanwhile.
+    // Gives the test time to act.
     work: [
       bash("echo begun > /workspace/begun; while [ ! -e /workspace/go-on ]; do sleep 0.1; done"),
       bash("echo second step"),
       say("Worked through."),
     ],
-    // Begins a response that only the client can end.
+    // Begins a response that ends only when the client disconnects.
     silent: [{ blocks: [{ type: "text", text: "" }], silentAfter: 1 }],
     // Never begins a response.
     hang: ["hang"],
-    // Reports the parts of its request that tests put into definitions.
+    // Reports the parts of its request that come from definitions.
     defined: (request) => say([...new Set(JSON.stringify(request).match(/DEFINED-[A-Z]+(?: \d+)?/g))].join()),
     variables: [bash('echo "$FOR_TASKS" > /workspace/variables'), say("Written.")],
     wait: [bash("echo begun > /workspace/begun; sleep 300"), say("not reached")],
@@ -47,7 +47,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
       ),
       say("Made many."),
     ],
-    // Paths of 4,000 bytes that are no UTF-8.
+    // Paths of 4,000 bytes that are not UTF-8.
     deep: [
       bash(
         String.raw`python3 -c 'import os; d = b"/".join([b"\xff" * 250] * 15); os.makedirs(d); [open(d + b"/%d" % n, "w") for n in range(500)]'`,

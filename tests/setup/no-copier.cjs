@@ -1,6 +1,6 @@
 /**
- * Loaded before sandboxd: the first FAILING starts of a program that copies a command's output fail, as if no process were left.
- * Each attempt takes so long that the command ends meanwhile.
+ * Loaded before sandboxd. The first FAILING starts of the program that copies a command's output fail, as if the
+ * sandbox had no free process. Each attempt is so slow that the command ends meanwhile.
  */
 const processes = require("node:child_process");
 let failing = Number(process.env.FAILING);

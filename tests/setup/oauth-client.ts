@@ -1,16 +1,16 @@
-/** A browser with its cookies, and an OAuth client, for sign-ins at the server. */
+/** A browser with cookies and an OAuth client, for sign-ins at the server. */
 
 /** The origin of the server in the same process. */
 export const ORIGIN = "https://sandbox.example";
 
 export const CALLBACK = "https://client.example/callback";
 
-/** A server: in the same process or behind a socket. */
+/** A server in the same process or on a socket. */
 export type App = (url: string, init?: RequestInit) => Promise<Response>;
 
 let addresses = 0;
 
-/** A browser, which keeps cookies and submits forms. Each has its own address. */
+/** A browser, which keeps cookies and submits forms. Each browser has its own address. */
 export class Browser {
   readonly cookies = new Map<string, string>();
   readonly #app: App;
@@ -36,7 +36,7 @@ export class Browser {
     return new Page(url, response, await response.text());
   }
 
-  /** Sends the page's form with these fields instead of the page's; leaves out a field that is undefined. */
+  /** Submits the page's form with these fields in place of the page's own. undefined removes a field. */
   submit(page: Page, fields: Record<string, string | string[] | undefined>, init: RequestInit = {}) {
     const body = new URLSearchParams();
     const all = { handle: page.handle, scope: page.scopes, ...fields };
@@ -53,7 +53,7 @@ export class Browser {
   }
 }
 
-/** A page as the person sees it. */
+/** A page as a person sees it. */
 export class Page {
   readonly url: string;
   readonly response: Response;
@@ -131,7 +131,7 @@ export class Client {
     this.#origin = origin;
   }
 
-  /** Registers one. It is public unless the metadata say otherwise. */
+  /** Registers a client, which is public unless `metadata` says otherwise. */
   static async register(app: App, metadata: Record<string, unknown> = {}, origin = ORIGIN): Promise<Client> {
     const response = await register(app, metadata, origin);
     demand(response, 201);
@@ -139,7 +139,7 @@ export class Client {
     return new Client(app, registered.client_id, registered.client_secret, origin);
   }
 
-  /** The URL to open in a browser; every call makes a new verifier. A parameter of undefined is left out. */
+  /** The URL to open in a browser. Every call makes a new verifier. undefined removes a parameter. */
   async authorizationURL(parameters: Record<string, string | undefined> = {}): Promise<string> {
     const origin = this.#origin;
     this.verifier = base64url(crypto.getRandomValues(new Uint8Array(32)));
@@ -198,7 +198,7 @@ export function register(
   return app(`${origin}/oauth/register`, { method: "POST", headers, body: JSON.stringify(body) });
 }
 
-/** Throws when a step that a test depends on failed. */
+/** Throws if a step that a test depends on failed. */
 export function demand(answer: { status: number }, status: number): void {
   if (answer.status !== status) throw new Error(`${answer.status} in place of ${status}`);
 }

@@ -1,4 +1,7 @@
-/** The whole Worker on loopback with OAuth on, as `npm start` runs it, but without the engine, because nothing here needs a sandbox. */
+/**
+ * The whole Worker on loopback with OAuth on, like `npm start`, but without the engine, because these tests need no
+ * sandbox.
+ */
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -13,7 +16,7 @@ const config = fileURLToPath(new URL("../../wrangler.local.jsonc", import.meta.u
 
 export interface OAuthServer {
   origin: string;
-  /** What was logged so far, one parsed line per entry. */
+  /** The log so far, one parsed entry for each line. */
   logs(): Record<string, unknown>[];
   close(): Promise<void>;
 }

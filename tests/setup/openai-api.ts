@@ -33,7 +33,7 @@ function calling(call: { name: string; arguments: string }) {
   return { role: "assistant", content: null, tool_calls };
 }
 
-/** @returns its address for OPENAI_BASE_URL */
+/** Returns the address for OPENAI_BASE_URL. */
 export async function startOpenAIAPI(
   script?: readonly ScriptedCall[],
 ): Promise<{ url: string; close(): void }> {

@@ -1,7 +1,7 @@
 /**
- * A Python program for the inside of a sandbox that tries to make it outlive its engine: it takes over the first process
- * (pid 1), makes it survive its parent, and writes to its event descriptors, so that the process that waits outside
- * assumes that the sandbox has ended. It prints the result of each way to reach that process.
+ * A Python program that tries to make its sandbox outlive the engine. It takes over the first process (pid 1), makes
+ * that survive its parent, and writes to its event descriptors, so that the process outside assumes that the sandbox
+ * has ended. It prints the result of each attempt to reach the first process.
  */
 export const outlive = String.raw`
 import ctypes, os, platform, struct
@@ -56,5 +56,5 @@ if say("ptrace", libc.ptrace(ATTACH, 1, None, None) == 0) and platform.machine()
     libc.ptrace(DETACH, 1, None, None)
 `;
 
-/** The command that runs it, in a process that survives its starter. */
+/** Runs the program in a process that survives its starter. */
 export const outliveCommand = `python3 - <<'PYTHON'\n${outlive}\nPYTHON`;

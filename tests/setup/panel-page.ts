@@ -1,4 +1,4 @@
-/** The panel in a real Chromium. Screenshots go to `SCREENSHOTS`, if that is set. */
+/** The panel in a real Chromium. With SCREENSHOTS set, the tests save screenshots there. */
 import { join } from "node:path";
 import type { Browser, BrowserContext, Page } from "../clients/chromium.ts";
 import { axe, violations } from "../clients/axe.ts";
@@ -8,7 +8,7 @@ export class PanelPage {
   readonly context: BrowserContext;
   readonly page: Page;
   readonly address: string;
-  /** The browser's error messages, for example about a script or a style that the policy refuses. */
+  /** The browser's errors, for example about a script or a style that the policy refuses. */
   readonly complaints: string[] = [];
 
   private constructor(context: BrowserContext, page: Page, address: string) {
@@ -30,7 +30,6 @@ export class PanelPage {
     return panel;
   }
 
-  /** Opens it and signs in. */
   static async signedIn(chromium: Browser, url: string): Promise<PanelPage> {
     const panel = await PanelPage.open(chromium, url);
     await panel.signIn();
@@ -55,7 +54,7 @@ export class PanelPage {
     return other;
   }
 
-  /** Runs a command by the page's form. */
+  /** Runs a command through the page's form. */
   async run(sandbox: string, command: string, { isInteractive = false } = {}): Promise<void> {
     await this.page.goto(`${this.address}#/${sandbox}`);
     await this.page.setChecked("input[name=interactive]", isInteractive);
@@ -69,12 +68,15 @@ export class PanelPage {
     return this.page.locator(".log .row").allInnerTexts();
   }
 
-  /** Waits until the open run has ended in this state. */
+  /** Waits until the open run has this state. */
   async ended(state: string): Promise<void> {
     await this.page.waitForSelector(`section.run .state:text-is('${state}')`);
   }
 
-  /** The faults of the current page, narrow and wide, light and dark: violations found by axe, and content that does not fit. */
+  /**
+   * The defects of the current page, narrow and wide, light and dark: violations that axe finds, and content that
+   * does not fit.
+   */
   async faults(name: string): Promise<string[]> {
     const { page } = this;
     const found: string[] = [];

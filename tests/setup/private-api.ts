@@ -1,6 +1,6 @@
 /**
- * Servers on loopback that play APIs which want a credential, for `SECRETS`. Tests in workerd cannot listen, so that they ask
- * for what arrived over plain HTTP.
+ * Servers on loopback in place of APIs that need a credential, for `SECRETS`. They list their requests over plain
+ * HTTP, because tests in workerd cannot listen.
  */
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -17,9 +17,9 @@ import { CertificateAuthority } from "../../local/engine/authority.ts";
 import type { Arrived } from "./private-secrets.ts";
 
 export interface PrivateAPI {
-  /** The URL that returns the requests since it was last called. */
+  /** The URL that lists the requests since the last call. */
   url: string;
-  /** For the engine: the addresses of hosts, and the authorities of their certificates. */
+  /** For the engine: the hosts' addresses, and the authorities of their certificates. */
   allowAddresses: string[];
   trusted: string;
   close(): void;
@@ -54,7 +54,7 @@ export async function playPrivateAPI(): Promise<PrivateAPI> {
       else answer(repository, request, response);
     },
   );
-  // Two files of tests ask at the same time: one for hosts that begin with `smart`, and one for the others.
+  // Two test files use this at the same time: one for hosts that begin with `smart`, and one for all others.
   const desk = createPlainServer((request, response) => {
     const isOf = ({ host }: Arrived) => host.startsWith("smart") === (request.url === "/smart");
     const matching = arrived.filter(isOf);
@@ -102,18 +102,18 @@ function answer(repository: string, { url = "/", headers }: IncomingMessage, res
   if (pathname === "/pieces") {
     const [first, second] = [given.slice(0, 12), given.slice(12)];
     response.write(`begins ${first}`);
-    // Sent by itself: the next turn of the loop writes another chunk.
+    // The next turn of the event loop sends another chunk.
     return void setImmediate(() => response.end(`${second} ends`));
   }
   if (pathname.startsWith("/broken/")) {
     const coding = pathname.slice(8);
     const whole = coding === "gzip" ? gzipSync(randomBytes(200_000)) : randomBytes(200_000);
-    // Its last byte is missing, and nothing says where it ends.
+    // The last byte is missing, and the response declares no length.
     return void response
       .writeHead(200, { "content-encoding": coding })
       .write(whole.subarray(0, -1), () => response.destroy());
   }
-  // Stays open until its reader leaves.
+  // The response stays open until its reader disconnects.
   if (pathname === "/endless") return void response.write("begins\n");
   if (pathname === "/moved")
     return void response
@@ -128,7 +128,7 @@ function answer(repository: string, { url = "/", headers }: IncomingMessage, res
   }
 }
 
-/** Serves git's smart protocol to requests with a password that begins with `good-`. Echoes what was sent in a header. */
+/** Serves git's smart protocol to requests with a password that begins with `good-`. Repeats the password in a header. */
 function answerGit(
   repository: string,
   { url = "/", headers }: IncomingMessage,
@@ -159,7 +159,7 @@ function answerGit(
     .end(Buffer.concat([Buffer.from(head), out]));
 }
 
-/** A repository that git can be served as plain files. */
+/** A repository that git can read as plain files. */
 function makeRepository(directory: string): string {
   const git = (...args: string[]) =>
     execFileSync("git", ["-c", "user.name=t", "-c", "user.email=t@localhost", ...args], { cwd: directory });

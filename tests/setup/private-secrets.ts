@@ -3,10 +3,10 @@
 /** A word that occurs nowhere else in memory. */
 export const PRIVATE_VALUE = "pv-7Zq/wX2+k9Lr4TsV8nB1mJ6";
 
-/** The principal that may use them. */
+/** The principal that may use the secrets. */
 const principals = ["token:secrets"];
 
-/** For the variable `SECRETS`. */
+/** The value of the variable `SECRETS`. */
 export const PRIVATE_SECRETS = JSON.stringify([
   {
     name: "api",

@@ -1,13 +1,13 @@
-/** The processes of this machine, from /proc. Zombies count as ended: only their parent can remove them. */
+/** The processes of this machine, from /proc. Zombies count as ended, because only their parent can remove them. */
 import { readdirSync, readFileSync } from "node:fs";
 import { until } from "./until.ts";
 
 export interface Process {
   pid: number;
   parent: number;
-  /** Clock ticks since boot: tells a process from a later one with the same id. */
+  /** Clock ticks since boot, which distinguish a process from a later one with the same id. */
   started: string;
-  /** The command line, its arguments separated by spaces. */
+  /** The command line with its arguments separated by spaces. */
   command: string;
 }
 
@@ -18,7 +18,7 @@ export function processes(): Process[] {
     .filter((found) => found !== undefined);
 }
 
-/** `root` and its descendants that have not been given another parent. */
+/** `root` and its descendants, without those that have another parent now. */
 export function tree(root: number): Process[] {
   const all = processes();
   const found = all.filter(({ pid }) => pid === root);
@@ -26,7 +26,7 @@ export function tree(root: number): Process[] {
   return found;
 }
 
-/** The first process of the sandbox in which a process runs: its end is that of the sandbox. */
+/** The first process of a process's sandbox. The sandbox ends with it. */
 export function firstOfSandbox({ pid }: Pick<Process, "pid">): Process {
   const byID = new Map(processes().map((process) => [process.pid, process]));
   let at = byID.get(pid);
@@ -35,12 +35,12 @@ export function firstOfSandbox({ pid }: Pick<Process, "pid">): Process {
   return at;
 }
 
-/** Returns the processes of `before` that still run. */
+/** The processes of `before` that still run. */
 export function alive(before: readonly Process[]): Process[] {
   return before.filter(({ pid, started }) => read(pid)?.started === started);
 }
 
-/** Waits until all of `before` have ended; returns those that have not after the time. */
+/** Waits until all processes of `before` have ended. Returns the ones that still run after this time. */
 export async function survivors(before: readonly Process[], withinMs: number): Promise<Process[]> {
   return until(() => alive(before).length === 0, withinMs).then(
     () => [],

@@ -1,6 +1,7 @@
 /**
- * The programs that the tests need in addition to Node. `npm test` checks them first, installs missing ones if that needs no
- * password, as `npm start` does, and otherwise prints the command to type. It installs their own packages, too.
+ * The programs that the tests need in addition to Node. `npm test` checks them first. It installs missing ones if
+ * that needs no password, as `npm start` does, and otherwise prints the command. It also installs the tests' own
+ * packages.
  */
 import { execFileSync } from "node:child_process";
 import { delimiter, join } from "node:path";
@@ -10,9 +11,9 @@ import { findChromium, isExecutable } from "./executable.ts";
 import { installForTests } from "./installed.ts";
 
 interface Need {
-  /** What a person calls it. */
+  /** The program's usual name. */
   name: string;
-  /** Debian's package. */
+  /** The package of Debian. */
   package: string;
 }
 
@@ -24,7 +25,7 @@ const PROGRAMS: Record<string, string> = {
   setpriv: "util-linux",
 };
 
-/** Debian has them for its own Python alone. */
+/** Only Debian's own Python finds Debian's packages. */
 const PYTHON = "/usr/bin/python3";
 
 const MODULES: Record<string, string> = {
@@ -34,7 +35,7 @@ const MODULES: Record<string, string> = {
   ...Object.fromEntries(PACKAGES.map(({ module, debian }) => [module, debian])),
 };
 
-/** Takes some 50 ms. */
+/** Takes about 50 ms. */
 async function missing(): Promise<Need[]> {
   const needs = Object.entries(PROGRAMS)
     .filter(([program]) => !onPath(program))
@@ -57,7 +58,7 @@ function onPath(program: string): boolean {
     .some((directory) => isExecutable(join(directory, program)));
 }
 
-/** Looks for the modules without importing them, which would take a second. */
+/** Searches for the modules without importing them, which would take a second. */
 function absentModules(python: string): string[] {
   const question =
     "import sys, importlib.util as u; print(*(m for m in sys.argv[1:] if u.find_spec(m) is None))";

@@ -1,4 +1,4 @@
-/** The model's part for agents under test: what it does depends on the name in the task, as in "[[write]] Please ...". */
+/** A scripted model for agents. The task selects a scenario, as in "[[write]] Please ...". */
 import {
   type Block,
   type MessagesAPI,
@@ -8,15 +8,15 @@ import {
   startMessagesAPI,
 } from "./messages-api.ts";
 
-/** What the model does turn by turn; the last one for good. A function decides by itself. */
+/** The model's turns. The last one repeats. A function makes its reply from the request. */
 export type Scenario =
   | readonly Reply[]
   | ((request: MessagesRequest, turn: number) => Reply | Promise<Reply>);
 
-/** Starts a Messages API that plays these scenarios. */
+/** Starts a Messages API with these scenarios. */
 export function playScenarios(scenarios: Record<string, Scenario>): Promise<MessagesAPI> {
   return startMessagesAPI((request) => {
-    // The newest task counts: a continued conversation contains the earlier one too.
+    // The newest task counts, because a continued conversation also contains the earlier one.
     const userMessages = request.messages.filter(({ role }) => role === "user");
     const names = [...JSON.stringify(userMessages).matchAll(/\[\[([a-z-]+)\]\]/g)];
     const name = names.at(-1)?.[1] ?? "";
@@ -38,7 +38,7 @@ export function use(name: string, input: Record<string, unknown>, text?: string)
   return { blocks: text === undefined ? blocks : [{ type: "text", text }, ...blocks] };
 }
 
-/** The answer to a question. */
+/** The model's reply to a question. */
 export function writeProgram(code: string, language = "python"): Spoken {
   return { blocks: [{ type: "tool_use", name: "write_program", input: { language, code } }] };
 }

@@ -11,13 +11,13 @@ export const repository = fileURLToPath(new URL("../..", import.meta.url));
 export const TOKEN = "e2e-test-owner-token";
 
 export interface ServerOptions {
-  /** Flags after `npm start --`; the port is any free one and the state directory a new one unless they say otherwise. */
+  /** Flags after `npm start --`. The default is any free port and a new state directory. */
   flags?: string[];
-  /** Over this process's environment; undefined removes a variable. */
+  /** Merged with this process's environment; undefined removes a variable. */
   env?: Record<string, string | undefined>;
-  /** Where the package is. */
+  /** The directory of the package. */
   directory?: string;
-  /** Makes it the leader of a process group, as a shell does with what runs in the foreground. */
+  /** Makes it the leader of a process group, like a shell's foreground job. */
   ownGroup?: boolean;
   /** A program and its arguments to run npm in. */
   within?: string[];
@@ -28,7 +28,7 @@ export interface Command {
   /** The output so far. */
   stdout(): string;
   stderr(): string;
-  /** Resolves after its end, when all output is read, with its exit status or the signal that killed it. */
+  /** Resolves with the exit status, or the signal that killed it, after its end and after all output is read. */
   exited: Promise<number | string>;
 }
 
@@ -62,7 +62,7 @@ export function npm(
   const exited = new Promise<number | string>((resolve) => {
     child.once("exit", (code, signal) => {
       const how = () => resolve(code ?? signal ?? "unknown");
-      // What it printed last is read after its end. What it left running may hold its output open for longer.
+      // Waits for the last output. Processes that still run may keep the pipe open.
       child.once("close", how);
       setTimeout(how, 2000).unref();
     });
@@ -70,7 +70,7 @@ export function npm(
   return { child, exited, stdout: () => printed.stdout, stderr: () => printed.stderr };
 }
 
-/** Runs `npm start` and waits until it says that it is ready. @throws Error with its output when it ends instead */
+/** Runs `npm start` and waits until it is ready. @throws Error with its output if it ends first */
 export async function startServer(options: ServerOptions = {}): Promise<Server> {
   const given = options.flags ?? [];
   const temporary = given.includes("--state-dir")
@@ -79,7 +79,7 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
   const flags = [...given];
   if (!flags.includes("--port")) flags.push("--port", "0");
   if (temporary !== undefined) flags.push("--state-dir", temporary);
-  // The default would stop suites that start many sandboxes.
+  // The default would limit suites that start many sandboxes.
   const env = { MAX_RUNNING_SANDBOXES: "1000", ...options.env };
   const command = npmStart({ ...options, env, flags });
   const url = await new Promise<string>((resolve, reject) => {
@@ -102,7 +102,7 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
   };
 }
 
-/** A command to run npm in, on a machine without a program. The user is not root unless `user` says so. */
+/** A command that runs npm as on a machine without a program. Its user is not root unless `user` is given. */
 export function without(program: string, user = 1000): string[] {
   const directories = ["/usr/bin", ...(process.env.PATH ?? "").split(":")];
   const files = directories.map((directory) => join(directory, program)).filter((file) => existsSync(file));
@@ -114,12 +114,12 @@ export function without(program: string, user = 1000): string[] {
 /** A Python with the packages of sandboxes, so that no server of a test installs them. */
 const python = choosePython(await findPythons())?.executable;
 
-/** This process's environment without what the test runner and npm put into it, as a user's shell would have it. */
+/** This process's environment without the test runner's and npm's variables, as in a user's shell. */
 function environment(changes: Record<string, string | undefined>): Record<string, string> {
   const inherited = Object.entries(process.env).filter(
     ([name]) => !/^(npm_|VITEST|VITE_|NODE_ENV$|INIT_CWD$|TEST$|DEV$|PROD$|MODE$|BASE_URL$|SSR$)/i.test(name),
   );
-  // `npm start` itself puts the package's programs first, node among them.
+  // `npm start` itself adds the package's programs, also node, to the front of PATH.
   const PATH = (process.env.PATH ?? "")
     .split(":")
     .filter((entry) => !entry.includes("node_modules"))

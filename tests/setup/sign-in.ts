@@ -1,11 +1,11 @@
-/** What the tests of the sign-in methods share: a sign-in at the Worker on loopback, and the principal it ends in. */
+/** Shared by the tests of sign-in methods: a sign-in at the Worker on loopback, and its principal. */
 import { MCPClient } from "./mcp-client.ts";
 import { type App, Browser, Client, type Page, type Tokens } from "./oauth-client.ts";
 import type { OAuthServer } from "./oauth-server.ts";
 
 export const web: App = (url, init) => fetch(url, init);
 
-/** What was logged from here on of sign-ins. */
+/** The log lines of sign-ins from now on. */
 export function signInsOf(server: OAuthServer): () => Record<string, unknown>[] {
   const before = server.logs().length;
   return () =>
@@ -15,7 +15,7 @@ export function signInsOf(server: OAuthServer): () => Record<string, unknown>[] 
       .filter(({ event }) => event === "sign_in");
 }
 
-/** A browser before the page of a new client. */
+/** A browser at the consent page of a new client. */
 export async function consent({ origin }: OAuthServer, headers: Record<string, string> = {}) {
   const client = await Client.register(web, {}, origin);
   const browser = new Browser(web);
@@ -23,7 +23,7 @@ export async function consent({ origin }: OAuthServer, headers: Record<string, s
   return { client, browser, page };
 }
 
-/** The principal the server takes the holder of this code for. */
+/** The principal for which the server issued this code. */
 export async function principalOf(server: OAuthServer, client: Client, done: Page): Promise<unknown> {
   const code = done.location?.searchParams.get("code") ?? "";
   const response = await client.exchange(code);

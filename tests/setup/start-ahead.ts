@@ -1,4 +1,4 @@
-/** The sandbox that an engine has started ahead, as the host sees it, and how to tell whether a sandbox is that one. */
+/** The sandbox that an engine has prepared, as the host sees it, and whether a given sandbox is that one. */
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { identify } from "../../local/engine/identity.ts";
@@ -6,22 +6,25 @@ import { sandboxMark } from "../../local/engine/leftovers.ts";
 import { until } from "./until.ts";
 
 export interface Ahead {
-  /** Of its first process. */
+  /** The id of its first process. */
   pid: number;
-  /** What `whichCommand` prints in it. */
+  /** The output of `whichCommand` in it. */
   which: string;
   /** Its name on the host. */
   name: string;
 }
 
-/** Prints the network namespace, and when the first process started: the kernel gives a namespace's number out again. */
+/**
+ * Prints the network namespace, and the start time of the first process, because the kernel uses a namespace's number
+ * again.
+ */
 export const whichCommand =
   "echo $(readlink /proc/self/ns/net) $(sed 's/.*) //' /proc/1/stat | cut -d' ' -f20)";
 
-/** Names that `crypto.randomUUID` makes, as the Worker's own are; those of `TestSandbox` are shorter. */
+/** Names from `crypto.randomUUID`, like the Worker's. The names of `TestSandbox` are shorter. */
 const isAhead = (name: string) => /^[0-9a-f]{8}-/.test(name);
 
-/** Those that were started ahead, taken or not. `engine` is the directory of an engine. */
+/** Prepared sandboxes, used or not. `engine` is the directory of an engine. */
 export function startedAhead(engine: string): string[] {
   return readdirSync(engine).filter((name) => isAhead(name) && existsSync(join(engine, name, sandboxMark)));
 }
@@ -29,7 +32,7 @@ export function startedAhead(engine: string): string[] {
 /** When a process started, in clock ticks since boot. */
 const startOf = (pid: number) => identify(pid)?.split(" ")[1];
 
-/** Waits for one that is not in `before` and has a listening control server. */
+/** Waits for one that is not in `before` and has a control server that listens. */
 export async function next(engine: string, before: readonly string[] = []): Promise<Ahead> {
   return await until(() => {
     const name = startedAhead(engine).find((found) => !before.includes(found));

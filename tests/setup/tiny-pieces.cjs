@@ -1,6 +1,7 @@
 /**
- * Both ends of a preview that only send pieces of one byte. `serve PORT` in a sandbox: `/in` reads everything, all other paths are
- * flooded. `visit PORT HOST PATH SOCKETS KIND SECONDS [MS]`: opens sockets to it, and reopens each after MS milliseconds if given.
+ * Both ends of a preview that sends only pieces of one byte. `serve PORT` runs in a sandbox: it reads every request
+ * for `/in`, and floods all others. `visit PORT HOST PATH SOCKETS KIND SECONDS [MS]` opens sockets to it, and with MS
+ * reopens each after that many milliseconds.
  */
 const { createHash } = require("node:crypto");
 const { connect, createServer } = require("node:net");

@@ -1,4 +1,4 @@
-/** Floods a preview with pieces of a byte, from its visitors or from its sandbox: tiny-pieces.cjs is both ends. */
+/** Floods a preview with pieces of one byte, from its visitors or from its sandbox; see tiny-pieces.cjs. */
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -12,8 +12,8 @@ const serve =
   "cat >/tmp/tiny.cjs; setsid -f node /tmp/tiny.cjs serve 8080 >/tmp/output 2>&1; until [ -s /tmp/output ]; do sleep 0.1; done; cat /tmp/output";
 
 /**
- * Starts the sandbox's end.
- * @returns starts the visitors' end, `PATH SOCKETS KIND SECONDS [MS]`, and resolves when that is over with how many connections were answered
+ * Starts the sandbox's end. Returns a function that runs the visitors' end with `PATH SOCKETS KIND SECONDS [MS]`, and
+ * resolves with the number of connections that got a response.
  */
 export async function floodedPreview(
   call: (name: string, args: Record<string, unknown>) => Promise<Result>,

@@ -1,4 +1,4 @@
-/** Tool calls to a server on loopback, in the owner's name unless a token is given. */
+/** Tool calls to a server on loopback, with the owner's token unless another is given. */
 import { MCPClient, type Result } from "./mcp-client.ts";
 import { TOKEN } from "./server.ts";
 
@@ -7,7 +7,6 @@ export interface ToolOptions {
   signal?: AbortSignal;
 }
 
-/** Calls a tool of the server at `url`. */
 export function tool(
   url: string,
   name: string,
@@ -17,7 +16,7 @@ export function tool(
   return new MCPClient(url, token).call(name, args, { signal });
 }
 
-/** Calls a tool and returns the text of its answer. @throws Error when it reports an error */
+/** Calls a tool and returns the text of its answer. @throws Error if the answer is an error */
 export async function callTool(
   url: string,
   name: string,

@@ -1,11 +1,11 @@
-/** Waits for a condition, or for a time if the test is about that time. */
+/** Waits for a condition, or for a time if the test is about time. */
 
 /** A little less than the shortest timeout of a test, so that the error shows the condition. */
 const DEADLINE_MS = 50_000;
 
 /**
- * Calls `look` until it returns a value, and returns that value.
- * @throws Error with the source of `look` if it returns none before the deadline
+ * Calls `look` until it returns a value, and returns that value. @throws Error with the source of `look` if it
+ * returns nothing in time
  */
 export async function until<T>(
   look: () => T | Promise<T>,

@@ -81,7 +81,7 @@ function complain(what: string): void {
 
 const killsSoFar = () => Object.values(figures.kills).reduce((sum, one) => sum + one, 0);
 
-/** The path that leads into a sandbox, from its first process. */
+/** The path of a sandbox's files on this machine, through its first process. */
 const inside = (pid: number, path: string) => `/proc/${pid}/root${path}`;
 
 function textAt(path: string): string {
@@ -102,12 +102,12 @@ function kill(pid: number, moment: Moment): number {
     process.kill(pid, "SIGKILL");
     figures.kills[moment]++;
   } catch {
-    // It has ended by itself.
+    // The process has ended by itself.
   }
   return at;
 }
 
-/** Whether a sandboxd is reading a large file, to save it. */
+/** Whether a sandboxd reads a large file for a save. */
 function isSaving(pid: number): boolean {
   try {
     return readdirSync(`/proc/${pid}/fd`).some((fd) => {
@@ -178,7 +178,7 @@ class Victim {
     figures.rounds++;
   }
 
-  /** Writes until then: many small files, or also large ones. */
+  /** Writes until this time: many small files, or also large ones. */
   async #write(isOver: () => boolean, isLarge: boolean): Promise<void> {
     let left = isLarge || Math.random() < 0.5 ? random(1_000_000, ROUND_BYTES) : 0;
     let isFirst = isLarge;
@@ -228,11 +228,11 @@ class Victim {
       figures.writes++;
       figures.bytes += bytes;
     } catch {
-      // The kill cut it.
+      // The kill interrupted the request.
     }
   }
 
-  /** Waits for any container that is being restored, and kills it. */
+  /** Waits for a container that is being restored, and kills it. */
   async #killRestoring(): Promise<void> {
     const latest = Date.now() + 10_000;
     const wait = random(0, 50);
@@ -253,7 +253,7 @@ class Victim {
     }
   }
 
-  /** The number of each file in the sandbox that comes back: 0 for none, -1 for a corrupt one. */
+  /** The number of each file after the restore: 0 for a missing file, -1 for a corrupt one. */
   async #look(killedAt: number): Promise<Map<string, number>> {
     const until = Date.now() + BACK_MS;
     const paths = [...SMALL, ...LARGE].join(" ");
@@ -267,7 +267,7 @@ class Victim {
         this.#savedAt = Date.parse(/as saved at (\S+)/.exec(text)?.[1] ?? "");
         return new Map(Object.entries(JSON.parse(String(structured.stdout)) as Record<string, number>));
       }
-      // The server may not know about the kill yet; the next call starts in a new container.
+      // The server may not have noticed the kill yet. The next call starts in a new container.
       const isOfKill = text.startsWith("state: lost") && askedAt < Math.max(killedAt, lastRestoreKill) + 2000;
       if (!isOfKill && lastRestoreKill < askedAt - 1000) {
         figures.refused++;
@@ -299,7 +299,7 @@ class Victim {
           );
         }
       }
-      // What was lost must not come back later; the earlier ones may, from a state that has them.
+      // A lost version must not come back later. Earlier versions may, from a state that contains them.
       const earlier = versions.filter((version) => version.number <= number);
       for (const version of earlier) version.at ??= Date.now();
       this.#versions.set(path, earlier);

@@ -1,4 +1,4 @@
-/** The soak in its short form; SOAK_MINUTES says how long. */
+/** The soak in its short form. SOAK_MINUTES sets a longer time. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
 
 it("many clients get correct results from mixed tools, and no resource use grows from the first quarter to the last", async () => {
-  // Files, not pipes: what it leaves behind when it fails would hold a pipe open, and its words back.
+  // Files and not pipes: a process that stays behind after a failure would keep a pipe open.
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-soak-out-"));
   const [outputFile, complaintsFile] = ["out", "err"].map((name) => join(directory, name)) as [
     string,
@@ -16,7 +16,7 @@ it("many clients get correct results from mixed tools, and no resource use grows
   ];
   const script = fileURLToPath(new URL("soak.ts", import.meta.url));
   const soak = spawn(process.execPath, [script], {
-    // A quarter of what `npm run soak` takes by itself: it keeps every processor busy while other suites run.
+    // A quarter of the default of `npm run soak`, which keeps all processors busy.
     env: { ...process.env, SOAK_MINUTES: process.env.SOAK_MINUTES ?? "0.15" },
     stdio: ["ignore", openSync(outputFile, "w"), openSync(complaintsFile, "w")],
   });

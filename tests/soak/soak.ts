@@ -27,7 +27,10 @@ const MINUTES = Number(process.env.SOAK_MINUTES ?? 0.6);
 const CLIENTS = MINUTES > 1 ? 50 : 20;
 const SANDBOXES = 5;
 
-/** What the last quarter may have over the first, as a part of it and in units: noise of collectors and pools. */
+/**
+ * How much the last quarter may exceed the first, as a fraction and in units, because of noise from collectors and
+ * pools.
+ */
 const SLACK = { "live MiB": [0.25, 16], MiB: [0.25, 48], fds: [0.25, 32], processes: [0.2, 8] } as const;
 
 type Measure = keyof typeof SLACK;
@@ -46,7 +49,7 @@ function measure(pids: readonly number[], processes: number): Sample[string] {
       kib += Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0);
       fds += readdirSync(`/proc/${pid}/fd`).length;
     } catch {
-      // It ended between the two looks.
+      // The process ended between the two reads.
     }
   }
   return { MiB: kib / 1024, fds, processes };
@@ -60,8 +63,8 @@ function sample(root: number): Sample {
     const process = all.find(({ command }) => pattern.test(command) && !/^(\/bin\/)?sh /.test(command));
     if (!process) continue;
     const measured = measure([process.pid], part === "engine" ? inside(process) : 1);
-    // V8 keeps the pages of a heap that it has not collected: what is resident grows with the calls until it does, and
-    // tells nothing. What is alive is asked of it once a quarter instead.
+    // V8 keeps pages that it has not collected, so resident memory grows with the calls and says nothing. Once a
+    // quarter it is asked for the live objects instead.
     if (part === "workerd") delete measured.MiB;
     found[part] = measured;
   }
@@ -71,7 +74,7 @@ function sample(root: number): Sample {
   return found;
 }
 
-/** A call that has not been answered by then never is: its client waits for nothing longer than a command of 30 s. */
+/** A call that has no response after this time never gets one: it waits at most for a command of 30 s. */
 const LATE_MS = 180_000;
 
 const MISSING = "There is no";
@@ -140,7 +143,7 @@ function steps(url: string): Step[] {
 /** The current step, for the message if it does not end. */
 let stage = "starts";
 
-/** The allowed time in addition to its minutes, milliseconds: many times the usual time. */
+/** The time in addition to the planned minutes, milliseconds: many times the usual time. */
 const OTHERWISE_MS = 300_000;
 
 setTimeout(
@@ -165,7 +168,8 @@ async function soak(): Promise<{ calls: number; errors: string[]; quarters: Samp
   let calls = 0;
   const client = async (number: number, until: () => boolean) => {
     for (let turn = 0; !until(); turn++) {
-      // Each client goes through the mix in order, starting elsewhere; what reads a file comes after what writes it.
+      // Each client repeats the mix in order from another start. A step that reads a file comes after the step that
+      // writes it.
       const step = mix[(turn < 10 ? turn : turn + number) % mix.length];
       try {
         const [answer, expected] = (await step?.(number, turn)) ?? [];
@@ -181,7 +185,7 @@ async function soak(): Promise<{ calls: number; errors: string[]; quarters: Samp
   const all = (until: () => boolean) =>
     Promise.all(Array.from({ length: CLIENTS }, (_, number) => client(number, until)));
   try {
-    // Warm: sandboxes, kernels and pools are there before anything is measured.
+    // Everything is started before the first measurement.
     stage = "warms up";
     let turns = 0;
     await all(() => turns++ > CLIENTS * 30);

@@ -1,4 +1,4 @@
-/** The clock jumps in the middle of runs, as it can on a machine that slept or was set. It is the actor's: `Date`. */
+/** The actor's clock (`Date`) jumps during runs, as on a machine that slept or was set. */
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { idIn, owner, sh } from "../../worker/support.ts";
 
@@ -33,14 +33,14 @@ describe("when the actor's clock jumps", () => {
     const [first, second] = await Promise.all(
       [command, code].map((run) => owner.call("get_result", { id: idIn(run), wait_seconds: 20 })),
     );
-    // Its time is up where the clock says so: then it says that.
+    // A run whose deadline has passed by the new clock may report its timeout.
     expect(first?.text).toMatch(/begun\nended|state: timed_out[^]*begun/);
     expect(second?.text).toContain("returned");
     const next = await owner.call("run_command", { sandbox, command: "echo next" });
     expect(next.structured).toMatchObject({ state: "succeeded", stdout: "next\n" });
     const { structured } = await owner.call("list_runs", { sandbox });
     const runs = structured.runs as { id: string; state: string; duration_ms: number }[];
-    // An id begins with the time, so a run that starts after a jump back is listed below earlier ones.
+    // Ids begin with the time, so a run that starts after a jump back is listed below earlier ones.
     const ids = runs.map(({ id }) => id);
     expect(ids).toEqual([...new Set(ids)].toSorted().toReversed());
     expect(ids.indexOf(String(next.structured.id))).toBe(ms < 0 ? ids.length - 1 : 0);

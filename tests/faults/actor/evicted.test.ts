@@ -1,21 +1,21 @@
-/** The actor is evicted, with all it had in memory, at random moments of a run. */
+/** The actor is evicted, with everything in its memory, at random moments of a run. */
 import { env } from "cloudflare:workers";
 import * as fc from "fast-check";
 import { afterAll, describe, expect, it, vi } from "vitest";
 import { type Result, evict, idIn, owner, sh, sleep } from "../../worker/support.ts";
 
 const ROUNDS = Reflect.get(env, "FAULTS") === "long" ? 60 : 6;
-/** A run is on disk after a second at the latest. A busy machine needs somewhat more. */
+/** A run is stored after a second at the latest; a busy machine needs a little more. */
 const WRITTEN_MS = 1500;
 vi.setConfig({ testTimeout: ROUNDS * 30_000 });
 
-/** Moments of eviction within a run, in milliseconds from its start or from the eviction before. */
+/** Moments of eviction in milliseconds, from the start of the run or from the previous eviction. */
 const moments = fc.array(fc.oneof(fc.integer({ min: 0, max: 60 }), fc.integer({ min: 0, max: 1500 })), {
   minLength: 1,
   maxLength: 3,
 });
 
-/** The error texts that a call may get if its actor is evicted meanwhile. */
+/** The errors that a call may return if its actor is evicted meanwhile. */
 const RESTARTED =
   /^The server restarted the controller of sandbox [a-z-]+ during this call, .* list_runs with sandbox/;
 
@@ -49,7 +49,7 @@ async function runOf(sandbox: string, mark: string): Promise<string | undefined>
   return runs.find(({ title }) => title.startsWith(`echo ${mark} `))?.id;
 }
 
-// The tests usually wait, so they run in parallel, each in its own sandbox.
+// Concurrent, because the tests mostly wait. Each uses its own sandbox.
 describe.concurrent("when an actor is evicted at random moments", () => {
   it("the next actor follows a command to its end, which runs once with complete output that is not repeated", async () => {
     const sandbox = "evict-command";
@@ -59,7 +59,7 @@ describe.concurrent("when an actor is evicted at random moments", () => {
     await fc.assert(
       fc.asyncProperty(moments, async (when) => {
         const mark = `m${round++}`;
-        // Most are evicted when they must be on disk: a run that prints nothing is there as soon as one that prints.
+        // Most evictions come after the run was stored.
         const at = round % 3 === 0 ? when : [2200, ...when.slice(1)];
         const quiet = round % 2 === 0 ? "sleep 2.5; " : "";
         const command = `echo ${mark} >> started; date +%s%3N > begun-${mark}; ${quiet}for i in {1..20}; do echo $i; sleep 0.1; done`;
@@ -69,10 +69,11 @@ describe.concurrent("when an actor is evicted at random moments", () => {
         const id = await runOf(sandbox, mark);
         const starts = Number(await sh(sandbox, `grep -cx ${mark} started || true`, { session: "look" }));
         const begun = Number(await sh(sandbox, `cat begun-${mark} || echo NaN`, { session: "look" }));
-        // What an actor had sent may begin a moment after its eviction.
+        // A request that the actor sent before its eviction may take effect a moment later.
         const first = evictions.find((time) => time > begun - 200) ?? Number.NaN;
         const isDue = isResult || first - begun >= WRITTEN_MS;
-        // Evicted within its first second: nobody was given its id, and it may or may not have begun.
+        // The actor was evicted before it stored the run. No caller has its id, and the command may or may not have
+        // run.
         if (id === undefined && !isDue) return;
         expect(id, `begun ${begun}, evicted ${evictions.join(", ")}`).toBeDefined();
         recorded++;

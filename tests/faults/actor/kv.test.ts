@@ -1,4 +1,4 @@
-/** The store of OAuth's clients, grants and tokens refuses or is slow. */
+/** The key-value store of OAuth's clients, grants and tokens fails or is slow. */
 import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -7,10 +7,10 @@ import type { Env } from "../../../src/shared/config.ts";
 import { CALLBACK } from "../../setup/oauth-client.ts";
 import { Caller, ORIGIN } from "../../worker/support.ts";
 
-/** The operations of the store while it was broken. */
+/** The operations during the fault. */
 const operations: string[] = [];
 
-/** Runs before each operation, and may throw or never end. */
+/** Called before each operation. It may throw, or never return. */
 let fault: () => Promise<void>;
 
 const store = new Proxy((env as { OAUTH_KV: KVNamespace }).OAUTH_KV, {
@@ -29,7 +29,7 @@ const broken = {
   ...(env as Env),
   LOG_LEVEL: "error",
   PUBLIC_ORIGIN: ORIGIN,
-  // There is no limit to guess against; the sign-in only needs it to be there.
+  // The limiter of guesses is a stub that allows everything, because sign-ins need one.
   Attempts: {},
   OAUTH_KV: store,
 } as Env;
@@ -94,7 +94,7 @@ const REQUESTS: [string, string, RequestInit][] = [
   ],
 ];
 
-/** The response, which never contains internal reasons. */
+/** The response must not contain internal details. */
 async function answerTo(path: string, init: RequestInit) {
   const request = new Request(new URL(path, ORIGIN), init);
   const response = await worker.fetch(request, broken, createExecutionContext());

@@ -11,7 +11,7 @@ const refusing = async () => {
   throw new Error("R2 is not there (10001)");
 };
 
-/** The whole log of a run, read page by page. */
+/** Reads the whole log of a run, page by page. */
 async function log(id: string): Promise<string> {
   let text = "";
   for (let cursor = 0; ;) {

@@ -1,11 +1,11 @@
-/** The local Worker. A test can make the bucket of one sandbox refuse operations or be slow. */
+/** The local Worker, in which a test can make a sandbox's bucket fail or slow. */
 import production, { Account, ContainerProxy, Sandbox as LocalSandbox } from "../../../local/worker.ts";
 
 type Operation = "put" | "get" | "delete";
 
 type Env = ConstructorParameters<typeof LocalSandbox>[1];
 
-/** A sandbox's bucket: its fault runs before each operation, and may throw or take its time. */
+/** Called before each operation of a sandbox's bucket. It may throw, or take some time. */
 interface Bucket {
   fault?: (operation: Operation) => Promise<void>;
 }
@@ -33,7 +33,7 @@ function faulty(bucket: object, sandbox: string): object {
 
 export class Sandbox extends LocalSandbox {
   constructor(ctx: DurableObjectState<{}>, env: Env) {
-    // The name of an actor is that of its sandbox, followed by its principal's hash.
+    // An actor's name is its sandbox's name and its principal's hash.
     const sandbox = (ctx.id.name ?? "").replace(/-\w+$/, "");
     super(ctx, { ...env, RESULTS: faulty(env.RESULTS, sandbox) });
   }

@@ -1,4 +1,4 @@
-/** R2 refuses, is slow or breaks off, and the actor is evicted, while a workspace is saved or given back. */
+/** R2 fails, is slow or breaks off, and actors are evicted, during saves and restores. */
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import type { NetworkPlatform } from "../../../src/actors/platform/network-platform.ts";
 import {
@@ -31,7 +31,7 @@ function hang(sandbox: string): void {
     operation === "put" ? new Promise(() => undefined) : Promise.resolve();
 }
 
-// These tests change state that all sandboxes share.
+// These tests change state that all sandboxes share, so they run alone.
 describe("when a save takes long", () => {
   it("another sandbox starts meanwhile", async () => {
     const caller = await principal("ws-room");
@@ -43,7 +43,7 @@ describe("when a save takes long", () => {
     }
     hang("a");
     await run("a", "echo late > file");
-    // An evicted actor does not know that its sandbox was used a moment ago.
+    // An evicted actor does not know that its sandbox was just used.
     for (const name of ["a", "b"]) await evictActor(await actorOf(name, caller));
     expect((await run("c", "echo ran")).text).toContain("ran");
     const { text } = await caller.call("list_sandboxes");
@@ -78,7 +78,7 @@ describe("when a save takes long", () => {
   });
 });
 
-// It waits for the time limit of R2, so it is the first of the parallel tests.
+// It waits for R2's time limit, so it starts first.
 describe.concurrent("when a save never ends", () => {
   it("the server still enforces a policy", async () => {
     const caller = await principal("ws-policy");
@@ -203,7 +203,7 @@ describe.concurrent("when an actor is evicted at any operation of R2", () => {
         await save(sandbox);
         isOver = count <= at;
         delete bucketOf(sandbox).fault;
-        // The next actor saves it by itself, or the container goes before that.
+        // The next actor saves the workspace by itself, unless the container ends first.
         if (when === "after") await save(sandbox);
         await crash(sandbox);
         expect(await sh(sandbox, "sha256sum -c sum")).toBe("data: OK\n");
@@ -222,7 +222,7 @@ describe.concurrent("when an actor is evicted at any operation of R2", () => {
         if (count++ === at) await evict(sandbox);
       };
       const id = idIn(await owner.call("run_command", { sandbox, command: "true", wait_seconds: 0 }));
-      // The next actor asks sandboxd for it, over a new connection that stays open.
+      // The next actor asks sandboxd over a new connection, which stays open.
       await result(id);
       isOver = count <= at;
       delete bucketOf(sandbox).fault;

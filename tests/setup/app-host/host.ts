@@ -1,6 +1,6 @@
 /**
- * A client that shows MCP Apps, as a web page: the official package's `AppBridge`, and a proxy on another origin as the
- * extension demands of web pages. Runs in a browser.
+ * A web page that shows MCP Apps like a client: with the official package's `AppBridge`, and with a proxy on another
+ * origin, as the extension requires. It runs in a browser.
  */
 import {
   AppBridge,
@@ -17,14 +17,14 @@ export interface Opening {
   /** The MCP endpoint. */
   endpoint: string;
   token: string;
-  /** Where the proxy is. */
+  /** The URL of the proxy. */
   proxy: string;
   tool: string;
   args: Record<string, unknown>;
   context?: McpUiHostContext;
   /**
-   * Whether the client speaks a revision of before 2026, and passes on no more of a call than its tool and arguments, and of a
-   * result neither `_meta` nor anything else that is not content: what some clients do.
+   * Acts like some clients: speaks a revision before 2026, passes on only a call's tool and arguments, and removes
+   * `_meta` and everything except the content from a result.
    */
   isNarrow?: boolean;
 }
@@ -42,7 +42,7 @@ const IMPLEMENTATION = { name: "test-host", version: "1.0.0" };
 const pageRequests: PageRequests = { links: [], heights: [], modes: [], calls: 0 };
 let opened: AppBridge | undefined;
 
-/** Calls a tool and shows the App that it links. Resolves when the App is ready; the call may go on. */
+/** Calls a tool and shows its App. Resolves when the App is ready, even if the call continues. */
 async function open({ endpoint, token, proxy, tool: name, args, context, isNarrow }: Opening): Promise<void> {
   const client = new Client(IMPLEMENTATION, {
     capabilities: { extensions: { "io.modelcontextprotocol/ui": { mimeTypes: [RESOURCE_MIME_TYPE] } } },
@@ -127,12 +127,12 @@ async function open({ endpoint, token, proxy, tool: name, args, context, isNarro
   );
 }
 
-/** Changes the description of the client for the App. */
+/** Changes the client's properties for the App. */
 function tell(context: McpUiHostContext): void {
   opened?.setHostContext(context);
 }
 
-/** What tests call in the page. */
+/** The functions that tests call in the page. */
 export interface TestHost {
   open(opening: Opening): Promise<void>;
   tell(context: McpUiHostContext): void;

@@ -1,4 +1,7 @@
-/** Between a client's page and an App: on an origin of its own, it frames the App and passes messages on. Runs in a browser. */
+/**
+ * A page between a client's page and an App: it has its own origin, frames the App and passes messages on. It runs in
+ * a browser.
+ */
 const host = new URL(document.referrer).origin;
 const frame = document.createElement("iframe");
 frame.title = "Content of the App";

@@ -1,4 +1,4 @@
-/** Serves a client that shows MCP Apps, as a web page with its proxy on another origin. */
+/** Serves the page of a client that shows MCP Apps, and its proxy on another origin. */
 import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -13,7 +13,7 @@ export interface AppHost {
   stop(): void;
 }
 
-/** What the extension lets an App do without asking for more, which clients have to see to. */
+/** The policy that the extension defines for an App without further permissions. Clients must enforce it. */
 function policyOf(csp: { frameDomains?: string[] }): string {
   return [
     "default-src 'none'",

@@ -1,15 +1,15 @@
 /** Requests about files and results of tasks, over plain HTTP: see `operations.ts`. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
+import { sendArchive } from "./archive.ts";
 import { type Exchange, type Handlers, serveOperation, abortOnClose, bodyOf } from "./serve-operation.ts";
 import { FileError } from "./file-error.ts";
 import { sendSmaller } from "./shrink-image.ts";
 import { type Call, type FileRequests, fileRequests } from "./operations.ts";
 import { diskUsage, listDirectory, openFile, readLines, readRange, statOf } from "./reading.ts";
-import { findChanges, sendTar } from "./task-changes.ts";
+import { findChanges } from "./task-changes.ts";
 import { workSinceLastLook } from "./work.ts";
 import { Writes } from "./writing.ts";
-import { zipped } from "./zip.ts";
 
 const BUFFERED_BYTES = 512 * 1024;
 const REFUSE_MS = 10_000;
@@ -93,16 +93,6 @@ async function sendRange(
   } finally {
     await handle.close();
   }
-}
-
-async function sendArchive(
-  { path, format }: Call<FileRequests["archive"]>,
-  { begin, response, isClientWaiting }: Exchange<FileRequests["archive"]>,
-): Promise<void> {
-  if ((await statOf({ path }, isClientWaiting)).type !== "directory")
-    throw new FileError({ problem: "not_directory" });
-  if (format === "tar.gz") return await sendTar(["--directory", path, "."], begin({}));
-  await pipeline(zipped(path, abortOnClose(response)), begin({}));
 }
 
 async function sendLines(

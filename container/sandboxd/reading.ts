@@ -22,7 +22,7 @@ export interface OpenedFile {
 }
 
 /** Opens a regular file for reading. Others are refused: opening a pipe can block, and a device can have effects. */
-export async function openFile(path: string | Buffer): Promise<OpenedFile> {
+export async function openFile(path: string): Promise<OpenedFile> {
   try {
     const found = await stat(path);
     refuseOthers(found);
@@ -234,36 +234,11 @@ function sorted(names: string[]): string[] {
   return names.sort((a, b) => (a < b ? -1 : Number(a > b)));
 }
 
-export interface ListedFile {
-  /** In Latin-1, one character per byte; relative to the root of the walk. */
-  name: string;
-  path: Buffer;
-  isFile: boolean;
-}
-
-/** Files, directories and symbolic links below a directory; each directory before its content. */
-export async function* walk(root: string, signal: AbortSignal, from = ""): AsyncGenerator<ListedFile> {
-  const start = bytesAsText(root);
-  const at = (name: string) => textAsBytes(`${start}/${name}`);
-  const directories = [from];
-  for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
-    signal.throwIfAborted();
-    const prefix = next === "" ? "" : `${next}/`;
-    const entries = await readdir(at(next), { encoding: "latin1", withFileTypes: true }).catch(() => []);
-    for (const entry of entries) {
-      const name = `${prefix}${entry.name}`;
-      if (entry.isDirectory()) directories.push(name);
-      const isFile = entry.isFile();
-      if (isFile || entry.isDirectory() || entry.isSymbolicLink()) yield { name, path: at(name), isFile };
-    }
-  }
-}
-
 function bytesAsText(text: string): string {
   return Buffer.from(text).toString("latin1");
 }
 
-export function textAsBytes(text: string): Buffer {
+function textAsBytes(text: string): Buffer {
   return Buffer.from(text, "latin1");
 }
 

@@ -77,6 +77,8 @@ export const failureSchema = z.object({
     "repeated",
     /** It exists, but with other line breaks: the file has `code`, CRLF or LF. */
     "line_breaks",
+    /** The program that would do it is missing. */
+    "no_program",
     "system",
   ]),
   code: z.optional(z.string().check(z.regex(/^[A-Z0-9_]{1,40}$/))),

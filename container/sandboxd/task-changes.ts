@@ -1,10 +1,8 @@
 /** Which files a coding agent changed. */
 import { spawn } from "node:child_process";
 import { type FileHandle, lstat, open, readFile, stat } from "node:fs/promises";
-import type { ServerResponse } from "node:http";
 import { join } from "node:path";
 import { Readable, type Writable } from "node:stream";
-import { pipeline } from "node:stream/promises";
 import type { Call, FileRequests } from "./operations.ts";
 import { RESPONSE_BYTES, CHANGES_DIFF, CHANGES_LIST, type FoundChanges, taskDirectory } from "./shapes.ts";
 import { send } from "./run-processes.ts";
@@ -114,26 +112,14 @@ function escaped(name: Buffer): string {
   return `"${text}"`;
 }
 
-export async function sendTar(args: string[], response: ServerResponse): Promise<void> {
-  // Set-id bits would apply to the user who unpacks the archive, perhaps root.
-  const tar = startProgram("tar", ["--create", "--gzip", "--mode=u-s,g-s", "--file=-", ...args]);
-  try {
-    await pipeline(tar.output, response, { end: false });
-    // 1: a file changed while it was read.
-    const status = await tar.ended;
-    if (status !== null && status <= 1) response.end();
-    else response.destroy();
-  } finally {
-    tar.kill();
-  }
-}
-
 /** User code may have put other programs first in the PATH. */
 const PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 export interface Program {
   input: Writable | null;
   output: Readable;
+  /** @throws system Error if it cannot be started */
+  started: Promise<void>;
   /** Its exit status, or null if a signal ended it. @throws system Error if it cannot be started */
   ended: Promise<number | null>;
   kill(): void;
@@ -165,13 +151,18 @@ export function startProgram(
       send(-child.pid, "SIGKILL");
   };
   signal?.addEventListener("abort", kill);
+  const started = new Promise<void>((resolve, reject) => {
+    child.once("error", reject);
+    child.once("spawn", resolve);
+  });
+  started.catch(() => undefined);
   const ended = new Promise<number | null>((resolve, reject) => {
     child.once("error", reject);
     child.once("close", resolve);
   }).finally(() => signal?.removeEventListener("abort", kill));
   ended.catch(() => undefined);
   if (signal?.aborted) kill();
-  return { input: child.stdin, output: child.stdout ?? Readable.from([]), ended, kill };
+  return { input: child.stdin, output: child.stdout ?? Readable.from([]), started, ended, kill };
 }
 
 async function lineOf(program: string, args: string[], options: ProgramOptions): Promise<string | undefined> {

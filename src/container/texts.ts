@@ -243,6 +243,12 @@ export function refusal(failed: string, path: string, failure: FileFailure): Too
         `Nothing was written: old_text of edit ${edit} is in the file ${count} times, on lines ${lines.join(", ")}${count > lines.length ? " and more" : ""}.`,
         "Add surrounding text, or set all to replace each.",
       );
+    case "no_program":
+      return new ToolError(
+        "file_system",
+        `${failed}: the program that packs it is missing in the sandbox.`,
+        "A .zip needs python3, and a .tar.gz needs tar: use the other format.",
+      );
     case "system": {
       if (EXHAUSTED.has(code)) return exhausted();
       const [words, kind, hint] = REASONS[code] ?? [`the system says ${code}`, "file_system", ""];

@@ -191,6 +191,16 @@ END`,
     ]);
   });
 
+  it("stops packing when nobody reads the .zip any more", async () => {
+    await sh(sandbox, "mkdir -p endless; truncate -s 1T endless/zeros");
+    const response = await owner.http(`${await link("endless")}?archive=zip`);
+    const packers = () => sh(sandbox, "pgrep -fc '[z]ip.py' || true");
+    expect(await packers()).toBe("1\n");
+    await response.body?.cancel();
+    await until(async () => (await packers()) === "0\n");
+    await sh(sandbox, "rm -r endless");
+  });
+
   it("packs only directories, and only as .tar.gz or .zip", async () => {
     await sh(sandbox, "echo x >plain; mkdir -p packs");
     const file = await owner.http(`${await link("plain")}?archive=zip`);

@@ -96,6 +96,7 @@ export default defineConfig({
         test: {
           name: "worker",
           include: ["tests/worker/**/*.test.ts"],
+          setupFiles: ["tests/worker/end-sandboxes.ts"],
           // One workerd runs several files, because loading the Worker takes longer than most files. So each file uses its
           // own sandboxes and principals, and restores shared settings that it changes.
           isolate: false,
@@ -143,6 +144,7 @@ export default defineConfig({
         test: {
           name: "faults-actor",
           include: ["tests/faults/actor/*.test.ts"],
+          setupFiles: ["tests/worker/end-sandboxes.ts"],
           isolate: false,
           ...patience(180_000, 60_000),
         },

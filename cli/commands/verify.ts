@@ -12,7 +12,7 @@ import { type Answer, http, Server } from "../mcp.ts";
 import { postRPC } from "../ready.ts";
 import { Progress } from "../print.ts";
 import { serverAddress, type ServerAddress } from "../server-address.ts";
-import { TOOL_NAMES as NAMES } from "../../src/shared/tool-sets.ts";
+import { TOOL_NAMES as NAMES, type ToolName } from "../../src/shared/tool-sets.ts";
 import { VERIFY } from "./texts.ts";
 
 const TOOL_NAMES: ReadonlySet<string> = NAMES;
@@ -62,6 +62,10 @@ interface ToolCheck {
   /** Returns the observation. @throws for a failure */
   use(): Promise<string>;
 }
+
+/** Every tool, except those with a check around the others, and checks of other parts of the server. */
+type Uses = Record<Exclude<ToolName, "execute_task" | "destroy_sandbox">, ToolCheck> &
+  Record<string, ToolCheck>;
 
 const needing = (needs: readonly string[], use: () => Promise<string>): ToolCheck => ({ needs, use });
 
@@ -135,7 +139,7 @@ class Verification {
   }
 
   /** Checks of the tools, in the order in which they depend on each other. */
-  #uses(connection: Connection): Record<string, ToolCheck> {
+  #uses(connection: Connection): Uses {
     const sandbox = this.#sandbox;
     const call = (name: string, args: Record<string, unknown> = {}): Promise<Answer> =>
       connection.call(name, { sandbox, ...args });

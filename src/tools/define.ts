@@ -50,8 +50,12 @@ type Annotations =
   | { readOnlyHint: true }
   | { readOnlyHint: false; destructiveHint: boolean; idempotentHint?: true };
 
-export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodObject> {
-  name: ToolName;
+export interface ToolDefinition<
+  Input extends z.ZodObject,
+  Output extends z.ZodObject,
+  Name extends ToolName,
+> {
+  name: Name;
   title: string;
   /** For the model: its effect, its use and its result. Under 2,048 characters. */
   description: string;
@@ -73,7 +77,10 @@ export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodO
   handle(args: z.output<Input>, context: ToolContext): Promise<ToolOutput<z.input<Output>>>;
 }
 
-export interface Tool extends Omit<ToolDefinition<z.ZodObject, z.ZodObject>, "handle"> {
+export interface Tool<Name extends ToolName = ToolName> extends Omit<
+  ToolDefinition<z.ZodObject, z.ZodObject, Name>,
+  "handle"
+> {
   /**
    * Errors become results with `isError`. @param args as parsed by `input` @throws {UrlElicitationRequiredError} if a person
    * has to decide first and the client is older than 2026-07-28
@@ -85,9 +92,9 @@ export interface Tool extends Omit<ToolDefinition<z.ZodObject, z.ZodObject>, "ha
   ): Promise<CallToolResult | InputRequiredResult>;
 }
 
-export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject>(
-  definition: ToolDefinition<Input, Output>,
-): Tool {
+export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject, Name extends ToolName>(
+  definition: ToolDefinition<Input, Output, Name>,
+): Tool<Name> {
   const { handle, ...rest } = definition;
   return {
     ...rest,

@@ -1,5 +1,6 @@
-/** All tools. A new tool is a file in this folder and a line here. */
+/** All tools. A new tool is a file in this folder, its name in `tool-sets.ts` and a line here. */
 import type { Scope } from "../shared/principal.ts";
+import type { ToolName } from "../shared/tool-sets.ts";
 import { type Tool, scopesOf } from "./define.ts";
 import { cancelRun } from "./cancel-run.ts";
 import { checkpointSandbox } from "./checkpoint-sandbox.ts";
@@ -20,30 +21,31 @@ import { runCommand } from "./run-command.ts";
 import { sendInput } from "./send-input.ts";
 import { writeFile } from "./write-file.ts";
 
-export const tools: readonly Tool[] = [
-  runCode,
-  runCommand,
-  sendInput,
-  writeFile,
-  editFile,
-  readFile,
-  listFiles,
-  fileLink,
-  exposePort,
-  executeTask,
-  getResult,
-  listRuns,
-  cancelRun,
-  listSandboxes,
-  checkpointSandbox,
-  restoreSandbox,
-  configureSandbox,
-  destroySandbox,
-];
+/** In the order in which clients list them. */
+const TOOLS: { [Name in ToolName]: Tool<Name> } = {
+  run_code: runCode,
+  run_command: runCommand,
+  send_input: sendInput,
+  write_file: writeFile,
+  edit_file: editFile,
+  read_file: readFile,
+  list_files: listFiles,
+  file_link: fileLink,
+  expose_port: exposePort,
+  execute_task: executeTask,
+  get_result: getResult,
+  list_runs: listRuns,
+  cancel_run: cancelRun,
+  list_sandboxes: listSandboxes,
+  checkpoint_sandbox: checkpointSandbox,
+  restore_sandbox: restoreSandbox,
+  configure_sandbox: configureSandbox,
+  destroy_sandbox: destroySandbox,
+};
 
-const byName = new Map<string, Tool>(tools.map((tool) => [tool.name, tool]));
+export const tools: readonly Tool[] = Object.values(TOOLS);
 
 export function requiredScopes(name: string, args: unknown): readonly Scope[] {
-  const tool = byName.get(name);
+  const tool = tools.find((one) => one.name === name);
   return tool ? scopesOf(tool, args) : [];
 }

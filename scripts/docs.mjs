@@ -14,7 +14,7 @@ import { brokenThings } from "./broken-things.ts";
 import { limitsTable } from "./limits.mjs";
 import { parseConfig } from "../src/shared/config.ts";
 import { createMCPServer } from "../src/server/mcp.ts";
-import { SCOPES } from "../src/shared/principal.ts";
+import { PRINCIPAL_IDS, SCOPES } from "../src/shared/principal.ts";
 import { TOOL_SETS } from "../src/shared/tool-sets.ts";
 import { GROUPS, VARIABLES } from "../src/shared/variables.ts";
 import { ACCOUNT_SCHEMA } from "../src/storage/account-schema.ts";
@@ -166,6 +166,10 @@ const groups = Object.entries(GROUPS).map(([title, rows]) => {
   return `## ${title}\n\n| variable | meaning | without it |\n| --- | --- | --- |\n${lines.map(variableRow).join("\n")}\n`;
 });
 fill("docs/reference/variables.md", "variables", groups.join("\n"));
+const security = readFileSync(join(root, "docs/internals/security.md"), "utf8");
+for (const { form } of Object.values(PRINCIPAL_IDS))
+  if (!security.includes(`\`${form}\``))
+    throw new Error(`docs/internals/security.md does not say who the principals ${form} are`);
 for (const [path, content] of pages) put(path, content);
 
 const askedVariables = VARIABLES.filter(([, { askAtDeploy }]) => askAtDeploy !== undefined);

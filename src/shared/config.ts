@@ -2,6 +2,7 @@
 import * as z from "zod";
 import { fromEnv } from "./env-fields.ts";
 import { MODEL_HOST, type Secret, SERVER, secretsAt, secretsFor } from "./secrets.ts";
+import { PRINCIPAL_IDS } from "./principal.ts";
 import { previous, type StaticToken } from "./static-tokens.ts";
 import { TOOL_NAMES, toolsChosen } from "./tool-sets.ts";
 import { type Values, type Variable, type VariableName, VARIABLES, variables } from "./variables.ts";
@@ -88,7 +89,7 @@ function missingBeside(name: VariableName, values: Values): string[] {
 }
 
 function wrongPrincipals({ SECRETS: secrets }: Values): string[] {
-  const kinds = VARIABLES.flatMap(([, { principals }]) => principals ?? []);
+  const kinds = Object.values(PRINCIPAL_IDS);
   const forms = new Intl.ListFormat("en-GB", { type: "disjunction" }).format(kinds.map(({ form }) => form));
   return secrets.flatMap(({ principals = [] }, secret) =>
     principals.flatMap((id, at) =>

@@ -25,6 +25,16 @@ export const OWNER_ID = "owner";
 
 export const TOKEN_NAME = /^[a-z0-9-]{1,32}$/;
 
+/** The forms of principals' ids: `token` for static tokens, the others by the name of their sign-in method. */
+export const PRINCIPAL_IDS = {
+  owner: { form: "owner", pattern: /^owner$/ },
+  token: { form: "token:<name>", pattern: /^token:[a-z0-9-]{1,32}$/ },
+  github: { form: "github:<number>", pattern: /^github:\d+$/ },
+  access: { form: "access:<subject>", pattern: /^access:.+$/ },
+};
+
+export type SignInName = Exclude<keyof typeof PRINCIPAL_IDS, "token">;
+
 export function tokenPrincipalID(name: string): string {
   return `token:${name}`;
 }

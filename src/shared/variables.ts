@@ -27,8 +27,6 @@ export interface Variable<T = unknown> {
   askAtDeploy?: string;
   /** `sdk`: the Sandbox SDK reads it. `local`: only `npm start` sets it. */
   reader?: "sdk" | "local";
-  /** The ids of the principals that it allows. */
-  principals?: { form: string; pattern: RegExp };
   /** What must be set too: one variable of each list. `why` ends the error's sentence. */
   needs?: readonly { oneOf: readonly string[]; why?: string }[];
 }
@@ -51,7 +49,6 @@ const access = {
     schema: field.ownerToken,
     secret: "value",
     fallback: "`npm start` generates one; elsewhere the owner cannot get in",
-    principals: { form: "owner", pattern: /^owner$/ },
     docs: "The owner's token, with all scopes: 16 characters or more, and random.",
     askAtDeploy: "The owner's token: 16 characters or more, and random (openssl rand -hex 32)",
   }),
@@ -69,7 +66,6 @@ const access = {
   AUTH_TOKENS: variable({
     schema: z.string().transform(field.fromJSON).pipe(authTokens),
     secret: "hashes",
-    principals: { form: "token:<name>", pattern: /^token:[a-z0-9-]{1,32}$/ },
     docs: "More tokens, as JSON. `sha256` is the hash of the token. An entry may add `previous_sha256` and `previous_until` during a rotation, and `region`, `internet` and `allow_hosts` to replace the server's defaults.",
     example: '[{"name", "sha256", "scopes"}]',
   }),
@@ -111,7 +107,6 @@ const signIn = {
   }),
   GITHUB_CLIENT_ID: variable({
     schema: field.visible("must be visible ASCII characters"),
-    principals: { form: "github:<number>", pattern: /^github:\d+$/ },
     docs: "Turns on [sign-in with GitHub](../internals/security.md#who-somebody-is): the client ID of an OAuth app.",
     needs: [
       { oneOf: ["GITHUB_CLIENT_SECRET"] },
@@ -161,7 +156,6 @@ const signIn = {
       .string()
       .transform((domain) => (domain.includes("://") ? domain : `https://${domain}`))
       .transform(field.webOrigin),
-    principals: { form: "access:<subject>", pattern: /^access:.+$/ },
     docs: "Turns on [sign-in by Cloudflare Access](../internals/security.md#who-somebody-is): the team's domain.",
     example: "team.cloudflareaccess.com",
     needs: [{ oneOf: ["ACCESS_AUDIENCE"] }],

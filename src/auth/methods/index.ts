@@ -1,13 +1,15 @@
 /** The sign-in methods, in the order in which the consent page shows them. */
 import type { Config } from "../../shared/config.ts";
-import { OWNER_ID, type Principal, tokenPrincipalID } from "../../shared/principal.ts";
+import { OWNER_ID, type Principal, type SignInName, tokenPrincipalID } from "../../shared/principal.ts";
 import type { RequestContext } from "../../shared/request-context.ts";
 import { access } from "./access.ts";
 import { github } from "./github.ts";
 import type { RedirectMethod, SignInMethod } from "./method.ts";
 import { owner } from "./owner.ts";
 
-export const METHODS: readonly SignInMethod[] = [owner, github, access];
+const BY_NAME: Record<SignInName, SignInMethod> = { owner, github, access };
+
+export const METHODS = Object.values(BY_NAME);
 
 export const REDIRECT_METHODS: readonly RedirectMethod[] = METHODS.filter((method) => "signInURL" in method);
 

@@ -1,6 +1,7 @@
 /** The interface of sign-in methods. Each method has a file in this folder and a line in index.ts. */
 import type { Config } from "../../shared/config.ts";
 import type { SignInRefusal } from "../../shared/log.ts";
+import type { SignInName } from "../../shared/principal.ts";
 import type { RequestContext } from "../../shared/request-context.ts";
 import type { VariableName } from "../../shared/variables.ts";
 import type { HTML } from "../html.ts";
@@ -48,7 +49,7 @@ export interface Offer {
 
 interface Method {
   /** Used in the log, grants, forms, and before the colon of principal ids. It never changes. */
-  name: string;
+  name: SignInName;
   variable: VariableName;
   isOn(context: Pick<RequestContext, "config" | "env">): boolean;
   /**

@@ -1,5 +1,6 @@
+import type { ComponentChildren } from "preact";
 import { duration } from "./format.ts";
-import type { ListedRun } from "../src/shared/run-listing.ts";
+import type { EachField, ListedRun } from "../src/shared/run-listing.ts";
 import { plain } from "./plain.ts";
 import { hrefOf } from "./route.ts";
 import { Time } from "./time.tsx";
@@ -21,13 +22,22 @@ interface RunLinkProps {
 }
 
 export function RunLink({ run, sandbox, isOpen = false, isSandboxShown = false }: RunLinkProps) {
+  const shown: EachField<ComponentChildren> = {
+    id: undefined,
+    state: <State state={run.state} />,
+    exit_code: undefined,
+    title: <bdi class="title">{plain(run.title)}</bdi>,
+    kind: run.kind,
+    started_at: <Time iso={run.started_at} />,
+    duration_ms: duration(run.duration_ms),
+  };
   return (
     <a href={hrefOf(sandbox, "runs", run.id)} aria-current={isOpen ? "true" : undefined}>
-      <State state={run.state} />
-      <bdi class="title">{plain(run.title)}</bdi>
+      {shown.state}
+      {shown.title}
       <span class="soft">
         {isSandboxShown && `${sandbox}, `}
-        {run.kind}, <Time iso={run.started_at} />, {duration(run.duration_ms)}
+        {shown.kind}, {shown.started_at}, {shown.duration_ms}
       </span>
     </a>
   );

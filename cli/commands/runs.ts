@@ -3,14 +3,37 @@ import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { z } from "zod";
 import { sandboxOf } from "../../src/runs/id.ts";
 import { serverCommand, wholeNumber } from "../define-command.ts";
-import { runsSchema } from "../listed-runs.ts";
+import { type AnyListedRun, runsSchema } from "../listed-runs.ts";
+import type { EachField } from "../../src/shared/run-listing.ts";
 import { Server } from "../mcp.ts";
-import { duration, json, note, table } from "../print.ts";
+import { type Column, duration, json, note, table } from "../print.ts";
 import { serverAddress } from "../server-address.ts";
 import { noRuns, olderRuns } from "./texts.ts";
 import { WRONG_VALUE } from "../texts.ts";
 
 const listSchema = runsSchema.extend({ next_cursor: z.string().optional(), notice: z.string().optional() });
+
+const COLUMNS: EachField<Column & { show(run: AnyListedRun): string }> = {
+  id: { title: "ID", show: ({ id }) => id },
+  kind: { title: "KIND", isMinor: true, show: ({ kind }) => kind },
+  state: {
+    title: "STATE",
+    show: ({ state, exit_code }) => (exit_code ? `${state} (${exit_code})` : state),
+  },
+  exit_code: undefined,
+  started_at: {
+    title: "STARTED",
+    isMinor: true,
+    show: ({ started_at }) => started_at.replace(/\.\d+Z$/, "Z"),
+  },
+  duration_ms: {
+    title: "TOOK",
+    right: true,
+    isMinor: true,
+    show: ({ duration_ms }) => duration(duration_ms),
+  },
+  title: { title: "WHAT", show: ({ title }) => title },
+};
 
 export const runs = serverCommand("runs", "list the runs of a sandbox, newest first", [
   "runs",
@@ -35,23 +58,10 @@ export const runs = serverCommand("runs", "list the runs of a sandbox, newest fi
     if (options.json) return json(true, { runs: found, next_cursor, notice });
     if (notice) note(notice);
     if (found.length === 0) return note(noRuns(sandbox, kind, cursor !== undefined));
+    const columns = Object.values(COLUMNS).filter((column) => column !== undefined);
     table(
-      [
-        { title: "ID" },
-        { title: "KIND", isMinor: true },
-        { title: "STATE" },
-        { title: "STARTED", isMinor: true },
-        { title: "TOOK", right: true, isMinor: true },
-        { title: "WHAT" },
-      ],
-      found.map((run) => [
-        run.id,
-        run.kind,
-        run.exit_code === undefined || run.exit_code === 0 ? run.state : `${run.state} (${run.exit_code})`,
-        run.started_at.replace(/\.\d+Z$/, "Z"),
-        duration(run.duration_ms),
-        run.title,
-      ]),
+      columns,
+      found.map((run) => columns.map(({ show }) => show(run))),
     );
     if (next_cursor) note(olderRuns(next_cursor));
   });

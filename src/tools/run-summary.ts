@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { type RunSummary, durationMs } from "../runs/run-types.ts";
-import { type ListedRun, type RunState, listedRun } from "../shared/run-listing.ts";
+import { type EachField, type ListedRun, type RunState, listedRun } from "../shared/run-listing.ts";
 import { runningText, waitingText } from "./texts.ts";
 
 /** The state for a model. Programs see a waiting run as `running`. */
@@ -23,7 +23,7 @@ export function listedFields(run: RunSummary): ListedRun {
     started_at: new Date(run.startedAt).toISOString(),
     duration_ms: durationMs(run),
     exit_code: run.exitCode,
-  };
+  } satisfies EachField;
 }
 
 export const resultOutput = listedRun

@@ -4,6 +4,7 @@ import type { AccountView, Fork } from "../actors/account.ts";
 import type { Checkpoint } from "../actors/saved-states.ts";
 import type { SetUpState } from "../actors/set-up.ts";
 import { type RunSummary, type WaitState, durationMs } from "../runs/run-types.ts";
+import type { EachField } from "../shared/run-listing.ts";
 import type { z } from "zod";
 import type { sandboxListing } from "../shared/sandbox-listing.ts";
 import { shownName, visible } from "../shared/shown.ts";
@@ -92,10 +93,16 @@ export const oneInput = () =>
 
 export function listedRunText(run: RunSummary, state: string): string {
   const isOpen = run.state === "running";
-  const when = isOpen
-    ? `for ${span(Date.now() - run.startedAt)}`
-    : `${ago(run.startedAt)}, ${durationMs(run)} ms`;
-  return `${run.id} ${run.kind} ${state} ${when}: ${visible(run.title)}`;
+  const { title, ...before }: EachField<string> = {
+    id: run.id,
+    kind: run.kind,
+    state,
+    started_at: isOpen ? `for ${span(Date.now() - run.startedAt)}` : `${ago(run.startedAt)},`,
+    duration_ms: isOpen ? undefined : `${durationMs(run)} ms`,
+    exit_code: undefined,
+    title: visible(run.title),
+  };
+  return `${Object.values(before).filter(Boolean).join(" ")}: ${title}`;
 }
 
 export const foreignCursor = (cursor: string, sandbox: string) =>

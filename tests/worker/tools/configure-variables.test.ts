@@ -1,14 +1,17 @@
 import { describe, expect, it } from "vitest";
+import type { Language } from "../../../src/shared/languages.ts";
 import { callsIn, evict, killContainer, owner, principal, type Result, sh, until } from "../support.ts";
 
 const configure = (sandbox: string, env?: Record<string, string>): Promise<Result> =>
   owner.call("configure_sandbox", { sandbox, ...(env && { env }) });
 
-const LANGUAGES: [language: string, name: (name: string) => string][] = [
-  ["python", (name) => `import os; print(os.environ.get("${name}"))`],
-  ["javascript", (name) => `console.log(process.env.${name} ?? "None")`],
-  ["typescript", (name) => `console.log(process.env.${name} ?? "None" as string)`],
-];
+/** Code that prints a variable, in every language. */
+const PRINTS: Record<Language, (name: string) => string> = {
+  python: (name) => `import os; print(os.environ.get("${name}"))`,
+  javascript: (name) => `console.log(process.env.${name} ?? "None")`,
+  typescript: (name) => `console.log(process.env.${name} ?? "None" as string)`,
+};
+const LANGUAGES = Object.entries(PRINTS);
 
 const inKernel = async (sandbox: string, language: string, code: string): Promise<string> => {
   const { text } = await callsIn(sandbox).code(code, { language });

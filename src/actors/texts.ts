@@ -58,6 +58,8 @@ export function notRunning(sandbox: string, isKnown: boolean): ToolError {
       );
 }
 
+export const MAY_NOT_START = "The sandbox has no container, and this operation may not start one.";
+
 export function stopped(sandbox: string): ToolError {
   return new ToolError("not_found", `Sandbox ${sandbox} is not running.`);
 }

@@ -1,10 +1,11 @@
 /**
- * A sandbox's state, everything that was changed in it, survives its container: it is saved to R2 while it changes and before
- * an orderly stop, and restored to the next container before any call.
+ * A sandbox's state is everything that was changed in it. It survives its container: it is saved to R2 while it changes and
+ * before an orderly stop, and restored to the next container before any call.
  *
  * The account's record decides which state is current. A save becomes current in one transaction of the account, after all its
- * objects are written; until then the previous state stays. A container is whole once it has the state that the account had at its
- * start. Only whole containers are saved, and only on top of the state that they came from.
+ * objects are written; until then the previous state stays. A container is called whole when it has the state that the account
+ * had at the container's start. Only whole containers are saved, and only if their earlier state is still the account's current
+ * one.
  */
 import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Conversation, Target } from "../container/snapshots.ts";
@@ -40,26 +41,31 @@ export interface WorkspaceHost extends TransferHost {
 }
 
 /**
- * How long after the last change a save begins, and at the latest after the first unsaved change, in milliseconds. The save
+ * A save begins SAVE_DEBOUNCE_MS after the last change, but at most SAVE_MAX_DELAY_MS after the first unsaved one. The save
  * itself takes a second or two, so a change of up to 20 MB is saved within five seconds.
  */
 const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2000;
 
-/** The time between the starts of two saves is this many times the save's duration, because the sandbox has other work. */
+/**
+ * The next save starts at the earliest after this many times the duration of the last one, so that saves leave time for other
+ * work.
+ */
 const SAVE_PACE = 2;
 
-/** A save begins after this time in any case, in milliseconds: commands and background processes write files too. */
+/**
+ * A save begins after this time even if no change is known, in milliseconds: commands and background processes write files too.
+ */
 const SAVE_INTERVAL_MS = 120_000;
 
 const RESTORE_TIMEOUT_MS = 900_000;
 
 const SAVE_TIMEOUT_MS = 1_800_000;
 
-/** The time limit for keeping a set-up's outcome, in milliseconds; all calls wait for it. */
+/** The time limit for keeping a set-up's outcome, in milliseconds. All calls wait until it is kept. */
 const OUTCOME_MS = 600_000;
 
-/** From this number of packs on, the smallest ones are repacked. */
+/** A save with at least MAX_PACKS packs repacks the smallest REPACKED_PACKS ones. */
 const MAX_PACKS = 20;
 const REPACKED_PACKS = 16;
 
@@ -70,9 +76,9 @@ export interface Installation {
   container: AbortSignal;
   /** A hash of everything that a set-up's outcome depends on. */
   system: string;
-  /** Whether nothing is in its workspace, and the sandbox has no state. */
+  /** Whether the container's workspace is empty and the sandbox has no state. */
   isEmpty: boolean;
-  /** When the state that it has was saved, milliseconds since the epoch. */
+  /** When the container's state was saved, in milliseconds since the epoch. */
   savedAt: number | undefined;
 }
 
@@ -87,13 +93,15 @@ export class Workspace {
   readonly #host: WorkspaceHost;
   readonly #transfer: WorkspaceTransfer;
   readonly #troubles = new SaveTroubles();
-  /** The state that the running container came from or was last saved as; undefined until it has its workspace. */
+  /**
+   * The state that the running container started from or was last saved as; undefined until the container has its workspace.
+   */
   readonly #origin: StoredValue<Origin>;
-  /** The id of a save that the account may have committed or not. */
+  /** The id of a save. It is not known whether the account has committed it. */
   readonly #unconfirmed: StoredValue<string>;
-  /** The checkpoint that the sandbox is being set to, for which its container ends. */
+  /** The checkpoint that the sandbox is being restored to. Its container ends for this. */
   readonly #restoring: StoredValue<string>;
-  /** Aborted when the container ends that was restored last. */
+  /** Aborted when the last restored container ends. */
   #container = AbortSignal.abort();
   /** Serializes saves and restores: sandboxd does one at a time. */
   readonly #queue = new SerialQueue();
@@ -104,12 +112,12 @@ export class Workspace {
   #timerAt = 0;
   #changedAt = 0;
   #dirtySince: number | undefined;
-  /** The same for the changes in the current save, if it succeeds. */
+  /** The value that `#dirtySince` had when the current save began; it returns if the save fails. */
   #savingSince: number | undefined;
   #last = { begunAt: 0, tookMs: 0 };
   /** Settles when the account has responded to the last commit, if any. */
   #committing: Promise<unknown> | undefined;
-  /** Whether a set-up script is changing the workspace; until it ends, the previous state stays. */
+  /** Whether a set-up script is changing the workspace. Until the script ends, nothing is saved. */
   isHeld = false;
 
   constructor(host: WorkspaceHost) {
@@ -125,7 +133,7 @@ export class Workspace {
     if (this.#origin.value === undefined) return false;
     if (this.isRestoringCheckpoint) return true;
     this.#container = container;
-    // The earlier actor may have left something unsaved.
+    // Changes of the earlier actor may be unsaved.
     this.changed();
     return true;
   }
@@ -156,7 +164,8 @@ export class Workspace {
     const { sync, restartNotice, snapshots, isSaved } = this.#host;
     this.ended();
     this.#container = container;
-    // Otherwise it could become the state after this container got the one before, on which no save could follow.
+    // Otherwise the account could accept that save after this container got the state before it. Then no save of this container
+    // could succeed.
     await this.#committing?.catch(() => undefined);
     let state = await this.#state();
     let dropped: NamedFiles | undefined;
@@ -164,7 +173,7 @@ export class Workspace {
       const mark = await snapshots.call("mark", {}, container);
       // An earlier actor of this container was discarded, and may have changed the restored workspace.
       const isWhole = mark.snapshot !== undefined && !mark.isRestoring;
-      // If nothing is saved, all sandboxes may share one workspace, which belongs to the user.
+      // If saves are off, all sandboxes may share one workspace, which belongs to the user.
       if (!isSaved && !isWhole && !mark.isRestoring && !mark.isEmpty) state = undefined;
       else if (!isWhole)
         dropped = await this.#restoreTo(
@@ -186,9 +195,8 @@ export class Workspace {
   }
 
   /**
-   * @param target the task that continues a conversation, if the state is one
-   * @returns what was not restored because the image differs
-   * @throws {ToolError} that says that nothing has begun, and why
+   * @param target the task that continues a conversation, if the state is a conversation @returns what was not restored because
+   * the image differs @throws {ToolError} the reason, and that the call was not started
    */
   async #restoreTo(state: Snapshot, signal: AbortSignal, target?: Target): Promise<NamedFiles | undefined> {
     try {
@@ -237,8 +245,8 @@ export class Workspace {
   }
 
   /**
-   * Saves the current workspace. A save under way may have missed the caller's changes, so another follows it. Does nothing in
-   * a container that is not whole or is being set up.
+   * Saves the current workspace. If a save is under way, another follows it, because the first may have missed the caller's
+   * changes. Does nothing in a container that is not whole or is being set up.
    * @param options `isThorough`: whether to check every file of the image too, because one may have been rewritten in place
    * @throws {ToolError} with the reason
    */
@@ -291,11 +299,11 @@ export class Workspace {
     const body = { id, base, max: maxBytes, repack, ...look };
     let plan = await snapshots.call("plan", { body }, signal);
     if (plan.state === "conflict" && base !== undefined) {
-      // sandboxd has lost its record: everything counts as new.
+      // sandboxd has lost its record of the last save: everything counts as new.
       await snapshots.call("commit", { id: base }, signal);
       plan = await snapshots.call("plan", { body }, signal);
     }
-    if (plan.state === "conflict") throw new Error(`the container of ${sandbox} does not come from ${base}`);
+    if (plan.state === "conflict") throw new Error(`the container of ${sandbox} did not start from ${base}`);
     this.#troubles.leaves(plan.left, plan.state === "unchanged");
     if (plan.state === "unchanged") return;
     const storing = this.#transfer.store({ id, origin, plan }, signal, () => {
@@ -308,8 +316,8 @@ export class Workspace {
   }
 
   /**
-   * Keeps a task's results: files of the workspace up to a limit, and the agent's conversation, completely or not at all. Parts
-   * in the sandbox's own state are not stored again. Returns what is left out.
+   * Keeps a task's results: files of the workspace up to a limit, and the agent's conversation, completely or not at all.
+   * Content that the sandbox's own state has is not stored twice. Returns what is left out.
    * @throws {ToolError}, and errors of R2
    */
   keepArchive(what: TaskArchive, { kept }: Settings): Promise<ArchiveLeftOut> {
@@ -356,7 +364,10 @@ export class Workspace {
     return (await this.#transfer.store({ id, origin, plan, archive: limited }, signal)).left;
   }
 
-  /** Restores an earlier task's conversation where the continuing task's script expects it. @throws {ToolError} */
+  /**
+   * Restores the conversation of an earlier task to the place where the script of the continuing task expects it. @throws
+   * {ToolError}
+   */
   async restoreConversation(run: string, task: string): Promise<void> {
     await this.#queue.run(async () => {
       const conversation = await this.#host.account().archivedConversation(run);
@@ -378,8 +389,8 @@ export class Workspace {
   }
 
   /**
-   * Saves a set-up's result, and keeps it for other sandboxes if it is the script's alone.
-   * @param expiresAt when that ends, in milliseconds since the epoch; undefined if it is only for this sandbox
+   * Saves a set-up's result, and keeps it for other sandboxes if only the script has changed files. @param expiresAt when it
+   * expires for other sandboxes, in milliseconds since the epoch; undefined if it is only for this sandbox
    * @throws {ToolError}, and errors of R2
    */
   keepOutcome(key: string, expiresAt: number | undefined): Promise<void> {
@@ -398,7 +409,7 @@ export class Workspace {
   }
 
   /**
-   * Sets a sandbox without a state to a set-up's result. Returns when that was kept; undefined if there is none.
+   * Restores a set-up's result into a sandbox without a state. Returns when the result was saved; undefined if there is none.
    * @param lifecycle restores the container again once the account has the state
    * @throws {ToolError}
    */
@@ -433,7 +444,7 @@ export class Workspace {
 
   async #committed(id: string, packs: Pack[], signal: AbortSignal): Promise<void> {
     const { snapshots, sync } = this.#host;
-    // The next container is whole only once it has its state.
+    // The record below is about this container, so it must not be written after the container's end.
     signal.throwIfAborted();
     this.#origin.value = { snapshot: id, packs, savedAt: Date.now() };
     await snapshots.call("commit", { id }, signal);
@@ -452,13 +463,13 @@ export class Workspace {
     return (await within(waitMs, saving)) ?? false;
   }
 
-  /** Whether the container may be stopped in order: everything is saved. A running set-up is repeated later. */
+  /** Whether the container may be stopped: everything is saved. A running set-up is repeated later, so it needs no save. */
   get mayStop(): boolean {
     if (!this.#isWhole || this.isHeld) return true;
     return this.#dirtySince === undefined && this.#savingSince === undefined;
   }
 
-  /** Saves for a call, which returns before its client gives up; the save continues. @throws {ToolError} */
+  /** Saves for a call. The call fails before its client's time limit; the save continues. @throws {ToolError} */
   async #saveForCall(): Promise<void> {
     const saving = this.save({ isThorough: true });
     this.#host.background(saving.catch(() => undefined));
@@ -466,7 +477,7 @@ export class Workspace {
       CALL_MS,
       saving.then(() => true),
     ).catch((error: unknown) => {
-      // The call itself reports it.
+      // The call itself reports the error.
       this.#troubles.noteReported(error);
       throw error;
     });
@@ -479,7 +490,7 @@ export class Workspace {
   }
 
   /**
-   * Sets the sandbox to a checkpoint, for its next container. The current state is saved first and kept; if that fails
+   * Makes a checkpoint the state of the sandbox's next container. The current state is saved first and kept. If that fails
    * repeatedly, the last saved state is kept, and the result says why. The caller then ends the container and calls
    * `finishCheckpointRestore`.
    * @throws {ToolError} with nothing changed
@@ -518,7 +529,7 @@ export class Workspace {
   }
 }
 
-/** Packs worth repacking: those half unused, and small ones if there are many. */
+/** Packs to write again: those that are half unused, and small ones if there are many. */
 function packsToRepack(packs: readonly Pack[]): string[] {
   const dead = packs.filter(({ bytes, live }) => live * 2 < bytes);
   const alive = packs.filter((pack) => !dead.includes(pack)).sort((a, b) => a.live - b.live);

@@ -30,7 +30,7 @@ const MAX_FORM_BYTES = 16 * 1024;
 const MAX_CLIENT_ID_BYTES = 256;
 
 interface PageContext extends RequestContext {
-  /** As the OAuth provider expects it: addressed to the issuer, with the provider's cookie names. */
+  /** The request in the form that the OAuth provider expects: addressed to the issuer, with the provider's cookie names. */
   request: Request;
   oauth: OAuth;
 }
@@ -151,7 +151,7 @@ async function decide(context: PageContext): Promise<Response> {
 
 interface PendingSignIn {
   verifier: string;
-  /** The method's name, so that one site's code is not accepted for another. Earlier versions did not store it. */
+  /** The sign-in method's name: a code of one site must not be accepted for another. Earlier versions did not store it. */
   via?: string;
 }
 
@@ -200,7 +200,10 @@ async function complete(
   return seeOther(redirectTo, headers);
 }
 
-/** Known scopes that the client requested, or all if none (`offline_access` aside). `tasks:run` needs a model. */
+/**
+ * The known scopes that the client requested; all scopes if it requested none. `offline_access` does not count. `tasks:run` is
+ * offered only if the server has a model.
+ */
 function offeredScopes({ scope }: AuthRequest, config: Config): readonly Scope[] {
   const authRequest = scope.filter((name) => name !== "offline_access");
   const known = authRequest.length === 0 ? SCOPES : knownScopes(authRequest);
@@ -220,7 +223,7 @@ function checkForm(search: string, parameters: URLSearchParams): void {
   if (problem) throw new AuthorizationError("invalid_request", { description: problem });
 }
 
-/** Requires PKCE of every client; the provider would exempt confidential ones. */
+/** Requires PKCE of every client. The provider would not require it of confidential clients. */
 function checkChallenge(authRequest: AuthRequest): void {
   if (/^[\w-]{43}$/.test(authRequest.codeChallenge ?? "")) return;
   throw refusal(authRequest, "invalid_request", texts.REQUEST_PROBLEMS.noChallenge);

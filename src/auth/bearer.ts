@@ -47,10 +47,13 @@ export async function authenticate(
   return unauthorized("invalid_token", CALLER_TEXTS.invalidToken, metadata);
 }
 
-/** The most words of an `Authorization` header that are checked. A longer header counts as containing our token. */
+/** How many words of an `Authorization` header are checked for our token. A header with more words counts as containing it. */
 const MAX_WORDS = 20;
 
-/** Whether a header contains a token of this server, without a lookup. Malformed headers count: they leak tokens too. */
+/**
+ * Whether a header contains a token of this server. Looks nothing up. Reads malformed headers too, because they leak tokens as
+ * well.
+ */
 export async function isOwnAuthorization(header: string, config: Config): Promise<boolean> {
   const words = new Set([header, ...header.split(/\s+/), ...header.split(/[\s,;:="]+/)]);
   for (const word of header.split(/[\s,]+/)) for (const part of basicParts(word)) words.add(part);
@@ -78,8 +81,8 @@ const EXEMPT_MS = 600_000;
 const MAX_EXEMPT = 1000;
 
 /**
- * The holder of an OAuth token. A lookup reads the store, which costs money, so each address has a limit per minute. Recently
- * valid tokens are exempt, so that a flood of guesses does not lock out signed-in clients.
+ * Returns the holder of an OAuth token. A lookup reads the store, which costs money, so each address has a limit per minute.
+ * Recently valid tokens are exempt, so that a flood of guesses does not lock out signed-in clients.
  */
 export async function lookedUp(
   token: string,

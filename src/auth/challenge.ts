@@ -19,8 +19,8 @@ export function unauthorized(reason: RefusalReason, message: string, metadata?: 
 }
 
 /**
- * 403 if the principal's scopes do not cover `needed`, else undefined. The message names all required scopes. The challenge
- * adds the principal's current scopes, because a client signs in again with exactly the named ones.
+ * 403 if the principal lacks a scope of `needed`, else undefined. The message names all required scopes. The challenge also
+ * names the principal's current scopes, because a client signs in again with exactly the scopes of the challenge.
  */
 export function insufficientScope(
   { principal, metadata }: Caller,

@@ -11,7 +11,7 @@ import { type PageMessage, SCOPE_TEXTS, CONSENT_TEXTS } from "./texts.ts";
 export interface Consent {
   description: ConsentDescription;
   issuer: string;
-  /** The query of the authorization request with its question mark. The form carries it for starting again. */
+  /** The query of the authorization request with its question mark. The form sends it, so that a person can start again. */
   search: string;
   handle: string;
   headers: Headers;

@@ -12,10 +12,13 @@ import { bytesOf, unlessStoreFails } from "./oauth-store.ts";
 import { STORAGE_SILENT, ENDPOINT_TEXTS } from "./texts.ts";
 
 const MAX_BODY_BYTES = 64 * 1024;
-/** Smaller than other bodies, because the store keeps the whole registration. */
+/** Smaller than the limit of other bodies, because the store keeps the whole registration. */
 const MAX_REGISTRATION_BYTES = 16 * 1024;
 
-/** Parameters that become part of a store key of at most 512 bytes. Values issued by the server are a third as long. */
+/**
+ * Parameters that become part of a store key, which may have at most 512 bytes. Values issued by the server are a third as
+ * long.
+ */
 const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
 const MAX_KEY_PART_BYTES = 360;
 
@@ -37,7 +40,7 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   const maxBytes = route === REGISTRATION_PATH ? MAX_REGISTRATION_BYTES : MAX_BODY_BYTES;
   const read =
     request.method === "POST"
-      ? // It fails for malformed chunks, and if the client disconnects.
+      ? // `gather` fails for malformed chunks, and if the client disconnects.
         await gather(request, { maxBytes }).catch(() => ({ problem: "broken" as const }))
       : { bytes: undefined };
   if ("problem" in read) {

@@ -9,7 +9,7 @@ const MAX_KEY_BYTES = 512;
 /** The time limit of one operation, in milliseconds. Most take less than a second. */
 const TIMEOUT_MS = 10_000;
 
-/** The store refused or timed out. The OAuth provider recognizes some of the store's messages. */
+/** The store refused or timed out. Keeps the store's message, because the OAuth provider recognizes some of them. */
 export class StoreError extends Error {
   override readonly name = "StoreError";
 }
@@ -20,7 +20,7 @@ export function guarded(store: KVNamespace): KVNamespace {
       const member: unknown = Reflect.get(target, name);
       if (typeof member !== "function") return member;
       return (...given: unknown[]) => {
-        // Nothing is stored under a key that is too long, but the store would throw.
+        // The store would throw for a key that is too long. Nothing is stored under such a key.
         const [key] = given;
         const isTooLong = typeof key === "string" && bytesOf(key) > MAX_KEY_BYTES;
         if (name === "get" && isTooLong) return Promise.resolve(null);
@@ -47,7 +47,7 @@ async function inTime<T>(operation: () => Promise<T>): Promise<T> {
   throw new StoreError("OAUTH_KV did not respond in time");
 }
 
-/** The result of some work; undefined if the store failed, which is logged. */
+/** The result of the work. If the store failed, logs that and returns undefined. */
 export async function unlessStoreFails<T>(context: RequestContext, where: string, work: () => Promise<T>) {
   try {
     return await work();

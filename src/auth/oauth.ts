@@ -52,10 +52,10 @@ interface ProviderEnv extends Env {
   context: RequestContext;
 }
 
-/** Passes the name of a failed check from the provider to the log. Removed before the response is sent. */
+/** A response header that passes the name of a failed check to the log. Removed before the response is sent. */
 export const CHECK_HEADER = "x-failed-check";
 
-/** The last one built for a configuration. On loopback the origin depends on the request's host. */
+/** The last `OAuth` built for a configuration. On loopback the origin depends on the request's host. */
 const built = new WeakMap<Config, OAuth>();
 
 export function oauthFor(request: Request, { env, config }: RequestContext): OAuth | { off: string } {
@@ -79,7 +79,7 @@ export function metadataURL({ issuer }: OAuth, path: ResourcePath): string {
   return `${issuer}${METADATA_PATH}${path === "/" ? "" : path}`;
 }
 
-/** Whether the token has this server's format. Others are not looked up. */
+/** Whether the token has this server's format. Other tokens are not looked up. */
 export function isTokenShaped(token: string): boolean {
   return /^[^:]{1,300}:[\w-]{16}:[\w-]{32}$/.test(token);
 }
@@ -122,8 +122,9 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
     tokenEndpoint: TOKEN_PATH,
     clientRegistrationEndpoint: REGISTRATION_PATH,
     scopesSupported: [...SCOPES],
-    // The server fetches the document before anybody has signed in. On loopback that request would come from inside the user's
-    // network, so it is off there, and in the local platform's configuration even behind a public origin.
+    // With this, anybody can make the server fetch a document without signing in. On loopback that request would come from
+    // inside the user's network, so it is off there. The local platform's configuration turns it off even behind a public
+    // origin.
     clientIdMetadataDocumentEnabled: config.clientMetadata ?? !loopback,
     accessTokenTTL: ACCESS_TOKEN_SECONDS,
     refreshTokenTTL: GRANT_SECONDS,

@@ -78,7 +78,7 @@ button:hover, .button:hover { filter: brightness(1.08); }
 
 let styleHash: string | undefined;
 
-/** @param options `formTargets` are the CSP sources, besides this server, to which the form may lead or redirect */
+/** @param options `formTargets`: the CSP sources, besides this server, that the form may be sent or redirected to */
 export async function page(
   title: string,
   body: HTML,

@@ -8,7 +8,9 @@ export const PANEL_CLIENT_ID = "panel";
 
 export const PANEL_SESSION_SECONDS = (7 * DAY_MS) / 1000;
 
-/** Wraps a store so that the panel is a registered client without being stored: no set-up, no expiry. */
+/**
+ * Wraps a store so that the panel counts as a registered client. Nothing is stored, so it needs no set-up and never expires.
+ */
 export function withPanelClient(store: KVNamespace, issuer: string): KVNamespace {
   const client: ClientInfo = {
     clientId: PANEL_CLIENT_ID,

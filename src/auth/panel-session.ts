@@ -1,6 +1,6 @@
 /**
- * A panel session in a browser: a panel access token in a cookie that scripts cannot read and that only the panel's own page
- * sends. It ends with its grant, and with the sign-in rule of its person.
+ * A panel session in a browser: a panel access token in a cookie. Scripts cannot read the cookie, and only the panel's own page
+ * sends it. The session ends with its grant, or when the person's sign-in rule is removed.
  */
 import * as z from "zod";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
@@ -23,7 +23,7 @@ const SESSION_COOKIE = "panel";
 /** Binds a sign-in to its browser: the request's state and the code verifier. */
 const SIGN_IN_COOKIE = "panel-sign-in";
 
-/** Pages that a sign-in may lead to besides the panel: a question's page (with its token) and the page for git hosts. */
+/** Pages besides the panel that a sign-in may return to: a question's page (with its token) and the page for git hosts. */
 const RETURN_PATHS = new RegExp(`^(?:${DECISION_PATH}/[\\w.-]{1,200}|${GIT_PATH}(?:/[\\w.-]{1,253})?)$`);
 
 /** The time limit of a sign-in, the same as on the consent page. */
@@ -80,7 +80,7 @@ export async function finishPanelSignIn(request: Request, oauth: OAuth, context:
   ]);
 }
 
-/** The caller of a request from the panel's page. Requests of other pages do not count; browsers name the origin. */
+/** The caller of a request from the panel's page. Requests from other pages have no caller; browsers send the page's origin. */
 export async function panelCaller(request: Request, context: RequestContext): Promise<Caller | Refusal> {
   const oauth = oauthFor(request, context);
   if ("off" in oauth) return unauthorized("no_token", CALLER_TEXTS.panelOff(oauth.off));

@@ -2,9 +2,9 @@ import type { Config } from "../shared/config.ts";
 import { previewLabel } from "../shared/preview-address.ts";
 
 /**
- * Whether the host is a DNS name or address, and not a preview's, where sandbox code would get the token. The URL standard
- * allows other characters (`a;sandbox`, `*`, `a,b`) that would inject directives into the consent page's CSP, which names the
- * host.
+ * Whether the host is a DNS name or an address, and not the host of a preview: code in a sandbox would get the token there. The
+ * URL standard allows more characters in a host (`a;sandbox`, `*`, `a,b`). The consent page's CSP names the host, so they could
+ * add directives to it.
  */
 export function hasAllowedHost(redirectURI: string, config: Config): boolean {
   const url = new URL(redirectURI);

@@ -1,7 +1,7 @@
 /** Logs what a revocation revoked, by watching the store: the provider returns 200 in any case (RFC 7009, 2.2). */
 import * as z from "zod";
 
-/** As the provider stores them, under `grant:<user>:<grant>` and `token:<user>:<grant>:<token>`. */
+/** Records of the provider, stored under `grant:<user>:<grant>` and `token:<user>:<grant>:<token>`. */
 const grantRecord = z.object({
   clientId: z.string(),
   scope: z.array(z.string()),

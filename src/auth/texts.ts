@@ -24,7 +24,7 @@ export const CONSENT_TEXTS = {
   panelTerms:
     "A page of this server shows your sandboxes, in this browser. You are signed out after 7 days at the latest",
   scopes: "What it may do",
-  /** Follows the address of the redirect. Any local program may listen on its port, under any client name. */
+  /** Shown after the address of the redirect. Any local program may listen on its port and claim any client name. */
   onThisComputer:
     ", a program on this computer. Continue only if you have just started to connect it yourself.",
 };
@@ -75,9 +75,9 @@ export function badRequest(problem: string, hasLink: boolean): PageMessage {
 export const REQUEST_PROBLEMS = {
   tooLong: "The request is too long.",
   repeated: "A parameter is repeated.",
-  unknownClient: "The client is not known here.",
+  unknownClient: "The client is not registered with this server.",
   noChallenge: "A code_challenge of method S256 is required.",
-  noScope: "None of the requested scopes exists here.",
+  noScope: "This server has none of the requested scopes.",
   badForm: "The form cannot be read.",
 };
 
@@ -91,16 +91,16 @@ export const NOT_APPROVED = "Nothing was approved.";
 // Requests of programs
 
 export const CALLER_TEXTS = {
-  noTokenConfigured: "No token is configured on this server, so it lets nobody in.",
+  noTokenConfigured: "No token is configured on this server, so nobody can sign in.",
   noToken: "Send a token in the Authorization header: Bearer <token>.",
-  invalidToken: "The token is not valid here.",
+  invalidToken: "The token is not valid for this server.",
   unchecked: "The token could not be checked just now. Try again in a few seconds.",
   needsScopes: (needed: readonly string[], missing: readonly string[]) =>
     `This request needs the scopes ${needed.join(" ")}; the token lacks ${missing.join(" ")}.`,
   panelOff: (why: string) => `The panel is off: ${why}.`,
   panelSignIn: "Sign in to the panel.",
   panelSessionEnded: "The session has ended. Sign in to the panel again.",
-  notFromPanel: "Only the panel's own page may ask here.",
+  notFromPanel: "Only the panel's own page may send this request.",
 };
 export const ENDPOINT_TEXTS = {
   broken: "The request body broke off",

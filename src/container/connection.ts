@@ -1,7 +1,7 @@
 /**
  * The connection to sandboxd, our program in a sandbox: one WebSocket for calls and events. It opens with the first call and
  * closes soon after the last, so that the actor can sleep. A user program may listen in sandboxd's place, so every message is
- * checked; one that breaks the protocol ends the connection.
+ * checked. A message that breaks the protocol ends the connection.
  */
 import {
   type Call,
@@ -22,7 +22,7 @@ import { CONNECT_MS, type ContainerLifecycle, RETRY_MS, type Sandboxd } from "./
 export interface Follower {
   event(event: Event): void;
   piece(piece: Piece): void;
-  /** The connection was lost. The run's events come over the next one. */
+  /** The connection was lost. The next connection delivers the run's further events. */
   broken(): void;
 }
 
@@ -31,7 +31,7 @@ const MAX_STARTS = 3;
 
 export interface TerminalInput {
   text: string;
-  /** Set before the text is typed. */
+  /** The terminal gets this size before the text is typed. */
   size?: Size | undefined;
 }
 
@@ -44,7 +44,7 @@ export class Connection {
   #open: WebSocket | undefined;
   #opening: Promise<WebSocket> | undefined;
   #pongs: (() => void)[] = [];
-  /** Typing calls that wait for the number of accepted bytes, by key. */
+  /** Calls that type and wait for the number of accepted bytes, by key. */
   readonly #typing = new Map<string, PromiseWithResolvers<number>>();
   #idle: ReturnType<typeof setTimeout> | null = null;
   #usedAt = 0;
@@ -73,7 +73,7 @@ export class Connection {
       try {
         return await this.beginAgain(call, isOver);
       } catch (error) {
-        // The container disappeared before the call reached it. Nothing was done, so another can be started.
+        // The container disappeared before the call reached it. Nothing was done, so another container may be started.
         const isInterrupted = isGone(error) || (error instanceof ToolError && !this.#lifecycle.isRunning);
         if (isOver() || !isInterrupted || attempt === MAX_STARTS) throw error;
       }
@@ -86,12 +86,12 @@ export class Connection {
    */
   async beginAgain(call: StartCall, isOver: () => boolean): Promise<void> {
     const socket = this.#open ?? (await this.#connected());
-    // Another call may have opened it during the restore, and the run may have ended meanwhile.
+    // Another call may have opened the connection during the restore, and the run may have ended.
     if (!this.#lifecycle.container || isOver()) throw containerGone();
     this.#send(socket, [call]);
   }
 
-  /** Sends a call only if a connection is open; it is useless over a new one. */
+  /** Sends a call only if a connection is open. Over a new connection the call would be useless. */
   sendIfOpen(call: RunCall): void {
     this.#open?.send(JSON.stringify(call));
   }
@@ -117,7 +117,7 @@ export class Connection {
     const key = crypto.randomUUID();
     const typing = Promise.withResolvers<number>();
     this.#typing.set(key, typing);
-    // It may be rejected before anything awaits it.
+    // The promise may be rejected before anything awaits it.
     typing.promise.catch(() => undefined);
     try {
       await this.send({ type: "input", id, key, text, size });

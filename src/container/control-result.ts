@@ -1,4 +1,7 @@
-/** Checks results of a sandbox's control server, which user code can replace. The SDK throws a TypeError for unreadable ones. */
+/**
+ * Checks results of the SDK's control server in a sandbox. User code can replace that server. The SDK throws a TypeError for
+ * unreadable results.
+ */
 import { damaged } from "../shared/errors.ts";
 import { DAMAGED } from "./texts.ts";
 

@@ -1,4 +1,7 @@
-/** Operations on files and tasks in a sandbox, by requests to sandboxd. User code may be in its place: nothing is trusted. */
+/**
+ * Operations on files and tasks in a sandbox, by requests to sandboxd. User code may listen in its place, so every response is
+ * checked.
+ */
 import type * as z from "zod/mini";
 import {
   FAILED,
@@ -35,8 +38,8 @@ export class FileOperations {
   }
 
   /**
-   * A change happens once, even if a broken connection repeats the request. @param isConfined whether it must stay below
-   * /workspace and /tmp, through symbolic links too @throws {ToolError} with what failed and why; `no_answer` after the row's
+   * A change happens once, even if a broken connection repeats the request. @param isConfined whether the path must stay below
+   * /workspace and /tmp, also through symbolic links @throws {ToolError} with what failed and why; `no_answer` after the row's
    * time limit
    */
   async call<Name extends FileRequest>(
@@ -74,7 +77,7 @@ async function inTime<T>(
   }
 }
 
-/** A caller's cursor. @throws {ToolError} if no result contained it */
+/** Returns a caller's cursor. @throws {ToolError} if no result can have contained it */
 export function checkedCursor(given: string | undefined): string | undefined {
   if (given === undefined || listCursor().safeParse(given).success) return given;
   throw foreignListCursor();

@@ -14,11 +14,11 @@ import { containerGone } from "./texts.ts";
 
 export interface OutputSink {
   readonly id: string;
-  /** Whether the run ended otherwise, so that later reports are ignored. */
+  /** Whether something other than sandboxd's reports has ended the run. Later reports are ignored then. */
   readonly isEnded: boolean;
   /** Whether a caller waits for the next output; undefined if that makes no difference. */
   readonly isWatched?: boolean;
-  /** Calls `output` as soon as there is room for this many bytes. */
+  /** Calls `output` when there is room for this many bytes. */
   take(bytes: number, output: () => void): Promise<void>;
   output(stream: Stream, bytes: Uint8Array): void;
   /** `count` bytes of a stream were not stored, because the log is full. `last` has the last of them. */
@@ -40,27 +40,27 @@ export interface ContainerLink {
   variables: { readonly current: Variables | undefined };
 }
 
-/** How long sandboxd may take to respond to a ping, in milliseconds. It waits for nothing. */
+/** How long sandboxd may take to respond to a ping, in milliseconds. It responds at once unless it hangs. */
 export const RESPONSE_MS = 10_000;
 const TICK_MS = 1000;
 const SILENCE_TICKS = 10;
 
-/** How long to wait for the reported end of a container that does not run, in milliseconds. */
+/** If no container runs, how long to wait until the platform reports its end, in milliseconds. */
 const CONTAINER_END_REPORT_MS = 8000;
-/** The most breaks of the connection in a row. */
+/** After this many broken connections in a row, the run is lost. */
 const MAX_BREAKS = 20;
-/** How long a run waits for an unreachable sandboxd, in milliseconds. One that hangs is replaced after 15 s. */
+/** How long a run waits for an unreachable sandboxd, in milliseconds. A sandboxd that hangs is replaced after 15 s. */
 const RECONNECT_LIMIT_MS = 60_000;
-/** A connection that lasts longer resets the count of broken ones, in milliseconds. */
+/** A connection that lasts longer than this resets the count of broken connections, in milliseconds. */
 const STABLE_MS = 1000;
-/** The pause before the next connection, in milliseconds per broken one in a row. */
+/** The pause before the next connection grows by this for each broken connection in a row, in milliseconds. */
 const RECONNECT_STEP_MS = 20;
 export type Outcome = Extract<Event, { type: "ended" | "settled" | "unknown" | "refused" }>;
 
 export abstract class RunFollower {
   protected readonly link: ContainerLink;
   protected readonly sink: OutputSink;
-  /** Whether sandboxd has reported anything about the run; then it has started. */
+  /** Whether sandboxd has reported anything about the run, so that it has started. */
   protected isKnown = false;
   /** Whether `requestRun` has succeeded once, so that sandboxd may have started the run. */
   protected wasRequested = false;
@@ -73,10 +73,10 @@ export abstract class RunFollower {
   #failure: unknown;
   #isConnected = false;
   #silence = 0;
-  /** Resolves when the sink has accepted all output; and the number of unaccepted bytes. */
+  /** Resolves when the sink has accepted all output. `#waiting` counts the bytes that it has not accepted yet. */
   #taking: Promise<unknown> = Promise.resolve();
   #waiting = 0;
-  /** The last confirmation over this connection: stored bytes, and streams that are no longer stored. */
+  /** What sandboxd was last told over this connection: the stored bytes, and which streams are no longer stored. */
   #acknowledged = { stdout: 0, stderr: 0 };
   #full = new Set<Stream>();
 
@@ -92,7 +92,7 @@ export abstract class RunFollower {
     return this.sink.isEnded;
   }
 
-  /** The run's last event, once the sink has all output; undefined if the run ended otherwise. */
+  /** Waits until the sink has all output, and returns the run's last event; undefined if something else ended the run. */
   protected async outcome(): Promise<Outcome | undefined> {
     const unfollow = this.link.connection.follow(this.sink.id, {
       event: (event) => this.#event(event),
@@ -101,7 +101,7 @@ export abstract class RunFollower {
     });
     const tick = setInterval(() => this.#tick(), TICK_MS);
     try {
-      // A call to a sandbox that is being destroyed may take long; an ended run does not wait for it.
+      // A call to a sandbox that is being destroyed may take long. If the run has ended, nothing waits for that call.
       return (await Promise.race([this.#attend(), this.sink.settled])) ?? undefined;
     } finally {
       clearInterval(tick);

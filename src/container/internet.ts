@@ -1,6 +1,7 @@
 /**
- * What a sandbox sends to the internet through the Worker: everything under a restrictive policy, and requests to hosts with a
- * secret of the principal, or to which it has signed in. Redirects are left to the client; its next request comes here too.
+ * Handles the requests that a sandbox sends to the internet through the Worker: all requests under a restrictive policy, and
+ * those to hosts for which the principal has a secret or a git sign-in. Redirects are not followed; the program's next request
+ * comes here too.
  */
 import { waitUntil } from "cloudflare:workers";
 import { type Env, parseConfig } from "../shared/config.ts";
@@ -28,7 +29,10 @@ type Internet = (request: Request, from: RequestSource) => Promise<Response>;
 
 let internet: Internet = (request) => fetch(request, { redirect: "manual" });
 
-/** Sends requests to the internet another way: on the local platform they must not reach the machine's network. */
+/**
+ * Replaces the function that sends requests to the internet. On the local platform, requests must not reach the machine's
+ * network.
+ */
 export function sendThrough(other: Internet): void {
   internet = other;
 }
@@ -51,14 +55,14 @@ export async function throughPolicy(
   const isFree = policy?.internet === "full";
   const isAllowed = policy !== undefined && allowsHost(policy, host) && (isFree || ALLOWED_PORTS.has(to));
   if (!isAllowed || named !== host) {
-    // Recorded before the response, so that the result of the causing call can name it.
+    // Recorded before the response, so that the result of the call that caused the request can name it.
     await record({ refused: isAllowed ? "mismatch" : "policy" });
     return refusal(403, INTERNET_TEXTS.refused(host));
   }
   const { secrets: all, gitSignIn } = parseConfig(env);
   const { principalID } = policy;
   const secrets = port === "" ? secretsAt(secretsFor(all, principalID), host) : [];
-  // Last, so that the operator's secret for the same place counts.
+  // Last, because an operator's secret for the same place takes precedence.
   if (gitSignIn && principalID !== undefined && isGitRequest(request.method, new URL(request.url))) {
     const own = await accountOf(env, principalID).gitCredential(host);
     if (own) secrets.push(asSecret(host, own));
@@ -80,7 +84,7 @@ export async function throughPolicy(
   return counted(response, end);
 }
 
-/** A response whose size is recorded: at once if the length is known, else at the end of the body or when its reader stops. */
+/** Records the size of a response: at once if the length is known, else at the end of the body or when its reader stops. */
 function counted(response: Response, end: (bytes: number) => void): Response {
   const { body, headers } = response;
   const length = headers.get("content-length");
@@ -100,11 +104,14 @@ function counted(response: Response, end: (bytes: number) => void): Response {
   return new Response(counter.readable, response);
 }
 
-/** Headers that are not sent with a secret: ranges of a response could each contain part of a value. */
+/**
+ * Request headers that are dropped if a secret is added. Ranges of a response, for example, could each contain part of a
+ * secret.
+ */
 const NOT_SENT = ["range", "if-range", "expect", "host", "content-length"];
-/** Response headers that no longer apply, or that would lead the client around this handler. */
+/** Response headers that no longer apply, or that would make the client bypass this handler. */
 const NO_RESPONSE = ["alt-svc", "transfer-encoding"];
-/** The content codings that the platform decodes when spelled exactly so; `GZIP` stays encoded. */
+/** The content codings that the platform decodes. It compares exactly: `GZIP` stays encoded. */
 const DECODED = new Set(["gzip", "br"]);
 
 /** Sends a request with its secrets, only by TLS and to the standard port, and masks them in the response. */
@@ -123,20 +130,20 @@ async function sendWith(
   // A GET request cannot have a body, but some clients announce an empty one.
   const isEmpty = given === null || request.headers.get("content-length") === "0";
   const sent = isEmpty ? null : sized(given, request.headers);
-  // A cached response could reach a caller without the secret.
+  // Not cached: a cached response could reach a caller without the secret.
   const init = { method, headers, signal, body: sent, redirect: "manual", cache: "no-store" } as const;
   const response = await internet(new Request(url, init), from);
   const responseHeaders = mask.headers(response.headers);
   for (const name of NO_RESPONSE) responseHeaders.delete(name);
   const { status, body } = response;
-  // No range was requested; each could contain part of a value.
+  // No range was requested, and each range could contain part of a secret.
   if (status === 206) {
     await body?.cancel();
     return refusal(502, INTERNET_TEXTS.partial(url.hostname));
   }
   const coding = responseHeaders.get("content-encoding") ?? "identity";
   if (DECODED.has(coding)) {
-    // Also for HEAD: the compressed length would tell whether a guess next to the value is right.
+    // Also for HEAD: if a program sends guesses beside the secret, the compressed length shows whether a guess is right.
     responseHeaders.delete("content-encoding");
     responseHeaders.delete("content-length");
   } else if (coding !== "identity") {
@@ -150,7 +157,7 @@ async function sendWith(
   });
 }
 
-/** A body with its announced length, because some servers refuse an unknown one. */
+/** A body with its announced length, because some servers refuse bodies of unknown length. */
 function sized(body: ReadableStream, headers: Headers): ReadableStream {
   const length = headers.get("content-length");
   return length === null ? body : body.pipeThrough(new FixedLengthStream(Number(length)));

@@ -1,19 +1,25 @@
 /** Reads streaming JSON and keeps only the path to the current value. */
 
-/** Longer names and values are not read. In bytes as written. */
+/** Longer names and values are skipped. Bytes as written in the JSON. */
 const MAX_TEXT_BYTES = 100;
-/** No real request is nested more deeply. */
+/** Deeper nesting counts as malformed. No real request reaches this depth. */
 const DEEPEST = 200;
 /** The member names that lead to a value; `[]` for list elements. It changes as the reader continues. */
 export type Path = readonly string[];
 
 export interface JSONListener {
   open?(path: Path, isList: boolean): void;
-  /** Any other value has ended. @param read returns a string's value, or the text of other values; undefined if too long */
+  /**
+   * A value that is neither a list nor an object has ended. @param read returns a string's value, or the text of another value;
+   * undefined if too long
+   */
   value(path: Path, read: () => string | undefined): void;
 }
 
-/** For each byte, whether it is of a number, `true`, `false` or `null`. A table, because expressions cost most of the reading. */
+/**
+ * For each byte, whether it can be part of a number, `true`, `false` or `null`. A table, because a regular expression takes
+ * most of the reader's time.
+ */
 const IS_LITERAL = Array.from({ length: 256 }, (_, byte) => /[\w.+-]/.test(String.fromCharCode(byte)));
 const [SPACE, TAB, LINE_FEED, RETURN] = [0x20, 0x09, 0x0a, 0x0d];
 const [QUOTE, BACKSLASH, COLON, COMMA] = [0x22, 0x5c, 0x3a, 0x2c];
@@ -22,7 +28,7 @@ const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x
 export class JSONReader {
   readonly #listener: JSONListener;
   readonly #path: string[] = [];
-  /** For each enclosing list or object: whether a name was read whose value follows. */
+  /** For each enclosing list or object: whether a name was read and its value follows. */
   readonly #enclosing: { isList: boolean; isNamed: boolean }[] = [];
   #text: number[] = [];
   #inString = false;
@@ -33,7 +39,7 @@ export class JSONReader {
     this.#listener = listener;
   }
 
-  /** Whether it was not valid UTF-8 JSON; then nothing more is read. */
+  /** Whether the input is not valid UTF-8 JSON. The rest is not read then. */
   get isMalformed(): boolean {
     return this.#isMalformed;
   }

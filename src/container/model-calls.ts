@@ -3,7 +3,7 @@ import type { TraceContext } from "../shared/trace.ts";
 
 export interface ModelCall {
   run: string;
-  /** Numbered within the run, from 1. */
+  /** The number of the request within the run, from 1. */
   number: number;
 }
 
@@ -27,9 +27,9 @@ export interface ModelOutcome {
   cut?: boolean;
 }
 
-/** As `BudgetCheck`, and whether the sandbox may connect to any host; then the API may do so for it. */
+/** A `BudgetCheck`, and whether the sandbox may connect to any host. Only then may the API connect to hosts for it. */
 export type Admission = Exclude<BudgetCheck, Admitted> | (Admitted & { isConfined: boolean });
-/** How often the egress reports a request under way, in milliseconds. */
+/** The interval at which the egress reports a request under way, in milliseconds. */
 export const REPORT_MS = 20_000;
 
 export interface BudgetKeeper {

@@ -19,7 +19,7 @@ import { MODEL_API_TEXTS } from "./texts.ts";
 type OutboundHandler = (request: Request, env: Env, from: { containerId: string }) => Promise<Response>;
 
 interface EgressRow {
-  /** `POST` paths that are forwarded, and those of them that cost tokens. Others are refused. */
+  /** `paths` are the `POST` paths that are forwarded; all others are refused. `metered` are those that cost tokens. */
   paths: readonly string[];
   charged: readonly string[];
   /** Forwarded header names, or prefixes ending with `*`. */
@@ -43,20 +43,20 @@ const EGRESS: Record<string, EgressRow> = {
   },
 };
 
-/** Response headers that identify the account, or that do not apply to the forwarded body. */
+/** Response headers that are dropped: they identify the account, or do not apply to the forwarded body. */
 const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-organization-id"];
 const NO_RETRY = "x-should-retry";
 /** The most bytes of a request: the API's own limit. */
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
-/** The rate limit for the requests of one sandbox, in bytes: all sandboxes may share the thread that reads them. */
+/** The rate limit for request bytes of one sandbox. There is one because all sandboxes may share the thread that reads them. */
 const REQUEST_PACE = { burst: MAX_REQUEST_BYTES, perSecond: 8 * 1024 * 1024 };
-/** By sandbox, the latest last. */
+/** The paces by sandbox, the latest used last. */
 const paces = new Map<string, Pace>();
 const MAX_PACES = 1000;
 /** When a task with too many concurrent requests may retry, in seconds. */
 const BUSY_SECONDS = 5;
 
-/** For the SDK's `outboundByHost`. */
+/** The value for the SDK's `outboundByHost`. */
 export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
   Object.entries(EGRESS).map(([host, row]): [string, OutboundHandler] => [
     host,
@@ -67,7 +67,7 @@ export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
 /** Sends a model request for a sandbox's run as if the sandbox had sent it, with the run's placeholder. */
 export async function callModel(request: Request, env: Env, containerID: string): Promise<Response> {
   const row = EGRESS[MODEL_HOST];
-  if (!row) throw new Error(`${MODEL_HOST} has no row`);
+  if (!row) throw new Error(`no egress is defined for ${MODEL_HOST}`);
   return serve(MODEL_HOST, row, request, env, containerID);
 }
 
@@ -137,7 +137,7 @@ async function serve(
   }
   const { readable, counted } = counting(response.body, request.signal);
   const isStream = /^text\/event-stream\b/i.test(response.headers.get("content-type") ?? "");
-  // A response that the agent stops reading is charged anyway.
+  // The tokens count even if the agent stops reading the response.
   const charged = counted.then(({ counter, whole }) => {
     return finish({ tokens: isCharged ? counter.charge(meter, whole, isStream) : 0, cut: !whole });
   });
@@ -162,7 +162,7 @@ async function failed(
   // A redirect would send the agent to another address.
   const redirected = response.status < 400;
   headers.delete("location");
-  // A misconfigured server fails again, so the agent must not retry.
+  // A retry does not help if the server is misconfigured, so the agent must not retry.
   if (redirected || response.status === 401 || response.status === 403) headers.set(NO_RETRY, "false");
   return new Response(body, { status: redirected ? 502 : response.status, headers });
 }
@@ -172,7 +172,7 @@ function errorMessage(body: string): string {
     const { error }: { error?: { message?: unknown } } = JSON.parse(body);
     if (typeof error?.message === "string") return error.message.slice(0, 500);
   } catch {
-    // Something in front of the API responded.
+    // Not an error of the API: something in front of it responded.
   }
   return body.slice(0, 200).trim() || MODEL_API_TEXTS.noReason;
 }
@@ -200,7 +200,7 @@ function paceOf(containerID: string): Pace {
 
 /**
  * Meters a request body while it is forwarded. The API does nothing before it has the whole body (`sent`). Aborts `refused`,
- * with a `Refused` as reason, for a body that is too large, or that has the API connect to other hosts if the sandbox may not.
+ * with a `Refused` as reason, if the body is too large, or if it makes the API connect to hosts that the sandbox may not reach.
  */
 function metered(request: Request, isConfined: boolean, pace: Pace) {
   const meter = new RequestMeter();
@@ -253,7 +253,7 @@ function counting(
     const writer = writable.getWriter();
     const reader = body.getReader();
     const stop = (reason: unknown) => Promise.allSettled([reader.cancel(reason), writer.abort(reason)]);
-    // While the API is silent no write can fail, so the reader's disconnect is watched.
+    // While the API is silent no write can fail, so the disconnect of the reader is noticed only by its signal.
     closed.addEventListener("abort", () => void stop(closed.reason));
     try {
       for (;;) {
@@ -262,7 +262,7 @@ function counting(
         counter.add(value);
         await writer.write(value);
       }
-      // The response is complete, whether the agent still reads it or not.
+      // The response is complete, even if the agent has stopped reading it.
       whole = true;
       await writer.close();
     } catch (error) {
@@ -281,7 +281,10 @@ function placeholderOf(headers: Headers): string {
   return headers.get("x-api-key") ?? (headers.get("authorization") ?? "").replace(/^Bearer +/i, "");
 }
 
-/** An error in the API's format, so that the agent can read it. Below 500 it says not to retry, unless `headers` are given. */
+/**
+ * An error in the API's format, so that the agent can read it. A status below 500 tells the agent not to retry, unless
+ * `headers` are given.
+ */
 function refusal(
   status: number,
   type: string,

@@ -1,18 +1,20 @@
-/** Reads from a streaming Messages API request: its size, its maximum output tokens, and what it has the API connect to. */
+/**
+ * Reads a Messages API request as it streams: its size, its maximum output tokens, and which hosts it makes the API connect to.
+ */
 import { JSONReader, type Path } from "./json-reader.ts";
 
 /** Assumed for a request without a plausible `max_tokens`: more than any model produces. */
 const MAX_TOKENS = 128_000;
-/** Request bytes charged as one token until the API reports; text has about four per token. */
+/** Until the API reports the tokens, this many request bytes count as one token. Text has about four bytes per token. */
 const BYTES_PER_TOKEN = 3;
-/** Sources of images and documents that the API need not fetch. */
+/** Sources of images and documents that the request contains, so that the API need not fetch them. */
 const SOURCES = new Set(["base64", "text", "content", "file"]);
 /** Tools that the agent itself runs, and tool search. The API runs all others, which may reach any host. */
 const OWN_TOOLS = /^(custom|null|(bash|text_editor|computer|memory|tool_search_tool)_\w+)$/;
 
 /**
- * Parses JSON: a text search for `"max_tokens"` would match inside a conversation, and miss escaped letters. Of two equal names
- * parsers use one or the other, so both count.
+ * Parses JSON: a text search for `"max_tokens"` would match inside a conversation, and miss escaped letters. If a name occurs
+ * twice, both values count, because some parsers use the first and others the last.
  */
 export class RequestMeter {
   #bytes = 0;
@@ -38,7 +40,7 @@ export class RequestMeter {
     return Math.ceil(this.#bytes / BYTES_PER_TOKEN);
   }
 
-  /** The part that makes the API connect to hosts of the request's choice; undefined if none so far. */
+  /** The part of the request that makes the API connect to a host; undefined if there was none so far. */
   get reaches(): string | undefined {
     return this.#reader.isMalformed ? "invalid JSON" : this.#reaches;
   }

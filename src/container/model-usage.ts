@@ -2,9 +2,9 @@
 import type { RequestMeter } from "./model-request.ts";
 
 /**
- * A field of a usage report. Matched in the text, because a response without streaming is one line of any length, and a gateway
- * may split it. Quotes in the model's own text are escaped; a tool's input that looks like a report can only increase the
- * count.
+ * A field of a usage report. Searched for in the text, because a response without streaming is one line of any length, and a
+ * gateway may split it. The model's own text cannot match, because its quotes are escaped. A tool's input that looks like a
+ * report can only increase the count.
  */
 const FIELD =
   /"(input_tokens|output_tokens|cache_creation_input_tokens|cache_read_input_tokens)"\s{0,20}:\s{0,20}(\d{1,12})/g;
@@ -16,7 +16,7 @@ export class UsageCounter {
   readonly #decoder = new TextDecoder();
   readonly #seen = new Map<string, number>();
   #rest = "";
-  /** Whether there was a report. Responses of `count_tokens` have a field of that name and cost nothing. */
+  /** Whether there was a report. A response of `count_tokens` has a field of the same name and costs nothing. */
   #reports = false;
   /** Whether a stream's last event has come; before that, the report is incomplete. */
   #stopped = false;
@@ -28,13 +28,13 @@ export class UsageCounter {
     const from = this.#reports ? 0 : text.indexOf('"usage"');
     if (from < 0) return;
     this.#reports = true;
-    // Events report totals, but not every event reports all of them. A number cut at the end of a piece is read again
-    // completely.
+    // Events report totals, but not every event reports all totals. A number that the end of a piece cuts is read again with
+    // the next piece.
     for (const [, name = "", digits] of text.slice(from).matchAll(FIELD))
       this.#seen.set(name, Math.max(this.#of(name), Number(digits)));
   }
 
-  /** Tokens so far. Tokens read from the cache count a tenth, as in the price. */
+  /** Tokens so far. A token read from the cache counts as a tenth of a token, as in the price. */
   get tokens(): number {
     const cached = Math.ceil(this.#of("cache_read_input_tokens") / 10);
     return (
@@ -42,7 +42,10 @@ export class UsageCounter {
     );
   }
 
-  /** A response cut off before its report costs `max_tokens`: its tokens are unknown. @param whole whether it was read to its end */
+  /**
+   * The tokens to charge. A response that ends before its report costs `max_tokens`, because its tokens are unknown. @param
+   * whole whether the response was read to its end
+   */
   charge(request: RequestMeter, whole: boolean, isStream: boolean): number {
     if (this.#reports && (isStream ? this.#stopped : whole)) return this.tokens;
     const input = this.#reports ? this.tokens - this.#of("output_tokens") : request.inputTokens;

@@ -1,4 +1,4 @@
-/** sandboxd in this actor's container, which requires the actor's token, and plain requests to it. */
+/** HTTP requests to sandboxd in this actor's container. sandboxd requires the actor's token. */
 import {
   IS_ENDING,
   OPEN_PREVIEWS,
@@ -24,7 +24,7 @@ export interface ContainerLifecycle {
   readonly container: object | undefined;
   /** Waits for a container with its workspace. @param ms the longest wait @throws {ToolError} errors of the start or restore */
   ready(ms?: number): Promise<unknown>;
-  /** As `ready`, unless the run is over. @throws {ToolError} `sandbox_restarted` if it is; errors of the start */
+  /** Like `ready`, unless the run is over. @throws {ToolError} `sandbox_restarted` if it is over; errors of the start */
   readyForRun(isOver: () => boolean): Promise<void>;
 }
 
@@ -40,7 +40,7 @@ const TOKEN_KEY = "sandboxd:token";
 export interface SandboxdReport {
   /** Open requests and WebSockets for ports. */
   openPreviews: number;
-  /** Its container does not end. False also if an earlier version does not say. */
+  /** Whether sandboxd's container continues. False also for an earlier version, which does not report this. */
   isServing: boolean;
 }
 
@@ -91,7 +91,7 @@ export class Sandboxd {
     return this.#port.fetch(SANDBOXD_PORT, request);
   }
 
-  /** What sandboxd says about itself; undefined if it does not respond. */
+  /** sandboxd's report about itself; undefined if it does not respond. */
   async report(): Promise<SandboxdReport | undefined> {
     const signal = AbortSignal.timeout(REPORT_MS);
     const response = await this.fetch(new Request("http://sandboxd/", { signal })).catch(() => undefined);
@@ -140,9 +140,10 @@ export class Sandboxd {
       } catch (error) {
         if (error instanceof ToolError) throw error;
         signal.throwIfAborted();
-        // The container may be stopping. The actor checks for a while, and reports a broken connection otherwise.
+        // The container may be stopping. The actor checks that for a while; if the container still runs, it reports a broken
+        // connection.
         if (isStream || !isThere()) throw containerGone();
-        // After working on the request for this long, sandboxd was restarted.
+        // sandboxd worked on the request for a while and was then restarted, so the time to connect starts again.
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
         if (Date.now() >= deadline) throw sandboxUnresponsive(Date.now() - startedAt);
         await pause(RETRY_MS);

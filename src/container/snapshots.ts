@@ -11,7 +11,7 @@ import type { Requesting } from "./sandboxd.ts";
 import { requestOperation, partsOf } from "./file-operations.ts";
 import { DISK_FULL, SAVE_LOST, STATE_NOT_READ, stepFailed, tooManyEntries } from "./texts.ts";
 
-/** An agent's conversation: the files below a directory of the home directory with its id in their path. */
+/** An agent's conversation: files below a directory of the home directory. Their paths contain the conversation's id. */
 export interface Conversation {
   /** For example `/.agent/conversations`. */
   below: string;
@@ -43,7 +43,7 @@ export class Snapshots {
 }
 
 function refusal({ code, problem }: FileFailure, step: keyof SnapshotRequests): ToolError {
-  // An error of sandboxd itself: an earlier version cannot read newer states.
+  // sandboxd itself failed. For a restore, this means an earlier version, which cannot read newer states.
   if (code === "UNKNOWN" && step === "restore") return new ToolError("no_answer", STATE_NOT_READ, "", true);
   if (code === "ENOSPC") return new ToolError("no_space", DISK_FULL);
   if (problem === "too_large") return new ToolError("too_large", tooManyEntries(SNAPSHOT_ENTRIES));

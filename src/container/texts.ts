@@ -27,7 +27,7 @@ export const DAMAGED = {
 export function inputUnconfirmed(): ToolError {
   return new ToolError(
     "connection_lost",
-    "The connection to the sandbox broke: whether the text was typed is not known.",
+    "The connection to the sandbox broke, so the server does not know whether the text was typed.",
     "Look at the output with get_result, then type what is missing.",
   );
 }
@@ -42,7 +42,7 @@ export function foreignListCursor(): ToolError {
 
 // Kernels
 
-/** For `ending`: what happened to code in a container that is replaced. */
+/** The first sentence of the error `ending`: what happened to code in a container that is being replaced. */
 export const NOT_RUN = "The code was not run";
 export const STOPPED = "The code was stopped while it ran";
 
@@ -78,7 +78,7 @@ export function kernelNotStarted(language: Language, detail: string): ToolError 
 export const DISK_FULL = "the disk of the sandbox is full";
 export const SAVE_LOST = "the sandbox lost the save that was in progress";
 export const STATE_NOT_READ =
-  "its container cannot read it, which happens for some minutes while a new version of the server is rolled out";
+  "its container has an earlier version of the server, which cannot read it; this ends some minutes after an update of the server";
 
 export function stepFailed(code: string): string {
   return `the sandbox reported error ${code}`;
@@ -93,7 +93,7 @@ export function tooManyEntries(most: number): string {
 export const INTERNET_TEXTS = {
   refused: (host: string) => `${host || "this host"} is not reachable from this sandbox`,
   unreachable: (host: string) => `${host} could not be reached`,
-  partial: (host: string) => `${host} sent a partial response to a request for the whole`,
+  partial: (host: string) => `${host} sent a partial response although no range was requested`,
   coding: (host: string, coding: string) =>
     `${host} sent its response with a content encoding that this server cannot search for secrets: ${coding}`,
 };
@@ -104,7 +104,7 @@ export const MODEL_API_TEXTS = {
   unreachable: "The API cannot be reached from the server.",
   reaches: (what: string | undefined) =>
     `The API may not connect to ${what ?? "hosts"} for this sandbox: its network policy forbids it.`,
-  tooLarge: (max: number) => `The request is larger than ${max} bytes, which is all that the API takes.`,
+  tooLarge: (max: number) => `The request is larger than ${max} bytes, the API's limit.`,
   noReason: "no reason given",
 };
 
@@ -125,16 +125,16 @@ function missing(path: string, hint: string): ToolError {
 
 function describeNearest(path: string, { directory = parent(path), elsewhere }: FileFailure): string {
   if (elsewhere !== undefined)
-    return `It is ${shownName(elsewhere)}: paths are relative to /workspace, not to a session's directory.`;
-  // That is the default of list_files.
+    return `Use path ${shownName(elsewhere)}: paths are relative to /workspace, not to a session's directory.`;
+  // list_files needs no path for /workspace.
   if (directory === WORKSPACE && directory === parent(path)) return "Use list_files.";
   const use = `Use list_files with path ${shownName(directory)}`;
   return directory === parent(path) ? `${use}.` : `${use}, the nearest directory that exists.`;
 }
 
-/** What to do about names with bytes shown as U+FFFD. */
+/** The hint for file names with bytes that are shown as U+FFFD. */
 export const NOT_UTF8 =
-  "A name with \uFFFD is not UTF-8, and no path reaches it. Rename it with run_command (mv caf*.txt cafe.txt); an archive of its directory (file_link) has it as it is.";
+  "A name with \uFFFD is not UTF-8, and no path reaches it. Rename it with run_command (mv caf*.txt cafe.txt); an archive of its directory (file_link) keeps the name.";
 
 function isDirectory(path: string): ToolError {
   return new ToolError(
@@ -156,7 +156,7 @@ function isOutside(path: string, leadsTo: string): ToolError {
   const where = leadsTo === path || leadsTo === "" ? path : `${path}, which leads to ${leadsTo},`;
   return new ToolError(
     "permission_denied",
-    `Nothing was written: ${where} may hold programs that others run, so writing it needs the scope sandbox:exec, which your token lacks.`,
+    `Nothing was written: ${where} is outside /workspace and /tmp, so writing it needs the scope sandbox:exec, which your token lacks.`,
     "Use a path under /workspace or /tmp.",
   );
 }
@@ -208,23 +208,23 @@ export function refusal(failed: string, path: string, failure: FileFailure): Too
     case "outside":
       return isOutside(path, leadsTo);
     case "too_large":
-      return new ToolError("too_large", `${failed}: it is too large.`, "Use run_command for it.");
+      return new ToolError("too_large", `${failed}: the file is too large.`, "Use run_command for it.");
     case "cut":
       return new ToolError(
         "connection_lost",
-        `${failed}: it ended early. Nothing was written.`,
+        `${failed}: the upload ended early. Nothing was written.`,
         "Send it again.",
       );
     case "form":
       return new ToolError(
         "invalid_argument",
-        `${failed}: the form does not hold one file. Nothing was written.`,
+        `${failed}: the form must contain exactly one file. Nothing was written.`,
         "Send one file, or its bytes by PUT.",
       );
     case "ending":
       return ending(`${failed}: nothing was changed`);
     case "not_text":
-      return new ToolError("invalid_argument", `${failed}: it is not UTF-8 text.`, "Use run_command.");
+      return new ToolError("invalid_argument", `${failed}: the file is not UTF-8 text.`, "Use run_command.");
     case "line_breaks":
       return new ToolError(
         "invalid_argument",
@@ -234,7 +234,7 @@ export function refusal(failed: string, path: string, failure: FileFailure): Too
     case "absent":
       return new ToolError(
         "invalid_argument",
-        `Nothing was written: old_text of edit ${edit} is not in the file. Nearest is line ${lines[0]}: ${JSON.stringify(nearest)}.`,
+        `Nothing was written: old_text of edit ${edit} is not in the file. The most similar line is ${lines[0]}: ${JSON.stringify(nearest)}.`,
         `Copy the text exactly: read_file with offset ${Math.max(1, (lines[0] ?? 1) - 5)}.`,
       );
     case "repeated":

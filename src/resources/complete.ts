@@ -1,4 +1,4 @@
-/** Completes the variables of resource templates from what the caller may read. Starts no container. */
+/** Completes the variables of resource templates with names that the caller may read. Starts no container. */
 import { retryOnce } from "../actors/actor-errors.ts";
 import { accountOf } from "../actors/account-of.ts";
 import { isTaskID, sandboxOf } from "../runs/id.ts";
@@ -34,7 +34,7 @@ export async function completePath(caller: CallerContext, sandbox: string, value
 /** Completes run ids: first the names of sandboxes with runs, then the latest runs of one sandbox. */
 export async function completeRun(caller: CallerContext, value: string): Promise<string[]> {
   const { scopes } = caller.principal;
-  // Sandbox names may contain dots: text that ends with a dot can be part of a name, or a whole name.
+  // Sandbox names may contain dots, so the text before a dot may be a whole name or only part of one.
   const sandbox = value.slice(0, Math.max(0, value.lastIndexOf(".")));
   const tasks = scopes.includes("tasks:run")
     ? await retryOnce(() => accountOf(caller.env, caller.principal.id).listTasks(MAX_RUNS))

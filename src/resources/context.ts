@@ -7,12 +7,12 @@ import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 
-/** Calls a read-only method of a sandbox. It starts no container, and a notice stays for the next tool result. */
+/** Calls a read-only method of a sandbox. The call starts no container. A notice is left for the next answer of a tool. */
 export async function reading<T>(caller: CallerContext, sandbox: string, call: SandboxCall<T>): Promise<T> {
   return (await callSandbox(caller.env, ownerOf(caller, sandbox), call, { reads: true })).value;
 }
 
-/** The same for an operation on files. @param mayStart whether a container may be started for it */
+/** Does an operation on files in the same way. @param mayStart whether it may start a container */
 export async function operation<Name extends OperationName>(
   caller: CallerContext,
   sandbox: string,
@@ -27,7 +27,10 @@ function ownerOf({ principal: { id, region, scopes } }: CallerContext, sandbox: 
   return { principalID: id, sandbox, region, scopes, mayStart: false, takesNotice: false };
 }
 
-/** For requests without error results: every error becomes a JSON-RPC error. An unexpected one refers to its log line. */
+/**
+ * For requests that have no result for errors: every error becomes a JSON-RPC error. An unexpected error refers to its log
+ * line.
+ */
 export async function withProtocolErrors<T>(caller: CallerContext, method: string, work: () => Promise<T>) {
   try {
     return await work();
@@ -48,7 +51,7 @@ export function protocolError(error: ToolError, uri?: string): ProtocolError {
   );
 }
 
-/** Errors that the caller caused, for example by a wrong address. */
+/** Codes of errors that the caller caused, for example by a wrong address. */
 const CALLERS: ReadonlySet<ToolError["code"]> = new Set([
   "invalid_argument",
   "not_found",

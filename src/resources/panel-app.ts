@@ -1,4 +1,7 @@
-/** The panel as a resource for clients with MCP Apps. All get the same page; the token's scopes limit its calls. */
+/**
+ * The panel as a resource for clients with MCP Apps. All callers get the same page; the token's scopes limit what its calls may
+ * do.
+ */
 import { APP_MIME_TYPE, PANEL_TOOLS_URI, PANEL_URI } from "../shared/apps.ts";
 import { previewSource } from "../shared/preview-url.ts";
 import type { CallerContext } from "../shared/request-context.ts";
@@ -18,7 +21,7 @@ export async function readPanel(
     return { mimeType: "application/json", text: JSON.stringify(names) };
   }
   if (uri !== PANEL_URI) return undefined;
-  // It is built with the Worker, and nothing else needs it.
+  // Imported here, because only this resource needs it.
   const { files, page } = await import("../../panel/built.js");
   const previews = previewSource(caller.config, caller.origin);
   const csp = previews === undefined ? undefined : { frameDomains: [previews] };

@@ -100,7 +100,10 @@ async function directory(caller: CallerContext, sandbox: string, path: string, m
   return listing({ path, entries, more: next !== undefined });
 }
 
-/** The address of an entry of a directory; a directory's ends with a slash. @param parent absolute */
+/**
+ * The address of an entry of a directory. If the entry is a directory, its address ends with a slash. @param parent an absolute
+ * path
+ */
 export function entryURI(sandbox: string, parent: string, { path, type }: { path: string; type: string }) {
   const uri = fileURI(sandbox, `${parent === "/" ? "" : parent}/${path}`);
   return uri !== undefined && type === "directory" ? `${uri}/` : uri;
@@ -154,7 +157,7 @@ function listing(value: unknown): Contents {
 
 const MEDIA = /^(?:image\/(?!svg)|audio\/|video\/|font\/)/;
 
-/** The MIME type for a name, unless the content contradicts it: `.ts` is also a video format. */
+/** The MIME type for a file name, unless the content contradicts it: `.ts` is also a video format. */
 export function typeOf(path: string, isText: boolean | undefined): string {
   const named = mime.getType(path) ?? undefined;
   if (isText === true && (named === undefined || MEDIA.test(named))) return "text/plain";

@@ -3,7 +3,7 @@ import { ToolError } from "../shared/errors.ts";
 import { fileURI, runURI } from "../shared/resource-uri.ts";
 
 export const ABOUT_RUNS = {
-  title: "What a run left",
+  title: "Output of a run",
   description: "The log of a run (log), or a file that a task left (artifacts/<path>).",
 };
 export const ABOUT_FILES = {
@@ -12,7 +12,7 @@ export const ABOUT_FILES = {
 };
 export const NO_PAGE = "There is no such page of resources.";
 export const aboutTask = (startedAt: number) =>
-  `What the task of ${new Date(startedAt).toISOString()} left: its log and its artifacts.`;
+  `The log and the artifacts of the task of ${new Date(startedAt).toISOString()}.`;
 export const aboutWorkspace = (sandbox: string, isRunning: boolean) => ({
   title: `Workspace of ${sandbox}`,
   description: isRunning ? "A directory." : "A directory of a sandbox that does not run.",
@@ -28,11 +28,11 @@ export const tooLarge = (what: string, size: number, max: number, next: string) 
 
 export const INSTEAD = {
   ofFile: (path: string, sandbox: string) =>
-    `file_link with path ${path} and sandbox ${sandbox} gives a URL of all of it`,
+    `file_link with path ${path} and sandbox ${sandbox} gives a URL for the whole file`,
   ofLog: (id: string) =>
-    `get_result with id ${id} and cursor 0 reads it page by page, and has a URL of all of it`,
+    `get_result with id ${id} and cursor 0 reads it page by page, and gives a URL for the whole log`,
   ofArtifact: (id: string, path: string) =>
-    `get_result with id ${id} and artifact ${path} reads it in parts, and has a URL of all of it`,
+    `get_result with id ${id} and artifact ${path} reads it in parts, and gives a URL for the whole file`,
 };
 export const nothingOfName = (run: string, name: string) =>
   new ToolError("not_found", `${run} has no ${name}.`, `${runURI(run, "")} lists its files.`);

@@ -19,7 +19,7 @@ const FLUSH_MS = 1000;
 /** The shortest time between progress lines, in milliseconds. */
 const PROGRESS_MS = 250;
 
-/** A terminal that is silent this long has settled; the second value is the longest wait for that. Milliseconds. */
+/** A terminal that is silent for QUIET_MS has settled. A call waits at most SETTLE_MS for that. In milliseconds. */
 const QUIET_MS = 300;
 const SETTLE_MS = 10_000;
 
@@ -31,7 +31,9 @@ export interface ActiveRunHost {
   backlog: Backlog;
   /** Saves an ended run soon. */
   saveLater(run: ActiveRun): void;
-  /** The cause of a platform error, which may claim that the sandbox is gone when only the connection broke. */
+  /**
+   * Returns the cause of a platform error. Such an error may claim that the sandbox is gone although only the connection broke.
+   */
   explained(error: unknown): Promise<unknown>;
 }
 
@@ -49,15 +51,15 @@ export class ActiveRun implements RunSink, WaitingLog {
   #stateStored: (() => void) | undefined;
   #savedAt = 0;
   #execution: Execution | undefined;
-  /** Ports that its programs listen on. */
+  /** Ports that the run's programs listen on. */
   #ports: readonly number[] = [];
   #lastStream: Stream = "stdout";
   #hasBegun = false;
   #isCancelled = false;
   hasFiles = true;
-  /** Whether it is a background process: it does not keep the container running, and is not metered. */
+  /** Whether the run is a service: it does not keep the container running, and is not metered. */
   isService = false;
-  /** Bytes of the log that the typing caller has seen. */
+  /** How many bytes of the log the caller had seen when it typed. */
   seenBytes: number;
   failure: RunFailure | undefined;
 
@@ -92,7 +94,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return { ...viewOf(this.record), logBytes: this.#log.bytes, waiting: this.waiting };
   }
 
-  /** The runs that it must wait for. */
+  /** The runs that this one waits for. */
   get waiting(): WaitState | undefined {
     const waiting = this.isEnded ? undefined : this.#execution?.waiting?.();
     const { id } = this.record;
@@ -100,7 +102,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return waiting && { ...waiting, behind: waiting.behind.map((local) => sandbox + local) };
   }
 
-  /** Only the first call counts: a question begins with its model request, and its program starts later. */
+  /** Only the first call counts. A question calls it for its model request, and again when its program starts. */
   markStarted(): void {
     if (this.#hasBegun) return;
     this.#hasBegun = true;
@@ -134,7 +136,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   finish(end: End): void {
     if (this.isEnded) return;
     clearInterval(this.#timer);
-    // A run that never started took no time.
+    // The run never started, so its duration is zero.
     if (this.waiting) this.record.startedAt = Date.now();
     // If the clock was set back, a run must not end before it began.
     const { detail: before } = this.record;
@@ -143,7 +145,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     if (detail && "results" in detail && this.#ports.length > 0) detail.ports = this.#ports;
     if (detail && "cwd" in detail && before && "ports" in before) detail.ports = before.ports ?? [];
     this.#changed = true;
-    // An actor's response waits for its writes, so a short run is written after the response.
+    // An actor's response waits until its writes are done, so a short run is written after the response.
     if (this.#savedAt === 0 && !this.#log.exceedsSQLite) this.#host.saveLater(this);
     else this.save();
     this.#settled.resolve();
@@ -196,7 +198,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   take(bytes: number, output: () => void): Promise<void> {
-    // The last output of a cancelled run is due within seconds.
+    // A cancelled run must end within seconds, so the rate limit does not delay its last output.
     return this.#host.backlog.take(this.#isCancelled ? 0 : bytes, output);
   }
 
@@ -237,7 +239,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return within(ms, this.#settled.promise);
   }
 
-  /** As `waitUntilEnded`, and reports the last output line whenever it changes. */
+  /** Like `waitUntilEnded`, and reports the last output line whenever it changes. */
   async watch(ms: number, onProgress: (line: string) => unknown): Promise<void> {
     const deadline = Date.now() + ms;
     let before = "";
@@ -247,7 +249,7 @@ export class ActiveRun implements RunSink, WaitingLog {
       if (line === before) await this.waitForChange(left);
       else {
         before = line;
-        // Fails if the client has disconnected.
+        // The report fails if the client has disconnected.
         void (async () => onProgress(line))().catch(() => undefined);
         await this.waitUntilEnded(Math.min(PROGRESS_MS, left));
       }
@@ -260,7 +262,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   /**
-   * Types into the run's terminal and, unless told otherwise, waits until it settles.
+   * Types into the run's terminal and, unless `waits` is false, waits until it settles.
    * @throws {ToolError} `invalid_argument` if nothing can be typed, `too_large` if only part of the text was typed
    */
   async type(input: TerminalInput, waits = true): Promise<void> {
@@ -279,8 +281,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   /**
-   * Resolves when the terminal has printed and settled, at the run's end, or after `ms` milliseconds.
-   * @param from bytes of output before typing; the echo alone does not count
+   * Resolves when the terminal has printed something and settled, when the run ends, or after `ms` milliseconds. @param from
+   * the number of output bytes before typing; the echo of the typed text does not count as output
    */
   async waitUntilQuiet(ms: number, from = 0, typed = ""): Promise<void> {
     const { stdout } = this.record.output;
@@ -309,7 +311,7 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   #outputChanged(): void {
     this.#changed = true;
-    // Infrequent output is written at once, not at the next timer tick.
+    // If the last write was long ago, output is written at once and not at the next tick.
     if (this.#timer !== null && Date.now() - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
     this.#wake();
   }
@@ -326,7 +328,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#shipping;
   }
 
-  /** Output that R2 refuses stays in SQLite until the next attempt. */
+  /** If R2 refuses the output, it stays in SQLite until the next attempt. */
   async #shipOne(): Promise<void> {
     const { stdout, stderr } = this.record.output;
     // Output may arrive during the upload. The record written with the object must not count it yet.

@@ -1,7 +1,7 @@
 /**
- * Bounds how much log data waits for R2 in a sandbox's actor, and how fast a sandbox prints that prints without end. SQLite
- * reuses free pages, but its file never shrinks, so the peak stays on disk. Above the bound, printing runs take turns, each
- * after R2 has taken some data.
+ * Bounds how much log data waits for R2 in a sandbox's actor, and the rate at which a sandbox can print for a long time. SQLite
+ * reuses free pages, but its file never shrinks, so the peak stays on disk. Above the bound, runs that print take turns: each
+ * waits until R2 has stored some data.
  */
 import { Pace } from "../shared/pace.ts";
 import { SerialQueue } from "../shared/queue.ts";
@@ -10,20 +10,20 @@ import { pause, within } from "../shared/within.ts";
 /** The bound for all logs together, in bytes. One read from the sandbox may exceed it. */
 const WAITING_BYTES = 4 * 1024 * 1024;
 
-/** How long output waits for R2, and how long it does not wait again after a failure. In milliseconds. */
+/** How long output waits for R2. After a failure, output does not wait for REFUSED_MS. In milliseconds. */
 const UPLOAD_WAIT_MS = 3000;
 const REFUSED_MS = 10_000;
 
 /**
- * Output that the runs of a sandbox store, in bytes and bytes a second. To store it takes time of a thread that all sandboxes may
- * share. A whole log is taken as fast as it comes. After that programs wait in their writes, as at a slow terminal.
+ * The limit for output of a sandbox's runs, in bytes and bytes per second. Storing takes time of a thread that all sandboxes
+ * may share. The burst is a whole log. Beyond it, the writes of programs block, as at a slow terminal.
  */
 const OUTPUT_PACE = { burst: 128 * 1024 * 1024, perSecond: 4 * 1024 * 1024 };
 
 export interface WaitingLog {
-  /** Its bytes that wait for R2. */
+  /** The log's bytes that wait for R2. */
   readonly waitingBytes: number;
-  /** Moves them to R2. Settles when the attempt has ended. */
+  /** Moves these bytes to R2. Settles when the attempt has ended. */
   moveLog(): Promise<void>;
 }
 
@@ -39,8 +39,8 @@ export class Backlog {
   }
 
   /**
-   * Calls `output` as soon as there is room, or R2 has failed to make any.
-   * @param bytes of the output. Each run waits for its own, so that one which prints little does not wait for another's.
+   * Calls `output` when there is room, or when R2 has failed to make room. @param bytes the size of this output. A run waits
+   * only for its own bytes, so a run that prints little is not delayed by others.
    */
   async take(bytes: number, output: () => void): Promise<void> {
     const ms = this.#pace.take(bytes);
@@ -59,7 +59,7 @@ export class Backlog {
     return Iterator.from(this.#logs()).reduce((sum, { waitingBytes }) => sum + waitingBytes, 0);
   }
 
-  /** Moves the log with the most waiting bytes, which makes the largest objects. */
+  /** Moves the log with the most waiting bytes, because it makes the largest objects. */
   async #ship(): Promise<void> {
     const before = this.#bytes;
     const [most] = [...this.#logs()].toSorted((a, b) => b.waitingBytes - a.waitingBytes);

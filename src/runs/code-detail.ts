@@ -1,7 +1,7 @@
 export interface CodeDetail {
   results: CodeResult[];
   error?: CodeError;
-  /** As for a command. */
+  /** Ports that the code's programs listen on. */
   ports?: readonly number[];
 }
 
@@ -12,8 +12,8 @@ export interface CodeError {
 }
 
 /**
- * A result of code in its most readable form; also as HTML for programs, if it has that form and fits, or why it has not, as a
- * sentence.
+ * A result of code in its most readable form. `html` is for programs, if the result has that form and it fits. Otherwise
+ * `leftOut` says why, as a sentence.
  */
 export type CodeResult = { text: string; html?: string; leftOut?: string } | CodeImage;
 
@@ -21,10 +21,10 @@ export interface CodeImage {
   /** Base64. */
   image: string;
   mimeType: string;
-  /** Pixels; missing in records of earlier versions. */
+  /** Width and height in pixels; missing in records of earlier versions. */
   width?: number;
   height?: number;
-  /** How it differs from what the code displayed: a sentence without its subject. */
+  /** How the image differs from what the code displayed: a sentence without its subject. */
   change?: string | undefined;
   /** The file in the sandbox with the original, if the image was changed and could be stored. */
   original?: { path: string; size: number };

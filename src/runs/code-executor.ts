@@ -35,13 +35,13 @@ import {
   resultLeftOut,
 } from "./texts.ts";
 
-/** How long ending an earlier actor's code and reading its output may take, in milliseconds. */
+/** How long it may take to end an earlier actor's code and read its output, in milliseconds. */
 const TAKE_OVER_MS = 60_000;
 
 /** Characters kept at each end of a traceback. */
 const ERROR_CHARS = 32 * 1024;
 
-/** Where originals of scaled images are stored, how many per run, and the time limit in milliseconds. */
+/** Where originals of scaled images are stored. KEEP_MS is the time limit for storing them, in milliseconds. */
 const OUTPUTS = "/workspace/.outputs";
 const ORIGINALS = 20;
 const KEEP_MS = 5000;
@@ -49,13 +49,13 @@ const KEEP_MS = 5000;
 /** The most images scaled per run. Each takes a process. */
 const SMALLER = 20;
 
-/** Bytes of JSON for a line that replaces an omitted result. */
+/** The room for a line that replaces an omitted result, in bytes of JSON. */
 const LEFT_OUT_BYTES = 120;
 
-/** Characters of one text result, the same as shown of a stream. The preludes stay below it. */
+/** The most characters of one text result; as many are shown of a stream. The preludes stay below it. */
 const TEXT_CHARS = 32 * 1024;
 
-/** Bytes of JSON of all text results: some clients cut a response at 1 MB. */
+/** The most bytes of JSON for all text results together. Some clients cut a response at 1 MB. */
 const TEXTS_BYTES = 256 * 1024;
 
 const encoder = new TextEncoder();
@@ -96,7 +96,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       {
         markStarted: () => {
           sink.markStarted();
-          // The kernel may take as long to start as the code to run.
+          // The time limit twice: once for the start of the kernel, once for the code.
           limit.deadline(Date.now() + 2 * spec.timeoutMs, spec.timeoutMs);
         },
         given: (kernel) => {
@@ -108,7 +108,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     sink.hasFiles = outcome.hasFiles;
     for (const stream of STREAMS) {
       const { output, bytes, last } = outcome[stream];
-      // The sink may already have the beginning, from the files that sandboxd follows.
+      // The sink may have the beginning already: sandboxd reads the run's files while the code runs.
       if (output) sink.output(stream, output.subarray(sink.position(stream)));
       const missing = bytes - sink.position(stream);
       if (missing > 0) sink.recordSkipped(stream, missing, last?.subarray(-missing) ?? NO_BYTES);
@@ -249,10 +249,10 @@ function fromBase64(text: string): Uint8Array {
 
 const BASE64 = /^[A-Za-z0-9+/]+={0,2}$/;
 
-/** A result in its most readable form, and the text of a picture if it has one. */
+/** A result in its most readable form. A picture with a text gives two results. */
 function readable(result: RichResult): CodeResult[] {
   const { text, markdown, latex, svg, html, left_out } = result;
-  // User objects produce this data. Clients refuse a whole response if an image is not base64.
+  // Checked because user objects produce this data, and clients refuse a whole response if an image is not base64.
   const form = IMAGE_FORMS.find((one) => BASE64.test(result[one] ?? ""));
   const image = form === undefined ? undefined : result[form];
   const found: CodeResult[] = image === undefined ? [] : [{ image, mimeType: `image/${form}` }];

@@ -30,9 +30,9 @@ export interface CommandSpec extends Allowance {
   command: string;
   /** The session whose directory, variables and functions the command uses and may change. */
   session: string;
-  /** For this command only. Undefined: the session's directory. */
+  /** The directory for this command only; undefined for the session's directory. */
   cwd?: string;
-  /** For this command only. */
+  /** Variables for this command only. */
   env?: Record<string, string>;
   /** The content of standard input; empty if undefined. */
   stdin?: string;
@@ -51,7 +51,7 @@ export const commandState = z.object({
   interactive: z.boolean().optional(),
 });
 
-/** The session of services, which is no valid name of a caller's. */
+/** The session of services. Callers cannot use this name. */
 export const SERVICE_SESSION = "_service";
 
 /** Whether a command's resume state is that of a service. */
@@ -122,13 +122,13 @@ export class CommandExecutor implements Executor<CommandSpec> {
 class RunningCommand extends RunFollower {
   readonly limit = new Limit();
   readonly #withdrawn = Promise.withResolvers<End>();
-  /** Settles when sandboxd was asked to start or follow the run. */
+  /** Settles when the request to start or follow the run was sent to sandboxd. */
   readonly #requested = Promise.withResolvers<void>();
   #start: StartCall | undefined;
   started = false;
   #isRefused = false;
   stop: StopReason | undefined;
-  /** Undefined if an earlier version of this server started it. */
+  /** Undefined if an earlier version of this server started the command. */
   timeoutMs: number | undefined;
 
   /** Settles if the command is cancelled before it starts. */
@@ -145,7 +145,7 @@ class RunningCommand extends RunFollower {
     return super.isOver || this.limit.isReached;
   }
 
-  /** Reports output until the command ends, and ends it at its deadline. Starts it if given a start call. */
+  /** Reports output until the command ends, and ends the command at its deadline. Starts the command if `start` is given. */
   async follow(deadline: number, cut: string | undefined, start?: StartCall): Promise<End> {
     this.started = true;
     this.#start = start;
@@ -181,7 +181,7 @@ class RunningCommand extends RunFollower {
 
   async #timeout(): Promise<void> {
     this.stop ??= "timed_out";
-    // Nothing confirms the signal. If it does not help, the run's limit ends the run.
+    // sandboxd does not confirm the signal. If the signal has no effect, the run's limit ends the run.
     await this.#kill().catch(() => undefined);
   }
 

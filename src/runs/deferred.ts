@@ -3,7 +3,7 @@ import type { ActiveRun } from "./active-run.ts";
 import { type End, type Execution, CANCELLED_BEFORE_START } from "./run-types.ts";
 
 /**
- * An execution that starts after something else, which decides how it starts, or how it ends instead.
+ * An execution that first waits for `before`. `before` returns the function that starts it, or an end if it must not start.
  * @param waiting what it waits for
  */
 export function deferred(

@@ -1,4 +1,4 @@
-/** How a run ends whose executor threw. */
+/** How a run ends if its executor throws. */
 import { type ErrorCode, ToolError, internalError } from "../shared/errors.ts";
 import type { End } from "./run-types.ts";
 import { failureNote } from "./texts.ts";
@@ -7,7 +7,7 @@ export interface RunFailure {
   end: End;
   /** The error for a waiting caller, unless the run was lost. */
   error: ToolError;
-  /** The run may have begun and its end is unknown, so the caller gets a lost run, not an error. */
+  /** Whether the run may have begun and its end is unknown. The caller gets a lost run then, not an error. */
   isLoss: boolean;
   /** The unexpected error, for the log. */
   cause?: unknown;

@@ -5,7 +5,7 @@ import { type ShownOutput, headAndTail, decodeText } from "./shown-output.ts";
 const EMPTY = new Uint8Array(0);
 
 export class HeadAndTail {
-  /** The first bytes, and the last of the rest: each at most `SHOWN_END_BYTES`. */
+  /** The first bytes of the stream, and the last bytes after them: each at most `SHOWN_END_BYTES`. */
   head: Uint8Array;
   tail: Uint8Array;
   /** Bytes of the whole stream. */
@@ -22,7 +22,7 @@ export class HeadAndTail {
     return new HeadAndTail(head, tail, bytes);
   }
 
-  /** Adds the next `count` bytes; `last` has all of them, or the last of them if the others were not read. */
+  /** Adds the next `count` bytes. `last` contains all of them, or only the last ones if the others were not read. */
   add(last: Uint8Array, count = last.length): void {
     let rest = last;
     if (this.head.length < SHOWN_END_BYTES && this.head.length === this.bytes && count === last.length) {
@@ -37,7 +37,7 @@ export class HeadAndTail {
     this.bytes += count;
   }
 
-  /** The last bytes, as far as they are kept. */
+  /** The last `count` bytes, or fewer if fewer are kept. */
   last(count: number): Uint8Array {
     return joined([this.head, this.tail]).subarray(-count);
   }

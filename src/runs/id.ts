@@ -19,7 +19,7 @@ export function newRunID(sandbox: string, isTask: boolean, now = Date.now()): st
   return `${firstIDAt(sandbox, now)}${Array.from(random, (byte) => CROCKFORD[byte & 31]).join("")}${mark}`;
 }
 
-/** What sorts before the ids of runs that are requested at `time` or later, and after those of earlier ones. */
+/** A text that sorts before all ids of runs requested at `time` or later, and after all earlier ids. */
 export function firstIDAt(sandbox: string, time: number): string {
   let characters = "";
   for (let rest = Math.max(time, 0), index = 0; index < 10; index++, rest = Math.floor(rest / 32))

@@ -1,6 +1,6 @@
 /**
- * Ends a run for its caller if the sandbox does not. User code can hide or fake a run's end, but cannot change the Worker's
- * clock.
+ * Ends a run for its caller if the sandbox does not report its end. User code can hide or fake an end, but cannot change the
+ * Worker's clock.
  */
 import type { End } from "./run-types.ts";
 import { cancelUnconfirmed, timeoutUnconfirmed } from "./texts.ts";
@@ -8,7 +8,7 @@ import { cancelUnconfirmed, timeoutUnconfirmed } from "./texts.ts";
 /** How long after the deadline the sandbox may take to stop a run and send its last output, in milliseconds. */
 const GRACE_MS = 15_000;
 
-/** The same after a cancel, in milliseconds. Shorter than cancel_run waits. */
+/** The same after a cancel, in milliseconds. It is shorter than the wait of cancel_run. */
 const CANCEL_MS = 8_000;
 
 export class Limit {

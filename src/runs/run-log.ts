@@ -1,7 +1,7 @@
 /**
- * The log of one run: both output streams in the order of arrival. New output is collected in memory. Whenever it fills an
- * object, the object goes to R2, and an SQLite row records where it is. The next flush writes the rest to rows, which later
- * move to R2 together. A cursor is a byte offset into the log, independent of storage.
+ * The log of one run: both output streams in the order of arrival. New output is collected in memory. When it fills an object,
+ * the object goes to R2, and an SQLite row records where it is. The next flush writes the rest to rows. Later the rows move to
+ * R2 together. A cursor is a byte offset into the log, so it stays valid when bytes move.
  */
 import type { ObjectStore } from "../storage/object-store.ts";
 import { joined } from "./head-and-tail.ts";
@@ -11,19 +11,21 @@ import { logUnreadable } from "./texts.ts";
 /** The most bytes of a row: SQLite values in a Durable Object are limited to 2 MB. */
 const ROW_BYTES = 512 * 1024;
 
-/** Small parts of output are copied together up to this size, in bytes. Copying larger ones would take longer than keeping them apart. */
+/**
+ * Parts of output up to this size are copied together, in bytes. Larger parts stay separate, because copying them takes longer.
+ */
 const JOINED_BYTES = 32 * 1024;
 
 /**
- * Rows that a log has in any case, and its bytes for each further one. Beyond that a piece joins the last one of its stream that
- * is not stored yet: programs can switch between their streams with every byte, and each row costs its readers time.
+ * A log may have FREE_ROWS rows, and one more for each LEAST_ROW_BYTES bytes. Beyond that, a piece joins the last unsaved piece
+ * of its stream: programs can switch between their streams with every byte, and each row costs readers time.
  */
 const FREE_ROWS = 1000;
 const LEAST_ROW_BYTES = 32;
 
 /**
- * Bytes of an R2 object, plus at most one piece. An actor has 128 MB for everything, and holds two objects: one being filled
- * and one being sent.
+ * The size of an R2 object in bytes; it may exceed this by one piece. An actor has 128 MB for everything, and holds two
+ * objects: one being filled and one being sent.
  */
 const OBJECT_BYTES = 2 * 1024 * 1024;
 
@@ -51,11 +53,11 @@ interface PlacedPiece {
 interface PiecesInTransit {
   pieces: PlacedPiece[];
   bytes: number;
-  /** Whether a flush has written them to rows meanwhile. */
+  /** Whether a flush has written them to rows in the meantime. */
   isFlushed: boolean;
 }
 
-/** Where a sandbox's run objects are in R2. */
+/** The R2 bucket, and a run's place in it. */
 export interface RunObjects {
   bucket: ObjectStore;
   /** `<principal hash>/<run id>/`: the prefix of a run's object keys. */
@@ -82,17 +84,17 @@ type Row = {
 export class LogWriter {
   readonly #sql: SqlStorage;
   readonly #runID: string;
-  /** The log's limit in bytes. It may fall below the log's size; then nothing is added. */
+  /** The log's limit in bytes. If it falls below the log's size, nothing is added. */
   readonly #cap: () => number;
   #isClosed = false;
   readonly #streamBytes: Record<Stream, number>;
   #pending: PlacedPiece[] = [];
   #pendingBytes = 0;
   #leaving: PiecesInTransit | undefined;
-  /** Of the next piece. Pieces that go to R2 together share a row, so there may be fewer rows. */
+  /** The number of the next piece. Pieces that go to R2 together share a row, so there may be fewer rows than pieces. */
   #seq: number;
   #objects: number;
-  /** Bytes in rows that are in no object yet. */
+  /** Bytes that are only in rows and in no object yet. */
   #unshipped: number;
 
   /** Continues after the rows of an earlier actor. */
@@ -126,10 +128,10 @@ export class LogWriter {
     return this.#remainingBytes(stream) > 0;
   }
 
-  /** Bytes left below the limit, and at least the stream's own share: one stream cannot use up the other's. */
+  /** How many bytes of a stream may still be added. Each stream has a share that the other cannot use up. */
   #remainingBytes(stream: Stream): number {
     const cap = this.#isClosed ? 0 : this.#cap();
-    // After a gap nothing more is added, so that the log is contiguous.
+    // After the first dropped output nothing is added any more, so that the log has no gaps.
     this.#isClosed = cap === 0;
     return Math.max(0, cap - this.bytes, Math.floor(cap / 4) - this.#streamBytes[stream]);
   }
@@ -209,8 +211,8 @@ export class LogWriter {
   }
 
   /**
-   * Moves at most one object of a long log to R2. What R2 refuses waits for the next call. One call at a time.
-   * @param shipped called in the transaction that records the object; its argument says whether the pieces are new to SQLite
+   * Moves at most one object of a long log to R2. If R2 refuses it, the next call tries again. Calls must not overlap. @param
+   * shipped called in the transaction that records the object; its argument says whether the pieces are new to SQLite
    * @throws errors of R2
    */
   async moveToStore(store: LogStore, shipped: (isNew: boolean) => void): Promise<void> {
@@ -292,7 +294,7 @@ export class LogWriter {
   }
 }
 
-/** Joins pieces that follow each other. Between two of them, others may have gone to R2 before. */
+/** Joins pieces that are adjacent in the log. Pieces between two others may be in R2 already; those two are not joined. */
 function stretches(pieces: readonly PlacedPiece[]): PlacedPiece[] {
   const joinedPieces: PlacedPiece[] = [];
   for (const piece of pieces) {

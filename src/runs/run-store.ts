@@ -7,9 +7,9 @@ import type { RunKind, RunState } from "../shared/run-listing.ts";
 
 /** A run as stored. */
 export interface RunRecord extends Omit<RunSummary, "waiting">, Omit<Partial<End>, "state"> {
-  /** The source, unless the title contains all of it: `keptSource`. */
+  /** The stored part of the source, from `keptSource`. */
   source?: string | undefined;
-  /** The state for resuming it; undefined if nothing was started. */
+  /** The state for resuming the run; undefined if nothing was started. */
   resumeState?: unknown;
   output: Record<Stream, HeadAndTail>;
   logBytes: number;
@@ -65,13 +65,13 @@ const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit
 
 const INSERT_RUN = `INSERT OR REPLACE INTO runs (${COLUMNS.join(", ")}) VALUES (${COLUMNS.map(() => "?").join(", ")})`;
 
-/** Reads past runs that go on; there are few. Ids sort by the time of the request. */
+/** Ids sort by the time of the request, so this reads only the few runs that have not ended before it finds one. */
 const FIRST_END = "SELECT ended_at AS first FROM runs WHERE ended_at IS NOT NULL ORDER BY id LIMIT 1";
 
 /** How much all runs of a sandbox store. */
 export interface Stored {
   bytes: number;
-  /** The end of the ended run that began first, in milliseconds since the epoch. */
+  /** When the oldest ended run ended, in milliseconds since the epoch. */
   oldest?: number;
 }
 
@@ -121,7 +121,7 @@ export class RunStore {
       .map(recordOf);
   }
 
-  /** Newest first; only those before `before` if given. */
+  /** Newest first; only runs before the run `before`, if given. */
   list(limit: number, before: string | undefined, kind: RunKind | undefined): RunSummary[] {
     return this.#sql
       .exec<Pick<Row, (typeof SUMMARY)[number]>>(
@@ -136,8 +136,8 @@ export class RunStore {
   }
 
   /**
-   * At most `limit` ids of runs that ended before `time`, in milliseconds since the epoch, those that began first first.
-   * @param begun an id that sorts after those of all runs that began before `time`
+   * At most `limit` ids of runs that ended before `time`, in milliseconds since the epoch, in the order of their requests.
+   * @param begun an id that sorts after the ids of all runs that began before `time`
    */
   endedBefore(time: number, begun: string, limit: number): string[] {
     return this.#sql
@@ -151,15 +151,15 @@ export class RunStore {
       .map(({ id }) => id);
   }
 
-  /** The end of the ended run that began first, in milliseconds since the epoch. */
+  /** When the oldest ended run ended, in milliseconds since the epoch. */
   firstEnd(): number | undefined {
     return this.#sql.exec<{ first: number }>(FIRST_END).toArray()[0]?.first;
   }
 
   /**
-   * The milliseconds, counted from `from` on, of runs that ended after `time`; both in milliseconds since the epoch. Lost runs
-   * count nothing, because their duration is unknown.
-   * @param begun an id that sorts before those of all such runs
+   * How long runs that ended after `time` ran, in milliseconds; time before `from` does not count. `time` and `from` are
+   * milliseconds since the epoch. Lost runs do not count, because their duration is unknown. @param begun an id that sorts
+   * before the ids of all these runs
    */
   millisecondsSince(time: number, begun: string, from: number): number {
     return this.#sql
@@ -173,8 +173,8 @@ export class RunStore {
   }
 
   /**
-   * Stored bytes: used database pages, long logs, and what tasks left. Without runs it is 0, because nothing could be removed.
-   * It is asked for every few seconds, so it reads only the rows of runs that have more than their row.
+   * Stored bytes: the database, long logs, and artifacts of tasks. Without runs it is 0, because nothing could be removed. It
+   * is called every few seconds, so it reads only the rows of tasks and of runs with long logs.
    */
   stored(): Stored {
     const { runs, bytes, oldest } = this.#sql
@@ -198,7 +198,7 @@ export class RunStore {
 /** Characters kept of the source. */
 const SOURCE_CHARACTERS = 16_384;
 
-/** The stored part of the source; undefined if the title is all of it. */
+/** The part of the source that is stored; undefined if the title contains the whole source. */
 export function keptSource(source: string, title: string): string | undefined {
   if (source.trim() === title) return undefined;
   if (source.length <= SOURCE_CHARACTERS) return source.toWellFormed();

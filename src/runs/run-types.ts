@@ -10,7 +10,7 @@ import { CANCELLED_TEXT } from "./texts.ts";
 export interface Allowance {
   /** Counted from the start, in milliseconds. */
   timeoutMs: number;
-  /** Why that is less than requested, if it is, in sentences. */
+  /** If the time is less than requested: why, in sentences. */
   cut?: string;
 }
 
@@ -23,7 +23,7 @@ export interface End {
   note?: string;
   /** Data for this kind of run: at most `DETAIL_BYTES` of JSON. */
   detail?: RunDetail;
-  /** Whether the sandbox did not confirm that nothing of the run is left. */
+  /** Whether the sandbox failed to confirm that all processes of the run have ended. */
   unconfirmed?: boolean;
 }
 
@@ -33,7 +33,7 @@ export const CANCELLED_BEFORE_START: End = {
 };
 
 export interface CommandDetail {
-  /** Ports open in its programs no later than its end. */
+  /** Ports that the run's programs had opened when it ended. */
   ports: readonly number[];
   /** The session's working directory afterwards, unless it is /workspace. */
   cwd?: string;
@@ -52,7 +52,7 @@ export const DETAIL_BYTES = 1_500_000;
 export interface WaitState {
   /** Ids of the earlier runs, the running one first. */
   behind: string[];
-  /** What they share, and its name: the shell session, the kernel's context, the workspace of tasks, or the set-up. */
+  /** What the runs share, and its name: the shell session, the kernel's context, the workspace of tasks, or the set-up. */
   kind: "session" | "context" | "workspace" | "setup";
   name: string;
 }
@@ -64,7 +64,7 @@ export interface RunSummary {
   state: RunState;
   /** The first line of the source. */
   title: string;
-  /** When it started; before that, when it was requested. Milliseconds since the epoch. */
+  /** When the run started; before the start, when it was requested. Milliseconds since the epoch. */
   startedAt: number;
   endedAt?: number;
   exitCode?: number;
@@ -79,7 +79,7 @@ export interface RunView extends RunSummary {
   detail?: RunDetail;
   stdout: ShownOutput;
   stderr: ShownOutput;
-  /** Bytes of the log: both streams in the order of arrival, as far as stored. */
+  /** Stored bytes of the log: both streams in the order of arrival. */
   logBytes: number;
   /** Bytes of output that came after the log was full. */
   droppedBytes: number;
@@ -96,7 +96,7 @@ export interface LogPiece {
   bytes: Uint8Array;
 }
 
-/** What an executor reports to. `State` holds the data that resumes the run. */
+/** Receives the reports of an executor. `State` is the data that resumes the run. */
 export interface RunSink<State = unknown> extends OutputSink {
   /** The run starts now. */
   markStarted(): void;
@@ -107,13 +107,13 @@ export interface RunSink<State = unknown> extends OutputSink {
 }
 
 export interface Execution {
-  /** Settles when it has ended and all output was reported. */
+  /** Settles when the execution has ended and all output was reported. */
   done: Promise<End>;
-  /** Ends it early; `done` settles soon after. */
+  /** Ends the execution early; `done` settles soon after. */
   cancel(): Promise<void>;
-  /** Types into its terminal, if it has one. Returns how many bytes were accepted. */
+  /** Types into the execution's terminal, if it has one. Returns how many bytes were accepted. */
   type?: ((input: TerminalInput) => Promise<number>) | undefined;
-  /** What it waits for before it starts. */
+  /** What the execution waits for before it starts. */
   waiting?(): WaitState | undefined;
   /** The deadline of a resumed execution, in milliseconds since the epoch. */
   deadline?: number;

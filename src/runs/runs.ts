@@ -42,14 +42,14 @@ import {
 export interface Reservation {
   /** The seconds that it may run. */
   seconds: number;
-  /** Why that is less than requested, if it is, in sentences. */
+  /** If the time is less than requested: why, in sentences. */
   cut?: string;
 }
 
 export interface RunQuota {
   /** @throws {ToolError} `quota_exceeded` */
   take(seconds: number): Promise<Reservation>;
-  /** Reserves for a run of an earlier actor: it runs anyway, whatever the account says. */
+  /** Reserves for a run of an earlier actor. It runs already, so no limit refuses it. */
   hold(seconds: number): Reservation;
   /** Returns a reservation. @param spent the run's seconds */
   give(reservation: Reservation, spent: number): void;
@@ -59,7 +59,9 @@ export interface RunsHost {
   quota: RunQuota;
   /** Makes the sandbox ready for a run. @throws the reason if it fails */
   ready(): Promise<void>;
-  /** The cause of a platform error, which may claim that the sandbox is gone when only the connection broke. */
+  /**
+   * Returns the cause of a platform error. Such an error may claim that the sandbox is gone although only the connection broke.
+   */
   explained(error: unknown): Promise<unknown>;
   sql: SqlStorage;
   objects: RunObjects;
@@ -71,13 +73,13 @@ export interface RunsHost {
   keepMs: number;
   /** Keeps the actor alive for background work. */
   background(work: Promise<unknown>): void;
-  /** Adds to the end of a run what else happened since `startedAt`. Never rejects. */
+  /** Adds to a run's end what else happened since `startedAt`, such as refused connections. Never rejects. */
   completed(end: End, startedAt: number): End | Promise<End>;
   /** Logs an unexpected error under the run's id. */
   failed(id: string, error: unknown): void;
   /** Deletes what is stored elsewhere for a task whose record is deleted. */
   taskRemoved(id: string): Promise<void>;
-  /** The preparation is not needed: the run ended first. */
+  /** Called if a run ended before its preparation: the prepared container may not be needed. */
   discard(): void;
 }
 
@@ -92,9 +94,9 @@ export interface RunSubscriber {
 /** What runs wait for between their reservation and their start. */
 export interface Gate {
   isOpen(): boolean;
-  /** Resolves when the run may start, or with its end if it must not. */
+  /** Resolves when the run may start. Resolves with an end if the run must not start. */
   pass(run: ActiveRun): Promise<End | undefined>;
-  /** What a waiting run shows. */
+  /** What a waiting run shows that it waits for. */
   waiting?(): WaitState | undefined;
 }
 
@@ -107,18 +109,21 @@ export interface LogPage {
 
 /** How a run begins, and how its caller waits. */
 export interface RunStart {
-  /** Prepares what the run needs besides quota. It may continue after the caller's response. @throws the reason if it fails */
+  /**
+   * Prepares what the run needs besides quota. It may continue after the caller has its response. @throws the reason if it
+   * fails
+   */
   prepare?(): Promise<void>;
   gate?: Gate;
-  /** The latest time of the caller's response, whatever the sandbox does, in milliseconds since the epoch. */
+  /** When the caller must have its response at the latest, in milliseconds since the epoch. */
   replyBy?: number;
   /** Until when the caller waits for the end of a run that has begun. */
   waitUntil: number;
-  /** Whether the result names the run even if there is no more to fetch. */
+  /** Whether the result has the run's id even if it is complete. */
   namesID: boolean;
   /** Receives the last line of output while the caller waits. */
   onProgress?: OnProgress | undefined;
-  /** Whether it is a service, which takes nothing from the quota and keeps no container from its idle stop. */
+  /** Whether the run is a service. It does not count in the quota and does not prevent an idle stop. */
   isService?: boolean;
 }
 
@@ -135,7 +140,7 @@ export type OnProgress = (line: string) => unknown;
 export interface TerminalReply {
   run: RunView;
   page: LogPage;
-  /** Bytes of the log before the page that were not shown either. */
+  /** Bytes of the log before the page that were never shown. */
   skipped: number;
 }
 
@@ -153,7 +158,7 @@ export interface RunReading {
   page?: LogPage;
 }
 
-/** Which run to read, and what of it. */
+/** Which run to read, and which part of it. */
 export interface RunToRead {
   id: string;
   /** How long to wait, milliseconds. */
@@ -164,7 +169,7 @@ export interface RunToRead {
   maxBytes?: number;
   onProgress?: OnProgress | undefined;
   until?: WaitsFor;
-  /** For a question: how many characters of its program the caller knows. More of them end the wait. */
+  /** For a question: how many characters of its program the caller has. The wait ends when there are more. */
   seenCode?: number;
 }
 
@@ -172,8 +177,8 @@ export interface RunToRead {
 export const PAGE_BYTES = 48 * 1024;
 
 /**
- * How long output must pause before a model sees it, in milliseconds. Most programs print more often while they work, so a job
- * of minutes takes one call per `wait_seconds`, not one per line.
+ * A call that waits for a page of output returns when the output pauses for this long, in milliseconds. Most programs that work
+ * print more often, so a job of minutes takes one call per `wait_seconds`, not one per line.
  */
 const LOG_REST_MS = 10_000;
 
@@ -185,7 +190,7 @@ export class Runs {
   /** Ended runs that are not on disk yet. They are written before the store is read. */
   readonly #unsaved = new Set<ActiveRun>();
   #isSaveDue = false;
-  /** Whether the principal's storage is full with nothing to evict; then logs stop growing. */
+  /** Whether the principal's storage is full and nothing can be evicted. Logs stop growing then. */
   isFull = false;
   #subscribers: readonly RunSubscriber[] = [];
 
@@ -208,7 +213,7 @@ export class Runs {
     for (const part of this.#subscribers) part.runsChanged?.();
   }
 
-  /** Whether there are runs that keep the container from its idle stop. */
+  /** Whether there are runs that prevent an idle stop of the container. */
   get isBusy(): boolean {
     return this.#active.values().some(({ isService }) => !isService);
   }
@@ -223,9 +228,8 @@ export class Runs {
   }
 
   /**
-   * Starts a run within the principal's quota, which may shorten its time limit, and waits for it. If preparation takes too
-   * long, the result shows a run that has not started.
-   * @throws the reason, if the run fails to start while the caller waits
+   * Starts a run and waits for it. The principal's quota may shorten its time limit. If preparation takes too long, the result
+   * shows a run that has not started. @throws the reason, if the run fails to start while the caller waits
    */
   async start<Spec extends Allowance & { interactive?: boolean }>(
     executor: Executor<Spec>,
@@ -322,12 +326,15 @@ export class Runs {
     this.#ended(lost, true);
   }
 
-  /** Whether a run is under way. @param id as the sandbox knows it */
+  /** Whether a run is under way. @param id the run's id inside the sandbox */
   isRunning(id: string): boolean {
     return this.#active.values().some((run) => run.id === id && !run.isEnded);
   }
 
-  /** Seconds of today (UTC) of runs that ended after `time`, in milliseconds since the epoch; 0 without a time. */
+  /**
+   * How many seconds of today (UTC) were used by runs that ended after `time`. `time` is in milliseconds since the epoch;
+   * without it, the result is 0.
+   */
   secondsSince(time: number | undefined): number {
     if (time === undefined) return 0;
     const today = Math.floor(Date.now() / DAY_MS) * DAY_MS;
@@ -345,9 +352,9 @@ export class Runs {
   }
 
   /**
-   * A run's current view, after waiting up to `waitMs` for its end or, with a cursor, for output after it.
-   * @param until with a cursor: `output` waits for the first new output, `page` for a full page or for output that pauses
-   * @param onProgress receives the last output line meanwhile
+   * Waits up to `waitMs` for the run's end or, with a cursor, for output after the cursor. Returns the run's current view.
+   * @param until with a cursor: `output` waits for the first new output, `page` for a full page or a pause of the output @param
+   * onProgress receives the last output line during the wait
    * @throws {ToolError} `not_found`
    */
   async result(
@@ -383,8 +390,8 @@ export class Runs {
   }
 
   /**
-   * Types into a run's terminal. Returns what it has printed since the last such result: the last `maxBytes`, and in `skipped`
-   * the number of bytes before them. With `maxBytes` 0 it does not wait for output.
+   * Types into a run's terminal. Returns the output since the previous call: its last `maxBytes`, and in `skipped` the number
+   * of bytes before them. With `maxBytes` 0 it does not wait for output.
    * @throws {ToolError} `not_found`, and errors of `ActiveRun.type`
    */
   async type(id: string, input: TerminalInput, maxBytes: number): Promise<TerminalReply> {
@@ -412,13 +419,13 @@ export class Runs {
   async cancel(id: string, waitMs: number): Promise<RunView> {
     const run = this.#active.get(id);
     if (!run) return viewOf(this.#known(id));
-    // Not awaited: the run's limit ends it even if the sandbox is unreachable.
+    // Not awaited: if the sandbox is unreachable, the run's limit ends the run.
     run.cancel().catch(() => undefined);
     await run.waitUntilEnded(waitMs);
     return run.view();
   }
 
-  /** Removes a run that has ended. @throws {ToolError} `not_found`, `invalid_argument` while it goes on */
+  /** Removes a run that has ended. @throws {ToolError} `not_found`; `invalid_argument` if it has not ended */
   async remove(id: string): Promise<void> {
     this.#saveAll();
     if (this.#known(id).state === "running") throw stillRunning(id);
@@ -481,7 +488,7 @@ export class Runs {
     return run;
   }
 
-  /** Follows a run that starts once it has a reservation, unless it ends before. */
+  /** Waits for a run's reservation, then starts and follows the run, unless it has ended before. */
   #followLate(
     run: ActiveRun,
     execute: (reservation: Reservation) => Execution,

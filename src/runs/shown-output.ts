@@ -20,7 +20,7 @@ export function decodeText(bytes: Uint8Array): string {
   return decoder.decode(bytes);
 }
 
-/** What is shown of a stream of `bytes` bytes, given its first and last bytes. Both are cut at whole characters. */
+/** The shown part of a stream of `bytes` bytes, from its first and last bytes. Both are cut between characters. */
 export function headAndTail(first: Uint8Array, last: Uint8Array, bytes: number): ShownOutput {
   const head = wholeCharacters(first, "end");
   const tail = wholeCharacters(last, "start");
@@ -43,7 +43,7 @@ export function omittedText({ omitted, bytes }: Pick<ShownOutput, "omitted" | "b
   return `[... ${omitted} of ${bytes} bytes omitted ...]`;
 }
 
-/** Bytes at an output's end that are searched for its last line, and how many characters of it are shown. */
+/** The last line is searched for in the last LINE_BYTES of an output. At most LINE_CHARS of it are shown. */
 const LINE_BYTES = 4 * 1024;
 const LINE_CHARS = 200;
 

@@ -13,7 +13,7 @@ export const tokens = z.object({
 export type Tokens = z.infer<typeof tokens>;
 
 export interface TaskDetail {
-  /** Its key in `AGENTS`. */
+  /** The agent's key in `AGENTS`. */
   agent: string;
   /** Whether the agent reports success; otherwise the run's note says why not. */
   success: boolean;
@@ -29,9 +29,9 @@ export interface TaskDetail {
   turns?: number;
   tokens?: Tokens;
   costUSD?: number;
-  /** What it changed; undefined before the end, and if it could not be determined. */
+  /** What the task changed; undefined before its end, and if it could not be determined. */
   changes?: Changes;
-  /** Files that it produced, as stored in R2. */
+  /** Files that the task produced, as stored in R2. */
   artifacts: Artifact[];
   /** Created and changed files that were not stored; undefined if all were. */
   notKept?: NotKept;
@@ -52,10 +52,10 @@ export interface QuestionDetail extends CodeDetail {
   /** The code written so far. */
   code: string;
   model: string;
-  /** Of the request that wrote the program. */
+  /** Tokens of the request that wrote the program. */
   tokens?: Pick<Tokens, "input" | "output">;
   ownSandbox: boolean;
-  /** Everything is in the record. */
+  /** Always true: everything is in the record. */
   safe: true;
 }
 
@@ -79,7 +79,7 @@ export interface ChangedFiles {
 }
 
 export interface Artifact {
-  /** As in `ChangedFiles`, or `DIFF_NAME`. */
+  /** A path as in `ChangedFiles`, or `DIFF_NAME`. */
   path: string;
   /** Bytes. */
   size: number;
@@ -87,7 +87,7 @@ export interface Artifact {
 
 export interface NotKept {
   count: number;
-  /** The first of them, with reasons. */
+  /** The first of these files, with reasons. */
   named: { path: string; why: string }[];
 }
 

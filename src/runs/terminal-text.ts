@@ -3,7 +3,7 @@
 /** The widest row; no terminal here is wider. A longer line is shown completely, but only its last row can still change. */
 const MAX_COLUMNS = 1000;
 
-/** How many of the last rows the cursor can return to; nested progress bars and menus need fewer. */
+/** The cursor can return to this many of the last rows. Nested progress bars and menus need fewer. */
 const MAX_ROWS = 50;
 
 /** What a Python kernel prints for `clear_output()`: CLEARED in streams.py. Programs that clear a screen use another order. */
@@ -15,17 +15,17 @@ const TOKEN =
   /\x1b\[([0-?]*)[ -/]*([@-~])|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?|[\x00-\x1f\x7f]|[^\x00-\x1f\x7f]+/g;
 
 /**
- * The text that a terminal would show: without control sequences and overwritten text. What a full-screen program draws
- * elsewhere becomes a line of its own.
+ * The text that a terminal would show: without control sequences and overwritten text. Text that a full-screen program draws at
+ * another place becomes a separate line.
  */
 export function terminalText(output: string): string {
   return rendered(output).text;
 }
 
 /**
- * The same, with its cost.
- * @returns `moved`: cells written or moved by insertions and deletions, less than a row for each output character. The text is
- * at most twice as long as the output, plus a row; more padding is dropped
+ * As `terminalText`, and counts the work. @returns `moved`: the number of cells that were written, or moved by insertions and
+ * deletions. It is less than one row per character of output. The text is at most twice as long as the output, plus a row,
+ * because further padding is dropped
  */
 export function rendered(output: string): { text: string; moved: number } {
   let text = "";
@@ -35,7 +35,7 @@ export function rendered(output: string): { text: string; moved: number } {
   let at = 0;
   let column = 0;
   let moved = 0;
-  /** The padding that sequences may still add. */
+  /** How many blanks control sequences may still add. */
   let blanks = output.length + MAX_COLUMNS;
   const shown = ({ cells, end }: { cells: string[]; end: string }) =>
     end === "" ? cells.join("") : cells.join("").trimEnd() + end;
@@ -105,7 +105,10 @@ export function rendered(output: string): { text: string; moved: number } {
   return { text: text + rows.map(shown).join(""), moved };
 }
 
-/** The text with overwritten lines in their last state, such as progress bars, and without what a kernel's code has cleared. */
+/**
+ * The text with overwritten lines, such as progress bars, in their last state, and without text that a kernel's code has
+ * cleared.
+ */
 export function lastStates(printed: string): string {
   const text = clearedPart(printed) ?? printed;
   // oxlint-disable-next-line no-control-regex
@@ -130,9 +133,9 @@ export function unfinishedSequence(output: string): number {
   return /\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]{0,200})?$/.exec(output)?.[0].length ?? 0;
 }
 
-/** Whether an output is only the echo of typed text, or a part of it, as a terminal shows it while a program works. */
+/** Whether an output is only the terminal's echo of typed text, or a part of the echo. */
 export function isEchoOf(typed: string, output: Uint8Array): boolean {
-  // What is typed without a line's end waits for more, and its echo is all there will be.
+  // Text without a line end only waits for more text. Its echo is the whole output.
   // oxlint-disable-next-line no-control-regex
   if (!/[\r\n]$/.test(typed) || output.length > 4 * typed.length + MAX_COLUMNS) return false;
   const shown = letters(terminalText(new TextDecoder().decode(output)));

@@ -15,7 +15,7 @@ export const SANDBOX_LOST_WHILE_SERVER_DOWN =
 export const OTHER_VERSION = "The server was restarted with another version, which cannot resume this run.";
 
 const UNCONFIRMED =
-  "the sandbox did not confirm it: its processes may still run, and its last output may be missing. destroy_sandbox ends them.";
+  "the sandbox did not confirm that it stopped. Its processes may still run, and its last output may be missing. destroy_sandbox ends them.";
 
 /** @param graceMs how long the server waited for the sandbox */
 export function cancelUnconfirmed(graceMs: number): string {
@@ -24,7 +24,7 @@ export function cancelUnconfirmed(graceMs: number): string {
 
 export function timeoutUnconfirmed(timeoutMs: number | undefined, graceMs: number): string {
   const time = timeoutMs === undefined ? "too long" : `longer than ${timeoutMs / 1000} s`;
-  return `It took ${time} and was told to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
+  return `It took ${time}, so the server told it to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
 }
 
 /**
@@ -36,14 +36,14 @@ export function failureNote({ code, message, hint }: Failure, mayRun: boolean): 
 }
 
 const MAY_RUN =
-  "How far it got is unknown, and its processes may still run. Look with run_command (ps, ls) before you repeat it; if the sandbox no longer responds, use destroy_sandbox and start again.";
+  "It is unknown how far the run got, and its processes may still run. Look with run_command (ps, ls) before you repeat it; if the sandbox no longer responds, use destroy_sandbox and start again.";
 
 // Commands
 
 /** A process may have detached from its run: see docs/reference/runs.md. */
 export const CANCELLED_WITH_ALL = "Cancelled, with all its processes that were found.";
 
-/** @param cut why it had less time than requested */
+/** @param cut why the run had less time than requested */
 export function timedOutText(timeoutMs: number | undefined, cut: string | undefined): string {
   const after = timeoutMs === undefined || cut ? "" : ` after ${timeoutMs / 1000} s`;
   const next = cut ?? "Raise timeout_seconds, or run it in the background.";
@@ -90,7 +90,7 @@ export function handoverTexts(language: string, context: string) {
   };
 }
 
-/** @param cut why it had less time than requested */
+/** @param cut why the run had less time than requested */
 export function codeEndText(
   { end, state, started }: Pick<CodeOutcome, "end" | "state" | "started">,
   {
@@ -147,7 +147,7 @@ export function notInteractive(id: string): ToolError {
   return new ToolError(
     "invalid_argument",
     `${id} takes no input: it does not run in a terminal.`,
-    "Use run_command with interactive, or with stdin for input known before.",
+    "Use run_command with interactive, or with stdin if you know the input in advance.",
   );
 }
 

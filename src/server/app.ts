@@ -1,4 +1,4 @@
-/** How a request is handled, in the order of the guards: host and origin, route, token, scopes, handler. */
+/** Handles a request. The guards run in this order: host and origin, route, token, scopes, handler. */
 import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server";
 import { createMcpHandler } from "agents/mcp/server";
 import { addressOf } from "../actors/attempts.ts";
@@ -51,7 +51,7 @@ import * as texts from "./texts.ts";
 
 export interface NeededTools {
   called: readonly string[];
-  /** Whether the request does nothing else. Then only these tools are registered, which saves time. */
+  /** Whether the request contains only tool calls. Then only the called tools are registered, which saves time. */
   onlyCalls: boolean;
 }
 
@@ -75,7 +75,7 @@ interface Route {
   forPeople?: boolean;
   /** Whether pages of any origin may read the response. Never on loopback, where a page could find out what its user runs. */
   isPublic?: boolean;
-  /** Whether unauthenticated requests cause writes. They are rate limited by address. */
+  /** Whether unauthenticated requests cause writes. Such requests are rate limited by address. */
   writes?: boolean;
   serve:
     | { open: Serve<RequestContext> }
@@ -105,7 +105,7 @@ export function createApp(product: ProtectedApp): App {
     { path: "/health", methods: READ, serve: { open: health } },
     { path: CATALOG_PATH, methods: READ, isPublic: true, serve: { open: catalog } },
     { path: CARD_PATH, methods: READ, isPublic: true, serve: { open: serverCard } },
-    // Browsers request it by themselves.
+    // Browsers request this without being asked.
     { path: "/favicon.ico", methods: READ, serve: { open: favicon } },
     { path: "/mcp", methods: "POST", forPeople: true, serve: { by: byToken("/mcp"), known: mcp } },
     // Some clients post to the root.
@@ -226,7 +226,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
   const messages = Array.isArray(body.value) ? body.value : [body.value];
   const [trace = sender.trace] = messages.flatMap((message) => traceOfMessage(message) ?? []);
   caller = { ...sender, trace };
-  // The first call was counted with the request.
+  // The first call was counted when the request arrived.
   if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id, messages.length - 1))
     return refuse(caller, rateLimited(), { route });
   const [panelForm] = messages.flatMap((message) => takePanelForm(message) ?? []);
@@ -296,7 +296,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
   return opened;
 }
 
-/** Clients that send this header know resource links. Older clients fail on them. */
+/** Clients that send this header support resource links. Older clients fail on them. */
 function takesResourceLinks({ headers }: Request): boolean {
   return (headers.get("mcp-protocol-version") ?? "") >= "2025-06-18";
 }
@@ -329,7 +329,7 @@ function resourceRead(message: unknown): string[] {
   return typeof uri === "string" ? [uri] : [];
 }
 
-/** The scopes for everything in the body. A batch is allowed as a whole or not at all. */
+/** The scopes that all calls of the body need. A batch is allowed as a whole or not at all. */
 function scopesNeeded(product: ProtectedApp, calls: readonly ToolCall[], read: readonly string[]): Scope[] {
   const needed = new Set([
     ...calls.flatMap(({ name, args }) => product.requiredScopes(name, args)),

@@ -5,7 +5,10 @@ import * as texts from "./texts.ts";
 
 export const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
-/** Bytes read of an oversized body: closing the connection while a client sends would hide the response from it. */
+/**
+ * How many bytes of an oversized body are read and discarded. If the connection closed while the client sends, the client might
+ * not see the response.
+ */
 const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 
 /** Time limit for a body, in milliseconds: enough for the largest one at half a megabit per second. */

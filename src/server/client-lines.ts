@@ -5,7 +5,10 @@ export interface ClientLine {
   /** The file that contains the text. Without a file, the text is a shell command. */
   file?: string;
   text: string;
-  /** Opens the client, which asks its user to add the server. It has no token, because links end up in histories. */
+  /**
+   * A link that opens the client, which then asks its user to add the server. The link has no token, because links end up in
+   * histories.
+   */
   link?: string;
 }
 

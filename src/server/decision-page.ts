@@ -27,7 +27,7 @@ export async function decisionPage(request: Request, oauth: OAuth, context: Requ
   if (caller instanceof Response) return caller;
   const { principal } = caller;
   const question = await sandboxActor(context.env, link.actor).networkQuestion(link.id);
-  // The actor's name has the principal in it.
+  // The actor's name contains a hash of the principal.
   if (question && (await actorName(question.sandbox, principal.id)) !== link.actor)
     return messagePage(DECISION_TEXTS.otherPerson, { status: 403 });
   if (!question) return gone();
@@ -51,7 +51,7 @@ export async function decisionPage(request: Request, oauth: OAuth, context: Requ
 
 export const TO_PANEL = { href: PANEL_PATH, label: "Open the panel" };
 
-/** The signed-in visitor of a page, or the page to show instead. @param words text of the page that leads to the sign-in */
+/** The signed-in visitor of a page, or the page to show instead. @param words the text of the sign-in page */
 export async function visitor(
   request: Request,
   oauth: OAuth,
@@ -59,7 +59,8 @@ export async function visitor(
   words: PageMessage,
 ): Promise<CallerContext | Response> {
   const { pathname, searchParams } = new URL(request.url);
-  // Browsers send the session's cookie only from this server's own pages. After a link from elsewhere, the page reloads once.
+  // Browsers send the session's cookie only from this server's own pages. So after a link from another site the page reloads
+  // once.
   const isAgain = searchParams.has("again");
   const session = await panelSession(request, oauth, context);
   if ("response" in session) {
@@ -70,7 +71,10 @@ export async function visitor(
   return { ...context, ...session };
 }
 
-/** Why a visitor cannot decide: only sessions that may run code can, and only the server's own page may send its form. */
+/**
+ * The page for a visitor who cannot decide. Only a session that may run code can decide, and only the server's own page may
+ * send the form.
+ */
 export function refuseVisitor(request: Request, oauth: OAuth, { principal }: CallerContext) {
   if (missingScopes(principal, DECISION_SCOPES).length > 0)
     return messagePage(DECISION_TEXTS.noScope, { status: 403, link: signIn(new URL(request.url).pathname) });

@@ -1,4 +1,7 @@
-/** A response of server-sent events. Each is made when the client is ready for it. They end when it stops reading. */
+/**
+ * A response of server-sent events. Each event is made when the client is ready for it. The events end when the client stops
+ * reading.
+ */
 export function eventStream<Event>(events: AsyncGenerator<Event, void>, textOf: (event: Event) => string) {
   const encoder = new TextEncoder();
   const body = new ReadableStream<Uint8Array>({

@@ -18,7 +18,7 @@ export const MAX_UPLOAD_BYTES = 5 * 1024 ** 3;
 
 const FORM_BYTES = 1024 * 1024;
 
-/** Browsers may only save a response that came from a sandbox, not show or run it. */
+/** With these headers, browsers save a response that came from a sandbox. They do not show or run it. */
 const HEADERS = {
   "content-security-policy": "sandbox; default-src 'none'",
   "cross-origin-resource-policy": "same-origin",
@@ -165,8 +165,8 @@ function marked(body: ReadableStream, mark: Uint8Array): ReadableStream {
 const DRAIN_MS = 5000;
 
 /**
- * Reads the body of a refused request: if the connection closed while a client sends, it might never see the response. A client
- * that waits for 100 Continue has sent nothing.
+ * Reads the body of a refused request. If the connection closed while a client sends, the client might not see the response. A
+ * client that waits for 100 Continue has sent nothing.
  */
 export async function drainBody(request: Request): Promise<void> {
   if (request.headers.has("expect")) return;
@@ -215,7 +215,7 @@ function etagOf({ modified, size }: Pick<FileStat, "modified" | "size">): string
   return `"${modified.toString(36)}-${size.toString(36)}"`;
 }
 
-/** The single requested range; undefined for the whole file. HTTP allows the whole file for several ranges, too. */
+/** The single requested range; undefined for the whole file. For several ranges, HTTP allows the whole file as the response. */
 function rangeOf({ headers }: Request, stat: Pick<FileStat, "modified" | "size">) {
   const { size } = stat;
   const [, first, last] = /^bytes=(\d{0,15})-(\d{0,15})$/.exec(headers.get("range")?.trim() ?? "") ?? [];

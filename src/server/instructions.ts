@@ -33,7 +33,7 @@ export function instructions({ has, sandbox, savesWorkspaces, idleMinutes, mount
           `Use checkpoint_sandbox before a risky step${has("restore_sandbox") ? ", restore_sandbox to go back" : ""}.`,
       ]
     : [
-        `They are gone when a sandbox is destroyed, restarts, or stops after ${idleMinutes} idle minutes; the next result says so.`,
+        `They are gone when a sandbox is destroyed, restarts, or stops after ${idleMinutes} idle minutes; the next answer says so.`,
       ];
   const lines = [
     ...mounted,

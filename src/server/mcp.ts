@@ -28,7 +28,7 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
       name: "sandbox-mcp",
       title: "Sandbox",
       version: manifest.version,
-      // Revision 2026-07-28 has this in every response.
+      // In revision 2026-07-28 every response contains the icons.
       icons: wanted.onlyCalls ? undefined : [ICON],
     },
     {
@@ -48,13 +48,13 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
   if (!wanted.onlyCalls) registerResources(server, caller, query.sandbox);
   if (caller.takesTasks !== undefined) registerTasks(server, { ...caller, isStructured: query.structured });
   server.server.registerCapabilities(APPS_CAPABILITY);
-  // The page is useless to a client that may not call the tools it needs at once.
+  // The panel's page needs these tools at once, so it is linked only for callers who may call them.
   const linksPanel =
     caller.mayShowApps && PANEL_NEEDS.every((need) => listed.some(({ name }) => name === need));
   const { maxWaitSeconds } = config;
   for (const tool of tools) {
     const { name, title, description, annotations, hasLongAnswers, showsPanel } = tool;
-    // A tool that is called but not listed is registered too: it explains what is missing.
+    // A tool that is called but not listed is registered too: its error explains what is missing.
     if (!listed.includes(tool) && !wanted.called.includes(name)) continue;
     const input = inputFor(tool, { sandbox: query.sandbox, maxWaitSeconds });
     const inputSchema = schemaOf(input, (issues) => {
@@ -77,14 +77,15 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
       const { structuredContent, ...result } = answer;
       const run = showsPanel && caller.showsApps && isRecord(structuredContent) && structuredContent.id;
       if (typeof run === "string") result._meta = { [RUN_META]: run };
-      // With structured content, clients show their model only that, as escaped JSON, or both parts at twice the tokens.
+      // Without `?results=structured`, only text: of a result with structured content, clients show their model either only
+      // that part, as escaped JSON, or both parts, at twice the tokens.
       return query.structured ? { ...result, structuredContent } : result;
     });
   }
   return server;
 }
 
-/** For Claude Code, which otherwise writes a longer result to a file and shows its model the first 2 KB. */
+/** For Claude Code. Without this it writes a longer answer to a file and shows its model only the first 2 KB. */
 const LONG_ANSWERS = { "anthropic/maxResultSizeChars": 100_000 };
 
 const PANEL_LINK = { ui: { resourceUri: PANEL_URI } };
@@ -131,10 +132,10 @@ function listedSchema(schema: z.ZodObject, side: "input" | "output", options: Sc
   return json;
 }
 
-/** Higher maxima are not listed: an error names them. This one is the highest of wait_seconds. */
+/** A higher maximum is not listed, because an error names it. 600 is the highest maximum of wait_seconds. */
 const HIGHEST_LISTED = 600;
 
-/** Whether a keyword is useless to clients. These keywords were a tenth of the list, which costs tokens. */
+/** Whether clients do not need a keyword of a schema. These keywords were a tenth of the list, and the list costs tokens. */
 function isNoise(side: "input" | "output", keyword: string, value: unknown): boolean {
   switch (keyword) {
     // The default dialect of MCP.
@@ -143,7 +144,7 @@ function isNoise(side: "input" | "output", keyword: string, value: unknown): boo
     // Property names are always strings.
     case "propertyNames":
       return JSON.stringify(value) === '{"type":"string"}';
-    // Bounds that a model rarely reaches; the error names the bound.
+    // A model rarely reaches these bounds, and the error names the bound.
     case "minLength":
     case "maxLength":
     case "minItems":
@@ -156,7 +157,7 @@ function isNoise(side: "input" | "output", keyword: string, value: unknown): boo
     // The instructions name the default sandbox.
     case "default":
       return value === false || value === DEFAULT_SANDBOX;
-    // The next version may add fields, and clients that keep the schema must not refuse them.
+    // The next version of the server may add fields. Clients that keep the old schema must not refuse them.
     case "additionalProperties":
       return side === "output" && value === false;
     default:

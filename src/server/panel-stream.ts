@@ -17,7 +17,7 @@ import { EVENT_HEADERS, KEEP_ALIVE } from "./event-stream.ts";
 import { Unbuffered } from "./unbuffered.ts";
 import { STREAM_TEXTS } from "./texts.ts";
 
-/** The lifetime of one stream, in milliseconds. It bounds the polls, because one request may make only a thousand calls. */
+/** The lifetime of one stream, in milliseconds. It bounds the number of polls: one request may make only a thousand calls. */
 const STREAM_MS = 300_000;
 const MAX_POLLS = 150;
 
@@ -36,7 +36,7 @@ const STALL_MS = 30_000;
 /** The most streams of a principal in one isolate. Their polls are rate limited across all isolates. */
 const MAX_STREAMS = 20;
 
-/** A stream that has not checked its session for this long was cut off with its request. In milliseconds. */
+/** If a stream has not checked its session for this long, its request was cut off. In milliseconds. */
 const STREAM_EXPIRY_MS = STALL_MS + 2 * SESSION_MS;
 
 /** Why a stream ended. After `again` the page reconnects at once, after `busy` later. */
@@ -102,7 +102,7 @@ class PanelStream {
   readonly #caller: CallerContext;
   readonly #guards: PanelGuards;
   readonly #registration: OpenStream;
-  /** A client that does not read costs one event for each watched thing. */
+  /** Unbuffered: for a client that does not read, at most one event of each watched thing waits in memory. */
   readonly body = new Unbuffered(() => this.#ended.abort());
   readonly #encoder = new TextEncoder();
   readonly #ended = new AbortController();
@@ -245,7 +245,7 @@ class PanelStream {
   }
 }
 
-/** The result of a poll as it is sent. A `refused` call is not repeated. */
+/** The result of a poll as it is sent to the page. A `refused` call is not repeated. */
 type PollResult = { data: unknown } | { problem: string } | { refused: string };
 
 const position = z.object({ state: z.string(), next_cursor: z.number(), log_bytes: z.number() });
@@ -263,9 +263,9 @@ function parsePollResult(body: string): PollResult {
 }
 
 interface OpenStream {
-  /** When its session was last checked, in milliseconds since the epoch. */
+  /** When the stream's session was last checked, in milliseconds since the epoch. */
   aliveAt: number;
-  /** Whether it has ended or must end because another stream replaced it. */
+  /** Whether the stream has ended, or must end because another stream replaced it. */
   isClosed: boolean;
 }
 

@@ -20,8 +20,8 @@ export async function isPlainCall(request: Request, body: unknown): Promise<bool
 }
 
 /**
- * Serves such a call as JSON. The library's handler opens an event stream for every call, a quarter of the Worker's time for a
- * short one. A longer call gets its result as an event, because proxies close silent connections.
+ * Serves such a call as JSON. The library's handler opens an event stream for every call, which takes a quarter of the Worker's
+ * time for a short call. A longer call gets its result as an event, because proxies close silent connections.
  */
 export async function servePlainCall(
   server: McpServer,
@@ -32,7 +32,7 @@ export async function servePlainCall(
   const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true });
   Object.assign(transport, { onerror });
   await server.connect(transport);
-  // The server is not closed: a finished call leaves nothing behind, and closing creates an error with its stack.
+  // The server is not closed: after the call there is nothing to clean up, and closing would create an error with its stack.
   const pending = transport.handleRequest(request, { parsedBody: body });
   return (await within(JSON_WITHIN_MS, pending)) ?? eventStream(asEvents(pending), (text) => text);
 }

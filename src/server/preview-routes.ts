@@ -1,7 +1,7 @@
 /**
- * Previews: requests with a host name that leads to a server in a sandbox. The host name is the only credential. The server's own
- * tokens and cookies do not go into the sandbox, and linked pages do not learn the name. Programs in the sandbox see the host
- * `localhost`, which their own host checks accept.
+ * Previews: requests to a host name that belongs to a program in a sandbox. The host name is the only credential. This server's
+ * own tokens and cookies are not passed on to the sandbox, and linked pages do not learn the host name. Programs in the sandbox
+ * see the host `localhost`, so that their own host checks accept it.
  */
 import { isOwnAuthorization } from "../auth/bearer.ts";
 import { isOwnCookie } from "../auth/cookies.ts";

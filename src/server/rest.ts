@@ -33,7 +33,7 @@ const MAX_TIMEOUT_MS = TASK_SECONDS.max * 1000;
 
 export const TASK_SCOPES: readonly Scope[] = ["tasks:run"];
 
-/** Text that is not blank. Its error messages are sent to callers as they are. */
+/** A schema for text that is not blank. Its error messages are sent to callers unchanged. */
 function words(name: string, max: number) {
   return z
     .string(REST_TEXTS.required)
@@ -111,7 +111,7 @@ async function ended(context: ToolContext, run: RunView, deadline: number): Prom
   }
 }
 
-/** Whether the caller wants status 422 for a failed run (`?strict=1`). */
+/** Whether a failed run has status 422 for this caller (`?strict=1`). */
 function strictOf(request: Request): boolean {
   const strict = new URL(request.url).searchParams.get("strict") ?? "0";
   if (!["0", "1", "false", "true"].includes(strict)) throw refusal(REST_TEXTS.strict);
@@ -141,7 +141,7 @@ function parsed<T>(schema: z.ZodType<T>, fields: object): T {
   if (excess) throw refusal(REST_TEXTS.noField(excess.keys[0], FIELDS));
   const [issue] = error.issues;
   const message = issue?.message ?? REST_TEXTS.unreadable;
-  // The messages of tools begin with a verb and name no field.
+  // A message of a tool's schema begins with a verb, so the field's name is put before it.
   throw refusal(/^[a-z]/.test(message) ? `${String(issue?.path[0])} ${message}` : message);
 }
 
@@ -215,7 +215,7 @@ async function responseOf(context: ToolContext, seen: RunView): Promise<[body: o
   const note = [seen.note, await gitHint(context, seen)].filter(Boolean).join(" ") || undefined;
   const run = { ...seen, note };
   const { id, state } = run;
-  // A run that ended before its start has only an outcome.
+  // A run that ended before its start has no result of its own, only an outcome.
   const own = plainQuestion(run) ?? plainTask(run) ?? { success: false, output: note ?? "", error: note };
   return [{ taskId: id, ...own, status: state, note, duration_ms: durationMs(run) }, 200];
 }

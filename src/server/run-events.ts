@@ -13,7 +13,10 @@ const STREAM_MS = 600_000;
 /** Bytes of output per poll: a log of 100 MiB takes 200 polls. */
 const PAGE_BYTES = 512 * 1024;
 
-/** Pauses between polls in milliseconds: a hundredth of the elapsed time within bounds, so at most 750 polls a stream. */
+/**
+ * The pause between polls is a hundredth of the elapsed time, within these bounds in milliseconds. So a stream makes at most
+ * 750 polls.
+ */
 const PAUSE_MS = { least: 100, most: 1200 };
 
 export interface RunEvents {
@@ -23,8 +26,8 @@ export interface RunEvents {
 }
 
 /**
- * `task` comes first. `code` and `output` have what is new since the last event. The last event is `result`, `running` if the
- * run continues, or `error` if the server cannot tell.
+ * The first event is `task`. `code` and `output` have the new text since the event before. The last event is `result`,
+ * `running` if the run continues, or `error` if the server cannot read the run.
  */
 export function runEvents(context: ToolContext, what: RunEvents): Response {
   return eventStream(eventsOf(context, what), textOf);

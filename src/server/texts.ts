@@ -43,7 +43,7 @@ export const REST_TEXTS = {
   checkpoint: "Checkpoint must be a checkpoint's id",
   sandbox: "Sandbox must be a sandbox's name",
   model: "Model must be a model's name",
-  taskAndQuestion: "Give a task or a question, not both",
+  taskAndQuestion: "Give either a task or a question, not both",
   strict: "strict must be 1 or true, 0 or false",
   running: "Task is still running",
   failed: "The run failed",
@@ -56,7 +56,7 @@ export const REST_TEXTS = {
   fields: (ofTask: string, ofQuestion: string) =>
     `A task accepts ${ofTask}. A question accepts ${ofQuestion}.`,
   noField: (name: string | undefined, fields: string) =>
-    `There is no field ${JSON.stringify(name?.slice(0, 100))}. ${fields}`,
+    `The field ${JSON.stringify(name?.slice(0, 100))} does not exist. ${fields}`,
 };
 
 // Links to files
@@ -84,23 +84,27 @@ export const notRemoved = (path: string) =>
   new ToolError(
     "invalid_argument",
     `${path} itself cannot be removed; nothing was changed.`,
-    "Remove what is in it, or use destroy_sandbox.",
+    "Remove the files in it, or use destroy_sandbox.",
   );
-export const REMOVE_RECURSIVELY = "?recursive=true removes it, with all that is in it.";
+export const REMOVE_RECURSIVELY = "?recursive=true removes it with everything in it.";
 export const pathNotEncoded = () =>
   new ToolError("invalid_argument", "The path is not percent-encoded UTF-8.");
 export const sizeUnknown = (path: string, bytes: number) =>
   new ToolError(
     "too_large",
-    `${path} does not say its size and holds ${bytes} bytes or more.`,
+    `${path} reports no size and has ${bytes} bytes or more.`,
     "Copy it in the sandbox, then download the copy.",
   );
 export const unknownArchive = () =>
   new ToolError("invalid_argument", "Unknown archive format: use ?archive=zip or ?archive=tar.gz.");
 export const fileNotArchived = (path: string) =>
-  new ToolError("not_directory", `${path} is a file, not a directory.`, "Ask without ?archive.");
+  new ToolError("not_directory", `${path} is a file, not a directory.`, "Leave out ?archive.");
 export const becameShorter = (path: string) =>
-  new ToolError("file_system", `Reading ${path} failed: it became shorter meanwhile.`, "Ask again.");
+  new ToolError(
+    "file_system",
+    `Reading ${path} failed: the file became shorter during the read.`,
+    "Make the same request again.",
+  );
 export const uploadTooLarge = (max: number) =>
   new ToolError(
     "too_large",
@@ -117,26 +121,26 @@ export const DECISION_TEXTS = {
   everything: "All of the internet",
   otherPerson: {
     title: "This question is not for you",
-    message: "Somebody else's sandbox asked it. Nothing was changed.",
+    message: "It is about another person's sandbox. Nothing was changed.",
   },
   noScope: {
     title: "You cannot decide this here",
     message: "You signed in without the permission to run code. Sign in again and tick it.",
   },
-  otherSite: { title: NOTHING_CHANGED, message: "Only this server's own page may decide." },
+  otherSite: { title: NOTHING_CHANGED, message: "A decision must be sent from this server's own page." },
   failed: (why: string): PageMessage => ({ title: NOTHING_CHANGED, message: why }),
   allowed: (sandbox: string): PageMessage => ({
     title: "Allowed",
-    message: `Sandbox ${sandbox} may reach it from now on. Go back to your app.`,
+    message: `Sandbox ${sandbox} has this access from now on. Go back to your app.`,
   }),
   refused: { title: "Refused", message: "Nothing was changed. Go back to your app." },
   signIn: {
     title: "Sign in to decide",
-    message: "A sandbox asks to reach more of the internet. Sign in as the person whose sandbox it is.",
+    message: "A sandbox asks to reach more of the internet. Sign in as the owner of the sandbox.",
   },
   gone: {
     title: "There is nothing to decide",
-    message: "It was answered already, is older than 15 minutes, or its sandbox is gone.",
+    message: "The question was already decided, is older than 15 minutes, or its sandbox is gone.",
   },
 };
 
@@ -149,8 +153,7 @@ export const GIT_TEXTS = {
   },
   signInFirst: {
     title: "Sign in to the panel first",
-    message:
-      "This page is about git hosts for your sandboxes. Sign in as the person whose sandboxes they are.",
+    message: "This page is about git hosts for your sandboxes. Sign in as their owner.",
   },
   title: "Git hosts",
   about:
@@ -160,15 +163,16 @@ export const GIT_TEXTS = {
   remove: "Remove",
   signIn: "Sign in",
   signInTo: "Sign in to a git host",
-  warning: "An app may have led you here. The token goes to this host: sign in only if you know it.",
+  warning:
+    "An app may have opened this page for you. The server sends the token to this host: sign in only if you know the host.",
   rights:
     "At GitHub, a fine-grained token that may read and write the contents of the repositories is enough; at GitLab, one with read_repository and write_repository.",
-  risk: "Code never sees the token, but can do everything that the token allows. Create a token for this purpose only: few repositories, early expiry.",
+  risk: "Code in a sandbox never sees the token, but can do everything that the token allows. Create a token for this purpose only: few repositories, early expiry.",
   host: "Host",
   token: "Access token",
-  user: "User name, if the host wants one",
-  wrongHost: "This is not the name of a host that your sandboxes may reach.",
-  wrongToken: "A token has 16 to 1000 visible characters, a user name letters, digits and . _ - + @.",
+  user: "User name, if the host needs one",
+  wrongHost: "Your sandboxes may not reach a host of this name.",
+  wrongToken: "A token has 16 to 1000 visible characters. A user name has letters, digits and . _ - + @.",
   unreadable: { title: NOTHING_CHANGED, message: "The form could not be read." },
   signedIn: (host: string): PageMessage => ({
     title: "The token is saved",
@@ -176,7 +180,7 @@ export const GIT_TEXTS = {
   }),
   removed: (host: string): PageMessage => ({
     title: "Removed",
-    message: `Your sandboxes have no token for ${host} any more. The host still accepts it: revoke it there.`,
+    message: `Your sandboxes no longer have a token for ${host}. The host still accepts the token: revoke it there.`,
   }),
 };
 
@@ -207,13 +211,16 @@ export const PREVIEW_TEXTS = {
   tls: {
     title: "The program expects TLS",
     message:
-      "A preview needs plain HTTP. Start the program without TLS (HTTPS); this page then reloads. The preview's own address can still be HTTPS.",
+      "A preview needs plain HTTP. Start the program without TLS (HTTPS); this page then reloads. The address of the preview can still be HTTPS.",
   },
   foreign: {
     title: "The program does not speak HTTP",
     message: "A preview can show only programs that respond in HTTP.",
   },
-  odd: { title: "The program's response is not valid", message: "Its status is not a valid HTTP status." },
+  odd: {
+    title: "The program's response is not valid",
+    message: "The status of the response is not a valid HTTP status.",
+  },
   often: { title: "Too many requests", message: "This preview gets too many requests. Wait a minute." },
 } satisfies Record<string, PageMessage>;
 

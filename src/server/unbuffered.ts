@@ -1,4 +1,4 @@
-/** A response body without a buffer: a write waits until the client takes it. */
+/** A response body without a buffer: a write waits until the client reads the bytes. */
 export class Unbuffered {
   readonly readable: ReadableStream<Uint8Array>;
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;

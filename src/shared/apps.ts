@@ -10,13 +10,19 @@ export const APP_MIME_TYPE = "text/html;profile=mcp-app";
 
 export const PANEL_URI = "ui://sandbox-mcp/panel";
 
-/** The resource that the page needs first: the names of the tools that it may call. Clients do not pass them on. */
+/**
+ * The resource with the names of the tools that the page may call. The page reads it first, because clients do not pass these
+ * names on.
+ */
 export const PANEL_TOOLS_URI = "ui://sandbox-mcp/tools";
 
-/** In a result's `_meta`, which clients show to the page but not to the model: the run's id. */
+/** The key of the run's id in a result's `_meta`. Clients show `_meta` to the page but not to the model. */
 export const RUN_META = "sandbox-mcp/run";
 
-/** In an error's `_meta`: its data, if requested. Clients check structured content against the tool's output schema. */
+/**
+ * The key of an error's data in its `_meta`, if requested. Structured content cannot have this data, because clients check it
+ * against the tool's output schema.
+ */
 export const ERROR_META = "sandbox-mcp/error";
 
 export function declaresApps(message: unknown): boolean {

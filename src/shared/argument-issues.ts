@@ -19,7 +19,7 @@ const MAX_NAME_CHARS = 100;
 
 const alternatives = new Intl.ListFormat("en-GB", { type: "disjunction" });
 
-/** Replaces zod's own messages: the `error` of a parse. Messages of the schema take precedence. */
+/** Replaces zod's own messages, as the `error` option of a parse. Messages of the schema take precedence. */
 export function issueMessage(issue: z.core.$ZodRawIssue): string {
   switch (issue.code) {
     case "invalid_type":
@@ -46,7 +46,7 @@ export function argumentsText(
   const sentences = issues.map(
     ({ path, message }) => `${path.length > 0 ? path.join(".") : tool} ${message}`,
   );
-  // An argument may break several rules with one message.
+  // An argument may break several rules that have the same message.
   const problems = [...new Set(sentences)];
   const more = problems.length > LISTED ? ` There are ${problems.length - LISTED} more problems.` : "";
   const isUnknown = issues.some(({ code, path }) => code === "unrecognized_keys" && path.length === 0);

@@ -7,10 +7,13 @@ export interface JSONBounds {
   name: number;
 }
 
-/** For data from a sandbox, where everything large is one string. Parsing takes at most 20 ms of the Worker's thread. */
+/**
+ * For data from a sandbox. Such data is large only if it has a large string. Parsing takes at most 20 ms of the Worker's
+ * thread.
+ */
 export const SANDBOX_JSON: JSONBounds = { values: 20_000, depth: 100, name: 1000 };
 
-/** For messages of our own protocol, which has only known names. A listing of 5,000 files has 25,000 values. */
+/** For responses of our own protocol, where all names are known. A listing of 5,000 files has 25,000 values. */
 export const RESPONSE_JSON: JSONBounds = { values: 50_000, depth: 10, name: 100 };
 
 /** For an event of a run. The longest one names 20 ports. */
@@ -32,7 +35,7 @@ const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x
 export function exceedsBounds(text: string, bounds: JSONBounds): boolean {
   let values = 0;
   let depth = 0;
-  // By character codes: a regular expression takes longer than the parser.
+  // Compares character codes, because a regular expression takes longer than the parser itself.
   for (let at = 0; at < text.length; at++) {
     const code = text.charCodeAt(at);
     if (code === QUOTE) {

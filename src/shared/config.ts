@@ -25,7 +25,7 @@ export interface Env extends Partial<Record<VariableName, string>> {
   RESULTS: object;
   /** Limits the calls of a principal. Without it there is no limit. */
   RATE_LIMITER?: RateLimit;
-  /** Limits the requests of one address that cause OAuth writes. Without it, a limiter in this process does. */
+  /** Limits the requests of one address that cause OAuth writes. Without it, a limiter in this process limits them. */
   ADDRESS_LIMITER?: RateLimit;
 }
 
@@ -78,7 +78,7 @@ function parse(env: Env): Config | ConfigError {
   return problems.length > 0 ? new ConfigError(problems) : configOf(values);
 }
 
-/** Which required companion of a variable is missing. An empty list counts as not set. */
+/** The variables that must be set together with `name` and are not. An empty list counts as not set. */
 function missingBeside(name: VariableName, values: Values): string[] {
   const isSet = (one: string) =>
     ![undefined, ""].includes((values as Record<string, unknown>)[one]?.toString());
@@ -100,7 +100,7 @@ function wrongPrincipals({ SECRETS: secrets }: Values): string[] {
   );
 }
 
-/** The values under their names in code, in its units. The table of variables documents them. */
+/** The values by their names in code, in the code's units. The table of variables documents them. */
 function configOf(values: Values) {
   const metadata = values.OAUTH_CLIENT_METADATA;
   const authTokens: readonly StaticToken[] = values.AUTH_TOKENS ?? [];
@@ -170,7 +170,7 @@ function modelSecrets(key: string | undefined, token: string | undefined): Secre
   return [{ name: "model", hosts: [MODEL_HOST], place, value, principals: [SERVER], variable: undefined }];
 }
 
-/** Whether the server's own host would be treated as a preview, or share its cookies with all previews. */
+/** Whether the server's own host would count as a preview, or would share its cookies with all previews. */
 function coversServer(previewHost: string | undefined, publicOrigin: string | undefined): boolean {
   if (previewHost === undefined || publicOrigin === undefined) return false;
   const { hostname } = new URL(`https://${previewHost}`);

@@ -2,7 +2,7 @@
 import { ALLOWED_PORTS } from "./network-policy.ts";
 
 export interface Connection {
-  /** When it began, in milliseconds since the epoch. */
+  /** When the connection began, in milliseconds since the epoch. */
   at: number;
   host: string;
   port: number;
@@ -10,11 +10,11 @@ export interface Connection {
   method: string;
   status?: number;
   bytes: number;
-  /** The names of the secrets added to it, separated by commas. Never a value. */
+  /** The names of the secrets that were added, separated by commas. Never a value. */
   secret?: string;
   /**
-   * Why it was refused. `policy`: the sandbox's policy, which can be changed. `address`: the host is, or resolves to, an
-   * address that no policy allows. `mismatch`: the request named another host than it was sent to.
+   * Why the connection was refused. `policy`: the sandbox's policy, which can be changed. `address`: the host is, or resolves
+   * to, an address that no policy allows. `mismatch`: the request named another host than it was sent to.
    */
   refused?: "policy" | "address" | "mismatch";
 }
@@ -27,7 +27,7 @@ export interface SeenConnections {
 
 export interface Refusal {
   host: string;
-  /** The port, if lists do not allow it. */
+  /** The port, if a list cannot allow it. */
   port?: number;
   why: NonNullable<Connection["refused"]>;
   count: number;

@@ -9,7 +9,7 @@ import { type ToolName, describeWrongChoice } from "./tool-sets.ts";
 
 export interface EndpointQuery {
   sandbox: string;
-  /** Whether results have `structuredContent`, and the list of tools its schemas. */
+  /** Whether results have `structuredContent`, and the list of tools has output schemas. */
   structured: boolean;
   tools?: readonly string[] | undefined;
   /** Whether a terminal's log keeps its control sequences, for clients that are terminals. */

@@ -3,8 +3,9 @@ import * as z from "zod";
 import { MAX_HOSTS, parseHostEntry } from "./network-policy.ts";
 
 /**
- * An empty variable counts as unset, because `.dev.vars` and CI systems write it so. White space around a value is removed: a
- * secret piped into `wrangler secret put` ends with a newline, and no value may begin or end with white space.
+ * An empty variable counts as unset, because `.dev.vars` and CI systems write unset variables as empty ones. White space around
+ * a value is removed: a secret piped into `wrangler secret put` ends with a newline, and no value may begin or end with white
+ * space.
  */
 export function fromEnv<T>(schema: z.ZodType<T, string>, fallback: T | undefined) {
   const trimmed = z.string("must be a text variable").trim();
@@ -17,7 +18,7 @@ export function fromEnv<T>(schema: z.ZodType<T, string>, fallback: T | undefined
   );
 }
 
-/** Text that can follow "Bearer ". It must be long, because guesses at /mcp are not counted. */
+/** Text that can follow "Bearer ". It must be long, because the server does not count guesses at /mcp. */
 export const ownerToken = z
   .string()
   .regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces")
@@ -27,7 +28,10 @@ export const ownerToken = z
     "must be random, and repeats a few characters: openssl rand -hex 32 makes one",
   );
 
-/** Fewer than five different characters, or a repeated part. One in a million random texts of 16 hex digits is so. */
+/**
+ * Whether a text has fewer than five different characters, or repeats a part. One in a million random texts of 16 hex digits is
+ * like this.
+ */
 function isRepetitive(text: string): boolean {
   const steps = Array.from({ length: Math.floor(text.length / 2) }, (_, index) => index + 1);
   return new Set(text).size < 5 || steps.some((step) => text.startsWith(text.slice(step)));
@@ -81,7 +85,7 @@ export function baseURL(text: string, context: z.RefinementCtx): string {
   return refuse(context, "must be a URL such as https://example.com/api");
 }
 
-/** As `webOrigin`, or an application's origin with its own scheme (a browser extension, a desktop shell). */
+/** Like `webOrigin`, but also accepts an application's origin with its own scheme (a browser extension, a desktop shell). */
 export function anyOrigin(text: string, context: z.RefinementCtx): string {
   const own = /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\\*\s]+$/i.test(text) && !/^(https?|file):/i.test(text);
   return own ? text.toLowerCase() : webOrigin(text, context);
@@ -91,7 +95,7 @@ export function unique(values: readonly string[]): boolean {
   return new Set(values).size === values.length;
 }
 
-/** Text that can be a header's value; a secret with other characters could never be sent. */
+/** Text that can be a header's value. A secret with other characters could not be sent. */
 export function headerValue() {
   return visible("must be visible ASCII characters without spaces");
 }
@@ -100,7 +104,7 @@ export function visible(message: string) {
   return z.string("is missing").regex(/^[\x21-\x7e]+$/, message);
 }
 
-/** A time with its time zone. @returns a schema for milliseconds since the epoch */
+/** A schema that reads a time with its time zone and returns milliseconds since the epoch. */
 export function time() {
   return z.iso
     .datetime({ offset: true, error: "must be a time with its zone, such as 2026-12-31T12:00:00Z" })

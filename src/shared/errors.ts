@@ -84,7 +84,10 @@ export async function outcomeOf<T>(work: () => T | Promise<T>): Promise<Outcome<
   }
 }
 
-/** The beginning of an actor's error about a database of a newer server. Only its message reaches callers. */
+/**
+ * The beginning of an actor's error about a database of a newer server. Callers of the actor get only the message, so they
+ * recognize the error by it.
+ */
 export const NEWER_DATABASE = "A newer server has written this database";
 
 /** The error for the caller: a `ToolError` unchanged; for an unexpected error only a reference to the log. */
@@ -106,7 +109,7 @@ export const internalError = (ref: string) =>
     "The server's log has the details under that reference.",
   );
 
-/** The error for an unknown run. Another principal's run looks the same. */
+/** The error for an unknown run. A run of another principal gets the same error. */
 export const unknownRun = (id: string) =>
   new ToolError(
     "not_found",
@@ -131,7 +134,7 @@ export const connectionLost = () =>
     "Look at what was done (list_files, read_file), then repeat the rest.",
   );
 
-/** The value of a promise for a sandbox's result. @throws {ToolError} `no_answer` after `ms` milliseconds */
+/** Waits for a sandbox's result. @throws {ToolError} `no_answer` after `ms` milliseconds */
 export async function withTimeout<T>(ms: number, promise: Promise<T>): Promise<T> {
   const result = await within(
     ms,
@@ -149,10 +152,10 @@ export const sandboxUnresponsive = (ms: number) =>
     true,
   );
 
-/** For a call that meets a stopping container; it says what happened to the call. */
+/** The error for a call to a container that is being replaced. Its message says what happened to the call. */
 export class EndingError extends ToolError {}
 
-/** The error for a stopping container. @param what says what was not done */
+/** @param what what was not done, as the beginning of a sentence */
 export function ending(what: string): EndingError {
   return new EndingError(
     "sandbox_restarted",
@@ -170,11 +173,12 @@ export const exhausted = () =>
     true,
   );
 
-/** The same failure when no run is under way: then cancel_run cannot help. */
+const NO_RUN_TO_STOP = "No run is under way that cancel_run could stop. Use destroy_sandbox and start again.";
+
+/** Changes the hint of `exhausted` if no run is under way: cancel_run cannot help then. */
 export function withoutRuns(failure: Failure): Failure {
   if (failure.code !== "exhausted") return failure;
-  const hint = "Use destroy_sandbox and start again: there is no run that cancel_run could stop.";
-  return { ...failure, hint };
+  return { ...failure, hint: NO_RUN_TO_STOP };
 }
 
 /** User code removed or changed something that the server needs. @param what a short clause */
@@ -206,6 +210,11 @@ export function unwritable(detail: string): ToolError {
     "Put that directory back with run_code, or destroy_sandbox.",
   );
 }
+
+export const TOO_MANY_REQUESTS = {
+  error: "Too many requests",
+  message: "Your requests are over the limit for a minute. Wait, then try again.",
+};
 
 export function isUnresponsive(error: unknown): boolean {
   return error instanceof ToolError && error.code === "no_answer";

@@ -1,18 +1,20 @@
-/** Credentials of people for git hosts: which hosts and values may have one, and which requests get it. Pure functions. */
+/**
+ * Credentials of people for git hosts: which hosts and values are valid, and which requests get a credential. Pure functions.
+ */
 import type { NetworkLimits } from "./network-limits.ts";
 import { allowsHost, canBeListed, canonicalHost, isAddress } from "./network-policy.ts";
 import type { Secret } from "./secrets.ts";
 
 export interface GitCredential {
-  /** The name of the basic authentication. Hosts that want only a token ignore it. */
+  /** The user name of the basic authentication. Hosts that need only a token ignore it. */
   user: string;
   token: string;
 }
 
-/** The user name that hosts accept with a token. */
+/** The user name that all hosts accept together with a token. */
 const TOKEN_USER = "x-access-token";
 
-/** Shorter tokens could be guessed by code that has its own text echoed: see `secrets.ts`. */
+/** At least 16 characters: code could find out a shorter token by guesses that a host echoes. See `secrets.ts`. */
 const TOKEN = /^[\x21-\x7e]{16,1000}$/;
 const USER = /^[\w.@+-]{1,100}$/;
 
@@ -26,7 +28,7 @@ export function gitCredential(user: string, token: string): GitCredential | unde
 export function gitHost(text: string, { most }: Pick<NetworkLimits, "most">): string | undefined {
   const host = canonicalHost(text.trim());
   if (host === undefined || !canBeListed(host) || isAddress(host)) return undefined;
-  // Sandboxes reach the server itself by these names.
+  // Names of this form lead to the server itself.
   if (host.endsWith(".internal") || !allowsHost(most, host)) return undefined;
   return host;
 }

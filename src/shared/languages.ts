@@ -13,7 +13,7 @@ interface Traits {
   endings: readonly string[];
   /** The cell that loads the prelude from a directory into a new kernel. */
   load(directory: string): string;
-  /** A cell without effects; it does not even set the last value. */
+  /** A cell without effects. It does not set the last value either. */
   idle: string;
   /** ASCII JSON as the argument of a call. */
   argument(json: string): string;
@@ -64,7 +64,7 @@ export const TRAITS: Readonly<Record<Language, Traits>> = {
       return `exec(${JSON.stringify(lines.join("\n"))}, {})`;
     },
     idle: "pass",
-    // A string for json.loads: a Python literal would split surrogate pairs.
+    // A string literal for json.loads, because Python reads surrogate pairs in a literal as two characters.
     argument: (json) => JSON.stringify(json),
     isInterruptible: true,
     installHint: ({ name, message }) => {

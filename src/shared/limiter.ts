@@ -1,4 +1,5 @@
-/** Rate limits, by the platform's limiter, which counts per data center, or in memory if none is bound. */
+/** Rate limits. The platform's limiter counts per data center. If none is bound, a limiter in memory is used. */
+import { TOO_MANY_REQUESTS } from "./errors.ts";
 import { json, type Refusal } from "./responses.ts";
 
 const MINUTE_MS = 60_000;
@@ -11,7 +12,7 @@ export class ProcessLimiter implements RateLimit {
   readonly #counts = new Map<string, number>();
   #minute = 0;
 
-  /** @param limit uses of one key per minute */
+  /** @param limit how many uses of one key are allowed per minute */
   constructor(limit: number) {
     this.#limit = limit;
   }
@@ -33,7 +34,7 @@ export const PROCESS_ADDRESS_LIMITER: RateLimit = new ProcessLimiter(600);
 /** Used without `RATE_LIMITER`, for token lookups. Calls of a principal are not limited then. */
 export const PROCESS_LOOKUP_LIMITER: RateLimit = new ProcessLimiter(1200);
 
-/** Counts uses of `key` until the limit is reached, and returns whether it is; never without a limiter. */
+/** Counts uses of `key`, and returns whether the limit is reached. Without a limiter it never is. */
 export async function isRateLimited(limiter: RateLimit | undefined, key: string, times = 1) {
   for (let use = 0; limiter && use < times; use += 1) {
     const { success } = await limiter.limit({ key });
@@ -43,7 +44,6 @@ export async function isRateLimited(limiter: RateLimit | undefined, key: string,
 }
 
 export function rateLimited(): Refusal {
-  // The limiter does not say when its period ends; it is at most a minute.
-  const body = { error: "Too many requests", message: "You call too often: wait and try again." };
-  return { reason: "rate_limited", response: json(body, 429, { "retry-after": "60" }) };
+  // The limiter does not report when its period ends. The period is at most a minute.
+  return { reason: "rate_limited", response: json(TOO_MANY_REQUESTS, 429, { "retry-after": "60" }) };
 }

@@ -4,7 +4,7 @@ import { ACTOR_NAME_SOURCE } from "./names.ts";
 import { equal } from "./preview-address.ts";
 import { sign } from "./sign.ts";
 
-/** A link to a sandbox's file. Earlier versions put all of it into the token, as base64url JSON. */
+/** A link to a sandbox's file. Earlier versions put the whole link into the token, as base64url JSON. */
 const linkSchema = z.strictObject({
   /** The name of the sandbox's Durable Object, which identifies the principal. */
   actor: z.string(),
@@ -54,7 +54,7 @@ const SIGNATURE_CHARS = 16;
 
 const TOKEN = new RegExp(`^(${ACTOR_NAME_SOURCE})\\.([\\w-]{${LINK_ID_CHARS}})([\\w-]{${SIGNATURE_CHARS}})$`);
 
-/** Links of an earlier version are valid for a day, so support for them can be removed in the next version but one. */
+/** The form of an earlier version's links. They are valid for a day, so this can be removed two versions later. */
 const WHOLE_TOKEN = /^([\w-]{1,20000})\.([\w-]{43})$/;
 
 export async function writeToken({ actor, id }: LinkName, [key]: readonly CryptoKey[]) {
@@ -80,7 +80,7 @@ export async function readToken(
 /** Whether a signature, or its prefix, is this server's. */
 async function isSigned(text: string, signature: string, keys: readonly CryptoKey[]): Promise<boolean> {
   const signatures = await Promise.all(keys.map((key) => sign(key, text)));
-  // Compared as text, because decoding ignores bits of a signature's last character.
+  // Compared as text, because decoding ignores some bits of the last character.
   return signatures.some((own) => equal(signature, base64url(own).slice(0, signature.length)));
 }
 

@@ -1,14 +1,14 @@
 /**
  * One JSON line per event on the console, which Workers Logs indexes.
  *
- * The events below are all that exist, and TypeScript refuses any other field, so none can contain a token, code, file content,
- * tool argument or URL. Trace ids come from the caller: hexadecimal digits, checked by `trace.ts`.
+ * There are only the events below, and TypeScript refuses any other field. So no event can contain a token, code, file content,
+ * a tool's argument or a URL. Trace ids come from the caller: hexadecimal digits, checked by `trace.ts`.
  */
 
 import type { Principal } from "./principal.ts";
 import { type TraceContext, traceFields } from "./trace.ts";
 
-/** Most verbose first. A level includes those after it. */
+/** Most verbose first. A level includes all levels after it. */
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -22,7 +22,7 @@ interface RequestFields {
   /** If the caller sent a trace context: the trace, and the caller's span. */
   trace_id?: string;
   parent_span_id?: string;
-  /** Scopes that the request needed or that were granted, separated by spaces. */
+  /** Scopes that the request needed, or that were granted, separated by spaces. */
   scope?: string;
 }
 

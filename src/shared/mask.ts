@@ -2,8 +2,8 @@
  * Masks secret values in responses to a sandbox: a safety net, not a guarantee. It finds values as they are, with percent or
  * JSON escapes, and inside base64, across any split of a body.
  *
- * When and how much is sent depends only on lengths and word boundaries. Otherwise code that has its own text echoed could
- * learn how much of a value it has guessed.
+ * The times and sizes of what is sent depend only on lengths and word boundaries. Otherwise code could send guesses to a host
+ * that echoes them, and learn from the timing how much of a value is right.
  */
 import { PatternAutomaton } from "./pattern-automaton.ts";
 import { type Secret, type SecretTrace, tracesOf } from "./secrets.ts";
@@ -20,7 +20,7 @@ const DIGITS = "0123456789abcdef";
 /** The longest spelling of one character, as in `\u002f`. */
 const MAX_SPELLING_CHARS = 6;
 
-/** The held-back length is rounded up to a multiple of this, so that it does not reveal a value's length. */
+/** Some bytes are held back. Their number is rounded up to a multiple of this, so that it does not reveal a value's length. */
 const LENGTH_CLASS = 64;
 
 const BASE64_PAIRS = ["+-", "/_"];
@@ -28,7 +28,7 @@ const CASE_PAIRS = Array.from("abcdefghijklmnopqrstuvwxyz", (letter) => letter +
 
 const isVisible = (byte: number) => byte > 0x20 && byte < 0x7f;
 
-/** The beginning of an escape, or a base64 character, that reveals part of a following value. */
+/** An unfinished escape, or a base64 character, directly before a value. It contains part of the value, so it is masked too. */
 const BEGUN_ESCAPE = /(?:%[0-9a-f]?|\\(?:u[0-9a-f]{0,3})?)$/i;
 const BEGUN_BASE64 = /[\w+/-]$/;
 
@@ -49,7 +49,7 @@ export class Mask {
     return decoder.decode(masked(encoder.encode(text), this.#traces));
   }
 
-  /** Masks headers. Drops headers with a value in their name, because its capitalization is unknown. */
+  /** Masks headers. Drops a header if its name contains a value: the capitalization of names is unknown. */
   headers(headers: Headers): Headers {
     const safe = new Headers();
     for (const [name, value] of headers)
@@ -58,11 +58,11 @@ export class Mask {
     return safe;
   }
 
-  /** Masks a body while it streams. An unfinished word is held back as far as it may begin a value. */
+  /** Masks a body while it streams. Holds back the last word while it may be the beginning of a value. */
   stream(): TransformStream<Uint8Array, Uint8Array> {
     const traces = this.#traces;
     const mostHeld = Math.max(0, ...traces.map((one) => one.mostHeld));
-    /** The held-back bytes, and before them as much as a continuing trace may have begun in. */
+    /** The held-back bytes, and enough bytes before them to find a trace that began earlier. */
     let tail: Uint8Array = new Uint8Array();
     let sent = 0;
     return new TransformStream({
@@ -107,7 +107,7 @@ function masked(bytes: Uint8Array, traces: readonly TraceMatcher[], from = 0, to
 }
 
 class TraceMatcher {
-  /** The most held-back bytes: the longest spelling of the longest trace. */
+  /** The most bytes that are held back: the longest spelling of the longest trace. */
   readonly mostHeld: number;
   readonly #automaton: PatternAutomaton<SecretTrace>;
 

@@ -13,7 +13,10 @@ export const mountedDirectories = z.array(directory, "must be a JSON list");
 
 export type MountedDirectory = z.output<typeof directory>;
 
-/** Lines about them for the owner's model; none for other principals. They are listed even before their sandboxes exist. */
+/**
+ * Lines about mounted directories for the owner's model; none for other principals. They are listed even before their sandboxes
+ * exist.
+ */
 export function mountLines({ mounts }: { mounts: readonly MountedDirectory[] }, principal: { id: string }) {
   return principal.id === OWNER_ID ? mounts.map(lineOf) : [];
 }

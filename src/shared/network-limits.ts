@@ -18,7 +18,9 @@ export function policyOf(
   return narrowed({ internet, allowHosts }, most);
 }
 
-/** A principal's limits: the general ones, restricted by its token's entry. Without a principal id, the general ones. */
+/**
+ * A principal's limits: the general limits, restricted by the entry of its token. Without a principal id, the general limits.
+ */
 export function networkLimits(
   { network, authTokens }: Pick<Config, "network" | "authTokens">,
   principalID: string | undefined,

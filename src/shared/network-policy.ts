@@ -48,7 +48,8 @@ export function parseHostEntry(text: string): { entry: string } | { problem: str
   if (host === undefined) return { problem: NO_HOST };
   if (!canBeListed(host)) return { problem: NO_HOST };
   if (!isAddress(host)) return { entry: wildcard + host };
-  // 127.1, 0x7f.0.0.1 and 2130706433 are spellings of one address. A list must show what it allows.
+  // 127.1, 0x7f.0.0.1 and 2130706433 are spellings of one address. Only the usual one is accepted, so that readers of a list
+  // see what it allows.
   return wildcard === "" && host === text
     ? { entry: host }
     : { problem: "is an address that is not in its usual form" };
@@ -59,7 +60,7 @@ const NO_HOST =
 
 /** A connection's host in the form of entries, without brackets and final dot; undefined if it is not valid. */
 export function canonicalHost(text: string): string | undefined {
-  // A URL parser drops tabs and line ends, decodes %41, and takes user names, ports and paths for themselves.
+  // Checked first, because a URL parser would drop tabs and line ends, decode %41, and cut off user names, ports and paths.
   // oxlint-disable-next-line no-control-regex
   if (text === "" || text.length > 300 || /[\u0000-\u0020\u007f%/\\?#@]/.test(text)) return undefined;
   const isBare = text.includes(":") && !text.startsWith("[");

@@ -15,7 +15,7 @@ const REQUEST_HEADERS =
 const RESPONSE_HEADERS =
   "www-authenticate, mcp-session-id, mcp-protocol-version, retry-after, x-request-id, content-disposition, etag";
 
-/** In seconds: the longest that browsers cache a preflight. */
+/** How long browsers cache a preflight, in seconds. No browser caches longer. */
 const PREFLIGHT_MAX_AGE = "7200";
 
 /**
@@ -42,9 +42,9 @@ export function namedOrigin(request: Request): URL | undefined {
 }
 
 /**
- * Whether the sender may be who the request's `Origin` says:
- * - none: not a web page, or one of our own asking for itself;
- * - `PUBLIC_ORIGIN` and those of `ALLOWED_ORIGINS`;
+ * Whether requests from the request's `Origin` are accepted:
+ * - none: the sender is not a web page, or is one of our own pages;
+ * - `PUBLIC_ORIGIN` and the origins of `ALLOWED_ORIGINS`;
  * - a loopback origin, on any port, while the request itself is served on loopback.
  *
  * Everything else is refused: `null` (a sandboxed frame, a file), unreadable values, and previews, because

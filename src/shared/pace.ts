@@ -11,7 +11,7 @@ export class Pace {
     this.#left = options.burst;
   }
 
-  /** Takes an amount. Returns how many milliseconds to wait, 0 for none. */
+  /** Takes an amount. Returns how many milliseconds to wait; 0 if no wait is needed. */
   take(amount = 1): number {
     this.#fill();
     this.#left -= amount;

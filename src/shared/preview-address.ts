@@ -2,9 +2,9 @@
  * The host names of previews: `<port>-<sandbox id>-<token>.<domain>`. The domain is `PREVIEW_HOST`, or `localhost` for a server
  * with a loopback name, because browsers resolve every name below it to their own machine.
  *
- * A token is random characters and a signature, so that a forged label is refused without asking its sandbox, which would
- * create an actor. A DNS label has 63 characters. That leaves 25 for the token (129 bits), or 19 (98 bits) after the longest
- * sandbox name.
+ * A token consists of random characters and a signature, so that a forged label is refused without a call to its sandbox: such
+ * a call would create an actor. A DNS label has at most 63 characters. That leaves 25 characters for the token (129 bits), or
+ * 19 (98 bits) after the longest sandbox name.
  */
 import type { Config } from "./config.ts";
 import { ACTOR_NAME_SOURCE } from "./names.ts";
@@ -19,12 +19,13 @@ export interface PreviewAddress {
 
 /** Passes the token from the Worker to the sandbox's actor. */
 export const PREVIEW_TOKEN = "x-sandbox-mcp-preview-token";
-/** On the actor's own responses: why the sandbox's server did not respond. */
+/** A header of the actor's own responses: why the program in the sandbox did not respond. */
 export const PREVIEW_STATE = "x-sandbox-mcp-preview-state";
 
 /**
- * `ended`: the preview does not exist or has ended. `stopped`: its container is gone. `waiting`: nothing has responded on its
- * port yet; `silent`: something did, but no longer does. `tls`, `foreign`: the program speaks TLS, or not HTTP.
+ * `ended`: the preview does not exist or has ended. `stopped`: its container is gone. `waiting`: no program has responded on
+ * its port yet. `silent`: a program responded earlier, but does not any more. `tls`: the program speaks TLS. `foreign`: the
+ * program does not speak HTTP.
  */
 export type PreviewState = "ended" | "stopped" | "waiting" | "silent" | "tls" | "foreign";
 
@@ -34,8 +35,8 @@ const TOKEN_CHARACTERS = 25;
 const LABEL = new RegExp(`^([1-9]\\d{3,4})-(${ACTOR_NAME_SOURCE})-([a-z0-9]{19,${TOKEN_CHARACTERS}})$`);
 
 /**
- * The label before the domain if the host can only be a preview; else undefined. Every name below `PREVIEW_HOST` is one; below
- * `localhost`, only names of our form.
+ * The label before the domain if the host can only be a preview; else undefined. Every name below `PREVIEW_HOST` is a preview.
+ * Below `localhost`, only names of this form are.
  */
 export function previewLabel({ hostname }: URL, { previewHost }: Pick<Config, "previewHost">) {
   const own = previewHost && `.${new URL(`https://${previewHost}`).hostname}`;

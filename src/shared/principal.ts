@@ -10,13 +10,15 @@ export const REGIONS = ["wnam", "enam", "sam", "weur", "eeur", "apac", "oc", "af
 export type Region = (typeof REGIONS)[number];
 
 export interface Principal {
-  /** `owner`, `token:<name>`, or `<sign-in method>:<id>` such as `github:583231`. It survives a rotation of the token. */
+  /**
+   * `owner`, `token:<name>`, or `<sign-in method>:<id>` such as `github:583231`. A rotation of the token does not change it.
+   */
   id: string;
   scopes: readonly Scope[];
   region?: Region | undefined;
   /** `token`, `previous_token` (replaced by a rotation), or the sign-in method's name. Only for the log. */
   via: string;
-  /** The id of their OAuth client, only for logs; undefined for a static token. */
+  /** The id of the OAuth client, only for logs; undefined for a static token. */
   client?: string;
 }
 

@@ -11,7 +11,7 @@ export interface RequestContext {
   origin: string | undefined;
   /** When it arrived, in milliseconds since the epoch. */
   arrivedAt: number;
-  /** Random. In every log line about the request, in `X-Request-Id`, and in internal errors. */
+  /** A random id. It is in every log line about the request, in `X-Request-Id`, and in internal errors. */
   requestID: string;
   trace?: TraceContext | undefined;
 }
@@ -20,7 +20,7 @@ export interface Caller {
   principal: Principal;
   /** The URL of the resource's metadata (RFC 9728) for challenges; undefined if OAuth is off. */
   metadata: string | undefined;
-  /** False for the panel: a notice about a restart is for the model, and waits for its next call. */
+  /** False for the panel: a notice about a restart is for the model, so it waits for the model's next call. */
   takesNotice?: boolean;
 }
 
@@ -37,7 +37,10 @@ export interface CallerContext extends RequestContext, Caller {
   /** Whether the client accepts a task as a result (MCP's Tasks extension); undefined if its revision has none. */
   takesTasks?: boolean | undefined;
   hasSignIn?: boolean;
-  /** How to ask the client to open a URL for its user, by MCP revision; undefined if it cannot or the user cannot sign in. */
+  /**
+   * How to ask the client to open a URL for its user, by MCP revision; undefined if the client cannot, or the user cannot sign
+   * in.
+   */
   urlElicitation?: "modern" | "legacy" | undefined;
   chosenTools?: ReadonlySet<ToolName> | undefined;
 }

@@ -10,7 +10,7 @@ export const RUNS = "runs";
 export const LOG_NAME = "log";
 export const ARTIFACTS = "artifacts/";
 
-/** Replaces a file: the sandbox's connections. A file of that name has no address. */
+/** The path of the list of a sandbox's connections. It is not a real file; a file with this path has no address. */
 export const NETWORK_PATH = "/workspace/.network";
 
 export type ResourceAddress =
@@ -20,10 +20,12 @@ export type ResourceAddress =
 
 const WORKSPACE = "/workspace";
 
-/** In characters. The longest path has 4,096 bytes, which are 12,288 characters if all are percent-encoded. */
+/**
+ * The most characters of an address. The longest path has 4,096 bytes, which are 12,288 characters if all are percent-encoded.
+ */
 export const MAX_RESOURCE_URI = 16_384;
 
-/** The templates of both kinds, as in RFC 6570. */
+/** The templates of both kinds of addresses, as in RFC 6570. */
 export const FILE_TEMPLATE = "sandbox://{sandbox}/{+path}";
 export const RUN_TEMPLATE = `sandbox://${RUNS}/{id}/{+name}`;
 
@@ -44,7 +46,7 @@ export function parseResourceURI(uri: string): ResourceAddress | { problem: stri
   if (url?.protocol !== "sandbox:") return { problem: `${FORMS}.` };
   const { hostname, pathname, username, password, port, search, hash } = url;
   if (username || password || port || search || hash)
-    return { problem: `${FORMS}, with nothing else in it: write ? as %3F and # as %23.` };
+    return { problem: `${FORMS}, without a query or fragment: write ? as %3F and # as %23.` };
   const decoded = decode(pathname.slice(1));
   if (decoded === undefined) return { problem: "Its path is not percent-encoded UTF-8 without NUL." };
   if (hostname === RUNS) {

@@ -11,7 +11,7 @@ const listedSandbox = z.object({
   created_at: z.string(),
   /** Accurate to a minute. */
   last_used_at: z.string(),
-  /** Bytes in its `/workspace`, at most a minute before its last use; missing if not measured. */
+  /** Bytes in its `/workspace`, measured at most a minute before its last use; missing if not measured. */
   size_bytes: z.number().optional(),
   /** When it was last saved, and the bytes of all its changed files; missing if it was never saved. */
   saved_at: z.string().optional(),

@@ -10,12 +10,12 @@ const MAX_SECRETS = 100;
 const MAX_SECRET_HOSTS = 20;
 
 /**
- * The mask reveals to code that has its text echoed whether a complete value is in it. A processor checks about 2^26 characters
- * per second, each of which may begin a guess: it finds a random value of 12 hexadecimal digits in weeks, of 16 in millennia.
+ * Code can send guesses to a host that echoes them. The mask reveals whether a guess is a complete value. A processor checks
+ * about 2^26 guesses per second: it finds a random value of 12 hexadecimal digits in weeks, of 16 in millennia.
  */
 const MIN_VALUE_LENGTH = 16;
 
-/** Where a request gets a value. `template` contains `{value}` once; for `basic` it is the user and password. */
+/** The place of a value in a request. `template` contains `{value}` once; for `basic` it is the user and password. */
 export interface SecretPlace {
   in: "header" | "query" | "basic";
   name: string;
@@ -30,13 +30,13 @@ export interface Secret {
   value: string;
   /** Ids of the principals that may use it in their sandboxes; undefined for everybody. */
   principals: readonly string[] | undefined;
-  /** The variable with a placeholder in sandboxes, for programs that require a key. */
+  /** The variable that contains a placeholder in sandboxes, for programs that require a key. */
   variable: string | undefined;
 }
 
 export const MODEL_HOST = "anthropic.internal";
 
-/** Stands for the server itself among principals, for example for the model's credential. */
+/** The server itself as a principal, for example for the model's credential. */
 export const SERVER = "server";
 
 export function secretsFor(secrets: readonly Secret[], principalID: string | undefined): Secret[] {
@@ -53,8 +53,9 @@ function policyOf(allowHosts: readonly string[]): NetworkPolicy {
 }
 
 /**
- * Puts secrets into a request, replacing what the sandbox wrote in their places. The first of two for one place counts. Other
- * headers with one of their placeholders are removed: some programs send their key twice, and a host may refuse the wrong one.
+ * Puts secrets into a request and replaces what the sandbox wrote in their places. If two secrets have the same place, the
+ * first counts. Other headers with a placeholder are removed: some programs send their key twice, and a host may refuse the
+ * wrong one.
  * @returns the secrets used
  */
 export function putIn(secrets: readonly Secret[], headers: Headers, url: URL): Secret[] {
@@ -94,7 +95,10 @@ function percentEncoded(text: string): string {
   return encodeURIComponent(text).replace(/[!'()*]/g, rest);
 }
 
-/** The key for programs that require one. It never stands for the value: the secret's place is overwritten. */
+/**
+ * The placeholder for programs that require a key. The server does not search for it: it overwrites the secret's place in a
+ * request.
+ */
 export function placeholderOf({ name }: Secret): string {
   return `sandbox-mcp-secret-${name}`;
 }

@@ -17,11 +17,11 @@ export interface ImageRefusal {
 
 export interface ShownImage extends Pick<ImageHeader, "mimeType" | "width" | "height"> {
   bytes: Uint8Array;
-  /** How it differs from the original, as a sentence without its subject. */
+  /** How the image differs from the original, as a sentence without its subject. */
   change?: string | undefined;
 }
 
-/** Scales an image in a sandbox, or says why it did not. `stopped`: the sandbox does not run. */
+/** Scales an image in a sandbox, or returns why it did not. `stopped`: the sandbox does not run. */
 export type MakeSmaller = (image: Uint8Array) => Promise<Uint8Array | ImageProblem>;
 export type ImageProblem = Exclude<ImageMade, "made"> | "stopped";
 
@@ -52,7 +52,7 @@ export async function shownImage(
   if (!fits(original, bytes)) return await smaller(original, bytes, makeSmaller);
   const { width, height, frames } = original;
   const change =
-    frames > 1 ? `is animated; of its ${frames} frames many clients show the first alone` : undefined;
+    frames > 1 ? `is animated; of its ${frames} frames many clients show only the first` : undefined;
   return { mimeType, width, height, bytes, change };
 }
 

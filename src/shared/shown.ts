@@ -10,7 +10,7 @@ export const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_
 /** A name that cannot be mistaken for several words, or for a label of the server. */
 const PLAIN_NAME = /^(?:(?!\p{Default_Ignorable_Code_Point})[\p{L}\p{M}\p{N}._/+@%=~-])+$/u;
 
-/** A text on one line, with JSON escapes for characters that are invisible or move others. */
+/** A text on one line. Characters that are invisible, or that move other characters, become JSON escapes. */
 export function visible(text: string): string {
   return text.replace(HIDDEN, escaped);
 }
@@ -50,7 +50,10 @@ export function isLine(text: string): boolean {
 
 const FENCE = "```";
 
-/** Three backticks or similar characters, perhaps with invisible ones between. `normalize` would take quadratic time. */
+/**
+ * Three backticks or similar characters, also with invisible characters between them. A list of characters, because `normalize`
+ * takes quadratic time.
+ */
 const LOOKS_LIKE_FENCE = new RegExp(`(?:[\`\\u1fef\\uff40]${HIDDEN.source}*){3}`, "u");
 
 /**

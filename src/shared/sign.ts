@@ -1,4 +1,7 @@
-/** The signature of a text: 32 bytes. Each kind of address begins its text with its own word. */
+/**
+ * The signature of a text: 32 bytes. The text begins with a word for the kind of address, so that no signature is valid for
+ * another kind.
+ */
 export async function sign(key: CryptoKey, text: string): Promise<Uint8Array> {
   return new Uint8Array(await crypto.subtle.sign("HMAC", key, new TextEncoder().encode(text)));
 }

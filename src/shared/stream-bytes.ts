@@ -27,8 +27,8 @@ interface Bounds {
 }
 
 /**
- * A whole body, counted while it arrives. The runtime joins pieces, because each one passed to JavaScript takes kilobytes, even
- * a single byte.
+ * Reads a whole body and counts its bytes while it arrives. The runtime joins small pieces, because each piece that is passed
+ * to JavaScript takes kilobytes.
  * @throws errors of reading, for example if the client disconnects
  */
 export async function gather(
@@ -40,7 +40,7 @@ export async function gather(
   const until = Date.now() + ms;
   const reader = body.getReader({ mode: "byob" });
   try {
-    // A short body needs only its announced size, and one byte to detect its end.
+    // For a short body, its announced size is enough, and one more byte to detect its end.
     let room = Math.min(READ_BYTES, Number(headers.get("content-length") ?? READ_BYTES) + 1) || READ_BYTES;
     for (let bytes = 0; ; room = READ_BYTES) {
       const reading = reader.readAtLeast(room, new Uint8Array(room));
@@ -77,7 +77,7 @@ export async function readForm(request: Request, bounds: Bounds): Promise<URLSea
   return read && "bytes" in read ? new URLSearchParams(new TextDecoder().decode(read.bytes)) : undefined;
 }
 
-/** A response's body; undefined if it is too long, slow or encoded. Encodings are never requested. */
+/** A response's body; undefined if it is too long, too slow or encoded. The server never requests an encoding. */
 export async function readBounded(response: Response, maxBytes: number, ms = READ_MS) {
   if (isEncoded(response)) {
     await response.body?.cancel();

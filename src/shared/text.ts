@@ -1,6 +1,6 @@
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** The text of UTF-8 bytes without NUL; undefined for others. */
+/** The text of UTF-8 bytes without NUL; undefined for other bytes. */
 export function textOf(bytes: Uint8Array): string | undefined {
   if (bytes.includes(0)) return undefined;
   try {
@@ -17,7 +17,7 @@ export function wholeText(bytes: Uint8Array, cut: boolean): { text: string; byte
   return text === undefined ? undefined : { text, bytes: whole.length };
 }
 
-/** Bytes of a longer text without a partial character at their start or end. */
+/** Part of a text's bytes, without a partial character at the start or end. */
 export function wholeCharacters(bytes: Uint8Array, cutAt: "start" | "end"): Uint8Array {
   if (cutAt === "start") {
     let start = 0;
@@ -42,7 +42,7 @@ export function titleOf(source: string): string {
 
 /** A sentence without its full stop, to end another sentence. */
 export function clause(sentence: string): string {
-  // The lookbehind keeps this linear for long rows of dots and spaces.
+  // The lookbehind makes this linear for long rows of dots and spaces.
   return sentence.trim().replace(/(?<![.\s])[.\s]+$/, "");
 }
 
@@ -50,7 +50,7 @@ export function quote(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** The same for people, without unnecessary quotation marks. */
+/** Like `quote`, but for people: without unnecessary quotation marks. */
 export function shellWord(text: string): string {
   return /^[\w./:=@+-]+$/.test(text) ? text : quote(text);
 }

@@ -21,13 +21,13 @@ export interface Variable<T = unknown> {
   fallback?: string;
   /** `value`: must not be in a file that others read. `hashes`: reveals no credential, but is never shown. */
   secret?: "value" | "hashes";
-  /** Its sentence in docs/reference/variables.md, in Markdown. Links are relative to that page. */
+  /** The variable's description in docs/reference/variables.md, in Markdown. Links are relative to that page. */
   docs: string;
   example?: string;
   askAtDeploy?: string;
   /** `sdk`: the Sandbox SDK reads it. `local`: only `npm start` sets it. */
   reader?: "sdk" | "local";
-  /** What must be set too: one variable of each list. `why` ends the error's sentence. */
+  /** Other variables that must be set: one of each list. `why` ends the error's sentence. */
   needs?: readonly { oneOf: readonly string[]; why?: string }[];
 }
 
@@ -48,7 +48,7 @@ const access = {
   SERVER_AUTH_TOKEN: variable({
     schema: field.ownerToken,
     secret: "value",
-    fallback: "`npm start` generates one; elsewhere the owner cannot get in",
+    fallback: "`npm start` generates one; elsewhere the owner cannot sign in",
     docs: "The owner's token, with all scopes: 16 characters or more, and random.",
     askAtDeploy: "The owner's token: 16 characters or more, and random (openssl rand -hex 32)",
   }),
@@ -168,7 +168,7 @@ const signIn = {
   ACCESS_CERTS_URL: variable({
     schema: z.string().transform(field.baseURL),
     fallback: "the team's",
-    docs: "Where the keys are that Access signs with.",
+    docs: "The URL of the keys that Access signs with.",
   }),
 };
 

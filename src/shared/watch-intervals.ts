@@ -2,10 +2,10 @@
 
 import { CALL_MS } from "./terminal/typing.ts";
 
-/** Milliseconds between polls. A poll of a log waits for output itself, so its pause follows each result. */
+/** Milliseconds between polls. A poll of a log waits for output, so its pause begins after its result. */
 export const POLL_MS = { list_sandboxes: 4000, list_runs: 2500, get_result: 400 };
 
-/** In bytes: a terminal that prints at most this much, a screen of text, is taken to react to a key. */
+/** The bytes of a screen of text. If a terminal prints at most this much, the output counts as the reaction to a key. */
 const ECHO_BYTES = 8192;
 
 /** The tools that can be watched; all are read-only. */
@@ -22,13 +22,13 @@ export interface LogPosition {
 const MAX_BEHIND = 1024 * 1024;
 const TAIL = 256 * 1024;
 
-/** The byte from which to read on; everything between it and `next_cursor` is skipped. */
+/** The offset of the next poll. Bytes between `next_cursor` and this offset are skipped. */
 export function nextOffset({ next_cursor: next, log_bytes: bytes }: LogPosition): number {
   return bytes - next > MAX_BEHIND ? bytes - TAIL : next;
 }
 
 export function isReadWhole({ state, next_cursor, log_bytes }: LogPosition): boolean {
-  // The state may be older than the page of a run that has just ended; the next result has the rest.
+  // If a run has just ended, its state may be older than its page. The next result has the rest.
   return state !== "running" && next_cursor >= log_bytes;
 }
 
@@ -37,8 +37,8 @@ export function logPauseMs(position: LogPosition): number {
 }
 
 /**
- * Milliseconds until the next poll of a terminal. If it was silent before it printed, the next poll begins at once, so that
- * typed keys show immediately.
+ * Milliseconds until the next poll of a terminal. If the terminal was silent before this output, the next poll begins at once,
+ * so that typed keys appear immediately.
  * @param cursor the first byte of the last poll
  * @param tookMs its duration in milliseconds
  */

@@ -77,7 +77,7 @@ export const ACCOUNT_SCHEMA: Schema = {
     },
     leases: {
       holds:
-        "the lease of a sandbox: run slots and seconds that it may use, and when it has to ask the account again",
+        "the lease of a sandbox: run slots and seconds that it may use, and when the sandbox must request a new lease",
       kept: "five minutes, renewed while runs continue",
     },
     usage: {
@@ -101,12 +101,12 @@ export const ACCOUNT_SCHEMA: Schema = {
     },
     checkpoint_settings: {
       holds:
-        "the settings that the sandbox of a checkpoint had then, with the values of variables and the set-up script",
+        "the settings of the sandbox when the checkpoint was made, with the values of variables and the set-up script",
       kept: "with the checkpoint",
     },
     archives: {
       holds: "a saved state from a task (its workspace or its agent's conversation) or from a set-up",
-      kept: "with the task's record, or `CHECKPOINT_TTL_DAYS`; where `MAX_WORKSPACES_MB` is reached, the first to end goes",
+      kept: "with the task's record, or `CHECKPOINT_TTL_DAYS`; when `MAX_WORKSPACES_MB` is reached, the one that ends first is deleted",
     },
     snapshots: { holds: "saved states", kept: "as long as something refers to them" },
     packs: { holds: "the packs of the content of saved states", kept: "as long as something refers to them" },

@@ -1,7 +1,7 @@
-/** Versions of the Durable Objects' databases. Each object migrates its own when it starts, before anything reads it. */
+/** Versions of the Durable Objects' databases. Each object migrates its database when it starts, before anything reads it. */
 import { NEWER_DATABASE } from "../shared/errors.ts";
 
-/** One step between versions. A released step never changes, because databases have taken it. */
+/** One step between versions. A released step never changes, because some databases have taken it already. */
 export interface Migration {
   name: string;
   /** Statements ending with semicolons. */
@@ -23,7 +23,10 @@ export interface Schema {
 /** The storage key for the number of applied migrations. workerd does not allow PRAGMA user_version. */
 export const VERSION_KEY = "schema:version";
 
-/** Runs all missing migrations or none. The first one creates only what is missing. @throws if a newer server wrote it */
+/**
+ * Runs all missing migrations or none. The first migration creates only missing tables. @throws if a newer server wrote the
+ * database
+ */
 export function migrate(
   storage: Pick<DurableObjectStorage, "kv" | "sql" | "transactionSync">,
   { migrations }: Pick<Schema, "migrations">,

@@ -18,7 +18,7 @@ export interface ObjectStore {
   get(key: string, range?: { offset: number; length: number }): Promise<StoredObject | undefined>;
   /** Deletes any number of objects. Missing ones are ignored. */
   delete(keys: readonly string[]): Promise<void>;
-  /** @param delimiter omits keys that contain it after the prefix */
+  /** @param delimiter keys that contain it after the prefix are omitted */
   list(prefix: string, delimiter?: string): Promise<KeyPage>;
 }
 
@@ -30,7 +30,7 @@ export async function deleteBelow(store: ObjectStore, prefix: string): Promise<v
   }
 }
 
-/** What the store uses of R2, and what stands in for R2 must have. */
+/** The methods of R2 that the store uses. A stand-in for R2 must have them. */
 export interface Bucket {
   put(key: string, content: Uint8Array): Promise<unknown>;
   get(key: string, options: { range?: { offset: number; length: number } }): Promise<StoredObject | null>;

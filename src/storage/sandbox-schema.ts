@@ -45,7 +45,7 @@ export const SANDBOX_SCHEMA: Schema = {
         ALTER TABLE task_budgets ADD COLUMN tracestate TEXT;`,
     },
     {
-      // Writing the row of a run is most of the cost of a short call. An index of all runs would need a second write.
+      // Most of the cost of a short call is the write of its run's row. An index of all runs would need a second write.
       name: "indexes of few runs",
       sql: `
         DROP INDEX runs_ended;
@@ -56,7 +56,7 @@ export const SANDBOX_SCHEMA: Schema = {
   tables: {
     runs: {
       holds:
-        "one run: state, times, exit code, note, detail, first and last 16 KiB of each stream, its resume state, and its source of up to 16,384 characters, unless the title (the first line) is all of it",
+        "one run: state, times, exit code, note, detail, first and last 16 KiB of each stream, its resume state, and up to 16,384 characters of its source, unless the source is one line, which is the title",
       kept: "`RESULT_TTL_DAYS` after its end",
     },
     log: {
@@ -119,8 +119,7 @@ export const SANDBOX_SCHEMA: Schema = {
       kept: "until its container ends",
     },
     "boots:*": {
-      holds:
-        "how often the container was started, why it is being stopped, and the notice for the next answer",
+      holds: "how often a container was started, why it is being stopped, and the notice for the next answer",
       kept: "until the sandbox is destroyed",
     },
     "file-links:*": {
@@ -142,7 +141,7 @@ export const SANDBOX_SCHEMA: Schema = {
     },
     service: {
       holds:
-        "the script of `start` (empty after its removal), the ids of its last three runs, and whether the newest runs an earlier script or was cancelled in this container",
+        "the script of `start` (empty after its removal), the ids of its last three runs, and whether the newest run has an earlier script or was cancelled in this container",
       kept: "until the sandbox is destroyed",
     },
     idle_minutes: {

@@ -24,13 +24,13 @@ export interface Agent {
   /** Instructions for installing the program in the image and on the local platform. */
   image: string;
   install: string;
-  /** Its program and arguments. It reads the task from standard input. */
+  /** The agent's program and arguments. The program reads the task from standard input. */
   command(options: AgentOptions): string[];
-  /** Its variables. `key` is the placeholder of a credential, `conversation` the name of a new conversation. */
+  /** The program's variables. `key` is the placeholder of a credential, `conversation` the name of a new conversation. */
   env(key: string, conversation: string, options: AgentOptions): Record<string, string>;
-  /** Where it stores conversations, below the home directory. Each file's path contains the conversation's id. */
+  /** Where the program stores conversations, below the home directory. Each file's path contains the conversation's id. */
   conversations: string;
-  /** Whether it supports a turn limit, Claude Code's definitions, and a token instead of a key. */
+  /** Whether the agent supports a turn limit (`limitsTurns`), Claude Code's definitions, and a token instead of a key. */
   limitsTurns: boolean;
   findsComponents: boolean;
   takesToken: boolean;
@@ -65,7 +65,9 @@ const CLAUDE_CODE: Agent = {
   reader: (directory, _conversation, report) => new ClaudeEvents(directory, report),
 };
 
-/** By default it has one database for all conversations. Here each conversation gets its own, with a known name. */
+/**
+ * OpenCode's default is one database for all conversations. Here each conversation gets its own database, with a known name.
+ */
 const OPENCODE: Agent = {
   name: "opencode",
   title: "OpenCode",
@@ -89,7 +91,7 @@ const OPENCODE: Agent = {
       provider: {
         anthropic: {
           options: { baseURL: "http://anthropic.internal/v1" },
-          // It refuses models that are not in its own list.
+          // OpenCode refuses models that are not in its own list, so the model is added.
           models: model === undefined ? {} : { [openCodeModel(model)]: {} },
         },
       },

@@ -7,7 +7,7 @@ import * as texts from "./texts.ts";
 
 export interface TaskArchive {
   run: string;
-  /** When it ends, milliseconds since the epoch. */
+  /** When the archive expires, in milliseconds since the epoch. */
   expiresAt: number;
   maxBytes: number;
   conversation?: Conversation;
@@ -17,7 +17,7 @@ export type ArchiveLeftOut = Plan["left"] & { conversation?: true };
 
 export interface Archives {
   keepArchive(what: TaskArchive): Promise<ArchiveLeftOut>;
-  /** @param run the run of the conversation @param task the continuing task, as the sandbox knows it */
+  /** @param run the run of the conversation @param task the id of the continuing task inside the sandbox */
   restoreConversation(run: string, task: string): Promise<void>;
 }
 
@@ -25,7 +25,7 @@ const ID = /^[\w-]{1,200}$/;
 
 const NAMED = 3;
 
-/** The number of attempts: the sandbox's program may end at any time, and is restarted. */
+/** The number of attempts. sandboxd may end at any time; it is restarted. */
 const ATTEMPTS = 3;
 
 /** @param id the agent's id of its conversation @throws {ToolError} with the last reason */

@@ -16,14 +16,14 @@ import type { TraceContext } from "../shared/trace.ts";
 export const MAX_REQUESTS = 5000;
 
 /**
- * The most concurrent requests of one task. A request's tokens are known only afterwards, so a task can exceed its budget by
- * this many requests. Claude Code runs up to ten subagents, and makes small requests besides.
+ * The most concurrent requests of one task. A request's tokens are known only after it, so a task can exceed its budget by this
+ * many requests. Claude Code runs up to ten subagents, and also makes small requests.
  */
 export const MAX_IN_FLIGHT = 12;
 
 /**
- * How long a request counts as pending after its Worker's last report, in milliseconds, because an evicted Worker does not
- * report the end. Several report intervals, but shorter than agents keep retrying.
+ * A request counts as pending until this long after its Worker's last report, in milliseconds: an evicted Worker does not
+ * report the end. It is several report intervals, and shorter than the time for which agents retry.
  */
 export const IN_FLIGHT_MS = 6 * REPORT_MS;
 
@@ -60,7 +60,7 @@ export class TaskBudgets {
 
   async open(run: string, maxTokens: number, trace?: TraceContext): Promise<string> {
     const random = crypto.getRandomValues(new Uint8Array(32));
-    // Agents check the prefix; the rest is random.
+    // Agents check the prefix, so it must be this one. The rest is random.
     const key = `sk-ant-placeholder-${random.toBase64({ alphabet: "base64url", omitPadding: true })}`;
     this.#sql.exec(
       "INSERT OR REPLACE INTO task_budgets (run, key_hash, requests, tokens, max_tokens, refused, traceparent, tracestate) VALUES (?, ?, 0, 0, ?, 0, ?, ?)",
@@ -76,7 +76,7 @@ export class TaskBudgets {
   async admit(key: string): Promise<BudgetCheck> {
     const hash = await hashOf(key);
     const [row] = this.#sql.exec<Row>("SELECT * FROM task_budgets WHERE key_hash = ?", hash).toArray();
-    if (!row) return { refused: "No task that runs in this sandbox has this key." };
+    if (!row) return { refused: "No running task of this sandbox has this key." };
     const spent =
       row.tokens >= row.max_tokens
         ? `its ${row.max_tokens} tokens`
@@ -130,7 +130,9 @@ export class TaskBudgets {
     this.#sql.exec("UPDATE task_budgets SET refused = ? WHERE run = ?", DAY_REFUSED, run);
   }
 
-  /** Takes the tokens, by day, that were not reported to the account. The caller reports them, or puts them back. */
+  /**
+   * Removes and returns the tokens that were not reported to the account, by day. The caller reports them, or puts them back.
+   */
   takeUnreported(): Map<number, number> {
     const rows = this.#sql.exec<{ day: number; tokens: number }>("DELETE FROM unreported_tokens RETURNING *");
     return new Map(rows.toArray().map(({ day, tokens }) => [day, tokens]));

@@ -5,7 +5,7 @@ import { callLine, failureLine, NESTED, textLine } from "../shared/task-steps.ts
 import * as field from "./event-fields.ts";
 import type { Fields } from "./event-fields.ts";
 
-/** The most blocks read per message. Agents send a few, and each becomes a line. */
+/** The most blocks that are read per message. Agents send a few; each becomes a line. */
 const MAX_BLOCKS = 200;
 
 export class ClaudeEvents implements EventReader {

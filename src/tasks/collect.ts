@@ -26,7 +26,7 @@ import { decodeText } from "../runs/shown-output.ts";
 import { wholeCharacters } from "../shared/text.ts";
 import { noArtifact } from "./texts.ts";
 
-/** Limits for a task's artifacts: their number, and bytes. The whole diff counts too. */
+/** Limits for a task's artifacts: their number, and their bytes. The whole diff counts too. */
 const MAX_ARTIFACTS = 100;
 const MAX_ARTIFACT_BYTES = 10 * 1024 * 1024;
 const MAX_TOTAL_BYTES = 50 * 1024 * 1024;
@@ -35,7 +35,7 @@ const PIECE_BYTES = 4 * 1024 * 1024;
 
 const MAX_NAMED = 20;
 
-/** Bytes of the listed files as JSON: the record names them up to three times, and is a value of SQLite. */
+/** The most bytes of the listed files as JSON. The record names them up to three times, and an SQLite value is limited. */
 const LISTED_BYTES = 200_000;
 
 const TOO_MANY = `there are ${MAX_ARTIFACTS} artifacts already`;
@@ -111,11 +111,11 @@ class ArtifactWriter {
     this.#runID = runID;
   }
 
-  /** Stores a file. Returns the reason if it cannot. */
+  /** Stores a file. Returns the reason if it cannot be stored. */
   async keep(name: string, path: string, size: number): Promise<string | undefined> {
     if (size > MAX_ARTIFACT_BYTES) return `${size} bytes, more than the ${MAX_ARTIFACT_BYTES} of an artifact`;
     if (this.#bytes + size > MAX_TOTAL_BYTES)
-      return `${size} bytes, more than what is left of ${MAX_TOTAL_BYTES} for all artifacts`;
+      return `${size} bytes, more than the rest of the ${MAX_TOTAL_BYTES} for all artifacts`;
     if (this.kept.length >= MAX_ARTIFACTS) return TOO_MANY;
     const parts: Uint8Array[] = [];
     let read = 0;

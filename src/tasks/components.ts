@@ -24,7 +24,7 @@ export interface Definition {
 
 export const taskComponents = z.object({
   wanted: z.array(z.string()).readonly(),
-  /** The operator's, in the same form; empty if the task names none. */
+  /** The names of the operator's definitions, in the same form; empty if the task names none. */
   offered: z.array(z.string()).readonly(),
 });
 
@@ -41,7 +41,7 @@ const MAX_OFFERED = 100;
 const MAX_BYTES = 64 * 1024;
 
 interface Source {
-  /** File names of a kind, in any order; possibly incomplete if there are very many. */
+  /** The file names of a kind, in any order. The list may be incomplete if there are very many. */
   files(kind: ComponentKind): Promise<string[]>;
   read(path: string): Promise<Uint8Array | Unreadable | undefined>;
 }
@@ -86,7 +86,7 @@ function inFolder(folder: Fetcher): Source {
       return entries.filter(({ type }) => type !== "directory").map(({ name }) => name);
     },
     async read(path) {
-      // It throws if the operating system refuses access.
+      // `fetch` throws if the operating system refuses access.
       const response = await folder.fetch(`http://folder/${path}`).catch(() => undefined);
       if (!response) return { problem: "its file cannot be read" };
       const size = Number(response.headers.get("content-length") ?? Number.NaN);
@@ -122,8 +122,8 @@ export function wantedComponents(named: Partial<ComponentNames>): string[] {
 }
 
 /**
- * The definitions for a task: those it names, with the content of the operator's. Empty if it names none.
- * @param mayHaveOwn whether the task's directory may have others, which is known only in the sandbox
+ * The definitions that a task names, with the content of the operator's definitions. Empty if it names none. @param mayHaveOwn
+ * whether the task's directory may have other definitions; only the sandbox knows them
  * @throws {ToolError} for a missing or unusable definition
  */
 export async function componentsFor(
@@ -162,7 +162,7 @@ function checked(kind: ComponentKind, given: readonly string[]): string[] {
   throw notADefinition(kind, wrong.slice(0, 100));
 }
 
-/** The error for a broken definition of the operator. The log names the problem. */
+/** The error for a broken definition of the operator. Also logs the problem. */
 function unusable(config: Config, component: string, { problem }: Unreadable): ToolError {
   log(config, { event: "component", component, problem });
   return unusableDefinition(component, problem);

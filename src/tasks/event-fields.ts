@@ -8,7 +8,7 @@ const LINE_CHARACTERS = 200;
 
 const ANSWER_CHARACTERS = 24_000;
 
-/** The most lines shown that are not events: an agent's other messages may matter, but a flood does not. */
+/** How many lines that are not events are shown. An agent's other messages may be important, but not a flood of them. */
 const SHOWN_UNREAD = 20;
 
 export type Fields = Record<string, unknown>;
@@ -50,7 +50,7 @@ export function record(value: unknown): Fields | undefined {
   return isRecord(value) ? value : undefined;
 }
 
-/** The first of these members that is a text. */
+/** The value of the first of these members that is a text. */
 export function firstText(fields: Fields, names: readonly string[]): string | undefined {
   return names.map((name) => text(fields[name])).find((value) => value !== undefined);
 }

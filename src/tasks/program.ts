@@ -15,10 +15,10 @@ export const MAX_QUESTION = 20_000;
 
 const MAX_CODE = 50_000;
 
-/** The model's most tokens per response, including thinking, within the budget of a task. */
+/** The most tokens of a response, including thinking. The task's budget may be lower. */
 const MAX_TOKENS = 16_000;
 
-/** Bytes read of one response: some hundred per token. */
+/** The most bytes that are read of one response: some hundred per token. */
 const MAX_RESPONSE_BYTES = 4 * 1024 * 1024;
 
 /** Characters shown of a model's text, if it wrote no program. */
@@ -45,12 +45,12 @@ export function programRequest({ question, languages, model }: ProgramOrder, bud
     max_tokens: Math.min(MAX_TOKENS, budget),
     stream: true,
     system: SYSTEM,
-    // No `tool_choice` forces the call: models that always think refuse it, and a model may decline in text.
+    // There is no `tool_choice` that forces the call: models that always think refuse it, and a model may decline in text.
     tools: [
       {
         name: TOOL,
         description: "Runs a program. What it prints is the user's answer.",
-        // Otherwise the API holds the code back until it is complete.
+        // Without this, the API sends the code only when it is complete.
         eager_input_streaming: true,
         input_schema: {
           type: "object",

@@ -1,5 +1,5 @@
 /**
- * Answers questions: a model writes a program in one request, and the program runs in a kernel as code does. A question is a
+ * Answers questions: a model writes a program in one request, and the program runs in a kernel like any code. A question is a
  * task without an agent. Its model request has a placeholder and a budget too.
  */
 import type { ContainerLifecycle } from "../container/sandboxd.ts";
@@ -34,7 +34,10 @@ export interface QuestionsHost {
 /** The kernel context of questions. `run_code` with this context can use their variables, and no other code is affected. */
 const CONTEXT = "question";
 
-/** How often a request is repeated when the API is overloaded, and the longest pause before a repetition, in milliseconds. */
+/**
+ * A request is repeated MAX_REPEATS times if the API is overloaded. The second value is the longest pause before a repetition,
+ * in milliseconds.
+ */
 const MAX_REPEATS = 3;
 const MAX_PAUSE_MS = 20_000;
 
@@ -57,7 +60,7 @@ export class Questions implements Executor<QuestionSpec> {
     return { done, cancel: () => question.cancel(), waiting: () => question.waiting };
   }
 
-  /** The state is the state of code. A run without it has not run its program, and counts as never started. */
+  /** The state is that of the running code. Without a state the program has not run, and the run counts as never started. */
   resume(run: ActiveRun, state: unknown): Execution {
     return this.#host.code.resume(run, state);
   }
@@ -110,7 +113,7 @@ class Question {
     const deadline = Date.now() + timeoutMs;
     run.markStarted();
     this.#describe();
-    // If the run ends otherwise, the request ends too.
+    // If the run ends for another reason, the request ends too.
     void run.settled.then(() => this.#stopped.abort());
     const program = await this.#write(deadline).finally(() => {
       this.isWriting = false;
@@ -119,7 +122,7 @@ class Question {
     });
     if ("state" in program) return { ...program, detail: this.#detail };
     if (this.#stopped.signal.aborted) return { ...WITHDRAWN, detail: this.#detail };
-    // Whole seconds, because its note names them.
+    // Whole seconds, because the note of a timeout names them.
     const left = Math.max(1, Math.ceil((deadline - Date.now()) / 1000)) * 1000;
     const spec = { ...program, context: CONTEXT, timeoutMs: left, ...(cut === undefined ? {} : { cut }) };
     this.#execution = this.#host.code.start(run, spec);
@@ -127,7 +130,7 @@ class Question {
     return { ...end, detail: { ...this.#detail, ...this.#kept(end) } };
   }
 
-  /** The result of the code, without files that end with the sandbox. */
+  /** The result of the code, without files, because they end with the sandbox. */
   #kept({ detail }: End): Partial<QuestionDetail> {
     if (!detail || !("results" in detail)) return {};
     if (!this.#spec.ownSandbox) return detail;
@@ -191,7 +194,7 @@ class Question {
       }
     } catch {
       signal.throwIfAborted();
-      // The response was cut off; the reader reports that.
+      // The response was cut off. The reader reports that below.
     }
     const { program } = reader;
     if ("problem" in program) return program;
@@ -204,8 +207,8 @@ class Question {
   #progress({ code, usage }: ProgramReader): void {
     this.#detail.tokens = { ...usage };
     if (code.length <= this.#detail.code.length) return;
-    // An error shows when the program starts. A model that writes nothing needs no container.
-    // The container starts while the model still writes.
+    // Starts the container when the model writes the first code: a model that writes no code needs none. An error of the start
+    // is reported when the program starts.
     if (this.#detail.code === "")
       this.#host.lifecycle.readyForRun(() => this.#run.isEnded).catch(() => undefined);
     this.#detail.code = code;

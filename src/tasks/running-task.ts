@@ -18,7 +18,7 @@ import type { TraceContext } from "../shared/trace.ts";
 import type { TaskState, TasksHost } from "./task-state.ts";
 import * as texts from "./texts.ts";
 
-/** How long fetching an agent's results may take; the second value is for a cancelled task. In milliseconds. */
+/** How long it may take to fetch an agent's results; the second value is for a cancelled task. In milliseconds. */
 const KEEP_MS = 900_000;
 const KEEP_CANCELLED_MS = 120_000;
 
@@ -119,7 +119,7 @@ export class RunningTask {
     return this.#see(this.#command);
   }
 
-  /** Waits until the agent is installed, or the task is cancelled. @returns the reason if there is none */
+  /** Waits until the agent is installed, or the task is cancelled. @returns the reason if the agent cannot be installed */
   async #prepareAgent(): Promise<string | undefined> {
     const { name, title } = AGENTS[this.#state.spec.agent];
     const late = setTimeout(() => this.addLine(texts.waitingForAgent(title)), INSTALL_NOTICE_MS);
@@ -173,7 +173,7 @@ export class RunningTask {
     });
     budgets.close(this.id);
     const detail = { ...this.#detail(), success: verdict.state === "succeeded" };
-    // An agent that never started left nothing.
+    // If the agent never started, there is nothing to keep.
     detail.safe = this.#output.step !== "agent";
     if (detail.safe || command.state === "lost") return { ...verdict, detail };
     const note = await this.#within(this.#keep(detail, verdict.note));
@@ -195,7 +195,7 @@ export class RunningTask {
     const { record } = this.#run;
     let note = report;
     try {
-      this.addLine("Collecting its changes");
+      this.addLine("Collecting the changes");
       const collected = await collect(this.#host, this.id, record.id, spec.directory);
       Object.assign(detail, collected);
       if (collected.changes === undefined) note = also(note, texts.CHANGES_UNKNOWN);

@@ -16,7 +16,7 @@ import { WAITING_FOR_TASK, agentIsWorking, modelFailedText } from "./texts.ts";
 
 export type TaskSpec = StoredSpec & {
   task: string;
-  /** The run of a conversation that continues in a sandbox with only its files. */
+  /** The run of the conversation to continue, if the sandbox has only the run's files. */
   continuedRun?: string;
   /** The operator's definitions that the task names. */
   definitions?: Definition[];
@@ -45,7 +45,7 @@ export class TaskExecutor implements Executor<TaskSpec> {
     return { ...this.#follow(working, () => working.resumeTask()), deadline: state.command?.deadline };
   }
 
-  /** Refuses other code while an agent works: it could use the model with the agent's placeholder. @throws {ToolError} */
+  /** Refuses other code while an agent runs: the code could use the model with the agent's placeholder. @throws {ToolError} */
   keepApart({ sandbox, scopes = [] }: { sandbox: string; scopes?: readonly Scope[] }): void {
     if (scopes.includes("tasks:run") || this.#working.size === 0) return;
     throw agentIsWorking(sandbox);

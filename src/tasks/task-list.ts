@@ -20,7 +20,7 @@ export class TaskIndex {
     this.#keepMs = keepDays * DAY_MS;
   }
 
-  /** The end of a task may be reported before its start. */
+  /** Reports may arrive in the wrong order: the end of a task before its start. */
   put({ id, state, title, startedAt, endedAt }: TaskEntry): void {
     this.#sql.exec(
       `INSERT INTO tasks (id, state, title, started_at, ended_at) VALUES (?1, ?2, ?3, ?4, ?5)

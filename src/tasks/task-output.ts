@@ -11,14 +11,14 @@ import { NO_DIFF, OWN_DEFINITION } from "./texts.ts";
 /** The longest line to parse, in bytes. */
 const MAX_LINE = 16 * 1024 * 1024;
 
-/** After this many bytes of events, their reader pauses for this many milliseconds. Agents print less per minute. */
+/** The reader of events pauses for YIELD_MS milliseconds after each YIELD_BYTES. Agents print less than this in a minute. */
 const YIELD_BYTES = 64 * 1024;
 const YIELD_MS = 20;
 
 const NEWLINE = 0x0a;
 const encoder = new TextEncoder();
 
-/** The messages of our own script on the agent's stream. */
+/** The steps that `container/task.sh` reports on the agent's stream. */
 export const STEPS = [
   "directory_exists",
   "cloning",
@@ -58,7 +58,7 @@ export class TaskOutput implements RunSink<CommandState> {
   #pendingLines: string[] = [];
 
   /**
-   * @param progressed called when something new is known
+   * @param progressed called after progress
    * @param commandStarted receives the state for resuming the agent's command
    * @param storedOffset how much of the agent's stdout was read and stored
    */
@@ -90,7 +90,7 @@ export class TaskOutput implements RunSink<CommandState> {
     this.#commandStarted(state);
   }
 
-  /** Every line is read, even if the log is full. */
+  /** Always true: every line must be read, even if the log is full. */
   hasRoom(): boolean {
     return true;
   }
@@ -111,7 +111,7 @@ export class TaskOutput implements RunSink<CommandState> {
     return this.#run.waitUntilEnded(ms);
   }
 
-  /** Pauses now and then, so that an agent's output does not block others. */
+  /** Pauses regularly, so that one agent's output does not block other work. */
   async take(bytes: number, output: () => void): Promise<void> {
     const before = this.position("stdout");
     await this.#run.take(bytes, output);

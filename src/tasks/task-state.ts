@@ -1,4 +1,4 @@
-/** What a task gets from its actor, and the state from which it resumes. */
+/** The parts of the actor that tasks use, and the state from which a task resumes. */
 import * as z from "zod";
 import type { FileOperations } from "../container/file-operations.ts";
 import { type CommandExecutor, commandState } from "../runs/command-executor.ts";
@@ -42,7 +42,7 @@ const storedSpec = z.object({
   /** The agent's id of a conversation to continue. */
   conversation: z.string().optional(),
   timeoutMs: z.number(),
-  /** Why the timeout is shorter than requested, if it is. */
+  /** If the timeout is shorter than requested: why. */
   cut: z.string().optional(),
   components: taskComponents.optional(),
 });

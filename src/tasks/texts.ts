@@ -45,9 +45,12 @@ export const agentNeedsKey = (agent: string) =>
     "Leave agent out.",
   );
 export const noTurnLimit = (agent: string) =>
-  invalid(`${agent} does not support max_turns.`, "Limit its time instead.");
+  invalid(`${agent} does not support max_turns.`, "Use timeout_seconds instead.");
 export const noComponents = (agent: string) =>
-  invalid(`${agent} does not support agents and commands.`, "Leave agents and commands out, or agent.");
+  invalid(
+    `${agent} does not support agents and commands.`,
+    "Leave out agents and commands, or choose another agent.",
+  );
 export const notATask = (id: string) =>
   invalid(
     `${id} is not a task of an agent, so it cannot be continued.`,
@@ -75,12 +78,12 @@ export const taskFilesOld = (id: string) =>
     `Start a new task; get_result with id ${id} has the changes and the artifacts.`,
   );
 export const noRepositoryName = (repository: string) =>
-  invalid(`${repository} does not name a repository.`, "Pass an address that git clone takes.");
+  invalid(`${repository} is not the address of a repository.`, "Pass an address that git clone takes.");
 export const agentIsWorking = (sandbox: string) =>
   new ToolError(
     "permission_denied",
-    `A coding agent is at work in sandbox ${sandbox}. Running anything beside it needs the scope tasks:run, which your token lacks, because code beside the agent could use the agent's model credential.`,
-    "Use another sandbox, or try again when list_runs with kind task shows none running there.",
+    `This call was not started: a coding agent is running in sandbox ${sandbox}, and code in the same sandbox could use the agent's model credential. While it runs, calls there need the scope tasks:run, which your token lacks.`,
+    "Use another sandbox, or try again when list_runs with kind task shows no running task there.",
     true,
   );
 export const describeOffered = (offered: readonly string[]) =>
@@ -88,17 +91,17 @@ export const describeOffered = (offered: readonly string[]) =>
 export const noDefinition = (missing: readonly string[], offered: readonly string[]) =>
   invalid(
     `There is no ${missing.join(", no ")}.`,
-    `${describeOffered(offered)} Others come with a repository or a sandbox that has them in .claude.`,
+    `${describeOffered(offered)} Other definitions must be in .claude of the repository or the sandbox.`,
   );
 export const tooManyNames = (kind: string, count: number, most: number) =>
   invalid(`${kind} has ${count} names, and the limit is ${most}.`, "Leave some out.");
 export const notADefinition = (kind: string, name: string) =>
   invalid(
-    `${kind}: "${name}" is not the name of a definition: that is its file name without .md.`,
-    "It has letters, digits, dots, dashes and underscores, 64 at most, and begins with a letter or digit.",
+    `${kind}: "${name}" is not the name of a definition. A definition's name is its file name without .md.`,
+    "A name has at most 64 letters, digits, dots, dashes and underscores, and begins with a letter or digit.",
   );
 export const unusableDefinition = (component: string, problem: string) =>
-  invalid(`${component} of the operator cannot be used: ${problem}.`, "Leave it out.");
+  invalid(`The operator's ${component} cannot be used: ${problem}.`, "Leave it out.");
 
 // What a task left
 
@@ -118,7 +121,7 @@ export function archiveTooLarge(maxBytes: number): ToolError {
   const MiB = maxBytes / (1024 * 1024);
   return new ToolError(
     "too_large",
-    `its files, packed, are larger than an archive (TASK_ARCHIVE_MAX_MB: ${MiB} MiB) or than the rest of MAX_WORKSPACES_MB, or there are too many.`,
+    `there are too many files, or their archive is larger than TASK_ARCHIVE_MAX_MB (${MiB} MiB) or the free part of MAX_WORKSPACES_MB.`,
   );
 }
 
@@ -127,8 +130,8 @@ export const archiveLeavesOut = (bytes: number, count: number, names: readonly s
 export const archiveLeavesOutCrowded = (names: readonly string[]) =>
   `The archive leaves out directories with too many files, which can be regenerated: ${names.join(", ")}.`;
 export const ARCHIVE_WITHOUT_CONVERSATION =
-  "The agent's conversation is too large for the archive (TASK_ARCHIVE_MAX_MB): once the sandbox is gone, a task that continues this one has the files only.";
-export const CHANGES_UNKNOWN = "Its changes could not be determined.";
+  "The agent's conversation is too large for the archive (TASK_ARCHIVE_MAX_MB): when the sandbox is gone, a task that continues this one has only the files.";
+export const CHANGES_UNKNOWN = "The task's changes could not be determined.";
 export const notAllKept = (why: string) => `Not all results could be kept: ${why}`;
 export const NOT_KEPT_IN_TIME = "the sandbox took too long.";
 export const NOT_KEPT_INTERNAL = "the server had an internal error.";
@@ -140,8 +143,9 @@ export const AGENT_NEVER_STARTED = "The server was restarted before the agent st
 export const RESTORING = "Restoring the workspace and the conversation";
 export const WAITING_FOR_TASK = "Waiting for the task before it in this sandbox";
 export const OWN_DEFINITION =
-  "The workspace's own definition is used instead of the operator's with the same name";
-export const NO_DIFF = "The files at the start could not be recorded, so there will be no diff";
+  "The workspace has a definition with the same name as the operator's; the workspace's is used";
+export const NO_DIFF =
+  "The state of the files before the task could not be recorded, so there will be no diff";
 export const waitingForAgent = (agent: string) => `Waiting for ${agent} to be installed`;
 export const modelFailedText = (status: number, message: string) =>
   `The model's API responded with status ${status}: ${message}`;
@@ -170,7 +174,7 @@ export const agentFailed = (agent: string, reason: string) => `${agent} stopped 
 export const modelFailedAgent = (agent: string, advice: string) =>
   `${agent} stopped because the model's API failed: ${advice}`;
 
-/** How the note of a task begins that could not clone its repository. */
+/** The beginning of the note of a task that could not clone its repository. */
 export const CLONE_FAILED = "git could not clone";
 
 export function cloneFailed(repository: string | undefined, branch: string | undefined, reason: string) {
@@ -219,7 +223,7 @@ export const PROGRAM_TEXTS = {
   declined: "The model declined to answer.",
   overLimit: "The program is longer than the model's token limit. Ask for less at once, or use execute_task.",
   none: "The model wrote no program.",
-  modelText: (text: string) => (text === "" ? "" : ` It said: ${text}`),
-  noText: " It said nothing.",
+  modelText: (text: string) => (text === "" ? "" : ` It wrote: ${text}`),
+  noText: " It wrote nothing else.",
   invalid: (tool: string, reason: string) => `The model called ${tool} with no program: ${reason}.`,
 } as const;

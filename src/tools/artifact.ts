@@ -1,4 +1,4 @@
-/** A file that a task left, as a result of get_result. */
+/** An artifact of a task as an answer of get_result. */
 import { IMAGE_BYTES } from "../../container/sandboxd/shapes.ts";
 import { imageType } from "../shared/image-header.ts";
 import { ARTIFACTS } from "../shared/resource-uri.ts";

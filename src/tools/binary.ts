@@ -8,7 +8,10 @@ const FIRST_BYTES = 128;
 
 const ROW_BYTES = 16;
 
-/** @param start the beginning of the file; more bytes make the type more certain @param next the call that reads them */
+/**
+ * @param start the beginning of the file; more bytes make the detected type more certain @param next the call that reads the
+ * bytes
+ */
 export async function describeBinary(path: string, size: number, start: Uint8Array, next: string) {
   // The library throws for a file that only begins like a known type.
   const type = await fileTypeFromBuffer(start).catch(() => undefined);

@@ -28,7 +28,10 @@ const KEY = "decision";
 
 const SHOWN_HOSTS = 5;
 
-/** The change, or the question to a person before a sandbox reaches more. @throws {ToolError} if a person has refused */
+/**
+ * Returns the change, or a question to a person if the change allows the sandbox more. @throws {ToolError} if a person has
+ * refused
+ */
 export async function decidedNetwork(
   context: CallerContext & { declined: boolean },
   sandbox: string,
@@ -58,13 +61,16 @@ export function hasDeclined({ mcpReq }: ServerContext): boolean {
   return answer.kind === "elicit" && answer.action !== "accept";
 }
 
-/** The id of the run that the question was about. It may be any text: the client has sent it. */
+/** The id of the run that the question was about. The client sends it, so it may be any text. */
 export function questionedRun({ mcpReq }: ServerContext): string | undefined {
   const state = mcpReq.requestState<unknown>();
   return typeof state === "string" ? state : undefined;
 }
 
-/** The question in the client's form. @throws {UrlElicitationRequiredError} for clients before 2026-07-28 */
+/**
+ * The question in the form that the client's revision of MCP requires. @throws {UrlElicitationRequiredError} for clients before
+ * 2026-07-28
+ */
 export function questionResult(
   { id, url, message, run }: Question,
   { urlElicitation }: CallerContext,

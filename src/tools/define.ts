@@ -34,7 +34,7 @@ export interface ToolContext extends CallerContext, SandboxCalls {
 }
 
 export interface ToolOutput<Structured = Record<string, unknown>> {
-  /** For the model. Ids and durations appear only if the next call needs them. */
+  /** The text for the model. It has ids and durations only if the next call needs them. */
   content: CallToolResult["content"];
   structured?: Structured;
   task?: MCPTask;
@@ -43,8 +43,8 @@ export interface ToolOutput<Structured = Record<string, unknown>> {
 }
 
 /**
- * Hints for clients. Omitted hints have the protocol's defaults: not idempotent, and open to the network, which code in a
- * sandbox reaches. For read-only tools the other hints mean nothing.
+ * Hints for clients. Omitted hints have the protocol's defaults: not idempotent, and with access to the network, because code
+ * in a sandbox has it. For read-only tools the other hints have no meaning.
  */
 type Annotations =
   | { readOnlyHint: true }
@@ -62,7 +62,7 @@ export interface ToolDefinition<
   input: Input;
   /** The schema of `structured`. A tool that may return images has none: with a schema, clients ignore the content. */
   output?: Output;
-  /** The schema of `structured` of a tool without `output`. Only the client library's types come from it. */
+  /** The schema of `structured` of a tool without `output`. It is used only for the types of the client library. */
   data?: z.ZodObject;
   /** Whether a result may exceed 50,000 characters. Clients hide longer ones from the model unless the tool declares it. */
   hasLongAnswers?: true;
@@ -191,10 +191,10 @@ function heartbeat(title: string, { mcpReq }: ServerContext) {
   let beats = 0;
   let progress = 0;
   const notify = (message: string) => {
-    // Milliseconds, sent as seconds. The protocol requires that the value increases with every notification.
+    // Counted in milliseconds, sent as seconds. The protocol requires that the value increases with every notification.
     progress = Math.max(progress + 1, beats * HEARTBEAT_SECONDS * 1000);
     const params = { progressToken, progress: progress / 1000, message };
-    // Fails if the client has disconnected. The call continues.
+    // The notification fails if the client has disconnected. The call continues.
     mcpReq.notify({ method: "notifications/progress", params }).catch(() => undefined);
   };
   const timer = setInterval(() => {
@@ -221,7 +221,10 @@ export function sandboxField(fallback = DEFAULT_SANDBOX) {
   return sandboxName().default(fallback);
 }
 
-/** A sandbox name. Its pattern is not in the schema, where it would cost as much as a sentence in every tool. */
+/**
+ * A schema for a sandbox name. The schema for clients does not contain the pattern, because it would cost as many tokens as a
+ * sentence in every tool.
+ */
 export function sandboxName() {
   return z.string().refine((name) => SANDBOX_NAME.test(name), SANDBOX_NAME_RULE);
 }
@@ -247,11 +250,11 @@ export function waitField(max = MAX_WAIT_SECONDS) {
   return z
     .number()
     .min(0)
-    .max(max, `must be at most ${max}: what takes longer goes on, and get_result waits for it again`)
+    .max(max, `must be at most ${max}: a longer run continues, and get_result waits for it again`)
     .default(defaultWait(max));
 }
 
-/** Describes wait_seconds: a run continues when its call stops waiting. */
+/** Part of the description of wait_seconds: a run continues when its call stops waiting. */
 export const GOES_ON = "A longer run goes on.";
 
 function described(field: z.ZodType, { description }: z.ZodType): z.ZodType {

@@ -34,12 +34,12 @@ export async function urlOf(context: ToolContext, link: LinkName): Promise<strin
   return token === undefined || origin === undefined ? undefined : `${origin}/files/${token}`;
 }
 
-/** When a link made now expires. It is rounded, so that a result shown again soon has the same link. */
+/** When a link made now expires. The time is rounded, so that an answer that is repeated soon has the same link. */
 function resultExpiry(): number {
   return Math.ceil((Date.now() + EXPIRES_MS) / EXPIRES_STEP_MS) * EXPIRES_STEP_MS;
 }
 
-/** Stores links in the sandbox's actor; none if the actor is unreachable or would have to start. */
+/** Stores links in the sandbox's actor. Returns none if the actor is unreachable or its container does not run. */
 async function kept(
   context: ToolContext,
   sandbox: string,

@@ -53,7 +53,7 @@ export const fileLink = defineTool({
     const actor = await actorName(sandbox, context.principal.id);
     const url = await urlOf(context, { actor, id: ids[0] ?? "" });
     if (url === undefined) throw noLinks();
-    // Checked after the link is made, because this check would drop the notice of lost state.
+    // Checked after the link is made: before that, the check would discard a notice about lost state.
     if (isUpload) await refuseDirectory(context, sandbox, path);
     const expires_at = new Date(expires).toISOString();
     const { type, sha256 } = found?.value ?? {};
@@ -77,7 +77,7 @@ export const fileLink = defineTool({
 /** @throws {ToolError} `is_directory` for a path that cannot be written as a file */
 async function refuseDirectory(context: ToolContext, sandbox: string, path: string): Promise<void> {
   const there = await context.operate(sandbox, "stat", { path }).catch((error: unknown) => {
-    // The upload creates the directory and the sandbox, and reports other problems with the path.
+    // The upload creates a missing directory or sandbox, and reports other problems with the path.
     if (error instanceof ToolError && ["not_found", "invalid_argument"].includes(error.code))
       return undefined;
     throw error;

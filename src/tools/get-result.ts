@@ -49,7 +49,7 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
         cursor,
         maxBytes: PAGE_BYTES,
         onProgress: context.progress,
-        // Programs show output as it comes; for a model, each result costs a turn.
+        // A program shows output when it arrives. A model waits for a page, because each answer costs it a turn.
         until: context.isStructured ? "output" : "page",
       }),
     );
@@ -60,7 +60,7 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
     const { content, structured } = pageOutput(run, page, notes, { isRaw: context.isRaw });
     const isFirst = cursor === 0 && page.next < run.logBytes;
     const downloads = isFirst ? await runDownloads(context, id, wholeLog(run)) : [];
-    // After the head, because the blocks behind it are the log itself.
+    // The links follow the head, because all later blocks are the log itself.
     const head = withDownloads(context, content.slice(0, 1), downloads);
     return { content: [...head, ...content.slice(1)], structured };
   },

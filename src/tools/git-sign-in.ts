@@ -12,7 +12,7 @@ import type { ToolContext } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 import { didNotSignInText, signInQuestion, signInText, signedInText } from "./texts.ts";
 
-/** The host at which git lacked credentials in an ended run. Any program can print git's message. */
+/** The host for which git had no credentials in an ended run. Any program can print git's message, so it is checked. */
 function refusingHost({ config, principal }: ToolContext, run: RunView): string | undefined {
   if (!config.gitSignIn || run.state === "running") return undefined;
   if (run.state !== "failed" && (run.exitCode ?? 0) === 0) return undefined;
@@ -38,8 +38,8 @@ export async function gitHint(context: ToolContext, run: RunView): Promise<strin
 }
 
 /**
- * Asks the person to sign in, if the run ended during this call: later calls only read its result. Clients of 2025-11-25
- * repeat the call without naming the earlier run, so they are asked only if a repetition does no harm.
+ * Asks the person to sign in, if the run ended during this call. Later calls only read its result, so they do not ask. Clients
+ * of 2025-11-25 repeat the call without naming the earlier run, so they are asked only if a repetition does no harm.
  */
 export function gitQuestion(
   context: ToolContext,

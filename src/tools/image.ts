@@ -12,7 +12,7 @@ export interface ImageFile {
   path: string;
   size: number;
   read: () => Promise<Uint8Array>;
-  /** The call that reads its bytes. */
+  /** The call that reads the image's bytes. */
   instead: string;
   original: () => Promise<readonly Download[]>;
 }

@@ -52,7 +52,7 @@ export const listRuns = defineTool({
   },
 });
 
-/** The account may learn late that a task has ended, or never. So running tasks are looked up in their sandbox. */
+/** The account may be told late, or never, that a task has ended. So running tasks are looked up in their sandbox. */
 async function tasksOf(context: ToolContext, limit: number, before: string | undefined) {
   const tasks = await retryOnce(() => accountOf(context.env, context.principal.id).listTasks(limit, before));
   const known = async (task: TaskEntry): Promise<RunSummary> => {

@@ -87,7 +87,7 @@ async function componentsOf({ env, config, principal }: ToolContext): Promise<Co
   return await offeredComponents(env, config).catch(() => undefined);
 }
 
-/** A sandbox as listed. A preview URL grants access, so only callers who may run code there see it. */
+/** A sandbox as listed. Preview URLs give access, so they are shown only to callers who may run code. */
 async function shown(
   { previews, variables, network, ...sandbox }: SandboxRecord,
   limits: NetworkLimits,

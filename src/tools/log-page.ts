@@ -12,7 +12,7 @@ import { pageEndText, pageMoreText, pageRunningText, typeText, waitingText } fro
 interface PageOptions {
   /** A note about earlier output that the page leaves out. */
   before?: string | undefined;
-  /** Whether the caller has just typed into the run, and so needs no hint. */
+  /** Whether the caller has just typed into the run. Then it needs no hint about typing. */
   isTyped?: boolean;
   isRaw?: boolean | undefined;
 }
@@ -81,7 +81,7 @@ function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
     let { bytes } = piece;
     if (index === pieces.length - 1) {
       const cut = bytes.length - wholeCharacters(bytes, "end").length;
-      // At the end of the log, or alone on the page, it would never be completed.
+      // Not at the end of the log, and not if it is alone on the page: there it would never be completed.
       if (cut > 0 && (growing || cut < bytes.length)) {
         bytes = bytes.subarray(0, bytes.length - cut);
         end -= cut;

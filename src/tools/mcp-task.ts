@@ -33,13 +33,13 @@ const TASK_AFTER_MS = 500;
 
 export interface CallWait {
   waitMs: number;
-  /** The task that the run becomes, if it does. */
+  /** The task that the run becomes; undefined if it becomes none. */
   taskOf(run: RunView, notice: string | undefined): MCPTask | undefined;
 }
 
 /**
- * Whether a call becomes a task. It does not if its caller asked for a short wait, because the model wants to continue, or if a
- * notice is due, because a task has no place for it.
+ * Whether a call becomes a task. It does not if its caller asked for a short wait, because the model wants to continue. It does
+ * not if there is a notice either, because a task has no place for one.
  * @param poll the scope of `tasks/get`; undefined for runs that cannot be tasks
  */
 export function callWait(
@@ -65,7 +65,7 @@ export type MCPTask = {
   statusMessage?: string;
   createdAt: string;
   lastUpdatedAt: string;
-  /** Counted from its creation. */
+  /** Milliseconds from the task's creation. */
   ttlMs: number;
   pollIntervalMs: number;
 };
@@ -82,7 +82,7 @@ export function taskOf(run: RunView, { resultTTLDays }: Pick<Config, "resultTTLD
     createdAt: new Date(created).toISOString(),
     lastUpdatedAt: new Date(Math.max(created, endedAt ?? startedAt)).toISOString(),
     ttlMs: age + resultTTLDays * DAY_MS,
-    // A tenth of the run's age: the end of a short run is noticed soon, and a long run costs few requests.
+    // A tenth of the run's age: the client learns early of the end of a short run, and polls a long run rarely.
     pollIntervalMs: Math.round(Math.min(Math.max(age / 10, TASK_AFTER_MS), 5000)),
   };
 }

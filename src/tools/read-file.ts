@@ -73,7 +73,7 @@ export const readFile = defineTool({
     const summary = readOnText(path, { size, lines, offset, content, cut: isCut && maxBytes });
     const shown = blocks(withNotice(notice, content && fenced(content), summary));
     const structured = { path, size, lines, offset, content, notice };
-    // A caller who asked for a part knows that there is more.
+    // A caller who asked for a part knows that the file has more.
     const isTooLong = size > maxBytes && offset === 1 && request.limit === undefined;
     return { content: isTooLong ? withDownloads(context, shown, await links()) : shown, structured };
   },

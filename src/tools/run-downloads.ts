@@ -6,7 +6,7 @@ import type { ToolContext } from "./define.ts";
 import { type Download, fileDownloads, runDownloads } from "./download.ts";
 import { ownRun } from "./own-run.ts";
 
-/** The most links in one result. `get_result` and `file_link` give the others. */
+/** The most links in one answer. `get_result` and `file_link` give the others. */
 const MAX_LINKS = 10;
 
 /** How the kernels name stored HTML pages. */
@@ -27,7 +27,7 @@ function artifactsOf(run: RunView) {
     .map(({ path, size }) => ({ name: ARTIFACTS + path, size, shown: path }));
 }
 
-/** The log of an ended run. A link to a growing log would soon show too little. */
+/** A link to the log of an ended run. A growing log gets no link, because the link would soon show too little. */
 export function wholeLog({ state, logBytes }: RunView) {
   return state === "running" ? [] : [{ name: LOG_NAME, size: logBytes, shown: "the whole output" }];
 }

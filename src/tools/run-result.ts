@@ -119,7 +119,7 @@ function codeFields(run: RunView, notice?: string): z.input<typeof codeOutput> {
   };
 }
 
-/** The same with the source, for callers who did not start the run. */
+/** The fields of a run with its source, for callers who did not start the run. */
 export function wholeFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
   return { ...listedFields(run), source: run.source ?? run.title, ...anyRunFields(run, notice) };
 }
@@ -158,17 +158,17 @@ export function nextCall(run: RunView): string | undefined {
   return isCut ? wholeOutputText(run.id, run.droppedBytes) : undefined;
 }
 
-/** The reason in a line that replaces an omitted result. A regular expression would take quadratic time. */
+/** Finds the reason in a line that replaces an omitted result. A regular expression would take quadratic time. */
 function leftOutReason(line: string): string | undefined {
   const isReason = /^\[an? (?:image|result)\b/i.test(line) && line.endsWith("]") && !line.includes("\n");
   return isReason && line.includes(" is left out: ") ? line.slice(1, -1) : undefined;
 }
 
-/** The marks of kernels and the executor for cut values, and for outputs beyond their limits. */
+/** The marks by which kernels and the executor show that values were cut, or that outputs exceeded a limit. */
 const CUT =
   /^\[\.{3} \d{1,12} of \d{1,12} characters omitted(?=: [^\n\]]{0,80}\]$)|\.{3} \d{1,12} more(?: items?| characters?)?(?=[\])}]|$)|^\[(?:\d{1,12} more outputs not shown|An interactive page of \d{1,12} bytes is not kept): [^\n\]]{0,200}\]$/m;
 
-/** What is missing in the texts and HTML forms of results, for programs: a model sees it in the texts themselves. */
+/** What is missing in the texts and HTML forms of results. This is for programs; a model reads it in the texts. */
 function cutsOf(results: readonly CodeResult[]): string[] {
   return results.flatMap((result) => {
     if (!("text" in result)) return [];

@@ -8,7 +8,7 @@ import { longLineText, nothingToType, skippedText } from "./texts.ts";
 
 const MAX_TEXT = 10_000;
 
-/** Bytes of a line that a terminal buffers for programs that read lines (`MAX_CANON`, N_TTY_BUF_SIZE in Linux). */
+/** How many bytes of a line a terminal buffers for programs that read lines (`MAX_CANON`, N_TTY_BUF_SIZE in Linux). */
 const LINE_BYTES = 4095;
 
 function hasLongLine(text: string): boolean {

@@ -21,15 +21,15 @@ type SharedFields = "task" | "repository" | "branch" | "model" | "maxTurns" | "t
 
 export interface TaskRequest extends Pick<TaskSpec, SharedFields>, Partial<ComponentNames> {
   agent?: AgentName;
-  /** A new sandbox if undefined. */
+  /** The sandbox's name; undefined for a new sandbox. */
   sandbox?: string;
   continueFrom?: string;
   checkpoint?: string;
 }
 
-/** @param what who needs the model, and what fails without it @throws {ToolError} */
+/** @param what the text of `NEEDS_MODEL` @throws {ToolError} */
 function requireModel(context: ToolContext, what: string): void {
-  // HTTP routes call no tool, so the choice of tools is checked here.
+  // The HTTP routes call no tool, so this checks that the operator offers tasks.
   requireOffered("execute_task", context);
   if (canRunTasks(context.config)) return;
   throw texts.noModel(what);
@@ -108,7 +108,7 @@ async function inFork<T>(
   try {
     return await begin();
   } catch (error) {
-    // After any other error the task may have begun; its sandbox ends when it has been idle.
+    // After any other error the task may have begun. Its sandbox is removed when it has been idle for long.
     if (error instanceof ToolError)
       await context.sandbox(sandbox, (actor, owner) => actor.destroySandbox(owner)).catch(() => undefined);
     throw error;

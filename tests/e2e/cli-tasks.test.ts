@@ -147,7 +147,7 @@ describe("execute", () => {
     rmSync(path, { recursive: true });
     expect([code, stderr]).toEqual([
       70,
-      expect.stringContaining(`commands/${name} of the operator cannot be used: ${why}. Leave it out.`),
+      expect.stringContaining(`The operator's commands/${name} cannot be used: ${why}. Leave it out.`),
     ]);
   });
 

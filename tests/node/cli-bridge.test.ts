@@ -20,7 +20,7 @@ async function ping(tokens: string[], tokenSource: string) {
       JSON.stringify(
         isAccepted
           ? { jsonrpc: "2.0", id: 1, result: {} }
-          : { error: "Unauthorized", message: "The token is not valid here." },
+          : { error: "Unauthorized", message: "The token is not valid for this server." },
       ),
     );
   });
@@ -56,7 +56,7 @@ it.each([
     const [answer] = sent as { error: { message: string } }[];
     expect(answer?.error.message).toMatch(remedy);
     expect(answer?.error.message).toContain(
-      `does not accept the token of ${tokenSource}: Unauthorized: The token is not valid here.`,
+      `does not accept the token of ${tokenSource}: Unauthorized: The token is not valid for this server.`,
     );
   },
 );

@@ -7,6 +7,7 @@ import type { Interpreter } from "../../container/kernels/interpreter.ts";
 import type { Printed } from "../../container/kernels/kernel-protocol.ts";
 import type { Language } from "../../shared/languages.ts";
 import { pause, within } from "../../shared/within.ts";
+import { MAY_NOT_START } from "../texts.ts";
 import type { ContainerPlatform, Idle } from "./platform.ts";
 import { endedWhileStarting, translated, translatedCreation, translatedRun } from "./sdk-errors.ts";
 
@@ -231,7 +232,7 @@ export class SDKInterpreter implements Interpreter {
 function refused(): OperationInterruptedError {
   return new OperationInterruptedError({
     code: "OPERATION_INTERRUPTED",
-    message: "The sandbox has no container, and this operation may not start one.",
+    message: MAY_NOT_START,
     context: {
       reason: "sandbox_lifetime_changed",
       operation: "sandbox.start",

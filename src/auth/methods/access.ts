@@ -40,7 +40,7 @@ export const access: FormMethod = {
   async identify(form, request, context) {
     const settings = settingsOf(context.config);
     const identity = await identityOf(request, context);
-    // The person may have changed accounts since the page named them.
+    // The person may have changed accounts after the page was shown with the first account's name.
     if (!settings || !identity || form.get("who") !== identity.email) return undefined;
     return { principal: `access:${identity.subject}`, rule: ruleOf(settings) };
   },

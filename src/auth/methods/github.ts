@@ -8,7 +8,7 @@ import { guarded } from "../oauth-store.ts";
 import type { SignInRedirect, RedirectMethod } from "./method.ts";
 import { gitHubFailed, gitHubUserRefused } from "../texts.ts";
 
-/** In lower case. Logins of managed users contain an underscore. */
+/** A login in lower case. Logins of managed users contain an underscore. */
 const LOGIN = /^[a-z0-9][a-z0-9_-]{0,63}$/;
 
 interface Settings {
@@ -80,7 +80,7 @@ function required(config: Config): Settings {
   return settings;
 }
 
-/** The rule for an entry of `GITHUB_ALLOWED_USERS`: a login or an `id:`, which cannot collide. */
+/** The rule for an entry of `GITHUB_ALLOWED_USERS`: a login or an `id:`. No login contains a colon, so the two differ. */
 function userRule(entry: string): string {
   return `github:user:${entry}`;
 }
@@ -96,7 +96,7 @@ class GitHubError extends Error {
 }
 
 interface Account {
-  /** Unlike the login, it never changes; another account may take over a free login. */
+  /** Unlike the login, the id never changes. Another account may take over a login that is free again. */
   id: number;
   login: string;
 }

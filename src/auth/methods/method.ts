@@ -11,7 +11,7 @@ export interface Identity {
   rule: string;
 }
 
-/** A problem with the submitted form. `at` is a method's name, `scopes`, or `top`. */
+/** A problem with the submitted form. `at` is the place on the page: a method's name, `scopes`, or `top`. */
 export interface Problem {
   at: string;
   message: string;
@@ -24,7 +24,7 @@ export interface RefusedForm {
   problem: Problem;
 }
 
-/** A person who returned from another site may not sign in. The texts are for that person. */
+/** The refusal for a person who returned from another site and may not sign in. The person sees the texts. */
 export interface RefusedRedirect {
   refused: SignInRefusal;
   title: string;
@@ -48,19 +48,19 @@ export interface Offer {
 }
 
 interface Method {
-  /** Used in the log, grants, forms, and before the colon of principal ids. It never changes. */
+  /** The method's name in the log, grants and forms, and before the colon of principal ids. It never changes. */
   name: SignInName;
   variable: VariableName;
   isOn(context: Pick<RequestContext, "config" | "env">): boolean;
   /**
-   * The rules that let people sign in now. A grant names its rule and is checked at every use of its tokens, so it ends
-   * with the rule. Grants store the rules: their spelling never changes.
+   * The rules that let people sign in now. A grant names its rule, and every use of its tokens checks that the rule still
+   * exists. Grants store rules, so their spelling never changes.
    */
   rules(config: Config): Promise<readonly string[]> | readonly string[];
 }
 
 export interface FormMethod extends Method {
-  /** Undefined if this browser cannot use it; `absence` then explains why, if there is no other method. */
+  /** Undefined if this browser cannot use the method. `absence` explains why, if there is no other method. */
   offer(request: Request, context: RequestContext): Promise<Offer | undefined>;
   absence?: { title: string; message: string };
   identify(

@@ -1,6 +1,6 @@
 /**
- * The protocol between the actor and the kernels' prelude (`container/kernel/`): the cell that loads the prelude, the cell that
- * runs code, the JSON document that each returns, and the resulting outcome.
+ * The protocol between the actor and the kernels' prelude (`container/kernel/`). A cell loads the prelude, and another cell
+ * runs code. Each returns a JSON document, and this file converts it to an outcome.
  */
 import * as z from "zod";
 import { SHOWN_END_BYTES, type Variables, markOf } from "../../../container/sandboxd/protocol.ts";
@@ -14,7 +14,7 @@ const PRELUDE = "/opt/sandbox-mcp/kernel";
 /** The directory for long output: `<run id>.out` and `<run id>.err`, as for commands. */
 export const RUN_DIRECTORY = "/var/lib/sandbox-mcp/runs";
 
-/** A process that cannot be confused with a reused pid. Its start time is in clock ticks since boot. */
+/** A process by its pid and its start time, because pids are reused. The start time is in clock ticks since boot. */
 export interface KernelProcess {
   pid: number;
   started: number;
@@ -43,15 +43,15 @@ export interface CodeError {
 }
 
 export interface CodeStream {
-  /** All that was kept; undefined if the output went to the run's files. */
+  /** All kept output; undefined if the output went to the run's files. */
   output?: Uint8Array;
   bytes: number;
-  /** How many of them exceeded the limit. */
+  /** How many results were dropped, because there were more than the limit. */
   dropped: number;
   last?: Uint8Array;
 }
 
-/** A stream in the document: `text` for UTF-8; `data` and `last` are base64. */
+/** A stream in the document: UTF-8 is in `text`; other bytes are in `data` and `last`, in base64. */
 interface SentStream {
   text?: string;
   data?: string;
@@ -66,7 +66,7 @@ const hello = z.object({
   started: z.int().nonnegative(),
 });
 
-/** Which part of a run listens on a port, or may soon. */
+/** Which part of a run listens on a port, or may begin to listen soon. */
 export type Listening = "itself" | "child";
 
 export interface RunDocument<Stream = CodeStream> {
@@ -85,7 +85,7 @@ export interface RunDocument<Stream = CodeStream> {
 export const IMAGE_FORMS = ["png", "jpeg", "webp", "gif"] as const;
 const FORMS = ["text", ...IMAGE_FORMS, "svg", "html", "markdown", "latex", "javascript", "left_out"] as const;
 
-/** Checked by hand: every call needs it, and a schema takes ten times as long. */
+/** Not checked by a schema: every call needs this check, and a schema takes ten times as long. */
 function isDocument(value: unknown): value is RunDocument<SentStream> {
   return (
     isRecord(value) &&
@@ -144,7 +144,7 @@ export function runCell(
   const argument = ascii(
     JSON.stringify({
       run: runID,
-      // Processes that the code starts inherit the mark, so that they can be found.
+      // Processes that the code starts inherit the mark, so that sandboxd finds them.
       mark: String(markOf(runID)),
       files: `${directory}/${runID}`,
       cap_bytes: logCapBytes,
@@ -174,7 +174,7 @@ export function parseDocument(printed: string, runID: string): RunDocument | und
   return isDocument(found) && found.run === runID ? bounded(found) : undefined;
 }
 
-/** Limits for code that changes its prelude; the preludes stay below them. Characters, lines, bytes. */
+/** The preludes stay below these limits. They apply if user code has changed its prelude. In characters, lines and bytes. */
 const OUTPUT_LIMITS = {
   results: 200,
   printed: 1024 * 1024,
@@ -254,7 +254,7 @@ function boundedError({ name, message, traceback }: CodeError): CodeError {
   };
 }
 
-/** The executor's response to a cell. Only stdout matters, and the error of a failed cell. */
+/** The executor's response to a cell. Only its stdout and the error of a failed cell are used. */
 export interface Printed {
   logs: { stdout: string[]; stderr: string[] };
   error?: { name: string; message: string; traceback: string[] };
@@ -267,7 +267,7 @@ export function isPrinted(result: unknown): result is Printed {
 }
 
 export interface CodeOutcome {
-  /** False if no kernel got the code: the run was cancelled before, or the kernel did not start in time. */
+  /** False if no kernel got the code: the run was cancelled first, or the kernel did not start in time. */
   started: boolean;
   /** `error`: the code raised. `died`: the kernel ended by itself or was killed by something else. */
   end: "ok" | "error" | "timeout" | "cancelled" | "died";
@@ -286,7 +286,7 @@ export interface CodeOutcome {
 
 export function outcomeOf(printed: Printed, runID: string): CodeOutcome {
   const found = parseDocument(printed.logs.stdout.join(""), runID);
-  // Without a document something around the code failed, and only the executor's message is left.
+  // Without a document, something other than the code failed, and there is only the executor's message.
   if (!found)
     return {
       ...outcomeWithoutResult("error", "kept"),

@@ -1,5 +1,5 @@
 /**
- * Live kernels: one process for each language and context name, whose state lasts from call to call.
+ * Live kernels: one process for each language and context name. Its state lasts from call to call.
  *
  * An interpreter delivers output only at the end, has no timeout, and may never settle if its kernel dies. So this class
  * enforces the deadline, and sandboxd follows the output, interrupts and ends the kernel, and notices its death.
@@ -39,10 +39,10 @@ import { RunningCode } from "./running-code.ts";
 
 export interface CodeSpec {
   language: Language;
-  /** Two languages have separate contexts even under one name. */
+  /** The context's name. The same name in two languages means two contexts. */
   context: string;
   code: string;
-  /** Counted from the code's start, in milliseconds. Its kernel may take as long to start. */
+  /** The time limit from the code's start, in milliseconds. Starting the kernel may take as long again. */
   timeoutMs: number;
   /** Bytes kept of each stream; the rest is only counted. */
   logCapBytes: number;
@@ -50,7 +50,7 @@ export interface CodeSpec {
 
 export interface CodeStart {
   markStarted(): void;
-  /** The kernel that gets the code; undefined if it was gone and the code did not run. */
+  /** Called with the kernel that gets the code; with undefined if the kernel was gone and the code did not run. */
   given(kernel: Kernel | undefined): void;
 }
 
@@ -64,7 +64,7 @@ const CREATE_MS = 120_000;
 /** The platform lets a stopping container take this long. */
 const ENDING_MS = 15 * 60_000;
 const STOP_MS = 10_000;
-/** How long a connection used only by abandoned calls stays open, in milliseconds. */
+/** How long a connection stays open if only abandoned calls use it, in milliseconds. */
 const HANG_UP_MS = 5000;
 const WORDS = 200;
 
@@ -134,15 +134,15 @@ export class Kernels {
   }
 
   /**
-   * Refuses new code because the container is stopping. Returns whether code was running. @param isOver called for each
-   * refusal: sandboxd may end alone, and its successor accepts code
+   * Refuses new code because the container is stopping. Returns whether code was running. @param isOver called before each
+   * refusal: if only sandboxd ended, the next sandboxd accepts code
    */
   refuse(isOver: () => Promise<boolean>): boolean {
     this.#refusal = { until: Date.now() + ENDING_MS, isOver };
     return this.#stops.size > 0;
   }
 
-  /** Then stops running and waiting code, and returns when none is left. */
+  /** Call it after `refuse`. Stops running and waiting code, and returns when no code is left. */
   async stopAll(): Promise<void> {
     for (const stop of this.#stops.values()) stop("ending");
     const deadline = Date.now() + STOP_MS;
@@ -172,7 +172,7 @@ export class Kernels {
     for (const stop of this.#stops.values()) stop("gone");
   }
 
-  /** Stops an earlier actor's code, whose result is lost, as at its deadline. Other code of the context waits. */
+  /** Stops an earlier actor's code in the same way as at its deadline. Its result is lost. Other code of the context waits. */
   async freeKernel(sink: OutputSink, kernel: Kernel): Promise<CellHandover> {
     const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
     this.#stops.set(sink.id, (why) => why === "gone" && stop(why));
@@ -185,7 +185,7 @@ export class Kernels {
 
   async #free(sink: OutputSink, kernel: Kernel, stopped: Promise<StopReason>): Promise<CellHandover> {
     const code = new RunningCode(this.#link, sink, kernel);
-    // The idle cell responds after the earlier code.
+    // The kernel responds to the idle cell when the earlier code has ended.
     const result = this.#print(TRAITS[kernel.language].idle, kernel, sink);
     const ended = result.catch(() => undefined);
     let first = await Promise.race([within(INTERRUPT_GRACE_MS, ended), code.died, stopped]);
@@ -209,7 +209,7 @@ export class Kernels {
     start: CodeStart,
     stopped: Promise<StopReason>,
   ): Promise<CodeOutcome> {
-    // Without a container, recorded kernels belong to an earlier one, and the next sandboxd would report them dead.
+    // If no container runs, recorded kernels belong to an earlier container, and the next sandboxd would report them dead.
     const known = this.#link.lifecycle.isRunning ? this.#registry.get(keyOf(spec)) : undefined;
     if (known) {
       start.given(known);
@@ -282,7 +282,7 @@ export class Kernels {
     const detail = error ? `${error.name}: ${error.message}` : logs.stderr.join("").slice(-500);
     if (saysExhausted(detail)) throw exhausted();
     if (/No space left|quota/i.test(detail)) throw kernelWithoutSpace(language);
-    // An executor that runs no cell prints nothing.
+    // A working executor prints something for every cell.
     if (detail === "" || MISSING.test(detail)) throw damaged(DAMAGED.kernel(language, detail.slice(-WORDS)));
     throw new Error(`the prelude of the ${language} kernel did not load: ${detail}`);
   }
@@ -315,7 +315,7 @@ export class Kernels {
         }
       }
       this.#abandon(result);
-      // A call would start a new container.
+      // A call to the interpreter would start a new container.
       if (first === "gone") return outcomeWithoutResult("died", "lost");
       await this.#end(code, kernel, first === "died");
       if (first === "ending") throw ending(STOPPED);
@@ -357,17 +357,17 @@ export class Kernels {
   }
 
   /**
-   * Closes the SDK's connection if only abandoned calls use it. They settle then; until that, the SDK counts the session as a
-   * request in flight, and never reports the sandbox as idle.
+   * Closes the SDK's connection if only abandoned calls use it. Those calls settle then. Without this, the SDK would count them
+   * as requests in flight and never report the sandbox as idle.
    */
   released(isUnused: () => boolean): void {
     const isDue = () => this.#abandoned > 0 && isUnused();
     if (!isDue()) return;
-    // Delayed, because the kernel is ended over the same connection.
+    // Delayed, because the call that ends the kernel uses the same connection.
     setTimeout(() => isDue() && this.#interpreter.disconnect(), HANG_UP_MS);
   }
 
-  /** Ends a kernel that may run abandoned code, unless the container is gone. @returns the error that led to this */
+  /** Ends a kernel that may run abandoned code, unless the container is gone. @returns the given error */
   #discard(runID: string, kernel: Kernel, error?: unknown): unknown {
     const { pid, started } = kernel;
     this.#registry.delete(kernel);
@@ -381,13 +381,13 @@ export class Kernels {
 
   /** In the background: the SDK starts a spare kernel before it confirms the deletion. */
   #delete(contextID: string): void {
-    // A call would start a new container.
+    // A call to the interpreter would start a new container.
     if (!this.#link.lifecycle.isRunning) return;
     this.#interpreter.deleteContext(contextID).catch(() => undefined);
   }
 }
 
-/** The promise's value, or why it is no longer waited for. */
+/** The promise's value, or the reason why the wait ended. */
 async function stoppable<T>(
   promise: Promise<T>,
   stopped: Promise<StopReason>,

@@ -1,15 +1,15 @@
 /**
- * Code in a kernel, as sandboxd sees it: its output, its processes, and whether its kernel lives. The SDK does not report that,
- * and never settles a call whose kernel died.
+ * Code in a kernel, as sandboxd sees it: its output, its processes, and whether its kernel lives. The SDK reports none of this,
+ * and a call never settles if its kernel died.
  */
 import type { Signal } from "../../../container/sandboxd/protocol.ts";
 import type { RunCall } from "../connection.ts";
 import { type ContainerLink, type OutputSink, RunFollower } from "../follower.ts";
 import type { KernelProcess, Listening } from "./kernel-protocol.ts";
 
-/** Code is followed after this time, in milliseconds. Following doubles the processor time of short code. */
+/** sandboxd begins to follow code after this time, in milliseconds. Following doubles the processor time of short code. */
 const FOLLOW_AFTER_MS = 500;
-/** The same for code whose output a caller waits for, in milliseconds. */
+/** The same if a caller waits for the code's output, in milliseconds. */
 const FOLLOW_DELAY_MS = 50;
 
 export class RunningCode extends RunFollower {
@@ -31,7 +31,7 @@ export class RunningCode extends RunFollower {
     }, FOLLOW_DELAY_MS);
   }
 
-  /** Settles when the kernel has died and all output was received. */
+  /** Resolves when the kernel has died and all output was received. */
   get died(): Promise<"died"> {
     return this.#died.promise;
   }
@@ -48,8 +48,8 @@ export class RunningCode extends RunFollower {
   }
 
   /**
-   * The kernel has responded. @param isLong whether to wait for output in files @param serves whether to wait for the code's
-   * own ports; a later run reports its children's
+   * Call it when the kernel has responded. @param isLong whether to wait for output in files @param serves whether to wait for
+   * ports of the code itself; ports of its child processes are reported by a later run
    */
   async finish(isLong: boolean, serves?: Listening): Promise<void> {
     clearInterval(this.#timer);
@@ -80,7 +80,7 @@ export class RunningCode extends RunFollower {
   }
 
   async #settled(): Promise<void> {
-    // Without a connection to sandboxd, only the kernel's result is left.
+    // Without a connection to sandboxd, the kernel's result is used alone.
     const outcome = await this.outcome().catch(() => undefined);
     if (outcome?.type === "settled" && outcome.isKernelGone) this.#died.resolve("died");
   }

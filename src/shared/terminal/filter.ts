@@ -20,14 +20,14 @@ const UNFINISHED = /^\x1b(?:\[[0-?]{0,256}[ -/]{0,4}|[ -/]{1,4})?$/;
 
 /**
  * Sequences passed unchanged: movements, erasing, colors, the scroll region, the cursor's shape, a soft reset, line drawing,
- * the keypad mode. Terminals reply to some queries by typing; only the query for the cursor's position passes, because line
- * editors need it.
+ * the keypad mode. A terminal replies to a query as if the user typed the reply. So only the query for the cursor's position
+ * passes, because line editors need it.
  */
 const PASSED =
   // oxlint-disable-next-line no-control-regex
   /^\x1b(?:\[(?:[\d;:]*[@-MPSTXZ`abdefmrsu]|\?[\d;]*[JK]|6n|\d* q|!p)|[()][0AB]|[78=>DEM])$/;
 
-/** Modes that pass, with their defaults. Not modes that change how keys are reported, which programs can do without. */
+/** Modes that pass, with their defaults. Modes that change how keys are reported do not pass; programs work without them. */
 const MODES: Readonly<Record<string, "h" | "l">> = {
   "4": "l", // insert
   "?1": "l", // cursor keys of applications
@@ -63,7 +63,7 @@ export class TerminalFilter {
   #hasCursorShape = false;
   readonly #most: () => number;
 
-  /** @param most the largest number kept in a sequence: some terminals would repeat an action for hours */
+  /** @param most the largest number that is kept in a sequence: with a larger one, some terminals repeat an action for hours */
   constructor(most: () => number = () => 9999) {
     this.#most = most;
   }
@@ -107,7 +107,8 @@ export class TerminalFilter {
     if (this.#hasCursorShape) text += "\u001b[0 q";
     const hasMoved = this.#hasScrollRegion || this.#changed.has("?6");
     for (const [mode, usual] of Object.entries(MODES)) {
-      // Both move the cursor to the top. The last row is better, and leaving the alternate screen restores the position.
+      // Resetting the origin mode or the scroll region moves the cursor to the top. The last row is better for the next prompt.
+      // Leaving the alternate screen restores the position.
       if (mode === "?47" && hasMoved) text += "\u001b[r\u001b[999;1H";
       if (this.#changed.has(mode)) text += `\u001b[${mode}${usual}`;
     }

@@ -1,7 +1,9 @@
 /** Keyboard input for a sandbox's terminal. */
 import { pause } from "../within.ts";
 
-/** The shortest time between calls, in milliseconds: the server allows 20 per second, for typing and following together. */
+/**
+ * The shortest time between calls, in milliseconds. The server allows 20 calls per second for typing and following together.
+ */
 export const CALL_MS = 120;
 
 const MAX_TYPED = 4000;
@@ -39,7 +41,7 @@ export class Typing {
   }
 }
 
-/** Does the work, and takes at least the time between calls. */
+/** Does the work, and returns no earlier than the next call is allowed. */
 export async function spaced<T>(work: () => Promise<T>): Promise<T> {
   const delay = pause(CALL_MS);
   const value = await work();

@@ -63,7 +63,7 @@ describe("a client that is refused", () => {
     const { options } = wire("wrong");
     const url = new URL("/mcp", ORIGIN);
     await expect(new Client1(info).connect(new Transport1(url, options))).rejects.toThrow(
-      "The token is not valid here",
+      "The token is not valid for this server",
     );
     const client = new Client(info, { versionNegotiation: { mode: "auto" } });
     await expect(client.connect(new StreamableHTTPClientTransport(url, options))).rejects.toThrow(

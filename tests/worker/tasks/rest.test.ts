@@ -123,7 +123,7 @@ describe("POST /execute", () => {
     [{ task: "[[write]] x", maxTurns: 3 }, "maxTurns"],
     [{ question: "[[product]] x", agents: ["reviewer"] }, "agents"],
   ])("names the unknown field, and the fields that it accepts: %j", async (body, field) => {
-    const error = `There is no field "${field}". A task accepts timeout, wait, checkpoint, agents, commands, repository, branch, sandbox, agent, model, max_turns, continue_from. A question accepts language, sandbox, model, timeout, wait.`;
+    const error = `The field "${field}" does not exist. A task accepts timeout, wait, checkpoint, agents, commands, repository, branch, sandbox, agent, model, max_turns, continue_from. A question accepts language, sandbox, model, timeout, wait.`;
     expect(await json(await owner.http("/execute", post(body)))).toEqual([400, { error }]);
   });
 

@@ -260,7 +260,7 @@ describe("definitions that a task names", () => {
     const known = { ...task, agents: ["reviewer"], commands: ["fix"] };
     const { structured: own } = await caller.call("execute_task", known);
     expect(own.answer).toBe("DEFINED-THEIRS 1,DEFINED-OWN");
-    expect(await logOf(String(own.id))).toContain("The workspace's own definition is used");
+    expect(await logOf(String(own.id))).toContain("The workspace has a definition with the same name");
     await caller.call("execute_task", { task: "[[defined]] x", sandbox, agents: ["reviewer"] });
     expect(await sh(sandbox, "ls ~/.claude/agents")).toBe("reviewer.md\n");
     const { structured: without } = await caller.call("execute_task", { task: "[[defined]] x", sandbox });
@@ -298,7 +298,7 @@ describe("an invalid definition of the operator", () => {
         400,
         {
           error:
-            "agents/reviewer of the operator cannot be used: its front matter must say `name: reviewer`, like its file name. Leave it out.",
+            "The operator's agents/reviewer cannot be used: its front matter must say `name: reviewer`, like its file name. Leave it out.",
         },
       ]);
       const logged = spy.mock.calls.map(([line]) => JSON.parse(String(line)));

@@ -86,10 +86,10 @@ describe("edit_file", () => {
     );
     expect(result).toMatchObject({
       isError: true,
-      text: 'Nothing was written: old_text of edit 2 is not in the file. Nearest is line 5: "    return 2". Copy the text exactly: read_file with offset 1.',
+      text: 'Nothing was written: old_text of edit 2 is not in the file. The most similar line is 5: "    return 2". Copy the text exactly: read_file with offset 1.',
     });
     const other = await edit("all.py", { old_text: "  retrun 2", new_text: "x" });
-    expect(other.text).toContain('edit 1 is not in the file. Nearest is line 5: "    return 2"');
+    expect(other.text).toContain('edit 1 is not in the file. The most similar line is 5: "    return 2"');
     expect(await read("all.py")).toBe(content);
   });
 
@@ -125,7 +125,7 @@ describe("edit_file", () => {
   it("refuses a file that would become too large", async () => {
     await sh(sandbox, "head -c 1000000 /dev/zero | tr '\\0' a > grows");
     const { text } = await edit("grows", { old_text: "a", new_text: "b".repeat(30), all: true });
-    expect(text).toContain("it is too large");
+    expect(text).toContain("the file is too large");
     expect(await sh(sandbox, "stat -c %s grows")).toBe("1000000\n");
   });
 

@@ -82,7 +82,7 @@ describe("a client without tasks:run", () => {
     const refused = [await run(), await executor.call("run_code", { sandbox, code: "1" })];
     for (const { isError, text } of refused) {
       expect(isError).toBe(true);
-      expect(text).toMatch(/coding agent is at work in sandbox shared.*tasks:run/);
+      expect(text).toMatch(/coding agent is running in sandbox shared.*tasks:run/);
     }
     expect((await executor.call("run_command", { sandbox: "other", command: "echo ran" })).isError).toBe(
       false,

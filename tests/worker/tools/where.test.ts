@@ -48,14 +48,14 @@ describe("an error about a missing file", () => {
   it("names a session's directory that has the file", async () => {
     await command("mkdir -p app/src; echo a >app/src/main.py; cd app");
     expect((await read("src/main.py")).text).toBe(
-      "There is no /workspace/src/main.py. It is /workspace/app/src/main.py: paths are relative to /workspace, not to a session's directory.",
+      "There is no /workspace/src/main.py. Use path /workspace/app/src/main.py: paths are relative to /workspace, not to a session's directory.",
     );
     const edits = [{ old_text: "a", new_text: "b" }];
     expect((await owner.call("edit_file", { sandbox, path: "src/main.py", edits })).text).toContain(
-      "It is /workspace/app/src/main.py",
+      "Use path /workspace/app/src/main.py",
     );
     expect((await owner.call("list_files", { sandbox, path: "src" })).text).toContain(
-      "It is /workspace/app/src:",
+      "Use path /workspace/app/src:",
     );
   });
 

@@ -3,6 +3,9 @@
 /** A little less than the shortest timeout of a test, so that the error shows the condition. */
 const DEADLINE_MS = 50_000;
 
+const MIN_PAUSE_MS = 20;
+const MAX_PAUSE_MS = 200;
+
 /**
  * Calls `look` until it returns a value, and returns that value. @throws Error with the source of `look` if it
  * returns nothing in time
@@ -15,8 +18,10 @@ export async function until<T>(
   for (;;) {
     const found = await look();
     if (found) return found;
-    if (performance.now() - startedAt > deadlineMs) throw new Error(`Not within ${deadlineMs} ms: ${look}`);
-    await sleep(20);
+    const elapsed = performance.now() - startedAt;
+    if (elapsed > deadlineMs) throw new Error(`Not within ${deadlineMs} ms: ${look}`);
+    // Each look takes processor time, which parallel tests need.
+    await sleep(Math.min(Math.max(elapsed / 10, MIN_PAUSE_MS), MAX_PAUSE_MS));
   }
 }
 

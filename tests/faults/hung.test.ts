@@ -32,20 +32,23 @@ function resume(pids: readonly number[]): void {
   }
 }
 
-/** Stops our programs in a sandbox, and the first process, which would restart them. Returns their ids. */
-async function hang(sandbox: string): Promise<number[]> {
+/** Our programs in a sandbox, after the first process, which would restart them. */
+async function runtimeOf(sandbox: string): Promise<number[]> {
   const first = await bed.first(sandbox);
   const pids = tree(first).flatMap(({ pid, command }) => (/^sbx(d|-control)$/.test(command) ? pid : []));
   if (pids.length !== 2) throw new Error(`no sandboxd or no control server of ${sandbox}`);
-  pids.unshift(first);
+  return [first, ...pids];
+}
+
+function hang(pids: readonly number[]): void {
   stopped.push(...pids);
   for (const pid of pids) process.kill(pid, "SIGSTOP");
-  return pids;
 }
 
 describe.concurrent("when the runtime hangs for a while (SIGSTOP, SIGCONT)", () => {
   it("runs and calls continue, and nothing is repeated", async () => {
     const sandbox = "pausing";
+    const runtime = await runtimeOf(sandbox);
     const command = await bed.call("run_command", {
       sandbox,
       command: "for i in {0..29}; do echo $i; sleep 0.1; done",
@@ -58,13 +61,13 @@ describe.concurrent("when the runtime hangs for a while (SIGSTOP, SIGCONT)", () 
     });
     const printed = () => bed.call("get_result", { id: idIn(command), cursor: 0, wait_seconds: 0 });
     await until(async () => (await printed()).text.includes("\n5\n"));
-    const hung = await hang(sandbox);
+    hang(runtime);
     const during = [
       bed.call("run_command", { sandbox, session: "b", command: "echo waited >> once; cat once" }),
       bed.call("write_file", { sandbox, path: "a", content: "1", append: true }),
     ];
     await sleep(4000);
-    resume(hung);
+    resume(runtime);
     expect((await bed.call("get_result", { id: idIn(command) })).text).toContain(
       `${Array.from({ length: 30 }, (_, index) => index).join("\n")}\n`.trim(),
     );
@@ -78,6 +81,8 @@ describe.concurrent("when the runtime hangs for a while (SIGSTOP, SIGCONT)", () 
 describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
   it("runs end soon after their timeout with the reason, and other sandboxes and destroy_sandbox work", async () => {
     const sandbox = "hanging";
+    // Found first, so that it hangs long before the time limits.
+    const runtime = await runtimeOf(sandbox);
     // Long enough for all runs to begin before the hang.
     const limits = { wait_seconds: 0, timeout_seconds: 20 };
     const command = await bed.call("run_command", { sandbox, command: "echo before; sleep 60", ...limits });
@@ -85,7 +90,7 @@ describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
     const code = await bed.call("run_code", { sandbox, code: sleeping, ...limits });
     const printed = (run: typeof code) => bed.call("get_result", { id: idIn(run), wait_seconds: 0 });
     for (const run of [command, code]) await until(async () => (await printed(run)).text.includes("before"));
-    await hang(sandbox);
+    hang(runtime);
     const files = Promise.all([
       bed.call("list_files", { sandbox }),
       bed.call("read_file", { sandbox, path: "a" }),
@@ -112,8 +117,9 @@ describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
 
   it("runs can be cancelled, and say what to do", async () => {
     const sandbox = "hanging-too";
+    const runtime = await runtimeOf(sandbox);
     const command = await bed.call("run_command", { sandbox, command: "sleep 60", wait_seconds: 0 });
-    await hang(sandbox);
+    hang(runtime);
     const { text } = await bed.call("cancel_run", { id: idIn(command) });
     expect(text).toMatch(/state: cancelled[^]*did not confirm[^]*destroy_sandbox/);
     await bed.call("destroy_sandbox", { sandbox });
@@ -257,6 +263,23 @@ describe.concurrent("when sandboxd hangs for good", () => {
   });
 });
 
+/**
+ * Kills sandboxd under each of its names during its start. The command that starts this ends first. It is one process: a loop of
+ * `pkill` is slower than sandboxd's start on a busy machine.
+ */
+const KILL = `
+import os, time
+time.sleep(1)
+while True:
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if open(f"/proc/{pid}/comm").read().strip() in ("sbxd", "node", "MainThread", "node-MainThread"):
+                os.kill(int(pid), 9)
+        except OSError:
+            pass
+    time.sleep(0.005)
+`;
+
 describe.concurrent("when sandboxd is killed again and again", () => {
   it("the server stops following a run and does not start a waiting one, and both say what to do", async () => {
     const sandbox = "away";
@@ -266,9 +289,7 @@ describe.concurrent("when sandboxd is killed again and again", () => {
       command: "sleep 300",
       wait_seconds: 0,
     });
-    // Kills sandboxd under each of its names during its start. The command itself ends first.
-    const kill = "sleep 1; while :; do pkill -9 -x 'sbxd|node|MainThread|node-MainThread'; sleep 0.01; done";
-    await bed.sh(`setsid sh -c "${kill}" >/dev/null 2>&1 &`, { sandbox });
+    await bed.sh(`setsid python3 -c '${KILL}' >/dev/null 2>&1 &`, { sandbox });
     await sleep(3000);
     const after = await bed.call("run_command", {
       sandbox,

@@ -8,12 +8,12 @@
 # After the agent's end, sandboxd calls `snapshot`.
 
 set -u
-# The agent's programs may be anywhere. This script itself must not run programs that user code has put first in PATH.
+# The agent keeps the user's PATH. This script itself must not run programs that user code has put first in PATH.
 agent_path=$PATH
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 dir=/var/lib/sandbox-mcp/tasks/$2
 home=${HOME:-/root}
-# In bytes: larger files, and files after this total, are compared only by size and time.
+# Bytes. Larger files, and all files after this total, are compared only by size and time.
 compared_file=$((8 * 1024 * 1024))
 compared_total=$((128 * 1024 * 1024))
 

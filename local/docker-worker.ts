@@ -1,4 +1,4 @@
-/** The Worker of `npm run dev:docker`: production's, which also saves all workspaces before it is stopped. */
+/** The Worker of `npm run dev:docker`. It is production's Worker, and also saves all workspaces before it is stopped. */
 import production, { Account, Attempts, ContainerProxy, Sandbox as ProductionSandbox } from "../src/index.ts";
 import { isStop, refuseToServe, saveAll } from "./platform/stop.ts";
 
@@ -10,7 +10,7 @@ export { Account, Attempts, ContainerProxy };
 /** The actors created since the server started. Their containers end with the server. */
 const actors = new Set<string>();
 
-/** The SDK finds outbound handlers by the class's name, which must be production's. */
+/** The class has the same name as production's, because the SDK finds outbound handlers by it. */
 export class Sandbox extends ProductionSandbox {
   constructor(ctx: DurableObjectState<{}>, env: SandboxEnv) {
     super(ctx, env);

@@ -1,4 +1,4 @@
-/** The Worker on the local platform: production's, with `ctx.container` implemented by the engine. */
+/** The Worker on the local platform. It is production's Worker, with `ctx.container` implemented by the engine. */
 import production, {
   Account as ProductionAccount,
   Attempts,
@@ -24,7 +24,7 @@ export class Account extends ProductionAccount {
   }
 }
 
-/** The SDK finds outbound handlers by the class's name, which must be production's. */
+/** The class has the same name as production's, because the SDK finds outbound handlers by it. */
 export class Sandbox extends ProductionSandbox {
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(withLocalContainer(ctx, env), withObjectFolder(env));

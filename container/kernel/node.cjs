@@ -2,10 +2,10 @@
 /**
  * Our prelude for JavaScript and TypeScript kernels, the same in the image and on the local platform.
  *
- * The executor is the program that the SDK starts as a kernel. It is left as it is: every cell that we send it is one call,
+ * The executor is the program that the SDK starts as a kernel. We do not change it: every cell that we send it is one call,
  * `__sandbox_mcp__({run, mark, files, cap_bytes, tail_bytes, language, code, variables?})`, which runs the user's code and writes
  * one JSON document through the executor's capture of stdout (its shape is in sandbox_mcp_kernel/__init__.py). The document is
- * pure ASCII, because the executor's reader decodes each chunk of its pipe separately, which may end in the middle of a character.
+ * pure ASCII, because the executor decodes each chunk of its pipe separately, and a chunk may end in the middle of a character.
  */
 const modules = require("node:module");
 const { pathToFileURL } = require("node:url");
@@ -17,10 +17,10 @@ const { watchModules } = require("./node/modules.cjs");
 const { Streams } = require("./node/streams.cjs");
 const { Results, describe, trimStacks } = require("./node/present.cjs");
 
-/** Thrown by process.exit in user code, which ends the cell and not the kernel. */
+/** Thrown by process.exit in user code, so that it ends only the cell and not the kernel. */
 class ExitRequest extends Error {
   constructor(code) {
-    super(`process.exit(${code}) was called; the kernel goes on.`);
+    super(`process.exit(${code}) was called; the kernel continues.`);
     // Not enumerable, so that it is not shown with the error.
     Object.defineProperty(this, "code", { value: code, enumerable: false });
     Object.defineProperty(this, "name", { value: "SystemExit", enumerable: false });
@@ -70,7 +70,7 @@ function takeVariables({ version, entries }) {
     }
     variablesVersion = version;
   } catch {
-    // The user's code has put something else in the place of process.env.
+    // The user's code has replaced process.env.
   }
 }
 
@@ -141,7 +141,7 @@ function start(target, language) {
     Error.captureStackTrace(request, process.exit);
     throw request;
   };
-  // The executor's own handler would call process.exit, which is replaced.
+  // Before the executor's own handler: that would call our replacement of process.exit.
   process.prependListener("SIGTERM", () => exit(0));
   for (const event of ["uncaughtException", "unhandledRejection"]) {
     process.on(event, (error) => {
@@ -160,7 +160,7 @@ function start(target, language) {
   streams.writeDocument(`${JSON.stringify(hello)}\n`);
 }
 
-/** The process's start in clock ticks since boot: a later process with the same pid has another. */
+/** The process's start in clock ticks since boot. It differs from that of a later process with the same pid. */
 function startedTicks() {
   const stat = require("node:fs").readFileSync("/proc/self/stat", "utf8");
   return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]);

@@ -8,7 +8,7 @@ import { TOKEN_HEADER, TOKEN_VARIABLE } from "./protocol.ts";
 const FILE_VARIABLE = "SANDBOXD_TOKEN_FILE";
 const given = process.env[TOKEN_VARIABLE];
 const file = process.env[FILE_VARIABLE];
-// User programs must not see them.
+// User programs must not see these variables.
 delete process.env[TOKEN_VARIABLE];
 delete process.env[FILE_VARIABLE];
 

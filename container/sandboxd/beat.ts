@@ -1,6 +1,6 @@
 /**
- * Tells init.pl that sandboxd responds: writes a byte to standard output for each response to its own request. A program in its
- * place at the port or socket would respond differently.
+ * Tells init.pl that sandboxd responds. sandboxd sends itself requests, and writes a byte to standard output for each correct
+ * response. A user program that listens at its port or socket would respond differently.
  */
 import { randomBytes } from "node:crypto";
 import { get } from "node:http";
@@ -21,7 +21,7 @@ export function keepBeating(address: { port: number } | { socketPath: string }):
     const headers = token === undefined ? {} : { [TOKEN_HEADER]: token };
     get({ host: "127.0.0.1", ...address, headers, agent: false, signal }, (response) => {
       response.destroy();
-      // Without an actor all requests are refused, and no user program can have replaced sandboxd.
+      // Before the sandbox has an actor, sandboxd refuses all requests, and no user program has run that could replace it.
       if (response.headers[BEAT_HEADER] === beat || token === "") process.stdout.write(".");
       next();
     }).once("error", next);

@@ -6,7 +6,7 @@ import { KERNEL_OUTPUT } from "./directories.ts";
 import { type KernelProcess, familyOf, isSame, marked, send } from "./run-processes.ts";
 import { type Event, STREAMS, type Signal } from "./protocol.ts";
 
-/** The interval for polling files and the process, in milliseconds: output should reach the reader within 50. */
+/** The interval for polling files and the process, in milliseconds. Output should reach the reader within 50 ms. */
 const POLL_MS = 20;
 
 export class CodeRun extends FollowedRun {
@@ -29,7 +29,7 @@ export class CodeRun extends FollowedRun {
     return isOver ? { type: "settled", id: this.id, isKernelGone: this.#isKernelGone } : undefined;
   }
 
-  /** Code whose kernel was gone is sent to another one. */
+  /** Whether the code runs in this kernel: if a kernel was gone, its code is sent to another one. */
   isIn({ pid, started }: KernelProcess): boolean {
     return this.#kernel.pid === pid && this.#kernel.started === started;
   }
@@ -76,7 +76,7 @@ export class CodeRun extends FollowedRun {
     return marked(this.id, anew).filter((pid) => pid !== this.#kernel.pid);
   }
 
-  /** Kills the processes to end. Returns whether there were any; the next poll then finds newly forked ones. */
+  /** Kills the processes to end. Returns whether there were any. Then the next poll searches again, for newly forked ones. */
   #endProcesses(isKernelThere: boolean): boolean {
     const found = this.#started(true);
     if (isKernelThere && this.#isEnding === "its kernel") found.push(...familyOf(this.#kernel.pid));

@@ -32,7 +32,9 @@ import { startScript } from "./start-script.ts";
 import { Slot, openToRead, pipeOf } from "./slot.ts";
 import { type OutputStream, startCopier } from "./stream.ts";
 
-/** Output is copied to files after this time in milliseconds: copying costs a process, too much for short commands. */
+/**
+ * Output is copied to files after this time, in milliseconds. Copying needs a process, which costs too much for short commands.
+ */
 const COPY_AFTER_MS = 20;
 /** The interval, in milliseconds, for polling ending processes and the keeper of an adopted run. */
 const POLL_MS = 50;
@@ -40,16 +42,16 @@ const POLL_MS = 50;
 const RELEASE_MS = 300;
 
 /**
- * How long a command's shell may be gone before its keeper writes a status, in milliseconds. After the command's end, its
- * output is polled at this interval. It is complete after STUCK_LOOKS polls without new bytes, because a busy machine may not
- * run the copier for seconds.
+ * How long a keeper may take to write the status after its shell has ended, in milliseconds. After the command's end, its
+ * output is polled at this interval. The output counts as complete after STUCK_LOOKS polls without new bytes: a busy machine
+ * may not run the copier for seconds.
  */
 const STUCK_MS = 1000;
 const STUCK_LOOKS = 10;
 /** The time between SIGTERM and SIGKILL, in milliseconds. */
 const GRACE_MS = 2000;
 const RESIZE_MS = 2000;
-/** sandboxd ends a run this much later than its actor should, in milliseconds. */
+/** If the actor does not end a run at its deadline, sandboxd ends it this much later, in milliseconds. */
 const TIMEOUT_GRACE_MS = 5000;
 
 const count = () => z.number().check(z.int(), z.nonnegative());
@@ -68,7 +70,7 @@ const endSchema = z.object({
 
 type End = z.infer<typeof endSchema>;
 
-/** What the next sandboxd needs to adopt a running run: the file `memo` in its directory. */
+/** What the next sandboxd needs to adopt a running run: the file `memo` in the run's directory. */
 const memoSchema = z.object({
   slot: z.string().check(z.regex(/^[0-9a-f]{12}$/)),
   session: sessionName(),
@@ -100,7 +102,7 @@ export class CommandRun extends FollowedRun {
   #timedOut: boolean | undefined;
   #isLost = false;
   #watching = false;
-  /** Whether it ran for PORT_SCAN_INTERVAL_MS, so that its ports were checked. */
+  /** Whether the command ran for PORT_SCAN_INTERVAL_MS, so that its ports were checked. */
   #hasLasted = false;
   #goneAt: number | undefined;
 
@@ -147,7 +149,7 @@ export class CommandRun extends FollowedRun {
     return run;
   }
 
-  /** Adopts a run of the previous sandboxd. Undefined if no shell has begun it, so that the actor may start it again. */
+  /** Adopts a run of the previous sandboxd. Undefined if no shell has begun the run; the actor may start it again. */
   static adopt(id: string, host: RunHost): CommandRun | undefined {
     const directory = join(RUNS, id);
     const end = fileAs(endSchema, join(directory, "end"));
@@ -187,7 +189,7 @@ export class CommandRun extends FollowedRun {
     else this.#ended(status);
   }
 
-  /** Whether its shell has read the command; also true if user code removed the files that would tell. */
+  /** Whether the shell has read the command. Also true if user code removed the files that show this. */
   get isBegun(): boolean {
     return existsSync(join(this.directory, "begun")) || !existsSync(join(this.directory, "start"));
   }
@@ -217,7 +219,7 @@ export class CommandRun extends FollowedRun {
     this.#killedAt ||= Date.now();
     if (signal === "KILL") this.#killedAt = Math.min(this.#killedAt, Date.now() - GRACE_MS);
     this.#signal(signal === "KILL" ? "SIGKILL" : "SIGTERM");
-    // As when a terminal is closed: an interactive shell ignores SIGTERM.
+    // The signal of a closed terminal, because an interactive shell ignores SIGTERM.
     if (this.#isInteractive) this.#signal("SIGHUP");
     // A stopped process handles signals only after it continues.
     this.#signal("SIGCONT");
@@ -229,7 +231,7 @@ export class CommandRun extends FollowedRun {
     if (Date.now() - this.#killedAt >= GRACE_MS) this.#signal("SIGKILL");
     if (this.#isLingering()) return;
     if (this.#status === undefined) {
-      // Its keeper runs but reports no status: something may have stopped it (SIGSTOP).
+      // The keeper runs but reports no status: something may have stopped it (SIGSTOP).
       if (Date.now() - this.#killedAt >= 2 * GRACE_MS && this.#slot?.keeper !== undefined) {
         send(this.#slot.keeper, "SIGKILL");
         this.#watch();
@@ -285,7 +287,7 @@ export class CommandRun extends FollowedRun {
           isAgain && readersOf(pipeOf(slot.directory, name), (link) => readlinkSync(link)).length > 0,
         );
       } catch {
-        // No process can be started, or user code removed the pipes: sandboxd itself reads what is there.
+        // No process can be started, or user code removed the pipes. sandboxd itself reads the available output.
         stream.take(slot);
         this.after(POLL_MS, () => this.#copy(true));
       }
@@ -295,8 +297,8 @@ export class CommandRun extends FollowedRun {
   /** A copier has ended: its pipe has no writers, or it was killed or could not be started. */
   protected override stopped(name: Stream, hasRun: boolean): void {
     const keeper = this.#slot?.keeper;
-    // Data that a copier has read but not written is lost with it. A copier ends by itself only after the keeper has closed the
-    // pipe.
+    // If a copier is killed, data that it has read but not written is lost. A copier ends by itself only after the keeper has
+    // closed the pipe.
     if (hasRun && this.streams[name].end === undefined && keeper !== undefined && isRunning(keeper))
       this.streams[name].markIncomplete();
     if (this.#status === undefined) this.after(POLL_MS, () => this.#copy(true));
@@ -309,7 +311,7 @@ export class CommandRun extends FollowedRun {
     if (!isWhole && !this.#isLost) this.streams[name].markIncomplete();
   }
 
-  /** Whether its process group has a member, by one system call. Processes that left the group do not count. */
+  /** Whether the process group has a member. This is one system call. Processes that left the group do not count. */
   get #hasProcesses(): boolean {
     const leader = this.#slot?.leader;
     try {
@@ -365,9 +367,9 @@ export class CommandRun extends FollowedRun {
     this.settle();
   }
 
-  /** Ends the output without the end mark: its copier may have been stopped (SIGSTOP). */
+  /** Ends the output without the end mark, because its copier may have been stopped (SIGSTOP). */
   #finishStuck(stream: OutputStream, before: number | undefined, idleLooks = 0): void {
-    // After pending events: sandboxd itself may have had no time for them.
+    // Checked after pending events: sandboxd itself may have had no time to handle them.
     const check = () => {
       if (stream.end !== undefined) return;
       const { progress } = stream;
@@ -385,7 +387,7 @@ export class CommandRun extends FollowedRun {
     if (this.#end === undefined) {
       if (this.#status === undefined || stdout.end === undefined || stderr.end === undefined) return;
       if (this.#killing !== undefined) return;
-      // The check costs milliseconds, and short commands rarely leave a server.
+      // Only for longer commands: the check costs milliseconds, and short commands rarely leave a server.
       const hasProcesses = this.#hasProcesses;
       if (this.#hasLasted || hasProcesses || arePortsExpected()) this.tellPorts(0);
       if (hasProcesses && this.ports.length === 0) expectPortsOf(this.id);
@@ -408,7 +410,8 @@ export class CommandRun extends FollowedRun {
     this.clearTimers();
     const state = join(this.directory, "state");
     try {
-      // Before the end is written: without it, the next sandboxd adopts the run and moves its state.
+      // The state moves before the end is written: if sandboxd dies in between, the next sandboxd adopts the run and moves the
+      // state.
       const left = textOf(state);
       const isWhole = left?.endsWith(STATE_END);
       if (isWhole) {
@@ -422,7 +425,7 @@ export class CommandRun extends FollowedRun {
     try {
       writeFileSync(join(this.directory, "end"), JSON.stringify(end));
     } catch {
-      // Its directory was removed, or the disk is full. This sandboxd knows the end.
+      // The run's directory was removed, or the disk is full. This sandboxd knows the end anyway.
     }
     setImmediate(() => void this.#release());
     this.#host.ended(this);
@@ -479,7 +482,7 @@ export function stopSlot(slot: Slot): void {
 
 /** Starts a process that drains a pipe until it has no writers. Returns whether it could be started. */
 function takeRest(path: string): boolean {
-  // User code has removed it, with its content.
+  // User code has removed the pipe, with its content.
   if (!existsSync(path)) return true;
   const pipe = openToRead(path);
   try {

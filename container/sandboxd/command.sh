@@ -6,7 +6,7 @@
 # The state may contain variables with our names.
 builtin unset -v sbx_text sbx_left sbx_run sbx_exec
 builtin read -r sbx_run <&3
-# Redirections of exec last only if it is called by its own name.
+# `exec` keeps redirections only if it is called directly, not by `builtin`.
 if builtin declare -F exec >/dev/null; then
   sbx_exec=$(builtin declare -f exec)
   builtin unset -f exec

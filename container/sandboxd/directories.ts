@@ -1,4 +1,4 @@
-/** The directories of sandboxd's state: on a separate file system, or without isolation one each on the host's. */
+/** The directories of sandboxd's state. They are on a separate file system, or, without isolation, on the host's. */
 import {
   type Dirent,
   closeSync,
@@ -27,14 +27,14 @@ export const RUNS = join(root, "runs");
 export const SESSIONS = join(root, "sessions");
 /** A directory per slot: the pipes of a ready shell, or of its run. */
 export const SLOTS = join(root, "slots");
-/** A note per write under way, with which the next sandboxd completes or removes it. */
+/** A note per write under way. With it the next sandboxd completes or removes the write. */
 export const WRITES = join(root, "writes");
 /** The record of the last save or restore, and of the container's initial files. */
 export const SNAPSHOT = join(root, "snapshot");
 
 /**
- * Names of our processes, which a user's `pkill` for bash, node, tee, sandbox or /opt does not match. A process that cannot
- * rename itself is started through a link of that name; Linux shows its last 15 characters.
+ * Names of our processes. A user's `pkill` for bash, node, tee, sandbox or /opt does not match them. A process that cannot
+ * rename itself is started through a link with such a name; Linux shows 15 characters of it.
  */
 export const SANDBOXD_NAME = "sbxd";
 export const KEEPER = join(SLOTS, "sbx-keep");
@@ -56,7 +56,7 @@ export function makePlaces(): void {
     try {
       mkdirSync(directory, { recursive: true });
     } catch {
-      // User code has put something else there; the code that needs the directory reports it.
+      // User code has put something else in its place. The code that needs the directory reports that.
     }
   }
   makeLinks();
@@ -67,12 +67,12 @@ export function makeLinks(): void {
     try {
       if (!existsSync(path)) symlinkSync(target, path);
     } catch {
-      // The disk is full, or user code has put something else there: starting what needs it fails.
+      // The disk is full, or user code has put something else in its place. Programs that need the file report that.
     }
   }
 }
 
-/** A directory's entries; none if it is missing, or user code has put something else there. */
+/** A directory's entries; none if the directory is missing or user code has replaced it. */
 export function entriesOf(directory: string): Dirent[] {
   try {
     return readdirSync(directory, { withFileTypes: true });

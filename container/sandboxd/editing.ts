@@ -4,9 +4,9 @@ import { distance } from "fastest-levenshtein";
 import { FileError } from "./file-error.ts";
 import { DIFF_CHARS, type Edit, EDITED_BYTES, MAX_PLACES, NEAREST_CHARS } from "./shapes.ts";
 
-/** Computing a diff blocks everything else. After this many milliseconds the result has none. */
+/** Computing a diff blocks everything else, so after this many milliseconds the result has no diff. */
 const DIFF_MS = 1000;
-/** Limits of the search for a line similar to a missing text: milliseconds, and compared characters per line. */
+/** Limits of the search for the line most similar to a missing text: milliseconds, and compared characters per line. */
 const NEAREST_MS = 200;
 const COMPARED_CHARS = 500;
 
@@ -80,7 +80,10 @@ function textNotFound(text: string, wanted: string, edit: number): FileError {
   return new FileError({ problem: "absent", edit, lines: [line + 1], nearest });
 }
 
-/** The line that the caller probably meant: where the longest run of the wanted lines ends, or the line most like the first. */
+/**
+ * The line that the caller probably meant: the end of the longest match of the wanted lines, or the line most similar to the
+ * first one.
+ */
 function nearestLine(lines: readonly string[], wanted: readonly string[]): number {
   const until = performance.now() + NEAREST_MS;
   let longest = 0;
@@ -99,7 +102,7 @@ function nearestLine(lines: readonly string[], wanted: readonly string[]): numbe
   for (const [index, line] of lines.entries()) {
     if (performance.now() > until) break;
     const other = comparable(line);
-    // The distance is at least the difference of the lengths.
+    // The distance cannot be smaller than the difference of the lengths.
     if (Math.abs(other.length - first.length) >= least) continue;
     const found = distance(first, other);
     if (found >= least) continue;
@@ -123,4 +126,4 @@ function diffOf(before: string, after: string, path: string): string | undefined
 }
 
 /** Patch programs treat such a line as a comment. */
-const CUT = "\\ The diff goes on: it is too long to be shown whole.\n";
+const CUT = "\\ The diff continues: it is too long to be shown whole.\n";

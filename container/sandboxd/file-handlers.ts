@@ -39,7 +39,9 @@ export class FileHandlers {
     this.#writes.recover();
   }
 
-  /** Refuses changes, because the container is stopping. Resolves when changes under way are done, or after REFUSE_MS. */
+  /**
+   * Refuses further changes, because the container is stopping. Resolves when changes under way are done, or after REFUSE_MS.
+   */
   async refuse(): Promise<void> {
     this.#isEnding = true;
     const { promise: late, resolve } = Promise.withResolvers<void>();

@@ -44,9 +44,9 @@ export abstract class FollowedRun {
     this.settle();
   }
 
-  /** As `follow`, for a run that this listener has just started, without the event `running`. */
+  /** Like `follow`, for a run that this listener has just started: it gets no event `running`. */
   listen(listener: Listener, stdout = 0, stderr = 0): void {
-    // Sending the first stream must not report the end before the second one is followed.
+    // No listener yet: sending the first stream must not report the end before the second stream is followed.
     this.#listener = undefined;
     const from = { stdout, stderr };
     for (const name of STREAMS)

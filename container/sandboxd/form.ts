@@ -14,7 +14,7 @@ export async function* fileOf(body: AsyncIterable<Buffer>, contentType: string):
   const { promise: found, resolve } = Promise.withResolvers<Readable | undefined>();
   let count = 0;
   form.on("file", (_field, file, name) => {
-    // Emitted if the form breaks off.
+    // The error of a form that breaks off. The loop below reports it.
     file.on("error", () => undefined);
     // Browsers send an empty, unnamed file if the user chose none.
     if (name) count++;

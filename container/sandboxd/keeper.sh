@@ -2,9 +2,9 @@
 # Run by sh in the slot's directory. With a non-empty argument the command gets a pseudo terminal. The final mark is in a file,
 # because a command may print all command lines. Paths are relative, so that no `pkill -f` of a user matches them.
 #
-# The slot's pipes stay open here, so that no byte is lost and no writer gets SIGPIPE while sandboxd is away. `go` receives the path
-# of the state, then of the run, and finally a line that lets this script end. `in` carries typed text, and must not reach its end,
-# because `script` would then end the command.
+# The slot's pipes stay open here, so that no byte is lost and no writer gets SIGPIPE while sandboxd restarts. `go` receives the
+# path of the state, then of the run, and finally a line that lets this script end. `in` carries typed text, and must not reach
+# its end, because `script` would then end the command.
 
 exec 4<>go 5<>out 6<>err
 IFS= read -r mark <mark

@@ -8,15 +8,15 @@ export const PORT_SCAN_INTERVAL_MS = 500;
 
 interface Listening {
   port: number;
-  /** The descriptor's path in /proc; undefined if no process inside has the socket. */
+  /** The descriptor's path in /proc; undefined if no process of the sandbox has the socket. */
   file: string | undefined;
   belongsTo(run: string): boolean;
 }
 
-/** By socket number. A socket's owner is looked up once, because that scans all processes. */
+/** Known sockets by number. A socket's owner is looked up once, because the search scans all processes. */
 let known = new Map<string, Listening>();
 let lookedAt = Number.NEGATIVE_INFINITY;
-/** A server that a run left behind usually listens within this time; later its port is not reported. */
+/** A background server usually listens within this time after its run's end, in milliseconds. A later port is not reported. */
 const LATE_PORTS_WAIT_MS = 60_000;
 const MAX_LATE_RUNS = 16;
 
@@ -29,7 +29,8 @@ interface EndedRun {
 const runsWithoutPorts = new Map<string, EndedRun>();
 
 /**
- * A run's ports in order, at most `MAX_PORTS` and at most `ageMs` old, with those of runs that ended too early to report them.
+ * A run's ports in order, at most `MAX_PORTS`, from a scan that is at most `ageMs` old. They include ports of runs that ended
+ * too early to report them.
  */
 export function portsOf(run: string, ageMs: number): number[] {
   if (performance.now() - lookedAt >= ageMs) scanPorts();
@@ -91,7 +92,7 @@ function areAllKnown(): boolean {
   return counts.reduce((sum, count) => sum + count) === known.size && [...known].every(isOpen);
 }
 
-/** Open connections of programs, without those between two programs. @param own our processes */
+/** Counts open connections of programs to hosts outside the sandbox. @param own our processes */
 export function countExternalConnections(own: ReadonlySet<number>): number {
   const open = socketsIn(ESTABLISHED);
   const owned = owners(new Map(open.map((socket) => [socket.number, socket])));
@@ -141,7 +142,7 @@ function owners(sockets: ReadonlyMap<string, unknown>): Map<string, { pid: numbe
   return found;
 }
 
-/** A process and its descriptors may disappear at any time. */
+/** Returns `otherwise` if the work fails: a process and its descriptors may disappear at any time. */
 function attempt<T>(work: () => T, otherwise: T): T {
   try {
     return work();

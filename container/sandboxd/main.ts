@@ -4,7 +4,8 @@
  *
  *   node sandboxd.js [--socket <path>] [--write-base <path>]
  *
- * Without --socket it listens on its port, as in the image. With --write-base it writes the list of what the image brings, and ends.
+ * Without --socket it listens on its port, as in the image. With --write-base it writes the list of the image's files, and
+ * ends.
  */
 import { existsSync, stat, unlinkSync } from "node:fs";
 import { parseArgs } from "node:util";

@@ -34,13 +34,13 @@ export interface Row {
   down: "none" | "bytes" | "stream";
   /** The most bytes of the response, counted as they arrive; for a stream, by its reader. */
   maxBytes: number | ((call: never) => number);
-  /** Whether the result matches the call, beyond what the schema can check. */
+  /** Whether the result matches the call. The schema cannot check this. */
   fits?(result: never, call: never): boolean;
   always?: Readonly<Record<string, boolean>>;
 }
 
 export interface FileRow extends Row {
-  /** What it does, for "<doing> <path> failed". */
+  /** What the operation does, for the message "<doing> <path> failed". */
   doing: string;
   /** The time limit of the response, in milliseconds. A request's body gets more, and streams have no limit. */
   timeoutMs: number;
@@ -64,7 +64,7 @@ export interface Policy {
 export const row = <const One extends Row>(one: One): One => one;
 const operation = <const One extends FileRow & Policy & Confinement>(one: One): One => one;
 
-/** Confinement is a parameter, so a row that forgets it does not compile. */
+/** A confined row must declare the parameter `confined`, so a row that forgets it does not compile. */
 type Confinement =
   | { confined: false; changesState: false }
   | { confined: true; input: z.ZodMiniObject<{ confined: ReturnType<typeof flag> }> };
@@ -121,10 +121,12 @@ const put = {
     confined: flag(),
     max: z.optional(count()),
     digest: flag(),
-    /** Detects a truncated body, which some streams do not report: its length, or a final marker in hexadecimal. */
+    /**
+     * The body's length, or a marker at its end in hexadecimal. They reveal a truncated body, which some streams do not report.
+     */
     length: z.optional(count()),
     mark: z.optional(z.string().check(z.regex(/^[0-9a-f]{32}$/))),
-    /** The body is a form of this content type, and its only file is written. Its end needs no mark. */
+    /** If the body is a form: its content type. The form's only file is written. A form needs no marker at its end. */
     form: z.optional(z.string()),
   }),
   result: writtenSchema,
@@ -163,7 +165,7 @@ export const operations = {
     ...reads,
     route: "GET /lines",
     input: z.object({ path: path(), offset: count(), limit: count(), max: count() }),
-    /** Of the whole file: bytes, and lines, including a last one without a line break. */
+    /** Bytes and lines of the whole file. A last line without a line break counts. */
     result: z.object({ size: headerCount(), lines: headerCount() }),
     down: "bytes",
     maxBytes: ({ max }: { max: number }) => max,
@@ -171,7 +173,7 @@ export const operations = {
     retry: "always",
     start: "new",
   }),
-  /** As `read`, as a stream, which fails if the file turns out to be shorter. */
+  /** Like `read`, but as a stream. The stream fails if the file turns out to be shorter. */
   open: operation({ ...range, down: "stream", retry: "never", start: "known" }),
   archive: operation({
     ...smallCall,
@@ -186,7 +188,7 @@ export const operations = {
   }),
   list: operation({ ...list, start: "new" }),
   glance: operation({ ...list, start: "glance" }),
-  /** What a path leads to; with `digest` also a file's SHA-256, unless that takes too long. */
+  /** Describes the file or directory of a path; with `digest` also a file's SHA-256, unless that takes too long. */
   stat: operation({
     ...smallCall,
     ...reads,
@@ -198,7 +200,7 @@ export const operations = {
     start: "known",
   }),
   write: operation({ ...put, up: "bytes", retry: "in_container" }),
-  /** Retried in another container, it would create a file of this piece alone. */
+  /** Not retried in another container: that would create a file with only this piece. */
   append: operation({ ...put, up: "bytes", always: { append: true }, retry: "never" }),
   store: operation({ ...put, up: "stream", always: { digest: true }, retry: "never" }),
   edit: operation({
@@ -256,7 +258,7 @@ const internal = {
     result: workSchema,
     doing: "Looking at processes",
   }),
-  /** A task's changes: up to `limit` files, sorted by path. `CHANGES_LIST` and `CHANGES_DIFF` have all of them. */
+  /** A task's changes: up to `limit` files, sorted by path. The files `CHANGES_LIST` and `CHANGES_DIFF` have all changes. */
   changes: row({
     ...smallCall,
     route: "POST /changes",

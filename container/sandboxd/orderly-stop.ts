@@ -20,7 +20,7 @@ export async function endInOrder(runs: RunTable, files: FileHandlers): Promise<v
   if (await runs.end()) await askToSave();
 }
 
-/** The platform's interception routes the request to the Worker. */
+/** Over HTTP, because the platform's interception routes this request to the Worker. */
 async function askToSave(): Promise<void> {
   for (let attempt = 0; attempt < TRIES; attempt++) {
     if (await isSaved().catch(() => false)) return;
@@ -31,7 +31,7 @@ async function askToSave(): Promise<void> {
 function isSaved(): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const signal = AbortSignal.timeout(SAVE_MS);
-    // The server takes no request without it.
+    // The server accepts no request without the token.
     const headers = { [TOKEN_HEADER]: ownToken() ?? "" };
     const stopRequest = request({
       host: SERVER_HOST,

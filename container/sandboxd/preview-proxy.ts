@@ -33,7 +33,7 @@ export function previewPort({ headers }: IncomingMessage): number | undefined {
   return Number.isInteger(port) && port > 0 && port < 65_536 ? port : undefined;
 }
 
-/** Responds with 502 and `PREVIEW_ERROR` if no HTTP server does. */
+/** Forwards a request. Responds with 502 and `PREVIEW_ERROR` if no HTTP server responds. */
 export async function passRequest(
   port: number,
   request: IncomingMessage,
@@ -100,7 +100,7 @@ async function speaksTLS(port: number): Promise<boolean> {
   return await new Promise<boolean>((resolve) => {
     secure
       .on("secureConnect", () => resolve(true))
-      // A server that refuses the offer says so in a TLS alert.
+      // A TLS server that refuses the handshake sends a TLS alert.
       .on("error", (error) => resolve(codeOf(error)?.includes("_ALERT_") === true))
       .on("close", () => resolve(false));
   }).finally(() => {

@@ -18,10 +18,16 @@ import * as z from "zod/mini";
 /** sandboxd's port in the image. Previews must not use it. */
 export const SANDBOXD_PORT = 8671;
 
-/** The token that the actor gave sandboxd, because other sandboxes may reach the port. Without one, it accepts all requests. */
+/**
+ * The header with the token that the actor gave sandboxd. There is a token because other sandboxes may reach the port. A
+ * sandboxd without a token accepts all requests.
+ */
 export const TOKEN_HEADER = "x-sandboxd-token";
 export const TOKEN_VARIABLE = "SANDBOXD_TOKEN";
-/** sandboxd POSTs here before the container ends, so that the actor saves the workspace. 204 when done. */
+/**
+ * sandboxd sends a POST to this host before the container ends, so that the actor saves the workspace. The response 204 means
+ * that it is saved.
+ */
 export const SERVER_HOST = "sandbox-mcp.internal";
 export const ENDING_PATH = "/ending";
 export const PREVIEW_PORT = "x-sandboxd-port";
@@ -37,7 +43,7 @@ export const PIECE_BYTES = 256 * 1024;
 /** The most bytes of one stream on their way or waiting in the actor, which has 128 MB for everything. */
 export const WINDOW_BYTES = 4 * 1024 * 1024;
 export const EVENT_CHARS = 16 * 1024;
-/** How many bytes of each end of a stream callers see. A full stream still sends its last ones. */
+/** How many bytes of each end of a stream callers see. sandboxd sends the last bytes even if the log is full. */
 export const SHOWN_END_BYTES = 16 * 1024;
 
 export const idSchema = () => z.string().check(z.regex(/^[0-9a-z]{1,64}$/));
@@ -99,7 +105,7 @@ const code = z.object({
 
 /** The kernel has responded: the code's output ends with what is in its files. */
 const finish = z.object({ type: z.literal("finish"), id: idSchema() });
-/** Bytes of each stream stored in the actor, which the sandbox need not keep. */
+/** Bytes of each stream that the actor has stored. The sandbox need not keep them. */
 const stored = z.object({ type: z.literal("stored"), id: idSchema(), stdout: size(), stderr: size() });
 const full = z.object({ type: z.literal("full"), id: idSchema(), stream: z.enum(["stdout", "stderr"]) });
 
@@ -148,7 +154,7 @@ export const MAX_PORTS = 20;
 
 export const eventSchema = z.discriminatedUnion("type", [
   z.object({ type: z.literal("running"), id: idSchema() }),
-  /** All output precedes it. */
+  /** The end of a run. All output is sent before it. */
   z.object({
     type: z.literal("ended"),
     id: idSchema(),
@@ -171,7 +177,7 @@ export const eventSchema = z.discriminatedUnion("type", [
     id: idSchema(),
     ports: z.array(z.number().check(z.int(), z.gte(1), z.lte(65_535))).check(z.maxLength(MAX_PORTS)),
   }),
-  /** For code: all its output precedes it, and its processes to end are gone. */
+  /** The end of code. All output is sent before it, and the processes to end are gone. */
   z.object({ type: z.literal("settled"), id: idSchema(), isKernelGone: z.boolean() }),
   /** The run is unknown: it never started, or its files are gone. */
   z.object({ type: z.literal("unknown"), id: idSchema() }),
@@ -194,8 +200,8 @@ export const eventSchema = z.discriminatedUnion("type", [
 export type Event = z.infer<typeof eventSchema>;
 
 /**
- * Marks a run's processes by their limit of file locks, which Linux stores but does not enforce. Unlike variables and groups,
- * every process inherits it, and none loses it by accident.
+ * Marks a run's processes by their limit of file locks, which Linux stores but does not enforce. Every process inherits the
+ * limit, and none loses it by accident, unlike variables and groups.
  */
 export function markOf(id: string): bigint {
   let mark = 0n;

@@ -10,7 +10,10 @@ import { RESPONSE_BYTES, type FileStat, type Listed, type Listing } from "./shap
 const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
 
-/** The sandbox's own file systems, where reading a small file takes less time than using a thread. Others may be on a network. */
+/**
+ * The sandbox's own file systems. There a blocking read of a small file is faster than a thread. Other file systems may be on a
+ * network.
+ */
 const OWN_DEVICES = new Set(
   ["/", "/workspace", "/tmp"].map((path) => statSync(path, { throwIfNoEntry: false })?.dev),
 );
@@ -21,7 +24,7 @@ export interface OpenedFile {
   stats: Stats;
 }
 
-/** Opens a regular file for reading. Others are refused: opening a pipe can block, and a device can have effects. */
+/** Opens a regular file for reading. Refuses anything else: opening a pipe can block, and opening a device can have effects. */
 export async function openFile(path: string): Promise<OpenedFile> {
   try {
     const found = await stat(path);
@@ -123,7 +126,7 @@ export async function readLines(
   let breaks = 0;
   let isOpen = false;
   let isDone = false;
-  // The number of line breaks before the first wanted line, and up to the end of the last.
+  // `first` and `last` count line breaks: those before the first wanted line, and those up to the end of the last one.
   const first = offset - 1;
   const last = first + limit;
   const buffer = Buffer.allocUnsafe(size > 0 ? Math.min(size, CHUNK_BYTES) : CHUNK_BYTES);
@@ -245,7 +248,7 @@ function textAsBytes(text: string): Buffer {
 const USAGE_MS = 4000;
 const MAX_CONCURRENT_STATS = 64;
 
-/** Does not count mounts, which are not the sandbox's own. Undefined if it takes too long. */
+/** Leaves out mounts, because they do not belong to the sandbox. Undefined if it takes too long. */
 export async function diskUsage(path: string): Promise<number | undefined> {
   const deadline = performance.now() + USAGE_MS;
   const { dev } = await readable(stat(path));

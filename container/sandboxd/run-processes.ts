@@ -9,20 +9,20 @@ const SCAN_CACHE_MS = 25;
 /** The start time distinguishes the process from a later one with the same pid. */
 export interface KernelProcess {
   pid: number;
-  /** When it started, in clock ticks since boot. */
+  /** When the process started, in clock ticks since boot. */
   started: number;
 }
 
 interface Process extends KernelProcess {
   parent: number;
-  /** It has ended, but was not waited for. A container's first process may ignore orphans. */
+  /** Whether the process has ended and its parent has not waited for it. A container's first process may ignore orphans. */
   isZombie: boolean;
   group: number;
-  /** The number of its controlling terminal; 0 for none. */
+  /** The number of the process's controlling terminal; 0 for none. */
   terminal: number;
-  /** Its limit of file locks: a run's mark, or "unlimited". */
+  /** The process's limit of file locks: a run's mark, or "unlimited". */
   limit: string;
-  /** Processor time of it and its waited-for children, in milliseconds. */
+  /** Processor time of the process and of its ended children, in milliseconds. */
   cpuMs: number;
 }
 
@@ -68,7 +68,7 @@ export function send(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch {
-    // It is gone, or cannot be signalled.
+    // The process is gone, or cannot be signalled.
   }
 }
 
@@ -82,7 +82,7 @@ export function isSame({ pid, started }: KernelProcess): boolean {
   return found !== undefined && !found.isZombie && found.started === started;
 }
 
-/** A kernel and its forks, with any mark: they cannot work without it. */
+/** A kernel and its forks, with any mark. The forks cannot work without the kernel. */
 export function familyOf(kernel: number): number[] {
   const family = [kernel];
   const program = fileOf(kernel, "cmdline");
@@ -132,7 +132,7 @@ function all(): Process[] {
   return seen;
 }
 
-/** Otherwise a run's processes are found by a variable, which most of them keep. */
+/** If processes cannot be marked, a run's processes are found by a variable. Most processes keep it. */
 function canMark(): boolean {
   mayMark ??= scanProcesses(process.pid, true)?.limit === "unlimited";
   return mayMark;

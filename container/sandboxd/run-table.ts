@@ -1,6 +1,6 @@
 /**
- * All runs in this sandbox, and a ready shell for each recently used session. Starting a shell takes longer than most commands:
- * a spare one is already running, and only has to read the session's state.
+ * All runs in this sandbox, and a ready shell for each recently used session. Starting a shell takes longer than most commands.
+ * So a spare shell runs already, and only has to read the session's state.
  */
 import { rmSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -37,7 +37,7 @@ interface RequestedCommand {
   call: StartCall;
   listener: Listener;
   starts: number;
-  /** Settles when a shell has got the command, or it was refused. */
+  /** Settles when a shell has received the command, or the command was refused. */
   started?: Promise<void>;
   isWithdrawn?: boolean;
 }
@@ -53,7 +53,7 @@ export class RunTable implements RunHost {
   readonly #slots = new Slots();
   readonly #runs = new Map<string, CommandRun>();
   readonly #code = new Map<string, CodeRun>();
-  /** By session, least recently used first. */
+  /** Ready shells by session, least recently used first. */
   readonly #ready = new Map<string, Promise<Ready>>();
   #spare: Promise<Ready> | undefined;
   readonly #requested = new Map<string, RequestedCommand>();
@@ -151,11 +151,11 @@ export class RunTable implements RunHost {
 
   ended(run: CommandRun): void {
     this.#requested.delete(run.id);
-    // A shell prepared next to an adopted run has an older state.
+    // A shell that was prepared while an adopted run was running has an older state.
     const stale = this.#ready.get(run.session);
     if (stale) release(stale);
     this.#ready.delete(run.session);
-    // After the response is sent: prepares the shell for the session's next command.
+    // Prepares the shell for the session's next command after the response is sent.
     setImmediate(() => void this.#prepare(run.session).catch(() => undefined));
   }
 
@@ -334,7 +334,7 @@ function systemMessage(error: unknown): string {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
-/** A process that cannot start has a system error; a failed one has an exit status. */
+/** A process that cannot start has a system error. A process that failed has an exit status. */
 function reasonOf(error: unknown): RefusalReason {
   const code = codeOf(error);
   const isShort = code === undefined || ["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"].includes(code);

@@ -21,7 +21,7 @@ type Handler<One extends Row> = (
 
 type Rows = Readonly<Record<string, Row>>;
 
-/** The handlers: a route without one does not compile. */
+/** The type of the handlers. A route without a handler does not compile. */
 export type Handlers<Table extends Rows> = {
   [Route in Table[keyof Table]["route"]]: Handler<Extract<Table[keyof Table], { route: Route }>>;
 };
@@ -71,7 +71,7 @@ async function respond(
     if (row.down === "none") sendJSON(response, 200, value);
   } catch (error) {
     if (response.headersSent) return void response.destroy();
-    // If the connection closes while a client sends, it may not see the response.
+    // Reads the rest of the request first: if the connection closes while a client sends, the client may not see the response.
     await finished(request.resume(), { signal: AbortSignal.timeout(DRAIN_MS) }).catch(() => undefined);
     sendJSON(response, FAILED, await withNearest(failureOf(error), call));
   }

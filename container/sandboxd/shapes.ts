@@ -1,4 +1,4 @@
-/** The data of operations, and its limits. sandboxd's results are trusted only within them. */
+/** The data of operations, and its limits. The actor accepts sandboxd's results only within them. */
 import * as z from "zod/mini";
 import { size } from "./protocol.ts";
 
@@ -14,7 +14,10 @@ export const DIFF_CHARS = 32 * 1024;
 export const MAX_PLACES = 20;
 export const NEAREST_CHARS = 300;
 
-/** Unlike `z.array`, checks no list that is too long, and stops at the first invalid item, because zod's issues cost far more. */
+/**
+ * A list. Unlike `z.array`, it does not check the items of a list that is too long, and stops at the first invalid item: zod's
+ * issues take much more time than the check.
+ */
 export const listOf = <Item extends z.ZodMiniType>(item: Item, most: number) =>
   z.pipe(
     z.array(z.unknown()).check(z.maxLength(most)),
@@ -52,8 +55,8 @@ export const listCursor = () =>
 export const IMAGE_BYTES = 8 * 1024 * 1024;
 
 /**
- * The largest image in a result. Model providers accept this side and these pixels without scaling. Base64 adds a third to the
- * bytes, and some clients accept at most 1 MB.
+ * The largest image in a result. Model providers accept images of this side length and number of pixels without scaling. Base64
+ * adds a third to the bytes, and some clients accept at most 1 MB.
  */
 export const SHOWN_IMAGE = { side: 8000, pixels: 1_150_000, max: 700 * 1024 } as const;
 export const imageMade = z.enum(["made", "no_pillow", "undecodable", "too_large"]);
@@ -65,7 +68,7 @@ export const failureSchema = z.object({
     "directory",
     "not_directory",
     "special",
-    /** Confined, but not below /workspace or /tmp: `path` says where it leads. */
+    /** The path is confined and leads out of /workspace and /tmp. `path` is the place where it leads. */
     "outside",
     "too_large",
     "cut",
@@ -75,7 +78,7 @@ export const failureSchema = z.object({
     /** The text of edit number `edit` (from 1) is missing, or occurs `count` times. */
     "absent",
     "repeated",
-    /** It exists, but with other line breaks: the file has `code`, CRLF or LF. */
+    /** The text exists, but with other line breaks: `code` is the file's kind, CRLF or LF. */
     "line_breaks",
     /** The program that would do it is missing. */
     "no_program",
@@ -163,12 +166,12 @@ export function taskDirectory(id: string): string {
 
 export const CHANGES_DIFF = "changes.diff";
 export const CHANGES_LIST = "changes.list";
-/** A directory in it: the continued conversation, as in the home directory. */
+/** A subdirectory: the continued conversation, with the paths of the home directory. */
 export const CONVERSATION = "conversation";
 /** The longest changed path in characters: an escaped byte takes four. */
 const CHANGED_CHARS = 4 * 4096 + 2;
 
-/** Empty if the initial or final state cannot be determined. */
+/** The object is empty if the initial or final state cannot be determined. */
 export const changesSchema = z.object({
   changes: z.optional(
     z.object({

@@ -36,7 +36,7 @@ async function madeSmaller(image: Buffer, response: ServerResponse): Promise<Buf
   const env = { PATH: process.env.PATH };
   const options = { hasInput: true, cwd: "/", env, signal };
   const { input, output, ended, kill } = startProgram("python3", args, options);
-  // It may end without reading everything.
+  // The process may end without reading everything.
   input?.on("error", () => undefined).end(image);
   const chunks: Buffer[] = [];
   let bytes = 0;
@@ -49,7 +49,7 @@ async function madeSmaller(image: Buffer, response: ServerResponse): Promise<Buf
     const status = await ended;
     return status === 0 ? Buffer.concat(chunks) : (PROBLEMS[status ?? 5] ?? "undecodable");
   } catch {
-    // Without Python.
+    // There is no Python.
     return "no_pillow";
   }
 }

@@ -1,7 +1,7 @@
 /**
- * A slot: a directory with named pipes and, once begun, a shell that waits there to run one command, under a keeper, its
- * parent, which writes the exit status. Node cannot create named pipes, and starting `mkfifo` costs as much as a command, so
- * pipes are created in batches and reused once no process holds them.
+ * A slot: a directory with named pipes. After `begin` a shell waits there to run one command. Its parent, the keeper, writes
+ * the exit status. Node cannot create named pipes, and starting `mkfifo` costs as much as a command. So pipes are created in
+ * batches, and reused when no process holds them.
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";

@@ -1,4 +1,4 @@
-/** Long work in small steps that does not block others. */
+/** Splits long work into small steps, so that it does not block other work. */
 
 /** How long a loop may keep other events waiting, in milliseconds. */
 const TURN_MS = 20;

@@ -1,8 +1,8 @@
 import type { Duplex } from "node:stream";
 
 /**
- * Connects two streams until both have ended. Each may end its half first. Data received before one's end still reaches the
- * other; an error of one closes the other.
+ * Connects two streams until both have ended. Either may end first: the data that it sent still reaches the other stream. An
+ * error of one stream closes the other.
  */
 export function splice(left: Duplex, right: Duplex): void {
   left.pipe(right);

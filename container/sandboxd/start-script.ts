@@ -1,6 +1,6 @@
 /**
  * The script that a ready shell reads before its command: it applies the call's settings, and sets a trap that stores the
- * session's state. Its own commands send standard error to /dev/null while `set -x` may be on, which would show them.
+ * session's state. Its own commands send standard error to /dev/null while `set -x` may be on, because that would show them.
  */
 import { MAX_CELLS, type StartCall, type TerminalSize, type Variables, markOf } from "./protocol.ts";
 
@@ -103,12 +103,12 @@ function terminalOf(given: StartCall["env"] = {}): { size: TerminalSize; env: Re
 
 function variableLines({ version, entries }: Variables): string[] {
   return [
-    // The session's commands can set it, and bash evaluates compared numbers as code.
+    // Only digits pass: the session's commands can set the variable, and bash evaluates compared numbers as code.
     'case ${SANDBOX_MCP_VARIABLES-} in "" | *[!0-9]*) SANDBOX_MCP_VARIABLES=0 ;; esac',
     ...entries.map((entry) => {
       const set = entry.value === null ? "unset -v" : "export";
       const word = entry.value === null ? entry.name : `${entry.name}=${quote(entry.value)}`;
-      // A variable that the session made readonly stays.
+      // A variable that the session has made readonly keeps its value.
       return `[[ 10#$SANDBOX_MCP_VARIABLES -ge ${entry.version} ]] || builtin ${set} ${word} 2>/dev/null`;
     }),
     `builtin export SANDBOX_MCP_VARIABLES=${version}`,

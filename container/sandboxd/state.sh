@@ -12,7 +12,7 @@ if builtin declare -F sbx_leave >/dev/null; then
   [[ $(builtin declare -f exit) != *sbx_leave* ]] || builtin unset -f exit
   builtin unset -f sbx_leave sbx_is sbx_trace
 fi
-# They are exported under `set -a`.
+# These variables would be exported under `set -a`.
 builtin export -n "${!sbx_@}"
 builtin printf 'builtin cd -- %q 2>/dev/null || { builtin cd /workspace 2>/dev/null || builtin cd /; }\n' "$PWD"
 builtin umask -p

@@ -1,7 +1,8 @@
 /**
- * One stream of a run's output, in a file until the actor has stored it. A short command's output waits in its pipe, and
- * sandboxd moves it to the file at the command's end. A longer one's is copied by `tee`, a separate process, so that nothing is
- * lost if sandboxd is killed. `tee` also writes every byte to a second pipe, the brake: while sandboxd does not read the brake,
+ * One stream of a run's output, in a file until the actor has stored it. The output of a short command waits in its pipe, and
+ * sandboxd moves it to the file at the command's end. The output of a longer command is copied by `tee`, a separate process, so
+ * that nothing is lost if sandboxd is killed. `tee` also writes every byte to a second pipe, the brake: while sandboxd does not
+ * read the brake,
  * `tee` blocks, the first pipe fills, and the program's writes block.
  *
  * Nothing more is sent while WINDOW_BYTES are unconfirmed. Offsets count from the output's first byte.
@@ -26,7 +27,7 @@ import { NO_ENV } from "./run-processes.ts";
 import { PIECE_BYTES, type Stream, SHOWN_END_BYTES, WINDOW_BYTES } from "./protocol.ts";
 import { type Slot, pausePipeOf, openToRead, pipeOf } from "./slot.ts";
 
-/** Disk space of stored bytes is freed in units of this size, because it takes a process. */
+/** The disk space of stored bytes is freed in units of this size, because freeing needs a process. */
 const FREE_BYTES = 16 * 1024 * 1024;
 /** The most bytes read after a command's end: more than a pipe holds. Later output comes from background processes. */
 const MAX_DRAINED_BYTES = 16 * 1024 * 1024;
@@ -48,7 +49,7 @@ export class OutputStream {
   readonly name: Stream;
   readonly #path: string;
   #file: number | undefined;
-  /** How far the file was searched for the mark; the bytes before it belong to the run. */
+  /** The file was searched for the mark up to this offset. All bytes before it belong to the run. */
   #size = 0;
   #end: number | undefined;
   #sent = 0;
@@ -58,10 +59,10 @@ export class OutputStream {
   #isFull = false;
   #taker: Taker | undefined;
   #brake: Socket | undefined;
-  /** Copied bytes, counted at the brake. The command itself wrote anything beyond. */
+  /** The number of copied bytes, counted at the brake. Bytes of the file after these were written by the command itself. */
   #limit = 0;
   #copier: ChildProcess | undefined;
-  /** Fewer bytes than the mark has, because the mark may be split. */
+  /** The last copied bytes, one less than the mark has, because the mark may be split between two reads. */
   #lastCopied = Buffer.alloc(0);
   #isCut = false;
   #hadNoSpace = false;
@@ -109,7 +110,7 @@ export class OutputStream {
     this.#isCut = true;
   }
 
-  /** The file belongs to an adopted run that has ended. @param end bytes of its output */
+  /** The file belongs to an adopted run that has ended. @param end how many bytes of output the run has */
   ended(end: number): void {
     this.#size = this.#end = this.#limit = end;
   }
@@ -124,7 +125,7 @@ export class OutputStream {
   take(slot: Slot, most = WINDOW_BYTES - (this.#size - this.#stored)): boolean {
     if (this.#end !== undefined) return true;
     const own = this.#open();
-    // A copier that has ended left these bytes.
+    // An earlier copier, which has ended, wrote these bytes.
     if (own !== undefined && fstatSync(own).size > this.#limit)
       this.#limit = Math.max(this.#limit, this.#availableBytes(own));
     this.#scan();
@@ -159,7 +160,7 @@ export class OutputStream {
     return false;
   }
 
-  /** Reads what was added to the file, for a kernel's output, which the kernel writes itself. */
+  /** Reads new bytes of the file. For code: the kernel itself writes its output to the file. */
   grow(): void {
     const file = this.#open();
     if (file !== undefined) this.#size = this.#limit = Math.max(this.#size, fstatSync(file).size);
@@ -172,7 +173,10 @@ export class OutputStream {
     this.#changed();
   }
 
-  /** Output in a file that others wrote: its disk blocks and freed space. The command may have made the file longer. */
+  /**
+   * How many bytes of output are in a file that other processes wrote: its disk blocks and freed space. Not its length, because
+   * the command may have extended the file.
+   */
   #availableBytes(file: number): number {
     const { size, blocks } = fstatSync(file);
     this.#freed = Math.min(size, Number(textOf(`${this.#path}.freed`)) || 0);
@@ -190,7 +194,7 @@ export class OutputStream {
     if (own !== undefined && isAgain) this.#limit = this.#availableBytes(own);
     const brake = openSync(brakePath, O_RDONLY | O_NONBLOCK);
     if (!isCopied) {
-      // For reading and writing, so that the copier gets no SIGPIPE without a sandboxd.
+      // Open for reading and writing, so that the copier gets no SIGPIPE while no sandboxd runs.
       const far = openSync(brakePath, O_RDWR);
       const pipe = openToRead(pipeOf(slot.directory, this.name));
       const file =
@@ -260,7 +264,7 @@ export class OutputStream {
   #open(make = false): number | undefined {
     if (this.#file !== undefined || (!make && !existsSync(this.#path))) return this.#file;
     try {
-      // User code may have removed it.
+      // User code may have removed the directory.
       if (make && !existsSync(dirname(this.#path))) mkdirSync(dirname(this.#path), { recursive: true });
       const file = openSync(
         this.#path,
@@ -270,7 +274,7 @@ export class OutputStream {
       if (fstatSync(file).isFile()) this.#file = file;
       else closeSync(file);
     } catch {
-      // User code has replaced it. That output is lost.
+      // User code has replaced the file. The output in it is lost.
     }
     return this.#file;
   }
@@ -314,7 +318,7 @@ export class OutputStream {
     this.#free();
   }
 
-  /** Ends output if its mark was copied but is not in the file, because writing failed or the file was changed. */
+  /** Ends the output if its mark was copied but is not in the file. This happens if writing failed or the file was changed. */
   #seekEnd(bytes: Buffer): void {
     if (this.#mark === undefined || this.#end !== undefined) return;
     const copied = Buffer.concat([this.#lastCopied, bytes]);
@@ -332,7 +336,7 @@ export class OutputStream {
       const { bavail, bsize } = statfsSync(dirname(this.#path));
       this.#hadNoSpace ||= bavail * bsize < NO_SPACE_BYTES;
     } catch {
-      // Its directory was removed.
+      // The file's directory was removed.
     }
   }
 
@@ -354,7 +358,7 @@ export class OutputStream {
     this.#sent = this.#size;
   }
 
-  /** The bytes before the mark, which sets the end, or before a possible beginning of the mark. */
+  /** The bytes before the mark, or before a possible beginning of the mark. The mark sets the end of the output. */
   #ownPart(bytes: Buffer): Buffer {
     const mark = this.#mark;
     if (mark === undefined) return bytes;

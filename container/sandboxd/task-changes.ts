@@ -120,7 +120,7 @@ export interface Program {
   output: Readable;
   /** @throws system Error if it cannot be started */
   started: Promise<void>;
-  /** Its exit status, or null if a signal ended it. @throws system Error if it cannot be started */
+  /** The program's exit status, or null if a signal ended it. Rejects with a system error if it cannot be started. */
   ended: Promise<number | null>;
   kill(): void;
 }

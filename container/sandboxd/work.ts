@@ -11,7 +11,7 @@ export function workUntilNow(): string {
       const counts = readFileSync(`/proc/${Number.parseInt(id, 10)}/io`, "latin1");
       written += Number(/^wchar: (\d+)/m.exec(counts)?.[1]);
     } catch {
-      // It has ended, which the times will show.
+      // The process has ended. The other times show its work.
     }
   }
   return JSON.stringify([written, ...times]);
@@ -20,7 +20,7 @@ export function workUntilNow(): string {
 let before = new Map<string, number>();
 let lookedAt = 0;
 
-/** Since the last call; zero elapsed time at the first one. */
+/** The work since the last call. The first call returns an elapsed time of zero. */
 export function workSinceLastLook(): { cpuMs: number; overMs: number; connections: number } {
   const own = ownProcesses();
   const now = performance.now();

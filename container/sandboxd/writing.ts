@@ -44,14 +44,14 @@ import { openFile, readRange, refuseOthers } from "./reading.ts";
 
 type WriteCall = Call<FileRequests["write"]>;
 type EditCall = Call<FileRequests["edit"]>;
-/** Bytes written at once, while as many more arrive. */
+/** How many bytes are written at once. As many more may arrive during the write. */
 const WRITTEN_BYTES = 1024 * 1024;
 /** The same limit as in Linux. */
 const MAX_LINKS = 40;
-/** Never removed, nor its parents: saves and sessions rely on it. */
+/** This directory and its parents are never removed, because saves and sessions need them. */
 const WORKSPACE_ROOT = "/workspace";
 const INSIDE = /^\/(workspace|tmp)\/./s;
-/** Remembered for repeated calls after a lost response. */
+/** How many results are kept, for calls that are repeated after a lost response. */
 const MAX_RESULTS = 64;
 /** How long the note of a finished append is kept for the next sandboxd, in milliseconds. */
 const NOTE_MS = 600_000;
@@ -66,7 +66,7 @@ const noteSchema = z.object({
 type Note = z.infer<typeof noteSchema>;
 
 interface Target {
-  /** The path to open. If confined, its directory is held open, so that it cannot be exchanged. */
+  /** The path to open. For a confined path, its directory is held open, so that nobody can replace the directory. */
   path: string;
   target: string;
   found: Stats | undefined;
@@ -91,7 +91,7 @@ export class Writes {
           if (Date.now() - statSync(join(WRITES, id)).mtimeMs < NOTE_MS) continue;
         } else if (note !== undefined) rmSync(note.temporary, { force: true });
       } catch {
-        // If the directory was removed, so was the unfinished content.
+        // The directory was removed, and with it the unfinished content.
       }
       forget(id);
     }
@@ -295,12 +295,12 @@ async function fill(
       handle ??= await open(path, "a");
       await writing;
       writing = writeAll(handle, chunks);
-      // It is awaited later, and may fail before that.
+      // The promise is awaited later, and may fail before that.
       writing.catch(() => undefined);
       chunks = [];
       bytes = 0;
     }
-    // Writing so little is faster than using a thread.
+    // A blocking write of so few bytes is faster than a thread.
     if (handle === undefined) return addNow(path, Buffer.concat(chunks));
     await writing;
     await writeAll(handle, chunks);
@@ -391,7 +391,7 @@ async function makeDirectory(path: string): Promise<void> {
   });
 }
 
-/** If it fails (full disk, or user code put something else there), the write continues. */
+/** Writes the note. If this fails (full disk, or user code has replaced the directory), the write continues without a note. */
 function writeNote(id: string, note: Note): void {
   const write = () => writeFileSync(join(WRITES, id), JSON.stringify(note));
   try {
@@ -402,7 +402,7 @@ function writeNote(id: string, note: Note): void {
       mkdirSync(WRITES, { recursive: true });
       write();
     } catch {
-      // The note is missing then.
+      // There is no note then.
     }
   }
 }

@@ -5,7 +5,7 @@ import { attachedNetworks } from "./attached.ts";
 const reasons: [reason: string, ...subnets: string[]][] = [
   ["a loopback address", "127.0.0.0/8", "::1/128"],
   ["the unspecified address", "0.0.0.0/8", "::/128"],
-  // 168.63.129.16 is Azure's. Ranges below include the others; this entry gives a better message.
+  // 168.63.129.16 is Azure's. Ranges below include the other addresses; this entry gives them a better message.
   [
     "a cloud metadata address",
     "169.254.169.254/32",

@@ -11,9 +11,9 @@ export interface Attached {
   list: BlockList;
 }
 
-/** A route wider than this leads to the internet through a tunnel, not to neighbors. Prefix bits. */
+/** A route with fewer prefix bits leads to the internet through a tunnel, not to neighbors. */
 const widest = { ipv4: 8, ipv6: 16 } as const;
-/** A result is cached this long, in milliseconds: a laptop changes networks, and a query costs a system call. */
+/** How long a result is cached, in milliseconds. A query costs a system call, but a laptop changes networks. */
 const heldMs = 1000;
 
 let held: { attached: Attached[]; until: number } | undefined;

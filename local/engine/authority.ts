@@ -16,9 +16,9 @@ import { DAY_MS } from "../../src/shared/days.ts";
 
 const { asn1, md, pki } = forge;
 const authorityDays = 3650;
-/** Within the limits that clients set for server certificates. */
+/** How long a certificate is valid. Clients refuse server certificates that are valid for too long. */
 const serverDays = 90;
-/** The most cached certificates. A sandbox may request any name below a wildcard's. */
+/** The most cached certificates. There is a limit because a sandbox may request any name that a wildcard covers. */
 const mostKept = 100;
 
 interface KeptCertificate {
@@ -30,7 +30,7 @@ export class CertificateAuthority {
   readonly pem: string;
   readonly #certificate: forge.pki.Certificate;
   readonly #key: KeyObject;
-  /** Shared by all servers: it protects only connections between a sandbox and its engine. Made on first use. */
+  /** One key for all certificates: it protects only connections between a sandbox and its engine. Made on first use. */
   #serverKey: Promise<Pair> | undefined;
   readonly #kept = new Map<string, KeptCertificate>();
 
@@ -48,7 +48,7 @@ export class CertificateAuthority {
     const certificate = authorityCertificate(pair);
     const pem = pki.certificateToPem(certificate);
     await mkdir(directory, { recursive: true, mode: 0o700 });
-    // The key first: a certificate without its key is replaced.
+    // The key is written first. If only the key was written, both are made again.
     await replace(keyFile, pair.privateKey.export({ type: "pkcs8", format: "pem" }).toString());
     await replace(certificateFile, pem);
     return new CertificateAuthority(pem, pair.privateKey);

@@ -3,7 +3,7 @@
  *
  * The whole root is one tmpfs of a fixed size. Everything the user writes (/workspace, /tmp, /root, /var, new directories)
  * shares this budget, as on a container's disk. A full disk is a real ENOSPC, nothing reaches the host's disk, and everything
- * is gone with the last process, however it ended.
+ * is gone when the last process ends, for any reason.
  */
 import { hostname } from "./rootfs-files.ts";
 import { existsSync, lstatSync, readdirSync, readlinkSync } from "node:fs";
@@ -21,7 +21,7 @@ export const sandboxdProgram = `${runtimeDirectory}/sandboxd.cjs`;
 export const controlProgram = `${runtimeDirectory}/control.cjs`;
 export const kernelsDirectory = `${runtimeDirectory}/runtime/kernels`;
 export const controlSocket = "/run/sandbox/control.sock";
-/** Next to the control server's socket, in whose directory the engine finds it. */
+/** In the same directory as the control server's socket, where the engine finds it. */
 export const sandboxdSocket = "/run/sandbox/sandboxd.sock";
 export const tokenPlace = "/run/sandbox/token";
 const systemDirectories = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
@@ -69,7 +69,7 @@ const devicesOfKernel = ["acpi", "asound", "bus", "driver", "fs", "irq", "scsi"]
   (name) => `/proc/${name}`,
 );
 
-/** The other machine-wide parts of /proc with writable files. Read-only in a sandbox. */
+/** The other parts of /proc with writable files that affect the machine. They are read-only in a sandbox. */
 function kernelSettings(): string[] {
   settings ??= readdirSync("/proc")
     .filter((name) => !/^\d+$/.test(name))
@@ -87,14 +87,14 @@ function holdsWritable(path: string): boolean {
   try {
     return readdirSync(path).some((name) => holdsWritable(`${path}/${name}`));
   } catch {
-    // A directory that cannot be read cannot be written either.
+    // The directory cannot be read, so it cannot be written either.
     return false;
   }
 }
 
 /**
- * Root in the sandbox owns its files and may listen below port 1024. It cannot mount or load anything, traces only what any
- * user could, and has no capability outside its user namespace.
+ * Root in the sandbox owns its files and may listen below port 1024. It cannot mount or load anything, can trace only processes
+ * that any user could trace, and has no capability outside its user namespace.
  */
 const capabilities = [
   "CAP_CHOWN",
@@ -179,7 +179,7 @@ export function bubblewrapArguments(
   for (const path of devicesOfKernel)
     if (existsSync(path)) args.push("--size", "4096", "--tmpfs", path, "--remount-ro", path);
   args.push("--perms", "1777", "--size", String(sizes.sharedMemory), "--tmpfs", "/dev/shm");
-  // bubblewrap's /dev is a tmpfs without a limit. Read-only, so that it cannot be used to exceed the disk size.
+  // bubblewrap's /dev is a tmpfs without a limit. It becomes read-only, so that nobody exceeds the disk size with it.
   args.push("--remount-ro", "/dev");
   const directory = (mode: string, path: string) => args.push("--perms", mode, "--dir", path);
   for (const path of ["/etc", "/home", "/opt", "/var", "/var/lib", "/run", "/workspace"]) {
@@ -194,7 +194,7 @@ export function bubblewrapArguments(
   args.push("--dir", `${runtimeDirectory}/cache`);
   const made = new Set<string>();
   for (const { from, to, writable } of mounts) {
-    // Users other than root traverse the parent directories too, and bubblewrap would create those for root only.
+    // Other users than root need the parent directories too. bubblewrap would make them accessible only to root.
     for (const parent of parentsOf(to).filter((path) => !made.has(path))) {
       directory("0755", parent);
       made.add(parent);
@@ -209,7 +209,7 @@ export function bubblewrapArguments(
   );
   args.push("--chdir", "/workspace", "--clearenv");
   for (const [name, value] of Object.entries(env)) args.push("--setenv", name, value);
-  // Node takes it, and does not pass it to its children.
+  // Node uses the variable, and does not pass it to its children.
   args.push("--setenv", "NODE_CHANNEL_FD", String(channel));
   args.push("--setenv", "SANDBOXD_TOKEN_FILE", tokenPlace);
   return args;

@@ -31,7 +31,7 @@ export function connectBuffered(options: TcpSocketConnectOpts): Socket {
   const socket = connect({ ...options, onread: { buffer, callback } });
   readings.set(socket, reading);
   socket.once("close", () => {
-    // A buffer that is still being written must not be used by the next connection.
+    // The next connection must not use a buffer that is still being written.
     if (reading.unwritten === 0 && spare.length < mostSpare) spare.push(buffer);
   });
   return socket;

@@ -35,7 +35,7 @@ export async function checkBubblewrap(path = SYSTEM_PATH): Promise<Check> {
   }
   for (const program of ["nsenter", "setpriv"]) {
     const found = await run(program, ["--version"]).catch(() => undefined);
-    // BusyBox's small program of the same name has too few options.
+    // BusyBox has a program of the same name with too few options.
     if (found?.stdout.includes("util-linux") !== true)
       return fails(BUBBLEWRAP.missing(`util-linux's ${program}`), BUBBLEWRAP.installUtilities);
   }
@@ -78,7 +78,7 @@ async function attempt(
   }
 }
 
-/** Whether this process is in a user namespace whose root has no rights on the machine. */
+/** Whether this process is root only in its user namespace, and not on the machine. */
 function isRootOfNamespaceAlone(): boolean {
   return !/^\s*0\s+0\s/.test(readText("/proc/self/uid_map"));
 }

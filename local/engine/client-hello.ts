@@ -14,7 +14,7 @@ const encryptedClientHello = 0xfe0d;
 /** The most records of a ClientHello. Clients send one, or two or three to confuse observers. */
 const maxRecords = 8;
 const noTLS = { problem: "it is not TLS" };
-const tooMuch = { problem: "it begins with too much" };
+const tooMuch = { problem: "its beginning is too long" };
 
 /** Reads the beginning of TLS in a tunnel and puts it back. Returns the problem if it names another host. */
 export async function problemWithTLS(
@@ -126,7 +126,7 @@ function parse(hello: Reader): ClientHello {
   while (!extensions.isEmpty) {
     const type = extensions.number(2);
     const data = new Reader(extensions.vector(2));
-    // The real name may differ from the visible one.
+    // With ECH the real name may differ from the visible one.
     if (type === encryptedClientHello) return { problem: "its server name is encrypted (ECH)" };
     if (type !== serverName) continue;
     const list = new Reader(data.vector(2));

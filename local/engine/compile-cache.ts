@@ -1,4 +1,6 @@
-/** Node's compile cache for our programs, which start faster with it. Made in a sandbox without a user, then read-only. */
+/**
+ * Node's compile cache. Our programs start faster with it. It is made in a sandbox without a user, and is read-only afterwards.
+ */
 import { chmod, chown, mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { runtimeDirectory, type Mount } from "./bubblewrap.ts";
@@ -32,7 +34,7 @@ export async function warmCompileCache(directory: string, options: LaunchOptions
     if (exitCode !== 0) return undefined;
     for (const entry of await readdir(mount.from, { recursive: true, withFileTypes: true })) {
       const path = join(entry.parentPath, entry.name);
-      // A later sandbox may reuse the ids of the one that made it.
+      // A later sandbox may have the same ids as the one that made the cache.
       await chown(path, process.getuid?.() ?? 0, process.getgid?.() ?? 0);
       await chmod(path, entry.isDirectory() ? 0o755 : 0o644);
     }

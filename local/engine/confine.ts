@@ -6,7 +6,7 @@ import { SYSTEM_PATH, failureOf } from "./host-programs.ts";
 import { START_PROBLEMS } from "./texts.ts";
 
 const run = promisify(execFile);
-/** Of the machine's 3,000 or so. */
+/** The machine has about 3,000. */
 const pseudoTerminals = 64;
 /** A user has 128 instances and at least 8,192 watches, shared with programs outside the sandboxes. */
 const inotify = { instances: 64, watches: 65_536 };

@@ -19,9 +19,9 @@ const head =
 const maxValues = SANDBOX_JSON.values;
 /** How many bytes a value counts for: the Worker takes up to a tenth of a second for a hundred thousand values. */
 const bytesPerValue = 256;
-/** capnweb types that are expensive to build and that the control server never sends. */
+/** Types of capnweb that take much time to build and that the control server never sends. */
 const unused = new Set(["bigint", "blob", "headers", "remap", "request", "response"]);
-/** Types that refer to something kept by the sender. The Worker keeps an entry for each. */
+/** Types that refer to a value of the sender. The Worker keeps an entry for each. */
 const references = new Set(["export", "promise"]);
 
 export class RepliesInFlight {
@@ -33,7 +33,7 @@ export class RepliesInFlight {
 }
 
 export class ControlGuard {
-  /** Sizes of the sandbox's messages by their number, which both ends count; the protocol reserves 0. */
+  /** Sizes of the sandbox's messages by number. Both ends count the messages; the protocol reserves the number 0. */
   readonly #held = new Map<number, { size: number; stream: boolean }>();
   #sent = 0;
   #size = 0;
@@ -48,7 +48,7 @@ export class ControlGuard {
     this.#inFlight = inFlight;
   }
 
-  /** The size of a sandbox's message or, as words that follow "it", why it exceeds the limits. */
+  /** The size of a sandbox's message, or why it exceeds the limits, as words that follow "it". */
   fromSandbox(message: Buffer): string | number {
     const scanned = scan(message);
     if (typeof scanned === "string") return scanned;

@@ -1,4 +1,4 @@
-/** A sandbox's way out: an HTTP proxy that listens only inside it. */
+/** A sandbox's HTTP proxy, which listens only inside the sandbox. All its connections to the internet use it. */
 import {
   createServer,
   request as httpRequest,
@@ -51,7 +51,7 @@ const unrecognizedName = Buffer.from([21, 3, 3, 0, 2, 2, 112]);
 
 export interface Egress {
   intercepts: Intercepts;
-  /** If not allowed, only intercepted requests are served. The reason is part of the refusal. */
+  /** If the internet is not allowed, only intercepted requests are served. The refusal contains the reason. */
   internet: { allowed: true } | { allowed: false; reason: string };
   policy: NetworkPolicy;
   connections: ConnectionLog;
@@ -89,8 +89,8 @@ export function createEgress(egress: Egress): Server {
 }
 
 /**
- * Serves the sandbox's listeners. Returns a function that closes them and every connection: a disconnected client's tunnel would
- * otherwise last as long as its server likes.
+ * Serves the sandbox's listeners. Returns a function that closes them and every connection. Otherwise the tunnel of a
+ * disconnected client would last until its server closes it.
  */
 export function takeConnections(server: Server, listeners: readonly ListeningServer[]): () => void {
   const open = new Set<Socket>();
@@ -99,7 +99,7 @@ export function takeConnections(server: Server, listeners: readonly ListeningSer
       if (open.size >= maxConnections) return void socket.destroy();
       open.add(socket);
       socket.once("close", () => open.delete(socket));
-      // As Node sets it for connections of an HTTP server.
+      // The same setting that Node has for connections of an HTTP server.
       socket.allowHalfOpen = true;
       socket.setNoDelay(true);
       server.emit("connection", socket);
@@ -118,7 +118,7 @@ async function respond(
 ): Promise<void> {
   const url = target(request);
   if (url === undefined) return refuse(response, 400, REFUSALS.noHost);
-  // Other codings belong to the connection, and the body would be forwarded without them.
+  // A transfer coding applies to one connection, so the body would be forwarded without it. Only chunked is decoded here.
   if (!/^chunked$/i.test(request.headers["transfer-encoding"] ?? "chunked"))
     return refuse(response, 501, REFUSALS.coding);
   const host = hostOf(url);
@@ -190,14 +190,14 @@ async function sendUpstream(
     upstream.on("socket", (connected) => connected.resume());
     let receivedHead: IncomingMessage | undefined;
     upstream.on("response", (incoming) => {
-      // A response may arrive together with a refused one.
+      // After a refused response, another one may arrive with it.
       if (upstream.destroyed) return;
       receivedHead = incoming;
       if (incoming.headers["transfer-encoding"] !== undefined) {
         gather(incoming, pieces);
         pieces.join(socket);
       }
-      // The compressed length would reveal whether a guess next to the value is right.
+      // If a program sends guesses beside the secret, the compressed length shows whether a guess is right.
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));
       if (!streamResponse(incoming, response)) return refuseResponse();
@@ -206,7 +206,7 @@ async function sendUpstream(
     });
     onUnexpectedResponse(upstream, refuseResponse);
     upstream.on("error", (error) => {
-      // Data after a complete response is an error too, but not the client's.
+      // Data after a complete response is an error of the host. It does not concern the client.
       if (response.headersSent && receivedHead?.complete !== true) response.destroy();
       reject(new Unreachable(HOST_PROBLEMS.broke(url.host, error.message)));
     });
@@ -229,10 +229,10 @@ function passBody(from: Socket, incoming: IncomingMessage, response: ServerRespo
   if (to === null || length === undefined || coding !== undefined) return;
   let left = Number(length);
   incoming.on("data", (piece: Buffer) => (left -= piece.length));
-  // A response without a body, as to HEAD, is complete after its headers, whatever length they announce.
+  // A response without a body, such as one to HEAD, is complete after its headers, even if they announce a length.
   const isReady = () => !incoming.complete && incoming.readableLength === 0;
   passThrough(from, to, isReady, (bytes, written) => {
-    // The headers may still wait for the body.
+    // The headers may not have been sent yet, because they wait for the body.
     sendHead(response);
     const taken = bytes.subarray(0, left);
     left -= taken.length;
@@ -317,7 +317,7 @@ async function tunnel(
   const host = hostOf(url);
   const port = portOf(url);
   const isIntercept = port !== 443 && interceptFor(egress.intercepts, url) !== undefined;
-  // The policy does not apply to what the Worker itself serves.
+  // The policy does not apply to hosts that the Worker itself serves.
   const isForwarded = !isIntercept || isIntercepted(egress.intercepts.https, host);
   const forbidden = isForwarded ? refusedByPolicy(egress, host, port) : undefined;
   const nested = { why: "mismatch", text: REFUSALS.nested } as const;
@@ -358,7 +358,7 @@ async function connectFor(
   entry: Connection,
 ): Promise<Socket | undefined> {
   const refuseWith = (status: number, reason: string) => {
-    // A disconnected client was not refused.
+    // A client that disconnected was not refused.
     entry.status = socket.destroyed ? abandoned : status;
     refuseTunnel(socket, status, reason);
     return undefined;
@@ -529,7 +529,10 @@ function portOf(url: URL): number {
   return url.protocol === "https:" || url.protocol === "wss:" ? 443 : 80;
 }
 
-/** Null is the catch-all, undefined means not intercepted. Internet hosts are intercepted only at standard ports. */
+/**
+ * The pattern that intercepts an address: null is the catch-all, undefined means not intercepted. Internet hosts are
+ * intercepted only at standard ports.
+ */
 function interceptFor({ http, https, all }: Intercepts, url: URL): string | null | undefined {
   const host = hostOf(url);
   if (url.port !== "" && isIntercepted(https, host)) return undefined;
@@ -543,7 +546,7 @@ function isIntercepted(patterns: readonly string[], host: string): boolean {
 
 function failure(error: unknown): [status: number, reason: string] {
   if (error instanceof Refusal) return [403, REFUSALS.notForSandboxes(error.message)];
-  // Messages not meant for a sandbox may contain addresses of this machine.
+  // Only these messages are for sandboxes. Others may contain addresses of this machine.
   return [502, error instanceof Unreachable ? error.message : HOST_PROBLEMS.unreachable];
 }
 

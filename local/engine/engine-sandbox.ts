@@ -57,9 +57,11 @@ const START_KERNEL =
 const FREE: NetworkPolicy = { internet: "full", allowHosts: [] };
 const NO_INTERCEPTS: Intercepts = { http: [], https: [], all: false };
 const TOKEN_FILE = "token";
-/** How many characters of a sandbox's own processes are logged; more are dropped. */
+/** How many characters of the output of our processes in a sandbox are logged. More are dropped. */
 const printed = { burst: 262_144, perSecond: 65_536 };
-/** How long a stopping sandbox may take before it is killed, in milliseconds. Its first process has less time. */
+/**
+ * How long a stopping sandbox may take before it is killed, in milliseconds. init.pl, its first process, has a shorter limit.
+ */
 const graceMs = 660_000;
 
 export class EngineSandbox {
@@ -69,7 +71,7 @@ export class EngineSandbox {
   readonly queue: OutboundQueue;
   readonly egress: Egress;
   readonly forward: PortForwarder;
-  /** Settles when nothing of the sandbox is left; never rejects. */
+  /** Settles when the sandbox's processes and files are gone; never rejects. */
   readonly ended: Promise<ExitReport>;
   hasEnded = false;
   readonly pid: number | undefined;
@@ -98,7 +100,7 @@ export class EngineSandbox {
     this.#hosts = hosts;
     this.groups = groups;
     this.pid = running.pid;
-    // A program in the control server's place could bring down the Worker that all sandboxes share.
+    // A sandbox that breaks the protocol is ended: it could crash the Worker that all sandboxes share.
     this.forward = new PortForwarder(running.connect, (how) => this.end(how));
     this.ended = running.exited.then(async (report) => {
       this.hasEnded = true;
@@ -207,7 +209,7 @@ export class EngineSandbox {
         ? { allowed: false, reason: NO_NETWORK }
         : { allowed: true };
     await this.setIntercepts(intercepts);
-    // Written in place, like the hosts file.
+    // Overwritten and not replaced, like the hosts file.
     await writeFile(join(this.#place.directory, TOKEN_FILE), token);
   }
 
@@ -222,8 +224,8 @@ export class EngineSandbox {
   }
 
   /**
-   * Whether our server accepts a connection. Sends it these bytes and ignores the response. Nothing is sent once the sandbox is
-   * in use or has ended.
+   * Whether our server accepts a connection. Sends it these bytes and ignores the response. Sends nothing if the sandbox is in
+   * use or has ended.
    */
   async #tell(server: OwnServer, bytes = ""): Promise<boolean> {
     if (this.hasEnded || this.actor !== undefined) return true;
@@ -243,7 +245,7 @@ export class EngineSandbox {
     await this.ended;
   }
 
-  /** Like a container's first process: a signal that ends a process ends the sandbox. */
+  /** Like a signal to a container's first process: a signal that ends a process ends the sandbox. */
   signal(number: number): void {
     if (number !== 15 && number !== 2 && number !== 9) return;
     this.#stopReason ??= "stopped";
@@ -272,7 +274,7 @@ export class EngineSandbox {
 
   async setIntercepts(intercepts: Intercepts): Promise<void> {
     this.egress.intercepts = intercepts;
-    // Written in place, because this file itself is mounted at /etc/hosts in the sandbox.
+    // Overwritten and not replaced, because this file itself is mounted at /etc/hosts in the sandbox.
     await writeFile(this.#hosts, hostsFile(intercepts.http)).catch(() => undefined);
   }
 }

@@ -56,7 +56,7 @@ export interface EngineReport {
   /** Whether an engine running as root runs its sandboxes as an unprivileged user. */
   dropsRoot: boolean;
   limits: Limits;
-  /** The limits held by control groups; process limits and the file system's size hold the others. */
+  /** The limits that control groups enforce. Process limits and the file system's size enforce the others. */
   controlGroups: GroupParent["controllers"];
   node: string;
   npm: boolean;
@@ -193,7 +193,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   };
 }
 
-/** In the background: sandboxes that start before it is done have no cache. */
+/** Fills the compile cache in the background. Sandboxes that start before it is done have no cache. */
 async function warm(common: SharedSettings, directory: string): Promise<Warming | undefined> {
   const { bubblewrap, mounts, limits } = common;
   if (bubblewrap === undefined) return undefined;
@@ -236,7 +236,7 @@ async function writeFiles(directory: string, files: Record<string, string | Buff
   return mounts;
 }
 
-/** The first path readable only by root, among the directories and first files that a sandbox needs. */
+/** The first path that only root can read, among the directories that a sandbox needs and the first file in each. */
 function firstPrivatePath(view: View): string | undefined {
   const { toolchain } = view;
   const own = [view.runtime, join(view.runtime, "fetch-reason.cjs"), view.container, toolchain.node];

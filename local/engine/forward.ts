@@ -21,7 +21,7 @@ const controlPort = 3000;
 const ours = new Set([SECRET_HEADER, HOST_HEADER, "host"]);
 /** The most open requests and WebSockets of a sandbox. Each takes two of the engine's file descriptors, which all share. */
 const maxOpen = 256;
-/** The most of them for previews, which anybody with an address can open. The rest is for the sandbox's user. */
+/** The most for previews, because anybody with an address can open them. The rest is for the sandbox's user. */
 const maxPreviews = 192;
 const headMs = 500;
 const tunnelMs = 30_000;
@@ -72,7 +72,8 @@ export class PortForwarder {
     let socket: Socket | undefined;
     const agent = this.#agents.get(port);
     try {
-      // The control server and sandboxd are called often, over kept connections; other ports get one per request.
+      // The control server and sandboxd are called often, so their connections are kept. Other ports get one connection per
+      // request.
       if (!agent) socket = await this.#dial(port);
     } catch {
       return fail();
@@ -103,12 +104,13 @@ export class PortForwarder {
     upstream.on("error", fail);
     response.on("close", () => {
       upstream.destroy();
-      // A server that responds before reading the whole body leaves the rest, which would block the connection's next request.
+      // If a server responds before it has read the whole body, the rest would block the connection's next request.
       request.unpipe(upstream);
       request.resume();
     });
     request.pipe(upstream);
-    // The headers go with the body's first piece. A server drops a connection that is silent for seconds.
+    // The headers are sent with the body's first piece, but not later than this: a server drops a connection that is silent for
+    // seconds.
     const late = setTimeout(() => upstream.flushHeaders(), headMs);
     for (const event of ["data", "end", "close"]) request.once(event, () => clearTimeout(late));
   }
@@ -134,7 +136,7 @@ export class PortForwarder {
         headers: forwardedHeaders(request, new Set()),
         pace,
         isPreview: isPreview(request),
-        // For both streams. The actor's messages acknowledge received data; a visitor's may contain anything.
+        // Twice, for two streams. The actor's messages acknowledge received data; those of a visitor may contain anything.
         acknowledgedBytes: port === SANDBOXD_PORT && !isPreview(request) ? 2 * WINDOW_BYTES : 0,
         broken: port === controlPort ? this.#broken : undefined,
       });
@@ -143,7 +145,7 @@ export class PortForwarder {
     }
   }
 
-  /** Ends previews for good, so that the last saves have the server to themselves. */
+  /** Ends all previews and refuses new ones, so that they do not slow down the last saves. */
   endPreviews(): void {
     this.#arePreviewsEnded = true;
     for (const asking of this.#previews) asking.destroy();

@@ -1,8 +1,11 @@
-/** Reads a WebSocket connection a few frames at a time, however many arrive together. */
+/** Reads a WebSocket connection a few frames at a time, even if many arrive together. */
 import { Duplex } from "node:stream";
 import type { Pieces } from "./piece-limit.ts";
 
-/** What a frame costs, in pieces of a body: it is a message of its own here, in workerd and at its receiver. */
+/**
+ * The cost of a frame, in pieces of a body. It is higher because a frame is a separate message here, in workerd and at its
+ * receiver.
+ */
 const FRAME_WEIGHT = 4;
 const FRAMES_AT_ONCE = 64;
 
@@ -34,7 +37,7 @@ export class FramedConnection extends Duplex {
     pieces.join(this);
   }
 
-  /** Frames follow the headers; `unshift` returns those that came with them. */
+  /** Call it when frames follow. `unshift` returns frames that arrived together with the headers. */
   begin(): void {
     this.#carriesFrames = true;
   }
@@ -84,7 +87,7 @@ export class FramedConnection extends Duplex {
     this.push(bytes.subarray(0, end));
   }
 
-  /** Whether frames follow is known once the forwarded data has been checked. */
+  /** Waits until the forwarded headers were read: only then it is known whether frames follow. */
   #waitForHead(): void {
     this.#waits = true;
     setImmediate(() => {

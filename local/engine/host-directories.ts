@@ -8,7 +8,7 @@ import { MACHINE } from "./texts.ts";
 const run = promisify(execFile);
 
 export interface HostDirectory {
-  /** The Durable Object's name of its sandbox, which only its principal can reach. */
+  /** The name of the Durable Object of its sandbox. Only the sandbox's principal can reach it. */
   name: string;
   from: string;
   to: string;
@@ -16,14 +16,14 @@ export interface HostDirectory {
 }
 
 export interface HostIDs extends IDRange, IDMap {
-  /** For a directory of the machine's root: the id on disk, and the sandbox's id that it appears as. */
+  /** For a directory of the machine's root: the id on disk, and the id that it has in the sandbox. */
   directoryMap?: string;
 }
 
 /**
- * Claims the ids of a sandbox. With a host directory, the sandbox runs as the directory's owner alone: it has the owner's
- * rights there, its files belong to the owner, and it sees no other files of the owner. The machine's root is never used: a
- * directory of root appears as owned by the sandbox's own root. @throws Error for the operator if the directory is gone
+ * Claims the ids of a sandbox. With a host directory, the sandbox runs only as the directory's owner: it has the owner's rights
+ * there, its files belong to the owner, and it sees no other files of the owner. The machine's root is never used: a directory
+ * of root appears as owned by the sandbox's own root. @throws Error for the operator if the directory is gone
  */
 export async function claimIDsFor(directory: HostDirectory | undefined): Promise<HostIDs> {
   const owner = directory === undefined ? undefined : await ownerOf(directory);
@@ -38,7 +38,7 @@ export async function claimIDsFor(directory: HostDirectory | undefined): Promise
 async function ownerOf({ from }: HostDirectory): Promise<HostUser> {
   const found = await stat(from).catch(() => undefined);
   if (found?.isDirectory() !== true) throw new Error(MACHINE.directoryGone(from));
-  // The directory's group may give access beyond the owner's own files.
+  // Not the directory's group, because that may give access to other files.
   const { stdout } = await run("id", ["-g", String(found.uid)]).catch(() => ({ stdout: "" }));
   return { uid: found.uid, gid: stdout.trim() === "" ? found.gid : Number(stdout) };
 }

@@ -3,7 +3,7 @@ export const SYSTEM_PATH = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "
   .filter(Boolean)
   .join(":");
 
-/** What a failed program printed to stderr, or else the error itself. */
+/** The text that a failed program printed to stderr, or else the error itself. */
 export function failureOf(error: unknown): string {
   const printed = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
   return printed === "" ? String(error) : printed;

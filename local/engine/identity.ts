@@ -25,7 +25,7 @@ export function kill(identity: Identity): void {
   try {
     process.kill(Number.parseInt(identity, 10), "SIGKILL");
   } catch {
-    // It is gone already.
+    // The process is gone already.
   }
 }
 

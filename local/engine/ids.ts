@@ -7,7 +7,7 @@ import { writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
 import { MACHINE } from "./texts.ts";
 
-/** The ids in a sandbox, as images and packages use them, including `nobody` (65534). */
+/** How many ids a sandbox has: images and packages use up to 65534 (`nobody`). */
 export const idsPerSandbox = 65_536;
 /** Reserved for the administrator by distributions and systemd: 1,879,048,192 to 2,147,352,575 (systemd.io/UIDS-GIDS). */
 const firstOfAll = 0x7000_0000;
@@ -42,9 +42,9 @@ async function claimSlot(slot: number): Promise<Server | undefined> {
 }
 
 export interface IDMap {
-  /** The machine's user that is its root. */
+  /** The machine's user that is root in the sandbox. */
   root: HostUser;
-  /** The other ids follow this one on the machine. */
+  /** The sandbox's other ids are this id of the machine and those after it. */
   first: number;
   count: number;
 }

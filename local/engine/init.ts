@@ -1,7 +1,8 @@
 /**
- * A sandbox's first process, pid 1 of its namespaces: a bash that becomes container/init.pl, as in the image. The kernel ends
- * all processes of a sandbox with it, so no program inside may control it. It keeps one capability that the programs it starts
- * cannot have: the kernel allows tracing a process, or opening its memory or descriptors, only with all its capabilities.
+ * A sandbox's first process, pid 1 of its namespaces: a bash that becomes container/init.pl, as in the image. When it ends, the
+ * kernel ends all processes of the sandbox, so no program inside may control it. It keeps one capability that the programs it
+ * starts cannot have. To trace a process, or to open its memory or descriptors, a program needs all capabilities of that
+ * process.
  */
 import { accountFiles, hostname } from "./rootfs-files.ts";
 import type { Limits } from "./limits.ts";
@@ -10,7 +11,7 @@ import { quote } from "../../src/shared/text.ts";
 /** No other process in the sandbox has it. By itself it allows nothing. */
 export const initCapability = "CAP_SETPCAP";
 const INIT_PROGRAM = "/opt/sandbox-mcp/init.pl";
-/** It reads its script from stdin, so that it does nothing until told, and `ps` shows only a few words. */
+/** It reads its script from stdin, so that it waits until the script is sent, and `ps` shows only a few words. */
 export const initCommand = ["/bin/bash", "-p", "-s", hostname];
 /** The script's first line reports on file descriptor 6 that bubblewrap is done. */
 export const initGreeting = "echo complete >&6\n";
@@ -57,5 +58,5 @@ export function userLimits({ processes }: Pick<Limits, "processes">): string {
 }
 
 const lockedKiB = 8192;
-/** Pending signals, and timers, which count as such: a pool of the user's. */
+/** The limit for pending signals and timers. All processes of a user share it. */
 const pendingSignals = 4096;

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 
 const homes = "/usr/lib/jvm";
 
-/** Files of a name below each home, without shared ones. Debian's are links to /etc. */
+/** The files of a name below each Java's home; a file that several share is listed once. Debian's are links to /etc. */
 function filesOfEach(name: string): string[] {
   if (!existsSync(homes)) return [];
   const paths = readdirSync(homes).map((home) => `${homes}/${home}/${name}`);
@@ -14,7 +14,7 @@ export function javaKeyStores(): string[] {
   return filesOfEach("lib/security/cacerts");
 }
 
-/** Java's network settings for a proxy, by path, because it reads no variables for that. */
+/** Java's network settings with the proxy, by path. They are files, because Java reads no variables for a proxy. */
 export function javaNetworkSettings(proxy: URL, direct: readonly string[]): Record<string, string> {
   const lines = ["http", "https"].flatMap((scheme) => [
     `${scheme}.proxyHost=${proxy.hostname}`,

@@ -67,13 +67,13 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
   try {
     const control = await openControlSocket(pid, () => ended === undefined && Date.now() < deadline);
     void processes.exited.then(() => closeSync(control.directory));
-    // The control server starts user code, and raises its score; see docs/reference/local.md.
+    // The control server starts user code with a higher score; see docs/reference/local.md.
     await writeFile(`/proc/${control.pid}/oom_score_adj`, "300").catch(() => undefined);
     return {
       pid,
       egress,
       connect: (to) => {
-        // It is closed, and its number may belong to another file by now.
+        // The descriptor is closed, and its number may belong to another file now.
         if (ended !== undefined) throw new Error(START_PROBLEMS.ended);
         return connectBelow(control.directory, basename(to === "control" ? controlSocket : sandboxdSocket));
       },
@@ -81,7 +81,7 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
         try {
           if (ended === undefined) process.kill(pid, signal);
         } catch {
-          // It has ended, and so will the sandbox.
+          // The control server has ended, so the sandbox ends too.
         }
       },
       kill: processes.kill,
@@ -93,7 +93,7 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
   }
 }
 
-/** Failures here are the machine's and would repeat: a shown file is gone, or it makes no namespaces. */
+/** A failure here comes from the machine and would repeat: a file is missing, or the machine allows no namespaces. */
 async function begin(options: LaunchOptions): Promise<{ processes: Processes; pid: number }> {
   let processes: Processes | undefined;
   try {
@@ -113,7 +113,7 @@ function reason(error: unknown, processes: Processes | undefined): string {
   return messageOf(error);
 }
 
-/** Opens a path only as a reference. */
+/** The flag to open a path only as a reference (open(2)). */
 const O_PATH = 0o10000000;
 
 /**
@@ -143,7 +143,7 @@ async function openControlSocket(first: number, isActive: () => boolean): Promis
   while (isActive()) {
     const pid = childOf(first);
     server ??= pid;
-    // A second one would end as well.
+    // The control server has ended; another one would end as well.
     if (server !== undefined && !existsSync(`/proc/${server}`)) break;
     if (pid !== undefined) {
       try {

@@ -1,6 +1,6 @@
 /**
- * Finds what a killed engine left, by marks that sandboxes cannot change: its directory, which names each sandbox's first
- * process, and the names of control groups.
+ * Finds processes and files that a killed engine left. It uses marks that sandboxes cannot change: the engine's directory,
+ * which names each sandbox's first process, and the names of control groups.
  */
 import { chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-/** A sandbox's resource limits: control groups if available, and what else is in force. */
+/** A sandbox's resource limits: control groups if available, and which limits are in force. */
 import { access, constants, mkdir, readFile, readdir, rmdir, stat, writeFile } from "node:fs/promises";
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, statSync } from "node:fs";
@@ -9,7 +9,7 @@ import * as z from "zod";
 import { identify, kill } from "./identity.ts";
 
 export const limitsSchema = z.strictObject({
-  /** Bytes of the sandbox's files, which are in memory. */
+  /** Bytes of the sandbox's files. They are in memory. */
   diskBytes: z.int(),
   /** Bytes of process memory, besides files. Needs a control group. */
   memoryBytes: z.int(),
@@ -31,7 +31,10 @@ export type Limits = z.infer<typeof limitsSchema>;
 
 export interface Sizes {
   root: number;
-  /** Our files of runs. Separate, so that a command that fills the disk still has output, and the next one can clean up. */
+  /**
+   * Bytes of our own files of runs. They are separate, so that a command that fills the disk still has output, and the next
+   * command can clean up.
+   */
   runs: number;
   sharedMemory: number;
 }
@@ -63,19 +66,19 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     processes,
     openFiles: openFilesPerProcess(maxOpenFiles, processes),
     openFilesOfMachine: maxOpenFiles * 0.7,
-    // At most half of the level at which the kernel starts to reclaim memory.
+    // Half of the level at which the kernel begins to reclaim memory.
     tcpBytesOfMachine: (ofMachine("net/ipv4/tcp_mem") / 2) * 4096,
     kernelBytesOfMachine: unreclaimable() + totalmem() / 16,
     ...given,
   };
 }
 
-/** Open files per process, so that all sandboxes together get half of the machine's; at least 1,024. */
+/** The limit for open files of a process, so that all sandboxes together use at most half of the machine's; at least 1,024. */
 export function openFilesPerProcess(openFilesOfMachine: number, processes: number): number {
   return Math.min(65_536, Math.max(1024, Math.floor(openFilesOfMachine / 2 / sandboxes / processes)));
 }
 
-/** Bytes of the kernel's memory on the machine that it cannot give back. */
+/** Bytes of memory that the machine's kernel uses and cannot reclaim. */
 export function unreclaimable(): number {
   const meminfo = existsSync("/proc/meminfo") ? readFileSync("/proc/meminfo", "utf8") : "";
   return Number(/^SUnreclaim:\s+(\d+)/m.exec(meminfo)?.[1] ?? 0) * 1024;
@@ -116,7 +119,7 @@ export async function findGroupParents(): Promise<GroupParent[]> {
     } else if (controllers === "" && line.startsWith("0::")) {
       // A group with processes cannot delegate controllers to children, so a sibling of ours is used.
       for (const directory of [join("/sys/fs/cgroup", dirname(path)), "/sys/fs/cgroup"]) {
-        // The processor and disk controllers are often not delegated where memory is.
+        // Often only the memory controller is delegated, and not those for processors and disks.
         const all: Controller[][] = [known, ["memory", "pids", "cpu"], ["memory", "pids"]];
         const parents = all.map((some): GroupParent => ({ version: 2, path: directory, controllers: some }));
         const isUsable = await Promise.all(parents.map(usable));
@@ -132,7 +135,7 @@ export async function findGroupParents(): Promise<GroupParent[]> {
 }
 
 const known: Controller[] = ["memory", "pids", "cpu", "io"];
-/** A sandbox's reads from the machine's disks per second. Repeated reads come from memory and do not count. */
+/** How many reads per second a sandbox may make from the machine's disks. Repeated reads come from memory and do not count. */
 const READS_PER_SECOND = 2000;
 
 /** The disks of the files that sandboxes see, as `<major>:<minor>`. Overlays do not name theirs. */
@@ -240,7 +243,7 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
   for (const parent of parents) {
     const directory = join(parent.path, groupPrefix + name);
     try {
-      // Another engine treats the engine's group as forgotten if it has been empty for long.
+      // The group may be gone: another engine removes groups that were empty for long.
       await mkdir(directory).catch(async () => {
         await createEngineGroups([parent], dirname(name), limits);
         await mkdir(directory);
@@ -322,8 +325,8 @@ async function groupsIn(directory: string, prefix = ""): Promise<string[]> {
 }
 
 /**
- * Removes empty groups of engines without a run directory, which nothing else would find. Another engine may be about to use a
- * young one. The kernel does not remove groups with processes.
+ * Removes empty groups of engines without a run directory, because nothing else would find them. Keeps young groups: another
+ * engine may be about to use them. The kernel does not remove groups with processes.
  */
 export async function removeForgottenGroups(parents: GroupParent[]): Promise<void> {
   for (const { path } of parents) {

@@ -6,8 +6,8 @@
  * - File locks: they count in no control group. One sandbox took 100 MB a second by them.
  * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 8 MiB each.
  *
- * The principal that uses most of a resource loses its largest sandbox. Otherwise several sandboxes, each a little smaller than
- * a neighbour's, could have the neighbour's ended.
+ * The guard ends the largest sandbox of the principal that uses most of the resource. If it chose the largest sandbox of all, a
+ * principal with several slightly smaller sandboxes could make it end a neighbour's.
  */
 import { createReadStream } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -18,7 +18,10 @@ import type { EngineSandbox } from "./engine-sandbox.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 
 const CHECK_INTERVAL_MS = 250;
-/** From this share of its limit on, a pool is checked often: what sandboxes take between two checks must fit into the rest. */
+/**
+ * Above this share of its limit, a pool is checked often: the amount that sandboxes take between two checks must fit into the
+ * rest.
+ */
 const NEAR = 0.75;
 const NEAR_INTERVAL_MS = 20;
 const END_TIMEOUT_MS = 5000;
@@ -28,7 +31,7 @@ interface Pool {
   used: () => Promise<number>;
   limit: number;
   usedBy: (sandbox: EngineSandbox) => Promise<number>;
-  /** A sandbox below this is not ended: then another program on the machine uses most. */
+  /** A sandbox that uses less than this is not ended, because another program of the machine must be using most. */
   least: (used: number) => number;
   why: string;
 }
@@ -42,22 +45,28 @@ const CONNECTION_BYTES = 256 * 1024;
 /** The most unread bytes in netlink sockets. Programs list interfaces, and read the few KiB immediately. */
 const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
 /**
- * How much of the netlink socket list is read: 700 entries. Each thread that looks up a name has one, and a sandbox has fewer
- * threads. A longer list counts as too many bytes: for each 4 KiB of it, the kernel walks through the sockets of all sandboxes.
+ * How much of the netlink socket list is read: 700 entries. Each thread that looks up a name has one socket, and a sandbox has
+ * fewer than 700 threads. A longer list counts as too many bytes. More is not read, because for each 4 KiB the kernel walks
+ * through the sockets of all sandboxes.
  */
 const MAX_NETLINK_LIST_BYTES = 64 * 1024;
 
-/** How much of the list of file locks is read: a thousand. The machine's own programs have fewer, and then nobody is blamed. */
+/**
+ * How much of the list of file locks is read: a thousand. The machine's own programs have fewer. If the list is shorter, no
+ * sandbox is ended.
+ */
 const MAX_LOCK_LIST_BYTES = 64 * 1024;
 
-/** A sandbox is blamed for more than this share of these locks. */
+/** A sandbox with more than this share of these locks is ended. */
 const MOST_LOCKS = 0.5;
 
-/** While the list is read, nobody on the machine can set a lock. In milliseconds. */
+/**
+ * The interval for reading the list, in milliseconds. It is long because nobody on the machine can set a lock during a read.
+ */
 const LOCK_LIST_INTERVAL_MS = 2000;
 
 export function guardMachine(groups: string[], limits: Limits, sandboxes: () => EngineSandbox[]): () => void {
-  // With one group per controller, only one of them counts.
+  // If each controller has a separate group, only one of the groups counts.
   const countOf = (count: typeof memoryOf) => async (of: readonly string[]) =>
     Math.max(0, ...(await Promise.all(of.map(count))));
   const pools: Pool[] = [

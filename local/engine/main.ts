@@ -36,7 +36,7 @@ lines.on("line", (line) => {
 });
 lines.once("close", () => void end(0));
 
-/** Every further line changes settings. */
+/** Every line after the first changes settings. */
 async function change(running: Promise<Engine>, line: string): Promise<void> {
   try {
     const { python } = z.strictObject({ python: z.string() }).parse(JSON.parse(line));

@@ -1,11 +1,11 @@
 /**
  * For an engine that runs as root. Its sandboxes run as unprivileged users, so that root in a sandbox is nobody on the host:
  * process limits apply, and it has no access to files or kernel settings of the host's root. Such a user may not be able to
- * reach files that a sandbox is shown (for example a clone under /root), so a mount namespace collects them, and bubblewrap
- * starts there.
+ * reach files that the sandbox needs (for example a clone under /root). So a mount namespace collects these files, and
+ * bubblewrap starts in it.
  *
- * Entering a namespace leaves no process between the engine and bubblewrap: bubblewrap's "die with parent" only works for a
- * parent that may signal it, which a root-owned bubblewrap around it may not.
+ * Entering a namespace puts no process between the engine and bubblewrap. bubblewrap's "die with parent" works only if the
+ * parent may send it signals, and a second bubblewrap around it, owned by root, may not.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, statSync } from "node:fs";

@@ -20,7 +20,7 @@ const responseMs = 15 * 60_000;
 const maxTaken = 16;
 /** A description is sent in one header. workerd allows 128 KiB for all headers. */
 const maxDescription = 98_304;
-/** The most interim responses (100, 103) to a request. They are not forwarded, so that a slow client delays none. */
+/** The most interim responses (100, 103) to a request. They are not forwarded, because a slow client would delay the Worker. */
 const maxInterim = 100;
 
 interface Pending {
@@ -92,7 +92,7 @@ export class OutboundQueue {
     const pending = this.#taken.get(number);
     const described = parseResponse(request.headers[OUTBOUND_HEADER]);
     if (pending === undefined || described === undefined) {
-      // The process in the sandbox has disconnected; closing the connection ends the Worker's upstream request too.
+      // The process in the sandbox has disconnected. Closing this connection also ends the Worker's request to the internet.
       response.writeHead(pending === undefined ? 410 : 400, { connection: "close" }).end();
       request.destroy();
       return;
@@ -106,7 +106,7 @@ export class OutboundQueue {
       return;
     }
     pending.hasResponse = true;
-    // The first failure ends the others: the client sees its response break off, and the Worker stops.
+    // If one stream fails, all end: the client's response breaks off, and the Worker stops.
     pipeline(request, unframed(), to, (error) => response.writeHead(error ? 502 : 204).end());
   }
 
@@ -182,7 +182,7 @@ function unframed(): Transform {
 function fail(response: ServerResponse, status: number, reason: string): void {
   if (response.headersSent) return void response.destroy();
   const body = `sandbox-mcp: ${reason}.\n`;
-  // A response that Node refused to write may have left its length.
+  // Node may have stored the length of a response that it then refused to write.
   response.writeHead(status, { "content-type": "text/plain", "content-length": Buffer.byteLength(body) });
   response.end(body);
 }
@@ -228,7 +228,9 @@ const hopByHop = new Set([
   "upgrade",
 ]);
 
-/** Without framing, Node would send the body of a GET or DELETE so that the server reads it as the next request. */
+/**
+ * The headers that show where a body ends. Without them, a server would read the body of a GET or DELETE as the next request.
+ */
 export function framing({ headers }: IncomingMessage): [string, string][] {
   return headers["transfer-encoding"] === undefined ? [] : [["Transfer-Encoding", "chunked"]];
 }
@@ -249,9 +251,9 @@ export function limitInterim(upstream: ClientRequest, refuse: () => void): void 
 }
 
 /**
- * Streams a response, its headers with the first bytes. Returns false, and sends nothing, if the response cannot be forwarded:
- * an unrequested protocol change; a connection-specific coding, which would be lost; and what Node reads but refuses to write,
- * such as status 0 or control characters in the reason.
+ * Streams a response. Its headers are sent with the first bytes. Returns false, and sends nothing, if the response cannot be
+ * forwarded. These are: a protocol change that was not requested, a transfer coding (it would be lost), and responses that Node
+ * reads but refuses to write, for example with status 0 or control characters in the reason.
  */
 export function streamResponse(incoming: IncomingMessage, response: ServerResponse): boolean {
   const coding = incoming.headers["transfer-encoding"] ?? "chunked";
@@ -260,7 +262,7 @@ export function streamResponse(incoming: IncomingMessage, response: ServerRespon
   try {
     response.writeHead(incoming.statusCode ?? 502, incoming.statusMessage, headers);
   } catch {
-    // Node has stored the message, and would use it for the response that is sent instead.
+    // Reset, because Node would use the stored message for the response that is sent instead.
     response.statusMessage = "";
     return false;
   }

@@ -1,7 +1,7 @@
 /**
  * Gives each sandbox its own inodes for the machine's files (overlayfs). The files are still stored and cached once. The kernel
- * keeps locks and watches by inode: without this, a sandbox could set a million locks on the machine's programs, each close of a
- * file in /usr would go through all of them, and watches would show which files others open.
+ * keeps locks and watches by inode: without this, a sandbox could set a million locks on the machine's programs, and each close
+ * of a file in /usr would go through all of them. Watches would show which files others open.
  */
 import { readFileSync, realpathSync } from "node:fs";
 import { arch } from "node:process";
@@ -37,8 +37,8 @@ exec @rest or die "$rest[0]: $!\\n";
 `;
 
 /**
- * The command prefix that shows a sandbox's files in its own mount namespace. @param place a writable directory of the
- * namespace @param held the files' paths on the machine, and where they are mounted
+ * The beginning of a command line that gives a sandbox its own inodes, in its own mount namespace. @param place a writable
+ * directory of the namespace @param held the files' paths on the machine, and where they are mounted
  */
 export function withOwnInodes(place: string, held: readonly Mount[]): string[] {
   const numbers = calls[arch];

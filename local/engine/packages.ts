@@ -29,9 +29,9 @@ const NPM = [
 
 /** A copy of the installed lock file, written last. */
 const DONE = "node_modules/.sandbox-mcp-lock.json";
-/** Both programs are in util-linux, which sandboxes need anyway. Other systems do without. */
+/** Both programs are in util-linux, which sandboxes need anyway. On other systems they are not used. */
 const IS_LINUX = existsSync("/usr/bin/setpriv");
-/** npm is killed with the process that waits for it. */
+/** npm is killed if the process that waits for it ends. */
 const BOUND = "setpriv --pdeathsig KILL --";
 
 const SCRIPT = `
@@ -45,7 +45,7 @@ function isInstalled({ manifest, directory }: PackageSet): boolean {
   return existsSync(done) && readFileSync(done).equals(readFileSync(join(manifest, "package-lock.json")));
 }
 
-/** @param print called with what is installed and where, if anything is @throws Error with npm's reason */
+/** @param print called with a line about the installation, if anything is installed @throws Error with npm's reason */
 export async function installPackages(set: PackageSet, print: (line: string) => void): Promise<void> {
   if (isInstalled(set)) return;
   const { title, manifest, directory } = set;

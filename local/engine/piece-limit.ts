@@ -1,14 +1,14 @@
 /**
- * Limits the rate of body pieces and WebSocket frames of one sandbox over all its connections. Each piece costs the engine's
- * thread, which all sandboxes share, about the same however short it is.
+ * Limits the rate of body pieces and WebSocket frames of one sandbox over all its connections. All sandboxes share the engine's
+ * thread, and each piece takes about the same time of it, even a short one.
  */
 import { IncomingMessage, type Server } from "node:http";
 import type { Duplex } from "node:stream";
 import { Pace } from "../../src/shared/pace.ts";
 
-/** A piece of this many bytes is free: its cost is mostly moving bytes. */
+/** A piece of this many bytes does not count: most of its cost is moving the bytes. */
 const WHOLE_BYTES = 16_384;
-/** About 2 % of the engine's thread. */
+/** This many pieces take about 2 % of the engine's thread. */
 const PER_SECOND = 20_000;
 
 export class Pieces {
@@ -22,13 +22,13 @@ export class Pieces {
     this.#bytes = bytes;
   }
 
-  /** For a server whose requests have the class from `requestsOf`. */
+  /** Watches a server that has the request class from `requestsOf`. */
   watch(server: Server): void {
     server.on("connection", (socket: Duplex) => this.join(socket));
     for (const event of ["connect", "upgrade"])
       server.on(event, (_request, socket: Duplex) => this.leave(socket));
     server.on("request", (request, response) => {
-      // Node would read the rest of an unread body past its request, uncounted.
+      // Begins to read, because Node would read the rest of an unread body without counting it here.
       request.read(0);
       response.once("close", () => {
         request.unpipe();

@@ -65,7 +65,10 @@ export class PreparedSandbox {
     await Promise.all(this.#ending);
   }
 
-  /** If the start fails, it is repeated after the next sandbox was requested. If that fails too, its caller gets the reason. */
+  /**
+   * If the start fails, it is tried again after the next request for a sandbox. That request starts a sandbox itself, and
+   * reports a failure to its caller.
+   */
   async #make(): Promise<EngineSandbox | undefined> {
     try {
       const sandbox = await EngineSandbox.start(this.#common, this.#place(), { env: this.#env });
@@ -84,7 +87,10 @@ export class PreparedSandbox {
     void ended.finally(() => this.#ending.delete(ended));
   }
 
-  /** Changes with variables and mounted files. Undefined if a file is unreadable: the caller's start then gives the reason. */
+  /**
+   * A key that changes with variables and mounted files. Undefined if a file is unreadable: then the caller's own start reports
+   * that.
+   */
   #key(env: Record<string, string>): string | undefined {
     const { mounts, cache } = this.#common;
     try {

@@ -1,6 +1,7 @@
 /**
  * WebSockets between the Worker and a sandbox. The engine ends both connections and forwards messages, so that it can limit a
- * sandbox: workerd reads messages as they come, and keeps them until the Worker's thread, which all sandboxes share, has time.
+ * sandbox. workerd reads all messages immediately, and keeps them in memory until the Worker's thread has time, which all
+ * sandboxes share.
  */
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
@@ -20,7 +21,7 @@ const messageBytes = 1024;
 const maxHeld = 128 * 1024 * 1024;
 const handshakeMs = 60_000;
 const fullMs = 10;
-/** The bytes that may come at once, and per second after that. A page of a development server has less. */
+/** The bytes that may arrive at once, and per second after that. A page of a development server has fewer. */
 const bytePace = { burst: 64 * 1024 * 1024, perSecond: 32 * 1024 * 1024 };
 
 export class RelayPace {
@@ -44,9 +45,12 @@ export interface RelayOptions {
   path: string;
   headers: [string, string][];
   pace: RelayPace;
-  /** Bytes that each message of the Worker permits without counting: a protocol with acknowledgements limits itself. */
+  /**
+   * How many bytes each message of the Worker permits. A protocol with acknowledgements limits itself, so these bytes are not
+   * counted.
+   */
   acknowledgedBytes: number;
-  /** Whether to close connections that use too much memory, because strangers can open them. */
+  /** Whether this is a preview. Anybody can open previews, so they are closed if they use too much memory. */
   isPreview: boolean;
   /** Called if the control server breaks its protocol; undefined for other servers, which may send anything. */
   broken: ((how: string) => void) | undefined;
@@ -178,8 +182,8 @@ class BufferedBytes {
 }
 
 /**
- * Forwards messages. Pauses while the other end is full, or as `admit` and `full` say, in milliseconds; 0 is no pause. @param
- * connection of `to` @param admit undefined to drop the message
+ * Forwards messages. Pauses while the other end is full, and for the milliseconds that `admit` and `full` return. @param
+ * connection the connection of `to` @param admit returns undefined to drop the message
  */
 function pump(
   from: WebSocket,
@@ -227,7 +231,7 @@ function pump(
   });
 }
 
-/** Closes the other connection with the first one's code; 1005 and 1006 mean no code. */
+/** Closes the other connection with the code of the first one. 1005 and 1006 mean that there is no code. */
 function closeWith(one: WebSocket, other: WebSocket): void {
   one.on("close", (code, reason) => {
     if (code === 1006) other.terminate();

@@ -18,11 +18,11 @@ export class Turns {
   readonly #server: Server;
   readonly #turns = new WeakMap<Socket, Turn>();
   readonly #requests = new Pace({ burst: 1000, perSecond: 200 });
-  /** Intercepted requests cost the Worker, whose thread everybody shares, much more. */
+  /** The rate of intercepted requests. They cost much more: everybody shares the Worker's thread. */
   readonly #intercepted = new Pace({ burst: 100, perSecond: 50 });
-  /** TLS that the engine ends: a certificate and its signature take about three milliseconds. */
+  /** The rate of TLS handshakes of the engine. A certificate and its signature take about three milliseconds. */
   readonly #handshakes = new Pace({ burst: 100, perSecond: 30 });
-  /** Connections closed for too many early requests. Node has parsed about a thousand of them by then. */
+  /** The rate of connections that are closed for too many early requests. Node has parsed about a thousand requests by then. */
   readonly #ended = new Pace({ burst: 8, perSecond: 4 });
   #closedUntil = 0;
 
@@ -78,7 +78,7 @@ export class Turns {
     try {
       await delay(ms, undefined, { signal: closed.signal });
     } catch {
-      // Otherwise a sandbox that connects and disconnects could make any number of requests wait here.
+      // Without this, a sandbox that connects and disconnects could make later requests wait without limit.
       for (const pace of paces) pace.giveBack();
     }
     socket.off("close", leave);

@@ -1,4 +1,4 @@
-/** A sandbox's generated files and variables: what an image would have in /etc and its environment. */
+/** A sandbox's generated files in /etc and its variables. In an image they would be part of the image. */
 import { INTERNAL_ADDRESS } from "../runtime/tcp.ts";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -89,7 +89,7 @@ export function sandboxFiles(
       .map((kind) => `${kind} required pam_permit.so\n`)
       .join(""),
     "/etc/resolv.conf":
-      "# Names are resolved by the proxy. Nothing listens here, so a direct query fails at once.\nnameserver 127.0.0.1\n",
+      "# The proxy resolves names. No name server listens here, so a direct query fails at once.\nnameserver 127.0.0.1\n",
     "/etc/hostname": `${hostname}\n`,
     "/etc/profile": `export PATH="${path}"\n[ -n "$BASH" ] && [ -f ~/.bashrc ] && . ~/.bashrc\n`,
     "/etc/pip.conf": pipConfiguration(registries),
@@ -157,7 +157,7 @@ function pipConfiguration({ pip, pipExtra, pipTrusted }: Registries): string {
   return lines.join("\n") + "\n";
 }
 
-/** Programs of the host that would fail with misleading messages: replaced. */
+/** Programs of the host that would fail with misleading messages. They are replaced. */
 const packageManagers = ["apt", "apt-get", "aptitude", "dnf", "yum", "zypper", "pacman", "snap"].map(
   (name) => `/usr/bin/${name}`,
 );

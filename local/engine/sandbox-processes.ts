@@ -79,8 +79,8 @@ export async function start(options: StartOptions): Promise<Processes> {
   // A limit of one byte, unlike zero, keeps the kernel from piping core dumps to a program outside the sandbox (core(5)).
   const noCores = pipesCoreDumps() ? ["prlimit", "--core=1:1", "--"] : [];
   const argv = [...noCores, ...(view?.enter ?? []), "bwrap", ...own, "--", ...initCommand];
-  // Set as the user of the sandbox's root, so they limit all users of the sandbox together. With -c on a socket, bash would
-  // read its user's files.
+  // Set as the user of the sandbox's root, so they limit all users of the sandbox together. bash reads its user's files if it
+  // runs -c on a socket, so it does not.
   const bounds = unprivileged === undefined ? "" : `${userLimits(limits)}\n`;
   const child = spawn(
     "/bin/bash",
@@ -114,7 +114,8 @@ export async function start(options: StartOptions): Promise<Processes> {
   const pid = readInfo(info, exited).then(async (number) => {
     first = identify(number);
     if (first !== undefined && options.record !== undefined) await writeFile(options.record, first);
-    // bubblewrap's child waits forever if the engine is killed here; the next engine ends it by its control group.
+    // If the engine is killed here, bubblewrap's child waits forever. The next engine finds it by its control group and ends
+    // it.
     if (unprivileged !== undefined) await writeMaps(number, unprivileged.ids);
     // bubblewrap waits until this pipe closes.
     write(mapped, "");
@@ -135,7 +136,9 @@ export async function start(options: StartOptions): Promise<Processes> {
 
 const LISTENERS = 2;
 
-/** Closes the channel after the last listener: later messages would come from a program in the control server's place. */
+/**
+ * Closes the channel after the last listener. Later messages would come from user code that has replaced the control server.
+ */
 async function handedOver(child: ChildProcess): Promise<Server[]> {
   const servers: Server[] = [];
   return await new Promise((resolve) => {
@@ -148,7 +151,7 @@ async function handedOver(child: ChildProcess): Promise<Server[]> {
   });
 }
 
-/** Settles with bubblewrap, or with the first process if only bubblewrap was killed. An open pipe does not delay it. */
+/** Settles when bubblewrap has ended, or the first process if only bubblewrap was killed. An open pipe does not delay it. */
 async function settle(child: ChildProcess, first: () => Identity | undefined): Promise<ExitReport> {
   // The child's own "close" event is missing after its channel was closed from here.
   const printed = [child.stdout, child.stderr].flatMap((stream) => (stream === null ? [] : finished(stream)));

@@ -68,7 +68,7 @@ export class SandboxRegistry {
   }
 
   async #start(id: string, request: StartRequest): Promise<void> {
-    // An actor that lost its state may not know its sandbox any more.
+    // Ends an earlier sandbox of the actor: if the actor lost its state, it does not know that sandbox any more.
     for (const other of this.#alive.values()) if (other.actor === request.actor) await other.destroy();
     const place = this.#place(id);
     let sandbox: EngineSandbox | undefined;

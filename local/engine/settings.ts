@@ -16,7 +16,7 @@ export const settingsSchema = z.strictObject({
   limits: limitsSchema.partial().optional(),
   /** The sandboxes' python3 instead of the detected one; null for none. */
   python: z.string().nullable().optional(),
-  /** The directory of fetched coding agents. Without it none is fetched. */
+  /** The directory of installed coding agents. Without it none is installed. */
   agents: directory.optional(),
   /** The directory of the interpreters' packages. */
   pythonPackages: directory.optional(),

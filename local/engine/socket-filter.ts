@@ -23,8 +23,8 @@ const AF_INET = 2;
 const AF_INET6 = 10;
 
 /**
- * Only NETLINK_ROUTE is allowed, by which the C library lists interfaces. Processes can send each other messages by the other
- * protocols, and unread ones count in no memory of the sandbox.
+ * Only NETLINK_ROUTE is allowed, by which the C library lists interfaces. By the other protocols processes can send each other
+ * messages, and unread messages count in no memory limit of the sandbox.
  */
 const AF_NETLINK = 16;
 const NETLINK_ROUTE = 0;
@@ -48,9 +48,9 @@ const refusedOptions: [level: number, error: number, options: number[]][] = [
   // SOL_SOCKET: SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF. All compiled filters of the
   // machine share one pool (net.core.bpf_jit_limit). If it is full, no sandbox can start: see `ownFilters`.
   [1, ENOPROTOOPT, [26, 50, 51, 52]],
-  // IPPROTO_TCP: TCP_MD5SIG, TCP_MD5SIG_EXT. Their keys count in no control group.
+  // IPPROTO_TCP: TCP_MD5SIG, TCP_MD5SIG_EXT. The keys that they set count in no control group.
   [6, ENOPROTOOPT, [14, 32]],
-  // IPPROTO_IP, IPPROTO_IPV6: joining a multicast or anycast group. Each joining searches all groups of a device, under the lock
+  // IPPROTO_IP, IPPROTO_IPV6: joining a multicast or anycast group. Each call searches all groups of a device, under the lock
   // of all network devices of the machine. ENODEV is the result where no device has multicast.
   [0, ENODEV, [35, 39, 42, 46]],
   [41, ENODEV, [20, 27, 42, 46]],

@@ -1,6 +1,6 @@
 /** The engine's texts. Those that imitate Cloudflare's platform and SDK are in local/platform and local/runtime. */
 
-/** What programs in a sandbox read when a connection is refused or breaks: sentences without their full stop. */
+/** Texts that programs in a sandbox read when a connection is refused or breaks. They are sentences without their full stop. */
 export const REFUSALS = {
   noHost: "this request does not name a host",
   noTunnelHost: "this tunnel does not name a host",
@@ -121,7 +121,7 @@ export const BUBBLEWRAP = {
     "--security-opt apparmor=unconfined --security-opt systempaths=unconfined`; for a server that root starts also `--cap-add SYS_ADMIN`), or choose `--isolation none`.",
 };
 
-/** Why the engine stopped a sandbox: what follows "it". */
+/** Why the engine stopped a sandbox, as words that follow "it". */
 export const STOPPED_BECAUSE = {
   files: "held most of the machine's open files, and none were left",
   tcp: "held most of the machine's memory for TCP connections, and none was left",

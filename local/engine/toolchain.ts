@@ -32,8 +32,9 @@ export async function findToolchain(python?: string | null): Promise<Toolchain> 
 }
 
 /**
- * NODE_USE_ENV_PROXY, which user programs need, makes Node load its HTTP client at start, which takes longer than the rest. Our
- * programs do not use it. Versions without this option lack the variable, or just start slower.
+ * User programs need NODE_USE_ENV_PROXY, but it makes Node load its HTTP client at start, which takes longer than the rest of
+ * the start. Our programs do not need it, so this option turns it off. Versions of Node without the option do not have the
+ * variable, or start slower.
  */
 async function optionsFor(node: string): Promise<string[]> {
   const option = "--no-use-env-proxy";
@@ -71,7 +72,7 @@ async function findAgents(): Promise<Toolchain["agents"]> {
   return found;
 }
 
-/** Whether it is a standalone program: a sandbox does not see files around it, which a script may need. */
+/** Whether the file is a standalone program. A script may need files beside it, which a sandbox does not have. */
 async function isBinary(file: string): Promise<boolean> {
   const handle = await open(file);
   try {

@@ -93,7 +93,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     stdio: ["pipe", "ignore", "ignore"],
   });
   watch.stdin.on("error", () => undefined);
-  // Without isolation, the sandbox itself can end it.
+  // Without isolation, code in the sandbox can end the reaper.
   const reaped = new Promise((resolve) => watch.once("exit", resolve).once("error", resolve));
 
   let printed = "";
@@ -149,7 +149,7 @@ export async function makePlaces(container: string): Promise<string | undefined>
     return found?.isSymbolicLink() ? readlinkSync(SCRIPTS) === container : found?.isDirectory() === true;
   };
   if (!hasScripts()) {
-    // Left by another clone of the repository, possibly deleted.
+    // The link is of another clone of the repository, which may be deleted.
     await rm(SCRIPTS, { force: true }).catch(() => undefined);
     await symlink(container, SCRIPTS).catch(() => undefined);
   }

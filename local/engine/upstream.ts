@@ -12,7 +12,7 @@ export class Refusal extends Error {}
 export class Unreachable extends Error {}
 
 export interface UpstreamOptions {
-  /** For tests: where `host:port` leads, as a port on this machine's loopback. */
+  /** For tests: the port on this machine's loopback that replaces `host:port`. */
   allowAddresses: ReadonlyMap<string, number>;
   /** The operator's package indexes as `host:port`. They may have private addresses; their hosts' other ports stay refused. */
   registries?: ReadonlySet<string>;
@@ -89,9 +89,9 @@ export async function secured(
 }
 
 /**
- * A host's addresses. If one of them is refused, so is the name, because honest names do not mix. @param checked false for the
- * operator's hosts @param behindProxy whether only the host's proxy can resolve names. Then unknown names are no errors, and
- * only the name is checked: docs/internals/security.md
+ * A host's addresses. If one of them is refused, the name is refused: an honest name does not have both kinds of addresses.
+ * @param checked false for the operator's hosts @param behindProxy whether only the host's proxy can resolve names. Then
+ * unknown names are no errors, and only the name is checked: docs/internals/security.md
  */
 async function allowedAddresses(
   host: string,
@@ -228,7 +228,7 @@ async function openThroughProxy(
         )
       : await open(proxyHost, proxyPort, aborted);
   } catch (error) {
-    // The sandbox need not know the proxy's address.
+    // Without the proxy's address, because the sandbox need not know it.
     throw new Unreachable(HOST_PROBLEMS.proxy(codeOf(error)));
   }
   const target = isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;

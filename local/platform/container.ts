@@ -1,4 +1,7 @@
-/** `ctx.container` on the local platform: what @cloudflare/containers and @cloudflare/sandbox use of workerd's interface. */
+/**
+ * `ctx.container` on the local platform: the part of workerd's interface that @cloudflare/containers and @cloudflare/sandbox
+ * use.
+ */
 import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/platform/network-platform.ts";
 import { TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
 import type { Refusal, SeenConnections } from "../../src/shared/connection-log.ts";
@@ -7,7 +10,7 @@ import { EngineClient, notListening, type LocalEnv } from "./engine-client.ts";
 import { serveOutbound } from "./serve-outbound.ts";
 import { matchesHost, type ExitReport, type Intercepts, type StartRequest } from "./engine-protocol.ts";
 
-/** In the actor's synchronous storage, because the SDK's constructor needs `running`. */
+/** The key in the actor's synchronous storage. The SDK's constructor needs `running`, so it cannot wait. */
 const STORAGE_KEY = "__local_container";
 
 interface StoredInstance {
@@ -73,13 +76,13 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
 
   constructor(ctx: ActorContext, env: LocalEnv & Partial<Namespace>) {
     this.#ctx = ctx;
-    // Names are compared by their ids, because an actor may not know its own name.
+    // Compares ids and not names, because an actor may not know its own name.
     const names = env.LOCAL_DIRECTORIES?.split(",") ?? [];
     this.#name = names.find((name) => env.Sandbox?.idFromName(name).equals(ctx.id));
     this.#engine = new EngineClient(env);
     this.#run = env.LOCAL_ENGINE_URL;
     const stored = ctx.storage.kv.get<StoredInstance>(STORAGE_KEY);
-    // After a restart the engine may have the same URL. `exit` then does not know the sandbox, which ends it here.
+    // After a restart the engine may have the same URL. The new engine does not know the sandbox, so `exit` reports its end.
     if (stored !== undefined && stored.engine === this.#run) this.#adopt(stored.sandbox, Promise.resolve());
   }
 
@@ -182,7 +185,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   }
 
   starting(): void {
-    // A start carries the policy; a running sandbox is updated.
+    // The start sends the policy. Only a running sandbox must be updated.
   }
 
   async enforce({ internet, allowHosts }: NetworkPolicy): Promise<boolean> {
@@ -260,7 +263,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     await serveOutbound(this.#engine, instance.sandbox, find, () => !instance.isEnded);
   }
 
-  /** Reports to the SDK that nothing runs any more: the sandbox ended or could not start, or the engine is gone. */
+  /** Reports to the SDK when the sandbox no longer runs: it ended, could not start, or the engine is gone. */
   async #watch(instance: Instance): Promise<void> {
     let report: ExitReport;
     try {

@@ -5,12 +5,15 @@ import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER } from "./engine-protocol.ts";
 export interface LocalEnv {
   LOCAL_ENGINE_URL: string;
   LOCAL_ENGINE_SECRET: string;
-  /** The engine. Without it, requests use miniflare's Worker for outgoing requests, which copies bodies again. */
+  /**
+   * The binding of the engine. Without it, requests use miniflare's Worker for outgoing requests, which copies bodies once
+   * more.
+   */
   LOCAL_ENGINE?: Pick<Fetcher, "fetch">;
   LOCAL_DIRECTORIES?: string;
 }
 
-/** By this message the SDK recognizes a port that is not open yet, and retries. */
+/** The SDK recognizes a port that is not open yet by this message, and retries. */
 export const notListening = "the container is not listening";
 const MAX_FAILURES = 5;
 const RETRY_MS = 100;
@@ -42,7 +45,7 @@ export class EngineClient {
         return await this.fetch(path, init);
       } catch (error) {
         failures = Date.now() - askedAt > RETRY_MS ? 1 : failures + 1;
-        // If the engine responds it is there, however often this request's connection breaks.
+        // If the engine responds to another request, this request is tried again, even if its connection broke often.
         if (failures > MAX_FAILURES && (await this.#isReachable())) failures = 0;
         if (failures > MAX_FAILURES) throw error;
         await pause(RETRY_MS);

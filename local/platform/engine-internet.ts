@@ -1,7 +1,7 @@
 /**
  * A sandbox's request to the internet ends in a plain `fetch` of the Worker. Locally, workerd would let it reach this machine's
- * loopback and private network. So the engine sends it under the sandbox's own rules. What the SDK forwards by itself (an
- * allowed host without a handler) is marked, and `fetch` looks for the mark.
+ * loopback and private network. So the engine sends it under the sandbox's own rules. The SDK itself forwards requests to an
+ * allowed host without a handler. These are marked, and `fetch` checks for the mark.
  */
 import { sendThrough } from "../../src/container/internet.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
@@ -14,7 +14,7 @@ export function markSandboxRequest(request: Request, env: LocalEnv, actor: strin
   return request;
 }
 
-/** Has the engine send sandboxes' requests to the internet. Call it once, before any request. */
+/** Makes the engine send sandboxes' requests to the internet. Call it once, before any request. */
 export function useEngine(localEnv: (env: unknown) => LocalEnv): void {
   sendThrough((request, { env, containerID, secret }) =>
     sendByEngine(request, localEnv(env), containerID, secret),

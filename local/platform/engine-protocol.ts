@@ -49,7 +49,7 @@ export const STOP_MS = 20_000;
 export const interceptsSchema = z.object({
   http: z.array(z.string()),
   /**
-   * Patterns for HTTPS. Requests to these hosts, also by plain HTTP, go on to the internet under the sandbox's policy. The
+   * Patterns for HTTPS. Requests to these hosts, also by plain HTTP, continue to the internet under the sandbox's policy. The
    * Worker itself serves all other hosts.
    */
   https: z.array(z.string()),
@@ -83,7 +83,7 @@ export const startSchema = z.object({
 export type StartRequest = z.infer<typeof startSchema>;
 
 export interface ExitReport {
-  /** As in a shell: 128 + signal if killed. 0 for a requested stop or destruction. */
+  /** The exit code as in a shell: 128 + signal if killed. 0 for a requested stop or destruction. */
   exitCode: number;
   reason: string;
   seen?: SeenConnections;

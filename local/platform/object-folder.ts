@@ -1,12 +1,12 @@
 /**
  * The bucket `RESULTS` of the local platform: a folder that workerd serves. miniflare's bucket is itself a Worker on the only
- * thread of workerd, and passes content on in pieces of 4 KiB; that took more time than everything else that a long output needs.
+ * thread of workerd, and passes content on in pieces of 4 KiB. For a long output, that took more time than everything else.
  */
 
 import type { Bucket } from "../../src/storage/object-store.ts";
 
 export interface ObjectFolderEnv {
-  /** Without it, objects are in miniflare's bucket. */
+  /** The binding of the folder. Without it, objects are in miniflare's bucket. */
   OBJECTS_FOLDER?: Fetcher;
   RESULTS: object;
 }
@@ -78,7 +78,10 @@ class FolderBucket implements Bucket {
   }
 }
 
-/** No key contains a comma. A folder for each part of a key would stay behind empty. */
+/**
+ * A comma replaces each slash, because no key contains a comma. With a folder for each part of a key, empty folders would
+ * remain.
+ */
 function nameOf(key: string): string {
   return encodeURIComponent(key.replaceAll("/", ","));
 }

@@ -64,7 +64,7 @@ async function respond(
       body: response.body?.pipeThrough(frames()) ?? frame(),
     });
   } finally {
-    // Aborts the handler if the process in the sandbox has disconnected. Otherwise everything is done already.
+    // Aborts the handler if the process in the sandbox has disconnected. In all other cases the handler has ended already.
     closed.abort();
   }
 }

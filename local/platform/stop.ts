@@ -1,4 +1,6 @@
-/** The request by which `npm start` and `npm run dev:docker` have all workspaces saved before they stop the server. */
+/**
+ * The request by which `npm start` and `npm run dev:docker` make the Worker save all workspaces before they stop the server.
+ */
 import type { Sandbox } from "../../src/index.ts";
 import { within } from "../../src/shared/within.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
@@ -24,7 +26,7 @@ export function isStop(request: Request, known: string): boolean {
   );
 }
 
-/** The response to all other requests from then on, because their changes could not be saved. */
+/** The response to all later requests, because their changes could not be saved. */
 export function refuseToServe(): Response {
   return new Response("The server is stopping.\n", { status: 503, headers: { "retry-after": "10" } });
 }

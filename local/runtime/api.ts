@@ -1,7 +1,7 @@
 import { RpcTarget } from "capnweb";
 import type { InterpreterAPI } from "./interpreter.ts";
 
-/** The SDK version whose container this runtime imitates; the SDK warns about any other. */
+/** This runtime imitates the container of this SDK version. The SDK warns about any other version. */
 const SANDBOX_VERSION = "0.12.10";
 
 /** The control API on `/rpc`, one target per domain: the methods that the actor and the SDK's start-up call. */

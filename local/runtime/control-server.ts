@@ -7,7 +7,7 @@ import { connectToPort } from "./ports.ts";
 import { serveRPC } from "./rpc.ts";
 import { splice } from "../../container/sandboxd/splice.ts";
 
-/** Larger than code of a million characters, escaped twice. */
+/** The largest message: code of a million characters, escaped twice, is smaller. */
 const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
 const HEALTH_PATHS = new Set(["/health", "/ping", "/api/health", "/api/ping"]);
 

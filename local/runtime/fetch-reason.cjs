@@ -1,7 +1,7 @@
 "use strict";
 /**
- * Loaded into every Node program of a local sandbox, by NODE_OPTIONS. Node's fetch says only "fetch failed" where the proxy
- * refuses a tunnel, and drops the status line with the reason. So this module requests the tunnel again, and adds the status line
+ * Loaded into every Node program of a local sandbox, by NODE_OPTIONS. If the proxy refuses a tunnel, Node's fetch says only
+ * "fetch failed" and drops the status line with the reason. So this module requests the tunnel again, and adds the status line
  * to the error.
  */
 const { fetch } = globalThis;
@@ -38,7 +38,7 @@ async function explain(error, input) {
     error.message += `: ${reason}`;
     error.cause = new Error(reason, { cause: error.cause });
   } catch {
-    // The error stays as it is.
+    // The error is passed on unchanged.
   }
 }
 

@@ -51,7 +51,10 @@ interface Context {
 /** The pause before the next prepared kernel starts, in milliseconds: it leaves the CPU to the new context's first code. */
 const PREPARE_DELAY_MS = 1_000;
 
-/** The control API's `interpreter`, as limited as the image's: no timeouts, output at the end, calls that may never end. */
+/**
+ * The `interpreter` of the control API. It has the same limits as the image's: no timeouts, output only at the end, and calls
+ * that may never end.
+ */
 export class InterpreterAPI extends RpcTarget {
   readonly #settings: KernelSettings;
   readonly #contexts = new Map<string, Context>();

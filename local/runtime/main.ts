@@ -34,10 +34,11 @@ delete process.env.NODE_COMPILE_CACHE;
 delete process.env.SANDBOXD_ROOT;
 delete process.env.SANDBOXD_TOKEN_FILE;
 
-// Otherwise the signal would open Node's debugger, to which user code could connect.
+// Without a handler, the signal would open Node's debugger, and user code could connect to it.
 process.on("SIGUSR1", () => undefined);
 
-// capnweb compares each value with these classes, with which Node would load its whole HTTP client. No call here has one of them.
+// capnweb compares each value with these classes, and Node would load its whole HTTP client for that. No call here uses the
+// classes.
 for (const name of ["Headers", "Request", "Response"])
   Object.defineProperty(globalThis, name, { value: { prototype: {} } });
 
@@ -74,7 +75,7 @@ function removeStale(path: string): void {
   try {
     unlinkSync(path);
   } catch {
-    // There was no socket file.
+    // There is no old socket file.
   }
 }
 

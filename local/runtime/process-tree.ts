@@ -12,7 +12,7 @@ export async function killDescendants(): Promise<void> {
       try {
         process.kill(pid, "SIGKILL");
       } catch {
-        // It ended by itself.
+        // The process ended by itself.
       }
     }
     await sleep(10);

@@ -1,7 +1,7 @@
 /**
- * Errors in the form that the Sandbox SDK expects from a container: a plain `Error` whose own properties `code` and `details`
- * are sent over capnweb. The SDK rebuilds its typed class (ContextNotFoundError, ...) from `code`, with `details` as its
- * `context`. An Error subclass would arrive as a plain Error, so there is none.
+ * Errors in the form that the Sandbox SDK expects from a container: a plain `Error` with the own properties `code` and
+ * `details`, which capnweb sends. The SDK makes its typed class (ContextNotFoundError, ...) from `code`, with `details` as its
+ * `context`. There is no subclass of Error, because it would arrive as a plain Error.
  */
 
 /** The codes used here, from the SDK's registry. An unknown code would look like a transport failure. */

@@ -74,7 +74,7 @@ describe("ask", () => {
   });
 
   it("prints why there is no program", async () => {
-    const stderr = "The model wrote no program. It said: I would rather not.\n";
+    const stderr = "The model wrote no program. It wrote: I would rather not.\n";
     expect(await run(["ask", "[[decline]] x"])).toEqual({ code: 1, stdout: "", stderr });
   });
 

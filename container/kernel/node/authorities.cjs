@@ -1,5 +1,5 @@
 "use strict";
-/** What TLS in this process trusts. */
+/** The certificate authorities that this process trusts. */
 const { readFileSync } = require("node:fs");
 const tls = require("node:tls");
 /** The certificate of Cloudflare's TLS interception. SANDBOX_CA_CERT overrides its path. */
@@ -11,7 +11,7 @@ function trustPlatform() {
   try {
     certificate = readFileSync(PLATFORM, "utf8").trim();
   } catch {
-    // TLS is not intercepted.
+    // Without the certificate, TLS is not intercepted here.
     return;
   }
   if (tls.getCACertificates("extra").some((known) => known.trim() === certificate)) return;

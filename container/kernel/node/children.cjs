@@ -1,10 +1,12 @@
 "use strict";
-/** The children that code starts: they inherit the run's mark, and get the run's streams in place of descriptors 0, 1 and 2. */
+/**
+ * Child processes that code starts. They inherit the run's mark, and get the run's streams instead of descriptors 0, 1 and 2.
+ */
 const childProcess = require("node:child_process");
 const { syncBuiltinESMExports } = require("node:module");
 const { Server } = require("node:net");
 const { spawnSync } = childProcess;
-/** The mark of the current run; undefined once this process has it. */
+/** The mark of the current run; undefined when this process has the mark already. */
 let pending;
 /** The current run's children that still run, and whether it listens on a port itself. */
 let children = new Set();
@@ -12,27 +14,29 @@ let listens = false;
 
 /** Marks the children started from now on, so that sandboxd finds them: see `_mark` in sandbox_mcp_kernel/__init__.py. */
 function markChildren(run, mark) {
-  // Where the limit cannot be set, sandboxd looks for the variable.
+  // If the limit cannot be set, sandboxd searches for this variable.
   process.env.SANDBOX_MCP_RUN = run;
   pending = mark;
   children = new Set();
   listens = false;
 }
 
-/** Which part of the run listens or may listen: sandboxd then looks for its ports. */
+/** Which part of the run listens, or may listen. sandboxd then looks for the run's ports. */
 function servedBy() {
   if (listens) return "itself";
   return children.size > 0 ? "child" : undefined;
 }
 
-/** Sets the mark on this process. Node needs a program to set a limit, so only a run that starts a child pays for it. */
+/**
+ * Sets the mark on this process. Node must start a program to set a limit, so this is done only for runs that start a child.
+ */
 function markSelf() {
   if (pending === undefined) return;
   spawnSync("/usr/bin/prlimit", ["--pid", String(process.pid), `--locks=${pending}:`], { stdio: "ignore" });
   pending = undefined;
 }
 
-/** A child that inherits descriptors gets the run's streams and not the executor's channel. */
+/** Makes children that inherit descriptors get the run's streams and not the executor's channel. */
 function patchChildren(streams) {
   const { ChildProcess } = childProcess;
   const spawn = ChildProcess.prototype.spawn;
@@ -83,7 +87,7 @@ function withFiles(streams, stdio, taken, call) {
   }
 }
 
-/** `stdio` as an array without the kernel's own 0, 1 and 2. `taken` has the indexes that named 1 or 2. */
+/** Returns `stdio` as an array without the kernel's own descriptors 0, 1 and 2. `taken` has the indexes that were 1 or 2. */
 function replaced(stdio, instead) {
   const list = Array.isArray(stdio) ? [...stdio] : [stdio, stdio, stdio].map((one) => one ?? "pipe");
   const taken = [];

@@ -1,9 +1,10 @@
 "use strict";
 /**
- * Evaluates cells in V8's REPL mode: top-level await, declarations that live on and may be declared again, the last
- * expression's value. Cells run in the process's own realm, so that `fetch`, `URL` and `instanceof` are as in a file.
+ * Evaluates cells in V8's REPL mode. It has top-level await and the last expression's value, and later cells can use
+ * declarations and repeat them. Cells run in the process's own realm, so that `fetch`, `URL` and `instanceof` are as in a file.
  *
- * V8's REPL mode has no `import`. The text is changed only where V8's own parser finds one, and lines keep their numbers.
+ * V8's REPL mode has no `import`, so imports are changed to calls. The text is changed only where V8's own parser finds an
+ * import, and lines keep their numbers.
  */
 const inspector = require("node:inspector");
 const vm = require("node:vm");
@@ -23,7 +24,7 @@ class Evaluator {
     this.count = 0;
     this.import = undefined;
     Object.defineProperty(globalThis, TAKE, { value: (value) => (this.taken = value), enumerable: false });
-    // The inspector returns descriptions of values. This function takes the value itself.
+    // The inspector returns only descriptions of values. A cell calls this function to pass the value itself.
     Object.defineProperty(globalThis, "__sandbox_mcp_take__", { value: globalThis[TAKE], enumerable: false });
   }
 
@@ -55,7 +56,7 @@ class Evaluator {
         if (!thrown) return resolve(this.valueOf(reply.result));
         const value = this.valueOf(thrown.exception);
         if (value instanceof SyntaxError) {
-          // V8 could not compile the cell. An error that code throws has a stack.
+          // An error without a stack is not thrown by code: V8 could not compile the cell.
           const isCell = thrown.scriptId !== undefined && !thrown.stackTrace;
           if (!isCell) locateInModule(value);
           else locate(value, name, this.sources.get(name), thrown.lineNumber, thrown.columnNumber);

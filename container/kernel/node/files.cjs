@@ -1,5 +1,8 @@
 "use strict";
-/** Gives the functions of `fs` the run's streams for 1 and 2: Node has no dup2, and 1 is the executor's channel. 0 is empty. */
+/**
+ * Makes the functions of `fs` use the run's streams for descriptors 1 and 2: Node has no dup2, and 1 is the executor's channel.
+ * Descriptor 0 is empty.
+ */
 const fs = require("node:fs");
 const { syncBuiltinESMExports } = require("node:module");
 const NAMES = { 1: "stdout", 2: "stderr" };
@@ -38,7 +41,10 @@ function replace(target, names, make) {
   }
 }
 
-/** @param streams the run's: `write(name, chunk, encoding)`; `share(name)` returns a log with a file that children append to */
+/**
+ * @param streams the run's streams: `write(name, chunk, encoding)`; `share(name)` returns a log with a file that children
+ * append to
+ */
 function patchFiles(streams) {
   const put = (name, data, rest) => {
     const bytes = bytesOf(data, rest);
@@ -124,7 +130,7 @@ function patchOpening(streams) {
   });
 }
 
-/** Makes descriptor 0 appear empty: its bytes are the executor's requests. */
+/** Makes descriptor 0 appear empty, because its bytes are the executor's requests. */
 function patchInput() {
   replace(fs, ["readFileSync"], (real) => (target, options) => {
     if (numberOf(target) !== 0) return real(target, options);

@@ -3,12 +3,12 @@
 const { isUtf8 } = require("node:buffer");
 const fs = require("node:fs");
 const MEMORY_BYTES = 32 * 1024;
-/** files.cjs replaces `fs.writeSync` later. */
+/** Taken now, because files.cjs replaces `fs.writeSync` later. */
 const writeSync = fs.writeSync;
 
 /** Keeps the first `cap` bytes of a stream. Counts the rest, and keeps the last `tailBytes` of it. */
 class Log {
-  /** @param path of the file; without one everything is kept in memory */
+  /** @param path the file's path; without one everything is kept in memory */
   constructor(cap, tailBytes, path) {
     this.cap = cap;
     this.tailBytes = tailBytes;
@@ -20,7 +20,7 @@ class Log {
     this.tail = Buffer.alloc(0);
   }
 
-  /** Writes immediately: code that never yields can only be killed, and its output must survive that. */
+  /** Writes immediately. Code that never yields can only be killed, and its output must not be lost then. */
   add(data) {
     const room = Math.max(0, this.cap - this.kept);
     const keep = data.subarray(0, room);
@@ -36,7 +36,7 @@ class Log {
     this.tail = Buffer.concat([this.tail, last.subarray(-this.tailBytes)]).subarray(-this.tailBytes);
   }
 
-  /** Returns whether the file is open. If it cannot be created, memory is used, with a lower cap. */
+  /** Opens the file. Returns whether it is open. If it cannot be created, memory is used, with a lower cap. */
   open() {
     if (this.file !== undefined || this.path === undefined) return this.file !== undefined;
     try {
@@ -95,7 +95,7 @@ class Log {
     try {
       if (isShort) fs.unlinkSync(this.path);
     } catch {
-      // The user's code has removed it.
+      // The user's code has removed the file.
     }
   }
 }

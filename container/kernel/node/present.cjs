@@ -5,7 +5,7 @@ const { inCells } = require("./typescript.cjs");
 const TEXT_CHARS = 32 * 1024;
 const NOTE_CHARS = 128;
 const MARKUP_CHARS = 256 * 1024;
-// Limits of one output; all outputs of a run together are held to TOTAL_BYTES.
+// Limits of one output. All outputs of a run together may have TOTAL_BYTES.
 const IMAGE_BYTES = 6 * 1024 * 1024;
 const NAME_CHARS = 200;
 const TOTAL_BYTES = 12 * 1024 * 1024;
@@ -47,7 +47,7 @@ function plain(value) {
   }
 }
 
-/** Quotes only the ends: the whole string can have half a gigabyte. */
+/** Quotes only the two ends, because the whole string can have half a gigabyte. */
 function longString(value) {
   const ends = `${value.slice(0, TEXT_CHARS)}${value.slice(-TEXT_CHARS)}`;
   return shorten(util.inspect(ends, { ...INSPECT, maxStringLength: null }), TEXT_CHARS, value.length);
@@ -70,7 +70,7 @@ class Results {
     try {
       data = typeof value?.[DISPLAY] === "function" ? value[DISPLAY]() : undefined;
     } catch {
-      // It is shown as plain text.
+      // The object is shown as plain text instead.
     }
     this.add(data ?? { "text/plain": plain(value) });
   }
@@ -90,7 +90,7 @@ class Results {
             `at most ${IMAGE_BYTES} can be shown. Make it smaller: fewer pixels, or JPEG.]`;
       } else if (form === "json") found.text ??= plain(value);
       else if ((form === "html" || form === "svg") && String(value).length > MARKUP_CHARS) {
-        // Markup cut in the middle is of no use.
+        // Markup is kept whole or not at all: part of it is useless.
         const { length } = String(value);
         found.left_out = `A result's ${form} of ${length} characters is left out: at most ${MARKUP_CHARS} are kept.`;
         found.text ??= `[${form.toUpperCase()} of ${length} characters]`;
@@ -126,7 +126,7 @@ function messageOf(error) {
   }
 }
 
-/** Bytes in the document, which is JSON in ASCII: a UTF-16 unit takes up to six. */
+/** The bytes of an output in the document. The document is JSON in ASCII, where a UTF-16 unit takes up to six bytes. */
 function sizeOf(found) {
   return JSON.stringify(found).replace(/[^\x20-\x7e]/g, "\\u0000").length;
 }
@@ -142,7 +142,7 @@ function describe(error, sources) {
   try {
     text = `${stackOf(error) ?? text}${extrasOf(error)}`;
   } catch {
-    // A getter of the user's has thrown: name and message are enough.
+    // A getter of the user's object threw. Name and message are enough then.
   }
   const place = /\b(cell-\d+\.(?:js|ts)):(\d+):(\d+)/.exec(text);
   const line = place && sources.get(place[1])?.split("\n")[Number(place[2]) - 1];
@@ -150,7 +150,7 @@ function describe(error, sources) {
   return { name, message, traceback: [...head, ...shorten(text, 4 * MESSAGE_CHARS).split("\n")] };
 }
 
-/** Keeps the beginning: a deep recursion only repeats itself. */
+/** Keeps only the beginning: in a deep recursion the rest repeats it. */
 function stackOf(error) {
   return typeof error.stack === "string" ? error.stack.split("\n").slice(0, 40).join("\n") : undefined;
 }

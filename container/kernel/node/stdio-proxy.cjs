@@ -1,5 +1,5 @@
 "use strict";
-/** process.stdout and process.stderr as user code finds them. The real ones are the executor's alone. */
+/** process.stdout and process.stderr as user code sees them. Only the executor uses the real ones. */
 const { Writable } = require("node:stream");
 
 /** Ignores `end` and `destroy`, and accepts every write immediately. */

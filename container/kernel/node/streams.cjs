@@ -2,13 +2,13 @@
 /**
  * Where a JavaScript kernel's output goes.
  *
- * The real process.stdout is the executor's protocol channel. The executor replaces its `write` while a cell runs, to capture
- * what is printed, restores it, and writes its reply by console.log. We put a proxy in the place of process.stdout, whose
- * `write` is an accessor: the executor's function is kept for our document, reading the property gives ours, and the one
- * console.log after the executor has restored `write` goes to the real stream.
+ * The real process.stdout is the executor's protocol channel. While a cell runs, the executor replaces its `write` to capture
+ * the output. Then it restores `write` and sends its reply by console.log. We replace process.stdout by a proxy. The proxy's
+ * `write` is an accessor: it keeps the executor's function for our document, and returns our function to everybody else. The
+ * one console.log after the executor has restored `write` goes to the real stream.
  *
- * A run's output goes to the files `<files>.out` and `<files>.err`, which sandboxd follows while the run goes on. Output that is
- * short at the end of the run comes in the document.
+ * A run's output goes to the files `<files>.out` and `<files>.err`, which sandboxd follows during the run. If the output is
+ * short at the end of the run, it is in the document.
  */
 const { Readable } = require("node:stream");
 const { patchChildren } = require("./children.cjs");
@@ -27,7 +27,7 @@ class Streams {
     this.shared = new Set();
   }
 
-  /** Logs for output of timers and children between two runs. Its beginning goes to the next run. */
+  /** Returns logs for output of timers and children between two runs. The beginning of that output goes to the next run. */
   late() {
     return { stdout: new Log(LATE_BYTES, LATE_BYTES), stderr: new Log(LATE_BYTES, LATE_BYTES) };
   }
@@ -92,14 +92,14 @@ class Streams {
 
   takeOver(name) {
     const real = process[name];
-    // A cell loads the prelude, so `write` is the executor's capture now. The prototype has the real function.
+    // The prelude is loaded inside a cell, so `write` is the executor's capture now. The prototype has the real function.
     this.captures[name] = real.write;
     const original = Object.getPrototypeOf(real).write;
     const proxy = new StdioProxy(name === "stdout" ? 1 : 2);
     const ours = (chunk, encoding, callback) => {
       const done = typeof encoding === "function" ? encoding : callback;
       this.write(name, chunk, typeof encoding === "string" ? encoding : undefined);
-      // Called at once: in a loop that never yields, deferred callbacks would fill the memory.
+      // Called immediately: in a loop that never yields, deferred callbacks would fill the memory.
       if (typeof done === "function") done();
       return true;
     };
@@ -111,12 +111,12 @@ class Streams {
           this.overrides[name] = value === ours ? undefined : value;
           return;
         }
-        // Between runs only the executor sets it: to its capture before a cell, and back after it.
+        // Between runs only the executor sets `write`: to its capture before a cell, and back after it.
         if (value !== ours && value !== original) this.captures[name] = value;
         else if (name === "stderr") this.isReplying = true;
       },
     });
-    // The console holds the real stream, because the executor has used it before the prelude was loaded.
+    // The console writes to the real stream, because the executor used the console before the prelude was loaded.
     real.write = (...args) => {
       if (name !== "stdout" || !this.isReplying) return proxy.write(...args);
       this.isReplying = false;

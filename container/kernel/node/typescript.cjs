@@ -1,5 +1,5 @@
 "use strict";
-/** The TypeScript of cells: made into JavaScript with the same lines, or with a map that finds them again. */
+/** Compiles the TypeScript of cells to JavaScript, either with the same lines or with a map to the original lines. */
 const modules = require("node:module");
 const MAP = "//# sourceMappingURL=data:application/json;base64,";
 const maps = new Map();
@@ -24,7 +24,7 @@ function toJavaScript(code, name) {
   return newEnums(made.slice(0, end));
 }
 
-/** Makes a cell's enums new: the transformer would extend a variable of that name from an earlier cell. */
+/** Makes a cell define its enums anew. The transformer's code would extend a variable of the same name from an earlier cell. */
 function newEnums(code) {
   const names = new Set(
     [...code.matchAll(/^(?:export )?var ([\w$]+) = \/\*#__PURE__\*\/ function\(\1\) \{$/gm)].map(
@@ -60,7 +60,7 @@ function inCells(text) {
   );
 }
 
-/** Adds to the message what to write instead of unsupported syntax. @param column from 0, if known */
+/** Adds to the message what to write instead of unsupported syntax. @param column counts from 0; undefined if unknown */
 function explain(error, line, column) {
   const before = line.slice(0, column ?? 0);
   if (line[column] === "@") {

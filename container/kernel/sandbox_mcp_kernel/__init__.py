@@ -1,11 +1,11 @@
 """Our prelude for Python kernels, the same in the image and on the local platform, on the shell of IPython.
 
-The executor is the program that the SDK starts as a kernel. It is left as it is: every cell that we send it is one call,
+The executor is the program that the SDK starts as a kernel. We do not change it: every cell that we send it is one call,
 `__sandbox_mcp__(spec)`, which runs the user's code and prints one JSON document into the executor's captured stdout. `spec`
 is JSON: {run, mark, files, cap_bytes, tail_bytes, code, variables?: {version, entries: [{name, value, version}]}}; the document is
 {sandbox_mcp_run: 1, run, spilled, serves?, stdout: {text?, data?, bytes, dropped, last?}, stderr: {...}, results: [{text?, png?, ...}],
-error: {name, message, traceback} | null, exit: number | null}. It is pure ASCII, because the executor's reader
-decodes each chunk of its pipe separately, which may end in the middle of a character.
+error: {name, message, traceback} | null, exit: number | null}. It is pure ASCII, because the executor decodes each
+chunk of its pipe separately, and a chunk may end in the middle of a character.
 """
 
 import __future__
@@ -150,7 +150,7 @@ class Kernel:
         transformed = self.shell.transform_cell(source)
         if transformed.strip() in (source.strip(), plain.strip()):
             raise failed
-        # Outside `except`, because an error would otherwise show the first one, which blames the magic.
+        # Outside `except`: otherwise an error would also show the first error, which blames the magic.
         return transformed, self.tree(transformed, name)
 
     def tree(self, source, name):
@@ -193,7 +193,7 @@ class Kernel:
             self.results.value(value)
 
     def end_child(self, error):
-        """A forked child at the end of its cell must not continue as a second kernel."""
+        """A child that the cell has forked must not continue as a second kernel after the cell."""
         if error is not None and not isinstance(error, SystemExit):
             self.output.err.write("\n".join(present.describe(error)["traceback"]) + "\n")
         self.real_exit(_exit_code(error) if isinstance(error, SystemExit) else int(error is not None))
@@ -201,7 +201,7 @@ class Kernel:
     # Signals and exits
 
     def on_interrupt(self, _signal, frame):
-        """Raises KeyboardInterrupt in the user's code, after a current write, and never in our own code."""
+        """Raises KeyboardInterrupt in the user's code, but not during a write, and never in our own code."""
         if self.output.forked:
             raise KeyboardInterrupt
         if not self.output.active:
@@ -221,9 +221,9 @@ class Kernel:
         preload.load()
         if "" not in sys.path[:1]:
             sys.path.insert(0, "")
-        # multiprocessing, which starts another Python, reads it.
+        # multiprocessing reads it when it starts another Python.
         self.shell.user_ns.setdefault("__spec__", None)
-        # Python 3.12 warns of every fork in a process with threads. Our thread only reads pipes and is safe to lose.
+        # Python 3.12 warns of every fork in a process with threads. Our thread only reads pipes, so a child without it works.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         signal.signal(signal.SIGINT, self.on_interrupt)
         os.system = _system
@@ -290,7 +290,7 @@ class Kernel:
         return self.is_showing
 
     def on_warning(self, message, category, filename, lineno, line=None):
-        """Replaces our own line in a warning by the calling line of the cell."""
+        """Makes a warning name the calling line of the cell and not our own line."""
         if present.is_machinery(filename):
             filename, lineno, line = f"<cell {self.count}>", self.line(), None
         return self.formatwarning(message, category, filename, lineno, line)
@@ -321,7 +321,7 @@ def _mark(run, mark):
     try:
         resource.setrlimit(RLIMIT_LOCKS, (int(mark), resource.getrlimit(RLIMIT_LOCKS)[1]))
     except (OSError, ValueError):
-        # If the limit cannot be set, sandboxd looks for the variable.
+        # If the limit cannot be set, sandboxd searches for the variable.
         pass
 
 
@@ -347,13 +347,13 @@ def _leave(code=None):
 
 
 def _system(command):
-    """os.system that an interrupt can end; the original ignores SIGINT while it waits."""
+    """A replacement of os.system that an interrupt can end: the original ignores SIGINT while it waits."""
     status = subprocess.call(command, shell=True)
     return -status if status < 0 else status << 8
 
 
 def _started():
-    """The process's start in clock ticks since boot: a later process with the same pid has another."""
+    """The process's start in clock ticks since boot. It differs from that of a later process with the same pid."""
     with open("/proc/self/stat") as file:
         return int(file.read().rpartition(")")[2].split()[19])
 
@@ -361,7 +361,7 @@ def _started():
 def start():
     """Installs the prelude in this process, and prints which process it is. A second call only prints."""
     if not hasattr(builtins, "__sandbox_mcp__"):
-        # The shell makes itself a builtin while it runs a cell, such as this one.
+        # IPython's shell adds builtins while it runs a cell. This is a cell.
         Kernel(builtins.get_ipython()).install()
     hello = {"sandbox_mcp_kernel": 1, "pid": os.getpid(), "started": _started(), "language": "python"}
     print(json.dumps({**hello, "version": platform.python_version()}))

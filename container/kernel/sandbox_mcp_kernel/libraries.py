@@ -1,4 +1,4 @@
-"""Shows pictures and bars of libraries that expect a notebook's page or a screen in a run's results."""
+"""Shows pictures and progress bars in a run's results, for libraries that expect a notebook's page or a screen."""
 
 import functools
 import importlib.abc
@@ -70,7 +70,7 @@ def _pillow(module, kernel):
         def show(self, image, **options):
             return kernel.show(image)
 
-    # Order 0 precedes the desktop's programs.
+    # Order 0 puts it before the desktop's programs.
     module.register(Viewer(), 0)
 
 
@@ -92,7 +92,7 @@ def _plotly(module, kernel):
 
 
 def _tqdm(module):
-    """Replaces the notebook's bar, a widget, whose first state alone would be shown."""
+    """Replaces the notebook's progress bar. That one is a widget, and only its first state would be shown."""
     from tqdm import std
 
     module.tqdm = module.tqdm_notebook = std.tqdm

@@ -1,4 +1,4 @@
-"""The output of one stream of a run: in memory, and in a file once it or the run is long."""
+"""The output of one stream of a run: in memory, and also in a file if the output or the run is long."""
 
 import base64
 import contextlib
@@ -27,7 +27,7 @@ class Log:
     """Keeps the first `cap` bytes of a stream. Counts the rest, and keeps the last `tail_bytes` of it."""
 
     def __init__(self, cap, tail_bytes, path=None):
-        """@param path of the file; without one everything is kept in memory"""
+        """@param path the file's path; without one everything is kept in memory"""
         self.cap, self.tail_bytes, self.path = cap, tail_bytes, path
         self.pending, self.chars = [], 0
         # The kept bytes; with a file at most MEMORY_BYTES.

@@ -40,7 +40,7 @@ class Notebook:
         if self.history is None:
             self.own_names()
             return
-        # Otherwise every line of the history is written to a database on disk.
+        # IPython would write every line of the history to a database on disk.
         self.history.db_cache_size = sys.maxsize
         # IPython's default gives each command a terminal, 100 ms and carriage returns.
         shell.system = shell.system_raw
@@ -89,7 +89,7 @@ class Notebook:
         finally:
             self.shell.run_cell = run_cell
         if ran:
-            # The last one is the cell itself; cells that it ran have ended before.
+            # The last one is the cell itself. Cells that it ran have ended before it.
             ran[-1].raise_error()
 
     def own_names(self):

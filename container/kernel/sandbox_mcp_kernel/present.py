@@ -14,7 +14,7 @@ import weakref
 TEXT_CHARS = 32 * 1024
 NOTE_CHARS = 128
 MARKUP_CHARS = 256 * 1024
-# Limits of one output; all outputs of a run together are held to TOTAL_BYTES.
+# Limits of one output. All outputs of a run together may have TOTAL_BYTES.
 IMAGE_BYTES = 6 * 1024 * 1024
 TOTAL_BYTES = 12 * 1024 * 1024
 RESULTS = 100
@@ -152,7 +152,7 @@ class Results:
         self.left_out = None
         self.is_stale = False
         self.pages = 0
-        # Figures, not their ids, because a closed figure's id may be reused.
+        # The figures themselves and not their ids, because a closed figure's id may be reused.
         self.figures = weakref.WeakSet()
 
     def publish(self, data=None, metadata=None, *, transient=None, update=False, **_ignored):
@@ -162,7 +162,7 @@ class Results:
             self.add(data or {}, name, update)
 
     def clear_output(self, wait=False):
-        """Forgets earlier outputs. @param wait until the next output"""
+        """Forgets earlier outputs. @param wait whether to forget them only at the next output"""
         self.is_stale = True
         self.output.clear(wait)
         if not wait:
@@ -210,11 +210,11 @@ class Results:
                 self.add(data if error is None else {"text/plain": f"<figure {number}: {_message(error)}>"})
         if numbers:
             attempt(pyplot.close, "all")
-            # Otherwise IPython believes that a figure is open, and %run draws on a new one.
+            # Without this, IPython assumes that a figure is open, and %run draws on a new one.
             attempt(setattr, pyplot.draw_if_interactive, "called", False)
 
     def add(self, data, name=None, update=False):
-        """@param name by which a later call can replace it @param update whether to do that"""
+        """@param name a name by which a later call can replace the output @param update whether to replace it"""
         self._clear()
         found = self._forms(data)
         if not found:
@@ -247,7 +247,7 @@ class Results:
         page = found.pop("html_file", None)
         images = [form for form in FORMS.values() if form in IMAGES & found.keys()]
         for other in images[1:]:
-            # They show the same picture; the first is the best.
+            # The forms show the same picture; the first is the best.
             del found[other]
         text = found.get("text", "<")
         html = data.get("text/html") if page is None and not images else None
@@ -262,7 +262,7 @@ class Results:
             whole = page if text.startswith("<") or len(text) > PAGE_TEXT_CHARS else f"{text}\n{page}"
             found = {form: found[form] for form in images[:1]} | {"text": whole}
         if found and self.left_out is not None:
-            # For programs that may need that form.
+            # The note is for programs that may need that form.
             found["left_out"] = self.left_out
         return found
 
@@ -315,7 +315,7 @@ class Results:
 
 
 def _size(found):
-    """Bytes in the document: JSON in ASCII, where a character takes up to twelve."""
+    """The bytes of an output in the document. The document is JSON in ASCII, where a character takes up to twelve bytes."""
     return len(json.dumps(found, default=str))
 
 
@@ -347,7 +347,7 @@ def _clean(summary, seen):
     if first is not None:
         frames = frames[first:]
     elif issubclass(summary.exc_type, (KeyboardInterrupt, SyntaxError)):
-        # The event loop or the compiler raised it, without frames of the user's code.
+        # The event loop or the compiler raised the error, so there are no frames of the user's code.
         frames = []
     if len(frames) > FRAMES and len({(f.filename, f.lineno) for f in frames}) > FRAMES:
         frames = frames[: FRAMES // 2] + frames[-FRAMES // 2 :]

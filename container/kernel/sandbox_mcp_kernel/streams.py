@@ -2,11 +2,11 @@
 
 sys.stdout and sys.stderr are replaced by objects that live as long as the kernel and write to the log of the current run.
 File descriptors 1 and 2 become pipes that a thread reads into the same log, so that the output of child processes and C code
-is there too. Descriptor 1 was the executor's protocol channel: it moves to another number, which only the executor's own
-module uses, by a `print` and a `sys` of its own. sys.stdout is never the channel.
+is there too. Descriptor 1 was the executor's protocol channel. The channel moves to another number. Only the executor's own
+module uses it, because that module gets its own `print` and `sys`. sys.stdout is never the channel.
 
 After 32 KiB or a twentieth of a second a run's output goes to the files `<files>.out` and `<files>.err`, which sandboxd
-follows while the run goes on. Output that is short at the end of the run is also in the document.
+follows during the run. Output that is short at the end of the run is also in the document.
 """
 
 import errno
@@ -26,7 +26,8 @@ TICK_S = 0.02
 # Between runs nothing is urgent, and with many kernels shorter ticks would keep the machine busy.
 IDLE_TICK_S = LIVE_AFTER_S
 IDLE_TICKS = 100
-# In a log: earlier output was cleared. It clears a terminal's screen. `clear` prints another order.
+# Marks in a log that earlier output was cleared. In a terminal it clears the screen. The program `clear` prints the parts in
+# another order.
 CLEARED = "\x1b[3J\x1b[2J\x1b[H"
 PIPE_BYTES = 1024 * 1024
 
@@ -59,7 +60,7 @@ class Output:
         self.thread.start()
 
     def stand_in(self):
-        """Sets sys.stdout, sys.stderr and sys.stdin, which the executor replaces around each cell."""
+        """Sets sys.stdout, sys.stderr and sys.stdin again: the executor replaces them before and after each cell."""
         sys.stdout, sys.stderr, sys.stdin = self.out, self.err, self.no_input
 
     def claim(self, capture):
@@ -103,7 +104,7 @@ class Output:
         return {"spilled": spilled, "stdout": out, "stderr": err}
 
     def clear(self, wait=False):
-        """Marks earlier output as cleared. @param wait until the next output"""
+        """Marks earlier output as cleared. @param wait whether to clear it only at the next output"""
         if self.forked:
             return
         with self.lock:
@@ -147,7 +148,7 @@ class Output:
     def drain(self):
         """Reads the pipes' current content. The caller holds the lock."""
         for index, (reader, _) in enumerate(self.pipes):
-            # Bounded: a child that prints endlessly must not delay the end of a run.
+            # Bounded, because a child that prints endlessly must not delay the end of a run.
             for _ in range(64):
                 try:
                     data = os.read(reader, 65536)
@@ -233,7 +234,7 @@ def take_protocol():
 
 
 def hand_protocol(output, requests, replies):
-    """Gives the channel to the executor's module alone. From now on sys.stdout is ours, also between cells."""
+    """Gives the channel only to the executor's module. From then on sys.stdout is ours, also between cells."""
 
     def reply(text="", flush=True):
         view = memoryview(f"{text}\n".encode())

@@ -13,7 +13,7 @@ NO_INPUT = (
 
 
 def install(no_input):
-    """@param no_input is sys.stdin unless the code has replaced it"""
+    """@param no_input our sys.stdin, which the code may have replaced"""
 
     def refuse(real, name):
         @functools.wraps(real)
@@ -32,7 +32,7 @@ def install(no_input):
 
     @functools.wraps(real)
     def interaction(self, *arguments, **options):
-        # A debugger with its own input works.
+        # A debugger that has its own input is not changed.
         if not self.use_rawinput or sys.stdin is not no_input:
             return real(self, *arguments, **options)
         raise EOFError(NO_INPUT.format("The debugger"))

@@ -1,7 +1,7 @@
 /**
- * The base: what a container starts with, so that only changes are saved. An image has a list of it from the last step of its
- * build. Elsewhere sandboxd writes the list on first start, before any user program; a local sandbox has few files on its root
- * file system.
+ * The base: the files that a container starts with. Only differences from the base are saved. The last step of an image's build
+ * writes a list of the base. Without an image, sandboxd writes the list at its first start, before any user program; a local
+ * sandbox has few files on its root file system.
  */
 import { createHash } from "node:crypto";
 import { closeSync, lstatSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
@@ -22,7 +22,7 @@ export class Base {
   readonly id: string;
   /** The entries of each directory, as records that are parsed on demand. */
   readonly #records: ReadonlyMap<string, string>;
-  /** Before this time in nanoseconds since the epoch no user files existed; 0 if only the list tells. */
+  /** When the container started, in nanoseconds since the epoch: older files are not the user's. 0 if only the list decides. */
   readonly #startedAt: bigint;
 
   constructor(list: string, startedAt = 0n) {
@@ -59,8 +59,8 @@ export class Base {
   }
 
   /**
-   * Whether a file is unchanged from the image. Builders may change times, and a Dockerfile may continue after the list, so in
-   * the image's directories everything unchanged since the container's start counts as the image's.
+   * Whether a file is unchanged from the image. Image builders may change times, and a Dockerfile may continue after the list
+   * is written. So in the image's directories, every file that is unchanged since the container's start counts as the image's.
    */
   isAsBefore(found: FoundFile, state: string | undefined, isOfImage: boolean): boolean {
     return (
@@ -81,7 +81,7 @@ export function stateOf({ type, mode, uid, gid, size, mtime, target = "" }: Foun
   return type === "symlink" ? `${type} ${encodeURIComponent(target).replaceAll("/", "%2F")}` : common;
 }
 
-/** Identifies an image. Without times, because sandboxd's own list has those of the start. */
+/** Identifies an image. Times are left out, because a list that sandboxd wrote itself has the times of the start. */
 function identity(list: string): string {
   const { arch, version } = process;
   return JSON.stringify([

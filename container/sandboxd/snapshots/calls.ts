@@ -17,7 +17,7 @@ export const markSchema = z.object({ snapshot: z.optional(snapshotID()), isResto
 export type Mark = z.infer<typeof markSchema>;
 /** sandboxd of an earlier version does not report whether it is empty. */
 export const workspaceStateSchema = z.extend(markSchema, { isEmpty: z.optional(z.boolean()) });
-/** SHA-256 of the kind and the versions of what the container started with; user code can change it. */
+/** SHA-256 of the machine's kind and of the versions of the system that the container started with. User code can change it. */
 export const systemSchema = z.object({ system: z.string().check(z.regex(/^[0-9a-f]{64}$/)) });
 
 export const planCallSchema = z.object({
@@ -25,13 +25,16 @@ export const planCallSchema = z.object({
   base: z.optional(snapshotID()),
   max: count(),
   repack: z.array(snapshotID()),
-  /** For a task's archive: no save follows, and if the sandbox came from another state, everything counts as new. */
+  /**
+   * Whether this is a task's archive. No later save builds on an archive. If the sandbox came from another state, everything
+   * counts as new.
+   */
   isArchive: z.optional(z.boolean()),
   /** Instead of the sandbox's state, files below `below` in the home directory with `id` in their path. */
   conversation: z.optional(z.object({ below: path(), id: z.string().check(z.minLength(1)) })),
   /** Whether to check every file of the image too, as before a stop; otherwise only every few minutes. */
   isThorough: z.optional(z.boolean()),
-  /** The actor knows of no changes: without a process active since the last scan, no new one is made. */
+  /** Whether the actor knows of no changes. If no process was active since the last scan either, nothing is scanned. */
   isAtRest: z.optional(z.boolean()),
 });
 
@@ -95,7 +98,7 @@ export const snapshotRequests = {
   pack: row({ ...ofSnapshot, route: "GET /snapshot/pack", down: "stream" }),
   manifest: row({ ...ofSnapshot, route: "GET /snapshot/manifest", down: "stream" }),
   done: row({ ...ofSnapshot, route: "POST /snapshot/done", result: doneSchema }),
-  /** The account has the save: the next one is compared with it. Repeatable. */
+  /** Tells that the account has accepted the save. The next save is compared with it. May be repeated. */
   commit: row({ ...ofSnapshot, route: "POST /snapshot/commit" }),
   /** Restores the manifest in the body: the sandbox's state, or with `task` that task's `CONVERSATION`. */
   restore: row({

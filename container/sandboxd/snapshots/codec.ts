@@ -30,7 +30,10 @@ export async function compressed(bytes: Buffer): Promise<{ bytes: Buffer; codec:
   return smaller.length < bytes.length ? { bytes: smaller, codec: CODEC } : { bytes, codec: "raw" };
 }
 
-/** @param codec undefined to recognize a manifest's own @throws Error for invalid bytes, or more than `max` decompressed */
+/**
+ * @param codec undefined for a manifest: its first bytes show the codec @throws Error for invalid bytes, or for more than `max`
+ * decompressed bytes
+ */
 export async function decompressed(bytes: Buffer, codec: Codec | undefined, max: number): Promise<Buffer> {
   const how = codec ?? codecOf(bytes);
   if (how === "raw") {

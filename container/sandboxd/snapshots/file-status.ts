@@ -1,4 +1,4 @@
-/** What the file system says of one file, without its content. */
+/** The status of one file, as the file system reports it. Reads no content. */
 import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from "node:fs";
 import { codeOf } from "../file-error.ts";
 import { bytesOf } from "./manifest.ts";
@@ -38,14 +38,14 @@ export function saysGone(error: unknown): boolean {
 
 export function namesIn(root: string, directory: string): string[] | undefined {
   try {
-    // Sorted, because the entries are part of its state and the system's order varies.
+    // Sorted, because the entries are part of the directory's state and the system's order varies.
     return readdirSync(bytesOf(root, directory), { encoding: "latin1" }).sort();
   } catch (error) {
     return saysGone(error) ? [] : undefined;
   }
 }
 
-/** Undefined if it is gone, or a mount point. */
+/** Undefined if the file is gone, or is a mount point. */
 export function scanEntry(root: string, path: string, { dev, ofFiles }: Devices): ScannedEntry | undefined {
   const at = bytesOf(root, path);
   try {
@@ -71,7 +71,7 @@ export function scanEntry(root: string, path: string, { dev, ofFiles }: Devices)
   }
 }
 
-/** Floored, as the system's own times are: division alone would round times before 1970 up. */
+/** Rounded down, like the system's own times. Division alone would round times before 1970 up. */
 function microseconds(nanoseconds: bigint): number {
   const whole = nanoseconds / 1000n;
   return Number(whole * 1000n > nanoseconds ? whole - 1n : whole);

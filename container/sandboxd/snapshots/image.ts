@@ -7,8 +7,8 @@ const PACKAGE = /^var\/lib\/dpkg\/info\/([^/:]+)(?::\w+)?\.list$/;
 export const NODE = process.version.split(".", 1)[0] ?? "";
 
 /**
- * Selects a state's entries that fit a base: all for the same image; otherwise the user's files and compatible installed
- * programs, without anything that the image's package manager owns.
+ * Selects the entries of a state that can be restored on a base. For the same image, these are all entries. For another image,
+ * these are the user's files and compatible installed programs, but nothing that the image's package manager owns.
  */
 export function entriesFor(
   base: Base,
@@ -36,7 +36,7 @@ export function entriesFor(
     if (isKept(entry) && hasParent && isThere) kept.set(path, entry);
     else if (type !== "directory" && type !== "removed") dropped.add(nameOf(path));
   }
-  // Package names tell more than the packages' files.
+  // Shows the names of packages first: they say more than the names of their files.
   const packages = [...dropped].filter((name) => name.startsWith("apt: "));
   const others = [...dropped].filter(
     (name) => name.startsWith("/") && (packages.length === 0 || !isOfPackages(name)),

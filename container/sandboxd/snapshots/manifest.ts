@@ -1,7 +1,7 @@
 /**
  * A snapshot's manifest: compressed lines of JSON. The first has its version and image; then comes an entry for each difference
- * from that image, directories before their content. In version 1, paths were relative to the workspace. Another program may
- * have written it, so nothing in it is trusted.
+ * from that image, directories before their content. In version 1, paths were relative to the workspace. User code may have
+ * written the manifest, so every part of it is checked.
  */
 import * as z from "zod/mini";
 import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "./calls.ts";
@@ -41,7 +41,7 @@ export interface Blob {
 }
 
 interface EntryBase {
-  /** Relative to the root, as Latin-1: each byte a character. */
+  /** The path relative to the root, as Latin-1: one character for each byte. */
   path: string;
   mode: number;
   /** Microseconds since the epoch. */
@@ -67,10 +67,10 @@ export type Entry =
 
 const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
 
-/** 2³² - 1 would tell the system not to change the owner. */
+/** Not 2³² - 1, because the system would then not change the owner. */
 const owner = () => z.optional(z.number().check(z.int(), z.gte(0), z.lte(2 ** 32 - 2)));
 
-/** Latin-1, one byte per character: of a higher one only the lower byte would remain, which may be a slash. */
+/** Only Latin-1, one byte per character. Of a higher character only the lower byte would remain, which may be a slash. */
 // oxlint-disable-next-line no-control-regex
 const BYTES = /^[\x01-\xff]+$/;
 
@@ -84,7 +84,7 @@ const path = () =>
 const common = {
   path: path(),
   mode: z.number().check(z.int(), z.gte(0), z.lte(0o7777)),
-  // Distant times are not exact to the microsecond.
+  // Not an integer: distant times are not exact to the microsecond.
   mtime: z.number(),
   uid: owner(),
   gid: owner(),
@@ -132,7 +132,7 @@ export async function writeManifest(
 /** A manifest whose entries are unique, each after its directory. @throws Error if it is invalid */
 export async function readManifest(bytes: Buffer): Promise<Manifest> {
   const text = (await decompressed(bytes, undefined, MAX_MANIFEST_BYTES)).toString("utf8");
-  // One line too many shows an excess, and further lines take no memory.
+  // Splits at most one line more than allowed, so that an excess is noticed and takes no memory.
   const [first = "", ...lines] = text.split("\n", SNAPSHOT_ENTRIES + 2);
   const header = headerSchema.parse(JSON.parse(first));
   if (lines.length > SNAPSHOT_ENTRIES) throw new Error("too many entries");

@@ -67,7 +67,9 @@ export class Restore {
   readonly #entries: readonly Entry[];
   readonly #blobs: readonly WantedBlob[];
   readonly #reads: Read[];
-  /** Where files are written: replacements stay next to their targets until all are complete. */
+  /**
+   * The paths under which new files are written, by target. A new file stays beside its target until all files are complete.
+   */
   readonly #written: ReadonlyMap<string, string>;
 
   private constructor(
@@ -89,8 +91,8 @@ export class Restore {
   }
 
   /**
-   * Creates directories and empty files; only `finish` replaces files. Other files in the workspace are removed. @param checked
-   * called once the manifest is valid, before any change @throws Error for an invalid state
+   * Creates directories and empty files, and removes other files of the workspace. Only `finish` replaces files. @param checked
+   * called when the manifest is valid, before any change @throws Error for an invalid state
    */
   static async begin(
     id: string,
@@ -176,7 +178,7 @@ export class Restore {
     return this.#written.get(path) !== path;
   }
 
-  /** Cancels the restore: the next attempt removes what it has written. */
+  /** Cancels the restore. The next attempt removes the files that this one has written. */
   abandon(): void {
     removeFiles(this.#root, this.#written);
   }
@@ -230,7 +232,7 @@ export class Restore {
     try {
       lchownSync(at, uid, gid);
     } catch (error) {
-      // A local sandbox that root did not start has only root.
+      // A local sandbox that root did not start has only the user root.
       if (!["EINVAL", "EPERM"].includes(codeOf(error) ?? "")) throw error;
     }
   }
@@ -259,7 +261,7 @@ export class Restore {
         if (this.#isAside(path)) renameSync(written, at);
       }
     }
-    // Directories after their content, which changes their times and may need their permissions.
+    // Directories come after their content: writing the content changes their times and may need their permissions.
     for (const entry of this.#entries.toReversed()) {
       await turn();
       if (entry.type !== "directory") continue;
@@ -283,7 +285,7 @@ function removeFiles(root: string, written: ReadonlyMap<string, string>): void {
     try {
       rmSync(bytesOf(root, path), { force: true });
     } catch {
-      // Its directory is missing or was replaced.
+      // The file's directory is missing or was replaced.
     }
   }
 }
@@ -292,8 +294,8 @@ function removeFiles(root: string, written: ReadonlyMap<string, string>): void {
 const FURTHEST_US = 1e18;
 
 /**
- * The system floors seconds: half a microsecond more keeps them exact. As text, because Node treats negative numbers (times
- * before 1970) as now. More distant times become the furthest accepted one.
+ * Seconds for the system, which rounds down; half a microsecond more keeps them exact. The result is text, because Node takes
+ * negative numbers (times before 1970) as the current time. A time beyond the limit becomes the limit.
  */
 function seconds(microseconds: number): string {
   const bounded = Math.max(-FURTHEST_US, Math.min(FURTHEST_US, microseconds));
@@ -323,7 +325,10 @@ function writeNow(path: Buffer, content: Buffer, offset: number): void {
   }
 }
 
-/** Whether a path is no part of a state, such as a mount or the server's files, or contains such a path. */
+/**
+ * Whether a path must not be removed: it is, or contains, a path that is not part of a state, such as a mount or the server's
+ * files.
+ */
 function mustStay(root: string, path: string, dev: bigint): boolean {
   const stats = statsOf(root, path);
   if (!stats) return false;
@@ -366,7 +371,7 @@ async function clear(
   }
 }
 
-/** A sandbox with a host directory may not set set-id bits there, so they are dropped. */
+/** In a directory of the host, a sandbox may not set the set-id bits, so they are dropped. */
 function setMode(at: Buffer, mode: number): void {
   try {
     chmodSync(at, mode);
@@ -418,10 +423,10 @@ function distinctBlobs(entries: readonly Entry[]): WantedBlob[] {
   );
 }
 
-/** Gaps up to this size are sent along, because another request takes longer. */
+/** Two ranges with a gap up to this size become one request, because another request takes longer. */
 const GAP_BYTES = 64 * 1024;
 
-/** Merges blobs into ranges. Fewer ranges contain more unneeded bytes. */
+/** Merges blobs into ranges. With fewer ranges, more unneeded bytes are sent. */
 function readsOf(wanted: readonly WantedBlob[]): Read[] {
   for (let gap = GAP_BYTES; ; gap *= 4) {
     const reads: Read[] = [];

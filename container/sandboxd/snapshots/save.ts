@@ -13,7 +13,10 @@ import { choose, named } from "./scan.ts";
 import { PACKAGE_LOCKS, kindOf } from "./scope.ts";
 import type { Index, Known } from "./state.ts";
 
-/** A file changed less than this many milliseconds before it was read may change again without a new time: it is read again. */
+/**
+ * If a file changed less than this many milliseconds before it was read, it may change again without a new time. So the next
+ * save reads it again.
+ */
 const RECENT_MS = 100;
 const OPENED_AHEAD = 8;
 const SMALL_BYTES = 64 * 1024;
@@ -82,7 +85,7 @@ export class Save {
     return this.#index;
   }
 
-  /** The new contents; each call starts from the beginning. */
+  /** Yields the new contents. Each call starts from the beginning. */
   async *pack(signal: AbortSignal): AsyncGenerator<Buffer> {
     this.#entries = [];
     this.#index = new Map();
@@ -163,7 +166,7 @@ export class Save {
     this.#index.set(known.entry.path, known);
   }
 
-  /** Returns an entry without content, a file to read, or undefined if it is gone or unreadable. */
+  /** Returns an entry without content, a file to read, or undefined if the file is gone or unreadable. */
   async #open(found: FoundFile, links: Map<string, string>): Promise<Known | FileRead | undefined> {
     const { path, type, target = "", inode } = found;
     const common = this.#common(found);
@@ -175,7 +178,7 @@ export class Save {
       return { entry: { type: "hardlink", path, ...common, target: first }, status: found.status };
     if (inode !== undefined) links.set(inode, path);
     const before = this.#before.get(path);
-    // Files of a running package manager have their last saved status, possibly none.
+    // Files of a running package manager keep their last saved status, which may be none.
     if (before?.entry.type === "file" && (before.status ?? "") === found.status) {
       const isStored = before.entry.blobs.every((blob) => !blob || !this.#repacked.has(blob.pack));
       if (isStored) return { entry: { ...before.entry, ...common }, status: found.status };
@@ -194,7 +197,7 @@ export class Save {
     return this.#manifest;
   }
 
-  /** Hard links to a file that disappeared before it was read wait for the next save. */
+  /** Leaves out hard links to a file that disappeared before it was read. The next save handles them. */
   #leaveLostLinks(): void {
     const files = new Set(this.#entries.filter(({ type }) => type === "file").map(({ path }) => path));
     this.#entries = this.#entries.filter((entry) => {
@@ -311,7 +314,7 @@ class FileRead {
       file = openSync(path, READ);
       const stats = fstatSync(file, { bigint: true });
       if (!stats.isFile()) return undefined;
-      // A grown file is read up to here, and again by the next save.
+      // If the file has grown, the rest is left to the next save.
       const bytes = Buffer.allocUnsafe(Math.min(SMALL_BYTES, Number(stats.size)));
       const filled = readSync(file, bytes, 0, bytes.length, 0);
       return new FileRead(bytes.subarray(0, filled), fstatSync(file, { bigint: true }), openedAt);
@@ -339,7 +342,7 @@ class FileRead {
     }
   }
 
-  /** Closes the file. Returns its status if it did not change since shortly before it was opened. */
+  /** Closes the file. Returns its status; undefined if it has changed since shortly before it was opened. */
   async end(): Promise<string | undefined> {
     const stats = (await this.#handle?.stat({ bigint: true })) ?? this.#stats;
     await this.close();

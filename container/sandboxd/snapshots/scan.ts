@@ -1,4 +1,4 @@
-/** Finds what differs from the base, and chooses what a save holds. */
+/** Finds the differences from the base, and chooses which of them a save contains. */
 import { lstatSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "../file-error.ts";
@@ -15,7 +15,7 @@ function isRegenerable(path: string): boolean {
   return !isOfImage(path) && unitOf(path) === undefined && REGENERABLE.test(path);
 }
 
-/** An image directory may change again within this many nanoseconds without new times. */
+/** A directory may change again within this many nanoseconds without a new time. */
 const RECENT_NS = 100_000_000n;
 
 export interface ScanOptions {
@@ -42,8 +42,8 @@ export class Scanner {
   }
 
   /**
-   * Finds all changes, parent directories first; empty without such a root. Regenerable directories come last, and are
-   * `crowded` if they exceed the limit. @throws {FileError} for more entries than a snapshot may have
+   * Finds all changes, parent directories first; none if the root does not exist. Regenerable directories come last, and are
+   * listed in `crowded` if they exceed the limit. @throws {FileError} for more entries than a snapshot may have
    */
   async changes(
     signal: AbortSignal,
@@ -106,7 +106,8 @@ export class Scanner {
       const count = seen.length;
       const states = base.in(path);
       const isKnown = (one: FoundFile, state: string | undefined) => base.isAsBefore(one, state, isImages);
-      // When its parent was listed, its own state was compared; an unchanged parent was not listed.
+      // A listed parent has compared this directory's state already. An unchanged parent was not listed, so it is compared
+      // here.
       if (found && !visit.found && !isKnown(found, base.stateAt(path))) add(found);
       const names = namesIn(this.#root, path);
       if (names === undefined) add({ type: "unreadable", path });
@@ -165,7 +166,10 @@ export async function scanNamed(
   return [...all.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-/** In some overlay file systems, files report another device than their directory, as mounts do. There only directories count. */
+/**
+ * Whether files have the same device as their directory. In some overlay file systems they do not, so only directories can show
+ * mounts there.
+ */
 function hasOneDevice(root: string, dev: bigint): boolean {
   const file = join(root, ".sandbox-mcp-new");
   try {
@@ -218,7 +222,7 @@ export function choose(
   const groups = new Map<string, Group>();
   for (const one of found) {
     const unit = unitOf(one.path);
-    // Directories need no room, and their content may be kept.
+    // Directories take no room, and their content may be kept.
     if (one.type === "directory" || (one.type !== "file" && unit === undefined)) continue;
     const key = unit ?? one.path;
     const order = unit === undefined ? (isRegenerable(one.path) ? 2 : 0) : 1;
@@ -250,7 +254,10 @@ export function choose(
   return { chosen: found.filter((one) => !out.has(one)), left };
 }
 
-/** Files saved together. If room is short, groups with a higher order, then larger ones, are dropped first. */
+/**
+ * Files that are saved together or not at all. If room is short, groups with a higher `order` are dropped first, and larger
+ * ones before smaller ones.
+ */
 interface Group {
   order: 0 | 1 | 2;
   size: number;

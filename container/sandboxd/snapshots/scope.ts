@@ -3,7 +3,7 @@
 /** Top-level directories of the running system. They are never saved. */
 const TRANSIENT = new Set(["dev", "lost+found", "proc", "run", "sys", "tmp"]);
 
-/** Files of the platform and this server, and caches that only speed up installations. */
+/** Excluded paths: files of the platform and this server, and caches that only speed up installations. */
 const LEFT_OUT = new Set([
   "container-server",
   "etc/cloudflare",
@@ -26,7 +26,7 @@ const LEFT_OUT = new Set([
   "var/tmp",
 ]);
 
-/** The same for each home directory, and IPython's records of executions. */
+/** Excluded paths of each home directory: the same caches, and IPython's records of executions. */
 const LEFT_OUT_OF_HOME = new Set([
   ".cache/fontconfig",
   ".cache/go-build",
@@ -46,7 +46,7 @@ const LEFT_OUT_OF_HOME = new Set([
 
 const HOME = /^(?:root|home\/[^/]+)\/(.*)$/s;
 
-/** Links in parents are never followed, so an excluded path has no other name. */
+/** Whether a path is part of a sandbox's state. Links in parents are never followed, so an excluded path has no other name. */
 export function isOfState(path: string): boolean {
   const top = topOf(path);
   if (top === "workspace") return true;
@@ -83,7 +83,10 @@ export function kindOf(path: string): "own" | "installed" | "system" {
     : "system";
 }
 
-/** Saved completely or not at all: a library with missing files is worse than none. */
+/**
+ * The library that a path belongs to. It is saved completely or not at all, because a library with missing files is worse than
+ * none.
+ */
 export function unitOf(path: string): string | undefined {
   const kind = kindOf(path);
   if (kind === "system") return SYSTEM_PACKAGES;
@@ -92,7 +95,7 @@ export function unitOf(path: string): string | undefined {
 }
 
 export const SYSTEM_PACKAGES = "packages of the system";
-/** Locked while Debian's package manager runs: half-installed packages must not be saved. */
+/** Files that Debian's package manager locks while it runs. Half-installed packages must not be saved. */
 export const PACKAGE_LOCKS = ["var/lib/dpkg/lock-frontend", "var/lib/dpkg/lock"];
 
 export function isOfImage(path: string): boolean {

@@ -18,14 +18,14 @@ import { Save } from "./save.ts";
 import { Scanner, named, scanNamed } from "./scan.ts";
 import { type Index, SnapshotState } from "./state.ts";
 
-/** A sandbox on the host's file system saves only the workspace. */
+/** The root of saved files. Of a sandbox on the host's file system, only the workspace is saved. */
 const ROOT = SYSTEM ?? dirname(WORKSPACE);
 const ONLY = basename(WORKSPACE);
 const NO_BASE = () => new Base("");
 
 /** The interval of full scans, in milliseconds. They find image files rewritten in place, and take half a second. */
 const THOROUGH_MS = 120_000;
-/** Of a compressed manifest. */
+/** The most bytes of a compressed manifest. */
 const MANIFEST_BYTES = 256 * 1024 * 1024;
 
 export class Snapshots {
@@ -34,12 +34,12 @@ export class Snapshots {
   #resting: { base: string | undefined; work: string; plan: Plan } | undefined;
   #thoroughAt = 0;
   #save: Save | undefined;
-  /** Whether the save is a task's archive, with which no later save is compared. */
+  /** Whether the save is a task's archive. No later save is compared with an archive. */
   #isArchive = false;
   #restore: Restore | undefined;
   #isOfState = true;
   #restoring: Promise<unknown> = Promise.resolve();
-  /** Cancels earlier work for an actor that may be gone. */
+  /** Aborted by the next request: the actor that made the earlier one may be gone. */
   #turn = new AbortController();
 
   readonly #handlers: Handlers<SnapshotRequests> = {
@@ -83,7 +83,7 @@ export class Snapshots {
     return this.#save;
   }
 
-  /** The latest request wins: cancels earlier work, and resolves when none of it is running. */
+  /** Cancels the work of earlier requests, and resolves when none of it is running. */
   async #next(): Promise<AbortSignal> {
     this.#turn.abort();
     const turn = (this.#turn = new AbortController());
@@ -157,8 +157,8 @@ export class Snapshots {
   }
 
   /**
-   * Whether this state was restored: a late request of a dead actor must not undo later changes. @throws {FileError} `missing`
-   * if it has another state
+   * Whether this state was restored. A late request of an actor that is gone must not undo later changes. @throws {FileError}
+   * `missing` if the container has another state
    */
   #isWhole(id: string): boolean {
     const { snapshot, isRestoring } = this.#state.mark();

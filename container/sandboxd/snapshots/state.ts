@@ -10,11 +10,11 @@ import { type Entry, entrySchema } from "./manifest.ts";
 
 export interface Known {
   entry: Entry;
-  /** Detects changes of the file; undefined if it may have changed during reading. */
+  /** The file's status, to detect changes; undefined if the file may have changed while it was read. */
   status?: string | undefined;
 }
 
-/** Lines of an index. User code can write there too. */
+/** A line of an index. Checked, because user code can change the index. */
 const knownSchema = z.object({ entry: entrySchema, status: z.optional(z.string()) });
 const markSchema = z.object({ snapshot: z.optional(z.string()), isRestoring: z.boolean() });
 export type Index = Map<string, Known>;
@@ -38,7 +38,7 @@ export class SnapshotState {
     renameSync(`${MARK_FILE}.new`, MARK_FILE);
   }
 
-  /** The last snapshot's index; empty if lost: then everything counts as new. */
+  /** The last snapshot's index. If it is lost, it is empty, and everything counts as new. */
   async index(): Promise<Index> {
     const { snapshot } = this.mark();
     if (snapshot === undefined) return new Map();

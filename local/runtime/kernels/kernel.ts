@@ -35,11 +35,11 @@ interface Origin {
 }
 
 const START_TIMEOUT_MS = 60_000;
-/** The coarsest time of a file, in milliseconds. */
+/** Times of files may be this imprecise, in milliseconds. */
 const TICK_MS = 10;
 const SCRIPTS: Record<KernelProgram, string> = { python: "python-kernel.py", javascript: "node-kernel.cjs" };
 
-/** Keeps the script's path off the command line, because a user's `pkill -f /opt` would match it. */
+/** The variable with the script's path. On the command line, a user's `pkill -f /opt` would match the path. */
 const PYTHON_SCRIPT = "SANDBOX_MCP_KERNEL";
 const PYTHON_BOOT = `import os, sys
 sys.argv[0] = __file__ = os.environ.pop("${PYTHON_SCRIPT}")
@@ -129,7 +129,7 @@ export class Kernel {
   isCurrent({ env }: KernelSettings): boolean {
     const { startedAt, command, file, packages } = this.#origin;
     if (fileOf(command, env) !== file) return false;
-    // Not the modification time, because a restore sets it. The kernel's clock for files is a tick behind.
+    // Compares the status change time: a restore sets the modification time. The kernel's clock for files is up to a tick late.
     return packages.every((path) => {
       const changedAt = statSync(path, { throwIfNoEntry: false })?.ctimeMs ?? 0;
       return changedAt < startedAt - TICK_MS;
@@ -174,13 +174,13 @@ function fileOf(command: string, { PATH = "" }: NodeJS.ProcessEnv): string | und
     try {
       return realpathSync(join(directory, command));
     } catch {
-      // It is not there.
+      // The file does not exist.
     }
   }
   return undefined;
 }
 
-/** The directories that a kernel names when it is ready. Code of the user's may have printed the line. */
+/** The directories that a kernel names when it is ready. User code may have printed the line, so it is checked. */
 function packagesIn(line: string): string[] {
   try {
     const { packages }: { packages?: unknown } = JSON.parse(line);

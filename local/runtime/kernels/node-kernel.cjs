@@ -11,7 +11,7 @@ const readline = require("node:readline");
 const util = require("node:util");
 const vm = require("node:vm");
 
-// Without the path of this file, which a user's `pkill -f /opt` would match.
+// Without this, the command line would contain the path of this file, and a user's `pkill -f /opt` would match it.
 process.title = "node";
 
 const context = vm.createContext({

@@ -362,7 +362,7 @@ describe("a question", () => {
   });
 
   it.concurrent.each([
-    ["decline", /^The model wrote no program. It said: I would rather not.$/],
+    ["decline", /^The model wrote no program. It wrote: I would rather not.$/],
     ["refused", /^The model declined to answer.$/],
     ["endless", /^The program is longer than the model/],
     ["blank", /its code is empty/],
@@ -388,7 +388,7 @@ describe("a question", () => {
   it.each([
     [{ question: "" }, "Give a task or a question, as text"],
     [{ question: 5 }, "Give a task or a question, as text"],
-    [{ question: "x", task: "x" }, "Give a task or a question, not both"],
+    [{ question: "x", task: "x" }, "Give either a task or a question, not both"],
     [{ question: "x", language: "cobol" }, "Language must be python or typescript"],
     [{ question: "x", sandbox: "No!" }, expect.stringMatching(/^sandbox must be 1 to 63 of/)],
     [{ question: "x", model: "--resume" }, "model must be the name of a model"],

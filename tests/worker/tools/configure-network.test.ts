@@ -362,7 +362,7 @@ describe("a sandbox has no more access than the operator grants", () => {
     );
     refused.splice(0, 3, { host: "a.example.com", why: "mismatch", count: 3 });
     expect(await own.refusalNote(0)).toMatch(
-      /a\.example\.com \(3 times\) were refused\. The host of the connection, [^:]*$/,
+      /a\.example\.com \(3 times\) were refused\. The connection, its TLS handshake [^:]*$/,
     );
     own.put({ internet: "full" });
     expect(await own.refusalNote(0)).toBeUndefined();

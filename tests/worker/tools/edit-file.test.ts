@@ -118,7 +118,7 @@ describe("edit_file", () => {
     const diff = String(structured.diff);
     expect(diff.length).toBeLessThanOrEqual(32 * 1024);
     const lines = diff.trimEnd().split("\n");
-    expect(lines.pop()).toBe("\\ The diff goes on: it is too long to be shown whole.");
+    expect(lines.pop()).toBe("\\ The diff continues: it is too long to be shown whole.");
     expect(lines.pop()).toMatch(/^\+number of a longer line \d+$/);
   });
 

@@ -5,6 +5,7 @@
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, rename } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import type { Plugin } from "esbuild";
 import { CACHE_DIRECTORY, isWritable, keyOf } from "../cli/bundle.ts";
 import { isPackaged, root } from "../cli/program-files.ts";
 
@@ -40,6 +41,26 @@ async function bundleKept(entry: string, built: string, outfile: string): Promis
   await rename(part, kept);
 }
 
+/**
+ * Node's modules that our programs need late or never, such as for clients of `ws`. Loading them takes 18 ms of processor time
+ * and 2.5 MiB.
+ */
+const loadedOnUse: Plugin = {
+  name: "loaded on use",
+  setup(build) {
+    const namespace = "loaded-on-use";
+    build.onResolve({ filter: /^(node:)?(https|tls|zlib)$/ }, ({ path, namespace: importer }) =>
+      importer === namespace ? { path, external: true } : { path: path.replace("node:", ""), namespace },
+    );
+    build.onLoad({ filter: /.*/, namespace }, async ({ path }) => {
+      const names = Object.keys(await import(path)).filter((name) => name !== "default");
+      const contents = `for (const name of ${JSON.stringify(names)})
+        Object.defineProperty(exports, name, { enumerable: true, get: () => require("${path}")[name] });`;
+      return { contents };
+    });
+  },
+};
+
 export async function bundleProgram(entry: string, outfile: string): Promise<void> {
   const { build } = await import("esbuild");
   await build({
@@ -51,6 +72,7 @@ export async function bundleProgram(entry: string, outfile: string): Promise<voi
     format: "cjs",
     legalComments: "none",
     logLevel: "warning",
+    plugins: [loadedOnUse],
   });
 }
 

@@ -38,9 +38,11 @@ delete process.env.SANDBOXD_TOKEN_FILE;
 process.on("SIGUSR1", () => undefined);
 
 // capnweb compares each value with these classes, and Node would load its whole HTTP client for that. No call here uses the
-// classes.
-for (const name of ["Headers", "Request", "Response"])
+// classes. They are deleted first, because to define one over Node's own would load the client, too.
+for (const name of ["Headers", "Request", "Response"]) {
+  Reflect.deleteProperty(globalThis, name);
   Object.defineProperty(globalThis, name, { value: { prototype: {} } });
+}
 
 // User code must not end the runtime, so an unhandled rejection is only logged.
 process.on("unhandledRejection", (reason) => log(`unhandled rejection: ${messageOf(reason)}`));

@@ -63,9 +63,10 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
   let ended: ExitReport | undefined;
   void processes.exited.then((report) => (ended = report));
   let egress: readonly Server[] = [];
-  void processes.listeners.then((listeners) => (egress = listeners));
+  const handedOver = processes.listeners.then((listeners) => (egress = listeners));
   try {
-    const control = await openControlSocket(pid, () => ended === undefined && Date.now() < deadline);
+    const isActive = () => ended === undefined && Date.now() < deadline;
+    const control = await openControlSocket(pid, isActive, handedOver);
     void processes.exited.then(() => closeSync(control.directory));
     // The control server starts user code with a higher score; see docs/reference/local.md.
     await writeFile(`/proc/${control.pid}/oom_score_adj`, "300").catch(() => undefined);
@@ -138,7 +139,11 @@ interface ControlServer {
 /**
  * Opens the control server's socket directory once it exists. By then no user code has run, and the listeners were handed over.
  */
-async function openControlSocket(first: number, isActive: () => boolean): Promise<ControlServer> {
+async function openControlSocket(
+  first: number,
+  isActive: () => boolean,
+  handedOver: Promise<unknown>,
+): Promise<ControlServer> {
   let server: number | undefined;
   while (isActive()) {
     const pid = childOf(first);
@@ -163,6 +168,8 @@ async function openControlSocket(first: number, isActive: () => boolean): Promis
       }
     }
     await sleep(4);
+    // The control server listens just after it has handed over its listeners. Each earlier look costs processor time.
+    await Promise.race([handedOver, sleep(50)]);
   }
   throw new Error(START_PROBLEMS.controlLate);
 }

@@ -146,7 +146,7 @@ export class Lifecycle {
   }
 
   /** Whether a call, run or transfer is under way, or the container is starting or ending. */
-  get #isInUse(): boolean {
+  get #mustStay(): boolean {
     const { is } = this.#state;
     return this.#isBusy || this.#parts.activity.isBusy || is === "starting" || is === "ending";
   }
@@ -483,7 +483,7 @@ export class Lifecycle {
 
   stopIfUnused(): Promise<boolean> {
     return this.#endUnused(
-      () => this.#isInUse,
+      () => this.#mustStay,
       () => this.#end(() => this.#endInOrder("idle")),
     );
   }
@@ -495,7 +495,7 @@ export class Lifecycle {
   makeRoom(waitMs: number): Promise<boolean> {
     const { platform, account } = this.#parts;
     return this.#endUnused(
-      () => this.#isInUse || (platform.isRunning && account.isInUse(RECENT_USE_MS)),
+      () => this.#mustStay || (platform.isRunning && account.isInUse(RECENT_USE_MS)),
       () => this.#end(() => this.#endInOrder("room")),
       waitMs,
     );
@@ -504,7 +504,7 @@ export class Lifecycle {
   /** Destroys the container and its settings unless it is in use. Its saved state expires by itself. */
   destroyIfUnused(owner: Owner, wasUsed: () => boolean): Promise<boolean> {
     return this.#endUnused(
-      () => this.#isInUse || wasUsed(),
+      () => this.#mustStay || wasUsed(),
       () => this.destroy(owner, "container"),
     );
   }

@@ -11,12 +11,16 @@ import {
 } from "../../container/sandboxd/operations.ts";
 import { type Written, absolute } from "../../container/sandboxd/shapes.ts";
 import type { FileOperations } from "../container/file-operations.ts";
+import type { CodeRunSpec } from "../runs/code-executor.ts";
+import type { CommandSpec } from "../runs/command-executor.ts";
 import type { Executor } from "../runs/executor.ts";
 import type { Allowance, RunView } from "../runs/run-types.ts";
 import type { OnProgress, Runs } from "../runs/runs.ts";
 import { type Outcome, ToolError, withoutRuns } from "../shared/errors.ts";
 import type { Scope } from "../shared/principal.ts";
 import { within } from "../shared/within.ts";
+import type { QuestionSpec } from "../tasks/questions.ts";
+import type { TaskSpec } from "../tasks/task-executor.ts";
 import type { Owner } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { Activity } from "./activity.ts";
@@ -30,6 +34,8 @@ import type { Workspace } from "./workspace.ts";
 export type ActorResult<T> = Outcome<T> & { notice?: string };
 
 export interface CallPlan {
+  /** Refused like code while a task runs here, unless the caller may run tasks. */
+  isKeptApart?: boolean;
   /** Registers the sandbox and waits for its set-up, so that the work may start a container. Such a call is also limited. */
   usesContainer?: boolean;
   /** Returns an error if the work takes longer than its client waits. */
@@ -41,6 +47,15 @@ export interface CallPlan {
   /** The work reads a stream, which has no time limit once it has begun. */
   readsStream?: boolean;
 }
+
+export interface RunSpecs {
+  code: CodeRunSpec;
+  command: CommandSpec;
+  task: TaskSpec;
+  question: QuestionSpec;
+}
+
+export type RunPlans = { [Kind in keyof RunSpecs]: RunPlan<RunSpecs[Kind]> };
 
 export interface RunPlan<Spec extends Allowance> {
   executor: Executor<Spec>;
@@ -59,6 +74,7 @@ export interface CallParts {
   lifecycle: Lifecycle;
   setUp: Pick<SetUp, "begin" | "gate" | "state" | "waitUntilDone">;
   runs: Pick<Runs, "start" | "hasUnendedRun">;
+  plans: RunPlans;
   files: FileOperations;
   /** File operations that do not count as use of the sandbox. */
   glancing: FileOperations;
@@ -80,11 +96,14 @@ export class Calls {
 
   /** Expected errors of the work become data; unexpected ones are thrown, to be logged. */
   async do<T>(owner: Owner, work: () => T | Promise<T>, plan: CallPlan = {}): Promise<ActorResult<T>> {
-    const { account, activity, lifecycle, noticeSources } = this.#parts;
+    const { account, activity, lifecycle, plans, noticeSources } = this.#parts;
     await account.setOwner(owner);
     const isLimited = plan.isLimited || plan.usesContainer;
     const called = activity.call(() =>
-      this.#outcome(async () => (isLimited ? await this.#limited(owner, work, plan) : await work())),
+      this.#outcome(async () => {
+        if (plan.isKeptApart) await plans.code.check(owner);
+        return isLimited ? await this.#limited(owner, work, plan) : await work();
+      }),
     );
     const outcome = await called.finally(() => lifecycle.release());
     if (owner.takesNotice === false) return outcome;
@@ -93,13 +112,14 @@ export class Calls {
   }
 
   /** Starts a run and waits for it. If the run takes too long, the caller gets its id before the time limit. */
-  run<Spec extends Allowance>(
+  run<Kind extends keyof RunSpecs>(
     owner: Owner,
-    { executor, sourceOf, check, started }: RunPlan<Spec>,
-    spec: Spec,
+    kind: Kind,
+    spec: RunSpecs[Kind],
     ...[waitMs = 0, namesID = true, onProgress]: RunWait
   ): Promise<ActorResult<RunView>> {
-    const { lifecycle, setUp, runs } = this.#parts;
+    const { lifecycle, setUp, runs, plans } = this.#parts;
+    const { executor, sourceOf, check, started } = plans[kind];
     const now = Date.now();
     const prepare = async () => {
       await lifecycle.admit(owner);

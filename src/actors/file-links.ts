@@ -2,6 +2,7 @@
  * The links to a sandbox's files and run outputs. Links to files end with the container; links to run outputs outlive it. An
  * upload link works once.
  */
+import type { FileOperations } from "../container/file-operations.ts";
 import { type FileLink, type KeptLink, LINK_ID_CHARS } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
 
@@ -26,10 +27,15 @@ export interface UploadLink {
 
 export class FileLinks {
   readonly #kv: Pick<SyncKvStorage, "get" | "put" | "delete" | "list">;
+  readonly #files: Pick<FileOperations, "call">;
   readonly #taken = new Set<string>();
 
-  constructor(kv: Pick<SyncKvStorage, "get" | "put" | "delete" | "list">) {
+  constructor(
+    kv: Pick<SyncKvStorage, "get" | "put" | "delete" | "list">,
+    files: Pick<FileOperations, "call">,
+  ) {
     this.#kv = kv;
+    this.#files = files;
   }
 
   epoch(): string {
@@ -42,8 +48,9 @@ export class FileLinks {
     return this.#kv.get<string>(EPOCH) === epoch;
   }
 
-  /** Stores links to files of this container. Returns their ids. */
+  /** Stores links to files of this container, which it starts if none runs. Returns their ids. */
   async keepFiles(links: readonly Omit<FileLink, "actor" | "epoch" | "id">[]): Promise<string[]> {
+    await this.#files.call("stat", { path: "/" });
     const epoch = this.epoch();
     return Promise.all(links.map((link) => this.keep({ ...link, epoch })));
   }

@@ -10,8 +10,8 @@ import { Kernels } from "../container/kernels/kernels.ts";
 import { callModel } from "../container/model-egress.ts";
 import { type Requesting, Sandboxd } from "../container/sandboxd.ts";
 import { Snapshots } from "../container/snapshots.ts";
-import { CodeExecutor, type CodeRunSpec } from "../runs/code-executor.ts";
-import { CommandExecutor, type CommandSpec } from "../runs/command-executor.ts";
+import { CodeExecutor } from "../runs/code-executor.ts";
+import { CommandExecutor } from "../runs/command-executor.ts";
 import type { Resumer } from "../runs/executor.ts";
 import { type Allowance, questionDetailOf } from "../runs/run-types.ts";
 import { type RunSubscriber, Runs } from "../runs/runs.ts";
@@ -25,12 +25,12 @@ import { migrate } from "../storage/migrations.ts";
 import { objectStore } from "../storage/object-store.ts";
 import { SANDBOX_SCHEMA } from "../storage/sandbox-schema.ts";
 import { TaskBudgets } from "../tasks/budget.ts";
-import { type QuestionSpec, Questions } from "../tasks/questions.ts";
-import { TaskExecutor, type TaskSpec } from "../tasks/task-executor.ts";
+import { Questions } from "../tasks/questions.ts";
+import { TaskExecutor } from "../tasks/task-executor.ts";
 import type { Owner } from "./account-calls.ts";
 import { AccountLink } from "./account-link.ts";
 import { Activity } from "./activity.ts";
-import { Calls, type RunPlan } from "./calls.ts";
+import { Calls, type RunPlan, type RunPlans } from "./calls.ts";
 import { ContainerEnd } from "./container-end.ts";
 import { NetworkDecisions } from "./decisions.ts";
 import { DiskUsage } from "./disk-usage.ts";
@@ -55,13 +55,6 @@ import { TaskRecords } from "./task-records.ts";
 import { LOST_NOTES } from "./texts.ts";
 import { Workspace } from "./workspace.ts";
 
-export interface RunPlans {
-  code: RunPlan<CodeRunSpec>;
-  command: RunPlan<CommandSpec>;
-  task: RunPlan<TaskSpec>;
-  question: RunPlan<QuestionSpec>;
-}
-
 /** What the parts need of the actor and the SDK. */
 export interface ActorPlatform {
   ctx: DurableObjectState<{}>;
@@ -85,11 +78,11 @@ type Reacting<All, Event extends string> = {
 
 export function createParts(actor: ActorPlatform) {
   const parts = addUpkeep(addTasks(addSettings(addExecution(addContainer(createBase(actor))))));
-  const { account, lifecycle, runs, restartNotice, workspace, setUp, service } = parts;
+  const { account, lifecycle, runs, settings, decisions, network, previews, fileLinks } = parts;
+  const { restartNotice, workspace, setUp, service } = parts;
 
   // Subscribers are called in this order, and may rely on the ones before them.
-  const { taskRecords, runRecords, diskUsage, connection, previews, fileLinks, kernels, network } = parts;
-  const { settings, decisions } = parts;
+  const { taskRecords, runRecords, diskUsage, connection, kernels } = parts;
   const onRuns: Pick<typeof parts, Reacting<typeof parts, keyof RunSubscriber>> = {
     taskRecords,
     runRecords,
@@ -132,8 +125,18 @@ export function createParts(actor: ActorPlatform) {
   // the policy again.
   if (account.principalID !== undefined) parts.background(lifecycle.enforceNetwork().catch(() => undefined));
 
+  // The parts that the methods of `Sandbox` call.
   return {
-    ...parts,
+    account,
+    lifecycle,
+    runs,
+    outputs: parts.outputs,
+    settings,
+    decisions,
+    network,
+    previews,
+    fileLinks,
+    modelUse: parts.modelUse,
     calls: new Calls({
       ...parts,
       noticeSources: [restartNotice, workspace, setUp, service],
@@ -308,7 +311,7 @@ function addUpkeep(parts: ReturnType<typeof addTasks>) {
   const { account, idle, files } = parts;
   return {
     ...parts,
-    fileLinks: new FileLinks(parts.kv),
+    fileLinks: new FileLinks(parts.kv, files),
     outputs: new RunOutputs(parts),
     runRecords: new RunRecords({
       ...parts,

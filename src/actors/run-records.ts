@@ -23,7 +23,7 @@ export interface RunRecordsHost {
   kv: KV;
   connection: Pick<Connection, "send">;
   runs: Pick<Runs, "sweep" | "stored" | "hasActive" | "isFull">;
-  platform: Pick<ContainerPlatform, "isRunning" | "scheduleSweep">;
+  platform: Pick<ContainerPlatform, "isRunning" | "onSweep" | "scheduleSweep">;
   /** How long a record is kept after its run, in milliseconds. */
   keepMs: number;
   /** Reports to the account. Returns whether storage is full even after evictions. */
@@ -42,6 +42,7 @@ export class RunRecords {
   constructor(host: RunRecordsHost) {
     this.#host = host;
     this.#sweepAt = new StoredValue(host.kv, "sweep");
+    host.platform.onSweep(() => this.#sweep());
   }
 
   runEnded(run: RunRecord, hasFiles: boolean): void {
@@ -61,7 +62,7 @@ export class RunRecords {
     this.#toClean = [];
   }
 
-  async sweep(): Promise<void> {
+  async #sweep(): Promise<void> {
     this.#sweepAt.value = undefined;
     // If the bucket does not delete the logs now, a later sweep does.
     const next = await this.#host.runs.sweep().catch(() => Date.now() + SWEEP_RETRY_MS);

@@ -38,6 +38,7 @@ const CHECKPOINT: CallPlan = { isLimited: true, setUpMs: 15_000 };
 const RESTORE: CallPlan = { isLimited: true };
 const FILE_LINK: CallPlan = { usesContainer: true, isRepeated: true };
 const PREVIEW: CallPlan = { usesContainer: true };
+const CONFIGURE: CallPlan = { isKeptApart: true };
 
 export class Sandbox extends SandboxActor {
   readonly #parts: Parts;
@@ -62,21 +63,21 @@ export class Sandbox extends SandboxActor {
   // Runs.
 
   executeCode(owner: Owner, spec: CodeRunSpec, ...wait: RunWait): Promise<ActorResult<RunView>> {
-    return this.#parts.calls.run(owner, this.#parts.plans.code, spec, ...wait);
+    return this.#parts.calls.run(owner, "code", spec, ...wait);
   }
 
   executeCommand(owner: Owner, spec: CommandSpec, ...wait: RunWait): Promise<ActorResult<RunView>> {
-    return this.#parts.calls.run(owner, this.#parts.plans.command, spec, ...wait);
+    return this.#parts.calls.run(owner, "command", spec, ...wait);
   }
 
   /** Returns when the run has started; `readRun` waits for its end. */
   executeTask(owner: Owner, spec: TaskSpec): Promise<ActorResult<RunView>> {
-    return this.#parts.calls.run(owner, this.#parts.plans.task, spec);
+    return this.#parts.calls.run(owner, "task", spec);
   }
 
   /** As `executeTask`; `readRun` also waits for its program. */
   askQuestion(owner: Owner, spec: QuestionSpec): Promise<ActorResult<RunView>> {
-    return this.#parts.calls.run(owner, this.#parts.plans.question, spec);
+    return this.#parts.calls.run(owner, "question", spec);
   }
 
   taskOrigin(owner: Owner, id: string): Promise<ActorResult<TaskOrigin>> {
@@ -124,12 +125,7 @@ export class Sandbox extends SandboxActor {
 
   /** Stores links to files of this container. Returns their ids. */
   keepFileLinks(owner: Owner, links: Parameters<FileLinks["keepFiles"]>[0]): Promise<ActorResult<string[]>> {
-    const keep = async ({ files, fileLinks }: Parts) => {
-      // Starts the container if none runs.
-      await files.call("stat", { path: "/" });
-      return fileLinks.keepFiles(links);
-    };
-    return this.#do(owner, keep, FILE_LINK);
+    return this.#do(owner, ({ fileLinks }) => fileLinks.keepFiles(links), FILE_LINK);
   }
 
   /** Stores links to run outputs. Returns their ids. */
@@ -187,11 +183,8 @@ export class Sandbox extends SandboxActor {
 
   /** Changes settings and returns all of them. The sandbox need not run. @param region where to create its actor */
   configureSandbox(owner: Owner, change: SettingsChange, region: Region | undefined) {
-    return this.#do(owner, ({ tasks, settings }) => {
-      // A running task gets the new settings when it continues.
-      tasks.keepApart(owner);
-      return settings.configure(owner, change, region);
-    });
+    // A running task gets the new settings when it continues.
+    return this.#do(owner, ({ settings }) => settings.configure(owner, change, region), CONFIGURE);
   }
 
   /** Called by the account before the sandbox is created from a saved state. */
@@ -275,11 +268,7 @@ export class Sandbox extends SandboxActor {
     return this.#parts.containerEnd.saveForPlatform(token);
   }
 
-  // Calls of the account and of the SDK's scheduler.
-
-  override async sweepRuns(): Promise<void> {
-    await this.#parts.runRecords.sweep();
-  }
+  // Calls of the account.
 
   /** Called by the account when the principal's storage is full: deletes `bytes` bytes of runs that ended before `before`. */
   evictRuns(bytes: number, before: number): Promise<Stored> {

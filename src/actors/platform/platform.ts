@@ -16,7 +16,8 @@ export interface ContainerPlatform {
   /** Sets the idle time, and what happens after it. */
   onIdle(idle: Idle): void;
   used(): void;
-  /** Schedules a call of the actor's `sweepRuns`. */
+  /** Sets what a scheduled sweep does. */
+  onSweep(sweep: () => Promise<void>): void;
   scheduleSweep(at: Date): Promise<void>;
 }
 

@@ -29,7 +29,9 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   }
 
   /** Called by the SDK's scheduler, by this name. */
-  abstract sweepRuns(): Promise<void>;
+  async sweepRuns(): Promise<void> {
+    await this.platform.sweep();
+  }
 
   /** Called by the SDK whenever it starts or reaches a container. */
   override startAndWaitForPorts(

@@ -46,6 +46,7 @@ export class SDKPlatform implements ContainerPlatform {
   #settled: Promise<void> | undefined;
   #ended: () => void = () => undefined;
   idle: Idle | undefined;
+  sweep: () => Promise<void> = async () => undefined;
 
   constructor(sandbox: SDKSandbox, container: Container | undefined) {
     this.#sandbox = sandbox;
@@ -143,6 +144,10 @@ export class SDKPlatform implements ContainerPlatform {
 
   onIdle(idle: Idle): void {
     this.idle = idle;
+  }
+
+  onSweep(sweep: () => Promise<void>): void {
+    this.sweep = sweep;
   }
 
   used(): void {

@@ -589,9 +589,11 @@ describe("/sandboxes/<name>/files/<path>", () => {
   });
 });
 
+const unused = () => Promise.reject(new Error("used-up links are no files"));
+
 it("the server remembers used-up links until they expire, however many there are, and ends no other link", async () => {
   await inActor("used-links", (_sandbox, { storage: { kv } }) => {
-    const links = new FileLinks(kv);
+    const links = new FileLinks(kv, { call: unused });
     const epoch = links.epoch();
     const expires = Date.now() + 60_000;
     const use = (id: string, end: number) => {

@@ -141,6 +141,7 @@ class Model {
       onEnd: (listener) => (this.#boxEnded = listener),
       onIdle: () => undefined,
       used: () => undefined,
+      onSweep: () => undefined,
       scheduleSweep: async () => undefined,
     };
     const save = async () => {

@@ -355,6 +355,7 @@ export class World {
       onEnd: (listener) => (this.#containerEnded = listener),
       onIdle: () => undefined,
       used: () => undefined,
+      onSweep: () => undefined,
       scheduleSweep: async () => undefined,
     };
     const host: WorkspaceHost = {

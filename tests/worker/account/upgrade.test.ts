@@ -4,7 +4,7 @@ import { env } from "cloudflare:workers";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ACCOUNT_SCHEMA } from "../../../src/storage/account-schema.ts";
 import { ATTEMPTS_SCHEMA } from "../../../src/storage/attempts-schema.ts";
-import { type Schema, VERSION_KEY } from "../../../src/storage/migrations.ts";
+import { type Schema, VERSION_KEY, migrate } from "../../../src/storage/migrations.ts";
 import { SANDBOX_SCHEMA } from "../../../src/storage/sandbox-schema.ts";
 import { accountOf, actorOf, evictActor, owner, principal, sh, sha256, wholeLog } from "../support.ts";
 
@@ -96,6 +96,35 @@ function tablesOf(stub: Stub): Promise<Fields> {
     );
     return Object.fromEntries(rows.toArray().map(({ name, sql }) => [name, sql.replace(/\s/g, "")]));
   });
+}
+
+function namesOfTables(sql: SqlStorage): string[] {
+  const tables = sql.exec<{ name: string }>(
+    "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 1) <> '_'",
+  );
+  return tables.toArray().map(({ name }) => name);
+}
+
+/** Adds a row to each table. Keys of one name are equal, all other values differ. Returns the values by their columns. */
+function fillTables(sql: SqlStorage): Map<string, string | number> {
+  const stored = new Map<string, string | number>();
+  for (const table of namesOfTables(sql)) {
+    const columns = sql
+      .exec<{ name: string; type: string; pk: number }>(
+        "SELECT name, type, pk FROM pragma_table_info(?)",
+        table,
+      )
+      .toArray();
+    const values = columns.map(({ name, type, pk }) => {
+      const column = `${table}.${name}`;
+      const number = pk > 0 ? 1 : 1000 + stored.size;
+      const value = type === "INTEGER" ? number : pk > 0 ? name : column;
+      stored.set(column, value);
+      return value;
+    });
+    sql.exec(`INSERT INTO "${table}" VALUES (${values.map(() => "?").join(", ")})`, ...values);
+  }
+  return stored;
 }
 
 /** The hash of a run's whole output, in the form of the fixtures. */
@@ -219,6 +248,26 @@ describe("a database", () => {
       Object.keys(tables).toSorted(),
     );
   });
+
+  it.each(Object.entries(SCHEMAS))(
+    "of %s keeps every field of every table in each migration",
+    async (_kind, schema) => {
+      const stub = await stubOf("Attempts.fields");
+      await runInDurableObject(stub, async (_actor, { storage }) => {
+        for (const [index] of schema.migrations.entries()) {
+          await storage.deleteAll();
+          migrate(storage, { migrations: schema.migrations.slice(0, index + 1) });
+          const stored = fillTables(storage.sql);
+          migrate(storage, schema);
+          const kept = namesOfTables(storage.sql).flatMap((table) =>
+            storage.sql.exec(`SELECT * FROM "${table}"`).toArray().flatMap(Object.values),
+          );
+          expect([...stored].filter(([, value]) => !kept.includes(value))).toEqual([]);
+        }
+        await storage.deleteAll();
+      });
+    },
+  );
 
   it("from a newer server is refused, and stays unchanged", async () => {
     const later = await principal("later");

@@ -1,36 +1,110 @@
-/** The instructions of system call filters (linux/filter.h, linux/seccomp.h). */
+/**
+ * Decisions of a system call filter, and the instructions that they compile to (linux/filter.h, linux/seccomp.h). A decision
+ * loads what it needs, and every path through it returns.
+ */
 
-export const LOAD = 0x20;
-export const JUMP_EQUAL = 0x15;
-export const JUMP_GREATER_OR_EQUAL = 0x35;
-export const JUMP_ANY_BIT = 0x45;
-export const AND = 0x54;
-export const RETURN = 0x06;
-export const ALLOW = 0x7fff0000;
-export const ERRNO = 0x00050000;
+const LOAD = 0x20;
+const JUMP = 0x05;
+const JUMP_EQUAL = 0x15;
+const JUMP_GREATER_OR_EQUAL = 0x35;
+const JUMP_ANY_BIT = 0x45;
+const AND = 0x54;
+const RETURN = 0x06;
+const ALLOW = 0x7fff0000;
+const ERRNO = 0x00050000;
 
 /** code, jump if true, jump if false, constant */
-export type Instruction = [number, number, number, number];
+type Instruction = [number, number, number, number];
+export type Decision = Instruction[];
 
-export const OFFSET_NUMBER = 0;
-export const OFFSET_ARCH = 4;
-export const OFFSET_FIRST_ARGUMENT = 16;
-export const OFFSET_SECOND_ARGUMENT = 24;
+/** Offsets in struct seccomp_data. */
+export const NUMBER = 0;
+export const ARCHITECTURE = 4;
+export const argument = (index: number) => 16 + 8 * index;
+/** The upper half of a 64-bit argument, such as an address: both architectures are little-endian. */
+const upperHalf = (offset: number) => offset + 4;
 
-export const offsetOfArgument = (index: number) => OFFSET_FIRST_ARGUMENT + 8 * index;
+export const allow: Decision = [[RETURN, 0, 0, ALLOW]];
 
-/** Instructions that apply if the loaded value is this one. */
-export function block(value: number, instructions: Instruction[]): Instruction[] {
-  return [[JUMP_EQUAL, 0, instructions.length, value], ...instructions];
+export function refuse(error: number): Decision {
+  return [[RETURN, 0, 0, ERRNO | error]];
 }
 
-export const allowed: Instruction = [RETURN, 0, 0, ALLOW];
+/** The call succeeds without an effect. */
+export const pretend = refuse(0);
 
-export function refused(error: number): Instruction {
-  return [RETURN, 0, 0, ERRNO | error];
+/** In instructions. */
+const MAX_CONDITIONAL_JUMP = 255;
+
+function branch(jump: number, constant: number, yes: Decision, no: Decision): Decision {
+  if (yes.length <= MAX_CONDITIONAL_JUMP) return [[jump, 0, yes.length, constant], ...yes, ...no];
+  return [[jump, 1, 0, constant], [JUMP, 0, 0, yes.length], ...yes, ...no];
 }
 
-export function assemble(program: Instruction[]): Buffer {
+export function ifEqual(offset: number, value: number, yes: Decision, no: Decision): Decision {
+  return [[LOAD, 0, 0, offset], ...branch(JUMP_EQUAL, value, yes, no)];
+}
+
+export function ifAtLeast(offset: number, value: number, yes: Decision, no: Decision): Decision {
+  return [[LOAD, 0, 0, offset], ...branch(JUMP_GREATER_OR_EQUAL, value, yes, no)];
+}
+
+export function ifAnyBit(offset: number, bits: number, yes: Decision, no: Decision): Decision {
+  return [[LOAD, 0, 0, offset], ...branch(JUMP_ANY_BIT, bits, yes, no)];
+}
+
+export function ifNull(offset: number, yes: Decision, no: Decision): Decision {
+  return ifEqual(offset, 0, ifEqual(upperHalf(offset), 0, yes, no), no);
+}
+
+const MAX_VALUE = 0xffffffff;
+
+/** Finds the decision for a value by binary search. @param mask the bits of the value that count */
+export function byValue(
+  offset: number,
+  decisions: Iterable<readonly [number, Decision]>,
+  otherwise: Decision,
+  mask?: number,
+): Decision {
+  const ranges: Range[] = [{ from: 0, decision: otherwise }];
+  for (const [value, decision] of [...decisions].toSorted(([a], [b]) => a - b)) {
+    if (ranges.at(-1)?.from === value) ranges.pop();
+    if (ranges.at(-1)?.decision !== decision) ranges.push({ from: value, decision });
+    if (value < MAX_VALUE) ranges.push({ from: value + 1, decision: otherwise });
+  }
+  const load: Decision = [[LOAD, 0, 0, offset]];
+  if (mask !== undefined) load.push([AND, 0, 0, mask]);
+  return [...load, ...search(ranges)];
+}
+
+export function onlyValues(offset: number, values: number[], error: number): Decision {
+  return byValue(
+    offset,
+    values.map((value) => [value, allow]),
+    refuse(error),
+  );
+}
+
+/** The values from this one to the next range. */
+interface Range {
+  from: number;
+  decision: Decision;
+}
+
+function search(ranges: Range[]): Decision {
+  const half = ranges.length >> 1;
+  const middle = ranges[half];
+  if (middle === undefined) return [];
+  if (half === 0) return middle.decision;
+  return branch(
+    JUMP_GREATER_OR_EQUAL,
+    middle.from,
+    search(ranges.slice(half)),
+    search(ranges.slice(0, half)),
+  );
+}
+
+export function assemble(program: Decision): Buffer {
   const bytes = Buffer.alloc(program.length * 8);
   program.forEach(([code, whenTrue, whenFalse, constant], index) => {
     bytes.writeUInt16LE(code, index * 8);

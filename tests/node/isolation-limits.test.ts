@@ -214,35 +214,16 @@ describe("resources of the whole machine", () => {
     }
   });
 
-  it("locks of open files, whose process the kernel does not name, are not available", async () => {
-    const attempt = [
-      "import fcntl, struct",
-      "try: print(fcntl.fcntl(open('/tmp/locked', 'w'), fcntl.F_OFD_SETLK, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 1, 0)))",
-      "except OSError as error: print(error.strerror)",
-      "fcntl.lockf(open('/tmp/locked', 'w'), fcntl.LOCK_EX); fcntl.flock(open('/tmp/locked', 'w'), fcntl.LOCK_EX)",
-    ];
-    const { stdout } = await greedy.run(`python3 - <<'PYTHON'\n${attempt.join("\n")}\nPYTHON`);
-    expect(stdout).toBe("Invalid argument");
-  });
-
   it("memory of netlink: processes reach only the kernel", async () => {
     const sockets = [
       "import os, socket",
-      "def made(protocol):",
-      "  try: return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)",
-      "  except OSError as error: return error.strerror",
-      "print({made(protocol) for protocol in range(1, 32)})",
-      "one = made(0); one.bind((0, 0))",
-      "try: print(made(0).sendto(bytes(64), (one.getsockname()[0], 0)))",
+      "one, two = (socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) for _ in range(2)); one.bind((0, 0))",
+      "try: print(two.sendto(bytes(64), (one.getsockname()[0], 0)))",
       "except OSError as error: print(error.strerror)",
       "print(socket.if_nameindex())",
     ];
     const { stdout } = await greedy.run(`python3 - <<'PYTHON'\n${sockets.join("\n")}\nPYTHON`);
-    expect(stdout.split("\n")).toEqual([
-      "{'Address family not supported by protocol'}",
-      "Operation not permitted",
-      "[(1, 'lo')]",
-    ]);
+    expect(stdout).toBe("Operation not permitted\n[(1, 'lo')]");
     expect((await greedy.run("node -p 'Object.keys(os.networkInterfaces())'")).stdout).toBe("[ 'lo' ]");
   });
 
@@ -342,120 +323,6 @@ describe("resources of the whole machine", () => {
     const { stdout } = await greedy.run(`python3 -c "${timers.join("\n")}"`);
     expect(stdout).toBe("True Resource temporarily unavailable");
   });
-
-  it("slots for asynchronous I/O, and leases and notifications on the host's files, are not available", async () => {
-    const attempts = [
-      "import ctypes, fcntl, os, platform",
-      "libc = ctypes.CDLL(None, use_errno=True)",
-      "x = platform.machine() == 'x86_64'",
-      "libc.syscall(ctypes.c_long(206 if x else 0), 1, ctypes.byref(ctypes.c_ulong(0)))",
-      "print(os.strerror(ctypes.get_errno()))",
-      "try: print(fcntl.fcntl(os.open('/workspace', 0), fcntl.F_SETLEASE, fcntl.F_UNLCK))",
-      "except OSError as error: print(error.strerror)",
-      "try: print(fcntl.fcntl(os.open('/usr/lib', 0), fcntl.F_NOTIFY, fcntl.DN_ACCESS | fcntl.DN_MULTISHOT))",
-      "except OSError as error: print(error.strerror)",
-    ];
-    const { stdout } = await greedy.run(`python3 -c "${attempts.join("\n")}"`);
-    expect(stdout).toBe("Function not implemented\nOperation not permitted\nInvalid argument");
-  });
-});
-
-it("kernel resources that belong to the whole machine, or that no limit counts, are not available", async () => {
-  const attempts = [
-    "import ctypes, os, platform, socket, struct",
-    "libc = ctypes.CDLL(None, use_errno=True)",
-    "x = platform.machine() == 'x86_64'",
-    "call = lambda number, *given: os.strerror(ctypes.get_errno()) if libc.syscall(number, *given) < 0 else 'done'",
-    // mbind, set_mempolicy, migrate_pages, move_pages, set_mempolicy_home_node.
-    "for number in (237, 238, 256, 279, 450) if x else (235, 237, 238, 239, 450):",
-    "  print(call(number, *[ctypes.c_long(0)] * 6))",
-    "code = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0xffff))",
-    "program = struct.pack('HxxxxxxQ', 1, ctypes.addressof(code))",
-    "for family in (socket.AF_UNIX, socket.AF_INET):",
-    "  for option in (26, 51):",
-    "    try: print(socket.socket(family, socket.SOCK_DGRAM).setsockopt(socket.SOL_SOCKET, option, program))",
-    "    except OSError as error: print(error.strerror)",
-    "for kind, protocol in ((socket.SOCK_STREAM, 262), (socket.SOCK_DGRAM, 136)):",
-    "  for family in (socket.AF_INET, socket.AF_INET6):",
-    "    try: print(socket.socket(family, kind, protocol))",
-    "    except OSError as error: print(error.strerror)",
-    // A program may install a filter that the kernel accepts (seccomp, prctl with PR_SET_SECCOMP), and may ask
-    // whether the kernel supports filters.
-    "allow = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0x7fff0000))",
-    "filter = struct.pack('HxxxxxxQ', 1, ctypes.addressof(allow))",
-    "for given in (filter, None):",
-    "  for flags in (0, 1, 8): print(call(317 if x else 277, 1, flags, given))",
-    "  for mode in (2, 2 | 1 << 32): print(call(157 if x else 167, 22, ctypes.c_long(mode), given))",
-  ];
-  const { stdout } = await other.run(`python3 - <<'PYTHON'\n${attempts.join("\n")}\nPYTHON`);
-  expect(stdout.split("\n")).toEqual([
-    ...Array<string>(5).fill("Operation not permitted"),
-    ...Array<string>(4).fill("Protocol not available"),
-    ...Array<string>(4).fill("Protocol not supported"),
-    ...Array<string>(10).fill("Invalid argument"),
-  ]);
-});
-
-it("calls by which the kernel loads modules, or that are newer than the list of refused calls, are not available", async () => {
-  const attempts = [
-    "import ctypes, fcntl, os, platform, socket, struct",
-    "libc = ctypes.CDLL(None, use_errno=True)",
-    "def attempt(call, *given):",
-    "  try: return type(call(*given)).__name__",
-    "  except OSError as error: return error.strerror",
-    "stream, datagram = socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK",
-    "for family in (socket.AF_INET, socket.AF_INET6):",
-    "  print(*[attempt(socket.socket, family, *kind) for kind in ((stream, 0), (stream, 6), (datagram, 0), (datagram, 17))])",
-    "  print(*[attempt(socket.socket, family, *kind) for kind in ((stream, 17), (stream, 200), (datagram, 6))], sep=', ')",
-    "  print(*[attempt(socket.socket, family, *kind) for kind in ((5, 0), (5, 132), (6, 33), (10, 0))], sep=', ')",
-    "print(attempt(socket.socketpair, socket.AF_UNIX, stream), end=' ')",
-    "print(*{attempt(socket.socketpair, family) for family in range(2, 50)})",
-    "print(attempt(fcntl.ioctl, os.openpty()[1], 0x5423, struct.pack('i', 0)))",
-    // open_tree_attr.
-    "print(os.strerror(ctypes.get_errno()) if libc.syscall(467, -1, None, 0, None, 0) < 0 else 'done')",
-  ];
-  const { stdout } = await other.run(`python3 - <<'PYTHON'\n${attempts.join("\n")}\nPYTHON`);
-  const internet = [
-    "socket socket socket socket",
-    Array<string>(3).fill("Protocol not supported").join(", "),
-    Array<string>(4).fill("Socket type not supported").join(", "),
-  ];
-  expect(stdout.split("\n")).toEqual([
-    ...internet,
-    ...internet,
-    "tuple Address family not supported by protocol",
-    "Invalid argument",
-    "Function not implemented",
-  ]);
-});
-
-it("access control lists, keys and multicast groups cannot allocate kernel memory that no limit counts", async () => {
-  const attempts = [
-    "import os, socket, struct",
-    "def attempt(call, *given):",
-    "  try: return call(*given)",
-    "  except OSError as error: return error.strerror",
-    "entry = lambda tag, id=0xffffffff: struct.pack('HHI', tag, 7, id)",
-    "acl = lambda users: struct.pack('I', 2) + entry(1) + entry(2, 1) * users + entry(4) + entry(16) + entry(32)",
-    "os.mkdir('/tmp/listed')",
-    "for name in ('access', 'default'):",
-    "  for users in (10, 1000): print(attempt(os.setxattr, '/tmp/listed', 'system.posix_acl_' + name, acl(users)))",
-    "four, six = (socket.socket(family, socket.SOCK_DGRAM) for family in (socket.AF_INET, socket.AF_INET6))",
-    "print(attempt(four.setsockopt, socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, struct.pack('=4s4si', bytes([224, 1, 0, 1]), bytes(4), 1)))",
-    "group = bytes([0xff, 2]) + bytes(13) + b'1'",
-    "print(attempt(six.setsockopt, socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + struct.pack('I', 1)))",
-    "peer = struct.pack('=HH4s', socket.AF_INET, 0, bytes([127, 0, 0, 1])) + bytes(120)",
-    "key = peer + struct.pack('=BBHIi80s', 0, 0, 4, 0, 0, b'keys')",
-    "print(attempt(socket.socket().setsockopt, socket.IPPROTO_TCP, 14, key))",
-  ];
-  const { stdout } = await other.run(`python3 - <<'PYTHON'\n${attempts.join("\n")}\nPYTHON`);
-  const lists = ["None", "No space left on device"];
-  expect(stdout.split("\n")).toEqual([
-    ...lists,
-    ...lists,
-    ...Array<string>(2).fill("No such device"),
-    "Protocol not available",
-  ]);
 });
 
 /** CAP_SYS_RESOURCE, which the kernel requires to raise a process's least value. */

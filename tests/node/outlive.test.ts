@@ -55,7 +55,7 @@ it("a sandbox's first process cannot be taken over from inside", async () => {
   expect(output.split("\n")).toEqual([
     "mem Permission denied",
     "process_vm_writev Operation not permitted",
-    "pidfd_getfd Operation not permitted",
+    "pidfd_getfd Function not implemented",
     "ptrace Operation not permitted",
   ]);
 });

@@ -15,17 +15,24 @@ export class StoreError extends Error {
 }
 
 export function guarded(store: KVNamespace): KVNamespace {
+  return intercepted(store, (name, key, call) => {
+    // The store would throw for a key that is too long. Nothing is stored under such a key.
+    const isTooLong = typeof key === "string" && bytesOf(key) > MAX_KEY_BYTES;
+    return name === "get" && isTooLong ? Promise.resolve(null) : inTime(call);
+  });
+}
+
+/** Wraps a store. @param intercept gets each method's name, its first argument, and a function that makes the call */
+export function intercepted(
+  store: KVNamespace,
+  intercept: (name: string | symbol, key: unknown, call: () => Promise<unknown>) => unknown,
+): KVNamespace {
   return new Proxy(store, {
     get(target, name) {
       const member: unknown = Reflect.get(target, name);
       if (typeof member !== "function") return member;
-      return (...given: unknown[]) => {
-        // The store would throw for a key that is too long. Nothing is stored under such a key.
-        const [key] = given;
-        const isTooLong = typeof key === "string" && bytesOf(key) > MAX_KEY_BYTES;
-        if (name === "get" && isTooLong) return Promise.resolve(null);
-        return inTime(async () => Reflect.apply(member, target, given));
-      };
+      return (...given: unknown[]) =>
+        intercept(name, given[0], async () => Reflect.apply(member, target, given));
     },
   });
 }

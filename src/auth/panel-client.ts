@@ -1,6 +1,7 @@
 /** The panel is an OAuth client of its own server: people sign in on the consent page, and a session is a grant. */
 import type { ClientInfo } from "@cloudflare/workers-oauth-provider";
 import { DAY_MS } from "../shared/days.ts";
+import { intercepted } from "./oauth-store.ts";
 import { PANEL_CALLBACK_PATH } from "./paths.ts";
 
 /** Registered clients have random ids, so none can have this one. */
@@ -20,12 +21,7 @@ export function withPanelClient(store: KVNamespace, issuer: string): KVNamespace
     responseTypes: ["code"],
     tokenEndpointAuthMethod: "none",
   };
-  return new Proxy(store, {
-    get(target, name) {
-      const member: unknown = Reflect.get(target, name);
-      if (name !== "get" || typeof member !== "function") return member;
-      return async (...given: unknown[]) =>
-        given[0] === `client:${PANEL_CLIENT_ID}` ? client : Reflect.apply(member, target, given);
-    },
-  });
+  return intercepted(store, (name, key, call) =>
+    name === "get" && key === `client:${PANEL_CLIENT_ID}` ? Promise.resolve(client) : call(),
+  );
 }

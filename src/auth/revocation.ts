@@ -1,5 +1,6 @@
 /** Logs what a revocation revoked, by watching the store: the provider returns 200 in any case (RFC 7009, 2.2). */
 import * as z from "zod";
+import { intercepted } from "./oauth-store.ts";
 
 /** Records of the provider, stored under `grant:<user>:<grant>` and `token:<user>:<grant>:<token>`. */
 const grantRecord = z.object({
@@ -16,17 +17,11 @@ const tokenRecord = z.object({
 export function watched(store: KVNamespace) {
   const read = new Map<string, unknown>();
   const deleted: string[] = [];
-  const seen = new Proxy(store, {
-    get(target, name) {
-      const member: unknown = Reflect.get(target, name);
-      if (typeof member !== "function") return member;
-      return async (...given: unknown[]) => {
-        const result: unknown = await Reflect.apply(member, target, given);
-        if (name === "get") read.set(String(given[0]), result);
-        if (name === "delete") deleted.push(String(given[0]));
-        return result;
-      };
-    },
+  const seen = intercepted(store, async (name, key, call) => {
+    const result = await call();
+    if (name === "get") read.set(String(key), result);
+    if (name === "delete") deleted.push(String(key));
+    return result;
   });
 
   async function revoked() {

@@ -4,7 +4,7 @@ import { within } from "../shared/within.ts";
 import type { Backlog, WaitingLog } from "./backlog.ts";
 import { type RunFailure, failureOf } from "./failure.ts";
 import { localID } from "./id.ts";
-import type { LogStore, LogWriter } from "./run-log.ts";
+import type { LogWriter } from "./run-log.ts";
 import { lastLine } from "./shown-output.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import type { TerminalInput } from "../container/connection.ts";
@@ -41,7 +41,6 @@ export class ActiveRun implements RunSink, WaitingLog {
   readonly record: RunRecord;
   readonly #host: ActiveRunHost;
   readonly #log: LogWriter;
-  readonly #store: LogStore;
   readonly #stored: Record<Stream, number>;
   readonly #settled = Promise.withResolvers<void>();
   #waiting: (() => void)[] = [];
@@ -63,11 +62,10 @@ export class ActiveRun implements RunSink, WaitingLog {
   seenBytes: number;
   failure: RunFailure | undefined;
 
-  constructor(record: RunRecord, log: LogWriter, store: LogStore, host: ActiveRunHost) {
+  constructor(record: RunRecord, log: LogWriter, host: ActiveRunHost) {
     this.record = record;
     this.#host = host;
     this.#log = log;
-    this.#store = store;
     this.seenBytes = record.logBytes;
     this.#stored = { stdout: record.output.stdout.bytes, stderr: record.output.stderr.bytes };
   }
@@ -338,7 +336,7 @@ export class ActiveRun implements RunSink, WaitingLog {
       logBytes: this.#log.bytes,
     };
     const shipped = (isNew: boolean) => isNew && this.#put({ ...this.record, ...then });
-    await this.#log.moveToStore(this.#store, shipped).catch(() => undefined);
+    await this.#log.moveToStore(shipped).catch(() => undefined);
   }
 
   async #shipAll(): Promise<void> {

@@ -25,15 +25,7 @@ import {
   waitingFor,
 } from "./run-types.ts";
 import type { EndState } from "../shared/run-listing.ts";
-import {
-  NOT_MADE_SMALLER,
-  charactersOmitted,
-  codeEndText,
-  htmlLeftOut,
-  handoverTexts,
-  imageLeftOut,
-  resultLeftOut,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 /** How long it may take to end an earlier actor's code and read its output, in milliseconds. */
 const TAKE_OVER_MS = 60_000;
@@ -147,7 +139,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
   /** Ends code that an earlier actor sent to a kernel. Its result was lost with that actor. */
   resume(sink: RunSink, state: unknown): Execution {
     const kernel = kernelSchema.parse(state);
-    const notes: Record<CellHandover, string> = handoverTexts(
+    const notes: Record<CellHandover, string> = texts.handoverTexts(
       kernel.language,
       kernel.key.slice(kernel.language.length + 1),
     );
@@ -173,7 +165,7 @@ function endOf(outcome: CodeOutcome, detail: CodeDetail, spec: CodeRunSpec): End
   return {
     state: STATES[outcome.end],
     exitCode: outcome.exitCode,
-    note: outcome.end === "error" ? hint : codeEndText(outcome, spec),
+    note: outcome.end === "error" ? hint : texts.codeEndText(outcome, spec),
     detail,
   };
 }
@@ -191,7 +183,7 @@ function fitting(shown: readonly CodeResult[], error: CodeOutcome["error"]): Cod
     const result = isText ? { ...whole, html: undefined } : whole;
     const size = sizeOf(result);
     const fits = size <= room + LEFT_OUT_BYTES && (!isText || size <= textRoom);
-    kept.push(fits ? result : { text: resultLeftOut(size) });
+    kept.push(fits ? result : { text: texts.resultLeftOut(size) });
     if (!fits) continue;
     room -= Math.max(0, size + 1 - LEFT_OUT_BYTES);
     if (isText) textRoom -= size;
@@ -202,7 +194,7 @@ function fitting(shown: readonly CodeResult[], error: CodeOutcome["error"]): Cod
     if (!text || !("html" in whole) || !("text" in text) || text.text !== whole.text) continue;
     const size = sizeOf(whole) - sizeOf(text);
     if (size > room) {
-      kept[index] = { ...text, leftOut: htmlLeftOut(size) };
+      kept[index] = { ...text, leftOut: texts.htmlLeftOut(size) };
       continue;
     }
     kept[index] = whole;
@@ -232,8 +224,8 @@ function sizeOf(value: unknown): number {
 /** The result with a displayable image, or the reason why there is none. */
 async function showable(result: CodeResult, makeSmaller: MakeSmaller): Promise<CodeResult> {
   if ("text" in result) return result;
-  const shown = await shownImage(fromBase64(result.image), makeSmaller).catch(() => NOT_MADE_SMALLER);
-  if ("problem" in shown) return { text: imageLeftOut(shown.problem, shown.remedy) };
+  const shown = await shownImage(fromBase64(result.image), makeSmaller).catch(() => texts.NOT_MADE_SMALLER);
+  if ("problem" in shown) return { text: texts.imageLeftOut(shown.problem, shown.remedy) };
   const { bytes, ...image } = shown;
   return { image: bytes.toBase64(), ...image };
 }
@@ -267,6 +259,6 @@ function readable(result: RichResult): CodeResult[] {
 function shortenedText(text: string): string {
   if (text.length <= TEXT_CHARS) return text;
   const half = TEXT_CHARS / 2;
-  const omitted = charactersOmitted(text.length - 2 * half, text.length);
+  const omitted = texts.charactersOmitted(text.length - 2 * half, text.length);
   return `${text.slice(0, half)}\n${omitted}\n${text.slice(-half)}`.toWellFormed();
 }

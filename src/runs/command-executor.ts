@@ -15,16 +15,7 @@ import {
   type RunSink,
   waitingFor,
 } from "./run-types.ts";
-import {
-  CANCELLED_WITH_ALL,
-  KEEPER_KILLED,
-  NEVER_RAN,
-  OUTPUT_CUT,
-  OUTPUT_NO_SPACE,
-  REMOVED,
-  noTerminal,
-  timedOutText,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 export interface CommandSpec extends Allowance {
   command: string;
@@ -203,18 +194,18 @@ class RunningCommand extends RunFollower {
 
   #endOf(outcome: Outcome, cut: string | undefined, isNew: boolean): End {
     if (outcome.type === "unknown" || outcome.type === "settled")
-      return { state: "lost", note: isNew ? REMOVED : NEVER_RAN };
+      return { state: "lost", note: isNew ? texts.REMOVED : texts.NEVER_RAN };
     if (outcome.type === "refused") {
       this.#isRefused = true;
       if (outcome.reason === "exhausted") throw exhausted();
       if (outcome.reason === "damaged") throw damaged(outcome.message);
       if (outcome.reason === "ending") throw ending("The command was not started");
-      if (outcome.reason === "no_terminal") throw noTerminal(outcome.message);
+      if (outcome.reason === "no_terminal") throw texts.noTerminal(outcome.message);
       throw unwritable(outcome.message);
     }
     const { status: exitCode, timedOut, cut: isCut, noSpace, lost: isLost, cwd } = outcome;
     if (timedOut) this.stop ??= "timed_out";
-    const missing = isCut ? [noSpace ? OUTPUT_NO_SPACE : OUTPUT_CUT] : [];
+    const missing = isCut ? [noSpace ? texts.OUTPUT_NO_SPACE : texts.OUTPUT_CUT] : [];
     const ended = (state: End["state"], ...notes: string[]): End => ({
       state,
       exitCode,
@@ -222,11 +213,11 @@ class RunningCommand extends RunFollower {
       ...(cwd !== undefined && { detail: { ports: [], cwd } }),
     });
     if (this.stop === "timed_out") {
-      return ended("timed_out", timedOutText(this.timeoutMs, cut));
+      return ended("timed_out", texts.timedOutText(this.timeoutMs, cut));
     }
-    if (this.stop === "cancelled") return ended("cancelled", CANCELLED_WITH_ALL);
-    return ended(exitCode === 0 ? "succeeded" : "failed", ...(isLost ? [KEEPER_KILLED] : []));
+    if (this.stop === "cancelled") return ended("cancelled", texts.CANCELLED_WITH_ALL);
+    return ended(exitCode === 0 ? "succeeded" : "failed", ...(isLost ? [texts.KEEPER_KILLED] : []));
   }
 }
 
-const LOST_END: End = { state: "lost", note: REMOVED };
+const LOST_END: End = { state: "lost", note: texts.REMOVED };

@@ -1,6 +1,7 @@
 /** The first and last bytes of a stream, in bounded memory. */
 import { SHOWN_END_BYTES } from "../../container/sandboxd/protocol.ts";
-import { type ShownOutput, headAndTail, decodeText } from "./shown-output.ts";
+import { wholeCharacters } from "../shared/text.ts";
+import { type ShownOutput, decodeText } from "./shown-output.ts";
 
 const EMPTY = new Uint8Array(0);
 
@@ -44,8 +45,12 @@ export class HeadAndTail {
 
   shown(): ShownOutput {
     const { head, tail, bytes } = this;
-    if (bytes > head.length + tail.length) return headAndTail(head, tail, bytes);
-    return { head: decodeText(joined([head, tail])), tail: "", bytes, omitted: 0 };
+    if (bytes <= head.length + tail.length)
+      return { head: decodeText(joined([head, tail])), tail: "", bytes, omitted: 0 };
+    const first = wholeCharacters(head, "end");
+    const last = wholeCharacters(tail, "start");
+    const omitted = bytes - first.length - last.length;
+    return { head: decodeText(first), tail: decodeText(last), bytes, omitted };
   }
 }
 

@@ -64,12 +64,6 @@ export interface RunObjects {
   prefix(runID: string): string;
 }
 
-export interface LogStore {
-  bucket: ObjectStore;
-  /** `<principal hash>/<run id>/` */
-  prefix: string;
-}
-
 type Row = {
   seq: number;
   stream: number;
@@ -83,6 +77,7 @@ type Row = {
 /** Writes a run's log. Each running run has one, in its actor. */
 export class LogWriter {
   readonly #sql: SqlStorage;
+  readonly #store: RunObjects;
   readonly #runID: string;
   /** The log's limit in bytes. If it falls below the log's size, nothing is added. */
   readonly #cap: () => number;
@@ -98,8 +93,9 @@ export class LogWriter {
   #unshipped: number;
 
   /** Continues after the rows of an earlier actor. */
-  constructor(sql: SqlStorage, runID: string, cap: () => number, isNew: boolean) {
+  constructor(sql: SqlStorage, store: RunObjects, runID: string, cap: () => number, isNew: boolean) {
     this.#sql = sql;
+    this.#store = store;
     this.#runID = runID;
     this.#cap = cap;
     const found = isNew ? undefined : this.#found();
@@ -215,13 +211,13 @@ export class LogWriter {
    * shipped called in the transaction that records the object; its argument says whether the pieces are new to SQLite
    * @throws errors of R2
    */
-  async moveToStore(store: LogStore, shipped: (isNew: boolean) => void): Promise<void> {
+  async moveToStore(shipped: (isNew: boolean) => void): Promise<void> {
     if (!this.exceedsSQLite) return;
-    if (this.#unshipped > 0 && this.#pendingBytes < OBJECT_BYTES) await this.#shipRows(store, shipped);
-    else if (this.#pendingBytes > 0) await this.#shipPending(store, shipped);
+    if (this.#unshipped > 0 && this.#pendingBytes < OBJECT_BYTES) await this.#shipRows(shipped);
+    else if (this.#pendingBytes > 0) await this.#shipPending(shipped);
   }
 
-  async #shipRows(store: LogStore, shipped: (isNew: boolean) => void): Promise<void> {
+  async #shipRows(shipped: (isNew: boolean) => void): Promise<void> {
     const rows = this.#sql.exec<Row>(
       "SELECT * FROM log WHERE run = ? AND object IS NULL ORDER BY seq LIMIT ?",
       this.#runID,
@@ -235,19 +231,19 @@ export class LogWriter {
       size += length;
       if (size >= OBJECT_BYTES) break;
     }
-    await this.#ship(store, pieces);
+    await this.#ship(pieces);
     this.#unshipped -= size;
     shipped(false);
   }
 
-  async #shipPending(store: LogStore, shipped: (isNew: boolean) => void): Promise<void> {
+  async #shipPending(shipped: (isNew: boolean) => void): Promise<void> {
     const leaving: PiecesInTransit = { pieces: this.#pending, bytes: this.#pendingBytes, isFlushed: false };
     this.#leaving = leaving;
     this.#pending = [];
     this.#pendingBytes = 0;
     let isThere = false;
     try {
-      await this.#ship(store, leaving.pieces);
+      await this.#ship(leaving.pieces);
       isThere = true;
       shipped(!leaving.isFlushed);
     } finally {
@@ -261,11 +257,8 @@ export class LogWriter {
   }
 
   /** Puts the pieces into one object. A row for each stretch of a stream replaces their rows. */
-  async #ship(store: LogStore, pieces: readonly PlacedPiece[]): Promise<void> {
-    const object = await this.#put(
-      store,
-      pieces.flatMap(({ parts }) => parts),
-    );
+  async #ship(pieces: readonly PlacedPiece[]): Promise<void> {
+    const object = await this.#put(pieces.flatMap(({ parts }) => parts));
     this.#sql.exec(
       "DELETE FROM log WHERE run = ? AND seq BETWEEN ? AND ? AND object IS NULL",
       this.#runID,
@@ -279,7 +272,7 @@ export class LogWriter {
     }
   }
 
-  async #put({ bucket, prefix }: LogStore, parts: Uint8Array[]): Promise<number> {
+  async #put(parts: Uint8Array[]): Promise<number> {
     const size = parts.reduce((sum, part) => sum + part.length, 0);
     const found = spare.pop();
     const buffer = found && found.length >= size ? found : new Uint8Array(Math.max(size, SPARE_BYTES));
@@ -288,7 +281,8 @@ export class LogWriter {
       buffer.set(part, at);
       at += part.length;
     }
-    await bucket.put(objectKey(prefix, this.#objects), buffer.subarray(0, size));
+    const key = objectKey(this.#store, this.#runID, this.#objects);
+    await this.#store.bucket.put(key, buffer.subarray(0, size));
     if (spare.length < MAX_SPARE) spare.push(buffer);
     return this.#objects++;
   }
@@ -310,7 +304,7 @@ function stretches(pieces: readonly PlacedPiece[]): PlacedPiece[] {
 export async function readLog(
   sql: SqlStorage,
   runID: string,
-  { bucket, prefix }: LogStore,
+  store: RunObjects,
   cursor: number,
   maxBytes: number,
 ): Promise<LogPiece[]> {
@@ -337,7 +331,7 @@ export async function readLog(
     if (!first) continue;
     const last = rest.at(-1) ?? first;
     const range = { offset: first.at, length: last.at + last.length - first.at };
-    const object = await bucket.get(objectKey(prefix, number), range).catch((error) => {
+    const object = await store.bucket.get(objectKey(store, runID, number), range).catch((error) => {
       throw logUnreadable(runID, error);
     });
     if (!object) throw new Error(`object ${number} of the log of ${runID} is missing`);
@@ -352,15 +346,15 @@ export async function readLog(
 }
 
 /** Deletes logs of runs, in SQLite and R2. */
-export async function deleteLog(sql: SqlStorage, runID: string, { bucket, prefix }: LogStore): Promise<void> {
+export async function deleteLog(sql: SqlStorage, runID: string, store: RunObjects): Promise<void> {
   const { objects } = sql
     .exec<{ objects: number }>("SELECT coalesce(max(object) + 1, 0) AS objects FROM log WHERE run = ?", runID)
     .one();
-  const keys = Array.from({ length: objects }, (_, index) => objectKey(prefix, index));
-  await bucket.delete(keys);
+  const keys = Array.from({ length: objects }, (_, index) => objectKey(store, runID, index));
+  await store.bucket.delete(keys);
   sql.exec("DELETE FROM log WHERE run = ?", runID);
 }
 
-function objectKey(prefix: string, object: number): string {
-  return `${prefix}log/${String(object).padStart(6, "0")}`;
+function objectKey({ prefix }: RunObjects, runID: string, object: number): string {
+  return `${prefix(runID)}log/${String(object).padStart(6, "0")}`;
 }

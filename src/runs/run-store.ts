@@ -38,32 +38,8 @@ type Row = {
   source: string | null;
 };
 
-const COLUMNS = [
-  "id",
-  "kind",
-  "state",
-  "title",
-  "started_at",
-  "ended_at",
-  "exit_code",
-  "note",
-  "detail",
-  "resume_state",
-  "out_bytes",
-  "out_head",
-  "out_tail",
-  "err_bytes",
-  "err_head",
-  "err_tail",
-  "log_bytes",
-  "dropped_bytes",
-  "source",
-] as const satisfies readonly (keyof Row)[];
-
 /** The columns for lists, without results and output, which may be megabytes. */
 const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit_code"] as const;
-
-const INSERT_RUN = `INSERT OR REPLACE INTO runs (${COLUMNS.join(", ")}) VALUES (${COLUMNS.map(() => "?").join(", ")})`;
 
 /** Ids sort by the time of the request, so this reads only the few runs that have not ended before it finds one. */
 const FIRST_END = "SELECT ended_at AS first FROM runs WHERE ended_at IS NOT NULL ORDER BY id LIMIT 1";
@@ -84,7 +60,7 @@ export class RunStore {
 
   put(run: RunRecord): void {
     const { stdout, stderr } = run.output;
-    const row: Record<(typeof COLUMNS)[number], SqlStorageValue> = {
+    const row: Row = {
       id: run.id,
       kind: run.kind,
       state: run.state,
@@ -105,7 +81,11 @@ export class RunStore {
       dropped_bytes: run.droppedBytes,
       source: run.source ?? null,
     };
-    this.#sql.exec(INSERT_RUN, ...COLUMNS.map((column) => row[column]));
+    const values = Object.values(row);
+    this.#sql.exec(
+      `INSERT OR REPLACE INTO runs (${Object.keys(row).join(", ")}) VALUES (${values.map(() => "?").join(", ")})`,
+      ...values,
+    );
   }
 
   get(id: string): RunRecord | undefined {

@@ -10,7 +10,7 @@ import { Backlog } from "./backlog.ts";
 import { deferred } from "./deferred.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import { firstIDAt, isTaskID, newRunID } from "./id.ts";
-import { type LogStore, LogWriter, type RunObjects, deleteLog, readLog } from "./run-log.ts";
+import { LogWriter, type RunObjects, deleteLog, readLog } from "./run-log.ts";
 import type { Executor, Resumer } from "./executor.ts";
 import {
   type Allowance,
@@ -28,15 +28,7 @@ import { DAY_MS } from "../shared/days.ts";
 import { pause, within } from "../shared/within.ts";
 import { deleteBelow } from "../storage/object-store.ts";
 import { titleOf } from "../shared/text.ts";
-import {
-  NOT_STARTED_SERVER_RESTARTED,
-  NOT_STARTED_SANDBOX_STOPPED,
-  OTHER_VERSION,
-  SANDBOX_LOST_WHILE_SERVER_DOWN,
-  hasEnded,
-  notInteractive,
-  stillRunning,
-} from "./texts.ts";
+import * as texts from "./texts.ts";
 
 /** The part of the principal's quota that a run holds. */
 export interface Reservation {
@@ -273,7 +265,7 @@ export class Runs {
     const { failure } = run;
     if (failure?.end.state === "failed") {
       this.#unsaved.delete(run);
-      await deleteLog(this.#host.sql, record.id, this.#logStore(record.id));
+      await deleteLog(this.#host.sql, record.id, this.#host.objects);
       this.#store.delete(record.id);
     }
     if (failure && !failure.isLoss) throw failure.error;
@@ -297,8 +289,8 @@ export class Runs {
   /** Resumes an earlier actor's runs. @param isUp whether their container runs */
   resume(executors: Record<RunKind, Resumer>, isUp: boolean): void {
     for (const record of this.#store.unfinished()) {
-      if (neverStarted(record)) this.#markLost(record, NOT_STARTED_SERVER_RESTARTED);
-      else if (!isUp) this.#markLost(record, SANDBOX_LOST_WHILE_SERVER_DOWN);
+      if (neverStarted(record)) this.#markLost(record, texts.NOT_STARTED_SERVER_RESTARTED);
+      else if (!isUp) this.#markLost(record, texts.SANDBOX_LOST_WHILE_SERVER_DOWN);
       else this.#resume(record, executors[record.kind]);
     }
   }
@@ -312,7 +304,7 @@ export class Runs {
     } catch (error) {
       this.#active.delete(record.id);
       this.#host.failed(record.id, error);
-      return this.#markLost(record, OTHER_VERSION);
+      return this.#markLost(record, texts.OTHER_VERSION);
     }
     const { startedAt } = record;
     const seconds = Math.ceil(((execution.deadline ?? 0) - startedAt) / 1000);
@@ -348,7 +340,10 @@ export class Runs {
   /** Ends all runs because their container is gone. */
   containerGone(note: string): void {
     for (const run of this.#active.values())
-      run.finish({ state: "lost", note: neverStarted(run.record) ? NOT_STARTED_SANDBOX_STOPPED : note });
+      run.finish({
+        state: "lost",
+        note: neverStarted(run.record) ? texts.NOT_STARTED_SANDBOX_STOPPED : note,
+      });
   }
 
   /**
@@ -385,7 +380,7 @@ export class Runs {
   async log(id: string, cursor: number, maxBytes: number): Promise<LogPage> {
     this.#saveAll();
     this.#active.get(id)?.save();
-    const pieces = await readLog(this.#host.sql, id, this.#logStore(id), cursor, maxBytes);
+    const pieces = await readLog(this.#host.sql, id, this.#host.objects, cursor, maxBytes);
     return { pieces, next: cursor + pieces.reduce((sum, { bytes }) => sum + bytes.length, 0) };
   }
 
@@ -396,7 +391,7 @@ export class Runs {
    */
   async type(id: string, input: TerminalInput, maxBytes: number): Promise<TerminalReply> {
     const run = this.#active.get(id);
-    if (!run) throw viewOf(this.#known(id)).isInteractive ? hasEnded(id) : notInteractive(id);
+    if (!run) throw viewOf(this.#known(id)).isInteractive ? texts.hasEnded(id) : texts.notInteractive(id);
     await run.type(input, maxBytes > 0);
     if (maxBytes === 0) return { run: run.view(), page: { pieces: [], next: run.logBytes }, skipped: 0 };
     const from = Math.max(run.seenBytes, run.logBytes - maxBytes);
@@ -428,7 +423,7 @@ export class Runs {
   /** Removes a run that has ended. @throws {ToolError} `not_found`; `invalid_argument` if it has not ended */
   async remove(id: string): Promise<void> {
     this.#saveAll();
-    if (this.#known(id).state === "running") throw stillRunning(id);
+    if (this.#known(id).state === "running") throw texts.stillRunning(id);
     await this.#remove(id);
     this.#changed();
   }
@@ -466,19 +461,19 @@ export class Runs {
   }
 
   async #remove(id: string): Promise<void> {
-    const store = this.#logStore(id);
-    await deleteLog(this.#host.sql, id, store);
+    const { sql, objects } = this.#host;
+    await deleteLog(sql, id, objects);
     if (isTaskID(id)) {
-      await deleteBelow(store.bucket, store.prefix);
+      await deleteBelow(objects.bucket, objects.prefix(id));
       await this.#host.taskRemoved(id);
     }
     this.#store.delete(id);
   }
 
   #begin(record: RunRecord, isNew: boolean): ActiveRun {
-    const { sql, logCapBytes, explained } = this.#host;
-    const log = new LogWriter(sql, record.id, () => (this.isFull ? 0 : logCapBytes), isNew);
-    const run = new ActiveRun(record, log, this.#logStore(record.id), {
+    const { sql, objects, logCapBytes, explained } = this.#host;
+    const log = new LogWriter(sql, objects, record.id, () => (this.isFull ? 0 : logCapBytes), isNew);
+    const run = new ActiveRun(record, log, {
       store: this.#store,
       backlog: this.#backlog,
       saveLater: (ended) => this.#saveLater(ended),
@@ -572,11 +567,6 @@ export class Runs {
     const record = this.#store.get(id);
     if (record) return record;
     throw unknownRun(id);
-  }
-
-  #logStore(id: string): LogStore {
-    const { bucket, prefix } = this.#host.objects;
-    return { bucket, prefix: prefix(id) };
   }
 }
 

@@ -1,7 +1,6 @@
 /** What callers see of an output: its beginning, its end, and the size of the omitted middle. */
 
 import { withoutEscapes } from "../shared/escape-sequences.ts";
-import { wholeCharacters } from "../shared/text.ts";
 
 /** One output stream. `head` is everything if nothing was omitted. */
 export interface ShownOutput {
@@ -18,18 +17,6 @@ const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 /** Bytes as text: invalid UTF-8 becomes U+FFFD, and a byte order mark stays. */
 export function decodeText(bytes: Uint8Array): string {
   return decoder.decode(bytes);
-}
-
-/** The shown part of a stream of `bytes` bytes, from its first and last bytes. Both are cut between characters. */
-export function headAndTail(first: Uint8Array, last: Uint8Array, bytes: number): ShownOutput {
-  const head = wholeCharacters(first, "end");
-  const tail = wholeCharacters(last, "start");
-  return {
-    head: decodeText(head),
-    tail: decodeText(tail),
-    bytes,
-    omitted: bytes - head.length - tail.length,
-  };
 }
 
 /** The stream as one text; a line in the middle says how much is omitted. */

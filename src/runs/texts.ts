@@ -18,9 +18,8 @@ const UNCONFIRMED =
   "the sandbox did not confirm that it stopped. Its processes may still run, and its last output may be missing. destroy_sandbox ends them.";
 
 /** @param graceMs how long the server waited for the sandbox */
-export function cancelUnconfirmed(graceMs: number): string {
-  return `The server told it to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
-}
+export const cancelUnconfirmed = (graceMs: number) =>
+  `The server told it to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
 
 export function timeoutUnconfirmed(timeoutMs: number | undefined, graceMs: number): string {
   const time = timeoutMs === undefined ? "too long" : `longer than ${timeoutMs / 1000} s`;
@@ -31,9 +30,8 @@ export function timeoutUnconfirmed(timeoutMs: number | undefined, graceMs: numbe
  * The note of a run that ended with an error. If it may have begun, the hint to repeat it is dropped, because it would run
  * twice.
  */
-export function failureNote({ code, message, hint }: Failure, mayRun: boolean): string {
-  return [message, mayRun || code === "no_answer" ? MAY_RUN : hint].filter(Boolean).join(" ");
-}
+export const failureNote = ({ code, message, hint }: Failure, mayRun: boolean) =>
+  [message, mayRun || code === "no_answer" ? MAY_RUN : hint].filter(Boolean).join(" ");
 
 const MAY_RUN =
   "It is unknown how far the run got, and its processes may still run. Look with run_command (ps, ls) before you repeat it; if the sandbox no longer responds, use destroy_sandbox and start again.";
@@ -60,13 +58,12 @@ export const OUTPUT_NO_SPACE =
 export const KEEPER_KILLED =
   "The exit status is unknown, so 137 is reported: the command's parent process was killed inside the sandbox (SIGKILL).";
 
-export function noTerminal(why: string): ToolError {
-  return new ToolError(
+export const noTerminal = (why: string) =>
+  new ToolError(
     "not_configured",
     `This sandbox cannot run a command in a terminal: ${clause(why)}.`,
     "Run it without interactive and give its input in stdin, or install util-linux (on Debian and Ubuntu bsdutils).",
   );
-}
 
 // Code
 
@@ -120,62 +117,48 @@ export function codeEndText(
   }
 }
 
-export function resultLeftOut(bytes: number): string {
-  return `[a result of ${bytes} bytes is left out: the results before it take all the room]`;
-}
-
-export function htmlLeftOut(bytes: number): string {
-  return `A result's html of ${bytes} bytes is left out: the other results take all the room.`;
-}
-
-export function imageLeftOut(problem: string, remedy: string): string {
-  return `[An image is left out: it ${problem} ${remedy}]`;
-}
-
+export const resultLeftOut = (bytes: number) =>
+  `[a result of ${bytes} bytes is left out: the results before it take all the room]`;
+export const htmlLeftOut = (bytes: number) =>
+  `A result's html of ${bytes} bytes is left out: the other results take all the room.`;
+export const imageLeftOut = (problem: string, remedy: string) =>
+  `[An image is left out: it ${problem} ${remedy}]`;
 export const NOT_MADE_SMALLER = {
   problem: "is too large to be shown as it is, and the sandbox did not make it smaller.",
   remedy: "Show it with fewer pixels: a lower dpi, or PIL's image.thumbnail((1000, 1000)).",
 };
 
-export function charactersOmitted(omitted: number, all: number): string {
-  return `[... ${omitted} of ${all} characters omitted: write it to a file ...]`;
-}
+export const charactersOmitted = (omitted: number, all: number) =>
+  `[... ${omitted} of ${all} characters omitted: write it to a file ...]`;
 
 // Input and logs
 
-export function notInteractive(id: string): ToolError {
-  return new ToolError(
+export const notInteractive = (id: string) =>
+  new ToolError(
     "invalid_argument",
     `${id} takes no input: it does not run in a terminal.`,
     "Use run_command with interactive, or with stdin if you know the input in advance.",
   );
-}
-
-export function hasEnded(id: string): ToolError {
-  return new ToolError(
+export const hasEnded = (id: string) =>
+  new ToolError(
     "invalid_argument",
     `${id} takes no input: it has ended.`,
     `get_result, id ${id}, says how; run_command starts it again.`,
   );
-}
-
-export function hasNotStarted(id: string): ToolError {
-  return new ToolError(
+export const hasNotStarted = (id: string) =>
+  new ToolError(
     "invalid_argument",
     `${id} takes no input yet: it waits for its turn.`,
     `get_result, id ${id}, says what it waits for.`,
     true,
   );
-}
-
-export function notTyped(id: string, typed: number, size: number): ToolError {
-  return new ToolError(
+export const notTyped = (id: string, typed: number, size: number) =>
+  new ToolError(
     "too_large",
     `Only ${typed} of ${size} bytes were typed into ${id}: the program does not read, and its buffer is full.`,
     `Look at its output with get_result, id ${id}; type the rest when the program reads input again, or stop it with cancel_run.`,
     true,
   );
-}
 
 export function logUnreadable(runID: string, cause: unknown): ToolError {
   const error = new ToolError(
@@ -188,6 +171,5 @@ export function logUnreadable(runID: string, cause: unknown): ToolError {
   return error;
 }
 
-export function stillRunning(id: string): ToolError {
-  return new ToolError("invalid_argument", `${id} is still running.`, "Stop it with cancel_run first.");
-}
+export const stillRunning = (id: string) =>
+  new ToolError("invalid_argument", `${id} is still running.`, "Stop it with cancel_run first.");

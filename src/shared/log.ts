@@ -26,25 +26,43 @@ interface RequestFields {
   scope?: string;
 }
 
-/** One tool call, logged at its end. It also records the token's use. */
-export interface CallEvent extends RequestFields {
-  event: "call";
-  tool: string;
-  sandbox?: string;
-  duration_ms: number;
-  outcome: "ok" | "error";
-  error_code?: string;
+/** The events and their fields. */
+interface Events {
+  /** One tool call, logged at its end. It also records the token's use. */
+  call: RequestFields & {
+    tool: string;
+    sandbox?: string;
+    duration_ms: number;
+    outcome: "ok" | "error";
+    error_code?: string;
+  };
+  refusal: RequestFields & {
+    status: number;
+    reason: RefusalReason;
+    /** The route's pattern, never the actual URL. */
+    route?: string;
+    /** For `oauth_error`: the failed check of the authorization server, for example `authorization-code-grant/code_replayed`. */
+    check?: string;
+  };
+  /** A valid token was used without a tool call (calls have their own event), issued to a client, refreshed or revoked. */
+  token: RequestFields & { action: "use" | "issue" | "refresh" | "revoke"; route?: string };
+  sandbox: { action: "start" | "stop" | "destroy"; principal: string; sandbox: string };
+  sign_in: RequestFields & { outcome: "approved" | "denied" | "refused"; reason?: SignInRefusal };
+  /** An unexpected error in a part, for example `mcp` or a tool. The response has only `ref`; this line has the details. */
+  error: { ref: string; where: string; error: unknown };
+  /** The configuration is invalid. `problems` name variables, never values. */
+  config: { problems: readonly string[] };
+  /** `component` is `<kind>/<name>`, the name of the operator's file. */
+  component: { component: string; problem: string };
 }
 
-export interface RefusalEvent extends RequestFields {
-  event: "refusal";
-  status: number;
-  reason: RefusalReason;
-  /** The route's pattern, never the actual URL. */
-  route?: string;
-  /** For `oauth_error`: the failed check of the authorization server, for example `authorization-code-grant/code_replayed`. */
-  check?: string;
-}
+type EventOf<Name extends keyof Events> = { event: Name } & Events[Name];
+
+export type LogEvent = { [Name in keyof Events]: EventOf<Name> }[keyof Events];
+
+export type SandboxEvent = EventOf<"sandbox">;
+
+export type SignInEvent = EventOf<"sign_in">;
 
 export type RefusalReason =
   | "bad_host"
@@ -60,26 +78,6 @@ export type RefusalReason =
   | "bad_query"
   | "oauth_error";
 
-/** A valid token was used without a tool call (calls have their own event), issued to a client, refreshed or revoked. */
-export interface TokenEvent extends RequestFields {
-  event: "token";
-  action: "use" | "issue" | "refresh" | "revoke";
-  route?: string;
-}
-
-export interface SandboxEvent {
-  event: "sandbox";
-  action: "start" | "stop" | "destroy";
-  principal: string;
-  sandbox: string;
-}
-
-export interface SignInEvent extends RequestFields {
-  event: "sign_in";
-  outcome: "approved" | "denied" | "refused";
-  reason?: SignInRefusal;
-}
-
 export type SignInRefusal =
   | "bad_request"
   | "bad_handle"
@@ -92,38 +90,6 @@ export type SignInRefusal =
   | "not_vouched_for"
   /** The site of a sign-in method did not respond as it should. */
   | `${string}_failed`;
-
-/** An unexpected error. The response has only `ref`; this line has the details. */
-export interface ErrorEvent {
-  event: "error";
-  ref: string;
-  /** The part that failed, for example `mcp` or a tool's name. */
-  where: string;
-  error: unknown;
-}
-
-/** The configuration is invalid. `problems` name variables, never values. */
-export interface ConfigEvent {
-  event: "config";
-  problems: readonly string[];
-}
-
-export interface ComponentEvent {
-  event: "component";
-  /** `<kind>/<name>`, the name of the operator's file. */
-  component: string;
-  problem: string;
-}
-
-export type LogEvent =
-  | CallEvent
-  | RefusalEvent
-  | TokenEvent
-  | SignInEvent
-  | SandboxEvent
-  | ErrorEvent
-  | ComponentEvent
-  | ConfigEvent;
 
 const EVENT_LEVEL = {
   call: "info",

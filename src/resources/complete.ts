@@ -2,7 +2,7 @@
 import { retryOnce } from "../actors/actor-errors.ts";
 import { accountOf } from "../actors/account-of.ts";
 import { isTaskID, sandboxOf } from "../runs/id.ts";
-import { ToolError } from "../shared/errors.ts";
+import { unlessFailed } from "../shared/errors.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { MAX_RESOURCE_URI, RUNS } from "../shared/resource-uri.ts";
@@ -21,12 +21,10 @@ export async function completePath(caller: CallerContext, sandbox: string, value
   if (!(await names(caller)).includes(sandbox) || value.includes("\0")) return [];
   if (value.length > MAX_RESOURCE_URI) return [];
   const start = value.slice(0, value.lastIndexOf("/") + 1);
-  const entries = await orNothing(
-    operation(caller, sandbox, "list", { path: start, depth: 1, limit: MAX_ENTRIES }).then(
-      (listing) => listing.entries,
-    ),
+  const listing = await unlessFailed(
+    operation(caller, sandbox, "list", { path: start, depth: 1, limit: MAX_ENTRIES }),
   );
-  return entries
+  return (listing?.entries ?? [])
     .map(({ path, type }) => `${start}${path}${type === "directory" ? "/" : ""}`)
     .filter((path) => path.startsWith(value));
 }
@@ -42,7 +40,8 @@ export async function completeRun(caller: CallerContext, value: string): Promise
   const ids = tasks.map(({ id }) => id);
   ids.push(...(await names(caller)).map((name) => `${name}.`).filter((start) => start !== value));
   if (scopes.includes("sandbox:read") && SANDBOX_NAME.test(sandbox)) {
-    const runs = await orNothing(reading(caller, sandbox, (actor, owner) => actor.listRuns(owner, MAX_RUNS)));
+    const reader = reading(caller, sandbox, (actor, owner) => actor.listRuns(owner, MAX_RUNS));
+    const runs = (await unlessFailed(reader)) ?? [];
     ids.push(...runs.map(({ id }) => id).filter((id) => !isTaskID(id)));
   }
   return ids.filter((id) => id.startsWith(value));
@@ -52,25 +51,14 @@ export async function completeName(caller: CallerContext, id: string | undefined
   const sandbox = id === undefined ? undefined : sandboxOf(id);
   if (id === undefined || sandbox === undefined) return [];
   if (!caller.principal.scopes.includes(isTaskID(id) ? "tasks:run" : "sandbox:read")) return [];
-  const found = await orNothing(
-    reading(caller, sandbox, (actor, owner) => actor.readRun(owner, { id, waitMs: 0 })).then(({ run }) =>
-      namesOf(run),
-    ),
-  );
-  return found.map(({ name }) => name).filter((name) => name.startsWith(value));
+  const reader = reading(caller, sandbox, (actor, owner) => actor.readRun(owner, { id, waitMs: 0 }));
+  const found = await unlessFailed(reader);
+  const outputs = found ? namesOf(found.run) : [];
+  return outputs.map(({ name }) => name).filter((name) => name.startsWith(value));
 }
 
 async function names(caller: CallerContext): Promise<string[]> {
   if (!caller.principal.scopes.includes("sandbox:read")) return [];
   const sandboxes = await retryOnce(() => accountOf(caller.env, caller.principal.id).sandboxes());
   return sandboxes.map(({ name }) => name);
-}
-
-async function orNothing<T>(found: Promise<T[]>): Promise<T[]> {
-  try {
-    return await found;
-  } catch (error) {
-    if (error instanceof ToolError) return [];
-    throw error;
-  }
 }

@@ -84,6 +84,19 @@ export async function outcomeOf<T>(work: () => T | Promise<T>): Promise<Outcome<
   }
 }
 
+/** The result of the work; undefined if it fails with a `ToolError` of one of these codes, or of any if none are given. */
+export async function unlessFailed<T>(
+  work: Promise<T>,
+  codes?: readonly ErrorCode[],
+): Promise<T | undefined> {
+  try {
+    return await work;
+  } catch (error) {
+    if (error instanceof ToolError && (codes?.includes(error.code) ?? true)) return undefined;
+    throw error;
+  }
+}
+
 /**
  * The beginning of an actor's error about a database of a newer server. Callers of the actor get only the message, so they
  * recognize the error by it.

@@ -6,7 +6,7 @@ import {
   taskDirectory,
 } from "../../container/sandboxd/shapes.ts";
 import type { FileOperations } from "../container/file-operations.ts";
-import { type ErrorCode, ToolError } from "../shared/errors.ts";
+import { type ErrorCode, unlessFailed } from "../shared/errors.ts";
 import type { RunObjects } from "../runs/run-log.ts";
 import type { RunView } from "../runs/run-types.ts";
 import {
@@ -46,13 +46,13 @@ const NOT_KEPT_REASONS: Record<FoundChanges["files"][number]["type"], string | u
   unnamed: "its name is not UTF-8, so git's escaped form is shown",
 };
 
-const NO_FILE: ReadonlySet<ErrorCode> = new Set([
+const NO_FILE: readonly ErrorCode[] = [
   "not_found",
   "is_directory",
   "invalid_argument",
   "permission_denied",
   "file_system",
-]);
+];
 
 export interface ArtifactStore {
   files: FileOperations;
@@ -136,14 +136,9 @@ class ArtifactWriter {
   }
 }
 
-/** At most `maxBytes` of a file from `offset` on; empty if the file is missing. */
+/** At most `maxBytes` of a file from `offset` on; undefined if it cannot be read. */
 async function readPart(files: FileOperations, path: string, offset: number, maxBytes: number) {
-  try {
-    return (await files.call("read", { path, offset, limit: maxBytes })).bytes;
-  } catch (error) {
-    if (error instanceof ToolError && NO_FILE.has(error.code)) return undefined;
-    throw error;
-  }
+  return (await unlessFailed(files.call("read", { path, offset, limit: maxBytes }), NO_FILE))?.bytes;
 }
 
 export function findArtifact(prefix: string, run: RunView, path: string): { key: string; size: number } {

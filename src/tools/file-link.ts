@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
-import { ToolError } from "../shared/errors.ts";
+import { unlessFailed } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
 import {
   type ToolContext,
@@ -76,11 +76,10 @@ export const fileLink = defineTool({
 
 /** @throws {ToolError} `is_directory` for a path that cannot be written as a file */
 async function refuseDirectory(context: ToolContext, sandbox: string, path: string): Promise<void> {
-  const there = await context.operate(sandbox, "stat", { path }).catch((error: unknown) => {
-    // The upload creates a missing directory or sandbox, and reports other problems with the path.
-    if (error instanceof ToolError && ["not_found", "invalid_argument"].includes(error.code))
-      return undefined;
-    throw error;
-  });
+  // The upload creates a missing directory or sandbox, and reports other problems with the path.
+  const there = await unlessFailed(context.operate(sandbox, "stat", { path }), [
+    "not_found",
+    "invalid_argument",
+  ]);
   if (there?.value.type === "directory" || path.endsWith("/")) throw uploadToDirectory(absolute(path));
 }

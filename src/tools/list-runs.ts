@@ -3,7 +3,7 @@ import { sandboxOf } from "../runs/id.ts";
 import type { RunSummary } from "../runs/run-types.ts";
 import { RUN_KINDS, runListing } from "../shared/run-listing.ts";
 import type { TaskEntry } from "../tasks/task-list.ts";
-import { ToolError } from "../shared/errors.ts";
+import { unlessFailed } from "../shared/errors.ts";
 import { accountOf } from "../actors/account-of.ts";
 import { retryOnce } from "../actors/actor-errors.ts";
 import {
@@ -58,15 +58,8 @@ async function tasksOf(context: ToolContext, limit: number, before: string | und
   const known = async (task: TaskEntry): Promise<RunSummary> => {
     const listed = { ...task, kind: "task" } as const;
     if (task.state !== "running") return listed;
-    try {
-      const result = await context.reading(ownRun(task.id), (actor, owner) =>
-        actor.taskOrigin(owner, task.id),
-      );
-      return result.value.run;
-    } catch (error) {
-      if (error instanceof ToolError && error.code === "not_found") return { ...listed, state: "lost" };
-      throw error;
-    }
+    const reading = context.reading(ownRun(task.id), (actor, owner) => actor.taskOrigin(owner, task.id));
+    return (await unlessFailed(reading, ["not_found"]))?.value.run ?? { ...listed, state: "lost" };
   };
   return { value: await Promise.all(tasks.map(known)), notice: undefined };
 }

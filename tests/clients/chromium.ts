@@ -18,34 +18,3 @@ export async function launchChromium(): Promise<Browser> {
   args.push("--disable-background-networking", "--disable-component-update", "--disable-sync");
   return chromium.launch({ executablePath, args });
 }
-
-/** Returns the texts with a contrast below 4.5 to 1. Runs in the page. */
-export function lowContrast(): string[] {
-  const numbers = (color: string) => (color.match(/[\d.]+/g) ?? []).map(Number);
-  const luminance = (color: string) => {
-    const [r = 0, g = 0, b = 0] = numbers(color).map((part) => {
-      const value = part / 255;
-      return value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
-    });
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = (element: Element | null): string => {
-    if (!element) return "rgb(255, 255, 255)";
-    const { backgroundColor } = getComputedStyle(element);
-    return numbers(backgroundColor)[3] === 0 ? behind(element.parentElement) : backgroundColor;
-  };
-  const low: string[] = [];
-  for (const element of document.querySelectorAll("main *")) {
-    const text = Array.from(element.childNodes, (node) =>
-      node.nodeType === 3 ? node.textContent?.trim() : "",
-    ).join("");
-    if (!text) continue;
-    const [light = 0, dark = 0] = [
-      luminance(getComputedStyle(element).color),
-      luminance(behind(element)),
-    ].toSorted((a, b) => b - a);
-    const contrast = (light + 0.05) / (dark + 0.05);
-    if (contrast < 4.5) low.push(`${text.slice(0, 40)}: ${contrast.toFixed(2)}`);
-  }
-  return low;
-}

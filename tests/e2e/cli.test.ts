@@ -1,9 +1,7 @@
 /** The command line against a server on this machine: runs, files and the machine itself. */
 import { createHash, randomInt } from "node:crypto";
-import { once } from "node:events";
 import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type CLIOptions, commandsWith, runCLI, runHere, startCLI } from "../setup/cli.ts";
@@ -11,6 +9,7 @@ import { firstOfSandbox, processes } from "../setup/processes.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
+import { listen } from "../setup/listen.ts";
 
 let server: Server;
 const stateDir = temporaryDirectory();
@@ -136,9 +135,8 @@ describe("command", () => {
       const answer = await fetch(new URL(request.url ?? "", server.url), init as RequestInit);
       response.writeHead(answer.status, { "content-type": answer.headers.get("content-type") ?? "" });
       response.end(Buffer.from(await answer.arrayBuffer()));
-    }).listen(0, "127.0.0.1");
-    await once(proxy, "listening");
-    const { port } = proxy.address() as AddressInfo;
+    });
+    const port = await listen(proxy);
     const words = [
       "command",
       "echo one; sleep 2; echo two",

@@ -1,8 +1,6 @@
 /** The client library in a program. */
-import { once } from "node:events";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { build } from "esbuild";
 import type * as MiniflareModule from "miniflare";
@@ -20,6 +18,7 @@ import { textAt } from "../setup/preview.ts";
 import { launchChromium } from "../clients/chromium.ts";
 import { type Server, TOKEN, repository, startServer } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
+import { listen } from "../setup/listen.ts";
 
 let server: Server;
 let client: SandboxServer;
@@ -337,12 +336,12 @@ it("the client runs in a page of another origin", async () => {
   const site = createServer((_request, response) => {
     response.writeHead(200, { "content-type": "text/html" });
     response.end("<!doctype html>");
-  }).listen(0, "127.0.0.1");
-  await once(site, "listening");
+  });
+  const port = await listen(site);
   const browser = await launchChromium();
   try {
     const page = await browser.newPage();
-    await page.goto(`http://127.0.0.1:${(site.address() as AddressInfo).port}/`);
+    await page.goto(`http://127.0.0.1:${port}/`);
     await page.addScriptTag({ content: outputFiles[0]?.text ?? "" });
     const done = await page.evaluate(
       async (given) => {

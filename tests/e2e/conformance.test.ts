@@ -4,7 +4,6 @@
  */
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import {
   createServer,
@@ -12,7 +11,6 @@ import {
   request as send,
   type Server as HTTPServer,
 } from "node:http";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -20,6 +18,7 @@ import expectedFailures from "../conformance/expected-failures.json" with { type
 import { MCPClient } from "../setup/mcp-client.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
+import { listen } from "../setup/listen.ts";
 
 const run = promisify(execFile);
 
@@ -53,7 +52,7 @@ interface Check {
 }
 
 let server: Server;
-let proxy: HTTPServer;
+let proxy: { server: HTTPServer; port: number };
 const results = temporaryDirectory();
 const failed = new Set<string>();
 
@@ -63,7 +62,7 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  proxy?.close();
+  proxy?.server.close();
   await server?.stop();
 });
 
@@ -103,8 +102,8 @@ function translated(
 }
 
 /** A proxy that adds the token and translates calls of the fixture server's tools. */
-async function authorizingProxy(target: URL, token: string): Promise<HTTPServer> {
-  const listening = createServer(async (incoming, outgoing) => {
+async function authorizingProxy(target: URL, token: string): Promise<typeof proxy> {
+  const proxying = createServer(async (incoming, outgoing) => {
     const sent = Buffer.concat(await incoming.toArray());
     const { headers: given, body } = translated(incoming.headers, sent);
     const headers = { ...given, authorization: `Bearer ${token}` };
@@ -124,20 +123,17 @@ async function authorizingProxy(target: URL, token: string): Promise<HTTPServer>
     outgoing.on("close", () => onward.destroy());
     onward.end(body);
   });
-  listening.listen(0, "127.0.0.1");
-  await once(listening, "listening");
-  return listening;
+  return { server: proxying, port: await listen(proxying) };
 }
 
 /** Runs the suite with these options. Returns the checks of each scenario. */
 async function conformance(name: string, options: string[]): Promise<Map<string, Check[]>> {
-  const { port } = proxy.address() as AddressInfo;
   const output = join(results, name);
   const program = join(
     repository,
     "tests/clients/node_modules/@modelcontextprotocol/conformance/dist/index.js",
   );
-  const target = ["--url", `http://127.0.0.1:${port}/mcp`, ...options];
+  const target = ["--url", `http://127.0.0.1:${proxy.port}/mcp`, ...options];
   // The exit status only counts failures, so it is ignored. The files name them.
   await run(process.execPath, [program, "server", ...target, "-o", output]).catch(() => undefined);
   const scenarios = readdirSync(output).map((directory): [string, Check[]] => {

@@ -2,12 +2,13 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, rmSync, writeFileSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
+import { createServer } from "node:net";
 import { dirname, join } from "node:path";
 import { expect, it } from "vitest";
 import { repository } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
+import { listen } from "../setup/listen.ts";
 
 it("npm run dev:docker saves all workspaces on Ctrl-C, and then ends", async () => {
   const directory = temporaryDirectory();
@@ -16,9 +17,8 @@ it("npm run dev:docker saves all workspaces on Ctrl-C, and then ends", async () 
   // `npm run dev:docker` creates this file with a token, if it is missing.
   const variables = join(repository, ".dev.vars");
   const hadVariables = existsSync(variables);
-  const free = createServer().listen(0, "127.0.0.1");
-  await once(free, "listening");
-  const port = String((free.address() as AddressInfo).port);
+  const free = createServer();
+  const port = String(await listen(free));
   free.close();
   const child = spawn(
     process.execPath,

@@ -1,15 +1,14 @@
 /** How `npm start` prepares the Python of sandboxes: with real interpreters and pip, and package indexes on loopback. */
 import { execFileSync } from "node:child_process";
-import { once } from "node:events";
 import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server as HTTPServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { processes } from "../setup/processes.ts";
 import { type Server, type ServerOptions, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
+import { listen } from "../setup/listen.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const NAMES = ["numpy", "pandas", "matplotlib", "ipython"];
@@ -91,13 +90,13 @@ with zipfile.ZipFile(sys.argv[3], "w") as wheel:
         response.setHeader("content-type", "text/html").end(`<a href="/${name}">${name}</a>`);
       } else if (file !== undefined) response.end(wheels.get(file));
       else response.writeHead(404).end();
-    }).listen(0, "127.0.0.1");
-    await once(server, "listening");
+    });
+    const port = await listen(server);
     cleanUp.push(() => {
       server.closeAllConnections();
       server.close();
     });
-    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/simple`;
+    const url = `http://127.0.0.1:${port}/simple`;
     return { url, requests, held: held.promise, release: gate.resolve };
   }
 

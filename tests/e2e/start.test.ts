@@ -1,7 +1,6 @@
 /** `npm start`: its options, its output and its errors. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { once } from "node:events";
 import {
   chmodSync,
   cpSync,
@@ -13,14 +12,12 @@ import {
   writeFileSync,
 } from "node:fs";
 import { createServer } from "node:net";
-import type { AddressInfo } from "node:net";
 import { dirname, join } from "node:path";
 import { afterEach, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { freePort } from "../../cli/lock.ts";
 import { readRunning } from "../../cli/running.ts";
 import { processes } from "../setup/processes.ts";
 import {
-  npm,
   npmStart,
   repository,
   type Server,
@@ -34,6 +31,7 @@ import { runHere } from "../setup/cli.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
+import { listen } from "../setup/listen.ts";
 
 const servers: Server[] = [];
 
@@ -118,19 +116,6 @@ describe.concurrent("the command line", () => {
     expect(code).toBe(1);
     expect(withoutNPM(stderr)).toBe("The packages of this clone are not installed. Run: npm ci");
   });
-
-  it.each([["--port", "9200"], ["--port=9200"]])(
-    "does not start if -- is missing before %j",
-    async (...words) => {
-      const command = npm(["start", ...words]);
-      // The newest npm refuses these itself, with the status 1.
-      expect([1, 64]).toContain(await command.exited);
-      expect(command.stderr()).toMatch(
-        /npm took --port for itself\. Put -- first: npm start -- --port 9200|Unknown cli flag:[^]*--port/,
-      );
-      expect(command.stdout()).not.toContain("ready");
-    },
-  );
 });
 
 /** Requests an address from a sandbox. The output ends with the status. */
@@ -326,9 +311,8 @@ describe.concurrent("npm start", () => {
   });
 
   it("reports a used port in one line", async () => {
-    const listener = createServer().listen(0, "127.0.0.1");
-    await once(listener, "listening");
-    const { port } = listener.address() as AddressInfo;
+    const listener = createServer();
+    const port = await listen(listener);
     const directory = temporaryDirectory();
     const { code, stderr } = await run({ flags: ["--port", String(port), "--state-dir", directory] });
     expect(code).toBe(1);

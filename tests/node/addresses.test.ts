@@ -1,11 +1,11 @@
 /** The addresses that the engine never connects to, and the host's own proxy. These tests need no sandbox. */
-import { once } from "node:events";
-import { type AddressInfo, createServer } from "node:net";
+import { createServer } from "node:net";
 import { networkInterfaces } from "node:os";
 import { describe, expect, it } from "vitest";
 import { refusedAddress } from "../../local/engine/addresses.ts";
 import { attachedOf } from "../../local/engine/attached.ts";
 import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
+import { listen } from "../setup/listen.ts";
 
 describe("the engine refuses connections", () => {
   it("to private, link-local, metadata and other special addresses", () => {
@@ -151,9 +151,7 @@ it("the engine uses the host's proxy with its credentials, except for the hosts 
       socket.write("HTTP/1.1 200 OK\r\n\r\n");
     });
   });
-  proxy.listen(0, "127.0.0.1");
-  await once(proxy, "listening");
-  const { port } = proxy.address() as AddressInfo;
+  const port = await listen(proxy);
   const env = {
     HTTPS_PROXY: `http://me:s%40cret@127.0.0.1:${port}`,
     NO_PROXY: "direct.test,.inside.test",

@@ -1,19 +1,16 @@
 import { once } from "node:events";
-import { existsSync } from "node:fs";
-import { readFile, stat, truncate, writeFile } from "node:fs/promises";
+import { readFile, stat, truncate } from "node:fs/promises";
 import { createServer } from "node:https";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import type * as nodeCrypto from "node:crypto";
 import { X509Certificate } from "node:crypto";
-import { connect, type PeerCertificate, rootCertificates, TLSSocket } from "node:tls";
-import { execFile } from "node:child_process";
-import { callbackify, promisify } from "node:util";
+import { connect, type PeerCertificate, TLSSocket } from "node:tls";
+import { callbackify } from "node:util";
 import { expect, it, vi } from "vitest";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
-import { keyStore } from "../../local/engine/certificates.ts";
 import { connectUpstream, secured } from "../../local/engine/upstream.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
+import { listen } from "../setup/listen.ts";
 
 /** Makes all serial numbers begin with zeros, as one in some hundred does. OpenSSL refuses numbers with leading zeros. */
 vi.mock("node:crypto", async (original) => {
@@ -33,9 +30,7 @@ async function meets(
   const server = createServer({
     SNICallback: callbackify((_name: string) => authority.contextFor(name)),
   });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
+  const port = await listen(server);
   const client = connect({ host: "127.0.0.1", port, servername: serverName, ca: authority.pem });
   try {
     await once(client, "secureConnect");
@@ -77,19 +72,6 @@ it("the authority issues a certificate for the requested host only", async () =>
   });
 });
 
-it.skipIf(!existsSync("/usr/bin/keytool"))(
-  "Java trusts the authority through a key store in Java's format",
-  async () => {
-    const { pem } = await CertificateAuthority.open(join(directory, "java"));
-    const file = join(directory, "cacerts");
-    await writeFile(file, keyStore([pem, rootCertificates[0] ?? ""]));
-    const list = ["-list", "-keystore", file, "-storepass", "changeit"];
-    const { stdout } = await promisify(execFile)("keytool", list);
-    expect(stdout.match(/trustedCertEntry/g)).toHaveLength(2);
-    expect(stdout).toContain(new X509Certificate(pem).fingerprint256);
-  },
-);
-
 it("the engine sends no request to a server without a valid certificate", async () => {
   const [good, bad] = await Promise.all(
     ["good", "bad"].map((name) => CertificateAuthority.open(join(directory, name))),
@@ -97,9 +79,7 @@ it("the engine sends no request to a server without a valid certificate", async 
   const server = createServer({
     SNICallback: callbackify(async (name: string) => await good?.contextFor(name)),
   });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
+  const port = await listen(server);
   const reach = async (host: string, authorities: string[]) => {
     const options = { allowAddresses: new Map([[`${host}:443`, port]]), env: {}, authorities };
     return await secured(await connectUpstream(host, 443, options), host, options);

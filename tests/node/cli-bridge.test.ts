@@ -1,11 +1,10 @@
 /** The bridge of `sandbox-mcp stdio`, if the server refuses its token. */
-import { once } from "node:events";
 import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import type { JSONRPCMessage } from "@modelcontextprotocol/client";
 import { expect, it } from "vitest";
 import { Bridge } from "../../cli/bridge.ts";
 import { VARIABLES_FILE } from "../../cli/server-address.ts";
+import { listen } from "../setup/listen.ts";
 
 const PING = { jsonrpc: "2.0", id: 1, method: "ping" } as const;
 
@@ -24,8 +23,7 @@ async function ping(tokens: string[], tokenSource: string) {
       ),
     );
   });
-  await once(server.listen(0, "127.0.0.1"), "listening");
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`;
+  const url = `http://127.0.0.1:${await listen(server)}/mcp`;
   const sent: JSONRPCMessage[] = [];
   const bridge = new Bridge({
     locate: async () => ({ url, token: tokens.shift() ?? "", tokenSource, isLocal: true }),

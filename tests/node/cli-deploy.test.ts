@@ -5,7 +5,7 @@ import { validate } from "../../cli/configuration.ts";
 import { text as textOf } from "node:stream/consumers";
 import { runCLI, runHere, startCLI } from "../setup/cli.ts";
 import { DeploymentCopy } from "../setup/deployment.ts";
-import { listen } from "../setup/oauth-server.ts";
+import { serveOnLoopback } from "../setup/oauth-server.ts";
 import { until } from "../setup/until.ts";
 
 let copy: DeploymentCopy;
@@ -183,7 +183,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
   it("retries until the first container has started", async () => {
     let refusals = 2;
     const called: string[] = [];
-    const server = await listen(async (request, response) => {
+    const server = await serveOnLoopback(async (request, response) => {
       if (request.url === "/health") return response.end('{"status":"healthy"}');
       if (request.method !== "POST") return response.writeHead(405).end();
       const { id, method, params } = JSON.parse(await textOf(request));

@@ -1,9 +1,9 @@
 /** Output of a hostile server or sandbox does not act on the user's terminal. */
 import { type RequestListener, createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { connect } from "../../client/index.ts";
 import { runHere } from "../setup/cli.ts";
+import { listen } from "../setup/listen.ts";
 
 /** Clears the screen, writes the clipboard, hides and reverses the text after it, and begins a forged line. */
 const HOSTILE =
@@ -79,8 +79,7 @@ const serve: RequestListener = async (request, response) => {
 const server = createServer(serve);
 let options: string[] = [];
 beforeAll(async () => {
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
+  const port = await listen(server);
   options = ["--url", `http://127.0.0.1:${port}/mcp`, "--token", "any"];
 });
 afterAll(() => server.close());

@@ -1,6 +1,5 @@
 /** The command line without a server of this project. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { once } from "node:events";
 import {
   cpSync,
   mkdirSync,
@@ -11,7 +10,6 @@ import {
   writeFileSync,
 } from "node:fs";
 import { createServer, type RequestListener } from "node:http";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
 import { describe, expect, test, vi } from "vitest";
@@ -26,6 +24,7 @@ import { Keyboard } from "../../cli/keyboard.ts";
 import { SCOPES } from "../../src/shared/principal.ts";
 import { TerminalFilter } from "../../src/shared/terminal/filter.ts";
 import { runCLI, runHere, startCLI } from "../setup/cli.ts";
+import { listen } from "../setup/listen.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
@@ -34,9 +33,9 @@ const directory = temporaryDirectory();
 /** Calls `work` with the MCP endpoint of a server on loopback that always gives this response. */
 async function withServer(answer: RequestListener, work: (url: string) => Promise<void>): Promise<void> {
   const server = createServer(answer);
-  await once(server.listen(0, "127.0.0.1"), "listening");
+  const port = await listen(server);
   try {
-    await work(`http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`);
+    await work(`http://127.0.0.1:${port}/mcp`);
   } finally {
     server.closeAllConnections();
     server.close();
@@ -299,12 +298,9 @@ test.each(["doctor", "diagnose"])("%s refuses an invalid port", async (name) => 
 test("doctor does not report a killed server as running", async () => {
   const stateDir = mkdtempSync(join(directory, "killed-"));
   const { pid } = spawnSync("true");
-  const { port } = await new Promise<AddressInfo>((resolve) => {
-    const free = createServer().listen(0, "127.0.0.1", () => {
-      const address = free.address() as AddressInfo;
-      free.close(() => resolve(address));
-    });
-  });
+  const free = createServer();
+  const port = await listen(free);
+  free.close();
   writeFileSync(join(stateDir, "server.json"), JSON.stringify({ url: `http://127.0.0.1:${port}/mcp`, pid }));
   const { stdout } = await runHere(["doctor", "--state-dir", stateDir]);
   expect(stdout).toContain(`port ${port}\tfree: the server that was here was killed`);

@@ -1,12 +1,11 @@
 /** A sandbox floods its egress proxy: neither the engine nor other sandboxes are disturbed. */
-import { once } from "node:events";
 import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { PassThrough } from "node:stream";
 import { Turns } from "../../local/engine/request-turns.ts";
 import { boundedLookups } from "../../local/engine/upstream.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { listen } from "../setup/listen.ts";
 
 const MIB = 1024 * 1024;
 
@@ -36,9 +35,7 @@ let neighbour: TestSandbox;
 
 beforeAll(async () => {
   internet = createServer((_request, response) => response.end("hello"));
-  internet.listen(0, "127.0.0.1");
-  await once(internet, "listening");
-  const { port } = internet.address() as AddressInfo;
+  const port = await listen(internet);
   engine = await startTestEngine({
     allowAddresses: [`internet.test:80=${port}`, `internet.test:443=${port}`],
   });
@@ -155,26 +152,6 @@ it("the engine serves the first of a client's early requests, and asks it to rep
   );
   expect(stdout.match(/HTTP\/1.1 200 OK/g)).toHaveLength(1);
   expect(stdout).toMatch(/Connection: close[^]*hello/);
-});
-
-it("the engine looks up a few names at a time, also after failed ones", async () => {
-  let running = 0;
-  let most = 0;
-  const { resolve } = boundedLookups({
-    allowAddresses: new Map(),
-    env: {},
-    resolve: async (host) => {
-      most = Math.max(most, ++running);
-      await new Promise((done) => setImmediate(done));
-      running -= 1;
-      if (host.startsWith("1")) throw new Error("no such name");
-      return [host];
-    },
-  });
-  const names = Array.from({ length: 50 }, (_, n) => String(n));
-  const results = await Promise.allSettled(names.map((name) => resolve?.(name)));
-  expect(results.filter(({ status }) => status === "fulfilled")).toHaveLength(39);
-  expect(most).toBe(4);
 });
 
 it("the engine does not start abandoned look-ups of names", async () => {

@@ -1,8 +1,8 @@
 /** Code in a sandbox cannot reach hosts that are not on its list. */
-import { once } from "node:events";
 import { type Server, type Socket, createServer } from "node:net";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type TestEngine, TestSandbox, startTestEngine } from "../setup/engine-client.ts";
+import { listen } from "../setup/listen.ts";
 
 /** The requests that arrived, by server: `good` serves the hosts of the list, `evil` all others. */
 const arrived = { good: "", evil: "" };
@@ -36,13 +36,6 @@ const good = serve("good");
 const evil = serve("evil");
 let engine: TestEngine;
 let sandbox: TestSandbox;
-
-async function listen(server: Server): Promise<number> {
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  return typeof address === "object" && address !== null ? address.port : 0;
-}
 
 const listed = { internet: "allowlist", allowHosts: ["good.test", "*.wild.test"] } as const;
 

@@ -1,10 +1,9 @@
 /** Requests of a sandbox that the proxy passes on, refuses, or gives to the Worker. */
 import { createHash } from "node:crypto";
-import { once } from "node:events";
 import { existsSync, readdirSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server } from "node:http";
-import { createServer as createTCPServer, type AddressInfo } from "node:net";
+import { createServer as createTCPServer } from "node:net";
 import { hostname, networkInterfaces } from "node:os";
 import { join as joinPath } from "node:path";
 import type { Duplex } from "node:stream";
@@ -14,6 +13,7 @@ import { hostCertificates } from "../../local/engine/certificates.ts";
 import { hostRegistries } from "../../local/engine/registries.ts";
 import { frame } from "../../local/platform/engine-protocol.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { listen } from "../setup/listen.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 /** A server of the internet, which sandboxes reach as internet.test. */
@@ -55,29 +55,19 @@ const sockets = createServer().on("upgrade", (_request, socket: Duplex) => {
 /** A service of this machine that no sandbox may reach. */
 let local: Server;
 const seen: { method: string; url: string; host: string | undefined; body: string }[] = [];
+let localPort: number;
 let localHits = 0;
 let engine: TestEngine;
 let closed: TestEngine;
 let sandbox: TestSandbox;
 let offline: TestSandbox;
 
-async function listen(server: Server): Promise<number> {
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  return portOf(server);
-}
-
-function portOf(server: { address(): AddressInfo | string | null }): number {
-  const address = server.address();
-  return typeof address === "object" && address !== null ? address.port : 0;
-}
-
 beforeAll(async () => {
   local = createServer((_request, response) => {
     localHits += 1;
     response.end("local");
   });
-  const localPort = await listen(local);
+  localPort = await listen(local);
   internet = createServer(async (request: IncomingMessage, response) => {
     const { method = "", url = "", headers } = request;
     seen.push({ method, url, host: headers.host, body: await text(request) });
@@ -89,12 +79,11 @@ beforeAll(async () => {
     else response.end(`hello from ${headers.host}`);
   });
   const port = await listen(internet);
-  odd.listen(0, "127.0.0.1");
-  await once(odd, "listening");
+  const oddPort = await listen(odd);
   const allowAddresses = [
     `socket.test:80=${await listen(sockets)}`,
-    `odd.test:80=${portOf(odd)}`,
-    `odd.test:443=${portOf(odd)}`,
+    `odd.test:80=${oddPort}`,
+    `odd.test:443=${oddPort}`,
     `internet.test:80=${port}`,
     `internet.test:8080=${port}`,
     `internet.test:443=${port}`,
@@ -322,7 +311,7 @@ async function serve(from: TestSandbox, respond: (url: string, body: string) => 
 
 describe("a request to a forbidden address", () => {
   it("does not reach this machine's loopback in any spelling, or the engine's own port", async () => {
-    for (const port of [portOf(local), Number(new URL(engine.url).port)]) {
+    for (const port of [localPort, Number(new URL(engine.url).port)]) {
       const script = forms(port).map(
         (form) =>
           `printf 'GET http://${form}/ HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n' | ask`,

@@ -3,11 +3,11 @@ import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it, vi } from "vitest";
 import { installPackages } from "../../local/engine/packages.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
+import { listen } from "../setup/listen.ts";
 
 const home = temporaryDirectory();
 let registry: Server;
@@ -41,8 +41,7 @@ beforeAll(async () => {
     });
     response.end(JSON.stringify({ name: "small", versions: Object.fromEntries(versions) }));
   });
-  await new Promise<void>((resolve) => void registry.listen(0, "127.0.0.1", resolve));
-  address = `http://127.0.0.1:${(registry.address() as AddressInfo).port}`;
+  address = `http://127.0.0.1:${await listen(registry)}`;
 });
 
 afterAll(() => {

@@ -12,6 +12,7 @@ import { hostRegistries, registryAddresses } from "../../local/engine/registries
 import { connectUpstream } from "../../local/engine/upstream.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
+import { listen } from "../setup/listen.ts";
 
 const directory = temporaryDirectory();
 const cleanUp: (() => unknown)[] = [];
@@ -57,10 +58,9 @@ describe("the indexes of the host", () => {
   });
 
   it("may have a private address, at their own port only", async () => {
-    const server = createServer((_request, response) => void response.end()).listen(0, "127.0.0.1");
-    await once(server, "listening");
+    const server = createServer((_request, response) => void response.end());
+    const port = await listen(server);
     cleanUp.push(() => server.close());
-    const { port } = server.address() as AddressInfo;
     const options = {
       allowAddresses: new Map(),
       registries: new Set([`mirror.test:${port}`, `localhost:${port}`]),

@@ -1,17 +1,18 @@
 /** A preview with an endless body, by a fake clock. */
-import { once } from "node:events";
 import { createServer, type Server } from "node:http";
-import { type AddressInfo, connect } from "node:net";
+import { connect } from "node:net";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { PortForwarder } from "../../local/engine/forward.ts";
 import { sleep, until } from "../setup/until.ts";
+import { listen } from "../setup/listen.ts";
 
 const MiB = 1024 * 1024;
 const ENDLESS_MiB = 256;
 
 let inside: Server;
 let engine: Server;
+let port: number;
 
 beforeEach(async () => {
   // Faked before the forwarder reads the clock, because the fake clock begins at 0.
@@ -24,15 +25,14 @@ beforeEach(async () => {
       response.end();
     };
     write();
-  }).listen(0, "127.0.0.1");
-  await once(inside, "listening");
+  });
+  const insidePort = await listen(inside);
   const forwarder = new PortForwarder(
-    () => connect((inside.address() as AddressInfo).port, "127.0.0.1"),
+    () => connect(insidePort, "127.0.0.1"),
     () => undefined,
   );
   engine = createServer((request, response) => void forwarder.request(SANDBOXD_PORT, "/", request, response));
-  engine.listen(0, "127.0.0.1");
-  await once(engine, "listening");
+  port = await listen(engine);
 });
 
 afterEach(() => {
@@ -47,7 +47,6 @@ afterEach(() => {
 function reading(headers: Record<string, string>): { bytes: number } {
   const body = { bytes: 0 };
   void (async () => {
-    const { port } = engine.address() as AddressInfo;
     const response = await fetch(`http://127.0.0.1:${port}/`, { headers });
     for await (const piece of response.body ?? []) body.bytes += piece.length;
   })().catch(() => undefined);

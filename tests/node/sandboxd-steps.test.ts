@@ -46,6 +46,15 @@ beforeAll(() => bundleSandboxd(bundle));
 /** Restarts sandboxd whenever it ends. Only the first one is killed at a step. */
 const AGAIN = 'export KILL_AT=$1; shift; while :; do "$@"; KILL_AT=0; done';
 
+interface PlaceOptions {
+  /** A program that is loaded before sandboxd. */
+  preloaded?: string;
+  variables?: NodeJS.ProcessEnv;
+  /** The sizes in bytes of separate disks for the workspace and for sandboxd's own files. */
+  disk?: number;
+  ownDisk?: number;
+}
+
 /** A sandboxd with its own directories and processes, which is restarted when it ends. */
 class Place {
   readonly directory = mkdtempSync(join(parent, "place-"));
@@ -55,21 +64,8 @@ class Place {
   readonly #armed = join(this.directory, "armed");
   readonly #sandbox: ChildProcess;
 
-  /**
-   * @param killAt the step at which the first sandboxd is killed
-   * @param preloaded a program that is loaded before sandboxd
-   * @param disk the size in bytes of a separate disk for the workspace
-   * @param ownDisk the same for sandboxd's own files
-   */
-  constructor(
-    killAt: number,
-    {
-      preloaded = "kill-at.cjs",
-      variables = {},
-      disk,
-      ownDisk,
-    }: { preloaded?: string; variables?: NodeJS.ProcessEnv; disk?: number; ownDisk?: number } = {},
-  ) {
+  /** @param killAt the step at which the first sandboxd is killed */
+  constructor(killAt: number, { preloaded = "kill-at.cjs", variables = {}, disk, ownDisk }: PlaceOptions) {
     mkdirSync(this.workspace);
     mkdirSync(this.root);
     const env = {
@@ -88,22 +84,9 @@ class Place {
     const mount = (path: string, bytes?: number) =>
       bytes === undefined ? [] : ["--size", String(bytes), "--tmpfs", path];
     const own = [...mount(this.workspace, disk), ...mount(this.root, ownDisk)];
-    const args = [
-      ...view,
-      ...scripts,
-      ...own,
-      "--die-with-parent",
-      "/bin/sh",
-      "-c",
-      AGAIN,
-      "sh",
-      String(killAt),
-    ];
-    this.#sandbox = spawn("bwrap", [...args, ...sandboxd], {
-      env,
-      cwd: "/",
-      stdio: ["ignore", "ignore", "ignore"],
-    });
+    const shell = ["--die-with-parent", "/bin/sh", "-c", AGAIN, "sh", String(killAt)];
+    const args = [...view, ...scripts, ...own, ...shell, ...sandboxd];
+    this.#sandbox = spawn("bwrap", args, { env, cwd: "/", stdio: "ignore" });
   }
 
   /** Ids of the runs that have files. */
@@ -208,18 +191,40 @@ async function forget(place: Place, ids: string[]): Promise<void> {
   });
 }
 
+/** Runs `work` in a place. Returns the number of calls that the first sandboxd made. */
+async function inPlace(
+  killAt: number,
+  work: (place: Place) => Promise<unknown>,
+  options: PlaceOptions = {},
+): Promise<number> {
+  const place = new Place(killAt, options);
+  try {
+    await place.answers();
+    await work(place);
+    return place.calls.length;
+  } catch (error) {
+    throw new Error(`killed at the last of ${place.calls.join(" ")}`, { cause: error });
+  } finally {
+    await place.close();
+  }
+}
+
 /**
- * Calls `attempt` for each step until there are no more. `attempt` returns the number of calls that the first
- * sandboxd made, which is less than the step if nobody was killed. The number differs a little between attempts.
+ * Calls `attempt` with a sandboxd that is killed at step 1, at step 2 and so on, until one makes fewer calls and so is
+ * not killed. The number of calls differs a little between attempts.
  */
-async function atEachStep(attempt: (step: number) => Promise<number>, atOnce = AT_ONCE): Promise<number> {
-  let last = await attempt(MOST_STEPS);
+async function atEachStep(
+  attempt: (place: Place, step: number) => Promise<unknown>,
+  atOnce = AT_ONCE,
+): Promise<number> {
+  const callsWhenKilledAt = (step: number) => inPlace(step, (place) => attempt(place, step));
+  let last = await callsWhenKilledAt(MOST_STEPS);
   let next = 1;
   const worker = async () => {
-    while (next <= last) await attempt(next++);
+    while (next <= last) await callsWhenKilledAt(next++);
   };
   await Promise.all(Array.from({ length: atOnce }, worker));
-  while (last < MOST_STEPS && (await attempt(last + 1)) > last) last++;
+  while (last < MOST_STEPS && (await callsWhenKilledAt(last + 1)) > last) last++;
   expect(last).toBeLessThan(MOST_STEPS);
   return last;
 }
@@ -251,19 +256,10 @@ async function checkRun(place: Place, pause: string, what: string): Promise<void
 
 // If a copier took output and did not store it, the next sandboxd waits ten seconds for it before it reports the gap.
 it("a command runs once, with its output, its end and its session", async () => {
-  const steps = await atEachStep(async (step) => {
-    const place = new Place(step);
-    try {
-      await place.answers();
-      place.arm();
-      // A short and a longer command take the same steps, so they alternate.
-      await checkRun(place, step % 2 === 0 ? "" : "sleep 0.1; ", `killed at step ${step}`);
-      return place.calls.length;
-    } catch (error) {
-      throw new Error(`killed at the last of ${place.calls.join(" ")}`, { cause: error });
-    } finally {
-      await place.close();
-    }
+  const steps = await atEachStep((place, step) => {
+    place.arm();
+    // A short and a longer command take the same steps, so they alternate.
+    return checkRun(place, step % 2 === 0 ? "" : "sleep 0.1; ", `killed at step ${step}`);
   });
   expect(steps).toBeGreaterThan(8);
   // The test starts a hundred sandboxds, and some runs wait those ten seconds.
@@ -272,21 +268,19 @@ it("a command runs once, with its output, its end and its session", async () => 
 it.each([1, 2, 5])(
   "a command keeps its output if %d starts of the program that copies it fail",
   async (failing) => {
-    const place = new Place(0, { preloaded: "no-copier.cjs", variables: { FAILING: String(failing) } });
-    try {
-      await place.answers();
-      const outcome = await run(place, "r1", "sleep 0.1; echo output; echo error >&2");
-      expect(outcome).toMatchObject({ end: { status: 0 }, stdout: "output\n", stderr: "error\n" });
-    } finally {
-      await place.close();
-    }
+    await inPlace(
+      0,
+      async (place) => {
+        const outcome = await run(place, "r1", "sleep 0.1; echo output; echo error >&2");
+        expect(outcome).toMatchObject({ end: { status: 0 }, stdout: "output\n", stderr: "error\n" });
+      },
+      { preloaded: "no-copier.cjs", variables: { FAILING: String(failing) } },
+    );
   },
 );
 
 it("a command keeps its output when the programs that copy it are killed", async () => {
-  const place = new Place(0);
-  try {
-    await place.answers();
+  await inPlace(0, async (place) => {
     const numbers = numbersTo(1000);
     const file = join(place.directory, "root/runs/r1/stdout");
     // Output that a copier has read but not written is lost with it. So the command kills it only when everything is
@@ -299,9 +293,7 @@ it("a command keeps its output when the programs that copy it are killed", async
     const outcome = await run(place, "r1", `${command}\necho end`);
     expect(outcome.end).toMatchObject({ status: 0 });
     expect(outcome.stdout).toBe(`${numbers.repeat(3)}end\n`);
-  } finally {
-    await place.close();
-  }
+  });
 });
 
 it.each([
@@ -311,15 +303,11 @@ it.each([
 ])(
   "a command loses no output, or its end says that some may be missing, after %s",
   async (kill, cut, printed) => {
-    const place = new Place(0);
-    try {
-      await place.answers();
+    await inPlace(0, async (place) => {
       const { end, stdout } = await run(place, "r1", `sleep 0.3; echo first; ${kill}; sleep 0.3; echo last`);
       expect({ cut: undefined, ...end }).toMatchObject({ status: 0, cut });
       expect(stdout).toMatch(printed);
-    } finally {
-      await place.close();
-    }
+    });
   },
 );
 
@@ -327,23 +315,21 @@ it.each([
   ["a short command", ""],
   ["a longer one", "sleep 0.3; "],
 ])("%s that fills the disk ends with the beginning of its output and the reason", async (_what, pause) => {
-  const place = new Place(0, { ownDisk: 4 * 1024 * 1024 });
-  try {
-    await place.answers();
-    const fill = `${pause}echo first; head -c 10000000 /dev/zero >${place.root}/fill 2>/dev/null`;
-    const { end, stdout } = await run(place, "r1", `${fill}; seq 100000; ${pause}rm ${place.root}/fill`);
-    expect(end).toMatchObject({ status: 0, cut: true, noSpace: true });
-    expect(`first\n${numbersTo(100_000)}`.startsWith(stdout)).toBe(true);
-    expect(await run(place, "r2", "echo next")).toMatchObject({ end: { status: 0 }, stdout: "next\n" });
-  } finally {
-    await place.close();
-  }
+  await inPlace(
+    0,
+    async (place) => {
+      const fill = `${pause}echo first; head -c 10000000 /dev/zero >${place.root}/fill 2>/dev/null`;
+      const { end, stdout } = await run(place, "r1", `${fill}; seq 100000; ${pause}rm ${place.root}/fill`);
+      expect(end).toMatchObject({ status: 0, cut: true, noSpace: true });
+      expect(`first\n${numbersTo(100_000)}`.startsWith(stdout)).toBe(true);
+      expect(await run(place, "r2", "echo next")).toMatchObject({ end: { status: 0 }, stdout: "next\n" });
+    },
+    { ownDisk: 4 * 1024 * 1024 },
+  );
 });
 
 it("a command that removes sandboxd's own files runs once, and it and the next ones keep their output", async () => {
-  const place = new Place(0);
-  try {
-    await place.answers();
+  await inPlace(0, async (place) => {
     const log = join(place.workspace, "ran");
     const remove = (pause: string) =>
       `echo ran >>${log}; ${pause}rm -rf ${place.root}/*; seq 100000; ${pause}echo end`;
@@ -361,9 +347,7 @@ it("a command that removes sandboxd's own files runs once, and it and the next o
       expect(next).toMatchObject({ end: { status: 0 }, stdout: "next\n" });
       expect((await run(place, `${id}last`, "pwd")).stdout).toBe("/usr\n");
     }
-  } finally {
-    await place.close();
-  }
+  });
 });
 
 it.each([
@@ -372,33 +356,24 @@ it.each([
 ])(
   "a file that is %s has its old or its new content, and no temporary file is left",
   async (_what, how, whole) => {
-    const steps = await atEachStep(async (step) => {
-      const place = new Place(step);
+    const steps = await atEachStep(async (place) => {
       const files = join(place.directory, "files");
       const path = join(files, "file");
       mkdirSync(files);
       writeFileSync(path, "old\n");
       const seen: string[] = [];
-      try {
-        await place.answers();
-        place.arm();
-        const call = `/files?path=${encodeURIComponent(path)}&id=${"a".repeat(32)}${how}`;
-        // Repeats the request with the same id, as the actor does.
-        const answer = await until(async () => {
-          const one = await place.request("PUT", call, "new\n").catch(() => undefined);
-          seen.push(readFileSync(path, "utf8"));
-          return one;
-        });
-        expect(answer).toMatchObject({ status: 200, body: JSON.stringify({ size: whole.length }) });
-        await place.answers();
-        expect(seen.filter((content) => content !== "old\n" && content !== whole)).toEqual([]);
-        expect([readFileSync(path, "utf8"), readdirSync(files)]).toEqual([whole, ["file"]]);
-        return place.calls.length;
-      } catch (error) {
-        throw new Error(`killed at the last of ${place.calls.join(" ")}`, { cause: error });
-      } finally {
-        await place.close();
-      }
+      place.arm();
+      const call = `/files?path=${encodeURIComponent(path)}&id=${"a".repeat(32)}${how}`;
+      // Repeats the request with the same id, as the actor does.
+      const answer = await until(async () => {
+        const one = await place.request("PUT", call, "new\n").catch(() => undefined);
+        seen.push(readFileSync(path, "utf8"));
+        return one;
+      });
+      expect(answer).toMatchObject({ status: 200, body: JSON.stringify({ size: whole.length }) });
+      await place.answers();
+      expect(seen.filter((content) => content !== "old\n" && content !== whole)).toEqual([]);
+      expect([readFileSync(path, "utf8"), readdirSync(files)]).toEqual([whole, ["file"]]);
     });
     expect(steps).toBeGreaterThan(4);
   },
@@ -442,62 +417,51 @@ async function markOf(place: Place): Promise<Mark> {
 
 it("a workspace during a restore is unchanged, reported as being restored, or complete", async () => {
   const { manifest, pack, tree } = await savedWorkspace();
-  const steps = await atEachStep(async (step) => {
-    const place = new Place(step);
+  const steps = await atEachStep(async (place) => {
     mkdirSync(join(place.workspace, "old"));
     writeFileSync(join(place.workspace, "large"), "old");
     const before = treeOf(place.workspace);
-    try {
-      await place.answers();
-      place.arm();
-      // Like the actor, it reads the current state and starts again if that is incomplete.
-      await until(async () => {
-        try {
-          const { snapshot, isRestoring } = await markOf(place);
-          const found = treeOf(place.workspace);
-          // During a restore the files may be anything.
-          expect(found).toEqual(isRestoring ? found : snapshot === "a" ? tree : before);
-          if (snapshot === "a" && !isRestoring) return true;
-          await place.request("PUT", "/snapshot/restore?id=a", manifest);
-          await place.request("PUT", "/snapshot/data?id=a", pack);
-        } catch (error) {
-          // sandboxd was killed.
-          if (!(error instanceof Error && "code" in error)) throw error;
-        }
-        return false;
-      });
-      return place.calls.length;
-    } catch (error) {
-      throw new Error(`killed at the last of ${place.calls.join(" ")}`, { cause: error });
-    } finally {
-      await place.close();
-    }
+    place.arm();
+    // Like the actor, it reads the current state and starts again if that is incomplete.
+    await until(async () => {
+      try {
+        const { snapshot, isRestoring } = await markOf(place);
+        const found = treeOf(place.workspace);
+        // During a restore the files may be anything.
+        expect(found).toEqual(isRestoring ? found : snapshot === "a" ? tree : before);
+        if (snapshot === "a" && !isRestoring) return true;
+        await place.request("PUT", "/snapshot/restore?id=a", manifest);
+        await place.request("PUT", "/snapshot/data?id=a", pack);
+      } catch (error) {
+        // sandboxd was killed.
+        if (!(error instanceof Error && "code" in error)) throw error;
+      }
+      return false;
+    });
   }, AT_ONCE_AT_WORK);
   expect(steps).toBeGreaterThan(20);
 }, 120_000);
 
 it("a workspace without disk space or with an invalid manifest is not reported as complete", async () => {
   const { manifest, pack } = await savedWorkspace();
-  const place = new Place(0, { disk: 64 * 1024 });
-  try {
-    await place.answers();
-    const refused = await place.request("PUT", "/snapshot/restore?id=a", "no manifest");
-    expect([refused.status, await markOf(place)]).toEqual([FAILED, { isRestoring: false }]);
-    const begun = await place.request("PUT", "/snapshot/restore?id=a", manifest);
-    expect(begun).toMatchObject({ status: 200 });
-    const full = await place.request("PUT", "/snapshot/data?id=a", pack);
-    expect([full.status, JSON.parse(full.body)]).toEqual([FAILED, { problem: "system", code: "ENOSPC" }]);
-    expect(await markOf(place)).toEqual({ isRestoring: true });
-  } finally {
-    await place.close();
-  }
+  await inPlace(
+    0,
+    async (place) => {
+      const refused = await place.request("PUT", "/snapshot/restore?id=a", "no manifest");
+      expect([refused.status, await markOf(place)]).toEqual([FAILED, { isRestoring: false }]);
+      const begun = await place.request("PUT", "/snapshot/restore?id=a", manifest);
+      expect(begun).toMatchObject({ status: 200 });
+      const full = await place.request("PUT", "/snapshot/data?id=a", pack);
+      expect([full.status, JSON.parse(full.body)]).toEqual([FAILED, { problem: "system", code: "ENOSPC" }]);
+      expect(await markOf(place)).toEqual({ isRestoring: true });
+    },
+    { disk: 64 * 1024 },
+  );
 });
 
 it("a complete workspace stays unchanged when a restore of an earlier actor arrives late", async () => {
   const { manifest, pack } = await savedWorkspace();
-  const place = new Place(0);
-  try {
-    await place.answers();
+  await inPlace(0, async (place) => {
     await place.request("PUT", "/snapshot/restore?id=a", manifest);
     await place.request("PUT", "/snapshot/data?id=a", pack);
     writeFileSync(join(place.workspace, "new"), "of a run");
@@ -512,7 +476,5 @@ it("a complete workspace stays unchanged when a restore of an earlier actor arri
     expect([refused.status, JSON.parse(refused.body)]).toEqual([FAILED, { problem: "missing" }]);
     expect(treeOf(place.workspace)).toEqual(tree);
     expect(await markOf(place)).toEqual({ snapshot: "a", isRestoring: false });
-  } finally {
-    await place.close();
-  }
+  });
 });

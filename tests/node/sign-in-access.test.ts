@@ -5,7 +5,7 @@
 import { exportJWK, exportSPKI, generateKeyPair, type JWTPayload, SignJWT } from "jose";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Browser, Page } from "../setup/oauth-client.ts";
-import { listen, type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
+import { serveOnLoopback, type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
 import { consent, principalOf, signInsOf } from "../setup/sign-in.ts";
 
 const others = await generateKeyPair("RS256");
@@ -14,7 +14,7 @@ describe("Cloudflare Access", () => {
   const AUDIENCE = "audience-tag-of-the-application";
   const ISSUER = "https://team.cloudflareaccess.com";
   let keys: Awaited<ReturnType<typeof generateKeyPair>>;
-  let certs: Awaited<ReturnType<typeof listen>>;
+  let certs: Awaited<ReturnType<typeof serveOnLoopback>>;
   let server: OAuthServer;
   let broken: OAuthServer;
   let published: unknown[] = [];
@@ -22,7 +22,7 @@ describe("Cloudflare Access", () => {
   beforeAll(async () => {
     keys = await generateKeyPair("RS256");
     published = [{ ...(await exportJWK(keys.publicKey)), kid: "one", alg: "RS256", use: "sig" }];
-    certs = await listen((_, response) => {
+    certs = await serveOnLoopback((_, response) => {
       response.writeHead(200, { "content-type": "application/json" });
       response.end(JSON.stringify({ keys: published, public_cert: {}, public_certs: [] }));
     });

@@ -1,8 +1,6 @@
 /** A kernel that was started before the platform added its TLS certificate. */
-import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:https";
-import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { callbackify } from "node:util";
@@ -10,6 +8,7 @@ import { expect, it } from "vitest";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
 import { Lab } from "./kernel-harness.ts";
 import { REMOTE_URL, startRuntime } from "./runtime.ts";
+import { listen } from "../setup/listen.ts";
 
 // A remote server's environment cannot be changed.
 it.skipIf(REMOTE_URL)("a JavaScript kernel trusts a certificate that was added after its start", async () => {
@@ -19,9 +18,8 @@ it.skipIf(REMOTE_URL)("a JavaScript kernel trusts a certificate that was added a
   const server = createServer({
     SNICallback: callbackify((name: string) => authority.contextFor(name)),
   });
-  server.on("request", (_request, response) => response.end("by TLS")).listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
+  server.on("request", (_request, response) => response.end("by TLS"));
+  const port = await listen(server);
   const runtime = await startRuntime({ under: ["/usr/bin/env", `SANDBOX_CA_CERT=${file}`] });
   const lab = new Lab(runtime);
   try {

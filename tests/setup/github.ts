@@ -4,7 +4,7 @@
  */
 import { createHash, randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { listen } from "./oauth-server.ts";
+import { serveOnLoopback } from "./oauth-server.ts";
 
 export const CLIENT_ID = "github-client-id";
 export const CLIENT_SECRET = "github-client-secret";
@@ -37,7 +37,7 @@ interface Grant {
 export async function startGitHub(): Promise<FakeGitHub> {
   const codes = new Map<string, Grant>();
   const tokens = new Map<string, Grant>();
-  const { server, origin } = await listen((request, response) => {
+  const { server, origin } = await serveOnLoopback((request, response) => {
     void answer(request, response).catch(() => response.destroy());
   });
   const github: FakeGitHub = {

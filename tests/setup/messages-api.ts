@@ -4,8 +4,8 @@
  */
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
 import { sleep } from "./until.ts";
+import { listen } from "./listen.ts";
 
 export type Block =
   | { type: "text"; text: string }
@@ -103,10 +103,9 @@ export async function startMessagesAPI(
     response.end();
   }
 
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
+  const port = await listen(server);
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url: `http://127.0.0.1:${port}`,
     requests,
     async close() {
       if (!server.listening) return;

@@ -4,11 +4,11 @@
  */
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startWorker } from "../../cli/worker.ts";
+import { listen } from "./listen.ts";
 
 export const OWNER_TOKEN = "owner-token-of-the-test";
 
@@ -51,10 +51,9 @@ export async function startOAuthServer(variables: Record<string, string> = {}): 
 }
 
 /** A server on loopback. */
-export async function listen(
+export async function serveOnLoopback(
   handler: Parameters<typeof createServer>[1],
 ): Promise<{ server: Server; origin: string }> {
   const server = createServer(handler);
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return { server, origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
+  return { server, origin: `http://127.0.0.1:${await listen(server)}` };
 }

@@ -1,8 +1,7 @@
 /** OpenAI's Chat Completions on loopback, with a model that runs each prompt as Python and replies with the output. */
-import { once } from "node:events";
 import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { json } from "node:stream/consumers";
+import { listen } from "./listen.ts";
 
 interface Message {
   role: string;
@@ -45,10 +44,10 @@ export async function startOpenAIAPI(
     const choices = [{ index: 0, message, finish_reason, logprobs: null }];
     const answer = { id: crypto.randomUUID(), object: "chat.completion", created: 1, model, choices, usage };
     response.setHeader("content-type", "application/json").end(JSON.stringify(answer));
-  }).listen(0, "127.0.0.1");
-  await once(server, "listening");
+  });
+  const port = await listen(server);
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`,
+    url: `http://127.0.0.1:${port}/v1`,
     close() {
       server.closeAllConnections();
       server.close();

@@ -1,7 +1,7 @@
 /** The panel in a real Chromium. With SCREENSHOTS set, the tests save screenshots there. */
 import { join } from "node:path";
 import type { Browser, BrowserContext, Page } from "../clients/chromium.ts";
-import { axe, violations } from "../clients/axe.ts";
+import { violations } from "../clients/axe.ts";
 import { TOKEN } from "./server.ts";
 
 export class PanelPage {
@@ -80,7 +80,6 @@ export class PanelPage {
   async faults(name: string): Promise<string[]> {
     const { page } = this;
     const found: string[] = [];
-    await page.evaluate(axe);
     for (const colorScheme of ["light", "dark"] as const)
       for (const width of [375, 768, 1366]) {
         await page.setViewportSize({ width, height: 768 });
@@ -89,7 +88,7 @@ export class PanelPage {
         if (needed !== width) found.push(`It is ${needed} wide where there is ${width}.`);
         // Only narrow and light, and wide and dark, because a check takes a second.
         const isLookedAt = (width === 375) === (colorScheme === "light") && width !== 768;
-        if (isLookedAt) found.push(...(await page.evaluate(violations)));
+        if (isLookedAt) found.push(...(await violations(page)));
         await this.shoot(`${name}-${width}-${colorScheme}`);
       }
     return found;

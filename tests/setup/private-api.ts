@@ -4,17 +4,16 @@
  */
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer as createPlainServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { createServer } from "node:https";
-import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { callbackify } from "node:util";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
 import type { Arrived } from "./private-secrets.ts";
+import { listen } from "./listen.ts";
 
 export interface PrivateAPI {
   /** The URL that lists the requests since the last call. */
@@ -170,12 +169,4 @@ function makeRepository(directory: string): string {
   git("clone", "-q", "--bare", "work", "repo.git");
   git("-C", "repo.git", "update-server-info");
   return directory;
-}
-
-async function listen(
-  server: ReturnType<typeof createPlainServer> | ReturnType<typeof createServer>,
-): Promise<number> {
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  return (server.address() as AddressInfo).port;
 }

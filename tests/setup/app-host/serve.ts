@@ -1,9 +1,9 @@
 /** Serves the page of a client that shows MCP Apps, and its proxy on another origin. */
 import { createServer, type RequestListener } from "node:http";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { build } from "esbuild";
 import { repository } from "../server.ts";
+import { listen } from "../listen.ts";
 
 export interface AppHost {
   /** The page of the client. */
@@ -44,8 +44,8 @@ export async function startAppHost(): Promise<AppHost> {
   };
   const pages = { host: page("host"), proxy: page("proxy") };
   const html = { "content-type": "text/html; charset=utf-8" };
-  const host = await listen((_request, response) => response.writeHead(200, html).end(pages.host));
-  const proxy = await listen((request, response) => {
+  const host = await serve((_request, response) => response.writeHead(200, html).end(pages.host));
+  const proxy = await serve((request, response) => {
     const { searchParams } = new URL(request.url ?? "", "http://proxy");
     const csp = JSON.parse(searchParams.get("csp") ?? "{}") as { frameDomains?: string[] };
     response.writeHead(200, { ...html, "content-security-policy": policyOf(csp) }).end(pages.proxy);
@@ -57,10 +57,9 @@ export async function startAppHost(): Promise<AppHost> {
   };
 }
 
-async function listen(listener: RequestListener): Promise<{ url: string; stop(): void }> {
+async function serve(listener: RequestListener): Promise<{ url: string; stop(): void }> {
   const server = createServer(listener);
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
+  const port = await listen(server);
   return {
     url: `http://127.0.0.1:${port}/`,
     stop: () => {

@@ -18,12 +18,11 @@ interface Answered {
 }
 
 let server: Server;
-let origin: string;
 let authority: string;
 
 beforeAll(async () => {
   server = await startServer({ flags: ["--network", "none"], env: { MAX_CONCURRENT_RUNS: String(RUNS) } });
-  ({ origin, host: authority } = new URL(server.url));
+  authority = new URL(server.url).host;
 });
 afterAll(() => server.stop());
 
@@ -155,28 +154,6 @@ describe("when clients send hostile headers", () => {
     );
     await stillServes();
   });
-
-  it.each([
-    ["two hosts", `Host: ${"evil.example"}\r\nHost: x\r\n`],
-    ["a foreign host", "Host: evil.example\r\n"],
-    ["no host", ""],
-    ["two tokens", `Host: x\r\nAuthorization: Bearer a\r\nAuthorization: Bearer ${TOKEN}\r\n`],
-    ["two lengths", "Host: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n"],
-    ["a negative length", "Host: x\r\nContent-Length: -1\r\n"],
-    ["a huge length", "Host: x\r\nContent-Length: 99999999999999999999\r\n"],
-    ["length and chunks", "Host: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n"],
-    ["a folded line", "Host: x\r\nX-A: a\r\n b\r\n"],
-    ["a NUL", "Host: x\r\nX-A: a\0b\r\n"],
-    ["no colon", "Host: x\r\nnonsense\r\n"],
-    ["a megabyte", `Host: x\r\nX-A: ${"a".repeat(1_000_000)}\r\n`],
-    ["ten thousand", `Host: x\r\n${"X-A: a\r\n".repeat(10_000)}`],
-  ])("the server responds, never with 500, and continues after hostile headers: %s", async (_what, lines) => {
-    const answer = await rawSocket(server.url, [`POST /mcp HTTP/1.1\r\n${lines}Connection: close\r\n\r\n`]);
-    const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1] ?? 400);
-    if (status !== 501) harmless(status, answer, lines);
-    expect(answer).not.toContain('"tools"');
-    await stillServes();
-  });
 });
 
 describe("when clients send hostile bodies", () => {
@@ -295,76 +272,11 @@ describe("when clients send hostile bodies", () => {
     expect((await listed()).toSorted()).toEqual(ran.toSorted());
     await stillServes();
   });
-
-  it("a batch of a thousand commands is refused, and none runs", async () => {
-    const before = await listed();
-    const { status, text } = await batch(1000);
-    harmless(status, text, "a thousand calls");
-    expect(status).toBe(400);
-    expect(text).toMatch(/batch/i);
-    expect(await listed()).toEqual(before);
-    await stillServes();
-  });
-
-  it("the server responds to anything that resembles JSON, and never with 500", async () => {
-    await fc.assert(
-      fc.asyncProperty(fc.json({ maxDepth: 5 }), fc.nat({ max: 60 }), async (json, cut) => {
-        const body = json.slice(0, Math.max(1, json.length - (cut > 30 ? 0 : cut)));
-        const { status, text } = await postRaw(server.url, body);
-        harmless(status, text, body);
-      }),
-      tries(80),
-    );
-  });
 });
 
 describe("when clients misuse connections", () => {
   const head = (extra: string) =>
     `POST /mcp HTTP/1.1\r\nHost: ${authority}\r\nAuthorization: Bearer ${TOKEN}\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n${extra}\r\n`;
-
-  it.each([
-    ["a chunk larger than it says", ["5\r\nhello world\r\n0\r\n\r\n"]],
-    ["a chunk smaller than it says", ["ffff\r\nhello\r\n0\r\n\r\n"]],
-    ["a chunk without a length", ["\r\nhello\r\n"]],
-    ["a negative chunk", ["-1\r\nhello\r\n0\r\n\r\n"]],
-    ["a chunk of 2^64", ["fffffffffffffffff\r\nhello\r\n"]],
-    ["a chunk extension without end", [`5;${"a".repeat(100_000)}\r\nhello\r\n0\r\n\r\n`]],
-    ["trailers", ["0\r\nX-A: a\r\nHost: evil\r\n\r\n"]],
-    ["ten thousand chunks of one byte", [`1\r\na\r\n`.repeat(10_000), "0\r\n\r\n"]],
-  ])(
-    "the server responds, never with 500, and continues after malformed bytes: %s",
-    async (_what, chunks) => {
-      const answer = await rawSocket(server.url, [
-        head("Transfer-Encoding: chunked\r\nConnection: close\r\n"),
-        ...chunks,
-      ]);
-      const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1] ?? 400);
-      harmless(status, answer, chunks.join(""));
-      await stillServes();
-    },
-  );
-
-  it("pipelined requests on one connection get their responses in order", async () => {
-    const request = (path: string) => `GET ${path} HTTP/1.1\r\nHost: ${authority}\r\n\r\n`;
-    const last = `GET /health HTTP/1.1\r\nHost: ${authority}\r\nConnection: close\r\n\r\n`;
-    const answer = await rawSocket(
-      server.url,
-      [Array.from({ length: 20 }, (_, n) => request(n % 2 ? "/health" : "/none")).join("") + last],
-      10_000,
-    );
-    const statuses = answer.match(/HTTP\/1\.1 \d+/g) ?? [];
-    expect(statuses).toEqual(
-      Array.from({ length: 21 }, (_, n) => `HTTP/1.1 ${n === 20 || n % 2 ? 200 : 404}`),
-    );
-  });
-
-  it("a second request hidden in a body is not executed", async () => {
-    const hidden = `GET /health HTTP/1.1\r\nHost: ${authority}\r\n\r\n`;
-    const answer = await rawSocket(server.url, [
-      head(`Content-Length: ${hidden.length}\r\nConnection: close\r\n`) + hidden,
-    ]);
-    expect(answer.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 400"]);
-  });
 
   it("a hundred clients that send one byte at a time do not block other clients", async () => {
     const { hostname, port } = new URL(server.url);
@@ -450,12 +362,5 @@ describe("when clients send bodies in chunks of one byte", () => {
     // 100,000 pieces take half a gigabyte if JavaScript receives them one by one.
     expect(most - before).toBeLessThan(150);
     await stillServes();
-  });
-});
-
-describe("after all hostile requests", () => {
-  it("the server is healthy", async () => {
-    const response = await fetch(`${origin}/health`);
-    expect(response.status).toBe(200);
   });
 });

@@ -84,16 +84,6 @@ describe("access to the engine", () => {
       await expect(answer).rejects.toThrow("fetch failed");
     }
   });
-
-  it("reports invalid requests and unknown paths", async () => {
-    const sandbox = await TestSandbox.start(engine);
-    expect((await sandbox.call("POST", "/signal", { signal: "TERM" })).status).toBe(400);
-    expect((await sandbox.call("GET", "/nonsense")).status).toBe(404);
-    await sandbox.destroy();
-    expect((await sandbox.call("POST", "/signal", { signal: 15 })).headers.get("x-local-engine-error")).toBe(
-      "gone",
-    );
-  });
 });
 
 describe("a sandbox", () => {
@@ -111,23 +101,6 @@ describe("a sandbox", () => {
       expect(existsSync(join(path, groupPrefix + own.engine.boot, sandbox.id))).toBe(false);
     expect(await sandbox.ended()).toEqual({ exitCode: 0, reason: "destroyed" });
     await own.close();
-  });
-
-  it("ends in order after the signal that stops a container", async () => {
-    const sandbox = await TestSandbox.start(engine);
-    const stragglers = await startStragglers(sandbox);
-    await sandbox.call("POST", "/signal", { signal: 15 });
-    expect(await sandbox.ended()).toMatchObject({ exitCode: 0, reason: "stopped" });
-    expect(await survivors(stragglers, 0)).toEqual([]);
-  });
-
-  it("restarts its control server after a kill", async () => {
-    const sandbox = await TestSandbox.start(engine);
-    const isUp = async () => (await sandbox.call("GET", "/ports/3000/health")).status === 200;
-    await sandbox.run("echo there >/tmp/before; pkill -9 -x sbx-control");
-    await until(isUp);
-    expect(await sandbox.run("cat /tmp/before")).toMatchObject({ stdout: "there" });
-    await sandbox.destroy();
   });
 
   it.each(["bubblewrap", "none"] as const)(
@@ -330,23 +303,6 @@ describe("the engine as a program", () => {
     expect(existsSync(join(runDir, program.boot))).toBe(true);
     expect((await sandbox.run("echo alive")).stdout).toBe("alive");
     await second.engine.close();
-  });
-
-  it("prints what is wrong with its settings", async () => {
-    const child = spawn(process.execPath, [join(repository, "local/engine/main.ts")], {
-      stdio: ["pipe", "pipe", "inherit"],
-    });
-    children.push(child);
-    child.stdin.write(
-      '{"secret": "short", "network": "none", "isolation": "bubblewrap", "runDir": "/tmp"}\n',
-    );
-    const [line] = await new Promise<string[]>((resolve) => {
-      createInterface({ input: child.stdout }).once("line", (first) => resolve([first]));
-    });
-    expect(JSON.parse(line ?? "")).toEqual({
-      ready: false,
-      error: expect.stringContaining("at least 16 characters"),
-    });
   });
 });
 

@@ -3,14 +3,12 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import {
-  createGroups,
   defaultLimits,
   findGroupParents,
   groupPrefix,
   openFilesPerProcess,
 } from "../../local/engine/limits.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
-import { temporaryDirectory } from "../setup/temporary.ts";
 
 const MiB = 1024 * 1024;
 const limits = { diskBytes: 64 * MiB, memoryBytes: 384 * MiB, processes: 100, openFiles: 512 };
@@ -452,16 +450,4 @@ describe("a sandbox's memory limit", () => {
     for (const { path } of parents)
       expect(existsSync(join(path, groupPrefix + engine.engine.boot, id))).toBe(false);
   });
-});
-
-it("a sandbox works without control groups", async () => {
-  const runDir = temporaryDirectory();
-  const nowhere = { version: 2, path: join(runDir, "missing"), controllers: ["memory", "pids"] } as const;
-  expect(
-    await createGroups(
-      [{ ...nowhere, controllers: [...nowhere.controllers] }],
-      "x",
-      engine.engine.report.limits,
-    ),
-  ).toEqual([]);
 });

@@ -8,7 +8,6 @@ import {
   lchownSync,
   linkSync,
   lstatSync,
-  lutimesSync,
   mkdirSync,
   readFileSync,
   readdirSync,
@@ -311,29 +310,6 @@ it("a restore on another image brings back the user's own files and what does no
     "/usr/local/bin/both",
     "/usr/local/lib/python3.9/site-packages",
   ]);
-});
-
-it("a saved state keeps times before 1970 through several saves", async () => {
-  /** Microseconds. */
-  const times = [-315_619_200_000_000, -1_250_000, -1, 0, 1_250_000];
-  let last = system("first");
-  for (const [n, time] of times.entries()) {
-    write(last, `workspace/time${n}`);
-    // The kernel rounds times down, so a third of a microsecond later is the same microsecond.
-    const seconds = String((time + 0.3) / 1e6);
-    lutimesSync(join(last, `workspace/time${n}`), seconds, seconds);
-  }
-  for (const name of ["second", "third", "fourth"]) {
-    const base = baseOf(system(`${name}-image`));
-    const { manifest, pack } = await savedOf(last, base);
-    last = system(name);
-    await restore(last, manifest, pack);
-  }
-  for (const [n, time] of times.entries()) {
-    const { mtimeNs } = lstatSync(join(last, `workspace/time${n}`), { bigint: true });
-    const ns = BigInt(time) * 1000n;
-    expect(mtimeNs >= ns && mtimeNs < ns + 1000n, `${mtimeNs} is not in the microsecond ${time}`).toBe(true);
-  }
 });
 
 it("a save first leaves out what can be regenerated, then each library as a whole", async () => {

@@ -235,24 +235,6 @@ describe("a log in R2", () => {
   const isSame = (a: Uint8Array, b: Uint8Array) =>
     a.length === b.length && a.every((byte, at) => byte === b[at]);
 
-  it("uses few rows, however many pieces the output had", async () => {
-    await withRuns("log-rows", async (runs, _host, sql) => {
-      const { id, execution } = await start(runs);
-      const printed = pattern(5 * MiB, 3);
-      for (let at = 0; at < printed.length; at += 50_000) {
-        execution.print("stdout", printed.subarray(at, at + 50_000));
-        if (at % 500_000 === 0) await Promise.resolve();
-      }
-      execution.print("stderr", "the end");
-      execution.end({ state: "succeeded" });
-      await runs.result(id, 20_000);
-      await expect.poll(() => rowsOf(sql, id).bytes).toBe(0);
-      expect(rowsOf(sql, id).count).toBeLessThan(10);
-      expect(isSame(await readAll(runs, id, "stdout"), printed)).toBe(true);
-      expect(isSame(await readAll(runs, id, "stderr"), new TextEncoder().encode("the end"))).toBe(true);
-    });
-  });
-
   it("has each byte once, also after a flush during an upload or a refusal of R2", async () => {
     let arrive = Promise.withResolvers<void>();
     const slow = {

@@ -11,7 +11,6 @@ import {
   sh,
   sleep,
   until,
-  wholeLog,
   untilStopped,
   sandboxesOf,
   stopWhenIdle,
@@ -123,28 +122,6 @@ describe.concurrent("a container that is killed", () => {
 });
 
 describe.concurrent("the next actor after an eviction", () => {
-  it("continues a command, and none of its output is lost or repeated", async () => {
-    const sandbox = "evicted";
-    const line =
-      "for i in $(seq 1 2000); do printf 'line %06d %0990d\\n' $i 0; echo err $i >&2; [ $((i % 100)) != 0 ] || sleep 0.2; done; exit 7";
-    const id = idIn(await command(sandbox, line, { wait_seconds: 0 }));
-    await says(id, "line 000001");
-    for (let n = 0; n < 3; n++) {
-      await result(id, { wait_seconds: 0.5 });
-      await evict(sandbox);
-    }
-    const ended = await result(id);
-    expect(ended.text).toContain("exit_code: 7");
-    const log = await wholeLog(id);
-    const numbers = Array.from({ length: 2000 }, (_, n) => n + 1);
-    const printed = numbers.map((n) => `line ${String(n).padStart(6, "0")} ${"0".repeat(990)}\n`).join("");
-    expect(log.stdout === printed).toBe(true);
-    expect(log.stderr).toBe(numbers.map((n) => `err ${n}\n`).join(""));
-    const next = (await command(sandbox, "echo next")).structured;
-    expect(next.stdout).toBe("next\n");
-    expect(next.notice).toBeUndefined();
-  });
-
   it("reports the end of a command that ended meanwhile, and stops a command at its timeout", async () => {
     const sandbox = "evicted-ends";
     // The start counts towards the timeout of a command.
@@ -258,25 +235,6 @@ describe.concurrent("the next actor after an eviction", () => {
       });
       await evict(sandbox);
     }
-  });
-
-  it("says that a run is lost if its container ended too", async () => {
-    const sandbox = "evicted-killed";
-    await sh(sandbox, "true");
-    const id = idIn(await command(sandbox, "echo begun; sleep 1000", { wait_seconds: 0 }));
-    const queued = idIn(await command(sandbox, "echo never", { wait_seconds: 0 }));
-    await says(id, "begun");
-    await evict(sandbox, { kill: true });
-    expect((await result(queued)).text).toContain(
-      "The run never started, because the server was restarted first.",
-    );
-    const lost = await result(id);
-    expect(lost.text).toContain("state: lost");
-    expect(lost.text).toContain("stdout: begun");
-    expect((await command(sandbox, "echo next")).structured).toMatchObject({
-      stdout: "next\n",
-      notice: RESTARTED,
-    });
   });
 });
 

@@ -20,44 +20,6 @@ function wire(token: string, app = appWith()) {
   return { exchanges, options: { fetch, requestInit: { headers: { authorization: `Bearer ${token}` } } } };
 }
 
-const paths = ["/mcp", "/"];
-
-describe.each(paths)("a 2.x client at %s", (path) => {
-  it.each([
-    ["legacy", "2025-11-25"],
-    ["auto", "2026-07-28"],
-    [{ pin: "2026-07-28" }, "2026-07-28"],
-  ] as const)("connects, lists tools and calls them in mode %j", async (mode, version) => {
-    const { exchanges, options } = wire(TOKEN);
-    const client = new Client(info, { versionNegotiation: { mode } });
-    await client.connect(new StreamableHTTPClientTransport(new URL(path, ORIGIN), options));
-    expect(client.getNegotiatedProtocolVersion()).toBe(version);
-    expect((await client.listTools()).tools.map(({ name }) => name)).toEqual(["add", "note"]);
-    const result = await client.callTool({ name: "add", arguments: { a: 2, b: 3 } });
-    expect(result.content).toEqual([{ type: "text", text: "5" }]);
-    await client.close();
-    expect(exchanges.filter(({ method, status }) => method === "POST" && status >= 400)).toEqual([]);
-    expect(exchanges.at(-1)).toMatchObject({ protocol: version });
-  });
-});
-
-describe.each(paths)("a 1.x client at %s", (path) => {
-  it("initialises, lists tools and calls them", async () => {
-    const { exchanges, options } = wire(TOKEN);
-    const client = new Client1(info);
-    await client.connect(new Transport1(new URL(path, ORIGIN), options));
-    expect(client.getServerVersion()).toMatchObject({ name: "two-tools" });
-    expect((await client.listTools()).tools.map(({ name }) => name)).toEqual(["add", "note"]);
-    expect((await client.callTool({ name: "add", arguments: { a: 2, b: 3 } })).content).toEqual([
-      { type: "text", text: "5" },
-    ]);
-    await client.close();
-    expect(exchanges.filter(({ method }) => method === "GET").every(({ status }) => status === 405)).toBe(
-      true,
-    );
-  });
-});
-
 describe("a client that is refused", () => {
   it("gets a readable error", async () => {
     const { options } = wire("wrong");

@@ -126,24 +126,6 @@ async function firstTwo(stream: Stream): Promise<unknown[]> {
 }
 
 describe("the stream of a page", () => {
-  it("sends the watched state, and sends it again when it changes", async () => {
-    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
-    const browser = await panelBrowser(app);
-    const stream = await open(browser, watching([SANDBOXES]));
-    expect(await stream.next()).toEqual({
-      type: "message",
-      watch: 0,
-      data: { principal: "owner", sandboxes: [] },
-    });
-    const changed = stream.next();
-    await vi.advanceTimersByTimeAsync(12_500);
-    expect(calls).toHaveLength(4);
-    answers.sandboxes = () => ({ sandboxes: ["new"] });
-    await vi.advanceTimersByTimeAsync(4000);
-    expect(await changed).toMatchObject({ data: { sandboxes: ["new"] } });
-    await stream.cancel();
-  });
-
   it("continues a log at the page's position, waits for more, and stops at its end", async () => {
     const whole = "one two three";
     answers.log = (cursor) =>

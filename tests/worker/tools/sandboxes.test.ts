@@ -1,15 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
-import {
-  type Caller,
-  owner,
-  principal,
-  type Result,
-  sh,
-  until,
-  sleep,
-  sandboxesOf,
-  isRunning,
-} from "../support.ts";
+import { type Caller, owner, principal, until, sleep, sandboxesOf, isRunning } from "../support.ts";
 
 const run = (caller: Caller, sandbox: string, command: string) =>
   caller.call("run_command", { sandbox, command });
@@ -195,29 +185,5 @@ describe("a call that comes while its sandbox is destroyed", () => {
       expect(known || !runs).toBe(true);
       await owner.call("destroy_sandbox", { sandbox });
     }
-  });
-});
-
-describe("fifty simultaneous runs in ten sandboxes", () => {
-  it("mix no data", async () => {
-    const numbers = Array.from({ length: 50 }, (_, n) => n);
-    const many: Promise<Result>[] = numbers.map((n) =>
-      n % 2
-        ? owner.call("run_code", { sandbox: `fifty-${n % 10}`, code: `print("out ${n} " * 50)\n${n}` })
-        : owner.call("run_command", {
-            sandbox: `fifty-${n % 10}`,
-            command: `echo "out ${n}"; sleep 0.1; exit ${n}`,
-          }),
-    );
-    const results = await Promise.all(many);
-    for (const n of numbers) {
-      const expected =
-        n % 2 ? `stdout: ${`out ${n} `.repeat(50)}\nresult: ${n}` : `exit_code: ${n}\nstdout: out ${n}`;
-      expect(results[n]?.text).toBe(expected);
-    }
-    await Promise.all(
-      numbers.slice(0, 10).map((n) => owner.call("destroy_sandbox", { sandbox: `fifty-${n}` })),
-    );
-    expect(await sh("default", "echo fine")).toBe("fine\n");
   });
 });

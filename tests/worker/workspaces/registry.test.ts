@@ -195,17 +195,6 @@ describe("the registry of saved states", () => {
       { checkpoints: 2, workspaceBytes: 1000 },
     ));
 
-  it("counts manifests", () =>
-    bench((at) => {
-      const begun = at.begin("a");
-      at.registry.commit(
-        { ...begun, sandbox: "a", files: 1, bytes: 0, manifestBytes: 7, packs: [] },
-        0,
-        at.now,
-      );
-      expect(at.registry.bytes).toBe(7);
-    }));
-
   it("deletes the oldest archives of tasks for newer data, and only if that helps", () =>
     bench(
       (at) => {

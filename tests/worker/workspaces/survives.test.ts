@@ -43,32 +43,6 @@ describe.concurrent("a workspace", () => {
     );
   });
 
-  it("is restored after its actor and container ended together", async () => {
-    const sandbox = "survives-evicted";
-    await sh(sandbox, "echo one > file");
-    expect(await save(sandbox)).toBe(true);
-    await sh(sandbox, "echo two >> file");
-    expect(await save(sandbox)).toBe(true);
-    await evict(sandbox, { kill: true });
-    await untilStopped(sandbox);
-    expect(await sh(sandbox, "cat file")).toBe("one\ntwo\n");
-  });
-
-  it("is complete after an orderly stop of the server, and the notice names no lost changes", async () => {
-    const sandbox = "stopped-with-server";
-    await sh(sandbox, "echo one > file");
-    expect(await save(sandbox)).toBe(true);
-    await killContainer(sandbox);
-    await untilStopped(sandbox);
-    const next = await owner.call("run_command", { sandbox, command: "cat file" });
-    expect(next.structured).toMatchObject({
-      stdout: "one\n",
-      notice: expect.stringMatching(
-        /^The sandbox was stopped together with the server: its files are .* Processes and variables are gone\.$/,
-      ),
-    });
-  });
-
   it("may lack the last changes of a run that continued while the server stopped, and the notice says so", async () => {
     const sandbox = "stopped-during-run";
     await sh(sandbox, "echo one > file");
@@ -175,20 +149,6 @@ describe.concurrent("a workspace", () => {
     );
     expect([made?.isError, second?.isError].filter(Boolean)).toHaveLength(1);
     expect((await owner.call("configure_sandbox", { sandbox: fork })).structured.internet).toBe("none");
-  });
-
-  it("of another principal cannot be reached by the id of its checkpoint, in any sandbox", async () => {
-    const sandbox = "theirs";
-    await sh(sandbox, "echo secret > file");
-    const { structured } = await owner.call("checkpoint_sandbox", { sandbox });
-    const thief = await principal("thief");
-    for (const name of [sandbox, "another"]) {
-      const { checkpoint } = structured;
-      const answer = await thief.call("restore_sandbox", { sandbox: name, checkpoint });
-      expect(answer.text).toMatch(/^There is no checkpoint cp-/);
-      const look = await thief.call("run_command", { sandbox: name, command: "ls -A" });
-      expect(look.structured.stdout).toBe("");
-    }
   });
 
   it("is deleted with its sandbox, its checkpoints only on request, and then nothing is left in R2", async () => {

@@ -206,26 +206,6 @@ describe("a workspace", () => {
       }
     }));
 
-  it("is checked for changes only after a process was active in it", () =>
-    inWorld(async (world) => {
-      vi.useFakeTimers();
-      try {
-        await prepare(world);
-        await vi.advanceTimersByTimeAsync(10_000);
-        const before = world.container?.looks;
-        world.steps.length = 0;
-        await vi.advanceTimersByTimeAsync(600_000);
-        expect(world.steps).toContain("sandboxd plan");
-        expect(world.container?.looks).toBe(before);
-        // Acts like a process in the background.
-        world.files.set("behind", "x");
-        await vi.advanceTimersByTimeAsync(600_000);
-        expect(world.container?.looks).toBeGreaterThan(before ?? 0);
-      } finally {
-        vi.useRealTimers();
-      }
-    }));
-
   it("is saved soon after a failed save, and less often while saves continue to fail", () =>
     inWorld(async (world) => {
       vi.useFakeTimers();

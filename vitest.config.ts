@@ -23,7 +23,7 @@ const platform = (inject: (key: "engineURL" | "engineSecret") => string) => ({
 // Servers share compiled code, so that each start takes a fifth less processor time.
 const compiled = mkdtempSync(join(tmpdir(), "sandbox-mcp-compiled-"));
 process.env.NODE_COMPILE_CACHE = compiled;
-// As of `npm start`, which stores objects in a folder.
+// The same as `npm start`, which stores objects in a folder.
 const objects = mkdtempSync(join(tmpdir(), "sandbox-mcp-objects-"));
 process.once("exit", () => {
   for (const directory of [compiled, objects]) rmSync(directory, { recursive: true, force: true });

@@ -3,7 +3,7 @@
  *
  *     node bench/answers.ts [--show] [--save <file>] [--before <file>]
  *
- * --show prints each answer, --save keeps the counts, --before compares with counts that were kept.
+ * --show prints each answer, --save writes the counts to a file, --before compares with the counts of a file.
  */
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -1,4 +1,7 @@
-/** The set-up of measurements: an engine of the local platform, and on it our Worker and the bare one, each in its own workerd. */
+/**
+ * The set-up of measurements: an engine of the local platform, our Worker and the bare Worker. Each Worker has a separate
+ * workerd.
+ */
 import { randomBytes } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -12,7 +15,7 @@ import { children, commandLine } from "./process-memory.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** The Worker of `npm start`, and the one it is compared with. */
+/** The Worker of `npm start`, and the Worker that it is compared with. */
 export const CONFIGS = {
   ours: join(root, "wrangler.local.jsonc"),
   bare: join(root, "bench/worker/wrangler.jsonc"),
@@ -21,7 +24,7 @@ export const CONFIGS = {
 
 export const TOKEN = "bench-owner-token";
 
-/** Time for the engine to start the next sandbox ahead: longer than its pause before that, plus a start. In milliseconds. */
+/** How long the engine needs until the next sandbox is prepared, in milliseconds: longer than its pause plus a start. */
 export const AHEAD_MS = 1500;
 
 export interface Served extends RunningWorker {
@@ -34,7 +37,7 @@ export interface TestBed {
   ours: WorkerClient & { pid: number };
   bare: Bare & { pid: number };
   engine: BedEngine;
-  /** For files that figures write; removed at the end. */
+  /** A directory for files that figures write; removed at the end. */
   directory: string;
   close(): Promise<void>;
 }
@@ -125,6 +128,6 @@ function added(before: readonly number[], program: RegExp): number {
   const pid = children(process.pid).find(
     (child) => !before.includes(child) && program.test(commandLine(child)),
   );
-  if (pid === undefined) throw new Error("a process that was just started is gone");
+  if (pid === undefined) throw new Error("a process that was just started has ended");
   return pid;
 }

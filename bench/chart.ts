@@ -1,7 +1,7 @@
 /** Charts of the stored ratios, as Mermaid blocks, which GitHub draws. */
 import type { Row } from "./measure.ts";
 
-/** Figures with the same call of the bare Worker as baseline, so that one chart can compare their ratios. */
+/** Figures with the same call of the bare Worker as their baseline. One chart compares their ratios. */
 const LATENCIES = new Set(["run_code", "run_command", "files", "get_result", "fresh sandbox", "server"]);
 
 export function charts(rows: readonly (Row & { figure: string })[]): string[] {
@@ -20,7 +20,10 @@ export function charts(rows: readonly (Row & { figure: string })[]): string[] {
   ];
 }
 
-/** A chart with a bar for each row's ratio and a line through its `markOf`. Labels are the names without their `ending`. */
+/**
+ * A chart with a bar for each row's ratio, and a line through the values of `markOf`. Labels are the rows' names without
+ * `ending`.
+ */
 function chart(title: string, rows: readonly Row[], ending: string, markOf: (row: Row) => number): string[] {
   if (rows.length === 0) return [];
   const labels = rows.map(({ name }) => JSON.stringify(name.slice(0, -ending.length)));

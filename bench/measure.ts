@@ -22,7 +22,10 @@ type Call = (index: number) => Promise<unknown>;
 /** The number of parts of a measurement. The range of their ratios shows how steady it is. */
 const PARTS = 5;
 
-/** Times calls of both sides in turns, each as often first as second. @param after called after each call, outside its time */
+/**
+ * Times calls of both sides in turns. Each side is first as often as second. @param after called after each call; its time does
+ * not count
+ */
 export async function interleave(
   ours: Call,
   baseline: Call,
@@ -51,7 +54,7 @@ export async function interleave(
   return times;
 }
 
-/** The rows `<name> p50` and `<name> p99` of such a measurement. */
+/** The rows `<name> p50` and `<name> p99` of pairs. */
 export function latencyRows(name: string, pairs: Pairs): Row[] {
   return [
     latencyRow(`${name} p50`, pairs, 0.5),

@@ -14,12 +14,12 @@ import { PRICES } from "./figures/cost.ts";
 import { closeClients, workerClient } from "./worker-client.ts";
 
 const MINUTE_MS = 60_000;
-/** Longer than a container's idle time here, and its stop. */
+/** A wait that is longer than a container's idle time here plus its stop. */
 const STOPPED_MS = 2.5 * MINUTE_MS;
 const USED_MINUTES = 2;
 const CALLS = 16;
 
-/** A month of 1,000 users with five sandboxes each: every working day, each uses two of them for a while. */
+/** A month of 1,000 users with five sandboxes each. On every working day, each user works in two of them for a while. */
 const MONTH = { users: 1000, days: 22, sessions: 2, minutes: 20, callsAMinute: 4, runs: 0.6, hoursOfDay: 8 };
 const IDLE_MINUTES = 10;
 /** Instance type standard-1, and an account's limit of memory: developers.cloudflare.com/containers/platform/limits. */
@@ -38,7 +38,7 @@ const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-model-"));
 const engine = await startEngine(directory);
-// Built once, before four Workers read it.
+// Built once here, because four Workers read it.
 await bundle(CONFIGS.counted, join(directory, "bundle"));
 
 type Call = (sandbox: string, kind: "run" | "write") => Promise<string>;
@@ -101,7 +101,7 @@ const PER_RUN = new Set<keyof Counts>(["worker_requests", "durable_object_reques
 const run = combined((key) => (PER_RUN.has(key) ? 1 : 0));
 const start = combined((key) => short[key] - run[key]);
 const minute = combined((key) => (runs[key] - start[key] - CALLS * run[key]) / USED_MINUTES);
-/** With the save that follows it, unless the next write comes within a second or two. */
+/** A write includes the save that follows it, unless the next write follows within a second or two. */
 const write = combined(
   (key) => (mixed[key] - start[key] - USED_MINUTES * minute[key] - (CALLS / 2) * run[key]) / (CALLS / 2),
 );

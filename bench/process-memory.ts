@@ -33,12 +33,12 @@ export function processesBeside(marker: string, engine: number): SandboxProcesse
   };
 }
 
-/** A command that leaves a process with `marker` on its command line behind. */
+/** Returns a command that starts a background process with `marker` on its command line. */
 export function backgroundCommand(marker: string): string {
   return `exec -a ${marker} sleep 3600 >/dev/null 2>&1 &`;
 }
 
-/** The most memory a process has held since `resetPeak`, MiB. */
+/** The most memory that a process has used since `resetPeak`, in MiB. */
 export function peakMiB(pid: number): number {
   const kilobytes = /^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
   return Number(kilobytes) / 1024;
@@ -48,7 +48,7 @@ export function resetPeak(pid: number): void {
   writeFileSync(`/proc/${pid}/clear_refs`, "5");
 }
 
-/** The most memory that each process holds during the work, in MiB. */
+/** The most memory that each process uses during the work, in MiB. */
 export async function peaks(pids: readonly number[], work: () => Promise<void>): Promise<number[]> {
   for (const pid of pids) resetPeak(pid);
   await work();

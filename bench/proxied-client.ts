@@ -16,7 +16,7 @@ async function opened(): Promise<Socket> {
   if (way !== "tunnel" || !isProxied) return socket;
   socket.write(`CONNECT ${origin} HTTP/1.1\r\nHost: ${origin}\r\n\r\n`);
   const [head]: Buffer[] = await once(socket, "data");
-  if (!head?.toString().startsWith("HTTP/1.1 200")) throw new Error(`the proxy answered ${head}`);
+  if (!head?.toString().startsWith("HTTP/1.1 200")) throw new Error(`the proxy responded with ${head}`);
   return socket;
 }
 

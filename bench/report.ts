@@ -26,7 +26,7 @@ export function writeResults({ figure, rows }: Measured, figures: readonly Figur
 
 interface StoredRow extends Row {
   figure: string;
-  /** The older baseline of the row, if the figure now has another one. */
+  /** The baseline with which the row was measured, if the figure has another one now. */
   oldBaseline?: string;
 }
 
@@ -38,7 +38,7 @@ function readResults(): StoredRow[] {
   }
 }
 
-/** Writes charts and tables of all results into the page. Only with `measured` it states this date and machine. */
+/** Writes charts and tables of all results into the page. With `measured`, also the current date and machine. */
 export function writePage(figures: readonly Figure[], { measured }: { measured: boolean }): void {
   const rows = readResults();
   const tables = figures.flatMap(({ name, baseline }) => {

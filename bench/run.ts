@@ -3,9 +3,9 @@
  *
  *     npm run bench [-- --only <part of a figure's name>] [--quick]
  *
- * Writes bench/results.json and the charts and tables of docs/internals/performance.md, after each figure; a figure that fails is
- * named at the end, and the others continue. --quick measures a tenth and writes nothing. `npm run bench -- --report` measures
- * nothing and writes the page from the stored results.
+ * Writes bench/results.json and the charts and tables of docs/internals/performance.md, after each figure. If a figure fails,
+ * the others continue, and it is named at the end. --quick measures a tenth and writes nothing. `npm run bench -- --report`
+ * measures nothing and writes the page from the stored results.
  */
 import { parseArgs } from "node:util";
 import { startBed } from "./bed.ts";
@@ -44,7 +44,7 @@ try {
       const rows = await figure.measure(bed, size);
       print(rows);
       if (values.quick) continue;
-      // After each figure, so that no later failure loses it.
+      // Written after each figure, so that a later failure does not lose it.
       writeResults({ figure, rows }, figures);
       writePage(figures, { measured: true });
     } catch (error) {

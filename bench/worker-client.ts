@@ -1,4 +1,4 @@
-/** The lightest fair clients: JSON over HTTP on connections that stay open, with the same code for both Workers. */
+/** Clients with little work of their own, the same for both Workers: JSON over HTTP on connections that stay open. */
 import { readFileSync } from "node:fs";
 import { Agent, request } from "node:http";
 import type { BareCall } from "./bare-call.ts";

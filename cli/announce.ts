@@ -25,7 +25,7 @@ export interface Announcement {
   mounts: readonly MountedDirectory[];
 }
 
-/** The same as data: `npm start -- --json`. The token itself never appears in a log; `token show` prints it. */
+/** The announcement as data, for `npm start -- --json`. The token itself never appears in a log; `token show` prints it. */
 export function announcementData({
   url,
   tokenSource,

@@ -1,4 +1,4 @@
-/** Installs Debian packages, which root can do without asking the user for a password. */
+/** Installs Debian packages as root. Nothing is installed if that would need the user's password. */
 import { execFile, spawn } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
@@ -18,7 +18,10 @@ export function aptCommand(packages: readonly string[]): string {
   return `sudo apt-get update && sudo apt-get install -y --no-install-recommends ${packages.join(" ")}`;
 }
 
-/** @param log a file for output. With it apt-get survives this process, because an interrupted one needs manual repair */
+/**
+ * @param log a file for output. With it apt-get continues after this process ends, because an interrupted apt-get needs manual
+ * repair
+ */
 export async function install(packages: readonly string[], log?: string): Promise<void> {
   const env = { ...process.env, PATH: SYSTEM_PATH, DEBIAN_FRONTEND: "noninteractive" };
   // A machine that has just started often installs updates. apt-get waits this many seconds for them.

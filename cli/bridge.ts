@@ -22,7 +22,7 @@ export interface Wires {
 /** How long a request waits for a server that responded before and may be restarting, in milliseconds. */
 const RESTART_MS = 30_000;
 
-/** The same for a server that never responded. Clients abandon a process that is silent for as long as a restart takes. */
+/** The same for a server that never responded. It is shorter, because clients abandon a process that is silent for long. */
 const FIRST_MS = 5000;
 
 /** JSON-RPC's first code for errors of an implementation. */
@@ -70,7 +70,8 @@ export class Bridge {
 
   async #forward(message: JSONRPCMessage): Promise<void> {
     if ("method" in message && message.method === "notifications/cancelled") {
-      // In 2026, closing the stream cancels a request; in 2025, this message does, and is forwarded to the server.
+      // In the revision of 2026, closing the stream cancels a request. In 2025 this message cancels it, and is forwarded to the
+      // server.
       const id = message.params?.requestId as RequestID;
       this.#open.get(id)?.abort();
       this.#open.delete(id);
@@ -84,7 +85,7 @@ export class Bridge {
     } catch (error) {
       if (signal.aborted) return;
       const words = error instanceof Error ? error.message : String(error);
-      // The client gets every error; the log gets a repeated one once.
+      // The client gets every error. The log gets a repeated error once.
       if (words !== this.#failure?.words) this.#wires.log(words);
       this.#failure = { kind: error instanceof CommandError ? error.kind : "unavailable", words };
       if (request && this.#open.has(request.id)) await this.#fail(request.id, words);
@@ -129,7 +130,7 @@ export class Bridge {
     if (request && this.#open.has(request.id)) throw new Error(BRIDGE_BROKE_BEFORE_RESPONSE);
   }
 
-  /** @throws Error if no server accepts it within RESTART_MS, or it is unknown whether one did */
+  /** @throws Error if no server accepts the message within RESTART_MS, or if it is unknown whether a server has */
   async #post(
     message: JSONRPCMessage,
     signal: AbortSignal,

@@ -30,7 +30,7 @@ export interface Module {
   contents: string;
 }
 
-/** wrangler's configuration for miniflare, without what the caller sets. */
+/** wrangler's configuration for miniflare, without the settings of the caller. */
 export interface Settings {
   name: WranglerModule.Unstable_Config["name"];
   vars: WranglerModule.Unstable_Config["vars"];
@@ -64,13 +64,16 @@ export function quietWrangler(directory: string): Record<string, string> {
   };
 }
 
-/** @param directory for wrangler's leftovers, and for the result if it cannot be cached @throws Error with wrangler's output */
+/**
+ * @param directory for wrangler's temporary files, and for the result if it cannot be cached @throws Error with wrangler's
+ * output
+ */
 export async function bundle(config: string, directory: string): Promise<Built> {
   if (isPackaged) return readBuild(join(dirname(config), BUILT));
   rmSync(directory, { recursive: true, force: true });
   let kept = join(CACHE_DIRECTORY, keyOf(config));
   if (!existsSync(kept)) {
-    // The panel is a source too, and must be current.
+    // The panel is one of the Worker's sources, so it is bundled first.
     await bundlePanel();
     kept = join(CACHE_DIRECTORY, keyOf(config));
   }
@@ -86,7 +89,7 @@ export async function bundle(config: string, directory: string): Promise<Built> 
     try {
       renameSync(output, kept);
     } catch (error) {
-      // Another process has built the same meanwhile.
+      // Another process has built the same at the same time.
       if (!existsSync(kept)) throw error;
       rmSync(output, { recursive: true });
     }
@@ -97,7 +100,7 @@ export async function bundle(config: string, directory: string): Promise<Built> 
 /** Cached builds of this clone: a build takes as much processor time as the rest of a start. */
 export const CACHE_DIRECTORY = join(root, "node_modules/.cache/sandbox-mcp/workers");
 
-/** How long an unused build is kept, in milliseconds: another process may be about to read it. */
+/** How long an unused build is kept, in milliseconds. Another process may be about to read it. */
 const KEEP_MS = 3_600_000;
 
 /** The Worker's sources, besides its configuration's directory. */
@@ -122,7 +125,7 @@ export function keyOf(config: string): string {
       ? readdirSync(source, { recursive: true, encoding: "utf8" }).toSorted()
       : [""];
     for (const file of files) {
-      // wrangler's leftovers next to a configuration.
+      // wrangler's temporary files beside a configuration.
       if (file.startsWith(".wrangler")) continue;
       const { size, mtimeMs } = statSync(join(source, file));
       hash.update(`${source}/${file}\0${size}\0${mtimeMs}\0`);
@@ -131,7 +134,7 @@ export function keyOf(config: string): string {
   return hash.digest("hex").slice(0, 32);
 }
 
-/** The clone may belong to another user. */
+/** Whether builds can be cached. The clone may belong to another user. */
 export function isWritable(): boolean {
   try {
     mkdirSync(CACHE_DIRECTORY, { recursive: true });

@@ -5,7 +5,7 @@ import { ALL_IS_WELL, VERDICTS } from "./texts.ts";
 
 export interface Check {
   name: string;
-  /** A warning prevents nothing. */
+  /** A `warning` does not fail the command. */
   verdict: "ok" | "warning" | "failed" | "skipped";
   /** The observation: a version, a value, a reason. */
   found: string;

@@ -11,7 +11,7 @@ import { CLIENT_FILE } from "./texts.ts";
 /** The mark at the start of files that some editors of Windows write. */
 const BOM = "\uFEFF";
 
-/** @throws {UserError} if the client could not read the file */
+/** @throws {UserError} if the file's format is not valid for the client */
 export function readContent(client: ClientKind, file: string): unknown {
   const text = withoutBOM(file);
   if (text.trim() === "") return {};
@@ -42,7 +42,7 @@ export function entryIn(client: ClientKind, text: string, name: string): unknown
   return at;
 }
 
-/** The file with this entry, replacing one of the same name. @throws {UserError} if more would change */
+/** The file's text with this entry. It replaces an entry of the same name. @throws {UserError} if anything else would change */
 export function withEntry(
   client: ClientKind,
   file: string,
@@ -64,7 +64,7 @@ export function withEntry(
   return file.startsWith(BOM) ? `${BOM}${after}` : after;
 }
 
-/** An empty value, which some programs write for an empty table. */
+/** Whether this is an empty value that some programs write for an empty table. */
 function isEmptyValue(value: unknown): boolean {
   return value === undefined || value === null || (Array.isArray(value) && value.length === 0);
 }

@@ -4,7 +4,7 @@ import { isRecord } from "../src/shared/is-record.ts";
 
 export type Endpoint =
   | { kind: "http"; url: string; token: string }
-  /** A process that speaks for the server: `sandbox-mcp stdio`. */
+  /** A process that connects to the server: `sandbox-mcp stdio`. */
   | { kind: "process"; command: string; args: readonly string[]; env: Readonly<Record<string, string>> };
 
 export interface Machine {
@@ -32,7 +32,7 @@ export interface ClientKind {
   projectFile?: string;
   /** The keys from the top to the table of servers; may depend on the file's content. */
   path(content: unknown): readonly string[];
-  /** Whether it supports HTTP with a header; otherwise it starts a process. */
+  /** Whether the client supports HTTP with a header. Otherwise it starts a process. */
   speaksHTTP: boolean;
   entry(endpoint: Endpoint): Record<string, unknown>;
   next: string;
@@ -46,7 +46,7 @@ const asProcess = ({ command, args, env }: Extract<Endpoint, { kind: "process" }
   ...(Object.keys(env).length > 0 ? { env: { ...env } } : {}),
 });
 
-/** The format of most clients, which differ in the name of the URL. */
+/** The entry of most clients. They differ in the name of the URL's field. */
 const common =
   (urlKey: string, more: Record<string, unknown> = {}) =>
   (endpoint: Endpoint): Record<string, unknown> =>
@@ -143,7 +143,7 @@ const DESCRIBED: readonly Described[] = [
     place: (machine) => belowVariable(machine, "CODEX_HOME", ".codex", "config.toml"),
     projectFile: ".codex/config.toml",
     path: () => ["mcp_servers"],
-    // It has no `headers`, and ignores it.
+    // Codex has no field `headers`, and would ignore it.
     entry: (endpoint) =>
       endpoint.kind === "process"
         ? asProcess(endpoint)
@@ -191,7 +191,7 @@ const DESCRIBED: readonly Described[] = [
     title: "Copilot CLI",
     place: (machine) => belowVariable(machine, "COPILOT_HOME", ".copilot", "mcp-config.json"),
     projectFile: ".github/mcp.json",
-    // It offers a model only the tools that are named here.
+    // Copilot offers a model only the tools that are named here.
     entry: (endpoint) => ({
       ...(endpoint.kind === "process"
         ? { type: "local", ...asProcess(endpoint) }

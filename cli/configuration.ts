@@ -54,7 +54,7 @@ const LARGE_ENOUGH = ["basic", "standard", "standard-1", "standard-2", "standard
 
 const FLAGS: Readonly<Record<string, string>> = {
   nodejs_compat: "the SDK of the containers needs Node's modules",
-  enable_request_signal: "without it the server does not notice that a client has gone",
+  enable_request_signal: "without it the server does not notice that a client has disconnected",
   global_fetch_strictly_public: "without it OAuth fetches clients' metadata from inside the account, too",
 };
 
@@ -74,7 +74,7 @@ export function validate(directory: string): Check[] {
   const errors: ParseError[] = [];
   const parsed = wranglerSchema.safeParse(parse(text, errors, { allowTrailingComma: true }));
   if (errors[0]) {
-    const found = `no JSON at line ${lineAt(text, errors[0].offset)}`;
+    const found = `not valid JSON at line ${lineAt(text, errors[0].offset)}`;
     return [failed(CONFIG, found, "Correct the syntax there.")];
   }
   if (!parsed.success) {
@@ -92,7 +92,7 @@ export function validate(directory: string): Check[] {
 
 type Config = z.infer<typeof wranglerSchema>;
 
-/** A required value: its place, the correct value, and what to do otherwise. */
+/** A required value: its place, the correct value, and what to do if it is wrong. */
 interface Required {
   name: string;
   path: (string | number)[];

@@ -10,7 +10,7 @@ import { noText, textTwice, unreadable, WRONG_VALUE, wrongSandboxName } from "./
 
 const EXAMPLES = new WeakMap<object, readonly string[]>();
 
-/** A command with examples in its help. @param examples prefixed with `sandbox-mcp ` unless they contain it */
+/** A command with examples in its help. @param examples the help puts `sandbox-mcp ` before them, unless they contain it */
 export function plainCommand(name: string, description: string, examples: readonly string[]) {
   const lines = examples.map((each) => (each.includes("sandbox-mcp ") ? each : `sandbox-mcp ${each}`));
   const command = new Command(name)

@@ -46,7 +46,7 @@ export class Deployment {
   token: string | undefined;
   readonly #options: DeploymentOptions;
   #child: ChildProcess | undefined;
-  /** For wrangler's leftovers, and for secrets in transit. */
+  /** A temporary directory, for wrangler's files and for secrets until they are sent. */
   readonly #scratch: string;
 
   constructor(options: DeploymentOptions) {
@@ -56,7 +56,7 @@ export class Deployment {
 
   /** @throws {CommandError} with what to do if a step fails */
   async run(): Promise<void> {
-    // The secrets must not stay in a file. wrangler gets the terminal's Ctrl-C itself.
+    // Ctrl-C must not leave the secrets in a file. wrangler gets the terminal's Ctrl-C itself.
     const stop = (signal: NodeJS.Signals) => {
       this.#child?.kill(signal);
       rmSync(this.#scratch, { recursive: true, force: true });
@@ -156,14 +156,14 @@ export class Deployment {
       const pattern = `*.${previewHost}/*`;
       const { routes = [] } = parse(text) as { routes?: (string | { pattern?: string })[] };
       const isThere = routes.some((route) => (typeof route === "string" ? route : route.pattern) === pattern);
-      // The zone is the account's own zone that the host ends with.
+      // wrangler finds the zone: the one of the account that the host ends with.
       if (!isThere) text = changed(text, ["routes"], [...routes, pattern]);
       text = changed(text, ["vars", "PREVIEW_HOST"], previewHost);
     }
     if (text === before) return "there already";
     const copy = keepCopy(file);
     writeFileSync(file, text);
-    return `written; the file as it was: ${copy}`;
+    return `written; a copy of the earlier file: ${copy}`;
   }
 
   async #logIn(): Promise<string> {
@@ -200,10 +200,13 @@ export class Deployment {
     return { ...secrets, SERVER_AUTH_TOKEN: this.token };
   }
 
-  /** @throws {CommandError} if unknown: an existing token must not be replaced by mistake */
+  /**
+   * The names of the server's secrets. @throws {CommandError} if they cannot be listed: an existing token must not be replaced
+   * by mistake
+   */
   async #secretsThere(): Promise<string[]> {
     const { status, output } = await this.#wrangler(["secret", "list", "--format", "json"]);
-    // 10007: the Worker does not exist yet.
+    // Error 10007 means that the Worker does not exist yet.
     if (status !== 0 && /\b10007\b|does not exist/i.test(output)) return [];
     const list = /\[[^]*\]/.exec(output)?.[0];
     const parsed = z.array(z.looseObject({ name: z.string() })).safeParse(parse(list ?? ""));

@@ -19,7 +19,7 @@ if (spawnSync("docker", ["info"], { stdio: "ignore" }).status !== 0) {
   process.exit(1);
 }
 
-// The image copies it.
+// The image contains this bundle.
 await bundleSandboxd(imageBundle);
 
 // wrangler dev reads the Worker's variables only from .dev.vars.
@@ -31,15 +31,15 @@ if (given && given !== token) {
   process.exit(1);
 }
 
-// As in wrangler.local.jsonc: clients' documents would be fetched from inside the user's network. Before a flag, because it
-// takes every word up to the next one.
+// Off as in wrangler.local.jsonc, because clients' documents would be fetched from inside the user's network. Another flag must
+// follow, because --var takes every word up to the next flag.
 const off = values.OAUTH_CLIENT_METADATA?.trim() ? [] : ["--var", "OAUTH_CLIENT_METADATA:off"];
 // The Worker saves all workspaces on requests with this secret.
 const secret = randomUUID();
 const worker = ["local/docker-worker.ts", "--var", `STOP_SECRET:${secret}`];
 const flags = ["dev", ...worker, ...off, "--ip", "127.0.0.1", "--port", port, ...process.argv.slice(2)];
 const env = { ...process.env, ...quietWrangler(join(root, ".wrangler")), WRANGLER_LOG: "log" };
-// Ctrl-C reaches the terminal's whole process group. wrangler has its own, so that it runs until everything is saved.
+// Ctrl-C reaches the terminal's whole process group. wrangler gets a separate group, so that it runs until everything is saved.
 const child = spawn(process.execPath, [wranglerProgram(), ...flags], {
   cwd: root,
   stdio: ["ignore", "inherit", "inherit"],
@@ -58,7 +58,7 @@ const stop = async (signal: NodeJS.Signals) => {
   child.kill(signal);
 };
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => void stop(signal));
-// Nothing else would end it.
+// Nothing else would end wrangler.
 process.on("exit", () => child.kill("SIGTERM"));
 
 // The first start builds the image, which takes minutes.

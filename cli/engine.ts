@@ -26,7 +26,7 @@ const engineReply = z.union([
 ]);
 
 /**
- * @param settings May be a promise: the engine's modules are loaded while it resolves.
+ * @param settings may be a promise; the engine loads its modules while it resolves.
  * @param onLog called with each stderr line
  * @param onDeath called with the exit status or signal if it ends unexpectedly
  * @throws Error with its message if it cannot start

@@ -27,7 +27,7 @@ export const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 /** For one Ctrl-C, the terminal and npm each send a signal, milliseconds apart. */
 export const ONE_CTRL_C_MS = 500;
 
-/** Its kind decides the exit status. */
+/** An error of a command. Its kind decides the exit status. */
 export class CommandError extends UserError {
   readonly kind: ExitName;
 
@@ -46,12 +46,14 @@ export const failed = errorOfKind("failed");
 export const cancelled = errorOfKind("cancelled");
 export const refusedByServer = errorOfKind("refusedByServer");
 
-/** Whether an exit code means something here, besides the common 0 and 1. */
+/** Whether an exit code has a meaning of this command line, besides the common 0 and 1. */
 export function isOwnStatus(code: number | undefined): boolean {
   return code !== undefined && code > EXIT.failed && Object.values<number>(EXIT).includes(code);
 }
 
-/** @param exitCode of the program, if any: passed on, as by ssh, unless it could be confused with one of ours */
+/**
+ * @param exitCode the program's exit code, if any. It is passed on, like by ssh, unless it could be confused with one of ours
+ */
 export function statusOf(state: string, exitCode?: number): number {
   switch (state) {
     case "succeeded":

@@ -1,4 +1,4 @@
-/** Follows a run: its output as it comes, then its end. */
+/** Follows a run: prints its output when it arrives, then its end. */
 import type { RunData } from "../client/follow.ts";
 import { EXIT, isOwnStatus, ONE_CTRL_C_MS, statusOf } from "./exit.ts";
 import type { Answer, Server } from "./mcp.ts";
@@ -17,7 +17,7 @@ export interface FollowedRun {
 export interface FollowOptions {
   /** Whether to print output; not for `--json`. */
   prints: boolean;
-  /** Whether all output goes to standard error, as an agent's log does: standard output is for the result. */
+  /** Whether all output goes to standard error, like an agent's log. Standard output is for the result then. */
   outputToStderr?: boolean;
   /** Whether Ctrl-C stops the run, or leaves it. */
   onInterrupt: "cancel" | "leave";

@@ -10,10 +10,16 @@ import { readRunning } from "./running.ts";
 import { type ServerAddress, serverAddress, type ServerOptions, stateDirectory } from "./server-address.ts";
 import { DIRECTORY_IN_USE, localServerFailed, startingLocalServer } from "./texts.ts";
 
-/** The very first start builds the Worker and looks for Python: about 10 s on a slow machine. */
+/**
+ * How long a start may take, in milliseconds. The very first start builds the Worker and looks for Python: about 10 s on a slow
+ * machine.
+ */
 const START_MS = 90_000;
 
-/** Another bridge's server may be starting or stopping: it holds the state directory, and our start fails. */
+/**
+ * The pause before another attempt, in milliseconds. While the server of another bridge starts or stops, it uses the state
+ * directory, and our start fails.
+ */
 const START_RETRY_MS = 2000;
 
 const START = fileURLToPath(new URL(`start${moduleExtension}`, import.meta.url));
@@ -60,7 +66,7 @@ export class LocalServer {
     this.#log(startingLocalServer(words));
     this.#output = "";
     const child = spawn(process.execPath, [START, ...words], {
-      // Its own process group, so that a signal to the bridge's group leaves it time to save workspaces.
+      // In a separate process group, so that a signal to the bridge's group does not kill it before workspaces are saved.
       detached: true,
       env: { ...process.env, [WITH_PARENT]: "1" },
       stdio: ["ignore", "ignore", "pipe"],

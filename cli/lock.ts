@@ -5,8 +5,8 @@ import { realpathSync } from "node:fs";
 import { mayNotListen, portInUse, stateDirectoryInUse } from "./texts.ts";
 
 /**
- * Locks the directory with a socket in Linux's abstract namespace: only one process can bind its name, and the kernel releases it
- * however that process ends. @throws {UserError} if another server has it
+ * Locks the directory with a socket in Linux's abstract namespace: only one process can bind its name, and the kernel always
+ * releases it at that process's end. @throws {UserError} if another server has it
  */
 export async function lockDirectory(directory: string): Promise<void> {
   const digest = createHash("sha256").update(realpathSync(directory)).digest("hex").slice(0, 32);
@@ -24,7 +24,7 @@ export async function freePort(port: number): Promise<number> {
   return address.port;
 }
 
-/** How long an address in use is tried again, in milliseconds: a stopping server holds its own for a moment longer. */
+/** How long an address in use is tried again, in milliseconds. A stopping server keeps its address for a moment. */
 const RETRY_MS = 1500;
 
 /** @returns undefined if the address stays in use */

@@ -56,7 +56,7 @@ async function limits(): Promise<Check> {
   const parents = await findGroupParents();
   const held = new Set(parents.flatMap(({ controllers }) => controllers));
   const missing = (["memory", "cpu"] as const).filter((controller) => !held.has(controller));
-  if (missing.length === 0) return ok(name, "control groups hold them");
+  if (missing.length === 0) return ok(name, "enforced by control groups");
   return {
     name,
     verdict: "warning",
@@ -75,8 +75,8 @@ async function python(stateDir: string): Promise<Check> {
   const found = `${used.version} at ${used.executable}`;
   if (isReady(used)) return ok(name, found);
   const missing = PACKAGES.filter(({ module }) => !first.modules.includes(module)).map(({ pip }) => pip);
-  // Only code that imports them needs them, and `start` reports its attempt.
-  const hint = `${startLine()} installs for sandboxes what code may import and is not here: ${missing.join(", ")}`;
+  // Only a warning: only code that imports the libraries needs them, and `start` reports its attempt to install them.
+  const hint = `${startLine()} installs the missing libraries for sandboxes: ${missing.join(", ")}`;
   return ok(name, `${found}; ${hint}`);
 }
 

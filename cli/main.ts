@@ -9,7 +9,7 @@ enableCompileCache(cache);
 const words = process.argv.slice(2);
 if (words[0] === "start") {
   process.argv.splice(2, 1);
-  // For the engine.
+  // The engine uses the cache, too.
   process.env.NODE_COMPILE_CACHE ??= cache;
   await import("./start.ts");
 } else {

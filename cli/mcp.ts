@@ -79,7 +79,7 @@ function connectionTo({ url, token }: ServerAddress, results?: Results): Connect
   return new Connection({ url, token, clientName: "sandbox-mcp-cli" }, results);
 }
 
-/** A server's message on one line: separate lines would look like this program's. */
+/** A server's message on one line. Several lines could look like messages of this program. */
 function sentence(line: string): string {
   return line.replace(/\s+/g, " ").trim();
 }
@@ -94,7 +94,7 @@ export async function http(given: ServerAddress, path: string, init: RequestInit
     });
 }
 
-/** The address with the accepted token: the previous one if the server was not restarted since a rotation. */
+/** The address with the token that the server accepts: the previous token, if the server was not restarted after a rotation. */
 export async function accepted(address: ServerAddress): Promise<ServerAddress> {
   const { tokenBefore, ...rest } = address;
   if (tokenBefore === undefined) return address;

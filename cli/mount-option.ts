@@ -10,7 +10,7 @@ import { messageOf } from "../src/shared/text.ts";
 import { UserError } from "./user-error.ts";
 import * as texts from "./texts.ts";
 
-/** For the Worker, and for the engine. */
+/** The mounts in the form for the Worker, and in the form for the engine. */
 export interface Mounts {
   forWorker: MountedDirectory[];
   forEngine: HostDirectory[];
@@ -25,7 +25,10 @@ const NOT_SYSTEM = /^\/var\/(tmp\/.|www(\/|$))/;
 /** Hidden directories in anybody's home directory: they contain keys, settings and shell scripts. */
 const HIDDEN = /^(\/root|\/home\/[^/]+)\/\./;
 
-/** @param own the server's own directories, with its state and token @throws {UserError} naming the impossible mount, and why */
+/**
+ * @param own the server's own directories, with its state and token @throws {UserError} that names a mount that is not
+ * possible, and why
+ */
 export async function readMounts(
   given: readonly string[],
   cwd: string,
@@ -56,7 +59,7 @@ export async function readMounts(
   return mounts;
 }
 
-/** Directory names may contain `=` and `:`, so an existing directory's path is taken as a whole. */
+/** Directory names may contain `=` and `:`. So if the whole text is an existing directory, it is the path. */
 function parse(text: string, cwd: string): { path: string; name: string | undefined; readOnly: boolean } {
   if (text.trim() === "") throw texts.mountEmpty();
   const whole = resolve(cwd, text);

@@ -1,4 +1,4 @@
-/** The options of `npm start`: from flags, else from environment variables, else the defaults. */
+/** The options of `npm start`. Flags take precedence over environment variables, and both over the defaults. */
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { shellWord } from "../src/shared/text.ts";
@@ -14,7 +14,7 @@ export interface StartOptions {
   network: "internet" | "none";
   /** The directory of Durable Objects, R2 and KV. Absolute. */
   stateDir: string;
-  /** `DIR[=NAME][:ro|:rw]` each, as given, relative to `cwd`. */
+  /** Each as given: `DIR[=NAME][:ro|:rw]`, relative to `cwd`. */
   mounts: string[];
   cwd: string;
   /** The absolute path of the sandboxes' interpreter; undefined for the first in PATH. */
@@ -42,7 +42,7 @@ export const USAGE = `${startLine("[options]")}
   --python <path>                  the Python 3 that sandboxes get, with the packages it has (SANDBOX_MCP_PYTHON; default
                                    the first of your PATH, for which numpy, pandas, matplotlib and ipython are
                                    installed in the state directory, once)
-  --agents                         fetch Claude Code (360 MB) now, which the first task does otherwise
+  --agents                         install Claude Code (360 MB) now; without it, the first task does
   --open                           show the panel in a browser, once the server is ready
   --json                           print where the server is as one line of JSON, once it is ready, or why it is not
   --verbose                        show the logs, and lines for every client (SANDBOX_MCP_VERBOSE=1)
@@ -138,7 +138,7 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
   });
   const open = new Set(hints.flatMap(({ flag, value }) => (value === undefined ? flag : [])));
   const words = hints.flatMap(({ flag, value }) => {
-    // With several flags, values cannot be assigned to them.
+    // If npm took several flags, it is unknown which value belongs to which flag.
     const found = value ?? (open.size > 1 ? undefined : take(/^/));
     return [`--${flag}`, found === undefined ? "<value>" : shellWord(found)];
   });

@@ -8,10 +8,10 @@ import { tokenGenerated, wrongOwnerToken } from "./texts.ts";
 const file = variablesFile(process.env);
 try {
   const { token, tokenSource } = readVariables(process.env, file);
-  // The server's own check: no client could connect with a token that the server refuses.
+  // The same check as the server's, because no client can connect with a token that the server refuses.
   const { error } = ownerToken.safeParse(token);
   if (error) throw wrongOwnerToken(error.issues);
-  // Never an empty text: the surrounding command runs even if this one fails.
+  // Never prints an empty text: a shell runs the surrounding command even if this one fails.
   if (tokenSource === "generated") process.stderr.write(`${tokenGenerated(file)}\n`);
   process.stdout.write(`${token}\n`);
 } catch (error) {

@@ -13,7 +13,7 @@ export function styled(style: Style, text: string, stream: NodeJS.WriteStream = 
   return styleText(style, text, { stream, validateStream: true });
 }
 
-/** What stays in a line: tabs between cells, and sequences of `styled`. */
+/** The control characters that stay in a line: tabs between cells, and sequences of `styled`. */
 // oxlint-disable-next-line no-control-regex
 const OWN = /(\t|\x1b\[(?:1|2|22|3[1-39])m)/;
 
@@ -162,7 +162,7 @@ export class Progress {
 
   constructor(text: string, isWanted = true) {
     this.#text = text;
-    // A result on the same terminal may end within a line, which the progress line would erase.
+    // Not beside a result on the same terminal: the progress line would erase its last line if that has not ended.
     if (isWanted && process.stderr.isTTY) this.#timer = setInterval(() => this.#draw(), 120).unref();
   }
 

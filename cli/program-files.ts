@@ -12,7 +12,10 @@ export const root = repository;
 /** Whether this is the npm package instead of a clone: its modules are JavaScript. */
 export const isPackaged = moduleExtension === ".js";
 
-/** The command that starts this program. For a file in npx's cache, which is temporary, it is npx with the package's source. */
+/**
+ * The command that starts this program. npx's cache is temporary, so for a file in it, the command is npx with the package's
+ * source.
+ */
 export function programCommand(file: string, version: string): [command: string, ...args: string[]] {
   const [, cache] = /^(.*[\\/]_npx[\\/][0-9a-f]+)[\\/]/.exec(file) ?? [];
   if (cache === undefined) return [process.execPath, file];
@@ -33,7 +36,7 @@ export function startLine(options = ""): string {
 
 export const PROGRAM_FILE = join(root, "cli", isPackaged ? "bin.js" : "main.ts");
 
-/** How a package's user calls it: with npx, `sandbox-mcp` is on no PATH. */
+/** How the user of a package calls the program. With npx, `sandbox-mcp` is not in the PATH. */
 export const PACKAGE_PROGRAM = programOf(PROGRAM_FILE);
 
 /** How the user calls this command line, for messages. */

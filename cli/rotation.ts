@@ -1,4 +1,4 @@
-/** Rotates a token: a new one, and the previous one for a while. */
+/** Rotates a token: makes a new one, and keeps the previous one valid for a while. */
 import { createHash, randomBytes } from "node:crypto";
 import { unknownToken, wrongTokenList } from "./texts.ts";
 
@@ -40,8 +40,8 @@ export function rotateNamed(
 }
 
 /**
- * The end of the previous token, if it is still valid. A rotation would end it at once, and clients may have no other.
- * @param name of a token in AUTH_TOKENS; else the owner's
+ * The end of the previous token, if it is still valid. Another rotation would end it at once, although clients may still use
+ * it. @param name the name of a token in AUTH_TOKENS; undefined for the owner's
  * @returns the end in words
  */
 export function endOfBefore(

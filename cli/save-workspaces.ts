@@ -2,16 +2,16 @@
 import { SECRET_HEADER, STOP_MS, STOP_PATH } from "../local/platform/engine-protocol.ts";
 import { SAVING } from "./texts.ts";
 
-/** How long that takes before it is reported, in milliseconds. */
+/** A save that takes longer than this is reported, in milliseconds. */
 const PROGRESS_AFTER_MS = 1000;
 
 /** How long the engine may take to end previews, in milliseconds. */
 const END_PREVIEWS_MS = 5000;
 
 /**
- * Resolves when all are saved, `signal` aborts, or time is up, and reports what may be unsaved.
+ * Resolves when all workspaces are saved, `signal` aborts, or the time is up. Reports which may be unsaved.
  * @param url the server's MCP endpoint
- * @param engine its address, if there is one: previews end first, because they could delay the saves
+ * @param engine the engine's address, if there is an engine. Previews end first, because they could delay the saves
  */
 export async function saveWorkspaces(
   url: string,

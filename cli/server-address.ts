@@ -59,7 +59,7 @@ export function serverAddress(
   return { url: local.url, isLocal: true, ...tokenFor(options, env, true, words.token) };
 }
 
-/** A server's MCP endpoint; people also give only the origin. @throws {CommandError} for an invalid HTTP URL */
+/** A server's MCP endpoint, also for a URL that is only an origin. @throws {CommandError} for an invalid HTTP URL */
 export function endpoint(given: string, word = OPTIONS.url): string {
   const url = URL.canParse(given) ? new URL(given) : undefined;
   if (!url || !/^https?:$/.test(url.protocol)) throw texts.wrongURL(word, given);

@@ -61,7 +61,7 @@ function end(kind: ExitName, message?: string): Promise<never> {
 }
 
 async function start(): Promise<void> {
-  // npm changes to the package's directory; INIT_CWD is where the user is.
+  // npm changes to the package's directory. INIT_CWD is the user's directory.
   const cwd = process.env.INIT_CWD ?? process.cwd();
   const options = readOptions(process.argv.slice(2), process.env, cwd);
   if (options === undefined) {
@@ -74,7 +74,7 @@ async function start(): Promise<void> {
   const mounts = await readMounts(options.mounts, options.cwd, [stateDir, root]);
   if (mounts.forEngine.length > 0 && options.isolation === "none") throw texts.mountNeedsIsolation();
   await lockDirectory(stateDir);
-  // A taken port is reported before the rest is set up.
+  // First, so that a port in use is reported before anything is set up.
   await freePort(options.port);
   if (options.isolation === "bubblewrap") await requireBubblewrap(print);
   else await requirePlaces(join(root, "container"));
@@ -93,7 +93,7 @@ async function start(): Promise<void> {
     print(texts.SECRETS_UNUSED);
     delete values.SECRETS;
   }
-  // The proxy also adds the credentials of git hosts.
+  // Without isolation there is no proxy, which adds the credentials of git hosts.
   if (options.isolation === "none") values.GIT_SIGN_IN = "off";
   const agents = agentsDirectory(process.env, stateDir);
   if (options.agents) await fetchAgents(agents, print);

@@ -20,18 +20,20 @@ export const WRONG_VALUE = {
   run: "It must be the id of a run.",
 };
 
-/** @param what the option or argument with the name */
+/** @param what the name's option or argument */
 export const wrongSandboxName = (what: string, name: unknown) =>
   usage(`${what} ${SANDBOX_NAME_RULE}: ${JSON.stringify(name)}`);
 
-/** @param what a command's text: "code", "question" */
+/** @param what the word for the command's text, such as "code" or "question" */
 export const textTwice = (what: string) => usage(`Give the ${what} as an argument or as --file, not both.`);
 export const noText = (what: string) =>
   usage(`No ${what} is given: pass it as an argument, with --file, or on standard input.`);
 
 /** @param right the command line with `--` in front of the options */
 export const takenByNPM = (names: readonly string[], right: string) =>
-  usage(`npm took ${names.join(" and ")} for itself. Put -- first: ${right}`);
+  usage(
+    `npm used ${names.join(" and ")} as its own ${names.length === 1 ? "option" : "options"}. Put -- before ${names.length === 1 ? "it" : "them"}: ${right}`,
+  );
 export const optionTooEarly = (option: string, command: string) =>
   usage(`Put ${option} after the command: ${PROGRAM} ${command} ${option} ...`);
 export const wrongStartOptions = (error: unknown) =>
@@ -57,7 +59,7 @@ export const variablesUnchangeable = (file: string, names: readonly string[]) =>
     `${file} is written in a way that this command cannot change safely: set ${names.join(", ")} there.`,
   );
 export const tokenNotKept = (file: string, error: unknown) =>
-  new UserError(`The token cannot be kept in ${file}: ${messageOf(error)}. Set SERVER_AUTH_TOKEN instead.`);
+  new UserError(`The token cannot be saved in ${file}: ${messageOf(error)}. Set SERVER_AUTH_TOKEN instead.`);
 
 /** Why a client's configuration is not changed, as clauses. */
 export const CLIENT_FILE = {
@@ -83,12 +85,12 @@ export const wrongURL = (word: string, given: string) =>
 
 /** Does not repeat the URL, because logs and reports would contain it. */
 export const passwordInURL = (word: string) =>
-  usage(`${word} must hold no user and no password: the token is the credential.`);
+  usage(`${word} must not contain a user or a password: the token is the credential.`);
 export const wrongToken = (source: string) =>
-  usage(`${source} holds no token: it must be visible ASCII without spaces.`);
+  usage(`${source} is not a token: it must be visible ASCII without spaces.`);
 export const localTokenUnknown = () =>
   denied(
-    `The local server's token is not known here: it is in the environment of \`${startLine()}\`. Set SANDBOX_MCP_TOKEN to it.`,
+    `This command does not know the local server's token, because \`${startLine()}\` got it from its environment. Set SANDBOX_MCP_TOKEN to it.`,
   );
 export const tokenNeeded = (word: string) =>
   denied(`A token is needed: set SANDBOX_MCP_TOKEN, or pass ${word}.`);
@@ -96,7 +98,7 @@ export const tokenNeeded = (word: string) =>
 /** @param problems why the server would refuse its owner's token */
 export const wrongOwnerToken = (problems: readonly { message: string }[]) =>
   failed(`SERVER_AUTH_TOKEN ${problems.map(({ message }) => message).join("; ")}.`);
-export const tokenGenerated = (file: string) => `Generated SERVER_AUTH_TOKEN, and kept it in ${file}.`;
+export const tokenGenerated = (file: string) => `Generated SERVER_AUTH_TOKEN and saved it in ${file}.`;
 export const unknownToken = (name: string) => usage(`AUTH_TOKENS has no token "${name}".`);
 export const wrongTokenList = () => failed("AUTH_TOKENS is not a JSON list.");
 
@@ -109,7 +111,7 @@ export function noServer(url: string, reason: string, isLocal: boolean): Command
   return unavailable(`No server responds at ${url} (${reason}).${remedy}`);
 }
 
-/** @param isInFile whether the token is the file's, which the server reads when it starts */
+/** @param isInFile whether the token is from the file, which the server reads when it starts */
 export function tokenRefused(url: string, source: string, reason: string, isInFile: boolean): CommandError {
   const remedy = isInFile ? "\nIf the token was changed since that server started, start it again." : "";
   return denied(`${url} does not accept the token of ${source}: ${reason}${remedy}`);
@@ -124,38 +126,40 @@ export const STOPPING = "Stopping it ...";
 export const RECONNECTING = "The connection broke; asking again ...";
 export const RETRYING = "The server does not respond now; asking again ...";
 export const returnTo = (id: string) =>
-  [`It goes on. To follow it: ${PROGRAM} result ${id}`, `To stop it: ${PROGRAM} cancel ${id}`] as const;
+  [
+    `The run continues. To follow it: ${PROGRAM} result ${id}`,
+    `To stop it: ${PROGRAM} cancel ${id}`,
+  ] as const;
 export const exitCodeReplaced = (exitCode: number | undefined, status: number) =>
   `The program's exit code was ${exitCode}. This command uses that status for another purpose, so it exits with ${status} instead.`;
 export const runDisconnected = ({ kind, message }: CommandError, id: string) =>
   new CommandError(kind, [message, ...returnTo(id)].join("\n"));
 export const moreFiles = (count: number) => `... and ${count} more files`;
 export const continueFrom = (id: string) =>
-  `To go on where it ended: ${PROGRAM} execute --continue-from ${id} "..."`;
+  `To continue where it ended: ${PROGRAM} execute --continue-from ${id} "..."`;
 
 // The bridge of `stdio`, and the local server that it starts
 
-const MAY_GO_ON = "What was started may go on: list_runs shows it.";
+const MAY_GO_ON = "A run that it started may continue: list_runs shows it.";
 export const BRIDGE_BROKE = `The connection to the server broke. ${MAY_GO_ON}`;
 export const BRIDGE_BROKE_BEFORE_RESPONSE = `The connection to the server broke before it responded. ${MAY_GO_ON}`;
 export const tokenChanged = ({ kind, message }: CommandError) =>
   new CommandError(
     kind,
-    `${message}\nWhere the token was changed, \`${PROGRAM} connect <client>\` writes the new one; then start the client again.`,
+    `${message}\nIf the token was changed, run \`${PROGRAM} connect <client>\` to write the new one, and start the client again.`,
   );
 export const notJSONRPC = (error: unknown) =>
   `This is not a JSON-RPC message: ${messageOf(error).slice(0, 300)}`;
 export const startingLocalServer = (words: readonly string[]) =>
   `Starting the local server (${words.join(" ")}) ...`;
-export const localServerFailed = (output: string) =>
-  unavailable(`The local server does not start. ${output}`);
+export const localServerFailed = (output: string) => unavailable(`The local server did not start. ${output}`);
 
 // `npm start`: the machine
 
-/** A bridge recognizes the error by it. */
+/** A bridge recognizes the error by this text. */
 export const DIRECTORY_IN_USE = "Another server is using the state directory";
 export const stateDirectoryInUse = (directory: string) =>
-  new UserError(`${DIRECTORY_IN_USE} ${directory}. Stop it, or give this one its own: --state-dir <path>.`);
+  new UserError(`${DIRECTORY_IN_USE} ${directory}. Stop it, or use another directory: --state-dir <path>.`);
 export const noParentDirectory = (parent: string, directory: string) =>
   new UserError(
     `There is no ${parent} for the state directory ${directory}: make it, or choose another: --state-dir <path>.`,
@@ -165,9 +169,11 @@ export const stateDirectoryUnwritable = (directory: string, error: unknown) =>
     `The state directory ${directory} cannot be made or written (${messageOf(error)}). Give it to this user (chown -R), or choose another: --state-dir <path>.`,
   );
 export const closedToOthers = (directory: string) =>
-  `Other users could open the state directory ${directory}: now only its owner can.`;
+  `Other users could open the state directory ${directory}. Its mode was changed, and now only its owner can.`;
 export const portInUse = (port: number) =>
-  new UserError(`Port ${port} is in use. Stop what listens there, or choose another: --port <number>.`);
+  new UserError(
+    `Port ${port} is in use. Stop the program that listens there, or choose another port: --port <number>.`,
+  );
 export const mayNotListen = (reason: string) => new UserError(`Listening is not allowed: ${reason}.`);
 
 export function needsLinux(platform: string): UserError {
@@ -190,7 +196,7 @@ export const noSandboxes = ({ reason, remedy }: { reason: string; remedy: string
 export const engineEnded = (how: string) =>
   new Error(`The sandbox engine ended before it was ready (${how}).`);
 export const workerNotBuilt = (detail: string) => `The Worker does not build:\n${detail.trim()}`;
-export const noModule = (output: string) => new Error(`wrangler left no module in ${output}.`);
+export const noModule = (output: string) => new Error(`wrangler wrote no module to ${output}.`);
 export const scratchUnwritable = (directory: string, error: unknown) =>
   new UserError(
     `${directory} cannot be written (${messageOf(error)}), and the Worker is built there. Give it to the user who starts the server (chown -R), or start it as the owner of this clone.`,
@@ -212,7 +218,7 @@ export const MOUNT = {
   notDirectory: (path: string) => `${path} is not a directory.`,
   missing: (path: string) => `there is no directory ${path}.`,
   unreadable: (path: string) => `you may not read ${path}.`,
-  unwritable: (path: string) => `you may not write to ${path}. Read-only it may be: --mount DIR:ro.`,
+  unwritable: (path: string) => `you may not write to ${path}. You can mount it read-only: --mount DIR:ro.`,
 };
 
 /** Why a directory must not be mounted. */
@@ -222,7 +228,7 @@ export const UNMOUNTABLE = {
   aboveHome: "holds your home directory",
   aboveOwn: (directory: string) => `holds the server's own ${directory}`,
   inOwn: (directory: string) => `lies in the server's own ${directory}`,
-  hidden: "is hidden in a home directory, where keys and settings are",
+  hidden: "is a hidden directory in a home directory, which may contain keys and settings",
   system: "belongs to the system",
 };
 export const mountEmpty = () => new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
@@ -232,11 +238,12 @@ export const componentsUnreadable = (path: string, error: unknown) =>
   new UserError(`COMPONENTS: the folder ${path} cannot be read (${messageOf(error)}).`);
 export const noComponents = (path: string) =>
   new UserError(
-    `COMPONENTS: ${path} has neither agents/ nor commands/, with definitions as in a repository's .claude.`,
+    `COMPONENTS: ${path} has neither agents/ nor commands/ with definitions, in the form of a repository's .claude.`,
   );
 export const notPython = (given: string) => new UserError(`--python ${given} does not run as Python 3.`);
 export const NO_PYTHON = "python3 is not installed: sandboxes run JavaScript, TypeScript and commands.";
-const keepsPython = (executable: string) => `--python ${executable} makes sandboxes use yours without them.`;
+const keepsPython = (executable: string) =>
+  `--python ${executable} makes sandboxes use your Python without them.`;
 
 /** The libraries of the sandboxes' Python. @param libraries their names, as a list */
 export const PYTHON = {
@@ -245,26 +252,28 @@ export const PYTHON = {
   installed: (libraries: string, executable: string) =>
     `Python: sandboxes that start from now on use ${executable}, with ${libraries}.`,
   other: (reason: string, other: string, own: string) =>
-    `Python: pip could not install them (${reason}). Sandboxes use ${other}, which has them; ${keepsPython(own)}`,
+    `Python: pip could not install the libraries (${reason}). Sandboxes use ${other}, which has them; ${keepsPython(own)}`,
   installingDebian: (reason: string, system: string) =>
-    `Python: pip could not install them (${reason}). Installing Debian's packages for ${system} with apt-get.`,
+    `Python: pip could not install the libraries (${reason}). Installing Debian's packages for ${system} with apt-get.`,
   installedDebian: (libraries: string, system: string, own: string) =>
     `Python: sandboxes that start from now on use ${system}, with ${libraries}; ${keepsPython(own)}`,
   failed: (libraries: string, reason: string, executable: string, remedy: string) =>
     `Python: sandboxes are without ${libraries} (${reason}). Install them for ${executable}${remedy}, or choose ` +
-    "another interpreter: --python PATH. The next try is in a day.",
+    "another interpreter: --python PATH. The next attempt is in a day.",
 };
 
 // `npm start`: other notes, and its end
 
 export const agentReady = (program: string | undefined) => `Claude Code is ready: ${program}`;
 export const agentNotReady = (error: unknown) =>
-  new UserError(`${messageOf(error)} Without --agents the server starts, and the first task tries again.`);
+  new UserError(
+    `${messageOf(error)} Without --agents the server starts, and the first task tries the installation again.`,
+  );
 export const SECRETS_UNUSED =
   "SECRETS is not used: with --isolation none, no proxy can add secrets to the requests of a sandbox.";
 export const noBrowser = (url: string) =>
   `No browser could be opened (xdg-open is not installed): open ${url}`;
-const WORKSPACES_KEPT = "Workspaces keep what was saved before.";
+const WORKSPACES_KEPT = "The last saved state of each workspace is kept.";
 const SAVED_BEFORE = "Their previous save is intact.";
 
 /** Why the server ends by itself. */
@@ -277,7 +286,7 @@ export const SAVING = {
   started: "Saving workspaces; another Ctrl-C stops at once.",
   unsaved: (count: number) => `Workspaces that could not be saved: ${count}. ${SAVED_BEFORE}`,
   aborted: "Stopped before all workspaces were saved.",
-  /** @param running the sandboxes that ran, if known */
+  /** @param running how many sandboxes ran, if known */
   unconfirmed: (running: number | undefined) =>
     `The server did not respond: workspaces${running === undefined ? "" : ` of ${running} running sandboxes`} may not be saved. ${SAVED_BEFORE}`,
 };
@@ -286,7 +295,7 @@ export const SAVING = {
 
 export const NO_DOCKER = "Docker is not running, or not installed: see https://docs.docker.com/get-docker/.";
 export const tokenOnlyInFile = (file: string) =>
-  `wrangler dev takes SERVER_AUTH_TOKEN from ${file} alone, and the environment has another: unset it.`;
+  `wrangler dev reads SERVER_AUTH_TOKEN only from ${file}, but the environment has another value: unset it there.`;
 
 // Checks of `doctor`, `validate` and `verify`
 
@@ -298,16 +307,16 @@ export const VERDICTS = { failed: "Failed", warning: "Warning", skipped: "Not tr
 export const DEPLOYMENT = {
   stopped: "Stopped. Finished steps are kept. Run the command again to continue.",
   validate: (config: string) => `check ${config}: ${PROGRAM} validate`,
-  docker: "see that it runs, for the image: docker info",
+  docker: "check that Docker runs, to build the image: docker info",
   hosts: (routes: string, config: string) => `write ${routes} into ${config}`,
   secrets:
     "list the server's secrets; for a new server, generate SERVER_AUTH_TOKEN (unless given) and LINK_KEY: npx wrangler secret list",
-  logIn: "see who is logged in: npx wrangler whoami; else npx wrangler login",
+  logIn: "check the login: npx wrangler whoami; if nobody is logged in, npx wrangler login",
   storage:
     "the deployment creates the R2 bucket RESULTS and the KV namespace OAUTH_KV if they are missing; R2 must be enabled for the account",
   build: "build sandboxd for the image, and the Worker",
   deploy:
-    "build the image with Docker, send both, and set the secrets with them: npx wrangler deploy --secrets-file ...",
+    "build the image with Docker, upload image and Worker, and set the secrets: npx wrangler deploy --secrets-file ...",
   wildcard: (host: string) =>
     `in the DNS of its zone: AAAA, *.${host}, 100::, proxied; its certificate must cover it (docs/guides/deploy.md)`,
   token: (token: string) => `The owner's token, which nobody can read back later: ${token}`,
@@ -315,7 +324,7 @@ export const DEPLOYMENT = {
 export const configurationWrong = (config: string, lines: readonly string[]) =>
   failed(`Correct ${config} first:\n${lines.join("\n")}`);
 export const dockerMissing = (found: string, fix: string | undefined) =>
-  unavailable(`Docker, which builds the image, is missing: ${found}. ${fix}`);
+  unavailable(`Docker is needed to build the image: ${found}. ${fix}`);
 export const wrongHost = (flag: string, why: string | undefined) => usage(`${flag} ${why}.`);
 export const notLoggedIn = () =>
   denied(

@@ -8,7 +8,7 @@ import { OPERATOR_VARIABLES } from "../src/shared/variables.ts";
 import { tokenNotKept, variablesUnchangeable, variablesUnreadable } from "./texts.ts";
 
 export interface Variables {
-  /** Overrides for the Worker's configuration file. */
+  /** Variables that override those of the Worker's configuration file. */
   values: Record<string, string>;
   token: string;
   tokenSource: "environment" | "file" | "generated";
@@ -47,7 +47,7 @@ export function keptVariables(file: string): Record<string, string> {
   }
 }
 
-/** Replaces a `.dev.vars` with changed variables; undefined removes one. @throws {UserError} if more would change */
+/** Replaces a `.dev.vars` with changed variables; undefined removes one. @throws {UserError} if anything else would change */
 export function writeVariables(file: string, changes: Readonly<Record<string, string | undefined>>): void {
   const before = existsSync(file) ? readFileSync(file, "utf8") : "";
   const names = Object.keys(changes);

@@ -8,7 +8,7 @@ import type { Server } from "./mcp.ts";
 export interface SandboxEvent {
   event: "sandbox";
   sandbox: string;
-  /** `destroyed` for one that is no longer listed. */
+  /** The sandbox's state; `destroyed` if it is no longer listed. */
   state: string;
   last_used_at: string;
 }
@@ -43,7 +43,7 @@ const PAGE_MS = 1000;
 const RUNS = 50;
 
 export interface WatchOptions {
-  /** Only this sandbox; all if undefined. */
+  /** The only sandbox to watch; all if undefined. */
   sandbox?: string | undefined;
   intervalSeconds: number;
   followsOutput: boolean;
@@ -65,7 +65,7 @@ class Watcher {
   readonly #runs = new Map<string, string>();
   readonly #followed = new Set<string>();
   readonly #failure = Promise.withResolvers<never>();
-  /** The newest run's start at the first poll, by the server's clock; undefined during it. */
+  /** The newest run's start as of the first poll, by the server's clock; undefined during the first poll. */
   #newestBefore: number | undefined;
 
   constructor(server: Server, options: WatchOptions) {
@@ -115,7 +115,7 @@ class Watcher {
     try {
       listed = await this.#server.call("list_runs", { sandbox, limit: RUNS });
     } catch (error) {
-      // It may have been destroyed meanwhile.
+      // The sandbox may have been destroyed since it was listed.
       if (error instanceof CommandError && error.kind === "refusedByServer") return [];
       throw error;
     }
@@ -125,7 +125,7 @@ class Watcher {
       if (before === run.state) continue;
       this.#runs.set(run.id, run.state);
       const isNew = Date.parse(run.started_at) > (this.#newestBefore ?? Infinity);
-      // Runs that had ended before are not reported.
+      // Runs that had ended before the first poll are not reported.
       if (before === undefined && run.state !== "running" && !isNew) continue;
       this.#options.onEvent({ event: "run", sandbox, ...run });
       // Runs that ended between two polls are reported with their output.

@@ -16,7 +16,10 @@ export interface WorkerOptions {
   /** 0 for any free port. */
   port: number;
   stateDir: string;
-  /** Values that are not empty replace those of the configuration file. May be a promise: the rest is prepared meanwhile. */
+  /**
+   * Values that are not empty replace those of the configuration file. May be a promise; everything else is prepared while it
+   * resolves.
+   */
   variables: Record<string, string> | Promise<Record<string, string>>;
   /** The folder of definitions for tasks: see `COMPONENTS_FOLDER`. */
   components?: string | undefined;
@@ -44,7 +47,7 @@ export interface RunningWorker {
 /** Starts the Worker; resolves when workerd listens. @throws Error with the problem */
 export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
   const buildDirectory = join(options.stateDir, "build");
-  // Otherwise wrangler reports on standard output that it reads .dev.vars.
+  // Without this, wrangler reports on standard output that it reads .dev.vars.
   Object.assign(process.env, quietWrangler(buildDirectory));
   const { modules, settings } = await bundle(options.config, buildDirectory);
 
@@ -68,7 +71,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       log: new Log(options.verbose ? LogLevel.WARN : LogLevel.NONE),
       resourcePersistencePath: join(options.stateDir, "data"),
       handleStructuredLogs: ({ level, message }) => options.onLog({ level, message }),
-      // miniflare restarts workerd; we stop instead, so that the user decides.
+      // miniflare would restart workerd. We stop instead, so that the user decides.
       unsafeHandleRuntimeRestart: () => {
         if (!closing) options.onDeath();
       },
@@ -92,7 +95,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       ],
     }),
   );
-  // On a signal, miniflare would exit before an orderly end.
+  // miniflare's own listeners are removed: they would exit before everything is saved.
   for (const [signal, listener] of listeners()) {
     if (!others.some(([, other]) => other === listener)) process.off(signal, listener);
   }
@@ -101,7 +104,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     await instance.dispose();
   };
   try {
-    // workerd binds any port and reports it; a port found earlier might be taken by now.
+    // workerd binds a free port and reports it. A port that was found free earlier may be in use now.
     const port = Number((await instance.unsafeGetDirectURL(name)).port);
     const inspectorPort = options.inspector ? Number((await instance.getInspectorURL()).port) : undefined;
     return { port, inspectorPort, close };

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What miniflare starts in place of workerd: the same, but the kernel kills it when its parent dies, however that ends.
-# setsid keeps a Ctrl-C in the terminal for the parent, which ends everything in order.
+# miniflare starts this in place of workerd. It starts workerd, which the kernel kills when its parent ends for any reason.
+# With setsid, only the parent gets the terminal's Ctrl-C. The parent ends everything in order.
 PATH=$PATH:/usr/bin:/bin
 if command -v setpriv >/dev/null 2>&1 && command -v setsid >/dev/null 2>&1; then
   exec setsid setpriv --pdeathsig KILL "$SANDBOX_MCP_WORKERD" "$@"

@@ -1,10 +1,10 @@
-/** Names of fields: `exit_code` on the wire is `exitCode` here. */
+/** Converts names of fields: `exit_code` in the protocol is `exitCode` here. */
 
 type CamelName<Name> = Name extends `${infer Head}_${infer Tail}`
   ? `${Head}${Capitalize<CamelName<Tail>>}`
   : Name;
 
-/** Data with the names of its fields, at any depth, as programs write them. */
+/** Data with converted names of fields, at any depth. */
 export type Camel<T> = T extends readonly (infer Item)[]
   ? Camel<Item>[]
   : T extends object

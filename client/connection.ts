@@ -36,7 +36,7 @@ export interface ConnectOptions {
   clientName?: string;
 }
 
-/** `raw` keeps terminals' control sequences; other data is the same. */
+/** The form of results. `raw` keeps terminals' control sequences; all else is the same. */
 export type Results = "structured" | "raw";
 
 export interface ToolResult<Data> {
@@ -104,7 +104,7 @@ export class Connection {
     throw await this.#refusalOf(response);
   }
 
-  /** Waits until it may poll again. */
+  /** Waits until this connection may poll again. */
   async pollTurn(): Promise<void> {
     const at = Math.max(Date.now(), this.#nextPollAt);
     this.#nextPollAt = at + POLL_EVERY_MS;
@@ -138,7 +138,7 @@ export class Connection {
     url.searchParams.set("results", this.#results);
     const client = new Client({ name: this.#clientName, version: "1" }, { jsonSchemaValidator: TRUSTING });
     const requestInit = { headers: { authorization: `Bearer ${this.#token}` } };
-    // The SDK's errors have no headers, such as Retry-After.
+    // Handled here, because the SDK's errors have no headers such as Retry-After.
     const fetchOrRefuse: typeof fetch = async (...args) => {
       const response = await this.#fetch(...args);
       if (response.status === 429 || response.status >= 500) throw await this.#refusalOf(response);
@@ -159,7 +159,7 @@ export class Connection {
     if (this.#isClosed) return new SandboxError("closed", "The connection was closed.", "Connect again.");
     if (error instanceof SdkHttpError)
       return refusal(this.url.href, error.status, String(error.data.text ?? ""));
-    // The SDK keeps a 403's challenge, but not its body.
+    // For a 403 the SDK keeps the challenge, but not the body.
     if (error instanceof InsufficientScopeError)
       return new AccessError(403, error.errorDescription ?? error.message);
     // The server has responded, with a JSON-RPC error.
@@ -168,7 +168,10 @@ export class Connection {
   }
 }
 
-/** The SDK's validators generate code, which Workers refuse; the server has validated them. */
+/**
+ * A validator that accepts everything. The SDK's validators generate code, and Workers forbid that. The server has validated
+ * its results.
+ */
 const TRUSTING: jsonSchemaValidator = {
   getValidator<T>(): JsonSchemaValidator<T> {
     return (data) => ({ valid: true, data: data as T, errorMessage: undefined });

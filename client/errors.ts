@@ -6,11 +6,11 @@ export const WRONG_ADDRESS = "wrong_address";
 /** The base of all errors of this library. */
 export class SandboxError extends Error {
   override readonly name: string = "SandboxError";
-  /** The kind of error: a tool error's code (`not_found`, `quota_exceeded`, ...), or a subclass's own. */
+  /** The kind of error: the code of a tool's error (`not_found`, `quota_exceeded`, ...), or a code of the subclass. */
   readonly code: string;
   /** What to do next, as a sentence; empty if nothing helps. */
   readonly hint: string;
-  /** The run that the call was following. It goes on, and `server.result(runID)` returns to it. */
+  /** The run that the call was following. The run continues, and `server.result(runID)` returns to it. */
   runID?: string;
 
   constructor(code: string, message: string, hint = "", options?: ErrorOptions) {
@@ -43,7 +43,7 @@ export class AccessError extends SandboxError {
   }
 }
 
-/** The server refused the call, or failed: `code` and `hint` are the server's. */
+/** The server refused the call, or failed. `code` and `hint` come from the server. */
 export class CallError extends SandboxError {
   override readonly name: string = "CallError";
 }

@@ -1,4 +1,4 @@
-/** Follows runs to their end, however long they take, and returns their results. */
+/** Follows runs to their end, even for hours, and returns their results. */
 import type { CallToolResult } from "@modelcontextprotocol/client";
 import { type Camel, camel } from "./camel.ts";
 import { type Connection, type ToolResult, pause } from "./connection.ts";
@@ -8,7 +8,7 @@ import { type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
 export type RunState = ToolOutputs["run_command"]["state"];
 
 export interface Run {
-  /** For `client.result(id)`, even days later. */
+  /** The run's id. `server.result(id)` returns the result again, even days later. */
   id: string;
   state: RunState;
   /** Whether it ended without an error, and was not stopped. */
@@ -28,7 +28,7 @@ interface Printed {
 
 export interface CommandRun extends Run, Printed {
   exitCode?: number;
-  /** Ports that its programs listen on, for `expose`. */
+  /** Ports that the run's programs listen on. `expose` gives them a URL. */
   ports: number[];
 }
 
@@ -54,11 +54,13 @@ export type TaskRun = Run & Camel<ToolOutputs["execute_task"]>;
 export interface FollowOptions {
   /** Called with the run's id once it has started. An exception here or in `onOutput` cancels the run. */
   onStart?: (id: string) => void;
-  /** Called with output as it comes, in the order in which the server received it. A promise is awaited. */
+  /**
+   * Called with output when it arrives, in the order in which the server received it. If it returns a promise, it is awaited.
+   */
   onOutput?: (output: { stream: "stdout" | "stderr"; text: string }) => unknown;
-  /** Also cancels the run in the sandbox. */
+  /** Aborts the call, and cancels the run in the sandbox. */
   signal?: AbortSignal;
-  /** Characters kept of each output stream. 16 Mi by default. */
+  /** How many characters of each output stream are kept. 16 Mi by default. */
   maxOutput?: number;
 }
 
@@ -67,7 +69,7 @@ const MAX_OUTPUT = 16 * 1024 ** 2;
 /** How long the first call waits, in seconds. A run that ends by then needs no second call; others are followed as they print. */
 export const FIRST_WAIT_SECONDS = 0.5;
 
-/** How long a broken connection is retried, in milliseconds: the run continues meanwhile. */
+/** How long a broken connection is retried, in milliseconds. The run continues during that time. */
 const RECONNECT_FOR_MS = 30_000;
 
 /** How long a server that responds with 429 or 5xx is retried, in milliseconds. Call limits count per minute. */
@@ -81,7 +83,9 @@ const MAX_RETRY_PAUSE_MS = 5000;
 const PAGE_PAUSE_MS = 100;
 const MAX_PAGE_PAUSE_MS = 500;
 
-/** How long an abort waits for the end of the run, in milliseconds. The call to cancel it is repeated after that, too. */
+/**
+ * How long an abort waits for the end of the run, in milliseconds. The call that cancels the run is repeated even after that.
+ */
 const CANCEL_WAIT_MS = 5000;
 
 /** The data of run-starting calls and `get_result`, for every kind of run. */
@@ -102,9 +106,9 @@ export interface Ended extends Printed {
 export interface PagesOptions {
   /** The byte of the log to start at. */
   cursor?: number;
-  /** Ends the reading, not the run. */
+  /** Ends the reading. The run continues. */
   signal?: AbortSignal | undefined;
-  /** Until when a running run is followed, in milliseconds since the epoch. */
+  /** Until when a run is followed, in milliseconds since the epoch. */
   deadline?: number;
   /** A fixed time between pages, in milliseconds. By default, the pauses grow while output flows. */
   everyMs?: number;
@@ -112,10 +116,10 @@ export interface PagesOptions {
   onRetry?: ((error: unknown) => void) | undefined;
 }
 
-/** Options of the command line besides. */
+/** Further options, which only the command line uses. */
 export interface FollowingOptions extends FollowOptions, Pick<PagesOptions, "deadline" | "onRetry"> {
   onNotice?: (notice: string) => void;
-  /** Ends the following as the deadline does; the run goes on. */
+  /** Ends the following like the deadline. The run continues. */
   detach?: AbortSignal;
 }
 
@@ -123,7 +127,7 @@ export interface FollowingOptions extends FollowOptions, Pick<PagesOptions, "dea
  * Follows a run to its end, or until it is detached.
  * @param first the result of the starting call
  * @throws the signal's reason, or a callback's exception: then the run is cancelled
- * @throws {SandboxError} with `runID` if the server cannot be reached; the run goes on
+ * @throws {SandboxError} with `runID` if the server cannot be reached; the run continues
  */
 export async function follow(
   connection: Connection,
@@ -153,7 +157,7 @@ export async function follow(
   try {
     onStart?.(id);
     const { state, next, stdout = "", stderr = "" } = started;
-    // Only the log has the order of two streams.
+    // Only the log has the order of output of both streams.
     const isOrdered = !onOutput || stdout === "" || stderr === "";
     if (state !== "running" && next === undefined && isOrdered) {
       await take("stdout", stdout);
@@ -177,7 +181,7 @@ export async function follow(
       signal,
     );
     const ended = data as RunData;
-    // Output that the server did not store is only counted.
+    // The server counts output that it did not store.
     isTruncated ||= (ended.stdout_bytes ?? 0) + (ended.stderr_bytes ?? 0) > logBytes;
     return { data: ended, content, ...kept, isTruncated };
   } catch (error) {

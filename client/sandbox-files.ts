@@ -16,7 +16,7 @@ export interface Written {
 }
 
 export interface Edit {
-  /** Exact text that occurs once, or any number of times with `all`. */
+  /** The exact text to replace. It must occur once, or any number of times with `all`. */
   oldText: string;
   newText: string;
   all?: boolean;
@@ -49,7 +49,8 @@ export class Files {
     { signal }: { signal?: AbortSignal } = {},
   ): Promise<Written> {
     const isStream = content instanceof ReadableStream;
-    // Browsers cannot send streams over HTTP/1.1, most of them never. They keep large blobs on disk.
+    // Browsers cannot send streams over HTTP/1.1, and most cannot send them at all. So a stream becomes a blob; browsers keep
+    // large blobs on disk.
     const body = isStream && IN_BROWSER ? await new Response(content).blob() : (content as BodyInit);
     const init = { method: "PUT", body, signal, ...(body === content && isStream && { duplex: "half" }) };
     const response = await this.#connection.http(this.#address(path), init);
@@ -81,7 +82,7 @@ export class Files {
     }
   }
 
-  /** As `write`, for any size: streams are not held in memory, except in browsers. */
+  /** Like `write`, for any size: streams are not kept in memory, except in browsers. */
   upload(path: string, content: FileContent, options: { signal?: AbortSignal } = {}): Promise<Written> {
     return this.write(path, content, options);
   }
@@ -138,7 +139,7 @@ export class Files {
 /** Pages and their workers have a location; Node, Bun and Workers have none. */
 const IN_BROWSER = "location" in globalThis;
 
-/** A file comes as an attachment, a directory as a list. */
+/** Whether a response is a file: the server sends a file as an attachment, and a directory as a list. */
 export function isFile({ headers }: Response): boolean {
   return headers.get("content-disposition") !== null;
 }

@@ -133,7 +133,7 @@ export async function startRun(
   { onStart, onOutput, signal, maxOutput, ...options }: FollowOptions,
 ) {
   signal?.throwIfAborted();
-  // The signal does not end this short call: without the run's id nothing could be cancelled.
+  // The signal does not end this short call, because without the run's id the run could not be cancelled.
   const first = await connection.call(name, {
     ...snake<ToolInputs[typeof name]>(options as never),
     ...input,

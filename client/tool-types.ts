@@ -295,11 +295,11 @@ export interface ToolOutputs {
 
 export type ToolName = keyof ToolInputs;
 
-/** Seconds that a call waits for a run unless it says otherwise. Every server allows as many. */
+/** How many seconds a call waits for a run by default. Every server allows this wait. */
 export const WAIT_SECONDS = 45;
 
-/** The longest that a run may take, seconds. */
+/** The longest time of a run, in seconds. */
 export const MAX_RUN_SECONDS = 21600;
 
-/** Where the `_meta` of a tool's error has its code, message and hint. */
+/** The key of the code, message and hint in the `_meta` of a tool's error. */
 export const ERROR_META = "sandbox-mcp/error";

@@ -33,7 +33,7 @@ const { text } = await generateText({
     }),
     expose: tool({
       inputSchema: z.object({ port: z.number() }),
-      // The tools' option has the type of all providers, which has no ports.
+      // Not the tools' own option: it has the type of all providers, which lacks ports.
       execute: ({ port }) => session.getPortEndpoint({ port }),
     }),
   },

@@ -15,7 +15,7 @@ const client = await createMCPClient({
 });
 try {
   const { text } = await generateText({
-    // Chat Completions, which other providers speak as well.
+    // Chat Completions, because other providers support it too.
     model: openai.chat(MODEL),
     tools: await client.tools(),
     stopWhen: isStepCount(20),

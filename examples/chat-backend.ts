@@ -18,7 +18,7 @@ const {
   PORT = "3000",
 } = process.env;
 
-/** A backend with users takes the conversation's id from their session, never from the request. */
+/** A backend with users must take the conversation's id from the user's session, never from the request. */
 const requestSchema = z.object({ conversation: z.string().regex(/^[a-z0-9]{1,15}$/), message: z.string() });
 
 const sandboxes = connect({ url, token });
@@ -26,7 +26,7 @@ const conversations = new Map<string, ModelMessage[]>();
 
 async function reply(conversation: string, message: string): Promise<string> {
   const sandbox = sandboxes.sandbox(`chat-${conversation}`);
-  // The tool takes no name of a sandbox, so the model cannot reach another conversation's.
+  // The tool has no parameter for the sandbox, so the model cannot reach the sandbox of another conversation.
   const run_code = tool({
     description: "Runs Python in a live kernel. Variables and files stay for later calls.",
     inputSchema: z.object({ code: z.string() }),

@@ -1,4 +1,7 @@
-/** ComputeSDK: the server as its provider. It has no agent, so the AI SDK's uses it here. The task is its argument. In your own project, import from "sandbox-mcp/computesdk". */
+/**
+ * ComputeSDK: the server as its provider. ComputeSDK has no agent, so an agent of the AI SDK uses it here. The task is its
+ * argument. In your own project, import from "sandbox-mcp/computesdk".
+ */
 import { openai } from "@ai-sdk/openai";
 import { generateText, isStepCount, tool } from "ai";
 import { compute } from "computesdk";

@@ -11,7 +11,7 @@ const day = new Date().toISOString().slice(0, 10);
 const lines = process.argv.slice(2).map((value) => `${day},${value}\n`);
 
 const sandbox = connect({ url, token }).sandbox("nightly");
-// Files below /workspace are there tomorrow, variables are not: the container has stopped by then.
+// Files below /workspace stay until tomorrow. Variables do not, because the container will have stopped.
 const added = await sandbox.runCommand("cat >> history.csv", { stdin: lines.join("") });
 if (!added.isSuccess) throw new Error(added.stderr);
 const { isSuccess, error, state } = await sandbox.runCode(`

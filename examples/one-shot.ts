@@ -1,5 +1,5 @@
 /**
- * One program, one fresh sandbox: what the program leaves is gone afterwards. The program is read from standard input.
+ * One program in one fresh sandbox, which is destroyed afterwards with all its files. The program is read from standard input.
  * In your own project, import from "sandbox-mcp/client".
  */
 import { randomUUID } from "node:crypto";
@@ -10,7 +10,7 @@ const { SANDBOX_MCP_URL: url = "http://127.0.0.1:8787/mcp", SANDBOX_MCP_TOKEN: t
 
 const sandbox = connect({ url, token }).sandbox(`once-${randomUUID().slice(0, 8)}`);
 try {
-  // A program that is not trusted has no network. When this call fails, the program does not run.
+  // An untrusted program gets no network. If this call fails, the program does not run.
   await sandbox.configure({ internet: "none" });
   const { isSuccess, result, error } = await sandbox.runCode(await textOf(process.stdin), {
     timeoutSeconds: 30,

@@ -10,7 +10,7 @@ const { SANDBOX_MCP_URL: url = "http://127.0.0.1:8787/mcp", SANDBOX_MCP_TOKEN: t
 const { MODEL = "gpt-5" } = process.env;
 const task = process.argv[2] ?? "Serve a page with the sum of numbers.txt on port 8000, and give me its URL.";
 
-/** A tool for the ports of the agent's sandbox, which the SDK gives to its capabilities. */
+/** A tool for the ports of the agent's sandbox. The SDK gives the sandbox to its capabilities. */
 class Ports extends Capability {
   readonly type = "ports";
 

@@ -1,4 +1,7 @@
-/** Ten lines on the client library: a sandbox, code in it, and a plot that is downloaded. In your own project, import from "sandbox-mcp/client". */
+/**
+ * The client library in ten lines: a sandbox, code in it, and a plot that is downloaded. In your own project, import from
+ * "sandbox-mcp/client".
+ */
 import { writeFile } from "node:fs/promises";
 import { connect } from "../client/index.ts";
 

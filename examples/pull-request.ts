@@ -1,7 +1,7 @@
 /**
- * A pull request's job: runs its test in a sandbox, hands it to the coding agent where it fails, and prints the fix as a patch.
- * In your own project, import from "sandbox-mcp/client".
- *   node pull-request.ts 17 https://github.com/owner/project my-branch 'npm ci && npm test' > fix.patch
+ * A job for a pull request: runs the test in a sandbox. If it fails, the coding agent corrects the code, and the job prints the
+ * fix as a patch. In your own project, import from "sandbox-mcp/client". node pull-request.ts 17
+ * https://github.com/owner/project my-branch 'npm ci && npm test' > fix.patch
  */
 import { connect } from "../client/index.ts";
 
@@ -24,7 +24,7 @@ try {
   const tried = await sandbox.runCommand(test, options);
   if (tried.isSuccess) console.error("The test passes.");
   else {
-    const task = `\`${test}\` fails:\n\n${tried.stdout}\n${tried.stderr}\n\nMend the code, not the test.`;
+    const task = `\`${test}\` fails:\n\n${tried.stdout}\n${tried.stderr}\n\nCorrect the code, not the test.`;
     const fix = await sandbox.task(task, { timeoutSeconds: 1800 });
     console.error(fix.answer ?? fix.note);
     console.log(fix.diff ?? "");

@@ -1,5 +1,5 @@
 /**
- * A workspace for each user: it starts as a fork of a template, and a command that fails leaves it as it was.
+ * A workspace for each user. It starts as a fork of a template. If a command fails, the workspace is restored.
  * In your own project, import from "sandbox-mcp/client".
  *   node user-workspace.ts alice@example.com 'echo "buy milk" >> notes/todo.txt'
  */
@@ -21,7 +21,7 @@ async function templateCheckpoint(): Promise<string> {
   return (await template.checkpoint("for new users")).checkpoint;
 }
 
-// Names have at most 20 lowercase letters, digits and hyphens. A hash fits, and no two users get the same one.
+// A hash is a valid name for a sandbox, and no two users get the same one.
 const hash = createHash("sha256").update(user).digest("hex");
 const workspace = server.sandbox(`user-${hash.slice(0, 15)}`);
 const { sandboxes } = await server.list();

@@ -1,6 +1,6 @@
 /**
  * The program of the bundle for Claude Desktop: a bridge to a server. The user gives its address and token in the settings. It
- * starts no server, which needs Linux.
+ * does not start a server, because a server needs Linux.
  */
 import { serveStdio } from "../cli/stdio-bridge.ts";
 
@@ -11,8 +11,9 @@ const url = URL.canParse(SANDBOX_MCP_URL.trim()) ? new URL(SANDBOX_MCP_URL.trim(
 const token = SANDBOX_MCP_TOKEN.trim();
 const isWrong =
   (!url || !/^https?:$/.test(url.protocol)) &&
-  "Server: its address is needed, such as http://127.0.0.1:8787/mcp.";
-const isMissing = !/^[\x21-\x7e]+$/.test(token) && "Token: one is needed, visible ASCII without spaces.";
+  "Set Server to the server's address, such as http://127.0.0.1:8787/mcp.";
+const isMissing =
+  !/^[\x21-\x7e]+$/.test(token) && "Set Token to the server's token: visible ASCII without spaces.";
 
 if (!url || isWrong || isMissing) {
   log(isWrong || isMissing || "");

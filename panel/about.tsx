@@ -20,7 +20,7 @@ interface AboutProps {
   refresh: () => void;
 }
 
-/** Calls a tool. @returns these words, because the tool's own text is for models */
+/** Calls a tool. @returns `words`, because the tool's own text is for models */
 async function done(words: string, tool: string, args: Record<string, unknown>): Promise<string> {
   await callTool(tool, args);
   return words;
@@ -182,7 +182,7 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ch
   const restore = async ({ id, saved_at }: ListedCheckpoint) => {
     if (await host().confirm(restoreQuestion(name, exactTime(saved_at))))
       await act(async () => {
-        // Only the text says which checkpoint has the files from before.
+        // Shows the tool's text, because only it names the checkpoint with the earlier files.
         const { content } = await callTool("restore_sandbox", { sandbox: name, checkpoint: id });
         return content.map(({ text }) => text ?? "").join("\n");
       });

@@ -34,7 +34,7 @@ export function browserHost(): Host {
     reachesServer: true,
     async download(url) {
       const anchor = document.createElement("a");
-      // The server may have several names, and the page may only call the one it was opened by.
+      // The server may have several host names. The page may only call the one in its own address.
       anchor.href = new URL(url).pathname;
       anchor.download = "";
       anchor.click();

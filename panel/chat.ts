@@ -2,8 +2,8 @@
  * The page in a client's chat, as an MCP App (extension version 2026-01-26): the client forwards its calls to the server, with
  * the client's own token.
  *
- * The types come from the official package. The few messages are implemented here, because its class `App` includes an MCP
- * client and a schema library: 146 KB compressed, six times this page, wherever a chat shows it.
+ * The types come from the official package. The few messages are implemented here, because the package's class `App` includes
+ * an MCP client and a schema library: 146 KB compressed, six times this page, each time a chat shows it.
  */
 import type {
   McpUiHostContext,
@@ -118,7 +118,7 @@ export async function chatHost(): Promise<Host> {
   };
 }
 
-/** For clients that read no resources for the page. The server then refuses a forbidden call. */
+/** For clients that read no resources for the page. All controls are shown then, and the server refuses forbidden calls. */
 const EVERY_TOOL: OfferedTools = { has: () => true };
 
 function follow({ theme, safeAreaInsets, displayMode = "inline" }: McpUiHostContext): void {

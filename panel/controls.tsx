@@ -1,6 +1,6 @@
 import type { ComponentChildren, ComponentProps } from "preact";
 
-/** For names, paths and commands, which a browser must not correct. */
+/** Properties of inputs for names, paths and commands: a browser must not correct them. */
 export const VERBATIM = { autocomplete: "off", autocapitalize: "none", spellcheck: false } as const;
 
 /** A button without the accent color. */

@@ -36,7 +36,7 @@ function show(words: string, labels: readonly string[]): Promise<boolean> {
     });
     document.body.append(dialog);
     dialog.showModal();
-    // "No" or "Close", so that Enter changes nothing.
+    // The focus is on "No" or "Close", so that Enter changes nothing.
     (row.lastElementChild as HTMLButtonElement).focus();
   });
 }

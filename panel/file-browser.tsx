@@ -77,7 +77,7 @@ export function FileBrowser({ sandbox, open }: FilesProps) {
     void send(directory.current?.value || HOME, event.dataTransfer?.files ?? []);
   };
   useEffect(() => {
-    // The browser would open a file dropped elsewhere instead of the page.
+    // If a file is dropped outside the target, the browser would replace the page by the file.
     const keep = (event: Event) => event.preventDefault();
     addEventListener("dragover", keep);
     addEventListener("drop", keep);

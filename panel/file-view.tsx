@@ -27,7 +27,7 @@ type View =
 
 const NEW: View = { kind: "text", text: "", newline: "\n", isNew: true };
 
-/** Stands for bytes of a file name that are not UTF-8. No path can reach such a file. */
+/** The character that replaces bytes of a file name that are not UTF-8. No path can reach such a file. */
 const NOT_UTF8 = "\ufffd";
 
 /** Unsaved changes by sandbox and path, for when the file is opened again. */

@@ -81,7 +81,7 @@ export async function upload(
   signal: AbortSignal,
 ): Promise<void> {
   const url = await link({ sandbox, path, direction: "upload", expires_seconds: 86_400 });
-  // The server may have several names, and the page may only call the one it was opened by.
+  // The server may have several host names. The page may only call the one in its own address.
   const address = new URL(url).pathname;
   await new Promise<void>((done, failed) => {
     const request = new XMLHttpRequest();

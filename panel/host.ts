@@ -64,7 +64,7 @@ export interface Host {
   place: Value<string>;
   go(href: string): void;
 
-  /** The address for clients; undefined if a connected client shows the page. */
+  /** The endpoint's address, for connecting clients; undefined if a connected client shows the page. */
   endpoint: string | undefined;
   /** Ends the session; undefined if the page has none. @throws {Unreachable} */
   signOut: (() => Promise<void>) | undefined;

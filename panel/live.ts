@@ -8,16 +8,16 @@ import { isSignedOut, showError } from "./tools.ts";
 /** The pause after a failure, in milliseconds. */
 const RETRY_MS = 3000;
 
-/** The pause before a new stream, in milliseconds: it polls everything. */
+/** The pause before a new stream, in milliseconds. There is one because a new stream polls everything. */
 const RECONNECT_MS = 250;
 
-/** Watch changes within this time share one new stream, in milliseconds. */
+/** Changes of the watched things within this time share one new stream, in milliseconds. */
 const TOGETHER_MS = 30;
 
 export interface Watcher {
   /** Read when a stream begins, because followers of a log advance its cursor. */
   watch: Watch;
-  /** Handles a result. Resolves when the next one may come; true after the last. */
+  /** Handles a result. Resolves when it can handle the next one; with true after the last result. */
   onUpdate(update: Update): boolean | Promise<boolean>;
   onProblem(problem: string): void;
 }

@@ -18,7 +18,7 @@ export function LogView({ log, version, label }: { log: OutputLog; version: numb
   const probe = useRef<HTMLSpanElement>(null);
   const [size, setSize] = useState<Size>({ columns: 80, height: 400 });
   const [top, setTop] = useState(0);
-  /** Whether the end is visible, and should stay so. */
+  /** Whether the end of the log is visible. Then it stays visible when the log grows. */
   const isAtEnd = useRef(true);
 
   useLayoutEffect(() => {

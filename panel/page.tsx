@@ -1,6 +1,6 @@
 /**
- * The panel: a page that shows runs, their output and sandboxes, with the tools that every client has. In a browser window and
- * in a client's chat it is the same script, so the Worker holds it once.
+ * The panel: a page that shows runs, their output and sandboxes, with the tools that every client has. A browser window and a
+ * client's chat use the same script, so the Worker contains it once.
  */
 import { render } from "preact";
 import { App } from "./app.tsx";
@@ -13,7 +13,7 @@ document.body.append(root);
 void (async () => {
   if (document.documentElement.dataset.display === undefined) setHost(browserHost());
   else {
-    // A client may never respond.
+    // Shown until the client responds, which may never happen.
     render(<p class="soft">Waiting for the client that shows this page.</p>, root);
     setHost(await chatHost());
   }

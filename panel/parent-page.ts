@@ -69,7 +69,7 @@ export class ParentPage {
     waiting?.reject(FINAL.has(error.code ?? 0) ? new ToolFailed(words) : new Unreachable(words));
   }
 
-  /** To any embedding page: the extension does not define its origin, and it has the token anyway. */
+  /** Sent to any origin: the extension does not define the origin of the embedding page, and that page has the token anyway. */
   #post(message: Message): void {
     window.parent.postMessage(message, "*");
   }

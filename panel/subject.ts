@@ -9,7 +9,7 @@ import type { Value } from "./value.ts";
 
 const POLL_MS = 1000;
 
-/** How many runs to check: others may have started since. */
+/** How many of the newest runs to check, because others may have started after the call's run. */
 const NEWEST = 10;
 
 type Args = Record<string, unknown>;
@@ -26,12 +26,12 @@ export class Subject {
     this.#callTool = callTool;
   }
 
-  /** Stops following the call: the page shows something else from now on. */
+  /** Stops following the call, because the page shows something else now. */
   leave(): void {
     this.#left.abort();
   }
 
-  /** @param tool as the client knows it; undefined if it does not say */
+  /** @param tool the tool as the client reports it; undefined if it does not */
   called(tool: { name: string; inputSchema?: unknown } | undefined, given: unknown): void {
     if (this.#left.signal.aborted) return;
     const args = isArgs(given) ? given : {};
@@ -48,7 +48,7 @@ export class Subject {
     }
   }
 
-  /** @param result of the call, as the client forwards it */
+  /** @param result the result of the call, as the client forwards it */
   setResult(result: Args): void {
     if (this.#left.signal.aborted) return;
     const id = isArgs(result._meta) ? textOf(result._meta[RUN_META]) : undefined;
@@ -58,7 +58,7 @@ export class Subject {
     this.leave();
   }
 
-  /** Looks for the run of a call that waits, because such a call has not reported its run yet. */
+  /** Looks for the run of a call that still waits, because it has not returned the run's id yet. */
   async #lookForRun(): Promise<void> {
     const { signal } = this.#left;
     while (!signal.aborted) {

@@ -126,7 +126,7 @@ const SHOWN_STEPS = 100;
 function Steps({ log, version }: { log: OutputLog; version: number }) {
   const [count, setCount] = useState(SHOWN_STEPS);
   const list = useRef<HTMLOListElement>(null);
-  /** Whether the newest is visible, and should stay so. */
+  /** Whether the newest step is visible. Then it stays visible when steps are added. */
   const isAtEnd = useRef(true);
   useLayoutEffect(() => {
     if (list.current && isAtEnd.current) list.current.scrollTop = list.current.scrollHeight;
@@ -159,7 +159,7 @@ function Steps({ log, version }: { log: OutputLog; version: number }) {
 }
 
 interface ArtifactData {
-  /** The text, as far as it fits into an answer. */
+  /** The text, or the part of it that fits into one answer. */
   content?: string;
   /** Where the text continues; undefined at the end. */
   next_cursor?: number;
@@ -168,7 +168,7 @@ interface ArtifactData {
 
 const KINDS: Readonly<Record<string, string>> = { "@": "place", "+": "added", "-": "removed" };
 
-/** The kind of each line. An added line may look like a file header, which is only one before the file's first hunk. */
+/** The kind of each line. An added line may look like a file header. Only lines before a file's first hunk are headers. */
 function kindsOf(lines: readonly string[]): (string | undefined)[] {
   let isHead = true;
   return lines.map((line) => {

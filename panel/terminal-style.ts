@@ -1,4 +1,4 @@
-/** `<terminal-style>`: as `<style>`, but scripts may set its text although the page's policy allows only style files. */
+/** `<terminal-style>`: like `<style>`, but scripts may set its text, although the page's policy allows only style files. */
 
 class TerminalStyle extends HTMLElement {
   readonly #sheet = new CSSStyleSheet();

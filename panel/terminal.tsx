@@ -90,7 +90,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
       const size = screen.current?.size ?? likelySize();
       if (!isRedrawn) return size;
       isRedrawn = false;
-      // It redraws after a size change, so the size changes twice.
+      // A program redraws its screen after a size change, so the size is changed and changed back.
       queueMicrotask(() => resizing.start());
       return { ...size, rows: size.rows - 1 };
     };
@@ -218,7 +218,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
   );
 }
 
-/** Output that begins in the middle, from its first complete line or sequence. */
+/** Drops the beginning of output that starts in the middle, up to the first complete line or sequence. */
 function wholeFrom(text: string): string {
   // oxlint-disable-next-line no-control-regex
   return text.slice(Math.max(0, text.search(/[\n\x1b]/)));

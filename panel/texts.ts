@@ -6,20 +6,21 @@ import { size } from "./format.ts";
 export const BUSY = "The server is busy.";
 export const UNREACHABLE = "The server cannot be reached.";
 export const STILL_SIGNED_IN = "You are still signed in: the server did not respond. Try again.";
-export const NOT_PASSED_ON = "The client that shows this page did not pass the call on.";
+export const NOT_PASSED_ON = "The client that shows this page did not send the call to the server.";
 export const NO_TOOLS =
   "The client that shows this page does not let it call tools, so it has nothing to show.";
 export const FILE_CHANGED = "The file changed while it was read. Open it again.";
-export const NO_ARTIFACT_LINK = "The server gave no link to this file, and it cannot be saved without one.";
+export const NO_ARTIFACT_LINK = "This file cannot be saved, because the server gave no link to it.";
 export const statusText = (status: number) => `The server responded with status ${status}.`;
 export const notOpened = (url: string) => `The client that shows this page did not open ${url}`;
 export const uploadBroke = (name: string) => `The connection broke: ${name} was not written.`;
 export const uploadStopped = (name: string) => `Stopped: ${name} was not written.`;
-export const pasteTooLong = (most: number) => `It is longer than ${most} characters: send it as a file.`;
+export const pasteTooLong = (most: number) =>
+  `The text is longer than ${most} characters: upload it as a file.`;
 
 // Questions
 
-export const OVERWRITE = "The file has changed since you opened it. Overwrite it with yours?";
+export const OVERWRITE = "The file has changed since you opened it. Replace it by your version?";
 export const deleteQuestion = (name: string) =>
   `Delete the sandbox ${name}, with all files and programs in it? Its checkpoints stay.`;
 export const restoreQuestion = (name: string, time: string) =>

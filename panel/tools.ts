@@ -7,7 +7,7 @@ import { Value } from "./value.ts";
 /** The session has ended, or there was none. */
 export class SignedOut extends Error {}
 
-/** Set when a call was refused for that reason. The page then shows the way to sign in. */
+/** Set when a call was refused because nobody is signed in. The page then offers to sign in. */
 export const isSignedOut = new Value(false);
 
 /** The server is unreachable or busy: the same call may succeed later. */
@@ -28,7 +28,7 @@ export function errorText(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** Passes on an error's text, unless the page has to show the way to sign in. */
+/** Shows an error's text, unless the page must offer to sign in. */
 export function showError(error: unknown, show: (text: string) => void): void {
   if (error instanceof SignedOut) isSignedOut.set(true);
   else show(errorText(error));

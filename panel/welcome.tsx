@@ -94,7 +94,7 @@ function RecentRuns({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
           if (data) setFound((before) => ({ ...before, [name]: (data as RunListing).runs }));
           return false;
         },
-        // The list of sandboxes has the same problem, and the page shows it there.
+        // Not shown here: the list of sandboxes has the same problem and shows it.
         onProblem: () => undefined,
       }),
     );

@@ -1,4 +1,4 @@
-/** A list that renders only its visible rows once it is long. */
+/** A list that renders only its visible rows if it is long. */
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 
 const repository = fileURLToPath(new URL("../", import.meta.url));
 
-/** Blocks of other suites that break something: tests of tasks need an agent, so they are in its suites. */
+/** Blocks of tests in other suites that break something. Tests of tasks need an agent, so they are in the agent's suites. */
 const ELSEWHERE = new Set([
   "when the server is killed in the middle of a task",
   "when sandboxd is killed after a task's agent",
@@ -25,14 +25,17 @@ interface Row {
   file: string;
 }
 
-/** A block or a test begins with its name, or with the cases that its name comes after. */
+/** The beginning of a block or a test, with its name. In a test with cases, the name follows the cases. */
 const OPENS = /^\s*(describe|it)(?:\.concurrent)?(?:\.runIf\(\w+\))?(?:\(\s*"((?:[^"\\]|\\.)*)"|\.each\b)/;
 /** The name after the cases, on their last line or on the one below. */
 const AFTER_CASES =
   /\](?: as const)?\)\((?:"((?:[^"\\]|\\.)*)"|$)|^\s*(?:describe|it)\.each\(\w+\)\((?:"((?:[^"\\]|\\.)*)"|$)/;
 const ALONE = /^\s*"((?:[^"\\]|\\.)*)",$/;
 
-/** Replaces `$what` by the values of `what` in a test's cases. They begin on its line, or in the constant that it names. */
+/**
+ * Replaces `$what` by the values of `what` in a test's cases. The cases begin on the test's line, or in the constant that the
+ * test names.
+ */
 function withCases(name: string, lines: readonly string[], testLine: number): string {
   if (!name.includes("$what")) return name;
   const constant = /\.each\((\w+)\)/.exec(lines[testLine] ?? "")?.[1];
@@ -48,7 +51,7 @@ function withCases(name: string, lines: readonly string[], testLine: number): st
   return name.replace("$what", () => `${values.slice(0, -1).join(", ")} or ${values.at(-1)}`);
 }
 
-/** Finds names in a file line by line: the formatter begins each on its own line. */
+/** Finds names in a file line by line, because the formatter puts each on a separate line. */
 function rowsOf(file: string): Row[] {
   const lines = readFileSync(join(repository, file), "utf8").split("\n");
   let testLine = 0;
@@ -86,7 +89,7 @@ function files(directory: string): string[] {
     .map((name) => `${directory}/${name}`);
 }
 
-/** The table omits the cases of a test: `…` stands for them in the middle of a name. */
+/** The table leaves out the cases of a test. In a name, `…` replaces them. */
 function table(rows: readonly Row[]): string {
   const cell = (text: string) =>
     text

@@ -31,7 +31,7 @@ export async function bundlePanel(): Promise<void> {
     .join("");
   // Builds of the Worker are cached by the times of their source files.
   if ((await readFile(built, "utf8").catch(() => "")) === module) return;
-  // Renamed into place, because another process may be reading it.
+  // Written beside the file and renamed, because another process may be reading it.
   const part = `${built}.${process.pid}`;
   try {
     await writeFile(part, module);
@@ -72,7 +72,7 @@ const ALLOWED: [refused: string, allowed: string, times: number][] = [
   ['t.setAttribute("style",`${t.getAttribute("style")||""}${e};`)', "t.style.cssText+=e", 1],
 ];
 
-/** Fails if another release of xterm.js has other places. */
+/** The build fails if a release of xterm.js has these parts in other places. */
 const xtermUnderPolicy: Plugin = {
   name: "xterm-under-policy",
   setup({ onLoad }) {
@@ -81,7 +81,7 @@ const xtermUnderPolicy: Plugin = {
       for (const [refused, allowed, times] of ALLOWED) {
         const parts = contents.split(refused);
         if (parts.length - 1 !== times)
-          throw new Error(`${path} has ${refused} ${parts.length - 1} times in place of ${times}.`);
+          throw new Error(`${path} has ${refused} ${parts.length - 1} times and not ${times} times.`);
         contents = parts.join(allowed);
       }
       return { contents, loader: "js" };

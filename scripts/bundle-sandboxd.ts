@@ -9,7 +9,7 @@ import type { Plugin } from "esbuild";
 import { CACHE_DIRECTORY, isWritable, keyOf } from "../cli/bundle.ts";
 import { isPackaged, root } from "../cli/program-files.ts";
 
-/** For the image. Built with each deployment, and never committed. */
+/** The bundle for the image. It is built with each deployment, and never committed. */
 export const imageBundle = join(root, "container/sandboxd/dist/sandboxd.cjs");
 
 /** The bundles' paths in the npm package, which has no sources. */

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Checks what this machine needs, before `npm ci` too: check-prerequisites.sh [--deploy]
-# Prints one JSON document: success, checks by name, and issues as sentences. Only with --deploy are missing parts for a deployment issues.
+# Checks the requirements of this machine. Also works before `npm ci`: check-prerequisites.sh [--deploy]
+# Prints one JSON document: success, checks by name, and issues as sentences. Missing programs for a deployment are issues only
+# with --deploy.
 here=$(cd "$(dirname "$0")/.." && pwd) || exit
 PATH="$here/node_modules/.bin:$PATH"
 checks=

@@ -1,4 +1,7 @@
-/** Makes docs/images/claude-code.png: the real Claude Code in a terminal, with a scripted model, at the server that npm start starts. */
+/**
+ * Makes docs/images/claude-code.png: the real Claude Code in a terminal, with a scripted model, connected to a server of npm
+ * start.
+ */
 import { spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -24,7 +27,7 @@ for n in range(2, 3163):
 int(sieve.sum())`;
 
 const model = await startMessagesAPI((request) => {
-  // Requests for titles and similar do not use our tools.
+  // Other requests, for example for a title, do not use our tools.
   if (!JSON.stringify(request.messages).includes(QUESTION)) return textReply("ok");
   const turns = request.messages.filter(({ role }) => role === "assistant").length;
   if (turns === 0) return use("mcp__sandbox__run_code", { code: SIEVE }, "I will count them with a sieve.");
@@ -40,7 +43,7 @@ try {
     content: "#!/bin/sh\necho 'compiling 412 files'\nsleep 600\n",
   });
   await callTool(server.url, "run_command", { command: "chmod +x build.sh" });
-  // A call that ends within half a second is answered at once, also to a client with the Tasks extension.
+  // Called once before: a call that ends within half a second returns its result also to a client with the Tasks extension.
   await callTool(server.url, "run_code", { code: SIEVE });
 
   const env = claudeEnvironment(home, model.url);
@@ -70,7 +73,7 @@ try {
   const xterm = (path: string) => readFileSync(join(root, "node_modules/@xterm/xterm", path), "utf8");
   await page.setContent(`<style>${xterm("css/xterm.css")} body { margin: 0; background: #1e1e1e } #at { padding: 14px; width: max-content }</style>
     <div id="at"></div><script>${xterm("lib/xterm.js")}</script>`);
-  /** Two characters of its interface that most fonts lack. */
+  /** Replaces two characters of Claude Code's interface that most fonts lack. */
   const shown = () =>
     Buffer.from(Buffer.concat(printed).toString().replaceAll("⎿", "└").replaceAll("⏵", "▸"));
   /** Draws what was printed so far, and returns it as text. */
@@ -89,7 +92,8 @@ try {
       if ((await draw()).includes(text)) return;
       await page.waitForTimeout(500);
     }
-    throw new Error(`${text} is not to be seen:\n${await draw()}`);
+    throw new Error(`${text} was not shown:
+${await draw()}`);
   };
   await shows("❯");
   terminal.stdin.write(QUESTION);

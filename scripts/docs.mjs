@@ -1,5 +1,5 @@
 /**
- * Generates pages and files from definitions in the code: of tools, commands, variables, limits, tables, skills, and names of
+ * Generates pages and files from definitions in the code: tools, commands, variables, limits, tables, skills, and names of
  * tests. `npm run docs` writes them; with --check it only names those that are stale. It is JavaScript because it runs in Node
  * but imports modules that are typed for workerd.
  */
@@ -42,7 +42,7 @@ function put(path, content) {
   writeFileSync(file, content);
 }
 
-/** The definitions as a server that runs tasks lists them. Listing calls no handler, so no bindings are needed. */
+/** The list of tools of a server that runs tasks. Listing calls no handler, so no bindings are needed. */
 async function listed() {
   const config = parseConfig({ ANTHROPIC_API_KEY: "any" });
   const connection = { sandbox: "default", structured: false };
@@ -76,7 +76,7 @@ function sorted(value) {
 function fill(path, marker, content) {
   const page = pages.get(path) ?? readFileSync(join(root, path), "utf8");
   const pattern = new RegExp(`(<!-- ${marker}:start[^>]*-->\n)[\\s\\S]*?(<!-- ${marker}:end -->)`);
-  if (!pattern.test(page)) throw new Error(`${path} has no place for ${marker}`);
+  if (!pattern.test(page)) throw new Error(`${path} has no marks for ${marker}`);
   pages.set(
     path,
     page.replace(pattern, (_all, start, end) => `${start}\n${content.trim()}\n\n${end}`),
@@ -97,7 +97,7 @@ const scopes = new Map(tools.map((tool) => [tool.name, scopesText(tool)]));
 
 put("src/resources/skills.json", await publishedSkills());
 put("client/tool-types.ts", toolTypes(tools));
-// It calls the server through the client library, which needs the current types.
+// Imported after the types are written: the commands use the client library, which needs the current types.
 const { commandReference } = await import("../cli/docs.ts");
 
 const pinned = new Set(definitions.map(({ name }) => `${name}.json`));

@@ -19,7 +19,7 @@ try {
     env: { ...process.env, ...quietWrangler(directory), WRANGLER_LOG: "log", NO_COLOR: "1" },
   });
   const [, total, compressed] = /Total Upload: ([\d.]+) KiB \/ gzip: ([\d.]+) KiB/.exec(stdout) ?? [];
-  if (compressed === undefined) throw new Error(`wrangler did not say how large the Worker is:\n${stdout}`);
+  if (compressed === undefined) throw new Error(`wrangler did not print the size of the Worker:\n${stdout}`);
   console.log(`The Worker's bundle: ${total} KiB, ${compressed} KiB with gzip (limit ${LIMIT}).`);
   if (Number(compressed) > LIMIT) process.exitCode = 1;
 } catch (error) {

@@ -1,9 +1,9 @@
 /**
- * Checks what the documents refer to, in prose and in fenced examples: files, headings and pictures; commands with their
- * options (`npm run`, `npm start`, `sandbox-mcp`) and programs of this repository that `node` runs; messages, which the code
- * must contain; names of variables; routes of the server; tests that docs/internals/security.md names, versions of clients, and
- * exit statuses. Every page has to be linked from docs/README.md, and every picture has to be shown. Prints each problem, and
- * exits with 1 if there is one.
+ * Checks that everything exists that the documents mention, in prose and in fenced examples: files, headings and pictures;
+ * commands with their options (`npm run`, `npm start`, `sandbox-mcp`) and programs of this repository that `node` runs;
+ * messages, which the code must contain; names of variables; routes of the server; tests that docs/internals/security.md names,
+ * versions of clients, and exit statuses. Every page has to be linked from docs/README.md, and every picture has to be shown.
+ * Prints each problem, and exits with 1 if there is one.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
@@ -53,7 +53,7 @@ function anchorsOf(path) {
 
 const commands = leaves();
 
-/** The options in a command line, without those in quoted parts, which are for the sandbox. */
+/** The options in a command line. Quoted parts are for the sandbox, so their options do not count. */
 function flagsIn(words) {
   const flags = words.replace(/'[^']*'|"[^"]*"/g, "").matchAll(/\s(--[a-z-]+)/g);
   return [...flags].map(([, flag]) => flag).filter((flag) => flag !== "--help");
@@ -120,7 +120,7 @@ for (const path of documents)
   if (/^docs\/.+\/.+\.md$/.test(path) && !contents.includes(`](${path.replace("docs/", "")}`))
     problems.push(`docs/README.md: no link to ${path}`);
 
-/** The code without the seams between pieces of a message. */
+/** The code, with the pieces of split messages joined. */
 const code = files
   .filter((path) => /^(src|cli|local|container)\/.*\.(ts|py|cjs)$/.test(path))
   .map((path) => read(path).replace(/["`] \+\s+["`]/g, ""))
@@ -129,11 +129,11 @@ for (const [, quoted] of read("docs/guides/troubleshoot.md").matchAll(/^\| `([^`
   if (/ /.test(quoted) && !code.includes(quoted))
     problems.push(`docs/guides/troubleshoot.md: nothing says "${quoted}"`);
 
-/** The same, with one mark for every inserted value. */
+/** The same with a mark in place of every inserted value. */
 const HOLE = "\0";
 const templates = code.replace(/\$\{[^}]*\}/g, HOLE);
 
-/** A sentence of the server's, or a line of a result: a label and what stands behind it. */
+/** A sentence of the server, or a line of a result: a label and its value. */
 const MESSAGE = /^(?:[A-Z][a-z']*(?: [\w'’.,;:()/-]+){3,}|(?:listening|next|note|notice|error): .+)$/;
 for (const path of documents.filter((each) => each.startsWith("docs/")))
   for (const [, quoted] of read(path)
@@ -141,7 +141,7 @@ for (const path of documents.filter((each) => each.startsWith("docs/")))
     .matchAll(/`([^`\n]+)`/g)) {
     if (!MESSAGE.test(quoted)) continue;
     const message = quoted.replace(/^[a-z]+: /, "");
-    // Numbers and names are an example's.
+    // Numbers and names in a quoted message are examples.
     const template = message.replace(/\d+|<[^>]*>/g, HOLE);
     if (!code.includes(message) && !templates.includes(template))
       problems.push(`${path}: nothing says "${quoted}"`);
@@ -153,7 +153,10 @@ function fixedParts(message) {
   return parts.map((part) => part.trim()).filter((part) => part.split(" ").length >= 3);
 }
 
-/** A part is one text of the code, a text with one word as a value, or a text that another text is inserted into. */
+/**
+ * Whether the code contains a part of a message: as one text, as a text with a value in place of one word, or as a text that is
+ * inserted into another.
+ */
 function isInCode(part) {
   const words = part.split(" ");
   const isTemplate = (...pieces) => templates.includes(pieces.flat().join(" "));

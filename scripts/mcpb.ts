@@ -1,4 +1,4 @@
-/** Builds the bundle for Claude Desktop, `mcpb/dist/sandbox-mcp-<version>.mcpb`, which is in no commit. */
+/** Builds the bundle for Claude Desktop, `mcpb/dist/sandbox-mcp-<version>.mcpb`. It is never committed. */
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

@@ -1,6 +1,6 @@
 /**
- * `npm run owner -- <name>` replaces OWNER by the GitHub user or organization that publishes. With --check, which `npm publish`
- * runs, it names the files that still have OWNER, and exits with 1 then.
+ * `npm run owner -- <name>` replaces OWNER by the GitHub user or organization that publishes. With --check, it names the files
+ * that still have OWNER and exits with 1. `npm publish` runs this check.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -18,9 +18,7 @@ const names = files.map(({ name }) => name).join(", ");
 
 if (word === "--check") {
   if (files.length > 0) {
-    console.error(
-      `OWNER stands for who publishes in ${names}: npm run owner -- <GitHub user or organization>.`,
-    );
+    console.error(`Replace OWNER in ${names}: npm run owner -- <GitHub user or organization>.`);
     process.exitCode = 1;
   }
 } else if (!/^[a-z\d](?:[a-z\d-]{0,37}[a-z\d])?$/i.test(word)) {
@@ -28,5 +26,5 @@ if (word === "--check") {
   process.exitCode = 64;
 } else {
   for (const { name, text } of files) writeFileSync(join(root, name), text.replace(PLACES, word));
-  console.log(files.length > 0 ? `Written to ${names}.` : "OWNER is nowhere any more.");
+  console.log(files.length > 0 ? `Written to ${names}.` : "OWNER is replaced everywhere.");
 }

@@ -1,8 +1,8 @@
 /**
- * Builds what the npm package holds into `dist`, which is in no commit: `npm pack` runs it first.
+ * Builds the content of the npm package into `dist`, which is never committed. `npm pack` runs this first.
  *
- * The modules keep their places, so that everything finds everything as in a clone. The Worker is built already, because
- * the package does not bring what it is built of.
+ * The modules keep their relative paths, so that they find each other as in a clone. The package contains the built Worker,
+ * because it does not contain the Worker's sources.
  */
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -32,7 +32,7 @@ for (const folder of ASSETS)
     },
   });
 
-// npm installs agents by these lock files.
+// npm installs the agents with these lock files.
 for (const file of ["package.json", "package-lock.json"]) {
   const place = join("local/agents/claude-code", file);
   cpSync(join(root, place), join(dist, place));

@@ -1,4 +1,4 @@
-/** Makes the pictures of the panel in docs/images, of the server as it is started and of sandboxes at work. */
+/** Makes the pictures of the panel in docs/images, with a server of npm start and sandboxes that run programs. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { root } from "../cli/program-files.ts";

@@ -1,8 +1,8 @@
 /**
- * Writes tests/fixtures/storage/<commit>: what the server of a commit stores. The upgrade test reads every folder that is
- * there. To be run for the commit before one that changes a table, unless a folder has the same tables, as `node
- * scripts/storage-fixture.ts <commit> [worktree]`. Without a worktree of the commit, with its packages installed, it makes one
- * and removes it.
+ * Writes tests/fixtures/storage/<commit>: the data that the server of a commit stores. The upgrade test reads every folder
+ * there. Before a commit that changes a table, run it for the commit before: `node scripts/storage-fixture.ts <commit>
+ * [worktree]`. This is not needed if a folder has the same tables. Without a worktree of the commit, with its packages
+ * installed, it makes one and removes it.
  */
 import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -27,7 +27,7 @@ const short = execFileSync("git", ["rev-parse", "--short=7", commit], { cwd: roo
 const test = "tests/worker/account/storage-fixture.test.ts";
 const worktree = given ?? join(mkdtempSync(join(tmpdir(), "storage-fixture-")), short);
 
-/** The name that callers use for an actor: the sandbox, the principal, or the name of a counter. */
+/** The name by which an actor is called: the sandbox, the principal, or the name of a counter. */
 function nameOf({ owner, principal, ...keys }: Record<string, unknown>): string {
   if (typeof principal === "string") return principal;
   if (owner) return (owner as { sandbox: string }).sandbox;

@@ -1,7 +1,7 @@
-// Reads vitest's JSON reports: `summary.mjs REPORT [AGAIN]` prints `N passed, N failed`, where the files of a second run count
-// instead of the same ones in the first; `summary.mjs --failed REPORT` prints the files that failed, where they are few. A test
-// file that fails as a whole counts as one failure more. Plain JavaScript, so that it runs on whatever Node there is. Exits
-// with 1 when there is no report, or something failed.
+// Reads vitest's JSON reports. `summary.mjs REPORT [AGAIN]` prints `N passed, N failed`; the files of the second report replace
+// the same files of the first. `summary.mjs --failed REPORT` prints the files that failed, if they are few. A test file that
+// fails as a whole counts as one more failure. Plain JavaScript, so that it runs on any version of Node. Exits with 1 if there
+// is no report, or a test failed.
 import { existsSync, readFileSync } from "node:fs";
 import { relative } from "node:path";
 
@@ -21,7 +21,9 @@ function filesOf(report) {
 /** A test is pending if it never ended, because its process ended first. */
 const STATUSES = { passed: ["passed"], failed: ["failed", "pending"] };
 
-/** The full names of the tests that passed or failed. A file without one that failed, and failed as a whole, is one. */
+/**
+ * The full names of the tests that passed or failed. A file that failed as a whole, without a failed test, counts as one test.
+ */
 function testsOf({ status, assertionResults }, wanted) {
   const tests = assertionResults.filter((test) => STATUSES[wanted].includes(test.status));
   const isBroken = wanted === "failed" && status === "failed" && tests.length === 0;

@@ -1,8 +1,8 @@
 /**
- * Runs the runtime's tests against the image of production, which has to behave as the local platform does. Needs Docker, or
- * SANDBOX_RUNTIME_URL (`ws://host:port/rpc`) of a container that runs already. That container has to have the package's
- * container/kernel and the directory SANDBOX_RUNTIME_SHARED under the same paths as this machine, and its process ids, because
- * the tests of kernels read files there and send signals.
+ * Runs the runtime's tests against the image of production, which must behave like the local platform. Needs Docker, or
+ * SANDBOX_RUNTIME_URL (`ws://host:port/rpc`) of a container that runs already. That container must have the package's
+ * container/kernel and the directory SANDBOX_RUNTIME_SHARED under the same paths as this machine. It must also share this
+ * machine's process ids, because the tests of kernels read files and send signals.
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -58,5 +58,5 @@ async function waitUntilServing(url: string): Promise<void> {
     if (ready) return;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
-  throw new Error(`Nothing answers at ${url}.`);
+  throw new Error(`Nothing responds at ${url}.`);
 }

@@ -16,7 +16,7 @@ type Schema = z.core.JSONSchema.JSONSchema;
 
 export function toolTypes(tools: readonly Tool[]): string {
   const inputs = tools.map(({ name, input }) => `  ${name}: ${linesOf(schemaOf(input, "input"))};`);
-  // A tool with several kinds of answers has no schema for them.
+  // A tool with several kinds of answers has no schema.
   const outputs = tools.map(({ name, output, data = output }) =>
     data ? `  ${name}: ${linesOf(schemaOf(data, "output"))};` : `  ${name}: Record<string, unknown>;`,
   );
@@ -31,13 +31,13 @@ ${outputs.join("\n")}
 
 export type ToolName = keyof ToolInputs;
 
-/** Seconds that a call waits for a run unless it says otherwise. Every server allows as many. */
+/** How many seconds a call waits for a run by default. Every server allows this wait. */
 export const WAIT_SECONDS = ${WAIT_SECONDS};
 
-/** The longest that a run may take, seconds. */
+/** The longest time of a run, in seconds. */
 export const MAX_RUN_SECONDS = ${MAX_RUN_SECONDS};
 
-/** Where the \`_meta\` of a tool's error has its code, message and hint. */
+/** The key of the code, message and hint in the \`_meta\` of a tool's error. */
 export const ERROR_META = ${JSON.stringify(ERROR_META)};
 `;
 }
@@ -77,7 +77,7 @@ function objectType({ properties, required = [], additionalProperties }: Schema)
   return `{ ${fields.join("; ")} }`;
 }
 
-/** The longest object type on one line, in characters: that of the formatter, without the indent and the name. */
+/** The longest object type on one line, in characters: the formatter's limit without the indent and the name. */
 const MAX_LINE = 85;
 
 /** The type of an object, with a line for each field unless it is short and has no comment. */

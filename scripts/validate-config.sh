@@ -1,5 +1,5 @@
 #!/bin/sh
-# Looks for common mistakes in the configuration of a deployment.
+# Checks the configuration of a deployment for common mistakes.
 # Prints one JSON document, success first. Options are those of `npm run cli -- validate --help`.
 here=$(cd "$(dirname "$0")/.." && pwd) || exit
 PATH="$here/node_modules/.bin:$PATH" exec node "$here/cli/main.ts" validate --json "$@"

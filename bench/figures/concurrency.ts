@@ -2,10 +2,13 @@ import type { TestBed } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, quantile, row } from "../measure.ts";
 
-/** The numbers of clients and of sandboxes. Each client calls the sandboxes in turn, starting at one of its own if there are enough. */
+/**
+ * The numbers of clients and of sandboxes. Each client calls the sandboxes in turn. If there are enough, each client starts
+ * with a different one.
+ */
 const LOADS = [1, 20].flatMap((sandboxes) => [1, 10, 50, 200].map((clients) => ({ clients, sandboxes })));
 
-/** The number of measurements of each side, in turns, and the length of one in milliseconds. */
+/** How many measurements each side has, in turns. The second value is the length of one, in milliseconds. */
 const WINDOWS = 4;
 const WINDOW_MS = 2500;
 

@@ -12,7 +12,7 @@ const SOURCES = [
   "https://developers.cloudflare.com/r2/pricing",
 ];
 
-/** Dollars for one operation beyond those that a plan includes, as published there in 2026. */
+/** The price of one operation in dollars, beyond those that a plan includes, as published at these addresses in 2026. */
 export const PRICES: Record<keyof Counts, number> = {
   worker_requests: 0.3e-6,
   durable_object_requests: 0.15e-6,
@@ -30,10 +30,10 @@ const NAMES: [keyof Counts, string][] = [
   ["r2_class_b", "R2 class B operations"],
 ];
 
-/** A call that only reaches the actor: one request to the Worker and one to the Durable Object. */
+/** The least operations of a call that reaches the actor: one request to the Worker and one to the Durable Object. */
 const LEAST: Partial<Counts> = { worker_requests: 1, durable_object_requests: 1 };
 
-/** How long after a call the records of its run may still be written, milliseconds. */
+/** The records of a run may be written until this long after its call, in milliseconds. */
 const SETTLE_MS = 1500;
 
 const LONG_OUTPUT = 5_000_000;

@@ -87,7 +87,7 @@ async function firstOfEngine(engine: BedEngine): Promise<() => Promise<unknown>>
   return () => sandbox.destroy();
 }
 
-/** Our Worker on an engine that starts no sandbox ahead. */
+/** Our Worker on an engine without a prepared sandbox. */
 async function withoutAhead({ directory }: TestBed) {
   const own = join(directory, "none-ahead");
   mkdirSync(own);

@@ -11,10 +11,10 @@ export const SIZES = [
   { label: "1 GB", bytes: KiB * KiB * KiB, rounds: 1 },
 ];
 
-/** The most that the bare Worker is asked to print: it keeps several copies of the whole output in memory. */
+/** The most output that the bare Worker must print: it keeps several copies of the whole output in memory. */
 const MAX_BARE = 4 * KiB * KiB;
 
-/** A command that prints this many bytes of text. */
+/** Returns a command that prints this many bytes of text. */
 export function printing(bytes: number): string {
   return `head -c ${bytes} /dev/zero | tr '\\0' x`;
 }

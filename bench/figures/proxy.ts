@@ -22,7 +22,7 @@ const CONNECTION_KINDS = [
   ["tunnel", 443, "tunnels"],
 ] as const;
 
-/** Two hundred connections at once out of a sandbox, and whether memory grows with the bytes that they carry. */
+/** Two hundred connections at once from a sandbox to a server, and whether memory grows with the transferred bytes. */
 export const proxy: Figure = {
   name: "proxy",
   baseline:
@@ -62,12 +62,12 @@ export const proxy: Figure = {
           seconds.direct.push(Number((await run(process.execPath, args)).stdout));
           seconds.ours.push(await within(kind, known, bytes));
         }
-        // The fastest round of each: other work on the machine slows four programs more than two.
+        // Compares the fastest round of each side, because other work on the machine slows four programs more than two.
         const speed = (times: number[]) => (CONNECTIONS * bytes) / MB / Math.min(...times);
         const name = `${CONNECTIONS} connections of ${bytes / MB} MB, ${label}`;
         rows.push(row(name, "MB/s", speed(seconds.ours), speed(seconds.direct)));
       }
-      // V8 enlarges its space for young objects during the first gigabytes, and keeps it: the rounds before did that.
+      // V8 enlarges its space for young objects during the first gigabytes, and keeps it. The rounds above have done that.
       const [before, after] = [await peaksWhile(bytes), await peaksWhile(4 * bytes)];
       for (const [index, name] of Object.keys(processes).entries()) {
         const label = `peak memory of the ${name}, ${(4 * bytes) / MB} MB each`;

@@ -4,12 +4,12 @@ import { type Row, interleave, latencyRows } from "../measure.ts";
 
 const SIZES = [
   { label: "1 KB", bytes: 1024, pairs: 400 },
-  // The most that one answer of read_file holds.
+  // The most bytes in one answer of read_file.
   { label: "64 KiB", bytes: 64 * 1024, pairs: 200 },
   { label: "1 MB", bytes: 1024 * 1024, pairs: 60 },
 ];
 
-/** Text of this many bytes, in lines of 64. */
+/** Returns a text of this many bytes, in lines of 64 bytes. */
 function lines(bytes: number): string {
   return `${"x".repeat(63)}\n`.repeat(bytes / 64);
 }

@@ -19,7 +19,7 @@ export const IN_MEMORY = "/dev/shm";
 
 const SANDBOX = "bench-transfer";
 
-/** A gigabyte into a sandbox and out of it by links, and the memory of each program on the way. */
+/** A gigabyte into a sandbox and out of it by links, and the memory of each program that passes it on. */
 export const transfer: Figure = {
   name: "transfer",
   baseline:

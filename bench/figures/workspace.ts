@@ -70,7 +70,10 @@ export const workspace: Figure = {
   },
 };
 
-/** Seconds of a save of everything, of one after one file was changed, and of a restore; and bytes that the second one wrote. */
+/**
+ * A tool's times in seconds: for a save of everything, a save after one file was changed, and a restore. `bytes` is what the
+ * second save wrote.
+ */
 interface Tool {
   all: number;
   one: number;

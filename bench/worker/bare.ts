@@ -35,7 +35,7 @@ export class Sandbox extends BaseSandbox<Env> {
   async ask(path: string, init?: RequestInit): Promise<string> {
     const port = this.ctx.container?.getTcpPort(PORT);
     const response = await port?.fetch(`http://sandbox${path}`, init ?? {});
-    if (!response?.ok) throw new Error(`the server in the sandbox answered ${response?.status}`);
+    if (!response?.ok) throw new Error(`the server in the sandbox responded with ${response?.status}`);
     return response.text();
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Our Worker, with counts of the operations that Cloudflare bills. `GET /counts` returns the counts since the last time. `POST
- * /known?sandboxes=n` makes its principal have n sandboxes, all stopped; those of earlier requests count, too.
+ * Our Worker, which counts the operations that Cloudflare bills. `GET /counts` returns the counts since the last such request.
+ * `POST /known?sandboxes=n` adds stopped sandboxes until its principal has n.
  */
 import local, {
   Account as LocalAccount,

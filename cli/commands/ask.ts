@@ -51,7 +51,7 @@ export const ask = serverCommand(
     wholeNumber(1, MAX_RUN_SECONDS),
     300,
   )
-  .option("--wait <seconds>", "stop waiting after this time; the run goes on", wholeNumber(0))
+  .option("--wait <seconds>", "stop waiting after this time; the run continues", wholeNumber(0))
   .option("--detach", "print the id of the run and do not wait")
   .option("--save <directory>", "save the images of the result in this directory")
   .action(async (argument, options) => {
@@ -83,7 +83,9 @@ export const ask = serverCommand(
     await server.close();
   });
 
-/** Asks, and prints the program. @returns the run's id once the program is written, or the wait or the connection ends */
+/**
+ * Asks, and prints the program. Returns when the program is written, or the wait or the connection ends. @returns the run's id
+ */
 async function written(
   server: Server,
   body: object,
@@ -106,7 +108,7 @@ async function written(
       }
       if (event?.name !== "code") return id;
       if (!prints) continue;
-      // Permanently: it would erase a line of the program that has not ended.
+      // For good: a later progress line would erase an unfinished line of the program.
       progress.stop();
       last = event.text ?? "";
       printed(process.stderr, last);

@@ -67,7 +67,7 @@ export const code = serverCommand(
     await server.close();
   });
 
-/** Creates the directory of `--save` before anything runs, so that an unwritable one costs no result. */
+/** Creates the directory of `--save` before anything runs: an error after the run would lose the result. */
 export function imageDirectory(given: string | undefined): string | undefined {
   if (given === undefined) return undefined;
   const directory = userPath(given);

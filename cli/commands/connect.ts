@@ -88,7 +88,7 @@ export const connect = serverCommand(
     note(client.next);
   });
 
-/** A server name for every client: they make tool names of it, which allow only these characters. */
+/** A server name that is valid in every client. Clients use it in tool names, where only these characters are allowed. */
 function serverName(text: string): string {
   if (/^[\w-]{1,64}$/.test(text)) return text;
   throw new InvalidArgumentError(WRONG_VALUE.server);
@@ -100,7 +100,7 @@ function overHTTP({ url, token }: ServerAddress, sandbox: string | undefined): E
   return { kind: "http", url: own.href, token };
 }
 
-/** Undefined if a bridge is to start the local server, which has no address yet. */
+/** The server's address; undefined if the bridge will start the local server, because that has no address yet. */
 function addressIfAny(options: ServerOptions): ServerAddress | undefined {
   const isNamed = options.url !== undefined || process.env.SANDBOX_MCP_URL !== undefined;
   const isRunning = readRunning(stateDirectory(options)) !== undefined;

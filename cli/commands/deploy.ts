@@ -73,7 +73,7 @@ export const deploy = dataCommand(
     },
   );
 
-/** @throws {CommandError} if it is not installed */
+/** @throws {CommandError} if wrangler is not installed */
 function wranglerOf(directory: string): [string, string] {
   try {
     // This clone's wrangler, for a directory that only has configuration. The npm package has none.
@@ -107,7 +107,7 @@ async function tried(url: string, token: string) {
   return tryServer(address);
 }
 
-/** Waits until a command runs in a sandbox, or until it is clear that none will; the check then says why. */
+/** Waits until a command runs in a sandbox, or until it is clear that it cannot. Then the check reports the reason. */
 async function firstContainer(address: ServerAddress): Promise<void> {
   const deadline = Date.now() + FIRST_CONTAINER_MS;
   for (let attempts = 1; ; attempts++) {

@@ -12,7 +12,7 @@ import { report } from "./result.ts";
 
 export const execute = serverCommand(
   "execute",
-  "hand a task to a coding agent and follow it; Ctrl-C detaches, and the task goes on",
+  "hand a task to a coding agent and follow it; Ctrl-C detaches, and the task continues",
   [
     "execute 'Write a Python script that prints the first 100 primes, and test it'",
     "execute --repository https://github.com/owner/project --file task.md --timeout 1800",
@@ -25,7 +25,7 @@ export const execute = serverCommand(
   .option("--repository <url>", "the URL of a Git repository to clone first")
   .option("--branch <name>", "the branch to clone")
   .addOption(new Option("--agent <name>", "the coding agent").choices(AGENT_NAMES))
-  // Its earlier name.
+  // The option's earlier name.
   .addOption(new Option("--coding-agent <name>").choices(AGENT_NAMES).hideHelp())
   .option("--subagent <name>", "make this subagent available; may be repeated", repeated)
   .option("--command <name>", "make this slash command available; may be repeated", repeated)
@@ -35,7 +35,7 @@ export const execute = serverCommand(
   .option("--continue-from <id>", "continue the conversation and files of an ended task")
   .option("--max-turns <number>", "stop after this many turns", wholeNumber(1, 1000))
   .option("--timeout <seconds>", "stop the run after this time", wholeNumber(1, MAX_RUN_SECONDS), 300)
-  .option("--wait <seconds>", "stop waiting after this time; the run goes on", wholeNumber(0))
+  .option("--wait <seconds>", "stop waiting after this time; the run continues", wholeNumber(0))
   .option("--detach", "print the id of the run and do not wait")
   .action(async (argument, options) => {
     const task = await textFrom("task", argument, options.file);
@@ -72,7 +72,7 @@ export const execute = serverCommand(
         label: "The agent works",
       });
       const { id, answer, note: reason, duration_ms } = end.run;
-      // Fields that scripts/execute-task.sh has to print.
+      // scripts/execute-task.sh must print these fields.
       const named = { taskId: id, stdout: answer ?? reason ?? "", execution_time_ms: duration_ms };
       report(end, options.json === true, named);
     }

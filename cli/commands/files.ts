@@ -15,7 +15,7 @@ import { userPath, serverAddress } from "../server-address.ts";
 import * as texts from "./texts.ts";
 import { unwritable, wrongSandboxName } from "../texts.ts";
 
-/** A path resolved as by a shell in /workspace, except symbolic links. */
+/** A path, made absolute like by a shell in /workspace. Symbolic links are not followed. */
 function absolute(path: string): string {
   return posix.resolve("/workspace", path);
 }
@@ -127,7 +127,7 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
       const part = listSchema.parse(await response.json());
       entries.push(...part.entries);
       more = part.more ?? false;
-      // A server could send cursors without entries for ever.
+      // Also ends at an empty page: a server could send cursors without entries for ever.
       if (part.next_cursor === undefined || part.entries.length === 0) break;
       query.set("cursor", part.next_cursor);
     } while (more && entries.length < MAX_ENTRIES);
@@ -169,7 +169,7 @@ function exists(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false }) !== undefined;
 }
 
-/** In a directory, the file keeps its name. */
+/** The local path. If `path` is a directory, the file keeps its name in it. */
 function destination(path: string, name: string): string {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ? join(path, name) : path;
 }

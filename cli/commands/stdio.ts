@@ -15,7 +15,7 @@ export const stdio = bridgeCommand(
 )
   .option("--sandbox <name>", "the sandbox for calls that do not name one")
   .action(async ({ sandbox, ...options }) => {
-    // Standard output belongs to the protocol.
+    // Only the protocol may write to standard output.
     const log = (line: string) => void process.stderr.write(`${line}\n`);
     const isRemote = (options.url ?? process.env.SANDBOX_MCP_URL?.trim() ?? "") !== "";
     const fixed = isRemote ? serverAddress(options) : undefined;
@@ -28,6 +28,6 @@ export const stdio = bridgeCommand(
       return address;
     };
     const failure = await serveStdio(locate, sandbox, log);
-    // A server started here notices the end of this process, saves its workspaces and ends.
+    // A server that this process started notices its end, saves the workspaces and ends.
     process.exit(failure === undefined ? status : EXIT[failure]);
   });

@@ -8,7 +8,7 @@ import { PROGRAM, startLine } from "../program-files.ts";
 /** Why a command has no --json. */
 export const NO_JSON = {
   shell: `A terminal has no JSON. For data: ${PROGRAM} command --json '...'`,
-  stdio: "Standard output carries the protocol, which is JSON already: leave --json out.",
+  stdio: "Standard output is the protocol, which is JSON already: leave out --json.",
 };
 
 // ask, code, command
@@ -20,16 +20,16 @@ export const askDisconnected = () =>
 export const NO_REASON = "The server did not say how the run continues.";
 export const takesNoQuestions = (url: string) => unavailable(`The server at ${url} does not offer \`ask\`.`);
 export const unsavedImages = (count: number) => `Images: ${count}. --save <directory> writes them.`;
-export const wrongVariable = (text: string) => usage(`--env takes NAME=value, and is: ${text}`);
+export const wrongVariable = (text: string) => usage(`--env must be NAME=value, not: ${text}`);
 
 // connect
 
 export const onlyByProcess = (client: string) =>
-  usage(`${client} sends no header of its own: use --transport stdio.`);
+  usage(`${client} cannot send a header: use --transport stdio.`);
 export const noProjectFile = (client: string) =>
   usage(`${client} has no configuration for a project: leave --project out.`);
 export const clientFileKept = (file: string, { message }: Error) =>
-  failed(`${file} is left as it is: ${message}. --print shows what belongs in it.`);
+  failed(`${file} was not changed: ${message}. --print shows the configuration for it.`);
 
 /** @param variable names the directory, if the user can choose another */
 export function noClientDirectory(directory: string, variable: string | undefined): CommandError {
@@ -40,8 +40,8 @@ export function noClientDirectory(directory: string, variable: string | undefine
 export const CONNECT = {
   unchanged: (client: string, file: string) => `${client} is connected already: ${file}`,
   replace: (file: string, name: string) => `${file} has a server "${name}" already. Replace it?`,
-  copy: (copy: string) => `The file as it was: ${copy}`,
-  holdsToken: "It holds the token: keep it out of commits.",
+  copy: (copy: string) => `A copy of the earlier file: ${copy}`,
+  holdsToken: "The file contains the token: do not commit it.",
 };
 
 /** A question that only a terminal can answer. */
@@ -53,9 +53,9 @@ export const notDeployable = (directory: string) =>
   unavailable(`${directory} has no wrangler.jsonc and Dockerfile: deploy from a clone of the repository.`);
 export const noWrangler = (directory: string) =>
   unavailable(`wrangler is not installed in ${directory}: run npm ci there.`);
-const DEPLOY_QUESTION = "This deploys to Cloudflare, where containers cost money while they run. Go on?";
+const DEPLOY_QUESTION = "This deploys to Cloudflare, where containers cost money while they run. Continue?";
 export const deployByOption = () =>
-  usage(`${DEPLOY_QUESTION} Confirm with --yes, or see what it does: --dry-run.`);
+  usage(`${DEPLOY_QUESTION} Confirm with --yes. --dry-run shows what it does.`);
 export const DEPLOY = {
   question: DEPLOY_QUESTION,
   waiting: (reason: string) => `Waiting for the first container, which can take minutes. ${reason}`,
@@ -70,7 +70,7 @@ export const REPORT_NOTE =
 
 export const noRemotePath = () => usage("Give the path in the sandbox that standard input is written to.");
 export const bothToOutput = () => usage("--json and the file cannot both go to standard output.");
-export const noContent = (remote: string) => refusedByServer(`${remote} was received without content.`);
+export const noContent = (remote: string) => refusedByServer(`${remote} was downloaded without content.`);
 export const fileExists = (path: string) => usage(`${path} exists already. --force replaces it.`);
 export const downloadStopped = (remote: string) =>
   cancelled(`The download of ${remote} was stopped before its end.`);
@@ -83,7 +83,7 @@ export const notFile = (path: string) =>
   usage(
     `${path} is not a file. To send a directory, pack it: tar c ${path} | ${PROGRAM} files put - ${basename(path) || "root"}.tar`,
   );
-export const MORE_ENTRIES = "... and more: list a directory below.";
+export const MORE_ENTRIES = "... and more: list a subdirectory.";
 
 // runs, shell
 
@@ -98,10 +98,10 @@ export function noRuns(sandbox: string, kind: string | undefined, isPage: boolea
 
 export const noTerminal = (sandbox: string) =>
   usage(`Standard input is not a terminal. For a script: ${PROGRAM} command --sandbox ${sandbox} '...'`);
-export const DETACH_KEY = "Ctrl-] leaves.";
+export const DETACH_KEY = "Ctrl-] detaches.";
 export const detached = (id: string) =>
   [
-    `It goes on. To return to it: ${PROGRAM} shell --attach ${id}`,
+    `The run continues. To return to it: ${PROGRAM} shell --attach ${id}`,
     `To end it: ${PROGRAM} cancel ${id}`,
   ] as const;
 
@@ -112,7 +112,7 @@ export const unknownScope = (scope: string) =>
 export const scopesNeedName = () => usage("--scopes needs --name: the owner's token allows everything.");
 export const wrongTokenName = () => usage("--name must be 1 to 32 of a-z, 0-9 and -.");
 export const setInEnvironment = (variable: string) =>
-  usage(`${variable} is set in the environment, where it has to be changed: leave --write out.`);
+  usage(`${variable} is set in the environment. Change it there, and leave out --write.`);
 export const notInFile = (file: string, variable: string) => unavailable(`${file} has no ${variable}.`);
 
 /** @param until when the previous token ends */
@@ -123,12 +123,12 @@ export const rotationUnderWay = (until: string) =>
 
 /** @param file the local server's variables */
 export const newOwnerToken = (file: string) => [
-  `The new owner's token. The old one ends with the change; \`${PROGRAM} token rotate\` keeps both valid for a time:`,
+  `The new owner's token. The old token becomes invalid with the change; \`${PROGRAM} token rotate\` keeps both valid for a time:`,
   "  on Cloudflare  npx wrangler secret put SERVER_AUTH_TOKEN",
   `  ${startLine().padEnd(13)}  SERVER_AUTH_TOKEN=... in ${file}, then start it again`,
 ];
 export const newNamedToken = (entry: object) => [
-  "The server gets its hash, as an element of the list AUTH_TOKENS (a secret on Cloudflare, .dev.vars locally):",
+  "Add its hash to the server's list AUTH_TOKENS (a secret on Cloudflare, .dev.vars locally):",
   `  ${JSON.stringify(entry)}`,
 ];
 export const rotationWritten = (file: string) =>
@@ -153,7 +153,7 @@ export function stepsAfterRotation(until: string, name: string | undefined): str
     name === undefined
       ? [
           "SERVER_AUTH_TOKEN_PREVIOUS and SERVER_AUTH_TOKEN_PREVIOUS_UNTIL",
-          " Sign-ins that were made with the old token end with it and, without LINK_KEY, so do the links and previews that it signed.",
+          " Sign-ins with the old token end then. Without LINK_KEY, links and previews that it signed end too.",
         ]
       : ["previous_sha256 and previous_until", ""];
   return [
@@ -166,14 +166,14 @@ export function stepsAfterRotation(until: string, name: string | undefined): str
 
 export const VERIFY = {
   tokenRemedy: `Use the SERVER_AUTH_TOKEN that this server was given (\`${PROGRAM} token show\` prints that of ${startLine()}), or one of its AUTH_TOKENS.`,
-  needs: (tool: string) => `not tried: it needs ${tool}, which is not there`,
-  unknownTool: "this command does not know it",
-  taskCosts: "it costs some cents: --task tries it",
+  needs: (tool: string) => `not tried: it needs ${tool}, which this server does not list`,
+  unknownTool: "this command does not know this tool",
+  taskCosts: "it costs some cents; --task tries it",
   leftOut: "not offered: the ?tools= of the address leaves it out",
   unlisted: "not offered: this server does not list it",
   notAllowed: (reason: string) => `not allowed: ${reason}`,
   leftBehind: (reason: string, sandbox: string, wasDestroyed: boolean) =>
-    `${reason}; ${sandbox} ${wasDestroyed ? "was destroyed nevertheless" : "may still exist: delete it"}`,
+    `${reason}; ${sandbox} ${wasDestroyed ? "was destroyed" : "may still exist: delete it"}`,
   wrongStatus: (status: number, wanted: number) => `returned status ${status} instead of ${wanted}`,
   previewFailed: (url: string, { message }: Error) => `${url} does not respond from here: ${message}`,
   previewSilent: (ms: number) => `no data arrived within ${ms / 1000} s`,

@@ -29,7 +29,7 @@ const create = dataCommand("new", "generate a token and say where to put it; not
     "generate a token for AUTH_TOKENS, with separate sandboxes; without it, the owner's token",
   )
   .addOption(
-    new Option("--scopes <scopes>", `what the one of --name allows, else all of ${SCOPES.join(",")}`),
+    new Option("--scopes <scopes>", `with --name, the token's scopes; without it, all: ${SCOPES.join(",")}`),
   )
   .action(({ name, scopes, json: asJSON }) => {
     const granted = scopes?.split(",").map((scope) => scope.trim()) ?? SCOPES;
@@ -79,7 +79,7 @@ const rotate = dataCommand(
   .option("--write", "write the new variables of the local server into .dev.vars")
   .option(
     "--yes",
-    "with --write: start although an earlier rotation is under way; its old token ends at once",
+    "with --write: rotate even if an earlier rotation is under way; its old token ends at once",
   )
   .action(({ name, hours, write, yes, json: asJSON }) => {
     const variable = name === undefined ? "SERVER_AUTH_TOKEN" : "AUTH_TOKENS";

@@ -42,7 +42,7 @@ export const verify = dataCommand(
     report(trial.checks, asJSON === true, { url: address.url, latency_ms: latency });
   });
 
-/** Uses every tool of a server except the agent. @returns the results */
+/** Tries every tool of a server except `execute_task`. @returns the results */
 export async function tryServer(address: ServerAddress): Promise<readonly Check[]> {
   const trial = new Verification(address);
   await trial.run(false, () => undefined);
@@ -69,7 +69,10 @@ type Uses = Record<Exclude<ToolName, "execute_task" | "destroy_sandbox">, ToolCh
 
 const needing = (needs: readonly string[], use: () => Promise<string>): ToolCheck => ({ needs, use });
 
-/** Neither passed nor failed, for example if this connection lacks a tool. The verdict says which. */
+/**
+ * The result of a check that neither passed nor failed, for example because this connection lacks a tool. `verdict` is the
+ * result to report.
+ */
 class Inconclusive extends Error {
   readonly verdict: "skipped" | "warning";
 
@@ -143,7 +146,7 @@ class Verification {
     const sandbox = this.#sandbox;
     const call = (name: string, args: Record<string, unknown> = {}): Promise<Answer> =>
       connection.call(name, { sandbox, ...args });
-    // Some checks need the result of another; if that was skipped, `ensureRun` and `ensureText` make it.
+    // Some checks need the result of another check. If that was skipped, `ensureRun` and `ensureText` make the result.
     let id = "";
     let text = "";
     let checkpoint = "";
@@ -356,7 +359,7 @@ class Connection {
   async mustHave(name: string, sandbox: string): Promise<void> {
     if (this.listed.includes(name)) return;
     if (this.allowed.includes(name)) throw inconclusive(VERIFY.leftOut);
-    // Scopes are checked first: without arguments, the call does nothing.
+    // The server checks scopes before arguments. Without the required arguments, the call does nothing.
     const refused = await this.#whole.call(name, { sandbox }).catch((error: unknown) => error);
     if (refused instanceof CommandError && refused.kind === "denied")
       throw inconclusive(VERIFY.notAllowed(refused.message));
@@ -377,7 +380,7 @@ for _ in $(seq 200); do (exec 3<>/dev/tcp/127.0.0.1/${PORT}) 2>/dev/null && exit
 function preview(url: string): Promise<string> {
   const { protocol, hostname, host, port, pathname: path } = new URL(url);
   const request = protocol === "https:" ? requestHTTPS : requestHTTP;
-  // Browsers take every name below localhost for this machine; not every system's resolver does.
+  // For browsers, every name below localhost is this machine. Not every system's resolver agrees.
   const options = hostname.endsWith(".localhost")
     ? { hostname: "127.0.0.1", port: port || 80, headers: { host } }
     : { hostname, port };

@@ -19,7 +19,7 @@ export interface AISandbox extends SandboxSession {
 }
 
 export interface AISandboxOptions {
-  /** What `ports` lists. `getPortEndpoint` accepts any port. */
+  /** The value of `ports`. `getPortEndpoint` accepts any port. */
   ports?: readonly number[];
 }
 
@@ -54,7 +54,7 @@ export function aiSandbox(sandbox: Sandbox, { ports = [] }: AISandboxOptions = {
       await files.write(path, content);
     },
     async stat({ path }) {
-      // -L: the type is that of the link's target.
+      // -L follows a link, so that the type is that of its target.
       const { exitCode, stdout } = await sessions.run(`stat -L -c '%s %F' -- ${quoted(path)}`);
       if (exitCode !== 0) return null;
       const [, size = "0", kind = ""] = /^(\d+) (.*)$/m.exec(stdout) ?? [];
@@ -107,7 +107,7 @@ export function aiSandbox(sandbox: Sandbox, { ports = [] }: AISandboxOptions = {
     const ended = running.then(
       ({ exitCode }) => ({ exitCode }),
       (error: unknown) => {
-        // SIGKILL, as in shells.
+        // The exit status after SIGKILL, as in shells.
         if (killed.signal.aborted) return { exitCode: 137 };
         throw error;
       },

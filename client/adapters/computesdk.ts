@@ -21,7 +21,7 @@ export function sandboxMCP(options: ConnectOptions): Provider {
         const sandbox = server.sandbox(name);
         if (snapshotId !== undefined) await sandbox.restore(snapshotId);
         if (envs !== undefined) await sandbox.configure({ env: envs });
-        // Starts it, so that errors show here.
+        // Starts the sandbox, so that errors are thrown here.
         const made = provided(server, sandbox, { directory, timeout });
         await made.filesystem.mkdir(directory ?? ".");
         return made;
@@ -51,7 +51,7 @@ export function sandboxMCP(options: ConnectOptions): Provider {
   };
 }
 
-/** @param defaults of commands: their directory, and their time limit in milliseconds */
+/** @param defaults the default directory and time limit (milliseconds) of commands */
 function provided(
   server: SandboxServer,
   sandbox: Sandbox,

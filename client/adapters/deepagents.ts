@@ -69,7 +69,7 @@ const ERRORS: Record<string, FileOperationError> = {
   forbidden: "permission_denied",
   invalid_argument: "invalid_path",
   not_directory: "invalid_path",
-  // Such as in /proc.
+  // For example a file in /proc.
   file_system: "invalid_path",
   too_large: "invalid_path",
 };

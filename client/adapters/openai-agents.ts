@@ -18,11 +18,11 @@ export interface OpenAISandboxState extends sdk.SandboxSessionState {
   isKept: boolean;
 }
 
-/** How long to wait for output by default, in milliseconds: as in the SDK's own tools. */
+/** The default wait for output, in milliseconds. The SDK's own tools have the same default. */
 const EXEC_YIELD_MS = 10_000;
 const STDIN_YIELD_MS = 250;
 
-/** @param defaults for runs without a sandbox in `sandbox.options` */
+/** @param defaults the options of runs without a sandbox in `sandbox.options` */
 export function openAISandboxes(
   server: SandboxServer,
   defaults: OpenAISandboxOptions = {},
@@ -90,7 +90,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     return true;
   }
 
-  /** Waits `yieldTimeMs`. A longer command continues: its `sessionId` is for `writeStdin`. */
+  /** Waits `yieldTimeMs`. A command that takes longer continues; `writeStdin` reaches it by its `sessionId`. */
   async exec(args: sdk.ExecCommandArgs): Promise<sdk.SandboxExecResult> {
     const { cmd, shell, login, tty, workdir, runAs, yieldTimeMs = EXEC_YIELD_MS } = args;
     refuseUser(runAs);
@@ -151,7 +151,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
       },
       updateFile: async ({ path, diff, moveTo }) => {
         const [from, to] = [this.#path(path), this.#path(moveTo ?? path)];
-        // Bytes that are not UTF-8 would be lost when the file is written.
+        // Throws for bytes that are not UTF-8, because they would be lost when the file is written.
         const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(
           await this.#read(path),
         );
@@ -202,7 +202,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     }
   }
 
-  /** Replaces the workspace with such an archive. The sandbox unpacks it. */
+  /** Replaces the workspace with an archive from `persistWorkspace`. The sandbox unpacks it. */
   async hydrateWorkspace(
     data: sdk.WorkspaceArchiveData,
     { archiveLimits }: sdk.WorkspaceArchiveOptions = {},

@@ -25,7 +25,7 @@ export class Process {
     this.#sandbox = sandbox;
     this.#isTerminal = options.interactive ?? false;
     this.#ended = this.#follow(sessions, command, options);
-    // `wait` reports it.
+    // `wait` reports the error.
     this.#ended.catch(() => undefined);
   }
 
@@ -49,7 +49,7 @@ export class Process {
     }
   }
 
-  /** Waits for its end. @returns its exit status, or undefined while it runs */
+  /** Waits for the process to end. @returns its exit status, or undefined if it still runs */
   async wait(milliseconds: number): Promise<number | undefined> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const timedOut = new Promise<undefined>((resolve) => {
@@ -61,14 +61,14 @@ export class Process {
   /** Output since the last call. */
   take(): { all: string; stdout: string; stderr: string } {
     const { all, ...streams } = this.#unread;
-    // In the words that the SDK keeps when it shortens output.
+    // The wording that the SDK recognizes when it shortens output.
     const notice = this.#dropped && `[...${this.#dropped} characters truncated from process output...]\n`;
     this.#unread = { all: "", stdout: "", stderr: "" };
     this.#dropped = 0;
     return { all: `${notice || ""}${all}`, ...streams };
   }
 
-  /** Types into its terminal, unless it has ended. Without a terminal it accepts only Ctrl-C. */
+  /** Types into the process's terminal, unless the process has ended. Without a terminal, only Ctrl-C is accepted. */
   async type(text: string): Promise<void> {
     if (this.#isTerminal) {
       const id = await Promise.race([this.#ended, this.#run.promise]);

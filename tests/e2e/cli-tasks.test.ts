@@ -159,7 +159,7 @@ describe("execute", () => {
     const { code, stderr } = await running.ended;
     expect([code, stderr]).toEqual([
       130,
-      expect.stringContaining("It goes on. To follow it: sandbox-mcp result "),
+      expect.stringContaining("The run continues. To follow it: sandbox-mcp result "),
     ]);
     const id = idIn({ text: stderr });
     expect(await run(["result", "--wait", "0", id])).toMatchObject({ code: 75 });
@@ -219,7 +219,7 @@ describe("connect", () => {
     expect(readFileSync(String(answer.copy), "utf8")).toBe(before);
     expect(readFileSync(file, "utf8")).toContain("sandbox=mine");
     writeFileSync(file, "{ broken");
-    expect(await connect()).toMatchObject({ code: 1, stderr: expect.stringContaining("is left as it is") });
+    expect(await connect()).toMatchObject({ code: 1, stderr: expect.stringContaining("was not changed") });
   });
 
   it.each([

@@ -65,7 +65,10 @@ describe("the server that a command calls", () => {
 it("an error names an option that npm took because -- was missing", async () => {
   const env = { ...local.env, npm_lifecycle_event: "cli", npm_config_limit: "5", npm_config_save: "false" };
   const { code, stderr } = await runHere(["runs"], { env });
-  expect([code, stderr]).toEqual([64, expect.stringContaining("npm took --limit for itself. Put -- first")]);
+  expect([code, stderr]).toEqual([
+    64,
+    expect.stringContaining("npm used --limit as its own option. Put -- before it"),
+  ]);
 });
 
 describe("command", () => {

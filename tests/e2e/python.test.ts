@@ -160,7 +160,7 @@ describe.concurrent("the first Python of PATH", () => {
     const { start } = prepare();
     const first = await start(nowhere);
     const chosen =
-      /Python: pip could not install them \(.*numpy\)\. Sandboxes use (\/\S+), which has them; --python \S+venv\/bin\/python3 makes/;
+      /Python: pip could not install the libraries \(.*numpy\)\. Sandboxes use (\/\S+), which has them; --python \S+venv\/bin\/python3 makes/;
     await printed(first, chosen);
     const code = "import numpy, pandas, matplotlib";
     expect(await callTool(first.url, "run_code", { code })).toMatch(/^Done/);

@@ -318,7 +318,7 @@ describe.concurrent("npm start", () => {
     expect(code).toBe(1);
     listener.close();
     expect(stderr).toBe(
-      `Port ${port} is in use. Stop what listens there, or choose another: --port <number>.`,
+      `Port ${port} is in use. Stop the program that listens there, or choose another port: --port <number>.`,
     );
     expect(processes().filter(({ command }) => command.includes(directory))).toEqual([]);
   });

@@ -209,7 +209,7 @@ describe("connect --project", () => {
     make();
     const before = readdirSync(dirname(file));
     const { code, stderr } = await connect();
-    expect([code, stderr]).toEqual([1, expect.stringContaining(`${file} is left as it is: ${reason}`)]);
+    expect([code, stderr]).toEqual([1, expect.stringContaining(`${file} was not changed: ${reason}`)]);
     expect(readdirSync(dirname(file))).toEqual(before);
   });
 

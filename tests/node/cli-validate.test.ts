@@ -109,7 +109,7 @@ it("validate names the line to change", () => {
 
 it.each([
   ["a file that is not there", () => rmSync(join(directory, "wrangler.jsonc")), "no "],
-  ["a file that is no JSON", () => copy.replace("wrangler.jsonc", "{", "{{"), "no JSON at line"],
+  ["a file that is no JSON", () => copy.replace("wrangler.jsonc", "{", "{{"), "not valid JSON at line"],
   [
     "a value of another type",
     () => copy.replace("wrangler.jsonc", '"containers": [', '"containers": 1, "x": ['),

@@ -213,7 +213,7 @@ test("diagnose contains no token, however it is passed, and no password of an ad
       expect.stringContaining("Bearer (redacted)"),
     ]);
     const named = await runHere([...words, "--url", url.replace("//", "//me:my-password@"), "--token", "t"]);
-    expect(JSON.parse(named.stdout).server.error).toContain("--url must hold no user and no password");
+    expect(JSON.parse(named.stdout).server.error).toContain("--url must not contain a user or a password");
     expect(named.stdout).not.toContain("my-password");
   });
 });
@@ -314,7 +314,7 @@ test("doctor gives a hint, and no warning, for packages that code may need", asy
   const env = { PATH: `${bin}:${process.env.PATH}` };
   const { stdout, stderr } = await runHere(["doctor", "--state-dir", join(directory, "none")], { env });
   expect(stdout).toMatch(
-    /^ok\tPython and its libraries\t3\.\d+ at .*installs for sandboxes what code may import/m,
+    /^ok\tPython and its libraries\t3\.\d+ at .*installs the missing libraries for sandboxes/m,
   );
   expect(stderr).not.toContain("Python");
 });

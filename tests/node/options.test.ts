@@ -37,7 +37,11 @@ it.each([
   [["--network", "lan"], {}, /--network must be one of internet, none/],
   [["--isolation", "docker"], {}, /--isolation must be one of bubblewrap, none/],
   [["--prot", "1"], {}, /^Unknown option '--prot'[^\n]*\. npm start -- --help lists the options\.$/],
-  [[], { npm_config_port: "9000" }, /npm took --port for itself. Put -- first: npm start -- --port 9000/],
+  [
+    [],
+    { npm_config_port: "9000" },
+    /npm used --port as its own option. Put -- before it: npm start -- --port 9000/,
+  ],
 ])("%j with %j is refused", (words, env, message) => {
   expect(() => readOptions(words, env, "/")).toThrow(message);
 });

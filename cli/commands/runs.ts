@@ -4,7 +4,7 @@ import { z } from "zod";
 import { sandboxOf } from "../../src/runs/id.ts";
 import { serverCommand, wholeNumber } from "../define-command.ts";
 import { type AnyListedRun, runsSchema } from "../listed-runs.ts";
-import type { EachField } from "../../src/shared/run-listing.ts";
+import { type EachField, RUN_KINDS } from "../../src/shared/run-listing.ts";
 import { Server } from "../mcp.ts";
 import { type Column, duration, json, note, table } from "../print.ts";
 import { serverAddress } from "../server-address.ts";
@@ -42,11 +42,7 @@ export const runs = serverCommand("runs", "list the runs of a sandbox, newest fi
 ])
   .option("--sandbox <name>", "the sandbox", "default")
   .addOption(
-    new Option("--kind <kind>", "only runs of this kind; with task: of all sandboxes").choices([
-      "code",
-      "command",
-      "task",
-    ]),
+    new Option("--kind <kind>", "only runs of this kind; with task: of all sandboxes").choices(RUN_KINDS),
   )
   .option("--limit <number>", "how many to list", wholeNumber(1), 20)
   .option("--cursor <id>", "list runs older than this one; the previous page names it", runID)

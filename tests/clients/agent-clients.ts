@@ -84,11 +84,11 @@ async function inspector({ url, token }: Endpoint, script: Script): Promise<void
   const program = join(repository, "tests/clients/node_modules/.bin/mcp-inspector");
   const flags = ["--cli", url, "--transport", "http", "--header", `Authorization: Bearer ${token}`];
   await play(script, async ({ name, args }) => {
-    const given = Object.entries(args).flatMap(([field, value]) => [
+    const toolArguments = Object.entries(args).flatMap(([field, value]) => [
       "--tool-arg",
       `${field}=${String(value)}`,
     ]);
-    const call = ["--method", "tools/call", "--tool-name", name, ...given];
+    const call = ["--method", "tools/call", "--tool-name", name, ...toolArguments];
     const { stdout } = await run(program, [...flags, ...call], {
       env: { ...process.env, HOME: home },
       cwd: home,

@@ -110,16 +110,16 @@ describe("a command changes only its own shell", () => {
   });
 
   it("with ComputeSDK", async () => {
-    const made = await sandboxMCP({ url: server.url, token: TOKEN }).sandbox.create({
+    const created = await sandboxMCP({ url: server.url, token: TOKEN }).sandbox.create({
       name: "clean-compute",
     });
-    await made.runCommand(SPOIL);
-    expect((await made.runCommand(SEEN)).stdout).toBe(CLEAN);
-    await made.filesystem.mkdir("/workspace/made");
-    expect([await made.filesystem.exists("/workspace/made"), await made.filesystem.exists("/nope")]).toEqual([
-      true,
-      false,
-    ]);
+    await created.runCommand(SPOIL);
+    expect((await created.runCommand(SEEN)).stdout).toBe(CLEAN);
+    await created.filesystem.mkdir("/workspace/made");
+    expect([
+      await created.filesystem.exists("/workspace/made"),
+      await created.filesystem.exists("/nope"),
+    ]).toEqual([true, false]);
   });
 
   it("with the OpenAI Agents SDK", async () => {
@@ -159,40 +159,40 @@ it("the AI SDK gets the endpoint of a port, for requests and for WebSockets", as
 
 it("ComputeSDK limits commands, by default to the time given for the sandbox", async () => {
   const compute = computeOf({ provider: sandboxMCP({ url: server.url, token: TOKEN }) });
-  const made = await compute.sandbox.create({ timeout: 1000 });
-  expect(await made.getInfo()).toMatchObject({ timeout: 1000 });
-  expect((await made.runCommand("sleep 300")).exitCode).toBe(124);
-  expect((await made.runCommand("sleep 2", { timeout: 60_000 })).exitCode).toBe(0);
-  expect((await made.runCommand("sleep 300", { timeout: 2000 })).exitCode).toBe(124);
-  await made.destroy();
+  const created = await compute.sandbox.create({ timeout: 1000 });
+  expect(await created.getInfo()).toMatchObject({ timeout: 1000 });
+  expect((await created.runCommand("sleep 300")).exitCode).toBe(124);
+  expect((await created.runCommand("sleep 2", { timeout: 60_000 })).exitCode).toBe(0);
+  expect((await created.runCommand("sleep 300", { timeout: 2000 })).exitCode).toBe(124);
+  await created.destroy();
 });
 
 it("ComputeSDK creates, uses, exposes, saves and destroys a sandbox", async () => {
   const compute = computeOf({ provider: sandboxMCP({ url: server.url, token: TOKEN }) });
-  const made = await compute.sandbox.create({ envs: { GREETING: "hello" } });
+  const created = await compute.sandbox.create({ envs: { GREETING: "hello" } });
   const parts: string[] = [];
   const options = { cwd: "/tmp", onStdout: (text: string) => void parts.push(text) };
-  const run = await made.runCommand("echo $GREETING; pwd; echo oops >&2; exit 4", options);
+  const run = await created.runCommand("echo $GREETING; pwd; echo oops >&2; exit 4", options);
   expect(run).toMatchObject({ stdout: "hello\n/tmp\n", stderr: "oops\n", exitCode: 4 });
   expect(parts.join("")).toBe("hello\n/tmp\n");
 
-  await made.filesystem.mkdir("/workspace/a b");
-  await made.filesystem.writeFile("/workspace/a b/c.txt", "kept");
-  expect(await made.filesystem.readdir("/workspace/a b")).toMatchObject([
+  await created.filesystem.mkdir("/workspace/a b");
+  await created.filesystem.writeFile("/workspace/a b/c.txt", "kept");
+  expect(await created.filesystem.readdir("/workspace/a b")).toMatchObject([
     { name: "c.txt", type: "file", size: 4 },
   ]);
-  expect(await made.filesystem.exists("/workspace/a b/d.txt")).toBe(false);
+  expect(await created.filesystem.exists("/workspace/a b/d.txt")).toBe(false);
 
-  await made.runCommand("python3 -m http.server 8000", { background: true });
-  expect(await made.getUrl({ port: 8000 })).toMatch(/^http:\/\/8000-/);
-  expect(await made.getInfo()).toMatchObject({ status: "running" });
+  await created.runCommand("python3 -m http.server 8000", { background: true });
+  expect(await created.getUrl({ port: 8000 })).toMatch(/^http:\/\/8000-/);
+  expect(await created.getInfo()).toMatchObject({ status: "running" });
 
-  const snapshot = await compute.snapshot.create(made.sandboxId);
+  const snapshot = await compute.snapshot.create(created.sandboxId);
   const fork = await compute.sandbox.create({ snapshotId: snapshot.id });
   expect(await fork.filesystem.readFile("/workspace/a b/c.txt")).toBe("kept");
   await compute.snapshot.delete(snapshot.id);
-  await Promise.all([made.destroy(), fork.destroy()]);
-  expect(await compute.sandbox.getById(made.sandboxId)).toBe(null);
+  await Promise.all([created.destroy(), fork.destroy()]);
+  expect(await compute.sandbox.getById(created.sandboxId)).toBe(null);
 });
 
 describe("the OpenAI Agents SDK", () => {
@@ -203,19 +203,24 @@ describe("the OpenAI Agents SDK", () => {
       "a b/c.txt": { type: "file", content: "kept", permissions: "-rwx------" },
       "dot.png": { type: "file", content: image },
     } as const;
-    const made = await sandboxes.create!({ manifest: { entries, environment: { GREETING: "hello" } } });
-    const { name } = made.state;
-    expect(await made.readFile!({ path: "a b/c.txt", maxBytes: 2 })).toEqual(new TextEncoder().encode("ke"));
-    expect(await made.listDir!({ path: "a b" })).toEqual([
+    const created = await sandboxes.create!({ manifest: { entries, environment: { GREETING: "hello" } } });
+    const { name } = created.state;
+    expect(await created.readFile!({ path: "a b/c.txt", maxBytes: 2 })).toEqual(
+      new TextEncoder().encode("ke"),
+    );
+    expect(await created.listDir!({ path: "a b" })).toEqual([
       { name: "c.txt", path: "a b/c.txt", type: "file" },
     ]);
-    expect(await made.viewImage!({ path: "dot.png" })).toEqual({
+    expect(await created.viewImage!({ path: "dot.png" })).toEqual({
       type: "image",
       image: { data: image, mediaType: "image/png" },
     });
-    expect([await made.pathExists!("a b/d"), await made.directoryExists!("a b")]).toEqual([false, true]);
+    expect([await created.pathExists!("a b/d"), await created.directoryExists!("a b")]).toEqual([
+      false,
+      true,
+    ]);
     const cmd = "echo $GREETING; stat -c %a 'a b/c.txt'; echo oops >&2; exit 4";
-    expect(await made.exec!({ cmd, yieldTimeMs: 60_000 })).toMatchObject({
+    expect(await created.exec!({ cmd, yieldTimeMs: 60_000 })).toMatchObject({
       stdout: "hello\n700\n",
       stderr: "oops\n",
       exitCode: 4,
@@ -223,21 +228,24 @@ describe("the OpenAI Agents SDK", () => {
 
     const commit =
       "git init -q /tmp/repo; cd /tmp/repo; mkdir lib; echo code > lib/x; git add .; git -c user.name=a -c user.email=a@b commit -qm x";
-    await made.exec!({ cmd: commit, yieldTimeMs: 60_000 });
+    await created.exec!({ cmd: commit, yieldTimeMs: 60_000 });
     const entry = { type: "git_repo", repo: "file:///tmp/repo", subpath: "lib" } as const;
-    await made.materializeEntry!({ path: "vendored", entry });
+    await created.materializeEntry!({ path: "vendored", entry });
     const local = { type: "local_dir", src: "/etc" } as const;
-    await expect(made.materializeEntry!({ path: "local", entry: local })).rejects.toThrow(/local_dir/);
+    await expect(created.materializeEntry!({ path: "local", entry: local })).rejects.toThrow(/local_dir/);
 
-    const archive = await made.persistWorkspace!();
-    await made.exec!({ cmd: "rm -rf vendored; echo later > later", yieldTimeMs: 60_000 });
-    await expect(made.hydrateWorkspace!("no archive")).rejects.toThrow(/tar/);
-    expect(await made.pathExists!("later")).toBe(true);
-    await made.hydrateWorkspace!(archive);
-    expect([await made.pathExists!("later"), await made.pathExists!("a b/c.txt")]).toEqual([false, true]);
+    const archive = await created.persistWorkspace!();
+    await created.exec!({ cmd: "rm -rf vendored; echo later > later", yieldTimeMs: 60_000 });
+    await expect(created.hydrateWorkspace!("no archive")).rejects.toThrow(/tar/);
+    expect(await created.pathExists!("later")).toBe(true);
+    await created.hydrateWorkspace!(archive);
+    expect([await created.pathExists!("later"), await created.pathExists!("a b/c.txt")]).toEqual([
+      false,
+      true,
+    ]);
 
     const state = await sandboxes.deserializeSessionState!(
-      await sandboxes.serializeSessionState!(made.state),
+      await sandboxes.serializeSessionState!(created.state),
     );
     const resumed = await sandboxes.resume!(state);
     expect(await resumed.readFile!({ path: "vendored/x" })).toEqual(new TextEncoder().encode("code\n"));
@@ -245,7 +253,7 @@ describe("the OpenAI Agents SDK", () => {
     const serving = await resumed.exec!({ cmd: "exec python3 -u -m http.server 8000", yieldTimeMs: 0 });
     const { sessionId = 0 } = serving;
     // A command in another session does not wait for the server.
-    expect(await made.exec!({ cmd: "true", yieldTimeMs: 60_000 })).toMatchObject({ exitCode: 0 });
+    expect(await created.exec!({ cmd: "true", yieldTimeMs: 60_000 })).toMatchObject({ exitCode: 0 });
     let printed = "";
     while (!printed.includes("Serving")) printed += await resumed.writeStdin!({ sessionId });
     const { url = "" } = await resumed.resolveExposedPort!(8000);
@@ -253,7 +261,7 @@ describe("the OpenAI Agents SDK", () => {
     expect(await resumed.writeStdin!({ sessionId, chars: "\u0003" })).toContain("exited with code 130");
     expect(await resumed.writeStdin!({ sessionId })).toContain("has ended");
 
-    await made.close!();
+    await created.close!();
     expect((await client.list()).sandboxes.map((each) => each.name)).not.toContain(name);
     await expect(sandboxes.resume!(state)).rejects.toThrow(name);
   });

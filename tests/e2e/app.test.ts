@@ -243,11 +243,11 @@ describe("the app in a client's chat", () => {
     await open("run_command", { sandbox: "hostile", command: "echo seen" }, { context: { theme: "dark" } });
     await until(async () => (await rows()).includes("seen"));
     const frame = await inside();
-    const back = () => frame.evaluate(() => getComputedStyle(document.body).backgroundColor);
-    const dark = await back();
+    const background = () => frame.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const dark = await background();
     for (const theme of ["dark", "light"] as const) {
       await page.evaluate((wanted) => testHost.tell({ theme: wanted }), theme);
-      await until(async () => ((await back()) === dark) === (theme === "dark"));
+      await until(async () => ((await background()) === dark) === (theme === "dark"));
       for (const width of [375, 720]) {
         await page.setViewportSize({ width, height: 900 });
         expect(await frame.evaluate(() => document.documentElement.scrollWidth)).toBe(width);

@@ -101,8 +101,8 @@ it(
     await first.close();
     expect(await cut).toContain("A run that it started may continue: list_runs shows it.");
     expect(await survivors(server, 30_000)).toEqual([]);
-    const again = await second.callTool({ name: "run_command", arguments: { command: "echo again" } });
-    expect(again.content).toContainEqual({ type: "text", text: expect.stringContaining("again") });
+    const repeated = await second.callTool({ name: "run_command", arguments: { command: "echo again" } });
+    expect(repeated.content).toContainEqual({ type: "text", text: expect.stringContaining("again") });
     const after = readRunning(stateDir);
     expect(after?.pid).not.toBe(before?.pid);
 

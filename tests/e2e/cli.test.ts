@@ -293,8 +293,8 @@ describe("code", () => {
         .subarray(1, 4)
         .toString(),
     ).toBe("PNG");
-    const again = await json(["code", "--save", "charts", image]);
-    expect(again.images).toEqual([join(directory, "charts/image-2.png")]);
+    const second = await json(["code", "--save", "charts", image]);
+    expect(second.images).toEqual([join(directory, "charts/image-2.png")]);
   });
 
   it("prints the result even if an image cannot be saved", async () => {
@@ -420,14 +420,14 @@ describe("files", () => {
 
 describe("token", () => {
   it("makes a token that the server accepts by its hash, and hashes others", async () => {
-    const made = await json(["token", "new", "--name", "ci", "--scopes", "sandbox:read, tasks:run"]);
-    const hashed = await run(["token", "hash"], `${String(made.token)}\n`);
-    expect(made).toMatchObject({
+    const created = await json(["token", "new", "--name", "ci", "--scopes", "sandbox:read, tasks:run"]);
+    const hashed = await run(["token", "hash"], `${String(created.token)}\n`);
+    expect(created).toMatchObject({
       success: true,
       variable: "AUTH_TOKENS",
       entry: { name: "ci", sha256: hashed.stdout.trim(), scopes: ["sandbox:read", "tasks:run"] },
     });
-    expect(hashed.stdout.trim()).toBe(createHash("sha256").update(String(made.token)).digest("hex"));
+    expect(hashed.stdout.trim()).toBe(createHash("sha256").update(String(created.token)).digest("hex"));
     expect(await json(["token", "show"])).toMatchObject({ token: TOKEN, source: "environment" });
   });
 });
@@ -440,9 +440,12 @@ describe("doctor and diagnose", () => {
       success: true,
       checks: expect.arrayContaining([expect.objectContaining({ name: "Node" })]),
     });
-    const taken = await run(["doctor", "--port", port, "--state-dir", "another"]);
-    expect(taken).toMatchObject({ code: 1, stdout: expect.stringContaining(`failed\tport ${port}\ttaken`) });
-    expect(taken.stderr).toContain("npm start -- --port 0");
+    const checked = await run(["doctor", "--port", port, "--state-dir", "another"]);
+    expect(checked).toMatchObject({
+      code: 1,
+      stdout: expect.stringContaining(`failed\tport ${port}\ttaken`),
+    });
+    expect(checked.stderr).toContain("npm start -- --port 0");
     // Without --port, the check finds the running server.
     const found = expect.stringMatching(/^our server, process \d+$/);
     expect((await json(["doctor"])).checks).toContainEqual(

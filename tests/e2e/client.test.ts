@@ -212,10 +212,10 @@ describe("a server that refuses calls temporarily", () => {
 
   it("is called less than half as often as it allows by commands that print all the time", async () => {
     const { flaky, asked } = refusing("get_result", () => undefined);
-    const begun = Date.now();
+    const startedAt = Date.now();
     const loop = "for i in $(seq 200); do echo $i; sleep 0.02; done";
     await Promise.all(["a", "b", "c"].map((name) => flaky.session(name).runCommand(loop)));
-    const minutes = (Date.now() - begun) / 60_000;
+    const minutes = (Date.now() - startedAt) / 60_000;
     // Three commands and three waits for their results.
     expect(asked() - 6).toBeLessThan(600 * minutes);
   });
@@ -250,9 +250,9 @@ describe("files", () => {
 
   it("can be written and read as streams", async () => {
     const block = new Uint8Array(65_536).fill(7);
-    let left = 320;
+    let remaining = 320;
     const source = new ReadableStream<Uint8Array>({
-      pull: (controller) => (left-- > 0 ? controller.enqueue(block) : controller.close()),
+      pull: (controller) => (remaining-- > 0 ? controller.enqueue(block) : controller.close()),
     });
     expect(await sandbox.files.upload("/tmp/big", source)).toMatchObject({ size: 320 * 65_536 });
     let bytes = 0;

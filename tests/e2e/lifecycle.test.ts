@@ -89,8 +89,8 @@ describe.concurrent("a server after SIGINT or SIGTERM", () => {
 
   it("also ends its prepared shells after Ctrl-C without isolation and control groups", async () => {
     // bwrap makes the server's user a normal user. After its first command, each session has a prepared shell.
-    const own = "--tmpfs /sys/fs/cgroup --tmpfs /workspace --tmpfs /var/lib --tmpfs /opt";
-    const within = `bwrap --unshare-user --uid 1000 --gid 1000 --dev-bind / / ${own}`.split(" ");
+    const mounts = "--tmpfs /sys/fs/cgroup --tmpfs /workspace --tmpfs /var/lib --tmpfs /opt";
+    const within = `bwrap --unshare-user --uid 1000 --gid 1000 --dev-bind / / ${mounts}`.split(" ");
     const server = await startServer({ flags: ["--isolation", "none"], ownGroup: true, within });
     started.push(server);
     for (const command of ["cd /tmp", "pwd"]) await callTool(server.url, "run_command", { command });
@@ -99,9 +99,9 @@ describe.concurrent("a server after SIGINT or SIGTERM", () => {
     const all = tree(server.child.pid ?? 0);
     process.kill(-(server.child.pid ?? Number.NaN), "SIGINT");
     await server.exited;
-    const left = await survivors(all, GONE_WITHIN);
-    for (const { pid } of left) process.kill(pid, "SIGKILL");
-    expect(left).toEqual([]);
+    const remaining = await survivors(all, GONE_WITHIN);
+    for (const { pid } of remaining) process.kill(pid, "SIGKILL");
+    expect(remaining).toEqual([]);
   });
 
   it("ends in order after Ctrl-C, which the terminal sends to every process of the foreground group", async () => {

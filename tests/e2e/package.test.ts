@@ -134,8 +134,8 @@ it("the package serves commands, files and code", async () => {
     const library = `import { connect } from "sandbox-mcp/client";
       const { url, token } = JSON.parse(process.argv[1]);
       console.log((await connect({ url, token }).sandbox().runCommand("cat a")).stdout);`;
-    const given = JSON.stringify({ url: server.url, token: TOKEN });
-    const called = ["--input-type=module", "--eval", library, "--", given];
+    const options = JSON.stringify({ url: server.url, token: TOKEN });
+    const called = ["--input-type=module", "--eval", library, "--", options];
     expect(execFileSync(process.execPath, called, { cwd: directory, encoding: "utf8" })).toBe(
       "from the package\n\n",
     );
@@ -145,12 +145,15 @@ it("the package serves commands, files and code", async () => {
     const settings: Record<string, string> = { url: server.url, token: TOKEN, sandbox: "default" };
     const { args, env } = manifest.server.mcp_config as { args: string[]; env: Record<string, string> };
     const client = new Client({ name: "desktop", version: "1" });
-    const taken = Object.entries(env).map(([name, value]) => [name, settings[value.slice(14, -1)] ?? value]);
+    const variables = Object.entries(env).map(([name, value]) => [
+      name,
+      settings[value.slice(14, -1)] ?? value,
+    ]);
     await client.connect(
       new StdioClientTransport({
         command: process.execPath,
         args: args.map((word) => word.replace("${__dirname}", join(bundle, "bundle"))),
-        env: Object.fromEntries(taken),
+        env: Object.fromEntries(variables),
       }),
     );
     const { content } = await client.callTool({ name: "read_file", arguments: { path: "a" } });
@@ -249,6 +252,6 @@ it("the package keeps a generated token in its user's state directory", () => {
       stdio: "pipe",
     });
   expect(token()).toBe(token());
-  const kept = readFileSync(join(directory, "state/sandbox-mcp/.dev.vars"), "utf8");
-  expect(kept).toBe(`SERVER_AUTH_TOKEN=${token()}`);
+  const saved = readFileSync(join(directory, "state/sandbox-mcp/.dev.vars"), "utf8");
+  expect(saved).toBe(`SERVER_AUTH_TOKEN=${token()}`);
 });

@@ -33,9 +33,9 @@ function requestsOf(of: Page) {
     paths.push(pathname);
     if (pathname === "/panel/stream") open.add(request);
   });
-  const over = (request: unknown) => void open.delete(request);
-  of.on("requestfailed", over);
-  of.on("requestfinished", over);
+  const close = (request: unknown) => void open.delete(request);
+  of.on("requestfailed", close);
+  of.on("requestfinished", close);
   return { paths, streams: () => open.size };
 }
 

@@ -314,8 +314,8 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     const signedIn = await PanelPage.signedIn(chromium, server.url);
     const authorization = `Bearer ${TOKEN}`;
     const allowHosts = async (...hosts: string[]) => {
-      const given = { sandbox: "asking", allow_hosts: hosts };
-      return JSON.stringify(await client.callTool({ name: "configure_sandbox", arguments: given }));
+      const args = { sandbox: "asking", allow_hosts: hosts };
+      return JSON.stringify(await client.callTool({ name: "configure_sandbox", arguments: args }));
     };
     const client = new Client(
       { name: "test", version: "1" },

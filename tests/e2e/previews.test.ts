@@ -147,8 +147,8 @@ describe("a page of a preview", () => {
       { at: origin, elsewhere: other, token: TOKEN },
     );
     expect(tried).toEqual({ answers: ["refused"], cookies: "" });
-    const kept = await page.context().cookies();
-    expect(kept.filter(({ name }) => name === "planted")).toEqual([]);
+    const cookies = await page.context().cookies();
+    expect(cookies.filter(({ name }) => name === "planted")).toEqual([]);
     // The page's own requests have no such cookie either.
     expect(await run("hostile", "cat 8000.log")).not.toContain("of-the-server");
   });

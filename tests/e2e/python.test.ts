@@ -48,7 +48,7 @@ function prepare() {
     return server;
   }
 
-  const made = () => readdirSync(join(directory, "state/python"));
+  const environments = () => readdirSync(join(directory, "state/python"));
 
   /** A wheel with one module, which names the index that it came from. */
   function wheel(name: string, module: string): Buffer {
@@ -100,7 +100,7 @@ with zipfile.ZipFile(sys.argv[3], "w") as wheel:
     return { url, requests, held: held.promise, release: gate.resolve };
   }
 
-  return { directory, python, start, made, startIndex };
+  return { directory, python, start, made: environments, startIndex };
 }
 
 let sandboxes = 0;
@@ -117,7 +117,7 @@ const nowhere = "http://127.0.0.1:1/simple";
 // They run in parallel, because they mostly wait for servers and pip.
 describe.concurrent("the first Python of PATH", () => {
   it("gets its packages once, in the background, also after an interruption", async () => {
-    const { directory, start, made, startIndex } = prepare();
+    const { directory, start, made: environments, startIndex } = prepare();
     const index = await startIndex();
     const first = await start(index.url);
     await index.held;
@@ -131,12 +131,12 @@ describe.concurrent("the first Python of PATH", () => {
     );
     process.kill(killed?.pid ?? Number.NaN, "SIGKILL");
     await first.exited;
-    expect(made().filter((name) => !name.includes(".partial"))).toEqual([]);
+    expect(environments().filter((name) => !name.includes(".partial"))).toEqual([]);
 
     index.release();
     const second = await start(index.url);
     await printed(second, /from now on use \S+venv\S+, with numpy, pandas, matplotlib and ipython\.$/m);
-    expect(made()).toEqual([expect.not.stringContaining(".partial")]);
+    expect(environments()).toEqual([expect.not.stringContaining(".partial")]);
     const origins = {
       code: `import ${MODULES.slice(0, 3).join(", ")}; numpy.origin, pandas.origin, matplotlib.origin`,
     };

@@ -167,8 +167,8 @@ describe.concurrent("a principal's quota", () => {
       ]),
       MAX_RUN_SECONDS_PER_DAY: String(SECONDS),
     };
-    let own = await startServer({ flags, env });
-    const call = caller("seconds", () => own);
+    let ownServer = await startServer({ flags, env });
+    const call = caller("seconds", () => ownServer);
     const use = (sandbox: string) =>
       call("run_command", {
         sandbox,
@@ -183,8 +183,8 @@ describe.concurrent("a principal's quota", () => {
       expect(usage).toBeGreaterThanOrEqual(RUN_SECONDS);
       expect((await use("second")).isError).toBe(false);
       // The next server knows the seconds that were not yet reported to the account.
-      await own.stop();
-      own = await startServer({ flags, env });
+      await ownServer.stop();
+      ownServer = await startServer({ flags, env });
       await call("list_runs", { sandbox: "second" });
       const used = async () => (await call("list_sandboxes", {})).structured.run_seconds_today ?? 0;
       await until(async () => (await used()) >= 2 * RUN_SECONDS);
@@ -198,7 +198,7 @@ describe.concurrent("a principal's quota", () => {
       expect(refused.length).toBeGreaterThanOrEqual(2);
       for (const { text } of refused) expect(text).toContain(`of ${SECONDS} run seconds today`);
     } finally {
-      await own.stop();
+      await ownServer.stop();
     }
   });
 });

@@ -220,9 +220,9 @@ describe("the server's token", () => {
     writeFileSync(file, "# mine\nLOG_LEVEL=warn\n");
     const env = { SERVER_AUTH_TOKEN: undefined };
     const first = await start({ directory, env });
-    const kept = readFileSync(file, "utf8");
-    const token = /^SERVER_AUTH_TOKEN=(\S{40,})$/m.exec(kept)?.[1] ?? "";
-    expect(kept).toMatch(/^# mine\nLOG_LEVEL=warn\nSERVER_AUTH_TOKEN=/);
+    const saved = readFileSync(file, "utf8");
+    const token = /^SERVER_AUTH_TOKEN=(\S{40,})$/m.exec(saved)?.[1] ?? "";
+    expect(saved).toMatch(/^# mine\nLOG_LEVEL=warn\nSERVER_AUTH_TOKEN=/);
     expect(statSync(file).mode & 0o777).toBe(0o600);
     expect(await status(first.url, token)).toBe(200);
     expect(await status(first.url, `${token}x`)).toBe(401);
@@ -233,7 +233,7 @@ describe("the server's token", () => {
     await first.stop();
 
     const second = await start({ directory, env });
-    expect(readFileSync(file, "utf8")).toBe(kept);
+    expect(readFileSync(file, "utf8")).toBe(saved);
     expect(await status(second.url, token)).toBe(200);
   });
 
@@ -348,15 +348,15 @@ it("a second server needs its own state directory, and a killed one blocks nothi
   expect(await callTool(beside.url, "run_command", { command: "echo beside" })).toContain("beside");
   await callTool(first.url, "run_command", { command: "true", sandbox: "kept" });
 
-  const own = processes().find(
+  const serverProcess = processes().find(
     ({ command }) => /cli\/npm-script\.mjs start/.test(command) && command.includes(directory),
   );
-  process.kill(own?.pid ?? Number.NaN, "SIGKILL");
+  process.kill(serverProcess?.pid ?? Number.NaN, "SIGKILL");
   await first.exited;
-  const again = await start({ flags });
-  expect(await callTool(again.url, "list_sandboxes", {})).toContain("kept: stopped, 0 bytes");
-  await callTool(again.url, "run_command", { command: "true", sandbox: "kept" });
-  expect(await callTool(again.url, "list_sandboxes", {})).toContain("kept: running");
+  const restarted = await start({ flags });
+  expect(await callTool(restarted.url, "list_sandboxes", {})).toContain("kept: stopped, 0 bytes");
+  await callTool(restarted.url, "run_command", { command: "true", sandbox: "kept" });
+  expect(await callTool(restarted.url, "list_sandboxes", {})).toContain("kept: running");
 });
 
 it("a server without python3 reports this, and serves the other languages", async () => {

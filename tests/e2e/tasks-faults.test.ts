@@ -96,11 +96,11 @@ describe("when the server is killed in the middle of a task", () => {
     expect(await survivors(agents, 2000)).toEqual([]);
 
     server = await startServer(options);
-    const again = new TaskClient(server.url);
-    const result = await again.call("get_result", { id: fields.id });
+    const nextClient = new TaskClient(server.url);
+    const result = await nextClient.call("get_result", { id: fields.id });
     expect(result.text).toContain("state: lost");
     expect(result.text).toContain("lost while the server was down");
-    expect(await log(again)).toContain("Bash: echo begun");
-    expect((await again.call("list_runs", { kind: "task" })).text).toContain(`${fields.id} task lost`);
+    expect(await log(nextClient)).toContain("Bash: echo begun");
+    expect((await nextClient.call("list_runs", { kind: "task" })).text).toContain(`${fields.id} task lost`);
   });
 });

@@ -222,12 +222,12 @@ describe("a task on a repository", () => {
   });
 
   it("reports why a repository cannot be cloned", async () => {
-    const gone = await client.call("execute_task", {
+    const removed = await client.call("execute_task", {
       task: "[[write]] x",
       repository: "/workspace/nothing-here.git",
     });
-    expect(gone.fields).toMatchObject({ state: "failed", success: false });
-    expect(gone.fields.note).toMatch(/could not clone \/workspace\/nothing-here.git: .*does not exist/);
+    expect(removed.fields).toMatchObject({ state: "failed", success: false });
+    expect(removed.fields.note).toMatch(/could not clone \/workspace\/nothing-here.git: .*does not exist/);
     const branch = await client.call("execute_task", {
       task: "[[write]] x",
       repository: "/workspace/origin.git",
@@ -236,13 +236,13 @@ describe("a task on a repository", () => {
     });
     expect(branch.fields.note).toContain("already holds files");
     await client.sh("repo", "rm -rf /workspace/origin");
-    const again = await client.call("execute_task", {
+    const continued = await client.call("execute_task", {
       task: "[[write]] x",
       repository: "/workspace/origin.git",
       branch: "no-such-branch",
       sandbox: "repo",
     });
-    expect(again.fields.note).toMatch(/branch no-such-branch: .*not found/);
+    expect(continued.fields.note).toMatch(/branch no-such-branch: .*not found/);
   });
 });
 

@@ -19,8 +19,8 @@ const call = (name: string, args: Record<string, unknown>) => callTool(server.ur
 const sandbox = "uploads";
 
 async function link(path: string, more: Record<string, unknown> = {}): Promise<string> {
-  const made = await call("file_link", { sandbox, path, direction: "upload", ...more });
-  const [, url = ""] = /^url:\s+(\S+)$/m.exec(made) ?? [];
+  const created = await call("file_link", { sandbox, path, direction: "upload", ...more });
+  const [, url = ""] = /^url:\s+(\S+)$/m.exec(created) ?? [];
   return url;
 }
 
@@ -121,9 +121,9 @@ describe("the page of an upload link", () => {
     await page.waitForSelector("#message:has-text('expired')");
     expect((await page.reload())?.status()).toBe(410);
     expect(await page.innerText("h1")).toContain("expired");
-    const taken = await link("taken");
+    const occupied = await link("taken");
     await call("run_command", { sandbox, command: "mkdir taken" });
-    await page.goto(taken);
+    await page.goto(occupied);
     await drop([10]);
     await page.waitForSelector("#message:has-text('is a directory')");
   });

@@ -88,8 +88,8 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
     }
     expect(refused).toMatch(/was (not run|stopped).*is replacing/s);
     expect((await endless).text).toMatch(/was stopped while it ran.*is replacing/s);
-    const kept = (await bed.sh("ls", { sandbox })).split("\n");
-    expect(kept).toEqual(expect.arrayContaining(answered.map((n) => `c${n}`)));
+    const files = (await bed.sh("ls", { sandbox })).split("\n");
+    expect(files).toEqual(expect.arrayContaining(answered.map((n) => `c${n}`)));
   });
 
   it("the server starts nothing new meanwhile, and says what to do", async () => {

@@ -213,9 +213,9 @@ describe.concurrent("when sandboxd hangs for good", () => {
       },
     });
     const upload = async (content: BodyInit) => {
-      const made = await bed.call("file_link", { sandbox, path: "file", direction: "upload" });
+      const created = await bed.call("file_link", { sandbox, path: "file", direction: "upload" });
       const init = { method: "PUT", body: content, duplex: "half" };
-      return (await fetch(String(made.structured.url), init)).status;
+      return (await fetch(String(created.structured.url), init)).status;
     };
     const written = upload(body);
     const writes = () => bed.sh("ls /var/lib/sandbox-mcp/writes", { sandbox });
@@ -253,10 +253,10 @@ describe.concurrent("when sandboxd hangs for good", () => {
     await prepared(sandbox);
     const path = `/proc/${await bed.first(sandbox)}/root/run/sandbox/sandboxd.sock`;
     const socket = () => statSync(path, { throwIfNoEntry: false })?.ino;
-    const own = socket();
+    const ownSocket = socket();
     await bed.call("write_file", { sandbox, path: "/tmp/silent.cjs", content: SILENT });
     await bed.sh("setsid -f node /tmp/silent.cjs >/tmp/silent", { sandbox });
-    const silent = await until(() => socket() !== own && socket());
+    const silent = await until(() => socket() !== ownSocket && socket());
     // The next sandboxd needs a moment to replace the socket. Until then calls would reach the silent program.
     await until(() => socket() !== silent && socket());
     expect(await served(sandbox)).toEqual(SERVED);

@@ -59,11 +59,11 @@ export async function startBed(options: ServerOptions = {}): Promise<Bed> {
     },
     all: () => tree(server.child.pid ?? Number.NaN),
     pid(role) {
-      const found = bed
+      const matching = bed
         .all()
         .filter(({ command }) => ROLES[role].test(command) && !/^(\/bin\/)?sh /.test(command));
-      if (found.length !== 1) throw new Error(`${found.length} processes are ${role}`);
-      return found[0]?.pid ?? Number.NaN;
+      if (matching.length !== 1) throw new Error(`${matching.length} processes are ${role}`);
+      return matching[0]?.pid ?? Number.NaN;
     },
     async first(sandbox) {
       const marker = `86400.${randomInt(1e9)}`;

@@ -142,10 +142,10 @@ describe("when clients send hostile headers", () => {
     await fc.assert(
       fc.asyncProperty(name, value, async (key, text) => {
         const safe = text.replaceAll(/[^\x20-\x7e\x80-\xff]/g, "?");
-        const own = Object.entries({ host: authority, ...HEADERS, [key]: safe })
+        const lines = Object.entries({ host: authority, ...HEADERS, [key]: safe })
           .map(([k, v]) => `${k}: ${v}\r\n`)
           .join("");
-        const head = `POST /mcp HTTP/1.1\r\n${own}Connection: close\r\nContent-Length: ${LIST.length}\r\n\r\n${LIST}`;
+        const head = `POST /mcp HTTP/1.1\r\n${lines}Connection: close\r\nContent-Length: ${LIST.length}\r\n\r\n${LIST}`;
         const answer = await rawSocket(server.url, [Buffer.from(head, "latin1")], 10_000);
         const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1] ?? 400);
         if (status !== 501) harmless(status, answer, head);
@@ -355,12 +355,12 @@ describe("when clients send bodies in chunks of one byte", () => {
   ])("a body takes no more memory than its size: %s", async (path, type, status) => {
     await stillServes();
     const before = memory();
-    let most = before;
-    const looking = setInterval(() => (most = Math.max(most, memory())), 100);
+    let peak = before;
+    const measuring = setInterval(() => (peak = Math.max(peak, memory())), 100);
     expect(await inBytes(path, type)).toContain(status);
-    clearInterval(looking);
+    clearInterval(measuring);
     // 100,000 pieces take half a gigabyte if JavaScript receives them one by one.
-    expect(most - before).toBeLessThan(150);
+    expect(peak - before).toBeLessThan(150);
     await stillServes();
   });
 });

@@ -62,8 +62,8 @@ describe("the engine refuses connections", () => {
     ]) {
       expect([address, refusedAddress(address)]).toEqual([address, undefined]);
     }
-    for (const own of Object.values(networkInterfaces()).flat())
-      expect(refusedAddress(own?.address ?? "")).toBeDefined();
+    for (const local of Object.values(networkInterfaces()).flat())
+      expect(refusedAddress(local?.address ?? "")).toBeDefined();
   });
 
   it("to any address that an interface or a route without a gateway leads to", () => {
@@ -93,15 +93,15 @@ describe("the engine refuses connections", () => {
       route6("2a010000000000000000000000000000", "20", "fe800000000000000000000000000001", "00000003") +
       route6(zero, "00", zero, "00200200");
     const attached = attachedOf(interfaces, routes, routes6);
-    const why = (address: string) =>
+    const refusalOf = (address: string) =>
       attached.find(({ list }) => list.check(address, address.includes(":") ? "ipv6" : "ipv4"))?.reason;
-    expect(why("8.8.4.130")).toContain("of this machine");
+    expect(refusalOf("8.8.4.130")).toContain("of this machine");
     for (const neighbour of ["8.8.4.129", "9.1.255.1", "2606:4700:1:2::1", "2a00:1:2:3::99"])
-      expect([neighbour, why(neighbour)]).toEqual([neighbour, expect.stringContaining("attached to")]);
+      expect([neighbour, refusalOf(neighbour)]).toEqual([neighbour, expect.stringContaining("attached to")]);
     for (const far of ["8.8.4.1", "8.8.8.8", "9.2.0.1", "64.0.0.1", "2606:4700:1:3::1", "2a01::1"])
-      expect([far, why(far)]).toEqual([far, undefined]);
-    for (const own of Object.values(networkInterfaces()).flat())
-      expect(refusedAddress(own?.address ?? "")).toBeDefined();
+      expect([far, refusalOf(far)]).toEqual([far, undefined]);
+    for (const local of Object.values(networkInterfaces()).flat())
+      expect(refusedAddress(local?.address ?? "")).toBeDefined();
   });
 
   it("through the host's proxy to private names, and to refused addresses, literal or resolved", async () => {

@@ -44,23 +44,23 @@ async function meets(
 }
 
 it("the authority is made once for a directory, and only the owner can read its key", async () => {
-  const own = join(directory, "own");
-  const { pem } = await CertificateAuthority.open(own);
-  expect((await CertificateAuthority.open(own)).pem).toBe(pem);
-  expect((await stat(own)).mode & 0o777).toBe(0o700);
-  expect((await stat(join(own, "key.pem"))).mode & 0o777).toBe(0o600);
+  const ownDirectory = join(directory, "own");
+  const { pem } = await CertificateAuthority.open(ownDirectory);
+  expect((await CertificateAuthority.open(ownDirectory)).pem).toBe(pem);
+  expect((await stat(ownDirectory)).mode & 0o777).toBe(0o700);
+  expect((await stat(join(ownDirectory, "key.pem"))).mode & 0o777).toBe(0o600);
   expect(pem).not.toContain("PRIVATE");
   const { ca, subject } = new X509Certificate(pem);
   expect({ ca, subject }).toEqual({ ca: true, subject: "CN=sandbox-mcp on this machine" });
 });
 
 it("the authority is recreated if a part of it is lost", async () => {
-  const own = join(directory, "torn");
-  const { pem } = await CertificateAuthority.open(own);
-  await truncate(join(own, "key.pem"), 100);
-  const again = await CertificateAuthority.open(own);
-  expect(again.pem).not.toBe(pem);
-  expect(await readFile(join(own, "certificate.pem"), "utf8")).toBe(again.pem);
+  const ownDirectory = join(directory, "torn");
+  const { pem } = await CertificateAuthority.open(ownDirectory);
+  await truncate(join(ownDirectory, "key.pem"), 100);
+  const reopened = await CertificateAuthority.open(ownDirectory);
+  expect(reopened.pem).not.toBe(pem);
+  expect(await readFile(join(ownDirectory, "certificate.pem"), "utf8")).toBe(reopened.pem);
 });
 
 it("the authority issues a certificate for the requested host only", async () => {

@@ -104,11 +104,14 @@ const read = ({ format }: ClientKind, text: string): unknown =>
 
 describe.each(CLIENTS)("$title", (kind) => {
   const entry = kind.entry(kind.speaksHTTP ? http : bridge);
-  const given = FILES[kind.name] ?? "";
+  const original = FILES[kind.name] ?? "";
 
   it("keeps a byte order mark", () => {
-    const text = withEntry(kind, `\uFEFF${given}`, "sandbox", entry);
-    expect([text.charCodeAt(0), text.slice(1)]).toEqual([0xfeff, withEntry(kind, given, "sandbox", entry)]);
+    const text = withEntry(kind, `\uFEFF${original}`, "sandbox", entry);
+    expect([text.charCodeAt(0), text.slice(1)]).toEqual([
+      0xfeff,
+      withEntry(kind, original, "sandbox", entry),
+    ]);
     expect(entryIn(kind, text, "sandbox")).toEqual(JSON.parse(JSON.stringify(entry)));
   });
 
@@ -117,21 +120,21 @@ describe.each(CLIENTS)("$title", (kind) => {
   });
 
   it("keeps the file's entries and comments", () => {
-    const once = withEntry(kind, given, "sandbox", entry);
+    const once = withEntry(kind, original, "sandbox", entry);
     expect(read(kind, once)).toMatchObject({ ...(WRITTEN[kind.name]?.("sandbox") as object) });
-    expect(read(kind, once)).toMatchObject(read(kind, given) as object);
-    for (const comment of given.match(/(?:\/\/|#) .*$/gm) ?? []) expect(once).toContain(comment);
+    expect(read(kind, once)).toMatchObject(read(kind, original) as object);
+    for (const comment of original.match(/(?:\/\/|#) .*$/gm) ?? []) expect(once).toContain(comment);
     expect(withEntry(kind, once, "sandbox", entry)).toBe(once);
     const other = withEntry(kind, once, "sandbox", kind.entry(bridge));
     expect(entryIn(kind, other, "sandbox")).toEqual(kind.entry(bridge));
-    expect(entryIn(kind, other, "other")).toEqual(entryIn(kind, given, "other"));
+    expect(entryIn(kind, other, "other")).toEqual(entryIn(kind, original, "other"));
   });
 });
 
 it("an entry for OpenCode keeps a file's nested table of servers", () => {
   const kind = client("opencode");
-  const given = '{ "mcp": { "servers": { "a": { "type": "local", "command": ["x"] } } } }';
-  expect(read(kind, withEntry(kind, given, "sandbox", { type: "remote" }))).toEqual({
+  const original = '{ "mcp": { "servers": { "a": { "type": "local", "command": ["x"] } } } }';
+  expect(read(kind, withEntry(kind, original, "sandbox", { type: "remote" }))).toEqual({
     mcp: { servers: { a: { type: "local", command: ["x"] }, sandbox: { type: "remote" } } },
   });
 });
@@ -186,14 +189,14 @@ describe("connect --project", () => {
   );
 
   it("follows a symbolic link, and copies the target before it writes", async () => {
-    const kept = join(project, "dotfiles.json");
-    writeFileSync(kept, "{}");
+    const target = join(project, "dotfiles.json");
+    writeFileSync(target, "{}");
     mkdirSync(dirname(file));
-    symlinkSync(kept, file);
+    symlinkSync(target, file);
     const { code, stdout } = await connect("--json");
     expect([code, lstatSync(file).isSymbolicLink()]).toEqual([0, true]);
-    expect(readFileSync(kept, "utf8")).toContain("the-token");
-    expect(JSON.parse(stdout).copy).toMatch(new RegExp(`^${kept}\\.`));
+    expect(readFileSync(target, "utf8")).toContain("the-token");
+    expect(JSON.parse(stdout).copy).toMatch(new RegExp(`^${target}\\.`));
   });
 
   it.each([

@@ -89,18 +89,18 @@ describe("access to the engine", () => {
 describe("a sandbox", () => {
   it("leaves no process, directory or control group when it is destroyed", async () => {
     // Without a prepared sandbox, because its name on the host is another: tests/node/start-ahead.test.ts.
-    const own = await startTestEngine({ prepareSandbox: false });
-    const sandbox = await TestSandbox.start(own);
+    const ownEngine = await startTestEngine({ prepareSandbox: false });
+    const sandbox = await TestSandbox.start(ownEngine);
     const stragglers = await startStragglers(sandbox);
-    const directory = join(own.runDir, own.engine.boot, sandbox.id);
+    const directory = join(ownEngine.runDir, ownEngine.engine.boot, sandbox.id);
     expect(existsSync(directory)).toBe(true);
     await sandbox.destroy();
     expect(await survivors(stragglers, 0)).toEqual([]);
     expect(existsSync(directory)).toBe(false);
     for (const { path } of await findGroupParents())
-      expect(existsSync(join(path, groupPrefix + own.engine.boot, sandbox.id))).toBe(false);
+      expect(existsSync(join(path, groupPrefix + ownEngine.engine.boot, sandbox.id))).toBe(false);
     expect(await sandbox.ended()).toEqual({ exitCode: 0, reason: "destroyed" });
-    await own.close();
+    await ownEngine.close();
   });
 
   it.each(["bubblewrap", "none"] as const)(
@@ -225,13 +225,13 @@ describe("a port", () => {
     const server = createServer((socket) => (connections++, socket.destroy()));
     server.listen(join(directory, "sandboxd.sock"));
     await once(server, "listening");
-    const own = await TestSandbox.start(engine);
-    await own.run(`cd /run/sandbox; rm sandboxd.sock; ${replace(directory)}`);
-    const url = `${engine.url.replace("http", "ws")}/sandboxes/${own.id}/ports/${SANDBOXD_PORT}/`;
+    const ownEngine = await TestSandbox.start(engine);
+    await ownEngine.run(`cd /run/sandbox; rm sandboxd.sock; ${replace(directory)}`);
+    const url = `${engine.url.replace("http", "ws")}/sandboxes/${ownEngine.id}/ports/${SANDBOXD_PORT}/`;
     await once(new WebSocket(url, { headers: { [SECRET_HEADER]: engine.secret } }), "error");
     expect(connections).toBe(0);
     server.close();
-    await own.destroy();
+    await ownEngine.destroy();
   });
 });
 

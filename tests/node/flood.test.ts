@@ -54,19 +54,19 @@ afterAll(async () => {
 
 it("unanswered requests take no memory, and other sandboxes get their responses", async () => {
   const before = process.memoryUsage().rss;
-  let most = before;
-  let over = false;
-  const attack = attacker.run(flood(8, 200_000)).finally(() => (over = true));
+  let peak = before;
+  let isOver = false;
+  const attack = attacker.run(flood(8, 200_000)).finally(() => (isOver = true));
   let answered = 0;
-  while (!over) {
+  while (!isOver) {
     const { stdout } = await neighbour.run("curl -sS http://internet.test/");
     expect(stdout).toBe("hello");
     answered += 1;
-    most = Math.max(most, process.memoryUsage().rss);
+    peak = Math.max(peak, process.memoryUsage().rss);
   }
   await attack;
   expect(answered).toBeGreaterThan(0);
-  expect((most - before) / MIB).toBeLessThan(200);
+  expect((peak - before) / MIB).toBeLessThan(200);
   // The flood does not delay later requests.
   await expect
     .poll(async () => (await attacker.run("curl -sS --max-time 5 http://internet.test/")).stdout)
@@ -106,9 +106,9 @@ with concurrent.futures.ThreadPoolExecutor(40) as pool:
     trickle = pool.submit(slow)
     print(all(pool.map(pieces, range(200))), trickle.result())
 `;
-  let over = false;
-  const attack = flooding.run(`python3 - <<'PYTHON'\n${code}\nPYTHON`).finally(() => (over = true));
-  while (!over) expect((await neighbour.run("curl -sS http://internet.test/")).stdout).toBe("hello");
+  let isOver = false;
+  const attack = flooding.run(`python3 - <<'PYTHON'\n${code}\nPYTHON`).finally(() => (isOver = true));
+  while (!isOver) expect((await neighbour.run("curl -sS http://internet.test/")).stdout).toBe("hello");
   expect(await attack).toMatchObject({ stdout: "True True", stderr: "" });
 });
 
@@ -127,10 +127,10 @@ it("bodies in chunks of one byte, of waiting and refused requests, do not distur
     setTimeout(() => process.exit(), 5000);
   '`;
   const callsDuring = async (command: string) => {
-    let over = false;
-    const running = attacker.run(command).finally(() => (over = true));
+    let isOver = false;
+    const running = attacker.run(command).finally(() => (isOver = true));
     let calls = 0;
-    for (; !over; calls += 1) expect((await neighbour.run("echo hello")).stdout).toBe("hello");
+    for (; !isOver; calls += 1) expect((await neighbour.run("echo hello")).stdout).toBe("hello");
     expect((await running).stderr).toBe("");
     return calls;
   };
@@ -167,13 +167,13 @@ it("the engine does not start abandoned look-ups of names", async () => {
     },
   });
   const first = ["a", "b", "c", "d"].map((name) => resolve?.(name));
-  const gone = new AbortController();
-  const abandoned = Array.from({ length: 100 }, (_, n) => resolve?.(`${n}`, gone.signal));
+  const abandoning = new AbortController();
+  const abandoned = Array.from({ length: 100 }, (_, n) => resolve?.(`${n}`, abandoning.signal));
   const last = resolve?.("last");
-  gone.abort();
+  abandoning.abort();
   const outcomes = await Promise.allSettled(abandoned);
   expect(outcomes.every(({ status }) => status === "rejected")).toBe(true);
-  await expect(resolve?.("late", gone.signal)).rejects.toThrow("has disconnected");
+  await expect(resolve?.("late", abandoning.signal)).rejects.toThrow("has disconnected");
   for (const answer of answers.splice(0)) answer();
   await Promise.all(first);
   await expect.poll(() => answers.length).toBe(1);
@@ -195,11 +195,11 @@ it("requests of disconnected clients stop waiting, and do not delay others", asy
 it("TLS handshakes with the engine wait once a hundred have begun", async () => {
   const turns = new Turns(createServer());
   const clients = Array.from({ length: 1000 }, () => new PassThrough());
-  let begun = 0;
-  const waits = clients.map((client) => turns.wait(client, "handshake").then((isOpen) => isOpen && begun++));
+  let opened = 0;
+  const waits = clients.map((client) => turns.wait(client, "handshake").then((isOpen) => isOpen && opened++));
   await turns.wait(new PassThrough(), "direct");
-  expect(begun).toBeGreaterThanOrEqual(100);
-  expect(begun).toBeLessThan(1000);
+  expect(opened).toBeGreaterThanOrEqual(100);
+  expect(opened).toBeLessThan(1000);
   for (const client of clients) client.destroy();
   await Promise.all(waits);
 });

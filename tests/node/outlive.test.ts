@@ -26,13 +26,13 @@ async function attack(sandbox: TestSandbox): Promise<{ output: string; left: Pro
   await sandbox.run(`setsid ${command} >/dev/null 2>&1 &`);
   const sleeping = () => processes().filter((found) => found.command === command);
   await expect.poll(() => sleeping().length).toBe(1);
-  const left = sleeping();
+  const remaining = sleeping();
   // Only this ends the process if the attack succeeds.
   cleanUp.push(async () => {
-    for (const { pid } of await survivors(left, 0)) process.kill(pid, "SIGKILL");
+    for (const { pid } of await survivors(remaining, 0)) process.kill(pid, "SIGKILL");
   });
   const { stdout, stderr } = await sandbox.run(outliveCommand);
-  return { output: stdout + stderr, left };
+  return { output: stdout + stderr, left: remaining };
 }
 
 /** An engine in a process that a test can kill. */
@@ -107,20 +107,20 @@ it("a sandbox that tries to outlive its destruction ends, and another one works 
   const engine = await startTestEngine();
   cleanUp.push(engine.close);
   const [sandbox, other] = await Promise.all([TestSandbox.start(engine), TestSandbox.start(engine)]);
-  const { left } = await attack(sandbox);
+  const { left: remaining } = await attack(sandbox);
   const destroyed = sandbox.destroy();
   expect((await other.run("echo answered")).stdout).toBe("answered");
   await destroyed;
-  expect(await survivors(left, 0)).toEqual([]);
+  expect(await survivors(remaining, 0)).toEqual([]);
   expect(await sandbox.ended()).toMatchObject({ exitCode: 0 });
 });
 
 it("a sandbox that tries to outlive its engine ends with it", async () => {
   const engine = await spawnEngine(await runDirectory());
   const sandbox = await TestSandbox.start(engine);
-  const { left } = await attack(sandbox);
+  const { left: remaining } = await attack(sandbox);
   engine.child.kill("SIGKILL");
-  expect(await survivors(left, 5000)).toEqual([]);
+  expect(await survivors(remaining, 5000)).toEqual([]);
 });
 
 describe("processes and files that an earlier engine left behind", () => {
@@ -133,7 +133,7 @@ describe("processes and files that an earlier engine left behind", () => {
   }
 
   /** The run directory of an engine that was killed together with the process that ends its sandbox. */
-  async function left(mark: string): Promise<string> {
+  async function remaining(mark: string): Promise<string> {
     const runDir = await runDirectory();
     await mkdir(join(runDir, boot, "sandbox"), { recursive: true });
     await writeFile(join(runDir, boot, "engine.pid"), "1 0 another-boot");
@@ -144,7 +144,7 @@ describe("processes and files that an earlier engine left behind", () => {
   it("are ended by the next one: a sandbox's first process", async () => {
     const child = straggler();
     const exit = once(child, "exit");
-    const runDir = await left(identify(child.pid ?? 0) ?? "");
+    const runDir = await remaining(identify(child.pid ?? 0) ?? "");
     const engine = await startTestEngine({ runDir });
     cleanUp.push(engine.close);
     expect(await exit).toEqual([null, "SIGKILL"]);
@@ -153,7 +153,7 @@ describe("processes and files that an earlier engine left behind", () => {
 
   it("are not confused with a process that has the same number now", async () => {
     const child = straggler();
-    const engine = await startTestEngine({ runDir: await left(`${child.pid} 1 another-boot`) });
+    const engine = await startTestEngine({ runDir: await remaining(`${child.pid} 1 another-boot`) });
     cleanUp.push(engine.close);
     expect([child.exitCode, child.signalCode]).toEqual([null, null]);
   });
@@ -161,7 +161,7 @@ describe("processes and files that an earlier engine left behind", () => {
   it.runIf(groupParents.length > 0)(
     "are removed by the next one: processes in its control groups",
     async () => {
-      const runDir = await left("");
+      const runDir = await remaining("");
       const limits = defaultLimits({ memoryBytes: 1 << 26, processes: 10 });
       const groups = await createGroups(groupParents, `${boot}/sandbox`, limits);
       const child = straggler();

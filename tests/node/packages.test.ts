@@ -53,8 +53,8 @@ describe("the indexes of the host", () => {
       pipTrusted: ["mirror.test"],
     });
     expect([...registryAddresses(found)]).toEqual(["mirror.test:443", "one.test:443", "two.test:8443"]);
-    const given = hostRegistries({ PIP_CONFIG_FILE: file, PIP_INDEX_URL: "https://env.test/" });
-    expect(given.pip).toBe("https://env.test/");
+    const registries = hostRegistries({ PIP_CONFIG_FILE: file, PIP_INDEX_URL: "https://env.test/" });
+    expect(registries.pip).toBe("https://env.test/");
   });
 
   it("may have a private address, at their own port only", async () => {
@@ -73,11 +73,11 @@ describe("the indexes of the host", () => {
     await expect(connectUpstream("localhost", port, options)).rejects.toThrow("loopback");
   });
 
-  const own = Object.values(networkInterfaces())
+  const ownAddress = Object.values(networkInterfaces())
     .flat()
     .find((address) => address?.family === "IPv4" && !address.internal);
 
-  it.runIf(own !== undefined)("serve pip and npm in a sandbox", async () => {
+  it.runIf(ownAddress !== undefined)("serve pip and npm in a sandbox", async () => {
     const wheel = join(directory, "tiny_thing-1.0-py3-none-any.whl");
     execFileSync("python3", [
       "-c",
@@ -111,13 +111,13 @@ describe("the indexes of the host", () => {
         response.end(JSON.stringify({ name: "tiny-thing", "dist-tags": { latest: "1.0.0" }, versions }));
       } else if (url === "/tiny.tgz") response.end(readFileSync(join(directory, "tiny.tgz")));
       else response.writeHead(404).end();
-    }).listen(0, own?.address);
+    }).listen(0, ownAddress?.address);
     await once(mirror, "listening");
     cleanUp.push(() => mirror.close());
-    const host = `${own?.address}:${(mirror.address() as AddressInfo).port}`;
+    const host = `${ownAddress?.address}:${(mirror.address() as AddressInfo).port}`;
     const sandbox = await sandboxWith({
       PIP_INDEX_URL: `http://me:secret@${host}/simple/`,
-      PIP_TRUSTED_HOST: own?.address ?? "",
+      PIP_TRUSTED_HOST: ownAddress?.address ?? "",
       PIP_CONFIG_FILE: "/dev/null",
       npm_config_registry: `http://me:secret@${host}/npm/`,
     });
@@ -131,7 +131,7 @@ describe("the indexes of the host", () => {
     expect(npm.stdout).toMatch(/^42$/m);
     expect(new Set(seen)).toEqual(new Set(["none"]));
     const port = Number(host.split(":")[1]) + 1;
-    const beside = await sandbox.run(`curl -sS -m 10 http://${own?.address}:${port}/ 2>&1; true`);
+    const beside = await sandbox.run(`curl -sS -m 10 http://${ownAddress?.address}:${port}/ 2>&1; true`);
     expect(beside.stdout).toContain("a sandbox may not reach");
   });
 });

@@ -19,9 +19,9 @@ beforeEach(async () => {
   vi.useFakeTimers({ toFake: ["performance"] });
   inside = createServer((_request, response) => {
     const piece = Buffer.alloc(MiB, "x");
-    let left = ENDLESS_MiB;
+    let remaining = ENDLESS_MiB;
     const write = () => {
-      while (left-- > 0) if (!response.write(piece)) return void response.once("drain", write);
+      while (remaining-- > 0) if (!response.write(piece)) return void response.once("drain", write);
       response.end();
     };
     write();

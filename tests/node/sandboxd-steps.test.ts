@@ -449,8 +449,8 @@ it("a workspace without disk space or with an invalid manifest is not reported a
     async (place) => {
       const refused = await place.request("PUT", "/snapshot/restore?id=a", "no manifest");
       expect([refused.status, await markOf(place)]).toEqual([FAILED, { isRestoring: false }]);
-      const begun = await place.request("PUT", "/snapshot/restore?id=a", manifest);
-      expect(begun).toMatchObject({ status: 200 });
+      const started = await place.request("PUT", "/snapshot/restore?id=a", manifest);
+      expect(started).toMatchObject({ status: 200 });
       const full = await place.request("PUT", "/snapshot/data?id=a", pack);
       expect([full.status, JSON.parse(full.body)]).toEqual([FAILED, { problem: "system", code: "ENOSPC" }]);
       expect(await markOf(place)).toEqual({ isRestoring: true });

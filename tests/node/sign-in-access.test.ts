@@ -86,9 +86,9 @@ describe("Cloudflare Access", () => {
     const visit = await consent(server, headers);
     expect(visit.page.text).toContain("Approve as <bdi>ada@example.com</bdi>");
     expect(visit.page.text).not.toContain('name="token"');
-    const done = await submit(visit, "ada@example.com", headers);
-    expect(done.status).toBe(303);
-    expect(await principalOf(server, visit.client, done)).toBe("access:7335d417");
+    const redirected = await submit(visit, "ada@example.com", headers);
+    expect(redirected.status).toBe(303);
+    expect(await principalOf(server, visit.client, redirected)).toBe("access:7335d417");
     expect(signIns()).toMatchObject([{ outcome: "approved", via: "access", principal: "access:7335d417" }]);
   });
 

@@ -35,8 +35,8 @@ describe("GitHub", () => {
     const away = await browser.submit(page, { decision: "github", ...fields });
     expect(away.status).toBe(303);
     expect(away.location?.origin).toBe(github.origin);
-    const back = await new Browser(web).open(away.location?.href ?? "");
-    return { client, browser, away, back, done: await browser.open(back.location?.href ?? "") };
+    const callback = await new Browser(web).open(away.location?.href ?? "");
+    return { client, browser, away, back: callback, done: await browser.open(callback.location?.href ?? "") };
   }
 
   it("lets in a listed person, as the account with that id", async () => {
@@ -111,16 +111,16 @@ describe("GitHub", () => {
   it("completes only in the browser that began", async () => {
     const { browser, page } = await consent(server);
     const away = await browser.submit(page, { decision: "github" });
-    const back = (await new Browser(web).open(away.location?.href ?? "")).location?.href ?? "";
-    const stranger = await new Browser(web).open(back);
+    const callback = (await new Browser(web).open(away.location?.href ?? "")).location?.href ?? "";
+    const stranger = await new Browser(web).open(callback);
     expect(stranger.status).toBe(400);
     expect(stranger.location).toBeUndefined();
     // GitHub sent this code to the attacker's browser, so it is not accepted in the victim's browser either.
     const victim = await consent(server);
     await victim.browser.submit(victim.page, { decision: "github" });
-    expect((await victim.browser.open(back)).status).toBe(400);
-    expect((await browser.open(back)).status).toBe(303);
-    expect((await browser.open(back)).status).toBe(400);
+    expect((await victim.browser.open(callback)).status).toBe(400);
+    expect((await browser.open(callback)).status).toBe(303);
+    expect((await browser.open(callback)).status).toBe(400);
   });
 
   it("refuses an invented state and one of another kind", async () => {

@@ -214,16 +214,18 @@ describe("a mounted directory of the machine", () => {
   });
 
   it("gets no set-id bit from a sandbox, but any other mode", async () => {
-    const made = join(project, "made");
+    const created = join(project, "made");
     const sandbox = await mounted();
     const { stdout, stderr } = await sandbox.run(
       `mkdir /workspace/project/made && cd /workspace/project/made && python3 - <<'PYTHON'\n${setIDs}\nPYTHON`,
     );
     expect([stdout, stderr]).toEqual(["['allowed']", ""]);
-    const left = [".", ...readdirSync(made)];
-    expect(left).toEqual(expect.arrayContaining(["by-name", "copied", "directory", "fchmodat2", "unpacked"]));
-    expect(left.filter((one) => (statSync(join(made, one)).mode & 0o6000) !== 0)).toEqual([]);
-    expect(statSync(join(made, "allowed")).mode & 0o7777).toBe(0o1751);
+    const entries = [".", ...readdirSync(created)];
+    expect(entries).toEqual(
+      expect.arrayContaining(["by-name", "copied", "directory", "fchmodat2", "unpacked"]),
+    );
+    expect(entries.filter((one) => (statSync(join(created, one)).mode & 0o6000) !== 0)).toEqual([]);
+    expect(statSync(join(created, "allowed")).mode & 0o7777).toBe(0o1751);
     expect(
       (await sandbox.run("cd /tmp && touch own && chmod 1700 own && tar cf - own | tar xpf - -C /root"))
         .stderr,

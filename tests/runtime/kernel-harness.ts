@@ -118,11 +118,11 @@ export class TestKernel {
     const reporting = this.#lab.raw(this.contextID, cell);
     onStart?.(runID);
     const reported = await reporting;
-    const found = parseDocument(reported.stdout, runID);
-    if (!found || reported.stderr !== "" || reported.error || reported.results.length > 0) {
+    const parsed = parseDocument(reported.stdout, runID);
+    if (!parsed || reported.stderr !== "" || reported.error || reported.results.length > 0) {
       throw new Error(`not just a document: ${JSON.stringify(reported).slice(0, 2000)}`);
     }
-    return { ...found, stdout: read(found.stdout), stderr: read(found.stderr) };
+    return { ...parsed, stdout: read(parsed.stdout), stderr: read(parsed.stderr) };
   }
 
   /** The text of the only result. */
@@ -144,8 +144,8 @@ export class TestKernel {
 
   /** The kernel's peak memory, in bytes. */
   get peakBytes(): number {
-    const found = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${this.process.pid}/status`, "utf8"));
-    return Number(found?.[1]) * 1024;
+    const parsed = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${this.process.pid}/status`, "utf8"));
+    return Number(parsed?.[1]) * 1024;
   }
 
   get alive(): boolean {

@@ -87,14 +87,14 @@ describe("threads", () => {
     const first = await fresh.run(
       "import threading, time\ndef chat():\n    n = 0\n    while True:\n        print(end=f'tick {n}\\n'); n += 1; time.sleep(0.005)\nthreading.Thread(target=chat, daemon=True).start()",
     );
-    let heard = first.stdout.text ?? "";
+    let printed = first.stdout.text ?? "";
     for (let index = 0; index < 50; index++) {
       const { stdout, error, results } = await fresh.run(`print(end='cell ${index}\\n')\n${index}`);
       expect([error, results[0]?.text]).toEqual([null, String(index)]);
       expect(stdout.text).toContain(`cell ${index}\n`);
-      heard += stdout.text;
+      printed += stdout.text;
     }
-    const ticks = [...heard.matchAll(/tick (\d+)/g)].map((found) => Number(found[1]));
+    const ticks = [...printed.matchAll(/tick (\d+)/g)].map((found) => Number(found[1]));
     expect(ticks).toEqual(ticks.map((_, index) => index));
     expect(ticks.length).toBeGreaterThan(0);
   });

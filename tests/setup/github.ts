@@ -74,12 +74,12 @@ export async function startGitHub(): Promise<FakeGitHub> {
   }
 
   function authorize({ searchParams }: URL, response: ServerResponse): void {
-    const back = new URL(searchParams.get("redirect_uri") ?? "");
-    back.searchParams.set("state", searchParams.get("state") ?? "");
+    const callback = new URL(searchParams.get("redirect_uri") ?? "");
+    callback.searchParams.set("state", searchParams.get("state") ?? "");
     if (searchParams.get("client_id") !== CLIENT_ID) return json(response, 404, { message: "Not Found" });
     if (!github.user) {
-      back.searchParams.set("error", "access_denied");
-      back.searchParams.set("error_description", "The user has denied your application access.");
+      callback.searchParams.set("error", "access_denied");
+      callback.searchParams.set("error_description", "The user has denied your application access.");
     } else {
       const code = randomBytes(10).toString("hex");
       codes.set(code, {
@@ -88,9 +88,9 @@ export async function startGitHub(): Promise<FakeGitHub> {
         challenge: searchParams.get("code_challenge") ?? "",
         scope: searchParams.get("scope") ?? "",
       });
-      back.searchParams.set("code", code);
+      callback.searchParams.set("code", code);
     }
-    response.writeHead(302, { location: back.href }).end();
+    response.writeHead(302, { location: callback.href }).end();
   }
 
   /** Errors have the status 200, as GitHub documents. */

@@ -15,15 +15,15 @@ export function processes(): Process[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
     .map((name) => read(Number(name)))
-    .filter((found) => found !== undefined);
+    .filter((members) => members !== undefined);
 }
 
 /** `root` and its descendants, without those that have another parent now. */
 export function tree(root: number): Process[] {
   const all = processes();
-  const found = all.filter(({ pid }) => pid === root);
-  for (const parent of found) found.push(...all.filter((child) => child.parent === parent.pid));
-  return found;
+  const members = all.filter(({ pid }) => pid === root);
+  for (const parent of members) members.push(...all.filter((child) => child.parent === parent.pid));
+  return members;
 }
 
 /** The first process of a process's sandbox. The sandbox ends with it. */

@@ -4,15 +4,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll } from "vitest";
 
-const made: string[] = [];
+const created: string[] = [];
 
 // Hooks run in reverse order, so this one runs after those of the importing file.
 afterAll(() =>
-  made.forEach((directory) => rmSync(directory, { recursive: true, force: true, maxRetries: 5 })),
+  created.forEach((directory) => rmSync(directory, { recursive: true, force: true, maxRetries: 5 })),
 );
 
 export function temporaryDirectory(): string {
   const directory = realpathSync(mkdtempSync(join(tmpdir(), "sandbox-mcp-test-")));
-  made.push(directory);
+  created.push(directory);
   return directory;
 }

@@ -180,12 +180,12 @@ class Victim {
 
   /** Writes until this time: many small files, or also large ones. */
   async #write(isOver: () => boolean, isLarge: boolean): Promise<void> {
-    let left = isLarge || Math.random() < 0.5 ? random(1_000_000, ROUND_BYTES) : 0;
+    let remaining = isLarge || Math.random() < 0.5 ? random(1_000_000, ROUND_BYTES) : 0;
     let isFirst = isLarge;
     while (!isOver()) {
-      if (left > 100_000 && (isFirst || Math.random() < 0.3)) {
-        const size = Math.floor(isFirst ? left : random(100_000, left));
-        left -= size;
+      if (remaining > 100_000 && (isFirst || Math.random() < 0.3)) {
+        const size = Math.floor(isFirst ? remaining : random(100_000, remaining));
+        remaining -= size;
         isFirst = false;
         await this.#writeLarge(pick(LARGE), size);
       } else await this.#writeSmall(pick(SMALL));

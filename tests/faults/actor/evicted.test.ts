@@ -68,14 +68,14 @@ describe.concurrent("when an actor is evicted at random moments", () => {
         const isResult = answers(await answer);
         const id = await runOf(sandbox, mark);
         const starts = Number(await sh(sandbox, `grep -cx ${mark} started || true`, { session: "look" }));
-        const begun = Number(await sh(sandbox, `cat begun-${mark} || echo NaN`, { session: "look" }));
+        const startedAt = Number(await sh(sandbox, `cat begun-${mark} || echo NaN`, { session: "look" }));
         // A request that the actor sent before its eviction may take effect a moment later.
-        const first = evictions.find((time) => time > begun - 200) ?? Number.NaN;
-        const isDue = isResult || first - begun >= WRITTEN_MS;
+        const first = evictions.find((time) => time > startedAt - 200) ?? Number.NaN;
+        const isDue = isResult || first - startedAt >= WRITTEN_MS;
         // The actor was evicted before it stored the run. No caller has its id, and the command may or may not have
         // run.
         if (id === undefined && !isDue) return;
-        expect(id, `begun ${begun}, evicted ${evictions.join(", ")}`).toBeDefined();
+        expect(id, `begun ${startedAt}, evicted ${evictions.join(", ")}`).toBeDefined();
         recorded++;
         const { text } = await owner.call("get_result", { id: id ?? "" });
         if (text.includes("state: lost"))

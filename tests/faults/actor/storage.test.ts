@@ -123,8 +123,8 @@ describe("when SQLite's row limit is reached", () => {
     const listed = await owner.call("list_runs", { sandbox, limit: 1 });
     const [run] = listed.structured.runs as { id: string; state: string }[];
     expect(["succeeded", "failed"]).toContain(run?.state);
-    const again = await owner.call("get_result", { id: run?.id, wait_seconds: 0 });
-    expect(again.text).toBe(answer.text);
+    const repeated = await owner.call("get_result", { id: run?.id, wait_seconds: 0 });
+    expect(repeated.text).toBe(answer.text);
     expect(await sh(sandbox, "echo next")).toBe("next\n");
   });
 

@@ -55,8 +55,8 @@ describe("the containers of one principal", () => {
   it("keep one with a run in progress, even if its actor was evicted", async () => {
     const { isError } = await run("a", { command: "touch begun; sleep 60", wait_seconds: 0 });
     expect(isError).toBe(false);
-    const begun = { sandbox: "a", path: "/workspace/begun" };
-    await until(async () => !(await caller.call("read_file", begun)).isError);
+    const beganFile = { sandbox: "a", path: "/workspace/begun" };
+    await until(async () => !(await caller.call("read_file", beganFile)).isError);
     await forget("a");
     await run("c");
     expect((await run("d")).isError).toBe(true);

@@ -41,8 +41,8 @@ describe("the storage of a principal", () => {
     await print("one", 1_200_000);
     await until(async () => (await used()) > 1_200_000);
     // The size of a sandbox's database counts too.
-    const most = 1_200_000 + (await databaseSize("one"));
-    await until(async () => (await used()) === most);
+    const limit = 1_200_000 + (await databaseSize("one"));
+    await until(async () => (await used()) === limit);
     const { text, structured } = await caller.call("list_sandboxes");
     expect(text).toMatch(/ 1\.\d\/3 MB of results/);
     expect(structured).toMatchObject({ storage_bytes: await used(), max_storage_bytes: LIMIT });

@@ -242,9 +242,9 @@ describe.each(VERSIONS)("a deployment that was upgraded from %s", (version) => {
 
 describe("a database", () => {
   it.each(Object.entries(SCHEMAS))("of %s has the documented tables", async (kind, { tables }) => {
-    const made = Object.keys(await tablesOf(await stubOf(`${kind}.fresh`)));
+    const created = Object.keys(await tablesOf(await stubOf(`${kind}.fresh`)));
     // This table belongs to the SDK.
-    expect(made.filter((name) => name !== "container_schedules").toSorted()).toEqual(
+    expect(created.filter((name) => name !== "container_schedules").toSorted()).toEqual(
       Object.keys(tables).toSorted(),
     );
   });

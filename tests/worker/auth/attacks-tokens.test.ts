@@ -189,10 +189,10 @@ describe("refresh tokens", () => {
     const { client, tokens } = await signedIn(app);
     const second = await (await client.refresh(tokens.refresh_token)).json<Tokens>();
     // The client may not have received the response, and repeats the request.
-    const again = await (await client.refresh(tokens.refresh_token)).json<Tokens>();
+    const repeated = await (await client.refresh(tokens.refresh_token)).json<Tokens>();
     // The repeated request replaced the second token, which was not used.
     expect(await errorOf(await client.refresh(second.refresh_token))).toBe("invalid_grant");
-    const third = await (await client.refresh(again.refresh_token)).json<Tokens>();
+    const third = await (await client.refresh(repeated.refresh_token)).json<Tokens>();
     expect(await errorOf(await client.refresh(tokens.refresh_token))).toBe("invalid_grant");
     expect((await client.refresh(third.refresh_token)).status).toBe(200);
     expect(checks()).toEqual(Array(2).fill("refresh-token-grant/refresh_token_mismatch"));

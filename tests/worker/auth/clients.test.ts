@@ -16,7 +16,7 @@ const CALLBACK = "http://localhost:3118/callback";
 
 /** The values that an application stores for its SDK. Both generations of the SDK need the same values. */
 function memory(app: App) {
-  const kept: {
+  const stored: {
     tokens?: Tokens & { token_type: string };
     client?: { client_id: string };
     verifier?: string;
@@ -24,20 +24,20 @@ function memory(app: App) {
   let authorizationURL: URL | undefined;
   const fetch = async (url: string | URL | Request, init?: RequestInit) => app(String(url), init);
   return {
-    kept,
+    kept: stored,
     fetch,
     provider: {
       redirectUrl: CALLBACK,
       clientMetadata: { client_name: "SDK", redirect_uris: [CALLBACK], token_endpoint_auth_method: "none" },
       state: () => "state-of-the-sdk",
-      clientInformation: () => kept.client,
-      saveClientInformation: (client: { client_id: string }) => void (kept.client = client),
-      tokens: () => kept.tokens,
+      clientInformation: () => stored.client,
+      saveClientInformation: (client: { client_id: string }) => void (stored.client = client),
+      tokens: () => stored.tokens,
       // The SDK's type has the optional members of RFC 6749 optional; this server sends them all.
-      saveTokens: (tokens: object) => void (kept.tokens = tokens as typeof kept.tokens),
+      saveTokens: (tokens: object) => void (stored.tokens = tokens as typeof stored.tokens),
       redirectToAuthorization: (url: URL) => void (authorizationURL = url),
-      saveCodeVerifier: (verifier: string) => void (kept.verifier = verifier),
-      codeVerifier: () => kept.verifier ?? "",
+      saveCodeVerifier: (verifier: string) => void (stored.verifier = verifier),
+      codeVerifier: () => stored.verifier ?? "",
     },
     /** The person approves in their browser. Returns the parameters that the callback receives. */
     async approve(ticked?: string[]): Promise<URLSearchParams> {
@@ -55,7 +55,7 @@ const ENDPOINTS = ["/mcp", "/", "/mcp?sandbox=work&results=structured"];
 
 describe.each(ENDPOINTS)("the 2.x client at %s", (path) => {
   it.each(["legacy", "auto"] as const)("signs in, calls and refreshes, in mode %s", async (mode) => {
-    const { kept, fetch, provider, approve } = memory(oauthApp());
+    const { kept: stored, fetch, provider, approve } = memory(oauthApp());
     const url = new URL(path, ORIGIN);
     const transport = () => new StreamableHTTPClientTransport(url, { authProvider: provider, fetch });
     const connect = async () => {
@@ -69,17 +69,17 @@ describe.each(ENDPOINTS)("the 2.x client at %s", (path) => {
     expect((await client.callTool({ name: "add", arguments: { a: 2, b: 3 } })).content).toEqual([
       { type: "text", text: "5" },
     ]);
-    const before = kept.tokens?.access_token;
-    if (kept.tokens) kept.tokens.access_token = "expired";
+    const before = stored.tokens?.access_token;
+    if (stored.tokens) stored.tokens.access_token = "expired";
     expect((await client.listTools()).tools).toHaveLength(2);
-    expect(kept.tokens?.access_token).not.toBe(before);
+    expect(stored.tokens?.access_token).not.toBe(before);
     await client.close();
   });
 });
 
 describe.each(ENDPOINTS)("the 1.x client at %s", (path) => {
   it("signs in, calls and refreshes", async () => {
-    const { kept, fetch, provider, approve } = memory(oauthApp());
+    const { kept: stored, fetch, provider, approve } = memory(oauthApp());
     const url = new URL(path, ORIGIN);
     const transport = () => new Transport1(url, { authProvider: provider, fetch });
     await expect(new Client1(info).connect(transport())).rejects.toThrow(UnauthorizedError1);
@@ -89,17 +89,17 @@ describe.each(ENDPOINTS)("the 1.x client at %s", (path) => {
     expect((await client.callTool({ name: "add", arguments: { a: 2, b: 3 } })).content).toEqual([
       { type: "text", text: "5" },
     ]);
-    const before = kept.tokens?.access_token;
-    if (kept.tokens) kept.tokens.access_token = "expired";
+    const before = stored.tokens?.access_token;
+    if (stored.tokens) stored.tokens.access_token = "expired";
     expect((await client.listTools()).tools).toHaveLength(2);
-    expect(kept.tokens?.access_token).not.toBe(before);
+    expect(stored.tokens?.access_token).not.toBe(before);
     await client.close();
   });
 });
 
 describe("a call that lacks a scope", () => {
   it("makes the client send its user back to the consent page", async () => {
-    const { kept, fetch, provider, approve } = memory(oauthApp());
+    const { kept: stored, fetch, provider, approve } = memory(oauthApp());
     const transport = () =>
       new StreamableHTTPClientTransport(new URL("/mcp", ORIGIN), { authProvider: provider, fetch });
     const connect = async () => {
@@ -110,10 +110,10 @@ describe("a call that lacks a scope", () => {
     const add = { name: "add", arguments: { a: 2, b: 3 } };
     await expect(connect()).rejects.toThrow(UnauthorizedError);
     await transport().finishAuth(await approve(["sandbox:read"]));
-    expect(kept.tokens?.scope).toBe("sandbox:read");
+    expect(stored.tokens?.scope).toBe("sandbox:read");
     await expect((await connect()).callTool(add)).rejects.toThrow(UnauthorizedError);
     await transport().finishAuth(await approve());
-    expect(kept.tokens?.scope).toBe("sandbox:read sandbox:exec");
+    expect(stored.tokens?.scope).toBe("sandbox:read sandbox:exec");
     expect((await (await connect()).callTool(add)).content).toEqual([{ type: "text", text: "5" }]);
   });
 });

@@ -260,10 +260,10 @@ describe("a registration", () => {
 
 describe("an address that registers too often", () => {
   it("gets the time to retry, while other addresses can register and all clients can read", async () => {
-    const left = new Map<string, number>();
+    const remaining = new Map<string, number>();
     const limit = async ({ key }: { key: string }) => {
-      left.set(key, (left.get(key) ?? 2) - 1);
-      return { success: (left.get(key) ?? 0) >= 0 };
+      remaining.set(key, (remaining.get(key) ?? 2) - 1);
+      return { success: (remaining.get(key) ?? 0) >= 0 };
     };
     const app = oauthApp({ ADDRESS_LIMITER: { limit } });
     const statuses = [];
@@ -271,6 +271,6 @@ describe("an address that registers too often", () => {
       statuses.push((await register(app, { client_name: "x" })).status);
     expect(statuses).toEqual([201, 201, 429]);
     expect((await app("/.well-known/oauth-authorization-server")).status).toBe(200);
-    expect([...left.keys()]).toEqual(["local"]);
+    expect([...remaining.keys()]).toEqual(["local"]);
   });
 });

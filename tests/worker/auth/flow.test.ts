@@ -176,11 +176,11 @@ describe("scopes", () => {
     const app = oauthApp();
     const browser = new Browser(app);
     const page = await browser.open(await (await Client.register(app)).authorizationURL());
-    const again = await browser.submit(page, { decision: "owner", token: TOKEN, scope: [] });
-    expect(again.status).toBe(400);
-    expect(again.text).toContain("Select at least one permission");
-    expect(again.scopes).toEqual([]);
-    const done = await browser.submit(again, { decision: "owner", token: TOKEN, scope: "sandbox:read" });
+    const repeated = await browser.submit(page, { decision: "owner", token: TOKEN, scope: [] });
+    expect(repeated.status).toBe(400);
+    expect(repeated.text).toContain("Select at least one permission");
+    expect(repeated.scopes).toEqual([]);
+    const done = await browser.submit(repeated, { decision: "owner", token: TOKEN, scope: "sandbox:read" });
     expect(done.status).toBe(303);
   });
 

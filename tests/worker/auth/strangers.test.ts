@@ -20,17 +20,17 @@ async function clients(): Promise<string[]> {
 describe("registered clients", () => {
   it("are kept in limited number while unapproved, and without limit once approved", async () => {
     const app = oauthApp();
-    const kept = await Client.register(app);
-    await approve(kept);
+    const approved = await Client.register(app);
+    await approve(approved);
     const first = await Client.register(app);
     const statuses = await Promise.all(Array.from({ length: MAX_UNAPPROVED }, () => register(app, {})));
     expect(statuses.filter(({ status }) => status !== 201)).toEqual([]);
     const full = (await clients()).length;
     await register(app, {});
-    const left = await clients();
-    expect(left).toHaveLength(full);
-    expect(left).toContain(kept.id);
-    expect(left).not.toContain(first.id);
+    const remaining = await clients();
+    expect(remaining).toHaveLength(full);
+    expect(remaining).toContain(approved.id);
+    expect(remaining).not.toContain(first.id);
   });
 
   it("may not be larger than the limit for a client's metadata", async () => {
@@ -49,21 +49,21 @@ describe("registered clients", () => {
 });
 
 describe("tokens that this server could have issued", () => {
-  const made = (index: number) => `owner:${String(index).padStart(16, "g")}:${"s".repeat(32)}`;
+  const tokenOf = (index: number) => `owner:${String(index).padStart(16, "g")}:${"s".repeat(32)}`;
 
   it("cost an address a limited number of look-ups, which do not affect valid tokens", async () => {
-    let left = 20;
+    let remaining = 20;
     const limit = async ({ key }: { key: string }) => ({
-      success: !key.startsWith("address:") || (left -= 1) >= 0,
+      success: !key.startsWith("address:") || (remaining -= 1) >= 0,
     });
     const reads = vi.fn<(key: string) => void>();
     const OAUTH_KV = watchedStore(env.OAUTH_KV, reads);
     const app = oauthApp({ RATE_LIMITER: { limit }, OAUTH_KV });
     const { tokens } = await signedIn(app);
     expect(await statusOf(app, tokens.access_token)).toBe(200);
-    for (let index = 0; left > 0; index++) expect(await statusOf(app, made(index))).toBe(401);
+    for (let index = 0; remaining > 0; index++) expect(await statusOf(app, tokenOf(index))).toBe(401);
     reads.mockClear();
-    for (let index = 0; index < 50; index++) expect(await statusOf(app, made(1000 + index))).toBe(429);
+    for (let index = 0; index < 50; index++) expect(await statusOf(app, tokenOf(1000 + index))).toBe(429);
     expect(reads).not.toHaveBeenCalled();
     expect(await statusOf(app, tokens.access_token)).toBe(200);
   });

@@ -52,8 +52,8 @@ it("a link that an earlier version signed is valid for a day after the upgrade",
 
   const attempts = (env as Env).Attempts as DurableObjectNamespace;
   await runInDurableObject(attempts.getByName("links"), (_object, { storage }) => {
-    const made = storage.kv.get<{ key: string; madeAt: number }>("link-key");
-    storage.kv.put("link-key", { ...made, madeAt: Date.now() - 24 * 3600_000 });
+    const stored = storage.kv.get<{ key: string; madeAt: number }>("link-key");
+    storage.kv.put("link-key", { ...stored, madeAt: Date.now() - 24 * 3600_000 });
   });
   const nextDay = caller.with({});
   expect((await nextDay.http(earlier)).status).toBe(403);

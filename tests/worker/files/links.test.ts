@@ -230,8 +230,8 @@ END`,
   it("ends with its container, also if the container died without an actor", async () => {
     const name = "links-away";
     await sh(name, "echo x >file");
-    const made = await owner.call("file_link", { sandbox: name, path: "file" });
-    const { pathname } = new URL(String(made.structured.url));
+    const created = await owner.call("file_link", { sandbox: name, path: "file" });
+    const { pathname } = new URL(String(created.structured.url));
     expect((await owner.http(pathname)).status).toBe(200);
     await evict(name, { kill: true });
     await sh(name, "echo other >file");
@@ -258,8 +258,8 @@ describe("an upload link", () => {
     const restarted = "links-restarted";
     await sh(restarted, "true");
     await killContainer(restarted);
-    const made = await owner.call("file_link", { sandbox: restarted, path: "new", direction: "upload" });
-    expect(made.structured.notice).toMatch(/^The sandbox was restarted/);
+    const created = await owner.call("file_link", { sandbox: restarted, path: "new", direction: "upload" });
+    expect(created.structured.notice).toMatch(/^The sandbox was restarted/);
     await owner.call("destroy_sandbox", { sandbox: restarted });
   });
 
@@ -338,22 +338,23 @@ describe("an upload link", () => {
     "reads the rest of an upload that is too large, so that its client sees the response, with %j",
     async (headers) => {
       const path = await link("rest", { direction: "upload", max_bytes: 10 });
-      let left = 100;
+      let remaining = 100;
       const body = new ReadableStream({
         type: "bytes",
-        pull: (controller) => (left-- > 0 ? controller.enqueue(new Uint8Array(65_536)) : controller.close()),
+        pull: (controller) =>
+          remaining-- > 0 ? controller.enqueue(new Uint8Array(65_536)) : controller.close(),
       });
       const response = await owner.http(path, { method: "PUT", body, headers });
       expect([response.status, await response.text()]).toEqual([413, expect.stringContaining("10 bytes")]);
-      expect(left).toBeLessThan(0);
+      expect(remaining).toBeLessThan(0);
     },
   );
 
   it("reports that the sandbox was destroyed during the upload", async () => {
     const name = "destroyed-upload";
-    const made = await owner.call("file_link", { sandbox: name, path: "a", direction: "upload" });
+    const created = await owner.call("file_link", { sandbox: name, path: "a", direction: "upload" });
     const { readable, writable } = new IdentityTransformStream();
-    const { pathname } = new URL(String(made.structured.url));
+    const { pathname } = new URL(String(created.structured.url));
     const answer = owner.http(pathname, { method: "PUT", body: readable });
     const writer = writable.getWriter();
     await writer.write(new Uint8Array(2 * 1024 * 1024));
@@ -496,7 +497,7 @@ describe("the token of a link", () => {
     await sh(sandbox, "echo earlier >earlier.txt");
     await link("earlier.txt");
     const epoch = await inActor(sandbox, (_actor, { storage }) => storage.kv.get<string>("file-links:epoch"));
-    const made = async (expires: number, path = "/workspace/earlier.txt") => {
+    const created = async (expires: number, path = "/workspace/earlier.txt") => {
       const actor = await actorName(sandbox, owner.principalID);
       const whole = { actor, epoch, direction: "download", path, expires, id: "1" };
       const text = new TextEncoder()
@@ -506,10 +507,10 @@ describe("the token of a link", () => {
       const signature = await sign(key as CryptoKey, `file ${text}`);
       return `/files/${text}.${signature.toBase64({ alphabet: "base64url", omitPadding: true })}`;
     };
-    const response = await owner.http(await made(Date.now() + 60_000));
+    const response = await owner.http(await created(Date.now() + 60_000));
     expect(await response.text()).toBe("earlier\n");
-    expect((await owner.http(await made(Date.now() - 1))).status).toBe(410);
-    const [ours = "", theirs = ""] = [await made(2e15), await made(2e15, "/etc/passwd")];
+    expect((await owner.http(await created(Date.now() - 1))).status).toBe(410);
+    const [ours = "", theirs = ""] = [await created(2e15), await created(2e15, "/etc/passwd")];
     const forged = `${theirs.split(".")[0]}.${ours.split(".")[1]}`;
     expect((await owner.http(forged)).status).toBe(403);
   });
@@ -517,15 +518,15 @@ describe("the token of a link", () => {
 
 describe("the address of a link", () => {
   it("has at most 120 characters for any file, and appears once in a result", async () => {
-    const own = "a-name-of-20-letters";
+    const ownName = "a-name-of-20-letters";
     const deep = `${"directory/".repeat(40)}file.txt`;
-    await owner.call("write_file", { sandbox: own, path: deep, content: "deep\n" });
+    await owner.call("write_file", { sandbox: ownName, path: deep, content: "deep\n" });
     for (const args of [
       { path: deep },
       { path: "directory" },
       { path: "other.txt", direction: "upload", max_bytes: 5 * 1024 ** 3, expires_seconds: 86_400 },
     ]) {
-      const { structured, text } = await owner.call("file_link", { sandbox: own, ...args });
+      const { structured, text } = await owner.call("file_link", { sandbox: ownName, ...args });
       const url = String(structured.url);
       expect(url.length).toBeLessThanOrEqual(120);
       // The origin on Cloudflare for an account of 15 letters.
@@ -533,7 +534,7 @@ describe("the address of a link", () => {
       expect(url.replace(ORIGIN, origin).length).toBeLessThanOrEqual(120);
       expect(text.split(url)).toHaveLength(2);
     }
-    await owner.call("destroy_sandbox", { sandbox: own });
+    await owner.call("destroy_sandbox", { sandbox: ownName });
   });
 
   it("is the same when a result is shown again", async () => {

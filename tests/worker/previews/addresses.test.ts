@@ -53,11 +53,11 @@ describe("the label of a preview", () => {
   });
 
   it("made with the owner's previous token is valid while that token is, and a new label needs only the new token", async () => {
-    const own = { ...(env as Env), LINK_KEY: undefined };
-    const token = (await makeToken(8000, address.actor, await keysOf(own))) ?? "";
+    const variables = { ...(env as Env), LINK_KEY: undefined };
+    const token = (await makeToken(8000, address.actor, await keysOf(variables))) ?? "";
     const before = writeLabel({ ...address, token });
-    const rotated = { ...own, SERVER_AUTH_TOKEN: "the-next-token-of-the-owner" };
-    const during = await keysOf({ ...rotated, SERVER_AUTH_TOKEN_PREVIOUS: own.SERVER_AUTH_TOKEN });
+    const rotated = { ...variables, SERVER_AUTH_TOKEN: "the-next-token-of-the-owner" };
+    const during = await keysOf({ ...rotated, SERVER_AUTH_TOKEN_PREVIOUS: variables.SERVER_AUTH_TOKEN });
     expect(await readLabel(before, during)).toEqual({ ...address, token });
     expect(await readLabel(before, await keysOf(rotated))).toBeUndefined();
     const next = (await makeToken(8000, address.actor, during)) ?? "";

@@ -24,23 +24,23 @@ describe("a program that listens", () => {
   });
 
   it("is reported only by the command that left it running", async () => {
-    const left = await run(`node server.js 8102 >log 2>&1 & ${listens(8102)}`);
-    expect(left.text).toBe("exit_code: 0\nlistening: port 8102; expose_port gives it a URL");
-    expect(left.structured).toMatchObject({ state: "succeeded", ports: [8102] });
+    const started = await run(`node server.js 8102 >log 2>&1 & ${listens(8102)}`);
+    expect(started.text).toBe("exit_code: 0\nlistening: port 8102; expose_port gives it a URL");
+    expect(started.structured).toMatchObject({ state: "succeeded", ports: [8102] });
     const other = await run("echo other");
     expect(other.text).toBe("exit_code: 0\nstdout: other");
     expect(other.structured.ports).toBeUndefined();
-    const result = await owner.call("get_result", { id: left.structured.id });
+    const result = await owner.call("get_result", { id: started.structured.id });
     expect(result.structured).toMatchObject({ ports: [8102] });
   });
 
   it("that starts to listen only after its command is reported once, by a later command", async () => {
     const open = "late";
     await owner.call("write_file", { sandbox, path: open, content: "" });
-    const left = await run(
+    const started = await run(
       `(while [ -e ${open} ]; do sleep 0.05; done; exec node server.js 8104) >log 2>&1 &`,
     );
-    expect(left.text).not.toContain("listening");
+    expect(started.text).not.toContain("listening");
     const later = await run(
       `rm ${open}; until grep -q ":1FA8 .* 0A " /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done`,
     );

@@ -56,9 +56,9 @@ describe("a preview", () => {
     const closed = await exposer.call("expose_port", { sandbox, port: 8000, expose: false });
     expect(closed.structured).toMatchObject({ exposed: false });
     expect(closed.text).toBe("Port 8000 of sandbox shown is no longer exposed.");
-    const gone = await visit(first, PAGE);
-    expect(gone.status).toBe(410);
-    expect(await gone.text()).toContain("This preview has ended");
+    const ended = await visit(first, PAGE);
+    expect(ended.status).toBe(410);
+    expect(await ended.text()).toContain("This preview has ended");
     const second = await expose({ sandbox, port: 8000 });
     expect(second).not.toBe(first);
     expect((await visit(first)).status).toBe(410);
@@ -129,7 +129,7 @@ describe("a preview", () => {
 
   it("sets cookies only for its own host, and no policies for other hosts", async () => {
     const url = await expose({ sandbox, port: 8000 });
-    const given = new URLSearchParams([
+    const parameters = new URLSearchParams([
       ["set-cookie", "a=1; Domain=preview.example; Path=/"],
       ["set-cookie", "b=2; path=/; DOMAIN = .example;HttpOnly"],
       ["clear-site-data", '"cookies"'],
@@ -138,7 +138,7 @@ describe("a preview", () => {
       ["x-robots-tag", "all"],
       ["x-own", "kept"],
     ]);
-    const { headers } = await visit(`${url}headers?${given}`);
+    const { headers } = await visit(`${url}headers?${parameters}`);
     expect(headers.getSetCookie()).toEqual(["a=1; Path=/", "b=2; path=/;HttpOnly"]);
     for (const name of ["clear-site-data", "strict-transport-security", "alt-svc"])
       expect(headers.get(name)).toBeNull();
@@ -177,9 +177,9 @@ describe("a preview", () => {
     const hash = new Uint8Array(
       await crypto.subtle.digest("SHA-256", new Uint8Array(64 * piece.length).fill(7)),
     );
-    let left = 64;
+    let remaining = 64;
     const body = new ReadableStream<Uint8Array>({
-      pull: (controller) => (left-- > 0 ? controller.enqueue(piece) : controller.close()),
+      pull: (controller) => (remaining-- > 0 ? controller.enqueue(piece) : controller.close()),
     });
     const upload = await visit(`${url}upload`, { method: "PUT", body });
     expect(await upload.text()).toBe(hash.toHex());
@@ -323,24 +323,24 @@ describe("a preview ends", () => {
   it("at its expiry, together with the requests in progress", async () => {
     await startServer("brief", 8000);
     const url = await expose({ sandbox: "brief", port: 8000, expires_seconds: 3 });
-    const over = next((await openSocket(url)).socket);
+    const ending = next((await openSocket(url)).socket);
     const reader = (await visit(`${url}stream`)).body?.getReader();
     await reader?.read();
-    expect(await over).toMatch(/^closed/);
+    expect(await ending).toMatch(/^closed/);
     await expect(reader?.read()).rejects.toThrow();
-    const gone = await visit(url, PAGE);
-    expect(gone.status).toBe(410);
-    expect(gone.headers.get("refresh")).toBeNull();
+    const ended = await visit(url, PAGE);
+    expect(ended.status).toBe(410);
+    expect(ended.headers.get("refresh")).toBeNull();
     expect((await exposer.call("list_sandboxes")).text).not.toContain(url);
   });
 
   it("when it is closed, together with the requests in progress", async () => {
     const url = await expose({ sandbox: "brief", port: 8000 });
-    const over = next((await openSocket(url)).socket);
+    const ending = next((await openSocket(url)).socket);
     await exposer.call("expose_port", { sandbox: "brief", port: 8000, expose: false });
-    expect(await over).toMatch(/^closed/);
-    const again = await exposer.call("expose_port", { sandbox: "brief", port: 8000, expose: false });
-    expect(again.text).toBe("Port 8000 of sandbox brief is not exposed.");
+    expect(await ending).toMatch(/^closed/);
+    const closed = await exposer.call("expose_port", { sandbox: "brief", port: 8000, expose: false });
+    expect(closed.text).toBe("Port 8000 of sandbox brief is not exposed.");
   });
 
   it("not with its container, which an open tab does not restart", async () => {

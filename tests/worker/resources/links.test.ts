@@ -135,8 +135,8 @@ it("the whole output is linked if it was cut, and is served after its sandbox is
   await runInDurableObject<Sandbox, void>(await actorOf(name), async (actor) => {
     await actor.evictRuns(1e12, Date.now() + 1000);
   });
-  const gone = await owner.http(path);
-  expect([gone.status, await gone.text()]).toEqual([410, expect.stringContaining("no longer exists")]);
+  const removed = await owner.http(path);
+  expect([removed.status, await removed.text()]).toEqual([410, expect.stringContaining("no longer exists")]);
 });
 
 it("a log of several megabytes is served unchanged from R2", async () => {

@@ -267,9 +267,9 @@ describe("the list of all resources", () => {
 
   it("has pages, and starts no container", async () => {
     const caller = await principal("resources-pages");
-    const made = Array.from({ length: 12 }, (_, n) => `page-${String(n).padStart(2, "0")}`);
-    await accountOf(caller).registerSandbox({ principalID: caller.principalID, sandbox: made[0] ?? "" });
-    for (const name of made) {
+    const names = Array.from({ length: 12 }, (_, n) => `page-${String(n).padStart(2, "0")}`);
+    await accountOf(caller).registerSandbox({ principalID: caller.principalID, sandbox: names[0] ?? "" });
+    for (const name of names) {
       await accountOf(caller).registerSandbox({ principalID: caller.principalID, sandbox: name });
       await accountOf(caller).sandboxStopped(name);
     }
@@ -278,7 +278,7 @@ describe("the list of all resources", () => {
     expect(second.nextCursor).toBeUndefined();
     const uris = [...first.resources, ...second.resources].map(({ uri }) => uri);
     const sandboxes = uris.filter((uri) => uri.startsWith("sandbox://"));
-    expect(sandboxes).toEqual(made.map((name) => `sandbox://${name}/`));
+    expect(sandboxes).toEqual(names.map((name) => `sandbox://${name}/`));
     const after = await accountOf(caller).sandboxes();
     expect(after.filter((one) => one.isRunning)).toEqual([]);
     const { messages } = await caller.post({ method: "resources/list", params: { cursor: "No Such" } });

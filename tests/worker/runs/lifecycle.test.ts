@@ -286,7 +286,7 @@ class Model {
 
   async #run(isCancelled: boolean): Promise<void> {
     const { lifecycle } = this;
-    let begun = 0;
+    let started = 0;
     let isOver = false;
     const tickets = this.#tickets;
     tickets.calls++;
@@ -295,7 +295,7 @@ class Model {
       await lifecycle.readyForRun(() => isOver);
       if (isOver) return;
       this.#use();
-      begun++;
+      started++;
     };
     const run = begin();
     // The call may fail before the cancellation.
@@ -309,7 +309,7 @@ class Model {
       tickets.starters--;
       lifecycle.release();
     });
-    this.#check(begun <= 1, "a run that began twice");
+    this.#check(started <= 1, "a run that began twice");
   }
 
   /** Loses unsaved writes, and checks that the notice says so. */

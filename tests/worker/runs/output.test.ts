@@ -28,18 +28,18 @@ describe("long output", () => {
     expect(shown.startsWith(lines("řádek", 1, 500))).toBe(true);
     expect(shown.endsWith(lines("řádek", 399_500, 400_000))).toBe(true);
     const omitted = Number(/\[\.\.\. (\d+) of 6400000 bytes omitted \.\.\.\]/.exec(shown)?.[1]);
-    const kept = new TextEncoder().encode(shown.replace(/\n\[\.\.\. .* \.\.\.\]\n/, "")).length;
-    expect(omitted + kept).toBe(bytes);
+    const shownBytes = new TextEncoder().encode(shown.replace(/\n\[\.\.\. .* \.\.\.\]\n/, "")).length;
+    expect(omitted + shownBytes).toBe(bytes);
     expect(shown).not.toContain("\ufffd");
     const id = idIn(result);
     expect(result.text).toContain(`Whole output: get_result, id ${id}, cursor 0.`);
     const log = await wholeLog(id);
     expect(log.stdout === lines("řádek", 1, 400_000)).toBe(true);
     expect(log.stderr === lines("chyba", 1, 20_000)).toBe(true);
-    const own = await Promise.all((await objectsOf(id)).map(sizeOf));
-    expect(own.reduce((sum, size) => sum + size, 0)).toBe(bytes + 280_000);
-    expect(own.length).toBeGreaterThanOrEqual(2);
-    expect(Math.max(...own)).toBeLessThanOrEqual(5 * 1024 * 1024);
+    const sizes = await Promise.all((await objectsOf(id)).map(sizeOf));
+    expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(bytes + 280_000);
+    expect(sizes.length).toBeGreaterThanOrEqual(2);
+    expect(Math.max(...sizes)).toBeLessThanOrEqual(5 * 1024 * 1024);
   });
 
   it("of both streams has a label for each change of the stream", async () => {
@@ -137,11 +137,11 @@ describe("long output", () => {
   });
 
   it("of 1 GB fills neither the disk nor the memory of the sandbox", { timeout: 180_000 }, async () => {
-    const own = "gigabyte";
+    const sizes = "gigabyte";
     const patient = owner.with({ MAX_WAIT_SECONDS: "170" });
-    await sh(own, "true");
+    await sh(sizes, "true");
     const watched = patient.call("run_command", {
-      sandbox: own,
+      sandbox: sizes,
       session: "watch",
       command:
         "peak=0; until [[ -e /tmp/over ]]; do now=$(du -sm /var/lib/sandbox-mcp | cut -f1); ((now > peak)) && peak=$now; sleep 0.05; done; echo $peak $(cat /proc/[0-9]*/status 2>/dev/null | awk '/^VmHWM/ && $2 > max { max = $2 } END { print int(max / 1024) }')",
@@ -149,12 +149,12 @@ describe("long output", () => {
       wait_seconds: 170,
     });
     const result = await patient.call("run_command", {
-      sandbox: own,
+      sandbox: sizes,
       command: "yes | head -c 1G",
       timeout_seconds: 150,
       wait_seconds: 150,
     });
-    await sh(own, "touch /tmp/over");
+    await sh(sizes, "touch /tmp/over");
     expect(result.structured).toMatchObject({ state: "succeeded", stdout_bytes: 1024 ** 3 });
     const [disk = Number.NaN, memory = Number.NaN] = String((await watched).structured.stdout)
       .split(" ")

@@ -88,8 +88,8 @@ describe("a service", () => {
     await sh(sandbox, "true");
     await configure(sandbox, "echo begun by $PPID; exit 3");
     let id = await started(sandbox);
-    const again = "The service ended with exit code 3. It is started again in 2 s.";
-    await until(async () => (await shown(id)).includes(again));
+    const restartNote = "The service ended with exit code 3. It is started again in 2 s.";
+    await until(async () => (await shown(id)).includes(restartNote));
     expect(await ids(sandbox)).toEqual([id]);
     // The process that restarts it is also in the sandbox.
     const [, loop] = /begun by (\d+)/.exec(await shown(id)) ?? [];

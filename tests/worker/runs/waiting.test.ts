@@ -29,7 +29,7 @@ const code = (source: string, more: Record<string, unknown> = {}) =>
 const cancel = (id: unknown) => owner.call("cancel_run", { id });
 
 /** Whether a file made by a run has appeared. */
-const there = async (file: string) =>
+const exists = async (file: string) =>
   (await sh(sandbox, `[ -e ${file} ] && echo yes || true`, { session: "look" })) === "yes\n";
 
 describe("a sandbox that starts slowly", () => {
@@ -100,14 +100,14 @@ describe.concurrent("a run that outlasts its call", () => {
   });
 
   it("is on disk before its id is returned", async () => {
-    const own = { sandbox: "on-disk" };
-    const id = String((await command("sleep 30", own)).structured.id);
+    const at = { sandbox: "on-disk" };
+    const id = String((await command("sleep 30", at)).structured.id);
     // This does not use a tool, because list_runs itself stores the runs that it shows.
-    const stored = await inActor(own.sandbox, (_actor, { storage }) =>
+    const stored = await inActor(at.sandbox, (_actor, { storage }) =>
       storage.sql.exec("SELECT state FROM runs WHERE id = ?", id).toArray(),
     );
     expect(stored).toEqual([{ state: "running" }]);
-    const listed = (await owner.call("list_runs", { ...own, limit: 1 })).structured.runs;
+    const listed = (await owner.call("list_runs", { ...at, limit: 1 })).structured.runs;
     expect(listed).toMatchObject([{ id, kind: "command", state: "running", title: "sleep 30" }]);
     await cancel(id);
   });
@@ -156,7 +156,7 @@ describe.concurrent("a run that outlasts its call", () => {
 
   it("continues when the waiting caller disconnects", async () => {
     const controller = new AbortController();
-    const gone = owner
+    const abandoned = owner
       .send(
         "run_command",
         { sandbox, command: "touch /tmp/here-3; until [ -e /tmp/go-3 ]; do sleep 0.05; done; echo done" },
@@ -166,10 +166,10 @@ describe.concurrent("a run that outlasts its call", () => {
         },
       )
       .catch(() => undefined);
-    await until(() => there("/tmp/here-3"));
+    await until(() => exists("/tmp/here-3"));
     controller.abort();
     await sh(sandbox, "touch /tmp/go-3", { session: "other" });
-    await gone;
+    await abandoned;
     const { runs } = (await owner.call("list_runs", { sandbox })).structured as {
       runs: { id: string; title: string }[];
     };
@@ -229,7 +229,7 @@ describe.concurrent("cancel_run", () => {
     expect((await result(first, { wait_seconds: 0 })).text).toContain("state: running");
     await cancel(first);
     expect((await result(third)).text).toContain("stdout: third");
-    expect(await there("/tmp/never")).toBe(false);
+    expect(await exists("/tmp/never")).toBe(false);
   });
 
   it("ends waiting code, and it never runs", async () => {
@@ -238,7 +238,7 @@ describe.concurrent("cancel_run", () => {
     expect((await cancel(second)).text).toContain("state: cancelled");
     await cancel(first);
     expect((await code("1 + 1", { context: "line", wait_seconds: 45 })).text).toBe("result: 2");
-    expect(await there("/tmp/never-code")).toBe(false);
+    expect(await exists("/tmp/never-code")).toBe(false);
   });
 
   it("does not change a run that has ended, also the second time", async () => {
@@ -256,10 +256,10 @@ describe.concurrent("cancel_run", () => {
 
 describe.concurrent("list_runs", () => {
   it("lists the runs of a sandbox in pages, the newest first, and of one kind on request", async () => {
-    const own = "listing";
+    const at = "listing";
     for (let n = 0; n < 5; n++)
-      await owner.call("run_command", { sandbox: own, command: `echo ${n}; exit ${n}` });
-    await owner.call("run_code", { sandbox: own, code: "\n  # first line\n1 + 1" });
+      await owner.call("run_command", { sandbox: at, command: `echo ${n}; exit ${n}` });
+    await owner.call("run_code", { sandbox: at, code: "\n  # first line\n1 + 1" });
     type Listed = {
       runs: { id: string; title: string; state: string; exit_code?: number }[];
       next_cursor?: string;
@@ -267,14 +267,14 @@ describe.concurrent("list_runs", () => {
     const titles: string[] = [];
     let cursor: string | undefined;
     do {
-      const page: Listed = (await owner.call("list_runs", { sandbox: own, limit: 2, cursor }))
+      const page: Listed = (await owner.call("list_runs", { sandbox: at, limit: 2, cursor }))
         .structured as Listed;
       expect(page.runs.length).toBeLessThanOrEqual(2);
       titles.push(...page.runs.map(({ title }) => title));
       cursor = page.next_cursor;
     } while (cursor !== undefined);
     expect(titles).toEqual(["# first line", ...[4, 3, 2, 1, 0].map((n) => `echo ${n}; exit ${n}`)]);
-    const some = (await owner.call("list_runs", { sandbox: own, kind: "command" })).structured as Listed;
+    const some = (await owner.call("list_runs", { sandbox: at, kind: "command" })).structured as Listed;
     expect(some.runs.map(({ state, exit_code }) => [state, exit_code])).toEqual([
       ["failed", 4],
       ["failed", 3],

@@ -105,10 +105,10 @@ describe("a rotation", () => {
 
 describe("a principal that calls too often", () => {
   it("gets the time to retry, and other principals are not limited", async () => {
-    const left = new Map([["owner", 2]]);
+    const remaining = new Map([["owner", 2]]);
     const limit = async ({ key }: { key: string }) => {
-      const calls = left.get(key) ?? 1000;
-      left.set(key, calls - 1);
+      const calls = remaining.get(key) ?? 1000;
+      remaining.set(key, calls - 1);
       return { success: calls > 0 };
     };
     const app = appWith({ AUTH_TOKENS: authTokens, RATE_LIMITER: { limit } });
@@ -125,8 +125,8 @@ describe("a principal that calls too often", () => {
   });
 
   it("counts every message of a batch, and runs no message of a batch over the limit", async () => {
-    let left = 10;
-    const limit = vi.fn<RateLimit["limit"]>(async () => ({ success: (left -= 1) >= 0 }));
+    let remaining = 10;
+    const limit = vi.fn<RateLimit["limit"]>(async () => ({ success: (remaining -= 1) >= 0 }));
     const createMCPServer = vi.fn<ProtectedApp["createMCPServer"]>(() => {
       throw new Error("must not be reached");
     });

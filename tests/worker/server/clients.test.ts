@@ -95,9 +95,9 @@ describe("the MCP endpoint", () => {
     const app = appWith({}, { createMCPServer });
     const typeOf = ({ headers }: Response) => headers.get("content-type");
     const over = [{ id: 1, result: { content: [{ text: "over" }] } }];
-    const soon = await app("/mcp", post(call("at-once", {})));
-    expect(typeOf(soon)).toBe("application/json");
-    expect(await messages(soon)).toMatchObject(over);
+    const quick = await app("/mcp", post(call("at-once", {})));
+    expect(typeOf(quick)).toBe("application/json");
+    expect(await messages(quick)).toMatchObject(over);
     const late = await app("/mcp", post(call("later", {})));
     expect(typeOf(late)).toBe("text/event-stream");
     release();

@@ -43,18 +43,18 @@ describe("the discovery", () => {
     const first = await appWith()("/mcp/server-card");
     expect(first.headers.get("cache-control")).toBe("public, max-age=3600");
     const etag = first.headers.get("etag") ?? "";
-    const again = await appWith()("/mcp/server-card", { headers: { "if-none-match": etag } });
-    expect(again.status).toBe(304);
-    expect(await again.text()).toBe("");
+    const repeated = await appWith()("/mcp/server-card", { headers: { "if-none-match": etag } });
+    expect(repeated.status).toBe(304);
+    expect(await repeated.text()).toBe("");
   });
 
   it("can be read by pages of any origin, except from a server on the user's own machine", async () => {
-    const there = await appWith()(CATALOG, FOREIGN);
-    expect(there.headers.get("access-control-allow-origin")).toBe("*");
+    const remote = await appWith()(CATALOG, FOREIGN);
+    expect(remote.headers.get("access-control-allow-origin")).toBe("*");
     const preflight = await appWith()(CATALOG, { method: "OPTIONS", ...FOREIGN });
     expect(preflight.headers.get("access-control-allow-origin")).toBe("*");
-    const here = await appWith()(`http://localhost:8787${CATALOG}`, FOREIGN);
-    expect(here.status).toBe(403);
-    expect(here.headers.get("access-control-allow-origin")).toBeNull();
+    const local = await appWith()(`http://localhost:8787${CATALOG}`, FOREIGN);
+    expect(local.status).toBe(403);
+    expect(local.headers.get("access-control-allow-origin")).toBeNull();
   });
 });

@@ -351,13 +351,13 @@ describe("the limits of streams:", () => {
 
   it("each look counts as a call", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
-    let left = Infinity;
+    let remaining = Infinity;
     const RATE_LIMITER: RateLimit = {
-      limit: async ({ key }) => ({ success: key !== "owner" || left-- > 0 }),
+      limit: async ({ key }) => ({ success: key !== "owner" || remaining-- > 0 }),
     };
     const through = watchedApp({ RATE_LIMITER });
     const browser = await panelBrowser(through);
-    left = 3;
+    remaining = 3;
     const stream = await open(browser, watching([SANDBOXES, SANDBOXES]), { through });
     const all = stream.text();
     await vi.advanceTimersByTimeAsync(4000);

@@ -119,17 +119,18 @@ describe("anthropic.internal", () => {
     const started = await owner.call("execute_task", { task: "[[work]] x", sandbox, wait_seconds: 0 });
     const key = await placeholder(sandbox);
     const tools = [{ name: "Bash" }];
-    const held = { stream: true, tools, messages: [{ role: "user", content: "[[silent]] x" }] };
+    const message = { stream: true, tools, messages: [{ role: "user", content: "[[silent]] x" }] };
     const hold = `for i in {1..${MAX_IN_FLIGHT}}; do
-      curl -sN ${request(key, held)} http://anthropic.internal/v1/messages > /tmp/held.$i & done; wait`;
+      curl -sN ${request(key, message)} http://anthropic.internal/v1/messages > /tmp/held.$i & done; wait`;
     const holding = await owner.call("run_command", {
       sandbox,
       command: hold,
       session: "h",
       wait_seconds: 0,
     });
-    const begun = () => sh(sandbox, "cat /tmp/held.* 2>/dev/null | grep -c '^event: message_start' || true");
-    await until(async () => Number(await begun()) === MAX_IN_FLIGHT);
+    const startedCount = () =>
+      sh(sandbox, "cat /tmp/held.* 2>/dev/null | grep -c '^event: message_start' || true");
+    await until(async () => Number(await startedCount()) === MAX_IN_FLIGHT);
     const real = request(key, { messages: [{ role: "user", content: "hi" }] });
     const busy = async () => {
       const [status, answer] = await ask(sandbox, "/v1/messages", `-i ${real}`);

@@ -31,9 +31,9 @@ describe("POST /execute", () => {
       stderr: "",
       stdout: expect.stringContaining("Write a.txt\n"),
     });
-    const [again, kept] = await json(await owner.http(`/tasks/${done.taskId}/result`));
-    expect(again).toBe(200);
-    expect(kept).toMatchObject({ ...done, timestamp: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/) });
+    const [continued, stored] = await json(await owner.http(`/tasks/${done.taskId}/result`));
+    expect(continued).toBe(200);
+    expect(stored).toMatchObject({ ...done, timestamp: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/) });
     expect((await owner.call("get_result", { id: done.taskId })).text).toContain("It is written.");
     const headers = { accept: "text/event-stream" };
     const events = await (await owner.http(`/tasks/${done.taskId}/result`, { headers })).text();
@@ -47,11 +47,11 @@ describe("POST /execute", () => {
     expect(status).toBe(200);
     expect(done).toMatchObject({ success: false, output: expect.stringContaining("no such model") });
     const path = `/tasks/${done.taskId}/result`;
-    const [, kept] = await json(await owner.http(path));
+    const [, stored] = await json(await owner.http(path));
     for (const strict of ["1", "true"])
-      expect(await json(await owner.http(`${path}?strict=${strict}`))).toEqual([422, kept]);
+      expect(await json(await owner.http(`${path}?strict=${strict}`))).toEqual([422, stored]);
     for (const strict of ["0", "false"])
-      expect(await json(await owner.http(`${path}?strict=${strict}`))).toEqual([200, kept]);
+      expect(await json(await owner.http(`${path}?strict=${strict}`))).toEqual([200, stored]);
     expect((await owner.http("/execute?strict=1", post({ question: "[[raise]] x" }))).status).toBe(422);
     expect((await owner.http("/execute?strict=1", post({ question: "[[product]] x" }))).status).toBe(200);
   });
@@ -76,8 +76,8 @@ describe("POST /execute", () => {
     expect(done.stdout).toContain("claude-of-mine");
     expect(await sh(sandbox, "cd /workspace; cat a.txt; ls own")).toBe("written\nside\n");
     const next = { task: "[[write]] again", continue_from: done.taskId };
-    const [, again] = await json(await owner.http("/execute", post(next)));
-    expect(again).toMatchObject({ success: true, taskId: expect.stringMatching(`^${sandbox}\\.`) });
+    const [, continued] = await json(await owner.http("/execute", post(next)));
+    expect(continued).toMatchObject({ success: true, taskId: expect.stringMatching(`^${sandbox}\\.`) });
   });
 
   it("waits for the time that its caller requests", async () => {
@@ -239,8 +239,8 @@ describe("DELETE /tasks/:taskId/result", () => {
     expect(await objectsOf(taskId)).toEqual([]);
     expect((await owner.call("get_result", { id: taskId })).isError).toBe(true);
     expect((await owner.call("list_runs", { kind: "task" })).text).not.toContain(taskId);
-    const again = await owner.call("execute_task", { task: "x", continue_from: taskId });
-    expect(again).toMatchObject({ isError: true });
+    const continued = await owner.call("execute_task", { task: "x", continue_from: taskId });
+    expect(continued).toMatchObject({ isError: true });
   });
 
   it("refuses a running task, and runs that are not tasks", async () => {
@@ -270,8 +270,8 @@ describe("a question", () => {
       tokens: { input: 10, output: 5 },
     });
     const { taskId: id } = done;
-    const [, kept] = await resultOf(id);
-    expect(kept).toMatchObject({ ...done, timestamp: expect.any(String) });
+    const [, stored] = await resultOf(id);
+    expect(stored).toMatchObject({ ...done, timestamp: expect.any(String) });
     expect((await owner.call("get_result", { id })).text).toBe(
       "python:\n```\nanswer = 6 * 7\nprint(answer)\n```\nstdout: 42",
     );
@@ -279,7 +279,7 @@ describe("a question", () => {
     const listed = (structured.runs as { id: string; started_at: string }[]).find((run) => run.id === id);
     expect(listed).toMatchObject({ state: "succeeded", title: "[[product]] What is 6 times 7?" });
     // The time of the model counts too.
-    const startedAt = Date.parse(String(kept.timestamp)) - Number(kept.duration_ms);
+    const startedAt = Date.parse(String(stored.timestamp)) - Number(stored.duration_ms);
     expect(new Date(startedAt).toISOString()).toBe(listed?.started_at);
     const [sandbox = ""] = id.split(".");
     await until(async () => !(await owner.call("list_sandboxes", {})).text.includes(sandbox));
@@ -324,11 +324,11 @@ describe("a question", () => {
 
   it("continues without its client, and can be cancelled while the model writes or the program runs", async () => {
     const sandbox = "left";
-    const left = await leaveAt("output", "[[long]] x", { sandbox });
-    expect(await resultOf(left)).toMatchObject([202, { taskId: left, status: "running" }]);
+    const disconnected = await leaveAt("output", "[[long]] x", { sandbox });
+    expect(await resultOf(disconnected)).toMatchObject([202, { taskId: disconnected, status: "running" }]);
     await sh(sandbox, "touch go-on");
-    await until(async () => (await resultOf(left))[0] === 200);
-    expect((await resultOf(left))[1]).toMatchObject({ success: true, output: "begun\nended\n" });
+    await until(async () => (await resultOf(disconnected))[0] === 200);
+    expect((await resultOf(disconnected))[1]).toMatchObject({ success: true, output: "begun\nended\n" });
 
     const cancelled = { success: false, status: "cancelled" };
     const writing = await leaveAt("task", "[[hang]] x");

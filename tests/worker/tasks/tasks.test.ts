@@ -36,7 +36,7 @@ async function execute(args: Record<string, unknown>): Promise<Fields> {
 }
 
 /** Waits until the task's first command has begun. */
-async function begun(sandbox: string): Promise<void> {
+async function firstCommandBegan(sandbox: string): Promise<void> {
   await until(async () => (await sh(sandbox, "cat /workspace/begun 2>/dev/null || true")) === "begun\n");
 }
 
@@ -66,7 +66,7 @@ describe("when a task's actor is evicted", () => {
   it("the task continues, with nothing lost or repeated", async () => {
     const sandbox = "evicted";
     const { id } = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
-    await begun(sandbox);
+    await firstCommandBegan(sandbox);
     await evict(sandbox);
     await sh(sandbox, "touch /workspace/go-on");
     const text = await result(id);
@@ -81,7 +81,7 @@ describe("when a task's actor is evicted", () => {
   it("the task also continues if the agent ends before the next actor starts, and keeps its budget", async () => {
     const sandbox = "evicted-twice";
     const { id } = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
-    await begun(sandbox);
+    await firstCommandBegan(sandbox);
     await sh(sandbox, "(sleep 0.3; touch /workspace/go-on) >/dev/null 2>&1 &");
     await evict(sandbox);
     await sleep(2000);
@@ -92,7 +92,7 @@ describe("when a task's actor is evicted", () => {
   it("the task can be cancelled afterwards", async () => {
     const sandbox = "evicted-cancel";
     const { id } = await execute({ task: "[[wait]] x", sandbox, wait_seconds: 0 });
-    await begun(sandbox);
+    await firstCommandBegan(sandbox);
     await evict(sandbox);
     const { structured } = await owner.call("cancel_run", { id });
     expect(structured.state).toBe("cancelled");
@@ -132,7 +132,7 @@ describe("tasks in one sandbox", () => {
     const sandbox = "queue";
     const first = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
     const second = await execute({ task: "[[write]] y", sandbox, wait_seconds: 0 });
-    await begun(sandbox);
+    await firstCommandBegan(sandbox);
     expect(await logOf(second.id)).toContain("Waiting for the task before it");
     const third = await execute({ task: "[[write]] z", sandbox, wait_seconds: 0 });
     expect((await owner.call("cancel_run", { id: third.id })).structured).toMatchObject({
@@ -258,9 +258,9 @@ describe("definitions that a task names", () => {
     });
     await sh(sandbox, "rm -rf /workspace/own");
     const known = { ...task, agents: ["reviewer"], commands: ["fix"] };
-    const { structured: own } = await caller.call("execute_task", known);
-    expect(own.answer).toBe("DEFINED-THEIRS 1,DEFINED-OWN");
-    expect(await logOf(String(own.id))).toContain("The workspace has a definition with the same name");
+    const { structured: result } = await caller.call("execute_task", known);
+    expect(result.answer).toBe("DEFINED-THEIRS 1,DEFINED-OWN");
+    expect(await logOf(String(result.id))).toContain("The workspace has a definition with the same name");
     await caller.call("execute_task", { task: "[[defined]] x", sandbox, agents: ["reviewer"] });
     expect(await sh(sandbox, "ls ~/.claude/agents")).toBe("reviewer.md\n");
     const { structured: without } = await caller.call("execute_task", { task: "[[defined]] x", sandbox });
@@ -346,17 +346,17 @@ describe("a task's files", () => {
 
   it("are shown if they are images, which the running sandbox scales down", async () => {
     const show = async (id: string, artifact: string) => owner.call("get_result", { id, artifact });
-    const there = await execute({ task: "[[images]] x", sandbox: "task-images" });
-    expect((await show(there.id, "2000.png")).content).toMatchObject([
+    const running = await execute({ task: "[[images]] x", sandbox: "task-images" });
+    expect((await show(running.id, "2000.png")).content).toMatchObject([
       { text: expect.stringMatching(/^\[2000\.png: 1238 x 928 pixels.* smaller from 2000 x 1500 pixels/) },
       { type: "image", mimeType: "image/png" },
     ]);
     await owner.call("destroy_sandbox", { sandbox: "task-images" });
-    expect((await show(there.id, "3.png")).content).toMatchObject([
+    expect((await show(running.id, "3.png")).content).toMatchObject([
       { text: "[3.png: 3 x 2 pixels, PNG.]" },
       { type: "image", mimeType: "image/png" },
     ]);
-    expect(await show(there.id, "2000.png")).toMatchObject({
+    expect(await show(running.id, "2000.png")).toMatchObject({
       isError: true,
       text: expect.stringMatching(/2000 x 1500 pixels, PNG, \d+ bytes.*its sandbox.*does not run.*Download/s),
     });
@@ -442,13 +442,13 @@ describe("a task that starts from a checkpoint", () => {
     const { checkpoint } = structured;
     await sh(sandbox, "rm -r kept");
     const { id, diff, state } = await execute({ task: "[[write]] x", checkpoint });
-    const [own = ""] = id.split(".");
+    const [sandboxName = ""] = id.split(".");
     expect({ state, diff }).toEqual({
       state: "succeeded",
       diff: expect.stringMatching(/-before\n\+written/),
     });
     expect(await sh(sandbox, "ls; cat a.txt")).toBe("a.txt\nbefore\n");
-    await until(async () => !(await owner.call("list_sandboxes")).text.includes(own));
+    await until(async () => !(await owner.call("list_sandboxes")).text.includes(sandboxName));
 
     // A task that continues this one has the same network policy.
     const next = await execute({ task: "[[wait]] y", continue_from: id, wait_seconds: 0 });

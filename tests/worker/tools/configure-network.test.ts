@@ -202,13 +202,16 @@ function network(
   config: Parameters<typeof networkLimits>[0],
   principalID = "token:ci",
   platform?: NetworkPlatform,
-  { kept = new Map<string, unknown>(), ...more }: Partial<NetworkHost> & { kept?: Map<string, unknown> } = {},
+  {
+    kept: storage = new Map<string, unknown>(),
+    ...more
+  }: Partial<NetworkHost> & { kept?: Map<string, unknown> } = {},
 ) {
   const enforced: NetworkPolicy[] = [];
   const kv = {
-    get: <T>(key: string) => kept.get(key) as T | undefined,
-    put: <T>(key: string, value: T) => void kept.set(key, value),
-    delete: (key: string) => kept.delete(key),
+    get: <T>(key: string) => storage.get(key) as T | undefined,
+    put: <T>(key: string, value: T) => void storage.set(key, value),
+    delete: (key: string) => storage.delete(key),
   };
   const refused: Refusal[] = [{ host: "x.example.com", why: "policy", count: 2 }];
   const stand: NetworkPlatform = {
@@ -240,18 +243,20 @@ const all = { initial: undefined, max: "full", allowHosts: [] } as const;
 describe("a sandbox has no more access than the operator grants", () => {
   it("under MAX_INTERNET and ALLOW_HOSTS, also with an earlier wider setting", async () => {
     const listed = { initial: undefined, max: "allowlist", allowHosts: ["*.example.com"] } as const;
-    const { network: own, refused } = network({ network: listed, authTokens: [] });
-    expect(own.policy).toEqual({ internet: "allowlist", allowHosts: ["*.example.com"] });
-    expect(() => own.changed({ internet: "full" })).toThrow("does not allow internet full");
-    expect(() => own.changed({ allowHosts: ["evil.test", "a.example.com"] })).toThrow("allow evil.test; it");
-    own.put(own.changed({ allowHosts: ["a.example.com"] }));
-    expect(own.policy).toEqual({ internet: "allowlist", allowHosts: ["a.example.com"] });
+    const { network: ownNetwork, refused } = network({ network: listed, authTokens: [] });
+    expect(ownNetwork.policy).toEqual({ internet: "allowlist", allowHosts: ["*.example.com"] });
+    expect(() => ownNetwork.changed({ internet: "full" })).toThrow("does not allow internet full");
+    expect(() => ownNetwork.changed({ allowHosts: ["evil.test", "a.example.com"] })).toThrow(
+      "allow evil.test; it",
+    );
+    ownNetwork.put(ownNetwork.changed({ allowHosts: ["a.example.com"] }));
+    expect(ownNetwork.policy).toEqual({ internet: "allowlist", allowHosts: ["a.example.com"] });
     // A setting from a time with wider limits.
-    own.put({ internet: "allowlist", allowHosts: ["evil.test"] });
-    expect(own.policy).toEqual({ internet: "allowlist", allowHosts: [] });
-    expect(await own.refusalNote(0)).toContain('allow_hosts ["x.example.com"]');
+    ownNetwork.put({ internet: "allowlist", allowHosts: ["evil.test"] });
+    expect(ownNetwork.policy).toEqual({ internet: "allowlist", allowHosts: [] });
+    expect(await ownNetwork.refusalNote(0)).toContain('allow_hosts ["x.example.com"]');
     refused.push({ host: "evil.test", why: "policy", count: 1 });
-    expect(await own.refusalNote(0)).toMatch(
+    expect(await ownNetwork.refusalNote(0)).toMatch(
       /To allow x\.example\.com: .* The operator of this server does not allow evil\.test\.$/,
     );
   });
@@ -303,27 +308,27 @@ describe("a sandbox has no more access than the operator grants", () => {
     const { actor } = cloudflare();
     const gitHosts: string[] = [];
     let intercepted: readonly string[] = [];
-    const own = network({ network: all, authTokens: [] }, "owner", actor(), {
+    const ownNetwork = network({ network: all, authTokens: [] }, "owner", actor(), {
       gitHosts: () => gitHosts,
       intercept: async (hosts) => void (intercepted = hosts),
     }).network;
-    own.starting();
-    await own.enforce();
+    ownNetwork.starting();
+    await ownNetwork.enforce();
     gitHosts.push("git.example.com");
-    await own.enforce();
+    await ownNetwork.enforce();
     expect(intercepted).toEqual([]);
-    own.starting();
-    await own.enforce();
+    ownNetwork.starting();
+    await ownNetwork.enforce();
     expect(intercepted).toEqual(["git.example.com"]);
   });
 
   it("and a host that had a secret when the container started follows the current policy", async () => {
     const intercepted: [readonly string[], string][] = [];
     const { actor } = cloudflare();
-    const kept = new Map<string, unknown>();
+    const storage = new Map<string, unknown>();
     const over = (secretHosts: string[]) =>
       network({ network: all, authTokens: [] }, "owner", actor(), {
-        kept,
+        kept: storage,
         secretHosts: () => secretHosts,
         intercept: async (hosts, { internet }) => void intercepted.push([hosts, internet]),
       }).network;
@@ -343,29 +348,29 @@ describe("a sandbox has no more access than the operator grants", () => {
   });
 
   it("and a note gives the reason for each refusal", async () => {
-    const { network: own, refused } = network({ network: all, authTokens: [] });
-    own.put({ internet: "allowlist", allowHosts: ["*.example.com"] });
+    const { network: ownNetwork, refused } = network({ network: all, authTokens: [] });
+    ownNetwork.put({ internet: "allowlist", allowHosts: ["*.example.com"] });
     refused.splice(0, 1, { host: "a.example.com", port: 8443, why: "policy", count: 1 });
-    expect(await own.refusalNote(0)).toBe(
+    expect(await ownNetwork.refusalNote(0)).toBe(
       "While this ran, connections to a.example.com:8443 were refused. A list allows only the ports 80 and 443.",
     );
     refused.push({ host: "evil.test", why: "policy", count: 1 });
-    expect(await own.refusalNote(0)).toContain(
+    expect(await ownNetwork.refusalNote(0)).toContain(
       'connections to a.example.com:8443, evil.test were refused. To allow evil.test: configure_sandbox with allow_hosts ["*.example.com","evil.test"]. A list allows',
     );
     const loopback = { host: "::ffff:7f00:1", why: "address", count: 1 } as const;
     // The note names entries and not hosts, because a list would allow more than requested.
     const entries = ["packages", "*.test"].map((host) => ({ host, why: "policy", count: 1 }) as const);
     refused.splice(0, 2, loopback, ...entries);
-    expect(await own.refusalNote(0)).toMatch(
+    expect(await ownNetwork.refusalNote(0)).toMatch(
       /\*\.test were refused\. allow_hosts cannot allow ::ffff:7f00:1, packages, \*\.test: sandboxes reach only hosts on the internet\.$/,
     );
     refused.splice(0, 3, { host: "a.example.com", why: "mismatch", count: 3 });
-    expect(await own.refusalNote(0)).toMatch(
+    expect(await ownNetwork.refusalNote(0)).toMatch(
       /a\.example\.com \(3 times\) were refused\. The connection, its TLS handshake [^:]*$/,
     );
-    own.put({ internet: "full" });
-    expect(await own.refusalNote(0)).toBeUndefined();
+    ownNetwork.put({ internet: "full" });
+    expect(await ownNetwork.refusalNote(0)).toBeUndefined();
   });
 });
 
@@ -427,31 +432,31 @@ describe("on Cloudflare", () => {
   it("a container that started with more access than is allowed now has to end, also if the policy changed before or meanwhile", async () => {
     const { sandbox, actor } = cloudflare();
     const platform = actor();
-    const { network: own } = network({ network: all, authTokens: [] }, "owner", platform);
+    const { network: ownNetwork } = network({ network: all, authTokens: [] }, "owner", platform);
     const begin = async (internet: Internet, isUp: boolean) => {
-      own.put({ internet });
+      ownNetwork.put({ internet });
       sandbox.isUp = isUp;
-      return await own.enforce();
+      return await ownNetwork.enforce();
     };
     expect(await begin("none", false)).toBe(true);
     expect(await begin("none", true)).toBe(true);
     expect(await begin("full", true)).toBe(true);
     // The next container starts with the policy that the platform received last.
-    own.starting();
+    ownNetwork.starting();
     expect(await begin("full", false)).toBe(true);
     expect(await begin("none", true)).toBe(false);
-    own.starting();
+    ownNetwork.starting();
     await begin("full", false);
     await begin("none", false);
     expect(await begin("none", true)).toBe(false);
   });
 
   it("the list of a restricted policy names the connections that the platform does not report", async () => {
-    const { network: own } = network({ network: all, authTokens: [] }, "owner", cloudflare().actor());
-    own.put({ internet: "none" });
-    expect(await own.lines()).toMatch(/^# not listed: connections to ports other than 80 and 443/m);
-    own.put({ internet: "full" });
-    expect(await own.lines()).not.toContain("not listed");
+    const { network: ownNetwork } = network({ network: all, authTokens: [] }, "owner", cloudflare().actor());
+    ownNetwork.put({ internet: "none" });
+    expect(await ownNetwork.lines()).toMatch(/^# not listed: connections to ports other than 80 and 443/m);
+    ownNetwork.put({ internet: "full" });
+    expect(await ownNetwork.lines()).not.toContain("not listed");
   });
 
   it.each([

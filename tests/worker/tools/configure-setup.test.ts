@@ -29,8 +29,11 @@ it("a set-up runs once before the first call, with the variables, and the next c
   expect((await owner.call("read_file", { sandbox, path: "from" })).text).toContain("w-");
   const first = await callsIn(sandbox).command(look);
   const [ran] = String(first.structured.stdout).split("\n");
-  const left = `${ran}\n${ran}\nmade\nnone\n`;
-  expect([first.structured.stdout, first.text]).toEqual([left, expect.not.stringContaining("set up")]);
+  const expectedFiles = `${ran}\n${ran}\nmade\nnone\n`;
+  expect([first.structured.stdout, first.text]).toEqual([
+    expectedFiles,
+    expect.not.stringContaining("set up"),
+  ]);
   await evict(sandbox);
   expect((await callsIn(sandbox).code("print(1)")).structured.stdout).toBe("1\n");
   expect((await configure(sandbox, script)).structured.setup).toBe("succeeded");
@@ -38,16 +41,16 @@ it("a set-up runs once before the first call, with the variables, and the next c
   const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
   await killContainer(sandbox);
   await until(async () => (await callsIn(sandbox).command("true")).text.includes("did not run again"));
-  expect(await sh(sandbox, `${look}; cat mine ~/.later`)).toBe(`${left}mine\nlater\n`);
+  expect(await sh(sandbox, `${look}; cat mine ~/.later`)).toBe(`${expectedFiles}mine\nlater\n`);
   // Another sandbox starts from the result, says so, and has no later changes.
   await configure("setup-second", script, { env, internet: "none" });
   const second = await callsIn("setup-second").command(`${look}; ls mine ~/.later || true`);
-  expect(second.structured.stdout).toBe(left);
+  expect(second.structured.stdout).toBe(expectedFiles);
   expect(second.text).toMatch(/starts from the result of its set-up at .*: the script did not run again/);
   // A fork has the settings of the checkpoint, and the files of the set-up without another run.
   const fork = await owner.call("restore_sandbox", { checkpoint, sandbox: "setup-fork" });
   expect(fork.text).toContain("settings of configure_sandbox");
-  expect(await sh("setup-fork", `echo $WORD; ${look}; cat mine`)).toBe(`w\n${left}mine\n`);
+  expect(await sh("setup-fork", `echo $WORD; ${look}; cat mine`)).toBe(`w\n${expectedFiles}mine\n`);
   expect((await owner.call("configure_sandbox", { sandbox: "setup-fork" })).structured).toMatchObject({
     setup: "succeeded",
     internet: "none",
@@ -69,26 +72,26 @@ it("a set-up delays calls only for their waiting time, can be cancelled by its i
   const calls = callsIn(sandbox);
   const waiting = await calls.command("echo after >/tmp/after; cat /tmp/made || true", { wait_seconds: 0 });
   expect(waiting.text).toContain("The sandbox's set-up runs first: setup-held.");
-  const [held = ""] =
+  const [heldRun = ""] =
     /setup-held\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("set-up runs"))) ?? [];
-  await says(held, "begun");
+  await says(heldRun, "begun");
   // The next actor continues it.
   await evict(sandbox);
   const behind = await calls.code("1 + 1", { wait_seconds: 0 });
-  expect(behind.text).toContain(held);
+  expect(behind.text).toContain(heldRun);
   expect((await configure(sandbox, "echo new >/tmp/made")).structured.setup).toBe("due");
   expect(await sh(sandbox, "cat /tmp/made")).toBe("new\n");
   expect((await result(idIn(behind))).text).toContain("2");
-  expect((await result(held)).structured.state).toBe("cancelled");
+  expect((await result(heldRun)).structured.state).toBe("cancelled");
   await configure(sandbox, `touch half; ${HELD}`);
   const withdrawn = idIn(await calls.command("touch /tmp/withdrawn", { wait_seconds: 0 }));
   expect((await owner.call("cancel_run", { id: withdrawn })).text).toContain("before it started");
   const { text } = await owner.call("list_runs", { sandbox });
-  const [again = ""] = /setup-held\.\w+(?=[^\n]*echo begun)/.exec(text) ?? [text];
+  const [nextRun = ""] = /setup-held\.\w+(?=[^\n]*echo begun)/.exec(text) ?? [text];
   // No part of this workspace was saved before.
   const checkpoint = owner.call("checkpoint_sandbox", { sandbox });
-  await says(again, "begun");
-  await owner.call("cancel_run", { id: again });
+  await says(nextRun, "begun");
+  await owner.call("cancel_run", { id: nextRun });
   expect((await calls.command("ls /tmp")).text).toMatch(/The set-up of this sandbox was cancelled[^]*made$/);
   expect((await checkpoint).structured).toMatchObject({ files: 1 });
   await configure(sandbox, "");

@@ -108,8 +108,8 @@ describe("?tools=", () => {
       .call("run_command", { command: "touch /tmp/called", sandbox: "choice" });
     expect(isError).toBe(true);
     expect(text).toMatch(/no run_command: the \?tools= of its address leaves it out.*write_file/);
-    const left = await owner.call("run_command", { command: "ls /tmp/called", sandbox: "choice" });
-    expect(left.structured.exit_code).toBe(2);
+    const listed = await owner.call("run_command", { command: "ls /tmp/called", sandbox: "choice" });
+    expect(listed.structured.exit_code).toBe(2);
   });
 
   it.each(["?tools=", "?tools=file", "?tools=code,run_cod", "?tools=constructor"])(

@@ -48,13 +48,13 @@ describe("a call that lets a sandbox reach more hosts", () => {
     expect(url).not.toContain("example.com/two");
     expect(await hostsOf(sandbox)).toEqual(["one.example.com"]);
     // The client calls again after its user opened the page, and that call waits for the decision.
-    const again = configure(sandbox, TWO);
+    const repeated = configure(sandbox, TWO);
     const browser = await panelBrowser(app);
     const page = await browser.open(url);
     expect(page.text).toContain(sandbox);
     expect(page.text).toContain("two.example.com");
     expect((await decide(browser, url, "allow")).text).toContain("Allowed");
-    expect(JSON.stringify((await again).result)).toContain("two.example.com");
+    expect(JSON.stringify((await repeated).result)).toContain("two.example.com");
     expect(await hostsOf(sandbox)).toEqual(TWO.allow_hosts);
     expect((await decide(browser, url, "allow")).status).toBe(404);
   });

@@ -63,14 +63,14 @@ describe("git in a command that lacks credentials", () => {
     expect(message).toContain(HOST);
     expect(url).toBe(`${PAGE}/${HOST}`);
     // The client calls again after its user opened the page, and that call waits for the answer.
-    const again = ask("run_command", args, state);
+    const repeated = ask("run_command", args, state);
     const browser = await panelBrowser(app);
     const page = await browser.open(url);
     expect(page.text).toContain(`value="${HOST}"`);
     const done = await signIn(browser);
     expect(done.text).toContain("The token is saved");
     expect(done.text).not.toContain(GIT_TOKEN);
-    const resultText = JSON.stringify((await again).result);
+    const resultText = JSON.stringify((await repeated).result);
     expect(resultText).toContain("run it again");
     expect(await sh("git-ask", `cat count; ${CLONE}`)).toContain("once\nof the private repository");
     // The sandbox's next actor has the sign-in, and so has a new sandbox.
@@ -127,21 +127,21 @@ describe("git in a command that lacks credentials", () => {
   it("has the advice in each result that another call reads later", async () => {
     const sandbox = "git-later";
     await sh(sandbox, "true");
-    const begun = async (hint: string, command = CLONE, name = "run_command", field = "command") => {
-      const made = await owner.call(name, { sandbox, [field]: command, wait_seconds: 0 });
-      const { id } = made.structured;
-      expect(made.text).not.toContain(hint);
+    const start = async (hint: string, command = CLONE, name = "run_command", field = "command") => {
+      const started = await owner.call(name, { sandbox, [field]: command, wait_seconds: 0 });
+      const { id } = started.structured;
+      expect(started.text).not.toContain(hint);
       return { id };
     };
     const hint = `sign in to it at ${PAGE}/${HOST}`;
     const slow = `sleep 1; ${CLONE}`;
-    const run = await begun(hint, slow);
+    const run = await start(hint, slow);
     const ended = await owner.call("get_result", { ...run, wait_seconds: 30 });
     expect(ended.text).toContain(hint);
     expect(ended.structured.notice).toContain(hint);
     expect((await owner.call("get_result", { ...run, cursor: 0 })).text).toContain(hint);
     const code = `import subprocess; subprocess.run("""${slow}""", shell=True, check=True)`;
-    const kernel = await begun(hint, code, "run_code", "code");
+    const kernel = await start(hint, code, "run_code", "code");
     expect((await owner.call("get_result", { ...kernel, wait_seconds: 30 })).text).toContain(hint);
     // A client of the Tasks extension gets the run as a task.
     const tasks = { extensions: { "io.modelcontextprotocol/tasks": {} } };
@@ -158,8 +158,8 @@ describe("git in a command that lacks credentials", () => {
     const sandbox = "git-ask-later";
     const begin = async () => {
       const command = `sleep 1; ${CLONE}`;
-      const made = await owner.call("run_command", { sandbox, command, wait_seconds: 0 });
-      return { id: made.structured.id as string, wait_seconds: 30 };
+      const started = await owner.call("run_command", { sandbox, command, wait_seconds: 0 });
+      return { id: started.structured.id as string, wait_seconds: 30 };
     };
     const run = await begin();
     const { state, url } = elicitationIn(await ask("get_result", run));
@@ -211,10 +211,10 @@ describe("a person's token for a git host", () => {
   it("is sent with git's requests to that host over HTTPS, and nowhere else", async () => {
     expect((await signIn(await panelBrowser(app))).text).toContain("The token is saved");
     await sh("git-where", CLONE);
-    const given = `Basic ${btoa(`x-access-token:${GIT_TOKEN}`)}`;
+    const credentials = `Basic ${btoa(`x-access-token:${GIT_TOKEN}`)}`;
     const cloned = await arrived();
     expect(cloned.length).toBeGreaterThan(0);
-    for (const one of cloned) expect(one).toMatchObject({ host: HOST, authorization: given });
+    for (const one of cloned) expect(one).toMatchObject({ host: HOST, authorization: credentials });
     const refs = "smart.git/info/refs?service=git-upload-pack";
     for (const request of [
       `curl -ksS https://${HOST}/echo`,
@@ -233,7 +233,7 @@ describe("a person's token for a git host", () => {
       `curl -ksSL "https://${HOST}/smart.git/away/info/refs?service=git-upload-pack"; true`,
     );
     const [led, landed] = await arrived();
-    expect(led?.authorization).toBe(given);
+    expect(led?.authorization).toBe(credentials);
     expect(landed).toMatchObject({ host: "smart-other.private.test" });
     expect(landed?.authorization).toBeUndefined();
   });

@@ -18,7 +18,7 @@ let ids: (readonly [foreign: string, missing: string])[];
 
 const missingLike = (id: string) => `${id.split(".")[0]}.${"0".repeat(26)}${id.endsWith("t") ? "t" : ""}`;
 
-const kept = async () => ({
+const ownedData = async () => ({
   file: (await owner.call("read_file", { sandbox, path: "secret" })).structured.content,
   checkpoint: ((await owner.call("list_sandboxes")).structured.checkpoints as { id: string }[]).find(
     ({ id }) => id === checkpoint,
@@ -41,8 +41,8 @@ beforeAll(async () => {
     const id = String(structured.id);
     return [id, missingLike(id)];
   });
-  const made = await owner.call("checkpoint_sandbox", { sandbox });
-  checkpoint = String(made.structured.checkpoint);
+  const created = await owner.call("checkpoint_sandbox", { sandbox });
+  checkpoint = String(created.structured.checkpoint);
   // The attacker also has a sandbox of that name.
   await attacker.call("run_command", { sandbox, command: "true" });
 });
@@ -94,7 +94,7 @@ const TRIES: Record<ToolName, (id: string) => Record<string, unknown>[]> = {
 
 describe("the data of another principal", () => {
   it.each(tools.map(({ name }) => name))("is out of reach of %s", async (tool) => {
-    const before = await kept();
+    const before = await ownedData();
     for (const [foreign, missing] of ids) {
       const tries = TRIES[tool](foreign);
       expect(tries).not.toEqual([]);
@@ -109,7 +109,7 @@ describe("the data of another principal", () => {
         expect(text.replaceAll(foreign, "ID")).toBe(other.replaceAll(missing, "ID"));
       }
     }
-    expect(await kept()).toEqual(before);
+    expect(await ownedData()).toEqual(before);
     expect(before).toMatchObject({
       file: `${SECRET}\n`,
       running: "state: running",

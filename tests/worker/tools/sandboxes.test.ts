@@ -113,7 +113,7 @@ describe("destroy_sandbox", () => {
   });
 
   it("ends processes, files and kernels, keeps the records, and frees the name", async () => {
-    const kept = await run(owner, sandbox, "echo kept; echo file >file; export A=1; cd /tmp");
+    const prepared = await run(owner, sandbox, "echo kept; echo file >file; export A=1; cd /tmp");
     await owner.call("run_code", { sandbox, code: "x = 1" });
     const running = await owner.call("run_command", {
       sandbox,
@@ -131,7 +131,7 @@ describe("destroy_sandbox", () => {
     expect(lost.text).toContain("state: lost");
     expect(lost.text).toContain("The sandbox was destroyed while it ran.");
     expect(lost.text).toContain("stdout: begun");
-    expect((await owner.call("get_result", { id: kept.structured.id })).text).toContain("kept");
+    expect((await owner.call("get_result", { id: prepared.structured.id })).text).toContain("kept");
     const anew = await run(owner, sandbox, "ls; echo [$A] $PWD; pgrep -c sleep || true");
     expect(anew.structured.stdout).toBe("[] /workspace\n0\n");
     expect(anew.structured.notice).toBeUndefined();

@@ -38,13 +38,15 @@ describe("a session of run_command", () => {
         " ",
       );
     const works = async (names: string[], session: string) => {
-      const made = names.map((name) => `function ${name} { /bin/echo "mine: ${name} $*"; }`).join("\n");
-      await run(session, `cd /tmp; export WORD=word\n${made}`);
+      const definitions = names
+        .map((name) => `function ${name} { /bin/echo "mine: ${name} $*"; }`)
+        .join("\n");
+      await run(session, `cd /tmp; export WORD=word\n${definitions}`);
       for (const stdin of ["first", "second"]) {
         const called = names.map((name) => `${name} 1`).join("\n");
-        const given = await run(session, `/bin/cat; /bin/echo $PWD $WORD\n${called}`, { stdin });
+        const result = await run(session, `/bin/cat; /bin/echo $PWD $WORD\n${called}`, { stdin });
         const mine = names.map((name) => `mine: ${name} 1\n`).join("");
-        expect(given).toMatchObject({ stdout: `${stdin}/tmp word\n${mine}`, stderr: "", exit_code: 0 });
+        expect(result).toMatchObject({ stdout: `${stdin}/tmp word\n${mine}`, stderr: "", exit_code: 0 });
       }
     };
     await Promise.all(all.map((name, n) => works([name], `function-${n}`)));

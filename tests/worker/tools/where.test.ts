@@ -9,9 +9,9 @@ const read = (path: string) => owner.call("read_file", { sandbox, path });
 describe("the directory of a session", () => {
   it("is in each result if it is not /workspace", async () => {
     const session = "walks";
-    const made = await command("mkdir -p project/src 'odd dir'; cd project", { session });
-    expect(made.text).toBe("exit_code: 0\ncwd: /workspace/project");
-    expect(made.structured.cwd).toBe("/workspace/project");
+    const created = await command("mkdir -p project/src 'odd dir'; cd project", { session });
+    expect(created.text).toBe("exit_code: 0\ncwd: /workspace/project");
+    expect(created.structured.cwd).toBe("/workspace/project");
     expect((await command("false", { session })).text).toContain("cwd: /workspace/project");
     expect((await command("pwd", { session, cwd: "/tmp" })).text).toContain("cwd: /workspace/project");
     expect((await command("cd '../odd dir'", { session })).text).toContain('cwd: "/workspace/odd dir"');

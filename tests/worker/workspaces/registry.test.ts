@@ -43,19 +43,19 @@ class Bench {
 
   commit(
     sandbox: string,
-    begun: ReturnType<Bench["begin"]>,
+    started: ReturnType<Bench["begin"]>,
     packs: Pack[] = [],
     bytes = 100,
     archive?: Archive,
   ): void {
-    const own = bytes > 0 ? [{ id: begun.id, bytes, live: bytes }] : [];
+    const ownPacks = bytes > 0 ? [{ id: started.id, bytes, live: bytes }] : [];
     const save: Save = {
-      ...begun,
+      ...started,
       sandbox,
       files: 1,
       bytes,
       manifestBytes: 0,
-      packs: [...packs, ...own],
+      packs: [...packs, ...ownPacks],
       archive,
     };
     this.registry.commit(save, bytes, this.now);
@@ -63,19 +63,19 @@ class Bench {
 
   /** Keeps the files of a task in a sandbox, on top of the sandbox's state. */
   archive(sandbox: string, run: string, bytes = 100): string {
-    const begun = this.begin(sandbox, true);
+    const started = this.begin(sandbox, true);
     const packs = this.registry.current(sandbox)?.packs ?? [];
     const expiresAt = this.now + TASK_DAYS * DAY_MS;
-    this.commit(sandbox, begun, packs, bytes, { run, part: "workspace", expiresAt });
-    return begun.id;
+    this.commit(sandbox, started, packs, bytes, { run, part: "workspace", expiresAt });
+    return started.id;
   }
 
   /** @param keep the packs of the previous state that the new one refers to; the default is all */
   save(sandbox: string, keep: (pack: Pack) => boolean = () => true, bytes = 100): string {
     const packs = (this.registry.current(sandbox)?.packs ?? []).filter(keep);
-    const begun = this.begin(sandbox);
-    this.commit(sandbox, begun, packs, bytes);
-    return begun.id;
+    const started = this.begin(sandbox);
+    this.commit(sandbox, started, packs, bytes);
+    return started.id;
   }
 
   /** Deletes the objects that are due. @param refuses whether R2 fails */
@@ -102,9 +102,9 @@ describe("the registry of saved states", () => {
   it("refuses a save of a sandbox that was destroyed meanwhile, and deletes the save's objects", () =>
     bench(async (at) => {
       at.save("a");
-      const begun = at.begin("a");
+      const started = at.begin("a");
       expect(at.registry.forget("a", at.now)).toBe(true);
-      expect(() => at.commit("a", begun)).toThrow();
+      expect(() => at.commit("a", started)).toThrow();
       expect(at.registry.current("a")).toBeUndefined();
       at.now += HOUR_MS;
       await at.sweep();
@@ -116,9 +116,9 @@ describe("the registry of saved states", () => {
       at.save("a");
       const { id } = at.registry.checkpoint("a", "good", at.now);
       const second = at.save("a");
-      const begun = at.begin("a");
+      const started = at.begin("a");
       at.registry.restoreCheckpoint("a", id, at.now);
-      expect(() => at.commit("a", begun)).toThrow();
+      expect(() => at.commit("a", started)).toThrow();
       expect(() => at.registry.begin("a", "late", second, false, -1, at.now)).toThrow();
     }));
 
@@ -129,12 +129,12 @@ describe("the registry of saved states", () => {
     bench((at) => {
       const foreign = at.save("b");
       const before = at.save("a");
-      const begun = at.begin("a");
+      const started = at.begin("a");
       const id = whose === "b" ? foreign : "save-of-nobody";
-      expect(() => at.commit("a", begun, [{ id, bytes: 100, live: 1 }])).toThrow("a missing pack");
+      expect(() => at.commit("a", started, [{ id, bytes: 100, live: 1 }])).toThrow("a missing pack");
       expect(at.registry.current("a")?.id).toBe(before);
       // The refusal changed nothing: the save can still be abandoned, and is deleted.
-      at.registry.abandonSave("a", begun.id, false, at.now);
+      at.registry.abandonSave("a", started.id, false, at.now);
     }),
   );
 
@@ -269,7 +269,7 @@ describe("the registry of saved states", () => {
           const current = new Map<string, { id: string; usedAt: number }>();
           const checkpoints = new Map<string, { id: string; sandbox: string; endsAt: number }>();
           const archives = new Map<string, { id: string; endsAt: number }>();
-          const begun: { sandbox: string; id: string; base: string | undefined }[] = [];
+          const started: { sandbox: string; id: string; base: string | undefined }[] = [];
           const attempt = <T>(work: () => T): T | undefined => {
             try {
               return work();
@@ -281,16 +281,17 @@ describe("the registry of saved states", () => {
           for (const step of steps) {
             if (step.do === "save") {
               const before = at.registry.current(step.sandbox)?.packs ?? [];
-              const kept = before.filter((_pack, index) => (step.seed >> (index % 4)) & 1);
+              const keptPacks = before.filter((_pack, index) => (step.seed >> (index % 4)) & 1);
               const id = at.save(
                 step.sandbox,
-                (pack) => kept.includes(pack) || kept.some((one) => one.id === pack.id),
+                (pack) => keptPacks.includes(pack) || keptPacks.some((one) => one.id === pack.id),
               );
-              packs.set(id, [...kept.map((pack) => pack.id), id]);
+              packs.set(id, [...keptPacks.map((pack) => pack.id), id]);
               has(id, step.sandbox);
-            } else if (step.do === "begin") begun.push({ sandbox: step.sandbox, ...at.begin(step.sandbox) });
+            } else if (step.do === "begin")
+              started.push({ sandbox: step.sandbox, ...at.begin(step.sandbox) });
             else if (step.do === "commit" || step.do === "abandon") {
-              const one = begun[step.pick % (begun.length || 1)];
+              const one = started[step.pick % (started.length || 1)];
               if (!one) continue;
               if (step.do === "abandon") at.registry.abandonSave(one.sandbox, one.id, false, at.now);
               else if (attempt(() => (at.commit(one.sandbox, one), true))) {
@@ -299,10 +300,11 @@ describe("the registry of saved states", () => {
                 if (current.get(one.sandbox)?.id !== one.id) has(one.id, one.sandbox);
               }
             } else if (step.do === "checkpoint") {
-              const made = attempt(() => at.registry.checkpoint(step.sandbox, "x", at.now));
+              const created = attempt(() => at.registry.checkpoint(step.sandbox, "x", at.now));
               const id = current.get(step.sandbox)?.id;
-              agree(made !== undefined, id !== undefined);
-              if (made && id) checkpoints.set(made.id, { id, sandbox: step.sandbox, endsAt: made.expiresAt });
+              agree(created !== undefined, id !== undefined);
+              if (created && id)
+                checkpoints.set(created.id, { id, sandbox: step.sandbox, endsAt: created.expiresAt });
             } else if (step.do === "back" || step.do === "fork") {
               const [id, to] = [...checkpoints][step.pick % (checkpoints.size || 1)] ?? [];
               if (id === undefined || to === undefined) continue;
@@ -314,9 +316,9 @@ describe("the registry of saved states", () => {
                 if (before && was && !checkpoints.has(before.id))
                   checkpoints.set(before.id, { id: was, sandbox: step.sandbox, endsAt: before.expiresAt });
                 // The oldest checkpoint of a rollback may have been deleted.
-                const left = new Set(at.registry.checkpoints().map((one) => one.id));
-                agree(left.has(id), true);
-                for (const one of checkpoints.keys()) if (!left.has(one)) checkpoints.delete(one);
+                const remaining = new Set(at.registry.checkpoints().map((one) => one.id));
+                agree(remaining.has(id), true);
+                for (const one of checkpoints.keys()) if (!remaining.has(one)) checkpoints.delete(one);
               }
               has(to.id, step.sandbox);
             } else if (step.do === "forget") {
@@ -330,10 +332,10 @@ describe("the registry of saved states", () => {
               at.registry.removeArchive(step.run, at.now);
               archives.delete(step.run);
             } else if (step.do === "forkArchive") {
-              const left = archives.get(step.run);
+              const remaining = archives.get(step.run);
               const isMade = attempt(() => (at.registry.forkArchive(step.sandbox, step.run, at.now), true));
-              agree(isMade === true, left !== undefined);
-              if (left) has(left.id, step.sandbox);
+              agree(isMade === true, remaining !== undefined);
+              if (remaining) has(remaining.id, step.sandbox);
             } else if (step.do === "remove") {
               at.registry.removeCheckpoints(step.sandbox, at.now);
               for (const [id, { sandbox: whose }] of checkpoints)
@@ -348,15 +350,15 @@ describe("the registry of saved states", () => {
             } else await at.sweep(() => step.refuses);
             expect(reached()).toEqual(reached().intersection(at.bucket));
           }
-          function end(kept: Map<string, { endsAt: number }>): void {
-            for (const [id, { endsAt }] of kept) if (endsAt <= at.now) kept.delete(id);
+          function end(keptPacks: Map<string, { endsAt: number }>): void {
+            for (const [id, { endsAt }] of keptPacks) if (endsAt <= at.now) keptPacks.delete(id);
           }
           function reached(): Set<string> {
             const holders = [...current.values(), ...checkpoints.values(), ...archives.values()];
             const states = new Set(holders.map(({ id }) => id));
             const manifests = [...states].map(manifestPrefix);
-            const held = [...states].flatMap((id) => packs.get(id) ?? []).map(packPrefix);
-            return new Set(manifests.concat(held));
+            const referenced = [...states].flatMap((id) => packs.get(id) ?? []).map(packPrefix);
+            return new Set(manifests.concat(referenced));
           }
           expect(new Set(at.registry.workspaces().map(({ sandbox: name }) => name))).toEqual(
             new Set(current.keys()),

@@ -41,11 +41,11 @@ async function install(world: World): Promise<void> {
 /** Sets a sandbox up as its actor does. Returns the key of the result. */
 async function setUp(world: World, script = "script", had?: string, value?: string, network = NETWORK) {
   const outcomes = outcomesOf(world, value, network);
-  const begun = await outcomes.begin(script, had);
-  if (begun && "savedAt" in begun) return { how: "restored", key: begun.key };
+  const started = await outcomes.begin(script, had);
+  if (started && "savedAt" in started) return { how: "restored", key: started.key };
   await install(world);
-  if (begun) await outcomes.keep(begun);
-  return { how: "ran", key: begun?.key };
+  if (started) await outcomes.keep(started);
+  return { how: "ran", key: started?.key };
 }
 
 const found = ({ files }: World) => Object.fromEntries(files);
@@ -76,11 +76,11 @@ describe("the saved result of a set-up", () => {
 
   it("is not kept if the sandbox could reach other hosts at the end", () =>
     inWorld(async (world) => {
-      const begun = await outcomesOf(world).begin("script", undefined);
-      if (!begun || "savedAt" in begun) throw new Error("it was kept");
+      const started = await outcomesOf(world).begin("script", undefined);
+      if (!started || "savedAt" in started) throw new Error("it was kept");
       await install(world);
       const full: typeof NETWORK = { policy: { internet: "full", allowHosts: [] }, secrets: [] };
-      await expect(outcomesOf(world, null, full).keep(begun)).rejects.toThrow("network");
+      await expect(outcomesOf(world, null, full).keep(started)).rejects.toThrow("network");
     }));
 
   it("is complete in the next container even if the sandbox ended before its first save", () =>
@@ -107,8 +107,8 @@ describe("the saved result of a set-up", () => {
       await world.ready();
       world.write("requirements", "tool");
       await world.workspace.save();
-      const { how, key } = await setUp(world);
-      expect([how, key]).toEqual(["ran", expect.stringMatching(/^setup:[0-9a-f]{64}$/)]);
+      const { how: result, key } = await setUp(world);
+      expect([result, key]).toEqual(["ran", expect.stringMatching(/^setup:[0-9a-f]{64}$/)]);
       await world.workspace.save();
       world.kill();
       expect(await setUp(world, "script", key)).toEqual({ how: "restored", key });
@@ -122,13 +122,13 @@ describe("the saved result of a set-up", () => {
   it("is not kept if a part exceeds the limit, and its other parts are deleted", () =>
     inWorld(async (world) => {
       const outcomes = outcomesOf(world);
-      const begun = await outcomes.begin("script", undefined);
-      if (!begun || "savedAt" in begun) throw new Error("it was kept");
+      const started = await outcomes.begin("script", undefined);
+      if (!started || "savedAt" in started) throw new Error("it was kept");
       await install(world);
       Object.assign(world.container ?? {}, {
         left: { count: 1, bytes: 5, largest: [{ path: "large", size: 5 }] },
       });
-      await expect(outcomes.keep(begun)).rejects.toThrow("WORKSPACE_MAX_MB");
+      await expect(outcomes.keep(started)).rejects.toThrow("WORKSPACE_MAX_MB");
       expect(await setUp(world.sibling("b"))).toMatchObject({ how: "ran" });
     }));
 
@@ -136,8 +136,8 @@ describe("the saved result of a set-up", () => {
     for (const [isEvicted, stride] of WAYS)
       for (let at = 0, isOver = false; !isOver; at += stride)
         await inWorld(async (world) => {
-          const begun = await outcomesOf(world).begin("script", undefined);
-          if (!begun || "savedAt" in begun) throw new Error("it was kept");
+          const started = await outcomesOf(world).begin("script", undefined);
+          if (!started || "savedAt" in started) throw new Error("it was kept");
           await install(world);
           await world.workspace.save();
           const evicted = isEvicted ? evictAt(world, at) : new Promise<never>(() => undefined);
@@ -146,22 +146,22 @@ describe("the saved result of a set-up", () => {
             world.onStep = ({ when }) => {
               if (when === "before" && step++ === at) throw new Error("it is not there");
             };
-          const kept = outcomesOf(world)
-            .keep(begun)
+          const isKept = outcomesOf(world)
+            .keep(started)
             .then(
               () => true,
               () => false,
             );
-          isOver = (await Promise.race([kept, evicted])) === true;
+          isOver = (await Promise.race([isKept, evicted])) === true;
           world.onStep = () => undefined;
           const other = world.sibling("b");
-          const { how } = await setUp(other);
+          const { how: result } = await setUp(other);
           // If the server reported it as kept, it is kept.
-          expect(how === "restored" || !isOver).toBe(true);
+          expect(result === "restored" || !isOver).toBe(true);
           expect(found(other)).toEqual(LEFT);
           // The next actor keeps it.
           await world.ready();
-          await outcomesOf(world).keep(begun);
+          await outcomesOf(world).keep(started);
           expect(await setUp(world.sibling("c"))).toMatchObject({ how: "restored" });
         });
   });
@@ -178,12 +178,12 @@ describe("the saved result of a set-up", () => {
             world.onStep = ({ when }) => {
               if (when === "before" && step++ === at) throw new Error("it is not there");
             };
-          const begun = setUp(world).then(
-            ({ how }) => how === "restored" && step <= at,
+          const started = setUp(world).then(
+            ({ how: result }) => result === "restored" && step <= at,
             () => false,
           );
-          const how = await Promise.race([begun, evicted]);
-          isOver = how === true || (isEvicted && how !== "evicted");
+          const result = await Promise.race([started, evicted]);
+          isOver = result === true || (isEvicted && result !== "evicted");
           world.onStep = () => undefined;
           await world.ready();
           // The next call of the sandbox, or of its next actor.

@@ -59,19 +59,25 @@ describe.concurrent("a workspace", () => {
   it("is rolled back to a checkpoint in two calls, and its previous state becomes a checkpoint too", async () => {
     const sandbox = "goes-back";
     await sh(sandbox, "mkdir src; echo good > src/main; echo x > other");
-    const made = await owner.call("checkpoint_sandbox", { sandbox, label: "good" });
-    expect(made.structured).toMatchObject({ sandbox, files: 2 });
+    const created = await owner.call("checkpoint_sandbox", { sandbox, label: "good" });
+    expect(created.structured).toMatchObject({ sandbox, files: 2 });
     await sh(sandbox, "rm -r src; echo broken > main; sleep 1000 >/dev/null 2>&1 & echo");
-    const back = await owner.call("restore_sandbox", { sandbox, checkpoint: made.structured.checkpoint });
-    expect(back.text).toContain(`Sandbox ${sandbox} is restored to its files`);
+    const restored = await owner.call("restore_sandbox", {
+      sandbox,
+      checkpoint: created.structured.checkpoint,
+    });
+    expect(restored.text).toContain(`Sandbox ${sandbox} is restored to its files`);
     const next = await owner.call("run_command", { sandbox, command: "cat src/main; ls; pgrep sleep" });
     expect(next.text).toContain("The sandbox was restored to a checkpoint");
     expect(next.structured.stdout).toBe("good\nother\nsrc\n");
-    await owner.call("restore_sandbox", { sandbox, checkpoint: back.structured.before });
+    await owner.call("restore_sandbox", { sandbox, checkpoint: restored.structured.before });
     expect(await sh(sandbox, "cat main; ls")).toBe("broken\nmain\nother\n");
     await sh(sandbox, "rm -rf /workspace");
-    const again = await owner.call("restore_sandbox", { sandbox, checkpoint: made.structured.checkpoint });
-    expect(again.text).toContain(`Sandbox ${sandbox} is restored to its files`);
+    const repeated = await owner.call("restore_sandbox", {
+      sandbox,
+      checkpoint: created.structured.checkpoint,
+    });
+    expect(repeated.text).toContain(`Sandbox ${sandbox} is restored to its files`);
     expect(await sh(sandbox, "cat src/main")).toBe("good\n");
     const listed = await owner.call("list_sandboxes");
     expect(listed.text).toMatch(/checkpoint cp-\S+ of goes-back \(good\): /);
@@ -90,8 +96,8 @@ describe.concurrent("a workspace", () => {
     );
     for (const [n, text] of outputs.entries()) expect(text).toBe(`data: OK\nstart\nfork-${n}\n`);
     expect(await sh(sandbox, "cat file")).toBe("start\n");
-    const again = await owner.call("restore_sandbox", { sandbox: "fork-1", checkpoint });
-    expect(again.text).toContain("Sandbox fork-1 exists already");
+    const repeated = await owner.call("restore_sandbox", { sandbox: "fork-1", checkpoint });
+    expect(repeated.text).toContain("Sandbox fork-1 exists already");
     await Promise.all(names.map((name) => owner.call("destroy_sandbox", { sandbox: name })));
   });
 
@@ -118,8 +124,8 @@ describe.concurrent("a workspace", () => {
     await sh(sandbox, "echo kept > file");
     const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
     await owner.call("destroy_sandbox", { sandbox });
-    const back = await owner.call("restore_sandbox", { sandbox, checkpoint });
-    expect(back.text).toContain("settings of configure_sandbox");
+    const restored = await owner.call("restore_sandbox", { sandbox, checkpoint });
+    expect(restored.text).toContain("settings of configure_sandbox");
     const { structured } = await owner.call("configure_sandbox", { sandbox });
     expect(structured).toMatchObject({ internet: "none", variables: ["WORD"] });
     expect(await sh(sandbox, "cat file; echo $WORD")).toBe("kept\nw\n");
@@ -144,10 +150,10 @@ describe.concurrent("a workspace", () => {
     expect([cut.isError, isCut]).toEqual([true, true]);
     expect(await accountOf(owner).workspace(fork)).toBeUndefined();
     await evict(fork);
-    const [made, second] = await Promise.all(
+    const [created, second] = await Promise.all(
       [1, 2].map(() => owner.call("restore_sandbox", { sandbox: fork, checkpoint })),
     );
-    expect([made?.isError, second?.isError].filter(Boolean)).toHaveLength(1);
+    expect([created?.isError, second?.isError].filter(Boolean)).toHaveLength(1);
     expect((await owner.call("configure_sandbox", { sandbox: fork })).structured.internet).toBe("none");
   });
 

@@ -25,14 +25,14 @@ const DAY = { expiresAt: Date.now() + DAY_MS, maxBytes: 1000 };
 const CONVERSATION = { below: "/talks", id: "talk" };
 
 /** Makes a task leave files and a conversation in a sandbox. */
-async function work(world: World): Promise<void> {
+async function doTask(world: World): Promise<void> {
   await world.ready();
   world.write("made", "by the task");
   world.container?.conversation.set("talk", "said");
 }
 
 /** The files that a task finds when it continues in another sandbox. */
-async function goOn(world: World, sandbox: string): Promise<Record<string, string>> {
+async function continueTask(world: World, sandbox: string): Promise<Record<string, string>> {
   const next = world.sibling(sandbox, world.isSaved);
   world.registry.forkArchive(sandbox, "a.1t");
   await next.ready();
@@ -304,9 +304,9 @@ describe("a workspace", () => {
         const { id } = await world.workspace.checkpoint("good", SETTINGS);
         world.write("kept", "precious");
         const evicted = evictAt(world, at);
-        const back = world.workspace.beginCheckpointRestore(id, SETTINGS).then(() => "back");
-        const how = await Promise.race([back, evicted]);
-        isOver = how === "back";
+        const restoring = world.workspace.beginCheckpointRestore(id, SETTINGS).then(() => "back");
+        const outcome = await Promise.race([restoring, evicted]);
+        isOver = outcome === "back";
         world.onStep = () => undefined;
         // The actor does this before its next call.
         if (world.workspace.isRestoringCheckpoint) {
@@ -315,8 +315,8 @@ describe("a workspace", () => {
         }
         await world.ready();
         await world.workspace.save();
-        const kept = world.registry.checkpoints().map(({ label }) => label);
-        const isBack = kept.includes("before going back to good");
+        const labels = world.registry.checkpoints().map(({ label }) => label);
+        const isBack = labels.includes("before going back to good");
         expect(world.files.get("kept")).toBe(isBack ? "first" : "precious");
       });
   });
@@ -365,7 +365,7 @@ describe("the saved files of a task", () => {
 
   it("can be restored in another sandbox, also after their own is destroyed, and need no space if they are saved already", () =>
     inWorld(async (world) => {
-      await work(world);
+      await doTask(world);
       await world.workspace.save();
       const put = () => world.steps.filter((name) => name === "bucket put").length;
       const before = put();
@@ -377,46 +377,46 @@ describe("the saved files of a task", () => {
       // The conversation and its manifest.
       expect(put() - before).toBe(2);
       world.registry.forget("a");
-      expect(await goOn(world, "b")).toEqual(found);
+      expect(await continueTask(world, "b")).toEqual(found);
     }));
 
   it("are kept without a conversation that is too large, with a note", () =>
     inWorld(async (world) => {
-      await work(world);
+      await doTask(world);
       world.container?.conversation.set("talk", "x".repeat(1024 * 1024 + 1001));
       expect(await world.workspace.keepArchive(remains, SETTINGS)).toMatchObject({
         count: 0,
         conversation: true,
       });
       expect(world.registry.archived("a.1t", "conversation")).toBeUndefined();
-      expect(await goOn(world, "b")).toEqual({ made: found.made });
+      expect(await continueTask(world, "b")).toEqual({ made: found.made });
     }));
 
   it("do not become the state of its sandbox", () =>
     inWorld(async (world) => {
-      await work(world);
+      await doTask(world);
       await world.workspace.keepArchive(remains, SETTINGS);
       expect(world.registry.current("a")).toBeUndefined();
       world.write("later", "x");
       await world.workspace.save();
       expect(await afterCrash(world)).toEqual({ made: "by the task", later: "x" });
-      expect(await goOn(world, "b")).toEqual(found);
+      expect(await continueTask(world, "b")).toEqual(found);
     }));
 
   it("are kept and restored on a server that saves no workspaces, but nothing else is", () =>
     inWorld(async (saving) => {
       const world = saving.sibling("a", false);
-      await work(world);
+      await doTask(world);
       await world.workspace.keepArchive(remains, SETTINGS);
       await world.workspace.save();
-      expect(await goOn(world, "b")).toEqual(found);
+      expect(await continueTask(world, "b")).toEqual(found);
       expect(await afterCrash(world)).toEqual({});
     }));
 
   it("do not replace files in a workspace that all sandboxes share", () =>
     inWorld(async (saving) => {
       const world = saving.sibling("a", false);
-      await work(world);
+      await doTask(world);
       await world.workspace.keepArchive(remains, SETTINGS);
       world.registry.forkArchive("b", "a.1t");
       const next = world.sibling("b", false);
@@ -430,7 +430,7 @@ describe("the saved files of a task", () => {
 
   it("are deleted if the sandbox sends more than allowed", () =>
     inWorld(async (world) => {
-      await work(world);
+      await doTask(world);
       world.write("made", "x".repeat(1024 * 1024 + 1001));
       await expect(world.workspace.keepArchive(remains, SETTINGS)).rejects.toMatchObject({
         code: "too_large",
@@ -446,7 +446,7 @@ describe("the saved files of a task", () => {
     for (const isEvicted of [false, true])
       for (let at = 0, isOver = false; !isOver; at++)
         await inWorld(async (world) => {
-          await work(world);
+          await doTask(world);
           await world.workspace.save();
           world.write("made", "by the task");
           world.write("more", "of it");
@@ -456,14 +456,14 @@ describe("the saved files of a task", () => {
             world.onStep = ({ when }) => {
               if (when === "before" && step++ === at) throw new Error("it is not there");
             };
-          const kept = world.workspace.keepArchive(remains, SETTINGS).then(
+          const labels = world.workspace.keepArchive(remains, SETTINGS).then(
             () => true,
             () => false,
           );
-          isOver = (await Promise.race([kept, evicted])) === true;
+          isOver = (await Promise.race([labels, evicted])) === true;
           world.onStep = () => undefined;
           await world.workspace.keepArchive(remains, SETTINGS);
-          expect(await goOn(world, "b")).toEqual({ ...found, more: "of it" });
+          expect(await continueTask(world, "b")).toEqual({ ...found, more: "of it" });
           expect(await afterCrash(world)).toMatchObject({ made: "by the task" });
         });
   });

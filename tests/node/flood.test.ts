@@ -107,7 +107,7 @@ with concurrent.futures.ThreadPoolExecutor(40) as pool:
     print(all(pool.map(pieces, range(200))), trickle.result())
 `;
   let isOver = false;
-  const attack = flooding.run(`python3 - <<'PYTHON'\n${code}\nPYTHON`).finally(() => (isOver = true));
+  const attack = flooding.python(code).finally(() => (isOver = true));
   while (!isOver) expect((await neighbour.run("curl -sS http://internet.test/")).stdout).toBe("hello");
   expect(await attack).toMatchObject({ stdout: "True True", stderr: "" });
 });

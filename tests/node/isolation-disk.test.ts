@@ -73,13 +73,13 @@ describe("a sandbox's access to the machine's disk", () => {
     ].join("\n");
     try {
       const sandbox = await TestSandbox.start(one);
-      const { stdout } = await sandbox.run(`python3 - <<'PYTHON'\n${attempts}\nforget()\nPYTHON`);
+      const { stdout } = await sandbox.python([attempts, "forget()"]);
       const [refused, missing] = ["Invalid argument", "Function not implemented"];
       expect(stdout.split("\n")).toEqual([refused, refused, missing, missing]);
       // The machine may read a few pages for other processes.
       expect(pagesInMemory()).toBeGreaterThan(all / 2);
       forget();
-      await sandbox.run(`python3 - <<'PYTHON'\n${attempts}\nahead()\nPYTHON`);
+      await sandbox.python([attempts, "ahead()"]);
       expect(pagesInMemory()).toBe(0);
     } finally {
       await one.close();

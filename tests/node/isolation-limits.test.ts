@@ -6,6 +6,7 @@ import {
   defaultLimits,
   findGroupParents,
   groupPrefix,
+  type Limits,
   openFilesPerProcess,
 } from "../../local/engine/limits.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
@@ -34,6 +35,24 @@ afterAll(async () => {
   await engine.close();
 });
 
+/** Runs the program in one of two sandboxes of a new engine. Returns how it ended, and what the other sandbox prints. */
+async function endOf(program: readonly string[], ofMachine: Partial<Limits>) {
+  const one = await startTestEngine({ limits: { ...limits, ...ofMachine }, prepareSandbox: false });
+  try {
+    const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
+    void taker.python(program).catch(() => undefined);
+    return { ...(await taker.ended()), other: (await modest.run("echo unharmed")).stdout };
+  } finally {
+    await one.close();
+  }
+}
+
+const endedFor = (resource: string) => ({
+  exitCode: 137,
+  reason: expect.stringContaining(resource),
+  other: "unharmed",
+});
+
 describe("a sandbox's limit of processes", () => {
   it("stops a fork bomb at the limit, and the bomb ends with its sandbox", async () => {
     // Children wait on a pipe that closes with their parent.
@@ -48,7 +67,7 @@ describe("a sandbox's limit of processes", () => {
       "except OSError as error: why = error.strerror",
       "print(len(children) < 100, why)",
     ];
-    const { stdout } = await greedy.run(`python3 - <<'PYTHON'\n${forks.join("\n")}\nPYTHON`);
+    const { stdout } = await greedy.python(forks);
     expect(stdout).toBe("True Resource temporarily unavailable");
     void greedy.run("bomb() { bomb | bomb & }; bomb").catch(() => undefined);
     await expect.poll(async () => (await other.run("echo alive")).stdout).toBe("alive");
@@ -70,7 +89,7 @@ describe("a sandbox's limit of processes", () => {
       "print(len(children) < 100)",
       "for child in children: os.kill(child, 9)",
     ];
-    expect((await greedy.run(`python3 - <<'PYTHON'\n${forks.join("\n")}\nPYTHON`)).stdout).toBe("True");
+    expect((await greedy.python(forks)).stdout).toBe("True");
   });
 
   it("comes with a limit of open files, and core dumps only on request", async () => {
@@ -149,7 +168,7 @@ describe("resources of the whole machine", () => {
       "    except OSError: break",
       "print(waiting >> 20)",
     ];
-    const { stdout } = await greedy.run(`python3 - <<'PYTHON'\n${connections.join("\n")}\nPYTHON`);
+    const { stdout } = await greedy.python(connections);
     expect(Number(stdout)).toBeGreaterThan(0);
     expect(Number(stdout)).toBeLessThan(40);
   });
@@ -172,18 +191,9 @@ describe("resources of the whole machine", () => {
       "time.sleep(600)",
     ];
     const pages = Number(/^TCP:.* mem (\d+)$/m.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
-    const one = await startTestEngine({
-      limits: { ...limits, tcpBytesOfMachine: pages * 4096 + 200 * MiB },
-      prepareSandbox: false,
-    });
-    try {
-      const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
-      void taker.run(`python3 - <<'PYTHON'\n${connections.join("\n")}\nPYTHON`).catch(() => undefined);
-      expect(await taker.ended()).toMatchObject({ exitCode: 137, reason: expect.stringContaining("TCP") });
-      expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
-    } finally {
-      await one.close();
-    }
+    expect(await endOf(connections, { tcpBytesOfMachine: pages * 4096 + 200 * MiB })).toEqual(
+      endedFor("TCP"),
+    );
   });
 
   it("memory of the kernel: the engine ends a sandbox that takes most of it by file locks", async () => {
@@ -198,18 +208,7 @@ describe("resources of the whole machine", () => {
       "time.sleep(600)",
     ];
     const kiB = Number(/^SUnreclaim:\s+(\d+)/m.exec(readFileSync("/proc/meminfo", "utf8"))?.[1]);
-    const one = await startTestEngine({
-      limits: { ...limits, kernelBytesOfMachine: kiB * 1024 + 100 * MiB },
-      prepareSandbox: false,
-    });
-    try {
-      const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
-      void taker.run(`python3 - <<'PYTHON'\n${locks.join("\n")}\nPYTHON`).catch(() => undefined);
-      expect(await taker.ended()).toMatchObject({ exitCode: 137, reason: expect.stringContaining("locks") });
-      expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
-    } finally {
-      await one.close();
-    }
+    expect(await endOf(locks, { kernelBytesOfMachine: kiB * 1024 + 100 * MiB })).toEqual(endedFor("locks"));
   });
 
   it("memory of netlink: processes reach only the kernel", async () => {
@@ -220,7 +219,7 @@ describe("resources of the whole machine", () => {
       "except OSError as error: print(error.strerror)",
       "print(socket.if_nameindex())",
     ];
-    const { stdout } = await greedy.run(`python3 - <<'PYTHON'\n${sockets.join("\n")}\nPYTHON`);
+    const { stdout } = await greedy.python(sockets);
     expect(stdout).toBe("Operation not permitted\n[(1, 'lo')]");
     expect((await greedy.run("node -p 'Object.keys(os.networkInterfaces())'")).stdout).toBe("[ 'lo' ]");
   });
@@ -236,7 +235,7 @@ describe("resources of the whole machine", () => {
       "  for _ in range(150): one.send(refused)",
       "time.sleep(600)",
     ];
-    void greedy.run(`python3 - <<'PYTHON'\n${unread.join("\n")}\nPYTHON`).catch(() => undefined);
+    void greedy.python(unread).catch(() => undefined);
     expect(await greedy.ended()).toMatchObject({ exitCode: 137, reason: expect.stringContaining("netlink") });
   });
 
@@ -293,21 +292,9 @@ describe("resources of the whole machine", () => {
     "open files of the machine: the engine ends a sandbox that takes most of them: %s",
     async (_, program) => {
       const open = Number.parseInt(readFileSync("/proc/sys/fs/file-nr", "utf8"), 10);
-      const one = await startTestEngine({
-        limits: { ...limits, openFiles: 1024, openFilesOfMachine: open + 100_000 },
-        prepareSandbox: false,
-      });
-      try {
-        const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
-        void taker.run(`python3 - <<'PYTHON'\n${program.join("\n")}\nPYTHON`).catch(() => undefined);
-        expect(await taker.ended()).toMatchObject({
-          exitCode: 137,
-          reason: expect.stringContaining("open files"),
-        });
-        expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
-      } finally {
-        await one.close();
-      }
+      expect(await endOf(program, { openFiles: 1024, openFilesOfMachine: open + 100_000 })).toEqual(
+        endedFor("open files"),
+      );
     },
   );
 

@@ -35,12 +35,6 @@ afterAll(async () => {
   await engine.close();
 });
 
-/** Runs Python in the sandbox, for system calls that no command makes. */
-async function python(code: string) {
-  const result = await sandbox.run(`python3 - <<'PYTHON'\n${code}\nPYTHON`);
-  return { ...result, stdout: result.stdout.trim() };
-}
-
 describe("the host's files", () => {
   it("are not in the sandbox's root directory", async () => {
     const { stdout } = await sandbox.run("ls /");
@@ -185,7 +179,7 @@ describe("another sandbox", () => {
     expect((await other.run("ipcs -m | grep -c 4096")).stdout.trim()).toBe("1");
     expect((await sandbox.run("curl -sS http://127.0.0.1:8765/")).stderr).toContain("Couldn't connect");
     expect((await sandbox.run("ipcs -m | grep -c 4096")).stdout.trim()).toBe("0");
-    const { stdout } = await python(
+    const { stdout } = await sandbox.python(
       "import socket\ntry:\n socket.socket(socket.AF_UNIX).connect(chr(0)+'meet')\nexcept OSError as e: print(e.strerror)",
     );
     expect(stdout).toBe("Connection refused");

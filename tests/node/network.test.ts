@@ -186,7 +186,7 @@ print(body(one, ${large.length}))
 ask(tunnel, b"CONNECT odd.test:443")
 ask(tunnel, b"GET /large")
 print(body(tunnel, ${large.length}))`;
-    const { stdout, stderr } = await sandbox.run(`python3 - <<'END'${script}\nEND`);
+    const { stdout, stderr } = await sandbox.python(script);
     expect(stderr).toBe("");
     const digest = createHash("sha256").update(large).digest("hex");
     expect(stdout.trim().split("\n")).toEqual([digest, "hi", `${large.length / 2}`, digest]);

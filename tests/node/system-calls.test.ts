@@ -14,7 +14,7 @@ afterAll(async () => {
 });
 
 async function python(lines: string[]): Promise<string[]> {
-  const { stdout, stderr } = await sandbox.run(`python3 - <<'PYTHON'\n${lines.join("\n")}\nPYTHON`);
+  const { stdout, stderr } = await sandbox.python(lines);
   expect(stderr).toBe("");
   return stdout.split("\n");
 }

@@ -61,9 +61,7 @@ describe.each([
 ])("a server that runs as %s", (_, start) => {
   it("keeps modes and times of archives and copies in sandboxes", async () => {
     const sandbox = await TestSandbox.start(await start());
-    expect((await sandbox.run(`python3 - <<'PYTHON'\n${unpack}\nPYTHON`)).stdout.split("\n")).toEqual(
-      Array(4).fill("0o755 1000000000"),
-    );
+    expect((await sandbox.python(unpack)).stdout.split("\n")).toEqual(Array(4).fill("0o755 1000000000"));
     expect(await sandbox.run("cp -a /usr/bin/env /tmp/env && stat -c %a /tmp/env")).toMatchObject({
       exitCode: 0,
       stdout: "755",
@@ -198,7 +196,7 @@ describe("a mounted directory of the machine", () => {
     ["one that can be written to", true, ["/workspace/project", "/workspace/project/file"]],
   ])("is all that a sandbox can write to on the machine: %s", async (_, isMounted, expected) => {
     const sandbox = isMounted ? await mounted() : await TestSandbox.start(await commonEngine());
-    const { stdout, stderr } = await sandbox.run(`python3 - <<'PYTHON'\n${writable}\nPYTHON`);
+    const { stdout, stderr } = await sandbox.python(writable);
     expect([stdout.split("\n").filter(Boolean), stderr]).toEqual([expected, ""]);
     for (const file of ["sysrq-trigger", "keys", "timer_list"])
       expect((await sandbox.run(`cat /proc/${file} 2>/dev/null`)).stdout).toBe("");

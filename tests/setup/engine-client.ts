@@ -158,6 +158,11 @@ export class TestSandbox {
     }
   }
 
+  /** Runs a Python program, or its lines, in a new session. */
+  python(program: string | readonly string[]): Promise<Result> {
+    return this.run(`python3 - <<'PYTHON'\n${[program].flat().join("\n")}\nPYTHON`);
+  }
+
   /** Waits for the end. */
   async ended(): Promise<ExitReport> {
     const response = await this.call("GET", "/exit");

@@ -258,9 +258,9 @@ describe("definitions that a task names", () => {
     });
     await sh(sandbox, "rm -rf /workspace/own");
     const known = { ...task, agents: ["reviewer"], commands: ["fix"] };
-    const { structured: result } = await caller.call("execute_task", known);
-    expect(result.answer).toBe("DEFINED-THEIRS 1,DEFINED-OWN");
-    expect(await logOf(String(result.id))).toContain("The workspace has a definition with the same name");
+    const { structured: redefined } = await caller.call("execute_task", known);
+    expect(redefined.answer).toBe("DEFINED-THEIRS 1,DEFINED-OWN");
+    expect(await logOf(String(redefined.id))).toContain("The workspace has a definition with the same name");
     await caller.call("execute_task", { task: "[[defined]] x", sandbox, agents: ["reviewer"] });
     expect(await sh(sandbox, "ls ~/.claude/agents")).toBe("reviewer.md\n");
     const { structured: without } = await caller.call("execute_task", { task: "[[defined]] x", sandbox });

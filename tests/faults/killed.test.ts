@@ -9,7 +9,7 @@ import { type Bed, startBed } from "./support.ts";
 const COUNTING = "for ((i = 0; i < 3000; i++)); do echo $i; sleep 0.1; done";
 const COUNTING_CODE = "import time\nfor i in range(3000):\n    print(i, flush=True)\n    time.sleep(0.1)";
 
-/** The error of a call whose sandbox stopped. */
+/** The error of a call if its sandbox stopped. */
 const GONE =
   /(stopped during this call|stopped while it ran)|The sandbox could not be started now|state: lost\nnote: The sandbox stopped before it began/;
 

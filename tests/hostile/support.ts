@@ -136,7 +136,6 @@ export function harmless(status: number, body: string, request: string): void {
 
 export const HEADERS = mcpHeaders(TOKEN);
 
-/** Posts a body unchanged. */
 export async function postRaw(
   url: string,
   body: string | Uint8Array<ArrayBuffer>,
@@ -151,12 +150,11 @@ export async function postRaw(
   return { status: response.status, text: await response.text() };
 }
 
-/** Writes raw bytes to the server's port and optionally ends the connection. Returns what the server sends until it closes, or until the time is over. */
+/** Writes raw bytes to the server's port. Returns the server's bytes until it closes the connection, or until this time is over. */
 export async function rawSocket(
   url: string,
   parts: readonly (string | Uint8Array)[],
   ms = 1500,
-  halfClose = false,
 ): Promise<string> {
   const { hostname, port } = new URL(url);
   const socket = connect(Number(port), hostname);
@@ -168,7 +166,6 @@ export async function rawSocket(
     if (!socket.destroyed) socket.write(part);
     await sleep(5);
   }
-  if (halfClose) socket.end();
   const timer = setTimeout(() => socket.destroy(), ms);
   await closed;
   clearTimeout(timer);

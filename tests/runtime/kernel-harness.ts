@@ -77,7 +77,6 @@ export class Lab {
     return new TestKernel(this, id, language, process);
   }
 
-  /** Runs a cell unchanged. */
   async raw(contextID: string, code: string): Promise<Reported> {
     const reported: Reported = { stdout: "", stderr: "", results: [] };
     await this.runtime.api.interpreter.runCodeStream(contextID, code, undefined, {
@@ -125,14 +124,12 @@ export class TestKernel {
     return { ...parsed, stdout: read(parsed.stdout), stderr: read(parsed.stderr) };
   }
 
-  /** The text of the only result. */
   async value(code: string): Promise<string | undefined> {
     const { results, error } = await this.run(code);
     if (error) throw new Error(error.traceback.join("\n"));
     return results.at(-1)?.text;
   }
 
-  /** The current content of a run's file. */
   file(runID: string, stream: "out" | "err"): string {
     const path = join(this.#lab.runs, `${runID}.${stream}`);
     return existsSync(path) ? readFileSync(path, "utf8") : "";

@@ -1,4 +1,3 @@
-/** The real Claude Code, with a temporary home directory. */
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";

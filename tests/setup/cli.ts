@@ -29,7 +29,6 @@ export interface CLIOptions {
   program?: string;
 }
 
-/** Starts `sandbox-mcp` with these arguments. */
 export function startCLI(words: readonly string[], { env = {}, cwd, program }: CLIOptions = {}): Running {
   const [file, ...before] =
     program === undefined ? [process.execPath, join(repository, "cli/main.ts")] : [program];

@@ -22,7 +22,6 @@ export interface FakeGitHub {
   user: GitHubUser | undefined;
   /** How the API fails, if it does. */
   failure: "none" | "down" | "garbage" | "rate_limited" | "org_forbidden" | "odd_token";
-  /** The paths of received requests, in order. */
   requestedPaths: string[];
   close(): void;
 }

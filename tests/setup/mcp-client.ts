@@ -1,6 +1,5 @@
 /** The tests' MCP client: JSON-RPC over a `fetch`, which calls a server or the Worker in the same process. */
 
-/** A block of a result's content. */
 export interface Block {
   type: string;
   text?: string;
@@ -16,7 +15,6 @@ export interface Result {
   content: Block[];
   /** All text blocks, joined. */
   text: string;
-  /** The structured content, or an empty object. */
   structured: Record<string, unknown>;
   /** The messages of progress notifications. */
   progress: string[];
@@ -52,7 +50,6 @@ export interface ModernAnswer {
 
 type Fetch = (url: string, init: RequestInit) => Promise<Response>;
 
-/** The headers of every MCP request over HTTP. */
 export function mcpHeaders(token: string): Record<string, string> {
   return {
     authorization: `Bearer ${token}`,

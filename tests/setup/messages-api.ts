@@ -56,9 +56,7 @@ export interface Received {
 }
 
 export interface MessagesAPI {
-  /** The base URL for ANTHROPIC_BASE_URL. */
   url: string;
-  /** Every request, in order of arrival. */
   requests: Received[];
   close(): Promise<void>;
 }

@@ -47,14 +47,12 @@ export class PanelPage {
     await this.page.waitForSelector("button:text-is('Sign out')");
   }
 
-  /** Opens the current page in another window of the same browser. */
   async another(): Promise<PanelPage> {
     const other = new PanelPage(this.context, await this.context.newPage(), this.address);
     await other.page.goto(this.page.url());
     return other;
   }
 
-  /** Runs a command through the page's form. */
   async run(sandbox: string, command: string, { isInteractive = false } = {}): Promise<void> {
     await this.page.goto(`${this.address}#/${sandbox}`);
     await this.page.setChecked("input[name=interactive]", isInteractive);
@@ -63,7 +61,6 @@ export class PanelPage {
     await this.page.waitForSelector("section.run");
   }
 
-  /** The visible rows of the output. */
   rows(): Promise<string[]> {
     return this.page.locator(".log .row").allInnerTexts();
   }

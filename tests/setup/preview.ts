@@ -1,4 +1,3 @@
-/** The response of a preview. */
 import { once } from "node:events";
 import { get } from "node:http";
 import { text } from "node:stream/consumers";

@@ -25,7 +25,6 @@ export interface ServerOptions {
 
 export interface Command {
   child: ChildProcess;
-  /** The output so far. */
   stdout(): string;
   stderr(): string;
   /** Resolves with the exit status, or the signal that killed it, after its end and after all output is read. */
@@ -33,7 +32,6 @@ export interface Command {
 }
 
 export interface Server extends Command {
-  /** The MCP endpoint, as printed. */
   url: string;
   /** Stops it, and waits until all its processes have ended. */
   stop(): Promise<void>;

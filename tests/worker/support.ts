@@ -21,7 +21,6 @@ export const ORIGIN = "https://sandbox.example";
 /** Drops the log lines of calls, because thousands of them would hide errors. */
 const bindings: Env = { ...withObjectFolder(env as Env), LOG_LEVEL: "error" };
 
-/** A caller with a token. */
 export class Caller extends MCPClient {
   readonly principalID: string;
   readonly #env: Env;
@@ -58,7 +57,6 @@ export async function principal(name: string, scopes?: readonly Scope[], region?
   return new Caller(`token:${name}`, token, { ...bindings, AUTH_TOKENS });
 }
 
-/** The actor of a caller's sandbox. */
 export async function actorOf(name: string, caller = owner): Promise<DurableObjectStub<Sandbox>> {
   const sandboxes = bindings.Sandbox as DurableObjectNamespace<Sandbox>;
   return sandboxes.getByName(await actorName(name, caller.principalID));
@@ -111,7 +109,6 @@ export interface ListedSandbox {
   last_used_at: string;
 }
 
-/** The sandboxes that `list_sandboxes` shows a caller. */
 export async function sandboxesOf(caller = owner): Promise<ListedSandbox[]> {
   return (await caller.call("list_sandboxes")).structured.sandboxes as ListedSandbox[];
 }
@@ -178,10 +175,8 @@ export async function evictActor(
 /** The key under which the local platform stores an actor's container. */
 const CONTAINER_KEY = "__local_container";
 
-/** The bucket with the logs of runs. */
 export const bucket = objectStore(withObjectFolder(env as Env).RESULTS);
 
-/** The keys of the objects of a caller's run. */
 export async function objectsOf(id: string, caller = owner): Promise<string[]> {
   return (await bucket.list(`${await principalHash(caller.principalID)}/${id}/`)).keys;
 }

@@ -1,4 +1,3 @@
-/** The sizes that a list of sandboxes shows. */
 import { expect, test } from "vitest";
 import { type ListedSandbox, inActor, owner, sh } from "../support.ts";
 

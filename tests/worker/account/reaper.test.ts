@@ -1,4 +1,3 @@
-/** The reaper destroys sandboxes that nobody used for too long. */
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { expect, test, vi } from "vitest";
 import { accountOf, actorOf, evict, inActor, owner, sh, sleep, sandboxesOf } from "../support.ts";

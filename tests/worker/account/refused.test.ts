@@ -1,4 +1,3 @@
-/** A call that is refused, or cannot start its container, leaves no sandbox behind. */
 import { runInDurableObject } from "cloudflare:test";
 import { expect, test } from "vitest";
 import { accountOf, actorOf, type Caller, principal, sandboxesOf } from "../support.ts";

@@ -1,4 +1,3 @@
-/** The limit for the stored results of one principal, over all of its sandboxes. */
 import { runInDurableObject } from "cloudflare:test";
 import { beforeAll, describe, expect, it } from "vitest";
 import { principalHash } from "../../../src/shared/names.ts";

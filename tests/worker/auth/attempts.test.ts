@@ -12,7 +12,6 @@ const NOW = 1_800_000_000_000;
 
 let counters = 0;
 
-/** A new counter. */
 function attempts(): DurableObjectStub<Attempts> {
   const namespace = env.Attempts as DurableObjectNamespace<Attempts>;
   return namespace.getByName(`test-${(counters += 1)}`);

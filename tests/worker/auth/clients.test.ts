@@ -1,4 +1,3 @@
-/** The MCP SDK's own clients, old and new, sign in with only the server's URL. */
 import { Client, StreamableHTTPClientTransport, UnauthorizedError } from "@modelcontextprotocol/client";
 import {
   Client as Client1,

@@ -76,7 +76,7 @@ describe("a challenge", () => {
 });
 
 describe("static tokens beside OAuth", () => {
-  /** A store that records each use. */
+  /** A store that no test may use. */
   const untouched = new Proxy(env.OAUTH_KV, {
     get: (_, name) => {
       throw new Error(`OAUTH_KV.${String(name)} was used`);

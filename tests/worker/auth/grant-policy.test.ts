@@ -1,4 +1,3 @@
-/** A grant ends when the rule that admitted its person no longer applies. */
 import { describe, expect, it } from "vitest";
 import { isRuleInForce } from "../../../src/auth/methods/index.ts";
 import { owner } from "../../../src/auth/methods/owner.ts";

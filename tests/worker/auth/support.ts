@@ -60,7 +60,6 @@ export async function whoIs(app: App, token: string, path = "/mcp"): Promise<str
   return /(\S+) noted/.exec(await response.text())?.[1]?.replace(/^.*"/, "") ?? "";
 }
 
-/** The status of a call with the token. */
 export async function statusOf(app: App, token: string, path = "/mcp"): Promise<number> {
   // A request in process has no Host header, and MCP's handler refuses requests to loopback without it.
   const headers = { authorization: `Bearer ${token}`, host: new URL(path, ORIGIN).host };

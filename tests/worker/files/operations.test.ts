@@ -30,7 +30,7 @@ const TRIES: { [Name in OperationName]: () => Input<Name> } = {
 
 const names = Object.keys(TRIES) as OperationName[];
 
-/** Calls an operation as the owner. Returns its error code, or undefined on success. */
+/** Returns the error code, or undefined on success. */
 const refusal = (name: OperationName, options: Pick<Owner, "sandbox" | "scopes">) =>
   operate(env as Env, { ...options, principalID: owner.principalID }, name, TRIES[name]() as never).then(
     () => undefined,

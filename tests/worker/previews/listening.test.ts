@@ -1,10 +1,8 @@
-/** The result of a command reports the programs that it started and that now listen. */
 import { describe, expect, it } from "vitest";
 import { idIn, owner, says, sh, until } from "../support.ts";
 
 const sandbox = "listening";
 const SERVER = `require("http").createServer().listen(Number(process.argv[2]), process.argv[3])`;
-/** Waits until something listens on a port. */
 const listens = (port: number) => `until (: </dev/tcp/127.0.0.1/${port}) 2>/dev/null; do sleep 0.1; done`;
 const run = (command: string, more: Record<string, unknown> = {}) =>
   owner.call("run_command", { sandbox, command, ...more });

@@ -1,4 +1,3 @@
-/** Previews of servers in real sandboxes. */
 import { describe, expect, it } from "vitest";
 import {
   evict,

@@ -37,7 +37,6 @@ async function blocks(
 const linksIn = (content: LinkBlock[]) =>
   content.filter(({ type }) => type === "resource_link").map(({ uri, name, size }) => ({ uri, name, size }));
 
-/** The paths of the URLs in the text of a result. */
 const urlsIn = (content: { text?: string }[]) =>
   content.flatMap(({ text = "" }) =>
     Array.from(text.matchAll(/https:\/\/[^/ ]+(\/files\/[\w.-]+)/g), ([, path = ""]) => path),

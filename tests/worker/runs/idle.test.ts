@@ -1,4 +1,3 @@
-/** When the server stops an unused sandbox, and when a sandbox stays running. */
 import { describe, expect, it } from "vitest";
 import { evict, inActor, owner, sh, until, isRunning, sandboxesOf, untilStopped } from "../support.ts";
 

@@ -17,7 +17,6 @@ const nothing: Resumer = {
   },
 };
 
-/** An executor that the test controls. */
 function executing(work: (run: ActiveRun) => Execution): Executor<Allowance> {
   return { kind: "command", start: work, ...nothing };
 }

@@ -28,7 +28,6 @@ const RESTARTED = "The sandbox was restarted: its files, processes and variables
 const BACK =
   /^The sandbox was restarted: its files are as saved at \S+ \(\d+ files, \d+ bytes\)\. Processes, variables and any later changes are gone\./;
 
-/** Saves the workspace. */
 const save = (sandbox: string) => owner.call("checkpoint_sandbox", { sandbox });
 
 describe.concurrent("a container that is killed", () => {

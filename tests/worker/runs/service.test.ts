@@ -11,7 +11,6 @@ interface Configured extends Record<string, unknown> {
 const configure = async (sandbox: string, start?: string) =>
   (await owner.call("configure_sandbox", { sandbox, start })).structured as Configured;
 
-/** The current state of a run. */
 const shown = async (id: string) => (await owner.call("get_result", { id, wait_seconds: 0 })).text;
 
 /** Ends the container, as a crash of its machine would. */

@@ -4,7 +4,6 @@ import { appWith, call, LIST, messages, post, TOKEN, recordEachLog } from "./sup
 
 const logs = recordEachLog();
 
-/** A `note` call with a body of exactly `bytes` bytes. */
 function ofSize(bytes: number): string {
   const empty = JSON.stringify(call("note", { text: "" })).length;
   return JSON.stringify(call("note", { text: "a".repeat(bytes - empty) }));

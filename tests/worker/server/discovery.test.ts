@@ -1,4 +1,3 @@
-/** The AI catalog and the server card (SEP-2127), which a client reads before it connects. */
 import { describe, expect, it } from "vitest";
 import { appWith, ORIGIN } from "./support.ts";
 

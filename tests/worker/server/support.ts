@@ -40,7 +40,6 @@ function text(value: string) {
 
 export type Variables = Omit<Env, "Sandbox" | "Account" | "RESULTS">;
 
-/** The app with these variables, and `SERVER_AUTH_TOKEN` unless they set it. */
 export function appWith(variables: Variables = {}, parts: Partial<ProtectedApp> = {}) {
   const app = createApp({ ...product, ...parts });
   const env: Env = {
@@ -71,7 +70,6 @@ export function call(name: string, args: unknown, id: number | string = 1) {
 
 export const LIST = { jsonrpc: "2.0", id: 1, method: "tools/list" };
 
-/** The JSON-RPC messages of a response, which is JSON or an event stream. */
 export async function messages(response: Response): Promise<unknown[]> {
   return messagesIn(await response.text());
 }
@@ -114,6 +112,5 @@ export function watchedStore(store: KVNamespace, onUse: (key: string) => void): 
 }
 
 export async function sha256Hex(value: string): Promise<string> {
-  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(value));
-  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(value))).toHex();
 }

@@ -1,4 +1,3 @@
-/** The settings of `configure_sandbox` in a task. */
 import { expect, it } from "vitest";
 import { owner, sh } from "../support.ts";
 

@@ -186,7 +186,6 @@ describe("POST /execute", () => {
   });
 });
 
-/** Asks a question. Returns the status and the body. */
 async function ask(question: string, more: object = {}, caller = owner): Promise<[number, Result]> {
   return json(await caller.http("/execute", post({ question, ...more })));
 }
@@ -196,7 +195,6 @@ interface ServerEvent {
   data: Result & { text?: string };
 }
 
-/** Asks a question. Yields the events as they arrive. */
 async function* eventsOf(question: string, more: object = {}): AsyncGenerator<ServerEvent> {
   const response = await owner.http("/execute", {
     ...post({ question, ...more }),

@@ -39,7 +39,6 @@ const write = (path: string, bytes: Uint8Array) =>
   owner.call("write_file", { sandbox, path, content: bytes.toBase64(), encoding: "base64" });
 const read = (path: string) => owner.call("read_file", { sandbox, path });
 
-/** A complete PNG of this size, with one bit per pixel. */
 async function png(width: number, height: number): Promise<Uint8Array> {
   const code = `
 import struct, zlib

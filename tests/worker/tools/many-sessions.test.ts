@@ -1,4 +1,3 @@
-/** Many sessions in one sandbox, and unused sandboxes. */
 import { afterAll, describe, expect, it } from "vitest";
 import { evict, inActor, owner, sh, until, isRunning, untilStopped } from "../support.ts";
 

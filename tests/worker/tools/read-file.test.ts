@@ -10,7 +10,6 @@ const write = (path: string, content: string, encoding = "utf-8") =>
 const numbered = (first: number, last: number) =>
   Array.from({ length: last - first + 1 }, (_, n) => `line ${first + n}\n`).join("");
 
-/** A PNG of one pixel. */
 const PIXEL =
   "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 

@@ -3,7 +3,6 @@ import { owner, sh } from "../support.ts";
 
 const sandbox = "command";
 
-/** Runs a command and returns the structured result. */
 async function run(command: string, more: Record<string, unknown> = {}) {
   return (await owner.call("run_command", { sandbox, command, ...more })).structured;
 }
@@ -107,7 +106,7 @@ describe("run_command", () => {
   });
 
   it("reports the correct exit code of commands that end during a look at them", async () => {
-    // The first look comes after 0.1 s: of many commands that take about as long, some end in the middle of it.
+    // The server first looks after 0.1 s. Many commands last about as long, so that some end during this look.
     const codes = await Promise.all(
       Array.from({ length: 4 }, async (_, session) => {
         const found = [];

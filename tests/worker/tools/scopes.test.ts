@@ -1,4 +1,3 @@
-/** What a client can do with only one scope, in sandboxes that it shares with its principal's other clients. */
 import { beforeAll, describe, expect, it } from "vitest";
 import { type Caller, principal, until } from "../support.ts";
 

@@ -1,4 +1,3 @@
-/** Names, outputs, files, logs and results from a sandbox never look like the server's own text. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { callsIn, idIn, owner, result } from "../support.ts";

@@ -1,4 +1,3 @@
-/** The directory of a session, and errors for paths that are relative to it. */
 import { describe, expect, it } from "vitest";
 import { callsIn, owner } from "../support.ts";
 

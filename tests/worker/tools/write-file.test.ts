@@ -7,7 +7,6 @@ async function write(path: string, content: string, more: Record<string, unknown
   return owner.call("write_file", { sandbox, path, content, ...more });
 }
 
-/** The file's bytes in hexadecimal. */
 const hex = async (path: string) => (await sh(sandbox, `xxd -p -c 0 '${path}'`)).trim();
 
 /** Random bytes, which compression or text conversion would change. */

@@ -11,14 +11,12 @@ const refusing = (pattern: RegExp) => (step: Step) => {
   if (step.when === "before" && pattern.test(step.name)) throw new Error("R2 is not there (10001)");
 };
 
-/** A sandbox with a saved workspace. */
 async function prepare(world: World): Promise<void> {
   await world.ready();
   world.write("kept", "first");
   await world.workspace.save();
 }
 
-/** The settings of a sandbox without settings. */
 const SETTINGS = { kept: undefined };
 
 const DAY = { expiresAt: Date.now() + DAY_MS, maxBytes: 1000 };
@@ -40,7 +38,6 @@ async function continueTask(world: World, sandbox: string): Promise<Record<strin
   return Object.fromEntries([...next.files, ...(next.container?.restored.get("2t") ?? [])]);
 }
 
-/** The files of the next container. */
 async function afterCrash(world: World): Promise<Record<string, string>> {
   world.kill();
   await world.ready();

@@ -51,9 +51,7 @@ class FakeContainer {
   snapshot: string | undefined;
   isRestoring = false;
   left: Plan["left"] = { count: 0, bytes: 0, largest: [] };
-  /** The number of scans of all files. */
   looks = 0;
-  /** The files at the last scan. */
   #seen: string | undefined;
   /** The files that could not be read during a save. */
   unreadable: SavedSnapshot["unreadable"];
@@ -178,7 +176,6 @@ export class World {
   readonly isSaved: boolean;
   readonly #kv: Map<string, unknown>;
   readonly #prefix = `${crypto.randomUUID()}/`;
-  /** The number of the current actor. */
   #actor = 0;
 
   constructor(registry: SnapshotRegistry, sandbox = "a", kv = new Map<string, unknown>(), isSaved = true) {

@@ -1,7 +1,11 @@
+import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
+import { SECRET_HEADER } from "../../../local/platform/engine-protocol.ts";
 import {
+  actorOf,
   callsIn,
   evict,
+  evictActor,
   idIn,
   inActor,
   killContainer,
@@ -207,13 +211,18 @@ describe.concurrent("the next actor after an eviction", () => {
     const sandbox = "evicted-ended";
     const more = { language: "javascript", wait_seconds: 0 };
     await code(sandbox, "kept = 41", { language: "javascript" });
-    const pause = "await new Promise((resolve) => setTimeout(resolve, 20))";
-    const line = `console.log('begun'); while (!require('node:fs').existsSync('/workspace/go')) ${pause}`;
-    const id = idIn(await code(sandbox, line, more));
+    const lines = [
+      "const { once } = require('node:events');",
+      "const server = require('node:http').createServer((_, response) => response.end()).listen(9000);",
+      "await once(server, 'listening'); console.log('begun');",
+      "await once(server, 'request'); server.close();",
+    ];
+    const id = idIn(await code(sandbox, lines.join("\n"), more));
     await says(id, "begun");
-    await evict(sandbox);
-    // The next actor interrupts code that continues for a second after this call.
-    await sh(sandbox, "touch go");
+    const container = await evictActor(await actorOf(sandbox));
+    // The code ends before the next actor exists, which interrupts code that continues for a second.
+    const headers = { [SECRET_HEADER]: env.LOCAL_ENGINE_SECRET };
+    await fetch(`${env.LOCAL_ENGINE_URL}/sandboxes/${container}/ports/9000/`, { headers });
     expect((await code(sandbox, "kept + 1", { language: "javascript" })).text).toContain("result: 42");
     const { text } = await result(id);
     expect(text).toContain("state: lost");

@@ -84,8 +84,8 @@ export default defineConfig({
   test: {
     sequence: { sequencer: SlowFirst },
     globalSetup: ["tests/setup/engine.ts", "tests/setup/model.ts"],
-    // Files wait about half of the time, so two processors run three. More than four were never tried.
-    maxWorkers: Math.min(4, Math.max(3, availableParallelism())),
+    // Files wait about half of the time. Each worker and its sandboxes take up to 1 GB.
+    maxWorkers: Math.min(6, availableParallelism() + 2),
     // Vitest throws this when a file has ended while its module runner still looks for a module.
     onUnhandledError: ({ name, message }) =>
       !(name === "EnvironmentTeardownError" && message.includes("Closing rpc while")),

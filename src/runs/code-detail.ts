@@ -1,14 +1,10 @@
+import type { CodeError } from "../container/kernels/kernel-protocol.ts";
+
 export interface CodeDetail {
   results: CodeResult[];
   error?: CodeError;
   /** Ports that the code's programs listen on. */
   ports?: readonly number[];
-}
-
-export interface CodeError {
-  name: string;
-  message: string;
-  traceback: string[];
 }
 
 /**

@@ -257,7 +257,7 @@ function boundedError({ name, message, traceback }: CodeError): CodeError {
 /** The executor's response to a cell. Only its stdout and the error of a failed cell are used. */
 export interface Printed {
   logs: { stdout: string[]; stderr: string[] };
-  error?: { name: string; message: string; traceback: string[] };
+  error?: CodeError;
 }
 
 export function isPrinted(result: unknown): result is Printed {

@@ -100,7 +100,7 @@ with zipfile.ZipFile(sys.argv[3], "w") as wheel:
     return { url, requests, held: held.promise, release: gate.resolve };
   }
 
-  return { directory, python, start, made: environments, startIndex };
+  return { directory, python, start, environments, startIndex };
 }
 
 let sandboxes = 0;
@@ -117,7 +117,7 @@ const nowhere = "http://127.0.0.1:1/simple";
 // They run in parallel, because they mostly wait for servers and pip.
 describe.concurrent("the first Python of PATH", () => {
   it("gets its packages once, in the background, also after an interruption", async () => {
-    const { directory, start, made: environments, startIndex } = prepare();
+    const { directory, start, environments, startIndex } = prepare();
     const index = await startIndex();
     const first = await start(index.url);
     await index.held;

@@ -141,8 +141,8 @@ export class TestKernel {
 
   /** The kernel's peak memory, in bytes. */
   get peakBytes(): number {
-    const parsed = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${this.process.pid}/status`, "utf8"));
-    return Number(parsed?.[1]) * 1024;
+    const peak = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${this.process.pid}/status`, "utf8"));
+    return Number(peak?.[1]) * 1024;
   }
 
   get alive(): boolean {

@@ -74,11 +74,11 @@ describe("the real stdout", () => {
 
 describe("threads", () => {
   it("that print between two runs add their output to the next run", async () => {
-    const printed = join(directory, "printed");
+    const file = join(directory, "printed");
     await kernel.run(
-      `import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.1), print('done'), open("${printed}", "w"))).start()`,
+      `import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.1), print('done'), open("${file}", "w"))).start()`,
     );
-    await until(() => existsSync(printed));
+    await until(() => existsSync(file));
     expect((await kernel.run("pass")).stdout.text).toBe("done\n");
   });
 
@@ -100,9 +100,9 @@ describe("threads", () => {
   });
 
   it("that print too much between two runs have their output cut, with a note", async () => {
-    const printed = join(directory, "printed-much");
-    await kernel.run(`threading.Timer(0.05, lambda: (print('z' * 100000), open("${printed}", "w"))).start()`);
-    await until(() => existsSync(printed));
+    const file = join(directory, "printed-much");
+    await kernel.run(`threading.Timer(0.05, lambda: (print('z' * 100000), open("${file}", "w"))).start()`);
+    await until(() => existsSync(file));
     const { stdout } = await kernel.run("pass");
     expect(stdout.text).toMatch(
       /^z{16384}\n\[\.\.\. 83617 more bytes printed between two runs were not kept/,

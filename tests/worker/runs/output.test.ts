@@ -137,11 +137,11 @@ describe("long output", () => {
   });
 
   it("of 1 GB fills neither the disk nor the memory of the sandbox", { timeout: 180_000 }, async () => {
-    const sizes = "gigabyte";
+    const gigabyte = "gigabyte";
     const patient = owner.with({ MAX_WAIT_SECONDS: "170" });
-    await sh(sizes, "true");
+    await sh(gigabyte, "true");
     const watched = patient.call("run_command", {
-      sandbox: sizes,
+      sandbox: gigabyte,
       session: "watch",
       command:
         "peak=0; until [[ -e /tmp/over ]]; do now=$(du -sm /var/lib/sandbox-mcp | cut -f1); ((now > peak)) && peak=$now; sleep 0.05; done; echo $peak $(cat /proc/[0-9]*/status 2>/dev/null | awk '/^VmHWM/ && $2 > max { max = $2 } END { print int(max / 1024) }')",
@@ -149,12 +149,12 @@ describe("long output", () => {
       wait_seconds: 170,
     });
     const result = await patient.call("run_command", {
-      sandbox: sizes,
+      sandbox: gigabyte,
       command: "yes | head -c 1G",
       timeout_seconds: 150,
       wait_seconds: 150,
     });
-    await sh(sizes, "touch /tmp/over");
+    await sh(gigabyte, "touch /tmp/over");
     expect(result.structured).toMatchObject({ state: "succeeded", stdout_bytes: 1024 ** 3 });
     const [disk = Number.NaN, memory = Number.NaN] = String((await watched).structured.stdout)
       .split(" ")

@@ -100,14 +100,14 @@ describe.concurrent("a run that outlasts its call", () => {
   });
 
   it("is on disk before its id is returned", async () => {
-    const at = { sandbox: "on-disk" };
-    const id = String((await command("sleep 30", at)).structured.id);
+    const place = { sandbox: "on-disk" };
+    const id = String((await command("sleep 30", place)).structured.id);
     // This does not use a tool, because list_runs itself stores the runs that it shows.
-    const stored = await inActor(at.sandbox, (_actor, { storage }) =>
+    const stored = await inActor(place.sandbox, (_actor, { storage }) =>
       storage.sql.exec("SELECT state FROM runs WHERE id = ?", id).toArray(),
     );
     expect(stored).toEqual([{ state: "running" }]);
-    const listed = (await owner.call("list_runs", { ...at, limit: 1 })).structured.runs;
+    const listed = (await owner.call("list_runs", { ...place, limit: 1 })).structured.runs;
     expect(listed).toMatchObject([{ id, kind: "command", state: "running", title: "sleep 30" }]);
     await cancel(id);
   });
@@ -256,10 +256,10 @@ describe.concurrent("cancel_run", () => {
 
 describe.concurrent("list_runs", () => {
   it("lists the runs of a sandbox in pages, the newest first, and of one kind on request", async () => {
-    const at = "listing";
+    const listing = "listing";
     for (let n = 0; n < 5; n++)
-      await owner.call("run_command", { sandbox: at, command: `echo ${n}; exit ${n}` });
-    await owner.call("run_code", { sandbox: at, code: "\n  # first line\n1 + 1" });
+      await owner.call("run_command", { sandbox: listing, command: `echo ${n}; exit ${n}` });
+    await owner.call("run_code", { sandbox: listing, code: "\n  # first line\n1 + 1" });
     type Listed = {
       runs: { id: string; title: string; state: string; exit_code?: number }[];
       next_cursor?: string;
@@ -267,14 +267,14 @@ describe.concurrent("list_runs", () => {
     const titles: string[] = [];
     let cursor: string | undefined;
     do {
-      const page: Listed = (await owner.call("list_runs", { sandbox: at, limit: 2, cursor }))
+      const page: Listed = (await owner.call("list_runs", { sandbox: listing, limit: 2, cursor }))
         .structured as Listed;
       expect(page.runs.length).toBeLessThanOrEqual(2);
       titles.push(...page.runs.map(({ title }) => title));
       cursor = page.next_cursor;
     } while (cursor !== undefined);
     expect(titles).toEqual(["# first line", ...[4, 3, 2, 1, 0].map((n) => `echo ${n}; exit ${n}`)]);
-    const some = (await owner.call("list_runs", { sandbox: at, kind: "command" })).structured as Listed;
+    const some = (await owner.call("list_runs", { sandbox: listing, kind: "command" })).structured as Listed;
     expect(some.runs.map(({ state, exit_code }) => [state, exit_code])).toEqual([
       ["failed", 4],
       ["failed", 3],

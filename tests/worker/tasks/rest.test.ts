@@ -31,8 +31,8 @@ describe("POST /execute", () => {
       stderr: "",
       stdout: expect.stringContaining("Write a.txt\n"),
     });
-    const [continued, stored] = await json(await owner.http(`/tasks/${done.taskId}/result`));
-    expect(continued).toBe(200);
+    const [storedStatus, stored] = await json(await owner.http(`/tasks/${done.taskId}/result`));
+    expect(storedStatus).toBe(200);
     expect(stored).toMatchObject({ ...done, timestamp: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/) });
     expect((await owner.call("get_result", { id: done.taskId })).text).toContain("It is written.");
     const headers = { accept: "text/event-stream" };

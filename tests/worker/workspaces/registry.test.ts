@@ -332,10 +332,10 @@ describe("the registry of saved states", () => {
               at.registry.removeArchive(step.run, at.now);
               archives.delete(step.run);
             } else if (step.do === "forkArchive") {
-              const remaining = archives.get(step.run);
+              const archived = archives.get(step.run);
               const isMade = attempt(() => (at.registry.forkArchive(step.sandbox, step.run, at.now), true));
-              agree(isMade === true, remaining !== undefined);
-              if (remaining) has(remaining.id, step.sandbox);
+              agree(isMade === true, archived !== undefined);
+              if (archived) has(archived.id, step.sandbox);
             } else if (step.do === "remove") {
               at.registry.removeCheckpoints(step.sandbox, at.now);
               for (const [id, { sandbox: whose }] of checkpoints)
@@ -350,8 +350,8 @@ describe("the registry of saved states", () => {
             } else await at.sweep(() => step.refuses);
             expect(reached()).toEqual(reached().intersection(at.bucket));
           }
-          function end(keptPacks: Map<string, { endsAt: number }>): void {
-            for (const [id, { endsAt }] of keptPacks) if (endsAt <= at.now) keptPacks.delete(id);
+          function end(states: Map<string, { endsAt: number }>): void {
+            for (const [id, { endsAt }] of states) if (endsAt <= at.now) states.delete(id);
           }
           function reached(): Set<string> {
             const holders = [...current.values(), ...checkpoints.values(), ...archives.values()];

@@ -453,11 +453,11 @@ describe("the saved files of a task", () => {
             world.onStep = ({ when }) => {
               if (when === "before" && step++ === at) throw new Error("it is not there");
             };
-          const labels = world.workspace.keepArchive(remains, SETTINGS).then(
+          const isKept = world.workspace.keepArchive(remains, SETTINGS).then(
             () => true,
             () => false,
           );
-          isOver = (await Promise.race([labels, evicted])) === true;
+          isOver = (await Promise.race([isKept, evicted])) === true;
           world.onStep = () => undefined;
           await world.workspace.keepArchive(remains, SETTINGS);
           expect(await continueTask(world, "b")).toEqual({ ...found, more: "of it" });

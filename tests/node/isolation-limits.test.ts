@@ -191,7 +191,7 @@ describe("resources of the whole machine", () => {
       "time.sleep(600)",
     ];
     const pages = Number(/^TCP:.* mem (\d+)$/m.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
-    expect(await endOf(connections, { tcpBytesOfMachine: pages * 4096 + 200 * MiB })).toEqual(
+    expect(await endOf(connections, { tcpBytesOfMachine: pages * 4096 + 200 * MiB })).toMatchObject(
       endedFor("TCP"),
     );
   });
@@ -208,7 +208,9 @@ describe("resources of the whole machine", () => {
       "time.sleep(600)",
     ];
     const kiB = Number(/^SUnreclaim:\s+(\d+)/m.exec(readFileSync("/proc/meminfo", "utf8"))?.[1]);
-    expect(await endOf(locks, { kernelBytesOfMachine: kiB * 1024 + 100 * MiB })).toEqual(endedFor("locks"));
+    expect(await endOf(locks, { kernelBytesOfMachine: kiB * 1024 + 100 * MiB })).toMatchObject(
+      endedFor("locks"),
+    );
   });
 
   it("memory of netlink: processes reach only the kernel", async () => {
@@ -292,7 +294,7 @@ describe("resources of the whole machine", () => {
     "open files of the machine: the engine ends a sandbox that takes most of them: %s",
     async (_, program) => {
       const open = Number.parseInt(readFileSync("/proc/sys/fs/file-nr", "utf8"), 10);
-      expect(await endOf(program, { openFiles: 1024, openFilesOfMachine: open + 100_000 })).toEqual(
+      expect(await endOf(program, { openFiles: 1024, openFilesOfMachine: open + 100_000 })).toMatchObject(
         endedFor("open files"),
       );
     },

@@ -7,9 +7,9 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type RunningEngine, startEngineProcess } from "../cli/engine.ts";
-import type { EngineSettings } from "../local/engine/settings.ts";
-import { type RunningWorker, startWorker } from "../cli/worker.ts";
+import { type RunningEngine, startEngineProcess } from "../cli/engine-process.ts";
+import type { EngineSettings } from "../local/engine/engine-settings.ts";
+import { type RunningWorker, startWorker } from "../cli/run-worker.ts";
 import { type Bare, type WorkerClient, bareAt, closeClients, workerClient } from "./worker-client.ts";
 import { children, commandLine } from "./process-memory.ts";
 

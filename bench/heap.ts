@@ -1,7 +1,7 @@
 /** The memory of a Worker, from V8's inspector. */
 import { WebSocket } from "ws";
 import { z } from "zod";
-import type { RunningWorker } from "../cli/worker.ts";
+import type { RunningWorker } from "../cli/run-worker.ts";
 
 const targets = z.array(z.object({ webSocketDebuggerUrl: z.string() }));
 

@@ -5,7 +5,7 @@ import type { MountedDirectory } from "../src/shared/mounted-directories.ts";
 import { SANDBOX_NAME_FORM } from "../src/shared/names.ts";
 import { shellWord } from "../src/shared/text.ts";
 import { PACKAGE_PROGRAM, isPackaged, root } from "./program-files.ts";
-import type { Variables } from "./variables.ts";
+import type { Variables } from "./dev-vars.ts";
 
 /** How a user calls the command line. `npm start` does not set the name that `npm run cli` sets. */
 const PROGRAM = isPackaged ? PACKAGE_PROGRAM : "npm run cli --";

@@ -8,7 +8,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/client";
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import { CommandError, type ExitName } from "./exit.ts";
-import { refusal, unreachable } from "./mcp.ts";
+import { refusal, unreachable } from "./server-calls.ts";
 import type { ServerAddress } from "./server-address.ts";
 import { BRIDGE_BROKE, BRIDGE_BROKE_BEFORE_RESPONSE, tokenChanged } from "./texts.ts";
 

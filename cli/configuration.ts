@@ -7,7 +7,7 @@ import worker from "../src/package.json" with { type: "json" };
 import { SECRET_VARIABLES, variables } from "../src/shared/variables.ts";
 import { type Check, failed, ok } from "./checks.ts";
 import { PROGRAM } from "./program-files.ts";
-import { keptVariables } from "./variables.ts";
+import { keptVariables } from "./dev-vars.ts";
 
 const named = z.looseObject({ name: z.string().optional(), class_name: z.string().optional() });
 

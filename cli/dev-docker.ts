@@ -9,7 +9,7 @@ import { quietWrangler, wranglerProgram } from "./bundle.ts";
 import { root, variablesFile } from "./program-files.ts";
 import { whyNotServing } from "./ready.ts";
 import { saveWorkspaces } from "./save-workspaces.ts";
-import { readVariables } from "./variables.ts";
+import { readVariables } from "./dev-vars.ts";
 import { NO_DOCKER, tokenOnlyInFile } from "./texts.ts";
 
 const port = process.env.PORT?.trim() || "8787";

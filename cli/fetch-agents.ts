@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { prepareAgent } from "../local/engine/agent-packages.ts";
 import { findToolchain } from "../local/engine/toolchain.ts";
-import { makeDirectories } from "./directories.ts";
+import { makeDirectories } from "./make-directories.ts";
 import { defaultStateDir } from "./program-files.ts";
 import { agentNotReady, agentReady } from "./texts.ts";
 

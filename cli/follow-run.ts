@@ -1,7 +1,7 @@
 /** Follows a run: prints its output when it arrives, then its end. */
 import type { RunData } from "../client/follow.ts";
 import { EXIT, isOwnStatus, ONE_CTRL_C_MS, statusOf } from "./exit.ts";
-import type { Answer, Server } from "./mcp.ts";
+import type { Answer, Server } from "./server-calls.ts";
 import { printed, Progress } from "./print.ts";
 import { exitCodeReplaced, returnTo, STOPPING } from "./texts.ts";
 

@@ -13,7 +13,7 @@ import { isNewEnough, NEEDED_NODE } from "./node-version.ts";
 import { readRunning } from "./running.ts";
 import { tmpdir } from "node:os";
 import { isPackaged, startLine } from "./program-files.ts";
-import { findPython } from "./python.ts";
+import { findPython } from "./sandbox-python.ts";
 import { DEFAULT_PORT } from "./options.ts";
 
 const execute = promisify(execFile);

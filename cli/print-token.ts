@@ -2,7 +2,7 @@
 import { ownerToken } from "../src/shared/env-fields.ts";
 import { UserError } from "./user-error.ts";
 import { variablesFile } from "./program-files.ts";
-import { readVariables } from "./variables.ts";
+import { readVariables } from "./dev-vars.ts";
 import { tokenGenerated, wrongOwnerToken } from "./texts.ts";
 
 const file = variablesFile(process.env);

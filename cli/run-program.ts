@@ -2,7 +2,7 @@
 import { CommanderError } from "@commander-js/extra-typings";
 import { EXIT } from "./exit.ts";
 import { failure, failureOf } from "./print.ts";
-import { everyCommand, leaves, program } from "./program.ts";
+import { everyCommand, leaves, program } from "./command-tree.ts";
 import { optionTooEarly, takenByNPM } from "./texts.ts";
 
 /** @returns the exit status */

@@ -4,7 +4,7 @@ import { resolve } from "node:path";
 import { defaultStateDir, variablesFile } from "./program-files.ts";
 import { readRunning } from "./running.ts";
 import { endOfBefore } from "./rotation.ts";
-import { keptVariables } from "./variables.ts";
+import { keptVariables } from "./dev-vars.ts";
 import * as texts from "./texts.ts";
 
 /** The file of the local server's token, unless the environment has one. */

@@ -32,7 +32,7 @@ export const noText = (what: string) =>
 /** @param right the command line with `--` in front of the options */
 export const takenByNPM = (names: readonly string[], right: string) =>
   usage(
-    `npm used ${names.join(" and ")} as its own ${names.length === 1 ? "option" : "options"}. Put -- before ${names.length === 1 ? "it" : "them"}: ${right}`,
+    `npm used ${names.join(" and ")} for itself. Put -- before all options: ${right}`,
   );
 export const optionTooEarly = (option: string, command: string) =>
   usage(`Put ${option} after the command: ${PROGRAM} ${command} ${option} ...`);

@@ -3,7 +3,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { z } from "zod";
 import { type AnyListedRun, runsSchema } from "./listed-runs.ts";
 import { CommandError } from "./exit.ts";
-import type { Server } from "./mcp.ts";
+import type { Server } from "./server-calls.ts";
 
 export interface SandboxEvent {
   event: "sandbox";

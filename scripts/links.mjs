@@ -11,7 +11,7 @@ import { dirname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { EXIT } from "../cli/exit.ts";
 import { USAGE } from "../cli/options.ts";
-import { leaves } from "../cli/program.ts";
+import { leaves } from "../cli/command-tree.ts";
 import { VARIABLES } from "../src/shared/variables.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));

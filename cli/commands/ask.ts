@@ -8,7 +8,7 @@ import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { serverCommand, textFrom, wholeNumber } from "../define-command.ts";
 import { CommandError } from "../exit.ts";
 import { follow, Interrupt } from "../follow-run.ts";
-import { http, Server } from "../mcp.ts";
+import { http, Server } from "../server-calls.ts";
 import { json, line, note, printed, Progress } from "../print.ts";
 import { type ServerAddress, serverAddress } from "../server-address.ts";
 import { imageDirectory, reportCode } from "./code.ts";

@@ -3,7 +3,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { extname, join } from "node:path";
 import { Option } from "@commander-js/extra-typings";
 import { z } from "zod";
-import { makeDirectories } from "../directories.ts";
+import { makeDirectories } from "../make-directories.ts";
 import { LANGUAGES, type Language, TRAITS } from "../../src/shared/languages.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
@@ -11,7 +11,7 @@ import { serverCommand, sessionName, textFrom, wholeNumber } from "../define-com
 import { EXIT } from "../exit.ts";
 import { FIRST_WAIT_SECONDS } from "../../client/follow.ts";
 import { follow, type FollowedRun } from "../follow-run.ts";
-import { type Answer, Server } from "../mcp.ts";
+import { type Answer, Server } from "../server-calls.ts";
 import { writing } from "../output-files.ts";
 import { failure, json, line, note, printed, styled } from "../print.ts";
 import { userPath, serverAddress } from "../server-address.ts";

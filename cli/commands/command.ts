@@ -3,7 +3,7 @@ import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { serverCommand, sessionName, textFrom, wholeNumber } from "../define-command.ts";
 import { FIRST_WAIT_SECONDS } from "../../client/follow.ts";
 import { follow } from "../follow-run.ts";
-import { Server } from "../mcp.ts";
+import { Server } from "../server-calls.ts";
 import { json } from "../print.ts";
 import { serverAddress } from "../server-address.ts";
 import { wrongVariable } from "./texts.ts";

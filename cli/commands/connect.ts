@@ -14,7 +14,7 @@ import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { Argument, InvalidArgumentError, Option } from "@commander-js/extra-typings";
-import { makeDirectories } from "../directories.ts";
+import { makeDirectories } from "../make-directories.ts";
 import description from "../../package.json" with { type: "json" };
 import { entryIn, withEntry } from "../client-file.ts";
 import { type ClientKind, CLIENTS, type Endpoint, type Place } from "../clients.ts";

@@ -8,7 +8,7 @@ import { Deployment, isDeployable } from "../deployment.ts";
 import { CommandError, EXIT } from "../exit.ts";
 import { json, line, note } from "../print.ts";
 import { PROGRAM, isPackaged, root } from "../program-files.ts";
-import { Server } from "../mcp.ts";
+import { Server } from "../server-calls.ts";
 import { userPath, endpoint, type ServerAddress } from "../server-address.ts";
 import { tryServer } from "./verify.ts";
 import { DEPLOY, deployByOption, notDeployable, noWrangler } from "./texts.ts";

@@ -3,12 +3,12 @@ import { existsSync, writeFileSync } from "node:fs";
 import { arch, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import description from "../../package.json" with { type: "json" };
-import { makeDirectories } from "../directories.ts";
+import { makeDirectories } from "../make-directories.ts";
 import { HIDDEN_VARIABLES, OPERATOR_VARIABLES, shownValue } from "../../src/shared/variables.ts";
 import { portOption, serverCommand } from "../define-command.ts";
 import { validate } from "../configuration.ts";
 import { localChecks } from "../machine.ts";
-import { Server } from "../mcp.ts";
+import { Server } from "../server-calls.ts";
 import { timeForName, writing } from "../output-files.ts";
 import { root } from "../program-files.ts";
 import { json, line, note } from "../print.ts";
@@ -19,7 +19,7 @@ import {
   stateDirectory,
   VARIABLES_FILE,
 } from "../server-address.ts";
-import { keptVariables } from "../variables.ts";
+import { keptVariables } from "../dev-vars.ts";
 import { REPORT_NOTE } from "./texts.ts";
 
 export const diagnose = serverCommand(

@@ -5,7 +5,7 @@ import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { repeated, serverCommand, textFrom, wholeNumber } from "../define-command.ts";
 import { FIRST_WAIT_SECONDS } from "../../client/follow.ts";
 import { follow, followed } from "../follow-run.ts";
-import { Server } from "../mcp.ts";
+import { Server } from "../server-calls.ts";
 import { json, line, note } from "../print.ts";
 import { serverAddress } from "../server-address.ts";
 import { report } from "./result.ts";

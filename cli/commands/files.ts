@@ -9,7 +9,7 @@ import { fileAddress as addressOf, isFile } from "../../client/sandbox-files.ts"
 import { SANDBOX_NAME } from "../../src/shared/names.ts";
 import { serverCommand } from "../define-command.ts";
 import { STOP_SIGNALS } from "../exit.ts";
-import { http } from "../mcp.ts";
+import { http } from "../server-calls.ts";
 import { bytes, json, line, note, Progress, table } from "../print.ts";
 import { userPath, serverAddress } from "../server-address.ts";
 import * as texts from "./texts.ts";

@@ -1,7 +1,7 @@
 /** `sandbox-mcp result` and `cancel`: waits for, or ends, an earlier run. */
 import { serverCommand, wholeNumber } from "../define-command.ts";
 import { follow, type FollowedRun, followed } from "../follow-run.ts";
-import { Server } from "../mcp.ts";
+import { Server } from "../server-calls.ts";
 import { json, line, note, printed } from "../print.ts";
 import { serverAddress } from "../server-address.ts";
 import { isTask, printTask } from "../task-report.ts";

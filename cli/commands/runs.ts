@@ -5,7 +5,7 @@ import { sandboxOf } from "../../src/runs/id.ts";
 import { serverCommand, wholeNumber } from "../define-command.ts";
 import { type AnyListedRun, runsSchema } from "../listed-runs.ts";
 import { type EachField, RUN_KINDS } from "../../src/shared/run-listing.ts";
-import { Server } from "../mcp.ts";
+import { Server } from "../server-calls.ts";
 import { type Column, duration, json, note, table } from "../print.ts";
 import { serverAddress } from "../server-address.ts";
 import { noRuns, olderRuns } from "./texts.ts";

@@ -1,7 +1,7 @@
 /** `sandbox-mcp sandboxes`: the caller's sandboxes. */
 import { z } from "zod";
 import { serverCommand } from "../define-command.ts";
-import { Server } from "../mcp.ts";
+import { Server } from "../server-calls.ts";
 import { bytes, json, note, table } from "../print.ts";
 import { serverAddress } from "../server-address.ts";
 

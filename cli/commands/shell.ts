@@ -5,7 +5,7 @@ import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { bridgeCommand, wholeNumber } from "../define-command.ts";
 import { EXIT } from "../exit.ts";
 import { followed } from "../follow-run.ts";
-import { Server } from "../mcp.ts";
+import { Server } from "../server-calls.ts";
 import { note } from "../print.ts";
 import { serverAddress } from "../server-address.ts";
 import { TerminalFilter } from "../../src/shared/terminal/filter.ts";

@@ -2,7 +2,7 @@
 import { bridgeCommand } from "../define-command.ts";
 import { EXIT } from "../exit.ts";
 import { LocalServer } from "../local-server.ts";
-import { accepted } from "../mcp.ts";
+import { accepted } from "../server-calls.ts";
 import { serverAddress } from "../server-address.ts";
 import { serveStdio } from "../stdio-bridge.ts";
 import { NO_JSON } from "./texts.ts";

@@ -6,7 +6,7 @@ import { dataCommand, wholeNumber } from "../define-command.ts";
 import { json, line, note } from "../print.ts";
 import { endOfBefore, newToken, rotateNamed, rotateOwner, sha256 } from "../rotation.ts";
 import { VARIABLES_FILE } from "../server-address.ts";
-import { keptVariables, readVariables, writeVariables } from "../variables.ts";
+import { keptVariables, readVariables, writeVariables } from "../dev-vars.ts";
 import * as texts from "./texts.ts";
 import { wrongOwnerToken, wrongToken } from "../texts.ts";
 

@@ -8,7 +8,7 @@ import { CommandError } from "../exit.ts";
 import { fileAddress } from "./files.ts";
 import { textOf } from "../../client/connection.ts";
 import { WAIT_SECONDS } from "../../client/tool-types.ts";
-import { type Answer, http, Server } from "../mcp.ts";
+import { type Answer, http, Server } from "../server-calls.ts";
 import { postRPC } from "../ready.ts";
 import { Progress } from "../print.ts";
 import { serverAddress, type ServerAddress } from "../server-address.ts";

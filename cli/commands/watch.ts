@@ -1,6 +1,6 @@
 /** `sandbox-mcp watch`: shows a server's activity as it happens. */
 import { serverCommand, wholeNumber } from "../define-command.ts";
-import { Server } from "../mcp.ts";
+import { Server } from "../server-calls.ts";
 import { aligned, duration, line, oneLine, styled } from "../print.ts";
 import { visibleJSON } from "../../src/shared/shown.ts";
 import { serverAddress } from "../server-address.ts";

@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import * as z from "zod";
 import { messageOf } from "../../src/shared/text.ts";
 import { startEngine, type Engine } from "./engine.ts";
-import { settingsSchema } from "./settings.ts";
+import { settingsSchema } from "./engine-settings.ts";
 
 let engine: Promise<Engine> | undefined;
 let ending = false;

@@ -19,7 +19,7 @@ import { messageOf } from "../../src/shared/text.ts";
 import { sendError } from "./forward.ts";
 import { endToEndHeaders } from "./outbound-queue.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
-import type { SandboxRegistry } from "./sandbox-registry.ts";
+import type { SandboxRegistry } from "./running-sandboxes.ts";
 import { REQUEST_PROBLEMS } from "./texts.ts";
 
 const signalSchema = z.object({ signal: z.int().min(1).max(64) });

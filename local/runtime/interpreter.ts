@@ -5,7 +5,7 @@ import { setTimeout } from "node:timers/promises";
 import { RpcTarget } from "capnweb";
 import type { Language } from "../../src/shared/languages.ts";
 import { messageOf } from "../../src/shared/text.ts";
-import { errnoOf, sandboxError } from "./sdk-errors.ts";
+import { errnoOf, sandboxError } from "./container-errors.ts";
 import {
   Kernel,
   type KernelReply,

@@ -9,7 +9,7 @@ import type { Interpreter } from "../container/kernels/interpreter.ts";
 import { Kernels } from "../container/kernels/kernels.ts";
 import { callModel } from "../container/model-egress.ts";
 import { type Requesting, Sandboxd } from "../container/sandboxd.ts";
-import { Snapshots } from "../container/snapshots.ts";
+import { Snapshots } from "../container/snapshot-client.ts";
 import { CodeExecutor } from "../runs/code-executor.ts";
 import { CommandExecutor } from "../runs/command-executor.ts";
 import type { Resumer } from "../runs/executor.ts";

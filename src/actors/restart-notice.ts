@@ -2,7 +2,7 @@
  * Counts container starts and remembers how the last container ended, because processes and kernels die with it. The next
  * result reports this once, with what was restored.
  */
-import type { NamedFiles } from "../../container/sandboxd/snapshots/calls.ts";
+import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Snapshot } from "./saved-states.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 import { ENDINGS, lostText, restoredText } from "./texts.ts";

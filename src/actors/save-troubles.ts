@@ -1,5 +1,5 @@
 /** Failed and partial saves of a workspace, and the notices about them: each problem is reported once. */
-import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
+import type { Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { LeftOut } from "./saved-states.ts";
 import { leftOut } from "./workspace-transfer.ts";

@@ -1,5 +1,5 @@
 /** What an account records of saved states, and the keys of their objects in R2. Times are milliseconds since the epoch. */
-import type { NamedFiles } from "../../container/sandboxd/snapshots/calls.ts";
+import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 
 /** Content added by one save, with the save's id. */
 export type Pack = {

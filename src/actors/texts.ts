@@ -1,5 +1,5 @@
 /** Texts of actors: limits, the network, set-ups, workspaces, and notices after a stop. */
-import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/calls.ts";
+import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { MAX_HOSTS } from "../shared/network-policy.ts";
 import { nextDay } from "../shared/days.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";

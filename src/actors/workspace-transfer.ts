@@ -2,8 +2,8 @@
  * Moves saved states between sandboxd and R2. The account allows a save before it and records it afterwards, so that it counts everything
  * stored.
  */
-import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/calls.ts";
-import type { Snapshots, Target } from "../container/snapshots.ts";
+import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
+import type { Snapshots, Target } from "../container/snapshot-client.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 import type { Account } from "./account.ts";

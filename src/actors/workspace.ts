@@ -7,8 +7,8 @@
  * had at the container's start. Only whole containers are saved, and only if their earlier state is still the account's current
  * one.
  */
-import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/calls.ts";
-import type { Conversation, Target } from "../container/snapshots.ts";
+import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
+import type { Conversation, Target } from "../container/snapshot-client.ts";
 import { containerGone } from "../container/texts.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";

@@ -1,6 +1,6 @@
 /** Stores the files and conversation of a task as snapshots, and restores them for a task that continues it. */
-import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
-import type { Conversation } from "../container/snapshots.ts";
+import type { Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
+import type { Conversation } from "../container/snapshot-client.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { Archive } from "../runs/task-detail.ts";
 import * as texts from "./texts.ts";

@@ -67,7 +67,7 @@ it("an error names an option that npm took because -- was missing", async () => 
   const { code, stderr } = await runHere(["runs"], { env });
   expect([code, stderr]).toEqual([
     64,
-    expect.stringContaining("npm used --limit as its own option. Put -- before it"),
+    expect.stringContaining("npm used --limit for itself. Put -- before all options"),
   ]);
 });
 

@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { type Installer, requireBubblewrap, requireLinux } from "../../cli/platform.ts";
+import { type Installer, requireBubblewrap, requireLinux } from "../../cli/requirements.ts";
 import type { Check } from "../../local/engine/check.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 

@@ -26,7 +26,7 @@ it.each([
   const env = Object.fromEntries(Object.entries(taken).map(([name, value]) => [`npm_config_${name}`, value]));
   expect(() => readOptions(words, env, "/")).toThrow(
     expect.objectContaining({
-      message: expect.stringMatching(/^npm took --[^.]* for itself\. Put -- first: npm start -- /),
+      message: expect.stringMatching(/^npm used --[^.]* for itself\. Put -- before all options: npm start -- /),
     }),
   );
   expect(() => readOptions(words, env, "/")).toThrow(`npm start -- ${line}`);
@@ -40,7 +40,7 @@ it.each([
   [
     [],
     { npm_config_port: "9000" },
-    /npm used --port as its own option. Put -- before it: npm start -- --port 9000/,
+    /npm used --port for itself. Put -- before all options: npm start -- --port 9000/,
   ],
 ])("%j with %j is refused", (words, env, message) => {
   expect(() => readOptions(words, env, "/")).toThrow(message);

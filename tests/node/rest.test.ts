@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { readFileSync, readdirSync, statSync } from "node:fs";
 import { afterAll, expect, it } from "vitest";
-import type { Plan, PlanCall } from "../../container/sandboxd/snapshots/calls.ts";
+import type { Plan, PlanCall } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { until } from "../setup/until.ts";
 import { type TestEngine, TestSandbox, startTestEngine } from "../setup/engine-client.ts";
 

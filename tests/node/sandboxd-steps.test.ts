@@ -22,7 +22,7 @@ import { beforeAll, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { FAILED } from "../../container/sandboxd/operations.ts";
 import { type Call, type Event, eventSchema, readPiece } from "../../container/sandboxd/protocol.ts";
-import { type Mark, markSchema } from "../../container/sandboxd/snapshots/calls.ts";
+import { type Mark, markSchema } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { Base } from "../../container/sandboxd/snapshots/base.ts";
 import { Scanner } from "../../container/sandboxd/snapshots/scan.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";

@@ -17,7 +17,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { beforeEach, expect, it } from "vitest";
-import { NODE } from "../../container/sandboxd/snapshots/image.ts";
+import { NODE } from "../../container/sandboxd/snapshots/image-change.ts";
 import { type Entry, readManifest, writeManifest } from "../../container/sandboxd/snapshots/manifest.ts";
 import { Restore } from "../../container/sandboxd/snapshots/restore.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";

@@ -19,7 +19,7 @@ import { createHash, randomBytes } from "node:crypto";
 import zlib from "node:zlib";
 import { beforeEach, describe, expect, it, vi } from "vitest";
 import { decompressed } from "../../container/sandboxd/snapshots/codec.ts";
-import { SNAPSHOT_BLOB_BYTES as BLOB_BYTES } from "../../container/sandboxd/snapshots/calls.ts";
+import { SNAPSHOT_BLOB_BYTES as BLOB_BYTES } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Entry } from "../../container/sandboxd/snapshots/manifest.ts";
 import { readManifest, writeManifest } from "../../container/sandboxd/snapshots/manifest.ts";
 import { Restore } from "../../container/sandboxd/snapshots/restore.ts";

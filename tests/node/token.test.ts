@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
 import { announce } from "../../cli/announce.ts";
-import { readVariables } from "../../cli/variables.ts";
+import { readVariables } from "../../cli/dev-vars.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const repository = fileURLToPath(new URL("../..", import.meta.url));

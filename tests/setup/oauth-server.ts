@@ -7,7 +7,7 @@ import { createServer, type Server } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { startWorker } from "../../cli/worker.ts";
+import { startWorker } from "../../cli/run-worker.ts";
 import { listen } from "./listen.ts";
 
 export const OWNER_TOKEN = "owner-token-of-the-test";

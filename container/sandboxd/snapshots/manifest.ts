@@ -4,7 +4,7 @@
  * written the manifest, so every part of it is checked.
  */
 import * as z from "zod/mini";
-import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "./calls.ts";
+import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "./snapshot-requests.ts";
 import { FileError } from "../file-error.ts";
 import { turns } from "../small-steps.ts";
 import { type Codec, compressed, decompressed } from "./codec.ts";

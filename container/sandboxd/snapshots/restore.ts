@@ -25,10 +25,10 @@ import {
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { FileError, codeOf } from "../file-error.ts";
-import { MAX_READS, type Read, SNAPSHOT_BLOB_BYTES } from "./calls.ts";
+import { MAX_READS, type Read, SNAPSHOT_BLOB_BYTES } from "./snapshot-requests.ts";
 import { decompressed } from "./codec.ts";
 import type { Base } from "./base.ts";
-import { entriesFor } from "./image.ts";
+import { entriesFor } from "./image-change.ts";
 import { type Blob, type Entry, bytesOf, plainBytes, readManifest, stateEntries } from "./manifest.ts";
 import { statusOf } from "./file-status.ts";
 import { above, isOfState, pathIn } from "./scope.ts";

@@ -3,7 +3,13 @@ import { createHash } from "node:crypto";
 import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, readSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
-import { type SavedSnapshot, MAX_LEFT, type Plan, type PlanCall, SNAPSHOT_BLOB_BYTES } from "./calls.ts";
+import {
+  type SavedSnapshot,
+  MAX_LEFT,
+  type Plan,
+  type PlanCall,
+  SNAPSHOT_BLOB_BYTES,
+} from "./snapshot-requests.ts";
 import { textOf } from "../directories.ts";
 import { turns } from "../small-steps.ts";
 import { compressed } from "./codec.ts";

@@ -2,7 +2,7 @@
 import { lstatSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "../file-error.ts";
-import { MAX_LEFT, type NamedFiles, type Plan, SNAPSHOT_ENTRIES } from "./calls.ts";
+import { MAX_LEFT, type NamedFiles, type Plan, SNAPSHOT_ENTRIES } from "./snapshot-requests.ts";
 import { turns } from "../small-steps.ts";
 import { Base } from "./base.ts";
 import { type FoundFile, type ScannedEntry, isFound, namesIn, scanEntry } from "./file-status.ts";

@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as z from "zod/mini";
 import { SNAPSHOT, textOf } from "../directories.ts";
-import type { Mark } from "./calls.ts";
+import type { Mark } from "./snapshot-requests.ts";
 import { turns } from "../small-steps.ts";
 import { type Entry, entrySchema } from "./manifest.ts";
 

@@ -1,7 +1,7 @@
 /** Saves and restores of a workspace, with failures at each step. */
 import { describe, expect, it, vi } from "vitest";
 import { FAILED } from "../../../container/sandboxd/operations.ts";
-import { Snapshots } from "../../../src/container/snapshots.ts";
+import { Snapshots } from "../../../src/container/snapshot-client.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
 import type { Step, World } from "./world.ts";

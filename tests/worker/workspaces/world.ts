@@ -7,7 +7,7 @@ import type { ContainerPlatform } from "../../../src/actors/platform/platform.ts
 import { RestartNotice } from "../../../src/actors/restart-notice.ts";
 import { SnapshotRegistry } from "../../../src/actors/snapshot-registry.ts";
 import { Workspace, type WorkspaceHost } from "../../../src/actors/workspace.ts";
-import type { Target } from "../../../src/container/snapshots.ts";
+import type { Target } from "../../../src/container/snapshot-client.ts";
 import type { Call, Content } from "../../../container/sandboxd/operations.ts";
 import type {
   NamedFiles,
@@ -16,7 +16,7 @@ import type {
   PlanCall,
   Read,
   SnapshotRequests,
-} from "../../../container/sandboxd/snapshots/calls.ts";
+} from "../../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { ToolError, outcomeOf } from "../../../src/shared/errors.ts";
 import type { ObjectStore } from "../../../src/storage/object-store.ts";

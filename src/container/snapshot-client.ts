@@ -5,7 +5,7 @@ import {
   SNAPSHOT_ENTRIES,
   type SnapshotRequests,
   snapshotRequests,
-} from "../../container/sandboxd/snapshots/calls.ts";
+} from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { Requesting } from "./sandboxd.ts";
 import { requestOperation, partsOf } from "./file-operations.ts";

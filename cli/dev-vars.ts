@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { isDeepStrictEqual, parseEnv } from "node:util";
-import { makeDirectories } from "./directories.ts";
+import { makeDirectories } from "./make-directories.ts";
 import { OPERATOR_VARIABLES } from "../src/shared/variables.ts";
 import { tokenNotKept, variablesUnchangeable, variablesUnreadable } from "./texts.ts";
 

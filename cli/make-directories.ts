@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import { errnoOf } from "../local/runtime/sdk-errors.ts";
+import { errnoOf } from "../local/runtime/container-errors.ts";
 
 /** As `mkdir -p`. Node's `recursive` never returns if the system reports ENOENT for an existing parent, as below /proc. */
 export function makeDirectories(path: string, mode = 0o777): void {

@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { moduleExtension } from "../local/engine/own-files.ts";
-import type { EngineSettings } from "../local/engine/settings.ts";
+import type { EngineSettings } from "../local/engine/engine-settings.ts";
 import { engineEnded } from "./texts.ts";
 
 /** Half of V8's space for young objects. Otherwise V8 doubles it up to 32 MiB under load, and never returns it. */

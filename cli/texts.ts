@@ -31,9 +31,7 @@ export const noText = (what: string) =>
 
 /** @param right the command line with `--` in front of the options */
 export const takenByNPM = (names: readonly string[], right: string) =>
-  usage(
-    `npm used ${names.join(" and ")} for itself. Put -- before all options: ${right}`,
-  );
+  usage(`npm used ${names.join(" and ")} for itself. Put -- before all options: ${right}`);
 export const optionTooEarly = (option: string, command: string) =>
   usage(`Put ${option} after the command: ${PROGRAM} ${command} ${option} ...`);
 export const wrongStartOptions = (error: unknown) =>

@@ -26,7 +26,9 @@ it.each([
   const env = Object.fromEntries(Object.entries(taken).map(([name, value]) => [`npm_config_${name}`, value]));
   expect(() => readOptions(words, env, "/")).toThrow(
     expect.objectContaining({
-      message: expect.stringMatching(/^npm used --[^.]* for itself\. Put -- before all options: npm start -- /),
+      message: expect.stringMatching(
+        /^npm used --[^.]* for itself\. Put -- before all options: npm start -- /,
+      ),
     }),
   );
   expect(() => readOptions(words, env, "/")).toThrow(`npm start -- ${line}`);

@@ -1,5 +1,6 @@
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { parse } from "jsonc-parser";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { validate } from "../../cli/configuration.ts";
 import { runHere } from "../setup/cli.ts";
@@ -15,6 +16,14 @@ beforeEach(() => {
 afterEach(() => copy.remove());
 
 const failed = () => validate(directory).filter(({ verdict }) => verdict === "failed");
+
+it("every Durable Object but the account and the attempts has a container", () => {
+  const { durable_objects, containers } = parse(copy.read("wrangler.jsonc"));
+  const classesOf = (rows: { class_name: string }[]) => rows.map(({ class_name }) => class_name).toSorted();
+  expect(classesOf([...containers, { class_name: "Account" }, { class_name: "Attempts" }])).toEqual(
+    classesOf(durable_objects.bindings),
+  );
+});
 
 it("validate finds no mistake in the repository's configuration", () => {
   expect(failed()).toEqual([]);

@@ -17,8 +17,10 @@ const MAX_HEAD_BYTES = 64 * 1024;
 
 export function createSandboxdServer(runs: RunTable, files: FileHandlers, snapshots: Snapshots): Server {
   const server = createServer({ maxHeaderSize: MAX_HEAD_BYTES }, (request, response) => {
-    if (!isAuthorized(request)) return void response.writeHead(401, { connection: "close" }).end();
     const port = previewPort(request);
+    // The first date makes Node look for the name of the time zone, which takes 8 ms.
+    response.sendDate = port !== undefined;
+    if (!isAuthorized(request)) return void response.writeHead(401, { connection: "close" }).end();
     const served =
       port === undefined
         ? (files.respond(request, response) ?? snapshots.respond(request, response))

@@ -44,6 +44,11 @@ export function peakMiB(pid: number): number {
   return Number(kilobytes) / 1024;
 }
 
+/** The memory of a process, with its share of what it shares, in MiB. 0 for one that has ended. */
+export function pssMiB(pid: number): number {
+  return Number(/^Pss:\s+(\d+)/m.exec(readProc(String(pid), "smaps_rollup"))?.[1] ?? 0) / 1024;
+}
+
 export function resetPeak(pid: number): void {
   writeFileSync(`/proc/${pid}/clear_refs`, "5");
 }

@@ -12,6 +12,7 @@ import { output } from "./output.ts";
 import { proxy } from "./proxy.ts";
 import { runCode } from "./run-code.ts";
 import { runCommand } from "./run-command.ts";
+import { sandboxFigure } from "./sandbox.ts";
 import { scale } from "./scale.ts";
 import { freshSandbox, server } from "./start.ts";
 import { startup } from "./startup.ts";
@@ -34,6 +35,7 @@ export const figures: readonly Figure[] = [
   memory,
   freshSandbox,
   interactive,
+  sandboxFigure,
   server,
   startup,
   cost,

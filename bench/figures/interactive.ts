@@ -1,10 +1,10 @@
-import { mkdirSync } from "node:fs";
+import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
 import { TestSandbox } from "../../tests/setup/engine-client.ts";
 import { AHEAD_MS, type BedEngine, CONFIGS, TOKEN, type TestBed, serve, startEngine } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, type Row, interleave, latencyRows, quantile, row } from "../measure.ts";
-import { type WorkerClient, workerClient } from "../worker-client.ts";
+import { type WorkerClient, bareAt, workerClient } from "../worker-client.ts";
 
 /** The time from the request for a sandbox to the result of its first command, as ComputeSDK's public benchmark measures it. */
 export const interactive: Figure = {
@@ -21,7 +21,7 @@ export const interactive: Figure = {
   },
 };
 
-type Sides = Pick<TestBed, "ours" | "engine"> | { ours: WorkerClient; engine: BedEngine };
+export type Sides = Pick<TestBed, "ours" | "engine"> | { ours: WorkerClient; engine: BedEngine };
 
 async function sequential(
   { ours, engine }: Sides,
@@ -76,28 +76,29 @@ async function timeAll(
 }
 
 /** Returns how to destroy the sandbox. */
-async function first(ours: WorkerClient, sandbox: string): Promise<() => Promise<unknown>> {
+export async function first(ours: WorkerClient, sandbox: string): Promise<() => Promise<unknown>> {
   await ours.tool("run_command", { sandbox, command: "true" });
   return () => ours.tool("destroy_sandbox", { sandbox });
 }
 
-async function firstOfEngine(engine: BedEngine): Promise<() => Promise<unknown>> {
+export async function firstOfEngine(engine: BedEngine): Promise<() => Promise<unknown>> {
   const sandbox = await TestSandbox.start(engine);
   await sandbox.run("true");
   return () => sandbox.destroy();
 }
 
-/** Our Worker on an engine without a prepared sandbox. */
-async function withoutAhead({ directory }: TestBed) {
-  const own = join(directory, "none-ahead");
-  mkdirSync(own);
+/** Both Workers on an engine without a prepared sandbox. */
+export async function withoutAhead({ directory }: TestBed) {
+  const own = mkdtempSync(join(directory, "none-ahead-"));
   const engine = await startEngine(own, { prepareSandbox: false });
-  const served = await serve(CONFIGS.ours, engine, own);
+  const served = await serve(CONFIGS.ours, engine, join(own, "ours"));
+  const bare = await serve(CONFIGS.bare, engine, join(own, "bare"));
   return {
     ours: workerClient(`${served.url}/mcp`, TOKEN),
+    bare: bareAt(bare.url),
     engine,
     async close() {
-      await served.close();
+      await Promise.all([served.close(), bare.close()]);
       await engine.close();
     },
   };

@@ -1,0 +1,99 @@
+import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { AHEAD_MS } from "../bed.ts";
+import type { Figure } from "../figure.ts";
+import { type Row, interleave, latencyRows, quantile, row } from "../measure.ts";
+import { children, descendants, pssMiB } from "../process-memory.ts";
+import { type Sides, first, firstOfEngine, withoutAhead } from "./interactive.ts";
+
+/** The goals of a start and of an idle sandbox, which are the baselines. */
+const GOAL_MS = 200;
+const GOAL_MIB = 35;
+/** Time for a sandbox to finish what it starts with, in milliseconds. */
+const SETTLE_MS = 1000;
+
+/** What one sandbox costs: its whole life, its first code, its processor time and its memory. */
+export const sandboxFigure: Figure = {
+  name: "one sandbox",
+  baseline:
+    "the engine alone; for code, createCodeContext with runCode on the same engine; for processor time and memory, the goal. Processor time needs root and control groups of version 1",
+  async measure(bed, { count }) {
+    const pairs = count(20);
+    const rows = await lives(bed, "with a prepared sandbox", { pairs, pauseMs: AHEAD_MS });
+    const cold = await withoutAhead(bed);
+    rows.push(...(await lives(cold, "without a prepared sandbox", { pairs, pauseMs: 0 })));
+    rows.push(...(await firstCode(cold, pairs)));
+    rows.push(...(await processorTime(cold, pairs)), await memory(cold, count(5)));
+    await cold.close();
+    return rows;
+  },
+};
+
+async function lives(
+  { ours, engine }: Sides,
+  name: string,
+  size: { pairs: number; pauseMs: number },
+): Promise<Row[]> {
+  const times = await interleave(
+    async (index) => (await first(ours, `bench-life-${index + 2}`))(),
+    async () => (await firstOfEngine(engine))(),
+    { ...size, warmup: 2 },
+  );
+  return latencyRows(`create, true, destroy, ${name}`, times);
+}
+
+type Cold = Awaited<ReturnType<typeof withoutAhead>>;
+
+async function firstCode({ ours, bare }: Cold, pairs: number): Promise<Row[]> {
+  const ends: (() => Promise<unknown>)[] = [];
+  const times = await interleave(
+    async (index) => {
+      const sandbox = `bench-code-${index + 2}`;
+      await ours.tool("run_code", { sandbox, code: "1" });
+      ends.push(() => ours.tool("destroy_sandbox", { sandbox }));
+    },
+    async (index) => {
+      const sandbox = `bench-code-${index + 2}`;
+      const context = String(await bare.call({ sandbox, method: "createCodeContext" }));
+      await bare.call({ sandbox, method: "runCode", context, code: "1" });
+      ends.push(() => bare.call({ sandbox, method: "destroy" }));
+    },
+    { pairs, warmup: 2, after: async () => void (await ends.pop()?.()) },
+  );
+  return latencyRows("first run_code, without a prepared sandbox", times);
+}
+
+/** Of the engine and everything in the sandbox, from the request to the end. */
+async function processorTime({ engine }: Cold, times: number): Promise<Row[]> {
+  const group = `/sys/fs/cgroup/cpuacct/sandbox-mcp-bench-${engine.pid}`;
+  try {
+    mkdirSync(group);
+  } catch {
+    return [];
+  }
+  writeFileSync(`${group}/cgroup.procs`, String(engine.pid));
+  const used: number[] = [];
+  for (let index = 0; index < times; index++) {
+    const before = Number(readFileSync(`${group}/cpuacct.usage`, "utf8"));
+    await (
+      await firstOfEngine(engine)
+    )();
+    await sleep(SETTLE_MS);
+    used.push((Number(readFileSync(`${group}/cpuacct.usage`, "utf8")) - before) / 1e6);
+  }
+  writeFileSync("/sys/fs/cgroup/cpuacct/cgroup.procs", String(engine.pid));
+  rmdirSync(group);
+  return [row("processor time of a start", "ms", quantile(used, 0.5), GOAL_MS)];
+}
+
+async function memory({ engine }: Cold, times: number): Promise<Row> {
+  const used: number[] = [];
+  for (let index = 0; index < times; index++) {
+    const end = await firstOfEngine(engine);
+    await sleep(SETTLE_MS);
+    const top = children(engine.pid).find((child) => descendants(child, /^sbxd\s*$/).length > 0) ?? NaN;
+    used.push([top, ...descendants(top, /(?:)/)].reduce((sum, pid) => sum + pssMiB(pid), 0));
+    await end();
+  }
+  return row("memory without kernels (PSS)", "MiB", quantile(used, 0.5), GOAL_MIB);
+}

@@ -136,7 +136,7 @@ const put = {
 
 /** Limits of Linux, in bytes. */
 const NAME_MAX = 255;
-const PATH_MAX = 4096;
+export const PATH_MAX = 4096;
 
 const list = {
   ...smallCall,

@@ -1,7 +1,7 @@
 /** Files over plain HTTP: `/files/<token>` for links, `/sandboxes/<name>/files/<path>` for scripts with a token. */
 import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
-import { ANY_DEPTH } from "../../container/sandboxd/operations.ts";
+import { ANY_DEPTH, PATH_MAX } from "../../container/sandboxd/operations.ts";
 import { MAX_LISTED, WORKSPACE, absolute } from "../../container/sandboxd/shapes.ts";
 import { mayStartWith, operate, sandboxActor } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-calls.ts";
@@ -27,7 +27,14 @@ import {
   drainBody,
 } from "./file-response.ts";
 import { acceptsHTML } from "./landing.ts";
-import { LINK_TEXTS, REMOVE_RECURSIVELY, notAFileAddress, notRemoved, pathNotEncoded } from "./texts.ts";
+import {
+  LINK_TEXTS,
+  REMOVE_RECURSIVELY,
+  notAFileAddress,
+  notRemoved,
+  pathNotEncoded,
+  pathTooLong,
+} from "./texts.ts";
 import { UPLOAD_SCRIPT } from "./upload-script.ts";
 
 export async function serveLink(request: Request, context: RequestContext): Promise<Response> {
@@ -150,6 +157,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
   const response = await recorded(caller, { tool: "files", scopes, sandbox }, async () => {
     const path = absolute(decoded(parts.join("/")) || ".");
     if (!SANDBOX_NAME.test(sandbox) || path.includes("\0")) throw notAFileAddress();
+    if (path.length > PATH_MAX) throw pathTooLong(PATH_MAX);
     const { id: principalID, region, scopes: granted } = caller.principal;
     const mayStart = mayStartFor(request.method, granted);
     const owner = { principalID, sandbox, region, scopes: granted, mayStart, takesNotice: false };

@@ -89,6 +89,8 @@ export const notRemoved = (path: string) =>
 export const REMOVE_RECURSIVELY = "?recursive=true removes it with everything in it.";
 export const pathNotEncoded = () =>
   new ToolError("invalid_argument", "The path is not percent-encoded UTF-8.");
+export const pathTooLong = (max: number) =>
+  new ToolError("invalid_argument", `The path is longer than ${max} characters.`, "Use a shorter path.");
 export const sizeUnknown = (path: string, bytes: number) =>
   new ToolError(
     "too_large",

@@ -586,6 +586,10 @@ describe("/sandboxes/<name>/files/<path>", () => {
     expect((await owner.http(at("%00"))).status).toBe(400);
     expect((await owner.http(at("%ff"))).status).toBe(400);
     expect((await owner.http("/sandboxes/No%20Name/files/x")).status).toBe(400);
+    for (const method of ["PUT", "GET", "DELETE"]) {
+      const long = await owner.http(at("!".repeat(25_000)), { method });
+      expect([long.status, await long.text()]).toEqual([400, expect.stringContaining("4096")]);
+    }
     expect(await (await owner.http("/sandboxes/links/files")).json()).toMatchObject({ path: "/workspace" });
   });
 });

@@ -60,7 +60,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
   const { upstream, path, headers, pace, acknowledgedBytes, broken, isPreview } = options;
   const offered = headers.find(([name]) => name.toLowerCase() === "sec-websocket-protocol")?.[1];
   const protocols = offered?.split(",").map((protocol) => protocol.trim()) ?? [];
-  const rest = headers.filter(([name]) => !/^(sec-websocket-.*|connection|upgrade)$/i.test(name));
+  const rest = headers.filter(([name]) => !/^(sec-websocket-(?!protocol).*|connection|upgrade)$/i.test(name));
   const bounds = {
     maxPayload: maxMessageBytes,
     // No compression: a kilobyte could expand to a megabyte.
@@ -76,11 +76,18 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     createConnection: () => connection as Duplex as Socket,
     headers: Object.fromEntries(rest),
   };
-  const inside = new WebSocket(`ws://sandbox${path}`, protocols, client);
+  const inside = new WebSocket(`ws://sandbox${path}`, client);
   const handshakeTimer = setTimeout(() => inside.terminate(), handshakeMs);
   worker.on("close", () => inside.terminate());
   let hasResponse = false;
-  inside.on("upgrade", () => connection.begin());
+  let protocol: string | undefined;
+  inside.on("upgrade", ({ headers: chosen }) => {
+    connection.begin();
+    // If `ws` knew the offered protocols, it would end connections for which the program chooses none.
+    if (!protocols.includes(chosen["sec-websocket-protocol"] ?? "")) return;
+    protocol = chosen["sec-websocket-protocol"];
+    delete chosen["sec-websocket-protocol"];
+  });
   inside.on("error", (error) => {
     const code = "code" in error ? String(error.code) : "";
     if (code.startsWith("WS_ERR_")) broken?.(STOPPED_BECAUSE.frame(error.message));
@@ -105,7 +112,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
       ...bounds,
       noServer: true,
       clientTracking: false,
-      handleProtocols: () => inside.protocol || false,
+      handleProtocols: () => protocol ?? false,
     });
     const fromOutside = new BufferedBytes(pace, isPreview, () => inside.terminate());
     const visitor = framed(worker, true, fromOutside);

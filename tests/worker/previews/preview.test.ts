@@ -201,6 +201,15 @@ describe("a preview", () => {
     await until(async () => (await printed(sandbox, 8000)).includes("closed"));
   });
 
+  it("supports WebSockets whose offered subprotocols the program does not choose", async () => {
+    const url = await expose({ sandbox, port: 8000 });
+    const offered = { "sec-websocket-protocol": "unknown, other" };
+    const { response, socket, greeting } = await openSocket(url, offered);
+    expect(response.headers.get("sec-websocket-protocol")).toBeNull();
+    expect(JSON.parse(greeting)).toMatchObject({ "sec-websocket-protocol": "unknown, other" });
+    socket.close();
+  });
+
   it("continues with another actor", async () => {
     const url = await expose({ sandbox, port: 8000 });
     await evict(sandbox);

@@ -52,7 +52,7 @@ const server = require("http").createServer((request, response) => {
     response.writeHead(200, { "content-encoding": "gzip", "content-length": body.length }).end(body);
   } else response.end(JSON.stringify({ method: request.method, url: request.url, headers: request.headers }));
 });
-new WebSocketServer({ server, handleProtocols: (offered) => [...offered][0] }).on("connection", (socket, request) => {
+new WebSocketServer({ server, handleProtocols: ([first]) => first !== "unknown" && first }).on("connection", (socket, request) => {
   socket.send(JSON.stringify(request.headers));
   socket.on("message", (data, binary) => socket.send(data, { binary }));
   socket.on("close", (code) => console.log("closed", code));

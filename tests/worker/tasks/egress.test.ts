@@ -39,7 +39,7 @@ describe("anthropic.internal", () => {
   it("is served by this server, and refuses requests without a task", async () => {
     const [status, body] = await ask("plain", "/v1/messages", POST);
     expect(status).toBe("403");
-    expect(body).toContain("sandbox-mcp: No task that runs in this sandbox has this key.");
+    expect(body).toContain("sandbox-mcp: No running task of this sandbox has this key.");
     for (const header of ["x-api-key: test-model-key", "authorization: Bearer test-model-key", "x-api-key;"])
       expect((await ask("plain", "/v1/messages", `${POST} -H '${header}'`))[0]).toBe("403");
   });

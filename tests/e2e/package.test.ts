@@ -16,7 +16,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { Client } from "../clients/sdk1.ts";
 import { StdioClientTransport } from "../clients/sdk1-stdio.ts";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { npm, repository, startServer, TOKEN } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 
@@ -118,50 +118,47 @@ it("the package prints commands that work if npx fetched it", () => {
 
 it("the package serves commands, files and code", async () => {
   const server = await startServer({ directory });
-  try {
-    const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
-    expect(await call("run_command", { command: "echo from the package >a; cat a" })).toContain(
-      "from the package",
-    );
-    expect(await call("read_file", { path: "a" })).toContain("from the package");
-    for (const language of ["python", "javascript", "typescript"])
-      expect(await call("run_code", { code: "6 * 7", language })).toContain("42");
-    const program = join(directory, "node_modules/.bin/sandbox-mcp");
-    const words = ["command", "cat a", "--url", server.url, "--token", TOKEN];
-    expect(execFileSync(process.execPath, [program, ...words], { encoding: "utf8" })).toBe(
-      "from the package\n",
-    );
-    const library = `import { connect } from "sandbox-mcp/client";
+  onTestFinished(() => server.stop());
+  const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
+  expect(await call("run_command", { command: "echo from the package >a; cat a" })).toContain(
+    "from the package",
+  );
+  expect(await call("read_file", { path: "a" })).toContain("from the package");
+  for (const language of ["python", "javascript", "typescript"])
+    expect(await call("run_code", { code: "6 * 7", language })).toContain("42");
+  const program = join(directory, "node_modules/.bin/sandbox-mcp");
+  const words = ["command", "cat a", "--url", server.url, "--token", TOKEN];
+  expect(execFileSync(process.execPath, [program, ...words], { encoding: "utf8" })).toBe(
+    "from the package\n",
+  );
+  const library = `import { connect } from "sandbox-mcp/client";
       const { url, token } = JSON.parse(process.argv[1]);
       console.log((await connect({ url, token }).sandbox().runCommand("cat a")).stdout);`;
-    const options = JSON.stringify({ url: server.url, token: TOKEN });
-    const called = ["--input-type=module", "--eval", library, "--", options];
-    expect(execFileSync(process.execPath, called, { cwd: directory, encoding: "utf8" })).toBe(
-      "from the package\n\n",
-    );
-    // The bundle for Claude Desktop contains its own copy of the program.
-    const bundle = dirname(execFileSync("node", ["scripts/mcpb.ts"], { cwd: repository, encoding: "utf8" }));
-    const manifest = JSON.parse(readFileSync(join(bundle, "bundle/manifest.json"), "utf8"));
-    const settings: Record<string, string> = { url: server.url, token: TOKEN, sandbox: "default" };
-    const { args, env } = manifest.server.mcp_config as { args: string[]; env: Record<string, string> };
-    const client = new Client({ name: "desktop", version: "1" });
-    const variables = Object.entries(env).map(([name, value]) => [
-      name,
-      settings[value.slice(14, -1)] ?? value,
-    ]);
-    await client.connect(
-      new StdioClientTransport({
-        command: process.execPath,
-        args: args.map((word) => word.replace("${__dirname}", join(bundle, "bundle"))),
-        env: Object.fromEntries(variables),
-      }),
-    );
-    const { content } = await client.callTool({ name: "read_file", arguments: { path: "a" } });
-    expect(JSON.stringify(content)).toContain("from the package");
-    await client.close();
-  } finally {
-    await server.stop();
-  }
+  const options = JSON.stringify({ url: server.url, token: TOKEN });
+  const called = ["--input-type=module", "--eval", library, "--", options];
+  expect(execFileSync(process.execPath, called, { cwd: directory, encoding: "utf8" })).toBe(
+    "from the package\n\n",
+  );
+  // The bundle for Claude Desktop contains its own copy of the program.
+  const bundle = dirname(execFileSync("node", ["scripts/mcpb.ts"], { cwd: repository, encoding: "utf8" }));
+  const manifest = JSON.parse(readFileSync(join(bundle, "bundle/manifest.json"), "utf8"));
+  const settings: Record<string, string> = { url: server.url, token: TOKEN, sandbox: "default" };
+  const { args, env } = manifest.server.mcp_config as { args: string[]; env: Record<string, string> };
+  const client = new Client({ name: "desktop", version: "1" });
+  const variables = Object.entries(env).map(([name, value]) => [
+    name,
+    settings[value.slice(14, -1)] ?? value,
+  ]);
+  await client.connect(
+    new StdioClientTransport({
+      command: process.execPath,
+      args: args.map((word) => word.replace("${__dirname}", join(bundle, "bundle"))),
+      env: Object.fromEntries(variables),
+    }),
+  );
+  const { content } = await client.callTool({ name: "read_file", arguments: { path: "a" } });
+  expect(JSON.stringify(content)).toContain("from the package");
+  await client.close();
 });
 
 it("a task without an agent gets the reason if npm reaches no registry", async () => {
@@ -171,13 +168,10 @@ it("a task without an agent gets the reason if npm reaches no registry", async (
     npm_config_registry: "http://127.0.0.1:9",
   };
   const server = await startServer({ directory, env });
-  try {
-    expect(await callTool(server.url, "execute_task", { task: "say hello" })).toMatch(
-      /Claude Code could not be installed: npm got none of its packages .*Check the network/,
-    );
-  } finally {
-    await server.stop();
-  }
+  onTestFinished(() => server.stop());
+  expect(await callTool(server.url, "execute_task", { task: "say hello" })).toMatch(
+    /Claude Code could not be installed: npm got none of its packages .*Check the network/,
+  );
 });
 
 describe("Claude Code", () => {
@@ -208,17 +202,12 @@ describe("Claude Code", () => {
 
   it("is used from PATH, and nothing is fetched", async () => {
     const server = await start("with claude", { PATH: `${agent}:${process.env.PATH}` });
-    try {
-      expect(server.stderr()).toContain(`Claude Code is ready: ${join(agent, "claude")}\n`);
-      expect(await callTool(server.url, "run_command", { command: "claude from PATH" })).toContain(
-        "from PATH",
-      );
-      const task = await callTool(server.url, "execute_task", { task: "say hello" });
-      expect(task).not.toContain("could not be installed");
-      expect(readdirSync(join(directory, "with claude/sandbox-mcp/agents"))).toEqual(["bin"]);
-    } finally {
-      await server.stop();
-    }
+    onTestFinished(() => server.stop());
+    expect(server.stderr()).toContain(`Claude Code is ready: ${join(agent, "claude")}\n`);
+    expect(await callTool(server.url, "run_command", { command: "claude from PATH" })).toContain("from PATH");
+    const task = await callTool(server.url, "execute_task", { task: "say hello" });
+    expect(task).not.toContain("could not be installed");
+    expect(readdirSync(join(directory, "with claude/sandbox-mcp/agents"))).toEqual(["bin"]);
   });
 
   it("is fetched by --agents before the first task", async () => {
@@ -231,15 +220,12 @@ describe("Claude Code", () => {
     writeFileSync(join(manifest, "package.json"), JSON.stringify({ dependencies }));
     writeFileSync(join(manifest, "package-lock.json"), JSON.stringify({ lockfileVersion: 3, packages }));
     const server = await start("fetched");
-    try {
-      expect(server.stderr()).toMatch(/Installing Claude Code with npm[^]*Claude Code is ready: /);
-      rmSync(tarball);
-      expect(await callTool(server.url, "run_command", { command: "claude fetched" })).toContain("fetched");
-      const task = await callTool(server.url, "execute_task", { task: "say hello" });
-      expect(task).not.toContain("could not be installed");
-    } finally {
-      await server.stop();
-    }
+    onTestFinished(() => server.stop());
+    expect(server.stderr()).toMatch(/Installing Claude Code with npm[^]*Claude Code is ready: /);
+    rmSync(tarball);
+    expect(await callTool(server.url, "run_command", { command: "claude fetched" })).toContain("fetched");
+    const task = await callTool(server.url, "execute_task", { task: "say hello" });
+    expect(task).not.toContain("could not be installed");
   });
 });
 

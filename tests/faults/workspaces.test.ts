@@ -13,76 +13,68 @@ async function savedAt(bed: Bed, name: string): Promise<number> {
 
 // Each has its own server.
 describe.concurrent("when the server ends while a workspace changes", () => {
-  it("everything up to the last save is restored after kill -9, and the next result says when that was", async () => {
+  it("everything up to the last save is restored after kill -9, and the next result says when that was", async ({
+    onTestFinished,
+  }) => {
     const bed = await startBed();
-    try {
-      await bed.sh(
-        "mkdir -p src; for i in {1..500}; do echo $i > src/$i; done; head -c 3000000 /dev/urandom > data; sha256sum data > sum",
-      );
-      const changed = Date.now();
-      await until(async () => (await savedAt(bed, "default")) > changed);
-      process.kill(bed.pid("workerd"), "SIGKILL");
-      await bed.restart();
-      const next = await bed.call("run_command", { command: "sha256sum -c sum; cat src/* | wc -l" });
-      expect(next.structured.stdout).toBe("data: OK\n500\n");
-      expect(next.text).toMatch(/The sandbox was restarted: its files are as saved at 20/);
-    } finally {
-      await bed.close();
-    }
+    onTestFinished(() => bed.close());
+    await bed.sh(
+      "mkdir -p src; for i in {1..500}; do echo $i > src/$i; done; head -c 3000000 /dev/urandom > data; sha256sum data > sum",
+    );
+    const changed = Date.now();
+    await until(async () => (await savedAt(bed, "default")) > changed);
+    process.kill(bed.pid("workerd"), "SIGKILL");
+    await bed.restart();
+    const next = await bed.call("run_command", { command: "sha256sum -c sum; cat src/* | wc -l" });
+    expect(next.structured.stdout).toBe("data: OK\n500\n");
+    expect(next.text).toMatch(/The sandbox was restarted: its files are as saved at 20/);
   });
 
-  it("nothing is missing after SIGTERM or Ctrl-C, not even the latest change", async () => {
+  it("nothing is missing after SIGTERM or Ctrl-C, not even the latest change", async ({ onTestFinished }) => {
     const bed = await startBed();
-    try {
-      await bed.sh("true", { sandbox: "other" });
-      await bed.call("write_file", { path: "young", content: "a moment old" });
-      await bed.call("write_file", { sandbox: "other", path: "young", content: "another" });
-      bed.server.child.kill("SIGTERM");
-      await bed.restart();
-      expect(await bed.sh("cat young")).toBe("a moment old");
-      const other = await bed.call("read_file", { sandbox: "other", path: "young" });
-      expect(other.text).toContain(
-        "The sandbox was stopped together with the server: its files are as saved",
-      );
-      expect(other.text).toContain("another");
-    } finally {
-      await bed.close();
-    }
+    onTestFinished(() => bed.close());
+    await bed.sh("true", { sandbox: "other" });
+    await bed.call("write_file", { path: "young", content: "a moment old" });
+    await bed.call("write_file", { sandbox: "other", path: "young", content: "another" });
+    bed.server.child.kill("SIGTERM");
+    await bed.restart();
+    expect(await bed.sh("cat young")).toBe("a moment old");
+    const other = await bed.call("read_file", { sandbox: "other", path: "young" });
+    expect(other.text).toContain("The sandbox was stopped together with the server: its files are as saved");
+    expect(other.text).toContain("another");
   });
 
-  it("nothing is missing after SIGTERM while visitors and sandboxes flood previews", async () => {
+  it("nothing is missing after SIGTERM while visitors and sandboxes flood previews", async ({
+    onTestFinished,
+  }) => {
     const bed = await startBed();
-    try {
-      await bed.sh("head -c 20000000 /dev/urandom >large");
-      const floods = ["one", "two"].map(async (sandbox) => {
-        const flood = await floodedPreview((name, args) => bed.call(name, { sandbox, ...args }));
-        void Promise.all([flood(["/in", 60, "messages", 25]), flood(["/out", 60, "messages", 25])]);
-      });
-      await Promise.all(floods);
-      await new Promise((done) => setTimeout(done, 2000));
-      await bed.call("write_file", { path: "young", content: "a moment old" });
-      bed.server.child.kill("SIGTERM");
-      await bed.restart();
-      expect(await bed.sh("cat young")).toBe("a moment old");
-    } finally {
-      await bed.close();
-    }
+    onTestFinished(() => bed.close());
+    await bed.sh("head -c 20000000 /dev/urandom >large");
+    const floods = ["one", "two"].map(async (sandbox) => {
+      const flood = await floodedPreview((name, args) => bed.call(name, { sandbox, ...args }));
+      void Promise.all([flood(["/in", 60, "messages", 25]), flood(["/out", 60, "messages", 25])]);
+    });
+    await Promise.all(floods);
+    await new Promise((done) => setTimeout(done, 2000));
+    await bed.call("write_file", { path: "young", content: "a moment old" });
+    bed.server.child.kill("SIGTERM");
+    await bed.restart();
+    expect(await bed.sh("cat young")).toBe("a moment old");
   });
 
-  it("the log says that workspaces may not be saved after SIGTERM if the Worker does not respond", async () => {
+  it("the log says that workspaces may not be saved after SIGTERM if the Worker does not respond", async ({
+    onTestFinished,
+  }) => {
     const bed = await startBed();
-    try {
-      await bed.call("write_file", { path: "young", content: "a moment old" });
-      process.kill(bed.pid("workerd"), "SIGSTOP");
-      const started = bed
-        .all()
-        .find(({ command }) => /^\S*node\b.* \S*cli\/npm-script\.mjs start/.test(command));
-      process.kill(started?.pid ?? Number.NaN, "SIGTERM");
-      const words = "workspaces of 1 running sandboxes may not be saved. Their previous save is intact.";
-      const stderr = await until(() => bed.server.stderr().includes(words) && bed.server.stderr());
-      expect(stderr).toContain(words);
-    } finally {
-      await bed.close();
-    }
+    onTestFinished(() => bed.close());
+    await bed.call("write_file", { path: "young", content: "a moment old" });
+    process.kill(bed.pid("workerd"), "SIGSTOP");
+    const started = bed
+      .all()
+      .find(({ command }) => /^\S*node\b.* \S*cli\/npm-script\.mjs start/.test(command));
+    process.kill(started?.pid ?? Number.NaN, "SIGTERM");
+    const words = "workspaces of 1 running sandboxes may not be saved. Their previous save is intact.";
+    const stderr = await until(() => bed.server.stderr().includes(words) && bed.server.stderr());
+    expect(stderr).toContain(words);
   });
 });

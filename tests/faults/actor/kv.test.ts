@@ -129,14 +129,6 @@ describe("when KV refuses operations", () => {
 });
 
 describe("when KV never responds", () => {
-  it("calls with a server token do not wait for it", async () => {
-    fault = silent;
-    const caller = new Caller("owner", "test-owner-token", broken);
-    const { structured } = await caller.call("run_command", { sandbox: "kv", command: "echo works" });
-    expect(structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
-    expect(operations).toEqual([]);
-  });
-
   it("registrations, tokens, pages and calls with an OAuth token get the same 503 within 15 seconds", async () => {
     fault = silent;
     const began = Date.now();

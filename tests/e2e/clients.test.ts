@@ -247,7 +247,7 @@ describe("Claude Code", () => {
   });
 
   it("connects by the plugin, with the address and the token as options", async () => {
-    // Claude Code ignores a plugin's server whose URL is also configured elsewhere.
+    // Claude Code ignores a plugin's server if another server with its URL is configured.
     await claude(["mcp", "remove", "sandbox"]);
     const install = ["plugin", "install", "sandbox", "--marketplace", repository];
     await claude([...install, "--config", `url=${server.url}`, "--config", `token=${TOKEN}`]);

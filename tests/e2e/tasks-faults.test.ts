@@ -1,4 +1,4 @@
-/** Tasks whose client or server ends while they run. */
+/** The client or the server ends during a task. */
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

@@ -81,7 +81,7 @@ describe.concurrent("when the runtime hangs for a while (SIGSTOP, SIGCONT)", () 
 describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
   it("runs end soon after their timeout with the reason, and other sandboxes and destroy_sandbox work", async () => {
     const sandbox = "hanging";
-    // Found first, so that it hangs long before the time limits.
+    // Found before the runs start, so that sandboxd hangs long before their time limits.
     const runtime = await runtimeOf(sandbox);
     // Long enough for all runs to begin before the hang.
     const limits = { wait_seconds: 0, timeout_seconds: 20 };

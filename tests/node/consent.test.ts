@@ -206,7 +206,7 @@ describe("a person", () => {
     expect(complaints).toEqual([]);
   });
 
-  it("whom GitHub does not allow reads why, and goes back to the client", async () => {
+  it("that GitHub does not allow sees the reason, and can go back to the client", async () => {
     github.user = { id: 1, login: "stranger" };
     const page = await open();
     await visit(page);

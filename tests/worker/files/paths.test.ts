@@ -113,7 +113,7 @@ it("refuses names that are too long, contain NUL, or are not UTF-8", async () =>
   expect(await refusal(await put("plain/below"))).toContain("Not a directory");
 });
 
-it("reads files of /proc, whose reported size is 0", async () => {
+it("reads files of /proc, which report the size 0", async () => {
   await sh(sandbox, "true");
   const answer = await owner.http(at("/proc/sys/kernel/ostype"));
   expect([answer.status, await answer.text()]).toEqual([200, "Linux\n"]);

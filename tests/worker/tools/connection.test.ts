@@ -113,7 +113,7 @@ describe("?tools=", () => {
   });
 
   it.each(["?tools=", "?tools=file", "?tools=code,run_cod", "?tools=constructor"])(
-    "refuses %s with the names that there are",
+    "refuses %s and lists the valid names",
     async (query) => {
       const { status, messages } = await owner.at(query).post({ method: "tools/list" });
       expect(status).toBe(400);

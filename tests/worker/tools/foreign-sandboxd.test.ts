@@ -90,7 +90,7 @@ describe("a program in place of sandboxd", () => {
       1000,
     ],
     ["without an end", `${OK}sandboxd-size: 1\nsandboxd-lines: 1\n\n${"x".repeat(99_000)}`, 100_000],
-  ])("with %s is called damaged", async (_what, answer, times) => {
+  ])("with %s is reported as damaged", async (_what, answer, times) => {
     await answerWith(answer, times);
     expect(await calls()).toEqual(DAMAGED);
   });

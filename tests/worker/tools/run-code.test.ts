@@ -176,7 +176,7 @@ describe("a kernel that dies", () => {
       "after a child has printed",
       "import os, sys\nos.system('echo last')\nsys.stdout.flush()\nos.kill(os.getpid(), 9)",
     ],
-  ])("%s is answered, with what it printed", async (_what, code) => {
+  ])("%s gives a result with its printed output", async (_what, code) => {
     const result = await run(code, { context: "dies" });
     expect(result.isError).toBe(false);
     expect(result.text).toContain("last");

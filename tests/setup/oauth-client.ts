@@ -70,7 +70,7 @@ export class Page {
   }
 
   /** Whether it shows an error and does not redirect the browser. */
-  get toldHere(): boolean {
+  get isErrorPage(): boolean {
     return this.status === 400 && !this.location && !/http-equiv|<script|<form/i.test(this.text);
   }
 

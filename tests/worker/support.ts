@@ -216,7 +216,7 @@ export function result(id: string, more: Record<string, unknown> = {}): Promise<
 }
 
 /** Waits until the result of a run has this text. */
-export async function says(id: string, words: string): Promise<void> {
+export async function waitForText(id: string, words: string): Promise<void> {
   await until(async () => (await result(id, { wait_seconds: 0 })).text.includes(words));
 }
 

@@ -19,14 +19,14 @@ async function consent(browser = new Browser(app)) {
 describe("the consent form", () => {
   it("cross-site request forgery: a form without the browser's cookie is refused", async () => {
     const { browser, page } = await consent();
-    expect((await new Browser(app).submit(page, approval)).toldHere).toBe(true);
+    expect((await new Browser(app).submit(page, approval)).isErrorPage).toBe(true);
     expect((await browser.submit(page, approval)).status).toBe(303);
   });
 
   it("cross-site request forgery: the attacker's handle is refused in the victim's browser", async () => {
     const attacker = await consent();
     const victim = await consent();
-    expect((await victim.browser.submit(attacker.page, approval)).toldHere).toBe(true);
+    expect((await victim.browser.submit(attacker.page, approval)).isErrorPage).toBe(true);
     // The victim's own page still works.
     expect((await victim.browser.submit(victim.page, approval)).status).toBe(303);
   });
@@ -64,7 +64,7 @@ describe("the consent form", () => {
     for (const type of ["application/json", "multipart/form-data; boundary=x", "text/plain"]) {
       expect(
         (await browser.submit(page, approval, { headers: { "content-type": type, origin: ORIGIN } }))
-          .toldHere,
+          .isErrorPage,
       ).toBe(true);
     }
     expect((await browser.submit(page, approval)).status).toBe(303);
@@ -86,7 +86,7 @@ describe("the consent form", () => {
     const victim = new Browser(app);
     for (const name of attacker.browser.cookies.keys()) victim.cookies.set(name, "0".repeat(64));
     const answer = await victim.submit(attacker.page, approval);
-    expect(answer.toldHere).toBe(true);
+    expect(answer.isErrorPage).toBe(true);
     expect(answer.text).toContain("has expired");
   });
 
@@ -94,10 +94,10 @@ describe("the consent form", () => {
     const { browser, page } = await consent();
     const wrong = await browser.submit(page, { decision: "owner", token: "wrong" });
     expect(wrong.status).toBe(403);
-    expect((await browser.submit(page, approval)).toldHere).toBe(true);
+    expect((await browser.submit(page, approval)).isErrorPage).toBe(true);
     const done = await browser.submit(wrong, approval);
     expect(done.status).toBe(303);
-    expect((await browser.submit(wrong, approval)).toldHere).toBe(true);
+    expect((await browser.submit(wrong, approval)).isErrorPage).toBe(true);
   });
 
   it("an expired handle is refused, with a way to start again", async () => {
@@ -105,7 +105,7 @@ describe("the consent form", () => {
     const { keys } = await env.OAUTH_KV.list({ prefix: "transaction:" });
     for (const { name } of keys) await env.OAUTH_KV.delete(name);
     const answer = await browser.submit(page, approval);
-    expect(answer.toldHere).toBe(true);
+    expect(answer.isErrorPage).toBe(true);
     expect(answer.text).toContain("has expired");
     expect(answer.text).toMatch(/href="\/authorize\?response_type=code[^>]*>Start again/);
   });
@@ -192,7 +192,7 @@ describe("the consent form", () => {
         Response.json({ ...document, token_endpoint_auth_method: "none" }),
       );
       const page = await new Browser(app).open(await new Client(app, id).authorizationURL({ redirect_uri }));
-      expect(page.toldHere).toBe(true);
+      expect(page.isErrorPage).toBe(true);
       expect(page.response.headers.get("content-security-policy")).not.toContain(host);
       expect(page.response.headers.get("content-security-policy")).toContain("form-action 'self';");
     }

@@ -32,7 +32,7 @@ describe("the limits of sizes", () => {
     expect(await reaches(() => exchange(360))).toBe(true);
     const open = async (length: number) =>
       new Browser(watched).open(await new Client(watched, "c".repeat(length)).authorizationURL());
-    expect((await open(257)).toldHere).toBe(true);
+    expect((await open(257)).isErrorPage).toBe(true);
     expect(await reaches(() => open(257))).toBe(false);
     expect(await reaches(() => open(256))).toBe(true);
     expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
@@ -51,7 +51,7 @@ describe("the limits of sizes", () => {
       expect(await errorOf(response)).toBe("invalid_request");
     }
     const url = await new Client(app, "é".repeat(256)).authorizationURL();
-    expect((await new Browser(app).open(url)).toldHere).toBe(true);
+    expect((await new Browser(app).open(url)).isErrorPage).toBe(true);
     // A client's id may also come in a header, or be a URL while the server fetches no client documents.
     const authorization = `Basic ${btoa(`${"c".repeat(600)}:secret`)}`;
     const headers = { authorization, "content-type": "application/x-www-form-urlencoded" };
@@ -77,7 +77,7 @@ describe("the limits of sizes", () => {
     }
     const headers = { "content-type": "application/x-www-form-urlencoded" };
     const page = await new Browser(app).open("/authorize", { method: "POST", headers, body: broken() });
-    expect(page.toldHere).toBe(true);
+    expect(page.isErrorPage).toBe(true);
     expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
   });
 
@@ -94,7 +94,7 @@ describe("the limits of sizes", () => {
       return new Browser(app).open(url.padEnd(length + `${ORIGIN}/authorize`.length, "s"));
     };
     const tooLong = await openPage(8193);
-    expect(tooLong.toldHere).toBe(true);
+    expect(tooLong.isErrorPage).toBe(true);
     expect(tooLong.text).toContain("The request is too long.");
     expect((await openPage(8192)).text).not.toContain("too long");
 
@@ -109,7 +109,7 @@ describe("the limits of sizes", () => {
         body: `${form}&x=`.padEnd(bytes, "x"),
       });
     };
-    expect((await submit(16 * 1024 + 1)).toldHere).toBe(true);
+    expect((await submit(16 * 1024 + 1)).isErrorPage).toBe(true);
     // The server did not read the form, so the handle still works.
     expect((await submit(16 * 1024)).status).toBe(303);
   });

@@ -55,7 +55,7 @@ describe("tokens", () => {
       const page = await new Browser(app).open(
         await (await Client.register(app)).authorizationURL({ resource }),
       );
-      expect(page.toldHere).toBe(true);
+      expect(page.isErrorPage).toBe(true);
       expect(page.text).toContain("error=invalid_target");
     },
   );

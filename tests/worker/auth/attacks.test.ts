@@ -100,7 +100,7 @@ describe("PKCE", () => {
     for (const token_endpoint_auth_method of ["none", "client_secret_basic"]) {
       const client = await Client.register(app, { token_endpoint_auth_method });
       const page = await new Browser(app).open(await client.authorizationURL(parameters));
-      expect(page.toldHere).toBe(true);
+      expect(page.isErrorPage).toBe(true);
       expect(page.text).toContain("error=invalid_request");
     }
   });
@@ -124,7 +124,7 @@ describe("redirects", () => {
     const page = await new Browser(app).open(
       await (await Client.register(app)).authorizationURL({ redirect_uri }),
     );
-    expect(page.toldHere).toBe(true);
+    expect(page.isErrorPage).toBe(true);
     expect(page.text).not.toContain("evil.example");
   });
 
@@ -158,7 +158,7 @@ describe("redirects", () => {
       const page = await new Browser(app).open(
         await client.authorizationURL({ redirect_uri: "https://evil.example/", ...wrong }),
       );
-      expect(page.toldHere).toBe(true);
+      expect(page.isErrorPage).toBe(true);
       expect(page.text).toContain('href="https://evil.example/?error=');
     }
   });
@@ -166,7 +166,7 @@ describe("redirects", () => {
   it("open redirect: no other parameter makes the server redirect elsewhere", async () => {
     for (const name of ["next", "return_to", "url", "continue"]) {
       const page = await new Browser(app).open(`${ORIGIN}/authorize?${name}=https://evil.example/`);
-      expect(page.toldHere).toBe(true);
+      expect(page.isErrorPage).toBe(true);
       expect(page.text).not.toContain("evil.example");
     }
   });
@@ -180,7 +180,7 @@ describe("redirects", () => {
       "state=x",
     ]) {
       const page = await new Browser(app).open(`${url}&${extra}`);
-      expect(page.toldHere).toBe(true);
+      expect(page.isErrorPage).toBe(true);
       expect(page.text).toContain("A parameter is repeated");
     }
   });
@@ -223,7 +223,7 @@ describe("clients", () => {
 
   it("an unknown client gets an error page here, and no token at the token endpoint", async () => {
     const nobody = new Client(app, "nobody");
-    expect((await new Browser(app).open(await nobody.authorizationURL())).toldHere).toBe(true);
+    expect((await new Browser(app).open(await nobody.authorizationURL())).isErrorPage).toBe(true);
     expect(await errorOf(await nobody.exchange("a:b:c"))).toBe("invalid_client");
   });
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { idIn, owner, says, sh, until } from "../support.ts";
+import { idIn, owner, waitForText, sh, until } from "../support.ts";
 
 const sandbox = "listening";
 const SERVER = `require("http").createServer().listen(Number(process.argv[2]), process.argv[3])`;
@@ -14,7 +14,7 @@ describe("a program that listens", () => {
       wait_seconds: 0,
     });
     const id = idIn(started);
-    await says(id, "listening: port 8100, 8101; expose_port gives it a URL");
+    await waitForText(id, "listening: port 8100, 8101; expose_port gives it a URL");
     const result = await owner.call("get_result", { id, wait_seconds: 0 });
     expect(result.structured).toMatchObject({ state: "running", ports: [8100, 8101] });
     await owner.call("cancel_run", { id });
@@ -90,8 +90,8 @@ describe("a program that listens", () => {
       wait_seconds: 0,
     });
     const id = idIn(started);
-    await says(id, "port 8103");
-    await says(id, "over");
+    await waitForText(id, "port 8103");
+    await waitForText(id, "over");
     const reportedPorts = async () =>
       (await owner.call("get_result", { id, wait_seconds: 0 })).structured.ports;
     await until(async () => (await reportedPorts()) === undefined);

@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, it } from "vitest";
-import { callsIn, idIn, objectsOf, owner, says, sh, sizeOf, wholeLog } from "../support.ts";
+import { callsIn, idIn, objectsOf, owner, waitForText, sh, sizeOf, wholeLog } from "../support.ts";
 
 const sandbox = "output";
 
@@ -48,10 +48,10 @@ describe("long output", () => {
     const command = `echo out 1; ${after(1)}; printf 'err 1' >&2; ${after(2)}; printf 'out 2'; ${after(3)}; echo err 2 >&2`;
     const id = idIn(await owner.call("run_command", { sandbox, command, wait_seconds: 0 }));
     for (const [index, words] of ["out 1", "err 1", "out 2"].entries()) {
-      await says(id, words);
+      await waitForText(id, words);
       await owner.call("write_file", { sandbox, path: `turn-${index + 1}`, content: "" });
     }
-    await says(id, "err 2");
+    await waitForText(id, "err 2");
     const { content } = await owner.call("get_result", { id, cursor: 0 });
     expect(content.slice(1).map(({ text }) => text)).toEqual([
       "[stdout]\n```\nout 1\n```",
@@ -97,7 +97,7 @@ describe("long output", () => {
       wait_seconds: 1,
     });
     const id = idIn(started);
-    await says(id, "number 1400000");
+    await waitForText(id, "number 1400000");
     await owner.call("write_file", { sandbox, path: "go-on", content: "" });
     const result = await owner.call("get_result", { id, wait_seconds: 20 });
     expect(result.text).toContain("exit_code: 3");

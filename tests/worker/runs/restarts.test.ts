@@ -11,7 +11,7 @@ import {
   killContainer,
   owner,
   result,
-  says,
+  waitForText,
   sh,
   sleep,
   until,
@@ -45,7 +45,7 @@ describe.concurrent("a container that is killed", () => {
       code(sandbox, "open('/tmp/queued-code', 'w')", { wait_seconds: 0 }),
     ]);
     const ids = runs.map(idIn);
-    for (const at of [0, 2]) await says(ids[at] ?? "", "begun");
+    for (const at of [0, 2]) await waitForText(ids[at] ?? "", "begun");
     const waiting = Promise.all(ids.map((id) => result(id)));
     await save(sandbox);
     await sh(sandbox, "echo later >later", { session: "b" });
@@ -135,8 +135,8 @@ describe.concurrent("the next actor after an eviction", () => {
     const long = idIn(
       await command(sandbox, "echo gamma; sleep 1000", { session: "b", wait_seconds: 0, timeout_seconds: 5 }),
     );
-    await says(ended, "alpha");
-    await says(long, "gamma");
+    await waitForText(ended, "alpha");
+    await waitForText(long, "gamma");
     await evict(sandbox);
     await sleep(2000);
     expect((await result(ended)).text).toBe("exit_code: 5\nstdout:\n```\nalpha\nbeta\n```");
@@ -148,7 +148,7 @@ describe.concurrent("the next actor after an eviction", () => {
   it("can cancel a command of the previous actor, and keeps the order of its session", async () => {
     const sandbox = "evicted-cancel";
     const id = idIn(await command(sandbox, "echo first | tee order; sleep 1000", { wait_seconds: 0 }));
-    await says(id, "first");
+    await waitForText(id, "first");
     await evict(sandbox);
     const next = command(sandbox, "echo second >>order; cat order");
     expect((await owner.call("cancel_run", { id })).structured).toMatchObject({ state: "cancelled" });
@@ -166,7 +166,7 @@ describe.concurrent("the next actor after an eviction", () => {
       idIn(await command(sandbox, "echo never", { wait_seconds: 0 })),
       idIn(await code(sandbox, "kept = 0", { wait_seconds: 0 })),
     ];
-    await says(id, "begun");
+    await waitForText(id, "begun");
     await evict(sandbox);
     const lost = await result(id);
     expect(lost.text).toContain("state: lost");
@@ -196,7 +196,7 @@ describe.concurrent("the next actor after an eviction", () => {
     const sandbox = `evicted-${language}`;
     await code(sandbox, "kept = 41", { language });
     const id = idIn(await code(sandbox, endless, { language, wait_seconds: 0 }));
-    await says(id, "begun");
+    await waitForText(id, "begun");
     await evict(sandbox);
     // Nothing has read the lost run yet, and the next call does not wait for it.
     expect((await code(sandbox, "kept + 1", { language })).text).toContain(next);
@@ -218,7 +218,7 @@ describe.concurrent("the next actor after an eviction", () => {
       "await once(server, 'request'); server.close();",
     ];
     const id = idIn(await code(sandbox, lines.join("\n"), more));
-    await says(id, "begun");
+    await waitForText(id, "begun");
     const container = await evictActor(await actorOf(sandbox));
     // The code ends before the next actor exists, which interrupts code that continues for a second.
     const headers = { [SECRET_HEADER]: env.LOCAL_ENGINE_SECRET };

@@ -1,6 +1,6 @@
 /** If our daemon sandboxd is killed in a sandbox, it is restarted and takes over the runs. */
 import { afterAll, describe, expect, it } from "vitest";
-import { evict, idIn, owner, says, sh, sleep } from "../support.ts";
+import { evict, idIn, owner, waitForText, sh, sleep } from "../support.ts";
 
 const sandbox = "killed-sandboxd";
 
@@ -97,7 +97,7 @@ describe("the output of code", () => {
   ])("is read while it runs: %s", async (language, text) => {
     const started = await owner.call("run_code", { sandbox, code: text, language, wait_seconds: 0 });
     const id = idIn(started);
-    await says(id, "first\n0\n1\n2\n");
+    await waitForText(id, "first\n0\n1\n2\n");
     expect((await owner.call("cancel_run", { id })).structured.stdout).toMatch(/^first\n0\n1\n2\n/);
   });
 });

@@ -11,7 +11,7 @@ import {
   principal,
   result,
   type Result,
-  says,
+  waitForText,
   sh,
   until,
 } from "../support.ts";
@@ -181,7 +181,7 @@ describe.concurrent("a run that outlasts its call", () => {
 describe.concurrent("cancel_run", () => {
   it("stops a command with every process, and keeps its output", async () => {
     const id = String((await command("echo begun; setsid sleep 4001 & sleep 4001")).structured.id);
-    await says(id, "begun");
+    await waitForText(id, "begun");
     const cancelled = await cancel(id);
     expect(cancelled).toMatchObject({
       isError: false,
@@ -202,7 +202,7 @@ describe.concurrent("cancel_run", () => {
 
   it("ends a command that ignores TERM", async () => {
     const id = String((await command("trap '' TERM; echo begun; while :; do sleep 1; done")).structured.id);
-    await says(id, "begun");
+    await waitForText(id, "begun");
     expect((await cancel(id)).structured).toMatchObject({ state: "cancelled" });
   });
 

@@ -8,7 +8,7 @@ import {
   owner,
   principal,
   result,
-  says,
+  waitForText,
   sh,
   until,
 } from "../support.ts";
@@ -74,7 +74,7 @@ it("a set-up delays calls only for their waiting time, can be cancelled by its i
   expect(waiting.text).toContain("The sandbox's set-up runs first: setup-held.");
   const [heldRun = ""] =
     /setup-held\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("set-up runs"))) ?? [];
-  await says(heldRun, "begun");
+  await waitForText(heldRun, "begun");
   // The next actor continues it.
   await evict(sandbox);
   const behind = await calls.code("1 + 1", { wait_seconds: 0 });
@@ -90,7 +90,7 @@ it("a set-up delays calls only for their waiting time, can be cancelled by its i
   const [nextRun = ""] = /setup-held\.\w+(?=[^\n]*echo begun)/.exec(text) ?? [text];
   // No part of this workspace was saved before.
   const checkpoint = owner.call("checkpoint_sandbox", { sandbox });
-  await says(nextRun, "begun");
+  await waitForText(nextRun, "begun");
   await owner.call("cancel_run", { id: nextRun });
   expect((await calls.command("ls /tmp")).text).toMatch(/The set-up of this sandbox was cancelled[^]*made$/);
   expect((await checkpoint).structured).toMatchObject({ files: 1 });
@@ -106,7 +106,7 @@ it("a set-up runs again if it or its container is killed, at most three times", 
     const waiting = await callsIn(sandbox).command("true", { wait_seconds: 0 });
     const [run = ""] =
       /setup-killed\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("set-up runs"))) ?? [];
-    await says(run, "begun");
+    await waitForText(run, "begun");
     await inActor(sandbox, (one) => one.saveToStop());
     await evict(sandbox, { kill: true });
     await until(async () => (await result(run, { wait_seconds: 0 })).structured.state === "lost");
@@ -122,7 +122,7 @@ it("a set-up runs before file calls, also in the next container while they wait,
   await configure(sandbox, "echo begun; sleep 1; ls >~/seen");
   const { text } = await callsIn(sandbox).command("true", { wait_seconds: 0 });
   const [run = ""] = /setup-files\.\w+(?=\.)/.exec(text.slice(text.indexOf("set-up runs"))) ?? [];
-  await says(run, "begun");
+  await waitForText(run, "begun");
   const written = owner.call("write_file", { sandbox, path: "new", content: "text", append: true });
   await killContainer(sandbox);
   expect((await written).isError, (await written).text).toBeFalsy();

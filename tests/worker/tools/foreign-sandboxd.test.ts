@@ -1,6 +1,6 @@
 /** A user's program in place of sandboxd sends arbitrary responses to requests about files. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Result, idIn, inKernel, owner, says } from "../support.ts";
+import { type Result, idIn, inKernel, owner, waitForText } from "../support.ts";
 
 const sandbox = "foreign-sandboxd";
 
@@ -54,7 +54,7 @@ beforeAll(async () => {
     wait_seconds: 0,
     command: "python3 /tmp/foreign.py /run/sandbox/sandboxd.sock",
   });
-  await says(idIn(holder), "ready");
+  await waitForText(idIn(holder), "ready");
 });
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 

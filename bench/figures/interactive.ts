@@ -83,7 +83,8 @@ export async function first(ours: WorkerClient, sandbox: string): Promise<() => 
 
 export async function firstOfEngine(engine: BedEngine): Promise<() => Promise<unknown>> {
   const sandbox = await TestSandbox.start(engine);
-  await sandbox.run("true");
+  // As the tool does by default: the shell of this session is ready.
+  await sandbox.run("true", "main");
   return () => sandbox.destroy();
 }
 

@@ -124,8 +124,8 @@ export class TestSandbox {
     });
   }
 
-  /** Runs a bash command in a new session. Removes the last newline of its output. */
-  async run(command: string): Promise<Result> {
+  /** Runs a bash command, by default in a new session. Removes the last newline of its output. */
+  async run(command: string, session?: string): Promise<Result> {
     const socket = await this.#connect();
     const id = randomBytes(6).toString("hex");
     const send = (call: Call) => socket.send(JSON.stringify(call));
@@ -150,7 +150,7 @@ export class TestSandbox {
             });
           if (event.type === "refused") reject(new Error(`${event.reason}: ${event.message}`));
         });
-        send({ type: "start", id, session: id, command, timeoutMs: COMMAND_MS });
+        send({ type: "start", id, session: session ?? id, command, timeoutMs: COMMAND_MS });
       });
     } finally {
       if (socket.readyState === WebSocket.OPEN) send({ type: "forget", ids: [id] });

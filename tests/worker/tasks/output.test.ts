@@ -358,6 +358,6 @@ describe("the directory of a clone", () => {
   ])("of %s is %s", (repository, directory) => expect(cloneDirectory(repository)).toBe(directory));
 
   it.each(["https://", ".git"])("does not exist for %s", (repository) =>
-    expect(() => cloneDirectory(repository)).toThrow("does not name a repository"),
+    expect(() => cloneDirectory(repository)).toThrow("is not the address of a repository"),
   );
 });

@@ -93,8 +93,7 @@ os._exit(5)
     expect(structured).toMatchObject({ state: "failed", exit_code: 5 });
     // Without a run to cancel, the only advice is to destroy the sandbox.
     // On a busy machine the children may end before the command; then code runs.
-    const advised =
-      /^result: 1$|out of processes or memory.*Use destroy_sandbox and start again: there is no run/s;
+    const advised = /^result: 1$|out of processes or memory.*No run is under way.*Use destroy_sandbox/s;
     expect(read.text).toMatch(advised);
   });
 });

@@ -184,10 +184,11 @@ const refused: Record<string, [error: string, attempts: string[]]> = {
   ],
   "protocols for which the kernel loads modules": [
     "EPROTONOSUPPORT",
-    ["AF_INET", "AF_INET6"].flatMap((family) => [
-      ...[17, 200, 262].map((protocol) => `socket.socket(socket.${family}, socket.SOCK_STREAM, ${protocol})`),
-      ...[6, 136].map((protocol) => `socket.socket(socket.${family}, socket.SOCK_DGRAM, ${protocol})`),
-    ]),
+    ["AF_INET", "AF_INET6"].flatMap((family) =>
+      ["STREAM, 17", "STREAM, 200", "STREAM, 262", "DGRAM, 6", "DGRAM, 136"].map(
+        (kind) => `socket.socket(socket.${family}, socket.SOCK_${kind})`,
+      ),
+    ),
   ],
   "types of sockets for which the kernel loads modules": [
     "ESOCKTNOSUPPORT",

@@ -257,7 +257,7 @@ export class Runs {
       const passed = async () => (await gate.pass(run)) ?? start;
       return deferred(run, passed, { isInteractive, waiting: () => gate.waiting?.() });
     };
-    if (reservation) this.#follow(run, execute(reservation), quota, reservation, record.startedAt);
+    if (reservation) this.#watch(run, metered(execute(reservation), quota, reservation, record.startedAt));
     else this.#followLate(run, execute, isInteractive, reserving);
     const waitMs = Math.max(0, Math.min(waitUntil, replyBy ?? waitUntil) - Date.now());
     if (run.isInteractive) await run.waitUntilQuiet(waitMs);
@@ -309,7 +309,7 @@ export class Runs {
     const { startedAt } = record;
     const seconds = Math.ceil(((execution.deadline ?? 0) - startedAt) / 1000);
     const quota = run.isService ? UNMETERED : this.#host.quota;
-    this.#follow(run, execution, quota, quota.hold(Math.max(1, seconds)), startedAt);
+    this.#watch(run, metered(execution, quota, quota.hold(Math.max(1, seconds)), startedAt));
   }
 
   #markLost(record: RunRecord, note: string): void {
@@ -494,33 +494,13 @@ export class Runs {
     const start = async () => {
       const reservation = await reserving;
       const startedAt = Date.now();
-      const give = () => quota.give(reservation, (Date.now() - startedAt) / 1000);
-      if (run.isEnded) {
-        give();
-        discard();
-        return CANCELLED_BEFORE_START;
-      }
-      return () => {
-        const execution = execute(reservation);
-        execution.done.then(give, give);
-        return execution;
-      };
+      if (!run.isEnded) return () => metered(execute(reservation), quota, reservation, startedAt);
+      quota.give(reservation, 0);
+      discard();
+      return CANCELLED_BEFORE_START;
     };
     this.#watch(run, deferred(run, start, { isInteractive }));
     background(reserving.catch(() => undefined));
-  }
-
-  /** @param startedAt when the reservation's use begins, in milliseconds since the epoch */
-  #follow(
-    run: ActiveRun,
-    execution: Execution,
-    quota: RunQuota,
-    reservation: Reservation,
-    startedAt: number,
-  ): void {
-    const give = () => quota.give(reservation, (Date.now() - startedAt) / 1000);
-    execution.done.then(give, give);
-    this.#watch(run, execution);
   }
 
   #watch(run: ActiveRun, execution: Execution): void {
@@ -568,6 +548,18 @@ export class Runs {
     if (record) return record;
     throw unknownRun(id);
   }
+}
+
+/** Returns the reservation at the end of the execution. @param startedAt when its use began, in milliseconds since the epoch */
+function metered(
+  execution: Execution,
+  quota: RunQuota,
+  reservation: Reservation,
+  startedAt: number,
+): Execution {
+  const give = () => quota.give(reservation, (Date.now() - startedAt) / 1000);
+  execution.done.then(give, give);
+  return execution;
 }
 
 /** The specification with the time that the quota allows. */

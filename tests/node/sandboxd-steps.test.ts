@@ -391,7 +391,7 @@ async function savedWorkspace(): Promise<{ manifest: Buffer; pack: Buffer; tree:
   chmodSync(join(root, "directory"), 0o555);
   const { signal } = new AbortController();
   const changes = await new Scanner(top, () => new Base(""), "workspace").changes(signal);
-  const save = await Save.plan("a", top, new Map(), { max: 1e9, repack: [] }, changes);
+  const save = new Save("a", top, new Map(), { max: 1e9, repack: [] }, changes);
   const parts: Buffer[] = [];
   for await (const part of save.pack(signal)) parts.push(part);
   return { manifest: await save.manifest(), pack: Buffer.concat(parts), tree: treeOf(root) };

@@ -121,7 +121,7 @@ it("any workspace is restored elsewhere unchanged, after any change between two 
           ] as const) {
             for (const one of steps) take(join(root, "workspace"), one);
             const changes = await new Scanner(root, () => new Base("")).changes(signal);
-            const save = await Save.plan(id, root, index, { max: 1e9, repack: [] }, changes);
+            const save = new Save(id, root, index, { max: 1e9, repack: [] }, changes);
             const parts: Buffer[] = [];
             for await (const part of save.pack(signal)) parts.push(part);
             packs.set(id, Buffer.concat(parts));

@@ -67,7 +67,7 @@ async function savedOf(
   index: Index = new Map(),
 ): Promise<{ manifest: Buffer; pack: Buffer; index: Index }> {
   const changes = await new Scanner(root, () => base).changes(signal);
-  const save = await Save.plan("a", root, index, { max: 1e9, repack: [] }, changes, {
+  const save = new Save("a", root, index, { max: 1e9, repack: [] }, changes, {
     image: base.id,
     node: NODE,
   });

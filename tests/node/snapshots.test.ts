@@ -133,7 +133,7 @@ it("a save of a conversation contains its files and their directories, and nothi
     writeFileSync(join(root, path), path);
   }
   const talks = await scanNamed(root, "talks", "one", signal);
-  const save = await Save.plan("a", root, new Map(), { max: 1e9, repack: [] }, talks);
+  const save = new Save("a", root, new Map(), { max: 1e9, repack: [] }, talks);
   await Array.fromAsync(save.pack(signal));
   const { entries } = await readManifest(await save.manifest());
   expect(entries.map(({ path }) => path)).toEqual([
@@ -149,7 +149,7 @@ describe("a restore", () => {
   async function saved(by = Save): Promise<{ manifest: Buffer; pack: Buffer }> {
     writeFileSync(join(root, "text"), "x".repeat(10_000));
     writeFileSync(join(root, "other"), "y".repeat(10_000));
-    const save = await by.plan("a", root, new Map(), { max: 1e9, repack: [] }, await changes(root));
+    const save = new by("a", root, new Map(), { max: 1e9, repack: [] }, await changes(root));
     const parts: Buffer[] = [];
     for await (const part of save.pack(signal)) parts.push(part);
     return { manifest: await save.manifest(), pack: Buffer.concat(parts) };
@@ -271,7 +271,7 @@ import { Scanner } from ${JSON.stringify(join(modules, "scan.ts"))};
 const base = new Base("");
 const { DISK, SOURCE } = process.env;
 const changes = await new Scanner(SOURCE, () => base).changes(new AbortController().signal);
-const save = await Save.plan("a", SOURCE, new Map(), { max: 1e9, repack: [] }, changes);
+const save = new Save("a", SOURCE, new Map(), { max: 1e9, repack: [] }, changes);
 const pack = await Array.fromAsync(save.pack(new AbortController().signal));
 const manifest = await save.manifest();
 const restore = async () => {
@@ -315,7 +315,7 @@ console.log(JSON.stringify({ failure, isWhole }));`;
 describe("a save", () => {
   it("of a removed workspace is empty", async () => {
     const removed = join(root, "removed");
-    const save = await Save.plan("a", removed, new Map(), { max: 1e9, repack: [] }, await changes(removed));
+    const save = new Save("a", removed, new Map(), { max: 1e9, repack: [] }, await changes(removed));
     for await (const part of save.pack(signal)) expect(part).toBeUndefined();
     expect(await save.done()).toMatchObject({ files: 0, bytes: 0, packs: [] });
   });
@@ -325,7 +325,7 @@ describe("a save", () => {
     const server = createServer().listen(join(root, "socket"));
     await once(server, "listening");
     try {
-      const save = await Save.plan("a", root, new Map(), { max: 1e9, repack: [] }, await changes(root));
+      const save = new Save("a", root, new Map(), { max: 1e9, repack: [] }, await changes(root));
       expect(save.summary.left).toMatchObject({
         count: 0,
         special: { count: 2, names: ["/pipe", "/socket"] },
@@ -350,7 +350,7 @@ import { Scanner } from ${JSON.stringify(join(modules, "scan.ts"))};
 if (process.getuid() === 0) process.setuid(65534);
 const { signal } = new AbortController();
 const changes = await new Scanner(process.env.ROOT, () => new Base("")).changes(signal);
-const save = await Save.plan("a", process.env.ROOT, new Map(), { max: 1e9, repack: [] }, changes);
+const save = new Save("a", process.env.ROOT, new Map(), { max: 1e9, repack: [] }, changes);
 for await (const part of save.pack(signal)) process.stdout.write(part);
 console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).unreadable]));`;
     const output = execFileSync(process.execPath, ["--input-type=module", "--eval", program], {
@@ -368,7 +368,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
     writeFileSync(join(root, "sparse"), "");
     truncateSync(join(root, "sparse"), 10 * 1024 ** 3);
     writeFileSync(join(root, "other"), "other");
-    const save = await Save.plan("a", root, new Map(), { max: 1024 ** 3, repack: [] }, await changes(root));
+    const save = new Save("a", root, new Map(), { max: 1024 ** 3, repack: [] }, await changes(root));
     expect(save.summary.left).toEqual({
       count: 1,
       bytes: 10 * 1024 ** 3,

@@ -7,63 +7,23 @@ import * as z from "zod/mini";
 import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "./snapshot-requests.ts";
 import { FileError } from "../file-error.ts";
 import { turns } from "../small-steps.ts";
-import { type Codec, compressed, decompressed } from "./codec.ts";
+import { compressed, decompressed } from "./codec.ts";
 import { above } from "./scope.ts";
 
 const VERSION = 2;
 
-export interface Header {
-  /** The base's id; see base.ts. Missing if it is not a sandbox's state. */
-  image?: string | undefined;
-  node?: string | undefined;
-}
-
 const headerSchema = z.object({
   version: z.union([z.literal(1), z.literal(VERSION)]),
+  /** The base's id; see base.ts. Missing if it is not a sandbox's state. */
   image: z.optional(z.string().check(z.maxLength(100))),
   node: z.optional(z.string().check(z.maxLength(100))),
 });
 
-export interface Manifest extends Header {
-  version: 1 | 2;
-  entries: Entry[];
-}
+export type Header = Omit<z.infer<typeof headerSchema>, "version">;
+
+export type Manifest = z.infer<typeof headerSchema> & { entries: Entry[] };
 
 const MAX_MANIFEST_BYTES = 512 * 1024 * 1024;
-
-export interface Blob {
-  /** SHA-256 of the uncompressed bytes. */
-  hash: string;
-  pack: string;
-  offset: number;
-  length: number;
-  codec: Codec;
-}
-
-interface EntryBase {
-  /** The path relative to the root, as Latin-1: one character for each byte. */
-  path: string;
-  mode: number;
-  /** Microseconds since the epoch. */
-  mtime: number;
-  /** The owner; missing in version 1, where everything belonged to root. */
-  uid?: number;
-  gid?: number;
-}
-
-export interface FileEntry extends EntryBase {
-  type: "file";
-  size: number;
-  /** One per `SNAPSHOT_BLOB_BYTES`; null for zeros. */
-  blobs: (Blob | null)[];
-}
-
-export type Entry =
-  | FileEntry
-  | (EntryBase & { type: "directory" })
-  | (EntryBase & { type: "removed" })
-  /** A symbolic link's text, or the path of the first of several hard links. */
-  | (EntryBase & { type: "symlink" | "hardlink"; target: string });
 
 const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
 
@@ -82,15 +42,18 @@ const path = () =>
   );
 
 const common = {
+  /** The path relative to the root, as Latin-1: one character for each byte. */
   path: path(),
   mode: z.number().check(z.int(), z.gte(0), z.lte(0o7777)),
-  // Not an integer: distant times are not exact to the microsecond.
+  /** Microseconds since the epoch. Not an integer: distant times are not exact to the microsecond. */
   mtime: z.number(),
+  /** The owner; missing in version 1, where everything belonged to root. */
   uid: owner(),
   gid: owner(),
 };
 
 const blob = z.object({
+  /** SHA-256 of the uncompressed bytes. */
   hash: z.string().check(z.regex(/^[0-9a-f]{64}$/)),
   pack: z.string().check(z.regex(/^[0-9a-f-]{1,64}$/)),
   offset: count(),
@@ -98,7 +61,10 @@ const blob = z.object({
   codec: z.enum(["raw", "zstd", "deflate"]),
 });
 
+export type Blob = z.infer<typeof blob>;
+
 export const entrySchema = z.discriminatedUnion("type", [
+  /** `blobs` has one per `SNAPSHOT_BLOB_BYTES`; null for zeros. */
   z.object({ type: z.literal("file"), ...common, size: count(), blobs: z.array(z.nullable(blob)) }),
   z.object({ type: z.literal("directory"), ...common }),
   z.object({ type: z.literal("removed"), ...common }),
@@ -107,8 +73,12 @@ export const entrySchema = z.discriminatedUnion("type", [
     ...common,
     target: z.string().check(z.maxLength(65_536), z.regex(BYTES)),
   }),
+  /** `target` is the path of the first of several hard links. */
   z.object({ type: z.literal("hardlink"), ...common, target: path() }),
 ]);
+
+export type Entry = z.infer<typeof entrySchema>;
+export type FileEntry = Extract<Entry, { type: "file" }>;
 
 /** @throws {FileError} if it is larger than `readManifest` accepts, for example because of long links */
 export async function writeManifest(

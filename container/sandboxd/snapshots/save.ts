@@ -31,70 +31,49 @@ const ZEROS = Buffer.alloc(SNAPSHOT_BLOB_BYTES);
 
 export class Save {
   readonly id: string;
+  readonly summary: Plan;
   readonly #root: string;
   readonly #found: readonly FoundFile[];
-  readonly #plan: Plan;
   readonly #before: Index;
   readonly #repacked: ReadonlySet<string>;
   readonly #header: Header;
   #entries: Entry[] = [];
-  #index: Index = new Map();
+  index: Index = new Map();
   #packBytes = 0;
   #manifest: Buffer | undefined;
   #unreadable = new Set<string>();
 
-  private constructor(
-    id: string,
-    root: string,
-    found: readonly FoundFile[],
-    plan: Plan,
-    before: Index,
-    repacked: ReadonlySet<string>,
-    header: Header,
-  ) {
-    this.id = id;
-    this.#root = root;
-    this.#found = found;
-    this.#plan = plan;
-    this.#before = before;
-    this.#repacked = repacked;
-    this.#header = header;
-  }
-
   /** @param before the content of the last save or restore @param seen the content to save */
-  static async plan(
+  constructor(
     id: string,
     root: string,
     before: Index,
     { max, repack }: Pick<PlanCall, "max" | "repack">,
     seen: readonly ScannedEntry[],
     header: Header = {},
-  ): Promise<Save> {
+  ) {
     const { chosen, left } = choose(isInstalling(root) ? asBefore(seen, before) : seen, max);
     const files = chosen.filter(({ type }) => type === "file");
     const isSame =
       chosen.length === before.size && chosen.every((found) => isUnchanged(found, before.get(found.path)));
-    const plan: Plan = {
+    this.id = id;
+    this.#root = root;
+    this.#found = chosen;
+    this.#before = before;
+    this.#repacked = new Set(repack);
+    this.#header = header;
+    this.summary = {
       state: isSame ? "unchanged" : "changed",
       files: files.length,
       bytes: files.reduce((sum, { size }) => sum + size, 0),
       left,
     };
-    return new Save(id, root, chosen, plan, before, new Set(repack), header);
-  }
-
-  get summary(): Plan {
-    return this.#plan;
-  }
-
-  get index(): Index {
-    return this.#index;
   }
 
   /** Yields the new contents. Each call starts from the beginning. */
   async *pack(signal: AbortSignal): AsyncGenerator<Buffer> {
     this.#entries = [];
-    this.#index = new Map();
+    this.index = new Map();
     this.#packBytes = 0;
     this.#manifest = undefined;
     this.#unreadable = new Set();
@@ -160,28 +139,24 @@ export class Save {
       if (bytes.length < SNAPSHOT_BLOB_BYTES) break;
     }
     const status = await reading.end();
-    this.#add({ entry: { type: "file", path, ...this.#common(found), size, blobs }, status });
-  }
-
-  #common({ mode, mtime, uid, gid }: FoundFile): Pick<Entry, "mode" | "mtime" | "uid" | "gid"> {
-    return { mode, mtime, uid, gid };
+    this.#add({ entry: { type: "file", path, ...ownerAndTime(found), size, blobs }, status });
   }
 
   #add(known: Known): void {
     this.#entries.push(known.entry);
-    this.#index.set(known.entry.path, known);
+    this.index.set(known.entry.path, known);
   }
 
   /** Returns an entry without content, a file to read, or undefined if the file is gone or unreadable. */
   async #open(found: FoundFile, links: Map<string, string>): Promise<Known | FileRead | undefined> {
     const { path, type, target = "", inode } = found;
-    const common = this.#common(found);
+    const common = { path, ...ownerAndTime(found) };
     if (type === "directory" || type === "removed")
-      return { entry: { type, path, ...common }, status: found.status };
-    if (type === "symlink") return { entry: { type, path, ...common, target }, status: found.status };
+      return { entry: { type, ...common }, status: found.status };
+    if (type === "symlink") return { entry: { type, ...common, target }, status: found.status };
     const first = inode === undefined ? undefined : links.get(inode);
     if (first !== undefined)
-      return { entry: { type: "hardlink", path, ...common, target: first }, status: found.status };
+      return { entry: { type: "hardlink", ...common, target: first }, status: found.status };
     if (inode !== undefined) links.set(inode, path);
     const before = this.#before.get(path);
     // Files of a running package manager keep their last saved status, which may be none.
@@ -228,7 +203,7 @@ export class Save {
       length: id === this.id ? this.#packBytes : bytes,
     }));
     const bytes = files.reduce((sum, { size }) => sum + size, 0);
-    const { count = 0, names = [] } = this.#plan.left.unreadable ?? {};
+    const { count = 0, names = [] } = this.summary.left.unreadable ?? {};
     const more = named([...this.#unreadable].sort());
     const unreadable = more && {
       count: count + more.count,
@@ -239,10 +214,12 @@ export class Save {
       manifestBytes,
       files: files.length,
       bytes,
-      unreadable: unreadable ?? this.#plan.left.unreadable,
+      unreadable: unreadable ?? this.summary.left.unreadable,
     };
   }
 }
+
+const ownerAndTime = ({ mode, mtime, uid, gid }: FoundFile) => ({ mode, mtime, uid, gid });
 
 function isUnchanged(found: FoundFile, before: Known | undefined): boolean {
   if (before?.status === undefined) return false;

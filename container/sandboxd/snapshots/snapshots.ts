@@ -115,8 +115,8 @@ export class Snapshots {
       return { state: "conflict", files: 0, bytes: 0, left: { count: 0, bytes: 0, largest: [] } };
     const before: Index = isBase ? await this.#state.index() : new Map();
     const save = conversation
-      ? await Save.plan(id, homedir(), before, options, await this.#conversation(conversation, signal))
-      : await Save.plan(id, ROOT, before, options, await this.#changes(isThorough, signal), this.#header());
+      ? new Save(id, homedir(), before, options, await this.#conversation(conversation, signal))
+      : new Save(id, ROOT, before, options, await this.#changes(isThorough, signal), this.#header());
     signal.throwIfAborted();
     this.#save = save;
     this.#isArchive = isArchive;

@@ -4,19 +4,16 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as z from "zod/mini";
 import { SNAPSHOT, textOf } from "../directories.ts";
-import type { Mark } from "./snapshot-requests.ts";
+import { type Mark, markSchema } from "./snapshot-requests.ts";
 import { turns } from "../small-steps.ts";
-import { type Entry, entrySchema } from "./manifest.ts";
+import { entrySchema } from "./manifest.ts";
 
-export interface Known {
-  entry: Entry;
-  /** The file's status, to detect changes; undefined if the file may have changed while it was read. */
-  status?: string | undefined;
-}
-
-/** A line of an index. Checked, because user code can change the index. */
+/**
+ * A line of an index. Checked, because user code can change the index. `status` is the file's, to detect changes; undefined if
+ * the file may have changed while it was read.
+ */
 const knownSchema = z.object({ entry: entrySchema, status: z.optional(z.string()) });
-const markSchema = z.object({ snapshot: z.optional(z.string()), isRestoring: z.boolean() });
+export type Known = z.infer<typeof knownSchema>;
 export type Index = Map<string, Known>;
 const MARK_FILE = join(SNAPSHOT, "mark");
 const indexFile = (id: string) => join(SNAPSHOT, `index.${id}`);

@@ -26,7 +26,9 @@ import {
   type StartCall,
   type Stream,
   type TerminalSize,
+  endSchema,
   sessionName,
+  size,
 } from "./protocol.ts";
 import { startScript } from "./start-script.ts";
 import { Slot, openToRead, pipeOf } from "./slot.ts";
@@ -54,27 +56,14 @@ const RESIZE_MS = 2000;
 /** If the actor does not end a run at its deadline, sandboxd ends it this much later, in milliseconds. */
 const TIMEOUT_GRACE_MS = 5000;
 
-const count = () => z.number().check(z.int(), z.nonnegative());
-
 /** A run's end: the file `end` in its directory. User code can write it too. */
-const endSchema = z.object({
-  status: z.number().check(z.int(), z.gte(0), z.lte(255)),
-  stdout: count(),
-  stderr: count(),
-  timedOut: z.optional(z.boolean()),
-  cut: z.optional(z.boolean()),
-  noSpace: z.optional(z.boolean()),
-  lost: z.optional(z.boolean()),
-  cwd: z.optional(z.string().check(z.maxLength(4096))),
-});
-
 type End = z.infer<typeof endSchema>;
 
 /** What the next sandboxd needs to adopt a running run: the file `memo` in the run's directory. */
 const memoSchema = z.object({
   slot: z.string().check(z.regex(/^[0-9a-f]{12}$/)),
   session: sessionName(),
-  deadline: count(),
+  deadline: size(),
   interactive: z.optional(z.boolean()),
 });
 
@@ -300,7 +289,7 @@ export class CommandRun extends FollowedRun {
     // If a copier is killed, data that it has read but not written is lost. A copier ends by itself only after the keeper has
     // closed the pipe.
     if (hasRun && this.streams[name].end === undefined && keeper !== undefined && isRunning(keeper))
-      this.streams[name].markIncomplete();
+      this.streams[name].isIncomplete = true;
     if (this.#status === undefined) this.after(POLL_MS, () => this.#copy(true));
     else if (this.#killing === undefined) this.#drain(name);
   }
@@ -308,7 +297,7 @@ export class CommandRun extends FollowedRun {
   #drain(name: Stream): void {
     const isWhole = this.#slot === undefined || this.streams[name].drain(this.#slot);
     // Without its keeper, nothing marks the end.
-    if (!isWhole && !this.#isLost) this.streams[name].markIncomplete();
+    if (!isWhole && !this.#isLost) this.streams[name].isIncomplete = true;
   }
 
   /** Whether the process group has a member. This is one system call. Processes that left the group do not count. */
@@ -334,7 +323,7 @@ export class CommandRun extends FollowedRun {
     if (slot === undefined || this.#status !== undefined || this.#watching) return;
     const { status, leader, keeper } = slot;
     if (status !== undefined) return this.#ended(status);
-    for (const name of STREAMS) this.streams[name].readNow();
+    for (const name of STREAMS) this.streams[name].pump();
     this.#watching = true;
     if (leader !== undefined && !isRunning(leader)) this.#goneAt ??= Date.now();
     const isLate = this.#goneAt !== undefined && Date.now() - this.#goneAt > STUCK_MS;
@@ -358,9 +347,9 @@ export class CommandRun extends FollowedRun {
       const stream = this.streams[name];
       if (stream.end !== undefined) continue;
       if (!stream.isCopied) this.#drain(name);
-      else if (isLost) this.after(2 * POLL_MS, () => (stream.readNow(), stream.finish()));
+      else if (isLost) this.after(2 * POLL_MS, () => (stream.pump(), stream.finish()));
       else {
-        stream.readNow();
+        stream.pump();
         this.#finishStuck(stream, stream.progress);
       }
     }
@@ -375,7 +364,7 @@ export class CommandRun extends FollowedRun {
       const { progress } = stream;
       const idle = progress !== undefined && progress === before ? idleLooks + 1 : 0;
       if (idle === STUCK_LOOKS) {
-        stream.markIncomplete();
+        stream.isIncomplete = true;
         stream.finish();
       } else this.#finishStuck(stream, progress, idle);
     };

@@ -152,25 +152,25 @@ export type TerminalSize = z.infer<typeof terminalSize>;
 export type Signal = z.infer<typeof kill>["signal"];
 export const MAX_PORTS = 20;
 
+export const endSchema = z.object({
+  /** Exit status, or 128 + the signal that ended it. */
+  status: z.number().check(z.int(), z.gte(0), z.lte(255)),
+  stdout: size(),
+  stderr: size(),
+  timedOut: z.optional(z.boolean()),
+  /** Some output may be missing: a process of sandboxd was killed while reading it. */
+  cut: z.optional(z.boolean()),
+  noSpace: z.optional(z.boolean()),
+  /** The exit status is unknown, because the keeper was killed. `status` is a substitute. */
+  lost: z.optional(z.boolean()),
+  /** The session's current directory, unless it is /workspace. */
+  cwd: z.optional(z.string().check(z.maxLength(4096))),
+});
+
 export const eventSchema = z.discriminatedUnion("type", [
   z.object({ type: z.literal("running"), id: idSchema() }),
   /** The end of a run. All output is sent before it. */
-  z.object({
-    type: z.literal("ended"),
-    id: idSchema(),
-    /** Exit status, or 128 + the signal that ended it. */
-    status: z.number().check(z.int(), z.gte(0), z.lte(255)),
-    stdout: size(),
-    stderr: size(),
-    timedOut: z.optional(z.boolean()),
-    /** Some output may be missing: a process of sandboxd was killed while reading it. */
-    cut: z.optional(z.boolean()),
-    noSpace: z.optional(z.boolean()),
-    /** The exit status is unknown, because the keeper was killed. `status` is a substitute. */
-    lost: z.optional(z.boolean()),
-    /** The session's current directory, unless it is /workspace. */
-    cwd: z.optional(z.string().check(z.maxLength(4096))),
-  }),
+  z.extend(endSchema, { type: z.literal("ended"), id: idSchema() }),
   /** The run's programs listen on exactly these ports; it replaces earlier reports. */
   z.object({
     type: z.literal("listening"),

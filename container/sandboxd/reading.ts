@@ -5,7 +5,7 @@ import { constants, fstatSync, readSync, statSync } from "node:fs";
 import { type FileHandle, lstat, open, readdir, stat } from "node:fs/promises";
 import { FileError, readable, unreadable } from "./file-error.ts";
 import type { Call, FileRequests } from "./operations.ts";
-import { RESPONSE_BYTES, type FileStat, type Listed, type Listing } from "./shapes.ts";
+import { RESPONSE_BYTES, type FileStat, type Listed } from "./shapes.ts";
 
 const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
@@ -170,7 +170,7 @@ const KEPT_ENTRIES = 20_000;
 export async function listDirectory(
   { path, depth, limit, after: cursor = "" }: Call<FileRequests["list"]>,
   isWanted: () => boolean,
-): Promise<Listing> {
+): Promise<{ entries: Listed[]; next?: string }> {
   if (!(await readable(stat(path))).isDirectory()) throw new FileError({ problem: "not_directory" });
   const root = bytesAsText(path);
   const after = nameOf(cursor);

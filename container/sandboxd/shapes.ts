@@ -150,11 +150,6 @@ export const listSchema = z.object({
 export type FileEntry = z.output<typeof entrySchema>;
 export type Listed = z.input<typeof entrySchema>;
 
-export interface Listing {
-  entries: Listed[];
-  next?: string;
-}
-
 /** Empty if measuring takes too long. */
 export const usageSchema = z.object({ bytes: z.optional(size()) });
 /** Background activity since the last call: processor time and elapsed time in milliseconds, and open connections. */

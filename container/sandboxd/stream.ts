@@ -64,7 +64,8 @@ export class OutputStream {
   #copier: ChildProcess | undefined;
   /** The last copied bytes, one less than the mark has, because the mark may be split between two reads. */
   #lastCopied = Buffer.alloc(0);
-  #isCut = false;
+  /** Set if the process that had read output was killed: that output may be missing. */
+  isIncomplete = false;
   #hadNoSpace = false;
   readonly #mark: Buffer | undefined;
   readonly #changed: () => void;
@@ -102,12 +103,7 @@ export class OutputStream {
   }
 
   get missing(): "killed" | "no space" | undefined {
-    return !this.#isCut ? undefined : this.#hadNoSpace ? "no space" : "killed";
-  }
-
-  /** Called if the process that had read output was killed: that output may be missing. */
-  markIncomplete(): void {
-    this.#isCut = true;
+    return !this.isIncomplete ? undefined : this.#hadNoSpace ? "no space" : "killed";
   }
 
   /** The file belongs to an adopted run that has ended. @param end how many bytes of output the run has */
@@ -139,7 +135,7 @@ export class OutputStream {
       if (this.#limit === 0 && this.#mark && bytes.indexOf(this.#mark) === 0) this.#end = 0;
       else if (!this.#keep(bytes)) break;
     }
-    this.#pump();
+    this.pump();
     return isOver || this.#end !== undefined;
   }
 
@@ -156,7 +152,7 @@ export class OutputStream {
     this.#scan();
     if (written === bytes.length) return true;
     this.#lookForSpace();
-    this.#isCut = true;
+    this.isIncomplete = true;
     return false;
   }
 
@@ -164,12 +160,12 @@ export class OutputStream {
   grow(): void {
     const file = this.#open();
     if (file !== undefined) this.#size = this.#limit = Math.max(this.#size, fstatSync(file).size);
-    this.#pump();
+    this.pump();
   }
 
   finish(): void {
     this.#end ??= this.#size;
-    this.#pump();
+    this.pump();
     this.#changed();
   }
 
@@ -212,16 +208,16 @@ export class OutputStream {
     this.#brake = socket;
     socket.on("data", (bytes: Buffer) => {
       this.#limit += bytes.length;
-      this.#pump();
+      this.pump();
       this.#seekEnd(bytes);
     });
     socket.on("error", () => undefined);
     socket.on("close", () => {
       if (this.#brake === socket) this.#brake = undefined;
-      this.#pump();
+      this.pump();
       this.#stopped(this.#copier === undefined || this.#copier.pid !== undefined);
     });
-    this.#pump();
+    this.pump();
   }
 
   follow(offset: number, taker: Taker): void {
@@ -229,7 +225,7 @@ export class OutputStream {
     this.#sent = offset;
     this.#stored = Math.max(this.#stored, offset);
     this.#isFull = false;
-    this.#pump();
+    this.pump();
   }
 
   unfollow(): void {
@@ -241,16 +237,12 @@ export class OutputStream {
     if (offset <= this.#stored) return;
     this.#stored = Math.min(offset, this.#sent);
     this.#free();
-    this.#pump();
+    this.pump();
   }
 
   full(): void {
     this.#isFull = true;
-    this.#pump();
-  }
-
-  readNow(): void {
-    this.#pump();
+    this.pump();
   }
 
   close(): void {
@@ -279,7 +271,8 @@ export class OutputStream {
     return this.#file;
   }
 
-  #pump(): void {
+  /** Reads what was added, and sends what the taker has room for. */
+  pump(): void {
     const before = this.#end;
     this.#deliver();
     this.#scan();
@@ -327,7 +320,7 @@ export class OutputStream {
       this.#lastCopied = Buffer.from(copied.subarray(1 - this.#mark.length));
       return;
     }
-    this.#isCut ||= this.#limit - copied.length + at > this.#size;
+    this.isIncomplete ||= this.#limit - copied.length + at > this.#size;
     this.finish();
   }
 

@@ -1,18 +1,11 @@
 /** A sandbox's files through the tools: reading, writing, and links for transfers. */
+import type { ToolOutputs } from "../client/tool-types.ts";
 import { callTool, ToolFailed, Unreachable } from "./tools.ts";
 import { FILE_CHANGED, statusText, uploadBroke, uploadStopped } from "./texts.ts";
 
-export interface Entry {
-  path: string;
-  type: "file" | "directory" | "symlink" | "other";
-  size: number;
-  modified: string;
-}
-
-export interface Entries {
-  entries: Entry[];
-  more: boolean;
-}
+type Page = ToolOutputs["list_files"];
+export type Entry = Page["entries"][number];
+export type Entries = Pick<Page, "entries" | "more">;
 
 /** The most entries listed per call, and shown per directory. */
 const PAGE_ENTRIES = 5000;
@@ -26,7 +19,7 @@ export async function list(sandbox: string, path: string, signal: AbortSignal): 
   let cursor: string | undefined;
   for (;;) {
     const call = { sandbox, path, limit: PAGE_ENTRIES, cursor };
-    const { data } = await callTool<Entries & { next_cursor?: string }>("list_files", call, signal);
+    const { data } = await callTool<Page>("list_files", call, signal);
     entries.push(...data.entries);
     cursor = data.next_cursor;
     const isLast = cursor === undefined || data.entries.length === 0;
@@ -34,25 +27,14 @@ export async function list(sandbox: string, path: string, signal: AbortSignal): 
   }
 }
 
-export interface Content {
-  bytes: Uint8Array<ArrayBuffer>;
-  isCut: boolean;
-}
-
-/** The data of `read_file` with encoding base64. */
-interface FileRange {
-  size: number;
-  content: string;
-}
-
 /** @throws {ToolFailed} also for a missing file, with code `not_found` */
-export async function read(sandbox: string, path: string, signal?: AbortSignal): Promise<Content> {
+export async function read(sandbox: string, path: string, signal?: AbortSignal) {
   const parts: Uint8Array<ArrayBuffer>[] = [];
   let length = 0;
   let whole: number | undefined;
   for (;;) {
     const args = { sandbox, path, encoding: "base64", offset: length };
-    const { size, content } = (await callTool<FileRange>("read_file", args, signal)).data;
+    const { size, content } = (await callTool<ToolOutputs["read_file"]>("read_file", args, signal)).data;
     if (size !== (whole ??= size)) throw new ToolFailed(FILE_CHANGED);
     const part = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
     parts.push(part);

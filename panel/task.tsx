@@ -4,7 +4,8 @@ import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Facts, PlainButton } from "./controls.tsx";
 import { stepOf } from "../src/shared/task-steps.ts";
 import { Name } from "./file-parts.tsx";
-import type { FollowedRun, RunFields, RunDetails } from "./use-run.ts";
+import type { ToolOutputs } from "../client/tool-types.ts";
+import type { FollowedRun, RunDetails } from "./use-run.ts";
 import { share, size } from "./format.ts";
 import { type Block, host } from "./host.ts";
 import type { OutputLog } from "./output-log.ts";
@@ -15,21 +16,9 @@ import { type ToolResult, callTool, ToolFailed } from "./tools.ts";
 import { useAction } from "./use-action.ts";
 import { NO_ARTIFACT_LINK } from "./texts.ts";
 
-/** A task or question from `get_result`, as in its output schema. */
-interface Fields extends Partial<RunFields> {
-  answer?: string;
-  note?: string;
-  directory?: string;
-  files?: { path: string; change: "created" | "changed" | "deleted"; size: number }[];
-  files_changed?: number;
-  diff?: string;
-  artifacts?: { path: string; size: number }[];
-  not_kept?: { count: number; named: { path: string; why: string }[] };
-  turns?: number;
+/** A task from `get_result`, or a question, which has a program. */
+interface Fields extends Partial<Omit<ToolOutputs["execute_task"], "tokens">> {
   tokens?: { input: number; output: number; cache_read?: number; cache_write?: number };
-  cost_usd?: number;
-  agent?: string;
-  model?: string;
   code?: string;
   language?: string;
 }

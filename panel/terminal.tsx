@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Resizing, type Size } from "../src/shared/terminal/size.ts";
 import { Typing } from "../src/shared/terminal/typing.ts";
-import { isReadWhole, type LogPosition, nextOffset } from "../src/shared/watch-intervals.ts";
+import { isReadWhole, nextOffset } from "../src/shared/watch-intervals.ts";
 import type { RunState } from "../src/shared/run-listing.ts";
 import { host } from "./host.ts";
 import type { Watch } from "./host.ts";
@@ -10,6 +10,7 @@ import { live } from "./live.ts";
 import { useOffered } from "./offered.ts";
 import type { Screen } from "./terminal-screen.ts";
 import { callTool, showError } from "./tools.ts";
+import type { LogPage } from "./use-run.ts";
 import { notShown } from "./texts.ts";
 
 /** How long the element's size must be stable before the program gets it, in milliseconds. */
@@ -19,12 +20,6 @@ export interface TerminalState {
   state: RunState;
   exitCode: number | undefined;
   bytes: number;
-}
-
-interface Page extends LogPosition {
-  state: RunState;
-  exit_code?: number;
-  log: { text: string }[];
 }
 
 /** Terminal sizes set by this page, by run. */
@@ -144,7 +139,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
       /** Whether earlier output is incomplete. */
       let isPastCut = false;
       let drawn = Promise.resolve();
-      const draw = async (page: Page) => {
+      const draw = async (page: LogPage) => {
         const { state, exit_code: exitCode, next_cursor: next, log_bytes: bytes } = page;
         past ??= bytes;
         for (const { text } of page.log) {
@@ -175,7 +170,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
             setProblem(refusal);
             return true;
           }
-          const page = data as Page;
+          const page = data as LogPage;
           watch.arguments = { id, cursor: nextOffset(page) };
           drawn = drawn.then(() => draw(page));
           await drawn;

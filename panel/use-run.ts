@@ -1,7 +1,8 @@
 /** Follows a run's output. After a broken connection it continues at the same byte, so nothing is missing or shown twice. */
 import { useEffect, useState } from "preact/hooks";
+import type { ToolOutputs } from "../client/tool-types.ts";
 import type { ListedRun, RunState } from "../src/shared/run-listing.ts";
-import { isReadWhole, type LogPosition, nextOffset } from "../src/shared/watch-intervals.ts";
+import { isReadWhole, nextOffset } from "../src/shared/watch-intervals.ts";
 import type { Block, Watch } from "./host.ts";
 import { live } from "./live.ts";
 import { OutputLog } from "./output-log.ts";
@@ -19,13 +20,8 @@ export interface FollowedRun {
   problem: string | undefined;
 }
 
-/** A page of a log from `get_result` with a cursor. */
-interface LogPage extends LogPosition {
-  state: RunState;
-  exit_code?: number;
-  log: { stream: "stdout" | "stderr"; text: string }[];
-  interactive?: true;
-}
+/** A page of a log, as `get_result` returns it with a cursor. */
+export type LogPage = ToolOutputs["send_input"];
 
 const NO_OUTPUT = {
   state: undefined,

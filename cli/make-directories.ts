@@ -1,13 +1,13 @@
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import { errnoOf } from "../local/runtime/container-errors.ts";
+import { codeOf } from "../container/sandboxd/file-error.ts";
 
 /** As `mkdir -p`. Node's `recursive` never returns if the system reports ENOENT for an existing parent, as below /proc. */
 export function makeDirectories(path: string, mode = 0o777): void {
   try {
     mkdirSync(path, mode);
   } catch (error) {
-    const code = errnoOf(error);
+    const code = codeOf(error);
     if (code === "EEXIST" && statSync(path, { throwIfNoEntry: false })?.isDirectory()) return;
     const parent = dirname(path);
     if (code !== "ENOENT" || parent === path || existsSync(parent)) throw error;

@@ -1,14 +1,11 @@
 /** Previews: forwards requests to servers in the sandbox. Most of them listen only on loopback. */
 import { type IncomingMessage, type ServerResponse, request as httpRequest } from "node:http";
-import { type Socket, connect } from "node:net";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { connect as connectTLS } from "node:tls";
 import { codeOf } from "./file-error.ts";
-import { splice } from "./splice.ts";
+import { connectToPort, splice } from "./splice.ts";
 import { PREVIEW_ERROR, PREVIEW_PORT, type PreviewError, TOKEN_HEADER } from "./protocol.ts";
-
-/** Servers listen on all addresses or on one of these. */
-const HOSTS = ["127.0.0.1", "::1"];
 
 /** Headers about one connection only (RFC 9110, 7.6.1). Framing headers are forwarded with the body. */
 const HOP_BY_HOP = new Set([
@@ -110,17 +107,9 @@ async function speaksTLS(port: number): Promise<boolean> {
 }
 
 async function dial(port: number): Promise<Socket | undefined> {
-  for (const host of HOSTS) {
-    const socket = connect({ host, port, noDelay: true, allowHalfOpen: true });
-    const isOpen = await new Promise<boolean>((resolve) => {
-      socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
-    });
-    if (!isOpen) continue;
-    open.add(socket);
-    socket.once("close", () => open.delete(socket)).on("error", () => undefined);
-    return socket;
-  }
-  return undefined;
+  const socket = await connectToPort(port);
+  if (socket) open.add(socket);
+  return socket?.once("close", () => open.delete(socket));
 }
 
 /** The headers to forward, as alternating names and values. @param also more names to drop, in lower case */

@@ -1,3 +1,4 @@
+import { type Socket, connect } from "node:net";
 import type { Duplex } from "node:stream";
 
 /**
@@ -18,4 +19,19 @@ export function splice(left: Duplex, right: Duplex): void {
       other.end();
     });
   }
+}
+
+/** Servers listen on all addresses or on one of these. */
+const LOOPBACK = ["127.0.0.1", "::1"];
+
+/** Connects to a port of this machine; undefined if nothing listens on it. */
+export async function connectToPort(port: number): Promise<Socket | undefined> {
+  for (const host of LOOPBACK) {
+    const socket = connect({ host, port, noDelay: true, allowHalfOpen: true });
+    const isOpen = await new Promise<boolean>((resolve) => {
+      socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
+    });
+    if (isOpen) return socket.on("error", () => undefined);
+  }
+  return undefined;
 }

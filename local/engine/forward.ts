@@ -83,7 +83,7 @@ export class PortForwarder {
       ...(kept === undefined ? { agent } : { createConnection: () => kept }),
       method: request.method,
       path,
-      headers: [...forwardedHeaders(request, new Set()), ...framing(request)].flat(),
+      headers: [...forwardedHeaders(request), ...framing(request)].flat(),
     });
     const refuseResponse = () => {
       upstream.destroy();
@@ -133,7 +133,7 @@ export class PortForwarder {
       relay(request, client, head, {
         upstream: await this.#dial(port),
         path,
-        headers: forwardedHeaders(request, new Set()),
+        headers: forwardedHeaders(request),
         pace,
         isPreview: isPreview(request),
         // Twice, for two streams. The actor's messages acknowledge received data; those of a visitor may contain anything.
@@ -203,10 +203,10 @@ function refuseUpgrade(client: Duplex, status: string, code: EngineErrorCode): v
   );
 }
 
-function forwardedHeaders(request: IncomingMessage, keep: ReadonlySet<string>): [string, string][] {
+function forwardedHeaders(request: IncomingMessage): [string, string][] {
   const given = request.headers[HOST_HEADER];
   const host: [string, string] = ["Host", typeof given === "string" ? given : "localhost"];
-  const kept = endToEndHeaders(request.rawHeaders, keep).filter(([name]) => !ours.has(name.toLowerCase()));
+  const kept = endToEndHeaders(request.rawHeaders).filter(([name]) => !ours.has(name.toLowerCase()));
   return [host, ...kept];
 }
 

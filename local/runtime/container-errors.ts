@@ -5,25 +5,8 @@
  */
 
 /** The codes used here, from the SDK's registry. An unknown code would look like a transport failure. */
-export type ErrorCode =
-  | "CONTEXT_NOT_FOUND"
-  | "CODE_EXECUTION_ERROR"
-  | "PYTHON_NOT_AVAILABLE"
-  | "INTERNAL_ERROR";
+type ErrorCode = "CONTEXT_NOT_FOUND" | "CODE_EXECUTION_ERROR" | "PYTHON_NOT_AVAILABLE" | "INTERNAL_ERROR";
 
-export interface SandboxError extends Error {
-  code: ErrorCode;
-  details: Record<string, unknown>;
-}
-
-export function sandboxError(
-  code: ErrorCode,
-  message: string,
-  details: Record<string, unknown>,
-): SandboxError {
+export function sandboxError(code: ErrorCode, message: string, details: Record<string, unknown>): Error {
   return Object.assign(new Error(message), { code, details });
-}
-
-export function errnoOf(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
 }

@@ -2,10 +2,8 @@ import { createServer, type Server, type ServerResponse } from "node:http";
 import { type Duplex } from "node:stream";
 import { type RpcTarget } from "capnweb";
 import { WebSocketServer } from "ws";
-import { messageOf } from "../../src/shared/text.ts";
-import { connectToPort } from "./ports.ts";
 import { serveRPC } from "./rpc.ts";
-import { splice } from "../../container/sandboxd/splice.ts";
+import { connectToPort, splice } from "../../container/sandboxd/splice.ts";
 
 /** The largest message: code of a million characters, escaped twice, is smaller. */
 const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
@@ -58,15 +56,12 @@ function respond(response: ServerResponse, status: number, body: object): void {
 }
 
 async function tunnel(port: number, socket: Duplex, head: Buffer): Promise<void> {
-  try {
-    const target = await connectToPort(port);
-    if (socket.destroyed) return void target.destroy();
-    socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n");
-    if (head.length > 0) target.write(head);
-    splice(socket, target);
-  } catch (error) {
-    refuse(socket, "502 Bad Gateway", messageOf(error));
-  }
+  const target = await connectToPort(port);
+  if (!target) return refuse(socket, "502 Bad Gateway", `nothing listens on port ${port}`);
+  if (socket.destroyed) return void target.destroy();
+  socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n");
+  if (head.length > 0) target.write(head);
+  splice(socket, target);
 }
 
 function refuse(socket: Duplex, status: string, reason: string): void {

@@ -5,7 +5,8 @@ import { setTimeout } from "node:timers/promises";
 import { RpcTarget } from "capnweb";
 import type { Language } from "../../src/shared/languages.ts";
 import { messageOf } from "../../src/shared/text.ts";
-import { errnoOf, sandboxError } from "./container-errors.ts";
+import { codeOf } from "../../container/sandboxd/file-error.ts";
+import { sandboxError } from "./container-errors.ts";
 import {
   Kernel,
   type KernelReply,
@@ -203,7 +204,7 @@ export class InterpreterAPI extends RpcTarget {
     const { python, env } = this.#settings;
     const { status, error } = spawnSync(python, ["--version"], { env, timeout: 5_000 });
     // An interpreter that fails for lack of processes or time is not missing.
-    if (status === null && errnoOf(error) !== "ENOENT") return true;
+    if (status === null && codeOf(error) !== "ENOENT") return true;
     return status === 0;
   }
 }

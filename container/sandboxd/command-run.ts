@@ -317,7 +317,7 @@ export class CommandRun extends FollowedRun {
     this.after(PORT_SCAN_INTERVAL_MS, () => this.#watchPorts());
   }
 
-  /** Polls for the end of an adopted or killed run, whose keeper cannot report. */
+  /** Polls for the end of an adopted or killed run, because its keeper cannot report. */
   #watch(): void {
     const slot = this.#slot;
     if (slot === undefined || this.#status !== undefined || this.#watching) return;

@@ -59,7 +59,7 @@ const NOTE_MS = 600_000;
 const noteSchema = z.object({
   temporary: z.string(),
   target: z.string(),
-  /** The result of an append or edit whose content is complete. */
+  /** The result of an append or edit, when its content is complete. */
   written: z.optional(writtenSchema),
 });
 

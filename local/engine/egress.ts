@@ -274,7 +274,7 @@ function beyondPolicy(
   return ALLOWED_PORTS.has(port) ? undefined : REFUSALS.unreachable(`${host}:${port}`, OTHER_PORT);
 }
 
-/** The logged status of a request whose client disconnected first, as in other servers. */
+/** The logged status if the client disconnected before the response. Other servers use the same. */
 const abandoned = 499;
 
 function track(

@@ -16,7 +16,7 @@
  *   *      /actors/<actor>/internet           the request for `URL_HEADER`, sent under the rules of the actor's sandbox
  *   PUT    /agents/<name>                     responds when sandboxes have this coding agent, if npm provides it
  *   GET    /boot                              which run of the engine this is
- *   GET    /actors                            {actors}: the Durable Objects whose sandboxes run
+ *   GET    /actors                            {actors}: the Durable Objects of running sandboxes
  *   DELETE /previews                          ends all previews, for good. {running}: how many sandboxes run
  *
  * `npm start` ends the previews and then asks the Worker to save all workspaces by `POST STOP_PATH`, with the secret too. From
@@ -45,7 +45,7 @@ export type EngineErrorCode = "gone" | "not-listening" | "failed" | "unauthorize
 export const STOP_PATH = "/local/stop";
 export const STOP_MS = 20_000;
 
-/** The hosts whose requests the Worker handles, as registered on `ctx.container`. */
+/** The Worker handles requests to these hosts, as registered on `ctx.container`. */
 export const interceptsSchema = z.object({
   http: z.array(z.string()),
   /**

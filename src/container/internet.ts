@@ -13,7 +13,7 @@ import { type Secret, putIn, secretsAt, secretsFor } from "../shared/secrets.ts"
 import { accountOf, actorOf } from "./actor.ts";
 import { INTERNET_TEXTS } from "./texts.ts";
 
-/** The handler's parameters, set by `SandboxNetwork.enforce`: whose sandbox it is, and its policy. */
+/** The handler's parameters, set by `SandboxNetwork.enforce`: the principal of the sandbox, and the policy. */
 export interface OutboundPolicy extends NetworkPolicy {
   principalID?: string | undefined;
 }

@@ -19,7 +19,7 @@ import * as texts from "./texts.ts";
 
 export interface CommandSpec extends Allowance {
   command: string;
-  /** The session whose directory, variables and functions the command uses and may change. */
+  /** The shell session. The command uses and may change its directory, variables and functions. */
   session: string;
   /** The directory for this command only; undefined for the session's directory. */
   cwd?: string;

@@ -69,7 +69,7 @@ export interface RunsHost {
   completed(end: End, startedAt: number): End | Promise<End>;
   /** Logs an unexpected error under the run's id. */
   failed(id: string, error: unknown): void;
-  /** Deletes what is stored elsewhere for a task whose record is deleted. */
+  /** Deletes the stored files of a task when its record is deleted. */
   taskRemoved(id: string): Promise<void>;
   /** Called if a run ended before its preparation: the prepared container may not be needed. */
   discard(): void;

@@ -68,7 +68,7 @@ const requested = z.strictObject({
 type WatchRequest = z.output<typeof watched>;
 
 export interface PanelGuards {
-  /** The caller whose session the request has now. */
+  /** The caller of the session that the request has now. */
   callerOf(request: Request): Promise<Caller | Refusal>;
   mcp(request: Request, caller: CallerContext): Promise<Response>;
 }

@@ -117,7 +117,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
     const config = copy.read("wrangler.jsonc");
     expect(config).toContain('"PREVIEW_HOST": "p.example.net"');
     expect(config).toContain('"*.p.example.net/*"');
-    expect(config).toContain("// The SDK's own");
+    expect(config).toContain("// Settings of the SDK");
     expect(validate(directory).filter(({ verdict }) => verdict === "failed")).toEqual([]);
   });
 

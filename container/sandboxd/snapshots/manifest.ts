@@ -99,7 +99,7 @@ export async function writeManifest(
   return (await compressed(Buffer.from(lines.join("\n"), "utf8"))).bytes;
 }
 
-/** A manifest whose entries are unique, each after its directory. @throws Error if it is invalid */
+/** Reads a manifest. Its entries are unique, and each follows its directory. @throws Error if it is invalid */
 export async function readManifest(bytes: Buffer): Promise<Manifest> {
   const text = (await decompressed(bytes, undefined, MAX_MANIFEST_BYTES)).toString("utf8");
   // Splits at most one line more than allowed, so that an excess is noticed and takes no memory.

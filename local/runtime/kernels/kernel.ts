@@ -46,7 +46,7 @@ sys.argv[0] = __file__ = os.environ.pop("${PYTHON_SCRIPT}")
 sys.path[0] = os.path.dirname(__file__)
 exec(compile(open(__file__).read(), __file__, "exec"))`;
 
-/** One kernel process. Cells run one after another. A cell whose kernel dies never ends, as in the image. */
+/** One kernel process. Cells run one after another. If its kernel dies, a cell never ends, as in the image. */
 export class Kernel {
   readonly program: KernelProgram;
   readonly #child: ChildProcess;

@@ -1,5 +1,5 @@
 /** The user's directories for sandboxes: `--mount DIR[=NAME][:ro|:rw]`. */
-import { accessSync, constants, readdirSync, realpathSync, statSync } from "node:fs";
+import { accessSync, constants, existsSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, relative, resolve } from "node:path";
 import { OWNER_ID } from "../src/shared/principal.ts";
@@ -63,12 +63,12 @@ export async function readMounts(
 function parse(text: string, cwd: string): { path: string; name: string | undefined; readOnly: boolean } {
   if (text.trim() === "") throw texts.mountEmpty();
   const whole = resolve(cwd, text);
-  if (exists(whole)) return { path: whole, name: undefined, readOnly: false };
+  if (existsSync(whole)) return { path: whole, name: undefined, readOnly: false };
   const readOnly = text.endsWith(":ro");
   const rest = text.replace(/:r[ow]$/, "");
   const path = resolve(cwd, rest);
   const [, directory, name] = /^(.*)=([^=/]*)$/s.exec(rest) ?? [];
-  if (directory === undefined || name === undefined || exists(path))
+  if (directory === undefined || name === undefined || existsSync(path))
     return { path, name: undefined, readOnly };
   if (!SANDBOX_NAME.test(name)) throw texts.wrongMount(text, texts.MOUNT.wrongName(name));
   return { path: resolve(cwd, directory), name, readOnly };
@@ -134,8 +134,4 @@ export function readComponents(text: string, cwd: string): string {
     throw texts.componentsUnreadable(path, error);
   }
   throw texts.noComponents(path);
-}
-
-function exists(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false }) !== undefined;
 }

@@ -1,5 +1,5 @@
 /** `sandbox-mcp files`: transfers files of any size to and from a sandbox over plain HTTP. */
-import { createReadStream, createWriteStream, renameSync, rmSync, statSync } from "node:fs";
+import { createReadStream, createWriteStream, existsSync, renameSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, posix } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -76,7 +76,7 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
     if (local === "-") return await pipeline(body, process.stdout, { end: false });
     const name = (basename(absolute(remote)) || "root") + (isDirectory ? ".tar.gz" : "");
     const to = destination(userPath(local ?? name), name);
-    if (!force && exists(to)) throw texts.fileExists(to);
+    if (!force && existsSync(to)) throw texts.fileExists(to);
     const progress = new Progress(`Fetching ${remote}`);
     const partial = `${to}.${process.pid}.part`;
     const stopped = new AbortController();
@@ -163,10 +163,6 @@ function mustHaveDirectory(local: string): void {
   const directory = local.endsWith("/") ? path : dirname(path);
   if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())
     throw unwritable(path, `${directory} is not a directory.`);
-}
-
-function exists(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false }) !== undefined;
 }
 
 /** The local path. If `path` is a directory, the file keeps its name in it. */

@@ -38,8 +38,7 @@ export const verify = dataCommand(
     const trial = new Verification(address);
     const progress = new Progress(`Trying ${address.url}`);
     await trial.run(task === true, (name) => progress.status(name)).finally(() => progress.stop());
-    const latency = trial.latency;
-    report(trial.checks, asJSON === true, { url: address.url, latency_ms: latency });
+    report(trial.checks, asJSON === true, { url: address.url, latency_ms: trial.latency });
   });
 
 /** Tries every tool of a server except `execute_task`. @returns the results */
@@ -76,14 +75,10 @@ const needing = (needs: readonly string[], use: () => Promise<string>): ToolChec
 class Inconclusive extends Error {
   readonly verdict: "skipped" | "warning";
 
-  constructor(verdict: "skipped" | "warning", message: string) {
+  constructor(message: string, verdict: "skipped" | "warning" = "skipped") {
     super(message);
     this.verdict = verdict;
   }
-}
-
-function inconclusive(why: string): Inconclusive {
-  return new Inconclusive("skipped", why);
 }
 
 class Verification {
@@ -132,7 +127,7 @@ class Verification {
       await this.#check(name, async () => {
         if (TOOL_NAMES.has(name)) await connection.mustHave(name, this.#sandbox);
         for (const need of needs)
-          if (!connection.allowed.includes(need)) throw inconclusive(VERIFY.needs(need));
+          if (!connection.allowed.includes(need)) throw new Inconclusive(VERIFY.needs(need));
         return use();
       });
     }
@@ -177,7 +172,7 @@ class Verification {
         calculate("python").catch((error: unknown) => {
           const { message } = error as Error;
           throw /no python interpreter|spawn python3 E/.test(message)
-            ? new Inconclusive("warning", message)
+            ? new Inconclusive(message, "warning")
             : error;
         }),
       ),
@@ -259,7 +254,7 @@ class Verification {
 
   async #task(connection: Connection, isWanted: boolean): Promise<string> {
     await connection.mustHave("execute_task", this.#sandbox);
-    if (!isWanted) throw inconclusive(VERIFY.taskCosts);
+    if (!isWanted) throw new Inconclusive(VERIFY.taskCosts);
     const task = "Answer with the word ready and nothing else. Use no tools.";
     let { data } = await connection.call("execute_task", { task, max_turns: 3, timeout_seconds: 120 });
     while (data.state === "running")
@@ -274,7 +269,7 @@ class Verification {
       if (isAllowed) await connection.call("destroy_sandbox", { sandbox: this.#sandbox, checkpoints: true });
       await connection.mustHave("destroy_sandbox", this.#sandbox).catch((error: unknown) => {
         if (!(error instanceof Inconclusive)) throw error;
-        throw inconclusive(VERIFY.leftBehind(error.message, this.#sandbox, isAllowed));
+        throw new Inconclusive(VERIFY.leftBehind(error.message, this.#sandbox, isAllowed));
       });
       return "done";
     });
@@ -358,12 +353,12 @@ class Connection {
   /** @throws {Inconclusive} that says why a tool is not listed @param sandbox a name without a sandbox */
   async mustHave(name: string, sandbox: string): Promise<void> {
     if (this.listed.includes(name)) return;
-    if (this.allowed.includes(name)) throw inconclusive(VERIFY.leftOut);
+    if (this.allowed.includes(name)) throw new Inconclusive(VERIFY.leftOut);
     // The server checks scopes before arguments. Without the required arguments, the call does nothing.
     const refused = await this.#whole.call(name, { sandbox }).catch((error: unknown) => error);
     if (refused instanceof CommandError && refused.kind === "denied")
-      throw inconclusive(VERIFY.notAllowed(refused.message));
-    throw inconclusive(VERIFY.unlisted);
+      throw new Inconclusive(VERIFY.notAllowed(refused.message));
+    throw new Inconclusive(VERIFY.unlisted);
   }
 
   async close(): Promise<void> {

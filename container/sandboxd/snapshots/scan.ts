@@ -18,11 +18,6 @@ function isRegenerable(path: string): boolean {
 /** A directory may change again within this many nanoseconds without a new time. */
 const RECENT_NS = 100_000_000n;
 
-export interface ScanOptions {
-  isThorough?: boolean;
-  most?: number;
-}
-
 interface KnownDirectory {
   status: string;
   directories: string[];
@@ -47,7 +42,7 @@ export class Scanner {
    */
   async changes(
     signal: AbortSignal,
-    { isThorough = true, most = SNAPSHOT_ENTRIES }: ScanOptions = {},
+    { isThorough = true, most = SNAPSHOT_ENTRIES } = {},
   ): Promise<ScannedEntry[]> {
     const seen: ScannedEntry[] = [];
     const stats = lstatSync(join(this.#root, this.#from), { bigint: true, throwIfNoEntry: false });

@@ -115,8 +115,8 @@ export class Snapshots {
       return { state: "conflict", files: 0, bytes: 0, left: { count: 0, bytes: 0, largest: [] } };
     const before: Index = isBase ? await this.#state.index() : new Map();
     const save = conversation
-      ? new Save(id, homedir(), before, options, await this.#conversation(conversation, signal))
-      : new Save(id, ROOT, before, options, await this.#changes(isThorough, signal), this.#header());
+      ? new Save(id, homedir(), before, options, await conversationOf(conversation, signal))
+      : new Save(id, ROOT, before, options, await this.#changes(isThorough, signal), header());
     signal.throwIfAborted();
     this.#save = save;
     this.#isArchive = isArchive;
@@ -125,19 +125,11 @@ export class Snapshots {
     return isBase ? save.summary : { ...save.summary, state: "changed" };
   }
 
-  #conversation({ below, id }: NonNullable<PlanCall["conversation"]>, signal: AbortSignal) {
-    return scanNamed(homedir(), below.slice(1), id, signal);
-  }
-
   async #changes(isAsked: boolean, signal: AbortSignal) {
     const isThorough = isAsked || Date.now() - this.#thoroughAt > THOROUGH_MS;
     const changes = await this.#scanner.changes(signal, { isThorough });
     if (isThorough) this.#thoroughAt = Date.now();
     return changes;
-  }
-
-  #header() {
-    return SYSTEM === undefined ? {} : { image: baseHere().id, node: NODE };
   }
 
   /** @param task the task of the conversation; undefined for the sandbox's state */
@@ -198,6 +190,11 @@ export class Snapshots {
     });
   }
 }
+
+const header = () => (SYSTEM === undefined ? {} : { image: baseHere().id, node: NODE });
+
+const conversationOf = ({ below, id }: NonNullable<PlanCall["conversation"]>, signal: AbortSignal) =>
+  scanNamed(homedir(), below.slice(1), id, signal);
 
 /** @throws {FileError} `missing` without isolation, where the system is the host's */
 function systemRoot(): string {

@@ -67,7 +67,7 @@ export function aiSandbox(sandbox: Sandbox, { ports = [] }: AISandboxOptions = {
     },
     deleteFile: async ({ path }) => (await unlessMissing(() => files.remove(path).then(() => true))) ?? false,
     async run({ command, workingDirectory, env, abortSignal: signal }) {
-      const run = await sessions.run(command, { ...directory(workingDirectory), env, signal });
+      const run = await sessions.run(command, { cwd: workingDirectory, env, signal });
       return { exitCode: run.exitCode, stdout: run.stdout, stderr: run.stderr };
     },
     spawn,
@@ -94,7 +94,7 @@ export function aiSandbox(sandbox: Sandbox, { ports = [] }: AISandboxOptions = {
     const stderr = byteStream();
     const running = sessions
       .run(command, {
-        ...directory(workingDirectory),
+        cwd: workingDirectory,
         env,
         signal,
         maxOutput: 0,
@@ -123,10 +123,6 @@ export function aiSandbox(sandbox: Sandbox, { ports = [] }: AISandboxOptions = {
       },
     };
   }
-}
-
-function directory(cwd: string | undefined): { cwd?: string } {
-  return cwd === undefined ? {} : { cwd };
 }
 
 async function unlessMissing<T>(work: () => Promise<T>): Promise<T | null> {

@@ -68,7 +68,7 @@ function provided(
       const { cwd = directory, env, timeout = limit, background, onStdout, onStderr } = options;
       const startedAt = Date.now();
       const run = await sessions.run(background ? inBackground(command) : command, {
-        ...(cwd !== undefined && { cwd }),
+        cwd,
         env,
         timeoutSeconds: Math.max(1, Math.ceil(timeout / 1000)),
         onOutput: ({ stream, text }) => (stream === "stdout" ? onStdout : onStderr)?.(text),

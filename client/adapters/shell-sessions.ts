@@ -27,9 +27,9 @@ export class Sessions {
     this.#busy.add(number);
     try {
       const run = await this.#sandbox.runCommand(`(eval ${quoted(command)})`, {
-        cwd: "/workspace",
         timeoutSeconds: MAX_RUN_SECONDS,
         ...options,
+        cwd: options.cwd ?? "/workspace",
         session: `${this.#prefix}-${number}`,
       });
       return { ...run, exitCode: run.state === "timed_out" ? TIMED_OUT : (run.exitCode ?? 1) };

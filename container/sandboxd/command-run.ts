@@ -429,9 +429,7 @@ export class CommandRun extends FollowedRun {
     const until = Date.now() + RELEASE_MS;
     while (STREAMS.some((name) => !this.streams[name].isOver) && Date.now() < until)
       await pause(POLL_MS / 10);
-    const held = STREAMS.filter((name) =>
-      this.streams[name].isCopied ? !this.streams[name].isOver : slot.isHeld(name),
-    );
+    const held = STREAMS.filter((name) => !this.streams[name].isOver || slot.isHeld(name));
     for (const name of held) {
       while (!takeRest(pipeOf(slot.directory, name))) await pause(POLL_MS);
       this.streams[name].stopCopying();

@@ -405,7 +405,10 @@ export class OutputStream {
     this.#copier?.kill("SIGKILL");
   }
 
+  /** Whether the copier has ended. Until then it could take the output of the slot's next command. */
   get isOver(): boolean {
+    if (this.#copier?.pid !== undefined)
+      return this.#copier.exitCode !== null || this.#copier.signalCode !== null;
     return this.#brake === undefined || this.#brake.destroyed || this.#brake.readableEnded;
   }
 }

@@ -87,6 +87,16 @@ describe("access to the engine", () => {
 });
 
 describe("a sandbox", () => {
+  it("gives each command its own output, also while the copier of an earlier command's output still runs", async () => {
+    const own = await startTestEngine({ prepareSandbox: false });
+    const sandbox = await TestSandbox.start(own);
+    // The copier starts after 20 ms. sandboxd ends the output of a stopped one by itself.
+    await sandbox.run("sleep 0.2; pkill -STOP -x sbx-copy; echo first");
+    const next = await sandbox.run("pkill -CONT -x sbx-copy; sleep 0.3; echo next");
+    await own.close();
+    expect(next.stdout).toBe("next");
+  });
+
   it("leaves no process, directory or control group when it is destroyed", async () => {
     // Without a prepared sandbox, because its name on the host is another: tests/node/start-ahead.test.ts.
     const ownEngine = await startTestEngine({ prepareSandbox: false });

@@ -1,6 +1,6 @@
 /** The part of the system call filter about sockets. */
 import { socketOptions } from "./allow-list.ts";
-import { allow, argument, byValue, type Decision, onlyValues, refuse } from "./bpf.ts";
+import { allow, argument, byValue, type Decision, onlyValues, pretend, refuse } from "./bpf.ts";
 
 const ENOPROTOOPT = 92;
 const EPROTONOSUPPORT = 93;
@@ -37,11 +37,25 @@ const internet = byValue(
   TYPE_BITS,
 );
 
-const option = byValue(
-  argument(1),
-  socketOptions.map(([level, options]) => [level, onlyValues(argument(2), options, ENOPROTOOPT)]),
-  refuse(ENOPROTOOPT),
-);
+/** By level: IP_RECVERR, IPV6_RECVERR. Unread errors of a socket, up to 200 KiB, count in no control group. */
+const errorQueues = new Map([
+  [0, 11],
+  [41, 25],
+]);
+
+const optionRule = (errorQueue: Decision) =>
+  byValue(
+    argument(1),
+    socketOptions.map(([level, options]) => [
+      level,
+      byValue(
+        argument(2),
+        options.map((option) => [option, errorQueues.get(level) === option ? errorQueue : allow]),
+        refuse(ENOPROTOOPT),
+      ),
+    ]),
+    refuse(ENOPROTOOPT),
+  );
 
 export const socketRules: Record<string, Decision> = {
   socket: byValue(
@@ -56,6 +70,7 @@ export const socketRules: Record<string, Decision> = {
   ),
   // The kernel makes two sockets of any family before it finds out that the family has no pairs.
   socketpair: onlyValues(argument(0), [AF_UNIX], EAFNOSUPPORT),
-  setsockopt: option,
-  getsockopt: option,
+  // The C library's resolver needs its success.
+  setsockopt: optionRule(pretend),
+  getsockopt: optionRule(allow),
 };

@@ -154,9 +154,10 @@ const refused: Record<string, [error: string, attempts: string[]]> = {
   "socket options whose memory no limit counts, or that slow the whole machine": [
     "ENOPROTOOPT",
     [
-      // Filters, zero copies, reserved memory.
+      // Filters, timestamps of sent packets, zero copies, reserved memory.
       ...[26, 50, 51, 52].map((option) => `${inet}.setsockopt(socket.SOL_SOCKET, ${option}, program)`),
       `${unix}.setsockopt(socket.SOL_SOCKET, 26, program)`,
+      `${inet}.setsockopt(socket.SOL_SOCKET, 37, 2)`,
       `${inet}.setsockopt(socket.SOL_SOCKET, 60, 1)`,
       `${inet}.setsockopt(socket.SOL_SOCKET, 73, 1)`,
       // TCP_MD5SIG, TCP_ULP, TCP_ZEROCOPY_RECEIVE.
@@ -211,6 +212,17 @@ it("access control lists, which no limit of memory counts, are small", async () 
   const small = [set("access", 10), set("default", 10)];
   const large = [set("access", 1000), set("default", 1000)];
   expect(Object.values(await results([...small, ...large]))).toEqual(["done", "done", "ENOSPC", "ENOSPC"]);
+});
+
+it("errors of datagrams, which no limit of memory counts, do not wait to be read", async () => {
+  const received = (family: string, level: number, option: number, address: string) => [
+    `one = socket.socket(socket.${family}, socket.SOCK_DGRAM)`,
+    `one.setsockopt(${level}, ${option}, 1)`,
+    `one.sendto(b"text", ("${address}", 9))`,
+    "print(resultOf(lambda: one.recvmsg(99, 99, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)))",
+  ];
+  const lines = [...received("AF_INET", 0, 11, "127.0.0.1"), ...received("AF_INET6", 41, 25, "::1")];
+  expect(await python([...prelude, ...lines])).toEqual(["EAGAIN", "EAGAIN"]);
 });
 
 describe("programs in a sandbox work", () => {

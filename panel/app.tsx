@@ -232,7 +232,7 @@ function Content({ listing, route, listed }: PanelProps & { listed: WatchState<S
           open={route.rest}
           isThere={sandbox !== undefined}
           previews={sandbox?.previews ?? []}
-          saidAbove={listed.problem}
+          problemShownAbove={listed.problem}
           onStarted={listed.refresh}
         />
       )}

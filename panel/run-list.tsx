@@ -32,11 +32,11 @@ interface RunsProps {
   isThere: boolean;
   previews: readonly ListedPreview[];
   /** The problem that the page shows already. */
-  saidAbove: string | undefined;
+  problemShownAbove: string | undefined;
   onStarted: () => void;
 }
 
-export function RunList({ sandbox, open, isThere, previews, saidAbove, onStarted }: RunsProps) {
+export function RunList({ sandbox, open, isThere, previews, problemShownAbove, onStarted }: RunsProps) {
   const [older, setOlder] = useState<RunListing>({ runs: [] });
   const listRequest = { sandbox, limit: PAGE };
   const listed = useWatched<RunListing>("list_runs", isThere || open !== "" ? listRequest : undefined);
@@ -50,7 +50,7 @@ export function RunList({ sandbox, open, isThere, previews, saidAbove, onStarted
       (error: unknown) => showError(error, setProblem),
     );
   const isOffered = useOffered();
-  const shownProblem = problem ?? (listed.problem === saidAbove ? undefined : listed.problem);
+  const shownProblem = problem ?? (listed.problem === problemShownAbove ? undefined : listed.problem);
   const started = () => {
     listed.refresh();
     onStarted();
@@ -66,7 +66,7 @@ export function RunList({ sandbox, open, isThere, previews, saidAbove, onStarted
           run={runs.find(({ id }) => id === open)}
           sandbox={sandbox}
           previews={previews}
-          saidAbove={saidAbove}
+          problemShownAbove={problemShownAbove}
         />
       )}
       <h2 id="runs">Runs</h2>
@@ -164,10 +164,10 @@ interface OpenRunProps {
   run: ListedRun | undefined;
   sandbox: string;
   previews: readonly ListedPreview[];
-  saidAbove: string | undefined;
+  problemShownAbove: string | undefined;
 }
 
-function OpenRun({ id, run, sandbox, previews, saidAbove }: OpenRunProps) {
+function OpenRun({ id, run, sandbox, previews, problemShownAbove }: OpenRunProps) {
   const [port, setPort] = useState<number>();
   const preview = previews.find((known) => known.port === port);
   const isOffered = useOffered();
@@ -192,7 +192,7 @@ function OpenRun({ id, run, sandbox, previews, saidAbove }: OpenRunProps) {
   const { fields = run, content } = runDetails;
   const source = runDetails.fields?.source.trim() ?? "";
   const problem = [followed.problem, runDetails.problem].find(
-    (one) => one !== undefined && one !== saidAbove,
+    (one) => one !== undefined && one !== problemShownAbove,
   );
   const wasCancelled = useRef(false);
   useEffect(() => {

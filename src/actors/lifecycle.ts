@@ -90,7 +90,7 @@ export class Lifecycle {
   readonly #subscribers: Subscriber[] = [];
   #state: State = ABSENT;
   /** Counts how often a container, or an attempt to start one, was abandoned. */
-  #left = 0;
+  #abandonedCount = 0;
   readonly #ends = new SerialQueue();
   #ending = 0;
   /** When a container was first kept because it was not saved in time. */
@@ -164,8 +164,8 @@ export class Lifecycle {
   /** Handles the platform's report that a container ended: this actor's, or that of an earlier actor, which could not handle it. */
   #containerEnded(): void {
     const state = this.#checkState();
-    if (this.#left > 0 || state.is !== "absent") return;
-    this.#left++;
+    if (this.#abandonedCount > 0 || state.is !== "absent") return;
+    this.#abandonedCount++;
     this.#parts.account.stopped();
   }
 
@@ -188,7 +188,7 @@ export class Lifecycle {
   #retire(end: End): void {
     const position = this.#position;
     this.#position = ABSENT;
-    this.#left++;
+    this.#abandonedCount++;
     if ("life" in position) position.life.abort(containerGone());
     for (const part of this.#subscribers) part.ended?.(end);
   }
@@ -209,14 +209,14 @@ export class Lifecycle {
     };
     refuseStart();
     for (;;) {
-      await this.#leavePrevious();
+      await this.#finishPrevious();
       this.#checkState();
-      const left = this.#left;
+      const left = this.#abandonedCount;
       // After the check: the previous container's end must be reported before the registration.
       const before = await account.register(owner);
       const state = this.#checkState();
       // The container was ended or lost, which has undone the registration.
-      if (state.is === "ending" || left !== this.#left) continue;
+      if (state.is === "ending" || left !== this.#abandonedCount) continue;
       // Checked again, because the container may have ended since the first check.
       refuseStart();
       if (state.is === "absent") this.#position = { is: "registered", before: before ?? "stopped" };
@@ -233,18 +233,18 @@ export class Lifecycle {
       await this.admit(this.#parts.account.owner);
   }
 
-  async #leavePrevious(): Promise<void> {
-    await this.#passable();
+  async #finishPrevious(): Promise<void> {
+    await this.#untilEndsAreOver();
     // An earlier actor was discarded before it ended the container.
     if (this.#parts.workspace.isRestoringCheckpoint)
       await this.#end(async () => {
         if (this.#parts.workspace.isRestoringCheckpoint) await this.#endForRestore();
       });
     await this.enforceNetwork();
-    await this.#passable();
+    await this.#untilEndsAreOver();
   }
 
-  async #passable(): Promise<void> {
+  async #untilEndsAreOver(): Promise<void> {
     while (this.#state.is === "ending") await this.#state.ended.promise;
   }
 
@@ -254,7 +254,7 @@ export class Lifecycle {
    */
   async unlessDestroyed<T>(work: () => Promise<T>, done: (value: T) => void): Promise<void> {
     for (;;) {
-      await this.#passable();
+      await this.#untilEndsAreOver();
       const value = await work();
       if (this.#state.is !== "ending") return done(value);
     }
@@ -277,7 +277,7 @@ export class Lifecycle {
   }
 
   async #attempt(): Promise<AbortSignal> {
-    await this.#passable();
+    await this.#untilEndsAreOver();
     const state = this.#checkState();
     switch (state.is) {
       case "absent":
@@ -392,14 +392,14 @@ export class Lifecycle {
         return await work();
       } catch (error) {
         if (!isGone(error) || attempt === MAX_STARTS) throw error;
-        await this.#noticed();
+        await this.#untilReportedEnd();
         await this.admit(owner);
       }
     }
   }
 
   /** A call found that its container is ending. Resolves when the platform reports that end. */
-  async #noticed(): Promise<void> {
+  async #untilReportedEnd(): Promise<void> {
     this.#checkState();
     const position = this.#position;
     if (!("life" in position)) return;
@@ -411,14 +411,14 @@ export class Lifecycle {
   /** The error for an interrupted call: its container may be gone, or only the connection broke. */
   async explained(error: unknown): Promise<unknown> {
     if (error instanceof EndingError) return error;
-    return isGone(error) && (await this.#outlived()) ? connectionLost() : error;
+    return isGone(error) && (await this.#isStillRunning()) ? connectionLost() : error;
   }
 
   /**
    * Whether the same container still runs STOPPING_GRACE_MS after an interrupted call. The platform may report an end
    * late.
    */
-  async #outlived(): Promise<boolean> {
+  async #isStillRunning(): Promise<boolean> {
     const position = this.#position;
     if (!("life" in position)) return false;
     const isSame = () => this.#parts.platform.isRunning && !position.life.signal.aborted;

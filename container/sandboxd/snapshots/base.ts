@@ -127,7 +127,7 @@ export function noteBase(root: string): void {
 
 let base: Base | undefined;
 
-export function baseHere(): Base {
+export function baseOfContainer(): Base {
   if (base) return base;
   const image = listAt(IMAGE_LIST);
   const startedAt = lstatSync(STARTED, { bigint: true, throwIfNoEntry: false })?.ctimeNs ?? 0n;

@@ -32,7 +32,7 @@ export interface Devices {
   ofFiles: boolean;
 }
 
-export function saysGone(error: unknown): boolean {
+export function isGoneError(error: unknown): boolean {
   return ["ENOENT", "ENOTDIR", "ELOOP", "ENXIO"].includes(codeOf(error) ?? "");
 }
 
@@ -41,7 +41,7 @@ export function namesIn(root: string, directory: string): string[] | undefined {
     // Sorted, because the entries are part of the directory's state and the system's order varies.
     return readdirSync(bytesOf(root, directory), { encoding: "latin1" }).sort();
   } catch (error) {
-    return saysGone(error) ? [] : undefined;
+    return isGoneError(error) ? [] : undefined;
   }
 }
 
@@ -67,7 +67,7 @@ export function scanEntry(root: string, path: string, { dev, ofFiles }: Devices)
     if (!stats.isFile()) return { type: "special", path };
     return { ...common, type: "file", inode: stats.nlink > 1n ? String(stats.ino) : undefined };
   } catch (error) {
-    return saysGone(error) ? undefined : { type: "unreadable", path };
+    return isGoneError(error) ? undefined : { type: "unreadable", path };
   }
 }
 

@@ -14,7 +14,7 @@ import { textOf } from "../directories.ts";
 import { turns } from "../small-steps.ts";
 import { compressed } from "./codec.ts";
 import { type Blob, type Entry, type FileEntry, type Header, bytesOf, writeManifest } from "./manifest.ts";
-import { type FoundFile, type ScannedEntry, saysGone, statusOf } from "./file-status.ts";
+import { type FoundFile, type ScannedEntry, isGoneError, statusOf } from "./file-status.ts";
 import { choose, named } from "./scan.ts";
 import { PACKAGE_LOCKS, kindOf } from "./scope.ts";
 import type { Index, Known } from "./state.ts";
@@ -167,7 +167,7 @@ export class Save {
     try {
       return await FileRead.open(bytesOf(this.#root, path), found.size);
     } catch (error) {
-      if (!saysGone(error)) this.#unreadable.add(path);
+      if (!isGoneError(error)) this.#unreadable.add(path);
       return undefined;
     }
   }

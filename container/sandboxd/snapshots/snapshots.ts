@@ -10,7 +10,7 @@ import { FileError } from "../file-error.ts";
 import { SYSTEM, WORKSPACE } from "../directories.ts";
 import { workUntilNow } from "../work.ts";
 import { CONVERSATION, taskDirectory } from "../shapes.ts";
-import { Base, baseHere, noteBase, systemID } from "./base.ts";
+import { Base, baseOfContainer, noteBase, systemID } from "./base.ts";
 import { type Plan, type PlanCall, type SnapshotRequests, snapshotRequests } from "./snapshot-requests.ts";
 import { NODE } from "./image-change.ts";
 import { type Place, Restore } from "./restore.ts";
@@ -30,7 +30,8 @@ const MANIFEST_BYTES = 256 * 1024 * 1024;
 
 export class Snapshots {
   readonly #state = new SnapshotState();
-  readonly #scanner = SYSTEM === undefined ? new Scanner(ROOT, NO_BASE, ONLY) : new Scanner(ROOT, baseHere);
+  readonly #scanner =
+    SYSTEM === undefined ? new Scanner(ROOT, NO_BASE, ONLY) : new Scanner(ROOT, baseOfContainer);
   #resting: { base: string | undefined; work: string; plan: Plan } | undefined;
   #thoroughAt = 0;
   #save: Save | undefined;
@@ -163,7 +164,9 @@ export class Snapshots {
     if (task !== undefined)
       return Restore.beginIn(id, emptyDirectory(join(taskDirectory(task), CONVERSATION)), manifest);
     const place: Place =
-      SYSTEM === undefined ? { root: ROOT, base: NO_BASE(), only: ONLY } : { root: ROOT, base: baseHere() };
+      SYSTEM === undefined
+        ? { root: ROOT, base: NO_BASE(), only: ONLY }
+        : { root: ROOT, base: baseOfContainer() };
     return Restore.begin(id, place, manifest, () => this.#state.setMark({ isRestoring: true }));
   }
 
@@ -191,7 +194,7 @@ export class Snapshots {
   }
 }
 
-const header = () => (SYSTEM === undefined ? {} : { image: baseHere().id, node: NODE });
+const header = () => (SYSTEM === undefined ? {} : { image: baseOfContainer().id, node: NODE });
 
 const conversationOf = ({ below, id }: NonNullable<PlanCall["conversation"]>, signal: AbortSignal) =>
   scanNamed(homedir(), below.slice(1), id, signal);

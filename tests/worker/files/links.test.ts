@@ -8,7 +8,6 @@ import { sign } from "../../../src/shared/sign.ts";
 import { actorName } from "../../../src/shared/names.ts";
 import { env } from "cloudflare:workers";
 import type { Env } from "../../../src/shared/config.ts";
-import { FileLinks } from "../../../src/actors/file-links.ts";
 import { ORIGIN, evict, inActor, killContainer, owner, principal, sh, until, sha256 } from "../support.ts";
 
 const sandbox = "links";
@@ -591,26 +590,5 @@ describe("/sandboxes/<name>/files/<path>", () => {
       expect([long.status, await long.text()]).toEqual([400, expect.stringContaining("4096")]);
     }
     expect(await (await owner.http("/sandboxes/links/files")).json()).toMatchObject({ path: "/workspace" });
-  });
-});
-
-const unused = () => Promise.reject(new Error("used-up links are no files"));
-
-it("the server remembers used-up links until they expire, however many there are, and ends no other link", async () => {
-  await inActor("used-links", (_sandbox, { storage: { kv } }) => {
-    const links = new FileLinks(kv, { call: unused });
-    const epoch = links.epoch();
-    const expires = Date.now() + 60_000;
-    const use = (id: string, end: number) => {
-      expect(links.claim({ id, expires: end })).toBe("taken");
-      links.releaseClaim({ id, expires: end }, true);
-    };
-    use("expired", Date.now() - 1);
-    for (let n = 0; n < 1200; n++) use(String(n), expires);
-    for (const id of ["0", "1199"]) expect(links.claim({ id, expires })).toBe("used");
-    expect(links.belongsTo(epoch)).toBe(true);
-    expect([...kv.list({ prefix: "file-links:used:" })]).toHaveLength(1200);
-    links.ended();
-    expect([...kv.list({ prefix: "file-links:" })]).toEqual([]);
   });
 });

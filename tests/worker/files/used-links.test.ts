@@ -1,0 +1,24 @@
+import { expect, it } from "vitest";
+import { FileLinks } from "../../../src/actors/file-links.ts";
+import { inActor } from "../support.ts";
+
+const unused = () => Promise.reject(new Error("used-up links are no files"));
+
+it("the server remembers used-up links until they expire, however many there are, and ends no other link", async () => {
+  await inActor("used-links", (_sandbox, { storage: { kv } }) => {
+    const links = new FileLinks(kv, { call: unused });
+    const epoch = links.epoch();
+    const expires = Date.now() + 60_000;
+    const use = (id: string, end: number) => {
+      expect(links.claim({ id, expires: end })).toBe("taken");
+      links.releaseClaim({ id, expires: end }, true);
+    };
+    use("expired", Date.now() - 1);
+    for (let n = 0; n < 1200; n++) use(String(n), expires);
+    for (const id of ["0", "1199"]) expect(links.claim({ id, expires })).toBe("used");
+    expect(links.belongsTo(epoch)).toBe(true);
+    expect([...kv.list({ prefix: "file-links:used:" })]).toHaveLength(1200);
+    links.ended();
+    expect([...kv.list({ prefix: "file-links:" })]).toEqual([]);
+  });
+});

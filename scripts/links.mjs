@@ -1,9 +1,9 @@
 /**
- * Checks that everything exists that the documents mention, in prose and in fenced examples: files, headings and pictures; commands with their
- * options (`npm run`, `npm start`, `sandbox-mcp`) and programs of this repository that `node` runs; the messages of
- * docs/guides/troubleshoot.md, which the code must contain; names of variables, versions of clients, and exit statuses. Every
- * page has to be linked from docs/README.md, and every picture has to be shown. Prints each problem, and exits with 1 if there
- * is one.
+ * Checks that everything exists that the documents mention, in prose and in fenced examples: files, headings and pictures;
+ * commands with their options (`npm run`, `npm start`, `sandbox-mcp`) and programs of this repository that `node` runs;
+ * messages, which the code must contain; names of variables; routes of the server; tests that docs/internals/security.md names,
+ * versions of clients, and exit statuses. Every page has to be linked from docs/README.md, and every picture has to be shown.
+ * Prints each problem, and exits with 1 if there is one.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
@@ -129,6 +129,57 @@ for (const [, quoted] of read("docs/guides/troubleshoot.md").matchAll(/^\| `([^`
   if (/ /.test(quoted) && !code.includes(quoted))
     problems.push(`docs/guides/troubleshoot.md: nothing says "${quoted}"`);
 
+/** The same with a mark in place of every inserted value. */
+const HOLE = "\0";
+const templates = code.replace(/\$\{[^}]*\}/g, HOLE);
+
+/** A sentence of the server, or a line of a result: a label and its value. */
+const MESSAGE = /^(?:[A-Z][a-z']*(?: [\w'’.,;:()/-]+){3,}|(?:listening|next|note|notice|error): .+)$/;
+for (const path of documents.filter((each) => each.startsWith("docs/")))
+  for (const [, quoted] of read(path)
+    .replace(/^```[\s\S]*?^```/gm, "")
+    .matchAll(/`([^`\n]+)`/g)) {
+    if (!MESSAGE.test(quoted)) continue;
+    const message = quoted.replace(/^[a-z]+: /, "");
+    // Numbers and names in a quoted message are examples.
+    const template = message.replace(/\d+|<[^>]*>/g, HOLE);
+    if (!code.includes(message) && !templates.includes(template))
+      problems.push(`${path}: nothing says "${quoted}"`);
+  }
+
+/** The parts of a message without values. A value has a digit, a dash or a slash, or is one word in a place for a value. */
+function fixedParts(message) {
+  const parts = message.replace(/\S*[\d/-]\S*/g, ",").split(/[.,:;()]+(?:\s+|$)|\s+\(/);
+  return parts.map((part) => part.trim()).filter((part) => part.split(" ").length >= 3);
+}
+
+/**
+ * Whether the code contains a part of a message: as one text, as a text with a value in place of one word, or as a text that is
+ * inserted into another.
+ */
+function isInCode(part) {
+  const words = part.split(" ");
+  const isTemplate = (...pieces) => templates.includes(pieces.flat().join(" "));
+  const isText = (piece) => piece.length > 1 && code.includes(piece.join(" "));
+  if (isText(words)) return true;
+  return words.some((_word, at) => {
+    const [before, after] = [words.slice(0, at), words.slice(at)];
+    return (
+      isTemplate(words.with(at, HOLE)) ||
+      (before.length > 1 && isTemplate(before, HOLE) && isText(after)) ||
+      (isText(before) && after.length > 1 && isTemplate(HOLE, after))
+    );
+  });
+}
+
+for (const path of documents.filter((each) => each.startsWith("docs/")))
+  for (const [, , language, example] of read(path).matchAll(/^ *(```+)(\w*)\n([\s\S]*?)^ *\1$/gm)) {
+    if (!["", "text", "sh"].includes(language)) continue;
+    for (const [, line] of example.matchAll(/^ *(?:(?:next|note|notice): )?([A-Z][a-z]+ .*\.)$/gm))
+      for (const part of fixedParts(line))
+        if (!isInCode(part)) problems.push(`${path}: nothing says "${part}", as in "${line}"`);
+  }
+
 /** The parts of a text in backticks or in a fence. */
 const literal = (text) => text.match(/^ *(```+)[\s\S]*?^ *\1$|`[^`\n]+`/gm)?.join("\n") ?? "";
 
@@ -144,10 +195,64 @@ for (const path of documents)
     if (!variables.has(name) && !named.has(name) && !FOREIGN_VARIABLES.has(name))
       problems.push(`${path}: there is no variable ${name}`);
 
+/** The routes as src/server/app.ts lists them, with the constants for paths that it imports. */
+function serverRoutes() {
+  const constants = Object.fromEntries(
+    [...programs.matchAll(/^(?:export )?const (\w+) = ["`](.+)["`];$/gm)].map(([, name, value]) => [
+      name,
+      value,
+    ]),
+  );
+  const resolve = (value) => {
+    const text = /^\w+$/.test(value) ? (constants[value] ?? "") : value.slice(1, -1);
+    return text.replace(/\$\{(\w+)\}/g, (_all, name) => resolve(name));
+  };
+  const rows = read("src/server/app.ts")
+    .replaceAll("paths.", "")
+    .matchAll(/(?:path: |writing\()([^,]+),\s+(?:methods: )?([^,]+?(?:, [A-Z, ]+["`])?),\n? /g);
+  return [...rows].map(([, path, methods]) => ({ path: resolve(path), methods: resolve(methods) }));
+}
+
+const routes = serverRoutes();
+
+function isRoute(path, method) {
+  const parts = path.split("/");
+  return routes.some((route) => {
+    const pattern = route.path.split("/");
+    const isOpen = pattern.at(-1) === "*";
+    const fixed = isOpen ? pattern.slice(0, -1) : pattern;
+    const isSame = fixed.every(
+      (part, index) => part === parts[index] || (part.startsWith(":") && parts[index]),
+    );
+    const hasLength = isOpen ? parts.length > fixed.length : parts.length === fixed.length;
+    return isSame && hasLength && (!method || route.methods.split(", ").includes(method));
+  });
+}
+
+const REQUEST = /\b(GET|HEAD|POST|PUT|DELETE) (\/[^\s`?]*)/g;
+const SERVER_URL = /(?:\$URL|http:\/\/127\.0\.0\.1:8787|https:\/\/sandbox\.example\.com)(\/[^\s`"'?,)]+)/g;
+for (const path of documents) {
+  const text = literal(read(path));
+  for (const [, method, target] of text.matchAll(REQUEST))
+    if (!isRoute(target, method)) problems.push(`${path}: there is no route ${method} ${target}`);
+  for (const [, target] of text.matchAll(SERVER_URL))
+    if (!isRoute(target)) problems.push(`${path}: there is no route ${target}`);
+}
+
 // Comments and messages name pages by their paths from the root.
 for (const path of files.filter((each) => /\.(ts|tsx|mjs)$/.test(each)))
   for (const [page] of read(path).matchAll(/\bdocs\/[\w/-]+\.md\b/g))
     if (!existsSync(join(root, page))) problems.push(`${path}: there is no ${page}`);
+
+const suites = files
+  .filter((path) => /^tests\/.*\.test\.ts$/.test(path))
+  .map(read)
+  .join("\n");
+const [, ...attacks] = read("docs/internals/security.md").split("| attack | what happens | test |");
+for (const [, cell] of attacks.join("\n").matchAll(/^\| [^-].*\| (.*) \|$/gm))
+  for (const [, name] of cell.matchAll(/`([^`]+)`/g))
+    if (!suites.includes(`"${name}"`))
+      problems.push(`docs/internals/security.md: there is no test "${name}"`);
 
 const [tried] = read("docs/start/clients.md").split("## Tried by hand");
 for (const [, project, version] of tried.matchAll(/^\| .+? \| `(.+)` (\S+) \|/gm))

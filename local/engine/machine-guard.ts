@@ -4,6 +4,7 @@
  * - Open files: files in transit in sockets, or mapped into memory, are in no process's descriptors.
  * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
  * - File locks: they count in no control group. One sandbox took 100 MB a second by them.
+ * - Sockets: unread timestamps of sent packets count in no control group.
  * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 8 MiB each.
  *
  * The guard ends the largest sandbox of the principal that uses most of the resource. If it chose the largest sandbox of all, a
@@ -57,6 +58,9 @@ const MAX_NETLINK_LIST_BYTES = 64 * 1024;
  */
 const MAX_LOCK_LIST_BYTES = 64 * 1024;
 
+/** Each holds up to 416 KiB of unread timestamps. */
+const MANY_SOCKETS = 1000;
+
 /** A sandbox with more than this share of these locks is ended. */
 const MOST_LOCKS = 0.5;
 
@@ -80,7 +84,7 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
     {
       used: async () => (await numberIn("/proc/net/sockstat", /^TCP:.* mem (\d+)$/m)) * 4096,
       limit: limits.tcpBytesOfMachine,
-      usedBy: connectionsOf,
+      usedBy: socketsOf("TCP"),
       least: (used) => (used * BLAMED_SHARE) / CONNECTION_BYTES,
       why: STOPPED_BECAUSE.tcp,
     },
@@ -90,6 +94,13 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
       usedBy: lockShares(),
       least: () => MOST_LOCKS,
       why: STOPPED_BECAUSE.locks,
+    },
+    {
+      used: () => Promise.resolve(unreclaimable()),
+      limit: limits.kernelBytesOfMachine,
+      usedBy: socketsOf("TCP", "UDP"),
+      least: () => MANY_SOCKETS,
+      why: STOPPED_BECAUSE.sockets,
     },
     {
       used: () => countOf(memoryOf)(groups),
@@ -142,13 +153,15 @@ async function empty(
   await Promise.race([largest.sandbox.ended, sleep(END_TIMEOUT_MS, undefined, { ref: false })]);
 }
 
-async function connectionsOf({ pid, hasEnded }: EngineSandbox): Promise<number> {
-  if (pid === undefined || hasEnded) return 0;
-  const [four, six] = await Promise.all([
-    numberIn(`/proc/${pid}/net/sockstat`, /^TCP: inuse (\d+)/m),
-    numberIn(`/proc/${pid}/net/sockstat6`, /^TCP6: inuse (\d+)/m),
-  ]);
-  return four + six;
+function socketsOf(...protocols: ("TCP" | "UDP")[]): (sandbox: EngineSandbox) => Promise<number> {
+  return async ({ pid, hasEnded }) => {
+    if (pid === undefined || hasEnded) return 0;
+    const numbers = protocols.flatMap((protocol) => [
+      numberIn(`/proc/${pid}/net/sockstat`, new RegExp(`^${protocol}: inuse (\\d+)`, "m")),
+      numberIn(`/proc/${pid}/net/sockstat6`, new RegExp(`^${protocol}6: inuse (\\d+)`, "m")),
+    ]);
+    return (await Promise.all(numbers)).reduce((sum, number) => sum + number, 0);
+  };
 }
 
 /** Finds a sandbox's share of the machine's latest file locks; 0 if there are few. */

@@ -127,6 +127,7 @@ export const STOPPED_BECAUSE = {
   tcp: "held most of the machine's memory for TCP connections, and none was left",
   memory: "used most of the memory of all sandboxes, and none was left",
   locks: "held most of the machine's file locks, which fill the kernel's memory",
+  sockets: "held too many sockets while the kernel's memory filled",
   netlink: "left too many netlink messages unread, which fill the kernel's memory",
   references: (most: number) => `keeps the Worker to more than ${most} references`,
   notCall: "pushed something that is not a call",

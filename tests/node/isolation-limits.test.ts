@@ -213,6 +213,23 @@ describe("resources of the whole machine", () => {
     );
   });
 
+  it("memory of the kernel: the engine ends a sandbox that takes most of it by unread timestamps of datagrams", async () => {
+    const timestamps = [
+      "import os, socket, struct, time",
+      "for one in range(3):",
+      "  if os.fork() == 0:",
+      "    held = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(400)]",
+      "    for end in held:",
+      "      for _ in range(150): end.sendmsg([bytes(1000)], [(socket.SOL_SOCKET, 37, struct.pack('I', 2))], 0, ('127.0.0.1', 9))",
+      "    time.sleep(600)",
+      "time.sleep(600)",
+    ];
+    const kiB = Number(/^SUnreclaim:\s+(\d+)/m.exec(readFileSync("/proc/meminfo", "utf8"))?.[1]);
+    expect(await endOf(timestamps, { kernelBytesOfMachine: kiB * 1024 + 100 * MiB })).toMatchObject(
+      endedFor("too many sockets"),
+    );
+  });
+
   it("memory of netlink: processes reach only the kernel", async () => {
     const sockets = [
       "import os, socket",

@@ -18,7 +18,8 @@ export abstract class FollowedRun {
   #timers: NodeJS.Timeout[] = [];
   #isSettled = false;
   #isClosed = false;
-  protected ports: readonly number[] = [];
+  protected ports: number[] = [];
+  #hasReportedPorts = false;
 
   constructor(id: string, pathOf: (name: Stream) => string, mark?: Buffer) {
     this.id = id;
@@ -41,6 +42,8 @@ export abstract class FollowedRun {
     this.#isSettled = false;
     if (this.end() === undefined) listener.event({ type: "running", id: this.id });
     this.listen(listener, stdout, stderr);
+    // A report may have been lost with the earlier connection.
+    if (this.#hasReportedPorts) this.#reportPorts();
     this.settle();
   }
 
@@ -92,7 +95,12 @@ export abstract class FollowedRun {
     const ports = portsOf(this.id, ageMs);
     if (ports.join() === this.ports.join()) return;
     this.ports = ports;
-    this.report({ type: "listening", id: this.id, ports });
+    this.#reportPorts();
+  }
+
+  #reportPorts(): void {
+    this.#hasReportedPorts = true;
+    this.report({ type: "listening", id: this.id, ports: this.ports });
   }
 
   protected after(ms: number, work: () => void): void {

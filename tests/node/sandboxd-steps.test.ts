@@ -478,3 +478,31 @@ it("a complete workspace stays unchanged when a restore of an earlier actor arri
     expect(await markOf(place)).toEqual({ snapshot: "a", isRestoring: false });
   });
 });
+
+it("the next connection gets the ports of a command that changed without a connection", async () => {
+  await inPlace(0, async (place) => {
+    const [gone, ended] = ["gone", "ended"].map((name) => join(place.directory, name)) as [string, string];
+    const command = `'${process.execPath}' -e 'require("node:net").createServer().listen(0)' & until [ -e ${gone} ]; do sleep 0.05; done; kill $!; wait; touch ${ended}; sleep 60`;
+    /** Makes this call on a new connection. Returns the first ports that sandboxd reports. */
+    const portsAfter = async (call: Call) => {
+      const socket = new WebSocket(`ws+unix:${place.socket}:/`);
+      socket.once("open", () => socket.send(JSON.stringify(call)));
+      const ports = await new Promise<readonly number[]>((resolve) => {
+        socket.on("message", (data: Buffer, isBinary) => {
+          const event = isBinary ? undefined : eventSchema.parse(JSON.parse(data.toString()));
+          if (event?.type === "listening") resolve(event.ports);
+        });
+      });
+      socket.close();
+      await once(socket, "close");
+      return ports;
+    };
+    const start: Call = { type: "start", id: "r1", session: "main", command, timeoutMs: 60_000 };
+    expect(await portsAfter(start)).toHaveLength(1);
+    writeFileSync(gone, "");
+    await until(() => existsSync(ended));
+    // Longer than sandboxd's interval.
+    await sleep(2000);
+    expect(await portsAfter({ type: "follow", id: "r1", stdout: 0, stderr: 0 })).toEqual([]);
+  });
+});

@@ -72,13 +72,13 @@ export function everyCommand(from: CommandUnknownOpts = program): CommandUnknown
 }
 
 /** The commands with an action, with their full names. */
-export function leaves(
+export function leafCommands(
   of: CommandUnknownOpts = program,
   before = "",
 ): [name: string, command: CommandUnknownOpts][] {
   return of.commands.flatMap((each): [string, CommandUnknownOpts][] => {
     const name = `${before} ${each.name()}`.trim();
     if (each.name() === start.name()) return [];
-    return each.commands.length > 0 ? leaves(each, name) : [[name, each]];
+    return each.commands.length > 0 ? leafCommands(each, name) : [[name, each]];
   });
 }

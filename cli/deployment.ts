@@ -190,7 +190,7 @@ export class Deployment {
       if (value) secrets[name] = value;
     }
     this.token = secrets.SERVER_AUTH_TOKEN;
-    const there = await this.#secretsThere();
+    const there = await this.#secretNames();
     // Another key would invalidate a server's existing links.
     if (there.length === 0) secrets.LINK_KEY ??= newToken();
     if (this.token !== undefined || there.includes("SERVER_AUTH_TOKEN")) return secrets;
@@ -204,7 +204,7 @@ export class Deployment {
    * The names of the server's secrets. @throws {CommandError} if they cannot be listed: an existing token must not be replaced
    * by mistake
    */
-  async #secretsThere(): Promise<string[]> {
+  async #secretNames(): Promise<string[]> {
     const { status, output } = await this.#wrangler(["secret", "list", "--format", "json"]);
     // Error 10007 means that the Worker does not exist yet.
     if (status !== 0 && /\b10007\b|does not exist/i.test(output)) return [];

@@ -1,13 +1,13 @@
 /** Generates docs/reference/cli.md from the commands' definitions, for `npm run docs`. */
 import type { Option } from "@commander-js/extra-typings";
 import { examplesOf } from "./define-command.ts";
-import { leaves } from "./command-tree.ts";
+import { leafCommands } from "./command-tree.ts";
 
 /** Options of all server commands, documented once. */
 const COMMON = new Set(["--json", "--url", "--token", "--state-dir"]);
 
 export function commandReference(): string {
-  return leaves()
+  return leafCommands()
     .map(([name, command]) => {
       const words = command.registeredArguments.map((each) =>
         each.required ? `<${each.name()}>` : `[${each.name()}]`,

@@ -73,7 +73,7 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
       })
       .catch((error: unknown) => {
         if (!signal.aborted) throw error;
-        return server.reading({ id, wait_seconds: 0 });
+        return server.readResult({ id, wait_seconds: 0 });
       });
     progress.stop();
     const isLeft = signal.aborted && options.onInterrupt === "leave";

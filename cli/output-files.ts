@@ -4,7 +4,7 @@ import { messageOf } from "../src/shared/text.ts";
 import { unwritable } from "./texts.ts";
 
 /** @throws {CommandError} instead of a file system error */
-export function writing<T>(path: string, work: () => T): T {
+export function withWriteErrors<T>(path: string, work: () => T): T {
   try {
     return work();
   } catch (error) {

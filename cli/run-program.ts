@@ -2,7 +2,7 @@
 import { CommanderError } from "@commander-js/extra-typings";
 import { EXIT } from "./exit.ts";
 import { failure, failureOf } from "./print.ts";
-import { everyCommand, leaves, program } from "./command-tree.ts";
+import { everyCommand, leafCommands, program } from "./command-tree.ts";
 import { optionTooEarly, takenByNPM } from "./texts.ts";
 
 /** @returns the exit status */
@@ -41,7 +41,7 @@ function refuseEarly([first = "", ...rest]: readonly string[]): void {
   const isOwn = program.options.some(({ long }) => long === option) || option === "--help";
   const owners = isOwn
     ? []
-    : leaves().filter(([, { options }]) => options.some(({ long }) => long === option));
+    : leafCommands().filter(([, { options }]) => options.some(({ long }) => long === option));
   if (owners.length === 0) return;
   const [name = "<command>"] = owners.find(([owner]) => rest.includes(owner)) ?? [];
   throw optionTooEarly(option, name);

@@ -22,30 +22,34 @@ export class Server {
 
   /** @throws {CommandError} if nothing responds, or the token is refused */
   static async connect(given: ServerAddress, results?: Results): Promise<Server> {
-    const address = await accepted(given);
+    const address = await withAcceptedToken(given);
     const server = new Server(address, connectionTo(address, results));
-    await server.#explaining(() => server.#connection.open());
+    await server.#withExplainedErrors(() => server.#connection.open());
     return server;
   }
 
   /** Calls a tool. @throws {CommandError} with its message if it failed */
   call(name: string, args: Record<string, unknown> = {}): Promise<Answer> {
-    return this.#explaining(() => this.#connection.call(name as ToolName, args as never) as Promise<Answer>);
+    return this.#withExplainedErrors(
+      () => this.#connection.call(name as ToolName, args as never) as Promise<Answer>,
+    );
   }
 
   /** Calls `get_result`; retries for a while. */
-  reading(input: runs.ReadInput): Promise<Answer> {
-    return this.#explaining(() => runs.reading(this.#connection, input, noteRetry));
+  readResult(input: runs.ReadInput): Promise<Answer> {
+    return this.#withExplainedErrors(() => runs.readResult(this.#connection, input, noteRetry));
   }
 
   /** The state of a run, and the bytes of its log. */
   async logOf(id: string): Promise<{ isRunning: boolean; bytes: number }> {
-    const { data } = await this.reading({ id, cursor: 0, wait_seconds: 0 });
+    const { data } = await this.readResult({ id, cursor: 0, wait_seconds: 0 });
     return { isRunning: data.state === "running", bytes: Number(data.log_bytes) };
   }
 
   follow(first: Answer, options: runs.FollowingOptions): Promise<runs.Ended> {
-    return this.#explaining(() => runs.follow(this.#connection, first, { onRetry: noteRetry, ...options }));
+    return this.#withExplainedErrors(() =>
+      runs.follow(this.#connection, first, { onRetry: noteRetry, ...options }),
+    );
   }
 
   async *pages(id: string, options: runs.PagesOptions): ReturnType<typeof runs.pages> {
@@ -57,14 +61,14 @@ export class Server {
   }
 
   tools(): Promise<string[]> {
-    return this.#explaining(() => this.#connection.tools());
+    return this.#withExplainedErrors(() => this.#connection.tools());
   }
 
   close(): Promise<void> {
     return this.#connection.close();
   }
 
-  #explaining<T>(work: () => Promise<T>): Promise<T> {
+  #withExplainedErrors<T>(work: () => Promise<T>): Promise<T> {
     return work().catch((error: unknown) => {
       throw explained(error, this.address);
     });
@@ -86,7 +90,7 @@ function sentence(line: string): string {
 
 /** Sends a plain HTTP request with the token. @throws {CommandError} for every response except 2xx, with its message */
 export async function http(given: ServerAddress, path: string, init: RequestInit = {}): Promise<Response> {
-  const address = await accepted(given);
+  const address = await withAcceptedToken(given);
   return connectionTo(address)
     .http(path, init)
     .catch((error: unknown) => {
@@ -95,7 +99,7 @@ export async function http(given: ServerAddress, path: string, init: RequestInit
 }
 
 /** The address with the token that the server accepts: the previous token, if the server was not restarted after a rotation. */
-export async function accepted(address: ServerAddress): Promise<ServerAddress> {
+export async function withAcceptedToken(address: ServerAddress): Promise<ServerAddress> {
   const { tokenBefore, ...rest } = address;
   if (tokenBefore === undefined) return address;
   const isRefused = await postRPC(rest.url, "ping", { authorization: `Bearer ${rest.token}` }).then(

@@ -92,7 +92,7 @@ class Watcher {
     const listed = sandboxesSchema.parse((await this.#server.call("list_sandboxes")).data).sandboxes;
     const { sandbox: only } = this.#options;
     const sandboxes = listed.filter(({ name }) => only === undefined || name === only);
-    const used = sandboxes.filter((each) => this.#note(each)).slice(0, MAX_SANDBOXES);
+    const used = sandboxes.filter((each) => this.#reportChange(each)).slice(0, MAX_SANDBOXES);
     for (const [name, before] of this.#sandboxes)
       if (!sandboxes.some((each) => each.name === name)) {
         this.#sandboxes.delete(name);
@@ -102,7 +102,11 @@ class Watcher {
   }
 
   /** Reports a changed sandbox. @returns whether its runs may have changed */
-  #note({ name, state, last_used_at }: z.infer<typeof sandboxesSchema>["sandboxes"][number]): boolean {
+  #reportChange({
+    name,
+    state,
+    last_used_at,
+  }: z.infer<typeof sandboxesSchema>["sandboxes"][number]): boolean {
     const before = this.#sandboxes.get(name);
     const event: SandboxEvent = { event: "sandbox", sandbox: name, state, last_used_at };
     this.#sandboxes.set(name, event);

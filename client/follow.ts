@@ -177,7 +177,7 @@ export async function follow(
       if (error !== detach?.reason) throw error;
     }
     const { data, content } = await unlessAborted(
-      reading(connection, { id, wait_seconds: 0 }, onRetry),
+      readResult(connection, { id, wait_seconds: 0 }, onRetry),
       signal,
     );
     const ended = data as RunData;
@@ -201,7 +201,7 @@ export async function* pages(
     await connection.pollTurn();
     const at = Date.now();
     const wait_seconds = Math.max(0, Math.min(WAIT_SECONDS, (deadline - at) / 1000));
-    const work = reading(connection, { id, cursor, wait_seconds }, onRetry);
+    const work = readResult(connection, { id, cursor, wait_seconds }, onRetry);
     const page = (await unlessAborted(work, signal)).data as Page;
     yield page;
     cursor = page.next_cursor;
@@ -222,7 +222,7 @@ export interface ReadInput {
 }
 
 /** Calls `get_result`, which may be repeated. @throws {SandboxError} with `runID` */
-export async function reading(
+export async function readResult(
   connection: Connection,
   input: ReadInput,
   onRetry?: (error: unknown) => void,

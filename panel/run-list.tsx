@@ -17,7 +17,7 @@ import { Result } from "./result.tsx";
 import { RunLink, State } from "./run-link.tsx";
 import { hrefOf } from "./route.ts";
 import { Task } from "./task.tsx";
-import { isFresh, likelySize, startedWith, Terminal, type TerminalState } from "./terminal.tsx";
+import { isFresh, likelySize, noteStartSize, Terminal, type TerminalState } from "./terminal.tsx";
 import { callTool, showError } from "./tools.ts";
 import { useAction } from "./use-action.ts";
 import { Typing } from "./typing.tsx";
@@ -115,7 +115,7 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
         timeout_seconds,
         wait_seconds: 0,
       });
-      if (terminal) startedWith(data.id, terminal);
+      if (terminal) noteStartSize(data.id, terminal);
       form.reset();
       onStarted();
       host().go(hrefOf(sandbox, "runs", data.id));

@@ -36,7 +36,7 @@ export function likelySize(): Size {
   return last ?? { rows: Math.max(8, guess.rows), columns: Math.max(20, guess.columns) };
 }
 
-export function startedWith(id: string, size: Size): void {
+export function noteStartSize(id: string, size: Size): void {
   given.set(id, size);
   fresh.add(id);
 }

@@ -11,7 +11,7 @@ import { dirname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { EXIT } from "../cli/exit.ts";
 import { USAGE } from "../cli/options.ts";
-import { leaves } from "../cli/command-tree.ts";
+import { leafCommands } from "../cli/command-tree.ts";
 import { VARIABLES } from "../src/shared/variables.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
@@ -51,7 +51,7 @@ function anchorsOf(path) {
   return [...read(path).matchAll(/^#+ (.+)$/gm)].map(([, heading]) => anchorOf(heading));
 }
 
-const commands = leaves();
+const commands = leafCommands();
 
 /** The options in a command line. Quoted parts are for the sandbox, so their options do not count. */
 function flagsIn(words) {

@@ -30,8 +30,8 @@ async function sequential(
 ): Promise<Row[]> {
   const ends: (() => Promise<unknown>)[] = [];
   const times = await interleave(
-    async (index) => void ends.push(await first(ours, `bench-tti-${index + 2}`)),
-    async () => void ends.push(await firstOfEngine(engine)),
+    async (index) => void ends.push(await firstCommand(ours, `bench-tti-${index + 2}`)),
+    async () => void ends.push(await firstCommandOfEngine(engine)),
     { ...size, warmup: 2, after: async () => void (await ends.pop()?.()) },
   );
   return latencyRows(`in turn, ${name}`, times);
@@ -40,8 +40,8 @@ async function sequential(
 /** This many sandboxes at once, on each side. */
 async function atOnce({ ours, engine }: Sides, sandboxes: number): Promise<Row[]> {
   const pairs: Pairs = {
-    ours: await timeAll(sandboxes, (index) => first(ours, `bench-tti-${index}`)),
-    baseline: await timeAll(sandboxes, () => firstOfEngine(engine)),
+    ours: await timeAll(sandboxes, (index) => firstCommand(ours, `bench-tti-${index}`)),
+    baseline: await timeAll(sandboxes, () => firstCommandOfEngine(engine)),
   };
   const share = (times: number[]) => (times.length / sandboxes) * 100;
   const slowest = row(
@@ -76,12 +76,12 @@ async function timeAll(
 }
 
 /** Returns how to destroy the sandbox. */
-export async function first(ours: WorkerClient, sandbox: string): Promise<() => Promise<unknown>> {
+export async function firstCommand(ours: WorkerClient, sandbox: string): Promise<() => Promise<unknown>> {
   await ours.tool("run_command", { sandbox, command: "true" });
   return () => ours.tool("destroy_sandbox", { sandbox });
 }
 
-export async function firstOfEngine(engine: BedEngine): Promise<() => Promise<unknown>> {
+export async function firstCommandOfEngine(engine: BedEngine): Promise<() => Promise<unknown>> {
   const sandbox = await TestSandbox.start(engine);
   // As the tool does by default: the shell of this session is ready.
   await sandbox.run("true", "main");

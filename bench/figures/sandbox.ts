@@ -4,7 +4,7 @@ import { AHEAD_MS } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, interleave, latencyRows, quantile, row } from "../measure.ts";
 import { children, descendants, pssMiB } from "../process-memory.ts";
-import { type Sides, first, firstOfEngine, withoutAhead } from "./interactive.ts";
+import { type Sides, firstCommand, firstCommandOfEngine, withoutAhead } from "./interactive.ts";
 
 /** The goals of a start and of an idle sandbox, which are the baselines. */
 const GOAL_MS = 200;
@@ -35,8 +35,8 @@ async function lives(
   size: { pairs: number; pauseMs: number },
 ): Promise<Row[]> {
   const times = await interleave(
-    async (index) => (await first(ours, `bench-life-${index + 2}`))(),
-    async () => (await firstOfEngine(engine))(),
+    async (index) => (await firstCommand(ours, `bench-life-${index + 2}`))(),
+    async () => (await firstCommandOfEngine(engine))(),
     { ...size, warmup: 2 },
   );
   return latencyRows(`create, true, destroy, ${name}`, times);
@@ -76,7 +76,7 @@ async function processorTime({ engine }: Cold, times: number): Promise<Row[]> {
   for (let index = 0; index < times; index++) {
     const before = Number(readFileSync(`${group}/cpuacct.usage`, "utf8"));
     await (
-      await firstOfEngine(engine)
+      await firstCommandOfEngine(engine)
     )();
     await sleep(SETTLE_MS);
     used.push((Number(readFileSync(`${group}/cpuacct.usage`, "utf8")) - before) / 1e6);
@@ -89,7 +89,7 @@ async function processorTime({ engine }: Cold, times: number): Promise<Row[]> {
 async function memory({ engine }: Cold, times: number): Promise<Row> {
   const used: number[] = [];
   for (let index = 0; index < times; index++) {
-    const end = await firstOfEngine(engine);
+    const end = await firstCommandOfEngine(engine);
     await sleep(SETTLE_MS);
     const top = children(engine.pid).find((child) => descendants(child, /^sbxd\s*$/).length > 0) ?? NaN;
     used.push([top, ...descendants(top, /(?:)/)].reduce((sum, pid) => sum + pssMiB(pid), 0));

@@ -9,11 +9,11 @@ import local, {
 } from "../../local/worker.ts";
 import { OWNER_ID } from "../../src/shared/principal.ts";
 import type { Counts } from "../counts.ts";
-import { countBucket, countCalls, countStorage, nothing } from "./counting.ts";
+import { countBucket, countCalls, countStorage, noCounts } from "./counting.ts";
 
 export { ContainerProxy };
 
-let counts: Counts = nothing();
+let counts: Counts = noCounts();
 const add = (key: keyof Counts, by: number) => (counts[key] += by);
 
 type LocalEnv = ConstructorParameters<typeof LocalSandbox>[1];
@@ -72,7 +72,7 @@ export default {
     }
     if (pathname === "/counts") {
       const response = Response.json(counts);
-      counts = nothing();
+      counts = noCounts();
       return response;
     }
     counts.worker_requests++;

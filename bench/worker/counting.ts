@@ -4,7 +4,7 @@ import type { Counts } from "../counts.ts";
 
 export type Add = (key: keyof Counts, by: number) => void;
 
-export function nothing(): Counts {
+export function noCounts(): Counts {
   return {
     worker_requests: 0,
     durable_object_requests: 0,

@@ -12,7 +12,7 @@ import { EXIT } from "../exit.ts";
 import { FIRST_WAIT_SECONDS } from "../../client/follow.ts";
 import { follow, type FollowedRun } from "../follow-run.ts";
 import { type Answer, Server } from "../server-calls.ts";
-import { writing } from "../output-files.ts";
+import { withWriteErrors } from "../output-files.ts";
 import { failure, json, line, note, printed, styled } from "../print.ts";
 import { userPath, serverAddress } from "../server-address.ts";
 import { unsavedImages } from "./texts.ts";
@@ -71,7 +71,7 @@ export const code = serverCommand(
 export function imageDirectory(given: string | undefined): string | undefined {
   if (given === undefined) return undefined;
   const directory = userPath(given);
-  writing(directory, () => makeDirectories(directory));
+  withWriteErrors(directory, () => makeDirectories(directory));
   return directory;
 }
 
@@ -113,7 +113,7 @@ function savedImages(content: Answer["content"], directory: string): { images: s
     do path = join(directory, `image-${++number}.${ending}`);
     while (existsSync(path));
     try {
-      writing(path, () => writeFileSync(path, Buffer.from(data, "base64"), { flag: "wx" }));
+      withWriteErrors(path, () => writeFileSync(path, Buffer.from(data, "base64"), { flag: "wx" }));
     } catch (error) {
       return { images, unsaved: messageOf(error) };
     }

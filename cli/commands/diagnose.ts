@@ -9,7 +9,7 @@ import { portOption, serverCommand } from "../define-command.ts";
 import { validate } from "../configuration.ts";
 import { localChecks } from "../machine.ts";
 import { Server } from "../server-calls.ts";
-import { timeForName, writing } from "../output-files.ts";
+import { timeForName, withWriteErrors } from "../output-files.ts";
 import { root } from "../program-files.ts";
 import { json, line, note } from "../print.ts";
 import {
@@ -60,7 +60,7 @@ export const diagnose = serverCommand(
     if (output === "-") return asJSON ? json(true, bundle) : line(...text.split("\n"));
     // Not in this directory: it may be a repository.
     const file = output ? userPath(output) : join(stateDir, "reports", `${timeForName()}.json`);
-    writing(file, () => {
+    withWriteErrors(file, () => {
       if (!output) makeDirectories(dirname(file), 0o700);
       writeFileSync(file, `${text}\n`, { mode: 0o600 });
     });

@@ -50,7 +50,7 @@ export const shell = bridgeCommand(
     if (notice) note(notice);
     note(DETACH_KEY);
     const hasEnded = await converse(server, id, attach !== undefined);
-    if (hasEnded) process.exitCode = followed(await server.reading({ id, wait_seconds: 0 })).status;
+    if (hasEnded) process.exitCode = followed(await server.readResult({ id, wait_seconds: 0 })).status;
     else {
       process.exitCode = EXIT.stillRunning;
       note(...detached(id));

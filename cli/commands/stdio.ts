@@ -2,7 +2,7 @@
 import { bridgeCommand } from "../define-command.ts";
 import { EXIT } from "../exit.ts";
 import { LocalServer } from "../local-server.ts";
-import { accepted } from "../server-calls.ts";
+import { withAcceptedToken } from "../server-calls.ts";
 import { serverAddress } from "../server-address.ts";
 import { serveStdio } from "../stdio-bridge.ts";
 import { NO_JSON } from "./texts.ts";
@@ -23,7 +23,7 @@ export const stdio = bridgeCommand(
     let status: number = EXIT.succeeded;
     const locate = async () => {
       status = EXIT.unavailable;
-      const address = await accepted(fixed ?? (await local.locate()));
+      const address = await withAcceptedToken(fixed ?? (await local.locate()));
       status = EXIT.succeeded;
       return address;
     };

@@ -121,7 +121,7 @@ class Verification {
   }
 
   async #tryAll(connection: Connection, withTask: boolean, say: (name: string) => void): Promise<void> {
-    const uses = this.#uses(connection);
+    const uses = this.#toolChecks(connection);
     for (const [name, { needs = [], use }] of Object.entries(uses)) {
       say(name);
       await this.#check(name, async () => {
@@ -137,7 +137,7 @@ class Verification {
   }
 
   /** Checks of the tools, in the order in which they depend on each other. */
-  #uses(connection: Connection): Uses {
+  #toolChecks(connection: Connection): Uses {
     const sandbox = this.#sandbox;
     const call = (name: string, args: Record<string, unknown> = {}): Promise<Answer> =>
       connection.call(name, { sandbox, ...args });

@@ -134,11 +134,11 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
   }
 
   pathExists(path: string, runAs?: string): Promise<boolean> {
-    return this.#is("-e", path, runAs);
+    return this.#testPath("-e", path, runAs);
   }
 
   directoryExists(path: string, runAs?: string): Promise<boolean> {
-    return this.#is("-d", path, runAs);
+    return this.#testPath("-d", path, runAs);
   }
 
   createEditor(runAs?: string): Editor {
@@ -291,7 +291,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     return new Uint8Array(await new Blob(parts).arrayBuffer());
   }
 
-  async #is(test: "-e" | "-d", path: string, runAs?: string): Promise<boolean> {
+  async #testPath(test: "-e" | "-d", path: string, runAs?: string): Promise<boolean> {
     refuseUser(runAs);
     const { exitCode, state } = await this.#sessions.run(`[ ${test} ${quoted(this.#path(path))} ]`);
     if (state === "succeeded" || state === "failed") return exitCode === 0;

@@ -4,7 +4,7 @@
 const TURN_MS = 20;
 
 /** Await the returned function before each step of a loop, so that other events can run. */
-export function turns(): () => Promise<void> | undefined {
+export function yieldBetweenSteps(): () => Promise<void> | undefined {
   let until = Date.now() + TURN_MS;
   return () => {
     if (Date.now() <= until) return undefined;

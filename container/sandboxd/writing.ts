@@ -105,7 +105,7 @@ export class Writes {
 
   edit(call: EditCall, edits: readonly Edit[]): Promise<Written> {
     return this.#deduplicated(call, () =>
-      this.#through({ ...call, parents: "refuse" }, (place, temporary, note) =>
+      this.#withTarget({ ...call, parents: "refuse" }, (place, temporary, note) =>
         this.#inTurn(place.target, async () => {
           const found = await lstat(place.path).catch(() => undefined);
           const opened = await openFile(place.path);
@@ -160,7 +160,7 @@ export class Writes {
   }
 
   #replace(call: WriteCall, body: AsyncIterable<Buffer>): Promise<Written> {
-    return this.#through(call, async (place, temporary) => {
+    return this.#withTarget(call, async (place, temporary) => {
       const hash = call.digest ? createHash("sha256") : undefined;
       const content = contentOf(call, body);
       const made = await fill(temporary, hash ? hashed(content, hash) : content, call.max);
@@ -178,7 +178,7 @@ export class Writes {
     const added: Buffer[] = [];
     for await (const chunk of counted(body, Math.min(call.max ?? APPEND_BYTES, APPEND_BYTES)))
       added.push(chunk);
-    return await this.#through(call, (place, temporary, note) =>
+    return await this.#withTarget(call, (place, temporary, note) =>
       this.#inTurn(place.target, async () => {
         const found = await lstat(place.path).catch(() => undefined);
         if (found) await copyFile(place.path, temporary, constants.COPYFILE_FICLONE);
@@ -196,7 +196,7 @@ export class Writes {
     return note.written;
   }
 
-  async #through(
+  async #withTarget(
     { id, path, confined, parents = "make" }: EditCall & { parents?: Parents },
     make: (place: Target, temporary: string, note: Note) => Promise<Written>,
   ): Promise<Written> {

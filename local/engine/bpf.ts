@@ -31,7 +31,7 @@ export function refuse(error: number): Decision {
 }
 
 /** The call succeeds without an effect. */
-export const pretend = refuse(0);
+export const ignoreCall = refuse(0);
 
 /** In instructions. */
 const MAX_CONDITIONAL_JUMP = 255;

@@ -10,7 +10,7 @@ import { existsSync, lstatSync, readdirSync, readlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { agentDirectory, fetchedAgentsDirectory } from "./rootfs-files.ts";
-import { channel, initCapability } from "./init.ts";
+import { CHANNEL_FD, initCapability } from "./init.ts";
 import type { Sizes } from "./limits.ts";
 import { environmentLinks, pythonDirectories, sandboxPackagesDirectory } from "./python.ts";
 import type { Toolchain } from "./toolchain.ts";
@@ -210,7 +210,7 @@ export function bubblewrapArguments(
   args.push("--chdir", "/workspace", "--clearenv");
   for (const [name, value] of Object.entries(env)) args.push("--setenv", name, value);
   // Node uses the variable, and does not pass it to its children.
-  args.push("--setenv", "NODE_CHANNEL_FD", String(channel));
+  args.push("--setenv", "NODE_CHANNEL_FD", String(CHANNEL_FD));
   args.push("--setenv", "SANDBOXD_TOKEN_FILE", tokenPlace);
   return args;
 }

@@ -68,7 +68,7 @@ export function passThrough(
   };
 }
 
-export function join(client: Duplex, upstream: Duplex): void {
+export function connectStreams(client: Duplex, upstream: Duplex): void {
   splice(client, upstream);
   passThrough(upstream, client);
 }

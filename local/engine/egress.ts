@@ -17,13 +17,13 @@ import {
   allowsPackages,
 } from "../../src/shared/network-policy.ts";
 import type { CertificateAuthority } from "./authority.ts";
-import { join, passThrough } from "./buffered-socket.ts";
+import { connectStreams, passThrough } from "./buffered-socket.ts";
 import { problemWithTLS } from "./client-hello.ts";
 import { matchesHost, type Intercepts } from "../platform/engine-protocol.ts";
 import {
   declineUpgrade,
   endToEndHeaders,
-  framing,
+  framingHeaders,
   limitInterim,
   onUnexpectedResponse,
   type OutboundQueue,
@@ -37,7 +37,7 @@ import {
   isRegistry,
   Refusal,
   refusedUnresolved,
-  secured,
+  startTLS,
   Unreachable,
   type UpstreamOptions,
 } from "./upstream.ts";
@@ -172,7 +172,7 @@ async function sendUpstream(
 ): Promise<void> {
   const closed = closeSignal(response);
   const plain = await connectUpstream(hostOf(url), portOf(url), options, closed);
-  const socket = url.protocol === "https:" ? await secured(plain, hostOf(url), options, closed) : plain;
+  const socket = url.protocol === "https:" ? await startTLS(plain, hostOf(url), options, closed) : plain;
   const others = headers.filter(([name]) => name.toLowerCase() !== "host");
   await new Promise<void>((resolve, reject) => {
     const upstream = httpRequest({
@@ -180,7 +180,7 @@ async function sendUpstream(
       method: request.method,
       path: url.pathname + url.search,
       // The Host header comes from the URL, because the URL's host was checked.
-      headers: ["Host", url.host, ...others.flat(), ...framing(request).flat(), "Connection", "close"],
+      headers: ["Host", url.host, ...others.flat(), ...framingHeaders(request).flat(), "Connection", "close"],
     });
     const refuseResponse = () => {
       upstream.destroy();
@@ -348,7 +348,7 @@ async function tunnel(
     return;
   }
   if (isFree && head.length > 0) upstream.write(head);
-  join(socket, upstream);
+  connectStreams(socket, upstream);
 }
 
 async function connectFor(
@@ -448,7 +448,7 @@ async function upgrade(
   upstream.write(`${request.method} ${url.pathname}${url.search} HTTP/1.1\r\nHost: ${url.host}\r\n`);
   upstream.write(`${lines.join("\r\n")}\r\n\r\n`, "latin1");
   upstream.write(head);
-  join(socket, upstream);
+  connectStreams(socket, upstream);
 }
 
 /** Forwards the client's bytes only after the host has agreed: before, they could be requests to any host. */
@@ -491,7 +491,7 @@ function switchToWebSocket(
     );
     if (first.length > 0) socket.write(first);
     if (head.length > 0) switched.write(head);
-    join(socket, switched);
+    connectStreams(socket, switched);
   });
   limitInterim(asking, refuseResponse);
   asking.on("response", (declined) => {

@@ -219,15 +219,15 @@ export class EngineSandbox {
 
   /** Prepares a Python kernel, before any user code runs. Waits for sandboxd, which records the initial files first. */
   async startKernel(): Promise<void> {
-    while (!(await this.#tell("sandboxd"))) await sleep(SANDBOXD_LOOK_MS, undefined, { ref: false });
-    await this.#tell("control", START_KERNEL);
+    while (!(await this.#sendTo("sandboxd"))) await sleep(SANDBOXD_LOOK_MS, undefined, { ref: false });
+    await this.#sendTo("control", START_KERNEL);
   }
 
   /**
    * Whether our server accepts a connection. Sends it these bytes and ignores the response. Sends nothing if the sandbox is in
    * use or has ended.
    */
-  async #tell(server: OwnServer, bytes = ""): Promise<boolean> {
+  async #sendTo(server: OwnServer, bytes = ""): Promise<boolean> {
     if (this.hasEnded || this.actor !== undefined) return true;
     try {
       const socket = this.#running.connect(server);

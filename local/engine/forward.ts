@@ -10,7 +10,7 @@ import {
   SECRET_HEADER,
   type EngineErrorCode,
 } from "../platform/engine-protocol.ts";
-import { endToEndHeaders, framing, onUnexpectedResponse, streamResponse } from "./outbound-queue.ts";
+import { endToEndHeaders, framingHeaders, onUnexpectedResponse, streamResponse } from "./outbound-queue.ts";
 import type { OwnServer } from "./launch.ts";
 import { gather } from "./piece-limit.ts";
 import { relay, RelayPace } from "./relay.ts";
@@ -83,7 +83,7 @@ export class PortForwarder {
       ...(kept === undefined ? { agent } : { createConnection: () => kept }),
       method: request.method,
       path,
-      headers: [...forwardedHeaders(request), ...framing(request)].flat(),
+      headers: [...forwardedHeaders(request), ...framingHeaders(request)].flat(),
     });
     const refuseResponse = () => {
       upstream.destroy();

@@ -29,7 +29,7 @@ export function kill(identity: Identity): void {
   }
 }
 
-export async function end(identity: Identity): Promise<void> {
+export async function endProcess(identity: Identity): Promise<void> {
   const deadline = Date.now() + deathMs;
   kill(identity);
   while (isAlive(identity) && Date.now() < deadline) await sleep(5);

@@ -25,7 +25,7 @@ export function initScript(command: string[]): string {
     "{ exec </dev/null",
     ...Object.entries(accountFiles).map(([path, text]) => `printf %s ${quote(text)} >${path}`),
     "umask 077; : >/etc/shadow; : >/etc/gshadow; umask 022",
-    `for fd in /proc/self/fd/*; do fd=\${fd##*/}; case $fd in [012]|${channel}) ;; *) eval "exec $fd>&-"; esac; done`,
+    `for fd in /proc/self/fd/*; do fd=\${fd##*/}; case $fd in [012]|${CHANNEL_FD}) ;; *) eval "exec $fd>&-"; esac; done`,
     // The sandbox's variables must not make Perl load other code.
     "unset PERL5OPT PERL5LIB PERL5DB",
     `exec ${command.map(quote).join(" ")}; }`,
@@ -44,7 +44,7 @@ export function limited(command: string[], { openFiles, processes }: Limits): st
 }
 
 /** The file descriptor of Node's channel between the engine and the control server. */
-export const channel = 7;
+export const CHANNEL_FD = 7;
 
 export function withoutInitCapability(command: string[]): string[] {
   const capability = initCapability.replace("CAP_", "-").toLowerCase();

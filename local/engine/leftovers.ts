@@ -4,7 +4,7 @@
  */
 import { chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { end, identify, isAlive } from "./identity.ts";
+import { endProcess, identify, isAlive } from "./identity.ts";
 import { endLeftoverGroups, type GroupParent, removeForgottenGroups } from "./limits.ts";
 
 const engineMark = "engine.pid";
@@ -22,7 +22,7 @@ export async function endLeftovers(runDir: string, parents: GroupParent[]): Prom
     const directory = join(runDir, boot);
     if (isAlive(await read(join(directory, engineMark)))) continue;
     const marks = (await readdir(directory)).map((name) => join(directory, name, sandboxMark));
-    await Promise.all(marks.map(async (mark) => await end(await read(mark))));
+    await Promise.all(marks.map(async (mark) => await endProcess(await read(mark))));
     await endLeftoverGroups(parents, boot);
     await rm(directory, { recursive: true, force: true });
   }

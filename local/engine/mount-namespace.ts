@@ -53,12 +53,12 @@ export class MountNamespace {
   async open(mounts: Mount[], { root, directoryMap }: HostIDs): Promise<MountNamespaceView> {
     // All sandboxes' directories, so that sandboxes with different ones share a namespace.
     const given = this.#directories.filter(({ from }) => existsSync(from));
-    const held = [...mounts, ...given].filter(({ from }) => this.#own(from) === undefined);
+    const held = [...mounts, ...given].filter(({ from }) => this.#enginePath(from) === undefined);
     const sources = [...new Set(held.map(({ from }) => from))];
     const writable = new Set(given.flatMap((mount) => (mount.writable ? mount.from : [])));
-    const holder = this.#current(sources, writable);
+    const holder = this.#currentHolder(sources, writable);
     const pid = await holder.pid;
-    const heldAt = (from: string) => `${place}/${this.#own(from) ?? sources.indexOf(from)}`;
+    const heldAt = (from: string) => `${place}/${this.#enginePath(from) ?? sources.indexOf(from)}`;
     const shown = new Map<string, string>();
     for (const { from } of directoryMap === undefined
       ? []
@@ -98,12 +98,12 @@ export class MountNamespace {
     for (const holder of [this.#holder, this.#former]) holder?.child.kill("SIGKILL");
   }
 
-  #own(from: string): string | undefined {
+  #enginePath(from: string): string | undefined {
     const path = relative(this.#directory, from);
     return path.startsWith("..") ? undefined : `engine/${path}`;
   }
 
-  #current(sources: string[], writable: ReadonlySet<string>): Holder {
+  #currentHolder(sources: string[], writable: ReadonlySet<string>): Holder {
     const held = fingerprint(sources);
     const present = this.#holder;
     if (present?.held === held && present.child.exitCode === null && present.child.signalCode === null)

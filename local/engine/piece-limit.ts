@@ -58,17 +58,17 @@ export class Pieces {
     if (ms === 0 || this.isResting) return;
     this.isResting = true;
     for (const socket of this.#connections.keys()) if (!socket.isPaused()) this.#hold(socket);
-    this.#restFor(ms);
+    this.#pauseFor(ms);
   }
 
   #wait(pieces: number, bytes: number): number {
     return Math.max(this.#pace.take(pieces), this.#bytes?.take(bytes) ?? 0);
   }
 
-  #restFor(ms: number): void {
+  #pauseFor(ms: number): void {
     setTimeout(() => {
       const more = this.#wait(0, 0);
-      if (more > 0) return this.#restFor(more);
+      if (more > 0) return this.#pauseFor(more);
       this.isResting = false;
       const held = [...this.#held];
       this.#held.clear();

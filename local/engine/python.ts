@@ -51,7 +51,7 @@ export function packagesKey({ base, version }: Python): string {
 }
 
 export async function findPythons(): Promise<Python[]> {
-  const commands = [...(await onPath("python3")), "/usr/bin/python3"];
+  const commands = [...(await findOnPath("python3")), "/usr/bin/python3"];
   const described = await Promise.all([...new Set(commands)].map(describePython));
   const found = described.filter((python) => python !== undefined);
   return found.filter(({ base, environment }, index) => {
@@ -123,7 +123,7 @@ export function pythonDirectories({ prefix, environment, base }: Python): string
   return shown ? directories : [...directories, dirname(base)];
 }
 
-export async function onPath(name: string): Promise<string[]> {
+export async function findOnPath(name: string): Promise<string[]> {
   const found: string[] = [];
   for (const directory of (process.env.PATH ?? "").split(delimiter)) {
     const file = join(directory, name);

@@ -23,7 +23,7 @@ export class SandboxRegistry {
     this.#common = common;
     this.#directory = directory;
     this.#boot = boot;
-    this.#prepared = new PreparedSandbox(common, () => this.#place(randomUUID()));
+    this.#prepared = new PreparedSandbox(common, () => this.#placeFor(randomUUID()));
   }
 
   /** Keeps one sandbox prepared. Call it again after the sandboxes' parts have changed. */
@@ -70,7 +70,7 @@ export class SandboxRegistry {
   async #start(id: string, request: StartRequest): Promise<void> {
     // Ends an earlier sandbox of the actor: if the actor lost its state, it does not know that sandbox any more.
     for (const other of this.#alive.values()) if (other.actor === request.actor) await other.destroy();
-    const place = this.#place(id);
+    const place = this.#placeFor(id);
     let sandbox: EngineSandbox | undefined;
     try {
       sandbox =
@@ -86,7 +86,7 @@ export class SandboxRegistry {
     if (this.#closed) await sandbox.destroy();
   }
 
-  #place(id: string): SandboxPlace {
+  #placeFor(id: string): SandboxPlace {
     const alone = this.#alive.size === 0 && this.#starting.size === 0;
     return { id, directory: join(this.#directory, id), group: `${this.#boot}/${id}`, alone };
   }

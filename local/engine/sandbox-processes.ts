@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { ExitReport } from "../platform/engine-protocol.ts";
 import { bubblewrapArguments, readInfo, type Mount } from "./bubblewrap.ts";
 import { confine } from "./confine.ts";
-import { end, identify, kill, type Identity } from "./identity.ts";
+import { endProcess, identify, kill, type Identity } from "./identity.ts";
 import { initCommand, initGreeting, initScript, userLimits } from "./init.ts";
 import { writeMaps } from "./ids.ts";
 import type { HostIDs } from "./host-directories.ts";
@@ -161,7 +161,7 @@ async function settle(child: ChildProcess, first: () => Identity | undefined): P
     child.once("exit", (code, signal) => resolve({ exitCode: code ?? 137, reason: signal ?? "exit" }));
   });
   const identity = first();
-  if (identity !== undefined) await end(identity);
+  if (identity !== undefined) await endProcess(identity);
   const late = new AbortController();
   const { signal } = late;
   await Promise.race([closed, sleep(outputMs, undefined, { signal }).catch(() => undefined)]);

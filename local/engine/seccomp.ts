@@ -28,7 +28,7 @@ import {
   ifNull,
   NUMBER,
   onlyValues,
-  pretend,
+  ignoreCall,
   refuse,
 } from "./bpf.ts";
 import { readText } from "./host-files.ts";
@@ -117,16 +117,16 @@ const rulesOfCalls: Record<string, Decision> = {
   memfd_create: ifAnyBit(argument(1), MFD_HUGETLB, refuse(EINVAL), allow),
   shmget: ifAnyBit(argument(2), SHM_HUGETLB, refuse(ENOMEM), allow),
   pipe2: ifAnyBit(argument(1), O_NOTIFICATION_PIPE, refuse(EINVAL), allow),
-  madvise: ifEqual(argument(2), MADVISE_WILLNEED, pretend, onlyValues(argument(2), memoryAdvice, EINVAL)),
+  madvise: ifEqual(argument(2), MADVISE_WILLNEED, ignoreCall, onlyValues(argument(2), memoryAdvice, EINVAL)),
   fadvise64: byValue(
     argument(3),
     [
-      [FADVISE_WILLNEED, pretend],
-      [FADVISE_DONTNEED, pretend],
+      [FADVISE_WILLNEED, ignoreCall],
+      [FADVISE_DONTNEED, ignoreCall],
     ],
     allow,
   ),
-  readahead: pretend,
+  readahead: ignoreCall,
   setxattr: smallAttribute,
   lsetxattr: smallAttribute,
   fsetxattr: smallAttribute,
@@ -147,7 +147,7 @@ function rulesOfLimits(): Record<string, Decision> {
     ? ifEqual(
         argument(1),
         RLIMIT_CORE,
-        ifNull(argument(2), allow, ifNull(argument(3), pretend, allow)),
+        ifNull(argument(2), allow, ifNull(argument(3), ignoreCall, allow)),
         allow,
       )
     : allow;
@@ -155,7 +155,7 @@ function rulesOfLimits(): Record<string, Decision> {
   // Linux does not enforce: they mark a run's processes, and a JavaScript kernel sets its mark by a program.
   const others = ifEqual(argument(1), RLIMIT_LOCKS, allow, ifNull(argument(2), allow, refuse(EPERM)));
   return {
-    setrlimit: pipesCoreDumps() ? ifEqual(argument(0), RLIMIT_CORE, pretend, allow) : allow,
+    setrlimit: pipesCoreDumps() ? ifEqual(argument(0), RLIMIT_CORE, ignoreCall, allow) : allow,
     prlimit64: ifEqual(argument(0), 0, own, others),
   };
 }
@@ -171,7 +171,7 @@ function rulesOfFiles({ ids, hasHostDirectory }: FilterOptions, direct: number):
   // A file cannot be given to a user outside the sandbox. Programs that unpack archives try, and stop on an error, so the call
   // succeeds without an effect, as on file systems without owners.
   const known = (index: number, yes: Decision) =>
-    ifEqual(argument(index), KEEP, yes, ifAtLeast(argument(index), ids, pretend, yes));
+    ifEqual(argument(index), KEEP, yes, ifAtLeast(argument(index), ids, ignoreCall, yes));
   const changeOfOwner = (owner: number) => known(owner, known(owner + 1, allow));
   // A set-user-id program in a host directory gives its owner's rights, often root's, to every user of the host.
   const mode = (index: number) =>
@@ -186,7 +186,7 @@ function rulesOfFiles({ ids, hasHostDirectory }: FilterOptions, direct: number):
       hasHostDirectory ? ifAnyBit(argument(flags), OPEN_MAKES, mode(flags + 1), allow) : allow,
     );
   // Writes the caches of the whole machine. A sandbox's own files are in memory.
-  const sync = hasHostDirectory ? allow : pretend;
+  const sync = hasHostDirectory ? allow : ignoreCall;
   const setFlags = ifAnyBit(argument(2), direct, refuse(EINVAL), allow);
   return {
     chown: changeOfOwner(1),

@@ -1,6 +1,6 @@
 /** The part of the system call filter about sockets. */
 import { socketOptions } from "./allow-list.ts";
-import { allow, argument, byValue, type Decision, onlyValues, pretend, refuse } from "./bpf.ts";
+import { allow, argument, byValue, type Decision, ignoreCall, onlyValues, refuse } from "./bpf.ts";
 
 const ENOPROTOOPT = 92;
 const EPROTONOSUPPORT = 93;
@@ -71,6 +71,6 @@ export const socketRules: Record<string, Decision> = {
   // The kernel makes two sockets of any family before it finds out that the family has no pairs.
   socketpair: onlyValues(argument(0), [AF_UNIX], EAFNOSUPPORT),
   // The C library's resolver needs its success.
-  setsockopt: optionRule(pretend),
+  setsockopt: optionRule(ignoreCall),
   getsockopt: optionRule(allow),
 };

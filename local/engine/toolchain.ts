@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { repository } from "./own-files.ts";
-import { choosePython, describePython, findPythons, onPath, type Python } from "./python.ts";
+import { choosePython, describePython, findPythons, findOnPath, type Python } from "./python.ts";
 
 const run = promisify(execFile);
 const require = createRequire(import.meta.url);
@@ -63,7 +63,7 @@ async function findAgents(): Promise<Toolchain["agents"]> {
   const found: Toolchain["agents"] = [];
   for (const [name, programs] of Object.entries(AGENT_PROGRAMS)) {
     const npmBeside = programs.flatMap((program) => places.map((place) => join(place, program)));
-    for (const file of [...npmBeside, ...(await onPath(name))]) {
+    for (const file of [...npmBeside, ...(await findOnPath(name))]) {
       if (!(await exists(file)) || !(await isBinary(file))) continue;
       found.push({ name, path: await realpath(file) });
       break;
@@ -84,7 +84,7 @@ async function isBinary(file: string): Promise<boolean> {
 }
 
 async function findNPM(): Promise<string | undefined> {
-  for (const file of await onPath("npm")) {
+  for (const file of await findOnPath("npm")) {
     // npm's bin is a symbolic link to <package>/bin/npm-cli.js; other wrapper scripts are unusable.
     const directory = dirname(dirname(await realpath(file)));
     if (await exists(join(directory, "bin/npm-cli.js"))) return directory;

@@ -68,7 +68,7 @@ export function isRegistry(host: string, port: number, { registries }: UpstreamO
   return registries?.has(`${host}:${port}`) === true;
 }
 
-export async function secured(
+export async function startTLS(
   socket: Socket,
   host: string,
   { authorities = [] }: UpstreamOptions,

@@ -171,17 +171,17 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
 
   async interceptOutboundHttp(address: string, binding: Fetcher): Promise<void> {
     this.#http.set(address.toLowerCase(), binding);
-    await this.#announce();
+    await this.#sendIntercepts();
   }
 
   async interceptOutboundHttps(address: string, binding: Fetcher): Promise<void> {
     this.#https.set(address.toLowerCase(), binding);
-    await this.#announce();
+    await this.#sendIntercepts();
   }
 
   async interceptAllOutboundHttp(binding: Fetcher): Promise<void> {
     this.#all = binding;
-    await this.#announce();
+    await this.#sendIntercepts();
   }
 
   starting(): void {
@@ -221,7 +221,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     return { http: [...this.#http.keys()], https: [...this.#https.keys()], all: this.#all !== undefined };
   }
 
-  async #announce(): Promise<void> {
+  async #sendIntercepts(): Promise<void> {
     await this.#update("intercepts", this.#intercepts());
   }
 

@@ -3,7 +3,7 @@
  * loopback and private network. So the engine sends it under the sandbox's own rules. The SDK itself forwards requests to an
  * allowed host without a handler. These are marked, and `fetch` checks for the mark.
  */
-import { sendThrough } from "../../src/container/internet.ts";
+import { setInternet } from "../../src/container/internet.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import { SENT_SECRET_HEADER, URL_HEADER } from "./engine-protocol.ts";
 
@@ -16,7 +16,7 @@ export function markSandboxRequest(request: Request, env: LocalEnv, actor: strin
 
 /** Makes the engine send sandboxes' requests to the internet. Call it once, before any request. */
 export function useEngine(localEnv: (env: unknown) => LocalEnv): void {
-  sendThrough((request, { env, containerID, secret }) =>
+  setInternet((request, { env, containerID, secret }) =>
     sendByEngine(request, localEnv(env), containerID, secret),
   );
   const plain = globalThis.fetch;

@@ -16,7 +16,7 @@ import { log } from "./stderr-log.ts";
 import { killDescendants } from "./process-tree.ts";
 import { createControlServer } from "./control-server.ts";
 import { handOverEgress, listen } from "./tcp.ts";
-import { layBundle, trustPlatform } from "./trust.ts";
+import { writeBundle, trustPlatform } from "./trust.ts";
 
 const { values } = parseArgs({
   options: {
@@ -53,7 +53,7 @@ async function main(): Promise<void> {
   if (socket === undefined || kernels === undefined) throw new Error("--socket or --kernels is missing");
   // Starts Node's file threads now. Node aborts if it cannot start them later because no pid is free.
   await stat("/");
-  layBundle();
+  writeBundle();
   const interpreter = new InterpreterAPI(kernels, { cwd: workspace });
   const server = createControlServer(new SandboxAPI(interpreter), () => interpreter.startFirst());
 

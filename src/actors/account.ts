@@ -302,7 +302,7 @@ export class Account extends DurableObject<Env> {
   }
 
   findCheckpoint(id: string, sandbox: string): Promise<Outcome<{ checkpoint: Checkpoint; exists: boolean }>> {
-    return outcomeOf(() => ({ checkpoint: this.#snapshots.known(id), exists: this.#isTaken(sandbox) }));
+    return outcomeOf(() => ({ checkpoint: this.#snapshots.known(id), exists: this.#isNameTaken(sandbox) }));
   }
 
   /** Deletes a checkpoint. Returns how many the sandbox has left. */
@@ -378,7 +378,7 @@ export class Account extends DurableObject<Env> {
   ): Promise<Outcome<{ to: T; hasSettings: boolean }>> {
     const { principalID, sandbox } = owner;
     const findUnlessTaken = () => {
-      if (this.#isTaken(sandbox)) throw sandboxExists(sandbox);
+      if (this.#isNameTaken(sandbox)) throw sandboxExists(sandbox);
       return find();
     };
     const work = async () => {
@@ -401,7 +401,7 @@ export class Account extends DurableObject<Env> {
     return this.#forks.run(sandbox, "", () => this.#change(work));
   }
 
-  #isTaken(sandbox: string): boolean {
+  #isNameTaken(sandbox: string): boolean {
     return this.#sandboxes.has(sandbox) || this.#snapshots.has(sandbox);
   }
 

@@ -57,7 +57,7 @@ export class NetworkDecisions {
    */
   async ask(change: NetworkChoice, waitMs: number): Promise<ChangeState> {
     // Asks about the whole policy, because another call may change the parts that this change omits.
-    const next = this.#after(change);
+    const next = this.#policyAfter(change);
     if (this.#added(next) === undefined) return { state: "within", change: next };
     const digest = await sha256(JSON.stringify([next.internet, next.allowHosts.toSorted()]));
     const id = digest.toBase64({ alphabet: "base64url", omitPadding: true }).slice(0, LINK_ID_CHARS);
@@ -65,7 +65,7 @@ export class NetworkDecisions {
     // The policy may have changed during the wait.
     const added = this.#added(next);
     if (added === undefined) return { state: "within", change: next };
-    const kept = this.#find(id) ?? this.#keep(id, next);
+    const kept = this.#find(id) ?? this.#store(id, next);
     return { state: kept.isRefused ? "refused" : "open", id, added };
   }
 
@@ -94,10 +94,10 @@ export class NetworkDecisions {
   }
 
   #added(change: NetworkChoice): string[] | undefined {
-    return addedBy(this.#after(change), this.#host.network.policy);
+    return addedBy(this.#policyAfter(change), this.#host.network.policy);
   }
 
-  #after(change: NetworkChoice): NetworkPolicy {
+  #policyAfter(change: NetworkChoice): NetworkPolicy {
     const { network } = this.#host;
     return network.policyAfter(network.changed(change));
   }
@@ -107,7 +107,7 @@ export class NetworkDecisions {
     return kept && kept.expires > Date.now() ? kept : undefined;
   }
 
-  #keep(id: string, change: NetworkChoice): Kept {
+  #store(id: string, change: NetworkChoice): Kept {
     const { kv } = this.#host;
     const others = [...kv.list<Kept>({ prefix: PREFIX })].toSorted(([, a], [, b]) => a.expires - b.expires);
     for (const [index, [key, { expires }]] of others.entries())

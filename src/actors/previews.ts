@@ -119,7 +119,7 @@ export class Previews {
       return refuseUnserved(unservedState(response, hasResponded));
     if (!hasResponded)
       this.#host.sql.exec("UPDATE previews SET answered = 1, boot = ? WHERE port = ?", boot, port);
-    this.#used();
+    this.#reportUse();
     return response;
   }
 
@@ -131,11 +131,11 @@ export class Previews {
     if (this.list().length === 0) return false;
     const report = await this.#host.sandboxd.report();
     const isInUse = report !== undefined && report.openPreviews > 0;
-    if (isInUse) this.#used();
+    if (isInUse) this.#reportUse();
     return isInUse;
   }
 
-  #used(): void {
+  #reportUse(): void {
     this.#host.background(this.#host.account.used());
     this.#host.sandboxd.used();
   }

@@ -128,7 +128,7 @@ export class Quota {
   }
 
   secondsUsed(now: number): number {
-    return this.#used("run_seconds", now);
+    return this.#usedOnDay("run_seconds", now);
   }
 
   spendModelTokens(spent: UsedByDay): void {
@@ -136,10 +136,10 @@ export class Quota {
   }
 
   modelTokensUsed(now: number): number {
-    return this.#used("model_tokens", now);
+    return this.#usedOnDay("model_tokens", now);
   }
 
-  #used(column: Used, now: number): number {
+  #usedOnDay(column: Used, now: number): number {
     const query = `SELECT ${column} AS used FROM usage WHERE day = ?`;
     return this.#rows.all<{ used: number }>(query, dayOf(now))[0]?.used ?? 0;
   }

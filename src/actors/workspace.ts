@@ -226,10 +226,10 @@ export class Workspace {
     if (this.#timer !== null && this.#timerAt <= at) return;
     clearTimeout(this.#timer);
     this.#timerAt = at;
-    this.#timer = setTimeout(() => this.#due(), ms);
+    this.#timer = setTimeout(() => this.#saveIfDue(), ms);
   }
 
-  #due(): void {
+  #saveIfDue(): void {
     this.#timer = null;
     if (!this.#isWhole) return;
     if (this.isHeld) return this.#plan(SAVE_INTERVAL_MS);
@@ -291,7 +291,7 @@ export class Workspace {
   async #save(signal: AbortSignal, look: Pick<PlanCall, "isThorough" | "isAtRest">): Promise<void> {
     const { snapshots, maxBytes } = this.#host;
     const sandbox = this.#host.sandbox();
-    await this.#settle(signal);
+    await this.#resolveUnconfirmed(signal);
     const origin = this.#origin.value ?? EMPTY_ORIGIN;
     const id = crypto.randomUUID();
     const repack = packsToRepack(origin.packs);
@@ -434,7 +434,7 @@ export class Workspace {
   }
 
   /** Finds out whether an unconfirmed save was committed, and tells sandboxd if so. */
-  async #settle(signal: AbortSignal): Promise<void> {
+  async #resolveUnconfirmed(signal: AbortSignal): Promise<void> {
     const id = this.#unconfirmed.value;
     if (id === undefined) return;
     const state = await this.#state();

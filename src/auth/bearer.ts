@@ -39,7 +39,7 @@ export async function authenticate(
   if (token === undefined) return unauthorized("no_token", CALLER_TEXTS.noToken, metadata);
   let holder = token === "" ? undefined : await principalOf(token, candidates);
   if (!holder && token !== "" && !("off" in oauth)) {
-    const found = await lookedUp(token, oauth, paths, request, context);
+    const found = await lookUpToken(token, oauth, paths, request, context);
     if (found && "response" in found) return found;
     holder = found;
   }
@@ -84,7 +84,7 @@ const MAX_EXEMPT = 1000;
  * Returns the holder of an OAuth token. A lookup reads the store, which costs money, so each address has a limit per minute.
  * Recently valid tokens are exempt, so that a flood of guesses does not lock out signed-in clients.
  */
-export async function lookedUp(
+export async function lookUpToken(
   token: string,
   oauth: OAuth,
   paths: readonly ResourcePath[],

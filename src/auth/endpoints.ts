@@ -7,7 +7,7 @@ import { registrationsOf } from "../actors/attempts.ts";
 import { CHECK_HEADER, type OAuth, providerEnv } from "./oauth.ts";
 import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { hasForbiddenHost } from "./redirects.ts";
-import { watched } from "./revocation.ts";
+import { watchRevocations } from "./revocation.ts";
 import { bytesOf, unlessStoreFails } from "./oauth-store.ts";
 import { STORAGE_SILENT, ENDPOINT_TEXTS } from "./texts.ts";
 
@@ -60,7 +60,7 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   });
   const env = providerEnv(context);
   const revocation = form.get("token") && !form.get("grant_type");
-  const watch = revocation && env.OAUTH_KV ? watched(env.OAUTH_KV) : undefined;
+  const watch = revocation && env.OAUTH_KV ? watchRevocations(env.OAUTH_KV) : undefined;
   const result = await unlessStoreFails(context, "oauth", async () => {
     const store = watch?.store ?? env.OAUTH_KV;
     const response = await oauth.server.fetch(passed, { ...env, OAUTH_KV: store }, context.ctx);

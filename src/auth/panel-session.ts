@@ -7,7 +7,7 @@ import type { Caller, RequestContext } from "../shared/request-context.ts";
 import { DECISION_PATH, GIT_PATH } from "../shared/link-token.ts";
 import { json, type Refusal } from "../shared/responses.ts";
 import { callerFields, log } from "../shared/log.ts";
-import { lookedUp } from "./bearer.ts";
+import { lookUpToken } from "./bearer.ts";
 import { unauthorized } from "./challenge.ts";
 import { messagePage } from "./consent-page.ts";
 import { COOKIE_PREFIX, withKeptCookies } from "./cookies.ts";
@@ -97,7 +97,7 @@ export async function panelSession(
 ): Promise<Caller | Refusal> {
   const token = cookieOf(request, SESSION_COOKIE, oauth);
   if (token === undefined) return unauthorized("no_token", CALLER_TEXTS.panelSignIn);
-  const holder = await lookedUp(token, oauth, [PANEL_PATH], request, context);
+  const holder = await lookUpToken(token, oauth, [PANEL_PATH], request, context);
   if (holder && "response" in holder) return holder;
   if (holder?.client === PANEL_CLIENT_ID)
     return { principal: holder, metadata: undefined, takesNotice: false };

@@ -14,7 +14,7 @@ const tokenRecord = z.object({
 });
 
 /** Wraps a store without changing it. The returned function says what was revoked. */
-export function watched(store: KVNamespace) {
+export function watchRevocations(store: KVNamespace) {
   const read = new Map<string, unknown>();
   const deleted: string[] = [];
   const seen = intercepted(store, async (name, key, call) => {

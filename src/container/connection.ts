@@ -58,7 +58,7 @@ export class Connection {
     this.#followers.set(id, follower);
     return () => {
       if (this.#followers.get(id) === follower) this.#followers.delete(id);
-      this.#rest();
+      this.#scheduleClose();
     };
   }
 
@@ -138,7 +138,7 @@ export class Connection {
   #send(socket: WebSocket, calls: readonly Call[]): void {
     this.#sandboxd.used();
     for (const call of calls) socket.send(JSON.stringify(call));
-    this.#rest();
+    this.#scheduleClose();
   }
 
   #connected(): Promise<WebSocket> {
@@ -210,12 +210,12 @@ export class Connection {
     }
   }
 
-  #rest(): void {
+  #scheduleClose(): void {
     this.#usedAt = Date.now();
     this.#idle ??= setTimeout(() => {
       this.#idle = null;
       if (this.#followers.size > 0 || this.#pongs.length > 0 || Date.now() - this.#usedAt < IDLE_MS)
-        this.#rest();
+        this.#scheduleClose();
       else this.#connectionLost(this.#open);
     }, IDLE_MS);
   }

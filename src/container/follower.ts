@@ -102,14 +102,14 @@ export abstract class RunFollower {
     const tick = setInterval(() => this.#tick(), TICK_MS);
     try {
       // A call to a sandbox that is being destroyed may take long. If the run has ended, nothing waits for that call.
-      return (await Promise.race([this.#attend(), this.sink.settled])) ?? undefined;
+      return (await Promise.race([this.#waitForOutcome(), this.sink.settled])) ?? undefined;
     } finally {
       clearInterval(tick);
       unfollow();
     }
   }
 
-  async #attend(): Promise<Outcome | undefined> {
+  async #waitForOutcome(): Promise<Outcome | undefined> {
     while (!this.isOver && this.#outcome === undefined) {
       if (this.#failure) throw this.#failure;
       if (!this.#isConnected) await this.#connect();

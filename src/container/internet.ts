@@ -33,12 +33,12 @@ let internet: Internet = (request) => fetch(request, { redirect: "manual" });
  * Replaces the function that sends requests to the internet. On the local platform, requests must not reach the machine's
  * network.
  */
-export function sendThrough(other: Internet): void {
+export function setInternet(other: Internet): void {
   internet = other;
 }
 
 /** An outbound handler of the SDK: forwards a request if the policy allows it, with the secrets for its host. */
-export async function throughPolicy(
+export async function forwardByPolicy(
   request: Request,
   env: Env,
   { containerId: containerID, params }: { containerId: string; params?: unknown },

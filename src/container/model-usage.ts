@@ -31,14 +31,17 @@ export class UsageCounter {
     // Events report totals, but not every event reports all totals. A number that the end of a piece cuts is read again with
     // the next piece.
     for (const [, name = "", digits] of text.slice(from).matchAll(FIELD))
-      this.#seen.set(name, Math.max(this.#of(name), Number(digits)));
+      this.#seen.set(name, Math.max(this.#countOf(name), Number(digits)));
   }
 
   /** Tokens so far. A token read from the cache counts as a tenth of a token, as in the price. */
   get tokens(): number {
-    const cached = Math.ceil(this.#of("cache_read_input_tokens") / 10);
+    const cached = Math.ceil(this.#countOf("cache_read_input_tokens") / 10);
     return (
-      this.#of("input_tokens") + this.#of("output_tokens") + this.#of("cache_creation_input_tokens") + cached
+      this.#countOf("input_tokens") +
+      this.#countOf("output_tokens") +
+      this.#countOf("cache_creation_input_tokens") +
+      cached
     );
   }
 
@@ -48,11 +51,11 @@ export class UsageCounter {
    */
   charge(request: RequestMeter, whole: boolean, isStream: boolean): number {
     if (this.#reports && (isStream ? this.#stopped : whole)) return this.tokens;
-    const input = this.#reports ? this.tokens - this.#of("output_tokens") : request.inputTokens;
-    return input + Math.max(request.maxTokens, this.#of("output_tokens"));
+    const input = this.#reports ? this.tokens - this.#countOf("output_tokens") : request.inputTokens;
+    return input + Math.max(request.maxTokens, this.#countOf("output_tokens"));
   }
 
-  #of(name: string): number {
+  #countOf(name: string): number {
     return this.#seen.get(name) ?? 0;
   }
 }

@@ -2,11 +2,11 @@
 import { retryOnce } from "../actors/actor-errors.ts";
 import { accountOf } from "../actors/account-of.ts";
 import { isTaskID, sandboxOf } from "../runs/id.ts";
-import { unlessFailed } from "../shared/errors.ts";
+import { undefinedIfFailed } from "../shared/errors.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { MAX_RESOURCE_URI, RUNS } from "../shared/resource-uri.ts";
-import { operation, reading } from "./context.ts";
+import { operation, readSandbox } from "./context.ts";
 import { namesOf } from "./read.ts";
 
 const MAX_ENTRIES = 2000;
@@ -21,7 +21,7 @@ export async function completePath(caller: CallerContext, sandbox: string, value
   if (!(await names(caller)).includes(sandbox) || value.includes("\0")) return [];
   if (value.length > MAX_RESOURCE_URI) return [];
   const start = value.slice(0, value.lastIndexOf("/") + 1);
-  const listing = await unlessFailed(
+  const listing = await undefinedIfFailed(
     operation(caller, sandbox, "list", { path: start, depth: 1, limit: MAX_ENTRIES }),
   );
   return (listing?.entries ?? [])
@@ -40,8 +40,8 @@ export async function completeRun(caller: CallerContext, value: string): Promise
   const ids = tasks.map(({ id }) => id);
   ids.push(...(await names(caller)).map((name) => `${name}.`).filter((start) => start !== value));
   if (scopes.includes("sandbox:read") && SANDBOX_NAME.test(sandbox)) {
-    const reader = reading(caller, sandbox, (actor, owner) => actor.listRuns(owner, MAX_RUNS));
-    const runs = (await unlessFailed(reader)) ?? [];
+    const reader = readSandbox(caller, sandbox, (actor, owner) => actor.listRuns(owner, MAX_RUNS));
+    const runs = (await undefinedIfFailed(reader)) ?? [];
     ids.push(...runs.map(({ id }) => id).filter((id) => !isTaskID(id)));
   }
   return ids.filter((id) => id.startsWith(value));
@@ -51,8 +51,8 @@ export async function completeName(caller: CallerContext, id: string | undefined
   const sandbox = id === undefined ? undefined : sandboxOf(id);
   if (id === undefined || sandbox === undefined) return [];
   if (!caller.principal.scopes.includes(isTaskID(id) ? "tasks:run" : "sandbox:read")) return [];
-  const reader = reading(caller, sandbox, (actor, owner) => actor.readRun(owner, { id, waitMs: 0 }));
-  const found = await unlessFailed(reader);
+  const reader = readSandbox(caller, sandbox, (actor, owner) => actor.readRun(owner, { id, waitMs: 0 }));
+  const found = await undefinedIfFailed(reader);
   const outputs = found ? namesOf(found.run) : [];
   return outputs.map(({ name }) => name).filter((name) => name.startsWith(value));
 }

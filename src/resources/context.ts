@@ -8,7 +8,11 @@ import { logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 
 /** Calls a read-only method of a sandbox. The call starts no container. A notice is left for the next answer of a tool. */
-export async function reading<T>(caller: CallerContext, sandbox: string, call: SandboxCall<T>): Promise<T> {
+export async function readSandbox<T>(
+  caller: CallerContext,
+  sandbox: string,
+  call: SandboxCall<T>,
+): Promise<T> {
   return (await callSandbox(caller.env, ownerOf(caller, sandbox), call, { reads: true })).value;
 }
 

@@ -44,7 +44,7 @@ export async function listResources(caller: CallerContext, after: string | undef
 }
 
 async function workspace(caller: CallerContext, sandbox: string, isRunning: boolean): Promise<Resource[]> {
-  const entries = isRunning ? await topOf(caller, sandbox) : undefined;
+  const entries = isRunning ? await listTop(caller, sandbox) : undefined;
   const root: Resource = {
     uri: fileURI(sandbox, WORKSPACE) ?? "",
     name: `${sandbox}/`,
@@ -65,7 +65,7 @@ async function workspace(caller: CallerContext, sandbox: string, isRunning: bool
   return [root, ...inside];
 }
 
-function topOf(caller: CallerContext, sandbox: string) {
+function listTop(caller: CallerContext, sandbox: string) {
   const listed = operation(caller, sandbox, "glance", { path: WORKSPACE, depth: 1, limit: TOP_ENTRIES });
   return within(
     LIST_MS,

@@ -20,9 +20,9 @@ import {
   runURI,
 } from "../shared/resource-uri.ts";
 import { textOf } from "../shared/text.ts";
-import { recorded } from "../tools/define.ts";
+import { recordCall } from "../tools/define.ts";
 import { ownRun } from "../tools/own-run.ts";
-import { operation, protocolError, reading } from "./context.ts";
+import { operation, protocolError, readSandbox } from "./context.ts";
 import { readPanel } from "./panel-app.ts";
 import { readSkill } from "./skills.ts";
 import { INSTEAD, absolutePathText, nothingOfName, tooLarge } from "./texts.ts";
@@ -50,7 +50,7 @@ export async function readResource(caller: CallerContext, uri: string): Promise<
   const address = parseResourceURI(uri);
   const sandbox = "sandbox" in address ? address.sandbox : undefined;
   const call = { tool: "resources/read", scopes: resourceScopes(uri), sandbox };
-  const contents = await recorded(caller, call, async () => {
+  const contents = await recordCall(caller, call, async () => {
     if ("problem" in address) throw new ToolError("invalid_argument", address.problem);
     return "run" in address
       ? await readRunResource(caller, address.run, address.name)
@@ -62,7 +62,7 @@ export async function readResource(caller: CallerContext, uri: string): Promise<
 
 async function ofSandbox(caller: CallerContext, sandbox: string, path: string): Promise<Contents> {
   if (path === NETWORK_PATH) {
-    const lines = await reading(caller, sandbox, (actor, owner) => actor.connectionLines(owner));
+    const lines = await readSandbox(caller, sandbox, (actor, owner) => actor.connectionLines(owner));
     return { mimeType: "text/plain", text: lines };
   }
   const mayStart = caller.principal.scopes.some((scope) => scope !== "sandbox:read");
@@ -111,7 +111,7 @@ export function entryURI(sandbox: string, parent: string, { path, type }: { path
 
 async function readRunResource(caller: CallerContext, id: string, name: string): Promise<Contents> {
   const wanted = name === LOG_NAME ? RESOURCE_BYTES + 1 : 0;
-  const { run, page } = await reading(caller, ownRun(id), (actor, owner) =>
+  const { run, page } = await readSandbox(caller, ownRun(id), (actor, owner) =>
     actor.readRun(owner, { id, waitMs: 0, cursor: 0, maxBytes: wanted }),
   );
   if (name === "") {
@@ -130,7 +130,7 @@ async function readRunResource(caller: CallerContext, id: string, name: string):
   }
   if (!name.startsWith(ARTIFACTS)) throw nothingOfName(id, name);
   const path = name.slice(ARTIFACTS.length);
-  const { size, bytes } = await reading(caller, ownRun(id), (actor, owner) =>
+  const { size, bytes } = await readSandbox(caller, ownRun(id), (actor, owner) =>
     actor.readArtifact(owner, id, path, 0, RESOURCE_BYTES + 1),
   );
   if (bytes.length > RESOURCE_BYTES) throw tooLarge(path, size, RESOURCE_BYTES, INSTEAD.ofArtifact(id, path));

@@ -46,7 +46,7 @@ export class Backlog {
     const ms = this.#pace.take(bytes);
     if (ms > 0) await pause(ms);
     return this.#turns.run(async () => {
-      while (this.#isFull) await this.#ship();
+      while (this.#isFull) await this.#moveLargest();
       output();
     });
   }
@@ -60,7 +60,7 @@ export class Backlog {
   }
 
   /** Moves the log with the most waiting bytes, because it makes the largest objects. */
-  async #ship(): Promise<void> {
+  async #moveLargest(): Promise<void> {
     const before = this.#bytes;
     const [most] = [...this.#logs()].toSorted((a, b) => b.waitingBytes - a.waitingBytes);
     const shipped = most?.moveLog().catch(() => undefined);

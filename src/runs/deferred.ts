@@ -6,7 +6,7 @@ import { type End, type Execution, CANCELLED_BEFORE_START } from "./run-types.ts
  * An execution that first waits for `before`. `before` returns the function that starts it, or an end if it must not start.
  * @param waiting what it waits for
  */
-export function deferred(
+export function startAfter(
   run: ActiveRun,
   before: () => Promise<End | (() => Execution)>,
   {

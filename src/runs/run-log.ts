@@ -98,14 +98,14 @@ export class LogWriter {
     this.#store = store;
     this.#runID = runID;
     this.#cap = cap;
-    const found = isNew ? undefined : this.#found();
+    const found = isNew ? undefined : this.#storedTotals();
     this.#seq = found?.seq ?? 0;
     this.#streamBytes = { stdout: found?.stdout ?? 0, stderr: found?.stderr ?? 0 };
     this.#objects = found?.objects ?? 0;
     this.#unshipped = found?.unshipped ?? 0;
   }
 
-  #found() {
+  #storedTotals() {
     return this.#sql
       .exec<{ seq: number; stdout: number; stderr: number; objects: number; unshipped: number }>(
         `SELECT coalesce(max(seq) + 1, 0) AS seq, coalesce(sum(length) FILTER (WHERE stream = 0), 0) AS stdout,
@@ -156,11 +156,11 @@ export class LogWriter {
     const kept = bytes.subarray(0, this.#remainingBytes(stream));
     if (kept.length === 0) return 0;
     for (let at = 0; at < kept.length; at += ROW_BYTES)
-      this.#place(stream, kept.subarray(at, at + ROW_BYTES));
+      this.#addToPending(stream, kept.subarray(at, at + ROW_BYTES));
     return kept.length;
   }
 
-  #place(stream: Stream, bytes: Uint8Array): void {
+  #addToPending(stream: Stream, bytes: Uint8Array): void {
     const isCrowded = this.#seq > FREE_ROWS + this.bytes / LEAST_ROW_BYTES;
     const index = this.#pending.findLastIndex((one) => one.stream === stream);
     const isLast = index === this.#pending.length - 1;

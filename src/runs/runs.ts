@@ -7,7 +7,7 @@ import type { TerminalInput } from "../container/connection.ts";
 import { ActiveRun } from "./active-run.ts";
 import { isServiceState } from "./command-executor.ts";
 import { Backlog } from "./backlog.ts";
-import { deferred } from "./deferred.ts";
+import { startAfter } from "./deferred.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import { firstIDAt, isTaskID, newRunID } from "./id.ts";
 import { LogWriter, type RunObjects, deleteLog, readLog } from "./run-log.ts";
@@ -255,7 +255,7 @@ export class Runs {
       const start = () => executor.start(run, allowed(spec, reserved));
       if (!gate || gate.isOpen()) return start();
       const passed = async () => (await gate.pass(run)) ?? start;
-      return deferred(run, passed, { isInteractive, waiting: () => gate.waiting?.() });
+      return startAfter(run, passed, { isInteractive, waiting: () => gate.waiting?.() });
     };
     if (reservation) this.#watch(run, metered(execute(reservation), quota, reservation, record.startedAt));
     else this.#followLate(run, execute, isInteractive, reserving);
@@ -362,7 +362,7 @@ export class Runs {
     }: { until?: WaitsFor | undefined; onProgress?: OnProgress | undefined } = {},
   ): Promise<RunView> {
     const run = this.#active.get(id);
-    if (!run) return viewOf(this.#known(id));
+    if (!run) return viewOf(this.#requireRecord(id));
     const deadline = Date.now() + waitMs;
     if (cursor === undefined) await (onProgress ? run.watch(waitMs, onProgress) : run.waitUntilEnded(waitMs));
     else
@@ -391,7 +391,8 @@ export class Runs {
    */
   async type(id: string, input: TerminalInput, maxBytes: number): Promise<TerminalReply> {
     const run = this.#active.get(id);
-    if (!run) throw viewOf(this.#known(id)).isInteractive ? texts.hasEnded(id) : texts.notInteractive(id);
+    if (!run)
+      throw viewOf(this.#requireRecord(id)).isInteractive ? texts.hasEnded(id) : texts.notInteractive(id);
     await run.type(input, maxBytes > 0);
     if (maxBytes === 0) return { run: run.view(), page: { pieces: [], next: run.logBytes }, skipped: 0 };
     const from = Math.max(run.seenBytes, run.logBytes - maxBytes);
@@ -413,7 +414,7 @@ export class Runs {
   /** Ends a run early; an ended run does not change. @throws {ToolError} `not_found` */
   async cancel(id: string, waitMs: number): Promise<RunView> {
     const run = this.#active.get(id);
-    if (!run) return viewOf(this.#known(id));
+    if (!run) return viewOf(this.#requireRecord(id));
     // Not awaited: if the sandbox is unreachable, the run's limit ends the run.
     run.cancel().catch(() => undefined);
     await run.waitUntilEnded(waitMs);
@@ -423,7 +424,7 @@ export class Runs {
   /** Removes a run that has ended. @throws {ToolError} `not_found`; `invalid_argument` if it has not ended */
   async remove(id: string): Promise<void> {
     this.#saveAll();
-    if (this.#known(id).state === "running") throw texts.stillRunning(id);
+    if (this.#requireRecord(id).state === "running") throw texts.stillRunning(id);
     await this.#remove(id);
     this.#changed();
   }
@@ -499,7 +500,7 @@ export class Runs {
       discard();
       return CANCELLED_BEFORE_START;
     };
-    this.#watch(run, deferred(run, start, { isInteractive }));
+    this.#watch(run, startAfter(run, start, { isInteractive }));
     background(reserving.catch(() => undefined));
   }
 
@@ -542,7 +543,7 @@ export class Runs {
     }
   }
 
-  #known(id: string): RunRecord {
+  #requireRecord(id: string): RunRecord {
     this.#saveAll();
     const record = this.#store.get(id);
     if (record) return record;

@@ -35,7 +35,7 @@ import {
   preflight,
 } from "../shared/origin.ts";
 import { previewLabel } from "../shared/preview-address.ts";
-import { panelAsset, panelPage, toPanel } from "./panel-page.ts";
+import { panelAsset, panelPage, redirectToPanel } from "./panel-page.ts";
 import { panelStream } from "./panel-stream.ts";
 import { servePreview } from "./preview-routes.ts";
 import { servePlainCall, isPlainCall } from "./plain-call.ts";
@@ -119,7 +119,7 @@ export function createApp(product: ProtectedApp): App {
       serve: { by: byToken("/mcp", "/"), known: serveFiles },
     },
     { path: paths.PANEL_PATH, methods: READ, serve: { open: panelPage } },
-    { path: `${paths.PANEL_PATH}/`, methods: READ, serve: { open: toPanel } },
+    { path: `${paths.PANEL_PATH}/`, methods: READ, serve: { open: redirectToPanel } },
     { path: `${paths.PANEL_ASSETS_PATH}/:name`, methods: READ, serve: { open: panelAsset } },
     { path: paths.PANEL_MCP_PATH, methods: "POST", serve: { by: panelCaller, known: mcp } },
     { path: paths.PANEL_STREAM_PATH, methods: "POST", serve: { by: panelCaller, known: stream } },

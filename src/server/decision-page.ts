@@ -12,7 +12,7 @@ import { readToken } from "../shared/link-token.ts";
 import { actorName } from "../shared/names.ts";
 import { missingScopes } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
-import { recorded } from "../tools/define.ts";
+import { recordCall } from "../tools/define.ts";
 import { DECISION_TEXTS } from "./texts.ts";
 import type { PageMessage } from "../auth/texts.ts";
 
@@ -37,7 +37,7 @@ export async function decisionPage(request: Request, oauth: OAuth, context: Requ
   const isAllowed = searchParams.get("decision") === "allow";
   const { sandbox } = question;
   const owner = { principalID: principal.id, sandbox, scopes: principal.scopes, takesNotice: false };
-  const done = await recorded(caller, { tool: "decision", scopes: DECISION_SCOPES, sandbox }, async () => {
+  const done = await recordCall(caller, { tool: "decision", scopes: DECISION_SCOPES, sandbox }, async () => {
     const { value } = await callSandbox(context.env, owner, (actor, who) =>
       actor.decideNetwork(who, link.id, isAllowed),
     );

@@ -16,7 +16,7 @@ import type { Scope } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
 import { json } from "../shared/responses.ts";
 import { shownName } from "../shared/shown.ts";
-import { recorded } from "../tools/define.ts";
+import { recordCall } from "../tools/define.ts";
 import {
   MAX_UPLOAD_BYTES,
   failedFile,
@@ -154,7 +154,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
   if (refusal) return refusal.response;
   const { pathname, searchParams } = new URL(request.url);
   const [, , sandbox = "", , ...parts] = pathname.split("/");
-  const response = await recorded(caller, { tool: "files", scopes, sandbox }, async () => {
+  const response = await recordCall(caller, { tool: "files", scopes, sandbox }, async () => {
     const path = absolute(decoded(parts.join("/")) || ".");
     if (!SANDBOX_NAME.test(sandbox) || path.includes("\0")) throw notAFileAddress();
     if (path.length > PATH_MAX) throw pathTooLong(PATH_MAX);

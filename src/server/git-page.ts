@@ -10,7 +10,7 @@ import { gitCredential, gitHost } from "../shared/git-credential.ts";
 import { networkLimits } from "../shared/network-limits.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { readForm } from "../shared/stream-bytes.ts";
-import { recorded } from "../tools/define.ts";
+import { recordCall } from "../tools/define.ts";
 import { DECISION_SCOPES, refuseVisitor, TO_PANEL, visitor } from "./decision-page.ts";
 import { DECISION_TEXTS, GIT_TEXTS } from "./texts.ts";
 
@@ -43,7 +43,7 @@ export async function gitPage(request: Request, oauth: OAuth, context: RequestCo
     host = canonical;
     work = () => account.signInToGit(id, canonical, credential);
   }
-  const done = await recorded(caller, { tool: "git_sign_in", scopes: DECISION_SCOPES }, work);
+  const done = await recordCall(caller, { tool: "git_sign_in", scopes: DECISION_SCOPES }, work);
   if (done instanceof ToolError)
     return messagePage(DECISION_TEXTS.failed(done.text), { status: 503, link: TO_PANEL });
   const words = form.has("remove") ? GIT_TEXTS.removed(host) : GIT_TEXTS.signedIn(host);

@@ -41,7 +41,7 @@ export function panelPage(request: Request, context: RequestContext): Promise<Re
   });
 }
 
-export function toPanel(): Response {
+export function redirectToPanel(): Response {
   return new Response(null, { status: 308, headers: { location: PANEL_PATH } });
 }
 

@@ -13,7 +13,7 @@ import { type RunView, durationMs } from "../runs/run-types.ts";
 import { MAX_QUESTION } from "../tasks/program.ts";
 import { defaultWait } from "../shared/wait.ts";
 import { issueMessage } from "../shared/argument-issues.ts";
-import { contextOf, recorded, sandboxName, type ToolContext } from "../tools/define.ts";
+import { contextOf, recordCall, sandboxName, type ToolContext } from "../tools/define.ts";
 import { MAX_TASK, startFields, TASK_SECONDS } from "../tools/execute-task.ts";
 import { gitHint } from "../tools/git-sign-in.ts";
 import { followTask } from "../tools/follow-task.ts";
@@ -199,7 +199,7 @@ async function respond(
   work: (context: ToolContext) => Promise<Response>,
 ): Promise<Response> {
   const call = { tool: name, scopes: TASK_SCOPES };
-  const response = await recorded(caller, call, () =>
+  const response = await recordCall(caller, call, () =>
     work(contextOf({ ...caller, hasSignIn: canSignIn(caller.principal, caller) })),
   );
   if (response instanceof Response) return response;

@@ -1,12 +1,12 @@
 /** The methods of MCP's Tasks extension (SEP-2663), for runs that tools start. A task's id is the run's id. */
 import { type McpServer, MissingRequiredClientCapabilityError } from "@modelcontextprotocol/server";
 import * as z from "zod";
-import { protocolError, reading } from "../resources/context.ts";
+import { protocolError, readSandbox } from "../resources/context.ts";
 import { MAX_RUN_ID } from "../runs/id.ts";
 import type { RunView } from "../runs/run-types.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { CallerContext } from "../shared/request-context.ts";
-import { contextOf, recorded } from "../tools/define.ts";
+import { contextOf, recordCall } from "../tools/define.ts";
 import { requiredScopes } from "../tools/index.ts";
 import { TASK_METHODS, TASKS_CAPABILITY, taskOf } from "../tools/mcp-task.ts";
 import { ownRun } from "../tools/own-run.ts";
@@ -21,12 +21,12 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
       if (!caller.takesTasks)
         throw new MissingRequiredClientCapabilityError({ requiredCapabilities: TASKS_CAPABILITY });
       const scopes = requiredScopes(TASK_METHODS[method], { id: taskId });
-      const outcome = await recorded(caller, { tool: method, scopes }, () => taskCall(taskId));
+      const outcome = await recordCall(caller, { tool: method, scopes }, () => taskCall(taskId));
       if (outcome instanceof ToolError) throw protocolError(outcome);
       return { ...outcome };
     });
   const find = async (id: string): Promise<RunView> =>
-    (await reading(caller, ownRun(id), (actor, owner) => actor.readRun(owner, { id, waitMs: 0 }))).run;
+    (await readSandbox(caller, ownRun(id), (actor, owner) => actor.readRun(owner, { id, waitMs: 0 }))).run;
 
   handle("tasks/get", async (id) => detailed(caller, await find(id)));
   // Tasks never ask for input here, so any input is ignored.
@@ -35,7 +35,7 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
     return {};
   });
   handle("tasks/cancel", async (id) => {
-    await reading(caller, ownRun(id), (actor, owner) => actor.cancelRun(owner, id, 0));
+    await readSandbox(caller, ownRun(id), (actor, owner) => actor.cancelRun(owner, id, 0));
     return {};
   });
 }

@@ -25,7 +25,7 @@ export class Unbuffered {
     return new Promise((done) => {
       if (this.#isEnded) return done();
       this.#waiting.push({ bytes, done });
-      this.#give();
+      this.#deliver();
     });
   }
 
@@ -47,11 +47,11 @@ export class Unbuffered {
     if (this.#isEnded) return undefined;
     return new Promise((wanted) => {
       this.#demand = wanted;
-      this.#give();
+      this.#deliver();
     });
   }
 
-  #give(): void {
+  #deliver(): void {
     const next = this.#demand && this.#waiting.shift();
     if (!next) return;
     this.#controller?.enqueue(next.bytes);

@@ -6,7 +6,7 @@ import {
   taskDirectory,
 } from "../../container/sandboxd/shapes.ts";
 import type { FileOperations } from "../container/file-operations.ts";
-import { type ErrorCode, unlessFailed } from "../shared/errors.ts";
+import { type ErrorCode, undefinedIfFailed } from "../shared/errors.ts";
 import type { RunObjects } from "../runs/run-log.ts";
 import type { RunView } from "../runs/run-types.ts";
 import {
@@ -138,7 +138,7 @@ class ArtifactWriter {
 
 /** At most `maxBytes` of a file from `offset` on; undefined if it cannot be read. */
 async function readPart(files: FileOperations, path: string, offset: number, maxBytes: number) {
-  return (await unlessFailed(files.call("read", { path, offset, limit: maxBytes }), NO_FILE))?.bytes;
+  return (await undefinedIfFailed(files.call("read", { path, offset, limit: maxBytes }), NO_FILE))?.bytes;
 }
 
 export function findArtifact(prefix: string, run: RunView, path: string): { key: string; size: number } {

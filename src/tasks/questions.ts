@@ -127,11 +127,11 @@ class Question {
     const spec = { ...program, context: CONTEXT, timeoutMs: left, ...(cut === undefined ? {} : { cut }) };
     this.#execution = this.#host.code.start(run, spec);
     const end = await this.#execution.done;
-    return { ...end, detail: { ...this.#detail, ...this.#kept(end) } };
+    return { ...end, detail: { ...this.#detail, ...this.#keptDetail(end) } };
   }
 
   /** The result of the code, without files, because they end with the sandbox. */
-  #kept({ detail }: End): Partial<QuestionDetail> {
+  #keptDetail({ detail }: End): Partial<QuestionDetail> {
     if (!detail || !("results" in detail)) return {};
     if (!this.#spec.ownSandbox) return detail;
     const results = detail.results.map((result) => {

@@ -52,7 +52,7 @@ export class RunningTask {
       () => this.#save(),
       (command) => {
         this.#state.command = command;
-        this.#secure();
+        this.#saveNow();
       },
       () => this.#storedOffset,
     );
@@ -80,7 +80,8 @@ export class RunningTask {
   async cancel(): Promise<void> {
     this.#cancelled = true;
     this.#cancelRequested.resolve();
-    if (!this.#begun) this.#withdrawn.resolve({ ...CANCELLED_BEFORE_AGENT, detail: this.#unstarted() });
+    if (!this.#begun)
+      this.#withdrawn.resolve({ ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() });
     await this.#command?.cancel();
   }
 
@@ -94,10 +95,10 @@ export class RunningTask {
     const { spec } = this.#state;
     this.#begun = true;
     this.#run.markStarted();
-    if (this.#cancelled) return { ...CANCELLED_BEFORE_AGENT, detail: this.#unstarted() };
+    if (this.#cancelled) return { ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() };
     const agent = AGENTS[spec.agent];
     const missing = await this.#prepareAgent();
-    if (missing !== undefined) return { state: "failed", note: missing, detail: this.#unstarted() };
+    if (missing !== undefined) return { state: "failed", note: missing, detail: this.#detailOfUnstarted() };
     const key = await this.#host.budgets.open(this.id, this.#host.maxTokens, trace);
     if (continuedRun !== undefined) {
       this.addLine(texts.RESTORING);
@@ -107,7 +108,7 @@ export class RunningTask {
       const path = `${taskDirectory(this.id)}/components/${kind}/${name}.md`;
       await this.#host.files.call("write", { path, body: new TextEncoder().encode(text) });
     }
-    if (this.#cancelled) return { ...CANCELLED_BEFORE_AGENT, detail: this.#unstarted() };
+    if (this.#cancelled) return { ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() };
     this.#command = this.#host.commands.start(this.#output, {
       command: taskCommand(this.id, spec, agent.command(spec), spec.components?.wanted),
       env: agent.env(key, this.#conversation, spec),
@@ -116,7 +117,7 @@ export class RunningTask {
       timeoutMs: spec.timeoutMs,
       cut: spec.cut,
     });
-    return this.#see(this.#command);
+    return this.#waitForEnd(this.#command);
   }
 
   /** Waits until the agent is installed, or the task is cancelled. @returns the reason if the agent cannot be installed */
@@ -140,15 +141,15 @@ export class RunningTask {
     if (!command) return { state: "lost", note: texts.AGENT_NEVER_STARTED };
     this.#command = this.#host.commands.resume(this.#output, command);
     if (this.#cancelled) await this.#command.cancel();
-    return this.#see(this.#command);
+    return this.#waitForEnd(this.#command);
   }
 
-  async #see(command: Execution): Promise<End> {
+  async #waitForEnd(command: Execution): Promise<End> {
     const end = await command.done;
     this.#output.finish();
     if (this.#run.isEnded) return end;
     this.#state.end = end;
-    this.#secure();
+    this.#saveNow();
     return this.#finish(end);
   }
 
@@ -176,7 +177,7 @@ export class RunningTask {
     // If the agent never started, there is nothing to keep.
     detail.safe = this.#output.step !== "agent";
     if (detail.safe || command.state === "lost") return { ...verdict, detail };
-    const note = await this.#within(this.#keep(detail, verdict.note));
+    const note = await this.#withinKeepTime(this.#collectResults(detail, verdict.note));
     detail.boot = this.#host.boot();
     if (!spec.ownSandbox)
       await this.#host.files
@@ -190,7 +191,7 @@ export class RunningTask {
   }
 
   /** Fetches as many results as possible. Returns the run's note. */
-  async #keep(detail: TaskDetail, report: string | undefined): Promise<string> {
+  async #collectResults(detail: TaskDetail, report: string | undefined): Promise<string> {
     const { spec } = this.#state;
     const { record } = this.#run;
     let note = report;
@@ -214,7 +215,7 @@ export class RunningTask {
     return note ?? "";
   }
 
-  #within<T>(work: Promise<T>): Promise<T | undefined> {
+  #withinKeepTime<T>(work: Promise<T>): Promise<T | undefined> {
     const late = this.#cancelRequested.promise.then(() =>
       within(KEEP_CANCELLED_MS, new Promise<undefined>(() => {})),
     );
@@ -222,7 +223,7 @@ export class RunningTask {
   }
 
   /** The detail of a task that never began. Nothing needs to be kept. */
-  #unstarted(): TaskDetail {
+  #detailOfUnstarted(): TaskDetail {
     return { ...this.#detail(), safe: true };
   }
 
@@ -247,7 +248,7 @@ export class RunningTask {
   }
 
   /** Writes the state at once, not with the run's next flush. */
-  #secure(): void {
+  #saveNow(): void {
     this.#save();
     this.#run.save();
   }

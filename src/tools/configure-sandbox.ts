@@ -7,7 +7,7 @@ import { allowHosts as allowHostsField, hostEntry } from "../shared/env-fields.t
 import { INTERNET } from "../shared/network-policy.ts";
 import { shownName } from "../shared/shown.ts";
 import { decidedNetwork } from "./decision.ts";
-import { defineTool, sandboxField, sections, text, variablesField, withoutNUL } from "./define.ts";
+import { defineTool, sandboxField, joinSections, text, variablesField, withoutNUL } from "./define.ts";
 import { RESERVED_VARIABLE, SETUP_WORDS } from "./texts.ts";
 
 /**
@@ -72,7 +72,7 @@ export const configureSandbox = defineTool({
     );
     const { variables, setup: state, region: made, network: holds, idleMinutes: minutes, service } = value;
     const hosts = holds.internet === "allowlist" ? [...holds.allowHosts] : [];
-    const summary = sections([
+    const summary = joinSections([
       ["notice", notice],
       ["sandbox", sandbox],
       ["variables", variables.map(shownName).join(", ") || "none"],

@@ -105,7 +105,7 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         scopes: scopesOf(definition, args),
         sandbox: typeof args.sandbox === "string" ? args.sandbox : undefined,
       };
-      const output = await recorded(caller, record, async () => {
+      const output = await recordCall(caller, record, async () => {
         requireOffered(definition.name, caller);
         const context = contextOf(caller, pulse?.report, hasDeclined(server), questionedRun(server));
         return handle(args as z.output<Input>, context);
@@ -142,7 +142,7 @@ export function requireOffered(name: ToolName, { config, chosenTools }: CallerCo
 }
 
 /** Runs one call, from MCP or REST, and logs its outcome. An unexpected error refers to its log line. */
-export async function recorded<T>(
+export async function recordCall<T>(
   caller: CallerContext,
   { tool, scopes, sandbox }: { tool: string; scopes: readonly Scope[]; sandbox?: string },
   work: () => Promise<T>,
@@ -277,7 +277,7 @@ export function quoted(head: string | undefined): QuotedOutput | undefined {
 }
 
 /** Joins labelled sections of the server's text and of outputs. Empty sections are dropped. */
-export function sections(
+export function joinSections(
   parts: readonly [label: string, value: string | number | QuotedOutput | undefined][],
 ): string {
   return parts
@@ -293,7 +293,7 @@ export function sections(
 
 /** The server's own lines, after a notice if there is one. */
 export function withNotice(notice: string | undefined, ...lines: string[]): string {
-  return [sections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
+  return [joinSections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
 }
 
 export function quotedText({ head, tail, omitted = 0, bytes = 0 }: QuotedOutput): string {

@@ -2,7 +2,7 @@
 import mime from "mime/lite";
 import { type SandboxCall, callSandbox } from "../actors/sandbox-client.ts";
 import { isTaskID } from "../runs/id.ts";
-import { unlessFailed } from "../shared/errors.ts";
+import { undefinedIfFailed } from "../shared/errors.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import { type LinkName, writeToken } from "../shared/link-token.ts";
 import { actorName } from "../shared/names.ts";
@@ -47,7 +47,7 @@ async function kept(
 ): Promise<(string | undefined)[]> {
   const { principal, env } = context;
   const owner = { principalID: principal.id, sandbox, mayStart: false, takesNotice: false };
-  const ids = await unlessFailed(callSandbox(env, owner, keep));
+  const ids = await undefinedIfFailed(callSandbox(env, owner, keep));
   const actor = await actorName(sandbox, principal.id);
   return Promise.all((ids?.value ?? []).map((id) => urlOf(context, { actor, id })));
 }

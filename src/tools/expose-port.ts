@@ -4,7 +4,7 @@ import { actorName } from "../shared/names.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import { makeToken } from "../shared/preview-address.ts";
 import { previewURL } from "../shared/preview-url.ts";
-import { defineTool, sandboxField, sections, text, wholeNumber, withNotice } from "./define.ts";
+import { defineTool, sandboxField, joinSections, text, wholeNumber, withNotice } from "./define.ts";
 import { closedText, expiryText, noPreviews, reservedPort } from "./texts.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
 
@@ -54,7 +54,7 @@ export const exposePort = defineTool({
     );
     const opened = previewURL({ port, actor, token: value.token }, context);
     const expires_at = new Date(value.expiresAt).toISOString();
-    const summary = sections([
+    const summary = joinSections([
       ["notice", notice],
       ["url", opened],
       ["expires", expiryText(value.expiresAt, value.before)],

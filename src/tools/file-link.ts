@@ -1,13 +1,13 @@
 import * as z from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
-import { unlessFailed } from "../shared/errors.ts";
+import { undefinedIfFailed } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
 import {
   type ToolContext,
   defineTool,
   pathField,
   sandboxField,
-  sections,
+  joinSections,
   text,
   wholeNumber,
 } from "./define.ts";
@@ -59,7 +59,7 @@ export const fileLink = defineTool({
     const { type, sha256 } = found?.value ?? {};
     const size = type === "file" ? found?.value.size : undefined;
     const shownNotice = found?.notice ?? notice;
-    const summary = sections([
+    const summary = joinSections([
       ["notice", shownNotice],
       ["url", url],
       ["expires", expiryText(expires)],
@@ -77,7 +77,7 @@ export const fileLink = defineTool({
 /** @throws {ToolError} `is_directory` for a path that cannot be written as a file */
 async function refuseDirectory(context: ToolContext, sandbox: string, path: string): Promise<void> {
   // The upload creates a missing directory or sandbox, and reports other problems with the path.
-  const there = await unlessFailed(context.operate(sandbox, "stat", { path }), [
+  const there = await undefinedIfFailed(context.operate(sandbox, "stat", { path }), [
     "not_found",
     "invalid_argument",
   ]);

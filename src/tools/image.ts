@@ -1,5 +1,5 @@
 import type { CodeImage, CodeResult } from "../runs/code-detail.ts";
-import { ToolError, unlessFailed } from "../shared/errors.ts";
+import { ToolError, undefinedIfFailed } from "../shared/errors.ts";
 import { imageHeader, imageType } from "../shared/image-header.ts";
 import { type ImageRefusal, shownImage, describeSize, tooLarge } from "../shared/shown-image.ts";
 import { shownName } from "../shared/shown.ts";
@@ -34,7 +34,7 @@ export async function imageBlocks(context: ToolContext, file: ImageFile): Promis
     return withDownloads(context, [text(summary)], await original());
   }
   const image = await shownImage(bytes, async (body) => {
-    const made = await unlessFailed(context.operate(sandbox, "shrink", { body }), ["not_found"]);
+    const made = await undefinedIfFailed(context.operate(sandbox, "shrink", { body }), ["not_found"]);
     if (made === undefined) return "stopped";
     return made.value.image === "made" ? made.value.bytes : made.value.image;
   });

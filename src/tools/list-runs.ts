@@ -3,7 +3,7 @@ import { sandboxOf } from "../runs/id.ts";
 import type { RunSummary } from "../runs/run-types.ts";
 import { RUN_KINDS, runListing } from "../shared/run-listing.ts";
 import type { TaskEntry } from "../tasks/task-list.ts";
-import { unlessFailed } from "../shared/errors.ts";
+import { undefinedIfFailed } from "../shared/errors.ts";
 import { accountOf } from "../actors/account-of.ts";
 import { retryOnce } from "../actors/actor-errors.ts";
 import {
@@ -59,7 +59,7 @@ async function tasksOf(context: ToolContext, limit: number, before: string | und
     const listed = { ...task, kind: "task" } as const;
     if (task.state !== "running") return listed;
     const reading = context.reading(ownRun(task.id), (actor, owner) => actor.taskOrigin(owner, task.id));
-    return (await unlessFailed(reading, ["not_found"]))?.value.run ?? { ...listed, state: "lost" };
+    return (await undefinedIfFailed(reading, ["not_found"]))?.value.run ?? { ...listed, state: "lost" };
   };
   return { value: await Promise.all(tasks.map(known)), notice: undefined };
 }

@@ -5,7 +5,7 @@ import type { LogPage } from "../runs/runs.ts";
 import { lastStates, terminalText, unfinishedSequence } from "../runs/terminal-text.ts";
 import { fenced, visible } from "../shared/shown.ts";
 import { wholeCharacters } from "../shared/text.ts";
-import { type ToolOutput, sections, text } from "./define.ts";
+import { type ToolOutput, joinSections, text } from "./define.ts";
 import { stateText } from "./run-summary.ts";
 import { pageEndText, pageMoreText, pageRunningText, typeText, waitingText } from "./texts.ts";
 
@@ -37,7 +37,7 @@ export function pageOutput(
   const { log, next } = pageTexts(page, run, isRaw);
   const isRunning = run.state === "running";
   const isAll = next >= run.logBytes;
-  const head = sections([
+  const head = joinSections([
     ["notice", notice],
     ["state", stateText(run)],
     ["exit_code", run.exitCode],

@@ -7,7 +7,7 @@ import type { CodeError } from "../container/kernels/kernel-protocol.ts";
 import type { CodeDetail, CodeResult } from "../runs/code-detail.ts";
 import { type RunView, durationMs, questionDetailOf } from "../runs/run-types.ts";
 import { shownName, visible } from "../shared/shown.ts";
-import { type ToolContext, type ToolOutput, quoted, sections, text } from "./define.ts";
+import { type ToolContext, type ToolOutput, quoted, joinSections, text } from "./define.ts";
 import { gitHint } from "./git-sign-in.ts";
 import { imageLines } from "./image.ts";
 import { withDownloads } from "./download.ts";
@@ -38,7 +38,7 @@ function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[]
   const { results = [], error } = codeDetailOf(run) ?? {};
   const question = questionDetailOf(run);
   const cwd = cwdOf(run);
-  const summary = sections([
+  const summary = joinSections([
     ["notice", notice],
     ["state", run.state === "succeeded" || run.state === "failed" ? undefined : stateText(run)],
     ["exit_code", run.exitCode],

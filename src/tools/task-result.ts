@@ -5,14 +5,14 @@ import { type RunView, durationMs } from "../runs/run-types.ts";
 import { type Changes, DIFF_NAME, LIST_NAME, SHOWN_FILES, type TaskDetail } from "../runs/task-detail.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { shownName, visible } from "../shared/shown.ts";
-import { quoted, sections } from "./define.ts";
+import { quoted, joinSections } from "./define.ts";
 import { resultOutput, stateText, waitCall } from "./run-summary.ts";
 import { continueText } from "./texts.ts";
 
 const PROGRESS_LINES = 12;
 
 export function taskText(run: RunView, task: TaskDetail, notice: string | undefined): string {
-  return sections([
+  return joinSections([
     ["notice", notice],
     ["state", stateText(run)],
     ["note", run.note && visible(run.note)],

@@ -8,7 +8,7 @@ import { connect, type PeerCertificate, TLSSocket } from "node:tls";
 import { callbackify } from "node:util";
 import { expect, it, vi } from "vitest";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
-import { connectUpstream, secured } from "../../local/engine/upstream.ts";
+import { connectUpstream, startTLS } from "../../local/engine/upstream.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { listen } from "../setup/listen.ts";
 
@@ -82,7 +82,7 @@ it("the engine sends no request to a server without a valid certificate", async 
   const port = await listen(server);
   const reach = async (host: string, authorities: string[]) => {
     const options = { allowAddresses: new Map([[`${host}:443`, port]]), env: {}, authorities };
-    return await secured(await connectUpstream(host, 443, options), host, options);
+    return await startTLS(await connectUpstream(host, 443, options), host, options);
   };
   const socket = await reach("api.example.com", [good?.pem ?? ""]);
   expect(socket).toBeInstanceOf(TLSSocket);

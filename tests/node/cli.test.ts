@@ -15,7 +15,7 @@ import { parseEnv } from "node:util";
 import { describe, expect, test, vi } from "vitest";
 import { NEEDED_NODE } from "../../cli/node-version.ts";
 import { oneLine } from "../../cli/print.ts";
-import { leaves } from "../../cli/command-tree.ts";
+import { leafCommands } from "../../cli/command-tree.ts";
 import { rotateOwner } from "../../cli/rotation.ts";
 import { http } from "../../cli/server-calls.ts";
 import { VARIABLES_FILE } from "../../cli/server-address.ts";
@@ -42,7 +42,9 @@ async function withServer(answer: RequestListener, work: (url: string) => Promis
   }
 }
 
-const withSandbox = leaves().filter(([, { options }]) => options.some(({ long }) => long === "--sandbox"));
+const withSandbox = leafCommands().filter(([, { options }]) =>
+  options.some(({ long }) => long === "--sandbox"),
+);
 
 test.each(withSandbox)(
   "%s refuses an invalid sandbox name before it sends a request",

@@ -23,7 +23,7 @@ import { Restore } from "../../container/sandboxd/snapshots/restore.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import type { Index } from "../../container/sandboxd/snapshots/state.ts";
 import { Base, listOf, systemID } from "../../container/sandboxd/snapshots/base.ts";
-import { Scanner, choose } from "../../container/sandboxd/snapshots/scan.ts";
+import { Scanner, chooseFiles } from "../../container/sandboxd/snapshots/scan.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 let place: string;
@@ -321,14 +321,14 @@ it("a save first leaves out what can be regenerated, then each library as a whol
   write(root, "workspace/data", "x".repeat(60));
   const seen = await new Scanner(root, () => base).changes(signal);
   const pathsOf = (max: number) =>
-    choose(seen, max).chosen.flatMap(({ path, type }) => (type === "file" ? path : []));
+    chooseFiles(seen, max).chosen.flatMap(({ path, type }) => (type === "file" ? path : []));
   expect(pathsOf(170).sort()).toEqual([
     "usr/local/lib/python3.11/site-packages/a/large",
     "usr/local/lib/python3.11/site-packages/a/small",
     "workspace/data",
   ]);
   expect(pathsOf(120).sort()).toEqual(["workspace/data", "workspace/node_modules/a"]);
-  expect(choose(seen, 120).left).toMatchObject({
+  expect(chooseFiles(seen, 120).left).toMatchObject({
     count: 2,
     largest: [{ path: "/usr/local/lib/python3.11/site-packages", size: 101 }],
   });

@@ -26,7 +26,7 @@ import { Restore } from "../../container/sandboxd/snapshots/restore.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { Base } from "../../container/sandboxd/snapshots/base.ts";
-import { Scanner, choose, scanNamed } from "../../container/sandboxd/snapshots/scan.ts";
+import { Scanner, chooseFiles, scanNamed } from "../../container/sandboxd/snapshots/scan.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 let root: string;
@@ -387,7 +387,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
     write("web/node_modules", 2);
     write("web/src", 3);
     const look = (most: number) =>
-      new Scanner(root, () => base).changes(signal, { most }).then((seen) => choose(seen, 100));
+      new Scanner(root, () => base).changes(signal, { most }).then((seen) => chooseFiles(seen, 100));
     // Directories count too: web, web/src and both node_modules.
     const { chosen, left } = await look(10);
     expect(chosen.map(({ path }) => path).sort()).toEqual(
@@ -419,7 +419,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
       found("node_modules/a/index", 5),
       found("node_modules/b/index", 20),
     ];
-    const { chosen, left } = choose(all, 80);
+    const { chosen, left } = chooseFiles(all, 80);
     expect(chosen.map(({ path }) => path)).toEqual(["src/main", "data", "node_modules/a/index"]);
     expect(left).toEqual({
       count: 2,

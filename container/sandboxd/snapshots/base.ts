@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { closeSync, lstatSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { SNAPSHOT, textOf } from "../directories.ts";
-import { above, isOfState, pathIn } from "./scope.ts";
+import { parentPath, isOfState, pathIn } from "./scope.ts";
 import { type FoundFile, isFound, namesIn, scanEntry } from "./file-status.ts";
 
 export const IMAGE_LIST = "/opt/sandbox-mcp/base.list";
@@ -51,7 +51,7 @@ export class Base {
   }
 
   stateAt(path: string): string | undefined {
-    return this.in(above(path))?.get(path.slice(path.lastIndexOf("/") + 1));
+    return this.in(parentPath(path))?.get(path.slice(path.lastIndexOf("/") + 1));
   }
 
   hasDirectory(path: string): boolean {

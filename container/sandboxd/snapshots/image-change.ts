@@ -1,7 +1,7 @@
 /** Restores a state that was saved on another image: the image's files win, and the user's own files return. */
 import type { Base } from "./base.ts";
 import type { Entry, Manifest } from "./manifest.ts";
-import { above, kindOf, unitOf } from "./scope.ts";
+import { parentPath, kindOf, unitOf } from "./scope.ts";
 
 const PACKAGE = /^var\/lib\/dpkg\/info\/([^/:]+)(?::\w+)?\.list$/;
 export const NODE = process.version.split(".", 1)[0] ?? "";
@@ -30,7 +30,7 @@ export function entriesFor(
   };
   for (const entry of entries) {
     const { path, type } = entry;
-    const directory = above(path);
+    const directory = parentPath(path);
     const hasParent = directory === "" || kept.has(directory) || base.hasDirectory(directory);
     const isThere = type !== "hardlink" || kept.has(entry.target);
     if (isKept(entry) && hasParent && isThere) kept.set(path, entry);

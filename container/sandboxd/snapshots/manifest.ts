@@ -6,9 +6,9 @@
 import * as z from "zod/mini";
 import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "./snapshot-requests.ts";
 import { FileError } from "../file-error.ts";
-import { turns } from "../small-steps.ts";
+import { yieldBetweenSteps } from "../small-steps.ts";
 import { compressed, decompressed } from "./codec.ts";
-import { above } from "./scope.ts";
+import { parentPath } from "./scope.ts";
 
 const VERSION = 2;
 
@@ -87,7 +87,7 @@ export async function writeManifest(
   maxBytes = MAX_MANIFEST_BYTES,
 ): Promise<Buffer> {
   const lines = [JSON.stringify({ version: VERSION, ...header })];
-  const turn = turns();
+  const turn = yieldBetweenSteps();
   let bytes = Buffer.byteLength(lines.join());
   for (const entry of entries) {
     await turn();
@@ -108,11 +108,11 @@ export async function readManifest(bytes: Buffer): Promise<Manifest> {
   if (lines.length > SNAPSHOT_ENTRIES) throw new Error("too many entries");
   const found = new Map<string, Entry["type"]>();
   const entries: Entry[] = [];
-  const turn = turns();
+  const turn = yieldBetweenSteps();
   for (const line of lines) {
     await turn();
     const entry = entrySchema.parse(JSON.parse(line));
-    const parent = above(entry.path);
+    const parent = parentPath(entry.path);
     if (found.has(entry.path)) throw new Error("a path occurs twice");
     if (parent !== "" && found.get(parent) !== "directory") throw new Error("a parent is missing");
     if (entry.type === "hardlink" && found.get(entry.target) !== "file")

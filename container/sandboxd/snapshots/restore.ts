@@ -31,9 +31,9 @@ import type { Base } from "./base.ts";
 import { entriesFor } from "./image-change.ts";
 import { type Blob, type Entry, bytesOf, plainBytes, readManifest, stateEntries } from "./manifest.ts";
 import { statusOf } from "./file-status.ts";
-import { above, isOfState, pathIn } from "./scope.ts";
+import { parentPath, isOfState, pathIn } from "./scope.ts";
 import type { Index } from "./state.ts";
-import { SideBySide, turns } from "../small-steps.ts";
+import { SideBySide, yieldBetweenSteps } from "../small-steps.ts";
 
 /** Blobs unpacked and written concurrently. Each takes up to two SNAPSHOT_BLOB_BYTES of memory. */
 const WRITTEN_AT_ONCE = 8;
@@ -112,7 +112,7 @@ export class Restore {
       const kept = new Set(entries.filter(({ type }) => type === "directory").map(({ path }) => path));
       const isKept = (path: string) =>
         kept.has(path) || (read.version !== 1 && base.stateAt(path) !== undefined);
-      await clear(root, "workspace", isKept, dev, turns());
+      await clear(root, "workspace", isKept, dev, yieldBetweenSteps());
     }
     // Version 1 has no entry for it.
     if (only === undefined && !workspace) mkdirSync(join(root, "workspace"));
@@ -135,7 +135,7 @@ export class Restore {
     const made: Entry[] = [];
     const written = new Map<string, string>();
     const kept = new Set<string>();
-    const turn = turns();
+    const turn = yieldBetweenSteps();
     try {
       for (const [number, entry] of entries.entries()) {
         await turn();
@@ -144,14 +144,14 @@ export class Restore {
         const isReplaced = type !== "directory" && type !== "removed" && stats?.isDirectory();
         const stays = isReplaced ? mustStay(root, path, dev) : stats !== undefined && stats.dev !== dev;
         const isLost = type === "hardlink" && kept.has(entry.target);
-        if (stays || isLost || kept.has(above(path))) {
+        if (stays || isLost || kept.has(parentPath(path))) {
           kept.add(path);
           continue;
         }
         made.push(entry);
         if (type === "directory") await makeDirectory(root, path, dev);
         if (type !== "file") continue;
-        const place = stats ? pathIn(above(path), `.sandbox-mcp-${number}`) : path;
+        const place = stats ? pathIn(parentPath(path), `.sandbox-mcp-${number}`) : path;
         written.set(path, place);
         const at = bytesOf(root, place);
         // An interrupted attempt may have left a file here.
@@ -174,7 +174,7 @@ export class Restore {
     return bytesOf(this.#root, this.#written.get(path) ?? path);
   }
 
-  #isAside(path: string): boolean {
+  #isAtTemporaryPath(path: string): boolean {
     return this.#written.get(path) !== path;
   }
 
@@ -225,7 +225,7 @@ export class Restore {
   }
 
   /** Sets the owner, before the mode, because changing the owner clears mode bits. */
-  #own(at: Buffer, { uid, gid }: Entry): void {
+  #setOwner(at: Buffer, { uid, gid }: Entry): void {
     if (uid === undefined || gid === undefined) return;
     const now = lstatSync(at);
     if (now.uid === uid && now.gid === gid) return;
@@ -239,7 +239,7 @@ export class Restore {
 
   async finish(): Promise<Index> {
     const index: Index = new Map();
-    const turn = turns();
+    const turn = yieldBetweenSteps();
     for (const entry of this.#entries) {
       await turn();
       const { path, type } = entry;
@@ -247,18 +247,18 @@ export class Restore {
       if (type === "directory") continue;
       // Files are replaced atomically: one may be the shell, or a library in use.
       if (type !== "file") await remove(this.#root, path, this.#dev);
-      else if (this.#isAside(path)) await remove(this.#root, path, this.#dev, true);
+      else if (this.#isAtTemporaryPath(path)) await remove(this.#root, path, this.#dev, true);
       if (type === "symlink") {
         symlinkSync(Buffer.from(entry.target, "latin1"), at);
         lutimesSync(at, seconds(entry.mtime), seconds(entry.mtime));
-        this.#own(at, entry);
+        this.#setOwner(at, entry);
       } else if (type === "hardlink") linkSync(bytesOf(this.#root, entry.target), at);
       else if (type === "file") {
         const written = this.#contentOf(path);
         utimesSync(written, seconds(entry.mtime), seconds(entry.mtime));
-        this.#own(written, entry);
+        this.#setOwner(written, entry);
         setMode(written, entry.mode);
-        if (this.#isAside(path)) renameSync(written, at);
+        if (this.#isAtTemporaryPath(path)) renameSync(written, at);
       }
     }
     // Directories come after their content: writing the content changes their times and may need their permissions.
@@ -267,7 +267,7 @@ export class Restore {
       if (entry.type !== "directory") continue;
       const at = bytesOf(this.#root, entry.path);
       utimesSync(at, seconds(entry.mtime), seconds(entry.mtime));
-      this.#own(at, entry);
+      this.#setOwner(at, entry);
       setMode(at, entry.mode);
     }
     for (const entry of this.#entries) {
@@ -397,7 +397,7 @@ async function remove(root: string, path: string, dev: bigint, onlyDirectories =
   if (!stats || stats.dev !== dev || (onlyDirectories && !stats.isDirectory())) return;
   const at = bytesOf(root, path);
   if (!stats.isDirectory()) return rmSync(at);
-  await clear(root, path, () => false, dev, turns());
+  await clear(root, path, () => false, dev, yieldBetweenSteps());
   try {
     rmdirSync(at);
   } catch {

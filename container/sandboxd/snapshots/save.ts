@@ -11,11 +11,11 @@ import {
   SNAPSHOT_BLOB_BYTES,
 } from "./snapshot-requests.ts";
 import { textOf } from "../directories.ts";
-import { turns } from "../small-steps.ts";
+import { yieldBetweenSteps } from "../small-steps.ts";
 import { compressed } from "./codec.ts";
 import { type Blob, type Entry, type FileEntry, type Header, bytesOf, writeManifest } from "./manifest.ts";
 import { type FoundFile, type ScannedEntry, isGoneError, statusOf } from "./file-status.ts";
-import { choose, named } from "./scan.ts";
+import { chooseFiles, firstNames } from "./scan.ts";
 import { PACKAGE_LOCKS, kindOf } from "./scope.ts";
 import type { Index, Known } from "./state.ts";
 
@@ -52,7 +52,7 @@ export class Save {
     seen: readonly ScannedEntry[],
     header: Header = {},
   ) {
-    const { chosen, left } = choose(isInstalling(root) ? asBefore(seen, before) : seen, max);
+    const { chosen, left } = chooseFiles(isInstalling(root) ? asBefore(seen, before) : seen, max);
     const files = chosen.filter(({ type }) => type === "file");
     const isSame =
       chosen.length === before.size && chosen.every((found) => isUnchanged(found, before.get(found.path)));
@@ -81,7 +81,7 @@ export class Save {
     const links = new Map<string, string>();
     const ahead: { found: FoundFile; opened: Promise<Known | FileRead | undefined> }[] = [];
     const rest = this.#found.values();
-    const turn = turns();
+    const turn = yieldBetweenSteps();
     try {
       for (;;) {
         await turn();
@@ -204,7 +204,7 @@ export class Save {
     }));
     const bytes = files.reduce((sum, { size }) => sum + size, 0);
     const { count = 0, names = [] } = this.summary.left.unreadable ?? {};
-    const more = named([...this.#unreadable].sort());
+    const more = firstNames([...this.#unreadable].sort());
     const unreadable = more && {
       count: count + more.count,
       names: [...names, ...more.names].slice(0, MAX_LEFT),

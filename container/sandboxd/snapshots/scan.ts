@@ -3,10 +3,10 @@ import { lstatSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "../file-error.ts";
 import { MAX_LEFT, type NamedFiles, type Plan, SNAPSHOT_ENTRIES } from "./snapshot-requests.ts";
-import { turns } from "../small-steps.ts";
+import { yieldBetweenSteps } from "../small-steps.ts";
 import { Base } from "./base.ts";
 import { type FoundFile, type ScannedEntry, isFound, namesIn, scanEntry } from "./file-status.ts";
-import { SYSTEM_PACKAGES, above, isOfImage, isOfState, pathIn, unitOf } from "./scope.ts";
+import { SYSTEM_PACKAGES, parentPath, isOfImage, isOfState, pathIn, unitOf } from "./scope.ts";
 
 /** Directories of regenerable files, if they are among the user's own files. */
 const REGENERABLE = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.next|target))\/.*/s;
@@ -57,7 +57,7 @@ export class Scanner {
     const directories = new Map<string, FoundFile>();
     const added = new Set<string>();
     const lead = (path: string) => {
-      const directory = directories.get(above(path));
+      const directory = directories.get(parentPath(path));
       if (!directory || added.has(directory.path)) return;
       lead(directory.path);
       added.add(directory.path);
@@ -73,7 +73,7 @@ export class Scanner {
     const later: typeof next = [];
     /** The regenerable directory being scanned, and the number of changes before it. */
     let madeAgain: { path: string; before: number } | undefined;
-    const turn = turns();
+    const turn = yieldBetweenSteps();
     for (;;) {
       let visit = next.pop();
       if (visit === undefined) {
@@ -153,7 +153,7 @@ export async function scanNamed(
   const ofWord = below.filter(({ path }) => path.includes(word));
   const all = new Map(ofWord.map((one) => [one.path, one]));
   for (const { path } of ofWord)
-    for (let higher = above(path); higher !== ""; higher = above(higher)) {
+    for (let higher = parentPath(path); higher !== ""; higher = parentPath(higher)) {
       const directory = all.has(higher) ? undefined : scanEntry(root, higher, mustBe);
       if (directory) all.set(higher, directory);
     }
@@ -182,7 +182,7 @@ function removed(path: string): FoundFile {
   return { type: "removed", path, ...none };
 }
 
-export function named(paths: readonly string[], name = nameOf): NamedFiles | undefined {
+export function firstNames(paths: readonly string[], name = nameOf): NamedFiles | undefined {
   if (paths.length === 0) return undefined;
   return { count: paths.length, names: paths.slice(0, MAX_LEFT).map(name) };
 }
@@ -197,7 +197,7 @@ function nameOf(path: string): string {
  * Drops what cannot be saved, and what exceeds the limit: regenerable directories, then whole libraries, then the largest
  * files.
  */
-export function choose(
+export function chooseFiles(
   seen: readonly ScannedEntry[],
   max: number,
 ): { chosen: FoundFile[]; left: Plan["left"] } {
@@ -209,9 +209,9 @@ export function choose(
     count: 0,
     bytes: 0,
     largest: [],
-    unreadable: named(pathsOf("unreadable")),
-    special: named(pathsOf("special")),
-    crowded: named(pathsOf("crowded")),
+    unreadable: firstNames(pathsOf("unreadable")),
+    special: firstNames(pathsOf("special")),
+    crowded: firstNames(pathsOf("crowded")),
   };
   if (total <= max) return { chosen: found, left };
   const groups = new Map<string, Group>();

@@ -48,19 +48,19 @@ const HOME = /^(?:root|home\/[^/]+)\/(.*)$/s;
 
 /** Whether a path is part of a sandbox's state. Links in parents are never followed, so an excluded path has no other name. */
 export function isOfState(path: string): boolean {
-  const top = topOf(path);
+  const top = topDirectory(path);
   if (top === "workspace") return true;
   if (TRANSIENT.has(top) || isBelow(LEFT_OUT, path)) return false;
   const inHome = HOME.exec(path)?.[1];
   return inHome === undefined || !isBelow(LEFT_OUT_OF_HOME, inHome);
 }
 
-export function topOf(path: string): string {
+export function topDirectory(path: string): string {
   const slash = path.indexOf("/");
   return slash < 0 ? path : path.slice(0, slash);
 }
 
-export function above(path: string): string {
+export function parentPath(path: string): string {
   return path.slice(0, Math.max(0, path.lastIndexOf("/")));
 }
 
@@ -69,7 +69,7 @@ export function pathIn(directory: string, name: string): string {
 }
 
 function isBelow(directories: ReadonlySet<string>, path: string): boolean {
-  for (let at = path; at !== ""; at = above(at)) if (directories.has(at)) return true;
+  for (let at = path; at !== ""; at = parentPath(at)) if (directories.has(at)) return true;
   return false;
 }
 
@@ -77,7 +77,7 @@ const SYSTEM = new Set("bin boot etc lib lib32 lib64 libx32 opt sbin usr var".sp
 
 /** `own`: the user's. `installed`: programs beside the image's. `system`: owned by the image's package manager. */
 export function kindOf(path: string): "own" | "installed" | "system" {
-  if (!SYSTEM.has(topOf(path))) return "own";
+  if (!SYSTEM.has(topDirectory(path))) return "own";
   return /^(?:opt|usr\/local)\/|(?:^|\/)site-packages(?:\/|$)|\/lib\/node_modules\//.test(path)
     ? "installed"
     : "system";
@@ -90,7 +90,7 @@ export function kindOf(path: string): "own" | "installed" | "system" {
 export function unitOf(path: string): string | undefined {
   const kind = kindOf(path);
   if (kind === "system") return SYSTEM_PACKAGES;
-  if (topOf(path) === "workspace") return undefined;
+  if (topDirectory(path) === "workspace") return undefined;
   return /^.*?\/(?:(?:site|dist)-packages|lib\/node_modules)(?=\/)/s.exec(path)?.[0];
 }
 
@@ -99,5 +99,5 @@ export const SYSTEM_PACKAGES = "packages of the system";
 export const PACKAGE_LOCKS = ["var/lib/dpkg/lock-frontend", "var/lib/dpkg/lock"];
 
 export function isOfImage(path: string): boolean {
-  return SYSTEM.has(topOf(path));
+  return SYSTEM.has(topDirectory(path));
 }

@@ -15,7 +15,7 @@ import { type Plan, type PlanCall, type SnapshotRequests, snapshotRequests } fro
 import { NODE } from "./image-change.ts";
 import { type Place, Restore } from "./restore.ts";
 import { Save } from "./save.ts";
-import { Scanner, named, scanNamed } from "./scan.ts";
+import { Scanner, firstNames, scanNamed } from "./scan.ts";
 import { type Index, SnapshotState } from "./state.ts";
 
 /** The root of saved files. Of a sandbox on the host's file system, only the workspace is saved. */
@@ -48,15 +48,15 @@ export class Snapshots {
     "GET /snapshot/system": async () => ({ system: systemID(systemRoot()) }),
     "POST /snapshot": (_call, { json }) => this.#plan(json),
     "GET /snapshot/pack": async ({ id }, { begin }) => {
-      const pack = this.#known(id).pack(this.#turn.signal);
+      const pack = this.#requireSave(id).pack(this.#turn.signal);
       await pipeline(Readable.from(pack, { objectMode: true }), begin({}));
     },
     "GET /snapshot/manifest": async ({ id }, { begin }) => {
-      const manifest = await this.#known(id).manifest();
+      const manifest = await this.#requireSave(id).manifest();
       begin({}, manifest.length).end(manifest);
     },
     "POST /snapshot/done": async ({ id }) => {
-      const save = this.#known(id);
+      const save = this.#requireSave(id);
       const done = await save.done();
       if (!this.#isArchive) this.#state.keep(id, save.index);
       return done;
@@ -79,7 +79,7 @@ export class Snapshots {
     return serveOperation(snapshotRequests, this.#handlers, request, response);
   }
 
-  #known(id: string): Save {
+  #requireSave(id: string): Save {
     if (this.#save?.id !== id) throw new FileError({ problem: "missing" });
     return this.#save;
   }
@@ -145,7 +145,7 @@ export class Snapshots {
       signal.throwIfAborted();
       this.#restore = restore;
       this.#isOfState = task === undefined;
-      return { reads: restore.reads, dropped: named(restore.dropped, String) };
+      return { reads: restore.reads, dropped: firstNames(restore.dropped, String) };
     });
   }
 

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import * as z from "zod/mini";
 import { SNAPSHOT, textOf } from "../directories.ts";
 import { type Mark, markSchema } from "./snapshot-requests.ts";
-import { turns } from "../small-steps.ts";
+import { yieldBetweenSteps } from "../small-steps.ts";
 import { entrySchema } from "./manifest.ts";
 
 /**
@@ -43,7 +43,7 @@ export class SnapshotState {
     const index: Index = new Map();
     try {
       const text = await readFile(indexFile(snapshot), "utf8");
-      const turn = turns();
+      const turn = yieldBetweenSteps();
       for (const line of text.split("\n")) {
         await turn();
         const known = knownSchema.parse(JSON.parse(line));

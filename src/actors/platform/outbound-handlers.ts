@@ -2,7 +2,7 @@
 import type { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import { SERVER_HOST } from "../../../container/sandboxd/protocol.ts";
 import { serveEnding } from "../../container/serve-ending.ts";
-import { type OutboundPolicy, throughPolicy } from "../../container/internet.ts";
+import { type OutboundPolicy, forwardByPolicy } from "../../container/internet.ts";
 import { OUTBOUND } from "../../container/model-egress.ts";
 import {
   type Connection,
@@ -131,5 +131,5 @@ export async function intercept(
 export function handleOutbound(actor: Pick<typeof BaseSandbox, "outboundByHost" | "outboundHandlers">): void {
   // Static fields of the class would shadow the SDK's setters, and requests would go out to the internet.
   actor.outboundByHost = { ...OUTBOUND, [SERVER_HOST]: serveEnding };
-  actor.outboundHandlers = { [POLICY_HANDLER]: throughPolicy };
+  actor.outboundHandlers = { [POLICY_HANDLER]: forwardByPolicy };
 }

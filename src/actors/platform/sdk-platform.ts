@@ -60,7 +60,7 @@ export class SDKPlatform implements ContainerPlatform {
 
   async start(env: Readonly<Record<string, string>>): Promise<void> {
     const ends = this.#ends;
-    await this.#settle();
+    await this.#cleanUpPrevious();
     if (ends !== this.#ends) throw refused();
     const permit = {};
     this.#permit = permit;
@@ -92,7 +92,7 @@ export class SDKPlatform implements ContainerPlatform {
    * container, and break the waiting call. `stop` closes the connection now, and does nothing else if no container
    * runs. It is called once, because a second call would stop a starting container.
    */
-  async #settle(): Promise<void> {
+  async #cleanUpPrevious(): Promise<void> {
     if (this.isRunning) return;
     this.#settled ??= this.#sandbox.stop().catch(() => undefined);
     await within(STOP_MS, this.#settled);
@@ -108,7 +108,7 @@ export class SDKPlatform implements ContainerPlatform {
       await Promise.race([...this.#attempts, pause(STOP_RETRY_MS)]);
       await this.#sandbox.destroy();
     }
-    await this.#noticed();
+    await this.#waitForStopHook();
   }
 
   /**
@@ -116,7 +116,7 @@ export class SDKPlatform implements ContainerPlatform {
    * second later and close the next call's connection. The SDK's record must be up to date first, or the hook would run
    * twice.
    */
-  async #noticed(): Promise<void> {
+  async #waitForStopHook(): Promise<void> {
     const deadline = Date.now() + STOP_MS;
     while (this.#hook && Date.now() < deadline && (await this.#isRecordedAsRunning())) await pause(POLL_MS);
     if (!this.isRunning)

@@ -1,5 +1,5 @@
 /** The size of a terminal in a sandbox, which follows the terminal that shows it. */
-import { spaced } from "./typing.ts";
+import { spaceCalls } from "./typing.ts";
 
 export interface Size {
   rows: number;
@@ -30,7 +30,7 @@ export class Resizing {
     while (this.#isStale) {
       this.#isStale = false;
       // If this fails, the terminal keeps the previous size.
-      await spaced(() => this.#pass(this.#size())).catch(() => undefined);
+      await spaceCalls(() => this.#pass(this.#size())).catch(() => undefined);
     }
     this.#isUnderWay = false;
   }

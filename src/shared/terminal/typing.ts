@@ -32,7 +32,7 @@ export class Typing {
       while (this.#typed !== "") {
         const text = this.#typed.slice(0, MAX_TYPED).toWellFormed();
         this.#typed = this.#typed.slice(text.length);
-        await spaced(() => this.#send(text));
+        await spaceCalls(() => this.#send(text));
       }
       this.#isSending = false;
     } catch (error) {
@@ -42,7 +42,7 @@ export class Typing {
 }
 
 /** Does the work, and returns no earlier than the next call is allowed. */
-export async function spaced<T>(work: () => Promise<T>): Promise<T> {
+export async function spaceCalls<T>(work: () => Promise<T>): Promise<T> {
   const delay = pause(CALL_MS);
   const value = await work();
   await delay;

@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { type NetworkHost, SandboxNetwork } from "../../../src/actors/network.ts";
 import type { NetworkPlatform } from "../../../src/actors/platform/network-platform.ts";
 import { OutboundHandlers } from "../../../src/actors/platform/outbound-handlers.ts";
-import { throughPolicy } from "../../../src/container/internet.ts";
+import { forwardByPolicy } from "../../../src/container/internet.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import type { Connection, Refusal } from "../../../src/shared/connection-log.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
@@ -474,7 +474,7 @@ describe("on Cloudflare", () => {
     const namespace = { idFromString: (id: string) => id, get: () => actor };
     const request = new Request(url, { headers });
     const params: NetworkPolicy = { internet: "allowlist", allowHosts: ["good.example.com"] };
-    const response = await throughPolicy(request, { Sandbox: namespace } as unknown as Env, {
+    const response = await forwardByPolicy(request, { Sandbox: namespace } as unknown as Env, {
       containerId: "x",
       params,
     });

@@ -138,7 +138,7 @@ const signIn = {
       .toLowerCase()
       .regex(/^[a-z0-9][a-z0-9_-]{0,63}$/, "must be the login of an organisation"),
     fallback: "nobody",
-    docs: "The GitHub organisation whose active members may sign in.",
+    docs: "A GitHub organisation. Its active members may sign in.",
     needs: [{ oneOf: ["GITHUB_CLIENT_ID"] }],
   }),
   GITHUB_URL: variable({

@@ -276,9 +276,10 @@ const SAVED_BEFORE = "Their previous save is intact.";
 
 /** Why the server ends by itself. */
 export const ENDING = {
-  parent: "The program that started this server has ended: stopping.",
-  engine: (how: string) => `The sandbox engine stopped unexpectedly (${how}): stopping. ${WORKSPACES_KEPT}`,
-  workerd: `workerd stopped unexpectedly: stopping. ${WORKSPACES_KEPT}`,
+  parent: "The program that started this server has ended, so the server stops.",
+  engine: (how: string) =>
+    `The sandbox engine stopped unexpectedly (${how}), so the server stops. ${WORKSPACES_KEPT} Start it again.`,
+  workerd: `workerd stopped unexpectedly, so the server stops. ${WORKSPACES_KEPT} Start it again.`,
 };
 export const SAVING = {
   started: "Saving workspaces; another Ctrl-C stops at once.",

@@ -74,7 +74,7 @@ export interface ToolInputs {
     /** Git URL to clone. */
     repository?: string;
     branch?: string;
-    /** Work on its files instead. */
+    /** Work in it, not in a fresh one. */
     sandbox?: string;
     agent?: "claude-code" | "opencode";
     model?: string;

@@ -160,7 +160,7 @@ function write({ directory, variable }: Place, file: string, text: string): stri
     if (!isThere && lstatSync(file, { throwIfNoEntry: false }) !== undefined)
       throw new UserError(CLIENT_FILE.brokenLink);
     const target = isThere ? realpathSync(file) : file;
-    // Renaming replaces a file without checking its write permission; for root, neither does the system.
+    // Renaming replaces even a read-only file, and accessSync lets root write every file. So check the mode, too.
     if (isThere && (statSync(target).mode & 0o222) === 0) throw new UserError(CLIENT_FILE.readOnly);
     if (isThere) accessSync(target, constants.W_OK);
     const copy = isThere ? keepCopy(target) : undefined;

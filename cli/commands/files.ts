@@ -15,7 +15,7 @@ import { userPath, serverAddress } from "../server-address.ts";
 import * as texts from "./texts.ts";
 import { unwritable, wrongSandboxName } from "../texts.ts";
 
-/** A path, made absolute like by a shell in /workspace. Symbolic links are not followed. */
+/** An absolute path, as a shell in /workspace would resolve it, but without following symbolic links. */
 function absolute(path: string): string {
   return posix.resolve("/workspace", path);
 }

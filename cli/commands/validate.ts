@@ -11,7 +11,10 @@ export const validate = dataCommand(
   "check the configuration of a deployment for common mistakes, and name the line to change",
   ["validate", "validate ../my-deployment --json"],
 )
-  .argument("[directory]", "the directory with wrangler.jsonc; without it, the current one or the clone")
+  .argument(
+    "[directory]",
+    "the directory of wrangler.jsonc; by default this directory if it has that file, else the clone",
+  )
   .action((given, { json: asJSON }) => {
     const here = isPackaged || existsSync(userPath("wrangler.jsonc")) ? userPath() : root;
     report(checksOf(given === undefined ? here : userPath(given)), asJSON === true);

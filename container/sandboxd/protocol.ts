@@ -245,10 +245,10 @@ export function readPiece(message: ArrayBuffer): Piece {
     bytes.length < from ||
     bytes.length > from + PIECE_BYTES
   )
-    throw new Error("no output message");
+    throw new Error("not an output message");
   const name = String.fromCharCode(...bytes.subarray(3, 3 + length));
   const offset = new DataView(message).getFloat64(3 + length);
   if (!/^[0-9a-z]{1,64}$/.test(name) || !Number.isSafeInteger(offset) || offset < 0)
-    throw new Error("no output message");
+    throw new Error("not an output message");
   return { id: name, stream, offset, bytes: bytes.subarray(from) };
 }

@@ -1,6 +1,7 @@
 /**
- * A panel session in a browser: a panel access token in a cookie. Scripts cannot read the cookie, and only the panel's own page
- * sends it. The session ends with its grant, or when the person's sign-in rule is removed.
+ * A panel session in a browser: a panel access token in a cookie. Scripts cannot read the cookie, and
+ * browsers send it only with requests from pages of this site. A request that changes something must come from the panel's page
+ * (`isFromPanel`). The session ends with its grant, or when the person's sign-in rule is removed.
  */
 import * as z from "zod";
 import type { Caller, RequestContext } from "../shared/request-context.ts";

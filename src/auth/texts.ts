@@ -74,7 +74,7 @@ export function badRequest(problem: string, hasLink: boolean): PageMessage {
 
 export const REQUEST_PROBLEMS = {
   tooLong: "The request is too long.",
-  repeated: "A parameter is repeated.",
+  repeated: "The request has the same parameter twice.",
   unknownClient: "The client is not registered with this server.",
   noChallenge: "A code_challenge of method S256 is required.",
   noScope: "This server has none of the requested scopes.",

@@ -49,8 +49,9 @@ export function timedOutText(timeoutMs: number | undefined, cut: string | undefi
 }
 
 export const NEVER_RAN =
-  "The sandbox has no trace of the command. It never ran because the server was restarted first, or its files were removed. Run it again.";
-export const REMOVED = "The sandbox has no trace of the command: its files were removed while it ran.";
+  "The sandbox has no record of the command. It never ran because the server was restarted first, or the record was deleted. Run it again.";
+export const REMOVED =
+  "The command's result is lost: its record in the sandbox was deleted while it ran. Run it again if that is safe.";
 export const OUTPUT_CUT =
   "Some output may be missing: the server's process that reads it was killed in the sandbox.";
 export const OUTPUT_NO_SPACE =

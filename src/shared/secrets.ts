@@ -10,8 +10,8 @@ const MAX_SECRETS = 100;
 const MAX_SECRET_HOSTS = 20;
 
 /**
- * Code can send guesses to a host that echoes them. The mask reveals whether a guess is a complete value. A processor checks
- * about 2^26 guesses per second: it finds a random value of 12 hexadecimal digits in weeks, of 16 in millennia.
+ * Code can send guesses to a host that echoes them. `mask.ts` masks values in responses, so a masked guess was right. A processor
+ * checks about 2^26 guesses per second: it finds a random value of 12 hexadecimal digits in weeks, of 16 in millennia.
  */
 const MIN_VALUE_LENGTH = 16;
 
@@ -174,7 +174,7 @@ const secret = z
         .optional(),
     },
     // The default message lists unknown keys, and one could be a value pasted into the wrong place.
-    "must be an object of name, hosts, value, one of header, query and basic, and perhaps principals and variable, and nothing else",
+    "must be an object with name, hosts and value, with exactly one of header, query or basic, and optionally principals and variable; no other keys",
   )
   .transform(({ header, query, basic, principals, variable, ...rest }, context): Secret => {
     const places = [inHeader(header), inQuery(query), inBasic(basic)].filter((one) => one !== undefined);

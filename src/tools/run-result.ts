@@ -45,8 +45,8 @@ function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[]
     ["note", run.note && visible(run.note)],
     [question?.language ?? "code", quoted(question?.code)],
     ["cwd", cwd && shownName(cwd)],
-    ["stdout", inLastStates(printedOutput(run))],
-    ["stderr", inLastStates(run.stderr)],
+    ["stdout", withoutOverwrittenText(printedOutput(run))],
+    ["stderr", withoutOverwrittenText(run.stderr)],
     ["listening", portsOf(run).length > 0 ? listeningText(portsOf(run)) : undefined],
     ["result", quoted(resultText(results))],
     ["left_out", quoted(leftOutText(results))],
@@ -88,7 +88,7 @@ export const runOutput = resultOutput.extend({
   cwd: z.string().optional(),
 });
 
-/** Code has no published schema of its data: its answers have images. */
+/** `run_code` publishes no schema of its data, because with one a client may show the data instead of the images. */
 export const codeOutput = runOutput.extend({
   result: z.string().optional(),
   html: z.array(z.string()).optional(),
@@ -96,7 +96,7 @@ export const codeOutput = runOutput.extend({
   error: z.object({ name: z.string(), message: z.string(), traceback: z.array(z.string()) }).optional(),
 });
 
-/** The data common to all runs. Fields of each kind follow it. */
+/** The data common to all runs. Each kind of run adds its own fields. */
 export const anyRunOutput = resultOutput.loose();
 
 export function anyRunFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
@@ -142,7 +142,8 @@ export function runFields(run: RunView, notice?: string): z.input<typeof runOutp
   };
 }
 
-function inLastStates(shown: ShownOutput): ShownOutput {
+/** The output as a terminal would show it in the end. */
+function withoutOverwrittenText(shown: ShownOutput): ShownOutput {
   const head = clearedPart(shown.tail) === undefined ? lastStates(shown.head) : "";
   return { ...shown, head, tail: lastStates(shown.tail) };
 }

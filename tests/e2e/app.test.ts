@@ -120,7 +120,7 @@ describe.each([
 });
 
 describe("the app in a client's chat", () => {
-  it("opens at the subject of the tool", async () => {
+  it("opens the page that fits the tool: the list, or the tool's sandbox", async () => {
     await open("list_sandboxes", {});
     await app.locator("nav.sandboxes >> text=whole").waitFor();
     await call("write_file", { sandbox: "whole", path: "kept.txt", content: "kept" });

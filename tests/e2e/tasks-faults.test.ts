@@ -64,7 +64,7 @@ async function claude(prompt: string): Promise<string> {
 }
 
 describe("a client that hands over tasks", () => {
-  it("Claude Code hands over a task, and another process of it gets the diff", async () => {
+  it("Claude Code hands over a task, and a second Claude Code process gets the diff", async () => {
     const client = new TaskClient(server.url);
     await client.sh(
       "client",

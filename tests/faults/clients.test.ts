@@ -5,11 +5,11 @@ import { survivors } from "../setup/processes.ts";
 import { TOKEN } from "../setup/server.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { sleep, until } from "../setup/until.ts";
-import { type Bed, startBed } from "./support.ts";
+import { type FaultServer, startFaultServer } from "./support.ts";
 
-let bed: Bed;
+let bed: FaultServer;
 beforeAll(async () => {
-  bed = await startBed();
+  bed = await startFaultServer();
   return () => bed.close();
 });
 

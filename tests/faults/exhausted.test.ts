@@ -5,14 +5,14 @@ import { findGroupParents } from "../../local/engine/limits.ts";
 import { processes } from "../setup/processes.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { until } from "../setup/until.ts";
-import { type Bed, LONG, startBed } from "./support.ts";
+import { type FaultServer, LONG, startFaultServer } from "./support.ts";
 
 /** Without control groups, nothing limits a sandbox's memory: these tests would use up the machine's. */
 const memoryIsHeld = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
 
-let bed: Bed;
+let bed: FaultServer;
 beforeAll(async () => {
-  bed = await startBed();
+  bed = await startFaultServer();
   await bed.call("run_code", { sandbox: "neighbour", code: "x = 7" });
   return () => bed.close();
 });

@@ -8,13 +8,13 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { idIn } from "../setup/mcp-client.ts";
 import { tree } from "../setup/processes.ts";
 import { sleep, until } from "../setup/until.ts";
-import { type Bed, LONG, startBed } from "./support.ts";
+import { type FaultServer, LONG, startFaultServer } from "./support.ts";
 
-let bed: Bed;
+let bed: FaultServer;
 const stopped: number[] = [];
 
 beforeAll(async () => {
-  bed = await startBed();
+  bed = await startFaultServer();
   return () => {
     resume(stopped);
     return bed.close();

@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { survivors } from "../setup/processes.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { sleep, until } from "../setup/until.ts";
-import { type Bed, startBed } from "./support.ts";
+import { type FaultServer, startFaultServer } from "./support.ts";
 
 /** Prints ten increasing numbers a second. */
 const COUNTING = "for ((i = 0; i < 3000; i++)); do echo $i; sleep 0.1; done";
@@ -14,7 +14,7 @@ const GONE =
   /(stopped during this call|stopped while it ran)|The sandbox could not be started now|state: lost\nnote: The sandbox stopped before it began/;
 
 /** Starts a run of each kind, and one that ends before. */
-async function busy(bed: Bed, sandbox: string) {
+async function busy(bed: FaultServer, sandbox: string) {
   const ended = await bed.call("run_command", { sandbox, command: "echo kept" });
   const command = await bed.call("run_command", {
     sandbox,
@@ -37,7 +37,7 @@ async function busy(bed: Bed, sandbox: string) {
 }
 
 /** The numbers in a run's log. They must count up from 0, without a repeated or missing one. */
-async function counted(bed: Bed, id: string): Promise<number> {
+async function counted(bed: FaultServer, id: string): Promise<number> {
   const { text } = await bed.call("get_result", { id, cursor: 0, wait_seconds: 0 });
   const numbers = text.slice(text.indexOf("[stdout]")).match(/^\d+$/gm) ?? [];
   expect(numbers).toEqual(numbers.map((_, index) => String(index)));
@@ -48,9 +48,9 @@ async function counted(bed: Bed, id: string): Promise<number> {
 describe.concurrent.each(["workerd", "engine"] as const)(
   "when the server's %s is killed in the middle of runs of each kind",
   (role) => {
-    let bed: Bed;
+    let bed: FaultServer;
     beforeAll(async () => {
-      bed = await startBed();
+      bed = await startFaultServer();
       return () => bed.close();
     });
 
@@ -86,9 +86,9 @@ describe.concurrent.each(["workerd", "engine"] as const)(
 );
 
 describe.concurrent("when a sandbox is killed in the middle of runs of each kind", () => {
-  let bed: Bed;
+  let bed: FaultServer;
   beforeAll(async () => {
-    bed = await startBed();
+    bed = await startFaultServer();
     return () => bed.close();
   });
 

@@ -14,7 +14,7 @@ export const LONG = process.env.FAULTS === "long";
 
 const ROLES = { engine: /local\/engine\/main\.ts/, workerd: /workerd serve/ } as const;
 
-export interface Bed {
+export interface FaultServer {
   readonly server: Server;
   call(name: string, args?: Record<string, unknown>, signal?: AbortSignal): Promise<Result>;
   /** Runs a command that must succeed. Returns its output. */
@@ -31,7 +31,7 @@ export interface Bed {
 }
 
 /** Starts a server with a new state directory. The caller closes it. */
-export async function startBed(options: ServerOptions = {}): Promise<Bed> {
+export async function startFaultServer(options: ServerOptions = {}): Promise<FaultServer> {
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-faults-"));
   const start = () =>
     startServer({
@@ -46,7 +46,7 @@ export async function startBed(options: ServerOptions = {}): Promise<Bed> {
       ],
     });
   let server = await start();
-  const bed: Bed = {
+  const bed: FaultServer = {
     get server() {
       return server;
     },

@@ -2,10 +2,10 @@
 import { describe, expect, it } from "vitest";
 import { floodedPreview } from "../setup/tiny-pieces.ts";
 import { until } from "../setup/until.ts";
-import { type Bed, startBed } from "./support.ts";
+import { type FaultServer, startFaultServer } from "./support.ts";
 
 /** The time of the sandbox's last save. */
-async function savedAt(bed: Bed, name: string): Promise<number> {
+async function savedAt(bed: FaultServer, name: string): Promise<number> {
   const { structured } = await bed.call("list_sandboxes");
   const listed = structured.sandboxes as { name: string; saved_at?: string }[];
   return Date.parse(listed.find((one) => one.name === name)?.saved_at ?? "") || 0;
@@ -16,7 +16,7 @@ describe.concurrent("when the server ends while a workspace changes", () => {
   it("everything up to the last save is restored after kill -9, and the next result says when that was", async ({
     onTestFinished,
   }) => {
-    const bed = await startBed();
+    const bed = await startFaultServer();
     onTestFinished(() => bed.close());
     await bed.sh(
       "mkdir -p src; for i in {1..500}; do echo $i > src/$i; done; head -c 3000000 /dev/urandom > data; sha256sum data > sum",
@@ -31,7 +31,7 @@ describe.concurrent("when the server ends while a workspace changes", () => {
   });
 
   it("nothing is missing after SIGTERM or Ctrl-C, not even the latest change", async ({ onTestFinished }) => {
-    const bed = await startBed();
+    const bed = await startFaultServer();
     onTestFinished(() => bed.close());
     await bed.sh("true", { sandbox: "other" });
     await bed.call("write_file", { path: "young", content: "a moment old" });
@@ -47,7 +47,7 @@ describe.concurrent("when the server ends while a workspace changes", () => {
   it("nothing is missing after SIGTERM while visitors and sandboxes flood previews", async ({
     onTestFinished,
   }) => {
-    const bed = await startBed();
+    const bed = await startFaultServer();
     onTestFinished(() => bed.close());
     await bed.sh("head -c 20000000 /dev/urandom >large");
     const floods = ["one", "two"].map(async (sandbox) => {
@@ -65,7 +65,7 @@ describe.concurrent("when the server ends while a workspace changes", () => {
   it("the log says that workspaces may not be saved after SIGTERM if the Worker does not respond", async ({
     onTestFinished,
   }) => {
-    const bed = await startBed();
+    const bed = await startFaultServer();
     onTestFinished(() => bed.close());
     await bed.call("write_file", { path: "young", content: "a moment old" });
     process.kill(bed.pid("workerd"), "SIGSTOP");

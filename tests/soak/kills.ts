@@ -8,7 +8,7 @@
  */
 import { createHash } from "node:crypto";
 import { readFileSync, readdirSync, readlinkSync } from "node:fs";
-import { type Bed, startBed } from "../faults/support.ts";
+import { type FaultServer, startFaultServer } from "../faults/support.ts";
 import { type Process, tree } from "../setup/processes.ts";
 import { sleep } from "../setup/until.ts";
 
@@ -92,7 +92,7 @@ function textAt(path: string): string {
   }
 }
 
-function firstProcesses(bed: Bed): Process[] {
+function firstProcesses(bed: FaultServer): Process[] {
   return bed.all().filter(({ command }) => command === "sbx-init");
 }
 
@@ -132,14 +132,14 @@ interface Version {
 }
 
 class Victim {
-  readonly #bed: Bed;
+  readonly #bed: FaultServer;
   readonly #sandbox: string;
   #number = 0;
   /** The time at which the restored state was saved. */
   #savedAt = 0;
   readonly #versions = new Map<string, Version[]>([...SMALL, ...LARGE].map((path) => [path, []]));
 
-  constructor(bed: Bed, sandbox: string) {
+  constructor(bed: FaultServer, sandbox: string) {
     this.#bed = bed;
     this.#sandbox = sandbox;
   }
@@ -217,7 +217,7 @@ class Victim {
   async #acknowledged(
     path: string,
     bytes: number,
-    write: (number: number) => ReturnType<Bed["call"]>,
+    write: (number: number) => ReturnType<FaultServer["call"]>,
   ): Promise<void> {
     const version: Version = { number: ++this.#number, at: undefined };
     this.#versions.get(path)?.push(version);
@@ -319,7 +319,7 @@ function print(): void {
   );
 }
 
-const bed = await startBed({
+const bed = await startFaultServer({
   env: { MAX_RUN_SECONDS_PER_DAY: "100000000", MAX_CONCURRENT_RUNS: "1000" },
 });
 const timer = setInterval(() => print(), 60_000);

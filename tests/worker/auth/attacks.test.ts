@@ -181,7 +181,7 @@ describe("redirects", () => {
     ]) {
       const page = await new Browser(app).open(`${url}&${extra}`);
       expect(page.isErrorPage).toBe(true);
-      expect(page.text).toContain("A parameter is repeated");
+      expect(page.text).toContain("The request has the same parameter twice");
     }
   });
 

@@ -154,7 +154,7 @@ describe("an invalid configuration is reported without its values", () => {
     [{ SECRETS: SECRET }, "SECRETS is not valid JSON."],
     [
       secrets({ ...secret, [SECRET]: 1 }),
-      "SECRETS[0] must be an object of name, hosts, value, one of header, query and basic, and perhaps principals and variable, and nothing else.",
+      "SECRETS[0] must be an object with name, hosts and value, with exactly one of header, query or basic, and optionally principals and variable; no other keys.",
     ],
     [secrets(secret, { ...secret, header: "a: {value}" }), "SECRETS must not use one name twice."],
     [secrets({ ...secret, value: undefined }), "SECRETS[0].value is missing."],

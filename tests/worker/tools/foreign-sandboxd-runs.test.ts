@@ -153,7 +153,7 @@ describe("a program in place of sandboxd that runs a command", () => {
   it("can report only about the command, and only one end of it", async () => {
     expect((await command("another")).structured).toMatchObject({ state: "succeeded", stdout: "its own" });
     expect((await command("twice")).structured).toMatchObject({ state: "failed", exit_code: 3, stdout: "" });
-    expect((await command("unknown")).text).toContain("no trace of the command");
+    expect((await command("unknown")).text).toContain("record in the sandbox was deleted");
     expect((await command("refused")).text).toMatch(/process/);
   });
 

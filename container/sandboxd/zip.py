@@ -2,8 +2,8 @@
 
     zip.py <directory>
 
-It leaves out devices, sockets, pipes, and what disappears while it packs. Memory holds a piece of a file, and about a kilobyte
-per file for the central directory.
+It leaves out devices, sockets and pipes, and files that disappear while it packs. It keeps one piece of a file in memory, and
+about a kilobyte per file for the central directory.
 """
 
 import errno
@@ -20,10 +20,10 @@ PIECE_BYTES = 512 * 1024
 # Set-user-id and set-group-id bits would apply to the user who unpacks the archive, perhaps root.
 SET_ID = 0o6000
 NAME_IS_UTF8 = 1 << 11
-# The years of the MS-DOS time.
+# The earliest and the latest MS-DOS time.
 FIRST = (1980, 1, 1, 0, 0, 0)
 LAST = (2107, 12, 31, 23, 59, 58)
-# Parts of a name that leave the directory on systems with backslash separators: a parent, a root, a drive.
+# Parts of a name that lead out of the directory when Windows unpacks it: a parent, a root, a drive.
 LEADS_OUT = re.compile(r"(^|[\\/])\.\.([\\/]|$)|^\\|^[A-Za-z]:")
 # The file is gone, or has become a link.
 GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
@@ -36,7 +36,7 @@ class Entry(zipfile.ZipInfo):
         self.create_system = 3
         self.external_attr = (stats.st_mode & 0xFFFF & ~SET_ID) << 16
         self.file_size = stats.st_size
-        # The MS-DOS time has no time zone, and steps of two seconds. This one is in UTC.
+        # The MS-DOS time has no time zone, and only even seconds. The extra field is in UTC, with all seconds.
         seconds = max(-(2**31), min(2**31 - 1, int(stats.st_mtime)))
         self.extra = struct.pack("<HHBi", 0x5455, 5, 1, seconds)
 

@@ -1,6 +1,6 @@
 /**
- * What programs in a sandbox can ask of the kernel, by names and numbers of its headers (Debian's linux-libc-dev). `seccomp.ts`
- * and `socket-filter.ts` limit the arguments of some calls further.
+ * The system calls and options that programs in a sandbox may use, with their names and numbers in the kernel's headers (Debian's
+ * linux-libc-dev). `seccomp.ts` and `socket-filter.ts` also limit the arguments of some calls.
  */
 
 /** System calls, with their numbers on x64 and arm64. */
@@ -80,8 +80,8 @@ function numbers(text: string): number[] {
 }
 
 /**
- * ioctl. Not in the list: input in another program's name (TIOCSTI); consoles and modems; line disciplines (TIOCSETD), bridges
- * and VLANs, for which the kernel loads modules; all devices.
+ * ioctl. Not in the list: typing into another program's terminal (TIOCSTI); consoles and modems; line disciplines (TIOCSETD),
+ * bridges and VLANs, for which the kernel loads modules; all devices.
  */
 export const ioctlRequests = numbers(`
   # terminals
@@ -102,8 +102,9 @@ export const ioctlRequests = numbers(`
 `);
 
 /**
- * fcntl. Not in the list: leases and notifications, which slow programs outside the sandbox that use the same files; locks of
- * open files, because the kernel names no process for them, so the machine's guard could not find who has a million; hints.
+ * fcntl. Not in the list: leases and notifications, which slow programs outside the sandbox that use the same files; hints; locks
+ * of open files (F_OFD_SETLK), because `machine-guard.ts` could not find the process that has a million of them: the kernel does
+ * not say it.
  */
 export const fcntlCommands = numbers(`
   F_DUPFD 0  F_GETFD 1  F_SETFD 2  F_GETFL 3  F_SETFL 4  F_GETLK 5  F_SETLK 6  F_SETLKW 7  F_SETOWN 8  F_GETOWN 9
@@ -112,9 +113,9 @@ export const fcntlCommands = numbers(`
 `);
 
 /**
- * prctl. Not in the list: names of mappings (PR_SET_VMA), which count in no control group; merging of equal memory, for which a
- * thread of the machine works; system call filters, which come from one pool of the machine, as a sandbox's own does. man, sshd
- * and Chromium continue without a filter.
+ * prctl. Not in the list: names of mappings (PR_SET_VMA), which count in no control group; merging of equal memory, which a
+ * thread of the machine does; system call filters, because all filters of the machine share one limit. man, sshd and Chromium
+ * continue without a filter.
  */
 export const prctlOptions = numbers(`
   PR_SET_PDEATHSIG 1  PR_GET_PDEATHSIG 2  PR_GET_DUMPABLE 3  PR_SET_DUMPABLE 4  PR_GET_KEEPCAPS 7  PR_SET_KEEPCAPS 8
@@ -127,7 +128,7 @@ export const prctlOptions = numbers(`
   PR_GET_MDWE 66
 `);
 
-/** madvise. Not in the list: merging of equal memory, reclaiming and collapsing pages, errors of the hardware. */
+/** madvise. Not in the list: merging of equal memory, reclaiming and collapsing pages, simulated hardware errors. */
 export const memoryAdvice = numbers(`
   MADV_NORMAL 0  MADV_RANDOM 1  MADV_SEQUENTIAL 2  MADV_DONTNEED 4  MADV_FREE 8  MADV_REMOVE 9  MADV_DONTFORK 10
   MADV_DOFORK 11  MADV_UNMERGEABLE 13  MADV_HUGEPAGE 14  MADV_NOHUGEPAGE 15  MADV_DONTDUMP 16  MADV_DODUMP 17
@@ -135,14 +136,14 @@ export const memoryAdvice = numbers(`
   MADV_DONTNEED_LOCKED 24  MADV_GUARD_INSTALL 102  MADV_GUARD_REMOVE 103
 `);
 
-/** membarrier. Not in the list: the commands that interrupt other programs, too. */
+/** membarrier. Not in the list: commands that also interrupt other programs. */
 export const membarrierCommands = numbers(`
   MEMBARRIER_CMD_QUERY 0  MEMBARRIER_CMD_PRIVATE_EXPEDITED 8  MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED 16
   MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE 32  MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE 64
   MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ 128  MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ 256
 `);
 
-/** personality: without random addresses for debuggers, 32 bits for emulators, and the question for the present one. */
+/** personality: the usual one, 32 bits (for emulators), fixed addresses (for debuggers), and reading the current one. */
 export const personalities = numbers(
   "PER_LINUX 0  PER_LINUX32 8  ADDR_NO_RANDOMIZE 0x40000  QUERY 0xffffffff",
 );
@@ -155,9 +156,9 @@ export const archCommands = numbers(`
 `);
 
 /**
- * setsockopt and getsockopt, by level. Not in the list: filters, which come from one pool of the machine; keys, address options
- * and flow labels, which count in no control group; encryption and transfers without copies in the kernel; joining groups, for
- * which the kernel searches all groups of a device under the lock of all network devices of the machine.
+ * setsockopt and getsockopt, by level. Not in the list: filters, because all filters of the machine share one limit; keys, address
+ * options and flow labels, which count in no control group; encryption in the kernel, and transfers without copies; joining
+ * multicast groups, because the kernel then searches all groups of a device while it locks all network devices of the machine.
  */
 export const socketOptions: [level: number, options: number[]][] = [
   // SOL_SOCKET

@@ -168,7 +168,7 @@ export function bubblewrapArguments(
   const args = ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"];
   args.push("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--hostname", hostname);
   args.push("--uid", "0", "--gid", "0", "--as-pid-1");
-  // The option adds a user namespace whose root may not listen below port 1024. With the system call filter it is unnecessary.
+  // The option adds a user namespace, in which root may not listen below port 1024. The system call filter makes it unnecessary.
   if (!filtered && supported.has("--disable-userns")) args.push("--disable-userns");
   args.push("--size", String(sizes.root), "--tmpfs", "/");
   for (const name of systemDirectories) {

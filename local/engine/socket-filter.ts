@@ -68,9 +68,9 @@ export const socketRules: Record<string, Decision> = {
     ],
     refuse(EAFNOSUPPORT),
   ),
-  // The kernel makes two sockets of any family before it finds out that the family has no pairs.
+  // For a family without pairs, the kernel would make two sockets before it refuses the pair.
   socketpair: onlyValues(argument(0), [AF_UNIX], EAFNOSUPPORT),
-  // The C library's resolver needs its success.
+  // The C library's resolver fails if it cannot set IP_RECVERR.
   setsockopt: optionRule(ignoreCall),
   getsockopt: optionRule(allow),
 };

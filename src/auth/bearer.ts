@@ -22,7 +22,7 @@ interface Candidate {
  * Identifies the caller by the `Authorization: Bearer` header only. Tokens in URLs or bodies are ignored (optional in RFC 6750
  * sections 2.2 and 2.3; URLs end up in logs). A static token costs no store read; only a token in the OAuth format is looked
  * up.
- * @param paths the resources whose OAuth tokens are accepted; a challenge names the first
+ * @param paths OAuth tokens for these resources are accepted; a challenge names the first
  */
 export async function authenticate(
   request: Request,

@@ -82,7 +82,7 @@ export class Connection {
 
   /**
    * Repeats a start call; sandboxd starts a command only once. @throws {ToolError} as `send`; `sandbox_restarted` also for
-   * another container, whose workspace is not restored yet
+   * another container, because its workspace is not restored yet
    */
   async beginAgain(call: StartCall, isOver: () => boolean): Promise<void> {
     const socket = this.#open ?? (await this.#connected());

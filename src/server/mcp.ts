@@ -77,8 +77,8 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
       const { structuredContent, ...result } = answer;
       const run = showsPanel && caller.showsApps && isRecord(structuredContent) && structuredContent.id;
       if (typeof run === "string") result._meta = { [RUN_META]: run };
-      // Without `?results=structured`, only text: of a result with structured content, clients show their model either only
-      // that part, as escaped JSON, or both parts, at twice the tokens.
+      // Without `?results=structured`, the answer has only text. If it had structured content too, clients would show their model
+      // either only that content, as escaped JSON, or both, at twice the tokens.
       return query.structured ? { ...result, structuredContent } : result;
     });
   }
@@ -92,7 +92,7 @@ const PANEL_LINK = { ui: { resourceUri: PANEL_URI } };
 
 const PANEL_NEEDS: readonly ToolName[] = ["list_sandboxes", "list_runs", "get_result"];
 
-/** Logs a call whose arguments do not match the schema. It never reaches the tool. */
+/** Logs a call with arguments that do not match the schema. It never reaches the tool. */
 function logInvalid({ name: tool, scopes }: Tool, caller: CallerContext): void {
   const what = { tool, scope: scopes.join(" "), duration_ms: 0, error_code: "invalid_argument" };
   log(caller.config, { event: "call", ...callerFields(caller), ...what, outcome: "error" });

@@ -200,7 +200,7 @@ describe.concurrent("if no Python has the packages and pip reaches no index", ()
   });
 
   it.each([
-    ["root whose apt-get fails", 0, /\(E: no such package\)\. Install them for \S+python3, or choose/],
+    ["root, but apt-get fails", 0, /\(E: no such package\)\. Install them for \S+python3, or choose/],
     [
       "another user",
       1000,

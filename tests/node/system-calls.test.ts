@@ -151,7 +151,7 @@ const refused: Record<string, [error: string, attempts: string[]]> = {
       (flag) => `call(56, 220, ${flag} | 17, 0, 0, 0, 0)`,
     ),
   ],
-  "socket options whose memory no limit counts, or that slow the whole machine": [
+  "socket options with memory that no limit counts, or that slow the whole machine": [
     "ENOPROTOOPT",
     [
       // Filters, timestamps of sent packets, zero copies, reserved memory.
@@ -171,7 +171,7 @@ const refused: Record<string, [error: string, attempts: string[]]> = {
       `${six}.setsockopt(socket.IPPROTO_IPV6, 32, bytes(32))`,
     ],
   ],
-  "families of sockets that ignore the network namespace, and pairs of others than local sockets": [
+  "families of sockets that ignore the network namespace, and socket pairs that are not local": [
     "EAFNOSUPPORT",
     [
       ...[3, 15, 17, 21, 29, 30, 38, 40, 44].map((family) => `socket.socket(${family}, socket.SOCK_DGRAM)`),
@@ -203,7 +203,7 @@ it.each(Object.entries(refused))("code in a sandbox cannot use %s", async (_, [e
   expect(await results(attempts)).toEqual(Object.fromEntries(attempts.map((attempt) => [attempt, error])));
 });
 
-it("access control lists, which no limit of memory counts, are small", async () => {
+it("limits access control lists, because no limit of memory counts them", async () => {
   const entry = (tag: number, id = "0xffffffff") => `struct.pack('HHI', ${tag}, 7, ${id})`;
   const list = (users: number) =>
     `struct.pack('I', 2) + ${entry(1)} + ${entry(2, "1")} * ${users} + ${entry(4)} + ${entry(16)} + ${entry(32)}`;
@@ -214,7 +214,7 @@ it("access control lists, which no limit of memory counts, are small", async () 
   expect(Object.values(await results([...small, ...large]))).toEqual(["done", "done", "ENOSPC", "ENOSPC"]);
 });
 
-it("errors of datagrams, which no limit of memory counts, do not wait to be read", async () => {
+it("does not queue errors of datagrams, because no limit of memory counts them", async () => {
   const received = (family: string, level: number, option: number, address: string) => [
     `one = socket.socket(socket.${family}, socket.SOCK_DGRAM)`,
     `one.setsockopt(${level}, ${option}, 1)`,

@@ -112,7 +112,7 @@ describe("when SQLite's row limit is reached", () => {
       "a traceback of huge lines",
       `def f(n):\n    ${"x = '日'; ".repeat(3000)}\n    return f(n - 1) if n else 1 / 0\nf(60)`,
     ],
-    ["a source whose first line is huge", `x = '${"🐍".repeat(200_000)}'\nlen(x)`],
+    ["a source with a huge first line", `x = '${"🐍".repeat(200_000)}'\nlen(x)`],
   ])("the run ends and is listed: %s", async (_what, code) => {
     const sandbox = "rows";
     const answer = await owner.call("run_code", {

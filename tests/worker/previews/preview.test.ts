@@ -201,7 +201,7 @@ describe("a preview", () => {
     await until(async () => (await printed(sandbox, 8000)).includes("closed"));
   });
 
-  it("supports WebSockets whose offered subprotocols the program does not choose", async () => {
+  it("supports WebSockets if the program chooses none of the offered subprotocols", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const offered = { "sec-websocket-protocol": "unknown, other" };
     const { response, socket, greeting } = await openSocket(url, offered);

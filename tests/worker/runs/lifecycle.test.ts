@@ -182,7 +182,7 @@ class Model {
         },
         destroyed: async (_owner, ending) => {
           await later("destroyed");
-          this.#check(!this.box?.isAlive, "a destroyed sandbox whose container runs");
+          this.#check(!this.box?.isAlive, "the container of a destroyed sandbox still runs");
           const wasKnown = this.account.isKnown;
           this.account = { isKnown: false, isRunning: false };
           if (ending === "workspace") this.saved = new Set();

@@ -64,7 +64,7 @@ describe("the run that took all processes", () => {
   });
 });
 
-describe("a command whose children use all processes", () => {
+describe("a command with children that use all processes", () => {
   it("keeps its exit code", async () => {
     const full = "exhausted-behind";
     const content = `import os, time

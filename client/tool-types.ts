@@ -74,7 +74,7 @@ export interface ToolInputs {
     /** Git URL to clone. */
     repository?: string;
     branch?: string;
-    /** Work in it, not in a fresh one. */
+    /** Work in this sandbox. */
     sandbox?: string;
     agent?: "claude-code" | "opencode";
     model?: string;

@@ -35,7 +35,7 @@ export const startFields = () => ({
     .optional()
     .describe("Git URL to clone."),
   branch: matching(/^[^\s-]\S*$/, 250, "must be the name of a branch").optional(),
-  sandbox: sandboxName().optional().describe("Work in it, not in a fresh one."),
+  sandbox: sandboxName().optional().describe("Work in this sandbox."),
   agent: z.enum(AGENT_NAMES).optional(),
   model: matching(MODEL_NAME, 100, "must be the name of a model").optional(),
   max_turns: wholeNumber(1, 1000).optional(),

@@ -205,8 +205,8 @@ async function complete(
  * offered only if the server has a model.
  */
 function offeredScopes({ scope }: AuthRequest, config: Config): readonly Scope[] {
-  const authRequest = scope.filter((name) => name !== "offline_access");
-  const known = authRequest.length === 0 ? SCOPES : knownScopes(authRequest);
+  const requested = scope.filter((name) => name !== "offline_access");
+  const known = requested.length === 0 ? SCOPES : knownScopes(requested);
   return canRunTasks(config) ? known : known.filter((name) => name !== "tasks:run");
 }
 
@@ -234,7 +234,7 @@ function refusal(authRequest: AuthRequest, code: "invalid_request" | "invalid_sc
   return new AuthorizationError(code, { description, redirectUri, state: state || undefined, issuer });
 }
 
-/** Shows an error to the person. A redirect to the client would be an open one, because anybody can register a client. */
+/** Shows an error to the person. It does not redirect to the client: anybody can register one, so that would be an open redirect. */
 function explain(context: PageContext, error: unknown): Promise<Response> {
   const retryURL = new URL(context.request.url);
   if (error instanceof CimdFetchError) {

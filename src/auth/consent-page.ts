@@ -1,4 +1,4 @@
-/** The consent page: which client asks, where the browser goes next, which scopes it gets, and how to sign in. */
+/** The consent page: which client asks for which scopes, where the browser goes next, and how to sign in. */
 import type { ConsentDescription } from "@cloudflare/workers-oauth-provider";
 import { markup, plain } from "./html.ts";
 import { PANEL_CLIENT_ID } from "./panel-client.ts";

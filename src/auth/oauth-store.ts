@@ -9,7 +9,7 @@ const MAX_KEY_BYTES = 512;
 /** The time limit of one operation, in milliseconds. Most take less than a second. */
 const TIMEOUT_MS = 10_000;
 
-/** The store refused or timed out. Keeps the store's message, because the OAuth provider recognizes some of them. */
+/** The store refused or timed out. Keeps the store's message, because the OAuth provider recognizes some messages. */
 export class StoreError extends Error {
   override readonly name = "StoreError";
 }

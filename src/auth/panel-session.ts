@@ -24,13 +24,13 @@ const SESSION_COOKIE = "panel";
 /** Binds a sign-in to its browser: the request's state and the code verifier. */
 const SIGN_IN_COOKIE = "panel-sign-in";
 
-/** Pages besides the panel that a sign-in may return to: a question's page (with its token) and the page for git hosts. */
+/** Pages besides the panel that a sign-in may return to: the page for a network decision (with its token) and the page for git hosts. */
 const RETURN_PATHS = new RegExp(`^(?:${DECISION_PATH}/[\\w.-]{1,200}|${GIT_PATH}(?:/[\\w.-]{1,253})?)$`);
 
 /** The time limit of a sign-in, the same as on the consent page. */
 const SIGN_IN_SECONDS = 600;
 
-/** The longest code that is looked up; the server's own are a third as long. */
+/** The longest code that is looked up. The server's codes are a third as long. */
 const MAX_CODE_BYTES = 360;
 
 export async function startPanelSignIn(request: Request, oauth: OAuth): Promise<Response> {
@@ -81,7 +81,7 @@ export async function finishPanelSignIn(request: Request, oauth: OAuth, context:
   ]);
 }
 
-/** The caller of a request from the panel's page. Requests from other pages have no caller; browsers send the page's origin. */
+/** The caller of a request from one of this server's pages. Requests from other pages are refused: browsers send their origin. */
 export async function panelCaller(request: Request, context: RequestContext): Promise<Caller | Refusal> {
   const oauth = oauthFor(request, context);
   if ("off" in oauth) return unauthorized("no_token", CALLER_TEXTS.panelOff(oauth.off));
@@ -127,7 +127,7 @@ export async function signOutOfPanel(request: Request, oauth: OAuth, context: Re
 
 const tokens = z.object({ access_token: z.string() });
 
-/** Browsers send `Origin` with every request except GET, and pages cannot choose it. */
+/** Browsers send `Origin` with every POST request, and pages cannot choose it. */
 export function isFromPanel(request: Request, { issuer }: OAuth): boolean {
   return request.headers.get("origin") === issuer;
 }

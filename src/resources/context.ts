@@ -16,7 +16,7 @@ export async function readSandbox<T>(
   return (await callSandbox(caller.env, ownerOf(caller, sandbox), call, { reads: true })).value;
 }
 
-/** Does an operation on files in the same way. @param mayStart whether it may start a container */
+/** Does a file operation. Like `reading`, it leaves notices for later. @param mayStart whether it may start a container */
 export async function operation<Name extends OperationName>(
   caller: CallerContext,
   sandbox: string,
@@ -31,10 +31,7 @@ function ownerOf({ principal: { id, region, scopes } }: CallerContext, sandbox: 
   return { principalID: id, sandbox, region, scopes, mayStart: false, takesNotice: false };
 }
 
-/**
- * For requests that have no result for errors: every error becomes a JSON-RPC error. An unexpected error refers to its log
- * line.
- */
+/** Turns every error into a JSON-RPC error. The text of an unexpected error refers to its log line. */
 export async function withProtocolErrors<T>(caller: CallerContext, method: string, work: () => Promise<T>) {
   try {
     return await work();

@@ -105,7 +105,7 @@ export function createApp(product: ProtectedApp): App {
     { path: "/health", methods: READ, serve: { open: health } },
     { path: CATALOG_PATH, methods: READ, isPublic: true, serve: { open: catalog } },
     { path: CARD_PATH, methods: READ, isPublic: true, serve: { open: serverCard } },
-    // Browsers request this without being asked.
+    // Browsers request this icon by themselves.
     { path: "/favicon.ico", methods: READ, serve: { open: favicon } },
     { path: "/mcp", methods: "POST", forPeople: true, serve: { by: byToken("/mcp"), known: mcp } },
     // Some clients post to the root.
@@ -226,7 +226,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
   const messages = Array.isArray(body.value) ? body.value : [body.value];
   const [trace = sender.trace] = messages.flatMap((message) => traceOfMessage(message) ?? []);
   caller = { ...sender, trace };
-  // The first call was counted when the request arrived.
+  // The first message was counted when the request arrived.
   if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id, messages.length - 1))
     return refuse(caller, rateLimited(), { route });
   const [panelForm] = messages.flatMap((message) => takePanelForm(message) ?? []);
@@ -285,7 +285,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
     return handler.fetch(request, { parsedBody: body.value });
   };
   const response = await respond();
-  // Tools and resources log their own use. Otherwise, or if the protocol refuses the request, the token's use is logged here.
+  // Calls of tools and reads of resources are logged by themselves. All other uses of a token, and refused requests, are logged here.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
   if (response.status >= 500) return failed(caller, "mcp", error, idOf(body.value));
   const isFirst = isRecord(body.value) && body.value.method === "initialize";
@@ -296,7 +296,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
   return opened;
 }
 
-/** Clients that send this header support resource links. Older clients fail on them. */
+/** Clients of this revision and later support resource links. Older clients fail on them. */
 function takesResourceLinks({ headers }: Request): boolean {
   return (headers.get("mcp-protocol-version") ?? "") >= "2025-06-18";
 }
@@ -426,7 +426,7 @@ function withStandardHeaders(response: Response, requestID: string): Response {
 
 const HEALTHY = { status: "healthy", platform: "cloudflare_sandboxes" };
 
-/** The response to a client that requests a task without declaring the extension (SEP-2663, "Protocol Errors"). */
+/** The response to a client that subscribes to tasks without declaring the extension (SEP-2663, "Protocol Errors"). */
 function undeclared(id: string | number | null): Refusal {
   const data = { requiredCapabilities: TASKS_CAPABILITY };
   const message = "Missing required client capability";

@@ -16,7 +16,7 @@ import { becameShorter, fileNotArchived, sizeUnknown, unknownArchive, uploadTooL
 
 export const MAX_UPLOAD_BYTES = 5 * 1024 ** 3;
 
-const FORM_BYTES = 1024 * 1024;
+const FORM_OVERHEAD_BYTES = 1024 * 1024;
 
 /** With these headers, browsers save a response that came from a sandbox. They do not show or run it. */
 const HEADERS = {
@@ -28,7 +28,7 @@ const HEADERS = {
 /** In `Want-Repr-Digest` (RFC 9530, section 4): a preference for SHA-256 that is not 0. */
 const DIGEST_WANTED = /(?:^|[\s,])sha-256=(?:[1-9]|10)(?:$|[\s,;])/;
 
-const UNKNOWN_BYTES = 512 * 1024;
+const MAX_UNSIZED_BYTES = 512 * 1024;
 
 /** A request for a file, or for a directory. */
 export interface FileCall {
@@ -40,9 +40,9 @@ export interface FileCall {
 
 /** Sends a file that reports size 0. Files in /proc always do, even with content. */
 async function sendSmall({ request, env, owner, path }: FileCall, headers: Headers): Promise<Response> {
-  const { value } = await operate(env, owner, "read", { path, offset: 0, limit: UNKNOWN_BYTES });
+  const { value } = await operate(env, owner, "read", { path, offset: 0, limit: MAX_UNSIZED_BYTES });
   const { bytes } = value;
-  if (bytes.length === UNKNOWN_BYTES) throw sizeUnknown(path, UNKNOWN_BYTES);
+  if (bytes.length === MAX_UNSIZED_BYTES) throw sizeUnknown(path, MAX_UNSIZED_BYTES);
   if (bytes.length > 0) for (const name of ["etag", "repr-digest", "accept-ranges"]) headers.delete(name);
   headers.set("content-length", String(bytes.length));
   return new Response(request.method === "HEAD" ? null : bytes, { headers });
@@ -58,7 +58,7 @@ function archiveFormat(request: Request): ArchiveFormat | undefined {
   throw unknownArchive();
 }
 
-/** Sends a file or the requested range, or a directory as an archive. @param directory used if no archive is requested */
+/** Sends a file or the requested range, or a directory as an archive. @param directory responds if no archive is requested */
 export async function sendFile(call: FileCall, directory: () => Promise<Response>): Promise<Response> {
   const { request, env, owner, path } = call;
   const format = archiveFormat(request);
@@ -177,7 +177,7 @@ const isForm = ({ headers }: Request) => /^multipart\/form-data\b/i.test(headers
 
 function isTooLarge(request: Request, max: number): boolean {
   const length = Number(request.headers.get("content-length") ?? 0);
-  return length > max + (isForm(request) ? FORM_BYTES : 0);
+  return length > max + (isForm(request) ? FORM_OVERHEAD_BYTES : 0);
 }
 
 function bodyOf(

@@ -28,7 +28,7 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
       name: "sandbox-mcp",
       title: "Sandbox",
       version: manifest.version,
-      // In revision 2026-07-28 every response contains the icons.
+      // In revision 2026-07-28 every response would contain the icons.
       icons: wanted.onlyCalls ? undefined : [ICON],
     },
     {
@@ -85,7 +85,7 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
   return server;
 }
 
-/** For Claude Code. Without this it writes a longer answer to a file and shows its model only the first 2 KB. */
+/** For Claude Code: otherwise it writes a long answer to a file and shows its model only the first 2 KB. */
 const LONG_ANSWERS = { "anthropic/maxResultSizeChars": 100_000 };
 
 const PANEL_LINK = { ui: { resourceUri: PANEL_URI } };

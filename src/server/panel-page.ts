@@ -16,7 +16,7 @@ const POLICY = [
   "default-src 'none'",
   "script-src 'self'",
   "style-src 'self'",
-  // `data:` is for images of results. The page puts no other text into addresses.
+  // `data:` is for images of results. The page loads no other images.
   "img-src data:",
   "connect-src 'self'",
   "form-action 'none'",

@@ -1,6 +1,6 @@
 /**
- * `POST /panel/stream`: pushes what a panel page watches as server-sent events. The server calls the same tools as the page
- * would at `/panel/mcp`, through the same guards, and sends each changed result. Every request states the log offset to read
+ * `POST /panel/stream`: sends a panel page the results that it watches, as server-sent events. The server calls the same tools as
+ * the page would at `/panel/mcp`, through the same guards, and sends each changed result. Every request states the log offset to read
  * from, so a broken connection causes neither gaps nor repeated lines.
  */
 import * as z from "zod";
@@ -68,7 +68,7 @@ const requested = z.strictObject({
 type WatchRequest = z.output<typeof watched>;
 
 export interface PanelGuards {
-  /** The caller of the session that the request has now. */
+  /** The caller by the request's session, if that is still valid. */
   callerOf(request: Request): Promise<Caller | Refusal>;
   mcp(request: Request, caller: CallerContext): Promise<Response>;
 }
@@ -102,12 +102,13 @@ class PanelStream {
   readonly #caller: CallerContext;
   readonly #guards: PanelGuards;
   readonly #registration: OpenStream;
-  /** Unbuffered: for a client that does not read, at most one event of each watched thing waits in memory. */
+  /** Unbuffered: for a client that does not read, at most one event of each watched call waits in memory. */
   readonly body = new Unbuffered(() => this.#ended.abort());
   readonly #encoder = new TextEncoder();
   readonly #ended = new AbortController();
   #polls = 0;
-  #counted = 0;
+  /** The first polls: they were counted for the rate limit when the stream was opened. */
+  #countedPolls = 0;
 
   constructor(request: Request, caller: CallerContext, guards: PanelGuards, registration: OpenStream) {
     this.#request = request;
@@ -121,7 +122,7 @@ class PanelStream {
   }
 
   async run(watch: readonly WatchRequest[]): Promise<void> {
-    this.#counted = watch.length;
+    this.#countedPolls = watch.length;
     try {
       const loops = watch.map((one, index) =>
         one.name === "get_result" ? this.#follow(one, index) : this.#watch(one, index),
@@ -176,7 +177,7 @@ class PanelStream {
   async #poll(name: string, args: object, raw = false): Promise<PollResult | undefined> {
     if (++this.#polls > MAX_POLLS) return this.#end("again");
     const { env, principal } = this.#caller;
-    if (this.#polls > this.#counted && (await isRateLimited(env.RATE_LIMITER, principal.id)))
+    if (this.#polls > this.#countedPolls && (await isRateLimited(env.RATE_LIMITER, principal.id)))
       return this.#end("busy");
     const url = new URL(`${PANEL_MCP_PATH}?results=${raw ? "raw" : "structured"}`, this.#request.url);
     const headers = new Headers(this.#request.headers);

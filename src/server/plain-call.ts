@@ -20,7 +20,7 @@ export async function isPlainCall(request: Request, body: unknown): Promise<bool
 }
 
 /**
- * Serves such a call as JSON. The library's handler opens an event stream for every call, which takes a quarter of the Worker's
+ * Serves a plain call as JSON. The library's handler opens an event stream for every call, which takes a quarter of the Worker's
  * time for a short call. A longer call gets its result as an event, because proxies close silent connections.
  */
 export async function servePlainCall(

@@ -19,7 +19,10 @@ import { PREVIEW_TEXTS } from "./texts.ts";
 /** Requests per minute to one sandbox. A page of a development server asks for a thousand modules at once. */
 const limiter = new ProcessLimiter(6000);
 
-const NOTICES: Record<PreviewState | "unknown" | "odd" | "often", { status: number; refresh?: number }> = {
+const NOTICES: Record<
+  PreviewState | "unknown" | "badStatus" | "limited",
+  { status: number; refresh?: number }
+> = {
   unknown: { status: 404 },
   ended: { status: 410 },
   stopped: { status: 503, refresh: 10 },
@@ -27,8 +30,8 @@ const NOTICES: Record<PreviewState | "unknown" | "odd" | "often", { status: numb
   silent: { status: 502, refresh: 1 },
   tls: { status: 502, refresh: 1 },
   foreign: { status: 502, refresh: 1 },
-  odd: { status: 502 },
-  often: { status: 429, refresh: 60 },
+  badStatus: { status: 502 },
+  limited: { status: 429, refresh: 60 },
 };
 
 export async function servePreview(
@@ -38,7 +41,7 @@ export async function servePreview(
 ): Promise<Response> {
   const preview = await readLabel(address.label, await linkKeys({ config, env }));
   if (!preview) return notice(request, "unknown");
-  if (await isRateLimited(limiter, preview.actor)) return notice(request, "often");
+  if (await isRateLimited(limiter, preview.actor)) return notice(request, "limited");
   const { pathname, search } = new URL(request.url);
   const inside = `http://localhost:${preview.port}`;
   const headers = await headersInside(request, { outside: address.origin, inside }, config);
@@ -49,7 +52,7 @@ export async function servePreview(
   const state = incoming.headers.get(PREVIEW_STATE);
   if (state !== null && state in NOTICES) return notice(request, state as PreviewState);
   const { status, statusText, webSocket } = incoming;
-  if (status > 599) return notice(request, "odd");
+  if (status > 599) return notice(request, "badStatus");
   const shown = headersOutside(incoming.headers, { outside: address.origin, port: preview.port });
   return new Response(incoming.body, { status, statusText, headers: shown, webSocket });
 }
@@ -65,7 +68,7 @@ async function headersInside(
   const authorization = headers.get("authorization");
   if (authorization !== null && (await isOwnAuthorization(authorization, config)))
     headers.delete("authorization");
-  // Several such headers arrive joined by commas. Cookies cannot contain commas.
+  // Several Cookie headers arrive joined by commas. Cookies cannot contain commas.
   const cookies = (headers.get("cookie") ?? "").split(/[;,]/).map((cookie) => cookie.trim());
   const kept = cookies.filter((cookie) => cookie !== "" && !isOwnCookie(cookie));
   if (kept.length > 0) headers.set("cookie", kept.join("; "));

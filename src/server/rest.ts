@@ -111,7 +111,7 @@ async function ended(context: ToolContext, run: RunView, deadline: number): Prom
   }
 }
 
-/** Whether a failed run has status 422 for this caller (`?strict=1`). */
+/** Whether the response for a failed run gets the status 422 (`?strict=1`). */
 function strictOf(request: Request): boolean {
   const strict = new URL(request.url).searchParams.get("strict") ?? "0";
   if (!["0", "1", "false", "true"].includes(strict)) throw refusal(REST_TEXTS.strict);
@@ -215,7 +215,7 @@ async function responseOf(context: ToolContext, seen: RunView): Promise<[body: o
   const note = [seen.note, await gitHint(context, seen)].filter(Boolean).join(" ") || undefined;
   const run = { ...seen, note };
   const { id, state } = run;
-  // A run that ended before its start has no result of its own, only an outcome.
+  // A run that ended before it started has no result, only a note.
   const own = plainQuestion(run) ?? plainTask(run) ?? { success: false, output: note ?? "", error: note };
   return [{ taskId: id, ...own, status: state, note, duration_ms: durationMs(run) }, 200];
 }

@@ -219,11 +219,11 @@ export const PREVIEW_TEXTS = {
     title: "The program does not speak HTTP",
     message: "A preview can show only programs that respond in HTTP.",
   },
-  odd: {
+  badStatus: {
     title: "The program's response is not valid",
     message: "The status of the response is not a valid HTTP status.",
   },
-  often: { title: "Too many requests", message: "This preview gets too many requests. Wait a minute." },
+  limited: { title: "Too many requests", message: "This preview gets too many requests. Wait a minute." },
 } satisfies Record<string, PageMessage>;
 
 // The panel

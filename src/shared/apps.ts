@@ -11,8 +11,8 @@ export const APP_MIME_TYPE = "text/html;profile=mcp-app";
 export const PANEL_URI = "ui://sandbox-mcp/panel";
 
 /**
- * The resource with the names of the tools that the page may call. The page reads it first, because clients do not pass these
- * names on.
+ * The resource with the names of the tools that the page may call. The page reads it first, because clients do not tell the page
+ * these names.
  */
 export const PANEL_TOOLS_URI = "ui://sandbox-mcp/tools";
 
@@ -33,8 +33,8 @@ export function declaresApps(message: unknown): boolean {
 export type PanelForm = "structured" | "raw";
 
 /**
- * The page sends `?results=` as this argument, which is in no schema: clients forward only the tool's name and arguments, and
- * some (VS Code, LibreChat) drop `_meta` keys.
+ * The argument in which the page sends the value of `?results=`. It is in no schema. Clients forward only the tool's name and
+ * arguments, and some (VS Code, LibreChat) drop `_meta` keys.
  */
 const FORM_ARGUMENT = "_results";
 

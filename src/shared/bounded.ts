@@ -1,4 +1,4 @@
-/** Bounds for JSON from sandboxes and clients: 8 MiB can hold millions of values, so size alone bounds no cost. */
+/** Bounds for JSON from sandboxes and clients: 8 MiB can hold millions of values, so a size limit alone is not enough. */
 
 /** The most values, the deepest nesting, and the longest member name in characters. */
 export interface JSONBounds {

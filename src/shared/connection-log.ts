@@ -27,7 +27,7 @@ export interface SeenConnections {
 
 export interface Refusal {
   host: string;
-  /** The port, if a list cannot allow it. */
+  /** The port, if it is not in `ALLOWED_PORTS`: no list of hosts can allow it. */
   port?: number;
   why: NonNullable<Connection["refused"]>;
   count: number;
@@ -42,7 +42,7 @@ export class ConnectionLog {
   readonly #kept: Connection[] = [];
   #refused = 0;
 
-  /** Adds a connection with the name that the sandbox used. Its status and bytes may change until it ends. */
+  /** Adds a connection. `host` is the name that the sandbox used. `status` and `bytes` may change until the connection ends. */
   add(connection: Connection): Connection {
     const added = { ...connection, host: oneField(connection.host), method: oneField(connection.method) };
     this.#kept.push(added);

@@ -48,7 +48,7 @@ export class ToolError extends Error implements Failure {
   readonly retryable: boolean;
 
   constructor(code: ErrorCode, message: string, hint = "", retryable = false) {
-    // Both may contain file names and program output.
+    // Message and hint may contain file names and program output.
     super(visible(message));
     this.code = code;
     this.hint = visible(hint);

@@ -60,7 +60,7 @@ class Reader {
     return this.#bytes.length - this.#at;
   }
 
-  part(): void {
+  countPart(): void {
     this.#parts += 1;
     if (this.#parts > MAX_PARTS) throw new Error("it has too many parts");
   }
@@ -109,7 +109,7 @@ function readPNG(bytes: Uint8Array): Size & { frames: number } {
   let frames = 1;
   let dataBytes = 0;
   for (;;) {
-    reader.part();
+    reader.countPart();
     const length = reader.u32();
     const chunk = reader.take(4 + length);
     if (crc32(chunk) !== reader.u32()) throw new Error("a checksum is wrong");
@@ -149,7 +149,7 @@ function readJPEG(bytes: Uint8Array): Size & { frames: number } {
 const END_OF_IMAGE = 0xd9;
 const START_OF_SCAN = 0xda;
 
-/** Markers of this range that announce tables are not frames. */
+/** The excluded markers of this range do not begin a frame. */
 function isStartOfFrame(marker: number): boolean {
   return marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
 }
@@ -157,7 +157,7 @@ function isStartOfFrame(marker: number): boolean {
 /** The next marker that has a segment or ends the image; not an escaped byte, fill byte or restart. */
 function nextMarker(reader: Reader): number {
   for (;;) {
-    reader.part();
+    reader.countPart();
     reader.seek(0xff);
     reader.take(1);
     const marker = reader.u8();
@@ -189,10 +189,10 @@ function readGIF(bytes: Uint8Array): Size & { frames: number } {
       frames++;
     } else throw new Error("a block has no known kind");
     for (let length = reader.u8(); length > 0; length = reader.u8()) {
-      reader.part();
+      reader.countPart();
       reader.take(length);
     }
-    reader.part();
+    reader.countPart();
   }
   if (frames === 0) throw new Error("it has no pixels");
   return { ...size, frames };
@@ -211,7 +211,7 @@ function readWebP(bytes: Uint8Array): Size & { frames: number } {
   let size: Size | undefined;
   let frames = 0;
   while (reader.left > 0) {
-    reader.part();
+    reader.countPart();
     const type = reader.text(4);
     const length = reader.u32(true);
     const data = new Reader(reader.take(length));

@@ -54,7 +54,7 @@ const SIGNATURE_CHARS = 16;
 
 const TOKEN = new RegExp(`^(${ACTOR_NAME_SOURCE})\\.([\\w-]{${LINK_ID_CHARS}})([\\w-]{${SIGNATURE_CHARS}})$`);
 
-/** The form of an earlier version's links. They are valid for a day, so this can be removed two versions later. */
+/** The form of links from earlier versions. They are valid for a day, so a later version can remove this. */
 const WHOLE_TOKEN = /^([\w-]{1,20000})\.([\w-]{43})$/;
 
 export async function writeToken({ actor, id }: LinkName, [key]: readonly CryptoKey[]) {

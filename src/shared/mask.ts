@@ -1,6 +1,6 @@
 /**
  * Masks secret values in responses to a sandbox: a safety net, not a guarantee. It finds values as they are, with percent or
- * JSON escapes, and inside base64, across any split of a body.
+ * JSON escapes, and inside base64, also if a value arrives in several pieces of a body.
  *
  * The times and sizes of what is sent depend only on lengths and word boundaries. Otherwise code could send guesses to a host
  * that echoes them, and learn from the timing how much of a value is right.
@@ -62,7 +62,7 @@ export class Mask {
   stream(): TransformStream<Uint8Array, Uint8Array> {
     const traces = this.#traces;
     const mostHeld = Math.max(0, ...traces.map((one) => one.mostHeld));
-    /** The held-back bytes, and enough bytes before them to find a trace that began earlier. */
+    /** The held-back bytes, and enough bytes before them to find a `SecretTrace` that began earlier. */
     let tail: Uint8Array = new Uint8Array();
     let sent = 0;
     return new TransformStream({
@@ -125,7 +125,7 @@ class TraceMatcher {
     this.#automaton = new PatternAutomaton(traces, columns);
   }
 
-  /** The positions of traces, in each reading of the bytes. Ranges may overlap. */
+  /** The positions of traces in the bytes as they are, without percent escapes, and without JSON escapes. Ranges may overlap. */
   findIn(bytes: Uint8Array): [start: number, end: number][] {
     const found = this.#findPlain(bytes);
     for (const escape of [PERCENT, BACKSLASH])
@@ -184,7 +184,7 @@ function hexadecimal(bytes: Uint8Array, from: number, to: number): number {
   return number;
 }
 
-/** The range to mask for a trace, including characters that depend on it. */
+/** The range to mask for a trace, with the neighbouring characters that contain a part of the value. */
 function rangeOf(
   { sharesFirst, sharesLast }: SecretTrace,
   bytes: Uint8Array,

@@ -3,7 +3,7 @@ import { sha256 } from "./sha256.ts";
 
 export const MAX_SANDBOX_NAME = 63;
 
-/** The flag `v` is the one of the HTML attribute `pattern`, which uses the same source. */
+/** The HTML attribute `pattern` uses the same source, and applies the flag `v`. */
 export const SANDBOX_NAME = /^[a-z0-9](?:[a-z0-9._\-]{0,61}[a-z0-9])?$/v;
 
 export const SANDBOX_NAME_FORM = "1 to 63 of a-z, 0-9, -, _ and ., a letter or digit first and last";
@@ -34,7 +34,7 @@ export const ACTOR_NAME_SOURCE = `(?:${SHORT_NAME.source.slice(1, -1)}|[a-z2-7]{
  * principal's id. Principals can use the same names without conflicts, nobody can search for a colliding id, and a preview's
  * host label stays below DNS's 63 characters.
  *
- * A long name, or a name with `_` or `.`, is replaced by its hash and a dash. No short name ends with a dash.
+ * A long name, or a name with `_` or `.`, is replaced by its hash and a dash. No short name ends with a dash, so the two forms differ.
  */
 export async function actorName(name: string, principalID: string): Promise<string> {
   const label = SHORT_NAME.test(name) ? name : `${await hashOf(name)}-`;

@@ -1,6 +1,6 @@
 /**
- * Network policies: the syntax of entries, the hosts that they cover, and how one policy restricts another. Pure functions, shared by the
- * Worker and the local engine. Hosts served by the Worker itself (`src/container/model-egress.ts`) are reachable under every
+ * Network policies: the syntax of entries, the hosts that they cover, and how one policy restricts another. Pure functions,
+ * shared by the Worker and the local engine. Hosts served by the Worker itself (`src/container/model-egress.ts`) are reachable under every
  * policy.
  */
 

@@ -1,7 +1,7 @@
 /**
  * Which host a request may be addressed to, and which web pages may send one.
  *
- * Both checks are against browsers: a page must not reach a server on its user's machine, neither directly (Origin) nor by
+ * Both checks protect against web pages: a page must not reach a server on its user's machine, neither directly (Origin) nor by
  * DNS rebinding, which points the page's own host name at 127.0.0.1 (Host). Programs can send any header and need a token.
  */
 import type { Config } from "./config.ts";
@@ -15,7 +15,7 @@ const REQUEST_HEADERS =
 const RESPONSE_HEADERS =
   "www-authenticate, mcp-session-id, mcp-protocol-version, retry-after, x-request-id, content-disposition, etag";
 
-/** How long browsers cache a preflight, in seconds. No browser caches longer. */
+/** How long browsers cache a preflight, in seconds: the most that Chromium accepts. */
 const PREFLIGHT_MAX_AGE = "7200";
 
 /**

@@ -43,7 +43,7 @@ export function previewLabel({ hostname }: URL, { previewHost }: Pick<Config, "p
   if (own && hostname.endsWith(own)) return hostname.slice(0, -own.length);
   if (!hostname.endsWith(".localhost")) return undefined;
   const label = hostname.slice(0, -".localhost".length);
-  // Names below a preview's name share its cookies.
+  // Names below a preview's name share its cookies, so they count as that preview.
   return LABEL.test(label.slice(label.lastIndexOf(".") + 1)) ? label : undefined;
 }
 

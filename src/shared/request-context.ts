@@ -29,7 +29,7 @@ export interface CallerContext extends RequestContext, Caller {
   isRaw?: boolean | undefined;
   /** False if `?images=off` asks for descriptions instead of images. */
   takesImages?: boolean;
-  /** Whether the client may show MCP Apps: since revision 2026-07-28 every request declares it; for older clients it is unknown. */
+  /** Whether the client may show MCP Apps: declared in every request since revision 2026-07-28; true for all older clients. */
   mayShowApps?: boolean;
   showsApps?: boolean;
   /** Whether the client's revision of MCP has resource links: 2025-06-18 and later. */

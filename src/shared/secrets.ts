@@ -24,7 +24,7 @@ export interface SecretPlace {
 
 export interface Secret {
   name: string;
-  /** Entries as in a list of allowed hosts, without addresses and the package registries' entry. */
+  /** Entries as in a list of allowed hosts, without addresses and `packages`. */
   hosts: readonly string[];
   place: SecretPlace;
   value: string;

@@ -1,6 +1,6 @@
 /**
- * Images for clients: some clients and model providers end a chat over an unsupported image. A supported image is passed on
- * unchanged. Others are scaled down in a sandbox.
+ * Images for clients: some clients and model providers end a chat over an unsupported image. An image of a supported type
+ * and size is passed on unchanged. A larger one is scaled down in a sandbox. Other types are refused.
  */
 import { IMAGE_BYTES, type ImageMade, SHOWN_IMAGE } from "../../container/sandboxd/shapes.ts";
 import { type ImageHeader, imageHeader, imageType } from "./image-header.ts";

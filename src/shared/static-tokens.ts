@@ -18,7 +18,7 @@ export interface StaticToken {
 
 export interface PreviousToken {
   value: string;
-  /** When it stops working, in milliseconds since the epoch; Infinity while it is configured. */
+  /** When it stops working, in milliseconds since the epoch; Infinity if it works until it is removed. */
   until: number;
 }
 
@@ -41,7 +41,7 @@ export const authTokens = z
           ).optional(),
         },
         // The default message lists unknown keys, and one could be a token pasted into the wrong place.
-        "must be an object of name, sha256, scopes, previous_sha256, previous_until, region, internet and allow_hosts, and nothing else",
+        "must be an object with name, sha256 and scopes, and optionally previous_sha256, previous_until, region, internet and allow_hosts; no other keys",
       )
       .transform(({ allow_hosts, previous_sha256, previous_until, ...token }) => ({
         ...token,

@@ -13,7 +13,7 @@ const invalid = (message: string, hint = "", isRetryable = false) =>
   new ToolError("invalid_argument", message, hint, isRetryable);
 const counted = (count: number, unit: string) => `${count} ${unit}${count === 1 ? "" : "s"}`;
 
-/** Units of time in seconds. A time is given in the largest unit of which it has at least two. */
+/** Units of time in seconds. A duration is shown in the largest unit that it contains at least twice. */
 const UNITS = [
   [86_400, "days"],
   [3600, "h"],
@@ -50,7 +50,7 @@ export const NO_OUTPUT = "Done, without output.";
 export const runningText = (id: string, seconds: number) =>
   `Still running after ${seconds} s. Wait with get_result, id ${id}, or stop it with cancel_run.`;
 
-/** What a run waits for, and the next call. Its own id comes first. */
+/** What a run waits for, and the next call. The text begins with the run's own id. */
 export function waitingText(id: string, { behind, kind, name }: WaitState): string {
   const [first, ...more] = behind;
   const wait = `Not started. Wait with get_result, id ${id}, or withdraw it with cancel_run.`;
@@ -147,7 +147,7 @@ export interface ShownLines {
   cut: number | false;
 }
 
-/** The call that shows the rest of a file; empty if the content is complete. */
+/** What follows the shown lines: the next call, or that the file ends. Empty if the whole file was shown. */
 export function readOnText(path: string, { size, lines, offset, content, cut }: ShownLines): string {
   const name = shownName(path);
   const whole = `${counted(lines, "line")}, ${counted(size, "byte")}`;

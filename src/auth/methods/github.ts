@@ -135,7 +135,7 @@ async function ruleOf(
   if (settings.users.has(byID)) return { rule: userRule(byID) };
   const login = account.login.toLowerCase();
   let reassigned = false;
-  // The list also has `id:<number>` entries.
+  // The list also has `id:<number>` entries, which no login may match.
   if (LOGIN.test(login) && settings.users.has(login)) {
     const key = `github-login:${login}`;
     const owner = await pinned.get(key);

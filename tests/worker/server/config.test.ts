@@ -94,7 +94,7 @@ describe("an invalid configuration is reported without its values", () => {
     [{ AUTH_TOKENS: `{"${SECRET}":1}` }, "AUTH_TOKENS must be a JSON list."],
     [
       tokens(SECRET),
-      "AUTH_TOKENS[0] must be an object of name, sha256, scopes, previous_sha256, previous_until, region, internet and allow_hosts, and nothing else.",
+      "AUTH_TOKENS[0] must be an object with name, sha256 and scopes, and optionally previous_sha256, previous_until, region, internet and allow_hosts; no other keys.",
     ],
     [
       tokens(token, { ...token, name: "b", sha256: SECRET }),
@@ -111,7 +111,7 @@ describe("an invalid configuration is reported without its values", () => {
     ],
     [
       tokens({ ...token, [SECRET]: 1 }),
-      "AUTH_TOKENS[0] must be an object of name, sha256, scopes, previous_sha256, previous_until, region, internet and allow_hosts, and nothing else.",
+      "AUTH_TOKENS[0] must be an object with name, sha256 and scopes, and optionally previous_sha256, previous_until, region, internet and allow_hosts; no other keys.",
     ],
     [tokens({ ...token, internet: "some" }), "AUTH_TOKENS[0].internet must be one of none, allowlist, full."],
     [

@@ -50,7 +50,7 @@ export interface Destroyed {
 
 export interface SetUpSettings {
   script: string;
-  /** The key of the set-up outcome that the workspace started from. The stored name stays `had`. */
+  /** The key of the set-up outcome that the workspace started from. It has this name in stored data. */
   had?: string | undefined;
 }
 

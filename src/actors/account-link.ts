@@ -18,7 +18,7 @@ interface KnownOwner extends Owner {
   principalHash: string;
 }
 
-/** What the account knew of a sandbox before its container starts. */
+/** What the account knew of a sandbox before a call registered it. */
 export type EarlierState = "nothing" | "stopped";
 
 /** How often an active sandbox reports its use to the account, in milliseconds. */
@@ -100,7 +100,10 @@ export class AccountLink {
     return accountOf(this.#env, owner.principalID);
   }
 
-  /** Registers the sandbox as in use, every minute in the background. @returns what the account knew before, if it is new */
+  /**
+   * Registers the sandbox as in use; repeated in the background, at most once a minute. @returns what the account knew
+   * before; undefined for a repetition
+   */
   async register(owner: Owner): Promise<EarlierState | undefined> {
     const now = Date.now();
     this.#usedAt = now;
@@ -121,7 +124,7 @@ export class AccountLink {
     return isNew === undefined ? undefined : isNew ? "nothing" : "stopped";
   }
 
-  /** Registers the settings of a sandbox that may be unused. @throws {ToolError} `quota_exceeded` */
+  /** Registers the settings of a sandbox, even if it was never used. @throws {ToolError} `quota_exceeded` */
   async configured(owner: Owner, settings: ListedSettings): Promise<void> {
     await this.#reports.run(async () => unwrap(await this.account(owner).sandboxConfigured(owner, settings)));
   }
@@ -156,7 +159,7 @@ export class AccountLink {
   }
 
   /**
-   * A run's end counts as use, so that its files are not removed as idle. The end of a service does not count. A lost
+   * A run's end counts as use, so that the sandbox is not removed as idle. The end of a service does not count. A lost
    * run does not count either: its sandbox may have been destroyed, and must not be registered again.
    */
   runEnded({ state, resumeState }: Pick<RunRecord, "state" | "resumeState">): void {

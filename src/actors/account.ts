@@ -251,7 +251,7 @@ export class Account extends DurableObject<Env> {
   /** Makes a finished save the sandbox's state, or a task's archive. @param packBytes the size of the pack that it added */
   async commitSave(save: Save, packBytes: number): Promise<Outcome<void>> {
     const outcome = await this.#change(() => this.#snapshots.commit(save, packBytes));
-    // The caller may stop the server once it knows.
+    // The caller may stop the server once it has this result.
     await this.ctx.storage.sync();
     return outcome;
   }
@@ -283,7 +283,7 @@ export class Account extends DurableObject<Env> {
     await this.#planSweep();
   }
 
-  /** Ends a save that was not committed. @param isWriting whether its objects may still be being written */
+  /** Ends a save that was not committed. @param isWriting whether writes of its objects may still be under way */
   async abandonSave(sandbox: string, id: string, isWriting: boolean): Promise<void> {
     this.#snapshots.abandonSave(sandbox, id, isWriting);
     await this.#planSweep();
@@ -422,8 +422,8 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Evicts the oldest ended runs while the principal's limit is exceeded. Returns whether it still is: then the
-   * remaining runs have not ended.
+   * Evicts the oldest ended runs while the principal's limit is exceeded. Returns true if nothing more can be evicted and
+   * the limit is still exceeded.
    */
   async sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
     this.#sandboxes.putStored(sandbox, stored);
@@ -487,8 +487,8 @@ export class Account extends DurableObject<Env> {
 
   /**
    * Asks the sandboxes recorded as running for their state, because nobody reports a machine restart, or a container
-   * that was lost while its actor slept. Keeps the records, because a container may be starting. Leaves out a sandbox
-   * that does not respond in time.
+   * that was lost while its actor slept. Does not correct the records, because a container may be starting. Leaves out a
+   * sandbox that does not respond in time.
    */
   async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, SandboxStatus>> {
     const principalID = this.#principalID;

@@ -9,8 +9,8 @@ const WORDS =
 /** Whether a stub's error means that the actor was reset, or its connection lost, during the call. */
 function isReset(error: unknown): boolean {
   if (!(error instanceof Error) || error instanceof ToolError) return false;
-  // The actor's own code threw it (`remote`), so its message says nothing about the actor.
   if (Reflect.get(error, "durableObjectReset") === true) return true;
+  // The actor's own code threw the error, so its message says nothing about the actor.
   if (Reflect.get(error, "remote") === true) return false;
   return Reflect.get(error, "retryable") === true || WORDS.test(error.message);
 }

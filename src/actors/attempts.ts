@@ -27,7 +27,7 @@ const STRANGERS_EACH = HOUR / 100;
 const FORGET_FAILURES = HOUR;
 const FORGET_SUCCESS = 30 * DAY;
 
-/** Milliseconds since the epoch, like all times in this file. */
+/** The storage key of `#strangersClearAt`, in milliseconds since the epoch. */
 const CLEAR_AT = "strangers:clear-at";
 
 export const ATTEMPTS_NAME = "owner";
@@ -118,7 +118,7 @@ export class Attempts extends DurableObject {
     this.#sql.exec("UPDATE sources SET failures = 0, succeeded_at = ?2 WHERE address = ?1", address, now);
   }
 
-  /** When the burst of unknown addresses is full again, without more guesses. */
+  /** When unknown addresses together have the whole burst of guesses again, if they make none until then. */
   #strangersClearAt(now: number): number {
     return Math.max(this.ctx.storage.kv.get<number>(CLEAR_AT) ?? 0, now);
   }

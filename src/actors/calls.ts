@@ -1,6 +1,6 @@
 /**
- * Calls of a sandbox's users. Each has an owner, and a result with errors as data and with notices. Its `CallPlan` says what
- * else it does. The plan of a file operation follows from its row in `container/sandboxd/operations.ts`.
+ * Calls of a sandbox's users. A result has errors as data, and notices. The `CallPlan` says what a call does besides its work.
+ * The plan of a file operation follows from its row in `container/sandboxd/operations.ts`.
  */
 import {
   type FileRow,
@@ -34,11 +34,11 @@ import type { Workspace } from "./workspace.ts";
 export type ActorResult<T> = Outcome<T> & { notice?: string };
 
 export interface CallPlan {
-  /** Refused like code while a task runs here, unless the caller may run tasks. */
+  /** Refused, like code, while a task runs in the sandbox, unless the caller may run tasks. */
   isKeptApart?: boolean;
   /** Registers the sandbox and waits for its set-up, so that the work may start a container. Such a call is also limited. */
   usesContainer?: boolean;
-  /** Returns an error if the work takes longer than its client waits. */
+  /** Returns an error if the work takes longer than the client waits. */
   isLimited?: boolean;
   /** How long a call that does not use the container waits for a set-up under way, in milliseconds. */
   setUpMs?: number;
@@ -134,7 +134,6 @@ export class Calls {
     });
   }
 
-  /** Does a file operation. */
   operate(owner: Owner, name: OperationName, input: object): Promise<ActorResult<object>> {
     const row: FileRow & Policy = operations[name];
     const { scope, start, retry, up } = row;
@@ -174,8 +173,7 @@ export class Calls {
   }
 
   /**
-   * Throws if a call takes longer than its client waits. Work that has begun continues; work that has not begun never
-   * begins.
+   * Throws if a call takes longer than its client waits. Work that has begun continues; other work is dropped.
    * @throws {ToolError} `no_answer`
    */
   async #limited<T>(owner: Owner, work: () => T | Promise<T>, plan: CallPlan): Promise<T> {
@@ -197,7 +195,7 @@ export class Calls {
   }
 
   /**
-   * Does what the plan asks for first, then the work. @throws {ToolError} `quota_exceeded` if there are too many
+   * Prepares what the plan needs, then does the work. @throws {ToolError} `quota_exceeded` if there are too many
    * sandboxes
    */
   async #prepared<T>(owner: Owner, work: () => Promise<T>, plan: CallPlan): Promise<T> {

@@ -38,7 +38,10 @@ export class ContainerEnd {
     return isSaved;
   }
 
-  /** @returns whether the token is sandboxd's; code in the sandbox can read the token too */
+  /**
+   * Returns false, without saving, if the token is not sandboxd's, or if sandboxd is not ending: code in the sandbox can read
+   * the token too.
+   */
   async saveForPlatform(token: string): Promise<boolean> {
     const { sandboxd, lifecycle, kernels, workspace, notice, sync } = this.#host;
     if (!sandboxd.isToken(token)) return false;

@@ -1,4 +1,4 @@
-/** A person's decisions about a sandbox's network. A question is stored until it is answered, a refusal until it expires. */
+/** A person's decisions about a sandbox's network. Open and refused questions are stored until they expire. */
 import { type NetworkPolicy, entriesBeyond } from "../shared/network-policy.ts";
 import { LINK_ID_CHARS } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
@@ -10,7 +10,7 @@ import type { SandboxSettings } from "./settings.ts";
 
 const PREFIX = "decisions:";
 
-/** How long a person has to decide, and how long a refusal holds. In milliseconds. */
+/** How long a question is stored, open or refused, in milliseconds. */
 const DECISION_LIFETIME_MS = 900_000;
 
 /** The most stored questions. The one that expires first is dropped. */
@@ -61,7 +61,7 @@ export class NetworkDecisions {
     if (this.#added(next) === undefined) return { state: "within", change: next };
     const digest = await sha256(JSON.stringify([next.internet, next.allowHosts.toSorted()]));
     const id = digest.toBase64({ alphabet: "base64url", omitPadding: true }).slice(0, LINK_ID_CHARS);
-    if (this.#find(id)) await this.#answered(id, waitMs);
+    if (this.#find(id)) await this.#waitForDecision(id, waitMs);
     // The policy may have changed during the wait.
     const added = this.#added(next);
     if (added === undefined) return { state: "within", change: next };
@@ -117,7 +117,7 @@ export class NetworkDecisions {
     return kept;
   }
 
-  async #answered(id: string, ms: number): Promise<void> {
+  async #waitForDecision(id: string, ms: number): Promise<void> {
     if (this.#find(id)?.isRefused) return;
     const waiting = this.#waiting.get(id) ?? Promise.withResolvers<void>();
     this.#waiting.set(id, waiting);

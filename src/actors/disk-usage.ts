@@ -53,7 +53,7 @@ export class DiskUsage {
     if (quiet < MEASURE_DEBOUNCE_MS && now - this.#dueAt < MEASURE_INTERVAL_MS)
       return this.#measureIn(MEASURE_DEBOUNCE_MS - quiet);
     this.#measuredAt = now;
-    // The next use schedules another, so a failure needs no retry.
+    // The next use schedules another measurement, so a failure needs no retry.
     this.#host.background(this.#host.measure().catch(() => undefined));
   }
 }

@@ -48,7 +48,7 @@ export class FileLinks {
     return this.#kv.get<string>(EPOCH) === epoch;
   }
 
-  /** Stores links to files of this container, which it starts if none runs. Returns their ids. */
+  /** Stores links to files of the container, and starts one if none runs. Returns the links' ids. */
   async keepFiles(links: readonly Omit<FileLink, "actor" | "epoch" | "id">[]): Promise<string[]> {
     await this.#files.call("stat", { path: "/" });
     const epoch = this.epoch();

@@ -79,7 +79,10 @@ export class IdleStop {
     else await lifecycle.stopIfUnused();
   }
 
-  /** Whether processes were busy since the last check. The first check has no earlier measurement to compare with. */
+  /**
+   * Whether processes have connections, or used the processor since the last check. The first check of a container sees only
+   * connections.
+   */
   async isBusy(): Promise<boolean> {
     if (this.#host.limits.busyHours === 0) return false;
     // Containers of earlier versions do not support this call.

@@ -19,7 +19,7 @@ export interface LeaseHost {
   request(request: LeaseRequest): Promise<Grant>;
   background(work: Promise<unknown>): void;
   limits: Limits;
-  /** Called for each settlement. It has the spent seconds, so the next actor need not report them. */
+  /** Called for each settlement. A settlement contains all spent seconds, so the next actor must not report them again. */
   settled(): void;
 }
 
@@ -70,7 +70,7 @@ export class Lease implements RunQuota {
   hold(seconds: number): Reservation {
     this.#inUse.slots += 1;
     this.#inUse.seconds += seconds;
-    // The account counts the run only while a lease covers it, and the earlier actor's lease ends.
+    // The account counts the run only while a lease covers it, and the earlier actor's lease will end.
     if (this.#timer === null) this.#renewIn(0);
     return { seconds };
   }

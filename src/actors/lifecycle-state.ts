@@ -23,7 +23,7 @@ export interface Restoring {
 export type Position =
   /** The account counts no container of this sandbox. */
   | { is: "absent" }
-  /** The account counts a container that may start next. `before` is restored in the account if none starts. */
+  /** The account counts a container that may start next. If none starts, the account gets the state `before` back. */
   | { is: "registered"; before: EarlierState }
   | Starting
   | Restoring
@@ -46,7 +46,7 @@ export interface Subscriber {
   destroyed?(destroyed: Destroyed): void;
   /** The sandbox was set to a checkpoint. @param settings of the checkpoint's sandbox */
   restored?(settings: CheckpointSettings | undefined): void;
-  /** A call or run ended. @param isUnused whether no other is under way, now or later */
+  /** A call or run ended. @param isUnused returns, now or later, whether no other is under way */
   released?(isUnused: () => boolean): void;
   /** Whether the part uses the container, so that it must not be stopped as idle. */
   readonly isBusy?: boolean;

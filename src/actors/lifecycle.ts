@@ -2,7 +2,7 @@
  * Starts, restores and ends the sandbox's container, and decides who may use it. No other file does.
  * docs/internals/architecture.md has a diagram of the states.
  *
- * Each transition replaces the state in one turn of the actor. Waiting calls then check the state again.
+ * Each transition replaces the state without an await in between. Calls that waited check the state again.
  */
 import { containerGone } from "../container/texts.ts";
 import { EndingError, connectionLost, isGone } from "../shared/errors.ts";
@@ -249,8 +249,8 @@ export class Lifecycle {
   }
 
   /**
-   * Repeats `work` if the sandbox was destroyed during it, because that undoes the work. Then calls `done` in the same
-   * turn.
+   * Repeats `work` if the container has begun to end, because a destruction undoes the work. Then calls `done`, without an
+   * await in between.
    */
   async unlessDestroyed<T>(work: () => Promise<T>, done: (value: T) => void): Promise<void> {
     for (;;) {
@@ -308,11 +308,11 @@ export class Lifecycle {
     try {
       network.starting();
       await network.enforce();
-      // An end that began during the start does not know this container.
+      // An end that began during these steps would miss a container that starts now.
       if (this.#position !== starting) throw containerGone();
       await platform.start(environment.variables);
     } catch (error) {
-      // The call that ended it reports the error.
+      // Another call ended this start, so the start's own error does not matter.
       if (this.#position !== starting) throw containerGone();
       // A container that started only partly holds no user data.
       if (platform.isRunning) await this.#end(() => platform.end());
@@ -350,7 +350,7 @@ export class Lifecycle {
     return life.signal;
   }
 
-  /** After `work`, restores the running container again to the state that the sandbox has then. */
+  /** Does `work`, which changes the sandbox's saved state, then restores that state to the running container. */
   async restoreAgain(work: () => Promise<void>): Promise<void> {
     const position = this.#position;
     if (position.is !== "ready") throw containerGone();
@@ -423,7 +423,7 @@ export class Lifecycle {
     if (!("life" in position)) return false;
     const isSame = () => this.#parts.platform.isRunning && !position.life.signal.aborted;
     for (let check = 0; check < STOPPING_GRACE_MS / 100 && isSame(); check++) await pause(100);
-    // If the container is gone, its work ends for that reason and not with the call's error.
+    // If the container is gone, this ends its runs for that reason, before the call's error could end them.
     this.#checkState();
     return isSame();
   }
@@ -501,7 +501,7 @@ export class Lifecycle {
     );
   }
 
-  /** Destroys the container and its settings unless it is in use. Its saved state expires by itself. */
+  /** Destroys the sandbox's container and settings unless they are in use. Its saved state expires by itself. */
   destroyIfUnused(owner: Owner, wasUsed: () => boolean): Promise<boolean> {
     return this.#endUnused(
       () => this.#mustStay || wasUsed(),
@@ -510,8 +510,8 @@ export class Lifecycle {
   }
 
   /**
-   * Ends an unused container after saving its workspace. Returns whether it ended. The last check and the beginning of
-   * the end happen in one turn, and calls wait from then on, so the save contains everything that was acknowledged.
+   * Ends an unused container after saving its workspace. Returns whether it ended. The end begins without an await after the
+   * last check, and calls wait from then on, so the save contains everything that was acknowledged.
    */
   async #endUnused(
     isInUse: () => boolean,

@@ -65,8 +65,8 @@ export class SandboxNetwork {
   }
 
   /**
-   * The choice after these changes. A change with only a list selects `allowlist`. @throws {ToolError} above the
-   * operator's limit
+   * The choice after these changes. A change with only a list selects `allowlist`. @throws {ToolError} if it exceeds the
+   * operator's limits
    */
   changed({ internet, allowHosts }: NetworkChoice): NetworkChoice {
     const { most } = this.#host.limits();
@@ -112,7 +112,8 @@ export class SandboxNetwork {
   async enforce(): Promise<boolean> {
     const policy: OutboundPolicy = { ...this.policy, principalID: this.#host.principalID() };
     const before = this.#intercepted.value ?? [];
-    // Interception lasts until the container ends, even without the secret. The handler must not keep an earlier policy.
+    // The platform intercepts a host until the container ends, even if the host's secret was removed. So all hosts get the new
+    // policy, or the handler would keep the earlier one for some.
     const hosts = [...new Set([...before, ...this.#host.secretHosts(), ...this.#gitHosts(before)])];
     const sent = JSON.stringify([policy, hosts]);
     if (sent === this.#enforced) return true;
@@ -140,7 +141,7 @@ export class SandboxNetwork {
     return refusals === undefined ? end : { ...end, note: [end.note, refusals].filter(Boolean).join(" ") };
   }
 
-  /** Explains requests of any program refused since a time, and which call would allow them; undefined if there were none. */
+  /** Names the requests refused since a time, of any program, and the call that would allow them; undefined if there are none. */
   async refusalNote(since: number): Promise<string | undefined> {
     const isFree = this.policy.internet === "full";
     // Most sandboxes: an unrestricted network refuses only connections to hosts with a secret.

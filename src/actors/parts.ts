@@ -71,7 +71,7 @@ export interface ActorPlatform {
 
 export type Parts = ReturnType<typeof createParts>;
 
-/** The names of the parts that have one of these methods. With it the compiler finds a part that nobody subscribed. */
+/** The names of the parts that have one of these methods. With this type the compiler finds a part that is not subscribed. */
 type Reacting<All, Event extends string> = {
   [Name in keyof All]: Extract<keyof All[Name], Event> extends never ? never : Name;
 }[keyof All];
@@ -96,7 +96,7 @@ export function createParts(actor: ActorPlatform) {
   account.lease.inherit(runs.secondsSince(account.settledAt));
   runs.resume(parts.executors, actor.platform.isRunning);
   setUp.resume();
-  // `Lifecycle` itself tells the account.
+  // `Lifecycle` calls the account directly.
   type OnContainers = Exclude<Reacting<typeof parts, "ended" | "destroyed">, "account">;
   const onContainers: Pick<typeof parts, OnContainers> & { runs: Subscriber } = {
     restartNotice,

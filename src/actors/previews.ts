@@ -42,7 +42,7 @@ export class Previews {
   }
 
   /**
-   * Opens a port until a time. An open port keeps its token. Returns also when it would have expired `before`, or 0.
+   * Opens a port until a time. An open port keeps its token. Also returns its previous expiry, `before`; 0 if it was not open.
    * @throws {ToolError} `quota_exceeded`
    * @param token for a port that is not open
    */

@@ -65,7 +65,7 @@ export class RunOutputs {
     return { run, alive };
   }
 
-  /** @param name `LOG_NAME`, or a path behind `ARTIFACTS`. @throws {ToolError} `not_found` */
+  /** @param name `LOG_NAME`, or `ARTIFACTS` followed by a path. @throws {ToolError} `not_found` */
   async stat(id: string, name: string): Promise<RunFileStat> {
     const run = await this.#host.runs.result(id, 0);
     const size = name === LOG_NAME ? run.logBytes : this.#artifact(run, name).size;

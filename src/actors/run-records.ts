@@ -9,7 +9,7 @@ import type { Runs } from "../runs/runs.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 
-/** The files of CLEAN_BATCH ended runs are deleted in one call to sandboxd, sooner if they exceed CLEAN_BYTES. */
+/** The files of CLEAN_BATCH ended runs are deleted in one call to sandboxd, or earlier if one run's output exceeds CLEAN_BYTES. */
 const CLEAN_BATCH = 16;
 const CLEAN_BYTES = 1024 * 1024;
 
@@ -80,7 +80,7 @@ export class RunRecords {
     setTimeout(() => {
       this.#isReportDue = false;
       this.#host.background(this.#report().catch(() => this.runsChanged()));
-      // Running runs' logs grow.
+      // The logs of running runs grow, so their size is reported again.
       if (this.#host.runs.hasActive) this.runsChanged();
     }, REPORT_MS);
   }

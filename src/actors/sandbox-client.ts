@@ -1,4 +1,4 @@
-/** How the Worker reaches a principal's sandboxes. Only this file turns names into actors. */
+/** How the Worker reaches a principal's sandboxes. */
 import {
   type Input,
   type OperationName,
@@ -32,7 +32,7 @@ export async function callSandbox<T>(
 ): Promise<WithNotice<T>> {
   const name = await actorName(owner.sandbox, owner.principalID);
   // A failed stub keeps failing, so each attempt gets a new one. The hint matters only for the call that creates the
-  // actor. The account, links and previews call only existing actors, without a hint.
+  // actor. Links and previews call only existing actors, without a hint.
   const place = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
   const attempt = async () => call(sandboxActor(env, name, place), { ...owner, region: place.locationHint });
   const result = await (reads ? retryOnce(attempt) : attempt()).catch((error: unknown) => {

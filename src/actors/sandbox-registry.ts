@@ -109,7 +109,7 @@ export class SandboxRegistry {
     );
   }
 
-  /** Records how much a sandbox's runs store. It stays when the sandbox is destroyed. */
+  /** Records how much a sandbox's runs store. The record stays when the sandbox is destroyed. */
   putStored(sandbox: string, { bytes, oldest }: Stored): void {
     if (bytes === 0) this.#rows.write("DELETE FROM storage WHERE sandbox = ?", sandbox);
     else this.#rows.write("INSERT OR REPLACE INTO storage VALUES (?, ?, ?)", sandbox, bytes, oldest ?? null);

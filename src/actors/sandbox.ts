@@ -38,6 +38,7 @@ const CHECKPOINT: CallPlan = { isLimited: true, setUpMs: 15_000 };
 const RESTORE: CallPlan = { isLimited: true };
 const FILE_LINK: CallPlan = { usesContainer: true, isRepeated: true };
 const PREVIEW: CallPlan = { usesContainer: true };
+/** Kept apart from tasks, because a running task gets the new settings when it continues. */
 const CONFIGURE: CallPlan = { isKeptApart: true };
 
 export class Sandbox extends SandboxActor {
@@ -75,7 +76,7 @@ export class Sandbox extends SandboxActor {
     return this.#parts.calls.run(owner, "task", spec);
   }
 
-  /** As `executeTask`; `readRun` also waits for its program. */
+  /** Like `executeTask`. `readRun` can also wait while the model writes the program. */
   askQuestion(owner: Owner, spec: QuestionSpec): Promise<ActorResult<RunView>> {
     return this.#parts.calls.run(owner, "question", spec);
   }
@@ -123,17 +124,17 @@ export class Sandbox extends SandboxActor {
     return this.#parts.calls.operate(owner, name, input);
   }
 
-  /** Stores links to files of this container. Returns their ids. */
+  /** Stores links to files of the container. Returns the links' ids. */
   keepFileLinks(owner: Owner, links: Parameters<FileLinks["keepFiles"]>[0]): Promise<ActorResult<string[]>> {
     return this.#do(owner, ({ fileLinks }) => fileLinks.keepFiles(links), FILE_LINK);
   }
 
-  /** Stores links to run outputs. Returns their ids. */
+  /** Stores links to run outputs. Returns the links' ids. */
   keepRunLinks(owner: Owner, links: readonly Omit<RunLink, "actor">[]): Promise<ActorResult<string[]>> {
     return this.#do(owner, ({ fileLinks }) => Promise.all(links.map((link) => fileLinks.keep(link))));
   }
 
-  /** The link of this id; undefined if it has expired or its container is gone. */
+  /** The stored link of this id, which may have expired. For a link to a file, `linkOwner` checks the container. */
   async findLink(id: string): Promise<KeptLink | undefined> {
     return this.#parts.fileLinks.find(id);
   }
@@ -183,7 +184,6 @@ export class Sandbox extends SandboxActor {
 
   /** Changes settings and returns all of them. The sandbox need not run. @param region where to create its actor */
   configureSandbox(owner: Owner, change: SettingsChange, region: Region | undefined) {
-    // A running task gets the new settings when it continues.
     return this.#do(owner, ({ settings }) => settings.configure(owner, change, region), CONFIGURE);
   }
 
@@ -195,7 +195,7 @@ export class Sandbox extends SandboxActor {
     });
   }
 
-  /** Asks a person if a change would allow more. @param waitMs how long to wait for the answer to an earlier question */
+  /** Asks a person if a change would allow more. @param waitMs how long to wait if the same question was asked before */
   askForNetwork(owner: Owner, change: NetworkChoice, waitMs: number): Promise<ActorResult<ChangeState>> {
     return this.#do(owner, ({ decisions }) => decisions.ask(change, waitMs));
   }
@@ -209,7 +209,7 @@ export class Sandbox extends SandboxActor {
     return this.#do(owner, ({ decisions }) => decisions.decide(owner, id, isAllowed));
   }
 
-  /** Called by the account when the person has signed in to a git host. */
+  /** Called by the account when the principal has signed in to a git host. */
   async gitHostsChanged(hosts: string[]): Promise<void> {
     this.#parts.account.gitHosts = hosts;
     await this.#parts.lifecycle.enforceNetwork();
@@ -226,7 +226,7 @@ export class Sandbox extends SandboxActor {
     this.#parts.network.connections.collectSoon();
   }
 
-  /** Called by the egress for each model request: whether the key belongs to a task that runs here. */
+  /** Called by the egress for each model request: admits it if its key belongs to a run here and tokens are left. */
   admitModelCall(key: string): Promise<Admission> {
     return this.#parts.modelUse.admitModelCall(key);
   }

@@ -60,7 +60,7 @@ export class SaveTroubles {
     this.saved();
   }
 
-  /** Whether something left out is worth reporting: a socket is useless without its process. */
+  /** Whether something left out is worth reporting. Sockets need their processes, and crowded directories can be regenerated. */
   get #hasReportableLoss(): boolean {
     return this.#left !== undefined && (this.#left.count > 0 || this.#left.unreadable !== undefined);
   }

@@ -108,7 +108,7 @@ export class Service {
     );
   }
 
-  /** Starts the service in a running container. Lifecycle: the container has its state. */
+  /** Starts the service if a container runs. `Lifecycle` calls it when a container has its workspace. */
   ready(): void {
     const isWanted = this.script !== undefined && !this.#isRunning && !this.#state?.isCancelled;
     if (!isWanted || !this.#host.lifecycle.container) return;

@@ -1,7 +1,7 @@
 /**
  * The outcomes of set-ups: the files that a script left. A script that runs in a new sandbox has the same outcome in
- * every new sandbox of the principal. So the registry stores the outcome by a hash of the script's inputs, and the next
- * sandbox starts from it like a fork.
+ * every new sandbox of the principal. So the account stores the outcome under a hash of the script and its inputs, and the
+ * next sandbox starts from the outcome like a fork.
  */
 import type { Variables } from "../../container/sandboxd/protocol.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -47,7 +47,7 @@ export class SetUpOutcomes {
   }
 
   /**
-   * Restores an earlier outcome into a container that has run no user program. Otherwise returns a way to keep the new
+   * Restores an earlier outcome into a container that has run no user program. Otherwise returns a plan to keep the new
    * outcome, or undefined if it cannot be kept. Never rejects: if the restore fails, the script runs.
    * @param previousKey the key of the outcome in the sandbox's state
    * @param isUsed whether something else has run in the container

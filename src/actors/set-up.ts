@@ -1,7 +1,7 @@
 /**
  * A sandbox's set-up: a script that runs once, after the files are restored and before the first call. Its result is
- * part of the sandbox's state; if it could not be saved, the next container runs the script again. It is a run like any
- * other: it continues without its caller and after a restart of the actor. If it fails, calls still work, and every
+ * part of the sandbox's state; if it could not be saved, the next container runs the script again. A set-up is a run like
+ * any other: it continues without its caller and after a restart of the actor. If it fails, calls still work, and every
  * result reports the failure, so that the caller can fix the script.
  */
 import type { ActiveRun } from "../runs/active-run.ts";
@@ -34,7 +34,7 @@ const SESSION = "_setup";
 const MAX_SETUP_MS = 1_800_000;
 
 /**
- * If this many containers in a row ended during the set-up, it is skipped, so that it cannot make a sandbox unusable.
+ * If this many containers in a row ended during the set-up, the set-up is skipped, so that the sandbox stays usable.
  */
 const MAX_LOST_CONTAINERS = 3;
 
@@ -55,7 +55,7 @@ interface State {
   failure?: string;
   /** Whether something else has run in the container. Then the files are not the outcome of the script alone. */
   isUsed?: boolean;
-  /** The key of the outcome in the sandbox's state. The stored name stays `had`. */
+  /** The key of the outcome in the sandbox's state. It has this name in stored data. */
   had?: string;
   /** Whether the script of the run under way may have changed the workspace. */
   hasBegun?: boolean;
@@ -124,7 +124,7 @@ export class SetUp {
     return state.isDone ? "succeeded" : "due";
   }
 
-  /** Whether this script is set and need not run again in the current container. */
+  /** Whether this script is set and has not failed. */
   has(script: string): boolean {
     const { state } = this;
     return state !== "none" && state !== "failed" && this.#state?.script === script;
@@ -154,7 +154,7 @@ export class SetUp {
     this.#put({ script, had, isDone: false, lost: 0 });
   }
 
-  /** The workspace was restored. @param settings from that time */
+  /** The sandbox was set to a checkpoint. @param settings of the checkpoint's sandbox */
   restored(settings: CheckpointSettings | undefined): void {
     const state = this.#state;
     const setup = settings?.setup;
@@ -166,7 +166,7 @@ export class SetUp {
     this.#notice = undefined;
   }
 
-  /** Starts the set-up if it is due. Resolves when it has an id. @throws the reason if it cannot run */
+  /** Starts the set-up if it is due. Resolves when its run has an id. @throws the reason if it cannot run */
   async begin(): Promise<void> {
     while (this.#isDue) {
       this.#starting ??= this.#start().finally(() => (this.#starting = undefined));
@@ -184,7 +184,7 @@ export class SetUp {
   async #start(): Promise<void> {
     const state = this.#state;
     if (!state) return;
-    // The run could not be started, so there is nothing to follow.
+    // Removes what an earlier attempt left that failed before its run had an id.
     this.#put({ ...state, ...AT_REST });
     const { id } = await this.#run(state.script);
     // Another script was set, or the sandbox destroyed, meanwhile.
@@ -315,7 +315,7 @@ export class SetUp {
     throw stillSettingUp(this.#host.sandbox(), this.#state?.run, ms);
   }
 
-  /** Waits for a set-up, and for the next one if its container ended. @param isIdle whether nobody waits */
+  /** Waits for the set-up; repeats it if its container ended. @param isIdle whether nobody waits any more */
   async #untilDone(isIdle: () => boolean): Promise<void> {
     for (let begun = 1; ; begun++) {
       while (this.#underWay) await this.#underWay;

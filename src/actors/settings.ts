@@ -63,7 +63,7 @@ export class SandboxSettings {
     };
   }
 
-  /** @param region where to create the sandbox's actor @throws {ToolError} as `change`; if its actor is in another region */
+  /** @param region where to create the sandbox's actor @throws {ToolError} as `change`; if the actor is in another region */
   async configure(owner: Owner, change: SettingsChange, region?: Region): Promise<Configured> {
     const { account, lifecycle } = this.#host;
     const { region: made } = account.owner;

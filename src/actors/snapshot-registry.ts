@@ -23,14 +23,17 @@ import {
   taskFilesNotKept,
 } from "./texts.ts";
 
-/** The time limit of a save, in milliseconds. Objects of an interrupted save are not deleted before it. */
+/**
+ * A save that takes longer is abandoned. An interrupted save may still write objects, so they are deleted after this time. In
+ * milliseconds.
+ */
 const WRITING_MS = 3_600_000;
 
 /** The most automatic checkpoints per sandbox; the newest stay. */
-const KEPT_BEFORE = 10;
+const MAX_AUTOMATIC = 10;
 
 /** The most stored outcomes of set-ups; the newest stay. */
-const KEPT_SETUPS = 100;
+const MAX_OUTCOMES = 100;
 
 type StateStorage = Pick<DurableObjectStorage, "sql" | "transactionSync">;
 
@@ -94,11 +97,11 @@ export class SnapshotRegistry {
   }
 
   /**
-   * Begins a save, and abandons the sandbox's earlier one. Returns how many bytes it may add.
+   * Begins a save, and abandons the sandbox's earlier one. Returns how many bytes the new one may add.
    * @param isArchive whether the save becomes an archive @param notEnough a byte count that was too little for an
    * earlier attempt
-   * @throws {ToolError} if it may add no more than that
-   * @throws if its sandbox's current state is not `base` any more
+   * @throws {ToolError} if the save may add no more than `notEnough`
+   * @throws Error if the sandbox's current state is not `base` any more
    */
   begin(
     sandbox: string,
@@ -123,7 +126,8 @@ export class SnapshotRegistry {
   /**
    * Makes a save its sandbox's current state, or an archive. Repeatable.
    * @param packBytes the size of the pack that it added
-   * @throws {ToolError} if it was abandoned, has another base, refers to unknown packs, or exceeds the principal's limit
+   * @throws {ToolError} if the principal's limit is exceeded
+   * @throws Error if the save was abandoned, has another base, or refers to unknown packs
    */
   commit(save: Save, packBytes: number, now = Date.now()): void {
     this.#storage.transactionSync(() => {
@@ -177,11 +181,11 @@ export class SnapshotRegistry {
         `DELETE FROM archives WHERE run IN (SELECT run FROM archives WHERE run LIKE 'setup:%' AND run <> ?
          ORDER BY expires_at DESC, run LIMIT -1 OFFSET ?)`,
         run,
-        KEPT_SETUPS - 1,
+        MAX_OUTCOMES - 1,
       );
   }
 
-  /** Evicts archives, those of the oldest tasks first, until the limit is kept or no archive is left. */
+  /** Evicts archives, those that expire first, until the limit is kept. Evicts none if all together would not be enough. */
   #makeRoom(except: string | undefined, now: number): void {
     const { workspaceBytes } = this.#limits;
     if (this.#lastingBytes() > workspaceBytes) return;
@@ -204,7 +208,7 @@ export class SnapshotRegistry {
     this.#garbage.collect(now);
   }
 
-  /** Makes a task's files the state of a sandbox without one. @throws {ToolError} `not_found` */
+  /** Makes a task's files the state of a sandbox that has none. @throws {ToolError} `not_found` */
   forkArchive(sandbox: string, run: string, now = Date.now()): void {
     this.#storage.transactionSync(() => this.#setCurrent(sandbox, this.knownArchive(run).id, now));
   }
@@ -216,7 +220,7 @@ export class SnapshotRegistry {
     throw taskFilesNotKept(run);
   }
 
-  /** Ends a save that was not committed. @param isWriting whether its objects may still be being written */
+  /** Ends a save that was not committed. @param isWriting whether writes of its objects may still be under way */
   abandonSave(sandbox: string, id: string, isWriting: boolean, now = Date.now()): void {
     this.#storage.transactionSync(() => {
       const rowsWritten = this.#rows.write("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id);
@@ -235,7 +239,7 @@ export class SnapshotRegistry {
   }
 
   /**
-   * Keeps settings as JSON for forks, unless there are some already. @param origin the id of the checkpoint, or of the
+   * Stores settings as JSON for forks, unless some are stored already. @param origin the id of the checkpoint, or of the
    * task's run
    */
   keepSettings(origin: string, settings: string): void {
@@ -310,7 +314,7 @@ export class SnapshotRegistry {
       `DELETE FROM checkpoints WHERE id IN (SELECT id FROM checkpoints WHERE sandbox = ? AND automatic
        ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?)`,
       sandbox,
-      KEPT_BEFORE,
+      MAX_AUTOMATIC,
     );
     return before;
   }
@@ -324,7 +328,7 @@ export class SnapshotRegistry {
     });
   }
 
-  /** Returns how many there were. */
+  /** Returns the number of removed checkpoints. */
   removeCheckpoints(sandbox: string, now = Date.now()): number {
     return this.#storage.transactionSync(() => {
       const { length } = this.#rows.all("DELETE FROM checkpoints WHERE sandbox = ? RETURNING id", sandbox);
@@ -391,7 +395,7 @@ export class SnapshotRegistry {
     ).bytes;
   }
 
-  /** Ends expired checkpoints, states of sandboxes that were unused for the same time, and saves that never ended. */
+  /** Deletes expired checkpoints and archives, and states of long unused sandboxes. Abandons saves that never ended. */
   expire(now = Date.now()): void {
     this.#storage.transactionSync(() => {
       for (const table of ["checkpoints", "archives"])

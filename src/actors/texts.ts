@@ -161,7 +161,7 @@ export function tooManyIdleMinutes(minutes: number, most: number): ToolError {
   );
 }
 
-// What a caller may not do, and what is not there
+// Refused calls, and missing things
 
 export function needsScope(scope: string | undefined): ToolError {
   return new ToolError("permission_denied", `This needs the scope ${scope}, which your token lacks.`);
@@ -272,7 +272,7 @@ export function neverAllowedText(hosts: Iterable<string>): string {
 export const ALLOWED_MEANWHILE = "Hosts allowed since then can be tried again.";
 
 export function portsText(ports: string): string {
-  return `A list allows only the ports ${ports}.`;
+  return `allow_hosts allows only the ports ${ports}.`;
 }
 
 // Set-ups
@@ -315,7 +315,7 @@ export function stillSettingUp(sandbox: string, run: string | undefined, ms: num
 
 // Notices about stops
 
-/** How a container was ended in order, after it was saved. */
+/** The planned ends of a container. All other ends are UNPLANNED. */
 export const ENDINGS = {
   idle: "The sandbox was stopped because it was idle",
   room: "The idle sandbox was stopped to make room for another of your sandboxes",
@@ -413,7 +413,7 @@ export const LOST_NOTES = {
 // Services
 
 export function serviceRestarted(id: string): string {
-  return `Its service was started again; get_result with id ${id} has its output.`;
+  return `The sandbox's service was started again; get_result with id ${id} has its output.`;
 }
 
 /** For bash, which inserts the values. */

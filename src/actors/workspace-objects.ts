@@ -10,7 +10,7 @@ export const OBJECT_BYTES = 4 * 1024 * 1024;
 /** Objects of a stream written concurrently, besides the one being filled: actors of a process share 128 MB. */
 const WRITTEN_AT_ONCE = 2;
 
-/** How long one operation of R2 may take, milliseconds. */
+/** How long one operation of R2 may take, in milliseconds. */
 const R2_MS = 60_000;
 
 export class StorageError extends Error {
@@ -72,7 +72,7 @@ export async function readObjects(
   const parts = partsOf(ranges);
   const get = ({ key, offset, length }: Part) => {
     const object = inTime(bucket.get(key, { offset, length }));
-    // A read may fail before its turn; the loop reports it then.
+    // A read may fail before the loop awaits it. The loop then reports the error.
     object.catch(() => undefined);
     return object;
   };

@@ -1,6 +1,6 @@
 /**
- * Moves saved states between sandboxd and R2. The account allows a save before it and records it afterwards, so that it counts everything
- * stored.
+ * Moves saved states between sandboxd and R2. The account allows each save before it begins and records it afterwards, so that
+ * all stored bytes count.
  */
 import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Snapshots, Target } from "../container/snapshot-client.ts";
@@ -35,7 +35,7 @@ export interface Save {
   id: string;
   origin: Origin;
   plan: Plan;
-  /** The archive that it becomes, with its byte limit; undefined for the sandbox's state. */
+  /** The archive that the save becomes, with its byte limit; undefined for the sandbox's state. */
   archive?: (Archive & { maxBytes: number }) | undefined;
 }
 
@@ -64,7 +64,7 @@ export class WorkspaceTransfer {
   }
 
   /**
-   * @param target the task that continues a conversation, if the state is one
+   * @param target the task that continues a conversation, if the state is a conversation
    * @returns what was not restored because the image differs
    * @throws errors of sandboxd and R2
    */
@@ -108,14 +108,14 @@ export class WorkspaceTransfer {
     const notEnough = archive ? undefined : this.#notEnoughFor(plan);
     const room = unwrap(await account.beginSave(sandbox, id, base, archive !== undefined, notEnough));
     let isWriting = false;
-    let isTaken = false;
+    let isCommitted = false;
     try {
       const { packBytes, left, ...uploaded } = await this.#upload(save, room, signal);
       signal.throwIfAborted();
       committing();
       const state = { id, sandbox, base, ...uploaded, left: leftOut(left) };
       unwrap(await account.commitSave({ ...state, archive: archive && archiveOf(archive) }, packBytes));
-      isTaken = true;
+      isCommitted = true;
       return { packs: uploaded.packs, left };
     } catch (error) {
       isWriting = error instanceof StorageError && error.isUnderWay;
@@ -124,7 +124,8 @@ export class WorkspaceTransfer {
       throw error;
     } finally {
       // A committed save must not be abandoned.
-      if (!isTaken) this.#host.background(account.abandonSave(sandbox, id, isWriting).catch(() => undefined));
+      if (!isCommitted)
+        this.#host.background(account.abandonSave(sandbox, id, isWriting).catch(() => undefined));
     }
   }
 
@@ -156,7 +157,7 @@ export class WorkspaceTransfer {
     return { files, bytes, manifestBytes, packs, packBytes, left: { ...plan.left, unreadable } };
   }
 
-  /** The room that was too little for an equal save before, so that its bytes are not sent again. */
+  /** The room that was too little for a save of at most this size. If it still is, the bytes are not sent again. */
   #notEnoughFor({ bytes }: Plan): number | undefined {
     const before = this.#lastRefusal;
     return before && bytes >= before.bytes && Date.now() - before.at < NO_ROOM_MS ? before.room : undefined;
@@ -173,7 +174,7 @@ export function leftOut({ count, bytes, largest, ...rest }: Plan["left"]): LeftO
   return { count, bytes, names: largest.map(({ path }) => path).slice(0, 5), unreadable, special, crowded };
 }
 
-/** Sends what `write` writes as a request's body, and returns the result. Throws the first error. */
+/** Sends what `write` writes as a request's body, and returns the result. Of two errors, throws the one of R2. */
 async function streamed<T>(
   length: number,
   write: (into: WritableStream<Uint8Array>, signal: AbortSignal) => Promise<void>,

@@ -164,14 +164,14 @@ export class Workspace {
     const { sync, restartNotice, snapshots, isSaved } = this.#host;
     this.ended();
     this.#container = container;
-    // Otherwise the account could accept that save after this container got the state before it. Then no save of this container
-    // could succeed.
+    // The account may still accept a save of the previous container. If this container got the state before that save, none of
+    // its own saves could succeed.
     await this.#committing?.catch(() => undefined);
     let state = await this.#state();
     let dropped: NamedFiles | undefined;
     if (state) {
       const mark = await snapshots.call("mark", {}, container);
-      // An earlier actor of this container was discarded, and may have changed the restored workspace.
+      // An earlier actor may have restored this container, and calls may have changed the workspace since.
       const isWhole = mark.snapshot !== undefined && !mark.isRestoring;
       // If saves are off, all sandboxes may share one workspace, which belongs to the user.
       if (!isSaved && !isWhole && !mark.isRestoring && !mark.isEmpty) state = undefined;
@@ -377,7 +377,7 @@ export class Workspace {
     });
   }
 
-  /** What a set-up's outcome depends on. @throws {ToolError} also if the container's system is not the sandbox's own */
+  /** What a set-up's outcome depends on. @throws {ToolError} also without isolation, where the system is the machine's */
   async installation(): Promise<Installation> {
     const { snapshots } = this.#host;
     const container = this.#container;
@@ -490,9 +490,9 @@ export class Workspace {
   }
 
   /**
-   * Makes a checkpoint the state of the sandbox's next container. The current state is saved first and kept. If that fails
-   * repeatedly, the last saved state is kept, and the result says why. The caller then ends the container and calls
-   * `finishCheckpointRestore`.
+   * Makes a checkpoint the state of the sandbox's next container. The current state is saved first and kept. If it cannot be
+   * saved until the user changes something, the last saved state is kept, and the result says why. The caller then ends the
+   * container and calls `finishCheckpointRestore`.
    * @throws {ToolError} with nothing changed
    */
   async beginCheckpointRestore(id: string, settings: Settings): Promise<RestoredCheckpoint> {
@@ -518,7 +518,7 @@ export class Workspace {
     }
   }
 
-  /** The ended container was the last one with the old state. */
+  /** Call it when the container with the old state has ended. */
   finishCheckpointRestore(): void {
     this.#unconfirmed.value = undefined;
     this.#restoring.value = undefined;

@@ -66,7 +66,7 @@ export class OutboundHandlers implements NetworkPlatform {
     // The SDK may read `enableInternet` for this start before a stricter policy sets it to false.
     if (!isUp && isOpen) this.#mayStartOpen = true;
     const restricted = this.#kv.get<Restricted>(RESTRICTED_KEY);
-    // The SDK keeps a handler across actors, so an earlier one needs the current policy.
+    // The SDK keeps a handler across actors, so a handler from an earlier restriction needs the current policy.
     if (isOpen && restricted === undefined) return true;
     const startedOpen = isUp ? (restricted?.startedOpen ?? true) : this.#mayStartOpen;
     this.#kv.put<Restricted>(RESTRICTED_KEY, { startedOpen });

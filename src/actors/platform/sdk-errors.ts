@@ -25,7 +25,7 @@ function didNotStart(error: unknown): boolean {
   return sdkCode(error) === "INTERNAL_ERROR" && String(error).includes("Container failed to start");
 }
 
-/** Whether the container ended before the call returned. It may be an earlier container. */
+/** Whether the container ended before the call returned. That container may be an earlier one. */
 export function endedWhileStarting(error: unknown): boolean {
   return didNotStart(error) && /container is not listening/.test(String(error));
 }
@@ -43,8 +43,8 @@ export function translated(error: unknown): unknown {
 
 export function translatedRun(error: unknown): unknown {
   const code = sdkCode(error);
-  const isMissed = code === "CONTEXT_NOT_FOUND" || code === "INTERNAL_ERROR";
-  return isMissed && NO_CONTEXT.test(String(error)) && !didNotStart(error)
+  const mayLackContext = code === "CONTEXT_NOT_FOUND" || code === "INTERNAL_ERROR";
+  return mayLackContext && NO_CONTEXT.test(String(error)) && !didNotStart(error)
     ? new InterpreterError("context_gone", String(error))
     : translated(error);
 }

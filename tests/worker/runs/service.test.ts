@@ -98,7 +98,7 @@ describe("a service", () => {
     const { structured: first } = await owner.call("run_command", { sandbox, command: "true" });
     id = await started(sandbox, id);
     const { structured: next } = await owner.call("run_command", { sandbox, command: "true" });
-    expect(`${first.notice} ${next.notice}`).toContain("Its service was started again");
+    expect(`${first.notice} ${next.notice}`).toContain("The sandbox's service was started again");
     for (let time = 0; time < 2; time += 1) {
       await crash(sandbox);
       await sh(sandbox, "true");

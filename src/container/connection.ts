@@ -112,7 +112,10 @@ export class Connection {
     }
   }
 
-  /** Returns the accepted bytes. @throws {ToolError} `no_answer`, `sandbox_restarted`, `connection_lost` if unknown */
+  /**
+   * Returns the number of accepted bytes. @throws {ToolError} `no_answer`, `sandbox_restarted`; `connection_lost` if the number
+   * is unknown
+   */
   async type(id: string, { text, size }: TerminalInput): Promise<number> {
     const key = crypto.randomUUID();
     const typing = Promise.withResolvers<number>();
@@ -185,13 +188,13 @@ export class Connection {
         const piece = readPiece(data);
         return this.#followers.get(piece.id)?.piece(piece);
       }
-      if (typeof data !== "string" || data.length > EVENT_CHARS) throw new Error("no event");
+      if (typeof data !== "string" || data.length > EVENT_CHARS) throw new Error("not an event");
       const event = eventSchema.parse(parseBounded(data, EVENT_JSON));
       if (event.type === "pong") for (const pong of this.#pongs.splice(0)) pong();
       else if (event.type === "typed") this.#typing.get(event.key)?.resolve(event.bytes);
       else this.#followers.get(event.id)?.event(event);
     } catch {
-      socket.close(1008, "no such message");
+      socket.close(1008, "invalid message");
       this.#connectionLost(socket);
     }
   }

@@ -45,7 +45,7 @@ export const RESPONSE_MS = 10_000;
 const TICK_MS = 1000;
 const SILENCE_TICKS = 10;
 
-/** If no container runs, how long to wait until the platform reports its end, in milliseconds. */
+/** How long to wait for the platform's report that a container has ended, in milliseconds. */
 const CONTAINER_END_REPORT_MS = 8000;
 /** After this many broken connections in a row, the run is lost. */
 const MAX_BREAKS = 20;
@@ -136,7 +136,7 @@ export abstract class RunFollower {
       this.#catchUp();
     } catch (error) {
       this.#isConnected = false;
-      // If nothing was sent, the caller is told that the sandbox could not be started or reached.
+      // If no request was ever sent, the error below says that the sandbox could not be started or reached.
       if (this.wasRequested && !this.link.lifecycle.isRunning) return await this.#reconnectDelay();
       if (!isUnresponsive(error)) throw error;
       this.#awaySince ??= Date.now();

@@ -21,7 +21,7 @@ export interface OutboundPolicy extends NetworkPolicy {
 interface RequestSource {
   env: Env;
   containerID: string;
-  /** Their names, separated by commas. */
+  /** The names of the secrets in the request, separated by commas. */
   secret?: string;
 }
 
@@ -44,7 +44,7 @@ export async function forwardByPolicy(
   { containerId: containerID, params }: { containerId: string; params?: unknown },
 ): Promise<Response> {
   const policy = params as OutboundPolicy | undefined;
-  // The platform has ended TLS, so the URL has the name from TLS and HTTP.
+  // The URL has the host that the program connected to. The Host header may name another one.
   const { hostname, port, protocol } = new URL(request.url);
   const host = canonicalHost(hostname) ?? "";
   const to = Number(port || (protocol === "https:" ? 443 : 80));
@@ -108,9 +108,9 @@ function counted(response: Response, end: (bytes: number) => void): Response {
  * Request headers that are dropped if a secret is added. Ranges of a response, for example, could each contain part of a
  * secret.
  */
-const NOT_SENT = ["range", "if-range", "expect", "host", "content-length"];
+const DROPPED_REQUEST_HEADERS = ["range", "if-range", "expect", "host", "content-length"];
 /** Response headers that no longer apply, or that would make the client bypass this handler. */
-const NO_RESPONSE = ["alt-svc", "transfer-encoding"];
+const DROPPED_RESPONSE_HEADERS = ["alt-svc", "transfer-encoding"];
 /** The content codings that the platform decodes. It compares exactly: `GZIP` stays encoded. */
 const DECODED = new Set(["gzip", "br"]);
 
@@ -123,7 +123,7 @@ async function sendWith(
   from: RequestSource,
 ): Promise<Response> {
   url.protocol = "https:";
-  for (const name of NOT_SENT) headers.delete(name);
+  for (const name of DROPPED_REQUEST_HEADERS) headers.delete(name);
   headers.set("accept-encoding", "identity");
   const mask = new Mask(secrets);
   const { method, signal, body: given } = request;
@@ -134,7 +134,7 @@ async function sendWith(
   const init = { method, headers, signal, body: sent, redirect: "manual", cache: "no-store" } as const;
   const response = await internet(new Request(url, init), from);
   const responseHeaders = mask.headers(response.headers);
-  for (const name of NO_RESPONSE) responseHeaders.delete(name);
+  for (const name of DROPPED_RESPONSE_HEADERS) responseHeaders.delete(name);
   const { status, body } = response;
   // No range was requested, and each range could contain part of a secret.
   if (status === 206) {

@@ -17,8 +17,8 @@ export interface JSONListener {
 }
 
 /**
- * For each byte, whether it can be part of a number, `true`, `false` or `null`. A table, because a regular expression takes
- * most of the reader's time.
+ * For each byte, whether it can be part of a number, `true`, `false` or `null`. A table, because a regular expression would
+ * take most of the reader's time.
  */
 const IS_LITERAL = Array.from({ length: 256 }, (_, byte) => /[\w.+-]/.test(String.fromCharCode(byte)));
 const [SPACE, TAB, LINE_FEED, RETURN] = [0x20, 0x09, 0x0a, 0x0d];

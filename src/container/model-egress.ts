@@ -19,7 +19,7 @@ import { MODEL_API_TEXTS } from "./texts.ts";
 type OutboundHandler = (request: Request, env: Env, from: { containerId: string }) => Promise<Response>;
 
 interface EgressRow {
-  /** `paths` are the `POST` paths that are forwarded; all others are refused. `metered` are those that cost tokens. */
+  /** `paths` are the `POST` paths that are forwarded; all others are refused. `charged` are those that cost tokens. */
   paths: readonly string[];
   charged: readonly string[];
   /** Forwarded header names, or prefixes ending with `*`. */
@@ -48,9 +48,9 @@ const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-
 const NO_RETRY = "x-should-retry";
 /** The most bytes of a request: the API's own limit. */
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
-/** The rate limit for request bytes of one sandbox. There is one because all sandboxes may share the thread that reads them. */
+/** The rate limit for a sandbox's request bytes. It is needed because all sandboxes may share the thread that reads them. */
 const REQUEST_PACE = { burst: MAX_REQUEST_BYTES, perSecond: 8 * 1024 * 1024 };
-/** The paces by sandbox, the latest used last. */
+/** The rate limits by sandbox, the latest used last. */
 const paces = new Map<string, Pace>();
 const MAX_PACES = 1000;
 /** When a task with too many concurrent requests may retry, in seconds. */
@@ -128,12 +128,12 @@ async function serve(
     return refusal(502, "api_error", message);
   }
   const mask = new Mask([credential]);
-  const outcome = mask.headers(response.headers);
-  for (const name of DROPPED) outcome.delete(name);
-  if (!response.ok) return failed(response, mask, outcome, (error) => finish({ tokens: 0, error }));
+  const responseHeaders = mask.headers(response.headers);
+  for (const name of DROPPED) responseHeaders.delete(name);
+  if (!response.ok) return failed(response, mask, responseHeaders, (error) => finish({ tokens: 0, error }));
   if (!response.body) {
     await finish({ tokens: 0 });
-    return new Response(null, { status: response.status, headers: outcome });
+    return new Response(null, { status: response.status, headers: responseHeaders });
   }
   const { readable, counted } = counting(response.body, request.signal);
   const isStream = /^text\/event-stream\b/i.test(response.headers.get("content-type") ?? "");
@@ -142,7 +142,10 @@ async function serve(
     return finish({ tokens: isCharged ? counter.charge(meter, whole, isStream) : 0, cut: !whole });
   });
   waitUntil(charged);
-  return new Response(readable.pipeThrough(mask.stream()), { status: response.status, headers: outcome });
+  return new Response(readable.pipeThrough(mask.stream()), {
+    status: response.status,
+    headers: responseHeaders,
+  });
 }
 
 /** Reports the end of a request to the actor; retries once if the actor was reset. */

@@ -11,6 +11,6 @@ export async function serveEnding(
   if (request.method !== "POST" || new URL(request.url).pathname !== ENDING_PATH)
     return new Response(null, { status: 404 });
   const token = request.headers.get(TOKEN_HEADER) ?? "";
-  const isSandboxd = await actorOf(env, containerId).containerEnding(token);
-  return new Response(null, { status: isSandboxd ? 204 : 404 });
+  const isEnding = await actorOf(env, containerId).containerEnding(token);
+  return new Response(null, { status: isEnding ? 204 : 404 });
 }

@@ -58,7 +58,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   hasFiles = true;
   /** Whether the run is a service: it does not keep the container running, and is not metered. */
   isService = false;
-  /** How many bytes of the log the caller had seen when it typed. */
+  /** How many bytes of the log the results of `Runs.start` and `Runs.type` have shown so far. */
   seenBytes: number;
   failure: RunFailure | undefined;
 
@@ -330,12 +330,12 @@ export class ActiveRun implements RunSink, WaitingLog {
   async #shipOne(): Promise<void> {
     const { stdout, stderr } = this.record.output;
     // Output may arrive during the upload. The record written with the object must not count it yet.
-    const then = {
+    const recordAtStart = {
       output: { stdout: HeadAndTail.copy(stdout), stderr: HeadAndTail.copy(stderr) },
       droppedBytes: this.record.droppedBytes,
       logBytes: this.#log.bytes,
     };
-    const shipped = (isNew: boolean) => isNew && this.#put({ ...this.record, ...then });
+    const shipped = (isNew: boolean) => isNew && this.#put({ ...this.record, ...recordAtStart });
     await this.#log.moveToStore(shipped).catch(() => undefined);
   }
 

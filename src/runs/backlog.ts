@@ -10,7 +10,7 @@ import { pause, within } from "../shared/within.ts";
 /** The bound for all logs together, in bytes. One read from the sandbox may exceed it. */
 const WAITING_BYTES = 4 * 1024 * 1024;
 
-/** How long output waits for R2. After a failure, output does not wait for REFUSED_MS. In milliseconds. */
+/** How long output waits for R2. During REFUSED_MS after a failure, it does not wait. In milliseconds. */
 const UPLOAD_WAIT_MS = 3000;
 const REFUSED_MS = 10_000;
 
@@ -39,8 +39,8 @@ export class Backlog {
   }
 
   /**
-   * Calls `output` when there is room, or when R2 has failed to make room. @param bytes the size of this output. A run waits
-   * only for its own bytes, so a run that prints little is not delayed by others.
+   * Calls `output` when there is room, or when R2 has failed to make room. @param bytes the size of this output, for the rate
+   * limit
    */
   async take(bytes: number, output: () => void): Promise<void> {
     const ms = this.#pace.take(bytes);

@@ -8,8 +8,8 @@ export interface CodeDetail {
 }
 
 /**
- * A result of code in its most readable form. `html` is for programs, if the result has that form and it fits. Otherwise
- * `leftOut` says why, as a sentence.
+ * A result of code in its most readable form. `html` is for programs. If the result's HTML does not fit, `leftOut` says so in a
+ * sentence.
  */
 export type CodeResult = { text: string; html?: string; leftOut?: string } | CodeImage;
 

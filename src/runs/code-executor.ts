@@ -33,18 +33,18 @@ const TAKE_OVER_MS = 60_000;
 /** Characters kept at each end of a traceback. */
 const ERROR_CHARS = 32 * 1024;
 
-/** Where originals of scaled images are stored. KEEP_MS is the time limit for storing them, in milliseconds. */
+/** The directory for originals of scaled images, the most per run, and the time limit for storing them, in milliseconds. */
 const OUTPUTS = "/workspace/.outputs";
-const ORIGINALS = 20;
+const MAX_ORIGINALS = 20;
 const KEEP_MS = 5000;
 
 /** The most images scaled per run. Each takes a process. */
-const SMALLER = 20;
+const MAX_SCALED = 20;
 
 /** The room for a line that replaces an omitted result, in bytes of JSON. */
 const LEFT_OUT_BYTES = 120;
 
-/** The most characters of one text result; as many are shown of a stream. The preludes stay below it. */
+/** The most characters of one text result; as many are shown of a stream. The preludes send no more. */
 const TEXT_CHARS = 32 * 1024;
 
 /** The most bytes of JSON for all text results together. Some clients cut a response at 1 MB. */
@@ -113,13 +113,13 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
   async #showable(id: string, results: readonly CodeResult[]): Promise<CodeResult[]> {
     let smaller = 0;
     const makeSmaller: MakeSmaller = async (image) =>
-      smaller++ < SMALLER ? await this.#shrink(image) : "too_large";
+      smaller++ < MAX_SCALED ? await this.#shrink(image) : "too_large";
     const shown = await Promise.all(results.map((result) => showable(result, makeSmaller)));
     let kept = 0;
     const keep = shown.map(async (result, index) => {
       const from = results[index];
       const isChanged = "image" in result && result.change !== undefined;
-      if (!isChanged || !from || !("image" in from) || kept++ >= ORIGINALS) return;
+      if (!isChanged || !from || !("image" in from) || kept++ >= MAX_ORIGINALS) return;
       const bytes = fromBase64(from.image);
       const [, extension = ""] = from.mimeType.split("/");
       const path = `${OUTPUTS}/${localID(id)}-${index + 1}.${extension}`;
@@ -255,7 +255,7 @@ function readable(result: RichResult): CodeResult[] {
   return found;
 }
 
-/** The text, or its two ends if it is longer than the preludes send. */
+/** The text, or its two ends if it is too long. */
 function shortenedText(text: string): string {
   if (text.length <= TEXT_CHARS) return text;
   const half = TEXT_CHARS / 2;

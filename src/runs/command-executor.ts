@@ -172,7 +172,7 @@ class RunningCommand extends RunFollower {
 
   async #timeout(): Promise<void> {
     this.stop ??= "timed_out";
-    // sandboxd does not confirm the signal. If the signal has no effect, the run's limit ends the run.
+    // sandboxd confirms only that it has read the call. If the signal has no effect, the run's limit ends the run.
     await this.#kill().catch(() => undefined);
   }
 

@@ -12,7 +12,8 @@ import { logUnreadable } from "./texts.ts";
 const ROW_BYTES = 512 * 1024;
 
 /**
- * Parts of output up to this size are copied together, in bytes. Larger parts stay separate, because copying them takes longer.
+ * Parts of output up to this size are copied together, in bytes. Larger parts stay separate, because copying them takes longer
+ * than it saves.
  */
 const JOINED_BYTES = 32 * 1024;
 
@@ -127,7 +128,7 @@ export class LogWriter {
   /** How many bytes of a stream may still be added. Each stream has a share that the other cannot use up. */
   #remainingBytes(stream: Stream): number {
     const cap = this.#isClosed ? 0 : this.#cap();
-    // After the first dropped output nothing is added any more, so that the log has no gaps.
+    // With a limit of 0, output is dropped. Nothing is added after that, so that the log has no gaps.
     this.#isClosed = cap === 0;
     return Math.max(0, cap - this.bytes, Math.floor(cap / 4) - this.#streamBytes[stream]);
   }
@@ -256,7 +257,7 @@ export class LogWriter {
     }
   }
 
-  /** Puts the pieces into one object. A row for each stretch of a stream replaces their rows. */
+  /** Puts the pieces into one object. One row for each stretch of a stream replaces the pieces' rows. */
   async #ship(pieces: readonly PlacedPiece[]): Promise<void> {
     const object = await this.#put(pieces.flatMap(({ parts }) => parts));
     this.#sql.exec(
@@ -345,7 +346,7 @@ export async function readLog(
   });
 }
 
-/** Deletes logs of runs, in SQLite and R2. */
+/** Deletes a run's log in SQLite and R2. */
 export async function deleteLog(sql: SqlStorage, runID: string, store: RunObjects): Promise<void> {
   const { objects } = sql
     .exec<{ objects: number }>("SELECT coalesce(max(object) + 1, 0) AS objects FROM log WHERE run = ?", runID)

@@ -71,7 +71,7 @@ export interface RunsHost {
   failed(id: string, error: unknown): void;
   /** Deletes the stored files of a task when its record is deleted. */
   taskRemoved(id: string): Promise<void>;
-  /** Called if a run ended before its preparation: the prepared container may not be needed. */
+  /** Called if a run ended before its preparation was done: the prepared container may not be needed. */
   discard(): void;
 }
 
@@ -332,7 +332,7 @@ export class Runs {
     const today = Math.floor(Date.now() / DAY_MS) * DAY_MS;
     this.#saveAll();
     const since = Math.max(time, today);
-    // No run takes a day.
+    // No metered run takes a day.
     const begun = firstIDAt(this.#host.sandbox(), since - DAY_MS);
     return Math.ceil(this.#store.millisecondsSince(since, begun, today) / 1000);
   }

@@ -135,7 +135,7 @@ export function unfinishedSequence(output: string): number {
 
 /** Whether an output is only the terminal's echo of typed text, or a part of the echo. */
 export function isEchoOf(typed: string, output: Uint8Array): boolean {
-  // Text without a line end only waits for more text. Its echo is the whole output.
+  // Without a line end, a program waits for more text. The echo is then all of its output.
   // oxlint-disable-next-line no-control-regex
   if (!/[\r\n]$/.test(typed) || output.length > 4 * typed.length + MAX_COLUMNS) return false;
   const shown = letters(terminalText(new TextDecoder().decode(output)));

@@ -23,7 +23,7 @@ export const ATTEMPTS_SCHEMA: Schema = {
   },
   keys: {
     "strangers:clear-at": {
-      holds: "when addresses that never signed in may guess again (they share one limit)",
+      holds: "until when guesses from addresses that never signed in count (they share one limit)",
       kept: "always one number",
     },
     "link-key": {

@@ -97,12 +97,13 @@ export const SANDBOX_SCHEMA: Schema = {
       kept: "until the sandbox is destroyed",
     },
     intercepted: {
-      holds: "the hosts with a secret that the running container knows",
+      holds:
+        "the hosts, with a secret or a git sign-in, to which the running container's requests are intercepted",
       kept: "until the next container starts",
     },
     restricted: {
       holds:
-        "on Cloudflare, for a sandbox that was restricted once: whether its container was started with its own egress",
+        "on Cloudflare, for a sandbox that was restricted once: whether its container was started with unrestricted network access",
       kept: "as long as the actor",
     },
     "decisions:*": {

@@ -1,6 +1,6 @@
 /**
- * The protocol between the actor and the kernels' prelude (`container/kernel/`). A cell loads the prelude, and another cell
- * runs code. Each returns a JSON document, and this file converts it to an outcome.
+ * The protocol between the actor and the kernels' prelude (`container/kernel/`). A cell is code that a kernel executes. One
+ * cell loads the prelude, and each later cell runs code of a user. Each prints a JSON document, which this file reads.
  */
 import * as z from "zod";
 import { SHOWN_END_BYTES, type Variables, markOf } from "../../../container/sandboxd/protocol.ts";
@@ -46,7 +46,7 @@ export interface CodeStream {
   /** All kept output; undefined if the output went to the run's files. */
   output?: Uint8Array;
   bytes: number;
-  /** How many results were dropped, because there were more than the limit. */
+  /** How many bytes were counted but not kept, because of the log's limit. */
   dropped: number;
   last?: Uint8Array;
 }
@@ -174,7 +174,7 @@ export function parseDocument(printed: string, runID: string): RunDocument | und
   return isDocument(found) && found.run === runID ? bounded(found) : undefined;
 }
 
-/** The preludes stay below these limits. They apply if user code has changed its prelude. In characters, lines and bytes. */
+/** In characters, lines and bytes. The preludes stay below these limits, unless user code has changed its prelude. */
 const OUTPUT_LIMITS = {
   results: 200,
   printed: 1024 * 1024,
@@ -274,7 +274,7 @@ export interface CodeOutcome {
   stdout: CodeStream;
   stderr: CodeStream;
   serves?: Listening | undefined;
-  /** Whether the sandbox may hold files of the run, which then contain its output instead of `text`. */
+  /** Whether the sandbox may hold files of the run. They contain the output that `stdout` and `stderr` lack. */
   hasFiles: boolean;
   results: RichResult[];
   error?: CodeError;

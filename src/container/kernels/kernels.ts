@@ -1,5 +1,5 @@
 /**
- * Live kernels: one process for each language and context name. Its state lasts from call to call.
+ * Live kernels: one process for each language and context name. A kernel keeps its variables from call to call.
  *
  * An interpreter delivers output only at the end, has no timeout, and may never settle if its kernel dies. So this class
  * enforces the deadline, and sandboxd follows the output, interrupts and ends the kernel, and notices its death.
@@ -66,7 +66,7 @@ const ENDING_MS = 15 * 60_000;
 const STOP_MS = 10_000;
 /** How long a connection stays open if only abandoned calls use it, in milliseconds. */
 const HANG_UP_MS = 5000;
-const WORDS = 200;
+const DETAIL_CHARS = 200;
 
 /** An interpreter's messages for a missing or replaced prelude file. */
 const MISSING =
@@ -217,8 +217,8 @@ export class Kernels {
         return await this.#attempt(known, sink, spec, stopped);
       } catch (error) {
         // After any other error the code may have run.
-        const isMissed = error instanceof InterpreterError && error.kind === "context_gone";
-        if (!isMissed) throw this.#discard(sink.id, known, error);
+        const didNotRun = error instanceof InterpreterError && error.kind === "context_gone";
+        if (!didNotRun) throw this.#discard(sink.id, known, error);
         this.#registry.delete(known);
         start.given(undefined);
       }
@@ -283,7 +283,8 @@ export class Kernels {
     if (saysExhausted(detail)) throw exhausted();
     if (/No space left|quota/i.test(detail)) throw kernelWithoutSpace(language);
     // A working executor prints something for every cell.
-    if (detail === "" || MISSING.test(detail)) throw damaged(DAMAGED.kernel(language, detail.slice(-WORDS)));
+    if (detail === "" || MISSING.test(detail))
+      throw damaged(DAMAGED.kernel(language, detail.slice(-DETAIL_CHARS)));
     throw new Error(`the prelude of the ${language} kernel did not load: ${detail}`);
   }
 
@@ -341,7 +342,7 @@ export class Kernels {
     return undefined;
   }
 
-  /** Ends a kernel with all processes of its code. If the kernel died by itself, its processes are left. */
+  /** Ends a kernel with all processes of its code. If the kernel died by itself, those processes continue. */
   async #end(code: RunningCode, kernel: Kernel, isDead = false): Promise<void> {
     this.#registry.delete(kernel);
     if (!isDead) await code.end("KILL");
@@ -399,7 +400,7 @@ async function stoppable<T>(
 function notCreated(error: unknown, language: Language): unknown {
   if (!(error instanceof InterpreterError)) return error;
   if (error.kind === "no_language") return noInterpreter(language);
-  return kernelNotStarted(language, error.message.slice(-WORDS));
+  return kernelNotStarted(language, error.message.slice(-DETAIL_CHARS));
 }
 
 function keyOf({ language, context }: Pick<CodeSpec, "language" | "context">): string {

@@ -15,7 +15,7 @@ const FOLLOW_DELAY_MS = 50;
 export class RunningCode extends RunFollower {
   readonly #kernel: KernelProcess;
   readonly #died = Promise.withResolvers<"died">();
-  /** The call that describes the code to sandboxd; repeated over each new connection. */
+  /** Calls about the code after the first call, which describes it. All are repeated over each new connection. */
   #orders: RunCall[] = [];
   #isAsked = false;
   #isFinished = false;
@@ -80,7 +80,7 @@ export class RunningCode extends RunFollower {
   }
 
   async #settled(): Promise<void> {
-    // Without a connection to sandboxd, the kernel's result is used alone.
+    // Without a connection to sandboxd, only the kernel's own result is used.
     const outcome = await this.outcome().catch(() => undefined);
     if (outcome?.type === "settled" && outcome.isKernelGone) this.#died.resolve("died");
   }

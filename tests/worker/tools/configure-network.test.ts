@@ -356,7 +356,7 @@ describe("a sandbox has no more access than the operator grants", () => {
     );
     refused.push({ host: "evil.test", why: "policy", count: 1 });
     expect(await ownNetwork.refusalNote(0)).toContain(
-      'connections to a.example.com:8443, evil.test were refused. To allow evil.test: configure_sandbox with allow_hosts ["*.example.com","evil.test"]. A list allows',
+      'connections to a.example.com:8443, evil.test were refused. To allow evil.test: configure_sandbox with allow_hosts ["*.example.com","evil.test"]. allow_hosts allows',
     );
     const loopback = { host: "::ffff:7f00:1", why: "address", count: 1 } as const;
     // The note names entries and not hosts, because a list would allow more than requested.

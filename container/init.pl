@@ -36,9 +36,9 @@ $0 = 'sbx-init';
 my $stopping_since;
 # Handlers, because the commands would inherit SIG_IGN.
 $SIG{$_} = sub { } for qw(INT HUP QUIT PIPE CHLD USR1 USR2);
-# A handler sees the sender only of an immediate signal, so the signal is blocked except while this waits. A sender in another pid
-# namespace has the number 0, like our parent there. In a shared namespace, the platform is the parent. Only for code 0, of kill(2),
-# does the kernel set the number; for other codes the sender writes it.
+# Only the platform's SIGTERM counts. The platform is our parent, or is outside our pid namespace, where senders and getppid are 0.
+# The kernel sets the sender only for kill(2), code 0; for other codes the sender writes any number. Perl knows the sender only of a
+# signal that it handles at once, so SIGTERM is blocked except while this waits.
 my $terms = POSIX::SigSet->new(POSIX::SIGTERM());
 POSIX::sigprocmask(POSIX::SIG_BLOCK(), $terms);
 my $is_stop_asked = 0;
@@ -130,14 +130,14 @@ my $stop_starts = 0;
 # Takes the next step of the shutdown.
 sub stop {
   exit 0 if now() - $stopping_since > $STOP_S;
-  # It exits with 0 when the workspace is saved. If it died for another reason, the next one saves.
+  # sandboxd exits with 0 when the workspace is saved. If it died for another reason, the next one saves.
   if (!$sandboxd->{pid} && !($sandboxd->{is_signaled} && $sandboxd->{status} == 0) && $stop_starts < $STOP_STARTS) {
     begin($sandboxd);
     $stop_starts += 1 if $sandboxd->{pid};
     return;
   }
   if ($sandboxd->{pid}) {
-    # Not SIGTERM, which any `pkill` sends; and only once it responds, because the signal would end it earlier.
+    # Not SIGTERM, which any `pkill` sends; and only once sandboxd responds, because before that it has no handler.
     $sandboxd->{is_signaled} = kill(USR2 => $sandboxd->{pid}) if $sandboxd->{responds};
     return;
   }

@@ -13,7 +13,8 @@ export class CodeRun extends FollowedRun {
   readonly #kernel: KernelProcess;
   readonly #timer: NodeJS.Timeout;
   #isFinished = false;
-  #isEnding: "what it started" | "its kernel" | undefined;
+  /** What to kill: the code's processes, or these and the kernel. */
+  #killing: "processes" | "kernel" | undefined;
   #isKernelGone = false;
   #portsAt = performance.now() + PORT_SCAN_INTERVAL_MS;
 
@@ -29,7 +30,7 @@ export class CodeRun extends FollowedRun {
     return isOver ? { type: "settled", id: this.id, isKernelGone: this.#isKernelGone } : undefined;
   }
 
-  /** Whether the code runs in this kernel: if a kernel was gone, its code is sent to another one. */
+  /** Whether the code runs in this kernel. The actor sends code to a new kernel if the first one has ended. */
   isIn({ pid, started }: KernelProcess): boolean {
     return this.#kernel.pid === pid && this.#kernel.started === started;
   }
@@ -45,7 +46,7 @@ export class CodeRun extends FollowedRun {
       if (isSame(this.#kernel)) send(this.#kernel.pid, "SIGINT");
       return;
     }
-    this.#isEnding = signal === "KILL" ? "its kernel" : (this.#isEnding ?? "what it started");
+    this.#killing = signal === "KILL" ? "kernel" : (this.#killing ?? "processes");
     this.#poll();
   }
 
@@ -58,7 +59,7 @@ export class CodeRun extends FollowedRun {
     if (this.end() !== undefined) return clearInterval(this.#timer);
     for (const name of STREAMS) this.streams[name].grow();
     const isThere = isSame(this.#kernel);
-    if (this.#isEnding !== undefined && this.#endProcesses(isThere)) return;
+    if (this.#killing !== undefined && this.#killProcesses(isThere)) return;
     if (isThere && !this.#isFinished) return this.#watchPorts();
     this.#isKernelGone = !isThere;
     this.tellPorts(0);
@@ -76,10 +77,10 @@ export class CodeRun extends FollowedRun {
     return marked(this.id, anew).filter((pid) => pid !== this.#kernel.pid);
   }
 
-  /** Kills the processes to end. Returns whether there were any. Then the next poll searches again, for newly forked ones. */
-  #endProcesses(isKernelThere: boolean): boolean {
+  /** Returns whether there were any processes to kill. The next poll then searches again, for newly forked ones. */
+  #killProcesses(isKernelThere: boolean): boolean {
     const found = this.#started(true);
-    if (isKernelThere && this.#isEnding === "its kernel") found.push(...familyOf(this.#kernel.pid));
+    if (isKernelThere && this.#killing === "kernel") found.push(...familyOf(this.#kernel.pid));
     for (const one of found) send(one, "SIGKILL");
     return found.length > 0;
   }

@@ -1,4 +1,4 @@
-/** One run of a command, from getting its slot to writing its end. */
+/** One run of a command, from getting its slot (slot.ts) to writing its end. */
 import { execFile } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, readlinkSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -73,7 +73,7 @@ export interface RunHost {
   ended(run: CommandRun): void;
   /** The slot's shell ended before it read the command. */
   neverBegan(run: CommandRun): void;
-  /** `isClean`: no process holds the slot's pipes, so that another run can use them. */
+  /** `isClean`: another run can use the slot's pipes. */
   released(slot: Slot, isClean: boolean): void;
 }
 
@@ -131,7 +131,7 @@ export class CommandRun extends FollowedRun {
       rmSync(run.directory, { recursive: true, force: true });
       throw error;
     }
-    slot.releaseKeeper(run.directory);
+    slot.sendPath(run.directory);
     run.#endAt(Date.now() + call.timeoutMs + TIMEOUT_GRACE_MS);
     run.after(COPY_AFTER_MS, () => run.#copy());
     run.after(PORT_SCAN_INTERVAL_MS, () => run.#watchPorts());
@@ -156,7 +156,7 @@ export class CommandRun extends FollowedRun {
       return undefined;
     }
     if (!begun()) {
-      // The shell may be about to read the command. After its end, the file tells whether it did.
+      // The shell may be about to read the command. After the shell's end, the file tells whether it did.
       stopSlot(slot);
       if (!begun()) {
         rmSync(directory, { recursive: true, force: true });
@@ -296,7 +296,7 @@ export class CommandRun extends FollowedRun {
 
   #drain(name: Stream): void {
     const isWhole = this.#slot === undefined || this.streams[name].drain(this.#slot);
-    // Without its keeper, nothing marks the end.
+    // A killed keeper has not marked the end of the output.
     if (!isWhole && !this.#isLost) this.streams[name].isIncomplete = true;
   }
 
@@ -399,15 +399,14 @@ export class CommandRun extends FollowedRun {
     this.clearTimers();
     const state = join(this.directory, "state");
     try {
-      // The state moves before the end is written: if sandboxd dies in between, the next sandboxd adopts the run and moves the
-      // state.
-      const left = textOf(state);
-      const isWhole = left?.endsWith(STATE_END);
+      // The state moves before the end is written: if sandboxd dies, the next one moves the state only of runs without an end.
+      const text = textOf(state);
+      const isWhole = text?.endsWith(STATE_END);
       if (isWhole) {
         if (!existsSync(SESSIONS)) makePlaces();
         renameSync(state, join(SESSIONS, this.session));
       }
-      end.cwd = isWhole ? directoryIn(left) : directoryOf(this.session);
+      end.cwd = isWhole ? directoryIn(text) : directoryOf(this.session);
     } catch {
       // The session keeps its previous state.
     }

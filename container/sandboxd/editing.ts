@@ -17,8 +17,8 @@ export interface Edited {
 }
 
 /**
- * @throws FileError `not_text`; `too_large` for the resulting size; `absent` with the nearest line; `repeated` with the text's
- * lines
+ * @throws FileError `not_text`; `too_large` for the resulting size; `line_breaks`; `absent` with the nearest line; `repeated` with
+ * the text's lines
  */
 export function edited(content: Buffer, edits: readonly Edit[], path: string): Edited {
   const before = textOf(content);
@@ -81,8 +81,8 @@ function textNotFound(text: string, wanted: string, edit: number): FileError {
 }
 
 /**
- * The line that the caller probably meant: the end of the longest match of the wanted lines, or the line most similar to the
- * first one.
+ * The line that the caller probably meant: the first one that differs after the longest match, or the line most similar to the
+ * first wanted one.
  */
 function nearestLine(lines: readonly string[], wanted: readonly string[]): number {
   const until = performance.now() + NEAREST_MS;

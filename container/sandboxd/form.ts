@@ -8,13 +8,13 @@ export const FORM_BYTES = 1024 * 1024;
 const FIELD_BYTES = 1024;
 const MAX_PARTS = 1000;
 
-/** Yields the bytes of a form's only file; a broken form fails after the last one. @throws FileError `form`, `cut` */
+/** Yields the bytes of a form's only file; a broken form fails after its last bytes. @throws FileError `form`, `cut` */
 export async function* fileOf(body: AsyncIterable<Buffer>, contentType: string): AsyncGenerator<Buffer> {
   const form = formOf(contentType);
   const { promise: found, resolve } = Promise.withResolvers<Readable | undefined>();
   let count = 0;
   form.on("file", (_field, file, name) => {
-    // The error of a form that breaks off. The loop below reports it.
+    // The error of a truncated form: `yield* file` throws it.
     file.on("error", () => undefined);
     // Browsers send an empty, unnamed file if the user chose none.
     if (name) count++;

@@ -1,6 +1,6 @@
 /**
  * The operations on a sandbox's files, one row each. The actor's `operate` and its client of sandboxd follow the rows, and
- * sandboxd has a handler per route. A row without retries, saves or confinement does not compile.
+ * sandboxd has a handler per route. A row without `retry`, `changesState` or `confined` does not compile.
  *
  * Routes and parameters never change: a container may be older than the deployment, and must still be saved.
  */
@@ -36,6 +36,7 @@ export interface Row {
   maxBytes: number | ((call: never) => number);
   /** Whether the result matches the call. The schema cannot check this. */
   fits?(result: never, call: never): boolean;
+  /** Parameters that the client adds to every call. */
   always?: Readonly<Record<string, boolean>>;
 }
 
@@ -50,13 +51,13 @@ export interface Policy {
   /** The required scope; undefined for work that does not touch the sandbox. */
   scope: "sandbox:read" | "sandbox:write" | undefined;
   changesState: boolean;
-  /** Whether owners without `sandbox:exec` must stay below /workspace and /tmp: others may execute files elsewhere. */
+  /** Whether callers without `sandbox:exec` must stay below /workspace and /tmp: files elsewhere may be executed. */
   confined: boolean;
-  /** `always`: in the next container, and in the next actor after a reset. `in_container`: only if the container is gone. */
+  /** `in_container`: in the next container, if the container is gone. `always`: also after a reset of the actor. */
   retry: "always" | "in_container" | "never";
   /**
-   * `new`: starts any sandbox. `known`: one that was used before. `none`: no container. `glance`: none, waits for none and does
-   * not count as use. An owner's `mayStart` can only restrict it.
+   * `new`: starts any sandbox. `known`: starts one that was used before. `none`: fails if no container runs. `glance`: like
+   * `none`, but waits for nothing and does not count as use. The `mayStart` of an `Owner` can only restrict this.
    */
   start: "new" | "known" | "none" | "glance";
 }

@@ -18,7 +18,7 @@ const HOP_BY_HOP = new Set([
 ]);
 
 /** The platform's header on a Worker's requests, which names the Worker's owner. */
-const OF_THE_PLATFORM = ["cf-worker"];
+const PLATFORM_HEADERS = ["cf-worker"];
 const open = new Set<Socket>();
 
 export function openPreviews(): number {
@@ -43,7 +43,7 @@ export async function passRequest(
     createConnection: () => socket,
     method: request.method,
     path: request.url,
-    headers: [...endToEnd(request.rawHeaders, OF_THE_PLATFORM), "connection", "close"],
+    headers: [...endToEnd(request.rawHeaders, PLATFORM_HEADERS), "connection", "close"],
   });
   passed.on("error", async (error) => {
     if (response.headersSent || response.destroyed) return void response.destroy();
@@ -75,7 +75,7 @@ export async function passUpgrade(
     return void client.end(
       `HTTP/1.1 502 Bad Gateway\r\n${PREVIEW_ERROR}: refused\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`,
     );
-  const headers = [...endToEnd(request.rawHeaders, OF_THE_PLATFORM), "connection", "Upgrade"];
+  const headers = [...endToEnd(request.rawHeaders, PLATFORM_HEADERS), "connection", "Upgrade"];
   const lines = headers.flatMap((name, at) => (at % 2 === 0 ? [`${name}: ${headers[at + 1]}`] : []));
   socket.write(`${request.method} ${request.url} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`, "latin1");
   socket.write(head);

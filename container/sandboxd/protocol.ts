@@ -57,7 +57,7 @@ export const VARIABLES_BYTES = 64 * 1024;
 
 /**
  * The variables of a sandbox. Each has the version that set it, or removed it (null). Sessions and kernels apply only newer
- * versions than their last, so that their own later changes stay.
+ * versions than their last one, so that their own later changes stay.
  */
 const variables = z.object({
   version: size(),
@@ -82,7 +82,7 @@ const start = z.object({
   env: z.optional(z.record(z.string(), z.string())),
   variables: z.optional(variables),
   stdin: z.optional(z.string()),
-  /** Whether it runs in a pseudo terminal that accepts `input`. `env` has its size as LINES and COLUMNS. */
+  /** Whether it runs in a pseudo terminal that accepts `input`. `env` has the terminal's size as LINES and COLUMNS. */
   interactive: z.optional(z.boolean()),
   /** Milliseconds after which sandboxd itself ends the command, in case the actor does not. */
   timeoutMs: size(),

@@ -163,10 +163,10 @@ function remember(key: string, lines: number): void {
   counts.delete(oldest);
 }
 
-/** Entries kept in memory while the first of them are determined. */
+/** A list may grow this much above its limit before it is sorted and cut. */
 const KEPT_ENTRIES = 20_000;
 
-/** Lists entries after a cursor, by the bytes of their paths, without following links. Skips unreadable entries. */
+/** Lists the entries after a cursor, sorted by the bytes of their paths. Follows no links, and skips unreadable entries. */
 export async function listDirectory(
   { path, depth, limit, after: cursor = "" }: Call<FileRequests["list"]>,
   isWanted: () => boolean,

@@ -260,7 +260,7 @@ export class RunTable implements RunHost {
     const isSpare = state !== undefined && !isTerminal;
     const ready = await (isSpare ? this.#takeSpare() : this.#startShell(env, isTerminal));
     ready.state = state ?? "";
-    ready.slot.releaseKeeper(path);
+    ready.slot.sendPath(path);
     if (isSpare) this.#keepSpare();
     return ready;
   }
@@ -337,8 +337,8 @@ function systemMessage(error: unknown): string {
 /** A process that cannot start has a system error. A process that failed has an exit status. */
 function reasonOf(error: unknown): RefusalReason {
   const code = codeOf(error);
-  const isShort = code === undefined || ["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"].includes(code);
-  return isShort ? "exhausted" : "unwritable";
+  const isExhausted = code === undefined || ["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"].includes(code);
+  return isExhausted ? "exhausted" : "unwritable";
 }
 
 function directoriesIn(directory: string): string[] {

@@ -1,4 +1,4 @@
-/** A session's state for its next command, as printed by state.sh. */
+/** The current directories of sessions, from the states that state.sh prints. */
 import { join } from "node:path";
 import { SESSIONS, WORKSPACE, entriesOf, textOf } from "./directories.ts";
 

@@ -80,7 +80,7 @@ export const failureSchema = z.object({
     "repeated",
     /** The text exists, but with other line breaks: `code` is the file's kind, CRLF or LF. */
     "line_breaks",
-    /** The program that would do it is missing. */
+    /** The program for the operation is missing. */
     "no_program",
     "system",
   ]),
@@ -161,7 +161,7 @@ export function taskDirectory(id: string): string {
 
 export const CHANGES_DIFF = "changes.diff";
 export const CHANGES_LIST = "changes.list";
-/** A subdirectory: the continued conversation, with the paths of the home directory. */
+/** The subdirectory of the continued conversation. Paths in it are as in the home directory. */
 export const CONVERSATION = "conversation";
 /** The longest changed path in characters: an escaped byte takes four. */
 const CHANGED_CHARS = 4 * 4096 + 2;

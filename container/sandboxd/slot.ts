@@ -29,8 +29,8 @@ const { O_RDONLY, O_RDWR, O_NONBLOCK } = constants;
 export function pipeOf(directory: string, stream: Stream): string {
   return join(directory, PIPES[stream]);
 }
-/** The pipe that pauses the copying of that output: see stream.ts. */
-export function pausePipeOf(directory: string, stream: Stream): string {
+/** The brake of that output: see stream.ts. */
+export function brakePipeOf(directory: string, stream: Stream): string {
   return join(directory, `${PIPES[stream]}.copied`);
 }
 
@@ -89,9 +89,14 @@ export class Slot {
     keeper.once("close", () => words.endsWith("\n") || onStatus(undefined));
   }
 
-  /** Sends the shell the path of its state, then the run's directory. An empty path tells the keeper that it may end. */
-  releaseKeeper(path = ""): void {
+  /** Sends the shell the path of its state, then the run's directory. */
+  sendPath(path: string): void {
     writeSync(this.#startPipe, `${path}\n`);
+  }
+
+  /** Tells the keeper that it may end. */
+  releaseKeeper(): void {
+    this.sendPath("");
   }
 
   /** Types into the terminal. Returns how many bytes were accepted: unread input fills the pipe. */
@@ -188,7 +193,7 @@ async function makeBatch(): Promise<string[]> {
   const paths = directories.flatMap((directory) => [
     join(directory, "go"),
     join(directory, "in"),
-    ...STREAMS.flatMap((stream) => [pipeOf(directory, stream), pausePipeOf(directory, stream)]),
+    ...STREAMS.flatMap((stream) => [pipeOf(directory, stream), brakePipeOf(directory, stream)]),
   ]);
   for (const directory of directories) mkdirSync(directory, { recursive: true });
   await promisify(execFile)("/usr/bin/mkfifo", ["-m", "600", ...paths]);

@@ -33,10 +33,10 @@ const BEFORE_OWN_TRAP = `sbx_leave() {
   builtin trap -- "{ sbx_trace && :; } 2>/dev/null; $sbx_trap" EXIT
 }
 sbx_is() { builtin return "$1"; }
-# Shows the rest of a trap again, which begins with the status that it would have begun with.
+# Turns set -x on again for the rest of a trap, and returns the status with which the trap began.
 sbx_trace() { sbx_status=$?; builtin set -x; builtin return "$sbx_status"; }
-# A function named exit of the session's own stays, and POSIX mode allows none. Without a status it is that of the command before, and in a trap the one from before
-# the trap: bash knows.
+# Not if the session has its own function exit, nor in POSIX mode, which allows none. Bash itself chooses the status of an
+# exit without arguments.
 builtin declare -F exit >/dev/null || [[ -v POSIXLY_CORRECT ]] || exit() {
   {
     sbx_status=$? sbx_options=$-
@@ -90,7 +90,7 @@ export function startScript(call: StartCall, state: string): string {
   return `${lines.join("\n")}\n`;
 }
 
-/** LINES and COLUMNS become the terminal's size. They are no variables then, because programs would trust them after a resize. */
+/** LINES and COLUMNS become the terminal's size. They are not set as variables, because they would be wrong after a resize. */
 function terminalOf(given: StartCall["env"] = {}): { size: TerminalSize; env: Record<string, string> } {
   const { LINES = "", COLUMNS = "", ...others } = given;
   const [rows = 0, columns = 0] = [LINES, COLUMNS].map((text) =>

@@ -2,8 +2,7 @@
  * One stream of a run's output, in a file until the actor has stored it. The output of a short command waits in its pipe, and
  * sandboxd moves it to the file at the command's end. The output of a longer command is copied by `tee`, a separate process, so
  * that nothing is lost if sandboxd is killed. `tee` also writes every byte to a second pipe, the brake: while sandboxd does not
- * read the brake,
- * `tee` blocks, the first pipe fills, and the program's writes block.
+ * read the brake, `tee` blocks, the first pipe fills, and the program's writes block.
  *
  * Nothing more is sent while WINDOW_BYTES are unconfirmed. Offsets count from the output's first byte.
  */
@@ -25,7 +24,7 @@ import { basename, dirname } from "node:path";
 import { COPIER, makeLinks, textOf } from "./directories.ts";
 import { NO_ENV } from "./run-processes.ts";
 import { PIECE_BYTES, type Stream, SHOWN_END_BYTES, WINDOW_BYTES } from "./protocol.ts";
-import { type Slot, pausePipeOf, openToRead, pipeOf } from "./slot.ts";
+import { type Slot, brakePipeOf, openToRead, pipeOf } from "./slot.ts";
 
 /** The disk space of stored bytes is freed in units of this size, because freeing needs a process. */
 const FREE_BYTES = 16 * 1024 * 1024;
@@ -139,7 +138,7 @@ export class OutputStream {
     return isOver || this.#end !== undefined;
   }
 
-  /** Writes output with its mark to the file; the mark tells the next sandboxd that it is complete. */
+  /** Writes output with its mark to the file; the mark tells the next sandboxd that the output is complete. */
   #keep(bytes: Buffer): boolean {
     const file = this.#open(true);
     let written = 0;
@@ -185,7 +184,7 @@ export class OutputStream {
    * copier still runs @throws Error if no process can be started, or a pipe is gone
    */
   copy(slot: Slot, isAgain: boolean, isCopied: boolean): void {
-    const brakePath = pausePipeOf(slot.directory, this.name);
+    const brakePath = brakePipeOf(slot.directory, this.name);
     const own = this.#open(true);
     if (own !== undefined && isAgain) this.#limit = this.#availableBytes(own);
     const brake = openSync(brakePath, O_RDONLY | O_NONBLOCK);

@@ -1,4 +1,4 @@
-/** Which files a coding agent changed. */
+/** Finds the files that a coding agent changed. */
 import { spawn } from "node:child_process";
 import { type FileHandle, lstat, open, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -118,9 +118,9 @@ const PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 export interface Program {
   input: Writable | null;
   output: Readable;
-  /** @throws system Error if it cannot be started */
+  /** Rejects with a system error if the program cannot be started. */
   started: Promise<void>;
-  /** The program's exit status, or null if a signal ended it. Rejects with a system error if it cannot be started. */
+  /** The program's exit status, or null if a signal ended it. Rejects like `started`. */
   ended: Promise<number | null>;
   kill(): void;
 }

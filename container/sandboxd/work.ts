@@ -11,7 +11,7 @@ export function workUntilNow(): string {
       const counts = readFileSync(`/proc/${Number.parseInt(id, 10)}/io`, "latin1");
       written += Number(/^wchar: (\d+)/m.exec(counts)?.[1]);
     } catch {
-      // The process has ended. The other times show its work.
+      // The process has ended. Its parent's processor time includes its own.
     }
   }
   return JSON.stringify([written, ...times]);

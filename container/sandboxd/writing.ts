@@ -53,7 +53,7 @@ const WORKSPACE_ROOT = "/workspace";
 const INSIDE = /^\/(workspace|tmp)\/./s;
 /** How many results are kept, for calls that are repeated after a lost response. */
 const MAX_RESULTS = 64;
-/** How long the note of a finished append is kept for the next sandboxd, in milliseconds. */
+/** How long the note of a finished append or edit is kept for the next sandboxd, in milliseconds. */
 const NOTE_MS = 600_000;
 
 const noteSchema = z.object({
@@ -254,7 +254,7 @@ async function placeOf(path: string, isConfined: boolean, parents: Parents): Pro
   throw new FileError({ problem: "system", code: "ELOOP" });
 }
 
-/** Ensures that no directory is created elsewhere on the way to a confined file. */
+/** Refuses a path that leads out of /workspace and /tmp, before its missing directories are created. */
 async function confine(path: string): Promise<void> {
   const rest = [];
   for (let at = path; ; at = dirname(at)) {

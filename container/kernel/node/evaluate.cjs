@@ -1,7 +1,7 @@
 "use strict";
 /**
- * Evaluates cells in V8's REPL mode. It has top-level await and the last expression's value, and later cells can use
- * declarations and repeat them. Cells run in the process's own realm, so that `fetch`, `URL` and `instanceof` are as in a file.
+ * Evaluates cells in V8's REPL mode, which allows top-level await, returns the last expression's value, and lets later cells use
+ * and repeat declarations. Cells run in the process's own realm, so that `fetch`, `URL` and `instanceof` are as in a file.
  *
  * V8's REPL mode has no `import`, so imports are changed to calls. The text is changed only where V8's own parser finds an
  * import, and lines keep their numbers.
@@ -24,7 +24,7 @@ class Evaluator {
     this.count = 0;
     this.import = undefined;
     Object.defineProperty(globalThis, TAKE, { value: (value) => (this.taken = value), enumerable: false });
-    // The inspector returns only descriptions of values. A cell calls this function to pass the value itself.
+    // The inspector returns only descriptions of values. `valueOf` makes it call this function with the value itself.
     Object.defineProperty(globalThis, "__sandbox_mcp_take__", { value: globalThis[TAKE], enumerable: false });
   }
 
@@ -165,7 +165,7 @@ function staticImports(code) {
   return text;
 }
 
-/** The offset of a syntax error, which the first line of its stack and the marker below give. */
+/** The offset of a syntax error: its stack has the line's number, and a marker below the column. */
 function placeOf(error, text) {
   const [head, , marker] = String(error.stack).split("\n");
   const line = Number(head?.split(":").at(-1)) - 1;

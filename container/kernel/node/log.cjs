@@ -76,7 +76,7 @@ class Log {
   }
 
   /**
-   * Returns the summary. Output that is long or not UTF-8 has no `text`: it is in the file, or base64 in `data` without a file.
+   * Returns the summary. Output that is long or not UTF-8 has no `text`: it is in the file or, without a file, in `data` (base64).
    * `last` has the last dropped bytes, in base64.
    */
   end() {

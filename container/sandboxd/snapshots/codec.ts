@@ -6,27 +6,29 @@ export type Codec = "raw" | "zstd" | "deflate";
 const hasZstd = typeof zlib.zstdCompressSync === "function";
 const CODEC: Codec = hasZstd ? "zstd" : "deflate";
 
-/** The fastest level: it takes less time than sending the saved bytes. */
+/** The fastest level: it takes less time than sending the bytes that it removes. */
 const options = hasZstd
   ? { params: { [zlib.constants.ZSTD_c_compressionLevel]: 1 } }
   : ({ level: 1 } as const);
-const temporary = promisify<Buffer, object, Buffer>(hasZstd ? zlib.zstdCompress : zlib.deflateRaw);
-const now = (hasZstd ? zlib.zstdCompressSync : zlib.deflateRawSync) as (
+const compressInThread = promisify<Buffer, object, Buffer>(hasZstd ? zlib.zstdCompress : zlib.deflateRaw);
+const compressNow = (hasZstd ? zlib.zstdCompressSync : zlib.deflateRawSync) as (
   bytes: Buffer,
   options: object,
 ) => Buffer;
 const decoders = {
   zstd: hasZstd && {
-    aside: promisify<Buffer, object, Buffer>(zlib.zstdDecompress),
+    inThread: promisify<Buffer, object, Buffer>(zlib.zstdDecompress),
     now: zlib.zstdDecompressSync,
   },
-  deflate: { aside: promisify<Buffer, object, Buffer>(zlib.inflateRaw), now: zlib.inflateRawSync },
+  deflate: { inThread: promisify<Buffer, object, Buffer>(zlib.inflateRaw), now: zlib.inflateRawSync },
 };
 
-const ASIDE_BYTES = 64 * 1024;
+/** Below this size, starting a thread takes longer than the work. */
+const THREAD_BYTES = 64 * 1024;
 
 export async function compressed(bytes: Buffer): Promise<{ bytes: Buffer; codec: Codec }> {
-  const smaller = bytes.length < ASIDE_BYTES ? now(bytes, options) : await temporary(bytes, options);
+  const smaller =
+    bytes.length < THREAD_BYTES ? compressNow(bytes, options) : await compressInThread(bytes, options);
   return smaller.length < bytes.length ? { bytes: smaller, codec: CODEC } : { bytes, codec: "raw" };
 }
 
@@ -43,7 +45,7 @@ export async function decompressed(bytes: Buffer, codec: Codec | undefined, max:
   const decode = decoders[how];
   if (!decode) throw new Error(`this version of Node has no ${how}`);
   const limit = { maxOutputLength: Math.max(1, max) };
-  return max < ASIDE_BYTES ? decode.now(bytes, limit) : await decode.aside(bytes, limit);
+  return max < THREAD_BYTES ? decode.now(bytes, limit) : await decode.inThread(bytes, limit);
 }
 
 function codecOf(bytes: Buffer): Codec {

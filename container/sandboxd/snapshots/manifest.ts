@@ -14,7 +14,7 @@ const VERSION = 2;
 
 const headerSchema = z.object({
   version: z.union([z.literal(1), z.literal(VERSION)]),
-  /** The base's id; see base.ts. Missing if it is not a sandbox's state. */
+  /** The base's id; see base.ts. Missing if the snapshot is not a sandbox's state. */
   image: z.optional(z.string().check(z.maxLength(100))),
   node: z.optional(z.string().check(z.maxLength(100))),
 });
@@ -118,7 +118,7 @@ export async function readManifest(bytes: Buffer): Promise<Manifest> {
     if (entry.type === "hardlink" && found.get(entry.target) !== "file")
       throw new Error("a link leads nowhere");
     if (entry.type === "file" && entry.blobs.length !== Math.ceil(entry.size / SNAPSHOT_BLOB_BYTES))
-      throw new Error("a file has another size than it says");
+      throw new Error("a file's size does not match its blobs");
     found.set(entry.path, entry.type);
     entries.push(entry);
   }

@@ -55,6 +55,7 @@ interface WantedBlob {
 export interface Place {
   root: string;
   base: Base;
+  /** The only path to restore. */
   only?: string | undefined;
 }
 
@@ -114,7 +115,7 @@ export class Restore {
         kept.has(path) || (read.version !== 1 && base.stateAt(path) !== undefined);
       await clear(root, "workspace", isKept, dev, yieldBetweenSteps());
     }
-    // Version 1 has no entry for it.
+    // Version 1 has no entry for the workspace.
     if (only === undefined && !workspace) mkdirSync(join(root, "workspace"));
     return await Restore.#make(id, root, dev, entries, dropped);
   }
@@ -178,7 +179,7 @@ export class Restore {
     return this.#written.get(path) !== path;
   }
 
-  /** Cancels the restore. The next attempt removes the files that this one has written. */
+  /** Cancels the restore, and removes the files that it has written. */
   abandon(): void {
     removeFiles(this.#root, this.#written);
   }
@@ -350,7 +351,7 @@ async function clear(
   for (const name of namesOf(root, directory)) {
     await turn();
     const path = pathIn(directory, name);
-    // The image and the server provide it, even if the user removed it.
+    // Excluded files belong to the image or the server.
     if (!isOfState(path)) continue;
     const at = bytesOf(root, path);
     const stats = lstatSync(at, { bigint: true });
@@ -366,7 +367,7 @@ async function clear(
     try {
       rmdirSync(at);
     } catch {
-      // A directory with something that stays.
+      // The directory still has excluded files or a mount.
     }
   }
 }
@@ -401,7 +402,7 @@ async function remove(root: string, path: string, dev: bigint, onlyDirectories =
   try {
     rmdirSync(at);
   } catch {
-    // A directory with something that stays.
+    // The directory still has excluded files or a mount.
   }
 }
 
@@ -426,7 +427,7 @@ function distinctBlobs(entries: readonly Entry[]): WantedBlob[] {
 /** Two ranges with a gap up to this size become one request, because another request takes longer. */
 const GAP_BYTES = 64 * 1024;
 
-/** Merges blobs into ranges. With fewer ranges, more unneeded bytes are sent. */
+/** Merges blobs into at most MAX_READS ranges. Larger gaps mean fewer ranges, but more unneeded bytes. */
 function readsOf(wanted: readonly WantedBlob[]): Read[] {
   for (let gap = GAP_BYTES; ; gap *= 4) {
     const reads: Read[] = [];

@@ -159,7 +159,7 @@ export class Save {
       return { entry: { type: "hardlink", ...common, target: first }, status: found.status };
     if (inode !== undefined) links.set(inode, path);
     const before = this.#before.get(path);
-    // Files of a running package manager keep their last saved status, which may be none.
+    // While a package manager runs, `asBefore` gives its files their last saved status, or "" if they have none.
     if (before?.entry.type === "file" && (before.status ?? "") === found.status) {
       const isStored = before.entry.blobs.every((blob) => !blob || !this.#repacked.has(blob.pack));
       if (isStored) return { entry: { ...before.entry, ...common }, status: found.status };
@@ -173,13 +173,13 @@ export class Save {
   }
 
   async manifest(): Promise<Buffer> {
-    this.#leaveLostLinks();
+    this.#omitLostLinks();
     this.#manifest ??= await writeManifest(this.#entries, this.#header);
     return this.#manifest;
   }
 
   /** Leaves out hard links to a file that disappeared before it was read. The next save handles them. */
-  #leaveLostLinks(): void {
+  #omitLostLinks(): void {
     const files = new Set(this.#entries.filter(({ type }) => type === "file").map(({ path }) => path));
     this.#entries = this.#entries.filter((entry) => {
       if (entry.type !== "hardlink" || files.has(entry.target)) return true;

@@ -8,7 +8,7 @@ import { Base } from "./base.ts";
 import { type FoundFile, type ScannedEntry, isFound, namesIn, scanEntry } from "./file-status.ts";
 import { SYSTEM_PACKAGES, parentPath, isOfImage, isOfState, pathIn, unitOf } from "./scope.ts";
 
-/** Directories of regenerable files, if they are among the user's own files. */
+/** Matches paths in directories that tools can create again. */
 const REGENERABLE = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.next|target))\/.*/s;
 
 function isRegenerable(path: string): boolean {
@@ -49,7 +49,7 @@ export class Scanner {
     if (stats === undefined) return seen;
     const { dev } = stats;
     this.#ofFiles ??= this.#from !== "" || hasOneDevice(this.#root, dev);
-    const mustBe = { dev, ofFiles: this.#ofFiles };
+    const devices = { dev, ofFiles: this.#ofFiles };
     const base = this.#base();
     const now = BigInt(Date.now()) * 1_000_000n;
     const known = new Map<string, KnownDirectory>();
@@ -72,27 +72,27 @@ export class Scanner {
     let next: { path: string; found?: FoundFile }[] = [{ path: this.#from }];
     const later: typeof next = [];
     /** The regenerable directory being scanned, and the number of changes before it. */
-    let madeAgain: { path: string; before: number } | undefined;
+    let regenerable: { path: string; before: number } | undefined;
     const turn = yieldBetweenSteps();
     for (;;) {
       let visit = next.pop();
       if (visit === undefined) {
         visit = later.shift();
         if (visit === undefined) break;
-        madeAgain = { path: visit.path, before: seen.length };
+        regenerable = { path: visit.path, before: seen.length };
       }
       await turn();
       signal.throwIfAborted();
       const { path } = visit;
-      const isImages = path !== "" && isOfImage(path);
+      const isInImage = path !== "" && isOfImage(path);
       let found: FoundFile | undefined;
       if (path !== "") {
-        const entry = visit.found ?? scanEntry(this.#root, path, mustBe);
+        const entry = visit.found ?? scanEntry(this.#root, path, devices);
         if (entry?.type !== "directory") continue;
         found = entry;
         directories.set(path, found);
       }
-      const before = isImages ? this.#known.get(path) : undefined;
+      const before = isInImage ? this.#known.get(path) : undefined;
       if (before && !isThorough && before.status === found?.status) {
         known.set(path, before);
         for (const name of before.directories) next.push({ path: pathIn(path, name) });
@@ -100,9 +100,8 @@ export class Scanner {
       }
       const count = seen.length;
       const states = base.in(path);
-      const isKnown = (one: FoundFile, state: string | undefined) => base.isAsBefore(one, state, isImages);
-      // A listed parent has compared this directory's state already. An unchanged parent was not listed, so it is compared
-      // here.
+      const isKnown = (one: FoundFile, state: string | undefined) => base.isAsBefore(one, state, isInImage);
+      // Listing the parent compared this directory's state. An unchanged parent was not listed, so the state is compared here.
       if (found && !visit.found && !isKnown(found, base.stateAt(path))) add(found);
       const names = namesIn(this.#root, path);
       if (names === undefined) add({ type: "unreadable", path });
@@ -111,12 +110,15 @@ export class Scanner {
         await turn();
         signal.throwIfAborted();
         const at = pathIn(path, name);
-        const one = isOfState(at) ? scanEntry(this.#root, at, mustBe) : undefined;
+        const one = isOfState(at) ? scanEntry(this.#root, at, devices) : undefined;
         if (one === undefined) continue;
         if (one.type === "directory") {
           inside.push(name);
           directories.set(at, one);
-          (madeAgain === undefined && isRegenerable(`${at}/`) ? later : next).push({ path: at, found: one });
+          (regenerable === undefined && isRegenerable(`${at}/`) ? later : next).push({
+            path: at,
+            found: one,
+          });
         }
         if (!isFound(one) || !isKnown(one, states?.get(name))) add(one);
       }
@@ -128,12 +130,12 @@ export class Scanner {
           if (!there.has(name) && at !== "workspace" && isOfState(at)) add(removed(at));
         }
       }
-      if (isImages && states && found && seen.length === count && !added.has(path))
+      if (isInImage && states && found && seen.length === count && !added.has(path))
         if (now - found.changedAt > RECENT_NS) known.set(path, { status: found.status, directories: inside });
       if (seen.length <= most) continue;
-      if (madeAgain === undefined) throw new FileError({ problem: "too_large" });
-      for (const { path: out } of seen.splice(madeAgain.before)) added.delete(out);
-      add({ type: "crowded", path: madeAgain.path });
+      if (regenerable === undefined) throw new FileError({ problem: "too_large" });
+      for (const { path: out } of seen.splice(regenerable.before)) added.delete(out);
+      add({ type: "crowded", path: regenerable.path });
       next = [];
     }
     this.#known = known;
@@ -148,13 +150,13 @@ export async function scanNamed(
   signal: AbortSignal,
 ): Promise<ScannedEntry[]> {
   const { dev } = lstatSync(root, { bigint: true });
-  const mustBe = { dev, ofFiles: true };
+  const devices = { dev, ofFiles: true };
   const below = await new Scanner(root, () => new Base(""), from).changes(signal);
   const ofWord = below.filter(({ path }) => path.includes(word));
   const all = new Map(ofWord.map((one) => [one.path, one]));
   for (const { path } of ofWord)
     for (let higher = parentPath(path); higher !== ""; higher = parentPath(higher)) {
-      const directory = all.has(higher) ? undefined : scanEntry(root, higher, mustBe);
+      const directory = all.has(higher) ? undefined : scanEntry(root, higher, devices);
       if (directory) all.set(higher, directory);
     }
   // A directory sorts before its content.

@@ -15,7 +15,7 @@ const emptyCall = { up: "none", down: "none", maxBytes: SAVE_RESPONSE_BYTES } as
 const ofSnapshot = { ...emptyCall, input: z.object({ id: snapshotID() }), result: z.object({}) } as const;
 export const markSchema = z.object({ snapshot: z.optional(snapshotID()), isRestoring: z.boolean() });
 export type Mark = z.infer<typeof markSchema>;
-/** sandboxd of an earlier version does not report whether it is empty. */
+/** sandboxd of an earlier version does not report whether the workspace is empty. */
 export const workspaceStateSchema = z.extend(markSchema, { isEmpty: z.optional(z.boolean()) });
 /** SHA-256 of the machine's kind and of the versions of the system that the container started with. User code can change it. */
 export const systemSchema = z.object({ system: z.string().check(z.regex(/^[0-9a-f]{64}$/)) });

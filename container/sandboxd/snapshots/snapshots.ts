@@ -135,7 +135,7 @@ export class Snapshots {
 
   /** @param task the task of the conversation; undefined for the sandbox's state */
   async #begin(id: string, task: string | undefined, request: IncomingMessage) {
-    if (task === undefined && this.#isWhole(id)) return { reads: [] };
+    if (task === undefined && this.#isRestored(id)) return { reads: [] };
     const signal = await this.#next();
     return await this.#restores(request, signal, async () => {
       const manifest = await bytesOfBody(request, MANIFEST_BYTES);
@@ -153,7 +153,7 @@ export class Snapshots {
    * Whether this state was restored. A late request of an actor that is gone must not undo later changes. @throws {FileError}
    * `missing` if the container has another state
    */
-  #isWhole(id: string): boolean {
+  #isRestored(id: string): boolean {
     const { snapshot, isRestoring } = this.#state.mark();
     if (snapshot === undefined || isRestoring) return false;
     if (snapshot !== id) throw new FileError({ problem: "missing" });
@@ -173,7 +173,7 @@ export class Snapshots {
   async #receive(id: string, request: IncomingMessage): Promise<{}> {
     const restore = this.#restore;
     if (restore?.id !== id) {
-      if (this.#isWhole(id)) return {};
+      if (this.#isRestored(id)) return {};
       throw new FileError({ problem: "missing" });
     }
     const { signal } = this.#turn;

@@ -1,7 +1,7 @@
 # Starts the coding agent of a task: restores an earlier conversation, clones, records the state of the files, runs the agent.
 # Run as a program. A task's own files, outside the workspace, are in /var/lib/sandbox-mcp/tasks/ID:
 #
-#   conversation  the earlier task's, to continue: files for the home directory
+#   conversation  the conversation of an earlier task, to continue it: files for the home directory
 #   components    definitions of agents and commands that the operator offers and the task names, as KIND/NAME.md
 #   git start     the files at the start, as a tree in a separate repository
 #
@@ -62,7 +62,7 @@ keep_from_registry() {
 }
 
 # place COMPONENTS: gives the agent these definitions, each KIND/NAME, separated by spaces. Those of the workspace or the home
-# directory precede the operator's.
+# directory take precedence over the operator's.
 place() {
   local each there missing=()
   local own=$home/.claude
@@ -91,7 +91,7 @@ definitions() {
     perl -ne '
       chomp;
       if (m{(agents|commands)/$}) { $kind = $1; next }
-      # A command in a folder has another name.
+      # The folder of an agent is not part of its name; the folder of a command is.
       s{.*/}{} if $kind eq "agents";
       print "$kind/$1\n" if m{^([A-Za-z0-9][A-Za-z0-9._-]{0,63})\.md$};' |
     sort -u

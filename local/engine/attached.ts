@@ -14,18 +14,18 @@ export interface Attached {
 /** A route with fewer prefix bits leads to the internet through a tunnel, not to neighbors. */
 const widest = { ipv4: 8, ipv6: 16 } as const;
 /** How long a result is cached, in milliseconds. A query costs a system call, but a laptop changes networks. */
-const heldMs = 1000;
+const cacheMs = 1000;
 
-let held: { attached: Attached[]; until: number } | undefined;
+let cached: { attached: Attached[]; until: number } | undefined;
 
 export function attachedNetworks(): Attached[] {
-  if (held !== undefined && performance.now() < held.until) return held.attached;
+  if (cached !== undefined && performance.now() < cached.until) return cached.attached;
   const attached = attachedOf(
     networkInterfaces(),
     readText("/proc/net/route"),
     readText("/proc/net/ipv6_route"),
   );
-  held = { attached, until: performance.now() + heldMs };
+  cached = { attached, until: performance.now() + cacheMs };
   return attached;
 }
 

@@ -132,7 +132,7 @@ function signWith(certificate: forge.pki.Certificate, key: KeyObject): void {
   certificate.sign(signer as forge.pki.rsa.PrivateKey, md.sha256.create());
 }
 
-/** Undefined if it is incomplete or ends within a month. */
+/** Undefined if the stored authority is incomplete or expires within a month. */
 async function usable(
   certificateFile: string,
   keyFile: string,

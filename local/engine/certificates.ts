@@ -7,7 +7,7 @@ import { javaKeyStores } from "./java.ts";
 import { npmSetting } from "./registries.ts";
 import { readText } from "./host-files.ts";
 
-const naming = [
+const certificateVariables = [
   "SSL_CERT_FILE",
   "CURL_CA_BUNDLE",
   "REQUESTS_CA_BUNDLE",
@@ -19,7 +19,7 @@ const naming = [
 
 /** The authorities that the host's environment and npm name, as PEM, without other content of the files. */
 export function hostCertificates(env: NodeJS.ProcessEnv = process.env): string | undefined {
-  const files = new Set([...naming.map((name) => env[name]), npmSetting(env, "cafile")]);
+  const files = new Set([...certificateVariables.map((name) => env[name]), npmSetting(env, "cafile")]);
   const blocks = new Set<string>();
   for (const file of files) {
     if (file === undefined || file === "" || !existsSync(file)) continue;

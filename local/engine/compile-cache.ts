@@ -1,5 +1,5 @@
 /**
- * Node's compile cache. Our programs start faster with it. It is made in a sandbox without a user, and is read-only afterwards.
+ * Node's compile cache. Our programs start faster with it. The engine fills it in a sandbox that no user gets. Afterwards it is read-only.
  */
 import { chmod, chown, mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -9,7 +9,7 @@ import { limited } from "./init.ts";
 import { start } from "./sandbox-processes.ts";
 
 const place = `${runtimeDirectory}/cache`;
-/** Both programs remove it from their own environment, so that user programs do not get it. */
+/** sandboxd and the control server remove it from their environments, so that user programs do not get it. */
 export const cacheVariable = "NODE_COMPILE_CACHE";
 export const cacheEnvironment = { [cacheVariable]: place };
 

@@ -12,7 +12,7 @@ const pseudoTerminals = 64;
 const inotify = { instances: 64, watches: 65_536 };
 
 /** TCP buffers in bytes: minimum, initial, maximum. Unbounded, one connection to itself keeps 38 MiB of the shared tcp_mem. */
-const waiting = { tcp_rmem: "4096 65536 131072", tcp_wmem: "4096 16384 131072" };
+const tcpBuffers = { tcp_rmem: "4096 65536 131072", tcp_wmem: "4096 16384 131072" };
 
 /**
  * Limits of the user namespace (user_namespaces(7)): the kernel shows these files for the opener's namespace, and nobody inside
@@ -23,7 +23,7 @@ const counts = [
   "for file in max_*_namespaces max_fanotify_groups; do [ ! -e $file ] || echo 0 >$file; done",
   `echo ${inotify.instances} >max_inotify_instances`,
   `echo ${inotify.watches} >max_inotify_watches`,
-  ...Object.entries(waiting).map(([file, bytes]) => `echo ${bytes} >/proc/sys/net/ipv4/${file}`),
+  ...Object.entries(tcpBuffers).map(([file, bytes]) => `echo ${bytes} >/proc/sys/net/ipv4/${file}`),
 ];
 
 /** Pseudo terminals: bubblewrap mounts a devpts without a limit. */

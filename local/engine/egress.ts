@@ -1,4 +1,4 @@
-/** A sandbox's HTTP proxy, which listens only inside the sandbox. All its connections to the internet use it. */
+/** A sandbox's HTTP proxy, which listens only inside the sandbox. All the sandbox's connections to the internet use it. */
 import {
   createServer,
   request as httpRequest,
@@ -274,7 +274,7 @@ function beyondPolicy(
   return ALLOWED_PORTS.has(port) ? undefined : REFUSALS.unreachable(`${host}:${port}`, OTHER_PORT);
 }
 
-/** The logged status if the client disconnected before the response. Other servers use the same. */
+/** The logged status if the client disconnected before the response, as in nginx. */
 const abandoned = 499;
 
 function track(
@@ -431,7 +431,7 @@ async function upgrade(
   }
   const protocol = request.headers.upgrade ?? "";
   const isWebSocket = protocol.toLowerCase() === "websocket";
-  // HTTP/2 names a host in each request.
+  // In HTTP/2, each request could name another host.
   if (!isWebSocket && egress.policy.internet !== "full" && egress.internet.allowed) {
     entry.status = 501;
     return refuseTunnel(socket, 501, REFUSALS.upgrade(protocol));

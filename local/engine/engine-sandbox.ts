@@ -163,7 +163,7 @@ export class EngineSandbox {
       const given = common.directories.find(({ name }) => name === options.name);
       const { limits, bubblewrap, view } = common;
       const mountNamespace = bubblewrap?.mountNamespace;
-      // `npm start` has checked it, but a set-id file may have been added since.
+      // `npm start` has checked the directory, but a set-id file may have been added since.
       if (given?.writable === true) await refuseSetID(given.from);
       if (mountNamespace !== undefined) ids = await claimIDsFor(given);
       const own = [
@@ -266,7 +266,7 @@ export class EngineSandbox {
     void this.#running.kill();
   }
 
-  /** @throws Error if nothing enforces it */
+  /** @throws Error if nothing enforces the policy */
   setPolicy(policy: NetworkPolicy): void {
     if (this.#common.bubblewrap === undefined && policy.internet !== "full") throw new Error(NEEDS_ISOLATION);
     this.egress.policy = policy;

@@ -135,7 +135,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   };
   const engineGroups = await createEngineGroups(groupParents, boot, common.limits);
   const table = new SandboxRegistry(common, directory, boot);
-  const unguard = guardMachine(engineGroups, common.limits, () => table.running());
+  const stopGuard = guardMachine(engineGroups, common.limits, () => table.running());
   // Without isolation, sandboxes share host directories, which an unassigned sandbox would change.
   const preparesSandbox = options.prepareSandbox !== false && common.bubblewrap !== undefined;
   const prepareSandbox = () => (preparesSandbox ? table.prepareSandbox() : undefined);
@@ -181,7 +181,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       prepareSandbox();
     },
     close: async () => {
-      unguard();
+      stopGuard();
       await table.close();
       await warming?.stop();
       await removeGroups(engineGroups);

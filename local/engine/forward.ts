@@ -19,7 +19,7 @@ import { REQUEST_PROBLEMS } from "./texts.ts";
 
 const controlPort = 3000;
 const ours = new Set([SECRET_HEADER, HOST_HEADER, "host"]);
-/** The most open requests and WebSockets of a sandbox. Each takes two of the engine's file descriptors, which all share. */
+/** The most open requests and WebSockets of a sandbox. Each takes two of the file descriptors that all sandboxes share. */
 const maxOpen = 256;
 /** The most for previews, because anybody with an address can open them. The rest is for the sandbox's user. */
 const maxPreviews = 192;

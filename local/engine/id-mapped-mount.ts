@@ -9,8 +9,8 @@ const run = promisify(execFile);
 const unshareNumber: Partial<Record<typeof arch, number>> = { x64: 272, arm64: 97 };
 
 /**
- * util-linux supports it since 2.39, which Debian 12 lacks; Perl can make system calls. It passes no constants by reference, so
- * strings are in variables.
+ * util-linux supports it since 2.39, which Debian 12 lacks; Perl can make system calls. Its `syscall` takes no constant strings,
+ * so strings are in variables.
  */
 const program = `
 use strict;

@@ -31,7 +31,7 @@ export async function claimIDs(): Promise<IDRange> {
   throw new Error(MACHINE.noIDs);
 }
 
-/** An abstract socket: a name that one process owns until it ends. Nothing is served on it. */
+/** Claims a slot by listening on an abstract socket: one process owns its name until the process ends. */
 async function claimSlot(slot: number): Promise<Server | undefined> {
   const server = createServer((socket) => socket.destroy());
   server.listen({ path: `\0sandbox-mcp-ids-${slot}`, exclusive: true }).unref();

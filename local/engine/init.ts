@@ -17,7 +17,7 @@ export const initCommand = ["/bin/bash", "-p", "-s", hostname];
 export const initGreeting = "echo complete >&6\n";
 
 /**
- * The rest of the script: becomes the command. Without it, the first process ends. It closes inherited descriptors, except the
+ * The rest of the script: becomes the command. If the rest is not sent, the first process ends. The rest closes inherited descriptors, except the
  * control server's channel to the engine.
  */
 export function initScript(command: string[]): string {

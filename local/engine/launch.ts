@@ -82,7 +82,7 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
         try {
           if (ended === undefined) process.kill(pid, signal);
         } catch {
-          // The control server has ended, so the sandbox ends too.
+          // The first process has ended, so the sandbox ends too.
         }
       },
       kill: processes.kill,

@@ -23,7 +23,7 @@ export const limitsSchema = z.strictObject({
   openFilesOfMachine: z.number(),
   /** At this many bytes in TCP connections on the machine, the sandbox with the most connections is ended. */
   tcpBytesOfMachine: z.number(),
-  /** At this many unreclaimable bytes of the kernel, a sandbox with most of the machine's file locks is ended. Needs a control group. */
+  /** At this many unreclaimable bytes of the kernel, a sandbox with many sockets, or with most file locks, is ended. */
   kernelBytesOfMachine: z.number(),
 });
 
@@ -49,7 +49,7 @@ const MiB = 1024 * 1024;
 const sandboxes = 10 + 1;
 /** The limit of a sandbox's socket buffers. The kernel has one pool for the machine, a twentieth of its memory. */
 const socketBytes = 64 * MiB;
-/** A group is empty before its sandbox starts and while it ends. Milliseconds. */
+/** Younger groups are not removed: a group is empty before its sandbox starts and while it ends. Milliseconds. */
 const emptyMs = 60 * 60 * 1000;
 
 /** A share of this machine's memory, at most that of a standard-1 container. */
@@ -66,7 +66,7 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     processes,
     openFiles: openFilesPerProcess(maxOpenFiles, processes),
     openFilesOfMachine: maxOpenFiles * 0.7,
-    // Half of the level at which the kernel begins to reclaim memory.
+    // Half of the kernel's limit, which is in pages.
     tcpBytesOfMachine: (ofMachine("net/ipv4/tcp_mem") / 2) * 4096,
     kernelBytesOfMachine: unreclaimable() + totalmem() / 16,
     ...given,
@@ -119,7 +119,7 @@ export async function findGroupParents(): Promise<GroupParent[]> {
     } else if (controllers === "" && line.startsWith("0::")) {
       // A group with processes cannot delegate controllers to children, so a sibling of ours is used.
       for (const directory of [join("/sys/fs/cgroup", dirname(path)), "/sys/fs/cgroup"]) {
-        // Often only the memory controller is delegated, and not those for processors and disks.
+        // Often only the controllers for memory and processes are delegated.
         const all: Controller[][] = [known, ["memory", "pids", "cpu"], ["memory", "pids"]];
         const parents = all.map((some): GroupParent => ({ version: 2, path: directory, controllers: some }));
         const isUsable = await Promise.all(parents.map(usable));
@@ -222,9 +222,9 @@ export async function memoryOf(group: string): Promise<number> {
   );
   if (used === 0) return 0;
   const statistics = await read(join(group, "memory.stat"));
-  const isFirst = /^total_cache /m.test(statistics);
+  const isVersion1 = /^total_cache /m.test(statistics);
   const cached = ["active_file", "inactive_file"].map((name) => {
-    const found = new RegExp(`^${isFirst ? "total_" : ""}${name} (\\d+)$`, "m").exec(statistics);
+    const found = new RegExp(`^${isVersion1 ? "total_" : ""}${name} (\\d+)$`, "m").exec(statistics);
     return Number(found?.[1] ?? 0);
   });
   return Math.max(
@@ -234,8 +234,8 @@ export async function memoryOf(group: string): Promise<number> {
 }
 
 export async function kernelMemoryOf(group: string): Promise<number> {
-  const ofSecond = /^slab_unreclaimable (\d+)$/m.exec(await read(join(group, "memory.stat")))?.[1];
-  return Number(ofSecond ?? (await read(join(group, "memory.kmem.usage_in_bytes"))));
+  const ofVersion2 = /^slab_unreclaimable (\d+)$/m.exec(await read(join(group, "memory.stat")))?.[1];
+  return Number(ofVersion2 ?? (await read(join(group, "memory.kmem.usage_in_bytes"))));
 }
 
 export async function createGroups(parents: GroupParent[], name: string, limits: Limits): Promise<string[]> {
@@ -266,7 +266,7 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
       if (parent.controllers.includes("memory"))
         await writeFile(join(directory, file), String(value)).catch(() => undefined);
     } catch {
-      // The sandbox runs without this group; `inForce` reports the actual limits.
+      // The sandbox runs without this group.
     }
   }
   return made;

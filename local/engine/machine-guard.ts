@@ -58,7 +58,7 @@ const MAX_NETLINK_LIST_BYTES = 64 * 1024;
  */
 const MAX_LOCK_LIST_BYTES = 64 * 1024;
 
-/** Each holds up to 416 KiB of unread timestamps. */
+/** A sandbox with fewer sockets is not ended. Each socket holds up to 416 KiB of unread timestamps. */
 const MANY_SOCKETS = 1000;
 
 /** A sandbox with more than this share of these locks is ended. */
@@ -113,7 +113,7 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
   const running = () => sandboxes().filter(({ isEnding }) => !isEnding);
   // Each check runs on its own, without waiting for the others or for the end of a sandbox.
   const checks = [
-    ...pools.map((pool) => async () => await empty(pool, running)),
+    ...pools.map((pool) => async () => await endLargestUser(pool, running)),
     async () => void (await Promise.all(running().map(endHoarder))),
   ];
   const timers = checks.map((check) => {
@@ -128,7 +128,7 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
   return () => timers.forEach((timer) => clearInterval(timer));
 }
 
-async function empty(
+async function endLargestUser(
   { used, limit, usedBy, least, why }: Pool,
   sandboxes: () => EngineSandbox[],
 ): Promise<void> {

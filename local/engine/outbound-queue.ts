@@ -42,7 +42,6 @@ export class OutboundQueue {
   #next = 1;
   #closed = false;
 
-  /** Passes a request to the Worker and its response back, unbuffered. workerd reads headers as UTF-8, Node as Latin-1. */
   forward(request: IncomingMessage, response: ServerResponse, url: URL, pattern: string | null): void {
     // Workers cannot send a GET body, and some clients announce an empty one.
     const hasBody =
@@ -251,9 +250,9 @@ export function limitInterim(upstream: ClientRequest, refuse: () => void): void 
 }
 
 /**
- * Streams a response. Its headers are sent with the first bytes. Returns false, and sends nothing, if the response cannot be
- * forwarded. These are: a protocol change that was not requested, a transfer coding (it would be lost), and responses that Node
- * reads but refuses to write, for example with status 0 or control characters in the reason.
+ * Streams a response. Its headers are sent with the first bytes. Returns false, and sends nothing, for a response that cannot be
+ * forwarded: a protocol change that was not requested, a transfer coding (it would be lost), or a response that Node reads but
+ * refuses to write, for example with status 0 or control characters in the reason.
  */
 export function streamResponse(incoming: IncomingMessage, response: ServerResponse): boolean {
   const coding = incoming.headers["transfer-encoding"] ?? "chunked";

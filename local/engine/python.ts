@@ -65,7 +65,7 @@ export function choosePython(pythons: readonly Python[]): Python | undefined {
   return pythons.find(isComplete) ?? pythons.find(({ modules }) => modules.includes("pip")) ?? pythons[0];
 }
 
-const question = `
+const probeScript = `
 import sys, json, importlib.util as u
 base = getattr(sys, "_base_executable", None) or sys.executable
 own = [path for path in sys.path if sys.prefix != sys.base_prefix and path.startswith(sys.prefix)]
@@ -77,7 +77,7 @@ print(json.dumps([sys.executable, base, sys.base_prefix, sys.prefix, "%d.%d" % s
 export async function describePython(command: string): Promise<Python | undefined> {
   try {
     const modules = [...PACKAGES.map(({ module }) => module), "pip"];
-    const { stdout } = await run(command, ["-I", "-c", question, ...modules], { timeout: 10_000 });
+    const { stdout } = await run(command, ["-I", "-c", probeScript, ...modules], { timeout: 10_000 });
     const report: [string, string, string, string, string, string[], boolean, string[]] = JSON.parse(stdout);
     const [executable, base, prefix, environment, version, sitePackages, seesSystem, found] = report;
     if (!version.startsWith("3.")) return undefined;

@@ -13,7 +13,7 @@ export interface Registries {
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** The environment precedes files, as in pip and npm. Loopback addresses are dropped: in a sandbox they mean the sandbox. */
+/** The environment takes precedence over files, as in pip and npm. Loopback addresses are dropped: in a sandbox they mean the sandbox. */
 export function hostRegistries(env: Environment = process.env): Registries {
   const pip = pipSettings(env);
   const npm = usable(env.npm_config_registry ?? npmSetting(env, "registry"));

@@ -1,4 +1,4 @@
-/** Limits a sandbox's requests to its egress proxy, a process shared by all: one at a time per connection, and a rate. */
+/** Limits a sandbox's requests to its egress proxy: one at a time per connection, and a rate. All proxies share one thread. */
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
@@ -35,9 +35,9 @@ export class Turns {
   }
 
   /**
-   * Whether to handle a request; not while the previous one is unfinished. Then the connection is not read further, because
-   * Node would keep the waiting requests, and closes after the previous response, so that the client knows which requests to
-   * repeat (RFC 9112, 9.3.2).
+   * Whether to handle a request. A request before the end of the previous one is refused. The connection is then not read
+   * further, because Node would keep the waiting requests. It closes after the previous response, so that the client knows
+   * which requests to repeat (RFC 9112, 9.3.2).
    */
   accept({ socket }: IncomingMessage, response: ServerResponse): boolean {
     if (socket.destroyed) return false;

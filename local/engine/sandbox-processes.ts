@@ -79,8 +79,8 @@ export async function start(options: StartOptions): Promise<Processes> {
   // A limit of one byte, unlike zero, keeps the kernel from piping core dumps to a program outside the sandbox (core(5)).
   const noCores = pipesCoreDumps() ? ["prlimit", "--core=1:1", "--"] : [];
   const argv = [...noCores, ...(view?.enter ?? []), "bwrap", ...own, "--", ...initCommand];
-  // Set as the user of the sandbox's root, so they limit all users of the sandbox together. bash reads its user's files if it
-  // runs -c on a socket, so it does not.
+  // Set as the user of the sandbox's root, so they limit all users of the sandbox together. With a socket as its input, bash
+  // would read its user's files: --norc prevents that.
   const bounds = unprivileged === undefined ? "" : `${userLimits(limits)}\n`;
   const child = spawn(
     "/bin/bash",

@@ -93,7 +93,7 @@ const O_NOTIFICATION_PIPE = 0o200;
 
 /**
  * The first process takes a signal for the platform's if its sender has no process id in the sandbox. When the queue of signals
- * is full, the kernel says the same of signals sent by these calls. kill(2) always has room and stays allowed.
+ * is full, the kernel reports no process id for signals of these calls, either. kill(2) always has room and stays allowed.
  */
 const notToFirst = ifEqual(argument(0), 1, refuse(EPERM), allow);
 
@@ -142,7 +142,7 @@ const RLIMIT_CORE = 4;
 const RLIMIT_LOCKS = 10;
 
 function rulesOfLimits(): Record<string, Decision> {
-  // Setting the size of core dumps succeeds without an effect if they would leave the sandbox. A caller may want the old one.
+  // If core dumps would leave the sandbox, setting their size has no effect, unless the call also reads the old size.
   const own = pipesCoreDumps()
     ? ifEqual(
         argument(1),
@@ -151,8 +151,8 @@ function rulesOfLimits(): Record<string, Decision> {
         allow,
       )
     : allow;
-  // A process may read limits of others, such as the first process, but set only its own (number 0). Except file locks, which
-  // Linux does not enforce: they mark a run's processes, and a JavaScript kernel sets its mark by a program.
+  // A process may read limits of others, such as the first process, but set only its own (number 0). Exception: the limit of
+  // file locks, which Linux does not enforce. It marks a run's processes, and a JavaScript kernel sets its mark by a program.
   const others = ifEqual(argument(1), RLIMIT_LOCKS, allow, ifNull(argument(2), allow, refuse(EPERM)));
   return {
     setrlimit: pipesCoreDumps() ? ifEqual(argument(0), RLIMIT_CORE, ignoreCall, allow) : allow,

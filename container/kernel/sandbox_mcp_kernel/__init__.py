@@ -99,7 +99,7 @@ class Kernel:
             document["serves"] = "child"
         document["error"], document["exit"] = None, None
         if error is not None and not isinstance(error, SystemExit):
-            # For %tb and pdb.pm; Python 3.12 and later take the last.
+            # For %tb and pdb.pm. Python 3.12 and later read `last_exc`.
             sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
             sys.last_exc = error
         if isinstance(error, SystemExit):
@@ -221,7 +221,7 @@ class Kernel:
         preload.load()
         if "" not in sys.path[:1]:
             sys.path.insert(0, "")
-        # multiprocessing reads it when it starts another Python.
+        # multiprocessing reads `__spec__` when it starts another Python.
         self.shell.user_ns.setdefault("__spec__", None)
         # Python 3.12 warns of every fork in a process with threads. Our thread only reads pipes, so a child without it works.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)

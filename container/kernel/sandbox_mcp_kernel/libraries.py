@@ -75,7 +75,7 @@ def _pillow(module, kernel):
 
 
 def _plotly(module, kernel):
-    """Plotly itself needs nbformat to show a chart, and publishes its program beside it."""
+    """Shows a chart as one HTML page. Plotly itself would need nbformat, and would publish its JavaScript, too."""
     real = module.show
 
     @functools.wraps(real)

@@ -29,7 +29,7 @@ def _last_error(_line):
 
 
 class Notebook:
-    """IPython's shell. With the fallback for IPython, every method does nothing."""
+    """IPython's shell. A fallback for IPython has no history; most methods then do nothing."""
 
     def __init__(self, shell, leave):
         self.shell, self.leave = shell, leave

@@ -58,7 +58,7 @@ def call_user(function, *arguments):
 
 
 def attempt(function, *arguments):
-    """Returns (value, None) or (None, exception). Exceptions that must not be swallowed are raised."""
+    """Returns (value, None) or (None, exception), also for KeyboardInterrupt and SystemExit."""
     try:
         return call_user(function, *arguments), None
     except BaseException as error:

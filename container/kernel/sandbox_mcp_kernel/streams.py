@@ -27,7 +27,7 @@ TICK_S = 0.02
 IDLE_TICK_S = LIVE_AFTER_S
 IDLE_TICKS = 100
 # Marks in a log that earlier output was cleared. In a terminal it clears the screen. The program `clear` prints the parts in
-# another order.
+# another order, so its output is no such mark.
 CLEARED = "\x1b[3J\x1b[2J\x1b[H"
 PIPE_BYTES = 1024 * 1024
 

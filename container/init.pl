@@ -107,7 +107,7 @@ sub kill_hung {
   my $own = $now->{is_at_work} ? $now->{ran} - $before->{ran} : $passed - ($now->{waited} - $before->{waited});
   $sandboxd->{silent} += $own if $own > 0;
   return if $sandboxd->{silent} < $HUNG_S;
-  print STDERR "sandbox-mcp: sandboxd has not responded for $HUNG_S s of its own time: it is killed\n";
+  print STDERR "sandbox-mcp: sandboxd has not responded for $HUNG_S s of its running time, so it is killed\n";
   kill(KILL => $pid);
   $sandboxd->{silent} = 0;
 }

@@ -18,7 +18,7 @@ export const NO_INTERNET = "this sandbox has no internet access";
 export const NO_NETWORK = "the server was started with --network none";
 export const NOT_IN_USE = "this sandbox is not in use yet";
 export const NOT_ALLOWED = "it is not in this sandbox's allow_hosts";
-export const OTHER_PORT = "allow_hosts lets ports 80 and 443 through";
+export const OTHER_PORT = "allow_hosts permits only ports 80 and 443";
 
 export const HOST_PROBLEMS = {
   unreachable: "the host could not be reached",
@@ -79,7 +79,7 @@ export const MACHINE = {
   hasSetID: (file: string) =>
     `${file} has a set-user-id or set-group-id bit: a program that writes to it gets its owner's rights. Remove the bit (chmod ug-s), or mount the directory read-only: --mount DIR:ro.`,
   noPlaces: (places: readonly string[], link: string, remedy: string) =>
-    `Without isolation sandboxes use ${places.join(" and ")}, which this user cannot write, and the link ${link}: ${remedy}`,
+    `Without isolation, sandboxes need ${places.join(" and ")}, writable by this user, and the link ${link}. Create them: ${remedy}`,
   stopping: "The engine is shutting down.",
   shortSecret: "The engine's secret must have at least 16 characters.",
   noPort: "The engine does not listen on a port.",
@@ -129,7 +129,7 @@ export const STOPPED_BECAUSE = {
   locks: "held most of the machine's file locks, which fill the kernel's memory",
   sockets: "held too many sockets while the kernel's memory filled",
   netlink: "left too many netlink messages unread, which fill the kernel's memory",
-  references: (most: number) => `keeps the Worker to more than ${most} references`,
+  references: (most: number) => `made the Worker keep more than ${most} references`,
   notCall: "pushed something that is not a call",
   notMessage: "sent something that is not a message of the control protocol",
   notAsked: "sent a response without a request",

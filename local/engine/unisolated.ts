@@ -28,8 +28,8 @@ export interface UnisolatedOptions {
 const marker = "SANDBOX_MCP_BARE";
 
 /**
- * Its stdin closes when the engine ends the sandbox or dies. Then it kills all processes in the sandbox's control groups or with
- * the marker.
+ * The reaper's stdin closes when the engine ends the sandbox or dies. The reaper then kills all processes in the sandbox's
+ * control groups or with the marker.
  */
 const reaper = [
   'trap "" INT TERM HUP',
@@ -149,7 +149,7 @@ export async function makePlaces(container: string): Promise<string | undefined>
     return found?.isSymbolicLink() ? readlinkSync(SCRIPTS) === container : found?.isDirectory() === true;
   };
   if (!hasScripts()) {
-    // The link is of another clone of the repository, which may be deleted.
+    // The link leads to another clone of the repository, which may be deleted.
     await rm(SCRIPTS, { force: true }).catch(() => undefined);
     await symlink(container, SCRIPTS).catch(() => undefined);
   }

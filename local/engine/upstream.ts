@@ -34,8 +34,8 @@ export async function connectUpstream(
   options: UpstreamOptions,
   aborted?: AbortSignal,
 ): Promise<Socket> {
-  const played = options.allowAddresses.get(`${host}:${port}`);
-  if (played !== undefined) return await open("127.0.0.1", played, aborted);
+  const testPort = options.allowAddresses.get(`${host}:${port}`);
+  if (testPort !== undefined) return await open("127.0.0.1", testPort, aborted);
   const reason = refusedUnresolved(host, port, options);
   if (reason !== undefined) throw new Refusal(`${host} is ${reason}`);
   const proxy = hostProxy(host, options.env);
@@ -91,7 +91,7 @@ export async function startTLS(
 /**
  * A host's addresses. If one of them is refused, the name is refused: an honest name does not have both kinds of addresses.
  * @param checked false for the operator's hosts @param behindProxy whether only the host's proxy can resolve names. Then
- * unknown names are no errors, and only the name is checked: docs/internals/security.md
+ * unknown names are not errors, and only the name is checked: docs/internals/security.md
  */
 async function allowedAddresses(
   host: string,
@@ -126,7 +126,7 @@ export function boundedLookups(options: UpstreamOptions): UpstreamOptions {
   return {
     ...options,
     resolve: async (host, aborted) => {
-      if (running >= maxLookups) await turn(waiting, aborted);
+      if (running >= maxLookups) await waitForLookup(waiting, aborted);
       else running += 1;
       try {
         return await resolve(host);
@@ -143,7 +143,7 @@ export function boundedLookups(options: UpstreamOptions): UpstreamOptions {
 }
 
 /** @throws if cancelled, after leaving the queue */
-async function turn(waiting: Set<() => void>, aborted?: AbortSignal): Promise<void> {
+async function waitForLookup(waiting: Set<() => void>, aborted?: AbortSignal): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const leave = () => {
     waiting.delete(resolve);
@@ -184,7 +184,7 @@ async function opened<S extends Socket>(
   return socket;
 }
 
-/** Closes the connection if that takes too long, or is cancelled. */
+/** Closes the connection if `happening` takes too long or is cancelled. */
 async function inTime<T>(socket: Socket, happening: Promise<T>, aborted?: AbortSignal): Promise<T> {
   const timer = setTimeout(() => socket.destroy(new Error("timed out")), connectTimeoutMs);
   const leave = () => socket.destroy(new Error(CLIENT_GONE));

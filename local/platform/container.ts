@@ -10,7 +10,7 @@ import { EngineClient, notListening, type LocalEnv } from "./engine-client.ts";
 import { serveOutbound } from "./serve-outbound.ts";
 import { matchesHost, type ExitReport, type Intercepts, type StartRequest } from "./engine-protocol.ts";
 
-/** The key in the actor's synchronous storage. The SDK's constructor needs `running`, so it cannot wait. */
+/** The key in the actor's synchronous storage. The SDK's constructor needs `running`, and cannot wait. */
 const STORAGE_KEY = "__local_container";
 
 interface StoredInstance {
@@ -65,7 +65,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   readonly alwaysTrusted = true;
   readonly #ctx: ActorContext;
   readonly #engine: EngineClient;
-  readonly #run: string;
+  readonly #engineURL: string;
   readonly #name: string | undefined;
   readonly #http = new Map<string, Fetcher>();
   readonly #https = new Map<string, Fetcher>();
@@ -80,10 +80,11 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     const names = env.LOCAL_DIRECTORIES?.split(",") ?? [];
     this.#name = names.find((name) => env.Sandbox?.idFromName(name).equals(ctx.id));
     this.#engine = new EngineClient(env);
-    this.#run = env.LOCAL_ENGINE_URL;
+    this.#engineURL = env.LOCAL_ENGINE_URL;
     const stored = ctx.storage.kv.get<StoredInstance>(STORAGE_KEY);
     // After a restart the engine may have the same URL. The new engine does not know the sandbox, so `exit` reports its end.
-    if (stored !== undefined && stored.engine === this.#run) this.#adopt(stored.sandbox, Promise.resolve());
+    if (stored !== undefined && stored.engine === this.#engineURL)
+      this.#adopt(stored.sandbox, Promise.resolve());
   }
 
   get running(): boolean {
@@ -111,7 +112,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
       intercepts: this.#intercepts(),
       ...(this.#policy === undefined ? {} : { policy: this.#policy }),
     };
-    this.#ctx.storage.kv.put(STORAGE_KEY, { sandbox, engine: this.#run } satisfies StoredInstance);
+    this.#ctx.storage.kv.put(STORAGE_KEY, { sandbox, engine: this.#engineURL } satisfies StoredInstance);
     this.#adopt(
       sandbox,
       this.#engine.call("PUT", `/sandboxes/${sandbox}`, request).then(() => undefined),

@@ -45,7 +45,7 @@ export function createControlServer(api: RpcTarget, startKernel: () => void): Se
     } else if (protocol === "tcp" && port !== undefined) {
       void tunnel(Number(port), socket, head);
     } else {
-      refuse(socket, "404 Not Found", `nothing here speaks ${protocol} on ${path}`);
+      refuse(socket, "404 Not Found", `${path} does not accept an upgrade to ${protocol}`);
     }
   });
   return server;

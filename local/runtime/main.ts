@@ -3,8 +3,8 @@
  *
  *     node control.cjs --socket <path> --kernels <path> [--workspace /workspace]
  *
- * `--socket`: where to listen. `--kernels`: the directory of the kernels' scripts. If the engine has opened a channel, the egress listeners are passed through it. SIGTERM ends all
- * processes it started and exits with 0.
+ * `--socket`: where to listen. `--kernels`: the directory of the kernels' scripts. If the engine has opened a channel, the
+ * program hands over the egress listeners through it. On SIGTERM it kills all its descendants, and exits with 0.
  */
 import { unlinkSync } from "node:fs";
 import { stat } from "node:fs/promises";

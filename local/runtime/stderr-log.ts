@@ -1,4 +1,4 @@
-/** Writes a line to stderr, which the engine shows in verbose mode. Never a command, its output or an environment. */
+/** Writes a line to stderr, which the engine shows in verbose mode. The line must not contain a command, its output or variables. */
 export function log(message: string): void {
   process.stderr.write(`runtime: ${message}\n`);
 }

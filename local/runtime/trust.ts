@@ -6,7 +6,7 @@ export const BASE_BUNDLE_FILE = "/opt/sandbox-runtime/etc/authorities.pem";
 /** The certificates that programs trust, by the variables of container/environment. */
 export const BUNDLE_FILE = "/etc/ssl/sandbox-mcp.pem";
 
-/** Installs the bundle. The image has it before its server starts. Without a sandbox there is no bundle. */
+/** Installs the bundle. The image has it before its server starts. Without isolation there is no bundle. */
 export function writeBundle(): void {
   if (existsSync(BASE_BUNDLE_FILE)) copyFileSync(BASE_BUNDLE_FILE, BUNDLE_FILE);
 }

@@ -129,7 +129,7 @@ export class Kernel {
   isCurrent({ env }: KernelSettings): boolean {
     const { startedAt, command, file, packages } = this.#origin;
     if (fileOf(command, env) !== file) return false;
-    // Compares the status change time: a restore sets the modification time. The kernel's clock for files is up to a tick late.
+    // Compares the status change time: a restore sets the modification time. Linux's clock for files is up to a tick late.
     return packages.every((path) => {
       const changedAt = statSync(path, { throwIfNoEntry: false })?.ctimeMs ?? 0;
       return changedAt < startedAt - TICK_MS;

@@ -4,7 +4,7 @@
  * in for the image's executor with the same protocol and limits: a vm context that knows only the globals listed here,
  * stdout as the protocol's channel, process.stdout.write replaced while code runs, output delivered with the reply.
  *
- * Code is evaluated in V8's own REPL mode (top-level await, declarations that live on, the last expression's value).
+ * Code is evaluated in V8's own REPL mode (top-level await, declarations that later code can use, the last expression's value).
  */
 const inspector = require("node:inspector");
 const readline = require("node:readline");

@@ -24,8 +24,8 @@ METHODS = {
 }
 MAGIC = re.compile(r"^\s*(?:\w[\w, ]*=\s*)?[%!]", re.MULTILINE)
 NEEDS_IPYTHON = (
-    "magics (%) and shell lines (!) need IPython, which this Python does not have. Use run_command for shell commands, or "
-    "`pip install ipython` there and then another context here."
+    "magics (%) and shell lines (!) need IPython, which this Python does not have. Use run_command for shell commands. "
+    "Or run `pip install ipython` with run_command, then use a new context."
 )
 
 
@@ -46,7 +46,7 @@ class Formatter:
         try:
             found = method(value, **options) if callable(method) else None
         except Exception:
-            # The object counts as without this form.
+            # The object then has no such form.
             return None
         return found[0] if isinstance(found, tuple) and name in METHODS.values() else found
 

@@ -1,8 +1,8 @@
 """The Python kernel of the local platform: one process per context, requests and replies as JSON lines.
 
 It does what the image's executor does, with the same protocol and the same limits: stdout is the protocol's channel,
-output is captured in memory and delivered with the reply, SIGINT outside a cell ends it. Like that one it is built on
-IPython; where that is not installed, on `plain_shell.py` beside this file.
+output is captured in memory and delivered with the reply, SIGINT outside a cell ends it. Like the executor, it uses IPython
+or, if that is missing, `plain_shell.py` beside this file.
 """
 
 import base64
@@ -44,7 +44,7 @@ if has_ipython():
 else:
     sys.modules.pop("IPython", None)  # another module of that name
     sys.path.insert(0, directory)
-    sys.dont_write_bytecode, saved = True, sys.dont_write_bytecode  # the kernel's own directory is not its to write
+    sys.dont_write_bytecode, saved = True, sys.dont_write_bytecode  # the directory stays unchanged
     from plain_shell import InteractiveShell, capture_output
 
     sys.dont_write_bytecode = saved
@@ -60,7 +60,7 @@ try:
 
     sandbox_mcp_kernel.preload.load()
 except Exception:
-    # It is damaged, which the first cell will report.
+    # The prelude is damaged, which the first cell will report.
     pass
 finally:
     sys.path.pop(0)

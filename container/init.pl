@@ -36,7 +36,7 @@ $0 = 'sbx-init';
 my $stopping_since;
 # Handlers, because the commands would inherit SIG_IGN.
 $SIG{$_} = sub { } for qw(INT HUP QUIT PIPE CHLD USR1 USR2);
-# Only the platform's SIGTERM counts. The platform is our parent, or is outside our pid namespace, where senders and getppid are 0.
+# Only the platform's SIGTERM counts. The platform is our parent, or outside our pid namespace: then its number and getppid are 0.
 # The kernel sets the sender only for kill(2), code 0; for other codes the sender writes any number. Perl knows the sender only of a
 # signal that it handles at once, so SIGTERM is blocked except while this waits.
 my $terms = POSIX::SigSet->new(POSIX::SIGTERM());

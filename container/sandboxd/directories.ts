@@ -34,7 +34,7 @@ export const SNAPSHOT = join(root, "snapshot");
 
 /**
  * Names of our processes. A user's `pkill` for bash, node, tee, sandbox or /opt does not match them. A process that cannot
- * rename itself is started through a link with such a name; Linux shows 15 characters of it.
+ * rename itself is started through a link with such a name. Linux shows only 15 characters of a name.
  */
 export const SANDBOXD_NAME = "sbxd";
 export const KEEPER = join(SLOTS, "sbx-keep");

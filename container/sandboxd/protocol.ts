@@ -103,7 +103,7 @@ const code = z.object({
   stderr: size(),
 });
 
-/** The kernel has responded: the code's output ends with what is in its files. */
+/** The kernel has responded: the files of the code's output are complete. */
 const finish = z.object({ type: z.literal("finish"), id: idSchema() });
 /** Bytes of each stream that the actor has stored. The sandbox need not keep them. */
 const stored = z.object({ type: z.literal("stored"), id: idSchema(), stdout: size(), stderr: size() });

@@ -270,7 +270,7 @@ export class OutputStream {
     return this.#file;
   }
 
-  /** Reads what was added, and sends what the taker has room for. */
+  /** Reads new output, and sends as much as the taker has room for. */
   pump(): void {
     const before = this.#end;
     this.#deliver();

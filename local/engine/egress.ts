@@ -190,7 +190,7 @@ async function sendUpstream(
     upstream.on("socket", (connected) => connected.resume());
     let receivedHead: IncomingMessage | undefined;
     upstream.on("response", (incoming) => {
-      // After a refused response, another one may arrive with it.
+      // The host may send a second response together with a refused one.
       if (upstream.destroyed) return;
       receivedHead = incoming;
       if (incoming.headers["transfer-encoding"] !== undefined) {

@@ -11,7 +11,7 @@ import { quote } from "../../src/shared/text.ts";
 /** No other process in the sandbox has it. By itself it allows nothing. */
 export const initCapability = "CAP_SETPCAP";
 const INIT_PROGRAM = "/opt/sandbox-mcp/init.pl";
-/** It reads its script from stdin, so that it waits until the script is sent, and `ps` shows only a few words. */
+/** bash reads its script from stdin, so that it waits until the script is sent, and `ps` shows only a few words. */
 export const initCommand = ["/bin/bash", "-p", "-s", hostname];
 /** The script's first line reports on file descriptor 6 that bubblewrap is done. */
 export const initGreeting = "echo complete >&6\n";

@@ -148,7 +148,7 @@ async function openControlSocket(
   while (isActive()) {
     const pid = childOf(first);
     server ??= pid;
-    // The control server has ended; another one would end as well.
+    // The control server has ended. After a restart it would end again.
     if (server !== undefined && !existsSync(`/proc/${server}`)) break;
     if (pid !== undefined) {
       try {

@@ -1,6 +1,6 @@
 /**
  * Limits the rate of body pieces and WebSocket frames of one sandbox over all its connections. All sandboxes share the engine's
- * thread, and each piece takes about the same time of it, even a short one.
+ * thread, and each piece, even a short one, takes about the same time there.
  */
 import { IncomingMessage, type Server } from "node:http";
 import type { Duplex } from "node:stream";

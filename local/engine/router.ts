@@ -153,7 +153,7 @@ export class Router {
     await sendWithinPolicy(sandbox.egress, request, response, new URL(given), headers, used);
   }
 
-  /** Web pages in a local browser can send requests here too, but know neither the secret nor the host. */
+  /** Web pages in a local browser can send requests here, too. They lack the secret and, after DNS rebinding, the right host. */
   #isAuthorized(request: IncomingMessage): boolean {
     const host = request.headers.host;
     const own = host === `127.0.0.1:${this.#options.port}` || host === `localhost:${this.#options.port}`;

@@ -3,7 +3,7 @@
  * Imported by both sides, so it depends on neither.
  *
  *   PUT    /sandboxes/<id>                    start; responds when the sandbox is ready
- *   DELETE /sandboxes/<id>                    destroy; responds when nothing of it is left
+ *   DELETE /sandboxes/<id>                    destroy; responds when its processes and files are gone
  *   POST   /sandboxes/<id>/signal             {signal}
  *   GET    /sandboxes/<id>/exit               responds when the sandbox has ended
  *   PUT    /sandboxes/<id>/intercepts         which outbound hosts the Worker serves

@@ -92,7 +92,7 @@ def _plotly(module, kernel):
 
 
 def _tqdm(module):
-    """Replaces the notebook's progress bar. That one is a widget, and only its first state would be shown."""
+    """Replaces the notebook's progress bar, because it is a widget, and only its first state would be shown."""
     from tqdm import std
 
     module.tqdm = module.tqdm_notebook = std.tqdm

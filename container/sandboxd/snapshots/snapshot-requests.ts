@@ -79,7 +79,7 @@ export const MAX_READS = 10_000;
 
 export const readsSchema = z.object({
   reads: listOf(z.object({ pack: snapshotID(), from: count(), to: count() }), MAX_READS),
-  /** What was not restored because the image differs. sandboxd of an earlier version does not report it. */
+  /** The paths that were not restored: `Restore.dropped`. sandboxd of an earlier version does not send them. */
   dropped: z.optional(namedSchema),
 });
 

@@ -16,7 +16,7 @@ export async function readSandbox<T>(
   return (await callSandbox(caller.env, ownerOf(caller, sandbox), call, { reads: true })).value;
 }
 
-/** Does a file operation. Like `reading`, it leaves notices for later. @param mayStart whether it may start a container */
+/** Does a file operation. Like `readSandbox`, it leaves notices for later. @param mayStart whether it may start a container */
 export async function operation<Name extends OperationName>(
   caller: CallerContext,
   sandbox: string,

@@ -10,7 +10,7 @@ export function textOf(bytes: Uint8Array): string | undefined {
   }
 }
 
-/** The same with its number of bytes. If `cut`, an incomplete character at the end is dropped. */
+/** Like `textOf`, with the number of bytes. If `cut`, an incomplete character at the end is dropped. */
 export function wholeText(bytes: Uint8Array, cut: boolean): { text: string; bytes: number } | undefined {
   const whole = cut ? wholeCharacters(bytes, "end") : bytes;
   const text = textOf(whole);

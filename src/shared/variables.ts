@@ -149,7 +149,7 @@ const signIn = {
   GITHUB_API_URL: variable({
     schema: z.string().transform(field.baseURL),
     default: "https://api.github.com",
-    docs: "The API of that GitHub.",
+    docs: "The API's URL of that server.",
   }),
   ACCESS_TEAM_DOMAIN: variable({
     schema: z
@@ -218,7 +218,7 @@ const limits = {
   MAX_SANDBOXES: variable({
     schema: field.count(100_000),
     default: 100,
-    docs: "Sandboxes of one principal. Background processes [count by their sandbox alone](../internals/security.md#what-the-quotas-count-and-what-they-do-not).",
+    docs: "Sandboxes of one principal. There is [no separate limit for background processes](../internals/security.md#what-the-quotas-count-and-what-they-do-not).",
   }),
   MAX_RUNNING_SANDBOXES: variable({
     schema: field.count(100_000),
@@ -252,7 +252,7 @@ const limits = {
   }),
   KEEP_BUSY: variable({
     schema: field.count(720),
-    fallback: "they do not",
+    fallback: "none",
     docs: "For how many more hours [background processes](runs.md#background-processes) keep a container running.",
   }),
   SANDBOX_TTL_HOURS: variable({
@@ -347,7 +347,7 @@ const runs = {
     schema: field.count(600),
     // Common clients give up after 60 seconds, even with progress.
     default: 50,
-    docs: "How long a call may wait for a run, up to 600. Use more than 50 only for clients that are known to wait so long.",
+    docs: "How long a call may wait for a run, up to 600. Use more than 50 only for clients that are known to wait that long.",
   }),
 };
 

@@ -28,7 +28,7 @@ export function nextOffset({ next_cursor: next, log_bytes: bytes }: LogPosition)
 }
 
 export function isReadWhole({ state, next_cursor, log_bytes }: LogPosition): boolean {
-  // If a run has just ended, its state may be older than its page. The next result has the rest.
+  // If a run has just ended, its state may be older than its page. The next poll returns the end state.
   return state !== "running" && next_cursor >= log_bytes;
 }
 

@@ -25,10 +25,10 @@ const ID = /^[\w-]{1,200}$/;
 
 const NAMED = 3;
 
-/** The number of attempts. sandboxd may end at any time; it is restarted. */
+/** sandboxd may end at any time, and the next attempt restarts it. */
 const ATTEMPTS = 3;
 
-/** @param id the agent's id of its conversation @throws {ToolError} with the last reason */
+/** @param below the agent's directory of conversations @param id the agent's id of its conversation @throws {ToolError} with the last reason */
 export async function archive(
   archives: Archives,
   what: Omit<TaskArchive, "conversation">,

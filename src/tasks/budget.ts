@@ -107,7 +107,7 @@ export class TaskBudgets {
     );
   }
 
-  /** Ends a request. A repeated report counts nothing. */
+  /** Ends a request. While the task is open, a repeated report changes nothing. */
   finishRequest({ run, number }: ModelCall, { tokens, error, cut }: ModelOutcome): void {
     const [ended] = this.#sql
       .exec("DELETE FROM model_calls WHERE run = ? AND number = ? RETURNING number", run, number)

@@ -79,7 +79,7 @@ export async function collect(
   if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
   if (changes.count > Math.min(SHOWN_FILES, files.length))
     await writer.keep(LIST_NAME, `${own}/${CHANGES_LIST}`, found.listBytes);
-  // A file's own reason is more useful than "too many files".
+  // A file's own reason is more useful than `TOO_MANY`, so it is listed first.
   const [special, surplus]: [NotKept["named"], NotKept["named"]] = [[], []];
   for (const { path, change, type, size } of listed) {
     if (change === "deleted") continue;

@@ -23,8 +23,9 @@ export interface Definition {
 }
 
 export const taskComponents = z.object({
+  /** `<kind>/<name>`, as in `offered`. */
   wanted: z.array(z.string()).readonly(),
-  /** The names of the operator's definitions, in the same form; empty if the task names none. */
+  /** All definitions of the operator, for an error; empty if the operator has all that are wanted. */
   offered: z.array(z.string()).readonly(),
 });
 
@@ -35,7 +36,7 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 export const MAX_NAMED = 10;
 
-/** The most definitions of each kind that the operator may offer; the first by name count. */
+/** The most definitions of each kind that the operator may offer. Further ones in the order of names are ignored. */
 const MAX_OFFERED = 100;
 
 const MAX_BYTES = 64 * 1024;

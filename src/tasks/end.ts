@@ -36,23 +36,23 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
   const { command, report, spending } = facts;
   const next = report.conversation ? texts.howToContinue(facts.id) : "";
   const failed = (note: string): TaskVerdict => ({ state: "failed", note });
-  const all = command.unconfirmed ? texts.UNCONFIRMED_END : texts.CONFIRMED_END;
+  const confirmation = command.unconfirmed ? texts.UNCONFIRMED_END : texts.CONFIRMED_END;
   switch (command.state) {
     case "lost":
       return { state: "lost", note: command.note };
     case "cancelled":
-      return { state: "cancelled", note: `The task was cancelled${all}.${next}` };
+      return { state: "cancelled", note: `The task was cancelled${confirmation}.${next}` };
     case "timed_out": {
       const api = spending.upstream ? texts.modelWasFailing(described(spending.upstream)) : "";
       const stopped = texts.stoppedAfter(facts.timeoutMs / 1000, facts.cut !== undefined);
       return {
         state: "timed_out",
-        note: `${facts.agent} ${stopped}${all}.${api} ${facts.cut ?? texts.RAISE_TIMEOUT}${next}`,
+        note: `${facts.agent} ${stopped}${confirmation}.${api} ${facts.cut ?? texts.RAISE_TIMEOUT}${next}`,
       };
     }
   }
-  const before = notStarted(facts);
-  if (before) return failed(before);
+  const startFailure = notStarted(facts);
+  if (startFailure) return failed(startFailure);
   if (spending.exhausted) return failed(texts.budgetSpent(spending) + next);
   if (spending.dayIsSpent) return failed(texts.dayIsSpent() + next);
   switch (report.end) {

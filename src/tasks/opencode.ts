@@ -9,7 +9,7 @@ export class OpenCodeEvents implements EventReader {
   readonly #directory: string;
   readonly #conversation: string;
 
-  /** @param conversation the name of its database, which OpenCode does not print */
+  /** @param conversation the name of the conversation's database, which OpenCode does not print */
   constructor(directory: string, conversation: string, report: AgentReport = { unread: 0 }) {
     this.#directory = directory;
     this.#conversation = conversation;

@@ -15,7 +15,7 @@ export const MAX_QUESTION = 20_000;
 
 const MAX_CODE = 50_000;
 
-/** The most tokens of a response, including thinking. The task's budget may be lower. */
+/** The most tokens of a response, including thinking. The question's budget may be lower. */
 const MAX_TOKENS = 16_000;
 
 /** The most bytes that are read of one response: some hundred per token. */
@@ -45,7 +45,7 @@ export function programRequest({ question, languages, model }: ProgramOrder, bud
     max_tokens: Math.min(MAX_TOKENS, budget),
     stream: true,
     system: SYSTEM,
-    // There is no `tool_choice` that forces the call: models that always think refuse it, and a model may decline in text.
+    // No `tool_choice` forces the call: models that always think refuse that setting, and a model must be able to decline in text.
     tools: [
       {
         name: TOOL,

@@ -35,7 +35,7 @@ export interface QuestionsHost {
 const CONTEXT = "question";
 
 /**
- * A request is repeated MAX_REPEATS times if the API is overloaded. The second value is the longest pause before a repetition,
+ * A request is repeated up to MAX_REPEATS times if it may succeed later. The second value is the longest pause before a repetition,
  * in milliseconds.
  */
 const MAX_REPEATS = 3;
@@ -130,7 +130,7 @@ class Question {
     return { ...end, detail: { ...this.#detail, ...this.#keptDetail(end) } };
   }
 
-  /** The result of the code, without files, because they end with the sandbox. */
+  /** The result of the code, without original images if they end with the sandbox. */
   #keptDetail({ detail }: End): Partial<QuestionDetail> {
     if (!detail || !("results" in detail)) return {};
     if (!this.#spec.ownSandbox) return detail;
@@ -146,13 +146,13 @@ class Question {
   async #write(deadline: number): Promise<Program | End> {
     const { timeoutMs, cut } = this.#spec;
     const { signal } = this.#stopped;
-    const time = AbortSignal.timeout(Math.max(0, deadline - Date.now()));
-    const until = AbortSignal.any([signal, time]);
+    const timeout = AbortSignal.timeout(Math.max(0, deadline - Date.now()));
+    const until = AbortSignal.any([signal, timeout]);
     try {
       return await aborted(until, this.#requestProgram(until));
     } catch (error) {
       if (signal.aborted) return WITHDRAWN;
-      if (!time.aborted) throw error;
+      if (!timeout.aborted) throw error;
       const late = programLate(timeoutMs);
       return { state: "timed_out", note: [late, cut].filter(Boolean).join(" ") };
     }

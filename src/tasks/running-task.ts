@@ -73,7 +73,8 @@ export class RunningTask {
     this.#output.addLine(line);
   }
 
-  get cancelledBeforeTurn(): Promise<End> {
+  /** The end, if the task is cancelled while it waits for another task. */
+  get cancelledInQueue(): Promise<End> {
     return this.#withdrawn.promise;
   }
 
@@ -185,7 +186,7 @@ export class RunningTask {
         .catch(() => undefined);
     return {
       state: verdict.state,
-      note: note ?? also(verdict.note, texts.notAllKept(texts.NOT_KEPT_IN_TIME)),
+      note: note ?? appendNote(verdict.note, texts.notAllKept(texts.NOT_KEPT_IN_TIME)),
       detail,
     };
   }
@@ -199,18 +200,18 @@ export class RunningTask {
       this.addLine("Collecting the changes");
       const collected = await collect(this.#host, this.id, record.id, spec.directory);
       Object.assign(detail, collected);
-      if (collected.changes === undefined) note = also(note, texts.CHANGES_UNKNOWN);
+      if (collected.changes === undefined) note = appendNote(note, texts.CHANGES_UNKNOWN);
       const { archives, archiveMaxBytes: maxBytes, keepMs } = this.#host;
       const { conversations } = AGENTS[spec.agent];
       const remains = { run: record.id, expiresAt: Date.now() + keepMs, maxBytes };
       detail.archive = await archive(archives, remains, conversations, detail.conversation);
       detail.safe = true;
       const left = leftOutText(detail.archive);
-      if (left) note = also(note, left);
+      if (left) note = appendNote(note, left);
     } catch (error) {
       const failure = error instanceof ToolError ? error : undefined;
       if (!failure) this.#host.report(error);
-      note = also(note, texts.notAllKept(failure?.message ?? texts.NOT_KEPT_INTERNAL));
+      note = appendNote(note, texts.notAllKept(failure?.message ?? texts.NOT_KEPT_INTERNAL));
     }
     return note ?? "";
   }
@@ -263,6 +264,6 @@ export class RunningTask {
   }
 }
 
-function also(note: string | undefined, more: string): string {
+function appendNote(note: string | undefined, more: string): string {
   return note ? `${note} ${more}` : more;
 }

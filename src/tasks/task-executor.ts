@@ -16,7 +16,7 @@ import { WAITING_FOR_TASK, agentIsWorking, modelFailedText } from "./texts.ts";
 
 export type TaskSpec = StoredSpec & {
   task: string;
-  /** The run of the conversation to continue, if the sandbox has only the run's files. */
+  /** The run to continue, if the sandbox has that run's files but not its conversation. */
   continuedRun?: string;
   /** The operator's definitions that the task names. */
   definitions?: Definition[];
@@ -45,13 +45,13 @@ export class TaskExecutor implements Executor<TaskSpec> {
     return { ...this.#follow(working, () => working.resumeTask()), deadline: state.command?.deadline };
   }
 
-  /** Refuses other code while an agent runs: the code could use the model with the agent's placeholder. @throws {ToolError} */
+  /** While an agent runs, refuses callers without `tasks:run`: their code could use the agent's placeholder. @throws {ToolError} */
   keepApart({ sandbox, scopes = [] }: { sandbox: string; scopes?: readonly Scope[] }): void {
     if (scopes.includes("tasks:run") || this.#working.size === 0) return;
     throw agentIsWorking(sandbox);
   }
 
-  /** Ends a task's model request. An error is shown in the task's output. */
+  /** Shows an error of a model request in the task's output. */
   finishModelCall(call: ModelCall, outcome: ModelOutcome): void {
     if (!outcome.error) return;
     const { status, message } = outcome.error;
@@ -66,7 +66,7 @@ export class TaskExecutor implements Executor<TaskSpec> {
       this.#host.budgets.close(id);
     });
     return {
-      done: Promise.race([turn, working.cancelledBeforeTurn]),
+      done: Promise.race([turn, working.cancelledInQueue]),
       cancel: () => working.cancel(),
       waiting: () => waitingFor(this.#queue.waitingFor("task", id), "workspace", ""),
     };

@@ -11,7 +11,7 @@ import { NO_DIFF, OWN_DEFINITION } from "./texts.ts";
 /** The longest line to parse, in bytes. */
 const MAX_LINE = 16 * 1024 * 1024;
 
-/** The reader of events pauses for YIELD_MS milliseconds after each YIELD_BYTES. Agents print less than this in a minute. */
+/** The reader of events pauses for YIELD_MS milliseconds after each YIELD_BYTES. Agents print less in a minute. */
 const YIELD_BYTES = 64 * 1024;
 const YIELD_MS = 20;
 
@@ -53,7 +53,7 @@ export class TaskOutput implements RunSink<CommandState> {
   #partial: Uint8Array[] = [];
   #partialBytes = 0;
   #skipping = false;
-  #unrested = 0;
+  #bytesSincePause = 0;
   /** Lines from the current output. They are added together, because each addition has a fixed cost. */
   #pendingLines: string[] = [];
 
@@ -115,9 +115,9 @@ export class TaskOutput implements RunSink<CommandState> {
   async take(bytes: number, output: () => void): Promise<void> {
     const before = this.position("stdout");
     await this.#run.take(bytes, output);
-    this.#unrested += this.position("stdout") - before;
-    if (this.#unrested < YIELD_BYTES) return;
-    this.#unrested = 0;
+    this.#bytesSincePause += this.position("stdout") - before;
+    if (this.#bytesSincePause < YIELD_BYTES) return;
+    this.#bytesSincePause = 0;
     await pause(YIELD_MS);
   }
 
@@ -138,13 +138,13 @@ export class TaskOutput implements RunSink<CommandState> {
       rest = rest.subarray(end + 1);
     }
     this.#keep(rest);
-    this.#flushReads();
+    this.#flushLines();
     this.#progressed();
   }
 
   finish(): void {
     if (this.#partialBytes > 0) this.#line();
-    this.#flushReads();
+    this.#flushLines();
     this.#progressed();
   }
 
@@ -182,7 +182,7 @@ export class TaskOutput implements RunSink<CommandState> {
     }
   }
 
-  #flushReads(): void {
+  #flushLines(): void {
     if (this.#pendingLines.length > 0) this.addLine(this.#pendingLines.join("\n"));
     this.#pendingLines = [];
   }

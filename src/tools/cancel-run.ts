@@ -20,7 +20,7 @@ export const cancelRun = defineTool({
       actor.cancelRun(owner, id, WAIT_MS),
     );
     const { content: blocks, structured } = await runAnswer(context, run, anyRunFields, notice);
-    // Only get_result returns images, so that this tool can have an output schema.
+    // This tool has an output schema, and clients may then ignore images. get_result shows them.
     const content = blocks.filter(({ type }) => type !== "image");
     if (content.length < blocks.length)
       content.push(text(hiddenImagesText(blocks.length - content.length, id)));

@@ -60,7 +60,7 @@ export interface ToolDefinition<
   /** For the model: its effect, its use and its result. Under 2,048 characters. */
   description: string;
   input: Input;
-  /** The schema of `structured`. A tool that may return images has none: with a schema, clients ignore the content. */
+  /** The schema of `structured`. A tool that may return images has none: with a schema, a client may show the data instead of them. */
   output?: Output;
   /** The schema of `structured` of a tool without `output`. It is used only for the types of the client library. */
   data?: z.ZodObject;

@@ -4,7 +4,7 @@ import { fenced } from "../shared/shown.ts";
 import { defineTool, pathField, sandboxField, text, withNotice } from "./define.ts";
 import { editedText, sameText } from "./texts.ts";
 
-/** Code can read files too. */
+/** The scopes that may see a diff. Code can read files, so `sandbox:exec` may. */
 const MAY_READ = ["sandbox:read", "sandbox:exec"] as const;
 
 const MAX_EDITS = 200;

@@ -49,7 +49,7 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
         cursor,
         maxBytes: PAGE_BYTES,
         onProgress: context.progress,
-        // A program shows output when it arrives. A model waits for a page, because each answer costs it a turn.
+        // A program shows output when it arrives. A model waits for a page, because each call costs it time and tokens.
         until: context.isStructured ? "output" : "page",
       }),
     );

@@ -29,7 +29,7 @@ export const restoreSandbox = defineTool({
     const { checkpoint: found, exists } = unwrap(
       await retryOnce(async () => account().findCheckpoint(id, sandbox)),
     );
-    // If the sandbox was destroyed, the checkpoint also has its settings.
+    // A fork also restores the settings, which are lost with a destroyed sandbox.
     const isFork = found.sandbox !== sandbox || !exists;
     const made: Restored = isFork
       ? await fork(context, id, sandbox)

@@ -65,7 +65,7 @@ A failing program is a result with its exit_code. A timeout stops the command an
     if (before) return runAnswer(context, before.run, runFields, undefined, before.words);
     const timeoutS = timeout_seconds ?? (parameters.interactive ? INTERACTIVE_TIMEOUT_S : TIMEOUT_S);
     const spec = { ...parameters, timeoutMs: timeoutS * 1000 };
-    // A task's caller waits for its end, but an interactive program asks for input before that.
+    // The client of an MCP task waits for its end, but an interactive program asks for input before that.
     const poll = parameters.interactive ? undefined : "sandbox:read";
     const { waitMs, taskOf } = callWait(context, wait_seconds, poll);
     const isLive = context.isStructured === true || parameters.interactive;

@@ -68,8 +68,8 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
   const named = agents || commands ? wantedComponents({ agents, commands }) : undefined;
   const {
     name,
-    named: earlier,
-    agent: before,
+    named: earlierNames,
+    agent: earlierAgent,
     ...start
   }: Start = continueFrom === undefined
     ? {
@@ -80,11 +80,11 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
     : await startContinued(context, continueFrom, request);
   const { env, config } = context;
   const isEmpty = [rest.repository, sandbox, continueFrom, checkpoint].every((from) => from === undefined);
-  const agent = before ?? chosen ?? DEFAULT_AGENT;
+  const agent = earlierAgent ?? chosen ?? DEFAULT_AGENT;
   if (chosen !== undefined && chosen !== agent)
     throw texts.otherAgent(String(continueFrom), AGENTS[agent].title);
-  requireSupport(AGENTS[agent], context, request, named ?? earlier ?? []);
-  const components = await componentsFor(env, config, named ?? earlier ?? [], !isEmpty);
+  requireSupport(AGENTS[agent], context, request, named ?? earlierNames ?? []);
+  const components = await componentsFor(env, config, named ?? earlierNames ?? [], !isEmpty);
   const { trace } = context;
   const spec: TaskSpec = { task, agent, ...rest, ...start, ...components, trace };
   const begin = () => context.sandbox(name, (actor, owner) => actor.executeTask(owner, spec));
@@ -137,8 +137,8 @@ type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "conti
 /** Continues in the earlier task's sandbox if its files are still there, else in a new one with the files restored. */
 async function startContinued(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
   if (request.repository !== undefined) throw texts.repositoryAndContinue();
-  const before = ownRun(id);
-  const { value } = await context.reading(before, (actor, owner) => actor.taskOrigin(owner, id));
+  const earlierSandbox = ownRun(id);
+  const { value } = await context.reading(earlierSandbox, (actor, owner) => actor.taskOrigin(owner, id));
   const { run, alive } = value;
   const detail = taskDetailOf(run);
   if (!detail) throw texts.notATask(id);
@@ -146,8 +146,8 @@ async function startContinued(context: ToolContext, id: string, request: TaskReq
   const { directory, conversation, archive, components: named } = detail;
   if (conversation === undefined) throw texts.noConversation(id);
   const agent = AGENT_NAMES.find((name) => name === detail.agent);
-  if (alive && (request.sandbox ?? before) === before)
-    return { name: before, ownSandbox: false, directory, conversation, agent, named };
+  if (alive && (request.sandbox ?? earlierSandbox) === earlierSandbox)
+    return { name: earlierSandbox, ownSandbox: false, directory, conversation, agent, named };
   if (request.sandbox !== undefined) throw texts.filesElsewhere(id, request.sandbox);
   if (!archive) throw texts.taskFilesGone(id);
   if (!archive.isSnapshot) throw texts.taskFilesOld(id);

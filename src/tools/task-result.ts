@@ -17,7 +17,7 @@ export function taskText(run: RunView, task: TaskDetail, notice: string | undefi
     ["state", stateText(run)],
     ["note", run.note && visible(run.note)],
     ["answer", quoted(task.answer)],
-    ["progress", isOpen(run) ? quoted(latest(run)) : undefined],
+    ["progress", hasNoResult(run) ? quoted(latest(run)) : undefined],
     ["stderr", run.state === "succeeded" ? undefined : run.stderr],
     ["changes", task.changes && changesText(task, task.changes)],
     ["diff", task.changes && quoted(task.changes.diff)],
@@ -68,7 +68,7 @@ export function taskFields(
     success: task.success,
     answer: task.answer,
     note: run.note,
-    progress: isOpen(run) ? latest(run) : undefined,
+    progress: hasNoResult(run) ? latest(run) : undefined,
     directory: task.directory,
     files: changes?.files.slice(0, SHOWN_FILES),
     files_changed: changes?.count,
@@ -110,7 +110,7 @@ export function plainTask(run: RunView) {
 }
 
 /** Whether the task has no result. Then the last lines of its progress are shown. */
-function isOpen({ state }: RunView): boolean {
+function hasNoResult({ state }: RunView): boolean {
   return state === "running" || state === "lost";
 }
 

@@ -11,7 +11,7 @@ const CONTROL = /[\x05\x1b\x80-\x9f]/;
 // oxlint-disable-next-line no-control-regex
 const STRING_START = /^(?:\x1b[\]PX^_k]|[\x90\x98\x9d-\x9f])/;
 
-/** A control sequence, or another, short escape sequence. */
+/** A control sequence (CSI), or a shorter escape sequence. */
 // oxlint-disable-next-line no-control-regex
 const SEQUENCE = /^\x1b(?:\[[0-?]{0,256}[ -/]{0,4}[@-~]|[ -/]{1,4}[0-~]|[0-Z\\`-~])/;
 
@@ -100,7 +100,7 @@ export class TerminalFilter {
     return shown;
   }
 
-  /** Restores the terminal. Only changes are undone, because some sequences move the cursor. */
+  /** Restores the terminal. Only changed modes are reset, because resetting some of them moves the cursor. */
   restored(): string {
     let text = PLAIN;
     if (this.#hasKeypad) text += "\u001b>";

@@ -1,7 +1,7 @@
 /**
  * Ends a sandbox that exhausts a resource of the machine for which the kernel has no limit per sandbox:
  * - Memory of all sandboxes: the kernel would end the largest process, and spare a sandbox with many small ones.
- * - Open files: files in transit in sockets, or mapped into memory, are in no process's descriptors.
+ * - Open files: files in transit in sockets, or mapped into memory, do not count as descriptors of a process.
  * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
  * - File locks: they count in no control group. One sandbox took 100 MB a second by them.
  * - Sockets: unread timestamps of sent packets count in no control group.

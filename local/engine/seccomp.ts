@@ -99,7 +99,7 @@ const notToFirst = ifEqual(argument(0), 1, refuse(EPERM), allow);
 
 /**
  * The kernel keeps an access control list, two of 64 KiB for each directory, in memory that counts in no control group. The
- * limit has room for 31 entries. ENOSPC is ext4's result for an attribute without room.
+ * limit has room for 31 entries. ext4 also returns ENOSPC for an attribute that is too large.
  */
 const MAX_ATTRIBUTE_BYTES = 256;
 const smallAttribute = ifAtLeast(argument(3), MAX_ATTRIBUTE_BYTES + 1, refuse(ENOSPC), allow);
@@ -110,7 +110,7 @@ const rulesOfCalls: Record<string, Decision> = {
   membarrier: onlyValues(argument(0), membarrierCommands, EINVAL),
   personality: onlyValues(argument(0), personalities, EINVAL),
   arch_prctl: onlyValues(argument(0), archCommands, EINVAL),
-  // A kernel without filters has this result, too.
+  // A kernel without filters returns this error, too.
   seccomp: refuse(EINVAL),
   clone: ifAnyBit(argument(0), CLONE_NAMESPACES, refuse(EPERM), allow),
   mmap: ifAnyBit(argument(3), MAP_HUGETLB, refuse(ENOMEM), allow),
@@ -134,7 +134,7 @@ const rulesOfCalls: Record<string, Decision> = {
   tgkill: notToFirst,
   rt_sigqueueinfo: notToFirst,
   rt_tgsigqueueinfo: notToFirst,
-  // A descriptor names the process, which no filter can see. Without information the kernel names the sender.
+  // The filter cannot see which process the descriptor refers to. Without a siginfo argument, the kernel fills in the sender.
   pidfd_send_signal: ifNull(argument(2), allow, refuse(EPERM)),
 };
 
@@ -164,20 +164,20 @@ const F_SETFL = 4;
 /** For chown: -1 keeps an owner. */
 const KEEP = 0xffffffff;
 const SET_ID = 0o6000;
-/** open's flags O_CREAT and __O_TMPFILE: without one of them the kernel reads no mode. */
+/** open's flags O_CREAT and __O_TMPFILE: without one of them the kernel ignores the mode. */
 const OPEN_MAKES = 0o20000100;
 
 function rulesOfFiles({ ids, hasHostDirectory }: FilterOptions, direct: number): Record<string, Decision> {
-  // A file cannot be given to a user outside the sandbox. Programs that unpack archives try, and stop on an error, so the call
+  // No file can get an owner outside the sandbox. Programs that unpack archives try that, and would stop on an error, so the call
   // succeeds without an effect, as on file systems without owners.
-  const known = (index: number, yes: Decision) =>
+  const ifOwnerInSandbox = (index: number, yes: Decision) =>
     ifEqual(argument(index), KEEP, yes, ifAtLeast(argument(index), ids, ignoreCall, yes));
-  const changeOfOwner = (owner: number) => known(owner, known(owner + 1, allow));
+  const changeOfOwner = (owner: number) => ifOwnerInSandbox(owner, ifOwnerInSandbox(owner + 1, allow));
   // A set-user-id program in a host directory gives its owner's rights, often root's, to every user of the host.
   const mode = (index: number) =>
     hasHostDirectory ? ifAnyBit(argument(index), SET_ID, refuse(EPERM), allow) : allow;
-  // Reads past the cache cannot be interrupted: a killed sandbox would keep its memory until the disk has served them. EINVAL
-  // is the result of file systems without O_DIRECT, such as tmpfs before Linux 6.6.
+  // Reads that bypass the cache cannot be interrupted: a killed sandbox would keep its memory until they end. File systems
+  // without O_DIRECT, such as tmpfs before Linux 6.6, also return EINVAL.
   const open = (flags: number) =>
     ifAnyBit(
       argument(flags),
@@ -185,7 +185,7 @@ function rulesOfFiles({ ids, hasHostDirectory }: FilterOptions, direct: number):
       refuse(EINVAL),
       hasHostDirectory ? ifAnyBit(argument(flags), OPEN_MAKES, mode(flags + 1), allow) : allow,
     );
-  // Writes the caches of the whole machine. A sandbox's own files are in memory.
+  // These calls write the caches of the whole machine. A sandbox's own files are in memory, so it does not need them.
   const sync = hasHostDirectory ? allow : ignoreCall;
   const setFlags = ifAnyBit(argument(2), direct, refuse(EINVAL), allow);
   return {

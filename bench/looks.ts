@@ -1,6 +1,6 @@
 /**
- * Measures a look for changed files in a busy sandbox: runs sandboxd's own code over a system as large as the image's, and
- * changes a file before each look. `node bench/looks.ts [files]` prints the processor time of a look.
+ * Measures a scan for changed files in a busy sandbox: runs sandboxd's own code over a system as large as the image's, and
+ * changes a file before each scan. `node bench/looks.ts [files]` prints the processor time of a scan.
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -11,7 +11,7 @@ import { quantile } from "./measure.ts";
 
 /** About as many as the image has, with a tenth as many directories. */
 const files = Number(process.argv[2] ?? 90_000);
-/** The server's values: seconds between two saves of a sandbox that always changes, and between two looks at all files. */
+/** The server's values: seconds between two saves of a sandbox that changes all the time, and between two scans of all files. */
 const [SAVE_SECONDS, THOROUGH_SECONDS] = [2, 120];
 
 const root = mkdtempSync(join(tmpdir(), "sandbox-mcp-looks-"));
@@ -24,7 +24,7 @@ try {
   for (const name of ["etc", "workspace"]) mkdirSync(join(root, name));
   const base = new Base(listOf(root));
   const scanner = new Scanner(root, () => base);
-  const lookMs = async (isThorough: boolean) => {
+  const scanMs = async (isThorough: boolean) => {
     writeFileSync(join(root, "workspace/file"), `${performance.now()}`);
     const before = process.cpuUsage();
     await scanner.changes(new AbortController().signal, { isThorough });
@@ -33,17 +33,17 @@ try {
   };
   const median = async (isThorough: boolean) => {
     const all: number[] = [];
-    for (let n = 0; n < 20; n++) all.push(await lookMs(isThorough));
+    for (let n = 0; n < 20; n++) all.push(await scanMs(isThorough));
     return quantile(all, 0.5);
   };
   const thorough = await median(true);
   // Directories that have just been made are not trusted yet.
   await new Promise((resolve) => setTimeout(resolve, 1000));
-  await lookMs(false);
+  await scanMs(false);
   const usual = await median(false);
   const share = usual / (SAVE_SECONDS * 1000) + thorough / (THOROUGH_SECONDS * 1000);
   console.log(
-    `${files} files: ${usual.toFixed(0)} ms for a look, ${thorough.toFixed(0)} ms where it reads all; ${(share * 100).toFixed(1)} % of a processor while the sandbox changes all the time`,
+    `${files} files: ${usual.toFixed(0)} ms for a scan, ${thorough.toFixed(0)} ms for a scan of all files; ${(share * 100).toFixed(1)} % of a processor while the sandbox changes all the time`,
   );
 } finally {
   rmSync(root, { recursive: true, force: true });

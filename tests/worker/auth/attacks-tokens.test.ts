@@ -108,18 +108,18 @@ describe("tokens", () => {
       expect((await other.token({ token })).status).toBe(200);
     }
     expect(revocations()).toEqual([]);
-    const whose = { principal: "owner", via: "owner", client: client.id, route: "/oauth/token" };
+    const common = { principal: "owner", via: "owner", client: client.id, route: "/oauth/token" };
     await client.token({ token: tokens.access_token, token_type_hint: "refresh_token" });
     await client.token({ token: tokens.access_token });
-    expect(revocations()).toMatchObject([{ ...whose, scope: "sandbox:read sandbox:exec" }]);
+    expect(revocations()).toMatchObject([{ ...common, scope: "sandbox:read sandbox:exec" }]);
     const narrowed = await client.refresh(tokens.refresh_token, { scope: "sandbox:read" });
     const { access_token } = await narrowed.json<Tokens>();
     await client.token({ token: access_token });
-    expect(revocations().at(-1)).toMatchObject({ ...whose, scope: "sandbox:read" });
+    expect(revocations().at(-1)).toMatchObject({ ...common, scope: "sandbox:read" });
     await client.token({ token: tokens.refresh_token });
     await client.token({ token: tokens.refresh_token });
     expect(revocations()).toHaveLength(3);
-    expect(revocations().at(-1)).toMatchObject({ ...whose, scope: "sandbox:read sandbox:exec" });
+    expect(revocations().at(-1)).toMatchObject({ ...common, scope: "sandbox:read sandbox:exec" });
     expect(logs.text()).not.toContain(tokens.access_token);
   });
 

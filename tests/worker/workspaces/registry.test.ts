@@ -125,12 +125,12 @@ describe("the registry of saved states", () => {
   it.each([
     ["another sandbox's", "b"],
     ["a missing one", "nobody"],
-  ])("refuses a save that refers to a pack that is not its own: %s", (_what, whose) =>
+  ])("refuses a save that refers to a pack that is not its own: %s", (_what, sandbox) =>
     bench((at) => {
       const foreign = at.save("b");
       const before = at.save("a");
       const started = at.begin("a");
-      const id = whose === "b" ? foreign : "save-of-nobody";
+      const id = sandbox === "b" ? foreign : "save-of-nobody";
       expect(() => at.commit("a", started, [{ id, bytes: 100, live: 1 }])).toThrow("a missing pack");
       expect(at.registry.current("a")?.id).toBe(before);
       // The refusal changed nothing: the save can still be abandoned, and is deleted.
@@ -338,8 +338,8 @@ describe("the registry of saved states", () => {
               if (archived) has(archived.id, step.sandbox);
             } else if (step.do === "remove") {
               at.registry.removeCheckpoints(step.sandbox, at.now);
-              for (const [id, { sandbox: whose }] of checkpoints)
-                if (whose === step.sandbox) checkpoints.delete(id);
+              for (const [id, { sandbox: savedOf }] of checkpoints)
+                if (savedOf === step.sandbox) checkpoints.delete(id);
             } else if (step.do === "wait") {
               at.now += step.hours * HOUR_MS;
               at.registry.expire(at.now);

@@ -126,11 +126,11 @@ async function principalOf(token: string, candidates: readonly Candidate[]): Pro
   return match;
 }
 
-const known = new WeakMap<Config, Promise<Candidate[]>>();
+const candidatesByConfig = new WeakMap<Config, Promise<Candidate[]>>();
 
 function candidatesOf(config: Config): Promise<Candidate[]> {
-  const candidates = known.get(config) ?? digestTokens(config);
-  known.set(config, candidates);
+  const candidates = candidatesByConfig.get(config) ?? digestTokens(config);
+  candidatesByConfig.set(config, candidates);
   return candidates;
 }
 
@@ -140,16 +140,21 @@ async function digestTokens(config: Config): Promise<Candidate[]> {
   const candidates: Candidate[] = [];
   if (serverAuthToken !== undefined) {
     candidates.push({ sha256: await sha256(serverAuthToken), principal: owner });
-    if (previousToken) candidates.push(replaced(await sha256(previousToken.value), owner, previousToken));
+    if (previousToken)
+      candidates.push(previousCandidate(await sha256(previousToken.value), owner, previousToken));
   }
   for (const { name, sha256: hex, scopes, region, previous } of authTokens) {
     const principal: Principal = { id: tokenPrincipalID(name), scopes, region, via: "token" };
     candidates.push({ sha256: Uint8Array.fromHex(hex), principal });
-    if (previous) candidates.push(replaced(Uint8Array.fromHex(previous.value), principal, previous));
+    if (previous) candidates.push(previousCandidate(Uint8Array.fromHex(previous.value), principal, previous));
   }
   return candidates;
 }
 
-function replaced(digest: Candidate["sha256"], principal: Principal, { until }: PreviousToken): Candidate {
+function previousCandidate(
+  digest: Candidate["sha256"],
+  principal: Principal,
+  { until }: PreviousToken,
+): Candidate {
   return { sha256: digest, principal: { ...principal, via: "previous_token" }, until };
 }

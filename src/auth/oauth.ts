@@ -157,13 +157,13 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
     },
   });
   const resources = new Map(
-    RESOURCE_PATHS.map((path) => [path, guard(server, config, issuer, resource(path))] as const),
+    RESOURCE_PATHS.map((path) => [path, protectedResource(server, config, issuer, resource(path))] as const),
   );
   return { issuer, server, resources };
 }
 
 /** A resource. Its handler returns the token's principal, for `tokenHolder`. */
-function guard(
+function protectedResource(
   server: OAuthAuthorizationServer<ProviderEnv>,
   config: Config,
   issuer: string,

@@ -91,11 +91,11 @@ export async function page(
     script = "",
   } = {},
 ): Promise<Response> {
-  styleHash ??= await sourceOf(STYLE);
+  styleHash ??= await hashSource(STYLE);
   const policy = [
     "default-src 'none'",
     `style-src ${styleHash}`,
-    ...(script ? [`script-src ${await sourceOf(script)}`, "connect-src 'self'"] : []),
+    ...(script ? [`script-src ${await hashSource(script)}`, "connect-src 'self'"] : []),
     // Chromium also applies this to redirects after a form.
     `form-action ${["'self'", ...formTargets].join(" ")}`,
     "frame-ancestors 'none'",
@@ -145,6 +145,6 @@ ${body}
   return new Response(text, { status, headers });
 }
 
-async function sourceOf(text: string): Promise<string> {
+async function hashSource(text: string): Promise<string> {
   return `'sha256-${btoa(String.fromCharCode(...(await sha256(text))))}'`;
 }

@@ -9,7 +9,7 @@ import type { Connection } from "../shared/connection-log.ts";
 import { Mask } from "../shared/mask.ts";
 import { asSecret, isGitRequest } from "../shared/git-credential.ts";
 import { ALLOWED_PORTS, type NetworkPolicy, allowsHost, canonicalHost } from "../shared/network-policy.ts";
-import { type Secret, putIn, secretsAt, secretsFor } from "../shared/secrets.ts";
+import { type Secret, addSecrets, secretsAt, secretsFor } from "../shared/secrets.ts";
 import { accountOf, actorOf } from "./actor.ts";
 import { INTERNET_TEXTS } from "./texts.ts";
 
@@ -68,7 +68,7 @@ export async function forwardByPolicy(
     if (own) secrets.push(asSecret(host, own));
   }
   const [url, headers] = [new URL(request.url), new Headers(request.headers)];
-  const used = putIn(secrets, headers, url);
+  const used = addSecrets(secrets, headers, url);
   const secret = used.map(({ name }) => name).join(",");
   const from: RequestSource = { env, containerID, ...(secret === "" ? {} : { secret }) };
   let response: Response;

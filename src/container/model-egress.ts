@@ -6,7 +6,7 @@
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { Mask } from "../shared/mask.ts";
-import { MODEL_HOST, SERVER, type Secret, putIn, secretsAt, secretsFor } from "../shared/secrets.ts";
+import { MODEL_HOST, SERVER, type Secret, addSecrets, secretsAt, secretsFor } from "../shared/secrets.ts";
 import { actorOf } from "./actor.ts";
 import { type ModelOutcome, type ModelCall, REPORT_MS, type UpstreamError } from "./model-calls.ts";
 import { Pace } from "../shared/pace.ts";
@@ -101,7 +101,7 @@ async function serve(
   headers.set("accept-encoding", "identity");
   for (const [name, value] of Object.entries(check.trace ?? {})) headers.set(name, value);
   const url = new URL(row.upstream(config) + pathname + search);
-  const [credential] = putIn(secretsAt(secretsFor(config.secrets, SERVER), host), headers, url);
+  const [credential] = addSecrets(secretsAt(secretsFor(config.secrets, SERVER), host), headers, url);
   if (credential === undefined) {
     const message = MODEL_API_TEXTS.noCredential;
     await finish({ tokens: 0, error: { status: 401, message } });

@@ -66,7 +66,7 @@ export async function sendFile(call: FileCall, directory: () => Promise<Response
   const { value: stat } = await operate(env, owner, "stat", { path, digest });
   if (stat.type === "directory") return format === undefined ? directory() : sendArchive(call, format);
   if (format !== undefined) throw fileNotArchived(path);
-  const { headers, status, offset, length } = prepared(request, path, stat);
+  const { headers, status, offset, length } = headersAndRange(request, path, stat);
   if (status === 416) return new Response(null, { status, headers });
   if (stat.size === 0) return sendSmall(call, headers);
   if (request.method === "HEAD") return new Response(null, { status, headers });
@@ -90,7 +90,7 @@ export async function sendRunFile(
   const find = (actor: DurableObjectStub<Sandbox>, known: Owner) => actor.statRunFile(known, run, name);
   const { value: stat } = await callSandbox(env, owner, find, { reads: true });
   const shown = name === LOG_NAME ? `${run}.log` : name;
-  const { headers, status, offset, length } = prepared(request, shown, stat);
+  const { headers, status, offset, length } = headersAndRange(request, shown, stat);
   if (status === 416 || request.method === "HEAD" || length === 0)
     return new Response(null, { status, headers });
   const { value: body } = await callSandbox(env, owner, (actor, known) =>
@@ -99,7 +99,7 @@ export async function sendRunFile(
   return new Response(body.pipeThrough(new FixedLengthStream(length)), { status, headers });
 }
 
-function prepared(
+function headersAndRange(
   request: Request,
   path: string,
   stat: Pick<FileStat, "size" | "modified" | "sha256">,

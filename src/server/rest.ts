@@ -188,7 +188,7 @@ function prefersEvents({ headers }: Request): boolean {
 function events(context: ToolContext, run: RunView): Response {
   return runEvents(context, {
     id: run.id,
-    known: withoutResult(run),
+    summary: withoutResult(run),
     resultOf: async (at) => (await responseOf(context, at))[0],
   });
 }

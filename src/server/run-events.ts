@@ -21,7 +21,7 @@ const PAUSE_MS = { least: 100, most: 1200 };
 
 export interface RunEvents {
   id: string;
-  known: object;
+  summary: object;
   resultOf(run: RunView): Promise<object>;
 }
 
@@ -43,10 +43,10 @@ function textOf(event: Event): string {
 
 async function* eventsOf(
   context: ToolContext,
-  { id, known, resultOf }: RunEvents,
+  { id, summary, resultOf }: RunEvents,
 ): AsyncGenerator<Event, void> {
   const beganAt = Date.now();
-  yield ["task", known];
+  yield ["task", summary];
   const seen = { code: 0, cursor: 0 };
   const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
   try {
@@ -71,7 +71,7 @@ async function* eventsOf(
       if (run.state !== "running" && seen.cursor >= run.logBytes)
         return yield ["result", await resultOf(run)];
       const elapsedMs = Date.now() - beganAt;
-      if (elapsedMs > STREAM_MS) return yield ["running", known];
+      if (elapsedMs > STREAM_MS) return yield ["running", summary];
       const isNew = before.code !== seen.code || before.cursor !== seen.cursor;
       if (!isNew) yield "keep-alive";
       if (!isNew || seen.cursor >= run.logBytes)
@@ -80,6 +80,6 @@ async function* eventsOf(
   } catch (error) {
     if (!(error instanceof ToolError)) logError(context, "run_events", error);
     const { text } = toolErrorOf(error, context.requestID);
-    yield ["error", { ...known, error: text }];
+    yield ["error", { ...summary, error: text }];
   }
 }

@@ -71,7 +71,7 @@ function parse(env: Env): Config | ConfigError {
   const result = valuesSchema.safeParse(env);
   if (!result.success) return new ConfigError(result.error.issues.map(sentence));
   const values = result.data as Values;
-  const problems = VARIABLES.flatMap(([name]) => missingBeside(name, values));
+  const problems = VARIABLES.flatMap(([name]) => missingVariables(name, values));
   problems.push(...wrongPrincipals(values));
   if (coversServer(values.PREVIEW_HOST, values.PUBLIC_ORIGIN))
     problems.push("PREVIEW_HOST must not be the host of PUBLIC_ORIGIN, nor one above it.");
@@ -79,7 +79,7 @@ function parse(env: Env): Config | ConfigError {
 }
 
 /** The variables that must be set together with `name` and are not. An empty list counts as not set. */
-function missingBeside(name: VariableName, values: Values): string[] {
+function missingVariables(name: VariableName, values: Values): string[] {
   const isSet = (one: string) =>
     ![undefined, ""].includes((values as Record<string, unknown>)[one]?.toString());
   const { needs = [] }: Variable = variables[name];

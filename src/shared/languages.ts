@@ -75,15 +75,15 @@ export const TRAITS: Readonly<Record<Language, Traits>> = {
       return `The package of ${module} is not installed: run_command with pip install ${PYPI[module] ?? module}.`;
     },
   },
-  javascript: { ...inNode("javascript"), title: "JavaScript", endings: [".js", ".mjs", ".cjs"] },
-  typescript: { ...inNode("typescript"), title: "TypeScript", endings: [".ts", ".mts"] },
+  javascript: { ...nodeTraits("javascript"), title: "JavaScript", endings: [".js", ".mjs", ".cjs"] },
+  typescript: { ...nodeTraits("typescript"), title: "TypeScript", endings: [".ts", ".mts"] },
 };
 
 export const LANGUAGE_TITLES = LANGUAGES.map((language) => TRAITS[language].title)
   .join(", ")
   .replace(/, (?=[^,]*$)/, " or ");
 
-function inNode(language: Language): Omit<Traits, "title" | "endings"> {
+function nodeTraits(language: Language): Omit<Traits, "title" | "endings"> {
   return {
     load: (directory) =>
       `require(${JSON.stringify(`${directory}/node.cjs`)}).start(globalThis, ${JSON.stringify(language)})`,

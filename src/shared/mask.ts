@@ -40,7 +40,7 @@ export class Mask {
   readonly #names: readonly TraceMatcher[];
 
   constructor(secrets: readonly Secret[]) {
-    const all = secrets.map(knownOf);
+    const all = secrets.map(matchersOf);
     this.#traces = all.map(({ traces }) => traces);
     this.#names = all.map(({ names }) => names);
   }
@@ -83,10 +83,10 @@ export class Mask {
   }
 }
 
-const known = new WeakMap<Secret, { traces: TraceMatcher; names: TraceMatcher }>();
+const matchers = new WeakMap<Secret, { traces: TraceMatcher; names: TraceMatcher }>();
 
-function knownOf(secret: Secret): { traces: TraceMatcher; names: TraceMatcher } {
-  let found = known.get(secret);
+function matchersOf(secret: Secret): { traces: TraceMatcher; names: TraceMatcher } {
+  let found = matchers.get(secret);
   if (!found) {
     const traces = tracesOf(secret);
     const small = traces.map((trace) => ({ ...trace, text: trace.text.toLowerCase() }));
@@ -94,7 +94,7 @@ function knownOf(secret: Secret): { traces: TraceMatcher; names: TraceMatcher } 
       traces: new TraceMatcher(traces, BASE64_PAIRS),
       names: new TraceMatcher(small, [...BASE64_PAIRS, ...CASE_PAIRS]),
     };
-    known.set(secret, found);
+    matchers.set(secret, found);
   }
   return found;
 }

@@ -58,7 +58,7 @@ function policyOf(allowHosts: readonly string[]): NetworkPolicy {
  * wrong one.
  * @returns the secrets used
  */
-export function putIn(secrets: readonly Secret[], headers: Headers, url: URL): Secret[] {
+export function addSecrets(secrets: readonly Secret[], headers: Headers, url: URL): Secret[] {
   const places = new Set<string>();
   const used = secrets.filter((secret) => {
     const { name, in: kind } = secret.place;
@@ -120,14 +120,14 @@ export interface SecretTrace {
 }
 
 export function tracesOf({ place, value }: Secret): SecretTrace[] {
-  const traces = [0, 1, 2].map((before) => within64(value, before));
+  const traces = [0, 1, 2].map((before) => base64Trace(value, before));
   const userAndPassword = place.template.replace(VALUE, () => value);
-  if (place.in === "basic") traces.push(within64(userAndPassword, 0));
+  if (place.in === "basic") traces.push(base64Trace(userAndPassword, 0));
   return [{ text: value, sharesFirst: false, sharesLast: false }, ...traces];
 }
 
 /** The base64 characters that depend only on the text when `before` bytes (modulo 3) precede it. */
-function within64(text: string, before: number): SecretTrace {
+function base64Trace(text: string, before: number): SecretTrace {
   const encoded = btoa("\0".repeat(before) + text).replace(/=+$/, "");
   const bits = (before + text.length) * 8;
   const whole = encoded.slice(Math.ceil((before * 8) / 6), Math.floor(bits / 6));

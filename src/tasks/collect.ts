@@ -68,7 +68,7 @@ export async function collect(
   const { files: sandboxFiles } = store;
   const found = (await sandboxFiles.call("changes", { task, path: directory, limit: MAX_FILES })).changes;
   if (found === undefined) return { changes: undefined, artifacts: [] };
-  const listed = fitting(found.files);
+  const listed = filesThatFit(found.files);
   const files = listed.map(({ path, change, size }): ChangedFiles => ({ path, change, size }));
   const writer = new ArtifactWriter(store, runID);
   const own = taskDirectory(task);
@@ -92,7 +92,7 @@ export async function collect(
   return { changes, artifacts: writer.kept, notKept };
 }
 
-function fitting<File extends object>(files: readonly File[]): File[] {
+function filesThatFit<File extends object>(files: readonly File[]): File[] {
   let room = LISTED_BYTES;
   return files.filter((file) => {
     room -= new TextEncoder().encode(JSON.stringify(file)).length;

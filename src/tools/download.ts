@@ -40,7 +40,7 @@ function resultExpiry(): number {
 }
 
 /** Stores links in the sandbox's actor. Returns none if the actor is unreachable or its container does not run. */
-async function kept(
+async function storeLinks(
   context: ToolContext,
   sandbox: string,
   keep: SandboxCall<string[]>,
@@ -62,7 +62,7 @@ export async function fileDownloads(
   const expires = resultExpiry();
   const links = files.map(({ path }) => ({ direction: "download" as const, path, expires }));
   // A stopped sandbox has no files to link to.
-  const urls = await kept(context, sandbox, (actor, owner) => actor.keepFileLinks(owner, links));
+  const urls = await storeLinks(context, sandbox, (actor, owner) => actor.keepFileLinks(owner, links));
   if (urls.length === 0) return [];
   return files.map(({ path, size }, index) => {
     return { name: path, size, uri: fileURI(sandbox, path), url: urls[index] };
@@ -81,7 +81,7 @@ export async function runDownloads(
   const links = files.map(({ name }) => ({ run: id, name, expires }));
   // A link needs no token, so only callers who may read files get one.
   const urls = hasScope(context, "sandbox:read")
-    ? await kept(context, ownRun(id), (actor, owner) => actor.keepRunLinks(owner, links))
+    ? await storeLinks(context, ownRun(id), (actor, owner) => actor.keepRunLinks(owner, links))
     : [];
   return files.map(({ name, size, shown }, index) => {
     return { name: shown, size, uri: runURI(id, name), url: urls[index] };

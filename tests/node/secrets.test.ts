@@ -6,7 +6,7 @@ import {
   type SecretPlace,
   type Secret,
   placeholders,
-  putIn,
+  addSecrets,
   secretList,
   secretsAt,
   secretsFor,
@@ -39,7 +39,7 @@ const query = secretOf({ in: "query", name: "key", template: "{value}" });
 describe("a request", () => {
   const put = (secrets: Secret[], from: string, given: Record<string, string> = {}) => {
     const [url, headers] = [new URL(from), new Headers(given)];
-    const used = putIn(secrets, headers, url);
+    const used = addSecrets(secrets, headers, url);
     return { url: url.href, headers: Object.fromEntries(headers), used };
   };
 

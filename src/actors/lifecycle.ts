@@ -211,12 +211,12 @@ export class Lifecycle {
     for (;;) {
       await this.#finishPrevious();
       this.#checkState();
-      const left = this.#abandonedCount;
+      const abandonedBefore = this.#abandonedCount;
       // After the check: the previous container's end must be reported before the registration.
       const before = await account.register(owner);
       const state = this.#checkState();
       // The container was ended or lost, which has undone the registration.
-      if (state.is === "ending" || left !== this.#abandonedCount) continue;
+      if (state.is === "ending" || abandonedBefore !== this.#abandonedCount) continue;
       // Checked again, because the container may have ended since the first check.
       refuseStart();
       if (state.is === "absent") this.#position = { is: "registered", before: before ?? "stopped" };

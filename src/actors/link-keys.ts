@@ -11,12 +11,12 @@ const LINK_KEY_NAME = "links";
 /** The longest life of a link or preview: `expires_seconds` of the tools. */
 const MAX_LIFE_MS = DAY_MS;
 
-interface Known {
+interface KeyCache {
   derived: Map<string, Promise<CryptoKey>>;
   made?: Promise<MadeKey | undefined> | undefined;
 }
 
-const known = new WeakMap<Config, Known>();
+const caches = new WeakMap<Config, KeyCache>();
 
 /**
  * The accepted signing keys; the first one signs. Empty if no variable sets a key and the server cannot store a
@@ -26,7 +26,7 @@ export async function linkKeys({
   config,
   env,
 }: Pick<RequestContext, "config" | "env">): Promise<CryptoKey[]> {
-  const { derived } = knownOf(config);
+  const { derived } = cacheOf(config);
   const secrets = await secretsOf({ config, env });
   return Promise.all(
     secrets.map((secret) => {
@@ -54,18 +54,18 @@ async function secretsOf({
 }
 
 function madeKey({ config, env }: Pick<RequestContext, "config" | "env">): Promise<MadeKey | undefined> {
-  const own = knownOf(config);
+  const cache = cacheOf(config);
   const namespace = env.Attempts as DurableObjectNamespace<Attempts> | undefined;
-  own.made ??= Promise.resolve(namespace?.getByName(LINK_KEY_NAME).linkKey());
+  cache.made ??= Promise.resolve(namespace?.getByName(LINK_KEY_NAME).linkKey());
   // A failure is not cached.
-  own.made.catch(() => (own.made = undefined));
-  return own.made;
+  cache.made.catch(() => (cache.made = undefined));
+  return cache.made;
 }
 
-function knownOf(config: Config): Known {
-  const own = known.get(config) ?? { derived: new Map<string, Promise<CryptoKey>>() };
-  known.set(config, own);
-  return own;
+function cacheOf(config: Config): KeyCache {
+  const cache = caches.get(config) ?? { derived: new Map<string, Promise<CryptoKey>>() };
+  caches.set(config, cache);
+  return cache;
 }
 
 async function derive(secret: string): Promise<CryptoKey> {

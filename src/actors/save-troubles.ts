@@ -17,11 +17,11 @@ export class SaveTroubles {
   /** Since when saves fail (milliseconds since the epoch), and the last reason. */
   #failing: { since: number; why: ToolError } | undefined;
   #isFailureReported = false;
-  #left: LeftOut | undefined;
-  #areLeftReported = false;
+  #leftOut: LeftOut | undefined;
+  #isLeftOutReported = false;
 
-  get left(): LeftOut | undefined {
-    return this.#left;
+  get leftOut(): LeftOut | undefined {
+    return this.#leftOut;
   }
 
   get isFailing(): boolean {
@@ -45,10 +45,10 @@ export class SaveTroubles {
   }
 
   /** @param isRead whether everything in the save was read; until then, earlier unreadable files still count */
-  leaves(left: Plan["left"], isRead: boolean): void {
-    const unreadable = left.unreadable ?? (isRead ? undefined : this.#left?.unreadable);
-    this.#left = leftOut({ ...left, unreadable });
-    if (!this.#hasReportableLoss) this.#areLeftReported = false;
+  noteLeftOut(left: Plan["left"], isRead: boolean): void {
+    const unreadable = left.unreadable ?? (isRead ? undefined : this.#leftOut?.unreadable);
+    this.#leftOut = leftOut({ ...left, unreadable });
+    if (!this.#hasReportableLoss) this.#isLeftOutReported = false;
   }
 
   /**
@@ -56,13 +56,13 @@ export class SaveTroubles {
    * may have caused the last one.
    */
   containerGone(): void {
-    this.#left = undefined;
+    this.#leftOut = undefined;
     this.saved();
   }
 
   /** Whether something left out is worth reporting. Sockets need their processes, and crowded directories can be regenerated. */
   get #hasReportableLoss(): boolean {
-    return this.#left !== undefined && (this.#left.count > 0 || this.#left.unreadable !== undefined);
+    return this.#leftOut !== undefined && (this.#leftOut.count > 0 || this.#leftOut.unreadable !== undefined);
   }
 
   takeNotice(): string | undefined {
@@ -75,9 +75,9 @@ export class SaveTroubles {
       const why = isPermanentSaveError(cause) ? { reason: reason(cause), hint } : undefined;
       notices.push(notSavedText(failing.since, why));
     }
-    if (this.#left && this.#hasReportableLoss && !this.#areLeftReported) {
-      this.#areLeftReported = true;
-      notices.push(partlySavedText(this.#left));
+    if (this.#leftOut && this.#hasReportableLoss && !this.#isLeftOutReported) {
+      this.#isLeftOutReported = true;
+      notices.push(partlySavedText(this.#leftOut));
     }
     return notices.join(" ") || undefined;
   }

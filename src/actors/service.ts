@@ -60,7 +60,7 @@ export class Service {
   readonly #stored: StoredValue<State>;
   #notice: string | undefined;
   /** Counts changes. A start that began before a change is obsolete. */
-  #turn = 0;
+  #changeCount = 0;
   #pauseS = FIRST_PAUSE_S;
   #timer: ReturnType<typeof setTimeout> | null = null;
   #startedAt = 0;
@@ -112,10 +112,10 @@ export class Service {
   ready(): void {
     const isWanted = this.script !== undefined && !this.#isRunning && !this.#state?.isCancelled;
     if (!isWanted || !this.#host.lifecycle.container) return;
-    const turn = ++this.#turn;
+    const changeCount = ++this.#changeCount;
     this.#host.background(
-      this.#start(turn).catch((error: unknown) => {
-        if (turn !== this.#turn) return;
+      this.#start(changeCount).catch((error: unknown) => {
+        if (changeCount !== this.#changeCount) return;
         this.#host.report(error);
         this.#restart();
       }),
@@ -123,7 +123,7 @@ export class Service {
   }
 
   ended(): void {
-    this.#turn++;
+    this.#changeCount++;
     clearTimeout(this.#timer);
     this.#pauseS = FIRST_PAUSE_S;
     if (this.#state?.isCancelled) this.#stored.value = { ...this.#state, isCancelled: false };
@@ -152,13 +152,13 @@ export class Service {
     return notice;
   }
 
-  async #start(turn: number): Promise<void> {
+  async #start(changeCount: number): Promise<void> {
     const { setUp, runs, commands } = this.#host;
     await setUp.begin();
     const { script } = this;
     // Only in a container that runs already: a service that could start containers would keep the sandbox running for
     // ever.
-    if (turn !== this.#turn || script === undefined || !this.#host.lifecycle.container) return;
+    if (changeCount !== this.#changeCount || script === undefined || !this.#host.lifecycle.container) return;
     const spec = {
       command: loop(script),
       session: SERVICE_SESSION,
@@ -171,7 +171,7 @@ export class Service {
       isService: true,
       gate: setUp.gate,
     });
-    if (turn !== this.#turn || !this.#state) {
+    if (changeCount !== this.#changeCount || !this.#state) {
       await runs.cancel(id, MAX_CANCEL_MS).catch(() => undefined);
       return void (await runs.remove(id).catch(() => undefined));
     }

@@ -251,8 +251,8 @@ export class SetUp {
     const state = this.#state;
     // Another script was set, or the sandbox destroyed, meanwhile.
     if (state?.run !== id) return;
-    const isSame = containersGone === this.#containersGone;
-    if (!isSame && success) return this.#put({ ...state, ...AT_REST, had: success.had });
+    const isSameContainer = containersGone === this.#containersGone;
+    if (!isSameContainer && success) return this.#put({ ...state, ...AT_REST, had: success.had });
     const lost = run?.state === "lost" ? state.lost + 1 : 0;
     // If no container could start, or the container is gone, the next call retries.
     const isDone = success !== undefined || (run !== undefined && isFailure(run));
@@ -263,7 +263,7 @@ export class SetUp {
           ? setUpSkippedText(MAX_LOST_CONTAINERS)
           : undefined;
     // In the same container, files that this script left mix with those of the next script.
-    const isUsed = state.isUsed || (isSame && run?.state === "lost" && state.hasBegun);
+    const isUsed = state.isUsed || (isSameContainer && run?.state === "lost" && state.hasBegun);
     this.#put({ ...state, ...AT_REST, isDone, isUsed, lost, failure, had: success?.had });
     this.#host.workspace.changed();
     if (success) this.#notice = success.words;

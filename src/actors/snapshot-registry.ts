@@ -288,7 +288,7 @@ export class SnapshotRegistry {
     return this.#storage.transactionSync(() => {
       const to = this.known(id);
       const snapshot = this.#currentID(sandbox);
-      const before = snapshot === undefined ? undefined : this.#keptBefore(sandbox, snapshot, to, now);
+      const before = snapshot === undefined ? undefined : this.#keepBeforeRestore(sandbox, snapshot, to, now);
       this.#setCurrent(sandbox, this.#snapshotOf(id), now);
       // A save under way is of the previous state.
       this.#abandonSaves("sandbox = ?", sandbox, now + WRITING_MS);
@@ -297,7 +297,7 @@ export class SnapshotRegistry {
     });
   }
 
-  #keptBefore(sandbox: string, snapshot: string, to: Checkpoint, now: number): Checkpoint {
+  #keepBeforeRestore(sandbox: string, snapshot: string, to: Checkpoint, now: number): Checkpoint {
     const [kept] = this.#rows.all<{ id: string }>(
       "SELECT id FROM checkpoints WHERE snapshot = ? ORDER BY created_at DESC, id LIMIT 1",
       snapshot,

@@ -304,14 +304,14 @@ export class Workspace {
       plan = await snapshots.call("plan", { body }, signal);
     }
     if (plan.state === "conflict") throw new Error(`the container of ${sandbox} did not start from ${base}`);
-    this.#troubles.leaves(plan.left, plan.state === "unchanged");
+    this.#troubles.noteLeftOut(plan.left, plan.state === "unchanged");
     if (plan.state === "unchanged") return;
     const storing = this.#transfer.store({ id, origin, plan }, signal, () => {
       this.#unconfirmed.value = id;
       this.#committing = storing;
     });
     const { packs, left } = await storing;
-    this.#troubles.leaves(left, true);
+    this.#troubles.noteLeftOut(left, true);
     await this.#committed(id, packs, signal);
   }
 
@@ -398,7 +398,7 @@ export class Workspace {
       if (!this.#isWhole) throw containerGone();
       const signal = AbortSignal.any([this.#container, AbortSignal.timeout(OUTCOME_MS)]);
       await this.#save(signal, { isThorough: true });
-      const { left } = this.#troubles;
+      const { leftOut: left } = this.#troubles;
       if (left && (left.count > 0 || left.unreadable || left.crowded))
         throw workspaceTooLarge(left, this.#host.maxBytes);
       const { snapshot } = this.#origin.value ?? EMPTY_ORIGIN;

@@ -15,15 +15,15 @@ export type Kernel = z.infer<typeof kernelSchema>;
 
 export class KernelRegistry {
   readonly #sql: SqlStorage;
-  readonly #known = new Map<string, Kernel>();
+  readonly #cache = new Map<string, Kernel>();
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
   }
 
   get(key: string): Kernel | undefined {
-    const known = this.#known.get(key);
-    if (known) return known;
+    const cached = this.#cache.get(key);
+    if (cached) return cached;
     const row = this.#sql
       .exec<{ context_id: string; language: Language; pid: number; started: number }>(
         "SELECT context_id, language, pid, started FROM kernels WHERE key = ?",
@@ -33,13 +33,13 @@ export class KernelRegistry {
     if (!row) return undefined;
     const { context_id: contextID, language, pid, started } = row;
     const kernel = { key, contextID, language, pid, started };
-    this.#known.set(key, kernel);
+    this.#cache.set(key, kernel);
     return kernel;
   }
 
   put(kernel: Kernel): void {
     const { key, contextID, language, pid, started } = kernel;
-    this.#known.set(key, kernel);
+    this.#cache.set(key, kernel);
     this.#sql.exec(
       "INSERT OR REPLACE INTO kernels (key, context_id, language, pid, started) VALUES (?, ?, ?, ?, ?)",
       key,
@@ -52,12 +52,12 @@ export class KernelRegistry {
 
   /** Removes this kernel, but not its replacement. */
   delete(kernel: Kernel): void {
-    if (this.#known.get(kernel.key)?.contextID === kernel.contextID) this.#known.delete(kernel.key);
+    if (this.#cache.get(kernel.key)?.contextID === kernel.contextID) this.#cache.delete(kernel.key);
     this.#sql.exec("DELETE FROM kernels WHERE key = ? AND context_id = ?", kernel.key, kernel.contextID);
   }
 
   clear(): void {
     this.#sql.exec("DELETE FROM kernels");
-    this.#known.clear();
+    this.#cache.clear();
   }
 }

@@ -296,13 +296,16 @@ export class Kernels {
   ): Promise<CodeOutcome> {
     const code = new RunningCode(this.#link, sink, kernel);
     const variables = this.#link.variables.current;
-    const isNews = variables !== undefined && this.#versions.get(kernel) !== variables.version;
-    const cell = runCell(spec.language, sink.id, { ...spec, variables: isNews ? variables : undefined });
+    const areVariablesNew = variables !== undefined && this.#versions.get(kernel) !== variables.version;
+    const cell = runCell(spec.language, sink.id, {
+      ...spec,
+      variables: areVariablesNew ? variables : undefined,
+    });
     const result = this.#print(cell, kernel, sink);
     try {
       const first = await stoppable(Promise.race([result, code.died]), stopped, spec.timeoutMs);
       if (typeof first === "object") {
-        if (isNews) this.#versions.set(kernel, variables.version);
+        if (areVariablesNew) this.#versions.set(kernel, variables.version);
         const outcome = outcomeOf(first, sink.id);
         await code.finish(outcome.hasFiles, outcome.serves);
         return { ...outcome, hasFiles: outcome.hasFiles || code.isFollowed };

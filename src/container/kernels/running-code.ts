@@ -17,7 +17,7 @@ export class RunningCode extends RunFollower {
   readonly #died = Promise.withResolvers<"died">();
   /** Calls about the code after the first call, which describes it. All are repeated over each new connection. */
   #orders: RunCall[] = [];
-  #isAsked = false;
+  #isRequested = false;
   #isFinished = false;
   #timer: ReturnType<typeof setInterval> | null;
   #following: Promise<void> | undefined;
@@ -70,7 +70,7 @@ export class RunningCode extends RunFollower {
 
   #order(order: RunCall): void {
     this.#orders.push(order);
-    if (this.#isAsked) this.link.connection.sendIfOpen(order);
+    if (this.#isRequested) this.link.connection.sendIfOpen(order);
   }
 
   #follow(): Promise<void> {
@@ -92,7 +92,7 @@ export class RunningCode extends RunFollower {
     const call: RunCall = { type: "code", id: sink.id, pid, started, stdout, stderr };
     const orders = [...this.#orders];
     await this.link.connection.send(call, ...orders);
-    this.#isAsked = true;
+    this.#isRequested = true;
     for (const order of this.#orders.slice(orders.length)) this.link.connection.sendIfOpen(order);
   }
 }

@@ -48,7 +48,7 @@ const LINKS = {
   [join(SLOTS, "own")]: SCRIPTS,
 };
 
-/** Where kernels write the output of code, two files per run. Shared by all sandboxes on one file system. */
+/** Where kernels write the output of code, two files per run. Without isolation, all sandboxes share it. */
 export const KERNEL_OUTPUT = "/var/lib/sandbox-mcp/runs";
 
 export function makePlaces(): void {

@@ -15,7 +15,7 @@ export interface PackageSet {
 /** The time limit of an installation, in milliseconds: half a gigabyte on a slow line. */
 const LIMIT_MS = 15 * 60_000;
 
-/** npm retries twice, with 30 seconds each: without a network it fails within two minutes. */
+/** npm tries each request twice, for 30 seconds each: without a network it fails within two minutes. */
 const NPM = [
   "ci",
   "--ignore-scripts",

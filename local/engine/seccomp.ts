@@ -98,7 +98,7 @@ const O_NOTIFICATION_PIPE = 0o200;
 const notToFirst = ifEqual(argument(0), 1, refuse(EPERM), allow);
 
 /**
- * The kernel keeps an access control list, two of 64 KiB for each directory, in memory that counts in no control group. The
+ * The kernel keeps access control lists, up to two of 64 KiB for each directory, in memory that counts in no control group. The
  * limit has room for 31 entries. ext4 also returns ENOSPC for an attribute that is too large.
  */
 const MAX_ATTRIBUTE_BYTES = 256;

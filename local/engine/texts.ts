@@ -38,7 +38,7 @@ export const HOST_PROBLEMS = {
 export const WORKER_PROBLEMS = {
   largeHead: "the head of this request is too large",
   notTaken: "the Worker did not take the request",
-  interrupted: "the server was interrupted at this request",
+  interrupted: "the server was interrupted during this request",
   notHTTP: "the server's response is not HTTP",
   silent: "the Worker did not respond",
 };
@@ -71,7 +71,7 @@ export const MACHINE = {
     `${title} was removed from ${directory}: remove that directory, too.`,
   notPython: (path: string) => `${path} is not Python 3.`,
   closed: (path: string) =>
-    `Only root can read ${path}, and sandboxes are never root of this machine. Open it: chmod -R go+rX ${path}`,
+    `Only root can read ${path}, and no sandbox runs as this machine's root. Make it readable: chmod -R go+rX ${path}`,
   ofRoot: (path: string, why: string) =>
     `${path} belongs to root, and this machine cannot show it as another user's (${why}). ` +
     `Give it to a user: chown -R USER ${path}`,
@@ -95,7 +95,7 @@ export const NOT_ISOLATED = [
 
 /** For `MACHINE.noSandbox` and `MACHINE.notStarted`. */
 export const START_PROBLEMS = {
-  bounds: (why: string) => `its bounds could not be set: ${why}`,
+  bounds: (why: string) => `its limits could not be set: ${why}`,
   noControl: "its control server did not respond",
   controlLate: "its control server ended or did not respond in time",
   bubblewrapFailed: "bubblewrap could not make the sandbox",

@@ -7,7 +7,7 @@ import pdb
 import sys
 
 NO_INPUT = (
-    "{} has no input to read: code in a kernel cannot be typed to. Write the program to a file, start it with "
+    "{} has no input to read: nobody can type into a kernel. Write the program to a file, start it with "
     "run_command and interactive: true, and type with send_input."
 )
 

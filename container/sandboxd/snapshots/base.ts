@@ -12,7 +12,7 @@ import { type FoundFile, isFound, namesIn, scanEntry } from "./file-status.ts";
 
 export const IMAGE_LIST = "/opt/sandbox-mcp/base.list";
 const OWN_LIST = join(SNAPSHOT, "base.list");
-/** Its modification time is the container's start. */
+/** A file that is created at the container's start. Its status change time (ctime) is that time. */
 const STARTED = join(SNAPSHOT, "started");
 /** END ends a record, and names cannot contain it. DIRECTORY begins a directory's record, before its entries. */
 const END = "\0";

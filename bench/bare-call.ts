@@ -5,7 +5,7 @@ export type BareCall = { sandbox: string } & (
   | { method: "runCode"; context: string; code: string }
   /** Starts a server in the sandbox, and waits until it listens. */
   | { method: "serve"; program: string }
-  /** Each of the other calls is one HTTP request to that server. */
+  /** This and the next two are each one HTTP request to that server. */
   | { method: "command"; command: string }
   | { method: "readFile"; path: string }
   | { method: "writeFile"; path: string; content: string }

@@ -15,7 +15,7 @@ import { children, commandLine } from "./process-memory.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** The Worker of `npm start`, and the Worker that it is compared with. */
+/** The Worker of `npm start`, the Worker that it is compared with, and ours with counted operations. */
 export const CONFIGS = {
   ours: join(root, "wrangler.local.jsonc"),
   bare: join(root, "bench/worker/wrangler.jsonc"),

@@ -19,7 +19,7 @@ export interface Heap {
   close(): void;
 }
 
-/** How long the inspector may take, milliseconds. It does not answer for a Worker that was never called. */
+/** How long the inspector may take, in milliseconds. It does not respond for a Worker that was never called. */
 const RESPONSE_MS = 30_000;
 
 /** The inspector's name for the Worker of `npm start`, which has others beside it. */
@@ -66,7 +66,7 @@ export async function openHeap(
     const id = ++last;
     waiting.set(id, reply);
     const late = () =>
-      waiting.delete(id) && reply.reject(new Error(`the inspector does not answer ${method}`));
+      waiting.delete(id) && reply.reject(new Error(`the inspector does not respond to ${method}`));
     const timer = setTimeout(late, limitMs);
     void reply.promise.finally(() => clearTimeout(timer)).catch(() => undefined);
     socket.send(JSON.stringify({ id, method }), (error) => error && fail(error));

@@ -24,7 +24,7 @@ export interface SandboxProcesses {
   sandboxd: number;
 }
 
-/** The server's programs in the sandbox with a process that has `marker` on its command line. Another sandbox is prepared. */
+/** The server's programs in the sandbox with a process that has `marker` on its command line. The prepared sandbox has none. */
 export function processesBeside(marker: string, engine: number): SandboxProcesses {
   const first = children(engine).find((child) => descendants(child, new RegExp(marker)).length > 0) ?? NaN;
   return {
@@ -44,7 +44,7 @@ export function peakMiB(pid: number): number {
   return Number(kilobytes) / 1024;
 }
 
-/** The memory of a process, with its share of what it shares, in MiB. 0 for one that has ended. */
+/** The memory of a process, in MiB, with a proportional part of shared pages. 0 if the process has ended. */
 export function pssMiB(pid: number): number {
   return Number(/^Pss:\s+(\d+)/m.exec(readProc(String(pid), "smaps_rollup"))?.[1] ?? 0) / 1024;
 }

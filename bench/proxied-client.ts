@@ -7,13 +7,13 @@
 import { once } from "node:events";
 import { type Socket, connect } from "node:net";
 
-const [connections = "", bytes = "", origin = "", way = "", proxy = origin] = process.argv.slice(2);
+const [connections = "", bytes = "", origin = "", kind = "", proxy = origin] = process.argv.slice(2);
 const isProxied = proxy !== origin;
 
 async function opened(): Promise<Socket> {
   const at = proxy.lastIndexOf(":");
   const socket = connect(Number(proxy.slice(at + 1)), proxy.slice(0, at));
-  if (way !== "tunnel" || !isProxied) return socket;
+  if (kind !== "tunnel" || !isProxied) return socket;
   socket.write(`CONNECT ${origin} HTTP/1.1\r\nHost: ${origin}\r\n\r\n`);
   const [head]: Buffer[] = await once(socket, "data");
   if (!head?.toString().startsWith("HTTP/1.1 200")) throw new Error(`the proxy responded with ${head}`);
@@ -22,7 +22,7 @@ async function opened(): Promise<Socket> {
 
 async function download(): Promise<void> {
   const socket = await opened();
-  const path = way === "tunnel" || !isProxied ? `/${bytes}` : `http://${origin}/${bytes}`;
+  const path = kind === "tunnel" || !isProxied ? `/${bytes}` : `http://${origin}/${bytes}`;
   socket.write(`GET ${path} HTTP/1.1\r\nHost: ${origin}\r\nConnection: close\r\n\r\n`);
   let received = 0;
   socket.on("data", (piece) => (received += piece.length));

@@ -37,7 +37,7 @@ const size = {
   quick: values.quick,
   count: (full: number) => (values.quick ? Math.max(1, Math.round(full / 10)) : full),
 };
-// For the engine, as in `npm start`.
+// The engine uses this cache, as in `npm start`.
 process.env.NODE_COMPILE_CACHE ??= fileURLToPath(
   new URL("../node_modules/.cache/sandbox-mcp", import.meta.url),
 );

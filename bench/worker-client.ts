@@ -1,4 +1,4 @@
-/** Clients with little work of their own, the same for both Workers: JSON over HTTP on connections that stay open. */
+/** Clients that take little time themselves, the same for both Workers: JSON over HTTP on connections that stay open. */
 import { readFileSync } from "node:fs";
 import { Agent, request } from "node:http";
 import type { BareCall } from "./bare-call.ts";
@@ -84,7 +84,7 @@ function post(url: string, headers: Record<string, string>, body: string): Promi
       response.on("end", () => {
         const text = Buffer.concat(parts).toString();
         if (response.statusCode === 200) resolve(text);
-        else reject(new Error(`${url} answered ${response.statusCode}: ${text.slice(0, 500)}`));
+        else reject(new Error(`${url} responded with ${response.statusCode}: ${text.slice(0, 500)}`));
       });
     },
   );

@@ -7,7 +7,7 @@ import { shellWord } from "../src/shared/text.ts";
 import { PACKAGE_PROGRAM, isPackaged, root } from "./program-files.ts";
 import type { Variables } from "./dev-vars.ts";
 
-/** How a user calls the command line. `npm start` does not set the name that `npm run cli` sets. */
+/** How a user calls the command line. PROGRAM of program-files.ts is not used, because it recognizes only `npm run cli`. */
 const PROGRAM = isPackaged ? PACKAGE_PROGRAM : "npm run cli --";
 
 export interface Announcement {

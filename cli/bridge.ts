@@ -2,7 +2,7 @@
  * Connects MCP over standard input and output to a server's HTTP endpoint, for clients that start a process.
  *
  * Messages pass unchanged, in the protocol's revisions of 2025 and 2026. After a server restart the bridge reconnects, and the
- * session continues, because the server stores none.
+ * client can continue, because the server stores nothing about MCP sessions.
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/client";
@@ -12,8 +12,8 @@ import { refusal, unreachable } from "./server-calls.ts";
 import type { ServerAddress } from "./server-address.ts";
 import { BRIDGE_BROKE, BRIDGE_BROKE_BEFORE_RESPONSE, tokenChanged } from "./texts.ts";
 
-export interface Wires {
-  /** Finds the server, or starts one if configured. @throws {CommandError} if it cannot be reached */
+export interface BridgeOptions {
+  /** Finds the server, or starts a local one if no URL is configured. @throws {CommandError} if it cannot be reached */
   locate(): Promise<ServerAddress>;
   send(message: JSONRPCMessage): Promise<void>;
   log(line: string): void;
@@ -22,7 +22,7 @@ export interface Wires {
 /** How long a request waits for a server that responded before and may be restarting, in milliseconds. */
 const RESTART_MS = 30_000;
 
-/** The same for a server that never responded. It is shorter, because clients abandon a process that is silent for long. */
+/** The limit before the server's first response. It is shorter, because clients abandon a process that is silent for long. */
 const FIRST_MS = 5000;
 
 /** JSON-RPC's first code for errors of an implementation. */
@@ -43,9 +43,9 @@ const VERSION_KEY = "io.modelcontextprotocol/protocolVersion";
 type RequestID = JSONRPCRequest["id"];
 
 export class Bridge {
-  readonly #wires: Wires;
+  readonly #options: BridgeOptions;
   readonly #open = new Map<RequestID, AbortController>();
-  readonly #taken = new Set<Promise<void>>();
+  readonly #inProgress = new Set<Promise<void>>();
   /** The version from `initialize`; clients of 2026 send it in every request. */
   #version: string | undefined;
   #address: ServerAddress | undefined;
@@ -53,8 +53,8 @@ export class Bridge {
   #hasReached = false;
   #failure: { kind: ExitName; words: string } | undefined;
 
-  constructor(wires: Wires) {
-    this.#wires = wires;
+  constructor(options: BridgeOptions) {
+    this.#options = options;
   }
 
   /** Why the last message did not reach the server; undefined if it did. */
@@ -62,10 +62,12 @@ export class Bridge {
     return this.#failure?.kind;
   }
 
-  /** Forwards a client's message, and returns every response. */
+  /** Forwards a client's message to the server, and every response to the client. */
   forward(message: JSONRPCMessage): void {
-    const taken: Promise<void> = this.#forward(message).finally(() => this.#taken.delete(taken));
-    this.#taken.add(taken);
+    const forwarding: Promise<void> = this.#forward(message).finally(() =>
+      this.#inProgress.delete(forwarding),
+    );
+    this.#inProgress.add(forwarding);
   }
 
   async #forward(message: JSONRPCMessage): Promise<void> {
@@ -86,7 +88,7 @@ export class Bridge {
       if (signal.aborted) return;
       const words = error instanceof Error ? error.message : String(error);
       // The client gets every error. The log gets a repeated error once.
-      if (words !== this.#failure?.words) this.#wires.log(words);
+      if (words !== this.#failure?.words) this.#options.log(words);
       this.#failure = { kind: error instanceof CommandError ? error.kind : "unavailable", words };
       if (request && this.#open.has(request.id)) await this.#fail(request.id, words);
     } finally {
@@ -96,7 +98,7 @@ export class Bridge {
 
   /** Resolves when every accepted message has its response. */
   async settled(): Promise<void> {
-    while (this.#taken.size > 0) await Promise.allSettled(this.#taken);
+    while (this.#inProgress.size > 0) await Promise.allSettled(this.#inProgress);
   }
 
   /** Closes all open requests. Their work on the server continues. */
@@ -130,7 +132,7 @@ export class Bridge {
     if (request && this.#open.has(request.id)) throw new Error(BRIDGE_BROKE_BEFORE_RESPONSE);
   }
 
-  /** @throws Error if no server accepts the message within RESTART_MS, or if it is unknown whether a server has */
+  /** @throws Error if no server can be reached in time, or if the connection broke and a tool call may have arrived */
   async #post(
     message: JSONRPCMessage,
     signal: AbortSignal,
@@ -138,7 +140,7 @@ export class Bridge {
     const deadline = Date.now() + (this.#hasReached ? RESTART_MS : FIRST_MS);
     let refused: { response: Response; address: ServerAddress } | undefined;
     for (;;) {
-      const address = (this.#address ??= await this.#wires.locate());
+      const address = (this.#address ??= await this.#options.locate());
       const { url, token } = address;
       if (refused?.address.token === token) return refused;
       await refused?.response.body?.cancel();
@@ -157,7 +159,7 @@ export class Bridge {
       } catch (error) {
         if (signal.aborted) throw error;
         this.#address = undefined;
-        // A request that may have arrived is not repeated, unless it is read-only.
+        // A tool call that may have arrived is not repeated. Other messages may arrive twice.
         const isSafe = wasNotSent(error) || !("method" in message && message.method === "tools/call");
         if (!isSafe) throw new Error(BRIDGE_BROKE, { cause: error });
         if (Date.now() > deadline) throw unreachable(error as Error, address);
@@ -193,12 +195,12 @@ export class Bridge {
       const version = "result" in message ? message.result.protocolVersion : undefined;
       if (request.method === "initialize" && typeof version === "string") this.#version = version;
     }
-    await this.#wires.send(message);
+    await this.#options.send(message);
   }
 
   #fail(id: RequestID, message: string): Promise<void> {
     this.#open.delete(id);
-    return this.#wires.send({ jsonrpc: "2.0", id, error: { code: SERVER_ERROR, message } });
+    return this.#options.send({ jsonrpc: "2.0", id, error: { code: SERVER_ERROR, message } });
   }
 }
 

@@ -30,7 +30,7 @@ export interface Module {
   contents: string;
 }
 
-/** wrangler's configuration for miniflare, without the settings of the caller. */
+/** wrangler's configuration for miniflare, without bindings, which contain secrets, and without paths of sources. */
 export interface Settings {
   name: WranglerModule.Unstable_Config["name"];
   vars: WranglerModule.Unstable_Config["vars"];
@@ -40,7 +40,7 @@ export interface Settings {
   >;
 }
 
-/** A built Worker: its main module first, then imported ones. */
+/** A built Worker. wrangler bundles all modules into one. */
 export interface Built {
   modules: Module[];
   settings: Settings;
@@ -100,7 +100,7 @@ export async function bundle(config: string, directory: string): Promise<Built> 
 /** Cached builds of this clone: a build takes as much processor time as the rest of a start. */
 export const CACHE_DIRECTORY = join(root, "node_modules/.cache/sandbox-mcp/workers");
 
-/** How long an unused build is kept, in milliseconds. Another process may be about to read it. */
+/** A new build deletes builds older than this, in milliseconds. Another process may be about to read a younger build. */
 const KEEP_MS = 3_600_000;
 
 /** The Worker's sources, besides its configuration's directory. */
@@ -153,7 +153,7 @@ function forgetOld(): void {
   }
 }
 
-/** @throws {UserError} if wrangler could not build, because it writes next to the configuration */
+/** @throws {UserError} if wrangler cannot write its temporary files next to the configuration */
 function requireScratch(config: string): void {
   const scratch = join(dirname(config), ".wrangler/tmp");
   try {

@@ -31,16 +31,16 @@ export function report(checks: readonly Check[], asJSON: boolean, more: object =
   process.exitCode = hasFailed ? EXIT.failed : EXIT.succeeded;
   if (asJSON) return json(!hasFailed, { ...more, checks });
   const isTimed = checks.some(({ ms }) => ms !== undefined);
-  const tells = process.stdout.isTTY;
+  const isTerminal = process.stdout.isTTY;
   table(
     [
-      { title: tells ? " " : "VERDICT" },
+      { title: isTerminal ? " " : "VERDICT" },
       { title: "CHECK" },
       ...(isTimed ? [{ title: "MS", right: true }] : []),
       { title: "FOUND" },
     ],
     checks.map(({ name, verdict, found, ms }) => [
-      tells ? MARKS[verdict] : verdict,
+      isTerminal ? MARKS[verdict] : verdict,
       name,
       ...(isTimed ? [ms === undefined ? "" : String(Math.round(ms))] : []),
       found,

@@ -1,4 +1,4 @@
-/** Changes a server's entry in a client's configuration file, and nothing else, comments included. */
+/** Changes a server's entry in a client's configuration file, and keeps everything else, including comments. */
 import { isDeepStrictEqual } from "node:util";
 import { applyEdits, modify, type ParseError, parse } from "jsonc-parser";
 import { parse as parseTOML, stringify as writeTOML } from "smol-toml";
@@ -8,7 +8,7 @@ import { isRecord } from "../src/shared/is-record.ts";
 import { UserError } from "./user-error.ts";
 import { CLIENT_FILE } from "./texts.ts";
 
-/** The mark at the start of files that some editors of Windows write. */
+/** The byte order mark, which some Windows editors write at the start of a file. */
 const BOM = "\uFEFF";
 
 /** @throws {UserError} if the file's format is not valid for the client */
@@ -42,7 +42,7 @@ export function entryIn(client: ClientKind, text: string, name: string): unknown
   return at;
 }
 
-/** The file's text with this entry. It replaces an entry of the same name. @throws {UserError} if anything else would change */
+/** The file's text with this entry, which replaces an entry of the same name. @throws {UserError} if anything else would change */
 export function withEntry(
   client: ClientKind,
   file: string,
@@ -112,17 +112,17 @@ function jsonWith(text: string, path: readonly string[], entry: object): string 
 function tomlWith(text: string, path: readonly string[], entry: Record<string, unknown>): string {
   let isOwn = false;
   const kept: string[] = [];
-  let behindOwn: string[] = [];
+  let trailingComments: string[] = [];
   for (const line of text.split("\n")) {
     const header = /^\s*\[(?!\[)(.+?)\]\s*(#.*)?$/.exec(line)?.[1] ?? /^\s*\[\[(.+?)\]\]/.exec(line)?.[1];
     if (header !== undefined) {
       const keys = keysOf(header);
       isOwn = path.every((key, index) => keys[index] === key);
     }
-    if (!isOwn) kept.push(...behindOwn, line);
-    behindOwn = isOwn && /^\s*(#.*)?$/.test(line) ? [...behindOwn, line] : [];
+    if (!isOwn) kept.push(...trailingComments, line);
+    trailingComments = isOwn && /^\s*(#.*)?$/.test(line) ? [...trailingComments, line] : [];
   }
-  kept.push(...behindOwn);
+  kept.push(...trailingComments);
   const nested: Record<string, unknown> = path.reduceRight<Record<string, unknown>>(
     (inner, key) => ({ [key]: inner }),
     entry,

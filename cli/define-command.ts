@@ -15,17 +15,17 @@ export function plainCommand(name: string, description: string, examples: readon
   const lines = examples.map((each) => (each.includes("sandbox-mcp ") ? each : `sandbox-mcp ${each}`));
   const command = new Command(name)
     .description(description)
-    .hook("preAction", (_, chosen) => settleSandbox(chosen))
+    .hook("preAction", (_, chosen) => applySandbox(chosen))
     .addHelpText("after", exampleText(lines));
   EXAMPLES.set(command, lines);
   return command;
 }
 
 /**
- * Sets the default of `--sandbox`. An address's `?sandbox=` replaces it, as for every client.
- * @throws {CommandError} before a request or a file is written
+ * Without `--sandbox`, the address's `?sandbox=` is the sandbox, as for every client.
+ * @throws {CommandError} for an invalid name, before anything is sent or written
  */
-function settleSandbox(command: CommandUnknownOpts): void {
+function applySandbox(command: CommandUnknownOpts): void {
   const name: unknown = command.getOptionValue("sandbox");
   checkSandbox("--sandbox", name);
   const address: unknown = command.getOptionValue("url") ?? process.env.SANDBOX_MCP_URL?.trim();
@@ -110,7 +110,7 @@ function portNumber(text: string): number {
   throw new InvalidArgumentError(WRONG_VALUE.port);
 }
 
-/** A command's text: an argument, standard input for `-`, or a file. @throws {CommandError} if there is none, or both */
+/** A command's text: an argument, standard input for `-`, or a file. @throws {CommandError} without text, or with an argument and a file */
 export async function textFrom(
   what: string,
   argument: string | undefined,

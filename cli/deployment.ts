@@ -156,7 +156,7 @@ export class Deployment {
       const pattern = `*.${previewHost}/*`;
       const { routes = [] } = parse(text) as { routes?: (string | { pattern?: string })[] };
       const isThere = routes.some((route) => (typeof route === "string" ? route : route.pattern) === pattern);
-      // wrangler finds the zone: the one of the account that the host ends with.
+      // wrangler finds the zone by the end of the host.
       if (!isThere) text = changed(text, ["routes"], [...routes, pattern]);
       text = changed(text, ["vars", "PREVIEW_HOST"], previewHost);
     }

@@ -1,4 +1,4 @@
-/** The command line's exit statuses. From 64 on as in sysexits.h and timeout(1), which programs rarely use. */
+/** The command line's exit statuses. From 64 on, they are those of sysexits.h and timeout(1), which other programs rarely return. */
 import { UserError } from "./user-error.ts";
 
 export const EXIT = {
@@ -24,7 +24,7 @@ export type ExitName = keyof typeof EXIT;
 /** Signals that end a process and leave it time to clean up. */
 export const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
-/** For one Ctrl-C, the terminal and npm each send a signal, milliseconds apart. */
+/** Signals within this time, in milliseconds, count as one Ctrl-C: the terminal and npm each send one. */
 export const ONE_CTRL_C_MS = 500;
 
 /** An error of a command. Its kind decides the exit status. */

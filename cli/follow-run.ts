@@ -23,7 +23,7 @@ export interface FollowOptions {
   onInterrupt: "cancel" | "leave";
   /** Seconds to wait for the run; no limit if undefined. */
   waitSeconds?: number;
-  /** Whether the sandbox was made for this run and ends with it. Then only the reason for a missing result is printed. */
+  /** Whether the sandbox was made for this run and ends with it. Then notices are printed only if the run does not succeed. */
   isFresh?: boolean;
   label: string;
 }

@@ -6,7 +6,7 @@ import { mayNotListen, portInUse, stateDirectoryInUse } from "./texts.ts";
 
 /**
  * Locks the directory with a socket in Linux's abstract namespace: only one process can bind its name, and the kernel always
- * releases it at that process's end. @throws {UserError} if another server has it
+ * releases it at that process's end. @throws {UserError} if another server holds the lock
  */
 export async function lockDirectory(directory: string): Promise<void> {
   const digest = createHash("sha256").update(realpathSync(directory)).digest("hex").slice(0, 32);

@@ -75,7 +75,7 @@ async function python(stateDir: string): Promise<Check> {
   const found = `${used.version} at ${used.executable}`;
   if (isReady(used)) return ok(name, found);
   const missing = PACKAGES.filter(({ module }) => !first.modules.includes(module)).map(({ pip }) => pip);
-  // Only a warning: only code that imports the libraries needs them, and `start` reports its attempt to install them.
+  // Not a warning: only code that imports the libraries needs them, and `start` reports its attempt to install them.
   const hint = `${startLine()} installs the missing libraries for sandboxes: ${missing.join(", ")}`;
   return ok(name, `${found}; ${hint}`);
 }

@@ -125,7 +125,7 @@ function sandboxNameOf(path: string, text: string): string {
   throw texts.wrongMount(text, texts.MOUNT.nameNeeded);
 }
 
-/** The folder of definitions in COMPONENTS. @throws {UserError} if there is none */
+/** The folder that COMPONENTS names. @throws {UserError} if it has no definitions */
 export function readComponents(text: string, cwd: string): string {
   const path = resolve(cwd, text.trim());
   try {

@@ -37,12 +37,12 @@ export const USAGE = `${startLine("[options]")}
                                    HTTPS, and never this machine or a private network)
   --state-dir <path>               where state is kept (SANDBOX_MCP_STATE_DIR; default .sandbox-mcp in the clone,
                                    ~/.local/state/sandbox-mcp for the package)
-  --mount <dir>[=<name>][:ro|:rw]  a directory of yours, as /workspace/<its name> in your sandbox of that name, or in
-                                   the sandbox <name>, read-only with :ro; may be repeated
+  --mount <dir>[=<name>][:ro|:rw]  show a directory of yours as /workspace/<its name>, in the sandbox of the same name or
+                                   in the sandbox <name>; read-only with :ro; may be repeated
   --python <path>                  the Python 3 that sandboxes get, with the packages it has (SANDBOX_MCP_PYTHON; default
                                    the first of your PATH, for which numpy, pandas, matplotlib and ipython are
                                    installed in the state directory, once)
-  --agents                         install Claude Code (360 MB) now; without it, the first task does
+  --agents                         install Claude Code (360 MB) now; otherwise the first task installs it
   --open                           show the panel in a browser, once the server is ready
   --json                           print where the server is as one line of JSON, once it is ready, or why it is not
   --verbose                        show the logs, and lines for every client (SANDBOX_MCP_VERBOSE=1)
@@ -133,7 +133,7 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
     return at < 0 ? undefined : loose.splice(at, 1)[0];
   };
   const hints = swallowed.map(({ flag, value }) => {
-    const pattern = FITTING[flag];
+    const pattern = VALUE_PATTERNS[flag];
     return { flag, value: value === "true" ? pattern && take(pattern) : value };
   });
   const open = new Set(hints.flatMap(({ flag, value }) => (value === undefined ? flag : [])));
@@ -150,7 +150,7 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
 /** Flags without a value, except those that npm handles itself. */
 const SWITCHES = ["agents", "open", "json"];
 
-const FITTING: Record<string, RegExp | undefined> = {
+const VALUE_PATTERNS: Record<string, RegExp | undefined> = {
   port: /^\d+$/,
   isolation: /^(bubblewrap|none)$/,
   network: /^(internet|none)$/,

@@ -11,7 +11,7 @@ try {
   // The same check as the server's, because no client can connect with a token that the server refuses.
   const { error } = ownerToken.safeParse(token);
   if (error) throw wrongOwnerToken(error.issues);
-  // Never prints an empty text: a shell runs the surrounding command even if this one fails.
+  // A missing token was generated. An error would not help: a shell runs the surrounding command even if this one fails.
   if (tokenSource === "generated") process.stderr.write(`${tokenGenerated(file)}\n`);
   process.stdout.write(`${token}\n`);
 } catch (error) {

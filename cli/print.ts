@@ -18,7 +18,7 @@ export function styled(style: Style, text: string, stream: NodeJS.WriteStream = 
 const OWN = /(\t|\x1b\[(?:1|2|22|3[1-39])m)/;
 
 /** A line with its line breaks and control sequences made visible, because servers may send any. */
-function oneInert(text: string): string {
+function inertLine(text: string): string {
   return text
     .split(OWN)
     .map((part, index) => (index % 2 === 0 ? visible(part) : part))
@@ -26,11 +26,11 @@ function oneInert(text: string): string {
 }
 
 export function line(...lines: readonly string[]): void {
-  for (const text of lines) process.stdout.write(`${oneInert(text)}\n`);
+  for (const text of lines) process.stdout.write(`${inertLine(text)}\n`);
 }
 
 export function note(...lines: readonly string[]): void {
-  for (const text of lines) process.stderr.write(`${styled("dim", oneInert(text), process.stderr)}\n`);
+  for (const text of lines) process.stderr.write(`${styled("dim", inertLine(text), process.stderr)}\n`);
 }
 
 /** Prints the document of `--json`. Its first field says whether the command succeeded, and overrides the data's own. */
@@ -44,7 +44,7 @@ export function failure(kind: ExitName, message: string, asJSON: boolean): void 
   if (asJSON) json(false, { error: { kind, message, exit_status: EXIT[kind] } });
   else
     process.stderr.write(
-      `${styled("red", "Error:", process.stderr)} ${message.split("\n").map(oneInert).join("\n")}\n`,
+      `${styled("red", "Error:", process.stderr)} ${message.split("\n").map(inertLine).join("\n")}\n`,
     );
 }
 
@@ -101,7 +101,7 @@ export interface Column {
   title: string;
   /** Right-aligned, for numbers. */
   right?: boolean;
-  /** Names that are read back: never cut, and written by `escapedName`. */
+  /** Names that programs read: never cut, and written by `escapedName`. */
   isName?: boolean;
   /** Omitted from a table that is too wide; the last such column first. */
   isMinor?: boolean;
@@ -162,7 +162,6 @@ export class Progress {
 
   constructor(text: string, isWanted = true) {
     this.#text = text;
-    // Not beside a result on the same terminal: the progress line would erase its last line if that has not ended.
     if (isWanted && process.stderr.isTTY) this.#timer = setInterval(() => this.#draw(), 120).unref();
   }
 

@@ -20,7 +20,7 @@ export function postRPC(
   });
 }
 
-/** Lists the tools of the server at `url`. @returns undefined, or the problem for the user */
+/** Lists the tools of the server at `url`. @returns undefined if the server lists them, else the problem */
 export async function whyNotServing(url: string, token: string): Promise<string | undefined> {
   const headers = { authorization: `Bearer ${token}`, "mcp-protocol-version": "2025-11-25" };
   const response = await postRPC(url, "tools/list", headers, AbortSignal.timeout(30_000));

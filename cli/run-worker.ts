@@ -23,7 +23,7 @@ export interface WorkerOptions {
   variables: Record<string, string> | Promise<Record<string, string>>;
   /** The folder of definitions for tasks: see `COMPONENTS_FOLDER`. */
   components?: string | undefined;
-  /** Called with each line of the Worker and workerd. */
+  /** Called with each log line of the Worker and workerd. */
   onLog: (line: LogLine) => void;
   /** Called if workerd ends unexpectedly. */
   onDeath: () => void;
@@ -65,7 +65,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       host: "127.0.0.1",
       port: 0,
       inspectorPort: options.inspector ? 0 : undefined,
-      // miniflare would download it.
+      // Otherwise miniflare would download values for `request.cf`.
       cf: false,
       telemetry: { enabled: false },
       log: new Log(options.verbose ? LogLevel.WARN : LogLevel.NONE),

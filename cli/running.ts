@@ -18,7 +18,7 @@ export function noteRunning(stateDir: string, server: Running): void {
   renameSync(temporary, file);
 }
 
-/** Called when it ends. After a kill the note stays, but nothing responds at its URL. */
+/** Called when the server ends. If it is killed, the file stays, but nothing responds at its URL. */
 export function forgetRunning(stateDir: string): void {
   rmSync(fileIn(stateDir), { force: true });
 }

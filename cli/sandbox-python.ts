@@ -167,7 +167,7 @@ class PythonPackages {
       stdio: ["ignore", "ignore", "pipe"],
       timeout: PIP_TIMEOUT_MS,
       killSignal: "SIGKILL",
-      // Settings of the user that contradict --target.
+      // The user's own values could contradict --target.
       env: { ...process.env, PIP_USER: "0", PIP_REQUIRE_VIRTUALENV: "0", PIP_DISABLE_PIP_VERSION_CHECK: "1" },
     });
     this.#pip = child;

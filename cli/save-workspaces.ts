@@ -9,7 +9,7 @@ const PROGRESS_AFTER_MS = 1000;
 const END_PREVIEWS_MS = 5000;
 
 /**
- * Resolves when all workspaces are saved, `signal` aborts, or the time is up. Reports which may be unsaved.
+ * Resolves when all workspaces are saved, `signal` aborts, or the time is up. Prints how many may be unsaved.
  * @param url the server's MCP endpoint
  * @param engine the engine's address, if there is an engine. Previews end first, because they could delay the saves
  */
@@ -20,7 +20,7 @@ export async function saveWorkspaces(
   print: (line: string) => void,
   engine?: string,
 ): Promise<void> {
-  const words = setTimeout(() => print(SAVING.started), PROGRESS_AFTER_MS);
+  const progress = setTimeout(() => print(SAVING.started), PROGRESS_AFTER_MS);
   const request = async (method: string, address: URL, limitMs: number): Promise<unknown> => {
     const headers = { [SECRET_HEADER]: secret };
     const limit = AbortSignal.any([signal, AbortSignal.timeout(limitMs)]);
@@ -39,6 +39,6 @@ export async function saveWorkspaces(
     if (signal.aborted) print(SAVING.aborted);
     else if (running !== 0) print(SAVING.unconfirmed(running));
   } finally {
-    clearTimeout(words);
+    clearTimeout(progress);
   }
 }

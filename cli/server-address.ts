@@ -10,7 +10,7 @@ import * as texts from "./texts.ts";
 /** The file of the local server's token, unless the environment has one. */
 export const VARIABLES_FILE = variablesFile(process.env);
 
-/** A path as the user typed it: `npm run` changes the directory. */
+/** The absolute path of a path that the user typed. `npm run` changes the directory, and INIT_CWD is the user's directory. */
 export function userPath(path = "."): string {
   const { npm_lifecycle_event: script, INIT_CWD } = process.env;
   return resolve(script === "cli" && INIT_CWD ? INIT_CWD : process.cwd(), path);

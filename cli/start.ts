@@ -28,7 +28,7 @@ import * as texts from "./texts.ts";
 
 const print = (line: string) => process.stderr.write(`${line}\n`);
 
-/** Whether the document of --json was not printed yet. */
+/** Whether the document of --json must still be printed. */
 let needsJSONResult = process.argv.slice(2).includes("--json");
 
 let engine: RunningEngine | undefined;
@@ -36,9 +36,9 @@ let worker: RunningWorker | undefined;
 let python: PythonSetup | undefined;
 let ending: Promise<never> | undefined;
 
-/** Saves all workspaces until the signal aborts; set when the server is ready. */
+/** Saves all workspaces until the signal aborts; set when the Worker listens. */
 let save: ((signal: AbortSignal) => Promise<void>) | undefined;
-/** Removes the note of the server's address; set when it is ready. */
+/** Removes the file with the server's address; set when the file is written. */
 let forget: (() => void) | undefined;
 const stopAtOnce = new AbortController();
 let endingSince = 0;
@@ -93,7 +93,7 @@ async function start(): Promise<void> {
     print(texts.SECRETS_UNUSED);
     delete values.SECRETS;
   }
-  // Without isolation there is no proxy, which adds the credentials of git hosts.
+  // Without isolation there is no proxy to add the credentials of git hosts.
   if (options.isolation === "none") values.GIT_SIGN_IN = "off";
   const agents = agentsDirectory(process.env, stateDir);
   if (options.agents) await fetchAgents(agents, print);
@@ -109,7 +109,7 @@ async function start(): Promise<void> {
       agents,
       python: found.python,
       pythonPackages: found.packages,
-      // Always, because somebody may sign in to a git host while the server runs.
+      // Set even if no secret is configured, because somebody may sign in to a git host while the server runs.
       authority: options.isolation === "none" ? undefined : join(stateDir, "authority"),
       verbose,
     })),

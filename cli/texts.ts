@@ -42,7 +42,7 @@ export const wrongChoice = ({ name, value }: { name: string; value: string }, ch
   usage(`${name} must be one of ${choices.join(", ")}, not "${value}".`);
 export const notConfirmed = () => cancelled("Nothing was changed.");
 
-/** An error without a known cause: how to get its stack. */
+/** How to get the stack of an unexpected error. */
 export const STACK_HINT = "(SANDBOX_MCP_VERBOSE=1 shows where)";
 
 // Files
@@ -210,8 +210,8 @@ export const mountRefused = (given: string, source: string, why: string) =>
 /** What is wrong with a value of --mount. */
 export const MOUNT = {
   taken: (sandbox: string, source: string) =>
-    `sandbox ${sandbox} has ${source} already. Name another one: --mount DIR=NAME.`,
-  wrongName: (name: string) => `the name of a sandbox ${SANDBOX_NAME_RULE}; "${name}" is not.`,
+    `sandbox ${sandbox} has ${source} already. Name another sandbox: --mount DIR=NAME.`,
+  wrongName: (name: string) => `the name of a sandbox ${SANDBOX_NAME_RULE}, not "${name}".`,
   nameNeeded: "name its sandbox: --mount DIR=NAME.",
   notDirectory: (path: string) => `${path} is not a directory.`,
   missing: (path: string) => `there is no directory ${path}.`,

@@ -139,7 +139,7 @@ class Watcher {
     return runs.map(({ started_at }) => Date.parse(started_at));
   }
 
-  /** Bounds memory: the oldest runs are no longer reported. */
+  /** Bounds memory: forgets the states of the oldest runs. */
   #forget(): void {
     const most = MAX_SANDBOXES * RUNS * 2;
     for (const id of this.#runs.keys()) {

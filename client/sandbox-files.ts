@@ -82,7 +82,7 @@ export class Files {
     }
   }
 
-  /** Like `write`, for any size: streams are not kept in memory, except in browsers. */
+  /** The same as `write`. A stream is not kept in memory, except in browsers. */
   upload(path: string, content: FileContent, options: { signal?: AbortSignal } = {}): Promise<Written> {
     return this.write(path, content, options);
   }
@@ -144,7 +144,7 @@ export function isFile({ headers }: Response): boolean {
   return headers.get("content-disposition") !== null;
 }
 
-/** The URL of a sandbox's path; absolute paths follow a second slash. `..` in a URL would leave the sandbox. */
+/** The URL of a path; absolute paths follow a second slash. `..` is resolved here, because in a URL it would leave the route. */
 export function fileAddress(sandbox: string, path: string): string {
   const parts: string[] = [];
   for (const part of (path.startsWith("/") ? path : `/workspace/${path}`).split("/")) {

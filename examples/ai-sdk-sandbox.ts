@@ -33,7 +33,7 @@ const { text } = await generateText({
     }),
     expose: tool({
       inputSchema: z.object({ port: z.number() }),
-      // Not the tools' own option: it has the type of all providers, which lacks ports.
+      // Uses `session`, because the type of `experimental_sandbox` has no ports.
       execute: ({ port }) => session.getPortEndpoint({ port }),
     }),
   },

@@ -1,7 +1,7 @@
 /**
  * A CI job: clones a repository into a fresh sandbox, builds and tests it there, and downloads the artifacts. It exits with the
- * status of the command. In your own project, import from "sandbox-mcp/client". node clone-build-test.ts "$GITHUB_RUN_ID"
- * https://github.com/owner/project 'npm ci && npm test' dist
+ * status of the command. In your own project, import from "sandbox-mcp/client".
+ *   node clone-build-test.ts "$GITHUB_RUN_ID" https://github.com/owner/project 'npm ci && npm test' dist
  */
 import { writeFile } from "node:fs/promises";
 import { CallError, connect } from "../client/index.ts";

@@ -19,7 +19,7 @@ try {
     model: MODEL,
     mcpServers: [sandbox],
   });
-  // Chat Completions, because other providers support it too. The default is OpenAI's Responses.
+  // Chat Completions, because other providers support it too. The SDK's default is OpenAI's Responses API.
   const runner = new Runner({
     modelProvider: new OpenAIProvider({ useResponses: false }),
     tracingDisabled: true,

@@ -1,7 +1,7 @@
 /**
  * A job for a pull request: runs the test in a sandbox. If it fails, the coding agent corrects the code, and the job prints the
- * fix as a patch. In your own project, import from "sandbox-mcp/client". node pull-request.ts 17
- * https://github.com/owner/project my-branch 'npm ci && npm test' > fix.patch
+ * fix as a patch. In your own project, import from "sandbox-mcp/client".
+ *   node pull-request.ts 17 https://github.com/owner/project my-branch 'npm ci && npm test' > fix.patch
  */
 import { connect } from "../client/index.ts";
 

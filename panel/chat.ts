@@ -66,7 +66,7 @@ export async function chatHost(): Promise<Host> {
   can = hostCapabilities;
   update(hostContext);
   parent.notify("ui/notifications/initialized", {});
-  tellSize(parent, () => mode.get() === "inline" && !("height" in (context.containerDimensions ?? {})));
+  reportHeight(parent, () => mode.get() === "inline" && !("height" in (context.containerDimensions ?? {})));
 
   const openLink = async (url: string) => {
     const opened =
@@ -129,11 +129,11 @@ function follow({ theme, safeAreaInsets, displayMode = "inline" }: McpUiHostCont
     document.body.style.setProperty(`padding-${side}`, `${Number(pixels)}px`);
 }
 
-function tellSize(parent: ParentPage, isFree: () => boolean): void {
+function reportHeight(parent: ParentPage, isHeightFree: () => boolean): void {
   let reportedHeight = 0;
   new ResizeObserver(() => {
     const height = Math.ceil(document.body.getBoundingClientRect().height);
-    if (height === reportedHeight || !isFree()) return;
+    if (height === reportedHeight || !isHeightFree()) return;
     reportedHeight = height;
     parent.notify("ui/notifications/size-changed", { height });
   }).observe(document.body);

@@ -30,7 +30,7 @@ interface Tree {
   open: string;
   /** Changes when directories must be reloaded. */
   version: number;
-  /** Called with files dropped on a directory; undefined if that is not allowed. */
+  /** Called with files dropped on a directory. Does nothing if uploads are not allowed. */
   send: (directory: string, files: Iterable<File>) => void;
   failed: (error: unknown) => void;
 }

@@ -68,6 +68,7 @@ export interface Host {
   endpoint: string | undefined;
   /** Ends the session; undefined if the page has none. @throws {Unreachable} */
   signOut: (() => Promise<void>) | undefined;
+  /** Whether the page itself can send requests to the server, for uploads and terminals. */
   reachesServer: boolean;
   /** Downloads from this address of the server. @throws {ToolFailed} */
   download(url: string): Promise<void>;

@@ -8,7 +8,7 @@ import { isSignedOut, showError } from "./tools.ts";
 /** The pause after a failure, in milliseconds. */
 const RETRY_MS = 3000;
 
-/** The pause before a new stream, in milliseconds. There is one because a new stream polls everything. */
+/** The pause before a new stream, in milliseconds: each new stream polls everything. */
 const RECONNECT_MS = 250;
 
 /** Changes of the watched things within this time share one new stream, in milliseconds. */

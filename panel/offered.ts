@@ -1,4 +1,4 @@
-/** The available tools: the server lists only those that it, its operator and the user's scopes allow. */
+/** The available tools: the server lists only tools that are configured and that the user's scopes allow. */
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
 

@@ -22,7 +22,7 @@ const MAX_LINE = 4096;
 const MAX_CHARACTERS = 2_000_000;
 const MAX_LINES = 20_000;
 
-/** The longest awaited control sequence, in characters. */
+/** The longest incomplete control sequence that waits for the next chunk, in characters. */
 const MAX_SEQUENCE = 4096;
 
 const TAB = 8;

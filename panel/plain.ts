@@ -1,4 +1,4 @@
-/** Text in which no character can be mistaken for another: characters that change the writing direction are named instead. */
+/** Replaces characters that change the writing direction by their code points: they can make a text look like another. */
 
 const ORDERING = /[\u202a-\u202e\u2066-\u2069]/g;
 

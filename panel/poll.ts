@@ -12,8 +12,8 @@ interface PollState<T> {
 }
 
 /**
- * Loads a value while the page is visible. @param key a new one loads again; undefined loads nothing @param everyMs the pause after a
- * result; without it, the first result or error of a tool is the last
+ * Loads a value while the page is visible. @param key a new key loads again; undefined loads nothing @param everyMs the pause after
+ * a result; without it, loading ends with the first result or tool error
  */
 export function usePolled<T>(
   key: string | undefined,

@@ -11,7 +11,7 @@ import { pause } from "./poll.ts";
 import { callTool, ToolFailed } from "./tools.ts";
 
 export const polledSource: Source = async (watch, report, signal) => {
-  // One failure ends all, as a broken stream does.
+  // One failure ends all loops, as with a broken stream.
   const stop = new AbortController();
   const either = AbortSignal.any([signal, stop.signal]);
   const loops = watch.map((one, index) =>
@@ -23,7 +23,7 @@ export const polledSource: Source = async (watch, report, signal) => {
     stop.abort();
     if (!signal.aborted) throw error;
   }
-  // Here all are logs that were read to their end. They never change.
+  // Only loops of logs end by themselves, at the log's end. Nothing can change any more.
   if (!signal.aborted) await new Promise((done) => signal.addEventListener("abort", done, { once: true }));
 };
 

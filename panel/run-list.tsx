@@ -186,9 +186,9 @@ function OpenRun({ id, run, sandbox, previews, problemShownAbove }: OpenRunProps
   }, [id]);
   const state = followed.state ?? run?.state;
   const isTask = isTaskID(id);
-  // The program of a question can be loaded once there is output.
-  const at = followed.state && `${followed.state}${isTask && followed.bytes > 0 ? " begun" : ""}`;
-  const runDetails = useRunDetails(id, at);
+  // Loads again when output begins, because then a question's program is complete.
+  const loadKey = followed.state && `${followed.state}${isTask && followed.bytes > 0 ? " begun" : ""}`;
+  const runDetails = useRunDetails(id, loadKey);
   const { fields = run, content } = runDetails;
   const source = runDetails.fields?.source.trim() ?? "";
   const problem = [followed.problem, runDetails.problem].find(

@@ -20,13 +20,13 @@ export const streamed: Source = async (watch, report, signal) => {
   };
   addEventListener("offline", disconnect);
   let end: string | undefined;
-  const taken: Promise<void>[] = [];
+  const reports: Promise<void>[] = [];
   const parser = createParser({
     onEvent({ event, data }) {
       if (event === "end") end = (JSON.parse(data) as { reason: string }).reason;
       else {
         const { watch: index, refused, ...update } = JSON.parse(data) as StreamEvent;
-        taken.push(report(index, refused === undefined ? update : { problem: refused }));
+        reports.push(report(index, refused === undefined ? update : { problem: refused }));
       }
     },
   });
@@ -48,7 +48,7 @@ export const streamed: Source = async (watch, report, signal) => {
       if (done) break;
       restartTimer();
       parser.feed(value ?? "");
-      await Promise.all(taken.splice(0));
+      await Promise.all(reports.splice(0));
       restartTimer();
     }
   } catch (error) {

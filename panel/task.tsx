@@ -95,7 +95,7 @@ export function Task({ id, followed, details }: TaskProps) {
       )}
       {notKept && (
         <p class="soft">
-          {share(notKept.named.length, notKept.count)} that are not kept:{" "}
+          Files that were not kept ({share(notKept.named.length, notKept.count)}):{" "}
           {notKept.named.map(({ path, why }, index) => (
             <span key={path}>
               {index > 0 && ", "}

@@ -80,11 +80,11 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
       );
     }
     /** Whether the program must redraw its screen, because earlier output is incomplete. */
-    let isRedrawn = false;
+    let needsRedraw = false;
     const sizeNow = () => {
       const size = screen.current?.size ?? likelySize();
-      if (!isRedrawn) return size;
-      isRedrawn = false;
+      if (!needsRedraw) return size;
+      needsRedraw = false;
       // A program redraws its screen after a size change, so the size is changed and changed back.
       queueMicrotask(() => resizing.start());
       return { ...size, rows: size.rows - 1 };
@@ -104,7 +104,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
     };
 
     const redraw = () => {
-      isRedrawn = true;
+      needsRedraw = true;
       if (mayType) resizing.start();
     };
 
@@ -134,7 +134,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
       const watch: Watch = { name: "get_result", arguments: { id, cursor: 0 }, raw: true };
       /** Bytes printed before this screen; undefined until known. */
       let past = fresh.delete(id) ? 0 : undefined;
-      /** Whether the next output begins in the middle. */
+      /** Whether the next output may begin in the middle of a line. */
       let isCut = false;
       /** Whether earlier output is incomplete. */
       let isPastCut = false;
@@ -204,7 +204,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
             checked={isRead}
             onChange={({ currentTarget }) => setRead(currentTarget.checked)}
           />{" "}
-          for a screen reader
+          Make output readable for a screen reader
         </label>
         <p class="soft">Ctrl+] leaves the terminal. Ctrl+C copies the selection, Ctrl+Shift+V pastes.</p>
       </div>

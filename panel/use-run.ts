@@ -96,9 +96,9 @@ export interface RunDetails {
   problem: string | undefined;
 }
 
-/** A run's data without its log. @param at a change of it loads again; undefined loads nothing */
-export function useRunDetails(id: string, at: string | undefined): RunDetails {
-  const { value, problem } = usePolled(at, (signal) =>
+/** A run's data without its log. @param key a new key loads again; undefined loads nothing */
+export function useRunDetails(id: string, key: string | undefined): RunDetails {
+  const { value, problem } = usePolled(key, (signal) =>
     callTool<RunFields>("get_result", { id, wait_seconds: 0 }, signal),
   );
   return { fields: value?.data, content: value?.content ?? [], problem };

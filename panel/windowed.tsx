@@ -27,7 +27,7 @@ interface VisibleRange {
 
 export function WindowedList<T>({ items, keyOf, row, current, class: name = "", labelledBy }: Rows<T>) {
   const list = useRef<HTMLUListElement>(null);
-  const [sight, setSight] = useState<VisibleRange>({ height: 0, first: 0, last: MAX_UNWINDOWED_ROWS });
+  const [range, setRange] = useState<VisibleRange>({ height: 0, first: 0, last: MAX_UNWINDOWED_ROWS });
   /** The row with the focus stays rendered, wherever the list is scrolled to. */
   const [focused, setFocused] = useState<string>();
   const isLong = items.length > MAX_UNWINDOWED_ROWS;
@@ -44,7 +44,7 @@ export function WindowedList<T>({ items, keyOf, row, current, class: name = "", 
       const { top } = element.getBoundingClientRect();
       const first = Math.max(0, Math.floor(-top / height) - MARGIN_ROWS);
       const last = Math.max(first, Math.ceil((innerHeight - top) / height) + MARGIN_ROWS);
-      setSight((before) =>
+      setRange((before) =>
         before.height === height && before.first === first && before.last === last
           ? before
           : { height, first, last },
@@ -63,7 +63,7 @@ export function WindowedList<T>({ items, keyOf, row, current, class: name = "", 
     };
   }, [isLong]);
 
-  const { height } = sight;
+  const { height } = range;
   useLayoutEffect(() => {
     const box = list.current?.parentElement;
     const index = items.findIndex((item) => keyOf(item) === current);
@@ -80,7 +80,7 @@ export function WindowedList<T>({ items, keyOf, row, current, class: name = "", 
         ))}
       </ul>
     );
-  const { first, last } = sight;
+  const { first, last } = range;
   const shown = items
     .map((item, index) => ({ item, index, key: keyOf(item) }))
     .filter(({ index, key }) => (index >= first && index < last) || key === focused);

@@ -29,7 +29,7 @@ export async function bundlePanel(): Promise<void> {
   const module = Object.entries({ files, page })
     .map(([name, value]) => `export const ${name} = ${JSON.stringify(value)};\n`)
     .join("");
-  // Builds of the Worker are cached by the times of their source files.
+  // An unchanged file is not written, because builds of the Worker are cached by the times of their sources.
   if ((await readFile(built, "utf8").catch(() => "")) === module) return;
   // Written beside the file and renamed, because another process may be reading it.
   const part = `${built}.${process.pid}`;
@@ -72,7 +72,7 @@ const ALLOWED: [refused: string, allowed: string, times: number][] = [
   ['t.setAttribute("style",`${t.getAttribute("style")||""}${e};`)', "t.style.cssText+=e", 1],
 ];
 
-/** The build fails if a release of xterm.js has these parts in other places. */
+/** The build fails if a release of xterm.js has more or fewer of these parts. */
 const xtermUnderPolicy: Plugin = {
   name: "xterm-under-policy",
   setup({ onLoad }) {

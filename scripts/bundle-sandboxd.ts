@@ -73,7 +73,7 @@ export async function bundleProgram(entry: string, outfile: string): Promise<voi
     legalComments: "none",
     logLevel: "warning",
     plugins: [loadedOnUse],
-    // ws would look for these packages, which a sandbox does not have, in every directory above.
+    // ws would look for bufferutil and utf-8-validate, which a sandbox does not have, in every directory above.
     define: { "process.env.WS_NO_BUFFER_UTIL": '"1"', "process.env.WS_NO_UTF_8_VALIDATE": '"1"' },
   });
 }

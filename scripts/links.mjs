@@ -35,7 +35,7 @@ const FOREIGN_VARIABLES = new Set([
   "TASK_ID",
 ]);
 
-/** Scripts of programs in sandboxes, in examples. */
+/** npm scripts of programs in sandboxes, which examples run. */
 const IN_SANDBOXES = new Set(["dev"]);
 
 /** A heading's anchor, as GitHub makes it. */
@@ -129,8 +129,8 @@ for (const [, quoted] of read("docs/guides/troubleshoot.md").matchAll(/^\| `([^`
   if (/ /.test(quoted) && !code.includes(quoted))
     problems.push(`docs/guides/troubleshoot.md: nothing says "${quoted}"`);
 
-/** The same with a mark in place of every inserted value. */
 const HOLE = "\0";
+/** The code with HOLE in place of every inserted value. */
 const templates = code.replace(/\$\{[^}]*\}/g, HOLE);
 
 /** A sentence of the server, or a line of a result: a label and its value. */

@@ -14,7 +14,7 @@ import { bundleForPackage } from "./bundle-sandboxd.ts";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const dist = join(root, "dist");
 
-/** Files that the modules read or start, by path. */
+/** Folders with files that the modules read or start by path. */
 const ASSETS = ["cli", "container", "local/runtime"];
 const ASSET_KINDS = new Set([".sh", ".py", ".pl", ".cjs"]);
 

@@ -5,7 +5,7 @@ import { skillEntry } from "@modelcontextprotocol/server/ext/skills";
 import { root } from "../cli/program-files.ts";
 
 /**
- * The skills as JSON. Each skill is one file, because the server serves one file. Throws if a skill breaks a rule of the
+ * The skills as JSON. Each skill is one file, because the server serves only SKILL.md. Throws if a skill breaks a rule of the
  * specification.
  */
 export async function publishedSkills(): Promise<string> {

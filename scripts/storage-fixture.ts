@@ -1,8 +1,8 @@
 /**
  * Writes tests/fixtures/storage/<commit>: the data that the server of a commit stores. The upgrade test reads every folder
  * there. Before a commit that changes a table, run it for the commit before: `node scripts/storage-fixture.ts <commit>
- * [worktree]`. This is not needed if a folder has the same tables. Without a worktree of the commit, with its packages
- * installed, it makes one and removes it.
+ * [worktree]`. This is not needed if a folder has the same tables. A given worktree has that commit, with packages installed.
+ * Otherwise the script makes a worktree, and removes it.
  */
 import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -8,7 +8,7 @@ import { SIZES, printed, printing } from "./output.ts";
 
 const SAMPLE_MS = 50;
 
-/** The Worker's memory while a command prints much. V8 keeps garbage here, so each sample collects it first. */
+/** The Worker's memory while a command prints much. Garbage would count too, so it is collected before each sample. */
 export const memory: Figure = {
   name: "memory",
   baseline: "the same Worker after its first command, before it has seen any output",

@@ -82,7 +82,7 @@ export const proxy: Figure = {
   },
 };
 
-/** Returns the client's output. @throws Error with the response if it failed */
+/** The seconds that the client printed. @throws Error with the answer if the client failed */
 function secondsIn(answer: string): number {
   const seconds = /^(?:stdout: )?(\d+\.\d+)$/m.exec(answer)?.[1];
   if (seconds === undefined) throw new Error(answer);

@@ -40,7 +40,7 @@ async function principal(bed: TestBed, name: string) {
       await ours.tool("destroy_sandbox", { sandbox: "bench-first" });
     },
     close: () => served.close(),
-    /** Adds stopped sandboxes up to this number, and keeps at least so many afterwards. */
+    /** Adds stopped sandboxes until the principal has this many. */
     async know(sandboxes: number): Promise<void> {
       await fetch(`${served.url}/known?sandboxes=${sandboxes}`, { method: "POST" });
       const listed = await list();

@@ -71,8 +71,8 @@ export const workspace: Figure = {
 };
 
 /**
- * A tool's times in seconds: for a save of everything, a save after one file was changed, and a restore. `bytes` is what the
- * second save wrote.
+ * A tool's times in seconds: for a save of everything, a save after one file was changed, and a restore. `moved` is the bytes
+ * that the second save wrote.
  */
 interface Tool {
   all: number;

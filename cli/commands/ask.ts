@@ -15,7 +15,7 @@ import { imageDirectory, reportCode } from "./code.ts";
 import { askDisconnected, NO_REASON, takesNoQuestions } from "./texts.ts";
 import { STOPPING } from "../texts.ts";
 
-/** The longest timer, in milliseconds. */
+/** The longest time that a timer accepts, in milliseconds. */
 const MAX_WAIT_MS = 2 ** 31 - 1;
 
 const eventData = z.object({
@@ -84,7 +84,8 @@ export const ask = serverCommand(
   });
 
 /**
- * Asks, and prints the program. Returns when the program is written, or the wait or the connection ends. @returns the run's id
+ * Sends the question, and prints the program. Returns when the program is written, or the wait or the connection ends.
+ * @returns the run's id
  */
 async function written(
   server: Server,
@@ -108,7 +109,7 @@ async function written(
       }
       if (event?.name !== "code") return id;
       if (!prints) continue;
-      // For good: a later progress line would erase an unfinished line of the program.
+      // Progress is not shown again: it would erase an unfinished line of the program.
       progress.stop();
       last = event.text ?? "";
       printed(process.stderr, last);

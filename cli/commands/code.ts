@@ -36,7 +36,7 @@ export const code = serverCommand(
   .argument("[code]", "the code; - reads standard input")
   .option("--file <path>", "read the code from a file; its extension gives the language")
   .addOption(
-    new Option("--language <name>", "the language; python, or that of the file's extension").choices(
+    new Option("--language <name>", "the language (default: by the file's extension, else python)").choices(
       LANGUAGES,
     ),
   )
@@ -103,7 +103,7 @@ function printResult(run: object, content: Answer["content"], images: readonly s
   if (images === undefined && shown.length > 0) note(unsavedImages(shown.length));
 }
 
-/** Writes the images as `image-1.png` and so on, with free numbers. @returns their paths, and why there are no more */
+/** Writes the images as `image-1.png` and so on, with free numbers. @returns their paths, and why one could not be written */
 function savedImages(content: Answer["content"], directory: string): { images: string[]; unsaved?: string } {
   const images: string[] = [];
   let number = 0;

@@ -22,7 +22,7 @@ export const deploy = dataCommand(
     "deploy --yes --public-origin https://sandbox.example.net --json",
   ],
 )
-  .argument("[directory]", "the directory with wrangler.jsonc; without it, the clone")
+  .argument("[directory]", "the directory with wrangler.jsonc (default: the clone)")
   .option("--dry-run", "print every step and build the Worker, but change nothing")
   .option("--preview-host <host>", "the parent host of previews, in a zone of the account")
   .option("--public-origin <url>", "the public address of the server, needed for OAuth")
@@ -76,7 +76,7 @@ export const deploy = dataCommand(
 /** @throws {CommandError} if wrangler is not installed */
 function wranglerOf(directory: string): [string, string] {
   try {
-    // This clone's wrangler, for a directory that only has configuration. The npm package has none.
+    // A clone uses its own wrangler, because the directory may have only configuration. The npm package has no wrangler.
     const from = isPackaged ? join(directory, "package.json") : import.meta.url;
     const manifest = createRequire(from).resolve("wrangler/package.json");
     return [process.execPath, join(dirname(manifest), "bin/wrangler.js")];

@@ -27,10 +27,10 @@ export const diagnose = serverCommand(
   "write a file for a bug report: versions, checks, configuration and the server's state, without secrets",
   ["diagnose", "diagnose --output report.json", "diagnose ../my-deployment"],
 )
-  .argument("[directory]", "the directory with wrangler.jsonc; without it, the clone")
+  .argument("[directory]", "the directory with wrangler.jsonc (default: the clone)")
   .option(
     "--output <path>",
-    "the file to write, else one with the time in the state directory; - for standard output",
+    "the file to write (default: a new file in the state directory); - for standard output",
   )
   .addOption(portOption())
   .action(async (given, { output, port, json: asJSON, ...options }) => {
@@ -58,7 +58,7 @@ export const diagnose = serverCommand(
     );
     const text = JSON.stringify(bundle, undefined, 2);
     if (output === "-") return asJSON ? json(true, bundle) : line(...text.split("\n"));
-    // Not in this directory: it may be a repository.
+    // Not in the current directory: it may be a repository, and the report could be committed.
     const file = output ? userPath(output) : join(stateDir, "reports", `${timeForName()}.json`);
     withWriteErrors(file, () => {
       if (!output) makeDirectories(dirname(file), 0o700);

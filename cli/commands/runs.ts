@@ -42,7 +42,9 @@ export const runs = serverCommand("runs", "list the runs of a sandbox, newest fi
 ])
   .option("--sandbox <name>", "the sandbox", "default")
   .addOption(
-    new Option("--kind <kind>", "only runs of this kind; with task: of all sandboxes").choices(RUN_KINDS),
+    new Option("--kind <kind>", "only runs of this kind; `task` lists those of all sandboxes").choices(
+      RUN_KINDS,
+    ),
   )
   .option("--limit <number>", "how many to list", wholeNumber(1), 20)
   .option("--cursor <id>", "list runs older than this one; the previous page names it", runID)

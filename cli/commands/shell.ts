@@ -58,7 +58,7 @@ export const shell = bridgeCommand(
     await server.close();
   });
 
-/** Connects this terminal to the run's, and restores it afterwards. @returns whether the run has ended, or was left */
+/** Connects this terminal to the run's, and restores it afterwards. @returns whether the run has ended; otherwise the user left */
 async function converse(server: Server, id: string, isReturn: boolean): Promise<boolean> {
   const { stdin, stdout } = process;
   const left = Promise.withResolvers<false>();
@@ -77,7 +77,7 @@ async function converse(server: Server, id: string, isReturn: boolean): Promise<
   const resizing = new Resizing(size, (now) => server.call("send_input", { id, ...now }));
   const resize = () => resizing.start();
   stdin.setRawMode(true);
-  passOutputOn();
+  disableOutputProcessing();
   stdin.on("data", press);
   stdin.once("end", leave);
   stdout.on("resize", resize);
@@ -95,7 +95,7 @@ async function converse(server: Server, id: string, isReturn: boolean): Promise<
 }
 
 /** Disables output processing: raw mode keeps it, and full-screen programs expect no carriage return before line feeds. */
-function passOutputOn(): void {
+function disableOutputProcessing(): void {
   spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
 }
 

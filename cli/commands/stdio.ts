@@ -28,6 +28,6 @@ export const stdio = bridgeCommand(
       return address;
     };
     const failure = await serveStdio(locate, sandbox, log);
-    // A server that this process started notices its end, saves the workspaces and ends.
+    // A server that this process started notices that this process has ended. Then it saves the workspaces and ends.
     process.exit(failure === undefined ? status : EXIT[failure]);
   });

@@ -17,7 +17,7 @@ export const askDisconnected = () =>
   unavailable(
     `The connection broke before the server sent the run's id. Find it with \`${PROGRAM} runs --kind task\`.`,
   );
-export const NO_REASON = "The server did not say how the run continues.";
+export const NO_REASON = "The server reported an error without a reason.";
 export const takesNoQuestions = (url: string) => unavailable(`The server at ${url} does not offer \`ask\`.`);
 export const unsavedImages = (count: number) => `Images: ${count}. --save <directory> writes them.`;
 export const wrongVariable = (text: string) => usage(`--env must be NAME=value, not: ${text}`);
@@ -70,7 +70,7 @@ export const REPORT_NOTE =
 
 export const noRemotePath = () => usage("Give the path in the sandbox that standard input is written to.");
 export const bothToOutput = () => usage("--json and the file cannot both go to standard output.");
-export const noContent = (remote: string) => refusedByServer(`${remote} was downloaded without content.`);
+export const noContent = (remote: string) => refusedByServer(`The server sent no content for ${remote}.`);
 export const fileExists = (path: string) => usage(`${path} exists already. --force replaces it.`);
 export const downloadStopped = (remote: string) =>
   cancelled(`The download of ${remote} was stopped before its end.`);

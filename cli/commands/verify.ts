@@ -17,7 +17,7 @@ import { VERIFY } from "./texts.ts";
 
 const TOOL_NAMES: ReadonlySet<string> = NAMES;
 
-/** Names of the options by which the user gives a server. */
+/** How errors name the server and its token. Other commands have options for them. */
 const ARGUMENTS = { url: "the argument [url]", token: "the argument [token]" };
 
 export const verify = dataCommand(
@@ -29,7 +29,7 @@ export const verify = dataCommand(
   .argument("[token]", "the token; without it, SANDBOX_MCP_TOKEN")
   .option("--task", "also run a small task, which costs a few cents")
   .option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR")
-  // Hidden, because the arguments are shorter. Every other command has them.
+  // Accepted because every other command has these options. Hidden because the arguments are shorter.
   .addOption(urlOption().hideHelp())
   .addOption(tokenOption().hideHelp())
   .action(async (url, token, { task, json: asJSON, ...options }) => {
@@ -62,7 +62,7 @@ interface ToolCheck {
   use(): Promise<string>;
 }
 
-/** Every tool, except those with a check around the others, and checks of other parts of the server. */
+/** Every tool except the two that are checked last, and checks of other parts of the server. */
 type Uses = Record<Exclude<ToolName, "execute_task" | "destroy_sandbox">, ToolCheck> &
   Record<string, ToolCheck>;
 
@@ -262,7 +262,7 @@ class Verification {
     return expected(data.state, "succeeded");
   }
 
-  /** Destroys the sandbox, even if this connection leaves `destroy_sandbox` out. */
+  /** Destroys the sandbox, even if `?tools=` of the address leaves `destroy_sandbox` out. */
   async #cleanUp(connection: Connection): Promise<void> {
     await this.#check("destroy_sandbox", async () => {
       const isAllowed = connection.allowed.includes("destroy_sandbox");
@@ -350,7 +350,7 @@ class Connection {
     return (this.listed.includes(name) ? this.#server : this.#whole).call(name, args);
   }
 
-  /** @throws {Inconclusive} that says why a tool is not listed @param sandbox a name without a sandbox */
+  /** @throws {Inconclusive} that says why a tool is not listed */
   async mustHave(name: string, sandbox: string): Promise<void> {
     if (this.listed.includes(name)) return;
     if (this.allowed.includes(name)) throw new Inconclusive(VERIFY.leftOut);

@@ -12,7 +12,7 @@ type SpawnOptions = Parameters<SandboxSession["run"]>[0] & { stdin?: boolean };
 const DESCRIPTION =
   "A Linux sandbox. Commands run with bash as root in /workspace, which is kept; relative paths start there. Python, Node and git are installed.";
 
-/** The AI SDK's session, with the ports of `@ai-sdk/harness`, as hosted providers have them. */
+/** The AI SDK's session, with the members for ports that `@ai-sdk/harness` expects. */
 export interface AISandbox extends SandboxSession {
   readonly ports: readonly number[];
   getPortEndpoint(options: { port: number; protocol?: "http" | "https" | "ws" }): Promise<{ url: string }>;

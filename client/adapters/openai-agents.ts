@@ -18,11 +18,11 @@ export interface OpenAISandboxState extends sdk.SandboxSessionState {
   isKept: boolean;
 }
 
-/** The default wait for output, in milliseconds. The SDK's own tools have the same default. */
+/** The default waits for output, in milliseconds. The SDK's own tools have the same defaults. */
 const EXEC_YIELD_MS = 10_000;
 const STDIN_YIELD_MS = 250;
 
-/** @param defaults the options of runs without a sandbox in `sandbox.options` */
+/** @param defaults the options that a run's `sandbox.options` leaves out */
 export function openAISandboxes(
   server: SandboxServer,
   defaults: OpenAISandboxOptions = {},
@@ -170,7 +170,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
 
   async applyManifest(manifest: sdk.Manifest, runAs?: string): Promise<void> {
     refuseUser(runAs);
-    refuseMore(manifest);
+    refuseUnsupported(manifest);
     const environment = { ...this.state.environment, ...(await manifest.resolveEnvironment()) };
     await this.#check(`mkdir -p -- ${quoted(manifest.root)}`);
     for (const { absolutePath: path, entry } of manifest.iterEntries()) {
@@ -332,7 +332,7 @@ function cloning(
 }
 
 /** @throws {SandboxUnsupportedFeatureError} before anything is created */
-function refuseMore(manifest: sdk.Manifest): void {
+function refuseUnsupported(manifest: sdk.Manifest): void {
   const { users, groups, extraPathGrants } = manifest;
   if (users.length > 0 || groups.length > 0) throw unsupported("Users and groups", ALL_ROOT);
   if (extraPathGrants.some(({ hostPath, readOnly }) => hostPath !== undefined || readOnly))

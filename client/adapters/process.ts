@@ -6,7 +6,7 @@ import type { Sessions } from "./shell-sessions.ts";
 /** Characters of each stream kept for the next call. */
 const MAX_UNREAD = 1024 ** 2;
 
-/** The longest timer, in milliseconds. */
+/** The longest time that a timer accepts, in milliseconds. */
 const MAX_YIELD_MS = 2 ** 31 - 1;
 
 /** The exit status after Ctrl-C, as in shells. */

@@ -1,4 +1,4 @@
-/** Shell sessions for callers that name none. No command waits for another, or changes its shell. */
+/** Shell sessions for callers that do not name one. No command waits for another, or changes another's shell. */
 import type { CommandOptions, Sandbox } from "../sandbox.ts";
 import type { CommandRun } from "../follow.ts";
 import { MAX_RUN_SECONDS } from "../tool-types.ts";

@@ -4,7 +4,7 @@
  * - Open files: files in transit in sockets, or mapped into memory, do not count as descriptors of a process.
  * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
  * - File locks: they count in no control group. One sandbox took 100 MB a second by them.
- * - Sockets: unread timestamps of sent packets count in no control group.
+ * - Sockets: unread timestamps of sent packets, and connections that were not accepted yet, count in no control group.
  * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 8 MiB each.
  *
  * The guard ends the largest sandbox of the principal that uses most of the resource. If it chose the largest sandbox of all, a
@@ -57,6 +57,11 @@ const MAX_NETLINK_LIST_BYTES = 64 * 1024;
  * sandbox is ended.
  */
 const MAX_LOCK_LIST_BYTES = 64 * 1024;
+
+/** How much of a sandbox's list of TCP sockets is read: 7,000 sockets. A longer list of listeners counts as most. */
+const MAX_LISTENER_LIST_BYTES = 1024 * 1024;
+/** Number, local and remote address, the state TCP_LISTEN, both queues. */
+const TCP_LISTENER = /^ *\d+: \w+:\w+ \w+:\w+ 0A \w+:(\w+) /;
 
 /** A sandbox with fewer sockets is not ended. Each socket holds up to 416 KiB of unread timestamps. */
 const MANY_SOCKETS = 1000;
@@ -160,8 +165,19 @@ function socketsOf(...protocols: ("TCP" | "UDP")[]): (sandbox: EngineSandbox) =>
       numberIn(`/proc/${pid}/net/sockstat`, new RegExp(`^${protocol}: inuse (\\d+)`, "m")),
       numberIn(`/proc/${pid}/net/sockstat6`, new RegExp(`^${protocol}6: inuse (\\d+)`, "m")),
     ]);
-    return (await Promise.all(numbers)).reduce((sum, number) => sum + number, 0);
+    const waiting = ["tcp", "tcp6"].map((list) => waitingConnections(`/proc/${pid}/net/${list}`));
+    return (await Promise.all([...numbers, ...waiting])).reduce((sum, number) => sum + number, 0);
   };
+}
+
+/** Counts connections that no program has accepted. "inuse" lacks those that the client has reset, and they keep their memory. */
+async function waitingConnections(list: string): Promise<number> {
+  const text = await beginningOf(list, MAX_LISTENER_LIST_BYTES);
+  const sockets = text.split("\n").slice(1, -1);
+  // The kernel lists listeners first. Their receive queue is a number of connections.
+  const queues = sockets.flatMap((line) => TCP_LISTENER.exec(line)?.[1] ?? []);
+  if (text.length === MAX_LISTENER_LIST_BYTES && queues.length === sockets.length) return Infinity;
+  return queues.reduce((sum, queue) => sum + Number.parseInt(queue, 16), 0);
 }
 
 /** Finds a sandbox's share of the machine's latest file locks; 0 if there are few. */

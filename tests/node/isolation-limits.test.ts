@@ -230,6 +230,39 @@ describe("resources of the whole machine", () => {
     );
   });
 
+  /** Connections that their clients have reset before the server accepts them. */
+  const resetConnections = (data: string) => [
+    "import os, socket, struct, time",
+    "for one in range(1, 5):",
+    "  if os.fork() == 0:",
+    "    listeners = []",
+    "    for port in range(5000, 5005):",
+    "      address = (f'127.1.0.{one}', port)",
+    "      listeners.append(socket.create_server(address, backlog=4096))",
+    "      for _ in range(4000):",
+    "        with socket.create_connection(address) as end:",
+    "          end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))",
+    `          end.send(${data})`,
+    "    time.sleep(600)",
+    "time.sleep(600)",
+  ];
+
+  it("memory of the kernel: the engine ends a sandbox that takes most of it by reset connections", async () => {
+    const kiB = Number(/^SUnreclaim:\s+(\d+)/m.exec(readFileSync("/proc/meminfo", "utf8"))?.[1]);
+    const kernelBytesOfMachine = kiB * 1024 + 100 * MiB;
+    expect(await endOf(resetConnections("b''"), { kernelBytesOfMachine })).toMatchObject(
+      endedFor("too many sockets"),
+    );
+  });
+
+  it("memory of TCP: the engine ends a sandbox that takes most of it by reset connections", async () => {
+    const pages = Number(/^TCP:.* mem (\d+)$/m.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
+    const tcpBytesOfMachine = pages * 4096 + 200 * MiB;
+    expect(await endOf(resetConnections("bytes(20000)"), { tcpBytesOfMachine })).toMatchObject(
+      endedFor("TCP"),
+    );
+  });
+
   it("memory of netlink: processes reach only the kernel", async () => {
     const sockets = [
       "import os, socket",

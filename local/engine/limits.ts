@@ -23,6 +23,8 @@ export const limitsSchema = z.strictObject({
   openFilesOfMachine: z.number(),
   /** At this many bytes in TCP connections on the machine, the sandbox with the most connections is ended. */
   tcpBytesOfMachine: z.number(),
+  /** At this many closed TCP connections with unsent data on the machine, the sandbox with the most connections is ended. */
+  tcpOrphansOfMachine: z.number(),
   /** At this many unreclaimable bytes of the kernel, a sandbox with many sockets, or with most file locks, is ended. */
   kernelBytesOfMachine: z.number(),
 });
@@ -68,6 +70,7 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     openFilesOfMachine: maxOpenFiles * 0.7,
     // Half of the kernel's limit, which is in pages.
     tcpBytesOfMachine: (ofMachine("net/ipv4/tcp_mem") / 2) * 4096,
+    tcpOrphansOfMachine: ofMachine("net/ipv4/tcp_max_orphans") / 2,
     kernelBytesOfMachine: unreclaimable() + totalmem() / 16,
     ...given,
   };

@@ -3,6 +3,7 @@
  * - Memory of all sandboxes: the kernel would end the largest process, and spare a sandbox with many small ones.
  * - Open files: files in transit in sockets, or mapped into memory, do not count as descriptors of a process.
  * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
+ * - Closed connections with unsent data: beyond the machine's limit, the kernel resets connections of others when they close.
  * - File locks: they count in no control group. One sandbox took 100 MB a second by them.
  * - Sockets: unread timestamps of sent packets, and connections that were not accepted yet, count in no control group.
  * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 8 MiB each.
@@ -92,6 +93,13 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
       usedBy: socketsOf("TCP"),
       least: (used) => (used * BLAMED_SHARE) / CONNECTION_BYTES,
       why: STOPPED_BECAUSE.tcp,
+    },
+    {
+      used: () => numberIn("/proc/net/sockstat", /^TCP:.* orphan (\d+)/m),
+      limit: limits.tcpOrphansOfMachine,
+      usedBy: socketsOf("TCP"),
+      least: (used) => used * BLAMED_SHARE,
+      why: STOPPED_BECAUSE.orphans,
     },
     {
       used: () => Promise.resolve(unreclaimable()),

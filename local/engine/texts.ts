@@ -125,6 +125,7 @@ export const BUBBLEWRAP = {
 export const STOPPED_BECAUSE = {
   files: "held most of the machine's open files, and none were left",
   tcp: "held most of the machine's memory for TCP connections, and none was left",
+  orphans: "left most of the machine's closed TCP connections that still had data to send",
   memory: "used most of the memory of all sandboxes, and none was left",
   locks: "held most of the machine's file locks, which fill the kernel's memory",
   sockets: "held too many sockets while the kernel's memory filled",

@@ -263,6 +263,31 @@ describe("resources of the whole machine", () => {
     );
   });
 
+  it("TCP: the engine ends a sandbox with most of the closed connections that still have data to send", async () => {
+    const connections = [
+      "import os, socket, time",
+      "for one in range(1, 5):",
+      "  if os.fork() == 0:",
+      "    listeners = []",
+      "    for port in range(5000, 5003):",
+      "      address = (f'127.1.0.{one}', port); listeners.append(socket.socket())",
+      "      listeners[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)",
+      "      listeners[-1].bind(address); listeners[-1].listen(4096)",
+      "      for _ in range(4000):",
+      "        with socket.create_connection(address) as end:",
+      "          end.setblocking(False)",
+      "          try:",
+      "            while end.send(bytes(2500)): pass",
+      "          except BlockingIOError: pass",
+      "    time.sleep(600)",
+      "time.sleep(600)",
+    ];
+    const orphans = Number(/orphan (\d+)/.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
+    expect(await endOf(connections, { tcpOrphansOfMachine: orphans + 10_000 })).toMatchObject(
+      endedFor("TCP connections"),
+    );
+  });
+
   it("memory of netlink: processes reach only the kernel", async () => {
     const sockets = [
       "import os, socket",

@@ -4,8 +4,8 @@
  * reach files that the sandbox needs (for example a clone under /root). So a mount namespace collects these files, and
  * bubblewrap starts in it.
  *
- * Entering a namespace puts no process between the engine and bubblewrap. bubblewrap's "die with parent" works only if the
- * parent may send it signals, and a second bubblewrap around it, owned by root, may not.
+ * Entering a namespace puts no process between the engine and bubblewrap. A second bubblewrap around the first one would be such
+ * a process: it may not send signals to the first one, so "die with parent" would not work.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
@@ -51,7 +51,7 @@ export class MountNamespace {
    * which cannot be mounted again. @throws Error if the namespace cannot be created, or a directory's owner cannot be mapped
    */
   async open(mounts: Mount[], { root, directoryMap }: HostIDs): Promise<MountNamespaceView> {
-    // All sandboxes' directories, so that sandboxes with different ones share a namespace.
+    // The directories of all sandboxes, so that sandboxes with different directories share a namespace.
     const given = this.#directories.filter(({ from }) => existsSync(from));
     const held = [...mounts, ...given].filter(({ from }) => this.#enginePath(from) === undefined);
     const sources = [...new Set(held.map(({ from }) => from))];

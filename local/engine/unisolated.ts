@@ -60,7 +60,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   for (const { name, path } of view.toolchain.agents) await symlink(path, join(bin, name));
   const problem = await makePlaces(view.container);
   if (problem !== undefined) throw new Error(problem);
-  // The shells' state of an earlier sandbox must not be used.
+  // Earlier versions of this server kept the state of sessions here.
   if (options.alone) await rm("/var/lib/sandbox-mcp/sessions", { recursive: true, force: true });
 
   const sockets = await shortened(directory);

@@ -101,8 +101,8 @@ export class AccountLink {
   }
 
   /**
-   * Registers the sandbox as in use; repeated in the background, at most once a minute. @returns what the account knew
-   * before; undefined for a repetition
+   * Registers the sandbox as in use: the first time at once, later in the background and at most once a minute. @returns what
+   * the account knew before the first time; undefined later
    */
   async register(owner: Owner): Promise<EarlierState | undefined> {
     const now = Date.now();

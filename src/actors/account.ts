@@ -1,4 +1,4 @@
-/** One principal's sandboxes and quota: a Durable Object that warm calls never wait for. */
+/** One principal's sandboxes and quota: a Durable Object. Most calls to a running sandbox do not wait for it. */
 import { DurableObject } from "cloudflare:workers";
 import type { Stored } from "../runs/run-store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";

@@ -112,8 +112,8 @@ export class SandboxNetwork {
   async enforce(): Promise<boolean> {
     const policy: OutboundPolicy = { ...this.policy, principalID: this.#host.principalID() };
     const before = this.#intercepted.value ?? [];
-    // The platform intercepts a host until the container ends, even if the host's secret was removed. So all hosts get the new
-    // policy, or the handler would keep the earlier one for some.
+    // The platform intercepts a host until the container ends, even if the host's secret was removed. Such a host gets the new
+    // policy too, because its handler would keep the earlier one.
     const hosts = [...new Set([...before, ...this.#host.secretHosts(), ...this.#gitHosts(before)])];
     const sent = JSON.stringify([policy, hosts]);
     if (sent === this.#enforced) return true;

@@ -1,8 +1,8 @@
 /**
  * A principal's quota, kept by the `Account` and lent to sandboxes.
  *
- * A lease holds run slots and seconds. A sandbox spends its lease without asking, so that a warm call costs no request
- * to the account. Lent quota counts as used, so limits hold exactly even if many sandboxes start runs at once.
+ * A lease holds run slots and seconds. A sandbox spends its lease without asking, so that most runs cost no request to
+ * the account. Lent quota counts as used, so limits hold exactly even if many sandboxes start runs at once.
  */
 
 import { Rows } from "../storage/rows.ts";

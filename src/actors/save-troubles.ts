@@ -60,7 +60,7 @@ export class SaveTroubles {
     this.saved();
   }
 
-  /** Whether something left out is worth reporting. Sockets need their processes, and crowded directories can be regenerated. */
+  /** Whether a notice is needed. Sockets are useless without their processes, and crowded directories can be regenerated. */
   get #hasReportableLoss(): boolean {
     return this.#leftOut !== undefined && (this.#leftOut.count > 0 || this.#leftOut.unreadable !== undefined);
   }

@@ -184,7 +184,7 @@ export class SetUp {
   async #start(): Promise<void> {
     const state = this.#state;
     if (!state) return;
-    // Removes what an earlier attempt left that failed before its run had an id.
+    // An earlier attempt may have failed before its run had an id. This removes what it stored.
     this.#put({ ...state, ...AT_REST });
     const { id } = await this.#run(state.script);
     // Another script was set, or the sandbox destroyed, meanwhile.

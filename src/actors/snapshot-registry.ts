@@ -24,8 +24,8 @@ import {
 } from "./texts.ts";
 
 /**
- * A save that takes longer is abandoned. An interrupted save may still write objects, so they are deleted after this time. In
- * milliseconds.
+ * A save that takes longer is abandoned, in milliseconds. An interrupted save may still write objects, so its objects are
+ * deleted only after this time.
  */
 const WRITING_MS = 3_600_000;
 

@@ -78,7 +78,7 @@ export function kernelNotStarted(language: Language, detail: string): ToolError 
 export const DISK_FULL = "the disk of the sandbox is full";
 export const SAVE_LOST = "the sandbox lost the save that was in progress";
 export const STATE_NOT_READ =
-  "its container has an earlier version of the server, which cannot read it; this ends some minutes after an update of the server";
+  "its container still runs an earlier version of the server's programs, which cannot read the saved state; this ends some minutes after an update of the server";
 
 export function stepFailed(code: string): string {
   return `the sandbox reported error ${code}`;

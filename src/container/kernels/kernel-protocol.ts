@@ -1,6 +1,6 @@
 /**
  * The protocol between the actor and the kernels' prelude (`container/kernel/`). A cell is code that a kernel executes. One
- * cell loads the prelude, and each later cell runs code of a user. Each prints a JSON document, which this file reads.
+ * cell loads the prelude, and others run the user's code. Each of them prints a JSON document, which this file reads.
  */
 import * as z from "zod";
 import { SHOWN_END_BYTES, type Variables, markOf } from "../../../container/sandboxd/protocol.ts";

@@ -3,7 +3,7 @@ import type { Limits } from "../shared/config.ts";
 import { type Grant, type Holding, type LeaseRequest, type Settlement } from "./quota.ts";
 import type { RunQuota, Reservation } from "../runs/runs.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import { byDay, dayOf } from "../shared/days.ts";
+import { splitByDay, dayOf } from "../shared/days.ts";
 import { quotaError, secondsCutText } from "./texts.ts";
 
 /** Requested in addition to what is needed, so that the next runs need no request. */
@@ -78,7 +78,7 @@ export class Lease implements RunQuota {
   give(reservation: Reservation, spent: number): void {
     this.#inUse.slots -= 1;
     this.#inUse.seconds -= reservation.seconds;
-    this.#spend(byDay(Math.min(Math.ceil(spent), reservation.seconds), Date.now()));
+    this.#spend(splitByDay(Math.min(Math.ceil(spent), reservation.seconds), Date.now()));
   }
 
   #spend(spent: Iterable<[day: number, seconds: number]>): void {

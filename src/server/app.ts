@@ -66,13 +66,13 @@ export interface App {
   fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response>;
 }
 
-type Serve<Known> = (request: Request, known: Known) => Response | Promise<Response>;
+type Serve<Context> = (request: Request, context: Context) => Response | Promise<Response>;
 
 interface Route {
   /** A segment that begins with a colon matches any value; a star at the end matches all remaining segments. */
   path: string;
   methods: string;
-  forPeople?: boolean;
+  hasLandingPage?: boolean;
   /** Whether pages of any origin may read the response. Never on loopback, where a page could find out what its user runs. */
   isPublic?: boolean;
   /** Whether unauthenticated requests cause writes. Such requests are rate limited by address. */
@@ -80,9 +80,9 @@ interface Route {
   serve:
     | { open: Serve<RequestContext> }
     | {
-        by: (request: Request, context: RequestContext) => Promise<Caller | Refusal>;
+        authenticate: (request: Request, context: RequestContext) => Promise<Caller | Refusal>;
         scopes?: readonly Scope[];
-        known: Serve<CallerContext>;
+        handle: Serve<CallerContext>;
       };
 }
 
@@ -100,29 +100,34 @@ export function createApp(product: ProtectedApp): App {
     const opened = await panelStream(request, caller, { callerOf, mcp });
     return "reason" in opened ? refuse(caller, opened, { route: paths.PANEL_STREAM_PATH }) : opened;
   };
-  const tasks = { by: byToken("/mcp", "/"), scopes: TASK_SCOPES };
+  const tasks = { authenticate: byToken("/mcp", "/"), scopes: TASK_SCOPES };
   const routes: readonly Route[] = [
     { path: "/health", methods: READ, serve: { open: health } },
     { path: CATALOG_PATH, methods: READ, isPublic: true, serve: { open: catalog } },
     { path: CARD_PATH, methods: READ, isPublic: true, serve: { open: serverCard } },
     // Browsers request this icon by themselves.
     { path: "/favicon.ico", methods: READ, serve: { open: favicon } },
-    { path: "/mcp", methods: "POST", forPeople: true, serve: { by: byToken("/mcp"), known: mcp } },
+    {
+      path: "/mcp",
+      methods: "POST",
+      hasLandingPage: true,
+      serve: { authenticate: byToken("/mcp"), handle: mcp },
+    },
     // Some clients post to the root.
-    { path: "/", methods: "POST", forPeople: true, serve: { by: byToken("/"), known: mcp } },
-    { path: "/execute", methods: "POST", serve: { ...tasks, known: execute } },
-    { path: "/tasks/:taskId/result", methods: `${READ}, DELETE`, serve: { ...tasks, known: taskResult } },
+    { path: "/", methods: "POST", hasLandingPage: true, serve: { authenticate: byToken("/"), handle: mcp } },
+    { path: "/execute", methods: "POST", serve: { ...tasks, handle: execute } },
+    { path: "/tasks/:taskId/result", methods: `${READ}, DELETE`, serve: { ...tasks, handle: taskResult } },
     { path: "/files/:token", methods: `${READ}, PUT, POST`, serve: { open: serveLink } },
     {
       path: "/sandboxes/:name/files/*",
       methods: `${READ}, PUT, DELETE`,
-      serve: { by: byToken("/mcp", "/"), known: serveFiles },
+      serve: { authenticate: byToken("/mcp", "/"), handle: serveFiles },
     },
     { path: paths.PANEL_PATH, methods: READ, serve: { open: panelPage } },
     { path: `${paths.PANEL_PATH}/`, methods: READ, serve: { open: redirectToPanel } },
     { path: `${paths.PANEL_ASSETS_PATH}/:name`, methods: READ, serve: { open: panelAsset } },
-    { path: paths.PANEL_MCP_PATH, methods: "POST", serve: { by: panelCaller, known: mcp } },
-    { path: paths.PANEL_STREAM_PATH, methods: "POST", serve: { by: panelCaller, known: stream } },
+    { path: paths.PANEL_MCP_PATH, methods: "POST", serve: { authenticate: panelCaller, handle: mcp } },
+    { path: paths.PANEL_STREAM_PATH, methods: "POST", serve: { authenticate: panelCaller, handle: stream } },
     writing(paths.PANEL_SIGN_IN_PATH, READ, startPanelSignIn),
     writing(paths.PANEL_CALLBACK_PATH, READ, finishPanelSignIn),
     writing(paths.PANEL_SIGN_OUT_PATH, "POST", signOutOfPanel),
@@ -147,7 +152,7 @@ export function createApp(product: ProtectedApp): App {
     if (!isPublic && !originAllowed(request, config))
       return refuse(context, forbidden("bad_origin", texts.BAD_ORIGIN_TEXT));
     if (!route) return notFound(request);
-    if (route.forPeople && isBrowser(request)) return landingPage(request, context);
+    if (route.hasLandingPage && isBrowser(request)) return landingPage(request, context);
     const methods = `${route.methods}, OPTIONS`;
     if (request.method === "OPTIONS") return preflight(methods, isPublic);
     if (!methods.split(", ").includes(request.method))
@@ -159,13 +164,13 @@ export function createApp(product: ProtectedApp): App {
       return route.serve.open(request, context);
     }
 
-    const { by, scopes = [], known } = route.serve;
-    const sender = await by(request, context);
+    const { scopes = [], handle } = route.serve;
+    const sender = await route.serve.authenticate(request, context);
     if ("response" in sender) return refuse(context, sender, { route: route.path });
     const caller: CallerContext = { ...context, ...sender };
     if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id))
       return refuse(caller, rateLimited(), { route: route.path });
-    return refuseWithout(caller, scopes, route.path) ?? known(request, caller);
+    return refuseWithout(caller, scopes, route.path) ?? handle(request, caller);
   }
 
   return {
@@ -285,7 +290,8 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
     return handler.fetch(request, { parsedBody: body.value });
   };
   const response = await respond();
-  // Calls of tools and reads of resources are logged by themselves. All other uses of a token, and refused requests, are logged here.
+  // Tool calls and reads of resources are logged where they are done. All other uses of a token, and requests that the protocol
+  // refuses, are logged here.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
   if (response.status >= 500) return failed(caller, "mcp", error, idOf(body.value));
   const isFirst = isRecord(body.value) && body.value.method === "initialize";

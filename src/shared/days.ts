@@ -11,7 +11,7 @@ export function nextDay(now: number): string {
   return `${new Date((dayOf(now) + 1) * DAY_MS).toISOString()} (midnight UTC)`;
 }
 
-export function byDay(seconds: number, now: number): [day: number, seconds: number][] {
+export function splitByDay(seconds: number, now: number): [day: number, seconds: number][] {
   const days: [number, number][] = [];
   for (let day = dayOf(now), left = seconds, end = now; left > 0; day--) {
     const part = Math.min(left, Math.ceil((end - day * DAY_MS) / 1000));

@@ -23,7 +23,7 @@ export interface Archives {
 
 const ID = /^[\w-]{1,200}$/;
 
-const NAMED = 3;
+const MAX_NAMED = 3;
 
 /** sandboxd may end at any time, and the next attempt restarts it. */
 const ATTEMPTS = 3;
@@ -56,7 +56,7 @@ export async function archive(
 
 export function leftOutText({ left, crowded, isWithoutConversation }: Archive): string {
   const words: string[] = [];
-  const some = (paths: string[]) => paths.slice(0, NAMED);
+  const some = (paths: string[]) => paths.slice(0, MAX_NAMED);
   if (left)
     words.push(texts.archiveLeavesOut(left.bytes, left.count, some(left.largest.map(({ path }) => path))));
   if (crowded) words.push(texts.archiveLeavesOutCrowded(some(crowded)));

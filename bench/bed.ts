@@ -25,7 +25,7 @@ export const CONFIGS = {
 export const TOKEN = "bench-owner-token";
 
 /** How long the engine needs until the next sandbox is prepared, in milliseconds: longer than its pause plus a start. */
-export const AHEAD_MS = 1500;
+export const PREPARE_MS = 1500;
 
 export interface Served extends RunningWorker {
   url: string;

@@ -28,12 +28,12 @@ const given = new Map<string, Size>();
 /** Runs started by this page and not shown yet. */
 const fresh = new Set<string>();
 
-let last: Size | undefined;
+let lastSize: Size | undefined;
 
 export function likelySize(): Size {
   const width = document.querySelector("main")?.clientWidth ?? 800;
   const guess = { rows: Math.floor((innerHeight * 0.6) / 20), columns: Math.floor((width - 110) / 7.85) };
-  return last ?? { rows: Math.max(8, guess.rows), columns: Math.max(20, guess.columns) };
+  return lastSize ?? { rows: Math.max(8, guess.rows), columns: Math.max(20, guess.columns) };
 }
 
 export function noteStartSize(id: string, size: Size): void {
@@ -92,7 +92,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
     const resizing = new Resizing(sizeNow, (now) => callTool("send_input", { id, ...now }, signal, "raw"));
     let settling: ReturnType<typeof setTimeout>;
     const resize = (size: Size) => {
-      last = size;
+      lastSize = size;
       clearTimeout(settling);
       settling = setTimeout(() => {
         const before = given.get(id);

@@ -1,7 +1,7 @@
 import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
 import { TestSandbox } from "../../tests/setup/engine-client.ts";
-import { AHEAD_MS, type BedEngine, CONFIGS, TOKEN, type TestBed, serve, startEngine } from "../bed.ts";
+import { PREPARE_MS, type BedEngine, CONFIGS, TOKEN, type TestBed, serve, startEngine } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, type Row, interleave, latencyRows, quantile, row } from "../measure.ts";
 import { type WorkerClient, bareAt, workerClient } from "../worker-client.ts";
@@ -12,8 +12,8 @@ export const interactive: Figure = {
   baseline:
     "the engine alone, without a Worker: a sandbox is created and runs the same command, by HTTP and a WebSocket",
   async measure(bed, { count, quick }) {
-    const rows = await sequential(bed, "with a prepared sandbox", { pairs: count(20), pauseMs: AHEAD_MS });
-    const cold = await withoutAhead(bed);
+    const rows = await sequential(bed, "with a prepared sandbox", { pairs: count(20), pauseMs: PREPARE_MS });
+    const cold = await withoutPrepared(bed);
     rows.push(...(await sequential(cold, "without a prepared sandbox", { pairs: count(20), pauseMs: 0 })));
     await cold.close();
     for (const sandboxes of quick ? [10] : [10, 50]) rows.push(...(await atOnce(bed, sandboxes)));
@@ -61,7 +61,7 @@ async function timeAll(
   sandboxes: number,
   start: (index: number) => Promise<() => Promise<unknown>>,
 ): Promise<number[]> {
-  await new Promise((resolve) => setTimeout(resolve, AHEAD_MS));
+  await new Promise((resolve) => setTimeout(resolve, PREPARE_MS));
   const from = performance.now();
   const times: number[] = [];
   const started = await Promise.allSettled(
@@ -89,8 +89,8 @@ export async function firstCommandOfEngine(engine: BedEngine): Promise<() => Pro
 }
 
 /** Both Workers on an engine without a prepared sandbox. */
-export async function withoutAhead({ directory }: TestBed) {
-  const own = mkdtempSync(join(directory, "none-ahead-"));
+export async function withoutPrepared({ directory }: TestBed) {
+  const own = mkdtempSync(join(directory, "none-prepared-"));
   const engine = await startEngine(own, { prepareSandbox: false });
   const served = await serve(CONFIGS.ours, engine, join(own, "ours"));
   const bare = await serve(CONFIGS.bare, engine, join(own, "bare"));

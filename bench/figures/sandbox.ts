@@ -1,10 +1,10 @@
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { AHEAD_MS } from "../bed.ts";
+import { PREPARE_MS } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, interleave, latencyRows, quantile, row } from "../measure.ts";
 import { children, descendants, pssMiB } from "../process-memory.ts";
-import { type Sides, firstCommand, firstCommandOfEngine, withoutAhead } from "./interactive.ts";
+import { type Sides, firstCommand, firstCommandOfEngine, withoutPrepared } from "./interactive.ts";
 
 /** The goals of a start and of an idle sandbox, which are the baselines. */
 const GOAL_MS = 200;
@@ -19,8 +19,8 @@ export const sandboxFigure: Figure = {
     "the engine alone; for code, createCodeContext with runCode on the same engine; for processor time and memory, the goal. Processor time needs root and control groups of version 1",
   async measure(bed, { count }) {
     const pairs = count(20);
-    const rows = await lives(bed, "with a prepared sandbox", { pairs, pauseMs: AHEAD_MS });
-    const cold = await withoutAhead(bed);
+    const rows = await lives(bed, "with a prepared sandbox", { pairs, pauseMs: PREPARE_MS });
+    const cold = await withoutPrepared(bed);
     rows.push(...(await lives(cold, "without a prepared sandbox", { pairs, pauseMs: 0 })));
     rows.push(...(await firstCode(cold, pairs)));
     rows.push(...(await processorTime(cold, pairs)), await memory(cold, count(5)));
@@ -42,7 +42,7 @@ async function lives(
   return latencyRows(`create, true, destroy, ${name}`, times);
 }
 
-type Cold = Awaited<ReturnType<typeof withoutAhead>>;
+type Cold = Awaited<ReturnType<typeof withoutPrepared>>;
 
 async function firstCode({ ours, bare }: Cold, pairs: number): Promise<Row[]> {
   const ends: (() => Promise<unknown>)[] = [];

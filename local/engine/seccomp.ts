@@ -38,8 +38,8 @@ const EPERM = 1;
 const ENOMEM = 12;
 const EINVAL = 22;
 const ENOTTY = 25;
-const ENOSPC = 28;
 const ENOSYS = 38;
+const EOPNOTSUPP = 95;
 
 const architectures = {
   x64: { audit: 0xc000003e, direct: 0o40000 },
@@ -98,11 +98,17 @@ const O_NOTIFICATION_PIPE = 0o200;
 const notToFirst = ifEqual(argument(0), 1, refuse(EPERM), allow);
 
 /**
- * The kernel keeps access control lists, up to two of 64 KiB for each directory, in memory that counts in no control group. The
- * limit has room for 31 entries. ext4 also returns ENOSPC for an attribute that is too large.
+ * The kernel keeps access control lists, up to two of 64 KiB for each directory, in memory that counts in no control group. A
+ * list has 4 bytes, and 8 for each of its three or more entries. Other attributes of these sizes are refused, too, because a
+ * filter cannot read their names. Programs that copy files go on without the list, as on a file system without lists.
  */
-const MAX_ATTRIBUTE_BYTES = 256;
-const smallAttribute = ifAtLeast(argument(3), MAX_ATTRIBUTE_BYTES + 1, refuse(ENOSPC), allow);
+const SMALLEST_LIST_BYTES = 28;
+const withoutLists = ifAtLeast(
+  argument(3),
+  SMALLEST_LIST_BYTES,
+  byValue(argument(3), [[4, refuse(EOPNOTSUPP)]], allow, 7),
+  allow,
+);
 
 const rulesOfCalls: Record<string, Decision> = {
   ioctl: onlyValues(argument(1), ioctlRequests, ENOTTY),
@@ -127,9 +133,9 @@ const rulesOfCalls: Record<string, Decision> = {
     allow,
   ),
   readahead: ignoreCall,
-  setxattr: smallAttribute,
-  lsetxattr: smallAttribute,
-  fsetxattr: smallAttribute,
+  setxattr: withoutLists,
+  lsetxattr: withoutLists,
+  fsetxattr: withoutLists,
   tkill: notToFirst,
   tgkill: notToFirst,
   rt_sigqueueinfo: notToFirst,

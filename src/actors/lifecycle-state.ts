@@ -2,6 +2,12 @@
 import type { CheckpointSettings, Destroyed } from "./account-calls.ts";
 import type { EarlierState } from "./account-link.ts";
 
+/** The account counts a container that may start next. If none starts, the account gets the state `before` back. */
+export interface Registered {
+  is: "registered";
+  before: EarlierState;
+}
+
 export interface Starting {
   is: "starting";
   before: EarlierState;
@@ -23,8 +29,7 @@ export interface Restoring {
 export type Position =
   /** The account counts no container of this sandbox. */
   | { is: "absent" }
-  /** The account counts a container that may start next. If none starts, the account gets the state `before` back. */
-  | { is: "registered"; before: EarlierState }
+  | Registered
   | Starting
   | Restoring
   | (Pick<Restoring, "life" | "isRegistered"> & { is: "ready" });
@@ -52,4 +57,52 @@ export interface Subscriber {
   readonly isBusy?: boolean;
 }
 
-export const ABSENT: Position = { is: "absent" };
+type Named<Name> = Extract<Position, { is: Name }>;
+
+/** The positions that may come before each position. Any may become absent: its container is lost or was ended. */
+interface Before {
+  absent: Position["is"];
+  registered: "absent" | "starting";
+  starting: "registered";
+  restoring: "starting" | "ready";
+  ready: "restoring";
+}
+
+export const ABSENT: Named<"absent"> = { is: "absent" };
+
+/** Holds the state. `Lifecycle` changes it only by these methods, so a transition that is not in `Before` does not compile. */
+export class LifecycleState {
+  #current: State;
+
+  constructor(first: Position) {
+    this.#current = first;
+  }
+
+  get current(): State {
+    return this.#current;
+  }
+
+  get position(): Position {
+    return this.#current.is === "ending" ? this.#current.position : this.#current;
+  }
+
+  /** Returns false if the container was ended or lost in between. */
+  step<To extends Position>(from: Named<Before[To["is"]]>, to: To): boolean {
+    if (this.position !== from) return false;
+    this.#current = this.#current.is === "ending" ? { ...this.#current, position: to } : to;
+    return true;
+  }
+
+  beginEnding(): void {
+    const { position } = this;
+    if (this.#current === position)
+      this.#current = { is: "ending", position, ended: Promise.withResolvers<void>() };
+  }
+
+  finishEnding(): void {
+    if (this.#current.is !== "ending") return;
+    const { ended, position } = this.#current;
+    this.#current = position;
+    ended.resolve();
+  }
+}

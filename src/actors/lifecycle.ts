@@ -9,13 +9,15 @@ import { EndingError, connectionLost, isGone } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { CALL_MS, pause, within } from "../shared/within.ts";
 import type { CheckpointSettings, Destroyed, Ending, Owner, RestoredCheckpoint } from "./account-calls.ts";
-import type { AccountLink, EarlierState } from "./account-link.ts";
+import type { AccountLink } from "./account-link.ts";
 import type { Activity } from "./activity.ts";
 import { notRunning, stillRestoring } from "./texts.ts";
 import {
   ABSENT,
   type End,
+  LifecycleState,
   type Position,
+  type Registered,
   type Restoring,
   type Starting,
   type State,
@@ -88,7 +90,7 @@ const STOP_NOTICED_MS = 5000;
 export class Lifecycle {
   readonly #parts: LifecycleParts;
   readonly #subscribers: Subscriber[] = [];
-  #state: State = ABSENT;
+  readonly #states: LifecycleState;
   /** Counts how often a container, or an attempt to start one, was abandoned. */
   #abandonedCount = 0;
   readonly #ends = new SerialQueue();
@@ -104,10 +106,11 @@ export class Lifecycle {
     this.#parts = parts;
     const life = new AbortController();
     const isWhole = parts.workspace.resume(life.signal);
-    if (isWhole && !parts.workspace.isRestoringCheckpoint)
-      this.#state = { is: "ready", isRegistered: false, life };
+    let first: Position = ABSENT;
+    if (isWhole && !parts.workspace.isRestoringCheckpoint) first = { is: "ready", isRegistered: false, life };
     else if (isWhole || parts.platform.isRunning)
-      this.#state = { is: "restoring", isRegistered: false, life, attempt: undefined };
+      first = { is: "restoring", isRegistered: false, life, attempt: undefined };
+    this.#states = new LifecycleState(first);
     parts.platform.onEnd(() => this.#containerEnded());
   }
 
@@ -169,25 +172,17 @@ export class Lifecycle {
     this.#parts.account.stopped();
   }
 
+  get #state(): State {
+    return this.#states.current;
+  }
+
   get #position(): Position {
-    return this.#state.is === "ending" ? this.#state.position : this.#state;
-  }
-
-  set #position(position: Position) {
-    if (this.#state.is === "ending") this.#state = { ...this.#state, position };
-    else this.#state = position;
-  }
-
-  /** Returns false if the container was ended or lost in between. */
-  #step(from: Position, to: Position): boolean {
-    const isThere = this.#position === from;
-    if (isThere) this.#position = to;
-    return isThere;
+    return this.#states.position;
   }
 
   #retire(end: End): void {
     const position = this.#position;
-    this.#position = ABSENT;
+    this.#states.step(position, ABSENT);
     this.#abandonedCount++;
     if ("life" in position) position.life.abort(containerGone());
     for (const part of this.#subscribers) part.ended?.(end);
@@ -219,7 +214,7 @@ export class Lifecycle {
       if (state.is === "ending" || abandonedBefore !== this.#abandonedCount) continue;
       // Checked again, because the container may have ended since the first check.
       refuseStart();
-      if (state.is === "absent") this.#position = { is: "registered", before: before ?? "stopped" };
+      if (state.is === "absent") this.#states.step(state, { is: "registered", before: before ?? "stopped" });
       else if ("life" in state) state.isRegistered = true;
       return;
     }
@@ -284,7 +279,7 @@ export class Lifecycle {
       case "ending":
         throw containerGone();
       case "registered":
-        return await this.#start(state.before);
+        return await this.#start(state);
       case "starting":
         return await state.attempt;
       case "restoring":
@@ -294,10 +289,10 @@ export class Lifecycle {
     }
   }
 
-  #start(before: EarlierState): Promise<AbortSignal> {
+  #start(registered: Registered): Promise<AbortSignal> {
     const { promise, resolve } = Promise.withResolvers<AbortSignal>();
-    const starting: Starting = { is: "starting", before, attempt: promise };
-    this.#position = starting;
+    const starting: Starting = { is: "starting", before: registered.before, attempt: promise };
+    this.#states.step(registered, starting);
     resolve(this.#started(starting));
     return promise;
   }
@@ -316,13 +311,13 @@ export class Lifecycle {
       if (this.#position !== starting) throw containerGone();
       // A container that started only partly holds no user data.
       if (platform.isRunning) await this.#end(() => platform.end());
-      this.#step(starting, { is: "registered", before });
+      this.#states.step(starting, { is: "registered", before });
       this.release();
       throw error;
     }
     const life = new AbortController();
     const restoring: Restoring = { is: "restoring", life, attempt, isRegistered: true };
-    if (!this.#step(starting, restoring)) throw containerGone();
+    if (!this.#states.step(starting, restoring)) throw containerGone();
     account.note("start");
     for (const part of this.#subscribers) part.started?.();
     // The policy may have changed while the container started.
@@ -345,7 +340,7 @@ export class Lifecycle {
       throw life.signal.aborted ? containerGone() : error;
     }
     const { isRegistered } = restoring;
-    if (!this.#step(restoring, { is: "ready", life, isRegistered })) throw containerGone();
+    if (!this.#states.step(restoring, { is: "ready", life, isRegistered })) throw containerGone();
     for (const part of this.#subscribers) part.ready?.();
     return life.signal;
   }
@@ -355,7 +350,7 @@ export class Lifecycle {
     const position = this.#position;
     if (position.is !== "ready") throw containerGone();
     const restoring: Restoring = { ...position, is: "restoring", attempt: undefined };
-    this.#position = restoring;
+    this.#states.step(position, restoring);
     const attempt = work().then(() => this.#restored(restoring));
     restoring.attempt = attempt;
     attempt.catch(() => {
@@ -438,7 +433,7 @@ export class Lifecycle {
     const state = this.#state;
     if (state.is !== "registered" || this.isInUse) return;
     const { account, background } = this.#parts;
-    this.#position = ABSENT;
+    this.#states.step(state, ABSENT);
     // If this fails, the account lists the sandbox and later removes it as idle.
     background(account.withdraw(state.before).catch(() => undefined));
   }
@@ -449,19 +444,14 @@ export class Lifecycle {
    * Does the work of ending a container. Until all such work is done, no container starts and nothing begins in one.
    */
   async #end<T>(work: () => Promise<T>): Promise<T> {
-    const state = this.#checkState();
+    this.#checkState();
     this.#ending++;
-    if (state.is !== "ending")
-      this.#state = { is: "ending", position: state, ended: Promise.withResolvers<void>() };
+    this.#states.beginEnding();
     try {
       return await this.#ends.run(work);
     } finally {
       this.#ending--;
-      if (this.#ending === 0 && this.#state.is === "ending") {
-        const { ended, position } = this.#state;
-        this.#state = position;
-        ended.resolve();
-      }
+      if (this.#ending === 0) this.#states.finishEnding();
     }
   }
 

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { CONFIGS, TOKEN, serve } from "../bed.ts";
 import { workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
@@ -7,8 +8,13 @@ import { type Row, row } from "../measure.ts";
 import { SIZES, printed, printing } from "./output.ts";
 
 const SAMPLE_MS = 50;
+/** Within this time after a command the Worker has stored the end of its output, in milliseconds. */
+const SETTLE_MS = 4000;
 
-/** The Worker's memory while a command prints much. Garbage would count too, so it is collected before each sample. */
+/**
+ * The Worker's memory while a command prints much, and afterwards. Garbage would count too, so it is collected before each
+ * sample.
+ */
 export const memory: Figure = {
   name: "memory",
   baseline: "the same Worker after its first command, before it has seen any output",
@@ -25,6 +31,8 @@ export const memory: Figure = {
         if (quick && bytes > 100 * 1024 * 1024) continue;
         const most = await peak(heap, printed(ours, sandbox, printing(bytes)));
         rows.push(row(`live memory of the Worker, output ${label}`, "MiB", most, before));
+        await sleep(SETTLE_MS);
+        rows.push(row(`live memory of the Worker after output ${label}`, "MiB", await heap.live(), before));
       }
     } finally {
       heap.close();
@@ -40,7 +48,7 @@ async function peak(heap: Heap, work: Promise<void>): Promise<number> {
   const settled = work.finally(() => (isDone = true));
   while (!isDone) {
     most = Math.max(most, await heap.live());
-    await Promise.race([settled, new Promise((resolve) => setTimeout(resolve, SAMPLE_MS))]);
+    await Promise.race([settled, sleep(SAMPLE_MS)]);
   }
   await settled;
   return most;

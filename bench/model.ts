@@ -1,8 +1,9 @@
 /**
- * Estimates the cost of a server for many users on Cloudflare: `node bench/model.ts`, about five minutes.
+ * Estimates the cost of a server for many users on Cloudflare: `npx node bench/model.ts`, about five minutes.
  *
  * Counts the operations of three sessions on the local platform, and computes from them the operations of a run, a write, a
- * start and a minute of use. Checks their sum against the operations of random use. docs/reference/costs.md has the result.
+ * start and a minute of use. Checks their sum against the operations of random use. docs/reference/costs.md has the result,
+ * and the operations that are not counted: restores, and most of the idle minutes.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -111,18 +112,38 @@ const sum = (of: typeof use) =>
       of.sessions * start[key] + of.minutes * minute[key] + of.runs * run[key] + of.writes * write[key],
   );
 const dollars = (counts: Counts) => KEYS.reduce((all, key) => all + counts[key] * PRICES[key], 0);
-const print = (name: string, counts: Counts) =>
-  console.log(
-    `| ${name} | ${KEYS.map((key) => Number(counts[key].toFixed(2))).join(" | ")} | ${(dollars(counts) * 1e5).toFixed(2)} |`,
-  );
+function printTable(unit: string, times: number, lines: Record<string, Counts>): void {
+  console.log(`\n| | ${KEYS.map((key) => key.replaceAll("_", " ")).join(" | ")} | ${unit} |`);
+  for (const [name, counts] of Object.entries(lines)) {
+    const numbers = KEYS.map((key) => Number(counts[key].toFixed(2)));
+    console.log(`| ${name} | ${numbers.join(" | ")} | ${(dollars(counts) * 100 * times).toFixed(3)} |`);
+  }
+}
 
-console.log(`| | ${KEYS.map((key) => key.replaceAll("_", " ")).join(" | ")} | cents for a thousand |`);
-print("a run", run);
-print("a write with its save", write);
-print("a start with its stop", start);
-print("a minute of use", minute);
-print("random use, by the model", sum(use));
-print("random use, counted", real);
+/** The most containers at once in many simulated days, on which sessions start at random times of the working hours. */
+function peakAtOnce(): number {
+  let most = 0;
+  for (let day = 0; day < 300; day++) {
+    const starts = Array.from(
+      { length: MONTH.users * MONTH.sessions },
+      () => Math.random() * MONTH.hoursOfDay * 60,
+    ).toSorted((a, b) => a - b);
+    let first = 0;
+    for (const [index, at] of starts.entries()) {
+      while ((starts[first] ?? at) <= at - MONTH.minutes - IDLE_MINUTES) first++;
+      most = Math.max(most, index - first + 1);
+    }
+  }
+  return most;
+}
+
+printTable("cents for a thousand", 1000, {
+  "a run": run,
+  "a write with its save": write,
+  "a start with its stop": start,
+  "a minute of use": minute,
+});
+printTable("cents", 1, { "random use, by the model": sum(use), "random use, counted": real });
 
 const sessions = MONTH.users * MONTH.days * MONTH.sessions;
 const calls = sessions * MONTH.minutes * MONTH.callsAMinute;
@@ -136,7 +157,7 @@ const seconds = sessions * (MONTH.minutes + IDLE_MINUTES) * 60;
 const atOnce = (MONTH.users * MONTH.sessions * (MONTH.minutes + IDLE_MINUTES)) / (MONTH.hoursOfDay * 60);
 const containers =
   seconds * (INSTANCE.gib * SECOND.gib + INSTANCE.diskGB * SECOND.disk + INSTANCE.busyVCPU * SECOND.vcpu);
-print(`a month of ${calls} calls`, month);
+console.log(`\na month of ${calls} calls`);
 for (const key of KEYS)
   console.log(`  ${key}: ${month[key].toFixed(0)}, $${(month[key] * PRICES[key]).toFixed(2)}`);
 console.log(
@@ -144,5 +165,5 @@ console.log(
 );
 console.log(`actors in memory $${(seconds * SECOND.actor).toFixed(0)}, containers $${containers.toFixed(0)}`);
 console.log(
-  `containers at once: ${atOnce.toFixed(0)} on average, ${(ACCOUNT_GIB / INSTANCE.gib).toFixed(0)} at most`,
+  `containers at once: ${atOnce.toFixed(0)} on average, ${peakAtOnce()} in the busiest minute, ${(ACCOUNT_GIB / INSTANCE.gib).toFixed(0)} at most`,
 );

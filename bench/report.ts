@@ -17,7 +17,8 @@ export interface Measured {
 /** Replaces the rows of the measured figure, and keeps all others. */
 export function writeResults({ figure, rows }: Measured, figures: readonly Figure[]): void {
   const stored = readResults().filter((row) => row.figure !== figure.name);
-  const own = rows.map((row) => Object.assign({ figure: figure.name }, row));
+  const measured = `${new Date().toISOString().slice(0, 10)} at ${commit()}`;
+  const own = rows.map((row) => Object.assign({ figure: figure.name, measured }, row));
   const lines = figures
     .flatMap(({ name }) => [...stored, ...own].filter((row) => row.figure === name))
     .map((row) => `  ${JSON.stringify(row)}`);
@@ -26,6 +27,8 @@ export function writeResults({ figure, rows }: Measured, figures: readonly Figur
 
 interface StoredRow extends Row {
   figure: string;
+  /** The day and, if known, the commit of the measurement. */
+  measured: string;
   /** The baseline with which the row was measured, if the figure has another one now. */
   oldBaseline?: string;
 }
@@ -38,20 +41,21 @@ function readResults(): StoredRow[] {
   }
 }
 
-/** Writes charts and tables of all results into the page. With `measured`, also the current date and machine. */
+/** Writes charts and tables of all results into the page. With `measured`, also the machine. */
 export function writePage(figures: readonly Figure[], { measured }: { measured: boolean }): void {
   const rows = readResults();
   const tables = figures.flatMap(({ name, baseline }) => {
     const own = rows.filter(({ figure }) => figure === name);
     if (own.length === 0) return [];
+    const days = [...new Set(own.map(({ measured: day }) => day))];
     const old = own.find(({ oldBaseline }) => oldBaseline !== undefined)?.oldBaseline;
     const note = old === undefined ? "" : `\n\nThese figures are older: their baseline is ${old}.`;
     return [
-      `### ${name}\n\nBaseline: ${baseline}.${note}\n\n| figure | ours | baseline | ratio | spread |\n| --- | --: | --: | --: | --: |\n${own.map(line).join("\n")}`,
+      `### ${name}\n\nMeasured on ${days.join(", ")}. Baseline: ${baseline}.${note}\n\n| figure | ours | baseline | ratio | spread |\n| --- | --: | --: | --: | --: |\n${own.map(line).join("\n")}`,
     ];
   });
   const page = readFileSync(PAGE, "utf8");
-  const stated = measured ? undefined : /^Last written on .*$/m.exec(page)?.[0];
+  const stated = measured ? undefined : /^Machine: .*$/m.exec(page)?.[0];
   const text = [stated ?? machine(), ...charts(rows), ...tables].join("\n\n");
   writeFileSync(
     PAGE,
@@ -72,11 +76,15 @@ function line({ name, unit, ours, baseline, ratio, spread }: Row): string {
   return `| ${cells.join(" | ")} |`;
 }
 
+function commit(): string {
+  return execFileSync("git", ["rev-parse", "--short", "HEAD"], {
+    cwd: new URL(".", import.meta.url),
+    encoding: "utf8",
+  }).trim();
+}
+
 function machine(): string {
   const [first] = cpus();
-  const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], {
-    cwd: new URL(".", import.meta.url),
-  });
   const gigabytes = Math.round(totalmem() / 2 ** 30);
-  return `Last written on ${new Date().toISOString().slice(0, 10)} at ${String(commit).trim()}, on ${cpus().length} cores (${first?.model.trim() ?? "unknown"}), ${gigabytes} GiB, Node ${process.versions.node}.`;
+  return `Machine: ${cpus().length} cores (${first?.model.trim() ?? "unknown"}), ${gigabytes} GiB, Node ${process.versions.node}.`;
 }

@@ -1,7 +1,7 @@
 /**
  * Counts the tokens of the 40 answers that models get most often, from a local server:
  *
- *     node bench/answers.ts [--show] [--save <file>] [--before <file>]
+ *     npx node bench/answers.ts [--show] [--save <file>] [--before <file>]
  *
  * --show prints each answer, --save writes the counts to a file, --before compares with the counts of a file.
  */

@@ -1,6 +1,6 @@
 /**
  * Measures a scan for changed files in a busy sandbox: runs sandboxd's own code over a system as large as the image's, and
- * changes a file before each scan. `node bench/looks.ts [files]` prints the processor time of a scan.
+ * changes a file before each scan. `npx node bench/looks.ts [files]` prints the processor time of a scan.
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -23,8 +23,8 @@ export const ATTEMPTS_SCHEMA: Schema = {
   },
   keys: {
     "strangers:clear-at": {
-      holds: "until when guesses from addresses that never signed in count (they share one limit)",
-      kept: "always one number",
+      holds: "when addresses that never signed in, which share one limit, have all their guesses again",
+      kept: "for good (one number)",
     },
     "link-key": {
       holds: "in `links`: a random key that signs links, and when it was made",

@@ -67,10 +67,11 @@ export const SANDBOX_SCHEMA: Schema = {
     previews: {
       holds:
         "a port that can be reached from outside: its token, its expiry, and the container in which its server has responded",
-      kept: "until it has expired and another port is exposed, it is closed, or the sandbox is destroyed",
+      kept: "until it is closed or the sandbox is destroyed; an expired one until another port is exposed",
     },
     task_budgets: {
-      holds: "the placeholder of a task (as a hash), its requests and tokens, and its trace",
+      holds:
+        "the hash of the stand-in key with which a task calls the model, the task's requests and tokens, and its trace",
       kept: "until its task has ended",
     },
     unreported_tokens: {
@@ -85,7 +86,7 @@ export const SANDBOX_SCHEMA: Schema = {
   keys: {
     owner: { holds: "principal, sandbox name, hash of the principal", kept: "for good" },
     setup: {
-      holds: "the set-up script, its last outcome, and the key of the outcome in the saved state",
+      holds: "the set-up script, its last outcome, and the hash under which the account keeps that outcome",
       kept: "until the sandbox is destroyed",
     },
     variables: {
@@ -98,7 +99,7 @@ export const SANDBOX_SCHEMA: Schema = {
     },
     intercepted: {
       holds:
-        "the hosts, with a secret or a git sign-in, to which the running container's requests are intercepted",
+        "the hosts whose requests from the running container the server intercepts, because they have a secret or a git sign-in",
       kept: "until the next container starts",
     },
     restricted: {

@@ -6,7 +6,7 @@ export interface ToolInputs {
     sandbox?: string;
     context?: string;
     timeout_seconds?: number;
-    /** A longer run goes on. */
+    /** A run that takes longer continues. */
     wait_seconds?: number;
   };
   run_command: {
@@ -20,7 +20,7 @@ export interface ToolInputs {
     sandbox?: string;
     /** Default 120; interactive 3600. */
     timeout_seconds?: number;
-    /** A longer run goes on. */
+    /** A run that takes longer continues. */
     wait_seconds?: number;
   };
   send_input: {

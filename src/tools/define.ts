@@ -255,7 +255,7 @@ export function waitField(max = MAX_WAIT_SECONDS) {
 }
 
 /** Part of the description of wait_seconds: a run continues when its call stops waiting. */
-export const GOES_ON = "A longer run goes on.";
+export const GOES_ON = "A run that takes longer continues.";
 
 function described(field: z.ZodType, { description }: z.ZodType): z.ZodType {
   return description === undefined ? field : field.describe(description);

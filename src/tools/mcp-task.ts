@@ -40,14 +40,14 @@ export interface CallWait {
 /**
  * Whether a call becomes a task. It does not if its caller asked for a short wait, because the model wants to continue. It does
  * not if there is a notice either, because a task has no place for one.
- * @param poll the scope of `tasks/get`; undefined for runs that cannot be tasks
+ * @param pollScope the scope of `tasks/get`; undefined for runs that cannot be tasks
  */
 export function callWait(
   { takesTasks = false, config, principal }: CallerContext,
   waitSeconds: number,
-  poll: Scope | undefined,
+  pollScope: Scope | undefined,
 ): CallWait {
-  const mayPoll = poll !== undefined && principal.scopes.includes(poll);
+  const mayPoll = pollScope !== undefined && principal.scopes.includes(pollScope);
   const mayBecomeTask = takesTasks && mayPoll && isDefaultWait(waitSeconds, config.maxWaitSeconds);
   return {
     waitMs: mayBecomeTask ? TASK_AFTER_MS : waitSeconds * 1000,

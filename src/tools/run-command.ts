@@ -60,14 +60,14 @@ A failing program is a result with its exit_code. A timeout stops the command an
   scopes: ["sandbox:exec"],
   async handle({ sandbox, timeout_seconds, wait_seconds, ...parameters }, context) {
     if (parameters.interactive && parameters.stdin !== undefined) throw oneInput();
-    // A command that has run is not repeated automatically.
+    // After a question about a git sign-in, this call returns the earlier run: the server never repeats a command by itself.
     const before = await answeredSignIn(context, { isTask: false });
     if (before) return runAnswer(context, before.run, runFields, undefined, before.words);
     const timeoutS = timeout_seconds ?? (parameters.interactive ? INTERACTIVE_TIMEOUT_S : TIMEOUT_S);
     const spec = { ...parameters, timeoutMs: timeoutS * 1000 };
     // The client of an MCP task waits for its end, but an interactive program asks for input before that.
-    const poll = parameters.interactive ? undefined : "sandbox:read";
-    const { waitMs, taskOf } = callWait(context, wait_seconds, poll);
+    const pollScope = parameters.interactive ? undefined : "sandbox:read";
+    const { waitMs, taskOf } = callWait(context, wait_seconds, pollScope);
     const isLive = context.isStructured === true || parameters.interactive;
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
       actor.executeCommand(owner, spec, waitMs, isLive, context.progress),

@@ -156,7 +156,7 @@ export function readOnText(path: string, { size, lines, offset, content, cut }: 
   const isPartial = cut !== false && !content.endsWith("\n");
   const last = offset + content.split("\n").length - (content.endsWith("\n") ? 2 : 1);
   if (isPartial && last === offset)
-    return `[${whole}. Line ${offset} is longer than ${cut} bytes: go on by bytes, with encoding base64.]`;
+    return `[${whole}. Line ${offset} is longer than ${cut} bytes. To read its rest: encoding base64, with offset as a byte (first byte: 0).]`;
   if (isPartial) return `[${whole}; shown up to a part of line ${last}. Go on with offset ${last}.]`;
   if (last < lines) return `[${whole}; shown up to line ${last}. Go on with offset ${last + 1}.]`;
   const unended = content.endsWith("\n") ? "" : " Its last line has no line break.";

@@ -75,14 +75,16 @@ describe("read_file", () => {
     ] as const) {
       await write("exact", "x".repeat(size));
       const { text } = await read("exact");
-      expect(text.includes("go on by bytes")).toBe(cut);
+      expect(text.includes("To read its rest")).toBe(cut);
     }
     await write("horses", `${"ab\n".repeat(10)}${"🐎".repeat(20_000)}\nend\n`);
     const { text } = await read("horses");
     expect(text).not.toContain("\ufffd");
     expect(text).toContain("a part of line 11. Go on with offset 11.");
     const long = await read("horses", { offset: 11 });
-    expect(long.text).toContain("Line 11 is longer than 32768 bytes: go on by bytes, with encoding base64.");
+    expect(long.text).toContain(
+      "Line 11 is longer than 32768 bytes. To read its rest: encoding base64, with offset as a byte (first byte: 0).",
+    );
     expect((await read("horses", { offset: 12 })).structured.content).toBe("end\n");
   });
 

@@ -402,8 +402,8 @@ export function partlySavedText(left: LeftOut): string {
 /** Notes for runs that ended because their container ended. */
 export const LOST_NOTES = {
   lost: "The sandbox stopped while it ran; its processes and variables are gone.",
-  idle: "The sandbox was stopped while it ran.",
-  room: "The sandbox was stopped while it ran.",
+  idle: "The sandbox was stopped, because it was idle, before this run had ended.",
+  room: "The sandbox was stopped, to make room for another, before this run had ended.",
   network: "The sandbox was stopped to restrict its network.",
   unsaved_network: "The sandbox was stopped to restrict its network.",
   back: "The sandbox was restored to a checkpoint while it ran.",

@@ -45,7 +45,7 @@ export const USAGE = `${startLine("[options]")}
   --agents                         install Claude Code (360 MB) now; otherwise the first task installs it
   --open                           show the panel in a browser, once the server is ready
   --json                           print where the server is as one line of JSON, once it is ready, or why it is not
-  --verbose                        show the logs, and lines for every client (SANDBOX_MCP_VERBOSE=1)
+  --verbose                        show the logs, and the configuration for every client (SANDBOX_MCP_VERBOSE=1)
   --help                           show this
 
 Examples:

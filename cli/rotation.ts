@@ -44,7 +44,7 @@ export function rotateNamed(
  * it. @param name the name of a token in AUTH_TOKENS; undefined for the owner's
  * @returns the end in words
  */
-export function endOfBefore(
+export function previousTokenEnd(
   variables: Readonly<Record<string, string>>,
   name: string | undefined,
 ): string | undefined {

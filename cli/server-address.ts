@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { defaultStateDir, variablesFile } from "./program-files.ts";
 import { readRunning } from "./running.ts";
-import { endOfBefore } from "./rotation.ts";
+import { previousTokenEnd } from "./rotation.ts";
 import { keptVariables } from "./dev-vars.ts";
 import * as texts from "./texts.ts";
 
@@ -98,6 +98,6 @@ export function tokenBefore(
   variables: Readonly<Record<string, string>>,
 ): Pick<ServerAddress, "tokenBefore"> {
   const before = variables.SERVER_AUTH_TOKEN_PREVIOUS?.trim();
-  const isRotated = variables.SERVER_AUTH_TOKEN?.trim() === token && endOfBefore(variables, undefined);
+  const isRotated = variables.SERVER_AUTH_TOKEN?.trim() === token && previousTokenEnd(variables, undefined);
   return before && isRotated ? { tokenBefore: before } : {};
 }

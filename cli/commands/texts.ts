@@ -44,7 +44,7 @@ export const CONNECT = {
   holdsToken: "The file contains the token: do not commit it.",
 };
 
-/** A question that only a terminal can answer. */
+/** For a question when there is no terminal: --yes confirms it. */
 export const confirmByOption = (question: string) => usage(`${question} Confirm with --yes.`);
 
 // deploy, diagnose
@@ -123,7 +123,7 @@ export const rotationUnderWay = (until: string) =>
 
 /** @param file the local server's variables */
 export const newOwnerToken = (file: string) => [
-  `The new owner's token. The old token becomes invalid with the change; \`${PROGRAM} token rotate\` keeps both valid for a time:`,
+  `The owner's new token. The old token becomes invalid with the change; \`${PROGRAM} token rotate\` keeps both valid for a time:`,
   "  on Cloudflare  npx wrangler secret put SERVER_AUTH_TOKEN",
   `  ${startLine().padEnd(13)}  SERVER_AUTH_TOKEN=... in ${file}, then start it again`,
 ];
@@ -165,7 +165,7 @@ export function stepsAfterRotation(until: string, name: string | undefined): str
 // verify: reasons, as clauses
 
 export const VERIFY = {
-  tokenRemedy: `Use the SERVER_AUTH_TOKEN that this server was given (\`${PROGRAM} token show\` prints that of ${startLine()}), or one of its AUTH_TOKENS.`,
+  tokenRemedy: `Use this server's SERVER_AUTH_TOKEN or one of its AUTH_TOKENS. For a server started with ${startLine()}, \`${PROGRAM} token show\` prints it.`,
   needs: (tool: string) => `not tried: it needs ${tool}, which this server does not list`,
   unknownTool: "this command does not know this tool",
   taskCosts: "it costs some cents; --task tries it",

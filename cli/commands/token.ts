@@ -4,7 +4,7 @@ import { ownerToken } from "../../src/shared/env-fields.ts";
 import { SCOPES, TOKEN_NAME } from "../../src/shared/principal.ts";
 import { dataCommand, wholeNumber } from "../define-command.ts";
 import { json, line, note } from "../print.ts";
-import { endOfBefore, newToken, rotateNamed, rotateOwner, sha256 } from "../rotation.ts";
+import { previousTokenEnd, newToken, rotateNamed, rotateOwner, sha256 } from "../rotation.ts";
 import { VARIABLES_FILE } from "../server-address.ts";
 import { keptVariables, readVariables, writeVariables } from "../dev-vars.ts";
 import * as texts from "./texts.ts";
@@ -87,7 +87,7 @@ const rotate = dataCommand(
     const kept = variables[variable]?.trim() || undefined;
     if (write && process.env[variable]?.trim()) throw texts.setInEnvironment(variable);
     if (write && kept === undefined) throw texts.notInFile(VARIABLES_FILE, variable);
-    const valid = write && !yes ? endOfBefore(variables, name) : undefined;
+    const valid = write && !yes ? previousTokenEnd(variables, name) : undefined;
     if (valid !== undefined) throw texts.rotationUnderWay(valid);
     const until = endAfter(hours);
     const known = write ? kept : undefined;

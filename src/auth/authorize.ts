@@ -107,7 +107,7 @@ async function consent(
   const offered = offeredScopes(authRequest, context.config);
   const page = { description, issuer: oauth.issuer, search, handle: begun.handle, headers };
   const onPhone = /\bMobi/i.test(request.headers.get("user-agent") ?? "");
-  return consentPage({ ...page, offered, ticked, offers, onPhone, problem });
+  return consentPage({ ...page, offeredScopes: offered, ticked, signInMethods: offers, onPhone, problem });
 }
 
 async function decide(context: PageContext): Promise<Response> {

@@ -15,16 +15,27 @@ export interface Consent {
   search: string;
   handle: string;
   headers: Headers;
-  offered: readonly Scope[];
+  offeredScopes: readonly Scope[];
   ticked: readonly Scope[];
-  offers: ReadonlyMap<string, Offer>;
+  signInMethods: ReadonlyMap<string, Offer>;
   /** On phones no field gets the focus: the keyboard would cover the client's name. */
   onPhone: boolean;
   problem?: Problem | undefined;
 }
 
 export function consentPage(consent: Consent): Promise<Response> {
-  const { description, issuer, search, handle, headers, offered, ticked, offers, onPhone, problem } = consent;
+  const {
+    description,
+    issuer,
+    search,
+    handle,
+    headers,
+    offeredScopes,
+    ticked,
+    signInMethods,
+    onPhone,
+    problem,
+  } = consent;
   const name = plain(description.clientName) || CONSENT_TEXTS.unnamed;
   const isPanel = description.clientId === PANEL_CLIENT_ID;
   const host = hostOf(description.redirectUri);
@@ -33,8 +44,8 @@ export function consentPage(consent: Consent): Promise<Response> {
     ? markup`Published by <strong>${description.clientDomain}</strong>`
     : CONSENT_TEXTS.unverified;
   const alert = problem && markup`<p class="note error" role="alert" id="problem">${problem.message}</p>\n`;
-  const place = problem && (offers.has(problem.at) || problem.at === "scopes") ? problem.at : "top";
-  const boxes = offered.map((scope, index) => {
+  const place = problem && (signInMethods.has(problem.at) || problem.at === "scopes") ? problem.at : "top";
+  const boxes = offeredScopes.map((scope, index) => {
     const checked = ticked.includes(scope) && markup` checked`;
     const focus = place === "scopes" && index === 0 && markup` autofocus`;
     return markup`<label class="scope"><input type="checkbox" name="scope" value="${scope}"${checked}${focus}>
@@ -46,7 +57,7 @@ export function consentPage(consent: Consent): Promise<Response> {
   const appearance = {
     verb: isPanel ? "Sign in" : "Approve",
     isPanel,
-    isAlone: offers.size === 1,
+    isAlone: signInMethods.size === 1,
     isFocused: !problem && !onPhone,
   };
   const body = markup`<h1>${heading}</h1>
@@ -61,12 +72,12 @@ ${place === "top" && alert}<p class="soft">${terms}.</p>
 <legend>${CONSENT_TEXTS.scopes}</legend>
 ${place === "scopes" && alert}${boxes}</fieldset>
 <div>
-${[...offers].map(([method, offer], index) => [index > 0 && markup`<p class="or">or</p>\n`, offer.show({ ...appearance, alert: place === method && alert })])}
+${[...signInMethods].map(([method, offer], index) => [index > 0 && markup`<p class="or">or</p>\n`, offer.show({ ...appearance, alert: place === method && alert })])}
 <button class="plain" name="decision" value="deny" formnovalidate>${isPanel ? "Cancel" : "Deny"}</button>
 </div>
 </form>`;
   const formTargets = [
-    ...[...offers.values()].flatMap(({ origin }) => origin ?? []),
+    ...[...signInMethods.values()].flatMap(({ origin }) => origin ?? []),
     formTarget(description.redirectUri),
   ];
   const asks = isPanel ? CONSENT_TEXTS.panel : `${name} asks for access`;

@@ -12,7 +12,6 @@ import {
   SMALL_RESPONSE_BYTES,
   changesSchema,
   editsSchema,
-  imageMade,
   listCursor,
   listSchema,
   path,
@@ -20,6 +19,7 @@ import {
   usageSchema,
   workSchema,
   writtenSchema,
+  shrinkOutcome,
 } from "./shapes.ts";
 
 export interface Row {
@@ -231,7 +231,7 @@ export const operations = {
     route: "POST /image",
     input: z.object({}),
     up: "bytes",
-    result: z.object({ image: imageMade }),
+    result: z.object({ image: shrinkOutcome }),
     down: "bytes",
     maxBytes: SHOWN_IMAGE.max,
     timeoutMs: IMAGE_MS,

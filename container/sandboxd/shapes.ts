@@ -59,8 +59,8 @@ export const IMAGE_BYTES = 8 * 1024 * 1024;
  * adds a third to the bytes, and some clients accept at most 1 MB.
  */
 export const SHOWN_IMAGE = { side: 8000, pixels: 1_150_000, max: 700 * 1024 } as const;
-export const imageMade = z.enum(["made", "no_pillow", "undecodable", "too_large"]);
-export type ImageMade = z.infer<typeof imageMade>;
+export const shrinkOutcome = z.enum(["made", "no_pillow", "undecodable", "too_large"]);
+export type ShrinkOutcome = z.infer<typeof shrinkOutcome>;
 
 export const failureSchema = z.object({
   problem: z.enum([

@@ -5,10 +5,10 @@ import { type Exchange, abortOnClose, bytesOfBody } from "./serve-operation.ts";
 import type { FileRequests } from "./operations.ts";
 import { SCRIPTS } from "./directories.ts";
 import { startProgram } from "./task-changes.ts";
-import { IMAGE_BYTES, type ImageMade, SHOWN_IMAGE } from "./shapes.ts";
+import { IMAGE_BYTES, type ShrinkOutcome, SHOWN_IMAGE } from "./shapes.ts";
 
 const IMAGE_MS = 20_000;
-const PROBLEMS: Record<number, ImageMade> = { 3: "no_pillow", 4: "undecodable", 5: "too_large" };
+const PROBLEMS: Record<number, ShrinkOutcome> = { 3: "no_pillow", 4: "undecodable", 5: "too_large" };
 /** One image at a time, so that their memory does not add up. */
 let before: Promise<unknown> = Promise.resolve();
 
@@ -19,7 +19,7 @@ export async function sendSmaller(
   const turn = before.then(async () => {
     // The client may have disconnected while the image waited.
     if (response.destroyed) return undefined;
-    return await madeSmaller(await bytesOfBody(request, IMAGE_BYTES), response);
+    return await shrink(await bytesOfBody(request, IMAGE_BYTES), response);
   });
   before = turn.catch(() => undefined);
   const made = await turn;
@@ -28,7 +28,7 @@ export async function sendSmaller(
   else begin({ image: "made" }, made.length).end(made);
 }
 
-async function madeSmaller(image: Buffer, response: ServerResponse): Promise<Buffer | ImageMade> {
+async function shrink(image: Buffer, response: ServerResponse): Promise<Buffer | ShrinkOutcome> {
   const { side, pixels, max } = SHOWN_IMAGE;
   const args = ["-I", join(SCRIPTS, "image.py"), ...[side, pixels, max].map(String)];
   const signal = abortOnClose(response, IMAGE_MS);

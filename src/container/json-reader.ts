@@ -11,7 +11,7 @@ export interface JSONListener {
   open?(path: Path, isList: boolean): void;
   /**
    * A value that is neither a list nor an object has ended. @param read returns a string's value, or the text of another value;
-   * undefined if too long
+   * undefined if too long. It reads each byte as a character, so only ASCII is exact
    */
   value(path: Path, read: () => string | undefined): void;
 }
@@ -39,7 +39,10 @@ export class JSONReader {
     this.#listener = listener;
   }
 
-  /** Whether the input is not valid UTF-8 JSON. The rest is not read then. */
+  /**
+   * Whether the input has a wrong character, name or bracket, or too much nesting. The rest is not read then. This is not a
+   * complete check: invalid UTF-8, `[1,,2]` and a missing end are not noticed.
+   */
   get isMalformed(): boolean {
     return this.#isMalformed;
   }

@@ -2,7 +2,7 @@
  * Images for clients: some clients and model providers end a chat over an unsupported image. An image of a supported type
  * and size is passed on unchanged. A larger one is scaled down in a sandbox. Other types are refused.
  */
-import { IMAGE_BYTES, type ImageMade, SHOWN_IMAGE } from "../../container/sandboxd/shapes.ts";
+import { IMAGE_BYTES, type ShrinkOutcome, SHOWN_IMAGE } from "../../container/sandboxd/shapes.ts";
 import { type ImageHeader, imageHeader, imageType } from "./image-header.ts";
 import { messageOf } from "./text.ts";
 
@@ -23,7 +23,7 @@ export interface ShownImage extends Pick<ImageHeader, "mimeType" | "width" | "he
 
 /** Scales an image in a sandbox, or returns why it did not. `stopped`: the sandbox does not run. */
 export type MakeSmaller = (image: Uint8Array) => Promise<Uint8Array | ImageProblem>;
-export type ImageProblem = Exclude<ImageMade, "made"> | "stopped";
+export type ImageProblem = Exclude<ShrinkOutcome, "made"> | "stopped";
 
 export function tooLarge(size: number): ImageRefusal | undefined {
   if (size <= IMAGE_BYTES) return undefined;

@@ -1,4 +1,7 @@
-/** Follows a run's output. After a broken connection it continues at the same byte, so nothing is missing or shown twice. */
+/**
+ * Follows a run's output. After a broken connection it continues at the same byte. If it is more than 1 MiB behind, it skips to
+ * the last 256 KiB and marks the gap.
+ */
 import { useEffect, useState } from "preact/hooks";
 import type { ToolOutputs } from "../client/tool-types.ts";
 import type { ListedRun, RunState } from "../src/shared/run-listing.ts";
@@ -20,7 +23,7 @@ export interface FollowedRun {
   problem: string | undefined;
 }
 
-/** A page of a log, as `get_result` returns it with a cursor. */
+/** A page of a log, as `get_result` returns it with a cursor. It has the fields of a result of `send_input`. */
 export type LogPage = ToolOutputs["send_input"];
 
 const NO_OUTPUT = {

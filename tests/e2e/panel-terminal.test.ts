@@ -37,7 +37,7 @@ afterAll(async () => {
 });
 
 describe("the terminal of the panel", () => {
-  it("runs full-screen programs under the page's policy", async () => {
+  it("runs full-screen programs under the page's Content Security Policy", async () => {
     await call("write_file", { sandbox: "term", path: "notes.txt", content: "one\ntwo\n" });
     const called: string[] = [];
     page.on("request", (request) => {
@@ -54,7 +54,7 @@ describe("the terminal of the panel", () => {
     expect(await call("read_file", { sandbox: "term", path: "notes.txt" })).toBe(
       "```\none\nfrom the panel\ntwo\n```",
     );
-    // The page gets output by its stream: it reads the run, and no log.
+    // The page gets output from its event stream, so it never calls get_result for the log.
     expect(called).toContain("send_input");
     expect(called).not.toContain("get_result with cursor");
     expect(panel.complaints).toEqual([]);
@@ -131,7 +131,7 @@ IFS= read -r typed; printf '[%q]\n' "$typed"; cat`,
     expect(panel.complaints).toEqual([]);
   });
 
-  it("removes invisible keys from a paste, and asks before it enters lines", async () => {
+  it("removes control characters from a paste, and asks before it pastes several lines", async () => {
     const paste = (text: string) =>
       page.locator(".xterm-helper-textarea").evaluate((element, pasted) => {
         const clipboardData = new DataTransfer();

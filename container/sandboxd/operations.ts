@@ -63,12 +63,20 @@ export interface Policy {
 }
 
 export const row = <const One extends Row>(one: One): One => one;
-const operation = <const One extends FileRow & Policy & Confinement>(one: One): One => one;
+const operation = <const One extends FileRow & Policy & Changing>(one: One): One => one;
 
-/** A confined row must declare the parameter `confined`, so a row that forgets it does not compile. */
-type Confinement =
+/**
+ * An operation that changes something must declare the parameters `confined` and `id`, so a row that forgets one does not compile.
+ * The client repeats a request after a broken connection, and sandboxd recognizes the repetition by its `id`.
+ */
+type Changing =
   | { confined: false; changesState: false }
-  | { confined: true; input: z.ZodMiniObject<{ confined: ReturnType<typeof flag> }> };
+  | { confined: true; input: ChangeInput<typeof changeID> | ChangeInput<typeof laterID> };
+
+type ChangeInput<ID extends () => z.ZodMiniType> = z.ZodMiniObject<{
+  confined: ReturnType<typeof flag>;
+  id: ReturnType<ID>;
+}>;
 
 const count = () => z.coerce.number().check(z.int(), z.nonnegative());
 const flag = () =>
@@ -78,7 +86,9 @@ const flag = () =>
       z.transform((): boolean => true),
     ),
   );
-const writeID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
+const changeID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
+/** Earlier servers do not send it. */
+const laterID = () => z.optional(changeID());
 
 /** A whole number in a header. No sandbox has more than 2 ** 50 bytes or lines. */
 const headerCount = () =>
@@ -117,7 +127,7 @@ const put = {
   route: "PUT /files",
   input: z.object({
     path: path(),
-    id: writeID(),
+    id: changeID(),
     append: flag(),
     confined: flag(),
     max: z.optional(count()),
@@ -208,7 +218,7 @@ export const operations = {
     ...smallCall,
     ...changes,
     route: "POST /edit",
-    input: z.object({ path: path(), id: writeID(), confined: flag() }),
+    input: z.object({ path: path(), id: changeID(), confined: flag() }),
     up: editsSchema,
     result: writtenSchema,
     doing: "Editing",
@@ -219,7 +229,7 @@ export const operations = {
     ...smallCall,
     ...changes,
     route: "DELETE /files",
-    input: z.object({ path: path(), recursive: flag(), confined: flag() }),
+    input: z.object({ path: path(), id: laterID(), recursive: flag(), confined: flag() }),
     result: z.object({}),
     doing: "Removing",
     retry: "never",

@@ -44,6 +44,7 @@ import { openFile, readRange, refuseOthers } from "./reading.ts";
 
 type WriteCall = Call<FileRequests["write"]>;
 type EditCall = Call<FileRequests["edit"]>;
+type RemoveCall = Call<FileRequests["remove"]>;
 /** How many bytes are written at once. As many more may arrive during the write. */
 const WRITTEN_BYTES = 1024 * 1024;
 /** The same limit as in Linux. */
@@ -56,13 +57,15 @@ const MAX_RESULTS = 64;
 /** How long the note of a finished append or edit is kept for the next sandboxd, in milliseconds. */
 const NOTE_MS = 600_000;
 
-const noteSchema = z.object({
+const writeSchema = z.object({
   temporary: z.string(),
   target: z.string(),
   /** The result of an append or edit, when its content is complete. */
   written: z.optional(writtenSchema),
 });
+const noteSchema = z.union([writeSchema, z.object({ removed: z.string() })]);
 
+type WriteNote = z.infer<typeof writeSchema>;
 type Note = z.infer<typeof noteSchema>;
 
 interface Target {
@@ -78,18 +81,18 @@ type Parents = "make" | "refuse";
 export class Writes {
   /** The last queued change of each target: changes of one file run in order. */
   readonly #turns = new Map<string, Promise<unknown>>();
-  readonly #results = new Map<string, Promise<Written>>();
+  readonly #results = new Map<string, Promise<unknown>>();
 
   recover(): void {
     for (const { name: id } of entriesOf(WRITES)) {
       if (!/^[0-9a-f-]{1,64}$/.test(id)) continue;
       const note = noteOf(id);
       try {
-        if (note?.written !== undefined) {
-          renameIfThere(note.temporary, note.target);
-          this.#results.set(id, Promise.resolve(note.written));
+        const done = note && resultAfterCrash(note);
+        if (done !== undefined) {
+          this.#results.set(id, Promise.resolve(done));
           if (Date.now() - statSync(join(WRITES, id)).mtimeMs < NOTE_MS) continue;
-        } else if (note !== undefined) rmSync(note.temporary, { force: true });
+        }
       } catch {
         // The directory was removed, and with it the unfinished content.
       }
@@ -128,7 +131,11 @@ export class Writes {
     );
   }
 
-  async remove({ path, recursive, confined }: Call<FileRequests["remove"]>): Promise<{}> {
+  remove(call: RemoveCall): Promise<{}> {
+    return this.#deduplicated(call, () => this.#remove(call));
+  }
+
+  async #remove({ id, path, recursive, confined }: RemoveCall): Promise<{}> {
     if (confined) await confine(path);
     const parent = await readable(realpath(dirname(path)));
     const target = join(parent, basename(path));
@@ -139,6 +146,8 @@ export class Writes {
     try {
       const found = await readable(lstat(reached));
       if (found.isDirectory() && !recursive) throw new FileError({ problem: "directory" });
+      // If sandboxd ends before it responds, the note tells the next one that this call has removed the file.
+      if (id !== undefined) writeNote(id, { removed: target });
       await this.#inTurn(target, () => rm(reached, { recursive: recursive === true }));
       return {};
     } finally {
@@ -146,11 +155,12 @@ export class Writes {
     }
   }
 
-  async #deduplicated(call: { id: string }, work: () => Promise<Written>): Promise<Written> {
-    const before = await this.#results.get(call.id)?.catch(() => undefined);
-    if (before !== undefined) return before;
+  async #deduplicated<T>({ id }: { id?: string | undefined }, work: () => Promise<T>): Promise<T> {
+    if (id === undefined) return await work();
+    const before = await this.#results.get(id)?.catch(() => undefined);
+    if (before !== undefined) return before as T;
     const result = work();
-    this.#results.set(call.id, result);
+    this.#results.set(id, result);
     for (const oldest of this.#results.keys()) {
       if (this.#results.size <= MAX_RESULTS) break;
       this.#results.delete(oldest);
@@ -190,7 +200,7 @@ export class Writes {
   }
 
   /** The note, written first, prevents a repeated call from applying the change twice. */
-  async #finish(id: string, place: Target, note: Note & { written: Written }): Promise<Written> {
+  async #finish(id: string, place: Target, note: WriteNote & { written: Written }): Promise<Written> {
     writeNote(id, note);
     await rename(join(dirname(place.path), basename(note.temporary)), place.path);
     return note.written;
@@ -198,7 +208,7 @@ export class Writes {
 
   async #withTarget(
     { id, path, confined, parents = "make" }: EditCall & { parents?: Parents },
-    make: (place: Target, temporary: string, note: Note) => Promise<Written>,
+    make: (place: Target, temporary: string, note: WriteNote) => Promise<Written>,
   ): Promise<Written> {
     const place = await placeOf(path, confined === true, parents);
     const name = `.sandbox-mcp.${id}`;
@@ -368,6 +378,14 @@ async function copyOwnership(found: Stats | undefined, path: string, made: Stats
   if (made.uid !== found.uid || made.gid !== found.gid)
     await chown(path, found.uid, found.gid).catch(() => undefined);
   if (made.mode !== found.mode) await chmod(path, found.mode & 0o1777);
+}
+
+/** Finishes or undoes a change that a crash interrupted. @returns its result, or undefined if a repeated call must do it again */
+function resultAfterCrash(note: Note): Written | {} | undefined {
+  if ("removed" in note) return lstatSync(note.removed, { throwIfNoEntry: false }) ? undefined : {};
+  if (note.written === undefined) rmSync(note.temporary, { force: true });
+  else renameIfThere(note.temporary, note.target);
+  return note.written;
 }
 
 function noteOf(id: string): Note | undefined {

@@ -247,6 +247,24 @@ describe("when the control channel is cut in the middle of a message", () => {
     expect(reached.read).toBe(4);
   });
 
+  it("a file is removed once, and a removal whose response was cut is reported as done", async () => {
+    const sandbox = "removals";
+    const remove = (file: string) =>
+      fetch(new URL(`/sandboxes/${sandbox}/files/${file}`, url), {
+        method: "DELETE",
+        headers: { authorization: `Bearer ${TOKEN}` },
+      });
+    const files = Array.from({ length: 5 }, (_, index) => `f${index}`);
+    await sh(sandbox, `touch ${files.join(" ")}`);
+    for (const file of files) {
+      const before = proxy.cuts;
+      proxy.cutRequests(/^DELETE \/sandboxes\/[^/ ]+\/ports\//, 1);
+      expect((await remove(file)).status).toBe(204);
+      expect(proxy.cuts).toBe(before + 1);
+      expect((await remove(file)).status).toBe(404);
+    }
+  });
+
   it("code is lost, with the reason; files remain, and the next call works", async () => {
     const sandbox = "code";
     await call("run_code", { sandbox, code: "x = 1; open('kept', 'w').write('kept')" });

@@ -379,6 +379,30 @@ it.each([
   },
 );
 
+it("a removal that is repeated with its id succeeds", async () => {
+  const steps = await atEachStep(async (place) => {
+    const directory = join(place.directory, "removed");
+    mkdirSync(join(directory, "inner"), { recursive: true });
+    writeFileSync(join(directory, "inner/file"), "old");
+    place.arm();
+    /** Repeats the request after a broken connection. */
+    const remove = (id: string) => {
+      const call = `/files?path=${encodeURIComponent(directory)}&recursive=1${id}`;
+      return until(() => place.request("DELETE", call).catch(() => undefined));
+    };
+    const [one, other] = ["a", "b"].map((letter) => `&id=${letter.repeat(32)}`) as [string, string];
+    expect(await remove(one)).toMatchObject({ status: 200 });
+    // As if the response had been lost.
+    expect(await remove(one)).toMatchObject({ status: 200 });
+    expect(existsSync(directory)).toBe(false);
+    // Another removal is refused, and so is one of an earlier server, which sends no id.
+    const missing = { status: FAILED, body: expect.stringContaining('"missing"') };
+    expect(await remove(other)).toMatchObject(missing);
+    expect(await remove("")).toMatchObject(missing);
+  });
+  expect(steps).toBeGreaterThan(2);
+});
+
 /** A saved workspace with a file of each size that is stored differently. */
 async function savedWorkspace(): Promise<{ manifest: Buffer; pack: Buffer; tree: unknown }> {
   const top = mkdtempSync(join(parent, "saved-"));

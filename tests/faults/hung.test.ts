@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import { statSync } from "node:fs";
 import { beforeAll, describe, expect, it } from "vitest";
 import { idIn } from "../setup/mcp-client.ts";
-import { tree } from "../setup/processes.ts";
+import { executed, tree } from "../setup/processes.ts";
 import { sleep, until } from "../setup/until.ts";
 import { type FaultServer, LONG, startFaultServer } from "./support.ts";
 
@@ -35,9 +35,9 @@ function resume(pids: readonly number[]): void {
 /** Our programs in a sandbox, after the first process, which would restart them. */
 async function runtimeOf(sandbox: string): Promise<number[]> {
   const first = await bed.first(sandbox);
-  const pids = tree(first).flatMap(({ pid, command }) => (/^sbx(d|-control)$/.test(command) ? pid : []));
-  if (pids.length !== 2) throw new Error(`no sandboxd or no control server of ${sandbox}`);
-  return [first, ...pids];
+  const programs = executed(tree(first)).filter(({ command }) => /^sbx(d|-control)$/.test(command));
+  if (programs.length !== 2) throw new Error(`${sandbox} has ${JSON.stringify(programs)}`);
+  return [first, ...programs.map(({ pid }) => pid)];
 }
 
 function hang(pids: readonly number[]): void {

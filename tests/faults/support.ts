@@ -3,7 +3,7 @@ import { randomInt } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { firstOfSandbox, type Process, processes, tree } from "../setup/processes.ts";
+import { executed, firstOfSandbox, type Process, processes, tree } from "../setup/processes.ts";
 import { type Server, type ServerOptions, startServer } from "../setup/server.ts";
 import type { Result } from "../setup/mcp-client.ts";
 import { tool } from "../setup/tool.ts";
@@ -59,9 +59,9 @@ export async function startFaultServer(options: ServerOptions = {}): Promise<Fau
     },
     all: () => tree(server.child.pid ?? Number.NaN),
     pid(role) {
-      const matching = bed
-        .all()
-        .filter(({ command }) => ROLES[role].test(command) && !/^(\/bin\/)?sh /.test(command));
+      const matching = executed(bed.all()).filter(
+        ({ command }) => ROLES[role].test(command) && !/^(\/bin\/)?sh /.test(command),
+      );
       if (matching.length !== 1) throw new Error(`${matching.length} processes are ${role}`);
       return matching[0]?.pid ?? Number.NaN;
     },

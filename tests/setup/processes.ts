@@ -26,6 +26,15 @@ export function tree(root: number): Process[] {
   return members;
 }
 
+/**
+ * `members` without the children that have their parent's command line. A program that starts another one has such a child
+ * for some milliseconds, until the child executes its own program.
+ */
+export function executed(members: readonly Process[]): Process[] {
+  const byID = new Map(members.map((process) => [process.pid, process]));
+  return members.filter(({ parent, command }) => byID.get(parent)?.command !== command);
+}
+
 /** The first process of a process's sandbox. The sandbox ends with it. */
 export function firstOfSandbox({ pid }: Pick<Process, "pid">): Process {
   const byID = new Map(processes().map((process) => [process.pid, process]));

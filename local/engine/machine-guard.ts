@@ -79,6 +79,7 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
   // If each controller has a separate group, only one of the groups counts.
   const countOf = (count: typeof memoryOf) => async (of: readonly string[]) =>
     Math.max(0, ...(await Promise.all(of.map(count))));
+  const kernel = { used: () => Promise.resolve(unreclaimable()), limit: limits.kernelBytesOfMachine };
   const pools: Pool[] = [
     {
       used: () => numberIn("/proc/sys/fs/file-nr", /^(\d+)/),
@@ -102,15 +103,13 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
       why: STOPPED_BECAUSE.orphans,
     },
     {
-      used: () => Promise.resolve(unreclaimable()),
-      limit: limits.kernelBytesOfMachine,
+      ...kernel,
       usedBy: lockShares(),
       least: () => MOST_LOCKS,
       why: STOPPED_BECAUSE.locks,
     },
     {
-      used: () => Promise.resolve(unreclaimable()),
-      limit: limits.kernelBytesOfMachine,
+      ...kernel,
       usedBy: socketsOf("TCP", "UDP"),
       least: () => MANY_SOCKETS,
       why: STOPPED_BECAUSE.sockets,

@@ -149,7 +149,8 @@ const RLIMIT_LOCKS = 10;
 
 function rulesOfLimits(): Record<string, Decision> {
   // If core dumps would leave the sandbox, setting their size has no effect, unless the call also reads the old size.
-  const own = pipesCoreDumps()
+  const arePiped = pipesCoreDumps();
+  const own = arePiped
     ? ifEqual(
         argument(1),
         RLIMIT_CORE,
@@ -161,7 +162,7 @@ function rulesOfLimits(): Record<string, Decision> {
   // file locks, which Linux does not enforce. It marks a run's processes, and a JavaScript kernel sets its mark by a program.
   const others = ifEqual(argument(1), RLIMIT_LOCKS, allow, ifNull(argument(2), allow, refuse(EPERM)));
   return {
-    setrlimit: pipesCoreDumps() ? ifEqual(argument(0), RLIMIT_CORE, ignoreCall, allow) : allow,
+    setrlimit: arePiped ? ifEqual(argument(0), RLIMIT_CORE, ignoreCall, allow) : allow,
     prlimit64: ifEqual(argument(0), 0, own, others),
   };
 }

@@ -177,7 +177,7 @@ describe("shell", () => {
       await until(() => running.stdout().includes(shown));
     };
     await type("", "/workspace# ");
-    // Both commands must be in one process group, or a key that is typed between them would reach neither.
+    // Both commands must be in one process group. Otherwise a key that is typed between them is lost.
     await type("sh -c 'stty size; exec sleep 300'\r", "40 100");
     await type("\u0003", "^C");
     await type("printf '\\033]52;c;AAAA\\007%s\\n' $((6 * 7)); exit 3\rlost\r", "status 3");

@@ -77,7 +77,7 @@ export const ACCOUNT_SCHEMA: Schema = {
     },
     leases: {
       holds:
-        "the lease of a sandbox: run slots and seconds that it may use, and when the sandbox must request a new lease",
+        "the lease of a sandbox: how many runs and run seconds it may use, and when it must request a new lease",
       kept: "five minutes, renewed while runs continue",
     },
     usage: {
@@ -92,7 +92,7 @@ export const ACCOUNT_SCHEMA: Schema = {
     },
     workspaces: {
       holds:
-        "the current saved state of a sandbox, when its first state was saved, and when it was last used",
+        "the current saved state of a sandbox, when its first state was saved, and when the sandbox was last used",
       kept: "until its user destroys the sandbox, at the latest `CHECKPOINT_TTL_DAYS` after its last use",
     },
     checkpoints: {
@@ -106,7 +106,7 @@ export const ACCOUNT_SCHEMA: Schema = {
     },
     archives: {
       holds: "a saved state from a task (its workspace or its agent's conversation) or from a set-up",
-      kept: "with the task's record, or `CHECKPOINT_TTL_DAYS`; when `MAX_WORKSPACES_MB` is reached, the one that ends first is deleted",
+      kept: "of a task with its record, of a set-up for `CHECKPOINT_TTL_DAYS`; when `MAX_WORKSPACES_MB` is reached, the one that expires first is deleted",
     },
     snapshots: { holds: "saved states", kept: "as long as something refers to them" },
     packs: { holds: "the packs of the content of saved states", kept: "as long as something refers to them" },
@@ -117,7 +117,7 @@ export const ACCOUNT_SCHEMA: Schema = {
       kept: "until R2 has deleted them",
     },
     git_hosts: {
-      holds: "a git host that the person has signed in to: user name, access token, when",
+      holds: "a git host that the person has signed in to: user name, access token, time",
       kept: "until the person removes it in the panel",
     },
     tasks: { holds: "a task: id, state, title, times", kept: "`RESULT_TTL_DAYS`" },

@@ -18,12 +18,12 @@ export const ATTEMPTS_SCHEMA: Schema = {
     },
     unapproved: {
       holds: "a registered client that nobody has approved",
-      kept: "until somebody approves it, or 500 are newer: then the client is deleted from `OAUTH_KV` too",
+      kept: "until somebody approves it, or until 500 are newer and the client is deleted, from `OAUTH_KV` too",
     },
   },
   keys: {
     "strangers:clear-at": {
-      holds: "when addresses that never signed in, which share one limit, have all their guesses again",
+      holds: "when the count of guesses is 0 again for addresses that never signed in (they share one limit)",
       kept: "for good (one number)",
     },
     "link-key": {

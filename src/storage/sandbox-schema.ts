@@ -56,7 +56,7 @@ export const SANDBOX_SCHEMA: Schema = {
   tables: {
     runs: {
       holds:
-        "one run: state, times, exit code, note, detail, first and last 16 KiB of each stream, its resume state, and up to 16,384 characters of its source, unless the source is one line, which is the title",
+        "one run: state, title, times, exit code, note, detail, first and last 16 KiB of each stream, what an actor needs to continue it, and up to 16,384 characters of its source (one line is in the title only)",
       kept: "`RESULT_TTL_DAYS` after its end",
     },
     log: {
@@ -80,7 +80,7 @@ export const SANDBOX_SCHEMA: Schema = {
     },
     model_calls: {
       holds: "a pending request of a task to the model",
-      kept: "until it or its task has ended",
+      kept: "until the request or the task has ended",
     },
   },
   keys: {
@@ -90,7 +90,8 @@ export const SANDBOX_SCHEMA: Schema = {
       kept: "until the sandbox is destroyed",
     },
     variables: {
-      holds: "the sandbox's variables, and the names of those that were removed lately",
+      holds:
+        "the sandbox's variables, and the names of the last 200 removed ones, which sessions and kernels may still have",
       kept: "until the sandbox is destroyed",
     },
     network: {
@@ -104,46 +105,48 @@ export const SANDBOX_SCHEMA: Schema = {
     },
     restricted: {
       holds:
-        "on Cloudflare, for a sandbox that was restricted once: whether its container was started with unrestricted network access",
-      kept: "as long as the actor",
+        "for a sandbox on Cloudflare that had a restricted network at some time: whether its container started with unrestricted access",
+      kept: "for good",
     },
     "decisions:*": {
       holds: "the hosts that a person is asked to allow, or has refused",
-      kept: "15 minutes, and at most 20 of them",
+      kept: "15 minutes; at most 20 questions",
     },
     connections: {
-      holds: "the last 1,000 connections, about 130 KB of them, stored within five seconds",
+      holds: "the last 1,000 connections (about 130 KB), each stored within five seconds",
       kept: "until the sandbox is destroyed",
     },
     "workspace:*": {
       holds:
-        "the state that the container was restored from or last saved as; a save without a confirmed commit; a pending restoration of a checkpoint",
+        "the saved state that the container's files come from; a save that the account has not confirmed; a checkpoint that is being restored",
       kept: "until its container ends",
     },
     "boots:*": {
-      holds: "how often a container was started, why it is being stopped, and the notice for the next answer",
+      holds:
+        "how many containers were started, why the container is being stopped, and the notice for the next answer",
       kept: "until the sandbox is destroyed",
     },
     "file-links:*": {
-      holds: "links to files, the epoch of the current container that they depend on, and used upload links",
-      kept: "until they expire; each new link removes a few expired ones",
+      holds:
+        "links to files and run outputs; an id of the container, which links to files need; used upload links",
+      kept: "links until they expire (each new link removes up to eight expired ones); the rest until the container ends",
     },
     "sandboxd:token": {
       holds: "the token for requests to sandboxd, given to the container when it starts",
-      kept: "as long as the actor",
+      kept: "for good",
     },
     told: {
-      holds: "until when the seconds used by runs have been reported to the account",
-      kept: "as long as the actor",
+      holds: "the time up to which the seconds of runs have been reported to the account",
+      kept: "for good",
     },
     used: {
       holds:
-        "when the sandbox was last used, to the minute, so that its idle time does not begin again when the actor is evicted",
-      kept: "as long as the actor",
+        "when the sandbox was last used, to the minute: the idle time must not begin again when the platform restarts the actor",
+      kept: "for good",
     },
     service: {
       holds:
-        "the script of `start` (empty after its removal), the ids of its last three runs, and whether the newest run has an earlier script or was cancelled in this container",
+        "the script of `start` (empty after its removal), the ids of its last three runs, whether the newest run has an earlier script, and whether the service was cancelled in this container",
       kept: "until the sandbox is destroyed",
     },
     idle_minutes: {

@@ -84,8 +84,8 @@ export default defineConfig({
   test: {
     sequence: { sequencer: SlowFirst },
     globalSetup: ["tests/setup/engine.ts", "tests/setup/model.ts"],
-    // Files wait about half of the time. Each worker and its sandboxes take up to 1 GB.
-    maxWorkers: Math.min(6, availableParallelism() + 2),
+    // With four workers on two cores, files wait two thirds of the time. Each worker and its sandboxes take up to 1 GB.
+    maxWorkers: Math.min(6, 3 * availableParallelism()),
     // Vitest throws this when a file has ended while its module runner still looks for a module.
     onUnhandledError: ({ name, message }) =>
       !(name === "EnvironmentTeardownError" && message.includes("Closing rpc while")),

@@ -28,7 +28,6 @@ import type { DiskUsage } from "./disk-usage.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { SetUp } from "./set-up.ts";
 import { actorUnreachable, editRefused, needsScope, stopped } from "./texts.ts";
-import type { Workspace } from "./workspace.ts";
 
 /** The result of an actor's method, with a notice if state was lost since the last one. */
 export type ActorResult<T> = Outcome<T> & { notice?: string };
@@ -78,7 +77,6 @@ export interface CallParts {
   files: FileOperations;
   /** File operations that do not count as use of the sandbox. */
   glancing: FileOperations;
-  workspace: Pick<Workspace, "changed">;
   diskUsage: Pick<DiskUsage, "used">;
   /** A result shows their notices in this order. */
   noticeSources: readonly { takeNotice(): string | undefined }[];
@@ -150,22 +148,16 @@ export class Calls {
   }
 
   async #operation(owner: Owner, name: OperationName, input: object, row: FileRow & Policy): Promise<object> {
-    const { files, glancing, activity, lifecycle, workspace } = this.#parts;
+    const { files, glancing, activity, lifecycle } = this.#parts;
     const isGlance = row.start === "glance";
     if ((row.start === "none" && !lifecycle.isRunning) || (isGlance && !lifecycle.container))
       throw stopped(owner.sandbox);
     const isConfined = row.confined && !has(owner, "sandbox:exec");
     const call = (isGlance ? glancing : files).call(name, input as never, { isConfined });
     const done: Promise<object> = row.up === "stream" ? activity.transfer<object>(call) : call;
-    try {
-      if (name === "edit")
-        return await edited(owner, (input as Input<"edit">).path, done as Promise<Written>);
-      const result: { body?: ReadableStream<Uint8Array> } = await done;
-      return result.body ? { ...result, body: activity.trackTransfer(result.body) } : result;
-    } finally {
-      // Also after a failure, because the operation may have changed something.
-      if (row.changesState) workspace.changed();
-    }
+    if (name === "edit") return await edited(owner, (input as Input<"edit">).path, done as Promise<Written>);
+    const result: { body?: ReadableStream<Uint8Array> } = await done;
+    return result.body ? { ...result, body: activity.trackTransfer(result.body) } : result;
   }
 
   #waitMs({ callerWaitMs }: Owner): number {

@@ -208,8 +208,8 @@ function addContainer(base: ReturnType<typeof createBase>) {
     workspace,
     lifecycle,
     connection: new Connection(sandboxd, lifecycle),
-    files: new FileOperations(sandboxd.withWorkspace(lifecycle)),
-    glancing: new FileOperations(fetch),
+    files: new FileOperations(sandboxd.withWorkspace(lifecycle), workspace),
+    glancing: new FileOperations(fetch, workspace),
   };
 }
 

@@ -8,6 +8,7 @@ import {
   type FileRequest,
   type FileRow,
   type Input,
+  type Policy,
   type Result,
   type Row,
   fileRequests,
@@ -29,12 +30,19 @@ import { DAMAGED, foreignListCursor, invalidParameters, refusal } from "./texts.
 /** The lowest accepted upload speed; large bodies get more time. */
 const BYTES_PER_MS = 100;
 
+/** The workspace, which is saved after a change. */
+interface Changing {
+  changed(): void;
+}
+
 export class FileOperations {
   readonly #fetch: Requesting;
+  readonly #workspace: Changing;
 
   /** @param fetch how to reach sandboxd: `Sandboxd.withWorkspace`, or `request`, which does not count as use */
-  constructor(fetch: Requesting) {
+  constructor(fetch: Requesting, workspace: Changing) {
     this.#fetch = fetch;
+    this.#workspace = workspace;
   }
 
   /**
@@ -47,17 +55,24 @@ export class FileOperations {
     input: Input<Name>,
     { isConfined = false } = {},
   ): Promise<Result<Name>> {
-    const row: FileRow = fileRequests[name];
+    const row: FileRow & Partial<Policy> = fileRequests[name];
     const { call: given, body } = partsOf(row, input);
     const parameters = { id: crypto.randomUUID(), confined: isConfined, ...given, ...row.always };
     const { data: call } = row.input.safeParse(Object.fromEntries(queryOf(row, parameters)));
     if (!call) throw invalidParameters(row.doing);
     const path = "path" in call ? String(call.path) : "";
     const failed = `${[row.doing, path].filter(Boolean).join(" ")} failed`;
-    const result = await inTime(row, body, (signal) =>
-      requestOperation(this.#fetch, row, { call, body }, signal, (failure) => refusal(failed, path, failure)),
-    );
-    return result as Result<Name>;
+    try {
+      const result = await inTime(row, body, (signal) =>
+        requestOperation(this.#fetch, row, { call, body }, signal, (failure) =>
+          refusal(failed, path, failure),
+        ),
+      );
+      return result as Result<Name>;
+    } finally {
+      // Also after a failure, because the operation may have changed something.
+      if (row.changesState) this.#workspace.changed();
+    }
   }
 }
 

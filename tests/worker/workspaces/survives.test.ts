@@ -8,6 +8,7 @@ import {
   bucket,
   evict,
   inActor,
+  inKernel,
   killContainer,
   owner,
   principal,
@@ -19,6 +20,31 @@ import {
 const save = (sandbox: string) => inActor(sandbox, (actor) => actor.saveToStop());
 
 const savedAt = async (sandbox: string) => (await accountOf(owner).workspace(sandbox))?.savedAt;
+
+/** Stands between the server and sandboxd. Holds back writes of images' originals until /tmp/continue exists. */
+const HOLDING = `
+import os, socket, threading, time
+where = "/run/sandbox/sandboxd.sock"
+os.rename(where, where + ".real")
+server = socket.socket(socket.AF_UNIX)
+server.bind(where)
+server.listen(64)
+open("/tmp/holds", "w")
+def copy(source, target):
+    try:
+        while data := source.recv(65536):
+            while data.startswith(b"PUT /files") and b"outputs" in data and not os.path.exists("/tmp/continue"):
+                time.sleep(0.05)
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+while True:
+    peer, real = server.accept()[0], socket.socket(socket.AF_UNIX)
+    real.connect(where + ".real")
+    for ends in ((peer, real), (real, peer)):
+        threading.Thread(target=copy, args=ends, daemon=True).start()
+`;
 
 describe.concurrent("a workspace", () => {
   it("is saved after a change and restored after a crash, with all metadata of the file system", async () => {
@@ -41,6 +67,28 @@ describe.concurrent("a workspace", () => {
     expect(times(String(after.structured.stdout)).replaceAll(/^\. .*\n/gm, "")).toBe(
       times(before).replaceAll(/^\. .*\n/gm, ""),
     );
+  });
+
+  it("is saved soon after the original of a scaled image is stored, also after the end of its run", async () => {
+    const sandbox = "late-original";
+    const hold =
+      "cat >/tmp/holds.py; setsid -f python3 /tmp/holds.py; until [ -e /tmp/holds ]; do sleep 0.1; done";
+    await sh(sandbox, hold, { stdin: HOLDING });
+    const code = "from PIL import Image; Image.new('RGB', (3000, 2000))";
+    const { text } = await owner.call("run_code", { sandbox, code });
+    expect(text).toContain("made smaller from 3000 x 2000 pixels, PNG");
+    expect(text).not.toContain("The original is");
+    const endedAt = Date.now();
+    await sh(sandbox, "echo changed > file");
+    const before = await until(async () => {
+      const at = await savedAt(sandbox);
+      return at !== undefined && at > endedAt ? at : undefined;
+    });
+    await inKernel(sandbox, "open('/tmp/continue', 'w')");
+    await until(async () => (await savedAt(sandbox)) !== before);
+    await killContainer(sandbox);
+    await untilStopped(sandbox);
+    expect(await sh(sandbox, "ls .outputs")).toMatch(/^\S+-1\.png\n$/);
   });
 
   it("may lack the last changes of a run that continued while the server stopped, and the notice says so", async () => {

@@ -144,12 +144,12 @@ const signIn = {
   GITHUB_URL: variable({
     schema: z.string().transform(field.baseURL),
     default: "https://github.com",
-    docs: "Where people sign in: another address for a GitHub Enterprise Server.",
+    docs: "The address where people sign in. Set it for a GitHub Enterprise Server.",
   }),
   GITHUB_API_URL: variable({
     schema: z.string().transform(field.baseURL),
     default: "https://api.github.com",
-    docs: "The API's URL of that server.",
+    docs: "The URL of GitHub's API. Set it for a GitHub Enterprise Server.",
   }),
   ACCESS_TEAM_DOMAIN: variable({
     schema: z
@@ -167,7 +167,7 @@ const signIn = {
   }),
   ACCESS_CERTS_URL: variable({
     schema: z.string().transform(field.baseURL),
-    fallback: "the team's",
+    fallback: "that of the team's domain",
     docs: "The URL of the keys that Access signs with.",
   }),
 };
@@ -253,7 +253,7 @@ const limits = {
   KEEP_BUSY: variable({
     schema: field.count(720),
     fallback: "none",
-    docs: "For how many more hours [background processes](runs.md#background-processes) keep a container running.",
+    docs: "For how many hours after the last use busy [background processes](runs.md#background-processes) keep a container running.",
   }),
   SANDBOX_TTL_HOURS: variable({
     schema: field.count(87_600),

@@ -1,15 +1,15 @@
 #!/usr/bin/perl
 # init.pl SANDBOXD... +++ SERVER...
 #
-# The first process of a sandbox: collects orphans, and keeps sandboxd and the control server running. Signals from inside cannot
-# kill the first process of a pid namespace, so it survives `kill -9 -1`. The names of our processes begin with sbx-, so that a
-# user's `pkill -f` for sandboxd, bash, node or /opt matches none of them.
+# The first process of a sandbox: collects orphans, and keeps sandboxd and SERVER running. SERVER is the control server: the SDK's, or
+# that of local/runtime. Signals from inside cannot kill the first process of a pid namespace, so it survives `kill -9 -1`. The names
+# of our processes begin with sbx-, so that a user's `pkill -f` for sandboxd, bash, node or /opt matches none of them.
 #
-# sandboxd writes a byte to its standard output while it responds to requests. A silent one is killed, because user
-# code may have stopped or replaced it. The next one adopts its runs.
+# sandboxd writes a byte to its standard output while it responds to requests. This process kills a silent sandboxd, because user
+# code may have stopped or replaced it. The next sandboxd adopts the runs.
 #
-# After SIGTERM from outside, this process ends sandboxd, which first has the workspace saved, then the control server, then
-# itself. SIGTERM from inside, as by `pkill -u root`, may end the two commands, which are started again.
+# After SIGTERM from outside, this process ends sandboxd (which first lets the server save the workspace), then the control server,
+# then itself. SIGTERM from inside, as by `pkill -u root`, can end only sandboxd and the control server, which are started again.
 #
 # Perl is in every Debian and Ubuntu, needs little memory, and survives a failed fork. Times are in seconds.
 use strict;
@@ -22,7 +22,7 @@ my $HUNG_S = 15;
 my $TICK_S = 1;
 # How long to wait for sandboxd and the control server after SIGTERM. The platform kills the container after 15 minutes.
 my ($STOP_S, $SERVER_STOP_S) = (600, 5);
-# How often to restart a sandboxd that dies before the workspace is saved.
+# How many times to restart a sandboxd that dies before the workspace is saved.
 my $STOP_STARTS = 5;
 
 my ($sandboxd, $server) = ({ beats => 1, command => [] }, { command => [] });
@@ -34,11 +34,11 @@ for my $word (@ARGV) {
 $0 = 'sbx-init';
 
 my $stopping_since;
-# Handlers, because the commands would inherit SIG_IGN.
+# Empty handlers and not SIG_IGN, which sandboxd and the control server would inherit.
 $SIG{$_} = sub { } for qw(INT HUP QUIT PIPE CHLD USR1 USR2);
-# Only the platform's SIGTERM counts. The platform is our parent, or outside our pid namespace: then its number and getppid are 0.
-# The kernel sets the sender only for kill(2), code 0; for other codes the sender writes any number. Perl knows the sender only of a
-# signal that it handles at once, so SIGTERM is blocked except while this waits.
+# Only the platform's SIGTERM counts. The platform is our parent, or outside our pid namespace: then its pid and getppid are both 0.
+# The kernel sets the sender's pid only for kill(2), code 0; with other codes the sender can forge it. Perl knows the sender only of
+# a signal that it handles immediately, so SIGTERM is blocked except during select.
 my $terms = POSIX::SigSet->new(POSIX::SIGTERM());
 POSIX::sigprocmask(POSIX::SIG_BLOCK(), $terms);
 my $is_stop_asked = 0;
@@ -87,7 +87,7 @@ sub collect {
 
 # Returns how long a process has run, how long it has waited for a processor (finished waits only), and whether it now runs or
 # waits for a processor or a disk. Undefined if unknown.
-sub look {
+sub processor_use {
   my ($pid) = @_;
   open(my $times, '<', "/proc/$pid/schedstat") or return undef;
   my ($ran, $waited) = split ' ', <$times> // return undef;
@@ -98,10 +98,10 @@ sub look {
 
 sub kill_hung {
   my $pid = $sandboxd->{pid} or return;
-  my ($before, $now) = ($sandboxd->{before}, look($pid));
+  my ($before, $now) = ($sandboxd->{before}, processor_use($pid));
   $sandboxd->{before} = $now;
   return unless $before && $now;
-  # No process runs while the machine sleeps.
+  # The clock continues while the machine sleeps, but no process runs.
   my $passed = $now->{at} - $before->{at};
   $passed = 2 * $TICK_S if $passed > 2 * $TICK_S;
   my $own = $now->{is_at_work} ? $now->{ran} - $before->{ran} : $passed - ($now->{waited} - $before->{waited});
@@ -122,7 +122,7 @@ sub wait_for_news {
   POSIX::sigprocmask(POSIX::SIG_BLOCK(), $terms);
   $stopping_since //= now() if $is_stop_asked;
   return if $found <= 0;
-  if (sysread($reader, my $beats, 4096)) { @$sandboxd{qw(silent before responds)} = (0, look($sandboxd->{pid}), 1) }
+  if (sysread($reader, my $beats, 4096)) { @$sandboxd{qw(silent before responds)} = (0, processor_use($sandboxd->{pid}), 1) }
   else { $sandboxd->{reader} = undef }
 }
 
@@ -137,7 +137,7 @@ sub stop {
     return;
   }
   if ($sandboxd->{pid}) {
-    # Not SIGTERM, which any `pkill` sends; and only once sandboxd responds, because before that it has no handler.
+    # USR2 and not SIGTERM, which any `pkill` sends. Only once sandboxd responds, because before that it has no handler.
     $sandboxd->{is_signaled} = kill(USR2 => $sandboxd->{pid}) if $sandboxd->{responds};
     return;
   }

@@ -66,7 +66,7 @@ keep_from_registry() {
 place() {
   local each there missing=()
   local own=$home/.claude
-  # Links of an earlier task with other components.
+  # An earlier task may have linked other components.
   find "$own/agents" "$own/commands" -maxdepth 1 -type l -lname '/var/lib/sandbox-mcp/tasks/*' -delete 2>/dev/null
   [[ -n $1 ]] || return 0
   there=$(definitions)
@@ -103,7 +103,7 @@ joined() {
   printf %s "${all%, }"
 }
 
-# snapshot ID: stores the current directory's files as a tree, and prints its id. Two may run concurrently.
+# snapshot ID: stores the current directory's files as a tree, and prints its id. Two calls may run at the same time.
 snapshot() {
   local own=$dir/snapshot.$$ status
   mkdir -p "$own" && { [[ -d $dir/git ]] || git init -q --bare "$dir/git" >&2; } && tree "$own"
@@ -142,8 +142,8 @@ hidden() {
     git -c core.autocrlf=false -c core.quotePath=false -c core.looseCompression=1 "$@"
 }
 
-# Lists the files to store, each ended by NUL: in a repository those that it does not ignore, with those of submodules and nested
-# repositories, for which git itself lists only the directories.
+# Lists the files to store, each ended by NUL. In a repository these are the files that it does not ignore, also in submodules and
+# nested repositories, of which git itself lists only the directories.
 candidates() {
   if git rev-parse --is-inside-work-tree &>/dev/null; then
     perl -0 -e '

@@ -2,7 +2,7 @@
 /**
  * Our prelude for JavaScript and TypeScript kernels, the same in the image and on the local platform.
  *
- * The executor is the program that the SDK starts as a kernel. We do not change it: every cell that we send it is one call,
+ * The executor is the program that the SDK starts as a kernel. We do not change it: each cell that we send is one call,
  * `__sandbox_mcp__({run, mark, files, cap_bytes, tail_bytes, language, code, variables?})`, which runs the user's code and writes
  * one JSON document through the executor's capture of stdout (its shape is in sandbox_mcp_kernel/__init__.py). The document is
  * pure ASCII, because the executor decodes each chunk of its pipe separately, and a chunk may end in the middle of a character.
@@ -80,7 +80,7 @@ function ascii(text) {
 
 let boundTo;
 
-/** `require`, `import` and `module` as in a file of the current directory. */
+/** Makes `require`, `import` and `module` work as in a file of the current directory. */
 function bindModules() {
   const cwd = process.cwd();
   if (cwd === boundTo) return;
@@ -141,7 +141,7 @@ function start(target, language) {
     Error.captureStackTrace(request, process.exit);
     throw request;
   };
-  // Before the executor's own handler: that would call our replacement of process.exit.
+  // Prepended, because the executor's own handler would call our replacement of process.exit.
   process.prependListener("SIGTERM", () => exit(0));
   for (const event of ["uncaughtException", "unhandledRejection"]) {
     process.on(event, (error) => {
@@ -160,7 +160,7 @@ function start(target, language) {
   streams.writeDocument(`${JSON.stringify(hello)}\n`);
 }
 
-/** The process's start in clock ticks since boot. It differs from that of a later process with the same pid. */
+/** The process's start in clock ticks since boot. It distinguishes the process from a later one with the same pid. */
 function startedTicks() {
   const stat = require("node:fs").readFileSync("/proc/self/stat", "utf8");
   return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]);

@@ -1,4 +1,4 @@
-/** Accepts only requests with the token of the sandbox's actor: see `TOKEN_HEADER`. */
+/** Accepts only requests with the token of the sandbox's actor (its Durable Object): see `TOKEN_HEADER`. */
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import { textOf } from "./directories.ts";

@@ -1,6 +1,6 @@
 /**
  * Tells init.pl that sandboxd responds. sandboxd sends itself requests, and writes a byte to standard output for each correct
- * response. A user program that listens at its port or socket would respond differently.
+ * response. A user program that listens at sandboxd's port or socket would respond differently.
  */
 import { randomBytes } from "node:crypto";
 import { get } from "node:http";

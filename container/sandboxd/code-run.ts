@@ -1,4 +1,4 @@
-/** Code in one of the SDK's kernels: its output files and its process. Only the actor knows when it has ended (`finish`). */
+/** Code in one of the SDK's kernels: its output files and its process. Only the actor knows when the code has ended (`finish`). */
 import { join } from "node:path";
 import { FollowedRun } from "./followed-run.ts";
 import { PORT_SCAN_INTERVAL_MS, expectPortsOf } from "./listening.ts";

@@ -1,4 +1,7 @@
-/** One run of a command, from getting its slot (slot.ts) to writing its end. */
+/**
+ * One run of a command, from getting its slot to writing its end. A slot is a ready shell with its keeper, which starts the shell
+ * and writes the command's exit status (slot.ts).
+ */
 import { execFile } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, readlinkSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -156,7 +159,7 @@ export class CommandRun extends FollowedRun {
       return undefined;
     }
     if (!begun()) {
-      // The shell may be about to read the command. After the shell's end, the file tells whether it did.
+      // The shell may be about to read the command. Once the shell is killed, the file `begun` tells whether it did.
       stopSlot(slot);
       if (!begun()) {
         rmSync(directory, { recursive: true, force: true });
@@ -208,7 +211,7 @@ export class CommandRun extends FollowedRun {
     this.#killedAt ||= Date.now();
     if (signal === "KILL") this.#killedAt = Math.min(this.#killedAt, Date.now() - GRACE_MS);
     this.#signal(signal === "KILL" ? "SIGKILL" : "SIGTERM");
-    // The signal of a closed terminal, because an interactive shell ignores SIGTERM.
+    // SIGHUP is the signal of a closed terminal. An interactive shell ignores SIGTERM.
     if (this.#isInteractive) this.#signal("SIGHUP");
     // A stopped process handles signals only after it continues.
     this.#signal("SIGCONT");
@@ -296,7 +299,7 @@ export class CommandRun extends FollowedRun {
 
   #drain(name: Stream): void {
     const isWhole = this.#slot === undefined || this.streams[name].drain(this.#slot);
-    // A killed keeper has not marked the end of the output.
+    // If the keeper was killed (#isLost), it has not marked the end of the output.
     if (!isWhole && !this.#isLost) this.streams[name].isIncomplete = true;
   }
 
@@ -376,7 +379,7 @@ export class CommandRun extends FollowedRun {
     if (this.#end === undefined) {
       if (this.#status === undefined || stdout.end === undefined || stderr.end === undefined) return;
       if (this.#killing !== undefined) return;
-      // Only for longer commands: the check costs milliseconds, and short commands rarely leave a server.
+      // Most short commands skip this check: it costs milliseconds, and they rarely leave a server.
       const hasProcesses = this.#hasProcesses;
       if (this.#hasLasted || hasProcesses || arePortsExpected()) this.tellPorts(0);
       if (hasProcesses && this.ports.length === 0) expectPortsOf(this.id);
@@ -399,7 +402,7 @@ export class CommandRun extends FollowedRun {
     this.clearTimers();
     const state = join(this.directory, "state");
     try {
-      // The state moves before the end is written: if sandboxd dies, the next one moves the state only of runs without an end.
+      // The state moves before the end is written, because the next sandboxd moves the state only of runs without an end.
       const text = textOf(state);
       const isWhole = text?.endsWith(STATE_END);
       if (isWhole) {
@@ -428,7 +431,7 @@ export class CommandRun extends FollowedRun {
     const until = Date.now() + RELEASE_MS;
     while (STREAMS.some((name) => !this.streams[name].isOver) && Date.now() < until)
       await pause(POLL_MS / 10);
-    const held = STREAMS.filter((name) => !this.streams[name].isOver || slot.isHeld(name));
+    const held = STREAMS.filter((name) => !this.streams[name].isOver || slot.hasWriters(name));
     for (const name of held) {
       while (!takeRest(pipeOf(slot.directory, name))) await pause(POLL_MS);
       this.streams[name].stopCopying();

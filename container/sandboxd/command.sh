@@ -1,7 +1,8 @@
 # Sourced by shell.sh, which runs one command in a shell. shell.sh evaluates the command, so that errors name bash and not our file.
-# It is one line, because `set -v` shows the lines after a command, and comes from standard input, because `bash -c` has other exit
-# statuses. It has read the session's state from a file named on descriptor 3. This script waits for the run's directory on it,
-# then sources its file `start`. A session may have functions named like builtins, so builtins are called by `builtin`.
+# shell.sh is one line, because `set -v` shows the lines after a command, and comes from standard input, because `bash -c` has other
+# exit statuses. It has read the path of the session's state from descriptor 3, and the state. This script reads the path of the run's
+# directory from descriptor 3, then sources the file `start` there. A session may have functions named like builtins, so builtins are
+# called by `builtin`.
 
 # The state may contain variables with our names.
 builtin unset -v sbx_text sbx_left sbx_run sbx_exec

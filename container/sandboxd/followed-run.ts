@@ -42,7 +42,7 @@ export abstract class FollowedRun {
     this.#isSettled = false;
     if (this.end() === undefined) listener.event({ type: "running", id: this.id });
     this.listen(listener, stdout, stderr);
-    // A report may have been lost with the earlier connection.
+    // An earlier report of ports may have been lost with its connection.
     if (this.#hasReportedPorts) this.#reportPorts();
     this.settle();
   }
@@ -90,7 +90,7 @@ export abstract class FollowedRun {
     this.#listener?.event(event);
   }
 
-  /** Reports the ports of the run's programs, at most `ageMs` old, if they have changed. */
+  /** Reports the ports of the run's programs, from a scan at most `ageMs` old, if they have changed. */
   protected tellPorts(ageMs: number): void {
     const ports = portsOf(this.id, ageMs);
     if (ports.join() === this.ports.join()) return;

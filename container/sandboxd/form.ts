@@ -8,7 +8,7 @@ export const FORM_BYTES = 1024 * 1024;
 const FIELD_BYTES = 1024;
 const MAX_PARTS = 1000;
 
-/** Yields the bytes of a form's only file; a broken form fails after its last bytes. @throws FileError `form`, `cut` */
+/** Yields the bytes of a form's only file, and fails after them if the form is broken. @throws FileError `form`, `cut` */
 export async function* fileOf(body: AsyncIterable<Buffer>, contentType: string): AsyncGenerator<Buffer> {
   const form = formOf(contentType);
   const { promise: found, resolve } = Promise.withResolvers<Readable | undefined>();

@@ -1,4 +1,4 @@
-/** sandboxd's server: a WebSocket for runs, and requests for files, for ports, and for the number of open port requests. */
+/** sandboxd's server: a WebSocket for runs, and requests for files, saves and previews. Other requests get sandboxd's status. */
 import { type Server, createServer } from "node:http";
 import { type WebSocket, WebSocketServer } from "ws";
 import { BEAT_HEADER, beat } from "./beat.ts";

@@ -1,6 +1,6 @@
 # Keeps one command: starts the shell that will run it, and writes its exit status to a file, even if sandboxd ends.
-# Run by sh in the slot's directory. With a non-empty argument the command gets a pseudo terminal. The mark is read from a file:
-# in our command line, a command like ps would print it. Paths are relative, so that no `pkill -f` of a user matches them.
+# Run by sh in the slot's directory. With a non-empty argument the command gets a pseudo terminal. Paths are relative, so that no
+# `pkill -f` of a user matches them. The mark, which ends the output, is read from a file: ps would show it in our command line.
 #
 # The slot's pipes stay open here, so that no byte is lost and no writer gets SIGPIPE while sandboxd restarts. `go` receives the
 # path of the state, then of the run, and finally a line that lets this script end. `in` carries typed text, and must not reach

@@ -16,7 +16,7 @@ interface Listening {
 /** Known sockets by number. A socket's owner is looked up once, because the search scans all processes. */
 let known = new Map<string, Listening>();
 let lookedAt = Number.NEGATIVE_INFINITY;
-/** For this time after a run's end, in milliseconds, even short runs look for late ports of its background processes. */
+/** For this time after a run's end, in milliseconds, even short later runs look for ports of its background processes. */
 const LATE_PORTS_WAIT_MS = 60_000;
 const MAX_LATE_RUNS = 16;
 

@@ -1,6 +1,6 @@
 /**
- * sandboxd: our program inside a sandbox. It runs commands and reports their output and end to the sandbox's actor, follows
- * code, reads and writes files, and passes on requests to previews.
+ * sandboxd: our program inside a sandbox. It runs commands and reports their output and end to the sandbox's actor (its Durable
+ * Object), follows code, reads and writes files, and forwards preview requests to servers in the sandbox.
  *
  *   node sandboxd.js [--socket <path>] [--write-base <path>]
  *
@@ -22,7 +22,7 @@ import { createSandboxdServer } from "./http-server.ts";
 import { writeList } from "./snapshots/base.ts";
 import { Snapshots } from "./snapshots/snapshots.ts";
 
-// A user's `pkill node` or `pkill -f sandbox` must not match it.
+// A user's `pkill node` or `pkill -f sandbox` must not match this process.
 process.title = SANDBOXD_NAME;
 
 const { values } = parseArgs({ options: { socket: { type: "string" }, "write-base": { type: "string" } } });
@@ -60,7 +60,7 @@ process.on("SIGUSR2", () => {
 const server = createSandboxdServer(runs, files, snapshots);
 server.on("error", (error) => {
   logError("cannot listen", error);
-  // The next sandboxd will find its port free.
+  // Frees the port for the next sandboxd.
   if (codeOf(error) === "EADDRINUSE") for (const pid of listenersOn(SANDBOXD_PORT)) send(pid, "SIGKILL");
   process.exit(1);
 });

@@ -1,6 +1,6 @@
 /**
- * The operations on a sandbox's files, one row each. The actor's `operate` and its client of sandboxd follow the rows, and
- * sandboxd has a handler per route. A row without `retry`, `changesState` or `confined` does not compile.
+ * The operations on a sandbox's files, one row each. The sandbox's actor calls them by these rows, and sandboxd has a handler for
+ * each route. A row without `retry`, `changesState` or `confined` does not compile.
  *
  * Routes and parameters never change: a container may be older than the deployment, and must still be saved.
  */
@@ -32,7 +32,7 @@ export interface Row {
   /** The result. If the body is something else, each field is a header `sandboxd-<field>`. */
   result: z.ZodMiniObject;
   down: "none" | "bytes" | "stream";
-  /** The most bytes of the response, counted as they arrive; for a stream, by its reader. */
+  /** The most bytes of the response, counted as they arrive. The reader of a stream counts its bytes. */
   maxBytes: number | ((call: never) => number);
   /** Whether the result matches the call. The schema cannot check this. */
   fits?(result: never, call: never): boolean;
@@ -53,7 +53,7 @@ export interface Policy {
   changesState: boolean;
   /** Whether callers without `sandbox:exec` must stay below /workspace and /tmp: files elsewhere may be executed. */
   confined: boolean;
-  /** `in_container`: in the next container, if the container is gone. `always`: also after a reset of the actor. */
+  /** When a failed call is retried. `in_container`: if its container is gone, in the next one. `always`: also if the actor was reset. */
   retry: "always" | "in_container" | "never";
   /**
    * `new`: starts any sandbox. `known`: starts one that was used before. `none`: fails if no container runs. `glance`: like
@@ -87,7 +87,7 @@ const flag = () =>
     ),
   );
 const changeID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
-/** Earlier servers do not send it. */
+/** Optional, because earlier servers do not send it. */
 const laterID = () => z.optional(changeID());
 
 /** A whole number in a header. No sandbox has more than 2 ** 50 bytes or lines. */
@@ -96,12 +96,12 @@ const headerCount = () =>
     z.pipe(z.string().check(z.regex(/^\d{1,16}$/)), z.transform(Number)),
     z.number().check(z.lte(2 ** 50)),
   );
-/** Milliseconds since the epoch; negative for files older than that. */
+/** Milliseconds since the epoch; negative before 1970. */
 const headerTime = () => z.pipe(z.string().check(z.regex(/^-?\d{1,16}$/)), z.transform(Number));
 
 /** The default time limit of a response, in milliseconds: common clients give up after 60 s. */
 const CALL_MS = 40_000;
-/** The time limit for scaling an image, in milliseconds: others may be queued, and each has 20 s. */
+/** The time limit for scaling an image, in milliseconds. It includes the time in the queue; one image may take 20 s. */
 const IMAGE_MS = 30_000;
 /** The time limit for scanning a task's changes, in milliseconds: a workspace can be large. */
 const CHANGES_MS = 600_000;
@@ -133,7 +133,7 @@ const put = {
     max: z.optional(count()),
     digest: flag(),
     /**
-     * The body's length, or a marker at its end in hexadecimal. They reveal a truncated body, which some streams do not report.
+     * The body's length, or a marker at its end in hexadecimal. Either reveals a truncated body, which some streams do not report.
      */
     length: z.optional(count()),
     mark: z.optional(z.string().check(z.regex(/^[0-9a-f]{32}$/))),
@@ -287,7 +287,7 @@ export const fileRequests = { ...operations, ...internal };
 export type OperationName = keyof typeof operations;
 export type FileRequests = typeof fileRequests;
 export type FileRequest = keyof FileRequests;
-/** zod's type of an empty object forbids all fields; this one has no fields. */
+/** zod's type of an empty object forbids all fields, also those that an intersection adds. */
 type Fields<Shape> = string extends keyof Shape ? {} : Shape;
 export type Call<One extends Row> = Fields<z.output<One["input"]>>;
 

@@ -17,7 +17,7 @@ const HOP_BY_HOP = new Set([
   TOKEN_HEADER,
 ]);
 
-/** The platform's header on a Worker's requests, which names the Worker's owner. */
+/** The platform adds this header to a Worker's requests. It names the Worker's owner. */
 const PLATFORM_HEADERS = ["cf-worker"];
 const open = new Set<Socket>();
 

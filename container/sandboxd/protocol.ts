@@ -1,7 +1,7 @@
 /**
- * The protocol between a sandbox's actor and sandboxd: one WebSocket for commands, and plain HTTP requests to the same port
- * for files. Both ends import this file and check every message. User code is root in a sandbox and can replace sandboxd, so
- * the actor trusts nothing beyond these bounds.
+ * The protocol between a sandbox's actor (its Durable Object) and sandboxd: one WebSocket for runs, and plain HTTP requests to the
+ * same port for files. Both ends import this file and check every message. User code is root in a sandbox and can replace sandboxd,
+ * so the actor accepts only messages within these bounds.
  *
  * On the WebSocket, calls go to sandboxd and events come back, each a text message of JSON. Output comes in binary messages:
  *
@@ -34,7 +34,7 @@ export const PREVIEW_PORT = "x-sandboxd-port";
 /** On sandboxd's error response: `refused` (nothing listens), `broken` (cut off), `tls`, or `foreign` (not HTTP). */
 export const PREVIEW_ERROR = "x-sandboxd-error";
 export type PreviewError = "refused" | "broken" | "tls" | "foreign";
-/** On responses about sandboxd itself: the number of open requests and WebSockets for ports. */
+/** On responses about sandboxd itself: the number of open requests and WebSockets of previews. */
 export const OPEN_PREVIEWS = "x-sandboxd-previews";
 /** On responses about sandboxd itself: whether it is stopping with its container. Earlier versions do not send it. */
 export const IS_ENDING = "x-sandboxd-ending";
@@ -82,7 +82,7 @@ const start = z.object({
   env: z.optional(z.record(z.string(), z.string())),
   variables: z.optional(variables),
   stdin: z.optional(z.string()),
-  /** Whether it runs in a pseudo terminal that accepts `input`. `env` has the terminal's size as LINES and COLUMNS. */
+  /** Whether the command runs in a pseudo terminal that accepts `input`. `env` has the terminal's size as LINES and COLUMNS. */
   interactive: z.optional(z.boolean()),
   /** Milliseconds after which sandboxd itself ends the command, in case the actor does not. */
   timeoutMs: size(),
@@ -107,6 +107,7 @@ const code = z.object({
 const finish = z.object({ type: z.literal("finish"), id: idSchema() });
 /** Bytes of each stream that the actor has stored. The sandbox need not keep them. */
 const stored = z.object({ type: z.literal("stored"), id: idSchema(), stdout: size(), stderr: size() });
+/** The actor stores no more of this stream: it needs only the last bytes. */
 const full = z.object({ type: z.literal("full"), id: idSchema(), stream: z.enum(["stdout", "stderr"]) });
 
 /**
@@ -128,7 +129,7 @@ const input = z.object({
 });
 
 const forget = z.object({ type: z.literal("forget"), ids: z.array(idSchema()) });
-/** Code that was not followed has ended. If a process of it listens later, the next run that finds the port reports it. */
+/** Code that was not followed has ended. If one of its processes listens later, the next run that finds the port reports it. */
 const expect = z.object({ type: z.literal("expect"), id: idSchema() });
 const ping = z.object({ type: z.literal("ping") });
 
@@ -153,7 +154,7 @@ export type Signal = z.infer<typeof kill>["signal"];
 export const MAX_PORTS = 20;
 
 export const endSchema = z.object({
-  /** Exit status, or 128 + the signal that ended it. */
+  /** Exit status, or 128 + the signal that ended the command. */
   status: z.number().check(z.int(), z.gte(0), z.lte(255)),
   stdout: size(),
   stderr: size(),
@@ -171,13 +172,13 @@ export const eventSchema = z.discriminatedUnion("type", [
   z.object({ type: z.literal("running"), id: idSchema() }),
   /** The end of a run. All output is sent before it. */
   z.extend(endSchema, { type: z.literal("ended"), id: idSchema() }),
-  /** The run's programs listen on exactly these ports; it replaces earlier reports. */
+  /** All ports that the run's programs listen on. Replaces earlier reports. */
   z.object({
     type: z.literal("listening"),
     id: idSchema(),
     ports: z.array(z.number().check(z.int(), z.gte(1), z.lte(65_535))).check(z.maxLength(MAX_PORTS)),
   }),
-  /** The end of code. All output is sent before it, and the processes to end are gone. */
+  /** The end of code. All output is sent before it, and the processes that a `kill` was for are gone. */
   z.object({ type: z.literal("settled"), id: idSchema(), isKernelGone: z.boolean() }),
   /** The run is unknown: it never started, or its files are gone. */
   z.object({ type: z.literal("unknown"), id: idSchema() }),
@@ -200,8 +201,8 @@ export const eventSchema = z.discriminatedUnion("type", [
 export type Event = z.infer<typeof eventSchema>;
 
 /**
- * Marks a run's processes by their limit of file locks, which Linux stores but does not enforce. Every process inherits the
- * limit, and none loses it by accident, unlike variables and groups.
+ * The mark of a run's processes. It is their limit of file locks, which Linux stores but does not enforce. Child processes inherit
+ * it, and unlike environment variables and process groups, programs do not change it by accident.
  */
 export function markOf(id: string): bigint {
   let mark = 0n;

@@ -126,7 +126,7 @@ export async function readLines(
   let breaks = 0;
   let isOpen = false;
   let isDone = false;
-  // `first` and `last` count line breaks: those before the first wanted line, and those up to the end of the last one.
+  // `first` and `last` count line breaks: before the first wanted line, and up to the end of the last wanted line.
   const first = offset - 1;
   const last = first + limit;
   const buffer = Buffer.allocUnsafe(size > 0 ? Math.min(size, CHUNK_BYTES) : CHUNK_BYTES);
@@ -218,7 +218,7 @@ export async function listDirectory(
   return { entries };
 }
 
-/** Encodes bytes: a name may not be UTF-8. */
+/** Encodes bytes, because a name can be invalid UTF-8. */
 function cursorOf(name: string): string {
   return name.replace(/[^A-Za-z0-9_.~/-]/g, (byte) => `%${byte.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }

@@ -32,7 +32,7 @@ let seen: Process[] = [];
 let seenAt = Number.NEGATIVE_INFINITY;
 const engineMark = process.env.SANDBOX_MCP_BARE;
 
-/** Removes sandboxd's variables, but not the one that marks processes without isolation (local/engine/unisolated.ts). */
+/** Has none of sandboxd's variables except the one that marks processes without isolation (local/engine/unisolated.ts). */
 export const NO_ENV: NodeJS.ProcessEnv = engineMark === undefined ? {} : { SANDBOX_MCP_BARE: engineMark };
 
 /** Processes with a run's mark, in any group or session, without zombies. @param anew whether to read /proc again */
@@ -132,7 +132,7 @@ function all(): Process[] {
   return seen;
 }
 
-/** If processes cannot be marked, a run's processes are found by a variable. Most processes keep it. */
+/** Where limits cannot be set, the variable SANDBOX_MCP_RUN identifies a run's processes. Most processes keep it. */
 function canMark(): boolean {
   mayMark ??= scanProcesses(process.pid, true)?.limit === "unlimited";
   return mayMark;

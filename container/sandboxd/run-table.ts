@@ -1,6 +1,6 @@
 /**
- * All runs in this sandbox, and a ready shell for each recently used session. Starting a shell takes longer than most commands.
- * So a spare shell runs already, and only has to read the session's state.
+ * All runs in this sandbox, and a ready shell for each recently used session. Starting a shell takes longer than most commands, so
+ * there is also a spare shell, which any session can use after reading the session's state.
  */
 import { rmSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -133,11 +133,11 @@ export class RunTable implements RunHost {
   /** Resolves after ENDING_MS at the latest. Returns whether any command was running. */
   async end(): Promise<boolean> {
     const running = () => [...this.#runs.values()].filter((run) => run.isRunning);
-    const hadSome = running().length > 0;
+    const wasRunning = running().length > 0;
     for (const run of running()) run.kill("TERM");
     const until = Date.now() + ENDING_MS;
     while (running().length > 0 && Date.now() < until) await pause(ENDING_LOOK_MS);
-    return hadSome;
+    return wasRunning;
   }
 
   unfollow(listener: Listener): void {
@@ -155,7 +155,7 @@ export class RunTable implements RunHost {
     const stale = this.#ready.get(run.session);
     if (stale) release(stale);
     this.#ready.delete(run.session);
-    // Prepares the shell for the session's next command after the response is sent.
+    // Deferred, so that the response is sent first.
     setImmediate(() => void this.#prepare(run.session).catch(() => undefined));
   }
 
@@ -334,7 +334,7 @@ function systemMessage(error: unknown): string {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
-/** A process that cannot start has a system error. A process that failed has an exit status. */
+/** An error without a system error's code is the exit status of `mkfifo`: the sandbox has too few resources for it. */
 function reasonOf(error: unknown): RefusalReason {
   const code = codeOf(error);
   const isExhausted = code === undefined || ["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"].includes(code);

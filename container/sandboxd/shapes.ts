@@ -15,8 +15,8 @@ export const MAX_PLACES = 20;
 export const NEAREST_CHARS = 300;
 
 /**
- * A list. Unlike `z.array`, it does not check the items of a list that is too long, and stops at the first invalid item: zod's
- * issues take much more time than the check.
+ * A list. Unlike `z.array`, it does not check the items of a list that is too long, and stops at the first invalid item: creating
+ * zod's issues takes much more time than checking.
  */
 export const listOf = <Item extends z.ZodMiniType>(item: Item, most: number) =>
   z.pipe(
@@ -68,7 +68,7 @@ export const failureSchema = z.object({
     "directory",
     "not_directory",
     "special",
-    /** The path is confined and leads out of /workspace and /tmp. `path` is the place where it leads. */
+    /** The path is confined and leads out of /workspace and /tmp. `path` is its resolved form. */
     "outside",
     "too_large",
     "cut",
@@ -161,7 +161,7 @@ export function taskDirectory(id: string): string {
 
 export const CHANGES_DIFF = "changes.diff";
 export const CHANGES_LIST = "changes.list";
-/** The subdirectory of the continued conversation. Paths in it are as in the home directory. */
+/** The subdirectory with the files of a continued conversation, which are then copied to the same paths in the home directory. */
 export const CONVERSATION = "conversation";
 /** The longest changed path in characters: an escaped byte takes four. */
 const CHANGED_CHARS = 4 * 4096 + 2;
@@ -175,7 +175,7 @@ export const changesSchema = z.object({
       listBytes: size(),
       files: listOf(
         z.object({
-          /** Relative to the directory. Escaped as by git if it is not UTF-8. */
+          /** Relative to the scanned directory. Escaped as by git if it is not UTF-8. */
           path: z.string().check(z.maxLength(CHANGED_CHARS)),
           change: z.enum(["created", "changed", "deleted"]),
           /** `unnamed`: its name is not UTF-8. */

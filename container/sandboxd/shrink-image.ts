@@ -9,7 +9,7 @@ import { IMAGE_BYTES, type ShrinkOutcome, SHOWN_IMAGE } from "./shapes.ts";
 
 const IMAGE_MS = 20_000;
 const PROBLEMS: Record<number, ShrinkOutcome> = { 3: "no_pillow", 4: "undecodable", 5: "too_large" };
-/** One image at a time, so that their memory does not add up. */
+/** Images are scaled one at a time, so that their memory does not add up. */
 let before: Promise<unknown> = Promise.resolve();
 
 export async function sendSmaller(

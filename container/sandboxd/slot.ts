@@ -29,7 +29,7 @@ const { O_RDONLY, O_RDWR, O_NONBLOCK } = constants;
 export function pipeOf(directory: string, stream: Stream): string {
   return join(directory, PIPES[stream]);
 }
-/** The brake of that output: see stream.ts. */
+/** The pipe by which sandboxd slows down that output: see stream.ts. */
 export function brakePipeOf(directory: string, stream: Stream): string {
   return join(directory, `${PIPES[stream]}.copied`);
 }
@@ -138,7 +138,8 @@ export class Slot {
     }
   }
 
-  isHeld(stream: Stream): boolean {
+  /** Discards the pipe's content. */
+  hasWriters(stream: Stream): boolean {
     const dropped = Buffer.allocUnsafe(65_536);
     for (;;) {
       const bytes = this.read(stream, dropped);

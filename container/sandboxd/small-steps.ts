@@ -17,7 +17,7 @@ export function yieldBetweenSteps(): () => Promise<void> | undefined {
   };
 }
 
-/** Runs steps concurrently, up to a number. After a failure, `add` and `drain` throw it. */
+/** Runs at most `most` steps concurrently. After a failure, `add` and `drain` throw it. */
 export class SideBySide {
   readonly #most: number;
   readonly #underWay = new Set<Promise<void>>();

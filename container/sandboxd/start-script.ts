@@ -1,6 +1,6 @@
 /**
  * The script that a ready shell reads before its command: it applies the call's settings, and sets a trap that stores the
- * session's state. Its own commands send standard error to /dev/null while `set -x` may be on, because that would show them.
+ * session's state. Its own commands send standard error to /dev/null where `set -x` may be on, which would print them.
  */
 import { MAX_CELLS, type StartCall, type TerminalSize, type Variables, markOf } from "./protocol.ts";
 
@@ -26,7 +26,7 @@ const BEFORE_OWN_TRAP = `sbx_leave() {
   IFS= builtin read -r -d '' sbx_trap <"$sbx_run/trap" || :
   [[ $sbx_trap != *'/state.sh >'* ]] || builtin return 0
   sbx_left=1
-  # In a subshell: the trap needs the variables that state.sh restores.
+  # In a subshell, because state.sh changes variables that the trap needs.
   (builtin . /opt/sandbox-mcp/sandboxd/state.sh) >|"$sbx_run/state"
   [[ -n $sbx_trap && $1 == *x* ]] || builtin return 0
   builtin eval "sbx_trap=(\${sbx_trap#trap -- })"
@@ -35,8 +35,8 @@ const BEFORE_OWN_TRAP = `sbx_leave() {
 sbx_is() { builtin return "$1"; }
 # Turns set -x on again for the rest of a trap, and returns the status with which the trap began.
 sbx_trace() { sbx_status=$?; builtin set -x; builtin return "$sbx_status"; }
-# Not if the session has its own function exit, nor in POSIX mode, which allows none. Bash itself chooses the status of an
-# exit without arguments.
+# Only if the session has no function exit, and not in POSIX mode, which forbids such a function. Bash itself chooses the status of
+# an exit without arguments.
 builtin declare -F exit >/dev/null || [[ -v POSIXLY_CORRECT ]] || exit() {
   {
     sbx_status=$? sbx_options=$-
@@ -53,7 +53,7 @@ export function startScript(call: StartCall, state: string): string {
   const { id, command, cwd, stdin, interactive } = call;
   const { size, env } = interactive ? terminalOf(call.env) : { size: undefined, env: call.env ?? {} };
   const lines = [
-    // Excludes the time before the command.
+    // The shell's variable then counts from the command's start.
     "SECONDS=0",
     `builtin ulimit -x ${markOf(id)} 2>/dev/null`,
     `builtin export SANDBOX_MCP_RUN=${id}`,

@@ -4,7 +4,8 @@
  * that nothing is lost if sandboxd is killed. `tee` also writes every byte to a second pipe, the brake: while sandboxd does not
  * read the brake, `tee` blocks, the first pipe fills, and the program's writes block.
  *
- * Nothing more is sent while WINDOW_BYTES are unconfirmed. Offsets count from the output's first byte.
+ * Nothing more is sent while WINDOW_BYTES are unconfirmed. Offsets count from the output's first byte. At the output's end, the
+ * command's keeper (slot.ts) writes a mark to the pipe.
  */
 import { type ChildProcess, type StdioOptions, execFile, spawn } from "node:child_process";
 import {
@@ -65,7 +66,7 @@ export class OutputStream {
   #lastCopied = Buffer.alloc(0);
   /** Set if the process that had read output was killed: that output may be missing. */
   isIncomplete = false;
-  #hadNoSpace = false;
+  #ranOutOfSpace = false;
   readonly #mark: Buffer | undefined;
   readonly #changed: () => void;
   readonly #stopped: (hasRun: boolean) => void;
@@ -102,7 +103,7 @@ export class OutputStream {
   }
 
   get missing(): "killed" | "no space" | undefined {
-    return !this.isIncomplete ? undefined : this.#hadNoSpace ? "no space" : "killed";
+    return !this.isIncomplete ? undefined : this.#ranOutOfSpace ? "no space" : "killed";
   }
 
   /** The file belongs to an adopted run that has ended. @param end how many bytes of output the run has */
@@ -180,7 +181,7 @@ export class OutputStream {
   }
 
   /**
-   * Copies the pipe to the file. @param isAgain whether another copier may have written to it @param isCopied whether that
+   * Copies the pipe to the file. @param isAgain whether another copier may have written to the file @param isCopied whether that
    * copier still runs @throws Error if no process can be started, or a pipe is gone
    */
   copy(slot: Slot, isAgain: boolean, isCopied: boolean): void {
@@ -326,7 +327,7 @@ export class OutputStream {
   #lookForSpace(): void {
     try {
       const { bavail, bsize } = statfsSync(dirname(this.#path));
-      this.#hadNoSpace ||= bavail * bsize < NO_SPACE_BYTES;
+      this.#ranOutOfSpace ||= bavail * bsize < NO_SPACE_BYTES;
     } catch {
       // The file's directory was removed.
     }

@@ -1,22 +1,22 @@
 "use strict";
 /**
- * Child processes that code starts. They inherit the run's mark, and get the run's streams instead of descriptors 0, 1 and 2.
+ * Child processes that code starts. sandboxd finds them by the run's mark. They get the run's streams, not our descriptors 0 to 2.
  */
 const childProcess = require("node:child_process");
 const { syncBuiltinESMExports } = require("node:module");
 const { Server } = require("node:net");
 const { spawnSync } = childProcess;
-/** The mark of the current run; undefined when this process has the mark already. */
-let pending;
+/** The current run's mark, while this process does not have it yet. */
+let unsetMark;
 /** The current run's children that still run, and whether it listens on a port itself. */
 let children = new Set();
 let listens = false;
 
 /** Marks the children started from now on, so that sandboxd finds them: see `_mark` in sandbox_mcp_kernel/__init__.py. */
 function markChildren(run, mark) {
-  // If the limit cannot be set, sandboxd searches for this variable.
+  // Where limits cannot be set, sandboxd searches for this variable.
   process.env.SANDBOX_MCP_RUN = run;
-  pending = mark;
+  unsetMark = mark;
   children = new Set();
   listens = false;
 }
@@ -28,12 +28,12 @@ function servedBy() {
 }
 
 /**
- * Sets the mark on this process. Node must start a program to set a limit, so this is done only for runs that start a child.
+ * Sets the mark, a limit of this process. Node must start a program for that, so only runs that start a child or listen do it.
  */
 function markSelf() {
-  if (pending === undefined) return;
-  spawnSync("/usr/bin/prlimit", ["--pid", String(process.pid), `--locks=${pending}:`], { stdio: "ignore" });
-  pending = undefined;
+  if (unsetMark === undefined) return;
+  spawnSync("/usr/bin/prlimit", ["--pid", String(process.pid), `--locks=${unsetMark}:`], { stdio: "ignore" });
+  unsetMark = undefined;
 }
 
 /** Makes children that inherit descriptors get the run's streams and not the executor's channel. */
@@ -83,7 +83,7 @@ function withFiles(streams, stdio, taken, call) {
   try {
     return call(stdio.map((one, index) => (logs.has(index) ? (logs.get(index)?.file ?? "ignore") : one)));
   } finally {
-    for (const log of logs.values()) log?.account();
+    for (const log of logs.values()) log?.recount();
   }
 }
 

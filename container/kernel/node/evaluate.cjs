@@ -56,7 +56,7 @@ class Evaluator {
         if (!thrown) return resolve(this.valueOf(reply.result));
         const value = this.valueOf(thrown.exception);
         if (value instanceof SyntaxError) {
-          // An error without a stack is not thrown by code: V8 could not compile the cell.
+          // An error without a stack comes from compiling the cell, not from code that the cell ran.
           const isCell = thrown.scriptId !== undefined && !thrown.stackTrace;
           if (!isCell) locateInModule(value);
           else locate(value, name, this.sources.get(name), thrown.lineNumber, thrown.columnNumber);

@@ -3,7 +3,7 @@
 const { isUtf8 } = require("node:buffer");
 const fs = require("node:fs");
 const MEMORY_BYTES = 32 * 1024;
-/** Taken now, because files.cjs replaces `fs.writeSync` later. */
+/** Saved here, because files.cjs replaces `fs.writeSync` later. */
 const writeSync = fs.writeSync;
 
 /** Keeps the first `cap` bytes of a stream. Counts the rest, and keeps the last `tailBytes` of it. */
@@ -60,7 +60,8 @@ class Log {
     }
   }
 
-  account() {
+  /** Counts what children have written to the file. */
+  recount() {
     const { size } = fs.fstatSync(this.file);
     if (size > this.cap) {
       this.drop(this.read(Math.max(this.cap, size - this.tailBytes), size), size - this.cap);

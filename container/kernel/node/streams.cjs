@@ -4,11 +4,11 @@
  *
  * The real process.stdout is the executor's protocol channel. While a cell runs, the executor replaces its `write` to capture
  * the output. Then it restores `write` and sends its reply by console.log. We replace process.stdout by a proxy. The proxy's
- * `write` is an accessor: it keeps the executor's function for our document, and returns our function to everybody else. The
+ * `write` is an accessor: it keeps the executor's function for our document (node.cjs), and returns our function to all others. The
  * one console.log after the executor has restored `write` goes to the real stream.
  *
- * A run's output goes to the files `<files>.out` and `<files>.err`, which sandboxd follows during the run. If the output is
- * short at the end of the run, it is in the document.
+ * A run's output goes to the files `<files>.out` and `<files>.err`, which sandboxd follows during the run. At the end of the run,
+ * short output goes into the document.
  */
 const { Readable } = require("node:stream");
 const { patchChildren } = require("./children.cjs");
@@ -50,7 +50,7 @@ class Streams {
   }
 
   end() {
-    for (const log of this.shared) log.account();
+    for (const log of this.shared) log.recount();
     this.shared.clear();
     this.active = false;
     this.overrides = {};

@@ -1,6 +1,6 @@
-"""Our prelude for Python kernels, the same in the image and on the local platform, on the shell of IPython.
+"""Our prelude for Python kernels, the same in the image and on the local platform. It uses the shell of IPython.
 
-The executor is the program that the SDK starts as a kernel. We do not change it: every cell that we send it is one call,
+The executor is the program that the SDK starts as a kernel. We do not change it: each cell that we send is one call,
 `__sandbox_mcp__(spec)`, which runs the user's code and prints one JSON document into the executor's captured stdout. `spec`
 is JSON: {run, mark, files, cap_bytes, tail_bytes, code, variables?: {version, entries: [{name, value, version}]}}; the document is
 {sandbox_mcp_run: 1, run, spilled, serves?, stdout: {text?, data?, bytes, dropped, last?}, stderr: {...}, results: [{text?, png?, ...}],
@@ -52,6 +52,7 @@ class Kernel:
         channel = streams.take_protocol()
         self.output = streams.Output()
         streams.hand_protocol(self.output, *channel)
+        # How `on_interrupt` treats these functions.
         self.frames = {
             self.step.__func__.__code__: "user",
             Loop.run.__code__: "user",
@@ -154,7 +155,7 @@ class Kernel:
         return transformed, self.tree(transformed, name)
 
     def tree(self, source, name):
-        # Python counts columns from the line feed.
+        # linecache's lines end with a line feed.
         lines = (source if source.endswith("\n") else f"{source}\n").splitlines(keepends=True)
         linecache.cache[name] = (len(source), None, lines, name)
         linecache.cache.pop(f"<cell {self.count - KEPT_SOURCES}>", None)
@@ -321,7 +322,7 @@ def _mark(run, mark):
     try:
         resource.setrlimit(RLIMIT_LOCKS, (int(mark), resource.getrlimit(RLIMIT_LOCKS)[1]))
     except (OSError, ValueError):
-        # If the limit cannot be set, sandboxd searches for the variable.
+        # Where limits cannot be set, sandboxd searches for the variable MARK.
         pass
 
 
@@ -353,7 +354,7 @@ def _system(command):
 
 
 def _started():
-    """The process's start in clock ticks since boot. It differs from that of a later process with the same pid."""
+    """The process's start in clock ticks since boot. It distinguishes the process from a later one with the same pid."""
     with open("/proc/self/stat") as file:
         return int(file.read().rpartition(")")[2].split()[19])
 
@@ -361,7 +362,7 @@ def _started():
 def start():
     """Installs the prelude in this process, and prints which process it is. A second call only prints."""
     if not hasattr(builtins, "__sandbox_mcp__"):
-        # IPython's shell adds builtins while it runs a cell. This is a cell.
+        # IPython adds get_ipython to the builtins only while it runs a cell, as now.
         Kernel(builtins.get_ipython()).install()
     hello = {"sandbox_mcp_kernel": 1, "pid": os.getpid(), "started": _started(), "language": "python"}
     print(json.dumps({**hello, "version": platform.python_version()}))

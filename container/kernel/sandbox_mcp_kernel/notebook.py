@@ -38,13 +38,13 @@ class Notebook:
     def install(self):
         shell = self.shell
         if self.history is None:
-            self.own_names()
+            self.restore_names()
             return
         # IPython would write every line of the history to a database on disk.
         self.history.db_cache_size = sys.maxsize
-        # IPython's default gives each command a terminal, 100 ms and carriage returns.
+        # IPython's default runs each command in a terminal, which takes 100 ms and adds carriage returns.
         shell.system = shell.system_raw
-        # IPython's programs, the terminal and the notebook, implement these.
+        # IPython's shell leaves these methods to its terminal and notebook programs.
         shell.enable_gui = lambda gui=None: None
         self.enable_matplotlib, shell.enable_matplotlib = shell.enable_matplotlib, self.use_matplotlib
         shell.set_next_input = lambda text, replace=False: print(NO_NEXT_CELL + text)
@@ -62,11 +62,11 @@ class Notebook:
 
         def init_again():
             init_user_ns()
-            self.own_names()
+            self.restore_names()
 
-        # %reset calls it.
+        # %reset calls this method.
         shell.init_user_ns = init_again
-        self.own_names()
+        self.restore_names()
 
     def use_matplotlib(self, gui=None):
         """%matplotlib and %pylab: figures are shown with the results."""
@@ -76,7 +76,7 @@ class Notebook:
         return self.enable_matplotlib("inline" if gui in (None, "auto") else gui)
 
     def capture(self, capture, line, cell):
-        """%%capture without capturing the cell's error."""
+        """%%capture, which also raises the cell's error."""
         run_cell, ran = self.shell.run_cell, []
 
         def run(*arguments, **options):
@@ -92,7 +92,7 @@ class Notebook:
             # The last one is the cell itself. Cells that it ran have ended before it.
             ran[-1].raise_error()
 
-    def own_names(self):
+    def restore_names(self):
         """Restores Python's `open`, so that tests can replace it, and makes `exit` end the cell."""
         names = self.shell.user_ns
         if names.get("open", builtins.open) is not builtins.open:

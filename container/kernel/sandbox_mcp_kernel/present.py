@@ -46,7 +46,7 @@ PAGES = 20
 PAGE_BYTES = 32 * 1024 * 1024
 # Plotly's text form is the whole chart as Python.
 PAGE_TEXT_CHARS = 500
-# Longer HTML is mostly markup, not styled words.
+# Models get the text form of longer HTML, which is mostly markup.
 HTML_CHARS = 1000
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -138,13 +138,13 @@ def _layout(value, indent, seen, budget, float_format):
 class Results:
     """The run's outputs in order, bounded. Each is a dict with one item per form: text, png, ..."""
 
-    # IPython asks its display publisher for it.
+    # IPython reads this attribute of its display publisher.
     is_publishing = False
 
     def __init__(self, notebook, output):
         self.notebook, self.shell, self.output = notebook, notebook.shell, output
         self.items = []
-        # The items' sizes, and the indexes of replaceable ones.
+        # The sizes of the items, and by display_id the indexes of items that can be replaced.
         self.sizes = []
         self.places = {}
         self.omitted = 0
@@ -307,7 +307,7 @@ class Results:
 
     def finish(self):
         if not self.output.is_stale:
-            # Output after clear_output(wait=True) has cleared earlier displays, too.
+            # Text printed after clear_output(wait=True) clears earlier displays, too.
             self._clear()
         if self.omitted:
             self.items.append({"text": f"[{self.omitted} more outputs not shown: too many or too large]"})

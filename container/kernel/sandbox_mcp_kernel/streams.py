@@ -6,7 +6,7 @@ is there too. Descriptor 1 was the executor's protocol channel. The channel move
 module uses it, because that module gets its own `print` and `sys`. sys.stdout is never the channel.
 
 After 32 KiB or a twentieth of a second a run's output goes to the files `<files>.out` and `<files>.err`, which sandboxd
-follows during the run. Output that is short at the end of the run is also in the document.
+follows during the run. At the end of the run, short output goes into the document, and its file is removed.
 """
 
 import errno
@@ -27,7 +27,7 @@ TICK_S = 0.02
 IDLE_TICK_S = LIVE_AFTER_S
 IDLE_TICKS = 100
 # Marks in a log that earlier output was cleared. In a terminal it clears the screen. The program `clear` prints the parts in
-# another order, so its output is no such mark.
+# another order, so its output does not count as this mark.
 CLEARED = "\x1b[3J\x1b[2J\x1b[H"
 PIPE_BYTES = 1024 * 1024
 
@@ -74,7 +74,7 @@ class Output:
 
     @staticmethod
     def late():
-        """Logs for output of threads and children between two runs. Its beginning goes to the next run."""
+        """Logs for output of threads and children between two runs. The beginning of that output goes to the next run."""
         return [Log(LATE_BYTES, LATE_BYTES), Log(LATE_BYTES, LATE_BYTES)]
 
     def begin(self, files, cap, tail_bytes):

@@ -1,4 +1,4 @@
-"""Replaces functions that read input, which a kernel lacks: input(), getpass and pdb."""
+"""Replaces input(), getpass and pdb, because a kernel has no input."""
 
 import builtins
 import functools

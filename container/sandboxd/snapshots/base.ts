@@ -1,7 +1,7 @@
 /**
  * The base: the files that a container starts with. Only differences from the base are saved. The last step of an image's build
- * writes a list of the base. Without an image, sandboxd writes the list at its first start, before any user program; a local
- * sandbox has few files on its root file system.
+ * writes a list of the base. In a local sandbox, which has no image and few files on its root file system, sandboxd writes the list
+ * at its first start, before any user program.
  */
 import { createHash } from "node:crypto";
 import { closeSync, lstatSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
@@ -12,7 +12,7 @@ import { type FoundFile, isFound, namesIn, scanEntry } from "./file-status.ts";
 
 export const IMAGE_LIST = "/opt/sandbox-mcp/base.list";
 const OWN_LIST = join(SNAPSHOT, "base.list");
-/** A file that is created at the container's start. Its status change time (ctime) is that time. */
+/** A file that is created at the container's start. Its status change time (ctime) tells when that was. */
 const STARTED = join(SNAPSHOT, "started");
 /** END ends a record, and names cannot contain it. DIRECTORY begins a directory's record, before its entries. */
 const END = "\0";
@@ -117,7 +117,7 @@ export function writeList(root: string, to: string): void {
   renameSync(`${to}.new`, to);
 }
 
-/** Records the base before any user program runs. A restarted sandboxd finds the record. */
+/** Records the base before any user program runs. A restarted sandboxd finds the record, and keeps it. */
 export function noteBase(root: string): void {
   if (textOf(STARTED) !== undefined) return;
   if (lstatSync(IMAGE_LIST, { throwIfNoEntry: false }) === undefined) writeList(root, OWN_LIST);

@@ -9,7 +9,7 @@ export interface FoundFile {
   mode: number;
   /** Microseconds since the epoch. */
   mtime: number;
-  /** When its status changed last, nanoseconds since the epoch. */
+  /** When the file's status changed last, nanoseconds since the epoch. */
   changedAt: bigint;
   uid: number;
   gid: number;
@@ -19,14 +19,17 @@ export interface FoundFile {
   inode?: string;
 }
 
-/** A save leaves these out: sockets, pipes and devices; unreadable files; regenerable directories above a snapshot's limit. */
+/**
+ * A save leaves out `special` (sockets, pipes and devices), `unreadable`, and `crowded`: directories that tools can create again, and
+ * that exceed a snapshot's limit.
+ */
 export type ScannedEntry = FoundFile | { type: "special" | "unreadable" | "crowded"; path: string };
 
 export function isFound(one: ScannedEntry): one is FoundFile {
   return one.type !== "special" && one.type !== "unreadable" && one.type !== "crowded";
 }
 
-/** The device of the files to scan, and whether files report it too (`hasOneDevice`). */
+/** The device of the files to scan, and whether files report it, too: see `hasOneDevice` in scan.ts. */
 export interface Devices {
   dev: bigint;
   ofFiles: boolean;

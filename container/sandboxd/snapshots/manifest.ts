@@ -1,7 +1,7 @@
 /**
- * A snapshot's manifest: compressed lines of JSON. The first has its version and image; then comes an entry for each difference
- * from that image, directories before their content. In version 1, paths were relative to the workspace. User code may have
- * written the manifest, so every part of it is checked.
+ * A snapshot's manifest: compressed lines of JSON. The first line has the version and the image. Each other line is an entry, a
+ * difference from that image; directories come before their content. In version 1, paths were relative to the workspace. User code may
+ * have written the manifest, so every part of it is checked.
  */
 import * as z from "zod/mini";
 import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "./snapshot-requests.ts";
@@ -30,7 +30,7 @@ const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
 /** Not 2³² - 1, because the system would then not change the owner. */
 const owner = () => z.optional(z.number().check(z.int(), z.gte(0), z.lte(2 ** 32 - 2)));
 
-/** Only Latin-1, one byte per character. Of a higher character only the lower byte would remain, which may be a slash. */
+/** Only Latin-1, one byte per character. A higher character would be cut to its lower byte, which may be a slash. */
 // oxlint-disable-next-line no-control-regex
 const BYTES = /^[\x01-\xff]+$/;
 
@@ -64,7 +64,7 @@ const blob = z.object({
 export type Blob = z.infer<typeof blob>;
 
 export const entrySchema = z.discriminatedUnion("type", [
-  /** `blobs` has one per `SNAPSHOT_BLOB_BYTES`; null for zeros. */
+  /** `blobs` has one per `SNAPSHOT_BLOB_BYTES` of the file; null if all its bytes are zero. */
   z.object({ type: z.literal("file"), ...common, size: count(), blobs: z.array(z.nullable(blob)) }),
   z.object({ type: z.literal("directory"), ...common }),
   z.object({ type: z.literal("removed"), ...common }),

@@ -1,6 +1,6 @@
 /**
- * One restore: applies a manifest's changes to the image, with contents requested from packs. It runs before any user program,
- * so obstacles belong to the image or to an interrupted attempt.
+ * One restore: applies a manifest's changes to the image, with contents requested from packs (stored objects that hold the contents of
+ * many files). It runs before any user program, so obstacles belong to the image or to an interrupted attempt.
  */
 import { createHash } from "node:crypto";
 import {
@@ -61,7 +61,7 @@ export interface Place {
 
 export class Restore {
   readonly id: string;
-  /** Parts that were not restored, because the image differs, or a mount or the server's files are there. */
+  /** Parts that were not restored, because the image differs, or because a mount or the server's files are in their place. */
   readonly dropped: readonly string[];
   readonly #root: string;
   readonly #dev: bigint;
@@ -225,7 +225,7 @@ export class Restore {
     }
   }
 
-  /** Sets the owner, before the mode, because changing the owner clears mode bits. */
+  /** Call it before `setMode`, because changing the owner clears mode bits. */
   #setOwner(at: Buffer, { uid, gid }: Entry): void {
     if (uid === undefined || gid === undefined) return;
     const now = lstatSync(at);
@@ -295,8 +295,8 @@ function removeFiles(root: string, written: ReadonlyMap<string, string>): void {
 const FURTHEST_US = 1e18;
 
 /**
- * Seconds for the system, which rounds down; half a microsecond more keeps them exact. The result is text, because Node takes
- * negative numbers (times before 1970) as the current time. A time beyond the limit becomes the limit.
+ * Half a microsecond is added, because the system rounds down. The result is text, because Node takes negative numbers (times before
+ * 1970) as the current time. A time beyond the limit becomes the limit.
  */
 function seconds(microseconds: number): string {
   const bounded = Math.max(-FURTHEST_US, Math.min(FURTHEST_US, microseconds));
@@ -372,7 +372,7 @@ async function clear(
   }
 }
 
-/** In a directory of the host, a sandbox may not set the set-id bits, so they are dropped. */
+/** In a directory of the host, a sandbox is not allowed to set the set-id bits, so they are dropped. */
 function setMode(at: Buffer, mode: number): void {
   try {
     chmodSync(at, mode);

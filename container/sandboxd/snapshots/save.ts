@@ -1,4 +1,4 @@
-/** One save: its content, and the part that must be sent. */
+/** One save: chooses the files, and yields the contents that are not stored yet. */
 import { createHash } from "node:crypto";
 import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, readSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
@@ -241,11 +241,11 @@ function isInstalling(root: string): boolean {
 
 /** Replaces the package manager's files by their last saved state. */
 function asBefore(seen: readonly ScannedEntry[], before: Index): ScannedEntry[] {
-  const isHeld = (path: string) => kindOf(path) === "system";
+  const isOfSystem = (path: string) => kindOf(path) === "system";
   const all = new Map(seen.map((one) => [one.path, one]));
-  for (const { path, type } of seen) if (isHeld(path) && type !== "directory") all.delete(path);
+  for (const { path, type } of seen) if (isOfSystem(path) && type !== "directory") all.delete(path);
   for (const { entry, status = "" } of before.values()) {
-    if (!isHeld(entry.path)) continue;
+    if (!isOfSystem(entry.path)) continue;
     const { path, mode, mtime, uid = 0, gid = 0 } = entry;
     const common = { path, mode, mtime, changedAt: 0n, uid, gid, size: 0, status };
     if (entry.type === "symlink") all.set(path, { ...common, type: "symlink", target: entry.target });
@@ -260,7 +260,7 @@ function asBefore(seen: readonly ScannedEntry[], before: Index): ScannedEntry[] 
   return [...all.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-/** Reads small files by blocking calls: asynchronous ones cost ten times as much. */
+/** Reads small files by blocking calls: asynchronous calls cost ten times as much. */
 class FileRead {
   readonly #handle: FileHandle | undefined;
   readonly #whole: Buffer | undefined;

@@ -56,16 +56,16 @@ export class Scanner {
     /** The scanned directories; `added` has the paths of those among the changes. */
     const directories = new Map<string, FoundFile>();
     const added = new Set<string>();
-    const lead = (path: string) => {
+    const addParents = (path: string) => {
       const directory = directories.get(parentPath(path));
       if (!directory || added.has(directory.path)) return;
-      lead(directory.path);
+      addParents(directory.path);
       added.add(directory.path);
       seen.push(directory);
     };
     const add = (one: ScannedEntry) => {
       if (one.type === "directory" && added.has(one.path)) return;
-      lead(one.path);
+      addParents(one.path);
       if (one.type === "directory") added.add(one.path);
       seen.push(one);
     };
@@ -164,8 +164,8 @@ export async function scanNamed(
 }
 
 /**
- * Whether files have the same device as their directory. In some overlay file systems they do not, so only directories can show
- * mounts there.
+ * Whether files have the same device as their directory. In some overlay file systems they have another one, so that only the
+ * devices of directories reveal mounts.
  */
 function hasOneDevice(root: string, dev: bigint): boolean {
   const file = join(root, ".sandbox-mcp-new");

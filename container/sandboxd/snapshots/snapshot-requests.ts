@@ -26,11 +26,11 @@ export const planCallSchema = z.object({
   max: count(),
   repack: z.array(snapshotID()),
   /**
-   * Whether this is a task's archive. No later save builds on an archive. If the sandbox came from another state, everything
+   * Whether this is a task's archive. No later save builds on an archive. If the sandbox did not start from `base`, everything
    * counts as new.
    */
   isArchive: z.optional(z.boolean()),
-  /** Instead of the sandbox's state, files below `below` in the home directory with `id` in their path. */
+  /** Saves not the sandbox's state, but the files below `below` in the home directory with `id` in their path. */
   conversation: z.optional(z.object({ below: path(), id: z.string().check(z.minLength(1)) })),
   /** Whether to check every file of the image too, as before a stop; otherwise only every few minutes. */
   isThorough: z.optional(z.boolean()),
@@ -98,7 +98,7 @@ export const snapshotRequests = {
   pack: row({ ...ofSnapshot, route: "GET /snapshot/pack", down: "stream" }),
   manifest: row({ ...ofSnapshot, route: "GET /snapshot/manifest", down: "stream" }),
   done: row({ ...ofSnapshot, route: "POST /snapshot/done", result: doneSchema }),
-  /** Tells that the account has accepted the save. The next save is compared with it. May be repeated. */
+  /** The account has accepted the save, so the next save is compared with it. May be repeated. */
   commit: row({ ...ofSnapshot, route: "POST /snapshot/commit" }),
   /** Restores the manifest in the body: the sandbox's state, or with `task` that task's `CONVERSATION`. */
   restore: row({

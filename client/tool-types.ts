@@ -83,11 +83,11 @@ export interface ToolInputs {
     continue_from?: string;
     /** Subagents from the repository or list_sandboxes. */
     agents?: string[];
-    /** Slash commands likewise. */
+    /** Slash commands, from the same places. */
     commands?: string[];
     timeout_seconds?: number;
     wait_seconds?: number;
-    /** The fresh sandbox's files. */
+    /** Gives the fresh sandbox its files. */
     checkpoint?: string;
   };
   get_result: {
@@ -111,7 +111,7 @@ export interface ToolInputs {
   restore_sandbox: { checkpoint: string; sandbox: string };
   configure_sandbox: {
     sandbox?: string;
-    /** For all commands, kernels and tasks; empty removes one. */
+    /** For all commands, kernels and tasks; an empty value removes one. */
     env?: Record<string, string>;
     /** Bash run once before the next call; new containers start from its result. */
     setup?: string;
@@ -128,7 +128,7 @@ export interface ToolInputs {
     sandbox: string;
     /** Also delete its checkpoints. */
     checkpoints?: boolean;
-    /** Delete only this one. */
+    /** Delete only this checkpoint. */
     checkpoint?: string;
   };
 }

@@ -10,7 +10,7 @@ export const checkpointSandbox = defineTool({
   name: "checkpoint_sandbox",
   title: "Checkpoint a sandbox",
   description:
-    "Saves a sandbox's files for restore_sandbox, before a risky step or for forks. Not processes or kernels.",
+    "Saves a sandbox's files for restore_sandbox, before a risky step or for forks. Processes and kernels are not saved.",
   input: z.strictObject({
     sandbox: sandboxField(),
     label: z

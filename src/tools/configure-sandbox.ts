@@ -28,11 +28,11 @@ export const configureSandbox = defineTool({
   name: "configure_sandbox",
   title: "Configure a sandbox",
   description:
-    "Sets and shows a sandbox's configuration, from its next call on. Code there can read it: no secrets.",
+    "Shows a sandbox's configuration, and changes it from its next call on. Code there can read it: no secrets.",
   input: z.strictObject({
     sandbox: sandboxField(),
     env: variablesField((name) => (RESERVED.test(name) ? RESERVED_VARIABLE : undefined)).describe(
-      "For all commands, kernels and tasks; empty removes one.",
+      "For all commands, kernels and tasks; an empty value removes one.",
     ),
     setup: scriptField("Bash run once before the next call; new containers start from its result."),
     region: z.enum(REGIONS).optional().describe("Only at first use."),

@@ -12,7 +12,7 @@ export const destroySandbox = defineTool({
   input: z.strictObject({
     sandbox: sandboxName(),
     checkpoints: z.boolean().default(false).describe("Also delete its checkpoints."),
-    checkpoint: z.string().max(64).optional().describe("Delete only this one."),
+    checkpoint: z.string().max(64).optional().describe("Delete only this checkpoint."),
   }),
   output: z.object({ sandbox: z.string(), existed: z.boolean(), checkpoints_left: z.number() }),
   annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },

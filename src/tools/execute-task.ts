@@ -45,17 +45,17 @@ export const startFields = () => ({
 export const executeTask = defineTool({
   name: "execute_task",
   title: "Run a coding agent",
-  description: `Gives a task to a coding agent (Claude Code or OpenCode) that edits, runs and tests in a sandbox until done. It cannot ask: say all it needs.
+  description: `Gives a task to a coding agent (Claude Code or OpenCode) that edits, runs and tests in a sandbox until done. The agent cannot ask: say all that it needs.
 
 Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the answer, changed files, git diff and cost; get_result reads the files.`,
   input: z.strictObject({
     task: z.string().min(1).max(MAX_TASK, `is longer than ${MAX_TASK} characters`),
     ...startFields(),
     agents: names().describe("Subagents from the repository or list_sandboxes."),
-    commands: names().describe("Slash commands likewise."),
+    commands: names().describe("Slash commands, from the same places."),
     timeout_seconds: timeoutField(TASK_SECONDS.default, TASK_SECONDS.max),
     wait_seconds: waitField(),
-    checkpoint: z.string().max(64).optional().describe("The fresh sandbox's files."),
+    checkpoint: z.string().max(64).optional().describe("Gives the fresh sandbox its files."),
   }),
   output: taskOutput,
   isOffered: canRunTasks,

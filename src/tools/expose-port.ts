@@ -15,7 +15,7 @@ export const exposePort = defineTool({
   name: "expose_port",
   title: "Expose a port",
   description:
-    "Gives a server in a sandbox (HTTP, WebSocket) a URL. Anyone who has it can use it until it expires. It works while the sandbox runs. The server may listen on 127.0.0.1 and start later. A port keeps its URL; expose=false closes it.",
+    "Gives a server in a sandbox (HTTP, WebSocket) a URL. Anyone who has the URL can use it while the sandbox runs, until it expires. The server may listen on 127.0.0.1 and start later. A port keeps its URL; expose=false closes it.",
   input: z.strictObject({
     port: wholeNumber(1024, 65_535),
     expose: z.boolean().default(true),

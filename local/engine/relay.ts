@@ -9,7 +9,7 @@ import type { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer, type ClientOptions } from "ws";
 import { RepliesInFlight, ControlGuard, maxMessageBytes } from "./control-guard.ts";
 import { FramedConnection } from "./frames.ts";
-import { declineUpgrade } from "./outbound-queue.ts";
+import { declineUpgrade, limitInterim } from "./outbound-queue.ts";
 import { Pace } from "../../src/shared/pace.ts";
 import { gather, Pieces } from "./piece-limit.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
@@ -75,6 +75,10 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     // The type asks for a Socket, but any stream works.
     createConnection: () => connection as Duplex as Socket,
     headers: Object.fromEntries(rest),
+    finishRequest: (asking) => {
+      limitInterim(asking, () => inside.terminate());
+      asking.end();
+    },
   };
   const inside = new WebSocket(`ws://sandbox${path}`, client);
   const handshakeTimer = setTimeout(() => inside.terminate(), handshakeMs);

@@ -183,7 +183,11 @@ describe("a port", () => {
       "  if (request.url === '/head') return void response.end(String(request.complete));",
       "  response.end(request.method + ' ' + request.url + ' ' + request.headers.host + ' ' + ('x-local-engine-secret' in request.headers));",
       "});",
-      "new WebSocketServer({ server }).on('connection', (socket) => socket.on('message', (data, binary) => socket.send(data, { binary })));",
+      "const sockets = new WebSocketServer({ noServer: true }).on('connection', (socket) => socket.on('message', (data, binary) => socket.send(data, { binary })));",
+      "server.on('upgrade', (request, socket, head) => {",
+      "  if (request.url === '/interim') socket.write('HTTP/1.1 103 Early Hints\\r\\n\\r\\n'.repeat(1000));",
+      "  sockets.handleUpgrade(request, socket, head, (peer) => sockets.emit('connection', peer));",
+      "});",
       "server.listen(8000, '127.0.0.1');",
     ];
     await sandbox.run(
@@ -217,6 +221,16 @@ describe("a port", () => {
   it.each(["switched", "interim"])("limits the time for a response: %s", async (path) => {
     const response = await sandbox.call("GET", `/ports/8000/${path}`);
     expect(response.status).toBe(502);
+  });
+
+  it("opens no WebSocket after a thousand interim responses", async () => {
+    const url = `${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}/ports/8000/interim`;
+    const socket = new WebSocket(url, { headers: { [SECRET_HEADER]: engine.secret } });
+    const outcome = new Promise((resolve) =>
+      socket.on("open", () => resolve("open")).on("error", () => resolve("refused")),
+    );
+    expect(await outcome).toBe("refused");
+    socket.terminate();
   });
 
   it.each([

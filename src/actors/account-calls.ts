@@ -12,7 +12,7 @@ export interface Preview {
   expiresAt: number;
 }
 
-/** The owner of a sandbox. The actor's name hashes both values; these are the plain ones, for display and registration. */
+/** A sandbox, its principal, and how the current call may use it. Calls carry the names, because the actor's own name has hashes. */
 export interface Owner {
   principalID: string;
   sandbox: string;
@@ -24,7 +24,7 @@ export interface Owner {
    * one has no files.
    */
   mayStart?: boolean | "ifKnown";
-  /** The caller's scopes for files and for sandboxes of tasks; no check if undefined. */
+  /** The caller's scopes; undefined counts as none. */
   scopes?: readonly Scope[];
   /** How long the caller waits, in milliseconds; the server's maximum if undefined. */
   callerWaitMs?: number;
@@ -43,6 +43,7 @@ export type Ending = "container" | "workspace" | "checkpoints";
 export interface Destroyed {
   wasKnown: boolean;
   wasSaved: boolean;
+  /** Whether the saved workspace stays, and with it the settings. */
   isKept: boolean;
   /** The number of checkpoints deleted, or kept. */
   checkpoints: number;

@@ -70,7 +70,7 @@ export class AccountLink {
   }
 
   get owner(): KnownOwner {
-    if (!this.#owner) throw new Error("a sandbox without an owner has no runs");
+    if (!this.#owner) throw new Error("the sandbox has no owner yet");
     return this.#owner;
   }
 
@@ -101,8 +101,8 @@ export class AccountLink {
   }
 
   /**
-   * Registers the sandbox as in use: the first time at once, later in the background and at most once a minute. @returns what
-   * the account knew before the first time; undefined later
+   * Registers the sandbox as in use: the first time and after a stop at once, otherwise in the background and at most once a
+   * minute. @returns what the account knew before a registration at once, otherwise undefined
    */
   async register(owner: Owner): Promise<EarlierState | undefined> {
     const now = Date.now();
@@ -146,14 +146,14 @@ export class AccountLink {
     return this.wasUsedWithin(ms) && this.#usedAt >= this.#keptAt;
   }
 
-  /** A checkpoint keeps everything before this time, in milliseconds since the epoch. */
-  kept(at: number): void {
+  /** @param at a checkpoint keeps everything before this time, in milliseconds since the epoch */
+  noteCheckpoint(at: number): void {
     this.#keptAt = at;
   }
 
   async withdraw(before: EarlierState): Promise<void> {
     this.#registeredAt = 0;
-    // A sandbox that was never used may still have a workspace from a checkpoint.
+    // Only the container: a fork has a saved workspace before its first use.
     if (before === "nothing") await this.destroyed(this.owner, "container");
     else await this.#reports.run(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
   }

@@ -72,7 +72,7 @@ const IDLE_REMOVAL_CHECK_MS = HOUR_MS;
 /** The delay before garbage is deleted, so that garbage of several saves is deleted together. In milliseconds. */
 const SWEEP_MS = 60_000;
 
-/** How long a call waits while all idle sandboxes save and stop to make room. */
+/** How long a call waits in total until one of the idle sandboxes has been saved and stopped to make room. */
 const FREE_SLOT_TIMEOUT_MS = 40_000;
 
 const SANDBOX_REPLY_TIMEOUT_MS = 2000;
@@ -99,7 +99,7 @@ export class Account extends DurableObject<Env> {
     this.#snapshots = new SnapshotRegistry(ctx.storage, limits, workspaces.ttlDays);
   }
 
-  /** Registers a sandbox that starts or is in use. Fails with the limit that it would exceed. */
+  /** Registers a sandbox that starts or is in use. Fails if a limit would be exceeded. */
   registerSandbox({ principalID, sandbox }: Owner): Promise<Outcome<Registered>> {
     return outcomeOf(async () => {
       const isNew = !this.#checkCount(sandbox);
@@ -136,7 +136,7 @@ export class Account extends DurableObject<Env> {
 
   /**
    * Stores the settings of a sandbox. A sandbox that was never used is registered as stopped, so that it counts and
-   * expires like any other. Fails with the limit that it would exceed.
+   * expires like any other. Fails if the limit of sandboxes would be exceeded.
    */
   sandboxConfigured({ principalID, sandbox }: Owner, settings: ListedSettings): Promise<Outcome<void>> {
     return outcomeOf(async () => {
@@ -176,7 +176,7 @@ export class Account extends DurableObject<Env> {
     return this.#gitHosts.credential(host);
   }
 
-  /** Stores a credential, and tells the running sandboxes. Stopped sandboxes get it when they are used again. */
+  /** Stores a credential, and tells the running sandboxes its host. Stopped sandboxes learn the host when they start. */
   async signInToGit(principalID: string, host: string, credential: GitCredential): Promise<void> {
     this.#gitHosts.put(host, credential);
     const tell = async (name: string) =>
@@ -210,7 +210,7 @@ export class Account extends DurableObject<Env> {
   /** Removes a sandbox and ends its lease. Used quota stays counted. */
   async sandboxDestroyed(name: string, settlement: Settlement, ending: Ending): Promise<Destroyed> {
     this.#quota.settle(name, settlement);
-    // Its saved state expires by itself, together with its settings.
+    // A kept state expires by itself, together with its settings.
     const isKept = ending === "container" && this.#snapshots.has(name);
     if (!isKept) this.#sandboxes.removeSettings(name);
     const wasKnown = this.#sandboxes.remove(name);

@@ -1,11 +1,11 @@
 /**
- * Counts guesses of the owner's token, and client registrations. One object of this class stores the key for links.
+ * Counts guesses of the owner's token, and client registrations. A third object of this class stores the key for links.
  *
  * Guesses are counted in a Durable Object, so that parallel guesses cannot outrun the count.
  *
  * Every wait is bounded, an attempt during a wait does not extend it, and guesses from other addresses do not delay an
- * address that has signed in before. Guesses from many addresses, or from the owner's own address, block the owner's
- * sign-in form while they continue: the server must check a token to know whether it is right, and it limits checks.
+ * address that has signed in before. While guesses continue, they block their own address, and together all addresses that
+ * never signed in, even for somebody who has the right token: the server limits checks, and only a check can tell.
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";
@@ -17,7 +17,7 @@ const HOUR = 3600 * SECOND;
 const DAY = 24 * HOUR;
 
 const FREE_FAILURES = 5;
-/** The wait after the next wrong token; it doubles each time. */
+/** The wait after the first wrong token beyond the free ones; it doubles with each further one. */
 const FIRST_WAIT = 30 * SECOND;
 const MAX_WAIT_MS = HOUR / 4;
 /** The limit for all addresses together that never signed in: a burst of guesses, then one per interval. */
@@ -141,8 +141,8 @@ function waitAfter(failures: number): number {
 
 /**
  * The address that a request's attempts count for. Cloudflare sets the header and overwrites a client's value. Without
- * the header (a server on one machine) all requests count together. IPv6 addresses count by /64, because a customer has
- * at least that many.
+ * the header (a server on one machine) all requests count together. IPv6 addresses count by /64, because every customer
+ * has a whole /64.
  */
 export function addressOf(request: Request): string {
   const address = request.headers.get("cf-connecting-ip") ?? "local";

@@ -33,9 +33,9 @@ import { actorUnreachable, editRefused, needsScope, stopped } from "./texts.ts";
 export type ActorResult<T> = Outcome<T> & { notice?: string };
 
 export interface CallPlan {
-  /** Refused, like code, while a task runs in the sandbox, unless the caller may run tasks. */
+  /** While a task runs in the sandbox, refuses the call unless its caller may run tasks. */
   isKeptApart?: boolean;
-  /** Registers the sandbox and waits for its set-up, so that the work may start a container. Such a call is also limited. */
+  /** Registers the sandbox and waits for its set-up, so that the work may start a container. Implies `isLimited`. */
   usesContainer?: boolean;
   /** Returns an error if the work takes longer than the client waits. */
   isLimited?: boolean;

@@ -2,7 +2,7 @@
 import { KEPT_CONNECTIONS, type SeenConnections } from "../shared/connection-log.ts";
 
 interface StoredConnections {
-  /** From earlier containers; `log` identifies the last of them. */
+  /** From earlier containers; its `log` is the id of the last container's log. */
   earlier: SeenConnections;
   current: SeenConnections;
 }

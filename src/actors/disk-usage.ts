@@ -1,7 +1,7 @@
-/** Measures a sandbox's disk use: soon after its use, at most once a minute, never on a call's path. */
+/** Measures a sandbox's disk use: soon after its use, at most once a minute, without delaying a call. */
 import type { Lifecycle } from "./lifecycle.ts";
 
-/** A measurement waits for this pause in use, in milliseconds, but at most MEASURE_INTERVAL_MS. */
+/** A measurement waits until the sandbox was unused for this long, in milliseconds, but at most MEASURE_INTERVAL_MS. */
 const MEASURE_DEBOUNCE_MS = 3000;
 
 const MEASURE_INTERVAL_MS = 60_000;

@@ -6,7 +6,7 @@ import type { FileOperations } from "../container/file-operations.ts";
 import { type FileLink, type KeptLink, LINK_ID_CHARS } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
 
-/** Links to files of this container are bound to its epoch. */
+/** The storage key of the running container's id. Links to its files contain the id. */
 const EPOCH = "file-links:epoch";
 
 /** The storage prefix of used upload links, sorted by expiry. */
@@ -48,7 +48,7 @@ export class FileLinks {
     return this.#kv.get<string>(EPOCH) === epoch;
   }
 
-  /** Stores links to files of the container, and starts one if none runs. Returns the links' ids. */
+  /** Stores links to files of the container, and starts a container if none runs. Returns the links' ids. */
   async keepFiles(links: readonly Omit<FileLink, "actor" | "epoch" | "id">[]): Promise<string[]> {
     await this.#files.call("stat", { path: "/" });
     const epoch = this.epoch();

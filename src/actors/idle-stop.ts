@@ -1,7 +1,7 @@
 /**
  * Decides when an idle container is stopped. An open preview postpones the stop. Busy background processes do so too,
- * if the operator allows it (`KEEP_BUSY`). The sandbox itself reports whether they are busy, so the report counts for
- * nothing else, and only until `KEEP_BUSY` hours after the last use.
+ * if the operator allows it (`KEEP_BUSY`). The sandbox reports whether they are busy, and its report can be false. So it
+ * decides nothing else, and only for `KEEP_BUSY` hours.
  */
 import type { FileOperations } from "../container/file-operations.ts";
 import type { AccountLink } from "./account-link.ts";

@@ -30,9 +30,9 @@ export class Lease implements RunQuota {
   #grant: Grant | undefined;
   #inUse = { ...NO_HOLDING };
   #spent = new Map<number, number>();
-  /** Counts settlements. Starts from the clock, above the numbers of earlier actors. */
+  /** Numbers the settlements. Starts from the clock, above the numbers of earlier actors. */
   #turn = Date.now();
-  #isAsking = false;
+  #isRequesting = false;
   readonly #queue = new SerialQueue();
   #timer: ReturnType<typeof setTimeout> | null = null;
 
@@ -66,7 +66,7 @@ export class Lease implements RunQuota {
     });
   }
 
-  /** Reserves for a run that an earlier actor started. It runs already, so no limit refuses it. */
+  /** Reserves without a check. A run that an earlier actor started runs already, so no limit refuses it. */
   hold(seconds: number): Reservation {
     this.#inUse.slots += 1;
     this.#inUse.seconds += seconds;
@@ -87,7 +87,7 @@ export class Lease implements RunQuota {
 
   /** Returns unused quota when the account asks. A request under way has settled the spent seconds already. */
   settle(): Settlement {
-    if (this.#isAsking) return { turn: this.#turn, spent: new Map(), inUse: { ...this.#inUse } };
+    if (this.#isRequesting) return { turn: this.#turn, spent: new Map(), inUse: { ...this.#inUse } };
     return this.#settlement();
   }
 
@@ -115,14 +115,14 @@ export class Lease implements RunQuota {
 
   async #request(needed: Holding, wanted: Holding): Promise<Grant> {
     const settled = this.#settlement();
-    this.#isAsking = true;
+    this.#isRequesting = true;
     try {
       this.#grant = await this.#host.request({ ...settled, needed, wanted, spare: SPARE });
     } catch (error) {
       this.#spend(settled.spent);
       throw error;
     } finally {
-      this.#isAsking = false;
+      this.#isRequesting = false;
     }
     // Near midnight a new lease would end at once too, so it is requested after midnight.
     const left = this.#grant.until - Date.now();

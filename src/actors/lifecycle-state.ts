@@ -2,7 +2,7 @@
 import type { CheckpointSettings, Destroyed } from "./account-calls.ts";
 import type { EarlierState } from "./account-link.ts";
 
-/** The account counts a container that may start next. If none starts, the account gets the state `before` back. */
+/** The account counts a container that has not started yet. If none starts, the account gets the state `before` back. */
 export interface Registered {
   is: "registered";
   before: EarlierState;
@@ -51,7 +51,7 @@ export interface Subscriber {
   destroyed?(destroyed: Destroyed): void;
   /** The sandbox was set to a checkpoint. @param settings of the checkpoint's sandbox */
   restored?(settings: CheckpointSettings | undefined): void;
-  /** A call or run ended. @param isUnused returns, now or later, whether no other is under way */
+  /** A call or run ended. @param isUnused returns, now or later, whether no other call or run is under way */
   released?(isUnused: () => boolean): void;
   /** Whether the part uses the container, so that it must not be stopped as idle. */
   readonly isBusy?: boolean;

@@ -43,7 +43,7 @@ export interface LifecycleParts {
     | "note"
     | "isInUse"
     | "unusedMs"
-    | "kept"
+    | "noteCheckpoint"
   >;
   network: Pick<SandboxNetwork, "starting" | "enforce">;
   workspace: Pick<
@@ -230,7 +230,7 @@ export class Lifecycle {
 
   async #finishPrevious(): Promise<void> {
     await this.#untilEndsAreOver();
-    // An earlier actor was discarded before it ended the container.
+    // An earlier actor began to restore a checkpoint, and was discarded before it ended the container.
     if (this.#parts.workspace.isRestoringCheckpoint)
       await this.#end(async () => {
         if (this.#parts.workspace.isRestoringCheckpoint) await this.#endForRestore();
@@ -542,7 +542,7 @@ export class Lifecycle {
     const keptAt = Date.now();
     if (platform.isRunning) await this.ready(CALL_MS);
     const checkpoint = await workspace.checkpoint(label, settings);
-    account.kept(keptAt);
+    account.noteCheckpoint(keptAt);
     return checkpoint;
   }
 

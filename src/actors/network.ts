@@ -1,4 +1,4 @@
-/** A sandbox's network: its choice within its principal's limits, stored, enforced and explained. */
+/** A sandbox's network settings: stored, kept within the principal's limits, enforced, and explained after refusals. */
 import { CONNECTION_COLUMNS, type Refusal, connectionLine } from "../shared/connection-log.ts";
 import type { OutboundPolicy } from "../container/internet.ts";
 import type { End } from "../runs/run-types.ts";
@@ -100,7 +100,7 @@ export class SandboxNetwork {
     this.connections.forget();
   }
 
-  /** A container is about to start: sends the policy to the platform again. */
+  /** A container is about to start, so the next `enforce` must send the policy again. */
   starting(): void {
     this.#enforced = "";
     this.#isStarting = true;
@@ -118,21 +118,22 @@ export class SandboxNetwork {
     const sent = JSON.stringify([policy, hosts]);
     if (sent === this.#enforced) return true;
     this.#isStarting = false;
-    const holds = await this.#host.platform.enforce(policy);
+    const isEnforced = await this.#host.platform.enforce(policy);
     if (hosts.length > before.length) this.#intercepted.value = hosts;
     if (hosts.length > 0) await this.#host.intercept(hosts, policy);
     // Otherwise the next call enforces again, until the container with the forbidden connections has ended.
-    if (holds) this.#enforced = sent;
-    return holds;
+    if (isEnforced) this.#enforced = sent;
+    return isEnforced;
   }
 
   /**
    * The git hosts to intercept. A container that started without any interception may not trust the platform's
-   * certificates, so git would begin to fail in it. Its git gets no token; the next container's does.
+   * certificates, so git would fail in it. There, git gets no token until the next container.
    */
   #gitHosts(intercepted: readonly string[]): readonly string[] {
-    const trusts = this.#isStarting || intercepted.length > 0 || this.#host.platform.alwaysTrusted === true;
-    return trusts ? this.#host.gitHosts() : [];
+    const isTrusted =
+      this.#isStarting || intercepted.length > 0 || this.#host.platform.alwaysTrusted === true;
+    return isTrusted ? this.#host.gitHosts() : [];
   }
 
   async withRefusals(end: End, startedAt: number): Promise<End> {
@@ -144,7 +145,7 @@ export class SandboxNetwork {
   /** Names the requests refused since a time, of any program, and the call that would allow them; undefined if there are none. */
   async refusalNote(since: number): Promise<string | undefined> {
     const isFree = this.policy.internet === "full";
-    // Most sandboxes: an unrestricted network refuses only connections to hosts with a secret.
+    // An unrestricted network refuses only connections to hosts with a secret or a git sign-in.
     if (isFree && this.#host.secretHosts().length + this.#host.gitHosts().length === 0) return undefined;
     const refused = await this.#host.platform.refusalsSince(since);
     const byPolicy = isFree ? [] : refused.filter(({ why }) => why !== "mismatch");
@@ -176,7 +177,7 @@ export class SandboxNetwork {
     return remedies;
   }
 
-  /** One line per recent connection, oldest first, after the counts of refused ones. */
+  /** The policy, the number of refused connections, and one line for each recent connection, oldest first. */
   async lines(): Promise<string> {
     const { refused, connections } = await this.connections.collect();
     const { internet, allowHosts } = this.policy;

@@ -1,6 +1,6 @@
 /**
- * Creates the parts of a sandbox's actor, in groups from the container up to its calls. Each part gets earlier ones; later ones
- * learn of changes by the events of `Lifecycle` and `Runs`.
+ * Creates the parts of a sandbox's actor, in groups from the container up to its calls. Each part uses parts created before it,
+ * and learns of changes by the events of `Lifecycle` and `Runs`.
  */
 import { Connection } from "../container/connection.ts";
 import { FileOperations } from "../container/file-operations.ts";
@@ -177,7 +177,7 @@ function createBase(actor: ActorPlatform) {
   };
 }
 
-/** The container, its network, its saved state, and the ways into it. */
+/** The container, its network, its saved state, and the connections to it. */
 function addContainer(base: ReturnType<typeof createBase>) {
   const { actor, account, config, secrets } = base;
   const network = new SandboxNetwork({

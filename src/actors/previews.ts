@@ -26,6 +26,7 @@ const MAX_PREVIEWS = 20;
 /** The longest delay of `setTimeout`. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
+/** Ends the requests to a port when its preview expires or is closed. */
 interface Cut {
   controller: AbortController;
   timer: ReturnType<typeof setTimeout>;
@@ -163,7 +164,7 @@ export class Previews {
   }
 }
 
-/** @param response from sandboxd, or from a user program in its place */
+/** @param response from sandboxd, or from a user program that has taken its port */
 function unservedState(response: Response | undefined, hasResponded: boolean): PreviewState {
   const problem = response?.headers.get(PREVIEW_ERROR);
   if (problem === "tls" || problem === "foreign") return problem;

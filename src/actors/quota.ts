@@ -34,7 +34,7 @@ export interface LeaseRequest extends Settlement {
 
 /** The quota that a sandbox may hold in total, including its running runs. */
 export interface Grant extends Holding {
-  /** Until when it may be spent without a new request, in milliseconds since the epoch. */
+  /** Until when the grant may be spent without a new request, in milliseconds since the epoch. */
   until: number;
   refused?: { limit: Exclude<keyof Limits, "storageBytes">; allowed: number; used: number };
 }
@@ -90,7 +90,7 @@ export class Quota {
     else if (free.seconds < needed.seconds)
       refused = { limit: "runSecondsPerDay", allowed: runSecondsPerDay, used };
     else {
-      // Once half of a limit is lent, sandboxes get only what they use: a grant on its way cannot be called back.
+      // Once half of a limit is lent, sandboxes get no spare quota: a grant on its way cannot be called back.
       const generous = { slots: wanted.slots + spare.slots, seconds: wanted.seconds + spare.seconds };
       const plenty =
         free.slots - generous.slots >= concurrentRuns / 2 &&

@@ -49,7 +49,7 @@ export class RunOutputs {
     this.#host = host;
   }
 
-  /** Waits for the run to end or, with a cursor, for output after it. Then returns the run and its log from there. */
+  /** Waits for the run to end or, with a cursor, for output after the cursor. Returns that output too. */
   async read({ id, waitMs, cursor, maxBytes = 0, seenCode, ...watch }: RunToRead): Promise<RunReading> {
     const { runs, questions } = this.#host;
     const wasWriting = seenCode !== undefined && (await questions.waitForCode(localID(id), seenCode, waitMs));

@@ -23,7 +23,7 @@ export interface WithNotice<T> {
   notice: string | undefined;
 }
 
-/** A call that only `reads` is retried if the actor was reset. @throws {ToolError} with the notice before its message */
+/** Retries a call that only `reads` if the actor was reset. @throws {ToolError} with the notice before its message */
 export async function callSandbox<T>(
   env: Env,
   owner: Owner,
@@ -31,8 +31,8 @@ export async function callSandbox<T>(
   { reads = false } = {},
 ): Promise<WithNotice<T>> {
   const name = await actorName(owner.sandbox, owner.principalID);
-  // A failed stub keeps failing, so each attempt gets a new one. The hint matters only for the call that creates the
-  // actor. Links and previews call only existing actors, without a hint.
+  // A failed stub keeps failing, so each attempt gets a new one. The location matters only for the call that creates the
+  // actor. Links and previews call only existing actors, without a location.
   const place = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
   const attempt = async () => call(sandboxActor(env, name, place), { ...owner, region: place.locationHint });
   const result = await (reads ? retryOnce(attempt) : attempt()).catch((error: unknown) => {
@@ -43,8 +43,8 @@ export async function callSandbox<T>(
 }
 
 /**
- * Does a file operation in the owner's sandbox. The operation's row says whether it is retried. A stub loses the row's
- * types; this function restores them.
+ * Does a file operation in the owner's sandbox. Its row in `operations` says whether it is retried. A stub loses the
+ * operation's types; this function restores them.
  * @throws {ToolError}
  */
 export function operate<Name extends OperationName>(

@@ -38,7 +38,7 @@ const CHECKPOINT: CallPlan = { isLimited: true, setUpMs: 15_000 };
 const RESTORE: CallPlan = { isLimited: true };
 const FILE_LINK: CallPlan = { usesContainer: true, isRepeated: true };
 const PREVIEW: CallPlan = { usesContainer: true };
-/** Kept apart from tasks, because a running task gets the new settings when it continues. */
+/** A running task would get the new settings when it continues. */
 const CONFIGURE: CallPlan = { isKeptApart: true };
 
 export class Sandbox extends SandboxActor {
@@ -76,7 +76,7 @@ export class Sandbox extends SandboxActor {
     return this.#parts.calls.run(owner, "task", spec);
   }
 
-  /** Like `executeTask`. `readRun` can also wait while the model writes the program. */
+  /** Returns when the run has started; `readRun` can wait for the program that the model writes. */
   askQuestion(owner: Owner, spec: QuestionSpec): Promise<ActorResult<RunView>> {
     return this.#parts.calls.run(owner, "question", spec);
   }
@@ -139,7 +139,7 @@ export class Sandbox extends SandboxActor {
     return this.#parts.fileLinks.find(id);
   }
 
-  /** Undefined if the container of a file link is gone. @param epoch of a link to a file; links to run outputs have none */
+  /** Returns undefined if the link's container is gone. @param epoch the container of a link to a file; undefined for run outputs */
   async linkOwner(epoch?: string): Promise<Owner | undefined> {
     const { lifecycle, fileLinks, account } = this.#parts;
     if (epoch !== undefined && !(lifecycle.isRunning && fileLinks.belongsTo(epoch))) return undefined;
@@ -195,7 +195,7 @@ export class Sandbox extends SandboxActor {
     });
   }
 
-  /** Asks a person if a change would allow more. @param waitMs how long to wait if the same question was asked before */
+  /** Stores a question to a person if the change allows more. @param waitMs how long to wait if the question exists already */
   askForNetwork(owner: Owner, change: NetworkChoice, waitMs: number): Promise<ActorResult<ChangeState>> {
     return this.#do(owner, ({ decisions }) => decisions.ask(change, waitMs));
   }
@@ -253,7 +253,7 @@ export class Sandbox extends SandboxActor {
     return this.#do(owner, ({ lifecycle, settings }) => lifecycle.restoreCheckpoint(id, settings), RESTORE);
   }
 
-  /** Ends the container with all processes, and destroys what `ending` says. Returns what existed. */
+  /** Ends the container with all processes, and deletes the data that `ending` names. Returns what existed. */
   async destroySandbox(owner: Owner, ending: Ending = "workspace"): Promise<ActorResult<Destroyed>> {
     return { ok: true, value: await this.#parts.lifecycle.destroy(owner, ending) };
   }
@@ -285,13 +285,13 @@ export class Sandbox extends SandboxActor {
     return this.#parts.account.lease.settle();
   }
 
-  /** Returns whether the sandbox was destroyed; one that was used in the last `idleMs` milliseconds is not. */
+  /** Destroys the sandbox unless it was used in the last `idleMs` milliseconds. Returns whether it was destroyed. */
   destroyIfIdle(owner: Owner, idleMs: number): Promise<boolean> {
     const { lifecycle, account } = this.#parts;
     return lifecycle.destroyIfUnused(owner, () => account.wasUsedWithin(idleMs));
   }
 
-  /** Makes room for another sandbox. Returns whether no container runs here now. @param waitMs as for `Lifecycle.makeRoom` */
+  /** Makes room for another sandbox. Returns whether this container ended. @param waitMs how long to wait for its save */
   async stopIfIdle(owner: Owner, waitMs: number): Promise<boolean> {
     await this.#parts.account.setOwner(owner);
     return this.#parts.lifecycle.makeRoom(waitMs);

@@ -28,6 +28,7 @@ export class SaveTroubles {
     return this.#failing !== undefined;
   }
 
+  /** Returns the delay before the retry, in milliseconds. */
   failed(why: ToolError): number {
     this.#failing = { since: this.#failing?.since ?? Date.now(), why };
     return Math.min(FIRST_RETRY_MS * 2 ** this.#failures++, MAX_RETRY_MS);
@@ -44,7 +45,7 @@ export class SaveTroubles {
     this.#isFailureReported ||= error instanceof ToolError && isPermanentSaveError(error.cause);
   }
 
-  /** @param isRead whether everything in the save was read; until then, earlier unreadable files still count */
+  /** @param isRead whether the save has read every file; if not, files that were unreadable before still count */
   noteLeftOut(left: Plan["left"], isRead: boolean): void {
     const unreadable = left.unreadable ?? (isRead ? undefined : this.#leftOut?.unreadable);
     this.#leftOut = leftOut({ ...left, unreadable });
@@ -60,7 +61,7 @@ export class SaveTroubles {
     this.saved();
   }
 
-  /** Whether a notice is needed. Sockets are useless without their processes, and crowded directories can be regenerated. */
+  /** Sockets need no notice, because they are useless without their processes. Crowded directories can be regenerated. */
   get #hasReportableLoss(): boolean {
     return this.#leftOut !== undefined && (this.#leftOut.count > 0 || this.#leftOut.unreadable !== undefined);
   }

@@ -4,8 +4,8 @@ import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-req
 /** Content added by one save, with the save's id. */
 export type Pack = {
   id: string;
-  /** All bytes, and those that the snapshot still uses. */
   bytes: number;
+  /** The bytes that the snapshot still uses. */
   live: number;
 };
 
@@ -32,6 +32,7 @@ export interface Snapshot {
 /** A save that will become its sandbox's current state. */
 export interface Save extends Omit<Snapshot, "savedAt"> {
   sandbox: string;
+  /** The sandbox's current state when the save began. */
   base: string | undefined;
   /** If set, the save becomes this archive, and the sandbox keeps its state. */
   archive?: Archive;

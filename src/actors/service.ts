@@ -16,7 +16,7 @@ import type { SetUp } from "./set-up.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 import { SERVICE_ENDED, serviceRestarted } from "./texts.ts";
 
-/** How long one run may take, in milliseconds. The longest timer is 24 days. */
+/** How long one run may take, in milliseconds. Below 24 days, the longest delay of `setTimeout`. */
 const MAX_SERVICE_MS = 20 * 86_400_000;
 
 const MAX_RECORDS = 3;
@@ -91,7 +91,7 @@ export class Service {
     return { state: this.#isRunning ? "running" : "stopped", run: this.#run };
   }
 
-  /** Sets the script and, if a container runs, starts it there. A blank one ends the service. */
+  /** Sets the script and, if a container runs, starts it there. A blank script ends the service. */
   put(given: string): void {
     const script = given.trim() === "" ? "" : given;
     if (this.script === script && this.#isRunning) return;
@@ -156,8 +156,7 @@ export class Service {
     const { setUp, runs, commands } = this.#host;
     await setUp.begin();
     const { script } = this;
-    // Only in a container that runs already: a service that could start containers would keep the sandbox running for
-    // ever.
+    // The service does not start a container: it would keep the sandbox running for ever.
     if (changeCount !== this.#changeCount || script === undefined || !this.#host.lifecycle.container) return;
     const spec = {
       command: loop(script),

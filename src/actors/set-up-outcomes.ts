@@ -16,6 +16,7 @@ import { NETWORK_CHANGED } from "./texts.ts";
 
 export interface KeepPlan {
   key: string;
+  /** Whether only the script has changed files, so that other sandboxes can start from the outcome. */
   isShared: boolean;
   network: string;
 }
@@ -49,7 +50,7 @@ export class SetUpOutcomes {
   /**
    * Restores an earlier outcome into a container that has run no user program. Otherwise returns a plan to keep the new
    * outcome, or undefined if it cannot be kept. Never rejects: if the restore fails, the script runs.
-   * @param previousKey the key of the outcome in the sandbox's state
+   * @param previousKey the key of the outcome that the sandbox's files already contain
    * @param isUsed whether something else has run in the container
    */
   async begin(

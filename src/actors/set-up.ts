@@ -38,7 +38,7 @@ const MAX_SETUP_MS = 1_800_000;
  */
 const MAX_LOST_CONTAINERS = 3;
 
-/** How many set-ups one call waits for, if each one's container ends. */
+/** How often one call waits for the set-up, if the container ends each time. */
 const MAX_ATTEMPTS = 3;
 
 /** How much of the end of a failed set-up's output is shown. */
@@ -53,9 +53,9 @@ interface State {
   isDone: boolean;
   lost: number;
   failure?: string;
-  /** Whether something else has run in the container. Then the files are not the outcome of the script alone. */
+  /** Whether anything but the script has run in the container, and may have changed files. */
   isUsed?: boolean;
-  /** The key of the outcome in the sandbox's state. It has this name in stored data. */
+  /** The key of the outcome that the sandbox's files contain. It has this name in stored data. */
   had?: string;
   /** Whether the script of the run under way may have changed the workspace. */
   hasBegun?: boolean;
@@ -92,7 +92,7 @@ export class SetUp {
   readonly gate: Gate = {
     isOpen: () => this.#underWay === undefined,
     pass: async (run) => {
-      await this.#untilDone(() => run.isEnded);
+      await this.#untilDone(() => !run.isEnded);
       return undefined;
     },
     waiting: () => {
@@ -301,25 +301,25 @@ export class SetUp {
   }
 
   /**
-   * Waits for the set-up, for work other than runs.
+   * Waits for the set-up before work that is not a run. Runs wait at `gate`.
    * @param mayBegin whether to start it if it is due
    * @throws {ToolError} after the time limit; the reason if it cannot run
    */
   async waitUntilDone({ ms = CALL_MS, mayBegin = true }): Promise<void> {
     if (mayBegin) await this.begin();
-    let isLate = !mayBegin;
-    const done = this.#untilDone(() => isLate).then(() => true);
+    let mayRepeat = mayBegin;
+    const done = this.#untilDone(() => mayRepeat).then(() => true);
     if (await within(ms, done)) return;
-    isLate = true;
+    mayRepeat = false;
     this.#host.background(done.catch(() => undefined));
     throw stillSettingUp(this.#host.sandbox(), this.#state?.run, ms);
   }
 
-  /** Waits for the set-up; repeats it if its container ended. @param isIdle whether nobody waits any more */
-  async #untilDone(isIdle: () => boolean): Promise<void> {
+  /** Waits for the set-up. If its container ended, repeats it while `mayRepeat` allows. */
+  async #untilDone(mayRepeat: () => boolean): Promise<void> {
     for (let begun = 1; ; begun++) {
       while (this.#underWay) await this.#underWay;
-      if (!this.#isDue || begun === MAX_ATTEMPTS || isIdle()) return;
+      if (!this.#isDue || begun === MAX_ATTEMPTS || !mayRepeat()) return;
       await this.begin();
     }
   }

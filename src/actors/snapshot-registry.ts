@@ -239,7 +239,7 @@ export class SnapshotRegistry {
   }
 
   /**
-   * Stores settings as JSON for forks, unless some are stored already. @param origin the id of the checkpoint, or of the
+   * Stores settings as JSON for forks, unless settings are stored already. @param origin the id of the checkpoint, or of the
    * task's run
    */
   keepSettings(origin: string, settings: string): void {
@@ -254,7 +254,7 @@ export class SnapshotRegistry {
     )[0]?.settings;
   }
 
-  /** Ends a destroyed sandbox's state and its save under way. Returns whether it had a state. */
+  /** Deletes a destroyed sandbox's state and abandons its save under way. Returns whether it had a state. */
   forget(sandbox: string, now = Date.now()): boolean {
     return this.#storage.transactionSync(() => {
       const rowsWritten = this.#rows.write("DELETE FROM workspaces WHERE sandbox = ?", sandbox);
@@ -290,7 +290,7 @@ export class SnapshotRegistry {
       const snapshot = this.#currentID(sandbox);
       const before = snapshot === undefined ? undefined : this.#keepBeforeRestore(sandbox, snapshot, to, now);
       this.#setCurrent(sandbox, this.#snapshotOf(id), now);
-      // A save under way is of the previous state.
+      // A save under way would store the previous state.
       this.#abandonSaves("sandbox = ?", sandbox, now + WRITING_MS);
       this.#garbage.collect(now);
       return { to, before };
@@ -443,10 +443,10 @@ export class SnapshotRegistry {
     );
   }
 
-  /** @throws Error unless the sandbox has this current state */
+  /** @throws Error if `base` is not the sandbox's current state */
   #requireBase(sandbox: string, base: string | undefined): void {
     const current = this.#currentID(sandbox);
-    if (current !== base) throw new Error(`${sandbox} was to be saved after ${base}, but has ${current}`);
+    if (current !== base) throw new Error(`the current state of ${sandbox} is ${current}, not ${base}`);
   }
 
   #keep(sandbox: string, snapshot: string, label: string, automatic: boolean, now: number): Checkpoint {

@@ -392,7 +392,7 @@ export function leftOutText({ count, bytes, names, unreadable, special, crowded 
 /** @param why the reason and what to do, if only the caller can fix it */
 export function notSavedText(since: number, why?: { reason: string; hint: string }): string {
   const [because, advice] = why ? [` (${why.reason})`, ` ${why.hint}`] : ["", ""];
-  return `The sandbox could not be saved since ${shownTime(since)}${because}: newer changes would be lost with its container.${advice}`;
+  return `The sandbox has not been saved since ${shownTime(since)}${because}: newer changes would be lost with its container.${advice}`;
 }
 
 export function partlySavedText(left: LeftOut): string {
@@ -401,13 +401,13 @@ export function partlySavedText(left: LeftOut): string {
 
 /** Notes for runs that ended because their container ended. */
 export const LOST_NOTES = {
-  lost: "The sandbox stopped while it ran; its processes and variables are gone.",
+  lost: "The sandbox stopped during this run; its processes and variables are gone.",
   idle: "The sandbox was stopped, because it was idle, before this run had ended.",
   room: "The sandbox was stopped, to make room for another, before this run had ended.",
   network: "The sandbox was stopped to restrict its network.",
   unsaved_network: "The sandbox was stopped to restrict its network.",
-  back: "The sandbox was restored to a checkpoint while it ran.",
-  destroy: "The sandbox was destroyed while it ran.",
+  back: "The sandbox was restored to a checkpoint during this run.",
+  destroy: "The sandbox was destroyed during this run.",
 } as const;
 
 // Services
@@ -484,5 +484,5 @@ export function saveFailed(sandbox: string, cause: unknown): ToolError {
 export function reason(cause: unknown): string {
   if (cause instanceof StorageError) return "the storage does not respond";
   if (cause instanceof ToolError) return cause.message.replace(/\.$/, "");
-  return "of an internal error (details are in the server's log)";
+  return "an internal error (details are in the server's log)";
 }

@@ -7,7 +7,7 @@ import type { ObjectStore } from "../storage/object-store.ts";
 /** The size of all objects but the last. It must not change, because stored streams were split by it. */
 export const OBJECT_BYTES = 4 * 1024 * 1024;
 
-/** Objects of a stream written concurrently, besides the one being filled: actors of a process share 128 MB. */
+/** How many objects are written at once, besides the one being filled. Few, because the actors of a process share 128 MB. */
 const WRITTEN_AT_ONCE = 2;
 
 /** How long one operation of R2 may take, in milliseconds. */

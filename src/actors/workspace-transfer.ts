@@ -19,7 +19,7 @@ import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts"
 
 const MANIFEST_BYTES = 256 * 1024 * 1024;
 
-/** How long a save that exceeded the room is remembered, in milliseconds. */
+/** How long a save that was larger than the free quota is remembered, in milliseconds. */
 const NO_ROOM_MS = 3_600_000;
 
 /** The state that a container started from or was last saved as. Without a snapshot, the container started empty. */
@@ -56,7 +56,7 @@ export interface TransferHost {
 
 export class WorkspaceTransfer {
   readonly #host: TransferHost;
-  /** The last save that exceeded the room: its bytes, the room, and the time. */
+  /** The last save that was larger than the free quota, `room`. */
   #lastRefusal: { bytes: number; room: number; at: number } | undefined;
 
   constructor(host: TransferHost) {
@@ -157,7 +157,7 @@ export class WorkspaceTransfer {
     return { files, bytes, manifestBytes, packs, packBytes, left: { ...plan.left, unreadable } };
   }
 
-  /** The room that was too little for a save of at most this size. If it still is, the bytes are not sent again. */
+  /** The free quota that was too little for a save of at most this size. If there is no more now, nothing is sent again. */
   #notEnoughFor({ bytes }: Plan): number | undefined {
     const before = this.#lastRefusal;
     return before && bytes >= before.bytes && Date.now() - before.at < NO_ROOM_MS ? before.room : undefined;

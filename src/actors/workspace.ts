@@ -74,7 +74,7 @@ const ADDED_BYTES = 1024 * 1024;
 
 export interface Installation {
   container: AbortSignal;
-  /** A hash of everything that a set-up's outcome depends on. */
+  /** A hash that identifies the installed system. */
   system: string;
   /** Whether the container's workspace is empty and the sandbox has no state. */
   isEmpty: boolean;
@@ -377,7 +377,7 @@ export class Workspace {
     });
   }
 
-  /** What a set-up's outcome depends on. @throws {ToolError} also without isolation, where the system is the machine's */
+  /** The container as a set-up finds it. @throws {ToolError} also if sandboxes are not isolated from the machine's system */
   async installation(): Promise<Installation> {
     const { snapshots } = this.#host;
     const container = this.#container;

@@ -11,7 +11,7 @@ const COUNTING_CODE = "import time\nfor i in range(3000):\n    print(i, flush=Tr
 
 /** The error of a call if its sandbox stopped. */
 const GONE =
-  /(stopped during this call|stopped while it ran)|The sandbox could not be started now|state: lost\nnote: The sandbox stopped before it began/;
+  /stopped (during this (call|run)|while it ran)|The sandbox could not be started now|state: lost\nnote: The sandbox stopped before it began/;
 
 /** Starts a run of each kind, and one that ends before. */
 async function busy(bed: FaultServer, sandbox: string) {

@@ -1,14 +1,14 @@
 import type { OutboundPolicy } from "../../container/internet.ts";
 import type { Refusal, SeenConnections } from "../../shared/connection-log.ts";
 
-/** The SDK image's variable for trusting the interception's certificates from the start. */
+/** With this variable, the SDK's image trusts from its start the certificates with which the platform decrypts HTTPS. */
 export const TRUST_INTERCEPTION = "SANDBOX_INTERCEPT_HTTPS";
 
 /** Enforces network policies: by the SDK's outbound handlers on Cloudflare, by the engine's proxy locally. */
 export interface NetworkPlatform {
   /** Names the connections that the platform cannot see under a policy. Shown above the list of connections. */
   readonly unseen?: string;
-  /** Whether every container trusts the interception's certificates from its start. */
+  /** Whether every container trusts these certificates from its start. */
   readonly alwaysTrusted?: boolean;
   /** No container runs, and one is about to start. */
   starting(): void;

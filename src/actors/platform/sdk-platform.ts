@@ -37,13 +37,13 @@ export class SDKPlatform implements ContainerPlatform {
   readonly #container: Container | undefined;
   /** Allows the SDK to start one container. Without it, SDK calls start none. */
   #permit: object | undefined;
-  #ends = 0;
+  #endCount = 0;
   readonly #attempts = new Set<Promise<void>>();
   /** Settles when the SDK's stop hook has run for the latest container; undefined afterwards. */
   #hook: PromiseWithResolvers<void> | undefined;
   #stopping: Promise<void> | undefined;
-  /** Set from the SDK's `stop` for the previous container until the next one has started. */
-  #settled: Promise<void> | undefined;
+  /** The call of the SDK's `stop` for the previous container; undefined once the next one has started. */
+  #previousStop: Promise<void> | undefined;
   #ended: () => void = () => undefined;
   idle: Idle | undefined;
   sweep: () => Promise<void> = async () => undefined;
@@ -59,9 +59,9 @@ export class SDKPlatform implements ContainerPlatform {
   }
 
   async start(env: Readonly<Record<string, string>>): Promise<void> {
-    const ends = this.#ends;
+    const endCount = this.#endCount;
     await this.#cleanUpPrevious();
-    if (ends !== this.#ends) throw refused();
+    if (endCount !== this.#endCount) throw refused();
     const permit = {};
     this.#permit = permit;
     this.#sandbox.envVars = { ...this.#sandbox.envVars, ...env };
@@ -94,13 +94,13 @@ export class SDKPlatform implements ContainerPlatform {
    */
   async #cleanUpPrevious(): Promise<void> {
     if (this.isRunning) return;
-    this.#settled ??= this.#sandbox.stop().catch(() => undefined);
-    await within(STOP_MS, this.#settled);
+    this.#previousStop ??= this.#sandbox.stop().catch(() => undefined);
+    await within(STOP_MS, this.#previousStop);
     await this.#stopping;
   }
 
   async end(): Promise<void> {
-    this.#ends++;
+    this.#endCount++;
     // The SDK retries a start by itself; without a permit it stops.
     this.#permit = undefined;
     await this.#sandbox.destroy();
@@ -126,7 +126,7 @@ export class SDKPlatform implements ContainerPlatform {
       );
     if (this.#hook) await within(STOP_MS, this.#hook.promise);
     // A container that did not start has no hook, but the SDK still has to clean up.
-    this.#settled = undefined;
+    this.#previousStop = undefined;
   }
 
   async #isRecordedAsRunning(): Promise<boolean> {
@@ -177,7 +177,7 @@ export class SDKPlatform implements ContainerPlatform {
   started(): void {
     if (this.#hook) return;
     this.#hook = Promise.withResolvers();
-    this.#settled = undefined;
+    this.#previousStop = undefined;
   }
 
   /** Handles the SDK's `onStop`. `work` is the SDK's part of it. */

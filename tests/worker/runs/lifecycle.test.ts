@@ -192,7 +192,7 @@ class Model {
         note: () => undefined,
         isInUse: () => false,
         unusedMs: 86_400_000,
-        kept: () => undefined,
+        noteCheckpoint: () => undefined,
       },
       network: {
         starting: () => undefined,

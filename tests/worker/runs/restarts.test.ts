@@ -55,7 +55,7 @@ describe.concurrent("a container that is killed", () => {
       expect(run?.isError).toBe(false);
       expect(run?.text).toContain("state: lost");
     }
-    for (const run of [first, kernel]) expect(run?.text).toContain("The sandbox stopped while it ran");
+    for (const run of [first, kernel]) expect(run?.text).toContain("The sandbox stopped during this run");
     for (const run of [queued, queuedCode])
       expect(run?.text).toContain("The run never started, because the sandbox stopped first.");
     expect(first?.text).toContain("stdout: begun");

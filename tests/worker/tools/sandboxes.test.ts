@@ -129,7 +129,7 @@ describe("destroy_sandbox", () => {
     expect((await sandboxesOf()).map(({ name }) => name)).not.toContain(sandbox);
     const lost = await owner.call("get_result", { id: running.structured.id });
     expect(lost.text).toContain("state: lost");
-    expect(lost.text).toContain("The sandbox was destroyed while it ran.");
+    expect(lost.text).toContain("The sandbox was destroyed during this run.");
     expect(lost.text).toContain("stdout: begun");
     expect((await owner.call("get_result", { id: prepared.structured.id })).text).toContain("kept");
     const anew = await run(owner, sandbox, "ls; echo [$A] $PWD; pgrep -c sleep || true");

@@ -210,7 +210,7 @@ export class World {
         note: () => undefined,
         isInUse: () => false,
         unusedMs: 86_400_000,
-        kept: () => undefined,
+        noteCheckpoint: () => undefined,
       },
       network: { starting: () => undefined, enforce: async () => true },
       workspace: this.workspace,

@@ -10,7 +10,7 @@ import { note } from "../print.ts";
 import { serverAddress } from "../server-address.ts";
 import { TerminalFilter } from "../../src/shared/terminal/filter.ts";
 import { Resizing, startSize, type Size } from "../../src/shared/terminal/size.ts";
-import { CALL_MS } from "../../src/shared/terminal/typing.ts";
+import { CALL_INTERVAL_MS } from "../../src/shared/terminal/typing.ts";
 import { Keyboard } from "../keyboard.ts";
 import { DETACH_KEY, detached, NO_JSON, noTerminal } from "./texts.ts";
 
@@ -101,7 +101,7 @@ function disableOutputProcessing(): void {
 
 async function show(server: Server, id: string, filter: TerminalFilter, isReturn: boolean): Promise<true> {
   const cursor = isReturn ? Math.max(0, (await server.logOf(id)).bytes - SHOWN_BYTES) : 0;
-  for await (const { log } of server.pages(id, { cursor, everyMs: CALL_MS }))
+  for await (const { log } of server.pages(id, { cursor, everyMs: CALL_INTERVAL_MS }))
     for (const { text } of log) process.stdout.write(filter.take(text));
   return true;
 }

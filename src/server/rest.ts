@@ -18,7 +18,7 @@ import { MAX_TASK, startFields, TASK_SECONDS } from "../tools/execute-task.ts";
 import { gitHint } from "../tools/git-sign-in.ts";
 import { followTask } from "../tools/follow-task.ts";
 import { plainQuestion } from "../tools/question-result.ts";
-import { ownRun } from "../tools/own-run.ts";
+import { sandboxOfRun } from "../tools/run-sandbox.ts";
 import { startQuestion, startTask } from "../tools/start-task.ts";
 import { plainTask } from "../tools/task-result.ts";
 import { json } from "../shared/responses.ts";
@@ -157,7 +157,7 @@ function removeResult(request: Request, caller: CallerContext): Promise<Response
     const { value: run } = await followTask(context, id, 0);
     if (!isTaskID(id)) return unknown();
     if (run.state === "running") return json({ error: REST_TEXTS.running, ...withoutResult(run) }, 409);
-    await context.sandbox(ownRun(id), (actor, owner) => actor.removeRun(owner, id));
+    await context.sandbox(sandboxOfRun(id), (actor, owner) => actor.removeRun(owner, id));
     return new Response(null, { status: 204 });
   });
 }

@@ -3,7 +3,7 @@ import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
 import { type RunView, questionDetailOf } from "../runs/run-types.ts";
 import type { ToolContext } from "../tools/define.ts";
-import { ownRun } from "../tools/own-run.ts";
+import { sandboxOfRun } from "../tools/run-sandbox.ts";
 import { pause } from "../shared/within.ts";
 import { eventStream, KEEP_ALIVE, KEEP_ALIVE_MS } from "./event-stream.ts";
 
@@ -51,7 +51,7 @@ async function* eventsOf(
   const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
   try {
     for (;;) {
-      const { value } = await context.reading(ownRun(id), (actor, owner) =>
+      const { value } = await context.reading(sandboxOfRun(id), (actor, owner) =>
         actor.readRun(owner, {
           id,
           waitMs: KEEP_ALIVE_MS,

@@ -9,7 +9,7 @@ import type { CallerContext } from "../shared/request-context.ts";
 import { contextOf, recordCall } from "../tools/define.ts";
 import { requiredScopes } from "../tools/index.ts";
 import { TASK_METHODS, TASKS_CAPABILITY, taskOf } from "../tools/mcp-task.ts";
-import { ownRun } from "../tools/own-run.ts";
+import { sandboxOfRun } from "../tools/run-sandbox.ts";
 import { anyRunFields, runAnswer } from "../tools/run-result.ts";
 
 const params = z.object({ taskId: z.string().max(MAX_RUN_ID) });
@@ -26,7 +26,8 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
       return { ...outcome };
     });
   const find = async (id: string): Promise<RunView> =>
-    (await readSandbox(caller, ownRun(id), (actor, owner) => actor.readRun(owner, { id, waitMs: 0 }))).run;
+    (await readSandbox(caller, sandboxOfRun(id), (actor, owner) => actor.readRun(owner, { id, waitMs: 0 })))
+      .run;
 
   handle("tasks/get", async (id) => detailed(caller, await find(id)));
   // Tasks never ask for input here, so any input is ignored.
@@ -35,7 +36,7 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
     return {};
   });
   handle("tasks/cancel", async (id) => {
-    await readSandbox(caller, ownRun(id), (actor, owner) => actor.cancelRun(owner, id, 0));
+    await readSandbox(caller, sandboxOfRun(id), (actor, owner) => actor.cancelRun(owner, id, 0));
     return {};
   });
 }

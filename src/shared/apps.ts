@@ -20,8 +20,8 @@ export const PANEL_TOOLS_URI = "ui://sandbox-mcp/tools";
 export const RUN_META = "sandbox-mcp/run";
 
 /**
- * The key of an error's data in its `_meta`, if requested. Structured content cannot have this data, because clients check it
- * against the tool's output schema.
+ * The key of an error's data in the result's `_meta`, for clients that request structured results. Structured content cannot
+ * have this data, because clients check it against the tool's output schema.
  */
 export const ERROR_META = "sandbox-mcp/error";
 

@@ -113,7 +113,7 @@ function configOf(values: Values) {
     publicOrigin: values.PUBLIC_ORIGIN,
     previewHost: values.PREVIEW_HOST,
     linkKey: values.LINK_KEY,
-    /** Undefined if the variable is not set: then it depends on the address. */
+    /** Undefined if the variable is not set. Then the server's address decides. */
     clientMetadata: metadata && metadata === "on",
     logLevel: values.LOG_LEVEL,
     resultTTLDays: values.RESULT_TTL_DAYS,

@@ -20,7 +20,9 @@ export interface Connection {
 }
 
 export interface SeenConnections {
+  /** The id of the `ConnectionLog` that has seen them. */
   log: string;
+  /** How many connections were refused. */
   refused: number;
   connections: readonly Connection[];
 }

@@ -115,13 +115,13 @@ export function allowHosts<T extends z.ZodType<string[]>>(entries: T) {
   return entries.refine((hosts) => hosts.length <= MAX_HOSTS, `must hold ${MAX_HOSTS} hosts at most`);
 }
 
-/** One of several words, in any case. Reports may show it. */
+/** One of several words, in any case. Reports about the configuration may show it. */
 export function choice<const T extends string>(words: readonly T[]) {
   const message = words.length === 2 ? `must be ${words.join(" or ")}` : `must be one of ${words.join(", ")}`;
   return z.string().toLowerCase().pipe(z.enum(words, message)).meta({ isShowable: true });
 }
 
-/** A whole number of at least 1, as text. Reports may show it. */
+/** A whole number of at least 1, as text. Reports about the configuration may show it. */
 export function count(max: number) {
   const message = `must be a whole number from 1 to ${max}`;
   return z

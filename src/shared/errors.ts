@@ -168,7 +168,7 @@ export const sandboxUnresponsive = (ms: number) =>
 /** The error for a call to a container that is being replaced. Its message says what happened to the call. */
 export class EndingError extends ToolError {}
 
-/** @param what what was not done, as the beginning of a sentence */
+/** @param what the beginning of a sentence that says what was not done */
 export function ending(what: string): EndingError {
   return new EndingError(
     "sandbox_restarted",

@@ -1,6 +1,7 @@
 /**
  * Masks secret values in responses to a sandbox: a safety net, not a guarantee. It finds values as they are, with percent or
- * JSON escapes, and inside base64, also if a value arrives in several pieces of a body.
+ * JSON escapes, and inside base64, also if a value arrives in several pieces of a body. A text that reveals a value is called a
+ * trace.
  *
  * The times and sizes of what is sent depend only on lengths and word boundaries. Otherwise code could send guesses to a host
  * that echoes them, and learn from the timing how much of a value is right.
@@ -62,19 +63,20 @@ export class Mask {
   stream(): TransformStream<Uint8Array, Uint8Array> {
     const traces = this.#traces;
     const mostHeld = Math.max(0, ...traces.map((one) => one.mostHeld));
-    /** The held-back bytes, and enough bytes before them to find a `SecretTrace` that began earlier. */
+    /** The held-back bytes, and enough bytes before them to find a trace that began earlier. */
     let tail: Uint8Array = new Uint8Array();
+    /** How many bytes of `tail` have been sent. */
     let sent = 0;
     return new TransformStream({
       transform(piece, controller) {
         const bytes = tail.length === 0 ? piece : joined(tail, piece);
         const least = Math.max(0, bytes.length - mostHeld);
-        let word = bytes.length;
-        while (word > least && isVisible(bytes[word - 1] ?? 0)) word--;
-        const kept = word > least ? word : Math.max(0, least - mostHeld);
-        if (word > sent) controller.enqueue(masked(bytes, traces, sent, word));
-        tail = bytes.slice(kept);
-        sent = Math.max(word, sent) - kept;
+        let wordStart = bytes.length;
+        while (wordStart > least && isVisible(bytes[wordStart - 1] ?? 0)) wordStart--;
+        const tailStart = wordStart > least ? wordStart : Math.max(0, least - mostHeld);
+        if (wordStart > sent) controller.enqueue(masked(bytes, traces, sent, wordStart));
+        tail = bytes.slice(tailStart);
+        sent = Math.max(wordStart, sent) - tailStart;
       },
       flush(controller) {
         if (tail.length > sent) controller.enqueue(masked(tail, traces, sent));

@@ -6,7 +6,7 @@ import { IMAGE_BYTES, type ShrinkOutcome, SHOWN_IMAGE } from "../../container/sa
 import { type ImageHeader, imageHeader, imageType } from "./image-header.ts";
 import { messageOf } from "./text.ts";
 
-/** The most pixels that are scaled: a sandbox holds up to four bytes of each. */
+/** The most pixels of an image that is scaled. Scaling takes up to four bytes of the sandbox's memory for each. */
 const MAX_PIXELS = 100_000_000;
 
 /** Why an image cannot be shown, as a sentence without its subject, and what to do. */
@@ -73,17 +73,17 @@ async function smaller(
       remedy: SMALLER,
     };
   const made = await makeSmaller(bytes);
-  if (typeof made === "string") return notMade(made, what);
-  const header = madeHeader(made);
-  if (!header) return notMade("undecodable", what);
+  if (typeof made === "string") return refusalOf(made, what);
+  const header = shownHeader(made);
+  if (!header) return refusalOf("undecodable", what);
   const { mimeType, width, height } = header;
   const frame = original.frames > 1 ? `shows the first of ${original.frames} frames, and ` : "";
   const change = `${frame}was made smaller from ${describeSize(original)}`;
   return { mimeType, width, height, bytes: made, change };
 }
 
-/** The header of a sandbox's result, if displayable: user code can replace the scaling program. */
-function madeHeader(made: Uint8Array): ImageHeader | undefined {
+/** The header of an image that a sandbox has scaled; undefined if it cannot be shown. User code can replace the program. */
+function shownHeader(made: Uint8Array): ImageHeader | undefined {
   const mimeType = imageType(made);
   if (mimeType !== "image/png" && mimeType !== "image/jpeg") return undefined;
   try {
@@ -94,7 +94,7 @@ function madeHeader(made: Uint8Array): ImageHeader | undefined {
   }
 }
 
-function notMade(reason: ImageProblem, image: string): ImageRefusal {
+function refusalOf(reason: ImageProblem, image: string): ImageRefusal {
   switch (reason) {
     case "no_pillow":
       return {

@@ -1,6 +1,6 @@
 import { within } from "./within.ts";
 
-/** A stream in pieces of a fixed size; the last may be shorter. @param body a byte stream: workerd fills each piece */
+/** A stream in pieces of a fixed size; the last may be shorter. @param body must be a byte stream */
 export async function* inPieces(body: ReadableStream<Uint8Array>, bytes: number): AsyncGenerator<Uint8Array> {
   const reader = body.getReader({ mode: "byob" });
   try {
@@ -27,8 +27,8 @@ interface Bounds {
 }
 
 /**
- * Reads a whole body and counts its bytes while it arrives. The runtime joins small pieces, because each piece that is passed
- * to JavaScript takes kilobytes.
+ * Reads a whole body and counts its bytes while it arrives. The reads are large, because each read takes kilobytes of memory
+ * beside its bytes.
  * @throws errors of reading, for example if the client disconnects
  */
 export async function gather(

@@ -253,7 +253,7 @@ const limits = {
   KEEP_BUSY: variable({
     schema: field.count(720),
     fallback: "none",
-    docs: "For how many hours after the last use busy [background processes](runs.md#background-processes) keep a container running.",
+    docs: "For how many hours after the idle time busy [background processes](runs.md#background-processes) keep a container running.",
   }),
   SANDBOX_TTL_HOURS: variable({
     schema: field.count(87_600),
@@ -345,7 +345,7 @@ const runs = {
   }),
   MAX_WAIT_SECONDS: variable({
     schema: field.count(600),
-    // Common clients give up after 60 seconds, even with progress.
+    // Common clients give up after 60 seconds, even if they get notifications of progress.
     default: 50,
     docs: "How long a call may wait for a run, up to 600. Use more than 50 only for clients that are known to wait that long.",
   }),

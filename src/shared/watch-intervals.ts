@@ -1,6 +1,6 @@
 /** What the panel watches and how often, for the server's pushes (`/panel/stream`) and for polling by the page. */
 
-import { CALL_MS } from "./terminal/typing.ts";
+import { CALL_INTERVAL_MS } from "./terminal/typing.ts";
 
 /** Milliseconds between polls. A poll of a log waits for output, so its pause begins after its result. */
 export const POLL_MS = { list_sandboxes: 4000, list_runs: 2500, get_result: 400 };
@@ -44,5 +44,7 @@ export function logPauseMs(position: LogPosition): number {
  */
 export function terminalPauseMs(position: LogPosition, cursor: number, tookMs: number): number {
   const isEcho = position.next_cursor - cursor <= ECHO_BYTES;
-  return isEcho ? Math.max(0, Math.min(CALL_MS - tookMs, logPauseMs(position))) : logPauseMs(position);
+  return isEcho
+    ? Math.max(0, Math.min(CALL_INTERVAL_MS - tookMs, logPauseMs(position)))
+    : logPauseMs(position);
 }

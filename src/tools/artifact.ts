@@ -8,7 +8,7 @@ import { BINARY_BYTES, describeBinary } from "./binary.ts";
 import { runDownloads, withDownloads } from "./download.ts";
 import { imageBlocks } from "./image.ts";
 import { type ToolContext, text } from "./define.ts";
-import { ownRun } from "./own-run.ts";
+import { sandboxOfRun } from "./run-sandbox.ts";
 import { artifactBytesText, artifactPageText } from "./texts.ts";
 
 /** The most bytes of text in one result. */
@@ -18,7 +18,7 @@ const MAX_TEXT = 48 * 1024;
 export async function artifactOutput(context: ToolContext, id: string, path: string, at?: number) {
   const cursor = at ?? 0;
   const read = async (maxBytes: number) => {
-    const result = await context.reading(ownRun(id), (actor, owner) =>
+    const result = await context.reading(sandboxOfRun(id), (actor, owner) =>
       actor.readArtifact(owner, id, path, cursor, maxBytes),
     );
     return result.value;
@@ -45,8 +45,8 @@ export async function artifactOutput(context: ToolContext, id: string, path: str
       return { content: withDownloads(context, [described], downloads), structured };
     }
     const whole = async () => (await read(IMAGE_BYTES)).bytes;
-    const file = { sandbox: ownRun(id), path, size, instead };
-    const image = { ...file, read: whole, original: async () => downloads };
+    const file = { sandbox: sandboxOfRun(id), path, size, instead };
+    const image = { ...file, read: whole, links: async () => downloads };
     return { content: await imageBlocks(context, image), structured };
   }
   const part = await read(BINARY_BYTES);

@@ -70,16 +70,16 @@ export const configureSandbox = defineTool({
     const { value, notice } = await callSandbox(context.env, owner, (actor, sandboxOwner) =>
       actor.configureSandbox(sandboxOwner, { env, setup, network, idleMinutes, start }, region),
     );
-    const { variables, setup: state, region: made, network: holds, idleMinutes: minutes, service } = value;
-    const hosts = holds.internet === "allowlist" ? [...holds.allowHosts] : [];
+    const { variables, setup: state, region: made, network: policy, idleMinutes: minutes, service } = value;
+    const hosts = policy.internet === "allowlist" ? [...policy.allowHosts] : [];
     const summary = joinSections([
       ["notice", notice],
       ["sandbox", sandbox],
       ["variables", variables.map(shownName).join(", ") || "none"],
       ["set-up", SETUP_WORDS[state]],
       ["region", made],
-      ["internet", holds.internet],
-      ["allow_hosts", holds.internet === "allowlist" ? hosts.join(", ") || "none" : undefined],
+      ["internet", policy.internet],
+      ["allow_hosts", policy.internet === "allowlist" ? hosts.join(", ") || "none" : undefined],
       ["idle_minutes", String(minutes)],
       ["start", [service.state, service.run].filter(Boolean).join(", id ")],
     ]);
@@ -88,7 +88,7 @@ export const configureSandbox = defineTool({
       variables,
       setup: state,
       region: made,
-      internet: holds.internet,
+      internet: policy.internet,
       allow_hosts: hosts,
       idle_minutes: minutes,
       start: service.state,

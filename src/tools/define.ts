@@ -38,7 +38,7 @@ export interface ToolOutput<Structured = Record<string, unknown>> {
   content: CallToolResult["content"];
   structured?: Structured;
   task?: MCPTask;
-  /** A person has to decide this first. */
+  /** A person has to decide this before the call is done. */
   question?: Question;
 }
 
@@ -57,17 +57,17 @@ export interface ToolDefinition<
 > {
   name: Name;
   title: string;
-  /** For the model: its effect, its use and its result. Under 2,048 characters. */
+  /** For the model: what the tool does, when to use it, and what it returns. Under 2,048 characters. */
   description: string;
   input: Input;
-  /** The schema of `structured`. A tool that may return images has none: with a schema, a client may show the data instead of them. */
+  /** The schema of `structured`. A tool that may return images has none, because clients may then show the data and no images. */
   output?: Output;
   /** The schema of `structured` of a tool without `output`. It is used only for the types of the client library. */
   data?: z.ZodObject;
   /** Whether a result may exceed 50,000 characters. Clients hide longer ones from the model unless the tool declares it. */
   hasLongAnswers?: true;
   showsPanel?: true;
-  /** Whether this server offers the tool; true by default. Other tools are not listed. */
+  /** Whether this server offers and lists the tool; true by default. */
   isOffered?(config: Config): boolean;
   annotations: Annotations;
   /** The scopes that a caller needs. Checked for the whole request before any handler runs. */
@@ -255,7 +255,7 @@ export function waitField(max = MAX_WAIT_SECONDS) {
 }
 
 /** Part of the description of wait_seconds: a run continues when its call stops waiting. */
-export const GOES_ON = "A run that takes longer continues.";
+export const RUN_CONTINUES = "A run that takes longer continues.";
 
 function described(field: z.ZodType, { description }: z.ZodType): z.ZodType {
   return description === undefined ? field : field.describe(description);

@@ -10,7 +10,7 @@ import type { Scope } from "../shared/principal.ts";
 import { fileURI, runURI } from "../shared/resource-uri.ts";
 import { visible } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
-import { ownRun } from "./own-run.ts";
+import { sandboxOfRun } from "./run-sandbox.ts";
 import { downloadText } from "./texts.ts";
 
 type Block = ToolOutput["content"][number];
@@ -24,7 +24,7 @@ export interface Download {
   name: string;
   size?: number;
   uri: string | undefined;
-  /** Undefined if the caller may not make links, or the server has no signing secret. */
+  /** Undefined if the caller may not make links, or the server has no key to sign them. */
   url: string | undefined;
 }
 
@@ -79,9 +79,9 @@ export async function runDownloads(
   if (files.length === 0 || !mayRead) return [];
   const expires = resultExpiry();
   const links = files.map(({ name }) => ({ run: id, name, expires }));
-  // A link needs no token, so only callers who may read files get one.
+  // A link works without a token, so only callers who may read files get links.
   const urls = hasScope(context, "sandbox:read")
-    ? await storeLinks(context, ownRun(id), (actor, owner) => actor.keepRunLinks(owner, links))
+    ? await storeLinks(context, sandboxOfRun(id), (actor, owner) => actor.keepRunLinks(owner, links))
     : [];
   return files.map(({ name, size, shown }, index) => {
     return { name: shown, size, uri: runURI(id, name), url: urls[index] };

@@ -1,6 +1,6 @@
 import type { ToolContext } from "./define.ts";
 import { visible } from "../shared/shown.ts";
-import { ownRun } from "./own-run.ts";
+import { sandboxOfRun } from "./run-sandbox.ts";
 
 const PROGRESS_BYTES = 16 * 1024;
 
@@ -8,7 +8,7 @@ const PROGRESS_BYTES = 16 * 1024;
 export async function followTask(context: ToolContext, id: string, waitMs: number) {
   const deadline = Date.now() + waitMs;
   const read = (until: number, cursor?: number) =>
-    context.reading(ownRun(id), (actor, owner) => {
+    context.reading(sandboxOfRun(id), (actor, owner) => {
       const leftMs = Math.max(0, until - Date.now());
       return actor.readRun(owner, { id, waitMs: leftMs, cursor, maxBytes: PROGRESS_BYTES });
     });

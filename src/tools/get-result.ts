@@ -8,7 +8,7 @@ import { runDownloads, withDownloads } from "./download.ts";
 import { followTask } from "./follow-task.ts";
 import { PAGE_BYTES } from "../runs/runs.ts";
 import { pageOutput } from "./log-page.ts";
-import { ownRun } from "./own-run.ts";
+import { sandboxOfRun } from "./run-sandbox.ts";
 import { wholeLog } from "./run-downloads.ts";
 import { runAnswer, wholeFields } from "./run-result.ts";
 
@@ -30,8 +30,8 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
   taskScopes: ["tasks:run"],
   async handle({ id, wait_seconds, cursor, artifact }, context) {
     if (artifact !== undefined) return artifactOutput(context, id, artifact, cursor);
-    const isAnswer = context.questionedRun === id;
-    const before = isAnswer && (await answeredSignIn(context, { isTask: isTaskID(id) }));
+    const followsQuestion = context.questionedRun === id;
+    const before = followsQuestion && (await answeredSignIn(context, { isTask: isTaskID(id) }));
     if (before) return runAnswer(context, before.run, wholeFields, undefined, before.words);
     const whole = (run: RunView, notice: string | undefined) => {
       const question = gitQuestion(context, run, { isRepeatable: true });
@@ -42,7 +42,7 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
       return whole(run, notice);
     }
     const deadline = Date.now() + wait_seconds * 1000;
-    const { value, notice } = await context.reading(ownRun(id), (actor, owner) =>
+    const { value, notice } = await context.reading(sandboxOfRun(id), (actor, owner) =>
       actor.readRun(owner, {
         id,
         waitMs: Math.max(0, deadline - Date.now()),

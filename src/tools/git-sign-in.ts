@@ -9,10 +9,10 @@ import { taskDetailOf } from "../tasks/collect.ts";
 import { CLONE_FAILED } from "../tasks/texts.ts";
 import type { Question } from "./decision.ts";
 import type { ToolContext } from "./define.ts";
-import { ownRun } from "./own-run.ts";
+import { sandboxOfRun } from "./run-sandbox.ts";
 import { didNotSignInText, signInQuestion, signInText, signedInText } from "./texts.ts";
 
-/** The host for which git had no credentials in an ended run. Any program can print git's message, so it is checked. */
+/** The host for which git had no credentials in an ended run. The host is checked, because any program can print git's message. */
 function refusingHost({ config, principal }: ToolContext, run: RunView): string | undefined {
   if (!config.gitSignIn || run.state === "running") return undefined;
   if (run.state !== "failed" && (run.exitCode ?? 0) === 0) return undefined;
@@ -68,7 +68,7 @@ export async function answeredSignIn(
   const { questionedRun: id, urlElicitation, config, declined, env, principal } = context;
   if (id === undefined || urlElicitation === undefined) return undefined;
   const read = { id, waitMs: 0 };
-  const { value } = await context.reading(ownRun(id), (actor, owner) => actor.readRun(owner, read));
+  const { value } = await context.reading(sandboxOfRun(id), (actor, owner) => actor.readRun(owner, read));
   const { run } = value;
   const host = refusingHost(context, run);
   // The tools for tasks and for commands need different scopes.

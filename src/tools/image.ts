@@ -14,15 +14,15 @@ export interface ImageFile {
   read: () => Promise<Uint8Array>;
   /** The call that reads the image's bytes. */
   instead: string;
-  original: () => Promise<readonly Download[]>;
+  links: () => Promise<readonly Download[]>;
 }
 
-/** A line about an image, the image, and a link if it was changed. @throws {ToolError} `not_shown` */
+/** A line about an image, the image, and a link to the file if the image was changed. @throws {ToolError} `not_shown` */
 export async function imageBlocks(context: ToolContext, file: ImageFile): Promise<ToolOutput["content"]> {
-  const { sandbox, size, instead, original } = file;
+  const { sandbox, size, instead, links } = file;
   const name = shownName(file.path);
   const refuse = async ({ problem, remedy }: ImageRefusal): Promise<never> => {
-    const lines = (await original()).flatMap((download) => downloadLine(download) ?? []);
+    const lines = (await links()).flatMap((download) => downloadLine(download) ?? []);
     const hint = [remedy, instead, ...lines].filter(Boolean).join(" ");
     throw new ToolError("not_shown", `The image ${name} ${problem}`, hint);
   };
@@ -31,7 +31,7 @@ export async function imageBlocks(context: ToolContext, file: ImageFile): Promis
   const bytes = await file.read();
   if (context.takesImages === false) {
     const summary = imageHiddenText(name, describedAs(bytes), bytes.length, instead);
-    return withDownloads(context, [text(summary)], await original());
+    return withDownloads(context, [text(summary)], await links());
   }
   const image = await shownImage(bytes, async (body) => {
     const made = await undefinedIfFailed(context.operate(sandbox, "shrink", { body }), ["not_found"]);
@@ -42,7 +42,7 @@ export async function imageBlocks(context: ToolContext, file: ImageFile): Promis
   const shown = { type: "image", data: image.bytes.toBase64(), mimeType: image.mimeType } as const;
   if (image.change === undefined) return [text(`[${name}: ${imageLine(image)}.]`), shown];
   const summary = text(`[${name}: ${imageLine(image)}. ${instead}]`);
-  return withDownloads(context, [summary, shown], await original());
+  return withDownloads(context, [summary, shown], await links());
 }
 
 /** What the file's header claims; the file may be corrupt. */

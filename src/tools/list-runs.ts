@@ -15,7 +15,7 @@ import {
   wholeNumber,
   withNotice,
 } from "./define.ts";
-import { ownRun } from "./own-run.ts";
+import { sandboxOfRun } from "./run-sandbox.ts";
 import { listedFields, stateText } from "./run-summary.ts";
 import { OLDER_RUNS, foreignCursor, listedRunText, noRunsText } from "./texts.ts";
 
@@ -52,13 +52,15 @@ export const listRuns = defineTool({
   },
 });
 
-/** The account may be told late, or never, that a task has ended. So running tasks are looked up in their sandbox. */
+/** The account may learn late, or never, that a task has ended. So running tasks are looked up in their sandbox. */
 async function tasksOf(context: ToolContext, limit: number, before: string | undefined) {
   const tasks = await retryOnce(() => accountOf(context.env, context.principal.id).listTasks(limit, before));
   const known = async (task: TaskEntry): Promise<RunSummary> => {
     const listed = { ...task, kind: "task" } as const;
     if (task.state !== "running") return listed;
-    const reading = context.reading(ownRun(task.id), (actor, owner) => actor.taskOrigin(owner, task.id));
+    const reading = context.reading(sandboxOfRun(task.id), (actor, owner) =>
+      actor.taskOrigin(owner, task.id),
+    );
     return (await undefinedIfFailed(reading, ["not_found"]))?.value.run ?? { ...listed, state: "lost" };
   };
   return { value: await Promise.all(tasks.map(known)), notice: undefined };

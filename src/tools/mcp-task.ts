@@ -33,13 +33,13 @@ const TASK_AFTER_MS = 500;
 
 export interface CallWait {
   waitMs: number;
-  /** The task that the run becomes; undefined if it becomes none. */
+  /** The task that the run becomes; undefined if it stays a plain call. */
   taskOf(run: RunView, notice: string | undefined): MCPTask | undefined;
 }
 
 /**
- * Whether a call becomes a task. It does not if its caller asked for a short wait, because the model wants to continue. It does
- * not if there is a notice either, because a task has no place for one.
+ * Whether a call becomes a task. A call with a short wait does not, because its model wants to continue. A call with a notice
+ * does not, because a task has no place for a notice.
  * @param pollScope the scope of `tasks/get`; undefined for runs that cannot be tasks
  */
 export function callWait(

@@ -63,7 +63,7 @@ export const readFile = defineTool({
         const whole = { path: request.path, offset: 0, limit: IMAGE_BYTES };
         const read = async () => (await context.operate(sandbox, "read", whole)).value.bytes;
         const instead = byBytesText(BINARY_BYTES);
-        const image = await imageBlocks(context, { sandbox, path, size, read, instead, original: links });
+        const image = await imageBlocks(context, { sandbox, path, size, read, instead, links });
         return { content: [...before, ...image] };
       }
       const next = byBytesText(BINARY_BYTES, " (offset is a byte)");

@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { LANGUAGES, LANGUAGE_TITLES } from "../shared/languages.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
-import { GOES_ON, defineTool, sandboxField, sessionField, timeoutField, waitField } from "./define.ts";
+import { RUN_CONTINUES, defineTool, sandboxField, sessionField, timeoutField, waitField } from "./define.ts";
 import { callWait } from "./mcp-task.ts";
 import { anyRunFields, codeOutput, runAnswer } from "./run-result.ts";
 
@@ -24,7 +24,7 @@ A timeout interrupts Python, which usually keeps its variables; other kernels re
     sandbox: sandboxField(),
     context: sessionField("default"),
     timeout_seconds: timeoutField(120, MAX_RUN_SECONDS),
-    wait_seconds: waitField().describe(GOES_ON),
+    wait_seconds: waitField().describe(RUN_CONTINUES),
   }),
   data: codeOutput,
   hasLongAnswers: true,

@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import {
-  GOES_ON,
+  RUN_CONTINUES,
   defineTool,
   sandboxField,
   sessionField,
@@ -51,7 +51,7 @@ A failing program is a result with its exit_code. A timeout stops the command an
     timeout_seconds: wholeNumber(1, MAX_RUN_SECONDS)
       .optional()
       .describe(`Default ${TIMEOUT_S}; interactive ${INTERACTIVE_TIMEOUT_S}.`),
-    wait_seconds: waitField().describe(GOES_ON),
+    wait_seconds: waitField().describe(RUN_CONTINUES),
   }),
   output: runOutput,
   hasLongAnswers: true,

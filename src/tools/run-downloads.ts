@@ -4,7 +4,7 @@ import { taskDetailOf } from "../tasks/collect.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
 import type { ToolContext } from "./define.ts";
 import { type Download, fileDownloads, runDownloads } from "./download.ts";
-import { ownRun } from "./own-run.ts";
+import { sandboxOfRun } from "./run-sandbox.ts";
 
 /** The most links in one answer. `get_result` and `file_link` give the others. */
 const MAX_LINKS = 10;
@@ -17,7 +17,7 @@ export async function downloadsOf(context: ToolContext, run: RunView): Promise<D
   const isCut = run.stdout.omitted + run.stderr.omitted > 0;
   const log = isCut ? wholeLog(run) : [];
   const downloads = await runDownloads(context, run.id, [...artifactsOf(run), ...log]);
-  return [...downloads, ...(await fileDownloads(context, ownRun(run.id), filesOf(run)))];
+  return [...downloads, ...(await fileDownloads(context, sandboxOfRun(run.id), filesOf(run)))];
 }
 
 function artifactsOf(run: RunView) {

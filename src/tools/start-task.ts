@@ -14,7 +14,7 @@ import { canRunTasks } from "../shared/config.ts";
 import { MODEL_HOST, SERVER, secretsAt, secretsFor } from "../shared/secrets.ts";
 import { requireOffered, type ToolContext } from "./define.ts";
 import { fork, forkTask, requireSavedWorkspaces } from "./checkpoints.ts";
-import { ownRun } from "./own-run.ts";
+import { sandboxOfRun } from "./run-sandbox.ts";
 import * as texts from "../tasks/texts.ts";
 
 type SharedFields = "task" | "repository" | "branch" | "model" | "maxTurns" | "timeoutMs";
@@ -137,7 +137,7 @@ type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "conti
 /** Continues in the earlier task's sandbox if its files are still there, else in a new one with the files restored. */
 async function startContinued(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
   if (request.repository !== undefined) throw texts.repositoryAndContinue();
-  const earlierSandbox = ownRun(id);
+  const earlierSandbox = sandboxOfRun(id);
   const { value } = await context.reading(earlierSandbox, (actor, owner) => actor.taskOrigin(owner, id));
   const { run, alive } = value;
   const detail = taskDetailOf(run);

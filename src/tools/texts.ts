@@ -383,7 +383,7 @@ export const networkDeclined = (sandbox: string, what: string) =>
 
 // Signing in to git hosts
 
-/** @param page where the user signs in to it, if they can */
+/** @param page where the user can sign in to the host; undefined if the user cannot */
 export function signInText(host: string, page: string | undefined): string {
   const signIn = page === undefined ? "" : `the user can sign in to it at ${page}, or `;
   return `git lacks credentials for ${host}: ${signIn}the operator can add it to SECRETS. Do not ask for a token in the chat.`;

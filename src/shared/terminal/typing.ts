@@ -4,7 +4,7 @@ import { pause } from "../within.ts";
 /**
  * The shortest time between calls, in milliseconds. The server allows 20 calls per second for typing and following together.
  */
-export const CALL_MS = 120;
+export const CALL_INTERVAL_MS = 120;
 
 const MAX_TYPED = 4000;
 
@@ -43,7 +43,7 @@ export class Typing {
 
 /** Does the work, and returns no earlier than the next call is allowed. */
 export async function spaceCalls<T>(work: () => Promise<T>): Promise<T> {
-  const delay = pause(CALL_MS);
+  const delay = pause(CALL_INTERVAL_MS);
   const value = await work();
   await delay;
   return value;

@@ -48,7 +48,7 @@ export class CallError extends SandboxError {
   override readonly name: string = "CallError";
 }
 
-/** The server, or a proxy before it, refused the call for now (429), or failed (5xx). After 5xx it may have taken effect. */
+/** The server, or a proxy before it, refused the call for now (429), or failed (5xx). After 5xx the call may have taken effect. */
 export class UnavailableError extends CallError {
   override readonly name = "UnavailableError";
   /** When to try again, from `Retry-After`, in milliseconds. */

@@ -96,6 +96,7 @@ export interface RunData extends Partial<Omit<ToolOutputs["run_command"], "id" |
   [field: string]: unknown;
 }
 
+/** A page of a log. `get_result` with a cursor returns the same fields as `send_input`. */
 type Page = ToolOutputs["send_input"];
 
 export interface Ended extends Printed {
@@ -119,12 +120,12 @@ export interface PagesOptions {
 /** Further options, which only the command line uses. */
 export interface FollowingOptions extends FollowOptions, Pick<PagesOptions, "deadline" | "onRetry"> {
   onNotice?: (notice: string) => void;
-  /** Ends the following like the deadline. The run continues. */
+  /** Ends `follow` early, like the deadline. The run continues. */
   detach?: AbortSignal;
 }
 
 /**
- * Follows a run to its end, or until it is detached.
+ * Follows a run to its end, or until the deadline or `detach`.
  * @param first the result of the starting call
  * @throws the signal's reason, or a callback's exception: then the run is cancelled
  * @throws {SandboxError} with `runID` if the server cannot be reached; the run continues
@@ -235,7 +236,7 @@ export async function readResult(
   }
 }
 
-/** Cancels a run, and waits shortly for its end. */
+/** Cancels a run, and waits a few seconds for its end. */
 async function cancel(connection: Connection, id: string): Promise<void> {
   const cancelling = retried(() => connection.call("cancel_run", { id })).catch(() => undefined);
   await unlessAborted(cancelling, AbortSignal.timeout(CANCEL_WAIT_MS)).catch(() => undefined);

@@ -7,10 +7,10 @@ type Env = SandboxEnv & { STOP_SECRET?: string };
 
 export { Account, Attempts, ContainerProxy };
 
-/** The actors created since the server started. Their containers end with the server. */
+/** The ids of the Sandbox objects created since the server started. Their containers end with the server. */
 const actors = new Set<string>();
 
-/** The class has the same name as production's, because the SDK finds outbound handlers by it. */
+/** Named like production's class, because the SDK finds outbound handlers by the class's name. */
 export class Sandbox extends ProductionSandbox {
   constructor(ctx: DurableObjectState<{}>, env: SandboxEnv) {
     super(ctx, env);

@@ -24,7 +24,7 @@ export class Account extends ProductionAccount {
   }
 }
 
-/** The class has the same name as production's, because the SDK finds outbound handlers by it. */
+/** Named like production's class, because the SDK finds outbound handlers by the class's name. */
 export class Sandbox extends ProductionSandbox {
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(withLocalContainer(ctx, env), withObjectFolder(env));

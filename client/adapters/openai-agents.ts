@@ -274,7 +274,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     return { output, stdout, stderr, wallTimeSeconds, originalTokenCount, ...end };
   }
 
-  /** A file's bytes; slightly more than `maxBytes` of a longer one. */
+  /** A file's bytes; slightly more than `maxBytes` of a longer file. */
   async #read(path: string, maxBytes = Infinity): Promise<Uint8Array> {
     const parts: Uint8Array<ArrayBuffer>[] = [];
     let size = 0;
@@ -336,7 +336,7 @@ function refuseUnsupported(manifest: sdk.Manifest): void {
   const { users, groups, extraPathGrants } = manifest;
   if (users.length > 0 || groups.length > 0) throw unsupported("Users and groups", ALL_ROOT);
   if (extraPathGrants.some(({ hostPath, readOnly }) => hostPath !== undefined || readOnly))
-    throw unsupported("Grants of host paths, or read-only ones", "Write the files as entries.");
+    throw unsupported("Read-only grants, and grants of host paths", "Write the files as entries.");
   for (const { logicalPath: path, entry } of manifest.iterEntries()) {
     const { type, group } = entry;
     if (type !== "dir" && type !== "file" && type !== "git_repo")

@@ -1,4 +1,4 @@
-/** Which addresses a sandbox may never reach through the egress proxy. */
+/** Addresses that no sandbox may reach through the egress proxy. */
 import { BlockList, isIP } from "node:net";
 import { attachedNetworks } from "./attached.ts";
 
@@ -32,8 +32,8 @@ const reasons: [reason: string, ...subnets: string[]][] = [
     "100::/64",
     "100:0:0:1::/64",
   ],
-  // The rest of IANA's special-purpose registries. Tunnels and translations contain an unchecked IPv4 address; only
-  // 64:ff9b::/96 is unwrapped below.
+  // The rest of IANA's special-purpose registries. Addresses of tunnels and translations contain an IPv4 address, which is checked
+  // only in 64:ff9b::/96 (`embeddedIPv4`).
   ["a reserved address", "192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"],
   ["a reserved address", "192.175.48.0/24", "240.0.0.0/4"],
   ["a reserved address", "2001::/23", "2002::/16", "2620:4f:8000::/48"],
@@ -66,7 +66,7 @@ export function refusedAddress(address: string): string | undefined {
   return attachedNetworks().find(({ list }) => list.check(plain, type))?.reason;
 }
 
-/** Names of this machine, whatever a resolver says, and of cloud metadata services. */
+/** Why a name is refused: it belongs to this machine, whatever a resolver says, or to a cloud metadata service. */
 export function refusedName(name: string): string | undefined {
   if (name === "localhost" || name.endsWith(".localhost") || name === "localhost.localdomain") {
     return "this machine's loopback";
@@ -77,7 +77,7 @@ export function refusedName(name: string): string | undefined {
 
 /**
  * Why a name that only the host's proxy can resolve is refused: it has no dot, or is outside the public DNS (RFC 6761, 6762,
- * 8375, 9476, and names that ICANN reserves). Undefined if it is not.
+ * 8375, 9476, and names that ICANN reserves). Undefined if the name is allowed.
  */
 export function refusedPrivateName(name: string): string | undefined {
   const last = name.slice(name.lastIndexOf(".") + 1);

@@ -103,8 +103,8 @@ export const ioctlRequests = numbers(`
 
 /**
  * fcntl. Not in the list: leases and notifications, which slow programs outside the sandbox that use the same files; hints; locks
- * of open files (F_OFD_SETLK), because `machine-guard.ts` could not find the process that has a million of them: the kernel does
- * not say it.
+ * of open files (F_OFD_SETLK), because the kernel does not name their process, so that `machine-guard.ts` could not find the sandbox
+ * that holds a million of them.
  */
 export const fcntlCommands = numbers(`
   F_DUPFD 0  F_GETFD 1  F_SETFD 2  F_GETFL 3  F_SETFL 4  F_GETLK 5  F_SETLK 6  F_SETLKW 7  F_SETOWN 8  F_GETOWN 9

@@ -12,7 +12,7 @@ export interface Attached {
 }
 
 /** A route with fewer prefix bits leads to the internet through a tunnel, not to neighbors. */
-const widest = { ipv4: 8, ipv6: 16 } as const;
+const minPrefixBits = { ipv4: 8, ipv6: 16 } as const;
 /** How long a result is cached, in milliseconds. A query costs a system call, but a laptop changes networks. */
 const cacheMs = 1000;
 
@@ -37,7 +37,7 @@ export function attachedOf(
   const own = new BlockList();
   const networks = new BlockList();
   const add = (network: string, bits: number, family: "ipv4" | "ipv6") => {
-    if (bits >= widest[family]) networks.addSubnet(network, bits, family);
+    if (bits >= minPrefixBits[family]) networks.addSubnet(network, bits, family);
   };
   for (const { address, cidr, family } of Object.values(interfaces).flatMap((all) => all ?? [])) {
     const type = family === "IPv6" ? "ipv6" : "ipv4";

@@ -1,4 +1,4 @@
-/** The certificate authority for hosts with a credential. Its key stays in the state directory. */
+/** The certificate authority for hosts at which the engine intercepts TLS to add a credential. Its key stays in the state directory. */
 import {
   createPrivateKey,
   createPublicKey,

@@ -85,7 +85,7 @@ export function onlyValues(offset: number, values: number[], error: number): Dec
   );
 }
 
-/** The values from this one to the next range. */
+/** The values from `from` up to the next range. */
 interface Range {
   from: number;
   decision: Decision;

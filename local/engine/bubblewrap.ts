@@ -45,7 +45,7 @@ function javaConfiguration(): string[] {
   );
 }
 
-/** Files inside shown directories that may contain the host's credentials. */
+/** Files inside visible directories that may contain the host's credentials. Shown empty. */
 const masked = ["/usr/etc/npmrc", "/usr/local/etc/npmrc", "/usr/etc/gitconfig", "/usr/local/etc/gitconfig"];
 
 /**
@@ -63,7 +63,7 @@ const secretsOfKernel = [
 
 /**
  * Directories of /proc about the machine's devices and file systems. Shown empty. To read /proc/fs/ext4/<disk>/es_shrinker_info,
- * the kernel goes through all cached files under a lock: four processes stopped every program that opens a file for seconds.
+ * the kernel goes through all cached files under a lock: four readers blocked every program that opened a file, for seconds.
  */
 const devicesOfKernel = ["acpi", "asound", "bus", "driver", "fs", "irq", "scsi"].map(
   (name) => `/proc/${name}`,
@@ -168,7 +168,7 @@ export function bubblewrapArguments(
   const args = ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"];
   args.push("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--hostname", hostname);
   args.push("--uid", "0", "--gid", "0", "--as-pid-1");
-  // The option adds a user namespace, in which root may not listen below port 1024. The system call filter makes it unnecessary.
+  // The option adds a user namespace, in which root may not listen below port 1024. With the system call filter it is unnecessary.
   if (!filtered && supported.has("--disable-userns")) args.push("--disable-userns");
   args.push("--size", String(sizes.root), "--tmpfs", "/");
   for (const name of systemDirectories) {
@@ -234,7 +234,8 @@ function links({ npm, python }: Toolchain): string[] {
   return args;
 }
 
-export async function readInfo(
+/** Reads the process id of the sandbox's first process from bubblewrap's --info-fd. */
+export async function readChildPID(
   stream: Readable | Writable | null | undefined,
   ended: Promise<unknown>,
 ): Promise<number> {

@@ -23,7 +23,7 @@ const readings = new WeakMap<Duplex, Reading>();
 const spare: Buffer[] = [];
 const mostSpare = 256;
 
-/** Connects as `connect` of node:net. The socket's stream gets copies until `passThrough`. */
+/** Connects like `connect` of node:net. The socket's stream gets copies of the data until `passThrough` is called. */
 export function connectBuffered(options: TcpSocketConnectOpts): Socket {
   const buffer = spare.pop() ?? Buffer.allocUnsafeSlow(bufferBytes);
   const reading: Reading = { read: (bytes) => socket.push(Buffer.from(bytes)), unwritten: 0 };
@@ -51,7 +51,7 @@ export function passThrough(
   const reading = readings.get(from);
   if (reading === undefined) return;
   const throughStream = reading.read;
-  // The other connection uses the buffer until everything is written.
+  // Reading stops while the other connection still writes from the buffer.
   let isStopped = false;
   const written = () => {
     reading.unwritten -= 1;

@@ -16,7 +16,7 @@ export type Check =
   | {
       works: true;
       supported: ReadonlySet<string>;
-      /** Whether sandboxes of root have their own ids; false if the server is root in a user namespace that has only one id. */
+      /** Whether an engine that runs as root runs sandboxes under other ids. As root of a user namespace with one id it cannot. */
       dropsRoot: boolean;
     }
   | { works: false; reason: string; remedy: string };

@@ -115,7 +115,7 @@ class ClientHelloReader {
 
 function parse(hello: Reader): ClientHello {
   hello.take(34);
-  // Session, cipher suites, compression.
+  // Skips the session, the cipher suites and the compression.
   hello.vector(1);
   hello.vector(2);
   hello.vector(1);

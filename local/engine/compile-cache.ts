@@ -9,7 +9,7 @@ import { limited } from "./init.ts";
 import { start } from "./sandbox-processes.ts";
 
 const place = `${runtimeDirectory}/cache`;
-/** sandboxd and the control server remove it from their environments, so that user programs do not get it. */
+/** sandboxd and the control server remove this variable from their environments, so that user programs do not get it. */
 export const cacheVariable = "NODE_COMPILE_CACHE";
 export const cacheEnvironment = { [cacheVariable]: place };
 

@@ -6,17 +6,17 @@ import { SYSTEM_PATH, failureOf } from "./host-programs.ts";
 import { START_PROBLEMS } from "./texts.ts";
 
 const run = promisify(execFile);
-/** The machine has about 3,000. */
+/** The most of a sandbox. The machine has about 3,000 for all. */
 const pseudoTerminals = 64;
 /** A user has 128 instances and at least 8,192 watches, shared with programs outside the sandboxes. */
 const inotify = { instances: 64, watches: 65_536 };
 
-/** TCP buffers in bytes: minimum, initial, maximum. Unbounded, one connection to itself keeps 38 MiB of the shared tcp_mem. */
+/** TCP buffers in bytes: minimum, initial, maximum. By default, one connection inside a sandbox can keep 38 MiB of the shared tcp_mem. */
 const tcpBuffers = { tcp_rmem: "4096 65536 131072", tcp_wmem: "4096 16384 131072" };
 
 /**
- * Limits of the user namespace (user_namespaces(7)): the kernel shows these files for the opener's namespace, and nobody inside
- * may write to them.
+ * Limits of the user namespace (user_namespaces(7)): these files show the namespace of the process that opens them, and no user of
+ * the sandbox may write to them.
  */
 const counts = [
   "cd /proc/sys/user || exit",
@@ -37,7 +37,7 @@ function changesGroups(): boolean {
 }
 
 export async function confine(pid: number): Promise<void> {
-  // Root becomes the sandbox's user. Other users are that user already, and may not drop their groups.
+  // An engine of root must become the sandbox's user. Any other engine is that user already, and may not drop its groups.
   const user = changesGroups() ? [] : ["--preserve-credentials"];
   const script = [...counts, terminals].join("\n");
   const args = [

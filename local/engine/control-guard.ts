@@ -15,7 +15,7 @@ const maxReplies = 32 * 1024 * 1024;
 const head =
   /^\["(push|stream|pipe|pull|resolve|reject|release|abort)"(?:\]|,(?:(-?\d{1,9})(?:,(\d{1,9})\])?)?)/;
 
-/** The most values in one message: a byte of JSON can take twenty in the Worker. Long data in real results is one string. */
+/** The most values in one message: a byte of JSON can take twenty bytes in the Worker. Long data in real results is one string. */
 const maxValues = SANDBOX_JSON.values;
 /** How many bytes a value counts for: the Worker takes up to a tenth of a second for a hundred thousand values. */
 const bytesPerValue = 256;
@@ -48,7 +48,7 @@ export class ControlGuard {
     this.#inFlight = inFlight;
   }
 
-  /** The size of a sandbox's message, or why it exceeds the limits, as words that follow "it". */
+  /** Returns the size of a sandbox's message. If it exceeds the limits, returns why, as words that follow "it". */
   fromSandbox(message: Buffer): string | number {
     const scanned = scan(message);
     if (typeof scanned === "string") return scanned;

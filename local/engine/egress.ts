@@ -99,7 +99,7 @@ export function takeConnections(server: Server, listeners: readonly ListeningSer
       if (open.size >= maxConnections) return void socket.destroy();
       open.add(socket);
       socket.once("close", () => open.delete(socket));
-      // The same setting that Node has for connections of an HTTP server.
+      // Node's own setting for connections of an HTTP server.
       socket.allowHalfOpen = true;
       socket.setNoDelay(true);
       server.emit("connection", socket);
@@ -118,7 +118,7 @@ async function respond(
 ): Promise<void> {
   const url = target(request);
   if (url === undefined) return refuse(response, 400, REFUSALS.noHost);
-  // A transfer coding applies to one connection, so the body would be forwarded without it. Only chunked is decoded here.
+  // Node decodes only chunked. Any other coding would be lost, because a transfer coding applies to one connection.
   if (!/^chunked$/i.test(request.headers["transfer-encoding"] ?? "chunked"))
     return refuse(response, 501, REFUSALS.coding);
   const host = hostOf(url);
@@ -130,7 +130,7 @@ async function respond(
   const pattern = interceptFor(egress.intercepts, url);
   if (!(await turns.wait(request.socket, pattern === undefined ? "direct" : "intercepted"))) return;
   if (pattern !== undefined) {
-    // A request to the internet comes back to `sendWithinPolicy`, which logs it.
+    // The Worker passes a request to the internet back to `sendWithinPolicy`, which logs it.
     const isForwarded = isIntercepted(egress.intercepts.https, host);
     const refused = isForwarded ? refusedByPolicy(egress, host, portOf(url)) : undefined;
     if (!isForwarded || refused !== undefined) track(egress, request, response, url, refused?.why);
@@ -197,7 +197,7 @@ async function sendUpstream(
         gather(incoming, pieces);
         pieces.join(socket);
       }
-      // If a program sends guesses beside the secret, the compressed length shows whether a guess is right.
+      // The compressed length would show a program whether its guess beside the secret is right, so the length is not logged.
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));
       if (!streamResponse(incoming, response)) return refuseResponse();
@@ -431,7 +431,7 @@ async function upgrade(
   }
   const protocol = request.headers.upgrade ?? "";
   const isWebSocket = protocol.toLowerCase() === "websocket";
-  // In HTTP/2, each request could name another host.
+  // Other protocols are refused: in HTTP/2, for example, each request could name another host.
   if (!isWebSocket && egress.policy.internet !== "full" && egress.internet.allowed) {
     entry.status = 501;
     return refuseTunnel(socket, 501, REFUSALS.upgrade(protocol));
@@ -439,7 +439,7 @@ async function upgrade(
   const upstream = await connectFor(socket, egress, url, entry);
   if (upstream === undefined) return;
   if (isWebSocket) return switchToWebSocket(upstream, request, socket, head, url, entry);
-  // The response is not checked.
+  // The host's response is forwarded unchecked.
   entry.status = 101;
   const kept = new Set(["connection", "upgrade", "transfer-encoding"]);
   const lines = endToEndHeaders(request.rawHeaders, kept)
@@ -451,7 +451,7 @@ async function upgrade(
   connectStreams(socket, upstream);
 }
 
-/** Forwards the client's bytes only after the host has agreed: before, they could be requests to any host. */
+/** Forwards the client's bytes only after the host has agreed. Otherwise they could be requests, which may name any host. */
 function switchToWebSocket(
   upstream: Socket,
   request: IncomingMessage,

@@ -65,7 +65,7 @@ const printed = { burst: 262_144, perSecond: 65_536 };
 const graceMs = 660_000;
 
 export class EngineSandbox {
-  /** The id of its Durable Object; undefined before it is assigned. */
+  /** The id of the sandbox's Durable Object; undefined before `assign`. */
   actor: string | undefined;
   owner: string | undefined;
   readonly queue: OutboundQueue;
@@ -209,7 +209,7 @@ export class EngineSandbox {
         ? { allowed: false, reason: NO_NETWORK }
         : { allowed: true };
     await this.setIntercepts(intercepts);
-    // Overwritten and not replaced, like the hosts file.
+    // Overwritten and not replaced, because this file itself is mounted in the sandbox.
     await writeFile(join(this.#place.directory, TOKEN_FILE), token);
   }
 
@@ -224,8 +224,8 @@ export class EngineSandbox {
   }
 
   /**
-   * Whether our server accepts a connection. Sends it these bytes and ignores the response. Sends nothing if the sandbox is in
-   * use or has ended.
+   * Sends bytes to our server and ignores the response. Returns false if the server does not accept connections yet. Sends nothing
+   * if the sandbox is in use or has ended.
    */
   async #sendTo(server: OwnServer, bytes = ""): Promise<boolean> {
     if (this.hasEnded || this.actor !== undefined) return true;

@@ -236,7 +236,7 @@ async function writeFiles(directory: string, files: Record<string, string | Buff
   return mounts;
 }
 
-/** The first path that only root can read, among the directories that a sandbox needs and the first file in each. */
+/** The first path that only root can read, among those that every sandbox needs. */
 function firstPrivatePath(view: View): string | undefined {
   const { toolchain } = view;
   const own = [view.runtime, join(view.runtime, "fetch-reason.cjs"), view.container, toolchain.node];

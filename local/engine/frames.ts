@@ -87,7 +87,7 @@ export class FramedConnection extends Duplex {
     this.push(bytes.subarray(0, end));
   }
 
-  /** Waits until the forwarded headers were read: only then it is known whether frames follow. */
+  /** Waits until the forwarded headers were read. They decide whether frames follow. */
   #waitForHead(): void {
     this.#waits = true;
     setImmediate(() => {

@@ -1,4 +1,4 @@
-/** Host directories that the operator mounted, each into the sandbox of one name. */
+/** Host directories that the operator mounted, each into one named sandbox. */
 import { execFile } from "node:child_process";
 import { stat } from "node:fs/promises";
 import { promisify } from "node:util";
@@ -8,7 +8,7 @@ import { MACHINE } from "./texts.ts";
 const run = promisify(execFile);
 
 export interface HostDirectory {
-  /** The name of the Durable Object of its sandbox. Only the sandbox's principal can reach it. */
+  /** The name of the sandbox's Durable Object. Only the sandbox's principal can reach this object. */
   name: string;
   from: string;
   to: string;
@@ -16,7 +16,7 @@ export interface HostDirectory {
 }
 
 export interface HostIDs extends IDRange, IDMap {
-  /** For a directory of the machine's root: the id on disk, and the id that it has in the sandbox. */
+  /** For a directory of the machine's root: the map for `mountMapped`. */
   directoryMap?: string;
 }
 

@@ -5,12 +5,12 @@ import { promisify } from "node:util";
 import { SYSTEM_PATH, failureOf } from "./host-programs.ts";
 
 const run = promisify(execFile);
-/** unshare(2). The other system calls below have the same number everywhere. */
+/** The number of unshare(2). The other system calls below have the same number everywhere. */
 const unshareNumber: Partial<Record<typeof arch, number>> = { x64: 272, arm64: 97 };
 
 /**
- * util-linux supports it since 2.39, which Debian 12 lacks; Perl can make system calls. Its `syscall` takes no constant strings,
- * so strings are in variables.
+ * util-linux makes such mounts since 2.39, which Debian 12 lacks. Perl can make system calls. Perl's `syscall` takes no constant
+ * strings, so strings are in variables.
  */
 const program = `
 use strict;

@@ -1,4 +1,4 @@
-/** Identifies a process so that a later one with the same number is not mistaken for it, even after a restart. */
+/** Identifies a process so that a later one with the same number is not mistaken for it, even after the machine restarts. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { procStat } from "../../container/sandboxd/proc-stat.ts";
 import { readText } from "./host-files.ts";

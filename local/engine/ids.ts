@@ -1,5 +1,5 @@
 /**
- * The machine's ids for a sandbox's users and groups. If root starts the server, each sandbox has its own 65,536, so that its
+ * The machine's ids for a sandbox's users and groups. If root starts the server, each sandbox has 65,536 separate ids, so that its
  * programs may change owners and users, and no process or file belongs to two sandboxes.
  */
 import { once } from "node:events";
@@ -12,7 +12,7 @@ export const idsPerSandbox = 65_536;
 /** Reserved for the administrator by distributions and systemd: 1,879,048,192 to 2,147,352,575 (systemd.io/UIDS-GIDS). */
 const firstOfAll = 0x7000_0000;
 const slots = (0x7ffe_0000 - firstOfAll) / idsPerSandbox;
-/** An id of the machine that no sandbox uses, for trial runs. */
+/** An unprivileged id, for trial runs. */
 export const idOfNobody = firstOfAll + (slots - 1) * idsPerSandbox;
 
 export interface IDRange {
@@ -44,7 +44,7 @@ async function claimSlot(slot: number): Promise<Server | undefined> {
 export interface IDMap {
   /** The machine's user that is root in the sandbox. */
   root: HostUser;
-  /** The sandbox's other ids are this id of the machine and those after it. */
+  /** Sandbox id n, from 1 on, is `first + n` on the machine. */
   first: number;
   count: number;
 }

@@ -10,7 +10,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
 import { relative } from "node:path";
-import { readInfo, type Mount } from "./bubblewrap.ts";
+import { readChildPID, type Mount } from "./bubblewrap.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { SYSTEM_PATH } from "./host-programs.ts";
 import type { HostIDs } from "./host-directories.ts";
@@ -146,7 +146,7 @@ export class MountNamespace {
     const ended = new Promise((resolve) => child.once("close", resolve).once("error", resolve));
     // bubblewrap reports the process id before the mounts exist; they exist once the command runs.
     const ready = new Promise((resolve) => child.stdout?.once("data", resolve));
-    const pid = readInfo(child.stdio[3], ended).then(async (number) => {
+    const pid = readChildPID(child.stdio[3], ended).then(async (number) => {
       await Promise.race([ready, ended.then(() => Promise.reject(new Error(printed.trim())))]);
       return number;
     });

@@ -1,4 +1,4 @@
-/** Optional packages: npm installs a set on first use and after its lock file changes, which pins versions and hashes. */
+/** Optional packages. npm installs a set on first use, and after its lock file changes. The lock file pins versions and hashes. */
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -27,9 +27,9 @@ const NPM = [
   "--fetch-retry-mintimeout=1000",
 ];
 
-/** A copy of the installed lock file, written last. */
+/** A copy of the installed lock file. It is written last, and shows that the installation is complete. */
 const DONE = "node_modules/.sandbox-mcp-lock.json";
-/** Both programs are in util-linux, which sandboxes need anyway. On other systems they are not used. */
+/** setpriv and flock are in util-linux, which sandboxes need anyway. On other systems they are not used. */
 const IS_LINUX = existsSync("/usr/bin/setpriv");
 /** npm is killed if the process that waits for it ends. */
 const BOUND = "setpriv --pdeathsig KILL --";

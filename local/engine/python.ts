@@ -93,7 +93,7 @@ export function environmentFiles(python: Python): Record<string, string> {
   const site = `${sandboxEnvironmentDirectory}/lib/python${version}/site-packages`;
   const lines = [
     `${sandboxPackagesDirectory}/${packagesKey(python)}`,
-    // Unlike a plain path, this also reads its .pth files.
+    // Unlike a plain path, this also reads the directory's .pth files.
     ...sitePackages.map((path) => `import site; site.addsitedir(${JSON.stringify(path)})`),
   ];
   const pip = '#!/bin/sh\nexec python3 -m pip "$@"\n';

@@ -28,7 +28,7 @@ const path = [
   "/bin",
 ].join(":");
 
-/** Addresses without the proxy. Programs write IPv6 addresses differently, and some ignore ranges (Node, Python's urllib). */
+/** Addresses that need no proxy. Programs write IPv6 addresses differently, and some ignore ranges (Node, Python's urllib). */
 const direct = [
   "localhost",
   "::1",

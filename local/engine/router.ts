@@ -32,7 +32,7 @@ export interface RouterOptions {
   prepareAgent: (agent: string) => Promise<void>;
 }
 
-/** wrangler adds it to a Worker's requests. */
+/** wrangler adds this header to a Worker's requests. */
 const ADDED_HEADER = "cf-worker";
 
 export class Router {

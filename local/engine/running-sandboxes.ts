@@ -7,7 +7,7 @@ import { PreparedSandbox } from "./prepared-sandbox.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { MACHINE } from "./texts.ts";
 
-const remembered = 1000;
+const maxRemembered = 1000;
 
 export class SandboxRegistry {
   readonly #common: SharedSettings;
@@ -26,7 +26,7 @@ export class SandboxRegistry {
     this.#prepared = new PreparedSandbox(common, () => this.#placeFor(randomUUID()));
   }
 
-  /** Keeps one sandbox prepared. Call it again after the sandboxes' parts have changed. */
+  /** Keeps one sandbox prepared. Call it again after the mounted files of sandboxes have changed. */
   prepareSandbox(): void {
     if (!this.#closed) this.#prepared.start();
   }
@@ -110,6 +110,6 @@ export class SandboxRegistry {
   #remember(id: string, report: ExitReport): void {
     this.#ended.set(id, report);
     const [oldest] = this.#ended.keys();
-    if (this.#ended.size > remembered && oldest !== undefined) this.#ended.delete(oldest);
+    if (this.#ended.size > maxRemembered && oldest !== undefined) this.#ended.delete(oldest);
   }
 }

@@ -6,7 +6,7 @@ import type { Readable, Writable } from "node:stream";
 import { finished } from "node:stream/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ExitReport } from "../platform/engine-protocol.ts";
-import { bubblewrapArguments, readInfo, type Mount } from "./bubblewrap.ts";
+import { bubblewrapArguments, readChildPID, type Mount } from "./bubblewrap.ts";
 import { confine } from "./confine.ts";
 import { endProcess, identify, kill, type Identity } from "./identity.ts";
 import { initCommand, initGreeting, initScript, userLimits } from "./init.ts";
@@ -44,8 +44,8 @@ export interface Processes {
 }
 
 /**
- * Runs on the host first: joins the control groups, and makes the sandbox the first candidate when memory runs out. With
- * CAP_SYS_RESOURCE, that score is also its processes' minimum. Exit status 126 if a group cannot be joined.
+ * Runs on the host first: joins the control groups, and raises the OOM score, so that the kernel kills sandboxes first when memory runs
+ * out. With CAP_SYS_RESOURCE, programs cannot lower the score again. Exit status 126 if a group cannot be joined.
  */
 export const prelude = [
   "echo 500 2>/dev/null >/proc/self/oom_score_adj",
@@ -54,7 +54,9 @@ export const prelude = [
   'exec "$@"',
 ].join("\n");
 
+/** How long output may follow the end of bubblewrap, in milliseconds. */
 const outputMs = 500;
+/** How long bubblewrap may take to notice the end of the sandbox's first process, in milliseconds. */
 const noticeMs = 2000;
 
 export async function start(options: StartOptions): Promise<Processes> {
@@ -79,8 +81,8 @@ export async function start(options: StartOptions): Promise<Processes> {
   // A limit of one byte, unlike zero, keeps the kernel from piping core dumps to a program outside the sandbox (core(5)).
   const noCores = pipesCoreDumps() ? ["prlimit", "--core=1:1", "--"] : [];
   const argv = [...noCores, ...(view?.enter ?? []), "bwrap", ...own, "--", ...initCommand];
-  // Set as the user of the sandbox's root, so they limit all users of the sandbox together. With a socket as its input, bash
-  // would read its user's files: --norc prevents that.
+  // These limits are set as the user of the sandbox's root, so they apply to all users of the sandbox together. With a socket as its
+  // input, bash would read its user's files: --norc prevents that.
   const bounds = unprivileged === undefined ? "" : `${userLimits(limits)}\n`;
   const child = spawn(
     "/bin/bash",
@@ -111,7 +113,7 @@ export async function start(options: StartOptions): Promise<Processes> {
   let first: Identity | undefined;
   const exited = settle(child, () => first);
   // Once the first process starts, bubblewrap dies with the engine, and the sandbox with bubblewrap.
-  const pid = readInfo(info, exited).then(async (number) => {
+  const pid = readChildPID(info, exited).then(async (number) => {
     first = identify(number);
     if (first !== undefined && options.record !== undefined) await writeFile(options.record, first);
     // If the engine is killed here, bubblewrap's child waits forever. The next engine finds it by its control group and ends

@@ -24,7 +24,7 @@ export interface UnisolatedOptions {
   onOutput: (text: string) => void;
 }
 
-/** Marks every process of a sandbox that keeps its variables. sandboxd keeps it: `NO_ENV` in container/sandboxd/run-processes.ts. */
+/** The variable that marks a sandbox's processes. sandboxd passes it on: `NO_ENV` in container/sandboxd/run-processes.ts. */
 const marker = "SANDBOX_MCP_BARE";
 
 /**
@@ -149,7 +149,7 @@ export async function makePlaces(container: string): Promise<string | undefined>
     return found?.isSymbolicLink() ? readlinkSync(SCRIPTS) === container : found?.isDirectory() === true;
   };
   if (!hasScripts()) {
-    // The link leads to another clone of the repository, which may be deleted.
+    // The link leads to another clone of the repository, perhaps a deleted one.
     await rm(SCRIPTS, { force: true }).catch(() => undefined);
     await symlink(container, SCRIPTS).catch(() => undefined);
   }

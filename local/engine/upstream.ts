@@ -22,7 +22,7 @@ export interface UpstreamOptions {
   authorities?: readonly string[];
 }
 
-/** Concurrent lookups of a sandbox. Each takes a thread that all sandboxes share, and the sandbox's name server can delay it. */
+/** The most concurrent lookups of a sandbox. Each takes a thread that all sandboxes share, for as long as a name server delays it. */
 const maxLookups = 4;
 const connectTimeoutMs = 15_000;
 const maxHeadBytes = 16_384;

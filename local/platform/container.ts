@@ -76,7 +76,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
 
   constructor(ctx: ActorContext, env: LocalEnv & Partial<Namespace>) {
     this.#ctx = ctx;
-    // Compares ids and not names, because an actor may not know its own name.
+    // Compares ids and not names, because an actor does not always know its own name.
     const names = env.LOCAL_DIRECTORIES?.split(",") ?? [];
     this.#name = names.find((name) => env.Sandbox?.idFromName(name).equals(ctx.id));
     this.#engine = new EngineClient(env);
@@ -197,7 +197,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
 
   async connections(): Promise<SeenConnections[]> {
     const running = await this.#request<SeenConnections>("connections").catch(() => undefined);
-    // The sandbox may have ended meanwhile.
+    // If the sandbox has ended meanwhile, both are the same log.
     const logs = running?.log === this.#seen?.log ? [this.#seen] : [this.#seen, running];
     return logs.filter((connections) => connections !== undefined);
   }

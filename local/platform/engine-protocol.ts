@@ -13,27 +13,27 @@
  *   GET    /sandboxes/<id>/outbound/<taker>   waits for the next intercepted request, and returns it with its body
  *   POST   /sandboxes/<id>/outbound/<number>  the Worker's response to that request, its body in frames
  *   *      /sandboxes/<id>/ports/<port>/...   forwarded to that port inside the sandbox, WebSocket upgrades too
- *   *      /actors/<actor>/internet           the request for `URL_HEADER`, sent under the rules of the actor's sandbox
+ *   *      /actors/<actor>/internet           a request to the URL in `URL_HEADER`, sent under the rules of the actor's sandbox
  *   PUT    /agents/<name>                     responds when sandboxes have this coding agent, if npm provides it
- *   GET    /boot                              which run of the engine this is
+ *   GET    /boot                              {boot}: an id that is new at each start of the engine
  *   GET    /actors                            {actors}: the Durable Objects of running sandboxes
  *   DELETE /previews                          ends all previews, for good. {running}: how many sandboxes run
  *
- * `npm start` ends the previews and then asks the Worker to save all workspaces by `POST STOP_PATH`, with the secret too. From
- * then on the Worker serves nobody else.
+ * `npm start` ends the previews and then asks the Worker to save all workspaces by `POST STOP_PATH`, with the secret too. After this
+ * request the Worker refuses all others.
  */
 
 import * as z from "zod";
 import type { SeenConnections } from "../../src/shared/connection-log.ts";
 import { INTERNET } from "../../src/shared/network-policy.ts";
 
-/** The header with the per-run secret of every request. */
+/** The header with the secret, which every request needs. It is new at each start of the server. */
 export const SECRET_HEADER = "x-local-engine-secret";
 /** The Host header for the process in the sandbox. */
 export const HOST_HEADER = "x-local-engine-host";
 /** The absolute URL of a request to the internet. */
 export const URL_HEADER = "x-local-engine-url";
-/** The names of the secrets in such a request. */
+/** The names of the secrets in a request to the internet. */
 export const SENT_SECRET_HEADER = "x-local-engine-sent-secret";
 /** On the engine's own responses: an `EngineErrorCode`. */
 export const ERROR_HEADER = "x-local-engine-error";
@@ -98,7 +98,7 @@ export interface OutboundRequest {
   pattern: string | null;
 }
 
-/** The body is in frames: a big-endian length, then bytes. An empty one marks its end: workerd ends failed bodies normally. */
+/** The body is in frames: a big-endian length, then bytes. An empty frame marks the end, because workerd ends failed bodies normally. */
 export interface OutboundResponse {
   status: number;
   headers: [string, string][];

@@ -11,7 +11,7 @@ export interface ObjectFolderEnv {
   RESULTS: object;
 }
 
-/** One object for each environment, because the configuration is parsed once per object. */
+/** The same result for the same environment, because the configuration is parsed once for each environment object. */
 const known = new WeakMap<object, object>();
 
 /** The environment with the folder as its bucket. */

@@ -9,7 +9,7 @@ const RETRY_MS = 100;
 /** Finds the Fetcher of a pattern; null is the catch-all. */
 export type FindFetcher = (pattern: string | null) => Fetcher | undefined;
 
-/** Runs until the sandbox is gone or `active` returns false. The actor polls, because Fetchers belong to it. */
+/** Runs until the sandbox is gone or `active` returns false. The actor polls, because only the actor can call its Fetchers. */
 export async function serveOutbound(
   engine: EngineClient,
   sandbox: string,

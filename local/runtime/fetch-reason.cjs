@@ -13,7 +13,7 @@ function isRefusal(error) {
   return false;
 }
 
-/** The proxy's status line for a tunnel to this host; undefined if it opens one, as after a redirect to another host. */
+/** The proxy's status line for a tunnel to this host; undefined if the proxy opens one, as after a redirect to another host. */
 function statusOfTunnel({ hostname, port }) {
   const proxy = process.env.HTTPS_PROXY ?? process.env.https_proxy;
   const { request } = require("node:http");

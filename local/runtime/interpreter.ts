@@ -104,7 +104,7 @@ export class InterpreterAPI extends RpcTarget {
     return info;
   }
 
-  /** Runs code and passes its events to the callbacks, all at its end. The timeout is ignored, as in the image. */
+  /** Runs code. When the code ends, passes its events to the callbacks. There is no time limit, as in the image. */
   async runCodeStream(
     contextId: string | undefined,
     code: string,

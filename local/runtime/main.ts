@@ -26,7 +26,7 @@ const { values } = parseArgs({
   },
 });
 
-// A user's `pkill node` or `pkill -f sandbox` must not match it.
+// A user's `pkill node` or `pkill -f sandbox` must not match this process.
 process.title = "sbx-control";
 
 // Set by the engine for this program, not for user programs.

@@ -4,7 +4,7 @@ import { createServer, type Server } from "node:net";
 import { log } from "./stderr-log.ts";
 import { messageOf } from "../../src/shared/text.ts";
 
-/** The address of `*.internal` hosts in /etc/hosts; port 80 of 127.0.0.1 stays free for the user. */
+/** The address of intercepted hosts in /etc/hosts; port 80 of 127.0.0.1 stays free for the user. */
 export const INTERNAL_ADDRESS = "127.0.0.2";
 
 const EGRESS = [
@@ -26,7 +26,7 @@ export async function handOverEgress(): Promise<void> {
     process.send?.(where.port, server);
   }
   await closed;
-  // Close our copies: otherwise this process would receive some of the connections.
+  // With our copies open, this process would receive some of the connections.
   for (const server of servers) server.close();
 }
 

@@ -1,4 +1,4 @@
-/** Makes a sandbox trust the platform's TLS interception, as the image's server does. */
+/** Makes a sandbox trust the platform's TLS interception, as the SDK's server does in the image. */
 import { appendFileSync, copyFileSync, existsSync, readFileSync } from "node:fs";
 
 export const AUTHORITY_FILE = "/etc/cloudflare/certs/cloudflare-containers-ca.crt";
@@ -6,7 +6,7 @@ export const BASE_BUNDLE_FILE = "/opt/sandbox-runtime/etc/authorities.pem";
 /** The certificates that programs trust, by the variables of container/environment. */
 export const BUNDLE_FILE = "/etc/ssl/sandbox-mcp.pem";
 
-/** Installs the bundle. The image has it before its server starts. Without isolation there is no bundle. */
+/** Installs the bundle, which is part of the image. Without isolation there is no bundle. */
 export function writeBundle(): void {
   if (existsSync(BASE_BUNDLE_FILE)) copyFileSync(BASE_BUNDLE_FILE, BUNDLE_FILE);
 }

@@ -1,7 +1,7 @@
 """The Python kernel of the local platform: one process per context, requests and replies as JSON lines.
 
 It does what the image's executor does, with the same protocol and the same limits: stdout is the protocol's channel,
-output is captured in memory and delivered with the reply, SIGINT outside a cell ends it. Like the executor, it uses IPython
+output is captured in memory and delivered with the reply, SIGINT outside a cell ends the kernel. Like the executor, it uses IPython
 or, if that is missing, `plain_shell.py` beside this file.
 """
 
@@ -28,15 +28,15 @@ def has_ipython():
 directory = sys.path.pop(0)  # the kernel's own
 os.environ["MPLBACKEND"] = "Agg"
 
-# Without these two IPython starts in half of the time. `IPython.embed` loads its program for terminals when it needs it. Without
-# jedi, completions come from live objects.
+# Without IPython.terminal.embed and jedi, IPython starts in half of the time. The replacement of `embed` loads the real one when it is
+# called. Without jedi, completions come from live objects.
 TERMINAL = "IPython.terminal.embed"
 sys.modules[TERMINAL] = types.ModuleType(TERMINAL)
 sys.modules[TERMINAL].embed = lambda **options: importlib.import_module(TERMINAL).embed(**options)
 sys.modules["jedi"] = None
 
 if has_ipython():
-    # The shell would import them later.
+    # The shell would import these modules only for the first cell.
     import IPython.core.completer
     import IPython.core.magics
     from IPython.core.interactiveshell import InteractiveShell
@@ -60,11 +60,11 @@ try:
 
     sandbox_mcp_kernel.preload.load()
 except Exception:
-    # The prelude is damaged, which the first cell will report.
+    # The prelude is damaged. The first cell will report that.
     pass
 finally:
     sys.path.pop(0)
-    # The first cell reads the prelude itself.
+    # The first cell imports the prelude again.
     for name in [name for name in sys.modules if name.split(".")[0] == "sandbox_mcp_kernel"]:
         del sys.modules[name]
 
@@ -143,7 +143,7 @@ def make_shell():
 
 
 def package_directories():
-    """The directories in which Python has read .pth files and similar at its start."""
+    """The directories with .pth files and similar, which Python read at its start."""
     own = [path for path in sys.path if path.endswith("-packages")]
     return [*own, *site.getsitepackages(), site.getusersitepackages()]
 

@@ -22,7 +22,7 @@ export interface BridgeOptions {
 /** How long a request waits for a server that responded before and may be restarting, in milliseconds. */
 const RESTART_MS = 30_000;
 
-/** The limit before the server's first response. It is shorter, because clients abandon a process that is silent for long. */
+/** The same limit before the server's first response. It is shorter, because clients abandon a process that is silent for long. */
 const FIRST_MS = 5000;
 
 /** JSON-RPC's first code for errors of an implementation. */
@@ -72,8 +72,8 @@ export class Bridge {
 
   async #forward(message: JSONRPCMessage): Promise<void> {
     if ("method" in message && message.method === "notifications/cancelled") {
-      // In the revision of 2026, closing the stream cancels a request. In 2025 this message cancels it, and is forwarded to the
-      // server.
+      // In the revision of 2026, closing the stream cancels a request. In that of 2025 this message cancels it, so the message is
+      // also forwarded to the server.
       const id = message.params?.requestId as RequestID;
       this.#open.get(id)?.abort();
       this.#open.delete(id);

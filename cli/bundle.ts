@@ -85,7 +85,7 @@ export async function bundle(config: string, directory: string): Promise<Built> 
     }
     const output = `${kept}.${process.pid}`;
     await build(config, directory, output);
-    forgetOld();
+    deleteOldBuilds();
     try {
       renameSync(output, kept);
     } catch (error) {
@@ -125,7 +125,7 @@ export function keyOf(config: string): string {
       ? readdirSync(source, { recursive: true, encoding: "utf8" }).toSorted()
       : [""];
     for (const file of files) {
-      // wrangler's temporary files beside a configuration.
+      // Skips wrangler's temporary files beside a configuration.
       if (file.startsWith(".wrangler")) continue;
       const { size, mtimeMs } = statSync(join(source, file));
       hash.update(`${source}/${file}\0${size}\0${mtimeMs}\0`);
@@ -145,7 +145,7 @@ export function isWritable(): boolean {
   }
 }
 
-function forgetOld(): void {
+function deleteOldBuilds(): void {
   for (const name of readdirSync(CACHE_DIRECTORY)) {
     const path = join(CACHE_DIRECTORY, name);
     const since = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Infinity;
@@ -182,7 +182,7 @@ async function build(config: string, directory: string, output: string): Promise
   writeFileSync(join(output, SETTINGS), JSON.stringify(readSettings(config)));
 }
 
-/** Loading wrangler takes a second of processor time, so a cached build avoids it. */
+/** Called only for a new build, because loading wrangler takes a second of processor time. */
 function readSettings(config: string): Settings {
   const wrangler: typeof WranglerModule = require("wrangler");
   const { name, vars } = wrangler.unstable_readConfig({ config });

@@ -103,7 +103,7 @@ const DESCRIBED: readonly Described[] = [
     place: inHome(".cursor/mcp.json"),
     projectFile: ".cursor/mcp.json",
     entry: common("url"),
-    next: "Cursor's settings show it under MCP.",
+    next: "Cursor's settings show the server under MCP.",
   },
   {
     name: "vscode",
@@ -115,7 +115,7 @@ const DESCRIBED: readonly Described[] = [
       endpoint.kind === "process"
         ? { type: "stdio", ...asProcess(endpoint) }
         : common("url", { type: "http" })(endpoint),
-    next: 'The command "MCP: List Servers" starts it.',
+    next: 'The command "MCP: List Servers" starts the server.',
   },
   {
     name: "windsurf",
@@ -134,7 +134,7 @@ const DESCRIBED: readonly Described[] = [
     projectFile: ".zed/settings.json",
     path: () => ["context_servers"],
     entry: common("url"),
-    next: "The settings of the agent panel show it.",
+    next: "The settings of the agent panel show the server.",
   },
   {
     name: "codex",

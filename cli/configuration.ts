@@ -92,7 +92,7 @@ export function validate(directory: string): Check[] {
 
 type Config = z.infer<typeof wranglerSchema>;
 
-/** A required value: its place, the correct value, and what to do if it is wrong. */
+/** A required value: its place, whether it is right, and what to do if it is not. */
 interface Required {
   name: string;
   path: (string | number)[];

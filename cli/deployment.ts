@@ -181,7 +181,7 @@ export class Deployment {
     return given.length === 0 ? made : `set ${given.join(", ")} of the environment; ${made}`;
   }
 
-  /** Secrets from the environment, and for a new server an owner's token, and a separate key for links. */
+  /** Secrets from the environment; for a new server also an owner's token, and a separate key for links. */
   async #newSecrets(): Promise<Record<string, string>> {
     const { env, isAttended, print } = this.#options;
     const secrets: Record<string, string> = {};

@@ -31,7 +31,7 @@ if (given && given !== token) {
   process.exit(1);
 }
 
-// Off as in wrangler.local.jsonc, because clients' documents would be fetched from inside the user's network. Another flag must
+// Off as in wrangler.local.jsonc, because the server would fetch clients' documents from inside the user's network. Another flag must
 // follow, because --var takes every word up to the next flag.
 const off = values.OAUTH_CLIENT_METADATA?.trim() ? [] : ["--var", "OAUTH_CLIENT_METADATA:off"];
 // The Worker saves all workspaces on requests with this secret.
@@ -49,12 +49,12 @@ const child = spawn(process.execPath, [wranglerProgram(), ...flags], {
 const exited = once(child, "exit");
 const url = `http://127.0.0.1:${port}/mcp`;
 const print = (line: string) => void process.stderr.write(`${line}\n`);
-const again = new AbortController();
+const secondSignal = new AbortController();
 let isStopping = false;
 const stop = async (signal: NodeJS.Signals) => {
-  if (isStopping) return again.abort();
+  if (isStopping) return secondSignal.abort();
   isStopping = true;
-  await saveWorkspaces(url, secret, again.signal, print);
+  await saveWorkspaces(url, secret, secondSignal.signal, print);
   child.kill(signal);
 };
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => void stop(signal));

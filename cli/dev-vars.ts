@@ -31,7 +31,7 @@ export function readVariables(env: Readonly<Record<string, string | undefined>>,
   return { values: { ...values, SERVER_AUTH_TOKEN: token }, token, tokenSource: "generated" };
 }
 
-/** Removes the Worker's variables, some of them secrets, from child processes' environment. */
+/** Removes the Worker's variables, some of them secrets, so that child processes do not inherit them. */
 export function forgetVariables(env: NodeJS.ProcessEnv): void {
   for (const name of OPERATOR_VARIABLES) delete env[name];
 }

@@ -26,10 +26,10 @@ const engineReply = z.union([
 ]);
 
 /**
- * @param settings may be a promise; the engine loads its modules while it resolves.
+ * @param settings may be a promise; the engine loads its modules while the promise resolves
  * @param onLog called with each stderr line
- * @param onDeath called with the exit status or signal if it ends unexpectedly
- * @throws Error with its message if it cannot start
+ * @param onDeath called with the exit status or signal if the engine ends unexpectedly
+ * @throws Error with the engine's message if it cannot start
  */
 export async function startEngineProcess(
   settings: EngineSettings | Promise<EngineSettings>,

@@ -19,7 +19,7 @@ export interface FollowOptions {
   prints: boolean;
   /** Whether all output goes to standard error, like an agent's log. Standard output is for the result then. */
   outputToStderr?: boolean;
-  /** Whether Ctrl-C stops the run, or leaves it. */
+  /** Whether Ctrl-C stops the run, or only the following. */
   onInterrupt: "cancel" | "leave";
   /** Seconds to wait for the run; no limit if undefined. */
   waitSeconds?: number;

@@ -1,7 +1,7 @@
 /** Detects that the parent process, npm or a bridge, ended without passing on a signal. */
 import { readFileSync } from "node:fs";
 
-/** The variable that ends a server with its parent process. */
+/** A server with this variable ends when its parent process ends. */
 export const WITH_PARENT = "SANDBOX_MCP_WITH_PARENT";
 
 /**

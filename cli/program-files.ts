@@ -51,7 +51,7 @@ function programOf(file: string): string {
 export function defaultStateDir(env: Readonly<Record<string, string | undefined>>): string {
   if (!isPackaged) return join(root, ".sandbox-mcp");
   const given = env.XDG_STATE_HOME;
-  // The XDG specification ignores relative paths.
+  // The XDG specification says that relative paths are ignored.
   const states = given !== undefined && isAbsolute(given) ? given : join(homedir(), ".local/state");
   return join(states, "sandbox-mcp");
 }

@@ -39,7 +39,7 @@ export async function findPython(stateDir: string) {
   const [first, ...others] = await findPythons();
   if (first === undefined) return undefined;
   const packages = join(stateDir, "python");
-  /** Whether it has all packages itself, or an earlier start installed them for it. */
+  /** Whether an interpreter has all packages, or an earlier start installed them for it. */
   const isReady = (python: Python) =>
     isComplete(python) || modifiedAt(join(packages, packagesKey(python))) !== undefined;
   return { first, other: others.find(isReady), packages, isReady };

@@ -28,7 +28,7 @@ export class Server {
     return server;
   }
 
-  /** Calls a tool. @throws {CommandError} with its message if it failed */
+  /** Calls a tool. @throws {CommandError} with the tool's error */
   call(name: string, args: Record<string, unknown> = {}): Promise<Answer> {
     return this.#withExplainedErrors(
       () => this.#connection.call(name as ToolName, args as never) as Promise<Answer>,
@@ -88,7 +88,7 @@ function sentence(line: string): string {
   return line.replace(/\s+/g, " ").trim();
 }
 
-/** Sends a plain HTTP request with the token. @throws {CommandError} for every response except 2xx, with its message */
+/** Sends a plain HTTP request with the token. @throws {CommandError} with the response's message, except for 2xx */
 export async function http(given: ServerAddress, path: string, init: RequestInit = {}): Promise<Response> {
   const address = await withAcceptedToken(given);
   return connectionTo(address)

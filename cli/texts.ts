@@ -88,7 +88,7 @@ export const wrongToken = (source: string) =>
   usage(`${source} is not a token: it must be visible ASCII without spaces.`);
 export const localTokenUnknown = () =>
   denied(
-    `This command does not know the local server's token, because \`${startLine()}\` got it from its environment. Set SANDBOX_MCP_TOKEN to it.`,
+    `This command does not know the local server's token, because \`${startLine()}\` got it from its environment. Set SANDBOX_MCP_TOKEN to that token.`,
   );
 export const tokenNeeded = (word: string) =>
   denied(`A token is needed: set SANDBOX_MCP_TOKEN, or pass ${word}.`);
@@ -120,7 +120,7 @@ export const unexpectedResponse = (url: string, status: number, body: string) =>
 
 // Runs
 
-export const STOPPING = "Stopping it ...";
+export const STOPPING = "Stopping the run ...";
 export const RECONNECTING = "The connection broke; asking again ...";
 export const RETRYING = "The server does not respond now; asking again ...";
 export const returnTo = (id: string) =>
@@ -134,7 +134,7 @@ export const runDisconnected = ({ kind, message }: CommandError, id: string) =>
   new CommandError(kind, [message, ...returnTo(id)].join("\n"));
 export const moreFiles = (count: number) => `... and ${count} more files`;
 export const continueFrom = (id: string) =>
-  `To continue where it ended: ${PROGRAM} execute --continue-from ${id} "..."`;
+  `To continue where the task ended: ${PROGRAM} execute --continue-from ${id} "..."`;
 
 // The bridge of `stdio`, and the local server that it starts
 
@@ -294,7 +294,7 @@ export const SAVING = {
 
 export const NO_DOCKER = "Docker is not running, or not installed: see https://docs.docker.com/get-docker/.";
 export const tokenOnlyInFile = (file: string) =>
-  `wrangler dev reads SERVER_AUTH_TOKEN only from ${file}, but the environment has another value: unset it there.`;
+  `wrangler dev reads SERVER_AUTH_TOKEN only from ${file}, but the environment has another value. Unset the variable in the environment.`;
 
 // Checks of `doctor`, `validate` and `verify`
 

@@ -62,7 +62,7 @@ export const ask = serverCommand(
     const deadline = wait === undefined ? Infinity : Date.now() + wait * 1000;
     const server = await Server.connect(address);
     const body = { question, language, sandbox, model, timeout: timeout * 1000 };
-    const id = await written(server, body, {
+    const id = await writeProgram(server, body, {
       prints: !options.json && !options.detach,
       waitMs: options.detach ? 0 : deadline - Date.now(),
     });
@@ -87,7 +87,7 @@ export const ask = serverCommand(
  * Sends the question, and prints the program. Returns when the program is written, or the wait or the connection ends.
  * @returns the run's id
  */
-async function written(
+async function writeProgram(
   server: Server,
   body: object,
   { prints, waitMs }: { prints: boolean; waitMs: number },

@@ -56,7 +56,7 @@ export const deploy = dataCommand(
         steps.push(step);
         if (!asJSON) line(`${steps.length}. ${step.name}: ${step.plan}`);
       } else if (verify && url !== undefined && token !== undefined) {
-        const checks = await tried(url, token);
+        const checks = await verifyWhenReady(url, token);
         const failed = checks.filter(({ verdict }) => verdict === "failed");
         isWell = failed.length === 0;
         const found = isWell
@@ -94,7 +94,7 @@ const FIRST_CONTAINER_MS = 600_000;
 const PAUSE_MS = 2000;
 
 /** Verifies the server once it responds and has started a container. */
-async function tried(url: string, token: string) {
+async function verifyWhenReady(url: string, token: string) {
   const deadline = Date.now() + ADDRESS_WAIT_MS;
   const isUp = () =>
     fetch(new URL("/health", url)).then(
@@ -107,7 +107,7 @@ async function tried(url: string, token: string) {
   return tryServer(address);
 }
 
-/** Waits until a command runs in a sandbox, or until it is clear that it cannot. Then the check reports the reason. */
+/** Waits until a command runs in a sandbox. Also returns if none can run: the checks then report the reason. */
 async function firstContainer(address: ServerAddress): Promise<void> {
   const deadline = Date.now() + FIRST_CONTAINER_MS;
   for (let attempts = 1; ; attempts++) {

@@ -58,14 +58,14 @@ export const shell = bridgeCommand(
     await server.close();
   });
 
-/** Connects this terminal to the run's, and restores it afterwards. @returns whether the run has ended; otherwise the user left */
-async function converse(server: Server, id: string, isReturn: boolean): Promise<boolean> {
+/** Connects this terminal to the run's, and restores it afterwards. @returns whether the run has ended; false if the user detached */
+async function converse(server: Server, id: string, isAttached: boolean): Promise<boolean> {
   const { stdin, stdout } = process;
   const left = Promise.withResolvers<false>();
   const filter = new TerminalFilter();
   const type = async (text: string) => void (await server.call("send_input", { id, text }));
   const fail = async (reason: unknown) => {
-    // Input during the program's end is lost without an error.
+    // Input that fails because the program has ended is not an error.
     const { isRunning } = await server.logOf(id).catch(() => ({ isRunning: true }));
     if (isRunning) left.reject(reason);
   };
@@ -81,10 +81,10 @@ async function converse(server: Server, id: string, isReturn: boolean): Promise<
   stdin.on("data", press);
   stdin.once("end", leave);
   stdout.on("resize", resize);
-  if (isReturn) resize();
+  if (isAttached) resize();
   for (const signal of ["SIGTERM", "SIGHUP"] as const) process.once(signal, leave);
   try {
-    return await Promise.race([left.promise, show(server, id, filter, isReturn)]);
+    return await Promise.race([left.promise, show(server, id, filter, isAttached)]);
   } finally {
     stdout.off("resize", resize);
     stdin.off("data", press);
@@ -94,13 +94,13 @@ async function converse(server: Server, id: string, isReturn: boolean): Promise<
   }
 }
 
-/** Disables output processing: raw mode keeps it, and full-screen programs expect no carriage return before line feeds. */
+/** Raw mode keeps output processing, but full-screen programs expect that the terminal adds no carriage returns. */
 function disableOutputProcessing(): void {
   spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
 }
 
-async function show(server: Server, id: string, filter: TerminalFilter, isReturn: boolean): Promise<true> {
-  const cursor = isReturn ? Math.max(0, (await server.logOf(id)).bytes - SHOWN_BYTES) : 0;
+async function show(server: Server, id: string, filter: TerminalFilter, isAttached: boolean): Promise<true> {
+  const cursor = isAttached ? Math.max(0, (await server.logOf(id)).bytes - SHOWN_BYTES) : 0;
   for await (const { log } of server.pages(id, { cursor, everyMs: CALL_INTERVAL_MS }))
     for (const { text } of log) process.stdout.write(filter.take(text));
   return true;

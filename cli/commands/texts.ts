@@ -64,7 +64,7 @@ export const DEPLOY = {
   unchanged: "Nothing was changed.",
 };
 export const REPORT_NOTE =
-  "It has names of variables and sandboxes, but no values of secrets. Read it before you send it.";
+  "The report has names of variables and sandboxes, but no values of secrets. Read it before you send it.";
 
 // files
 

@@ -296,7 +296,7 @@ class Verification {
     return "401";
   }
 
-  /** @param remedy if the token may be wrong; otherwise a refusal means that its scopes do not allow the check */
+  /** @param remedy given if the token may be wrong. Without it, a refusal means that the token's scopes do not allow the check */
   async #check(name: string, work: () => Promise<string>, remedy?: string): Promise<boolean> {
     const startedAt = performance.now();
     try {
@@ -375,7 +375,7 @@ for _ in $(seq 200); do (exec 3<>/dev/tcp/127.0.0.1/${PORT}) 2>/dev/null && exit
 function preview(url: string): Promise<string> {
   const { protocol, hostname, host, port, pathname: path } = new URL(url);
   const request = protocol === "https:" ? requestHTTPS : requestHTTP;
-  // For browsers, every name below localhost is this machine. Not every system's resolver agrees.
+  // Browsers resolve every name below localhost to this machine. Not every system's resolver does.
   const options = hostname.endsWith(".localhost")
     ? { hostname: "127.0.0.1", port: port || 80, headers: { host } }
     : { hostname, port };

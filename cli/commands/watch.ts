@@ -41,7 +41,7 @@ function tellAsJSON(event: WatchEvent): void {
   line(visibleJSON({ at: new Date().toISOString(), ...event }));
 }
 
-/** A line has the time, event, sandbox and the event's fields, separated by tabs. Each line of output is one line here. */
+/** Prints the time, the event, the sandbox and the event's fields, separated by tabs. Each line of a run's output gets its own line. */
 function tellAsLine(event: WatchEvent): void {
   const put = (...cells: readonly string[]) =>
     line(

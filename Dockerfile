@@ -6,8 +6,8 @@ FROM docker.io/cloudflare/sandbox:0.12.10-python
 RUN npm install --global --no-audit --no-fund --allow-scripts=@anthropic-ai/claude-code @anthropic-ai/claude-code@2.1.328 && \
     npm cache clean --force
 
-# OpenCode, only with "image_vars": { "OPENCODE": "yes" } in wrangler.jsonc. It searches with ripgrep, and would download
-# ripgrep in each sandbox.
+# OpenCode, only with "image_vars": { "OPENCODE": "yes" } in wrangler.jsonc. Without ripgrep in the image, OpenCode downloads it
+# in each sandbox.
 ARG OPENCODE=no
 RUN if [ "$OPENCODE" = yes ]; then \
       apt-get update && apt-get install -y --no-install-recommends ripgrep && rm -rf /var/lib/apt/lists/* && \
@@ -25,7 +25,7 @@ RUN ln -s certs/ca-certificates.crt /etc/ssl/sandbox-mcp.pem && mkdir -p /usr/lo
 # Our programs: sandboxd, its helpers and the kernels' preludes. Root owns them, and nobody can write to them.
 COPY --chmod=0555 container/ /opt/sandbox-mcp/
 
-# Compiled now, because nobody can write there later, and each kernel would compile its prelude at its start.
+# Compiled now, because nobody can write there later. Otherwise each kernel would compile its prelude when it starts.
 RUN python3 -m compileall -q /opt/sandbox-mcp/kernel
 
 RUN mkdir -p /var/lib/sandbox-mcp/runs

@@ -9,8 +9,8 @@ import { installForTests } from "./tests/setup/installed.ts";
 import { PRIVATE_SECRETS } from "./tests/setup/private-secrets.ts";
 
 /**
- * `worker` and `faults-actor` run in workerd, the other suites in Node. They and `node` share one engine of the local
- * platform, which the global set-up starts; `e2e`, `faults` and `hostile` start the whole server as a user does.
+ * `worker` and `faults-actor` run in workerd, the other suites in Node. `worker`, `faults-actor` and `node` share one engine of
+ * the local platform, which the global set-up starts. `e2e`, `faults` and `hostile` start the whole server as a user does.
  */
 
 /** The engine that the global set-up started, and the owner's token. */
@@ -20,10 +20,10 @@ const platform = (inject: (key: "engineURL" | "engineSecret") => string) => ({
   SERVER_AUTH_TOKEN: "test-owner-token",
 });
 
-// Servers share compiled code, so that each start takes a fifth less processor time.
+// All servers of the tests share Node's compile cache. So each start takes a fifth less processor time.
 const compiled = mkdtempSync(join(tmpdir(), "sandbox-mcp-compiled-"));
 process.env.NODE_COMPILE_CACHE = compiled;
-// The same as `npm start`, which stores objects in a folder.
+// As with `npm start`, objects are files in a folder.
 const objects = mkdtempSync(join(tmpdir(), "sandbox-mcp-objects-"));
 process.once("exit", () => {
   for (const directory of [compiled, objects]) rmSync(directory, { recursive: true, force: true });
@@ -84,7 +84,7 @@ export default defineConfig({
   test: {
     sequence: { sequencer: SlowFirst },
     globalSetup: ["tests/setup/engine.ts", "tests/setup/model.ts"],
-    // With four workers on two cores, files wait two thirds of the time. Each worker and its sandboxes take up to 1 GB.
+    // Test files mostly wait: with four workers on two cores, two thirds of the time. Each worker and its sandboxes take up to 1 GB.
     maxWorkers: Math.min(6, 3 * availableParallelism()),
     // Vitest throws this when a file has ended while its module runner still looks for a module.
     onUnhandledError: ({ name, message }) =>

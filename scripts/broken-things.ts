@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 
 const repository = fileURLToPath(new URL("../", import.meta.url));
 
-/** Blocks of tests in other suites that break something. Tests of tasks need an agent, so they are in the agent's suites. */
+/** Blocks of tests in the files of TASKS that break something. They are there because they need an agent. */
 const ELSEWHERE = new Set([
   "when the server is killed in the middle of a task",
   "when sandboxd is killed after a task's agent",
@@ -30,7 +30,8 @@ const OPENS = /^\s*(describe|it)(?:\.concurrent)?(?:\.runIf\(\w+\))?(?:\(\s*"((?
 /** The name after the cases, on their last line or on the one below. */
 const AFTER_CASES =
   /\](?: as const)?\)\((?:"((?:[^"\\]|\\.)*)"|$)|^\s*(?:describe|it)\.each\(\w+\)\((?:"((?:[^"\\]|\\.)*)"|$)/;
-const ALONE = /^\s*"((?:[^"\\]|\\.)*)",$/;
+/** A name that has a line of its own. */
+const NAME_ALONE = /^\s*"((?:[^"\\]|\\.)*)",$/;
 
 /**
  * Replaces `$what` by the values of `what` in a test's cases. The cases begin on the test's line, or in the constant that the
@@ -70,7 +71,7 @@ function rowsOf(file: string): Row[] {
     waiting = kind ?? waiting;
     if (waiting === undefined) continue;
     const after = AFTER_CASES.exec(line);
-    const name = named ?? after?.[1] ?? after?.[2] ?? (isNext ? ALONE.exec(line)?.[1] : undefined);
+    const name = named ?? after?.[1] ?? after?.[2] ?? (isNext ? NAME_ALONE.exec(line)?.[1] : undefined);
     isNext = after !== null;
     if (name === undefined) continue;
     blocks = blocks.filter((block) => block.indent < indent);

@@ -31,7 +31,7 @@ export async function bundlePanel(): Promise<void> {
     .join("");
   // An unchanged file is not written, because builds of the Worker are cached by the times of their sources.
   if ((await readFile(built, "utf8").catch(() => "")) === module) return;
-  // Written beside the file and renamed, because another process may be reading it.
+  // Another process may be reading the file, so it is replaced as a whole.
   const part = `${built}.${process.pid}`;
   try {
     await writeFile(part, module);

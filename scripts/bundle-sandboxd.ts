@@ -16,11 +16,11 @@ export const imageBundle = join(root, "container/sandboxd/dist/sandboxd.cjs");
 const BUILT = { sandboxd: "container/sandboxd.cjs", control: "local/runtime/control.cjs" };
 
 export async function bundleSandboxd(outfile: string): Promise<void> {
-  await bundleKept("container/sandboxd/main.ts", BUILT.sandboxd, outfile);
+  await bundleOrCopy("container/sandboxd/main.ts", BUILT.sandboxd, outfile);
 }
 
 export async function bundleControlServer(outfile: string): Promise<void> {
-  await bundleKept("local/runtime/main.ts", BUILT.control, outfile);
+  await bundleOrCopy("local/runtime/main.ts", BUILT.control, outfile);
 }
 
 export async function bundleForPackage(dist: string): Promise<void> {
@@ -28,22 +28,23 @@ export async function bundleForPackage(dist: string): Promise<void> {
   await bundleControlServer(join(dist, BUILT.control));
 }
 
-async function bundleKept(entry: string, built: string, outfile: string): Promise<void> {
+/** Bundles a program, or copies its bundle from the npm package or the cache. */
+async function bundleOrCopy(entry: string, built: string, outfile: string): Promise<void> {
   await mkdir(dirname(outfile), { recursive: true });
   if (isPackaged) return copyFile(join(root, built), outfile);
   const key = keyOf(join(root, "scripts/bundle-sandboxd.ts"));
-  const kept = join(CACHE_DIRECTORY, `${key}-${basename(built)}`);
-  if (existsSync(kept)) return copyFile(kept, outfile);
+  const cached = join(CACHE_DIRECTORY, `${key}-${basename(built)}`);
+  if (existsSync(cached)) return copyFile(cached, outfile);
   await bundleProgram(join(root, entry), outfile);
   if (!isWritable()) return;
-  const part = `${kept}.${process.pid}`;
+  const part = `${cached}.${process.pid}`;
   await copyFile(outfile, part);
-  await rename(part, kept);
+  await rename(part, cached);
 }
 
 /**
- * Node's modules that our programs need late or never, such as for clients of `ws`. Loading them takes 17 ms of processor time
- * and 2.5 MiB.
+ * Loads https, tls and zlib when a program first uses them. Our programs use them late or never, and loading them takes 17 ms of
+ * processor time and 2.5 MiB.
  */
 const loadedOnUse: Plugin = {
   name: "loaded on use",
@@ -73,7 +74,7 @@ export async function bundleProgram(entry: string, outfile: string): Promise<voi
     legalComments: "none",
     logLevel: "warning",
     plugins: [loadedOnUse],
-    // ws would look for bufferutil and utf-8-validate, which a sandbox does not have, in every directory above.
+    // Otherwise ws searches all parent directories for bufferutil and utf-8-validate, which sandboxes do not have.
     define: { "process.env.WS_NO_BUFFER_UTIL": '"1"', "process.env.WS_NO_UTF_8_VALIDATE": '"1"' },
   });
 }

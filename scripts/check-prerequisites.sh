@@ -1,7 +1,7 @@
 #!/bin/sh
-# Checks the requirements of this machine. Also works before `npm ci`: check-prerequisites.sh [--deploy]
-# Prints one JSON document: success, checks by name, and issues as sentences. Missing programs for a deployment are issues only
-# with --deploy.
+# Checks what this machine has: check-prerequisites.sh [--deploy]. Works before `npm ci`, too.
+# Prints one JSON document: success, checks by name, and issues as sentences. With --deploy, a missing program that only
+# deployments need is an issue, too.
 here=$(cd "$(dirname "$0")/.." && pwd) || exit
 PATH="$here/node_modules/.bin:$PATH"
 checks=
@@ -28,7 +28,7 @@ deploy=no
 check node start 'node -e "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)" && node --version' 'install Node 22.15 or a newer 22, or 24 or newer, from https://nodejs.org (Node 20 is enough to run npm in a clone, because npm ci brings Node)' 'missing or older than 20'
 check npm start 'npm --version' 'it comes with Node'
 check linux start '[ "$(uname -s)" = Linux ] && uname -sr' 'use npm run dev:docker, or WSL 2 on Windows'
-check bubblewrap start 'bwrap --version' 'apt-get install bubblewrap, which npm start does as root'
+check bubblewrap start 'bwrap --version' 'apt-get install bubblewrap; npm start installs it if root runs it'
 check perl start 'perl -e "print \$^V"' 'apt-get install perl-base'
 check python3 start 'python3 --version' 'apt-get install python3; sandboxes run JavaScript and commands without it'
 check wrangler deploy 'wrangler --version' 'npm ci installs it'

@@ -43,7 +43,8 @@ try {
     content: "#!/bin/sh\necho 'compiling 412 files'\nsleep 600\n",
   });
   await callTool(server.url, "run_command", { command: "chmod +x build.sh" });
-  // Loads numpy, so that the client's call ends within half a second. A longer call returns a task to a client with that extension.
+  // Loads numpy, so that Claude Code's call ends within half a second. A longer call returns a task to a client with MCP's Tasks
+  // extension.
   await callTool(server.url, "run_code", { code: SIEVE });
 
   const env = claudeEnvironment(home, model.url);

@@ -30,7 +30,7 @@ const stale = [];
 /** Pages with generated parts, by path. */
 const pages = new Map();
 
-/** The limit of the plain list of tools; tests/worker/tools/kit.test.ts has the same. */
+/** The limit of the list of tools; tests/worker/tools/kit.test.ts has the same. */
 const MAX_BYTES = 13_312;
 
 function put(path, content) {
@@ -155,7 +155,7 @@ for (const [marker, schema] of Object.entries({
 for (const [marker, rows] of Object.entries(brokenThings()))
   fill("docs/internals/reliability.md", marker, rows);
 
-/** A row of the reference. @param {[string, import("../src/shared/variables.ts").Variable]} entry */
+/** A row of docs/reference/variables.md. @param {[string, import("../src/shared/variables.ts").Variable]} entry */
 function variableRow([name, { docs, example, secret, fallback = "off", default: value }]) {
   const meaning = `${docs}${secret === "value" ? " Secret." : ""}${example ? ` Example: \`${example}\`.` : ""}`;
   return `| \`${name}\` | ${meaning} | ${value === undefined || Array.isArray(value) ? fallback : `\`${value}\``} |`;
@@ -175,7 +175,7 @@ for (const [path, content] of pages) put(path, content);
 const askedVariables = VARIABLES.filter(([, { askAtDeploy }]) => askAtDeploy !== undefined);
 put(
   ".dev.vars.example",
-  `# For the Deploy to Cloudflare button, which asks for these. For npm start: copy what you need into .dev.vars.\n\n${askedVariables
+  `# The Deploy to Cloudflare button asks for these variables. For npm start, copy those that you need into .dev.vars.\n\n${askedVariables
     .map(([name, { askAtDeploy }]) => `# ${askAtDeploy}\n${name}=\n`)
     .join("")}`,
 );

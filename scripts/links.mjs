@@ -183,7 +183,7 @@ for (const path of documents.filter((each) => each.startsWith("docs/")))
 /** The parts of a text in backticks or in a fence. */
 const literal = (text) => text.match(/^ *(```+)[\s\S]*?^ *\1$|`[^`\n]+`/gm)?.join("\n") ?? "";
 
-// A variable of the server is in its table. Other names in capitals are constants, bindings and variables of the programs.
+// The server's variables are in VARIABLES. Other names in capitals are constants, bindings and variables of the programs.
 const variables = new Set(VARIABLES.map(([name]) => name));
 const programs = files
   .filter((path) => /(?:\.(?:ts|cjs|py|sh|jsonc|yml)|Dockerfile)$/.test(path) && !path.startsWith("tests/"))
@@ -195,7 +195,7 @@ for (const path of documents)
     if (!variables.has(name) && !named.has(name) && !FOREIGN_VARIABLES.has(name))
       problems.push(`${path}: there is no variable ${name}`);
 
-/** The routes as src/server/app.ts lists them, with the constants for paths that it imports. */
+/** The routes that src/server/app.ts lists, with the values of the constants in their paths. */
 function serverRoutes() {
   const constants = Object.fromEntries(
     [...programs.matchAll(/^(?:export )?const (\w+) = ["`](.+)["`];$/gm)].map(([, name, value]) => [

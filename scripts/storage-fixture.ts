@@ -1,8 +1,8 @@
 /**
- * Writes tests/fixtures/storage/<commit>: the data that the server of a commit stores. The upgrade test reads every folder
- * there. Before a commit that changes a table, run it for the commit before: `node scripts/storage-fixture.ts <commit>
- * [worktree]`. This is not needed if a folder has the same tables. A given worktree has that commit, with packages installed.
- * Otherwise the script makes a worktree, and removes it.
+ * `node scripts/storage-fixture.ts <commit> [worktree]` writes tests/fixtures/storage/<commit>: the data that the server of a
+ * commit stores. The upgrade test reads every folder there. Before you change a table, run this script for the last commit with
+ * the old tables, unless a folder has these tables. The worktree must contain that commit, with packages installed. Without the
+ * argument, the script makes a worktree and removes it.
  */
 import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -27,7 +27,7 @@ const short = execFileSync("git", ["rev-parse", "--short=7", commit], { cwd: roo
 const test = "tests/worker/account/storage-fixture.test.ts";
 const worktree = given ?? join(mkdtempSync(join(tmpdir(), "storage-fixture-")), short);
 
-/** The name by which an actor is called: the sandbox, the principal, or the name of a counter. */
+/** The name of an actor: of its sandbox, its principal, or its counter. */
 function nameOf({ owner, principal, ...keys }: Record<string, unknown>): string {
   if (typeof principal === "string") return principal;
   if (owner) return (owner as { sandbox: string }).sandbox;

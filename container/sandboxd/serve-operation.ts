@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { finished } from "node:stream/promises";
 import type * as z from "zod/mini";
+import { confinePaths } from "./confinement.ts";
 import { FileError, failureOf } from "./file-error.ts";
 import { withNearest } from "./nearest.ts";
 import { type Call, FAILED, type Row, headerOf } from "./operations.ts";
@@ -44,18 +45,22 @@ export function serveOperation<Table extends Rows>(
   if (!row || !handler) return undefined;
   const call = row.input.safeParse(Object.fromEntries(searchParams));
   if (!call.success) return (async () => void response.writeHead(400).end("no such call\n"))();
-  const handle: Handle = (data, exchange) => around(row, () => handler(data, exchange));
+  const handle: Handle = (data, exchange) =>
+    around(row, async () => {
+      await confinePaths(row, data);
+      return await handler(data, exchange);
+    });
   return respond(row, handle, call.data, request, response);
 }
 
 type Around = (row: Row, work: () => Promise<unknown>) => Promise<unknown>;
 
-type Handle = (call: object, exchange: unknown) => Promise<unknown>;
+type Handle = (call: Record<string, unknown>, exchange: unknown) => Promise<unknown>;
 
 async function respond(
   row: Row,
   handle: Handle,
-  call: object,
+  call: Record<string, unknown>,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {

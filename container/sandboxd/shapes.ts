@@ -46,7 +46,11 @@ export function absolute(path: string): string {
   return `/${parts.join("/")}`;
 }
 
-export const path = () => z.pipe(z.string().check(z.regex(/^[^\0]*$/)), z.transform(absolute));
+const pathSchema = z.pipe(z.string().check(z.regex(/^[^\0]*$/)), z.transform(absolute));
+export const path = () => pathSchema;
+/** Whether a parameter is a path, which may be optional. */
+export const isPath = (schema: unknown): boolean =>
+  schema === pathSchema || (schema instanceof z.ZodMiniOptional && isPath(schema.def.innerType));
 const digest = () => z.string().check(z.regex(/^[0-9a-f]{64}$/));
 /** An entry's path, percent-encoded except for letters, digits and `-._~/`. Paths have at most 4,096 bytes. */
 export const listCursor = () =>

@@ -34,6 +34,7 @@ import {
 } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import * as z from "zod/mini";
+import { openInside } from "./confinement.ts";
 import { FileError, codeOf, readable, unreadable } from "./file-error.ts";
 import { FORM_BYTES, fileOf } from "./form.ts";
 import { WRITES, entriesOf, textOf } from "./directories.ts";
@@ -51,7 +52,6 @@ const WRITTEN_BYTES = 1024 * 1024;
 const MAX_LINKS = 40;
 /** This directory and its parents are never removed, because saves and sessions need them. */
 const WORKSPACE_ROOT = "/workspace";
-const INSIDE = /^\/(workspace|tmp)\/./s;
 /** How many results are kept, for calls that are repeated after a lost response. */
 const MAX_RESULTS = 64;
 /** How long the note of a finished append or edit is kept for the next sandboxd, in milliseconds. */
@@ -136,7 +136,6 @@ export class Writes {
   }
 
   async #remove({ id, path, recursive, confined }: RemoveCall): Promise<{}> {
-    if (confined) await confine(path);
     const parent = await readable(realpath(dirname(path)));
     const target = join(parent, basename(path));
     if (`${WORKSPACE_ROOT}/`.startsWith(join(target, "/")))
@@ -243,7 +242,6 @@ export class Writes {
  * `missing` for a missing directory that is not created
  */
 async function placeOf(path: string, isConfined: boolean, parents: Parents): Promise<Target> {
-  if (isConfined) await confine(path);
   let at = path;
   for (let links = 0; links <= MAX_LINKS; links++) {
     const parent = dirname(at);
@@ -262,30 +260,6 @@ async function placeOf(path: string, isConfined: boolean, parents: Parents): Pro
     await directory?.close();
   }
   throw new FileError({ problem: "system", code: "ELOOP" });
-}
-
-/** Refuses a path that leads out of /workspace and /tmp, before its missing directories are created. */
-async function confine(path: string): Promise<void> {
-  const rest = [];
-  for (let at = path; ; at = dirname(at)) {
-    const real = await realpath(at).catch(() => undefined);
-    if (real === undefined) {
-      rest.unshift(basename(at));
-      continue;
-    }
-    const leadsTo = join(real, ...rest);
-    if (!INSIDE.test(leadsTo)) throw new FileError({ problem: "outside", path: leadsTo });
-    return;
-  }
-}
-
-/** Opens the directory before it checks the location, so that nobody can exchange it in between. */
-async function openInside(directory: string, target: string): Promise<FileHandle> {
-  const handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
-  const leadsTo = join(await readlink(`/proc/self/fd/${handle.fd}`), basename(target));
-  if (INSIDE.test(leadsTo)) return handle;
-  await handle.close();
-  throw new FileError({ problem: "outside", path: leadsTo });
 }
 
 async function fill(

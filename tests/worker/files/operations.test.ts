@@ -30,16 +30,22 @@ const TRIES: { [Name in OperationName]: () => Input<Name> } = {
 
 const names = Object.keys(TRIES) as OperationName[];
 
-/** Returns the error code, or undefined on success. */
-const refusal = (name: OperationName, options: Pick<Owner, "sandbox" | "scopes">) =>
-  operate(env as Env, { ...options, principalID: owner.principalID }, name, TRIES[name]() as never).then(
+const pathFields = (name: OperationName) =>
+  Object.entries(TRIES[name]()).flatMap(([field, value]) => (String(value).startsWith("/") ? [field] : []));
+
+/** Returns the error code, or undefined on success. @param more arguments that replace those of `TRIES` */
+const refusal = (name: OperationName, options: Pick<Owner, "sandbox" | "scopes">, more = {}) =>
+  operate(env as Env, { ...options, principalID: owner.principalID }, name, {
+    ...TRIES[name](),
+    ...more,
+  } as never).then(
     () => undefined,
     (error: { code?: string }) => error.code,
   );
 const isAlive = async (name: string) => (await (await actorOf(name)).condition()).isAlive;
 
 describe("the file operation", () => {
-  beforeAll(() => sh(sandbox, `echo mine >${path}`));
+  beforeAll(() => sh(sandbox, `echo mine >${path}; echo mine >inside`));
   afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
   it.each(names.filter((name) => operations[name].scope !== undefined))(
@@ -51,10 +57,13 @@ describe("the file operation", () => {
     },
   );
 
-  it.each(names.filter((name) => operations[name].confined))(
-    "%s stays below /workspace and /tmp without sandbox:exec",
-    async (name) => {
-      expect(await refusal(name, { sandbox, scopes: ["sandbox:write"] })).toBe("permission_denied");
+  const confined = names.filter((name) => operations[name].confined);
+  it.each(confined.flatMap((name) => pathFields(name).map((field) => [name, field] as const)))(
+    "%s stays below /workspace and /tmp without sandbox:exec: its %s",
+    async (name, field) => {
+      const others = pathFields(name).filter((other) => other !== field);
+      const inside = Object.fromEntries(others.map((other) => [other, "/workspace/inside"]));
+      expect(await refusal(name, { sandbox, scopes: ["sandbox:write"] }, inside)).toBe("permission_denied");
       expect(await sh(sandbox, `cat ${path}`)).toBe("mine\n");
     },
   );

@@ -148,7 +148,7 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Claims an upload link, which works once. */
-  async takeLink(link: UploadLink): Promise<ReturnType<FileLinks["claim"]>> {
+  async claimLink(link: UploadLink): Promise<ReturnType<FileLinks["claim"]>> {
     return this.#parts.fileLinks.claim(link);
   }
 
@@ -157,7 +157,7 @@ export class Sandbox extends SandboxActor {
   }
 
   /** Ends an upload. If it failed, the link may be used again. */
-  async leaveLink(link: UploadLink, isUsedUp: boolean): Promise<void> {
+  async releaseLink(link: UploadLink, isUsedUp: boolean): Promise<void> {
     this.#parts.fileLinks.releaseClaim(link, isUsedUp);
   }
 

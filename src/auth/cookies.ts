@@ -8,6 +8,7 @@ export const COOKIE_PREFIX = "__Host-sandbox-mcp-";
 
 const PREFIX_WITHOUT_HOST = COOKIE_PREFIX.slice("__Host-".length);
 
+/** Whether a cookie belongs to this server or to Cloudflare. */
 export function isOwnCookie(name: string): boolean {
   return name.startsWith("CF_") || name.startsWith(COOKIE_PREFIX) || name.startsWith(PREFIX_WITHOUT_HOST);
 }
@@ -24,6 +25,7 @@ export function withPrefixedCookies(request: Request, secure: boolean): Request 
   return new Request(request, { headers });
 }
 
+/** Over plain HTTP, removes the prefix and `Secure`: browsers would drop the cookies. */
 export function withKeptCookies(headers: Headers, secure: boolean): Headers {
   if (secure) return headers;
   const cookies = headers.getSetCookie();

@@ -122,9 +122,8 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
     tokenEndpoint: TOKEN_PATH,
     clientRegistrationEndpoint: REGISTRATION_PATH,
     scopesSupported: [...SCOPES],
-    // With this, anybody can make the server fetch a document without signing in. On loopback that request would come from
-    // inside the user's network, so it is off there. The local platform's configuration turns it off even behind a public
-    // origin.
+    // Metadata documents let anybody make the server fetch a URL without signing in. On loopback that request would come from
+    // inside the user's network, so they are off there. The local platform turns them off even behind a public origin.
     clientIdMetadataDocumentEnabled: config.clientMetadata ?? !loopback,
     accessTokenTTL: ACCESS_TOKEN_SECONDS,
     refreshTokenTTL: GRANT_SECONDS,

@@ -143,7 +143,7 @@ async function sendWith(
   }
   const coding = responseHeaders.get("content-encoding") ?? "identity";
   if (DECODED.has(coding)) {
-    // Also for HEAD: if a program sends guesses beside the secret, the compressed length shows whether a guess is right.
+    // Dropped for HEAD too: if a program sends guesses beside the secret, the compressed length shows whether a guess is right.
     responseHeaders.delete("content-encoding");
     responseHeaders.delete("content-length");
   } else if (coding !== "identity") {

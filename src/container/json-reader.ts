@@ -4,7 +4,7 @@
 const MAX_TEXT_BYTES = 100;
 /** Deeper nesting counts as malformed. No real request reaches this depth. */
 const DEEPEST = 200;
-/** The member names that lead to a value; `[]` for list elements. It changes as the reader continues. */
+/** The member names that lead to a value; `[]` for list elements. The reader changes the array when it continues. */
 export type Path = readonly string[];
 
 export interface JSONListener {

@@ -17,17 +17,17 @@ export class UsageCounter {
   readonly #seen = new Map<string, number>();
   #rest = "";
   /** Whether there was a report. A response of `count_tokens` has a field of the same name and costs nothing. */
-  #reports = false;
+  #hasReport = false;
   /** Whether a stream's last event has come; before that, the report is incomplete. */
-  #stopped = false;
+  #isComplete = false;
 
   add(bytes: Uint8Array): void {
     const text = this.#rest + this.#decoder.decode(bytes, { stream: true });
     this.#rest = text.slice(-KEPT_CHARS);
-    if (text.includes('"message_stop"')) this.#stopped = true;
-    const from = this.#reports ? 0 : text.indexOf('"usage"');
+    if (text.includes('"message_stop"')) this.#isComplete = true;
+    const from = this.#hasReport ? 0 : text.indexOf('"usage"');
     if (from < 0) return;
-    this.#reports = true;
+    this.#hasReport = true;
     // Events report totals, but not every event reports all totals. A number that the end of a piece cuts is read again with
     // the next piece.
     for (const [, name = "", digits] of text.slice(from).matchAll(FIELD))
@@ -50,8 +50,8 @@ export class UsageCounter {
    * whole whether the response was read to its end
    */
   charge(request: RequestMeter, whole: boolean, isStream: boolean): number {
-    if (this.#reports && (isStream ? this.#stopped : whole)) return this.tokens;
-    const input = this.#reports ? this.tokens - this.#countOf("output_tokens") : request.inputTokens;
+    if (this.#hasReport && (isStream ? this.#isComplete : whole)) return this.tokens;
+    const input = this.#hasReport ? this.tokens - this.#countOf("output_tokens") : request.inputTokens;
     return input + Math.max(request.maxTokens, this.#countOf("output_tokens"));
   }
 

@@ -21,7 +21,7 @@ export async function readPanel(
     return { mimeType: "application/json", text: JSON.stringify(names) };
   }
   if (uri !== PANEL_URI) return undefined;
-  // Imported when it is read, because only this resource needs it.
+  // Imported here, because no other resource needs the page.
   const { files, page } = await import("../../panel/built.js");
   const previews = previewSource(caller.config, caller.origin);
   const csp = previews === undefined ? undefined : { frameDomains: [previews] };

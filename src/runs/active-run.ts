@@ -320,7 +320,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     for (const wake of waiting) wake();
   }
 
-  /** Moves part of the log to R2, or joins the attempt under way. Settles when it has ended, even by an error. */
+  /** Moves part of the log to R2, or joins the attempt under way. Settles when the attempt has ended, even by an error. */
   moveLog(): Promise<void> {
     this.#shipping ??= this.#shipOne().finally(() => (this.#shipping = undefined));
     return this.#shipping;

@@ -44,7 +44,7 @@ const MAX_SCALED = 20;
 /** The room for a line that replaces an omitted result, in bytes of JSON. */
 const LEFT_OUT_BYTES = 120;
 
-/** The most characters of one text result; as many are shown of a stream. The preludes send no more. */
+/** The most characters of one text result, as of an output stream. The preludes send no more. */
 const TEXT_CHARS = 32 * 1024;
 
 /** The most bytes of JSON for all text results together. Some clients cut a response at 1 MB. */
@@ -91,7 +91,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
           // The time limit twice: once for the start of the kernel, once for the code.
           limit.deadline(Date.now() + 2 * spec.timeoutMs, spec.timeoutMs);
         },
-        given: (kernel) => {
+        kernelAssigned: (kernel) => {
           sink.keepState(kernel);
           if (kernel) limit.deadline(Date.now() + spec.timeoutMs, spec.timeoutMs);
         },

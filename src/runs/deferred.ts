@@ -3,8 +3,8 @@ import type { ActiveRun } from "./active-run.ts";
 import { type End, type Execution, CANCELLED_BEFORE_START } from "./run-types.ts";
 
 /**
- * An execution that first waits for `before`. `before` returns the function that starts it, or an end if it must not start.
- * @param waiting what it waits for
+ * An execution that first waits for `before`, which returns the function that starts it, or an end if nothing must start.
+ * @param waiting what the run waits for until then
  */
 export function startAfter(
   run: ActiveRun,

@@ -8,7 +8,7 @@ import { cancelUnconfirmed, timeoutUnconfirmed } from "./texts.ts";
 /** How long after the deadline the sandbox may take to stop a run and send its last output, in milliseconds. */
 const GRACE_MS = 15_000;
 
-/** The same after a cancel, in milliseconds. It is shorter than the wait of cancel_run. */
+/** How long the sandbox may take after a cancel, in milliseconds: less than cancel_run waits. */
 const CANCEL_MS = 8_000;
 
 export class Limit {

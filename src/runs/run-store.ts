@@ -41,7 +41,7 @@ type Row = {
 /** The columns for lists, without results and output, which may be megabytes. */
 const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit_code"] as const;
 
-/** Ids sort by the time of the request, so this reads only the few runs that have not ended before it finds one. */
+/** Ids sort by the time of the request, so the query passes only a few running runs before it finds an ended one. */
 const FIRST_END = "SELECT ended_at AS first FROM runs WHERE ended_at IS NOT NULL ORDER BY id LIMIT 1";
 
 /** How much all runs of a sandbox store. */

@@ -88,7 +88,7 @@ export interface Gate {
   isOpen(): boolean;
   /** Resolves when the run may start. Resolves with an end if the run must not start. */
   pass(run: ActiveRun): Promise<End | undefined>;
-  /** What a waiting run shows that it waits for. */
+  /** What the run waits for here, for its caller. */
   waiting?(): WaitState | undefined;
 }
 

@@ -6,7 +6,7 @@ const MAX_COLUMNS = 1000;
 /** The cursor can return to this many of the last rows. Nested progress bars and menus need fewer. */
 const MAX_ROWS = 50;
 
-/** What a Python kernel prints for `clear_output()`: CLEARED in streams.py. Programs that clear a screen use another order. */
+/** What a Python kernel prints for `clear_output()`: CLEARED in streams.py. Other programs send these sequences in another order. */
 const CLEARED = "\x1b[3J\x1b[2J\x1b[H";
 
 /** A control sequence (CSI) with parameters and final character; another, invisible sequence; a control character; or text. */

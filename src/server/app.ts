@@ -1,4 +1,4 @@
-/** Handles a request. The guards run in this order: host and origin, route, token, scopes, handler. */
+/** Handles a request in this order: host and origin, route, token, rate limit, scopes, handler. */
 import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server";
 import { createMcpHandler } from "agents/mcp/server";
 import { addressOf } from "../actors/attempts.ts";
@@ -302,7 +302,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
   return opened;
 }
 
-/** Clients of this revision and later support resource links. Older clients fail on them. */
+/** Clients before revision 2025-06-18 fail on resource links. */
 function takesResourceLinks({ headers }: Request): boolean {
   return (headers.get("mcp-protocol-version") ?? "") >= "2025-06-18";
 }

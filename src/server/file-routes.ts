@@ -87,7 +87,7 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
   const actor = sandboxActor(context.env, link.actor);
   const owner = await actor.linkOwner(link.epoch);
   if (!owner) return refused(request, 410, LINK_TEXTS.sandboxGone);
-  const taken = await actor.takeLink({ id: link.id, expires: link.expires });
+  const taken = await actor.claimLink({ id: link.id, expires: link.expires });
   if (taken !== "taken") {
     await drainBody(request);
     return taken === "used" ? refused(request, 410, LINK_TEXTS.used) : refused(request, 409, LINK_TEXTS.busy);
@@ -104,7 +104,7 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
     }
     return json({ path: link.path, ...written }, 201);
   } finally {
-    await sandboxActor(context.env, link.actor).leaveLink({ id: link.id, expires: link.expires }, isDone);
+    await sandboxActor(context.env, link.actor).releaseLink({ id: link.id, expires: link.expires }, isDone);
   }
 }
 

@@ -34,7 +34,7 @@ const MAX_TIMEOUT_MS = TASK_SECONDS.max * 1000;
 export const TASK_SCOPES: readonly Scope[] = ["tasks:run"];
 
 /** A schema for text that is not blank. Its error messages are sent to callers unchanged. */
-function words(name: string, max: number) {
+function requiredText(name: string, max: number) {
   return z
     .string(REST_TEXTS.required)
     .refine((text) => text.trim() !== "", REST_TEXTS.required)
@@ -57,7 +57,7 @@ function componentNames() {
 }
 
 const taskBody = z.strictObject({
-  task: words("Task", MAX_TASK),
+  task: requiredText("Task", MAX_TASK),
   ...times(),
   checkpoint: z.string(REST_TEXTS.checkpoint).optional(),
   agents: componentNames(),
@@ -67,7 +67,7 @@ const taskBody = z.strictObject({
 });
 
 const questionBody = z.strictObject({
-  question: words("Question", MAX_QUESTION),
+  question: requiredText("Question", MAX_QUESTION),
   language: z.enum(PROGRAM_LANGUAGES, REST_TEXTS.oneOf("Language", PROGRAM_LANGUAGES)).optional(),
   sandbox: z.string(REST_TEXTS.sandbox).pipe(sandboxName()).optional(),
   model: z.string(REST_TEXTS.model).pipe(modelName()).optional(),

@@ -3,6 +3,7 @@ export class Unbuffered {
   readonly readable: ReadableStream<Uint8Array>;
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
   readonly #waiting: { bytes: Uint8Array; done: () => void }[] = [];
+  /** Completes the pending `pull`. Undefined while the client does not read. */
   #demand: (() => void) | undefined;
   #isEnded = false;
 

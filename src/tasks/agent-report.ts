@@ -12,6 +12,7 @@ export const agentReport = z.object({
   tokens: tokens.optional(),
   costUSD: z.number().optional(),
   durationMs: z.number().optional(),
+  /** How many lines of output were not events, and the first of them. */
   unread: z.number(),
   unreadSample: z.string().optional(),
 });

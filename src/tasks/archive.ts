@@ -25,7 +25,7 @@ const ID = /^[\w-]{1,200}$/;
 
 const MAX_NAMED = 3;
 
-/** sandboxd may end at any time, and the next attempt restarts it. */
+/** sandboxd may end during an attempt. The next attempt restarts it. */
 const ATTEMPTS = 3;
 
 /** @param below the agent's directory of conversations @param id the agent's id of its conversation @throws {ToolError} with the last reason */

@@ -46,7 +46,7 @@ const NOT_KEPT_REASONS: Record<FoundChanges["files"][number]["type"], string | u
   unnamed: "its name is not UTF-8, so git's escaped form is shown",
 };
 
-const NO_FILE: readonly ErrorCode[] = [
+const UNREADABLE: readonly ErrorCode[] = [
   "not_found",
   "is_directory",
   "invalid_argument",
@@ -79,7 +79,7 @@ export async function collect(
   if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
   if (changes.count > Math.min(SHOWN_FILES, files.length))
     await writer.keep(LIST_NAME, `${own}/${CHANGES_LIST}`, found.listBytes);
-  // A file's own reason is more useful than `TOO_MANY`, so it is listed first.
+  // A file's own reason is more useful than `TOO_MANY`, so files with their own reason are listed first.
   const [special, surplus]: [NotKept["named"], NotKept["named"]] = [[], []];
   for (const { path, change, type, size } of listed) {
     if (change === "deleted") continue;
@@ -138,7 +138,7 @@ class ArtifactWriter {
 
 /** At most `maxBytes` of a file from `offset` on; undefined if it cannot be read. */
 async function readPart(files: FileOperations, path: string, offset: number, maxBytes: number) {
-  return (await undefinedIfFailed(files.call("read", { path, offset, limit: maxBytes }), NO_FILE))?.bytes;
+  return (await undefinedIfFailed(files.call("read", { path, offset, limit: maxBytes }), UNREADABLE))?.bytes;
 }
 
 export function findArtifact(prefix: string, run: RunView, path: string): { key: string; size: number } {

@@ -27,6 +27,7 @@ export interface TaskFacts
   stderr: string;
 }
 
+/** How a task ended, and the note that says why and what to do. */
 export interface TaskVerdict {
   state: EndState;
   note?: string;

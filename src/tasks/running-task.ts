@@ -37,8 +37,8 @@ export class RunningTask {
   readonly #cancelRequested = Promise.withResolvers<void>();
   #command: Execution | undefined;
   #storedOffset = 0;
-  #begun = false;
-  #cancelled = false;
+  #hasBegun = false;
+  #isCancelled = false;
 
   constructor(host: TasksHost, run: ActiveRun, state: TaskState) {
     this.#host = host;
@@ -79,9 +79,9 @@ export class RunningTask {
   }
 
   async cancel(): Promise<void> {
-    this.#cancelled = true;
+    this.#isCancelled = true;
     this.#cancelRequested.resolve();
-    if (!this.#begun)
+    if (!this.#hasBegun)
       this.#withdrawn.resolve({ ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() });
     await this.#command?.cancel();
   }
@@ -94,9 +94,9 @@ export class RunningTask {
     trace?: TraceContext,
   ): Promise<End> {
     const { spec } = this.#state;
-    this.#begun = true;
+    this.#hasBegun = true;
     this.#run.markStarted();
-    if (this.#cancelled) return { ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() };
+    if (this.#isCancelled) return { ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() };
     const agent = AGENTS[spec.agent];
     const missing = await this.#prepareAgent();
     if (missing !== undefined) return { state: "failed", note: missing, detail: this.#detailOfUnstarted() };
@@ -109,7 +109,7 @@ export class RunningTask {
       const path = `${taskDirectory(this.id)}/components/${kind}/${name}.md`;
       await this.#host.files.call("write", { path, body: new TextEncoder().encode(text) });
     }
-    if (this.#cancelled) return { ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() };
+    if (this.#isCancelled) return { ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() };
     this.#command = this.#host.commands.start(this.#output, {
       command: taskCommand(this.id, spec, agent.command(spec), spec.components?.wanted),
       env: agent.env(key, this.#conversation, spec),
@@ -137,11 +137,11 @@ export class RunningTask {
 
   async resumeTask(): Promise<End> {
     const { command, end } = this.#state;
-    this.#begun = true;
+    this.#hasBegun = true;
     if (end) return this.#finish(end);
     if (!command) return { state: "lost", note: texts.AGENT_NEVER_STARTED };
     this.#command = this.#host.commands.resume(this.#output, command);
-    if (this.#cancelled) await this.#command.cancel();
+    if (this.#isCancelled) await this.#command.cancel();
     return this.#waitForEnd(this.#command);
   }
 

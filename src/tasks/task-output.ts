@@ -58,7 +58,7 @@ export class TaskOutput implements RunSink<CommandState> {
   #pendingLines: string[] = [];
 
   /**
-   * @param progressed called after progress
+   * @param progressed called after each output
    * @param commandStarted receives the state for resuming the agent's command
    * @param storedOffset how much of the agent's stdout was read and stored
    */

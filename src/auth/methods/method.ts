@@ -35,6 +35,7 @@ export interface RefusedRedirect {
 export interface Appearance {
   verb: string;
   isPanel: boolean;
+  /** Whether this is the only sign-in method on the page. */
   isAlone: boolean;
   alert: HTML | false | undefined;
   isFocused: boolean;
@@ -60,7 +61,7 @@ interface Method {
 }
 
 export interface FormMethod extends Method {
-  /** Undefined if this browser cannot use the method. `absence` explains why, if there is no other method. */
+  /** Returns undefined if this browser cannot use the method. `absence` explains why, if there is no other method. */
   offer(request: Request, context: RequestContext): Promise<Offer | undefined>;
   absence?: { title: string; message: string };
   identify(

@@ -41,7 +41,7 @@ ${alert}<label class="field" for="token">The server's token</label>
   },
 };
 
-/** The rule for holders of the server's token. It contains a digest of the token that nobody can sign in with. */
+/** The rule for holders of the server's token. It contains a digest of the token. Nobody can sign in with the digest. */
 async function ownerRule(serverAuthToken: string): Promise<string> {
   const digest = await sha256(`sandbox-mcp owner's door\n${serverAuthToken}`);
   return `owner:${digest.subarray(0, 16).toHex()}`;

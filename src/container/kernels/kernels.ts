@@ -51,7 +51,7 @@ export interface CodeSpec {
 export interface CodeStart {
   markStarted(): void;
   /** Called with the kernel that gets the code; with undefined if the kernel was gone and the code did not run. */
-  given(kernel: Kernel | undefined): void;
+  kernelAssigned(kernel: Kernel | undefined): void;
 }
 
 /** How an earlier actor's code was ended in its kernel. */
@@ -212,7 +212,7 @@ export class Kernels {
     // If no container runs, recorded kernels belong to an earlier container, and the next sandboxd would report them dead.
     const known = this.#link.lifecycle.isRunning ? this.#registry.get(keyOf(spec)) : undefined;
     if (known) {
-      start.given(known);
+      start.kernelAssigned(known);
       try {
         return await this.#attempt(known, sink, spec, stopped);
       } catch (error) {
@@ -220,7 +220,7 @@ export class Kernels {
         const didNotRun = error instanceof InterpreterError && error.kind === "context_gone";
         if (!didNotRun) throw this.#discard(sink.id, known, error);
         this.#registry.delete(known);
-        start.given(undefined);
+        start.kernelAssigned(undefined);
       }
     }
     const created = this.#create(keyOf(spec), spec.language, sink);
@@ -230,7 +230,7 @@ export class Kernels {
       if (kernel === "ending") throw ending(NOT_RUN);
       return { ...KERNEL_NOT_STARTED, end: kernel === "gone" ? "died" : kernel, state: "lost" };
     }
-    start.given(kernel);
+    start.kernelAssigned(kernel);
     try {
       return await this.#attempt(kernel, sink, spec, stopped);
     } catch (error) {

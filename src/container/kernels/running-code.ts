@@ -9,7 +9,7 @@ import type { KernelProcess, Listening } from "./kernel-protocol.ts";
 
 /** sandboxd begins to follow code after this time, in milliseconds. Following doubles the processor time of short code. */
 const FOLLOW_AFTER_MS = 500;
-/** The same if a caller waits for the code's output, in milliseconds. */
+/** If a caller waits for the code's output, sandboxd begins after this time, in milliseconds. */
 const FOLLOW_DELAY_MS = 50;
 
 export class RunningCode extends RunFollower {

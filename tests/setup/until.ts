@@ -25,6 +25,23 @@ export async function until<T>(
   }
 }
 
+/** Reads until the text has these words. Returns the text. @throws Error with the last text */
+export async function untilText(
+  read: () => string | Promise<string>,
+  words: string | RegExp,
+  deadlineMs?: number,
+): Promise<string> {
+  let text = "";
+  const hasWords = async () => {
+    text = await read();
+    return typeof words === "string" ? text.includes(words) : words.test(text);
+  };
+  await until(hasWords, deadlineMs).catch((cause) => {
+    throw new Error(`${words} is not in: ${text.slice(-2000)}`, { cause });
+  });
+  return text;
+}
+
 export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -11,10 +11,10 @@ import { actorName, principalHash } from "../../src/shared/names.ts";
 import { type Config, type Env, parseConfig } from "../../src/shared/config.ts";
 import { objectStore } from "../../src/storage/object-store.ts";
 import { MCPClient, type Result } from "../setup/mcp-client.ts";
-import { until } from "../setup/until.ts";
+import { until, untilText } from "../setup/until.ts";
 
 export { idIn, type Result } from "../setup/mcp-client.ts";
-export { sleep, until } from "../setup/until.ts";
+export { sleep, until, untilText } from "../setup/until.ts";
 
 export const ORIGIN = "https://sandbox.example";
 
@@ -141,9 +141,16 @@ export async function inKernel(name: string, code: string): Promise<string> {
   });
 }
 
-/** Kills the container of the owner's sandbox, as a crash of its machine would. */
+/** Kills the container of the owner's sandbox, as a crash of its machine would, and waits until its actor knows. */
 export async function killContainer(name: string): Promise<void> {
+  const running = () =>
+    inActor(name, (_sandbox, { container, storage }) =>
+      container?.running === true ? storage.kv.get<{ sandbox: string }>(CONTAINER_KEY)?.sandbox : undefined,
+    );
+  const killed = await running();
   await inActor(name, (_sandbox, { container }) => container?.signal(9));
+  // A call that waits may already have started the next container.
+  await until(async () => (await running()) !== killed);
 }
 
 /** Evicts the actor of the owner's sandbox. With `kill`, also ends its container before the next actor starts. */
@@ -217,7 +224,7 @@ export function result(id: string, more: Record<string, unknown> = {}): Promise<
 
 /** Waits until the result of a run has this text. */
 export async function waitForText(id: string, words: string): Promise<void> {
-  await until(async () => (await result(id, { wait_seconds: 0 })).text.includes(words));
+  await untilText(async () => (await result(id, { wait_seconds: 0 })).text, words);
 }
 
 /** All pages of a run's log, joined by stream. */

@@ -20,11 +20,6 @@ import { Account, bucketOf } from "./worker.ts";
 
 const save = (sandbox: string) => owner.call("checkpoint_sandbox", { sandbox });
 
-async function crash(sandbox: string): Promise<void> {
-  await killContainer(sandbox);
-  await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
-}
-
 /** Makes the saves of this sandbox never end. */
 function hang(sandbox: string): void {
   bucketOf(sandbox).fault = (operation) =>
@@ -65,14 +60,14 @@ describe("when a save takes long", () => {
     });
     await sh(sandbox, "echo second > file");
     await commitRequested.promise;
-    await crash(sandbox);
+    await killContainer(sandbox);
     const next = sh(sandbox, "cat file");
     await Promise.race([next, sleep(2000)]);
     goesOn.resolve();
     expect(await next).toBe("second\n");
     await sh(sandbox, "echo third > file");
     expect((await save(sandbox)).isError).toBe(false);
-    await crash(sandbox);
+    await killContainer(sandbox);
     expect(await sh(sandbox, "cat file")).toBe("third\n");
     committed.mockRestore();
   });
@@ -115,7 +110,7 @@ describe.concurrent("when R2 fails under a workspace", () => {
     const failed = await save(sandbox);
     expect(failed.text).toMatch(/could not be saved: the storage does not respond/);
     expect(await sh(sandbox, "cat file")).toBe("second\n");
-    await crash(sandbox);
+    await killContainer(sandbox);
     // No call starts with an empty workspace.
     const refused = await owner.call("write_file", { sandbox, path: "file", content: "from nothing" });
     expect(refused.text).toMatch(
@@ -136,7 +131,7 @@ describe.concurrent("when R2 fails under a workspace", () => {
     };
     await sh(sandbox, "echo second > file");
     expect((await save(sandbox)).isError).toBe(true);
-    await crash(sandbox);
+    await killContainer(sandbox);
     delete bucketOf(sandbox).fault;
     expect(await sh(sandbox, "cat file; echo third > file")).toBe("first\n");
     const changed = Date.now();
@@ -145,7 +140,7 @@ describe.concurrent("when R2 fails under a workspace", () => {
       const listed = structured.sandboxes as { name: string; saved_at?: string }[];
       return Date.parse(listed.find(({ name }) => name === sandbox)?.saved_at ?? "") > changed;
     });
-    await crash(sandbox);
+    await killContainer(sandbox);
     expect(await sh(sandbox, "cat file")).toBe("third\n");
   });
 
@@ -164,7 +159,7 @@ describe.concurrent("when R2 fails under a workspace", () => {
     goesOn.resolve();
     expect((await save(sandbox)).isError).toBe(false);
     delete bucketOf(sandbox).fault;
-    await crash(sandbox);
+    await killContainer(sandbox);
     expect(await sh(sandbox, "cat file")).toBe("first\n");
   });
 });
@@ -187,7 +182,7 @@ describe.concurrent("when an actor is evicted at any operation of R2", () => {
         delete bucketOf(sandbox).fault;
         // The next actor saves the workspace by itself, unless the container ends first.
         if (when === "after") await save(sandbox);
-        await crash(sandbox);
+        await killContainer(sandbox);
         expect(await sh(sandbox, "sha256sum -c sum")).toBe("data: OK\n");
       }
     },
@@ -198,7 +193,7 @@ describe.concurrent("when an actor is evicted at any operation of R2", () => {
     await sh(sandbox, "head -c 10000000 /dev/urandom > data; sha256sum data > sum");
     await save(sandbox);
     for (let at = 0, isOver = false; !isOver; at++) {
-      await crash(sandbox);
+      await killContainer(sandbox);
       let count = 0;
       bucketOf(sandbox).fault = async () => {
         if (count++ === at) await evict(sandbox);

@@ -257,7 +257,6 @@ describe("an upload link", () => {
     const restarted = "links-restarted";
     await sh(restarted, "true");
     await killContainer(restarted);
-    await until(() => inActor(restarted, (_sandbox, { container }) => container?.running === false));
     const created = await owner.call("file_link", { sandbox: restarted, path: "new", direction: "upload" });
     expect(created.structured.notice).toMatch(/^The sandbox was restarted/);
     await owner.call("destroy_sandbox", { sandbox: restarted });

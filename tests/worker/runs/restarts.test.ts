@@ -79,7 +79,6 @@ describe.concurrent("a container that is killed", () => {
     const sandbox = `notice-${tool.replace("_", "-")}`;
     await owner.call("run_code", { sandbox, code: "kept = 1" });
     await killContainer(sandbox);
-    await untilStopped(sandbox);
     expect((await owner.call(tool, { sandbox, ...args })).text).toContain(RESTARTED);
     expect((await owner.call(tool, { sandbox, ...args })).text).not.toContain(RESTARTED);
     expect((await code(sandbox, "kept")).text).toContain("NameError");
@@ -90,7 +89,6 @@ describe.concurrent("a container that is killed", () => {
     await sh(sandbox, "echo kept >file");
     await save(sandbox);
     await killContainer(sandbox);
-    await untilStopped(sandbox);
     // Each call of the SDK could start the next container.
     await inActor(sandbox, (actor) => actor.client.utils.ping().catch(() => undefined));
     await inActor(sandbox, (actor) => actor.deleteCodeContext("gone").catch(() => undefined));
@@ -105,7 +103,6 @@ describe.concurrent("a container that is killed", () => {
     await owner.call("write_file", { sandbox, path: "a.gif", content, encoding: "base64" });
     await save(sandbox);
     await killContainer(sandbox);
-    await untilStopped(sandbox);
     const image = await owner.call("read_file", { sandbox, path: "a.gif" });
     expect(image.content.map(({ type }) => type)).toEqual(["text", "text", "image"]);
     expect(image.text).toContain("The sandbox was restarted: its files are as saved");
@@ -116,7 +113,6 @@ describe.concurrent("a container that is killed", () => {
     await sh(sandbox, "echo a >a");
     await save(sandbox);
     await killContainer(sandbox);
-    await untilStopped(sandbox);
     const missing = await owner.call("read_file", { sandbox, path: "b" });
     expect(missing).toMatchObject({ isError: true });
     expect(missing.text).toMatch(BACK);

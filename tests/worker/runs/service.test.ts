@@ -13,12 +13,6 @@ const configure = async (sandbox: string, start?: string) =>
 
 const shown = async (id: string) => (await owner.call("get_result", { id, wait_seconds: 0 })).text;
 
-/** Ends the container, as a crash of its machine would. */
-async function crash(sandbox: string): Promise<void> {
-  await killContainer(sandbox);
-  await untilStopped(sandbox);
-}
-
 /** Waits until a service runs with a new id. Returns the id. */
 async function started(sandbox: string, before?: string): Promise<string> {
   let id: string | undefined;
@@ -54,7 +48,7 @@ describe("a service", () => {
     await until(async () => (await shown(id)).includes('"GET / HTTP/1.1" 200'));
     const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
     const ends = {
-      crash: () => crash(sandbox),
+      crash: () => killContainer(sandbox),
       idle: () => inActor(sandbox, (actor) => actor.onActivityExpired()),
       rollback: () => owner.call("restore_sandbox", { sandbox, checkpoint }),
     };
@@ -76,7 +70,7 @@ describe("a service", () => {
     expect(await configure(sandbox, "")).toMatchObject({ start: "none" });
     await until(async () => (await shown(id)).includes("state: cancelled"));
     await until(async () => (await visit(url)).status === 502);
-    await crash(sandbox);
+    await killContainer(sandbox);
     await sh(sandbox, "true");
     expect(await configure(sandbox)).toMatchObject({ start: "none" });
     await owner.call("destroy_sandbox", { sandbox });
@@ -94,13 +88,13 @@ describe("a service", () => {
     const [, loop] = /begun by (\d+)/.exec(await shown(id)) ?? [];
     await sh(sandbox, `kill -9 ${loop}`);
     id = await started(sandbox, id);
-    await crash(sandbox);
+    await killContainer(sandbox);
     const { structured: first } = await owner.call("run_command", { sandbox, command: "true" });
     id = await started(sandbox, id);
     const { structured: next } = await owner.call("run_command", { sandbox, command: "true" });
     expect(`${first.notice} ${next.notice}`).toContain("The sandbox's service was started again");
     for (let time = 0; time < 2; time += 1) {
-      await crash(sandbox);
+      await killContainer(sandbox);
       await sh(sandbox, "true");
       id = await started(sandbox, id);
     }
@@ -150,7 +144,7 @@ describe("a service", () => {
       isError: false,
     });
     for (const name of [sandbox, fork]) {
-      if (name === sandbox) await crash(name);
+      if (name === sandbox) await killContainer(name);
       await sh(name, "true");
       await started(name, id);
       await owner.call("destroy_sandbox", { sandbox: name });

@@ -70,7 +70,6 @@ describe.concurrent("installed software is restored", () => {
       await untilStopped(sandbox);
       expect(await sh(sandbox, look)).toBe(found);
       await killContainer(sandbox);
-      await untilStopped(sandbox);
       expect(await sh(sandbox, look)).toBe(found);
       // Changes of the restored files are saved too.
       await sh(
@@ -79,7 +78,6 @@ describe.concurrent("installed software is restored", () => {
       );
       await until(() => save(sandbox));
       await killContainer(sandbox);
-      await untilStopped(sandbox);
       expect(
         await sh(
           sandbox,

@@ -14,7 +14,6 @@ import {
   principal,
   sh,
   until,
-  untilStopped,
 } from "../support.ts";
 
 const save = (sandbox: string) => inActor(sandbox, (actor) => actor.saveToStop());
@@ -60,7 +59,6 @@ describe.concurrent("a workspace", () => {
     const before = await sh(sandbox, look);
     await until(async () => (await savedAt(sandbox)) !== undefined);
     await killContainer(sandbox);
-    await untilStopped(sandbox);
     const after = await owner.call("run_command", { sandbox, command: look });
     expect(after.structured.notice).toMatch(/^The sandbox was restarted: its files are as saved at /);
     const times = (text: string) => text.replaceAll(/(\.\d{6})\d+/g, "$1");
@@ -97,7 +95,6 @@ describe.concurrent("a workspace", () => {
     await owner.call("run_command", { sandbox, command: "sleep 1000", wait_seconds: 0 });
     expect(await save(sandbox)).toBe(true);
     await killContainer(sandbox);
-    await untilStopped(sandbox);
     const next = await owner.call("run_command", { sandbox, command: "cat file" });
     expect(next.structured.notice).toMatch(
       /^The sandbox was stopped together with the server: .* Processes, variables and any later changes are gone\.$/,
@@ -158,7 +155,6 @@ describe.concurrent("a workspace", () => {
     const { text } = await owner.call("checkpoint_sandbox", { sandbox, label: "good – ✓" });
     expect(text).toContain("of sandbox no-files: 0 files");
     await killContainer(sandbox);
-    await untilStopped(sandbox);
     const [checkpoint] = /cp-[a-z0-9]+/.exec(text) ?? [];
     const deleted = await owner.call("destroy_sandbox", { sandbox, checkpoint });
     expect(deleted.text).toMatch(/^Checkpoint cp-\S+ is deleted\. Sandbox no-files is unchanged/);

@@ -4,7 +4,7 @@ import { type Browser, type Page, launchChromium } from "../clients/chromium.ts"
 import { PanelPage } from "../setup/panel-page.ts";
 import { type Server, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
-import { until } from "../setup/until.ts";
+import { until, untilText } from "../setup/until.ts";
 
 let server: Server;
 let chromium: Browser;
@@ -18,7 +18,7 @@ const rows = async () =>
   (await page.locator(".xterm-rows > div").allTextContents()).map((row) =>
     row.replaceAll("\u00a0", " ").trimEnd(),
   );
-const shows = (text: string) => until(async () => (await rows()).some((row) => row.includes(text)));
+const shows = (text: string) => untilText(async () => (await rows()).join("\n"), text);
 const open = (command: string) => panel.run("term", command, { isInteractive: true });
 /** Types into the terminal after it has the focus. */
 const type = async (text: string) => {
@@ -45,8 +45,7 @@ describe("the terminal of the panel", () => {
       if (name) called.push(args.cursor === undefined ? name : `${name} with cursor`);
     });
     await open("vi -u NONE notes.txt");
-    await shows("notes.txt");
-    expect((await rows()).slice(0, 3)).toEqual(["one", "two", "~"]);
+    await untilText(async () => (await rows()).join("\n"), /^one\ntwo\n~\n[^]*notes\.txt/);
     await type("ofrom the panel");
     await page.keyboard.press("Escape");
     await type(":wq\n");

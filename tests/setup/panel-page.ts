@@ -24,7 +24,7 @@ export class PanelPage {
   /** Opens the panel of the server at `url`, without a sign-in. */
   static async open(chromium: Browser, url: string): Promise<PanelPage> {
     const context = await chromium.newContext({ viewport: { width: 1366, height: 768 } });
-    context.setDefaultTimeout(20_000);
+    context.setDefaultTimeout(60_000);
     const panel = new PanelPage(context, await context.newPage(), new URL("/panel", url).href);
     await panel.page.goto(panel.address);
     return panel;

@@ -1,10 +1,11 @@
 /** Runs end in time, although user code can hide its end or report a false one. */
-import { afterAll, describe, expect, it } from "vitest";
-import { callsIn, idIn, owner, sh, until, result } from "../support.ts";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { callsIn, idIn, owner, sh, until, result, waitForText } from "../support.ts";
 
 const sandbox = "deadline";
 const runs = "/var/lib/sandbox-mcp/runs";
 
+beforeAll(() => sh(sandbox, "true"));
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 const { command, code } = callsIn(sandbox);
@@ -14,7 +15,7 @@ const ENDLESS = "kill -STOP $PPID; echo begun; sleep 1000";
 
 describe.concurrent("a command that hides its end", () => {
   it("is ended at its deadline, and its session continues", async () => {
-    const started = await command(ENDLESS, { session: "hidden", timeout_seconds: 5, wait_seconds: 0 });
+    const started = await command(ENDLESS, { session: "hidden", timeout_seconds: 10, wait_seconds: 0 });
     const ended = await result(idIn(started), { wait_seconds: 45 });
     expect(ended.text).toContain("state: timed_out");
     expect(ended.text).toContain("begun");
@@ -22,7 +23,8 @@ describe.concurrent("a command that hides its end", () => {
   });
 
   it("is ended when it is cancelled", async () => {
-    const id = idIn(await command(ENDLESS, { session: "cancelled", wait_seconds: 1 }));
+    const id = idIn(await command(ENDLESS, { session: "cancelled", wait_seconds: 0 }));
+    await waitForText(id, "begun");
     const cancelled = await owner.call("cancel_run", { id });
     expect(cancelled.text).toContain("state: cancelled");
     await until(async () => (await sh(sandbox, `pgrep -fc 'SANDBOX_MCP_RUN=${id}' || true`)) === "0\n");

@@ -21,7 +21,8 @@ const shownBy = (started: Result) => async () =>
 
 /** Types, and waits for these words. On a busy machine a program may pause, which ends the wait of `send_input`. */
 async function typeFor(started: Result, text: string, words: string | RegExp): Promise<string> {
-  const { text: settled } = await type(started, text);
+  const { text: settled, isError } = await type(started, text);
+  expect(isError, settled).toBe(false);
   if (settled.search(words) >= 0) return settled;
   return untilText(shownBy(started), words);
 }
@@ -81,8 +82,7 @@ describe.concurrent("a command in a terminal", () => {
       session: "size",
       env: { LINES: "20", COLUMNS: "90", OTHER: "kept" },
     });
-    expect(started.text).toMatch(/OTHER=kept\n20 90\n/);
-    expect(started.text).not.toContain("LINES=");
+    expect(await untilText(shownBy(started), /OTHER=kept\n20 90\n/)).not.toContain("LINES=");
     await owner.call("send_input", { id: idIn(started), columns: 300, rows: 70, text: "\n" });
     await untilText(shownBy(started), /\n70 300\n/);
     const alone = await owner.call("send_input", { id: idIn(started), columns: 40, rows: 7 });
@@ -95,7 +95,7 @@ describe.concurrent("a command in a terminal", () => {
 
   it("can be a REPL that is used and then closed", async () => {
     const started = await open("python3 -q", { session: "python" });
-    expect(started.text).toContain(">>>");
+    await untilText(shownBy(started), ">>>");
     await typeFor(started, "x = 6 * 7\n", ">>>");
     await typeFor(started, "print('is', x)\n", /\nis 42\n/);
     await type(started, "\u0004");
@@ -264,7 +264,7 @@ describe("a terminal ends", () => {
 
   it("at its timeout", async () => {
     const started = await open("bash --norc", { session: "timed", timeout_seconds: 1 });
-    expect((await ended(started)).structured.state).toBe("timed_out");
+    expect((await result(String(started.structured.id))).structured.state).toBe("timed_out");
   });
 });
 

@@ -1,6 +1,16 @@
 /** A sandbox that is destroyed while its container starts either does not run afterwards, or it is listed and counted. */
 import { expect, it } from "vitest";
-import { idIn, killContainer, owner, sh, sleep, until, isRunning, sandboxesOf } from "../support.ts";
+import {
+  idIn,
+  inKernel,
+  killContainer,
+  owner,
+  sh,
+  sleep,
+  until,
+  isRunning,
+  sandboxesOf,
+} from "../support.ts";
 
 const CALLS: [what: string, tool: string, args: Record<string, unknown>][] = [
   ["write_file", "write_file", { path: "x", content: "kept" }],
@@ -57,7 +67,8 @@ it.concurrent.each(["is destroyed", "dies"])(
   async (how) => {
     const round = async (n: number) => {
       const sandbox = `z-waits-${how.split(" ").at(-1)}-${n}`;
-      await sh(sandbox, "(sleep 1; pkill -STOP -x sbxd) >/dev/null 2>&1 &");
+      await sh(sandbox, "true");
+      await inKernel(sandbox, "import os; os.system('pkill -STOP -x sbxd')");
       // The unused connection to sandboxd soon closes, and no new connection is possible.
       await sleep(4000);
       const waiting = await owner.call("run_command", {

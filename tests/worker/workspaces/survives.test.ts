@@ -85,7 +85,6 @@ describe.concurrent("a workspace", () => {
     await inKernel(sandbox, "open('/tmp/continue', 'w')");
     await until(async () => (await savedAt(sandbox)) !== before);
     await killContainer(sandbox);
-    await untilStopped(sandbox);
     expect(await sh(sandbox, "ls .outputs")).toMatch(/^\S+-1\.png\n$/);
   });
 

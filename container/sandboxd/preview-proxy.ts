@@ -49,12 +49,22 @@ export async function passRequest(
     if (response.headersSent || response.destroyed) return void response.destroy();
     response.writeHead(502, { [PREVIEW_ERROR]: await problemOf(port, error) }).end();
   });
+  const refuse = () => {
+    passed.destroy();
+    // Reset, because Node stores a message that it refuses to write.
+    response.statusMessage = "";
+    response.writeHead(502, { [PREVIEW_ERROR]: "foreign" }).end();
+  };
+  passed.on("upgrade", (_incoming, switched) => {
+    switched.destroy();
+    refuse();
+  });
   passed.on("response", (incoming) => {
     const headers = endToEnd(incoming.rawHeaders, [PREVIEW_ERROR, "transfer-encoding"]);
     try {
       response.writeHead(incoming.statusCode ?? 502, incoming.statusMessage, headers);
     } catch {
-      return void passed.destroy();
+      return refuse();
     }
     response.flushHeaders();
     incoming.on("error", () => response.destroy());

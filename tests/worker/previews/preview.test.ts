@@ -124,6 +124,9 @@ describe("a preview", () => {
     expect((await visit(`${url}status?is=599`)).status).toBe(599);
     const odd = await visit(`${url}status?is=999`);
     expect([odd.status, await odd.text()]).toEqual([502, expect.stringContaining("not a valid HTTP status")]);
+    // A protocol change that nobody requested, and what Node reads but refuses to write.
+    for (const line of ["101 Switching Protocols", "099 Odd", "200 \u0001"])
+      expect((await visit(`${url}line?is=${encodeURIComponent(line)}`)).status).toBe(502);
   });
 
   it("sets cookies only for its own host, and no policies for other hosts", async () => {

@@ -45,6 +45,8 @@ const server = require("http").createServer((request, response) => {
     response.end();
   } else if (pathname === "/status") {
     response.writeHead(Number(searchParams.get("is"))).end("body");
+  } else if (pathname === "/line") {
+    request.socket.write("HTTP/1.1 " + searchParams.get("is") + "\\r\\nConnection: upgrade\\r\\nUpgrade: other\\r\\n\\r\\n");
   } else if (pathname === "/redirect") {
     response.writeHead(302, { location: searchParams.get("to") }).end();
   } else if (pathname === "/gzip") {

@@ -1,10 +1,12 @@
-import { rmSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "jsonc-parser";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { validate } from "../../cli/configuration.ts";
+import { DAY_MS } from "../../src/shared/days.ts";
 import { runHere } from "../setup/cli.ts";
 import { DeploymentCopy } from "../setup/deployment.ts";
+import { repository } from "../setup/server.ts";
 
 let copy: DeploymentCopy;
 let directory: string;
@@ -32,11 +34,7 @@ it("validate finds no mistake in the repository's configuration", () => {
 
 it.each([
   ["main", "wrangler.jsonc", "src/index.ts", "src/worker.ts"],
-  ["nodejs_compat", "wrangler.jsonc", '"nodejs_compat", ', ""],
-  ["enable_request_signal", "wrangler.jsonc", '"enable_request_signal", ', ""],
-  ["global_fetch_strictly_public", "wrangler.jsonc", ', "global_fetch_strictly_public"', ""],
   ["compatibility_date", "wrangler.jsonc", "2026-09-01", "2999-01-01"],
-  ["compatibility_date", "wrangler.jsonc", "2026-09-01", "2024-01-01"],
   ["binding Sandbox", "wrangler.jsonc", '"name": "Sandbox"', '"name": "SANDBOX"'],
   ["migrations", "wrangler.jsonc", "new_sqlite_classes", "new_classes"],
   [
@@ -58,7 +56,6 @@ it.each([
   ["base image", "Dockerfile", /sandbox:\S+/, "sandbox"],
   ["base image", "Dockerfile", /-python/, ""],
   ["base image", "Dockerfile", /$/, "\nFROM docker.io/cloudflare/sandbox:latest\n"],
-  ["storage", "wrangler.jsonc", '"RESULTS"', '"BUCKET"'],
   ["no secret in vars", "wrangler.jsonc", '"vars": {', '"vars": { "SERVER_AUTH_TOKEN": "in-plain-text",'],
 ] as const)("%s", (name, file, what, by) => {
   copy.replace(file, what, by);
@@ -70,6 +67,44 @@ it.each([
       fix: expect.stringMatching(/.{10}/),
     },
   ]);
+});
+
+interface Configuration {
+  compatibility_date: string;
+  compatibility_flags: string[];
+  durable_objects: { bindings: { name: string }[] };
+  r2_buckets: { binding: string }[];
+  kv_namespaces: { binding: string }[];
+}
+
+const own: Configuration = parse(readFileSync(join(repository, "wrangler.jsonc"), "utf8"));
+const dayBefore = new Date(Date.parse(own.compatibility_date) - DAY_MS).toISOString().slice(0, 10);
+
+/** Everything of the repository's configuration that the Worker needs: the failed check, and the configuration without it. */
+const NEEDED: [check: string, what: string, without: Partial<Configuration>][] = [
+  ["compatibility_date", own.compatibility_date, { compatibility_date: dayBefore }],
+  ...own.compatibility_flags.map((flag): (typeof NEEDED)[number] => [
+    flag,
+    flag,
+    { compatibility_flags: own.compatibility_flags.filter((each) => each !== flag) },
+  ]),
+  ...own.durable_objects.bindings.map(({ name }): (typeof NEEDED)[number] => [
+    `binding ${name}`,
+    name,
+    { durable_objects: { bindings: own.durable_objects.bindings.filter((each) => each.name !== name) } },
+  ]),
+  ...(["r2_buckets", "kv_namespaces"] as const).flatMap((kind) =>
+    own[kind].map(({ binding }): (typeof NEEDED)[number] => [
+      "storage",
+      binding,
+      { [kind]: own[kind].filter((each) => each.binding !== binding) },
+    ]),
+  ),
+];
+
+it.each(NEEDED)("validate requires %s: %s", (check, _what, without) => {
+  writeFileSync(join(directory, "wrangler.jsonc"), JSON.stringify({ ...own, ...without }));
+  expect(failed().map(({ name }) => name)).toEqual([check]);
 });
 
 it.each([

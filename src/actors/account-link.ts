@@ -102,7 +102,7 @@ export class AccountLink {
 
   /**
    * Registers the sandbox as in use: the first time and after a stop at once, otherwise in the background and at most once a
-   * minute. @returns what the account knew before a registration at once, otherwise undefined
+   * minute. @returns what the account knew before, if the call waited for the registration; otherwise undefined
    */
   async register(owner: Owner): Promise<EarlierState | undefined> {
     const now = Date.now();
@@ -153,7 +153,7 @@ export class AccountLink {
 
   async withdraw(before: EarlierState): Promise<void> {
     this.#registeredAt = 0;
-    // Only the container: a fork has a saved workspace before its first use.
+    // Keeps saved workspaces: a fork has one before its first use.
     if (before === "nothing") await this.destroyed(this.owner, "container");
     else await this.#reports.run(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
   }

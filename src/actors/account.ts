@@ -188,7 +188,7 @@ export class Account extends DurableObject<Env> {
     this.#gitHosts.remove(host);
   }
 
-  /** Waits for a sign-in to a git host. @returns whether there was one since a time */
+  /** Waits for a sign-in to a git host. @returns whether the principal has signed in after `since` */
   gitSignedIn(host: string, since: number, waitMs: number): Promise<boolean> {
     return this.#gitHosts.signedIn(host, since, waitMs);
   }
@@ -226,7 +226,7 @@ export class Account extends DurableObject<Env> {
     return this.#sandboxes.has(sandbox) || this.workspace(sandbox) !== undefined;
   }
 
-  /** The saved state for a sandbox's start. If workspaces are not saved, only a continued task has one. */
+  /** The saved state for a sandbox's start. If workspaces are not saved, only the sandbox of a continued task has a state. */
   workspace(sandbox: string): Snapshot | undefined {
     const { isSaved } = this.#config.workspaces;
     return isSaved ? this.#snapshots.current(sandbox) : this.#snapshots.currentArchive(sandbox);

@@ -29,7 +29,7 @@ import type { Lifecycle } from "./lifecycle.ts";
 import type { SetUp } from "./set-up.ts";
 import { actorUnreachable, editRefused, needsScope, stopped } from "./texts.ts";
 
-/** The result of an actor's method, with a notice if state was lost since the last one. */
+/** The result of an actor's method, with a notice if state was lost since the last result. */
 export type ActorResult<T> = Outcome<T> & { notice?: string };
 
 export interface CallPlan {

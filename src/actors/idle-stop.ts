@@ -70,7 +70,7 @@ export class IdleStop {
     return Math.max(0, idleMs - this.#host.account.unusedMs, this.#heldUntil - Date.now());
   }
 
-  /** Stops the idle container, unless something keeps it. */
+  /** Stops the idle container, unless a preview or busy processes keep it. */
   async expired(): Promise<void> {
     if (await this.#host.previews.isInUse()) return;
     const { account, limits, lifecycle } = this.#host;

@@ -1,4 +1,4 @@
-/** A sandbox's side of its principal's quota. Runs reserve from the sandbox's lease, and return what they did not use. */
+/** A sandbox's share of its principal's quota. Runs reserve from the sandbox's lease, and return what they did not use. */
 import type { Limits } from "../shared/config.ts";
 import { type Grant, type Holding, type LeaseRequest, type Settlement } from "./quota.ts";
 import type { RunQuota, Reservation } from "../runs/runs.ts";
@@ -9,7 +9,7 @@ import { quotaError, secondsCutText } from "./texts.ts";
 /** Requested in addition to what is needed, so that the next runs need no request. */
 const SPARE: Holding = { slots: 4, seconds: 600 };
 
-/** A lease that ends sooner is renewed in the background. In milliseconds. */
+/** How long before its end a lease is renewed, in milliseconds. */
 const RENEW_MS = 60_000;
 
 /** The pause before a failed renewal is retried, in milliseconds. */

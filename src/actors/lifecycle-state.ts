@@ -59,7 +59,7 @@ export interface Subscriber {
 
 type Named<Name> = Extract<Position, { is: Name }>;
 
-/** The positions that may come before each position. Any may become absent: its container is lost or was ended. */
+/** The positions that may come before each position. Every position may become absent, because its container can end. */
 interface Before {
   absent: Position["is"];
   registered: "absent" | "starting";
@@ -86,7 +86,7 @@ export class LifecycleState {
     return this.#current.is === "ending" ? this.#current.position : this.#current;
   }
 
-  /** Returns false if the container was ended or lost in between. */
+  /** Returns false if the position is not `from` any more: the container was ended or lost. */
   step<To extends Position>(from: Named<Before[To["is"]]>, to: To): boolean {
     if (this.position !== from) return false;
     this.#current = this.#current.is === "ending" ? { ...this.#current, position: to } : to;

@@ -562,7 +562,7 @@ export class Lifecycle {
     for (const part of this.#subscribers) part.restored?.(settings);
   }
 
-  /** Ends the container at once, with all processes, and destroys what `ending` says. */
+  /** Ends the container at once, with all processes, and deletes the data that `ending` names. */
   async destroy(owner: Owner, ending: Ending): Promise<Destroyed> {
     const { account } = this.#parts;
     const destroyed = this.#end(async () => {

@@ -108,7 +108,7 @@ export class SandboxNetwork {
     this.#host.platform.starting();
   }
 
-  /** Makes the platform enforce the policy if it does not yet. @returns as `NetworkPlatform.enforce` */
+  /** Makes the platform enforce the current policy. @returns false if the running container keeps forbidden connections */
   async enforce(): Promise<boolean> {
     const policy: OutboundPolicy = { ...this.policy, principalID: this.#host.principalID() };
     const before = this.#intercepted.value ?? [];
@@ -121,7 +121,7 @@ export class SandboxNetwork {
     const isEnforced = await this.#host.platform.enforce(policy);
     if (hosts.length > before.length) this.#intercepted.value = hosts;
     if (hosts.length > 0) await this.#host.intercept(hosts, policy);
-    // Otherwise the next call enforces again, until the container with the forbidden connections has ended.
+    // If the policy is not enforced, the next call tries again, until the container with the forbidden connections has ended.
     if (isEnforced) this.#enforced = sent;
     return isEnforced;
   }
@@ -142,7 +142,7 @@ export class SandboxNetwork {
     return refusals === undefined ? end : { ...end, note: [end.note, refusals].filter(Boolean).join(" ") };
   }
 
-  /** Names the requests refused since a time, of any program, and the call that would allow them; undefined if there are none. */
+  /** Names the requests that were refused after `since`, and the call that would allow them; undefined if none was refused. */
   async refusalNote(since: number): Promise<string | undefined> {
     const isFree = this.policy.internet === "full";
     // An unrestricted network refuses only connections to hosts with a secret or a git sign-in.

@@ -23,7 +23,7 @@ export interface WithNotice<T> {
   notice: string | undefined;
 }
 
-/** Retries a call that only `reads` if the actor was reset. @throws {ToolError} with the notice before its message */
+/** If the actor was reset, retries a call that only `reads`. @throws {ToolError} with the notice before its message */
 export async function callSandbox<T>(
   env: Env,
   owner: Owner,

@@ -76,7 +76,7 @@ export class SandboxRegistry {
     this.#rows.write("UPDATE sandboxes SET size_bytes = ? WHERE name = ? AND state = 'running'", bytes, name);
   }
 
-  /** Updates only, because a destroyed sandbox stays removed. */
+  /** Adds no row, because a destroyed sandbox stays removed. */
   stopped(name: string): void {
     this.#rows.write("UPDATE sandboxes SET state = 'stopped', size_bytes = 0 WHERE name = ?", name);
   }

@@ -295,7 +295,7 @@ export function setUpRestoredText(savedAt: number): string {
   return `The sandbox starts from the result of its set-up at ${shownTime(savedAt)}: the script did not run again.`;
 }
 
-/** @param how it ended @param end of its output */
+/** @param how how the set-up ended @param end the end of its output */
 export function setUpFailedText(run: string, how: string, end: string | undefined): string {
   const output = `Its output (get_result, id ${run})${end ? ` ends: ${JSON.stringify(end)}` : " says why"}.`;
   return `The set-up of this sandbox ${how}, so calls run without it. ${output} Correct it with configure_sandbox.`;

@@ -99,7 +99,7 @@ export class Workspace {
   readonly #origin: StoredValue<Origin>;
   /** The id of a save. It is not known whether the account has committed it. */
   readonly #unconfirmed: StoredValue<string>;
-  /** The checkpoint that the sandbox is being restored to. Its container ends for this. */
+  /** The checkpoint that the sandbox is being restored to. The running container must end first. */
   readonly #restoring: StoredValue<string>;
   /** Aborted when the last restored container ends. */
   #container = AbortSignal.abort();
@@ -112,7 +112,7 @@ export class Workspace {
   #timerAt = 0;
   #changedAt = 0;
   #dirtySince: number | undefined;
-  /** The value that `#dirtySince` had when the current save began; it returns if the save fails. */
+  /** The value that `#dirtySince` had when the current save began. If the save fails, `#dirtySince` gets it back. */
   #savingSince: number | undefined;
   #last = { begunAt: 0, tookMs: 0 };
   /** Settles when the account has responded to the last commit, if any. */
@@ -128,7 +128,7 @@ export class Workspace {
     this.#restoring = new StoredValue(host.kv, "workspace:going-back");
   }
 
-  /** Continues with an earlier actor's container, which may have ended. @returns whether it had its workspace */
+  /** Continues with an earlier actor's container, which may have ended. @returns whether the container had its workspace */
   resume(container: AbortSignal): boolean {
     if (this.#origin.value === undefined) return false;
     if (this.isRestoringCheckpoint) return true;
@@ -245,7 +245,7 @@ export class Workspace {
   }
 
   /**
-   * Saves the current workspace. If a save is under way, another follows it, because the first may have missed the caller's
+   * Saves the current workspace. If a save is under way, another save follows, because the first may have missed the caller's
    * changes. Does nothing in a container that is not whole or is being set up.
    * @param options `isThorough`: whether to check every file of the image too, because one may have been rewritten in place
    * @throws {ToolError} with the reason
@@ -359,7 +359,7 @@ export class Workspace {
       await this.#host.account().archive(base, archiveOf(archive));
       return left;
     }
-    // Without compression, an archive takes no more than the files and a manifest.
+    // Even if nothing can be compressed, an archive takes no more than its files and a manifest.
     const limited = { ...archive, maxBytes: maxBytes + ADDED_BYTES };
     return (await this.#transfer.store({ id, origin, plan, archive: limited }, signal)).left;
   }
@@ -409,7 +409,7 @@ export class Workspace {
   }
 
   /**
-   * Restores a set-up's result into a sandbox without a state. Returns when the result was saved; undefined if there is none.
+   * Restores a set-up's result into a sandbox without a state. Returns the time of the result's save; undefined if there is none.
    * @param lifecycle restores the container again once the account has the state
    * @throws {ToolError}
    */
@@ -506,7 +506,7 @@ export class Workspace {
     return { ...unwrap(outcome), unsaved };
   }
 
-  /** Saves if possible: a broken workspace must not prevent its restore. Returns the reason if it fails. @throws {ToolError} */
+  /** Saves if possible: a broken workspace must not prevent its restore. Returns why the save failed, if it did. @throws {ToolError} */
   async #saveBeforeRestore(): Promise<string | undefined> {
     try {
       await this.#saveForCall();

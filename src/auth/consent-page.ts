@@ -108,7 +108,7 @@ function hostOf(uri: string): string {
   return new URL(uri).host || uri;
 }
 
-/** The CSP source for a redirect URI. CSP cannot express IPv6 addresses, so for those it is the scheme. */
+/** The CSP source for a redirect URI. CSP cannot express an IPv6 address, so its source is only the scheme. */
 function formTarget(redirectURI: string): string {
   const { protocol, host, hostname } = new URL(redirectURI);
   return hostname === "" || hostname.startsWith("[") ? protocol : `${protocol}//${host}`;

@@ -22,7 +22,7 @@ const MAX_REGISTRATION_BYTES = 16 * 1024;
 const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
 const MAX_KEY_PART_BYTES = 360;
 
-/** The request addressed to the public origin. Behind a proxy, its URL may have a different origin. */
+/** The request with the public origin in its URL. Behind a proxy, the request may have arrived with another origin. */
 export function atIssuer(request: Request, { issuer }: OAuth): Request {
   const { pathname, search, origin } = new URL(request.url);
   return origin === issuer ? request : new Request(`${issuer}${pathname}${search}`, request);

@@ -13,7 +13,7 @@ const tokenRecord = z.object({
   grant: z.object({ clientId: z.string(), scope: z.array(z.string()) }),
 });
 
-/** Wraps a store without changing it. The returned function says what was revoked. */
+/** Wraps a store without changing it. `revoked` returns what was revoked. */
 export function watchRevocations(store: KVNamespace) {
   const read = new Map<string, unknown>();
   const deleted: string[] = [];

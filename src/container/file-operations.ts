@@ -70,7 +70,7 @@ export class FileOperations {
       );
       return result as Result<Name>;
     } finally {
-      // Also after a failure, because the operation may have changed something.
+      // Marked after a failure too, because the operation may have changed something.
       if (row.changesState) this.#workspace.changed();
     }
   }

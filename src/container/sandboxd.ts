@@ -40,7 +40,7 @@ const TOKEN_KEY = "sandboxd:token";
 export interface SandboxdReport {
   /** Open requests and WebSockets for ports. */
   openPreviews: number;
-  /** Whether sandboxd's container continues. False also for an earlier version, which does not report this. */
+  /** Whether sandboxd's container continues. False also for an earlier version of sandboxd, which does not report this. */
   isServing: boolean;
 }
 
@@ -140,8 +140,8 @@ export class Sandboxd {
       } catch (error) {
         if (error instanceof ToolError) throw error;
         signal.throwIfAborted();
-        // The container may be stopping. The actor checks that for a while; if the container still runs, it reports a broken
-        // connection.
+        // The container may be stopping. The actor checks that for a while. If the container still runs then, the actor
+        // reports a broken connection.
         if (isStream || !isThere()) throw containerGone();
         // sandboxd worked on the request for a while and was then restarted, so the time to connect starts again.
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;

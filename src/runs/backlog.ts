@@ -16,7 +16,7 @@ const REFUSED_MS = 10_000;
 
 /**
  * The limit for output of a sandbox's runs, in bytes and bytes per second. Storing takes time of a thread that all sandboxes
- * may share. The burst is a whole log. Beyond it, the writes of programs block, as at a slow terminal.
+ * may share. The burst is a whole log. Beyond the burst, the writes of programs block, as at a slow terminal.
  */
 const OUTPUT_PACE = { burst: 128 * 1024 * 1024, perSecond: 4 * 1024 * 1024 };
 

@@ -27,7 +27,7 @@ export interface CommandSpec extends Allowance {
   env?: Record<string, string>;
   /** The content of standard input; empty if undefined. */
   stdin?: string;
-  /** Whether it runs in a pseudo terminal that accepts input. */
+  /** Whether the command runs in a pseudo terminal that accepts input. */
   interactive?: boolean;
 }
 

@@ -25,7 +25,7 @@ const FREE_ROWS = 1000;
 const LEAST_ROW_BYTES = 32;
 
 /**
- * The size of an R2 object in bytes; it may exceed this by one piece. An actor has 128 MB for everything, and holds two
+ * The size of an R2 object in bytes; an object may exceed it by one piece. An actor has 128 MB for everything, and holds two
  * objects: one being filled and one being sent.
  */
 const OBJECT_BYTES = 2 * 1024 * 1024;

@@ -49,7 +49,7 @@ export const github: RedirectMethod = {
       client_id: clientID,
       redirect_uri: redirectURI,
       state,
-      // Membership is private by default.
+      // Membership is private by default, so reading it needs a scope.
       scope: org === undefined ? "" : "read:org",
       allow_signup: "false",
       code_challenge: await challengeOf(verifier),
@@ -151,7 +151,7 @@ async function ruleOf(
 /** Whether the account is an active member. Open invitations have the state `pending`. */
 async function isMember(settings: Settings, org: string, token: string): Promise<boolean> {
   const response = await fetchGitHub(`${settings.apiURL}/user/memberships/orgs/${org}`, {}, token);
-  // 403 also means that the organization has not approved this OAuth app.
+  // 403 can also mean that the organization has not approved this OAuth app.
   if (response.status === 404 || response.status === 403) return false;
   return (await read(response, z.object({ state: z.string() }))).state === "active";
 }

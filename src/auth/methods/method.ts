@@ -71,7 +71,7 @@ export interface FormMethod extends Method {
   ): Promise<Identity | RefusedForm | undefined>;
 }
 
-/** Values that bind the redirects to another site and back to this browser and server. */
+/** Values that bind a sign-in at another site to this browser and this server. */
 export interface SignInRedirect {
   verifier: string;
   redirectURI: string;

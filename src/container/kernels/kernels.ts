@@ -383,7 +383,7 @@ export class Kernels {
     return error;
   }
 
-  /** In the background: the SDK starts a spare kernel before it confirms the deletion. */
+  /** Does not wait, because the SDK starts a spare kernel before it confirms the deletion. */
   #delete(contextID: string): void {
     // A call to the interpreter would start a new container.
     if (!this.#link.lifecycle.isRunning) return;

@@ -1,7 +1,7 @@
 /**
  * Decides when an idle container is stopped. An open preview postpones the stop. Busy background processes do so too,
- * if the operator allows it (`KEEP_BUSY`). The sandbox reports whether they are busy, and its report can be false. So it
- * decides nothing else, and only for `KEEP_BUSY` hours.
+ * if the operator allows it (`KEEP_BUSY`). The sandbox reports whether they are busy, and its report can be false. So the
+ * report only postpones the stop, for `KEEP_BUSY` hours at most.
  */
 import type { FileOperations } from "../container/file-operations.ts";
 import type { AccountLink } from "./account-link.ts";

@@ -83,7 +83,7 @@ export interface RunView extends RunSummary {
   logBytes: number;
   /** Bytes of output that came after the log was full. */
   droppedBytes: number;
-  /** Whether it runs in a terminal. Its output then contains control sequences. */
+  /** Whether the run has a terminal. Its output then contains control sequences. */
   isInteractive: boolean;
 }
 

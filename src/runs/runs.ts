@@ -79,7 +79,7 @@ export interface RunsHost {
 export interface RunSubscriber {
   /** A run began, ended or was removed. */
   runsChanged?(): void;
-  /** The run's files in the sandbox can be deleted, if it has any, and its record will expire. */
+  /** A run ended. If it has files in the sandbox, they can be deleted. */
   runEnded?(run: RunRecord, hasFiles: boolean): void;
 }
 
@@ -88,7 +88,7 @@ export interface Gate {
   isOpen(): boolean;
   /** Resolves when the run may start. Resolves with an end if the run must not start. */
   pass(run: ActiveRun): Promise<End | undefined>;
-  /** What the run waits for here, for its caller. */
+  /** What a run at this gate waits for, shown to its caller. */
   waiting?(): WaitState | undefined;
 }
 
@@ -111,7 +111,7 @@ export interface RunStart {
   replyBy?: number;
   /** Until when the caller waits for the end of a run that has begun. */
   waitUntil: number;
-  /** Whether the result has the run's id even if it is complete. */
+  /** Whether the result has the run's id even if the result is complete. */
   namesID: boolean;
   /** Receives the last line of output while the caller waits. */
   onProgress?: OnProgress | undefined;
@@ -271,7 +271,7 @@ export class Runs {
     if (failure && !failure.isLoss) throw failure.error;
     const view = run.view();
     run.seenBytes = run.logBytes;
-    // Stored before the id leaves the actor, so that it is valid after a restart.
+    // Stored before the id leaves the actor, so that the id is valid after a restart.
     if (namesID || !run.isEnded || view.stdout.omitted + view.stderr.omitted > 0) this.#save(run);
     return view;
   }
@@ -429,7 +429,7 @@ export class Runs {
     this.#changed();
   }
 
-  /** Deletes expired runs. Returns when the next one expires, in milliseconds since the epoch. */
+  /** Deletes expired runs. Returns the time at which the next run expires, in milliseconds since the epoch. */
   async sweep(): Promise<number | undefined> {
     this.#saveAll();
     const expired = this.#endedBefore(Date.now() - this.#host.keepMs, SWEEP_BATCH);
@@ -551,7 +551,7 @@ export class Runs {
   }
 }
 
-/** Returns the reservation at the end of the execution. @param startedAt when its use began, in milliseconds since the epoch */
+/** Gives the reservation back to the quota when the execution ends. @param startedAt in milliseconds since the epoch */
 function metered(
   execution: Execution,
   quota: RunQuota,

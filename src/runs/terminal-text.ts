@@ -23,7 +23,7 @@ export function terminalText(output: string): string {
 }
 
 /**
- * As `terminalText`, and counts the work. @returns `moved`: the number of cells that were written, or moved by insertions and
+ * The text of `terminalText`, with a count of the work. @returns `moved`: the number of cells that were written, or moved by insertions and
  * deletions. It is less than one row per character of output. The text is at most twice as long as the output, plus a row,
  * because further padding is dropped
  */

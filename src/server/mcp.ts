@@ -85,7 +85,7 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
   return server;
 }
 
-/** For Claude Code: otherwise it writes a long answer to a file and shows its model only the first 2 KB. */
+/** Without this, Claude Code writes a long answer to a file and shows its model only the first 2 KB. */
 const LONG_ANSWERS = { "anthropic/maxResultSizeChars": 100_000 };
 
 const PANEL_LINK = { ui: { resourceUri: PANEL_URI } };

@@ -84,7 +84,7 @@ export async function outcomeOf<T>(work: () => T | Promise<T>): Promise<Outcome<
   }
 }
 
-/** The result of the work; undefined if it fails with a `ToolError` of one of these codes, or of any if none are given. */
+/** The result of the work; undefined if it fails with a `ToolError` of one of these codes. Without `codes`: any `ToolError`. */
 export async function undefinedIfFailed<T>(
   work: Promise<T>,
   codes?: readonly ErrorCode[],

@@ -34,7 +34,7 @@ export const PROCESS_ADDRESS_LIMITER: RateLimit = new ProcessLimiter(600);
 /** Used without `RATE_LIMITER`, for token lookups. Calls of a principal are not limited then. */
 export const PROCESS_LOOKUP_LIMITER: RateLimit = new ProcessLimiter(1200);
 
-/** Counts uses of `key`, and returns whether the limit is reached. Without a limiter it never is. */
+/** Counts uses of `key`, and returns whether the limit is reached. Without a limiter, the limit is never reached. */
 export async function isRateLimited(limiter: RateLimit | undefined, key: string, times = 1) {
   for (let use = 0; limiter && use < times; use += 1) {
     const { success } = await limiter.limit({ key });

@@ -44,7 +44,7 @@ interface Events {
     /** For `oauth_error`: the failed check of the authorization server, for example `authorization-code-grant/code_replayed`. */
     check?: string;
   };
-  /** A valid token was used without a tool call (calls have their own event), issued to a client, refreshed or revoked. */
+  /** A valid token was issued to a client, refreshed, revoked, or used without a tool call. Calls have their own event. */
   token: RequestFields & { action: "use" | "issue" | "refresh" | "revoke"; route?: string };
   sandbox: { action: "start" | "stop" | "destroy"; principal: string; sandbox: string };
   sign_in: RequestFields & { outcome: "approved" | "denied" | "refused"; reason?: SignInRefusal };

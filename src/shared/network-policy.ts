@@ -74,7 +74,7 @@ export function isAddress(host: string): boolean {
   return host.includes(":") || IPV4.test(host);
 }
 
-/** Whether an entry can stand for exactly this host: not `packages` or `*.com`. @param host in canonical form */
+/** Whether an allowlist can name this host: an address, or a name with a dot. @param host in canonical form */
 export function canBeListed(host: string): boolean {
   return isAddress(host) || NAME.test(host);
 }

@@ -29,12 +29,12 @@ export interface CallerContext extends RequestContext, Caller {
   isRaw?: boolean | undefined;
   /** False if `?images=off` asks for descriptions instead of images. */
   takesImages?: boolean;
-  /** Whether the client may show MCP Apps: declared in every request since revision 2026-07-28; true for all older clients. */
+  /** Whether the client may show MCP Apps. Clients declare it since MCP revision 2026-07-28; for older clients it is true. */
   mayShowApps?: boolean;
   showsApps?: boolean;
   /** Whether the client's revision of MCP has resource links: 2025-06-18 and later. */
   takesResourceLinks?: boolean;
-  /** Whether the client accepts a task as a result (MCP's Tasks extension); undefined if its revision has none. */
+  /** Whether the client accepts a task as a result (MCP's Tasks extension); undefined if its revision of MCP has no tasks. */
   takesTasks?: boolean | undefined;
   hasSignIn?: boolean;
   /**

@@ -96,8 +96,8 @@ function percentEncoded(text: string): string {
 }
 
 /**
- * The placeholder for programs that require a key. The server does not search for it: it overwrites the secret's place in a
- * request.
+ * The placeholder for programs that require a key. The server does not search requests for it, but overwrites the place where
+ * the secret belongs.
  */
 export function placeholderOf({ name }: Secret): string {
   return `sandbox-mcp-secret-${name}`;
@@ -114,7 +114,7 @@ export function placeholders(secrets: readonly Secret[]): Record<string, string>
 /** A text that would reveal a value in a response. */
 export interface SecretTrace {
   text: string;
-  /** Whether the base64 characters before and after it contain bits of the value. */
+  /** Whether the base64 characters before and after `text` contain bits of the value. */
   sharesFirst: boolean;
   sharesLast: boolean;
 }

@@ -1,5 +1,5 @@
 /**
- * Shows text chosen by a sandbox so that it cannot imitate the server's own. A name becomes one word, a sentence stays on one
+ * Shows text chosen by a sandbox so that it cannot imitate the server's own text. A name becomes one word, a sentence stays on one
  * line, and output goes into a fence that it cannot end.
  */
 import { randomLetters } from "./names.ts";

@@ -9,7 +9,7 @@ export interface StaticToken {
   /** SHA-256 of the token's UTF-8 bytes, in lower-case hexadecimal. */
   sha256: string;
   scopes: readonly Scope[];
-  /** The SHA-256 of the replaced token. */
+  /** The replaced token: its SHA-256, and until when it is accepted. */
   previous?: PreviousToken | undefined;
   region?: Region | undefined;
   internet?: Internet | undefined;

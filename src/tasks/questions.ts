@@ -142,7 +142,7 @@ class Question {
     return { ...detail, results };
   }
 
-  /** Requests the program. Returns the run's end if there is none. */
+  /** Requests the program. Returns the run's end if there is no program. */
   async #write(deadline: number): Promise<Program | End> {
     const { timeoutMs, cut } = this.#spec;
     const { signal } = this.#stopped;

@@ -30,7 +30,7 @@ export interface TasksHost {
 /** The part of a task's specification that is needed after its start. */
 const storedSpec = z.object({
   agent: z.enum(AGENT_NAMES),
-  /** Cloned into `directory` first. */
+  /** The repository to clone into `directory` before the agent starts. */
   repository: z.string().optional(),
   branch: z.string().optional(),
   /** The agent's working directory: an absolute path. */

@@ -21,7 +21,7 @@ export function declaresTasks(message: unknown): boolean {
   return declaredExtension(message, TASKS_EXTENSION) !== undefined;
 }
 
-/** The methods of the extension. Each needs the scopes of the tool. */
+/** The methods of the extension, each with the tool whose scopes it needs. */
 export const TASK_METHODS = {
   "tasks/get": "get_result",
   "tasks/update": "get_result",

@@ -170,7 +170,7 @@ function leftOutReason(line: string): string | undefined {
 const CUT =
   /^\[\.{3} \d{1,12} of \d{1,12} characters omitted(?=: [^\n\]]{0,80}\]$)|\.{3} \d{1,12} more(?: items?| characters?)?(?=[\])}]|$)|^\[(?:\d{1,12} more outputs not shown|An interactive page of \d{1,12} bytes is not kept): [^\n\]]{0,200}\]$/m;
 
-/** What is missing in the texts and HTML forms of results. This is for programs; a model reads it in the texts. */
+/** What is missing in the texts and HTML forms of results. Programs need this list; a model sees the marks in the texts. */
 function cutsOf(results: readonly CodeResult[]): string[] {
   return results.flatMap((result) => {
     if (!("text" in result)) return [];

@@ -127,7 +127,7 @@ export function artifactPageText(path: string, from: number, to: number, size: n
   return `[${shownName(path)}, bytes ${from} to ${to} of ${size}${isBase64 ? " in base64" : ""}. ${rest}]`;
 }
 
-/** @param next the call that reads its bytes @param shown how many bytes follow the text */
+/** @param next the call that reads the file's bytes @param shown how many bytes follow the text */
 export function binaryText(
   path: string,
   { size, kind, next, shown }: { size: number; kind: string | undefined; next: string; shown: number },

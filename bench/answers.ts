@@ -72,7 +72,7 @@ async function collect(client: MCPClient): Promise<Answer[]> {
     })
   ).messages;
   const [list] = (await client.post({ method: "tools/list", params: {} })).messages;
-  // The part that clients pass on to their model.
+  // Clients pass only these fields to their models.
   const tools = Reflect.get(list?.result ?? {}, "tools") as Arguments[];
   const shown = tools.map(({ name, description, inputSchema }) => ({ name, description, inputSchema }));
   answers.push({ name: "tools/list", text: JSON.stringify(shown) });
@@ -161,7 +161,7 @@ function withoutChance(text: string): string {
     .replaceAll(/\b[0-9a-f]{64}\b/g, "fb7fbabd51b6311d28a34842af2fc207521484bcf5ccc45f59e473621bc248aa");
 }
 
-/** Shortens long output to a few characters: only the server's own text should count. */
+/** Shortens long output to a few characters, so that the count is that of the server's own text. */
 function withoutOutput(text: string): string {
   return text.replaceAll(/(\d+ ){20,}\d*/g, "1 2 3");
 }

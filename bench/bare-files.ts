@@ -1,4 +1,4 @@
-/** A bare file server for `bench/figures/transfer.ts`: `GET` sends the given file, `PUT` writes to a file beside it. */
+/** A file server for `bench/figures/transfer.ts`: `GET` sends the file of its argument, `PUT` writes that file's copy `.new`. */
 import { createReadStream, createWriteStream, statSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";

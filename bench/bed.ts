@@ -1,6 +1,6 @@
 /**
- * The set-up of measurements: an engine of the local platform, our Worker and the bare Worker. Each Worker has a separate
- * workerd.
+ * The set-up of measurements: an engine of the local platform, our Worker, and the bare Worker, which is the baseline. Each
+ * Worker has a separate workerd.
  */
 import { randomBytes } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
@@ -15,7 +15,7 @@ import { children, commandLine } from "./process-memory.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** The Worker of `npm start`, the Worker that it is compared with, and ours with counted operations. */
+/** The Worker of `npm start`, the baseline's Worker, and our Worker with counted operations. */
 export const CONFIGS = {
   ours: join(root, "wrangler.local.jsonc"),
   bare: join(root, "bench/worker/wrangler.jsonc"),
@@ -24,7 +24,7 @@ export const CONFIGS = {
 
 export const TOKEN = "bench-owner-token";
 
-/** How long the engine needs until the next sandbox is prepared, in milliseconds: longer than its pause plus a start. */
+/** Within this time after a start, the engine has prepared the next sandbox, in milliseconds. */
 export const PREPARE_MS = 1500;
 
 export interface Served extends RunningWorker {
@@ -123,7 +123,7 @@ export async function serve(
   };
 }
 
-/** The new child process that runs this program. Bundling also leaves a process of esbuild. */
+/** Finds a new child process by its program, because bundling also leaves a process of esbuild. */
 function added(before: readonly number[], program: RegExp): number {
   const pid = children(process.pid).find(
     (child) => !before.includes(child) && program.test(commandLine(child)),

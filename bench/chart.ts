@@ -1,7 +1,7 @@
 /** Charts of the stored ratios, as Mermaid blocks, which GitHub draws. */
 import type { Row } from "./measure.ts";
 
-/** Figures with the same call of the bare Worker as their baseline. One chart compares their ratios. */
+/** Figures whose baseline is one call of the bare Worker. One chart compares their ratios. */
 const LATENCIES = new Set(["run_code", "run_command", "files", "get_result", "fresh sandbox", "server"]);
 
 export function charts(rows: readonly (Row & { figure: string })[]): string[] {

@@ -1,4 +1,7 @@
-/** A figure measures one thing with our server and with a baseline. To add one, write a module in `figures/` and list it in its index. */
+/**
+ * A figure measures one thing with our server and with a baseline. To add a figure, write a module in `figures/` and list it in
+ * `figures/index.ts`.
+ */
 import type { TestBed } from "./bed.ts";
 import type { Row } from "./measure.ts";
 

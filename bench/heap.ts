@@ -19,10 +19,10 @@ export interface Heap {
   close(): void;
 }
 
-/** How long the inspector may take, in milliseconds. It does not respond for a Worker that was never called. */
+/** How long a response of the inspector may take, in milliseconds. It never responds for a Worker that was never called. */
 const RESPONSE_MS = 30_000;
 
-/** The inspector's name for the Worker of `npm start`, which has others beside it. */
+/** The inspector's name for our Worker in `npm start`. The same workerd runs other services. */
 export const PRODUCT_SERVICE = "core:user:sandbox-mcp-local";
 
 /** @param worker a part of the inspector's name for the Worker */

@@ -1,6 +1,6 @@
 /**
- * Measures a scan for changed files in a busy sandbox: runs sandboxd's own code over a system as large as the image's, and
- * changes a file before each scan. `npx node bench/looks.ts [files]` prints the processor time of a scan.
+ * Measures the processor time of sandboxd's scans for changed files: `npx node bench/looks.ts [files]`. Scans as many files as
+ * the image has, and changes one before each scan.
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -9,9 +9,9 @@ import { Base, listOf } from "../container/sandboxd/snapshots/base.ts";
 import { Scanner } from "../container/sandboxd/snapshots/scan.ts";
 import { quantile } from "./measure.ts";
 
-/** About as many as the image has, with a tenth as many directories. */
+/** By default about as many as the image has. There are a tenth as many directories. */
 const files = Number(process.argv[2] ?? 90_000);
-/** The server's values: seconds between two saves of a sandbox that changes all the time, and between two scans of all files. */
+/** The server's intervals, for a sandbox that changes all the time: between two saves, and between two scans of all files. */
 const [SAVE_SECONDS, THOROUGH_SECONDS] = [2, 120];
 
 const root = mkdtempSync(join(tmpdir(), "sandbox-mcp-looks-"));
@@ -37,7 +37,7 @@ try {
     return quantile(all, 0.5);
   };
   const thorough = await median(true);
-  // Directories that have just been made are not trusted yet.
+  // The scanner reads again each directory that changed within the tenth of a second before a scan.
   await new Promise((resolve) => setTimeout(resolve, 1000));
   await scanMs(false);
   const usual = await median(false);

@@ -1,4 +1,4 @@
-/** Interleaved timing, so that a disturbance of the machine affects both sides. */
+/** Measures our server and a baseline in turns, so that a disturbance of the machine affects both. */
 
 export interface Row {
   name: string;
@@ -7,11 +7,11 @@ export interface Row {
   baseline: number;
   /** ours / baseline */
   ratio: number;
-  /** The lowest and the highest ratio of the parts, if it was measured in parts. */
+  /** The lowest and the highest ratio of the measurement's parts, if it has parts. */
   spread?: [low: number, high: number];
 }
 
-/** Times of the two sides in pairs, milliseconds. */
+/** Times of our server and of the baseline, in milliseconds. Times with the same index are a pair. */
 export interface Pairs {
   ours: number[];
   baseline: number[];
@@ -23,8 +23,8 @@ type Call = (index: number) => Promise<unknown>;
 const PARTS = 5;
 
 /**
- * Times calls of both sides in turns. Each side is first as often as second. @param after called after each call; its time does
- * not count
+ * Times calls of both sides in turns. In every second pair, the baseline is first. @param after called after each call; its time
+ * does not count
  */
 export async function interleave(
   ours: Call,

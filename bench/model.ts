@@ -15,7 +15,7 @@ import { PRICES } from "./figures/cost.ts";
 import { closeClients, workerClient } from "./worker-client.ts";
 
 const MINUTE_MS = 60_000;
-/** A wait that is longer than a container's idle time here plus its stop. */
+/** After this time without calls, containers have stopped: their idle time is one minute here. */
 const STOPPED_MS = 2.5 * MINUTE_MS;
 const USED_MINUTES = 2;
 const CALLS = 16;
@@ -26,7 +26,7 @@ const IDLE_MINUTES = 10;
 /** Instance type standard-1, and an account's limit of memory: developers.cloudflare.com/containers/platform/limits. */
 const INSTANCE = { gib: 4, diskGB: 8, busyVCPU: 0.1 };
 const ACCOUNT_GIB = 6 * 1024;
-/** Dollars a second: of a GiB, a GB, a vCPU; and of an actor in memory, 128 MB. */
+/** Dollars for a second of a GiB of memory, a GB of disk, a vCPU, and an actor in memory, which counts as 128 MB. */
 const SECOND = { gib: 2.5e-6, disk: 7e-8, vcpu: 2e-5, actor: 0.125 * 12.5e-6 };
 
 const KEYS = Object.keys(PRICES) as (keyof Counts)[];
@@ -39,7 +39,7 @@ const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-model-"));
 const engine = await startEngine(directory);
-// Built once here, because four Workers read it.
+// Bundled once and before, because four Workers start at once below.
 await bundle(CONFIGS.counted, join(directory, "bundle"));
 
 type Call = (sandbox: string, kind: "run" | "write") => Promise<string>;
@@ -61,7 +61,7 @@ async function counted(name: string, use: (call: Call) => Promise<void>): Promis
   return counts;
 }
 
-/** Calls in one sandbox, the kinds in turn, over the given minutes. */
+/** Makes calls in one sandbox at even intervals over the given minutes, with the kinds in turn. */
 const session = (kinds: ("run" | "write")[], calls: number, minutes: number) => async (call: Call) => {
   for (let made = 0; made < calls; made++) {
     if (made > 0) await pause((minutes * MINUTE_MS) / calls);

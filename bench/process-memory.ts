@@ -7,7 +7,7 @@ export function children(pid: number): number[] {
     .map(Number);
 }
 
-/** Ids of all processes below a process, by command line. */
+/** Ids of the descendants of a process whose command lines match. */
 export function descendants(pid: number, pattern: RegExp): number[] {
   const found = new Set<number>();
   for (const child of children(pid)) {
@@ -24,7 +24,7 @@ export interface SandboxProcesses {
   sandboxd: number;
 }
 
-/** The server's programs in the sandbox with a process that has `marker` on its command line. The prepared sandbox has none. */
+/** The server's programs in the sandbox in which a process has `marker` on its command line, as `backgroundCommand` starts it. */
 export function processesBeside(marker: string, engine: number): SandboxProcesses {
   const first = children(engine).find((child) => descendants(child, new RegExp(marker)).length > 0) ?? NaN;
   return {

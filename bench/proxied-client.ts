@@ -1,6 +1,7 @@
 /**
- * A client for `bench/figures/proxy.ts`, run on the host and in a sandbox: downloads the given number of bytes over each of the
- * given connections at once, by HTTP or in a tunnel, and prints the seconds from the first connection to the last byte.
+ * A client for `bench/figures/proxy.ts`, which runs it on the host and in a sandbox. Downloads a number of bytes over each of
+ * several connections at once, and prints the seconds from the first connection to the last byte. With a proxy, `plain` sends
+ * requests to the proxy, and `tunnel` uses CONNECT.
  *
  *     node proxied-client.ts <connections> <bytes> <host:port of the server> plain|tunnel [<host:port of the proxy>]
  */

@@ -41,7 +41,7 @@ function readResults(): StoredRow[] {
   }
 }
 
-/** Writes charts and tables of all results into the page. With `measured`, also the machine. */
+/** Writes charts and tables of all results into the page. After a measurement, `measured` also replaces the machine's line. */
 export function writePage(figures: readonly Figure[], { measured }: { measured: boolean }): void {
   const rows = readResults();
   const tables = figures.flatMap(({ name, baseline }) => {

@@ -3,9 +3,9 @@
  *
  *     npm run bench [-- --only <part of a figure's name>] [--quick]
  *
- * Writes bench/results.json and the charts and tables of docs/internals/performance.md, after each figure. If a figure fails,
- * the others continue, and it is named at the end. --quick measures a tenth and writes nothing. `npm run bench -- --report`
- * measures nothing and writes the page from the stored results.
+ * After each figure, writes bench/results.json and the charts and tables of docs/internals/performance.md. Continues when a
+ * figure fails, and names the failed figures at the end. --quick makes a tenth of the measurements and writes nothing.
+ * `npm run bench -- --report` measures nothing and writes the page from the stored results.
  */
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -37,7 +37,7 @@ const size = {
   quick: values.quick,
   count: (full: number) => (values.quick ? Math.max(1, Math.round(full / 10)) : full),
 };
-// The engine uses this cache, as in `npm start`.
+// The engine uses Node's compile cache, as in `npm start`.
 process.env.NODE_COMPILE_CACHE ??= fileURLToPath(
   new URL("../node_modules/.cache/sandbox-mcp", import.meta.url),
 );
@@ -60,7 +60,8 @@ try {
 } finally {
   await bed.close();
 }
-if (failed.length > 0) console.error(`Not measured: ${failed.join(", ")}. The others are kept.`);
+if (failed.length > 0)
+  console.error(`Not measured: ${failed.join(", ")}. The results of all other figures are written.`);
 process.exit(failed.length > 0 ? 1 : 0);
 
 function print(rows: readonly Row[]): void {

@@ -1,4 +1,4 @@
-/** Clients that take little time themselves, the same for both Workers: JSON over HTTP on connections that stay open. */
+/** Fast clients for our Worker and the bare Worker: both send JSON over HTTP on connections that stay open. */
 import { readFileSync } from "node:fs";
 import { Agent, request } from "node:http";
 import type { BareCall } from "./bare-call.ts";
@@ -8,14 +8,14 @@ const SERVER = new URL("bare-server.cjs", import.meta.url);
 export interface WorkerClient {
   url: string;
   token: string;
-  /** Calls a tool and returns the text of its result. @throws Error when it is an error */
+  /** Calls a tool and returns the text of its result. @throws Error if the result is an error */
   tool(name: string, args: Record<string, unknown>): Promise<string>;
   list(): Promise<string>;
 }
 
 export interface Bare {
   url: string;
-  /** Makes a call and returns its value. @throws Error with the response when it failed */
+  /** Makes a call and returns its value. @throws Error with the response if the call failed */
   call(call: BareCall): Promise<unknown>;
   /** Starts the baseline server for commands and files in that sandbox. */
   serve(sandbox: string): Promise<void>;

@@ -2,7 +2,7 @@ import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/cli
 import type { Figure } from "../figure.ts";
 import { interleave, latencyRows } from "../measure.ts";
 
-/** The call of the figure run_code, made by the official client. The difference is what that client costs. */
+/** The call of the figure run_code, made by MCP's official client. The difference is the time of that client. */
 export const client: Figure = {
   name: "client",
   baseline: "the same run_code by plain HTTP, as in every other figure",

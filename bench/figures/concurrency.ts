@@ -3,12 +3,12 @@ import type { Figure } from "../figure.ts";
 import { type Row, quantile, row } from "../measure.ts";
 
 /**
- * The numbers of clients and of sandboxes. Each client calls the sandboxes in turn. If there are enough, each client starts
- * with a different one.
+ * The numbers of clients and of sandboxes. Each client calls the sandboxes in turn. If there are enough sandboxes, each client
+ * starts with a different one.
  */
 const LOADS = [1, 20].flatMap((sandboxes) => [1, 10, 50, 200].map((clients) => ({ clients, sandboxes })));
 
-/** How many measurements each side has, in turns. The second value is the length of one, in milliseconds. */
+/** How many windows of measurement each side has, in turns, and the length of a window. */
 const WINDOWS = 4;
 const WINDOW_MS = 2500;
 
@@ -19,7 +19,7 @@ interface Load {
   sandboxes: number;
 }
 
-/** Many clients that call run_code as fast as it returns. On both sides, calls in one kernel wait for each other. */
+/** Clients call run_code, each as soon as its last call has returned. On both sides, calls in one kernel wait for each other. */
 export const concurrency: Figure = {
   name: "concurrency",
   baseline: "as many clients of the bare Worker, runCode in one context of each sandbox",

@@ -12,7 +12,7 @@ const SOURCES = [
   "https://developers.cloudflare.com/r2/pricing",
 ];
 
-/** The price of one operation in dollars, beyond those that a plan includes, as published at these addresses in 2026. */
+/** The price in dollars of one operation that a plan does not include, from the pages of SOURCES in 2026. */
 export const PRICES: Record<keyof Counts, number> = {
   worker_requests: 0.3e-6,
   durable_object_requests: 0.15e-6,
@@ -33,7 +33,7 @@ const NAMES: [keyof Counts, string][] = [
 /** The least operations of a call that reaches the actor: one request to the Worker and one to the Durable Object. */
 const LEAST: Partial<Counts> = { worker_requests: 1, durable_object_requests: 1 };
 
-/** The records of a run may be written until this long after its call, in milliseconds. */
+/** Within this time after a call, the server has written the records of its run, in milliseconds. */
 const SETTLE_MS = 1500;
 
 const LONG_OUTPUT = 5_000_000;

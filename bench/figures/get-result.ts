@@ -1,7 +1,7 @@
 import type { Figure } from "../figure.ts";
 import { interleave, latencyRows } from "../measure.ts";
 
-/** The result of a run that has ended. This needs no call to the sandbox. */
+/** The result of a run that has ended. The server reads it without a call to the sandbox. */
 export const getResult: Figure = {
   name: "get_result",
   baseline: "one HTTP request to a minimal Node server in the same sandbox, which runs the command again",

@@ -9,7 +9,7 @@ const FULL = 10_000;
 /** Concurrent calls while the history is made. */
 const CONCURRENT_CALLS = 16;
 
-/** A sandbox with thousands of finished runs against one with a few. */
+/** Calls in a sandbox with thousands of finished runs, against calls in a sandbox with 20. */
 export const history: Figure = {
   name: "history",
   baseline: "the same call in a sandbox of ours with 20 finished runs",
@@ -39,7 +39,7 @@ export const history: Figure = {
   },
 };
 
-/** The first call after a restart of the Worker. Its new actor finds the earlier runs. */
+/** Times the first call after a restart of the Worker: the sandbox's new actor finds the earlier runs. */
 async function firstCalls(bed: TestBed, total: number, rounds: number): Promise<Row[]> {
   const stateDir = join(bed.directory, "history");
   const [long, short] = ["bench-long", "bench-short"];

@@ -1,4 +1,4 @@
-/** Every figure, in the order they are measured and shown. */
+/** All figures, in the order of their measurements and tables. */
 import type { Figure } from "../figure.ts";
 import { client } from "./client.ts";
 import { concurrency } from "./concurrency.ts";

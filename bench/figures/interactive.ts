@@ -37,7 +37,7 @@ async function sequential(
   return latencyRows(`in turn, ${name}`, times);
 }
 
-/** This many sandboxes at once, on each side. */
+/** Starts this many sandboxes at once, first with our Worker, then with the engine alone. */
 async function atOnce({ ours, engine }: Sides, sandboxes: number): Promise<Row[]> {
   const pairs: Pairs = {
     ours: await timeAll(sandboxes, (index) => firstCommand(ours, `bench-tti-${index}`)),
@@ -75,7 +75,7 @@ async function timeAll(
   return times;
 }
 
-/** Returns how to destroy the sandbox. */
+/** Runs a first command. Returns a function that destroys the sandbox. */
 export async function firstCommand(ours: WorkerClient, sandbox: string): Promise<() => Promise<unknown>> {
   await ours.tool("run_command", { sandbox, command: "true" });
   return () => ours.tool("destroy_sandbox", { sandbox });
@@ -83,7 +83,7 @@ export async function firstCommand(ours: WorkerClient, sandbox: string): Promise
 
 export async function firstCommandOfEngine(engine: BedEngine): Promise<() => Promise<unknown>> {
   const sandbox = await TestSandbox.start(engine);
-  // As the tool does by default: the shell of this session is ready.
+  // run_command uses this session by default, and its shell is ready.
   await sandbox.run("true", "main");
   return () => sandbox.destroy();
 }

@@ -8,12 +8,12 @@ import { type Row, row } from "../measure.ts";
 import { SIZES, printed, printing } from "./output.ts";
 
 const SAMPLE_MS = 50;
-/** Within this time after a command the Worker has stored the end of its output, in milliseconds. */
+/** Within this time after a command, the Worker has stored the end of the command's output, in milliseconds. */
 const SETTLE_MS = 4000;
 
 /**
- * The Worker's memory while a command prints much, and afterwards. Garbage would count too, so it is collected before each
- * sample.
+ * The Worker's memory while a command prints much, and afterwards. Garbage is collected before each sample, because it would
+ * count.
  */
 export const memory: Figure = {
   name: "memory",

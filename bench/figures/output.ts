@@ -11,7 +11,7 @@ export const SIZES = [
   { label: "1 GB", bytes: KiB * KiB * KiB, rounds: 1 },
 ];
 
-/** The most output that the bare Worker must print: it keeps several copies of the whole output in memory. */
+/** The most output of a command of the bare Worker, because the bare Worker keeps several copies of it in memory. */
 const MAX_BARE = 4 * KiB * KiB;
 
 /** Returns a command that prints this many bytes of text. */

@@ -16,13 +16,13 @@ const CLIENT = fileURLToPath(new URL("../proxied-client.ts", import.meta.url));
 const CONNECTIONS = 200;
 const MB = 1e6;
 
-/** The client's kinds of connections, and the port that makes the proxy choose each. */
+/** The kinds of connections: the client's argument, the port for which the proxy uses this kind, and the label in the table. */
 const CONNECTION_KINDS = [
   ["plain", 80, "HTTP"],
   ["tunnel", 443, "tunnels"],
 ] as const;
 
-/** Two hundred connections at once from a sandbox to a server, and whether memory grows with the transferred bytes. */
+/** The speed of two hundred connections at once from a sandbox to a server, and the memory of the programs between them. */
 export const proxy: Figure = {
   name: "proxy",
   baseline:
@@ -62,12 +62,13 @@ export const proxy: Figure = {
           seconds.direct.push(Number((await run(process.execPath, args)).stdout));
           seconds.ours.push(await within(kind, known, bytes));
         }
-        // Compares the fastest round of each side, because other work on the machine slows four programs more than two.
+        // Compares the fastest rounds, because other work on the machine slows our four programs more than the baseline's two.
         const speed = (times: number[]) => (CONNECTIONS * bytes) / MB / Math.min(...times);
         const name = `${CONNECTIONS} connections of ${bytes / MB} MB, ${label}`;
         rows.push(row(name, "MB/s", speed(seconds.ours), speed(seconds.direct)));
       }
-      // V8 enlarges its space for young objects during the first gigabytes, and keeps it. The rounds above have done that.
+      // During the first gigabytes, V8 enlarges its space for young objects. The rounds above have caused this, so the peaks below
+      // can be compared.
       const [before, after] = [await peaksWhile(bytes), await peaksWhile(4 * bytes)];
       for (const [index, name] of Object.keys(processes).entries()) {
         const label = `peak memory of the ${name}, ${(4 * bytes) / MB} MB each`;

@@ -61,7 +61,7 @@ async function readBytes(
     await ours.tool("read_file", { ...file, offset, encoding: "base64" });
 }
 
-/** Reads a file of lines to its end, page by page as its answers say. */
+/** Reads a file of lines to its end, page by page. */
 async function readAll(
   ours: WorkerClient,
   file: { sandbox: string; path: string },

@@ -6,7 +6,7 @@ const CODE = "1 + 1";
 /** One call in a kernel that is already running. */
 export const runCode: Figure = {
   name: "run_code",
-  baseline: "runCode of the SDK in a context made once",
+  baseline: "runCode of the SDK in a context that exists already",
   async measure({ ours, bare }, { count }) {
     const sandbox = "bench-code";
     const context = String(await bare.call({ sandbox, method: "createCodeContext" }));

@@ -6,10 +6,10 @@ import { type Row, interleave, latencyRows, quantile, row } from "../measure.ts"
 import { children, descendants, pssMiB } from "../process-memory.ts";
 import { type Sides, firstCommand, firstCommandOfEngine, withoutPrepared } from "./interactive.ts";
 
-/** The goals of a start and of an idle sandbox, which are the baselines. */
+/** The goals for the processor time of a start and for the memory of an idle sandbox. They are the baselines. */
 const GOAL_MS = 200;
 const GOAL_MIB = 35;
-/** Time for a sandbox to finish what it starts with, in milliseconds. */
+/** Within this time after the first command, a sandbox has finished the work of its start, in milliseconds. */
 const SETTLE_MS = 1000;
 
 /** What one sandbox costs: its whole life, its first code, its processor time and its memory. */
@@ -63,7 +63,7 @@ async function firstCode({ ours, bare }: Cold, pairs: number): Promise<Row[]> {
   return latencyRows("first run_code, without a prepared sandbox", times);
 }
 
-/** Of the engine and everything in the sandbox, from the request to the end. */
+/** The processor time of the engine and of everything in a sandbox, from its start to its end. */
 async function processorTime({ engine }: Cold, times: number): Promise<Row[]> {
   const group = `/sys/fs/cgroup/cpuacct/sandbox-mcp-bench-${engine.pid}`;
   try {

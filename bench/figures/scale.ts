@@ -6,7 +6,7 @@ import { type Row, interleave, latencyRows } from "../measure.ts";
 
 const SCALES = [10, 100, 1000];
 
-/** A principal with many sandboxes against one with a single one. */
+/** Calls of a principal with many sandboxes, against calls of a principal with one sandbox. */
 export const scale: Figure = {
   name: "scale",
   baseline: "the same call of ours by a principal with one sandbox",
@@ -27,7 +27,7 @@ export const scale: Figure = {
   },
 };
 
-/** The principal of a separate Worker. */
+/** Starts a Worker of its own for a principal. */
 async function principal(bed: TestBed, name: string) {
   const served = await serve(CONFIGS.counted, bed.engine, join(bed.directory, name));
   const ours = workerClient(`${served.url}/mcp`, TOKEN);

@@ -7,7 +7,7 @@ import { bareAt, workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, interleave, latencyRows, row } from "../measure.ts";
 
-/** The first call in new sandboxes, each without other work in progress; and their end. */
+/** The first call in new sandboxes, one at a time, and their destruction. */
 export const freshSandbox: Figure = {
   name: "fresh sandbox",
   baseline:
@@ -46,7 +46,7 @@ export const freshSandbox: Figure = {
   },
 };
 
-/** The time from nothing to the first answer; the size of a deployment, and of the list of tools that clients read first. */
+/** The time from the start of the programs to the first answer, the size of a deployment, and the size of the list of tools. */
 export const server: Figure = {
   name: "server",
   baseline: "the bare Worker, started and bundled the same way; for tools/list, its limit of 13 KiB",
@@ -68,7 +68,7 @@ export const server: Figure = {
   },
 };
 
-/** Starts engine and Worker, waits for the first answer, and ends them again. */
+/** Starts an engine and a Worker, waits for the first answer, and ends both. */
 async function started(
   { directory }: TestBed,
   side: keyof typeof CONFIGS,

@@ -28,11 +28,11 @@ export const startup: Figure = {
 interface Profile {
   nodes: { id: number; callFrame: { functionName: string } }[];
   samples: number[];
-  /** Microseconds that each sample stands for. */
+  /** Microseconds from the previous sample to each sample. */
   timeDeltas: number[];
 }
 
-/** Milliseconds in which the evaluation of the module of a configuration was not idle. */
+/** Milliseconds of processor time in which workerd compiled and evaluated a configuration's module. */
 async function activeTime(config: string, outfile: string): Promise<number> {
   const args = `--args=-c ${relative(root, config)} --containers-rollout=none`;
   await promisify(execFile)(process.execPath, [wrangler, "check", "startup", args, "--outfile", outfile], {

@@ -14,12 +14,12 @@ const run = promisify(execFile);
 
 const MB = 1e6;
 
-/** The directory of the bare server's files: in memory, as a sandbox's /workspace is. */
+/** A directory in memory, for the bare server's files. A sandbox's /workspace is in memory, too. */
 export const IN_MEMORY = "/dev/shm";
 
 const SANDBOX = "bench-transfer";
 
-/** A gigabyte into a sandbox and out of it by links, and the memory of each program that passes it on. */
+/** Uploads a gigabyte into a sandbox and downloads it, by links. Measures also the memory of each program that passes it on. */
 export const transfer: Figure = {
   name: "transfer",
   baseline:

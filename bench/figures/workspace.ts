@@ -8,7 +8,7 @@ import { IN_MEMORY } from "./transfer.ts";
 
 const run = promisify(execFile);
 
-/** Makes COUNT files of 50 KB in a hundred directories, half of each text and half noise. */
+/** A program that makes COUNT files of 50 KB in a hundred directories. One half of each file is text, the other is random. */
 const TREE = `
 const { mkdirSync, writeFileSync } = require("node:fs");
 const { randomBytes } = require("node:crypto");
@@ -22,7 +22,7 @@ for (let n = 0; n < Number(process.env.COUNT); n++) {
 
 const SANDBOX = "bench-workspace";
 
-/** Saves, forks and restores a workspace, against common tools with the same files. */
+/** Saves, forks and restores a workspace, against tar and restic with files of the same kind. */
 export const workspace: Figure = {
   name: "workspace",
   baseline:
@@ -81,7 +81,7 @@ interface Tool {
   restore: number;
 }
 
-/** tar has no incremental save here. */
+/** Packs all files each time, so `one` is the same as `all`. */
 async function tar(files: number): Promise<Tool> {
   return await inTree(files, async (tree, directory) => {
     const archive = join(directory, "archive.tar.gz");

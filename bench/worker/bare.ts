@@ -1,6 +1,6 @@
 /**
- * The baseline: the SDK's own class on the local platform and a fetch handler that calls one of its methods, or a server in the
- * sandbox, without MCP, tokens and runs. A request is `{sandbox, method, ...}`; the response is the value as JSON.
+ * The bare Worker: the SDK's own class on the local platform, without MCP, tokens and runs. The fetch handler takes a BareCall,
+ * calls a method of that class or a server in the sandbox, and responds with the result as JSON.
  */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { LocalEnv } from "../../local/platform/engine-client.ts";

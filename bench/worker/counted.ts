@@ -1,6 +1,6 @@
 /**
- * Our Worker, which counts the operations that Cloudflare bills. `GET /counts` returns the counts since the last such request.
- * `POST /known?sandboxes=n` adds stopped sandboxes until its principal has n.
+ * Our Worker with counts of the operations that Cloudflare bills. `GET /counts` returns the counts since the last such request.
+ * `POST /known?sandboxes=n` adds stopped sandboxes until the owner has n.
  */
 import local, {
   Account as LocalAccount,
@@ -18,18 +18,18 @@ const add = (key: keyof Counts, by: number) => (counts[key] += by);
 
 type LocalEnv = ConstructorParameters<typeof LocalSandbox>[1];
 
-const known = new WeakMap<object, LocalEnv>();
+const countedEnvs = new WeakMap<object, LocalEnv>();
 
-/** One object for each environment, because the configuration is parsed once per object. */
+/** Returns always the same object for an environment, because the server parses the configuration of each new object. */
 function counted(env: LocalEnv): LocalEnv {
-  const made = known.get(env) ?? {
+  const made = countedEnvs.get(env) ?? {
     ...env,
     Sandbox: countCalls(env.Sandbox, add),
     Account: countCalls(env.Account, add),
     RESULTS: countBucket(env.RESULTS, add),
     OBJECTS_FOLDER: undefined,
   };
-  known.set(env, made);
+  countedEnvs.set(env, made);
   return made;
 }
 

@@ -28,7 +28,7 @@ export function countCalls(namespace: DurableObjectNamespace, add: Add): Durable
   });
 }
 
-/** The object, with a function that is called before each of its methods. */
+/** Wraps an object so that `called` runs before each of its methods. */
 function watched(object: object, called: (method: PropertyKey) => void): object {
   return new Proxy(object, {
     get(target, key) {
@@ -53,14 +53,14 @@ export function countBucket(bucket: object, add: Add): object {
   });
 }
 
-/** Rows as SQLite reports them. Each read or write of a key counts as one row, and so does setting an alarm. */
+/** Counts rows as SQLite reports them. Each read or write of a key is billed as one row, and so is setting an alarm. */
 export function countStorage(storage: DurableObjectStorage, add: Add): void {
   const { sql, kv } = storage;
   const exec = sql.exec.bind(sql);
   let open: SqlStorageCursor<Record<string, SqlStorageValue>>[] = [];
   replace(sql, "exec", (...args: Parameters<typeof exec>) => {
     const cursor = exec(...args);
-    // A cursor knows the number of rows only after it was consumed.
+    // A cursor knows its number of rows only after the caller has read them.
     if (open.length === 0)
       queueMicrotask(() => {
         for (const { rowsRead, rowsWritten } of open) {

@@ -163,7 +163,7 @@ function required(config: Config, directory: string): Required[] {
       name: "max_instances",
       path: ["containers", 0, "max_instances"],
       isRight: (container?.max_instances ?? 0) > 0,
-      fix: `set "containers[0].max_instances": it bounds the bill`,
+      fix: `set "containers[0].max_instances": it limits the cost`,
     },
     {
       name: "image",

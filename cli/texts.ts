@@ -16,7 +16,7 @@ export const WRONG_VALUE = {
     `It must be a whole number from ${least} ${most === Infinity ? "on" : `to ${most}`}.`,
   session: `It ${SESSION_NAME_RULE}.`,
   port: "It must be a port number from 1 to 65535.",
-  server: "It must be 1 to 64 of A-Z, a-z, 0-9, - and _.",
+  server: "It must be 1 to 64 characters of A-Z, a-z, 0-9, - and _.",
   run: "It must be the id of a run.",
 };
 
@@ -317,7 +317,7 @@ export const DEPLOYMENT = {
   deploy:
     "build the image with Docker, upload image and Worker, and set the secrets: npx wrangler deploy --secrets-file ...",
   wildcard: (host: string) =>
-    `in the DNS of its zone: AAAA, *.${host}, 100::, proxied; its certificate must cover it (docs/guides/deploy.md)`,
+    `add to the DNS of the host's zone: AAAA, *.${host}, 100::, proxied; the zone's certificate must cover this name (docs/guides/deploy.md)`,
   token: (token: string) => `The owner's token, which nobody can read back later: ${token}`,
 };
 export const configurationWrong = (config: string, lines: readonly string[]) =>

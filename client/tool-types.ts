@@ -79,7 +79,7 @@ export interface ToolInputs {
     agent?: "claude-code" | "opencode";
     model?: string;
     max_turns?: number;
-    /** Id of an ended task to continue. */
+    /** Id of an ended task. */
     continue_from?: string;
     /** Subagents from the repository or list_sandboxes. */
     agents?: string[];

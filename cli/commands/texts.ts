@@ -110,7 +110,7 @@ export const detached = (id: string) =>
 export const unknownScope = (scope: string) =>
   usage(`--scopes has "${scope}", which is not one of ${SCOPES.join(", ")}.`);
 export const scopesNeedName = () => usage("--scopes needs --name: the owner's token allows everything.");
-export const wrongTokenName = () => usage("--name must be 1 to 32 of a-z, 0-9 and -.");
+export const wrongTokenName = () => usage("--name must be 1 to 32 characters of a-z, 0-9 and -.");
 export const setInEnvironment = (variable: string) =>
   usage(`${variable} is set in the environment. Change it there, and leave out --write.`);
 export const notInFile = (file: string, variable: string) => unavailable(`${file} has no ${variable}.`);
@@ -132,7 +132,7 @@ export const newNamedToken = (entry: object) => [
   `  ${JSON.stringify(entry)}`,
 ];
 export const rotationWritten = (file: string) =>
-  `${file} has the new and the old token. Restart the server to accept both. Until then it accepts only the old one, which this command line uses by itself.`;
+  `${file} has the new and the old token. Restart the server to accept both. Until then it accepts only the old token, and this command line uses that one.`;
 
 /** On Cloudflare each `secret put` is a deployment. In this order the current token is valid throughout. */
 export function rotationSteps(variables: Readonly<Record<string, string>>): string[] {
@@ -141,7 +141,7 @@ export function rotationSteps(variables: Readonly<Record<string, string>>): stri
       `npx wrangler secret put ${name}   # ${name === "SERVER_AUTH_TOKEN" ? "the new token, above" : value}`,
   );
   return [
-    "If an earlier rotation is still under way, wait for its end. There is only one previous token, and the current one replaces it.",
+    "If an earlier rotation is still under way, wait for its end, because this rotation ends the older token at once.",
     ...puts,
     `For \`${startLine()}\` instead: ${PROGRAM} token rotate --write, or set the same variables.`,
   ];
@@ -153,7 +153,7 @@ export function stepsAfterRotation(until: string, name: string | undefined): str
     name === undefined
       ? [
           "SERVER_AUTH_TOKEN_PREVIOUS and SERVER_AUTH_TOKEN_PREVIOUS_UNTIL",
-          " Sign-ins with the old token end then. Without LINK_KEY, links and previews that it signed end too.",
+          " Sign-ins with the old token end then. Without LINK_KEY, links and previews that the old token signed end too.",
         ]
       : ["previous_sha256 and previous_until", ""];
   return [

@@ -68,7 +68,7 @@ export const MACHINE = {
     `${title} could not be installed: ${reason}. ` +
     "Check the network and the registry that npm is configured to use (npm ping), then try again.",
   removed: (title: string, directory: string) =>
-    `${title} was removed from ${directory}: remove that directory, too.`,
+    `${title} is missing in ${directory}, although npm has installed it: remove that directory, then try again.`,
   notPython: (path: string) => `${path} is not Python 3.`,
   closed: (path: string) =>
     `Only root can read ${path}, and no sandbox runs as this machine's root. Make it readable: chmod -R go+rX ${path}`,
@@ -95,7 +95,7 @@ export const NOT_ISOLATED = [
 
 /** For `MACHINE.noSandbox` and `MACHINE.notStarted`. */
 export const START_PROBLEMS = {
-  bounds: (why: string) => `its limits could not be set: ${why}`,
+  bounds: (why: string) => `the sandbox's limits could not be set: ${why}`,
   noControl: "its control server did not respond",
   controlLate: "its control server ended or did not respond in time",
   bubblewrapFailed: "bubblewrap could not make the sandbox",

@@ -17,14 +17,14 @@ function temporary(code: ErrorCode, message: string, hint = RETRY_IN_10_SECONDS)
 }
 
 export function overloaded(sandbox: string): ToolError {
-  const message = `Sandbox ${sandbox} has too many calls at once; this one was not started.`;
+  const message = `Sandbox ${sandbox} has too many calls at once. This call was not started.`;
   return temporary("sandbox_unavailable", message);
 }
 
 export function actorReset(sandbox: string): ToolError {
   return new ToolError(
     "connection_lost",
-    `The server restarted the controller of sandbox ${sandbox} during this call, which may have run, or may still run.`,
+    `The server restarted during this call for sandbox ${sandbox}. The call may have run, or may still run.`,
     `list_runs with sandbox ${sandbox} lists runs that took over a second. For a shorter run, check its effects before you repeat it. Reading or overwriting a file is safe to repeat; before you repeat an append, check the file's size with list_files.`,
   );
 }
@@ -35,7 +35,7 @@ export function actorUnreachable(sandbox: string, ms: number, hasBegun: boolean)
   const [message, hint] = hasBegun
     ? [
         `Sandbox ${sandbox} has not responded within ${seconds} s; the call continues.`,
-        "Look at what was done (list_files, read_file) before you repeat it. If the sandbox does not respond to these either, use destroy_sandbox and start again.",
+        "Look at what was done (list_files, read_file) before you repeat the call. If these fail too, use destroy_sandbox and start again.",
       ]
     : [
         `Sandbox ${sandbox} was not ready within ${seconds} s: it is starting, being set up, or too busy. This call was not started.`,
@@ -58,7 +58,7 @@ export function notRunning(sandbox: string, isKnown: boolean): ToolError {
       );
 }
 
-export const MAY_NOT_START = "The sandbox has no container, and this operation may not start one.";
+export const MAY_NOT_START = "The sandbox has no container, and this call may not start one.";
 
 export function stopped(sandbox: string): ToolError {
   return new ToolError("not_found", `Sandbox ${sandbox} is not running.`);
@@ -93,7 +93,7 @@ const QUOTA_TEXTS = {
   ],
   runningSandboxes: (allowed, used) => [
     `You have ${used} running sandboxes, all used in the last half minute, and your limit is ${allowed}.`,
-    "Use one of them (list_sandboxes), destroy_sandbox one, or make the same call again in a minute: an idle one then makes room.",
+    "Use one of them (list_sandboxes), destroy_sandbox one, or make the same call again in a minute: the server then stops an idle one.",
   ],
   modelTokensPerDay: (allowed, used) => [
     `Your tasks have used ${used} model tokens today, and your limit is ${allowed}.`,
@@ -112,8 +112,8 @@ const QUOTA_TEXTS = {
     `Delete files or sandboxes (destroy_sandbox) that you no longer need. ${DELETE_CHECKPOINTS} list_sandboxes shows their sizes.`,
   ],
   runSecondsPerDay: (allowed, used) => [
-    `Your runs have used ${used} of ${allowed} run seconds today, and running ones have reserved the rest.`,
-    "Wait for running ones to end, or until the next day (UTC).",
+    `Your runs have used ${used} of ${allowed} run seconds today, and runs in progress have reserved the rest.`,
+    "Wait until these runs end, or until the next day (UTC).",
   ],
 } satisfies Record<string, QuotaText>;
 
@@ -164,7 +164,7 @@ export function tooManyIdleMinutes(minutes: number, most: number): ToolError {
 // Refused calls, and missing things
 
 export function needsScope(scope: string | undefined): ToolError {
-  return new ToolError("permission_denied", `This needs the scope ${scope}, which your token lacks.`);
+  return new ToolError("permission_denied", `This call needs the scope ${scope}, which your token lacks.`);
 }
 
 export function editRefused(path: string): ToolError {
@@ -191,7 +191,7 @@ export function sandboxExists(sandbox: string): ToolError {
   return new ToolError(
     "invalid_argument",
     `Sandbox ${sandbox} exists already and has been used; nothing was changed.`,
-    "Give another name, or destroy_sandbox it first.",
+    "Give another name, or delete that sandbox first (destroy_sandbox).",
   );
 }
 
@@ -244,7 +244,7 @@ export function networkForbidden(requested: string, allowed: string): ToolError 
 
 /** The server does not know which program made the connections: several may run in the sandbox. */
 export function refusedText(hosts: string): string {
-  return `While this ran, connections to ${hosts} were refused.`;
+  return `During this run, connections to ${hosts} were refused.`;
 }
 
 export function mismatchText(hosts: string): string {
@@ -269,7 +269,7 @@ export function neverAllowedText(hosts: Iterable<string>): string {
   return `allow_hosts cannot allow ${[...hosts].join(", ")}: sandboxes reach only hosts on the internet.`;
 }
 
-export const ALLOWED_MEANWHILE = "Hosts allowed since then can be tried again.";
+export const ALLOWED_MEANWHILE = "Some of these hosts have been allowed since: try them again.";
 
 export function portsText(ports: string): string {
   return `allow_hosts allows only the ports ${ports}.`;
@@ -292,7 +292,7 @@ export function setUpSkippedText(times: number): string {
 }
 
 export function setUpRestoredText(savedAt: number): string {
-  return `The sandbox starts from the result of its set-up at ${shownTime(savedAt)}: the script did not run again.`;
+  return `The sandbox starts from the result of its set-up, saved at ${shownTime(savedAt)}: the script did not run again.`;
 }
 
 /** @param how how the set-up ended @param end the end of its output */
@@ -372,7 +372,7 @@ export function restoredText(
 /** Files that were saved with another image and cannot be restored. */
 function droppedText({ count, names }: NamedFiles): string {
   const more = count > NAMED ? ` and ${count - NAMED} more` : "";
-  return `Not restored, because the image has changed: ${names.slice(0, NAMED).map(shownName).join(", ")}${more}. Install it again.`;
+  return `Not restored, because the image has changed: ${names.slice(0, NAMED).map(shownName).join(", ")}${more}. Install them again.`;
 }
 
 /** How many files of each kind a notice names. */
@@ -382,7 +382,8 @@ const NAMED = 5;
 export function leftOutText({ count, bytes, names, unreadable, special, crowded }: LeftOut): string {
   const some = (paths: string[]) => `(${paths.slice(0, NAMED).map(shownName).join(", ")})`;
   const parts: string[] = [];
-  if (count > 0) parts.push(`${count} files over WORKSPACE_MAX_MB, ${MiB(bytes)} MB together ${some(names)}`);
+  if (count > 0)
+    parts.push(`${count} files beyond WORKSPACE_MAX_MB, ${MiB(bytes)} MB together ${some(names)}`);
   if (crowded) parts.push(`directories with more files than can be saved ${some(crowded.names)}`);
   if (unreadable) parts.push(`${unreadable.count} unreadable files ${some(unreadable.names)}`);
   if (special) parts.push(`${special.count} sockets, pipes and devices ${some(special.names)}`);
@@ -396,7 +397,7 @@ export function notSavedText(since: number, why?: { reason: string; hint: string
 }
 
 export function partlySavedText(left: LeftOut): string {
-  return `Not all of the sandbox is saved. These would be lost with its container: ${leftOutText(left)}.`;
+  return `Not all of the sandbox is saved. These files would be lost with its container: ${leftOutText(left)}.`;
 }
 
 /** Notes for runs that ended because their container ended. */
@@ -474,7 +475,7 @@ export function saveFailed(sandbox: string, cause: unknown): ToolError {
         cause.code,
         message,
         cause.hint ||
-          "Delete files that are not needed; restore_sandbox goes back to a checkpoint without saving it.",
+          "Delete files that are not needed. restore_sandbox goes back to a checkpoint even without a save.",
       )
     : temporary("storage_unavailable", message, "Make the same call again in a minute.");
   error.cause = cause;
@@ -484,5 +485,5 @@ export function saveFailed(sandbox: string, cause: unknown): ToolError {
 export function reason(cause: unknown): string {
   if (cause instanceof StorageError) return "the storage does not respond";
   if (cause instanceof ToolError) return cause.message.replace(/\.$/, "");
-  return "an internal error (details are in the server's log)";
+  return "the server had an internal error (details are in its log)";
 }

@@ -44,7 +44,7 @@ export function foreignListCursor(): ToolError {
 
 /** The first sentence of the error `ending`: what happened to code in a container that is being replaced. */
 export const NOT_RUN = "The code was not run";
-export const STOPPED = "The code was stopped while it ran";
+export const STOPPED = "The code was stopped during its run";
 
 export const KERNEL_MALFORMED =
   "The kernel did not respond as it should; use another context for a fresh one.";
@@ -103,7 +103,7 @@ export const MODEL_API_TEXTS = {
   noCredential: "The server has no credential for this API any more.",
   unreachable: "The API cannot be reached from the server.",
   reaches: (what: string | undefined) =>
-    `The API may not connect to ${what ?? "hosts"} for this sandbox: its network policy forbids it.`,
+    `The API may not connect to ${what ?? "hosts"} for this sandbox: the sandbox's network policy forbids it.`,
   tooLarge: (max: number) => `The request is larger than ${max} bytes, the API's limit.`,
   noReason: "no reason given",
 };

@@ -15,15 +15,15 @@ export const SANDBOX_LOST_WHILE_SERVER_DOWN =
 export const OTHER_VERSION = "The server was restarted with another version, which cannot resume this run.";
 
 const UNCONFIRMED =
-  "the sandbox did not confirm that it stopped. Its processes may still run, and its last output may be missing. destroy_sandbox ends them.";
+  "the sandbox did not confirm its end. The run's processes may still run, and its last output may be missing. destroy_sandbox ends the processes.";
 
 /** @param graceMs how long the server waited for the sandbox */
 export const cancelUnconfirmed = (graceMs: number) =>
-  `The server told it to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
+  `The server told the run to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
 
 export function timeoutUnconfirmed(timeoutMs: number | undefined, graceMs: number): string {
   const time = timeoutMs === undefined ? "too long" : `longer than ${timeoutMs / 1000} s`;
-  return `It took ${time}, so the server told it to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
+  return `The run took ${time}, so the server told it to stop, but within ${graceMs / 1000} s ${UNCONFIRMED}`;
 }
 
 /**
@@ -49,9 +49,9 @@ export function timedOutText(timeoutMs: number | undefined, cut: string | undefi
 }
 
 export const NEVER_RAN =
-  "The sandbox has no record of the command. It never ran because the server was restarted first, or the record was deleted. Run it again.";
+  "The sandbox has no record of the command. Either the server was restarted before the command ran, or the record was deleted. Run it again.";
 export const REMOVED =
-  "The command's result is lost: its record in the sandbox was deleted while it ran. Run it again if that is safe.";
+  "The command's result is lost: its record in the sandbox was deleted during the run. Run the command again if that is safe.";
 export const OUTPUT_CUT =
   "Some output may be missing: the server's process that reads it was killed in the sandbox.";
 export const OUTPUT_NO_SPACE =
@@ -112,7 +112,7 @@ export function codeEndText(
         ? "Cancelled while its kernel was starting: the code never ran."
         : CANCELLED_TEXT;
     case "died":
-      return `${kernel} died: the code ended its process, or it ran out of memory. ${KERNEL_STATE[state]}`;
+      return `${kernel} died: the code ended the kernel's process, or the memory was used up. ${KERNEL_STATE[state]}`;
     default:
       return undefined;
   }
@@ -130,7 +130,7 @@ export const NOT_MADE_SMALLER = {
 };
 
 export const charactersOmitted = (omitted: number, all: number) =>
-  `[... ${omitted} of ${all} characters omitted: write it to a file ...]`;
+  `[... ${omitted} of ${all} characters omitted: write the value to a file ...]`;
 
 // Input and logs
 
@@ -138,13 +138,13 @@ export const notInteractive = (id: string) =>
   new ToolError(
     "invalid_argument",
     `${id} takes no input: it does not run in a terminal.`,
-    "Use run_command with interactive, or with stdin if you know the input in advance.",
+    "Use run_command with interactive, or with stdin.",
   );
 export const hasEnded = (id: string) =>
   new ToolError(
     "invalid_argument",
     `${id} takes no input: it has ended.`,
-    `get_result, id ${id}, says how; run_command starts it again.`,
+    "get_result with this id says how; run_command starts it again.",
   );
 export const hasNotStarted = (id: string) =>
   new ToolError(

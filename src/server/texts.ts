@@ -6,7 +6,7 @@ import { ToolError } from "../shared/errors.ts";
 
 export const BAD_HOST_TEXT = "This server does not accept the host name of the request.";
 export const BAD_ORIGIN_TEXT =
-  "Web pages of this origin may not call this server; ALLOWED_ORIGINS can name it.";
+  "Web pages of this origin may not call this server. The operator can add the origin to ALLOWED_ORIGINS.";
 export const NOT_FOUND_PAGE = {
   title: "Page not found",
   message: "This server has no page at this address. Check the address, or go to the start page.",

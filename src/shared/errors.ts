@@ -133,7 +133,7 @@ export const unknownRun = (id: string) =>
 export const SANDBOX_STOPPED =
   "The sandbox stopped during this call: its processes, kernels and unsaved files are gone.";
 export const SANDBOX_STOPPED_HINT =
-  "The next call restarts it and says which files are back. Repeat what is missing, then this call.";
+  "The next call restarts the sandbox and says which files are back. Repeat what is missing, then this call.";
 
 /** Whether an error means that the container, or only its connection, disappeared during the call. */
 export function isGone(error: unknown): boolean {
@@ -214,13 +214,13 @@ export function unwritable(detail: string): ToolError {
     return new ToolError(
       "no_space",
       "The command could not be started: the sandbox's disk is full.",
-      "Delete files with run_code, then try again; or destroy_sandbox.",
+      "Delete files with run_code, then try again; or use destroy_sandbox.",
     );
   const reason = detail.trim().split("\n").at(-1);
   return new ToolError(
     "file_system",
     `The command could not be started: its files under /var/lib/sandbox-mcp cannot be written (${reason || "the sandbox gave no reason"}).`,
-    "Put that directory back with run_code, or destroy_sandbox.",
+    "Restore that directory with run_code, or use destroy_sandbox.",
   );
 }
 

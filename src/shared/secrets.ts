@@ -152,7 +152,7 @@ const secret = z
         .string("is missing")
         .regex(
           /^[A-Za-z][A-Za-z0-9_-]{0,31}$/,
-          "must be 1 to 32 of letters, digits, - and _, a letter first",
+          "must be 1 to 32 letters, digits, - and _, with a letter first",
         ),
       hosts: z
         .array(z.string("must be text").transform(secretHost), "must be a list of hosts")

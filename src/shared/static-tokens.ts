@@ -27,7 +27,7 @@ export const authTokens = z
     z
       .strictObject(
         {
-          name: z.string("is missing").regex(TOKEN_NAME, "must be 1 to 32 of a-z, 0-9 and -"),
+          name: z.string("is missing").regex(TOKEN_NAME, "must be 1 to 32 characters of a-z, 0-9 and -"),
           sha256: tokenHash(),
           scopes: z
             .array(z.enum(SCOPES, `must be one of ${SCOPES.join(", ")}`), "must be a list of scopes")

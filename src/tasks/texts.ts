@@ -62,7 +62,7 @@ export const noConversation = (id: string) =>
   invalid(`Task ${id} ended before its agent began a conversation.`, "Start a new task.");
 export const filesElsewhere = (id: string, sandbox: string) =>
   invalid(
-    `Task ${id} cannot continue in sandbox ${sandbox}, which does not have its files.`,
+    `Task ${id} cannot continue in sandbox ${sandbox}, which does not have the task's files.`,
     "Leave sandbox out: the task continues in a fresh one, with its files and conversation.",
   );
 export const taskFilesGone = (id: string) =>
@@ -141,7 +141,7 @@ export const AGENT_NEVER_STARTED = "The server was restarted before the agent st
 // Progress
 
 export const RESTORING = "Restoring the workspace and the conversation";
-export const WAITING_FOR_TASK = "Waiting for the task before it in this sandbox";
+export const WAITING_FOR_TASK = "Waiting for the earlier task in this sandbox";
 export const OWN_DEFINITION =
   "The workspace has a definition with the same name as the operator's; the workspace's is used";
 export const NO_DIFF =
@@ -152,7 +152,8 @@ export const modelFailedText = (status: number, message: string) =>
 
 // How a task ended
 
-export const UNCONFIRMED_END = ". The sandbox did not confirm its end: use destroy_sandbox to be sure";
+export const UNCONFIRMED_END =
+  ". The sandbox did not confirm this: destroy_sandbox ends all processes for sure";
 export const CONFIRMED_END = ", with all its processes that were found";
 export const NO_REASON = "it gave no reason";
 export const howToContinue = (id: string) =>
@@ -193,11 +194,11 @@ export const exitText = (status: number) =>
 
 /** @param end as from `exitText` @param stderr the last line of standard error, if any */
 export const outputUnreadable = (agent: string, end: string, sample: string, stderr: string) =>
-  `${agent} ${end} and its output could not be parsed, beginning with: ${sample}.${lastLineText(stderr)} Look at the log with get_result and cursor 0; then try again.`;
+  `${agent} ${end} and its output could not be parsed. It begins with: ${sample}.${lastLineText(stderr)} Look at the log with get_result and cursor 0; then try again.`;
 
 /** @param api as from `modelWasFailing`, or empty */
 export const endedEarly = (agent: string, end: string, stderr: string, api: string) =>
-  `${agent} ${end} before it was done.${lastLineText(stderr)}${api} Try again; split a task that needs much memory.`;
+  `${agent} ${end} before it was done.${lastLineText(stderr)}${api} Try again. If the task needs much memory, split it.`;
 
 const lastLineText = (stderr: string) => stderr && ` Its last line of stderr: ${stderr}.`;
 export const describeError = (status: number, message: string) => `status ${status}, ${message}`;
@@ -213,7 +214,7 @@ export function modelAdvice(status: number, described: string): string {
 
 // Questions
 
-export const QUESTION_CANCELLED = "It was cancelled before its program was run.";
+export const QUESTION_CANCELLED = "The question was cancelled before its program was run.";
 export const programLate = (timeoutMs: number) =>
   `The model did not write the program within ${timeoutMs / 1000} s, so nothing was run.`;
 export const PROGRAM_TEXTS = {

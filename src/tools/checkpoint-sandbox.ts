@@ -10,7 +10,7 @@ export const checkpointSandbox = defineTool({
   name: "checkpoint_sandbox",
   title: "Checkpoint a sandbox",
   description:
-    "Saves a sandbox's files for restore_sandbox, before a risky step or for forks. Processes and kernels are not saved.",
+    "Saves a sandbox's files (not processes or kernels) for restore_sandbox, before a risky step or for forks.",
   input: z.strictObject({
     sandbox: sandboxField(),
     label: z

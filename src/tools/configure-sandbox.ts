@@ -28,7 +28,7 @@ export const configureSandbox = defineTool({
   name: "configure_sandbox",
   title: "Configure a sandbox",
   description:
-    "Shows a sandbox's configuration, and changes it from its next call on. Code there can read it: no secrets.",
+    "Shows and changes a sandbox's configuration, from its next call on. Code there can read it: no secrets.",
   input: z.strictObject({
     sandbox: sandboxField(),
     env: variablesField((name) => (RESERVED.test(name) ? RESERVED_VARIABLE : undefined)).describe(

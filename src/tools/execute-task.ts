@@ -39,13 +39,13 @@ export const startFields = () => ({
   agent: z.enum(AGENT_NAMES).optional(),
   model: matching(MODEL_NAME, 100, "must be the name of a model").optional(),
   max_turns: wholeNumber(1, 1000).optional(),
-  continue_from: runField().optional().describe("Id of an ended task to continue."),
+  continue_from: runField().optional().describe("Id of an ended task."),
 });
 
 export const executeTask = defineTool({
   name: "execute_task",
   title: "Run a coding agent",
-  description: `Gives a task to a coding agent (Claude Code or OpenCode) that edits, runs and tests in a sandbox until done. The agent cannot ask: say all that it needs.
+  description: `Gives a task to a coding agent (Claude Code or OpenCode) that edits, runs and tests in a sandbox until done. The agent cannot ask: say all it needs.
 
 Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the answer, changed files, git diff and cost; get_result reads the files.`,
   input: z.strictObject({

@@ -10,7 +10,7 @@ export const restoreSandbox = defineTool({
   name: "restore_sandbox",
   title: "Restore or fork",
   description:
-    "Restores a sandbox's files from its checkpoint. Processes and kernels end; the state before becomes a checkpoint too. With a new name, makes a new sandbox (a fork).",
+    "Restores a sandbox's files from its checkpoint. Processes and kernels end; the state before becomes a checkpoint too. A new name makes a new sandbox (a fork).",
   input: z.strictObject({ checkpoint: z.string().max(64), sandbox: sandboxName() }),
   output: z.object({
     sandbox: z.string(),

@@ -61,8 +61,8 @@ export function waitingText(id: string, { behind, kind, name }: WaitState): stri
 }
 
 export const inTerminalText = (id: string) =>
-  `It runs in a terminal: type with send_input, id ${id}. get_result waits for its end, and cancel_run stops it.`;
-export const typeText = (id: string) => `It runs in a terminal: type with send_input, id ${id}.`;
+  `The command runs in a terminal: type with send_input, id ${id}. get_result waits for its end, and cancel_run stops it.`;
+export const typeText = (id: string) => `The command runs in a terminal: type with send_input, id ${id}.`;
 
 export function wholeOutputText(id: string, droppedBytes: number): string {
   const kept = droppedBytes > 0 ? ` (its last ${droppedBytes} bytes were not kept)` : "";
@@ -81,7 +81,7 @@ export const pageEndText = (droppedBytes: number) =>
 export const pageMoreText = (cursor: number) => `There is more: go on with cursor ${cursor}.`;
 export const pageRunningText = (cursor: number) => `Still running: wait for more with cursor ${cursor}.`;
 export const skippedText = (bytes: number) =>
-  `${bytes} earlier bytes are in the log: get_result with a cursor.`;
+  `${bytes} earlier bytes are in the log: read them by get_result with a cursor.`;
 export const longLineText = (maxBytes: number) =>
   `The typed line is longer than ${maxBytes} bytes: line readers (read, input(), cat) get only the first ${maxBytes}. Use write_file for longer lines.`;
 export const nothingToType = () => invalid("send_input needs text, or columns and rows.");
@@ -197,7 +197,7 @@ export const notBase64 = () =>
   );
 
 export function editedText(path: string, replaced: number, size: number, hasNoDiff: boolean): string {
-  const left = hasNoDiff ? " Computing a diff of it would take too long." : "";
+  const left = hasNoDiff ? " There is no diff, because computing it would take too long." : "";
   return `${replaced} replaced; ${shownName(path)} has ${size} bytes.${left}`;
 }
 
@@ -368,30 +368,30 @@ const stateText = ({ savedAt, files, bytes }: Checkpoint) =>
 
 function beforeText(before: Checkpoint | undefined, unsaved: string | undefined): string {
   if (unsaved === undefined)
-    return before ? `The state before is checkpoint ${before.id}.` : "It had no files before.";
-  const lost = `The state before could not be saved (${unsaved})`;
+    return before ? `The previous state is checkpoint ${before.id}.` : "The sandbox had no files before.";
+  const lost = `The previous state could not be saved (${unsaved})`;
   if (!before) return `${lost}, and there is no earlier save: that state is lost.`;
-  return `${lost}: checkpoint ${before.id} has it as of ${ago(before.savedAt)}, and later changes are lost.`;
+  return `${lost}: checkpoint ${before.id} has the state of ${ago(before.savedAt)}, and later changes are lost.`;
 }
 
 export const networkDeclined = (sandbox: string, what: string) =>
   new ToolError(
     "permission_denied",
     `The user did not allow sandbox ${sandbox} to reach ${what}.`,
-    "Go on without it, or tell the user what it is needed for.",
+    "Continue without this access, or tell the user why it is needed.",
   );
 
 // Signing in to git hosts
 
 /** @param page where the user can sign in to the host; undefined if the user cannot */
 export function signInText(host: string, page: string | undefined): string {
-  const signIn = page === undefined ? "" : `the user can sign in to it at ${page}, or `;
-  return `git lacks credentials for ${host}: ${signIn}the operator can add it to SECRETS. Do not ask for a token in the chat.`;
+  const signIn = page === undefined ? "" : `the user can sign in to this host at ${page}, or `;
+  return `git lacks credentials for ${host}: ${signIn}the operator can add the host to SECRETS. Do not ask for a token in the chat.`;
 }
 
 export const signInQuestion = (host: string) =>
-  `git was refused at ${host}. Sign in to it for your sandboxes on this server's page.`;
+  `${host} refused git. Sign in to the host for your sandboxes, on this server's page.`;
 export const signedInText = (host: string) =>
-  `The user has signed in to ${host} since this ran: run it again. If git is refused again, the token lacks rights there, or the sandbox started too early: use another sandbox.`;
+  `The user has signed in to ${host} since this run began: run it again. If the host refuses git again, the token lacks rights, or the sandbox started before the sign-in: use another sandbox.`;
 export const didNotSignInText = (host: string) =>
   `The user did not sign in to ${host} for git. Do not try again unless they ask.`;

@@ -100,7 +100,7 @@ describe("ask", () => {
 
   it.each([
     [["x", "--language", "javascript"], 64, "python, typescript"],
-    [["x", "--sandbox", "No!"], 64, "--sandbox must be 1 to 63 of"],
+    [["x", "--sandbox", "No!"], 64, "--sandbox must be 1 to 63 characters of"],
   ])("%j is refused", async (words, code, message) => {
     const refused = await run(["ask", ...words]);
     expect(refused).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });

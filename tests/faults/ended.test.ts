@@ -48,7 +48,7 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
     const interrupted = await code(
       "import os, time\nfor pid in filter(str.isdigit, os.listdir('/proc')):\n  if open(f'/proc/{pid}/comm').read() == 'sbxd\\n': os.kill(int(pid), 12)\ntime.sleep(60)",
     );
-    expect(interrupted.text).toMatch(/was stopped while it ran.*is replacing/s);
+    expect(interrupted.text).toMatch(/was stopped during its run.*is replacing/s);
     await until(async () => (await code("6 * 7")).text.includes("42"));
   });
 
@@ -87,7 +87,7 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
       if (/replaced the sandbox/.test(text)) break;
     }
     expect(refused).toMatch(/was (not run|stopped).*is replacing/s);
-    expect((await endless).text).toMatch(/was stopped while it ran.*is replacing/s);
+    expect((await endless).text).toMatch(/was stopped during its run.*is replacing/s);
     const files = (await bed.sh("ls", { sandbox })).split("\n");
     expect(files).toEqual(expect.arrayContaining(answered.map((n) => `c${n}`)));
   });

@@ -52,7 +52,10 @@ test.each(withSandbox)(
     const needed = command.registeredArguments.filter(({ required }) => required).map(() => "cursor");
     const env = { SANDBOX_MCP_URL: "http://127.0.0.1:9", SANDBOX_MCP_TOKEN: "token" };
     const { code, stderr } = await runHere([...name.split(" "), ...needed, "--sandbox", "A B"], { env });
-    expect([code, stderr]).toEqual([64, expect.stringMatching(/--sandbox must be 1 to 63 of .*"A B"/)]);
+    expect([code, stderr]).toEqual([
+      64,
+      expect.stringMatching(/--sandbox must be 1 to 63 characters of .*"A B"/),
+    ]);
   },
 );
 
@@ -96,7 +99,7 @@ test("a command without --sandbox uses the sandbox in the URL", async () => {
   const { code, stderr } = await runHere(words);
   expect([code, stderr]).toEqual([
     64,
-    expect.stringContaining("The sandbox of the address must be 1 to 63 of"),
+    expect.stringContaining("The sandbox of the address must be 1 to 63 characters of"),
   ]);
 });
 

@@ -31,7 +31,12 @@ it.each(["/", "/mcp"])(
     for (const client of CLIENTS) expect(text).toContain(client);
     for (const block of await page.locator("pre").allInnerTexts())
       expect(block).toContain(`${server.origin}/mcp`);
-    for (const phrase of ["npm run token", "?sandbox=name", "1 to 63 of a-z, 0-9, -, _ and .", "sign in"])
+    for (const phrase of [
+      "npm run token",
+      "?sandbox=name",
+      "1 to 63 characters of a-z, 0-9, -, _ and .",
+      "sign in",
+    ])
       expect(text).toContain(phrase);
     expect(await page.content()).not.toContain(OWNER_TOKEN);
     expect(response?.headers()["content-security-policy"]).toMatch(
@@ -85,7 +90,7 @@ it("the page shows the lines for the address that was opened, and reports its mi
   expect(page).not.toContain("$(id)");
   expect(page.split(`${server.origin}/mcp`)).toHaveLength(page.split(address).length);
   const wrong = await pageAt("/mcp?sandbox=NAME");
-  expect(wrong).toContain("sandbox must be 1 to 63 of a-z, 0-9, -, _ and .");
+  expect(wrong).toContain("sandbox must be 1 to 63 characters of a-z, 0-9, -, _ and .");
   expect(wrong).not.toContain("/mcp?");
 });
 

@@ -16,8 +16,7 @@ const moments = fc.array(fc.oneof(fc.integer({ min: 0, max: 60 }), fc.integer({ 
 });
 
 /** The errors that a call may return if its actor is evicted meanwhile. */
-const RESTARTED =
-  /^The server restarted the controller of sandbox [a-z-]+ during this call, .* list_runs with sandbox/;
+const RESTARTED = /^The server restarted during this call for sandbox [a-z-]+\. .* list_runs with sandbox/;
 
 /** Checks that a call returned a result, or an error that gives the reason. Returns whether it was a result. */
 function answers({ isError, text }: Result): boolean {

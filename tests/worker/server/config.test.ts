@@ -101,9 +101,12 @@ describe("an invalid configuration is reported without its values", () => {
       "AUTH_TOKENS[1].sha256 must be the SHA-256 of the token, 64 hexadecimal digits.",
     ],
     [tokens({ ...token, sha256: undefined }), "AUTH_TOKENS[0].sha256 is missing."],
-    [tokens({ ...token, name: "" }), "AUTH_TOKENS[0].name must be 1 to 32 of a-z, 0-9 and -."],
-    [tokens({ ...token, name: "a".repeat(33) }), "AUTH_TOKENS[0].name must be 1 to 32 of a-z, 0-9 and -."],
-    [tokens({ ...token, name: "ci\n" }), "AUTH_TOKENS[0].name must be 1 to 32 of a-z, 0-9 and -."],
+    [tokens({ ...token, name: "" }), "AUTH_TOKENS[0].name must be 1 to 32 characters of a-z, 0-9 and -."],
+    [
+      tokens({ ...token, name: "a".repeat(33) }),
+      "AUTH_TOKENS[0].name must be 1 to 32 characters of a-z, 0-9 and -.",
+    ],
+    [tokens({ ...token, name: "ci\n" }), "AUTH_TOKENS[0].name must be 1 to 32 characters of a-z, 0-9 and -."],
     [tokens({ ...token, scopes: [] }), "AUTH_TOKENS[0].scopes must name at least one scope."],
     [
       tokens({ ...token, scopes: [SECRET] }),

@@ -153,7 +153,7 @@ describe("POST /execute", () => {
     [{ commands: [5] }, /^Agents and commands must be lists of names$/],
     [{ agents: ["none"] }, /^There is no agents\/none\. The operator offers none\./],
     [{ commands: ["../x"] }, /^commands: "\.\.\/x" is not the name/],
-    [{ sandbox: "No!" }, /^sandbox must be 1 to 63 of/],
+    [{ sandbox: "No!" }, /^sandbox must be 1 to 63 characters of/],
     [{ max_turns: "3" }, /^max_turns must be a number$/],
     [{ repository: "--upload-pack=x" }, /^repository must be an address that git clone takes/],
     [{ repository: "ftp://a.example/b.git" }, /^repository must be an address that git clone takes/],
@@ -333,7 +333,7 @@ describe("a question", () => {
     await owner.call("cancel_run", { id: writing });
     expect(await resultOf(writing)).toMatchObject([
       200,
-      { ...cancelled, error: "It was cancelled before its program was run." },
+      { ...cancelled, error: "The question was cancelled before its program was run." },
     ]);
     await sh(sandbox, "rm go-on");
     const running = await leaveAt("output", "[[long]] x", { sandbox });
@@ -388,7 +388,7 @@ describe("a question", () => {
     [{ question: 5 }, "Give a task or a question, as text"],
     [{ question: "x", task: "x" }, "Give either a task or a question, not both"],
     [{ question: "x", language: "cobol" }, "Language must be python or typescript"],
-    [{ question: "x", sandbox: "No!" }, expect.stringMatching(/^sandbox must be 1 to 63 of/)],
+    [{ question: "x", sandbox: "No!" }, expect.stringMatching(/^sandbox must be 1 to 63 characters of/)],
     [{ question: "x", model: "--resume" }, "model must be the name of a model"],
     [{ question: "x", timeout: 0 }, expect.stringMatching(/^Timeout must be/)],
   ])("is refused: %j", async (body, error) => {

@@ -351,7 +351,7 @@ describe("a sandbox has no more access than the operator grants", () => {
     ownNetwork.put({ internet: "allowlist", allowHosts: ["*.example.com"] });
     refused.splice(0, 1, { host: "a.example.com", port: 8443, why: "policy", count: 1 });
     expect(await ownNetwork.refusalNote(0)).toBe(
-      "While this ran, connections to a.example.com:8443 were refused. allow_hosts allows only the ports 80 and 443.",
+      "During this run, connections to a.example.com:8443 were refused. allow_hosts allows only the ports 80 and 443.",
     );
     refused.push({ host: "evil.test", why: "policy", count: 1 });
     expect(await ownNetwork.refusalNote(0)).toContain(

@@ -46,7 +46,9 @@ it("a set-up runs once before the first call, with the variables, and the next c
   await configure("setup-second", script, { env, internet: "none" });
   const second = await callsIn("setup-second").command(`${look}; ls mine ~/.later || true`);
   expect(second.structured.stdout).toBe(expectedFiles);
-  expect(second.text).toMatch(/starts from the result of its set-up at .*: the script did not run again/);
+  expect(second.text).toMatch(
+    /starts from the result of its set-up, saved at .*: the script did not run again/,
+  );
   // A fork has the settings of the checkpoint, and the files of the set-up without another run.
   const fork = await owner.call("restore_sandbox", { checkpoint, sandbox: "setup-fork" });
   expect(fork.text).toContain("settings of configure_sandbox");

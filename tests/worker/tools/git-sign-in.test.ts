@@ -106,10 +106,10 @@ describe("git in a command that lacks credentials", () => {
   });
 
   it("has advice in its result if the client does not ask, or nobody could sign in", async () => {
-    expect(await sh("git-hint", CLONE)).toContain(`sign in to it at ${PAGE}`);
+    expect(await sh("git-hint", CLONE)).toContain(`sign in to this host at ${PAGE}`);
     const token = await principal("git-hint", ["sandbox:exec"]);
     const { text } = await token.with({ PUBLIC_ORIGIN: ORIGIN }).call("run_command", { command: CLONE });
-    expect(text).toContain("the operator can add it to SECRETS");
+    expect(text).toContain("the operator can add the host to SECRETS");
     expect(text).not.toContain(PAGE);
     const off = owner.with({ ...variables, GIT_SIGN_IN: "off" });
     expect((await off.call("run_command", { sandbox: "git-hint", command: CLONE })).text).not.toContain(PAGE);
@@ -133,7 +133,7 @@ describe("git in a command that lacks credentials", () => {
       expect(started.text).not.toContain(hint);
       return { id };
     };
-    const hint = `sign in to it at ${PAGE}/${HOST}`;
+    const hint = `sign in to this host at ${PAGE}/${HOST}`;
     const slow = `sleep 1; ${CLONE}`;
     const run = await start(hint, slow);
     const ended = await owner.call("get_result", { ...run, wait_seconds: 30 });

@@ -181,7 +181,7 @@ describe("a kernel that dies", () => {
     expect(result.isError).toBe(false);
     expect(result.text).toContain("last");
     expect(result.text).toMatch(
-      /died: the code ended its process, or it ran out of memory\. Variables and imports are lost/,
+      /died: the code ended the kernel's process, or the memory was used up\. Variables and imports are lost/,
     );
     expect(await text("1 + 1", { context: "dies" })).toBe("result: 2");
   });

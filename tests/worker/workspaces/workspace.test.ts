@@ -58,10 +58,13 @@ describe("a workspace", () => {
         },
         unreadable: { count: 7, names: ["a", "b", "c", "d", "e", "f", "g"] },
       });
-      const files = "2 files over WORKSPACE_MAX_MB, 3 MB together (video)";
+      const files = "2 files beyond WORKSPACE_MAX_MB, 3 MB together (video)";
       const words = `${files}; 7 unreadable files (a, b, c, d, e); 1 sockets, pipes and devices (socket)`;
       for (const [content, notice] of [
-        ["second", `Not all of the sandbox is saved. These would be lost with its container: ${words}.`],
+        [
+          "second",
+          `Not all of the sandbox is saved. These files would be lost with its container: ${words}.`,
+        ],
         ["third", undefined],
       ]) {
         world.write("kept", content ?? "");
@@ -171,7 +174,7 @@ describe("a workspace", () => {
       world.kill();
       await world.ready();
       expect(world.notice.takeNotice()).toContain(
-        'Not restored, because the image has changed: "apt: jq", /etc/jq.conf, /opt/a, /opt/b, /opt/c and 2 more. Install it again.',
+        'Not restored, because the image has changed: "apt: jq", /etc/jq.conf, /opt/a, /opt/b, /opt/c and 2 more. Install them again.',
       );
       expect(world.notice.takeNotice()).toBeUndefined();
     }));

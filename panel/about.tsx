@@ -14,7 +14,7 @@ import { CHECKPOINT_SAVED, NO_CHECKPOINTS, deletedText, deleteQuestion, restoreQ
 
 interface AboutProps {
   name: string;
-  /** Undefined if it does not exist yet. */
+  /** Undefined if the sandbox does not exist yet. */
   sandbox: ListedSandbox | undefined;
   listing: SandboxListing;
   refresh: () => void;
@@ -182,7 +182,7 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ch
   const restore = async ({ id, saved_at }: ListedCheckpoint) => {
     if (await host().confirm(restoreQuestion(name, exactTime(saved_at))))
       await act(async () => {
-        // Shows the tool's text, because only it names the checkpoint with the earlier files.
+        // Shows the tool's text, because only this text names the checkpoint of the replaced state.
         const { content } = await callTool("restore_sandbox", { sandbox: name, checkpoint: id });
         return content.map(({ text }) => text ?? "").join("\n");
       });

@@ -77,7 +77,7 @@ export async function chatHost(): Promise<Host> {
     subject.leave();
     place.set(href);
   };
-  // Links do nothing by themselves: the page has no address, and may not leave its frame.
+  // The browser would not follow links here: the page has no address, and is not allowed to leave its frame.
   document.addEventListener("click", (event) => {
     const link = event.target instanceof Element ? event.target.closest("a[href]") : null;
     if (!link) return;
@@ -118,7 +118,7 @@ export async function chatHost(): Promise<Host> {
   };
 }
 
-/** For clients that read no resources for the page. All controls are shown then, and the server refuses forbidden calls. */
+/** Used if the client reads no resources for the page. Then all controls are shown, and the server refuses forbidden calls. */
 const EVERY_TOOL: OfferedTools = { has: () => true };
 
 function follow({ theme, safeAreaInsets, displayMode = "inline" }: McpUiHostContext): void {

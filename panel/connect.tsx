@@ -1,4 +1,4 @@
-/** How to connect each client, to copy. */
+/** Shows how to connect each client, with settings to copy. */
 import { useState } from "preact/hooks";
 import { PlainButton } from "./controls.tsx";
 import { clientLines, formatted } from "../src/server/client-lines.ts";
@@ -10,8 +10,9 @@ export function Connect({ url }: { url: string }) {
       <p>Clients that sign in by OAuth (claude.ai, for example) need only the address of this server:</p>
       <Block text={url} label="the address" />
       <p>
-        All others send a token. Replace <code>&lt;token&gt;</code> below with it: <code>npm run token</code>{" "}
-        in the server's directory prints it. On Cloudflare it is the secret SERVER_AUTH_TOKEN.
+        All other clients send a token. Replace <code>&lt;token&gt;</code> below by the owner's token:{" "}
+        <code>npm run token</code> in the server's directory prints the token. On Cloudflare, the token is the
+        secret SERVER_AUTH_TOKEN.
       </p>
       {clientLines(url, { shell: "<token>", written: "<token>" }).map((line) => (
         <section key={line.client}>

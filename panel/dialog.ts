@@ -1,4 +1,4 @@
-/** Questions inside the page, because a frame may not open the browser's dialogs. */
+/** Questions inside the page, because a browser does not open its own dialogs for a frame. */
 
 export function confirmDialog(question: string): Promise<boolean> {
   return show(question, ["Yes", "No"]);

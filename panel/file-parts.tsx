@@ -1,4 +1,4 @@
-/** Shared by the tree and an open file. */
+/** Components that the tree of files and an open file share. */
 import { PlainButton } from "./controls.tsx";
 import { visible } from "../src/shared/shown.ts";
 import { downloadURL } from "./file.ts";

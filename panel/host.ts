@@ -10,13 +10,13 @@ export interface Block {
   mimeType?: string;
 }
 
-/** The form of results: `raw` keeps terminals' control sequences. */
+/** The form of results. `raw` keeps the control sequences in a terminal's output. */
 export type Form = "structured" | "raw";
 
 export interface Watch {
   name: WatchedTool;
   arguments: Record<string, unknown>;
-  /** Whether the log of a terminal keeps its control sequences. */
+  /** Whether a terminal's output keeps its control sequences. */
   raw?: boolean;
 }
 
@@ -27,9 +27,9 @@ export interface Update {
 }
 
 /**
- * Repeats the calls in `watch`, and reports the first result of each and every later change. Resolves when it should be called
- * again at once, or the signal aborts. For a run's log it reports the pages in order, beginning at the cursor in the arguments,
- * and nothing after the last. It requests nothing more until its reports are handled.
+ * Repeats the calls in `watch`, and reports the first result and every change of each call. Resolves when the caller should start
+ * it again at once, or the signal aborts. For a run's log it reports the pages in order, beginning at the cursor in the arguments,
+ * and nothing after the last page. It makes no further request before `report` has resolved.
  * @throws {SignedOut} {@link Unreachable} {@link ToolFailed}
  */
 export type Source = (
@@ -64,7 +64,7 @@ export interface Host {
   place: Value<string>;
   go(href: string): void;
 
-  /** The endpoint's address, for connecting clients; undefined if a connected client shows the page. */
+  /** The address that clients connect to; undefined if a connected client shows the page. */
   endpoint: string | undefined;
   /** Ends the session; undefined if the page has none. @throws {Unreachable} */
   signOut: (() => Promise<void>) | undefined;
@@ -75,9 +75,9 @@ export interface Host {
   confirm(question: string): Promise<boolean>;
   /** Whether the page is hidden. The document's event `visibilitychange` reports changes. */
   isOutOfSight(): boolean;
-  /** The display mode; undefined if it cannot change. */
+  /** The display mode; undefined if the mode cannot change. */
   display: Value<"inline" | "fullscreen"> | undefined;
-  /** Requests another display mode, which may be refused. */
+  /** Requests another display mode. The client may refuse. */
   show(display: "inline" | "fullscreen"): Promise<void>;
 }
 

@@ -8,16 +8,16 @@ import { isSignedOut, showError } from "./tools.ts";
 /** The pause after a failure, in milliseconds. */
 const RETRY_MS = 3000;
 
-/** The pause before a new stream, in milliseconds: each new stream polls everything. */
+/** The pause before a new stream, in milliseconds, because each new stream repeats all calls. */
 const RECONNECT_MS = 250;
 
-/** Changes of the watched things within this time share one new stream, in milliseconds. */
+/** Watchers that are added or removed within this time share one new stream, in milliseconds. */
 const TOGETHER_MS = 30;
 
 export interface Watcher {
-  /** Read when a stream begins, because followers of a log advance its cursor. */
+  /** Each new stream reads this property again, because watchers of a log advance the cursor in it. */
   watch: Watch;
-  /** Handles a result. Resolves when it can handle the next one; with true after the last result. */
+  /** Handles a result. Resolves when the next result may come, with true if there is none. */
   onUpdate(update: Update): boolean | Promise<boolean>;
   onProblem(problem: string): void;
 }
@@ -40,7 +40,7 @@ class Live {
     };
   }
 
-  /** Polls everything at once, with a new stream. */
+  /** Repeats all calls at once, by a new stream. */
   renew(): void {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
@@ -94,7 +94,7 @@ export interface WatchState<T> {
   refresh(): void;
 }
 
-/** Watches a tool's structured result. @param args undefined watches nothing */
+/** Watches a tool's structured result. @param args the call's arguments; undefined watches nothing */
 export function useWatched<T>(name: WatchedTool, args: Record<string, unknown> | undefined): WatchState<T> {
   const [state, setState] = useState<{ key?: string; value?: T; problem?: string }>({});
   const key = args && JSON.stringify([name, args]);

@@ -15,10 +15,10 @@ export interface Line {
   length: number;
 }
 
-/** The longest line in characters; longer ones continue on the next. */
+/** The longest line in characters. A longer line is split. */
 const MAX_LINE = 4096;
 
-/** The most kept characters and lines; the oldest are dropped. */
+/** The most characters and lines that a log keeps. It drops the oldest lines. */
 const MAX_CHARACTERS = 2_000_000;
 const MAX_LINES = 20_000;
 
@@ -53,7 +53,7 @@ interface Cell {
 export class OutputLog {
   #lines: Line[] = [];
   #characters = 0;
-  /** The current line, and the position in it. */
+  /** The current line, and the cursor's column. */
   #cells: Cell[] = [];
   #column = 0;
   #style: Style = {};

@@ -69,7 +69,7 @@ export class ParentPage {
     waiting?.reject(FINAL.has(error.code ?? 0) ? new ToolFailed(words) : new Unreachable(words));
   }
 
-  /** Sent to any origin: the extension does not define the origin of the embedding page, and that page has the token anyway. */
+  /** Posts to any origin, because MCP Apps does not define the embedding page's origin. That page has the token anyway. */
   #post(message: Message): void {
     window.parent.postMessage(message, "*");
   }

@@ -1,4 +1,4 @@
-/** Replaces the server's stream by polling the tools as often as the server would. */
+/** Replaces the server's stream: polls the tools, as often as the server polls for a stream. */
 import {
   isReadWhole,
   POLL_MS,
@@ -23,7 +23,7 @@ export const polledSource: Source = async (watch, report, signal) => {
     stop.abort();
     if (!signal.aborted) throw error;
   }
-  // Only loops of logs end by themselves, at the log's end. Nothing can change any more.
+  // All watched logs have ended. A source resolves only to be started again, so it waits.
   if (!signal.aborted) await new Promise((done) => signal.addEventListener("abort", done, { once: true }));
 };
 

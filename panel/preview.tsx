@@ -1,4 +1,4 @@
-/** A sandbox's web app, in a frame with its own origin: it cannot access the panel. */
+/** A sandbox's web app, in a frame. The app has an origin of its own, so it cannot access the panel. */
 import { useState } from "preact/hooks";
 import { PlainButton } from "./controls.tsx";
 
@@ -21,7 +21,7 @@ export function PreviewFrame({ port, url }: { port: number; url: string }) {
         referrerpolicy="no-referrer"
       />
       <p class="soft">
-        Nothing here? The server may not listen yet, or refuse to be shown in a frame: open it in a tab.
+        Nothing here? The app may not listen yet, or may refuse to be shown in a frame. Then open it in a tab.
       </p>
     </section>
   );

@@ -1,4 +1,4 @@
-/** A sandbox's runs: a list, and one open run with its output as it comes. */
+/** A sandbox's runs: the list, and one open run with live output. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { PlainButton, VERBATIM } from "./controls.tsx";
 import { isTaskID } from "../src/runs/id.ts";
@@ -109,7 +109,7 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
         sandbox,
         command,
         env: terminal && startSize(terminal),
-        // A separate session, because the next command of a session waits for this one's end.
+        // A separate session, because a session starts its next command only after the terminal's command has ended.
         session: terminal && `panel-${crypto.randomUUID().slice(0, 8)}`,
         interactive,
         timeout_seconds,
@@ -153,7 +153,7 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
   );
 }
 
-/** Shown in place of output, by the run's state. */
+/** Texts in place of output, by the run's state. */
 const EMPTY_TEXTS: Record<string, string> = {
   unknown: LOADING_RUN,
   running: NO_OUTPUT,
@@ -186,7 +186,7 @@ function OpenRun({ id, run, sandbox, previews, problemShownAbove }: OpenRunProps
   }, [id]);
   const state = followed.state ?? run?.state;
   const isTask = isTaskID(id);
-  // Loads again when output begins, because then a question's program is complete.
+  // Loads the run again when output begins: then the model has written the whole program of a question.
   const loadKey = followed.state && `${followed.state}${isTask && followed.bytes > 0 ? " begun" : ""}`;
   const runDetails = useRunDetails(id, loadKey);
   const { fields = run, content } = runDetails;
@@ -196,7 +196,7 @@ function OpenRun({ id, run, sandbox, previews, problemShownAbove }: OpenRunProps
   );
   const wasCancelled = useRef(false);
   useEffect(() => {
-    // The button that had the focus is gone.
+    // "Cancel", which had the focus, is no longer on the page.
     if (wasCancelled.current && state !== "running") heading.current?.focus({ preventScroll: true });
   }, [state]);
   return (

@@ -67,6 +67,6 @@ export const streamed: Source = async (watch, report, signal) => {
 
 interface StreamEvent extends Update {
   watch: number;
-  /** Why the server does not watch this. */
+  /** Why the server does not make this call. */
   refused?: string;
 }

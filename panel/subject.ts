@@ -9,7 +9,7 @@ import type { Value } from "./value.ts";
 
 const POLL_MS = 1000;
 
-/** How many of the newest runs to check, because others may have started after the call's run. */
+/** How many of the newest runs to check, because other runs may have started after the call's run. */
 const NEWEST = 10;
 
 type Args = Record<string, unknown>;
@@ -18,7 +18,7 @@ export class Subject {
   readonly #place: Value<string>;
   readonly #callTool: Host["callTool"];
   readonly #left = new AbortController();
-  /** Finds the call's run among those of its kind. */
+  /** Opens the call's run if the server lists it. Resolves with whether it does. */
   #find: ((mayHaveEnded: boolean) => Promise<boolean>) | undefined;
 
   constructor(place: Value<string>, callTool: Host["callTool"]) {
@@ -31,7 +31,7 @@ export class Subject {
     this.#left.abort();
   }
 
-  /** @param tool the tool as the client reports it; undefined if it does not */
+  /** Handles the call. @param tool the tool as the client describes it; undefined if the client does not describe it */
   called(tool: { name: string; inputSchema?: unknown } | undefined, given: unknown): void {
     if (this.#left.signal.aborted) return;
     const args = isArgs(given) ? given : {};
@@ -48,21 +48,21 @@ export class Subject {
     }
   }
 
-  /** @param result the result of the call, as the client forwards it */
+  /** Opens the run that the call started. @param result the call's result, as the client forwards it */
   setResult(result: Args): void {
     if (this.#left.signal.aborted) return;
     const id = isArgs(result._meta) ? textOf(result._meta[RUN_META]) : undefined;
     if (id !== undefined) this.#show(id);
-    // Some clients drop the `_meta` of results.
+    // Some clients drop the `_meta` of results, so the run is looked up by its text.
     else if (!result.isError) void this.#find?.(true).catch(() => undefined);
     this.leave();
   }
 
-  /** Looks for the run of a call that still waits, because it has not returned the run's id yet. */
+  /** Polls for the call's run, because a call that still waits has not returned the run's id yet. */
   async #lookForRun(): Promise<void> {
     const { signal } = this.#left;
     while (!signal.aborted) {
-      // The sandbox may not exist yet.
+      // Fails if the sandbox does not exist yet.
       if (await this.#find?.(false).catch(() => false)) return;
       await pause(POLL_MS, signal);
     }

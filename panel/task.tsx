@@ -16,7 +16,7 @@ import { type ToolResult, callTool, ToolFailed } from "./tools.ts";
 import { useAction } from "./use-action.ts";
 import { NO_ARTIFACT_LINK } from "./texts.ts";
 
-/** A task from `get_result`, or a question, which has a program. */
+/** The result of `get_result` for a task, or for a question, which has a program. */
 interface Fields extends Partial<Omit<ToolOutputs["execute_task"], "tokens">> {
   tokens?: { input: number; output: number; cache_read?: number; cache_write?: number };
   code?: string;

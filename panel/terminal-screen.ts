@@ -1,4 +1,4 @@
-/** A terminal's screen, by xterm.js: a separate file, loaded only when needed. It does not access the server. */
+/** A terminal's screen, by xterm.js. The page loads this module only if it shows a terminal. */
 import { FitAddon } from "@xterm/addon-fit";
 import { type ITheme, Terminal } from "@xterm/xterm";
 import css from "@xterm/xterm/css/xterm.css";
@@ -11,15 +11,15 @@ addStyle(css);
 
 const SCROLLBACK = 5000;
 
-/** Characters drawn at once; between them the page stays responsive. */
+/** How many characters are drawn at once. Between slices, the page handles events. */
 const SLICE = 2048;
 
 /** Characters of the largest pasted text. */
 const MAX_PASTED_CHARS = 100_000;
 
-/** Characters that pasted text must not contain: invisible keys, or the end of a paste. */
+/** Control characters, which pasted text must not contain: they act as keys, or end a paste early. */
 // oxlint-disable-next-line no-control-regex
-const UNSEEN = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/g;
+const CONTROL_CHARACTERS = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/g;
 
 export interface Options {
   isReadOnly: boolean;
@@ -41,7 +41,7 @@ export class Screen {
   readonly #element: HTMLElement;
   readonly #options: Options;
   #filter: TerminalFilter;
-  /** Whether earlier output is drawn. The program got the responses to its queries already. */
+  /** Whether earlier output is drawn. Then queries in it get no response, because the program has already got one. */
   #isPast = false;
 
   constructor(element: HTMLElement, options: Options) {
@@ -56,7 +56,7 @@ export class Screen {
       disableStdin: options.isReadOnly,
       cursorBlink: false,
       theme: this.#theme(),
-      // The filter removes links; this handles any that it misses.
+      // The filter removes links. If it misses one, a click on the link does nothing.
       linkHandler: { activate: () => undefined },
     });
     this.#terminal = terminal;
@@ -118,7 +118,7 @@ export class Screen {
     return new TerminalFilter(() => Math.max(this.#terminal.rows, this.#terminal.cols));
   }
 
-  /** Whether the program gets a key. The keys to leave, to copy and to paste are the page's. */
+  /** Whether the program gets a key. The page itself handles the keys to leave the terminal, to copy and to paste. */
   #isForTerminal(event: KeyboardEvent): boolean {
     if (event.type !== "keydown" || !event.ctrlKey) return true;
     if (event.key === "]") {
@@ -138,12 +138,12 @@ export class Screen {
   };
 
   async #enter(pasted: string): Promise<void> {
-    const text = pasted.replace(UNSEEN, "");
+    const text = pasted.replace(CONTROL_CHARACTERS, "");
     const { isReadOnly, onRefused, confirm } = this.#options;
     if (text === "" || isReadOnly) return;
     if (text.length > MAX_PASTED_CHARS) return onRefused(pasteTooLong(MAX_PASTED_CHARS));
     const lines = text.split(/\r\n|\r|\n/).length;
-    // A program that detects pasting waits until its user presses Enter.
+    // In bracketed paste mode, the program waits until the user presses Enter.
     const isEntered = lines > 1 && !this.#terminal.modes.bracketedPasteMode;
     const shown = text.length > 400 ? `${text.slice(0, 400)} ...` : text;
     if (!isEntered || (await confirm(pasteQuestion(lines, shown)))) this.#terminal.paste(text);

@@ -13,7 +13,7 @@ import { callTool, showError } from "./tools.ts";
 import type { LogPage } from "./use-run.ts";
 import { notShown } from "./texts.ts";
 
-/** How long the element's size must be stable before the program gets it, in milliseconds. */
+/** How long the element's size must be stable before the page sends it to the program, in milliseconds. */
 const SETTLE_MS = 300;
 
 export interface TerminalState {
@@ -22,8 +22,8 @@ export interface TerminalState {
   bytes: number;
 }
 
-/** Terminal sizes set by this page, by run. */
-const given = new Map<string, Size>();
+/** The terminal sizes that this page has sent, by run. */
+const sentSizes = new Map<string, Size>();
 
 /** Runs started by this page and not shown yet. */
 const fresh = new Set<string>();
@@ -37,7 +37,7 @@ export function likelySize(): Size {
 }
 
 export function noteStartSize(id: string, size: Size): void {
-  given.set(id, size);
+  sentSizes.set(id, size);
   fresh.add(id);
 }
 
@@ -95,10 +95,10 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
       lastSize = size;
       clearTimeout(settling);
       settling = setTimeout(() => {
-        const before = given.get(id);
+        const before = sentSizes.get(id);
         if (!mayType || signal.aborted) return;
         if (before?.rows === size.rows && before.columns === size.columns) return;
-        given.set(id, size);
+        sentSizes.set(id, size);
         resizing.start();
       }, SETTLE_MS);
     };
@@ -132,7 +132,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
     /** Shows a run's output until its end. Returns a function that stops it. */
     function follow(opened: Screen): () => void {
       const watch: Watch = { name: "get_result", arguments: { id, cursor: 0 }, raw: true };
-      /** Bytes printed before this screen; undefined until known. */
+      /** How many bytes the program printed before this screen opened; undefined until the first page of output. */
       let past = fresh.delete(id) ? 0 : undefined;
       /** Whether the next output may begin in the middle of a line. */
       let isCut = false;

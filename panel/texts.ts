@@ -47,8 +47,8 @@ export const NO_CHECKPOINTS = "No checkpoints yet.";
 export const NEW_SANDBOX = "does not exist yet: the first command creates it";
 export const NO_FILE = "This file does not exist.";
 export const NAME_NOT_UTF8 =
-  "Its name is not UTF-8, so it cannot be opened here. Rename it with a command, such as mv caf*.txt cafe.txt, or download its directory.";
-export const MIXED_LINE_ENDS = "Its lines end in different ways, so it cannot be edited here.";
+  "The file's name is not UTF-8, so it cannot be opened here. Rename it with a command, such as mv caf*.txt cafe.txt, or download its directory.";
+export const MIXED_LINE_ENDS = "The file's lines end in different ways, so it cannot be edited here.";
 export const onlyFirst = (bytes: number) => `Only the first ${size(bytes)} are shown.`;
 export const outputLeftOut = (bytes: number) =>
   `[${bytes.toLocaleString("en")} bytes of the output are left out here]`;

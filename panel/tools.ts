@@ -1,4 +1,4 @@
-/** The server's tools through MCP, as for every client: the panel uses nothing else. */
+/** Calls of the server's tools through MCP, as every client makes them. */
 import { ERROR_META } from "../src/shared/apps.ts";
 import type { ErrorCode } from "../src/shared/errors.ts";
 import { type Block, type Form, host } from "./host.ts";
@@ -52,7 +52,7 @@ export async function callTool<Data>(
   const result = await host().callTool(name, args, form, signal);
   const { content = [], structuredContent, isError = false } = result;
   if (isError) {
-    // The text of the answer also has a hint for models, which names tools and their arguments.
+    // Prefers the message of `_meta`: the content also has a hint for models, which names tools and their arguments.
     const { code, message } = (result._meta?.[ERROR_META] ?? {}) as { code?: ErrorCode; message?: string };
     throw new ToolFailed(message ?? content.map((block) => block.text ?? "").join("\n"), code);
   }

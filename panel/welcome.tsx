@@ -1,4 +1,4 @@
-/** The first page: sandboxes and recent runs. Without a sandbox, how to connect a client. */
+/** The first page: sandboxes and recent runs. If there is no sandbox, it shows how to connect a client. */
 import { useEffect, useState } from "preact/hooks";
 import { sandboxOf } from "../src/runs/id.ts";
 import type { ListedSandbox, SandboxListing } from "../src/shared/sandbox-listing.ts";
@@ -94,7 +94,7 @@ function RecentRuns({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
           if (data) setFound((before) => ({ ...before, [name]: (data as RunListing).runs }));
           return false;
         },
-        // Not shown here: the list of sandboxes has the same problem and shows it.
+        // The list of sandboxes shows its problem, so this page does not.
         onProblem: () => undefined,
       }),
     );

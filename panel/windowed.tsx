@@ -4,7 +4,7 @@ import { useLayoutEffect, useRef, useState } from "preact/hooks";
 
 const MAX_UNWINDOWED_ROWS = 30;
 
-/** Rows rendered beyond the visible edges, so that the Tab key finds the next one. */
+/** How many rows before and after the visible rows are rendered, so that the Tab key reaches them. */
 const MARGIN_ROWS = 5;
 
 interface Rows<T> {
@@ -28,7 +28,7 @@ interface VisibleRange {
 export function WindowedList<T>({ items, keyOf, row, current, class: name = "", labelledBy }: Rows<T>) {
   const list = useRef<HTMLUListElement>(null);
   const [range, setRange] = useState<VisibleRange>({ height: 0, first: 0, last: MAX_UNWINDOWED_ROWS });
-  /** The row with the focus stays rendered, wherever the list is scrolled to. */
+  /** The row with the focus. It stays rendered when it is not visible. */
   const [focused, setFocused] = useState<string>();
   const isLong = items.length > MAX_UNWINDOWED_ROWS;
 
@@ -51,7 +51,7 @@ export function WindowedList<T>({ items, keyOf, row, current, class: name = "", 
       );
     };
     updateRange();
-    // The list moves when anything around it scrolls or grows.
+    // The list moves when an element around it scrolls or grows.
     const observer = new ResizeObserver(updateRange);
     observer.observe(document.body);
     document.addEventListener("scroll", updateRange, { capture: true, passive: true });
@@ -69,7 +69,7 @@ export function WindowedList<T>({ items, keyOf, row, current, class: name = "", 
     const index = items.findIndex((item) => keyOf(item) === current);
     if (isLong && box && height > 0 && index >= 0)
       box.scrollTop = index * height - (box.clientHeight - height) / 2;
-    // Not when the items change: the user may have scrolled.
+    // Only at first. Later the user may have scrolled.
   }, [isLong, height > 0]);
 
   if (!isLong)

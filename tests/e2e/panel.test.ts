@@ -196,7 +196,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     expect(await page.inputValue("textarea")).toBe(content);
     await call("run_command", { sandbox: "hostile", command: "printf kept > $'bad\\xff'" });
     await page.goto(`${panel.address}#/hostile/files//workspace/bad%EF%BF%BD`);
-    await page.waitForSelector("p:has-text('Its name is not UTF-8')");
+    await page.waitForSelector("p:has-text('name is not UTF-8')");
     expect(await page.locator("section.run button").count()).toBe(0);
     await page.goto(`${panel.address}#/hostile/files//workspace/new.txt`);
     await page.waitForSelector("p:has-text('This file does not exist')");

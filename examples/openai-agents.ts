@@ -8,7 +8,7 @@ const question = process.argv[2] ?? "How many primes are there below 10,000? Com
 const sandbox = new MCPServerStreamableHttp({
   url: `${SANDBOX_MCP_URL}?tools=code&sandbox=agents-example`,
   requestInit: { headers: { Authorization: `Bearer ${SANDBOX_MCP_TOKEN}` } },
-  // For connecting and listing; the default is 5. Calls have a limit of a minute, and each returns within 45 seconds.
+  // Seconds for connecting and listing; the default is 5. Calls have a limit of a minute, and each returns within 45 seconds.
   clientSessionTimeoutSeconds: 30,
 });
 await sandbox.connect();

@@ -52,7 +52,7 @@ async function busyServer(flags: string[] = [], ownGroup = false): Promise<Busy>
   return { server, all, role };
 }
 
-// Each has its own server.
+// Each test has its own server.
 describe.concurrent("a server after SIGKILL", () => {
   it.each(["npm", "start"] as const)("leaves no process if %s was killed", async (name) => {
     const { all, role } = await busyServer();

@@ -24,7 +24,7 @@ afterAll(async () => {
 
 const claude = (args: string[], modelURL?: string) => claudeCode(home, args, modelURL);
 
-/** Runs it in a terminal. `answer` gets the output so far, until it returns the text to type, which is typed once. */
+/** Runs Claude Code in a terminal. `answer` gets the output so far, until it returns the text to type, which is typed once. */
 async function inTerminal(
   args: string[],
   answer: (printed: string) => Promise<string | undefined>,

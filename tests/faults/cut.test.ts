@@ -159,7 +159,7 @@ const running = (): number => tree(process.pid).filter(({ command }) => command 
 
 describe("when the control channel is cut while a sandbox starts", () => {
   it("the server retries the start until it succeeds, and makes one sandbox", async () => {
-    // The prepared one.
+    // The prepared sandbox.
     await until(() => running() === 1);
     const before = proxy.cuts;
     proxy.cutRequests(/^PUT \/sandboxes\/[^/ ]+ HTTP/, 5);

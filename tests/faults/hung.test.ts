@@ -81,9 +81,9 @@ describe.concurrent("when the runtime hangs for a while (SIGSTOP, SIGCONT)", () 
 describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
   it("runs end soon after their timeout with the reason, and other sandboxes and destroy_sandbox work", async () => {
     const sandbox = "hanging";
-    // Found before the runs start, so that sandboxd hangs long before their time limits.
+    // The processes are found before the runs start, so that the programs hang long before the runs' time limits.
     const runtime = await runtimeOf(sandbox);
-    // Long enough for all runs to begin before the hang.
+    // All runs begin before the hang.
     const limits = { wait_seconds: 0, timeout_seconds: 20 };
     const command = await bed.call("run_command", { sandbox, command: "echo before; sleep 60", ...limits });
     const sleeping = "import time; print('before', flush=True); time.sleep(60)";

@@ -44,7 +44,7 @@ async function counted(bed: FaultServer, id: string): Promise<number> {
   return numbers.length;
 }
 
-// Each has its own server.
+// Each test has its own server.
 describe.concurrent.each(["workerd", "engine"] as const)(
   "when the server's %s is killed in the middle of runs of each kind",
   (role) => {

@@ -44,7 +44,7 @@ async function isServed(sandbox: string): Promise<void> {
   await until(async () => (await bed.call("run_code", { sandbox, code: "6 * 7" })).text.includes("42"));
 }
 
-// Each has its own sandbox.
+// Each test has its own sandbox.
 describe.concurrent("when a command kills processes by name", () => {
   it.each([
     ["pkill -f sandbox"],

@@ -42,7 +42,7 @@ afterAll(async () => {
   await api?.close();
 });
 
-// Each has its own sandbox.
+// Each test has its own sandbox.
 describe.concurrent("when the model's API breaks off", () => {
   it("the agent retries after a break in the middle of a stream, and performs its instructions once", async () => {
     const sandbox = "cut";

@@ -11,7 +11,7 @@ async function savedAt(bed: FaultServer, name: string): Promise<number> {
   return Date.parse(listed.find((one) => one.name === name)?.saved_at ?? "") || 0;
 }
 
-// Each has its own server.
+// Each test has its own server.
 describe.concurrent("when the server ends while a workspace changes", () => {
   it("everything up to the last save is restored after kill -9, and the next result says when that was", async ({
     onTestFinished,

@@ -200,7 +200,7 @@ describe("when a header names the called host", () => {
   });
 });
 
-// Each in its own sandbox.
+// Each test runs in its own sandbox.
 describe.concurrent("when a control server replies to each call with the same value", () => {
   it.each([
     "null",

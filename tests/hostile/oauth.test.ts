@@ -92,7 +92,7 @@ function filled(text: string): string {
 
 const value = fc.oneof(
   nastyString,
-  // By position, because the valid values are known only once the server runs.
+  // A valid value by its position, because the valid values are known only once the server runs.
   fc.nat({ max: GOOD - 1 }).map((index) => `good:${index}`),
   fc.constantFrom("é".repeat(300), `${"é".repeat(300)}:b:c`, "🐍".repeat(170), "c".repeat(600)),
   fc.constantFrom(

@@ -336,7 +336,7 @@ describe("resources of the whole machine", () => {
     for (const few of [1 << 16, 2_465_959]) expect(openFilesPerProcess(few, processes)).toBe(1024);
   });
 
-  /** Both keep files open without descriptors, so no limit of a process counts them. */
+  /** Both programs keep files open without descriptors, so no limit of a process counts them. */
   const holders = {
     "waiting in sockets, of many users": [
       "import array, os, socket, time",

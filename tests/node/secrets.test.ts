@@ -267,7 +267,7 @@ describe("a response", () => {
     const pieces = async (text: string) => (await masked(text, [basic], [1])).map(({ length }) => length);
     for (let right = 0; right <= guess.length; right++) {
       const known = guess.slice(0, right);
-      // The same in base64.
+      // The known part, as it is and in base64.
       for (const text of [known, btoa(known).replace(/=+$/, "")]) {
         const wrong = "!".repeat(text.length);
         expect(await pieces(`${text}\n${text} ${text}`)).toEqual(await pieces(`${wrong}\n${wrong} ${wrong}`));

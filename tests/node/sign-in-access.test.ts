@@ -137,7 +137,7 @@ describe("Cloudflare Access", () => {
     expect(page.text).toContain("Cloudflare Access did not identify you");
     expect(page.text).not.toContain("<form");
     expect(signIns()).toMatchObject([{ outcome: "refused", via: "access", reason: "not_vouched_for" }]);
-    // The same for a page that another person opened.
+    // The form is refused, too, on a page that another person opened.
     const visit = await consent(server, await vouch());
     const answer = await submit(visit, "ada@example.com", headers);
     expect(answer.status).toBe(403);

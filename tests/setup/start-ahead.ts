@@ -32,7 +32,7 @@ export function startedAhead(engine: string): string[] {
 /** When a process started, in clock ticks since boot. */
 const startOf = (pid: number) => identify(pid)?.split(" ")[1];
 
-/** Waits for one that is not in `before` and has a control server that listens. */
+/** Waits for a prepared sandbox that is not in `before` and has a control server that listens. */
 export async function next(engine: string, before: readonly string[] = []): Promise<Ahead> {
   return await until(() => {
     const name = startedAhead(engine).find((found) => !before.includes(found));

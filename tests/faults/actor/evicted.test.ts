@@ -89,7 +89,7 @@ describe.concurrent("when an actor is evicted at random moments", () => {
       }),
       options,
     );
-    // Otherwise the test has tried almost nothing.
+    // Otherwise the test has evicted almost nothing.
     expect(recorded).toBeGreaterThanOrEqual(ROUNDS / 2);
   });
 

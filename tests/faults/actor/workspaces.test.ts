@@ -73,7 +73,7 @@ describe("when a save takes long", () => {
   });
 });
 
-// It waits for R2's time limit, so it starts first.
+// This test waits for R2's time limit, so it starts first.
 describe.concurrent("when a save never ends", () => {
   it("the server still enforces a policy", async () => {
     const caller = await principal("ws-policy");

@@ -44,7 +44,7 @@ describe("tokens", () => {
   it("a token of another server is refused because of its audience", async () => {
     const elsewhere = "https://elsewhere.example";
     const { tokens } = await signedIn(app);
-    // Both share a key-value store, as if two names led to one Worker.
+    // Both servers share a key-value store, as if two names led to one Worker.
     const other = oauthApp({ PUBLIC_ORIGIN: elsewhere });
     expect(await statusOf(other, tokens.access_token, `${elsewhere}/mcp`)).toBe(401);
   });

@@ -90,7 +90,7 @@ describe("anthropic.internal", () => {
       "state: succeeded",
     );
     expect((await ask("egress", "/v1/messages", real))[0]).toBe("403");
-    // The next task in the same sandbox cannot use it either.
+    // Nor is the placeholder valid during the next task of the sandbox.
     await sh("egress", "rm /workspace/begun /workspace/go-on");
     const next = await owner.call("execute_task", { task: "[[work]] x", sandbox: "egress", wait_seconds: 0 });
     await until(async () => (await sh("egress", "cat /workspace/begun 2>/dev/null || true")) !== "");

@@ -77,7 +77,7 @@ it("a set-up delays calls only for their waiting time, can be cancelled by its i
   const [heldRun = ""] =
     /setup-held\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("set-up runs"))) ?? [];
   await waitForText(heldRun, "begun");
-  // The next actor continues it.
+  // The next actor continues the set-up.
   await evict(sandbox);
   const behind = await calls.code("1 + 1", { wait_seconds: 0 });
   expect(behind.text).toContain(heldRun);

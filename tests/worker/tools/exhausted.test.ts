@@ -9,7 +9,7 @@ beforeAll(async () => {
   const holder = await owner.call("run_command", {
     sandbox,
     session: "holder",
-    // It takes each process that becomes free at once.
+    // Whenever another process ends, this program starts one.
     command: `exec python3 -c 'import os,time,signal
 while True:
   try:

@@ -156,10 +156,10 @@ describe("the saved result of a set-up", () => {
           world.onStep = () => undefined;
           const other = world.sibling("b");
           const { how: result } = await setUp(other);
-          // If the server reported it as kept, it is kept.
+          // If the server reported the outcome as kept, it is kept.
           expect(result === "restored" || !isOver).toBe(true);
           expect(found(other)).toEqual(LEFT);
-          // The next actor keeps it.
+          // The next actor keeps the outcome.
           await world.ready();
           await outcomesOf(world).keep(started);
           expect(await setUp(world.sibling("c"))).toMatchObject({ how: "restored" });
@@ -186,7 +186,7 @@ describe("the saved result of a set-up", () => {
           isOver = result === true || (isEvicted && result !== "evicted");
           world.onStep = () => undefined;
           await world.ready();
-          // The next call of the sandbox, or of its next actor.
+          // After an eviction, the next actor gets this call.
           await setUp(world);
           expect(found(world)).toEqual(LEFT);
           world.write("mine", "later");

@@ -102,7 +102,7 @@ class FakeContainer {
     return {
       packs: [...packs].map(([pack, parts]) => {
         const live = parts.reduce((sum, { from, to }) => sum + to - from, 0);
-        // It does not know the length of an older one.
+        // sandboxd does not know the length of an older pack.
         return { id: pack, length: pack === id ? this.pack(id).length : live, live };
       }),
       manifestBytes: this.manifest(id).length,

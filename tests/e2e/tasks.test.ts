@@ -348,12 +348,12 @@ describe.concurrent("when a task does not succeed", () => {
   });
 
   it("the server stops it at its timeout, and it can be continued", async () => {
-    const { fields } = await client.call("execute_task", { task: "[[sleep]] x", timeout_seconds: 20 });
+    const { fields } = await client.call("execute_task", { task: "[[sleep]] x", timeout_seconds: 40 });
     expect(fields).toMatchObject({
       state: "timed_out",
       files: [{ path: "started", change: "created" }],
     });
-    expect(fields.note).toMatch(/did not finish within 20 s.*timeout_seconds.*continue_from/);
+    expect(fields.note).toMatch(/did not finish within 40 s.*timeout_seconds.*continue_from/);
     const { fields: next } = await client.call("execute_task", {
       task: "[[write]] y",
       continue_from: fields.id,

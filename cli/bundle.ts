@@ -125,10 +125,12 @@ export function keyOf(config: string): string {
       ? readdirSync(source, { recursive: true, encoding: "utf8" }).toSorted()
       : [""];
     for (const file of files) {
-      // Skips wrangler's temporary files beside a configuration.
-      if (file.startsWith(".wrangler")) continue;
-      const { size, mtimeMs } = statSync(join(source, file));
-      hash.update(`${source}/${file}\0${size}\0${mtimeMs}\0`);
+      // Skips wrangler's temporary files beside a configuration, and programs that were built from the sources.
+      if (file.startsWith(".wrangler") || file.split("/").includes("dist")) continue;
+      const found = statSync(join(source, file), { throwIfNoEntry: false });
+      // A directory changes with each temporary file in it, and a temporary file may just have been removed.
+      if (!found?.isFile()) continue;
+      hash.update(`${source}/${file}\0${found.size}\0${found.mtimeMs}\0`);
     }
   }
   return hash.digest("hex").slice(0, 32);

@@ -39,12 +39,12 @@ export const USAGE = `${startLine("[options]")}
                                    ~/.local/state/sandbox-mcp for the package)
   --mount <dir>[=<name>][:ro|:rw]  show a directory of yours as /workspace/<its name>, in the sandbox of the same name or
                                    in the sandbox <name>; read-only with :ro; may be repeated
-  --python <path>                  the Python 3 that sandboxes get, with the packages it has (SANDBOX_MCP_PYTHON; default
+  --python <path>                  the Python 3 that sandboxes get, with its packages (SANDBOX_MCP_PYTHON; default
                                    the first of your PATH, for which numpy, pandas, matplotlib and ipython are
                                    installed in the state directory, once)
   --agents                         install Claude Code (360 MB) now; otherwise the first task installs it
   --open                           show the panel in a browser, once the server is ready
-  --json                           print where the server is as one line of JSON, once it is ready, or why it is not
+  --json                           print the server's address as one line of JSON when it is ready, or why it did not start
   --verbose                        show the logs, and the configuration for every client (SANDBOX_MCP_VERBOSE=1)
   --help                           show this
 
@@ -53,7 +53,7 @@ Examples:
   $ ${startLine("--port 0 --mount ~/project=build:ro --network none")}
 
 The Worker's own variables (SERVER_AUTH_TOKEN, AUTH_TOKENS, ALLOWED_ORIGINS, ...) are taken from the environment, then
-from .dev.vars. Without SERVER_AUTH_TOKEN in either, one is generated and kept in .dev.vars.`;
+from .dev.vars. If neither has SERVER_AUTH_TOKEN, the server generates one and saves it in .dev.vars.`;
 
 /** @param cwd the base of relative paths @returns undefined if help is requested @throws {CommandError} naming the wrong option */
 export function readOptions(

@@ -158,7 +158,7 @@ export function stepsAfterRotation(until: string, name: string | undefined): str
       : ["previous_sha256 and previous_until", ""];
   return [
     `Give the new token to its clients; ${PROGRAM} connect <client> writes it. The log has "via":"previous_token" for clients that still use the old one.`,
-    `The old token ends at ${until}. Remove ${old} then, or as soon as nobody uses it.${lost}`,
+    `The old token ends at ${until}. Remove ${old} then, or as soon as nobody uses the old token.${lost}`,
   ];
 }
 

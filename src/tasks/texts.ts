@@ -27,7 +27,7 @@ export const checkpointAndContinue = () =>
 export const checkpointAndSandbox = () =>
   invalid(
     "checkpoint and sandbox exclude each other: the task gets a fresh sandbox from the checkpoint.",
-    "Leave sandbox out. For a sandbox that stays: restore_sandbox makes one from the checkpoint; then pass sandbox alone.",
+    "Leave sandbox out. For a sandbox that stays: restore_sandbox makes one from the checkpoint; then pass sandbox without checkpoint.",
   );
 export const repositoryAndContinue = () =>
   invalid(
@@ -219,7 +219,7 @@ export const programLate = (timeoutMs: number) =>
   `The model did not write the program within ${timeoutMs / 1000} s, so nothing was run.`;
 export const PROGRAM_TEXTS = {
   unusable: (reason: string) => `The model's response cannot be used: ${reason}.`,
-  tooLong: (characters: number) => `it is longer than a program of ${characters} characters`,
+  tooLong: (characters: number) => `it is longer than the limit for a program, ${characters} characters`,
   endedEarly: "The model's response ended early.",
   declined: "The model declined to answer.",
   overLimit: "The program is longer than the model's token limit. Ask for less at once, or use execute_task.",

@@ -28,7 +28,7 @@ export const listRuns = defineTool({
     kind: z.enum(RUN_KINDS).optional().describe("task: of all sandboxes."),
     limit: wholeNumber(1, 200).default(20),
     cursor: runField()
-      .refine((id) => sandboxOf(id) !== undefined, "must be an id of the page before")
+      .refine((id) => sandboxOf(id) !== undefined, "must be an id from the previous page")
       .optional()
       .describe("Last id of the page before."),
   }),

@@ -52,7 +52,7 @@ export function isOwnStatus(code: number | undefined): boolean {
 }
 
 /**
- * @param exitCode the program's exit code, if any. It is passed on, like by ssh, unless it could be confused with one of ours
+ * @param exitCode the program's exit code, if any. It becomes the exit status, as with ssh, unless it is a status of `EXIT`
  */
 export function statusOf(state: string, exitCode?: number): number {
   switch (state) {

@@ -22,7 +22,7 @@ const SYSTEM = /^\/(bin|boot|dev|etc|lib[^/]*|proc|run|sbin|sys|usr|var)(\/|$)/;
 /** Exceptions below /var, where projects may be. */
 const NOT_SYSTEM = /^\/var\/(tmp\/.|www(\/|$))/;
 
-/** Hidden directories in anybody's home directory: they contain keys, settings and shell scripts. */
+/** Hidden directories in home directories are never mounted: they contain keys, settings and shell scripts. */
 const HIDDEN = /^(\/root|\/home\/[^/]+)\/\./;
 
 /**

@@ -26,7 +26,7 @@ interface Ancestor {
   pid: number;
   command: string;
   parent: number;
-  /** Clock ticks since boot; distinguishes a process from a later one with the same id. */
+  /** The process's start, in clock ticks since boot. It distinguishes the process from a later one with the same id. */
   started: string;
 }
 

@@ -29,7 +29,7 @@ export async function whyNotServing(url: string, token: string): Promise<string 
   return explain(body) ?? unexpectedResponse(url, response.status, body);
 }
 
-/** The configuration's problems, which the Worker reports by variable. */
+/** The problems of the configuration, from the Worker's response. */
 function explain(body: string): string | undefined {
   try {
     const { problems }: { problems?: unknown } = JSON.parse(body);

@@ -72,7 +72,7 @@ function entriesOf(list: string): Entry[] {
     const entries: unknown = JSON.parse(list);
     if (Array.isArray(entries)) return entries;
   } catch {
-    // The parser's own message would quote the text.
+    // Without the parser's message, which quotes the text.
   }
   throw wrongTokenList();
 }

@@ -36,7 +36,7 @@ export interface ConnectOptions {
   clientName?: string;
 }
 
-/** The form of results. `raw` keeps terminals' control sequences; all else is the same. */
+/** The form of results. They differ only in the output of terminals: `raw` keeps its control sequences. */
 export type Results = "structured" | "raw";
 
 export interface ToolResult<Data> {
@@ -138,7 +138,7 @@ export class Connection {
     url.searchParams.set("results", this.#results);
     const client = new Client({ name: this.#clientName, version: "1" }, { jsonSchemaValidator: TRUSTING });
     const requestInit = { headers: { authorization: `Bearer ${this.#token}` } };
-    // Handled here, because the SDK's errors have no headers such as Retry-After.
+    // Refusals become errors here, because the SDK's errors have no headers such as Retry-After.
     const fetchOrRefuse: typeof fetch = async (...args) => {
       const response = await this.#fetch(...args);
       if (response.status === 429 || response.status >= 500) throw await this.#refusalOf(response);

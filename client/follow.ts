@@ -11,9 +11,9 @@ export interface Run {
   /** The run's id. `server.result(id)` returns the result again, even days later. */
   id: string;
   state: RunState;
-  /** Whether it ended without an error, and was not stopped. */
+  /** Whether the run ended without an error, and nobody stopped it. */
   isSuccess: boolean;
-  /** Milliseconds. */
+  /** How long the run took, in milliseconds. */
   durationMs: number;
   /** The server's message besides the result, for example that the sandbox was restarted. */
   notice?: string;

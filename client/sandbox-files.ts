@@ -9,9 +9,9 @@ export type FileEntry = ToolOutputs["list_files"]["entries"][number];
 export interface Written {
   /** The absolute path. */
   path: string;
-  /** Bytes. */
+  /** The size in bytes. */
   size: number;
-  /** In hexadecimal. */
+  /** The content's SHA-256, in hexadecimal. */
   sha256?: string;
 }
 

@@ -13,7 +13,7 @@ agent_path=$PATH
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 dir=/var/lib/sandbox-mcp/tasks/$2
 home=${HOME:-/root}
-# Bytes. Larger files, and all files after this total, are compared only by size and time.
+# Limits in bytes. Larger files, and all files after this total, are compared only by size and time.
 compared_file=$((8 * 1024 * 1024))
 compared_total=$((128 * 1024 * 1024))
 

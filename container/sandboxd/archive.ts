@@ -19,7 +19,7 @@ const PACKERS: Record<Call<FileRequests["archive"]>["format"], Packer> = {
     start: (path) =>
       // Set-id bits would apply to the user who unpacks the archive, perhaps root.
       startProgram("tar", ["--create", "--gzip", "--mode=u-s,g-s", "--file=-", "--directory", path, "."]),
-    // 1: a file changed while it was read.
+    // tar's status 1 means that a file changed while tar read it.
     lastGoodStatus: 1,
   },
   zip: {

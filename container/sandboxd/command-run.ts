@@ -76,7 +76,7 @@ export interface RunHost {
   ended(run: CommandRun): void;
   /** The slot's shell ended before it read the command. */
   neverBegan(run: CommandRun): void;
-  /** `isClean`: another run can use the slot's pipes. */
+  /** The run no longer uses the slot. @param isClean whether another run can use the slot's pipes */
   released(slot: Slot, isClean: boolean): void;
 }
 

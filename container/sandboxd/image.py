@@ -13,7 +13,7 @@ import sys
 
 # Address space in bytes: 100 million pixels of four bytes, a copy of them, and Python itself.
 MEMORY_BYTES = 1024 * 1024 * 1024
-# Processor time.
+# The limit of processor time.
 SECONDS = 20
 # JPEG qualities, tried in order until the result is small enough.
 QUALITIES = (88, 70, 40)

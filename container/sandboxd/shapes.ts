@@ -84,7 +84,7 @@ export const failureSchema = z.object({
     "repeated",
     /** The text exists, but with other line breaks: `code` is the file's kind, CRLF or LF. */
     "line_breaks",
-    /** The program for the operation is missing. */
+    /** The program that the operation needs is missing. */
     "no_program",
     "system",
   ]),

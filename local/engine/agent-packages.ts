@@ -59,7 +59,7 @@ async function fetchAgent(
   if (found === undefined) throw new Error(MACHINE.removed(title, set.directory));
   const shown = join(programsOf(agents), program);
   if (statSync(shown, { throwIfNoEntry: false })?.ino === statSync(found).ino) return shown;
-  // Replaced atomically: another process may do the same, and sandboxes may run the previous version.
+  // The program is replaced atomically: another engine may replace it, too, and sandboxes may run the previous version.
   const part = `${shown}.${process.pid}`;
   linkSync(found, part);
   renameSync(part, shown);

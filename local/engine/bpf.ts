@@ -33,7 +33,7 @@ export function refuse(error: number): Decision {
 /** The call succeeds without an effect. */
 export const ignoreCall = refuse(0);
 
-/** In instructions. */
+/** The longest conditional jump, in instructions. */
 const MAX_CONDITIONAL_JUMP = 255;
 
 function branch(jump: number, constant: number, yes: Decision, no: Decision): Decision {

@@ -186,7 +186,7 @@ async function sendUpstream(
       upstream.destroy();
       reject(new Unreachable(HOST_PROBLEMS.notHTTP(url.host)));
     };
-    // A socket from tunnel negotiation is paused.
+    // After the negotiation of a tunnel, its socket is paused.
     upstream.on("socket", (connected) => connected.resume());
     let receivedHead: IncomingMessage | undefined;
     upstream.on("response", (incoming) => {

@@ -21,7 +21,7 @@ const controlPort = 3000;
 const ours = new Set([SECRET_HEADER, HOST_HEADER, "host"]);
 /** The most open requests and WebSockets of a sandbox. Each takes two of the file descriptors that all sandboxes share. */
 const maxOpen = 256;
-/** The most of these for previews, because anybody with an address can open them. The rest is for the sandbox's user. */
+/** The most open requests and WebSockets of previews. There is room for the user's own, although anybody can open previews. */
 const maxPreviews = 192;
 const headMs = 500;
 const tunnelMs = 30_000;
@@ -90,7 +90,7 @@ export class PortForwarder {
       fail();
     };
     upstream.on("socket", (connected) => {
-      // A socket from tunnel negotiation is paused.
+      // After the negotiation of a tunnel, its socket is paused.
       connected.resume();
       pieces.join(connected);
       upstream.once("close", () => pieces.leave(connected));
@@ -136,7 +136,7 @@ export class PortForwarder {
         headers: forwardedHeaders(request),
         pace,
         isPreview: isPreview(request),
-        // Twice, for stdout and stderr. The actor's messages acknowledge received data; a preview's visitor may send anything.
+        // A window each for stdout and stderr. The actor acknowledges received data, but a preview's visitor may send anything.
         acknowledgedBytes: port === SANDBOXD_PORT && !isPreview(request) ? 2 * WINDOW_BYTES : 0,
         broken: port === controlPort ? this.#broken : undefined,
       });

@@ -8,7 +8,7 @@ import { accountFiles, hostname } from "./rootfs-files.ts";
 import type { Limits } from "./limits.ts";
 import { quote } from "../../src/shared/text.ts";
 
-/** No other process in the sandbox has it. By itself it allows nothing. */
+/** No other process in the sandbox has this capability. By itself it allows nothing. */
 export const initCapability = "CAP_SETPCAP";
 const INIT_PROGRAM = "/opt/sandbox-mcp/init.pl";
 /** bash reads its script from stdin, so that it waits until the script is sent, and `ps` shows only a few words. */

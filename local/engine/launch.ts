@@ -179,7 +179,7 @@ function childOf(pid: number): number | undefined {
     const [child] = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ");
     return child === undefined || child === "" ? undefined : Number(child);
   } catch {
-    // Some kernels are built without that file.
+    // Kernels without CONFIG_PROC_CHILDREN have no such file.
     return readdirSync("/proc")
       .map(Number)
       .find((other) => Number(procStat(other)?.[1]) === pid);

@@ -1,4 +1,4 @@
-/** A sandbox's resource limits: control groups if available, and which limits are in force. */
+/** A sandbox's resource limits, and the control groups that enforce some of them. */
 import { access, constants, mkdir, readFile, readdir, rmdir, stat, writeFile } from "node:fs/promises";
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, statSync } from "node:fs";
@@ -51,10 +51,10 @@ const MiB = 1024 * 1024;
 const sandboxes = 10 + 1;
 /** The limit of a sandbox's socket buffers. The kernel has one pool for the machine, a twentieth of its memory. */
 const socketBytes = 64 * MiB;
-/** Younger groups are not removed: a group is empty before its sandbox starts and while it ends. Milliseconds. */
+/** The age from which empty groups are removed, in milliseconds. A group is also empty before its sandbox starts and while it ends. */
 const emptyMs = 60 * 60 * 1000;
 
-/** A share of this machine's memory, at most that of a standard-1 container. */
+/** The default limits: shares of this machine's memory, at most as much as a standard-1 container has. */
 export function defaultLimits(given: Partial<Limits> = {}): Limits {
   const share = (part: number, least: number, most: number) =>
     Math.min(most, Math.max(least, Math.floor(totalmem() / part / MiB) * MiB));
@@ -96,9 +96,9 @@ function ofMachine(setting: string): number {
 }
 
 /**
- * All sandboxes together get half of the server's processor time under contention. In version 1 their group competes with the
- * server's threads (1,024 each), and its weight is spread over the processors; in version 2 with the server's group, which has
- * 100.
+ * Under contention, all sandboxes together get half as much processor time as the server. In version 1, their group competes with
+ * the server's threads, which have 1,024 each, and its weight is spread over the processors. In version 2, it competes with the
+ * server's group, which has 100.
  */
 const cpuWeight = { 1: (1024 / 2) * availableParallelism(), 2: 100 / 2 };
 type Controller = "memory" | "pids" | "cpu" | "io";
@@ -120,7 +120,7 @@ export async function findGroupParents(): Promise<GroupParent[]> {
       const parent: GroupParent = { version: 1, path: directory, controllers: [controller] };
       if (await usable(parent)) found.push(parent);
     } else if (controllers === "" && line.startsWith("0::")) {
-      // A group with processes cannot delegate controllers to children, so a sibling of ours is used.
+      // A group with processes cannot delegate controllers to children, so the engine uses a sibling of its own group.
       for (const directory of [join("/sys/fs/cgroup", dirname(path)), "/sys/fs/cgroup"]) {
         // Often only the controllers for memory and processes are delegated.
         const all: Controller[][] = [known, ["memory", "pids", "cpu"], ["memory", "pids"]];
@@ -141,7 +141,7 @@ const known: Controller[] = ["memory", "pids", "cpu", "io"];
 /** How many reads per second a sandbox may make from the machine's disks. Repeated reads come from memory and do not count. */
 const READS_PER_SECOND = 2000;
 
-/** The disks of the files that sandboxes see, as `<major>:<minor>`. Overlays do not name theirs. */
+/** The disks of the files that sandboxes see, as `<major>:<minor>`. Overlay file systems do not name their disks. */
 export function findDisks(): string[] {
   disks ??= [...new Set(["/usr", process.execPath, import.meta.dirname].flatMap(diskOf))];
   return disks;
@@ -212,7 +212,7 @@ export async function createEngineGroups(
         if (controller === "cpu") await set(limitFile(parent, controller), cpuWeight[parent.version]);
       }
     } catch {
-      // The engine runs without this group.
+      // A group that cannot be made is left out.
     }
   }
   return made;
@@ -253,13 +253,13 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
       });
       made.push(directory);
       for (const controller of parent.controllers) {
-        // Sandboxes share the processor equally: the kernel's default.
+        // By default, sandboxes share the processor equally.
         if (controller === "cpu") continue;
         if (controller === "io") {
           await limitReads(parent, directory, limits);
           continue;
         }
-        // Files are memory too: a full disk must be ENOSPC, not a kill.
+        // Files are memory, too. If they fill their limit, programs must get ENOSPC instead of being killed.
         const value = controller === "pids" ? limits.processes : limits.memoryBytes + filesBytes(limits);
         await writeFile(join(directory, limitFile(parent, controller)), String(value));
       }
@@ -269,7 +269,7 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
       if (parent.controllers.includes("memory"))
         await writeFile(join(directory, file), String(value)).catch(() => undefined);
     } catch {
-      // The sandbox runs without this group.
+      // A group that cannot be made is left out.
     }
   }
   return made;

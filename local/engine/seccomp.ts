@@ -54,7 +54,7 @@ export function pipesCoreDumps(): boolean {
 interface FilterOptions {
   /** The number of the sandbox's user and group ids. */
   ids: number;
-  /** Whether it can write to a host directory, where its programs are the host's too. */
+  /** Whether the sandbox can write to a host directory. Programs in that directory are the host's, too. */
   hasHostDirectory: boolean;
 }
 

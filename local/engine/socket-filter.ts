@@ -18,7 +18,7 @@ const AF_INET6 = 10;
 const AF_NETLINK = 16;
 const NETLINK_ROUTE = 0;
 
-/** The bits above it are SOCK_NONBLOCK and SOCK_CLOEXEC. */
+/** The bits of a socket's type. The bits above them are SOCK_NONBLOCK and SOCK_CLOEXEC. */
 const TYPE_BITS = 0xf;
 
 /**

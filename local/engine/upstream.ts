@@ -77,7 +77,7 @@ export async function startTLS(
   const ca = authorities.length === 0 ? undefined : [...getCACertificates("default"), ...authorities];
   // TLS does not name addresses (RFC 6066, 3).
   const named = isIP(host) === 0 ? { servername: host } : { host };
-  // A socket from tunnel negotiation is paused.
+  // After the negotiation of a tunnel, its socket is paused.
   socket.resume();
   try {
     const secure = connectTLS({ socket, ca, ALPNProtocols: ["http/1.1"], ...named });

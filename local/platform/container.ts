@@ -167,7 +167,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   }
 
   async setInactivityTimeout(): Promise<void> {
-    // The SDK's own alarm stops a sandbox at `sleepAfter`; without the server the engine is gone anyway.
+    // Does nothing: the SDK's own alarm stops a sandbox at `sleepAfter`, and all sandboxes end with the server.
   }
 
   async interceptOutboundHttp(address: string, binding: Fetcher): Promise<void> {

@@ -7,9 +7,9 @@
  *   POST   /sandboxes/<id>/signal             {signal}
  *   GET    /sandboxes/<id>/exit               responds when the sandbox has ended
  *   PUT    /sandboxes/<id>/intercepts         which outbound hosts the Worker serves
- *   PUT    /sandboxes/<id>/policy             which hosts of the internet it may reach
- *   GET    /sandboxes/<id>/connections        its last connections, and how many were refused: `SeenConnections`
- *   GET    /sandboxes/<id>/refusals/<time>    the hosts that its policy refused from a time on
+ *   PUT    /sandboxes/<id>/policy             which hosts of the internet the sandbox may reach
+ *   GET    /sandboxes/<id>/connections        the sandbox's last connections, and how many were refused: `SeenConnections`
+ *   GET    /sandboxes/<id>/refusals/<time>    the hosts that the policy refused from a time on
  *   GET    /sandboxes/<id>/outbound/<taker>   waits for the next intercepted request, and returns it with its body
  *   POST   /sandboxes/<id>/outbound/<number>  the Worker's response to that request, its body in frames
  *   *      /sandboxes/<id>/ports/<port>/...   forwarded to that port inside the sandbox, WebSocket upgrades too

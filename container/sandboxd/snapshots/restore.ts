@@ -291,7 +291,7 @@ function removeFiles(root: string, written: ReadonlyMap<string, string>): void {
   }
 }
 
-/** About 30,000 years. */
+/** The furthest time before or after 1970: about 30,000 years. */
 const FURTHEST_US = 1e18;
 
 /**

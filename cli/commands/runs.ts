@@ -42,7 +42,7 @@ export const runs = serverCommand("runs", "list the runs of a sandbox, newest fi
 ])
   .option("--sandbox <name>", "the sandbox", "default")
   .addOption(
-    new Option("--kind <kind>", "only runs of this kind; `task` lists those of all sandboxes").choices(
+    new Option("--kind <kind>", "only runs of this kind; `task` lists the tasks of all sandboxes").choices(
       RUN_KINDS,
     ),
   )

@@ -167,7 +167,7 @@ const signIn = {
   }),
   ACCESS_CERTS_URL: variable({
     schema: z.string().transform(field.baseURL),
-    fallback: "that of the team's domain",
+    fallback: "the keys of the team's domain",
     docs: "The URL of the keys that Access signs with.",
   }),
 };

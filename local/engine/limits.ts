@@ -51,7 +51,7 @@ const MiB = 1024 * 1024;
 const sandboxes = 10 + 1;
 /** The limit of a sandbox's socket buffers. The kernel has one pool for the machine, a twentieth of its memory. */
 const socketBytes = 64 * MiB;
-/** The age from which empty groups are removed, in milliseconds. A group is also empty before its sandbox starts and while it ends. */
+/** The age from which empty groups are removed, in milliseconds. A younger group may be of a sandbox that starts or ends. */
 const emptyMs = 60 * 60 * 1000;
 
 /** The default limits: shares of this machine's memory, at most as much as a standard-1 container has. */
@@ -259,7 +259,7 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
           await limitReads(parent, directory, limits);
           continue;
         }
-        // Files are memory, too. If they fill their limit, programs must get ENOSPC instead of being killed.
+        // Files are memory, too, so the limit has room for all of them: a full disk must be ENOSPC, not a kill.
         const value = controller === "pids" ? limits.processes : limits.memoryBytes + filesBytes(limits);
         await writeFile(join(directory, limitFile(parent, controller)), String(value));
       }

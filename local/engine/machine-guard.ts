@@ -42,41 +42,41 @@ const BLAMED_SHARE = 1 / 20;
 /** The kernel's memory for an open file: `filp` in /proc/slabinfo, 192 to 256 bytes on 64 bits. */
 const FILE_BYTES = 192;
 const IDLE_BYTES = 8 * 1024 * 1024;
-/** The most memory of one end of a TCP connection: both buffers of `confine`. */
+/** The most memory of one end of a TCP connection: its two buffers, which confine.ts limits. */
 const CONNECTION_BYTES = 256 * 1024;
 /** The most unread bytes in netlink sockets. Programs list interfaces, and read the few KiB immediately. */
 const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
 /**
- * How much of the netlink socket list is read: 700 entries. Each thread that looks up a name has one socket, and a sandbox has
- * fewer than 700 threads. A longer list counts as too many bytes. More is not read, because for each 4 KiB the kernel walks
- * through the sockets of all sandboxes.
+ * The most bytes read of a sandbox's list of netlink sockets, because for each 4 KiB the kernel walks through the sockets of all
+ * sandboxes. A sandbox with a longer list is ended: it has more than 700 sockets. Programs need one for each thread that looks up
+ * a name.
  */
 const MAX_NETLINK_LIST_BYTES = 64 * 1024;
 
 /**
- * How much of the list of file locks is read: a thousand. The machine's own programs have fewer. If the list is shorter, no
- * sandbox is ended.
+ * The most bytes read of the machine's list of file locks: a thousand locks. The machine's own programs have fewer. If the list is
+ * shorter, no sandbox is ended.
  */
 const MAX_LOCK_LIST_BYTES = 64 * 1024;
 
-/** How much of a sandbox's list of TCP sockets is read: 7,000 sockets. A longer list of listeners counts as most. */
+/** The most bytes read of a sandbox's list of TCP sockets: 7,000. If all of them listen, the sandbox counts as the largest. */
 const MAX_LISTENER_LIST_BYTES = 1024 * 1024;
-/** Number, local and remote address, the state TCP_LISTEN, both queues. */
+/** A listener in that list: number, local and remote address, the state TCP_LISTEN, send queue and receive queue. */
 const TCP_LISTENER = /^ *\d+: \w+:\w+ \w+:\w+ 0A \w+:(\w+) /;
 
 /** A sandbox with fewer sockets is not ended. Each socket holds up to 416 KiB of unread timestamps. */
 const MANY_SOCKETS = 1000;
 
-/** A sandbox with more than this share of these locks is ended. */
+/** A sandbox with at least this share of the listed locks is ended. */
 const MOST_LOCKS = 0.5;
 
 /**
- * The interval for reading the list, in milliseconds. It is long because nobody on the machine can set a lock during a read.
+ * How often the list of locks is read, in milliseconds. Rarely, because nobody on the machine can set a lock during a read.
  */
 const LOCK_LIST_INTERVAL_MS = 2000;
 
 export function guardMachine(groups: string[], limits: Limits, sandboxes: () => EngineSandbox[]): () => void {
-  // If each controller has a separate group, only one of the groups counts.
+  // If each controller has a separate group, only the memory controller's group has a count.
   const countOf = (count: typeof memoryOf) => async (of: readonly string[]) =>
     Math.max(0, ...(await Promise.all(of.map(count))));
   const kernel = { used: () => Promise.resolve(unreclaimable()), limit: limits.kernelBytesOfMachine };
@@ -177,7 +177,7 @@ function socketsOf(...protocols: ("TCP" | "UDP")[]): (sandbox: EngineSandbox) =>
   };
 }
 
-/** Counts connections that no program has accepted. "inuse" lacks those that the client has reset, and they keep their memory. */
+/** Counts connections that no program has accepted. Those that the client has reset keep their memory, but are not in "inuse". */
 async function waitingConnections(list: string): Promise<number> {
   const text = await beginningOf(list, MAX_LISTENER_LIST_BYTES);
   const sockets = text.split("\n").slice(1, -1);

@@ -175,9 +175,9 @@ export class Sandbox extends SandboxActor {
     return this.#do(owner, ({ previews }) => previews.close(port));
   }
 
-  /** Serves preview requests. All other requests are the SDK's. */
-  override fetch(request: Request): Promise<Response> {
-    return request.headers.has(PREVIEW_TOKEN) ? this.#parts.previews.serve(request) : super.fetch(request);
+  /** Serves preview requests. */
+  protected serve(request: Request): Promise<Response> | undefined {
+    return request.headers.has(PREVIEW_TOKEN) ? this.#parts.previews.serve(request) : undefined;
   }
 
   // Settings and the network.

@@ -37,13 +37,16 @@ export function setInternet(other: Internet): void {
   internet = other;
 }
 
-/** An outbound handler of the SDK: forwards a request if the policy allows it, with the secrets for its host. */
+/**
+ * Forwards a request if the policy allows it, with the secrets for its host. @param containerID the id of the sandbox's Durable
+ * Object
+ */
 export async function forwardByPolicy(
   request: Request,
   env: Env,
-  { containerId: containerID, params }: { containerId: string; params?: unknown },
+  containerID: string,
+  policy: OutboundPolicy | undefined,
 ): Promise<Response> {
-  const policy = params as OutboundPolicy | undefined;
   // The URL has the host that the program connected to. The Host header may name another one.
   const { hostname, port, protocol } = new URL(request.url);
   const host = canonicalHost(hostname) ?? "";

@@ -15,8 +15,8 @@ import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";
 import { MODEL_API_TEXTS } from "./texts.ts";
 
-/** As the SDK calls it: `containerId` is the id of the sandbox's Durable Object. */
-type OutboundHandler = (request: Request, env: Env, from: { containerId: string }) => Promise<Response>;
+/** @param containerID the id of the sandbox's Durable Object */
+export type OutboundHandler = (request: Request, env: Env, containerID: string) => Promise<Response>;
 
 interface EgressRow {
   /** `paths` are the `POST` paths that are forwarded; all others are refused. `charged` are those that cost tokens. */
@@ -56,11 +56,11 @@ const MAX_PACES = 1000;
 /** When a task with too many concurrent requests may retry, in seconds. */
 const BUSY_SECONDS = 5;
 
-/** The value for the SDK's `outboundByHost`. */
+/** The handlers of requests to these hosts. */
 export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
   Object.entries(EGRESS).map(([host, row]): [string, OutboundHandler] => [
     host,
-    (request, env, { containerId }) => serve(host, row, request, env, containerId),
+    (request, env, containerID) => serve(host, row, request, env, containerID),
   ]),
 );
 

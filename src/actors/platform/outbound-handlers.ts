@@ -3,7 +3,8 @@ import type { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import { SERVER_HOST } from "../../../container/sandboxd/protocol.ts";
 import { serveEnding } from "../../container/serve-ending.ts";
 import { type OutboundPolicy, forwardByPolicy } from "../../container/internet.ts";
-import { OUTBOUND } from "../../container/model-egress.ts";
+import { OUTBOUND, type OutboundHandler } from "../../container/model-egress.ts";
+import type { Env } from "../../shared/config.ts";
 import {
   type Connection,
   ConnectionLog,
@@ -127,9 +128,24 @@ export async function intercept(
   }
 }
 
+/** What the SDK passes to a handler. */
+interface Source {
+  containerId: string;
+  params?: unknown;
+}
+
 /** Registers the outbound handlers with the SDK, which finds them by the actor's class name. */
 export function handleOutbound(actor: Pick<typeof BaseSandbox, "outboundByHost" | "outboundHandlers">): void {
   // Static fields of the class would shadow the SDK's setters, and requests would go out to the internet.
-  actor.outboundByHost = { ...OUTBOUND, [SERVER_HOST]: serveEnding };
-  actor.outboundHandlers = { [POLICY_HANDLER]: forwardByPolicy };
+  const hosts: Record<string, OutboundHandler> = { ...OUTBOUND, [SERVER_HOST]: serveEnding };
+  actor.outboundByHost = Object.fromEntries(
+    Object.entries(hosts).map(([host, handle]) => [
+      host,
+      (request: Request, env: Env, { containerId }: Source) => handle(request, env, containerId),
+    ]),
+  );
+  actor.outboundHandlers = {
+    [POLICY_HANDLER]: (request: Request, env: Env, { containerId, params }: Source) =>
+      forwardByPolicy(request, env, containerId, params as OutboundPolicy | undefined),
+  };
 }

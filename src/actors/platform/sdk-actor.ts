@@ -28,6 +28,13 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
     return intercept(this, this.ctx, hosts, policy, secrets);
   }
 
+  /** Serves a request to this actor, or returns undefined if it is the SDK's. */
+  protected abstract serve(request: Request): Promise<Response> | undefined;
+
+  override fetch(request: Request): Promise<Response> {
+    return this.serve(request) ?? super.fetch(request);
+  }
+
   /** Called by the SDK's scheduler, by this name. */
   async sweepRuns(): Promise<void> {
     await this.platform.sweep();

@@ -224,11 +224,13 @@ export class SDKInterpreter implements Interpreter {
     }
   }
 
+  /** The SDK starts a spare kernel before it confirms the deletion. */
   async deleteContext(id: string): Promise<void> {
     await this.#sandbox.deleteCodeContext(id);
   }
 
-  disconnect(): void {
+  /** Closes the SDK's connection. Otherwise the SDK would count the calls as requests in flight and never report an idle sandbox. */
+  settleAbandoned(): void {
     this.#sandbox.client.disconnect();
   }
 }

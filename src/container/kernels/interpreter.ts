@@ -7,9 +7,10 @@ export interface Interpreter {
   createContext(language: Language): Promise<{ id: string }>;
   /** May never settle if its kernel dies. @throws {InterpreterError} `context_gone` if the code did not run */
   run(code: string, context: { id: string; language: Language }): Promise<Printed>;
+  /** May return late. */
   deleteContext(id: string): Promise<void>;
-  /** Closes the connection, which settles abandoned calls. */
-  disconnect(): void;
+  /** Settles calls that never return because their kernel died. Until then the platform takes the sandbox for used. */
+  settleAbandoned(): void;
 }
 
 export class InterpreterError extends Error {

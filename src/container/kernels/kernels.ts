@@ -89,7 +89,7 @@ export class Kernels {
   readonly #stops = new Map<string, (why: StopReason) => void>();
 
   #refusal: Refusal | undefined;
-  /** Abandoned SDK calls, which may never settle by themselves. */
+  /** Abandoned calls of the interpreter, which may never settle by themselves. */
   #abandoned = 0;
 
   constructor(interpreter: Interpreter, link: ContainerLink, sql: SqlStorage) {
@@ -98,7 +98,7 @@ export class Kernels {
     this.#registry = new KernelRegistry(sql);
   }
 
-  /** Runs code after earlier code of its context. @throws {ToolError} `language_unavailable`; other errors are the SDK's */
+  /** Runs code after earlier code of its context. @throws {ToolError} `language_unavailable`; other errors are the interpreter's */
   async run(sink: OutputSink, spec: CodeSpec, start: CodeStart): Promise<CodeOutcome> {
     if (this.#isEnding) throw ending(NOT_RUN);
     const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
@@ -360,15 +360,12 @@ export class Kernels {
     result.then(settled, settled);
   }
 
-  /**
-   * Closes the SDK's connection if only abandoned calls use it. Those calls settle then. Without this, the SDK would count them
-   * as requests in flight and never report the sandbox as idle.
-   */
+  /** Settles abandoned calls if there are no others, because this may break every call to the interpreter. */
   released(isUnused: () => boolean): void {
     const isDue = () => this.#abandoned > 0 && isUnused();
     if (!isDue()) return;
     // Delayed, because the call that ends the kernel uses the same connection.
-    setTimeout(() => isDue() && this.#interpreter.disconnect(), HANG_UP_MS);
+    setTimeout(() => isDue() && this.#interpreter.settleAbandoned(), HANG_UP_MS);
   }
 
   /** Ends a kernel that may run abandoned code, unless the container is gone. @returns the given error */
@@ -383,7 +380,6 @@ export class Kernels {
     return error;
   }
 
-  /** Does not wait, because the SDK starts a spare kernel before it confirms the deletion. */
   #delete(contextID: string): void {
     // A call to the interpreter would start a new container.
     if (!this.#link.lifecycle.isRunning) return;

@@ -200,7 +200,7 @@ describe("an agent that disconnects before the model's API reports its usage", (
     const messages = [{ role: "user", content: `[[hang]] ${"x".repeat(3000)}` }];
     const text = JSON.stringify({ max_tokens: 7000, messages, tools: [{ name: "Bash" }] });
     const handle = OUTBOUND["anthropic.internal"];
-    const containerId = (await actorOf("cut-before")).id.toString();
+    const containerID = (await actorOf("cut-before")).id.toString();
     const tokens = await charged("cut-before", async (key) => {
       const agent = new AbortController();
       const pieces = [new TextEncoder().encode(text)];
@@ -215,9 +215,8 @@ describe("an agent that disconnects before the model's API reports its usage", (
       });
       const headers = { "x-api-key": key, "content-type": "application/json" };
       const init = { method: "POST", headers, body, signal: agent.signal };
-      const answer = handle?.(new Request("http://anthropic.internal/v1/messages", init), env as Env, {
-        containerId,
-      });
+      const request = new Request("http://anthropic.internal/v1/messages", init);
+      const answer = handle?.(request, env as Env, containerID);
       await until(() => isSent);
       agent.abort();
       expect((await answer)?.status).toBe(502);

@@ -472,11 +472,8 @@ describe("on Cloudflare", () => {
     const actor = { connectionMade: async (connection: Connection) => void reported.push(connection) };
     const namespace = { idFromString: (id: string) => id, get: () => actor };
     const request = new Request(url, { headers });
-    const params: NetworkPolicy = { internet: "allowlist", allowHosts: ["good.example.com"] };
-    const response = await forwardByPolicy(request, { Sandbox: namespace } as unknown as Env, {
-      containerId: "x",
-      params,
-    });
+    const policy: NetworkPolicy = { internet: "allowlist", allowHosts: ["good.example.com"] };
+    const response = await forwardByPolicy(request, { Sandbox: namespace } as unknown as Env, "x", policy);
     expect(response.status).toBe(403);
     expect(reported).toHaveLength(1);
     expect(reported[0]?.refused).toBeDefined();

@@ -3,7 +3,7 @@ import { readdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { type Server, startServer } from "../setup/server.ts";
-import { next, whichCommand } from "../setup/start-ahead.ts";
+import { nextPrepared, whichCommand } from "../setup/start-ahead.ts";
 import { tool } from "../setup/tool.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
@@ -23,13 +23,13 @@ afterAll(async () => {
 const run = (sandbox: string, command: string) => tool(server.url, "run_command", { sandbox, command });
 
 it("the first call gets the prepared sandbox, and a call in another sandbox the next one", async () => {
-  const first = await next(engine);
+  const first = await nextPrepared(engine);
   expect((await run("one", whichCommand)).text).toContain(first.which);
-  const second = await next(engine, [first.name]);
+  const second = await nextPrepared(engine, [first.name]);
   expect((await run("two", whichCommand)).text).toContain(second.which);
   expect((await run("one", whichCommand)).text).toContain(first.which);
   // The next test removes a file, so no sandbox may still be starting.
-  await next(engine, [first.name, second.name]);
+  await nextPrepared(engine, [first.name, second.name]);
 });
 
 it("an error says that a retry does not help if no sandbox can be made, and the log says why", async () => {

@@ -24,7 +24,7 @@ import {
   type ServerOptions,
   startServer,
   TOKEN,
-  without,
+  npmWithout,
 } from "../setup/server.ts";
 import { MCPClient } from "../setup/mcp-client.ts";
 import { runHere } from "../setup/cli.ts";
@@ -360,7 +360,7 @@ it("a second server needs its own state directory, and a killed one blocks nothi
 });
 
 it("a server without python3 reports this, and serves the other languages", async () => {
-  const server = await start({ within: without("python3"), env: { SANDBOX_MCP_PYTHON: undefined } });
+  const server = await start({ within: npmWithout("python3"), env: { SANDBOX_MCP_PYTHON: undefined } });
   expect(server.stderr()).toMatch(/python3 is not installed/);
   const code = { code: "6 * 7", language: "javascript" };
   expect(await callTool(server.url, "run_code", code)).toContain("42");

@@ -7,10 +7,10 @@ import { idIn } from "../setup/mcp-client.ts";
 import { sleep, until } from "../setup/until.ts";
 import { type FaultServer, startFaultServer } from "./support.ts";
 
-let bed: FaultServer;
+let server: FaultServer;
 beforeAll(async () => {
-  bed = await startFaultServer();
-  return () => bed.close();
+  server = await startFaultServer();
+  return () => server.close();
 });
 
 interface Listed {
@@ -20,7 +20,7 @@ interface Listed {
 }
 
 async function listed(sandbox: string): Promise<Listed[]> {
-  return (await bed.call("list_runs", { sandbox })).structured.runs as Listed[];
+  return (await server.call("list_runs", { sandbox })).structured.runs as Listed[];
 }
 
 describe("when a client disconnects", () => {
@@ -28,17 +28,17 @@ describe("when a client disconnects", () => {
     const sandbox = "gone";
     const abort = new AbortController();
     const command = "for i in {1..30}; do echo $i; sleep 0.1; done; echo end";
-    const answer = bed.call("run_command", { sandbox, command }, abort.signal);
+    const answer = server.call("run_command", { sandbox, command }, abort.signal);
     await until(async () => (await listed(sandbox)).length > 0);
     abort.abort();
     await expect(answer).rejects.toThrow("abort");
     const [run] = await listed(sandbox);
-    expect((await bed.call("get_result", { id: run?.id })).text).toMatch(/\n30\nend/);
+    expect((await server.call("get_result", { id: run?.id })).text).toMatch(/\n30\nend/);
   });
 
   it("an incomplete request has no effect, and the server continues", async () => {
     const sandbox = "half";
-    const { hostname, port } = new URL(bed.server.url);
+    const { hostname, port } = new URL(server.server.url);
     const body = JSON.stringify({
       jsonrpc: "2.0",
       id: 1,
@@ -58,7 +58,7 @@ describe("when a client disconnects", () => {
     }
     // Gives a wrong effect the time to appear.
     await sleep(300);
-    expect(await bed.sh("ls -A", { sandbox })).toBe("");
+    expect(await server.sh("ls -A", { sandbox })).toBe("");
   });
 });
 
@@ -66,7 +66,7 @@ describe("when SIGTERM stops the server during 20 runs", () => {
   it("the server ends cleanly; after a restart every run is lost, with the reason and its output", async () => {
     const runs = await Promise.all(
       Array.from({ length: 20 }, (_, index) =>
-        bed.call("run_command", {
+        server.call("run_command", {
           sandbox: `stop-${index % 3}`,
           session: `s${index}`,
           command: `echo run ${index}; while :; do sleep 0.1; echo .; done`,
@@ -78,22 +78,24 @@ describe("when SIGTERM stops the server during 20 runs", () => {
     const printed = "\n.".repeat(15);
     for (const run of runs)
       await until(async () =>
-        (await bed.call("get_result", { id: idIn(run), cursor: 0, wait_seconds: 0 })).text.includes(printed),
+        (await server.call("get_result", { id: idIn(run), cursor: 0, wait_seconds: 0 })).text.includes(
+          printed,
+        ),
       );
-    const all = bed.all();
+    const all = server.all();
     process.kill(
       all.find(({ command }) => /cli\/npm-script\.mjs start/.test(command) && !/^(\/bin\/)?sh /.test(command))
         ?.pid ?? 0,
       "SIGTERM",
     );
-    expect(await bed.server.exited).toBe(0);
+    expect(await server.server.exited).toBe(0);
     expect(await survivors(all, 20_000)).toEqual([]);
-    await bed.restart();
+    await server.restart();
     for (const [index, run] of runs.entries()) {
-      const { text } = await bed.call("get_result", { id: idIn(run), wait_seconds: 0 });
+      const { text } = await server.call("get_result", { id: idIn(run), wait_seconds: 0 });
       expect(text).toMatch(/state: lost[^]*lost while the server was down/);
       expect(text).toContain(`run ${index}\n.\n`);
     }
-    expect(await bed.sh("echo works", { sandbox: "stop-0" })).toBe("works\n");
+    expect(await server.sh("echo works", { sandbox: "stop-0" })).toBe("works\n");
   });
 });

@@ -7,14 +7,14 @@ import { idIn } from "../setup/mcp-client.ts";
 import { until } from "../setup/until.ts";
 import { type FaultServer, startFaultServer } from "./support.ts";
 
-let bed: FaultServer;
+let server: FaultServer;
 beforeAll(async () => {
-  bed = await startFaultServer();
-  return () => bed.close();
+  server = await startFaultServer();
+  return () => server.close();
 });
 
 const state = async (name: string) => {
-  const { structured } = await bed.call("list_sandboxes");
+  const { structured } = await server.call("list_sandboxes");
   const listed = structured.sandboxes as { name: string; state: string }[];
   return listed.find((one) => one.name === name)?.state;
 };
@@ -22,12 +22,12 @@ const state = async (name: string) => {
 describe.concurrent("when the platform or code in a sandbox ends its container or sandboxd", () => {
   it("the server saves a file that was written just before", async () => {
     const sandbox = "written";
-    await bed.sh("true", { sandbox });
-    const first = await bed.first(sandbox);
-    await bed.call("write_file", { sandbox, path: "last", content: "acknowledged" });
+    await server.sh("true", { sandbox });
+    const first = await server.first(sandbox);
+    await server.call("write_file", { sandbox, path: "last", content: "acknowledged" });
     process.kill(first, "SIGTERM");
     await until(async () => (await state(sandbox)) === "stopped");
-    const next = await bed.call("run_command", { sandbox, command: "cat last" });
+    const next = await server.call("run_command", { sandbox, command: "cat last" });
     expect(next.structured.stdout).toBe("acknowledged");
     expect(next.text).toContain("The platform replaced the sandbox's container");
   });
@@ -38,13 +38,13 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
   ])("the server refuses a forged report of the container's end, sent %s", async (_, token) => {
     const sandbox = token === "" ? "lied" : "lied-well";
     const report = `curl -s -o /dev/null -w '%{http_code}' ${token} -X POST http://sandbox-mcp.internal/ending`;
-    expect(await bed.sh(report, { sandbox })).toBe("404");
-    expect((await bed.call("run_code", { sandbox, code: "6 * 7" })).text).toContain("42");
+    expect(await server.sh(report, { sandbox })).toBe("404");
+    expect((await server.call("run_code", { sandbox, code: "6 * 7" })).text).toContain("42");
   });
 
   it("the sandbox works again after its code killed sandboxd", async () => {
     const sandbox = "ended-alone";
-    const code = (text: string) => bed.call("run_code", { sandbox, code: text });
+    const code = (text: string) => server.call("run_code", { sandbox, code: text });
     const interrupted = await code(
       "import os, time\nfor pid in filter(str.isdigit, os.listdir('/proc')):\n  if open(f'/proc/{pid}/comm').read() == 'sbxd\\n': os.kill(int(pid), 12)\ntime.sleep(60)",
     );
@@ -55,27 +55,27 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
   it("commands get SIGTERM, and the server saves what they then write", async () => {
     const sandbox = "told";
     const command = "trap 'echo told >told; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
-    const run = await bed.call("run_command", { sandbox, command, wait_seconds: 0 });
+    const run = await server.call("run_command", { sandbox, command, wait_seconds: 0 });
     await until(async () =>
-      (await bed.call("get_result", { id: idIn(run), wait_seconds: 0 })).text.includes("ready"),
+      (await server.call("get_result", { id: idIn(run), wait_seconds: 0 })).text.includes("ready"),
     );
-    process.kill(await bed.first(sandbox), "SIGTERM");
+    process.kill(await server.first(sandbox), "SIGTERM");
     await until(async () => (await state(sandbox)) === "stopped");
-    expect((await bed.call("get_result", { id: idIn(run) })).structured).toMatchObject({ exit_code: 5 });
-    expect(await bed.sh("cat told", { sandbox })).toBe("told\n");
+    expect((await server.call("get_result", { id: idIn(run) })).structured).toMatchObject({ exit_code: 5 });
+    expect(await server.sh("cat told", { sandbox })).toBe("told\n");
   });
 
   it("the server saves the files of every completed run_code, and refuses code if it could not save its files", async () => {
     const sandbox = "coded";
     const many = "for n in range(1500): open(f'/workspace/many{n}', 'wb').write(os.urandom(20_000))";
-    await bed.call("run_code", { sandbox, code: `import os\n${many}` });
-    const first = await bed.first(sandbox);
-    const code = (text: string, context: string) => bed.call("run_code", { sandbox, code: text, context });
+    await server.call("run_code", { sandbox, code: `import os\n${many}` });
+    const first = await server.first(sandbox);
+    const code = (text: string, context: string) => server.call("run_code", { sandbox, code: text, context });
     const endless = code(
       "import time\nopen('/tmp/begun', 'w').close()\nwhile True: time.sleep(0.01)",
       "endless",
     );
-    await bed.sh("until [ -e /tmp/begun ]; do sleep 0.05; done", { sandbox });
+    await server.sh("until [ -e /tmp/begun ]; do sleep 0.05; done", { sandbox });
     process.kill(first, "SIGTERM");
     const answered: number[] = [];
     let refused: string | undefined;
@@ -88,23 +88,23 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
     }
     expect(refused).toMatch(/was (not run|stopped).*is replacing/s);
     expect((await endless).text).toMatch(/was stopped during its run.*is replacing/s);
-    const files = (await bed.sh("ls", { sandbox })).split("\n");
+    const files = (await server.sh("ls", { sandbox })).split("\n");
     expect(files).toEqual(expect.arrayContaining(answered.map((n) => `c${n}`)));
   });
 
   it("the server starts nothing new meanwhile, and says what to do", async () => {
     const sandbox = "late";
     // Ignores SIGTERM, so that the container ends slowly.
-    await bed.call("run_command", { sandbox, command: "trap '' TERM; sleep 60", wait_seconds: 0 });
-    process.kill(await bed.first(sandbox), "SIGTERM");
+    await server.call("run_command", { sandbox, command: "trap '' TERM; sleep 60", wait_seconds: 0 });
+    process.kill(await server.first(sandbox), "SIGTERM");
     const refused = await until(async () => {
-      const { text } = await bed.call("run_command", { sandbox, session: "b", command: "echo ran" });
+      const { text } = await server.call("run_command", { sandbox, session: "b", command: "echo ran" });
       return text.includes("replac") && text;
     });
     expect(refused).toMatch(/[Tt]he platform (is replacing|replaced)/);
     await until(
       async () =>
-        (await bed.call("run_command", { sandbox, command: "echo ran" })).structured.stdout === "ran\n",
+        (await server.call("run_command", { sandbox, command: "echo ran" })).structured.stdout === "ran\n",
     );
   });
 });

@@ -10,24 +10,24 @@ import { type FaultServer, LONG, startFaultServer } from "./support.ts";
 /** Without control groups, nothing limits a sandbox's memory: these tests would use up the machine's. */
 const memoryIsHeld = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
 
-let bed: FaultServer;
+let server: FaultServer;
 beforeAll(async () => {
-  bed = await startFaultServer();
-  await bed.call("run_code", { sandbox: "neighbour", code: "x = 7" });
-  return () => bed.close();
+  server = await startFaultServer();
+  await server.call("run_code", { sandbox: "neighbour", code: "x = 7" });
+  return () => server.close();
 });
 
 async function neighbourIsFine(): Promise<void> {
-  expect((await bed.call("run_code", { sandbox: "neighbour", code: "x" })).text).toContain("7");
-  expect(await bed.sh("echo fine", { sandbox: "neighbour" })).toBe("fine\n");
+  expect((await server.call("run_code", { sandbox: "neighbour", code: "x" })).text).toContain("7");
+  expect(await server.sh("echo fine", { sandbox: "neighbour" })).toBe("fine\n");
 }
 
 /** Checks that commands, code and files work. */
 async function works(sandbox: string): Promise<void> {
-  expect(await bed.sh("echo works", { sandbox })).toBe("works\n");
-  expect((await bed.call("run_code", { sandbox, code: "1 + 1" })).text).toContain("2");
-  await bed.call("write_file", { sandbox, path: "/workspace/works", content: "yes" });
-  expect((await bed.call("read_file", { sandbox, path: "/workspace/works" })).text).toContain("yes");
+  expect(await server.sh("echo works", { sandbox })).toBe("works\n");
+  expect((await server.call("run_code", { sandbox, code: "1 + 1" })).text).toContain("2");
+  await server.call("write_file", { sandbox, path: "/workspace/works", content: "yes" });
+  expect((await server.call("read_file", { sandbox, path: "/workspace/works" })).text).toContain("yes");
 }
 
 type Case = [who: string, tool: string, args: Record<string, unknown>];
@@ -54,13 +54,13 @@ const BOMBS = LONG ? ALL_BOMBS : ALL_BOMBS.slice(0, 1);
 describe("when the disk is full", () => {
   it("writes fail with the reason and change nothing, reading and deleting work, and afterwards everything works again", async () => {
     const sandbox = "full";
-    await bed.call("write_file", { sandbox, path: "kept", content: "before" });
-    await bed.call("run_command", {
+    await server.call("write_file", { sandbox, path: "kept", content: "before" });
+    await server.call("run_command", {
       sandbox,
       command: "cat /dev/zero > /workspace/fill 2>/dev/null; cat /dev/zero > /root/fill; true",
     });
     for (const append of [false, true]) {
-      const written = await bed.call("write_file", {
+      const written = await server.call("write_file", {
         sandbox,
         path: "kept",
         content: "x".repeat(100_000),
@@ -69,12 +69,12 @@ describe("when the disk is full", () => {
       expect(written).toMatchObject({ isError: true });
       expect(written.text).toMatch(/No space left.*Delete files/);
     }
-    expect((await bed.call("read_file", { sandbox, path: "kept" })).text).toContain("before");
-    expect((await bed.call("list_files", { sandbox })).text).toContain("kept");
+    expect((await server.call("read_file", { sandbox, path: "kept" })).text).toContain("before");
+    expect((await server.call("list_files", { sandbox })).text).toContain("kept");
     expect(
-      (await bed.call("run_code", { sandbox, code: "open('y', 'w').write('y' * 10**6)" })).text,
+      (await server.call("run_code", { sandbox, code: "open('y', 'w').write('y' * 10**6)" })).text,
     ).toContain("No space left");
-    const command = await bed.call("run_command", {
+    const command = await server.call("run_command", {
       sandbox,
       command: "echo still here; rm /workspace/fill /root/fill",
     });
@@ -88,9 +88,9 @@ describe.runIf(memoryIsHeld)("when user code uses up the memory", () => {
   it.each(HUNGRY)("the code ends with the reason, and the next call works: %s", async (_who, name, args) => {
     const sandbox = "hungry";
     // A busy machine needs minutes to fill the memory.
-    let answer = await bed.call(name, { sandbox, ...args, timeout_seconds: 150, wait_seconds: 45 });
+    let answer = await server.call(name, { sandbox, ...args, timeout_seconds: 150, wait_seconds: 45 });
     while (answer.text.includes("state: running"))
-      answer = await bed.call("get_result", { id: idIn(answer), wait_seconds: 45 });
+      answer = await server.call("get_result", { id: idIn(answer), wait_seconds: 45 });
     expect(answer.text).toMatch(/137|memory|Memory|died|killed|gone/i);
     expect(answer.text).not.toMatch(/Internal error|Still running/);
     await works(sandbox);
@@ -112,19 +112,19 @@ describe("when a fork bomb uses up the processes", () => {
     "the run ends, others continue, and destroy_sandbox leaves no process behind: %s",
     async (_where, name, args) => {
       const sandbox = "bomb";
-      const namespace = namespaceOf(await bed.first(sandbox));
+      const namespace = namespaceOf(await server.first(sandbox));
       const inside = () => processes().filter(({ pid }) => namespaceOf(pid) === namespace);
-      await bed.call("run_code", { sandbox, code: "1" });
+      await server.call("run_code", { sandbox, code: "1" });
       const before = inside().length;
       expect(before).toBeGreaterThan(0);
       await neighbourIsFine();
-      const run = await bed.call(name, { sandbox, ...args, timeout_seconds: 8, wait_seconds: 0 });
+      const run = await server.call(name, { sandbox, ...args, timeout_seconds: 8, wait_seconds: 0 });
       await until(() => inside().length > before + 40);
       await neighbourIsFine();
-      const { text } = await bed.call("get_result", { id: idIn(run), wait_seconds: 50 });
+      const { text } = await server.call("get_result", { id: idIn(run), wait_seconds: 50 });
       expect(text).not.toMatch(/Internal error|Still running/);
       await neighbourIsFine();
-      expect((await bed.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
+      expect((await server.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
       // A bomb in the background survives its command, and ends with its sandbox.
       await until(() => inside().length === 0);
       await works(sandbox);

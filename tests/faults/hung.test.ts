@@ -6,18 +6,18 @@ import { randomBytes } from "node:crypto";
 import { statSync } from "node:fs";
 import { beforeAll, describe, expect, it } from "vitest";
 import { idIn } from "../setup/mcp-client.ts";
-import { alive, executed, tree } from "../setup/processes.ts";
+import { alive, withoutForkedCopies, tree } from "../setup/processes.ts";
 import { sleep, until } from "../setup/until.ts";
 import { type FaultServer, LONG, startFaultServer } from "./support.ts";
 
-let bed: FaultServer;
+let server: FaultServer;
 const stopped: number[] = [];
 
 beforeAll(async () => {
-  bed = await startFaultServer();
+  server = await startFaultServer();
   return () => {
     resume(stopped);
-    return bed.close();
+    return server.close();
   };
 });
 
@@ -34,8 +34,10 @@ function resume(pids: readonly number[]): void {
 
 /** Our programs in a sandbox, after the first process, which would restart them. */
 async function runtimeOf(sandbox: string): Promise<number[]> {
-  const first = await bed.first(sandbox);
-  const programs = executed(tree(first)).filter(({ command }) => /^sbx(d|-control)$/.test(command));
+  const first = await server.first(sandbox);
+  const programs = withoutForkedCopies(tree(first)).filter(({ command }) =>
+    /^sbx(d|-control)$/.test(command),
+  );
   if (programs.length !== 2) throw new Error(`${sandbox} has ${JSON.stringify(programs)}`);
   return [first, ...programs.map(({ pid }) => pid)];
 }
@@ -49,29 +51,29 @@ describe.concurrent("when the runtime hangs for a while (SIGSTOP, SIGCONT)", () 
   it("runs and calls continue, and nothing is repeated", async () => {
     const sandbox = "pausing";
     const runtime = await runtimeOf(sandbox);
-    const command = await bed.call("run_command", {
+    const command = await server.call("run_command", {
       sandbox,
       command: "for i in {0..29}; do echo $i; sleep 0.1; done",
       wait_seconds: 0,
     });
-    const code = await bed.call("run_code", {
+    const code = await server.call("run_code", {
       sandbox,
       code: "import time; time.sleep(2); print('ran'); 42",
       wait_seconds: 0,
     });
-    const printed = () => bed.call("get_result", { id: idIn(command), cursor: 0, wait_seconds: 0 });
+    const printed = () => server.call("get_result", { id: idIn(command), cursor: 0, wait_seconds: 0 });
     await until(async () => (await printed()).text.includes("\n5\n"));
     hang(runtime);
     const during = [
-      bed.call("run_command", { sandbox, session: "b", command: "echo waited >> once; cat once" }),
-      bed.call("write_file", { sandbox, path: "a", content: "1", append: true }),
+      server.call("run_command", { sandbox, session: "b", command: "echo waited >> once; cat once" }),
+      server.call("write_file", { sandbox, path: "a", content: "1", append: true }),
     ];
     await sleep(4000);
     resume(runtime);
-    expect((await bed.call("get_result", { id: idIn(command) })).text).toContain(
+    expect((await server.call("get_result", { id: idIn(command) })).text).toContain(
       `${Array.from({ length: 30 }, (_, index) => index).join("\n")}\n`.trim(),
     );
-    expect((await bed.call("get_result", { id: idIn(code) })).text).toMatch(/ran[^]*42/);
+    expect((await server.call("get_result", { id: idIn(code) })).text).toMatch(/ran[^]*42/);
     const [ran, written] = await Promise.all(during);
     expect(ran?.structured).toMatchObject({ state: "succeeded", stdout: "waited\n" });
     expect(written?.structured).toMatchObject({ size: 1 });
@@ -85,59 +87,63 @@ describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
     const runtime = await runtimeOf(sandbox);
     // All runs begin before the hang.
     const limits = { wait_seconds: 0, timeout_seconds: 20 };
-    const command = await bed.call("run_command", { sandbox, command: "echo before; sleep 60", ...limits });
+    const command = await server.call("run_command", {
+      sandbox,
+      command: "echo before; sleep 60",
+      ...limits,
+    });
     const sleeping = "import time; print('before', flush=True); time.sleep(60)";
-    const code = await bed.call("run_code", { sandbox, code: sleeping, ...limits });
-    const printed = (run: typeof code) => bed.call("get_result", { id: idIn(run), wait_seconds: 0 });
+    const code = await server.call("run_code", { sandbox, code: sleeping, ...limits });
+    const printed = (run: typeof code) => server.call("get_result", { id: idIn(run), wait_seconds: 0 });
     for (const run of [command, code]) await until(async () => (await printed(run)).text.includes("before"));
     hang(runtime);
     const files = Promise.all([
-      bed.call("list_files", { sandbox }),
-      bed.call("read_file", { sandbox, path: "a" }),
-      bed.call("write_file", { sandbox, path: "a", content: "a" }),
-      bed.call("write_file", { sandbox, path: "b", content: "b".repeat(1_000_000) }),
+      server.call("list_files", { sandbox }),
+      server.call("read_file", { sandbox, path: "a" }),
+      server.call("write_file", { sandbox, path: "a", content: "a" }),
+      server.call("write_file", { sandbox, path: "b", content: "b".repeat(1_000_000) }),
     ]);
-    const late = bed.call("run_command", { sandbox, session: "b", command: "true", timeout_seconds: 6 });
+    const late = server.call("run_command", { sandbox, session: "b", command: "true", timeout_seconds: 6 });
     const [first, second, third] = await Promise.all([
-      bed.call("get_result", { id: idIn(command), wait_seconds: 50 }),
-      bed.call("get_result", { id: idIn(code), wait_seconds: 50 }),
+      server.call("get_result", { id: idIn(command), wait_seconds: 50 }),
+      server.call("get_result", { id: idIn(code), wait_seconds: 50 }),
       late,
     ]);
     expect(first.text).toMatch(/state: timed_out[^]*did not confirm[^]*destroy_sandbox[^]*before/);
     expect(second.text).toMatch(/state: timed_out/);
     expect(third.text).toMatch(/state: timed_out[^]*longer than \d+ s[^]*did not confirm[^]*destroy_sandbox/);
     for (const { text } of await files) expect(text).toMatch(/has not responded [^]*destroy_sandbox/);
-    expect((await bed.call("cancel_run", { id: idIn(command) })).text).toContain("state: timed_out");
-    expect(await bed.sh("echo fine", { sandbox: "another" })).toBe("fine\n");
-    expect((await bed.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
-    expect(await bed.sh("echo afresh", { sandbox })).toBe("afresh\n");
+    expect((await server.call("cancel_run", { id: idIn(command) })).text).toContain("state: timed_out");
+    expect(await server.sh("echo fine", { sandbox: "another" })).toBe("fine\n");
+    expect((await server.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
+    expect(await server.sh("echo afresh", { sandbox })).toBe("afresh\n");
   });
 
   it("runs can be cancelled, and say what to do", async () => {
     const sandbox = "hanging-too";
     const runtime = await runtimeOf(sandbox);
-    const command = await bed.call("run_command", { sandbox, command: "sleep 60", wait_seconds: 0 });
+    const command = await server.call("run_command", { sandbox, command: "sleep 60", wait_seconds: 0 });
     hang(runtime);
-    const { text } = await bed.call("cancel_run", { id: idIn(command) });
+    const { text } = await server.call("cancel_run", { id: idIn(command) });
     expect(text).toMatch(/state: cancelled[^]*did not confirm[^]*destroy_sandbox/);
-    await bed.call("destroy_sandbox", { sandbox });
-    expect((await bed.call("get_result", { id: idIn(command) })).text).toContain("state: cancelled");
+    await server.call("destroy_sandbox", { sandbox });
+    expect((await server.call("get_result", { id: idIn(command) })).text).toContain("state: cancelled");
   });
 });
 
 /** Starts a sandbox with a session and a file. Returns a function for the id of its current sandboxd on the host. */
 async function prepared(sandbox: string): Promise<() => Promise<number>> {
-  await bed.sh("export KEPT=kept; echo was there >before", { sandbox });
-  const first = await bed.first(sandbox);
+  await server.sh("export KEPT=kept; echo was there >before", { sandbox });
+  const first = await server.first(sandbox);
   return () => until(() => tree(first).find(({ command }) => command === "sbxd")?.pid);
 }
 
 /** Makes calls while sandboxd hangs, and returns their results. Each call must take effect once. */
 async function served(sandbox: string): Promise<unknown[]> {
   const [ran, appended, read] = await Promise.all([
-    bed.call("run_command", { sandbox, command: 'echo "$KEPT" >>runs; cat runs', timeout_seconds: 120 }),
-    bed.call("write_file", { sandbox, path: "appended", content: "x", append: true }),
-    bed.call("read_file", { sandbox, path: "before" }),
+    server.call("run_command", { sandbox, command: 'echo "$KEPT" >>runs; cat runs', timeout_seconds: 120 }),
+    server.call("write_file", { sandbox, path: "appended", content: "x", append: true }),
+    server.call("read_file", { sandbox, path: "before" }),
   ]);
   return [ran.structured.stdout ?? ran.text, appended.structured.size ?? appended.text, read.text];
 }
@@ -160,8 +166,8 @@ again();
 `;
 
 async function evaluate(sandbox: string, expression: string): Promise<void> {
-  await bed.call("write_file", { sandbox, path: "/tmp/evaluate.cjs", content: EVALUATE });
-  await bed.sh(`setsid -f node /tmp/evaluate.cjs '${expression}' >/dev/null 2>&1`, { sandbox });
+  await server.call("write_file", { sandbox, path: "/tmp/evaluate.cjs", content: EVALUATE });
+  await server.sh(`setsid -f node /tmp/evaluate.cjs '${expression}' >/dev/null 2>&1`, { sandbox });
 }
 
 /** Accepts connections in place of sandboxd, and never responds. */
@@ -182,24 +188,24 @@ describe.concurrent("when sandboxd hangs for good", () => {
     const sandbox = "running";
     const sandboxd = await prepared(sandbox);
     const command = "export KEPT=later; for i in {0..299}; do echo $i; sleep 0.1; done; exit 3";
-    const run = await bed.call("run_command", { sandbox, command, wait_seconds: 0, timeout_seconds: 150 });
-    const result = () => bed.call("get_result", { id: idIn(run), cursor: 0, wait_seconds: 0 });
+    const run = await server.call("run_command", { sandbox, command, wait_seconds: 0, timeout_seconds: 150 });
+    const result = () => server.call("get_result", { id: idIn(run), cursor: 0, wait_seconds: 0 });
     await until(async () => (await result()).text.includes("\n5\n"));
     process.kill(await sandboxd(), "SIGSTOP");
     const ended = await until(async () => {
-      const { structured } = await bed.call("get_result", { id: idIn(run), wait_seconds: 50 });
+      const { structured } = await server.call("get_result", { id: idIn(run), wait_seconds: 50 });
       return structured.state === "running" ? undefined : structured;
     }, 120_000);
     expect(ended).toMatchObject({ state: "failed", exit_code: 3 });
     const { text } = await result();
     expect(text.match(/^\d+$/gm)).toEqual(Array.from({ length: 300 }, (_, index) => String(index)));
-    expect(await bed.sh("echo $KEPT", { sandbox })).toBe("later\n");
+    expect(await server.sh("echo $KEPT", { sandbox })).toBe("later\n");
   });
 
   it("a file is unchanged or complete if sandboxd was stopped during the write", async () => {
     const sandbox = "writing";
     const sandboxd = await prepared(sandbox);
-    await bed.sh("echo old >file", { sandbox });
+    await server.sh("echo old >file", { sandbox });
     const half = randomBytes(3_000_000);
     const sent = Promise.withResolvers<void>();
     const body = new ReadableStream({
@@ -211,19 +217,19 @@ describe.concurrent("when sandboxd hangs for good", () => {
       },
     });
     const upload = async (content: BodyInit) => {
-      const created = await bed.call("file_link", { sandbox, path: "file", direction: "upload" });
+      const created = await server.call("file_link", { sandbox, path: "file", direction: "upload" });
       const init = { method: "PUT", body: content, duplex: "half" };
       return (await fetch(String(created.structured.url), init)).status;
     };
     const written = upload(body);
-    const writes = () => bed.sh("ls /var/lib/sandbox-mcp/writes", { sandbox });
+    const writes = () => server.sh("ls /var/lib/sandbox-mcp/writes", { sandbox });
     await until(async () => (await writes()) !== "");
     process.kill(await sandboxd(), "SIGSTOP");
     sent.resolve();
     const size = (await written) < 300 ? "6000000\n" : "4\n";
-    expect(await bed.sh("stat -c %s file", { sandbox })).toBe(size);
+    expect(await server.sh("stat -c %s file", { sandbox })).toBe(size);
     expect(await upload(half)).toBe(201);
-    expect(await bed.sh("stat -c %s file", { sandbox })).toBe("3000000\n");
+    expect(await server.sh("stat -c %s file", { sandbox })).toBe("3000000\n");
     await until(async () => (await writes()) === "");
   });
 
@@ -249,11 +255,11 @@ describe.concurrent("when sandboxd hangs for good", () => {
   it("another sandboxd serves the next calls if a program in its place accepts connections and never responds", async () => {
     const sandbox = "replaced";
     await prepared(sandbox);
-    const path = `/proc/${await bed.first(sandbox)}/root/run/sandbox/sandboxd.sock`;
+    const path = `/proc/${await server.first(sandbox)}/root/run/sandbox/sandboxd.sock`;
     const socket = () => statSync(path, { throwIfNoEntry: false })?.ino;
     const ownSocket = socket();
-    await bed.call("write_file", { sandbox, path: "/tmp/silent.cjs", content: SILENT });
-    await bed.sh("setsid -f node /tmp/silent.cjs >/tmp/silent", { sandbox });
+    await server.call("write_file", { sandbox, path: "/tmp/silent.cjs", content: SILENT });
+    await server.sh("setsid -f node /tmp/silent.cjs >/tmp/silent", { sandbox });
     const silent = await until(() => socket() !== ownSocket && socket());
     // The next sandboxd needs a moment to replace the socket. Until then calls would reach the silent program.
     await until(() => socket() !== silent && socket());
@@ -281,17 +287,17 @@ while True:
 describe.concurrent("when sandboxd is killed again and again", () => {
   it("the server stops following a run and does not start a waiting one, and both say what to do", async () => {
     const sandbox = "away";
-    const first = await bed.first(sandbox);
-    const before = await bed.call("run_command", {
+    const first = await server.first(sandbox);
+    const before = await server.call("run_command", {
       sandbox,
       session: "early",
       command: "sleep 300",
       wait_seconds: 0,
     });
-    const daemons = executed(tree(first)).filter(({ command }) => command === "sbxd");
-    await bed.sh(`setsid python3 -c '${KILL}' >/dev/null 2>&1 &`, { sandbox });
+    const daemons = withoutForkedCopies(tree(first)).filter(({ command }) => command === "sbxd");
+    await server.sh(`setsid python3 -c '${KILL}' >/dev/null 2>&1 &`, { sandbox });
     await until(() => alive(daemons).length === 0);
-    const after = await bed.call("run_command", {
+    const after = await server.call("run_command", {
       sandbox,
       session: "late",
       command: "echo ran",
@@ -299,12 +305,12 @@ describe.concurrent("when sandboxd is killed again and again", () => {
     });
     for (const run of [before, after]) {
       const note = await until(async () => {
-        const { structured, text } = await bed.call("get_result", { id: idIn(run), wait_seconds: 50 });
+        const { structured, text } = await server.call("get_result", { id: idIn(run), wait_seconds: 50 });
         return structured.state !== "running" && structured.state !== "starting" && text;
       }, 120_000);
       expect(note).toMatch(/has not responded for .*destroy_sandbox/s);
     }
-    await bed.call("destroy_sandbox", { sandbox });
-    expect(await bed.sh("echo ran", { sandbox })).toBe("ran\n");
+    await server.call("destroy_sandbox", { sandbox });
+    expect(await server.sh("echo ran", { sandbox })).toBe("ran\n");
   });
 });

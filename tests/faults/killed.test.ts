@@ -14,15 +14,15 @@ const GONE =
   /stopped during (this call|this run|its run)|The sandbox could not be started now|state: lost\nnote: The sandbox stopped before it began/;
 
 /** Starts a run of each kind, and one that ends before. */
-async function busy(bed: FaultServer, sandbox: string) {
-  const ended = await bed.call("run_command", { sandbox, command: "echo kept" });
-  const command = await bed.call("run_command", {
+async function busy(server: FaultServer, sandbox: string) {
+  const ended = await server.call("run_command", { sandbox, command: "echo kept" });
+  const command = await server.call("run_command", {
     sandbox,
     command: COUNTING,
     wait_seconds: 0,
     timeout_seconds: 600,
   });
-  const code = await bed.call("run_code", {
+  const code = await server.call("run_code", {
     sandbox,
     code: COUNTING_CODE,
     wait_seconds: 0,
@@ -31,14 +31,14 @@ async function busy(bed: FaultServer, sandbox: string) {
   const ids = { command: idIn(command), code: idIn(code), ended: String(ended.structured.id) };
   for (const id of [ids.command, ids.code])
     await until(async () =>
-      /\n12\n/.test((await bed.call("get_result", { id, cursor: 0, wait_seconds: 0 })).text),
+      /\n12\n/.test((await server.call("get_result", { id, cursor: 0, wait_seconds: 0 })).text),
     );
   return ids;
 }
 
 /** The numbers in a run's log. They must count up from 0, without a repeated or missing one. */
-async function counted(bed: FaultServer, id: string): Promise<number> {
-  const { text } = await bed.call("get_result", { id, cursor: 0, wait_seconds: 0 });
+async function counted(server: FaultServer, id: string): Promise<number> {
+  const { text } = await server.call("get_result", { id, cursor: 0, wait_seconds: 0 });
   const numbers = text.slice(text.indexOf("[stdout]")).match(/^\d+$/gm) ?? [];
   expect(numbers).toEqual(numbers.map((_, index) => String(index)));
   return numbers.length;
@@ -48,37 +48,37 @@ async function counted(bed: FaultServer, id: string): Promise<number> {
 describe.concurrent.each(["workerd", "engine"] as const)(
   "when the server's %s is killed in the middle of runs of each kind",
   (role) => {
-    let bed: FaultServer;
+    let server: FaultServer;
     beforeAll(async () => {
-      bed = await startFaultServer();
-      return () => bed.close();
+      server = await startFaultServer();
+      return () => server.close();
     });
 
     it("runs are lost with the reason after a restart with the same state, and output is complete up to the last second", async () => {
-      const ids = await busy(bed, "default");
-      const seen = { command: await counted(bed, ids.command), code: await counted(bed, ids.code) };
+      const ids = await busy(server, "default");
+      const seen = { command: await counted(server, ids.command), code: await counted(server, ids.code) };
       // Output from more than a second before the kill is kept.
       await sleep(1500);
-      const all = bed.all();
-      process.kill(bed.pid(role), "SIGKILL");
+      const all = server.all();
+      process.kill(server.pid(role), "SIGKILL");
       expect(await survivors(all, 20_000)).toEqual([]);
 
-      await bed.restart();
+      await server.restart();
       for (const kind of ["command", "code"] as const) {
-        const { text } = await bed.call("get_result", { id: ids[kind], wait_seconds: 0 });
+        const { text } = await server.call("get_result", { id: ids[kind], wait_seconds: 0 });
         expect(text).toContain("state: lost");
         expect(text).toMatch(/lost while the server was down/);
-        expect(await counted(bed, ids[kind])).toBeGreaterThanOrEqual(seen[kind]);
+        expect(await counted(server, ids[kind])).toBeGreaterThanOrEqual(seen[kind]);
       }
-      expect((await bed.call("get_result", { id: ids.ended, cursor: 0 })).text).toContain("kept");
-      const { structured } = await bed.call("list_runs", {});
+      expect((await server.call("get_result", { id: ids.ended, cursor: 0 })).text).toContain("kept");
+      const { structured } = await server.call("list_runs", {});
       expect((structured.runs as { state: string }[]).map(({ state }) => state)).toEqual([
         "lost",
         "lost",
         "succeeded",
       ]);
       // The next call works in a fresh sandbox, and its result says so.
-      const next = await bed.call("run_command", { command: "echo works" });
+      const next = await server.call("run_command", { command: "echo works" });
       expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
       expect(next.text).toMatch(/processes, variables and any later changes are gone/i);
     });
@@ -86,41 +86,41 @@ describe.concurrent.each(["workerd", "engine"] as const)(
 );
 
 describe.concurrent("when a sandbox is killed in the middle of runs of each kind", () => {
-  let bed: FaultServer;
+  let server: FaultServer;
   beforeAll(async () => {
-    bed = await startFaultServer();
-    return () => bed.close();
+    server = await startFaultServer();
+    return () => server.close();
   });
 
   it("runs are lost within seconds with their output, the next call works and says what is gone, and other sandboxes continue", async () => {
-    await bed.sh("echo mine > file", { sandbox: "other" });
-    await bed.call("run_code", { sandbox: "other", code: "x = 1" });
-    const ids = await busy(bed, "victim");
-    const other = await bed.call("run_command", {
+    await server.sh("echo mine > file", { sandbox: "other" });
+    await server.call("run_code", { sandbox: "other", code: "x = 1" });
+    const ids = await busy(server, "victim");
+    const other = await server.call("run_command", {
       sandbox: "other",
       command: "sleep 8; echo done",
       wait_seconds: 0,
     });
-    const seen = await counted(bed, ids.command);
-    process.kill(await bed.first("victim"), "SIGKILL");
+    const seen = await counted(server, ids.command);
+    process.kill(await server.first("victim"), "SIGKILL");
     for (const id of [ids.command, ids.code]) {
-      const { text } = await bed.call("get_result", { id, wait_seconds: 20 });
+      const { text } = await server.call("get_result", { id, wait_seconds: 20 });
       expect(text).toContain("state: lost");
       expect(text).toMatch(/stopped during (this call|this run|its run)/);
-      await counted(bed, id);
+      await counted(server, id);
     }
-    expect(await counted(bed, ids.command)).toBeGreaterThanOrEqual(seen);
-    const next = await bed.call("run_command", { sandbox: "victim", command: "ls -A; echo works" });
+    expect(await counted(server, ids.command)).toBeGreaterThanOrEqual(seen);
+    const next = await server.call("run_command", { sandbox: "victim", command: "ls -A; echo works" });
     expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
     expect(next.text).toContain("The sandbox was restarted");
-    expect((await bed.call("get_result", { id: idIn(other), wait_seconds: 30 })).text).toContain("done");
-    expect(await bed.sh("cat file", { sandbox: "other" })).toBe("mine\n");
-    expect((await bed.call("run_code", { sandbox: "other", code: "x" })).text).toContain("result: 1");
+    expect((await server.call("get_result", { id: idIn(other), wait_seconds: 30 })).text).toContain("done");
+    expect(await server.sh("cat file", { sandbox: "other" })).toBe("mine\n");
+    expect((await server.call("run_code", { sandbox: "other", code: "x" })).text).toContain("result: 1");
   });
 
   it("every other call returns its result, or an error that gives the reason", async () => {
     const sandbox = "calls";
-    await bed.sh("mkdir -p d && touch d/{1..2000} && head -c 3000000 /dev/zero > big", { sandbox });
+    await server.sh("mkdir -p d && touch d/{1..2000} && head -c 3000000 /dev/zero > big", { sandbox });
     const calls: [string, Record<string, unknown>][] = [
       ["run_command", { command: "touch command; sleep 30" }],
       ["run_code", { code: "open('code', 'w'); import time; time.sleep(30)" }],
@@ -128,11 +128,13 @@ describe.concurrent("when a sandbox is killed in the middle of runs of each kind
       ["read_file", { path: "big", encoding: "base64" }],
       ["list_files", { path: "d" }],
     ];
-    const first = await bed.first(sandbox);
-    const begin = ([name, args]: (typeof calls)[number]) => bed.call(name, { sandbox, ...args });
+    const first = await server.first(sandbox);
+    const begin = ([name, args]: (typeof calls)[number]) => server.call(name, { sandbox, ...args });
     const answers = calls.slice(0, 2).map(begin);
     // A run that has not started yet would start and end in the next sandbox.
-    await until(async () => (await bed.sh("ls", { sandbox, session: "look" })).includes("code\ncommand\n"));
+    await until(async () =>
+      (await server.sh("ls", { sandbox, session: "look" })).includes("code\ncommand\n"),
+    );
     answers.push(...calls.slice(2).map(begin));
     await sleep(20);
     process.kill(first, "SIGKILL");
@@ -146,7 +148,7 @@ describe.concurrent("when a sandbox is killed in the middle of runs of each kind
       const words = /^(read|list)_/.test(name) ? new RegExp(`${GONE.source}|There is no /workspace/`) : GONE;
       if (isError || name.startsWith("run_")) expect(text, name).toMatch(words);
     }
-    const next = await bed.call("run_command", { sandbox, command: "echo works" });
+    const next = await server.call("run_command", { sandbox, command: "echo works" });
     expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
     expect([...texts, next.text].join("\n")).toContain("The sandbox was restarted");
   });

@@ -5,10 +5,10 @@ import { idIn } from "../setup/mcp-client.ts";
 import { until } from "../setup/until.ts";
 import { type FaultServer, startFaultServer } from "./support.ts";
 
-let bed: FaultServer;
+let server: FaultServer;
 beforeAll(async () => {
-  bed = await startFaultServer();
-  return () => bed.close();
+  server = await startFaultServer();
+  return () => server.close();
 });
 
 /** A sandbox's name, derived from a command. */
@@ -19,15 +19,16 @@ const LINES = Array.from({ length: 40 }, (_, index) => String(index));
 /** Runs a command that prints LINES in another session during `during`. Returns its result and its lines. */
 async function runDuring(sandbox: string, during: () => Promise<unknown>) {
   const command = "for i in {0..39}; do echo $i; sleep 0.1; done; exit 3";
-  const run = await bed.call("run_command", { sandbox, session: "long", command, wait_seconds: 0 });
-  const read = (wait_seconds: number) => bed.call("get_result", { id: idIn(run), cursor: 0, wait_seconds });
+  const run = await server.call("run_command", { sandbox, session: "long", command, wait_seconds: 0 });
+  const read = (wait_seconds: number) =>
+    server.call("get_result", { id: idIn(run), cursor: 0, wait_seconds });
   await until(async () => (await read(0)).text.includes("\n3\n"));
   await during();
   await until(
     async () =>
-      (await bed.call("get_result", { id: idIn(run), wait_seconds: 30 })).structured.state !== "running",
+      (await server.call("get_result", { id: idIn(run), wait_seconds: 30 })).structured.state !== "running",
   );
-  const { structured } = await bed.call("get_result", { id: idIn(run), wait_seconds: 0 });
+  const { structured } = await server.call("get_result", { id: idIn(run), wait_seconds: 0 });
   return { structured, lines: (await read(0)).text.match(/^\d+$/gm) };
 }
 
@@ -36,12 +37,12 @@ async function runDuring(sandbox: string, during: () => Promise<unknown>) {
  * and code work.
  */
 async function isServed(sandbox: string): Promise<void> {
-  expect(await bed.sh("cat /tmp/before", { sandbox })).toBe("there\n");
-  expect((await bed.call("write_file", { sandbox, path: "after", content: "written" })).structured.size).toBe(
-    7,
-  );
+  expect(await server.sh("cat /tmp/before", { sandbox })).toBe("there\n");
+  expect(
+    (await server.call("write_file", { sandbox, path: "after", content: "written" })).structured.size,
+  ).toBe(7);
   // The command may also have killed the kernel, which is the user's process. The first call then reports that.
-  await until(async () => (await bed.call("run_code", { sandbox, code: "6 * 7" })).text.includes("42"));
+  await until(async () => (await server.call("run_code", { sandbox, code: "6 * 7" })).text.includes("42"));
 }
 
 // Each test has its own sandbox.
@@ -57,9 +58,9 @@ describe.concurrent("when a command kills processes by name", () => {
     ["pkill init; pkill -f init"],
   ])("other runs continue: %s", async (kill) => {
     const sandbox = nameOf(kill);
-    await bed.sh("echo there >/tmp/before", { sandbox });
+    await server.sh("echo there >/tmp/before", { sandbox });
     const { structured, lines } = await runDuring(sandbox, () =>
-      bed.call("run_command", { sandbox, command: kill }),
+      server.call("run_command", { sandbox, command: kill }),
     );
     expect(structured).toMatchObject({ state: "failed", exit_code: 3 });
     expect(lines).toEqual(LINES);
@@ -70,23 +71,24 @@ describe.concurrent("when a command kills processes by name", () => {
     "code in %s keeps its variables after pkill -f /opt",
     async (language) => {
       const sandbox = nameOf(language);
-      const code = (text: string) => bed.call("run_code", { sandbox, language, code: text });
+      const code = (text: string) => server.call("run_code", { sandbox, language, code: text });
       await code("kept = 41");
-      await bed.call("run_command", { sandbox, command: "pkill -f /opt" });
+      await server.call("run_command", { sandbox, command: "pkill -f /opt" });
       expect((await code("kept + 1")).text).toContain("42");
     },
   );
 
   it("files remain after pkill -u root, and the next calls work", async () => {
     const sandbox = "everybody";
-    await bed.sh("echo there >/tmp/before", { sandbox });
+    await server.sh("echo there >/tmp/before", { sandbox });
     for (let time = 0; time < 3; time++) {
-      await bed.call("run_command", { sandbox, command: "pkill -u root" });
+      await server.call("run_command", { sandbox, command: "pkill -u root" });
       await until(
-        async () => (await bed.call("run_command", { sandbox, command: "true" })).structured.exit_code === 0,
+        async () =>
+          (await server.call("run_command", { sandbox, command: "true" })).structured.exit_code === 0,
       );
     }
-    expect(await bed.sh("cat /tmp/before", { sandbox })).toContain("there");
+    expect(await server.sh("cat /tmp/before", { sandbox })).toContain("there");
     await isServed(sandbox);
   });
 
@@ -96,9 +98,9 @@ describe.concurrent("when a command kills processes by name", () => {
     ["for n in 1 2 3; do pkill -9 -x 'sbx.*'; sleep 0.3; done"],
   ])("runs end, and the next calls work: %s", async (kill) => {
     const sandbox = nameOf(kill);
-    await bed.sh("echo there >/tmp/before", { sandbox });
+    await server.sh("echo there >/tmp/before", { sandbox });
     const { structured } = await runDuring(sandbox, () =>
-      bed.call("run_command", { sandbox, command: kill }),
+      server.call("run_command", { sandbox, command: kill }),
     );
     expect(structured).toMatchObject({ state: "failed", exit_code: 137 });
     await isServed(sandbox);

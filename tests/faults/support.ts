@@ -3,7 +3,7 @@ import { randomInt } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { executed, firstOfSandbox, type Process, processes, tree } from "../setup/processes.ts";
+import { withoutForkedCopies, firstOfSandbox, type Process, processes, tree } from "../setup/processes.ts";
 import { type Server, type ServerOptions, startServer } from "../setup/server.ts";
 import type { Result } from "../setup/mcp-client.ts";
 import { tool } from "../setup/tool.ts";
@@ -46,20 +46,20 @@ export async function startFaultServer(options: ServerOptions = {}): Promise<Fau
       ],
     });
   let server = await start();
-  const bed: FaultServer = {
+  const faultServer: FaultServer = {
     get server() {
       return server;
     },
     call: (name, args = {}, signal) => tool(server.url, name, args, { signal }),
     async sh(command, more = {}) {
-      const answer = await bed.call("run_command", { command, ...more });
+      const answer = await faultServer.call("run_command", { command, ...more });
       if (answer.structured.state !== "succeeded")
         throw new Error(`${command}: ${answer.text}\n${server.stderr().slice(-3000)}`);
       return String(answer.structured.stdout);
     },
     all: () => tree(server.child.pid ?? Number.NaN),
     pid(role) {
-      const matching = executed(bed.all()).filter(
+      const matching = withoutForkedCopies(faultServer.all()).filter(
         ({ command }) => ROLES[role].test(command) && !/^(\/bin\/)?sh /.test(command),
       );
       if (matching.length !== 1) throw new Error(`${matching.length} processes are ${role}`);
@@ -67,7 +67,7 @@ export async function startFaultServer(options: ServerOptions = {}): Promise<Fau
     },
     async first(sandbox) {
       const marker = `86400.${randomInt(1e9)}`;
-      await bed.sh(`sleep ${marker} >/dev/null 2>&1 & echo $!`, { sandbox, session: "look" });
+      await faultServer.sh(`sleep ${marker} >/dev/null 2>&1 & echo $!`, { sandbox, session: "look" });
       // The shell reports its child before the child has become sleep.
       const sleeper = await until(() => processes().find(({ command }) => command === `sleep ${marker}`));
       const first = firstOfSandbox(sleeper);
@@ -83,5 +83,5 @@ export async function startFaultServer(options: ServerOptions = {}): Promise<Fau
       server = await start();
     },
   };
-  return bed;
+  return faultServer;
 }

@@ -5,8 +5,8 @@ import { until } from "../setup/until.ts";
 import { type FaultServer, startFaultServer } from "./support.ts";
 
 /** The time of the sandbox's last save. */
-async function savedAt(bed: FaultServer, name: string): Promise<number> {
-  const { structured } = await bed.call("list_sandboxes");
+async function savedAt(server: FaultServer, name: string): Promise<number> {
+  const { structured } = await server.call("list_sandboxes");
   const listed = structured.sandboxes as { name: string; saved_at?: string }[];
   return Date.parse(listed.find((one) => one.name === name)?.saved_at ?? "") || 0;
 }
@@ -16,30 +16,30 @@ describe.concurrent("when the server ends while a workspace changes", () => {
   it("everything up to the last save is restored after kill -9, and the next result says when that was", async ({
     onTestFinished,
   }) => {
-    const bed = await startFaultServer();
-    onTestFinished(() => bed.close());
-    await bed.sh(
+    const server = await startFaultServer();
+    onTestFinished(() => server.close());
+    await server.sh(
       "mkdir -p src; for i in {1..500}; do echo $i > src/$i; done; head -c 3000000 /dev/urandom > data; sha256sum data > sum",
     );
     const changed = Date.now();
-    await until(async () => (await savedAt(bed, "default")) > changed);
-    process.kill(bed.pid("workerd"), "SIGKILL");
-    await bed.restart();
-    const next = await bed.call("run_command", { command: "sha256sum -c sum; cat src/* | wc -l" });
+    await until(async () => (await savedAt(server, "default")) > changed);
+    process.kill(server.pid("workerd"), "SIGKILL");
+    await server.restart();
+    const next = await server.call("run_command", { command: "sha256sum -c sum; cat src/* | wc -l" });
     expect(next.structured.stdout).toBe("data: OK\n500\n");
     expect(next.text).toMatch(/The sandbox was restarted: its files are as saved at 20/);
   });
 
   it("nothing is missing after SIGTERM or Ctrl-C, not even the latest change", async ({ onTestFinished }) => {
-    const bed = await startFaultServer();
-    onTestFinished(() => bed.close());
-    await bed.sh("true", { sandbox: "other" });
-    await bed.call("write_file", { path: "young", content: "a moment old" });
-    await bed.call("write_file", { sandbox: "other", path: "young", content: "another" });
-    bed.server.child.kill("SIGTERM");
-    await bed.restart();
-    expect(await bed.sh("cat young")).toBe("a moment old");
-    const other = await bed.call("read_file", { sandbox: "other", path: "young" });
+    const server = await startFaultServer();
+    onTestFinished(() => server.close());
+    await server.sh("true", { sandbox: "other" });
+    await server.call("write_file", { path: "young", content: "a moment old" });
+    await server.call("write_file", { sandbox: "other", path: "young", content: "another" });
+    server.server.child.kill("SIGTERM");
+    await server.restart();
+    expect(await server.sh("cat young")).toBe("a moment old");
+    const other = await server.call("read_file", { sandbox: "other", path: "young" });
     expect(other.text).toContain("The sandbox was stopped together with the server: its files are as saved");
     expect(other.text).toContain("another");
   });
@@ -47,34 +47,34 @@ describe.concurrent("when the server ends while a workspace changes", () => {
   it("nothing is missing after SIGTERM while visitors and sandboxes flood previews", async ({
     onTestFinished,
   }) => {
-    const bed = await startFaultServer();
-    onTestFinished(() => bed.close());
-    await bed.sh("head -c 20000000 /dev/urandom >large");
+    const server = await startFaultServer();
+    onTestFinished(() => server.close());
+    await server.sh("head -c 20000000 /dev/urandom >large");
     const floods = ["one", "two"].map(async (sandbox) => {
-      const flood = await floodedPreview((name, args) => bed.call(name, { sandbox, ...args }));
+      const flood = await floodedPreview((name, args) => server.call(name, { sandbox, ...args }));
       void Promise.all([flood(["/in", 60, "messages", 25]), flood(["/out", 60, "messages", 25])]);
     });
     await Promise.all(floods);
     await new Promise((done) => setTimeout(done, 2000));
-    await bed.call("write_file", { path: "young", content: "a moment old" });
-    bed.server.child.kill("SIGTERM");
-    await bed.restart();
-    expect(await bed.sh("cat young")).toBe("a moment old");
+    await server.call("write_file", { path: "young", content: "a moment old" });
+    server.server.child.kill("SIGTERM");
+    await server.restart();
+    expect(await server.sh("cat young")).toBe("a moment old");
   });
 
   it("the log says that workspaces may not be saved after SIGTERM if the Worker does not respond", async ({
     onTestFinished,
   }) => {
-    const bed = await startFaultServer();
-    onTestFinished(() => bed.close());
-    await bed.call("write_file", { path: "young", content: "a moment old" });
-    process.kill(bed.pid("workerd"), "SIGSTOP");
-    const started = bed
+    const server = await startFaultServer();
+    onTestFinished(() => server.close());
+    await server.call("write_file", { path: "young", content: "a moment old" });
+    process.kill(server.pid("workerd"), "SIGSTOP");
+    const started = server
       .all()
       .find(({ command }) => /^\S*node\b.* \S*cli\/npm-script\.mjs start/.test(command));
     process.kill(started?.pid ?? Number.NaN, "SIGTERM");
     const words = "workspaces of 1 running sandboxes may not be saved. Their previous save is intact.";
-    const stderr = await until(() => bed.server.stderr().includes(words) && bed.server.stderr());
+    const stderr = await until(() => server.server.stderr().includes(words) && server.server.stderr());
     expect(stderr).toContain(words);
   });
 });

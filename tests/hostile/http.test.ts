@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { tree } from "../setup/processes.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
-import { harmless, HEADERS, LONG, nastyString, postRaw, rawSocket, tries } from "./support.ts";
+import { expectHarmless, HEADERS, LONG, nastyString, postRaw, rawSocket, tries } from "./support.ts";
 import { sleep } from "../setup/until.ts";
 
 /** The owner's limit of parallel runs. */
@@ -87,7 +87,7 @@ describe("when clients send unusual methods and paths", () => {
       const answer = await rawSocket(server.url, [head], 5000);
       const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1]);
       // workerd itself responds with 501 to methods that a Worker cannot receive.
-      if (status !== 501) harmless(status, answer, head);
+      if (status !== 501) expectHarmless(status, answer, head);
     }
     await stillServes();
   });
@@ -148,7 +148,7 @@ describe("when clients send hostile headers", () => {
         const head = `POST /mcp HTTP/1.1\r\n${lines}Connection: close\r\nContent-Length: ${LIST.length}\r\n\r\n${LIST}`;
         const answer = await rawSocket(server.url, [Buffer.from(head, "latin1")], 10_000);
         const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1] ?? 400);
-        if (status !== 501) harmless(status, answer, head);
+        if (status !== 501) expectHarmless(status, answer, head);
       }),
       tries(120),
     );
@@ -217,7 +217,7 @@ describe("when clients send hostile bodies", () => {
           body,
           version ? { "mcp-protocol-version": version } : {},
         );
-        harmless(status, text, String(body).slice(0, 1000));
+        expectHarmless(status, text, String(body).slice(0, 1000));
         // A response may repeat the request, but not multiply it.
         expect(text.length).toBeLessThan(20_000_000);
       }
@@ -249,7 +249,7 @@ describe("when clients send hostile bodies", () => {
 
   it("the quota applies to a batch of a hundred commands: each runs or is refused, and none is lost", async () => {
     const { status, text } = await batch(100);
-    harmless(status, text, "a hundred calls");
+    expectHarmless(status, text, "a hundred calls");
     const events = text.match(/^data: [[{].*$/gm)?.map((line) => line.slice("data: ".length)) ?? [text];
     const answers: Answered[] = events.flatMap((json) => JSON.parse(json));
     expect(answers.map(({ id }) => id).toSorted((a, b) => a - b)).toEqual(

@@ -8,9 +8,9 @@ import {
   SERVER_METADATA_PATH,
   TOKEN_PATH,
 } from "../../src/auth/paths.ts";
-import { type App, Browser, CALLBACK, Client, demand, type Tokens } from "../setup/oauth-client.ts";
+import { type App, Browser, CALLBACK, Client, requireStatus, type Tokens } from "../setup/oauth-client.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
-import { harmless, nastyString, nastyValue, tries } from "./support.ts";
+import { expectHarmless, nastyString, nastyValue, tries } from "./support.ts";
 
 let server: Server;
 let origin: string;
@@ -26,11 +26,11 @@ beforeAll(async () => {
     const browser = new Browser(app);
     const page = await browser.open(await client.authorizationURL());
     const done = await browser.submit(page, { decision: "owner", token: TOKEN });
-    demand(done, 303);
+    requireStatus(done, 303);
     return done.location?.searchParams.get("code") ?? "";
   };
   const used = await client.exchange(await approved());
-  demand(used, 200);
+  requireStatus(used, 200);
   const tokens = (await used.json()) as Tokens;
   const code = await approved();
   good.push(client.id, CALLBACK, code, client.verifier, tokens.access_token, tokens.refresh_token);
@@ -47,7 +47,7 @@ async function send(
     ...init,
   });
   const text = await response.text();
-  harmless(response.status, text, `${init.method ?? "GET"} ${path}\n${String(init.body ?? "")}`);
+  expectHarmless(response.status, text, `${init.method ?? "GET"} ${path}\n${String(init.body ?? "")}`);
   return { status: response.status, text, location: response.headers.get("location") ?? "" };
 }
 

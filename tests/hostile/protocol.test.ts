@@ -2,7 +2,7 @@
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Server, startServer } from "../setup/server.ts";
-import { harmless, nastyString, nastyValue, postRaw, tries } from "./support.ts";
+import { expectHarmless, nastyString, nastyValue, postRaw, tries } from "./support.ts";
 
 let server: Server;
 beforeAll(async () => {
@@ -27,7 +27,7 @@ async function send(
 ): Promise<{ status: number; text: string }> {
   const body = JSON.stringify(message) ?? "null";
   const answer = await postRaw(server.url, body, headers);
-  harmless(answer.status, answer.text, body);
+  expectHarmless(answer.status, answer.text, body);
   return answer;
 }
 

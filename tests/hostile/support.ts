@@ -123,7 +123,7 @@ export const nastyValue: fc.Arbitrary<unknown> = fc.oneof(
 );
 
 /** Checks what must hold for every response. */
-export function harmless(status: number, body: string, request: string): void {
+export function expectHarmless(status: number, body: string, request: string): void {
   const shown = request.slice(0, 2000);
   expect(status, `${shown}\n${body.slice(0, 500)}`).toBeLessThan(500);
   // An error may repeat the request: that is not a leak.

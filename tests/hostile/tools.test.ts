@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { MCPClient } from "../setup/mcp-client.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
-import { harmless, nastyString, nastyValue, postRaw, tries } from "./support.ts";
+import { expectHarmless, nastyString, nastyValue, postRaw, tries } from "./support.ts";
 
 let server: Server;
 beforeAll(async () => {
@@ -65,7 +65,7 @@ async function call(name: string, args: unknown): Promise<string> {
   const message = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } };
   const body = JSON.stringify(message);
   const { status, text } = await postRaw(server.url, body);
-  harmless(status, text, body);
+  expectHarmless(status, text, body);
   expect(text, body).toMatch(/"(result|error)"/);
   return text;
 }

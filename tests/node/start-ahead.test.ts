@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import type { EngineOptions } from "../../local/engine/engine.ts";
 import { identify, kill } from "../../local/engine/identity.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
-import { next, whichCommand } from "../setup/start-ahead.ts";
+import { nextPrepared, whichCommand } from "../setup/start-ahead.ts";
 import { tree } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { sleep, until } from "../setup/until.ts";
@@ -28,7 +28,7 @@ let waitingEngine: TestEngine;
 
 beforeAll(async () => {
   waitingEngine = await startTestEngine();
-  const { pid } = await next(directoryOf(waitingEngine));
+  const { pid } = await nextPrepared(directoryOf(waitingEngine));
   waiting.sandboxd = () => tree(pid).find(({ command }) => command === "sbxd")?.pid;
   waiting.before = await until(waiting.sandboxd);
   waiting.since = performance.now();
@@ -41,10 +41,10 @@ const whichOne = async (sandbox: TestSandbox) => (await sandbox.run(whichCommand
 
 it("a prepared sandbox serves one start only, and parallel and later starts get others", async () => {
   const engine = await start();
-  const ahead = await next(directoryOf(engine));
+  const ahead = await nextPrepared(directoryOf(engine));
   const sandboxes = await Promise.all(Array.from({ length: 3 }, () => TestSandbox.start(engine)));
   await sandboxes[0]?.run("echo mine >/workspace/file");
-  await next(directoryOf(engine), [ahead.name]);
+  await nextPrepared(directoryOf(engine), [ahead.name]);
   sandboxes.push(await TestSandbox.start(engine));
   const ones = await Promise.all(sandboxes.map(whichOne));
   expect(ones).toContain(ahead.which);
@@ -54,12 +54,12 @@ it("a prepared sandbox serves one start only, and parallel and later starts get 
 
 it("a prepared sandbox is not used for other variables, and variables reach only their own sandbox", async () => {
   const engine = await start();
-  const { name, which } = await next(directoryOf(engine));
+  const { name, which } = await nextPrepared(directoryOf(engine));
   const withVariable = await TestSandbox.start(engine, { env: { GIVEN: "one" } });
   expect(await whichOne(withVariable)).not.toBe(which);
   expect((await withVariable.run("echo $GIVEN")).stdout).toBe("one");
   // The next prepared sandbox has the variables of the last start.
-  const second = await next(directoryOf(engine), [name]);
+  const second = await nextPrepared(directoryOf(engine), [name]);
   const other = await TestSandbox.start(engine);
   expect(await whichOne(other)).not.toBe(second.which);
   expect((await other.run("env | grep -c GIVEN")).stdout).toBe("0");
@@ -69,7 +69,7 @@ it("a prepared sandbox is not used with a directory of the host, and remains ava
   const from = temporaryDirectory();
   await writeFile(join(from, "file"), "of the host");
   const engine = await start({ directories: [{ name: "given", from, to: "/opt/given", writable: false }] });
-  const { which } = await next(directoryOf(engine));
+  const { which } = await nextPrepared(directoryOf(engine));
   const withVariable = await TestSandbox.start(engine, { name: "given" });
   expect((await withVariable.run("cat /opt/given/file")).stdout).toBe("of the host");
   const other = await TestSandbox.start(engine, { name: "other" });
@@ -79,7 +79,7 @@ it("a prepared sandbox is not used with a directory of the host, and remains ava
 
 it("a prepared sandbox gets the network and the host names of its actor", async () => {
   const engine = await start({ network: "none" });
-  const { which } = await next(directoryOf(engine));
+  const { which } = await nextPrepared(directoryOf(engine));
   const intercepts = { http: ["models.example"], https: [], all: false };
   const sandbox = await TestSandbox.start(engine, { enableInternet: false, intercepts });
   expect(await whichOne(sandbox)).toBe(which);
@@ -90,7 +90,7 @@ it("a prepared sandbox gets the network and the host names of its actor", async 
 
 it("a prepared sandbox has a Python kernel, which its owner sees only as a process", async () => {
   const engine = await start();
-  const { pid } = await next(directoryOf(engine));
+  const { pid } = await nextPrepared(directoryOf(engine));
   await until(() => tree(pid).some(({ command }) => command.startsWith("python3")));
   const sandbox = await TestSandbox.start(engine);
   expect((await sandbox.run("pgrep -xc python3; ls -A ~ /workspace /tmp")).stdout).toBe(
@@ -100,12 +100,12 @@ it("a prepared sandbox has a Python kernel, which its owner sees only as a proce
 
 it("a prepared sandbox that is killed while it waits disturbs nobody", async () => {
   const engine = await start();
-  const ahead = await next(directoryOf(engine));
+  const ahead = await nextPrepared(directoryOf(engine));
   kill(identify(ahead.pid) ?? "");
   await until(() => !existsSync(join(directoryOf(engine), ahead.name)));
   const sandbox = await TestSandbox.start(engine);
   expect((await sandbox.run("echo works")).stdout).toBe("works");
-  expect((await next(directoryOf(engine), [ahead.name])).which).not.toBe(ahead.which);
+  expect((await nextPrepared(directoryOf(engine), [ahead.name])).which).not.toBe(ahead.which);
 });
 
 it("a prepared sandbox that cannot start disturbs nobody, and starts once it can", async () => {
@@ -116,7 +116,7 @@ it("a prepared sandbox that cannot start disturbs nobody, and starts once it can
     readOnly: [{ from: join(shown, "tree"), to: "/opt/tree" }],
     log: (line) => logged.push(line),
   });
-  const { name } = await next(directoryOf(engine));
+  const { name } = await nextPrepared(directoryOf(engine));
   await rm(join(shown, "tree"), { recursive: true });
   // The caller gets the reason. The prepared sandbox that starts afterwards fails silently.
   await expect(TestSandbox.start(engine)).rejects.toThrow("Can't find source path");
@@ -126,7 +126,7 @@ it("a prepared sandbox that cannot start disturbs nobody, and starts once it can
   await mkdir(join(shown, "tree"), { mode: 0o755 });
   const sandbox = await TestSandbox.start(engine);
   expect((await sandbox.run("echo works")).stdout).toBe("works");
-  await next(directoryOf(engine), [name]);
+  await nextPrepared(directoryOf(engine), [name]);
 });
 
 it("a prepared sandbox keeps its sandboxd until it is used", async () => {

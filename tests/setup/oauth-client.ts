@@ -134,7 +134,7 @@ export class Client {
   /** Registers a client, which is public unless `metadata` says otherwise. */
   static async register(app: App, metadata: Record<string, unknown> = {}, origin = ORIGIN): Promise<Client> {
     const response = await register(app, metadata, origin);
-    demand(response, 201);
+    requireStatus(response, 201);
     const registered: { client_id: string; client_secret?: string } = await response.json();
     return new Client(app, registered.client_id, registered.client_secret, origin);
   }
@@ -199,7 +199,7 @@ export function register(
 }
 
 /** Throws if a step that a test depends on failed. */
-export function demand(answer: { status: number }, status: number): void {
+export function requireStatus(answer: { status: number }, status: number): void {
   if (answer.status !== status) throw new Error(`${answer.status} in place of ${status}`);
 }
 

@@ -30,7 +30,7 @@ export function tree(root: number): Process[] {
  * `members` without the children that have their parent's command line. A program that starts another one has such a child
  * for some milliseconds, until the child executes its own program.
  */
-export function executed(members: readonly Process[]): Process[] {
+export function withoutForkedCopies(members: readonly Process[]): Process[] {
   const byID = new Map(members.map((process) => [process.pid, process]));
   return members.filter(({ parent, command }) => byID.get(parent)?.command !== command);
 }

@@ -101,7 +101,7 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
 }
 
 /** A command that runs npm as on a machine without a program. Its user is not root unless `user` is given. */
-export function without(program: string, user = 1000): string[] {
+export function npmWithout(program: string, user = 1000): string[] {
   const directories = ["/usr/bin", ...(process.env.PATH ?? "").split(":")];
   const files = directories.map((directory) => join(directory, program)).filter((file) => existsSync(file));
   const hidden = [...new Set(files)].flatMap((file) => ["--ro-bind", "/dev/null", file]);

@@ -5,7 +5,7 @@ import { identify } from "../../local/engine/identity.ts";
 import { sandboxMark } from "../../local/engine/leftovers.ts";
 import { until } from "./until.ts";
 
-export interface Ahead {
+export interface PreparedSandbox {
   /** The id of its first process. */
   pid: number;
   /** The output of `whichCommand` in it. */
@@ -22,24 +22,26 @@ export const whichCommand =
   "echo $(readlink /proc/self/ns/net) $(sed 's/.*) //' /proc/1/stat | cut -d' ' -f20)";
 
 /** Names from `crypto.randomUUID`, like the Worker's. The names of `TestSandbox` are shorter. */
-const isAhead = (name: string) => /^[0-9a-f]{8}-/.test(name);
+const isPreparedName = (name: string) => /^[0-9a-f]{8}-/.test(name);
 
 /** Prepared sandboxes, used or not. `engine` is the directory of an engine. */
-export function startedAhead(engine: string): string[] {
-  return readdirSync(engine).filter((name) => isAhead(name) && existsSync(join(engine, name, sandboxMark)));
+export function preparedSandboxes(engine: string): string[] {
+  return readdirSync(engine).filter(
+    (name) => isPreparedName(name) && existsSync(join(engine, name, sandboxMark)),
+  );
 }
 
 /** When a process started, in clock ticks since boot. */
-const startOf = (pid: number) => identify(pid)?.split(" ")[1];
+const startTimeOf = (pid: number) => identify(pid)?.split(" ")[1];
 
 /** Waits for a prepared sandbox that is not in `before` and has a control server that listens. */
-export async function next(engine: string, before: readonly string[] = []): Promise<Ahead> {
+export async function nextPrepared(engine: string, before: readonly string[] = []): Promise<PreparedSandbox> {
   return await until(() => {
-    const name = startedAhead(engine).find((found) => !before.includes(found));
+    const name = preparedSandboxes(engine).find((found) => !before.includes(found));
     const mark = name === undefined ? "" : readFileSync(join(engine, name, sandboxMark), "utf8");
     const pid = Number.parseInt(mark, 10);
     if (name === undefined || Number.isNaN(pid)) return undefined;
     if (!existsSync(`/proc/${pid}/root/run/sandbox/sandboxd.sock`)) return undefined;
-    return { pid, name, which: `${readlinkSync(`/proc/${pid}/ns/net`)} ${startOf(pid)}` };
+    return { pid, name, which: `${readlinkSync(`/proc/${pid}/ns/net`)} ${startTimeOf(pid)}` };
   });
 }

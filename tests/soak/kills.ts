@@ -92,8 +92,8 @@ function textAt(path: string): string {
   }
 }
 
-function firstProcesses(bed: FaultServer): Process[] {
-  return bed.all().filter(({ command }) => command === "sbx-init");
+function firstProcesses(server: FaultServer): Process[] {
+  return server.all().filter(({ command }) => command === "sbx-init");
 }
 
 function kill(pid: number, moment: Moment): number {
@@ -132,28 +132,28 @@ interface Version {
 }
 
 class Victim {
-  readonly #bed: FaultServer;
+  readonly #server: FaultServer;
   readonly #sandbox: string;
   #number = 0;
   /** The time at which the restored state was saved. */
   #savedAt = 0;
   readonly #versions = new Map<string, Version[]>([...SMALL, ...LARGE].map((path) => [path, []]));
 
-  constructor(bed: FaultServer, sandbox: string) {
-    this.#bed = bed;
+  constructor(server: FaultServer, sandbox: string) {
+    this.#server = server;
     this.#sandbox = sandbox;
   }
 
   async begin(): Promise<void> {
-    await this.#bed.sh(`${DIRECTORIES}; echo -n ${this.#sandbox} >/workspace/name`, {
+    await this.#server.sh(`${DIRECTORIES}; echo -n ${this.#sandbox} >/workspace/name`, {
       sandbox: this.#sandbox,
     });
     // Every restored state contains the name.
-    await this.#bed.call("checkpoint_sandbox", { sandbox: this.#sandbox });
+    await this.#server.call("checkpoint_sandbox", { sandbox: this.#sandbox });
   }
 
   async round(): Promise<void> {
-    const first = firstProcesses(this.#bed).find(
+    const first = firstProcesses(this.#server).find(
       ({ pid }) => textAt(inside(pid, "/workspace/name")) === this.#sandbox,
     );
     if (!first) throw new Error(`${this.#sandbox} does not run`);
@@ -197,7 +197,7 @@ class Victim {
     const content = "x".repeat(random(0, 3000));
     const hash = createHash("sha256").update(content).digest("hex");
     await this.#acknowledged(path, content.length, (number) =>
-      this.#bed.call("write_file", {
+      this.#server.call("write_file", {
         sandbox: this.#sandbox,
         path,
         content: `${number} ${hash}\n${content}`,
@@ -207,7 +207,7 @@ class Victim {
 
   async #writeLarge(path: string, size: number): Promise<void> {
     await this.#acknowledged(path, size, (number) =>
-      this.#bed.call("run_command", {
+      this.#server.call("run_command", {
         sandbox: this.#sandbox,
         command: `python3 -c '${WRITE_LARGE}' ${path} ${number} ${size}`,
       }),
@@ -237,7 +237,7 @@ class Victim {
     const latest = Date.now() + 10_000;
     const wait = random(0, 50);
     const restoring = () =>
-      firstProcesses(this.#bed).find(({ pid }) =>
+      firstProcesses(this.#server).find(({ pid }) =>
         textAt(inside(pid, "/var/lib/sandbox-mcp/snapshot/mark")).includes('"isRestoring":true'),
       );
     while (Date.now() < latest) {
@@ -259,7 +259,7 @@ class Victim {
     const paths = [...SMALL, ...LARGE].join(" ");
     for (;;) {
       const askedAt = Date.now();
-      const { text, structured } = await this.#bed.call("run_command", {
+      const { text, structured } = await this.#server.call("run_command", {
         sandbox: this.#sandbox,
         command: `python3 -c '${LOOK}' ${paths}`,
       });
@@ -319,7 +319,7 @@ function print(): void {
   );
 }
 
-const bed = await startFaultServer({
+const server = await startFaultServer({
   env: { MAX_RUN_SECONDS_PER_DAY: "100000000", MAX_CONCURRENT_RUNS: "1000" },
 });
 const timer = setInterval(() => print(), 60_000);
@@ -327,7 +327,7 @@ const endAt = Date.now() + MINUTES * 60_000;
 try {
   await Promise.all(
     SANDBOXES.map(async (sandbox) => {
-      const victim = new Victim(bed, sandbox);
+      const victim = new Victim(server, sandbox);
       await victim.begin();
       while (Date.now() < endAt && killsSoFar() < KILLS) await victim.round();
     }),
@@ -335,7 +335,7 @@ try {
 } finally {
   clearInterval(timer);
   print();
-  if (complaints.length > 0) console.error(bed.server.stderr().slice(-5000));
-  await bed.close();
+  if (complaints.length > 0) console.error(server.server.stderr().slice(-5000));
+  await server.close();
 }
 process.exitCode = figures.corrupt + figures.late + figures.refused + (killsSoFar() > 0 ? 0 : 1) > 0 ? 1 : 0;

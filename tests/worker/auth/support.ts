@@ -4,7 +4,7 @@ import { env } from "cloudflare:workers";
 import { oauthAPI, oauthFor } from "../../../src/auth/oauth.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import type { RequestContext } from "../../../src/shared/request-context.ts";
-import { type App, Browser, Client, demand, ORIGIN, type Tokens } from "../../setup/oauth-client.ts";
+import { type App, Browser, Client, requireStatus, ORIGIN, type Tokens } from "../../setup/oauth-client.ts";
 import { appWith, call, post, TOKEN, type Variables } from "../server/support.ts";
 
 export * from "../../setup/oauth-client.ts";
@@ -33,9 +33,9 @@ export async function approve(
 ): Promise<{ code: string; callback: URL }> {
   const browser = new Browser(client.app);
   const page = await browser.open(await client.authorizationURL(parameters));
-  demand(page, 200);
+  requireStatus(page, 200);
   const done = await browser.submit(page, { decision: "owner", token: TOKEN, ...fields });
-  demand(done, 303);
+  requireStatus(done, 303);
   const callback = done.location ?? new URL("about:blank");
   return { code: callback.searchParams.get("code") ?? "", callback };
 }
@@ -49,14 +49,14 @@ export async function signedIn(
   const client = await Client.register(app);
   const { code } = await approve(client, parameters, fields);
   const response = await client.exchange(code);
-  demand(response, 200);
+  requireStatus(response, 200);
   return { client, tokens: await response.json<Tokens>() };
 }
 
 /** The principal of a token, from the result of a tool that names it. The token needs `sandbox:read` and `sandbox:write`. */
 export async function whoIs(app: App, token: string, path = "/mcp"): Promise<string> {
   const response = await app(path, post(call("note", { text: "x" }), { authorization: `Bearer ${token}` }));
-  demand(response, 200);
+  requireStatus(response, 200);
   return /(\S+) noted/.exec(await response.text())?.[1]?.replace(/^.*"/, "") ?? "";
 }
 

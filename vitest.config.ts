@@ -84,8 +84,9 @@ export default defineConfig({
   test: {
     sequence: { sequencer: SlowFirst },
     globalSetup: ["tests/setup/engine.ts", "tests/setup/model.ts"],
-    // Test files mostly wait: with four workers on two cores, two thirds of the time. Each worker and its sandboxes take up to 1 GB.
-    maxWorkers: Math.min(6, 3 * availableParallelism()),
+    // Files wait about half of the time. Six workers kept two cores busy all the time, and tests that need a core in time
+    // failed. Each worker and its sandboxes take up to 1 GB.
+    maxWorkers: Math.min(6, availableParallelism() + 2),
     // Vitest throws this when a file has ended while its module runner still looks for a module.
     onUnhandledError: ({ name, message }) =>
       !(name === "EnvironmentTeardownError" && message.includes("Closing rpc while")),

@@ -98,7 +98,7 @@ describe("a sandbox", () => {
   });
 
   it("leaves no process, directory or control group when it is destroyed", async () => {
-    // Without a prepared sandbox, because its name on the host is another: tests/node/start-ahead.test.ts.
+    // No prepared sandbox, because the host has it under another name: tests/node/start-ahead.test.ts.
     const ownEngine = await startTestEngine({ prepareSandbox: false });
     const sandbox = await TestSandbox.start(ownEngine);
     const stragglers = await startStragglers(sandbox);

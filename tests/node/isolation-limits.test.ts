@@ -124,7 +124,7 @@ describe("resources of the whole machine", () => {
     "  if result < 0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))",
     "  return result",
   ];
-  /** Takes as many as possible, prints the number and the error, and keeps them. */
+  /** Takes as many resources as possible, prints their number and the error, and keeps them. */
   const takeAll = (take: string, at: string) =>
     [
       ...checked,
@@ -407,7 +407,7 @@ describe("all sandboxes together", () => {
   const whole = { ...limits, memoryBytes: 1024 * MiB, allMemoryBytes: 900 * MiB };
   const hold = (mebibytes: number) =>
     `python3 -c 'x = bytearray(${mebibytes} << 20); print(1, flush=True); import time; time.sleep(600)'`;
-  /** Slowly, so that the guard notices before all memory is used. */
+  /** Fills the memory slowly, so that the guard notices before all is used. */
   const fill = `for i in $(seq 24); do ${hold(25)} >/dev/null & sleep 0.3; done`;
 
   it.runIf(memoryIsHeld)(

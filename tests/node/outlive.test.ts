@@ -27,7 +27,7 @@ async function attack(sandbox: TestSandbox): Promise<{ output: string; left: Pro
   const sleeping = () => processes().filter((found) => found.command === command);
   await expect.poll(() => sleeping().length).toBe(1);
   const remaining = sleeping();
-  // Only this ends the process if the attack succeeds.
+  // If the attack succeeds, only this kill ends the process.
   cleanUp.push(async () => {
     for (const { pid } of await survivors(remaining, 0)) process.kill(pid, "SIGKILL");
   });
@@ -82,7 +82,7 @@ it("a sandbox's first process cannot be ended or limited from inside", async () 
     "before = limits()",
     "low = ctypes.create_string_buffer(struct.pack('QQ', 1, 1))",
     "for resource in (0, 7): print(call(302 if x else 261, 1, resource, low, None))",
-    // An address with zeros in its lower half.
+    // The next call passes an address with zeros in its lower half.
     "libc.mmap.restype = ctypes.c_void_p",
     "libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]",
     "at = libc.mmap(3 << 32, 4096, 3, 0x32, -1, 0)",

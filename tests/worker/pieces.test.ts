@@ -9,7 +9,7 @@ function inPieces(count: number): Response {
     const writer = writable.getWriter();
     for (let sent = 0; sent < count; sent++) await writer.write(Uint8Array.of(sent));
   };
-  // The reader may cancel it.
+  // The reader may cancel the response.
   write().catch(() => undefined);
   return new Response(readable);
 }

@@ -85,7 +85,7 @@ END
     const python =
       "import urllib.request\nprint(urllib.request.urlopen('https://api.private.test/echo').read().decode())";
     const javascript = "await (await fetch('https://api.private.test/echo')).text()";
-    // In the place of an agent.
+    // A program with an agent's name runs as the agent.
     const agent = `mkdir -p /tmp/bin && printf '#!/bin/sh\n%s\n' ${JSON.stringify(ask)} >/tmp/bin/opencode && chmod +x /tmp/bin/opencode`;
     if (place === "a task") {
       await sh(agent);

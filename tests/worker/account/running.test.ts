@@ -7,7 +7,7 @@ describe("the containers of one principal", () => {
   let reader: Caller;
   const run = (sandbox: string, more = {}): Promise<Result> =>
     caller.call("run_command", { sandbox, command: "echo ran", ...more });
-  /** Makes it look unused, like a sandbox with an evicted actor. */
+  /** Makes a sandbox look unused, by evicting its actor. */
   const forget = async (sandbox: string) => evictActor(await actorOf(sandbox, caller));
   const running = async () =>
     (await caller.call("list_sandboxes")).text.match(/^[\w-]+(?=: running)/gm)?.sort() ?? [];

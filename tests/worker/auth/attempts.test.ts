@@ -159,7 +159,7 @@ describe("the sign-in page", () => {
       expect(compare).toHaveBeenCalledTimes(1);
     }
     expect(page.status).toBe(303);
-    // The server uses only this result, even if it is wrong.
+    // The server relies only on the result of `compare`, here a wrong one.
     page = await browser.open(await (await Client.register(app)).authorizationURL());
     compare.mockReturnValueOnce(false);
     page = await browser.submit(page, { decision: "owner", token: TOKEN });

@@ -397,7 +397,7 @@ it("the lifecycle never uses, starts or counts a container wrongly, after any se
           model.act(one);
           for (let turn = 0; turn < turns; turn++) {
             if (scheduler.count() > 0) await scheduler.waitOne();
-            // Its effects are scheduled some turns later.
+            // The scheduler learns of its effects some turns later.
             for (let settled = 0; settled < 20; settled++) await Promise.resolve();
           }
         }

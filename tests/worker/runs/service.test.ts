@@ -63,7 +63,7 @@ describe("a service", () => {
       id = await started(sandbox, id);
       await answers();
     }
-    // A new actor continues it.
+    // A new actor continues the service.
     await evict(sandbox);
     await answers();
     expect((await configure(sandbox)).start_id).toBe(id);
@@ -84,7 +84,7 @@ describe("a service", () => {
     const restartNote = "The service ended with exit code 3. It is started again in 2 s.";
     await until(async () => (await shown(id)).includes(restartNote));
     expect(await ids(sandbox)).toEqual([id]);
-    // The process that restarts it is also in the sandbox.
+    // The process that restarts the script is also in the sandbox.
     const [, loop] = /begun by (\d+)/.exec(await shown(id)) ?? [];
     await sh(sandbox, `kill -9 ${loop}`);
     id = await started(sandbox, id);

@@ -244,7 +244,7 @@ describe("every candidate is compared", () => {
       await app("/mcp", withHeader(`Bearer ${token}`));
       expect(compare).toHaveBeenCalledTimes(3);
     }
-    // The server uses only this result, even if it is wrong.
+    // The server relies only on the result of `compare`, here a wrong one.
     for (let candidate = 0; candidate < 3; candidate += 1) compare.mockReturnValueOnce(false);
     expect((await app("/mcp", withHeader(`Bearer ${TOKEN}`))).status).toBe(401);
     compare.mockReturnValueOnce(true);

@@ -421,7 +421,7 @@ describe("when sandboxd is killed after a task's agent", () => {
     const next = await execute({ task: "[[write]] y", continue_from: id });
     expect(next.state).toBe("succeeded");
     expect(await logOf(next.id)).toContain("Restoring the workspace");
-    // An earlier version stored it in another form.
+    // An earlier version stored archives in another form.
     await inActor(sandbox, (_actor, { storage }) => {
       storage.sql.exec(
         `UPDATE runs SET detail = json_set(detail, '$.archive', json('{"pieces":{"workspace":1,"conversation":1},"bytes":9}')) WHERE id = ?`,

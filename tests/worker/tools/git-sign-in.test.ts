@@ -180,7 +180,7 @@ describe("git in a command that lacks credentials", () => {
 
   it("asks the person for a task's clone, and the task starts after the sign-in", async () => {
     const sandbox = "git-task";
-    // In the place of an agent.
+    // A program with an agent's name runs as the agent.
     const agent =
       "mkdir -p /tmp/bin && printf '#!/bin/sh\\n' >/tmp/bin/opencode && chmod +x /tmp/bin/opencode";
     await sh(sandbox, agent);
@@ -191,7 +191,7 @@ describe("git in a command that lacks credentials", () => {
     const legacy = await callLegacy("execute_task", args);
     expect(legacy).toContain("-32042");
     expect(legacy).toContain(`${PAGE}/${HOST}`);
-    // Such a client repeats the whole call, so a command does not ask.
+    // This client would repeat the whole call, so the server does not ask about a command.
     expect(await callLegacy("run_command", { sandbox, command: CLONE })).toContain("the user can sign in");
     const headers = { "content-type": "application/json" };
     const request = { method: "POST", headers, body: JSON.stringify(args) };
@@ -310,7 +310,7 @@ describe("a person's token for a git host", () => {
     const browser = await panelBrowser(app);
     for (const headers of [{ origin: "https://elsewhere.example" }, {}])
       expect((await send(browser, PAGE, fields, headers)).status).toBe(403);
-    // That session may not run code.
+    // The session of this browser may not run code.
     const other = await panelBrowserOfGitHub((more) => appOf(more as Partial<Env>));
     for (const seen of [await other.open(url), await send(other, PAGE, fields)])
       expect(seen.status).toBe(403);

@@ -88,7 +88,7 @@ interface Expected {
   tolerance?: number;
 }
 
-/** Half transparent, over white. */
+/** The colours of the quarters, half transparent over white. */
 const FADED = [
   [255, 127, 127],
   [127, 207, 127],

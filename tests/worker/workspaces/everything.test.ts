@@ -64,7 +64,7 @@ describe.concurrent("installed software is restored", () => {
       await sh(sandbox, install);
       expect(await sh(sandbox, look)).toBe(found);
       const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
-      // An orderly stop.
+      // First an orderly stop, then a kill.
       await until(() => save(sandbox));
       await stopWhenIdle(sandbox);
       await untilStopped(sandbox);

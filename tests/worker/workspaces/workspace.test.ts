@@ -308,7 +308,7 @@ describe("a workspace", () => {
         const outcome = await Promise.race([restoring, evicted]);
         isOver = outcome === "back";
         world.onStep = () => undefined;
-        // The actor does this before its next call.
+        // Before its next call, the actor ends the container and the restore.
         if (world.workspace.isRestoringCheckpoint) {
           world.kill();
           world.workspace.finishCheckpointRestore();

@@ -106,9 +106,11 @@ export class Connection {
 
   /** Waits until this connection may poll again. */
   async pollTurn(): Promise<void> {
-    const at = Math.max(Date.now(), this.#nextPollAt);
+    // Read once: for a negative time, Node would print a warning.
+    const now = Date.now();
+    const at = Math.max(now, this.#nextPollAt);
     this.#nextPollAt = at + POLL_EVERY_MS;
-    await pause(at - Date.now());
+    await pause(at - now);
   }
 
   /** Ends the connection for good. Calls in progress fail, and so does every later one. */

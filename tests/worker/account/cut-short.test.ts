@@ -46,7 +46,7 @@ describe.concurrent("the result of a run that ended early", () => {
   ])("names the day's limit for %s", async (what, tool, args, seconds, words) => {
     const caller = await withSeconds(`cut-${what.replace(" ", "-")}`, seconds);
     const result = await caller.call(tool, args);
-    expect(wrong(result, seconds)).toEqual([]);
+    expect(wrong(result, seconds), result.text).toEqual([]);
     expect(result.text).toContain(words);
   });
 
@@ -55,7 +55,8 @@ describe.concurrent("the result of a run that ended early", () => {
     const args = { command: "sleep 60", timeout_seconds: 60, wait_seconds: 2 };
     const { structured } = await caller.call("run_command", args);
     await evictActor(await actorOf("default", caller));
-    expect(wrong(await caller.call("get_result", { id: structured.id }), 10)).toEqual([]);
+    const result = await caller.call("get_result", { id: structured.id });
+    expect(wrong(result, 10), result.text).toEqual([]);
   });
 
   test("names only the timeout of a run that exceeded it", async () => {

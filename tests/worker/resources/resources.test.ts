@@ -11,7 +11,7 @@ import {
   sh,
   until,
   stopWhenIdle,
-  isRunning,
+  untilStopped,
 } from "../support.ts";
 
 const sandbox = "resources";
@@ -145,7 +145,7 @@ describe("a list of resources", () => {
     expect(await names()).toContain(`${idle}/seen`);
     await until(async () => !(await names()).includes(`${idle}/seen`));
     expect(await names()).toContain(`${idle}/`);
-    expect(await isRunning(idle)).toBe(false);
+    await untilStopped(idle);
   });
 });
 

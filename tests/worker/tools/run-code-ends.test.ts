@@ -57,6 +57,7 @@ describe("code that is stopped", () => {
       "    ctypes.CDLL(None).prctl(15, b'code-ends-fork')",
       "while True: time.sleep(0.1)",
     ].join("\n");
+    await run("1", { context: "forks" });
     const { text } = await run(code, { timeout_seconds: 1, context: "forks" });
     expect(text).toContain("are lost");
     const forks = () =>
@@ -74,6 +75,7 @@ describe("code that is stopped", () => {
       "        except KeyboardInterrupt: pass",
       "while True: time.sleep(0.1)",
     ].join("\n");
+    await run("1", { context: "kept-forks" });
     const { text } = await run(code, { timeout_seconds: 1, context: "kept-forks" });
     expect(text).toContain("are kept");
     // The kernel did not wait for its child, which is a zombie until then.

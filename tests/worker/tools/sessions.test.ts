@@ -81,7 +81,7 @@ describe("a session of run_command", () => {
   ])("keeps earlier changes after %s", async (what, end, exit_code) => {
     const session = what.replaceAll(" ", "-");
     expect(
-      await run(session, `cd /tmp; export WHAT='${what}'; ${end}`, { timeout_seconds: 1 }),
+      await run(session, `cd /tmp; export WHAT='${what}'; ${end}`, { timeout_seconds: 3 }),
     ).toMatchObject({ exit_code });
     expect(await printed(session, 'pwd; echo "$WHAT"')).toBe(`/tmp\n${what}\n`);
   });

@@ -16,14 +16,14 @@ describe.concurrent("a command that takes too long", () => {
     // The start of the sandbox is part of the time.
     await run("true", { session: "prints" });
     const result = await run("echo before; echo err >&2; sleep 100; echo after", {
-      timeout_seconds: 1,
+      timeout_seconds: 3,
       session: "prints",
     });
     expect(result.structured).toMatchObject({ state: "timed_out", stdout: "before\n", stderr: "err\n" });
     expect(result.isError).toBe(false);
     expect(result.text).toContain("state: timed_out");
     expect(result.text).toContain(
-      "Stopped after 1 s, with all its processes that were found. Raise timeout_seconds",
+      "Stopped after 3 s, with all its processes that were found. Raise timeout_seconds",
     );
   });
 
@@ -49,7 +49,7 @@ describe.concurrent("a command that takes too long", () => {
 
   it("may clean up after itself", async () => {
     const command = "trap 'echo cleaned; exit 7' TERM; while :; do sleep 0.05; done";
-    expect((await run(command, { timeout_seconds: 1, session: "cleans" })).structured).toMatchObject({
+    expect((await run(command, { timeout_seconds: 3, session: "cleans" })).structured).toMatchObject({
       state: "timed_out",
       exit_code: 7,
       stdout: "cleaned\n",
@@ -63,8 +63,8 @@ describe.concurrent("a command that takes too long", () => {
 
   it("has a timeout that begins at its start", async () => {
     const [, queued] = await Promise.all([
-      run("sleep 1.5", { session: "line" }),
-      run("sleep 0.2; echo done", { session: "line", timeout_seconds: 1 }),
+      run("sleep 3.5", { session: "line" }),
+      run("sleep 0.2; echo done", { session: "line", timeout_seconds: 3 }),
     ]);
     expect(queued.structured).toMatchObject({ state: "succeeded", stdout: "done\n" });
   });

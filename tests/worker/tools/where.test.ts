@@ -21,7 +21,7 @@ describe("the directory of a session", () => {
   it("is the previous directory if its shell was killed", async () => {
     const session = "stopped";
     await command("cd /tmp", { session });
-    const stopped = await command("cd /; sleep 60", { session, timeout_seconds: 1 });
+    const stopped = await command("cd /; sleep 60", { session, timeout_seconds: 3 });
     expect(stopped.structured).toMatchObject({ state: "timed_out", cwd: "/" });
     expect((await command("cd /usr; kill -9 $$", { session })).structured.cwd).toBe("/");
   });

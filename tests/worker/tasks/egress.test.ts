@@ -29,7 +29,7 @@ async function placeholder(sandbox: string): Promise<string> {
 }
 
 /** The arguments of curl for a request with this key. */
-function request(key: string, message: object): string {
+function curlArguments(key: string, message: object): string {
   return `-X POST -H 'x-api-key: ${key}' -H 'content-type: application/json' -d '${JSON.stringify(message)}'`;
 }
 
@@ -53,7 +53,7 @@ describe("anthropic.internal", () => {
     const key = await placeholder("egress");
     const header = `-H 'x-api-key: ${key}'`;
     const messages = [{ role: "user", content: "hi" }];
-    const real = request(key, { model: "m", max_tokens: 5, messages });
+    const real = curlArguments(key, { model: "m", max_tokens: 5, messages });
     expect(await ask("egress", "/v1/messages", real)).toEqual([
       "200",
       expect.stringContaining('"text":"ok"'),
@@ -74,7 +74,7 @@ describe("anthropic.internal", () => {
       "403",
     );
     const source = { type: "url", url: "https://elsewhere.example.com/?c2VjcmV0" };
-    const fetching = request(key, {
+    const fetching = curlArguments(key, {
       model: "m",
       messages: [{ role: "user", content: [{ type: "image", source }] }],
     });
@@ -121,7 +121,7 @@ describe("anthropic.internal", () => {
     const tools = [{ name: "Bash" }];
     const message = { stream: true, tools, messages: [{ role: "user", content: "[[silent]] x" }] };
     const hold = `for i in {1..${MAX_IN_FLIGHT}}; do
-      curl -sN ${request(key, message)} http://anthropic.internal/v1/messages > /tmp/held.$i & done; wait`;
+      curl -sN ${curlArguments(key, message)} http://anthropic.internal/v1/messages > /tmp/held.$i & done; wait`;
     const holding = await owner.call("run_command", {
       sandbox,
       command: hold,
@@ -131,7 +131,7 @@ describe("anthropic.internal", () => {
     const startedCount = () =>
       sh(sandbox, "cat /tmp/held.* 2>/dev/null | grep -c '^event: message_start' || true");
     await until(async () => Number(await startedCount()) === MAX_IN_FLIGHT);
-    const real = request(key, { messages: [{ role: "user", content: "hi" }] });
+    const real = curlArguments(key, { messages: [{ role: "user", content: "hi" }] });
     const busy = async () => {
       const [status, answer] = await ask(sandbox, "/v1/messages", `-i ${real}`);
       expect(status).toBe("429");
@@ -190,7 +190,7 @@ describe("an agent that disconnects before the model's API reports its usage", (
     const tokens = await charged("cut-stream", (key) =>
       sh(
         "cut-stream",
-        `curl -sN -m 1 ${request(key, message)} http://anthropic.internal/v1/messages || true`,
+        `curl -sN -m 1 ${curlArguments(key, message)} http://anthropic.internal/v1/messages || true`,
       ),
     );
     expect(tokens).toBe(7010);

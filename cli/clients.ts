@@ -24,7 +24,7 @@ export interface Place {
 export interface ClientKind {
   name: string;
   title: string;
-  /** JSON may have comments. */
+  /** The format of the configuration file. JSON may have comments. */
   format: "json" | "toml" | "yaml";
   /** The user's configuration file. */
   place(machine: Machine): Place;
@@ -155,7 +155,7 @@ const DESCRIBED: readonly Described[] = [
     title: "Gemini CLI",
     place: inHome(".gemini/settings.json"),
     projectFile: ".gemini/settings.json",
-    // `url` would be the older transport, Server-Sent Events.
+    // The field `url` is for the older transport, Server-Sent Events.
     entry: common("httpUrl"),
     next: "Start gemini; /mcp shows the server.",
   },
@@ -164,7 +164,7 @@ const DESCRIBED: readonly Described[] = [
     title: "OpenCode",
     place: (machine) => inConfig(machine, "opencode/opencode.json"),
     projectFile: "opencode.json",
-    // Version 2 has a table `servers` within `mcp`, and reads the form of version 1 too.
+    // OpenCode 2 has a table `servers` within `mcp`, and reads the form of OpenCode 1, too.
     path: (content) =>
       isRecord(content) &&
       isRecord(content.mcp) &&
@@ -182,7 +182,7 @@ const DESCRIBED: readonly Described[] = [
     name: "cline",
     title: "Cline",
     place: inHome(".cline/data/settings/cline_mcp_settings.json"),
-    // Without a type, `url` is the older transport, Server-Sent Events.
+    // Without a type, `url` is for the older transport, Server-Sent Events.
     entry: common("url", { type: "streamableHttp" }),
     next: "Start cline; /mcp shows the server. In an editor, copy the entry to MCP Servers > Configure.",
   },

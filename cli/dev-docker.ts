@@ -19,7 +19,7 @@ if (spawnSync("docker", ["info"], { stdio: "ignore" }).status !== 0) {
   process.exit(1);
 }
 
-// The image contains this bundle.
+// The image's build copies this bundle.
 await bundleSandboxd(imageBundle);
 
 // wrangler dev reads the Worker's variables only from .dev.vars.
@@ -58,7 +58,7 @@ const stop = async (signal: NodeJS.Signals) => {
   child.kill(signal);
 };
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => void stop(signal));
-// Nothing else would end wrangler.
+// wrangler does not notice the end of this process.
 process.on("exit", () => child.kill("SIGTERM"));
 
 // The first start builds the image, which takes minutes.

@@ -15,7 +15,7 @@ export const EXIT = {
   /** The token is invalid or not allowed to do this. */
   denied: 77,
   timedOut: 124,
-  /** Stopped by Ctrl-C or by `cancel`. */
+  /** Ctrl-C or `cancel` stopped the command or the run. */
   cancelled: 130,
 } as const;
 

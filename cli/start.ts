@@ -168,7 +168,7 @@ async function start(): Promise<void> {
     void python?.complete((executable) => engine?.usePython(executable));
 }
 
-/** @throws {UserError} if it cannot be written, or a parent directory is misspelled */
+/** @throws {UserError} if the directory cannot be written, or a parent directory is misspelled */
 function makeStateDirectory(stateDir: string): void {
   const isChosen = stateDir !== defaultStateDir(process.env);
   if (isChosen && !existsSync(dirname(stateDir))) throw texts.noParentDirectory(dirname(stateDir), stateDir);

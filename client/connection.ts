@@ -61,7 +61,7 @@ export class Connection {
     this.#results = results;
     this.url = new URL(url);
     this.#token = token;
-    // Browsers and Workers refuse a `fetch` that is called as a method of something else.
+    // Browsers and Workers refuse a `fetch` that is called as a method of another object.
     this.#fetch = (...args) => given(...args);
     this.#clientName = clientName;
   }
@@ -206,7 +206,11 @@ export function refusal(
 ): SandboxError {
   const { code, message, hint } = errorIn(body);
   if (status === 404 && (message === "" || message === "Not found"))
-    return new CallError(WRONG_ADDRESS, `${url} is not the endpoint of a sandbox-mcp server (404).`, ENDING);
+    return new CallError(
+      WRONG_ADDRESS,
+      `${url} is not the endpoint of a sandbox-mcp server (404).`,
+      ENDPOINT_HINT,
+    );
   const words = message || `${url} responded with status ${status}: ${body.slice(0, 300)}`;
   if (status === 401 || status === 403) return new AccessError(status, words);
   if (status !== 429 && status < 500) return new CallError(code ?? "invalid_argument", words, hint);
@@ -221,7 +225,7 @@ function millisecondsOf(retryAfter: string | null): number | undefined {
   return Number.isNaN(ms) ? undefined : Math.max(0, ms);
 }
 
-const ENDING = "Its address ends in /mcp.";
+const ENDPOINT_HINT = "The endpoint's address ends in /mcp.";
 
 /** An error body's content: from JSON-RPC, OAuth, or the routes for files and tasks. */
 function errorIn(body: string): { code?: string; message: string; hint?: string } {

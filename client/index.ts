@@ -33,7 +33,7 @@ export type { Edit, FileContent, FileEntry, Files, Written } from "./sandbox-fil
 export type { CodeRun, CommandRun, FollowOptions, Image, Run, RunState, TaskRun } from "./follow.ts";
 export type { CodeOptions, CommandOptions, Sandbox, TaskOptions } from "./sandbox.ts";
 
-/** A server, for one token. */
+/** A server, as it serves the owner of one token. */
 export class SandboxServer {
   readonly #connection: Connection;
 

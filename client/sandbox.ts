@@ -77,7 +77,7 @@ export class Sandbox {
     return { ...rest, url };
   }
 
-  /** Ends the URL of a port. */
+  /** Makes a port's URL invalid. */
   async unexpose(port: number): Promise<void> {
     await this.#call("expose_port", { port, expose: false, sandbox: this.name });
   }

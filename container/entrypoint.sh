@@ -2,8 +2,8 @@
 # entrypoint.sh SERVER [ARGUMENT...]: the image's program. Limits the number of processes, so that a fork bomb does not affect other
 # sandboxes. Then becomes init.pl, which keeps sandboxd and the SDK's server running, within the same limit.
 #
-# Most kernels exempt root from `ulimit -u`, so a control group sets the limit. In a virtual machine this is the root group, which
-# cannot have a limit, so a new group below it gets the limit.
+# Most kernels exempt root from `ulimit -u`, so the container's control group sets the limit. In a virtual machine, that group is
+# the root group, which cannot have a limit, so a new group below it gets the limit.
 set -a
 . "${BASH_SOURCE[0]%/*}/environment"
 set +a

@@ -27,7 +27,7 @@ export function Facts({ rows }: { rows: readonly (readonly [name: string, value:
 
 interface SearchProps {
   label: string;
-  /** How many items can be found. */
+  /** The number of items in the searched list. */
   count: number;
   class?: string;
   /** Called with the text in lower case. */

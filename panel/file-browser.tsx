@@ -28,7 +28,7 @@ interface FilesProps {
 interface Tree {
   sandbox: string;
   open: string;
-  /** Changes when directories must be reloaded. */
+  /** A number that changes when directories must be loaded again. */
   version: number;
   /** Called with files dropped on a directory. Does nothing if uploads are not allowed. */
   send: (directory: string, files: Iterable<File>) => void;

@@ -14,7 +14,7 @@ import { callTool } from "./tools.ts";
 
 export interface FollowedRun {
   log: OutputLog;
-  /** Changes with the log. */
+  /** A number that changes when the log changes. */
   version: number;
   state: RunState | undefined;
   exitCode: number | undefined;

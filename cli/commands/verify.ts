@@ -29,7 +29,7 @@ export const verify = dataCommand(
   .argument("[token]", "the token; without it, SANDBOX_MCP_TOKEN")
   .option("--task", "also run a small task, which costs a few cents")
   .option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR")
-  // Accepted because every other command has these options. Hidden because the arguments are shorter.
+  // These options exist because other commands have them. They are hidden because the arguments are shorter.
   .addOption(urlOption().hideHelp())
   .addOption(tokenOption().hideHelp())
   .action(async (url, token, { task, json: asJSON, ...options }) => {
@@ -54,7 +54,7 @@ const SAMPLES = 9;
 /** The port of the program for `expose_port`. */
 const PORT = 8080;
 
-/** A check of a tool, or of something besides tools. */
+/** A check of a tool, or of another part of the server. */
 interface ToolCheck {
   /** Tools that must exist for the check. */
   needs?: readonly string[];

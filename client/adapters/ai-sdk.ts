@@ -134,7 +134,7 @@ async function unlessMissing<T>(work: () => Promise<T>): Promise<T | null> {
   }
 }
 
-/** Output as bytes. It need not be read, and stops when cancelled. */
+/** A stream of output as bytes. After the reader has cancelled it, `send` and `end` do nothing. */
 function byteStream() {
   let controller: ReadableStreamDefaultController<Uint8Array> | undefined;
   const stream = new ReadableStream<Uint8Array>({

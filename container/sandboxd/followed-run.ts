@@ -47,7 +47,7 @@ export abstract class FollowedRun {
     this.settle();
   }
 
-  /** Like `follow`, for a run that this listener has just started: it gets no event `running`. */
+  /** Like `follow`, for a run that this listener has just started. The listener gets no event `running`. */
   listen(listener: Listener, stdout = 0, stderr = 0): void {
     // No listener yet: sending the first stream must not report the end before the second stream is followed.
     this.#listener = undefined;

@@ -44,7 +44,7 @@ export function marked(id: string, anew = false): number[] {
 }
 
 export function marksOf(pid: number): (id: string) => boolean {
-  const found = scanProcesses(pid, true);
+  const found = processOf(pid, true);
   return (id) => found !== undefined && carries(found, id);
 }
 
@@ -73,12 +73,12 @@ export function send(pid: number, signal: NodeJS.Signals): void {
 }
 
 export function isRunning(pid: number): boolean {
-  const found = scanProcesses(pid);
+  const found = processOf(pid);
   return found !== undefined && !found.isZombie;
 }
 
 export function isSame({ pid, started }: KernelProcess): boolean {
-  const found = scanProcesses(pid);
+  const found = processOf(pid);
   return found !== undefined && !found.isZombie && found.started === started;
 }
 
@@ -94,7 +94,7 @@ export function familyOf(kernel: number): number[] {
 
 export function ownProcesses(): Set<number> {
   const own = new Set([process.pid]);
-  for (let pid = process.ppid; pid > 0 && !own.has(pid); pid = scanProcesses(pid)?.parent ?? 0) own.add(pid);
+  for (let pid = process.ppid; pid > 0 && !own.has(pid); pid = processOf(pid)?.parent ?? 0) own.add(pid);
   return own;
 }
 
@@ -126,7 +126,7 @@ export function readersOf(path: string, targetOf: (link: string) => string): num
 function all(): Process[] {
   const now = performance.now();
   if (now - seenAt > SCAN_CACHE_MS) {
-    seen = pids().flatMap((pid) => scanProcesses(pid, true) ?? []);
+    seen = pids().flatMap((pid) => processOf(pid, true) ?? []);
     seenAt = performance.now();
   }
   return seen;
@@ -134,12 +134,12 @@ function all(): Process[] {
 
 /** Where limits cannot be set, the variable SANDBOX_MCP_RUN identifies a run's processes. Most processes keep it. */
 function canMark(): boolean {
-  mayMark ??= scanProcesses(process.pid, true)?.limit === "unlimited";
+  mayMark ??= processOf(process.pid, true)?.limit === "unlimited";
   return mayMark;
 }
 let mayMark: boolean | undefined;
 
-function scanProcesses(pid: number, withLimit = false): Process | undefined {
+function processOf(pid: number, withLimit = false): Process | undefined {
   const fields = procStat(pid);
   if (fields === undefined) return undefined;
   const [state = "Z", parent, processGroup, , terminal] = fields;

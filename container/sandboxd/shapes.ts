@@ -182,7 +182,7 @@ export const changesSchema = z.object({
           /** Relative to the scanned directory. Escaped as by git if it is not UTF-8. */
           path: z.string().check(z.maxLength(CHANGED_CHARS)),
           change: z.enum(["created", "changed", "deleted"]),
-          /** `unnamed`: its name is not UTF-8. */
+          /** `unnamed`: a file whose name is not UTF-8. */
           type: z.enum(["file", "link", "unnamed"]),
           size: size(),
         }),

@@ -126,7 +126,7 @@ export interface Program {
 }
 
 interface ProgramOptions {
-  /** Whether it reads `input`. */
+  /** Whether the program reads `input`. */
   hasInput?: boolean;
   cwd?: string;
   env?: NodeJS.ProcessEnv;

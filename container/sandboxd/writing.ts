@@ -48,7 +48,7 @@ type EditCall = Call<FileRequests["edit"]>;
 type RemoveCall = Call<FileRequests["remove"]>;
 /** How many bytes are written at once. As many more may arrive during the write. */
 const WRITTEN_BYTES = 1024 * 1024;
-/** The same limit as in Linux. */
+/** How many symbolic links a path may follow: the same number as in Linux. */
 const MAX_LINKS = 40;
 /** This directory and its parents are never removed, because saves and sessions need them. */
 const WORKSPACE_ROOT = "/workspace";

@@ -32,7 +32,7 @@ export interface SharedSettings {
   authority: CertificateAuthority | undefined;
   network: "internet" | "none";
   upstream: UpstreamOptions;
-  /** Undefined: no isolation. */
+  /** Undefined without isolation. */
   bubblewrap: { supported: ReadonlySet<string>; mountNamespace: MountNamespace | undefined } | undefined;
   mounts: () => Mount[];
   cache?: Mount;

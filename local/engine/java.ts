@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 
 const homes = "/usr/lib/jvm";
 
-/** The files of a name below each Java's home; a file that several share is listed once. Debian's are links to /etc. */
+/** The files of a name below each Java's home, without repetition: Debian's Javas share files, as links to /etc. */
 function filesOfEach(name: string): string[] {
   if (!existsSync(homes)) return [];
   const paths = readdirSync(homes).map((home) => `${homes}/${home}/${name}`);

@@ -145,7 +145,7 @@ export async function makePlaces(container: string): Promise<string | undefined>
   for (const path of PLACES) await mkdir(path, { recursive: true }).catch(() => undefined);
   const hasScripts = () => {
     const found = lstatSync(SCRIPTS, { throwIfNoEntry: false });
-    // A real directory is the image's.
+    // A directory that is not a link is part of the image.
     return found?.isSymbolicLink() ? readlinkSync(SCRIPTS) === container : found?.isDirectory() === true;
   };
   if (!hasScripts()) {

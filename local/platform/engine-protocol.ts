@@ -76,7 +76,7 @@ export const startSchema = z.object({
   intercepts: interceptsSchema,
   /** The token that sandboxd requires: see `TOKEN_VARIABLE` in sandboxd's protocol. */
   token: z.string().optional(),
-  /** Unrestricted by default. */
+  /** Without a policy, the sandbox may reach every host. */
   policy: policySchema.optional(),
 });
 

@@ -52,7 +52,7 @@ class Kernel:
         channel = streams.take_protocol()
         self.output = streams.Output()
         streams.hand_protocol(self.output, *channel)
-        # How `on_interrupt` treats these functions.
+        # What an interrupt does while one of these functions runs: see `on_interrupt`.
         self.frames = {
             self.step.__func__.__code__: "user",
             Loop.run.__code__: "user",

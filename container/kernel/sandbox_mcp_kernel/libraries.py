@@ -70,7 +70,7 @@ def _pillow(module, kernel):
         def show(self, image, **options):
             return kernel.show(image)
 
-    # Order 0 puts it before the desktop's programs.
+    # Order 0 puts this viewer before the desktop's programs.
     module.register(Viewer(), 0)
 
 

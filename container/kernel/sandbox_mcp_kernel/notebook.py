@@ -126,5 +126,5 @@ class Notebook:
 
     @property
     def float_format(self):
-        """Set by %precision."""
+        """The format of numbers, which %precision sets."""
         return self.shell.display_formatter.formatters["text/plain"].float_format if self.history else "%r"

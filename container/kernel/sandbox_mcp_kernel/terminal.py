@@ -13,7 +13,7 @@ NO_INPUT = (
 
 
 def install(no_input):
-    """@param no_input our sys.stdin, which the code may have replaced"""
+    """@param no_input our sys.stdin, which user code may replace later"""
 
     def refuse(real, name):
         @functools.wraps(real)

@@ -80,7 +80,7 @@ export const entrySchema = z.discriminatedUnion("type", [
 export type Entry = z.infer<typeof entrySchema>;
 export type FileEntry = Extract<Entry, { type: "file" }>;
 
-/** @throws {FileError} if it is larger than `readManifest` accepts, for example because of long links */
+/** @throws {FileError} if the manifest is larger than `readManifest` accepts, for example because of long links */
 export async function writeManifest(
   entries: readonly Entry[],
   header: Header = {},

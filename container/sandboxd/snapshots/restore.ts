@@ -55,7 +55,7 @@ interface WantedBlob {
 export interface Place {
   root: string;
   base: Base;
-  /** The only path to restore. */
+  /** The path to restore; undefined for all. */
   only?: string | undefined;
 }
 

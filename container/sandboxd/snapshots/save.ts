@@ -275,7 +275,7 @@ class FileRead {
     this.#openedAt = openedAt;
   }
 
-  /** Undefined if it is no longer a file. @throws errors of the system */
+  /** Returns undefined if the path is no longer a file. @throws errors of the system */
   static async open(path: Buffer, size: number): Promise<FileRead | undefined> {
     if (size <= SMALL_BYTES) return FileRead.#openSmall(path);
     const handle = await open(path, READ);

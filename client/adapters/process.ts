@@ -3,7 +3,7 @@ import { SandboxError } from "../errors.ts";
 import type { CommandOptions, Sandbox } from "../sandbox.ts";
 import type { Sessions } from "./shell-sessions.ts";
 
-/** Characters of each stream kept for the next call. */
+/** The most characters of each stream that are kept for the next call. */
 const MAX_UNREAD = 1024 ** 2;
 
 /** The longest time that a timer accepts, in milliseconds. */
@@ -25,7 +25,7 @@ export class Process {
     this.#sandbox = sandbox;
     this.#isTerminal = options.interactive ?? false;
     this.#ended = this.#follow(sessions, command, options);
-    // `wait` reports the error.
+    // `wait` reports the error. This prevents an unhandled rejection.
     this.#ended.catch(() => undefined);
   }
 
@@ -61,7 +61,7 @@ export class Process {
   /** Output since the last call. */
   take(): { all: string; stdout: string; stderr: string } {
     const { all, ...streams } = this.#unread;
-    // The wording that the SDK recognizes when it shortens output.
+    // The SDK recognizes these words when it shortens output.
     const notice = this.#dropped && `[...${this.#dropped} characters truncated from process output...]\n`;
     this.#unread = { all: "", stdout: "", stderr: "" };
     this.#dropped = 0;

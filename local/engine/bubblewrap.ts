@@ -45,12 +45,12 @@ function javaConfiguration(): string[] {
   );
 }
 
-/** Files inside visible directories that may contain the host's credentials. Shown empty. */
+/** Files inside visible directories that may contain the host's credentials. Sandboxes see them empty. */
 const masked = ["/usr/etc/npmrc", "/usr/local/etc/npmrc", "/usr/etc/gitconfig", "/usr/local/etc/gitconfig"];
 
 /**
- * Files of /proc that reveal or affect other processes of the machine. Shown empty. While /proc/locks is read, nobody on the
- * machine can set a file lock.
+ * Files of /proc that reveal or affect other processes of the machine. Sandboxes see them empty. While /proc/locks is read, nobody
+ * on the machine can set a file lock.
  */
 const secretsOfKernel = [
   "/proc/keys",
@@ -62,8 +62,9 @@ const secretsOfKernel = [
 ];
 
 /**
- * Directories of /proc about the machine's devices and file systems. Shown empty. To read /proc/fs/ext4/<disk>/es_shrinker_info,
- * the kernel goes through all cached files under a lock: four readers blocked every program that opened a file, for seconds.
+ * Directories of /proc about the machine's devices and file systems. Sandboxes see them empty. To read
+ * /proc/fs/ext4/<disk>/es_shrinker_info, the kernel goes through all cached files under a lock: four readers blocked every program
+ * that opened a file, for seconds.
  */
 const devicesOfKernel = ["acpi", "asound", "bus", "driver", "fs", "irq", "scsi"].map(
   (name) => `/proc/${name}`,

@@ -111,7 +111,7 @@ export class EngineSandbox {
     });
   }
 
-  /** Starts a sandbox without an actor; no request leaves it before `assign`. @throws Error for the user */
+  /** Starts a sandbox without an actor; no request leaves the sandbox before `assign`. @throws Error with a message for the user */
   static async start(
     common: SharedSettings,
     place: SandboxPlace,

@@ -9,7 +9,7 @@ import { MACHINE } from "./texts.ts";
 
 /** How many ids a sandbox has: images and packages use up to 65534 (`nobody`). */
 export const idsPerSandbox = 65_536;
-/** Reserved for the administrator by distributions and systemd: 1,879,048,192 to 2,147,352,575 (systemd.io/UIDS-GIDS). */
+/** The first id that systemd and distributions leave to the administrator. The last one is 2,147,352,575 (systemd.io/UIDS-GIDS). */
 const firstOfAll = 0x7000_0000;
 const slots = (0x7ffe_0000 - firstOfAll) / idsPerSandbox;
 /** An unprivileged id, for trial runs. */
@@ -31,7 +31,7 @@ export async function claimIDs(): Promise<IDRange> {
   throw new Error(MACHINE.noIDs);
 }
 
-/** Claims a slot by listening on an abstract socket: one process owns its name until the process ends. */
+/** Claims a slot by listening on an abstract socket: only one process at a time can listen on its name. */
 async function claimSlot(slot: number): Promise<Server | undefined> {
   const server = createServer((socket) => socket.destroy());
   server.listen({ path: `\0sandbox-mcp-ids-${slot}`, exclusive: true }).unref();

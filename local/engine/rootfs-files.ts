@@ -84,7 +84,7 @@ export function sandboxFiles(
 ): Record<string, string | Buffer> {
   const files: Record<string, string | Buffer> = {
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
-    // For su and runuser: only root can become another user, without a password.
+    // Lets root become another user by su or runuser without a password. Nobody else can.
     "/etc/pam.d/other": ["auth", "account", "password", "session"]
       .map((kind) => `${kind} required pam_permit.so\n`)
       .join(""),
@@ -183,7 +183,7 @@ ${noPackages.slice(noPackages.indexOf("\n") + 1)}done
 exec /usr/bin/dpkg "$@"
 `;
 
-/** Scripts use sudo for non-root users. Here they are root, and the machine's sudo cannot work. */
+/** Replaces the machine's sudo, which cannot work in a sandbox. Scripts call sudo even if root runs them. */
 const sudo = `#!/bin/bash
 while [[ \${1-} == -* ]]; do
   case $1 in

@@ -32,9 +32,9 @@ export async function findToolchain(python?: string | null): Promise<Toolchain> 
 }
 
 /**
- * User programs need NODE_USE_ENV_PROXY, but it makes Node load its HTTP client at start, which takes longer than the rest of
- * the start. Our programs do not need it, so this option turns it off. Versions of Node without the option do not have the
- * variable, or start slower.
+ * The options for our own programs. User programs need the variable NODE_USE_ENV_PROXY, which makes Node load its HTTP client at
+ * start. That takes longer than the rest of the start, and our programs do not need it. Versions of Node without the option do
+ * not have the variable, or start slower.
  */
 async function optionsFor(node: string): Promise<string[]> {
   const option = "--no-use-env-proxy";

@@ -181,7 +181,7 @@ async function shortened(directory: string): Promise<string> {
   return link;
 }
 
-/** Drops variables about the egress proxy and our /etc and /opt, which need namespaces. */
+/** Replaces the variables for the egress proxy and for generated files, which exist only with isolation, by the host's own. */
 function onTheHost(env: Record<string, string>): Record<string, string> {
   const left = Object.entries(env).filter(
     ([name, value]) =>

@@ -13,7 +13,7 @@ interface Sandboxes {
 export function isStop(request: Request, known: string): boolean {
   const header = request.headers.get(SECRET_HEADER);
   if (header === null) return false;
-  // Two Host headers make the address invalid.
+  // A request with two Host headers has an invalid URL.
   const pathname = URL.parse(request.url)?.pathname;
   const given = new TextEncoder().encode(header);
   const secret = new TextEncoder().encode(known);

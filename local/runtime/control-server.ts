@@ -33,7 +33,7 @@ export function createControlServer(api: RpcTarget, startKernel: () => void): Se
       respond(response, 200, { success: true, status: "healthy", timestamp: new Date().toISOString() });
     } else respond(response, 404, { error: "Not found" });
   });
-  // Long calls and quiet streams are normal here.
+  // No limit, because long calls and quiet streams are normal here.
   server.requestTimeout = 0;
   server.on("upgrade", (request, socket, head) => {
     socket.on("error", () => socket.destroy());

@@ -11,7 +11,7 @@ class Loop:
         create_task = asyncio.create_task
 
         def create(coroutine, **options):
-            """Works even in a cell without an await. The task runs when a later cell awaits something."""
+            """Replaces asyncio.create_task, also for cells without an await: their task runs when a later cell awaits something."""
             if self.loop is None or threading.get_ident() != self.main or asyncio._get_running_loop() is not None:
                 return create_task(coroutine, **options)
             return self.loop.create_task(coroutine, **options)
@@ -25,7 +25,7 @@ class Loop:
         asyncio.set_event_loop(self.loop)
 
     def run(self, coroutine):
-        """KeyboardInterrupt and SystemExit cancel the coroutine, and are raised again."""
+        """Runs a coroutine to its end. KeyboardInterrupt and SystemExit cancel the coroutine, and are raised again."""
         task = self.loop.create_task(coroutine)
         try:
             return self.loop.run_until_complete(task)

@@ -25,7 +25,7 @@ def has_ipython():
         return False
 
 
-directory = sys.path.pop(0)  # the kernel's own
+directory = sys.path.pop(0)  # the directory of this file
 os.environ["MPLBACKEND"] = "Agg"
 
 # Without IPython.terminal.embed and jedi, IPython starts in half of the time. The replacement of `embed` loads the real one when it is
@@ -143,7 +143,7 @@ def make_shell():
 
 
 def package_directories():
-    """The directories with .pth files and similar, which Python read at its start."""
+    """The directories of packages. Python read their .pth files when it started."""
     own = [path for path in sys.path if path.endswith("-packages")]
     return [*own, *site.getsitepackages(), site.getusersitepackages()]
 

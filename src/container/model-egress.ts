@@ -202,8 +202,9 @@ function paceOf(containerID: string): Pace {
 }
 
 /**
- * Meters a request body while it is forwarded. The API does nothing before it has the whole body (`sent`). Aborts `refused`,
- * with a `Refused` as reason, if the body is too large, or if it makes the API connect to hosts that the sandbox may not reach.
+ * Meters a request body while it is forwarded. The API does nothing before it has the whole body (`sent`): the announced number
+ * of bytes, or the end. Aborts `refused`, with a `Refused` as reason, if the body is too large, or if it makes the API connect
+ * to hosts that the sandbox may not reach.
  */
 function metered(request: Request, isConfined: boolean, pace: Pace) {
   const meter = new RequestMeter();
@@ -230,6 +231,7 @@ function metered(request: Request, isConfined: boolean, pace: Pace) {
           const message = MODEL_API_TEXTS.reaches(meter.reaches);
           return refuse({ status: 403, type: "permission_error", message });
         }
+        isSent = size === Number(length);
         await writer.write(bytes);
         const ms = pace.take(bytes.length);
         if (ms > 0) await pause(ms);

@@ -196,32 +196,48 @@ describe("an agent that disconnects before the model's API reports its usage", (
     expect(tokens).toBe(7010);
   });
 
-  it("before the response begins is also charged for the size of the request", async () => {
-    const messages = [{ role: "user", content: `[[hang]] ${"x".repeat(3000)}` }];
-    const text = JSON.stringify({ max_tokens: 7000, messages, tools: [{ name: "Bash" }] });
+  it.each([
+    ["before the response begins", 3000, false],
+    // Two bodies of this size exceed the rate limit, which delays the end of the second one.
+    ["while the rate limit delays the request", 33_000_000, true],
+  ])("%s is also charged for the size of the request", async (_when, size, isAnnounced) => {
+    const sandbox = `cut-${size}`;
+    const messages = [{ role: "user", content: `[[hang]] ${"x".repeat(size)}` }];
+    const bytes = new TextEncoder().encode(
+      JSON.stringify({ max_tokens: 7000, messages, tools: [{ name: "Bash" }] }),
+    );
     const handle = OUTBOUND["anthropic.internal"];
-    const containerID = (await actorOf("cut-before")).id.toString();
-    const tokens = await charged("cut-before", async (key) => {
+    const containerID = (await actorOf(sandbox)).id.toString();
+    const tokens = await charged(sandbox, async (key) => {
       const agent = new AbortController();
-      const pieces = [new TextEncoder().encode(text)];
+      const headers = {
+        "x-api-key": key,
+        "content-type": "application/json",
+        ...(isAnnounced && { "content-length": `${bytes.length}` }),
+      };
+      const send = (path: string, body: BodyInit) => {
+        const init = { method: "POST", headers, body, signal: agent.signal };
+        return handle?.(new Request(`http://anthropic.internal${path}`, init), env as Env, containerID);
+      };
+      if (isAnnounced) expect((await send("/v1/messages/count_tokens", bytes))?.status).toBe(200);
+      const half = bytes.length / 2;
+      const pieces = [bytes.subarray(half), bytes.subarray(0, half)];
       let isSent = false;
       const body = new ReadableStream<Uint8Array>({
         pull(controller) {
           const piece = pieces.pop();
-          if (piece) return controller.enqueue(piece);
-          isSent = true;
-          controller.close();
+          if (piece) controller.enqueue(piece);
+          else controller.close();
+          // The API knows an announced length, so it need not wait for the end.
+          isSent = isAnnounced ? pieces.length === 0 : !piece;
         },
       });
-      const headers = { "x-api-key": key, "content-type": "application/json" };
-      const init = { method: "POST", headers, body, signal: agent.signal };
-      const request = new Request("http://anthropic.internal/v1/messages", init);
-      const answer = handle?.(request, env as Env, containerID);
+      const answer = send("/v1/messages", body);
       await until(() => isSent);
       agent.abort();
       expect((await answer)?.status).toBe(502);
     });
-    expect(tokens).toBe(7000 + Math.ceil(text.length / 3));
+    expect(tokens).toBe(7000 + Math.ceil(bytes.length / 3));
   });
 });
 

@@ -1,0 +1,208 @@
+/**
+ * Ends a sandbox that fills the kernel's memory with objects that count in no control group: file locks, connections that nobody
+ * accepts, unfinished datagrams, or anything else. The kernel does not say who made them. So when they have grown by the limit,
+ * the busy sandboxes run in turns: in each turn one of them runs, or none, while the others are frozen. If the memory grows in all
+ * turns of one sandbox, and less in the turns of none, the guard ends that sandbox.
+ *
+ * Growth of the machine itself raises the limit, and so does growth that the turns do not explain. A sandbox that holds memory
+ * and stops growing is not ended: the limit bounds what it holds.
+ */
+import { readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { EngineSandbox } from "./engine-sandbox.ts";
+import { countedKernelMemory, isFrozen, processorTime, setFrozen } from "./freezer.ts";
+import { STOPPED_BECAUSE } from "./texts.ts";
+
+const MiB = 1024 * 1024;
+/** Above this share of the limit, the memory is measured often. */
+const NEAR = 0.75;
+const NEAR_INTERVAL_MS = 20;
+/** Turns double if they show nothing, because slow growth is seen only in long turns. */
+const TURN_MS = { first: 40, most: 320 };
+/** How often a suspicion from the first turn of each sandbox is tested. */
+const CONFIRMATIONS = 3;
+/** After turns without a result, the limit rises by this share of it. Later by more, because longer turns cost others more. */
+const STEP = { first: 1 / 16, most: 1 / 8 };
+/** A sandbox with less processor time since the last turns cannot have caused the growth. */
+const LEAST_PROCESSOR_MS = 5;
+/**
+ * A sandbox may stop as soon as it notices that it was frozen, so that no test confirms its growth. In its first turn it has
+ * often not been frozen yet, because the order is random. So many times as much growth there counts, and this many times.
+ */
+const STRIKES = { factor: 8, count: 3 };
+/** How long to wait until all processes are frozen. Each one needs the processor for a moment. */
+const FREEZE_MS = 250;
+const FREEZE_LOOK_MS = 2;
+const END_TIMEOUT_MS = 5000;
+/** Memory in transit between free lists and its users looks used. The least of several measurements contains little of it. */
+const MEASUREMENTS = { count: 6, everyMs: 2 };
+
+/** Bytes of the kernel that count in no control group of the sandboxes. */
+interface Uncounted {
+  /** All pages that belong to no program and no file. Complete, but other programs of a busy machine change it by 10 MiB. */
+  pages: number;
+  /** Objects that the kernel cannot reclaim. Steady, but lacks some kinds, and less for other objects that count in a group. */
+  objects: number;
+}
+const KINDS = ["pages", "objects"] as const;
+/** Less growth in a turn is noise. */
+const LEAST_GROWTH: Uncounted = { pages: 4 * MiB, objects: MiB };
+
+/** A sandbox, or none. */
+type Runner = EngineSandbox | undefined;
+
+/** @returns the check. `wasIdle`: no sandbox ran since the last one, so that all memory is the machine's. */
+export function guardKernelMemory(
+  groups: readonly string[],
+  limit: number,
+  running: () => EngineSandbox[],
+): (wasIdle: boolean) => Promise<void> {
+  /** What the machine uses for itself, as far as known. */
+  let base = Infinity;
+  let step = STEP.first;
+  let turnMs = TURN_MS.first;
+  /** The processor time of each sandbox when the memory came near to its limit, or the last turns ended; undefined before. */
+  let before: Map<EngineSandbox, number> | undefined;
+  const strikes = new Map<EngineSandbox, number>();
+
+  async function check(wasIdle: boolean): Promise<void> {
+    let { pages } = uncounted(groups);
+    base = wasIdle ? pages : Math.min(base, pages);
+    while (pages - base < limit) {
+      if (pages - base < limit * NEAR || running().length === 0) {
+        before = undefined;
+        step = STEP.first;
+        turnMs = TURN_MS.first;
+        strikes.clear();
+        return;
+      }
+      if (before === undefined) await mark();
+      await sleep(NEAR_INTERVAL_MS, undefined, { ref: false });
+      ({ pages } = uncounted(groups));
+    }
+    if ((await steady(groups)).pages - base < limit) return;
+    const cause = await findCause();
+    if (cause === "machine") base = (await steady(groups)).pages;
+    else if (cause === "unknown") {
+      base += limit * step;
+      step = Math.min(STEP.most, step * 2);
+      turnMs = Math.min(TURN_MS.most, turnMs * 2);
+    } else {
+      cause.end(STOPPED_BECAUSE.kernel);
+      await Promise.race([cause.ended, sleep(END_TIMEOUT_MS, undefined, { ref: false })]);
+    }
+    await mark();
+  }
+
+  async function mark(): Promise<void> {
+    const times = running().map(async (sandbox) => [sandbox, await processorTime(sandbox.groups)] as const);
+    before = new Map(await Promise.all(times));
+  }
+
+  async function findCause(): Promise<EngineSandbox | "machine" | "unknown"> {
+    const all = running();
+    const used = await Promise.all(all.map(async (sandbox) => await processorTime(sandbox.groups)));
+    const busy = all.filter(
+      (sandbox, index) => (used[index] ?? 0) - (before?.get(sandbox) ?? 0) >= LEAST_PROCESSOR_MS,
+    );
+    const growths = new Map<Runner, Uncounted[]>();
+    const takeTurn = async (runner: Runner) => {
+      const growth = await growthWith(runner, all);
+      growths.set(runner, [...(growths.get(runner) ?? []), growth]);
+    };
+    try {
+      const runners: Runner[] = shuffled([undefined, ...busy]);
+      for (const runner of runners) await takeTurn(runner);
+      const [suspect] = runners.toSorted((a, b) => first(growths, b) - first(growths, a));
+      if (first(growths, suspect) < 1) return "unknown";
+      for (let turn = 0; turn < CONFIRMATIONS; turn += 1) {
+        await takeTurn(undefined);
+        if (suspect !== undefined) await takeTurn(suspect);
+      }
+      const own = growths.get(undefined) ?? [];
+      if (suspect === undefined) return growsAlways(own, []) ? "machine" : "unknown";
+      if (growsAlways(growths.get(suspect) ?? [], own)) return suspect;
+      if (first(growths, suspect) >= STRIKES.factor && !own.some((growth) => sizeOf(growth) >= 1))
+        strikes.set(suspect, (strikes.get(suspect) ?? 0) + 1);
+      return strikes.get(suspect) === STRIKES.count ? suspect : "unknown";
+    } finally {
+      await Promise.all(all.map(async (sandbox) => await setFrozen(sandbox.groups, false)));
+    }
+  }
+
+  async function growthWith(runner: Runner, all: EngineSandbox[]): Promise<Uncounted> {
+    if (runner !== undefined) await setFrozen(runner.groups, false);
+    // Growth while another sandbox still runs accuses nobody.
+    if (!(await freeze(all.filter((sandbox) => sandbox !== runner)))) return { pages: 0, objects: 0 };
+    const atFirst = await steady(groups);
+    await sleep(turnMs);
+    const atLast = await steady(groups);
+    return { pages: atLast.pages - atFirst.pages, objects: atLast.objects - atFirst.objects };
+  }
+
+  return check;
+}
+
+/** How large growth is. From 1, it is more than noise. */
+function sizeOf(growth: Uncounted): number {
+  return Math.max(...KINDS.map((kind) => growth[kind] / LEAST_GROWTH[kind]));
+}
+
+function first(growths: Map<Runner, Uncounted[]>, runner: Runner): number {
+  const [growth] = growths.get(runner) ?? [];
+  return growth === undefined ? 0 : sizeOf(growth);
+}
+
+/** Whether each of these turns shows more growth of a kind than any of the others. */
+function growsAlways(turns: Uncounted[], others: Uncounted[]): boolean {
+  return KINDS.some((kind) => {
+    const least = Math.min(...turns.map((growth) => growth[kind]));
+    return least >= LEAST_GROWTH[kind] && others.every((growth) => growth[kind] < least);
+  });
+}
+
+async function freeze(sandboxes: EngineSandbox[]): Promise<boolean> {
+  await Promise.all(sandboxes.map(async (sandbox) => await setFrozen(sandbox.groups, true)));
+  for (const deadline = performance.now() + FREEZE_MS; ;) {
+    const frozen = await Promise.all(
+      sandboxes.map(async ({ groups, hasEnded }) => hasEnded || (await isFrozen(groups))),
+    );
+    if (!frozen.includes(false)) return true;
+    if (performance.now() > deadline) return false;
+    await sleep(FREEZE_LOOK_MS);
+  }
+}
+
+async function steady(groups: readonly string[]): Promise<Uncounted> {
+  const least = uncounted(groups);
+  for (let measurement = 1; measurement < MEASUREMENTS.count; measurement += 1) {
+    await sleep(MEASUREMENTS.everyMs);
+    const { pages, objects } = uncounted(groups);
+    least.pages = Math.min(least.pages, pages);
+    least.objects = Math.min(least.objects, objects);
+  }
+  return least;
+}
+
+/** Reads everything at once, because memory changes its use all the time. */
+function uncounted(groups: readonly string[]): Uncounted {
+  const zones = readFileSync("/proc/zoneinfo", "latin1");
+  const counted = countedKernelMemory(groups);
+  const meminfo = readFileSync("/proc/meminfo", "latin1");
+  const sum = (pattern: RegExp) =>
+    Array.from(zones.matchAll(pattern), ([, pages]) => Number(pages)).reduce((all, pages) => all + pages, 0);
+  const kiB = (name: string) => Number(new RegExp(`^${name}: +(\\d+)`, "m").exec(meminfo)?.[1] ?? 0) * 1024;
+  const known = sum(/^ +(?:pages free|count:|nr_file_pages|nr_anon_pages|nr_zspages) +(\d+)/gm);
+  const share = 1 - known / sum(/^ +managed +(\d+)/gm);
+  return {
+    pages: share * kiB("MemTotal") - kiB("Hugetlb") - counted,
+    objects: kiB("SUnreclaim") - counted,
+  };
+}
+
+function shuffled<T>(values: T[]): T[] {
+  return values
+    .map((value) => ({ value, order: Math.random() }))
+    .toSorted((a, b) => a.order - b.order)
+    .map(({ value }) => value);
+}

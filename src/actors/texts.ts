@@ -288,7 +288,7 @@ export function setUpNotSavedText(why: string | undefined): string {
 }
 
 export function setUpSkippedText(times: number): string {
-  return `The set-up of this sandbox is skipped: the sandbox ended during it ${times} times in a row (list_runs shows when). Set it again with configure_sandbox.`;
+  return `The set-up of this sandbox is skipped: the sandbox ended during the set-up ${times} times in a row (list_runs shows when). Correct the script with configure_sandbox.`;
 }
 
 export function setUpRestoredText(savedAt: number): string {

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type CLIOptions, commandsWith, runCLI, runHere, startCLI } from "../setup/cli.ts";
 import { firstOfSandbox, processes } from "../setup/processes.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
-import { until } from "../setup/until.ts";
+import { until, untilText } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { listen } from "../setup/listen.ts";
 
@@ -174,7 +174,7 @@ describe("shell", () => {
     const running = startCLI(["-qec", line, "/dev/null"], { ...local, program: "script" });
     const type = async (text: string, shown: string) => {
       running.stdin.write(text);
-      await until(() => running.stdout().includes(shown));
+      await untilText(running.stdout, shown);
     };
     await type("", "/workspace# ");
     // Both commands must be in one process group. Otherwise a key that is typed between them is lost.
@@ -200,7 +200,7 @@ describe("shell", () => {
     const running = startCLI(["-qec", line, "/dev/null"], { ...local, program: "script" });
     const type = async (text: string, shown: RegExp) => {
       running.stdin.write(text);
-      return until(() => shown.exec(running.stdout()));
+      return shown.exec(await untilText(running.stdout, shown)) ?? [];
     };
     await type("", /40 100/);
     // `read` works only after the command line has restored the terminal's modes.

@@ -2,7 +2,15 @@
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, test } from "vitest";
 import { dayOf } from "../../../src/shared/days.ts";
-import { accountOf, actorOf, type Caller, type Result, evictActor, principal } from "../support.ts";
+import {
+  accountOf,
+  actorOf,
+  type Caller,
+  type Result,
+  evictActor,
+  principal,
+  untilText,
+} from "../support.ts";
 
 const SCOPES = ["sandbox:exec", "sandbox:read", "sandbox:write", "tasks:run"] as const;
 
@@ -52,8 +60,11 @@ describe.concurrent("the result of a run that ended early", () => {
 
   test("names the day's limit for a command that an earlier actor started", async () => {
     const caller = await withSeconds("cut-evicted", 10);
-    const args = { command: "sleep 60", timeout_seconds: 60, wait_seconds: 2 };
+    const args = { command: "echo begun; sleep 60", timeout_seconds: 60, wait_seconds: 0 };
     const { structured } = await caller.call("run_command", args);
+    const shown = async () => (await caller.call("get_result", { id: structured.id, wait_seconds: 0 })).text;
+    // The next actor does not start a command that waits.
+    await untilText(shown, "begun");
     await evictActor(await actorOf("default", caller));
     const result = await caller.call("get_result", { id: structured.id });
     expect(wrong(result, 10), result.text).toEqual([]);

@@ -12,7 +12,10 @@ export interface Preview {
   expiresAt: number;
 }
 
-/** A sandbox, its principal, and how the current call may use it. Calls carry both, because the actor does not know them at first. */
+/**
+ * A sandbox, its principal, and how the current call may use it. Calls carry both, because the actor does not know them at
+ * first.
+ */
 export interface Owner {
   principalID: string;
   sandbox: string;

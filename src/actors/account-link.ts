@@ -88,6 +88,7 @@ export class AccountLink {
     return this.account(owner).isKnown(owner.sandbox);
   }
 
+  /** The prefix of a run's object keys. */
   prefix(runID: string): string {
     return `${this.owner.principalHash}/${runID}/`;
   }
@@ -112,14 +113,14 @@ export class AccountLink {
       this.#ctx.storage.kv.put(USED, now);
     }
     if (now - this.#registeredAt < REGISTER_MS) return undefined;
-    const known = this.#registeredAt > 0;
+    const wasRegistered = this.#registeredAt > 0;
     const result = this.#reports.run(async () => {
       const registered = unwrap(await this.account(owner).registerSandbox(owner));
       this.gitHosts = registered.gitHosts;
       return registered;
     });
-    if (known) this.#ctx.waitUntil(result.catch(() => undefined));
-    const isNew = known ? undefined : (await result).isNew;
+    if (wasRegistered) this.#ctx.waitUntil(result.catch(() => undefined));
+    const isNew = wasRegistered ? undefined : (await result).isNew;
     this.#registeredAt = now;
     return isNew === undefined ? undefined : isNew ? "nothing" : "stopped";
   }
@@ -151,6 +152,7 @@ export class AccountLink {
     this.#keptAt = at;
   }
 
+  /** Undoes a registration. @param before what the account knew before it */
   async withdraw(before: EarlierState): Promise<void> {
     this.#registeredAt = 0;
     // Keeps saved workspaces: a fork has one before its first use.

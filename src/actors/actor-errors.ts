@@ -3,7 +3,7 @@ import { ToolError } from "../shared/errors.ts";
 import { actorReset, overloaded } from "./texts.ts";
 
 /** Messages of platform errors that have no property to identify them, such as broken connections. */
-const WORDS =
+const RESET_MESSAGE =
   /^broken\.|Network connection lost|Durable Object (storage operation exceeded|reset because|has been reset)|isolate exceeded|Cannot resolve Durable Object/;
 
 /** Whether a stub's error means that the actor was reset, or its connection lost, during the call. */
@@ -12,7 +12,7 @@ function isReset(error: unknown): boolean {
   if (Reflect.get(error, "durableObjectReset") === true) return true;
   // The actor's own code threw the error, so its message says nothing about the actor.
   if (Reflect.get(error, "remote") === true) return false;
-  return Reflect.get(error, "retryable") === true || WORDS.test(error.message);
+  return Reflect.get(error, "retryable") === true || RESET_MESSAGE.test(error.message);
 }
 
 /** An overloaded actor refuses a call before it begins. */

@@ -52,8 +52,8 @@ export class NetworkDecisions {
   }
 
   /**
-   * Stores a question if the change allows more. If the question exists already, waits for a decision. @throws
-   * {ToolError} if forbidden
+   * Stores a question if the change allows more. If the question exists already, waits for a decision.
+   * @throws {ToolError} if the operator forbids the change
    */
   async ask(change: NetworkChoice, waitMs: number): Promise<ChangeState> {
     // Asks about the whole policy, because another call may change the parts that this change omits.
@@ -77,7 +77,7 @@ export class NetworkDecisions {
     return added && { sandbox: account.owner.sandbox, added };
   }
 
-  /** @returns whether the question existed @throws {ToolError} if the operator no longer allows it */
+  /** @returns whether the question existed @throws {ToolError} if the operator no longer allows the change */
   async decide(owner: Owner, id: string, isAllowed: boolean): Promise<boolean> {
     const kept = this.#find(id);
     if (!kept || kept.isRefused) return false;

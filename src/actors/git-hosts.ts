@@ -3,7 +3,7 @@ import type { GitCredential } from "../shared/git-credential.ts";
 import { Rows } from "../storage/rows.ts";
 import { within } from "../shared/within.ts";
 
-/** The most hosts. One more drops the host of the oldest sign-in. */
+/** The most hosts. A further sign-in drops the host with the oldest sign-in. */
 const MAX_HOSTS = 20;
 
 export type GitHost = {

@@ -164,7 +164,9 @@ export class Lifecycle {
     return this.#state;
   }
 
-  /** Handles the platform's report that a container ended: this actor's, or that of an earlier actor, which could not handle it. */
+  /**
+   * Handles the platform's report that a container ended: this actor's, or that of an earlier actor, which could not handle it.
+   */
   #containerEnded(): void {
     const state = this.#checkState();
     if (this.#abandonedCount > 0 || state.is !== "absent") return;

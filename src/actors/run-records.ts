@@ -9,7 +9,10 @@ import type { Runs } from "../runs/runs.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 
-/** One call to sandboxd deletes the files of ended runs: after CLEAN_BATCH of them, or after one with more than CLEAN_BYTES of output. */
+/**
+ * One call to sandboxd deletes the files of ended runs: after CLEAN_BATCH of them, or after one with more than CLEAN_BYTES of
+ * output.
+ */
 const CLEAN_BATCH = 16;
 const CLEAN_BYTES = 1024 * 1024;
 

@@ -139,7 +139,10 @@ export class Sandbox extends SandboxActor {
     return this.#parts.fileLinks.find(id);
   }
 
-  /** Returns undefined if the link's container is gone. @param epoch the container of a link to a file; undefined for run outputs */
+  /**
+   * Returns undefined if the link's container is gone. @param epoch the container of a link to a file; undefined for run
+   * outputs
+   */
   async linkOwner(epoch?: string): Promise<Owner | undefined> {
     const { lifecycle, fileLinks, account } = this.#parts;
     if (epoch !== undefined && !(lifecycle.isRunning && fileLinks.belongsTo(epoch))) return undefined;

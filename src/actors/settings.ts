@@ -1,4 +1,7 @@
-/** A sandbox's settings: variables, network, set-up, idle time and service. A call changes all that it names or, after an error, none. */
+/**
+ * A sandbox's settings: variables, network, set-up, idle time and service. A call changes all that it names or, after an error,
+ * none.
+ */
 import type { NetworkPolicy } from "../shared/network-policy.ts";
 import type { Region } from "../shared/principal.ts";
 import { SerialQueue } from "../shared/queue.ts";

@@ -2,8 +2,8 @@
  * The saved states of a principal's sandboxes, kept by their `Account`.
  *
  * A snapshot is one state: a manifest, and the packs with its content. It lives while it is a sandbox's current state, or while
- * a checkpoint, or an archive of a task or set-up, refers to it. A pack lives while a snapshot refers to it. Archives are evicted
- * when room is short, those of the oldest tasks first.
+ * a checkpoint, or an archive of a task or set-up, refers to it. A pack lives while a snapshot refers to it. Archives are
+ * evicted when room is short, those of the oldest tasks first.
  *
  * Every step is one transaction. The transaction also records unreferenced objects as garbage: a row with their R2 key prefix,
  * which stays until R2 has deleted them. So neither a crash nor an R2 error leaves objects behind.

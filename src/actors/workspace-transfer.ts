@@ -157,7 +157,7 @@ export class WorkspaceTransfer {
     return { files, bytes, manifestBytes, packs, packBytes, left: { ...plan.left, unreadable } };
   }
 
-  /** The free quota that was too little for a save of at most this size. If there is no more now, nothing is sent again. */
+  /** The free quota that was too little for an earlier save of at most this size. With no more quota, nothing is sent again. */
   #notEnoughFor({ bytes }: Plan): number | undefined {
     const before = this.#lastRefusal;
     return before && bytes >= before.bytes && Date.now() - before.at < NO_ROOM_MS ? before.room : undefined;

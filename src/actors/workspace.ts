@@ -409,7 +409,8 @@ export class Workspace {
   }
 
   /**
-   * Restores a set-up's result into a sandbox without a state. Returns the time of the result's save; undefined if there is none.
+   * Restores a set-up's result into a sandbox without a state. Returns the time of the result's save; undefined if there is
+   * none.
    * @param lifecycle restores the container again once the account has the state
    * @throws {ToolError}
    */
@@ -506,7 +507,10 @@ export class Workspace {
     return { ...unwrap(outcome), unsaved };
   }
 
-  /** Saves if possible: a broken workspace must not prevent its restore. Returns why the save failed, if it did. @throws {ToolError} */
+  /**
+   * Saves if possible: a broken workspace must not prevent its restore. Returns why the save failed, if it did. @throws
+   * {ToolError}
+   */
   async #saveBeforeRestore(): Promise<string | undefined> {
     try {
       await this.#saveForCall();

@@ -234,7 +234,10 @@ function refusal(authRequest: AuthRequest, code: "invalid_request" | "invalid_sc
   return new AuthorizationError(code, { description, redirectUri, state: state || undefined, issuer });
 }
 
-/** Shows an error to the person. It does not redirect to the client: anybody can register one, so that would be an open redirect. */
+/**
+ * Shows an error to the person. It does not redirect to the client: anybody can register one, so that would be an open
+ * redirect.
+ */
 function explain(context: PageContext, error: unknown): Promise<Response> {
   const retryURL = new URL(context.request.url);
   if (error instanceof CimdFetchError) {

@@ -47,7 +47,10 @@ export async function authenticate(
   return unauthorized("invalid_token", CALLER_TEXTS.invalidToken, metadata);
 }
 
-/** How many words of an `Authorization` header are checked for our token. A header with more words counts as if it had the token. */
+/**
+ * How many words of an `Authorization` header are checked for our token. A header with more words counts as if it had the
+ * token.
+ */
 const MAX_WORDS = 20;
 
 /**

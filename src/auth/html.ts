@@ -10,7 +10,10 @@ export class HTML {
 
 type Value = HTML | string | number | false | undefined | readonly Value[];
 
-/** An HTML template. False and undefined render as nothing. It is not named `html`, because formatters rewrite templates of that name. */
+/**
+ * An HTML template. False and undefined render as nothing. It is not named `html`, because formatters rewrite templates of that
+ * name.
+ */
 export function markup(strings: TemplateStringsArray, ...values: Value[]): HTML {
   return new HTML(String.raw({ raw: strings }, ...values.map(rendered)));
 }

@@ -24,7 +24,10 @@ const SESSION_COOKIE = "panel";
 /** Binds a sign-in to its browser: the request's state and the code verifier. */
 const SIGN_IN_COOKIE = "panel-sign-in";
 
-/** Pages besides the panel that a sign-in may return to: the page for a network decision (with its token) and the page for git hosts. */
+/**
+ * Pages besides the panel that a sign-in may return to: the page for a network decision (with its token) and the page for git
+ * hosts.
+ */
 const RETURN_PATHS = new RegExp(`^(?:${DECISION_PATH}/[\\w.-]{1,200}|${GIT_PATH}(?:/[\\w.-]{1,253})?)$`);
 
 /** The time limit of a sign-in, the same as on the consent page. */
@@ -81,7 +84,9 @@ export async function finishPanelSignIn(request: Request, oauth: OAuth, context:
   ]);
 }
 
-/** The caller of a request from one of this server's pages. Requests from other pages are refused: browsers send their origin. */
+/**
+ * The caller of a request from one of this server's pages. Requests from other pages are refused: browsers send their origin.
+ */
 export async function panelCaller(request: Request, context: RequestContext): Promise<Caller | Refusal> {
   const oauth = oauthFor(request, context);
   if ("off" in oauth) return unauthorized("no_token", CALLER_TEXTS.panelOff(oauth.off));

@@ -136,7 +136,7 @@ export abstract class RunFollower {
       this.#catchUp();
     } catch (error) {
       this.#isConnected = false;
-      // If no request was ever sent, the error below says that the sandbox could not be started or reached.
+      // Before the first successful request, `error` says why the sandbox could not be started or reached.
       if (this.wasRequested && !this.link.lifecycle.isRunning) return await this.#reconnectDelay();
       if (!isUnresponsive(error)) throw error;
       this.#awaySince ??= Date.now();

@@ -153,8 +153,8 @@ export class RunStore {
   }
 
   /**
-   * Stored bytes: the database, long logs, and artifacts of tasks. Without runs the result is 0, because nothing could be removed.
-   * Called every few seconds, so it reads only the rows of tasks and of runs with long logs.
+   * Stored bytes: the database, long logs, and artifacts of tasks. Without runs the result is 0, because nothing could be
+   * removed. Called every few seconds, so it reads only the rows of tasks and of runs with long logs.
    */
   stored(): Stored {
     const { runs, bytes, oldest } = this.#sql

@@ -6,7 +6,10 @@ const MAX_COLUMNS = 1000;
 /** The cursor can return to this many of the last rows. Nested progress bars and menus need fewer. */
 const MAX_ROWS = 50;
 
-/** What a Python kernel prints for `clear_output()`: CLEARED in streams.py. Other programs send these sequences in another order. */
+/**
+ * What a Python kernel prints for `clear_output()`: CLEARED in streams.py. Other programs send these sequences in another
+ * order.
+ */
 const CLEARED = "\x1b[3J\x1b[2J\x1b[H";
 
 /** A control sequence (CSI) with parameters and final character; another, invisible sequence; a control character; or text. */
@@ -23,9 +26,9 @@ export function terminalText(output: string): string {
 }
 
 /**
- * The text of `terminalText`, with a count of the work. @returns `moved`: the number of cells that were written, or moved by insertions and
- * deletions. It is less than one row per character of output. The text is at most twice as long as the output, plus a row,
- * because further padding is dropped
+ * The text of `terminalText`, with a count of the work. @returns `moved`: the number of cells that were written, or moved by
+ * insertions and deletions. It is below `MAX_COLUMNS` for each character of output. The text is at most twice as long as the output,
+ * plus a row, because further padding is dropped
  */
 export function rendered(output: string): { text: string; moved: number } {
   let text = "";

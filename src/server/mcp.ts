@@ -77,7 +77,8 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
       const { structuredContent, ...result } = answer;
       const run = showsPanel && caller.showsApps && isRecord(structuredContent) && structuredContent.id;
       if (typeof run === "string") result._meta = { [RUN_META]: run };
-      // Without `?results=structured`, the answer has only text. If it had structured content too, clients would show their model
+      // Without `?results=structured`, the answer has only text. If it had structured content too, clients would show their
+      // model
       // either only that content, as escaped JSON, or both, at twice the tokens.
       return query.structured ? { ...result, structuredContent } : result;
     });

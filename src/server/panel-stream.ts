@@ -1,7 +1,7 @@
 /**
- * `POST /panel/stream`: sends a panel page the results that it watches, as server-sent events. The server calls the same tools as
- * the page would at `/panel/mcp`, through the same guards, and sends each changed result. Every request states the log offset to read
- * from, so a broken connection causes neither gaps nor repeated lines.
+ * `POST /panel/stream`: sends a panel page the results that it watches, as server-sent events. The server calls the same tools
+ * as the page would at `/panel/mcp`, through the same guards, and sends each changed result. Every request states the log
+ * offset to read from, so a broken connection causes neither gaps nor repeated lines.
  */
 import * as z from "zod";
 import { PANEL_MCP_PATH } from "../auth/paths.ts";
@@ -107,7 +107,7 @@ class PanelStream {
   readonly #encoder = new TextEncoder();
   readonly #ended = new AbortController();
   #polls = 0;
-  /** The first polls: they were counted for the rate limit when the stream was opened. */
+  /** How many polls were counted for the rate limit when the stream was opened. */
   #countedPolls = 0;
 
   constructor(request: Request, caller: CallerContext, guards: PanelGuards, registration: OpenStream) {

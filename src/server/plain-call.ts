@@ -20,8 +20,8 @@ export async function isPlainCall(request: Request, body: unknown): Promise<bool
 }
 
 /**
- * Serves a plain call as JSON. The library's handler opens an event stream for every call, which takes a quarter of the Worker's
- * time for a short call. A longer call gets its result as an event, because proxies close silent connections.
+ * Serves a plain call as JSON. The library's handler opens an event stream for every call, which takes a quarter of the
+ * Worker's time for a short call. A longer call gets its result as an event, because proxies close silent connections.
  */
 export async function servePlainCall(
   server: McpServer,

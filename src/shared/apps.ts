@@ -11,8 +11,8 @@ export const APP_MIME_TYPE = "text/html;profile=mcp-app";
 export const PANEL_URI = "ui://sandbox-mcp/panel";
 
 /**
- * The resource with the names of the tools that the page may call. The page reads it first, because clients do not tell the page
- * these names.
+ * The resource with the names of the tools that the page may call. The page reads it first, because clients do not tell the
+ * page these names.
  */
 export const PANEL_TOOLS_URI = "ui://sandbox-mcp/tools";
 

@@ -41,7 +41,9 @@ interface Events {
     reason: RefusalReason;
     /** The route's pattern, never the actual URL. */
     route?: string;
-    /** For `oauth_error`: the failed check of the authorization server, for example `authorization-code-grant/code_replayed`. */
+    /**
+     * For `oauth_error`: the failed check of the authorization server, for example `authorization-code-grant/code_replayed`.
+     */
     check?: string;
   };
   /** A valid token was issued to a client, refreshed, revoked, or used without a tool call. Calls have their own event. */

@@ -127,7 +127,9 @@ class TraceMatcher {
     this.#automaton = new PatternAutomaton(traces, columns);
   }
 
-  /** The positions of traces in the bytes as they are, without percent escapes, and without JSON escapes. Ranges may overlap. */
+  /**
+   * The positions of traces in the bytes as they are, without percent escapes, and without JSON escapes. Ranges may overlap.
+   */
   findIn(bytes: Uint8Array): [start: number, end: number][] {
     const found = this.#findPlain(bytes);
     for (const escape of [PERCENT, BACKSLASH])

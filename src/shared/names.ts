@@ -35,7 +35,8 @@ export const ACTOR_NAME_SOURCE = `(?:${SHORT_NAME.source.slice(1, -1)}|[a-z2-7]{
  * principal's id. Principals can use the same names without conflicts, nobody can search for a colliding id, and a preview's
  * host label stays below DNS's 63 characters.
  *
- * A long name, or a name with `_` or `.`, is replaced by its hash and a dash. No short name ends with a dash, so the two forms differ.
+ * A long name, or a name with `_` or `.`, is replaced by its hash and a dash. No short name ends with a dash, so the two forms
+ * differ.
  */
 export async function actorName(name: string, principalID: string): Promise<string> {
   const label = SHORT_NAME.test(name) ? name : `${await hashOf(name)}-`;

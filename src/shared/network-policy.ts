@@ -1,7 +1,7 @@
 /**
  * Network policies: the syntax of entries, the hosts that they cover, and how one policy restricts another. Pure functions,
- * shared by the Worker and the local engine. Hosts served by the Worker itself (`src/container/model-egress.ts`) are reachable under every
- * policy.
+ * shared by the Worker and the local engine. Hosts served by the Worker itself (`src/container/model-egress.ts`) are reachable
+ * under every policy.
  */
 
 /** What a sandbox reaches: nothing, listed hosts, or everything. Each level includes the previous one. */

@@ -1,6 +1,6 @@
 /**
- * Shows text chosen by a sandbox so that it cannot imitate the server's own text. A name becomes one word, a sentence stays on one
- * line, and output goes into a fence that it cannot end.
+ * Shows text chosen by a sandbox so that it cannot imitate the server's own text. A name becomes one word, a sentence stays on
+ * one line, and output goes into a fence that it cannot end.
  */
 import { randomLetters } from "./names.ts";
 

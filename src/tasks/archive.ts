@@ -28,7 +28,10 @@ const MAX_NAMED = 3;
 /** sandboxd may end during an attempt. The next attempt restarts it. */
 const ATTEMPTS = 3;
 
-/** @param below the agent's directory of conversations @param id the agent's id of its conversation @throws {ToolError} with the last reason */
+/**
+ * @param below the agent's directory of conversations @param id the agent's id of its conversation @throws {ToolError} with the
+ * last reason
+ */
 export async function archive(
   archives: Archives,
   what: Omit<TaskArchive, "conversation">,

@@ -35,8 +35,8 @@ export interface QuestionsHost {
 const CONTEXT = "question";
 
 /**
- * A request is repeated up to MAX_REPEATS times if it may succeed later. The second value is the longest pause before a repetition,
- * in milliseconds.
+ * A request is repeated up to MAX_REPEATS times if it may succeed later. The second value is the longest pause before a
+ * repetition, in milliseconds.
  */
 const MAX_REPEATS = 3;
 const MAX_PAUSE_MS = 20_000;

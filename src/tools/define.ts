@@ -60,7 +60,9 @@ export interface ToolDefinition<
   /** For the model: what the tool does, when to use it, and what it returns. Under 2,048 characters. */
   description: string;
   input: Input;
-  /** The schema of `structured`. A tool that may return images has none, because clients may then show the data and no images. */
+  /**
+   * The schema of `structured`. A tool that may return images has none, because clients may then show the data and no images.
+   */
   output?: Output;
   /** The schema of `structured` of a tool without `output`. It is used only for the types of the client library. */
   data?: z.ZodObject;

@@ -12,7 +12,9 @@ import type { ToolContext } from "./define.ts";
 import { sandboxOfRun } from "./run-sandbox.ts";
 import { didNotSignInText, signInQuestion, signInText, signedInText } from "./texts.ts";
 
-/** The host for which git had no credentials in an ended run. The host is checked, because any program can print git's message. */
+/**
+ * The host for which git had no credentials in an ended run. The host is checked, because any program can print git's message.
+ */
 function refusingHost({ config, principal }: ToolContext, run: RunView): string | undefined {
   if (!config.gitSignIn || run.state === "running") return undefined;
   if (run.state !== "failed" && (run.exitCode ?? 0) === 0) return undefined;

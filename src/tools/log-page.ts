@@ -81,7 +81,8 @@ function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
     let { bytes } = piece;
     if (index === pieces.length - 1) {
       const cut = bytes.length - wholeCharacters(bytes, "end").length;
-      // If the run has ended and the cut character is alone in the last piece, the character stays, because it will never be completed.
+      // If the run has ended and the cut character is alone in the last piece, the character stays, because it will never be
+      // completed.
       if (cut > 0 && (growing || cut < bytes.length)) {
         bytes = bytes.subarray(0, bytes.length - cut);
         end -= cut;

@@ -27,8 +27,8 @@ export function terminalText(output: string): string {
 
 /**
  * The text of `terminalText`, with a count of the work. @returns `moved`: the number of cells that were written, or moved by
- * insertions and deletions. It is below `MAX_COLUMNS` for each character of output. The text is at most twice as long as the output,
- * plus a row, because further padding is dropped
+ * insertions and deletions. It is below `MAX_COLUMNS` for each character of output. The text is at most twice as long as the
+ * output, plus a row, because further padding is dropped
  */
 export function rendered(output: string): { text: string; moved: number } {
   let text = "";

@@ -26,10 +26,10 @@ const STEP = { first: 1 / 16, most: 1 / 8 };
 /** A sandbox with less processor time since the last turns cannot have caused the growth. */
 const LEAST_PROCESSOR_MS = 5;
 /**
- * A sandbox may stop as soon as it notices that it was frozen, so that no test confirms its growth. In its first turn it has
- * often not been frozen yet, because the order is random. So many times as much growth there counts, and this many times.
+ * A sandbox may stop as soon as it notices that it was frozen, so that no test confirms its growth. The first sandbox of a round
+ * was not frozen yet. Its turn is longer, and this much more growth than noise counts there, if it happens this many times.
  */
-const STRIKES = { factor: 8, count: 3 };
+const UNNOTICED = { turns: 4, factor: 3, count: 3 };
 /** How long to wait until all processes are frozen. Each one needs the processor for a moment. */
 const FREEZE_MS = 250;
 const FREEZE_LOOK_MS = 2;
@@ -106,13 +106,14 @@ export function guardKernelMemory(
       (sandbox, index) => (used[index] ?? 0) - (before?.get(sandbox) ?? 0) >= LEAST_PROCESSOR_MS,
     );
     const growths = new Map<Runner, Uncounted[]>();
-    const takeTurn = async (runner: Runner) => {
-      const growth = await growthWith(runner, all);
+    const takeTurn = async (runner: Runner, ms = turnMs) => {
+      const growth = await growthWith(runner, all, ms);
       growths.set(runner, [...(growths.get(runner) ?? []), growth]);
     };
     try {
-      const runners: Runner[] = shuffled([undefined, ...busy]);
-      for (const runner of runners) await takeTurn(runner);
+      const runners: Runner[] = [...shuffled(busy), undefined];
+      for (const [place, runner] of runners.entries())
+        await takeTurn(runner, place === 0 ? turnMs * UNNOTICED.turns : turnMs);
       const [suspect] = runners.toSorted((a, b) => first(growths, b) - first(growths, a));
       if (first(growths, suspect) < 1) return "unknown";
       for (let turn = 0; turn < CONFIRMATIONS; turn += 1) {
@@ -122,20 +123,21 @@ export function guardKernelMemory(
       const own = growths.get(undefined) ?? [];
       if (suspect === undefined) return growsAlways(own, []) ? "machine" : "unknown";
       if (growsAlways(growths.get(suspect) ?? [], own)) return suspect;
-      if (first(growths, suspect) >= STRIKES.factor && !own.some((growth) => sizeOf(growth) >= 1))
+      const isUnnoticed = suspect === runners[0] && first(growths, suspect) >= UNNOTICED.factor;
+      if (isUnnoticed && own.every((growth) => sizeOf(growth) < 1))
         strikes.set(suspect, (strikes.get(suspect) ?? 0) + 1);
-      return strikes.get(suspect) === STRIKES.count ? suspect : "unknown";
+      return strikes.get(suspect) === UNNOTICED.count ? suspect : "unknown";
     } finally {
       await Promise.all(all.map(async (sandbox) => await setFrozen(sandbox.groups, false)));
     }
   }
 
-  async function growthWith(runner: Runner, all: EngineSandbox[]): Promise<Uncounted> {
+  async function growthWith(runner: Runner, all: EngineSandbox[], ms: number): Promise<Uncounted> {
     if (runner !== undefined) await setFrozen(runner.groups, false);
     // Growth while another sandbox still runs accuses nobody.
     if (!(await freeze(all.filter((sandbox) => sandbox !== runner)))) return { pages: 0, objects: 0 };
     const atFirst = await steady(groups);
-    await sleep(turnMs);
+    await sleep(ms);
     const atLast = await steady(groups);
     return { pages: atLast.pages - atFirst.pages, objects: atLast.objects - atFirst.objects };
   }

@@ -15,7 +15,7 @@ export const NO_JSON = {
 
 export const askDisconnected = () =>
   unavailable(
-    `The connection broke before the server sent the run's id. Find it with \`${PROGRAM} runs --kind task\`.`,
+    `The connection broke before the server sent the run's id. To find the run: \`${PROGRAM} runs --kind task\`.`,
   );
 export const NO_REASON = "The server reported an error without a reason.";
 export const takesNoQuestions = (url: string) => unavailable(`The server at ${url} does not offer \`ask\`.`);
@@ -87,7 +87,7 @@ export const MORE_ENTRIES = "... and more: list a subdirectory.";
 
 // runs, shell
 
-export const olderRuns = (cursor: string) => `Older ones: ${PROGRAM} runs --cursor ${cursor}`;
+export const olderRuns = (cursor: string) => `Older runs: ${PROGRAM} runs --cursor ${cursor}`;
 
 /** @param isPage whether the list continues another */
 export function noRuns(sandbox: string, kind: string | undefined, isPage: boolean): string {
@@ -166,9 +166,9 @@ export function stepsAfterRotation(until: string, name: string | undefined): str
 
 export const VERIFY = {
   tokenRemedy: `Use this server's SERVER_AUTH_TOKEN or one of its AUTH_TOKENS. For a server started with ${startLine()}, \`${PROGRAM} token show\` prints it.`,
-  needs: (tool: string) => `not tried: it needs ${tool}, which this server does not list`,
+  needs: (tool: string) => `not tried: this check needs ${tool}, which this server does not list`,
   unknownTool: "this command does not know this tool",
-  taskCosts: "it costs some cents; --task tries it",
+  taskCosts: "not tried: a task costs some cents; --task runs one",
   leftOut: "not offered: the ?tools= of the address leaves it out",
   unlisted: "not offered: this server does not list it",
   notAllowed: (reason: string) => `not allowed: ${reason}`,

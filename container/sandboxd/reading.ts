@@ -194,7 +194,7 @@ export async function listDirectory(
       if (next.depth > 1 && entry.isDirectory() && !isDone)
         directories.push({ prefix: below, depth: next.depth - 1 });
     }
-    // One more than the limit, to know whether more exist.
+    // Keeps one entry more than the limit, because it shows that there is a next page.
     if (found.length > limit + KEPT_ENTRIES) found = sorted(found).slice(0, limit + 1);
   }
   const entries: Listed[] = [];
@@ -248,7 +248,7 @@ function textAsBytes(text: string): Buffer {
 const USAGE_MS = 4000;
 const MAX_CONCURRENT_STATS = 64;
 
-/** Leaves out mounts, because they do not belong to the sandbox. Undefined if it takes too long. */
+/** Adds up the sizes of the files below a path, without mounts, which are not the sandbox's. Undefined if this takes too long. */
 export async function diskUsage(path: string): Promise<number | undefined> {
   const deadline = performance.now() + USAGE_MS;
   const { dev } = await readable(stat(path));

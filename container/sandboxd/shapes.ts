@@ -1,10 +1,12 @@
-/** The data of operations, and its limits. The actor accepts sandboxd's results only within them. */
+/** The data of operations, and its limits. The actor accepts sandboxd's results only within these limits. */
 import * as z from "zod/mini";
 import { size } from "./protocol.ts";
 
-/** The largest JSON responses in bytes: file lists and restore ranges; plans and ends of saves; all others. */
+/** The largest JSON response with a list of files or the ranges of a restore, in bytes. */
 export const RESPONSE_BYTES = 8 * 1024 * 1024;
+/** The largest JSON response with the plan or the end of a save, in bytes. */
 export const SAVE_RESPONSE_BYTES = 2 * 1024 * 1024;
+/** The largest other JSON response, in bytes. */
 export const SMALL_RESPONSE_BYTES = 256 * 1024;
 /** The most bytes of an append, and of an edited file: they are kept in memory. */
 export const APPEND_BYTES = 16 * 1024 * 1024;
@@ -147,14 +149,14 @@ const entrySchema = z.object({
 export const listSchema = z.object({
   /** Sorted by the bytes of their paths. */
   entries: listOf(entrySchema, MAX_LISTED),
-  /** If there are more: the cursor of the last entry. */
+  /** The cursor of the last entry, if there are more entries. */
   next: z.optional(listCursor()),
 });
 
 export type FileEntry = z.output<typeof entrySchema>;
 export type Listed = z.input<typeof entrySchema>;
 
-/** Empty if measuring takes too long. */
+/** The object is empty if measuring takes too long. */
 export const usageSchema = z.object({ bytes: z.optional(size()) });
 /** Background activity since the last call: processor time and elapsed time in milliseconds, and open connections. */
 export const workSchema = z.object({ cpuMs: size(), overMs: size(), connections: size() });

@@ -131,7 +131,7 @@ interface ProgramOptions {
   cwd?: string;
   env?: NodeJS.ProcessEnv;
   signal?: AbortSignal;
-  /** Replaces `output` as the destination. */
+  /** The file that gets the program's output. Then `output` is empty. */
   into?: FileHandle;
 }
 

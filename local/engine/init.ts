@@ -1,7 +1,7 @@
 /**
  * A sandbox's first process, pid 1 of its namespaces: a bash that becomes container/init.pl, as in the image. When it ends, the
- * kernel ends all processes of the sandbox, so no program inside may control it. It keeps one capability that the programs it
- * starts cannot have. To trace a process, or to open its memory or descriptors, a program needs all capabilities of that
+ * kernel ends all processes of the sandbox, so no program inside may control it. So the first process keeps one capability that no
+ * other program can have. To trace a process, or to open its memory or descriptors, a program needs all capabilities of that
  * process.
  */
 import { accountFiles, hostname } from "./rootfs-files.ts";
@@ -17,8 +17,8 @@ export const initCommand = ["/bin/bash", "-p", "-s", hostname];
 export const initGreeting = "echo complete >&6\n";
 
 /**
- * The rest of the script: becomes the command. If the rest is not sent, the first process ends. The rest closes inherited descriptors, except the
- * control server's channel to the engine.
+ * The rest of the script. It closes inherited descriptors, except the control server's channel to the engine, and becomes the
+ * command. If the engine ends without sending it, bash ends.
  */
 export function initScript(command: string[]): string {
   return [
@@ -38,7 +38,7 @@ export function supervised(sandboxd: string[], server: string[], limits: Limits)
 }
 
 export function limited(command: string[], { openFiles, processes }: Limits): string[] {
-  // Core dumps only on request. The machine's limits stay if they are lower.
+  // A program that wants core dumps can raise their limit. The machine's limits stay if they are lower.
   const script = `ulimit -Sc 0; ulimit -n ${openFiles} 2>/dev/null; ${userLimits({ processes })}; exec "$@"`;
   return ["/bin/bash", "-p", "-c", script, "sbx", ...withoutInitCapability(command)];
 }

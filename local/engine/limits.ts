@@ -20,7 +20,7 @@ export const limitsSchema = z.strictObject({
   diskReadBytes: z.int(),
   processes: z.int(),
   openFiles: z.int(),
-  /** At this many open files on the machine, the sandbox with the most is ended. Needs a control group. */
+  /** At this many open files on the machine, the sandbox with the most open files is ended. Needs a control group. */
   openFilesOfMachine: z.number(),
   /** At this many bytes in TCP connections on the machine, the sandbox with the most connections is ended. */
   tcpBytesOfMachine: z.number(),

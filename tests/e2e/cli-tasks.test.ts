@@ -271,7 +271,7 @@ describe("verify", () => {
     const { code, stdout } = await run(["verify", "--url", server.url, "--token", READER]);
     expect(stdout).not.toMatch(/^failed/m);
     expect(stdout).toMatch(/^skipped\trun_command\t\tnot allowed: .*the token lacks sandbox:exec/m);
-    expect(stdout).toMatch(/^skipped\tread_file\t\tnot tried: it needs write_file/m);
+    expect(stdout).toMatch(/^skipped\tread_file\t\tnot tried: this check needs write_file/m);
     expect(stdout).toMatch(/^ok\tlist_sandboxes\t/m);
     expect([code, stdout]).toEqual([
       0,

@@ -4,7 +4,7 @@ The executor is the program that the SDK starts as a kernel. We do not change it
 `__sandbox_mcp__(spec)`, which runs the user's code and prints one JSON document into the executor's captured stdout. `spec`
 is JSON: {run, mark, files, cap_bytes, tail_bytes, code, variables?: {version, entries: [{name, value, version}]}}; the document is
 {sandbox_mcp_run: 1, run, spilled, serves?, stdout: {text?, data?, bytes, dropped, last?}, stderr: {...}, results: [{text?, png?, ...}],
-error: {name, message, traceback} | null, exit: number | null}. It is pure ASCII, because the executor decodes each
+error: {name, message, traceback} | null, exit: number | null}. The document is pure ASCII, because the executor decodes each
 chunk of its pipe separately, and a chunk may end in the middle of a character.
 """
 

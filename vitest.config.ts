@@ -66,7 +66,7 @@ const patience = (testTimeout: number, hookTimeout = testTimeout) => ({
 
 /** Short files with tests that take half a minute or more. */
 const SLOW =
-  /\/(long-command|quota|hung|exhausted|killed|evicted|sandboxd-steps|start-ahead|destroy-start|foreign-sandboxd|storage|cut-short)\.test\.ts$/;
+  /\/(long-command|quota|hung|exhausted|killed|evicted|sandboxd-steps|start-ahead|destroy-start|foreign-sandboxd|storage|cut-short|everything|left-behind|many-sessions|disk-usage|listening|running|service|idle)\.test\.ts$/;
 
 /** Vitest starts large files first. This also starts slow ones first, so that no slow file runs alone at the end. */
 class SlowFirst extends BaseSequencer {

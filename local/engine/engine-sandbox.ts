@@ -44,7 +44,6 @@ export interface SandboxPlace {
   id: string;
   directory: string;
   group: string;
-  alone: boolean;
 }
 
 /** The part of a request that cannot change while the sandbox runs. */
@@ -175,7 +174,7 @@ export class EngineSandbox {
       const { toolchain } = view;
       const running =
         bubblewrap === undefined
-          ? await startUnisolated({ directory, view, env, groups, alone: place.alone, onOutput })
+          ? await startUnisolated({ directory, view, env, groups, onOutput })
           : await launch({
               mounts: [...common.mounts(), ...own],
               record: join(directory, sandboxMark),

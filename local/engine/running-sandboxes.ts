@@ -87,8 +87,7 @@ export class SandboxRegistry {
   }
 
   #placeFor(id: string): SandboxPlace {
-    const alone = this.#alive.size === 0 && this.#starting.size === 0;
-    return { id, directory: join(this.#directory, id), group: `${this.#boot}/${id}`, alone };
+    return { id, directory: join(this.#directory, id), group: `${this.#boot}/${id}` };
   }
 
   async #forget(id: string, sandbox: EngineSandbox): Promise<void> {

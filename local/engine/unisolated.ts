@@ -19,8 +19,6 @@ export interface UnisolatedOptions {
   view: View;
   env: Record<string, string>;
   groups: string[];
-  /** Whether no other sandbox runs on this machine: without isolation they share /workspace and /var/lib/sandbox-mcp. */
-  alone: boolean;
   onOutput: (text: string) => void;
 }
 
@@ -60,8 +58,6 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   for (const { name, path } of view.toolchain.agents) await symlink(path, join(bin, name));
   const problem = await makePlaces(view.container);
   if (problem !== undefined) throw new Error(problem);
-  // Earlier versions of this server kept the state of sessions here.
-  if (options.alone) await rm("/var/lib/sandbox-mcp/sessions", { recursive: true, force: true });
 
   const sockets = await shortened(directory);
   const control = join(sockets, "control.sock");

@@ -4,7 +4,7 @@ import { extname, join } from "node:path";
 import { Option } from "@commander-js/extra-typings";
 import { z } from "zod";
 import { makeDirectories } from "../make-directories.ts";
-import { LANGUAGES, type Language, TRAITS } from "../../src/shared/languages.ts";
+import { DEFAULT_LANGUAGE, LANGUAGES, type Language, TRAITS } from "../../src/shared/languages.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { serverCommand, sessionName, textFrom, wholeNumber } from "../define-command.ts";
@@ -36,9 +36,10 @@ export const code = serverCommand(
   .argument("[code]", "the code; - reads standard input")
   .option("--file <path>", "read the code from a file; its extension gives the language")
   .addOption(
-    new Option("--language <name>", "the language (default: by the file's extension, else python)").choices(
-      LANGUAGES,
-    ),
+    new Option(
+      "--language <name>",
+      `the language (default: by the file's extension, else ${DEFAULT_LANGUAGE})`,
+    ).choices(LANGUAGES),
   )
   .option("--sandbox <name>", "the sandbox", "default")
   .option("--context <name>", "the kernel of that language", sessionName, "default")
@@ -46,7 +47,7 @@ export const code = serverCommand(
   .option("--save <directory>", "save the images of the result in this directory")
   .action(async (argument, options) => {
     const source = await textFrom("code", argument, options.file);
-    const language = options.language ?? languageOf(options.file) ?? "python";
+    const language = options.language ?? languageOf(options.file) ?? DEFAULT_LANGUAGE;
     const directory = imageDirectory(options.save);
     const server = await Server.connect(serverAddress(options));
     const { sandbox, context, timeout } = options;

@@ -4,6 +4,9 @@ export const LANGUAGES = ["python", "javascript", "typescript"] as const;
 
 export type Language = (typeof LANGUAGES)[number];
 
+/** Python, the language in which models write most code. */
+export const DEFAULT_LANGUAGE: Language = "python";
+
 export const PROGRAM_LANGUAGES = ["python", "typescript"] as const satisfies readonly Language[];
 
 export type ProgramLanguage = (typeof PROGRAM_LANGUAGES)[number];

@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { LANGUAGES, LANGUAGE_TITLES } from "../shared/languages.ts";
+import { DEFAULT_LANGUAGE, LANGUAGES, LANGUAGE_TITLES } from "../shared/languages.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { RUN_CONTINUES, defineTool, sandboxField, sessionField, timeoutField, waitField } from "./define.ts";
 import { callWait } from "./mcp-task.ts";
@@ -20,7 +20,7 @@ A timeout interrupts Python, which usually keeps its variables; other kernels re
       .string()
       .min(1)
       .max(MAX_CODE, `is longer than ${MAX_CODE} characters: write_file it and run the file`),
-    language: z.enum(LANGUAGES).default("python"),
+    language: z.enum(LANGUAGES).default(DEFAULT_LANGUAGE),
     sandbox: sandboxField(),
     context: sessionField("default"),
     timeout_seconds: timeoutField(120, MAX_RUN_SECONDS),

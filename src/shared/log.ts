@@ -88,6 +88,7 @@ export type SignInRefusal =
   | "wrong_token"
   | "too_many_attempts"
   | "not_allowed"
+  /** The allowed name belongs to another account now, at any site where names can change hands. */
   | "login_reassigned"
   | "not_vouched_for"
   /** The site of a sign-in method did not respond as it should. */

@@ -64,7 +64,7 @@ const patience = (testTimeout: number, hookTimeout = testTimeout) => ({
   expect: { poll: { timeout: 30_000 } },
 });
 
-/** Short files with tests that take half a minute or more. */
+/** Short files that take ten seconds or more. */
 const SLOW =
   /\/(long-command|quota|hung|exhausted|killed|evicted|sandboxd-steps|start-ahead|destroy-start|foreign-sandboxd|storage|cut-short|everything|left-behind|many-sessions|disk-usage|listening|running|service|idle)\.test\.ts$/;
 

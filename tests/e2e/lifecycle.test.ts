@@ -1,7 +1,7 @@
 /** No process of a server survives it, however the server ends. */
 import { randomInt } from "node:crypto";
 import { afterAll, describe, expect, it } from "vitest";
-import { type Process, processes, survivors, tree } from "../setup/processes.ts";
+import { type Process, processes, survivors, tree, withoutForkedCopies } from "../setup/processes.ts";
 import { type Server, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
@@ -45,7 +45,9 @@ async function busyServer(flags: string[] = [], ownGroup = false): Promise<Busy>
   const hanging = tree(server.child.pid ?? 0);
   const all = [...hanging, ...sleeping().filter(({ pid }) => !hanging.some((other) => other.pid === pid))];
   const role = (name: keyof typeof ROLES) => {
-    const found = all.filter(({ command: line }) => ROLES[name].test(line) && !line.startsWith("sh "));
+    const found = withoutForkedCopies(all).filter(
+      ({ command: line }) => ROLES[name].test(line) && !line.startsWith("sh "),
+    );
     if (found.length !== 1) throw new Error(`${found.length} processes are ${name}: ${JSON.stringify(all)}`);
     return found[0]?.pid ?? 0;
   };

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startEngineProcess } from "../../cli/engine-process.ts";
 import { startWorker } from "../../cli/run-worker.ts";
-import { tree } from "../setup/processes.ts";
+import { tree, withoutForkedCopies } from "../setup/processes.ts";
 import { repository, TOKEN } from "../setup/server.ts";
 import { idIn, type Result } from "../setup/mcp-client.ts";
 import { tool } from "../setup/tool.ts";
@@ -155,7 +155,8 @@ async function sh(sandbox: string, command: string, more: Record<string, unknown
 }
 
 /** The names of this engine's sandboxes. */
-const running = (): number => tree(process.pid).filter(({ command }) => command === "sbx-init").length;
+const running = (): number =>
+  withoutForkedCopies(tree(process.pid)).filter(({ command }) => command === "sbx-init").length;
 
 describe("when the control channel is cut while a sandbox starts", () => {
   it("the server retries the start until it succeeds, and makes one sandbox", async () => {

@@ -7,7 +7,7 @@ import { type RunningEngine, startEngineProcess } from "../../cli/engine-process
 import { type RunningWorker, startWorker } from "../../cli/run-worker.ts";
 import { webSockets } from "../setup/engine-client.ts";
 import { hostileControl } from "../setup/hostile-bundle.ts";
-import { type Process, tree } from "../setup/processes.ts";
+import { type Process, tree, withoutForkedCopies } from "../setup/processes.ts";
 import { repository, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
 import { floodedPreview } from "../setup/tiny-pieces.ts";
@@ -182,7 +182,9 @@ function mostMemory(): number {
 
 /** The server's memory use, in bytes. */
 function memoryNow(): number {
-  const found = tree(process.pid).filter(({ command }) => /workerd serve|local\/engine\/main/.test(command));
+  const found = withoutForkedCopies(tree(process.pid)).filter(({ command }) =>
+    /workerd serve|local\/engine\/main/.test(command),
+  );
   const held = found.map(
     ({ pid }) => /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1],
   );

@@ -307,7 +307,7 @@ describe("the engine as a program", () => {
     await expect.poll(() => inside().length, { timeout: 20_000 }).toBe(2);
     const all = [...tree(program.child.pid ?? 0), ...stragglers];
     program.child.kill("SIGKILL");
-    expect(await survivors(all, 2000)).toEqual([]);
+    expect(await survivors(all, 15_000)).toEqual([]);
     expect(processes().filter(({ command }) => command.includes(program.boot))).toEqual([]);
     expect(existsSync(join(runDir, program.boot))).toBe(true);
     const next = await startTestEngine({ runDir });

@@ -1,16 +1,13 @@
 /** The states of a sandbox between start and destruction, and the parts that subscribe to changes. */
 import type { CheckpointSettings, Destroyed } from "./account-calls.ts";
-import type { EarlierState } from "./account-link.ts";
 
-/** The account counts a container that has not started yet. If none starts, the account gets the state `before` back. */
+/** The account counts a container that has not started yet. If none starts, the registration is withdrawn. */
 export interface Registered {
   is: "registered";
-  before: EarlierState;
 }
 
 export interface Starting {
   is: "starting";
-  before: EarlierState;
   attempt: Promise<AbortSignal>;
 }
 

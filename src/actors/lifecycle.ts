@@ -9,7 +9,7 @@ import { EndingError, connectionLost, isGone } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { CALL_MS, pause, within } from "../shared/within.ts";
 import type { CheckpointSettings, Destroyed, Ending, Owner, RestoredCheckpoint } from "./account-calls.ts";
-import type { AccountLink } from "./account-link.ts";
+import type { AccountLink, EarlierState } from "./account-link.ts";
 import type { Activity } from "./activity.ts";
 import { notRunning, stillRestoring } from "./texts.ts";
 import {
@@ -93,6 +93,8 @@ export class Lifecycle {
   readonly #states: LifecycleState;
   /** Counts how often a container, or an attempt to start one, was abandoned. */
   #abandonedCount = 0;
+  /** What the account knew of the sandbox before it counted the container. */
+  #before: EarlierState | undefined;
   readonly #ends = new SerialQueue();
   #ending = 0;
   /** When a container was first kept because it was not saved in time. */
@@ -170,8 +172,13 @@ export class Lifecycle {
   #containerEnded(): void {
     const state = this.#checkState();
     if (this.#abandonedCount > 0 || state.is !== "absent") return;
-    this.#abandonedCount++;
+    this.#abandon();
     this.#parts.account.stopped();
+  }
+
+  #abandon(): void {
+    this.#abandonedCount++;
+    this.#before = undefined;
   }
 
   get #state(): State {
@@ -185,7 +192,7 @@ export class Lifecycle {
   #retire(end: End): void {
     const position = this.#position;
     this.#states.step(position, ABSENT);
-    this.#abandonedCount++;
+    this.#abandon();
     if ("life" in position) position.life.abort(containerGone());
     for (const part of this.#subscribers) part.ended?.(end);
   }
@@ -204,19 +211,21 @@ export class Lifecycle {
     const refuseStart = () => {
       if (!mayStart && !platform.isRunning) throw notRunning(owner.sandbox, isKnown);
     };
-    refuseStart();
     for (;;) {
       await this.#finishPrevious();
-      this.#checkState();
+      await this.enforceNetwork();
+      await this.#untilEndsAreOver();
       const abandonedBefore = this.#abandonedCount;
-      // After the check: the previous container's end must be reported before the registration.
+      refuseStart();
       const before = await account.register(owner);
       const state = this.#checkState();
       // The container was ended or lost, which has undone the registration.
-      if (state.is === "ending" || abandonedBefore !== this.#abandonedCount) continue;
-      // Checked again, because the container may have ended since the first check.
+      if (abandonedBefore !== this.#abandonedCount) continue;
+      this.#before ??= before;
+      if (state.is === "ending") continue;
+      // Checked again, because the container may have ended since then.
       refuseStart();
-      if (state.is === "absent") this.#states.step(state, { is: "registered", before: before ?? "stopped" });
+      if (state.is === "absent") this.#states.step(state, { is: "registered" });
       else if ("life" in state) state.isRegistered = true;
       return;
     }
@@ -230,6 +239,7 @@ export class Lifecycle {
       await this.admit(this.#parts.account.owner);
   }
 
+  /** Resolves when no container is ending, and none is left that a rollback replaces. */
   async #finishPrevious(): Promise<void> {
     await this.#untilEndsAreOver();
     // An earlier actor began to restore a checkpoint, and was discarded before it ended the container.
@@ -237,7 +247,6 @@ export class Lifecycle {
       await this.#end(async () => {
         if (this.#parts.workspace.isRestoringCheckpoint) await this.#endForRestore();
       });
-    await this.enforceNetwork();
     await this.#untilEndsAreOver();
   }
 
@@ -274,7 +283,7 @@ export class Lifecycle {
   }
 
   async #attempt(): Promise<AbortSignal> {
-    await this.#untilEndsAreOver();
+    await this.#finishPrevious();
     const state = this.#checkState();
     switch (state.is) {
       case "absent":
@@ -293,27 +302,29 @@ export class Lifecycle {
 
   #start(registered: Registered): Promise<AbortSignal> {
     const { promise, resolve } = Promise.withResolvers<AbortSignal>();
-    const starting: Starting = { is: "starting", before: registered.before, attempt: promise };
+    const starting: Starting = { is: "starting", attempt: promise };
     this.#states.step(registered, starting);
     resolve(this.#started(starting));
     return promise;
   }
 
   async #started(starting: Starting): Promise<AbortSignal> {
-    const { platform, network, environment, account, background } = this.#parts;
-    const { before, attempt } = starting;
+    const { platform, network, environment, account } = this.#parts;
+    const { attempt } = starting;
     try {
       network.starting();
       await network.enforce();
       // An end that began during these steps would miss a container that starts now.
       if (this.#position !== starting) throw containerGone();
       await platform.start(environment.variables);
+      // The policy may have changed while the container started.
+      if (!(await network.enforce()) || !platform.isRunning) throw containerGone();
     } catch (error) {
       // Another call ended this start, so the start's own error does not matter.
       if (this.#position !== starting) throw containerGone();
       // A container that started only partly holds no user data.
       if (platform.isRunning) await this.#end(() => platform.end());
-      this.#states.step(starting, { is: "registered", before });
+      this.#states.step(starting, { is: "registered" });
       this.release();
       throw error;
     }
@@ -322,8 +333,6 @@ export class Lifecycle {
     if (!this.#states.step(starting, restoring)) throw containerGone();
     account.note("start");
     for (const part of this.#subscribers) part.started?.();
-    // The policy may have changed while the container started.
-    background(this.enforceNetwork().catch(() => undefined));
     return await this.#restored(restoring);
   }
 
@@ -349,10 +358,10 @@ export class Lifecycle {
 
   /** Does `work`, which changes the sandbox's saved state, then restores that state to the running container. */
   async restoreAgain(work: () => Promise<void>): Promise<void> {
-    const position = this.#position;
-    if (position.is !== "ready") throw containerGone();
-    const restoring: Restoring = { ...position, is: "restoring", attempt: undefined };
-    this.#states.step(position, restoring);
+    const state = this.#state;
+    if (state.is !== "ready") throw containerGone();
+    const restoring: Restoring = { ...state, is: "restoring", attempt: undefined };
+    this.#states.step(state, restoring);
     const attempt = work().then(() => this.#restored(restoring));
     restoring.attempt = attempt;
     attempt.catch(() => {
@@ -435,9 +444,11 @@ export class Lifecycle {
     const state = this.#state;
     if (state.is !== "registered" || this.isInUse) return;
     const { account, background } = this.#parts;
+    const before = this.#before ?? "stopped";
+    this.#before = undefined;
     this.#states.step(state, ABSENT);
     // If this fails, the account lists the sandbox and later removes it as idle.
-    background(account.withdraw(state.before).catch(() => undefined));
+    background(account.withdraw(before).catch(() => undefined));
   }
 
   // Ending a container.
@@ -453,7 +464,11 @@ export class Lifecycle {
       return await this.#ends.run(work);
     } finally {
       this.#ending--;
-      if (this.#ending === 0) this.#states.finishEnding();
+      if (this.#ending === 0) {
+        this.#states.finishEnding();
+        // A call or run may have ended meanwhile.
+        this.release();
+      }
     }
   }
 
@@ -533,16 +548,19 @@ export class Lifecycle {
       if (!platform.isRunning || (await network.enforce())) return;
       // The save is bounded: a policy enforced late is better than one never enforced.
       const isOver = await workspace.saveToStop(SAVE_TO_STOP_MS);
-      const isSaved = isOver && workspace.mayStop && !this.#isBusy;
-      await this.#end(() => this.#endInOrder(isSaved ? "network" : "unsaved_network"));
+      await this.#end(() => {
+        const isSaved = isOver && workspace.mayStop && !this.#isBusy;
+        return this.#endInOrder(isSaved ? "network" : "unsaved_network");
+      });
     });
   }
 
   /** Creates a checkpoint of the workspace, saving it first if a container runs. @throws {ToolError} */
   async checkpoint(label: string, settings: Settings): Promise<Checkpoint> {
-    const { platform, workspace, account } = this.#parts;
+    const { workspace, account } = this.#parts;
     const keptAt = Date.now();
-    if (platform.isRunning) await this.ready(CALL_MS);
+    await this.#finishPrevious();
+    if (this.isRunning) await this.ready(CALL_MS);
     const checkpoint = await workspace.checkpoint(label, settings);
     account.noteCheckpoint(keptAt);
     return checkpoint;

@@ -1,415 +1,395 @@
 /**
- * Tests the lifecycle of a sandbox against a model of its platform, account and saved workspace, with random calls, runs, ends and
- * faults. A scheduler resolves every await in a random order.
+ * Tests the lifecycle of a sandbox against a model of its container, account and saved workspace: random calls, runs, ends and
+ * faults, with every operation completed in a random order. Time is virtual, and the seed is fixed.
  */
 import * as fc from "fast-check";
-import { expect, it } from "vitest";
-import { Lifecycle } from "../../../src/actors/lifecycle.ts";
-import type { Subscriber } from "../../../src/actors/lifecycle-state.ts";
-import type { ContainerPlatform } from "../../../src/actors/platform/platform.ts";
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { containerGone } from "../../../src/container/texts.ts";
 import { ToolError, isGone } from "../../../src/shared/errors.ts";
+import { Actor } from "./lifecycle-fakes.ts";
+import { FAULTS, type Fault, HOUR_MS, Use, World } from "./lifecycle-world.ts";
 
-/** A container of the platform. */
-interface Box {
-  /** The writes in this container; undefined until its workspace is restored. */
-  writes: Set<number> | undefined;
-  isAlive: boolean;
-  /** Whether its end was requested. */
-  isEnding: boolean;
+const CALLS = ["write", "read", "set up", "checkpoint", "configure"] as const;
+const OTHERS = [
+  "read only",
+  "read if known",
+  "append",
+  "hurried read",
+  "run",
+  "cancelled run",
+  "own work",
+  "idle",
+  "room",
+  "reap",
+  "destroy",
+  "roll back",
+  "narrow",
+  "die",
+  "disconnect",
+  "evict",
+  "evict and kill",
+  "wait",
+  "is it in use?",
+  "is it running?",
+  "is it alive?",
+] as const;
+type Step = (typeof CALLS)[number] | (typeof OTHERS)[number] | Fault;
+
+const steps: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 4, arbitrary: fc.constantFrom(...CALLS) },
+  { weight: 6, arbitrary: fc.constantFrom(...OTHERS) },
+  { weight: 2, arbitrary: fc.constantFrom(...FAULTS) },
+);
+
+const MAX_CONTAINERS = 3;
+const SHORT_MS = 3;
+
+interface CallOptions {
+  mayStart?: Use["mayStart"] | undefined;
+  /** Whether the call is repeated in the next container. */
+  isRepeated?: boolean;
+  waitMs?: number | undefined;
 }
 
-const OWNER = { principalID: "p", sandbox: "main" };
-const never = new Promise<never>(() => undefined);
-
-const steps = fc.oneof(
-  { weight: 6, arbitrary: fc.constantFrom("write", "read", "run", "cancelled run") },
-  { weight: 2, arbitrary: fc.constantFrom("read only", "idle", "room", "reap", "destroy") },
-  { weight: 2, arbitrary: fc.constantFrom("die", "narrow", "go back", "go back nowhere", "evict") },
-  { weight: 2, arbitrary: fc.constantFrom("start fails", "starts halfway", "restore fails", "refuse") },
-);
-type Step = typeof steps extends fc.Arbitrary<infer T> ? T : never;
-
-class Model {
-  readonly #scheduler: fc.Scheduler;
-  lifecycle!: Lifecycle;
-  /** Counts the actors. Calls of an earlier actor never complete. */
-  #actor = 0;
-  box: Box | undefined;
-  /** The state of the account. */
-  account = { isKnown: false, isRunning: false };
-  saved = new Set<number>();
-  /** The acknowledged writes that no later loss removed. */
-  acknowledged = new Set<number>();
-  /** The container that is complete according to the storage, and whether the sandbox is to be rolled back. */
-  #whole: Box | undefined;
-  #isRestoringCheckpoint = false;
-  #fault: Step | undefined;
-  #isNarrow = false;
-  #boxEnded = () => {};
-  /** Calls and runs of this actor, and those that may start a container. */
-  #tickets = { calls: 0, starters: 0 };
-
+class Sandbox extends World {
+  actor = new Actor(this);
   #writes = 0;
-  readonly problems: string[] = [];
-  pending: Promise<unknown>[] = [];
+  #settingsCount = 0;
+  #disconnectedAt = -1;
 
-  constructor(scheduler: fc.Scheduler) {
-    this.#scheduler = scheduler;
-    this.#wake();
+  protected wake(): void {
+    this.actor = new Actor(this);
   }
 
-  #check(holds: boolean, what: string): void {
-    if (!holds) this.problems.push(what);
-  }
-
-  /** An operation of this actor that takes some time. */
-  async #later(name: string): Promise<void> {
-    const actor = this.#actor;
-    await this.#scheduler.schedule(Promise.resolve(), name);
-    if (actor !== this.#actor) await never;
-  }
-
-  #takeFault(fault: Step): boolean {
-    const isThere = this.#fault === fault;
-    if (isThere) this.#fault = undefined;
-    return isThere;
-  }
-
-  /** Creates an actor. */
-  #wake(): void {
-    const actor = ++this.#actor;
-    const tickets = { calls: 0, starters: 0 };
-    this.#tickets = tickets;
-    let ends = 0;
-    let ended = 0;
-    this.pending = [];
-    const isOver = () => actor !== this.#actor;
-    // The end that an earlier actor began does not continue.
-    if (this.box) this.box.isEnding = false;
-    const later = async (name: string) => {
-      if (isOver()) await never;
-      await this.#later(name);
-    };
-    let isStarted = this.box?.isAlive === true;
-    const events: Subscriber = {
-      started: () => {
-        this.#check(!isStarted, "a container started before the one before had ended");
-        isStarted = true;
-      },
-      ended: (end) => {
-        // A destruction loses these writes, even if its actor is evicted before the account knows.
-        if (end === "unsaved_network" || end === "destroy") this.#lose();
-        if (isOver()) return;
-        isStarted = false;
-        this.#whole = undefined;
-      },
-      isBusy: false,
-    };
-    const box = () => this.box;
-    const platform: ContainerPlatform = {
-      get isRunning() {
-        return box()?.isAlive === true;
-      },
-      start: async () => {
-        if (isOver()) await never;
-        this.#check(!this.box?.isAlive, "two containers");
-        this.#check(ends === 0, "a start while a container was being ended");
-        this.#check(this.account.isRunning, "a start that the account does not count");
-        this.#check(tickets.starters > 0, "a start for nobody who may start one");
-        const before = ends + ended;
-        await later("start");
-        if (this.#takeFault("start fails")) throw new ToolError("sandbox_unavailable", "full");
-        // The container may be ended during its start.
-        if (ends + ended > before) throw containerGone();
-        this.box = { writes: undefined, isAlive: true, isEnding: false };
-        await later("ports");
-        if (this.#takeFault("starts halfway")) throw new ToolError("sandbox_unavailable", "no answer");
-        if (!this.box?.isAlive) throw containerGone();
-      },
-      end: async () => {
-        if (isOver()) await never;
-        ends++;
-        if (this.box) this.box.isEnding = true;
-        await later("end");
-        if (this.box) this.box.isAlive = false;
-        this.box = undefined;
-        ends--;
-        ended++;
-      },
-      fetch: () => never,
-      onEnd: (listener) => (this.#boxEnded = listener),
-      onIdle: () => undefined,
-      used: () => undefined,
-      onSweep: () => undefined,
-      scheduleSweep: async () => undefined,
-    };
-    const save = async () => {
-      const saving = this.box;
-      const writes = saving?.writes && new Set(saving.writes);
-      await later("save");
-      if (!writes || this.box !== saving || this.#whole !== saving || saving?.isEnding) throw containerGone();
-      this.saved = writes;
-    };
-    const isSaved = () => [...(this.box?.writes ?? [])].every((write) => this.saved.has(write));
-    const goesBack = () => this.#isRestoringCheckpoint;
-    this.lifecycle = new Lifecycle({
-      platform,
-      environment: { variables: {} },
-      account: {
-        owner: { ...OWNER, principalHash: "h" },
-        isKnown: async () => {
-          await later("known");
-          return this.account.isKnown;
-        },
-        register: async () => {
-          await later("register");
-          if (this.#takeFault("refuse")) throw new ToolError("quota_exceeded", "one too many");
-          const before = this.account.isKnown ? "stopped" : "nothing";
-          const wasRunning = this.account.isRunning;
-          this.account = { isKnown: true, isRunning: true };
-          return wasRunning ? undefined : before;
-        },
-        withdraw: async (before) => {
-          if (isOver()) return;
-          this.#check(!this.box?.isAlive, "a withdrawal of a container that runs");
-          this.account = { isKnown: before !== "nothing", isRunning: false };
-        },
-        stopped: () => {
-          if (isOver()) return;
-          this.#check(!this.box?.isAlive, "an end reported of a container that runs");
-          this.account.isRunning = false;
-        },
-        destroyed: async (_owner, ending) => {
-          await later("destroyed");
-          this.#check(!this.box?.isAlive, "the container of a destroyed sandbox still runs");
-          const wasKnown = this.account.isKnown;
-          this.account = { isKnown: false, isRunning: false };
-          if (ending === "workspace") this.saved = new Set();
-          this.#lose();
-          return { wasKnown, wasSaved: false, isKept: false, checkpoints: 0 };
-        },
-        note: () => undefined,
-        isInUse: () => false,
-        unusedMs: 86_400_000,
-        noteCheckpoint: () => undefined,
-      },
-      network: {
-        starting: () => undefined,
-        enforce: async () => {
-          await later("enforce");
-          const isEnough = !this.#isNarrow || !this.box?.isAlive;
-          this.#isNarrow = false;
-          return isEnough;
-        },
-      },
-      workspace: {
-        resume: () => this.#whole !== undefined,
-        restore: async (container) => {
-          const restoring = this.box;
-          await later("restore");
-          if (container.aborted || !restoring || this.box !== restoring) throw containerGone();
-          if (this.#takeFault("restore fails")) throw new ToolError("file_system", "R2");
-          restoring.writes ??= new Set(this.saved);
-          this.#whole = restoring;
-        },
-        saveToStop: async () => {
-          if (this.#whole) await save().catch(() => undefined);
-          return true;
-        },
-        get mayStop() {
-          return isSaved();
-        },
-        get isRestoringCheckpoint() {
-          return goesBack();
-        },
-        beginCheckpointRestore: async (id) => {
-          if (isOver()) await never;
-          if (this.#whole) await save();
-          this.#isRestoringCheckpoint = true;
-          await later("go back");
-          if (id !== "known") {
-            this.#isRestoringCheckpoint = false;
-            throw new ToolError("not_found", "no such checkpoint");
-          }
-          this.saved = new Set();
-          this.#lose();
-          return { to: { id } as never };
-        },
-        finishCheckpointRestore: () => (this.#isRestoringCheckpoint = false),
-        checkpoint: () => never,
-      },
-      notice: { ending: () => undefined },
-      activity: {
-        get isBusy() {
-          return tickets.calls > 0;
-        },
-        get hasCalls() {
-          return tickets.calls > 0;
-        },
-      },
-      background: (work) => {
-        if (actor === this.#actor) this.pending.push(work.catch(() => undefined));
-      },
-    });
-    this.lifecycle.subscribe(events);
-    this.#check(!this.#whole || platform.isRunning, "an end that the parts of the next actor are not told");
-  }
-
-  /** Works in the container as a call does: in the same turn in which it finds the container. */
-  #use(): Set<number> {
-    if (!this.lifecycle.container) throw containerGone();
-    const { box } = this;
-    this.#check(box?.isAlive === true && !box.isEnding, "a use of a container that ends");
-    this.#check(box?.writes !== undefined, "a use of a container without its workspace");
-    return box?.writes ?? new Set();
-  }
-
-  async #call(work: () => Promise<void>, mayStart: boolean): Promise<void> {
-    const { lifecycle } = this;
-    const tickets = this.#tickets;
-    const owner = { ...OWNER, mayStart };
-    tickets.calls++;
-    if (mayStart) tickets.starters++;
+  /** Does work that counts as a call. Returns whether it succeeded. */
+  async #use(work: (use: Use) => Promise<void>, options: CallOptions = {}): Promise<boolean> {
+    const { mayStart = true } = options;
+    const { actor } = this;
+    const use = new Use(this, mayStart);
+    const before = { ...this.count };
+    actor.uses.add(use);
     try {
-      await lifecycle.admit(owner);
-      await lifecycle.retryInNextContainer(owner, async () => {
-        await lifecycle.ready();
-        await work();
-      });
+      await work(use);
+      return true;
+    } catch (thrown) {
+      const error = await actor.lifecycle.explained(thrown);
+      this.#checkError(error, use, before, options);
+      return false;
     } finally {
-      tickets.calls--;
-      if (mayStart) tickets.starters--;
-      lifecycle.release();
+      actor.uses.delete(use);
+      const { releases } = actor;
+      actor.lifecycle.release();
+      this.check(actor.releases > releases, "the end of a call that the parts do not know");
     }
   }
 
+  /** Calls that use the container, as `Calls` makes them. */
+  #call(
+    work: (use: Use) => Promise<void>,
+    { isRepeated = true, waitMs, mayStart }: CallOptions = {},
+  ): Promise<boolean> {
+    const { lifecycle } = this.actor;
+    return this.#use(
+      async (use) => {
+        const attempt = async () => {
+          while (!lifecycle.container) await lifecycle.ready(waitMs);
+          await work(use).finally(() => (use.container = undefined));
+        };
+        await lifecycle.admit(use);
+        await (isRepeated ? lifecycle.retryInNextContainer(use, attempt) : attempt());
+      },
+      { isRepeated, waitMs, mayStart },
+    );
+  }
+
+  /** Checks that something happened during a call that explains its error. */
+  #checkError(
+    error: unknown,
+    { last, mayStart, isRunning }: Use,
+    before: World["count"],
+    { isRepeated = false, waitMs }: CallOptions,
+  ): void {
+    const code = error instanceof ToolError ? error.code : "internal";
+    const interruptions = this.count.interruptions - before.interruptions;
+    const isInterrupted = interruptions >= (isRepeated ? MAX_CONTAINERS : 1);
+    const isStillThere = last?.isAlive === true && !last.isEnding;
+    const isFault = this.count.faults > before.faults;
+    const explanations: Partial<Record<typeof code, boolean>> = {
+      sandbox_restarted: isInterrupted && !isStillThere,
+      connection_lost: isInterrupted && isStillThere,
+      sandbox_unavailable: isFault,
+      quota_exceeded: isFault,
+      file_system: isFault,
+      not_found: isFault || (mayStart !== true && (!isRunning || interruptions > 0)),
+      no_answer: waitMs !== undefined || isFault || this.hasHung,
+    };
+    this.check(explanations[code] === true, `an error without a reason: ${String(error)}`);
+  }
+
+  /** Works in the container for some time, and completes the work if the container is still there. */
+  async #work(use: Use, begin: (writes: Set<number>) => void, done: () => void = () => undefined) {
+    const { container, writes, life } = this.actor.use(use);
+    const begunAt = this.turn;
+    begin(writes);
+    await this.actor.later();
+    if (container.isBroken || life.aborted || this.#disconnectedAt >= begunAt) throw containerGone();
+    done();
+  }
+
+  write(options?: CallOptions): Promise<boolean> {
+    const write = this.#writes++;
+    const begin = (writes: Set<number>) => writes.add(write);
+    return this.#call((use) => this.#work(use, begin, () => this.acknowledged.add(write)), options);
+  }
+
+  read(options?: CallOptions): Promise<boolean> {
+    const begin = (writes: Set<number>) =>
+      this.check(
+        [...this.acknowledged].every((write) => writes.has(write)),
+        "an acknowledged write is gone",
+      );
+    return this.#call((use) => this.#work(use, begin), options);
+  }
+
+  checkpoint(): Promise<boolean> {
+    const begunAt = Date.now();
+    return this.#use(async () => {
+      await this.actor.lifecycle.checkpoint("", { kept: undefined });
+      this.check(this.keptAt <= begunAt, "a checkpoint that keeps later changes");
+    });
+  }
+
+  #configure(): Promise<boolean> {
+    const settings = ++this.#settingsCount;
+    const register = () => this.actor.configure(settings);
+    return this.#use(() =>
+      this.actor.lifecycle.unlessDestroyed(register, () => {
+        this.settings = this.acknowledgedSettings = settings;
+      }),
+    );
+  }
+
+  /** Starts a run, which outlasts its call. */
   async #run(isCancelled: boolean): Promise<void> {
-    const { lifecycle } = this;
-    let started = 0;
+    const { actor } = this;
+    const { lifecycle, runs } = actor;
+    const use = new Use(this, true);
+    const { interruptions } = this.count;
     let isOver = false;
-    const tickets = this.#tickets;
-    tickets.calls++;
-    tickets.starters++;
+    let hasBegun = false;
     const begin = async () => {
       await lifecycle.readyForRun(() => isOver);
-      if (isOver) return;
-      this.#use();
-      started++;
+      hasBegun = true;
+      if (!isOver) await this.#work(use, () => undefined);
     };
-    const run = begin();
-    // The call may fail before the cancellation.
-    run.catch(() => undefined);
-    if (isCancelled) {
-      await this.#later("cancel");
-      isOver = true;
-    }
-    await run.finally(() => {
-      tickets.calls--;
-      tickets.starters--;
-      lifecycle.release();
+    const isAdmitted = await this.#use(async (call) => {
+      await lifecycle.admit(call);
+      runs.add(use);
     });
-    this.#check(started <= 1, "a run that began twice");
+    if (!isAdmitted) return;
+    const running = begin().catch((error: unknown) => {
+      const mayFail = isOver || hasBegun || this.count.interruptions - interruptions >= MAX_CONTAINERS;
+      const isExpected = error instanceof ToolError && (!isGone(error) || mayFail);
+      this.check(isExpected, `a run failed: ${String(error)}`);
+    });
+    if (isCancelled) {
+      await actor.later();
+      isOver = true;
+      use.isStarter = false;
+    }
+    await running;
+    use.container = undefined;
+    runs.delete(use);
+    lifecycle.runEnded();
   }
 
-  /** Loses unsaved writes, and checks that the notice says so. */
-  #lose(): void {
-    this.acknowledged = new Set([...this.acknowledged].filter((write) => this.saved.has(write)));
+  /** Checks that a stop leaves no earlier container. */
+  async #stopped(stop: () => Promise<boolean>): Promise<void> {
+    const { starts } = this.count;
+    if (!(await stop())) return;
+    const { container, actor } = this;
+    const isOther = (number: number | undefined) => number === undefined || number > starts;
+    this.check(isOther(container?.number) && isOther(actor.starting), "a container that did not stop");
   }
 
-  #die(): void {
-    const { box } = this;
-    if (!box?.isAlive) return;
-    box.isAlive = false;
-    this.#lose();
-    const actor = this.#actor;
-    const hook = async () => {
-      await this.#scheduler.schedule(Promise.resolve(), "hook");
-      if (actor === this.#actor) this.#boxEnded();
-    };
-    this.pending.push(hook());
+  /** Checks that no save delays the end. */
+  async #destroy(): Promise<void> {
+    const { waits } = this;
+    this.count.interruptions++;
+    await this.actor.lifecycle.destroy(OWNER, "workspace");
+    this.check(this.waits === waits, "a destruction that waits");
   }
 
-  act(what: Step): void {
-    const { lifecycle } = this;
-    const work: Record<Step, () => unknown> = {
-      write: () =>
-        this.#call(async () => {
-          const writes = this.#use();
-          const write = this.#writes++;
-          writes.add(write);
-          this.acknowledged.add(write);
-        }, true),
-      read: () =>
-        this.#call(async () => {
-          const writes = this.#use();
-          const isThere = [...this.acknowledged].every((write) => writes.has(write));
-          this.#check(isThere, "an acknowledged write is gone");
-        }, true),
-      "read only": () => this.#call(async () => void this.#use(), false),
+  #reap(): Promise<boolean> {
+    const { usedAt } = this;
+    return this.actor.lifecycle.destroyIfUnused(OWNER, () => this.usedAt > usedAt);
+  }
+
+  async #doOwnWork(): Promise<void> {
+    const { actor } = this;
+    const { lifecycle } = actor;
+    actor.ownWork++;
+    try {
+      while (!lifecycle.container) await lifecycle.ready();
+      actor.use();
+    } finally {
+      actor.ownWork--;
+    }
+  }
+
+  act(step: Step): void {
+    const { lifecycle, uses, runs } = this.actor;
+    const work: Record<Exclude<Step, Fault>, () => unknown> = {
+      write: () => this.write(),
+      read: () => this.read(),
+      append: () => this.write({ isRepeated: false }),
+      "read only": () => this.read({ mayStart: false }),
+      "read if known": () => this.read({ mayStart: "ifKnown" }),
+      "hurried read": () => this.read({ waitMs: SHORT_MS }),
+      "set up": () => this.#call(() => this.actor.replaceState()),
+      checkpoint: () => this.checkpoint(),
+      configure: () => this.#configure(),
       run: () => this.#run(false),
       "cancelled run": () => this.#run(true),
-      idle: () => lifecycle.stopIfUnused(),
-      room: () => lifecycle.makeRoom(1000),
-      reap: () => lifecycle.destroyIfUnused(OWNER, () => false),
-      destroy: () => lifecycle.destroy(OWNER, "workspace"),
-      "go back": () => lifecycle.restoreCheckpoint("known", { kept: undefined }),
-      "go back nowhere": () => lifecycle.restoreCheckpoint("unknown", { kept: undefined }),
+      "own work": () => this.#doOwnWork(),
+      idle: () => this.#stopped(() => lifecycle.stopIfUnused()),
+      room: () => this.#stopped(() => lifecycle.makeRoom(SHORT_MS)),
+      reap: () => this.#stopped(() => this.#reap()),
+      destroy: () => this.#destroy(),
+      "roll back": () => this.#use(async () => void (await lifecycle.restoreCheckpoint("known", SETTINGS))),
       narrow: () => {
-        this.#isNarrow = true;
+        this.policy = { version: this.policy.version + 1, since: this.turn, isEnforced: true };
+        this.count.interruptions++;
         return lifecycle.enforceNetwork();
       },
-      die: () => this.#die(),
-      evict: () => this.#wake(),
-      "start fails": () => (this.#fault = what),
-      "starts halfway": () => (this.#fault = what),
-      "restore fails": () => (this.#fault = what),
-      refuse: () => (this.#fault = what),
+      die: () => this.die(),
+      disconnect: () => {
+        this.#disconnectedAt = this.turn;
+        this.count.interruptions++;
+      },
+      evict: () => this.evict(false),
+      "evict and kill": () => this.evict(true),
+      wait: () => vi.setSystemTime(Date.now() + 60_000),
+      "is it in use?": () => this.check(lifecycle.isInUse === uses.size + runs.size > 0, "isInUse is wrong"),
+      "is it running?": () =>
+        this.check(!lifecycle.isRunning || this.container !== undefined, "isRunning is wrong"),
+      "is it alive?": () => {
+        const isThere = this.container !== undefined;
+        this.check(lifecycle.isAlive ? isThere || this.account.isRunning : !isThere, "isAlive is wrong");
+      },
     };
-    this.pending.push(this.#answered(what, work[what]));
+    if (isFault(step)) this.faults.add(step);
+    else this.actor.follow(this.#done(step, work[step]));
   }
 
-  async #answered(what: Step, work: () => unknown): Promise<void> {
+  async #done(step: Step, work: () => unknown): Promise<void> {
     try {
       await work();
     } catch (error) {
-      const isExpected = error instanceof ToolError && (isGone(error) || EXPECTED.has(error.code));
-      this.#check(isExpected, `${what} failed: ${String(error)}`);
+      this.check(error instanceof ToolError, `${step} failed: ${String(error)}`);
     }
-  }
-
-  /** Resolves when no operation is in progress. */
-  async rest(): Promise<void> {
-    while (this.pending.length > 0) await this.#scheduler.waitFor(Promise.all(this.pending.splice(0)));
   }
 }
 
-const EXPECTED = new Set(["sandbox_unavailable", "quota_exceeded", "file_system", "not_found"]);
+const OWNER = { principalID: "p", sandbox: "main" };
+const SETTINGS = { kept: undefined };
+const isFault = (step: Step): step is Fault => FAULTS.some((fault) => fault === step);
 
-it("the lifecycle never uses, starts or counts a container wrongly, after any sequence of events", async () => {
-  await fc.assert(
-    fc.asyncProperty(
-      fc.scheduler(),
-      fc.array(fc.tuple(steps, fc.nat(8)), { maxLength: 12 }),
-      async (scheduler, taken) => {
-        const model = new Model(scheduler);
-        for (const [one, turns] of taken) {
-          model.act(one);
-          for (let turn = 0; turn < turns; turn++) {
-            if (scheduler.count() > 0) await scheduler.waitOne();
-            // The scheduler learns of its effects some turns later.
-            for (let settled = 0; settled < 20; settled++) await Promise.resolve();
-          }
-        }
-        await model.rest();
-        expect(model.problems).toEqual([]);
-        // An actor that was evicted together with its container may not know of the end yet.
-        model.act("read");
-        await model.rest();
-        expect(model.problems).toEqual([]);
-        expect(model.account.isRunning || model.box?.isAlive !== true).toBe(true);
-      },
-    ),
-    { numRuns: 800 },
+/** Ways in which a sandbox stops at the end. */
+const STOPS: Record<string, (sandbox: Sandbox) => Promise<void>> = {
+  async idle(sandbox) {
+    const { lifecycle, uses } = sandbox.actor;
+    const use = new Use(sandbox, true);
+    uses.add(use);
+    const { saves } = sandbox;
+    expect(await during(sandbox, lifecycle.stopIfUnused())).toBe(false);
+    expect(sandbox.saves).toBe(saves);
+    uses.delete(use);
+    expect(
+      await during(
+        sandbox,
+        lifecycle.destroyIfUnused(OWNER, () => true),
+      ),
+    ).toBe(false);
+    expect(await during(sandbox, lifecycle.stopIfUnused())).toBe(true);
+    expect(await during(sandbox, lifecycle.makeRoom(SHORT_MS))).toBe(true);
+  },
+  async "for room"(sandbox) {
+    const makeRoom = () => during(sandbox, sandbox.actor.lifecycle.makeRoom(1000));
+    expect(await makeRoom()).toBe(false);
+    vi.setSystemTime(Date.now() + 31_000);
+    sandbox.faults.add("save hangs");
+    const beganAt = Date.now();
+    const isSlow = sandbox.actor.lifecycle
+      .makeRoom(1000)
+      .then((hasRoom) => hasRoom || Date.now() - beganAt > 2000);
+    expect(await during(sandbox, isSlow)).toBe(false);
+    expect(await makeRoom()).toBe(true);
+  },
+  async "for room after a checkpoint"(sandbox) {
+    await during(sandbox, sandbox.checkpoint());
+    expect(await during(sandbox, sandbox.actor.lifecycle.makeRoom(1000))).toBe(true);
+  },
+  async "unsaved after an hour"(sandbox) {
+    sandbox.faults.add("saves fail");
+    const stop = () => during(sandbox, sandbox.actor.lifecycle.stopIfUnused());
+    expect(await stop()).toBe(false);
+    vi.setSystemTime(Date.now() + HOUR_MS / 2);
+    expect(await stop()).toBe(false);
+    vi.setSystemTime(Date.now() + HOUR_MS / 2);
+    expect(await stop()).toBe(true);
+  },
+};
+
+async function during<T>(sandbox: Sandbox, work: Promise<T>): Promise<T> {
+  sandbox.actor.follow(work);
+  await sandbox.rest();
+  expect(sandbox.problems).toEqual([]);
+  return await work;
+}
+
+beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] }));
+afterEach(() => void vi.useRealTimers());
+
+/** Beginnings that random steps seldom make. */
+const BEGINNINGS: Step[][] = [
+  [],
+  ["write"],
+  ["write", "evict"],
+  ["write", "roll back", "evict"],
+  ["write", "roll back", "evict and kill"],
+  ["hurried read", "idle"],
+];
+
+const turns = fc.array(fc.nat(5), { maxLength: 8 });
+
+it("the lifecycle keeps its promises to callers, the account and storage after any sequence of events", async () => {
+  const property = fc.asyncProperty(
+    fc.constantFrom(...BEGINNINGS),
+    fc.array(fc.tuple(steps, turns), { minLength: 3, maxLength: 14 }),
+    fc.constantFrom(...Object.keys(STOPS)),
+    async (beginning, sequence, stop) => {
+      vi.clearAllTimers();
+      const sandbox = new Sandbox();
+      for (const [index, [step, choices]] of sequence.entries()) {
+        sandbox.act(beginning[index] ?? step);
+        await sandbox.settle();
+        for (const choice of choices) await sandbox.complete(choice);
+      }
+      await sandbox.rest();
+      sandbox.faults.clear();
+      sandbox.checkAtRest();
+      expect(sandbox.problems).toEqual([]);
+      // Whatever happened, the sandbox can be used.
+      expect(await during(sandbox, sandbox.read())).toBe(true);
+      expect(await during(sandbox, sandbox.write())).toBe(true);
+      sandbox.checkAtRest();
+      expect(sandbox.container?.policy).toBe(sandbox.policy.version);
+      await STOPS[stop]?.(sandbox);
+      sandbox.checkAtRest();
+      expect(sandbox.container).toBeUndefined();
+      expect(sandbox.problems).toEqual([]);
+    },
   );
+  await fc.assert(property, { numRuns: 6000, seed: 1 });
 });

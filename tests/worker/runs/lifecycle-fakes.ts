@@ -1,0 +1,517 @@
+/**
+ * An actor with fakes of the parts that `Lifecycle` uses: platform, network, account and workspace. They check how `Lifecycle`
+ * uses them. The test decides when each of their operations completes.
+ */
+import type { CheckpointSettings, RestoredCheckpoint } from "../../../src/actors/account-calls.ts";
+import { Lifecycle, type LifecycleParts } from "../../../src/actors/lifecycle.ts";
+import type { End, Subscriber } from "../../../src/actors/lifecycle-state.ts";
+import type { Checkpoint } from "../../../src/actors/saved-states.ts";
+import { containerGone } from "../../../src/container/texts.ts";
+import { ToolError } from "../../../src/shared/errors.ts";
+import { SerialQueue } from "../../../src/shared/queue.ts";
+import { CALL_MS, within } from "../../../src/shared/within.ts";
+import { FakeContainer, HOUR_MS, Use, type World } from "./lifecycle-world.ts";
+
+const never = new Promise<never>(() => undefined);
+const CHECKPOINT: Checkpoint = {
+  id: "known",
+  sandbox: "main",
+  label: "",
+  savedAt: 0,
+  files: 0,
+  bytes: 0,
+  expiresAt: 0,
+};
+
+/** One actor of the sandbox. */
+export class Actor {
+  readonly lifecycle: Lifecycle;
+  readonly uses = new Set<Use>();
+  /** Runs outlast the calls that start them. */
+  readonly runs = new Set<Use>();
+  /** The server's own work under way. It may start a container that a use has registered. */
+  ownWork = 0;
+  /** Counts how often the parts learned that a use ended. */
+  releases = 0;
+  readonly pending = new Set<Promise<unknown>>();
+  readonly #world: World;
+  reportEnd = () => {};
+  #isRegistered = false;
+  /** Reports reach the account in order. */
+  readonly #reports = new SerialQueue();
+  /** What the account knew before the last registration. */
+  #before: "nothing" | "stopped" = "nothing";
+  #isStarted: boolean;
+  /** The container that the parts know to be ready. */
+  #ready: FakeContainer | undefined;
+  #nextPolicy: number | undefined;
+  /** Whether the network knows that a container is about to start. */
+  #isStarting = false;
+  /** The running and past ends of containers. */
+  #ends = { running: 0, past: 0 };
+  #notedEnd: string | undefined;
+  #lastNote: string | undefined;
+  /** Whether this actor has begun the rollback under way. */
+  #isRollingBack = false;
+  #rollbackSettings: CheckpointSettings | undefined;
+  finishedRollbacks = 0;
+  /** The saved container; aborted when it must not be used any more. */
+  #life = AbortSignal.abort();
+  #isSaving = false;
+  readonly #saving = new SerialQueue();
+  #usesAtSave: Use[] = [];
+  /** Whether the saved state is being replaced, so that it must not be restored. */
+  #isReplacing = false;
+  /** The number of the container that is being started. */
+  starting: number | undefined;
+
+  constructor(world: World) {
+    this.#world = world;
+    this.#isStarted = world.container?.isAlive === true;
+    const { whole } = world;
+    this.lifecycle = new Lifecycle({
+      environment: { variables: {} },
+      platform: this.#platform(),
+      account: this.#account(),
+      network: this.#network(),
+      workspace: this.#workspace(),
+      notice: { ending: (end) => (this.#notedEnd = end) },
+      activity: this.#activity(),
+      background: (work) => this.follow(work),
+    });
+    this.lifecycle.subscribe(this.#subscriber());
+    world.check(
+      !whole || whole.isAlive || !world.whole,
+      "an end that the parts of the next actor do not know",
+    );
+  }
+
+  get #isEvicted(): boolean {
+    return this.#world.actor !== this;
+  }
+
+  /** Never continues in an evicted actor. */
+  async later(): Promise<void> {
+    await this.#world.operation();
+    if (this.#isEvicted) await never;
+  }
+
+  follow(work: Promise<unknown>): void {
+    const settled = work.catch(() => undefined).finally(() => this.pending.delete(settled));
+    this.pending.add(settled);
+  }
+
+  get #isUsed(): boolean {
+    return this.uses.size > 0 || this.runs.size > 0;
+  }
+
+  /** The container for work that begins in this turn. */
+  use(use?: Use): { container: FakeContainer; writes: Set<number>; life: AbortSignal } {
+    const world = this.#world;
+    const life = this.lifecycle.container;
+    const { container } = world;
+    if (!life) throw containerGone();
+    const { writes } = container ?? {};
+    if (!container?.isAlive || container.isEnding || !writes) {
+      world.check(false, "a use of a container that is not there");
+      throw containerGone();
+    }
+    world.check(!world.isRollingBack, "a use of a container with the state before a rollback");
+    world.check(!life.aborted, "a use of a container that is being ended");
+    world.check(this.#ready === container, "a use before the parts know that the container is ready");
+    if (use) {
+      world.check(this.#isRegistered, "a use that the account does not know");
+      const isEnforced = container.policy === world.policy.version || world.policy.since >= use.begunAt;
+      world.check(isEnforced, "a use of a container with an earlier network policy");
+      use.container = life;
+      use.last = container;
+    }
+    if (container.isBroken) throw containerGone();
+    return { container, writes, life };
+  }
+
+  #subscriber(): Subscriber {
+    const world = this.#world;
+    const { runs } = this;
+    return {
+      started: () => {
+        world.check(!this.#isStarted, "a container started before the parts knew the end of the one before");
+        world.check(world.container !== undefined, "a start without a container");
+        world.check(this.#lastNote === "start", "a start that is not in the log");
+        this.#isStarted = true;
+      },
+      ready: () => {
+        world.check(this.#isStarted, "ready before the start");
+        world.check(world.whole === world.container, "ready before the restore");
+        this.#ready = world.container;
+      },
+      ended: (end) => this.#ended(end),
+      destroyed: () => {
+        world.check(!world.container, "the container of a destroyed sandbox still runs");
+        world.settings = 0;
+        world.isRollingBack = false;
+      },
+      restored: (settings) => {
+        world.check(settings === this.#rollbackSettings, "a rollback with other settings");
+        this.#rollbackSettings = undefined;
+        world.check(this.finishedRollbacks === 1, "a rollback that was not finished once");
+        this.finishedRollbacks = 0;
+      },
+      released: (isUnused) => {
+        this.releases++;
+        world.check(isUnused() !== this.#isUsed, "a wrong report that nothing is under way");
+      },
+      get isBusy() {
+        return runs.size > 0;
+      },
+    };
+  }
+
+  #ended(end: End): void {
+    const world = this.#world;
+    const { container } = world;
+    const atWork = [...this.uses, ...this.runs].filter((use) => use.container);
+    const isOrderly = end === "idle" || end === "room";
+    world.check(end !== "lost" || !container, "a container that runs is reported as lost");
+    world.check(end === "lost" || end === "destroy" || this.#notedEnd === end, "an end without a notice");
+    world.check(!isOrderly || atWork.length === 0, `an end as ${end} during a use`);
+    const isStillUsed = this.#usesAtSave.some((use) => this.uses.has(use) || this.runs.has(use));
+    world.check(!isOrderly || !isStillUsed, `an end as ${end} for a sandbox in use`);
+    world.check(end !== "network" || this.runs.size === 0, "an end during a run that is reported as saved");
+    const isKeptLong = isOrderly && Date.now() - world.usedAt >= HOUR_MS;
+    const mayLose = ["lost", "destroy", "unsaved_network"].includes(end) || isKeptLong;
+    world.check(mayLose || world.isAllSaved, `an end as ${end} that loses acknowledged writes`);
+    const isNeeded = !end.endsWith("network") || container?.policy !== world.policy.version;
+    world.check(isNeeded, "an end for a policy that was in force");
+    world.check(
+      atWork.every((use) => use.container?.aborted),
+      "a use that continues after the end of its container",
+    );
+    world.loseUnsaved();
+    world.count.interruptions++;
+    for (const run of this.runs) if (run.container) this.runs.delete(run);
+    if (end === "destroy") world.acknowledgedSettings = 0;
+    this.#isStarted = false;
+    this.#ready = undefined;
+    world.whole = undefined;
+    this.#notedEnd = undefined;
+  }
+
+  #platform(): LifecycleParts["platform"] {
+    const world = this.#world;
+    return {
+      get isRunning() {
+        return world.container?.isAlive === true;
+      },
+      start: async () => {
+        try {
+          await this.#start();
+        } finally {
+          this.starting = undefined;
+        }
+      },
+      end: async () => {
+        const { container } = world;
+        const uses = [...this.uses, ...this.runs];
+        world.check(
+          uses.every((use) => !use.container || use.container.aborted),
+          "a container is ended before its uses are told",
+        );
+        world.check(this.#ends.running === 0, "two ends at the same time");
+        this.#ends.running++;
+        if (container) container.isEnding = true;
+        await this.later();
+        const latest = world.container;
+        if (latest) world.lost(latest);
+        world.count.interruptions++;
+        this.#ends.running--;
+        this.#ends.past++;
+      },
+      fetch: () => never,
+      onEnd: (listener) => (this.reportEnd = listener),
+      onIdle: () => undefined,
+      used: () => undefined,
+      onSweep: () => undefined,
+      scheduleSweep: async () => undefined,
+    };
+  }
+
+  async #start(): Promise<void> {
+    const world = this.#world;
+    world.check(this.#isStarting, "a start that the network does not know");
+    this.#isStarting = false;
+    world.check(!world.container, "two containers");
+    world.check(this.#ends.running === 0, "a start while a container is being ended");
+    world.check(world.account.isRunning, "a start that the account does not count");
+    world.check(this.#nextPolicy !== undefined, "a start without a network policy");
+    this.starting = ++world.count.starts;
+    const { past } = this.#ends;
+    const isEnded = () => this.#ends.running > 0 || this.#ends.past > past;
+    const refuse = async () => {
+      await this.later();
+      throw containerGone();
+    };
+    await this.later();
+    if (isEnded()) await refuse();
+    if (world.has("start fails")) throw new ToolError("sandbox_unavailable", "full");
+    const container = new FakeContainer(this.starting, this.#nextPolicy ?? -1);
+    world.container = container;
+    await this.later();
+    if (isEnded()) await refuse();
+    if (world.has("starts halfway")) throw new ToolError("sandbox_unavailable", "no response");
+    if (!container.isAlive) throw containerGone();
+  }
+
+  #unregister(isKnown: boolean): Promise<void> {
+    this.#isRegistered = false;
+    return this.#reports.run(async () => {
+      this.#isRegistered = false;
+      this.#world.isLeaked = false;
+      this.#world.account = { ...this.#world.account, isKnown, isRunning: false };
+    });
+  }
+
+  /** Tells the account the settings of a sandbox. */
+  configure(settings: number): Promise<void> {
+    return this.#reports.run(async () => {
+      await this.later();
+      this.#world.account = { ...this.#world.account, isKnown: true, settings };
+    });
+  }
+
+  #network(): LifecycleParts["network"] {
+    const world = this.#world;
+    return {
+      starting: () => {
+        const uses = [...this.uses, ...this.runs];
+        world.check(
+          uses.some(({ isStarter }) => isStarter || this.ownWork > 0),
+          "a start for nobody who may start a container",
+        );
+        this.#isStarting = true;
+        this.#nextPolicy = undefined;
+      },
+      enforce: async () => {
+        const { container } = world;
+        if (!container && this.#nextPolicy === world.policy.version) return true;
+        await this.later();
+        // A start that waited for this fails.
+        if (container?.isAlive === false) world.count.interruptions++;
+        if (world.has("enforce fails")) {
+          world.policy.isEnforced = false;
+          throw new ToolError("sandbox_unavailable", "no network");
+        }
+        const { version } = world.policy;
+        this.#nextPolicy = version;
+        return !world.container || world.container.policy === version;
+      },
+    };
+  }
+
+  #activity(): LifecycleParts["activity"] {
+    const { uses } = this;
+    return {
+      get isBusy() {
+        return uses.size > 0;
+      },
+      get hasCalls() {
+        return uses.size > 0;
+      },
+    };
+  }
+
+  #account(): LifecycleParts["account"] {
+    const world = this.#world;
+    return {
+      owner: { principalID: "p", sandbox: "main", principalHash: "h" },
+      isKnown: async (owner) => {
+        await this.later();
+        if (owner instanceof Use && owner.mayStart === "ifKnown") owner.isStarter ||= world.account.isKnown;
+        return world.account.isKnown;
+      },
+      register: async () => {
+        world.usedAt = Date.now();
+        if (this.#isRegistered) return undefined;
+        return await this.#reports.run(async () => {
+          await this.later();
+          if (world.has("refuse")) throw new ToolError("quota_exceeded", "one too many");
+          const before = world.account.isKnown ? "stopped" : "nothing";
+          // Another call may have registered the sandbox meanwhile.
+          if (!this.#isRegistered) this.#before = before;
+          world.account = { ...world.account, isKnown: true, isRunning: true };
+          world.isLeaked = false;
+          this.#isRegistered = true;
+          return before;
+        });
+      },
+      withdraw: async (before) => {
+        world.check(!world.container, "a withdrawal of a container that runs");
+        world.check(before === this.#before, "a withdrawal to another state than before");
+        await this.#unregister(before !== "nothing");
+      },
+      stopped: () => {
+        world.check(!world.container, "the end of a container that runs is reported");
+        world.check(world.isEndUnreported, "the end of a container is reported twice");
+        world.isEndUnreported = false;
+        this.follow(this.#unregister(true));
+      },
+      destroyed: (_owner, ending) => {
+        world.check(!world.container, "a sandbox is destroyed before its container ends");
+        return this.#reports.run(async () => {
+          await this.later();
+          const wasKnown = world.account.isKnown;
+          world.account = { isKnown: false, isRunning: false, settings: 0 };
+          world.isLeaked = false;
+          this.#isRegistered = false;
+          if (ending === "workspace") world.saved = new Set();
+          world.loseUnsaved();
+          return { wasKnown, wasSaved: false, isKept: false, checkpoints: 0 };
+        });
+      },
+      note: (action) => (this.#lastNote = action),
+      isInUse: (ms) => Date.now() - world.usedAt < ms && world.usedAt >= world.keptAt,
+      get unusedMs() {
+        return Date.now() - world.usedAt;
+      },
+      noteCheckpoint: (at) => (world.keptAt = at),
+    };
+  }
+
+  #workspace(): LifecycleParts["workspace"] {
+    const world = this.#world;
+    const isSaving = () => this.#isSaving;
+    const isWhole = () => world.whole !== undefined && world.whole === world.container && !this.#life.aborted;
+    const save = () => {
+      const saving = this.#saving.run(async () => {
+        const { container } = world;
+        const writes = container?.writes;
+        if (!isWhole() || !writes) return;
+        const life = this.#life;
+        const scanned = new Set(writes);
+        this.#isSaving = true;
+        world.saves++;
+        try {
+          if (world.has("save hangs")) {
+            world.hasHung = true;
+            await this.#hang(life);
+          }
+          await this.later();
+          if (life.aborted || !container.isAlive || container.isBroken) throw containerGone();
+          if (world.has("saves fail")) throw new ToolError("file_system", "R2");
+          world.check(!container.isOutdated, "a save of the state before a rollback");
+          world.saved = scanned;
+        } finally {
+          this.#isSaving = false;
+        }
+      });
+      this.follow(saving);
+      return saving;
+    };
+    return {
+      resume: (life) => {
+        if (!world.whole) return false;
+        if (!world.isRollingBack) this.#life = life;
+        return true;
+      },
+      restore: async (life) => {
+        const { container } = world;
+        world.check(!this.#isReplacing, "a restore of a state that is being replaced");
+        world.check(
+          !world.isRollingBack || this.#isRollingBack,
+          "a restore to a container of an unfinished rollback",
+        );
+        world.whole = undefined;
+        this.#life = life;
+        await this.later();
+        while (container?.isBroken && container.isAlive) await this.later();
+        if (!container?.isAlive) throw new ToolError("no_answer", "no response");
+        if (life.aborted) throw containerGone();
+        if (world.has("restore fails")) throw new ToolError("file_system", "R2");
+        container.writes ??= new Set(world.saved);
+        world.whole = container;
+      },
+      saveToStop: async (waitMs) => {
+        const saving = save().then(
+          () => true,
+          () => true,
+        );
+        const isOver = (await within(waitMs ?? CALL_MS, saving)) ?? false;
+        this.#usesAtSave = [...this.uses, ...this.runs];
+        return isOver;
+      },
+      get mayStop() {
+        const writes = isWhole() ? (world.container?.writes ?? []) : [];
+        return !isSaving() && [...writes].every((write) => world.saved.has(write));
+      },
+      get isRestoringCheckpoint() {
+        return world.isRollingBack;
+      },
+      beginCheckpointRestore: async (id): Promise<RestoredCheckpoint> => {
+        if (
+          isWhole() &&
+          !(await within(
+            CALL_MS,
+            save().then(() => true),
+          ))
+        )
+          throw new ToolError("no_answer", "saving");
+        world.isRollingBack = true;
+        this.#isRollingBack = true;
+        await this.later();
+        if (id !== CHECKPOINT.id || world.has("rollback fails")) {
+          world.isRollingBack = false;
+          throw new ToolError("not_found", "no such checkpoint");
+        }
+        world.check(world.isAllSaved || this.#life.aborted, "a rollback that loses acknowledged writes");
+        world.saved = new Set();
+        world.loseUnsaved();
+        if (world.container) world.container.isOutdated = true;
+        this.#rollbackSettings = { env: {}, network: {}, setup: undefined };
+        return { to: CHECKPOINT, settings: this.#rollbackSettings };
+      },
+      finishCheckpointRestore: () => {
+        world.check(world.isRollingBack, "a rollback is finished twice");
+        world.check(!world.container, "a container with the old state after a rollback");
+        world.isRollingBack = false;
+        this.finishedRollbacks++;
+      },
+      checkpoint: async () => {
+        const { acknowledged } = world;
+        const needed = [...acknowledged];
+        if (isWhole()) await save();
+        await this.later();
+        const isComplete = needed.every((write) => world.saved.has(write) || !world.acknowledged.has(write));
+        world.check(isComplete, "a checkpoint without an acknowledged write");
+        return CHECKPOINT;
+      },
+    };
+  }
+
+  /** Replaces the saved state, and restores it to the container. */
+  replaceState(): Promise<void> {
+    const world = this.#world;
+    const { lifecycle } = this;
+    return this.#saving.run(() =>
+      lifecycle.restoreAgain(async () => {
+        const { container } = world;
+        world.check(lifecycle.isRunning, "a set-up of a container that is being ended");
+        if (container?.writes) world.saved = new Set(container.writes);
+        if (container) container.writes = undefined;
+        world.whole = undefined;
+        this.#isReplacing = true;
+        await this.later();
+        this.#isReplacing = false;
+        if (container?.isOutdated) throw containerGone();
+        if (world.has("restore fails")) throw new ToolError("file_system", "R2");
+      }),
+    );
+  }
+
+  /** A save that sandboxd does not finish before the container is aborted. */
+  async #hang(life: AbortSignal): Promise<void> {
+    const { promise, reject } = Promise.withResolvers<never>();
+    life.addEventListener("abort", () => reject(containerGone()));
+    if (life.aborted) throw containerGone();
+    await within(2 * CALL_MS, promise);
+  }
+}

@@ -16,6 +16,7 @@ import {
   principal,
   sh,
   until,
+  untilText,
   sleep,
 } from "../support.ts";
 
@@ -133,7 +134,7 @@ describe("tasks in one sandbox", () => {
     const first = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
     const second = await execute({ task: "[[write]] y", sandbox, wait_seconds: 0 });
     await firstCommandBegan(sandbox);
-    expect(await logOf(second.id)).toContain("Waiting for the task before it");
+    await untilText(() => logOf(second.id), "Waiting for the earlier task in this sandbox");
     const third = await execute({ task: "[[write]] z", sandbox, wait_seconds: 0 });
     expect((await owner.call("cancel_run", { id: third.id })).structured).toMatchObject({
       state: "cancelled",

@@ -99,9 +99,7 @@ export class Lifecycle {
   #ending = 0;
   /** When a container was first kept because it was not saved in time. */
   #unsavedSince = 0;
-  /**
-   * Serial: a call that waits while another call's enforcement ends a container must not end the next container too.
-   */
+  /** Serial: while the enforcement of one call ends a container, that of another must not end the next one too. */
   readonly #enforcing = new SerialQueue();
 
   constructor(parts: LifecycleParts) {
@@ -310,7 +308,6 @@ export class Lifecycle {
 
   async #started(starting: Starting): Promise<AbortSignal> {
     const { platform, network, environment, account } = this.#parts;
-    const { attempt } = starting;
     try {
       network.starting();
       await network.enforce();
@@ -329,7 +326,7 @@ export class Lifecycle {
       throw error;
     }
     const life = new AbortController();
-    const restoring: Restoring = { is: "restoring", life, attempt, isRegistered: true };
+    const restoring: Restoring = { is: "restoring", life, attempt: starting.attempt, isRegistered: true };
     if (!this.#states.step(starting, restoring)) throw containerGone();
     account.note("start");
     for (const part of this.#subscribers) part.started?.();

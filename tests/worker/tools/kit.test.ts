@@ -68,7 +68,7 @@ describe("arguments", () => {
     ["run_command", { command: "true", wait_seconds: 51 }, ["wait_seconds", "at most 50", "get_result"]],
     ["get_result", { id: "a", cursor: -1 }, ["cursor"]],
     ["list_runs", { limit: 1.5 }, ["limit"]],
-    ["list_runs", { cursor: "foo" }, ["cursor", "page before"]],
+    ["list_runs", { cursor: "foo" }, ["cursor", "previous page"]],
     ["list_runs", { cursor: `other.${"0".repeat(26)}` }, ["cursor other.", "sandbox default"]],
   ])("of %s that are out of range are named: %j", async (tool, args, names) => {
     const result = await owner.call(tool, args);

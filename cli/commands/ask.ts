@@ -94,7 +94,7 @@ async function writeProgram(
 ): Promise<string> {
   const interrupt = new Interrupt();
   const progress = new Progress("The model writes", prints);
-  const late = pause(Math.min(Math.max(0, waitMs), MAX_WAIT_MS), undefined, { ref: false });
+  const waitEnd = pause(Math.min(Math.max(0, waitMs), MAX_WAIT_MS), undefined, { ref: false });
   let last = "\n";
   let events: Events | undefined;
   try {
@@ -102,7 +102,7 @@ async function writeProgram(
     const id = (await next(events))?.taskId;
     if (id === undefined) throw askDisconnected();
     for (;;) {
-      const event = await Promise.race([interrupt.race(next(events)), late]);
+      const event = await Promise.race([interrupt.race(next(events)), waitEnd]);
       if (interrupt.signal.aborted) {
         note(STOPPING);
         await server.call("cancel_run", { id });

@@ -95,9 +95,9 @@ function serverName(text: string): string {
 }
 
 function overHTTP({ url, token }: ServerAddress, sandbox: string | undefined): Endpoint {
-  const own = new URL(url);
-  if (sandbox !== undefined) own.searchParams.set("sandbox", sandbox);
-  return { kind: "http", url: own.href, token };
+  const endpoint = new URL(url);
+  if (sandbox !== undefined) endpoint.searchParams.set("sandbox", sandbox);
+  return { kind: "http", url: endpoint.href, token };
 }
 
 /** The server's address; undefined if the bridge will start the local server, because that has no address yet. */
@@ -107,7 +107,7 @@ function addressIfAny(options: ServerOptions): ServerAddress | undefined {
   return isNamed || isRunning ? serverAddress(options) : undefined;
 }
 
-/** The command that starts the bridge. It reads a local server's token from its file. */
+/** The command that starts the bridge. The bridge reads a local server's token from the file of variables. */
 function asProcess(
   address: ServerAddress | undefined,
   sandbox: string | undefined,

@@ -107,7 +107,7 @@ async function verifyWhenReady(url: string, token: string) {
   return tryServer(address);
 }
 
-/** Waits until a command runs in a sandbox. Also returns if none can run: the checks then report the reason. */
+/** Waits until a command runs in a sandbox. Also returns if no command can run: the checks then report the reason. */
 async function firstContainer(address: ServerAddress): Promise<void> {
   const deadline = Date.now() + FIRST_CONTAINER_MS;
   for (let attempts = 1; ; attempts++) {

@@ -127,7 +127,7 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
       const part = listSchema.parse(await response.json());
       entries.push(...part.entries);
       more = part.more ?? false;
-      // Also ends at an empty page: a server could send cursors without entries for ever.
+      // The loop also ends at an empty page: a server could send cursors without entries for ever.
       if (part.next_cursor === undefined || part.entries.length === 0) break;
       query.set("cursor", part.next_cursor);
     } while (more && entries.length < MAX_ENTRIES);

@@ -58,7 +58,7 @@ export const shell = bridgeCommand(
     await server.close();
   });
 
-/** Connects this terminal to the run's, and restores it afterwards. @returns whether the run has ended; false if the user detached */
+/** Connects this terminal to the run's terminal, and resets this one afterwards. @returns false if the user detached before the run ended */
 async function converse(server: Server, id: string, isAttached: boolean): Promise<boolean> {
   const { stdin, stdout } = process;
   const left = Promise.withResolvers<false>();

@@ -87,8 +87,8 @@ const rotate = dataCommand(
     const kept = variables[variable]?.trim() || undefined;
     if (write && process.env[variable]?.trim()) throw texts.setInEnvironment(variable);
     if (write && kept === undefined) throw texts.notInFile(VARIABLES_FILE, variable);
-    const valid = write && !yes ? previousTokenEnd(variables, name) : undefined;
-    if (valid !== undefined) throw texts.rotationUnderWay(valid);
+    const previousEnd = write && !yes ? previousTokenEnd(variables, name) : undefined;
+    if (previousEnd !== undefined) throw texts.rotationUnderWay(previousEnd);
     const until = endAfter(hours);
     const known = write ? kept : undefined;
     const rotation = name === undefined ? rotateOwner(known, until) : rotateNamed(name, known, until);

@@ -17,7 +17,7 @@ import { VERIFY } from "./texts.ts";
 
 const TOOL_NAMES: ReadonlySet<string> = NAMES;
 
-/** How errors name the server and its token. Other commands have options for them. */
+/** How errors name the URL and the token. In other commands both are options. */
 const ARGUMENTS = { url: "the argument [url]", token: "the argument [token]" };
 
 export const verify = dataCommand(
@@ -58,7 +58,7 @@ const PORT = 8080;
 interface ToolCheck {
   /** Tools that must exist for the check. */
   needs?: readonly string[];
-  /** Returns the observation. @throws for a failure */
+  /** @returns what was found, for the report. @throws Error if the check fails */
   use(): Promise<string>;
 }
 
@@ -98,9 +98,9 @@ class Verification {
       return status;
     });
     if (!isThere) return;
-    await this.#check("no token is refused", () => this.#refused({}));
+    await this.#check("no token is refused", () => this.#expectRefusal({}));
     await this.#check("a wrong token is refused", () =>
-      this.#refused({ authorization: `Bearer ${randomBytes(32).toString("base64url")}` }),
+      this.#expectRefusal({ authorization: `Bearer ${randomBytes(32).toString("base64url")}` }),
     );
     let connection: Connection | undefined;
     await this.#check(
@@ -141,7 +141,7 @@ class Verification {
     const sandbox = this.#sandbox;
     const call = (name: string, args: Record<string, unknown> = {}): Promise<Answer> =>
       connection.call(name, { sandbox, ...args });
-    // Some checks need the result of another check. If that was skipped, `ensureRun` and `ensureText` make the result.
+    // Some checks need the result of another check. If that check was skipped, `ensureRun` and `ensureText` make the result.
     let id = "";
     let text = "";
     let checkpoint = "";
@@ -157,7 +157,7 @@ class Verification {
     };
     const ensureRun = async () => void (id === "" && (await run()));
     const ensureText = async () => void (text === "" && (await write()));
-    const keep = async () => {
+    const makeCheckpoint = async () => {
       await ensureText();
       const { data, content } = await call("checkpoint_sandbox", { label: "verify" });
       checkpoint = String(data.id ?? data.checkpoint ?? /\b[0-9a-z]{20,}\b/.exec(textOf(content))?.[0]);
@@ -234,9 +234,9 @@ class Verification {
         expected(await preview(url), "served\n");
         return `${new URL(url).host} responds from here`;
       }),
-      checkpoint_sandbox: needing(["write_file"], keep),
+      checkpoint_sandbox: needing(["write_file"], makeCheckpoint),
       restore_sandbox: needing(["checkpoint_sandbox", "write_file", "read_file"], async () => {
-        if (checkpoint === "") await keep();
+        if (checkpoint === "") await makeCheckpoint();
         await call("write_file", { path: "a.txt", content: "changed\n" });
         await call("restore_sandbox", { checkpoint });
         return contains(textOf((await call("read_file", { path: "a.txt" })).content), text.trim());
@@ -289,7 +289,7 @@ class Verification {
     return `run_command true: ${this.latency.min} ms at best, ${this.latency.median} ms the median of ${SAMPLES}`;
   }
 
-  async #refused(headers: Record<string, string>): Promise<string> {
+  async #expectRefusal(headers: Record<string, string>): Promise<string> {
     const response = await postRPC(this.#address.url, "tools/list", headers);
     await response.body?.cancel();
     if (response.status !== 401) throw new Error(VERIFY.wrongStatus(response.status, 401));

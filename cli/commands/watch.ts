@@ -28,7 +28,7 @@ export const watch = serverCommand(
         intervalSeconds: interval,
         followsOutput: output,
         signal: end.signal,
-        onEvent: screen ? (event) => screen.take(event) : json ? tellAsJSON : tellAsLine,
+        onEvent: screen ? (event) => screen.take(event) : json ? printAsJSON : printAsLine,
       });
     } finally {
       clearTimeout(timer);
@@ -37,12 +37,12 @@ export const watch = serverCommand(
     await server.close();
   });
 
-function tellAsJSON(event: WatchEvent): void {
+function printAsJSON(event: WatchEvent): void {
   line(visibleJSON({ at: new Date().toISOString(), ...event }));
 }
 
 /** Prints the time, the event, the sandbox and the event's fields, separated by tabs. Each line of a run's output gets its own line. */
-function tellAsLine(event: WatchEvent): void {
+function printAsLine(event: WatchEvent): void {
   const put = (...cells: readonly string[]) =>
     line(
       [new Date().toISOString(), event.event, event.sandbox, ...cells.map((cell) => oneLine(cell))].join(

@@ -87,14 +87,14 @@ const addresses = {
   PREVIEW_HOST: variable({
     schema: z.string().transform(field.hostName),
     fallback: "`localhost` if the server is called by a loopback name; otherwise previews are off",
-    docs: "The host below which [previews](previews.md) have their addresses.",
+    docs: "The parent host of the addresses of [previews](previews.md).",
     example: "preview.example.com",
   }),
   LINK_KEY: variable({
     schema: field.ownerToken,
     secret: "value",
     fallback: "derived from `SERVER_AUTH_TOKEN`, else a key that the server makes and keeps",
-    docs: "Signs links to files and addresses of previews. A new key ends all of them.",
+    docs: "Signs links to files and addresses of previews. A new key ends all earlier links and addresses.",
     askAtDeploy: "The key that signs links and previews (openssl rand -hex 32)",
   }),
 };
@@ -144,7 +144,7 @@ const signIn = {
   GITHUB_URL: variable({
     schema: z.string().transform(field.baseURL),
     default: "https://github.com",
-    docs: "The address where people sign in. Set it for a GitHub Enterprise Server.",
+    docs: "GitHub's address, where people sign in. Set it for a GitHub Enterprise Server.",
   }),
   GITHUB_API_URL: variable({
     schema: z.string().transform(field.baseURL),
@@ -177,18 +177,18 @@ const model = {
     schema: field.headerValue(),
     secret: "value",
     fallback: "`execute_task` is not listed",
-    docs: "The model's key, for `execute_task`. It never enters a sandbox.",
-    askAtDeploy: "The model's key, for execute_task; it never enters a sandbox",
+    docs: "The model's key, for `execute_task`. The key never enters a sandbox.",
+    askAtDeploy: "The model's key, for execute_task. The key never enters a sandbox",
   }),
   CLAUDE_CODE_OAUTH_TOKEN: variable({
     schema: field.headerValue(),
     secret: "value",
-    docs: "A token instead of `ANTHROPIC_API_KEY`, which takes precedence.",
+    docs: "A token of Claude Code for the model, used if `ANTHROPIC_API_KEY` is not set.",
   }),
   ANTHROPIC_UPSTREAM_URL: variable({
     schema: z.string().transform(field.baseURL),
     default: "https://api.anthropic.com",
-    docs: "Where requests to the model go.",
+    docs: "The URL to which the server sends requests for the model.",
   }),
   QUESTION_MODEL: variable({
     schema: modelName(),
@@ -282,14 +282,14 @@ const network = {
     schema: field.allowHosts(field.list(z.string().transform(field.hostEntry))),
     default: [],
     fallback: "none",
-    docs: "The hosts of `allowlist`, separated by commas: names, `*.name`, `packages`. With `MAX_INTERNET=allowlist` no sandbox reaches others.",
+    docs: "The hosts of `allowlist`, separated by commas: names, `*.name`, `packages`. With `MAX_INTERNET=allowlist` no sandbox reaches other hosts.",
   }),
   SECRETS: variable({
     schema: z.string().transform(field.fromJSON).pipe(secretList),
     secret: "value",
     default: [],
     fallback: "none",
-    docs: "[Keys that sandboxes use and never see](../guides/secrets.md), as JSON. The server adds each to requests to its hosts.",
+    docs: "[Keys that sandboxes use and never see](../guides/secrets.md), as JSON. The server adds each key to requests to that key's hosts.",
     example: '[{"name", "hosts", "header", "value"}]',
   }),
   GIT_SIGN_IN: variable({

@@ -56,7 +56,7 @@ export const SANDBOX_SCHEMA: Schema = {
   tables: {
     runs: {
       holds:
-        "one run: state, title, times, exit code, note, detail, first and last 16 KiB of each stream, what an actor needs to continue it, and up to 16,384 characters of its source (one line is in the title only)",
+        "one run: state, title, times, exit code, note, detail, first and last 16 KiB of each stream, what an actor needs to continue it, and up to 16,384 characters of its source (the title has a source of one line)",
       kept: "`RESULT_TTL_DAYS` after its end",
     },
     log: {

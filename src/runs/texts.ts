@@ -39,21 +39,20 @@ const MAY_RUN =
 // Commands
 
 /** A process may have detached from its run: see docs/reference/runs.md. */
-export const CANCELLED_WITH_ALL = "Cancelled, with all its processes that were found.";
+export const CANCELLED_WITH_ALL = "Cancelled, with all its known processes.";
 
 /** @param cut why the run had less time than requested */
 export function timedOutText(timeoutMs: number | undefined, cut: string | undefined): string {
   const after = timeoutMs === undefined || cut ? "" : ` after ${timeoutMs / 1000} s`;
   const next = cut ?? "Raise timeout_seconds, or run it in the background.";
-  return `Stopped${after}, with all its processes that were found. ${next}`;
+  return `Stopped${after}, with all its known processes. ${next}`;
 }
 
 export const NEVER_RAN =
   "The sandbox has no record of the command. Either the server was restarted before the command ran, or the record was deleted. Run it again.";
 export const REMOVED =
   "The command's result is lost: its record in the sandbox was deleted during the run. Run the command again if that is safe.";
-export const OUTPUT_CUT =
-  "Some output may be missing: the server's process that reads it was killed in the sandbox.";
+export const OUTPUT_CUT = "Some output may be missing: the process that saves it was killed in the sandbox.";
 export const OUTPUT_NO_SPACE =
   "Some output is missing: the sandbox's disk was full. Delete files, or redirect output to /dev/null.";
 export const KEEPER_KILLED =

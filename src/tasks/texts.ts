@@ -154,7 +154,7 @@ export const modelFailedText = (status: number, message: string) =>
 
 export const UNCONFIRMED_END =
   ". The sandbox did not confirm this: destroy_sandbox ends all processes for sure";
-export const CONFIRMED_END = ", with all its processes that were found";
+export const CONFIRMED_END = ", with all its known processes";
 export const NO_REASON = "it gave no reason";
 export const howToContinue = (id: string) =>
   ` Its work is kept: continue it with execute_task and continue_from ${id}.`;

@@ -41,7 +41,7 @@ function wrong({ text }: Result, seconds: number): RegExp[] {
 // The tests can run together: each has its own principal.
 describe.concurrent("the result of a run that ended early", () => {
   test.each([
-    ["a command", "run_command", { command: "sleep 60", timeout_seconds: 60 }, 3, "all its processes"],
+    ["a command", "run_command", { command: "sleep 60", timeout_seconds: 60 }, 3, "all its known processes"],
     [
       "code",
       "run_code",
@@ -73,8 +73,6 @@ describe.concurrent("the result of a run that ended early", () => {
   test("names only the timeout of a run that exceeded it", async () => {
     const caller = await withSeconds("not-cut", 30);
     const result = await caller.call("run_command", { command: "sleep 60", timeout_seconds: 1 });
-    expect(result.text).toContain(
-      "Stopped after 1 s, with all its processes that were found. Raise timeout_seconds",
-    );
+    expect(result.text).toContain("Stopped after 1 s, with all its known processes. Raise timeout_seconds");
   });
 });

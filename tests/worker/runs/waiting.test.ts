@@ -187,7 +187,7 @@ describe.concurrent("cancel_run", () => {
       isError: false,
       structured: { state: "cancelled", stdout: "begun\n" },
     });
-    expect(cancelled.text).toContain("Cancelled, with all its processes that were found.");
+    expect(cancelled.text).toContain("Cancelled, with all its known processes.");
     expect(await sh(sandbox, "pgrep -fc '^sleep 4001' || true")).toBe("0\n");
   });
 

@@ -22,9 +22,7 @@ describe.concurrent("a command that takes too long", () => {
     expect(result.structured).toMatchObject({ state: "timed_out", stdout: "before\n", stderr: "err\n" });
     expect(result.isError).toBe(false);
     expect(result.text).toContain("state: timed_out");
-    expect(result.text).toContain(
-      "Stopped after 3 s, with all its processes that were found. Raise timeout_seconds",
-    );
+    expect(result.text).toContain("Stopped after 3 s, with all its known processes. Raise timeout_seconds");
   });
 
   it.each([

@@ -138,7 +138,7 @@ export const continueFrom = (id: string) =>
 
 // The bridge of `stdio`, and the local server that it starts
 
-const MAY_GO_ON = "A run that it started may continue: list_runs shows it.";
+const MAY_GO_ON = "A run that the call started may continue: list_runs shows it.";
 export const BRIDGE_BROKE = `The connection to the server broke. ${MAY_GO_ON}`;
 export const BRIDGE_BROKE_BEFORE_RESPONSE = `The connection to the server broke before it responded. ${MAY_GO_ON}`;
 export const tokenChanged = ({ kind, message }: CommandError) =>

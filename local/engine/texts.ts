@@ -73,7 +73,7 @@ export const MACHINE = {
   closed: (path: string) =>
     `Only root can read ${path}, and no sandbox runs as this machine's root. Make it readable: chmod -R go+rX ${path}`,
   ofRoot: (path: string, why: string) =>
-    `${path} belongs to root, and this machine cannot show it as another user's (${why}). ` +
+    `${path} belongs to root, and this machine cannot map its owner to another user (${why}). ` +
     `Give it to a user: chown -R USER ${path}`,
   noFind: "its files cannot be searched: install findutils.",
   hasSetID: (file: string) =>
@@ -86,7 +86,7 @@ export const MACHINE = {
 };
 
 export const NEEDS_ISOLATION =
-  "A sandbox without isolation has the network of this machine: without isolation, internet must be full.";
+  "A sandbox without isolation uses this machine's network, so its setting internet must be full.";
 
 export const NOT_ISOLATED = [
   "WARNING: --isolation none: sandboxes are not isolated. Code in a sandbox",

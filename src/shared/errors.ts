@@ -226,7 +226,7 @@ export function unwritable(detail: string): ToolError {
 
 export const TOO_MANY_REQUESTS = {
   error: "Too many requests",
-  message: "Your requests are over the limit for a minute. Wait, then try again.",
+  message: "You sent more requests than are allowed per minute. Wait, then try again.",
 };
 
 export function isUnresponsive(error: unknown): boolean {

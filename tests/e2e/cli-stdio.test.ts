@@ -99,7 +99,7 @@ it(
       return JSON.stringify(listed.content).includes("running");
     });
     await first.close();
-    expect(await cut).toContain("A run that it started may continue: list_runs shows it.");
+    expect(await cut).toContain("A run that the call started may continue: list_runs shows it.");
     expect(await survivors(server, 30_000)).toEqual([]);
     const repeated = await second.callTool({ name: "run_command", arguments: { command: "echo again" } });
     expect(repeated.content).toContainEqual({ type: "text", text: expect.stringContaining("again") });

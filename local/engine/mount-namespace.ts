@@ -1,11 +1,11 @@
 /**
- * For an engine that runs as root. Its sandboxes run as unprivileged users, so that root in a sandbox is nobody on the host:
- * process limits apply, and it has no access to files or kernel settings of the host's root. Such a user may not be able to
+ * For an engine that runs as root. Its sandboxes run as unprivileged users, so that root in a sandbox has no privileges on the
+ * host: process limits apply, and it has no access to files or kernel settings of the host's root. Such a user may not be able to
  * reach files that the sandbox needs (for example a clone under /root). So a mount namespace collects these files, and
  * bubblewrap starts in it.
  *
- * Entering a namespace puts no process between the engine and bubblewrap. A second bubblewrap around the first one would be such
- * a process: it may not send signals to the first one, so "die with parent" would not work.
+ * Entering a namespace puts no process between the engine and bubblewrap. A second bubblewrap around the first would be such a
+ * process, and `--die-with-parent` would not work, because the outer one may not send signals to the inner one.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
@@ -29,7 +29,8 @@ export interface MountNamespaceView {
 interface Holder {
   child: ChildProcess;
   pid: Promise<number>;
-  held: string;
+  /** The fingerprint of the files in the namespace. */
+  key: string;
   /** Mounts with another owner, by path in the namespace. */
   mapped: Map<string, Promise<void>>;
 }
@@ -104,13 +105,13 @@ export class MountNamespace {
   }
 
   #currentHolder(sources: string[], writable: ReadonlySet<string>): Holder {
-    const held = fingerprint(sources);
+    const key = fingerprint(sources);
     const present = this.#holder;
-    if (present?.held === held && present.child.exitCode === null && present.child.signalCode === null)
+    if (present?.key === key && present.child.exitCode === null && present.child.signalCode === null)
       return present;
     this.#former?.child.kill("SIGKILL");
     this.#former = present;
-    this.#holder = { ...this.#start(sources, writable), held, mapped: new Map() };
+    this.#holder = { ...this.#start(sources, writable), key, mapped: new Map() };
     return this.#holder;
   }
 
@@ -139,8 +140,6 @@ export class MountNamespace {
       env: { PATH: SYSTEM_PATH },
       stdio: ["pipe", "pipe", "pipe", "pipe"],
     });
-    // The child must not keep the engine alive.
-    child.unref();
     let printed = "";
     child.stderr?.on("data", (chunk: Buffer) => (printed = (printed + chunk.toString()).slice(-1024)));
     const ended = new Promise((resolve) => child.once("close", resolve).once("error", resolve));

@@ -1,4 +1,4 @@
-/** The command line's exit statuses. From 64 on, they are those of sysexits.h and timeout(1), which other programs rarely return. */
+/** The exit statuses. From 64 on, they are those of sysexits.h, timeout(1) and shells (130), which few programs return. */
 import { UserError } from "./user-error.ts";
 
 export const EXIT = {
@@ -7,7 +7,7 @@ export const EXIT = {
   failed: 1,
   /** The command line is wrong. */
   usage: 64,
-  /** The server, or a named file, does not exist. */
+  /** No server responds, or a named file does not exist. */
   unavailable: 69,
   /** The server refused or failed, and said why. */
   refusedByServer: 70,

@@ -57,11 +57,11 @@ function printAsLine(event: WatchEvent): void {
 const stateOf = ({ state, exit_code }: RunEvent) =>
   exit_code === undefined || exit_code === 0 ? state : `${state} (${exit_code})`;
 
-/** The shortest time between screen updates, in milliseconds. */
+/** The time between screen updates, in milliseconds. */
 const DRAW_MS = 200;
 
-/** Lines of output kept for the screen. */
-const KEPT_LINES = 200;
+/** The number of runs, and of lines of output, kept for the screen. */
+const MAX_KEPT = 200;
 
 /** A full-screen view: sandboxes, runs, and the newest output below. */
 class Screen {
@@ -85,14 +85,14 @@ class Screen {
       this.#runs.delete(event.id);
       this.#runs.set(event.id, { ...event, seenAt: Date.now() });
       const [oldest] = this.#runs.keys();
-      if (this.#runs.size > KEPT_LINES && oldest !== undefined) this.#runs.delete(oldest);
+      if (this.#runs.size > MAX_KEPT && oldest !== undefined) this.#runs.delete(oldest);
     } else {
       const lines = event.text
         .replace(/\r?\n$/, "")
         .split("\n")
-        .slice(-KEPT_LINES);
+        .slice(-MAX_KEPT);
       this.#output.push(...lines.map((text) => `${event.sandbox}  ${oneLine(text)}`));
-      this.#output.splice(0, this.#output.length - KEPT_LINES);
+      this.#output.splice(0, this.#output.length - MAX_KEPT);
     }
   }
 

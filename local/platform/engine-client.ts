@@ -6,8 +6,8 @@ export interface LocalEnv {
   LOCAL_ENGINE_URL: string;
   LOCAL_ENGINE_SECRET: string;
   /**
-   * The binding of the engine. Without it, requests use miniflare's Worker for outgoing requests, which copies bodies once
-   * more.
+   * The binding to the engine. Without it, requests go through miniflare's Worker for outgoing requests, which makes another
+   * copy of each body.
    */
   LOCAL_ENGINE?: Pick<Fetcher, "fetch">;
   LOCAL_DIRECTORIES?: string;
@@ -44,8 +44,8 @@ export class EngineClient {
       try {
         return await this.fetch(path, init);
       } catch (error) {
+        // Failures count only in quick succession, and only if the engine responds to no other request.
         failures = Date.now() - askedAt > RETRY_MS ? 1 : failures + 1;
-        // If the engine responds to another request, this request is tried again, even if its connection broke often.
         if (failures > MAX_FAILURES && (await this.#isReachable())) failures = 0;
         if (failures > MAX_FAILURES) throw error;
         await pause(RETRY_MS);

@@ -15,7 +15,7 @@ import {
   type KernelSettings,
 } from "./kernels/kernel.ts";
 
-/** Other names of languages in the image's interpreter. */
+/** The names of each language in the image's interpreter. */
 const ALIASES: Record<Language, readonly string[]> = {
   python: ["python"],
   javascript: ["javascript", "js", "node"],
@@ -104,7 +104,7 @@ export class InterpreterAPI extends RpcTarget {
     return info;
   }
 
-  /** Runs code. When the code ends, passes its events to the callbacks. There is no time limit, as in the image. */
+  /** Runs code. When the code ends, passes its output to the callbacks. There is no time limit, as in the image. */
   async runCodeStream(
     contextId: string | undefined,
     code: string,
@@ -173,8 +173,8 @@ export class InterpreterAPI extends RpcTarget {
   }
 
   /**
-   * Waits for the first prepared kernel, which no user code can block. Does not wait for a later one: it may hang in user code
-   * that has been fixed since (`usercustomize.py`).
+   * Waits for the first prepared kernel, which no user code can block. Does not wait for a later one, which may hang in a
+   * `usercustomize.py` that the user has fixed since.
    */
   async #take(program: KernelProgram): Promise<Kernel> {
     if (program === "python") await this.#first;

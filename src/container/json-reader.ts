@@ -1,10 +1,10 @@
 /** Reads streaming JSON and keeps only the path to the current value. */
 
-/** Longer names and values are skipped. Bytes as written in the JSON. */
+/** A longer name is read as "", a longer value as undefined. Counts bytes as written in the JSON, with quotes. */
 const MAX_TEXT_BYTES = 100;
 /** Deeper nesting counts as malformed. No real request reaches this depth. */
 const DEEPEST = 200;
-/** The member names that lead to a value; `[]` for list elements. The reader changes the array when it continues. */
+/** The member names that lead to a value; `[]` for list elements. The reader reuses the array: copy it to keep it. */
 export type Path = readonly string[];
 
 export interface JSONListener {
@@ -40,8 +40,8 @@ export class JSONReader {
   }
 
   /**
-   * Whether the input has a wrong character, name or bracket, or too much nesting. The rest is not read then. This is not a
-   * complete check: invalid UTF-8, `[1,,2]` and a missing end are not noticed.
+   * Whether the input has a wrong character, name or bracket, or too much nesting. Then the rest is not read. This is not a
+   * complete check: invalid UTF-8, `[1,,2]` and a missing end, for example, are not noticed.
    */
   get isMalformed(): boolean {
     return this.#isMalformed;
@@ -50,12 +50,12 @@ export class JSONReader {
   add(bytes: Uint8Array): void {
     for (const byte of bytes) {
       if (this.#isMalformed) return;
-      if (this.#inString) this.#takeOfString(byte);
+      if (this.#inString) this.#takeInString(byte);
       else this.#take(byte);
     }
   }
 
-  #takeOfString(byte: number): void {
+  #takeInString(byte: number): void {
     this.#keep(byte);
     if (byte < 0x20) this.#isMalformed = true;
     else if (this.#escaped) this.#escaped = false;

@@ -46,6 +46,7 @@ globalThis[TAKE] = (value) => {
 };
 context[TAKE] = globalThis[TAKE];
 
+/** The value that the inspector describes. A function in the context passes an object to TAKE. */
 function valueOf(remote) {
   if (!remote.objectId) {
     if (remote.type === "undefined") return undefined;

@@ -31,7 +31,7 @@ NEEDS_IPYTHON = (
 
 class Formatter:
     def format(self, value, include=None, exclude=None):
-        """An object's forms and their metadata, by MIME type."""
+        """An object's forms by MIME type, and empty metadata."""
         data = {"text/plain": repr(value)}
         if not isinstance(value, type):
             found = self.call(value, "_repr_mimebundle_", include=include, exclude=exclude)
@@ -82,7 +82,7 @@ class InteractiveShell(code.InteractiveInterpreter):
             self.display_pub.publish(data, metadata)
 
     def transform_cell(self, source):
-        """Returns the source unchanged. @throws SyntaxError if it is invalid Python with magics"""
+        """Returns the source unchanged. @throws SyntaxError if it needs IPython"""
         if MAGIC.search(source):
             try:
                 compile(source, "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, True)

@@ -54,7 +54,7 @@ const common =
       ? asProcess(endpoint)
       : { ...more, [urlKey]: endpoint.url, headers: bearer(endpoint.token) };
 
-/** A file in the directory of a variable, or else in the user's home. */
+/** A file in the directory that a variable names, or else in the user's home. */
 function belowVariable({ home, env }: Machine, variable: string, inHome: string, path: string): Place {
   const directory = env[variable];
   return directory ? { directory, path, variable } : { directory: home, path: join(inHome, path) };
@@ -164,7 +164,7 @@ const DESCRIBED: readonly Described[] = [
     title: "OpenCode",
     place: (machine) => inConfig(machine, "opencode/opencode.json"),
     projectFile: "opencode.json",
-    // OpenCode 2 has a table `servers` within `mcp`, and reads the form of OpenCode 1, too.
+    // OpenCode 2 has a table `servers` in `mcp`. It also reads the form of OpenCode 1, where `mcp` has the servers themselves.
     path: (content) =>
       isRecord(content) &&
       isRecord(content.mcp) &&

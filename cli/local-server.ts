@@ -1,4 +1,4 @@
-/** The local server for a bridge: a running one, or one that the bridge starts and that ends with it. */
+/** The local server for a bridge (`sandbox-mcp stdio`): a running one, or one that the bridge starts and that ends with it. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { setTimeout as pause } from "node:timers/promises";

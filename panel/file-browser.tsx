@@ -32,7 +32,7 @@ interface Tree {
   version: number;
   /** Called with files dropped on a directory. Does nothing if uploads are not allowed. */
   send: (directory: string, files: Iterable<File>) => void;
-  failed: (error: unknown) => void;
+  showFailure: (error: unknown) => void;
 }
 
 export function FileBrowser({ sandbox, open }: FilesProps) {
@@ -46,7 +46,7 @@ export function FileBrowser({ sandbox, open }: FilesProps) {
   // Only callers who may write get upload links.
   const maySend = host().reachesServer && isOffered("file_link") && isOffered("write_file");
 
-  const failed = (error: unknown) => showError(error, (text) => setMessage({ text, isError: true }));
+  const showFailure = (error: unknown) => showError(error, (text) => setMessage({ text, isError: true }));
   const changed = () => setVersion((before) => before + 1);
   const send = async (to: string, given: Iterable<File>) => {
     const files = [...given];
@@ -66,7 +66,7 @@ export function FileBrowser({ sandbox, open }: FilesProps) {
       }
       if (names.length > 0) setMessage({ text: `Uploaded to ${to}: ${names.join(", ")}`, isError: false });
     } catch (error) {
-      failed(error);
+      showFailure(error);
     } finally {
       setSending(undefined);
       changed();
@@ -86,7 +86,7 @@ export function FileBrowser({ sandbox, open }: FilesProps) {
       removeEventListener("drop", keep);
     };
   }, []);
-  const tree: Tree = { sandbox, open, version, send, failed };
+  const tree: Tree = { sandbox, open, version, send, showFailure };
   return (
     <div class="files" onDragOver={(event) => event.preventDefault()} onDrop={drop}>
       <div role="status">
@@ -163,7 +163,7 @@ function Directory({
   name: string;
   isOpenAtFirst?: boolean;
 }) {
-  const { sandbox, version, send, failed } = tree;
+  const { sandbox, version, send, showFailure } = tree;
   const [isOpen, setOpen] = useState(isOpenAtFirst);
   const [isOver, setOver] = useState(false);
   const [listed, setListed] = useState<Entries>();
@@ -172,7 +172,7 @@ function Directory({
     if (!isOpen) return undefined;
     const stop = new AbortController();
     list(sandbox, path, stop.signal).then(setListed, (error: unknown) => {
-      if (!stop.signal.aborted) failed(error);
+      if (!stop.signal.aborted) showFailure(error);
     });
     return () => stop.abort();
   }, [isOpen, version, path]);
@@ -226,7 +226,9 @@ function Directory({
         {listed?.more && (
           <p class="soft">Only the first {entries.length} entries are shown. A command lists all.</p>
         )}
-        {listed && <Download sandbox={sandbox} path={path} words="Download as .tar.gz" failed={failed} />}
+        {listed && (
+          <Download sandbox={sandbox} path={path} label="Download as .tar.gz" showFailure={showFailure} />
+        )}
       </details>
     </li>
   );

@@ -12,13 +12,13 @@ export function Name({ name }: { name: string }) {
 export function Download({
   sandbox,
   path,
-  words,
-  failed,
+  label,
+  showFailure,
 }: {
   sandbox: string;
   path: string;
-  words: string;
-  failed: (error: unknown) => void;
+  label: string;
+  showFailure: (error: unknown) => void;
 }) {
   const isOffered = useOffered();
   if (!isOffered("file_link")) return null;
@@ -26,12 +26,12 @@ export function Download({
     try {
       await host().download(await downloadURL(sandbox, path));
     } catch (error) {
-      failed(error);
+      showFailure(error);
     }
   };
   return (
-    <PlainButton onClick={fetchIt} aria-label={`${words}: ${path}`}>
-      {words}
+    <PlainButton onClick={fetchIt} aria-label={`${label}: ${path}`}>
+      {label}
     </PlainButton>
   );
 }

@@ -41,12 +41,12 @@ export function FileView({ sandbox, path, onSaved }: FileViewProps) {
   const [message, setMessage] = useState<{ text: string; isError: boolean }>();
   const [isBusy, setBusy] = useState(false);
 
-  const failed = (error: unknown) => showError(error, (text) => setMessage({ text, isError: true }));
+  const showFailure = (error: unknown) => showError(error, (text) => setMessage({ text, isError: true }));
   useEffect(() => {
     const stop = new AbortController();
     const show = (found: View) => setView(found.kind === "missing" && draft !== undefined ? NEW : found);
     loadView(sandbox, path, stop.signal).then(show, (error: unknown) => {
-      if (!stop.signal.aborted) failed(error);
+      if (!stop.signal.aborted) showFailure(error);
     });
     return () => stop.abort();
   }, []);
@@ -76,7 +76,7 @@ export function FileView({ sandbox, path, onSaved }: FileViewProps) {
       setMessage({ text: "Saved.", isError: false });
       onSaved();
     } catch (error) {
-      failed(error);
+      showFailure(error);
     } finally {
       setBusy(false);
     }
@@ -88,7 +88,7 @@ export function FileView({ sandbox, path, onSaved }: FileViewProps) {
       </h2>
       <div class="together">
         {view && view.kind !== "missing" && !("isNew" in view) && (
-          <Download sandbox={sandbox} path={path} words="Download" failed={failed} />
+          <Download sandbox={sandbox} path={path} label="Download" showFailure={showFailure} />
         )}
         {view?.kind === "text" && mayWrite && (
           <button type="button" disabled={isBusy || (draft === undefined && !view.isNew)} onClick={save}>

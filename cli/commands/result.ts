@@ -42,7 +42,7 @@ export const cancel = serverCommand("cancel", "stop a run and every process that
     await server.close();
   });
 
-/** Prints messages about a run, and sets the exit status. @param more additional fields of the JSON document */
+/** Prints a run's result and how it ended, and sets the exit status. @param more additional fields of the JSON document */
 export function report({ run, status }: FollowedRun, asJSON: boolean, more: object = {}): void {
   process.exitCode = status;
   if (asJSON) return json(status === 0, { ...run, ...more });

@@ -92,12 +92,12 @@ class Verification {
   }
 
   async run(withTask: boolean, say: (name: string) => void): Promise<void> {
-    const isThere = await this.#check("health", async () => {
+    const isHealthy = await this.#check("health", async () => {
       const { status } = (await (await http(this.#address, "/health")).json()) as { status?: string };
       if (status !== "healthy") throw new Error(`${this.#address.url} says ${JSON.stringify(status)}`);
       return status;
     });
-    if (!isThere) return;
+    if (!isHealthy) return;
     await this.#check("no token is refused", () => this.#expectRefusal({}));
     await this.#check("a wrong token is refused", () =>
       this.#expectRefusal({ authorization: `Bearer ${randomBytes(32).toString("base64url")}` }),

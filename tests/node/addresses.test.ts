@@ -129,7 +129,7 @@ describe("the engine refuses connections", () => {
     );
   });
 
-  it("to a name with a refused address, which it looks up once", async () => {
+  it("to a name with a refused address, after one lookup", async () => {
     const answers = [["1.1.1.1", "127.0.0.1"], ["10.0.0.1"]];
     let lookups = 0;
     const options = { allowAddresses: new Map(), env: {}, resolve: async () => answers[lookups++] ?? [] };
@@ -143,7 +143,7 @@ describe("the engine refuses connections", () => {
   });
 });
 
-it("the engine uses the host's proxy with its credentials, except for the hosts that the proxy excludes", async () => {
+it("the engine uses the host's proxy with its credentials, except for the hosts in NO_PROXY", async () => {
   const heads: string[] = [];
   const proxy = createServer((socket) => {
     socket.once("data", (chunk) => {

@@ -82,7 +82,7 @@ describe("threads", () => {
     expect((await kernel.run("pass")).stdout.text).toBe("done\n");
   });
 
-  it("that print all the time do not break a run, and lose no short output", async () => {
+  it("that print all the time do not break a run, and lose no output", async () => {
     const fresh = await lab.kernel("python");
     const first = await fresh.run(
       "import threading, time\ndef chat():\n    n = 0\n    while True:\n        print(end=f'tick {n}\\n'); n += 1; time.sleep(0.005)\nthreading.Thread(target=chat, daemon=True).start()",
@@ -142,7 +142,7 @@ describe("tasks", () => {
 });
 
 describe("multiprocessing", () => {
-  it("starts processes with spawn", async () => {
+  it("starts processes with spawn, which do not have functions of a cell", async () => {
     const pool =
       "import multiprocessing as mp, math\nwith mp.get_context('spawn').Pool(2) as p: r = p.map(math.sqrt, [4, 9])\nr";
     expect(await kernel.value(pool)).toBe("[2.0, 3.0]");

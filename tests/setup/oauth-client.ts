@@ -10,7 +10,7 @@ export type App = (url: string, init?: RequestInit) => Promise<Response>;
 
 let addresses = 0;
 
-/** A browser, which keeps cookies and submits forms. Each browser has its own address. */
+/** A browser, which keeps cookies and submits forms. Each browser has its own IP address. */
 export class Browser {
   readonly cookies = new Map<string, string>();
   readonly #app: App;
@@ -53,7 +53,7 @@ export class Browser {
   }
 }
 
-/** A page as a person sees it. */
+/** A page that the server returned. */
 export class Page {
   readonly url: string;
   readonly response: Response;
@@ -199,8 +199,8 @@ export function register(
 }
 
 /** Throws if a step that a test depends on failed. */
-export function requireStatus(answer: { status: number }, status: number): void {
-  if (answer.status !== status) throw new Error(`${answer.status} in place of ${status}`);
+export function requireStatus(response: { status: number }, status: number): void {
+  if (response.status !== status) throw new Error(`${response.status} in place of ${status}`);
 }
 
 export async function challengeOf(verifier: string): Promise<string> {

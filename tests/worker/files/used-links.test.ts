@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import { FileLinks } from "../../../src/actors/file-links.ts";
 import { inActor } from "../support.ts";
 
-const unused = () => Promise.reject(new Error("used-up links are no files"));
+const unused = () => Promise.reject(new Error("this test calls no sandbox"));
 
 it("the server remembers used-up links until they expire, however many there are, and ends no other link", async () => {
   await inActor("used-links", (_sandbox, { storage: { kv } }) => {

@@ -65,7 +65,7 @@ describe("a run that waits for another", () => {
 });
 
 describe("a cursor", () => {
-  it.concurrent.each([1, 2, 3, 4])("points behind the shown output (%d)", async (n) => {
+  it.concurrent.each([1, 2, 3, 4])("points to the end of the shown output (%d)", async (n) => {
     const mark = `/tmp/cursor-${n}`;
     const answer = await command(
       `echo twelve bytes; sleep 0.${n}; echo more of them; until [ -e ${mark} ]; do sleep 0.05; done; echo the end`,
@@ -83,7 +83,11 @@ describe("a cursor", () => {
 describe("an error of bash", () => {
   it.each([
     ["a missing program", "nosuchprogram", "bash: line 1: nosuchprogram: command not found\n"],
-    ["its line", "true\n\nnosuchprogram", "bash: line 3: nosuchprogram: command not found\n"],
+    [
+      "a command on a later line",
+      "true\n\nnosuchprogram",
+      "bash: line 3: nosuchprogram: command not found\n",
+    ],
     ["a builtin", "cd /no/such", "bash: line 1: cd: /no/such: No such file or directory\n"],
     ["an unset variable", "set -u\necho $NONE", "bash: line 2: NONE: unbound variable\n"],
     ["a redirection", "echo >/no/such/file", "bash: line 1: /no/such/file: No such file or directory\n"],
@@ -94,11 +98,11 @@ describe("an error of bash", () => {
   it.each([
     ["as an argument", "echo the return value >&2; nosuch", "the return value\n", 1, 127],
     ["in a substitution", "x=$(nosuch return)", "", 1, 127],
-    ["in front", "nosuch\nreturn 3", "", 1, 3],
-    ["on its line", "true\nnosuch || return 4; echo on", "", 2, 4],
-    ["behind a word of the shell", "nosuch; if true; then return 5; fi; echo on", "", 1, 5],
-    ["behind a pattern", "nosuch; case a in a) return 6;; esac; echo on", "", 1, 6],
-  ])("names bash if the command has a return: %s", async (_where, line, before, number, exit_code) => {
+    ["at the start of a later line", "nosuch\nreturn 3", "", 1, 3],
+    ["in a list of commands", "true\nnosuch || return 4; echo on", "", 2, 4],
+    ["after a keyword of the shell", "nosuch; if true; then return 5; fi; echo on", "", 1, 5],
+    ["after a pattern", "nosuch; case a in a) return 6;; esac; echo on", "", 1, 6],
+  ])("names bash if the command has the word return %s", async (_where, line, before, number, exit_code) => {
     const stderr = `${before}bash: line ${number}: nosuch: command not found\n`;
     expect((await command(line)).structured).toMatchObject({ stderr, stdout: "", exit_code });
   });
@@ -125,7 +129,7 @@ describe("a warning of Python", () => {
     expect((await code(show)).text).toMatch(/<cell \d+>:4: UserWarning: mind that/);
   });
 
-  it("shows the cell if the stack level is above its frames", async () => {
+  it("names no file of the server if the stack level exceeds the frames of the cell", async () => {
     const deep = "import warnings\nwarnings.warn('deep', stacklevel=9)";
     expect((await code(deep)).text).not.toContain("/opt/sandbox-mcp");
     expect(

@@ -32,7 +32,7 @@ function resume(pids: readonly number[]): void {
   }
 }
 
-/** Our programs in a sandbox, after the first process, which would restart them. */
+/** The ids of a sandbox's first process, sandboxd and the control server, in the order to stop them: the first process restarts the others. */
 async function runtimeOf(sandbox: string): Promise<number[]> {
   const first = await server.first(sandbox);
   const programs = withoutForkedCopies(tree(first)).filter(({ command }) =>
@@ -132,14 +132,14 @@ describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
 });
 
 /** Starts a sandbox with a session and a file. Returns a function for the id of its current sandboxd on the host. */
-async function prepared(sandbox: string): Promise<() => Promise<number>> {
+async function prepare(sandbox: string): Promise<() => Promise<number>> {
   await server.sh("export KEPT=kept; echo was there >before", { sandbox });
   const first = await server.first(sandbox);
   return () => until(() => tree(first).find(({ command }) => command === "sbxd")?.pid);
 }
 
 /** Makes calls while sandboxd hangs, and returns their results. Each call must take effect once. */
-async function served(sandbox: string): Promise<unknown[]> {
+async function callDuringHang(sandbox: string): Promise<unknown[]> {
   const [ran, appended, read] = await Promise.all([
     server.call("run_command", { sandbox, command: 'echo "$KEPT" >>runs; cat runs', timeout_seconds: 120 }),
     server.call("write_file", { sandbox, path: "appended", content: "x", append: true }),
@@ -147,7 +147,7 @@ async function served(sandbox: string): Promise<unknown[]> {
   ]);
   return [ran.structured.stdout ?? ran.text, appended.structured.size ?? appended.text, read.text];
 }
-const SERVED = ["kept\n", 1, "```\nwas there\n```"];
+const EXPECTED_RESULTS = ["kept\n", 1, "```\nwas there\n```"];
 
 /** Evaluates its argument in sandboxd through Node's debugger, which any process that may signal sandboxd can open. */
 const EVALUATE = `
@@ -179,14 +179,14 @@ require("node:net").createServer(() => undefined).listen("/run/sandbox/sandboxd.
 describe.concurrent("when sandboxd hangs for good", () => {
   it("another sandboxd serves the next calls if it was stopped (SIGSTOP) while idle", async () => {
     const sandbox = "idle";
-    const sandboxd = await prepared(sandbox);
+    const sandboxd = await prepare(sandbox);
     process.kill(await sandboxd(), "SIGSTOP");
-    expect(await served(sandbox)).toEqual(SERVED);
+    expect(await callDuringHang(sandbox)).toEqual(EXPECTED_RESULTS);
   });
 
   it("a run continues if sandboxd was stopped meanwhile, and its output is neither repeated nor lost", async () => {
     const sandbox = "running";
-    const sandboxd = await prepared(sandbox);
+    const sandboxd = await prepare(sandbox);
     const command = "export KEPT=later; for i in {0..299}; do echo $i; sleep 0.1; done; exit 3";
     const run = await server.call("run_command", { sandbox, command, wait_seconds: 0, timeout_seconds: 150 });
     const result = () => server.call("get_result", { id: idIn(run), cursor: 0, wait_seconds: 0 });
@@ -204,7 +204,7 @@ describe.concurrent("when sandboxd hangs for good", () => {
 
   it("a file is unchanged or complete if sandboxd was stopped during the write", async () => {
     const sandbox = "writing";
-    const sandboxd = await prepared(sandbox);
+    const sandboxd = await prepare(sandbox);
     await server.sh("echo old >file", { sandbox });
     const half = randomBytes(3_000_000);
     const sent = Promise.withResolvers<void>();
@@ -235,26 +235,26 @@ describe.concurrent("when sandboxd hangs for good", () => {
 
   it("another sandboxd serves the next calls if its event loop is blocked", async () => {
     const sandbox = "waiting";
-    const sandboxd = await prepared(sandbox);
+    const sandboxd = await prepare(sandbox);
     const stuck = await sandboxd();
     await evaluate(sandbox, "Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)");
     await until(async () => (await sandboxd()) !== stuck);
-    expect(await served(sandbox)).toEqual(SERVED);
+    expect(await callDuringHang(sandbox)).toEqual(EXPECTED_RESULTS);
   });
 
   it.runIf(LONG)("another sandboxd serves the next calls if its code loops forever", async () => {
     const sandbox = "looping";
-    const sandboxd = await prepared(sandbox);
+    const sandboxd = await prepare(sandbox);
     const stuck = await sandboxd();
     await evaluate(sandbox, "for (;;);");
     // The first process waits until sandboxd's loop used some processor time, which takes long on a busy machine.
     await until(async () => (await sandboxd()) !== stuck, 150_000);
-    expect(await served(sandbox)).toEqual(SERVED);
+    expect(await callDuringHang(sandbox)).toEqual(EXPECTED_RESULTS);
   });
 
   it("another sandboxd serves the next calls if a program in its place accepts connections and never responds", async () => {
     const sandbox = "replaced";
-    await prepared(sandbox);
+    await prepare(sandbox);
     const path = `/proc/${await server.first(sandbox)}/root/run/sandbox/sandboxd.sock`;
     const socket = () => statSync(path, { throwIfNoEntry: false })?.ino;
     const ownSocket = socket();
@@ -263,13 +263,13 @@ describe.concurrent("when sandboxd hangs for good", () => {
     const silent = await until(() => socket() !== ownSocket && socket());
     // The next sandboxd needs a moment to replace the socket. Until then calls would reach the silent program.
     await until(() => socket() !== silent && socket());
-    expect(await served(sandbox)).toEqual(SERVED);
+    expect(await callDuringHang(sandbox)).toEqual(EXPECTED_RESULTS);
   });
 });
 
 /**
- * Kills sandboxd under each of its names during its start. The command that starts this ends first. It is one process: a loop of
- * `pkill` is slower than sandboxd's start on a busy machine.
+ * Kills sandboxd under each name that it has while it starts. The program first waits until the command that started it has
+ * ended. It is a program, because a loop of `pkill` is slower than sandboxd's start on a busy machine.
  */
 const KILL = `
 import os, time

@@ -15,7 +15,7 @@ import { LONG } from "./support.ts";
 
 const directory = temporaryDirectory();
 const bundle = join(directory, "sandboxd.cjs");
-/** The image's build makes a list of files, which would contain the whole machine here. */
+/** The list of the image's files, which the build writes. Here it is empty, because it would contain the whole machine. */
 const base = join(directory, "base.list");
 beforeAll(async () => {
   writeFileSync(base, "");
@@ -23,18 +23,18 @@ beforeAll(async () => {
 });
 
 /** The first lines of each stub: functions that inspect sandboxd. */
-const TOOLS = `
+const HELPERS = `
 import { execSync, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { sleep, until } from ${JSON.stringify(join(repository, "tests/setup/until.ts"))};
 process.on("uncaughtException", (error) => (console.log(error), console.log("over")));
 const run = (command) => execSync(command).toString().trim();
 const sandboxd = () => { try { return run("pgrep -x sbxd"); } catch { return ""; } };
-const answer = async (ms = 1000) => {
+const greeting = async (ms = 1000) => {
   const signal = AbortSignal.timeout(ms);
   try { return await (await fetch("http://127.0.0.1:8671/", { signal })).text(); } catch { return ""; }
 };
-const answers = () => until(async () => (await answer()) === "sandboxd\\n");
+const untilItResponds = () => until(async () => (await greeting()) === "sandboxd\\n");
 const status = async (token) => {
   const headers = token === undefined ? {} : { "x-sandboxd-token": token };
   try { return (await fetch("http://127.0.0.1:8671/", { headers })).status; } catch { return 0; }
@@ -49,7 +49,7 @@ async function serve(program: string, variables: Record<string, string> = {}): P
   const server = join(directory, `${Math.random()}.mjs`);
   writeFileSync(
     server,
-    `${TOOLS}${program}\nconsole.log("over");
+    `${HELPERS}${program}\nconsole.log("over");
 await sleep(2 ** 31 - 1);`,
   );
   const files = {
@@ -60,9 +60,15 @@ await sleep(2 ** 31 - 1);`,
     "sandboxd/dist/sandboxd.cjs": bundle,
   };
   const mounts = Object.entries(files).flatMap(([to, from]) => ["--ro-bind", from, `/opt/sandbox-mcp/${to}`]);
-  const view = "--dev-bind / / --proc /proc --tmpfs /opt --tmpfs /var/lib";
-  const own = "--unshare-pid --unshare-net --die-with-parent --as-pid-1";
-  const args = [...`${view} ${own}`.split(" "), ...mounts, "/opt/sandbox-mcp/entrypoint.sh", "node", server];
+  const mountArgs = "--dev-bind / / --proc /proc --tmpfs /opt --tmpfs /var/lib";
+  const isolationArgs = "--unshare-pid --unshare-net --die-with-parent --as-pid-1";
+  const args = [
+    ...`${mountArgs} ${isolationArgs}`.split(" "),
+    ...mounts,
+    "/opt/sandbox-mcp/entrypoint.sh",
+    "node",
+    server,
+  ];
   const child = spawn("bwrap", args, {
     env: { PATH: `${dirname(process.execPath)}:/usr/bin:/bin`, SANDBOX_CGROUP: "/dev/null", ...variables },
     stdio: ["ignore", "pipe", "inherit"],
@@ -70,7 +76,7 @@ await sleep(2 ** 31 - 1);`,
   let printed = "";
   child.stdout.on("data", (chunk: Buffer) => {
     printed += chunk.toString();
-    // Sends the signal from outside, as the platform does.
+    // The signal comes from outside the container, as the platform sends it.
     if (printed.endsWith("over\n"))
       for (const { pid, command } of tree(child.pid ?? 0))
         if (command === "sbx-init") process.kill(pid, "SIGTERM");
@@ -84,14 +90,14 @@ describe.concurrent("when sandboxd hangs for good in the image", () => {
     const printed = await serve(`
       process.kill(Number(before), "SIGKILL");
       await gone(before);
-      await answers();
+      await untilItResponds();
       const second = sandboxd();
       process.kill(Number(second), "SIGSTOP");
       await gone(second);
-      await answers();
-      console.log("answers");
+      await untilItResponds();
+      console.log("responds");
     `);
-    expect(printed).toBe("answers\n");
+    expect(printed).toBe("responds\n");
   });
 
   it("the first process restarts it if a command killed all programs by name", async () => {
@@ -101,10 +107,10 @@ describe.concurrent("when sandboxd hangs for good in the image", () => {
       console.log(sandboxd() === first);
       run("pkill -KILL sbx; true");
       await gone(first);
-      await answers();
-      console.log("answers");
+      await untilItResponds();
+      console.log("responds");
     `);
-    expect(printed).toBe("true\nanswers\n");
+    expect(printed).toBe("true\nresponds\n");
   });
 
   it("sandboxd accepts only requests with its start token, also after it was killed", async () => {
@@ -134,10 +140,10 @@ describe.concurrent("when sandboxd hangs for good in the image", () => {
         try { run("pkill -KILL -x sbxd"); } catch { }
       }
       console.log(await killed);
-      await answers();
-      console.log("answers");
+      await untilItResponds();
+      console.log("responds");
     `);
-    expect(printed).toBe("SIGKILL\nanswers\n");
+    expect(printed).toBe("SIGKILL\nresponds\n");
   });
 
   it.runIf(LONG)("the first process does not restart it for a lack of processor time", async () => {
@@ -146,9 +152,9 @@ describe.concurrent("when sandboxd hangs for good in the image", () => {
       run("chrt -a -i -p 0 " + before);
       const busy = Array.from({ length: 8 }, () => spawn("taskset", ["-c", "0", "/bin/sh", "-c", "while :; do :; done"]));
       let silentFor = 0;
-      while (silentFor < 70) silentFor = (await answer(5000)) === "" ? silentFor + 5 : 0;
+      while (silentFor < 70) silentFor = (await greeting(5000)) === "" ? silentFor + 5 : 0;
       for (const child of busy) child.kill("SIGKILL");
-      await answers();
+      await untilItResponds();
       console.log(sandboxd() === before);
     `);
     expect(printed).toBe("true\n");

@@ -1,4 +1,4 @@
-/** A process of the server is killed during runs of each kind. */
+/** A process of the server is killed during a command and code. */
 import { beforeAll, describe, expect, it } from "vitest";
 import { survivors } from "../setup/processes.ts";
 import { idIn } from "../setup/mcp-client.ts";
@@ -13,8 +13,8 @@ const COUNTING_CODE = "import time\nfor i in range(3000):\n    print(i, flush=Tr
 const GONE =
   /stopped during (this call|this run|its run)|The sandbox could not be started now|state: lost\nnote: The sandbox stopped before it began/;
 
-/** Starts a run of each kind, and one that ends before. */
-async function busy(server: FaultServer, sandbox: string) {
+/** Starts a command and code that print for minutes, after a command that has ended. @returns their ids */
+async function startRuns(server: FaultServer, sandbox: string) {
   const ended = await server.call("run_command", { sandbox, command: "echo kept" });
   const command = await server.call("run_command", {
     sandbox,
@@ -37,7 +37,7 @@ async function busy(server: FaultServer, sandbox: string) {
 }
 
 /** The numbers in a run's log. They must count up from 0, without a repeated or missing one. */
-async function counted(server: FaultServer, id: string): Promise<number> {
+async function countOutput(server: FaultServer, id: string): Promise<number> {
   const { text } = await server.call("get_result", { id, cursor: 0, wait_seconds: 0 });
   const numbers = text.slice(text.indexOf("[stdout]")).match(/^\d+$/gm) ?? [];
   expect(numbers).toEqual(numbers.map((_, index) => String(index)));
@@ -46,7 +46,7 @@ async function counted(server: FaultServer, id: string): Promise<number> {
 
 // Each test has its own server.
 describe.concurrent.each(["workerd", "engine"] as const)(
-  "when the server's %s is killed in the middle of runs of each kind",
+  "when the server's %s is killed in the middle of a command and of code",
   (role) => {
     let server: FaultServer;
     beforeAll(async () => {
@@ -55,8 +55,11 @@ describe.concurrent.each(["workerd", "engine"] as const)(
     });
 
     it("runs are lost with the reason after a restart with the same state, and output is complete up to the last second", async () => {
-      const ids = await busy(server, "default");
-      const seen = { command: await counted(server, ids.command), code: await counted(server, ids.code) };
+      const ids = await startRuns(server, "default");
+      const seen = {
+        command: await countOutput(server, ids.command),
+        code: await countOutput(server, ids.code),
+      };
       // Output from more than a second before the kill is kept.
       await sleep(1500);
       const all = server.all();
@@ -68,7 +71,7 @@ describe.concurrent.each(["workerd", "engine"] as const)(
         const { text } = await server.call("get_result", { id: ids[kind], wait_seconds: 0 });
         expect(text).toContain("state: lost");
         expect(text).toMatch(/lost while the server was down/);
-        expect(await counted(server, ids[kind])).toBeGreaterThanOrEqual(seen[kind]);
+        expect(await countOutput(server, ids[kind])).toBeGreaterThanOrEqual(seen[kind]);
       }
       expect((await server.call("get_result", { id: ids.ended, cursor: 0 })).text).toContain("kept");
       const { structured } = await server.call("list_runs", {});
@@ -85,7 +88,7 @@ describe.concurrent.each(["workerd", "engine"] as const)(
   },
 );
 
-describe.concurrent("when a sandbox is killed in the middle of runs of each kind", () => {
+describe.concurrent("when a sandbox is killed in the middle of a command and of code", () => {
   let server: FaultServer;
   beforeAll(async () => {
     server = await startFaultServer();
@@ -95,21 +98,21 @@ describe.concurrent("when a sandbox is killed in the middle of runs of each kind
   it("runs are lost within seconds with their output, the next call works and says what is gone, and other sandboxes continue", async () => {
     await server.sh("echo mine > file", { sandbox: "other" });
     await server.call("run_code", { sandbox: "other", code: "x = 1" });
-    const ids = await busy(server, "victim");
+    const ids = await startRuns(server, "victim");
     const other = await server.call("run_command", {
       sandbox: "other",
       command: "sleep 8; echo done",
       wait_seconds: 0,
     });
-    const seen = await counted(server, ids.command);
+    const seen = await countOutput(server, ids.command);
     process.kill(await server.first("victim"), "SIGKILL");
     for (const id of [ids.command, ids.code]) {
       const { text } = await server.call("get_result", { id, wait_seconds: 20 });
       expect(text).toContain("state: lost");
       expect(text).toMatch(/stopped during (this call|this run|its run)/);
-      await counted(server, id);
+      await countOutput(server, id);
     }
-    expect(await counted(server, ids.command)).toBeGreaterThanOrEqual(seen);
+    expect(await countOutput(server, ids.command)).toBeGreaterThanOrEqual(seen);
     const next = await server.call("run_command", { sandbox: "victim", command: "ls -A; echo works" });
     expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
     expect(next.text).toContain("The sandbox was restarted");
@@ -145,8 +148,10 @@ describe.concurrent("when a sandbox is killed in the middle of runs of each kind
       texts.push(text);
       // A run of half a minute cannot have ended. The server repeats the read in the next sandbox, which has no such
       // file.
-      const words = /^(read|list)_/.test(name) ? new RegExp(`${GONE.source}|There is no /workspace/`) : GONE;
-      if (isError || name.startsWith("run_")) expect(text, name).toMatch(words);
+      const expected = /^(read|list)_/.test(name)
+        ? new RegExp(`${GONE.source}|There is no /workspace/`)
+        : GONE;
+      if (isError || name.startsWith("run_")) expect(text, name).toMatch(expected);
     }
     const next = await server.call("run_command", { sandbox, command: "echo works" });
     expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });

@@ -36,7 +36,7 @@ async function runDuring(sandbox: string, during: () => Promise<unknown>) {
  * Checks that the container was not replaced (a file outside the workspace still exists), and that commands, files
  * and code work.
  */
-async function isServed(sandbox: string): Promise<void> {
+async function expectServed(sandbox: string): Promise<void> {
   expect(await server.sh("cat /tmp/before", { sandbox })).toBe("there\n");
   expect(
     (await server.call("write_file", { sandbox, path: "after", content: "written" })).structured.size,
@@ -64,7 +64,7 @@ describe.concurrent("when a command kills processes by name", () => {
     );
     expect(structured).toMatchObject({ state: "failed", exit_code: 3 });
     expect(lines).toEqual(LINES);
-    await isServed(sandbox);
+    await expectServed(sandbox);
   });
 
   it.each(["python", "javascript"])(
@@ -81,7 +81,7 @@ describe.concurrent("when a command kills processes by name", () => {
   it("files remain after pkill -u root, and the next calls work", async () => {
     const sandbox = "everybody";
     await server.sh("echo there >/tmp/before", { sandbox });
-    for (let time = 0; time < 3; time++) {
+    for (let round = 0; round < 3; round++) {
       await server.call("run_command", { sandbox, command: "pkill -u root" });
       await until(
         async () =>
@@ -89,7 +89,7 @@ describe.concurrent("when a command kills processes by name", () => {
       );
     }
     expect(await server.sh("cat /tmp/before", { sandbox })).toContain("there");
-    await isServed(sandbox);
+    await expectServed(sandbox);
   });
 
   it.each([
@@ -103,6 +103,6 @@ describe.concurrent("when a command kills processes by name", () => {
       server.call("run_command", { sandbox, command: kill }),
     );
     expect(structured).toMatchObject({ state: "failed", exit_code: 137 });
-    await isServed(sandbox);
+    await expectServed(sandbox);
   });
 });

@@ -11,9 +11,9 @@ let client: TaskClient;
 /** How often each fault has happened. */
 const faults = { cut: 0, gone: 0, hang: 0 };
 
-/** Scenarios that fail at first, and then work. */
-function once(fault: keyof typeof faults, reply: Reply, then: Reply): Reply {
-  return faults[fault]++ === 0 ? reply : then;
+/** @returns `broken` for the first request of a fault, and `working` for later ones */
+function failOnce(fault: keyof typeof faults, broken: Reply, working: Reply): Reply {
+  return faults[fault]++ === 0 ? broken : working;
 }
 
 beforeAll(async () => {
@@ -22,8 +22,8 @@ beforeAll(async () => {
   const append: Reply = { blocks };
   api = await playScenarios({
     cut: (_request, turn) =>
-      turn === 0 ? once("cut", { blocks, delayMs: 100, cutAfter: 3 }, append) : say("All is written."),
-    gone: (_request, turn) => (turn === 0 ? once("gone", "disconnect", append) : say("All is written.")),
+      turn === 0 ? failOnce("cut", { blocks, delayMs: 100, cutAfter: 3 }, append) : say("All is written."),
+    gone: (_request, turn) => (turn === 0 ? failOnce("gone", "disconnect", append) : say("All is written.")),
     slow: [{ blocks: [{ type: "text", text: "one two three" }], delayMs: 1000 }],
     hang: () => {
       faults.hang++;

@@ -1,4 +1,4 @@
-/** The next container has every acknowledged change, however the previous one ended. */
+/** The files of the next container after the server ended while a workspace changed. */
 import { describe, expect, it } from "vitest";
 import { floodedPreview } from "../setup/tiny-pieces.ts";
 import { until } from "../setup/until.ts";
@@ -30,7 +30,7 @@ describe.concurrent("when the server ends while a workspace changes", () => {
     expect(next.text).toMatch(/The sandbox was restarted: its files are as saved at 20/);
   });
 
-  it("nothing is missing after SIGTERM or Ctrl-C, not even the latest change", async ({ onTestFinished }) => {
+  it("nothing is missing after SIGTERM, not even the latest change", async ({ onTestFinished }) => {
     const server = await startFaultServer();
     onTestFinished(() => server.close());
     await server.sh("true", { sandbox: "other" });
@@ -69,10 +69,10 @@ describe.concurrent("when the server ends while a workspace changes", () => {
     onTestFinished(() => server.close());
     await server.call("write_file", { path: "young", content: "a moment old" });
     process.kill(server.pid("workerd"), "SIGSTOP");
-    const started = server
+    const npmStart = server
       .all()
       .find(({ command }) => /^\S*node\b.* \S*cli\/npm-script\.mjs start/.test(command));
-    process.kill(started?.pid ?? Number.NaN, "SIGTERM");
+    process.kill(npmStart?.pid ?? Number.NaN, "SIGTERM");
     const words = "workspaces of 1 running sandboxes may not be saved. Their previous save is intact.";
     const stderr = await until(() => server.server.stderr().includes(words) && server.server.stderr());
     expect(stderr).toContain(words);

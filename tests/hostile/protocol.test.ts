@@ -26,9 +26,9 @@ async function send(
   headers: Record<string, string>,
 ): Promise<{ status: number; text: string }> {
   const body = JSON.stringify(message) ?? "null";
-  const answer = await postRaw(server.url, body, headers);
-  expectHarmless(answer.status, answer.text, body);
-  return answer;
+  const response = await postRaw(server.url, body, headers);
+  expectHarmless(response.status, response.text, body);
+  return response;
 }
 
 const METHODS = [
@@ -139,7 +139,7 @@ describe("when clients send arbitrary messages and headers", () => {
 });
 
 describe.each(ERAS)("when a client of revision %s violates the protocol", (version) => {
-  const own = { "mcp-protocol-version": version };
+  const versionHeader = { "mcp-protocol-version": version };
 
   it.each([
     ["calls before it has initialized", { jsonrpc: "2.0", id: 1, method: "tools/list" }],
@@ -166,14 +166,14 @@ describe.each(ERAS)("when a client of revision %s violates the protocol", (versi
       "cancels a request that it never sent",
       { jsonrpc: "2.0", method: "notifications/cancelled", params: { requestId: 99 } },
     ],
-    ["answers what nobody asked", { jsonrpc: "2.0", id: 99, result: {} }],
+    ["responds to a request that the server never sent", { jsonrpc: "2.0", id: 99, result: {} }],
     [
-      "asks for what only clients do",
+      "sends a request that only a client can fulfil",
       { jsonrpc: "2.0", id: 1, method: "sampling/createMessage", params: { messages: [] } },
     ],
     ["speaks another version of JSON-RPC", { jsonrpc: "1.0", id: 1, method: "tools/list" }],
     [
-      "says another version in its body",
+      "names another version in the body than in the header",
       {
         jsonrpc: "2.0",
         id: 1,
@@ -182,7 +182,7 @@ describe.each(ERAS)("when a client of revision %s violates the protocol", (versi
       },
     ],
   ])("the server responds, and the client's next request works: %s", async (_what, sent) => {
-    const { status } = await send(sent, own);
+    const { status } = await send(sent, versionHeader);
     expect(status).toBeLessThan(500);
     const { text } = await send(
       {
@@ -191,7 +191,7 @@ describe.each(ERAS)("when a client of revision %s violates the protocol", (versi
         method: "tools/list",
         params: version === "2026-07-28" ? { _meta: meta(version) } : {},
       },
-      version === "2026-07-28" ? { ...own, "mcp-method": "tools/list" } : own,
+      version === "2026-07-28" ? { ...versionHeader, "mcp-method": "tools/list" } : versionHeader,
     );
     expect(text).toContain("run_command");
   });

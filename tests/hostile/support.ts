@@ -150,7 +150,7 @@ export async function postRaw(
   return { status: response.status, text: await response.text() };
 }
 
-/** Writes raw bytes to the server's port. Returns the server's bytes until it closes the connection, or until this time is over. */
+/** Writes raw bytes to the server's port. Returns the server's bytes until the server closes the connection, or `ms` milliseconds have passed. */
 export async function rawSocket(
   url: string,
   parts: readonly (string | Uint8Array)[],

@@ -1,4 +1,4 @@
-/** The local Worker, in which a test can make a sandbox's bucket fail or slow. */
+/** The local Worker, in which a test can make a sandbox's bucket fail or respond late. */
 import production, { Account, ContainerProxy, Sandbox as LocalSandbox } from "../../../local/worker.ts";
 
 type Operation = "put" | "get" | "delete";

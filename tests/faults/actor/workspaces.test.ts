@@ -50,12 +50,12 @@ describe("when a save takes long", () => {
     await sh(sandbox, "echo first > file");
     await save(sandbox);
     const commitRequested = Promise.withResolvers<void>();
-    const goesOn = Promise.withResolvers<void>();
+    const commitMayContinue = Promise.withResolvers<void>();
     const commit = Account.prototype.commitSave;
-    const committed = vi.spyOn(Account.prototype, "commitSave");
-    committed.mockImplementation(async function (this: Account, ...args) {
+    const commitSpy = vi.spyOn(Account.prototype, "commitSave");
+    commitSpy.mockImplementation(async function (this: Account, ...args) {
       commitRequested.resolve();
-      await goesOn.promise;
+      await commitMayContinue.promise;
       return commit.apply(this, args);
     });
     await sh(sandbox, "echo second > file");
@@ -63,19 +63,19 @@ describe("when a save takes long", () => {
     await killContainer(sandbox);
     const next = sh(sandbox, "cat file");
     await Promise.race([next, sleep(2000)]);
-    goesOn.resolve();
+    commitMayContinue.resolve();
     expect(await next).toBe("second\n");
     await sh(sandbox, "echo third > file");
     expect((await save(sandbox)).isError).toBe(false);
     await killContainer(sandbox);
     expect(await sh(sandbox, "cat file")).toBe("third\n");
-    committed.mockRestore();
+    commitSpy.mockRestore();
   });
 });
 
 // This test waits for R2's time limit, so it starts first.
 describe.concurrent("when a save never ends", () => {
-  it("the server still enforces a policy", async () => {
+  it("the server still enforces a network policy", async () => {
     const caller = await principal("ws-policy");
     const run = (command: string) => caller.call("run_command", { sandbox: "policy", command });
     await run("echo saved > file");
@@ -84,12 +84,12 @@ describe.concurrent("when a save never ends", () => {
     await run("echo late > file");
     const platform = await inActor("policy", (actor) => actor["networkPlatform"], caller);
     // Cloudflare cannot restrict a container that was started with full internet access.
-    const enforced = vi
+    const enforceSpy = vi
       .spyOn<NetworkPlatform, "enforce">(Object.getPrototypeOf(platform), "enforce")
       .mockImplementation(async ({ internet }) => internet === "full");
     await caller.call("configure_sandbox", { sandbox: "policy", internet: "none" });
     expect((await caller.call("list_sandboxes")).text).toMatch(/^policy: stopped/m);
-    enforced.mockRestore();
+    enforceSpy.mockRestore();
     delete bucketOf("policy").fault;
     const next = await run("cat file");
     expect(next.structured.stdout).toBe("saved\n");
@@ -146,17 +146,17 @@ describe.concurrent("when R2 fails under a workspace", () => {
 
   it("no call waits for a save if R2 is slow", async () => {
     const sandbox = "ws-slow";
-    const commitRequested = Promise.withResolvers<void>();
-    const goesOn = Promise.withResolvers<void>();
+    const putRequested = Promise.withResolvers<void>();
+    const putMayEnd = Promise.withResolvers<void>();
     bucketOf(sandbox).fault = async (operation) => {
       if (operation !== "put") return;
-      commitRequested.resolve();
-      await goesOn.promise;
+      putRequested.resolve();
+      await putMayEnd.promise;
     };
     await sh(sandbox, "echo first > file");
-    await commitRequested.promise;
+    await putRequested.promise;
     expect(await sh(sandbox, "cat file")).toBe("first\n");
-    goesOn.resolve();
+    putMayEnd.resolve();
     expect((await save(sandbox)).isError).toBe(false);
     delete bucketOf(sandbox).fault;
     await killContainer(sandbox);

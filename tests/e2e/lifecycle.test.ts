@@ -42,8 +42,9 @@ async function busyServer(flags: string[] = [], ownGroup = false): Promise<Busy>
   const sleeping = () => processes().filter(({ command: line }) => line === `sleep ${marker}`);
   await until(() => sleeping().length === 4);
 
-  const hanging = tree(server.child.pid ?? 0);
-  const all = [...hanging, ...sleeping().filter(({ pid }) => !hanging.some((other) => other.pid === pid))];
+  const descendants = tree(server.child.pid ?? 0);
+  const detached = sleeping().filter(({ pid }) => !descendants.some((other) => other.pid === pid));
+  const all = [...descendants, ...detached];
   const role = (name: keyof typeof ROLES) => {
     const found = withoutForkedCopies(all).filter(
       ({ command: line }) => ROLES[name].test(line) && !line.startsWith("sh "),
@@ -73,7 +74,7 @@ describe.concurrent("a server after SIGKILL", () => {
     expect(server.stderr()).toMatch(message);
   });
 
-  it("leaves no process without isolation either", async () => {
+  it("leaves no process if it ran without isolation", async () => {
     const { all, role } = await busyServer(["--isolation", "none"]);
     process.kill(role("start"), "SIGKILL");
     expect(await survivors(all, GONE_WITHIN)).toEqual([]);

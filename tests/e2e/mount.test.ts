@@ -1,6 +1,6 @@
 /**
- * `npm start -- --mount`: the owner's sandbox of that name gets a directory of the machine, with the owner's rights
- * only.
+ * `npm start -- --mount <directory>`: a sandbox of the server's owner gets the directory, with the rights of the directory's
+ * owner only.
  */
 import { createHash } from "node:crypto";
 import {
@@ -22,7 +22,7 @@ import { callTool, tool } from "../setup/tool.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const isRoot = process.getuid?.() === 0;
-/** Belongs to nobody if this user may change owners. */
+/** The directory's owner: an id without a user, if the tests may change owners. */
 const owner = isRoot ? 61_234 : (process.getuid?.() ?? 0);
 const OTHER = "the-token-of-another-principal";
 
@@ -148,7 +148,7 @@ describe("a mounted directory", () => {
     }
   });
 
-  it("may contain more than a sandbox's own files", async () => {
+  it("may hold more bytes than the sandbox's disk", async () => {
     const df = await run("my-project", "df --output=size -B1 / | tail -1");
     const limit = Number(/(\d+)\s*$/.exec(df)?.[1]);
     expect(limit).toBeGreaterThan(0);

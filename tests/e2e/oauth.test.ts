@@ -1,7 +1,4 @@
-/**
- * The real Claude Code signs in to the server that `npm start` started, and calls a tool. A token works at the same
- * time.
- */
+/** The real Claude Code signs in to the server that `npm start` started, and calls a tool. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { stripVTControlCharacters } from "node:util";
@@ -24,10 +21,10 @@ afterAll(async () => {
 
 const claude = (args: string[], modelURL?: string) => claudeCode(home, args, modelURL);
 
-/** Runs Claude Code in a terminal. `answer` gets the output so far, until it returns the text to type, which is typed once. */
+/** Runs Claude Code in a terminal, and types the first text that `textToType` returns for the output so far. @returns all output */
 async function inTerminal(
   args: string[],
-  answer: (printed: string) => Promise<string | undefined>,
+  textToType: (printed: string) => Promise<string | undefined>,
 ): Promise<string> {
   const command = [CLAUDE_CODE, ...args].map((word) => `'${word}'`).join(" ");
   const child = spawn("script", ["-qfec", command, "/dev/null"], {
@@ -36,12 +33,12 @@ async function inTerminal(
   });
   const ended = once(child, "exit");
   let printed = "";
-  let answered = false;
+  let hasTyped = false;
   for await (const chunk of child.stdout.setEncoding("utf8")) {
     printed += chunk;
-    const typed = answered ? undefined : await answer(printed);
+    const typed = hasTyped ? undefined : await textToType(printed);
     if (typed === undefined) continue;
-    answered = true;
+    hasTyped = true;
     child.stdin.write(`${typed}\r`);
   }
   await ended;

@@ -135,8 +135,8 @@ it("the package serves commands, files and code", async () => {
       const { url, token } = JSON.parse(process.argv[1]);
       console.log((await connect({ url, token }).sandbox().runCommand("cat a")).stdout);`;
   const options = JSON.stringify({ url: server.url, token: TOKEN });
-  const called = ["--input-type=module", "--eval", library, "--", options];
-  expect(execFileSync(process.execPath, called, { cwd: directory, encoding: "utf8" })).toBe(
+  const nodeArgs = ["--input-type=module", "--eval", library, "--", options];
+  expect(execFileSync(process.execPath, nodeArgs, { cwd: directory, encoding: "utf8" })).toBe(
     "from the package\n\n",
   );
   // The bundle for Claude Desktop contains its own copy of the program.

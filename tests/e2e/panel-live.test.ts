@@ -15,8 +15,7 @@ let panel: PanelPage;
 let page: Page;
 
 const options = (port: string) => ({
-  // Prints a line for each request of the log.
-  flags: ["--verbose", "--state-dir", state, "--port", port],
+  flags: ["--state-dir", state, "--port", port],
   env: { MAX_SANDBOXES: "200" },
 });
 

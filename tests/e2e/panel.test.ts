@@ -179,7 +179,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await until(async () => (await rows()).some((row) => row.endsWith("hello panel")));
     await page.click("button:text-is('Open port 8000')");
     await page.frameLocator("iframe").locator("h1:text-is('the app')").waitFor();
-    // The file's script has not navigated the page.
+    // The app's script has not navigated the panel.
     expect(page.url()).toContain("/panel#/grows/runs/");
     await panel.shoot("preview");
     await page.click("button:text-is('Ctrl+C')");
@@ -209,7 +209,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await page.waitForSelector(named("a", "new.txt"));
   });
 
-  it("shows files as a tree, edits one, and asks before it writes over another's change", async () => {
+  it("shows files as a tree, edits one, and asks before it overwrites somebody else's change", async () => {
     await call("write_file", { sandbox: "grows", path: "deep/er/notes.txt", content: "one\r\ntwo\r\n" });
     await page.goto(`${panel.address}#/grows/files`);
     await page.click(named("summary", "deep"));

@@ -44,7 +44,7 @@ describe("bubblewrap", () => {
     expect(done.installed).toBe(0);
   });
 
-  it("causes the package manager's error if the installation fails", async () => {
+  it("is requested with the package manager's error if the installation fails", async () => {
     const { installer } = machine(true, () => Promise.reject(new Error("E: no such package")));
     const refusal = requireBubblewrap(() => undefined, installer);
     await expect(refusal).rejects.toThrow(/Install it: the command[^]*E: no such package/);

@@ -23,7 +23,7 @@ async function expose(sandbox: string, port: number): Promise<string> {
   return url;
 }
 
-/** Starts a web server in a sandbox. `body` is the expression that answers a request. */
+/** Starts a web server in a sandbox. `body` is the code that handles a request. */
 async function serve(sandbox: string, port: number, body: string): Promise<string> {
   const content = `require("http").createServer((request, response) => { ${body} }).listen(${port}, "127.0.0.1");`;
   await call("write_file", { sandbox, path: `${port}.js`, content });
@@ -131,29 +131,29 @@ describe("a page of a preview", () => {
         const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" });
         const json = { "content-type": "application/json", accept: "application/json, text/event-stream" };
         const servers = [at, at.replace("127.0.0.1", "localhost"), at.replace("127.0.0.1", "app.localhost")];
-        const answers: string[] = [];
+        const outcomes: string[] = [];
         for (const one of servers)
           for (const path of ["/mcp", "/", "/execute", "/authorize", "/health"]) {
-            answers.push(await outcome(one + path));
-            answers.push(await outcome(one + path, { method: "POST", body }));
+            outcomes.push(await outcome(one + path));
+            outcomes.push(await outcome(one + path, { method: "POST", body }));
             const headers = { ...json, authorization: `Bearer ${token}` };
-            answers.push(await outcome(one + path, { method: "POST", body, headers }));
+            outcomes.push(await outcome(one + path, { method: "POST", body, headers }));
           }
-        answers.push(await outcome(elsewhere));
+        outcomes.push(await outcome(elsewhere));
         document.cookie = "planted=1; domain=localhost; path=/";
         document.cookie = "planted=1; domain=.localhost; path=/";
-        return { answers: [...new Set(answers)], cookies: document.cookie };
+        return { outcomes: [...new Set(outcomes)], cookies: document.cookie };
       },
       { at: origin, elsewhere: other, token: TOKEN },
     );
-    expect(tried).toEqual({ answers: ["refused"], cookies: "" });
+    expect(tried).toEqual({ outcomes: ["refused"], cookies: "" });
     const cookies = await page.context().cookies();
     expect(cookies.filter(({ name }) => name === "planted")).toEqual([]);
     // The page's own requests have no such cookie either.
     expect(await run("hostile", "cat 8000.log")).not.toContain("of-the-server");
   });
 
-  it("in a frame of another preview cannot be read by it", async () => {
+  it("cannot be read by another preview that shows it in a frame", async () => {
     const other = await serve(
       "private",
       8001,

@@ -104,7 +104,7 @@ with zipfile.ZipFile(sys.argv[3], "w") as wheel:
 }
 
 let sandboxes = 0;
-/** Each call uses a new sandbox, because a running one keeps its interpreter. */
+/** The name of a new sandbox: a running sandbox keeps its interpreter. */
 const newSandbox = () => `made-${++sandboxes}`;
 
 /** The time for pip on a busy machine, milliseconds. */
@@ -126,10 +126,10 @@ describe.concurrent("the first Python of PATH", () => {
     expect(first.stderr()).toMatch(
       /^Python: installing numpy, pandas, matplotlib and ipython for .*venv\/bin/m,
     );
-    const killed = processes().find(
+    const npmStart = processes().find(
       ({ command }) => /cli\/npm-script\.mjs start/.test(command) && command.includes(directory),
     );
-    process.kill(killed?.pid ?? Number.NaN, "SIGKILL");
+    process.kill(npmStart?.pid ?? Number.NaN, "SIGKILL");
     await first.exited;
     expect(environments().filter((name) => !name.includes(".partial"))).toEqual([]);
 
@@ -206,12 +206,12 @@ describe.concurrent("if no Python has the packages and pip reaches no index", ()
       1000,
       /Install them for \S+python3, sudo apt-get update && sudo apt-get install \S.* python3-numpy/,
     ],
-  ])("%s gets the notice once, and the server continues", async (_who, user, words) => {
+  ])("%s gets the notice once, and the server continues", async (_who, user, notice) => {
     const { directory, start } = prepare();
     const within = machine(directory, user, "echo 'E: no such package' >&2; exit 100");
     const first = await start(nowhere, { within });
     await printed(first, /Python: sandboxes are without numpy/);
-    expect(first.stderr()).toMatch(words);
+    expect(first.stderr()).toMatch(notice);
     expect(await callTool(first.url, "run_code", { code: "6 * 7" })).toBe("result: 42");
     await first.stop();
     const second = await start(nowhere, { within });

@@ -22,7 +22,7 @@ afterAll(async () => {
 
 const run = (sandbox: string, command: string) => tool(server.url, "run_command", { sandbox, command });
 
-it("the first call gets the prepared sandbox, and a call in another sandbox the next one", async () => {
+it("the first call gets the prepared sandbox, and a call in another sandbox gets the next prepared one", async () => {
   const first = await nextPrepared(engine);
   expect((await run("one", whichCommand)).text).toContain(first.which);
   const second = await nextPrepared(engine, [first.name]);

@@ -150,10 +150,10 @@ describe("a server with only the flag of its port", () => {
   });
 
   it("never lets its sandboxes reach this machine", async () => {
-    const home = curl.replace("http://example.invalid/", new URL("/health", server.url).href);
-    const direct = await callTool(server.url, "run_command", { command: `${home} --noproxy '*'` });
+    const requestToServer = curl.replace("http://example.invalid/", new URL("/health", server.url).href);
+    const direct = await callTool(server.url, "run_command", { command: `${requestToServer} --noproxy '*'` });
     expect(direct).not.toContain("healthy");
-    const proxied = await callTool(server.url, "run_command", { command: `${home} --noproxy ''` });
+    const proxied = await callTool(server.url, "run_command", { command: `${requestToServer} --noproxy ''` });
     expect(proxied).toMatch(/sandbox may not reach[^]*403/);
   });
 });
@@ -171,7 +171,7 @@ describe("a server with flags", () => {
     );
   });
 
-  it("prints lines and links for every client with --verbose", () => {
+  it("prints the configuration and links for every client with --verbose", () => {
     const [, link = ""] = /vscode:mcp\/install\?(\S+)/.exec(server.stdout()) ?? [];
     expect(JSON.parse(decodeURIComponent(link))).toEqual({ name: "sandbox", type: "http", url: server.url });
     for (const client of ["Claude Code", "Claude Desktop", "Cursor", "VS Code", "MCP Inspector"]) {
@@ -250,7 +250,7 @@ describe("the server's token", () => {
     const server = await start({ env: { SERVER_AUTH_TOKEN: token, SECRETS: JSON.stringify([secret]) } });
     const script = "echo $KEY; curl -sS https://api.example.invalid/";
     const answer = await callTool(server.url, "run_command", { command: script }, token);
-    // The server trusts the certificate, and reports the result of the request.
+    // curl trusts the proxy's certificate, so it prints the server's explanation why the request failed.
     expect(answer).toContain("sandbox-mcp-secret-api\nsandbox-mcp: ");
     for (const one of [token, value]) {
       expect(processes().filter(({ command }) => command.includes(one))).toEqual([]);
@@ -296,7 +296,7 @@ describe.concurrent("npm start", () => {
     expect(statSync(directory).mode & 0o777).toBe(0o700);
   });
 
-  it("reports an unexpected error in one line, and with its stack only on request", async () => {
+  it("reports an unexpected error in one line, and as JSON with --json", async () => {
     const directory = temporaryDirectory();
     writeFileSync(join(directory, "python"), "");
     const flags = ["--port", "0", "--state-dir", directory];
@@ -323,7 +323,7 @@ describe.concurrent("npm start", () => {
     expect(processes().filter(({ command }) => command.includes(directory))).toEqual([]);
   });
 
-  it("prints the command to type on a machine without isolation and the needed rights", async () => {
+  it("prints the command to type if isolation is off and rights are missing", async () => {
     const within = ["bwrap", "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", "/opt"];
     const flags = ["--port", "0", "--isolation", "none", "--state-dir", temporaryDirectory()];
     const { code, stderr } = await run({ flags, within: [...within, "--remount-ro", "/opt"] });

@@ -8,7 +8,7 @@ import { TaskClient } from "./task-client.ts";
 
 const KEY = "sk-ant-the-real-key-0123456789";
 
-/** Searches every readable file and the memory of every readable process for the key. */
+/** Searches files and the memory of processes for the key, and counts the processes that hold the placeholder. */
 const MEMORY = `
 import os, re
 key, placeholder = b"-".join([b"the", b"real", b"key"]), b"sk-ant-" + b"placeholder"
@@ -395,7 +395,7 @@ describe.concurrent("when a task does not succeed", () => {
 });
 
 describe("the credential", () => {
-  it("is nowhere in the sandbox, and the placeholder is worth nothing after the task", async () => {
+  it("is nowhere in the sandbox, and the placeholder is refused after the task", async () => {
     const { fields } = await client.call("execute_task", { task: "[[snoop]] Look", sandbox: "snoop" });
     expect(fields.state).toBe("succeeded");
     const [seen, placeholders, found, held] = await Promise.all(
@@ -419,7 +419,7 @@ describe("the credential", () => {
     expect(await ask(KEY)).toBe("403");
   });
 
-  it("is what the model's API gets, in the place of the placeholder", () => {
+  it("replaces the placeholder in requests to the model's API", () => {
     expect(api.requests.length).toBeGreaterThan(0);
     for (const { headers, path } of api.requests) {
       expect(headers["x-api-key"]).toBe(KEY);
@@ -428,11 +428,11 @@ describe("the credential", () => {
     }
   });
 
-  it("is followed nowhere else", () => {
+  it("is not sent to the address of a redirect", () => {
     expect(api.requests.map(({ path }) => path)).not.toContain("/elsewhere/v1/messages");
   });
 
-  it("can be a token instead of a key; tasks go on also where no workspaces are saved", async () => {
+  it("can be a token instead of a key, and a task can be continued without saved workspaces", async () => {
     const before = api.requests.length;
     const env = {
       ANTHROPIC_API_KEY: undefined,

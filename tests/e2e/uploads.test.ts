@@ -58,7 +58,7 @@ afterEach(async () => {
 });
 
 describe("the page of an upload link", () => {
-  it("sends a file that is dropped on it, shows how far it is, and says what arrived", async () => {
+  it("sends a file that is dropped on it, shows the progress, and then describes the received file", async () => {
     const path = "dropped.txt";
     await open(await link(path));
     const session = await page.context().newCDPSession(page);

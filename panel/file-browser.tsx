@@ -115,7 +115,7 @@ export function FileBrowser({ sandbox, open }: FilesProps) {
           }}
         >
           <h2>Upload files</h2>
-          <p class="soft">Or drop files here, or on a directory.</p>
+          <p class="soft">You can also drop files here, or on a directory.</p>
           <label for="to">Directory</label>
           <input id="to" name="to" ref={directory} defaultValue={HOME} {...VERBATIM} />
           <div class="together">

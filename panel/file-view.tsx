@@ -82,7 +82,7 @@ export function FileView({ sandbox, path, onSaved }: FileViewProps) {
     }
   };
   return (
-    <section class="run" aria-label="Open file">
+    <section class="run" aria-label="Selected file">
       <h2>
         <Name name={path} />
       </h2>

@@ -200,7 +200,7 @@ function OpenRun({ id, run, sandbox, previews, problemShownAbove }: OpenRunProps
     if (wasCancelled.current && state !== "running") heading.current?.focus({ preventScroll: true });
   }, [state]);
   return (
-    <section class="run" aria-label="Open run">
+    <section class="run" aria-label="Selected run">
       <h2 ref={heading} tabIndex={-1}>
         <bdi>{plain(fields?.title ?? id)}</bdi>
       </h2>

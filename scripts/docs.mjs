@@ -17,6 +17,7 @@ import { createMCPServer } from "../src/server/mcp.ts";
 import { PRINCIPAL_IDS, SCOPES } from "../src/shared/principal.ts";
 import { TOOL_SETS } from "../src/shared/tool-sets.ts";
 import { GROUPS, VARIABLES } from "../src/shared/variables.ts";
+import { WAIT_SECONDS } from "../src/shared/wait.ts";
 import { ACCOUNT_SCHEMA } from "../src/storage/account-schema.ts";
 import { ATTEMPTS_SCHEMA } from "../src/storage/attempts-schema.ts";
 import { SANDBOX_SCHEMA } from "../src/storage/sandbox-schema.ts";
@@ -170,6 +171,22 @@ const security = readFileSync(join(root, "docs/internals/security.md"), "utf8");
 for (const { form } of Object.values(PRINCIPAL_IDS))
   if (!security.includes(`\`${form}\``))
     throw new Error(`docs/internals/security.md does not say who the principals ${form} are`);
+/** Sentences of pages that say how long a call waits by default. */
+const wait = `${WAIT_SECONDS} seconds`;
+const stated = {
+  "README.md": `After ${wait} a call answers`,
+  "docs/guides/long-jobs.md": `After ${wait} the call answers`,
+  "docs/guides/ci.md": `takes longer than ${wait}`,
+  "docs/internals/decisions.md": `202 after ${wait}`,
+  "docs/reference/network.md": `for up to ${wait}`,
+  "docs/reference/rest.md": `waits for the run's end: ${WAIT_SECONDS},000 milliseconds`,
+  "examples/openai-agents.ts": `returns within ${wait}`,
+};
+for (const [path, sentence] of Object.entries(stated))
+  if (!readFileSync(join(root, path), "utf8").includes(sentence))
+    throw new Error(
+      `${path} does not say "${sentence}": its sentence and the list in scripts/docs.mjs must agree`,
+    );
 for (const [path, content] of pages) put(path, content);
 
 const askedVariables = VARIABLES.filter(([, { askAtDeploy }]) => askAtDeploy !== undefined);

@@ -1,5 +1,6 @@
 /** One principal's sandboxes and quota: a Durable Object. Most calls to a running sandbox do not wait for it. */
 import { DurableObject } from "cloudflare:workers";
+import { sandboxesOf } from "../container/actor.ts";
 import type { Stored } from "../runs/run-store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
 import { type Config, type Env, type Limits, parseConfig } from "../shared/config.ts";
@@ -543,8 +544,7 @@ export class Account extends DurableObject<Env> {
     region?: Region,
   ): Promise<DurableObjectStub<ManagedSandbox>> {
     const place = region && { locationHint: region };
-    const sandboxes = this.env.Sandbox as DurableObjectNamespace<ManagedSandbox>;
-    return sandboxes.getByName(await actorName(name, principalID), place);
+    return sandboxesOf<ManagedSandbox>(this.env).getByName(await actorName(name, principalID), place);
   }
 }
 

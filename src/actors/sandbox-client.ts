@@ -5,6 +5,7 @@ import {
   type Result,
   operations,
 } from "../../container/sandboxd/operations.ts";
+import { sandboxesOf } from "../container/actor.ts";
 import { type Env, parseConfig } from "../shared/config.ts";
 import { type Failure, ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
@@ -89,7 +90,7 @@ export function sandboxActor(
   name: string,
   place?: DurableObjectNamespaceGetDurableObjectOptions,
 ): DurableObjectStub<Sandbox> {
-  return (env.Sandbox as DurableObjectNamespace<Sandbox>).getByName(name, place);
+  return sandboxesOf<Sandbox>(env).getByName(name, place);
 }
 
 function withNotice(failure: Failure, notice: string | undefined): Failure {

@@ -12,8 +12,15 @@ interface AccountActor extends Rpc.DurableObjectBranded {
   gitCredential(host: string): Promise<GitCredential | undefined>;
 }
 
+/** The namespace of the sandboxes' actors, as the caller sees them. No other function reads the binding. */
+export function sandboxesOf<Actor extends Rpc.DurableObjectBranded>({
+  Sandbox,
+}: Pick<Env, "Sandbox">): DurableObjectNamespace<Actor> {
+  return Sandbox as DurableObjectNamespace<Actor>;
+}
+
 export function actorOf(env: Env, containerID: string): DurableObjectStub<SandboxActor> {
-  const sandboxes = env.Sandbox as DurableObjectNamespace<SandboxActor>;
+  const sandboxes = sandboxesOf<SandboxActor>(env);
   return sandboxes.get(sandboxes.idFromString(containerID));
 }
 

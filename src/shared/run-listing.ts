@@ -16,6 +16,7 @@ export type EndState = (typeof END_STATES)[number];
 
 export type RunState = (typeof RUN_STATES)[number];
 
+/** A new field is optional, because the command line also reads the lists of older servers. */
 export const listedRun = z.object({
   id: z.string(),
   kind: z.enum(RUN_KINDS),

@@ -37,6 +37,8 @@ export class AccountLink {
   readonly #setName: (sandbox: string) => Promise<void>;
   #owner: KnownOwner | undefined;
   #registeredAt = 0;
+  /** Counts ends of registrations. A registration that began before such an end is not valid after it. */
+  #endCount = 0;
   /** When a call or a run last used the sandbox, as far as this actor knows. */
   #usedAt = 0;
   /** The time of the last checkpoint: everything before it is kept. */
@@ -114,6 +116,7 @@ export class AccountLink {
     }
     if (now - this.#registeredAt < REGISTER_MS) return undefined;
     const wasRegistered = this.#registeredAt > 0;
+    const endCount = this.#endCount;
     const result = this.#reports.run(async () => {
       const registered = unwrap(await this.account(owner).registerSandbox(owner));
       this.gitHosts = registered.gitHosts;
@@ -121,7 +124,7 @@ export class AccountLink {
     });
     if (wasRegistered) this.#ctx.waitUntil(result.catch(() => undefined));
     const isNew = wasRegistered ? undefined : (await result).isNew;
-    this.#registeredAt = now;
+    if (endCount === this.#endCount) this.#registeredAt = now;
     return isNew === undefined ? undefined : isNew ? "nothing" : "stopped";
   }
 
@@ -154,7 +157,7 @@ export class AccountLink {
 
   /** Undoes a registration. @param before what the account knew before it */
   async withdraw(before: EarlierState): Promise<void> {
-    this.#registeredAt = 0;
+    this.#endRegistration();
     // Keeps saved workspaces: a fork has one before its first use.
     if (before === "nothing") await this.destroyed(this.owner, "container");
     else await this.#reports.run(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
@@ -174,7 +177,7 @@ export class AccountLink {
   }
 
   stopped(): void {
-    this.#registeredAt = 0;
+    this.#endRegistration();
     this.note("stop");
     const owner = this.#owner;
     if (owner)
@@ -186,8 +189,13 @@ export class AccountLink {
     const destroyed = await this.#reports.run(async () =>
       this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, ending),
     );
-    this.#registeredAt = 0;
+    this.#endRegistration();
     return destroyed;
+  }
+
+  #endRegistration(): void {
+    this.#registeredAt = 0;
+    this.#endCount++;
   }
 
   note(action: SandboxEvent["action"]): void {

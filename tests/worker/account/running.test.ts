@@ -1,6 +1,18 @@
 /** The limits of one principal: containers at once, and model tokens a day. */
+import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { type Caller, actorOf, evictActor, principal, type Result, setLimits, until } from "../support.ts";
+import type { Env } from "../../../src/shared/config.ts";
+import { AccountLink } from "../../../src/actors/account-link.ts";
+import {
+  type Caller,
+  actorOf,
+  evictActor,
+  inActor,
+  principal,
+  type Result,
+  setLimits,
+  until,
+} from "../support.ts";
 
 describe("the containers of one principal", () => {
   let caller: Caller;
@@ -71,6 +83,21 @@ describe("the containers of one principal", () => {
     const answers = await Promise.all(names.map((name) => run(name)));
     expect(answers.filter(({ isError }) => !isError).length).toBeLessThanOrEqual(2);
     expect((await running()).length).toBeLessThanOrEqual(2);
+  });
+
+  it("are counted again after an end that was reported during a registration", async () => {
+    const registrant = await principal("registrant");
+    const named = { principalID: registrant.principalID, sandbox: "again" };
+    const register = async (_actor: unknown, ctx: DurableObjectState) => {
+      const link = new AccountLink(ctx, env as Env, async () => undefined);
+      await link.setOwner(named);
+      const registering = link.register(named);
+      link.stopped();
+      await registering;
+      return await link.register(named);
+    };
+    // What the account knew before: the sandbox was registered again.
+    expect(await inActor("again", register, registrant)).toBe("stopped");
   });
 
   it("are not started by a token that can only read", async () => {

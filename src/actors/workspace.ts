@@ -115,7 +115,7 @@ export class Workspace {
   /** The value that `#dirtySince` had when the current save began. If the save fails, `#dirtySince` gets it back. */
   #savingSince: number | undefined;
   #last = { begunAt: 0, tookMs: 0 };
-  /** Settles when the account has responded to the last commit, if any. */
+  /** Settles when the account has responded to the last change of the saved state, if any. */
   #committing: Promise<unknown> | undefined;
   /** Whether a set-up script is changing the workspace. Until the script ends, nothing is saved. */
   isHeld = false;
@@ -164,8 +164,8 @@ export class Workspace {
     const { sync, restartNotice, snapshots, isSaved } = this.#host;
     this.ended();
     this.#container = container;
-    // The account may still accept a save of the previous container. If this container got the state before that save, none of
-    // its own saves could succeed.
+    // The account may still accept a save or a set-up's outcome of the previous container. If this container got the state
+    // before that, none of its own saves could succeed.
     await this.#committing?.catch(() => undefined);
     let state = await this.#state();
     let dropped: NamedFiles | undefined;
@@ -428,7 +428,10 @@ export class Workspace {
         // The container is not whole until it has the new state.
         this.#origin.value = undefined;
         await sync();
-        unwrap(await this.#host.account().startFromOutcome(this.#host.sandbox(), key));
+        container.throwIfAborted();
+        const starting = this.#host.account().startFromOutcome(this.#host.sandbox(), key);
+        this.#committing = starting;
+        unwrap(await starting);
       });
     });
     return outcome.savedAt;

@@ -37,6 +37,8 @@ export class Actor {
   readonly #world: World;
   reportEnd = () => {};
   #isRegistered = false;
+  /** Counts ends of registrations. */
+  #unregisterings = 0;
   /** Reports reach the account in order. */
   readonly #reports = new SerialQueue();
   /** What the account knew before the last registration. */
@@ -60,8 +62,8 @@ export class Actor {
   #isSaving = false;
   readonly #saving = new SerialQueue();
   #usesAtSave: Use[] = [];
-  /** Whether the saved state is being replaced, so that it must not be restored. */
-  #isReplacing = false;
+  /** The container that gets another saved state. Until the storage has that state, none is restored. */
+  #replaced: FakeContainer | undefined;
   /** The number of the container that is being started. */
   starting: number | undefined;
 
@@ -221,6 +223,7 @@ export class Actor {
         this.#ends.running++;
         if (container) container.isEnding = true;
         await this.later();
+        this.starting = undefined;
         const latest = world.container;
         if (latest) world.lost(latest);
         world.count.interruptions++;
@@ -259,13 +262,16 @@ export class Actor {
     await this.later();
     if (isEnded()) await refuse();
     if (world.has("starts halfway")) throw new ToolError("sandbox_unavailable", "no response");
-    if (!container.isAlive) throw containerGone();
+    if (container.isAlive) return;
+    // Calls that began after its death have waited for this start too.
+    world.count.interruptions++;
+    throw containerGone();
   }
 
   #unregister(isKnown: boolean): Promise<void> {
     this.#isRegistered = false;
+    this.#unregisterings++;
     return this.#reports.run(async () => {
-      this.#isRegistered = false;
       this.#world.isLeaked = false;
       this.#world.account = { ...this.#world.account, isKnown, isRunning: false };
     });
@@ -332,6 +338,7 @@ export class Actor {
       register: async () => {
         world.usedAt = Date.now();
         if (this.#isRegistered) return undefined;
+        const unregisterings = this.#unregisterings;
         return await this.#reports.run(async () => {
           await this.later();
           if (world.has("refuse")) throw new ToolError("quota_exceeded", "one too many");
@@ -340,7 +347,7 @@ export class Actor {
           if (!this.#isRegistered) this.#before = before;
           world.account = { ...world.account, isKnown: true, isRunning: true };
           world.isLeaked = false;
-          this.#isRegistered = true;
+          if (unregisterings === this.#unregisterings) this.#isRegistered = true;
           return before;
         });
       },
@@ -415,7 +422,10 @@ export class Actor {
       },
       restore: async (life) => {
         const { container } = world;
-        world.check(!this.#isReplacing, "a restore of a state that is being replaced");
+        world.check(
+          !container || this.#replaced !== container,
+          "a restore of a state that is being replaced",
+        );
         world.check(
           !world.isRollingBack || this.#isRollingBack,
           "a restore to a container of an unfinished rollback",
@@ -423,6 +433,7 @@ export class Actor {
         world.whole = undefined;
         this.#life = life;
         await this.later();
+        while (this.#replaced) await this.later();
         while (container?.isBroken && container.isAlive) await this.later();
         if (!container?.isAlive) throw new ToolError("no_answer", "no response");
         if (life.aborted) throw containerGone();
@@ -498,9 +509,9 @@ export class Actor {
         if (container?.writes) world.saved = new Set(container.writes);
         if (container) container.writes = undefined;
         world.whole = undefined;
-        this.#isReplacing = true;
+        this.#replaced = container;
         await this.later();
-        this.#isReplacing = false;
+        this.#replaced = undefined;
         if (container?.isOutdated) throw containerGone();
         if (world.has("restore fails")) throw new ToolError("file_system", "R2");
       }),

@@ -4,7 +4,7 @@
  *
  * Each transition replaces the state without an await in between. Calls that waited check the state again.
  */
-import { containerGone } from "../container/texts.ts";
+import { containerEnded } from "../container/texts.ts";
 import { EndingError, connectionLost, isGone } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { CALL_MS, pause, within } from "../shared/within.ts";
@@ -191,7 +191,7 @@ export class Lifecycle {
     const position = this.#position;
     this.#states.step(position, ABSENT);
     this.#abandon();
-    if ("life" in position) position.life.abort(containerGone());
+    if ("life" in position) position.life.abort(containerEnded());
     for (const part of this.#subscribers) part.ended?.(end);
   }
 
@@ -286,7 +286,7 @@ export class Lifecycle {
     switch (state.is) {
       case "absent":
       case "ending":
-        throw containerGone();
+        throw containerEnded();
       case "registered":
         return await this.#start(state);
       case "starting":
@@ -312,13 +312,13 @@ export class Lifecycle {
       network.starting();
       await network.enforce();
       // An end that began during these steps would miss a container that starts now.
-      if (this.#position !== starting) throw containerGone();
+      if (this.#position !== starting) throw containerEnded();
       await platform.start(environment.variables);
       // The policy may have changed while the container started.
-      if (!(await network.enforce()) || !platform.isRunning) throw containerGone();
+      if (!(await network.enforce()) || !platform.isRunning) throw containerEnded();
     } catch (error) {
       // Another call ended this start, so the start's own error does not matter.
-      if (this.#position !== starting) throw containerGone();
+      if (this.#position !== starting) throw containerEnded();
       // A container that started only partly holds no user data.
       if (platform.isRunning) await this.#end(() => platform.end());
       this.#states.step(starting, { is: "registered" });
@@ -327,7 +327,7 @@ export class Lifecycle {
     }
     const life = new AbortController();
     const restoring: Restoring = { is: "restoring", life, attempt: starting.attempt, isRegistered: true };
-    if (!this.#states.step(starting, restoring)) throw containerGone();
+    if (!this.#states.step(starting, restoring)) throw containerEnded();
     account.note("start");
     for (const part of this.#subscribers) part.started?.();
     return await this.#restored(restoring);
@@ -345,10 +345,10 @@ export class Lifecycle {
     } catch (error) {
       restoring.attempt = undefined;
       this.#checkState();
-      throw life.signal.aborted ? containerGone() : error;
+      throw life.signal.aborted ? containerEnded() : error;
     }
     const { isRegistered } = restoring;
-    if (!this.#states.step(restoring, { is: "ready", life, isRegistered })) throw containerGone();
+    if (!this.#states.step(restoring, { is: "ready", life, isRegistered })) throw containerEnded();
     for (const part of this.#subscribers) part.ready?.();
     return life.signal;
   }
@@ -356,7 +356,7 @@ export class Lifecycle {
   /** Does `work`, which changes the sandbox's saved state, then restores that state to the running container. */
   async restoreAgain(work: () => Promise<void>): Promise<void> {
     const state = this.#state;
-    if (state.is !== "ready") throw containerGone();
+    if (state.is !== "ready") throw containerEnded();
     const restoring: Restoring = { ...state, is: "restoring", attempt: undefined };
     this.#states.step(state, restoring);
     const attempt = work().then(() => this.#restored(restoring));
@@ -375,7 +375,7 @@ export class Lifecycle {
     for (let attempt = 1; ; attempt++) {
       if (isOver()) {
         this.release();
-        throw containerGone();
+        throw containerEnded();
       }
       try {
         await this.admitRun();
@@ -592,7 +592,7 @@ export class Lifecycle {
     });
     // An earlier end may be waiting for the container to save or start.
     const position = this.#position;
-    if ("life" in position) position.life.abort(containerGone());
+    if ("life" in position) position.life.abort(containerEnded());
     return await destroyed;
   }
 }

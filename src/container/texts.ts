@@ -2,6 +2,7 @@
 import { type FileFailure, WORKSPACE } from "../../container/sandboxd/shapes.ts";
 import {
   type ErrorCode,
+  EndingError,
   ToolError,
   SANDBOX_STOPPED,
   SANDBOX_STOPPED_HINT,
@@ -14,6 +15,11 @@ import { clause } from "../shared/text.ts";
 
 export function containerGone(): ToolError {
   return new ToolError("sandbox_restarted", SANDBOX_STOPPED, SANDBOX_STOPPED_HINT, true);
+}
+
+/** Like `containerGone`, for a container that certainly ended. `containerGone` may also mean a broken connection. */
+export function containerEnded(): EndingError {
+  return new EndingError("sandbox_restarted", SANDBOX_STOPPED, SANDBOX_STOPPED_HINT, true);
 }
 
 /** Responses that break the protocol, for `damaged`: a program in the sandbox may have sent them. */

@@ -165,7 +165,7 @@ export const sandboxUnresponsive = (ms: number) =>
     true,
   );
 
-/** The error for a call to a container that is being replaced. Its message says what happened to the call. */
+/** The error for a call to a container that certainly ended or is being replaced: the connection alone did not break. */
 export class EndingError extends ToolError {}
 
 /** @param what the beginning of a sentence that says what was not done */

@@ -1,7 +1,8 @@
 /** What control groups say of the processes in them, and how to pause these. */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 
 /** Bytes of the kernel's memory that count in the groups. */
 export function countedKernelMemory(groups: readonly string[]): number {
@@ -33,15 +34,38 @@ export async function processorTime(groups: readonly string[]): Promise<number> 
   return Math.max(0, ...(await Promise.all(times)));
 }
 
+/** The files that pause processes, of version 2 and 1. A group has at most one of them. */
+const STATES = { "cgroup.freeze": ["1", "0"], "freezer.state": ["FROZEN", "THAWED"] } as const;
+/** These errors end when another program closes files or frees memory. */
+const TEMPORARY = new Set(["EMFILE", "ENFILE", "ENOMEM"]);
+const RETRY_MS = 50;
+
+/** Whether the groups can pause their processes and count their memory. */
+export function canFreeze(groups: readonly string[]): boolean {
+  const has = (name: string) => groups.some((group) => existsSync(join(group, name)));
+  return has("memory.stat") && Object.keys(STATES).some(has);
+}
+
 /** Unlike a signal to stop, this is not visible to the parents of the processes. */
-export async function setFrozen(groups: readonly string[], frozen: boolean): Promise<void> {
-  for (const group of groups) {
-    // Only one of the files exists, of version 2 or 1. "r+" never makes a file.
-    await writeFile(join(group, "cgroup.freeze"), frozen ? "1" : "0", { flag: "r+" }).catch(() => undefined);
-    await writeFile(join(group, "freezer.state"), frozen ? "FROZEN" : "THAWED", { flag: "r+" }).catch(
-      () => undefined,
-    );
-  }
+export async function freeze(groups: readonly string[]): Promise<void> {
+  for (const group of groups)
+    for (const [name, [frozen]] of Object.entries(STATES)) await write(join(group, name), frozen);
+}
+
+/** Tries again until it succeeds: otherwise the processes would be paused forever. */
+export async function thaw(groups: readonly string[]): Promise<void> {
+  for (const group of groups)
+    for (const [name, [, thawed]] of Object.entries(STATES))
+      while (TEMPORARY.has((await write(join(group, name), thawed)) ?? "")) await sleep(RETRY_MS);
+}
+
+/** @returns the error's code. A group that is gone has no such file. */
+async function write(file: string, value: string): Promise<string | undefined> {
+  // "r+" never makes a file.
+  return await writeFile(file, value, { flag: "r+" }).then(
+    () => undefined,
+    (error: NodeJS.ErrnoException) => error.code,
+  );
 }
 
 /** Whether all processes are paused. */

@@ -5,12 +5,13 @@
  * turns of one sandbox, and less in the turns of none, the guard ends that sandbox.
  *
  * Growth of the machine itself raises the limit, and so does growth that the turns do not explain. A sandbox that holds memory
- * and stops growing is not ended: the limit bounds what it holds.
+ * and stops growing is not ended: the limit bounds what it holds. Without control groups that pause processes and count memory,
+ * the guard does nothing.
  */
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { EngineSandbox } from "./engine-sandbox.ts";
-import { countedKernelMemory, isFrozen, processorTime, setFrozen } from "./freezer.ts";
+import { canFreeze, countedKernelMemory, freeze, isFrozen, processorTime, thaw } from "./freezer.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 
 const MiB = 1024 * 1024;
@@ -19,19 +20,25 @@ const NEAR = 0.75;
 const NEAR_INTERVAL_MS = 20;
 /** Turns double if they show nothing, because slow growth is seen only in long turns. */
 const TURN_MS = { first: 40, most: 320 };
+/** With many busy sandboxes, turns are shorter, so that nobody waits for more than about five seconds. */
+const ALL_TURNS_MS = 2000;
 /** How often a suspicion from the first turn of each sandbox is tested. */
 const CONFIRMATIONS = 3;
-/** After turns without a result, the limit rises by this share of it. Later by more, because longer turns cost others more. */
+/** After a round without a result, the next one needs growth by this share of the limit. Later more, because turns become longer. */
 const STEP = { first: 1 / 16, most: 1 / 8 };
 /** A sandbox with less processor time since the last turns cannot have caused the growth. */
 const LEAST_PROCESSOR_MS = 5;
 /**
- * A sandbox may stop as soon as it notices that it was frozen, so that no test confirms its growth. The first sandbox of a round
- * was not frozen yet. Its turn is longer, and this much more growth than noise counts there, if it happens this many times.
+ * A sandbox may stop as soon as it notices that it was frozen, so that no test confirms its growth. The first turn of a round is
+ * unnoticed. It is longer, and only this much more growth than noise counts. If a sandbox grows in this many of its unnoticed turns
+ * in succession, and the machine alone in none of as many, the guard ends the sandbox. Growth of the machine that comes and goes
+ * by chance accuses a sandbox once in 4 ** 5 times at most.
  */
-const UNNOTICED = { turns: 4, factor: 3, count: 3 };
-/** How long to wait until all processes are frozen. Each one needs the processor for a moment. */
-const FREEZE_MS = 250;
+const UNNOTICED = { turns: 4, factor: 3, count: 5 };
+/** How long to wait until all processes are frozen. Each one needs the processor for a moment, which takes long under load. */
+const FREEZE_MS = 1000;
+/** When a round ends without a result, at the latest. A sandbox counts as hanging if it is paused for 15 seconds. */
+const ROUND_MS = 8000;
 const FREEZE_LOOK_MS = 2;
 const END_TIMEOUT_MS = 5000;
 /** Memory in transit between free lists and its users looks used. The least of several measurements contains little of it. */
@@ -48,7 +55,7 @@ const KINDS = ["pages", "objects"] as const;
 /** Less growth in a turn is noise. */
 const LEAST_GROWTH: Uncounted = { pages: 4 * MiB, objects: MiB };
 
-/** A sandbox, or none. */
+/** A sandbox, or undefined for none: then the machine is alone. */
 type Runner = EngineSandbox | undefined;
 
 /** @returns the check. `wasIdle`: no sandbox ran since the last one, so that all memory is the machine's. */
@@ -57,13 +64,15 @@ export function guardKernelMemory(
   limit: number,
   running: () => EngineSandbox[],
 ): (wasIdle: boolean) => Promise<void> {
+  if (!canFreeze(groups)) return () => Promise.resolve();
   /** What the machine uses for itself, as far as known. */
   let base = Infinity;
   let step = STEP.first;
   let turnMs = TURN_MS.first;
   /** The processor time of each sandbox when the memory came near to its limit, or the last turns ended; undefined before. */
   let before: Map<EngineSandbox, number> | undefined;
-  const strikes = new Map<EngineSandbox, number>();
+  /** Successive unnoticed turns with the result that accuses a sandbox: it grew, or the machine did not. */
+  const strikes = new Map<Runner, number>();
 
   async function check(wasIdle: boolean): Promise<void> {
     let { pages } = uncounted(groups);
@@ -84,7 +93,8 @@ export function guardKernelMemory(
     const cause = await findCause();
     if (cause === "machine") base = (await steady(groups)).pages;
     else if (cause === "unknown") {
-      base += limit * step;
+      // Without more growth, another round would only pause sandboxes.
+      base = Math.max(base, (await steady(groups)).pages - limit * (1 - step));
       step = Math.min(STEP.most, step * 2);
       turnMs = Math.min(TURN_MS.most, turnMs * 2);
     } else {
@@ -105,37 +115,51 @@ export function guardKernelMemory(
     const busy = all.filter(
       (sandbox, index) => (used[index] ?? 0) - (before?.get(sandbox) ?? 0) >= LEAST_PROCESSOR_MS,
     );
+    const runners: Runner[] = shuffled([...busy, undefined]);
+    const [unnoticed] = runners;
+    const ms = Math.max(TURN_MS.first, Math.min(turnMs, ALL_TURNS_MS / runners.length));
+    const paused = new Set<EngineSandbox>();
     const growths = new Map<Runner, Uncounted[]>();
-    const takeTurn = async (runner: Runner, ms = turnMs) => {
-      const growth = await growthWith(runner, all, ms);
-      growths.set(runner, [...(growths.get(runner) ?? []), growth]);
+    /** @returns false if time is up, or if others could not be paused, so that their growth would accuse the runner */
+    const deadline = performance.now() + ROUND_MS;
+    const takeTurn = async (runner: Runner, isFirst = false): Promise<boolean> => {
+      if (performance.now() > deadline) return false;
+      const growth = await growthWith(runner, paused, isFirst ? ms * UNNOTICED.turns : ms);
+      if (growth !== undefined) growths.set(runner, [...(growths.get(runner) ?? []), growth]);
+      return growth !== undefined;
     };
     try {
-      const runners: Runner[] = [...shuffled(busy), undefined];
       for (const [place, runner] of runners.entries())
-        await takeTurn(runner, place === 0 ? turnMs * UNNOTICED.turns : turnMs);
+        if (!(await takeTurn(runner, place === 0))) return "unknown";
+      const isLarge = first(growths, unnoticed) >= UNNOTICED.factor;
+      if (isLarge && unnoticed === undefined) strikes.clear();
+      else strikes.set(unnoticed, isLarge || unnoticed === undefined ? (strikes.get(unnoticed) ?? 0) + 1 : 0);
       const [suspect] = runners.toSorted((a, b) => first(growths, b) - first(growths, a));
       if (first(growths, suspect) < 1) return "unknown";
       for (let turn = 0; turn < CONFIRMATIONS; turn += 1) {
-        await takeTurn(undefined);
-        if (suspect !== undefined) await takeTurn(suspect);
+        if (!(await takeTurn(undefined))) return "unknown";
+        if (suspect !== undefined && !(await takeTurn(suspect))) return "unknown";
       }
-      const own = growths.get(undefined) ?? [];
-      if (suspect === undefined) return growsAlways(own, []) ? "machine" : "unknown";
-      if (growsAlways(growths.get(suspect) ?? [], own)) return suspect;
-      const isUnnoticed = suspect === runners[0] && first(growths, suspect) >= UNNOTICED.factor;
-      if (isUnnoticed && own.every((growth) => sizeOf(growth) < 1))
-        strikes.set(suspect, (strikes.get(suspect) ?? 0) + 1);
-      return strikes.get(suspect) === UNNOTICED.count ? suspect : "unknown";
+      const ofMachine = growths.get(undefined) ?? [];
+      if (suspect === undefined) return growsAlways(ofMachine, []) ? "machine" : "unknown";
+      if (growsAlways(growths.get(suspect) ?? [], ofMachine)) return suspect;
+      const isAccused = [suspect, undefined].every((runner) => (strikes.get(runner) ?? 0) >= UNNOTICED.count);
+      return isAccused ? suspect : "unknown";
     } finally {
-      await Promise.all(all.map(async (sandbox) => await setFrozen(sandbox.groups, false)));
+      await Promise.all([...paused].map(async (sandbox) => await thaw(sandbox.groups)));
     }
   }
 
-  async function growthWith(runner: Runner, all: EngineSandbox[], ms: number): Promise<Uncounted> {
-    if (runner !== undefined) await setFrozen(runner.groups, false);
-    // Growth while another sandbox still runs accuses nobody.
-    if (!(await freeze(all.filter((sandbox) => sandbox !== runner)))) return { pages: 0, objects: 0 };
+  async function growthWith(
+    runner: Runner,
+    paused: Set<EngineSandbox>,
+    ms: number,
+  ): Promise<Uncounted | undefined> {
+    if (runner !== undefined) await thaw(runner.groups);
+    // Includes sandboxes that have started since the round began.
+    const others = running().filter((sandbox) => sandbox !== runner);
+    for (const sandbox of others) paused.add(sandbox);
+    if (!(await freezeAll(others))) return undefined;
     const atFirst = await steady(groups);
     await sleep(ms);
     const atLast = await steady(groups);
@@ -163,8 +187,8 @@ function growsAlways(turns: Uncounted[], others: Uncounted[]): boolean {
   });
 }
 
-async function freeze(sandboxes: EngineSandbox[]): Promise<boolean> {
-  await Promise.all(sandboxes.map(async (sandbox) => await setFrozen(sandbox.groups, true)));
+async function freezeAll(sandboxes: EngineSandbox[]): Promise<boolean> {
+  await Promise.all(sandboxes.map(async (sandbox) => await freeze(sandbox.groups)));
   for (const deadline = performance.now() + FREEZE_MS; ;) {
     const frozen = await Promise.all(
       sandboxes.map(async ({ groups, hasEnded }) => hasEnded || (await isFrozen(groups))),

@@ -6,7 +6,7 @@ import { availableParallelism, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
-import { setFrozen } from "./freezer.ts";
+import { thaw } from "./freezer.ts";
 import { identify, kill } from "./identity.ts";
 
 export const limitsSchema = z.strictObject({
@@ -307,7 +307,7 @@ export async function removeGroups(directories: string[]): Promise<void> {
 
 /** An engine that was killed may have left sandboxes frozen. In version 1, these cannot end. */
 export async function thawLeftoverGroups(parents: GroupParent[], boot: string): Promise<void> {
-  for (const { path } of parents) await setFrozen(await groupsIn(join(path, groupPrefix + boot)), false);
+  for (const { path } of parents) await thaw(await groupsIn(join(path, groupPrefix + boot)));
 }
 
 export async function endLeftoverGroups(parents: GroupParent[], boot: string): Promise<void> {

@@ -95,7 +95,10 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
       if (running().length === 0) wasIdle = true;
       else if (!isChecking) {
         isChecking = true;
-        void check(wasIdle).finally(() => (isChecking = false));
+        // A file of /proc cannot be read while all descriptors are in use. The next check tries again.
+        void check(wasIdle)
+          .catch(() => undefined)
+          .finally(() => (isChecking = false));
         wasIdle = false;
       }
     }, CHECK_INTERVAL_MS);

@@ -6,7 +6,7 @@ import { existsSync } from "node:fs";
 import { mkdir, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
-import { setFrozen } from "../../local/engine/freezer.ts";
+import { freeze } from "../../local/engine/freezer.ts";
 import { identify } from "../../local/engine/identity.ts";
 import { createGroups, defaultLimits, findGroupParents, removeGroups } from "../../local/engine/limits.ts";
 import { spawnTestEngine, startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
@@ -168,7 +168,7 @@ describe("processes and files that an earlier engine left behind", () => {
       const child = straggler();
       const exit = once(child, "exit");
       for (const group of groups) await writeFile(join(group, "cgroup.procs"), String(child.pid));
-      await setFrozen(groups, true);
+      await freeze(groups);
       const engine = await startTestEngine({ runDir });
       cleanUp.push(engine.close);
       expect(await exit).toEqual([null, "SIGKILL"]);

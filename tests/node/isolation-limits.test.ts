@@ -258,9 +258,7 @@ describe("resources of the whole machine", () => {
   ];
 
   it("memory of the kernel: the engine ends a sandbox that takes most of it by reset connections", async () => {
-    expect(await endOf(resetConnections("b''"), { kernelBytes: 100 * MiB })).toMatchObject(
-      endedFor("kernel"),
-    );
+    expect(await endOf(resetConnections("b''"), { kernelBytes: 50 * MiB })).toMatchObject(endedFor("kernel"));
   });
 
   it("memory of the kernel: the engine ends a sandbox that takes most of it by datagrams that it does not finish", async () => {

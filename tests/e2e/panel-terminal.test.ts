@@ -45,7 +45,8 @@ describe("the terminal of the panel", () => {
       if (name) called.push(args.cursor === undefined ? name : `${name} with cursor`);
     });
     await open("vi -u NONE notes.txt");
-    await untilText(async () => (await rows()).join("\n"), /^one\ntwo\n~\n[^]*notes\.txt/);
+    // When vi learns the size of the page's terminal, it draws again without the line that names the file.
+    await shows("one\ntwo\n~\n");
     await type("ofrom the panel");
     await page.keyboard.press("Escape");
     await type(":wq\n");

@@ -158,7 +158,9 @@ describe("destroy_sandbox", () => {
         run(owner, restless, "sleep 100"),
         owner.call("run_code", { sandbox: restless, code: "import time; time.sleep(100)" }),
       ];
-      await until(async () => (await sandboxesOf()).some(({ name }) => name === restless));
+      // A call that has not arrived yet would start in the next sandbox.
+      const known = async () => (await owner.call("list_runs", { sandbox: restless })).structured.runs;
+      await until(async () => ((await known()) as unknown[]).length === running.length);
       await owner.call("destroy_sandbox", { sandbox: restless });
       expect((await run(owner, restless, "echo next")).structured).toMatchObject({ stdout: "next\n" });
       for (const { isError, text } of await Promise.all(running)) {

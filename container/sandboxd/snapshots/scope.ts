@@ -3,7 +3,7 @@
 /** Top-level directories of the running system. They are never saved. */
 const TRANSIENT = new Set(["dev", "lost+found", "proc", "run", "sys", "tmp"]);
 
-/** Excluded paths: files of the platform and this server, and caches that only speed up installations. */
+/** Excluded paths: files of the platform and this server, and caches that programs fill again. */
 const LEFT_OUT = new Set([
   "container-server",
   "etc/cloudflare",

@@ -5,6 +5,7 @@
  * Each transition replaces the state without an await in between. Calls that waited check the state again.
  */
 import { containerEnded } from "../container/texts.ts";
+import { endedForNetwork } from "./texts.ts";
 import { EndingError, connectionLost, isGone } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { CALL_MS, pause, within } from "../shared/within.ts";
@@ -315,7 +316,8 @@ export class Lifecycle {
       if (this.#position !== starting) throw containerEnded();
       await platform.start(environment.variables);
       // The policy may have changed while the container started.
-      if (!(await network.enforce()) || !platform.isRunning) throw containerEnded();
+      if (!(await network.enforce())) throw endedForNetwork();
+      if (!platform.isRunning) throw containerEnded();
     } catch (error) {
       // Another call ended this start, so the start's own error does not matter.
       if (this.#position !== starting) throw containerEnded();

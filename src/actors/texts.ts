@@ -2,7 +2,7 @@
 import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { MAX_HOSTS } from "../shared/network-policy.ts";
 import { nextDay } from "../shared/days.ts";
-import { type ErrorCode, ToolError } from "../shared/errors.ts";
+import { EndingError, type ErrorCode, ToolError } from "../shared/errors.ts";
 import { shownName, shownTime } from "../shared/shown.ts";
 import type { LeftOut, Snapshot } from "./saved-states.ts";
 import { StorageError } from "./workspace-objects.ts";
@@ -328,6 +328,11 @@ export const ENDINGS = {
 } as const;
 
 const UNPLANNED = "The sandbox was restarted";
+
+/** For a call that waited for a container which started with more access than the policy now allows. */
+export function endedForNetwork(): EndingError {
+  return new EndingError("sandbox_restarted", `${ENDINGS.network}.`, "Make the same call again.", true);
+}
 
 function endingText(ending: string): string {
   return ENDINGS[ending as keyof typeof ENDINGS] ?? UNPLANNED;

@@ -58,10 +58,15 @@ export function group(leader: number): number[] {
     .map(({ pid }) => pid);
 }
 
+/** Signals each process of a run once: a second SIGTERM would interrupt the process while it handles the first one. */
 export function signalRun(id: string, leader: number | undefined, signal: NodeJS.Signals): void {
   seenAt = Number.NEGATIVE_INFINITY;
-  if (leader !== undefined) send(-leader, signal);
-  for (const pid of marked(id)) send(pid, signal);
+  const others = new Set(marked(id));
+  if (leader !== undefined) {
+    for (const pid of group(leader)) others.delete(pid);
+    send(-leader, signal);
+  }
+  for (const pid of others) send(pid, signal);
 }
 
 export function send(pid: number, signal: NodeJS.Signals): void {

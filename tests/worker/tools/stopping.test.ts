@@ -45,6 +45,20 @@ describe.concurrent("a command that takes too long", () => {
     await until(async () => (await remaining(`(bash -c .*)?sleep ${number}.*`)) === 0);
   });
 
+  it("gets the signal once, so that it interrupts no clean-up", async () => {
+    const counting = `import signal, time
+counts = []
+signal.signal(signal.SIGTERM, lambda *_: counts.append(1))
+while not counts: time.sleep(0.01)
+time.sleep(0.5)
+print(len(counts))`;
+    const command = `exec python3 -c '${counting}'`;
+    expect((await run(command, { timeout_seconds: 3, session: "counts" })).structured).toMatchObject({
+      state: "timed_out",
+      stdout: "1\n",
+    });
+  });
+
   it("may clean up after itself", async () => {
     const command = "trap 'echo cleaned; exit 7' TERM; while :; do sleep 0.05; done";
     expect((await run(command, { timeout_seconds: 3, session: "cleans" })).structured).toMatchObject({

@@ -102,11 +102,13 @@ export const ioctlRequests = numbers(`
 `);
 
 /**
- * fcntl. Not in the list: leases and notifications, which slow programs outside the sandbox that use the same files; hints.
+ * fcntl. Not in the list: leases and notifications, which slow programs outside the sandbox that use the same files; hints; locks
+ * of open files (F_OFD_SETLK), because the kernel does not name their process, so that `machine-guard.ts` could not find the sandbox
+ * that holds a million of them.
  */
 export const fcntlCommands = numbers(`
   F_DUPFD 0  F_GETFD 1  F_SETFD 2  F_GETFL 3  F_SETFL 4  F_GETLK 5  F_SETLK 6  F_SETLKW 7  F_SETOWN 8  F_GETOWN 9
-  F_SETSIG 10  F_GETSIG 11  F_OFD_GETLK 36  F_OFD_SETLK 37  F_OFD_SETLKW 38  F_DUPFD_QUERY 1027  F_DUPFD_CLOEXEC 1030  F_SETPIPE_SZ 1031  F_GETPIPE_SZ 1032
+  F_SETSIG 10  F_GETSIG 11  F_DUPFD_QUERY 1027  F_DUPFD_CLOEXEC 1030  F_SETPIPE_SZ 1031  F_GETPIPE_SZ 1032
   F_ADD_SEALS 1033  F_GET_SEALS 1034
 `);
 

@@ -5,7 +5,7 @@
 import { chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { endProcess, identify, isAlive } from "./identity.ts";
-import { endLeftoverGroups, type GroupParent, removeForgottenGroups, thawLeftoverGroups } from "./limits.ts";
+import { endLeftoverGroups, type GroupParent, removeForgottenGroups } from "./limits.ts";
 
 const engineMark = "engine.pid";
 export const sandboxMark = "sandbox.pid";
@@ -21,7 +21,6 @@ export async function endLeftovers(runDir: string, parents: GroupParent[]): Prom
     if (!/^[0-9a-f]{16}$/.test(boot)) continue;
     const directory = join(runDir, boot);
     if (isAlive(await read(join(directory, engineMark)))) continue;
-    await thawLeftoverGroups(parents, boot);
     const marks = (await readdir(directory)).map((name) => join(directory, name, sandboxMark));
     await Promise.all(marks.map(async (mark) => await endProcess(await read(mark))));
     await endLeftoverGroups(parents, boot);

@@ -6,7 +6,6 @@ import { availableParallelism, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
-import { thaw } from "./freezer.ts";
 import { identify, kill } from "./identity.ts";
 
 export const limitsSchema = z.strictObject({
@@ -26,8 +25,8 @@ export const limitsSchema = z.strictObject({
   tcpBytesOfMachine: z.number(),
   /** At this many closed TCP connections with unsent data on the machine, the sandbox with the most connections is ended. */
   tcpOrphansOfMachine: z.number(),
-  /** When the kernel's memory that counts in no group grows by this many bytes, the sandbox that causes it is ended. */
-  kernelBytes: z.number(),
+  /** At this many unreclaimable bytes of the kernel, a sandbox with many sockets, or with most file locks, is ended. */
+  kernelBytesOfMachine: z.number(),
 });
 
 export type Limits = z.infer<typeof limitsSchema>;
@@ -72,7 +71,7 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     // Half of the kernel's limit, which is in pages.
     tcpBytesOfMachine: (ofMachine("net/ipv4/tcp_mem") / 2) * 4096,
     tcpOrphansOfMachine: ofMachine("net/ipv4/tcp_max_orphans") / 2,
-    kernelBytes: totalmem() / 16,
+    kernelBytesOfMachine: unreclaimable() + totalmem() / 16,
     ...given,
   };
 }
@@ -80,6 +79,12 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
 /** The limit for open files of a process, so that all sandboxes together use at most half of the machine's; at least 1,024. */
 export function openFilesPerProcess(openFilesOfMachine: number, processes: number): number {
   return Math.min(65_536, Math.max(1024, Math.floor(openFilesOfMachine / 2 / sandboxes / processes)));
+}
+
+/** Bytes of memory that the machine's kernel uses and cannot reclaim. */
+export function unreclaimable(): number {
+  const meminfo = existsSync("/proc/meminfo") ? readFileSync("/proc/meminfo", "utf8") : "";
+  return Number(/^SUnreclaim:\s+(\d+)/m.exec(meminfo)?.[1] ?? 0) * 1024;
 }
 
 function ofMachine(setting: string): number {
@@ -96,7 +101,7 @@ function ofMachine(setting: string): number {
  * server's group, which has 100.
  */
 const cpuWeight = { 1: (1024 / 2) * availableParallelism(), 2: 100 / 2 };
-type Controller = "memory" | "pids" | "cpu" | "io" | "freezer" | "cpuacct";
+type Controller = "memory" | "pids" | "cpu" | "io";
 
 export interface GroupParent {
   version: 1 | 2;
@@ -109,7 +114,7 @@ export async function findGroupParents(): Promise<GroupParent[]> {
   for (const line of (await read("/proc/self/cgroup")).split("\n")) {
     const [, controllers = "", path = "/"] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
     const names = controllers.replace("blkio", "io").split(",");
-    const controller = ofVersion1.find((one) => names.includes(one));
+    const controller = known.find((one) => names.includes(one));
     if (controller !== undefined) {
       const directory = join("/sys/fs/cgroup", controllers, path);
       const parent: GroupParent = { version: 1, path: directory, controllers: [controller] };
@@ -133,8 +138,6 @@ export async function findGroupParents(): Promise<GroupParent[]> {
 }
 
 const known: Controller[] = ["memory", "pids", "cpu", "io"];
-/** Version 2 pauses processes and measures their processor time without a controller. */
-const ofVersion1: Controller[] = [...known, "freezer", "cpuacct"];
 /** How many reads per second a sandbox may make from the machine's disks. Repeated reads come from memory and do not count. */
 const READS_PER_SECOND = 2000;
 
@@ -182,8 +185,6 @@ export const groupPrefix = "sandbox-mcp-";
 
 function limitFile({ version }: GroupParent, controller: Controller): string {
   if (controller === "pids") return "pids.max";
-  if (controller === "freezer") return "freezer.state";
-  if (controller === "cpuacct") return "cpuacct.usage";
   if (controller === "io") return version === 2 ? "io.max" : "blkio.throttle.read_bps_device";
   if (controller === "cpu") return version === 2 ? "cpu.weight" : "cpu.shares";
   return version === 2 ? "memory.max" : "memory.limit_in_bytes";
@@ -253,11 +254,14 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
       made.push(directory);
       for (const controller of parent.controllers) {
         // By default, sandboxes share the processor equally.
-        if (controller === "io") await limitReads(parent, directory, limits);
+        if (controller === "cpu") continue;
+        if (controller === "io") {
+          await limitReads(parent, directory, limits);
+          continue;
+        }
         // Files are memory, too, so the limit has room for all of them: a full disk must be ENOSPC, not a kill.
-        const value = { pids: limits.processes, memory: limits.memoryBytes + filesBytes(limits) };
-        if (controller === "pids" || controller === "memory")
-          await writeFile(join(directory, limitFile(parent, controller)), String(value[controller]));
+        const value = controller === "pids" ? limits.processes : limits.memoryBytes + filesBytes(limits);
+        await writeFile(join(directory, limitFile(parent, controller)), String(value));
       }
       // Version 2 counts socket buffers as memory.
       const [file, value] =
@@ -303,11 +307,6 @@ export async function removeGroups(directories: string[]): Promise<void> {
       await sleep(25);
     }
   }
-}
-
-/** An engine that was killed may have left sandboxes frozen. In version 1, these cannot end. */
-export async function thawLeftoverGroups(parents: GroupParent[], boot: string): Promise<void> {
-  for (const { path } of parents) await thaw(await groupsIn(join(path, groupPrefix + boot)));
 }
 
 export async function endLeftoverGroups(parents: GroupParent[], boot: string): Promise<void> {

@@ -4,7 +4,9 @@
  * - Open files: files in transit in sockets, or mapped into memory, do not count as descriptors of a process.
  * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
  * - Closed connections with unsent data: beyond the machine's limit, the kernel resets connections of others when they close.
- * - Memory of the kernel that counts in no control group: `kernel-memory-guard.ts`.
+ * - File locks: they count in no control group. One sandbox took 100 MB a second by them.
+ * - Sockets: unread timestamps of sent packets, and connections that were not accepted yet, count in no control group.
+ * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 8 MiB each.
  *
  * The guard ends the largest sandbox of the principal that uses most of the resource. If it chose the largest sandbox of all, a
  * principal with several slightly smaller sandboxes could make it end a neighbour's.
@@ -12,8 +14,8 @@
 import { createReadStream } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import { guardKernelMemory } from "./kernel-memory-guard.ts";
-import { kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
+import { join } from "node:path";
+import { kernelMemoryOf, memoryOf, type Limits, unreclaimable } from "./limits.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 
@@ -42,16 +44,42 @@ const FILE_BYTES = 192;
 const IDLE_BYTES = 8 * 1024 * 1024;
 /** The most memory of one end of a TCP connection: its two buffers, which confine.ts limits. */
 const CONNECTION_BYTES = 256 * 1024;
+/** The most unread bytes in netlink sockets. Programs list interfaces, and read the few KiB immediately. */
+const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
+/**
+ * The most bytes read of a sandbox's list of netlink sockets, because for each 4 KiB the kernel walks through the sockets of all
+ * sandboxes. A sandbox with a longer list is ended: it has more than 700 sockets. Programs need one for each thread that looks up
+ * a name.
+ */
+const MAX_NETLINK_LIST_BYTES = 64 * 1024;
+
+/**
+ * The most bytes read of the machine's list of file locks: a thousand locks. The machine's own programs have fewer. If the list is
+ * shorter, no sandbox is ended.
+ */
+const MAX_LOCK_LIST_BYTES = 64 * 1024;
 
 /** The most bytes read of a sandbox's list of TCP sockets: 7,000. If all of them listen, the sandbox counts as the largest. */
 const MAX_LISTENER_LIST_BYTES = 1024 * 1024;
 /** A listener in that list: number, local and remote address, the state TCP_LISTEN, send queue and receive queue. */
 const TCP_LISTENER = /^ *\d+: \w+:\w+ \w+:\w+ 0A \w+:(\w+) /;
 
+/** A sandbox with fewer sockets is not ended. Each socket holds up to 416 KiB of unread timestamps. */
+const MANY_SOCKETS = 1000;
+
+/** A sandbox with at least this share of the listed locks is ended. */
+const MOST_LOCKS = 0.5;
+
+/**
+ * How often the list of locks is read, in milliseconds. Rarely, because nobody on the machine can set a lock during a read.
+ */
+const LOCK_LIST_INTERVAL_MS = 2000;
+
 export function guardMachine(groups: string[], limits: Limits, sandboxes: () => EngineSandbox[]): () => void {
   // If each controller has a separate group, only the memory controller's group has a count.
   const countOf = (count: typeof memoryOf) => async (of: readonly string[]) =>
     Math.max(0, ...(await Promise.all(of.map(count))));
+  const kernel = { used: () => Promise.resolve(unreclaimable()), limit: limits.kernelBytesOfMachine };
   const pools: Pool[] = [
     {
       used: () => numberIn("/proc/sys/fs/file-nr", /^(\d+)/),
@@ -63,16 +91,28 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
     {
       used: async () => (await numberIn("/proc/net/sockstat", /^TCP:.* mem (\d+)$/m)) * 4096,
       limit: limits.tcpBytesOfMachine,
-      usedBy: tcpSocketsOf,
+      usedBy: socketsOf("TCP"),
       least: (used) => (used * BLAMED_SHARE) / CONNECTION_BYTES,
       why: STOPPED_BECAUSE.tcp,
     },
     {
       used: () => numberIn("/proc/net/sockstat", /^TCP:.* orphan (\d+)/m),
       limit: limits.tcpOrphansOfMachine,
-      usedBy: tcpSocketsOf,
+      usedBy: socketsOf("TCP"),
       least: (used) => used * BLAMED_SHARE,
       why: STOPPED_BECAUSE.orphans,
+    },
+    {
+      ...kernel,
+      usedBy: lockShares(),
+      least: () => MOST_LOCKS,
+      why: STOPPED_BECAUSE.locks,
+    },
+    {
+      ...kernel,
+      usedBy: socketsOf("TCP", "UDP"),
+      least: () => MANY_SOCKETS,
+      why: STOPPED_BECAUSE.sockets,
     },
     {
       used: () => countOf(memoryOf)(groups),
@@ -86,21 +126,14 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
   // Each check runs on its own, without waiting for the others or for the end of a sandbox.
   const checks = [
     ...pools.map((pool) => async () => await endLargestUser(pool, running)),
-    guardKernelMemory(groups, limits.kernelBytes, running),
+    async () => void (await Promise.all(running().map(endHoarder))),
   ];
   const timers = checks.map((check) => {
     let isChecking = false;
-    let wasIdle = true;
     const timer = setInterval(() => {
-      if (running().length === 0) wasIdle = true;
-      else if (!isChecking) {
-        isChecking = true;
-        // A file of /proc cannot be read while all descriptors are in use. The next check tries again.
-        void check(wasIdle)
-          .catch(() => undefined)
-          .finally(() => (isChecking = false));
-        wasIdle = false;
-      }
+      if (isChecking || running().length === 0) return;
+      isChecking = true;
+      void check().finally(() => (isChecking = false));
     }, CHECK_INTERVAL_MS);
     return timer.unref();
   });
@@ -132,15 +165,16 @@ async function endLargestUser(
   await Promise.race([largest.sandbox.ended, sleep(END_TIMEOUT_MS, undefined, { ref: false })]);
 }
 
-async function tcpSocketsOf({ pid, hasEnded }: EngineSandbox): Promise<number> {
-  if (pid === undefined || hasEnded) return 0;
-  const numbers = [
-    numberIn(`/proc/${pid}/net/sockstat`, /^TCP: inuse (\d+)/m),
-    numberIn(`/proc/${pid}/net/sockstat6`, /^TCP6: inuse (\d+)/m),
-    waitingConnections(`/proc/${pid}/net/tcp`),
-    waitingConnections(`/proc/${pid}/net/tcp6`),
-  ];
-  return (await Promise.all(numbers)).reduce((sum, number) => sum + number, 0);
+function socketsOf(...protocols: ("TCP" | "UDP")[]): (sandbox: EngineSandbox) => Promise<number> {
+  return async ({ pid, hasEnded }) => {
+    if (pid === undefined || hasEnded) return 0;
+    const numbers = protocols.flatMap((protocol) => [
+      numberIn(`/proc/${pid}/net/sockstat`, new RegExp(`^${protocol}: inuse (\\d+)`, "m")),
+      numberIn(`/proc/${pid}/net/sockstat6`, new RegExp(`^${protocol}6: inuse (\\d+)`, "m")),
+    ]);
+    const waiting = ["tcp", "tcp6"].map((list) => waitingConnections(`/proc/${pid}/net/${list}`));
+    return (await Promise.all([...numbers, ...waiting])).reduce((sum, number) => sum + number, 0);
+  };
 }
 
 /** Counts connections that no program has accepted. Those that the client has reset keep their memory, but are not in "inuse". */
@@ -151,6 +185,41 @@ async function waitingConnections(list: string): Promise<number> {
   const queues = sockets.flatMap((line) => TCP_LISTENER.exec(line)?.[1] ?? []);
   if (text.length === MAX_LISTENER_LIST_BYTES && queues.length === sockets.length) return Infinity;
   return queues.reduce((sum, queue) => sum + Number.parseInt(queue, 16), 0);
+}
+
+/** Finds a sandbox's share of the machine's latest file locks; 0 if there are few. */
+function lockShares(): (sandbox: EngineSandbox) => Promise<number> {
+  let listedAt = -Infinity;
+  let holders: Promise<number[]> = Promise.resolve([]);
+  return async ({ groups: [group = ""] }) => {
+    if (performance.now() > listedAt + LOCK_LIST_INTERVAL_MS) {
+      listedAt = performance.now();
+      holders = lockHolders();
+    }
+    const processes = await readFile(join(group, "cgroup.procs"), "utf8").catch(() => "");
+    const own = new Set(processes.split("\n").map(Number));
+    const all = await holders;
+    return all.length === 0 ? 0 : all.filter((pid) => own.has(pid)).length / all.length;
+  };
+}
+
+/** The processes with the machine's latest file locks, one for each lock; none if there are few locks. */
+async function lockHolders(): Promise<number[]> {
+  const text = await beginningOf("/proc/locks", MAX_LOCK_LIST_BYTES);
+  if (text.length < MAX_LOCK_LIST_BYTES) return [];
+  return Array.from(text.matchAll(/^\d+: \w+ +\w+ +\w+ (\d+) /gm), ([, pid]) => Number(pid));
+}
+
+async function endHoarder(sandbox: EngineSandbox): Promise<void> {
+  if ((await unreadNetlink(sandbox)) > MAX_NETLINK_BYTES) sandbox.end(STOPPED_BECAUSE.netlink);
+}
+
+async function unreadNetlink({ pid, hasEnded }: EngineSandbox): Promise<number> {
+  if (pid === undefined || hasEnded) return 0;
+  const text = await beginningOf(`/proc/${pid}/net/netlink`, MAX_NETLINK_LIST_BYTES);
+  if (text.length === MAX_NETLINK_LIST_BYTES) return Infinity;
+  const [, ...sockets] = text.trimEnd().split("\n");
+  return sockets.reduce((sum, line) => sum + Number(line.split(/\s+/)[4]), 0);
 }
 
 /** The first bytes of a file; none if it cannot be read. */

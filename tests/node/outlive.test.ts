@@ -6,7 +6,6 @@ import { existsSync } from "node:fs";
 import { mkdir, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
-import { freeze } from "../../local/engine/freezer.ts";
 import { identify } from "../../local/engine/identity.ts";
 import { createGroups, defaultLimits, findGroupParents, removeGroups } from "../../local/engine/limits.ts";
 import { spawnTestEngine, startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
@@ -160,7 +159,7 @@ describe("processes and files that an earlier engine left behind", () => {
   });
 
   it.runIf(groupParents.length > 0)(
-    "are removed by the next one: processes in its control groups, also if it was killed while they were frozen",
+    "are removed by the next one: processes in its control groups",
     async () => {
       const runDir = await remaining("");
       const limits = defaultLimits({ memoryBytes: 1 << 26, processes: 10 });
@@ -168,7 +167,6 @@ describe("processes and files that an earlier engine left behind", () => {
       const child = straggler();
       const exit = once(child, "exit");
       for (const group of groups) await writeFile(join(group, "cgroup.procs"), String(child.pid));
-      await freeze(groups);
       const engine = await startTestEngine({ runDir });
       cleanUp.push(engine.close);
       expect(await exit).toEqual([null, "SIGKILL"]);

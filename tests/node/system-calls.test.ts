@@ -120,9 +120,10 @@ const refused: Record<string, [error: string, attempts: string[]]> = {
   "rarely used commands and flags": [
     "EINVAL",
     [
-      // fcntl: F_SETLEASE, F_NOTIFY, F_SET_RW_HINT.
+      // fcntl: F_SETLEASE, F_NOTIFY, F_OFD_SETLK, F_SET_RW_HINT.
       "fcntl.fcntl(os.open('/workspace', 0), 1024, 2)",
       "fcntl.fcntl(os.open('/usr/lib', 0), 1026, 0x80000001)",
+      "fcntl.fcntl(open('/tmp/locked', 'w'), 37, struct.pack('hhqqi4x', 1, 0, 0, 1, 0))",
       "fcntl.fcntl(open('/tmp/locked', 'w'), 1036, bytes(8))",
       // prctl: PR_SET_SECCOMP, PR_SET_MEMORY_MERGE, PR_SET_VMA, PR_SET_MM. seccomp.
       "call(157, 167, 22, 2, program)",

@@ -169,7 +169,8 @@ async function mastra(endpoint: Endpoint, script: Script): Promise<void> {
   const requestInit = { headers: headersOf(endpoint) };
   const client = new MCPClient({
     id: crypto.randomUUID(),
-    servers: { sandbox: { url: new URL(endpoint.url), requestInit } },
+    // After 3 seconds, Mastra would go on without any tools.
+    servers: { sandbox: { url: new URL(endpoint.url), requestInit, connectTimeout: 60_000 } },
   });
   const tools = await client.listTools();
   await play(script, ({ name, args }) => {

@@ -1,7 +1,7 @@
 /** No process of a server survives it, however the server ends. */
 import { randomInt } from "node:crypto";
 import { afterAll, describe, expect, it } from "vitest";
-import { type Process, processes, survivors, tree, withoutForkedCopies } from "../setup/processes.ts";
+import { type Process, pidOf, processes, survivors, tree } from "../setup/processes.ts";
 import { type Server, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
@@ -9,18 +9,10 @@ import { until } from "../setup/until.ts";
 /** The time for the end of all processes on a busy machine, milliseconds. */
 const GONE_WITHIN = 15_000;
 
-const ROLES = {
-  npm: /npm start|npm-cli\.js/,
-  start: /cli\/npm-script\.mjs start/,
-  engine: /local\/engine\/main\.ts/,
-  workerd: /workerd serve/,
-} as const;
-
 interface Busy {
   server: Server;
   /** All processes of the server and its sandboxes. */
   all: Process[];
-  role(name: keyof typeof ROLES): number;
 }
 
 const started: Server[] = [];
@@ -45,46 +37,39 @@ async function busyServer(flags: string[] = [], ownGroup = false): Promise<Busy>
   const descendants = tree(server.child.pid ?? 0);
   const detached = sleeping().filter(({ pid }) => !descendants.some((other) => other.pid === pid));
   const all = [...descendants, ...detached];
-  const role = (name: keyof typeof ROLES) => {
-    const found = withoutForkedCopies(all).filter(
-      ({ command: line }) => ROLES[name].test(line) && !line.startsWith("sh "),
-    );
-    if (found.length !== 1) throw new Error(`${found.length} processes are ${name}: ${JSON.stringify(all)}`);
-    return found[0]?.pid ?? 0;
-  };
-  return { server, all, role };
+  return { server, all };
 }
 
 // Each test has its own server.
 describe.concurrent("a server after SIGKILL", () => {
-  it.each(["npm", "start"] as const)("leaves no process if %s was killed", async (name) => {
-    const { all, role } = await busyServer();
-    process.kill(role(name), "SIGKILL");
+  it.each(["npm", "start"] as const)("leaves no process if %s was killed", async (part) => {
+    const { all } = await busyServer();
+    process.kill(pidOf(part, all), "SIGKILL");
     expect(await survivors(all, GONE_WITHIN)).toEqual([]);
   });
 
   it.each([
     ["engine", /The sandbox engine stopped unexpectedly \(SIGKILL\)/],
     ["workerd", /workerd stopped unexpectedly/],
-  ] as const)("ends, prints why, and leaves no process if the %s was killed", async (name, message) => {
-    const { server, all, role } = await busyServer();
-    process.kill(role(name), "SIGKILL");
+  ] as const)("ends, prints why, and leaves no process if the %s was killed", async (part, message) => {
+    const { server, all } = await busyServer();
+    process.kill(pidOf(part, all), "SIGKILL");
     expect(await survivors(all, GONE_WITHIN)).toEqual([]);
     expect(await server.exited).toBe(1);
     expect(server.stderr()).toMatch(message);
   });
 
   it("leaves no process if it ran without isolation", async () => {
-    const { all, role } = await busyServer(["--isolation", "none"]);
-    process.kill(role("start"), "SIGKILL");
+    const { all } = await busyServer(["--isolation", "none"]);
+    process.kill(pidOf("start", all), "SIGKILL");
     expect(await survivors(all, GONE_WITHIN)).toEqual([]);
   });
 });
 
 describe.concurrent("a server after SIGINT or SIGTERM", () => {
   it("ends in order with all its processes after SIGTERM", async () => {
-    const { server, all, role } = await busyServer();
-    process.kill(role("start"), "SIGTERM");
+    const { server, all } = await busyServer();
+    process.kill(pidOf("start", all), "SIGTERM");
     expect(await server.exited).toBe(0);
     expect(await survivors(all, GONE_WITHIN)).toEqual([]);
     expect(server.stderr()).not.toMatch(/unexpected|error/i);

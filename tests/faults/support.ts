@@ -3,7 +3,7 @@ import { randomInt } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { withoutForkedCopies, firstOfSandbox, type Process, processes, tree } from "../setup/processes.ts";
+import { firstOfSandbox, pidOf, type Process, processes, type ServerPart, tree } from "../setup/processes.ts";
 import { type Server, type ServerOptions, startServer } from "../setup/server.ts";
 import type { Result } from "../setup/mcp-client.ts";
 import { tool } from "../setup/tool.ts";
@@ -12,14 +12,12 @@ import { until } from "../setup/until.ts";
 /** The long form runs more rounds, and includes tests that take minutes. */
 export const LONG = process.env.FAULTS === "long";
 
-const ROLES = { engine: /local\/engine\/main\.ts/, workerd: /workerd serve/ } as const;
-
 export interface FaultServer {
   readonly server: Server;
   call(name: string, args?: Record<string, unknown>, signal?: AbortSignal): Promise<Result>;
   /** Runs a command that must succeed. Returns its output. */
   sh(command: string, more?: Record<string, unknown>): Promise<string>;
-  pid(role: keyof typeof ROLES): number;
+  pid(part: ServerPart): number;
   /** The host's process id of a sandbox's first process. The sandbox ends with it. */
   first(sandbox: string): Promise<number>;
   /** All current processes of the server and its sandboxes. */
@@ -58,13 +56,7 @@ export async function startFaultServer(options: ServerOptions = {}): Promise<Fau
       return String(answer.structured.stdout);
     },
     all: () => tree(server.child.pid ?? Number.NaN),
-    pid(role) {
-      const matching = withoutForkedCopies(faultServer.all()).filter(
-        ({ command }) => ROLES[role].test(command) && !/^(\/bin\/)?sh /.test(command),
-      );
-      if (matching.length !== 1) throw new Error(`${matching.length} processes are ${role}`);
-      return matching[0]?.pid ?? Number.NaN;
-    },
+    pid: (part) => pidOf(part, faultServer.all()),
     async first(sandbox) {
       const marker = `86400.${randomInt(1e9)}`;
       await faultServer.sh(`sleep ${marker} >/dev/null 2>&1 & echo $!`, { sandbox, session: "look" });

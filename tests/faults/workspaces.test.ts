@@ -69,10 +69,7 @@ describe.concurrent("when the server ends while a workspace changes", () => {
     onTestFinished(() => server.close());
     await server.call("write_file", { path: "young", content: "a moment old" });
     process.kill(server.pid("workerd"), "SIGSTOP");
-    const npmStart = server
-      .all()
-      .find(({ command }) => /^\S*node\b.* \S*cli\/npm-script\.mjs start/.test(command));
-    process.kill(npmStart?.pid ?? Number.NaN, "SIGTERM");
+    process.kill(server.pid("start"), "SIGTERM");
     const words = "workspaces of 1 running sandboxes may not be saved. Their previous save is intact.";
     const stderr = await until(() => server.server.stderr().includes(words) && server.server.stderr());
     expect(stderr).toContain(words);

@@ -35,6 +35,27 @@ export function withoutForkedCopies(members: readonly Process[]): Process[] {
   return members.filter(({ parent, command }) => byID.get(parent)?.command !== command);
 }
 
+/** Patterns of the command lines of a server's own processes. */
+const SERVER_PARTS = {
+  npm: /npm start|npm-cli\.js/,
+  start: /cli\/npm-script\.mjs start/,
+  engine: /local\/engine\/main\.ts/,
+  workerd: /workerd serve/,
+} as const;
+
+export type ServerPart = keyof typeof SERVER_PARTS;
+
+/** The process id of this part of the server. Fails unless exactly one process of `members` is this part. */
+export function pidOf(part: ServerPart, members: readonly Process[]): number {
+  // A shell that starts a part has the part's command in its own command line.
+  const [found, ...others] = withoutForkedCopies(members).filter(
+    ({ command }) => SERVER_PARTS[part].test(command) && !/^(\/bin\/)?sh /.test(command),
+  );
+  if (!found || others.length > 0)
+    throw new Error(`${found ? others.length + 1 : 0} processes are ${part}: ${JSON.stringify(members)}`);
+  return found.pid;
+}
+
 /** The first process of a process's sandbox. The sandbox ends with it. */
 export function firstOfSandbox({ pid }: Pick<Process, "pid">): Process {
   const byID = new Map(processes().map((process) => [process.pid, process]));

@@ -33,7 +33,7 @@ const reasons: [reason: string, ...subnets: string[]][] = [
     "100:0:0:1::/64",
   ],
   // The rest of IANA's special-purpose registries. Addresses of tunnels and translations contain an IPv4 address, which is checked
-  // only in 64:ff9b::/96 (`embeddedIPv4`).
+  // only in the two ranges of `embeddedIPv4`.
   ["a reserved address", "192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"],
   ["a reserved address", "192.175.48.0/24", "240.0.0.0/4"],
   ["a reserved address", "2001::/23", "2002::/16", "2620:4f:8000::/48"],

@@ -19,7 +19,7 @@ const authorityDays = 3650;
 /** How long a certificate is valid. Clients refuse server certificates that are valid for too long. */
 const serverDays = 90;
 /** The most cached certificates. There is a limit because a sandbox may request any name that a wildcard covers. */
-const mostKept = 100;
+const maxKept = 100;
 
 interface KeptCertificate {
   context: SecureContext;
@@ -42,7 +42,7 @@ export class CertificateAuthority {
 
   static async open(directory: string): Promise<CertificateAuthority> {
     const [certificateFile, keyFile] = [join(directory, "certificate.pem"), join(directory, "key.pem")];
-    const kept = await usable(certificateFile, keyFile);
+    const kept = await readAuthority(certificateFile, keyFile);
     if (kept) return new CertificateAuthority(kept.pem, kept.key);
     const pair = await makeKey();
     const certificate = authorityCertificate(pair);
@@ -61,7 +61,7 @@ export class CertificateAuthority {
     const fresh = kept && kept.until > Date.now() ? kept : this.#issue(host, serverKey);
     this.#kept.set(host, fresh);
     const [oldest] = this.#kept.keys();
-    if (this.#kept.size > mostKept && oldest !== undefined) this.#kept.delete(oldest);
+    if (this.#kept.size > maxKept && oldest !== undefined) this.#kept.delete(oldest);
     return fresh.context;
   }
 
@@ -132,8 +132,8 @@ function signWith(certificate: forge.pki.Certificate, key: KeyObject): void {
   certificate.sign(signer as forge.pki.rsa.PrivateKey, md.sha256.create());
 }
 
-/** Undefined if the stored authority is incomplete or expires within a month. */
-async function usable(
+/** Reads the stored authority. Undefined if it is incomplete or expires within a month. */
+async function readAuthority(
   certificateFile: string,
   keyFile: string,
 ): Promise<{ pem: string; key: KeyObject } | undefined> {

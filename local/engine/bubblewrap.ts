@@ -75,18 +75,18 @@ function kernelSettings(): string[] {
   settings ??= readdirSync("/proc")
     .filter((name) => !/^\d+$/.test(name))
     .map((name) => `/proc/${name}`)
-    .filter((path) => ![...secretsOfKernel, ...devicesOfKernel].includes(path) && holdsWritable(path));
+    .filter((path) => ![...secretsOfKernel, ...devicesOfKernel].includes(path) && hasWritableFile(path));
   return settings;
 }
 
 let settings: string[] | undefined;
 
-function holdsWritable(path: string): boolean {
+function hasWritableFile(path: string): boolean {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found?.isFile()) return (found.mode & 0o222) !== 0;
   if (!found?.isDirectory()) return false;
   try {
-    return readdirSync(path).some((name) => holdsWritable(`${path}/${name}`));
+    return readdirSync(path).some((name) => hasWritableFile(`${path}/${name}`));
   } catch {
     // The directory cannot be read, so it cannot be written either.
     return false;
@@ -157,20 +157,20 @@ export function readOnlyMounts(view: View): Mount[] {
   return mounts;
 }
 
-/** @param supported this bubblewrap's options, from its --help @param filtered whether the system call filter applies */
+/** @param supported this bubblewrap's options, from its --help @param isFiltered whether the system call filter applies */
 export function bubblewrapArguments(
   mounts: Mount[],
   toolchain: Toolchain,
   sizes: Sizes,
   env: Record<string, string>,
   supported: ReadonlySet<string>,
-  filtered: boolean,
+  isFiltered: boolean,
 ): string[] {
   const args = ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"];
   args.push("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--hostname", hostname);
   args.push("--uid", "0", "--gid", "0", "--as-pid-1");
   // The option adds a user namespace, in which root may not listen below port 1024. With the system call filter it is unnecessary.
-  if (!filtered && supported.has("--disable-userns")) args.push("--disable-userns");
+  if (!isFiltered && supported.has("--disable-userns")) args.push("--disable-userns");
   args.push("--size", String(sizes.root), "--tmpfs", "/");
   for (const name of systemDirectories) {
     if (existsSync(name) && lstatSync(name).isSymbolicLink())

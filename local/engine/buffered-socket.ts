@@ -21,7 +21,7 @@ interface Reading {
 const readings = new WeakMap<Duplex, Reading>();
 /** Buffers of closed connections, for reuse. V8 would free them only in its rare collections of old objects. */
 const spare: Buffer[] = [];
-const mostSpare = 256;
+const maxSpare = 256;
 
 /** Connects like `connect` of node:net. The socket's stream gets copies of the data until `passThrough` is called. */
 export function connectBuffered(options: TcpSocketConnectOpts): Socket {
@@ -32,7 +32,7 @@ export function connectBuffered(options: TcpSocketConnectOpts): Socket {
   readings.set(socket, reading);
   socket.once("close", () => {
     // The next connection must not use a buffer that is still being written.
-    if (reading.unwritten === 0 && spare.length < mostSpare) spare.push(buffer);
+    if (reading.unwritten === 0 && spare.length < maxSpare) spare.push(buffer);
   });
   return socket;
 }
@@ -46,14 +46,14 @@ export function passThrough(
   from: Duplex,
   to: Duplex,
   isReady: () => boolean = () => true,
-  write: (bytes: Buffer, written: () => void) => void = (bytes, written) => to.write(bytes, written),
+  write: (bytes: Buffer, onWritten: () => void) => void = (bytes, onWritten) => to.write(bytes, onWritten),
 ): void {
   const reading = readings.get(from);
   if (reading === undefined) return;
   const throughStream = reading.read;
   // Reading stops while the other connection still writes from the buffer.
   let isStopped = false;
-  const written = () => {
+  const onWritten = () => {
     reading.unwritten -= 1;
     if (reading.unwritten > 0 || !isStopped) return;
     isStopped = false;
@@ -62,7 +62,7 @@ export function passThrough(
   reading.read = (bytes) => {
     if (from.readableLength > 0 || !isReady()) return throughStream(bytes);
     reading.unwritten += 1;
-    write(bytes, written);
+    write(bytes, onWritten);
     isStopped = to.writableLength > 0;
     return !isStopped;
   };

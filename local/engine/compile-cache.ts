@@ -5,7 +5,7 @@ import { chmod, chown, mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { runtimeDirectory, type Mount } from "./bubblewrap.ts";
 import { loadCommand, type LaunchOptions } from "./launch.ts";
-import { limited } from "./init.ts";
+import { limitCommand } from "./init.ts";
 import { start } from "./sandbox-processes.ts";
 
 const place = `${runtimeDirectory}/cache`;
@@ -27,7 +27,7 @@ export async function warmCompileCache(directory: string, options: LaunchOptions
     ...options,
     env: { ...options.env, ...cacheEnvironment },
     mounts: [...options.mounts, { ...mount, writable: true }],
-    command: limited(loadCommand(options.toolchain), options.limits),
+    command: limitCommand(loadCommand(options.toolchain), options.limits),
   });
   const done = processes.exited.then(async ({ exitCode }) => {
     await chmod(mount.from, 0o755);

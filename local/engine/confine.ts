@@ -6,7 +6,7 @@ import { SYSTEM_PATH, failureOf } from "./host-programs.ts";
 import { START_PROBLEMS } from "./texts.ts";
 
 const run = promisify(execFile);
-/** The most of a sandbox. The machine has about 3,000 for all. */
+/** The most pseudo terminals of a sandbox. All sandboxes share about 3,000 (kernel.pty.max without kernel.pty.reserve). */
 const pseudoTerminals = 64;
 /** A user has 128 instances and at least 8,192 watches, shared with programs outside the sandboxes. */
 const inotify = { instances: 64, watches: 65_536 };
@@ -15,8 +15,8 @@ const inotify = { instances: 64, watches: 65_536 };
 const tcpBuffers = { tcp_rmem: "4096 65536 131072", tcp_wmem: "4096 16384 131072" };
 
 /**
- * Limits of the user namespace (user_namespaces(7)): these files show the namespace of the process that opens them, and no user of
- * the sandbox may write to them.
+ * Limits of the user and network namespaces (user_namespaces(7)): these files show the namespace of the process that opens them,
+ * and no user of the sandbox may write to them.
  */
 const counts = [
   "cd /proc/sys/user || exit",
@@ -32,13 +32,13 @@ const terminals =
   `-o remount,nosuid,noexec,mode=620,ptmxmode=666,max=${pseudoTerminals} devpts /dev/pts`;
 
 /** Whether root may drop its groups. It may not as root of an unprivileged user's namespace. */
-function changesGroups(): boolean {
+function canDropGroups(): boolean {
   return process.getuid?.() === 0 && readFileSync("/proc/self/setgroups", "utf8").trim() === "allow";
 }
 
 export async function confine(pid: number): Promise<void> {
   // An engine of root must become the sandbox's user. Any other engine is that user already, and may not drop its groups.
-  const user = changesGroups() ? [] : ["--preserve-credentials"];
+  const user = canDropGroups() ? [] : ["--preserve-credentials"];
   const script = [...counts, terminals].join("\n");
   const args = [
     "--target",

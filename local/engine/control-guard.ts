@@ -27,7 +27,7 @@ const references = new Set(["export", "promise"]);
 export class RepliesInFlight {
   size = 0;
 
-  get tooMany(): boolean {
+  get isFull(): boolean {
     return this.size >= maxReplies;
   }
 }

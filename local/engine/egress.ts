@@ -89,8 +89,8 @@ export function createEgress(egress: Egress): Server {
 }
 
 /**
- * Serves the sandbox's listeners. Returns a function that closes them and every connection. Otherwise the tunnel of a
- * disconnected client would last until its server closes it.
+ * Serves the sandbox's listeners. Returns a function that closes the listeners and every connection. Without it, the tunnel of a
+ * disconnected client would stay open until the host closes the tunnel.
  */
 export function takeConnections(server: Server, listeners: readonly ListeningServer[]): () => void {
   const open = new Set<Socket>();
@@ -140,7 +140,7 @@ async function respond(
   await sendWithinPolicy(egress, request, response, url, endToEndHeaders(request.rawHeaders));
 }
 
-/** Sends a request to the internet, or explains the refusal. @param secret the names of the secrets in it */
+/** Sends a request to the internet, or explains the refusal. @param secret the names of the secrets in the request */
 export async function sendWithinPolicy(
   egress: Egress,
   request: IncomingMessage,
@@ -197,7 +197,8 @@ async function sendUpstream(
         gather(incoming, pieces);
         pieces.join(socket);
       }
-      // The compressed length would show a program whether its guess beside the secret is right, so the length is not logged.
+      // A compressed response that repeats the secret is shorter if it also repeats a program's correct guess, so its length is not
+      // logged.
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));
       if (!streamResponse(incoming, response)) return refuseResponse();
@@ -215,10 +216,10 @@ async function sendUpstream(
   });
 }
 
-function closeSignal(asking: ServerResponse | Duplex): AbortSignal {
+function closeSignal(client: ServerResponse | Duplex): AbortSignal {
   const closed = new AbortController();
-  if (asking.destroyed) closed.abort();
-  else asking.once("close", () => closed.abort());
+  if (client.destroyed) closed.abort();
+  else client.once("close", () => closed.abort());
   return closed.signal;
 }
 
@@ -275,7 +276,7 @@ function beyondPolicy(
 }
 
 /** The logged status if the client disconnected before the response, as in nginx. */
-const abandoned = 499;
+const clientClosed = 499;
 
 function track(
   { connections }: Egress,
@@ -288,17 +289,17 @@ function track(
   const added = connections.add(refused === undefined ? entry : { ...entry, refused });
   const before = socket.bytesWritten;
   response.on("close", () => {
-    added.status = response.headersSent ? response.statusCode : abandoned;
+    added.status = response.headersSent ? response.statusCode : clientClosed;
     added.bytes = socket.bytesWritten - before;
   });
   return added;
 }
 
 /** The targets of inspected tunnels, as `host:port`. */
-const pinned = new WeakMap<Duplex, string>();
+const tunnelTargets = new WeakMap<Duplex, string>();
 
 function tunnelMismatch({ socket }: IncomingMessage, url: URL): string | undefined {
-  const to = pinned.get(socket);
+  const to = tunnelTargets.get(socket);
   const named = `${hostOf(url)}:${portOf(url)}`;
   return to === undefined || to === named ? undefined : REFUSALS.elsewhere(to, named);
 }
@@ -321,7 +322,7 @@ async function tunnel(
   const isForwarded = !isIntercept || isIntercepted(egress.intercepts.https, host);
   const forbidden = isForwarded ? refusedByPolicy(egress, host, port) : undefined;
   const nested = { why: "mismatch", text: REFUSALS.nested } as const;
-  const refused = pinned.has(socket) ? nested : forbidden;
+  const refused = tunnelTargets.has(socket) ? nested : forbidden;
   const entry: Connection = { at: Date.now(), host, port, method: "CONNECT", bytes: 0 };
   // Some clients also tunnel plain HTTP.
   if (refused === undefined && isIntercept) return takeRequests(server, socket, head, entry);
@@ -339,7 +340,7 @@ async function tunnel(
   const upstream = await connectFor(socket, egress, url, added);
   if (upstream === undefined) return;
   added.status = 200;
-  socket.write(established);
+  socket.write(tunnelEstablished);
   const problem = isFree ? undefined : await problemWithTLS(host, socket, head);
   if (problem !== undefined) {
     egress.connections.refuse(added, "mismatch");
@@ -359,7 +360,7 @@ async function connectFor(
 ): Promise<Socket | undefined> {
   const refuseWith = (status: number, reason: string) => {
     // A client that disconnected was not refused.
-    entry.status = socket.destroyed ? abandoned : status;
+    entry.status = socket.destroyed ? clientClosed : status;
     refuseTunnel(socket, status, reason);
     return undefined;
   };
@@ -375,8 +376,8 @@ async function connectFor(
 }
 
 function takeRequests(server: Server, socket: Duplex, head: Buffer, { host, port }: Connection): void {
-  pinned.set(socket, `${host}:${port}`);
-  socket.write(established);
+  tunnelTargets.set(socket, `${host}:${port}`);
+  socket.write(tunnelEstablished);
   if (head.length > 0) socket.unshift(head);
   server.emit("connection", socket);
 }
@@ -391,7 +392,7 @@ async function endTLS(
 ): Promise<void> {
   const { host, port } = entry;
   if (authority === undefined) return refuseTunnel(socket, 403, REFUSALS.noCertificate(host));
-  socket.write(established);
+  socket.write(tunnelEstablished);
   if ((await problemWithTLS(host, socket, head)) !== undefined) {
     connections.add({ ...entry, refused: "mismatch" });
     socket.end(unrecognizedName);
@@ -404,11 +405,11 @@ async function endTLS(
     secureContext,
     ALPNProtocols: ["http/1.1", "http/1.0"],
   });
-  pinned.set(secure, `${host}:${port}`);
+  tunnelTargets.set(secure, `${host}:${port}`);
   server.emit("connection", secure);
 }
 
-const established = "HTTP/1.1 200 Connection established\r\n\r\n";
+const tunnelEstablished = "HTTP/1.1 200 Connection established\r\n\r\n";
 
 async function upgrade(
   egress: Egress,
@@ -461,7 +462,7 @@ function switchToWebSocket(
   entry: Connection,
 ): void {
   const kept = endToEndHeaders(request.rawHeaders).filter(([name]) => !/^(host|content-length)$/i.test(name));
-  const asking = httpRequest({
+  const outgoing = httpRequest({
     createConnection: () => upstream,
     method: "GET",
     path: url.pathname + url.search,
@@ -472,14 +473,14 @@ function switchToWebSocket(
   const decline = (reason: string) => {
     if (isDeclined) return;
     isDeclined = true;
-    asking.destroy();
+    outgoing.destroy();
     // The client already has the beginning of a response.
     if (hasResponded) return void socket.destroy();
-    entry.status = socket.destroyed ? abandoned : 502;
+    entry.status = socket.destroyed ? clientClosed : 502;
     refuseTunnel(socket, 502, reason);
   };
   const refuseResponse = () => decline(HOST_PROBLEMS.notHTTP(url.host));
-  asking.on("upgrade", (agreed, switched, first) => {
+  outgoing.on("upgrade", (agreed, switched, first) => {
     if (agreed.headers.upgrade?.toLowerCase() !== "websocket")
       return decline(HOST_PROBLEMS.otherProtocol(url.host));
     hasResponded = true;
@@ -493,17 +494,17 @@ function switchToWebSocket(
     if (head.length > 0) switched.write(head);
     connectStreams(socket, switched);
   });
-  limitInterim(asking, refuseResponse);
-  asking.on("response", (declined) => {
+  limitInterim(outgoing, refuseResponse);
+  outgoing.on("response", (declined) => {
     if (isDeclined) return;
     if (!declineUpgrade(declined, request, socket)) return refuseResponse();
     hasResponded = true;
     entry.status = declined.statusCode ?? 502;
   });
-  asking.on("error", () => decline(HOST_PROBLEMS.broke(url.host)));
+  outgoing.on("error", () => decline(HOST_PROBLEMS.broke(url.host)));
   upstream.resume();
   socket.on("close", () => upstream.destroy());
-  asking.end();
+  outgoing.end();
 }
 
 /** The absolute URL of a request in either form. The URL parser normalizes 0x7f.1, 2130706433 and 127.0.0.1. */

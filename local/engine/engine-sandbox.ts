@@ -48,7 +48,7 @@ export interface SandboxPlace {
 
 /** The part of a request that cannot change while the sandbox runs. */
 export type CreateOptions = Pick<StartRequest, "name" | "env">;
-const SANDBOXD_LOOK_MS = 20;
+const SANDBOXD_POLL_MS = 20;
 
 const START_KERNEL =
   "POST /kernel HTTP/1.1\r\nhost: sandbox\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
@@ -56,7 +56,7 @@ const START_KERNEL =
 const FREE: NetworkPolicy = { internet: "full", allowHosts: [] };
 const NO_INTERCEPTS: Intercepts = { http: [], https: [], all: false };
 const TOKEN_FILE = "token";
-/** How many characters of the output of our processes in a sandbox are logged. More are dropped. */
+/** The most characters that our processes in a sandbox print into the log. More are dropped. */
 const printed = { burst: 262_144, perSecond: 65_536 };
 /**
  * How long a stopping sandbox may take before it is killed, in milliseconds. init.pl, its first process, has a shorter limit.
@@ -218,7 +218,7 @@ export class EngineSandbox {
 
   /** Prepares a Python kernel, before any user code runs. Waits for sandboxd, which records the initial files first. */
   async startKernel(): Promise<void> {
-    while (!(await this.#sendTo("sandboxd"))) await sleep(SANDBOXD_LOOK_MS, undefined, { ref: false });
+    while (!(await this.#sendTo("sandboxd"))) await sleep(SANDBOXD_POLL_MS, undefined, { ref: false });
     await this.#sendTo("control", START_KERNEL);
   }
 

@@ -79,21 +79,21 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   await chmod(directory, 0o711);
   await markEngine(directory);
 
-  const ofHost = hostCertificates();
+  const hostPEM = hostCertificates();
   const authority =
     options.authority === undefined ? undefined : await CertificateAuthority.open(options.authority);
   const registries = hostRegistries();
   const toolchain: Toolchain = await findToolchain(options.python);
   const files = join(directory, "files");
-  const generated = await writeFiles(files, sandboxFiles(trustedFiles(ofHost, authority?.pem), registries));
+  const generated = await writeFiles(files, sandboxFiles(trustedFiles(hostPEM, authority?.pem), registries));
   let pythons = 0;
   const pythonFiles = async ({ python }: Toolchain) =>
     python === undefined
       ? []
       : await writeFiles(join(files, `python-${pythons++}`), environmentFiles(python));
   const [sandboxd, control] = await Promise.all([
-    bundled(bundleSandboxd, join(directory, "sandboxd.cjs")),
-    options.control ?? bundled(bundleControlServer, join(directory, "control.cjs")),
+    bundleTo(bundleSandboxd, join(directory, "sandboxd.cjs")),
+    options.control ?? bundleTo(bundleControlServer, join(directory, "control.cjs")),
   ]);
   const view: View = {
     sandboxd,
@@ -110,8 +110,8 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   await writeFile(view.empty, "");
   await chmod(view.empty, 0o644);
   const dropsRoot = check?.works === true && check.dropsRoot;
-  const closed = dropsRoot ? firstPrivatePath(view) : undefined;
-  if (closed !== undefined) throw new Error(MACHINE.closed(closed));
+  const privatePath = dropsRoot ? firstPrivatePath(view) : undefined;
+  if (privatePath !== undefined) throw new Error(MACHINE.closed(privatePath));
   const mountNamespace = dropsRoot ? new MountNamespace(directory, options.directories) : undefined;
   const common: SharedSettings = {
     view,
@@ -124,7 +124,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       allowAddresses: parseAllowed(options.allowAddresses ?? []),
       registries: registryAddresses(registries),
       env: process.env,
-      authorities: [ofHost, options.trusted].filter((pem) => pem !== undefined),
+      authorities: [hostPEM, options.trusted].filter((pem) => pem !== undefined),
     },
     authority,
     bubblewrap: check === undefined ? undefined : { supported: check.supported, mountNamespace },
@@ -134,11 +134,11 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     },
   };
   const engineGroups = await createEngineGroups(groupParents, boot, common.limits);
-  const table = new SandboxRegistry(common, directory, boot);
-  const stopGuard = guardMachine(engineGroups, common.limits, () => table.running());
+  const registry = new SandboxRegistry(common, directory, boot);
+  const stopGuard = guardMachine(engineGroups, common.limits, () => registry.list());
   // Without isolation, sandboxes share host directories, which an unassigned sandbox would change.
   const preparesSandbox = options.prepareSandbox !== false && common.bubblewrap !== undefined;
-  const prepareSandbox = () => (preparesSandbox ? table.prepareSandbox() : undefined);
+  const prepareSandbox = () => (preparesSandbox ? registry.prepareSandbox() : undefined);
   const warming = await warm(common, directory);
   void warming?.done.then(prepareSandbox);
   const server = createServer({
@@ -150,7 +150,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   server.listen(options.port ?? 0, "127.0.0.1");
   await once(server, "listening");
   const port = addressOf(server.address()).port;
-  const router = new Router(table, {
+  const router = new Router(registry, {
     secret: options.secret,
     port,
     boot,
@@ -182,7 +182,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     },
     close: async () => {
       stopGuard();
-      await table.close();
+      await registry.close();
       await warming?.stop();
       await removeGroups(engineGroups);
       mountNamespace?.stop();
@@ -217,7 +217,7 @@ async function warm(common: SharedSettings, directory: string): Promise<Warming 
   return warming;
 }
 
-async function bundled(bundle: (outfile: string) => Promise<void>, outfile: string): Promise<string> {
+async function bundleTo(bundle: (outfile: string) => Promise<void>, outfile: string): Promise<string> {
   await bundle(outfile);
   await chmod(outfile, 0o644);
   return outfile;

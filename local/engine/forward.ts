@@ -21,14 +21,14 @@ const controlPort = 3000;
 const ours = new Set([SECRET_HEADER, HOST_HEADER, "host"]);
 /** The most open requests and WebSockets of a sandbox. Each takes two of the file descriptors that all sandboxes share. */
 const maxOpen = 256;
-/** The most open requests and WebSockets of previews. There is room for the user's own, although anybody can open previews. */
+/** The most open requests and WebSockets of previews. Anybody can open previews, so the rest is for the user's own. */
 const maxPreviews = 192;
 const headMs = 500;
 const tunnelMs = 30_000;
 
 export class PortForwarder {
   readonly #connect: (to: OwnServer) => Socket;
-  readonly #broken: (how: string) => void;
+  readonly #onBroken: (how: string) => void;
   readonly #agents = new Map<number, Agent>();
   readonly #pace = new RelayPace(false);
   readonly #previewPace = new RelayPace(true);
@@ -36,16 +36,16 @@ export class PortForwarder {
   readonly #previews = new Set<ServerResponse | Duplex>();
   #arePreviewsEnded = false;
 
-  /** @param broken called if the control server breaks its protocol, with words that follow "it" */
-  constructor(connect: (to: OwnServer) => Socket, broken: (how: string) => void) {
+  /** @param onBroken called if the control server breaks its protocol, with words that follow "it" */
+  constructor(connect: (to: OwnServer) => Socket, onBroken: (how: string) => void) {
     this.#connect = connect;
-    this.#broken = broken;
+    this.#onBroken = onBroken;
     for (const port of [controlPort, SANDBOXD_PORT]) {
       const agent = new Agent({ keepAlive: true });
-      agent.createConnection = (_options, opened) => {
+      agent.createConnection = (_options, settle) => {
         this.#dial(port).then(
-          (socket) => opened?.(null, socket),
-          (error: Error) => opened?.(error, new Socket()),
+          (socket) => settle?.(null, socket),
+          (error: Error) => settle?.(error, new Socket()),
         );
         return undefined;
       };
@@ -109,8 +109,8 @@ export class PortForwarder {
       request.resume();
     });
     request.pipe(upstream);
-    // The headers are sent with the body's first piece, but not later than this: a server drops a connection that is silent for
-    // seconds.
+    // The headers are sent with the body's first piece, but at the latest after `headMs`: a server drops a connection that is silent
+    // for seconds.
     const late = setTimeout(() => upstream.flushHeaders(), headMs);
     for (const event of ["data", "end", "close"]) request.once(event, () => clearTimeout(late));
   }
@@ -124,7 +124,7 @@ export class PortForwarder {
   ): Promise<void> {
     client.on("error", () => undefined);
     const pace = this.#paceOf(request);
-    // workerd reads ahead on each new connection, without pacing.
+    // A preview over its pace gets no new connection: at first, workerd reads ahead without regard to the pace.
     const isOverdrawn = isPreview(request) && pace.pieces.isResting;
     const isWebSocket = request.headers.upgrade?.toLowerCase() === "websocket";
     if (!isWebSocket || isOverdrawn || !this.#reserve(request, client))
@@ -138,7 +138,7 @@ export class PortForwarder {
         isPreview: isPreview(request),
         // A window each for stdout and stderr. The actor acknowledges received data, but a preview's visitor may send anything.
         acknowledgedBytes: port === SANDBOXD_PORT && !isPreview(request) ? 2 * WINDOW_BYTES : 0,
-        broken: port === controlPort ? this.#broken : undefined,
+        onBroken: port === controlPort ? this.#onBroken : undefined,
       });
     } catch {
       refuseUpgrade(client, "502 Bad Gateway", "not-listening");
@@ -148,7 +148,7 @@ export class PortForwarder {
   /** Ends all previews and refuses new ones, so that they do not slow down the last saves. */
   endPreviews(): void {
     this.#arePreviewsEnded = true;
-    for (const asking of this.#previews) asking.destroy();
+    for (const client of this.#previews) client.destroy();
   }
 
   close(): void {
@@ -159,16 +159,16 @@ export class PortForwarder {
     return isPreview(request) ? this.#previewPace : this.#pace;
   }
 
-  #reserve(request: IncomingMessage, asking: ServerResponse | Duplex): boolean {
+  #reserve(request: IncomingMessage, client: ServerResponse | Duplex): boolean {
     if (this.#open >= maxOpen) return false;
     if (isPreview(request)) {
       if (this.#previews.size >= maxPreviews || this.#arePreviewsEnded) return false;
-      this.#previews.add(asking);
+      this.#previews.add(client);
     }
     this.#open += 1;
-    asking.once("close", () => {
+    client.once("close", () => {
       this.#open -= 1;
-      this.#previews.delete(asking);
+      this.#previews.delete(client);
     });
     return true;
   }

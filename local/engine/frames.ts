@@ -3,8 +3,8 @@ import { Duplex } from "node:stream";
 import type { Pieces } from "./piece-limit.ts";
 
 /**
- * The cost of a frame, in pieces of a body. It is higher because a frame is a separate message here, in workerd and at its
- * receiver.
+ * The cost of a frame, in pieces of a body. A frame costs more than a piece, because each frame is a separate message here, in
+ * workerd and at its receiver.
  */
 const FRAME_WEIGHT = 4;
 const FRAMES_AT_ONCE = 64;
@@ -18,7 +18,7 @@ export class FramedConnection extends Duplex {
   #carriesFrames: boolean;
   #isReading = false;
   #isEnded = false;
-  #waits = false;
+  #isWaiting = false;
 
   /** @param carriesFrames false while HTTP headers come first, until `begin` @param onRead gets the number of forwarded bytes */
   constructor(socket: Duplex, pieces: Pieces, carriesFrames: boolean, onRead: (bytes: number) => void) {
@@ -72,7 +72,7 @@ export class FramedConnection extends Duplex {
   }
 
   #pass(): void {
-    if (!this.#isReading || this.#waits || this.readableEnded || this.destroyed) return;
+    if (!this.#isReading || this.#isWaiting || this.readableEnded || this.destroyed) return;
     const bytes: Buffer | null = this.#rest ?? this.#socket.read();
     this.#rest = null;
     if (bytes === null) {
@@ -89,9 +89,9 @@ export class FramedConnection extends Duplex {
 
   /** Waits until the forwarded headers were read. They decide whether frames follow. */
   #waitForHead(): void {
-    this.#waits = true;
+    this.#isWaiting = true;
     setImmediate(() => {
-      this.#waits = false;
+      this.#isWaiting = false;
       this.#pass();
     });
   }

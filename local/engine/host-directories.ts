@@ -44,8 +44,8 @@ async function ownerOf({ from }: HostDirectory): Promise<HostUser> {
 }
 
 /**
- * A sandbox that can write to a set-id program could replace its content through a shared mapping, which keeps the bit. @throws
- * Error naming the file, or saying why the directory cannot be searched
+ * A sandbox that can write to a set-id program could replace the program's content through a shared mapping, and the kernel would
+ * keep the set-id bit. @throws Error naming the file, or saying why the directory cannot be searched
  */
 export async function refuseSetID(directory: string): Promise<void> {
   // find fails for unreadable files, but still names the first match.

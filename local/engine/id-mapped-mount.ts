@@ -9,8 +9,8 @@ const run = promisify(execFile);
 const unshareNumber: Partial<Record<typeof arch, number>> = { x64: 272, arm64: 97 };
 
 /**
- * util-linux makes such mounts since 2.39, which Debian 12 lacks. Perl can make system calls. Perl's `syscall` takes no constant
- * strings, so strings are in variables.
+ * util-linux makes such mounts since 2.39. Debian 12 has an older one, so Perl makes the system calls. Perl's `syscall` takes no
+ * constant strings, so strings are in variables.
  */
 const program = `
 use strict;

@@ -1,8 +1,8 @@
 /**
- * A sandbox's first process, pid 1 of its namespaces: a bash that becomes container/init.pl, as in the image. When it ends, the
- * kernel ends all processes of the sandbox, so no program inside may control it. So the first process keeps one capability that no
- * other program can have. To trace a process, or to open its memory or descriptors, a program needs all capabilities of that
- * process.
+ * A sandbox's first process, pid 1 of its namespaces: a bash that becomes container/init.pl, as in the image. When the first
+ * process ends, the kernel ends all processes of the sandbox, so no program inside may control the first process. It therefore
+ * keeps one capability that no other program can have: to trace a process, or to open its memory or descriptors, a program needs
+ * all capabilities of that process.
  */
 import { accountFiles, hostname } from "./rootfs-files.ts";
 import type { Limits } from "./limits.ts";
@@ -18,7 +18,7 @@ export const initGreeting = "echo complete >&6\n";
 
 /**
  * The rest of the script. It closes inherited descriptors, except the control server's channel to the engine, and becomes the
- * command. If the engine ends without sending it, bash ends.
+ * command. If the engine ends without sending this rest, bash ends.
  */
 export function initScript(command: string[]): string {
   return [
@@ -33,11 +33,17 @@ export function initScript(command: string[]): string {
   ].join("\n");
 }
 
-export function supervised(sandboxd: string[], server: string[], limits: Limits): string[] {
-  return ["/usr/bin/perl", INIT_PROGRAM, ...limited(sandboxd, limits), "+++", ...limited(server, limits)];
+export function superviseCommand(sandboxd: string[], server: string[], limits: Limits): string[] {
+  return [
+    "/usr/bin/perl",
+    INIT_PROGRAM,
+    ...limitCommand(sandboxd, limits),
+    "+++",
+    ...limitCommand(server, limits),
+  ];
 }
 
-export function limited(command: string[], { openFiles, processes }: Limits): string[] {
+export function limitCommand(command: string[], { openFiles, processes }: Limits): string[] {
   // A program that wants core dumps can raise their limit. The machine's limits stay if they are lower.
   const script = `ulimit -Sc 0; ulimit -n ${openFiles} 2>/dev/null; ${userLimits({ processes })}; exec "$@"`;
   return ["/bin/bash", "-p", "-c", script, "sbx", ...withoutInitCapability(command)];

@@ -14,7 +14,7 @@ import {
   sandboxdProgram,
   sandboxdSocket,
 } from "./bubblewrap.ts";
-import { supervised } from "./init.ts";
+import { superviseCommand } from "./init.ts";
 import { start, type Processes, type StartOptions } from "./sandbox-processes.ts";
 import type { Toolchain } from "./toolchain.ts";
 import { messageOf, quote } from "../../src/shared/text.ts";
@@ -99,7 +99,7 @@ async function begin(options: LaunchOptions): Promise<{ processes: Processes; pi
   let processes: Processes | undefined;
   try {
     const { limits, toolchain } = options;
-    const command = supervised(sandboxdCommand(toolchain), controlCommand(toolchain), limits);
+    const command = superviseCommand(sandboxdCommand(toolchain), controlCommand(toolchain), limits);
     processes = await start({ ...options, command });
     return { processes, pid: await processes.pid };
   } catch (error) {
@@ -118,8 +118,8 @@ function reason(error: unknown, processes: Processes | undefined): string {
 const O_PATH = 0o10000000;
 
 /**
- * Connects to a socket below an open directory. User code may replace it by a symbolic link. The host would follow the link, so
- * it is refused.
+ * Connects to a socket below an open directory. User code may replace the socket with a symbolic link, which the host would
+ * follow. So a link is refused.
  */
 function connectBelow(directory: number, name: string): Socket {
   const fd = openSync(`/proc/self/fd/${directory}/${name}`, O_PATH | constants.O_NOFOLLOW);
@@ -137,7 +137,8 @@ interface ControlServer {
 }
 
 /**
- * Opens the control server's socket directory once it exists. By then no user code has run, and the listeners were handed over.
+ * Opens the directory of the control server's socket once the server listens. By then no user code has run, and the listeners were
+ * handed over.
  */
 async function openControlSocket(
   first: number,
@@ -153,7 +154,7 @@ async function openControlSocket(
     if (pid !== undefined) {
       try {
         const fd = openSync(`/proc/${pid}/root${controlSocket}`, O_PATH | constants.O_NOFOLLOW);
-        const isListening = await accepts(`/proc/self/fd/${fd}`);
+        const isListening = await canConnect(`/proc/self/fd/${fd}`);
         closeSync(fd);
         if (isListening) {
           const directory = openSync(
@@ -186,7 +187,7 @@ function childOf(pid: number): number | undefined {
   }
 }
 
-export async function accepts(path: string): Promise<boolean> {
+export async function canConnect(path: string): Promise<boolean> {
   return await new Promise((resolve) => {
     const socket = connect(path);
     socket.once("connect", () => (socket.destroy(), resolve(true)));

@@ -19,11 +19,11 @@ export const limitsSchema = z.strictObject({
   diskReadBytes: z.int(),
   processes: z.int(),
   openFiles: z.int(),
-  /** At this many open files on the machine, the sandbox with the most open files is ended. Needs a control group. */
+  /** At this many open files on the machine, a sandbox with many open files is ended. Needs a control group. */
   openFilesOfMachine: z.number(),
-  /** At this many bytes in TCP connections on the machine, the sandbox with the most connections is ended. */
+  /** At this many bytes in TCP connections on the machine, a sandbox with many connections is ended. */
   tcpBytesOfMachine: z.number(),
-  /** At this many closed TCP connections with unsent data on the machine, the sandbox with the most connections is ended. */
+  /** At this many closed TCP connections with unsent data on the machine, a sandbox with many connections is ended. */
   tcpOrphansOfMachine: z.number(),
   /** At this many unreclaimable bytes of the kernel, a sandbox with many sockets, or with most file locks, is ended. */
   kernelBytesOfMachine: z.number(),
@@ -51,7 +51,7 @@ const MiB = 1024 * 1024;
 const sandboxes = 10 + 1;
 /** The limit of a sandbox's socket buffers. The kernel has one pool for the machine, a twentieth of its memory. */
 const socketBytes = 64 * MiB;
-/** The age from which empty groups are removed, in milliseconds. A younger group may be of a sandbox that starts or ends. */
+/** The age from which empty groups are removed, in milliseconds. A younger group may belong to a sandbox that starts or ends. */
 const emptyMs = 60 * 60 * 1000;
 
 /** The default limits: shares of this machine's memory, at most as much as a standard-1 container has. */
@@ -118,15 +118,15 @@ export async function findGroupParents(): Promise<GroupParent[]> {
     if (controller !== undefined) {
       const directory = join("/sys/fs/cgroup", controllers, path);
       const parent: GroupParent = { version: 1, path: directory, controllers: [controller] };
-      if (await usable(parent)) found.push(parent);
+      if (await isUsable(parent)) found.push(parent);
     } else if (controllers === "" && line.startsWith("0::")) {
       // A group with processes cannot delegate controllers to children, so the engine uses a sibling of its own group.
       for (const directory of [join("/sys/fs/cgroup", dirname(path)), "/sys/fs/cgroup"]) {
         // Often only the controllers for memory and processes are delegated.
         const all: Controller[][] = [known, ["memory", "pids", "cpu"], ["memory", "pids"]];
         const parents = all.map((some): GroupParent => ({ version: 2, path: directory, controllers: some }));
-        const isUsable = await Promise.all(parents.map(usable));
-        const parent = parents[isUsable.indexOf(true)];
+        const areUsable = await Promise.all(parents.map(isUsable));
+        const parent = parents[areUsable.indexOf(true)];
         if (parent !== undefined) {
           found.push(parent);
           break;
@@ -161,7 +161,7 @@ function diskOf(path: string): string[] {
   }
 }
 
-async function usable(parent: GroupParent): Promise<boolean> {
+async function isUsable(parent: GroupParent): Promise<boolean> {
   const trial = join(parent.path, `${groupPrefix}trial-${process.pid}-${parent.controllers.join("-")}`);
   try {
     // Moving a process requires write access to this file of the common ancestor.
@@ -212,7 +212,7 @@ export async function createEngineGroups(
         if (controller === "cpu") await set(limitFile(parent, controller), cpuWeight[parent.version]);
       }
     } catch {
-      // A group that cannot be made is left out.
+      // The engine continues without a group that cannot be made, or a limit that cannot be set.
     }
   }
   return made;
@@ -269,7 +269,7 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
       if (parent.controllers.includes("memory"))
         await writeFile(join(directory, file), String(value)).catch(() => undefined);
     } catch {
-      // A group that cannot be made is left out.
+      // The engine continues without a group that cannot be made, or a limit that cannot be set.
     }
   }
   return made;

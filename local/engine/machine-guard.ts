@@ -4,7 +4,7 @@
  * - Open files: files in transit in sockets, or mapped into memory, do not count as descriptors of a process.
  * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
  * - Closed connections with unsent data: beyond the machine's limit, the kernel resets connections of others when they close.
- * - File locks: they count in no control group. One sandbox took 100 MB a second by them.
+ * - File locks: they count in no control group. One sandbox took 100 MB of kernel memory a second with them.
  * - Sockets: unread timestamps of sent packets, and connections that were not accepted yet, count in no control group.
  * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 8 MiB each.
  *
@@ -24,10 +24,11 @@ const CHECK_INTERVAL_MS = 250;
  * Above this share of its limit, a pool is checked often: the amount that sandboxes take between two checks must fit into the
  * rest.
  */
-const NEAR = 0.75;
+const NEAR_SHARE = 0.75;
 const NEAR_INTERVAL_MS = 20;
 const END_TIMEOUT_MS = 5000;
-const USED_UP = 0.9;
+/** Above this share, the guard acts before the limit of the sandboxes' control group does. */
+const FULL_SHARE = 0.9;
 
 interface Pool {
   used: () => Promise<number>;
@@ -59,7 +60,7 @@ const MAX_NETLINK_LIST_BYTES = 64 * 1024;
  */
 const MAX_LOCK_LIST_BYTES = 64 * 1024;
 
-/** The most bytes read of a sandbox's list of TCP sockets: 7,000. If all of them listen, the sandbox counts as the largest. */
+/** The most bytes read of a sandbox's list of TCP sockets: 7,000 sockets. If all listed ones listen, the sandbox counts as the largest. */
 const MAX_LISTENER_LIST_BYTES = 1024 * 1024;
 /** A listener in that list: number, local and remote address, the state TCP_LISTEN, send queue and receive queue. */
 const TCP_LISTENER = /^ *\d+: \w+:\w+ \w+:\w+ 0A \w+:(\w+) /;
@@ -116,22 +117,22 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
     },
     {
       used: () => countOf(memoryOf)(groups),
-      limit: limits.allMemoryBytes * USED_UP,
+      limit: limits.allMemoryBytes * FULL_SHARE,
       usedBy: (sandbox) => countOf(memoryOf)(sandbox.groups),
       least: () => 0,
       why: STOPPED_BECAUSE.memory,
     },
   ];
-  const running = () => sandboxes().filter(({ isEnding }) => !isEnding);
+  const listRunning = () => sandboxes().filter(({ isEnding }) => !isEnding);
   // Each check runs on its own, without waiting for the others or for the end of a sandbox.
   const checks = [
-    ...pools.map((pool) => async () => await endLargestUser(pool, running)),
-    async () => void (await Promise.all(running().map(endHoarder))),
+    ...pools.map((pool) => async () => await endLargestUser(pool, listRunning)),
+    async () => void (await Promise.all(listRunning().map(endHoarder))),
   ];
   const timers = checks.map((check) => {
     let isChecking = false;
     const timer = setInterval(() => {
-      if (isChecking || running().length === 0) return;
+      if (isChecking || listRunning().length === 0) return;
       isChecking = true;
       void check().finally(() => (isChecking = false));
     }, CHECK_INTERVAL_MS);
@@ -146,7 +147,7 @@ async function endLargestUser(
 ): Promise<void> {
   let inUse = await used();
   while (inUse < limit) {
-    if (inUse < limit * NEAR || sandboxes().length === 0) return;
+    if (inUse < limit * NEAR_SHARE || sandboxes().length === 0) return;
     await sleep(NEAR_INTERVAL_MS, undefined, { ref: false });
     inUse = await used();
   }

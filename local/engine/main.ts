@@ -9,11 +9,11 @@ import { startEngine, type Engine } from "./engine.ts";
 import { settingsSchema } from "./engine-settings.ts";
 
 let engine: Promise<Engine> | undefined;
-let ending = false;
+let isEnding = false;
 
 async function end(status: number): Promise<void> {
-  if (ending) return;
-  ending = true;
+  if (isEnding) return;
+  isEnding = true;
   await (await engine?.catch(() => undefined))?.close();
   process.exit(status);
 }

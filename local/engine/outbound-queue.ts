@@ -40,7 +40,7 @@ export class OutboundQueue {
   #poll: { response: ServerResponse; timer: NodeJS.Timeout } | undefined;
   #taker = "";
   #next = 1;
-  #closed = false;
+  #isClosed = false;
 
   forward(request: IncomingMessage, response: ServerResponse, url: URL, pattern: string | null): void {
     // Workers cannot send a GET body, and some clients announce an empty one.
@@ -69,7 +69,7 @@ export class OutboundQueue {
 
   /** The Worker polls for the next request. @param taker different for each actor; a new one replaces the previous one */
   poll(taker: string, response: ServerResponse): void {
-    if (this.#closed) {
+    if (this.#isClosed) {
       response.writeHead(404).end();
       return;
     }
@@ -106,11 +106,11 @@ export class OutboundQueue {
     }
     pending.hasResponse = true;
     // If one stream fails, all end: the client's response breaks off, and the Worker stops.
-    pipeline(request, unframed(), to, (error) => response.writeHead(error ? 502 : 204).end());
+    pipeline(request, unframe(), to, (error) => response.writeHead(error ? 502 : 204).end());
   }
 
   close(): void {
-    this.#closed = true;
+    this.#isClosed = true;
     this.#release(404);
     for (const pending of [...this.#waiting, ...this.#taken.values()]) pending.response.destroy();
   }
@@ -150,7 +150,7 @@ export class OutboundQueue {
 }
 
 /** Extracts the body of an `OutboundResponse` from its frames. Fails without the final frame. */
-function unframed(): Transform {
+function unframe(): Transform {
   let head = Buffer.alloc(0);
   let left = 0;
   let isWhole = false;

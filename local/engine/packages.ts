@@ -63,18 +63,20 @@ export async function installPackages(set: PackageSet, print: (line: string) => 
   child.stderr
     .setEncoding("utf8")
     .on("data", (text: string) => (stderrTail = (stderrTail + text).slice(-8000)));
-  const how = await new Promise<unknown>((resolve) => {
+  const outcome = await new Promise<unknown>((resolve) => {
     child.once("error", (error) => resolve(error.message));
     child.once("close", (status, signal) => resolve(signal === null ? status : "it took too long"));
   });
   const { oneOf } = set;
   const isThere = oneOf?.some((file) => existsSync(join(directory, "node_modules", file))) ?? true;
-  if (how === 0 && isThere) return;
+  if (outcome === 0 && isThere) return;
   rmSync(join(directory, DONE), { force: true });
-  if (how === 0)
+  if (outcome === 0)
     stderrTail = `npm got none of its packages for this machine (${process.platform}, ${process.arch})`;
   const reason =
-    typeof how === "string" ? how : (reasonIn(stderrTail) ?? `npm ended with status ${String(how)}`);
+    typeof outcome === "string"
+      ? outcome
+      : (reasonIn(stderrTail) ?? `npm ended with status ${String(outcome)}`);
   throw new Error(MACHINE.notInstalled(title, reason));
 }
 

@@ -55,8 +55,8 @@ export async function findPythons(): Promise<Python[]> {
   const described = await Promise.all([...new Set(commands)].map(describePython));
   const found = described.filter((python) => python !== undefined);
   return found.filter(({ base, environment }, index) => {
-    const same = (other: Python) => other.base === base && other.environment === environment;
-    return found.findIndex(same) === index;
+    const isSame = (other: Python) => other.base === base && other.environment === environment;
+    return found.findIndex(isSame) === index;
   });
 }
 
@@ -119,8 +119,8 @@ export function pythonDirectories({ prefix, environment, base }: Python): string
   const directories = [...new Set([prefix, environment])].filter(
     (path) => !/^\/(usr|bin|lib)(\/|$)/.test(path),
   );
-  const shown = ["/usr", ...directories].some((path) => base.startsWith(`${path}/`));
-  return shown ? directories : [...directories, dirname(base)];
+  const isShown = ["/usr", ...directories].some((path) => base.startsWith(`${path}/`));
+  return isShown ? directories : [...directories, dirname(base)];
 }
 
 export async function findOnPath(name: string): Promise<string[]> {

@@ -16,10 +16,10 @@ type Environment = Readonly<Record<string, string | undefined>>;
 /** The environment takes precedence over files, as in pip and npm. Loopback addresses are dropped: in a sandbox they mean the sandbox. */
 export function hostRegistries(env: Environment = process.env): Registries {
   const pip = pipSettings(env);
-  const npm = usable(env.npm_config_registry ?? npmSetting(env, "registry"));
-  const index = usable(env.PIP_INDEX_URL ?? pip["index-url"]);
+  const npm = usableAddress(env.npm_config_registry ?? npmSetting(env, "registry"));
+  const index = usableAddress(env.PIP_INDEX_URL ?? pip["index-url"]);
   const trusted = (env.PIP_TRUSTED_HOST ?? pip["trusted-host"] ?? "").split(/\s+/);
-  const extra = (env.PIP_EXTRA_INDEX_URL ?? pip["extra-index-url"] ?? "").split(/\s+/).map(usable);
+  const extra = (env.PIP_EXTRA_INDEX_URL ?? pip["extra-index-url"] ?? "").split(/\s+/).map(usableAddress);
   return {
     ...(npm === undefined ? {} : { npm }),
     ...(index === undefined ? {} : { pip: index }),
@@ -78,7 +78,7 @@ function pipSettings(env: Environment): Record<string, string> {
 }
 
 /** The address without credentials; undefined if a sandbox cannot use it. */
-function usable(address: string | undefined): string | undefined {
+function usableAddress(address: string | undefined): string | undefined {
   if (address === undefined || !URL.canParse(address)) return undefined;
   const url = new URL(address);
   if (url.protocol !== "http:" && url.protocol !== "https:") return undefined;

@@ -35,8 +35,8 @@ export class RelayPace {
     this.pieces = new Pieces(isOfPreviews ? new Pace(bytePace) : undefined);
   }
 
-  full(): number {
-    return this.inFlight.tooMany ? fullMs : 0;
+  delayWhenFull(): number {
+    return this.inFlight.isFull ? fullMs : 0;
   }
 }
 
@@ -53,11 +53,11 @@ export interface RelayOptions {
   /** Whether this is a preview. Anybody can open previews, so they are closed if they use too much memory. */
   isPreview: boolean;
   /** Called if the control server breaks its protocol; undefined for other servers, which may send anything. */
-  broken: ((how: string) => void) | undefined;
+  onBroken: ((how: string) => void) | undefined;
 }
 
 export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, options: RelayOptions): void {
-  const { upstream, path, headers, pace, acknowledgedBytes, broken, isPreview } = options;
+  const { upstream, path, headers, pace, acknowledgedBytes, onBroken, isPreview } = options;
   const offered = headers.find(([name]) => name.toLowerCase() === "sec-websocket-protocol")?.[1];
   const protocols = offered?.split(",").map((protocol) => protocol.trim()) ?? [];
   const rest = headers.filter(([name]) => !/^(sec-websocket-(?!protocol).*|connection|upgrade)$/i.test(name));
@@ -66,18 +66,18 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     // No compression: a kilobyte could expand to a megabyte.
     perMessageDeflate: false,
   };
-  const framed = (socket: Duplex, carriesFrames: boolean, holding: BufferedBytes) =>
+  const frame = (socket: Duplex, carriesFrames: boolean, holding: BufferedBytes) =>
     new FramedConnection(socket, pace.pieces, carriesFrames, (bytes) => holding.read(bytes));
   const fromInside = new BufferedBytes(pace, isPreview, () => inside.terminate());
-  const connection = framed(upstream, false, fromInside);
+  const connection = frame(upstream, false, fromInside);
   const client: ClientOptions = {
     ...bounds,
     // The type asks for a Socket, but any stream works.
     createConnection: () => connection as Duplex as Socket,
     headers: Object.fromEntries(rest),
-    finishRequest: (asking) => {
-      limitInterim(asking, () => inside.terminate());
-      asking.end();
+    finishRequest: (outgoing) => {
+      limitInterim(outgoing, () => inside.terminate());
+      outgoing.end();
     },
   };
   const inside = new WebSocket(`ws://sandbox${path}`, client);
@@ -94,7 +94,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
   });
   inside.on("error", (error) => {
     const code = "code" in error ? String(error.code) : "";
-    if (code.startsWith("WS_ERR_")) broken?.(STOPPED_BECAUSE.frame(error.message));
+    if (code.startsWith("WS_ERR_")) onBroken?.(STOPPED_BECAUSE.frame(error.message));
     upstream.destroy();
     if (!hasResponse) worker.destroy();
   });
@@ -119,10 +119,10 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
       handleProtocols: () => protocol ?? false,
     });
     const fromOutside = new BufferedBytes(pace, isPreview, () => inside.terminate());
-    const visitor = framed(worker, true, fromOutside);
+    const visitor = frame(worker, true, fromOutside);
     visitor.unshift(head);
     server.handleUpgrade(request, visitor, Buffer.alloc(0), (outside) => {
-      const guard = broken === undefined ? undefined : new ControlGuard(pace.inFlight);
+      const guard = onBroken === undefined ? undefined : new ControlGuard(pace.inFlight);
       let uncounted = 0;
       pump(outside, inside, connection, fromOutside, (data, binary) => {
         uncounted = acknowledgedBytes;
@@ -138,15 +138,15 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
           return pace.bytes.take(bytes - free);
         }
         inside.terminate();
-        broken?.(taken);
+        onBroken?.(taken);
         return undefined;
       };
-      pump(inside, outside, visitor, fromInside, admit, () => pace.full());
+      pump(inside, outside, visitor, fromInside, admit, () => pace.delayWhenFull());
       inside.on("close", () => guard?.close());
       outside.on("close", () => fromOutside.end());
       outside.on("error", () => undefined);
-      closeWith(inside, outside);
-      closeWith(outside, inside);
+      forwardClose(inside, outside);
+      forwardClose(outside, inside);
       inside.resume();
     });
   });
@@ -193,7 +193,7 @@ class BufferedBytes {
 }
 
 /**
- * Forwards messages. Pauses while the other end is full, and for the milliseconds that `admit` and `full` return. @param
+ * Forwards messages. Pauses while the other end is full, and for the milliseconds that `admit` and `delayWhenFull` return. @param
  * connection the connection of `to` @param admit returns undefined to drop the message
  */
 function pump(
@@ -202,20 +202,20 @@ function pump(
   connection: Duplex,
   holding: BufferedBytes,
   admit: (data: Buffer, binary: boolean) => number | undefined,
-  full: () => number = () => 0,
+  delayWhenFull: () => number = () => 0,
 ): void {
-  let waits = false;
+  let isWaiting = false;
   let isCorked = false;
   const resume = () => {
-    if (!waits && !holding.isFull) from.resume();
+    if (!isWaiting && !holding.isFull) from.resume();
   };
   const wait = (ms: number) => {
-    if (ms === 0 || waits) return;
-    waits = true;
+    if (ms === 0 || isWaiting) return;
+    isWaiting = true;
     from.pause();
     setTimeout(() => {
-      waits = false;
-      wait(full());
+      isWaiting = false;
+      wait(delayWhenFull());
       resume();
     }, ms);
   };
@@ -238,12 +238,12 @@ function pump(
       resume();
     });
     if (holding.isFull) from.pause();
-    wait(Math.max(ms, full()));
+    wait(Math.max(ms, delayWhenFull()));
   });
 }
 
 /** Closes the other connection with the code of the first one. 1005 and 1006 mean that there is no code. */
-function closeWith(one: WebSocket, other: WebSocket): void {
+function forwardClose(one: WebSocket, other: WebSocket): void {
   one.on("close", (code, reason) => {
     if (code === 1006) other.terminate();
     else if (code === 1005) other.close();

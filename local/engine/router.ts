@@ -36,12 +36,12 @@ export interface RouterOptions {
 const ADDED_HEADER = "cf-worker";
 
 export class Router {
-  readonly #table: SandboxRegistry;
+  readonly #registry: SandboxRegistry;
   readonly #options: RouterOptions;
   readonly #digest: Buffer;
 
-  constructor(table: SandboxRegistry, options: RouterOptions) {
-    this.#table = table;
+  constructor(registry: SandboxRegistry, options: RouterOptions) {
+    this.#registry = registry;
     this.#options = options;
     this.#digest = digest(options.secret);
   }
@@ -65,7 +65,7 @@ export class Router {
   async upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     socket.on("error", () => undefined);
     const { id, part, rest } = parse(request.url ?? "");
-    const sandbox = this.#table.get(id);
+    const sandbox = this.#registry.get(id);
     if (!this.#isAuthorized(request) || sandbox === undefined || part !== "ports") {
       const [status, code] = this.#isAuthorized(request)
         ? ["404 Not Found", "gone"]
@@ -84,7 +84,7 @@ export class Router {
     const route = `${request.method} ${part}`;
     const actor = /^\/actors\/([0-9a-f]+)\/internet$/.exec(request.url ?? "")?.[1];
     if (actor !== undefined) {
-      const sandbox = this.#table.ofActor(actor);
+      const sandbox = this.#registry.findByActor(actor);
       if (sandbox === undefined) return sendError(response, 404, "gone", REQUEST_PROBLEMS.noSandbox);
       return await this.#internet(sandbox, request, response);
     }
@@ -95,27 +95,27 @@ export class Router {
     }
     if (id === "") {
       if (request.url === "/boot") return json(response, 200, { boot: this.#options.boot });
-      if (request.url === "/actors") return json(response, 200, { actors: this.#table.actors() });
+      if (request.url === "/actors") return json(response, 200, { actors: this.#registry.listActors() });
       if (route === "DELETE " && request.url === "/previews") {
-        for (const sandbox of this.#table.running()) sandbox.forward.endPreviews();
-        return json(response, 200, { running: this.#table.actors().length });
+        for (const sandbox of this.#registry.list()) sandbox.forward.endPreviews();
+        return json(response, 200, { running: this.#registry.listActors().length });
       }
       return sendError(response, 404, "bad-request", REQUEST_PROBLEMS.noRoute);
     }
     if (route === "PUT ") {
-      await this.#table.start(id, startSchema.parse(await body(request)));
+      await this.#registry.start(id, startSchema.parse(await body(request)));
       return json(response, 200, {});
     }
     if (route === "DELETE ") {
-      await this.#table.destroy(id);
+      await this.#registry.destroy(id);
       return json(response, 200, {});
     }
     if (route === "GET exit") {
-      const running = this.#table.get(id);
-      const report = await this.#table.end(id);
+      const running = this.#registry.get(id);
+      const report = await this.#registry.waitForEnd(id);
       if (report !== undefined) return json(response, 200, { ...report, seen: running && seenBy(running) });
     }
-    const sandbox = this.#table.get(id);
+    const sandbox = this.#registry.get(id);
     if (sandbox === undefined) return sendError(response, 404, "gone", REQUEST_PROBLEMS.noSandbox);
     if (part === "ports") {
       const { port, path } = parsePort(rest);

@@ -17,7 +17,7 @@ export class SandboxRegistry {
   readonly #starting = new Map<string, Promise<void>>();
   readonly #ended = new Map<string, ExitReport>();
   readonly #prepared: PreparedSandbox;
-  #closed = false;
+  #isClosed = false;
 
   constructor(common: SharedSettings, directory: string, boot: string) {
     this.#common = common;
@@ -28,34 +28,34 @@ export class SandboxRegistry {
 
   /** Keeps one sandbox prepared. Call it again after the mounted files of sandboxes have changed. */
   prepareSandbox(): void {
-    if (!this.#closed) this.#prepared.start();
+    if (!this.#isClosed) this.#prepared.start();
   }
 
   get(id: string): EngineSandbox | undefined {
     return this.#alive.get(id);
   }
 
-  running(): EngineSandbox[] {
+  list(): EngineSandbox[] {
     return [...this.#alive.values()];
   }
 
-  ofActor(actor: string): EngineSandbox | undefined {
+  findByActor(actor: string): EngineSandbox | undefined {
     return [...this.#alive.values()].find((sandbox) => sandbox.actor === actor);
   }
 
-  actors(): string[] {
+  listActors(): string[] {
     return [...this.#alive.values()].flatMap(({ actor }) => actor ?? []);
   }
 
   /** Resolves when the sandbox has ended; undefined for an unknown id. */
-  async end(id: string): Promise<ExitReport | undefined> {
+  async waitForEnd(id: string): Promise<ExitReport | undefined> {
     await this.#starting.get(id)?.catch(() => undefined);
     return (await this.#alive.get(id)?.ended) ?? this.#ended.get(id);
   }
 
   /** Starts a sandbox; repeated calls for the same one share a result. @throws Error with a message for the user */
   async start(id: string, request: StartRequest): Promise<void> {
-    if (this.#closed) throw new Error(MACHINE.stopping);
+    if (this.#isClosed) throw new Error(MACHINE.stopping);
     const ended = this.#ended.get(id);
     if (ended) throw new Error(ended.reason);
     if (this.#alive.has(id)) return;
@@ -83,7 +83,7 @@ export class SandboxRegistry {
     }
     this.#alive.set(id, sandbox);
     void this.#forget(id, sandbox);
-    if (this.#closed) await sandbox.destroy();
+    if (this.#isClosed) await sandbox.destroy();
   }
 
   #placeFor(id: string): SandboxPlace {
@@ -101,7 +101,7 @@ export class SandboxRegistry {
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#isClosed = true;
     await Promise.allSettled([...this.#starting.values(), this.#prepared.close()]);
     await Promise.all([...this.#alive.values()].map(async (sandbox) => await sandbox.destroy()));
   }

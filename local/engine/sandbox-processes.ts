@@ -36,7 +36,7 @@ export interface StartOptions {
 export interface Processes {
   /** The host's process id of the sandbox's first process. Rejects if it ends before its command begins. */
   pid: Promise<number>;
-  /** The listeners that the command has handed over, `LISTENERS` of them. Never settles without them. */
+  /** Resolves when the command has handed over `LISTENERS` listeners, and never settles otherwise. */
   listeners: Promise<Server[]>;
   kill(): Promise<void>;
   exited: Promise<ExitReport>;
@@ -81,8 +81,8 @@ export async function start(options: StartOptions): Promise<Processes> {
   // A limit of one byte, unlike zero, keeps the kernel from piping core dumps to a program outside the sandbox (core(5)).
   const noCores = pipesCoreDumps() ? ["prlimit", "--core=1:1", "--"] : [];
   const argv = [...noCores, ...(view?.enter ?? []), "bwrap", ...own, "--", ...initCommand];
-  // These limits are set as the user of the sandbox's root, so they apply to all users of the sandbox together. With a socket as its
-  // input, bash would read its user's files: --norc prevents that.
+  // bubblewrap runs with these limits as the user that is root in the sandbox, so they apply to all users of the sandbox together.
+  // With a socket as its input, bash would read the user's startup files: --norc prevents that.
   const bounds = unprivileged === undefined ? "" : `${userLimits(limits)}\n`;
   const child = spawn(
     "/bin/bash",
@@ -94,7 +94,7 @@ export async function start(options: StartOptions): Promise<Processes> {
       stdio: ["pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "ipc", "pipe"],
     },
   );
-  const listeners = handedOver(child);
+  const listeners = receiveListeners(child);
   const [stdin, , , info, args, seccomp, complete, , mapped]: readonly ChildStream[] = child.stdio;
   for (const stream of [stdin, info, args, seccomp, complete, mapped]) stream?.on("error", () => undefined);
   child.stdin?.write(initGreeting);
@@ -116,8 +116,8 @@ export async function start(options: StartOptions): Promise<Processes> {
   const pid = readChildPID(info, exited).then(async (number) => {
     first = identify(number);
     if (first !== undefined && options.record !== undefined) await writeFile(options.record, first);
-    // If the engine is killed here, bubblewrap's child waits forever. The next engine finds it by its control group and ends
-    // it.
+    // If the engine is killed here, bubblewrap's child waits forever. The next engine finds this child by its control group and
+    // ends it.
     if (unprivileged !== undefined) await writeMaps(number, unprivileged.ids);
     // bubblewrap waits until this pipe closes.
     write(mapped, "");
@@ -141,7 +141,7 @@ const LISTENERS = 2;
 /**
  * Closes the channel after the last listener. Later messages would come from user code that has replaced the control server.
  */
-async function handedOver(child: ChildProcess): Promise<Server[]> {
+async function receiveListeners(child: ChildProcess): Promise<Server[]> {
   const servers: Server[] = [];
   return await new Promise((resolve) => {
     child.on("message", (_port, handle) => {
@@ -153,7 +153,7 @@ async function handedOver(child: ChildProcess): Promise<Server[]> {
   });
 }
 
-/** Settles when bubblewrap has ended, or the first process if only bubblewrap was killed. An open pipe does not delay it. */
+/** Settles when bubblewrap and the sandbox's first process have ended. Waits at most `outputMs` for a pipe that stays open. */
 async function settle(child: ChildProcess, first: () => Identity | undefined): Promise<ExitReport> {
   // The child's own "close" event is missing after its channel was closed from here.
   const printed = [child.stdout, child.stderr].flatMap((stream) => (stream === null ? [] : finished(stream)));

@@ -1,8 +1,8 @@
 /**
- * A sandbox's system call filter. It allows what programs need, and refuses the rest as a kernel without it would (ENOSYS, for a
- * command of ioctl ENOTTY): all sandboxes share the machine's kernel, and rarely used interfaces have bugs, memory that counts
- * in no control group, and locks of the whole machine. Programs fall back from calls with flags in memory, which a filter cannot
- * read: clone3, openat2, setxattrat.
+ * A sandbox's system call filter. It allows what programs need, and refuses the rest like a kernel that does not have it
+ * (ENOSYS; ENOTTY for a command of ioctl): all sandboxes share the machine's kernel, and rarely used interfaces have bugs, memory
+ * that counts in no control group, and locks of the whole machine. A filter cannot read flags in memory, so it refuses clone3,
+ * openat2 and setxattrat. Programs then use the older calls.
  */
 import { arch } from "node:process";
 import {
@@ -77,7 +77,7 @@ const CLONE_NAMESPACES = 0x7e020000;
 
 /**
  * All sandboxes and the host share the kernel's cache of common files. A page that a sandbox requests waits for the sandbox's
- * share of the disk, and so does every other program that needs it: reading gigabytes ahead would delay all starting programs.
+ * share of the disk, and so does every other program that needs the page: reading gigabytes ahead would delay all starting programs.
  * So hints to read ahead or to drop pages succeed without an effect.
  */
 const MADVISE_WILLNEED = 3;
@@ -92,8 +92,9 @@ const SHM_HUGETLB = 0o4000;
 const O_NOTIFICATION_PIPE = 0o200;
 
 /**
- * The first process takes a signal for the platform's if its sender has no process id in the sandbox. When the queue of signals
- * is full, the kernel reports no process id for signals of these calls, either. kill(2) always has room and stays allowed.
+ * The first process obeys a signal as the platform's if the sender has no process id in the sandbox. When the queue of signals is
+ * full, the kernel also reports no process id for signals that these calls send. For kill(2) the queue always has room, so it
+ * stays allowed.
  */
 const notToFirst = ifEqual(argument(0), 1, refuse(EPERM), allow);
 
@@ -159,7 +160,7 @@ function rulesOfLimits(): Record<string, Decision> {
       )
     : allow;
   // A process may read limits of others, such as the first process, but set only its own (number 0). Exception: the limit of
-  // file locks, which Linux does not enforce. It marks a run's processes, and a JavaScript kernel sets its mark by a program.
+  // file locks, which Linux does not enforce. It marks a run's processes, and a JavaScript kernel marks itself with prlimit(1).
   const others = ifEqual(argument(1), RLIMIT_LOCKS, allow, ifNull(argument(2), allow, refuse(EPERM)));
   return {
     setrlimit: arePiped ? ifEqual(argument(0), RLIMIT_CORE, ignoreCall, allow) : allow,

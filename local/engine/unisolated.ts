@@ -10,7 +10,7 @@ import { quote } from "../../src/shared/text.ts";
 import type { ExitReport } from "../platform/engine-protocol.ts";
 import { BUNDLE_FILE } from "../runtime/trust.ts";
 import type { View } from "./bubblewrap.ts";
-import { accepts, type RunningProcess } from "./launch.ts";
+import { canConnect, type RunningProcess } from "./launch.ts";
 import { prelude } from "./sandbox-processes.ts";
 import { MACHINE, START_PROBLEMS } from "./texts.ts";
 
@@ -59,9 +59,9 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   const problem = await makePlaces(view.container);
   if (problem !== undefined) throw new Error(problem);
 
-  const sockets = await shortened(directory);
+  const sockets = await shortenPath(directory);
   const control = join(sockets, "control.sock");
-  const env = onTheHost({
+  const env = useHostVariables({
     ...options.env,
     HOME: home,
     TMPDIR: temporary,
@@ -117,7 +117,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     await exited;
   };
   const deadline = Date.now() + 30_000;
-  while (!(await accepts(control))) {
+  while (!(await canConnect(control))) {
     if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
       await kill();
       throw new Error(MACHINE.notStarted(printed.trim() || START_PROBLEMS.noControl));
@@ -170,7 +170,7 @@ function isWritable(path: string): boolean {
 /** The longest socket path in Linux, in bytes. A checkout or home directory can be deeper. */
 const SOCKET_PATH_BYTES = 107;
 
-async function shortened(directory: string): Promise<string> {
+async function shortenPath(directory: string): Promise<string> {
   if (Buffer.byteLength(directory) + "/sandboxd.sock".length <= SOCKET_PATH_BYTES) return directory;
   const link = join(tmpdir(), `sandbox-mcp-${basename(directory)}`);
   await symlink(directory, link);
@@ -178,7 +178,7 @@ async function shortened(directory: string): Promise<string> {
 }
 
 /** Replaces the variables for the egress proxy and for generated files, which exist only with isolation, by the host's own. */
-function onTheHost(env: Record<string, string>): Record<string, string> {
+function useHostVariables(env: Record<string, string>): Record<string, string> {
   const left = Object.entries(env).filter(
     ([name, value]) =>
       !/^((https?|no)_proxy|npm_config_.*|NODE_USE_ENV_PROXY|NODE_OPTIONS|VIRTUAL_ENV)$/i.test(name) &&

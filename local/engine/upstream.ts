@@ -16,7 +16,7 @@ export interface UpstreamOptions {
   allowAddresses: ReadonlyMap<string, number>;
   /** The operator's package indexes as `host:port`. They may have private addresses; their hosts' other ports stay refused. */
   registries?: ReadonlySet<string>;
-  /** Resolves a name to all its addresses; the system's resolver by default. `aborted` cancels. */
+  /** Resolves a name to all its addresses; the system's resolver by default. `aborted` ends the wait for a free lookup. */
   resolve?: (host: string, aborted?: AbortSignal) => Promise<string[]>;
   env: NodeJS.ProcessEnv;
   authorities?: readonly string[];
@@ -39,10 +39,10 @@ export async function connectUpstream(
   const reason = refusedUnresolved(host, port, options);
   if (reason !== undefined) throw new Refusal(`${host} is ${reason}`);
   const proxy = hostProxy(host, options.env);
-  const checked = !isRegistry(host, port, options);
+  const isChecked = !isRegistry(host, port, options);
   const { resolve: resolveHost = systemResolve } = options;
   const resolve = async () => await resolveHost(host, aborted);
-  const addresses = await allowedAddresses(host, resolve, proxy !== undefined, checked);
+  const addresses = await allowedAddresses(host, resolve, proxy !== undefined, isChecked);
   if (proxy !== undefined) return await openThroughProxy(proxy, host, port, aborted);
   let last: unknown;
   for (const address of addresses) {
@@ -81,7 +81,7 @@ export async function startTLS(
   socket.resume();
   try {
     const secure = connectTLS({ socket, ca, ALPNProtocols: ["http/1.1"], ...named });
-    return await opened(secure, "secureConnect", aborted);
+    return await waitUntilOpen(secure, "secureConnect", aborted);
   } catch (error) {
     socket.destroy();
     throw new Unreachable(HOST_PROBLEMS.noTLS(host, messageOf(error)));
@@ -90,14 +90,14 @@ export async function startTLS(
 
 /**
  * A host's addresses. If one of them is refused, the name is refused: an honest name does not have both kinds of addresses.
- * @param checked false for the operator's hosts @param behindProxy whether only the host's proxy can resolve names. Then
+ * @param isChecked false for the operator's hosts @param isBehindProxy whether only the host's proxy can resolve names. Then
  * unknown names are not errors, and only the name is checked: docs/internals/security.md
  */
 async function allowedAddresses(
   host: string,
   resolve: () => Promise<string[]>,
-  behindProxy: boolean,
-  checked: boolean,
+  isBehindProxy: boolean,
+  isChecked: boolean,
 ): Promise<string[]> {
   let addresses: string[];
   if (isIP(host) !== 0) addresses = [host];
@@ -106,12 +106,12 @@ async function allowedAddresses(
       addresses = await resolve();
     } catch (error) {
       const name = refusedPrivateName(host);
-      if (behindProxy && name !== undefined) throw new Refusal(`${host} is ${name}`);
-      if (behindProxy) return [];
+      if (isBehindProxy && name !== undefined) throw new Refusal(`${host} is ${name}`);
+      if (isBehindProxy) return [];
       throw new Unreachable(HOST_PROBLEMS.unresolved(host, messageOf(error)));
     }
   }
-  for (const address of checked ? addresses : []) {
+  for (const address of isChecked ? addresses : []) {
     const reason = refusedAddress(address);
     if (reason !== undefined)
       throw new Refusal(`${host}${address === host ? "" : ` (${address})`} is ${reason}`);
@@ -160,19 +160,19 @@ async function systemResolve(host: string): Promise<string[]> {
 }
 
 async function open(host: string, port: number, aborted?: AbortSignal): Promise<Socket> {
-  return await opened(
+  return await waitUntilOpen(
     connectBuffered({ host, port, noDelay: true, autoSelectFamily: false }),
     "connect",
     aborted,
   );
 }
 
-async function opened<S extends Socket>(
+async function waitUntilOpen<S extends Socket>(
   socket: S,
   event: "connect" | "secureConnect",
   aborted?: AbortSignal,
 ): Promise<S> {
-  const happened = new Promise<void>((resolve, reject) => {
+  const opening = new Promise<void>((resolve, reject) => {
     const close = () => reject(new Error("closed"));
     socket.once("error", reject).once("close", close);
     socket.once(event, () => {
@@ -180,18 +180,18 @@ async function opened<S extends Socket>(
       resolve();
     });
   });
-  await inTime(socket, happened, aborted);
+  await withTimeout(socket, opening, aborted);
   return socket;
 }
 
-/** Closes the connection if `happening` takes too long or is cancelled. */
-async function inTime<T>(socket: Socket, happening: Promise<T>, aborted?: AbortSignal): Promise<T> {
+/** Closes the connection if `step` takes too long or is cancelled. */
+async function withTimeout<T>(socket: Socket, step: Promise<T>, aborted?: AbortSignal): Promise<T> {
   const timer = setTimeout(() => socket.destroy(new Error("timed out")), connectTimeoutMs);
   const leave = () => socket.destroy(new Error(CLIENT_GONE));
   if (aborted?.aborted) leave();
   aborted?.addEventListener("abort", leave);
   try {
-    return await happening;
+    return await step;
   } finally {
     clearTimeout(timer);
     aborted?.removeEventListener("abort", leave);
@@ -216,12 +216,12 @@ async function openThroughProxy(
   aborted?: AbortSignal,
 ): Promise<Socket> {
   const proxyHost = proxy.hostname.replace(/^\[|\]$/g, "");
-  const secure = proxy.protocol === "https:";
-  const proxyPort = Number(proxy.port || (secure ? 443 : 80));
+  const isSecure = proxy.protocol === "https:";
+  const proxyPort = Number(proxy.port || (isSecure ? 443 : 80));
   let socket: Socket;
   try {
-    socket = secure
-      ? await opened(
+    socket = isSecure
+      ? await waitUntilOpen(
           connectTLS({ host: proxyHost, port: proxyPort, servername: proxyHost }),
           "secureConnect",
           aborted,
@@ -238,7 +238,7 @@ async function openThroughProxy(
       ? ""
       : `Proxy-Authorization: Basic ${Buffer.from(credentials).toString("base64")}\r\n`;
   socket.write(`CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n${authorization}\r\n`);
-  const { status, rest } = await inTime(socket, readHead(socket), aborted);
+  const { status, rest } = await withTimeout(socket, readHead(socket), aborted);
   if (status !== 200) {
     socket.destroy();
     throw new Unreachable(HOST_PROBLEMS.proxyStatus(status, target));

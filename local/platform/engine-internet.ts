@@ -1,16 +1,16 @@
 /**
- * A sandbox's request to the internet ends in a plain `fetch` of the Worker. Locally, workerd would let it reach this machine's
- * loopback and private network. So the engine sends it under the sandbox's own rules. The SDK itself forwards requests to an
- * allowed host without a handler. These are marked, and `fetch` checks for the mark.
+ * A sandbox's request to the internet ends in a plain `fetch` of the Worker. Locally, this `fetch` could reach the machine's loopback
+ * and private network. So the engine sends the request, under the sandbox's own rules. If an allowed host has no handler, the SDK
+ * itself calls `fetch`. Requests of sandboxes are therefore marked, and `fetch` checks for the mark.
  */
 import { setInternet } from "../../src/container/internet.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import { SENT_SECRET_HEADER, URL_HEADER } from "./engine-protocol.ts";
 
-const marked = new WeakMap<Request, { env: LocalEnv; actor: string }>();
+const marks = new WeakMap<Request, { env: LocalEnv; actor: string }>();
 
 export function markSandboxRequest(request: Request, env: LocalEnv, actor: string): Request {
-  marked.set(request, { env, actor });
+  marks.set(request, { env, actor });
   return request;
 }
 
@@ -21,7 +21,7 @@ export function useEngine(localEnv: (env: unknown) => LocalEnv): void {
   );
   const plain = globalThis.fetch;
   globalThis.fetch = async (input: RequestInfo | URL, init?: RequestInit): Promise<Response> => {
-    const mark = input instanceof Request ? marked.get(input) : undefined;
+    const mark = input instanceof Request ? marks.get(input) : undefined;
     if (mark === undefined || !(input instanceof Request)) return await plain(input, init);
     return await sendByEngine(new Request(input, init), mark.env, mark.actor);
   };

@@ -11,15 +11,18 @@ export interface ObjectFolderEnv {
   RESULTS: object;
 }
 
-/** The same result for the same environment, because the configuration is parsed once for each environment object. */
-const known = new WeakMap<object, object>();
+/** One result for each environment, because the configuration is parsed once for each environment object. */
+const environments = new WeakMap<object, object>();
 
 /** The environment with the folder as its bucket. */
 export function withObjectFolder<Env extends ObjectFolderEnv>(env: Env): Env & { RESULTS: object } {
   const { OBJECTS_FOLDER: folder } = env;
   if (!folder) return env;
-  const made = known.get(env) ?? { ...env, RESULTS: new FolderBucket(folder, env.RESULTS as R2Bucket) };
-  known.set(env, made);
+  const made = environments.get(env) ?? {
+    ...env,
+    RESULTS: new FolderBucket(folder, env.RESULTS as R2Bucket),
+  };
+  environments.set(env, made);
   return made as Env;
 }
 

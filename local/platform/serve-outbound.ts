@@ -9,20 +9,20 @@ const RETRY_MS = 100;
 /** Finds the Fetcher of a pattern; null is the catch-all. */
 export type FindFetcher = (pattern: string | null) => Fetcher | undefined;
 
-/** Runs until the sandbox is gone or `active` returns false. The actor polls, because only the actor can call its Fetchers. */
+/** Runs until the sandbox is gone or `isActive` returns false. The actor polls, because only the actor can call its Fetchers. */
 export async function serveOutbound(
   engine: EngineClient,
   sandbox: string,
   find: FindFetcher,
-  active: () => boolean,
+  isActive: () => boolean,
 ): Promise<void> {
   const taker = crypto.randomUUID();
-  while (active()) {
+  while (isActive()) {
     let poll: Response;
     try {
       poll = await engine.fetch(`/sandboxes/${sandbox}/outbound/${taker}`);
     } catch {
-      // The connection broke. If the engine is gone, `active` returns false soon.
+      // The connection broke. If the engine is gone, `isActive` returns false soon.
       await pause(RETRY_MS);
       continue;
     }

@@ -83,7 +83,7 @@ export class InterpreterAPI extends RpcTarget {
     try {
       kernel = await this.#take(program);
     } catch (error) {
-      if (program === "python" && !this.#pythonAvailable()) {
+      if (program === "python" && !this.#isPythonAvailable()) {
         const originalError = "Python interpreter not available: there is no python3 on this machine.";
         throw sandboxError("PYTHON_NOT_AVAILABLE", originalError, { originalError });
       }
@@ -149,7 +149,7 @@ export class InterpreterAPI extends RpcTarget {
     const context = this.#contexts.get(contextId);
     if (!context) throw sandboxError("CONTEXT_NOT_FOUND", `Context ${contextId} not found`, { contextId });
     context.info.lastUsed = new Date();
-    if (!context.kernel.healthy) {
+    if (!context.kernel.isHealthy) {
       const hint = "Context executor has terminated. Please delete and recreate the context.";
       throw sandboxError("INTERNAL_ERROR", hint, { contextId });
     }
@@ -180,7 +180,7 @@ export class InterpreterAPI extends RpcTarget {
     if (program === "python") await this.#first;
     const prepared = this.#prepared.get(program);
     this.#prepared.delete(program);
-    const isUsable = prepared?.running === true && prepared.isCurrent(this.#settings);
+    const isUsable = prepared?.isRunning === true && prepared.isCurrent(this.#settings);
     if (!isUsable) prepared?.stop();
     const kernel = isUsable ? prepared : await Kernel.start(program, this.#settings);
     void this.#prepareKernel(program, PREPARE_DELAY_MS);
@@ -200,7 +200,7 @@ export class InterpreterAPI extends RpcTarget {
     this.#starting.delete(program);
   }
 
-  #pythonAvailable(): boolean {
+  #isPythonAvailable(): boolean {
     const { python, env } = this.#settings;
     const { status, error } = spawnSync(python, ["--version"], { env, timeout: 5_000 });
     // An interpreter that fails for lack of processes or time is not missing.

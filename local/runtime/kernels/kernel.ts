@@ -46,7 +46,7 @@ sys.argv[0] = __file__ = os.environ.pop("${PYTHON_SCRIPT}")
 sys.path[0] = os.path.dirname(__file__)
 exec(compile(open(__file__).read(), __file__, "exec"))`;
 
-/** One kernel process. Cells run one after another. If its kernel dies, a cell never ends, as in the image. */
+/** One kernel process. Cells run one after another. If the process dies, its cell never ends, as in the image. */
 export class Kernel {
   readonly program: KernelProgram;
   readonly #child: ChildProcess;
@@ -117,11 +117,11 @@ export class Kernel {
   }
 
   /** A kernel killed by a signal counts as healthy, and its cells never end: the image's server checks only the exit code. */
-  get healthy(): boolean {
+  get isHealthy(): boolean {
     return !this.#child.killed && this.#child.exitCode === null;
   }
 
-  get running(): boolean {
+  get isRunning(): boolean {
     return this.#child.exitCode === null && this.#child.signalCode === null;
   }
 

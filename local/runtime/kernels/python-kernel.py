@@ -1,8 +1,8 @@
 """The Python kernel of the local platform: one process per context, requests and replies as JSON lines.
 
 It does what the image's executor does, with the same protocol and the same limits: stdout is the protocol's channel,
-output is captured in memory and delivered with the reply, SIGINT outside a cell ends the kernel. Like the executor, it uses IPython
-or, if that is missing, `plain_shell.py` beside this file.
+output is captured in memory and delivered with the reply, SIGINT outside a cell ends the kernel. It uses IPython, as the
+executor does. If IPython is missing, it uses `plain_shell.py` beside this file.
 """
 
 import base64

@@ -27,19 +27,21 @@ export async function install(packages: readonly string[], log?: string): Promis
   // A machine that has just started often installs updates. apt-get waits this many seconds for them.
   const apt = async (...words: string[]) => {
     const args = ["-q", "-o", "DPkg::Lock::Timeout=300", ...words];
-    await (log === undefined ? run("apt-get", args, { env, maxBuffer: 64 << 20 }) : detached(args, env, log));
+    await (log === undefined
+      ? run("apt-get", args, { env, maxBuffer: 64 << 20 })
+      : runDetached(args, env, log));
   };
-  const once = () => apt("install", "-y", "--no-install-recommends", ...packages);
+  const installOnce = () => apt("install", "-y", "--no-install-recommends", ...packages);
   try {
     // A fresh machine has no package lists, and old lists name versions that no longer exist.
-    await once().catch(() => apt("update").then(once));
+    await installOnce().catch(() => apt("update").then(installOnce));
   } catch (error) {
     const stderr = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
     throw new Error(stderr === "" ? String(error) : stderr, { cause: error });
   }
 }
 
-async function detached(args: string[], env: NodeJS.ProcessEnv, log: string): Promise<void> {
+async function runDetached(args: string[], env: NodeJS.ProcessEnv, log: string): Promise<void> {
   const output = openSync(log, "w", 0o600);
   const child = spawn("apt-get", args, { detached: true, env, stdio: ["ignore", output, output] });
   closeSync(output);

@@ -97,7 +97,7 @@ export class Bridge {
   }
 
   /** Resolves when every accepted message has its response. */
-  async settled(): Promise<void> {
+  async waitUntilSettled(): Promise<void> {
     while (this.#inProgress.size > 0) await Promise.allSettled(this.#inProgress);
   }
 
@@ -124,7 +124,7 @@ export class Bridge {
       }
     } else {
       const body = await response.text();
-      const reply = parsed(body);
+      const reply = parseJSON(body);
       if (isMessage(reply)) await this.#reply(reply, request);
       else if (!response.ok) throw httpError(response.status, body, address);
     }
@@ -216,7 +216,7 @@ function headerText(value: string): string {
   return isPlain ? value : `=?base64?${Buffer.from(value).toString("base64")}?=`;
 }
 
-function parsed(body: string): unknown {
+function parseJSON(body: string): unknown {
   try {
     return JSON.parse(body);
   } catch {

@@ -1,6 +1,6 @@
 /** Checks of a machine, configuration or server: results, and what to do. */
 import { EXIT } from "./exit.ts";
-import { json, line, note, styled, table } from "./print.ts";
+import { json, line, note, applyStyle, table } from "./print.ts";
 import { ALL_IS_WELL, VERDICTS } from "./texts.ts";
 
 export interface Check {
@@ -48,19 +48,19 @@ export function report(checks: readonly Check[], asJSON: boolean, more: object =
   );
   for (const { name, verdict, fix } of checks)
     if (fix !== undefined && verdict !== "ok")
-      note(`${styled(STYLES[verdict], name, process.stderr)}: ${fix}`);
+      note(`${applyStyle(STYLES[verdict], name, process.stderr)}: ${fix}`);
   line(verdictOf(checks));
 }
 
 /** A one-line summary; skipped checks count as neither passed nor failed. */
 function verdictOf(checks: readonly Check[]): string {
-  const named = (verdict: Check["verdict"]) =>
+  const namesOf = (verdict: Check["verdict"]) =>
     checks.flatMap((check) => (check.verdict === verdict ? check.name : [])).join(", ");
   const parts = (
     [
-      [VERDICTS.failed, named("failed")],
-      [VERDICTS.warning, named("warning")],
-      [VERDICTS.skipped, named("skipped")],
+      [VERDICTS.failed, namesOf("failed")],
+      [VERDICTS.warning, namesOf("warning")],
+      [VERDICTS.skipped, namesOf("skipped")],
     ] as const
   ).flatMap(([title, names]) => (names === "" ? [] : `${title}: ${names}`));
   const isWell = checks.every(({ verdict }) => verdict === "ok" || verdict === "skipped");

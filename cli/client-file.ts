@@ -59,7 +59,7 @@ export function withEntry(
   let at = expected;
   for (const key of table) at = (isEmptyValue(at[key]) ? (at[key] = {}) : at[key]) as Record<string, unknown>;
   at[name] = entry;
-  if (!isDeepStrictEqual(contentOf(client, after), plain(expected)))
+  if (!isDeepStrictEqual(contentOf(client, after), toPlainValue(expected)))
     throw new UserError(CLIENT_FILE.unchangeable);
   return file.startsWith(BOM) ? `${BOM}${after}` : after;
 }
@@ -150,13 +150,13 @@ function keysOf(header: string): string[] {
 
 function contentOf(client: ClientKind, text: string): unknown {
   try {
-    return plain(readContent(client, text));
+    return toPlainValue(readContent(client, text));
   } catch {
     return undefined;
   }
 }
 
 /** Plain values, without the parsers' classes and prototypes. */
-function plain(value: unknown): unknown {
+function toPlainValue(value: unknown): unknown {
   return JSON.parse(JSON.stringify(value));
 }

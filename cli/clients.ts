@@ -47,7 +47,7 @@ const asProcess = ({ command, args, env }: Extract<Endpoint, { kind: "process" }
 });
 
 /** The entry of most clients. They differ in the name of the URL's field. */
-const common =
+const commonEntry =
   (urlKey: string, more: Record<string, unknown> = {}) =>
   (endpoint: Endpoint): Record<string, unknown> =>
     endpoint.kind === "process"
@@ -86,7 +86,7 @@ const DESCRIBED: readonly Described[] = [
     title: "Claude Code",
     place: (machine) => belowVariable(machine, "CLAUDE_CONFIG_DIR", "", ".claude.json"),
     projectFile: ".mcp.json",
-    entry: common("url", { type: "http" }),
+    entry: commonEntry("url", { type: "http" }),
     next: "Start claude; /mcp shows the server.",
   },
   {
@@ -94,7 +94,7 @@ const DESCRIBED: readonly Described[] = [
     title: "Claude Desktop",
     place: (machine) => applicationData(machine, "Claude/claude_desktop_config.json"),
     speaksHTTP: false,
-    entry: common("url"),
+    entry: commonEntry("url"),
     next: "Quit Claude Desktop and start it again.",
   },
   {
@@ -102,7 +102,7 @@ const DESCRIBED: readonly Described[] = [
     title: "Cursor",
     place: inHome(".cursor/mcp.json"),
     projectFile: ".cursor/mcp.json",
-    entry: common("url"),
+    entry: commonEntry("url"),
     next: "Cursor's settings show the server under MCP.",
   },
   {
@@ -114,14 +114,14 @@ const DESCRIBED: readonly Described[] = [
     entry: (endpoint) =>
       endpoint.kind === "process"
         ? { type: "stdio", ...asProcess(endpoint) }
-        : common("url", { type: "http" })(endpoint),
+        : commonEntry("url", { type: "http" })(endpoint),
     next: 'The command "MCP: List Servers" starts the server.',
   },
   {
     name: "windsurf",
     title: "Windsurf",
     place: inHome(".codeium/windsurf/mcp_config.json"),
-    entry: common("serverUrl"),
+    entry: commonEntry("serverUrl"),
     next: "Refresh the list of MCP servers in Cascade.",
   },
   {
@@ -133,7 +133,7 @@ const DESCRIBED: readonly Described[] = [
         : inConfig(machine, "zed/settings.json"),
     projectFile: ".zed/settings.json",
     path: () => ["context_servers"],
-    entry: common("url"),
+    entry: commonEntry("url"),
     next: "The settings of the agent panel show the server.",
   },
   {
@@ -156,7 +156,7 @@ const DESCRIBED: readonly Described[] = [
     place: inHome(".gemini/settings.json"),
     projectFile: ".gemini/settings.json",
     // The field `url` is for the older transport, Server-Sent Events.
-    entry: common("httpUrl"),
+    entry: commonEntry("httpUrl"),
     next: "Start gemini; /mcp shows the server.",
   },
   {
@@ -183,7 +183,7 @@ const DESCRIBED: readonly Described[] = [
     title: "Cline",
     place: inHome(".cline/data/settings/cline_mcp_settings.json"),
     // Without a type, `url` is for the older transport, Server-Sent Events.
-    entry: common("url", { type: "streamableHttp" }),
+    entry: commonEntry("url", { type: "streamableHttp" }),
     next: "Start cline; /mcp shows the server. In an editor, copy the entry to MCP Servers > Configure.",
   },
   {
@@ -195,7 +195,7 @@ const DESCRIBED: readonly Described[] = [
     entry: (endpoint) => ({
       ...(endpoint.kind === "process"
         ? { type: "local", ...asProcess(endpoint) }
-        : common("url", { type: "http" })(endpoint)),
+        : commonEntry("url", { type: "http" })(endpoint)),
       tools: ["*"],
     }),
     next: "Start copilot; /mcp show lists the server.",
@@ -206,7 +206,7 @@ const DESCRIBED: readonly Described[] = [
     // A separate file, because config.yaml has a list of entries without names.
     place: inHome(".continue/mcpServers/sandbox-mcp.json"),
     projectFile: ".continue/mcpServers/sandbox-mcp.json",
-    entry: common("url", { type: "http" }),
+    entry: commonEntry("url", { type: "http" }),
     next: "Start cn, or reload Continue's configuration; /mcp shows the server.",
   },
   {
@@ -214,7 +214,7 @@ const DESCRIBED: readonly Described[] = [
     title: "Qwen Code",
     place: inHome(".qwen/settings.json"),
     projectFile: ".qwen/settings.json",
-    entry: common("httpUrl"),
+    entry: commonEntry("httpUrl"),
     next: "Start qwen; /mcp shows the server.",
   },
   {

@@ -7,7 +7,7 @@ import worker from "../src/package.json" with { type: "json" };
 import { SECRET_VARIABLES, variables } from "../src/shared/variables.ts";
 import { type Check, failed, ok } from "./checks.ts";
 import { PROGRAM } from "./program-files.ts";
-import { keptVariables } from "./dev-vars.ts";
+import { readVariablesFile } from "./dev-vars.ts";
 
 const named = z.looseObject({ name: z.string().optional(), class_name: z.string().optional() });
 
@@ -59,7 +59,7 @@ const FLAGS: Readonly<Record<string, string>> = {
 };
 
 /** The compatibility date of our own configuration. With an earlier one the platform lacks features that the Worker uses. */
-const WRITTEN_FOR = "2026-09-01";
+const OWN_COMPATIBILITY_DATE = "2026-09-01";
 
 const instanceType = z.union([
   z.enum(LARGE_ENOUGH),
@@ -83,7 +83,7 @@ export function validate(directory: string): Check[] {
     return [failed(CONFIG, found, "Correct the value; docs/guides/deploy.md has an example.")];
   }
   const tree = parseTree(text, [], { allowTrailingComma: true });
-  const values = required(parsed.data, directory).map(({ name, path, isRight, fix }): Check => {
+  const values = requirementsOf(parsed.data, directory).map(({ name, path, isRight, fix }): Check => {
     const at = `line ${lineOf(text, tree, path)}`;
     return isRight ? ok(name, at) : failed(name, `${CONFIG}, ${at}`, fix);
   });
@@ -101,7 +101,7 @@ interface Required {
 }
 
 /** The common mistakes. `wrangler deploy --dry-run` finds others, such as a class that is not exported. */
-function required(config: Config, directory: string): Required[] {
+function requirementsOf(config: Config, directory: string): Required[] {
   const { compatibility_flags: flags, compatibility_date: date } = config;
   const bindings = config.durable_objects.bindings;
   const [container] = config.containers;
@@ -127,8 +127,8 @@ function required(config: Config, directory: string): Required[] {
     {
       name: "compatibility_date",
       path: ["compatibility_date"],
-      isRight: date !== undefined && isDay(date) && date >= WRITTEN_FOR && date <= today(),
-      fix: `set "compatibility_date": "${WRITTEN_FOR}", or a later day that is not in the future`,
+      isRight: date !== undefined && isDay(date) && date >= OWN_COMPATIBILITY_DATE && date <= today(),
+      fix: `set "compatibility_date": "${OWN_COMPATIBILITY_DATE}", or a later day that is not in the future`,
     },
     ...CLASSES.map((wanted) => {
       const index = bindings.findIndex(({ name, class_name }) => name === wanted || class_name === wanted);
@@ -220,7 +220,7 @@ function devVars(directory: string): Check {
   const name = ".dev.vars";
   const file = join(directory, name);
   if (!existsSync(file)) return { name, verdict: "skipped", found: "there is none: npm start makes it" };
-  const { SERVER_AUTH_TOKEN } = keptVariables(file);
+  const { SERVER_AUTH_TOKEN } = readVariablesFile(file);
   if (!SERVER_AUTH_TOKEN) return ok(name, "no token: npm start makes one");
   const { error } = variables.SERVER_AUTH_TOKEN.schema.safeParse(SERVER_AUTH_TOKEN);
   if (!error) return ok(name, "its token is long enough");

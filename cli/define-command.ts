@@ -83,7 +83,7 @@ export function examplesOf(command: object): readonly string[] {
   return EXAMPLES.get(command) ?? [];
 }
 
-export function repeated(value: string, before: readonly string[] = []): string[] {
+export function collect(value: string, before: readonly string[] = []): string[] {
   return [...before, value];
 }
 

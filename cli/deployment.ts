@@ -148,17 +148,17 @@ export class Deployment {
     const file = join(this.#options.directory, CONFIG);
     const before = readFileSync(file, "utf8");
     const formattingOptions = { insertSpaces: true, tabSize: 2 };
-    const changed = (text: string, path: (string | number)[], value: unknown) =>
+    const setValue = (text: string, path: (string | number)[], value: unknown) =>
       applyEdits(text, modify(text, path, value, { formattingOptions }));
     let text = before;
-    if (publicOrigin !== undefined) text = changed(text, ["vars", "PUBLIC_ORIGIN"], publicOrigin);
+    if (publicOrigin !== undefined) text = setValue(text, ["vars", "PUBLIC_ORIGIN"], publicOrigin);
     if (previewHost !== undefined) {
       const pattern = `*.${previewHost}/*`;
       const { routes = [] } = parse(text) as { routes?: (string | { pattern?: string })[] };
       const isThere = routes.some((route) => (typeof route === "string" ? route : route.pattern) === pattern);
       // wrangler finds the zone by the end of the host.
-      if (!isThere) text = changed(text, ["routes"], [...routes, pattern]);
-      text = changed(text, ["vars", "PREVIEW_HOST"], previewHost);
+      if (!isThere) text = setValue(text, ["routes"], [...routes, pattern]);
+      text = setValue(text, ["vars", "PREVIEW_HOST"], previewHost);
     }
     if (text === before) return "there already";
     const copy = keepCopy(file);

@@ -16,7 +16,7 @@ export interface Variables {
 
 /** @param file the `.dev.vars`; written only if no token is set @throws {UserError} if it cannot be read or written */
 export function readVariables(env: Readonly<Record<string, string | undefined>>, file: string): Variables {
-  const kept = keptVariables(file);
+  const kept = readVariablesFile(file);
   const values: Record<string, string> = { ...kept };
   for (const name of OPERATOR_VARIABLES) {
     const value = env[name];
@@ -27,7 +27,7 @@ export function readVariables(env: Readonly<Record<string, string | undefined>>,
     return { values, token: given, tokenSource: env.SERVER_AUTH_TOKEN?.trim() ? "environment" : "file" };
   }
   const token = randomBytes(32).toString("base64url");
-  keep(file, token);
+  saveToken(file, token);
   return { values: { ...values, SERVER_AUTH_TOKEN: token }, token, tokenSource: "generated" };
 }
 
@@ -37,7 +37,7 @@ export function forgetVariables(env: NodeJS.ProcessEnv): void {
 }
 
 /** The variables in a `.dev.vars`. @throws {UserError} if it cannot be read */
-export function keptVariables(file: string): Record<string, string> {
+export function readVariablesFile(file: string): Record<string, string> {
   if (!existsSync(file)) return {};
   try {
     const entries = Object.entries(parseEnv(readFileSync(file, "utf8")));
@@ -72,7 +72,7 @@ export function writeVariables(file: string, changes: Readonly<Record<string, st
   renameSync(temporary, file);
 }
 
-function keep(file: string, token: string): void {
+function saveToken(file: string, token: string): void {
   try {
     writeVariables(file, { SERVER_AUTH_TOKEN: token });
   } catch (error) {

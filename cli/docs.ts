@@ -17,7 +17,7 @@ export function commandReference(): string {
       );
       const options = command.options
         .filter(({ long, hidden }) => long && !hidden && !COMMON.has(long))
-        .map((each) => row(each.flags, described(each), each.defaultValue));
+        .map((each) => row(each.flags, describeOption(each), each.defaultValue));
       const rows = [...args, ...options];
       return [
         `### \`${[name, ...words].join(" ")}\``,
@@ -31,7 +31,7 @@ export function commandReference(): string {
     .join("\n\n");
 }
 
-function described({ description, argChoices }: Option): string {
+function describeOption({ description, argChoices }: Option): string {
   return argChoices ? `${description} (${argChoices.join(", ")})` : description;
 }
 

@@ -8,7 +8,7 @@ import { moduleExtension } from "../local/engine/own-files.ts";
 import type { EngineSettings } from "../local/engine/engine-settings.ts";
 import { engineEnded } from "./texts.ts";
 
-/** Half of V8's space for young objects. Otherwise V8 doubles it up to 32 MiB under load, and never returns it. */
+/** The size of a semispace, half of V8's space for young objects. By default V8 grows it to 32 MiB under load, and never shrinks it. */
 const YOUNG_MIB = 8;
 
 export interface RunningEngine {
@@ -47,7 +47,7 @@ export async function startEngineProcess(
   child.stdin.on("error", () => undefined);
   createInterface({ input: child.stderr }).on("line", onLog);
 
-  let closing = false;
+  let isClosing = false;
   const exited = new Promise<string>((resolve) => {
     child.once("error", (error) => resolve(error.message));
     child.once("exit", (code, signal) => resolve(signal ?? `status ${code}`));
@@ -63,13 +63,13 @@ export async function startEngineProcess(
   if (typeof first === "string") throw engineEnded(first);
   const reply = engineReply.parse(JSON.parse(String(first[0])));
   if (!reply.ready) throw new Error(reply.error);
-  void exited.then((how) => (closing ? undefined : onDeath(how)));
+  void exited.then((how) => (isClosing ? undefined : onDeath(how)));
   return {
     url: reply.url,
     python: reply.report.python,
     usePython: (executable) => void child.stdin.write(`${JSON.stringify({ python: executable })}\n`),
     async close() {
-      closing = true;
+      isClosing = true;
       child.stdin.end();
       const killTimer = setTimeout(() => child.kill("SIGKILL"), 3000);
       await exited;

@@ -2,7 +2,7 @@
 import type { RunData } from "../client/follow.ts";
 import { EXIT, isOwnStatus, ONE_CTRL_C_MS, statusOf } from "./exit.ts";
 import type { Answer, Server } from "./server-calls.ts";
-import { printed, Progress } from "./print.ts";
+import { printOutput, Progress } from "./print.ts";
 import { exitCodeReplaced, returnTo, STOPPING } from "./texts.ts";
 
 /** A run of any kind; `success` only of tasks. */
@@ -19,7 +19,7 @@ export interface FollowOptions {
   prints: boolean;
   /** Whether all output goes to standard error, like an agent's log. Standard output is for the result then. */
   outputToStderr?: boolean;
-  /** Whether Ctrl-C stops the run, or only the following. */
+  /** Whether Ctrl-C stops the run, or only stops following it. */
   onInterrupt: "cancel" | "leave";
   /** Seconds to wait for the run; no limit if undefined. */
   waitSeconds?: number;
@@ -40,8 +40,8 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
     notices.push(notice);
     if (options.prints) progress.note(notice);
   };
-  const ended = (result: Answer): FollowedRun => {
-    const { run, ...rest } = followed(result);
+  const finish = (result: Answer): FollowedRun => {
+    const { run, ...rest } = toFollowedRun(result);
     printNotice(run.notice, run.state !== "succeeded");
     if (options.prints && run.state === "failed" && isOwnStatus(run.exit_code))
       progress.note(exitCodeReplaced(run.exit_code, rest.status));
@@ -54,8 +54,8 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
   const show = (stream: keyof typeof streams, text: string) => {
     if (!options.prints) return;
     progress.clear();
-    printed(streams[stream], text);
-    if (streams[stream].isTTY) progress.printed(text);
+    printOutput(streams[stream], text);
+    if (streams[stream].isTTY) progress.trackOutput(text);
   };
   const interrupt = new Interrupt(() => {
     progress.stop();
@@ -78,7 +78,7 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
     progress.stop();
     const isLeft = signal.aborted && options.onInterrupt === "leave";
     if (isLeft || last.data.state === "running") progress.note(...returnTo(id));
-    const end = ended(last);
+    const end = finish(last);
     return isLeft ? { ...end, status: statusOf("cancelled") } : end;
   } finally {
     progress.stop();
@@ -86,7 +86,7 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
   }
 }
 
-export function followed({ data, content }: Answer): FollowedRun {
+export function toFollowedRun({ data, content }: Answer): FollowedRun {
   const run = data as Run;
   const status = run.success === false && run.state === "succeeded" ? 1 : statusOf(run.state, run.exit_code);
   return { run, content, status };

@@ -9,9 +9,9 @@ export class Keyboard {
   readonly #typing: Typing;
   readonly #decoder = new StringDecoder("utf8");
 
-  /** @param send types a text; if it fails, `failed` is called and nothing more is sent */
-  constructor(send: (text: string) => Promise<void>, failed: (error: unknown) => void) {
-    this.#typing = new Typing(send, failed);
+  /** @param send types a text; if that fails, calls `onFailure` and sends nothing more */
+  constructor(send: (text: string) => Promise<void>, onFailure: (error: unknown) => void) {
+    this.#typing = new Typing(send, onFailure);
   }
 
   /** @returns whether the user wants to leave */

@@ -99,17 +99,18 @@ function refuse(source: string, text: string, own: readonly string[]): void {
   const home = realpathSync(homedir());
   const no = (why: string) => texts.mountRefused(text, source, why);
   if (source === "/") throw no(texts.UNMOUNTABLE.machine);
-  if (holds(source, home)) throw no(source === home ? texts.UNMOUNTABLE.home : texts.UNMOUNTABLE.aboveHome);
+  if (isSameOrAbove(source, home))
+    throw no(source === home ? texts.UNMOUNTABLE.home : texts.UNMOUNTABLE.aboveHome);
   for (const directory of own.map((path) => realpathSync(path))) {
-    if (holds(source, directory)) throw no(texts.UNMOUNTABLE.aboveOwn(directory));
-    if (holds(directory, source)) throw no(texts.UNMOUNTABLE.inOwn(directory));
+    if (isSameOrAbove(source, directory)) throw no(texts.UNMOUNTABLE.aboveOwn(directory));
+    if (isSameOrAbove(directory, source)) throw no(texts.UNMOUNTABLE.inOwn(directory));
   }
-  if (HIDDEN.test(source) || (holds(home, source) && relative(home, source).startsWith(".")))
+  if (HIDDEN.test(source) || (isSameOrAbove(home, source) && relative(home, source).startsWith(".")))
     throw no(texts.UNMOUNTABLE.hidden);
   if (SYSTEM.test(source) && !NOT_SYSTEM.test(source)) throw no(texts.UNMOUNTABLE.system);
 }
 
-function holds(outer: string, inner: string): boolean {
+function isSameOrAbove(outer: string, inner: string): boolean {
   const path = relative(outer, inner);
   return path === "" || (path !== ".." && !path.startsWith("../"));
 }

@@ -9,16 +9,16 @@ import { STACK_HINT } from "./texts.ts";
 type Style = Parameters<typeof styleText>[0];
 
 /** Colors on a terminal, unless NO_COLOR is set. */
-export function styled(style: Style, text: string, stream: NodeJS.WriteStream = process.stdout): string {
+export function applyStyle(style: Style, text: string, stream: NodeJS.WriteStream = process.stdout): string {
   return styleText(style, text, { stream, validateStream: true });
 }
 
-/** The control characters that stay in a line: tabs between cells, and sequences of `styled`. */
+/** The control characters that stay in a line: tabs between cells, and sequences of `applyStyle`. */
 // oxlint-disable-next-line no-control-regex
 const OWN = /(\t|\x1b\[(?:1|2|22|3[1-39])m)/;
 
 /** A line with its line breaks and control sequences made visible, because servers may send any. */
-function inertLine(text: string): string {
+function escapeLine(text: string): string {
   return text
     .split(OWN)
     .map((part, index) => (index % 2 === 0 ? visible(part) : part))
@@ -26,11 +26,11 @@ function inertLine(text: string): string {
 }
 
 export function line(...lines: readonly string[]): void {
-  for (const text of lines) process.stdout.write(`${inertLine(text)}\n`);
+  for (const text of lines) process.stdout.write(`${escapeLine(text)}\n`);
 }
 
 export function note(...lines: readonly string[]): void {
-  for (const text of lines) process.stderr.write(`${styled("dim", inertLine(text), process.stderr)}\n`);
+  for (const text of lines) process.stderr.write(`${applyStyle("dim", escapeLine(text), process.stderr)}\n`);
 }
 
 /** Prints the document of `--json`. Its first field says whether the command succeeded, and overrides the data's own. */
@@ -44,7 +44,7 @@ export function failure(kind: ExitName, message: string, asJSON: boolean): void 
   if (asJSON) json(false, { error: { kind, message, exit_status: EXIT[kind] } });
   else
     process.stderr.write(
-      `${styled("red", "Error:", process.stderr)} ${message.split("\n").map(inertLine).join("\n")}\n`,
+      `${applyStyle("red", "Error:", process.stderr)} ${message.split("\n").map(escapeLine).join("\n")}\n`,
     );
 }
 
@@ -64,15 +64,15 @@ export function failureOf(
 }
 
 /** Prints a program's output: unchanged to a pipe, with colors only to a terminal. Other sequences could change earlier text. */
-export function printed(stream: NodeJS.WriteStream, text: string): void {
-  stream.write(stream.isTTY ? inert(text) : text);
+export function printOutput(stream: NodeJS.WriteStream, text: string): void {
+  stream.write(stream.isTTY ? escapeControls(text) : text);
 }
 
 /** Control characters except tab, line feed and carriage return, and marks that change the writing direction. */
 // oxlint-disable-next-line no-control-regex
 const CONTROL = /\x1b\[[\d;:]*m|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\p{Bidi_Control}]/gu;
 
-function inert(text: string): string {
+function escapeControls(text: string): string {
   return text.replace(CONTROL, (found) =>
     found.length > 1 ? found : `\\x${(found.codePointAt(0) ?? 0).toString(16).padStart(2, "0")}`,
   );
@@ -80,7 +80,7 @@ function inert(text: string): string {
 
 /** A text on one line without control characters, cut to `width` characters. */
 export function oneLine(text: string, width = Infinity): string {
-  return cut(inert(withoutEscapes(text).replaceAll(/\s+/g, " ")).trim(), width);
+  return cut(escapeControls(withoutEscapes(text).replaceAll(/\s+/g, " ")).trim(), width);
 }
 
 function cut(text: string, width: number): string {
@@ -88,7 +88,7 @@ function cut(text: string, width: number): string {
 }
 
 /** A name as one word, with `printf %b` escapes for all characters that a terminal does not show unchanged. */
-export function escapedName(name: string): string {
+export function escapeName(name: string): string {
   return name.replaceAll("\\", "\\\\").replace(HIDDEN, (character) => {
     const short = { "\n": "\\n", "\t": "\\t", "\r": "\\r" }[character];
     return (
@@ -101,7 +101,7 @@ export interface Column {
   title: string;
   /** Right-aligned, for numbers. */
   right?: boolean;
-  /** Names that programs read: never cut, and written by `escapedName`. */
+  /** Names that programs read: never cut, and written by `escapeName`. */
   isName?: boolean;
   /** Omitted from a table that is too wide; the last such column first. */
   isMinor?: boolean;
@@ -110,20 +110,20 @@ export interface Column {
 /** Prints rows: as a table on a terminal, cut to its width; with tabs and without a header in a pipe. */
 export function table(columns: readonly Column[], rows: readonly (readonly string[])[]): void {
   const cells = rows.map((row) =>
-    row.map((cell, index) => (columns[index]?.isName ? escapedName(cell) : oneLine(cell))),
+    row.map((cell, index) => (columns[index]?.isName ? escapeName(cell) : oneLine(cell))),
   );
   if (!process.stdout.isTTY) {
     for (const row of cells) line(row.join("\t"));
     return;
   }
-  for (const text of aligned(columns, cells, process.stdout.columns || 80)) line(text);
+  for (const text of alignRows(columns, cells, process.stdout.columns || 80)) line(text);
 }
 
 /** The narrowest last column, in characters. */
 const MIN_WIDTH = 20;
 
 /** A table's lines, the header first, from cells without control characters. Only the last column is cut. */
-export function aligned(
+export function alignRows(
   columns: readonly Column[],
   rows: readonly (readonly string[])[],
   width: number,
@@ -135,7 +135,7 @@ export function aligned(
   const minor = columns.findLastIndex(({ isMinor }) => isMinor);
   if (before + MIN_WIDTH > width && minor >= 0) {
     const without = <T>(cells: readonly T[]) => cells.toSpliced(minor, 1);
-    return aligned(without(columns), rows.map(without), width);
+    return alignRows(without(columns), rows.map(without), width);
   }
   const put = (row: readonly string[]) =>
     row
@@ -146,7 +146,7 @@ export function aligned(
       })
       .join("  ")
       .trimEnd();
-  return [styled("bold", put(columns.map(({ title }) => title))), ...rows.map(put)];
+  return [applyStyle("bold", put(columns.map(({ title }) => title))), ...rows.map(put)];
 }
 
 const FRAMES = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
@@ -176,7 +176,7 @@ export class Progress {
   }
 
   /** Tracks printed text. While its line has not ended, no progress is drawn, because that would erase it. */
-  printed(text: string): void {
+  trackOutput(text: string): void {
     if (text !== "") this.#isWithinLine = !text.endsWith("\n");
   }
 

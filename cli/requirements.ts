@@ -24,7 +24,7 @@ export async function requirePlaces(container: string): Promise<void> {
 export interface Installer {
   check(): Promise<Check>;
   /** Whether bubblewrap is missing and can be installed without a password. */
-  applies(): Promise<boolean>;
+  canInstall(): Promise<boolean>;
   /** @throws Error with the package manager's message */
   install(): Promise<void>;
 }
@@ -32,7 +32,7 @@ export interface Installer {
 /** Installs bubblewrap if that needs no password. @throws {UserError} with the reason and the exact command otherwise */
 export async function requireBubblewrap(print: (line: string) => void, installer = apt): Promise<void> {
   let check = await installer.check();
-  if (!check.works && (await installer.applies())) {
+  if (!check.works && (await installer.canInstall())) {
     print(INSTALLING_BUBBLEWRAP);
     try {
       await installer.install();
@@ -47,7 +47,7 @@ export async function requireBubblewrap(print: (line: string) => void, installer
 
 const apt: Installer = {
   check: checkBubblewrap,
-  async applies() {
+  async canInstall() {
     if (!mayInstall()) return false;
     return await run("bwrap", ["--version"], { env: { PATH: SYSTEM_PATH } }).then(
       () => false,

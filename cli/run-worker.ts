@@ -58,7 +58,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   await mkdir(objects, { recursive: true });
   const given = Object.entries(variables).filter(([, value]) => value.trim() !== "");
 
-  let closing = false;
+  let isClosing = false;
   const others = listeners();
   const instance = new Miniflare(
     convertV4MiniflareOptions({
@@ -73,7 +73,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       handleStructuredLogs: ({ level, message }) => options.onLog({ level, message }),
       // miniflare would restart workerd. We stop instead, so that the user decides.
       unsafeHandleRuntimeRestart: () => {
-        if (!closing) options.onDeath();
+        if (!isClosing) options.onDeath();
       },
       workers: [
         // The first Worker gets miniflare's own port, where the header MF-Original-URL could set the host.
@@ -100,7 +100,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     if (!others.some(([, other]) => other === listener)) process.off(signal, listener);
   }
   const close = async () => {
-    closing = true;
+    isClosing = true;
     await instance.dispose();
   };
   try {

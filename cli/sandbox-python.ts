@@ -34,7 +34,7 @@ const SYSTEM = "/usr/bin/python3";
 const NAMES = PACKAGES.map(({ pip }) => pip);
 const LIST = `${NAMES.slice(0, -1).join(", ")} and ${NAMES.at(-1)}`;
 
-/** The interpreters; undefined if there are none. @returns `other`: the first one besides `first` with all packages */
+/** Finds the interpreters; undefined if there are none. `other` is the first one besides `first` that has all packages. */
 export async function findPython(stateDir: string) {
   const [first, ...others] = await findPythons();
   if (first === undefined) return undefined;
@@ -78,7 +78,7 @@ export async function setUpPython(
     complete: async (use) => {
       const made = await work.make(other);
       if (made !== undefined && made !== start.executable) use(made);
-      if (made === first.executable || work.stopped) return;
+      if (made === first.executable || work.isStopped) return;
       try {
         writeFileSync(failure, "");
       } catch {
@@ -94,7 +94,7 @@ class PythonPackages {
   readonly #directory: string;
   readonly #print: (line: string) => void;
   #pip: ChildProcess | undefined;
-  stopped = false;
+  isStopped = false;
 
   constructor(python: Python, directory: string, print: (line: string) => void) {
     this.#python = python;
@@ -103,7 +103,7 @@ class PythonPackages {
   }
 
   stop(): void {
-    this.stopped = true;
+    this.isStopped = true;
     this.#pip?.kill("SIGKILL");
   }
 
@@ -119,7 +119,7 @@ class PythonPackages {
     } catch (error) {
       reason = messageOf(error);
     }
-    if (this.stopped) return undefined;
+    if (this.isStopped) return undefined;
     if (other !== undefined) {
       this.#print(PYTHON.other(reason, other.executable, executable));
       return other.executable;
@@ -135,7 +135,7 @@ class PythonPackages {
         return SYSTEM;
       } catch (error) {
         reason = error instanceof Error ? (error.message.split("\n").at(-1) ?? "") : String(error);
-        if (this.stopped) return undefined;
+        if (this.isStopped) return undefined;
       }
     }
     const remedy = hasApt() && !mayInstall() ? `, ${aptCommand(PACKAGES.map(({ debian }) => debian))}` : "";
@@ -171,7 +171,7 @@ class PythonPackages {
       env: { ...process.env, PIP_USER: "0", PIP_REQUIRE_VIRTUALENV: "0", PIP_DISABLE_PIP_VERSION_CHECK: "1" },
     });
     this.#pip = child;
-    if (this.stopped) this.stop();
+    if (this.isStopped) this.stop();
     let stderrTail = "";
     child.stderr
       .setEncoding("utf8")

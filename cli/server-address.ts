@@ -4,7 +4,7 @@ import { resolve } from "node:path";
 import { defaultStateDir, variablesFile } from "./program-files.ts";
 import { readRunning } from "./running.ts";
 import { previousTokenEnd } from "./rotation.ts";
-import { keptVariables } from "./dev-vars.ts";
+import { readVariablesFile } from "./dev-vars.ts";
 import * as texts from "./texts.ts";
 
 /** The file of the local server's token, unless the environment has one. */
@@ -74,7 +74,7 @@ function tokenFor(
   isLocal: boolean,
   word: string,
 ): Pick<ServerAddress, "token" | "tokenSource" | "tokenBefore"> {
-  const kept = isLocal && existsSync(VARIABLES_FILE) ? keptVariables(VARIABLES_FILE) : {};
+  const kept = isLocal && existsSync(VARIABLES_FILE) ? readVariablesFile(VARIABLES_FILE) : {};
   const sources: [source: string, token: string | undefined][] = [
     [word, options.token],
     ["SANDBOX_MCP_TOKEN", env.SANDBOX_MCP_TOKEN],

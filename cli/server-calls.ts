@@ -56,7 +56,7 @@ export class Server {
     try {
       yield* runs.pages(this.#connection, id, { onRetry: noteRetry, ...options });
     } catch (error) {
-      throw explained(error, this.address);
+      throw explain(error, this.address);
     }
   }
 
@@ -70,7 +70,7 @@ export class Server {
 
   #withExplainedErrors<T>(work: () => Promise<T>): Promise<T> {
     return work().catch((error: unknown) => {
-      throw explained(error, this.address);
+      throw explain(error, this.address);
     });
   }
 }
@@ -94,7 +94,7 @@ export async function http(given: ServerAddress, path: string, init: RequestInit
   return connectionTo(address)
     .http(path, init)
     .catch((error: unknown) => {
-      throw explained(error, address);
+      throw explain(error, address);
     });
 }
 
@@ -113,14 +113,14 @@ export async function withAcceptedToken(address: ServerAddress): Promise<ServerA
   return isRefused ? { ...rest, token: tokenBefore } : rest;
 }
 
-function explained(error: unknown, address: ServerAddress): CommandError {
-  const translated = translatedError(error, address);
+function explain(error: unknown, address: ServerAddress): CommandError {
+  const translated = translateError(error, address);
   const isTemporary = error instanceof errors.ConnectionError || error instanceof errors.UnavailableError;
   if (!isTemporary || error.runID === undefined) return translated;
   return texts.runDisconnected(translated, error.runID);
 }
 
-function translatedError(error: unknown, address: ServerAddress): CommandError {
+function translateError(error: unknown, address: ServerAddress): CommandError {
   if (error instanceof CommandError) return error;
   if (error instanceof errors.ConnectionError) return unreachable(error, address);
   if (error instanceof errors.AccessError) return denied(error, address);
@@ -140,7 +140,7 @@ export function unreachable(error: Error, { url, isLocal }: ServerAddress): Comm
 }
 
 export function refusal(status: number, body: string, address: ServerAddress): CommandError {
-  return explained(refusalOf(address.url, status, body), address);
+  return explain(refusalOf(address.url, status, body), address);
 }
 
 function denied({ code, message }: errors.AccessError, { url, tokenSource }: ServerAddress): CommandError {

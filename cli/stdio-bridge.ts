@@ -37,7 +37,7 @@ export async function serveStdio(
       }
     });
     // Messages before the input's end are still handled.
-    lines.once("close", () => void bridge.settled().then(resolve));
+    lines.once("close", () => void bridge.waitUntilSettled().then(resolve));
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => resolve());
   });
   await ended;

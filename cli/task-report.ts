@@ -1,6 +1,6 @@
 /** Shows the end of a task: its answer as the result, and next to it its changes and costs. */
 import { z } from "zod";
-import { bytes, duration, note, oneLine, printed } from "./print.ts";
+import { bytes, duration, note, oneLine, printOutput } from "./print.ts";
 import { continueFrom, moreFiles } from "./texts.ts";
 
 const task = z.object({
@@ -22,7 +22,7 @@ export function isTask(run: object): boolean {
 
 export function printTask(run: object): void {
   const { id, state, answer, note: reason, files, files_changed, ...used } = task.parse(run);
-  if (answer !== undefined) printed(process.stdout, `${answer.trimEnd()}\n`);
+  if (answer !== undefined) printOutput(process.stdout, `${answer.trimEnd()}\n`);
   if (state === "running") return;
   if (reason) note(reason);
   for (const { path, change, size } of files)

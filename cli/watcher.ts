@@ -54,7 +54,7 @@ export interface WatchOptions {
 /** Reports running runs first, then every change, until the signal aborts. @throws {CommandError} if the server is gone */
 export async function watch(server: Server, options: WatchOptions): Promise<void> {
   const watcher = new Watcher(server, options);
-  await Promise.race([watcher.run(), watcher.failed]);
+  await Promise.race([watcher.run(), watcher.failure]);
 }
 
 class Watcher {
@@ -71,10 +71,10 @@ class Watcher {
   constructor(server: Server, options: WatchOptions) {
     this.#server = server;
     this.#options = options;
-    this.failed.catch(() => undefined);
+    this.failure.catch(() => undefined);
   }
 
-  get failed(): Promise<never> {
+  get failure(): Promise<never> {
     return this.#failure.promise;
   }
 
@@ -98,7 +98,7 @@ class Watcher {
         this.#sandboxes.delete(name);
         this.#options.onEvent({ ...before, state: "destroyed" });
       }
-    return (await Promise.all(used.map(({ name }) => this.#lookAtRuns(name)))).flat();
+    return (await Promise.all(used.map(({ name }) => this.#pollRuns(name)))).flat();
   }
 
   /** Reports a changed sandbox. @returns whether its runs may have changed */
@@ -114,7 +114,7 @@ class Watcher {
     return state === "running" || before?.state === "running" || before?.last_used_at !== last_used_at;
   }
 
-  async #lookAtRuns(sandbox: string): Promise<number[]> {
+  async #pollRuns(sandbox: string): Promise<number[]> {
     let listed: Awaited<ReturnType<Server["call"]>>;
     try {
       listed = await this.#server.call("list_runs", { sandbox, limit: RUNS });

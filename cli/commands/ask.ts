@@ -9,7 +9,7 @@ import { serverCommand, textFrom, wholeNumber } from "../define-command.ts";
 import { CommandError } from "../exit.ts";
 import { follow, Interrupt } from "../follow-run.ts";
 import { http, Server } from "../server-calls.ts";
-import { json, line, note, printed, Progress } from "../print.ts";
+import { json, line, note, printOutput, Progress } from "../print.ts";
 import { type ServerAddress, serverAddress } from "../server-address.ts";
 import { imageDirectory, reportCode } from "./code.ts";
 import { askDisconnected, NO_REASON, takesNoQuestions } from "./texts.ts";
@@ -99,10 +99,10 @@ async function writeProgram(
   let events: Events | undefined;
   try {
     events = await eventsOf(server.address, body);
-    const id = (await next(events))?.taskId;
+    const id = (await nextEvent(events))?.taskId;
     if (id === undefined) throw askDisconnected();
     for (;;) {
-      const event = await Promise.race([interrupt.race(next(events)), waitEnd]);
+      const event = await Promise.race([interrupt.race(nextEvent(events)), waitEnd]);
       if (interrupt.signal.aborted) {
         note(STOPPING);
         await server.call("cancel_run", { id });
@@ -112,7 +112,7 @@ async function writeProgram(
       // Progress is not shown again: it would erase an unfinished line of the program.
       progress.stop();
       last = event.text ?? "";
-      printed(process.stderr, last);
+      printOutput(process.stderr, last);
     }
   } finally {
     progress.stop();
@@ -125,7 +125,7 @@ async function writeProgram(
 type Events = Awaited<ReturnType<typeof eventsOf>>;
 
 /** The next event; undefined if the connection broke: the run continues. @throws {CommandError} for the server's error */
-async function next(events: Events) {
+async function nextEvent(events: Events) {
   const { value } = await events.read().catch(() => ({ value: undefined }));
   if (value === undefined) return undefined;
   const data = eventData.parse(JSON.parse(value.data));

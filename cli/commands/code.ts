@@ -13,7 +13,7 @@ import { FIRST_WAIT_SECONDS } from "../../client/follow.ts";
 import { follow, type FollowedRun } from "../follow-run.ts";
 import { type Answer, Server } from "../server-calls.ts";
 import { withWriteErrors } from "../output-files.ts";
-import { failure, json, line, note, printed, styled } from "../print.ts";
+import { failure, json, line, note, printOutput, applyStyle } from "../print.ts";
 import { userPath, serverAddress } from "../server-address.ts";
 import { unsavedImages } from "./texts.ts";
 
@@ -76,13 +76,16 @@ export function imageDirectory(given: string | undefined): string | undefined {
   return directory;
 }
 
-/** Prints how a code run ended, and writes its images. Sets the exit status to the run's, or reports a missing image. */
+/**
+ * Prints how a code run ended, and writes its images. The exit status is the run's, or `unavailable` if the run succeeded but an
+ * image could not be written.
+ */
 export function reportCode(
   { run, content, status }: FollowedRun,
   directory: string | undefined,
   asJSON: boolean,
 ): void {
-  const { images, unsaved } = directory === undefined ? {} : savedImages(content, directory);
+  const { images, unsaved } = directory === undefined ? {} : saveImages(content, directory);
   const exit = status === 0 && unsaved !== undefined ? EXIT.unavailable : status;
   if (asJSON) json(exit === 0, { ...run, images, unsaved });
   else printResult(run, content, images);
@@ -93,11 +96,11 @@ export function reportCode(
 /** Prints the value of the last expression, the exception, and the images' paths. */
 function printResult(run: object, content: Answer["content"], images: readonly string[] | undefined): void {
   const { result, left_out, error } = codeFields.parse(run);
-  if (result) printed(process.stdout, `${result}\n`);
+  if (result) printOutput(process.stdout, `${result}\n`);
   if (left_out) note(left_out.replaceAll("\n", " "));
   if (error) {
     const text = error.traceback.join("\n") || `${error.name}: ${error.message}`;
-    printed(process.stderr, `${styled("red", text, process.stderr)}\n`);
+    printOutput(process.stderr, `${applyStyle("red", text, process.stderr)}\n`);
   }
   for (const path of images ?? []) line(path);
   const shown = content.filter(({ type }) => type === "image");
@@ -105,7 +108,7 @@ function printResult(run: object, content: Answer["content"], images: readonly s
 }
 
 /** Writes the images as `image-1.png` and so on, with free numbers. @returns their paths, and why one could not be written */
-function savedImages(content: Answer["content"], directory: string): { images: string[]; unsaved?: string } {
+function saveImages(content: Answer["content"], directory: string): { images: string[]; unsaved?: string } {
   const images: string[] = [];
   let number = 0;
   for (const { data, mimeType } of content.filter((block) => block.type === "image")) {

@@ -100,7 +100,7 @@ function overHTTP({ url, token }: ServerAddress, sandbox: string | undefined): E
   return { kind: "http", url: endpoint.href, token };
 }
 
-/** The server's address; undefined if the bridge will start the local server, because that has no address yet. */
+/** The server's address; undefined if the bridge will start the local server, because that server has no address yet. */
 function addressIfAny(options: ServerOptions): ServerAddress | undefined {
   const isNamed = options.url !== undefined || process.env.SANDBOX_MCP_URL !== undefined;
   const isRunning = readRunning(stateDirectory(options)) !== undefined;

@@ -103,12 +103,12 @@ async function verifyWhenReady(url: string, token: string) {
     );
   while (!(await isUp()) && Date.now() < deadline) await pause(PAUSE_MS);
   const address = { url: endpoint(url), token, tokenSource: "this deployment", isLocal: false };
-  await firstContainer(address);
+  await waitForContainer(address);
   return tryServer(address);
 }
 
 /** Waits until a command runs in a sandbox. Also returns if no command can run: the checks then report the reason. */
-async function firstContainer(address: ServerAddress): Promise<void> {
+async function waitForContainer(address: ServerAddress): Promise<void> {
   const deadline = Date.now() + FIRST_CONTAINER_MS;
   for (let attempts = 1; ; attempts++) {
     try {

@@ -19,7 +19,7 @@ import {
   stateDirectory,
   VARIABLES_FILE,
 } from "../server-address.ts";
-import { keptVariables } from "../dev-vars.ts";
+import { readVariablesFile } from "../dev-vars.ts";
 import { REPORT_NOTE } from "./texts.ts";
 
 export const diagnose = serverCommand(
@@ -36,7 +36,7 @@ export const diagnose = serverCommand(
   .action(async (given, { output, port, json: asJSON, ...options }) => {
     const stateDir = stateDirectory(options);
     const directory = given === undefined ? root : userPath(given);
-    const bundle = redacted(
+    const bundle = redact(
       {
         program: { version: description.version, node: process.versions.node },
         machine: {
@@ -71,7 +71,7 @@ export const diagnose = serverCommand(
 
 /** Which of the Worker's variables are set, with the values of numbers and choices. */
 function variables(): Record<string, string> {
-  const kept = existsSync(VARIABLES_FILE) ? keptVariables(VARIABLES_FILE) : {};
+  const kept = existsSync(VARIABLES_FILE) ? readVariablesFile(VARIABLES_FILE) : {};
   const set = OPERATOR_VARIABLES.flatMap((name): [string, string][] => {
     const value = process.env[name]?.trim() || kept[name]?.trim();
     return value ? [[name, shownValue(name, value)]] : [];
@@ -103,8 +103,8 @@ async function serverState(options: ServerOptions): Promise<object> {
 }
 
 /** The bundle without any known secret value. @param given the value of --token */
-function redacted(bundle: object, given: string | undefined): object {
-  const kept = existsSync(VARIABLES_FILE) ? keptVariables(VARIABLES_FILE) : {};
+function redact(bundle: object, given: string | undefined): object {
+  const kept = existsSync(VARIABLES_FILE) ? readVariablesFile(VARIABLES_FILE) : {};
   const names = [...HIDDEN_VARIABLES, "SANDBOX_MCP_TOKEN"];
   const values = names
     .flatMap((name) => [process.env[name], kept[name]])

@@ -2,9 +2,9 @@
 import { Option } from "@commander-js/extra-typings";
 import { AGENT_NAMES } from "../../src/shared/names.ts";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
-import { repeated, serverCommand, textFrom, wholeNumber } from "../define-command.ts";
+import { collect, serverCommand, textFrom, wholeNumber } from "../define-command.ts";
 import { FIRST_WAIT_SECONDS } from "../../client/follow.ts";
-import { follow, followed } from "../follow-run.ts";
+import { follow, toFollowedRun } from "../follow-run.ts";
 import { Server } from "../server-calls.ts";
 import { json, line, note } from "../print.ts";
 import { serverAddress } from "../server-address.ts";
@@ -27,8 +27,8 @@ export const execute = serverCommand(
   .addOption(new Option("--agent <name>", "the coding agent").choices(AGENT_NAMES))
   // The option's earlier name.
   .addOption(new Option("--coding-agent <name>").choices(AGENT_NAMES).hideHelp())
-  .option("--subagent <name>", "make this subagent available; may be repeated", repeated)
-  .option("--command <name>", "make this slash command available; may be repeated", repeated)
+  .option("--subagent <name>", "make this subagent available; may be repeated", collect)
+  .option("--command <name>", "make this slash command available; may be repeated", collect)
   .option("--model <name>", "the model of the agent")
   .option("--sandbox <name>", "work in this sandbox; without it, in a new one that is deleted afterwards")
   .option("--checkpoint <id>", "start the new sandbox from this checkpoint")
@@ -56,14 +56,14 @@ export const execute = serverCommand(
       wait_seconds: options.detach ? 0 : FIRST_WAIT_SECONDS,
     });
     if (options.detach) {
-      const { run } = followed(first);
+      const { run } = toFollowedRun(first);
       if (options.json) json(true, run);
       else {
         line(run.id);
         if (run.notice) note(run.notice);
       }
     } else {
-      if (!options.json) note(`Task ${followed(first).run.id}`);
+      if (!options.json) note(`Task ${toFollowedRun(first).run.id}`);
       const end = await follow(server, first, {
         prints: !options.json,
         outputToStderr: true,

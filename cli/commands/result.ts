@@ -1,8 +1,8 @@
 /** `sandbox-mcp result` and `cancel`: waits for, or ends, an earlier run. */
 import { serverCommand, wholeNumber } from "../define-command.ts";
-import { follow, type FollowedRun, followed } from "../follow-run.ts";
+import { follow, type FollowedRun, toFollowedRun } from "../follow-run.ts";
 import { Server } from "../server-calls.ts";
-import { json, line, note, printed } from "../print.ts";
+import { json, line, note, printOutput } from "../print.ts";
 import { serverAddress } from "../server-address.ts";
 import { isTask, printTask } from "../task-report.ts";
 
@@ -33,7 +33,7 @@ export const cancel = serverCommand("cancel", "stop a run and every process that
   .argument("<id>", "the id of the run")
   .action(async (id, options) => {
     const server = await Server.connect(serverAddress(options));
-    const { run } = followed(await server.call("cancel_run", { id }));
+    const { run } = toFollowedRun(await server.call("cancel_run", { id }));
     if (options.json) json(true, run);
     else {
       line(run.state);
@@ -47,7 +47,7 @@ export function report({ run, status }: FollowedRun, asJSON: boolean, more: obje
   process.exitCode = status;
   if (asJSON) return json(status === 0, { ...run, ...more });
   if (isTask(run)) return printTask(run);
-  if (typeof run.result === "string" && run.result !== "") printed(process.stdout, `${run.result}\n`);
+  if (typeof run.result === "string" && run.result !== "") printOutput(process.stdout, `${run.result}\n`);
   if (run.state !== "running")
     note(`${run.state}${run.exit_code === undefined ? "" : `, exit code ${run.exit_code}`}`);
 }

@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { bridgeCommand, wholeNumber } from "../define-command.ts";
 import { EXIT } from "../exit.ts";
-import { followed } from "../follow-run.ts";
+import { toFollowedRun } from "../follow-run.ts";
 import { Server } from "../server-calls.ts";
 import { note } from "../print.ts";
 import { serverAddress } from "../server-address.ts";
@@ -33,7 +33,7 @@ export const shell = bridgeCommand(
     const server = await Server.connect(serverAddress(options), "raw");
     const begun =
       attach === undefined
-        ? followed(
+        ? toFollowedRun(
             await server.call("run_command", {
               command: command ?? "bash -i",
               env: startSize(size()),
@@ -50,7 +50,7 @@ export const shell = bridgeCommand(
     if (notice) note(notice);
     note(DETACH_KEY);
     const hasEnded = await converse(server, id, attach !== undefined);
-    if (hasEnded) process.exitCode = followed(await server.readResult({ id, wait_seconds: 0 })).status;
+    if (hasEnded) process.exitCode = toFollowedRun(await server.readResult({ id, wait_seconds: 0 })).status;
     else {
       process.exitCode = EXIT.stillRunning;
       note(...detached(id));

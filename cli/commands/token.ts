@@ -6,7 +6,7 @@ import { dataCommand, wholeNumber } from "../define-command.ts";
 import { json, line, note } from "../print.ts";
 import { previousTokenEnd, newToken, rotateNamed, rotateOwner, sha256 } from "../rotation.ts";
 import { VARIABLES_FILE } from "../server-address.ts";
-import { keptVariables, readVariables, writeVariables } from "../dev-vars.ts";
+import { readVariablesFile, readVariables, writeVariables } from "../dev-vars.ts";
 import * as texts from "./texts.ts";
 import { wrongOwnerToken, wrongToken } from "../texts.ts";
 
@@ -83,7 +83,7 @@ const rotate = dataCommand(
   )
   .action(({ name, hours, write, yes, json: asJSON }) => {
     const variable = name === undefined ? "SERVER_AUTH_TOKEN" : "AUTH_TOKENS";
-    const variables = keptVariables(VARIABLES_FILE);
+    const variables = readVariablesFile(VARIABLES_FILE);
     const kept = variables[variable]?.trim() || undefined;
     if (write && process.env[variable]?.trim()) throw texts.setInEnvironment(variable);
     if (write && kept === undefined) throw texts.notInFile(VARIABLES_FILE, variable);

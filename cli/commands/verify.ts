@@ -66,7 +66,7 @@ interface ToolCheck {
 type Uses = Record<Exclude<ToolName, "execute_task" | "destroy_sandbox">, ToolCheck> &
   Record<string, ToolCheck>;
 
-const needing = (needs: readonly string[], use: () => Promise<string>): ToolCheck => ({ needs, use });
+const withNeeds = (needs: readonly string[], use: () => Promise<string>): ToolCheck => ({ needs, use });
 
 /**
  * The result of a check that neither passed nor failed, for example because this connection lacks a tool. `verdict` is the
@@ -148,7 +148,7 @@ class Verification {
     const run = async () => {
       const { data } = await call("run_command", { command: "echo $((6 * 7))" });
       id = String(data.id);
-      return expected(data.stdout, "42\n");
+      return expectEqual(data.stdout, "42\n");
     };
     const write = async () => {
       const { content } = await call("write_file", { path: "a.txt", content: "one\n" });
@@ -164,11 +164,11 @@ class Verification {
       return checkpoint;
     };
     const calculate = async (language: string) =>
-      expected((await call("run_code", { code: "6 * 7", language })).data.result, "42");
+      expectEqual((await call("run_code", { code: "6 * 7", language })).data.result, "42");
     return {
       run_command: { use: run },
       run_code: { use: () => calculate("javascript") },
-      "run_code in Python": needing(["run_code"], () =>
+      "run_code in Python": withNeeds(["run_code"], () =>
         calculate("python").catch((error: unknown) => {
           const { message } = error as Error;
           throw /no python interpreter|spawn python3 E/.test(message)
@@ -177,78 +177,78 @@ class Verification {
         }),
       ),
       write_file: { use: write },
-      edit_file: needing(["write_file"], async () => {
+      edit_file: withNeeds(["write_file"], async () => {
         await write();
         await call("edit_file", { path: "a.txt", edits: [{ old_text: "one", new_text: "two" }] });
         text = "two\n";
         return "replaced";
       }),
-      read_file: needing(["write_file"], async () => {
+      read_file: withNeeds(["write_file"], async () => {
         await ensureText();
-        return contains(textOf((await call("read_file", { path: "a.txt" })).content), text.trim());
+        return expectText(textOf((await call("read_file", { path: "a.txt" })).content), text.trim());
       }),
-      list_files: needing(["write_file"], async () => {
+      list_files: withNeeds(["write_file"], async () => {
         await ensureText();
-        return contains(textOf((await call("list_files")).content), "a.txt");
+        return expectText(textOf((await call("list_files")).content), "a.txt");
       }),
-      file_link: needing(["write_file"], async () => {
+      file_link: withNeeds(["write_file"], async () => {
         await ensureText();
         const { content, data } = await call("file_link", { path: "a.txt" });
         const url = String(data.url ?? /https?:\S+/.exec(textOf(content))?.[0]);
-        return expected(await (await fetch(url)).text(), text);
+        return expectEqual(await (await fetch(url)).text(), text);
       }),
-      get_result: needing(["run_command"], async () => {
+      get_result: withNeeds(["run_command"], async () => {
         await ensureRun();
-        return expected((await connection.call("get_result", { id })).data.state, "succeeded");
+        return expectEqual((await connection.call("get_result", { id })).data.state, "succeeded");
       }),
-      list_runs: needing(["run_command"], async () => {
+      list_runs: withNeeds(["run_command"], async () => {
         await ensureRun();
-        return contains(JSON.stringify((await call("list_runs")).data), id);
+        return expectText(JSON.stringify((await call("list_runs")).data), id);
       }),
-      send_input: needing(["run_command"], async () => {
+      send_input: withNeeds(["run_command"], async () => {
         const command = { command: "echo up; cat", interactive: true, session: "terminal" };
         const { data } = await call("run_command", command);
         await connection.call("send_input", { id: data.id, text: "typed\n" });
         return "typed";
       }),
-      cancel_run: needing(["run_command"], async () => {
+      cancel_run: withNeeds(["run_command"], async () => {
         const command = { command: "sleep 300", session: "cancelled", wait_seconds: 0 };
         const { data } = await call("run_command", command);
         const ended = await connection.call("cancel_run", { id: data.id });
-        return expected(ended.data.state, "cancelled");
+        return expectEqual(ended.data.state, "cancelled");
       }),
       list_sandboxes: {
         use: async () => {
           const listed = JSON.stringify((await connection.call("list_sandboxes")).data);
-          return id === "" && text === "" ? "works" : contains(listed, sandbox);
+          return id === "" && text === "" ? "works" : expectText(listed, sandbox);
         },
       },
-      configure_sandbox: needing(["run_command"], async () => {
+      configure_sandbox: withNeeds(["run_command"], async () => {
         await call("configure_sandbox", { env: { VERIFY: "1" } });
-        return expected((await call("run_command", { command: "echo $VERIFY" })).data.stdout, "1\n");
+        return expectEqual((await call("run_command", { command: "echo $VERIFY" })).data.stdout, "1\n");
       }),
-      expose_port: needing(["run_command"], async () => {
+      expose_port: withNeeds(["run_command"], async () => {
         await call("run_command", { command: SERVE, session: "server" });
         const { data, content } = await call("expose_port", { port: PORT, expires_seconds: 60 });
         const url = String(data.url ?? /https?:\S+/.exec(textOf(content))?.[0]);
-        expected(await preview(url), "served\n");
+        expectEqual(await fetchPreview(url), "served\n");
         return `${new URL(url).host} responds from here`;
       }),
-      checkpoint_sandbox: needing(["write_file"], makeCheckpoint),
-      restore_sandbox: needing(["checkpoint_sandbox", "write_file", "read_file"], async () => {
+      checkpoint_sandbox: withNeeds(["write_file"], makeCheckpoint),
+      restore_sandbox: withNeeds(["checkpoint_sandbox", "write_file", "read_file"], async () => {
         if (checkpoint === "") await makeCheckpoint();
         await call("write_file", { path: "a.txt", content: "changed\n" });
         await call("restore_sandbox", { checkpoint });
-        return contains(textOf((await call("read_file", { path: "a.txt" })).content), text.trim());
+        return expectText(textOf((await call("read_file", { path: "a.txt" })).content), text.trim());
       }),
       "files over HTTP": {
         use: async () => {
           const path = fileAddress(this.#sandbox, "over http.txt");
           await http(this.#address, path, { method: "PUT", body: "sent\n" });
-          return expected(await (await http(this.#address, path)).text(), "sent\n");
+          return expectEqual(await (await http(this.#address, path)).text(), "sent\n");
         },
       },
-      latency: needing(["run_command"], () => this.#measure(connection)),
+      latency: withNeeds(["run_command"], () => this.#measure(connection)),
     };
   }
 
@@ -259,7 +259,7 @@ class Verification {
     let { data } = await connection.call("execute_task", { task, max_turns: 3, timeout_seconds: 120 });
     while (data.state === "running")
       ({ data } = await connection.call("get_result", { id: data.id, wait_seconds: WAIT_SECONDS }));
-    return expected(data.state, "succeeded");
+    return expectEqual(data.state, "succeeded");
   }
 
   /** Destroys the sandbox, even if `?tools=` of the address leaves `destroy_sandbox` out. */
@@ -372,7 +372,7 @@ const SERVE = `node -e 'require("http").createServer((_, response) => response.e
 for _ in $(seq 200); do (exec 3<>/dev/tcp/127.0.0.1/${PORT}) 2>/dev/null && exit; sleep 0.1; done; exit 1`;
 
 /** A preview's response to this machine. @throws Error naming the host if nothing responds */
-function preview(url: string): Promise<string> {
+function fetchPreview(url: string): Promise<string> {
   const { protocol, hostname, host, port, pathname: path } = new URL(url);
   const request = protocol === "https:" ? requestHTTPS : requestHTTP;
   // Browsers resolve every name below localhost to this machine. Not every system's resolver does.
@@ -380,17 +380,17 @@ function preview(url: string): Promise<string> {
     ? { hostname: "127.0.0.1", port: port || 80, headers: { host } }
     : { hostname, port };
   return new Promise((resolve, reject) => {
-    const failed = (error: Error) => reject(new Error(VERIFY.previewFailed(url, error)));
+    const fail = (error: Error) => reject(new Error(VERIFY.previewFailed(url, error)));
     request({ ...options, protocol, path, timeout: PREVIEW_MS }, (response) => {
       response
         .toArray()
         .then((chunks) => resolve(Buffer.concat(chunks).toString("utf8")))
-        .catch(failed);
+        .catch(fail);
     })
       .on("timeout", function (this: ReturnType<typeof request>) {
         this.destroy(new Error(VERIFY.previewSilent(PREVIEW_MS)));
       })
-      .on("error", failed)
+      .on("error", fail)
       .end();
   });
 }
@@ -398,12 +398,12 @@ function preview(url: string): Promise<string> {
 /** The time limit of a preview's response, in milliseconds. */
 const PREVIEW_MS = 20_000;
 
-function expected(found: unknown, wanted: string): string {
+function expectEqual(found: unknown, wanted: string): string {
   if (found === wanted) return wanted.trim();
   throw new Error(VERIFY.expected(found, wanted));
 }
 
-function contains(text: string, wanted: string): string {
+function expectText(text: string, wanted: string): string {
   if (text.includes(wanted)) return `has ${wanted}`;
   throw new Error(VERIFY.missing(text, wanted));
 }

@@ -1,7 +1,7 @@
 /** `sandbox-mcp watch`: shows a server's activity as it happens. */
 import { serverCommand, wholeNumber } from "../define-command.ts";
 import { Server } from "../server-calls.ts";
-import { aligned, duration, line, oneLine, styled } from "../print.ts";
+import { alignRows, duration, line, oneLine, applyStyle } from "../print.ts";
 import { visibleJSON } from "../../src/shared/shown.ts";
 import { serverAddress } from "../server-address.ts";
 import { type RunEvent, type SandboxEvent, watch as watchServer, type WatchEvent } from "../watcher.ts";
@@ -81,7 +81,7 @@ class Screen {
       if (event.state === "destroyed") this.#sandboxes.delete(event.sandbox);
       else this.#sandboxes.set(event.sandbox, event);
     } else if (event.event === "run") {
-      // Deleted first, so that the Map's order is that of the changes.
+      // Deleted first, so that the Map is in the order of the changes.
       this.#runs.delete(event.id);
       this.#runs.set(event.id, { ...event, seenAt: Date.now() });
       const [oldest] = this.#runs.keys();
@@ -104,7 +104,7 @@ class Screen {
   #draw(): void {
     const { columns = 80, rows = 24 } = process.stdout;
     const third = Math.max(3, Math.floor(rows / 3) - 1);
-    const sandboxes = aligned(
+    const sandboxes = alignRows(
       [{ title: "SANDBOX" }, { title: "STATE" }, { title: "LAST USED" }],
       [...this.#sandboxes.values()].map(({ sandbox, state, last_used_at }) => [
         sandbox,
@@ -113,7 +113,7 @@ class Screen {
       ]),
       columns,
     ).slice(0, third);
-    const runs = aligned(
+    const runs = alignRows(
       [
         { title: "RUN" },
         { title: "KIND", isMinor: true },
@@ -134,7 +134,7 @@ class Screen {
     ).slice(0, third);
     const room = Math.max(1, rows - sandboxes.length - runs.length - 4);
     const output = this.#output.slice(-room).map((text) => oneLine(text, columns));
-    const lines = [...sandboxes, "", ...runs, "", styled("bold", "OUTPUT"), ...output];
+    const lines = [...sandboxes, "", ...runs, "", applyStyle("bold", "OUTPUT"), ...output];
     process.stdout.write(
       `\u001b[H${lines
         .slice(0, rows - 1)

@@ -13,11 +13,11 @@ const WORKS: Check = { works: true, supported: new Set(), dropsRoot: false };
 const MISSING: Check = { works: false, reason: "it is not installed", remedy: "Install it: the command" };
 
 /** A machine without bubblewrap until the stub has installed it. */
-function machine(applies: boolean, install: () => Promise<void> = async () => undefined) {
+function machine(canInstall: boolean, install: () => Promise<void> = async () => undefined) {
   const done = { installed: 0 };
   const installer: Installer = {
     check: async () => (done.installed > 0 ? WORKS : MISSING),
-    applies: async () => applies,
+    canInstall: async () => canInstall,
     async install() {
       await install();
       done.installed += 1;

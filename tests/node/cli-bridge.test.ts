@@ -31,7 +31,7 @@ async function ping(tokens: string[], tokenSource: string) {
     log: () => undefined,
   });
   bridge.forward(PING);
-  await bridge.settled();
+  await bridge.waitUntilSettled();
   server.closeAllConnections();
   server.close();
   return { presented, sent };

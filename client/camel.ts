@@ -11,18 +11,18 @@ export type Camel<T> = T extends readonly (infer Item)[]
     ? { [Name in keyof T as CamelName<Name>]: Camel<T[Name]> }
     : T;
 
-export function camel<T>(value: T): Camel<T> {
-  if (Array.isArray(value)) return value.map(camel) as Camel<T>;
+export function toCamelCase<T>(value: T): Camel<T> {
+  if (Array.isArray(value)) return value.map(toCamelCase) as Camel<T>;
   if (typeof value !== "object" || value === null) return value as Camel<T>;
   const fields = Object.entries(value).map(([name, field]) => [
     name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()),
-    camel(field),
+    toCamelCase(field),
   ]);
   return Object.fromEntries(fields) as Camel<T>;
 }
 
 /** The input of a tool. Only its own fields are renamed: those of `env` are names of variables. */
-export function snake<T extends object>(input: Camel<T>): T {
+export function toSnakeCase<T extends object>(input: Camel<T>): T {
   const fields = Object.entries(input).map(([name, field]) => [
     name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
     field,

@@ -82,7 +82,7 @@ export class Connection {
       const request = { name, arguments: { ...input } };
       result = await client.callTool(request, { timeout: CALL_TIMEOUT_MS });
     } catch (error) {
-      throw this.#explained(error);
+      throw this.#explain(error);
     }
     const { content, structuredContent, isError, _meta } = result;
     if (isError) throw failureOf(name, content, _meta?.[ERROR_META]);
@@ -91,21 +91,21 @@ export class Connection {
 
   /** Sends a plain HTTP request with the token. @throws {SandboxError} for every response except 2xx */
   async http(path: string, init: RequestInit = {}): Promise<Response> {
-    if (this.#isClosed) throw this.#explained(undefined);
+    if (this.#isClosed) throw this.#explain(undefined);
     let response: Response;
     try {
       const headers = { ...init.headers, authorization: `Bearer ${this.#token}` };
       response = await this.#fetch(new URL(path, this.url), { ...init, headers });
     } catch (error) {
       if (init.signal?.aborted) throw error;
-      throw this.#explained(error);
+      throw this.#explain(error);
     }
     if (response.ok) return response;
     throw await this.#refusalOf(response);
   }
 
   /** Waits until this connection may poll again. */
-  async pollTurn(): Promise<void> {
+  async waitForPollTurn(): Promise<void> {
     // Read once: for a negative time, Node would print a warning.
     const now = Date.now();
     const at = Math.max(now, this.#nextPollAt);
@@ -127,10 +127,10 @@ export class Connection {
 
   /** Connects, as the first call does. @throws {SandboxError} on failure; the next call retries */
   open(): Promise<Client> {
-    if (this.#isClosed) return Promise.reject(this.#explained(undefined));
+    if (this.#isClosed) return Promise.reject(this.#explain(undefined));
     this.#client ??= this.#connect().catch((error: unknown) => {
       this.#client = undefined;
-      throw this.#explained(error);
+      throw this.#explain(error);
     });
     return this.#client;
   }
@@ -155,7 +155,7 @@ export class Connection {
     return refusal(this.url.href, response.status, await response.text(), retryAfter);
   }
 
-  #explained(error: unknown): SandboxError {
+  #explain(error: unknown): SandboxError {
     for (let cause = error; cause instanceof Error; { cause } = cause)
       if (cause instanceof SandboxError) return cause;
     if (this.#isClosed) return new SandboxError("closed", "The connection was closed.", "Connect again.");

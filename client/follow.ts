@@ -1,6 +1,6 @@
 /** Follows runs to their end, even for hours, and returns their results. */
 import type { CallToolResult } from "@modelcontextprotocol/client";
-import { type Camel, camel } from "./camel.ts";
+import { type Camel, toCamelCase } from "./camel.ts";
 import { type Connection, type ToolResult, pause } from "./connection.ts";
 import { ConnectionError, SandboxError, UnavailableError } from "./errors.ts";
 import { type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
@@ -22,7 +22,7 @@ export interface Run {
 interface Printed {
   stdout: string;
   stderr: string;
-  /** Whether output exceeded `maxOutput`, or the server's limit, or something of a code run's result is left out. */
+  /** Whether something is missing: output beyond `maxOutput` or the server's limit, or a part of a code run's result. */
   isTruncated: boolean;
 }
 
@@ -199,7 +199,7 @@ export async function* pages(
   { cursor = 0, signal, deadline = Infinity, everyMs, onRetry }: PagesOptions = {},
 ): AsyncGenerator<Page, void> {
   for (let pauseMs = PAGE_PAUSE_MS; ;) {
-    await connection.pollTurn();
+    await connection.waitForPollTurn();
     const at = Date.now();
     const wait_seconds = Math.max(0, Math.min(WAIT_SECONDS, (deadline - at) / 1000));
     const work = readResult(connection, { id, cursor, wait_seconds }, onRetry);
@@ -222,14 +222,14 @@ export interface ReadInput {
   wait_seconds: number;
 }
 
-/** Calls `get_result`, which may be repeated. @throws {SandboxError} with `runID` */
+/** Calls `get_result`, and repeats the call after temporary errors. @throws {SandboxError} with `runID` */
 export async function readResult(
   connection: Connection,
   input: ReadInput,
   onRetry?: (error: unknown) => void,
 ): Promise<ToolResult<Record<string, unknown>>> {
   try {
-    return await retried(() => connection.call("get_result", input), onRetry);
+    return await retry(() => connection.call("get_result", input), onRetry);
   } catch (error) {
     if (error instanceof SandboxError) error.runID = input.id;
     throw error;
@@ -238,12 +238,12 @@ export async function readResult(
 
 /** Cancels a run, and waits a few seconds for its end. */
 async function cancel(connection: Connection, id: string): Promise<void> {
-  const cancelling = retried(() => connection.call("cancel_run", { id })).catch(() => undefined);
+  const cancelling = retry(() => connection.call("cancel_run", { id })).catch(() => undefined);
   await unlessAborted(cancelling, AbortSignal.timeout(CANCEL_WAIT_MS)).catch(() => undefined);
 }
 
-/** Repeats work that may be repeated, after a broken connection, 429 and 5xx. */
-async function retried<T>(work: () => Promise<T>, onRetry?: (error: unknown) => void): Promise<T> {
+/** Does work that may be done twice, and repeats it after a broken connection, 429 and 5xx. */
+async function retry<T>(work: () => Promise<T>, onRetry?: (error: unknown) => void): Promise<T> {
   let failedAt: number | undefined;
   for (let pauseMs = RETRY_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, MAX_RETRY_PAUSE_MS)) {
     try {
@@ -293,7 +293,7 @@ export function codeRun(ended: Ended): CodeRun {
 }
 
 export function taskRun({ data }: Ended): TaskRun {
-  const task = camel(data as ToolOutputs["execute_task"]);
+  const task = toCamelCase(data as ToolOutputs["execute_task"]);
   return { ...task, isSuccess: task.state === "succeeded" && task.success };
 }
 

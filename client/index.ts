@@ -5,7 +5,7 @@
  *     const sandbox = connect({ url, token }).sandbox("plots");
  *     const { images } = await sandbox.runCode("import matplotlib.pyplot as plt; plt.plot([1, 4, 9])");
  */
-import { type Camel, camel } from "./camel.ts";
+import { type Camel, toCamelCase } from "./camel.ts";
 import { type ConnectOptions, Connection } from "./connection.ts";
 import {
   type CodeRun,
@@ -33,7 +33,7 @@ export type { Edit, FileContent, FileEntry, Files, Written } from "./sandbox-fil
 export type { CodeRun, CommandRun, FollowOptions, Image, Run, RunState, TaskRun } from "./follow.ts";
 export type { CodeOptions, CommandOptions, Sandbox, TaskOptions } from "./sandbox.ts";
 
-/** A server, as it serves the owner of one token. */
+/** A server, used with one token. */
 export class SandboxServer {
   readonly #connection: Connection;
 
@@ -48,10 +48,10 @@ export class SandboxServer {
 
   /** The sandboxes and checkpoints of the token's owner, with quotas and use. */
   async list(): Promise<Camel<ToolOutputs["list_sandboxes"]>> {
-    return camel((await this.#connection.call("list_sandboxes", {})).data);
+    return toCamelCase((await this.#connection.call("list_sandboxes", {})).data);
   }
 
-  /** Gives a task to a coding agent in a new sandbox, which ends with the task, and waits for its end. */
+  /** Gives a task to a coding agent in a new sandbox, which ends with the task. Waits until the task ends. */
   async task(task: string, options: TaskOptions = {}): Promise<TaskRun> {
     return taskRun(await startRun(this.#connection, "execute_task", { task }, options));
   }

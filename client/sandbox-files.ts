@@ -1,5 +1,5 @@
 /** Files of one sandbox, streamed by plain HTTP: any size, and never through a model. */
-import { type Camel, camel } from "./camel.ts";
+import { type Camel, toCamelCase } from "./camel.ts";
 import type { Connection } from "./connection.ts";
 import { CallError } from "./errors.ts";
 import type { ToolInputs, ToolOutputs } from "./tool-types.ts";
@@ -61,7 +61,7 @@ export class Files {
   async edit(path: string, edits: readonly Edit[]): Promise<Camel<ToolOutputs["edit_file"]>> {
     const given = edits.map(({ oldText, newText, all }) => ({ old_text: oldText, new_text: newText, all }));
     const { data } = await this.#connection.call("edit_file", { sandbox: this.#sandbox, path, edits: given });
-    return camel(data);
+    return toCamelCase(data);
   }
 
   /** All entries of a directory, with relative paths. @param options with `recursive`, subdirectories' entries too */
@@ -117,7 +117,7 @@ export class Files {
       expires_seconds: expiresSeconds,
       max_bytes: maxBytes,
     });
-    return camel(data);
+    return toCamelCase(data);
   }
 
   async #file(path: string, signal?: AbortSignal): Promise<Response> {

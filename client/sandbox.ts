@@ -1,5 +1,5 @@
 /** One sandbox: code, commands, files, ports, checkpoints. */
-import { type Camel, camel, snake } from "./camel.ts";
+import { type Camel, toCamelCase, toSnakeCase } from "./camel.ts";
 import type { Connection } from "./connection.ts";
 import { SandboxError } from "./errors.ts";
 import { Files } from "./sandbox-files.ts";
@@ -61,7 +61,7 @@ export class Sandbox {
     return { runCommand: (command, options) => this.runCommand(command, { ...options, session: name }) };
   }
 
-  /** Gives a task to a coding agent that works on this sandbox's files, and waits for its end. */
+  /** Gives a task to a coding agent that works on this sandbox's files. Waits until the task ends. */
   async task(task: string, options: TaskOptions = {}): Promise<TaskRun> {
     return taskRun(await this.#run("execute_task", { task }, options));
   }
@@ -98,7 +98,7 @@ export class Sandbox {
   ): Promise<Camel<ToolOutputs["configure_sandbox"]>> {
     return this.#call(
       "configure_sandbox",
-      snake<ToolInputs["configure_sandbox"]>({ ...options, sandbox: this.name }),
+      toSnakeCase<ToolInputs["configure_sandbox"]>({ ...options, sandbox: this.name }),
     );
   }
 
@@ -118,7 +118,7 @@ export class Sandbox {
   }
 
   async #call<Name extends ToolName>(name: Name, input: ToolInputs[Name]): Promise<Camel<ToolOutputs[Name]>> {
-    return camel((await this.#connection.call(name, input)).data);
+    return toCamelCase((await this.#connection.call(name, input)).data);
   }
 
   #run<Name extends "run_code" | "run_command" | "execute_task">(name: Name, input: object, options: object) {
@@ -135,7 +135,7 @@ export async function startRun(
   signal?.throwIfAborted();
   // The signal does not end this short call, because without the run's id the run could not be cancelled.
   const first = await connection.call(name, {
-    ...snake<ToolInputs[typeof name]>(options as never),
+    ...toSnakeCase<ToolInputs[typeof name]>(options as never),
     ...input,
     wait_seconds: FIRST_WAIT_SECONDS,
   } as ToolInputs[typeof name]);

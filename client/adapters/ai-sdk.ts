@@ -5,7 +5,7 @@ import type {
 } from "ai";
 import { SandboxError } from "../errors.ts";
 import type { Sandbox } from "../sandbox.ts";
-import { Sessions, quoted } from "./shell-sessions.ts";
+import { Sessions, quote } from "./shell-sessions.ts";
 
 type SpawnOptions = Parameters<SandboxSession["run"]>[0] & { stdin?: boolean };
 
@@ -55,7 +55,7 @@ export function aiSandbox(sandbox: Sandbox, { ports = [] }: AISandboxOptions = {
     },
     async stat({ path }) {
       // -L follows a link, so that the type is that of its target.
-      const { exitCode, stdout } = await sessions.run(`stat -L -c '%s %F' -- ${quoted(path)}`);
+      const { exitCode, stdout } = await sessions.run(`stat -L -c '%s %F' -- ${quote(path)}`);
       if (exitCode !== 0) return null;
       const [, size = "0", kind = ""] = /^(\d+) (.*)$/m.exec(stdout) ?? [];
       const type = kind.endsWith("file") ? "file" : kind === "directory" ? "directory" : "other";

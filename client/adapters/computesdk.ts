@@ -5,7 +5,7 @@ import { SandboxError } from "../errors.ts";
 import { type SandboxServer, connect } from "../index.ts";
 import type { Sandbox } from "../sandbox.ts";
 import { MAX_RUN_SECONDS } from "../tool-types.ts";
-import { Sessions, newName, quoted } from "./shell-sessions.ts";
+import { Sessions, newName, quote } from "./shell-sessions.ts";
 
 type Provider = NonNullable<ExplicitComputeConfig["provider"]>;
 
@@ -22,16 +22,18 @@ export function sandboxMCP(options: ConnectOptions): Provider {
         if (snapshotId !== undefined) await sandbox.restore(snapshotId);
         if (envs !== undefined) await sandbox.configure({ env: envs });
         // Starts the sandbox, so that errors are thrown here.
-        const made = provided(server, sandbox, { directory, timeout });
+        const made = toComputeSandbox(server, sandbox, { directory, timeout });
         await made.filesystem.mkdir(directory ?? ".");
         return made;
       },
       async getById(id) {
-        const known = (await server.list()).sandboxes.some(({ name }) => name === id);
-        return known ? provided(server, server.sandbox(id)) : null;
+        const isKnown = (await server.list()).sandboxes.some(({ name }) => name === id);
+        return isKnown ? toComputeSandbox(server, server.sandbox(id)) : null;
       },
       async list() {
-        return (await server.list()).sandboxes.map(({ name }) => provided(server, server.sandbox(name)));
+        return (await server.list()).sandboxes.map(({ name }) =>
+          toComputeSandbox(server, server.sandbox(name)),
+        );
       },
       destroy: (id) => server.sandbox(id).destroy(),
     },
@@ -52,7 +54,7 @@ export function sandboxMCP(options: ConnectOptions): Provider {
 }
 
 /** @param defaults the default directory and time limit (milliseconds) of commands */
-function provided(
+function toComputeSandbox(
   server: SandboxServer,
   sandbox: Sandbox,
   defaults: { directory?: string; timeout?: number } = {},
@@ -67,7 +69,7 @@ function provided(
     async runCommand(command, options = {}) {
       const { cwd = directory, env, timeout = limit, background, onStdout, onStderr } = options;
       const startedAt = Date.now();
-      const run = await sessions.run(background ? inBackground(command) : command, {
+      const run = await sessions.run(background ? backgroundCommand(command) : command, {
         cwd,
         env,
         timeoutSeconds: Math.max(1, Math.ceil(timeout / 1000)),
@@ -104,15 +106,15 @@ function provided(
         }));
       },
       async mkdir(path) {
-        const { exitCode, stderr } = await sessions.run(`mkdir -p -- ${quoted(path)}`);
+        const { exitCode, stderr } = await sessions.run(`mkdir -p -- ${quote(path)}`);
         if (exitCode !== 0) throw new SandboxError("file_system", stderr.trim());
       },
-      exists: async (path) => (await sessions.run(`[ -e ${quoted(path)} ]`)).exitCode === 0,
+      exists: async (path) => (await sessions.run(`[ -e ${quote(path)} ]`)).exitCode === 0,
       remove: (path) => files.remove(path, { recursive: true }),
     },
   };
 }
 
-function inBackground(command: string): string {
-  return `nohup setsid bash -c ${quoted(command)} >/dev/null 2>&1 &`;
+function backgroundCommand(command: string): string {
+  return `nohup setsid bash -c ${quote(command)} >/dev/null 2>&1 &`;
 }

@@ -45,7 +45,7 @@ class Backend extends BaseSandbox {
   uploadFiles(files: [path: string, content: Uint8Array][]): Promise<FileUploadResponse[]> {
     return Promise.all(
       files.map(async ([path, content]) => {
-        const error = await failure(() => this.#sandbox.files.write(path, content));
+        const error = await failureOf(() => this.#sandbox.files.write(path, content));
         return { path, error };
       }),
     );
@@ -55,7 +55,7 @@ class Backend extends BaseSandbox {
     return Promise.all(
       paths.map(async (path) => {
         let content: Uint8Array | null = null;
-        const error = await failure(async () => (content = await this.#sandbox.files.read(path)));
+        const error = await failureOf(async () => (content = await this.#sandbox.files.read(path)));
         return { path, content, error };
       }),
     );
@@ -75,7 +75,7 @@ const ERRORS: Record<string, FileOperationError> = {
 };
 
 /** Why the work failed, in deepagents' words; null if it succeeded. @throws errors that concern more than the path */
-async function failure(work: () => Promise<unknown>): Promise<FileOperationError | null> {
+async function failureOf(work: () => Promise<unknown>): Promise<FileOperationError | null> {
   try {
     await work();
     return null;

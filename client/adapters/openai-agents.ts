@@ -6,7 +6,7 @@ import { ConnectionError, SandboxError } from "../errors.ts";
 import type { SandboxServer } from "../index.ts";
 import type { Sandbox } from "../sandbox.ts";
 import { Process } from "./process.ts";
-import { Sessions, newName, quoted } from "./shell-sessions.ts";
+import { Sessions, newName, quote } from "./shell-sessions.ts";
 
 export type OpenAISandboxOptions = {
   /** The sandbox's name; a named sandbox survives the run. Without it, a new one ends with the run. */
@@ -94,7 +94,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
   async exec(args: sdk.ExecCommandArgs): Promise<sdk.SandboxExecResult> {
     const { cmd, shell, login, tty, workdir, runAs, yieldTimeMs = EXEC_YIELD_MS } = args;
     refuseUser(runAs);
-    const command = shell ? `${quoted(shell)} ${login === false ? "-c" : "-lc"} ${quoted(cmd)}` : cmd;
+    const command = shell ? `${quote(shell)} ${login === false ? "-c" : "-lc"} ${quote(cmd)}` : cmd;
     const options = { cwd: this.#path(workdir), env: this.state.environment, interactive: tty ?? false };
     const id = ++this.#lastID;
     this.#processes.set(id, new Process(this.#sandbox, this.#sessions, command, options));
@@ -172,14 +172,14 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     refuseUser(runAs);
     refuseUnsupported(manifest);
     const environment = { ...this.state.environment, ...(await manifest.resolveEnvironment()) };
-    await this.#check(`mkdir -p -- ${quoted(manifest.root)}`);
+    await this.#check(`mkdir -p -- ${quote(manifest.root)}`);
     for (const { absolutePath: path, entry } of manifest.iterEntries()) {
-      if (entry.type === "dir") await this.#check(`mkdir -p -- ${quoted(path)}`);
+      if (entry.type === "dir") await this.#check(`mkdir -p -- ${quote(path)}`);
       if (entry.type === "file") await this.#sandbox.files.write(path, entry.content);
-      if (entry.type === "git_repo") await this.#check(cloning(entry, path));
+      if (entry.type === "git_repo") await this.#check(cloneCommand(entry, path));
       if (entry.permissions === undefined) continue;
       const mode = sdk.permissionsForSandboxEntry(entry.permissions).toMode() & 0o7777;
-      await this.#check(`chmod ${mode.toString(8)} -- ${quoted(path)}`);
+      await this.#check(`chmod ${mode.toString(8)} -- ${quote(path)}`);
     }
     this.state.manifest = internal.mergeManifestDelta(this.state.manifest, manifest);
     this.state.environment = environment;
@@ -190,11 +190,11 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     const { root } = this.state.manifest;
     const excluded = [...this.state.manifest.ephemeralPersistencePaths()];
     if (excluded.includes("")) throw unsupported("An ephemeral root", "Name the entries that are ephemeral.");
-    const options = excluded.map((path) => `--exclude=${quoted(`./${path}`)}`);
+    const options = excluded.map((path) => `--exclude=${quote(`./${path}`)}`);
     const archive = `/tmp/${newName("workspace")}.tar`;
     try {
       await this.#check(
-        ["tar --anchored --no-wildcards", ...options, `-C ${quoted(root)} -cf ${archive} .`].join(" "),
+        ["tar --anchored --no-wildcards", ...options, `-C ${quote(root)} -cf ${archive} .`].join(" "),
       );
       return await this.#read(archive);
     } finally {
@@ -211,7 +211,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     const { maxInputBytes } = archiveLimits ?? {};
     if (bytes.length > (maxInputBytes ?? Infinity))
       throw new UserError(`The archive has ${bytes.length} bytes, and ${maxInputBytes} are allowed.`);
-    const root = quoted(this.state.manifest.root);
+    const root = quote(this.state.manifest.root);
     const archive = `/tmp/${newName("workspace")}.tar`;
     await this.#sandbox.files.upload(archive, bytes);
     try {
@@ -293,7 +293,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
 
   async #testPath(test: "-e" | "-d", path: string, runAs?: string): Promise<boolean> {
     refuseUser(runAs);
-    const { exitCode, state } = await this.#sessions.run(`[ ${test} ${quoted(this.#path(path))} ]`);
+    const { exitCode, state } = await this.#sessions.run(`[ ${test} ${quote(this.#path(path))} ]`);
     if (state === "succeeded" || state === "failed") return exitCode === 0;
     throw new SandboxError("file_system", `It is unknown whether ${path} exists: the run is ${state}.`);
   }
@@ -319,15 +319,15 @@ async function withErrorText(work: () => Promise<sdk.SandboxExecResult>): Promis
 }
 
 /** The command that fetches one commit of a repository, without its history. `ref` is a branch, a tag or a commit. */
-function cloning(
+function cloneCommand(
   { host = "github.com", repo, ref = "HEAD", subpath = "." }: sdk.GitRepo,
   path: string,
 ): string {
   const url = repo.includes("://") || repo.startsWith("git@") ? repo : `https://${host}/${repo}.git`;
   return [
     `(set -e; copy=$(mktemp -d); trap 'rm -rf "$copy"' EXIT; cd "$copy"; git init -q`,
-    `git fetch -q --depth 1 -- ${quoted(url)} ${quoted(ref)}; git checkout -q FETCH_HEAD`,
-    `mkdir -p -- "$(dirname -- ${quoted(path)})"; cp -aT -- ./${quoted(subpath)} ${quoted(path)})`,
+    `git fetch -q --depth 1 -- ${quote(url)} ${quote(ref)}; git checkout -q FETCH_HEAD`,
+    `mkdir -p -- "$(dirname -- ${quote(path)})"; cp -aT -- ./${quote(subpath)} ${quote(path)})`,
   ].join("; ");
 }
 

@@ -26,7 +26,7 @@ export class Sessions {
     while (this.#busy.has(number)) number++;
     this.#busy.add(number);
     try {
-      const run = await this.#sandbox.runCommand(`(eval ${quoted(command)})`, {
+      const run = await this.#sandbox.runCommand(`(eval ${quote(command)})`, {
         timeoutSeconds: MAX_RUN_SECONDS,
         ...options,
         cwd: options.cwd ?? "/workspace",
@@ -44,6 +44,6 @@ export function newName(prefix: string): string {
   return `${prefix}-${crypto.randomUUID()}`;
 }
 
-export function quoted(text: string): string {
+export function quote(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }

@@ -6,7 +6,7 @@ import { size } from "./format.ts";
 import { host } from "./host.ts";
 import type { ListedCheckpoint, ListedSandbox, SandboxListing } from "../src/shared/sandbox-listing.ts";
 import { useOffered } from "./offered.ts";
-import { plain } from "./plain.ts";
+import { escapeOrdering } from "./escape-ordering.ts";
 import { exactTime, Time } from "./time.tsx";
 import { callTool } from "./tools.ts";
 import { useAction } from "./use-action.ts";
@@ -20,8 +20,8 @@ interface AboutProps {
   refresh: () => void;
 }
 
-/** Calls a tool. @returns `words`, because the tool's own text is for models */
-async function done(words: string, tool: string, args: Record<string, unknown>): Promise<string> {
+/** Calls a tool. @returns `words` for the user, because the tool's own text is for models */
+async function callWithOutcome(words: string, tool: string, args: Record<string, unknown>): Promise<string> {
   await callTool(tool, args);
   return words;
 }
@@ -57,7 +57,7 @@ export function About({ name, sandbox, listing, refresh }: AboutProps) {
     : [];
   const destroy = async () => {
     if (await host().confirm(deleteQuestion(name)))
-      await act(() => done(deletedText(name), "destroy_sandbox", { sandbox: name }));
+      await act(() => callWithOutcome(deletedText(name), "destroy_sandbox", { sandbox: name }));
   };
   return (
     <>
@@ -108,7 +108,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
   const expose = (event: SubmitEvent) => {
     event.preventDefault();
     const port = Number(new FormData(event.currentTarget as HTMLFormElement).get("port"));
-    void act(() => done(`Port ${port} is open.`, "expose_port", { sandbox: name, port }));
+    void act(() => callWithOutcome(`Port ${port} is open.`, "expose_port", { sandbox: name, port }));
   };
   return (
     <>
@@ -133,7 +133,11 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
                   aria-label={`Close port ${port}`}
                   onClick={() =>
                     act(() =>
-                      done(`Port ${port} is closed.`, "expose_port", { sandbox: name, port, expose: false }),
+                      callWithOutcome(`Port ${port} is closed.`, "expose_port", {
+                        sandbox: name,
+                        port,
+                        expose: false,
+                      }),
                     )
                   }
                 >
@@ -174,7 +178,7 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ch
     const label = String(new FormData(form).get("label"));
     void act(async () => {
       const args = { sandbox: name, ...(label && { label }) };
-      const words = await done(CHECKPOINT_SAVED, "checkpoint_sandbox", args);
+      const words = await callWithOutcome(CHECKPOINT_SAVED, "checkpoint_sandbox", args);
       form.reset();
       return words;
     });
@@ -194,7 +198,7 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ch
         <ul class="rows-list">
           {checkpoints.map((checkpoint) => (
             <li key={checkpoint.id}>
-              <bdi>{plain(checkpoint.label || "Checkpoint")}</bdi>{" "}
+              <bdi>{escapeOrdering(checkpoint.label || "Checkpoint")}</bdi>{" "}
               <span class="soft">
                 <Time iso={checkpoint.saved_at} />, {size(checkpoint.bytes)}
               </span>

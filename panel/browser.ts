@@ -1,6 +1,6 @@
 /** The page in a browser window: it calls the server itself, with its session instead of a token. */
 import type { Form, Host, ToolResult } from "./host.ts";
-import { streamed } from "./streamed.ts";
+import { streamedSource } from "./streamed.ts";
 import { SignedOut, ToolFailed, Unreachable } from "./tools.ts";
 import { Value } from "./value.ts";
 import { BUSY, STILL_SIGNED_IN, UNREACHABLE, statusText } from "./texts.ts";
@@ -21,7 +21,7 @@ export function browserHost(): Host {
       const { tools = [] } = await callServer("tools/list", {}, signal);
       return new Set(tools.map(({ name }) => name));
     },
-    watch: streamed,
+    watch: streamedSource,
     place,
     go(href) {
       location.hash = href;
@@ -31,7 +31,7 @@ export function browserHost(): Host {
       const { ok } = await post("/panel/sign-out", "");
       if (!ok) throw new Unreachable(STILL_SIGNED_IN);
     },
-    reachesServer: true,
+    canReachServer: true,
     async download(url) {
       const anchor = document.createElement("a");
       // The server may have several host names. The page may only call the one in its own address.

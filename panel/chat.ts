@@ -33,12 +33,12 @@ export async function chatHost(): Promise<Host> {
   const update = (changed: McpUiHostContext) => {
     context = { ...context, ...changed };
     mode.set(context.displayMode === "fullscreen" ? "fullscreen" : "inline");
-    follow(context);
+    applyContext(context);
   };
   const parent = new ParentPage({
     ping: () => ({}),
     "ui/notifications/host-context-changed": update,
-    "ui/notifications/tool-input": ({ arguments: args }) => subject.called(context.toolInfo?.tool, args),
+    "ui/notifications/tool-input": ({ arguments: args }) => subject.setCall(context.toolInfo?.tool, args),
     "ui/notifications/tool-result": (result) => subject.setResult(result),
     "ui/notifications/tool-cancelled": () => subject.leave(),
     "ui/resource-teardown": () => {
@@ -48,9 +48,9 @@ export async function chatHost(): Promise<Host> {
     },
   });
   let isTornDown = false;
-  let can: McpUiInitializeResult["hostCapabilities"] | undefined;
+  let capabilities: McpUiInitializeResult["hostCapabilities"] | undefined;
   const callTool: Host["callTool"] = async (name, args, form, signal) => {
-    if (can && !can.serverTools) throw new ToolFailed(NO_TOOLS);
+    if (capabilities && !capabilities.serverTools) throw new ToolFailed(NO_TOOLS);
     const params = { name, arguments: { ...args, _results: form } };
     return parent.request<ToolResult>("tools/call", params, signal);
   };
@@ -63,7 +63,7 @@ export async function chatHost(): Promise<Host> {
   };
   const initialized = await parent.request<McpUiInitializeResult>("ui/initialize", initialize);
   const { hostCapabilities = {}, hostContext = {} } = initialized;
-  can = hostCapabilities;
+  capabilities = hostCapabilities;
   update(hostContext);
   parent.notify("ui/notifications/initialized", {});
   reportHeight(parent, () => mode.get() === "inline" && !("height" in (context.containerDimensions ?? {})));
@@ -106,7 +106,7 @@ export async function chatHost(): Promise<Host> {
     go,
     endpoint: undefined,
     signOut: undefined,
-    reachesServer: false,
+    canReachServer: false,
     download: openLink,
     confirm: confirmDialog,
     isOutOfSight: () => isTornDown || document.hidden || !isSeen(),
@@ -121,7 +121,7 @@ export async function chatHost(): Promise<Host> {
 /** Used if the client reads no resources for the page. Then all controls are shown, and the server refuses forbidden calls. */
 const EVERY_TOOL: OfferedTools = { has: () => true };
 
-function follow({ theme, safeAreaInsets, displayMode = "inline" }: McpUiHostContext): void {
+function applyContext({ theme, safeAreaInsets, displayMode = "inline" }: McpUiHostContext): void {
   const { style, dataset } = document.documentElement;
   if (theme) style.colorScheme = theme;
   dataset.display = displayMode;

@@ -13,7 +13,7 @@ import { WindowedList } from "./windowed.tsx";
 import { LOADING } from "./texts.ts";
 
 /** How many directories are shown at first, and added by each press. Only visible files are rendered. */
-const SHOWN = 200;
+const SHOWN_DIRECTORIES = 200;
 
 /** From this many entries on, a directory has a search field. */
 const SEARCH_FROM_ENTRIES = 100;
@@ -44,10 +44,10 @@ export function FileBrowser({ sandbox, open }: FilesProps) {
 
   const isOffered = useOffered();
   // Only callers who may write get upload links.
-  const maySend = host().reachesServer && isOffered("file_link") && isOffered("write_file");
+  const maySend = host().canReachServer && isOffered("file_link") && isOffered("write_file");
 
   const showFailure = (error: unknown) => showError(error, (text) => setMessage({ text, isError: true }));
-  const changed = () => setVersion((before) => before + 1);
+  const reload = () => setVersion((before) => before + 1);
   const send = async (to: string, given: Iterable<File>) => {
     const files = [...given];
     if (!maySend || files.length === 0) return;
@@ -69,7 +69,7 @@ export function FileBrowser({ sandbox, open }: FilesProps) {
       showFailure(error);
     } finally {
       setSending(undefined);
-      changed();
+      reload();
     }
   };
   const drop = (event: DragEvent) => {
@@ -78,12 +78,12 @@ export function FileBrowser({ sandbox, open }: FilesProps) {
   };
   useEffect(() => {
     // If a file is dropped outside the target, the browser would replace the page by the file.
-    const keep = (event: Event) => event.preventDefault();
-    addEventListener("dragover", keep);
-    addEventListener("drop", keep);
+    const ignoreDrop = (event: Event) => event.preventDefault();
+    addEventListener("dragover", ignoreDrop);
+    addEventListener("drop", ignoreDrop);
     return () => {
-      removeEventListener("dragover", keep);
-      removeEventListener("drop", keep);
+      removeEventListener("dragover", ignoreDrop);
+      removeEventListener("drop", ignoreDrop);
     };
   }, []);
   const tree: Tree = { sandbox, open, version, send, showFailure };
@@ -96,10 +96,10 @@ export function FileBrowser({ sandbox, open }: FilesProps) {
           </p>
         )}
       </div>
-      {open !== "" && <FileView key={open} sandbox={sandbox} path={open} onSaved={changed} />}
+      {open !== "" && <FileView key={open} sandbox={sandbox} path={open} onSaved={reload} />}
       <div class="together">
         <h2>Files</h2>
-        <PlainButton onClick={changed}>Refresh</PlainButton>
+        <PlainButton onClick={reload}>Refresh</PlainButton>
       </div>
       <ul class="tree">
         <Directory tree={tree} path={HOME} name={HOME} isOpenAtFirst />
@@ -167,7 +167,7 @@ function Directory({
   const [isOpen, setOpen] = useState(isOpenAtFirst);
   const [isOver, setOver] = useState(false);
   const [listed, setListed] = useState<Entries>();
-  const [count, setCount] = useState(SHOWN);
+  const [count, setCount] = useState(SHOWN_DIRECTORIES);
   useEffect(() => {
     if (!isOpen) return undefined;
     const stop = new AbortController();
@@ -212,8 +212,8 @@ function Directory({
           </ul>
         )}
         {directories.length > count && (
-          <PlainButton onClick={() => setCount(count + SHOWN)}>
-            {Math.min(SHOWN, directories.length - count)} more of {directories.length} directories
+          <PlainButton onClick={() => setCount(count + SHOWN_DIRECTORIES)}>
+            {Math.min(SHOWN_DIRECTORIES, directories.length - count)} more of {directories.length} directories
           </PlainButton>
         )}
         {files.length > 0 && (

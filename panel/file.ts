@@ -65,16 +65,16 @@ export async function upload(
   const url = await link({ sandbox, path, direction: "upload", expires_seconds: 86_400 });
   // The server may have several host names. The page may only call the one in its own address.
   const address = new URL(url).pathname;
-  await new Promise<void>((done, failed) => {
+  await new Promise<void>((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("PUT", address);
     const lost = new Unreachable(uploadBroke(file.name));
     request.upload.addEventListener("progress", ({ loaded, total }) => progress(total ? loaded / total : 1));
-    request.addEventListener("error", () => failed(lost));
-    request.addEventListener("abort", () => failed(new ToolFailed(uploadStopped(file.name))));
+    request.addEventListener("error", () => reject(lost));
+    request.addEventListener("abort", () => reject(new ToolFailed(uploadStopped(file.name))));
     signal.addEventListener("abort", () => request.abort(), { once: true });
     request.addEventListener("load", () =>
-      request.status < 300 ? done() : failed(new ToolFailed(`${file.name}: ${errorIn(request)}`)),
+      request.status < 300 ? resolve() : reject(new ToolFailed(`${file.name}: ${errorIn(request)}`)),
     );
     request.send(file);
   });

@@ -28,7 +28,7 @@ export interface Update {
 
 /**
  * Repeats the calls in `watch`, and reports the first result and every change of each call. Resolves when the caller should start
- * it again at once, or the signal aborts. For a run's log it reports the pages in order, beginning at the cursor in the arguments,
+ * the source again at once, or the signal aborts. For a run's log it reports the pages in order, beginning at the cursor in the arguments,
  * and nothing after the last page. It makes no further request before `report` has resolved.
  * @throws {SignedOut} {@link Unreachable} {@link ToolFailed}
  */
@@ -69,7 +69,7 @@ export interface Host {
   /** Ends the session; undefined if the page has none. @throws {Unreachable} */
   signOut: (() => Promise<void>) | undefined;
   /** Whether the page itself can send requests to the server, for uploads and terminals. */
-  reachesServer: boolean;
+  canReachServer: boolean;
   /** Downloads from this address of the server. @throws {ToolFailed} */
   download(url: string): Promise<void>;
   confirm(question: string): Promise<boolean>;

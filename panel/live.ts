@@ -17,7 +17,7 @@ const TOGETHER_MS = 30;
 export interface Watcher {
   /** Each new stream reads this property again, because watchers of a log advance the cursor in it. */
   watch: Watch;
-  /** Handles a result. Resolves when the next result may come, with true if there is none. */
+  /** Handles a result before the next one arrives. Resolves with true if it was the last one. */
   onUpdate(update: Update): boolean | Promise<boolean>;
   onProblem(problem: string): void;
 }

@@ -106,7 +106,7 @@ export class OutputLog {
       else if (character === "\t") {
         const next = this.#column + TAB - (this.#column % TAB);
         while (this.#column < Math.min(next, MAX_LINE)) this.#put(" ");
-      } else this.#put(visible(character));
+      } else this.#put(pictureOf(character));
     }
   }
 
@@ -128,7 +128,7 @@ export class OutputLog {
   #applySequence(command: string | undefined, parameters: string): void {
     const [first = 0] = numbers(parameters);
     if (command === "m") {
-      this.#style = styled(this.#style, numbers(parameters));
+      this.#style = applyCodes(this.#style, numbers(parameters));
       this.#classes = classesOf(this.#style);
     } else if (command === "K") {
       if (first === 0) this.#cells.length = Math.min(this.#cells.length, this.#column);
@@ -153,7 +153,7 @@ export class OutputLog {
 }
 
 /** Pictures of control characters, and a replacement for halves of surrogate pairs. */
-export function visible(character: string): string {
+export function pictureOf(character: string): string {
   const code = character.codePointAt(0) ?? 0;
   if (code < 0x20) return String.fromCharCode(0x2400 + code);
   if (code === 0x7f) return "\u2421";
@@ -178,7 +178,7 @@ function numbers(parameters: string): number[] {
   return parameters.split(/[;:]/).map((part) => Number.parseInt(part, 10) || 0);
 }
 
-function styled(before: Style, codes: readonly number[]): Style {
+function applyCodes(before: Style, codes: readonly number[]): Style {
   let style = { ...before };
   for (let at = 0; at < codes.length; at++) {
     const code = codes[at] ?? 0;
@@ -201,7 +201,7 @@ function styled(before: Style, codes: readonly number[]): Style {
     else if (code === 38 || code === 48) {
       const isIndexed = codes[at + 1] === 5;
       const [r = 0, g = 0, b = 0] = codes.slice(at + 2, at + 5);
-      const color = isIndexed ? ofPalette(codes[at + 2] ?? 0) : nearest(r, g, b);
+      const color = isIndexed ? paletteColor(codes[at + 2] ?? 0) : nearestColor(r, g, b);
       if (code === 38) style.color = color;
       else style.background = color;
       at += isIndexed ? 2 : 4;
@@ -211,18 +211,18 @@ function styled(before: Style, codes: readonly number[]): Style {
 }
 
 /** Maps one of 256 colors to one of the page's 16, which are readable in light and dark. */
-function ofPalette(index: number): number {
+function paletteColor(index: number): number {
   if (index < 16) return index;
   if (index >= 232) {
     const gray = 8 + (index - 232) * 10;
-    return nearest(gray, gray, gray);
+    return nearestColor(gray, gray, gray);
   }
   const level = (part: number) => [0, 95, 135, 175, 215, 255][part % 6] ?? 0;
   const cube = index - 16;
-  return nearest(level(Math.floor(cube / 36)), level(Math.floor(cube / 6)), level(cube));
+  return nearestColor(level(Math.floor(cube / 36)), level(Math.floor(cube / 6)), level(cube));
 }
 
-function nearest(red: number, green: number, blue: number): number {
+function nearestColor(red: number, green: number, blue: number): number {
   const most = Math.max(red, green, blue);
   if (most - Math.min(red, green, blue) < 40) return most < 64 ? 0 : most < 150 ? 8 : most < 220 ? 7 : 15;
   const part = (value: number, bit: number) => (value > most * 0.6 ? bit : 0);

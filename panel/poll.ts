@@ -49,15 +49,15 @@ export function usePolled<T>(
 /** Resolves after `ms` milliseconds, when the network returns, or when the signal aborts. */
 export function pause(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    const done = () => {
+    const finish = () => {
       clearTimeout(timer);
-      removeEventListener("online", done);
-      signal.removeEventListener("abort", done);
+      removeEventListener("online", finish);
+      signal.removeEventListener("abort", finish);
       resolve();
     };
-    const timer = setTimeout(done, signal.aborted ? 0 : ms);
-    addEventListener("online", done);
-    signal.addEventListener("abort", done);
+    const timer = setTimeout(finish, signal.aborted ? 0 : ms);
+    addEventListener("online", finish);
+    signal.addEventListener("abort", finish);
   });
 }
 

@@ -1,5 +1,5 @@
-/** The text and pictures of a tool's answer, unchanged. */
-import { plain } from "./plain.ts";
+/** The text and pictures of a tool's answer. Only characters that change the writing direction are replaced. */
+import { escapeOrdering } from "./escape-ordering.ts";
 import type { Block } from "./host.ts";
 
 export function Result({ blocks }: { blocks: readonly Block[] }) {
@@ -8,7 +8,7 @@ export function Result({ blocks }: { blocks: readonly Block[] }) {
       {blocks.map(({ type, text, data, mimeType }, index) =>
         type === "text" ? (
           <pre key={index} tabIndex={0}>
-            {plain(text ?? "")}
+            {escapeOrdering(text ?? "")}
           </pre>
         ) : type === "image" && /^image\/(png|jpeg|gif|webp)$/.test(mimeType ?? "") ? (
           <img key={index} src={`data:${mimeType};base64,${data}`} alt={`Image ${index + 1}`} />

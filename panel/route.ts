@@ -16,7 +16,7 @@ export interface Route {
 export const CONNECT = "#//connect";
 
 export function routeOf(hash: string): Route {
-  const [, sandbox = "", part = "", ...rest] = hash.split("/").map(decoded);
+  const [, sandbox = "", part = "", ...rest] = hash.split("/").map(decode);
   return {
     sandbox,
     isConnect: hash === CONNECT,
@@ -35,7 +35,7 @@ export function useRoute(): Route {
   return routeOf(useValue(host().place));
 }
 
-function decoded(word: string): string {
+function decode(word: string): string {
   try {
     return decodeURIComponent(word);
   } catch {

@@ -1,7 +1,7 @@
 import type { ComponentChildren } from "preact";
 import { duration } from "./format.ts";
 import type { EachField, ListedRun } from "../src/shared/run-listing.ts";
-import { plain } from "./plain.ts";
+import { escapeOrdering } from "./escape-ordering.ts";
 import { hrefOf } from "./route.ts";
 import { Time } from "./time.tsx";
 
@@ -26,7 +26,7 @@ export function RunLink({ run, sandbox, isOpen = false, isSandboxShown = false }
     id: undefined,
     state: <State state={run.state} />,
     exit_code: undefined,
-    title: <bdi class="title">{plain(run.title)}</bdi>,
+    title: <bdi class="title">{escapeOrdering(run.title)}</bdi>,
     kind: run.kind,
     started_at: <Time iso={run.started_at} />,
     duration_ms: duration(run.duration_ms),

@@ -11,7 +11,7 @@ import type { ListedRun, RunListing } from "../src/shared/run-listing.ts";
 import { LogView } from "./log-view.tsx";
 import { useWatched } from "./live.ts";
 import { useOffered } from "./offered.ts";
-import { plain } from "./plain.ts";
+import { escapeOrdering } from "./escape-ordering.ts";
 import { PreviewFrame } from "./preview.tsx";
 import { Result } from "./result.tsx";
 import { RunLink, State } from "./run-link.tsx";
@@ -51,13 +51,13 @@ export function RunList({ sandbox, open, isThere, previews, problemShownAbove, o
     );
   const isOffered = useOffered();
   const shownProblem = problem ?? (listed.problem === problemShownAbove ? undefined : listed.problem);
-  const started = () => {
+  const refreshRuns = () => {
     listed.refresh();
     onStarted();
   };
   return (
     <>
-      {isOffered("run_command") && <Start sandbox={sandbox} onStarted={started} />}
+      {isOffered("run_command") && <Start sandbox={sandbox} onStarted={refreshRuns} />}
       <div role="alert">{shownProblem && <p class="note">{shownProblem}</p>}</div>
       {open !== "" && (
         <OpenRun
@@ -104,7 +104,7 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
     void act(async () => {
       const interactive = fields.has("interactive");
       const timeout_seconds = Number(fields.get("limit"));
-      const terminal = interactive && host().reachesServer ? likelySize() : undefined;
+      const terminal = interactive && host().canReachServer ? likelySize() : undefined;
       const { data } = await callTool<{ id: string }>("run_command", {
         sandbox,
         command,
@@ -175,7 +175,7 @@ function OpenRun({ id, run, sandbox, previews, problemShownAbove }: OpenRunProps
   const [terminal, setTerminal] = useState<TerminalState>();
   const lines = useRun(shape === "terminal" ? undefined : id);
   const followed = { ...lines, ...(shape === "terminal" && terminal) };
-  const mayBeTerminal = lines.isInteractive && host().reachesServer;
+  const mayBeTerminal = lines.isInteractive && host().canReachServer;
   useEffect(() => {
     if (mayBeTerminal && shape === undefined) setShape("terminal");
   }, [mayBeTerminal]);
@@ -202,13 +202,13 @@ function OpenRun({ id, run, sandbox, previews, problemShownAbove }: OpenRunProps
   return (
     <section class="run" aria-label="Selected run">
       <h2 ref={heading} tabIndex={-1}>
-        <bdi>{plain(fields?.title ?? id)}</bdi>
+        <bdi>{escapeOrdering(fields?.title ?? id)}</bdi>
       </h2>
       {source !== "" && source !== fields?.title && (
         <details>
           <summary>Show all</summary>
           <pre class="source" tabIndex={0}>
-            {plain(source)}
+            {escapeOrdering(source)}
           </pre>
         </details>
       )}

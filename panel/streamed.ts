@@ -10,7 +10,7 @@ const SILENCE_MS = 20_000;
 /** Identifies this page's streams to the server, so that a new one replaces the old one. */
 const page = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16)).join("-");
 
-export const streamed: Source = async (watch, report, signal) => {
+export const streamedSource: Source = async (watch, report, signal) => {
   const lost = new AbortController();
   const disconnect = () => lost.abort();
   let silence = setTimeout(disconnect, SILENCE_MS);

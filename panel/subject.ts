@@ -32,7 +32,7 @@ export class Subject {
   }
 
   /** Handles the call. @param tool the tool as the client describes it; undefined if the client does not describe it */
-  called(tool: { name: string; inputSchema?: unknown } | undefined, given: unknown): void {
+  setCall(tool: { name: string; inputSchema?: unknown } | undefined, given: unknown): void {
     if (this.#left.signal.aborted) return;
     const args = isArgs(given) ? given : {};
     const sandbox = textOf(args.sandbox) ?? fallbackOf(tool?.inputSchema) ?? "default";

@@ -10,7 +10,7 @@ import { share, size } from "./format.ts";
 import { type Block, host } from "./host.ts";
 import type { OutputLog } from "./output-log.ts";
 import { LogView } from "./log-view.tsx";
-import { plain } from "./plain.ts";
+import { escapeOrdering } from "./escape-ordering.ts";
 import { Result } from "./result.tsx";
 import { type ToolResult, callTool, ToolFailed } from "./tools.ts";
 import { useAction } from "./use-action.ts";
@@ -38,19 +38,19 @@ export function Task({ id, followed, details }: TaskProps) {
   const isOver = state !== undefined && state !== "running";
   return (
     <div class="task">
-      {note && <p class="note">{plain(note)}</p>}
+      {note && <p class="note">{escapeOrdering(note)}</p>}
       {answer !== undefined && (
         <>
           <h3>Answer</h3>
           <pre class="answer" tabIndex={0}>
-            {plain(answer)}
+            {escapeOrdering(answer)}
           </pre>
         </>
       )}
       {isQuestion && (
         <>
           <h3>Program {language && <span class="soft">{language}</span>}</h3>
-          <pre tabIndex={0}>{plain(code)}</pre>
+          <pre tabIndex={0}>{escapeOrdering(code)}</pre>
         </>
       )}
       <h3>{isQuestion ? "Output" : "Steps"}</h3>
@@ -99,7 +99,7 @@ export function Task({ id, followed, details }: TaskProps) {
           {notKept.named.map(({ path, why }, index) => (
             <span key={path}>
               {index > 0 && ", "}
-              <Name name={path} /> ({plain(why)})
+              <Name name={path} /> ({escapeOrdering(why)})
             </span>
           ))}
         </p>
@@ -124,7 +124,9 @@ function Steps({ log, version }: { log: OutputLog; version: number }) {
     currentTarget: { scrollHeight, scrollTop, clientHeight },
   }: TargetedEvent<HTMLElement>) => (isAtEnd.current = scrollHeight - scrollTop - clientHeight < 20);
   const lines = log.lines().filter(({ length }) => length > 0);
-  const shown = lines.slice(-count).map(({ spans }) => plain(spans.map(({ text }) => text).join("")));
+  const shown = lines
+    .slice(-count)
+    .map(({ spans }) => escapeOrdering(spans.map(({ text }) => text).join("")));
   const from = lines.length - shown.length;
   return (
     <>
@@ -175,7 +177,7 @@ function Diff({ text }: { text: string }) {
     <pre class="diff" tabIndex={0} aria-label="Diff">
       {lines.map((line, index) => (
         <span key={index} class={kinds[index]}>
-          {plain(line)}
+          {escapeOrdering(line)}
           {"\n"}
         </span>
       ))}
@@ -206,7 +208,7 @@ function Artifact({ id, path, bytes }: ArtifactProps) {
       >
         {blocks ? "Hide" : "View"}
       </PlainButton>{" "}
-      {host().reachesServer && (
+      {host().canReachServer && (
         <PlainButton
           aria-label={`Download: ${path}`}
           onClick={() => void callFor(({ data }) => save(data, path))}
@@ -250,7 +252,9 @@ function Usage({ fields: { agent, model, turns, tokens, cost_usd: cost, director
     ["Cost", cost === undefined ? undefined : `$${cost.toFixed(4)}`],
     ["Works in", directory],
   ];
-  const known = rows.flatMap(([name, value]) => (value === undefined ? [] : [[name, plain(value)] as const]));
+  const known = rows.flatMap(([name, value]) =>
+    value === undefined ? [] : [[name, escapeOrdering(value)] as const],
+  );
   if (known.length === 0) return null;
   return (
     <>

@@ -41,7 +41,7 @@ export class Screen {
   readonly #element: HTMLElement;
   readonly #options: Options;
   #filter: TerminalFilter;
-  /** Whether earlier output is drawn. Then queries in it get no response, because the program has already got one. */
+  /** Whether earlier output is drawn. Then queries in it get no response, because the program got one when it was printed. */
   #isPast = false;
 
   constructor(element: HTMLElement, options: Options) {
@@ -68,7 +68,7 @@ export class Screen {
     terminal.onBinary(options.onTyped);
     terminal.onResize(() => options.onSize(this.size));
     element.addEventListener("paste", this.#paste, { capture: true });
-    this.#scheme.addEventListener("change", this.#recolour);
+    this.#scheme.addEventListener("change", this.#recolor);
     terminal.open(element);
     this.#fit.fit();
     options.onSize(this.size);
@@ -99,8 +99,8 @@ export class Screen {
   }
 
   /** Whether output goes to a screen reader, which takes time. */
-  set isRead(isRead: boolean) {
-    this.#terminal.options.screenReaderMode = isRead;
+  set isReadAloud(isReadAloud: boolean) {
+    this.#terminal.options.screenReaderMode = isReadAloud;
   }
 
   focus(): void {
@@ -109,7 +109,7 @@ export class Screen {
 
   close(): void {
     this.#observer.disconnect();
-    this.#scheme.removeEventListener("change", this.#recolour);
+    this.#scheme.removeEventListener("change", this.#recolor);
     this.#element.removeEventListener("paste", this.#paste, { capture: true });
     this.#terminal.dispose();
   }
@@ -149,7 +149,7 @@ export class Screen {
     if (!isEntered || (await confirm(pasteQuestion(lines, shown)))) this.#terminal.paste(text);
   }
 
-  readonly #recolour = (): void => {
+  readonly #recolor = (): void => {
     this.#terminal.options.theme = this.#theme();
   };
 

@@ -58,12 +58,12 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
   const below = useRef<HTMLInputElement>(null);
   const screen = useRef<Screen | undefined>(undefined);
   const [problem, setProblem] = useState<string>();
-  const [isRead, setRead] = useState(false);
+  const [isReadAloud, setReadAloud] = useState(false);
 
   useEffect(() => {
     const stop = new AbortController();
     const { signal } = stop;
-    const failed = (error: unknown) => {
+    const reportFailure = (error: unknown) => {
       if (!signal.aborted) showError(error, setProblem);
     };
     let typing = newTyping();
@@ -74,7 +74,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
           setProblem(undefined);
         },
         (error) => {
-          failed(error);
+          reportFailure(error);
           typing = newTyping();
         },
       );
@@ -190,8 +190,8 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
   }, [id]);
 
   useEffect(() => {
-    if (screen.current) screen.current.isRead = isRead;
-  }, [isRead]);
+    if (screen.current) screen.current.isReadAloud = isReadAloud;
+  }, [isReadAloud]);
 
   return (
     <>
@@ -201,8 +201,8 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
           <input
             type="checkbox"
             ref={below}
-            checked={isRead}
-            onChange={({ currentTarget }) => setRead(currentTarget.checked)}
+            checked={isReadAloud}
+            onChange={({ currentTarget }) => setReadAloud(currentTarget.checked)}
           />{" "}
           Make output readable for a screen reader
         </label>

@@ -30,9 +30,9 @@ export class Value<T> {
 export function useValue<T>(value: Value<T>): T {
   const [now, setNow] = useState(() => value.get());
   useEffect(() => {
-    const changed = () => setNow(() => value.get());
-    changed();
-    return value.watch(changed);
+    const update = () => setNow(() => value.get());
+    update();
+    return value.watch(update);
   }, [value]);
   return now;
 }

@@ -96,7 +96,7 @@ async function collect(client: MCPClient): Promise<Answer[]> {
   const long = await keep("run_command: output is cut", "run_command", {
     command: "seq 1 8000 | tr '\\n' ' ' | head -c 33000",
   });
-  answers.at(-1)!.text = withoutOutput(long);
+  answers.at(-1)!.text = shortenOutput(long);
   const goesOn = idIn({
     text: await keep("run_command: goes on", "run_command", { command: "sleep 60", wait_seconds: 1 }),
   });
@@ -151,7 +151,7 @@ async function collect(client: MCPClient): Promise<Answer[]> {
 }
 
 /** Replaces random ids by fixed ones, so that equal texts have equal counts. */
-function withoutChance(text: string): string {
+function withFixedIDs(text: string): string {
   return text
     .replaceAll(/\.[0-9a-z]{26}\b/g, ".01m81faf1hy28mkb4x67kwqhwe")
     .replaceAll(/\bcp-[0-9a-z]{12}\b/g, "cp-u6hsiqju6x2g")
@@ -162,15 +162,13 @@ function withoutChance(text: string): string {
 }
 
 /** Shortens long output to a few characters, so that the count is that of the server's own text. */
-function withoutOutput(text: string): string {
+function shortenOutput(text: string): string {
   return text.replaceAll(/(\d+ ){20,}\d*/g, "1 2 3");
 }
 
 function report(answers: readonly Answer[]): void {
   const before: Record<string, number> = values.before ? JSON.parse(readFileSync(values.before, "utf8")) : {};
-  const counts = answers.map(
-    ({ name, text }) => [name, encoding.encode(withoutChance(text)).length] as const,
-  );
+  const counts = answers.map(({ name, text }) => [name, encoding.encode(withFixedIDs(text)).length] as const);
   if (values.show) for (const { name, text } of answers) console.log(`## ${name}\n\n${text}\n`);
   if (values.save) writeFileSync(values.save, JSON.stringify(Object.fromEntries(counts), null, 2));
   const sum = (rows: readonly (readonly [string, number])[]) => [

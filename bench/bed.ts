@@ -81,7 +81,7 @@ export async function startEngine(directory: string, more: Partial<EngineSetting
     (line) => console.error(line),
     (how) => console.error(`The engine ended: ${how}`),
   );
-  return { ...engine, secret, pid: added(before, /node/) };
+  return { ...engine, secret, pid: newChild(before, /node/) };
 }
 
 /** Serves the Worker of a wrangler configuration, as `npm start` does. */
@@ -118,13 +118,13 @@ export async function serve(
   return {
     ...worker,
     url: `http://127.0.0.1:${worker.port}`,
-    pid: added(before, /workerd serve /),
+    pid: newChild(before, /workerd serve /),
     stateDir,
   };
 }
 
 /** Finds a new child process by its program, because bundling also leaves a process of esbuild. */
-function added(before: readonly number[], program: RegExp): number {
+function newChild(before: readonly number[], program: RegExp): number {
   const pid = children(process.pid).find(
     (child) => !before.includes(child) && program.test(commandLine(child)),
   );

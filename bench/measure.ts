@@ -70,12 +70,12 @@ function latencyRow(name: string, { ours, baseline }: Pairs, at: number): Row {
   });
   return {
     ...row(name, "ms", quantile(ours, at), quantile(baseline, at)),
-    spread: ratios.length > 0 ? [rounded(Math.min(...ratios)), rounded(Math.max(...ratios))] : undefined,
+    spread: ratios.length > 0 ? [round(Math.min(...ratios)), round(Math.max(...ratios))] : undefined,
   };
 }
 
 export function row(name: string, unit: string, ours: number, baseline: number): Row {
-  return { name, unit, ours: rounded(ours), baseline: rounded(baseline), ratio: rounded(ours / baseline) };
+  return { name, unit, ours: round(ours), baseline: round(baseline), ratio: round(ours / baseline) };
 }
 
 /** The quantile `at` of the values; NaN when there are none. */
@@ -85,6 +85,6 @@ export function quantile(values: readonly number[], at: number): number {
 }
 
 /** Rounds to the precision of the measurements: three decimals of a small number, fewer of others. */
-function rounded(value: number): number {
+function round(value: number): number {
   return Math.abs(value) >= 1000 ? Math.round(value) : Math.round(value * 1000) / 1000;
 }

@@ -30,7 +30,7 @@ const ACCOUNT_GIB = 6 * 1024;
 const SECOND = { gib: 2.5e-6, disk: 7e-8, vcpu: 2e-5, actor: 0.125 * 12.5e-6 };
 
 const KEYS = Object.keys(PRICES) as (keyof Counts)[];
-const combined = (each: (key: keyof Counts) => number): Counts => {
+const mapCounts = (each: (key: keyof Counts) => number): Counts => {
   const counts = { ...PRICES };
   for (const key of KEYS) counts[key] = each(key);
   return counts;
@@ -45,7 +45,7 @@ await bundle(CONFIGS.counted, join(directory, "bundle"));
 type Call = (sandbox: string, kind: "run" | "write") => Promise<string>;
 
 /** Counts the operations of this use in a separate Worker, until every container has stopped. */
-async function counted(name: string, use: (call: Call) => Promise<void>): Promise<Counts> {
+async function countUse(name: string, use: (call: Call) => Promise<void>): Promise<Counts> {
   const variables = { IDLE_STOP_MINUTES: "1" };
   const { url, close } = await serve(CONFIGS.counted, engine, join(directory, name), { variables });
   const { tool } = workerClient(`${url}/mcp`, TOKEN);
@@ -72,7 +72,7 @@ const session = (kinds: ("run" | "write")[], calls: number, minutes: number) => 
 /** Totals of the random use. */
 const use = { sessions: 0, minutes: 0, runs: 0, writes: 0 };
 /** Uses five sandboxes at random. */
-async function random(call: Call): Promise<void> {
+async function useAtRandom(call: Call): Promise<void> {
   const sandbox = async (index: number) => {
     use.sessions++;
     const since = Date.now();
@@ -88,10 +88,10 @@ async function random(call: Call): Promise<void> {
 }
 
 const [short, runs, mixed, real] = await Promise.all([
-  counted("short", session(["run"], 1, 0)),
-  counted("runs", session(["run"], CALLS, USED_MINUTES)),
-  counted("mixed", session(["run", "write"], CALLS, USED_MINUTES)),
-  counted("random", random),
+  countUse("short", session(["run"], 1, 0)),
+  countUse("runs", session(["run"], CALLS, USED_MINUTES)),
+  countUse("mixed", session(["run", "write"], CALLS, USED_MINUTES)),
+  countUse("random", useAtRandom),
 ]);
 await engine.close();
 closeClients();
@@ -99,15 +99,15 @@ rmSync(directory, { recursive: true, force: true });
 
 /** A run is one request and one row, as the figure `cost` counts. */
 const PER_RUN = new Set<keyof Counts>(["worker_requests", "durable_object_requests", "rows_written"]);
-const run = combined((key) => (PER_RUN.has(key) ? 1 : 0));
-const start = combined((key) => short[key] - run[key]);
-const minute = combined((key) => (runs[key] - start[key] - CALLS * run[key]) / USED_MINUTES);
+const run = mapCounts((key) => (PER_RUN.has(key) ? 1 : 0));
+const start = mapCounts((key) => short[key] - run[key]);
+const minute = mapCounts((key) => (runs[key] - start[key] - CALLS * run[key]) / USED_MINUTES);
 /** A write includes the save that follows it, unless the next write follows within a second or two. */
-const write = combined(
+const write = mapCounts(
   (key) => (mixed[key] - start[key] - USED_MINUTES * minute[key] - (CALLS / 2) * run[key]) / (CALLS / 2),
 );
 const sum = (of: typeof use) =>
-  combined(
+  mapCounts(
     (key) =>
       of.sessions * start[key] + of.minutes * minute[key] + of.runs * run[key] + of.writes * write[key],
   );

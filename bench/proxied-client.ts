@@ -11,7 +11,7 @@ import { type Socket, connect } from "node:net";
 const [connections = "", bytes = "", origin = "", kind = "", proxy = origin] = process.argv.slice(2);
 const isProxied = proxy !== origin;
 
-async function opened(): Promise<Socket> {
+async function openSocket(): Promise<Socket> {
   const at = proxy.lastIndexOf(":");
   const socket = connect(Number(proxy.slice(at + 1)), proxy.slice(0, at));
   if (kind !== "tunnel" || !isProxied) return socket;
@@ -22,7 +22,7 @@ async function opened(): Promise<Socket> {
 }
 
 async function download(): Promise<void> {
-  const socket = await opened();
+  const socket = await openSocket();
   const path = kind === "tunnel" || !isProxied ? `/${bytes}` : `http://${origin}/${bytes}`;
   socket.write(`GET ${path} HTTP/1.1\r\nHost: ${origin}\r\nConnection: close\r\n\r\n`);
   let received = 0;

@@ -4,7 +4,7 @@ import { workerClient } from "../worker-client.ts";
 import type { Counts } from "../counts.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, row } from "../measure.ts";
-import { printing } from "./output.ts";
+import { printCommand } from "./output.ts";
 
 const SOURCES = [
   "https://developers.cloudflare.com/workers/platform/pricing",
@@ -41,7 +41,7 @@ const LONG_OUTPUT = 5_000_000;
 /** The billed operations of a call, without CPU time, the actor's duration and the container. */
 export const cost: Figure = {
   name: "cost",
-  baseline: `for the cost, one request to the Worker and one to the Durable Object, the least a call can be; for the counts, one. Prices without what a plan includes, as published in 2026 (${SOURCES.join(", ")}); CPU time, the actor's duration and the container come on top`,
+  baseline: `for a cost, the price of one Worker request and one Durable Object request, which every call needs; for a count, 1. The prices are those beyond what a plan includes, as published in 2026 (${SOURCES.join(", ")}); CPU time, the actor's duration and the container come on top`,
   async measure(bed, { count }) {
     const calls = count(200);
     const own = join(bed.directory, "counted");
@@ -56,7 +56,10 @@ export const cost: Figure = {
     const kinds: [string, () => Promise<unknown>][] = [
       ["run_code", () => ours.tool("run_code", { sandbox, code: "1 + 1" })],
       ["run_command", () => ours.tool("run_command", { sandbox, command: "true" })],
-      ["run_command of 5 MB", () => ours.tool("run_command", { sandbox, command: printing(LONG_OUTPUT) })],
+      [
+        "run_command of 5 MB",
+        () => ours.tool("run_command", { sandbox, command: printCommand(LONG_OUTPUT) }),
+      ],
       ["read_file", () => ours.tool("read_file", { sandbox, path: "a" })],
       ["write_file", () => ours.tool("write_file", { sandbox, path: "a", content: "a" })],
       ["get_result", () => ours.tool("get_result", { id })],

@@ -12,18 +12,21 @@ export const interactive: Figure = {
   baseline:
     "the engine alone, without a Worker: a sandbox is created and runs the same command, by HTTP and a WebSocket",
   async measure(bed, { count, quick }) {
-    const rows = await sequential(bed, "with a prepared sandbox", { pairs: count(20), pauseMs: PREPARE_MS });
+    const rows = await measureInTurn(bed, "with a prepared sandbox", {
+      pairs: count(20),
+      pauseMs: PREPARE_MS,
+    });
     const cold = await withoutPrepared(bed);
-    rows.push(...(await sequential(cold, "without a prepared sandbox", { pairs: count(20), pauseMs: 0 })));
+    rows.push(...(await measureInTurn(cold, "without a prepared sandbox", { pairs: count(20), pauseMs: 0 })));
     await cold.close();
-    for (const sandboxes of quick ? [10] : [10, 50]) rows.push(...(await atOnce(bed, sandboxes)));
+    for (const sandboxes of quick ? [10] : [10, 50]) rows.push(...(await measureAtOnce(bed, sandboxes)));
     return rows;
   },
 };
 
 export type Sides = Pick<TestBed, "ours" | "engine"> | { ours: WorkerClient; engine: BedEngine };
 
-async function sequential(
+async function measureInTurn(
   { ours, engine }: Sides,
   name: string,
   size: { pairs: number; pauseMs: number },
@@ -38,7 +41,7 @@ async function sequential(
 }
 
 /** Starts this many sandboxes at once, first with our Worker, then with the engine alone. */
-async function atOnce({ ours, engine }: Sides, sandboxes: number): Promise<Row[]> {
+async function measureAtOnce({ ours, engine }: Sides, sandboxes: number): Promise<Row[]> {
   const pairs: Pairs = {
     ours: await timeAll(sandboxes, (index) => firstCommand(ours, `bench-tti-${index}`)),
     baseline: await timeAll(sandboxes, () => firstCommandOfEngine(engine)),

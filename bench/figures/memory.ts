@@ -5,7 +5,7 @@ import { workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Heap, PRODUCT_SERVICE, openHeap } from "../heap.ts";
 import { type Row, row } from "../measure.ts";
-import { SIZES, printed, printing } from "./output.ts";
+import { SIZES, runToEnd, printCommand } from "./output.ts";
 
 const SAMPLE_MS = 50;
 /** Within this time after a command, the Worker has stored the end of the command's output, in milliseconds. */
@@ -29,7 +29,7 @@ export const memory: Figure = {
       const before = await heap.live();
       for (const { label, bytes } of SIZES) {
         if (quick && bytes > 100 * 1024 * 1024) continue;
-        const most = await peak(heap, printed(ours, sandbox, printing(bytes)));
+        const most = await peak(heap, runToEnd(ours, sandbox, printCommand(bytes)));
         rows.push(row(`live memory of the Worker, output ${label}`, "MiB", most, before));
         await sleep(SETTLE_MS);
         rows.push(row(`live memory of the Worker after output ${label}`, "MiB", await heap.live(), before));

@@ -15,7 +15,7 @@ export const SIZES = [
 const MAX_BARE = 4 * KiB * KiB;
 
 /** Returns a command that prints this many bytes of text. */
-export function printing(bytes: number): string {
+export function printCommand(bytes: number): string {
   return `head -c ${bytes} /dev/zero | tr '\\0' x`;
 }
 
@@ -23,7 +23,7 @@ export function printing(bytes: number): string {
 export const output: Figure = {
   name: "output",
   baseline:
-    "the same command by a minimal Node server in the same sandbox, which answers with all of it; beyond 4 MB, the command alone in the sandbox with its output to /dev/null",
+    "the same command by a minimal Node server in the same sandbox, which responds with the whole output; beyond 4 MB, the command alone in the sandbox with its output to /dev/null",
   async measure(bed, { count, quick }) {
     const rows: Row[] = [];
     for (const [index, { label, bytes, rounds }] of SIZES.entries()) {
@@ -37,7 +37,7 @@ export const output: Figure = {
         ours: processesBeside(`bench-ours-${index}`, bed.engine.pid),
         bare: processesBeside(`bench-bare-${index}`, bed.engine.pid),
       };
-      const command = bytes > MAX_BARE ? `${printing(bytes)} >/dev/null` : printing(bytes);
+      const command = bytes > MAX_BARE ? `${printCommand(bytes)} >/dev/null` : printCommand(bytes);
       const processes = [
         { name: "workerd", ours: bed.ours.pid, bare: bed.bare.pid },
         { name: "control server", ours: inside.ours.control, bare: inside.bare.control },
@@ -45,7 +45,7 @@ export const output: Figure = {
       ];
       for (const { ours, bare } of processes) for (const pid of [ours, bare]) resetPeak(pid);
       const times = await interleave(
-        () => printed(bed.ours, sandbox, printing(bytes)),
+        () => runToEnd(bed.ours, sandbox, printCommand(bytes)),
         () => bed.bare.call({ sandbox, method: "command", command }),
         { pairs: count(rounds), warmup: rounds > 1 ? 1 : 0 },
       );
@@ -58,8 +58,8 @@ export const output: Figure = {
   },
 };
 
-/** Runs the command to its end, following it with get_result after the first answer. */
-export async function printed(ours: WorkerClient, sandbox: string, command: string): Promise<void> {
+/** Runs the command, and calls get_result until it has ended. */
+export async function runToEnd(ours: WorkerClient, sandbox: string, command: string): Promise<void> {
   let answer = await ours.tool("run_command", { sandbox, command, timeout_seconds: 600 });
   while (/^state: running$/m.test(answer)) {
     const id = /get_result, id ([a-z0-9.-]+)/.exec(answer)?.[1];

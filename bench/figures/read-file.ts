@@ -17,7 +17,7 @@ function lines(bytes: number): string {
 export const files: Figure = {
   name: "files",
   baseline:
-    "one HTTP request to a minimal Node server in the same sandbox, which does not write atomically and has the file in one answer; ours takes sixteen calls to read 1 MB by lines, and three by bytes",
+    "one HTTP request to a minimal Node server in the same sandbox, which does not write atomically and sends the file in one response; ours takes sixteen calls to read 1 MB by lines, and three by bytes",
   async measure({ ours, bare }, { count }) {
     const sandbox = "bench-files";
     await bare.serve(sandbox);

@@ -19,9 +19,9 @@ export const sandboxFigure: Figure = {
     "the engine alone; for code, createCodeContext with runCode on the same engine; for processor time and memory, the goal. Processor time needs root and control groups of version 1",
   async measure(bed, { count }) {
     const pairs = count(20);
-    const rows = await lives(bed, "with a prepared sandbox", { pairs, pauseMs: PREPARE_MS });
+    const rows = await measureLives(bed, "with a prepared sandbox", { pairs, pauseMs: PREPARE_MS });
     const cold = await withoutPrepared(bed);
-    rows.push(...(await lives(cold, "without a prepared sandbox", { pairs, pauseMs: 0 })));
+    rows.push(...(await measureLives(cold, "without a prepared sandbox", { pairs, pauseMs: 0 })));
     rows.push(...(await firstCode(cold, pairs)));
     rows.push(...(await processorTime(cold, pairs)), await memory(cold, count(5)));
     await cold.close();
@@ -29,7 +29,7 @@ export const sandboxFigure: Figure = {
   },
 };
 
-async function lives(
+async function measureLives(
   { ours, engine }: Sides,
   name: string,
   size: { pairs: number; pauseMs: number },

@@ -11,8 +11,8 @@ export const scale: Figure = {
   name: "scale",
   baseline: "the same call of ours by a principal with one sandbox",
   async measure(bed, { count }) {
-    const many = await principal(bed, "many");
-    const one = await principal(bed, "one");
+    const many = await startPrincipal(bed, "many");
+    const one = await startPrincipal(bed, "one");
     await one.know(1);
     const rows: Row[] = [];
     for (const sandboxes of SCALES) {
@@ -28,7 +28,7 @@ export const scale: Figure = {
 };
 
 /** Starts a Worker of its own for a principal. */
-async function principal(bed: TestBed, name: string) {
+async function startPrincipal(bed: TestBed, name: string) {
   const served = await serve(CONFIGS.counted, bed.engine, join(bed.directory, name));
   const ours = workerClient(`${served.url}/mcp`, TOKEN);
   const list = () => ours.tool("list_sandboxes", {});

@@ -46,7 +46,7 @@ export const freshSandbox: Figure = {
   },
 };
 
-/** The time from the start of the programs to the first answer, the size of a deployment, and the size of the list of tools. */
+/** The time from the start of the programs to the first response, the size of a deployment, and the size of the list of tools. */
 export const server: Figure = {
   name: "server",
   baseline: "the bare Worker, started and bundled the same way; for tools/list, its limit of 13 KiB",
@@ -55,7 +55,7 @@ export const server: Figure = {
     const times: Pairs = { ours: [], baseline: [] };
     for (let round = 0; round < count(10); round++) {
       for (const [side, into] of [["ours", times.ours] as const, ["bare", times.baseline] as const]) {
-        const { milliseconds, gzip } = await started(bed, side, `${side}-${round}`);
+        const { milliseconds, gzip } = await measureStart(bed, side, `${side}-${round}`);
         into.push(milliseconds);
         bundles[side] = gzip;
       }
@@ -68,8 +68,8 @@ export const server: Figure = {
   },
 };
 
-/** Starts an engine and a Worker, waits for the first answer, and ends both. */
-async function started(
+/** Starts an engine and a Worker, waits for the first response, and ends both. */
+async function measureStart(
   { directory }: TestBed,
   side: keyof typeof CONFIGS,
   name: string,

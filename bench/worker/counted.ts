@@ -21,7 +21,7 @@ type LocalEnv = ConstructorParameters<typeof LocalSandbox>[1];
 const countedEnvs = new WeakMap<object, LocalEnv>();
 
 /** Returns always the same object for an environment, because the server parses the configuration of each new object. */
-function counted(env: LocalEnv): LocalEnv {
+function withCounts(env: LocalEnv): LocalEnv {
   const made = countedEnvs.get(env) ?? {
     ...env,
     Sandbox: countCalls(env.Sandbox, add),
@@ -36,7 +36,7 @@ function counted(env: LocalEnv): LocalEnv {
 export class Sandbox extends LocalSandbox {
   constructor(ctx: DurableObjectState<{}>, env: LocalEnv) {
     countStorage(ctx.storage, add);
-    super(ctx, counted(env));
+    super(ctx, withCounts(env));
   }
 
   /** An alarm is billed as a request. */
@@ -49,7 +49,7 @@ export class Sandbox extends LocalSandbox {
 export class Account extends LocalAccount {
   constructor(ctx: DurableObjectState, env: LocalEnv) {
     countStorage(ctx.storage, add);
-    super(ctx, counted(env));
+    super(ctx, withCounts(env));
   }
 
   async know(sandboxes: number): Promise<void> {
@@ -76,6 +76,6 @@ export default {
       return response;
     }
     counts.worker_requests++;
-    return local.fetch(request, counted(env), ctx);
+    return local.fetch(request, withCounts(env), ctx);
   },
 };

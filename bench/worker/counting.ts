@@ -23,19 +23,19 @@ export function countCalls(namespace: DurableObjectNamespace, add: Add): Durable
       if (key !== "getByName" && key !== "get")
         return typeof found === "function" ? found.bind(target) : found;
       return (...args: unknown[]) =>
-        watched(Reflect.apply(found, target, args), () => add("durable_object_requests", 1));
+        watchCalls(Reflect.apply(found, target, args), () => add("durable_object_requests", 1));
     },
   });
 }
 
-/** Wraps an object so that `called` runs before each of its methods. */
-function watched(object: object, called: (method: PropertyKey) => void): object {
+/** Wraps an object so that `onCall` runs before each of its methods. */
+function watchCalls(object: object, onCall: (method: PropertyKey) => void): object {
   return new Proxy(object, {
     get(target, key) {
       const found = Reflect.get(target, key, target);
       if (typeof found !== "function") return found;
       return (...args: unknown[]) => {
-        called(key);
+        onCall(key);
         return Reflect.apply(found, target, args);
       };
     },
@@ -47,7 +47,7 @@ const CLASS_B = new Set<PropertyKey>(["get", "head"]);
 
 /** Deletes are free. */
 export function countBucket(bucket: object, add: Add): object {
-  return watched(bucket, (method) => {
+  return watchCalls(bucket, (method) => {
     if (CLASS_A.has(method)) add("r2_class_a", 1);
     if (CLASS_B.has(method)) add("r2_class_b", 1);
   });

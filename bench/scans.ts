@@ -1,5 +1,5 @@
 /**
- * Measures the processor time of sandboxd's scans for changed files: `npx node bench/looks.ts [files]`. Scans as many files as
+ * Measures the processor time of sandboxd's scans for changed files: `npx node bench/scans.ts [files]`. Scans as many files as
  * the image has, and changes one before each scan.
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -14,7 +14,7 @@ const files = Number(process.argv[2] ?? 90_000);
 /** The server's intervals, for a sandbox that changes all the time: between two saves, and between two scans of all files. */
 const [SAVE_SECONDS, THOROUGH_SECONDS] = [2, 120];
 
-const root = mkdtempSync(join(tmpdir(), "sandbox-mcp-looks-"));
+const root = mkdtempSync(join(tmpdir(), "sandbox-mcp-scans-"));
 try {
   for (let n = 0; n < files / 10; n++) {
     const directory = join(root, `usr/lib/${n % 100}/${n}`);

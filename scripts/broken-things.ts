@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 
 const repository = fileURLToPath(new URL("../", import.meta.url));
 
-/** Blocks of tests in the files of TASKS that break something. They are there because they need an agent. */
+/** Blocks of tests in the files of TASKS that break something. They are in these files because they need an agent. */
 const ELSEWHERE = new Set([
   "when the server is killed in the middle of a task",
   "when sandboxd is killed after a task's agent",

@@ -10,21 +10,21 @@ const built = join(root, "panel/built.js");
 
 export async function bundlePanel(): Promise<void> {
   // xterm.js is most of the code, and only browser windows show it: a separate file, imported on demand.
-  const terminal = await bundled({
+  const terminal = await bundleFiles({
     entryPoints: [join(root, "panel/terminal-screen.ts")],
     entryNames: "[name]-[hash]",
     format: "esm",
     plugins: [xtermUnderPolicy],
   });
   const [terminalName = ""] = Object.keys(terminal);
-  const shown = await bundled({
+  const shown = await bundleFiles({
     entryPoints: [join(root, "panel/page.tsx"), join(root, "panel/style.css")],
     entryNames: "page-[hash]",
     format: "iife",
-    plugins: [importedFrom(`./${terminalName}`)],
+    plugins: [leaveImport(`./${terminalName}`)],
   });
-  const named = (kind: string) => Object.keys(shown).find((name) => name.endsWith(kind));
-  const page = { script: named(".js"), style: named(".css") };
+  const nameOf = (kind: string) => Object.keys(shown).find((name) => name.endsWith(kind));
+  const page = { script: nameOf(".js"), style: nameOf(".css") };
   const files = { ...shown, ...terminal };
   const module = Object.entries({ files, page })
     .map(([name, value]) => `export const ${name} = ${JSON.stringify(value)};\n`)
@@ -44,7 +44,7 @@ export async function bundlePanel(): Promise<void> {
 }
 
 /** The text of each file, by its name. */
-async function bundled(options: BuildOptions): Promise<Record<string, string>> {
+async function bundleFiles(options: BuildOptions): Promise<Record<string, string>> {
   const { build } = await import("esbuild");
   const { outputFiles } = await build({
     ...options,
@@ -94,7 +94,7 @@ const xtermUnderPolicy: Plugin = {
 };
 
 /** Leaves the import of the terminal's file to the browser. */
-const importedFrom = (path: string): Plugin => ({
+const leaveImport = (path: string): Plugin => ({
   name: "imported-from",
   setup({ onResolve }) {
     onResolve({ filter: /\/terminal-screen\.ts$/ }, () => ({ path, external: true }));

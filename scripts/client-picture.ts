@@ -75,7 +75,7 @@ try {
   await page.setContent(`<style>${xterm("css/xterm.css")} body { margin: 0; background: #1e1e1e } #at { padding: 14px; width: max-content }</style>
     <div id="at"></div><script>${xterm("lib/xterm.js")}</script>`);
   /** Replaces two characters of Claude Code's interface that most fonts lack. */
-  const shown = () =>
+  const outputToDraw = () =>
     Buffer.from(Buffer.concat(printed).toString().replaceAll("⎿", "└").replaceAll("⏵", "▸"));
   /** Draws what was printed so far, and returns it as text. */
   const draw = () =>
@@ -84,11 +84,11 @@ try {
         document.getElementById("at").replaceChildren();
         const terminal = new Terminal({ cols: ${COLUMNS}, rows: ${ROWS}, fontSize: 14, lineHeight: 1.2, theme: { background: "#1e1e1e" } });
         terminal.open(document.getElementById("at"));
-        terminal.write(Uint8Array.from(atob("${shown().toString("base64")}"), (c) => c.charCodeAt(0)), () =>
+        terminal.write(Uint8Array.from(atob("${outputToDraw().toString("base64")}"), (c) => c.charCodeAt(0)), () =>
           done(Array.from({ length: ${ROWS} }, (_, row) => terminal.buffer.active.getLine(terminal.buffer.active.baseY + row)?.translateToString(true)).join("\\n")));
       })`,
     ) as Promise<string>;
-  const shows = async (text: string) => {
+  const waitForText = async (text: string) => {
     for (let tries = 0; tries < 120; tries++) {
       if ((await draw()).includes(text)) return;
       await page.waitForTimeout(500);
@@ -96,11 +96,11 @@ try {
     throw new Error(`${text} was not shown:
 ${await draw()}`);
   };
-  await shows("❯");
+  await waitForText("❯");
   terminal.stdin.write(QUESTION);
   await page.waitForTimeout(500);
   terminal.stdin.write("\r");
-  await shows("from another chat");
+  await waitForText("from another chat");
   await page.waitForTimeout(500);
   console.log(await draw());
   await page.locator("#at").screenshot({ path: join(root, "docs/images/claude-code.png") });

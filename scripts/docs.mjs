@@ -44,7 +44,7 @@ function put(path, content) {
 }
 
 /** The list of tools of a server that runs tasks. Listing calls no handler, so no bindings are needed. */
-async function listed() {
+async function listTools() {
   const config = parseConfig({ ANTHROPIC_API_KEY: "any" });
   const connection = { sandbox: "default", structured: false };
   const server = createMCPServer(
@@ -63,13 +63,13 @@ async function listed() {
   return definitions;
 }
 
-function sorted(value) {
-  if (Array.isArray(value)) return value.map(sorted);
+function sortKeys(value) {
+  if (Array.isArray(value)) return value.map(sortKeys);
   if (value === null || typeof value !== "object") return value;
   return Object.fromEntries(
     Object.keys(value)
       .sort()
-      .map((key) => [key, sorted(value[key] ?? null)]),
+      .map((key) => [key, sortKeys(value[key] ?? null)]),
   );
 }
 
@@ -90,10 +90,10 @@ function inputRow(name, property, required) {
   return `| \`${name}\`${required ? " (required)" : ""} | ${type} | ${property.description ?? ""}${fallback} |`;
 }
 
-const definitions = await listed();
-const marked = (list) => list.map((scope) => `\`${scope}\``).join(", ");
+const definitions = await listTools();
+const inBackticks = (list) => list.map((scope) => `\`${scope}\``).join(", ");
 const scopesText = ({ scopes, taskScopes }) =>
-  marked(scopes) + (taskScopes ? `; ${marked(taskScopes)} for a task` : "");
+  inBackticks(scopes) + (taskScopes ? `; ${inBackticks(taskScopes)} for a task` : "");
 const scopes = new Map(tools.map((tool) => [tool.name, scopesText(tool)]));
 
 put("src/resources/skills.json", await publishedSkills());
@@ -103,7 +103,7 @@ const { commandReference } = await import("../cli/docs.ts");
 
 const pinned = new Set(definitions.map(({ name }) => `${name}.json`));
 for (const definition of definitions) {
-  const json = JSON.stringify(sorted(JSON.parse(JSON.stringify(definition))), null, 2);
+  const json = JSON.stringify(sortKeys(JSON.parse(JSON.stringify(definition))), null, 2);
   put(`tests/definitions/${definition.name}.json`, `${json}\n`);
 }
 const directory = join(root, "tests/definitions");

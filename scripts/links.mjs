@@ -60,14 +60,14 @@ function flagsIn(words) {
 }
 
 /** Checks the words after `npm start --` or `sandbox-mcp start`. */
-function wrongInStart(words) {
+function mistakesInStart(words) {
   const unknown = flagsIn(` ${words}`).filter((flag) => !USAGE.includes(`  ${flag} `));
   return unknown.map((flag) => `npm start has no ${flag}`);
 }
 
 /** Checks the words after `sandbox-mcp`: names an unknown command or option. */
-function wrongIn(words) {
-  if (/^start\b/.test(words)) return wrongInStart(words);
+function mistakesIn(words) {
+  if (/^start\b/.test(words)) return mistakesInStart(words);
   const [name, command] = commands.find(([leaf]) => `${words} `.startsWith(`${leaf} `)) ?? [];
   if (name === undefined) {
     const [first] = words.split(" ");
@@ -101,15 +101,16 @@ for (const path of documents) {
   }
   for (const [, name] of text.matchAll(/npm run (?:-s )?([\w:-]+)/g))
     if (!(name in scripts) && !IN_SANDBOXES.has(name)) problem(`there is no npm run ${name}`);
-  for (const [, words] of text.matchAll(/npm start -- ([^`\n|#;]*)/g)) wrongInStart(words).forEach(problem);
+  for (const [, words] of text.matchAll(/npm start -- ([^`\n|#;]*)/g))
+    mistakesInStart(words).forEach(problem);
   for (const [, program] of text.matchAll(/\bnode ((?:bench|cli|examples|scripts|tests)\/[\w./-]+\.\w+)/g))
     if (!existsSync(join(root, program))) problem(`there is no ${program}`);
   const called =
     /(?:npm run (?:-s )?cli --|`sandbox-mcp|npx (?:-y )?\.\/sandbox-mcp-[\d.]+\.tgz) ([a-z][^`\n|#>;]*)/g;
-  for (const [, words] of text.matchAll(called)) wrongIn(words.trim()).forEach(problem);
+  for (const [, words] of text.matchAll(called)) mistakesIn(words.trim()).forEach(problem);
   for (const [fence] of text.matchAll(/^```[\s\S]*?^```/gm))
     for (const [, words] of fence.matchAll(/(?:^\s*(?:[$] )?|[|&(] ?)sandbox-mcp ([a-z][^\n|#>;]*)/gm))
-      wrongIn(words.trim()).forEach(problem);
+      mistakesIn(words.trim()).forEach(problem);
 }
 
 for (const picture of files.filter((path) => path.startsWith("docs/images/")))
@@ -181,7 +182,7 @@ for (const path of documents.filter((each) => each.startsWith("docs/")))
   }
 
 /** The parts of a text in backticks or in a fence. */
-const literal = (text) => text.match(/^ *(```+)[\s\S]*?^ *\1$|`[^`\n]+`/gm)?.join("\n") ?? "";
+const literalParts = (text) => text.match(/^ *(```+)[\s\S]*?^ *\1$|`[^`\n]+`/gm)?.join("\n") ?? "";
 
 // The server's variables are in VARIABLES. Other names in capitals are constants, bindings and variables of the programs.
 const variables = new Set(VARIABLES.map(([name]) => name));
@@ -191,7 +192,7 @@ const programs = files
   .join("\n");
 const named = new Set(programs.match(/\b[A-Z][A-Z0-9]*(?:_[A-Za-z0-9]+)+\b/g));
 for (const path of documents)
-  for (const [name] of literal(read(path)).matchAll(/(?<![\w"'/-])[A-Z][A-Z0-9]+(?:_[A-Za-z0-9]+)+\b/g))
+  for (const [name] of literalParts(read(path)).matchAll(/(?<![\w"'/-])[A-Z][A-Z0-9]+(?:_[A-Za-z0-9]+)+\b/g))
     if (!variables.has(name) && !named.has(name) && !FOREIGN_VARIABLES.has(name))
       problems.push(`${path}: there is no variable ${name}`);
 
@@ -232,7 +233,7 @@ function isRoute(path, method) {
 const REQUEST = /\b(GET|HEAD|POST|PUT|DELETE) (\/[^\s`?]*)/g;
 const SERVER_URL = /(?:\$URL|http:\/\/127\.0\.0\.1:8787|https:\/\/sandbox\.example\.com)(\/[^\s`"'?,)]+)/g;
 for (const path of documents) {
-  const text = literal(read(path));
+  const text = literalParts(read(path));
   for (const [, method, target] of text.matchAll(REQUEST))
     if (!isRoute(target, method)) problems.push(`${path}: there is no route ${method} ${target}`);
   for (const [, target] of text.matchAll(SERVER_URL))

@@ -29,7 +29,7 @@ function create(context: Context) {
     const { value = "" } = node.source ?? {};
     const imported = value.startsWith(".") ? entryOf(join(dirname(file), value)) : undefined;
     if (own === undefined || imported === undefined || imported.level >= own.level) return;
-    const message = `${own.path} must not import ${imported.path}: it is above it in the list of layers in .oxlintrc.json`;
+    const message = `${own.path} must not import ${imported.path}, which is above ${own.path} in the list of layers in .oxlintrc.json`;
     context.report({ node, message });
   };
   return {

@@ -1,7 +1,7 @@
 /**
  * `node scripts/storage-fixture.ts <commit> [worktree]` writes tests/fixtures/storage/<commit>: the data that the server of a
  * commit stores. The upgrade test reads every folder there. Before you change a table, run this script for the last commit with
- * the old tables, unless a folder has these tables. The worktree must contain that commit, with packages installed. Without the
+ * the old tables, unless a folder already has data in these tables. The worktree must contain that commit, with packages installed. Without the
  * argument, the script makes a worktree and removes it.
  */
 import { execFileSync, spawn } from "node:child_process";

@@ -62,7 +62,7 @@ interface Namespace {
 type ActorContext = Pick<DurableObjectState, "id" | "storage" | "waitUntil">;
 
 class LocalContainer implements ContainerAPI, NetworkPlatform {
-  readonly alwaysTrusted = true;
+  readonly isAlwaysTrusted = true;
   readonly #ctx: ActorContext;
   readonly #engine: EngineClient;
   readonly #engineURL: string;
@@ -185,7 +185,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     await this.#sendIntercepts();
   }
 
-  starting(): void {
+  prepareStart(): void {
     // The start sends the policy. Only a running sandbox must be updated.
   }
 

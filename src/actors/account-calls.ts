@@ -12,10 +12,7 @@ export interface Preview {
   expiresAt: number;
 }
 
-/**
- * A sandbox, its principal, and how the current call may use it. Calls carry both, because the actor does not know them at
- * first.
- */
+/** The sandbox of a call, its principal, and what the call may do. Every call names both: a new actor knows neither. */
 export interface Owner {
   principalID: string;
   sandbox: string;
@@ -75,7 +72,7 @@ export interface RestoredCheckpoint {
   settings?: CheckpointSettings | undefined;
 }
 
-/** What `list_sandboxes` shows and only the sandbox's actor knows. */
+/** The part of a listed sandbox that only the sandbox's actor knows. */
 export interface SandboxStatus {
   isAlive: boolean;
   previews: Preview[];

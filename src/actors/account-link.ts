@@ -1,4 +1,4 @@
-/** A sandbox's owner, and its reports to that principal's `Account`. */
+/** Knows a sandbox's owner, and reports the sandbox's use to the owner's `Account`. */
 import { type Env, parseConfig } from "../shared/config.ts";
 import { type SandboxEvent, log } from "../shared/log.ts";
 import type { Account } from "./account.ts";
@@ -37,11 +37,11 @@ export class AccountLink {
   readonly #setName: (sandbox: string) => Promise<void>;
   #owner: KnownOwner | undefined;
   #registeredAt = 0;
-  /** Counts ends of registrations. A registration that began before such an end is not valid after it. */
+  /** Counts ended registrations. A registration under way while the sandbox stops must not count afterwards. */
   #endCount = 0;
   /** When a call or a run last used the sandbox, as far as this actor knows. */
   #usedAt = 0;
-  /** The time of the last checkpoint: everything before it is kept. */
+  /** The time of the last checkpoint, which contains all earlier changes. */
   #keptAt = 0;
   #writtenAt = 0;
   /** The git hosts that the principal has signed in to, as of the last report. */
@@ -104,8 +104,9 @@ export class AccountLink {
   }
 
   /**
-   * Registers the sandbox as in use: the first time and after a stop at once, otherwise in the background and at most once a
-   * minute. @returns what the account knew before, if the call waited for the registration; otherwise undefined
+   * Registers the sandbox as in use. The first call, and the first one after a stop, waits for the account. Later calls register
+   * the sandbox in the background, at most once a minute.
+   * @returns what the account knew before, if the call waited; otherwise undefined
    */
   async register(owner: Owner): Promise<EarlierState | undefined> {
     const now = Date.now();
@@ -129,11 +130,11 @@ export class AccountLink {
   }
 
   /** Registers the settings of a sandbox, even if it was never used. @throws {ToolError} `quota_exceeded` */
-  async configured(owner: Owner, settings: ListedSettings): Promise<void> {
+  async recordSettings(owner: Owner, settings: ListedSettings): Promise<void> {
     await this.#reports.run(async () => unwrap(await this.account(owner).sandboxConfigured(owner, settings)));
   }
 
-  /** Milliseconds since the sandbox was last used, by this actor or an earlier one. */
+  /** For how many milliseconds the sandbox was unused at least. The stored time of the last use is only approximate. */
   get unusedMs(): number {
     const before = this.#ctx.storage.kv.get<number>(USED);
     const used = before === undefined ? Date.now() : before + WRITE_MS;
@@ -145,12 +146,12 @@ export class AccountLink {
     return Date.now() - this.#usedAt < ms;
   }
 
-  /** Whether the sandbox was used in the last `ms` milliseconds and has changes that no checkpoint keeps. */
+  /** Whether the sandbox was used in the last `ms` milliseconds, and after its last checkpoint. */
   isInUse(ms: number): boolean {
     return this.wasUsedWithin(ms) && this.#usedAt >= this.#keptAt;
   }
 
-  /** @param at a checkpoint keeps everything before this time, in milliseconds since the epoch */
+  /** @param at the checkpoint contains all changes before this time, in milliseconds since the epoch */
   noteCheckpoint(at: number): void {
     this.#keptAt = at;
   }
@@ -159,7 +160,7 @@ export class AccountLink {
   async withdraw(before: EarlierState): Promise<void> {
     this.#endRegistration();
     // Keeps saved workspaces: a fork has one before its first use.
-    if (before === "nothing") await this.destroyed(this.owner, "container");
+    if (before === "nothing") await this.reportDestruction(this.owner, "container");
     else await this.#reports.run(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
   }
 
@@ -167,24 +168,24 @@ export class AccountLink {
    * A run's end counts as use, so that the sandbox is not removed as idle. The end of a service does not count. A lost
    * run does not count either: its sandbox may have been destroyed, and must not be registered again.
    */
-  runEnded({ state, resumeState }: Pick<RunRecord, "state" | "resumeState">): void {
-    if (state !== "lost" && !isServiceState(resumeState)) this.#ctx.waitUntil(this.used());
+  onRunEnd({ state, resumeState }: Pick<RunRecord, "state" | "resumeState">): void {
+    if (state !== "lost" && !isServiceState(resumeState)) this.#ctx.waitUntil(this.noteUse());
   }
 
-  async used(): Promise<void> {
+  async noteUse(): Promise<void> {
     this.#usedAt = Date.now();
     if (this.#registeredAt > 0) await this.register(this.owner);
   }
 
-  stopped(): void {
+  reportStop(): void {
     this.#endRegistration();
-    this.note("stop");
+    this.logEvent("stop");
     const owner = this.#owner;
     if (owner)
       this.#ctx.waitUntil(this.#reports.run(() => this.account(owner).sandboxStopped(owner.sandbox)));
   }
 
-  async destroyed(owner: Owner, ending: Ending): Promise<Destroyed> {
+  async reportDestruction(owner: Owner, ending: Ending): Promise<Destroyed> {
     const settlement = this.lease.release();
     const destroyed = await this.#reports.run(async () =>
       this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, ending),
@@ -198,14 +199,14 @@ export class AccountLink {
     this.#endCount++;
   }
 
-  note(action: SandboxEvent["action"]): void {
+  logEvent(action: SandboxEvent["action"]): void {
     if (!this.#owner) return;
     const { principalID: principal, sandbox } = this.#owner;
     log(parseConfig(this.#env), { event: "sandbox", action, principal, sandbox });
   }
 
   /** Reports the sandbox's size in bytes; undefined if it could not be measured. */
-  async measured(bytes: number | undefined): Promise<void> {
+  async reportSize(bytes: number | undefined): Promise<void> {
     const { owner } = this;
     if (bytes !== undefined)
       await this.#reports.run(() => this.account(owner).sandboxSize(owner.sandbox, bytes));

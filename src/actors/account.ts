@@ -1,4 +1,4 @@
-/** One principal's sandboxes and quota: a Durable Object. Most calls to a running sandbox do not wait for it. */
+/** The Durable Object for one principal's sandboxes and quota. Most calls to a running sandbox do not wait for the account. */
 import { DurableObject } from "cloudflare:workers";
 import { sandboxesOf } from "../container/actor.ts";
 import type { Stored } from "../runs/run-store.ts";
@@ -7,7 +7,7 @@ import { type Config, type Env, type Limits, parseConfig } from "../shared/confi
 import { type Failure, type Outcome, outcomeOf, unwrap } from "../shared/errors.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
 import { within } from "../shared/within.ts";
-import { hasWorkspace, quotaError, sandboxExists } from "./texts.ts";
+import { workspaceExists, quotaError, sandboxExists } from "./texts.ts";
 import { actorName, principalHash } from "../shared/names.ts";
 import type { Region } from "../shared/principal.ts";
 import { KeyedQueue } from "../shared/queue.ts";
@@ -113,8 +113,8 @@ export class Account extends DurableObject<Env> {
       )
         if (!(await this.#makeRoom(principalID, others)))
           throw quotaError({ limit: "runningSandboxes", allowed, used: others.length });
-      this.#sandboxes.used(sandbox);
-      this.#snapshots.used(sandbox);
+      this.#sandboxes.recordUse(sandbox);
+      this.#snapshots.noteUse(sandbox);
       await this.#watch(principalID, isNew);
       return { isNew, gitHosts: this.#gitHosts.names };
     });
@@ -142,7 +142,7 @@ export class Account extends DurableObject<Env> {
   sandboxConfigured({ principalID, sandbox }: Owner, settings: ListedSettings): Promise<Outcome<void>> {
     return outcomeOf(async () => {
       const isNew = !this.#checkCount(sandbox);
-      this.#sandboxes.configured(sandbox);
+      this.#sandboxes.recordConfiguration(sandbox);
       this.#sandboxes.putSettings(sandbox, settings);
       await this.#watch(principalID, isNew);
     });
@@ -191,7 +191,7 @@ export class Account extends DurableObject<Env> {
 
   /** Waits for a sign-in to a git host. @returns whether the principal has signed in after `since` */
   gitSignedIn(host: string, since: number, waitMs: number): Promise<boolean> {
-    return this.#gitHosts.signedIn(host, since, waitMs);
+    return this.#gitHosts.waitForSignIn(host, since, waitMs);
   }
 
   spendModelTokens(spent: UsedByDay): { used: number; allowed: number } {
@@ -201,17 +201,17 @@ export class Account extends DurableObject<Env> {
   }
 
   sandboxSize(name: string, bytes: number): void {
-    this.#sandboxes.measured(name, bytes);
+    this.#sandboxes.recordSize(name, bytes);
   }
 
   sandboxStopped(name: string): void {
-    this.#sandboxes.stopped(name);
+    this.#sandboxes.recordStop(name);
   }
 
   /** Removes a sandbox and ends its lease. Used quota stays counted. */
   async sandboxDestroyed(name: string, settlement: Settlement, ending: Ending): Promise<Destroyed> {
     this.#quota.settle(name, settlement);
-    // A kept state expires by itself, together with its settings.
+    // The settings stay for the saved state, which expires by itself.
     const isKept = ending === "container" && this.#snapshots.has(name);
     if (!isKept) this.#sandboxes.removeSettings(name);
     const wasKnown = this.#sandboxes.remove(name);
@@ -246,7 +246,7 @@ export class Account extends DurableObject<Env> {
   }
 
   workspacesFull(): Failure {
-    return this.#snapshots.full().toFailure();
+    return this.#snapshots.fullError().toFailure();
   }
 
   /** Makes a finished save the sandbox's state, or a task's archive. @param packBytes the size of the pack that it added */
@@ -264,16 +264,16 @@ export class Account extends DurableObject<Env> {
   }
 
   archivedConversation(run: string): Snapshot | undefined {
-    return this.#snapshots.archived(run, "conversation");
+    return this.#snapshots.findArchive(run, "conversation");
   }
 
   setUpOutcome(key: string): Snapshot | undefined {
-    return this.#snapshots.archived(key, "workspace");
+    return this.#snapshots.findArchive(key, "workspace");
   }
 
   async startFromOutcome(sandbox: string, key: string): Promise<Outcome<void>> {
     return await this.#change(() => {
-      if (this.#snapshots.has(sandbox)) throw hasWorkspace(sandbox);
+      if (this.#snapshots.has(sandbox)) throw workspaceExists(sandbox);
       this.#snapshots.forkArchive(sandbox, key);
     });
   }
@@ -303,7 +303,10 @@ export class Account extends DurableObject<Env> {
   }
 
   findCheckpoint(id: string, sandbox: string): Promise<Outcome<{ checkpoint: Checkpoint; exists: boolean }>> {
-    return outcomeOf(() => ({ checkpoint: this.#snapshots.known(id), exists: this.#isNameTaken(sandbox) }));
+    return outcomeOf(() => ({
+      checkpoint: this.#snapshots.requireCheckpoint(id),
+      exists: this.#isNameTaken(sandbox),
+    }));
   }
 
   /** Deletes a checkpoint. Returns how many the sandbox has left. */
@@ -336,7 +339,7 @@ export class Account extends DurableObject<Env> {
     return settings === undefined ? undefined : (JSON.parse(settings) as CheckpointSettings);
   }
 
-  /** Returns also the checkpoint of the previous state. @param settings of the previous state, for forks of it */
+  /** Returns also the checkpoint of the previous state. @param settings for forks of the previous state */
   async restoreCheckpoint(
     sandbox: string,
     id: string,
@@ -355,20 +358,20 @@ export class Account extends DurableObject<Env> {
     return this.#fork(
       owner,
       id,
-      () => this.#snapshots.known(id),
+      () => this.#snapshots.requireCheckpoint(id),
       () => this.#snapshots.fork(sandbox, id),
     );
   }
 
   forkArchive(owner: Owner, run: string): Promise<Outcome<unknown>> {
     const { sandbox } = owner;
-    const find = () => this.#snapshots.knownArchive(run);
+    const find = () => this.#snapshots.requireArchive(run);
     return this.#fork(owner, run, find, () => this.#snapshots.forkArchive(sandbox, run));
   }
 
   /**
-   * Creates a sandbox from a saved state. Its actor gets the settings first, so that it is never without them. If a
-   * later step fails, the settings stay with the name, and a sandbox created later with that name has them.
+   * Creates a sandbox from a saved state. The new sandbox's actor gets the settings first, so that no call runs without them. If
+   * a later step fails, the actor keeps the settings, and a sandbox created later with that name has them.
    * @param find finds the state, or throws a `ToolError`
    */
   #fork<T>(
@@ -411,7 +414,7 @@ export class Account extends DurableObject<Env> {
     if (due !== undefined) await this.#wake(Math.max(due, Date.now() + SWEEP_MS));
   }
 
-  /** Sets the alarm to this time, unless it is set earlier. Milliseconds since the epoch. */
+  /** Sets the alarm to this time, unless an earlier alarm is set. Milliseconds since the epoch. */
   async #wake(at: number): Promise<void> {
     const planned = await this.ctx.storage.getAlarm();
     if (planned === null || planned > at) await this.ctx.storage.setAlarm(at);
@@ -462,10 +465,7 @@ export class Account extends DurableObject<Env> {
       .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  /**
-   * Most recently used first, then sandboxes that exist only as a saved workspace: long idle ones, and forks never
-   * used.
-   */
+  /** Lists the most recently used sandboxes first. Sandboxes that exist only as a saved workspace come last. */
   async view(): Promise<AccountView> {
     const registered = new Map(this.#sandboxes.list().map((row) => [row.name, row]));
     const saved = new Map(this.#snapshots.workspaces().map((workspace) => [workspace.sandbox, workspace]));
@@ -487,9 +487,9 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Asks the sandboxes recorded as running for their state, because nobody reports a machine restart, or a container
-   * that was lost while its actor slept. Does not correct the records, because a container may be starting. Leaves out a
-   * sandbox that does not respond in time.
+   * Asks the sandboxes recorded as running for their state: a restart of the machine, and the loss of a container while its actor
+   * slept, are not reported. Does not correct the records, because a container may be starting. Leaves out a sandbox that does
+   * not respond in time.
    */
   async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, SandboxStatus>> {
     const principalID = this.#principalID;
@@ -503,7 +503,7 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Lends run slots and seconds to a sandbox. If too few are free, calls back the unused ones of other sandboxes first.
+   * Lends run slots and seconds to a sandbox. If too few are free, first calls back unused ones from other sandboxes.
    */
   async lease(owner: Owner, request: LeaseRequest): Promise<Grant> {
     const grant = this.#quota.lease(owner.sandbox, request, Date.now());

@@ -1,9 +1,9 @@
-/** Calls and file streams under way in a sandbox. Its container is not stopped while there are any. */
+/** Counts calls and file streams under way in a sandbox. While there are any, its container is not stopped as idle. */
 import type { ContainerPlatform } from "./platform/platform.ts";
 
 export interface ActivityHost {
   background(work: Promise<unknown>): void;
-  platform: Pick<ContainerPlatform, "used">;
+  platform: Pick<ContainerPlatform, "noteUse">;
 }
 
 export class Activity {
@@ -32,22 +32,25 @@ export class Activity {
     }
   }
 
-  /** Waits for work on a file's body, which may outlast its call. */
+  /** Waits for the transfer of a file's body, which may outlast its call. */
   async transfer<T>(work: Promise<T>): Promise<T> {
     this.#transfers++;
     try {
       return await work;
     } finally {
       this.#transfers--;
-      this.#host.platform.used();
+      this.#host.platform.noteUse();
     }
   }
 
-  /** Returns the stream in a form that can leave the actor. Counts it as a transfer while bytes come from the container. */
-  trackTransfer(body: ReadableStream<Uint8Array>, { isOfContainer = true } = {}): ReadableStream<Uint8Array> {
+  /** Returns a copy of the stream that can leave the actor. A stream from the container counts as a transfer until it ends. */
+  trackTransfer(
+    body: ReadableStream<Uint8Array>,
+    { isFromContainer = true } = {},
+  ): ReadableStream<Uint8Array> {
     const { readable, writable } = new IdentityTransformStream();
     const passed = body.pipeTo(writable);
-    const done = isOfContainer ? this.transfer(passed) : passed;
+    const done = isFromContainer ? this.transfer(passed) : passed;
     this.#host.background(done.catch(() => undefined));
     return readable;
   }

@@ -31,7 +31,7 @@ export async function retryOnce<T>(call: () => Promise<T>): Promise<T> {
 }
 
 /** Converts a reset or overload of a sandbox's actor to a `ToolError`. Returns other errors unchanged. */
-export function explainedReset(error: unknown, sandbox: string): unknown {
+export function explainReset(error: unknown, sandbox: string): unknown {
   if (isOverloaded(error)) return overloaded(sandbox);
   if (!isReset(error)) return error;
   return actorReset(sandbox);

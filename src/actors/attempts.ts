@@ -3,9 +3,9 @@
  *
  * Guesses are counted in a Durable Object, so that parallel guesses cannot outrun the count.
  *
- * Every wait is bounded, an attempt during a wait does not extend it, and guesses from other addresses do not delay an
- * address that has signed in before. While guesses continue, they block their own address, and together all addresses that
- * never signed in, even for somebody who has the right token: the server limits checks, and only a check can tell.
+ * Every wait is bounded, and an attempt during a wait does not extend the wait. Guesses from other addresses never delay an
+ * address that has signed in before. Continuing guesses block their own address; guesses from many addresses block all addresses
+ * that never signed in, even for a person with the right token, because only a check would find the token right.
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";
@@ -118,7 +118,7 @@ export class Attempts extends DurableObject {
     this.#sql.exec("UPDATE sources SET failures = 0, succeeded_at = ?2 WHERE address = ?1", address, now);
   }
 
-  /** When unknown addresses together have the whole burst of guesses again, if they make none until then. */
+  /** When addresses that never signed in have the whole burst of guesses again, if they make none until then. */
   #strangersClearAt(now: number): number {
     return Math.max(this.ctx.storage.kv.get<number>(CLEAR_AT) ?? 0, now);
   }

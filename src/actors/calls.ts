@@ -1,5 +1,5 @@
 /**
- * Calls of a sandbox's users. A result has errors as data, and notices. The `CallPlan` says what a call does besides its work.
+ * Calls of a sandbox's users. Results contain errors as data, and notices. A `CallPlan` says what a call does besides its work.
  * The plan of a file operation follows from its row in `container/sandboxd/operations.ts`.
  */
 import {
@@ -34,14 +34,14 @@ export type ActorResult<T> = Outcome<T> & { notice?: string };
 
 export interface CallPlan {
   /** While a task runs in the sandbox, refuses the call unless its caller may run tasks. */
-  isKeptApart?: boolean;
+  isRefusedDuringTask?: boolean;
   /** Registers the sandbox and waits for its set-up, so that the work may start a container. Implies `isLimited`. */
   usesContainer?: boolean;
   /** Returns an error if the work takes longer than the client waits. */
   isLimited?: boolean;
   /** How long a call that does not use the container waits for a set-up under way, in milliseconds. */
   setUpMs?: number;
-  /** Repeats the work in the next container if this one is gone. */
+  /** Repeats the work in the next container if the current one is gone. */
   isRepeated?: boolean;
   /** The work reads a stream, which has no time limit once it has begun. */
   readsStream?: boolean;
@@ -61,7 +61,7 @@ export interface RunPlan<Spec extends Allowance> {
   sourceOf(spec: Spec): string;
   /** @throws {ToolError} if the owner may not start such a run now */
   check(owner: Owner): void | Promise<void>;
-  started?(owner: Owner, run: RunView): Promise<void>;
+  onStart?(owner: Owner, run: RunView): Promise<void>;
 }
 
 /** How the caller of a run waits. With `namesID` the result has the run's id even if it is complete. */
@@ -77,7 +77,7 @@ export interface CallParts {
   files: FileOperations;
   /** File operations that do not count as use of the sandbox. */
   glancing: FileOperations;
-  diskUsage: Pick<DiskUsage, "used">;
+  diskUsage: Pick<DiskUsage, "noteUse">;
   /** A result shows their notices in this order. */
   noticeSources: readonly { takeNotice(): string | undefined }[];
   /** How long a client waits unless its call says otherwise, in milliseconds. */
@@ -99,7 +99,7 @@ export class Calls {
     const isLimited = plan.isLimited || plan.usesContainer;
     const called = activity.call(() =>
       this.#outcome(async () => {
-        if (plan.isKeptApart) await plans.code.check(owner);
+        if (plan.isRefusedDuringTask) await plans.code.check(owner);
         return isLimited ? await this.#limited(owner, work, plan) : await work();
       }),
     );
@@ -117,7 +117,7 @@ export class Calls {
     ...[waitMs = 0, namesID = true, onProgress]: RunWait
   ): Promise<ActorResult<RunView>> {
     const { lifecycle, setUp, runs, plans } = this.#parts;
-    const { executor, sourceOf, check, started } = plans[kind];
+    const { executor, sourceOf, check, onStart } = plans[kind];
     const now = Date.now();
     const prepare = async () => {
       await lifecycle.admit(owner);
@@ -127,7 +127,7 @@ export class Calls {
     const waiting = { waitUntil: now + waitMs, replyBy: now + this.#waitMs(owner), namesID, onProgress };
     return this.do(owner, async () => {
       const run = await runs.start(executor, sourceOf(spec), spec, { ...waiting, prepare, gate: setUp.gate });
-      await started?.(owner, run);
+      await onStart?.(owner, run);
       return run;
     });
   }
@@ -135,7 +135,7 @@ export class Calls {
   operate(owner: Owner, name: OperationName, input: object): Promise<ActorResult<object>> {
     const row: FileRow & Policy = operations[name];
     const { scope, start, retry, up } = row;
-    if (scope !== undefined && !has(owner, scope))
+    if (scope !== undefined && !hasScope(owner, scope))
       return this.#outcome(() => Promise.reject(needsScope(scope)));
     const work = () => this.#operation(owner, name, input, row);
     if (start === "glance") return this.#outcome(work);
@@ -152,10 +152,11 @@ export class Calls {
     const isGlance = row.start === "glance";
     if ((row.start === "none" && !lifecycle.isRunning) || (isGlance && !lifecycle.container))
       throw stopped(owner.sandbox);
-    const isConfined = row.confined && !has(owner, "sandbox:exec");
+    const isConfined = row.confined && !hasScope(owner, "sandbox:exec");
     const call = (isGlance ? glancing : files).call(name, input as never, { isConfined });
     const done: Promise<object> = row.up === "stream" ? activity.transfer<object>(call) : call;
-    if (name === "edit") return await edited(owner, (input as Input<"edit">).path, done as Promise<Written>);
+    if (name === "edit")
+      return await hideEditDetails(owner, (input as Input<"edit">).path, done as Promise<Written>);
     const result: { body?: ReadableStream<Uint8Array> } = await done;
     return result.body ? { ...result, body: activity.trackTransfer(result.body) } : result;
   }
@@ -203,7 +204,7 @@ export class Calls {
       return await work();
     };
     const working = plan.isRepeated ? lifecycle.retryInNextContainer(owner, attempt) : attempt();
-    return await working.finally(() => diskUsage.used());
+    return await working.finally(() => diskUsage.noteUse());
   }
 
   async #outcome<T>(work: () => Promise<T>): Promise<Outcome<T>> {
@@ -211,7 +212,7 @@ export class Calls {
     try {
       return { ok: true, value: await work() };
     } catch (cause) {
-      const error = await lifecycle.explained(cause);
+      const error = await lifecycle.explainError(cause);
       if (!(error instanceof ToolError)) throw error;
       const failure = error.toFailure();
       return { ok: false, failure: runs.hasUnendedRun ? failure : withoutRuns(failure) };
@@ -219,15 +220,15 @@ export class Calls {
   }
 }
 
-function has({ scopes = [] }: Owner, scope: Scope): boolean {
+function hasScope({ scopes = [] }: Owner, scope: Scope): boolean {
   return scopes.includes(scope);
 }
 
 /**
  * A caller who may not read files does not learn where an edit failed. Callers who may run code can read files anyway.
  */
-async function edited(owner: Owner, path: string, done: Promise<Written>): Promise<Written> {
-  if (has(owner, "sandbox:read") || has(owner, "sandbox:exec")) return await done;
+async function hideEditDetails(owner: Owner, path: string, done: Promise<Written>): Promise<Written> {
+  if (hasScope(owner, "sandbox:read") || hasScope(owner, "sandbox:exec")) return await done;
   const { size, replaced } = await done.catch((error: unknown) => {
     if (!(error instanceof ToolError) || error.code !== "invalid_argument") throw error;
     throw editRefused(absolute(path));

@@ -1,8 +1,8 @@
-/** The stored connections of one sandbox. They outlive its container, its actor and the server. */
+/** Stores the connections of one sandbox, so that they outlive its container, its actor and the server. */
 import { KEPT_CONNECTIONS, type SeenConnections } from "../shared/connection-log.ts";
 
 interface StoredConnections {
-  /** From earlier containers; its `log` is the id of the last container's log. */
+  /** From earlier containers. `log` is the id of the newest of their logs. */
   earlier: SeenConnections;
   current: SeenConnections;
 }
@@ -46,7 +46,7 @@ export class ConnectionHistory {
     this.#timer ??= setTimeout(() => void this.collect().catch(() => undefined), COLLECT_MS);
   }
 
-  /** Stores the connections that the platform has seen. Call it before the platform drops them. */
+  /** Stores the connections that the platform has seen, and returns all stored ones. Call it before the platform drops them. */
   async collect(): Promise<SeenConnections> {
     if (this.#timer !== undefined) clearTimeout(this.#timer);
     this.#timer = undefined;

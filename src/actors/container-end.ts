@@ -15,8 +15,8 @@ export interface ContainerEndHost {
   sandboxd: Pick<Sandboxd, "isToken" | "report">;
   lifecycle: Pick<Lifecycle, "isRunning" | "isInUse">;
   kernels: Pick<Kernels, "refuse" | "stopAll">;
-  workspace: Pick<Workspace, "saveToStop" | "mayStop" | "changed">;
-  notice: Pick<RestartNotice, "ending">;
+  workspace: Pick<Workspace, "saveToStop" | "mayStop" | "noteChange">;
+  notice: Pick<RestartNotice, "noteEnding">;
   network: Pick<SandboxNetwork, "connections">;
   sync(): Promise<void>;
 }
@@ -32,7 +32,7 @@ export class ContainerEnd {
   async saveForServer(): Promise<boolean> {
     const { lifecycle, workspace, notice, network, sync } = this.#host;
     const isSaved = (await workspace.saveToStop()) && workspace.mayStop;
-    if (isSaved && lifecycle.isRunning) notice.ending(lifecycle.isInUse ? "unsaved_server" : "server");
+    if (isSaved && lifecycle.isRunning) notice.noteEnding(lifecycle.isInUse ? "unsaved_server" : "server");
     await network.connections.collect().catch(() => undefined);
     await sync();
     return isSaved;
@@ -53,10 +53,10 @@ export class ContainerEnd {
     await this.#save();
     if (hadCode) {
       await kernels.stopAll();
-      workspace.changed();
+      workspace.noteChange();
       await this.#save();
     }
-    notice.ending("platform");
+    notice.noteEnding("platform");
     await sync();
     return true;
   }

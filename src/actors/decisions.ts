@@ -38,7 +38,7 @@ export interface NetworkQuestion {
 
 export interface DecisionsHost {
   kv: SyncKvStorage;
-  network: Pick<SandboxNetwork, "changed" | "policy" | "policyAfter">;
+  network: Pick<SandboxNetwork, "choiceAfter" | "policy" | "policyAfter">;
   settings: Pick<SandboxSettings, "configure">;
   account: Pick<AccountLink, "principalID" | "owner">;
 }
@@ -89,7 +89,7 @@ export class NetworkDecisions {
     return true;
   }
 
-  destroyed(): void {
+  onDestroy(): void {
     for (const [key] of this.#host.kv.list({ prefix: PREFIX })) this.#host.kv.delete(key);
   }
 
@@ -99,7 +99,7 @@ export class NetworkDecisions {
 
   #policyAfter(change: NetworkChoice): NetworkPolicy {
     const { network } = this.#host;
-    return network.policyAfter(network.changed(change));
+    return network.policyAfter(network.choiceAfter(change));
   }
 
   #find(id: string): Kept | undefined {

@@ -1,4 +1,4 @@
-/** Measures a sandbox's disk use: soon after its use, at most once a minute, without delaying a call. */
+/** Measures how much of the disk a sandbox uses: soon after a call, at most once a minute, without delaying calls. */
 import type { Lifecycle } from "./lifecycle.ts";
 
 /** A measurement waits until the sandbox was unused for this long, in milliseconds, but at most MEASURE_INTERVAL_MS. */
@@ -23,7 +23,7 @@ export class DiskUsage {
     this.#host = host;
   }
 
-  used(): void {
+  noteUse(): void {
     const now = Date.now();
     this.#usedAt = now;
     if (this.#timer !== null) return;
@@ -31,11 +31,11 @@ export class DiskUsage {
     this.#measureIn(this.#dueAt - now + MEASURE_DEBOUNCE_MS);
   }
 
-  runEnded(): void {
-    this.used();
+  onRunEnd(): void {
+    this.noteUse();
   }
 
-  ended(): void {
+  onContainerEnd(): void {
     clearTimeout(this.#timer);
     this.#timer = null;
     this.#measuredAt = 0;

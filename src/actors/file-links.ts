@@ -17,8 +17,8 @@ const LINK_PREFIX = "file-links:kept:";
 /** The unit of expiry times in ids, in milliseconds. */
 const EXPIRES_UNIT_MS = 600_000;
 
-/** How many expired links are deleted with each new link. More than one, so that they do not pile up. */
-const FORGOTTEN = 8;
+/** How many expired links are deleted with each new link. More than one, so that expired links do not accumulate. */
+const DELETED_PER_LINK = 8;
 
 export interface UploadLink {
   id: string;
@@ -28,7 +28,7 @@ export interface UploadLink {
 export class FileLinks {
   readonly #kv: Pick<SyncKvStorage, "get" | "put" | "delete" | "list">;
   readonly #files: Pick<FileOperations, "call">;
-  readonly #taken = new Set<string>();
+  readonly #claimed = new Set<string>();
 
   constructor(
     kv: Pick<SyncKvStorage, "get" | "put" | "delete" | "list">,
@@ -74,9 +74,9 @@ export class FileLinks {
   }
 
   claim(link: UploadLink): "taken" | "busy" | "used" {
-    if (this.#taken.has(link.id)) return "busy";
+    if (this.#claimed.has(link.id)) return "busy";
     if (this.isUsedUp(link)) return "used";
-    this.#taken.add(link.id);
+    this.#claimed.add(link.id);
     return "taken";
   }
 
@@ -85,17 +85,17 @@ export class FileLinks {
   }
 
   releaseClaim(link: UploadLink, isUsedUp: boolean): void {
-    this.#taken.delete(link.id);
+    this.#claimed.delete(link.id);
     if (!isUsedUp) return;
     this.#kv.put(keyOf(link), true);
     this.#removeExpired(USED, keyOf({ id: "", expires: Date.now() }));
   }
 
   #removeExpired(prefix: string, end: string): void {
-    for (const [key] of this.#kv.list({ prefix, end, limit: FORGOTTEN })) this.#kv.delete(key);
+    for (const [key] of this.#kv.list({ prefix, end, limit: DELETED_PER_LINK })) this.#kv.delete(key);
   }
 
-  ended(): void {
+  onContainerEnd(): void {
     this.#kv.delete(EPOCH);
     for (const [key] of this.#kv.list({ prefix: USED })) this.#kv.delete(key);
   }

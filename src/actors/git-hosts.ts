@@ -1,4 +1,4 @@
-/** The git hosts that a principal has signed in to, with the tokens, which only the egress gets. */
+/** The git hosts that a principal has signed in to, and their tokens. Only the egress gets a token. */
 import type { GitCredential } from "../shared/git-credential.ts";
 import { Rows } from "../storage/rows.ts";
 import { within } from "../shared/within.ts";
@@ -50,7 +50,7 @@ export class GitHosts {
     this.#rows.write("DELETE FROM git_hosts WHERE host = ?", host);
   }
 
-  async signedIn(host: string, since: number, ms: number): Promise<boolean> {
+  async waitForSignIn(host: string, since: number, ms: number): Promise<boolean> {
     const deadline = Date.now() + ms;
     for (;;) {
       if (this.list().some((one) => one.host === host && one.signedInAt >= since)) return true;

@@ -1,7 +1,6 @@
 /**
- * Decides when an idle container is stopped. An open preview postpones the stop. Busy background processes do so too,
- * if the operator allows it (`KEEP_BUSY`). The sandbox reports whether they are busy, and its report can be false. So the
- * report only postpones the stop, for `KEEP_BUSY` hours at most.
+ * Decides when an idle container is stopped. An open preview postpones the stop. If the operator allows it (`KEEP_BUSY`), busy
+ * background processes postpone the stop too, but for `KEEP_BUSY` hours at most: code in the sandbox can fake being busy.
  */
 import type { FileOperations } from "../container/file-operations.ts";
 import type { AccountLink } from "./account-link.ts";
@@ -22,7 +21,7 @@ const BUSY_SHARE = 0.01;
 
 export interface IdleStopHost {
   kv: KV;
-  platform: Pick<ContainerPlatform, "used">;
+  platform: Pick<ContainerPlatform, "noteUse">;
   account: Pick<AccountLink, "unusedMs">;
   lifecycle: Pick<Lifecycle, "isInUse" | "stopIfUnused">;
   previews: Pick<Previews, "isInUse">;
@@ -33,7 +32,7 @@ export interface IdleStopHost {
 
 export class IdleStop {
   readonly #host: IdleStopHost;
-  /** Until when busy processes keep the container, in milliseconds since the epoch. */
+  /** Until when busy processes postpone the stop, in milliseconds since the epoch. */
   #heldUntil = 0;
 
   readonly #choice: StoredValue<number>;
@@ -61,7 +60,7 @@ export class IdleStop {
 
   put(minutes: number | undefined): void {
     this.#choice.value = minutes;
-    this.#host.platform.used();
+    this.#host.platform.noteUse();
   }
 
   leftMs(): number {
@@ -70,8 +69,8 @@ export class IdleStop {
     return Math.max(0, idleMs - this.#host.account.unusedMs, this.#heldUntil - Date.now());
   }
 
-  /** Stops the idle container, unless a preview or busy processes keep it. */
-  async expired(): Promise<void> {
+  /** Stops the idle container, unless an open preview or busy processes postpone the stop. */
+  async onIdleTimeout(): Promise<void> {
     if (await this.#host.previews.isInUse()) return;
     const { account, limits, lifecycle } = this.#host;
     const mayHold = account.unusedMs < this.minutes * MINUTE_MS + limits.busyHours * HOUR_MS;

@@ -1,4 +1,4 @@
-/** A sandbox's share of its principal's quota. Runs reserve from the sandbox's lease, and return what they did not use. */
+/** A sandbox's share of its principal's quota. Runs reserve slots and seconds of the lease, and return unused ones. */
 import type { Limits } from "../shared/config.ts";
 import { type Grant, type Holding, type LeaseRequest, type Settlement } from "./quota.ts";
 import type { RunQuota, Reservation } from "../runs/runs.ts";
@@ -66,7 +66,7 @@ export class Lease implements RunQuota {
     });
   }
 
-  /** Reserves without a check. A run that an earlier actor started runs already, so no limit refuses it. */
+  /** Reserves without a check, for a run that an earlier actor started: it is already running. */
   hold(seconds: number): Reservation {
     this.#inUse.slots += 1;
     this.#inUse.seconds += seconds;
@@ -75,7 +75,7 @@ export class Lease implements RunQuota {
     return { seconds };
   }
 
-  give(reservation: Reservation, spent: number): void {
+  giveBack(reservation: Reservation, spent: number): void {
     this.#inUse.slots -= 1;
     this.#inUse.seconds -= reservation.seconds;
     this.#spend(splitByDay(Math.min(Math.ceil(spent), reservation.seconds), Date.now()));
@@ -124,7 +124,7 @@ export class Lease implements RunQuota {
     } finally {
       this.#isRequesting = false;
     }
-    // Near midnight a new lease would end at once too, so it is requested after midnight.
+    // A lease ends at midnight (UTC) at the latest. One that ends there is renewed afterwards: a new one would end there too.
     const left = this.#grant.until - Date.now();
     this.#renewIn(left > RENEW_MS ? left - RENEW_MS : Math.max(left, 0) + 1000);
     return this.#grant;

@@ -31,7 +31,7 @@ export type Position =
   | Restoring
   | (Pick<Restoring, "life" | "isRegistered"> & { is: "ready" });
 
-/** `ending`: a container is ending. `position` is the previous state, which returns if nothing was ended. */
+/** `ending`: a container is being ended. `position` becomes the state afterwards; `step` changes it when the container ends. */
 export type State = Position | { is: "ending"; position: Position; ended: PromiseWithResolvers<void> };
 
 export type End = "lost" | "idle" | "room" | "network" | "unsaved_network" | "back" | "destroy";
@@ -39,17 +39,17 @@ export type End = "lost" | "idle" | "room" | "network" | "unsaved_network" | "ba
 /** A part that reacts to changes of containers and the sandbox. Parts are called in the order of subscription. */
 export interface Subscriber {
   /** A container started, still without its workspace. */
-  started?(): void;
+  onContainerStart?(): void;
   /** The container has its state, so that work can begin in it. */
-  ready?(): void;
+  onContainerReady?(): void;
   /** The container is gone, or must not be used any more because it is ending. */
-  ended?(end: End): void;
+  onContainerEnd?(end: End): void;
   /** The sandbox was destroyed; its container has ended. */
-  destroyed?(destroyed: Destroyed): void;
+  onDestroy?(destroyed: Destroyed): void;
   /** The sandbox was set to a checkpoint. @param settings of the checkpoint's sandbox */
-  restored?(settings: CheckpointSettings | undefined): void;
+  onRestore?(settings: CheckpointSettings | undefined): void;
   /** A call or run ended. @param isUnused returns, now or later, whether no other call or run is under way */
-  released?(isUnused: () => boolean): void;
+  onRelease?(isUnused: () => boolean): void;
   /** Whether the part uses the container, so that it must not be stopped as idle. */
   readonly isBusy?: boolean;
 }

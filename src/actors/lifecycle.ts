@@ -39,14 +39,14 @@ export interface LifecycleParts {
     | "isKnown"
     | "register"
     | "withdraw"
-    | "stopped"
-    | "destroyed"
-    | "note"
+    | "reportStop"
+    | "reportDestruction"
+    | "logEvent"
     | "isInUse"
     | "unusedMs"
     | "noteCheckpoint"
   >;
-  network: Pick<SandboxNetwork, "starting" | "enforce">;
+  network: Pick<SandboxNetwork, "prepareStart" | "enforce">;
   workspace: Pick<
     Workspace,
     | "resume"
@@ -58,7 +58,7 @@ export interface LifecycleParts {
     | "finishCheckpointRestore"
     | "checkpoint"
   >;
-  notice: Pick<RestartNotice, "ending">;
+  notice: Pick<RestartNotice, "noteEnding">;
   activity: Pick<Activity, "isBusy" | "hasCalls">;
   background(work: Promise<unknown>): void;
 }
@@ -86,7 +86,9 @@ const KEEP_UNSAVED_MS = 3_600_000;
 
 /** After an interrupted call, a container that is ending may still seem to run for this long, in milliseconds. */
 const STOPPING_GRACE_MS = 3000;
-const STOP_NOTICED_MS = 5000;
+
+/** How long a repeated call waits for the platform's report that the previous container has ended, in milliseconds. */
+const END_REPORT_MS = 5000;
 
 export class Lifecycle {
   readonly #parts: LifecycleParts;
@@ -94,13 +96,13 @@ export class Lifecycle {
   readonly #states: LifecycleState;
   /** Counts how often a container, or an attempt to start one, was abandoned. */
   #abandonedCount = 0;
-  /** What the account knew of the sandbox before it counted the container. */
+  /** What the account knew of the sandbox before the account counted the container. */
   #before: EarlierState | undefined;
   readonly #ends = new SerialQueue();
-  #ending = 0;
-  /** When a container was first kept because it was not saved in time. */
+  #endingCount = 0;
+  /** Since when an unused container has been kept because its save failed or took too long. */
   #unsavedSince = 0;
-  /** Serial: while the enforcement of one call ends a container, that of another must not end the next one too. */
+  /** Enforces the policy for one call at a time: two calls at once could end two containers, one after the other. */
   readonly #enforcing = new SerialQueue();
 
   constructor(parts: LifecycleParts) {
@@ -117,15 +119,12 @@ export class Lifecycle {
 
   subscribe(...subscribers: Subscriber[]): void {
     this.#subscribers.push(...subscribers);
-    if (this.#checkState().is === "ready") for (const part of subscribers) part.ready?.();
+    if (this.#checkState().is === "ready") for (const part of subscribers) part.onContainerReady?.();
   }
 
   // The current container.
 
-  /**
-   * Aborted when the container must not be used any more. Undefined if no container runs with its workspace. Never
-   * starts a container.
-   */
+  /** A signal that is aborted when the container must not be used any more. Undefined if no container has its workspace. */
   get container(): AbortSignal | undefined {
     const state = this.#state;
     return state.is === "ready" && this.#parts.platform.isRunning ? state.life.signal : undefined;
@@ -160,19 +159,17 @@ export class Lifecycle {
     const position = this.#position;
     if ("life" in position && !this.#parts.platform.isRunning) {
       this.#retire("lost");
-      this.#parts.account.stopped();
+      this.#parts.account.reportStop();
     }
     return this.#state;
   }
 
-  /**
-   * Handles the platform's report that a container ended: this actor's, or that of an earlier actor, which could not handle it.
-   */
+  /** Handles the platform's report that a container ended. The container may be one that an earlier actor started. */
   #containerEnded(): void {
     const state = this.#checkState();
     if (this.#abandonedCount > 0 || state.is !== "absent") return;
     this.#abandon();
-    this.#parts.account.stopped();
+    this.#parts.account.reportStop();
   }
 
   #abandon(): void {
@@ -193,15 +190,15 @@ export class Lifecycle {
     this.#states.step(position, ABSENT);
     this.#abandon();
     if ("life" in position) position.life.abort(containerEnded());
-    for (const part of this.#subscribers) part.ended?.(end);
+    for (const part of this.#subscribers) part.onContainerEnd?.(end);
   }
 
   // Starting a container.
 
   /**
-   * Registers the sandbox with its account, so that it may start a container. First waits until no container is ending:
-   * a container started before that would not be counted.
-   * @throws {ToolError} `quota_exceeded`; `not_found` for an owner who may not start one
+   * Registers the sandbox with its account, so that a container may start. First waits until no container is ending: the account
+   * would not count a container that starts before.
+   * @throws {ToolError} `quota_exceeded`; `not_found` if a container would have to start and the call may not start one
    */
   async admit(owner: Owner): Promise<void> {
     const { account, platform } = this.#parts;
@@ -218,11 +215,11 @@ export class Lifecycle {
       refuseStart();
       const before = await account.register(owner);
       const state = this.#checkState();
-      // The container was ended or lost, which has undone the registration.
+      // The container was ended or lost meanwhile, and the registration with it.
       if (abandonedBefore !== this.#abandonedCount) continue;
       this.#before ??= before;
       if (state.is === "ending") continue;
-      // Checked again, because the container may have ended since then.
+      // Checked again, because the container may have ended during the registration.
       refuseStart();
       if (state.is === "absent") this.#states.step(state, { is: "registered" });
       else if ("life" in state) state.isRegistered = true;
@@ -238,7 +235,7 @@ export class Lifecycle {
       await this.admit(this.#parts.account.owner);
   }
 
-  /** Resolves when no container is ending, and none is left that a rollback replaces. */
+  /** Waits until no container is ending, and ends a container that a restored checkpoint replaces. */
   async #finishPrevious(): Promise<void> {
     await this.#untilEndsAreOver();
     // An earlier actor began to restore a checkpoint, and was discarded before it ended the container.
@@ -254,8 +251,8 @@ export class Lifecycle {
   }
 
   /**
-   * Repeats `work` if the container has begun to end, because a destruction undoes the work. Then calls `done`, without an
-   * await in between.
+   * Does `work`, and repeats it if the container has begun to end meanwhile, because a destruction undoes the work. Then calls
+   * `done`, without an await in between.
    */
   async unlessDestroyed<T>(work: () => Promise<T>, done: (value: T) => void): Promise<void> {
     for (;;) {
@@ -270,7 +267,7 @@ export class Lifecycle {
    * waits; the start continues after that
    * @throws {ToolError} `sandbox_restarted` if not admitted, and errors of the start or restore
    */
-  async ready(waitMs = READY_TIMEOUT_MS): Promise<AbortSignal> {
+  async waitUntilReady(waitMs = READY_TIMEOUT_MS): Promise<AbortSignal> {
     const { container } = this;
     if (container) return container;
     const attempt = this.#attempt();
@@ -303,14 +300,14 @@ export class Lifecycle {
     const { promise, resolve } = Promise.withResolvers<AbortSignal>();
     const starting: Starting = { is: "starting", attempt: promise };
     this.#states.step(registered, starting);
-    resolve(this.#started(starting));
+    resolve(this.#startContainer(starting));
     return promise;
   }
 
-  async #started(starting: Starting): Promise<AbortSignal> {
+  async #startContainer(starting: Starting): Promise<AbortSignal> {
     const { platform, network, environment, account } = this.#parts;
     try {
-      network.starting();
+      network.prepareStart();
       await network.enforce();
       // An end that began during these steps would miss a container that starts now.
       if (this.#position !== starting) throw containerEnded();
@@ -330,17 +327,17 @@ export class Lifecycle {
     const life = new AbortController();
     const restoring: Restoring = { is: "restoring", life, attempt: starting.attempt, isRegistered: true };
     if (!this.#states.step(starting, restoring)) throw containerEnded();
-    account.note("start");
-    for (const part of this.#subscribers) part.started?.();
-    return await this.#restored(restoring);
+    account.logEvent("start");
+    for (const part of this.#subscribers) part.onContainerStart?.();
+    return await this.#restoreWorkspace(restoring);
   }
 
   #restore(restoring: Restoring): Promise<AbortSignal> {
-    restoring.attempt = this.#restored(restoring);
+    restoring.attempt = this.#restoreWorkspace(restoring);
     return restoring.attempt;
   }
 
-  async #restored(restoring: Restoring): Promise<AbortSignal> {
+  async #restoreWorkspace(restoring: Restoring): Promise<AbortSignal> {
     const { life } = restoring;
     try {
       await this.#parts.workspace.restore(life.signal);
@@ -351,7 +348,7 @@ export class Lifecycle {
     }
     const { isRegistered } = restoring;
     if (!this.#states.step(restoring, { is: "ready", life, isRegistered })) throw containerEnded();
-    for (const part of this.#subscribers) part.ready?.();
+    for (const part of this.#subscribers) part.onContainerReady?.();
     return life.signal;
   }
 
@@ -361,7 +358,7 @@ export class Lifecycle {
     if (state.is !== "ready") throw containerEnded();
     const restoring: Restoring = { ...state, is: "restoring", attempt: undefined };
     this.#states.step(state, restoring);
-    const attempt = work().then(() => this.#restored(restoring));
+    const attempt = work().then(() => this.#restoreWorkspace(restoring));
     restoring.attempt = attempt;
     attempt.catch(() => {
       restoring.attempt = undefined;
@@ -373,7 +370,7 @@ export class Lifecycle {
    * Like `ready`, for a run. Retries if the container ends first. @param isOver whether the run needs no container any
    * more
    */
-  async readyForRun(isOver: () => boolean): Promise<void> {
+  async waitUntilReadyForRun(isOver: () => boolean): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       if (isOver()) {
         this.release();
@@ -382,7 +379,7 @@ export class Lifecycle {
       try {
         await this.admitRun();
         if (isOver()) continue;
-        await this.ready();
+        await this.waitUntilReady();
         return;
       } catch (error) {
         if (!isGone(error) || attempt === MAX_STARTS) throw error;
@@ -410,11 +407,11 @@ export class Lifecycle {
     if (!("life" in position)) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     position.life.signal.addEventListener("abort", () => resolve());
-    await within(STOP_NOTICED_MS, promise);
+    await within(END_REPORT_MS, promise);
   }
 
   /** The error for an interrupted call: its container may be gone, or only the connection broke. */
-  async explained(error: unknown): Promise<unknown> {
+  async explainError(error: unknown): Promise<unknown> {
     if (error instanceof EndingError) return error;
     return isGone(error) && (await this.#isStillRunning()) ? connectionLost() : error;
   }
@@ -433,13 +430,13 @@ export class Lifecycle {
     return isSame();
   }
 
-  runEnded(): void {
+  onRunEnd(): void {
     this.release();
   }
 
   /** A call or run ended: withdraws the registration if no container started and none is needed. */
   release(): void {
-    for (const part of this.#subscribers) part.released?.(() => !this.isInUse);
+    for (const part of this.#subscribers) part.onRelease?.(() => !this.isInUse);
     const state = this.#state;
     if (state.is !== "registered" || this.isInUse) return;
     const { account, background } = this.#parts;
@@ -457,13 +454,13 @@ export class Lifecycle {
    */
   async #end<T>(work: () => Promise<T>): Promise<T> {
     this.#checkState();
-    this.#ending++;
+    this.#endingCount++;
     this.#states.beginEnding();
     try {
       return await this.#ends.run(work);
     } finally {
-      this.#ending--;
-      if (this.#ending === 0) {
+      this.#endingCount--;
+      if (this.#endingCount === 0) {
         this.#states.finishEnding();
         // A call or run may have ended meanwhile.
         this.release();
@@ -477,13 +474,13 @@ export class Lifecycle {
     // First, so that a run that ends with the container does not look as if it ended by itself.
     this.#retire(end);
     await platform.end();
-    if (wasRunning) account.stopped();
+    if (wasRunning) account.reportStop();
   }
 
   /** Ends a container on purpose, and notes why for the next notice. */
   async #endInOrder(end: Exclude<End, "lost" | "destroy">): Promise<void> {
     if (!this.#parts.platform.isRunning) return;
-    this.#parts.notice.ending(end);
+    this.#parts.notice.noteEnding(end);
     await this.#endContainer(end);
   }
 
@@ -495,8 +492,8 @@ export class Lifecycle {
   }
 
   /**
-   * Like `stopIfUnused`, unless the sandbox was used a moment ago. @param waitMs how long to wait for the save, which
-   * continues
+   * Like `stopIfUnused`, but also keeps a sandbox that was used in the last RECENT_USE_MS.
+   * @param waitMs how long to wait for the save, which continues afterwards
    */
   makeRoom(waitMs: number): Promise<boolean> {
     const { platform, account } = this.#parts;
@@ -507,7 +504,7 @@ export class Lifecycle {
     );
   }
 
-  /** Destroys the sandbox's container and settings unless they are in use. Its saved state expires by itself. */
+  /** Destroys the container of an unused sandbox. A saved state stays, with its settings, and expires by itself. */
   destroyIfUnused(owner: Owner, wasUsed: () => boolean): Promise<boolean> {
     return this.#endUnused(
       () => this.#mustStay || wasUsed(),
@@ -559,7 +556,7 @@ export class Lifecycle {
     const { workspace, account } = this.#parts;
     const keptAt = Date.now();
     await this.#finishPrevious();
-    if (this.isRunning) await this.ready(CALL_MS);
+    if (this.isRunning) await this.waitUntilReady(CALL_MS);
     const checkpoint = await workspace.checkpoint(label, settings);
     account.noteCheckpoint(keptAt);
     return checkpoint;
@@ -578,7 +575,7 @@ export class Lifecycle {
   async #endForRestore(settings?: CheckpointSettings): Promise<void> {
     await this.#endInOrder("back");
     this.#parts.workspace.finishCheckpointRestore();
-    for (const part of this.#subscribers) part.restored?.(settings);
+    for (const part of this.#subscribers) part.onRestore?.(settings);
   }
 
   /** Ends the container at once, with all processes, and deletes the data that `ending` names. */
@@ -587,9 +584,9 @@ export class Lifecycle {
     const destroyed = this.#end(async () => {
       await this.#endContainer("destroy");
       // After the container's end: otherwise an earlier call could register the sandbox again.
-      const record = await account.destroyed(owner, ending);
-      for (const part of this.#subscribers) part.destroyed?.(record);
-      if (record.wasKnown) account.note("destroy");
+      const record = await account.reportDestruction(owner, ending);
+      for (const part of this.#subscribers) part.onDestroy?.(record);
+      if (record.wasKnown) account.logEvent("destroy");
       return record;
     });
     // An earlier end may be waiting for the container to save or start.

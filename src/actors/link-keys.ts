@@ -1,4 +1,4 @@
-/** The keys that sign the server's links, so that it recognizes them without a lookup. */
+/** The keys that sign the server's links, so that the server recognizes its links without a lookup. */
 import type { Config } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { ownerTokens } from "../shared/owner-tokens.ts";
@@ -45,15 +45,15 @@ async function secretsOf({
   if (config.linkKey !== undefined) return [config.linkKey];
   const tokens = ownerTokens(config);
   if (tokens.length > 0) return tokens;
-  const made = await madeKey({ config, env });
+  const made = await generatedKey({ config, env });
   if (!made) return [];
   // Earlier versions signed with GitHub's secret. Their links stay valid until they expire.
   const { GITHUB_CLIENT_SECRET: earlier } = config.values;
-  const isEarlierGood = earlier !== undefined && Date.now() < made.madeAt + MAX_LIFE_MS;
-  return isEarlierGood ? [made.key, earlier] : [made.key];
+  const isEarlierValid = earlier !== undefined && Date.now() < made.madeAt + MAX_LIFE_MS;
+  return isEarlierValid ? [made.key, earlier] : [made.key];
 }
 
-function madeKey({ config, env }: Pick<RequestContext, "config" | "env">): Promise<MadeKey | undefined> {
+function generatedKey({ config, env }: Pick<RequestContext, "config" | "env">): Promise<MadeKey | undefined> {
   const cache = cacheOf(config);
   const namespace = env.Attempts as DurableObjectNamespace<Attempts> | undefined;
   cache.made ??= Promise.resolve(namespace?.getByName(LINK_KEY_NAME).linkKey());
@@ -69,9 +69,9 @@ function cacheOf(config: Config): KeyCache {
 }
 
 async function derive(secret: string): Promise<CryptoKey> {
-  return imported(await sign(await imported(new TextEncoder().encode(secret)), "sandbox-mcp links"));
+  return importKey(await sign(await importKey(new TextEncoder().encode(secret)), "sandbox-mcp links"));
 }
 
-function imported(bytes: Uint8Array): Promise<CryptoKey> {
+function importKey(bytes: Uint8Array): Promise<CryptoKey> {
   return crypto.subtle.importKey("raw", bytes, { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
 }

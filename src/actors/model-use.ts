@@ -24,7 +24,7 @@ export class ModelUse implements BudgetKeeper {
   }
 
   /** @throws {ToolError} `quota_exceeded` if today's tokens are used up */
-  async mayBegin(): Promise<void> {
+  async requireTokens(): Promise<void> {
     const { used, allowed } = await this.#reportTokens();
     if (used >= allowed) throw quotaError({ limit: "modelTokensPerDay", allowed, used });
   }

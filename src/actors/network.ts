@@ -68,7 +68,7 @@ export class SandboxNetwork {
    * The choice after these changes. A change with only a list selects `allowlist`. @throws {ToolError} if it exceeds the
    * operator's limits
    */
-  changed({ internet, allowHosts }: NetworkChoice): NetworkChoice {
+  choiceAfter({ internet, allowHosts }: NetworkChoice): NetworkChoice {
     const { most } = this.#host.limits();
     const wanted = internet ?? (allowHosts === undefined ? undefined : "allowlist");
     if (wanted !== undefined && INTERNET.indexOf(wanted) > INTERNET.indexOf(most.internet))
@@ -90,7 +90,7 @@ export class SandboxNetwork {
     this.#choice.value = choice;
   }
 
-  ended(): void {
+  onContainerEnd(): void {
     this.#host.background(this.connections.collect().catch(() => undefined));
   }
 
@@ -101,11 +101,11 @@ export class SandboxNetwork {
   }
 
   /** A container is about to start, so the next `enforce` must send the policy again. */
-  starting(): void {
+  prepareStart(): void {
     this.#enforced = "";
     this.#isStarting = true;
     this.#intercepted.value = undefined;
-    this.#host.platform.starting();
+    this.#host.platform.prepareStart();
   }
 
   /** Makes the platform enforce the current policy. @returns false if the running container keeps forbidden connections */
@@ -127,16 +127,16 @@ export class SandboxNetwork {
   }
 
   /**
-   * The git hosts to intercept. A container that started without any interception may not trust the platform's
-   * certificates, so git would fail in it. There, git gets no token until the next container.
+   * The git hosts whose requests are intercepted, so that git gets a token. A container that started without any interception may
+   * not trust the platform's certificates: intercepted requests would fail there, so git gets a token in the next container.
    */
   #gitHosts(intercepted: readonly string[]): readonly string[] {
     const isTrusted =
-      this.#isStarting || intercepted.length > 0 || this.#host.platform.alwaysTrusted === true;
+      this.#isStarting || intercepted.length > 0 || this.#host.platform.isAlwaysTrusted === true;
     return isTrusted ? this.#host.gitHosts() : [];
   }
 
-  async withRefusals(end: End, startedAt: number): Promise<End> {
+  async addRefusals(end: End, startedAt: number): Promise<End> {
     this.connections.collectSoon();
     const refusals = await this.refusalNote(startedAt).catch(() => undefined);
     return refusals === undefined ? end : { ...end, note: [end.note, refusals].filter(Boolean).join(" ") };

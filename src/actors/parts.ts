@@ -96,9 +96,9 @@ export function createParts(actor: ActorPlatform) {
   account.lease.inherit(runs.secondsSince(account.settledAt));
   runs.resume(parts.executors, actor.platform.isRunning);
   setUp.resume();
-  // `Lifecycle` calls the account directly.
-  type OnContainers = Exclude<Reacting<typeof parts, "ended" | "destroyed">, "account">;
-  const onContainers: Pick<typeof parts, OnContainers> & { runs: Subscriber } = {
+  const onContainers: Pick<typeof parts, Reacting<typeof parts, Exclude<keyof Subscriber, "isBusy">>> & {
+    runs: Subscriber;
+  } = {
     restartNotice,
     connection,
     previews,
@@ -110,7 +110,7 @@ export function createParts(actor: ActorPlatform) {
     workspace,
     setUp,
     runs: {
-      ended: (end) => runs.containerGone(LOST_NOTES[end]),
+      onContainerEnd: (end) => runs.endAll(LOST_NOTES[end]),
       get isBusy() {
         return runs.isBusy;
       },
@@ -222,12 +222,12 @@ function addExecution(parts: ReturnType<typeof addContainer>) {
     ...parts,
     logCapBytes,
     quota: account.lease,
-    ready: () => lifecycle.admitRun(),
-    completed: (end, startedAt) => network.withRefusals(end, startedAt),
-    explained: (error) => lifecycle.explained(error),
-    failed: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
+    prepareSandbox: () => lifecycle.admitRun(),
+    completeEnd: (end, startedAt) => network.addRefusals(end, startedAt),
+    explainError: (error) => lifecycle.explainError(error),
+    logError: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
     discard: () => lifecycle.release(),
-    taskRemoved: (id) => account.account().removeArchive(id),
+    removeTaskFiles: (id) => account.account().removeArchive(id),
   });
   const code = new CodeExecutor(kernels, parts.files, logCapBytes);
   return { ...parts, kernels, runs, code, commands: new CommandExecutor(parts) };
@@ -272,7 +272,7 @@ function addTasks(settled: ReturnType<typeof addSettings>) {
     archives: {
       keepArchive: (what) => workspace.keepArchive(what, settings),
       restoreConversation: async (run, task) => {
-        await lifecycle.ready();
+        await lifecycle.waitUntilReady();
         await workspace.restoreConversation(run, task);
       },
     },
@@ -286,9 +286,9 @@ function addTasks(settled: ReturnType<typeof addSettings>) {
   const modelUse = new ModelUse({ ...parts, tasks });
   const taskRecords = new TaskRecords(parts);
   const check = (owner: Owner) => tasks.keepApart(owner);
-  const modelRun: Pick<RunPlan<Allowance>, "check" | "started"> = {
-    check: () => modelUse.mayBegin(),
-    started: (owner, run) => taskRecords.started(owner, run),
+  const modelRun: Pick<RunPlan<Allowance>, "check" | "onStart"> = {
+    check: () => modelUse.requireTokens(),
+    onStart: (owner, run) => taskRecords.recordStart(owner, run),
   };
   const plans: RunPlans = {
     code: { executor: code, sourceOf: (spec) => spec.code, check },
@@ -320,9 +320,9 @@ function addUpkeep(parts: ReturnType<typeof addTasks>) {
     diskUsage: new DiskUsage({
       ...parts,
       measure: async () => {
-        // Starts a new period for `IdleStop`: what programs did during the use does not count as background work.
+        // Starts a new period for `IdleStop`: the work of programs during a call is not background work.
         await idle.isBusy();
-        await account.measured((await files.call("usage", { path: "/workspace" })).bytes);
+        await account.reportSize((await files.call("usage", { path: "/workspace" })).bytes);
       },
     }),
   };

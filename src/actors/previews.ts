@@ -14,10 +14,10 @@ import { tooManyPreviews } from "./texts.ts";
 
 export interface PreviewsHost {
   sql: SqlStorage;
-  sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "report" | "used">;
+  sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "report" | "noteUse">;
   restartNotice: Pick<RestartNotice, "count">;
   lifecycle: Pick<Lifecycle, "isAlive">;
-  account: Pick<AccountLink, "used">;
+  account: Pick<AccountLink, "noteUse">;
   background(work: Promise<unknown>): void;
 }
 
@@ -78,13 +78,17 @@ export class Previews {
   }
 
   /** Ends all requests. Keeps the rows, so that visitors are told that the sandbox stopped. */
-  ended(): void {
-    for (const port of this.#cuts.keys()) this.#cut(port);
+  onContainerEnd(): void {
+    this.#cutAll();
   }
 
-  destroyed(): void {
-    this.ended();
+  onDestroy(): void {
+    this.#cutAll();
     this.#host.sql.exec("DELETE FROM previews");
+  }
+
+  #cutAll(): void {
+    for (const port of this.#cuts.keys()) this.#cut(port);
   }
 
   list(): Preview[] {
@@ -137,8 +141,8 @@ export class Previews {
   }
 
   #reportUse(): void {
-    this.#host.background(this.#host.account.used());
-    this.#host.sandboxd.used();
+    this.#host.background(this.#host.account.noteUse());
+    this.#host.sandboxd.noteUse();
   }
 
   #signalOf(port: number, expiresAt: number): AbortSignal {

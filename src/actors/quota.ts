@@ -23,12 +23,10 @@ export interface Settlement {
 }
 
 export interface LeaseRequest extends Settlement {
-  /**
-   * In addition to `inUse`: `needed` is the least, `wanted` is what the run can use, and `spare` saves the next
-   * request.
-   */
+  /** All three in addition to `inUse`. With less than `needed` the request is refused; `wanted` is what the run can use. */
   needed: Holding;
   wanted: Holding;
+  /** For the next runs, so that they need no request. */
   spare: Holding;
 }
 

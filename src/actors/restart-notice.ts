@@ -1,6 +1,6 @@
 /**
- * Counts container starts and remembers how the last container ended, because processes and kernels die with it. The next
- * result reports this once, with what was restored.
+ * Counts container starts, and remembers how the last container ended. Its processes and kernels ended too, so the next result
+ * says so once, and names what was restored.
  */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Snapshot } from "./saved-states.ts";
@@ -32,14 +32,14 @@ export class RestartNotice {
     return this.#count.value ?? 0;
   }
 
-  started(): void {
+  onContainerStart(): void {
     if (this.count > 0) this.#ended.value = this.#ending.value ?? "";
     this.#count.value = this.count + 1;
     this.#ending.value = undefined;
   }
 
   /** @param state undefined if the sandbox starts empty @param dropped what was not restored, because the image has changed */
-  workspaceRestored(state: Snapshot | undefined, dropped?: NamedFiles): void {
+  noteRestore(state: Snapshot | undefined, dropped?: NamedFiles): void {
     const ending = this.#ended.value;
     this.#ended.value = undefined;
     const isAllSaved = ending !== undefined && ending in ENDINGS && !NOT_ALL_SAVED.has(ending);
@@ -48,12 +48,12 @@ export class RestartNotice {
   }
 
   /** The container is about to be stopped on purpose. */
-  ending(how: keyof typeof ENDINGS): void {
+  noteEnding(how: keyof typeof ENDINGS): void {
     this.#ending.value = how;
   }
 
   /** The next start of a destroyed sandbox counts as the first. */
-  destroyed(): void {
+  onDestroy(): void {
     for (const stored of [this.#count, this.#ending, this.#ended, this.#notice]) stored.value = undefined;
   }
 

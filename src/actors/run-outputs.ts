@@ -1,5 +1,5 @@
-/** Runs as callers read them: results, logs, and artifacts of tasks. They outlive the container. */
-import { joined } from "../runs/head-and-tail.ts";
+/** Reads the results and logs of runs, and the artifacts of tasks, for callers. All of these outlive the container. */
+import { joinBytes } from "../runs/head-and-tail.ts";
 import { localID } from "../runs/id.ts";
 import type { RunReading, Runs, RunToRead } from "../runs/runs.ts";
 import type { RunObjects } from "../runs/run-log.ts";
@@ -77,7 +77,7 @@ export class RunOutputs {
     const open = async () =>
       (await this.#object(this.#artifact(await runs.result(id, 0), name).key, offset, length)).body;
     const body = name === LOG_NAME ? this.#log(id, offset, offset + length) : await open();
-    return activity.trackTransfer(body, { isOfContainer: false });
+    return activity.trackTransfer(body, { isFromContainer: false });
   }
 
   /** A range of an artifact, at most `maxBytes` long. @throws {ToolError} `not_found` */
@@ -105,7 +105,7 @@ export class RunOutputs {
       pull: async (controller) => {
         const { pieces, next } = await this.#host.runs.log(id, at, Math.min(PAGE_BYTES, end - at));
         // A copy, because pieces may share a buffer, and the stream takes the buffer away with the first piece.
-        const bytes = Uint8Array.from(joined(pieces.map((piece) => piece.bytes)));
+        const bytes = Uint8Array.from(joinBytes(pieces.map((piece) => piece.bytes)));
         const isEnd = next >= end || next === at;
         at = next;
         if (bytes.length > 0) controller.enqueue(bytes);

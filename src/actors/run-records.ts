@@ -25,7 +25,7 @@ const REPORT_MS = 5000;
 export interface RunRecordsHost {
   kv: KV;
   connection: Pick<Connection, "send">;
-  runs: Pick<Runs, "sweep" | "stored" | "hasActive" | "isFull">;
+  runs: Pick<Runs, "sweep" | "measureStored" | "hasActive" | "isFull">;
   platform: Pick<ContainerPlatform, "isRunning" | "onSweep" | "scheduleSweep">;
   /** How long a record is kept after its run, in milliseconds. */
   keepMs: number;
@@ -48,7 +48,7 @@ export class RunRecords {
     host.platform.onSweep(() => this.#sweep());
   }
 
-  runEnded(run: RunRecord, hasFiles: boolean): void {
+  onRunEnd(run: RunRecord, hasFiles: boolean): void {
     const { platform, connection, keepMs, background } = this.#host;
     if (hasFiles && platform.isRunning) {
       this.#toClean.push(localID(run.id));
@@ -61,7 +61,7 @@ export class RunRecords {
   }
 
   /** The container's files are gone, so none are left to delete. */
-  ended(): void {
+  onContainerEnd(): void {
     this.#toClean = [];
   }
 
@@ -77,20 +77,20 @@ export class RunRecords {
     await this.#host.platform.scheduleSweep(new Date(at + 1000));
   }
 
-  runsChanged(): void {
+  onRunsChange(): void {
     if (this.#isReportDue) return;
     this.#isReportDue = true;
     setTimeout(() => {
       this.#isReportDue = false;
-      this.#host.background(this.#report().catch(() => this.runsChanged()));
+      this.#host.background(this.#report().catch(() => this.onRunsChange()));
       // The logs of running runs grow, so their size is reported again.
-      if (this.#host.runs.hasActive) this.runsChanged();
+      if (this.#host.runs.hasActive) this.onRunsChange();
     }, REPORT_MS);
   }
 
   async #report(): Promise<void> {
     const { runs, reportStored } = this.#host;
-    const stored = runs.stored();
+    const stored = runs.measureStored();
     if (stored.bytes === this.#reportedBytes) return;
     runs.isFull = await reportStored(stored);
     this.#reportedBytes = stored.bytes;

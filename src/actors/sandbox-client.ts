@@ -13,7 +13,7 @@ import { visible } from "../shared/shown.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { Owner } from "./account-calls.ts";
-import { explainedReset, retryOnce } from "./actor-errors.ts";
+import { explainReset, retryOnce } from "./actor-errors.ts";
 import type { ActorResult } from "./calls.ts";
 import type { Sandbox } from "./sandbox.ts";
 
@@ -24,7 +24,10 @@ export interface WithNotice<T> {
   notice: string | undefined;
 }
 
-/** If the actor was reset, retries a call that only `reads`. @throws {ToolError} with the notice before its message */
+/**
+ * Calls the actor of the owner's sandbox. Retries a call that only `reads` if the actor was reset.
+ * @throws {ToolError} with the notice before its message
+ */
 export async function callSandbox<T>(
   env: Env,
   owner: Owner,
@@ -37,7 +40,7 @@ export async function callSandbox<T>(
   const place = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
   const attempt = async () => call(sandboxActor(env, name, place), { ...owner, region: place.locationHint });
   const result = await (reads ? retryOnce(attempt) : attempt()).catch((error: unknown) => {
-    throw explainedReset(error, owner.sandbox);
+    throw explainReset(error, owner.sandbox);
   });
   if (result.ok) return { value: result.value, notice: result.notice && visible(result.notice) };
   throw ToolError.from(withNotice(result.failure, result.notice));

@@ -52,7 +52,7 @@ export class SandboxRegistry {
     return this.#rows.all<{ name: string }>(query, ...values).map(({ name }) => name);
   }
 
-  used(name: string): void {
+  recordUse(name: string): void {
     this.#rows.write(
       `INSERT INTO sandboxes VALUES (?1, 'running', ?2, ?2, NULL)
        ON CONFLICT (name) DO UPDATE SET state = 'running', last_used_at = ?2,
@@ -63,7 +63,7 @@ export class SandboxRegistry {
   }
 
   /** Records that a sandbox was configured. One that was never used counts as stopped. */
-  configured(name: string): void {
+  recordConfiguration(name: string): void {
     this.#rows.write(
       `INSERT INTO sandboxes VALUES (?1, 'stopped', ?2, ?2, 0)
        ON CONFLICT (name) DO UPDATE SET last_used_at = ?2`,
@@ -72,12 +72,12 @@ export class SandboxRegistry {
     );
   }
 
-  measured(name: string, bytes: number): void {
+  recordSize(name: string, bytes: number): void {
     this.#rows.write("UPDATE sandboxes SET size_bytes = ? WHERE name = ? AND state = 'running'", bytes, name);
   }
 
   /** Adds no row, because a destroyed sandbox stays removed. */
-  stopped(name: string): void {
+  recordStop(name: string): void {
     this.#rows.write("UPDATE sandboxes SET state = 'stopped', size_bytes = 0 WHERE name = ?", name);
   }
 

@@ -13,7 +13,7 @@ export class SandboxVariables {
     this.#stored = new StoredValue(kv, "variables");
   }
 
-  /** Undefined if there were never any, so that calls carry nothing. */
+  /** Undefined if no variable was ever set. */
   get current(): Variables | undefined {
     return this.#stored.value;
   }
@@ -28,7 +28,7 @@ export class SandboxVariables {
   }
 
   /** The variables after these changes. An empty value removes a variable. @throws {ToolError} `too_large` */
-  changed(changes: Readonly<Record<string, string>>): Variables {
+  applyChanges(changes: Readonly<Record<string, string>>): Variables {
     const { version, entries } = this.current ?? { version: 0, entries: [] };
     const next = version + 1;
     const merged = new Map(entries.map((entry) => [entry.name, entry]));

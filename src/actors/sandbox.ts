@@ -39,7 +39,7 @@ const RESTORE: CallPlan = { isLimited: true };
 const FILE_LINK: CallPlan = { usesContainer: true, isRepeated: true };
 const PREVIEW: CallPlan = { usesContainer: true };
 /** A running task would get the new settings when it continues. */
-const CONFIGURE: CallPlan = { isKeptApart: true };
+const CONFIGURE: CallPlan = { isRefusedDuringTask: true };
 
 export class Sandbox extends SandboxActor {
   readonly #parts: Parts;
@@ -167,7 +167,7 @@ export class Sandbox extends SandboxActor {
   /** Starts a container if none runs. @param token for a port that is not open yet @param ms how long the port is reachable */
   openPreview(owner: Owner, port: number, token: string, ms: number) {
     const open = async ({ lifecycle, previews }: Parts) => {
-      await lifecycle.ready();
+      await lifecycle.waitUntilReady();
       return previews.open(port, token, Date.now() + ms);
     };
     return this.#do(owner, open, PREVIEW);

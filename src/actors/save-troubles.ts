@@ -29,12 +29,12 @@ export class SaveTroubles {
   }
 
   /** Returns the delay before the retry, in milliseconds. */
-  failed(why: ToolError): number {
+  noteFailure(why: ToolError): number {
     this.#failing = { since: this.#failing?.since ?? Date.now(), why };
     return Math.min(FIRST_RETRY_MS * 2 ** this.#failures++, MAX_RETRY_MS);
   }
 
-  saved(): void {
+  noteSave(): void {
     this.#failures = 0;
     this.#failing = undefined;
     this.#isFailureReported = false;
@@ -56,9 +56,9 @@ export class SaveTroubles {
    * The container is gone, with the files that saves left out. Failures do not count any more: the end of the container
    * may have caused the last one.
    */
-  containerGone(): void {
+  noteContainerEnd(): void {
     this.#leftOut = undefined;
-    this.saved();
+    this.noteSave();
   }
 
   /** Sockets need no notice, because they are useless without their processes. Crowded directories can be regenerated. */

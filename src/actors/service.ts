@@ -97,19 +97,23 @@ export class Service {
     if (this.script === script && this.#isRunning) return;
     const runs = this.#state?.runs ?? [];
     this.#stored.value = script === "" && runs.length === 0 ? undefined : { script, runs, isReplaced: true };
-    this.ended();
+    this.#reset();
     const last = runs.at(-1);
-    if (last === undefined || !this.#host.runs.isRunning(localID(last))) return this.ready();
+    if (last === undefined || !this.#host.runs.isRunning(localID(last))) return this.#startIfDue();
     this.#host.background(
       this.#host.runs
         .cancel(last, MAX_CANCEL_MS)
         .catch(() => undefined)
-        .then(() => this.ready()),
+        .then(() => this.#startIfDue()),
     );
   }
 
-  /** Starts the service if a container runs. `Lifecycle` calls it when a container has its workspace. */
-  ready(): void {
+  onContainerReady(): void {
+    this.#startIfDue();
+  }
+
+  /** Starts the service if it is not running and a container has its workspace. */
+  #startIfDue(): void {
     const isWanted = this.script !== undefined && !this.#isRunning && !this.#state?.isCancelled;
     if (!isWanted || !this.#host.lifecycle.container) return;
     const changeCount = ++this.#changeCount;
@@ -122,7 +126,12 @@ export class Service {
     );
   }
 
-  ended(): void {
+  onContainerEnd(): void {
+    this.#reset();
+  }
+
+  /** Makes a start under way obsolete, and lets the next start happen at once. */
+  #reset(): void {
     this.#changeCount++;
     clearTimeout(this.#timer);
     this.#pauseS = FIRST_PAUSE_S;
@@ -130,7 +139,7 @@ export class Service {
   }
 
   /** Starts the service again if its run ended unexpectedly, for example because something killed the loop. */
-  runEnded({ id, state }: Pick<RunRecord, "id" | "state">): void {
+  onRunEnd({ id, state }: Pick<RunRecord, "id" | "state">): void {
     if (!this.#state || id !== this.#run || state === "lost") return;
     if (state === "cancelled") this.#stored.value = { ...this.#state, isCancelled: true };
     else this.#restart();
@@ -141,7 +150,7 @@ export class Service {
   }
 
   forget(): void {
-    this.ended();
+    this.#reset();
     this.#stored.value = undefined;
     this.#notice = undefined;
   }
@@ -184,7 +193,7 @@ export class Service {
   #restart(): void {
     if (Date.now() - this.#startedAt > STABLE_S * 1000) this.#pauseS = FIRST_PAUSE_S;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.ready(), this.#pauseS * 1000);
+    this.#timer = setTimeout(() => this.#startIfDue(), this.#pauseS * 1000);
     this.#pauseS = Math.min(MAX_PAUSE_S, this.#pauseS * 2);
   }
 }

@@ -1,7 +1,7 @@
 /**
- * The outcomes of set-ups: the files that a script left. A script that runs in a new sandbox has the same outcome in
- * every new sandbox of the principal. So the account stores the outcome under a hash of the script and its inputs, and the
- * next sandbox starts from the outcome like a fork.
+ * The outcomes of set-ups: the files that a script left. The same script with the same inputs is expected to leave the same files
+ * in every new sandbox of a principal. So the account stores the outcome under a hash of the script and its inputs, and the next
+ * sandbox starts from the outcome like a fork.
  */
 import type { Variables } from "../../container/sandboxd/protocol.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -34,7 +34,7 @@ export interface SetUpOutcomesHost {
   secrets(): Secret[];
   isSaved: boolean;
   keepSharedMs: number;
-  lifecycle: Pick<Lifecycle, "ready" | "retryInNextContainer" | "restoreAgain">;
+  lifecycle: Pick<Lifecycle, "waitUntilReady" | "retryInNextContainer" | "restoreAgain">;
   account: Pick<AccountLink, "owner">;
   report(error: unknown): void;
 }
@@ -61,7 +61,7 @@ export class SetUpOutcomes {
     const { isSaved, workspace, lifecycle, account, report } = this.#host;
     if (!isSaved) return undefined;
     const begin = async () => {
-      await lifecycle.ready();
+      await lifecycle.waitUntilReady();
       const installation = await workspace.installation();
       const { system, isEmpty, savedAt } = installation;
       const network = this.#network;

@@ -1,6 +1,6 @@
 /**
  * A sandbox's set-up: a script that runs once, after the files are restored and before the first call. Its result is
- * part of the sandbox's state; if it could not be saved, the next container runs the script again. A set-up is a run like
+ * part of the sandbox's state; if the result could not be saved, the next container runs the script again. A set-up is a run like
  * any other: it continues without its caller and after a restart of the actor. If it fails, calls still work, and every
  * result reports the failure, so that the caller can fix the script.
  */
@@ -8,7 +8,7 @@ import type { ActiveRun } from "../runs/active-run.ts";
 import { clause } from "../shared/text.ts";
 import type { Executor } from "../runs/executor.ts";
 import type { CommandSpec } from "../runs/command-executor.ts";
-import { joined } from "../runs/head-and-tail.ts";
+import { joinBytes } from "../runs/head-and-tail.ts";
 import { localID } from "../runs/id.ts";
 import { decodeText } from "../runs/shown-output.ts";
 import { type End, CANCELLED_BEFORE_START, type RunView, durationMs, waitingFor } from "../runs/run-types.ts";
@@ -53,7 +53,7 @@ interface State {
   isDone: boolean;
   lost: number;
   failure?: string;
-  /** Whether anything but the script has run in the container, and may have changed files. */
+  /** Whether other programs than the script have run in the container, and may have changed files. */
   isUsed?: boolean;
   /** The key of the outcome that the sandbox's files contain. It has this name in stored data. */
   had?: string;
@@ -71,7 +71,7 @@ export interface SetUpHost {
   lifecycle: Pick<Lifecycle, "isRunning">;
   sandbox(): string;
   outcomes: Pick<SetUpOutcomes, "begin" | "keep" | "areKept">;
-  workspace: Pick<Workspace, "save" | "changed" | "isHeld">;
+  workspace: Pick<Workspace, "save" | "noteChange" | "isHeld">;
   runs: Pick<Runs, "start" | "result" | "log" | "cancel">;
   commands: Executor<CommandSpec>;
   background(work: Promise<unknown>): void;
@@ -139,7 +139,7 @@ export class SetUp {
     if (run !== undefined) this.#host.background(this.#host.runs.cancel(run, 0).catch(() => undefined));
   }
 
-  ended(): void {
+  onContainerEnd(): void {
     this.#containersGone++;
     if (this.#state?.isDone || this.#state?.isUsed)
       this.#put({ ...this.#state, isDone: false, isUsed: false });
@@ -155,7 +155,7 @@ export class SetUp {
   }
 
   /** The sandbox was set to a checkpoint. @param settings of the checkpoint's sandbox */
-  restored(settings: CheckpointSettings | undefined): void {
+  onRestore(settings: CheckpointSettings | undefined): void {
     const state = this.#state;
     const setup = settings?.setup;
     if (state) this.#put({ ...state, had: setup?.script === state.script ? setup.had : undefined });
@@ -197,7 +197,7 @@ export class SetUp {
   /** Starts the script, or restores its stored outcome. @throws the reason if it cannot run */
   #run(script: string): Promise<RunView> {
     const { runs, commands } = this.#host;
-    const pass = async (run: ActiveRun) => (await this.#outcome(run)) ?? (await this.#saved(run));
+    const pass = async (run: ActiveRun) => (await this.#restoreOutcome(run)) ?? (await this.#saveFirst(run));
     const gate: Gate = { isOpen: () => false, pass };
     // A failing step must not be hidden by the next.
     const command = `set -e\n${script}`;
@@ -205,7 +205,7 @@ export class SetUp {
     return runs.start(commands, script, spec, { waitUntil: 0, namesID: true, gate });
   }
 
-  async #outcome(run: ActiveRun): Promise<End | undefined> {
+  async #restoreOutcome(run: ActiveRun): Promise<End | undefined> {
     const state = this.#state;
     if (!state) return undefined;
     const { script, had, isUsed } = state;
@@ -223,7 +223,7 @@ export class SetUp {
   }
 
   /** Saves the state before the script. It stays the saved state until the script has ended. */
-  async #saved(run: ActiveRun): Promise<End | undefined> {
+  async #saveFirst(run: ActiveRun): Promise<End | undefined> {
     const state = this.#state;
     // A failed save is retried later, and reported.
     await this.#host.workspace.save().catch(() => undefined);
@@ -242,11 +242,11 @@ export class SetUp {
 
   async #end(id: string): Promise<void> {
     const containersGone = this.#containersGone;
-    const run = await this.#ended(id).catch(() => undefined);
+    const run = await this.#waitForEnd(id).catch(() => undefined);
     const tail = run && isFailure(run) ? await this.#tail(run).catch(() => undefined) : undefined;
     const success =
       run?.state === "succeeded" && this.#state?.run === id
-        ? await this.#success(run, this.#state)
+        ? await this.#keepOutcome(run, this.#state)
         : undefined;
     const state = this.#state;
     // Another script was set, or the sandbox destroyed, meanwhile.
@@ -265,12 +265,12 @@ export class SetUp {
     // In the same container, files that this script left mix with those of the next script.
     const isUsed = state.isUsed || (isSameContainer && run?.state === "lost" && state.hasBegun);
     this.#put({ ...state, ...AT_REST, isDone, isUsed, lost, failure, had: success?.had });
-    this.#host.workspace.changed();
+    this.#host.workspace.noteChange();
     if (success) this.#notice = success.words;
   }
 
   /** Keeps the script's outcome before anything else changes the files. Returns its key, and a message. */
-  async #success(run: RunView, state: State): Promise<Pick<State, "had"> & { words: string }> {
+  async #keepOutcome(run: RunView, state: State): Promise<Pick<State, "had"> & { words: string }> {
     const { keeping, restoredAt, had } = state;
     if (restoredAt !== undefined) return { had, words: setUpRestoredText(restoredAt) };
     const { outcomes, report } = this.#host;
@@ -290,10 +290,10 @@ export class SetUp {
 
   async #tail({ id, logBytes }: RunView): Promise<Uint8Array> {
     const { pieces } = await this.#host.runs.log(id, Math.max(0, logBytes - TAIL_BYTES), TAIL_BYTES);
-    return joined(pieces.map(({ bytes }) => bytes));
+    return joinBytes(pieces.map(({ bytes }) => bytes));
   }
 
-  async #ended(id: string): Promise<RunView> {
+  async #waitForEnd(id: string): Promise<RunView> {
     for (;;) {
       const run = await this.#host.runs.result(id, RESULT_WAIT_MS);
       if (run.state !== "running") return run;

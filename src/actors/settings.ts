@@ -1,6 +1,6 @@
 /**
- * A sandbox's settings: variables, network, set-up, idle time and service. A call changes all that it names or, after an error,
- * none.
+ * A sandbox's settings: variables, network, set-up, idle time and service. A call changes all settings that it names; a call that
+ * fails changes none.
  */
 import type { NetworkPolicy } from "../shared/network-policy.ts";
 import type { Region } from "../shared/principal.ts";
@@ -44,7 +44,7 @@ export interface SettingsHost {
   idle: IdleStop;
   service: Service;
   lifecycle: Pick<Lifecycle, "unlessDestroyed" | "enforceNetwork">;
-  account: Pick<AccountLink, "configured" | "owner">;
+  account: Pick<AccountLink, "recordSettings" | "owner">;
 }
 
 export class SandboxSettings {
@@ -69,16 +69,16 @@ export class SandboxSettings {
   /** @param region where to create the sandbox's actor @throws {ToolError} as `change`; if the actor is in another region */
   async configure(owner: Owner, change: SettingsChange, region?: Region): Promise<Configured> {
     const { account, lifecycle } = this.#host;
-    const { region: made } = account.owner;
-    if (region !== undefined && region !== made) throw otherRegion(owner.sandbox, region, made);
+    const { region: current } = account.owner;
+    if (region !== undefined && region !== current) throw otherRegion(owner.sandbox, region, current);
     await this.change(owner, change);
     if (change.network !== undefined) await lifecycle.enforceNetwork();
-    return { ...this.current, region: made };
+    return { ...this.current, region: current };
   }
 
   /**
-   * Applies a whole change or, after an error, nothing. Changes are applied one after another. If the sandbox is
-   * destroyed during a change, its earlier settings are gone and it keeps only this change.
+   * Applies the whole change, or nothing if it fails. Changes are applied one after another. If the sandbox is destroyed during a
+   * change, only this change remains of its settings.
    * @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded`
    */
   change(owner: Owner, { env, network, setup, idleMinutes, start }: SettingsChange): Promise<void> {
@@ -86,11 +86,12 @@ export class SandboxSettings {
       const host = this.#host;
       const changed = async () => {
         const script = setup !== undefined && !host.setUp.has(setup) ? setup : undefined;
-        const variables = Object.keys(env ?? {}).length > 0 ? host.variables.changed(env ?? {}) : undefined;
-        const choice = network && host.network.changed(network);
+        const variables =
+          Object.keys(env ?? {}).length > 0 ? host.variables.applyChanges(env ?? {}) : undefined;
+        const choice = network && host.network.choiceAfter(network);
         if (idleMinutes !== undefined) host.idle.check(idleMinutes);
         if (variables || choice || script || start || idleMinutes !== undefined)
-          await host.account.configured(owner, {
+          await host.account.recordSettings(owner, {
             variables: variables ? namesOf(variables) : host.variables.names,
             network: choice ?? host.network.choice,
           });
@@ -126,7 +127,7 @@ export class SandboxSettings {
   inherit({ env, network, setup, idleMinutes, start }: CheckpointSettings): void {
     const { variables, network: own, setUp, idle, service } = this.#host;
     variables.put(undefined);
-    variables.put(variables.changed(env));
+    variables.put(variables.applyChanges(env));
     own.put(network);
     setUp.forget();
     if (setup) setUp.inherit(setup);
@@ -135,7 +136,7 @@ export class SandboxSettings {
     if (start !== undefined) service.inherit(start);
   }
 
-  destroyed({ isKept }: Pick<Destroyed, "isKept">): void {
+  onDestroy({ isKept }: Pick<Destroyed, "isKept">): void {
     if (isKept) return;
     this.#host.variables.put(undefined);
     this.#host.network.forget();

@@ -2,11 +2,11 @@
  * The saved states of a principal's sandboxes, kept by their `Account`.
  *
  * A snapshot is one state: a manifest, and the packs with its content. It lives while it is a sandbox's current state, or while
- * a checkpoint, or an archive of a task or set-up, refers to it. A pack lives while a snapshot refers to it. Archives are
- * evicted when room is short, those of the oldest tasks first.
+ * a checkpoint, or an archive of a task or set-up, refers to it. A pack lives while a snapshot refers to it. When space is short,
+ * archives are evicted: those that expire first, first.
  *
- * Every step is one transaction. The transaction also records unreferenced objects as garbage: a row with their R2 key prefix,
- * which stays until R2 has deleted them. So neither a crash nor an R2 error leaves objects behind.
+ * Every step is one transaction. The transaction also records unreferenced objects as garbage: a row with their R2 key prefix.
+ * The row stays until R2 has deleted the objects, so neither a crash nor an R2 error leaves objects behind.
  */
 import type { Limits } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
@@ -88,7 +88,7 @@ export class SnapshotRegistry {
     return this.#rows.all("SELECT run FROM archives WHERE snapshot = ? LIMIT 1", snapshot).length > 0;
   }
 
-  archived(run: string, part: Archive["part"]): Snapshot | undefined {
+  findArchive(run: string, part: Archive["part"]): Snapshot | undefined {
     return this.#snapshot(
       "archives a JOIN snapshots s ON s.id = a.snapshot WHERE a.run = ? AND a.part = ?",
       run,
@@ -115,7 +115,7 @@ export class SnapshotRegistry {
       if (!isArchive) this.#requireBase(sandbox, base);
       // The new state replaces the previous one, so the bytes of the previous one do not count.
       const room = this.#limits.workspaceBytes - this.#lastingBytes(isArchive ? undefined : sandbox);
-      if (Math.max(0, room) <= notEnough) throw this.full();
+      if (Math.max(0, room) <= notEnough) throw this.fullError();
       const [before] = this.#rows.all<{ id: string }>("SELECT id FROM saves WHERE sandbox = ?", sandbox);
       if (before) this.#garbage.discard(before.id, now + WRITING_MS);
       this.#rows.write("INSERT OR REPLACE INTO saves VALUES (?, ?, ?)", sandbox, id, now);
@@ -160,7 +160,7 @@ export class SnapshotRegistry {
       else this.#setCurrent(sandbox, id, now);
       this.#garbage.collect(now);
       this.#makeRoom(archive?.run, now);
-      if (this.bytes > this.#limits.workspaceBytes && this.bytes > before) throw this.full();
+      if (this.bytes > this.#limits.workspaceBytes && this.bytes > before) throw this.fullError();
     });
   }
 
@@ -210,12 +210,12 @@ export class SnapshotRegistry {
 
   /** Makes a task's files the state of a sandbox that has none. @throws {ToolError} `not_found` */
   forkArchive(sandbox: string, run: string, now = Date.now()): void {
-    this.#storage.transactionSync(() => this.#setCurrent(sandbox, this.knownArchive(run).id, now));
+    this.#storage.transactionSync(() => this.#setCurrent(sandbox, this.requireArchive(run).id, now));
   }
 
   /** The workspace that a task left. @throws {ToolError} `not_found` */
-  knownArchive(run: string): Snapshot {
-    const archive = this.archived(run, "workspace");
+  requireArchive(run: string): Snapshot {
+    const archive = this.findArchive(run, "workspace");
     if (archive) return archive;
     throw taskFilesNotKept(run);
   }
@@ -234,7 +234,7 @@ export class SnapshotRegistry {
   }
 
   /** Extends the life of a used sandbox's state. */
-  used(sandbox: string, now = Date.now()): void {
+  noteUse(sandbox: string, now = Date.now()): void {
     this.#rows.write("UPDATE workspaces SET used_at = ? WHERE sandbox = ?", now, sandbox);
   }
 
@@ -278,7 +278,7 @@ export class SnapshotRegistry {
       const { checkpoints: allowed, workspaceBytes } = this.#limits;
       const { used } = this.#rows.one<{ used: number }>("SELECT count(*) AS used FROM checkpoints");
       if (used >= allowed) throw quotaError({ limit: "checkpoints", allowed, used });
-      if (this.#lastingBytes() >= workspaceBytes) throw this.full();
+      if (this.#lastingBytes() >= workspaceBytes) throw this.fullError();
       return this.#keep(sandbox, snapshot, label, false, now);
     });
   }
@@ -286,7 +286,7 @@ export class SnapshotRegistry {
   /** Returns also the checkpoint of the previous state, creating one if needed. @throws {ToolError} `not_found` */
   restoreCheckpoint(sandbox: string, id: string, now = Date.now()): { to: Checkpoint; before?: Checkpoint } {
     return this.#storage.transactionSync(() => {
-      const to = this.known(id);
+      const to = this.requireCheckpoint(id);
       const snapshot = this.#currentID(sandbox);
       const before = snapshot === undefined ? undefined : this.#keepBeforeRestore(sandbox, snapshot, to, now);
       this.#setCurrent(sandbox, this.#snapshotOf(id), now);
@@ -302,7 +302,7 @@ export class SnapshotRegistry {
       "SELECT id FROM checkpoints WHERE snapshot = ? ORDER BY created_at DESC, id LIMIT 1",
       snapshot,
     );
-    if (kept) return this.known(kept.id);
+    if (kept) return this.requireCheckpoint(kept.id);
     const { automatic } = this.#rows.one<{ automatic: number }>(
       "SELECT automatic FROM checkpoints WHERE id = ?",
       to.id,
@@ -322,7 +322,7 @@ export class SnapshotRegistry {
   /** Creates a sandbox's first state from a checkpoint. @throws {ToolError} `not_found` */
   fork(sandbox: string, id: string, now = Date.now()): Checkpoint {
     return this.#storage.transactionSync(() => {
-      const checkpoint = this.known(id);
+      const checkpoint = this.requireCheckpoint(id);
       this.#setCurrent(sandbox, this.#snapshotOf(id), now);
       return checkpoint;
     });
@@ -340,7 +340,7 @@ export class SnapshotRegistry {
   /** @throws {ToolError} `not_found`; `invalid_argument` for a checkpoint of another sandbox */
   removeCheckpoint(sandbox: string, id: string, now = Date.now()): Checkpoint {
     return this.#storage.transactionSync(() => {
-      const checkpoint = this.known(id);
+      const checkpoint = this.requireCheckpoint(id);
       if (checkpoint.sandbox !== sandbox) throw otherSandboxesCheckpoint(id, checkpoint.sandbox, sandbox);
       this.#rows.write("DELETE FROM checkpoints WHERE id = ?", id);
       this.#garbage.collect(now);
@@ -348,7 +348,7 @@ export class SnapshotRegistry {
     });
   }
 
-  known(id: string): Checkpoint {
+  requireCheckpoint(id: string): Checkpoint {
     const [checkpoint] = this.#checkpoints("c.id = ?", id);
     if (checkpoint) return checkpoint;
     throw noCheckpoint(id);
@@ -461,11 +461,11 @@ export class SnapshotRegistry {
       now,
       now + this.#keepMs,
     );
-    return this.known(id);
+    return this.requireCheckpoint(id);
   }
 
   /** The error for a save or a checkpoint that takes more than the principal's limit. */
-  full(): ToolError {
+  fullError(): ToolError {
     const { workspaceBytes: allowed } = this.#limits;
     return quotaError({ limit: "workspaceBytes", allowed, used: this.bytes });
   }

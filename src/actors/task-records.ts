@@ -23,11 +23,11 @@ export class TaskRecords {
     this.#host = host;
   }
 
-  async started(owner: Owner, run: RunView): Promise<void> {
+  async recordStart(owner: Owner, run: RunView): Promise<void> {
     await this.#host.account.account(owner).recordTask(run);
   }
 
-  runEnded({ id, kind, state, title, startedAt, endedAt, detail }: RunRecord): void {
+  onRunEnd({ id, kind, state, title, startedAt, endedAt, detail }: RunRecord): void {
     if (kind !== "task") return;
     const { account, platform, lifecycle, budgets, background } = this.#host;
     const { owner } = account;
@@ -38,7 +38,7 @@ export class TaskRecords {
     const isContainerGone = state === "lost" && !platform.isRunning;
     const end = async () =>
       isContainerGone
-        ? await account.destroyed(owner, "workspace")
+        ? await account.reportDestruction(owner, "workspace")
         : await lifecycle.destroy(owner, "workspace");
     const destruction = task?.ownSandbox && (task.safe || isContainerGone) ? end() : undefined;
     background(Promise.all([recording, destruction]));

@@ -196,7 +196,7 @@ export function sandboxExists(sandbox: string): ToolError {
 }
 
 /** A clause, which completes another error's sentence. */
-export function hasWorkspace(sandbox: string): ToolError {
+export function workspaceExists(sandbox: string): ToolError {
   return new ToolError("invalid_argument", `sandbox ${sandbox} has a workspace already`);
 }
 

@@ -42,7 +42,7 @@ export async function writeObjects(
   try {
     for await (const piece of inPieces(body, OBJECT_BYTES)) {
       if (bytes + piece.length > max) throw tooLong(max);
-      const write = inTime(bucket.put(keyOf(prefix, bytes / OBJECT_BYTES), piece)).then(
+      const write = withTimeLimit(bucket.put(keyOf(prefix, bytes / OBJECT_BYTES), piece)).then(
         () => void writes.delete(write),
         (error: unknown) => {
           writes.delete(write);
@@ -71,7 +71,7 @@ export async function readObjects(
 ): Promise<void> {
   const parts = partsOf(ranges);
   const get = ({ key, offset, length }: Part) => {
-    const object = inTime(bucket.get(key, { offset, length }));
+    const object = withTimeLimit(bucket.get(key, { offset, length }));
     // A read may fail before the loop awaits it. The loop then reports the error.
     object.catch(() => undefined);
     return object;
@@ -130,7 +130,7 @@ function keyOf(prefix: string, index: number): string {
   return `${prefix}${String(index).padStart(5, "0")}`;
 }
 
-async function inTime<T>(operation: Promise<T>): Promise<T> {
+async function withTimeLimit<T>(operation: Promise<T>): Promise<T> {
   const done = operation.then(
     (value) => ({ value }),
     (error: unknown) => {

@@ -72,7 +72,7 @@ export class WorkspaceTransfer {
     const { bucket, snapshots } = this.#host;
     const prefix = this.#host.prefix();
     const manifest = [{ prefix: `${prefix}${manifestPrefix(state.id)}`, from: 0, to: state.manifestBytes }];
-    const { reads, dropped } = await streamed(
+    const { reads, dropped } = await streamBody(
       state.manifestBytes,
       (...into) => readObjects(bucket, manifest, ...into),
       (body) => snapshots.call("restore", { id: state.id, ...target, body }, signal),
@@ -91,7 +91,7 @@ export class WorkspaceTransfer {
       from,
       to,
     }));
-    await streamed(
+    await streamBody(
       total,
       (...into) => readObjects(bucket, ranges, ...into),
       (body) => snapshots.call("data", { id: state.id, body }, signal),
@@ -157,7 +157,7 @@ export class WorkspaceTransfer {
     return { files, bytes, manifestBytes, packs, packBytes, left: { ...plan.left, unreadable } };
   }
 
-  /** The free quota that was too little for an earlier save of at most this size. With no more quota, nothing is sent again. */
+  /** The free quota that was too little for an earlier save of at most this size. Without more quota, nothing is sent again. */
   #notEnoughFor({ bytes }: Plan): number | undefined {
     const before = this.#lastRefusal;
     return before && bytes >= before.bytes && Date.now() - before.at < NO_ROOM_MS ? before.room : undefined;
@@ -174,8 +174,8 @@ export function leftOut({ count, bytes, largest, ...rest }: Plan["left"]): LeftO
   return { count, bytes, names: largest.map(({ path }) => path).slice(0, 5), unreadable, special, crowded };
 }
 
-/** Sends what `write` writes as a request's body, and returns the result. Of two errors, throws the one of R2. */
-async function streamed<T>(
+/** Calls `send` with a stream that `write` fills. Returns the result of `send`. Of two errors, throws the one of R2. */
+async function streamBody<T>(
   length: number,
   write: (into: WritableStream<Uint8Array>, signal: AbortSignal) => Promise<void>,
   send: (body: ReadableStream<Uint8Array>) => Promise<T>,

@@ -3,9 +3,9 @@
  * before an orderly stop, and restored to the next container before any call.
  *
  * The account's record decides which state is current. A save becomes current in one transaction of the account, after all its
- * objects are written; until then the previous state stays. A container is called whole when it has the state that the account
- * had at the container's start. Only whole containers are saved, and only if their earlier state is still the account's current
- * one.
+ * objects are written; until then the previous state stays. A container is called whole once the state that was current at its
+ * start is restored. Only whole containers are saved, and only if the state that they started from, or were last saved as, is still
+ * the current one.
  */
 import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Conversation, Target } from "../container/snapshot-client.ts";
@@ -36,7 +36,7 @@ export interface WorkspaceHost extends TransferHost {
   platform: Pick<ContainerPlatform, "isRunning">;
   isSaved: boolean;
   maxBytes: number;
-  restartNotice: Pick<RestartNotice, "workspaceRestored">;
+  restartNotice: Pick<RestartNotice, "noteRestore">;
   report(error: unknown): void;
 }
 
@@ -97,7 +97,7 @@ export class Workspace {
    * The state that the running container started from or was last saved as; undefined until the container has its workspace.
    */
   readonly #origin: StoredValue<Origin>;
-  /** The id of a save. It is not known whether the account has committed it. */
+  /** The id of a save that the account may or may not have committed. */
   readonly #unconfirmed: StoredValue<string>;
   /** The checkpoint that the sandbox is being restored to. The running container must end first. */
   readonly #restoring: StoredValue<string>;
@@ -134,7 +134,7 @@ export class Workspace {
     if (this.isRestoringCheckpoint) return true;
     this.#container = container;
     // Changes of the earlier actor may be unsaved.
-    this.changed();
+    this.noteChange();
     return true;
   }
 
@@ -146,23 +146,27 @@ export class Workspace {
     return this.#restoring.value !== undefined;
   }
 
-  ended(): void {
-    this.#origin.value = undefined;
-    this.#dirtySince = undefined;
-    this.#troubles.containerGone();
-    clearTimeout(this.#timer);
-    this.#timer = null;
+  onContainerEnd(): void {
+    this.#forgetContainer();
   }
 
-  destroyed(): void {
-    this.ended();
+  onDestroy(): void {
+    this.#forgetContainer();
     this.finishCheckpointRestore();
+  }
+
+  #forgetContainer(): void {
+    this.#origin.value = undefined;
+    this.#dirtySince = undefined;
+    this.#troubles.noteContainerEnd();
+    clearTimeout(this.#timer);
+    this.#timer = null;
   }
 
   /** Restores the sandbox's state, and sets the notice. @param container aborted when it ends @throws {ToolError} */
   async restore(container: AbortSignal): Promise<void> {
     const { sync, restartNotice, snapshots, isSaved } = this.#host;
-    this.ended();
+    this.#forgetContainer();
     this.#container = container;
     // The account may still accept a save or a set-up's outcome of the previous container. If this container got the state
     // before that, none of its own saves could succeed.
@@ -185,7 +189,7 @@ export class Workspace {
     this.#origin.value = state
       ? { snapshot: state.id, packs: state.packs, savedAt: state.savedAt }
       : EMPTY_ORIGIN;
-    restartNotice.workspaceRestored(state, dropped);
+    restartNotice.noteRestore(state, dropped);
     await sync();
     this.#plan(SAVE_INTERVAL_MS);
   }
@@ -209,15 +213,15 @@ export class Workspace {
   }
 
   /** Records that the workspace has changed, or may have. */
-  changed(): void {
+  noteChange(): void {
     if (!this.#host.isSaved || this.#origin.value === undefined) return;
     this.#changedAt = Date.now();
     this.#dirtySince ??= this.#changedAt;
     if (!this.#troubles.isFailing) this.#plan(SAVE_DEBOUNCE_MS);
   }
 
-  runEnded(): void {
-    this.changed();
+  onRunEnd(): void {
+    this.noteChange();
   }
 
   /** Schedules a save in `ms` milliseconds, unless one begins earlier. */
@@ -245,8 +249,8 @@ export class Workspace {
   }
 
   /**
-   * Saves the current workspace. If a save is under way, another save follows, because the first may have missed the caller's
-   * changes. Does nothing in a container that is not whole or is being set up.
+   * Saves the current workspace. If a save is under way, another save follows, because the save under way may have missed the
+   * caller's changes. Does nothing if the container is not whole, or is being set up.
    * @param options `isThorough`: whether to check every file of the image too, because one may have been rewritten in place
    * @throws {ToolError} with the reason
    */
@@ -272,7 +276,7 @@ export class Workspace {
       const isAtRest = since === undefined && !isThorough;
       const signal = AbortSignal.any([container, AbortSignal.timeout(SAVE_TIMEOUT_MS)]);
       await this.#save(signal, { isThorough, isAtRest });
-      this.#troubles.saved();
+      this.#troubles.noteSave();
       this.#last = { begunAt, tookMs: Math.max(0, Date.now() - begunAt) };
       if (!container.aborted)
         this.#plan(this.#dirtySince === undefined ? SAVE_INTERVAL_MS : SAVE_DEBOUNCE_MS);
@@ -281,7 +285,7 @@ export class Workspace {
       this.#dirtySince = since ?? this.#dirtySince ?? Date.now();
       if (!(error instanceof ToolError)) this.#host.report(error);
       const failure = saveFailed(this.#host.sandbox(), error);
-      this.#plan(this.#troubles.failed(failure));
+      this.#plan(this.#troubles.noteFailure(failure));
       throw failure;
     } finally {
       this.#savingSince = undefined;
@@ -312,7 +316,7 @@ export class Workspace {
     });
     const { packs, left } = await storing;
     this.#troubles.noteLeftOut(left, true);
-    await this.#committed(id, packs, signal);
+    await this.#finishCommit(id, packs, signal);
   }
 
   /**
@@ -442,11 +446,11 @@ export class Workspace {
     const id = this.#unconfirmed.value;
     if (id === undefined) return;
     const state = await this.#state();
-    if (state?.id === id) await this.#committed(id, state.packs, signal);
+    if (state?.id === id) await this.#finishCommit(id, state.packs, signal);
     else this.#unconfirmed.value = undefined;
   }
 
-  async #committed(id: string, packs: Pack[], signal: AbortSignal): Promise<void> {
+  async #finishCommit(id: string, packs: Pack[], signal: AbortSignal): Promise<void> {
     const { snapshots, sync } = this.#host;
     // The record below is about this container, so it must not be written after the container's end.
     signal.throwIfAborted();
@@ -473,7 +477,7 @@ export class Workspace {
     return this.#dirtySince === undefined && this.#savingSince === undefined;
   }
 
-  /** Saves for a call. The call fails before its client's time limit; the save continues. @throws {ToolError} */
+  /** Saves for a call. A save that takes longer than the client waits continues after the call has failed. @throws {ToolError} */
   async #saveForCall(): Promise<void> {
     const saving = this.save({ isThorough: true });
     this.#host.background(saving.catch(() => undefined));
@@ -511,8 +515,8 @@ export class Workspace {
   }
 
   /**
-   * Saves if possible: a broken workspace must not prevent its restore. Returns why the save failed, if it did. @throws
-   * {ToolError}
+   * Returns why the workspace cannot be saved; undefined if it was saved. A workspace that cannot be saved must not prevent a
+   * restore. @throws {ToolError} for an error that may not repeat
    */
   async #saveBeforeRestore(): Promise<string | undefined> {
     try {

@@ -38,7 +38,7 @@ export interface TerminalInput {
 export type RunCall = Exclude<Call, StartCall>;
 
 export class Connection {
-  readonly #sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "used">;
+  readonly #sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "noteUse">;
   readonly #lifecycle: ContainerLifecycle;
   readonly #followers = new Map<string, Follower>();
   #open: WebSocket | undefined;
@@ -49,7 +49,7 @@ export class Connection {
   #idle: ReturnType<typeof setTimeout> | null = null;
   #usedAt = 0;
 
-  constructor(sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "used">, lifecycle: ContainerLifecycle) {
+  constructor(sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "noteUse">, lifecycle: ContainerLifecycle) {
     this.#sandboxd = sandboxd;
     this.#lifecycle = lifecycle;
   }
@@ -69,7 +69,7 @@ export class Connection {
 
   async begin(call: StartCall, isOver: () => boolean): Promise<void> {
     for (let attempt = 1; ; attempt++) {
-      await this.#lifecycle.readyForRun(isOver);
+      await this.#lifecycle.waitUntilReadyForRun(isOver);
       try {
         return await this.beginAgain(call, isOver);
       } catch (error) {
@@ -134,12 +134,12 @@ export class Connection {
     this.#connectionLost(this.#open);
   }
 
-  ended(): void {
+  onContainerEnd(): void {
     this.close();
   }
 
   #send(socket: WebSocket, calls: readonly Call[]): void {
-    this.#sandboxd.used();
+    this.#sandboxd.noteUse();
     for (const call of calls) socket.send(JSON.stringify(call));
     this.#scheduleClose();
   }

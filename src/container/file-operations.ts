@@ -32,7 +32,7 @@ const BYTES_PER_MS = 100;
 
 /** The workspace, which is saved after a change. */
 interface Changing {
-  changed(): void;
+  noteChange(): void;
 }
 
 export class FileOperations {
@@ -71,7 +71,7 @@ export class FileOperations {
       return result as Result<Name>;
     } finally {
       // Marked after a failure too, because the operation may have changed something.
-      if (row.changesState) this.#workspace.changed();
+      if (row.changesState) this.#workspace.noteChange();
     }
   }
 }

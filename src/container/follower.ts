@@ -27,7 +27,7 @@ export interface OutputSink {
   /** Bytes of a stream so far: the offset for resuming. */
   position(stream: Stream): number;
   /** Bytes of a stream stored here, so that the sandbox need not keep them. */
-  stored(stream: Stream): number;
+  storedBytes(stream: Stream): number;
   recordPorts?(ports: readonly number[]): void;
   readonly settled: Promise<void>;
   waitUntilEnded(ms: number): Promise<void>;
@@ -35,7 +35,7 @@ export interface OutputSink {
 
 export interface ContainerLink {
   connection: Connection;
-  lifecycle: Pick<ContainerLifecycle, "isRunning" | "readyForRun">;
+  lifecycle: Pick<ContainerLifecycle, "isRunning" | "waitUntilReadyForRun">;
   /** The sandbox's variables; undefined if there were never any. */
   variables: { readonly current: Variables | undefined };
 }
@@ -187,7 +187,7 @@ export abstract class RunFollower {
   #catchUp(): void {
     const { sink } = this;
     const { connection } = this.link;
-    const stored = { stdout: sink.stored("stdout"), stderr: sink.stored("stderr") };
+    const stored = { stdout: sink.storedBytes("stdout"), stderr: sink.storedBytes("stderr") };
     if (stored.stdout > this.#acknowledged.stdout || stored.stderr > this.#acknowledged.stderr) {
       this.#acknowledged = stored;
       connection.sendIfOpen({ type: "stored", id: sink.id, ...stored });

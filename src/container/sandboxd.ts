@@ -14,7 +14,7 @@ import { containerGone } from "./texts.ts";
 export interface ContainerPort {
   readonly isRunning: boolean;
   fetch(port: number, request: Request): Promise<Response>;
-  used(): void;
+  noteUse(): void;
 }
 
 export interface ContainerLifecycle {
@@ -23,9 +23,9 @@ export interface ContainerLifecycle {
   /** The container with its workspace; undefined if there is none, or it is ending. */
   readonly container: object | undefined;
   /** Waits for a container with its workspace. @param ms the longest wait @throws {ToolError} errors of the start or restore */
-  ready(ms?: number): Promise<unknown>;
-  /** Like `ready`, unless the run is over. @throws {ToolError} `sandbox_restarted` if it is over; errors of the start */
-  readyForRun(isOver: () => boolean): Promise<void>;
+  waitUntilReady(ms?: number): Promise<unknown>;
+  /** Like `waitUntilReady`, unless the run is over. @throws {ToolError} `sandbox_restarted` if it is over; errors of the start */
+  waitUntilReadyForRun(isOver: () => boolean): Promise<void>;
 }
 
 /** How long to retry while sandboxd does not respond, and the pause between attempts, in milliseconds. */
@@ -81,8 +81,8 @@ export class Sandboxd {
     return token === this.#token;
   }
 
-  used(): void {
-    this.#port.used();
+  noteUse(): void {
+    this.#port.noteUse();
   }
 
   /** Sends a request to sandboxd with its token. @param request made by this actor */
@@ -104,11 +104,11 @@ export class Sandboxd {
   }
 
   /** Like `request`, but counts as use, and waits for the workspace. @throws {ToolError} errors of the start too */
-  withWorkspace(lifecycle: Pick<ContainerLifecycle, "container" | "ready">): Requesting {
+  withWorkspace(lifecycle: Pick<ContainerLifecycle, "container" | "waitUntilReady">): Requesting {
     return async (...request) => {
-      while (!lifecycle.container) await lifecycle.ready(CALL_MS);
+      while (!lifecycle.container) await lifecycle.waitUntilReady(CALL_MS);
       return await this.request(...request, () => {
-        this.used();
+        this.noteUse();
         return lifecycle.container !== undefined;
       });
     };

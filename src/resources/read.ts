@@ -4,7 +4,7 @@ import mime from "mime/lite";
 import type { Artifact } from "../runs/task-detail.ts";
 import type { RunView } from "../runs/run-types.ts";
 import { isTaskID } from "../runs/id.ts";
-import { joined } from "../runs/head-and-tail.ts";
+import { joinBytes } from "../runs/head-and-tail.ts";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -123,7 +123,7 @@ async function readRunResource(caller: CallerContext, id: string, name: string):
     return listing({ id, kind: run.kind, state: run.state, title: run.title, resources });
   }
   if (name === LOG_NAME) {
-    const bytes = joined(page?.pieces.map((piece) => piece.bytes) ?? []);
+    const bytes = joinBytes(page?.pieces.map((piece) => piece.bytes) ?? []);
     if (bytes.length > RESOURCE_BYTES)
       throw tooLarge(`The log of ${id}`, run.logBytes, RESOURCE_BYTES, INSTEAD.ofLog(id));
     return contentsOf("log.txt", bytes);

@@ -19,7 +19,7 @@ const FLUSH_MS = 1000;
 /** The shortest time between progress lines, in milliseconds. */
 const PROGRESS_MS = 250;
 
-/** A terminal that is silent for QUIET_MS has settled. A call waits at most SETTLE_MS for that. In milliseconds. */
+/** A terminal has settled when it was silent for QUIET_MS. A call waits for that for SETTLE_MS at most. In milliseconds. */
 const QUIET_MS = 300;
 const SETTLE_MS = 10_000;
 
@@ -32,9 +32,9 @@ export interface ActiveRunHost {
   /** Saves an ended run soon. */
   saveLater(run: ActiveRun): void;
   /**
-   * Returns the cause of a platform error. Such an error may claim that the sandbox is gone although only the connection broke.
+   * Returns the real cause of a platform error, which may claim that the sandbox is gone although only the connection broke.
    */
-  explained(error: unknown): Promise<unknown>;
+  explainError(error: unknown): Promise<unknown>;
 }
 
 export class ActiveRun implements RunSink, WaitingLog {
@@ -100,7 +100,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return waiting && { ...waiting, behind: waiting.behind.map((local) => sandbox + local) };
   }
 
-  /** Only the first call counts. A question calls it for its model request, and again when its program starts. */
+  /** Only the first call counts: a question starts with its model request, and calls this again when its program starts. */
   markStarted(): void {
     if (this.#hasBegun) return;
     this.#hasBegun = true;
@@ -116,7 +116,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     try {
       end = await done;
     } catch (cause) {
-      const error = await this.#host.explained(cause);
+      const error = await this.#host.explainError(cause);
       // A platform error may be the first sign that the container is stopping. The caller may call again at once, and that call
       // must not reach the stopping container.
       if (!(error instanceof ToolError)) await this.waitUntilEnded(CONTAINER_END_WAIT_MS);
@@ -225,7 +225,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.record.output[stream].bytes;
   }
 
-  stored(stream: Stream): number {
+  storedBytes(stream: Stream): number {
     return this.#stored[stream];
   }
 
@@ -320,13 +320,13 @@ export class ActiveRun implements RunSink, WaitingLog {
     for (const wake of waiting) wake();
   }
 
-  /** Moves part of the log to R2, or joins the attempt under way. Settles when the attempt has ended, even by an error. */
+  /** Moves part of the log to R2, or joins the move under way. Resolves even if the move fails. */
   moveLog(): Promise<void> {
     this.#shipping ??= this.#shipOne().finally(() => (this.#shipping = undefined));
     return this.#shipping;
   }
 
-  /** If R2 refuses the output, it stays in SQLite until the next attempt. */
+  /** If R2 refuses the output, the output stays in memory or SQLite until the next attempt. */
   async #shipOne(): Promise<void> {
     const { stdout, stderr } = this.record.output;
     // Output may arrive during the upload. The record written with the object must not count it yet.

@@ -1,13 +1,13 @@
 /**
- * Bounds how much log data waits for R2 in a sandbox's actor, and the rate at which a sandbox can print for a long time. SQLite
- * reuses free pages, but its file never shrinks, so the peak stays on disk. Above the bound, runs that print take turns: each
- * waits until R2 has stored some data.
+ * Limits how much log data waits for R2 in a sandbox's actor, and how fast a sandbox can print for a long time. The amount is
+ * limited because SQLite's file never shrinks. At the limit, runs that print take turns: each waits until R2 has stored some
+ * data.
  */
 import { Pace } from "../shared/pace.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { pause, within } from "../shared/within.ts";
 
-/** The bound for all logs together, in bytes. One read from the sandbox may exceed it. */
+/** The limit for all logs together, in bytes. One read from the sandbox may exceed the limit. */
 const WAITING_BYTES = 4 * 1024 * 1024;
 
 /** How long output waits for R2. During REFUSED_MS after a failure, it does not wait. In milliseconds. */
@@ -15,8 +15,8 @@ const UPLOAD_WAIT_MS = 3000;
 const REFUSED_MS = 10_000;
 
 /**
- * The limit for output of a sandbox's runs, in bytes and bytes per second. Storing takes time of a thread that all sandboxes
- * may share. The burst is a whole log. Beyond the burst, the writes of programs block, as at a slow terminal.
+ * The limit for the output of a sandbox's runs, in bytes and bytes per second: all sandboxes may share the thread that stores
+ * output. The burst is a whole log. Beyond the burst, the writes of programs block, as at a slow terminal.
  */
 const OUTPUT_PACE = { burst: 128 * 1024 * 1024, perSecond: 4 * 1024 * 1024 };
 
@@ -59,7 +59,7 @@ export class Backlog {
     return Iterator.from(this.#logs()).reduce((sum, { waitingBytes }) => sum + waitingBytes, 0);
   }
 
-  /** Moves the log with the most waiting bytes, because it makes the largest objects. */
+  /** Moves part of the log with the most waiting bytes, because it makes the largest objects. */
   async #moveLargest(): Promise<void> {
     const before = this.#bytes;
     const [most] = [...this.#logs()].toSorted((a, b) => b.waitingBytes - a.waitingBytes);

@@ -8,8 +8,8 @@ export interface CodeDetail {
 }
 
 /**
- * A result of code in its most readable form. `html` is for programs. If the result's HTML does not fit, `leftOut` says so in a
- * sentence.
+ * A result of code in its most readable form. `html` is for programs, not for models. If the HTML does not fit, `leftOut` is a
+ * sentence that says so.
  */
 export type CodeResult = { text: string; html?: string; leftOut?: string } | CodeImage;
 

@@ -41,10 +41,10 @@ const KEEP_MS = 5000;
 /** The most images scaled per run. Each takes a process. */
 const MAX_SCALED = 20;
 
-/** The room for a line that replaces an omitted result, in bytes of JSON. */
+/** The space reserved for a line that replaces an omitted result, in bytes of JSON. */
 const LEFT_OUT_BYTES = 120;
 
-/** The most characters of one text result, as of an output stream. The preludes send no more. */
+/** The most characters of one text result, the same as of a shown output stream. The preludes send no more. */
 const TEXT_CHARS = 32 * 1024;
 
 /** The most bytes of JSON for all text results together. Some clients cut a response at 1 MB. */
@@ -73,7 +73,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     return {
       done: limit.hold(this.#run(sink, spec, limit)),
       cancel: async () => {
-        limit.cancelled();
+        limit.setCancelDeadline();
         this.#kernels.cancel(sink.id);
       },
       waiting: () => waitingFor(this.#kernels.waitingFor(sink.id, spec), "context", spec.context),
@@ -89,11 +89,11 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
         markStarted: () => {
           sink.markStarted();
           // The time limit twice: once for the start of the kernel, once for the code.
-          limit.deadline(Date.now() + 2 * spec.timeoutMs, spec.timeoutMs);
+          limit.setDeadline(Date.now() + 2 * spec.timeoutMs, spec.timeoutMs);
         },
         kernelAssigned: (kernel) => {
           sink.keepState(kernel);
-          if (kernel) limit.deadline(Date.now() + spec.timeoutMs, spec.timeoutMs);
+          if (kernel) limit.setDeadline(Date.now() + spec.timeoutMs, spec.timeoutMs);
         },
       },
     );
@@ -105,16 +105,16 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       const missing = bytes - sink.position(stream);
       if (missing > 0) sink.recordSkipped(stream, missing, last?.subarray(-missing) ?? NO_BYTES);
     }
-    const shown = await this.#showable(sink.id, outcome.results.flatMap(readable));
-    return endOf(outcome, fitting(shown, outcome.error), spec);
+    const shown = await this.#prepareResults(sink.id, outcome.results.flatMap(toCodeResults));
+    return endOf(outcome, fitResults(shown, outcome.error), spec);
   }
 
   /** Results with displayable images. Originals of scaled images are stored as files. */
-  async #showable(id: string, results: readonly CodeResult[]): Promise<CodeResult[]> {
+  async #prepareResults(id: string, results: readonly CodeResult[]): Promise<CodeResult[]> {
     let smaller = 0;
     const makeSmaller: MakeSmaller = async (image) =>
       smaller++ < MAX_SCALED ? await this.#shrink(image) : "too_large";
-    const shown = await Promise.all(results.map((result) => showable(result, makeSmaller)));
+    const shown = await Promise.all(results.map((result) => makeShowable(result, makeSmaller)));
     let kept = 0;
     const keep = shown.map(async (result, index) => {
       const from = results[index];
@@ -148,7 +148,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       return { state: "lost", note: notes[taken ?? "killed"] };
     };
     const limit = new Limit();
-    return { done: limit.hold(run()), cancel: async () => limit.cancelled() };
+    return { done: limit.hold(run()), cancel: async () => limit.setCancelDeadline() };
   }
 }
 
@@ -171,8 +171,8 @@ function endOf(outcome: CodeOutcome, detail: CodeDetail, spec: CodeRunSpec): End
 }
 
 /** The results that fit into a run's record. A line replaces each omitted one. */
-function fitting(shown: readonly CodeResult[], error: CodeOutcome["error"]): CodeDetail {
-  const raised = error && shortened(error);
+function fitResults(shown: readonly CodeResult[], error: CodeOutcome["error"]): CodeDetail {
+  const raised = error && shortenError(error);
   // Reserves room for a line per omitted result and HTML form.
   const lines = shown.length + shown.filter((result) => "html" in result).length;
   let room = DETAIL_BYTES - sizeOf({ results: [], error: raised }) - lines * LEFT_OUT_BYTES;
@@ -188,7 +188,7 @@ function fitting(shown: readonly CodeResult[], error: CodeOutcome["error"]): Cod
     room -= Math.max(0, size + 1 - LEFT_OUT_BYTES);
     if (isText) textRoom -= size;
   }
-  // HTML gets the remaining room, because models do not see it.
+  // HTML gets only the remaining space, because models do not see it.
   for (const [index, whole] of shown.entries()) {
     const text = kept[index];
     if (!text || !("html" in whole) || !("text" in text) || text.text !== whole.text) continue;
@@ -204,7 +204,7 @@ function fitting(shown: readonly CodeResult[], error: CodeOutcome["error"]): Cod
 }
 
 /** An error with the two ends of its traceback. */
-function shortened({ name, message, traceback }: CodeError): CodeError {
+function shortenError({ name, message, traceback }: CodeError): CodeError {
   const text = traceback.join("\n");
   return {
     name,
@@ -222,7 +222,7 @@ function sizeOf(value: unknown): number {
 }
 
 /** The result with a displayable image, or the reason why there is none. */
-async function showable(result: CodeResult, makeSmaller: MakeSmaller): Promise<CodeResult> {
+async function makeShowable(result: CodeResult, makeSmaller: MakeSmaller): Promise<CodeResult> {
   if ("text" in result) return result;
   const shown = await shownImage(fromBase64(result.image), makeSmaller).catch(() => texts.NOT_MADE_SMALLER);
   if ("problem" in shown) return { text: texts.imageLeftOut(shown.problem, shown.remedy) };
@@ -242,7 +242,7 @@ function fromBase64(text: string): Uint8Array {
 const BASE64 = /^[A-Za-z0-9+/]+={0,2}$/;
 
 /** A result in its most readable form. A picture with a text gives two results. */
-function readable(result: RichResult): CodeResult[] {
+function toCodeResults(result: RichResult): CodeResult[] {
   const { text, markdown, latex, svg, html, left_out } = result;
   // Checked because user objects produce this data, and clients refuse a whole response if an image is not base64.
   const form = IMAGE_FORMS.find((one) => BASE64.test(result[one] ?? ""));
@@ -251,12 +251,12 @@ function readable(result: RichResult): CodeResult[] {
   const words = image === undefined ? (text ?? markdown ?? latex ?? svg ?? html) : text;
   const leftOut = left_out?.slice(0, LEFT_OUT_BYTES);
   if (words !== undefined)
-    found.push({ text: shortenedText(words), ...(html && { html }), ...(leftOut && { leftOut }) });
+    found.push({ text: shortenText(words), ...(html && { html }), ...(leftOut && { leftOut }) });
   return found;
 }
 
 /** The text, or its two ends if it is too long. */
-function shortenedText(text: string): string {
+function shortenText(text: string): string {
   if (text.length <= TEXT_CHARS) return text;
   const half = TEXT_CHARS / 2;
   const omitted = texts.charactersOmitted(text.length - 2 * half, text.length);

@@ -70,7 +70,7 @@ export class CommandExecutor implements Executor<CommandSpec> {
       if (run.stop || sink.isEnded) return CANCELLED_BEFORE_START;
       sink.markStarted();
       const deadline = Date.now() + spec.timeoutMs;
-      run.limit.deadline(deadline, spec.timeoutMs);
+      run.limit.setDeadline(deadline, spec.timeoutMs);
       run.timeoutMs = spec.timeoutMs;
       const { cut, ...parameters } = spec;
       const { session, timeoutMs, interactive } = spec;
@@ -99,7 +99,7 @@ export class CommandExecutor implements Executor<CommandSpec> {
     const { session, deadline, timeoutMs, cut, interactive } = commandState.parse(state);
     const run = new RunningCommand(this.#link, sink);
     run.timeoutMs = timeoutMs;
-    run.limit.deadline(deadline, timeoutMs);
+    run.limit.setDeadline(deadline, timeoutMs);
     const done = this.#queue.run(session, sink.id, () => run.follow(deadline, cut));
     return {
       done: run.limit.hold(done),
@@ -116,7 +116,7 @@ class RunningCommand extends RunFollower {
   /** Settles when the request to start or follow the run was sent to sandboxd. */
   readonly #requested = Promise.withResolvers<void>();
   #start: StartCall | undefined;
-  started = false;
+  isStarted = false;
   #isRefused = false;
   stop: StopReason | undefined;
   /** Undefined if an earlier version of this server started the command. */
@@ -138,7 +138,7 @@ class RunningCommand extends RunFollower {
 
   /** Reports output until the command ends, and ends the command at its deadline. Starts the command if `start` is given. */
   async follow(deadline: number, cut: string | undefined, start?: StartCall): Promise<End> {
-    this.started = true;
+    this.isStarted = true;
     this.#start = start;
     const timeoutTimer = setTimeout(() => void this.#timeout(), Math.max(0, deadline - Date.now()));
     try {
@@ -179,11 +179,11 @@ class RunningCommand extends RunFollower {
   /** Ends the command early, with its processes. */
   async end(why: StopReason): Promise<void> {
     if (this.sink.isEnded) return;
-    if (!this.started) this.#withdrawn.resolve(CANCELLED_BEFORE_START);
+    if (!this.isStarted) this.#withdrawn.resolve(CANCELLED_BEFORE_START);
     const before = this.stop;
     this.stop ??= why;
-    if (!this.started || before) return;
-    this.limit.cancelled();
+    if (!this.isStarted || before) return;
+    this.limit.setCancelDeadline();
     await this.#kill();
   }
 
@@ -206,17 +206,17 @@ class RunningCommand extends RunFollower {
     const { status: exitCode, timedOut, cut: isCut, noSpace, lost: isLost, cwd } = outcome;
     if (timedOut) this.stop ??= "timed_out";
     const missing = isCut ? [noSpace ? texts.OUTPUT_NO_SPACE : texts.OUTPUT_CUT] : [];
-    const ended = (state: End["state"], ...notes: string[]): End => ({
+    const endWith = (state: End["state"], ...notes: string[]): End => ({
       state,
       exitCode,
       note: [...notes, ...missing].join(" ") || undefined,
       ...(cwd !== undefined && { detail: { ports: [], cwd } }),
     });
     if (this.stop === "timed_out") {
-      return ended("timed_out", texts.timedOutText(this.timeoutMs, cut));
+      return endWith("timed_out", texts.timedOutText(this.timeoutMs, cut));
     }
-    if (this.stop === "cancelled") return ended("cancelled", texts.CANCELLED_WITH_ALL);
-    return ended(exitCode === 0 ? "succeeded" : "failed", ...(isLost ? [texts.KEEPER_KILLED] : []));
+    if (this.stop === "cancelled") return endWith("cancelled", texts.CANCELLED_WITH_ALL);
+    return endWith(exitCode === 0 ? "succeeded" : "failed", ...(isLost ? [texts.KEEPER_KILLED] : []));
   }
 }
 

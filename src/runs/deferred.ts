@@ -1,10 +1,10 @@
-/** Executions that must wait before they start. */
 import type { ActiveRun } from "./active-run.ts";
 import { type End, type Execution, CANCELLED_BEFORE_START } from "./run-types.ts";
 
 /**
- * An execution that first waits for `before`, which returns the function that starts it, or an end if nothing must start.
- * @param waiting what the run waits for until then
+ * Returns an execution that first waits for `before`. `before` resolves with the function that starts the real execution, or with
+ * the run's end if nothing must start.
+ * @param waiting what the run waits for before that, shown to its caller
  */
 export function startAfter(
   run: ActiveRun,

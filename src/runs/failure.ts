@@ -7,7 +7,7 @@ export interface RunFailure {
   end: End;
   /** The error for a waiting caller, unless the run was lost. */
   error: ToolError;
-  /** Whether the run may have begun and its end is unknown. The caller gets a lost run then, not an error. */
+  /** Whether the run may have begun and its end is unknown. Then the caller gets a lost run instead of an error. */
   isLoss: boolean;
   /** The unexpected error, for the log. */
   cause?: unknown;
@@ -16,7 +16,7 @@ export interface RunFailure {
 /** After these errors it is unknown how far the run got. */
 const LOSSES: ReadonlySet<ErrorCode> = new Set(["sandbox_restarted", "connection_lost", "no_answer"]);
 
-/** @param mayHaveRun whether the run may have begun; then the text must not claim that nothing happened */
+/** @param mayHaveRun whether the run may have begun. If so, the text must not claim that nothing happened */
 export function failureOf(error: unknown, runID: string, mayHaveRun: boolean): RunFailure {
   const failure = error instanceof ToolError ? error.toFailure() : undefined;
   if (!failure) {

@@ -28,25 +28,25 @@ export class HeadAndTail {
     let rest = last;
     if (this.head.length < SHOWN_END_BYTES && this.head.length === this.bytes && count === last.length) {
       const taken = rest.subarray(0, SHOWN_END_BYTES - this.head.length);
-      this.head = joined([this.head, taken]);
+      this.head = joinBytes([this.head, taken]);
       rest = rest.subarray(taken.length);
     }
     const added = rest.subarray(-SHOWN_END_BYTES);
     const before = count === last.length ? this.tail : EMPTY;
     const dropped = Math.max(0, before.length + added.length - SHOWN_END_BYTES);
-    this.tail = joined([before.subarray(dropped), added]);
+    this.tail = joinBytes([before.subarray(dropped), added]);
     this.bytes += count;
   }
 
   /** The last `count` bytes, or fewer if fewer are kept. */
   last(count: number): Uint8Array {
-    return joined([this.head, this.tail]).subarray(-count);
+    return joinBytes([this.head, this.tail]).subarray(-count);
   }
 
-  shown(): ShownOutput {
+  toShownOutput(): ShownOutput {
     const { head, tail, bytes } = this;
     if (bytes <= head.length + tail.length)
-      return { head: decodeText(joined([head, tail])), tail: "", bytes, omitted: 0 };
+      return { head: decodeText(joinBytes([head, tail])), tail: "", bytes, omitted: 0 };
     const first = wholeCharacters(head, "end");
     const last = wholeCharacters(tail, "start");
     const omitted = bytes - first.length - last.length;
@@ -54,7 +54,7 @@ export class HeadAndTail {
   }
 }
 
-export function joined(parts: readonly Uint8Array[]): Uint8Array {
+export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
   const [first] = parts;
   if (parts.length === 1 && first) return first;
   const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));

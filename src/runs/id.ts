@@ -9,7 +9,7 @@ const RUN_ID = /^(.+)\.[0-9a-z]{26}(t?)$/;
 /** The longest id: the name, a dot, 26 characters and the mark. */
 export const MAX_RUN_ID = MAX_SANDBOX_NAME + 28;
 
-/** The last character of a task's id, so that the required scope is known before the lookup. */
+/** The last character of a task's id. It shows before the lookup that a call for the run needs the scope for tasks. */
 const TASK_MARK = "t";
 
 /** A new run id, sortable by time: 10 characters of milliseconds, then 80 random bits. */

@@ -1,6 +1,6 @@
 /**
- * Ends a run for its caller if the sandbox does not report its end. User code can hide or fake an end, but cannot change the
- * Worker's clock.
+ * Ends a run for its caller if the sandbox does not report the run's end in time. User code can suppress that report, but cannot
+ * change the Worker's clock.
  */
 import type { End } from "./run-types.ts";
 import { cancelUnconfirmed, timeoutUnconfirmed } from "./texts.ts";
@@ -31,18 +31,18 @@ export class Limit {
   /**
    * Sets the limit to the deadline plus the grace time.
    * @param at the run's deadline, in milliseconds since the epoch
-   * @param timeoutMs its time limit; undefined if unknown
+   * @param timeoutMs the run's time limit; undefined if unknown
    */
-  deadline(at: number, timeoutMs: number | undefined): void {
+  setDeadline(at: number, timeoutMs: number | undefined): void {
     this.#setLimit({ state: "timed_out", note: timeoutUnconfirmed(timeoutMs, GRACE_MS) }, at + GRACE_MS);
   }
 
   /** Sets the limit to now plus the grace time after a cancel. */
-  cancelled(): void {
+  setCancelDeadline(): void {
     this.#setLimit({ state: "cancelled", note: cancelUnconfirmed(CANCEL_MS) }, Date.now() + CANCEL_MS);
   }
 
-  /** The earlier limit wins. */
+  /** If a limit is set already, the earlier of the two counts. */
   #setLimit(end: Pick<End, "state" | "note">, at: number): void {
     if (at >= this.#at) return;
     this.#at = at;

@@ -4,7 +4,7 @@
  * R2 together. A cursor is a byte offset into the log, so it stays valid when bytes move.
  */
 import type { ObjectStore } from "../storage/object-store.ts";
-import { joined } from "./head-and-tail.ts";
+import { joinBytes } from "./head-and-tail.ts";
 import { type LogPiece, STREAMS, type Stream } from "./run-types.ts";
 import { logUnreadable } from "./texts.ts";
 
@@ -54,7 +54,7 @@ interface PlacedPiece {
 interface PiecesInTransit {
   pieces: PlacedPiece[];
   bytes: number;
-  /** Whether a flush has written them to rows in the meantime. */
+  /** Whether a flush has written the pieces to rows in the meantime. */
   isFlushed: boolean;
 }
 
@@ -80,7 +80,7 @@ export class LogWriter {
   readonly #sql: SqlStorage;
   readonly #store: RunObjects;
   readonly #runID: string;
-  /** The log's limit in bytes. If it falls below the log's size, nothing is added. */
+  /** The log's limit in bytes. If the limit falls below the log's size, nothing is added. */
   readonly #cap: () => number;
   #isClosed = false;
   readonly #streamBytes: Record<Stream, number>;
@@ -128,7 +128,7 @@ export class LogWriter {
   /** How many bytes of a stream may still be added. Each stream has a share that the other cannot use up. */
   #remainingBytes(stream: Stream): number {
     const cap = this.#isClosed ? 0 : this.#cap();
-    // With a limit of 0, output is dropped. Nothing is added after that, so that the log has no gaps.
+    // Once the limit was 0, all later output is dropped, so that the log has no gaps.
     this.#isClosed = cap === 0;
     return Math.max(0, cap - this.bytes, Math.floor(cap / 4) - this.#streamBytes[stream]);
   }
@@ -169,7 +169,7 @@ export class LogWriter {
     if (last && last.length + bytes.length <= (isLast ? ROW_BYTES : JOINED_BYTES)) {
       const part = last.parts.at(-1);
       if (part && part.length + bytes.length <= JOINED_BYTES)
-        last.parts[last.parts.length - 1] = joined([part, bytes]);
+        last.parts[last.parts.length - 1] = joinBytes([part, bytes]);
       else last.parts.push(bytes);
       last.length += bytes.length;
       for (const later of this.#pending.slice(index + 1)) later.start += bytes.length;
@@ -185,9 +185,9 @@ export class LogWriter {
   flush(): void {
     if (this.#leaving && !this.#leaving.isFlushed) {
       this.#leaving.isFlushed = true;
-      for (const piece of this.#leaving.pieces) this.#insert(piece, joined(piece.parts), null, null);
+      for (const piece of this.#leaving.pieces) this.#insert(piece, joinBytes(piece.parts), null, null);
     }
-    for (const piece of this.#pending) this.#insert(piece, joined(piece.parts), null, null);
+    for (const piece of this.#pending) this.#insert(piece, joinBytes(piece.parts), null, null);
     this.#unshipped += this.#pendingBytes;
     this.#pending = [];
     this.#pendingBytes = 0;

@@ -94,7 +94,7 @@ export class RunStore {
   }
 
   /** Runs without an end, oldest first. */
-  unfinished(): RunRecord[] {
+  listUnfinished(): RunRecord[] {
     return this.#sql
       .exec<Row>("SELECT * FROM runs WHERE ended_at IS NULL ORDER BY id")
       .toArray()
@@ -119,7 +119,7 @@ export class RunStore {
    * At most `limit` ids of runs that ended before `time`, in milliseconds since the epoch, in the order of their requests.
    * @param begun an id that sorts after the ids of all runs that began before `time`
    */
-  endedBefore(time: number, begun: string, limit: number): string[] {
+  listEndedBefore(time: number, begun: string, limit: number): string[] {
     return this.#sql
       .exec<{ id: string }>(
         "SELECT id FROM runs WHERE id < ? AND ended_at < ? ORDER BY id LIMIT ?",
@@ -137,9 +137,10 @@ export class RunStore {
   }
 
   /**
-   * How long runs that ended after `time` ran, in milliseconds; time before `from` does not count. `time` and `from` are
-   * milliseconds since the epoch. Lost runs do not count, because their duration is unknown. @param begun an id that sorts
-   * before the ids of all these runs
+   * The total duration, in milliseconds, of runs that ended after `time`. Time before `from` does not count. Services do not
+   * count, nor do lost runs, because their duration is unknown.
+   * @param time milliseconds since the epoch, like `from`
+   * @param begun an id that sorts before the ids of all these runs
    */
   millisecondsSince(time: number, begun: string, from: number): number {
     return this.#sql
@@ -153,10 +154,10 @@ export class RunStore {
   }
 
   /**
-   * Stored bytes: the database, long logs, and artifacts of tasks. Without runs the result is 0, because nothing could be
-   * removed. Called every few seconds, so it reads only the rows of tasks and of runs with long logs.
+   * Returns the stored bytes: the database, long logs, and artifacts of tasks; 0 if there are no runs, because then nothing can be
+   * removed. Called every few seconds, so the query reads only the rows of tasks and of runs with long logs.
    */
-  stored(): Stored {
+  measureStored(): Stored {
     const { runs, bytes, oldest } = this.#sql
       .exec<{ runs: number; bytes: number; oldest: number | null }>(
         `SELECT EXISTS (SELECT 1 FROM runs) AS runs, (${FIRST_END}) AS oldest,
@@ -179,7 +180,7 @@ export class RunStore {
 const SOURCE_CHARACTERS = 16_384;
 
 /** The part of the source that is stored; undefined if the title contains the whole source. */
-export function keptSource(source: string, title: string): string | undefined {
+export function sourceToStore(source: string, title: string): string | undefined {
   if (source.trim() === title) return undefined;
   if (source.length <= SOURCE_CHARACTERS) return source.toWellFormed();
   return `${source.slice(0, SOURCE_CHARACTERS - 1).toWellFormed()}…`;
@@ -189,8 +190,8 @@ export function viewOf(run: RunRecord): RunView {
   const { output, resumeState, unconfirmed: _unconfirmed, ...shown } = run;
   return {
     ...shown,
-    stdout: output.stdout.shown(),
-    stderr: output.stderr.shown(),
+    stdout: output.stdout.toShownOutput(),
+    stderr: output.stderr.toShownOutput(),
     isInteractive: run.kind === "command" && isRecord(resumeState) && resumeState.interactive === true,
   };
 }

@@ -10,7 +10,7 @@ import { CANCELLED_TEXT } from "./texts.ts";
 export interface Allowance {
   /** Counted from the start, in milliseconds. */
   timeoutMs: number;
-  /** If the time is less than requested: why, in sentences. */
+  /** Why the time is less than requested, in sentences; undefined if it is not. */
   cut?: string;
 }
 

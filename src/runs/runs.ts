@@ -23,7 +23,7 @@ import {
   type WaitState,
 } from "./run-types.ts";
 import type { RunKind } from "../shared/run-listing.ts";
-import { keptSource, type RunRecord, RunStore, viewOf, type Stored } from "./run-store.ts";
+import { sourceToStore, type RunRecord, RunStore, viewOf, type Stored } from "./run-store.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { pause, within } from "../shared/within.ts";
 import { deleteBelow } from "../storage/object-store.ts";
@@ -32,29 +32,29 @@ import * as texts from "./texts.ts";
 
 /** The part of the principal's quota that a run holds. */
 export interface Reservation {
-  /** The seconds that it may run. */
+  /** The seconds that the run may take. */
   seconds: number;
-  /** If the time is less than requested: why, in sentences. */
+  /** Why the time is less than requested, in sentences; undefined if it is not. */
   cut?: string;
 }
 
 export interface RunQuota {
   /** @throws {ToolError} `quota_exceeded` */
   take(seconds: number): Promise<Reservation>;
-  /** Reserves for a run of an earlier actor. It runs already, so no limit refuses it. */
+  /** Reserves without a check, for a run that an earlier actor started: it is already running. */
   hold(seconds: number): Reservation;
   /** Returns a reservation. @param spent the run's seconds */
-  give(reservation: Reservation, spent: number): void;
+  giveBack(reservation: Reservation, spent: number): void;
 }
 
 export interface RunsHost {
   quota: RunQuota;
   /** Makes the sandbox ready for a run. @throws the reason if it fails */
-  ready(): Promise<void>;
+  prepareSandbox(): Promise<void>;
   /**
-   * Returns the cause of a platform error. Such an error may claim that the sandbox is gone although only the connection broke.
+   * Returns the real cause of a platform error, which may claim that the sandbox is gone although only the connection broke.
    */
-  explained(error: unknown): Promise<unknown>;
+  explainError(error: unknown): Promise<unknown>;
   sql: SqlStorage;
   objects: RunObjects;
   /** The sandbox's name. */
@@ -65,12 +65,12 @@ export interface RunsHost {
   keepMs: number;
   /** Keeps the actor alive for background work. */
   background(work: Promise<unknown>): void;
-  /** Adds to a run's end what else happened since `startedAt`, such as refused connections. Never rejects. */
-  completed(end: End, startedAt: number): End | Promise<End>;
+  /** Adds notes to a run's end, for example about connections refused since `startedAt`. Never rejects. */
+  completeEnd(end: End, startedAt: number): End | Promise<End>;
   /** Logs an unexpected error under the run's id. */
-  failed(id: string, error: unknown): void;
+  logError(id: string, error: unknown): void;
   /** Deletes the stored files of a task when its record is deleted. */
-  taskRemoved(id: string): Promise<void>;
+  removeTaskFiles(id: string): Promise<void>;
   /** Called if a run ended before its preparation was done: the prepared container may not be needed. */
   discard(): void;
 }
@@ -78,12 +78,12 @@ export interface RunsHost {
 /** A part that reacts to runs. */
 export interface RunSubscriber {
   /** A run began, ended or was removed. */
-  runsChanged?(): void;
+  onRunsChange?(): void;
   /** A run ended. If it has files in the sandbox, they can be deleted. */
-  runEnded?(run: RunRecord, hasFiles: boolean): void;
+  onRunEnd?(run: RunRecord, hasFiles: boolean): void;
 }
 
-/** What runs wait for between their reservation and their start. */
+/** Something that runs wait for between their reservation and their start, such as a set-up. */
 export interface Gate {
   isOpen(): boolean;
   /** Resolves when the run may start. Resolves with an end if the run must not start. */
@@ -102,16 +102,16 @@ export interface LogPage {
 /** How a run begins, and how its caller waits. */
 export interface RunStart {
   /**
-   * Prepares what the run needs besides quota. It may continue after the caller has its response. @throws the reason if it
-   * fails
+   * Prepares what the run needs besides quota. May continue after the caller has its response.
+   * @throws the reason if the preparation fails
    */
   prepare?(): Promise<void>;
   gate?: Gate;
-  /** When the caller must have its response at the latest, in milliseconds since the epoch. */
+  /** The latest time for the caller's response, in milliseconds since the epoch. */
   replyBy?: number;
   /** Until when the caller waits for the end of a run that has begun. */
   waitUntil: number;
-  /** Whether the result has the run's id even if the result is complete. */
+  /** Whether the result names the run's id even if the result is complete. */
   namesID: boolean;
   /** Receives the last line of output while the caller waits. */
   onProgress?: OnProgress | undefined;
@@ -122,7 +122,7 @@ export interface RunStart {
 const UNMETERED: RunQuota = {
   take: async (seconds) => ({ seconds }),
   hold: (seconds) => ({ seconds }),
-  give: () => undefined,
+  giveBack: () => undefined,
 };
 
 /** Receives a run's last output line whenever it changes. */
@@ -169,8 +169,8 @@ export interface RunToRead {
 export const PAGE_BYTES = 48 * 1024;
 
 /**
- * A call that waits for a page of output returns when the output pauses for this long, in milliseconds. Most programs that work
- * print more often, so a job of minutes takes one call per `wait_seconds`, not one per line.
+ * A call that waits for a page of output returns when the output pauses for this long, in milliseconds. Most programs print more
+ * often while they work, so a job of minutes takes one call per `wait_seconds`, not one per line.
  */
 const LOG_REST_MS = 10_000;
 
@@ -196,13 +196,13 @@ export class Runs {
     this.#subscribers = subscribers;
   }
 
-  #ended(run: RunRecord, hasFiles: boolean): void {
-    for (const part of this.#subscribers) part.runEnded?.(run, hasFiles);
-    this.#changed();
+  #notifyEnd(run: RunRecord, hasFiles: boolean): void {
+    for (const part of this.#subscribers) part.onRunEnd?.(run, hasFiles);
+    this.#notifyChange();
   }
 
-  #changed(): void {
-    for (const part of this.#subscribers) part.runsChanged?.();
+  #notifyChange(): void {
+    for (const part of this.#subscribers) part.onRunsChange?.();
   }
 
   /** Whether there are runs that prevent an idle stop of the container. */
@@ -241,7 +241,7 @@ export class Runs {
       kind,
       state: "running",
       title,
-      source: keptSource(source, title),
+      source: sourceToStore(source, title),
       startedAt: Date.now(),
       output: { stdout: new HeadAndTail(), stderr: new HeadAndTail() },
       logBytes: 0,
@@ -249,15 +249,15 @@ export class Runs {
     };
     const run = this.#begin(record, true);
     run.isService = isService;
-    this.#changed();
+    this.#notifyChange();
     const { interactive: isInteractive } = spec;
     const execute = (reserved: Reservation): Execution => {
-      const start = () => executor.start(run, allowed(spec, reserved));
+      const start = () => executor.start(run, applyCut(spec, reserved));
       if (!gate || gate.isOpen()) return start();
       const passed = async () => (await gate.pass(run)) ?? start;
       return startAfter(run, passed, { isInteractive, waiting: () => gate.waiting?.() });
     };
-    if (reservation) this.#watch(run, metered(execute(reservation), quota, reservation, record.startedAt));
+    if (reservation) this.#watch(run, meter(execute(reservation), quota, reservation, record.startedAt));
     else this.#followLate(run, execute, isInteractive, reserving);
     const waitMs = Math.max(0, Math.min(waitUntil, replyBy ?? waitUntil) - Date.now());
     if (run.isInteractive) await run.waitUntilQuiet(waitMs);
@@ -279,8 +279,8 @@ export class Runs {
   async #reserve(quota: RunQuota, timeoutMs: number, prepare?: () => Promise<void>): Promise<Reservation> {
     await prepare?.();
     const reservation = await quota.take(Math.ceil(timeoutMs / 1000));
-    await this.#host.ready().catch((error) => {
-      quota.give(reservation, 0);
+    await this.#host.prepareSandbox().catch((error) => {
+      quota.giveBack(reservation, 0);
       throw error;
     });
     return reservation;
@@ -288,8 +288,8 @@ export class Runs {
 
   /** Resumes an earlier actor's runs. @param isUp whether their container runs */
   resume(executors: Record<RunKind, Resumer>, isUp: boolean): void {
-    for (const record of this.#store.unfinished()) {
-      if (neverStarted(record)) this.#markLost(record, texts.NOT_STARTED_SERVER_RESTARTED);
+    for (const record of this.#store.listUnfinished()) {
+      if (hasNeverStarted(record)) this.#markLost(record, texts.NOT_STARTED_SERVER_RESTARTED);
       else if (!isUp) this.#markLost(record, texts.SANDBOX_LOST_WHILE_SERVER_DOWN);
       else this.#resume(record, executors[record.kind]);
     }
@@ -303,19 +303,19 @@ export class Runs {
       execution = executor.resume(run, record.resumeState);
     } catch (error) {
       this.#active.delete(record.id);
-      this.#host.failed(record.id, error);
+      this.#host.logError(record.id, error);
       return this.#markLost(record, texts.OTHER_VERSION);
     }
     const { startedAt } = record;
     const seconds = Math.ceil(((execution.deadline ?? 0) - startedAt) / 1000);
     const quota = run.isService ? UNMETERED : this.#host.quota;
-    this.#watch(run, metered(execution, quota, quota.hold(Math.max(1, seconds)), startedAt));
+    this.#watch(run, meter(execution, quota, quota.hold(Math.max(1, seconds)), startedAt));
   }
 
   #markLost(record: RunRecord, note: string): void {
     const lost: RunRecord = { ...record, state: "lost", note, endedAt: Date.now() };
     this.#store.put(lost);
-    this.#ended(lost, true);
+    this.#notifyEnd(lost, true);
   }
 
   /** Whether a run is under way. @param id the run's id inside the sandbox */
@@ -324,8 +324,8 @@ export class Runs {
   }
 
   /**
-   * How many seconds of today (UTC) were used by runs that ended after `time`. `time` is in milliseconds since the epoch;
-   * without it, the result is 0.
+   * How many seconds of today (UTC) were used by runs that ended after `time`.
+   * @param time in milliseconds since the epoch; the result is 0 if it is undefined
    */
   secondsSince(time: number | undefined): number {
     if (time === undefined) return 0;
@@ -338,18 +338,18 @@ export class Runs {
   }
 
   /** Ends all runs because their container is gone. */
-  containerGone(note: string): void {
+  endAll(note: string): void {
     for (const run of this.#active.values())
       run.finish({
         state: "lost",
-        note: neverStarted(run.record) ? texts.NOT_STARTED_SANDBOX_STOPPED : note,
+        note: hasNeverStarted(run.record) ? texts.NOT_STARTED_SANDBOX_STOPPED : note,
       });
   }
 
   /**
    * Waits up to `waitMs` for the run's end or, with a cursor, for output after the cursor. Returns the run's current view.
-   * @param until with a cursor: `output` waits for the first new output, `page` for a full page or a pause of the output @param
-   * onProgress receives the last output line during the wait
+   * @param until with a cursor: `output` waits for the first new output, `page` for a full page or a pause of the output
+   * @param onProgress receives the last output line during the wait
    * @throws {ToolError} `not_found`
    */
   async result(
@@ -385,8 +385,8 @@ export class Runs {
   }
 
   /**
-   * Types into a run's terminal. Returns the output since the previous call: its last `maxBytes`, and in `skipped` the number
-   * of bytes before them. With `maxBytes` 0 it does not wait for output.
+   * Types into a run's terminal. Returns the output since the previous call: the last `maxBytes` of it, and in `skipped` the number
+   * of bytes before those. With `maxBytes` 0 the call does not wait for output.
    * @throws {ToolError} `not_found`, and errors of `ActiveRun.type`
    */
   async type(id: string, input: TerminalInput, maxBytes: number): Promise<TerminalReply> {
@@ -426,39 +426,39 @@ export class Runs {
     this.#saveAll();
     if (this.#requireRecord(id).state === "running") throw texts.stillRunning(id);
     await this.#remove(id);
-    this.#changed();
+    this.#notifyChange();
   }
 
   /** Deletes expired runs. Returns the time at which the next run expires, in milliseconds since the epoch. */
   async sweep(): Promise<number | undefined> {
     this.#saveAll();
-    const expired = this.#endedBefore(Date.now() - this.#host.keepMs, SWEEP_BATCH);
+    const expired = this.#listEndedBefore(Date.now() - this.#host.keepMs, SWEEP_BATCH);
     for (const id of expired) await this.#remove(id);
-    this.#changed();
+    this.#notifyChange();
     const first = this.#store.firstEnd();
     return first === undefined ? undefined : first + this.#host.keepMs;
   }
 
-  stored(): Stored {
+  measureStored(): Stored {
     this.#saveAll();
-    return this.#store.stored();
+    return this.#store.measureStored();
   }
 
   /** Deletes ended runs, oldest first, until `bytes` are freed or no run is left that ended before `before`. */
   async evict(bytes: number, before: number): Promise<Stored> {
-    let left = this.stored();
+    let left = this.measureStored();
     const enough = left.bytes - bytes;
     while (left.bytes > enough) {
-      const [id] = this.#endedBefore(before, 1);
+      const [id] = this.#listEndedBefore(before, 1);
       if (id === undefined) break;
       await this.#remove(id);
-      left = this.#store.stored();
+      left = this.#store.measureStored();
     }
     return left;
   }
 
-  #endedBefore(time: number, limit: number): string[] {
-    return this.#store.endedBefore(time, firstIDAt(this.#host.sandbox(), time), limit);
+  #listEndedBefore(time: number, limit: number): string[] {
+    return this.#store.listEndedBefore(time, firstIDAt(this.#host.sandbox(), time), limit);
   }
 
   async #remove(id: string): Promise<void> {
@@ -466,25 +466,25 @@ export class Runs {
     await deleteLog(sql, id, objects);
     if (isTaskID(id)) {
       await deleteBelow(objects.bucket, objects.prefix(id));
-      await this.#host.taskRemoved(id);
+      await this.#host.removeTaskFiles(id);
     }
     this.#store.delete(id);
   }
 
   #begin(record: RunRecord, isNew: boolean): ActiveRun {
-    const { sql, objects, logCapBytes, explained } = this.#host;
+    const { sql, objects, logCapBytes, explainError } = this.#host;
     const log = new LogWriter(sql, objects, record.id, () => (this.isFull ? 0 : logCapBytes), isNew);
     const run = new ActiveRun(record, log, {
       store: this.#store,
       backlog: this.#backlog,
       saveLater: (ended) => this.#saveLater(ended),
-      explained,
+      explainError,
     });
     this.#active.set(record.id, run);
     return run;
   }
 
-  /** Waits for a run's reservation, then starts and follows the run, unless it has ended before. */
+  /** Waits for a run's reservation, then starts and follows the run, unless the run has ended meanwhile. */
   #followLate(
     run: ActiveRun,
     execute: (reservation: Reservation) => Execution,
@@ -495,8 +495,8 @@ export class Runs {
     const start = async () => {
       const reservation = await reserving;
       const startedAt = Date.now();
-      if (!run.isEnded) return () => metered(execute(reservation), quota, reservation, startedAt);
-      quota.give(reservation, 0);
+      if (!run.isEnded) return () => meter(execute(reservation), quota, reservation, startedAt);
+      quota.giveBack(reservation, 0);
       discard();
       return CANCELLED_BEFORE_START;
     };
@@ -506,11 +506,11 @@ export class Runs {
 
   #watch(run: ActiveRun, execution: Execution): void {
     const { record } = run;
-    const completed = execution.done.then((end) => this.#host.completed(end, record.startedAt));
+    const completed = execution.done.then((end) => this.#host.completeEnd(end, record.startedAt));
     const done = run.follow(execution, completed).finally(() => {
       this.#active.delete(record.id);
-      if (run.failure?.cause !== undefined) this.#host.failed(record.id, run.failure.cause);
-      this.#ended(record, run.hasFiles);
+      if (run.failure?.cause !== undefined) this.#host.logError(record.id, run.failure.cause);
+      this.#notifyEnd(record, run.hasFiles);
     });
     this.#host.background(done);
   }
@@ -538,7 +538,7 @@ export class Runs {
       try {
         this.#save(run);
       } catch (error) {
-        this.#host.failed(run.record.id, error);
+        this.#host.logError(run.record.id, error);
       }
     }
   }
@@ -552,23 +552,23 @@ export class Runs {
 }
 
 /** Gives the reservation back to the quota when the execution ends. @param startedAt in milliseconds since the epoch */
-function metered(
+function meter(
   execution: Execution,
   quota: RunQuota,
   reservation: Reservation,
   startedAt: number,
 ): Execution {
-  const give = () => quota.give(reservation, (Date.now() - startedAt) / 1000);
+  const give = () => quota.giveBack(reservation, (Date.now() - startedAt) / 1000);
   execution.done.then(give, give);
   return execution;
 }
 
 /** The specification with the time that the quota allows. */
-function allowed<Spec extends Allowance>(spec: Spec, { seconds, cut }: Reservation): Spec {
+function applyCut<Spec extends Allowance>(spec: Spec, { seconds, cut }: Reservation): Spec {
   return cut === undefined ? spec : { ...spec, timeoutMs: seconds * 1000, cut };
 }
 
-/** Whether a run never started: it has neither a resume state nor output. */
-function neverStarted({ resumeState, output }: RunRecord): boolean {
+/** Whether a run was never started. Such a run has neither a resume state nor output. */
+function hasNeverStarted({ resumeState, output }: RunRecord): boolean {
   return resumeState === undefined && output.stdout.bytes + output.stderr.bytes === 0;
 }

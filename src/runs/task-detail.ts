@@ -1,4 +1,4 @@
-/** The detail of a task, by an agent or a question. */
+/** The stored details of a run of kind `task`: a task for an agent, or a question. */
 import * as z from "zod";
 import type { CodeDetail } from "./code-detail.ts";
 
@@ -37,7 +37,7 @@ export interface TaskDetail {
   notKept?: NotKept;
   /** The archive of the workspace, if there is one. */
   archive?: Archive;
-  /** The number of container starts when the task ended. If it is higher now, the files are gone. */
+  /** The number of container starts when the task ended. If the sandbox now has more, the files are gone. */
   boot?: number;
   /** Whether the sandbox was made for the task and ends with it. */
   ownSandbox: boolean;

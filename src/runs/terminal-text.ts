@@ -1,6 +1,6 @@
 /** A terminal's output as text. The log stores the raw output with its control sequences. */
 
-/** The widest row; no terminal here is wider. A longer line is shown completely, but only its last row can still change. */
+/** The widest row; our terminals are not wider. A longer line takes several rows, and only its last row can still change. */
 const MAX_COLUMNS = 1000;
 
 /** The cursor can return to this many of the last rows. Nested progress bars and menus need fewer. */
@@ -22,15 +22,16 @@ const TOKEN =
  * another place becomes a separate line.
  */
 export function terminalText(output: string): string {
-  return rendered(output).text;
+  return render(output).text;
 }
 
 /**
- * The text of `terminalText`, with a count of the work. @returns `moved`: the number of cells that were written, or moved by
- * insertions and deletions. It is below `MAX_COLUMNS` for each character of output. The text is at most twice as long as the
- * output, plus a row, because further padding is dropped
+ * The text of `terminalText`, with a count of the work. The text is at most twice as long as the output, plus a row: further
+ * padding is dropped.
+ * @returns `moved`: the number of cells that were written, or moved by insertions and deletions; less than `MAX_COLUMNS` for each
+ * character of output
  */
-export function rendered(output: string): { text: string; moved: number } {
+export function render(output: string): { text: string; moved: number } {
   let text = "";
   let row: string[] = [];
   /** The rows that can still change, from the top, and the cursor's row. */
@@ -113,7 +114,7 @@ export function rendered(output: string): { text: string; moved: number } {
  * cleared.
  */
 export function lastStates(printed: string): string {
-  const text = clearedPart(printed) ?? printed;
+  const text = textAfterClear(printed) ?? printed;
   // oxlint-disable-next-line no-control-regex
   if (/\x1b\[\d*[AF]/.test(text)) return terminalText(text);
   if (!/\r[^\n]/.test(text)) return text;
@@ -125,13 +126,13 @@ export function lastStates(printed: string): string {
 }
 
 /** The text after the last clearing; undefined if nothing was cleared. */
-export function clearedPart(text: string): string | undefined {
+export function textAfterClear(text: string): string | undefined {
   const at = text.lastIndexOf(CLEARED);
   return at < 0 ? undefined : text.slice(at + CLEARED.length);
 }
 
 /** The number of characters at the end that form an incomplete control sequence. */
-export function unfinishedSequence(output: string): number {
+export function unfinishedSequenceLength(output: string): number {
   // oxlint-disable-next-line no-control-regex
   return /\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]{0,200})?$/.exec(output)?.[0].length ?? 0;
 }

@@ -1,4 +1,4 @@
-/** Texts about runs: how they ended, and why one does not accept input. */
+/** Texts about runs: how a run ended, and why it does not accept input. */
 import { type Failure, ToolError } from "../shared/errors.ts";
 import { clause } from "../shared/text.ts";
 import type { CodeOutcome } from "../container/kernels/kernel-protocol.ts";
@@ -27,7 +27,7 @@ export function timeoutUnconfirmed(timeoutMs: number | undefined, graceMs: numbe
 }
 
 /**
- * The note of a run that ended with an error. If it may have begun, the hint to repeat it is dropped, because it would run
+ * The note of a run that ended with an error. If the run may have begun, the hint to repeat it is left out, because it might run
  * twice.
  */
 export const failureNote = ({ code, message, hint }: Failure, mayRun: boolean) =>

@@ -21,7 +21,7 @@ import {
   SHOWN_FILES,
   type TaskDetail,
 } from "../runs/task-detail.ts";
-import { joined } from "../runs/head-and-tail.ts";
+import { joinBytes } from "../runs/head-and-tail.ts";
 import { decodeText } from "../runs/shown-output.ts";
 import { wholeCharacters } from "../shared/text.ts";
 import { noArtifact } from "./texts.ts";
@@ -126,7 +126,7 @@ class ArtifactWriter {
       read += part.length;
       if (part.length === 0) break;
     } while (read < size);
-    const content = joined(parts);
+    const content = joinBytes(parts);
     const { bucket, prefix } = this.#store.objects;
     const key = artifactKey(prefix(this.#runID), this.kept.length);
     await bucket.put(key, content);

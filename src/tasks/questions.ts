@@ -28,7 +28,7 @@ export interface QuestionsHost {
   maxTokens: number;
   /** Sends a request to the model's API like a request of the sandbox. */
   callModel(request: Request): Promise<Response>;
-  lifecycle: Pick<ContainerLifecycle, "readyForRun">;
+  lifecycle: Pick<ContainerLifecycle, "waitUntilReadyForRun">;
 }
 
 /** The kernel context of questions. `run_code` with this context can use their variables, and no other code is affected. */
@@ -210,7 +210,7 @@ class Question {
     // Starts the container when the model writes the first code: a model that writes no code needs none. An error of the start
     // is reported when the program starts.
     if (this.#detail.code === "")
-      this.#host.lifecycle.readyForRun(() => this.#run.isEnded).catch(() => undefined);
+      this.#host.lifecycle.waitUntilReadyForRun(() => this.#run.isEnded).catch(() => undefined);
     this.#detail.code = code;
     this.#describe();
     this.#wrote.resolve();

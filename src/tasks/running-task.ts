@@ -171,7 +171,7 @@ export class RunningTask {
       report: this.#events.report,
       step: this.#output.step,
       spending: budgets.spending(this.id),
-      stderr: record.output.stderr.shown().tail || record.output.stderr.shown().head,
+      stderr: record.output.stderr.toShownOutput().tail || record.output.stderr.toShownOutput().head,
     });
     budgets.close(this.id);
     const detail = { ...this.#detail(), success: verdict.state === "succeeded" };

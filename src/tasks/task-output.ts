@@ -1,7 +1,7 @@
 /** Turns an agent's output into the log of its run: events become lines for people. The raw stream is not stored. */
 import type { EventReader } from "./agent-report.ts";
 import { readLine } from "./event-fields.ts";
-import { joined } from "../runs/head-and-tail.ts";
+import { joinBytes } from "../runs/head-and-tail.ts";
 import { decodeText } from "../runs/shown-output.ts";
 import { pause } from "../shared/within.ts";
 import type { CommandState } from "../runs/command-executor.ts";
@@ -99,8 +99,8 @@ export class TaskOutput implements RunSink<CommandState> {
     return stream === "stdout" ? this.offset + this.#partialBytes : this.#run.position(stream);
   }
 
-  stored(stream: Stream): number {
-    return stream === "stdout" ? this.#storedOffset() : this.#run.stored(stream);
+  storedBytes(stream: Stream): number {
+    return stream === "stdout" ? this.#storedOffset() : this.#run.storedBytes(stream);
   }
 
   get settled(): Promise<void> {
@@ -169,7 +169,7 @@ export class TaskOutput implements RunSink<CommandState> {
   }
 
   #line(): void {
-    const line = this.#skipping || this.#partialBytes === 0 ? "" : decodeText(joined(this.#partial));
+    const line = this.#skipping || this.#partialBytes === 0 ? "" : decodeText(joinBytes(this.#partial));
     this.offset += this.#partialBytes;
     this.#dropPending();
     this.#skipping = false;

@@ -2,7 +2,7 @@ import * as z from "zod";
 import { type RunView, STREAMS, type Stream } from "../runs/run-types.ts";
 import { RUN_STATES } from "../shared/run-listing.ts";
 import type { LogPage } from "../runs/runs.ts";
-import { lastStates, terminalText, unfinishedSequence } from "../runs/terminal-text.ts";
+import { lastStates, terminalText, unfinishedSequenceLength } from "../runs/terminal-text.ts";
 import { fenced, visible } from "../shared/shown.ts";
 import { wholeCharacters } from "../shared/text.ts";
 import { type ToolOutput, joinSections, text } from "./define.ts";
@@ -93,7 +93,7 @@ function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
   }
   if (last) last.text += decoders[last.stream].decode();
   if (last && run.isInteractive) {
-    const cut = unfinishedSequence(last.text);
+    const cut = unfinishedSequenceLength(last.text);
     if (cut < last.text.length) {
       last.text = last.text.slice(0, last.text.length - cut);
       end -= cut;

@@ -2,7 +2,7 @@
 import * as z from "zod";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { type ShownOutput, shownText } from "../runs/shown-output.ts";
-import { clearedPart, lastStates, terminalText } from "../runs/terminal-text.ts";
+import { textAfterClear, lastStates, terminalText } from "../runs/terminal-text.ts";
 import type { CodeError } from "../container/kernels/kernel-protocol.ts";
 import type { CodeDetail, CodeResult } from "../runs/code-detail.ts";
 import { type RunView, durationMs, questionDetailOf } from "../runs/run-types.ts";
@@ -144,7 +144,7 @@ export function runFields(run: RunView, notice?: string): z.input<typeof runOutp
 
 /** The output as a terminal would show it in the end. */
 function withoutOverwrittenText(shown: ShownOutput): ShownOutput {
-  const head = clearedPart(shown.tail) === undefined ? lastStates(shown.head) : "";
+  const head = textAfterClear(shown.tail) === undefined ? lastStates(shown.head) : "";
   return { ...shown, head, tail: lastStates(shown.tail) };
 }
 

@@ -1,7 +1,7 @@
 /** A terminal's output as text. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { lastStates, rendered, terminalText } from "../../src/runs/terminal-text.ts";
+import { lastStates, render, terminalText } from "../../src/runs/terminal-text.ts";
 
 const ESC = "\u001b";
 
@@ -10,7 +10,7 @@ const ESC = "\u001b";
  * character.
  */
 function isBounded(output: string): boolean {
-  const { text, moved } = rendered(output);
+  const { text, moved } = render(output);
   return text.length <= 2 * output.length + 1000 && moved <= 1000 * (output.length + 1);
 }
 

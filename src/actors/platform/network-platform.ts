@@ -8,10 +8,10 @@ export const TRUST_INTERCEPTION = "SANDBOX_INTERCEPT_HTTPS";
 export interface NetworkPlatform {
   /** Names the connections that the platform cannot see under a policy. Shown above the list of connections. */
   readonly unseen?: string;
-  /** Whether every container trusts these certificates from its start. */
-  readonly alwaysTrusted?: boolean;
+  /** Whether every container trusts the certificates of the interception from its start. */
+  readonly isAlwaysTrusted?: boolean;
   /** No container runs, and one is about to start. */
-  starting(): void;
+  prepareStart(): void;
   /**
    * Applies the policy to new connections, now and in later containers. @returns false if the running container keeps
    * forbidden connections

@@ -56,7 +56,7 @@ export class OutboundHandlers implements NetworkPlatform {
     this.#platform = platform;
   }
 
-  starting(): void {
+  prepareStart(): void {
     this.#mayStartOpen = false;
   }
 

@@ -5,17 +5,17 @@ export interface ContainerPlatform {
   /**
    * Starts the container. Resolves when it accepts connections.
    * @param env variables of its first process
-   * @throws {ToolError} `sandbox_unavailable`; `sandbox_restarted` if it was ended meanwhile; unexpected SDK errors
+   * @throws {ToolError} `sandbox_unavailable`; `sandbox_restarted` if the container was ended meanwhile; unexpected SDK errors
    */
   start(env: Readonly<Record<string, string>>): Promise<void>;
   /** Ends the container. Resolves when no container runs or starts, and no late event can disturb the next one. */
   end(): Promise<void>;
   fetch(port: number, request: Request): Promise<Response>;
-  /** Sets a listener for ended containers. It may be called late. */
+  /** Sets the listener that is called when a container has ended. The call may come late. */
   onEnd(listener: () => void): void;
   /** Sets the idle time, and what happens after it. */
   onIdle(idle: Idle): void;
-  used(): void;
+  noteUse(): void;
   /** Sets what a scheduled sweep does. */
   onSweep(sweep: () => Promise<void>): void;
   scheduleSweep(at: Date): Promise<void>;
@@ -23,5 +23,5 @@ export interface ContainerPlatform {
 
 export interface Idle {
   leftMs(): number;
-  expired(): Promise<void>;
+  onIdleTimeout(): Promise<void>;
 }

@@ -61,11 +61,11 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
 
   override async onStart(): Promise<void> {
     await super.onStart();
-    this.platform.started();
+    this.platform.noteStart();
   }
 
   override onStop(params?: Parameters<BaseSandbox<Env>["onStop"]>[0]): Promise<void> {
-    return this.platform.stopped(() => super.onStop(params));
+    return this.platform.handleStop(() => super.onStop(params));
   }
 
   /**
@@ -80,6 +80,6 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   }
 
   override async onActivityExpired(): Promise<void> {
-    await this.platform.idle?.expired();
+    await this.platform.idle?.onIdleTimeout();
   }
 }

@@ -26,12 +26,12 @@ function didNotStart(error: unknown): boolean {
 }
 
 /** Whether the container ended before the call returned. That container may be an earlier one. */
-export function endedWhileStarting(error: unknown): boolean {
+export function hasEndedWhileStarting(error: unknown): boolean {
   return didNotStart(error) && /container is not listening/.test(String(error));
 }
 
 /** Translates an error of any SDK call. Unexpected errors are returned unchanged. */
-export function translated(error: unknown): unknown {
+export function translateError(error: unknown): unknown {
   const code = sdkCode(error);
   if (error instanceof ToolError || code === undefined) return error;
   if (CONTAINER_GONE_CODES.has(code)) return containerGone();
@@ -41,19 +41,19 @@ export function translated(error: unknown): unknown {
   return error;
 }
 
-export function translatedRun(error: unknown): unknown {
+export function translateRunError(error: unknown): unknown {
   const code = sdkCode(error);
   const mayLackContext = code === "CONTEXT_NOT_FOUND" || code === "INTERNAL_ERROR";
   return mayLackContext && NO_CONTEXT.test(String(error)) && !didNotStart(error)
     ? new InterpreterError("context_gone", String(error))
-    : translated(error);
+    : translateError(error);
 }
 
-export function translatedCreation(error: unknown): unknown {
+export function translateCreationError(error: unknown): unknown {
   const code = sdkCode(error);
   if (code?.endsWith("_NOT_AVAILABLE")) return new InterpreterError("no_language", "");
   const [, words = ""] = /Failed to create code context:?(.*)/is.exec(String(error)) ?? [];
   return code === "INTERNAL_ERROR" && words !== "" && !saysExhausted(words)
     ? new InterpreterError("not_created", words)
-    : translated(error);
+    : translateError(error);
 }

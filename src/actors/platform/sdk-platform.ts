@@ -9,7 +9,12 @@ import type { Language } from "../../shared/languages.ts";
 import { pause, within } from "../../shared/within.ts";
 import { MAY_NOT_START } from "../texts.ts";
 import type { ContainerPlatform, Idle } from "./platform.ts";
-import { endedWhileStarting, translated, translatedCreation, translatedRun } from "./sdk-errors.ts";
+import {
+  hasEndedWhileStarting,
+  translateError,
+  translateCreationError,
+  translateRunError,
+} from "./sdk-errors.ts";
 
 type SDKSandbox = Pick<
   BaseSandbox,
@@ -61,14 +66,14 @@ export class SDKPlatform implements ContainerPlatform {
   async start(env: Readonly<Record<string, string>>): Promise<void> {
     const endCount = this.#endCount;
     await this.#cleanUpPrevious();
-    if (endCount !== this.#endCount) throw refused();
+    if (endCount !== this.#endCount) throw startRefused();
     const permit = {};
     this.#permit = permit;
     this.#sandbox.envVars = { ...this.#sandbox.envVars, ...env };
     try {
       await this.#ping();
     } catch (error) {
-      throw translated(error);
+      throw translateError(error);
     } finally {
       if (this.#permit === permit) this.#permit = undefined;
     }
@@ -82,7 +87,7 @@ export class SDKPlatform implements ContainerPlatform {
       } catch (error) {
         // The SDK shares one attempt among calls. This call may have joined an attempt that was about to reach the previous
         // container when it ended.
-        if (isRepeated || this.isRunning || !endedWhileStarting(error)) throw error;
+        if (isRepeated || this.isRunning || !hasEndedWhileStarting(error)) throw error;
       }
     }
   }
@@ -150,7 +155,7 @@ export class SDKPlatform implements ContainerPlatform {
     this.sweep = sweep;
   }
 
-  used(): void {
+  noteUse(): void {
     this.#sandbox.renewActivityTimeout();
   }
 
@@ -160,7 +165,7 @@ export class SDKPlatform implements ContainerPlatform {
 
   /** Wraps the SDK's attempt (`work`) to start or reach the container. */
   async attempt(work: () => Promise<void>): Promise<void> {
-    if (!this.#permit && !this.isRunning) throw refused();
+    if (!this.#permit && !this.isRunning) throw startRefused();
     const attempt = work();
     const settled = attempt.catch(() => undefined);
     this.#attempts.add(settled);
@@ -168,20 +173,20 @@ export class SDKPlatform implements ContainerPlatform {
       await attempt;
     } catch (error) {
       // The container disappeared; this is not a failed start.
-      throw !this.#permit && !this.isRunning ? refused() : error;
+      throw !this.#permit && !this.isRunning ? startRefused() : error;
     } finally {
       this.#attempts.delete(settled);
     }
   }
 
-  started(): void {
+  noteStart(): void {
     if (this.#hook) return;
     this.#hook = Promise.withResolvers();
     this.#previousStop = undefined;
   }
 
   /** Handles the SDK's `onStop`. `work` is the SDK's part of it. */
-  stopped(work: () => Promise<void>): Promise<void> {
+  handleStop(work: () => Promise<void>): Promise<void> {
     this.#stopping = this.#stop(work);
     return this.#stopping;
   }
@@ -210,7 +215,7 @@ export class SDKInterpreter implements Interpreter {
     try {
       return await this.#sandbox.createCodeContext({ language });
     } catch (error) {
-      throw translatedCreation(error);
+      throw translateCreationError(error);
     }
   }
 
@@ -220,7 +225,7 @@ export class SDKInterpreter implements Interpreter {
     try {
       return await this.#sandbox.runCode(code, { context });
     } catch (error) {
-      throw translatedRun(error);
+      throw translateRunError(error);
     }
   }
 
@@ -229,14 +234,14 @@ export class SDKInterpreter implements Interpreter {
     await this.#sandbox.deleteCodeContext(id);
   }
 
-  /** Closes the SDK's connection. Otherwise the SDK would count the calls as requests in flight and never report an idle sandbox. */
+  /** Closes the SDK's connection. Otherwise the SDK would count abandoned calls as in flight and never report an idle sandbox. */
   settleAbandoned(): void {
     this.#sandbox.client.disconnect();
   }
 }
 
 /** An error class of the SDK, because the error passes through the SDK. */
-function refused(): OperationInterruptedError {
+function startRefused(): OperationInterruptedError {
   return new OperationInterruptedError({
     code: "OPERATION_INTERRUPTED",
     message: MAY_NOT_START,

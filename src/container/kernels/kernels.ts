@@ -161,12 +161,12 @@ export class Kernels {
     if ((await refusal.isOver()) && this.#refusal === refusal) this.#refusal = undefined;
   }
 
-  started(): void {
+  onContainerStart(): void {
     this.#refusal = undefined;
     this.#registry.clear();
   }
 
-  ended(): void {
+  onContainerEnd(): void {
     this.#refusal = undefined;
     this.#registry.clear();
     for (const stop of this.#stops.values()) stop("gone");
@@ -244,12 +244,12 @@ export class Kernels {
     sink: OutputSink,
   ): Promise<Printed> {
     const context = { id: contextID, language };
-    const printed = this.#ready(sink).then(() => this.#interpreter.run(code, context));
+    const printed = this.#prepareRun(sink).then(() => this.#interpreter.run(code, context));
     return checkedResult(printed, isPrinted);
   }
 
-  async #ready(sink: OutputSink): Promise<void> {
-    await this.#link.lifecycle.readyForRun(() => sink.isEnded);
+  async #prepareRun(sink: OutputSink): Promise<void> {
+    await this.#link.lifecycle.waitUntilReadyForRun(() => sink.isEnded);
     if (sink.isEnded) throw containerGone();
     if (this.#isEnding) throw ending(NOT_RUN);
   }
@@ -257,7 +257,7 @@ export class Kernels {
   async #create(key: string, language: Language, sink: OutputSink): Promise<Kernel> {
     let contextID;
     try {
-      const made = this.#ready(sink).then(() => this.#interpreter.createContext(language));
+      const made = this.#prepareRun(sink).then(() => this.#interpreter.createContext(language));
       const created = checkedResult(made, isContext);
       contextID = (await withTimeout(CREATE_MS, created)).id;
     } catch (error) {
@@ -361,7 +361,7 @@ export class Kernels {
   }
 
   /** Settles abandoned calls if there are no others, because this may break every call to the interpreter. */
-  released(isUnused: () => boolean): void {
+  onRelease(isUnused: () => boolean): void {
     const isDue = () => this.#abandoned > 0 && isUnused();
     if (!isDue()) return;
     // Delayed, because the call that ends the kernel uses the same connection.

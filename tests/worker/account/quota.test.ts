@@ -64,14 +64,14 @@ describe("a lease of the quota", () => {
         await vi.advanceTimersByTimeAsync(60_000);
         expect(refusedOther(quota)?.limit).toBe("concurrentRuns");
       }
-      lease.give(reservation, 1800);
+      lease.giveBack(reservation, 1800);
     });
   });
 
   test("used seconds are reported before the lease ends, although nothing runs any more", async () => {
     await withQuota(LIMITS, async (quota) => {
       const { lease } = oneSandbox(quota);
-      lease.give(await lease.take(100), 60);
+      lease.giveBack(await lease.take(100), 60);
       expect(quota.secondsUsed(Date.now())).toBe(0);
       await vi.advanceTimersByTimeAsync(5 * 60_000);
       expect(quota.secondsUsed(Date.now())).toBe(60);
@@ -105,9 +105,9 @@ describe("a lease of the quota", () => {
       const { lease } = oneSandbox(quota);
       const reservation = await lease.take(20_000);
       await vi.advanceTimersByTimeAsync(3.5 * 3_600_000);
-      lease.give(await lease.take(100), 60);
+      lease.giveBack(await lease.take(100), 60);
       await vi.advanceTimersByTimeAsync(40 * 60_000);
-      lease.give(reservation, 15_000);
+      lease.giveBack(reservation, 15_000);
       await vi.advanceTimersByTimeAsync(6 * 60_000);
       expect(quota.secondsUsed(Date.now())).toBe(600);
       expect(quota.secondsUsed(Date.UTC(2026, 0, 15))).toBe(14_460);
@@ -120,7 +120,7 @@ describe("a lease of the quota", () => {
       const { lease } = oneSandbox(quota);
       const reservation = await lease.take(100);
       await vi.advanceTimersByTimeAsync(50_000);
-      lease.give(reservation, 50);
+      lease.giveBack(reservation, 50);
       await vi.advanceTimersByTimeAsync(60_000);
       expect(quota.secondsUsed(Date.now())).toBe(0);
       expect(quota.secondsUsed(Date.UTC(2026, 0, 15))).toBe(50);
@@ -139,7 +139,7 @@ describe("a lease of the quota", () => {
           return quota.lease("one", request, Date.now());
         },
       });
-      lease.give(await lease.take(100), 60);
+      lease.giveBack(await lease.take(100), 60);
       fails = 2;
       await vi.advanceTimersByTimeAsync(5 * 60_000);
       expect(quota.secondsUsed(Date.now())).toBe(60);

@@ -92,7 +92,7 @@ describe("the containers of one principal", () => {
       const link = new AccountLink(ctx, env as Env, async () => undefined);
       await link.setOwner(named);
       const registering = link.register(named);
-      link.stopped();
+      link.reportStop();
       await registering;
       return await link.register(named);
     };

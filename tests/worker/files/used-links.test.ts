@@ -18,7 +18,7 @@ it("the server remembers used-up links until they expire, however many there are
     for (const id of ["0", "1199"]) expect(links.claim({ id, expires })).toBe("used");
     expect(links.belongsTo(epoch)).toBe(true);
     expect([...kv.list({ prefix: "file-links:used:" })]).toHaveLength(1200);
-    links.ended();
+    links.onContainerEnd();
     expect([...kv.list({ prefix: "file-links:" })]).toEqual([]);
   });
 });

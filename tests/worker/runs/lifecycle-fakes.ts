@@ -77,7 +77,7 @@ export class Actor {
       account: this.#account(),
       network: this.#network(),
       workspace: this.#workspace(),
-      notice: { ending: (end) => (this.#notedEnd = end) },
+      notice: { noteEnding: (end) => (this.#notedEnd = end) },
       activity: this.#activity(),
       background: (work) => this.follow(work),
     });
@@ -136,30 +136,30 @@ export class Actor {
     const world = this.#world;
     const { runs } = this;
     return {
-      started: () => {
+      onContainerStart: () => {
         world.check(!this.#isStarted, "a container started before the parts knew the end of the one before");
         world.check(world.container !== undefined, "a start without a container");
         world.check(this.#lastNote === "start", "a start that is not in the log");
         this.#isStarted = true;
       },
-      ready: () => {
+      onContainerReady: () => {
         world.check(this.#isStarted, "ready before the start");
         world.check(world.whole === world.container, "ready before the restore");
         this.#ready = world.container;
       },
-      ended: (end) => this.#ended(end),
-      destroyed: () => {
+      onContainerEnd: (end) => this.#ended(end),
+      onDestroy: () => {
         world.check(!world.container, "the container of a destroyed sandbox still runs");
         world.settings = 0;
         world.isRollingBack = false;
       },
-      restored: (settings) => {
+      onRestore: (settings) => {
         world.check(settings === this.#rollbackSettings, "a rollback with other settings");
         this.#rollbackSettings = undefined;
         world.check(this.finishedRollbacks === 1, "a rollback that was not finished once");
         this.finishedRollbacks = 0;
       },
-      released: (isUnused) => {
+      onRelease: (isUnused) => {
         this.releases++;
         world.check(isUnused() !== this.#isUsed, "a wrong report that nothing is under way");
       },
@@ -233,7 +233,7 @@ export class Actor {
       fetch: () => never,
       onEnd: (listener) => (this.reportEnd = listener),
       onIdle: () => undefined,
-      used: () => undefined,
+      noteUse: () => undefined,
       onSweep: () => undefined,
       scheduleSweep: async () => undefined,
     };
@@ -288,7 +288,7 @@ export class Actor {
   #network(): LifecycleParts["network"] {
     const world = this.#world;
     return {
-      starting: () => {
+      prepareStart: () => {
         const uses = [...this.uses, ...this.runs];
         world.check(
           uses.some(({ isStarter }) => isStarter || this.ownWork > 0),
@@ -356,13 +356,13 @@ export class Actor {
         world.check(before === this.#before, "a withdrawal to another state than before");
         await this.#unregister(before !== "nothing");
       },
-      stopped: () => {
+      reportStop: () => {
         world.check(!world.container, "the end of a container that runs is reported");
         world.check(world.isEndUnreported, "the end of a container is reported twice");
         world.isEndUnreported = false;
         this.follow(this.#unregister(true));
       },
-      destroyed: (_owner, ending) => {
+      reportDestruction: (_owner, ending) => {
         world.check(!world.container, "a sandbox is destroyed before its container ends");
         return this.#reports.run(async () => {
           await this.later();
@@ -375,7 +375,7 @@ export class Actor {
           return { wasKnown, wasSaved: false, isKept: false, checkpoints: 0 };
         });
       },
-      note: (action) => (this.#lastNote = action),
+      logEvent: (action) => (this.#lastNote = action),
       isInUse: (ms) => Date.now() - world.usedAt < ms && world.usedAt >= world.keptAt,
       get unusedMs() {
         return Date.now() - world.usedAt;

@@ -72,7 +72,7 @@ class Sandbox extends World {
       await work(use);
       return true;
     } catch (thrown) {
-      const error = await actor.lifecycle.explained(thrown);
+      const error = await actor.lifecycle.explainError(thrown);
       this.#checkError(error, use, before, options);
       return false;
     } finally {
@@ -92,7 +92,7 @@ class Sandbox extends World {
     return this.#use(
       async (use) => {
         const attempt = async () => {
-          while (!lifecycle.container) await lifecycle.ready(waitMs);
+          while (!lifecycle.container) await lifecycle.waitUntilReady(waitMs);
           await work(use).finally(() => (use.container = undefined));
         };
         await lifecycle.admit(use);
@@ -178,7 +178,7 @@ class Sandbox extends World {
     let isOver = false;
     let hasBegun = false;
     const begin = async () => {
-      await lifecycle.readyForRun(() => isOver);
+      await lifecycle.waitUntilReadyForRun(() => isOver);
       hasBegun = true;
       if (!isOver) await this.#work(use, () => undefined);
     };
@@ -200,7 +200,7 @@ class Sandbox extends World {
     await running;
     use.container = undefined;
     runs.delete(use);
-    lifecycle.runEnded();
+    lifecycle.onRunEnd();
   }
 
   /** Checks that a stop leaves no earlier container. */
@@ -230,7 +230,7 @@ class Sandbox extends World {
     const { lifecycle } = actor;
     actor.ownWork++;
     try {
-      while (!lifecycle.container) await lifecycle.ready();
+      while (!lifecycle.container) await lifecycle.waitUntilReady();
       actor.use();
     } finally {
       actor.ownWork--;

@@ -2,7 +2,7 @@ import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Executor, Resumer } from "../../../src/runs/executor.ts";
 import type { Allowance, End, Execution, Stream } from "../../../src/runs/run-types.ts";
-import { joined } from "../../../src/runs/head-and-tail.ts";
+import { joinBytes } from "../../../src/runs/head-and-tail.ts";
 import { Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import type { ActiveRun } from "../../../src/runs/active-run.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
@@ -34,19 +34,19 @@ async function withRuns(
       quota: {
         take: async (seconds) => ({ seconds }),
         hold: (seconds) => ({ seconds }),
-        give: () => undefined,
+        giveBack: () => undefined,
       },
-      ready: async () => undefined,
-      completed: (end) => end,
-      explained: async (error) => error,
+      prepareSandbox: async () => undefined,
+      completeEnd: (end) => end,
+      explainError: async (error) => error,
       sql: storage.sql,
       sandbox: () => name,
       objects: { bucket: bucket, prefix: (id) => `hash/${id}/` },
       logCapBytes: 16 * MiB,
       keepMs: DAY_MS,
       background: (done) => void done.catch(() => undefined),
-      failed: () => undefined,
-      taskRemoved: async () => undefined,
+      logError: () => undefined,
+      removeTaskFiles: async () => undefined,
       discard: () => undefined,
       ...changes,
     };
@@ -124,7 +124,7 @@ describe("a run", () => {
         );
         await expect.poll(() => failures).toEqual([[id, expect.any(RangeError)]]);
       },
-      { failed: (...failure) => void failures.push(failure) },
+      { logError: (...failure) => void failures.push(failure) },
     );
   });
 
@@ -161,7 +161,7 @@ describe("a run", () => {
 
 it("a run of an earlier actor is lost if its executor cannot resume it, and so are runs that never started", async () => {
   const failed: unknown[] = [];
-  const changes: Partial<RunsHost> = { failed: (_id, error) => void failed.push(error) };
+  const changes: Partial<RunsHost> = { logError: (_id, error) => void failed.push(error) };
   const work = async (runs: Runs, host: RunsHost) => {
     const { id } = await start(runs);
     await runs.result(id, 0);
@@ -213,7 +213,7 @@ describe("the record of a run that ends while its caller waits", () => {
         sql.exec("DROP TRIGGER refuse");
         expect(failures).toEqual([refused]);
       },
-      { failed: (id) => void failures.push(id) },
+      { logError: (id) => void failures.push(id) },
     );
   });
 });
@@ -224,7 +224,7 @@ describe("a log in R2", () => {
     const parts: Uint8Array[] = [];
     for (let cursor = 0; ;) {
       const { pieces, next } = await runs.log(id, cursor, 100_000);
-      if (next === cursor) return joined(parts);
+      if (next === cursor) return joinBytes(parts);
       parts.push(...pieces.filter((piece) => piece.stream === stream).map(({ bytes }) => bytes));
       cursor = next;
     }
@@ -270,7 +270,7 @@ describe("a log in R2", () => {
         const parts: Uint8Array[] = [];
         for (let at = 0; at < printed.length; at += 64 * 1024)
           if ((at % (256 * 1024) === 0) === isError) parts.push(printed.subarray(at, at + 64 * 1024));
-        return joined(parts);
+        return joinBytes(parts);
       };
       expect(isSame(await readAll(runs, id, "stdout"), of(false))).toBe(true);
       expect(isSame(await readAll(runs, id, "stderr"), of(true))).toBe(true);

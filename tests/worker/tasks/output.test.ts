@@ -36,7 +36,7 @@ class Recorder implements RunSink {
     return this.received[stream].length;
   }
 
-  stored(stream: Stream): number {
+  storedBytes(stream: Stream): number {
     return this.received[stream].length;
   }
 

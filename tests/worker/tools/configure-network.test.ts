@@ -48,7 +48,7 @@ describe("configure_sandbox", () => {
 
   it("changes either all requested settings or none", async () => {
     const sandbox = "net-all";
-    vi.spyOn(SandboxNetwork.prototype, "changed").mockImplementationOnce(() => {
+    vi.spyOn(SandboxNetwork.prototype, "choiceAfter").mockImplementationOnce(() => {
       throw new ToolError("permission_denied", "The operator of this server does not allow that.", "");
     });
     const change = { env: { A: "1" }, internet: "none", setup: "true" };
@@ -214,7 +214,7 @@ function network(
   };
   const refused: Refusal[] = [{ host: "x.example.com", why: "policy", count: 2 }];
   const stand: NetworkPlatform = {
-    starting: () => undefined,
+    prepareStart: () => undefined,
     enforce: async (policy: NetworkPolicy) => (enforced.push(policy), true),
     connections: async () => [],
     forget: () => undefined,
@@ -244,11 +244,11 @@ describe("a sandbox has no more access than the operator grants", () => {
     const listed = { initial: undefined, max: "allowlist", allowHosts: ["*.example.com"] } as const;
     const { network: ownNetwork, refused } = network({ network: listed, authTokens: [] });
     expect(ownNetwork.policy).toEqual({ internet: "allowlist", allowHosts: ["*.example.com"] });
-    expect(() => ownNetwork.changed({ internet: "full" })).toThrow("does not allow internet full");
-    expect(() => ownNetwork.changed({ allowHosts: ["evil.test", "a.example.com"] })).toThrow(
+    expect(() => ownNetwork.choiceAfter({ internet: "full" })).toThrow("does not allow internet full");
+    expect(() => ownNetwork.choiceAfter({ allowHosts: ["evil.test", "a.example.com"] })).toThrow(
       "allow evil.test; it",
     );
-    ownNetwork.put(ownNetwork.changed({ allowHosts: ["a.example.com"] }));
+    ownNetwork.put(ownNetwork.choiceAfter({ allowHosts: ["a.example.com"] }));
     expect(ownNetwork.policy).toEqual({ internet: "allowlist", allowHosts: ["a.example.com"] });
     // A setting from a time with wider limits.
     ownNetwork.put({ internet: "allowlist", allowHosts: ["evil.test"] });
@@ -266,7 +266,7 @@ describe("a sandbox has no more access than the operator grants", () => {
     expect(await none.network.refusalNote(0)).toContain(
       "x.example.com (2 times) were refused. The operator of this server",
     );
-    expect(() => none.network.changed({ allowHosts: ["a.test.com"] })).toThrow("does not allow");
+    expect(() => none.network.choiceAfter({ allowHosts: ["a.test.com"] })).toThrow("does not allow");
     const list = network({ network: all, authTokens: [{ ...token, allowHosts: ["a.example.com"] }] });
     expect(list.network.policy).toEqual({ internet: "allowlist", allowHosts: ["a.example.com"] });
     const other = network({ network: all, authTokens: [{ ...token, internet: "none" }] }, "token:other");
@@ -277,7 +277,7 @@ describe("a sandbox has no more access than the operator grants", () => {
       authTokens: [wide],
     });
     expect(within.network.policy.internet).toBe("none");
-    within.network.put(within.network.changed({ internet: "allowlist" }));
+    within.network.put(within.network.choiceAfter({ internet: "allowlist" }));
     expect(within.network.policy.allowHosts).toEqual(["b.example.com"]);
   });
 
@@ -311,12 +311,12 @@ describe("a sandbox has no more access than the operator grants", () => {
       gitHosts: () => gitHosts,
       intercept: async (hosts) => void (intercepted = hosts),
     }).network;
-    ownNetwork.starting();
+    ownNetwork.prepareStart();
     await ownNetwork.enforce();
     gitHosts.push("git.example.com");
     await ownNetwork.enforce();
     expect(intercepted).toEqual([]);
-    ownNetwork.starting();
+    ownNetwork.prepareStart();
     await ownNetwork.enforce();
     expect(intercepted).toEqual(["git.example.com"]);
   });
@@ -332,12 +332,12 @@ describe("a sandbox has no more access than the operator grants", () => {
         intercept: async (hosts, { internet }) => void intercepted.push([hosts, internet]),
       }).network;
     const first = over(["a.example.com"]);
-    first.starting();
+    first.prepareStart();
     await first.enforce();
     const next = over(["b.example.com"]);
     next.put({ internet: "none" });
     await next.enforce();
-    next.starting();
+    next.prepareStart();
     await next.enforce();
     expect(intercepted).toEqual([
       [["a.example.com"], "full"],
@@ -412,7 +412,7 @@ describe("on Cloudflare", () => {
     // The refusal lasts until that container has ended.
     expect(await actor().enforce(none)).toBe(false);
     sandbox.isUp = false;
-    platform.starting();
+    platform.prepareStart();
     expect(await platform.enforce(none)).toBe(true);
     sandbox.isUp = true;
     expect(await actor().enforce({ internet: "allowlist", allowHosts: ["a.example.com"] })).toBe(true);
@@ -441,10 +441,10 @@ describe("on Cloudflare", () => {
     expect(await begin("none", true)).toBe(true);
     expect(await begin("full", true)).toBe(true);
     // The next container starts with the policy that the platform received last.
-    ownNetwork.starting();
+    ownNetwork.prepareStart();
     expect(await begin("full", false)).toBe(true);
     expect(await begin("none", true)).toBe(false);
-    ownNetwork.starting();
+    ownNetwork.prepareStart();
     await begin("full", false);
     await begin("none", false);
     expect(await begin("none", true)).toBe(false);

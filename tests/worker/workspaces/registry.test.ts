@@ -198,7 +198,7 @@ describe("the registry of saved states", () => {
   it("deletes the oldest archives of tasks for newer data, and only if that helps", () =>
     bench(
       (at) => {
-        const isKept = () => ["1", "2", "3"].filter((run) => at.registry.archived(run, "workspace"));
+        const isKept = () => ["1", "2", "3"].filter((run) => at.registry.findArchive(run, "workspace"));
         for (const run of ["1", "2"]) {
           at.archive("a", run, 400);
           at.now++;
@@ -237,7 +237,7 @@ describe("the registry of saved states", () => {
         const archive = { run: `setup:${number}`, part: "workspace", expiresAt: at.now + DAY_MS } as const;
         at.commit("a", at.begin("a", true), [], 1, archive);
       }
-      const isKept = (number: number) => Boolean(at.registry.archived(`setup:${number}`, "workspace"));
+      const isKept = (number: number) => Boolean(at.registry.findArchive(`setup:${number}`, "workspace"));
       expect([0, 1, 100].map(isKept)).toEqual([false, true, true]);
       expect(at.registry.bytes).toBe(100);
     }));

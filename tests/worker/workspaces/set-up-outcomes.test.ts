@@ -35,7 +35,7 @@ const WAYS = [
 async function install(world: World): Promise<void> {
   await world.ready();
   world.files.set("clone", "of the set-up");
-  world.workspace.changed();
+  world.workspace.noteChange();
 }
 
 /** Sets a sandbox up as its actor does. Returns the key of the result. */

@@ -388,7 +388,7 @@ describe("the saved files of a task", () => {
         count: 0,
         conversation: true,
       });
-      expect(world.registry.archived("a.1t", "conversation")).toBeUndefined();
+      expect(world.registry.findArchive("a.1t", "conversation")).toBeUndefined();
       expect(await continueTask(world, "b")).toEqual({ made: found.made });
     }));
 
@@ -435,7 +435,7 @@ describe("the saved files of a task", () => {
       await expect(world.workspace.keepArchive(remains, SETTINGS)).rejects.toMatchObject({
         code: "too_large",
       });
-      expect(world.registry.archived("a.1t", "workspace")).toBeUndefined();
+      expect(world.registry.findArchive("a.1t", "workspace")).toBeUndefined();
       await world.workspace.save();
       const removed: string[] = [];
       await world.registry.sweep(async (prefix) => void removed.push(prefix));

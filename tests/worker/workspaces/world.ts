@@ -192,7 +192,7 @@ export class World {
   /** Starts a container with its workspace, as a call does. */
   async ready(): Promise<void> {
     await this.lifecycle.admit({ principalID: "p", sandbox: this.sandbox });
-    await this.lifecycle.ready();
+    await this.lifecycle.waitUntilReady();
   }
 
   #lifecycleOver(platform: ContainerPlatform): Lifecycle {
@@ -205,14 +205,14 @@ export class World {
         isKnown: async () => true,
         register: async () => "stopped",
         withdraw: async () => undefined,
-        stopped: () => undefined,
-        destroyed: async () => ({ wasKnown: true, wasSaved: true, isKept: false, checkpoints: 0 }),
-        note: () => undefined,
+        reportStop: () => undefined,
+        reportDestruction: async () => ({ wasKnown: true, wasSaved: true, isKept: false, checkpoints: 0 }),
+        logEvent: () => undefined,
         isInUse: () => false,
         unusedMs: 86_400_000,
         noteCheckpoint: () => undefined,
       },
-      network: { starting: () => undefined, enforce: async () => true },
+      network: { prepareStart: () => undefined, enforce: async () => true },
       workspace: this.workspace,
       notice: this.notice,
       activity: { isBusy: false, hasCalls: false },
@@ -243,7 +243,7 @@ export class World {
   /** Writes a file as a call does. */
   write(path: string, content: string): void {
     this.files.set(path, content);
-    this.workspace.changed();
+    this.workspace.noteChange();
   }
 
   kill(): void {
@@ -293,10 +293,10 @@ export class World {
       workspace: (sandbox: string) =>
         this.isSaved ? registry.current(sandbox) : registry.currentArchive(sandbox),
       beginSave: (...save: Parameters<SnapshotRegistry["begin"]>) => outcomeOf(() => registry.begin(...save)),
-      workspacesFull: () => registry.full().toFailure(),
+      workspacesFull: () => registry.fullError().toFailure(),
       archive: (...args: Parameters<SnapshotRegistry["archive"]>) => registry.archive(...args),
-      archivedConversation: (run: string) => registry.archived(run, "conversation"),
-      setUpOutcome: (key: string) => registry.archived(key, "workspace"),
+      archivedConversation: (run: string) => registry.findArchive(run, "conversation"),
+      setUpOutcome: (key: string) => registry.findArchive(key, "workspace"),
       startFromOutcome: (sandbox: string, key: string) => outcomeOf(() => registry.forkArchive(sandbox, key)),
       removeArchive: (run: string) => registry.removeArchive(run),
       commitSave: (...args: Parameters<SnapshotRegistry["commit"]>) =>
@@ -351,7 +351,7 @@ export class World {
       fetch: () => never,
       onEnd: (listener) => (this.#containerEnded = listener),
       onIdle: () => undefined,
-      used: () => undefined,
+      noteUse: () => undefined,
       onSweep: () => undefined,
       scheduleSweep: async () => undefined,
     };

@@ -1,7 +1,7 @@
 /** Commands' output: colors, tables and progress on a terminal, plain lines in a pipe, or one JSON document. */
 import { styleText } from "node:util";
-import { withoutEscapes } from "../src/shared/escape-sequences.ts";
-import { HIDDEN, visible, visibleJSON } from "../src/shared/shown.ts";
+import { stripEscapes } from "../src/shared/escape-sequences.ts";
+import { HIDDEN, makeVisible, toVisibleJSON } from "../src/shared/shown.ts";
 import { UserError } from "./user-error.ts";
 import { CommandError, EXIT, type ExitName } from "./exit.ts";
 import { STACK_HINT } from "./texts.ts";
@@ -21,7 +21,7 @@ const OWN = /(\t|\x1b\[(?:1|2|22|3[1-39])m)/;
 function escapeLine(text: string): string {
   return text
     .split(OWN)
-    .map((part, index) => (index % 2 === 0 ? visible(part) : part))
+    .map((part, index) => (index % 2 === 0 ? makeVisible(part) : part))
     .join("");
 }
 
@@ -36,7 +36,7 @@ export function note(...lines: readonly string[]): void {
 /** Prints the document of `--json`. Its first field says whether the command succeeded, and overrides the data's own. */
 export function json(success: boolean, data: object): void {
   const document = Object.assign({ success }, data, { success });
-  line(...visibleJSON(document, process.stdout.isTTY ? 2 : undefined).split("\n"));
+  line(...toVisibleJSON(document, process.stdout.isTTY ? 2 : undefined).split("\n"));
 }
 
 /** Prints an error. Its kind decides the exit status. */
@@ -80,7 +80,7 @@ function escapeControls(text: string): string {
 
 /** A text on one line without control characters, cut to `width` characters. */
 export function oneLine(text: string, width = Infinity): string {
-  return cut(escapeControls(withoutEscapes(text).replaceAll(/\s+/g, " ")).trim(), width);
+  return cut(escapeControls(stripEscapes(text).replaceAll(/\s+/g, " ")).trim(), width);
 }
 
 function cut(text: string, width: number): string {

@@ -1,12 +1,12 @@
 /** Components that the tree of files and an open file share. */
 import { PlainButton } from "./controls.tsx";
-import { visible } from "../src/shared/shown.ts";
+import { makeVisible } from "../src/shared/shown.ts";
 import { downloadURL } from "./file.ts";
 import { host } from "./host.ts";
 import { useOffered } from "./offered.ts";
 
 export function Name({ name }: { name: string }) {
-  return <bdi>{visible(name)}</bdi>;
+  return <bdi>{makeVisible(name)}</bdi>;
 }
 
 export function Download({

@@ -93,7 +93,7 @@ export class Screen {
   }
 
   end(): void {
-    this.#terminal.write(this.#filter.restored());
+    this.#terminal.write(this.#filter.resetSequences());
     this.#terminal.options.disableStdin = true;
     this.#terminal.options.cursorInactiveStyle = "none";
   }

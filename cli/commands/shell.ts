@@ -90,7 +90,7 @@ async function converse(server: Server, id: string, isAttached: boolean): Promis
     stdin.off("data", press);
     stdin.setRawMode(false);
     stdin.pause();
-    stdout.write(`${filter.restored()}\r\n`);
+    stdout.write(`${filter.resetSequences()}\r\n`);
   }
 }
 

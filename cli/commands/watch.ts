@@ -2,7 +2,7 @@
 import { serverCommand, wholeNumber } from "../define-command.ts";
 import { Server } from "../server-calls.ts";
 import { alignRows, duration, line, oneLine, applyStyle } from "../print.ts";
-import { visibleJSON } from "../../src/shared/shown.ts";
+import { toVisibleJSON } from "../../src/shared/shown.ts";
 import { serverAddress } from "../server-address.ts";
 import { type RunEvent, type SandboxEvent, watch as watchServer, type WatchEvent } from "../watcher.ts";
 
@@ -38,7 +38,7 @@ export const watch = serverCommand(
   });
 
 function printAsJSON(event: WatchEvent): void {
-  line(visibleJSON({ at: new Date().toISOString(), ...event }));
+  line(toVisibleJSON({ at: new Date().toISOString(), ...event }));
 }
 
 /** Prints the time, the event, the sandbox and the event's fields, separated by tabs. Each line of a run's output gets its own line. */

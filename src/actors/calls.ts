@@ -16,7 +16,7 @@ import type { CommandSpec } from "../runs/command-executor.ts";
 import type { Executor } from "../runs/executor.ts";
 import type { Allowance, RunView } from "../runs/run-types.ts";
 import type { OnProgress, Runs } from "../runs/runs.ts";
-import { type Outcome, ToolError, withoutRuns } from "../shared/errors.ts";
+import { type Outcome, ToolError, correctExhaustedHint } from "../shared/errors.ts";
 import type { Scope } from "../shared/principal.ts";
 import { within } from "../shared/within.ts";
 import type { QuestionSpec } from "../tasks/questions.ts";
@@ -215,7 +215,7 @@ export class Calls {
       const error = await lifecycle.explainError(cause);
       if (!(error instanceof ToolError)) throw error;
       const failure = error.toFailure();
-      return { ok: false, failure: runs.hasUnendedRun ? failure : withoutRuns(failure) };
+      return { ok: false, failure: runs.hasUnendedRun ? failure : correctExhaustedHint(failure) };
     }
   }
 }

@@ -285,7 +285,7 @@ function addTasks(settled: ReturnType<typeof addSettings>) {
   });
   const modelUse = new ModelUse({ ...parts, tasks });
   const taskRecords = new TaskRecords(parts);
-  const check = (owner: Owner) => tasks.keepApart(owner);
+  const check = (owner: Owner) => tasks.refuseDuringTask(owner);
   const modelRun: Pick<RunPlan<Allowance>, "check" | "onStart"> = {
     check: () => modelUse.requireTokens(),
     onStart: (owner, run) => taskRecords.recordStart(owner, run),

@@ -9,7 +9,7 @@ import { sandboxesOf } from "../container/actor.ts";
 import { type Env, parseConfig } from "../shared/config.ts";
 import { type Failure, ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
-import { visible } from "../shared/shown.ts";
+import { makeVisible } from "../shared/shown.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { Owner } from "./account-calls.ts";
@@ -42,7 +42,7 @@ export async function callSandbox<T>(
   const result = await (reads ? retryOnce(attempt) : attempt()).catch((error: unknown) => {
     throw explainReset(error, owner.sandbox);
   });
-  if (result.ok) return { value: result.value, notice: result.notice && visible(result.notice) };
+  if (result.ok) return { value: result.value, notice: result.notice && makeVisible(result.notice) };
   throw ToolError.from(withNotice(result.failure, result.notice));
 }
 

@@ -9,10 +9,10 @@ import { log, logError, type SignInEvent } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { registrationsOf } from "../actors/attempts.ts";
 import { consentPage, messagePage, clientErrorLink } from "./consent-page.ts";
-import { withKeptCookies, withPrefixedCookies } from "./cookies.ts";
+import { removeCookiePrefix, addCookiePrefix } from "./cookies.ts";
 import { METHODS } from "./methods/index.ts";
 import type { Identity, Offer, Problem, RedirectMethod } from "./methods/method.ts";
-import { atIssuer } from "./endpoints.ts";
+import { moveToIssuer } from "./endpoints.ts";
 import { readForm } from "../shared/stream-bytes.ts";
 import { type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
 import { PANEL_CLIENT_ID } from "./panel-client.ts";
@@ -55,19 +55,19 @@ async function respond(
   handle: (context: PageContext) => Promise<Response>,
 ): Promise<Response> {
   const secure = oauth.issuer.startsWith("https:");
-  const request = withPrefixedCookies(atIssuer(sent, oauth), secure);
+  const request = addCookiePrefix(moveToIssuer(sent, oauth), secure);
   const context: PageContext = { ...requestContext, oauth, request };
   const response = await handle(context).catch((error) => explain(context, error));
   return new Response(response.body, {
     status: response.status,
-    headers: withKeptCookies(new Headers(response.headers), secure),
+    headers: removeCookiePrefix(new Headers(response.headers), secure),
   });
 }
 
 async function show(context: PageContext): Promise<Response> {
   const { request, oauth } = context;
   const { search, searchParams } = new URL(request.url);
-  checkForm(search, searchParams);
+  checkQuery(search, searchParams);
   const authRequest = await oauthAPI(oauth, context).parseAuthRequest(request);
   // A client with a metadata document never registers, so its redirect URI is checked here.
   if (!hasAllowedHost(authRequest.redirectUri, context.config))
@@ -117,7 +117,7 @@ async function decide(context: PageContext): Promise<Response> {
     logSignIn(context, { outcome: "refused", reason: "bad_origin" });
     return messagePage(texts.OTHER_SITES_FORM, { status: 403 });
   }
-  const form = await requiredForm(request);
+  const form = await requireForm(request);
   const api = oauthAPI(oauth, context);
   const handle = form.get("handle") ?? "";
   const decision = form.get("decision");
@@ -211,7 +211,7 @@ function offeredScopes({ scope }: AuthRequest, config: Config): readonly Scope[]
 }
 
 /** RFC 6749 section 3.1 forbids repeated parameters: otherwise a check could read one value and the handler another. */
-function checkForm(search: string, parameters: URLSearchParams): void {
+function checkQuery(search: string, parameters: URLSearchParams): void {
   const names = Array.from(parameters.keys()).filter((name) => name !== "resource");
   const client = parameters.get("client_id") ?? "";
   const problem =
@@ -235,8 +235,8 @@ function refusal(authRequest: AuthRequest, code: "invalid_request" | "invalid_sc
 }
 
 /**
- * Shows an error to the person. It does not redirect to the client: anybody can register one, so that would be an open
- * redirect.
+ * Shows an error to the person, and does not redirect to the client: anybody can register a client, so the server would be an
+ * open redirect.
  */
 function explain(context: PageContext, error: unknown): Promise<Response> {
   const retryURL = new URL(context.request.url);
@@ -265,7 +265,7 @@ function explain(context: PageContext, error: unknown): Promise<Response> {
   return messagePage(texts.badRequest(error.description, link !== undefined), { link });
 }
 
-async function requiredForm(request: Request): Promise<URLSearchParams> {
+async function requireForm(request: Request): Promise<URLSearchParams> {
   const form = await readForm(request, { maxBytes: MAX_FORM_BYTES });
   if (form) return form;
   throw new AuthorizationError("invalid_request", { description: texts.REQUEST_PROBLEMS.badForm });

@@ -13,7 +13,7 @@ export function isOwnCookie(name: string): boolean {
   return name.startsWith("CF_") || name.startsWith(COOKIE_PREFIX) || name.startsWith(PREFIX_WITHOUT_HOST);
 }
 
-export function withPrefixedCookies(request: Request, secure: boolean): Request {
+export function addCookiePrefix(request: Request, secure: boolean): Request {
   const cookies = request.headers.get("cookie");
   if (secure || cookies === null) return request;
   const prefixed = cookies
@@ -26,7 +26,7 @@ export function withPrefixedCookies(request: Request, secure: boolean): Request 
 }
 
 /** Over plain HTTP, removes the prefix and `Secure`: browsers would drop the cookies. */
-export function withKeptCookies(headers: Headers, secure: boolean): Headers {
+export function removeCookiePrefix(headers: Headers, secure: boolean): Headers {
   if (secure) return headers;
   const cookies = headers.getSetCookie();
   headers.delete("set-cookie");

@@ -23,7 +23,7 @@ const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
 const MAX_KEY_PART_BYTES = 360;
 
 /** The request with the public origin in its URL. Behind a proxy, the request may have arrived with another origin. */
-export function atIssuer(request: Request, { issuer }: OAuth): Request {
+export function moveToIssuer(request: Request, { issuer }: OAuth): Request {
   const { pathname, search, origin } = new URL(request.url);
   return origin === issuer ? request : new Request(`${issuer}${pathname}${search}`, request);
 }
@@ -31,7 +31,7 @@ export function atIssuer(request: Request, { issuer }: OAuth): Request {
 export async function serveResourceMetadata(request: Request, oauth: OAuth, context: RequestContext) {
   const suffix = new URL(request.url).pathname.slice(METADATA_PATH.length);
   const resource = oauth.resources.get(suffix === "/mcp" ? "/mcp" : "/");
-  const response = await resource?.fetch(atIssuer(request, oauth), providerEnv(context), context.ctx);
+  const response = await resource?.fetch(moveToIssuer(request, oauth), providerEnv(context), context.ctx);
   return response ?? json({ error: "Not found" }, 404);
 }
 
@@ -53,7 +53,7 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
     return json({ error: "invalid_request", error_description: ENDPOINT_TEXTS.parameterTooLong }, 400);
   if (route === REGISTRATION_PATH && hasForbiddenHost(body ?? "", context.config))
     return json({ error: "invalid_redirect_uri", error_description: ENDPOINT_TEXTS.forbiddenHost }, 400);
-  const passed = new Request(atIssuer(new Request(request.url), oauth).url, {
+  const passed = new Request(moveToIssuer(new Request(request.url), oauth).url, {
     method: request.method,
     headers: request.headers,
     body,
@@ -64,9 +64,8 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   const result = await unlessStoreFails(context, "oauth", async () => {
     const store = watch?.store ?? env.OAUTH_KV;
     const response = await oauth.server.fetch(passed, { ...env, OAUTH_KV: store }, context.ctx);
-    const revoked = await watch?.revoked();
-    if (route === REGISTRATION_PATH && response.status === 201)
-      await keepWithinBounds(response.clone(), context);
+    const revoked = await watch?.findRevoked();
+    if (route === REGISTRATION_PATH && response.status === 201) await boundClients(response.clone(), context);
     return { response, revoked };
   });
   if (!result) {
@@ -87,7 +86,7 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
 }
 
 /** Anybody can register clients, so their number is bounded: a new one replaces the oldest unapproved one. */
-async function keepWithinBounds(registration: Response, context: RequestContext): Promise<void> {
+async function boundClients(registration: Response, context: RequestContext): Promise<void> {
   const { client_id } = await registration.json<{ client_id: string }>();
   const { OAUTH_KV } = providerEnv(context);
   const forgotten = (await registrationsOf(context.env)?.registered(client_id)) ?? [];

@@ -15,13 +15,13 @@ type Value = HTML | string | number | false | undefined | readonly Value[];
  * name.
  */
 export function markup(strings: TemplateStringsArray, ...values: Value[]): HTML {
-  return new HTML(String.raw({ raw: strings }, ...values.map(rendered)));
+  return new HTML(String.raw({ raw: strings }, ...values.map(renderValue)));
 }
 
-function rendered(value: Value): string {
+function renderValue(value: Value): string {
   if (value instanceof HTML) return value.text;
   if (value === false || value === undefined) return "";
-  if (typeof value === "object") return value.map(rendered).join("");
+  if (typeof value === "object") return value.map(renderValue).join("");
   return String(value).replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 }
 

@@ -14,16 +14,16 @@ export class StoreError extends Error {
   override readonly name = "StoreError";
 }
 
-export function guarded(store: KVNamespace): KVNamespace {
-  return intercepted(store, (name, key, call) => {
+export function guardStore(store: KVNamespace): KVNamespace {
+  return interceptStore(store, (name, key, call) => {
     // The store would throw for a key that is too long. Nothing is stored under such a key.
     const isTooLong = typeof key === "string" && bytesOf(key) > MAX_KEY_BYTES;
-    return name === "get" && isTooLong ? Promise.resolve(null) : inTime(call);
+    return name === "get" && isTooLong ? Promise.resolve(null) : withTimeLimit(call);
   });
 }
 
 /** Wraps a store. @param intercept gets each method's name, its first argument, and a function that makes the call */
-export function intercepted(
+export function interceptStore(
   store: KVNamespace,
   intercept: (name: string | symbol, key: unknown, call: () => Promise<unknown>) => unknown,
 ): KVNamespace {
@@ -41,7 +41,7 @@ export function bytesOf(text: string): number {
   return new TextEncoder().encode(text).byteLength;
 }
 
-async function inTime<T>(operation: () => Promise<T>): Promise<T> {
+async function withTimeLimit<T>(operation: () => Promise<T>): Promise<T> {
   try {
     const done = await within(
       TIMEOUT_MS,

@@ -17,8 +17,8 @@ import { isRuleInForce, METHODS } from "./methods/index.ts";
 import { COOKIE_PREFIX } from "./cookies.ts";
 import { AUTHORIZE_PATH, METADATA_PATH, PANEL_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { knownScopes, type Principal, SCOPES } from "../shared/principal.ts";
-import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS, withPanelClient } from "./panel-client.ts";
-import { guarded } from "./oauth-store.ts";
+import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS, addPanelClient } from "./panel-client.ts";
+import { guardStore } from "./oauth-store.ts";
 import { ENDPOINT_TEXTS, OAUTH_OFF } from "./texts.ts";
 
 /** The MCP paths and the panel. Each is a separate resource: its tokens are refused at the others. */
@@ -107,8 +107,8 @@ export function oauthAPI({ server }: OAuth, context: RequestContext): OAuthHelpe
 export function providerEnv(context: RequestContext): ProviderEnv {
   const { OAUTH_KV } = context.env;
   const issuer = context.config.publicOrigin ?? context.origin;
-  const store = OAUTH_KV && guarded(OAUTH_KV);
-  return { ...context.env, OAUTH_KV: store && issuer ? withPanelClient(store, issuer) : store, context };
+  const store = OAUTH_KV && guardStore(OAUTH_KV);
+  return { ...context.env, OAUTH_KV: store && issuer ? addPanelClient(store, issuer) : store, context };
 }
 
 function build(issuer: string, config: Config, loopback: boolean): OAuth {
@@ -116,14 +116,14 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
   const server = new OAuthAuthorizationServer<ProviderEnv>({
     issuer,
     resources: RESOURCE_PATHS.map(resource),
-    // For clients without resource indicators, which all connect to this path.
+    // For clients that send no resource indicator (RFC 8707).
     defaultResource: resource("/mcp"),
     authorizeEndpoint: AUTHORIZE_PATH,
     tokenEndpoint: TOKEN_PATH,
     clientRegistrationEndpoint: REGISTRATION_PATH,
     scopesSupported: [...SCOPES],
-    // Metadata documents let anybody make the server fetch a URL without signing in. On loopback that request would come from
-    // inside the user's network, so they are off there. The local platform turns them off even behind a public origin.
+    // With metadata documents, anybody can make the server fetch a URL without signing in. On loopback that request would come
+    // from inside the user's network, so documents are off there. The local platform turns them off behind a public origin too.
     clientIdMetadataDocumentEnabled: config.clientMetadata ?? !loopback,
     accessTokenTTL: ACCESS_TOKEN_SECONDS,
     refreshTokenTTL: GRANT_SECONDS,

@@ -1,7 +1,7 @@
 /** The panel is an OAuth client of its own server: people sign in on the consent page, and a session is a grant. */
 import type { ClientInfo } from "@cloudflare/workers-oauth-provider";
 import { DAY_MS } from "../shared/days.ts";
-import { intercepted } from "./oauth-store.ts";
+import { interceptStore } from "./oauth-store.ts";
 import { PANEL_CALLBACK_PATH } from "./paths.ts";
 
 /** Registered clients have random ids, so none can have this one. */
@@ -10,9 +10,10 @@ export const PANEL_CLIENT_ID = "panel";
 export const PANEL_SESSION_SECONDS = (7 * DAY_MS) / 1000;
 
 /**
- * Wraps a store so that the panel counts as a registered client. Nothing is stored, so it needs no set-up and never expires.
+ * Wraps a store so that the panel counts as a registered client. The client is not stored, so it needs no set-up and never
+ * expires.
  */
-export function withPanelClient(store: KVNamespace, issuer: string): KVNamespace {
+export function addPanelClient(store: KVNamespace, issuer: string): KVNamespace {
   const client: ClientInfo = {
     clientId: PANEL_CLIENT_ID,
     clientName: "The panel of this server",
@@ -21,7 +22,7 @@ export function withPanelClient(store: KVNamespace, issuer: string): KVNamespace
     responseTypes: ["code"],
     tokenEndpointAuthMethod: "none",
   };
-  return intercepted(store, (name, key, call) =>
+  return interceptStore(store, (name, key, call) =>
     name === "get" && key === `client:${PANEL_CLIENT_ID}` ? Promise.resolve(client) : call(),
   );
 }

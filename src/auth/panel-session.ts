@@ -1,7 +1,7 @@
 /**
- * A panel session in a browser: a panel access token in a cookie. Scripts cannot read the cookie, and
- * browsers send it only with requests from pages of this site. A request that changes something must come from the panel's page
- * (`isFromPanel`). The session ends with its grant, or when the person's sign-in rule is removed.
+ * A panel session in a browser: a panel access token in a cookie. Scripts cannot read the cookie, and browsers send it only with
+ * requests from pages of this site. A request that changes something must come from a page of this server (`isFromPanel`). The
+ * session ends with its grant, or when the person's sign-in rule is removed.
  */
 import * as z from "zod";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
@@ -11,7 +11,7 @@ import { callerFields, log } from "../shared/log.ts";
 import { lookUpToken } from "./bearer.ts";
 import { unauthorized } from "./challenge.ts";
 import { messagePage } from "./consent-page.ts";
-import { COOKIE_PREFIX, withKeptCookies } from "./cookies.ts";
+import { COOKIE_PREFIX, removeCookiePrefix } from "./cookies.ts";
 import { type OAuth, oauthAPI, oauthFor, providerEnv } from "./oauth.ts";
 import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS } from "./panel-client.ts";
 import { AUTHORIZE_PATH, PANEL_CALLBACK_PATH, PANEL_PATH, PANEL_SIGN_IN_PATH, TOKEN_PATH } from "./paths.ts";
@@ -95,7 +95,7 @@ export async function panelCaller(request: Request, context: RequestContext): Pr
   return { reason: "bad_origin", response };
 }
 
-/** The caller of the browser's session, from any page. This is enough to show something, but not to change anything. */
+/** The caller of the browser's session, whichever page sent the request. Enough to show data, but not to change anything. */
 export async function panelSession(
   request: Request,
   oauth: OAuth,
@@ -127,7 +127,7 @@ export async function signOutOfPanel(request: Request, oauth: OAuth, context: Re
     const fields = callerFields({ ...context, principal });
     log(context.config, { event: "token", action: "revoke", ...fields, scope: principal.scopes.join(" ") });
   }
-  return new Response(null, { status: 204, headers: withKeptCookies(headers, isSecure(oauth)) });
+  return new Response(null, { status: 204, headers: removeCookiePrefix(headers, isSecure(oauth)) });
 }
 
 const tokens = z.object({ access_token: z.string() });
@@ -166,14 +166,14 @@ function isSecure({ issuer }: OAuth): boolean {
 function seeOther(location: string, oauth: OAuth, cookies: readonly string[]): Response {
   const headers = new Headers({ location, "cache-control": "no-store", "referrer-policy": "no-referrer" });
   for (const one of cookies) headers.append("set-cookie", one);
-  return new Response(null, { status: 303, headers: withKeptCookies(headers, isSecure(oauth)) });
+  return new Response(null, { status: 303, headers: removeCookiePrefix(headers, isSecure(oauth)) });
 }
 
 function notSignedIn(oauth: OAuth, message: string, status = 400): Promise<Response> {
   const headers = new Headers();
   headers.append("set-cookie", cookie(oauth, SIGN_IN_COOKIE, "", 0, "Lax"));
   const link = { href: PANEL_SIGN_IN_PATH, label: "Sign in" };
-  const kept = withKeptCookies(headers, isSecure(oauth));
+  const kept = removeCookiePrefix(headers, isSecure(oauth));
   return messagePage({ title: NOT_SIGNED_IN, message }, { status, headers: kept, link });
 }
 

@@ -8,7 +8,7 @@ import { previewLabel } from "../shared/preview-address.ts";
  */
 export function hasAllowedHost(redirectURI: string, config: Config): boolean {
   const url = new URL(redirectURI);
-  // Clients may register other schemes, but the provider sends them no code.
+  // Clients may register other schemes, but the provider sends no code to such addresses.
   if (!/^https?:$/.test(url.protocol)) return true;
   return /^(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])$/.test(url.hostname) && previewLabel(url, config) === undefined;
 }

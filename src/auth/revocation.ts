@@ -1,6 +1,6 @@
-/** Logs what a revocation revoked, by watching the store: the provider returns 200 in any case (RFC 7009, 2.2). */
+/** Finds out what a revocation revoked, by watching the store: the provider returns 200 in any case (RFC 7009, 2.2). */
 import * as z from "zod";
-import { intercepted } from "./oauth-store.ts";
+import { interceptStore } from "./oauth-store.ts";
 
 /** Records of the provider, stored under `grant:<user>:<grant>` and `token:<user>:<grant>:<token>`. */
 const grantRecord = z.object({
@@ -13,36 +13,36 @@ const tokenRecord = z.object({
   grant: z.object({ clientId: z.string(), scope: z.array(z.string()) }),
 });
 
-/** Wraps a store without changing it. `revoked` returns what was revoked. */
+/** Wraps a store and records what is read and deleted. */
 export function watchRevocations(store: KVNamespace) {
   const read = new Map<string, unknown>();
   const deleted: string[] = [];
-  const seen = intercepted(store, async (name, key, call) => {
+  const seen = interceptStore(store, async (name, key, call) => {
     const result = await call();
     if (name === "get") read.set(String(key), result);
     if (name === "delete") deleted.push(String(key));
     return result;
   });
 
-  async function revoked() {
+  async function findRevoked() {
     // A grant's tokens are deleted before the grant, without being read.
     const key = deleted.find((name) => name.startsWith("grant:")) ?? deleted[0];
     const [kind, user = "", id = ""] = key?.split(":") ?? [];
     if (key === undefined) return undefined;
     const principal = decodeURIComponent(user);
     const record = read.get(key);
-    if (kind === "grant") return { principal, ...ofGrant(record) };
+    if (kind === "grant") return { principal, ...grantFields(record) };
     const token = tokenRecord.safeParse(record).data;
-    const { via } = ofGrant(await store.get(`grant:${user}:${id}`, "json"));
+    const { via } = grantFields(await store.get(`grant:${user}:${id}`, "json"));
     const scope = (token?.scope ?? token?.grant.scope ?? []).join(" ");
     return { principal, via, client: token?.grant.clientId ?? "", scope };
   }
 
-  return { store: seen, revoked };
+  return { store: seen, findRevoked };
 }
 
 /** `via` is undefined if the grant no longer exists. */
-function ofGrant(record: unknown) {
+function grantFields(record: unknown) {
   const { clientId: client = "", scope = [], metadata } = grantRecord.safeParse(record).data ?? {};
   return { client, scope: scope.join(" "), via: metadata?.via };
 }

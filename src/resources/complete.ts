@@ -1,4 +1,4 @@
-/** Completes the variables of resource templates with names that the caller may read. Starts no container. */
+/** Completes the variables of resource templates, with names that the caller may read. Starts no container. */
 import { retryOnce } from "../actors/actor-errors.ts";
 import { accountOf } from "../actors/account-of.ts";
 import { isTaskID, sandboxOf } from "../runs/id.ts";
@@ -6,8 +6,8 @@ import { undefinedIfFailed } from "../shared/errors.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { MAX_RESOURCE_URI, RUNS } from "../shared/resource-uri.ts";
-import { operation, readSandbox } from "./context.ts";
-import { namesOf } from "./read.ts";
+import { operateWithoutNotice, readSandbox } from "./context.ts";
+import { outputsOf } from "./read.ts";
 
 const MAX_ENTRIES = 2000;
 const MAX_RUNS = 100;
@@ -22,7 +22,7 @@ export async function completePath(caller: CallerContext, sandbox: string, value
   if (value.length > MAX_RESOURCE_URI) return [];
   const start = value.slice(0, value.lastIndexOf("/") + 1);
   const listing = await undefinedIfFailed(
-    operation(caller, sandbox, "list", { path: start, depth: 1, limit: MAX_ENTRIES }),
+    operateWithoutNotice(caller, sandbox, "list", { path: start, depth: 1, limit: MAX_ENTRIES }),
   );
   return (listing?.entries ?? [])
     .map(({ path, type }) => `${start}${path}${type === "directory" ? "/" : ""}`)
@@ -53,7 +53,7 @@ export async function completeName(caller: CallerContext, id: string | undefined
   if (!caller.principal.scopes.includes(isTaskID(id) ? "tasks:run" : "sandbox:read")) return [];
   const reader = readSandbox(caller, sandbox, (actor, owner) => actor.readRun(owner, { id, waitMs: 0 }));
   const found = await undefinedIfFailed(reader);
-  const outputs = found ? namesOf(found.run) : [];
+  const outputs = found ? outputsOf(found.run) : [];
   return outputs.map(({ name }) => name).filter((name) => name.startsWith(value));
 }
 

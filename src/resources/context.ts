@@ -7,7 +7,7 @@ import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 
-/** Calls a read-only method of a sandbox. The call starts no container. A notice is left for the next answer of a tool. */
+/** Calls a read-only method of a sandbox. Starts no container, and leaves notices for the next answer of a tool. */
 export async function readSandbox<T>(
   caller: CallerContext,
   sandbox: string,
@@ -16,8 +16,8 @@ export async function readSandbox<T>(
   return (await callSandbox(caller.env, ownerOf(caller, sandbox), call, { reads: true })).value;
 }
 
-/** Does a file operation. Like `readSandbox`, it leaves notices for later. @param mayStart whether it may start a container */
-export async function operation<Name extends OperationName>(
+/** Does a file operation, and leaves notices like `readSandbox`. @param mayStart whether a container may be started */
+export async function operateWithoutNotice<Name extends OperationName>(
   caller: CallerContext,
   sandbox: string,
   name: Name,
@@ -32,7 +32,7 @@ function ownerOf({ principal: { id, region, scopes } }: CallerContext, sandbox: 
 }
 
 /** Turns every error into a JSON-RPC error. The text of an unexpected error refers to its log line. */
-export async function withProtocolErrors<T>(caller: CallerContext, method: string, work: () => Promise<T>) {
+export async function convertErrors<T>(caller: CallerContext, method: string, work: () => Promise<T>) {
   try {
     return await work();
   } catch (error) {

@@ -2,7 +2,7 @@ import { type McpServer, ResourceTemplate } from "@modelcontextprotocol/server";
 import type { CallerContext } from "../shared/request-context.ts";
 import { FILE_TEMPLATE, RUN_TEMPLATE } from "../shared/resource-uri.ts";
 import { completeName, completePath, completeRun, completeSandbox } from "./complete.ts";
-import { withProtocolErrors } from "./context.ts";
+import { convertErrors } from "./context.ts";
 import { listResources } from "./list.ts";
 import { readResource } from "./read.ts";
 import { registerSkills } from "./skills.ts";
@@ -12,22 +12,22 @@ import { ABOUT_FILES, ABOUT_RUNS } from "./texts.ts";
 export function registerResources(server: McpServer, caller: CallerContext, sandbox: string): void {
   const { scopes } = caller.principal;
   const read = (uri: URL) => readResource(caller, uri.href);
-  const completing = (complete: (value: string, given: Record<string, string>) => Promise<string[]>) => {
+  const completer = (complete: (value: string, given: Record<string, string>) => Promise<string[]>) => {
     return (value: string, context?: { arguments?: Record<string, string> }) =>
-      withProtocolErrors(caller, "completion/complete", () => complete(value, context?.arguments ?? {}));
+      convertErrors(caller, "completion/complete", () => complete(value, context?.arguments ?? {}));
   };
   const files = new ResourceTemplate(FILE_TEMPLATE, {
     list: undefined,
     complete: {
-      sandbox: completing((value) => completeSandbox(caller, value)),
-      path: completing((value, given) => completePath(caller, given.sandbox ?? sandbox, value)),
+      sandbox: completer((value) => completeSandbox(caller, value)),
+      path: completer((value, given) => completePath(caller, given.sandbox ?? sandbox, value)),
     },
   });
   const runs = new ResourceTemplate(RUN_TEMPLATE, {
     list: undefined,
     complete: {
-      id: completing((value) => completeRun(caller, value)),
-      name: completing((value, given) => completeName(caller, given.id, value)),
+      id: completer((value) => completeRun(caller, value)),
+      name: completer((value, given) => completeName(caller, given.id, value)),
     },
   });
   const readers = scopes.filter((scope) => scope === "sandbox:read" || scope === "tasks:run");
@@ -41,7 +41,7 @@ export function registerResources(server: McpServer, caller: CallerContext, sand
   registerSkills(server);
   // The SDK's own handlers support neither pages nor addresses without a path.
   server.server.setRequestHandler("resources/list", ({ params }) =>
-    withProtocolErrors(caller, "resources/list", () => listResources(caller, params?.cursor)),
+    convertErrors(caller, "resources/list", () => listResources(caller, params?.cursor)),
   );
   server.server.setRequestHandler("resources/read", ({ params }) => readResource(caller, params.uri));
 }

@@ -5,9 +5,9 @@ import { accountOf } from "../actors/account-of.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { RUNS, fileURI, runURI } from "../shared/resource-uri.ts";
-import { visible } from "../shared/shown.ts";
+import { makeVisible } from "../shared/shown.ts";
 import { within } from "../shared/within.ts";
-import { operation } from "./context.ts";
+import { operateWithoutNotice } from "./context.ts";
 import { entryURI, typeOf } from "./read.ts";
 import { skillResources } from "./skills.ts";
 import { NO_PAGE, aboutTask, aboutWorkspace } from "./texts.ts";
@@ -36,7 +36,7 @@ export async function listResources(caller: CallerContext, after: string | undef
   const results = tasks.map((task): Resource => ({
     uri: runURI(task.id, ""),
     name: task.id,
-    title: `Task: ${visible(task.title)}`,
+    title: `Task: ${makeVisible(task.title)}`,
     description: aboutTask(task.startedAt),
     mimeType: "application/json",
   }));
@@ -56,7 +56,7 @@ async function workspace(caller: CallerContext, sandbox: string, isRunning: bool
     const isDirectory = entry.type === "directory";
     return {
       uri: entryURI(sandbox, WORKSPACE, entry) ?? "",
-      name: `${sandbox}/${visible(entry.path)}${isDirectory ? "/" : ""}`,
+      name: `${sandbox}/${makeVisible(entry.path)}${isDirectory ? "/" : ""}`,
       mimeType: isDirectory ? "application/json" : typeOf(entry.path, undefined),
       size: entry.type === "file" ? entry.size : undefined,
       annotations: { lastModified: entry.modified },
@@ -66,7 +66,11 @@ async function workspace(caller: CallerContext, sandbox: string, isRunning: bool
 }
 
 function listTop(caller: CallerContext, sandbox: string) {
-  const listed = operation(caller, sandbox, "glance", { path: WORKSPACE, depth: 1, limit: TOP_ENTRIES });
+  const listed = operateWithoutNotice(caller, sandbox, "glance", {
+    path: WORKSPACE,
+    depth: 1,
+    limit: TOP_ENTRIES,
+  });
   return within(
     LIST_MS,
     listed.then(({ entries }) => entries),

@@ -8,7 +8,7 @@ import { joinBytes } from "../runs/head-and-tail.ts";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ToolError } from "../shared/errors.ts";
-import { visibleJSON } from "../shared/shown.ts";
+import { toVisibleJSON } from "../shared/shown.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import {
@@ -22,7 +22,7 @@ import {
 import { textOf } from "../shared/text.ts";
 import { recordCall } from "../tools/define.ts";
 import { sandboxOfRun } from "../tools/run-sandbox.ts";
-import { operation, protocolError, readSandbox } from "./context.ts";
+import { operateWithoutNotice, protocolError, readSandbox } from "./context.ts";
 import { readPanel } from "./panel-app.ts";
 import { readSkill } from "./skills.ts";
 import { INSTEAD, absolutePathText, nothingOfName, tooLarge } from "./texts.ts";
@@ -54,13 +54,13 @@ export async function readResource(caller: CallerContext, uri: string): Promise<
     if ("problem" in address) throw new ToolError("invalid_argument", address.problem);
     return "run" in address
       ? await readRunResource(caller, address.run, address.name)
-      : await ofSandbox(caller, address.sandbox, absolute(address.path));
+      : await readSandboxResource(caller, address.sandbox, absolute(address.path));
   });
   if (contents instanceof ToolError) throw protocolError(contents, uri);
   return { contents: [{ ...contents, uri }] };
 }
 
-async function ofSandbox(caller: CallerContext, sandbox: string, path: string): Promise<Contents> {
+async function readSandboxResource(caller: CallerContext, sandbox: string, path: string): Promise<Contents> {
   if (path === NETWORK_PATH) {
     const lines = await readSandbox(caller, sandbox, (actor, owner) => actor.connectionLines(owner));
     return { mimeType: "text/plain", text: lines };
@@ -68,28 +68,28 @@ async function ofSandbox(caller: CallerContext, sandbox: string, path: string): 
   const mayStart = caller.principal.scopes.some((scope) => scope !== "sandbox:read");
   try {
     const range = { path, offset: 0, limit: RESOURCE_BYTES + 1 };
-    const { size, bytes } = await operation(caller, sandbox, "read", range, { mayStart });
+    const { size, bytes } = await operateWithoutNotice(caller, sandbox, "read", range, { mayStart });
     if (bytes.length > RESOURCE_BYTES)
       throw tooLarge(path, Math.max(size, bytes.length), RESOURCE_BYTES, INSTEAD.ofFile(path, sandbox));
     return contentsOf(path, bytes);
   } catch (error) {
     if (error instanceof ToolError && error.code === "is_directory")
-      return directory(caller, sandbox, path, mayStart);
+      return readDirectory(caller, sandbox, path, mayStart);
     throw error instanceof ToolError && error.code === "not_found"
-      ? withPathHint(error, sandbox, path)
+      ? addPathHint(error, sandbox, path)
       : error;
   }
 }
 
-function withPathHint(error: ToolError, sandbox: string, path: string): ToolError {
+function addPathHint(error: ToolError, sandbox: string, path: string): ToolError {
   const meant = path.replace(/^\/workspace(?=\/workspace(?:\/|$))/, "");
   if (meant === path) return error;
   return new ToolError("not_found", error.message, absolutePathText(sandbox, meant));
 }
 
-async function directory(caller: CallerContext, sandbox: string, path: string, mayStart: boolean) {
+async function readDirectory(caller: CallerContext, sandbox: string, path: string, mayStart: boolean) {
   const below = { path, depth: 1, limit: MAX_ENTRIES };
-  const { entries: found, next } = await operation(caller, sandbox, "list", below, { mayStart });
+  const { entries: found, next } = await operateWithoutNotice(caller, sandbox, "list", below, { mayStart });
   const entries = found.map((entry) => ({
     name: entry.path,
     uri: entryURI(sandbox, path, entry),
@@ -101,8 +101,8 @@ async function directory(caller: CallerContext, sandbox: string, path: string, m
 }
 
 /**
- * The address of an entry of a directory. If the entry is a directory, its address ends with a slash. @param parent an absolute
- * path
+ * The address of an entry of a directory. It ends with a slash if the entry is a directory.
+ * @param parent the absolute path of the directory
  */
 export function entryURI(sandbox: string, parent: string, { path, type }: { path: string; type: string }) {
   const uri = fileURI(sandbox, `${parent === "/" ? "" : parent}/${path}`);
@@ -115,7 +115,7 @@ async function readRunResource(caller: CallerContext, id: string, name: string):
     actor.readRun(owner, { id, waitMs: 0, cursor: 0, maxBytes: wanted }),
   );
   if (name === "") {
-    const resources = namesOf(run).map((left) => ({
+    const resources = outputsOf(run).map((left) => ({
       name: left.name,
       uri: runURI(id, left.name),
       size: left.size,
@@ -137,7 +137,7 @@ async function readRunResource(caller: CallerContext, id: string, name: string):
   return contentsOf(path, bytes);
 }
 
-export function namesOf(run: RunView): { name: string; size: number }[] {
+export function outputsOf(run: RunView): { name: string; size: number }[] {
   const artifacts: readonly Artifact[] = taskDetailOf(run)?.artifacts ?? [];
   return [
     { name: LOG_NAME, size: run.logBytes },
@@ -152,12 +152,12 @@ function contentsOf(path: string, bytes: Uint8Array): Contents {
 }
 
 function listing(value: unknown): Contents {
-  return { mimeType: "application/json", text: visibleJSON(value, 1) };
+  return { mimeType: "application/json", text: toVisibleJSON(value, 1) };
 }
 
 const MEDIA = /^(?:image\/(?!svg)|audio\/|video\/|font\/)/;
 
-/** The MIME type for a file name, unless the content contradicts it: `.ts` is also a video format. */
+/** The MIME type for a file name, unless the content contradicts the name: `.ts` is also a video format. */
 export function typeOf(path: string, isText: boolean | undefined): string {
   const named = mime.getType(path) ?? undefined;
   if (isText === true && (named === undefined || MEDIA.test(named))) return "text/plain";

@@ -8,7 +8,7 @@ export const ABOUT_RUNS = {
 };
 export const ABOUT_FILES = {
   title: "File of a sandbox",
-  description: "A file or directory: relative to /workspace, or absolute behind a second slash.",
+  description: "A file or directory: relative to /workspace, or absolute after a second slash.",
 };
 export const NO_PAGE = "There is no such page of resources.";
 export const aboutTask = (startedAt: number) =>

@@ -28,10 +28,10 @@ import { PROCESS_ADDRESS_LIMITER, rateLimited, isRateLimited } from "../shared/l
 import { callerFields, log, logError } from "../shared/log.ts";
 import {
   allowReading,
-  hostAllowed,
+  isHostAllowed,
   isLoopback,
   namedOrigin,
-  originAllowed,
+  isOriginAllowed,
   preflight,
 } from "../shared/origin.ts";
 import { previewLabel } from "../shared/preview-address.ts";
@@ -45,13 +45,13 @@ import type { Caller, CallerContext, RequestContext } from "../shared/request-co
 import { MAX_RESOURCE_URI } from "../shared/resource-uri.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { declaresTasks, TASK_METHODS, TASKS_CAPABILITY } from "../tools/mcp-task.ts";
-import { toolsChosen } from "../shared/tool-sets.ts";
+import { chooseTools } from "../shared/tool-sets.ts";
 import { traceOfHeaders, traceOfMessage } from "../shared/trace.ts";
 import * as texts from "./texts.ts";
 
 export interface NeededTools {
   called: readonly string[];
-  /** Whether the request contains only tool calls. Then only the called tools are registered, which saves time. */
+  /** Whether the request contains only tool calls. If so, only the called tools are registered, to save time. */
   onlyCalls: boolean;
 }
 
@@ -73,7 +73,7 @@ interface Route {
   path: string;
   methods: string;
   hasLandingPage?: boolean;
-  /** Whether pages of any origin may read the response. Never on loopback, where a page could find out what its user runs. */
+  /** Whether pages of any origin may read the response. Ignored on loopback: any page could find out that its user runs us. */
   isPublic?: boolean;
   /** Whether unauthenticated requests cause writes. Such requests are rate limited by address. */
   writes?: boolean;
@@ -86,7 +86,7 @@ interface Route {
       };
 }
 
-function byToken(...resources: readonly [ResourcePath, ...ResourcePath[]]) {
+function authenticateFor(...resources: readonly [ResourcePath, ...ResourcePath[]]) {
   return (request: Request, context: RequestContext) => authenticate(request, context, resources);
 }
 
@@ -100,7 +100,7 @@ export function createApp(product: ProtectedApp): App {
     const opened = await panelStream(request, caller, { callerOf, mcp });
     return "reason" in opened ? refuse(caller, opened, { route: paths.PANEL_STREAM_PATH }) : opened;
   };
-  const tasks = { authenticate: byToken("/mcp", "/"), scopes: TASK_SCOPES };
+  const tasks = { authenticate: authenticateFor("/mcp", "/"), scopes: TASK_SCOPES };
   const routes: readonly Route[] = [
     { path: "/health", methods: READ, serve: { open: health } },
     { path: CATALOG_PATH, methods: READ, isPublic: true, serve: { open: catalog } },
@@ -111,45 +111,50 @@ export function createApp(product: ProtectedApp): App {
       path: "/mcp",
       methods: "POST",
       hasLandingPage: true,
-      serve: { authenticate: byToken("/mcp"), handle: mcp },
+      serve: { authenticate: authenticateFor("/mcp"), handle: mcp },
     },
     // Some clients post to the root.
-    { path: "/", methods: "POST", hasLandingPage: true, serve: { authenticate: byToken("/"), handle: mcp } },
+    {
+      path: "/",
+      methods: "POST",
+      hasLandingPage: true,
+      serve: { authenticate: authenticateFor("/"), handle: mcp },
+    },
     { path: "/execute", methods: "POST", serve: { ...tasks, handle: execute } },
     { path: "/tasks/:taskId/result", methods: `${READ}, DELETE`, serve: { ...tasks, handle: taskResult } },
     { path: "/files/:token", methods: `${READ}, PUT, POST`, serve: { open: serveLink } },
     {
       path: "/sandboxes/:name/files/*",
       methods: `${READ}, PUT, DELETE`,
-      serve: { authenticate: byToken("/mcp", "/"), handle: serveFiles },
+      serve: { authenticate: authenticateFor("/mcp", "/"), handle: serveFiles },
     },
     { path: paths.PANEL_PATH, methods: READ, serve: { open: panelPage } },
     { path: `${paths.PANEL_PATH}/`, methods: READ, serve: { open: redirectToPanel } },
     { path: `${paths.PANEL_ASSETS_PATH}/:name`, methods: READ, serve: { open: panelAsset } },
     { path: paths.PANEL_MCP_PATH, methods: "POST", serve: { authenticate: panelCaller, handle: mcp } },
     { path: paths.PANEL_STREAM_PATH, methods: "POST", serve: { authenticate: panelCaller, handle: stream } },
-    writing(paths.PANEL_SIGN_IN_PATH, READ, startPanelSignIn),
-    writing(paths.PANEL_CALLBACK_PATH, READ, finishPanelSignIn),
-    writing(paths.PANEL_SIGN_OUT_PATH, "POST", signOutOfPanel),
-    writing(`${DECISION_PATH}/:token`, FORM, decisionPage),
-    writing(GIT_PATH, FORM, gitPage),
-    writing(`${GIT_PATH}/:host`, FORM, gitPage),
-    { path: paths.METADATA_PATH, methods: READ, serve: withOAuth(serveResourceMetadata) },
-    { path: `${paths.METADATA_PATH}/mcp`, methods: READ, serve: withOAuth(serveResourceMetadata) },
-    { path: paths.SERVER_METADATA_PATH, methods: READ, serve: withOAuth(serveAuthorizationServer) },
-    writing(paths.REGISTRATION_PATH, "POST", serveAuthorizationServer),
-    writing(paths.TOKEN_PATH, "POST", serveAuthorizationServer),
-    writing(paths.AUTHORIZE_PATH, FORM, serveAuthorize),
-    ...REDIRECT_METHODS.map((method) => writing(callbackPath(method), READ, serveCallback(method))),
+    writingRoute(paths.PANEL_SIGN_IN_PATH, READ, startPanelSignIn),
+    writingRoute(paths.PANEL_CALLBACK_PATH, READ, finishPanelSignIn),
+    writingRoute(paths.PANEL_SIGN_OUT_PATH, "POST", signOutOfPanel),
+    writingRoute(`${DECISION_PATH}/:token`, FORM, decisionPage),
+    writingRoute(GIT_PATH, FORM, gitPage),
+    writingRoute(`${GIT_PATH}/:host`, FORM, gitPage),
+    { path: paths.METADATA_PATH, methods: READ, serve: requireOAuth(serveResourceMetadata) },
+    { path: `${paths.METADATA_PATH}/mcp`, methods: READ, serve: requireOAuth(serveResourceMetadata) },
+    { path: paths.SERVER_METADATA_PATH, methods: READ, serve: requireOAuth(serveAuthorizationServer) },
+    writingRoute(paths.REGISTRATION_PATH, "POST", serveAuthorizationServer),
+    writingRoute(paths.TOKEN_PATH, "POST", serveAuthorizationServer),
+    writingRoute(paths.AUTHORIZE_PATH, FORM, serveAuthorize),
+    ...REDIRECT_METHODS.map((method) => writingRoute(callbackPath(method), READ, serveCallback(method))),
   ];
 
   async function respond(request: Request, context: RequestContext): Promise<Response> {
     const { config } = context;
-    if (!hostAllowed(request, config)) return refuse(context, forbidden("bad_host", texts.BAD_HOST_TEXT));
+    if (!isHostAllowed(request, config)) return refuse(context, forbidden("bad_host", texts.BAD_HOST_TEXT));
     const { pathname } = new URL(request.url);
     const route = routes.find(({ path }) => matches(path, pathname));
     const isPublic = route?.isPublic === true && !isLoopback(new URL(request.url));
-    if (!isPublic && !originAllowed(request, config))
+    if (!isPublic && !isOriginAllowed(request, config))
       return refuse(context, forbidden("bad_origin", texts.BAD_ORIGIN_TEXT));
     if (!route) return notFound(request);
     if (route.hasLandingPage && isBrowser(request)) return landingPage(request, context);
@@ -182,7 +187,7 @@ export function createApp(product: ProtectedApp): App {
         config = parseConfig(env);
       } catch (error) {
         if (error instanceof ConfigError)
-          return withStandardHeaders(misconfigured(request, error), requestID);
+          return withStandardHeaders(misconfiguredResponse(request, error), requestID);
         throw error;
       }
       const named = namedOrigin(request);
@@ -191,9 +196,11 @@ export function createApp(product: ProtectedApp): App {
       const label = named && previewLabel(named, config);
       if (named && label !== undefined)
         return servePreview(request, { label, origin: named.origin }, context).catch((error) =>
-          failed(context, "preview", error),
+          internalErrorResponse(context, "preview", error),
         );
-      const response = await respond(request, context).catch((error) => failed(context, "app", error));
+      const response = await respond(request, context).catch((error) =>
+        internalErrorResponse(context, "app", error),
+      );
       const out = withStandardHeaders(response, requestID);
       allowReading(request, config, out.headers);
       return out;
@@ -236,12 +243,12 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
     return refuse(caller, rateLimited(), { route });
   const [panelForm] = messages.flatMap((message) => takePanelForm(message) ?? []);
   const calls = messages.flatMap(toolCall);
-  const read = messages.flatMap(resourceRead);
-  if (read.some((uri) => uri.length > MAX_RESOURCE_URI)) {
+  const readURIs = messages.flatMap(resourceRead);
+  if (readURIs.some((uri) => uri.length > MAX_RESOURCE_URI)) {
     const response = rpcError(400, -32602, texts.longAddressText(MAX_RESOURCE_URI), idOf(body.value));
     return refuse(caller, { reason: "bad_body", response }, { route });
   }
-  const needed = scopesNeeded(product, calls, read);
+  const needed = scopesNeeded(product, calls, readURIs);
   const refused = refuseWithout(caller, needed, route);
   if (refused) return refused;
 
@@ -255,10 +262,11 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
     ...(panelForm && { takesNotice: false }),
     takesResourceLinks: takesResourceLinks(request),
     takesImages: query.images,
-    chosenTools: query.tools && toolsChosen(query.tools, caller.config.tools),
+    chosenTools: query.tools && chooseTools(query.tools, caller.config.tools),
   };
   const declared = declaresTasks(body.value);
-  if (listensToTasks(body.value) && !declared) return refuse(caller, undeclared(idOf(body.value)), { route });
+  if (listensToTasks(body.value) && !declared)
+    return refuse(caller, undeclaredExtension(idOf(body.value)), { route });
   const session = sessionDeclares(request);
   const opensURLs = declaresURLElicitation(body.value) || session.urls;
   const hasSignIn = canSignIn(caller.principal, caller);
@@ -290,10 +298,9 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
     return handler.fetch(request, { parsedBody: body.value });
   };
   const response = await respond();
-  // Tool calls and reads of resources are logged where they are done. All other uses of a token, and requests that the protocol
-  // refuses, are logged here.
+  // Tool calls and reads of resources have logged themselves. Other uses of a token, and refused requests, are logged here.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
-  if (response.status >= 500) return failed(caller, "mcp", error, idOf(body.value));
+  if (response.status >= 500) return internalErrorResponse(caller, "mcp", error, idOf(body.value));
   const isFirst = isRecord(body.value) && body.value.method === "initialize";
   const id = isFirst ? sessionID({ apps: declaresApps(body.value), urls: opensURLs }) : undefined;
   if (id === undefined || !response.ok) return response;
@@ -368,12 +375,12 @@ function health(request: Request, context: RequestContext): Response {
 type ServeWithOAuth = (request: Request, oauth: OAuth, context: RequestContext) => Promise<Response>;
 
 /** A route of OAuth or its pages that causes writes. */
-function writing(path: string, methods: string, serve: ServeWithOAuth): Route {
-  return { path, methods, serve: withOAuth(serve), writes: true };
+function writingRoute(path: string, methods: string, serve: ServeWithOAuth): Route {
+  return { path, methods, serve: requireOAuth(serve), writes: true };
 }
 
 /** Makes a route that exists only while OAuth is on. */
-function withOAuth(serve: ServeWithOAuth) {
+function requireOAuth(serve: ServeWithOAuth) {
   return {
     open: (request: Request, context: RequestContext) => {
       const oauth = oauthFor(request, context);
@@ -409,13 +416,18 @@ function refuse(
   return response;
 }
 
-function failed(context: RequestContext, where: string, error: unknown, id: string | number | null = null) {
+function internalErrorResponse(
+  context: RequestContext,
+  where: string,
+  error: unknown,
+  id: string | number | null = null,
+) {
   logError(context, where, error);
   return rpcError(500, -32603, `Internal error (ref ${context.requestID})`, id);
 }
 
 /** Until the operator corrects the configuration every route fails, including `/health`, so that deployments notice. */
-function misconfigured(request: Request, { problems }: ConfigError): Response {
+function misconfiguredResponse(request: Request, { problems }: ConfigError): Response {
   log({ logLevel: "error" }, { event: "config", problems });
   if (new URL(request.url).pathname === "/health")
     return json({ ...HEALTHY, status: "misconfigured", problems }, 503);
@@ -433,7 +445,7 @@ function withStandardHeaders(response: Response, requestID: string): Response {
 const HEALTHY = { status: "healthy", platform: "cloudflare_sandboxes" };
 
 /** The response to a client that subscribes to tasks without declaring the extension (SEP-2663, "Protocol Errors"). */
-function undeclared(id: string | number | null): Refusal {
+function undeclaredExtension(id: string | number | null): Refusal {
   const data = { requiredCapabilities: TASKS_CAPABILITY };
   const message = "Missing required client capability";
   return { reason: "bad_body", response: rpcError(400, -32021, message, id, data) };

@@ -22,15 +22,15 @@ export async function decisionPage(request: Request, oauth: OAuth, context: Requ
   const { pathname, searchParams } = new URL(request.url);
   const token = pathname.slice(pathname.lastIndexOf("/") + 1);
   const link = await readToken(token, await linkKeys(context));
-  if (!link || !("id" in link) || "path" in link) return gone();
-  const caller = await visitor(request, oauth, context, DECISION_TEXTS.signIn);
+  if (!link || !("id" in link) || "path" in link) return gonePage();
+  const caller = await identifyVisitor(request, oauth, context, DECISION_TEXTS.signIn);
   if (caller instanceof Response) return caller;
   const { principal } = caller;
   const question = await sandboxActor(context.env, link.actor).networkQuestion(link.id);
   // The actor's name contains a hash of the principal.
   if (question && (await actorName(question.sandbox, principal.id)) !== link.actor)
     return messagePage(DECISION_TEXTS.otherPerson, { status: 403 });
-  if (!question) return gone();
+  if (!question) return gonePage();
   const refusal = await refuseVisitor(request, oauth, caller);
   if (refusal) return refusal;
   if (request.method !== "POST") return questionPage(question);
@@ -45,14 +45,14 @@ export async function decisionPage(request: Request, oauth: OAuth, context: Requ
   });
   if (done instanceof ToolError)
     return messagePage(DECISION_TEXTS.failed(done.text), { status: 403, link: TO_PANEL });
-  if (!done) return gone();
+  if (!done) return gonePage();
   return messagePage(isAllowed ? DECISION_TEXTS.allowed(sandbox) : DECISION_TEXTS.refused, { status: 200 });
 }
 
 export const TO_PANEL = { href: PANEL_PATH, label: "Open the panel" };
 
 /** The signed-in visitor of a page, or the page to show instead. @param words the text of the sign-in page */
-export async function visitor(
+export async function identifyVisitor(
   request: Request,
   oauth: OAuth,
   context: RequestContext,
@@ -61,12 +61,12 @@ export async function visitor(
   const { pathname, searchParams } = new URL(request.url);
   // Browsers send the session's cookie only from this server's own pages. So after a link from another site the page reloads
   // once.
-  const isAgain = searchParams.has("again");
+  const hasReloaded = searchParams.has("again");
   const session = await panelSession(request, oauth, context);
   if ("response" in session) {
     if (session.response.status !== 401) return session.response;
-    const headers = new Headers(isAgain ? {} : { refresh: `0; url=${pathname}?again` });
-    return messagePage(words, { status: isAgain ? 401 : 200, headers, link: signIn(pathname) });
+    const headers = new Headers(hasReloaded ? {} : { refresh: `0; url=${pathname}?again` });
+    return messagePage(words, { status: hasReloaded ? 401 : 200, headers, link: signIn(pathname) });
   }
   return { ...context, ...session };
 }
@@ -87,7 +87,7 @@ function signIn(pathname: string) {
   return { href: `${PANEL_SIGN_IN_PATH}?to=${encodeURIComponent(pathname)}`, label: "Sign in" };
 }
 
-function gone(): Promise<Response> {
+function gonePage(): Promise<Response> {
   return messagePage(DECISION_TEXTS.gone, { status: 404 });
 }
 

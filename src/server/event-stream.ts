@@ -1,6 +1,6 @@
 /**
- * A response of server-sent events. Each event is made when the client is ready for it. The events end when the client stops
- * reading.
+ * A response of server-sent events. The generator makes each event when the client is ready to read it, and is ended when the
+ * client stops reading.
  */
 export function eventStream<Event>(events: AsyncGenerator<Event, void>, textOf: (event: Event) => string) {
   const encoder = new TextEncoder();

@@ -152,7 +152,7 @@ export async function receiveFile({ request, env, owner, path }: FileCall, max: 
 }
 
 /** Adds a mark to the end of a stream. A stream without the mark was cut off. */
-function marked(body: ReadableStream, mark: Uint8Array): ReadableStream {
+function appendMark(body: ReadableStream, mark: Uint8Array): ReadableStream {
   return body.pipeThrough(
     new TransformStream({
       transform: (chunk, controller) => controller.enqueue(chunk),
@@ -191,7 +191,7 @@ function bodyOf(
   if (form !== undefined) return { body, form };
   if (header !== null) return { body, length: Number(header) };
   const mark = crypto.getRandomValues(new Uint8Array(16));
-  return { body: marked(body, mark), mark: mark.toHex() };
+  return { body: appendMark(body, mark), mark: mark.toHex() };
 }
 
 const STATUS: Partial<Record<ErrorCode, number>> = {
@@ -206,7 +206,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   internal: 500,
 };
 
-export function failedFile(error: ToolError): Response {
+export function fileErrorResponse(error: ToolError): Response {
   const { message, code, hint } = error;
   return json({ error: message, code, hint: hint || undefined }, STATUS[code] ?? 503);
 }

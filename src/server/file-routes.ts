@@ -19,7 +19,7 @@ import { shownName } from "../shared/shown.ts";
 import { recordCall } from "../tools/define.ts";
 import {
   MAX_UPLOAD_BYTES,
-  failedFile,
+  fileErrorResponse,
   receiveFile,
   sendArchive,
   sendFile,
@@ -40,12 +40,12 @@ import { UPLOAD_SCRIPT } from "./upload-script.ts";
 export async function serveLink(request: Request, context: RequestContext): Promise<Response> {
   const [, , token = ""] = new URL(request.url).pathname.split("/");
   const named = await readToken(token, await linkKeys(context));
-  if (!named) return refused(request, 403, LINK_TEXTS.foreign);
-  const link = "expires" in named ? named : await keptLink(context, named);
-  if (!link || link.expires < Date.now()) return refused(request, 410, LINK_TEXTS.expired);
+  if (!named) return refuse(request, 403, LINK_TEXTS.foreign);
+  const link = "expires" in named ? named : await findLink(context, named);
+  if (!link || link.expires < Date.now()) return refuse(request, 410, LINK_TEXTS.expired);
   const reads = request.method === "GET" || request.method === "HEAD";
   if (!reads && ("run" in link || link.direction === "download"))
-    return refused(request, 403, LINK_TEXTS.isDownload);
+    return refuse(request, 403, LINK_TEXTS.isDownload);
   try {
     if ("run" in link) return await downloadRun(request, context, link);
     return link.direction === "download"
@@ -53,21 +53,21 @@ export async function serveLink(request: Request, context: RequestContext): Prom
       : await (reads ? uploadPage(request, context, link) : upload(request, context, link));
   } catch (error) {
     if (!(error instanceof ToolError)) logError(context, "file_link", error);
-    const failed = failedFile(toolErrorOf(error, context.requestID));
+    const failed = fileErrorResponse(toolErrorOf(error, context.requestID));
     return acceptsHTML(request) && error instanceof ToolError
-      ? refused(request, failed.status, [error.message, error.hint].filter(Boolean).join(" "))
+      ? refuse(request, failed.status, [error.message, error.hint].filter(Boolean).join(" "))
       : failed;
   }
 }
 
-async function keptLink(context: RequestContext, name: LinkName): Promise<FileLink | RunLink | undefined> {
+async function findLink(context: RequestContext, name: LinkName): Promise<FileLink | RunLink | undefined> {
   const link = await sandboxActor(context.env, name.actor).findLink(name.id);
   return link && ("run" in link ? { ...link, actor: name.actor } : { ...link, ...name });
 }
 
 async function download(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
   const known = await sandboxActor(context.env, link.actor).linkOwner(link.epoch);
-  if (!known) return refused(request, 410, LINK_TEXTS.sandboxGone);
+  if (!known) return refuse(request, 410, LINK_TEXTS.sandboxGone);
   const owner: Owner = { ...known, scopes: ["sandbox:read"] };
   const call = { request, env: context.env, owner, path: link.path };
   return sendFile(call, () => sendArchive(call, "tar.gz"));
@@ -80,17 +80,17 @@ async function downloadRun(request: Request, context: RequestContext, link: RunL
   } catch (error) {
     if (!(error instanceof ToolError) || error.code !== "not_found") throw error;
   }
-  return refused(request, 410, LINK_TEXTS.noResult);
+  return refuse(request, 410, LINK_TEXTS.noResult);
 }
 
 async function upload(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
   const actor = sandboxActor(context.env, link.actor);
   const owner = await actor.linkOwner(link.epoch);
-  if (!owner) return refused(request, 410, LINK_TEXTS.sandboxGone);
-  const taken = await actor.claimLink({ id: link.id, expires: link.expires });
-  if (taken !== "taken") {
+  if (!owner) return refuse(request, 410, LINK_TEXTS.sandboxGone);
+  const claim = await actor.claimLink({ id: link.id, expires: link.expires });
+  if (claim !== "taken") {
     await drainBody(request);
-    return taken === "used" ? refused(request, 410, LINK_TEXTS.used) : refused(request, 409, LINK_TEXTS.busy);
+    return claim === "used" ? refuse(request, 410, LINK_TEXTS.used) : refuse(request, 409, LINK_TEXTS.busy);
   }
   let isDone = false;
   try {
@@ -110,9 +110,9 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
 
 async function uploadPage(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
   const actor = sandboxActor(context.env, link.actor);
-  if (!(await actor.linkOwner(link.epoch))) return refused(request, 410, LINK_TEXTS.sandboxGone);
+  if (!(await actor.linkOwner(link.epoch))) return refuse(request, 410, LINK_TEXTS.sandboxGone);
   if (await actor.isLinkUsedUp({ id: link.id, expires: link.expires }))
-    return refused(request, 410, LINK_TEXTS.used);
+    return refuse(request, 410, LINK_TEXTS.used);
   const max = link.max ?? MAX_UPLOAD_BYTES;
   const body = markup`<h1>Upload a file to a sandbox</h1>
 <p>The file is saved as <code>${shownName(link.path)}</code>. At most ${readableSize(max)}. The link works for one file.</p>
@@ -134,7 +134,7 @@ function readableSize(bytes: number): string {
   return `${Number.isInteger(value) ? value : value.toFixed(1)} ${units[unit]}`;
 }
 
-function refused(request: Request, status: number, words: string): Promise<Response> | Response {
+function refuse(request: Request, status: number, words: string): Promise<Response> | Response {
   return acceptsHTML(request)
     ? page("Files of a sandbox", markup`<h1>${words}</h1>`, { status })
     : json({ error: words }, status);
@@ -155,7 +155,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
   const { pathname, searchParams } = new URL(request.url);
   const [, , sandbox = "", , ...parts] = pathname.split("/");
   const response = await recordCall(caller, { tool: "files", scopes, sandbox }, async () => {
-    const path = absolute(decoded(parts.join("/")) || ".");
+    const path = absolute(decodePath(parts.join("/")) || ".");
     if (!SANDBOX_NAME.test(sandbox) || path.includes("\0")) throw notAFileAddress();
     if (path.length > PATH_MAX) throw pathTooLong(PATH_MAX);
     const { id: principalID, region, scopes: granted } = caller.principal;
@@ -183,7 +183,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
         });
     }
   });
-  return response instanceof Response ? response : failedFile(response);
+  return response instanceof Response ? response : fileErrorResponse(response);
 }
 
 /** A read-only token starts no container. Reading and deleting start only sandboxes that exist already. */
@@ -192,7 +192,7 @@ function mayStartFor(method: string, scopes: readonly Scope[]): Owner["mayStart"
   return mayStartWith(scopes) && "ifKnown";
 }
 
-function decoded(path: string): string {
+function decodePath(path: string): string {
   try {
     return decodeURIComponent(path);
   } catch {

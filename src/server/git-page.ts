@@ -11,7 +11,7 @@ import { networkLimits } from "../shared/network-limits.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { readForm } from "../shared/stream-bytes.ts";
 import { recordCall } from "../tools/define.ts";
-import { DECISION_SCOPES, refuseVisitor, TO_PANEL, visitor } from "./decision-page.ts";
+import { DECISION_SCOPES, refuseVisitor, TO_PANEL, identifyVisitor } from "./decision-page.ts";
 import { DECISION_TEXTS, GIT_TEXTS } from "./texts.ts";
 
 const FORM_BOUNDS = { maxBytes: 16 * 1024, drainBytes: 64 * 1024, ms: 30_000 };
@@ -20,7 +20,7 @@ export async function gitPage(request: Request, oauth: OAuth, context: RequestCo
   const { config, env } = context;
   const requestedHost = new URL(request.url).pathname.slice(GIT_PATH.length + 1);
   if (!config.gitSignIn) return messagePage(GIT_TEXTS.off, { status: 404, link: TO_PANEL });
-  const caller = await visitor(request, oauth, context, GIT_TEXTS.signInFirst);
+  const caller = await identifyVisitor(request, oauth, context, GIT_TEXTS.signInFirst);
   if (caller instanceof Response) return caller;
   const refusal = await refuseVisitor(request, oauth, caller);
   if (refusal) return refusal;

@@ -11,7 +11,7 @@ import { namedOrigin } from "../shared/origin.ts";
 import { SANDBOX_NAME_FORM } from "../shared/names.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 
-/** Whether a browser asks for a page. No MCP client accepts HTML. */
+/** Whether a browser requests a page. MCP clients do not accept HTML. */
 export function isBrowser(request: Request): boolean {
   return (request.method === "GET" || request.method === "HEAD") && acceptsHTML(request);
 }

@@ -77,9 +77,8 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
       const { structuredContent, ...result } = answer;
       const run = showsPanel && caller.showsApps && isRecord(structuredContent) && structuredContent.id;
       if (typeof run === "string") result._meta = { [RUN_META]: run };
-      // Without `?results=structured`, the answer has only text. If it had structured content too, clients would show their
-      // model
-      // either only that content, as escaped JSON, or both, at twice the tokens.
+      // Without `?results=structured`, the answer has only text. With structured content too, clients would show their model
+      // either only the structured content, as escaped JSON, or both, at twice the tokens.
       return query.structured ? { ...result, structuredContent } : result;
     });
   }
@@ -93,7 +92,7 @@ const PANEL_LINK = { ui: { resourceUri: PANEL_URI } };
 
 const PANEL_NEEDS: readonly ToolName[] = ["list_sandboxes", "list_runs", "get_result"];
 
-/** Logs a call with arguments that do not match the schema. It never reaches the tool. */
+/** Logs a call with arguments that do not match the schema. The tool is not called, so no other code logs the call. */
 function logInvalid({ name: tool, scopes }: Tool, caller: CallerContext): void {
   const what = { tool, scope: scopes.join(" "), duration_ms: 0, error_code: "invalid_argument" };
   log(caller.config, { event: "call", ...callerFields(caller), ...what, outcome: "error" });
@@ -101,13 +100,13 @@ function logInvalid({ name: tool, scopes }: Tool, caller: CallerContext): void {
 
 function schemaOf(
   schema: z.ZodObject,
-  refused: (issues: readonly z.core.$ZodIssue[]) => string = (issues) =>
+  describeIssues: (issues: readonly z.core.$ZodIssue[]) => string = (issues) =>
     argumentsText("The result", issues, []),
 ): StandardSchemaWithJSON<Arguments, Arguments> {
   const { "~standard": standard } = schema;
   const validate: typeof standard.validate = (value) => {
     const { success, data, error } = schema.safeParse(value, { error: issueMessage });
-    return success ? { value: data } : { issues: [{ message: refused(error.issues) }] };
+    return success ? { value: data } : { issues: [{ message: describeIssues(error.issues) }] };
   };
   const jsonSchema = {
     input: (options: SchemaOptions) => listedSchema(schema, "input", options),
@@ -133,10 +132,10 @@ function listedSchema(schema: z.ZodObject, side: "input" | "output", options: Sc
   return json;
 }
 
-/** A higher maximum is not listed, because an error names it. 600 is the highest maximum of wait_seconds. */
+/** A higher maximum is not listed, because the error names the maximum. 600 is the highest maximum of wait_seconds. */
 const HIGHEST_LISTED = 600;
 
-/** Whether clients do not need a keyword of a schema. These keywords were a tenth of the list, and the list costs tokens. */
+/** Whether a keyword can be left out of a listed schema. Such keywords were a tenth of the list, and the list costs tokens. */
 function isNoise(side: "input" | "output", keyword: string, value: unknown): boolean {
   switch (keyword) {
     // The default dialect of MCP.

@@ -14,7 +14,7 @@ import { json, type Refusal } from "../shared/responses.ts";
 import { isReadWhole, POLL_MS, logPauseMs, nextOffset, terminalPauseMs } from "../shared/watch-intervals.ts";
 import { readJSON } from "./body.ts";
 import { EVENT_HEADERS, KEEP_ALIVE } from "./event-stream.ts";
-import { Unbuffered } from "./unbuffered.ts";
+import { UnbufferedBody } from "./unbuffered.ts";
 import { STREAM_TEXTS } from "./texts.ts";
 
 /** The lifetime of one stream, in milliseconds. It bounds the number of polls: one request may make only a thousand calls. */
@@ -103,7 +103,7 @@ class PanelStream {
   readonly #guards: PanelGuards;
   readonly #registration: OpenStream;
   /** Unbuffered: for a client that does not read, at most one event of each watched call waits in memory. */
-  readonly body = new Unbuffered(() => this.#ended.abort());
+  readonly body = new UnbufferedBody(() => this.#ended.abort());
   readonly #encoder = new TextEncoder();
   readonly #ended = new AbortController();
   #polls = 0;

@@ -92,18 +92,18 @@ export async function execute(request: Request, caller: CallerContext): Promise<
   const isQuestion = "question" in fields && !("task" in fields);
   return respond(isQuestion ? "ask" : "execute", caller, async (context) => {
     const arrivedAt = Date.now();
-    const isStrict = strictOf(request);
+    const isStrict = isStrictRequest(request);
     if ("problem" in body && NO_JSON.has(body.problem)) throw refusal(REST_TEXTS.notJSON);
     const started = await (isQuestion ? beginQuestion(context, fields) : beginTask(context, fields));
     const { run, wait = defaultWait(caller.config.maxWaitSeconds) * 1000 } = started;
     if (prefersEvents(request)) return events(context, run);
-    return withStatus(isStrict, await responseOf(context, await ended(context, run, arrivedAt + wait)));
+    return respondWith(isStrict, await responseOf(context, await waitForEnd(context, run, arrivedAt + wait)));
   });
 }
 
 const WAIT_STEP_MS = 300_000;
 
-async function ended(context: ToolContext, run: RunView, deadline: number): Promise<RunView> {
+async function waitForEnd(context: ToolContext, run: RunView, deadline: number): Promise<RunView> {
   for (let seen = run; ;) {
     const leftMs = deadline - Date.now();
     seen = (await followTask(context, run.id, Math.min(leftMs, WAIT_STEP_MS))).value;
@@ -112,29 +112,29 @@ async function ended(context: ToolContext, run: RunView, deadline: number): Prom
 }
 
 /** Whether the response for a failed run gets the status 422 (`?strict=1`). */
-function strictOf(request: Request): boolean {
+function isStrictRequest(request: Request): boolean {
   const strict = new URL(request.url).searchParams.get("strict") ?? "0";
   if (!["0", "1", "false", "true"].includes(strict)) throw refusal(REST_TEXTS.strict);
   return strict === "1" || strict === "true";
 }
 
-function withStatus(isStrict: boolean, [body, status]: [body: object, status: number]): Response {
+function respondWith(isStrict: boolean, [body, status]: [body: object, status: number]): Response {
   return json(body, isStrict && "success" in body && body.success === false ? 422 : status);
 }
 
 async function beginTask(context: ToolContext, fields: object) {
-  const data = parsed(taskBody, fields);
+  const data = parseFields(taskBody, fields);
   const { timeout, wait, question: _, max_turns: maxTurns, continue_from: continueFrom, ...task } = data;
   const request = { ...task, maxTurns, continueFrom, timeoutMs: timeout };
   return { run: (await startTask(context, request)).value, wait };
 }
 
 async function beginQuestion(context: ToolContext, fields: object) {
-  const { timeout, wait, ...question } = parsed(questionBody, fields);
+  const { timeout, wait, ...question } = parseFields(questionBody, fields);
   return { run: (await startQuestion(context, { ...question, timeoutMs: timeout })).value, wait };
 }
 
-function parsed<T>(schema: z.ZodType<T>, fields: object): T {
+function parseFields<T>(schema: z.ZodType<T>, fields: object): T {
   const { success, data, error } = schema.safeParse(fields, { error: issueMessage });
   if (success) return data;
   const excess = error.issues.find((each) => each.code === "unrecognized_keys");
@@ -155,8 +155,8 @@ function removeResult(request: Request, caller: CallerContext): Promise<Response
   return respond("task_result", caller, async (context) => {
     const id = taskIDOf(request);
     const { value: run } = await followTask(context, id, 0);
-    if (!isTaskID(id)) return unknown();
-    if (run.state === "running") return json({ error: REST_TEXTS.running, ...withoutResult(run) }, 409);
+    if (!isTaskID(id)) return unknownTask();
+    if (run.state === "running") return json({ error: REST_TEXTS.running, ...statusOf(run) }, 409);
     await context.sandbox(sandboxOfRun(id), (actor, owner) => actor.removeRun(owner, id));
     return new Response(null, { status: 204 });
   });
@@ -169,14 +169,14 @@ function taskIDOf(request: Request): string {
 
 function readResult(request: Request, caller: CallerContext): Promise<Response> {
   return respond("task_result", caller, async (context) => {
-    const isStrict = strictOf(request);
+    const isStrict = isStrictRequest(request);
     const id = taskIDOf(request);
     const { value: run } = await followTask(context, id, 0);
-    if (!isTaskID(id)) return unknown();
+    if (!isTaskID(id)) return unknownTask();
     if (prefersEvents(request)) return events(context, run);
     const [body, status] = await responseOf(context, run);
     const timestamp = new Date(run.endedAt ?? run.startedAt).toISOString();
-    return withStatus(isStrict, [status === 200 ? { ...body, timestamp } : body, status]);
+    return respondWith(isStrict, [status === 200 ? { ...body, timestamp } : body, status]);
   });
 }
 
@@ -188,7 +188,7 @@ function prefersEvents({ headers }: Request): boolean {
 function events(context: ToolContext, run: RunView): Response {
   return runEvents(context, {
     id: run.id,
-    summary: withoutResult(run),
+    summary: statusOf(run),
     resultOf: async (at) => (await responseOf(context, at))[0],
   });
 }
@@ -204,14 +204,14 @@ async function respond(
   );
   if (response instanceof Response) return response;
   if (response.code === "not_found")
-    return name === "task_result" ? unknown() : json({ error: response.text }, 404);
+    return name === "task_result" ? unknownTask() : json({ error: response.text }, 404);
   if (response.code === "invalid_argument") return json({ error: response.text }, 400);
   if (response.code === "quota_exceeded") return json({ error: response.text }, 429);
   return json({ error: REST_TEXTS.failed, details: response.text }, 500);
 }
 
 async function responseOf(context: ToolContext, seen: RunView): Promise<[body: object, status: 200 | 202]> {
-  if (seen.state === "running") return [withoutResult(seen), 202];
+  if (seen.state === "running") return [statusOf(seen), 202];
   const note = [seen.note, await gitHint(context, seen)].filter(Boolean).join(" ") || undefined;
   const run = { ...seen, note };
   const { id, state } = run;
@@ -220,10 +220,10 @@ async function responseOf(context: ToolContext, seen: RunView): Promise<[body: o
   return [{ taskId: id, ...own, status: state, note, duration_ms: durationMs(run) }, 200];
 }
 
-function withoutResult({ id, state }: RunView): { taskId: string; status: string; result: string } {
+function statusOf({ id, state }: RunView): { taskId: string; status: string; result: string } {
   return { taskId: id, status: state, result: `/tasks/${id}/result` };
 }
 
-function unknown(): Response {
+function unknownTask(): Response {
   return json({ error: REST_TEXTS.noResult }, 404);
 }

@@ -7,7 +7,7 @@ import { sandboxOfRun } from "../tools/run-sandbox.ts";
 import { pause } from "../shared/within.ts";
 import { eventStream, KEEP_ALIVE, KEEP_ALIVE_MS } from "./event-stream.ts";
 
-/** The lifetime of one stream, in milliseconds. One request may make a thousand calls, and each poll of the run is one. */
+/** The lifetime of one stream, in milliseconds. It bounds the polls: one request may make only a thousand calls. */
 const STREAM_MS = 600_000;
 
 /** Bytes of output per poll: a log of 100 MiB takes 200 polls. */

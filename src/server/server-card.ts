@@ -20,7 +20,7 @@ const IDENTIFIER = `urn:air:${namespace.split(".").toReversed().join(".")}:mcp:$
 
 export function catalog(request: Request, context: RequestContext): Promise<Response> {
   const entry = { identifier: IDENTIFIER, type: CARD_TYPE, url: originOf(request, context) + CARD_PATH };
-  return published(request, "application/ai-catalog+json", { specVersion: "1.0", entries: [entry] });
+  return publish(request, "application/ai-catalog+json", { specVersion: "1.0", entries: [entry] });
 }
 
 export function serverCard(request: Request, context: RequestContext): Promise<Response> {
@@ -31,7 +31,7 @@ export function serverCard(request: Request, context: RequestContext): Promise<R
     headers: remotes[0]?.headers,
     supportedProtocolVersions: [...new Set([MODERN_VERSION, ...SUPPORTED_PROTOCOL_VERSIONS])],
   };
-  return published(request, CARD_TYPE, {
+  return publish(request, CARD_TYPE, {
     $schema: "https://static.modelcontextprotocol.io/schemas/v1/server-card.schema.json",
     name: identity,
     title,
@@ -48,7 +48,7 @@ function originOf(request: Request, { config }: RequestContext): string {
 }
 
 /** A document that clients may cache for an hour and revalidate by its ETag. */
-async function published(request: Request, type: string, document: object): Promise<Response> {
+async function publish(request: Request, type: string, document: object): Promise<Response> {
   const body = JSON.stringify(document);
   const etag = `"${(await sha256(body)).toHex().slice(0, 32)}"`;
   const headers = {

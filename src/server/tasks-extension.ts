@@ -29,7 +29,7 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
     (await readSandbox(caller, sandboxOfRun(id), (actor, owner) => actor.readRun(owner, { id, waitMs: 0 })))
       .run;
 
-  handle("tasks/get", async (id) => detailed(caller, await find(id)));
+  handle("tasks/get", async (id) => describeTask(caller, await find(id)));
   // Tasks never ask for input here, so any input is ignored.
   handle("tasks/update", async (id) => {
     await find(id);
@@ -41,7 +41,7 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
   });
 }
 
-async function detailed(caller: CallerContext, run: RunView): Promise<object> {
+async function describeTask(caller: CallerContext, run: RunView): Promise<object> {
   const task = taskOf(run, caller.config);
   if (task.status !== "completed") return task;
   const { content, structured } = await runAnswer(contextOf(caller), run, anyRunFields);

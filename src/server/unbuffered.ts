@@ -1,5 +1,5 @@
 /** A response body without a buffer: a write waits until the client reads the bytes. */
-export class Unbuffered {
+export class UnbufferedBody {
   readonly readable: ReadableStream<Uint8Array>;
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
   readonly #waiting: { bytes: Uint8Array; done: () => void }[] = [];

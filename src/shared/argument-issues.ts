@@ -1,6 +1,6 @@
 /** Explains why a value does not match a schema. Each message ends a sentence that begins with the argument's name. */
 import type * as z from "zod";
-import { shownName, visible } from "./shown.ts";
+import { shownName, makeVisible } from "./shown.ts";
 
 const KINDS: Record<string, string> = {
   string: "a text",
@@ -23,9 +23,9 @@ const alternatives = new Intl.ListFormat("en-GB", { type: "disjunction" });
 export function issueMessage(issue: z.core.$ZodRawIssue): string {
   switch (issue.code) {
     case "invalid_type":
-      return required(issue.input, KINDS[issue.expected] ?? "another value");
+      return mismatchMessage(issue.input, KINDS[issue.expected] ?? "another value");
     case "invalid_value":
-      return required(issue.input, alternatives.format(issue.values.map(String)));
+      return mismatchMessage(issue.input, alternatives.format(issue.values.map(String)));
     case "too_small":
     case "too_big":
       return boundMessage(issue);
@@ -51,10 +51,10 @@ export function argumentsText(
   const more = problems.length > LISTED ? ` There are ${problems.length - LISTED} more problems.` : "";
   const isUnknown = issues.some(({ code, path }) => code === "unrecognized_keys" && path.length === 0);
   const accepted = isUnknown ? ` It accepts ${parameters.join(", ") || "none"}.` : "";
-  return visible(`${problems.slice(0, LISTED).join("; ")}.${more}${accepted}`);
+  return makeVisible(`${problems.slice(0, LISTED).join("; ")}.${more}${accepted}`);
 }
 
-function required(given: unknown, expected: string): string {
+function mismatchMessage(given: unknown, expected: string): string {
   return given === undefined ? `is missing: it must be ${expected}` : `must be ${expected}`;
 }
 

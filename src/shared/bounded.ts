@@ -19,7 +19,7 @@ export const RESPONSE_JSON: JSONBounds = { values: 50_000, depth: 10, name: 100 
 /** For an event of a run. The longest one names 20 ports. */
 export const EVENT_JSON: JSONBounds = { values: 50, depth: 5, name: 100 };
 
-/** @returns undefined for invalid JSON and JSON over the bounds; null is a value */
+/** @returns undefined for invalid JSON and for JSON over the bounds. The JSON value `null` is returned as null */
 export function parseBounded(text: string, bounds: JSONBounds): unknown {
   if (exceedsBounds(text, bounds)) return undefined;
   try {

@@ -3,8 +3,8 @@ import * as z from "zod";
 import { fromEnv } from "./env-fields.ts";
 import { MODEL_HOST, type Secret, SERVER, secretsAt, secretsFor } from "./secrets.ts";
 import { PRINCIPAL_IDS } from "./principal.ts";
-import { previous, type StaticToken } from "./static-tokens.ts";
-import { TOOL_NAMES, toolsChosen } from "./tool-sets.ts";
+import { previousToken, type StaticToken } from "./static-tokens.ts";
+import { TOOL_NAMES, chooseTools } from "./tool-sets.ts";
 import { type Values, type Variable, type VariableName, VARIABLES, variables } from "./variables.ts";
 
 const MIB = 1024 * 1024;
@@ -107,7 +107,7 @@ function configOf(values: Values) {
   return {
     values,
     serverAuthToken: values.SERVER_AUTH_TOKEN,
-    previousToken: previous(values.SERVER_AUTH_TOKEN_PREVIOUS, values.SERVER_AUTH_TOKEN_PREVIOUS_UNTIL),
+    previousToken: previousToken(values.SERVER_AUTH_TOKEN_PREVIOUS, values.SERVER_AUTH_TOKEN_PREVIOUS_UNTIL),
     authTokens,
     allowedOrigins: new Set(values.ALLOWED_ORIGINS),
     publicOrigin: values.PUBLIC_ORIGIN,
@@ -142,7 +142,7 @@ function configOf(values: Values) {
     ] as readonly Secret[],
     gitSignIn: values.GIT_SIGN_IN === "on",
     maxWaitSeconds: values.MAX_WAIT_SECONDS,
-    tools: values.TOOLS ? toolsChosen(values.TOOLS, TOOL_NAMES) : TOOL_NAMES,
+    tools: values.TOOLS ? chooseTools(values.TOOLS, TOOL_NAMES) : TOOL_NAMES,
     tasks: {
       anthropicURL: values.ANTHROPIC_UPSTREAM_URL,
       questionModel: values.QUESTION_MODEL,

@@ -99,10 +99,10 @@ export function unique(values: readonly string[]): boolean {
 
 /** Text that can be a header's value. A secret with other characters could not be sent. */
 export function headerValue() {
-  return visible("must be visible ASCII characters without spaces");
+  return visibleText("must be visible ASCII characters without spaces");
 }
 
-export function visible(message: string) {
+export function visibleText(message: string) {
   return z.string("is missing").regex(/^[\x21-\x7e]+$/, message);
 }
 

@@ -3,7 +3,7 @@
  * Worker as data (`Failure`), because thrown errors lose their properties.
  */
 
-import { visible } from "./shown.ts";
+import { makeVisible } from "./shown.ts";
 import { clause } from "./text.ts";
 import { within } from "./within.ts";
 
@@ -49,9 +49,9 @@ export class ToolError extends Error implements Failure {
 
   constructor(code: ErrorCode, message: string, hint = "", retryable = false) {
     // Message and hint may contain file names and program output.
-    super(visible(message));
+    super(makeVisible(message));
     this.code = code;
-    this.hint = visible(hint);
+    this.hint = makeVisible(hint);
     this.retryable = retryable;
   }
 
@@ -189,7 +189,7 @@ export const exhausted = () =>
 const NO_RUN_TO_STOP = "No run is under way that cancel_run could stop. Use destroy_sandbox and start again.";
 
 /** Changes the hint of `exhausted` if no run is under way: cancel_run cannot help then. */
-export function withoutRuns(failure: Failure): Failure {
+export function correctExhaustedHint(failure: Failure): Failure {
   if (failure.code !== "exhausted") return failure;
   return { ...failure, hint: NO_RUN_TO_STOP };
 }

@@ -1,4 +1,4 @@
-/** Rate limits. The platform's limiter counts per data center. If none is bound, a limiter in memory is used. */
+/** Rate limits. The platform's limiter counts per data center. Two limiters in memory replace missing bindings. */
 import { TOO_MANY_REQUESTS } from "./errors.ts";
 import { json, type Refusal } from "./responses.ts";
 
@@ -28,10 +28,10 @@ export class ProcessLimiter implements RateLimit {
   }
 }
 
-/** Used without `ADDRESS_LIMITER`. All users may share one address then, so the limit is high. */
+/** Used if `ADDRESS_LIMITER` is not bound. The limit is high, because all users may have the same address then. */
 export const PROCESS_ADDRESS_LIMITER: RateLimit = new ProcessLimiter(600);
 
-/** Used without `RATE_LIMITER`, for token lookups. Calls of a principal are not limited then. */
+/** Used for token lookups if `RATE_LIMITER` is not bound. The calls of a principal have no limit then. */
 export const PROCESS_LOOKUP_LIMITER: RateLimit = new ProcessLimiter(1200);
 
 /** Counts uses of `key`, and returns whether the limit is reached. Without a limiter, the limit is never reached. */

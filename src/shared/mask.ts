@@ -47,7 +47,7 @@ export class Mask {
   }
 
   text(text: string): string {
-    return decoder.decode(masked(encoder.encode(text), this.#traces));
+    return decoder.decode(maskBytes(encoder.encode(text), this.#traces));
   }
 
   /** Masks headers. Drops a header if its name contains a value: the capitalization of names is unknown. */
@@ -69,17 +69,17 @@ export class Mask {
     let sent = 0;
     return new TransformStream({
       transform(piece, controller) {
-        const bytes = tail.length === 0 ? piece : joined(tail, piece);
+        const bytes = tail.length === 0 ? piece : concat(tail, piece);
         const least = Math.max(0, bytes.length - mostHeld);
         let wordStart = bytes.length;
         while (wordStart > least && isVisible(bytes[wordStart - 1] ?? 0)) wordStart--;
         const tailStart = wordStart > least ? wordStart : Math.max(0, least - mostHeld);
-        if (wordStart > sent) controller.enqueue(masked(bytes, traces, sent, wordStart));
+        if (wordStart > sent) controller.enqueue(maskBytes(bytes, traces, sent, wordStart));
         tail = bytes.slice(tailStart);
         sent = Math.max(wordStart, sent) - tailStart;
       },
       flush(controller) {
-        if (tail.length > sent) controller.enqueue(masked(tail, traces, sent));
+        if (tail.length > sent) controller.enqueue(maskBytes(tail, traces, sent));
       },
     });
   }
@@ -101,7 +101,12 @@ function matchersOf(secret: Secret): { traces: TraceMatcher; names: TraceMatcher
   return found;
 }
 
-function masked(bytes: Uint8Array, traces: readonly TraceMatcher[], from = 0, to = bytes.length): Uint8Array {
+function maskBytes(
+  bytes: Uint8Array,
+  traces: readonly TraceMatcher[],
+  from = 0,
+  to = bytes.length,
+): Uint8Array {
   const copy = bytes.slice(from, to);
   for (const [start, end] of traces.flatMap((one) => one.findIn(bytes)))
     if (end > from) copy.fill(STAR, Math.max(0, start - from), Math.max(0, end - from));
@@ -156,7 +161,7 @@ class TraceMatcher {
     let count = 0;
     for (let at = 0; at < bytes.length; count++) {
       places[count] = at;
-      const escaped = bytes[at] === escape ? escapedAt(bytes, at) : -1;
+      const escaped = bytes[at] === escape ? decodeEscape(bytes, at) : -1;
       state = this.#automaton.next(state, escaped < 0 ? (bytes[at] ?? 0) : escaped);
       at += escaped < 0 ? 1 : escapeLength(bytes, at);
       const trace = this.#automaton.endingAt(state);
@@ -166,7 +171,7 @@ class TraceMatcher {
   }
 }
 
-function escapedAt(bytes: Uint8Array, at: number): number {
+function decodeEscape(bytes: Uint8Array, at: number): number {
   const next = bytes[at + 1] ?? 0;
   if (bytes[at] === PERCENT) return hexadecimal(bytes, at + 1, at + 3);
   if (next === LOWER_U) return hexadecimal(bytes, at + 2, at + 6);
@@ -200,7 +205,7 @@ function rangeOf(
   return [start - (begun?.[0].length ?? 0), end + (sharesLast ? 1 : 0)];
 }
 
-function joined(one: Uint8Array, other: Uint8Array): Uint8Array {
+function concat(one: Uint8Array, other: Uint8Array): Uint8Array {
   const both = new Uint8Array(one.length + other.length);
   both.set(one);
   both.set(other, one.length);

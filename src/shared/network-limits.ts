@@ -1,6 +1,6 @@
 /** The operator's network limits and defaults for a principal's sandboxes. */
 import type { Config } from "./config.ts";
-import { type Internet, type NetworkPolicy, narrowed } from "./network-policy.ts";
+import { type Internet, type NetworkPolicy, narrow } from "./network-policy.ts";
 import { tokenPrincipalID } from "./principal.ts";
 
 export interface NetworkLimits {
@@ -9,13 +9,13 @@ export interface NetworkLimits {
   initial: NetworkPolicy;
 }
 
-/** The effective policy for a choice; omitted parts are the operator's. Limits lowered after the choice restrict it. */
+/** The effective policy for a choice. Omitted parts are the operator's defaults; limits lowered later restrict the choice. */
 export function policyOf(
   choice: { internet?: Internet | undefined; allowHosts?: readonly string[] | undefined },
   { most, initial }: NetworkLimits,
 ): NetworkPolicy {
   const { internet = initial.internet, allowHosts = initial.allowHosts } = choice;
-  return narrowed({ internet, allowHosts }, most);
+  return narrow({ internet, allowHosts }, most);
 }
 
 /**
@@ -29,6 +29,6 @@ export function networkLimits(
   const allowHosts = token?.allowHosts ?? network.allowHosts;
   // A token with a list but no level is limited to the list.
   const internet = token?.internet ?? (token?.allowHosts === undefined ? "full" : "allowlist");
-  const most = narrowed({ internet, allowHosts }, { internet: network.max, allowHosts: network.allowHosts });
-  return { most, initial: narrowed({ internet: network.initial ?? "full", allowHosts }, most) };
+  const most = narrow({ internet, allowHosts }, { internet: network.max, allowHosts: network.allowHosts });
+  return { most, initial: narrow({ internet: network.initial ?? "full", allowHosts }, most) };
 }

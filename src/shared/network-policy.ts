@@ -81,35 +81,35 @@ export function canBeListed(host: string): boolean {
 
 export function allowsHost({ internet, allowHosts }: NetworkPolicy, host: string): boolean {
   if (internet === "full") return true;
-  return internet === "allowlist" && expanded(allowHosts).some((entry) => covers(entry, host));
+  return internet === "allowlist" && expandPackages(allowHosts).some((entry) => covers(entry, host));
 }
 
 export function allowsPackages({ internet, allowHosts }: NetworkPolicy): boolean {
   return internet === "full" || (internet === "allowlist" && allowHosts.includes(PACKAGES));
 }
 
-export function narrowed(policy: NetworkPolicy, limit: NetworkPolicy): NetworkPolicy {
+export function narrow(policy: NetworkPolicy, limit: NetworkPolicy): NetworkPolicy {
   const rank = Math.min(INTERNET.indexOf(policy.internet), INTERNET.indexOf(limit.internet));
   const internet = INTERNET[rank] ?? "none";
   if (limit.internet === "full") return { internet, allowHosts: policy.allowHosts };
   if (policy.internet === "full") return { internet, allowHosts: limit.allowHosts };
-  return { internet, allowHosts: common(policy.allowHosts, limit.allowHosts) };
+  return { internet, allowHosts: intersect(policy.allowHosts, limit.allowHosts) };
 }
 
 export function entriesBeyond(entries: readonly string[], limit: NetworkPolicy): string[] {
   if (limit.internet === "full") return [];
   if (limit.internet === "none") return [...entries];
-  const allowed = expanded(limit.allowHosts);
+  const allowed = expandPackages(limit.allowHosts);
   const isWithin = (entry: string) =>
-    expanded([entry]).every((one) => allowed.some((wide) => covers(wide, one)));
+    expandPackages([entry]).every((one) => allowed.some((wide) => covers(wide, one)));
   return entries.filter((entry) => !isWithin(entry));
 }
 
-function common(some: readonly string[], others: readonly string[]): string[] {
+function intersect(some: readonly string[], others: readonly string[]): string[] {
   const kept = new Set<string>();
   if (some.includes(PACKAGES) && others.includes(PACKAGES)) kept.add(PACKAGES);
-  for (const one of expanded(some))
-    for (const other of expanded(others)) {
+  for (const one of expandPackages(some))
+    for (const other of expandPackages(others)) {
       if (covers(other, one)) kept.add(one);
       else if (covers(one, other)) kept.add(other);
     }
@@ -117,7 +117,7 @@ function common(some: readonly string[], others: readonly string[]): string[] {
   return [...kept];
 }
 
-function expanded(entries: readonly string[]): readonly string[] {
+function expandPackages(entries: readonly string[]): readonly string[] {
   return entries.flatMap((entry) => (entry === PACKAGES ? PACKAGE_HOSTS : entry));
 }
 

@@ -25,7 +25,7 @@ const PREFLIGHT_MAX_AGE = "7200";
  * - without `PUBLIC_ORIGIN`, any host over HTTPS: the holder of the certificate has chosen to serve this server under that
  *   name. Over plain HTTP a foreign name may be DNS rebinding, and is refused.
  */
-export function hostAllowed(request: Request, config: Config): boolean {
+export function isHostAllowed(request: Request, config: Config): boolean {
   const named = namedOrigin(request);
   if (!named) return false;
   if (isLoopback(named)) return true;
@@ -50,7 +50,7 @@ export function namedOrigin(request: Request): URL | undefined {
  * Everything else is refused: `null` (a sandboxed frame, a file), unreadable values, and previews, because
  * sandboxes make their pages.
  */
-export function originAllowed(request: Request, config: Config): boolean {
+export function isOriginAllowed(request: Request, config: Config): boolean {
   const header = request.headers.get("origin");
   if (header === null) return true;
   const origin = parse(header);
@@ -78,7 +78,7 @@ export function allowReading(request: Request, config: Config, headers: Headers)
   if (headers.get("access-control-allow-origin") === "*") return;
   headers.append("vary", "Origin");
   const origin = request.headers.get("origin");
-  if (origin === null || !originAllowed(request, config)) return;
+  if (origin === null || !isOriginAllowed(request, config)) return;
   headers.set("access-control-allow-origin", origin);
   headers.set("access-control-expose-headers", RESPONSE_HEADERS);
 }

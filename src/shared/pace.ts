@@ -1,4 +1,4 @@
-/** A token bucket: a burst, then a rate per second. It can be overdrawn; later callers wait. */
+/** A token bucket: a burst, then a rate per second. A caller may take more than is left; later callers then wait longer. */
 export class Pace {
   readonly #perSecond: number;
   readonly #most: number;

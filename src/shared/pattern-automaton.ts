@@ -1,6 +1,6 @@
 /**
- * Finds which pattern ends at a character. It makes one lookup per character for any text, so the time does not reveal how much
- * of a pattern the text contains. Method: Aho and Corasick, "Efficient string matching", 1975.
+ * Finds which pattern ends at a character, with one lookup per character of any text: the time does not reveal how much of a
+ * pattern the text contains. Method: Aho and Corasick, "Efficient string matching", 1975.
  */
 export class PatternAutomaton<Pattern extends { text: string }> {
   readonly #columns: Uint8Array;

@@ -60,7 +60,7 @@ export async function readLabel(
   const port = Number(digits);
   const random = token.slice(0, Math.ceil(token.length / 2));
   for (const key of keys)
-    if (equal(token, await signed(key, port, actor, random, token.length))) return { port, actor, token };
+    if (equal(token, await signToken(key, port, actor, random, token.length))) return { port, actor, token };
   return undefined;
 }
 
@@ -68,7 +68,7 @@ export async function makeToken(port: number, actor: string, [key]: readonly Cry
   if (!key) return undefined;
   const length = Math.min(TOKEN_CHARACTERS, LABEL_CHARACTERS - writeLabel({ port, actor, token: "" }).length);
   const random = base36(crypto.getRandomValues(new Uint8Array(32)), Math.ceil(length / 2));
-  return signed(key, port, actor, random, length);
+  return signToken(key, port, actor, random, length);
 }
 
 /** Compares two texts in constant time. */
@@ -77,7 +77,7 @@ export function equal(one: string, other: string): boolean {
   return a !== undefined && b?.length === a.length && crypto.subtle.timingSafeEqual(a, b);
 }
 
-async function signed(key: CryptoKey, port: number, actor: string, random: string, length: number) {
+async function signToken(key: CryptoKey, port: number, actor: string, random: string, length: number) {
   const signature = await sign(key, `preview ${writeLabel({ port, actor, token: random })}`);
   return random + base36(signature, length - random.length);
 }

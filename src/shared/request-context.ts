@@ -9,7 +9,7 @@ export interface RequestContext {
   ctx: ExecutionContext;
   /** The request's origin, from its Host header; undefined if invalid. */
   origin: string | undefined;
-  /** When it arrived, in milliseconds since the epoch. */
+  /** When the request arrived, in milliseconds since the epoch. */
   arrivedAt: number;
   /** A random id. It is in every log line about the request, in `X-Request-Id`, and in internal errors. */
   requestID: string;
@@ -29,12 +29,12 @@ export interface CallerContext extends RequestContext, Caller {
   isRaw?: boolean | undefined;
   /** False if `?images=off` asks for descriptions instead of images. */
   takesImages?: boolean;
-  /** Whether the client may show MCP Apps. Clients declare it since MCP revision 2026-07-28; for older clients it is true. */
+  /** Whether the client may show MCP Apps: as declared since MCP revision 2026-07-28, always true for older clients. */
   mayShowApps?: boolean;
   showsApps?: boolean;
   /** Whether the client's revision of MCP has resource links: 2025-06-18 and later. */
   takesResourceLinks?: boolean;
-  /** Whether the client accepts a task as a result (MCP's Tasks extension); undefined if its revision of MCP has no tasks. */
+  /** Whether the client accepts a task of MCP's Tasks extension as a result; undefined if its MCP revision has no tasks. */
   takesTasks?: boolean | undefined;
   hasSignIn?: boolean;
   /**

@@ -33,12 +33,12 @@ export const RUN_TEMPLATE = `sandbox://${RUNS}/{id}/{+name}`;
 export function fileURI(sandbox: string, path: string): string | undefined {
   if (sandbox === RUNS) return undefined;
   const isBelow = path === WORKSPACE || path.startsWith(`${WORKSPACE}/`);
-  return `sandbox://${sandbox}/${encoded(isBelow ? path.slice(WORKSPACE.length + 1) : path)}`;
+  return `sandbox://${sandbox}/${encodePath(isBelow ? path.slice(WORKSPACE.length + 1) : path)}`;
 }
 
 /** @param name `LOG_NAME`, or a path after `ARTIFACTS`; empty for all outputs of the run */
 export function runURI(id: string, name: string): string {
-  return `sandbox://${RUNS}/${id}/${encoded(name)}`;
+  return `sandbox://${RUNS}/${id}/${encodePath(name)}`;
 }
 
 export function parseResourceURI(uri: string): ResourceAddress | { problem: string } {
@@ -61,7 +61,7 @@ export function parseResourceURI(uri: string): ResourceAddress | { problem: stri
 
 const FORMS = "The address of a resource is sandbox://<sandbox>/<path> or sandbox://runs/<id>/<name>";
 
-function encoded(path: string): string {
+function encodePath(path: string): string {
   return path.toWellFormed().split("/").map(encodeURIComponent).join("/");
 }
 

@@ -66,8 +66,8 @@ export function addSecrets(secrets: readonly Secret[], headers: Headers, url: UR
     const place = `${kind === "query" ? "?" : ""}${name}`;
     if (places.has(place)) return false;
     places.add(place);
-    if (kind === "query") url.search = withParameter(url.search, name, written(secret));
-    else headers.set(name, written(secret));
+    if (kind === "query") url.search = setParameter(url.search, name, formatSecret(secret));
+    else headers.set(name, formatSecret(secret));
     return true;
   });
   const wrong = used.map(placeholderOf);
@@ -76,29 +76,29 @@ export function addSecrets(secrets: readonly Secret[], headers: Headers, url: UR
   return used;
 }
 
-function written({ place, value }: Secret): string {
+function formatSecret({ place, value }: Secret): string {
   const text = place.template.replace(VALUE, () => value);
   return place.in === "basic" ? `Basic ${btoa(text)}` : text;
 }
 
 /** A query with one parameter set and the others unchanged, because their spelling may be part of a signature. */
-function withParameter(search: string, name: string, value: string): string {
+function setParameter(search: string, name: string, value: string): string {
   const others = search
     .slice(1)
     .split("&")
     .filter((part) => part !== "" && !new URLSearchParams(part).has(name));
-  return `?${[...others, `${percentEncoded(name)}=${percentEncoded(value)}`].join("&")}`;
+  return `?${[...others, `${percentEncode(name)}=${percentEncode(value)}`].join("&")}`;
 }
 
 /** Encodes every reserved character (RFC 3986, 2.3). */
-function percentEncoded(text: string): string {
+function percentEncode(text: string): string {
   const rest = (character: string) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`;
   return encodeURIComponent(text).replace(/[!'()*]/g, rest);
 }
 
 /**
- * The placeholder for programs that require a key. The server does not search requests for it, but overwrites the place where
- * the secret belongs.
+ * The placeholder for programs that require a key. The server does not put the value where the placeholder is: `addSecrets` sets
+ * the value in the secret's own place, and removes other headers that contain the placeholder.
  */
 export function placeholderOf({ name }: Secret): string {
   return `sandbox-mcp-secret-${name}`;
@@ -178,7 +178,9 @@ const secret = z
     "must be an object with name, hosts and value, with exactly one of header, query or basic, and optionally principals and variable; no other keys",
   )
   .transform(({ header, query, basic, principals, variable, ...rest }, context): Secret => {
-    const places = [inHeader(header), inQuery(query), inBasic(basic)].filter((one) => one !== undefined);
+    const places = [headerPlace(header), queryPlace(query), basicPlace(basic)].filter(
+      (one) => one !== undefined,
+    );
     const [place] = places;
     if (place === undefined || places.length > 1)
       return refuse(context, "must have one of header, query and basic");
@@ -198,7 +200,7 @@ export const secretList = z
 
 type Parsed = SecretPlace | { problem: string } | undefined;
 
-function inHeader(text: string | undefined): Parsed {
+function headerPlace(text: string | undefined): Parsed {
   if (text === undefined) return undefined;
   const [, header = "", rest = ""] = /^([A-Za-z0-9!#$%&'*+.^_`|~-]+): *(.*)$/.exec(text) ?? [];
   const name = header.toLowerCase();
@@ -209,7 +211,7 @@ function inHeader(text: string | undefined): Parsed {
     : { in: "header", name, template: rest };
 }
 
-function inQuery(text: string | undefined): Parsed {
+function queryPlace(text: string | undefined): Parsed {
   if (text === undefined) return undefined;
   const [, name = "", rest = ""] = /^([^=&#{}]+)=(.*)$/.exec(text) ?? [];
   return rest.includes(VALUE)
@@ -217,7 +219,7 @@ function inQuery(text: string | undefined): Parsed {
     : { problem: `must have a query of the form "key=${VALUE}"` };
 }
 
-function inBasic(text: string | undefined): Parsed {
+function basicPlace(text: string | undefined): Parsed {
   if (text === undefined) return undefined;
   return text.includes(":")
     ? { in: "basic", name: "authorization", template: text }

@@ -1,6 +1,6 @@
 /**
- * Images for clients: some clients and model providers end a chat over an unsupported image. An image of a supported type
- * and size is passed on unchanged. A larger one is scaled down in a sandbox. Other types are refused.
+ * Images for clients. Some clients and model providers end a chat over an image that they do not support. So only supported types
+ * are passed on, and large images are first scaled down in a sandbox.
  */
 import { IMAGE_BYTES, type ShrinkOutcome, SHOWN_IMAGE } from "../../container/sandboxd/shapes.ts";
 import { type ImageHeader, imageHeader, imageType } from "./image-header.ts";
@@ -49,7 +49,7 @@ export async function shownImage(
   } catch (error) {
     return { problem: `is corrupt (${mimeType}: ${messageOf(error)}).`, remedy: "Write it again." };
   }
-  if (!fits(original, bytes)) return await smaller(original, bytes, makeSmaller);
+  if (!fits(original, bytes)) return await scaleDown(original, bytes, makeSmaller);
   const { width, height, frames } = original;
   const change =
     frames > 1 ? `is animated; of its ${frames} frames many clients show only the first` : undefined;
@@ -61,7 +61,7 @@ function fits({ width, height }: ImageHeader, bytes: Uint8Array): boolean {
   return bytes.length <= max && Math.max(width, height) <= side && width * height <= pixels;
 }
 
-async function smaller(
+async function scaleDown(
   original: ImageHeader,
   bytes: Uint8Array,
   makeSmaller: MakeSmaller,

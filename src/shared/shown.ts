@@ -11,23 +11,23 @@ export const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_
 const PLAIN_NAME = /^(?:(?!\p{Default_Ignorable_Code_Point})[\p{L}\p{M}\p{N}._/+@%=~-])+$/u;
 
 /** A text on one line. Characters that are invisible, or that move other characters, become JSON escapes. */
-export function visible(text: string): string {
-  return text.replace(HIDDEN, escaped);
+export function makeVisible(text: string): string {
+  return text.replace(HIDDEN, escapeCharacter);
 }
 
-export function visibleJSON(value: unknown, indent?: number): string {
-  return JSON.stringify(value, null, indent).split("\n").map(visible).join("\n");
+export function toVisibleJSON(value: unknown, indent?: number): string {
+  return JSON.stringify(value, null, indent).split("\n").map(makeVisible).join("\n");
 }
 
 /** A name of a file, variable, branch or the like: unchanged if it is one plain word, else as a JSON string. */
 export function shownName(name: string): string {
-  return PLAIN_NAME.test(name) ? name : visibleJSON(name);
+  return PLAIN_NAME.test(name) ? name : toVisibleJSON(name);
 }
 
 /** Cached by character: text may be megabytes of such characters, and escaping is slow. */
 const escapes = new Map<string, string>();
 
-function escaped(character: string): string {
+function escapeCharacter(character: string): string {
   const known = escapes.get(character);
   if (known !== undefined) return known;
   const short = { "\n": "\\n", "\r": "\\r", "\t": "\\t" }[character];
@@ -60,7 +60,7 @@ const LOOKS_LIKE_FENCE = new RegExp(`(?:[\`\\u1fef\\uff40]${HIDDEN.source}*){3}`
  * A text in a fence. If the text contains a fence or a similar line, the fence gets random letters: models do not count
  * backticks, and earlier output cannot know the letters.
  */
-export function fenced(text: string): string {
+export function putInFence(text: string): string {
   const fence = LOOKS_LIKE_FENCE.test(text) ? FENCE + randomLetters(8) : FENCE;
   return `${fence}\n${text}${text.endsWith("\n") ? "" : "\n"}${fence}`;
 }

@@ -45,7 +45,7 @@ export const authTokens = z
       )
       .transform(({ allow_hosts, previous_sha256, previous_until, ...token }) => ({
         ...token,
-        previous: previous(previous_sha256, previous_until),
+        previous: previousToken(previous_sha256, previous_until),
         allowHosts: allow_hosts,
       })),
     "must be a JSON list",
@@ -67,6 +67,6 @@ function tokenHash() {
     .toLowerCase();
 }
 
-export function previous(value: string | undefined, until = Infinity): PreviousToken | undefined {
+export function previousToken(value: string | undefined, until = Infinity): PreviousToken | undefined {
   return value === undefined ? undefined : { value, until };
 }

@@ -21,7 +21,7 @@ export type ToolName = (typeof TOOL_SETS)[keyof typeof TOOL_SETS][number];
 
 export const TOOL_NAMES: ReadonlySet<ToolName> = new Set(Object.values(TOOL_SETS).flat());
 
-export function toolsChosen(words: readonly string[], offered: ReadonlySet<ToolName>): ReadonlySet<ToolName> {
+export function chooseTools(words: readonly string[], offered: ReadonlySet<ToolName>): ReadonlySet<ToolName> {
   const sets: Record<string, readonly string[] | undefined> = TOOL_SETS;
   const named = new Set(words.flatMap((word) => (Object.hasOwn(sets, word) && sets[word]) || word));
   return new Set([...offered].filter((tool) => named.has(tool)));

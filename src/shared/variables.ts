@@ -106,7 +106,7 @@ const signIn = {
     docs: "Whether OAuth clients may identify themselves by a metadata document (`on`, `off`).",
   }),
   GITHUB_CLIENT_ID: variable({
-    schema: field.visible("must be visible ASCII characters"),
+    schema: field.visibleText("must be visible ASCII characters"),
     docs: "Turns on [sign-in with GitHub](../internals/security.md#who-somebody-is): the client ID of an OAuth app.",
     needs: [
       { oneOf: ["GITHUB_CLIENT_SECRET"] },
@@ -114,7 +114,7 @@ const signIn = {
     ],
   }),
   GITHUB_CLIENT_SECRET: variable({
-    schema: field.visible("must be visible ASCII characters"),
+    schema: field.visibleText("must be visible ASCII characters"),
     secret: "value",
     docs: "The client secret of the OAuth app.",
     needs: [{ oneOf: ["GITHUB_CLIENT_ID"] }],
@@ -161,7 +161,7 @@ const signIn = {
     needs: [{ oneOf: ["ACCESS_AUDIENCE"] }],
   }),
   ACCESS_AUDIENCE: variable({
-    schema: field.visible("must be the application's audience tag"),
+    schema: field.visibleText("must be the application's audience tag"),
     docs: "The audience tag of the Access application.",
     needs: [{ oneOf: ["ACCESS_TEAM_DOMAIN"] }],
   }),

@@ -73,7 +73,7 @@ export const ACCOUNT_SCHEMA: Schema = {
     },
     settings: {
       holds: "the names of the variables of a configured sandbox, and its chosen network access",
-      kept: "until the sandbox is destroyed",
+      kept: "until its user destroys the sandbox; without a saved workspace, until the server does",
     },
     leases: {
       holds:

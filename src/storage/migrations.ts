@@ -24,8 +24,8 @@ export interface Schema {
 export const VERSION_KEY = "schema:version";
 
 /**
- * Runs all missing migrations or none. The first migration creates only missing tables. @throws if a newer server wrote the
- * database
+ * Runs all missing migrations or none. The first migration creates only missing tables.
+ * @throws if a newer server wrote the database
  */
 export function migrate(
   storage: Pick<DurableObjectStorage, "kv" | "sql" | "transactionSync">,

@@ -1,6 +1,9 @@
 /** The database of a sandbox's Durable Object. The SDK adds its own tables and keys. */
 import type { Schema } from "./migrations.ts";
 
+/** A sandbox that the server destroys because it was idle keeps its settings for its saved workspace. */
+const LIKE_SETTINGS = "until its user destroys the sandbox; without a saved workspace, until the server does";
+
 export const SANDBOX_SCHEMA: Schema = {
   migrations: [
     {
@@ -87,16 +90,16 @@ export const SANDBOX_SCHEMA: Schema = {
     owner: { holds: "principal, sandbox name, hash of the principal", kept: "for good" },
     setup: {
       holds: "the set-up script, its last outcome, and the hash under which the account keeps that outcome",
-      kept: "until the sandbox is destroyed",
+      kept: LIKE_SETTINGS,
     },
     variables: {
       holds:
         "the sandbox's variables, and the names of the last 200 removed ones, which sessions and kernels may still have",
-      kept: "until the sandbox is destroyed",
+      kept: LIKE_SETTINGS,
     },
     network: {
       holds: "the chosen `internet` and `allow_hosts`",
-      kept: "until the sandbox is destroyed",
+      kept: LIKE_SETTINGS,
     },
     intercepted: {
       holds:
@@ -147,11 +150,11 @@ export const SANDBOX_SCHEMA: Schema = {
     service: {
       holds:
         "the script of `start` (empty after its removal), the ids of its last three runs, whether the newest run has an earlier script, and whether the service was cancelled in this container",
-      kept: "until the sandbox is destroyed",
+      kept: LIKE_SETTINGS,
     },
     idle_minutes: {
       holds: "the idle minutes from `configure_sandbox`, after which the container is stopped",
-      kept: "until the sandbox is destroyed",
+      kept: LIKE_SETTINGS,
     },
     sweep: { holds: "when expired runs will be removed next", kept: "until then" },
   },

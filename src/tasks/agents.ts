@@ -53,7 +53,7 @@ const CLAUDE_CODE: Agent = {
   env: (key) => ({
     ANTHROPIC_BASE_URL: "http://anthropic.internal",
     ANTHROPIC_API_KEY: key,
-    // Without it, the agent refuses to skip permission prompts as root.
+    // Without this variable, the agent refuses to skip permission prompts as root.
     IS_SANDBOX: "1",
     CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
     DISABLE_AUTOUPDATER: "1",
@@ -65,9 +65,7 @@ const CLAUDE_CODE: Agent = {
   reader: (directory, _conversation, report) => new ClaudeEvents(directory, report),
 };
 
-/**
- * OpenCode's default is one database for all conversations. Here each conversation gets its own database, with a known name.
- */
+/** By default, OpenCode has one database for all conversations. Here each conversation has its own, with a known name. */
 const OPENCODE: Agent = {
   name: "opencode",
   title: "OpenCode",

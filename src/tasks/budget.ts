@@ -30,8 +30,8 @@ export const IN_FLIGHT_MS = 6 * REPORT_MS;
 export interface Spending {
   requests: number;
   tokens: number;
-  exhausted: boolean;
-  dayIsSpent?: boolean;
+  isExhausted: boolean;
+  isDaySpent?: boolean;
   upstream?: UpstreamError;
 }
 
@@ -149,11 +149,11 @@ export class TaskBudgets {
 
   spending(run: string): Spending {
     const [row] = this.#sql.exec<Row>("SELECT * FROM task_budgets WHERE run = ?", run).toArray();
-    if (!row) return { requests: 0, tokens: 0, exhausted: false };
+    if (!row) return { requests: 0, tokens: 0, isExhausted: false };
     const { requests, tokens, refused, status, message } = row;
     const upstream = status === null ? undefined : { status, message: message ?? "" };
     const dayIsSpent = refused === DAY_REFUSED || undefined;
-    return { requests, tokens, exhausted: refused === TASK_REFUSED, dayIsSpent, upstream };
+    return { requests, tokens, isExhausted: refused === TASK_REFUSED, isDaySpent: dayIsSpent, upstream };
   }
 
   close(run: string): void {

@@ -52,7 +52,7 @@ export class ClaudeEvents implements EventReader {
     const nested = typeof event.parent_tool_use_id === "string" ? NESTED : "";
     return contentOf(event).flatMap((block) => {
       if (block.type === "text") {
-        const line = textLine(field.shortened(field.text(block.text) ?? ""));
+        const line = textLine(field.shorten(field.text(block.text) ?? ""));
         return line ? [nested + line] : [];
       }
       if (block.type !== "tool_use") return [];
@@ -65,9 +65,9 @@ export class ClaudeEvents implements EventReader {
   /** For example "Edit src/app.ts" or "Bash: npm test". */
   #call(name: string, input: Fields): string {
     const path = field.firstText(input, ["file_path", "notebook_path"]);
-    if (path !== undefined) return field.shortened(`${name} ${field.relativeTo(this.#directory, path)}`);
+    if (path !== undefined) return field.shorten(`${name} ${field.relativeTo(this.#directory, path)}`);
     const what = field.firstText(input, ["command", "pattern", "url", "query", "description", "skill"]);
-    return field.shortened(what === undefined ? name : `${name}: ${what}`);
+    return field.shorten(what === undefined ? name : `${name}: ${what}`);
   }
 
   #result(event: Fields): void {
@@ -78,7 +78,7 @@ export class ClaudeEvents implements EventReader {
     report.end = ended ? "done" : event.subtype === "error_max_turns" ? "out_of_turns" : "error";
     const errors = Array.isArray(event.errors) ? event.errors.filter((one) => typeof one === "string") : [];
     if (report.end === "error")
-      report.error = field.shortened(answer || errors.join("; ") || (field.text(event.subtype) ?? ""), 1000);
+      report.error = field.shorten(answer || errors.join("; ") || (field.text(event.subtype) ?? ""), 1000);
     report.turns = field.number(event.num_turns);
     report.costUSD = field.dollars(field.number(event.total_cost_usd));
     report.durationMs = field.number(event.duration_ms);
@@ -108,5 +108,5 @@ function isFailedTool(block: Fields): boolean {
 
 function failure({ content }: Fields): string {
   const first = Array.isArray(content) ? field.text(field.record(content[0])?.text) : field.text(content);
-  return failureLine(field.shortened((first ?? "").replaceAll("\n", " ")));
+  return failureLine(field.shorten((first ?? "").replaceAll("\n", " ")));
 }

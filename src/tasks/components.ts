@@ -36,7 +36,7 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 export const MAX_NAMED = 10;
 
-/** The most definitions of each kind that the operator may offer. Further ones in the order of names are ignored. */
+/** The most definitions of each kind that the operator may offer. Of more, only the first by name are offered. */
 const MAX_OFFERED = 100;
 
 const MAX_BYTES = 64 * 1024;
@@ -55,11 +55,13 @@ interface Unreadable {
 const TOO_LARGE: Unreadable = { problem: `it is larger than ${MAX_BYTES} bytes` };
 
 function sourceOf(env: Env, { tasks: { componentsPrefix } }: Config): Source | undefined {
-  if (env.COMPONENTS_FOLDER) return inFolder(env.COMPONENTS_FOLDER);
-  return componentsPrefix === undefined ? undefined : inBucket(objectStore(env.RESULTS), componentsPrefix);
+  if (env.COMPONENTS_FOLDER) return folderSource(env.COMPONENTS_FOLDER);
+  return componentsPrefix === undefined
+    ? undefined
+    : bucketSource(objectStore(env.RESULTS), componentsPrefix);
 }
 
-function inBucket(bucket: ObjectStore, below: string): Source {
+function bucketSource(bucket: ObjectStore, below: string): Source {
   return {
     async files(kind) {
       const prefix = `${below}/${kind}/`;
@@ -78,7 +80,7 @@ function inBucket(bucket: ObjectStore, below: string): Source {
 const folderEntries = z.array(z.object({ name: z.string(), type: z.string() }));
 
 /** A folder served by workerd: a directory is a list of its entries. */
-function inFolder(folder: Fetcher): Source {
+function folderSource(folder: Fetcher): Source {
   return {
     async files(kind) {
       const response = await folder.fetch(`http://folder/${kind}/`);
@@ -103,7 +105,7 @@ function isDirectory({ ok, headers }: Response): boolean {
   return ok && /json/.test(headers.get("content-type") ?? "");
 }
 
-export async function offeredComponents(env: Env, config: Config): Promise<ComponentNames> {
+export async function listComponents(env: Env, config: Config): Promise<ComponentNames> {
   const source = sourceOf(env, config);
   const named = async (kind: ComponentKind) => {
     const files = (await source?.files(kind)) ?? [];
@@ -119,12 +121,12 @@ export async function offeredComponents(env: Env, config: Config): Promise<Compo
 
 /** Names of definitions, as `<kind>/<name>`. @throws {ToolError} for an invalid name */
 export function wantedComponents(named: Partial<ComponentNames>): string[] {
-  return COMPONENT_KINDS.flatMap((kind) => checked(kind, named[kind] ?? []));
+  return COMPONENT_KINDS.flatMap((kind) => checkNames(kind, named[kind] ?? []));
 }
 
 /**
- * The definitions that a task names, with the content of the operator's definitions. Empty if it names none. @param mayHaveOwn
- * whether the task's directory may have other definitions; only the sandbox knows them
+ * The definitions that a task names, with the content of the operator's definitions. Empty if the task names none.
+ * @param mayHaveOwn whether the task's directory may have other definitions; only the sandbox knows them
  * @throws {ToolError} for a missing or unusable definition
  */
 export async function componentsFor(
@@ -137,17 +139,17 @@ export async function componentsFor(
   const source = sourceOf(env, config);
   const read = async (path: string) => {
     const found = source && (await definitionIn(source, path));
-    if (found && "problem" in found) throw unusable(config, path, found);
+    if (found && "problem" in found) throw unusableError(config, path, found);
     return found;
   };
   const found = await Promise.all(wanted.map(read));
   const definitions = found.filter((each) => each !== undefined);
   const missing = wanted.filter((_, index) => found[index] === undefined);
   if (missing.length === 0) return { components: { wanted, offered: [] }, definitions };
-  const offered = pathsOf(await offeredComponents(env, config));
+  const offered = pathsOf(await listComponents(env, config));
   if (mayHaveOwn) return { components: { wanted, offered }, definitions };
   const listed = missing.find((path) => offered.includes(path));
-  if (listed !== undefined) throw unusable(config, listed, { problem: "its file is a broken link" });
+  if (listed !== undefined) throw unusableError(config, listed, { problem: "its file is a broken link" });
   throw noDefinition(missing, offered);
 }
 
@@ -155,7 +157,7 @@ function pathsOf(names: ComponentNames): string[] {
   return COMPONENT_KINDS.flatMap((kind) => names[kind].map((name) => `${kind}/${name}`));
 }
 
-function checked(kind: ComponentKind, given: readonly string[]): string[] {
+function checkNames(kind: ComponentKind, given: readonly string[]): string[] {
   const names = [...new Set(given)];
   if (names.length > MAX_NAMED) throw tooManyNames(kind, names.length, MAX_NAMED);
   const wrong = names.find((name) => !NAME.test(name));
@@ -164,7 +166,7 @@ function checked(kind: ComponentKind, given: readonly string[]): string[] {
 }
 
 /** The error for a broken definition of the operator. Also logs the problem. */
-function unusable(config: Config, component: string, { problem }: Unreadable): ToolError {
+function unusableError(config: Config, component: string, { problem }: Unreadable): ToolError {
   log(config, { event: "component", component, problem });
   return unusableDefinition(component, problem);
 }

@@ -44,7 +44,7 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
     case "cancelled":
       return { state: "cancelled", note: `The task was cancelled${confirmation}.${next}` };
     case "timed_out": {
-      const api = spending.upstream ? texts.modelWasFailing(described(spending.upstream)) : "";
+      const api = spending.upstream ? texts.modelWasFailing(describeUpstream(spending.upstream)) : "";
       const stopped = texts.stoppedAfter(facts.timeoutMs / 1000, facts.cut !== undefined);
       return {
         state: "timed_out",
@@ -52,10 +52,10 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
       };
     }
   }
-  const startFailure = notStarted(facts);
+  const startFailure = startFailureNote(facts);
   if (startFailure) return failed(startFailure);
-  if (spending.exhausted) return failed(texts.budgetSpent(spending) + next);
-  if (spending.dayIsSpent) return failed(texts.dayIsSpent() + next);
+  if (spending.isExhausted) return failed(texts.budgetSpent(spending) + next);
+  if (spending.isDaySpent) return failed(texts.dayIsSpent() + next);
   switch (report.end) {
     case "done":
       return { state: "succeeded" };
@@ -68,10 +68,10 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
           : texts.agentFailed(facts.agent, clause(report.error ?? "") || texts.NO_REASON)) + next,
       );
   }
-  return failed(withoutResult(facts) + next);
+  return failed(noResultNote(facts) + next);
 }
 
-function notStarted(facts: TaskFacts) {
+function startFailureNote(facts: TaskFacts) {
   const { step, agent, program, image, install, repository, branch, directory, offered, stderr } = facts;
   switch (step) {
     case "clone_failed":
@@ -89,21 +89,21 @@ function notStarted(facts: TaskFacts) {
   }
 }
 
-function withoutResult({ agent, command, report, stderr, spending }: TaskFacts): string {
+function noResultNote({ agent, command, report, stderr, spending }: TaskFacts): string {
   const end = texts.exitText(command.exitCode ?? 0);
   const printed = stderr.trim() && lastLine(stderr);
   if (report.unread > 0 && report.conversation === undefined)
     return texts.outputUnreadable(agent, end, clause(report.unreadSample ?? ""), printed);
-  const api = spending.upstream ? texts.modelWasFailing(described(spending.upstream)) : "";
+  const api = spending.upstream ? texts.modelWasFailing(describeUpstream(spending.upstream)) : "";
   return texts.endedEarly(agent, end, printed, api);
 }
 
-function described({ status, message }: UpstreamError): string {
+function describeUpstream({ status, message }: UpstreamError): string {
   return texts.describeError(status, clause(message));
 }
 
 export function upstreamAdvice(error: UpstreamError): string {
-  return texts.modelAdvice(error.status, described(error));
+  return texts.modelAdvice(error.status, describeUpstream(error));
 }
 
 function lastLine(text: string): string {

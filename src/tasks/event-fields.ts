@@ -1,4 +1,4 @@
-/** Shared by the readers of agents' events. Agents' output is bounded, and every field is checked. */
+/** Helpers for the readers of agents' events. They bound the output of agents and check every field. */
 import { parseBounded, SANDBOX_JSON } from "../shared/bounded.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { textLine } from "../shared/task-steps.ts";
@@ -8,7 +8,7 @@ const LINE_CHARACTERS = 200;
 
 const ANSWER_CHARACTERS = 24_000;
 
-/** How many lines that are not events are shown. An agent's other messages may be important, but not a flood of them. */
+/** How many lines that are not events are shown: such lines may be important, but must not flood the log. */
 const SHOWN_UNREAD = 20;
 
 export type Fields = Record<string, unknown>;
@@ -21,8 +21,8 @@ export function readLine(reader: EventReader, line: string): string[] {
   if (typeof event?.type === "string") return reader.read(event);
   const { report } = reader;
   report.unread++;
-  report.unreadSample ??= shortened(line);
-  return report.unread <= SHOWN_UNREAD ? [textLine(shortened(line))] : [];
+  report.unreadSample ??= shorten(line);
+  return report.unread <= SHOWN_UNREAD ? [textLine(shorten(line))] : [];
 }
 
 export function answerOf(rawText: string): string {
@@ -33,7 +33,7 @@ export function relativeTo(directory: string, path: string): string {
   return path.startsWith(`${directory}/`) ? path.slice(directory.length + 1) : path;
 }
 
-export function shortened(value: string, characters = LINE_CHARACTERS): string {
+export function shorten(value: string, characters = LINE_CHARACTERS): string {
   const trimmed = value.trimEnd().replace(/^\n+/, "");
   // `split` would be slow for millions of lines.
   const end = trimmed.indexOf("\n");

@@ -30,7 +30,7 @@ export class OpenCodeEvents implements EventReader {
         this.#step(part);
         return started;
       case "error":
-        this.#failed(field.record(event.error) ?? {});
+        this.#recordError(field.record(event.error) ?? {});
         return started;
       default:
         return started;
@@ -41,7 +41,7 @@ export class OpenCodeEvents implements EventReader {
     const text = field.text(part.text)?.trim();
     if (!text) return [];
     this.report.answer = field.answerOf(text);
-    return [textLine(field.shortened(text))];
+    return [textLine(field.shorten(text))];
   }
 
   /** For example "edit src/app.ts" or "bash: npm test". Reported when the call has ended. */
@@ -52,9 +52,9 @@ export class OpenCodeEvents implements EventReader {
     const path = field.text(input.filePath);
     const what = field.firstText(input, ["command", "pattern", "url", "description", "name"]);
     const tail = path === undefined ? what && `: ${what}` : ` ${field.relativeTo(this.#directory, path)}`;
-    const line = callLine(field.shortened(`${name}${tail ?? ""}`));
+    const line = callLine(field.shorten(`${name}${tail ?? ""}`));
     const error = state.status === "error" ? field.text(state.error) : undefined;
-    return error === undefined ? [line] : [line, failureLine(field.shortened(error.replaceAll("\n", " ")))];
+    return error === undefined ? [line] : [line, failureLine(field.shorten(error.replaceAll("\n", " ")))];
   }
 
   /** Each model request is a step. The reason of the last step says how the agent ended. */
@@ -75,12 +75,12 @@ export class OpenCodeEvents implements EventReader {
     report.end = reason === "stop" ? "done" : undefined;
     if (reason === "stop" || reason === "tool-calls") return;
     report.end = "error";
-    report.error = field.shortened(`the model stopped for the reason ${reason ?? "unknown"}`);
+    report.error = field.shorten(`the model stopped for the reason ${reason ?? "unknown"}`);
   }
 
-  #failed(error: Fields): void {
+  #recordError(error: Fields): void {
     this.report.end = "error";
     const message = field.text(field.record(error.data)?.message) ?? field.text(error.name) ?? "";
-    this.report.error = field.shortened(message, 1000);
+    this.report.error = field.shorten(message, 1000);
   }
 }

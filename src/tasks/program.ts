@@ -156,13 +156,13 @@ export class ProgramReader {
     if (this.#stopReason === "max_tokens") return { problem: PROGRAM_TEXTS.overLimit };
     if (this.#block === undefined)
       return { problem: PROGRAM_TEXTS.none + (modelText || PROGRAM_TEXTS.noText) };
-    const checked = this.#checked();
+    const checked = this.#parseInput();
     return checked.success
       ? checked.data
       : { problem: PROGRAM_TEXTS.invalid(TOOL, checked.error.issues[0]?.message ?? "?") };
   }
 
-  #checked() {
+  #parseInput() {
     const schema = z.object(
       {
         language: z.enum(this.#languages, `its language is not one of ${this.#languages.join(", ")}`),
@@ -173,11 +173,11 @@ export class ProgramReader {
       },
       "it is not a JSON object",
     );
-    return schema.safeParse(parsed(this.#input));
+    return schema.safeParse(parseJSON(this.#input));
   }
 
   #take(data: string): void {
-    const { success, data: event } = streamEvent.safeParse(parsed(data));
+    const { success, data: event } = streamEvent.safeParse(parseJSON(data));
     if (!success || this.#hasEnded) return;
     switch (event.type) {
       case "message_start":
@@ -210,14 +210,14 @@ export class ProgramReader {
     if (this.#at === undefined) return;
     IN_STRING.lastIndex = this.#at;
     const [piece = ""] = IN_STRING.exec(this.#input) ?? [];
-    const text = parsed(`"${piece}"`);
+    const text = parseJSON(`"${piece}"`);
     if (typeof text !== "string") return;
     this.#at += piece.length;
     this.#code += text;
   }
 }
 
-function parsed(json: string): unknown {
+function parseJSON(json: string): unknown {
   try {
     return JSON.parse(json);
   } catch {

@@ -1,6 +1,6 @@
 /**
  * Answers questions: a model writes a program in one request, and the program runs in a kernel like any code. A question is a
- * task without an agent. Its model request has a placeholder and a budget too.
+ * task without an agent. Its model request has a placeholder and a budget, as an agent has.
  */
 import type { ContainerLifecycle } from "../container/sandboxd.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
@@ -35,8 +35,7 @@ export interface QuestionsHost {
 const CONTEXT = "question";
 
 /**
- * A request is repeated up to MAX_REPEATS times if it may succeed later. The second value is the longest pause before a
- * repetition, in milliseconds.
+ * A request that may succeed later is repeated up to MAX_REPEATS times, after a pause of at most MAX_PAUSE_MS milliseconds.
  */
 const MAX_REPEATS = 3;
 const MAX_PAUSE_MS = 20_000;
@@ -149,7 +148,7 @@ class Question {
     const timeout = AbortSignal.timeout(Math.max(0, deadline - Date.now()));
     const until = AbortSignal.any([signal, timeout]);
     try {
-      return await aborted(until, this.#requestProgram(until));
+      return await unlessAborted(until, this.#requestProgram(until));
     } catch (error) {
       if (signal.aborted) return WITHDRAWN;
       if (!timeout.aborted) throw error;
@@ -166,7 +165,7 @@ class Question {
       const { problem, isTransient, pauseMs, program } = await this.#attempt(key, body, signal);
       if (program) return program;
       if (!isTransient || repeats >= MAX_REPEATS) return { state: "failed", note: problem ?? "" };
-      await aborted(signal, pause(Math.min(pauseMs ?? 1000 * 2 ** repeats, MAX_PAUSE_MS)));
+      await unlessAborted(signal, pause(Math.min(pauseMs ?? 1000 * 2 ** repeats, MAX_PAUSE_MS)));
     }
   }
 
@@ -184,7 +183,7 @@ class Question {
     };
     const init = { method: "POST", headers, body: bytes, signal };
     const response = await this.#host.callModel(new Request(`http://${MODEL_HOST}/v1/messages`, init));
-    if (!response.ok) return this.#refused(response);
+    if (!response.ok) return this.#describeRefusal(response);
     const reader = new ProgramReader(this.#spec.languages);
     try {
       for await (const piece of response.body ?? []) {
@@ -217,10 +216,10 @@ class Question {
     this.#wrote = Promise.withResolvers();
   }
 
-  async #refused({ status, headers, body }: Response) {
+  async #describeRefusal({ status, headers, body }: Response) {
     await body?.cancel();
     const spending = this.#host.budgets.spending(this.#run.id);
-    if (spending.dayIsSpent) return { problem: dayIsSpent() };
+    if (spending.isDaySpent) return { problem: dayIsSpent() };
     const error = spending.upstream ?? { status, message: "no reason given" };
     const wait = headers.get("retry-after");
     return {
@@ -236,7 +235,7 @@ class Question {
 }
 
 /** The promise's value, unless the signal comes first. @throws the signal's reason */
-function aborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
+function unlessAborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
   const { promise: rejection, reject } = Promise.withResolvers<never>();
   const stop = () => reject(signal.reason);
   if (signal.aborted) stop();

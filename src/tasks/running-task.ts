@@ -1,4 +1,4 @@
-/** A running task: its preparation, its agent, and fetching its results. */
+/** A running task: prepares the sandbox, runs the agent, and fetches the results. */
 import { taskDirectory } from "../../container/sandboxd/shapes.ts";
 import { ToolError } from "../shared/errors.ts";
 import { messageOf } from "../shared/text.ts";
@@ -18,7 +18,7 @@ import type { TraceContext } from "../shared/trace.ts";
 import type { TaskState, TasksHost } from "./task-state.ts";
 import * as texts from "./texts.ts";
 
-/** How long it may take to fetch an agent's results; the second value is for a cancelled task. In milliseconds. */
+/** How long it may take to fetch an agent's results, and those of a cancelled task. In milliseconds. */
 const KEEP_MS = 900_000;
 const KEEP_CANCELLED_MS = 120_000;
 

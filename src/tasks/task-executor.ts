@@ -48,7 +48,7 @@ export class TaskExecutor implements Executor<TaskSpec> {
   /**
    * While an agent runs, refuses callers without `tasks:run`: their code could use the agent's placeholder. @throws {ToolError}
    */
-  keepApart({ sandbox, scopes = [] }: { sandbox: string; scopes?: readonly Scope[] }): void {
+  refuseDuringTask({ sandbox, scopes = [] }: { sandbox: string; scopes?: readonly Scope[] }): void {
     if (scopes.includes("tasks:run") || this.#working.size === 0) return;
     throw agentIsWorking(sandbox);
   }

@@ -44,30 +44,30 @@ export class TaskOutput implements RunSink<CommandState> {
   hasFiles = true;
   readonly #run: RunSink;
   readonly #events: EventReader;
-  readonly #progressed: () => void;
-  readonly #commandStarted: (state: CommandState | undefined) => void;
+  readonly #onProgress: () => void;
+  readonly #onCommandStart: (state: CommandState | undefined) => void;
   readonly #storedOffset: () => number;
   /** Bytes of the agent's stdout up to the last complete line. */
   offset: number;
   step: Step | undefined;
   #partial: Uint8Array[] = [];
   #partialBytes = 0;
-  #skipping = false;
+  #isSkipping = false;
   #bytesSincePause = 0;
   /** Lines from the current output. They are added together, because each addition has a fixed cost. */
   #pendingLines: string[] = [];
 
   /**
-   * @param progressed called after each output
-   * @param commandStarted receives the state for resuming the agent's command
+   * @param onProgress called after each output
+   * @param onCommandStart receives the state for resuming the agent's command
    * @param storedOffset how much of the agent's stdout was read and stored
    */
   constructor(
     run: RunSink,
     events: EventReader,
     from: { offset: number; step?: Step },
-    progressed: () => void,
-    commandStarted: (state: CommandState | undefined) => void,
+    onProgress: () => void,
+    onCommandStart: (state: CommandState | undefined) => void,
     storedOffset: () => number,
   ) {
     this.id = run.id;
@@ -75,8 +75,8 @@ export class TaskOutput implements RunSink<CommandState> {
     this.#events = events;
     this.offset = from.offset;
     this.step = from.step;
-    this.#progressed = progressed;
-    this.#commandStarted = commandStarted;
+    this.#onProgress = onProgress;
+    this.#onCommandStart = onCommandStart;
     this.#storedOffset = storedOffset;
   }
 
@@ -87,7 +87,7 @@ export class TaskOutput implements RunSink<CommandState> {
   markStarted(): void {}
 
   keepState(state: CommandState | undefined): void {
-    this.#commandStarted(state);
+    this.#onCommandStart(state);
   }
 
   /** Always true: every line must be read, even if the log is full. */
@@ -125,7 +125,7 @@ export class TaskOutput implements RunSink<CommandState> {
     if (stream !== "stdout") return this.#run.recordSkipped(stream, count, last);
     this.offset += this.#partialBytes + count;
     this.#dropPending();
-    this.#skipping = true;
+    this.#isSkipping = true;
   }
 
   output(stream: Stream, bytes: Uint8Array): void {
@@ -139,13 +139,13 @@ export class TaskOutput implements RunSink<CommandState> {
     }
     this.#keep(rest);
     this.#flushLines();
-    this.#progressed();
+    this.#onProgress();
   }
 
   finish(): void {
     if (this.#partialBytes > 0) this.#line();
     this.#flushLines();
-    this.#progressed();
+    this.#onProgress();
   }
 
   addLine(line: string): void {
@@ -153,10 +153,10 @@ export class TaskOutput implements RunSink<CommandState> {
   }
 
   #keep(part: Uint8Array): void {
-    if (this.#skipping || this.#partialBytes + part.length > MAX_LINE) {
+    if (this.#isSkipping || this.#partialBytes + part.length > MAX_LINE) {
       this.offset += this.#partialBytes + part.length;
       this.#dropPending();
-      this.#skipping = true;
+      this.#isSkipping = true;
     } else if (part.length > 0) {
       this.#partial.push(part);
       this.#partialBytes += part.length;
@@ -169,10 +169,10 @@ export class TaskOutput implements RunSink<CommandState> {
   }
 
   #line(): void {
-    const line = this.#skipping || this.#partialBytes === 0 ? "" : decodeText(joinBytes(this.#partial));
+    const line = this.#isSkipping || this.#partialBytes === 0 ? "" : decodeText(joinBytes(this.#partial));
     this.offset += this.#partialBytes;
     this.#dropPending();
-    this.#skipping = false;
+    this.#isSkipping = false;
     const step = stepOf(line);
     if (step === undefined) this.#pendingLines.push(...readLine(this.#events, line));
     else {

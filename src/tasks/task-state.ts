@@ -42,7 +42,7 @@ const storedSpec = z.object({
   /** The agent's id of a conversation to continue. */
   conversation: z.string().optional(),
   timeoutMs: z.number(),
-  /** If the timeout is shorter than requested: why. */
+  /** Why the timeout is shorter than requested; undefined if it is not. */
   cut: z.string().optional(),
   components: taskComponents.optional(),
 });

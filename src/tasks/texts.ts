@@ -1,4 +1,4 @@
-/** The texts of tasks: errors before a task, progress, how it ended, and notes on its results. */
+/** The texts of tasks: errors before a task, progress, how the task ended, and notes on its results. */
 import { nextDay } from "../shared/days.ts";
 import { ToolError } from "../shared/errors.ts";
 

@@ -2,10 +2,10 @@
 import { IMAGE_BYTES } from "../../container/sandboxd/shapes.ts";
 import { imageType } from "../shared/image-header.ts";
 import { ARTIFACTS } from "../shared/resource-uri.ts";
-import { fenced } from "../shared/shown.ts";
+import { putInFence } from "../shared/shown.ts";
 import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
-import { runDownloads, withDownloads } from "./download.ts";
+import { runDownloads, addDownloads } from "./download.ts";
 import { imageBlocks } from "./image.ts";
 import { type ToolContext, text } from "./define.ts";
 import { sandboxOfRun } from "./run-sandbox.ts";
@@ -31,10 +31,10 @@ export async function artifactOutput(context: ToolContext, id: string, path: str
     const next = cursor + content.bytes;
     const summary = artifactPageText(path, cursor, next, size, false);
     const downloads = at === undefined && next < size ? await artifact(size) : [];
-    const blocks = [text([content.text && fenced(content.text), summary].filter(Boolean).join("\n"))];
+    const blocks = [text([content.text && putInFence(content.text), summary].filter(Boolean).join("\n"))];
     const next_cursor = next < size ? next : undefined;
     const structured = { path, size, cursor, content: content.text, next_cursor, url: downloads[0]?.url };
-    return { content: withDownloads(context, blocks, downloads), structured };
+    return { content: addDownloads(context, blocks, downloads), structured };
   }
   if (at === undefined) {
     const instead = artifactBytesText(BINARY_BYTES);
@@ -42,7 +42,7 @@ export async function artifactOutput(context: ToolContext, id: string, path: str
     const structured = { path, size, url: downloads[0]?.url };
     if (!imageType(bytes)) {
       const described = text(await describeBinary(path, size, bytes, instead));
-      return { content: withDownloads(context, [described], downloads), structured };
+      return { content: addDownloads(context, [described], downloads), structured };
     }
     const whole = async () => (await read(IMAGE_BYTES)).bytes;
     const file = { sandbox: sandboxOfRun(id), path, size, instead };

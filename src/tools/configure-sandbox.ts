@@ -6,8 +6,8 @@ import { callSandbox } from "../actors/sandbox-client.ts";
 import { allowHosts as allowHostsField, hostEntry } from "../shared/env-fields.ts";
 import { INTERNET } from "../shared/network-policy.ts";
 import { shownName } from "../shared/shown.ts";
-import { decidedNetwork } from "./decision.ts";
-import { defineTool, sandboxField, joinSections, text, variablesField, withoutNUL } from "./define.ts";
+import { decideNetwork } from "./decision.ts";
+import { defineTool, sandboxField, joinSections, text, variablesField, forbidNUL } from "./define.ts";
 import { RESERVED_VARIABLE, SETUP_WORDS } from "./texts.ts";
 
 /**
@@ -21,7 +21,7 @@ const MAX_SCRIPT = 100_000;
 
 function scriptField(description: string) {
   const script = z.string().max(MAX_SCRIPT, `is longer than ${MAX_SCRIPT} characters: let it fetch the rest`);
-  return withoutNUL(script).optional().describe(description);
+  return forbidNUL(script).optional().describe(description);
 }
 
 export const configureSandbox = defineTool({
@@ -64,7 +64,7 @@ export const configureSandbox = defineTool({
     const owner = { principalID, sandbox, region: region ?? own, scopes };
     const isSet = internet !== undefined || allowHosts !== undefined;
     const wanted = isSet ? { internet, allowHosts } : undefined;
-    const decided = wanted && (await decidedNetwork(context, sandbox, wanted));
+    const decided = wanted && (await decideNetwork(context, sandbox, wanted));
     if (decided && "question" in decided) return { content: [], question: decided.question };
     const network = decided?.change;
     const { value, notice } = await callSandbox(context.env, owner, (actor, sandboxOwner) =>

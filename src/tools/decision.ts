@@ -32,21 +32,21 @@ const SHOWN_HOSTS = 5;
  * Returns the change, or a question to a person if the change allows the sandbox more. @throws {ToolError} if a person has
  * refused
  */
-export async function decidedNetwork(
-  context: CallerContext & { declined: boolean },
+export async function decideNetwork(
+  context: CallerContext & { isDeclined: boolean },
   sandbox: string,
   change: NetworkChoice,
 ): Promise<{ change: NetworkChoice } | { question: Question }> {
   const { config, env, principal, urlElicitation, origin } = context;
   if (urlElicitation === undefined) return { change };
   const owner = { principalID: principal.id, sandbox, region: principal.region, takesNotice: false };
-  const waitMs = context.declined ? 0 : defaultWait(config.maxWaitSeconds) * 1000;
+  const waitMs = context.isDeclined ? 0 : defaultWait(config.maxWaitSeconds) * 1000;
   const { value } = await callSandbox(env, owner, (actor, who) => actor.askForNetwork(who, change, waitMs));
   if (value.state === "within") return { change: value.change };
   const shown = value.added.slice(0, SHOWN_HOSTS).join(", ");
   const more = value.added.length > SHOWN_HOSTS ? ` and ${value.added.length - SHOWN_HOSTS} more` : "";
   const what = value.added.length === 0 ? "all of the internet" : shown + more;
-  if (value.state === "refused" || context.declined) throw networkDeclined(sandbox, what);
+  if (value.state === "refused" || context.isDeclined) throw networkDeclined(sandbox, what);
   const link = { actor: await actorName(sandbox, principal.id), id: value.id };
   const token = await writeToken(link, await linkKeys(context));
   const at = config.publicOrigin ?? origin;

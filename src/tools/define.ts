@@ -16,7 +16,7 @@ import {
 } from "../shared/names.ts";
 import { type Config, MAX_WAIT_SECONDS } from "../shared/config.ts";
 import { isRecord } from "../shared/is-record.ts";
-import { fenced, isLine } from "../shared/shown.ts";
+import { putInFence, isLine } from "../shared/shown.ts";
 import { callerFields, log, logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
@@ -28,7 +28,7 @@ import { NOT_A_VARIABLE, leftOutByConnection, notOffered } from "./texts.ts";
 export interface ToolContext extends CallerContext, SandboxCalls {
   progress: ((message: string) => void) | undefined;
   /** Whether the person declined the question of the previous call. */
-  declined: boolean;
+  isDeclined: boolean;
   /** The id of the run that the previous call's question was about, as the client sent it. */
   questionedRun: string | undefined;
 }
@@ -43,8 +43,8 @@ export interface ToolOutput<Structured = Record<string, unknown>> {
 }
 
 /**
- * Hints for clients. Omitted hints have the protocol's defaults: not idempotent, and with access to the network, because code
- * in a sandbox has it. For read-only tools the other hints have no meaning.
+ * Hints for clients. Omitted hints have the protocol's defaults: not idempotent, and with network access, which code in a sandbox
+ * has. For read-only tools the other hints have no meaning.
  */
 type Annotations =
   | { readOnlyHint: true }
@@ -66,7 +66,7 @@ export interface ToolDefinition<
   output?: Output;
   /** The schema of `structured` of a tool without `output`. It is used only for the types of the client library. */
   data?: z.ZodObject;
-  /** Whether a result may exceed 50,000 characters. Clients hide longer ones from the model unless the tool declares it. */
+  /** Whether a result may exceed 50,000 characters. Clients hide longer results from the model unless the tool declares this. */
   hasLongAnswers?: true;
   showsPanel?: true;
   /** Whether this server offers and lists the tool; true by default. */
@@ -143,7 +143,7 @@ export function requireOffered(name: ToolName, { config, chosenTools }: CallerCo
   if (chosenTools && !chosenTools.has(name)) throw leftOutByConnection(name, chosenTools);
 }
 
-/** Runs one call, from MCP or REST, and logs its outcome. An unexpected error refers to its log line. */
+/** Runs one call, from MCP or REST, and logs its outcome. The result of an unexpected error has the request id of the log line. */
 export async function recordCall<T>(
   caller: CallerContext,
   { tool, scopes, sandbox }: { tool: string; scopes: readonly Scope[]; sandbox?: string },
@@ -169,10 +169,10 @@ export async function recordCall<T>(
 export function contextOf(
   caller: CallerContext,
   progress?: (message: string) => void,
-  declined = false,
+  isDeclined = false,
   runID?: string,
 ): ToolContext {
-  return { ...caller, ...sandboxCallsOf(caller), progress, declined, questionedRun: runID };
+  return { ...caller, ...sandboxCallsOf(caller), progress, isDeclined, questionedRun: runID };
 }
 
 export function scopesOf(
@@ -214,7 +214,7 @@ export function inputFor(tool: Pick<Tool, "input">, options: { sandbox: string; 
   if (sandbox !== DEFAULT_SANDBOX && input.shape.sandbox instanceof z.ZodDefault)
     changed.sandbox = sandboxField(sandbox);
   if (maxWaitSeconds !== MAX_WAIT_SECONDS && input.shape.wait_seconds)
-    changed.wait_seconds = described(waitField(maxWaitSeconds), input.shape.wait_seconds);
+    changed.wait_seconds = copyDescription(waitField(maxWaitSeconds), input.shape.wait_seconds);
   return Object.keys(changed).length > 0 ? input.extend(changed) : input;
 }
 
@@ -259,7 +259,7 @@ export function waitField(max = MAX_WAIT_SECONDS) {
 /** Part of the description of wait_seconds: a run continues when its call stops waiting. */
 export const RUN_CONTINUES = "A run that takes longer continues.";
 
-function described(field: z.ZodType, { description }: z.ZodType): z.ZodType {
+function copyDescription(field: z.ZodType, { description }: z.ZodType): z.ZodType {
   return description === undefined ? field : field.describe(description);
 }
 
@@ -274,7 +274,7 @@ export function text(value: string): CallToolResult["content"][number] {
 /** Program output or file content, shown so that it cannot be mistaken for the server's text. */
 export type QuotedOutput = Pick<ShownOutput, "head" | "tail"> & Partial<ShownOutput>;
 
-export function quoted(head: string | undefined): QuotedOutput | undefined {
+export function quote(head: string | undefined): QuotedOutput | undefined {
   return head === undefined ? undefined : { head, tail: "" };
 }
 
@@ -294,21 +294,21 @@ export function joinSections(
 }
 
 /** The server's own lines, after a notice if there is one. */
-export function withNotice(notice: string | undefined, ...lines: string[]): string {
+export function addNotice(notice: string | undefined, ...lines: string[]): string {
   return [joinSections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
 }
 
 export function quotedText({ head, tail, omitted = 0, bytes = 0 }: QuotedOutput): string {
-  if (omitted > 0) return [fenced(head), omittedText({ omitted, bytes }), fenced(tail)].join("\n");
+  if (omitted > 0) return [putInFence(head), omittedText({ omitted, bytes }), putInFence(tail)].join("\n");
   const line = (head + tail).replace(/\n$/, "");
-  return isLine(line) ? line : fenced(head + tail);
+  return isLine(line) ? line : putInFence(head + tail);
 }
 
 export function pathField() {
-  return withoutNUL(z.string().min(1).max(4096));
+  return forbidNUL(z.string().min(1).max(4096));
 }
 
-export const withoutNUL = (field: z.ZodString) =>
+export const forbidNUL = (field: z.ZodString) =>
   field.refine((value) => !value.includes("\0"), "must not hold a NUL character");
 
 /** The input field for environment variables. The handler checks the names, because zod drops the messages of key schemas. */
@@ -316,7 +316,7 @@ export function variablesField(problemWith: (name: string) => string | undefined
   return z
     .record(
       z.string(),
-      withoutNUL(z.string())
+      forbidNUL(z.string())
         .refine(
           (value) => new TextEncoder().encode(value).length <= MAX_VALUE_BYTES,
           `is longer than ${MAX_VALUE_BYTES} bytes: write_file it and pass the path`,

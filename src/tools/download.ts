@@ -8,7 +8,7 @@ import { type LinkName, writeToken } from "../shared/link-token.ts";
 import { actorName } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
 import { fileURI, runURI } from "../shared/resource-uri.ts";
-import { visible } from "../shared/shown.ts";
+import { makeVisible } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { sandboxOfRun } from "./run-sandbox.ts";
 import { downloadText } from "./texts.ts";
@@ -39,7 +39,7 @@ function resultExpiry(): number {
   return Math.ceil((Date.now() + EXPIRES_MS) / EXPIRES_STEP_MS) * EXPIRES_STEP_MS;
 }
 
-/** Stores links in the sandbox's actor. Returns none if the actor is unreachable or its container does not run. */
+/** Stores links in the sandbox's actor. Returns none if that fails: links to files need a running container. */
 async function storeLinks(
   context: ToolContext,
   sandbox: string,
@@ -61,7 +61,6 @@ export async function fileDownloads(
   if (files.length === 0 || !hasScope(context, "sandbox:read")) return [];
   const expires = resultExpiry();
   const links = files.map(({ path }) => ({ direction: "download" as const, path, expires }));
-  // A stopped sandbox has no files to link to.
   const urls = await storeLinks(context, sandbox, (actor, owner) => actor.keepFileLinks(owner, links));
   if (urls.length === 0) return [];
   return files.map(({ path, size }, index) => {
@@ -88,7 +87,7 @@ export async function runDownloads(
   });
 }
 
-export function withDownloads(
+export function addDownloads(
   context: ToolContext,
   content: readonly Block[],
   downloads: readonly Download[],
@@ -97,7 +96,7 @@ export function withDownloads(
   const links = downloads.flatMap(({ uri, name, size }): Block[] => {
     if (uri === undefined || context.takesResourceLinks !== true) return [];
     const mimeType = mime.getType(name) ?? undefined;
-    return [{ type: "resource_link", uri, name: visible(name), size, mimeType }];
+    return [{ type: "resource_link", uri, name: makeVisible(name), size, mimeType }];
   });
   if (lines === "") return [...content, ...links];
   const at = content.findLastIndex(({ type }) => type === "text");

@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
-import { fenced } from "../shared/shown.ts";
-import { defineTool, pathField, sandboxField, text, withNotice } from "./define.ts";
+import { putInFence } from "../shared/shown.ts";
+import { defineTool, pathField, sandboxField, text, addNotice } from "./define.ts";
 import { editedText, sameText } from "./texts.ts";
 
 /** The scopes that may see a diff. Code can read files, so `sandbox:exec` may. */
@@ -46,7 +46,7 @@ export const editFile = defineTool({
     const mayRead = MAY_READ.some((scope) => context.principal.scopes.includes(scope));
     const summary = editedText(structured.path, replaced, size, mayRead && diff === "");
     return {
-      content: [text(withNotice(notice, summary)), ...(diff ? [text(fenced(diff))] : [])],
+      content: [text(addNotice(notice, summary)), ...(diff ? [text(putInFence(diff))] : [])],
       structured,
     };
   },

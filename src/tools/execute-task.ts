@@ -4,7 +4,7 @@ import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { defineTool, runField, sandboxName, timeoutField, waitField, wholeNumber } from "./define.ts";
 import { followTask } from "./follow-task.ts";
-import { answeredSignIn, gitQuestion } from "./git-sign-in.ts";
+import { signInAnswer, gitQuestion } from "./git-sign-in.ts";
 import { callWait } from "./mcp-task.ts";
 import { runAnswer } from "./run-result.ts";
 import type { RunView } from "../runs/run-types.ts";
@@ -67,7 +67,7 @@ Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the 
     context,
   ) {
     const deadline = Date.now() + wait_seconds * 1000;
-    const before = await answeredSignIn(context, { isTask: true });
+    const before = await signInAnswer(context, { isTask: true });
     if (before && !before.hasSignedIn)
       return runAnswer(context, before.run, fieldsOf, undefined, before.words);
     const { taskOf } = callWait(context, wait_seconds, "tasks:run");

@@ -4,7 +4,7 @@ import { actorName } from "../shared/names.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import { makeToken } from "../shared/preview-address.ts";
 import { previewURL } from "../shared/preview-url.ts";
-import { defineTool, sandboxField, joinSections, text, wholeNumber, withNotice } from "./define.ts";
+import { defineTool, sandboxField, joinSections, text, wholeNumber, addNotice } from "./define.ts";
 import { closedText, expiryText, noPreviews, reservedPort } from "./texts.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
 
@@ -39,7 +39,7 @@ export const exposePort = defineTool({
         actor.closePreview(owner, port),
       );
       return {
-        content: [text(withNotice(notice, closedText(port, sandbox, wasOpen)))],
+        content: [text(addNotice(notice, closedText(port, sandbox, wasOpen)))],
         structured: { sandbox, port, exposed: false, notice },
       };
     }

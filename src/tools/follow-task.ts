@@ -1,5 +1,5 @@
 import type { ToolContext } from "./define.ts";
-import { visible } from "../shared/shown.ts";
+import { makeVisible } from "../shared/shown.ts";
 import { sandboxOfRun } from "./run-sandbox.ts";
 
 const PROGRESS_BYTES = 16 * 1024;
@@ -30,7 +30,7 @@ export async function followTask(context: ToolContext, id: string, waitMs: numbe
     for (const { stream, bytes } of value.page.pieces)
       if (stream === "stdout")
         for (const line of new TextDecoder().decode(bytes).split("\n").filter(Boolean))
-          progress(visible(line));
+          progress(makeVisible(line));
   }
   return { value: { ...value.run, source }, notice: notices.join(" ") || undefined };
 }

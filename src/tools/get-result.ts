@@ -1,10 +1,10 @@
 import * as z from "zod";
 import { isTaskID } from "../runs/id.ts";
 import type { RunView } from "../runs/run-types.ts";
-import { answeredSignIn, gitHint, gitQuestion } from "./git-sign-in.ts";
+import { signInAnswer, gitHint, gitQuestion } from "./git-sign-in.ts";
 import { artifactOutput } from "./artifact.ts";
 import { defineTool, runField, waitField } from "./define.ts";
-import { runDownloads, withDownloads } from "./download.ts";
+import { runDownloads, addDownloads } from "./download.ts";
 import { followTask } from "./follow-task.ts";
 import { PAGE_BYTES } from "../runs/runs.ts";
 import { pageOutput } from "./log-page.ts";
@@ -31,15 +31,15 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
   async handle({ id, wait_seconds, cursor, artifact }, context) {
     if (artifact !== undefined) return artifactOutput(context, id, artifact, cursor);
     const followsQuestion = context.questionedRun === id;
-    const before = followsQuestion && (await answeredSignIn(context, { isTask: isTaskID(id) }));
+    const before = followsQuestion && (await signInAnswer(context, { isTask: isTaskID(id) }));
     if (before) return runAnswer(context, before.run, wholeFields, undefined, before.words);
-    const whole = (run: RunView, notice: string | undefined) => {
+    const wholeAnswer = (run: RunView, notice: string | undefined) => {
       const question = gitQuestion(context, run, { isRepeatable: true });
       return question ? { content: [], question } : runAnswer(context, run, wholeFields, notice);
     };
     if (cursor === undefined && isTaskID(id)) {
       const { value: run, notice } = await followTask(context, id, wait_seconds * 1000);
-      return whole(run, notice);
+      return wholeAnswer(run, notice);
     }
     const deadline = Date.now() + wait_seconds * 1000;
     const { value, notice } = await context.reading(sandboxOfRun(id), (actor, owner) =>
@@ -49,19 +49,19 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
         cursor,
         maxBytes: PAGE_BYTES,
         onProgress: context.progress,
-        // A program shows output when it arrives. A model waits for a page, because each call costs it time and tokens.
+        // A program shows output when it arrives. A model waits for a page, because each call costs the model time and tokens.
         until: context.isStructured ? "output" : "page",
       }),
     );
     const { run, page } = value;
-    if (!page) return whole(run, notice);
+    if (!page) return wholeAnswer(run, notice);
     const hint = page.next < run.logBytes ? undefined : await gitHint(context, run);
     const notes = [notice, hint].filter(Boolean).join(" ") || undefined;
     const { content, structured } = pageOutput(run, page, notes, { isRaw: context.isRaw });
     const isFirst = cursor === 0 && page.next < run.logBytes;
     const downloads = isFirst ? await runDownloads(context, id, wholeLog(run)) : [];
     // The links follow the head, because all later blocks are the log itself.
-    const head = withDownloads(context, content.slice(0, 1), downloads);
+    const head = addDownloads(context, content.slice(0, 1), downloads);
     return { content: [...head, ...content.slice(1)], structured };
   },
 });

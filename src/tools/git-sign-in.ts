@@ -56,18 +56,18 @@ export function gitQuestion(
   return url ? { id: run.id, url, message: signInQuestion(host), run: run.id } : undefined;
 }
 
-interface Answered {
+interface SignInAnswer {
   run: RunView;
   hasSignedIn: boolean;
   words: string;
 }
 
 /** The run that the previous call's question was about, and the person's decision; undefined without such a question. */
-export async function answeredSignIn(
+export async function signInAnswer(
   context: ToolContext,
   { isTask }: { isTask: boolean },
-): Promise<Answered | undefined> {
-  const { questionedRun: id, urlElicitation, config, declined, env, principal } = context;
+): Promise<SignInAnswer | undefined> {
+  const { questionedRun: id, urlElicitation, config, isDeclined, env, principal } = context;
   if (id === undefined || urlElicitation === undefined) return undefined;
   const read = { id, waitMs: 0 };
   const { value } = await context.reading(sandboxOfRun(id), (actor, owner) => actor.readRun(owner, read));
@@ -75,7 +75,7 @@ export async function answeredSignIn(
   const host = refusingHost(context, run);
   // The tools for tasks and for commands need different scopes.
   if (host === undefined || isTask !== (taskDetailOf(run) !== undefined)) return undefined;
-  const waitMs = declined ? 0 : defaultWait(config.maxWaitSeconds) * 1000;
+  const waitMs = isDeclined ? 0 : defaultWait(config.maxWaitSeconds) * 1000;
   const hasSignedIn = await accountOf(env, principal.id).gitSignedIn(host, run.startedAt, waitMs);
   return { run, hasSignedIn, words: hasSignedIn ? signedInText(host) : didNotSignInText(host) };
 }

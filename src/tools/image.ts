@@ -4,7 +4,7 @@ import { imageHeader, imageType } from "../shared/image-header.ts";
 import { type ImageRefusal, shownImage, describeSize, tooLarge } from "../shared/shown-image.ts";
 import { shownName } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
-import { type Download, downloadLine, withDownloads } from "./download.ts";
+import { type Download, downloadLine, addDownloads } from "./download.ts";
 import { RUN_IMAGES_HIDDEN, imageHiddenText, originalText } from "./texts.ts";
 
 export interface ImageFile {
@@ -30,8 +30,8 @@ export async function imageBlocks(context: ToolContext, file: ImageFile): Promis
   if (large) return refuse(large);
   const bytes = await file.read();
   if (context.takesImages === false) {
-    const summary = imageHiddenText(name, describedAs(bytes), bytes.length, instead);
-    return withDownloads(context, [text(summary)], await links());
+    const summary = imageHiddenText(name, describeHeader(bytes), bytes.length, instead);
+    return addDownloads(context, [text(summary)], await links());
   }
   const image = await shownImage(bytes, async (body) => {
     const made = await undefinedIfFailed(context.operate(sandbox, "shrink", { body }), ["not_found"]);
@@ -42,11 +42,11 @@ export async function imageBlocks(context: ToolContext, file: ImageFile): Promis
   const shown = { type: "image", data: image.bytes.toBase64(), mimeType: image.mimeType } as const;
   if (image.change === undefined) return [text(`[${name}: ${imageLine(image)}.]`), shown];
   const summary = text(`[${name}: ${imageLine(image)}. ${instead}]`);
-  return withDownloads(context, [summary, shown], await links());
+  return addDownloads(context, [summary, shown], await links());
 }
 
 /** What the file's header claims; the file may be corrupt. */
-function describedAs(bytes: Uint8Array): string {
+function describeHeader(bytes: Uint8Array): string {
   const type = imageType(bytes);
   try {
     return type ? describeSize(imageHeader(bytes, type)) : "an image";

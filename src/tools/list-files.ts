@@ -4,7 +4,7 @@ import { MAX_LISTED, absolute } from "../../container/sandboxd/shapes.ts";
 import { NOT_UTF8 } from "../container/texts.ts";
 import { checkedCursor } from "../container/file-operations.ts";
 import { shownName, shownTime } from "../shared/shown.ts";
-import { defineTool, pathField, sandboxField, text, wholeNumber, withNotice } from "./define.ts";
+import { defineTool, pathField, sandboxField, text, wholeNumber, addNotice } from "./define.ts";
 import { emptyDirectoryText, longNames, moreFilesText } from "./texts.ts";
 
 /** The longest text of a listing, in characters: enough for 5,000 names, but not for 5,000 long paths. */
@@ -53,6 +53,6 @@ export const listFiles = defineTool({
     if (entries.length === 0) lines.push(emptyDirectoryText(structured.path, after !== undefined));
     if (entries.some((entry) => entry.path.includes("\uFFFD"))) lines.push(NOT_UTF8);
     if (next !== undefined) lines.push(moreFilesText(next, MAX_LISTED));
-    return { content: [text(withNotice(notice, ...lines))], structured };
+    return { content: [text(addNotice(notice, ...lines))], structured };
   },
 });

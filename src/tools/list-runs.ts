@@ -13,7 +13,7 @@ import {
   sandboxField,
   text,
   wholeNumber,
-  withNotice,
+  addNotice,
 } from "./define.ts";
 import { sandboxOfRun } from "./run-sandbox.ts";
 import { listedFields, stateText } from "./run-summary.ts";
@@ -48,14 +48,14 @@ export const listRuns = defineTool({
     if (runs.length === 0)
       lines.push(noRunsText(kind === "task" ? undefined : sandbox, cursor !== undefined));
     if (next) lines.push(OLDER_RUNS);
-    return { content: [text(withNotice(notice, ...lines))], structured: { runs, next_cursor: next, notice } };
+    return { content: [text(addNotice(notice, ...lines))], structured: { runs, next_cursor: next, notice } };
   },
 });
 
 /** The account may learn late, or never, that a task has ended. So running tasks are looked up in their sandbox. */
 async function tasksOf(context: ToolContext, limit: number, before: string | undefined) {
   const tasks = await retryOnce(() => accountOf(context.env, context.principal.id).listTasks(limit, before));
-  const known = async (task: TaskEntry): Promise<RunSummary> => {
+  const refresh = async (task: TaskEntry): Promise<RunSummary> => {
     const listed = { ...task, kind: "task" } as const;
     if (task.state !== "running") return listed;
     const reading = context.reading(sandboxOfRun(task.id), (actor, owner) =>
@@ -63,5 +63,5 @@ async function tasksOf(context: ToolContext, limit: number, before: string | und
     );
     return (await undefinedIfFailed(reading, ["not_found"]))?.value.run ?? { ...listed, state: "lost" };
   };
-  return { value: await Promise.all(tasks.map(known)), notice: undefined };
+  return { value: await Promise.all(tasks.map(refresh)), notice: undefined };
 }

@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { accountOf } from "../actors/account-of.ts";
 import { retryOnce } from "../actors/actor-errors.ts";
-import { type ComponentNames, offeredComponents } from "../tasks/components.ts";
+import { type ComponentNames, listComponents } from "../tasks/components.ts";
 import { mountLines } from "../shared/mounted-directories.ts";
 import type { SandboxRecord } from "../actors/account.ts";
 import { actorName } from "../shared/names.ts";
@@ -29,7 +29,9 @@ export const listSandboxes = defineTool({
     const view = await retryOnce(() => accountOf(env, principal.id).view());
     const { limits, runSecondsToday, modelTokensToday, storedBytes, workspaceBytes } = view;
     const network = networkLimits(config, principal.id);
-    const sandboxes = await Promise.all(view.sandboxes.map((sandbox) => shown(sandbox, network, context)));
+    const sandboxes = await Promise.all(
+      view.sandboxes.map((sandbox) => listSandbox(sandbox, network, context)),
+    );
     const running = sandboxes.filter(({ state }) => state === "running").length;
     const checkpoints = view.checkpoints.map(({ id, sandbox, label, savedAt, bytes, expiresAt }) => ({
       id,
@@ -84,11 +86,11 @@ export const listSandboxes = defineTool({
 
 async function componentsOf({ env, config, principal }: ToolContext): Promise<ComponentNames | undefined> {
   if (!principal.scopes.includes("tasks:run") || !canRunTasks(config)) return { agents: [], commands: [] };
-  return await offeredComponents(env, config).catch(() => undefined);
+  return await listComponents(env, config).catch(() => undefined);
 }
 
 /** A sandbox as listed. Preview URLs give access, so they are shown only to callers who may run code. */
-async function shown(
+async function listSandbox(
   { previews, variables, network, ...sandbox }: SandboxRecord,
   limits: NetworkLimits,
   context: ToolContext,

@@ -3,7 +3,7 @@ import { type RunView, STREAMS, type Stream } from "../runs/run-types.ts";
 import { RUN_STATES } from "../shared/run-listing.ts";
 import type { LogPage } from "../runs/runs.ts";
 import { lastStates, terminalText, unfinishedSequenceLength } from "../runs/terminal-text.ts";
-import { fenced, visible } from "../shared/shown.ts";
+import { putInFence, makeVisible } from "../shared/shown.ts";
 import { wholeCharacters } from "../shared/text.ts";
 import { type ToolOutput, joinSections, text } from "./define.ts";
 import { stateText } from "./run-summary.ts";
@@ -41,13 +41,13 @@ export function pageOutput(
     ["notice", notice],
     ["state", stateText(run)],
     ["exit_code", run.exitCode],
-    ["note", run.note && visible(run.note)],
+    ["note", run.note && makeVisible(run.note)],
     ["before", before],
     ["next", isTyped && isRunning && isAll ? undefined : nextCall(run, next)],
     ["input", isRunning && run.isInteractive && !isTyped ? typeText(run.id) : undefined],
   ]);
   const shown = (isRaw ? [] : log).map(({ stream, text: printed }) =>
-    text(`[${stream}]\n${fenced(lastStates(printed))}`),
+    text(`[${stream}]\n${putInFence(lastStates(printed))}`),
   );
   const structured: z.input<typeof logPage> = {
     id: run.id,

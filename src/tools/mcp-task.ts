@@ -9,7 +9,7 @@ import { DAY_MS } from "../shared/days.ts";
 import type { Config } from "../shared/config.ts";
 import { declaredExtension } from "../shared/extensions.ts";
 import type { Scope } from "../shared/principal.ts";
-import { visible } from "../shared/shown.ts";
+import { makeVisible } from "../shared/shown.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { isDefaultWait } from "../shared/wait.ts";
 
@@ -89,7 +89,7 @@ export function taskOf(run: RunView, { resultTTLDays }: Pick<Config, "resultTTLD
 
 function messageOf({ state, note, waiting, stdout, stderr }: RunView): string | undefined {
   if (waiting) return `Waits for its turn behind ${waiting.behind.join(", ")}.`;
-  if (state !== "running") return note && visible(note);
+  if (state !== "running") return note && makeVisible(note);
   const printed = stdout.bytes > 0 ? stdout : stderr;
   return lastLine(new TextEncoder().encode(printed.tail || printed.head)) || undefined;
 }

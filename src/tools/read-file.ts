@@ -1,12 +1,12 @@
 import * as z from "zod";
 import { IMAGE_BYTES, absolute } from "../../container/sandboxd/shapes.ts";
 import { imageType } from "../shared/image-header.ts";
-import { fenced } from "../shared/shown.ts";
+import { putInFence } from "../shared/shown.ts";
 import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
-import { fileDownloads, withDownloads } from "./download.ts";
+import { fileDownloads, addDownloads } from "./download.ts";
 import { imageBlocks } from "./image.ts";
-import { type ToolContext, defineTool, pathField, sandboxField, text, withNotice } from "./define.ts";
+import { type ToolContext, defineTool, pathField, sandboxField, text, addNotice } from "./define.ts";
 import { byBytesText, notText, notTextFrom, readBytesText, readOnText } from "./texts.ts";
 
 const LINES = 2000;
@@ -58,7 +58,7 @@ export const readFile = defineTool({
     if (content === undefined) {
       if (encoding === "utf-8") throw notText(path);
       if (offset > 1) throw notTextFrom(path, offset);
-      const before = blocks(withNotice(notice));
+      const before = blocks(addNotice(notice));
       if (imageType(bytes)) {
         const whole = { path: request.path, offset: 0, limit: IMAGE_BYTES };
         const read = async () => (await context.operate(sandbox, "read", whole)).value.bytes;
@@ -68,14 +68,14 @@ export const readFile = defineTool({
       }
       const next = byBytesText(BINARY_BYTES, " (offset is a byte)");
       const described = await describeBinary(path, size, bytes, next);
-      return { content: withDownloads(context, [...before, text(described)], await links()) };
+      return { content: addDownloads(context, [...before, text(described)], await links()) };
     }
     const summary = readOnText(path, { size, lines, offset, content, cut: isCut && maxBytes });
-    const shown = blocks(withNotice(notice, content && fenced(content), summary));
+    const shown = blocks(addNotice(notice, content && putInFence(content), summary));
     const structured = { path, size, lines, offset, content, notice };
     // A caller who asked for a part knows that the file has more.
     const isTooLong = size > maxBytes && offset === 1 && request.limit === undefined;
-    return { content: isTooLong ? withDownloads(context, shown, await links()) : shown, structured };
+    return { content: isTooLong ? addDownloads(context, shown, await links()) : shown, structured };
   },
 });
 
@@ -86,7 +86,7 @@ async function asBytes({ path, offset = 0, limit = BINARY_BYTES, sandbox }: Requ
   const summary = readBytesText(absolute(path), offset, end, value.size);
   const content = value.bytes.toBase64();
   return {
-    content: blocks(withNotice(notice), content, summary),
+    content: blocks(addNotice(notice), content, summary),
     structured: { path: absolute(path), size: value.size, offset, content, notice },
   };
 }

@@ -8,9 +8,9 @@ import {
   variablesField,
   waitField,
   wholeNumber,
-  withoutNUL,
+  forbidNUL,
 } from "./define.ts";
-import { answeredSignIn, gitQuestion } from "./git-sign-in.ts";
+import { signInAnswer, gitQuestion } from "./git-sign-in.ts";
 import { callWait } from "./mcp-task.ts";
 import { runAnswer, runFields, runOutput } from "./run-result.ts";
 import { oneInput } from "./texts.ts";
@@ -30,7 +30,7 @@ A session keeps its directory, exported variables and functions; cwd and env hol
 
 A failing program is a result with its exit_code. A timeout stops the command and its children, not background processes (cmd > log 2>&1 &).`,
   input: z.strictObject({
-    command: withoutNUL(
+    command: forbidNUL(
       z
         .string()
         .min(1)
@@ -40,7 +40,7 @@ A failing program is a result with its exit_code. A timeout stops the command an
         ),
     ),
     session: sessionField("main"),
-    cwd: withoutNUL(z.string().max(4096)).optional(),
+    cwd: forbidNUL(z.string().max(4096)).optional(),
     env: variablesField(),
     stdin: z
       .string()
@@ -61,11 +61,11 @@ A failing program is a result with its exit_code. A timeout stops the command an
   async handle({ sandbox, timeout_seconds, wait_seconds, ...parameters }, context) {
     if (parameters.interactive && parameters.stdin !== undefined) throw oneInput();
     // After a question about a git sign-in, this call returns the earlier run: the server never repeats a command by itself.
-    const before = await answeredSignIn(context, { isTask: false });
+    const before = await signInAnswer(context, { isTask: false });
     if (before) return runAnswer(context, before.run, runFields, undefined, before.words);
     const timeoutS = timeout_seconds ?? (parameters.interactive ? INTERACTIVE_TIMEOUT_S : TIMEOUT_S);
     const spec = { ...parameters, timeoutMs: timeoutS * 1000 };
-    // The client of an MCP task waits for its end, but an interactive program asks for input before that.
+    // The client of an MCP task waits for the task's end, but an interactive program asks for input before.
     const pollScope = parameters.interactive ? undefined : "sandbox:read";
     const { waitMs, taskOf } = callWait(context, wait_seconds, pollScope);
     const isLive = context.isStructured === true || parameters.interactive;

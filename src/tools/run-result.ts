@@ -6,11 +6,11 @@ import { textAfterClear, lastStates, terminalText } from "../runs/terminal-text.
 import type { CodeError } from "../container/kernels/kernel-protocol.ts";
 import type { CodeDetail, CodeResult } from "../runs/code-detail.ts";
 import { type RunView, durationMs, questionDetailOf } from "../runs/run-types.ts";
-import { shownName, visible } from "../shared/shown.ts";
-import { type ToolContext, type ToolOutput, quoted, joinSections, text } from "./define.ts";
+import { shownName, makeVisible } from "../shared/shown.ts";
+import { type ToolContext, type ToolOutput, quote, joinSections, text } from "./define.ts";
 import { gitHint } from "./git-sign-in.ts";
 import { imageLines } from "./image.ts";
-import { withDownloads } from "./download.ts";
+import { addDownloads } from "./download.ts";
 import { downloadsOf } from "./run-downloads.ts";
 import { taskFields, taskText } from "./task-result.ts";
 import { listedFields, resultOutput, stateText, waitCall } from "./run-summary.ts";
@@ -28,7 +28,7 @@ export async function runAnswer<Fields>(
 ): Promise<{ content: Block[]; structured: Fields }> {
   const notes = [notice, hint ?? (await gitHint(context, run))].filter(Boolean).join(" ") || undefined;
   const blocks = runBlocks(run, context.takesImages !== false, notes);
-  const content = withDownloads(context, blocks, await downloadsOf(context, run));
+  const content = addDownloads(context, blocks, await downloadsOf(context, run));
   return { content, structured: fieldsOf(run, notes) };
 }
 
@@ -42,16 +42,16 @@ function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[]
     ["notice", notice],
     ["state", run.state === "succeeded" || run.state === "failed" ? undefined : stateText(run)],
     ["exit_code", run.exitCode],
-    ["note", run.note && visible(run.note)],
-    [question?.language ?? "code", quoted(question?.code)],
+    ["note", run.note && makeVisible(run.note)],
+    [question?.language ?? "code", quote(question?.code)],
     ["cwd", cwd && shownName(cwd)],
-    ["stdout", withoutOverwrittenText(printedOutput(run))],
-    ["stderr", withoutOverwrittenText(run.stderr)],
+    ["stdout", removeOverwrittenText(printedOutput(run))],
+    ["stderr", removeOverwrittenText(run.stderr)],
     ["listening", portsOf(run).length > 0 ? listeningText(portsOf(run)) : undefined],
-    ["result", quoted(resultText(results))],
-    ["left_out", quoted(leftOutText(results))],
+    ["result", quote(resultText(results))],
+    ["left_out", quote(leftOutText(results))],
     ["images", imageLines(results, takesImages)],
-    ["error", error && quoted(errorText(error))],
+    ["error", error && quote(errorText(error))],
     ["next", nextCall(run)],
   ]);
   const images = results.flatMap((result): Block[] => {
@@ -143,7 +143,7 @@ export function runFields(run: RunView, notice?: string): z.input<typeof runOutp
 }
 
 /** The output as a terminal would show it in the end. */
-function withoutOverwrittenText(shown: ShownOutput): ShownOutput {
+function removeOverwrittenText(shown: ShownOutput): ShownOutput {
   const head = textAfterClear(shown.tail) === undefined ? lastStates(shown.head) : "";
   return { ...shown, head, tail: lastStates(shown.tail) };
 }

@@ -27,7 +27,7 @@ export interface TaskRequest extends Pick<TaskSpec, SharedFields>, Partial<Compo
   checkpoint?: string;
 }
 
-/** @param what the text of `NEEDS_MODEL` @throws {ToolError} */
+/** @param what one of the texts of `NEEDS_MODEL` @throws {ToolError} */
 function requireModel(context: ToolContext, what: string): void {
   // The HTTP routes call no tool, so this checks that the operator offers tasks.
   requireOffered("execute_task", context);
@@ -56,7 +56,7 @@ export async function startQuestion(
     timeoutMs,
     trace: context.trace,
   };
-  return context.sandbox(sandbox ?? freshName(), (actor, owner) => actor.askQuestion(owner, spec));
+  return context.sandbox(sandbox ?? newSandboxName(), (actor, owner) => actor.askQuestion(owner, spec));
 }
 
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
@@ -73,11 +73,11 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
     ...start
   }: Start = continueFrom === undefined
     ? {
-        name: sandbox ?? freshName(),
+        name: sandbox ?? newSandboxName(),
         ownSandbox: sandbox === undefined,
         directory: rest.repository === undefined ? "/workspace" : cloneDirectory(rest.repository),
       }
-    : await startContinued(context, continueFrom, request);
+    : await continueTask(context, continueFrom, request);
   const { env, config } = context;
   const isEmpty = [rest.repository, sandbox, continueFrom, checkpoint].every((from) => from === undefined);
   const agent = earlierAgent ?? chosen ?? DEFAULT_AGENT;
@@ -90,15 +90,15 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
   const begin = () => context.sandbox(name, (actor, owner) => actor.executeTask(owner, spec));
   if (checkpoint !== undefined) {
     requireSavedWorkspaces(context);
-    return inFork(context, name, () => fork(context, checkpoint, name), begin);
+    return startInFork(context, name, () => fork(context, checkpoint, name), begin);
   }
   const { continuedRun } = start;
   if (continuedRun === undefined) return begin();
-  return inFork(context, name, () => forkTask(context, continuedRun, name), begin);
+  return startInFork(context, name, () => forkTask(context, continuedRun, name), begin);
 }
 
 /** Starts a task in a sandbox that `make` creates from a saved state. If the task is refused, the sandbox is removed. */
-async function inFork<T>(
+async function startInFork<T>(
   context: ToolContext,
   sandbox: string,
   make: () => Promise<unknown>,
@@ -108,7 +108,7 @@ async function inFork<T>(
   try {
     return await begin();
   } catch (error) {
-    // After any other error the task may have begun. Its sandbox is removed when it has been idle for long.
+    // After any other error the task may have begun. The server destroys its sandbox once that has been idle for long.
     if (error instanceof ToolError)
       await context.sandbox(sandbox, (actor, owner) => actor.destroySandbox(owner)).catch(() => undefined);
     throw error;
@@ -135,7 +135,7 @@ type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "conti
 };
 
 /** Continues in the earlier task's sandbox if its files are still there, else in a new one with the files restored. */
-async function startContinued(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
+async function continueTask(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
   if (request.repository !== undefined) throw texts.repositoryAndContinue();
   const earlierSandbox = sandboxOfRun(id);
   const { value } = await context.reading(earlierSandbox, (actor, owner) => actor.taskOrigin(owner, id));
@@ -153,9 +153,9 @@ async function startContinued(context: ToolContext, id: string, request: TaskReq
   if (!archive.isSnapshot) throw texts.taskFilesOld(id);
   const resumed = archive.isWithoutConversation ? undefined : conversation;
   const start = { ownSandbox: true, directory, conversation: resumed, continuedRun: id, agent, named };
-  return { ...start, name: freshName() };
+  return { ...start, name: newSandboxName() };
 }
 
-function freshName(): string {
+function newSandboxName(): string {
   return `task-${randomLetters(8)}`;
 }

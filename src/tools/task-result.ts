@@ -4,8 +4,8 @@ import { shownText } from "../runs/shown-output.ts";
 import { type RunView, durationMs } from "../runs/run-types.ts";
 import { type Changes, DIFF_NAME, LIST_NAME, SHOWN_FILES, type TaskDetail } from "../runs/task-detail.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
-import { shownName, visible } from "../shared/shown.ts";
-import { quoted, joinSections } from "./define.ts";
+import { shownName, makeVisible } from "../shared/shown.ts";
+import { quote, joinSections } from "./define.ts";
 import { resultOutput, stateText, waitCall } from "./run-summary.ts";
 import { continueText } from "./texts.ts";
 
@@ -15,12 +15,12 @@ export function taskText(run: RunView, task: TaskDetail, notice: string | undefi
   return joinSections([
     ["notice", notice],
     ["state", stateText(run)],
-    ["note", run.note && visible(run.note)],
-    ["answer", quoted(task.answer)],
-    ["progress", hasNoResult(run) ? quoted(latest(run)) : undefined],
+    ["note", run.note && makeVisible(run.note)],
+    ["answer", quote(task.answer)],
+    ["progress", hasNoResult(run) ? quote(lastLines(run)) : undefined],
     ["stderr", run.state === "succeeded" ? undefined : run.stderr],
     ["changes", task.changes && changesText(task, task.changes)],
-    ["diff", task.changes && quoted(task.changes.diff)],
+    ["diff", task.changes && quote(task.changes.diff)],
     ["diff_cut", task.changes && diffCut(task.changes)],
     ["used", usedText(task)],
     ["artifacts", artifactsText(run, task)],
@@ -68,7 +68,7 @@ export function taskFields(
     success: task.success,
     answer: task.answer,
     note: run.note,
-    progress: hasNoResult(run) ? latest(run) : undefined,
+    progress: hasNoResult(run) ? lastLines(run) : undefined,
     directory: task.directory,
     files: changes?.files.slice(0, SHOWN_FILES),
     files_changed: changes?.count,
@@ -114,7 +114,7 @@ function hasNoResult({ state }: RunView): boolean {
   return state === "running" || state === "lost";
 }
 
-function latest({ stdout }: RunView): string {
+function lastLines({ stdout }: RunView): string {
   const lines = (stdout.tail || stdout.head).trimEnd().split("\n");
   return lines.slice(-PROGRESS_LINES).join("\n");
 }
@@ -162,7 +162,7 @@ function artifactsText({ id }: RunView, { artifacts }: TaskDetail): string | und
 function notKeptText({ notKept }: TaskDetail): string | undefined {
   if (!notKept) return undefined;
   const { count, named } = notKept;
-  const lines = named.map(({ path, why }) => `${shownName(path)}: ${visible(why)}`);
+  const lines = named.map(({ path, why }) => `${shownName(path)}: ${makeVisible(why)}`);
   const more = count > lines.length ? [`... and ${count - lines.length} more`] : [];
   return [...lines, ...more].join("\n");
 }

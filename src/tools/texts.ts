@@ -7,11 +7,11 @@ import { type RunSummary, type WaitState, durationMs } from "../runs/run-types.t
 import type { EachField } from "../shared/run-listing.ts";
 import type { z } from "zod";
 import type { sandboxListing } from "../shared/sandbox-listing.ts";
-import { shownName, visible } from "../shared/shown.ts";
+import { shownName, makeVisible } from "../shared/shown.ts";
 
 const invalid = (message: string, hint = "", isRetryable = false) =>
   new ToolError("invalid_argument", message, hint, isRetryable);
-const counted = (count: number, unit: string) => `${count} ${unit}${count === 1 ? "" : "s"}`;
+const pluralize = (count: number, unit: string) => `${count} ${unit}${count === 1 ? "" : "s"}`;
 
 /** Units of time in seconds. A duration is shown in the largest unit that it contains at least twice. */
 const UNITS = [
@@ -100,7 +100,7 @@ export function listedRunText(run: RunSummary, state: string): string {
     started_at: isOpen ? `for ${span(Date.now() - run.startedAt)}` : `${ago(run.startedAt)},`,
     duration_ms: isOpen ? undefined : `${durationMs(run)} ms`,
     exit_code: undefined,
-    title: visible(run.title),
+    title: makeVisible(run.title),
   };
   return `${Object.values(before).filter(Boolean).join(" ")}: ${title}`;
 }
@@ -150,7 +150,7 @@ export interface ShownLines {
 /** What follows the shown lines: the next call, or that the file ends. Empty if the whole file was shown. */
 export function readOnText(path: string, { size, lines, offset, content, cut }: ShownLines): string {
   const name = shownName(path);
-  const whole = `${counted(lines, "line")}, ${counted(size, "byte")}`;
+  const whole = `${pluralize(lines, "line")}, ${pluralize(size, "byte")}`;
   if (content === "")
     return size === 0 ? `[${name} is empty.]` : `[${name} has ${whole}: there is no line ${offset}.]`;
   const isPartial = cut !== false && !content.endsWith("\n");
@@ -164,7 +164,7 @@ export function readOnText(path: string, { size, lines, offset, content, cut }: 
 }
 
 export function readBytesText(path: string, offset: number, end: number, size: number): string {
-  const whole = `${shownName(path)} has ${counted(size, "byte")}`;
+  const whole = `${shownName(path)} has ${pluralize(size, "byte")}`;
   if (offset > 0 && offset >= size) return `[${whole}: there is no byte ${offset}.]`;
   const rest = end < size ? ` Go on with encoding base64 and offset ${end}.` : "";
   return `[${whole}; bytes ${offset} to ${end} in base64.${rest}]`;
@@ -246,7 +246,7 @@ export const reservedPort = (port: number) =>
 export const closedText = (port: number, sandbox: string, wasOpen: boolean) =>
   `Port ${port} of sandbox ${sandbox} is ${wasOpen ? "no longer" : "not"} exposed.`;
 
-/** @param before when it would have expired without this call, in milliseconds since the epoch */
+/** @param before the expiry that this call has replaced, in milliseconds since the epoch */
 export function expiryText(expiresAt: number, before = 0): string {
   const expires = `in ${span(expiresAt - Date.now())}`;
   return before > expiresAt ? `${expires}, sooner than before (${span(before - Date.now())})` : expires;

@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { absolute } from "../../container/sandboxd/shapes.ts";
-import { defineTool, pathField, sandboxField, text, withNotice } from "./define.ts";
+import { defineTool, pathField, sandboxField, text, addNotice } from "./define.ts";
 import { notBase64, notWellFormed, writtenText } from "./texts.ts";
 
 export const writeFile = defineTool({
@@ -32,7 +32,7 @@ export const writeFile = defineTool({
     const { size } = value;
     const structured = { path: absolute(path), bytes_written: bytes.length, size, notice };
     const summary = writtenText(structured.path, bytes.length, size, append);
-    return { content: [text(withNotice(notice, summary))], structured };
+    return { content: [text(addNotice(notice, summary))], structured };
   },
 });
 

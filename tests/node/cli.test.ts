@@ -487,7 +487,7 @@ describe("a terminal", () => {
   ])("has its original modes afterwards: %s", (_what, printed, written) => {
     const filter = new TerminalFilter();
     filter.take(printed);
-    expect(filter.restored()).toBe(`${ESC}[0m${ESC}(B${ESC})B\u000f${written}`);
+    expect(filter.resetSequences()).toBe(`${ESC}[0m${ESC}(B${ESC})B\u000f${written}`);
   });
 
   test("sends keys in order, collects them during a call, and ends with Ctrl-]", async () => {

@@ -7,7 +7,7 @@ import {
   PACKAGE_HOSTS,
   allowsHost,
   entriesBeyond,
-  narrowed,
+  narrow,
   parseHostEntry,
 } from "../../src/shared/network-policy.ts";
 
@@ -28,11 +28,11 @@ const host = fc.oneof(
   fc.constantFrom(...PACKAGE_HOSTS, "raw.githubusercontent.com", "192.0.2.1", "x.github.com", "github.com"),
 );
 
-describe("a narrowed policy", () => {
+describe("a narrow policy", () => {
   it("allows exactly the hosts that both policies allow", () => {
     fc.assert(
       fc.property(policy, policy, host, (one, other, to) => {
-        expect(allowsHost(narrowed(one, other), to)).toBe(allowsHost(one, to) && allowsHost(other, to));
+        expect(allowsHost(narrow(one, other), to)).toBe(allowsHost(one, to) && allowsHost(other, to));
       }),
       { numRuns: 3000 },
     );

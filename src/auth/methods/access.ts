@@ -64,7 +64,7 @@ async function identityOf(request: Request, context: RequestContext): Promise<Ac
   const settings = settingsOf(context.config);
   if (!settings) return undefined;
   try {
-    return await assertedBy(request, settings);
+    return await verifyAssertion(request, settings);
   } catch (error) {
     logError(context, "access", error);
     return undefined;
@@ -72,7 +72,7 @@ async function identityOf(request: Request, context: RequestContext): Promise<Ac
 }
 
 /** The person named by a valid assertion. Service tokens name nobody. @throws if the team's keys cannot be fetched */
-async function assertedBy(request: Request, { issuer, audience, certsURL }: Settings) {
+async function verifyAssertion(request: Request, { issuer, audience, certsURL }: Settings) {
   const assertion = request.headers.get("cf-access-jwt-assertion");
   if (!assertion) return undefined;
   const keys = keySets.get(certsURL) ?? createRemoteJWKSet(new URL(certsURL));

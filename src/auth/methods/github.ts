@@ -4,7 +4,7 @@ import type { Config } from "../../shared/config.ts";
 import { logError } from "../../shared/log.ts";
 import { markup, plain } from "../html.ts";
 import { challengeOf } from "../pkce.ts";
-import { guarded } from "../oauth-store.ts";
+import { guardStore } from "../oauth-store.ts";
 import type { SignInRedirect, RedirectMethod } from "./method.ts";
 import { gitHubFailed, gitHubUserRefused } from "../texts.ts";
 
@@ -43,7 +43,7 @@ export const github: RedirectMethod = {
       markup`<button name="decision" value="github" formnovalidate>${isPanel ? "Sign in" : "Approve and sign in"} with GitHub</button>`,
   }),
   async signInURL(config, { state, verifier, redirectURI }) {
-    const { url: origin, clientID, org } = required(config);
+    const { url: origin, clientID, org } = requireSettings(config);
     const url = new URL(`${origin}/login/oauth/authorize`);
     url.search = new URLSearchParams({
       client_id: clientID,
@@ -60,10 +60,10 @@ export const github: RedirectMethod = {
   async identify(code, redirect, context) {
     const { config, env, requestID } = context;
     try {
-      const settings = required(config);
+      const settings = requireSettings(config);
       const account = await accountOf(settings, code, redirect);
       if (!env.OAUTH_KV) throw new GitHubError("There is no store for the owners of GitHub logins");
-      const verdict = await ruleOf(settings, account, guarded(env.OAUTH_KV));
+      const verdict = await ruleOf(settings, account, guardStore(env.OAUTH_KV));
       if ("rule" in verdict) return { principal: `github:${account.id}`, rule: verdict.rule };
       return { refused: verdict.refused, ...gitHubUserRefused(plain(account.login)), status: 403 };
     } catch (error) {
@@ -74,7 +74,7 @@ export const github: RedirectMethod = {
   },
 };
 
-function required(config: Config): Settings {
+function requireSettings(config: Config): Settings {
   const settings = settingsOf(config);
   if (!settings) throw new GitHubError("GitHub is not set up");
   return settings;

@@ -94,14 +94,14 @@ export class TerminalFilter {
       const string = STRING_START.exec(rest);
       this.#isInString = string !== null;
       const [sequence] = string ?? SEQUENCE.exec(rest) ?? [rest.slice(0, 1)];
-      if (!string) shown += this.#passed(sequence);
+      if (!string) shown += this.#filterSequence(sequence);
       rest = rest.slice(sequence.length);
     }
     return shown;
   }
 
   /** Restores the terminal. Only changed modes are reset, because resetting some of them moves the cursor. */
-  restored(): string {
+  resetSequences(): string {
     let text = PLAIN;
     if (this.#hasKeypad) text += "\u001b>";
     if (this.#hasCursorShape) text += "\u001b[0 q";
@@ -115,7 +115,7 @@ export class TerminalFilter {
     return text;
   }
 
-  #passed(sequence: string): string {
+  #filterSequence(sequence: string): string {
     // oxlint-disable-next-line no-control-regex
     const [, prefix = "", numbers, final] = /^\x1b\[(\??)([\d;]+)([hl])$/.exec(sequence) ?? [];
     if (numbers !== undefined) {
@@ -130,10 +130,10 @@ export class TerminalFilter {
     if (sequence.endsWith("r")) this.#hasScrollRegion = sequence !== "\u001b[r";
     else if (sequence.endsWith(" q")) this.#hasCursorShape = true;
     else if (sequence === "\u001b=") this.#hasKeypad = true;
-    return sequence.endsWith("m") ? sequence : this.#bounded(sequence);
+    return sequence.endsWith("m") ? sequence : this.#boundNumbers(sequence);
   }
 
-  #bounded(sequence: string): string {
+  #boundNumbers(sequence: string): string {
     return sequence.replace(/\d{2,}/g, (number) => String(Math.min(Number(number), this.#most())));
   }
 }

@@ -11,14 +11,14 @@ const MAX_TYPED = 4000;
 /** Sends typed text in order, and combines text that was typed between two calls. */
 export class Typing {
   readonly #send: (text: string) => Promise<void>;
-  readonly #failed: (error: unknown) => void;
+  readonly #onFailure: (error: unknown) => void;
   #typed = "";
   #isSending = false;
 
-  /** @param send types a text; if it fails, `failed` is called and nothing more is sent */
-  constructor(send: (text: string) => Promise<void>, failed: (error: unknown) => void) {
+  /** @param send types a text. If `send` fails, `onFailure` is called and nothing more is sent */
+  constructor(send: (text: string) => Promise<void>, onFailure: (error: unknown) => void) {
     this.#send = send;
-    this.#failed = failed;
+    this.#onFailure = onFailure;
   }
 
   type(text: string): void {
@@ -36,7 +36,7 @@ export class Typing {
       }
       this.#isSending = false;
     } catch (error) {
-      this.#failed(error);
+      this.#onFailure(error);
     }
   }
 }

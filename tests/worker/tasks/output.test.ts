@@ -273,7 +273,7 @@ describe("the outcome of a task", () => {
     command: { state: "failed", exitCode: 1 },
     report: { unread: 0, conversation: "abc" },
     step: "agent",
-    spending: { requests: 1, tokens: 5, exhausted: false },
+    spending: { requests: 1, tokens: 5, isExhausted: false },
     directory: "/workspace",
     timeoutMs: 5000,
     offered: [],
@@ -314,7 +314,7 @@ describe("the outcome of a task", () => {
         spending: {
           requests: 9,
           tokens: 0,
-          exhausted: false,
+          isExhausted: false,
           upstream: { status: 529, message: "Overloaded" },
         },
       },
@@ -328,7 +328,7 @@ describe("the outcome of a task", () => {
         spending: {
           requests: 1,
           tokens: 0,
-          exhausted: false,
+          isExhausted: false,
           upstream: { status: 502, message: "The API cannot be reached from the server." },
         },
       },

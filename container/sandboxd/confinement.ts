@@ -1,9 +1,9 @@
 /**
  * Callers without `sandbox:exec` must stay below /workspace and /tmp, because files elsewhere may be executed. `confinePaths`
- * checks every path of a call before its handler. `openInside` guards against programs in the sandbox that exchange a
- * directory afterwards.
+ * checks every path of a call before its handler. `Entry` guards against programs in the sandbox that exchange a directory
+ * afterwards.
  */
-import { constants } from "node:fs";
+import { type Stats, constants, lstatSync } from "node:fs";
 import { type FileHandle, open, readlink, realpath } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { FileError } from "./file-error.ts";
@@ -36,11 +36,37 @@ async function confine(path: string): Promise<void> {
   }
 }
 
-/** Opens the directory before it checks the location, so that nobody can exchange it in between. @throws FileError `outside` */
-export async function openInside(directory: string, target: string): Promise<FileHandle> {
-  const handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
-  const leadsTo = join(await readlink(`/proc/self/fd/${handle.fd}`), basename(target));
-  if (INSIDE.test(leadsTo)) return handle;
-  await handle.close();
-  throw new FileError({ problem: "outside", path: leadsTo });
+/** An entry of a directory, existing or not. Every change takes one, so that no change forgets the confinement. */
+export class Entry {
+  /** The path to open. If the caller is confined, its directory is held open, so that nobody can exchange the directory. */
+  readonly path: string;
+  readonly target: string;
+  readonly #directory: FileHandle | undefined;
+
+  private constructor(target: string, directory?: FileHandle) {
+    this.path = directory ? join(`/proc/self/fd/${directory.fd}`, basename(target)) : target;
+    this.target = target;
+    this.#directory = directory;
+  }
+
+  /** @param directory its real path @throws FileError `outside` if it is confined and elsewhere */
+  static async open(directory: string, name: string, isConfined: boolean): Promise<Entry> {
+    const target = join(directory, name);
+    if (!isConfined) return new Entry(target);
+    // Opened before the check, so that nobody can exchange the directory in between.
+    const handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
+    const leadsTo = join(await readlink(`/proc/self/fd/${handle.fd}`), name);
+    if (INSIDE.test(leadsTo)) return new Entry(target, handle);
+    await handle.close();
+    throw new FileError({ problem: "outside", path: leadsTo });
+  }
+
+  /** Does not follow a symbolic link. */
+  get stats(): Stats | undefined {
+    return lstatSync(this.path, { throwIfNoEntry: false });
+  }
+
+  async close(): Promise<void> {
+    await this.#directory?.close();
+  }
 }

@@ -62,9 +62,9 @@ export class FileHandlers {
   }
 
   respond(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
-    const around = <T>(row: object, work: () => Promise<T>) =>
-      "changesState" in row && row.changesState ? this.#change(work) : work();
-    return serveOperation(fileRequests, this.#handlers, request, response, around);
+    return serveOperation(fileRequests, this.#handlers, request, response, (row, call, work) =>
+      row.changesState ? this.#change(() => this.#writes.once(call.id, work)) : work(),
+    );
   }
 }
 

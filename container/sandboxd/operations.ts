@@ -66,12 +66,18 @@ export const row = <const One extends Row>(one: One): One => one;
 const operation = <const One extends FileRow & Policy & Changing>(one: One): One => one;
 
 /**
- * An operation that changes something must declare the parameters `confined` and `id`, so a row that forgets one does not compile.
+ * An operation that changes something needs `sandbox:write`, is confined and saved, and declares the parameters `confined` and `id`:
+ * a row that forgets one of these does not compile.
  * The client repeats a request after a broken connection, and sandboxd recognizes the repetition by its `id`.
  */
 type Changing =
-  | { confined: false; changesState: false }
-  | { confined: true; input: ChangeInput<typeof changeID> | ChangeInput<typeof laterID> };
+  | { scope: "sandbox:read" | undefined; confined: false; changesState: false }
+  | {
+      scope: "sandbox:write";
+      confined: true;
+      changesState: true;
+      input: ChangeInput<typeof changeID> | ChangeInput<typeof laterID>;
+    };
 
 type ChangeInput<ID extends () => z.ZodMiniType> = z.ZodMiniObject<{
   confined: ReturnType<typeof flag>;

@@ -5,7 +5,8 @@ import type * as z from "zod/mini";
 import { confinePaths } from "./confinement.ts";
 import { FileError, failureOf } from "./file-error.ts";
 import { withNearest } from "./nearest.ts";
-import { type Call, FAILED, type Row, headerOf } from "./operations.ts";
+import { type Call, FAILED, type Policy, type Row, headerOf } from "./operations.ts";
+import type { InTurn } from "./turns.ts";
 
 export interface Exchange<One extends Row = Row> {
   request: IncomingMessage;
@@ -18,9 +19,12 @@ export interface Exchange<One extends Row = Row> {
 type Handler<One extends Row> = (
   call: Call<One>,
   exchange: Exchange<One>,
-) => Promise<One["down"] extends "none" ? z.input<One["result"]> : void>;
+) => Promise<One["down"] extends "none" ? Changed<One, z.input<One["result"]>> : void>;
 
-type Rows = Readonly<Record<string, Row>>;
+type Changed<One extends Row, Result> = One extends { changesState: true } ? InTurn<Result> : Result;
+
+type AnyRow = Row & Partial<Policy>;
+type Rows = Readonly<Record<string, AnyRow>>;
 
 /** The type of the handlers. A route without a handler does not compile. */
 export type Handlers<Table extends Rows> = {
@@ -34,7 +38,7 @@ export function serveOperation<Table extends Rows>(
   handlers: Handlers<Table>,
   request: IncomingMessage,
   response: ServerResponse,
-  around: Around = (_row, work) => work(),
+  around: Around = (_row, _call, work) => work(),
 ): Promise<void> | undefined {
   const target = request.url ?? "";
   if (!URL.canParse(target, "http://sandboxd")) return undefined;
@@ -46,14 +50,15 @@ export function serveOperation<Table extends Rows>(
   const call = row.input.safeParse(Object.fromEntries(searchParams));
   if (!call.success) return (async () => void response.writeHead(400).end("no such call\n"))();
   const handle: Handle = (data, exchange) =>
-    around(row, async () => {
+    around(row, data, async () => {
       await confinePaths(row, data);
       return await handler(data, exchange);
     });
   return respond(row, handle, call.data, request, response);
 }
 
-type Around = (row: Row, work: () => Promise<unknown>) => Promise<unknown>;
+/** Does what requests have in common. The compiler requires the `id` of every row that changes something. */
+type Around = (row: AnyRow, call: { id?: string }, work: () => Promise<unknown>) => Promise<unknown>;
 
 type Handle = (call: Record<string, unknown>, exchange: unknown) => Promise<unknown>;
 

@@ -34,7 +34,7 @@ import {
 } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import * as z from "zod/mini";
-import { openInside } from "./confinement.ts";
+import { Entry } from "./confinement.ts";
 import { FileError, codeOf, readable, unreadable } from "./file-error.ts";
 import { FORM_BYTES, fileOf } from "./form.ts";
 import { WRITES, entriesOf, textOf } from "./directories.ts";
@@ -42,6 +42,7 @@ import { edited } from "./editing.ts";
 import type { Call, FileRequests } from "./operations.ts";
 import { APPEND_BYTES, type Edit, EDITED_BYTES, type Written, writtenSchema } from "./shapes.ts";
 import { openFile, readRange, refuseOthers } from "./reading.ts";
+import { type InTurn, Turns } from "./turns.ts";
 
 type WriteCall = Call<FileRequests["write"]>;
 type EditCall = Call<FileRequests["edit"]>;
@@ -68,19 +69,10 @@ const noteSchema = z.union([writeSchema, z.object({ removed: z.string() })]);
 type WriteNote = z.infer<typeof writeSchema>;
 type Note = z.infer<typeof noteSchema>;
 
-interface Target {
-  /** The path to open. For a confined path, its directory is held open, so that nobody can replace the directory. */
-  path: string;
-  target: string;
-  found: Stats | undefined;
-  directory: FileHandle | undefined;
-}
-
 type Parents = "make" | "refuse";
 
 export class Writes {
-  /** The last queued change of each target: changes of one file run in order. */
-  readonly #turns = new Map<string, Promise<unknown>>();
+  readonly #turns = new Turns();
   readonly #results = new Map<string, Promise<unknown>>();
 
   recover(): void {
@@ -100,61 +92,52 @@ export class Writes {
     }
   }
 
-  write(call: WriteCall, body: AsyncIterable<Buffer>): Promise<Written> {
-    return this.#deduplicated(call, () =>
-      call.append ? this.#append(call, body) : this.#replace(call, body),
+  write(call: WriteCall, body: AsyncIterable<Buffer>): Promise<InTurn<Written>> {
+    return call.append ? this.#append(call, body) : this.#replace(call, body);
+  }
+
+  edit(call: EditCall, edits: readonly Edit[]): Promise<InTurn<Written>> {
+    return this.#withTarget({ ...call, parents: "refuse" }, (entry, temporary, note) =>
+      this.#turns.take(entry, async (path) => {
+        const found = await lstat(path).catch(() => undefined);
+        const opened = await openFile(path);
+        let before: Buffer;
+        try {
+          if (opened.stats.size > EDITED_BYTES) throw new FileError({ problem: "too_large" });
+          before = await readRange(opened, 0, opened.stats.size);
+        } finally {
+          await opened.handle.close();
+        }
+        const { bytes, replaced, diff } = edited(before, edits, entry.target);
+        const made = await fill(temporary, [bytes]);
+        await copyOwnership(found, temporary, made);
+        return await finish(call.id, path, { ...note, written: { size: made.size, replaced, diff } });
+      }),
     );
   }
 
-  edit(call: EditCall, edits: readonly Edit[]): Promise<Written> {
-    return this.#deduplicated(call, () =>
-      this.#withTarget({ ...call, parents: "refuse" }, (place, temporary, note) =>
-        this.#inTurn(place.target, async () => {
-          const found = await lstat(place.path).catch(() => undefined);
-          const opened = await openFile(place.path);
-          let before: Buffer;
-          try {
-            if (opened.stats.size > EDITED_BYTES) throw new FileError({ problem: "too_large" });
-            before = await readRange(opened, 0, opened.stats.size);
-          } finally {
-            await opened.handle.close();
-          }
-          const { bytes, replaced, diff } = edited(before, edits, place.target);
-          const made = await fill(temporary, [bytes]);
-          await copyOwnership(found, temporary, made);
-          return await this.#finish(call.id, place, {
-            ...note,
-            written: { size: made.size, replaced, diff },
-          });
-        }),
-      ),
-    );
-  }
-
-  remove(call: RemoveCall): Promise<{}> {
-    return this.#deduplicated(call, () => this.#remove(call));
-  }
-
-  async #remove({ id, path, recursive, confined }: RemoveCall): Promise<{}> {
+  async remove({ id, path, recursive, confined }: RemoveCall): Promise<InTurn<{}>> {
     const parent = await readable(realpath(dirname(path)));
     const target = join(parent, basename(path));
     if (`${WORKSPACE_ROOT}/`.startsWith(join(target, "/")))
       throw new FileError({ problem: "system", code: "EPERM" });
-    const directory = confined ? await openInside(parent, target) : undefined;
-    const reached = directory ? join(`/proc/self/fd/${directory.fd}`, basename(path)) : target;
+    const entry = await Entry.open(parent, basename(path), confined === true);
     try {
-      const found = await readable(lstat(reached));
+      const found = await readable(lstat(entry.path));
       if (found.isDirectory() && !recursive) throw new FileError({ problem: "directory" });
       // If sandboxd ends before it responds, the note tells the next one that this call has removed the file.
       if (id !== undefined) writeNote(id, { removed: target });
-      await this.#inTurn(target, () => rm(reached, { recursive: recursive === true }));
-      return {};
+      return await this.#turns.take(entry, async (reached) => {
+        await rm(reached, { recursive: recursive === true });
+        return {};
+      });
     } finally {
-      await directory?.close();
+      await entry.close();
     }
   }
 
-  async #deduplicated<T>({ id }: { id?: string | undefined }, work: () => Promise<T>): Promise<T> {
+  /** Does the work of a call once. A repeated call gets the first one's result, unless that failed. */
+  async once<T>(id: string | undefined, work: () => Promise<T>): Promise<T> {
     if (id === undefined) return await work();
     const before = await this.#results.get(id)?.catch(() => undefined);
     if (before !== undefined) return before as T;
@@ -168,80 +151,74 @@ export class Writes {
     return await result;
   }
 
-  #replace(call: WriteCall, body: AsyncIterable<Buffer>): Promise<Written> {
-    return this.#withTarget(call, async (place, temporary) => {
+  #replace(call: WriteCall, body: AsyncIterable<Buffer>): Promise<InTurn<Written>> {
+    return this.#withTarget(call, async (entry, temporary) => {
       const hash = call.digest ? createHash("sha256") : undefined;
       const content = contentOf(call, body);
       const made = await fill(temporary, hash ? hashed(content, hash) : content, call.max);
       if (call.length !== undefined && made.size !== call.length) throw new FileError({ problem: "cut" });
-      await this.#inTurn(place.target, async () => {
-        await copyOwnership(lstatSync(place.path, { throwIfNoEntry: false }), temporary, made);
-        renameSync(temporary, place.path);
+      return await this.#turns.take(entry, async (path) => {
+        await copyOwnership(entry.stats, temporary, made);
+        renameSync(temporary, path);
+        forget(call.id);
+        return { size: made.size, sha256: hash?.digest("hex") };
       });
-      forget(call.id);
-      return { size: made.size, sha256: hash?.digest("hex") };
     });
   }
 
-  async #append(call: WriteCall, body: AsyncIterable<Buffer>): Promise<Written> {
+  async #append(call: WriteCall, body: AsyncIterable<Buffer>): Promise<InTurn<Written>> {
     const added: Buffer[] = [];
     for await (const chunk of counted(body, Math.min(call.max ?? APPEND_BYTES, APPEND_BYTES)))
       added.push(chunk);
-    return await this.#withTarget(call, (place, temporary, note) =>
-      this.#inTurn(place.target, async () => {
-        const found = await lstat(place.path).catch(() => undefined);
-        if (found) await copyFile(place.path, temporary, constants.COPYFILE_FICLONE);
+    return await this.#withTarget(call, (entry, temporary, note) =>
+      this.#turns.take(entry, async (path) => {
+        const found = await lstat(path).catch(() => undefined);
+        if (found) await copyFile(path, temporary, constants.COPYFILE_FICLONE);
         const made = await fill(temporary, added);
         await copyOwnership(found, temporary, made);
-        return await this.#finish(call.id, place, { ...note, written: { size: made.size } });
+        return await finish(call.id, path, { ...note, written: { size: made.size } });
       }),
     );
   }
 
-  /** The note, written first, prevents a repeated call from applying the change twice. */
-  async #finish(id: string, place: Target, note: WriteNote & { written: Written }): Promise<Written> {
-    writeNote(id, note);
-    await rename(join(dirname(place.path), basename(note.temporary)), place.path);
-    return note.written;
-  }
-
   async #withTarget(
     { id, path, confined, parents = "make" }: EditCall & { parents?: Parents },
-    make: (place: Target, temporary: string, note: WriteNote) => Promise<Written>,
-  ): Promise<Written> {
-    const place = await placeOf(path, confined === true, parents);
+    make: (entry: Entry, temporary: string, note: WriteNote) => Promise<InTurn<Written>>,
+  ): Promise<InTurn<Written>> {
+    const { entry, found } = await targetOf(path, confined === true, parents);
     const name = `.sandbox-mcp.${id}`;
-    const temporary = join(dirname(place.path), name);
+    const temporary = join(dirname(entry.path), name);
     try {
-      if (place.found) refuseOthers(place.found);
-      const note = { temporary: join(dirname(place.target), name), target: place.target };
+      if (found) refuseOthers(found);
+      const note = { temporary: join(dirname(entry.target), name), target: entry.target };
       writeNote(id, note);
-      return await make(place, temporary, note);
+      return await make(entry, temporary, note);
     } catch (error) {
       await rm(temporary, { force: true }).catch(() => undefined);
       forget(id);
       throw error;
     } finally {
-      await place.directory?.close();
+      await entry.close();
     }
   }
+}
 
-  async #inTurn<T>(target: string, work: () => Promise<T>): Promise<T> {
-    const turn = (this.#turns.get(target) ?? Promise.resolve()).then(work, work);
-    this.#turns.set(target, turn);
-    try {
-      return await turn;
-    } finally {
-      if (this.#turns.get(target) === turn) this.#turns.delete(target);
-    }
-  }
+/** The note, written first, prevents a repeated call from applying the change twice. */
+async function finish(id: string, path: string, note: WriteNote & { written: Written }): Promise<Written> {
+  writeNote(id, note);
+  await rename(join(dirname(path), basename(note.temporary)), path);
+  return note.written;
 }
 
 /**
  * Resolves a path and the symbolic links at its end. @throws FileError `outside` if it is confined and leads elsewhere,
  * `missing` for a missing directory that is not created
  */
-async function placeOf(path: string, isConfined: boolean, parents: Parents): Promise<Target> {
+async function targetOf(
+  path: string,
+  isConfined: boolean,
+  parents: Parents,
+): Promise<{ entry: Entry; found: Stats | undefined }> {
   let at = path;
   for (let links = 0; links <= MAX_LINKS; links++) {
     const parent = dirname(at);
@@ -251,13 +228,11 @@ async function placeOf(path: string, isConfined: boolean, parents: Parents): Pro
       await makeDirectory(parent);
       return await realpath(parent);
     });
-    const target = join(real, basename(at));
-    const directory = isConfined ? await openInside(real, target) : undefined;
-    const reached = directory ? join(`/proc/self/fd/${directory.fd}`, basename(at)) : target;
-    const found = lstatSync(reached, { throwIfNoEntry: false });
-    if (!found?.isSymbolicLink()) return { path: reached, target, found, directory };
-    at = resolve(real, await readlink(reached));
-    await directory?.close();
+    const entry = await Entry.open(real, basename(at), isConfined);
+    const found = entry.stats;
+    if (!found?.isSymbolicLink()) return { entry, found };
+    at = resolve(real, await readlink(entry.path));
+    await entry.close();
   }
   throw new FileError({ problem: "system", code: "ELOOP" });
 }

@@ -60,6 +60,11 @@ export interface Policy {
    * `none`, but waits for nothing and does not count as use. The `mayStart` of an `Owner` can only restrict this.
    */
   start: "new" | "known" | "none" | "glance";
+  /**
+   * What callers who may write and not read get of a result that reveals a file's content: these fields, and after a failure this
+   * reason in place of the exact one. False if results reveal nothing, or if the scope is `sandbox:read`.
+   */
+  withoutReading: false | { fields: readonly string[]; reason: string };
 }
 
 export const row = <const One extends Row>(one: One): One => one;
@@ -113,7 +118,7 @@ const IMAGE_MS = 30_000;
 const CHANGES_MS = 600_000;
 export const ANY_DEPTH = 1000;
 const smallCall = { up: "none", down: "none", maxBytes: SMALL_RESPONSE_BYTES, timeoutMs: CALL_MS } as const;
-const reads = { scope: "sandbox:read", changesState: false, confined: false } as const;
+const reads = { scope: "sandbox:read", changesState: false, confined: false, withoutReading: false } as const;
 const changes = { scope: "sandbox:write", changesState: true, confined: true } as const;
 
 /** A range of a file. Files in /proc and /sys report size 0 whatever they contain. */
@@ -149,6 +154,7 @@ const put = {
   result: writtenSchema,
   doing: "Writing",
   start: "new",
+  withoutReading: false,
 } as const;
 
 /** Limits of Linux, in bytes. */
@@ -230,6 +236,10 @@ export const operations = {
     doing: "Editing",
     retry: "never",
     start: "new",
+    withoutReading: {
+      fields: ["size", "replaced"],
+      reason: "an old_text is not in it, or occurs more than once",
+    },
   }),
   remove: operation({
     ...smallCall,
@@ -240,6 +250,7 @@ export const operations = {
     doing: "Removing",
     retry: "never",
     start: "known",
+    withoutReading: false,
   }),
   /** Scales the image in the body down to `SHOWN_IMAGE`. If `made`, the result is a PNG or JPEG. */
   shrink: operation({
@@ -257,6 +268,7 @@ export const operations = {
     confined: false,
     retry: "always",
     start: "none",
+    withoutReading: false,
   }),
 };
 

@@ -4,12 +4,11 @@
  */
 import {
   type FileRow,
-  type Input,
   type OperationName,
   type Policy,
   operations,
 } from "../../container/sandboxd/operations.ts";
-import { type Written, absolute } from "../../container/sandboxd/shapes.ts";
+import { absolute } from "../../container/sandboxd/shapes.ts";
 import type { FileOperations } from "../container/file-operations.ts";
 import type { CodeRunSpec } from "../runs/code-executor.ts";
 import type { CommandSpec } from "../runs/command-executor.ts";
@@ -27,7 +26,7 @@ import type { Activity } from "./activity.ts";
 import type { DiskUsage } from "./disk-usage.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { SetUp } from "./set-up.ts";
-import { actorUnreachable, editRefused, needsScope, stopped } from "./texts.ts";
+import { actorUnreachable, changeRefused, needsScope, stopped } from "./texts.ts";
 
 /** The result of an actor's method, with a notice if state was lost since the last result. */
 export type ActorResult<T> = Outcome<T> & { notice?: string };
@@ -155,8 +154,9 @@ export class Calls {
     const isConfined = row.confined && !hasScope(owner, "sandbox:exec");
     const call = (isGlance ? glancing : files).call(name, input as never, { isConfined });
     const done: Promise<object> = row.up === "stream" ? activity.transfer<object>(call) : call;
-    if (name === "edit")
-      return await hideEditDetails(owner, (input as Input<"edit">).path, done as Promise<Written>);
+    // Callers who may run code can read files anyway.
+    if (row.withoutReading && !hasScope(owner, "sandbox:read") && !hasScope(owner, "sandbox:exec"))
+      return await withoutContent(row.withoutReading, input, done);
     const result: { body?: ReadableStream<Uint8Array> } = await done;
     return result.body ? { ...result, body: activity.trackTransfer(result.body) } : result;
   }
@@ -224,14 +224,15 @@ function hasScope({ scopes = [] }: Owner, scope: Scope): boolean {
   return scopes.includes(scope);
 }
 
-/**
- * A caller who may not read files does not learn where an edit failed. Callers who may run code can read files anyway.
- */
-async function hideEditDetails(owner: Owner, path: string, done: Promise<Written>): Promise<Written> {
-  if (hasScope(owner, "sandbox:read") || hasScope(owner, "sandbox:exec")) return await done;
-  const { size, replaced } = await done.catch((error: unknown) => {
+/** The result for a caller who may not read files. */
+async function withoutContent(
+  { fields, reason }: Exclude<Policy["withoutReading"], false>,
+  { path = "" }: { path?: string },
+  done: Promise<object>,
+): Promise<object> {
+  const result = await done.catch((error: unknown) => {
     if (!(error instanceof ToolError) || error.code !== "invalid_argument") throw error;
-    throw editRefused(absolute(path));
+    throw changeRefused(absolute(path), reason);
   });
-  return { size, replaced };
+  return Object.fromEntries(Object.entries(result).filter(([field]) => fields.includes(field)));
 }

@@ -167,10 +167,10 @@ export function needsScope(scope: string | undefined): ToolError {
   return new ToolError("permission_denied", `This call needs the scope ${scope}, which your token lacks.`);
 }
 
-export function editRefused(path: string): ToolError {
+export function changeRefused(path: string, why: string): ToolError {
   return new ToolError(
     "invalid_argument",
-    `Nothing was written to ${path}: an old_text is not in it, or occurs more than once.`,
+    `Nothing was written to ${path}: ${why}.`,
     "With the scope sandbox:read, this error names the place.",
   );
 }

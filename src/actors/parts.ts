@@ -215,18 +215,15 @@ function addContainer(base: ReturnType<typeof createBase>) {
 
 /** What runs in the container. */
 function addExecution(parts: ReturnType<typeof addContainer>) {
-  const { actor, account, config, lifecycle, network } = parts;
+  const { actor, account, config, network } = parts;
   const logCapBytes = config.runLogMaxMiB * 1024 * 1024;
   const kernels = new Kernels(actor.interpreter, parts, parts.sql);
   const runs = new Runs({
     ...parts,
     logCapBytes,
     quota: account.lease,
-    prepareSandbox: () => lifecycle.admitRun(),
     completeEnd: (end, startedAt) => network.addRefusals(end, startedAt),
-    explainError: (error) => lifecycle.explainError(error),
     logError: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
-    discard: () => lifecycle.release(),
     removeTaskFiles: (id) => account.account().removeArchive(id),
   });
   const code = new CodeExecutor(kernels, parts.files, logCapBytes);

@@ -47,14 +47,21 @@ export interface RunQuota {
   giveBack(reservation: Reservation, spent: number): void;
 }
 
-export interface RunsHost {
-  quota: RunQuota;
+/** The container that runs need. */
+export interface RunContainer {
   /** Makes the sandbox ready for a run. @throws the reason if it fails */
-  prepareSandbox(): Promise<void>;
+  admitRun(): Promise<void>;
+  /** Called if a run ended before its preparation was done: the prepared container may not be needed. */
+  release(): void;
   /**
    * Returns the real cause of a platform error, which may claim that the sandbox is gone although only the connection broke.
    */
   explainError(error: unknown): Promise<unknown>;
+}
+
+export interface RunsHost {
+  quota: RunQuota;
+  lifecycle: RunContainer;
   sql: SqlStorage;
   objects: RunObjects;
   /** The sandbox's name. */
@@ -71,8 +78,6 @@ export interface RunsHost {
   logError(id: string, error: unknown): void;
   /** Deletes the stored files of a task when its record is deleted. */
   removeTaskFiles(id: string): Promise<void>;
-  /** Called if a run ended before its preparation was done: the prepared container may not be needed. */
-  discard(): void;
 }
 
 /** A part that reacts to runs. */
@@ -279,7 +284,7 @@ export class Runs {
   async #reserve(quota: RunQuota, timeoutMs: number, prepare?: () => Promise<void>): Promise<Reservation> {
     await prepare?.();
     const reservation = await quota.take(Math.ceil(timeoutMs / 1000));
-    await this.#host.prepareSandbox().catch((error) => {
+    await this.#host.lifecycle.admitRun().catch((error) => {
       quota.giveBack(reservation, 0);
       throw error;
     });
@@ -472,13 +477,13 @@ export class Runs {
   }
 
   #begin(record: RunRecord, isNew: boolean): ActiveRun {
-    const { sql, objects, logCapBytes, explainError } = this.#host;
+    const { sql, objects, logCapBytes, lifecycle } = this.#host;
     const log = new LogWriter(sql, objects, record.id, () => (this.isFull ? 0 : logCapBytes), isNew);
     const run = new ActiveRun(record, log, {
       store: this.#store,
       backlog: this.#backlog,
       saveLater: (ended) => this.#saveLater(ended),
-      explainError,
+      explainError: (error) => lifecycle.explainError(error),
     });
     this.#active.set(record.id, run);
     return run;
@@ -491,13 +496,13 @@ export class Runs {
     isInteractive: boolean | undefined,
     reserving: Promise<Reservation>,
   ): void {
-    const { quota, discard, background } = this.#host;
+    const { quota, lifecycle, background } = this.#host;
     const start = async () => {
       const reservation = await reserving;
       const startedAt = Date.now();
       if (!run.isEnded) return () => meter(execute(reservation), quota, reservation, startedAt);
       quota.giveBack(reservation, 0);
-      discard();
+      lifecycle.release();
       return CANCELLED_BEFORE_START;
     };
     this.#watch(run, startAfter(run, start, { isInteractive }));

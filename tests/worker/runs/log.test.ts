@@ -36,9 +36,12 @@ async function withRuns(
         hold: (seconds) => ({ seconds }),
         giveBack: () => undefined,
       },
-      prepareSandbox: async () => undefined,
+      lifecycle: {
+        admitRun: async () => undefined,
+        release: () => undefined,
+        explainError: async (error) => error,
+      },
       completeEnd: (end) => end,
-      explainError: async (error) => error,
       sql: storage.sql,
       sandbox: () => name,
       objects: { bucket: bucket, prefix: (id) => `hash/${id}/` },
@@ -47,7 +50,6 @@ async function withRuns(
       background: (done) => void done.catch(() => undefined),
       logError: () => undefined,
       removeTaskFiles: async () => undefined,
-      discard: () => undefined,
       ...changes,
     };
     await work(new Runs(host), host, storage.sql);

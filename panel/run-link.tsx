@@ -22,7 +22,7 @@ interface RunLinkProps {
 }
 
 export function RunLink({ run, sandbox, isOpen = false, isSandboxShown = false }: RunLinkProps) {
-  const shown: EachField<ComponentChildren> = {
+  const { state, title, ...others }: EachField<ComponentChildren> = {
     id: undefined,
     state: <State state={run.state} />,
     exit_code: undefined,
@@ -31,14 +31,12 @@ export function RunLink({ run, sandbox, isOpen = false, isSandboxShown = false }
     started_at: <Time iso={run.started_at} />,
     duration_ms: duration(run.duration_ms),
   };
+  const details = [isSandboxShown && sandbox, ...Object.values(others)].filter(Boolean);
   return (
     <a href={hrefOf(sandbox, "runs", run.id)} aria-current={isOpen ? "true" : undefined}>
-      {shown.state}
-      {shown.title}
-      <span class="soft">
-        {isSandboxShown && `${sandbox}, `}
-        {shown.kind}, {shown.started_at}, {shown.duration_ms}
-      </span>
+      {state}
+      {title}
+      <span class="soft">{details.flatMap((detail, index) => (index > 0 ? [", ", detail] : [detail]))}</span>
     </a>
   );
 }

@@ -136,6 +136,13 @@ describe("long output", () => {
     expect(structured.stdout).toBe(`x${"é".repeat(8191)}${omitted}${"é".repeat(8192)}`);
   });
 
+  it("is cut between characters, before and after the middle", async () => {
+    const { structured } = await run("printf x; printf '😀%.0s' {1..20000}; echo y");
+    const [bytes, shown] = [80_003, "😀".repeat(4095)];
+    const omitted = `\n[... ${bytes - 2 * 4 * 4095 - 3} of ${bytes} bytes omitted ...]\n`;
+    expect(structured).toMatchObject({ stdout_bytes: bytes, stdout: `x${shown}${omitted}${shown}y\n` });
+  });
+
   it("of 1 GB fills neither the disk nor the memory of the sandbox", { timeout: 180_000 }, async () => {
     const gigabyte = "gigabyte";
     const patient = owner.with({ MAX_WAIT_SECONDS: "170" });

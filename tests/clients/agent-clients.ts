@@ -26,7 +26,7 @@ import {
   Usage,
 } from "@openai/agents-core";
 import { createAgent } from "langchain";
-import { claudeCode } from "../setup/claude-code.ts";
+import { runClaudeCode } from "../setup/claude-code.ts";
 import { startMessagesAPI, textReply, toolResults } from "../setup/messages-api.ts";
 import { repository } from "../setup/server.ts";
 
@@ -206,7 +206,7 @@ async function claude(endpoint: Endpoint, script: Script): Promise<void> {
   const connection = { type: "http", url: endpoint.url, headers: headersOf(endpoint) };
   writeFileSync(config, JSON.stringify({ mcpServers: { sandbox: connection } }));
   const flags = ["--mcp-config", config, "--strict-mcp-config", "--allowedTools", "mcp__sandbox"];
-  await claudeCode(home, ["-p", "run it", ...flags], api.url);
+  await runClaudeCode(home, ["-p", "run it", ...flags], api.url);
   await api.close();
   rmSync(home, { recursive: true, force: true });
 }

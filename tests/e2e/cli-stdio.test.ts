@@ -7,7 +7,7 @@ import { Client } from "../clients/sdk1.ts";
 import { StdioClientTransport } from "../clients/sdk1-stdio.ts";
 import { readRunning } from "../../cli/running.ts";
 import { runCLI } from "../setup/cli.ts";
-import { survivors, tree } from "../setup/processes.ts";
+import { waitForEnd, tree } from "../setup/processes.ts";
 import { repository, TOKEN } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
@@ -100,7 +100,7 @@ it(
     });
     await first.close();
     expect(await cut).toContain("A run that the call started may continue: list_runs shows it.");
-    expect(await survivors(server, 30_000)).toEqual([]);
+    expect(await waitForEnd(server, 30_000)).toEqual([]);
     const repeated = await second.callTool({ name: "run_command", arguments: { command: "echo again" } });
     expect(repeated.content).toContainEqual({ type: "text", text: expect.stringContaining("again") });
     const after = readRunning(stateDir);
@@ -108,7 +108,7 @@ it(
 
     const last = tree(after?.pid ?? 0);
     await second.close();
-    expect(await survivors(last, 30_000)).toEqual([]);
+    expect(await waitForEnd(last, 30_000)).toEqual([]);
     expect(readRunning(stateDir)).toBeUndefined();
   },
 );

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, wri
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type CLIOptions, commandsWith, runCLI, runHere, startCLI } from "../setup/cli.ts";
-import { claudeCode } from "../setup/claude-code.ts";
+import { runClaudeCode } from "../setup/claude-code.ts";
 import { idIn, MCPClient } from "../setup/mcp-client.ts";
 import type { MessagesAPI } from "../setup/messages-api.ts";
 import { bash, playScenarios, say, use, writeProgram } from "../setup/scripted-agent.ts";
@@ -188,7 +188,7 @@ describe("connect", () => {
     const connect = (...words: string[]) => runHere(["connect", "claude-code", ...words], options);
     expect(await connect()).toMatchObject({ code: 0, stdout: `Claude Code: ${file}\n` });
     expect(await connect("--name", "process", "--transport", "stdio")).toMatchObject({ code: 0 });
-    const listed = await claudeCode(home, ["mcp", "list"]);
+    const listed = await runClaudeCode(home, ["mcp", "list"]);
     expect(listed).toMatch(/^sandbox: http\S+ \(HTTP\) - .*Connected$/m);
     expect(listed).toMatch(/^process: .* - .*Connected$/m);
   });

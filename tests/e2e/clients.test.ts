@@ -10,7 +10,7 @@ import {
 } from "@modelcontextprotocol/client";
 import { Client, StreamableHTTPClientTransport } from "../clients/sdk1.ts";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { claudeCode } from "../setup/claude-code.ts";
+import { runClaudeCode } from "../setup/claude-code.ts";
 import { type MessagesAPI, type Reply, startMessagesAPI, toolResults } from "../setup/messages-api.ts";
 import { startOpenAIAPI } from "../setup/openai-api.ts";
 import { bash, playScenarios, say } from "../setup/scripted-agent.ts";
@@ -198,7 +198,7 @@ describe("the Inspector's command line", () => {
 });
 
 describe("Claude Code", () => {
-  const claude = (args: string[], modelURL?: string) => claudeCode(home, args, modelURL);
+  const claude = (args: string[], modelURL?: string) => runClaudeCode(home, args, modelURL);
 
   it("connects with the line that npm start prints", async () => {
     const line = /^ {2}claude (mcp add .*)$/m.exec(server.stdout())?.[1] ?? "";

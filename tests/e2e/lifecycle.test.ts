@@ -1,7 +1,7 @@
 /** No process of a server survives it, however the server ends. */
 import { randomInt } from "node:crypto";
 import { afterAll, describe, expect, it } from "vitest";
-import { type Process, pidOf, processes, survivors, tree } from "../setup/processes.ts";
+import { type Process, pidOf, processes, waitForEnd, tree } from "../setup/processes.ts";
 import { type Server, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
@@ -45,7 +45,7 @@ describe.concurrent("a server after SIGKILL", () => {
   it.each(["npm", "start"] as const)("leaves no process if %s was killed", async (part) => {
     const { all } = await busyServer();
     process.kill(pidOf(part, all), "SIGKILL");
-    expect(await survivors(all, GONE_WITHIN)).toEqual([]);
+    expect(await waitForEnd(all, GONE_WITHIN)).toEqual([]);
   });
 
   it.each([
@@ -54,7 +54,7 @@ describe.concurrent("a server after SIGKILL", () => {
   ] as const)("ends, prints why, and leaves no process if the %s was killed", async (part, message) => {
     const { server, all } = await busyServer();
     process.kill(pidOf(part, all), "SIGKILL");
-    expect(await survivors(all, GONE_WITHIN)).toEqual([]);
+    expect(await waitForEnd(all, GONE_WITHIN)).toEqual([]);
     expect(await server.exited).toBe(1);
     expect(server.stderr()).toMatch(message);
   });
@@ -62,7 +62,7 @@ describe.concurrent("a server after SIGKILL", () => {
   it("leaves no process if it ran without isolation", async () => {
     const { all } = await busyServer(["--isolation", "none"]);
     process.kill(pidOf("start", all), "SIGKILL");
-    expect(await survivors(all, GONE_WITHIN)).toEqual([]);
+    expect(await waitForEnd(all, GONE_WITHIN)).toEqual([]);
   });
 });
 
@@ -71,7 +71,7 @@ describe.concurrent("a server after SIGINT or SIGTERM", () => {
     const { server, all } = await busyServer();
     process.kill(pidOf("start", all), "SIGTERM");
     expect(await server.exited).toBe(0);
-    expect(await survivors(all, GONE_WITHIN)).toEqual([]);
+    expect(await waitForEnd(all, GONE_WITHIN)).toEqual([]);
     expect(server.stderr()).not.toMatch(/unexpected|error/i);
   });
 
@@ -87,7 +87,7 @@ describe.concurrent("a server after SIGINT or SIGTERM", () => {
     const all = tree(server.child.pid ?? 0);
     process.kill(-(server.child.pid ?? Number.NaN), "SIGINT");
     await server.exited;
-    const remaining = await survivors(all, GONE_WITHIN);
+    const remaining = await waitForEnd(all, GONE_WITHIN);
     for (const { pid } of remaining) process.kill(pid, "SIGKILL");
     expect(remaining).toEqual([]);
   });
@@ -96,7 +96,7 @@ describe.concurrent("a server after SIGINT or SIGTERM", () => {
     const { server, all } = await busyServer([], true);
     process.kill(-(server.child.pid ?? Number.NaN), "SIGINT");
     await server.exited;
-    expect(await survivors(all, GONE_WITHIN)).toEqual([]);
+    expect(await waitForEnd(all, GONE_WITHIN)).toEqual([]);
     expect(server.stderr()).not.toMatch(/unexpected/i);
   });
 });

@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { stripVTControlCharacters } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { CLAUDE_CODE, claudeCode, claudeEnvironment } from "../setup/claude-code.ts";
+import { CLAUDE_CODE, runClaudeCode, claudeEnvironment } from "../setup/claude-code.ts";
 import { type Reply, startMessagesAPI, toolResults } from "../setup/messages-api.ts";
 import { Browser } from "../setup/oauth-client.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
@@ -19,7 +19,7 @@ afterAll(async () => {
   await server?.stop();
 });
 
-const claude = (args: string[], modelURL?: string) => claudeCode(home, args, modelURL);
+const claude = (args: string[], modelURL?: string) => runClaudeCode(home, args, modelURL);
 
 /** Runs Claude Code in a terminal, and types the first text that `textToType` returns for the output so far. @returns all output */
 async function inTerminal(

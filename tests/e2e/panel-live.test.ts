@@ -40,7 +40,7 @@ function requestsOf(of: Page) {
 
 beforeAll(async () => {
   [server, chromium] = await Promise.all([startServer(options("0")), launchChromium()]);
-  panel = await PanelPage.signedIn(chromium, server.url);
+  panel = await PanelPage.openSignedIn(chromium, server.url);
   ({ page } = panel);
 });
 afterEach(() => page.evaluate(setHidden, false));
@@ -69,15 +69,15 @@ describe("the stream of a page", () => {
   it("shows a run on two pages, and on one that is opened later", async () => {
     await panel.run("two-pages", "mkfifo go; for i in 1 2 3; do echo line $i; cat go; done; echo end");
     await until(async () => (await panel.rows()).includes("line 1"));
-    const second = await panel.another();
+    const second = await panel.openAnother();
     await until(async () => (await second.rows()).includes("line 1"));
     await resumeReader("two-pages");
     for (const each of [panel, second]) await until(async () => (await each.rows()).includes("line 2"));
     await resumeReader("two-pages");
     await resumeReader("two-pages");
-    const third = await panel.another();
+    const third = await panel.openAnother();
     for (const each of [panel, second, third]) {
-      await each.ended("succeeded");
+      await each.waitForState("succeeded");
       expect(await each.rows()).toEqual([...[1, 2, 3].flatMap((line) => [`line ${line}`, "on"]), "end"]);
     }
     await Promise.all([second.page.close(), third.page.close()]);
@@ -96,7 +96,7 @@ describe("the stream of a page", () => {
     await page.evaluate(setHidden, false);
     await until(async () => (await panel.rows()).includes("line 3"));
     await resumeReader("hidden");
-    await panel.ended("succeeded");
+    await panel.waitForState("succeeded");
     expect(await panel.rows()).toEqual([1, 2, 3].flatMap((line) => [`line ${line}`, "on"]));
   });
 
@@ -110,7 +110,7 @@ describe("the stream of a page", () => {
     await server.exited;
     await page.waitForSelector("[role=alert]:has-text('cannot be reached')");
     server = await startServer(options(new URL(server.url).port));
-    await panel.ended("lost");
+    await panel.waitForState("lost");
     await page.evaluate(() => document.querySelector(".log")?.scrollTo(0, 0));
     await until(async () => (await panel.rows()).includes("line 1"));
     const lines = (await panel.rows()).filter((row) => row.startsWith("line "));
@@ -175,7 +175,7 @@ describe("a long list or output", () => {
 
   it("of megabytes of output renders the visible rows, and reports what is omitted", async () => {
     await panel.run("megabytes", "yes 0123456789 | head -c 40000000; echo; echo the end");
-    await panel.ended("succeeded");
+    await panel.waitForState("succeeded");
     await until(async () => (await panel.rows()).at(-1) === "the end");
     expect(await page.locator(".log *").count()).toBeLessThan(300);
     await page.waitForSelector("text=only its end is shown");

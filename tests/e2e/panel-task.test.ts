@@ -37,7 +37,7 @@ beforeAll(async () => {
     startServer({ env: { ANTHROPIC_API_KEY: "sk-ant-key-of-a-test", ANTHROPIC_UPSTREAM_URL: model.url } }),
     launchChromium(),
   ]);
-  panel = await PanelPage.signedIn(chromium, server.url);
+  panel = await PanelPage.openSignedIn(chromium, server.url);
   ({ page } = panel);
 });
 afterAll(async () => {
@@ -65,7 +65,7 @@ describe("the page of a task", () => {
     expect(await page.locator(".steps .call").first().innerText()).toBe("Write notes.txt");
     expect(await page.locator(".answer").count()).toBe(0);
     await call("run_command", { sandbox: "tasks", session: "other", command: "echo on > /tmp/go" });
-    await panel.ended("succeeded");
+    await panel.waitForState("succeeded");
     await page.waitForSelector(".answer");
     expect(await page.innerText(".answer")).toContain(
       "All is written. <img src=x onerror=alert(1)> ⟨U+202E⟩gnp.exe",
@@ -99,11 +99,11 @@ describe("the page of a task", () => {
       await page.click(`[aria-label='Download: ${name}']`);
       check(readFileSync(await (await download).path()));
     }
-    expect(panel.complaints).toEqual([]);
+    expect(panel.browserErrors).toEqual([]);
   });
 
   it("is accessible at every width, light and dark", async () => {
-    expect(await panel.faults("task")).toEqual([]);
+    expect(await panel.findDefects("task")).toEqual([]);
   });
 
   it("of a question shows the program and its output", async () => {

@@ -28,7 +28,7 @@ const type = async (text: string) => {
 
 beforeAll(async () => {
   [server, chromium] = await Promise.all([startServer({}), launchChromium()]);
-  panel = await PanelPage.signedIn(chromium, server.url);
+  panel = await PanelPage.openSignedIn(chromium, server.url);
   ({ page } = panel);
 });
 afterAll(async () => {
@@ -50,14 +50,14 @@ describe("the terminal of the panel", () => {
     await type("ofrom the panel");
     await page.keyboard.press("Escape");
     await type(":wq\n");
-    await panel.ended("succeeded");
+    await panel.waitForState("succeeded");
     expect(await call("read_file", { sandbox: "term", path: "notes.txt" })).toBe(
       "```\none\nfrom the panel\ntwo\n```",
     );
     // The page gets output from its event stream, so it never calls get_result for the log.
     expect(called).toContain("send_input");
     expect(called).not.toContain("get_result with cursor");
-    expect(panel.complaints).toEqual([]);
+    expect(panel.browserErrors).toEqual([]);
   });
 
   it("has colours, the size of its element, and a key that leaves it", async () => {
@@ -107,8 +107,8 @@ process.stdout.on("resize", tell);`;
     await page.click(".runs a:has-text('cat')");
     await until(async () => (await rows()).filter(Boolean).length === all.length);
     await page.click("button:text-is('Cancel')");
-    await panel.ended("cancelled");
-    panel.complaints.length = 0;
+    await panel.waitForState("cancelled");
+    panel.browserErrors.length = 0;
   });
 
   it("draws hostile output without acting on it", async () => {
@@ -128,7 +128,7 @@ IFS= read -r typed; printf '[%q]\n' "$typed"; cat`,
     await shows("[mine]");
     expect(await page.title()).toBe("Sandboxes");
     expect(await page.locator(".terminal-box").locator("a, img").count()).toBe(0);
-    expect(panel.complaints).toEqual([]);
+    expect(panel.browserErrors).toEqual([]);
   });
 
   it("removes control characters from a paste, and asks before it pastes several lines", async () => {
@@ -156,6 +156,6 @@ IFS= read -r typed; printf '[%q]\n' "$typed"; cat`,
   it("is accessible at every width, light and dark", async () => {
     await page.check("text=for a screen reader");
     await page.waitForSelector(".xterm-accessibility-tree");
-    expect(await panel.faults("terminal")).toEqual([]);
+    expect(await panel.findDefects("terminal")).toEqual([]);
   });
 });

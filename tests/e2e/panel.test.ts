@@ -13,7 +13,7 @@ let chromium: Browser;
 let panel: PanelPage;
 let context: BrowserContext;
 let page: Page;
-let complaints: string[];
+let browserErrors: string[];
 
 const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
 /** Writes to the named pipe `go`, from which a program reads. */
@@ -28,7 +28,7 @@ const named = (tag: "a" | "summary", name: string) => `${tag}:has(bdi:text-is("$
 beforeAll(async () => {
   [server, chromium] = await Promise.all([startServer({}), launchChromium()]);
   panel = await PanelPage.open(chromium, server.url);
-  ({ context, page, complaints } = panel);
+  ({ context, page, browserErrors } = panel);
 });
 afterAll(async () => {
   await chromium?.close();
@@ -47,7 +47,7 @@ describe("the panel", () => {
     await page.waitForSelector("h1:text-is('Connect a client')");
     expect(await page.innerText("main")).toContain(server.url);
     expect(await page.evaluate(() => document.cookie)).toBe("");
-    expect(complaints.splice(0)).toEqual([expect.stringContaining("401")]);
+    expect(browserErrors.splice(0)).toEqual([expect.stringContaining("401")]);
   });
 
   it("first shows sandboxes and recent runs, and has a link to clients' configuration", async () => {
@@ -77,7 +77,7 @@ describe("the panel", () => {
     await recent.last().locator("a").click();
     await page.waitForSelector("h1:text-is('one')");
     await until(async () => (await rows()).includes("of one"));
-    expect(complaints).toEqual([]);
+    expect(browserErrors).toEqual([]);
   });
 
   it("runs a command, shows its output as it grows, and cancels it", async () => {
@@ -93,7 +93,7 @@ describe("the panel", () => {
     expect(await rows()).toEqual(["first", "2 %", "on", "last"]);
     await page.focus("button:text-is('Cancel')");
     await page.keyboard.press("Enter");
-    await panel.ended("cancelled");
+    await panel.waitForState("cancelled");
     await until(() => page.evaluate(() => document.activeElement?.tagName === "H2"));
     await page.waitForSelector(".runs .state:text-is('cancelled')");
   });
@@ -112,9 +112,9 @@ describe("the panel", () => {
       await until(async () => (await rows()).includes(`line ${line}`));
     }
     await resumeReader("grows");
-    await panel.ended("succeeded");
+    await panel.waitForState("succeeded");
     expect(await rows()).toEqual([1, 2, 3, 4, 5].flatMap((line) => [`line ${line}`, "on"]));
-    complaints.length = 0;
+    browserErrors.length = 0;
   });
 
   it("shows hostile output as text, and renders the visible part of megabytes", async () => {
@@ -123,7 +123,7 @@ printf '\e]0;title\a\e]8;;https://evil.example\e\\link\e]8;;\e\\ \e[2J\e[?1049h\
 printf 'a\u202egnp.exe b\u0007\u0085\n\xff\xfe\e'; printf '[31;999;38;5;300mred\e[\n'
 head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
     await panel.run("hostile", hostile);
-    await panel.ended("succeeded");
+    await panel.waitForState("succeeded");
     await until(async () => (await rows()).at(-1) === "the end");
     expect(await page.locator(".log").innerText()).not.toContain("evil.example");
     expect(await page.locator(".log .row").count()).toBeLessThan(200);
@@ -138,7 +138,7 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
     expect(bytes).toContain("red");
     expect(await page.locator(".log").locator("script, a, img").count()).toBe(0);
     expect(await page.title()).toBe("Sandboxes");
-    expect(complaints).toEqual([]);
+    expect(browserErrors).toEqual([]);
   });
 
   it("shows a sandbox's state, exposes a port, makes a checkpoint and restores it", async () => {
@@ -184,7 +184,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await panel.shoot("preview");
     await page.click("button:text-is('Ctrl+C')");
     await page.waitForSelector("section.run .state:not(.running)");
-    expect(complaints.splice(0).filter((text) => !/navigat/.test(text))).toEqual([]);
+    expect(browserErrors.splice(0).filter((text) => !/navigat/.test(text))).toEqual([]);
   });
 
   it("reads a file to its end whatever its name is, and creates one only on request", async () => {
@@ -270,7 +270,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await find.fill("");
     await page.click(named("a", "0.bin"));
     await page.waitForSelector("section pre:has-text('2 bytes')");
-    expect(complaints).toEqual([]);
+    expect(browserErrors).toEqual([]);
   });
 
   it("is accessible at every width, light and dark", async () => {
@@ -287,7 +287,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
         await page.click(".runs a >> nth=-1");
         await page.waitForSelector(".log .row");
       }
-      expect(await panel.faults(name)).toEqual([]);
+      expect(await panel.findDefects(name)).toEqual([]);
     }
   });
 
@@ -311,7 +311,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
   });
 
   it("lets its user decide which hosts a sandbox may reach, by a link that a client opens", async () => {
-    const signedIn = await PanelPage.signedIn(chromium, server.url);
+    const signedIn = await PanelPage.openSignedIn(chromium, server.url);
     const authorization = `Bearer ${TOKEN}`;
     const allowHosts = async (...hosts: string[]) => {
       const args = { sandbox: "asking", allow_hosts: hosts };

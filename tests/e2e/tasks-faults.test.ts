@@ -2,9 +2,9 @@
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { claudeCode } from "../setup/claude-code.ts";
+import { runClaudeCode } from "../setup/claude-code.ts";
 import { type MessagesAPI, toolResults } from "../setup/messages-api.ts";
-import { survivors, tree } from "../setup/processes.ts";
+import { waitForEnd, tree } from "../setup/processes.ts";
 import { bash, playScenarios, say, use } from "../setup/scripted-agent.ts";
 import { type Server, type ServerOptions, startServer, TOKEN } from "../setup/server.ts";
 import { sleep } from "../setup/until.ts";
@@ -60,7 +60,7 @@ async function claude(prompt: string): Promise<string> {
   const config = join(home, "mcp.json");
   writeFileSync(config, JSON.stringify({ mcpServers: { sandbox: connection } }));
   const flags = ["--mcp-config", config, "--strict-mcp-config", "--allowedTools", "mcp__sandbox"];
-  return claudeCode(home, ["-p", prompt, ...flags], api.url);
+  return runClaudeCode(home, ["-p", prompt, ...flags], api.url);
 }
 
 describe("a client that hands over tasks", () => {
@@ -93,7 +93,7 @@ describe("when the server is killed in the middle of a task", () => {
     expect(agents).toHaveLength(1);
     process.kill(all.find(({ command }) => /workerd serve/.test(command))?.pid ?? Number.NaN, "SIGKILL");
     await server.exited;
-    expect(await survivors(agents, 2000)).toEqual([]);
+    expect(await waitForEnd(agents, 2000)).toEqual([]);
 
     server = await startServer(options);
     const nextClient = new TaskClient(server.url);

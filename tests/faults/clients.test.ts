@@ -1,7 +1,7 @@
 /** Clients disconnect, and the server gets SIGTERM, during runs. */
 import { connect } from "node:net";
 import { beforeAll, describe, expect, it } from "vitest";
-import { survivors } from "../setup/processes.ts";
+import { waitForEnd } from "../setup/processes.ts";
 import { TOKEN } from "../setup/server.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { sleep, until } from "../setup/until.ts";
@@ -89,7 +89,7 @@ describe("when SIGTERM stops the server during 20 runs", () => {
       "SIGTERM",
     );
     expect(await server.server.exited).toBe(0);
-    expect(await survivors(all, 20_000)).toEqual([]);
+    expect(await waitForEnd(all, 20_000)).toEqual([]);
     await server.restart();
     for (const [index, run] of runs.entries()) {
       const { text } = await server.call("get_result", { id: idIn(run), wait_seconds: 0 });

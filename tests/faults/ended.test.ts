@@ -23,7 +23,7 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
   it("the server saves a file that was written just before", async () => {
     const sandbox = "written";
     await server.sh("true", { sandbox });
-    const first = await server.first(sandbox);
+    const first = await server.firstPID(sandbox);
     await server.call("write_file", { sandbox, path: "last", content: "acknowledged" });
     process.kill(first, "SIGTERM");
     await until(async () => (await state(sandbox)) === "stopped");
@@ -59,7 +59,7 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
     await until(async () =>
       (await server.call("get_result", { id: idIn(run), wait_seconds: 0 })).text.includes("ready"),
     );
-    process.kill(await server.first(sandbox), "SIGTERM");
+    process.kill(await server.firstPID(sandbox), "SIGTERM");
     await until(async () => (await state(sandbox)) === "stopped");
     expect((await server.call("get_result", { id: idIn(run) })).structured).toMatchObject({ exit_code: 5 });
     expect(await server.sh("cat told", { sandbox })).toBe("told\n");
@@ -69,7 +69,7 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
     const sandbox = "coded";
     const many = "for n in range(1500): open(f'/workspace/many{n}', 'wb').write(os.urandom(20_000))";
     await server.call("run_code", { sandbox, code: `import os\n${many}` });
-    const first = await server.first(sandbox);
+    const first = await server.firstPID(sandbox);
     const code = (text: string, context: string) => server.call("run_code", { sandbox, code: text, context });
     const endless = code(
       "import time\nopen('/tmp/begun', 'w').close()\nwhile True: time.sleep(0.01)",
@@ -96,7 +96,7 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
     const sandbox = "late";
     // Ignores SIGTERM, so that the container ends slowly.
     await server.call("run_command", { sandbox, command: "trap '' TERM; sleep 60", wait_seconds: 0 });
-    process.kill(await server.first(sandbox), "SIGTERM");
+    process.kill(await server.firstPID(sandbox), "SIGTERM");
     const refused = await until(async () => {
       const { text } = await server.call("run_command", { sandbox, session: "b", command: "echo ran" });
       return text.includes("replac") && text;

@@ -43,7 +43,11 @@ const ALL_HUNGRY: Case[] = [
 ];
 const ALL_BOMBS: Case[] = [
   ["in a command", "run_command", { command: ":(){ :|:& };:; sleep 3" }],
-  ["that ignores signals", "run_command", { command: "trap '' TERM INT HUP; b(){ b|b& }; b; sleep 2" }],
+  [
+    "in a command that ignores signals",
+    "run_command",
+    { command: "trap '' TERM INT HUP; b(){ b|b& }; b; sleep 2" },
+  ],
   ["in code", "run_code", { code: "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass" }],
 ];
 
@@ -112,7 +116,7 @@ describe("when a fork bomb uses up the processes", () => {
     "the run ends, others continue, and destroy_sandbox leaves no process behind: %s",
     async (_where, name, args) => {
       const sandbox = "bomb";
-      const namespace = namespaceOf(await server.first(sandbox));
+      const namespace = namespaceOf(await server.firstPID(sandbox));
       const inside = () => processes().filter(({ pid }) => namespaceOf(pid) === namespace);
       await server.call("run_code", { sandbox, code: "1" });
       const before = inside().length;

@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import { statSync } from "node:fs";
 import { beforeAll, describe, expect, it } from "vitest";
 import { idIn } from "../setup/mcp-client.ts";
-import { alive, withoutForkedCopies, tree } from "../setup/processes.ts";
+import { filterRunning, withoutForkedCopies, tree } from "../setup/processes.ts";
 import { sleep, until } from "../setup/until.ts";
 import { type FaultServer, LONG, startFaultServer } from "./support.ts";
 
@@ -34,7 +34,7 @@ function resume(pids: readonly number[]): void {
 
 /** The ids of a sandbox's first process, sandboxd and the control server, in the order to stop them: the first process restarts the others. */
 async function runtimeOf(sandbox: string): Promise<number[]> {
-  const first = await server.first(sandbox);
+  const first = await server.firstPID(sandbox);
   const programs = withoutForkedCopies(tree(first)).filter(({ command }) =>
     /^sbx(d|-control)$/.test(command),
   );
@@ -134,7 +134,7 @@ describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
 /** Starts a sandbox with a session and a file. Returns a function for the id of its current sandboxd on the host. */
 async function prepare(sandbox: string): Promise<() => Promise<number>> {
   await server.sh("export KEPT=kept; echo was there >before", { sandbox });
-  const first = await server.first(sandbox);
+  const first = await server.firstPID(sandbox);
   return () => until(() => tree(first).find(({ command }) => command === "sbxd")?.pid);
 }
 
@@ -255,7 +255,7 @@ describe.concurrent("when sandboxd hangs for good", () => {
   it("another sandboxd serves the next calls if a program in its place accepts connections and never responds", async () => {
     const sandbox = "replaced";
     await prepare(sandbox);
-    const path = `/proc/${await server.first(sandbox)}/root/run/sandbox/sandboxd.sock`;
+    const path = `/proc/${await server.firstPID(sandbox)}/root/run/sandbox/sandboxd.sock`;
     const socket = () => statSync(path, { throwIfNoEntry: false })?.ino;
     const ownSocket = socket();
     await server.call("write_file", { sandbox, path: "/tmp/silent.cjs", content: SILENT });
@@ -287,7 +287,7 @@ while True:
 describe.concurrent("when sandboxd is killed again and again", () => {
   it("the server stops following a run and does not start a waiting one, and both say what to do", async () => {
     const sandbox = "away";
-    const first = await server.first(sandbox);
+    const first = await server.firstPID(sandbox);
     const before = await server.call("run_command", {
       sandbox,
       session: "early",
@@ -296,7 +296,7 @@ describe.concurrent("when sandboxd is killed again and again", () => {
     });
     const daemons = withoutForkedCopies(tree(first)).filter(({ command }) => command === "sbxd");
     await server.sh(`setsid python3 -c '${KILL}' >/dev/null 2>&1 &`, { sandbox });
-    await until(() => alive(daemons).length === 0);
+    await until(() => filterRunning(daemons).length === 0);
     const after = await server.call("run_command", {
       sandbox,
       session: "late",

@@ -1,6 +1,6 @@
 /** A process of the server is killed during a command and code. */
 import { beforeAll, describe, expect, it } from "vitest";
-import { survivors } from "../setup/processes.ts";
+import { waitForEnd } from "../setup/processes.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { sleep, until } from "../setup/until.ts";
 import { type FaultServer, startFaultServer } from "./support.ts";
@@ -64,7 +64,7 @@ describe.concurrent.each(["workerd", "engine"] as const)(
       await sleep(1500);
       const all = server.all();
       process.kill(server.pid(role), "SIGKILL");
-      expect(await survivors(all, 20_000)).toEqual([]);
+      expect(await waitForEnd(all, 20_000)).toEqual([]);
 
       await server.restart();
       for (const kind of ["command", "code"] as const) {
@@ -105,7 +105,7 @@ describe.concurrent("when a sandbox is killed in the middle of a command and of 
       wait_seconds: 0,
     });
     const seen = await countOutput(server, ids.command);
-    process.kill(await server.first("victim"), "SIGKILL");
+    process.kill(await server.firstPID("victim"), "SIGKILL");
     for (const id of [ids.command, ids.code]) {
       const { text } = await server.call("get_result", { id, wait_seconds: 20 });
       expect(text).toContain("state: lost");
@@ -131,7 +131,7 @@ describe.concurrent("when a sandbox is killed in the middle of a command and of 
       ["read_file", { path: "big", encoding: "base64" }],
       ["list_files", { path: "d" }],
     ];
-    const first = await server.first(sandbox);
+    const first = await server.firstPID(sandbox);
     const begin = ([name, args]: (typeof calls)[number]) => server.call(name, { sandbox, ...args });
     const answers = calls.slice(0, 2).map(begin);
     // A run that has not started yet would start and end in the next sandbox.

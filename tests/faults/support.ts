@@ -19,7 +19,7 @@ export interface FaultServer {
   sh(command: string, more?: Record<string, unknown>): Promise<string>;
   pid(part: ServerPart): number;
   /** The host's process id of a sandbox's first process. The sandbox ends with it. */
-  first(sandbox: string): Promise<number>;
+  firstPID(sandbox: string): Promise<number>;
   /** All current processes of the server and its sandboxes. */
   all(): Process[];
   /** Starts the server again with the same state, after its end. */
@@ -57,9 +57,12 @@ export async function startFaultServer(options: ServerOptions = {}): Promise<Fau
     },
     all: () => tree(server.child.pid ?? Number.NaN),
     pid: (part) => pidOf(part, faultServer.all()),
-    async first(sandbox) {
+    async firstPID(sandbox) {
       const marker = `86400.${randomInt(1e9)}`;
-      await faultServer.sh(`sleep ${marker} >/dev/null 2>&1 & echo $!`, { sandbox, session: "look" });
+      await faultServer.sh(`sleep ${marker} >/dev/null 2>&1 & echo $!`, {
+        sandbox,
+        session: "first-process",
+      });
       // The shell reports its child before the child has become sleep.
       const sleeper = await until(() => processes().find(({ command }) => command === `sleep ${marker}`));
       const first = firstOfSandbox(sleeper);

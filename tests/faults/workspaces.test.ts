@@ -1,6 +1,6 @@
 /** The files of the next container after the server ended while a workspace changed. */
 import { describe, expect, it } from "vitest";
-import { floodedPreview } from "../setup/tiny-pieces.ts";
+import { startFloodablePreview } from "../setup/tiny-pieces.ts";
 import { until } from "../setup/until.ts";
 import { type FaultServer, startFaultServer } from "./support.ts";
 
@@ -51,7 +51,7 @@ describe.concurrent("when the server ends while a workspace changes", () => {
     onTestFinished(() => server.close());
     await server.sh("head -c 20000000 /dev/urandom >large");
     const floods = ["one", "two"].map(async (sandbox) => {
-      const flood = await floodedPreview((name, args) => server.call(name, { sandbox, ...args }));
+      const flood = await startFloodablePreview((name, args) => server.call(name, { sandbox, ...args }));
       void Promise.all([flood(["/in", 60, "messages", 25]), flood(["/out", 60, "messages", 25])]);
     });
     await Promise.all(floods);

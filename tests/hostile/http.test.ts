@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { tree } from "../setup/processes.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
-import { expectHarmless, HEADERS, LONG, nastyString, postRaw, rawSocket, tries } from "./support.ts";
+import { expectHarmless, HEADERS, LONG, nastyString, postRaw, sendRaw, tries } from "./support.ts";
 import { sleep } from "../setup/until.ts";
 
 /** The owner's limit of parallel runs. */
@@ -84,7 +84,7 @@ describe("when clients send unusual methods and paths", () => {
   ])("every path has a response to %s, and never 500", async (method) => {
     for (const path of PATHS) {
       const head = `${method} ${encodeURI(path).replaceAll("%25", "%")} HTTP/1.1\r\nHost: ${authority}\r\nAuthorization: Bearer ${TOKEN}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`;
-      const answer = await rawSocket(server.url, [head], 5000);
+      const answer = await sendRaw(server.url, [head], 5000);
       const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1]);
       // workerd itself responds with 501 to methods that a Worker cannot receive.
       if (status !== 501) expectHarmless(status, answer, head);
@@ -146,7 +146,7 @@ describe("when clients send hostile headers", () => {
           .map(([k, v]) => `${k}: ${v}\r\n`)
           .join("");
         const head = `POST /mcp HTTP/1.1\r\n${lines}Connection: close\r\nContent-Length: ${LIST.length}\r\n\r\n${LIST}`;
-        const answer = await rawSocket(server.url, [Buffer.from(head, "latin1")], 10_000);
+        const answer = await sendRaw(server.url, [Buffer.from(head, "latin1")], 10_000);
         const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1] ?? 400);
         if (status !== 501) expectHarmless(status, answer, head);
       }),
@@ -162,7 +162,7 @@ describe("when clients send hostile bodies", () => {
   const CORPUS: [string, string | Uint8Array<ArrayBuffer>][] = [
     ["nothing", ""],
     ["white space", " \n"],
-    ["no JSON", "{"],
+    ["a body that is not JSON", "{"],
     ["a NUL", "\0"],
     ["NUL in JSON", '{"jsonrpc":"2.0\0"}'],
     ["a byte order mark", `\ufeff${LIST}`],
@@ -175,13 +175,13 @@ describe("when clients send hostile bodies", () => {
     ["a string", '"tools/list"'],
     ["a lone surrogate", envelope('{"a":"\\ud800"}')],
     ["__proto__", '{"__proto__":{"method":"tools/list"},"jsonrpc":"2.0","id":1}'],
-    ["keys twice", '{"jsonrpc":"2.0","id":1,"id":2,"method":"tools/list","method":"x"}'],
+    ["repeated keys", '{"jsonrpc":"2.0","id":1,"id":2,"method":"tools/list","method":"x"}'],
     ["an empty batch", "[]"],
-    ["a batch of nothing", "[null,1,[],{}]"],
+    ["a batch without requests", "[null,1,[],{}]"],
     ["a batch in a batch", `[[${LIST}]]`],
     ["deep JSON", deep(1000)],
     ["very deep JSON", deep(100_000)],
-    ["as deep as fits", deep(4_000_000)],
+    ["JSON of the greatest depth that fits", deep(4_000_000)],
     ["deep arguments", envelope(`{"a":${deep(50_000)}}`)],
     [
       "deep arguments of a call",
@@ -194,7 +194,7 @@ describe("when clients send hostile bodies", () => {
     ["many keys", `{${Array.from({ length: 200_000 }, (_, key) => `"k${key}":1`).join(",")}}`],
     ["a huge number", envelope(`{"cursor":1${"0".repeat(100_000)}}`)],
     [
-      "a batch of many",
+      "a batch of many requests",
       `[${Array.from({ length: 20_000 }, (_, id) => `{"jsonrpc":"2.0","id":${id},"method":"ping"}`).join(",")}]`,
     ],
     [
@@ -202,11 +202,11 @@ describe("when clients send hostile bodies", () => {
       `[${Array.from({ length: 20_000 }, () => '{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}').join(",")}]`,
     ],
     [
-      "a batch of one id",
+      "a batch of requests with one id",
       `[${Array.from({ length: 500 }, () => '{"jsonrpc":"2.0","id":1,"method":"tools/list"}').join(",")}]`,
     ],
-    ["more than the limit", `"${"x".repeat(9 * 1024 * 1024)}"`],
-    ["much more than the limit", `"${"x".repeat(60 * 1024 * 1024)}"`],
+    ["a body above the limit", `"${"x".repeat(9 * 1024 * 1024)}"`],
+    ["a body far above the limit", `"${"x".repeat(60 * 1024 * 1024)}"`],
   ];
   it.each(CORPUS)(
     "the server limits its response to a hostile body in every protocol revision, and continues: %s",

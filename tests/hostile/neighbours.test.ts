@@ -5,15 +5,15 @@ import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type RunningEngine, startEngineProcess } from "../../cli/engine-process.ts";
 import { type RunningWorker, startWorker } from "../../cli/run-worker.ts";
-import { webSockets } from "../setup/engine-client.ts";
-import { hostileControl } from "../setup/hostile-bundle.ts";
+import { wsPackage } from "../setup/engine-client.ts";
+import { bundleHostileControl } from "../setup/hostile-bundle.ts";
 import { type Process, tree, withoutForkedCopies } from "../setup/processes.ts";
 import { repository, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
-import { floodedPreview } from "../setup/tiny-pieces.ts";
+import { startFloodablePreview } from "../setup/tiny-pieces.ts";
 import { sleep, until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
-import { rawSocket } from "./support.ts";
+import { sendRaw } from "./support.ts";
 
 const NEIGHBOUR = "a-token-of-another-principal";
 const HOSTILE_SANDBOXD = readFileSync(join(repository, "tests/setup/hostile-sandboxd.cjs"), "utf8");
@@ -21,7 +21,7 @@ const HOSTILE_SANDBOXD = readFileSync(join(repository, "tests/setup/hostile-sand
 const COMMAND = { command: "echo", timeout_seconds: 3 };
 const TASK = { task: "work", timeout_seconds: 3, wait_seconds: 3 };
 
-const control = await hostileControl();
+const control = await bundleHostileControl();
 const stateDir = temporaryDirectory();
 const deaths: string[] = [];
 let engine: RunningEngine;
@@ -39,7 +39,7 @@ beforeAll(async () => {
       runDir: join(stateDir, "run"),
       verbose: false,
       control,
-      readOnly: [webSockets],
+      readOnly: [wsPackage],
     },
     quiet,
     (how) => deaths.push(`engine: ${how}`),
@@ -192,12 +192,12 @@ function memoryNow(): number {
 }
 
 describe("when a header names the called host", () => {
-  it("no port of workerd accepts it", async () => {
+  it("no port of workerd accepts the call", async () => {
     const ports = workerdPorts();
     expect(ports).toContain(Number(new URL(url).port));
     for (const port of ports) {
       const head = `GET /health HTTP/1.1\r\nHost: evil.example\r\nMF-Original-URL: https://evil.example/health\r\nConnection: close\r\n\r\n`;
-      expect(await rawSocket(`http://127.0.0.1:${port}/`, [head])).toMatch(/^HTTP\/1\.1 40[34] /);
+      expect(await sendRaw(`http://127.0.0.1:${port}/`, [head])).toMatch(/^HTTP\/1\.1 40[34] /);
     }
   });
 });
@@ -433,7 +433,7 @@ describe("when one principal attacks the server", () => {
     "another principal's calls succeed while a preview sends $what, of one byte each",
     async ({ what, visit }) => {
       const sandbox = "tiny-pieces";
-      const flood = await floodedPreview((name, args) => tool(url, name, { sandbox, ...args }));
+      const flood = await startFloodablePreview((name, args) => tool(url, name, { sandbox, ...args }));
       const before = memoryNow();
       let answered = 0;
       await answeredWhile(what, async () => (answered = await flood(visit)));

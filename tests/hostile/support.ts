@@ -95,7 +95,7 @@ export const nastyNumber = fc.constantFrom(
   Number.MIN_VALUE,
 );
 
-function nested(depth: number): unknown {
+function nest(depth: number): unknown {
   let value: unknown = 1;
   for (let level = 0; level < depth; level++) value = level % 2 ? [value] : { a: value };
   return value;
@@ -111,7 +111,7 @@ export const nastyValue: fc.Arbitrary<unknown> = fc.oneof(
     [],
     {},
     [[]],
-    nested(500),
+    nest(500),
     JSON.parse('{"__proto__": {"polluted": 1}}'),
     // Objects that JavaScript cannot convert to a string, a number or a list.
     { toString: null, valueOf: null },
@@ -151,7 +151,7 @@ export async function postRaw(
 }
 
 /** Writes raw bytes to the server's port. Returns the server's bytes until the server closes the connection, or `ms` milliseconds have passed. */
-export async function rawSocket(
+export async function sendRaw(
   url: string,
   parts: readonly (string | Uint8Array)[],
   ms = 1500,

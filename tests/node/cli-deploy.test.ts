@@ -122,16 +122,16 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
   });
 
   it.each([
-    ["no agreement", [], () => undefined, 64, "--yes"],
+    ["no --yes", [], () => undefined, 64, "--yes"],
     [
-      "a mistake",
+      "a mistake in the configuration",
       ["--yes"],
       () => copy.replace("wrangler.jsonc", '"standard-1"', '"dev"'),
       1,
       "instance type",
     ],
     [
-      "nobody logged in",
+      "no login",
       ["--yes"],
       () => writeFileSync(join(directory, "whoami"), '{"loggedIn": false}'),
       77,
@@ -139,7 +139,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
     ],
     // Otherwise the deployment would replace a token that clients use.
     [
-      "a list of secrets that does not come",
+      "an error instead of the list of secrets",
       ["--yes"],
       () => writeFileSync(join(directory, "secret-list-fails"), "Internal error"),
       1,

@@ -152,8 +152,8 @@ it("validate names the line to change", () => {
 });
 
 it.each([
-  ["a file that is not there", () => rmSync(join(directory, "wrangler.jsonc")), "no "],
-  ["a file that is no JSON", () => copy.replace("wrangler.jsonc", "{", "{{"), "not valid JSON at line"],
+  ["a missing file", () => rmSync(join(directory, "wrangler.jsonc")), "no "],
+  ["a file that is not JSON", () => copy.replace("wrangler.jsonc", "{", "{{"), "not valid JSON at line"],
   [
     "a value of another type",
     () => copy.replace("wrangler.jsonc", '"containers": [', '"containers": 1, "x": ['),

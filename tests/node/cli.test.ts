@@ -434,16 +434,20 @@ describe("a terminal", () => {
       `a${ESC}[31mb${ESC}[2;3Hc\u0007\r\n`,
       `a${ESC}[31mb${ESC}[2;3Hc\u0007\r\n`,
     ],
-    ["no clipboard", `a${ESC}]52;c;QUJD\u0007b`, "ab"],
-    ["no title, however it ends", `a${ESC}]0;t${ESC}\\b${ESC}Pq${ESC}\\c${ESC}_x\u0018d`, "abcd"],
-    ["no control characters of eight bits", "a\u009d52;c;QUJD\u009cb\u009bc", "abc"],
+    ["no access to the clipboard", `a${ESC}]52;c;QUJD\u0007b`, "ab"],
     [
-      "what full-screen programs need, and line editors",
+      "no window title, however its sequence ends",
+      `a${ESC}]0;t${ESC}\\b${ESC}Pq${ESC}\\c${ESC}_x\u0018d`,
+      "abcd",
+    ],
+    ["no 8-bit control characters", "a\u009d52;c;QUJD\u009cb\u009bc", "abc"],
+    [
+      "the sequences of full-screen programs and line editors",
       `${ESC}[?1049h${ESC}[1;24r${ESC}(0q${ESC}(B${ESC}=${ESC}[38;2;1;2;3m${ESC}[4:3m${ESC}[?25l${ESC}[2 q${ESC}7${ESC}8${ESC}[6n`,
       `${ESC}[?1049h${ESC}[1;24r${ESC}(0q${ESC}(B${ESC}=${ESC}[38;2;1;2;3m${ESC}[4:3m${ESC}[?25l${ESC}[2 q${ESC}7${ESC}8${ESC}[6n`,
     ],
     [
-      "no questions",
+      "no sequences that request a reply",
       `a${ESC}[c${ESC}[>0c${ESC}[5n${ESC}[?6n${ESC}[21t${ESC}[x${ESC}[?1$p${ESC}[>q${ESC}[?u${ESC}Z\u0005b`,
       "ab",
     ],
@@ -453,17 +457,17 @@ describe("a terminal", () => {
       `a${ESC}[?1006;1000hb`,
     ],
     [
-      "no sequence taken up again behind a control character",
+      "no rest of a sequence that a control character interrupts",
       `a${ESC}\n]52;c;QUJD\u0007b`,
       "a\n]52;c;QUJD\u0007b",
     ],
     [
-      "no number that a terminal would count to for hours",
+      "only numbers up to 9999",
       `${ESC}[2147483647S${ESC}[99999;1H${ESC}[38;2;255;128;0m`,
       `${ESC}[9999S${ESC}[9999;1H${ESC}[38;2;255;128;0m`,
     ],
-    ["no full reset, no printing, no title of screen", `a${ESC}c${ESC}[5i${ESC}kt${ESC}\\b`, "ab"],
-    ["nothing of what has no end", `a${ESC}]52;${"x".repeat(100)}`, "a"],
+    ["no reset, no printing, and no title of the program screen", `a${ESC}c${ESC}[5i${ESC}kt${ESC}\\b`, "ab"],
+    ["no part of a sequence that does not end", `a${ESC}]52;${"x".repeat(100)}`, "a"],
   ])("receives %s", (_what, printed, shown) => {
     for (const size of [1, 2, 3, printed.length]) {
       const filter = new TerminalFilter();
@@ -475,12 +479,12 @@ describe("a terminal", () => {
   test.each([
     ["nothing", `text${ESC}[31m`, ""],
     [
-      "an editor's screen, which knows where the cursor was",
+      "after an editor's screen, which restores the cursor",
       `${ESC}[?1049h${ESC}[?1;1000h${ESC}[2;5r${ESC}=${ESC}[?25l${ESC}[2 q`,
       `${ESC}>${ESC}[0 q${ESC}[?1l${ESC}[?25h${ESC}[?1000l${ESC}[r${ESC}[999;1H${ESC}[?1049l`,
     ],
     [
-      "only the files that are still changed",
+      "only the modes that are still changed",
       `${ESC}[?1049h${ESC}[?7l${ESC}[4h${ESC}[?1049l`,
       `${ESC}[4l${ESC}[?7h`,
     ],

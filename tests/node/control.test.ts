@@ -6,11 +6,11 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
-import { hostileControl } from "../setup/hostile-bundle.ts";
+import { bundleHostileControl } from "../setup/hostile-bundle.ts";
 
 const MIB = 1024 * 1024;
 
-const control = await hostileControl();
+const control = await bundleHostileControl();
 const logged: string[] = [];
 let engine: TestEngine;
 let neighbour: TestSandbox;
@@ -92,7 +92,7 @@ describe("a control server that code has replaced", () => {
     // The Worker begins a call in this form.
     for (const message of ['["push",["pipeline",0,["x"],[]]]', '["pull",1]'])
       socket.once("open", () => socket.send(message));
-    const [report] = await Promise.all([sandbox.ended(), closed(socket)]);
+    const [report] = await Promise.all([sandbox.waitForEnd(), closed(socket)]);
     expect(report).toMatchObject({ exitCode: 137, reason: expect.stringMatching(reason) });
     expect(received.bytes / MIB).toBeLessThan(48);
     expect(logged.filter((line) => line.includes(sandbox.id)).join()).toMatch(reason);

@@ -18,7 +18,7 @@ import { findGroupParents, groupPrefix } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { SECRET_HEADER } from "../../local/platform/engine-protocol.ts";
 import { startTestEngine, TestSandbox, type EngineAddress, type TestEngine } from "../setup/engine-client.ts";
-import { processes, survivors, tree, type Process } from "../setup/processes.ts";
+import { processes, waitForEnd, tree, type Process } from "../setup/processes.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
@@ -105,11 +105,11 @@ describe("a sandbox", () => {
     const directory = join(ownEngine.runDir, ownEngine.engine.boot, sandbox.id);
     expect(existsSync(directory)).toBe(true);
     await sandbox.destroy();
-    expect(await survivors(stragglers, 0)).toEqual([]);
+    expect(await waitForEnd(stragglers, 0)).toEqual([]);
     expect(existsSync(directory)).toBe(false);
     for (const { path } of await findGroupParents())
       expect(existsSync(join(path, groupPrefix + ownEngine.engine.boot, sandbox.id))).toBe(false);
-    expect(await sandbox.ended()).toEqual({ exitCode: 0, reason: "destroyed" });
+    expect(await sandbox.waitForEnd()).toEqual({ exitCode: 0, reason: "destroyed" });
     await ownEngine.close();
   });
 
@@ -135,7 +135,7 @@ describe("a sandbox", () => {
   it("ends when the same actor starts the next one", async () => {
     const first = await TestSandbox.start(engine, { actor: "same" });
     const second = await TestSandbox.start(engine, { actor: "same" });
-    expect(await first.ended()).toMatchObject({ exitCode: 0 });
+    expect(await first.waitForEnd()).toMatchObject({ exitCode: 0 });
     expect((await second.run("echo second")).stdout).toBe("second");
     await second.destroy();
   });
@@ -307,7 +307,7 @@ describe("the engine as a program", () => {
     await expect.poll(() => inside().length, { timeout: 20_000 }).toBe(2);
     const all = [...tree(program.child.pid ?? 0), ...stragglers];
     program.child.kill("SIGKILL");
-    expect(await survivors(all, 15_000)).toEqual([]);
+    expect(await waitForEnd(all, 15_000)).toEqual([]);
     expect(processes().filter(({ command }) => command.includes(program.boot))).toEqual([]);
     expect(existsSync(join(runDir, program.boot))).toBe(true);
     const next = await startTestEngine({ runDir });

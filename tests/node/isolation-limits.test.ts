@@ -41,7 +41,7 @@ async function endOf(program: readonly string[], ofMachine: Partial<Limits>) {
   try {
     const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
     void taker.python(program).catch(() => undefined);
-    return { ...(await taker.ended()), other: (await modest.run("echo unharmed")).stdout };
+    return { ...(await taker.waitForEnd()), other: (await modest.run("echo unharmed")).stdout };
   } finally {
     await one.close();
   }
@@ -72,7 +72,7 @@ describe("a sandbox's limit of processes", () => {
     void greedy.run("bomb() { bomb | bomb & }; bomb").catch(() => undefined);
     await expect.poll(async () => (await other.run("echo alive")).stdout).toBe("alive");
     await greedy.destroy();
-    expect(await greedy.ended()).toEqual({ exitCode: 0, reason: "destroyed" });
+    expect(await greedy.waitForEnd()).toEqual({ exitCode: 0, reason: "destroyed" });
   });
 
   it.runIf(process.getuid?.() === 0)("stops a fork bomb with many user ids", async () => {
@@ -313,7 +313,10 @@ describe("resources of the whole machine", () => {
       "time.sleep(600)",
     ];
     void greedy.python(unread).catch(() => undefined);
-    expect(await greedy.ended()).toMatchObject({ exitCode: 137, reason: expect.stringContaining("netlink") });
+    expect(await greedy.waitForEnd()).toMatchObject({
+      exitCode: 137,
+      reason: expect.stringContaining("netlink"),
+    });
   });
 
   it("netlink: the engine also ends a sandbox with many sockets, which the kernel lists slowly", async () => {
@@ -323,7 +326,10 @@ describe("resources of the whole machine", () => {
         `for i in 1 2 3; do python3 -c '${many}; [one.bind((0, 0)) for one in held]; time.sleep(600)' & done; wait`,
       )
       .catch(() => undefined);
-    expect(await greedy.ended()).toMatchObject({ exitCode: 137, reason: expect.stringContaining("netlink") });
+    expect(await greedy.waitForEnd()).toMatchObject({
+      exitCode: 137,
+      reason: expect.stringContaining("netlink"),
+    });
   });
 
   it("open files: all sandboxes together get half of the machine's, or 1,024 for each process if that is more", () => {
@@ -419,7 +425,7 @@ describe("all sandboxes together", () => {
         // The largest process is not in the sandbox that uses the most memory.
         await large?.run(`{ ${hold(120)} & } | head -n 1`);
         void many?.run(fill).catch(() => undefined);
-        expect(await many?.ended()).toMatchObject({
+        expect(await many?.waitForEnd()).toMatchObject({
           exitCode: 137,
           reason: expect.stringContaining("memory"),
         });
@@ -440,7 +446,7 @@ describe("all sandboxes together", () => {
       try {
         await large?.run(`{ ${hold(240)} & } | head -n 1`);
         for (const sandbox of several) void sandbox.run(fill).catch(() => undefined);
-        const ended = await Promise.any(several.map((sandbox) => sandbox.ended()));
+        const ended = await Promise.any(several.map((sandbox) => sandbox.waitForEnd()));
         expect(ended).toMatchObject({ exitCode: 137, reason: expect.stringContaining("memory") });
         expect((await large?.run("pgrep -c -f bytearray"))?.stdout).toBe("1");
       } finally {

@@ -10,7 +10,7 @@ import { identify } from "../../local/engine/identity.ts";
 import { createGroups, defaultLimits, findGroupParents, removeGroups } from "../../local/engine/limits.ts";
 import { spawnTestEngine, startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
 import { outliveCommand } from "../setup/outlive.ts";
-import { processes, survivors, type Process } from "../setup/processes.ts";
+import { processes, waitForEnd, type Process } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const groupParents = await findGroupParents();
@@ -29,7 +29,7 @@ async function attack(sandbox: TestSandbox): Promise<{ output: string; left: Pro
   const remaining = sleeping();
   // If the attack succeeds, only this kill ends the process.
   cleanUp.push(async () => {
-    for (const { pid } of await survivors(remaining, 0)) process.kill(pid, "SIGKILL");
+    for (const { pid } of await waitForEnd(remaining, 0)) process.kill(pid, "SIGKILL");
   });
   const { stdout, stderr } = await sandbox.run(outliveCommand);
   return { output: stdout + stderr, left: remaining };
@@ -111,8 +111,8 @@ it("a sandbox that tries to outlive its destruction ends, and another one works 
   const destroyed = sandbox.destroy();
   expect((await other.run("echo answered")).stdout).toBe("answered");
   await destroyed;
-  expect(await survivors(remaining, 0)).toEqual([]);
-  expect(await sandbox.ended()).toMatchObject({ exitCode: 0 });
+  expect(await waitForEnd(remaining, 0)).toEqual([]);
+  expect(await sandbox.waitForEnd()).toMatchObject({ exitCode: 0 });
 });
 
 it("a sandbox that tries to outlive its engine ends with it", async () => {
@@ -120,7 +120,7 @@ it("a sandbox that tries to outlive its engine ends with it", async () => {
   const sandbox = await TestSandbox.start(engine);
   const { left: remaining } = await attack(sandbox);
   engine.child.kill("SIGKILL");
-  expect(await survivors(remaining, 5000)).toEqual([]);
+  expect(await waitForEnd(remaining, 5000)).toEqual([]);
 });
 
 describe("processes and files that an earlier engine left behind", () => {

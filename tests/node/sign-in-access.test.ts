@@ -6,7 +6,7 @@ import { exportJWK, exportSPKI, generateKeyPair, type JWTPayload, SignJWT } from
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Browser, Page } from "../setup/oauth-client.ts";
 import { serveOnLoopback, type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
-import { consent, principalOf, signInsOf } from "../setup/sign-in.ts";
+import { openConsentPage, principalOf, signInsOf } from "../setup/sign-in.ts";
 
 const others = await generateKeyPair("RS256");
 
@@ -83,7 +83,7 @@ describe("Cloudflare Access", () => {
   it("lets in the person that it identifies, as its subject", async () => {
     const signIns = signInsOf(server);
     const headers = await vouch();
-    const visit = await consent(server, headers);
+    const visit = await openConsentPage(server, headers);
     expect(visit.page.text).toContain("Approve as <bdi>ada@example.com</bdi>");
     expect(visit.page.text).not.toContain('name="token"');
     const redirected = await submit(visit, "ada@example.com", headers);
@@ -99,14 +99,14 @@ describe("Cloudflare Access", () => {
       ACCESS_AUDIENCE: AUDIENCE,
       ACCESS_CERTS_URL: `${certs.origin}/cdn-cgi/access/certs`,
     });
-    const { page } = await consent(fresh, await vouch({ kid: "new", key: others.privateKey }));
+    const { page } = await openConsentPage(fresh, await vouch({ kid: "new", key: others.privateKey }));
     expect(page.text).toContain("Approve as");
     await fresh.close();
     published.pop();
   });
 
   it("asks a person for consent again after a change of account", async () => {
-    const visit = await consent(server, await vouch());
+    const visit = await openConsentPage(server, await vouch());
     const other = await vouch({ claims: { sub: "other", email: "eve@example.com" } });
     const answer = await submit(visit, "ada@example.com", other);
     expect(answer.status).toBe(403);
@@ -132,13 +132,13 @@ describe("Cloudflare Access", () => {
   it.each(tricks)("does not let in a request with %s", async (_name, forged) => {
     const signIns = signInsOf(server);
     const headers = forged ? await vouch(forged) : {};
-    const { page } = await consent(server, headers);
+    const { page } = await openConsentPage(server, headers);
     expect(page.status).toBe(403);
     expect(page.text).toContain("Cloudflare Access did not identify you");
     expect(page.text).not.toContain("<form");
     expect(signIns()).toMatchObject([{ outcome: "refused", via: "access", reason: "not_vouched_for" }]);
     // The form is refused, too, on a page that another person opened.
-    const visit = await consent(server, await vouch());
+    const visit = await openConsentPage(server, await vouch());
     const answer = await submit(visit, "ada@example.com", headers);
     expect(answer.status).toBe(403);
     expect(answer.location).toBeUndefined();
@@ -166,8 +166,8 @@ describe("Cloudflare Access", () => {
         ACCESS_CERTS_URL: `${certs.origin}/cdn-cgi/access/certs`,
       });
       try {
-        expect((await consent(fresh, await vouch({ alg, key, kid: alg }))).page.status).toBe(403);
-        expect((await consent(fresh, await vouch())).page.status).toBe(200);
+        expect((await openConsentPage(fresh, await vouch({ alg, key, kid: alg }))).page.status).toBe(403);
+        expect((await openConsentPage(fresh, await vouch())).page.status).toBe(200);
       } finally {
         published = before;
         await fresh.close();
@@ -179,12 +179,12 @@ describe("Cloudflare Access", () => {
     const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
     const claims = { iss: ISSUER, aud: [AUDIENCE], sub: "7335d417", exp: Math.floor(Date.now() / 1000) + 60 };
     for (const jwt of [`${encode({ alg: "none" })}.${encode(claims)}.`, "x.y.z", "x"]) {
-      expect((await consent(server, { "cf-access-jwt-assertion": jwt })).page.status).toBe(403);
+      expect((await openConsentPage(server, { "cf-access-jwt-assertion": jwt })).page.status).toBe(403);
     }
   });
 
   it("lets nobody in while the keys are unavailable, logs that, and keeps the other methods open", async () => {
-    const visit = await consent(broken, await vouch());
+    const visit = await openConsentPage(broken, await vouch());
     expect(visit.page.status).toBe(200);
     expect(visit.page.text).not.toContain("Approve as");
     expect(broken.logs()).toContainEqual(expect.objectContaining({ event: "error", where: "access" }));

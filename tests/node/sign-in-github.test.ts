@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { CLIENT_ID, CLIENT_SECRET, type FakeGitHub, startGitHub } from "../setup/github.ts";
 import { Browser, CALLBACK } from "../setup/oauth-client.ts";
 import { type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
-import { consent, principalOf, signInsOf, web } from "../setup/sign-in.ts";
+import { openConsentPage, principalOf, signInsOf, web } from "../setup/sign-in.ts";
 
 describe("GitHub", () => {
   let github: FakeGitHub;
@@ -31,7 +31,7 @@ describe("GitHub", () => {
 
   /** Approves at GitHub. Returns the page on which the browser stops. */
   async function throughGitHub(fields: Record<string, string | string[]> = {}) {
-    const { client, browser, page } = await consent(server);
+    const { client, browser, page } = await openConsentPage(server);
     const away = await browser.submit(page, { decision: "github", ...fields });
     expect(away.status).toBe(303);
     expect(away.location?.origin).toBe(github.origin);
@@ -73,12 +73,12 @@ describe("GitHub", () => {
   it.each([
     ["somebody else", { id: 5, login: "stranger" }],
     [
-      "who is only invited to the organisation",
+      "a person who is only invited to the organisation",
       { id: 6, login: "invited", orgs: { acme: "pending" as const } },
     ],
     ["a member of another organisation", { id: 7, login: "other", orgs: { acme2: "active" as const } }],
-    ["with a login that is a number on the list", { id: 8, login: "77" }],
-    ["with a login that looks like an entry of another kind", { id: 9, login: "id:77" }],
+    ["a person with a listed id as login", { id: 8, login: "77" }],
+    ["a person with a login that looks like the entry of an id", { id: 9, login: "id:77" }],
   ])("does not let in %s, and says so", async (_, user) => {
     github.user = user;
     const signIns = signInsOf(server);
@@ -109,14 +109,14 @@ describe("GitHub", () => {
   });
 
   it("completes only in the browser that began", async () => {
-    const { browser, page } = await consent(server);
+    const { browser, page } = await openConsentPage(server);
     const away = await browser.submit(page, { decision: "github" });
     const callback = (await new Browser(web).open(away.location?.href ?? "")).location?.href ?? "";
     const stranger = await new Browser(web).open(callback);
     expect(stranger.status).toBe(400);
     expect(stranger.location).toBeUndefined();
     // GitHub sent this code to the attacker's browser, so it is not accepted in the victim's browser either.
-    const victim = await consent(server);
+    const victim = await openConsentPage(server);
     await victim.browser.submit(victim.page, { decision: "github" });
     expect((await victim.browser.open(callback)).status).toBe(400);
     expect((await browser.open(callback)).status).toBe(303);
@@ -124,7 +124,7 @@ describe("GitHub", () => {
   });
 
   it("refuses an invented state and one of another kind", async () => {
-    const { browser, page } = await consent(server);
+    const { browser, page } = await openConsentPage(server);
     for (const state of ["", "x", page.handle]) {
       const answer = await browser.open(`${server.origin}/authorize/github?code=x&state=${state}`);
       expect(answer.status).toBe(400);
@@ -159,7 +159,7 @@ describe("GitHub", () => {
   });
 
   it("receives no request with a code that it did not issue", async () => {
-    const { browser, page } = await consent(server);
+    const { browser, page } = await openConsentPage(server);
     const away = await browser.submit(page, { decision: "github" });
     const state = away.location?.searchParams.get("state");
     const answer = await browser.open(`${server.origin}/authorize/github?code=made-up&state=${state}`);

@@ -47,8 +47,8 @@ function system(name: string): string {
   return root;
 }
 
-/** Everything below a directory, with modes, times of files, links and contents. */
-const look = (root: string) =>
+/** Everything below a directory, with modes, link targets, link counts and contents. */
+const listTree = (root: string) =>
   execFileSync(
     "sh",
     ["-c", "find . -printf '%p %y %m %l %n\\n' | sort; find . -type f | sort | xargs sha256sum"],
@@ -109,10 +109,10 @@ it("a saved system repeats installations, changes, links and removals elsewhere,
   });
   expect(pack.length).toBeLessThan(10_000);
   await restore(to, manifest, pack, base);
-  expect(look(to)).toBe(look(from));
+  expect(listTree(to)).toBe(listTree(from));
   // Repeats the restore, as after an interruption.
   await restore(to, manifest, pack, base);
-  expect(look(to)).toBe(look(from));
+  expect(listTree(to)).toBe(listTree(from));
 });
 
 it.each([
@@ -151,7 +151,7 @@ it.runIf(process.getuid?.() === 0)("a restore keeps owners, also those of existi
     [0, 0],
     ...paths.map((_path, index) => [100 + index, 200 + index]),
   ]);
-  expect(look(to)).toBe(look(from));
+  expect(listTree(to)).toBe(listTree(from));
 });
 
 it.each([-1, 0.5, 2 ** 32 - 1])("a manifest with owner %d is refused", async (uid) => {
@@ -220,18 +220,21 @@ const directory = (path: string): Entry => ({ type: "directory", path, ...common
 const file = (path: string): Entry => ({ type: "file", path, ...common, size: 0, blobs: [] });
 
 it.each<[string, Entry[]]>([
-  ["what the platform keeps there", [directory("opt"), directory("opt/sandbox-mcp")]],
-  ["a file of the platform's state", [directory("var"), directory("var/lib"), file("var/lib/sandbox-mcp")]],
-  ["the host's names", [directory("etc"), file("etc/hosts")]],
-  ["another directory", [directory("proc"), file("proc/x")]],
-  ["what is above", [file("../x")]],
-  ["what is removed elsewhere", [{ type: "removed", path: "run", ...common }]],
+  ["a directory of the platform", [directory("opt"), directory("opt/sandbox-mcp")]],
+  [
+    "the directory of the platform's state",
+    [directory("var"), directory("var/lib"), file("var/lib/sandbox-mcp")],
+  ],
+  ["the file of host names", [directory("etc"), file("etc/hosts")]],
+  ["a file outside the saved directories", [directory("proc"), file("proc/x")]],
+  ["a file above the root", [file("../x")]],
+  ["a directory that the platform needs", [{ type: "removed", path: "run", ...common }]],
 ])("a restore does not change %s", async (_what, entries) => {
   const root = system("to");
-  const before = look(root);
+  const before = listTree(root);
   const manifest = await writeManifest(entries);
   await expect(Restore.begin("a", { root, base: baseOf(root) }, manifest)).rejects.toThrow();
-  expect(look(root)).toBe(before);
+  expect(listTree(root)).toBe(before);
 });
 
 it("a restore follows no link, and replaces nothing before everything has arrived", async () => {
@@ -268,7 +271,7 @@ it("a saved state of version 1 contains only the workspace, owned by root", asyn
   write(to, "etc/conf", "untouched");
   write(to, "workspace/left", "of an attempt that broke off");
   await restore(to, old, pack);
-  expect(look(join(to, "workspace"))).toBe(look(join(from, "workspace")));
+  expect(listTree(join(to, "workspace"))).toBe(listTree(join(from, "workspace")));
   expect(readFileSync(join(to, "etc/conf"), "utf8")).toBe("untouched");
 });
 

@@ -51,7 +51,7 @@ const link = (path: string, target: string): Entry => ({ type: "symlink", path, 
 describe("a manifest", () => {
   it.each<[string, Entry[]]>([
     ["a path above the workspace", [file("../outside/file")]],
-    ["a path that goes up on the way", [directory("a"), file("a/../../outside/file")]],
+    ["a path with .. in the middle", [directory("a"), file("a/../../outside/file")]],
     ["an absolute path", [file("/etc/passwd")]],
     ["no path", [file("")]],
     ["a path with an empty part", [directory("a"), file("a//b")]],
@@ -71,7 +71,7 @@ describe("a manifest", () => {
       [link("b", "/etc/passwd"), { type: "hardlink", path: "a", ...common, target: "b" }],
     ],
     ["a file that is longer than its content", [{ type: "file", path: "a", ...common, size: 1, blobs: [] }]],
-    ["a mode beyond the bits there are", [{ ...file("a"), mode: 0o10000 } as Entry]],
+    ["a mode with an unknown bit", [{ ...file("a"), mode: 0o10000 } as Entry]],
   ])("with %s is refused, and nothing is touched", async (_what, entries) => {
     writeFileSync(join(root, "before"), "there");
     const manifest = await writeManifest(entries);
@@ -300,9 +300,9 @@ console.log(JSON.stringify({ failure, isWhole }));`;
   });
 
   it.each<[string, (pack: Buffer) => Buffer]>([
-    ["breaks off", (pack) => pack.subarray(0, -1)],
-    ["is changed by a byte", (pack) => Buffer.from(pack.map((byte, at) => (at === 20 ? byte ^ 1 : byte)))],
-    ["is something else", (pack) => Buffer.alloc(pack.length)],
+    ["ends early", (pack) => pack.subarray(0, -1)],
+    ["differs in one byte", (pack) => Buffer.from(pack.map((byte, at) => (at === 20 ? byte ^ 1 : byte)))],
+    ["has other content", (pack) => Buffer.alloc(pack.length)],
   ])("fails if the data %s", async (_how, change) => {
     const { manifest, pack } = await saved();
     const restore = await Restore.begin("a", { root, base }, manifest);
@@ -386,18 +386,18 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
     write("node_modules/a", 5);
     write("web/node_modules", 2);
     write("web/src", 3);
-    const look = (most: number) =>
+    const choose = (most: number) =>
       new Scanner(root, () => base).changes(signal, { most }).then((seen) => chooseFiles(seen, 100));
     // Directories count too: web, web/src and both node_modules.
-    const { chosen, left } = await look(10);
+    const { chosen, left } = await choose(10);
     expect(chosen.map(({ path }) => path).sort()).toEqual(
       ["node_modules", "web", "web/node_modules", "web/src"]
         .concat(["web/node_modules/0", "web/node_modules/1", "web/src/0", "web/src/1", "web/src/2"])
         .sort(),
     );
     expect(left).toMatchObject({ count: 0, crowded: { count: 1, names: ["/node_modules"] } });
-    expect((await look(15)).left.crowded).toBeUndefined();
-    await expect(look(6)).rejects.toMatchObject({ failure: { problem: "too_large" } });
+    expect((await choose(15)).left.crowded).toBeUndefined();
+    await expect(choose(6)).rejects.toMatchObject({ failure: { problem: "too_large" } });
   });
 
   it("that does not fit leaves out what can be regenerated, then the largest files, and says so", () => {

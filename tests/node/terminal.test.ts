@@ -17,16 +17,16 @@ function isBounded(output: string): boolean {
 describe("the text of a terminal", () => {
   it.each([
     ["colours", `${ESC}[1;31mred${ESC}[0m plain`, "red plain"],
-    ["lines", "one\r\ntwo\r\n", "one\ntwo\n"],
-    ["what is overwritten", "10 %\r100 %\r\nok", "100 %\nok"],
-    ["what is erased", `downloading${ESC}[2K\rdone${ESC}[K`, "done"],
+    ["several lines", "one\r\ntwo\r\n", "one\ntwo\n"],
+    ["overwritten text", "10 %\r100 %\r\nok", "100 %\nok"],
+    ["erased text", `downloading${ESC}[2K\rdone${ESC}[K`, "done"],
     ["a backspace", "helo\b \b\blo", "helo".slice(0, 2) + "lo"],
-    ["characters put in and taken out", `held${ESC}[3D${ESC}[@XX${ESC}[P`, "hXXd"],
+    ["inserted and deleted characters", `held${ESC}[3D${ESC}[@XX${ESC}[P`, "hXXd"],
     ["a title", `${ESC}]0;title\u0007text`, "text"],
     ["a device control string", `${ESC}P1;2q#0${ESC}\\text`, "text"],
-    ["a screen", `${ESC}[?1049h${ESC}[2J${ESC}[1;1Hfirst${ESC}[10;5Hsecond`, "first\nsecond"],
-    ["lines above, written over", `a\nb\n${ESC}[2A1${ESC}[B\r2${ESC}[E3`, "1\n2\n3"],
-    ["lines above, erased", `a\nb\n${ESC}[2A${ESC}[Jc`, "c"],
+    ["a full-screen program", `${ESC}[?1049h${ESC}[2J${ESC}[1;1Hfirst${ESC}[10;5Hsecond`, "first\nsecond"],
+    ["overwritten lines above the cursor", `a\nb\n${ESC}[2A1${ESC}[B\r2${ESC}[E3`, "1\n2\n3"],
+    ["erased lines above the cursor", `a\nb\n${ESC}[2A${ESC}[Jc`, "c"],
     ["bells and other characters", "a\u0007\u0000b", "ab"],
     ["tabs and letters of any kind", "a\tžluť 🐎", "a\tžluť 🐎"],
   ])("shows %s correctly", (_what, output, text) => {
@@ -45,7 +45,7 @@ describe("the text of a terminal", () => {
     ["movements to a line's end", `${ESC}[999Cx${ESC}[H`],
     ["movements of any length", `${ESC}[999999999Cx${ESC}[1G${ESC}[${"9".repeat(400)}@y`],
     ["titles that do not end", `${ESC}]0;${"x".repeat(1000)}${ESC}Z`],
-    ["numbers that end in nothing", `${ESC}[${"1;".repeat(500)}\n`],
+    ["sequences of numbers that do not end", `${ESC}[${"1;".repeat(500)}\n`],
   ])("has a limited size and cost: %s", (_what, output) => {
     for (const times of [1, 10, 100]) expect(isBounded(output.repeat(times))).toBe(true);
   });

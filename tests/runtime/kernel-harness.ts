@@ -66,18 +66,18 @@ export class Lab {
 
   async kernel(language: Language): Promise<TestKernel> {
     const { id } = await this.runtime.api.interpreter.createCodeContext({ language });
-    return await this.greet(id, language);
+    return await this.loadPrelude(id, language);
   }
 
   /** Loads the prelude into an existing kernel. */
-  async greet(id: string, language: Language): Promise<TestKernel> {
-    const { stdout } = await this.raw(id, loadCell(language, PRELUDE));
+  async loadPrelude(id: string, language: Language): Promise<TestKernel> {
+    const { stdout } = await this.execute(id, loadCell(language, PRELUDE));
     const process = parseHello(stdout);
-    if (!process) throw new Error(`no greeting from the prelude: ${stdout}`);
+    if (!process) throw new Error(`the prelude did not respond: ${stdout}`);
     return new TestKernel(this, id, language, process);
   }
 
-  async raw(contextID: string, code: string): Promise<Reported> {
+  async execute(contextID: string, code: string): Promise<Reported> {
     const reported: Reported = { stdout: "", stderr: "", results: [] };
     await this.runtime.api.interpreter.runCodeStream(contextID, code, undefined, {
       onStdout: ({ text }) => void (reported.stdout += text),
@@ -114,7 +114,7 @@ export class TestKernel {
   ): Promise<ReadDocument> {
     const runID = `test${++this.#lab.count}`;
     const cell = runCell(this.language, runID, { code, logCapBytes: cap }, this.#lab.runs);
-    const reporting = this.#lab.raw(this.contextID, cell);
+    const reporting = this.#lab.execute(this.contextID, cell);
     onStart?.(runID);
     const reported = await reporting;
     const parsed = parseDocument(reported.stdout, runID);
@@ -143,13 +143,5 @@ export class TestKernel {
   get peakBytes(): number {
     const peak = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${this.process.pid}/status`, "utf8"));
     return Number(peak?.[1]) * 1024;
-  }
-
-  get alive(): boolean {
-    try {
-      return !/^State:\s+Z/m.test(readFileSync(`/proc/${this.process.pid}/status`, "utf8"));
-    } catch {
-      return false;
-    }
   }
 }

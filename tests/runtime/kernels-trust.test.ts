@@ -25,7 +25,7 @@ it.skipIf(REMOTE_URL)("a JavaScript kernel trusts a certificate that was added a
   try {
     const started = await runtime.api.interpreter.createCodeContext({ language: "javascript" });
     writeFileSync(file, authority.pem);
-    const kernel = await lab.greet(started.id, "javascript");
+    const kernel = await lab.loadPrelude(started.id, "javascript");
     expect(await kernel.value(`await (await fetch("https://localhost:${port}/")).text()`)).toBe("'by TLS'");
     // The default certificates are still trusted.
     expect(await kernel.value("require('tls').getCACertificates().length > 100")).toBe("true");

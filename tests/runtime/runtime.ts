@@ -52,7 +52,7 @@ export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtim
   const [program = "", ...rest] = [...(options.under ?? []), ...own];
   const child = spawn(program, rest, { stdio: ["ignore", "ignore", "inherit"] });
   const gone = new Promise<void>((resolve) => child.once("exit", () => resolve()));
-  await ready(socket, child);
+  await waitUntilReady(socket, child);
   const { api, close } = await connectTo(`ws+unix:${socket}:/rpc`);
   return {
     api,
@@ -78,7 +78,7 @@ function get(socketPath: string, path: string): Promise<{ status: number; body: 
   });
 }
 
-async function ready(socket: string, child: ChildProcess): Promise<void> {
+async function waitUntilReady(socket: string, child: ChildProcess): Promise<void> {
   await until(async () => {
     if (child.exitCode !== null) throw new Error(`the runtime ended with ${child.exitCode}`);
     const answer = await get(socket, "/").catch(() => undefined);

@@ -10,7 +10,7 @@ export const AGENTS = join(repository, ".sandbox-mcp/agents");
 
 export const CLAUDE_CODE = join(AGENTS, "bin/claude");
 
-/** Its environment. `modelURL` is the address of its model; no server responds at the default address. */
+/** The environment of Claude Code. `modelURL` is the address of its model; no server responds at the default address. */
 export function claudeEnvironment(home: string, modelURL = "http://127.0.0.1:9"): NodeJS.ProcessEnv {
   return {
     PATH: process.env.PATH,
@@ -25,8 +25,8 @@ export function claudeEnvironment(home: string, modelURL = "http://127.0.0.1:9")
   };
 }
 
-/** Runs it to its end and returns its output. @throws Error if it fails */
-export async function claudeCode(home: string, args: string[], modelURL?: string): Promise<string> {
+/** Runs Claude Code to its end and returns its output. @throws Error if it fails */
+export async function runClaudeCode(home: string, args: string[], modelURL?: string): Promise<string> {
   const options = { env: claudeEnvironment(home, modelURL), cwd: home, timeout: 170_000 };
   const running = run(CLAUDE_CODE, args, options);
   running.child.stdin?.end();

@@ -76,14 +76,14 @@ export async function runHere(
       return true;
     }),
   );
-  const restored = changeEnvironment({ SANDBOX_MCP_URL: undefined, SANDBOX_MCP_TOKEN: undefined, ...env });
+  const restore = changeEnvironment({ SANDBOX_MCP_URL: undefined, SANDBOX_MCP_TOKEN: undefined, ...env });
   const directory = cwd === undefined ? undefined : vi.spyOn(process, "cwd").mockReturnValue(cwd);
   try {
     ended.code = await run(words);
   } finally {
     for (const spy of spies) spy.mockRestore();
     directory?.mockRestore();
-    restored();
+    restore();
     process.exitCode = undefined;
   }
   return ended;
@@ -103,7 +103,7 @@ export function commandsWith(options: CLIOptions) {
   return { run: runCommand, json };
 }
 
-/** Returns a function that restores the value. */
+/** Changes this process's environment. Returns a function that restores it. */
 function changeEnvironment(changes: Record<string, string | undefined>): () => void {
   const before = Object.keys(changes).map((name) => [name, process.env[name]] as const);
   const set = (name: string, value: string | undefined) => {

@@ -32,8 +32,8 @@ export interface TestEngine extends EngineAddress {
   close(): Promise<void>;
 }
 
-/** Ports of servers that tests start in sandboxes. */
-export const webSockets = {
+/** The mount of the package `ws`, for servers that tests start in sandboxes. */
+export const wsPackage = {
   from: join(repository, "node_modules/ws"),
   to: "/opt/sandbox-runtime/node_modules/ws",
 };
@@ -52,7 +52,7 @@ export async function startTestEngine({
     runDir,
     ...(hasAuthority ? { authority: join(runDir, "authority") } : {}),
     ...options,
-    readOnly: [webSockets, ...(options.readOnly ?? [])],
+    readOnly: [wsPackage, ...(options.readOnly ?? [])],
   });
   return {
     engine,
@@ -163,8 +163,7 @@ export class TestSandbox {
     return this.run(`python3 - <<'PYTHON'\n${[program].flat().join("\n")}\nPYTHON`);
   }
 
-  /** Waits for the end. */
-  async ended(): Promise<ExitReport> {
+  async waitForEnd(): Promise<ExitReport> {
     const response = await this.call("GET", "/exit");
     const report: ExitReport = JSON.parse(await response.text());
     return report;

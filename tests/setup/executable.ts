@@ -9,7 +9,7 @@ export function isExecutable(file: string): boolean {
   }
 }
 
-const PATHS = [
+const CHROMIUM_PATHS = [
   process.env.CHROMIUM_PATH,
   "/usr/bin/chromium",
   "/usr/bin/chromium-browser",
@@ -18,5 +18,5 @@ const PATHS = [
 
 /** The path of Chromium, or undefined if it is not installed. */
 export function findChromium(): string | undefined {
-  return PATHS.find((path) => path !== undefined && isExecutable(path));
+  return CHROMIUM_PATHS.find((path) => path !== undefined && isExecutable(path));
 }

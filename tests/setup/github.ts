@@ -20,7 +20,7 @@ export interface FakeGitHub {
   origin: string;
   /** The account that is signed in in the browser. With undefined, the person declines. */
   user: GitHubUser | undefined;
-  /** How the API fails, if it does. */
+  /** The failure of the API. */
   failure: "none" | "down" | "garbage" | "rate_limited" | "org_forbidden" | "odd_token";
   requestedPaths: string[];
   close(): void;

@@ -9,7 +9,7 @@ import { bundleProgram } from "../../scripts/bundle-sandboxd.ts";
 import { repository } from "./server.ts";
 
 /** A bundle for the engine's `control` option. */
-export async function hostileControl(): Promise<string> {
+export async function bundleHostileControl(): Promise<string> {
   const directory = mkdtempSync(join(tmpdir(), "hostile-control-"));
   // A sandbox's user is not root on the host, and must be able to read the file.
   chmodSync(directory, 0o755);

@@ -7,7 +7,7 @@ import { WebSocket, WebSocketServer } from "ws";
 const MIB = 1024 * 1024;
 const call = (args: string) => `["push",["pipeline",0,["x"],[${args}]]]`;
 
-/** Data that is sent repeatedly, so it is made only once. */
+/** Each function makes a message. The attack sends that message again and again. */
 const attacks: Record<string, () => string | Buffer> = {
   /** Values that the Worker would keep in memory. */
   push: () => call(JSON.stringify("x".repeat(12 * MIB))),
@@ -35,14 +35,14 @@ const connections = new Set<Duplex>();
 watch("/tmp", (_event, name) => {
   // Prints the data that an attack wrote to this file.
   if (name === "printed") process.stdout.write(readFileSync("/tmp/printed"));
-  if (attack() === undefined) return;
+  if (readAttack() === undefined) return;
   for (const socket of connections) socket.destroy();
   connections.clear();
 }).unref();
 
 const emit = Server.prototype.emit;
 Server.prototype.emit = function (this: Server, event: string, ...args: unknown[]): boolean {
-  const name = attack();
+  const name = readAttack();
   const [request, socket, head] = args as [IncomingMessage, Duplex, Buffer];
   if (event !== "upgrade" || request.url !== "/rpc") return Reflect.apply(emit, this, [event, ...args]);
   connections.add(socket);
@@ -54,16 +54,16 @@ Server.prototype.emit = function (this: Server, event: string, ...args: unknown[
   if (name === "endless-head") {
     socket.write("HTTP/1.1 101 Switching Protocols\r\n");
     const line = `X-Y: ${"y".repeat(1000)}\r\n`.repeat(1000);
-    const more = () => void (socket.destroyed || (socket.write(line) && setImmediate(more)));
-    socket.on("drain", more).on("error", () => undefined);
-    more();
+    const sendMore = () => void (socket.destroyed || (socket.write(line) && setImmediate(sendMore)));
+    socket.on("drain", sendMore).on("error", () => undefined);
+    sendMore();
     return true;
   }
   new WebSocketServer({ noServer: true }).handleUpgrade(request, socket, head, (peer) => send(peer, name));
   return true;
 };
 
-function attack(): string | undefined {
+function readAttack(): string | undefined {
   try {
     // The file exists before it has content.
     return readFileSync("/tmp/attack", "utf8").trim() || undefined;
@@ -85,15 +85,15 @@ function send(peer: WebSocket, name: string): void {
   const binary = typeof message !== "string" && name === "binary";
   let count = 0;
   peer.on("error", () => undefined);
-  const more = () => {
+  const sendMore = () => {
     while (peer.readyState === WebSocket.OPEN && peer.bufferedAmount < message.length + 4096) {
       peer.send(message, { binary });
       count += 1;
       if (name === "churn") peer.send(`["release",${count},1]`);
     }
-    if (peer.readyState === WebSocket.OPEN) setImmediate(more);
+    if (peer.readyState === WebSocket.OPEN) setImmediate(sendMore);
   };
-  more();
+  sendMore();
 }
 
 function answer(peer: WebSocket, value: string): void {

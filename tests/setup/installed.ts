@@ -1,4 +1,4 @@
-/** Installs the packages that tests need in addition to those of `npm ci`. Every suite calls it first. */
+/** Installs the packages that tests need in addition to those of `npm ci`. vitest's configuration and `npm test` call this first. */
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { prepareAgent } from "../../local/engine/agent-packages.ts";

@@ -105,7 +105,7 @@ export class MCPClient {
     };
   }
 
-  /** Calls a tool and returns the whole result. */
+  /** Calls a tool and returns the status and all messages. */
   send(name: string, args: Record<string, unknown>, options: CallOptions = {}): Promise<Answer> {
     const { progressToken, signal } = options;
     const _meta = progressToken === undefined ? undefined : { progressToken };
@@ -129,7 +129,7 @@ export class MCPClient {
    * @param extensions the extensions that the client declares
    * @param capabilities the client's other capabilities
    */
-  async modern(
+  async sendModern(
     method: string,
     params: Record<string, unknown>,
     extensions: object = { "io.modelcontextprotocol/tasks": {} },

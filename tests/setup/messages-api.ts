@@ -62,7 +62,7 @@ export interface MessagesAPI {
 }
 
 /**
- * @param script called for each request that offers tools, which belongs to the conversation itself. Other requests
+ * @param script replies to each request that offers tools. Only the conversation itself offers tools. Other requests
  * (for a title or a summary) get the reply "ok".
  */
 export async function startMessagesAPI(
@@ -124,27 +124,31 @@ export function toolResults(request: MessagesRequest): ContentBlock[] {
   return Array.isArray(content) ? content.filter(({ type }) => type === "tool_result") : [];
 }
 
-export type Spoken = Extract<Reply, { blocks: Block[] }>;
+export type BlocksReply = Extract<Reply, { blocks: Block[] }>;
 
-function messageOf(model: string, { blocks, usage, stopReason }: Spoken, id = "msg_test") {
+function messageOf(model: string, { blocks, usage, stopReason }: BlocksReply, id = "msg_test") {
   return {
     id,
     type: "message",
     role: "assistant",
     model,
-    content: blocks.map((block, index) => identified(block, index, id)),
+    content: blocks.map((block, index) => addID(block, index, id)),
     stop_reason: stopReason ?? (blocks.some(({ type }) => type === "tool_use") ? "tool_use" : "end_turn"),
     stop_sequence: null,
     usage: { input_tokens: usage?.input ?? 10, output_tokens: usage?.output ?? 5 },
   };
 }
 
-function identified(block: Block, index: number, message: string) {
+function addID(block: Block, index: number, message: string) {
   return block.type === "text" ? block : { ...block, id: `toolu_${message}_${index}` };
 }
 
 /** The message as a stream of server-sent events, each block's content in one delta. */
-function eventsOf(model: string, reply: Spoken, number: number): { type: string; [key: string]: unknown }[] {
+function eventsOf(
+  model: string,
+  reply: BlocksReply,
+  number: number,
+): { type: string; [key: string]: unknown }[] {
   const message = messageOf(model, reply, `msg_${number}`);
   const start = { ...message, content: [], stop_reason: null, usage: { ...message.usage, output_tokens: 1 } };
   const blocks = message.content.flatMap((block, index) => {

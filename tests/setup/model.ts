@@ -1,6 +1,6 @@
 /**
- * vitest's globalSetup: a model for tests of tasks in workerd, where tests cannot listen on a port. The task selects
- * a scenario: "[[write]] ...".
+ * vitest's globalSetup: a model for tests of tasks in workerd, where tests cannot listen on a port. The task's
+ * text selects a scenario, for example "[[write]] ...".
  */
 import type { TestProject } from "vitest/node";
 import { bash, playScenarios, say, use, writeProgram } from "./scripted-agent.ts";

@@ -21,7 +21,7 @@ export interface OAuthServer {
   close(): Promise<void>;
 }
 
-/** Starts it with the owner's token and these variables. An empty variable counts as unset. */
+/** Starts the server with the owner's token and these variables. An empty variable counts as unset. */
 export async function startOAuthServer(variables: Record<string, string> = {}): Promise<OAuthServer> {
   const stateDir = await mkdtemp(join(tmpdir(), "sandbox-mcp-oauth-"));
   const lines: string[] = [];

@@ -21,13 +21,13 @@ export interface ScriptedCall {
 function reply(messages: readonly Message[], script?: readonly ScriptedCall[]) {
   const last = messages.at(-1) ?? { role: "user" };
   const next = script?.[messages.filter(({ role }) => role === "tool").length];
-  if (next) return calling({ name: next.name, arguments: JSON.stringify(next.arguments) });
+  if (next) return callTool({ name: next.name, arguments: JSON.stringify(next.arguments) });
   const outputs = messages.filter(({ role }) => role === "tool").map(textOf);
   if (last.role === "tool") return { role: "assistant", content: `It says: ${outputs.join("\n")}` };
-  return calling({ name: "run_code", arguments: JSON.stringify({ code: textOf(last) }) });
+  return callTool({ name: "run_code", arguments: JSON.stringify({ code: textOf(last) }) });
 }
 
-function calling(call: { name: string; arguments: string }) {
+function callTool(call: { name: string; arguments: string }) {
   const tool_calls = [{ id: crypto.randomUUID(), type: "function", function: call }];
   return { role: "assistant", content: null, tool_calls };
 }

@@ -9,16 +9,16 @@ export class PanelPage {
   readonly page: Page;
   readonly address: string;
   /** The browser's errors, for example about a script or a style that the policy refuses. */
-  readonly complaints: string[] = [];
+  readonly browserErrors: string[] = [];
 
   private constructor(context: BrowserContext, page: Page, address: string) {
     this.context = context;
     this.page = page;
     this.address = address;
     page.on("console", (message) => {
-      if (message.type() === "error") this.complaints.push(message.text());
+      if (message.type() === "error") this.browserErrors.push(message.text());
     });
-    page.on("pageerror", (error) => void this.complaints.push(error.message));
+    page.on("pageerror", (error) => void this.browserErrors.push(error.message));
   }
 
   /** Opens the panel of the server at `url`, without a sign-in. */
@@ -30,11 +30,11 @@ export class PanelPage {
     return panel;
   }
 
-  static async signedIn(chromium: Browser, url: string): Promise<PanelPage> {
+  static async openSignedIn(chromium: Browser, url: string): Promise<PanelPage> {
     const panel = await PanelPage.open(chromium, url);
     await panel.signIn();
     // The browser reports the response 401 as an error.
-    panel.complaints.length = 0;
+    panel.browserErrors.length = 0;
     return panel;
   }
 
@@ -47,7 +47,8 @@ export class PanelPage {
     await this.page.waitForSelector("button:text-is('Sign out')");
   }
 
-  async another(): Promise<PanelPage> {
+  /** Opens a second page with the same session. */
+  async openAnother(): Promise<PanelPage> {
     const other = new PanelPage(this.context, await this.context.newPage(), this.address);
     await other.page.goto(this.page.url());
     return other;
@@ -66,7 +67,7 @@ export class PanelPage {
   }
 
   /** Waits until the open run has this state. */
-  async ended(state: string): Promise<void> {
+  async waitForState(state: string): Promise<void> {
     await this.page.waitForSelector(`section.run .state:text-is('${state}')`);
   }
 
@@ -74,7 +75,7 @@ export class PanelPage {
    * The defects of the current page, narrow and wide, light and dark: violations that axe finds, and content that
    * does not fit.
    */
-  async faults(name: string): Promise<string[]> {
+  async findDefects(name: string): Promise<string[]> {
     const { page } = this;
     const found: string[] = [];
     for (const colorScheme of ["light", "dark"] as const)
@@ -82,10 +83,10 @@ export class PanelPage {
         await page.setViewportSize({ width, height: 768 });
         await page.emulateMedia({ colorScheme });
         const needed = await page.evaluate(() => document.documentElement.scrollWidth);
-        if (needed !== width) found.push(`It is ${needed} wide where there is ${width}.`);
-        // Only narrow and light, and wide and dark, because a check takes a second.
-        const isLookedAt = (width === 375) === (colorScheme === "light") && width !== 768;
-        if (isLookedAt) found.push(...(await violations(page)));
+        if (needed !== width) found.push(`The content is ${needed} px wide in a window of ${width} px.`);
+        // axe checks only the narrow light page and the wide dark page, because a check takes a second.
+        const isChecked = (width === 375) === (colorScheme === "light") && width !== 768;
+        if (isChecked) found.push(...(await violations(page)));
         await this.shoot(`${name}-${width}-${colorScheme}`);
       }
     return found;

@@ -1,5 +1,5 @@
 /**
- * Servers on loopback in place of APIs that need a credential, for `SECRETS`. They list their requests over plain
+ * Servers on loopback in place of APIs that need a credential, for tests of `SECRETS`. They list their requests over plain
  * HTTP, because tests in workerd cannot listen.
  */
 import { execFileSync } from "node:child_process";
@@ -18,7 +18,7 @@ import { listen } from "./listen.ts";
 export interface PrivateAPI {
   /** The URL that lists the requests since the last call. */
   url: string;
-  /** For the engine: the hosts' addresses, and the authorities of their certificates. */
+  /** For the engine: the hosts' addresses, and the authority of their certificates. */
   allowAddresses: string[];
   trusted: string;
   close(): void;
@@ -54,20 +54,20 @@ export async function playPrivateAPI(): Promise<PrivateAPI> {
     },
   );
   // Two test files use this at the same time: one for hosts that begin with `smart`, and one for all others.
-  const desk = createPlainServer((request, response) => {
+  const requestList = createPlainServer((request, response) => {
     const isOf = ({ host }: Arrived) => host.startsWith("smart") === (request.url === "/smart");
     const matching = arrived.filter(isOf);
     arrived.splice(0, arrived.length, ...arrived.filter((one) => !isOf(one)));
     response.end(JSON.stringify(matching));
   });
-  const [port, deskPort] = [await listen(server), await listen(desk)];
-  const played = HOSTS.flatMap((host) => [`${host}:443`, `${host}:8443`]);
+  const [port, listPort] = [await listen(server), await listen(requestList)];
+  const hosts = HOSTS.flatMap((host) => [`${host}:443`, `${host}:8443`]);
   return {
-    url: `http://127.0.0.1:${deskPort}/`,
-    allowAddresses: played.map((host) => `${host}=${port}`),
+    url: `http://127.0.0.1:${listPort}/`,
+    allowAddresses: hosts.map((host) => `${host}=${port}`),
     trusted: authority.pem,
     close: () => {
-      for (const one of [server, desk]) {
+      for (const one of [server, requestList]) {
         one.close();
         one.closeAllConnections();
       }
@@ -140,19 +140,21 @@ function answerGit(
     return void response
       .writeHead(401, { "www-authenticate": "Basic", "x-echo": headers.authorization ?? "" })
       .end();
-  const asks = pathname.endsWith("/info/refs");
-  const service = (asks ? (searchParams.get("service") ?? "") : (pathname.split("/").at(-1) ?? "")).slice(4);
+  const isRefsRequest = pathname.endsWith("/info/refs");
+  const service = (
+    isRefsRequest ? (searchParams.get("service") ?? "") : (pathname.split("/").at(-1) ?? "")
+  ).slice(4);
   if (pathname.startsWith("/smart.git/away/"))
     return void response
       .writeHead(302, {
         location: `https://smart-other.private.test/smart.git/info/refs${new URL(url, "https://any.test").search}`,
       })
       .end();
-  const flags = ["--stateless-rpc", ...(asks ? ["--http-backend-info-refs"] : [])];
+  const flags = ["--stateless-rpc", ...(isRefsRequest ? ["--http-backend-info-refs"] : [])];
   const out = execFileSync("git", [service, ...flags, join(repository, "repo.git")], { input: body });
   const line = `# service=git-${service}\n`;
-  const head = asks ? `${(line.length + 4).toString(16).padStart(4, "0")}${line}0000` : "";
-  const type = `application/x-git-${service}-${asks ? "advertisement" : "result"}`;
+  const head = isRefsRequest ? `${(line.length + 4).toString(16).padStart(4, "0")}${line}0000` : "";
+  const type = `application/x-git-${service}-${isRefsRequest ? "advertisement" : "result"}`;
   response
     .writeHead(200, { "content-type": type, "x-echo": password })
     .end(Buffer.concat([Buffer.from(head), out]));

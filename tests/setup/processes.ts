@@ -15,7 +15,7 @@ export function processes(): Process[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
     .map((name) => read(Number(name)))
-    .filter((members) => members !== undefined);
+    .filter((process) => process !== undefined);
 }
 
 /** `root` and its descendants, without those that have another parent now. */
@@ -65,16 +65,16 @@ export function firstOfSandbox({ pid }: Pick<Process, "pid">): Process {
   return at;
 }
 
-/** The processes of `before` that still run. */
-export function alive(before: readonly Process[]): Process[] {
+/** The processes of `before` that still run, without later processes with the same id. */
+export function filterRunning(before: readonly Process[]): Process[] {
   return before.filter(({ pid, started }) => read(pid)?.started === started);
 }
 
-/** Waits until all processes of `before` have ended. Returns the ones that still run after this time. */
-export async function survivors(before: readonly Process[], withinMs: number): Promise<Process[]> {
-  return until(() => alive(before).length === 0, withinMs).then(
+/** Waits until all processes of `before` have ended, at most `withinMs`. Returns the ones that still run. */
+export async function waitForEnd(before: readonly Process[], withinMs: number): Promise<Process[]> {
+  return until(() => filterRunning(before).length === 0, withinMs).then(
     () => [],
-    () => alive(before),
+    () => filterRunning(before),
   );
 }
 

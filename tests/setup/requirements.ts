@@ -35,8 +35,8 @@ const MODULES: Record<string, string> = {
   ...Object.fromEntries(PACKAGES.map(({ module, debian }) => [module, debian])),
 };
 
-/** Takes about 50 ms. */
-async function missing(): Promise<Need[]> {
+/** The missing programs and modules. The search takes about 50 ms. */
+async function findMissing(): Promise<Need[]> {
   const needs = Object.entries(PROGRAMS)
     .filter(([program]) => !onPath(program))
     .map(([name, from]) => ({ name, package: from }));
@@ -71,19 +71,19 @@ function absentModules(python: string): string[] {
 /** @throws Error with what is missing and the command that installs it */
 async function prepare(say: (line: string) => void): Promise<void> {
   await installForTests();
-  let needs = await missing();
+  let needs = await findMissing();
   if (needs.length === 0) return;
   let trouble = "";
   if (mayInstall()) {
     const packages = packagesOf(needs);
     say(`Installing what the tests need, with apt-get: ${packages.join(" ")}`);
     await install(packages).catch((error: Error) => (trouble = `\n\n${error.message}`));
-    needs = await missing();
+    needs = await findMissing();
     if (needs.length === 0) return;
   }
   const packages = packagesOf(needs);
   throw new Error(
-    `The tests need what is missing here: ${needs.map(({ name }) => name).join(", ")}. ` +
+    `The tests need programs that are missing here: ${needs.map(({ name }) => name).join(", ")}. ` +
       (hasApt()
         ? `Install it:\n\n  ${aptCommand(packages)}`
         : `Install it from your system's packages; Debian calls them: ${packages.join(" ")}`) +

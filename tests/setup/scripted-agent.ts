@@ -1,10 +1,10 @@
-/** A scripted model for agents. The task selects a scenario, as in "[[write]] Please ...". */
+/** A scripted model for agents. The task's text selects a scenario, for example "[[write]] Please ...". */
 import {
   type Block,
   type MessagesAPI,
   type MessagesRequest,
   type Reply,
-  type Spoken,
+  type BlocksReply,
   startMessagesAPI,
 } from "./messages-api.ts";
 
@@ -39,7 +39,7 @@ export function use(name: string, input: Record<string, unknown>, text?: string)
 }
 
 /** The model's reply to a question. */
-export function writeProgram(code: string, language = "python"): Spoken {
+export function writeProgram(code: string, language = "python"): BlocksReply {
   return { blocks: [{ type: "tool_use", name: "write_program", input: { language, code } }] };
 }
 

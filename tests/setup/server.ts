@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { choosePython, findPythons } from "../../local/engine/python.ts";
-import { survivors, tree } from "./processes.ts";
+import { waitForEnd, tree } from "./processes.ts";
 
 export const repository = fileURLToPath(new URL("../..", import.meta.url));
 export const TOKEN = "e2e-test-owner-token";
@@ -17,7 +17,7 @@ export interface ServerOptions {
   env?: Record<string, string | undefined>;
   /** The directory of the package. */
   directory?: string;
-  /** Makes it the leader of a process group, like a shell's foreground job. */
+  /** Makes npm the leader of a process group, like a shell's foreground job. */
   ownGroup?: boolean;
   /** A program and its arguments to run npm in. */
   within?: string[];
@@ -27,13 +27,13 @@ export interface Command {
   child: ChildProcess;
   stdout(): string;
   stderr(): string;
-  /** Resolves with the exit status, or the signal that killed it, after its end and after all output is read. */
+  /** Resolves after the program's end with its exit status, or the signal that killed it. Waits up to 2 s for the last output. */
   exited: Promise<number | string>;
 }
 
 export interface Server extends Command {
   url: string;
-  /** Stops it, and waits until all its processes have ended. */
+  /** Stops the server, and waits until all its processes have ended. */
   stop(): Promise<void>;
 }
 
@@ -60,7 +60,7 @@ export function npm(
   const exited = new Promise<number | string>((resolve) => {
     child.once("exit", (code, signal) => {
       const how = () => resolve(code ?? signal ?? "unknown");
-      // Waits for the last output. Processes that still run may keep the pipe open.
+      // Processes that still run may keep the pipe open.
       child.once("close", how);
       setTimeout(how, 2000).unref();
     });
@@ -94,13 +94,13 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
       const all = tree(command.child.pid ?? 0);
       command.child.kill("SIGTERM");
       await command.exited;
-      await survivors(all, 10_000);
+      await waitForEnd(all, 10_000);
       if (temporary !== undefined) rmSync(temporary, { recursive: true, force: true });
     },
   };
 }
 
-/** A command that runs npm as on a machine without a program. Its user is not root unless `user` is given. */
+/** A command that runs npm as on a machine without a program. Its user has the id 1000 unless `user` is given. */
 export function npmWithout(program: string, user = 1000): string[] {
   const directories = ["/usr/bin", ...(process.env.PATH ?? "").split(":")];
   const files = directories.map((directory) => join(directory, program)).filter((file) => existsSync(file));
@@ -117,7 +117,7 @@ function environment(changes: Record<string, string | undefined>): Record<string
   const inherited = Object.entries(process.env).filter(
     ([name]) => !/^(npm_|VITEST|VITE_|NODE_ENV$|INIT_CWD$|TEST$|DEV$|PROD$|MODE$|BASE_URL$|SSR$)/i.test(name),
   );
-  // `npm start` itself adds the package's programs, also node, to the front of PATH.
+  // `npm start` itself adds the package's programs, including node, to the front of PATH.
   const PATH = (process.env.PATH ?? "")
     .split(":")
     .filter((entry) => !entry.includes("node_modules"))

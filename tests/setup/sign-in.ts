@@ -15,8 +15,8 @@ export function signInsOf(server: OAuthServer): () => Record<string, unknown>[] 
       .filter(({ event }) => event === "sign_in");
 }
 
-/** A browser at the consent page of a new client. */
-export async function consent({ origin }: OAuthServer, headers: Record<string, string> = {}) {
+/** Registers a client, and opens its consent page in a new browser. */
+export async function openConsentPage({ origin }: OAuthServer, headers: Record<string, string> = {}) {
   const client = await Client.register(web, {}, origin);
   const browser = new Browser(web);
   const page = await browser.open(await client.authorizationURL(), { headers });
@@ -30,6 +30,6 @@ export async function principalOf(server: OAuthServer, client: Client, done: Pag
   const tokens: Tokens = await response.json();
   const holder = new MCPClient(`${server.origin}/mcp`, tokens.access_token);
   const { status } = await holder.post({ method: "tools/list" });
-  if (status !== 200) throw new Error(`The token is answered with ${status}`);
+  if (status !== 200) throw new Error(`The server responds to the token with ${status}`);
   return server.logs().findLast(({ action }) => action === "use")?.principal;
 }

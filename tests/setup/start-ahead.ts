@@ -15,8 +15,8 @@ export interface PreparedSandbox {
 }
 
 /**
- * Prints the network namespace, and the start time of the first process, because the kernel uses a namespace's number
- * again.
+ * Prints the network namespace and the start time of the first process. The namespace alone identifies no sandbox,
+ * because the kernel reuses its number.
  */
 export const whichCommand =
   "echo $(readlink /proc/self/ns/net) $(sed 's/.*) //' /proc/1/stat | cut -d' ' -f20)";

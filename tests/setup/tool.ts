@@ -16,7 +16,7 @@ export function tool(
   return new MCPClient(url, token).call(name, args, { signal });
 }
 
-/** Calls a tool and returns the text of its answer. @throws Error if the answer is an error */
+/** Calls a tool and returns the text of its result. @throws Error if the result is an error */
 export async function callTool(
   url: string,
   name: string,

@@ -7,20 +7,20 @@ const MIN_PAUSE_MS = 20;
 const MAX_PAUSE_MS = 200;
 
 /**
- * Calls `look` until it returns a value, and returns that value. @throws Error with the source of `look` if it
+ * Calls `check` until it returns a value, and returns that value. @throws Error with the source of `check` if it
  * returns nothing in time
  */
 export async function until<T>(
-  look: () => T | Promise<T>,
+  check: () => T | Promise<T>,
   deadlineMs = DEADLINE_MS,
 ): Promise<NonNullable<Awaited<T>>> {
   const startedAt = performance.now();
   for (;;) {
-    const found = await look();
+    const found = await check();
     if (found) return found;
     const elapsed = performance.now() - startedAt;
-    if (elapsed > deadlineMs) throw new Error(`Not within ${deadlineMs} ms: ${look}`);
-    // Each look takes processor time, which parallel tests need.
+    if (elapsed > deadlineMs) throw new Error(`Not within ${deadlineMs} ms: ${check}`);
+    // Each check takes processor time, which parallel tests need.
     await sleep(Math.min(Math.max(elapsed / 10, MIN_PAUSE_MS), MAX_PAUSE_MS));
   }
 }

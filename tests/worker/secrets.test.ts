@@ -140,25 +140,31 @@ describe("an API's unusual response", () => {
     );
 
   it.each([
-    ["a protocol upgrade", "HTTP/1.1 101 Switching Protocols\r\n\r\n"],
+    ["the status 101", "HTTP/1.1 101 Switching Protocols\r\n\r\n"],
     [
-      "an upgrade to a named protocol",
+      "the status 101 with a protocol",
       "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
     ],
-    ["endless interim responses", `${"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(101)}HTTP/1.1 200 OK\r\n\r\n`],
+    [
+      "more than a hundred interim responses",
+      `${"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(101)}HTTP/1.1 200 OK\r\n\r\n`,
+    ],
     [
       "a range that was not requested",
       "HTTP/1.1 206 Part\r\nContent-Range: bytes 0-1/9\r\nContent-Length: 2\r\n\r\nab",
     ],
     ["an invalid status", "HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"],
-    ["a body with a transfer coding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"],
+    [
+      "a body with the transfer coding gzip",
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    ],
   ])("ends with a readable error: %s", async (_what, head) => {
     expect(await ask(head)).toMatch(/sandbox-mcp: [^]* 502$/);
   });
 
   it.each([
-    ["a body with a status that allows none", "HTTP/1.1 204 None\r\nContent-Length: 3\r\n\r\nabc", " 204"],
-    ["a status that resets", "HTTP/1.1 205 Reset\r\nContent-Length: 0\r\n\r\n", " 205"],
+    ["a body with the status 204", "HTTP/1.1 204 None\r\nContent-Length: 3\r\n\r\nabc", " 204"],
+    ["the status 205", "HTTP/1.1 205 Reset\r\nContent-Length: 0\r\n\r\n", " 205"],
     [
       "interim responses",
       "HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",

@@ -188,7 +188,7 @@ export async function objectsOf(id: string, caller = owner): Promise<string[]> {
   return (await bucket.list(`${await principalHash(caller.principalID)}/${id}/`)).keys;
 }
 
-export const encoded = (text: string) => new TextEncoder().encode(text);
+export const encode = (text: string) => new TextEncoder().encode(text);
 
 export async function sizeOf(key: string): Promise<number> {
   const object = await bucket.get(key);
@@ -196,7 +196,7 @@ export async function sizeOf(key: string): Promise<number> {
   return object?.size ?? 0;
 }
 
-/** Runs a command and returns what it printed. @throws Error when it does not succeed */
+/** Runs a command and returns its output. @throws Error if the command does not succeed */
 export async function sh(
   sandbox: string,
   command: string,

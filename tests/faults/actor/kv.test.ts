@@ -68,16 +68,16 @@ const REQUESTS: [string, string, RequestInit][] = [
     { method: "POST", headers: JSON_TYPE, body: JSON.stringify({ redirect_uris: [CALLBACK] }) },
   ],
   [
-    "a code for a token",
+    "an exchange of a code for a token",
     "/oauth/token",
     { method: "POST", headers: FORM, body: "grant_type=authorization_code&code=a:b:c&client_id=x" },
   ],
   [
-    "a token to be revoked",
+    "a revocation of a token",
     "/oauth/token",
     { method: "POST", headers: FORM, body: `token=${TOKEN}&client_id=x` },
   ],
-  ["a page to approve on", AUTHORIZE, { method: "GET" }],
+  ["a consent page", AUTHORIZE, { method: "GET" }],
   [
     "an approval",
     "/authorize",

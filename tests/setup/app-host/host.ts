@@ -34,7 +34,7 @@ export interface PageRequests {
   links: string[];
   heights: number[];
   modes: McpUiDisplayMode[];
-  /** How many calls it made. */
+  /** The number of tool calls. */
   calls: number;
 }
 
@@ -63,7 +63,7 @@ async function open({ endpoint, token, proxy, tool: name, args, context, isNarro
   frame.title = "App";
   frame.setAttribute("sandbox", "allow-scripts allow-same-origin allow-forms");
   frame.style.height = "300px";
-  const isReady = new Promise<void>((resolve) => {
+  const ready = new Promise<void>((resolve) => {
     addEventListener("message", ({ source, data }) => {
       if (source === frame.contentWindow && data?.method === "ui/notifications/sandbox-proxy-ready")
         resolve();
@@ -77,7 +77,7 @@ async function open({ endpoint, token, proxy, tool: name, args, context, isNarro
   typing.ariaLabel = "Message";
   document.body.replaceChildren(typing, frame);
   typing.focus();
-  await isReady;
+  await ready;
 
   const bridge = new AppBridge(
     isNarrow ? null : client,
@@ -111,11 +111,11 @@ async function open({ endpoint, token, proxy, tool: name, args, context, isNarro
     bridge.setHostContext({ ...context, displayMode: mode });
     return { mode };
   };
-  const isInitialized = new Promise<void>((resolve) => (bridge.oninitialized = () => resolve()));
+  const initialized = new Promise<void>((resolve) => (bridge.oninitialized = () => resolve()));
   const view = frame.contentWindow as Window;
   await bridge.connect(new PostMessageTransport(view, view));
   await bridge.sendSandboxResourceReady({ html: content.text, csp });
-  await isInitialized;
+  await initialized;
   opened = bridge;
 
   const call = client.callTool({ name, arguments: args });

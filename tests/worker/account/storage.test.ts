@@ -67,7 +67,7 @@ describe("the storage of a principal", () => {
     expect(keys.some((key) => key.includes(second))).toBe(false);
   });
 
-  it("is R2 and not the sandbox's database, however much is printed at once", async () => {
+  it("is in R2 and not in the sandbox's database, however much is printed at once", async () => {
     const sandbox = "much";
     await caller.call("run_command", { sandbox, command: "true" });
     const sizes: number[] = [];

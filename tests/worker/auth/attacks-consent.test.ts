@@ -11,21 +11,21 @@ const app = oauthApp();
 const approval = { decision: "owner", token: TOKEN };
 
 /** A browser that shows the consent page of a new client. */
-async function consent(browser = new Browser(app)) {
+async function openConsentPage(browser = new Browser(app)) {
   const page = await browser.open(await (await Client.register(app)).authorizationURL());
   return { browser, page };
 }
 
 describe("the consent form", () => {
   it("cross-site request forgery: a form without the browser's cookie is refused", async () => {
-    const { browser, page } = await consent();
+    const { browser, page } = await openConsentPage();
     expect((await new Browser(app).submit(page, approval)).isErrorPage).toBe(true);
     expect((await browser.submit(page, approval)).status).toBe(303);
   });
 
   it("cross-site request forgery: the attacker's handle is refused in the victim's browser", async () => {
-    const attacker = await consent();
-    const victim = await consent();
+    const attacker = await openConsentPage();
+    const victim = await openConsentPage();
     expect((await victim.browser.submit(attacker.page, approval)).isErrorPage).toBe(true);
     // The victim's own page still works.
     expect((await victim.browser.submit(victim.page, approval)).status).toBe(303);
@@ -34,7 +34,7 @@ describe("the consent form", () => {
   it.each(["https://evil.example", "null", "https://sandbox.example.evil.example"])(
     "cross-site request forgery: a form sent by a page of %s is refused",
     async (origin) => {
-      const { browser, page } = await consent();
+      const { browser, page } = await openConsentPage();
       const headers = { "content-type": "application/x-www-form-urlencoded", origin };
       const answer = await browser.submit(page, approval, { headers });
       expect(answer.status).toBe(403);
@@ -44,7 +44,7 @@ describe("the consent form", () => {
 
   it("cross-site request forgery: a page that may call the API cannot send the form", async () => {
     const open = oauthApp({ ALLOWED_ORIGINS: "https://app.example" });
-    const { browser, page } = await consent(new Browser(open));
+    const { browser, page } = await openConsentPage(new Browser(open));
     const headers = { "content-type": "application/x-www-form-urlencoded", origin: "https://app.example" };
     const answer = await browser.submit(page, approval, { headers });
     expect(answer.status).toBe(403);
@@ -52,7 +52,7 @@ describe("the consent form", () => {
   });
 
   it("cross-site request forgery: other sites, scripts and other hosts cannot use the cookie", async () => {
-    const { page } = await consent();
+    const { page } = await openConsentPage();
     const [cookie = ""] = page.response.headers.getSetCookie();
     expect(cookie).toMatch(/^__Host-sandbox-mcp-consent-[0-9a-f]{16}=[0-9a-f]{64}; /);
     const attributes = cookie.split("; ").slice(1);
@@ -60,7 +60,7 @@ describe("the consent form", () => {
   });
 
   it("a JSON or multipart form is refused", async () => {
-    const { browser, page } = await consent();
+    const { browser, page } = await openConsentPage();
     for (const type of ["application/json", "multipart/form-data; boundary=x", "text/plain"]) {
       expect(
         (await browser.submit(page, approval, { headers: { "content-type": type, origin: ORIGIN } }))
@@ -72,17 +72,17 @@ describe("the consent form", () => {
 
   it("session fixation: there is no session, and every approval needs the credential again", async () => {
     const browser = new Browser(app);
-    const first = await consent(browser);
+    const first = await openConsentPage(browser);
     expect((await browser.submit(first.page, approval)).status).toBe(303);
     expect(browser.cookies.size).toBe(0);
-    const second = await consent(browser);
+    const second = await openConsentPage(browser);
     const answer = await browser.submit(second.page, { decision: "owner", token: "" });
     expect(answer.status).toBe(403);
     expect(answer.location).toBeUndefined();
   });
 
   it("session fixation: a planted cookie does not make a handle valid", async () => {
-    const attacker = await consent();
+    const attacker = await openConsentPage();
     const victim = new Browser(app);
     for (const name of attacker.browser.cookies.keys()) victim.cookies.set(name, "0".repeat(64));
     const answer = await victim.submit(attacker.page, approval);
@@ -91,7 +91,7 @@ describe("the consent form", () => {
   });
 
   it("a handle works once, even with a wrong token", async () => {
-    const { browser, page } = await consent();
+    const { browser, page } = await openConsentPage();
     const wrong = await browser.submit(page, { decision: "owner", token: "wrong" });
     expect(wrong.status).toBe(403);
     expect((await browser.submit(page, approval)).isErrorPage).toBe(true);
@@ -101,7 +101,7 @@ describe("the consent form", () => {
   });
 
   it("an expired handle is refused, with a way to start again", async () => {
-    const { browser, page } = await consent();
+    const { browser, page } = await openConsentPage();
     const { keys } = await env.OAUTH_KV.list({ prefix: "transaction:" });
     for (const { name } of keys) await env.OAUTH_KV.delete(name);
     const answer = await browser.submit(page, approval);
@@ -111,7 +111,7 @@ describe("the consent form", () => {
   });
 
   it("a handle is kept for at most ten minutes, and its record cannot be read without it", async () => {
-    const { page } = await consent();
+    const { page } = await openConsentPage();
     const { keys } = await env.OAUTH_KV.list({ prefix: "transaction:" });
     for (const { name, expiration } of keys) {
       expect(expiration).toBeLessThanOrEqual(Date.now() / 1000 + 601);
@@ -121,7 +121,7 @@ describe("the consent form", () => {
   });
 
   it("clickjacking: pages cannot be framed, run scripts or send a form elsewhere", async () => {
-    const { browser, page } = await consent();
+    const { browser, page } = await openConsentPage();
     const wrong = await browser.submit(page, { decision: "owner", token: "wrong" });
     const message = await browser.open(`${ORIGIN}/authorize`);
     for (const { response } of [page, wrong, message]) {

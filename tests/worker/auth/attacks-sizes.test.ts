@@ -1,7 +1,7 @@
 /** The server refuses input that is one byte or character too large before it uses it. docs/internals/security.md names these tests. */
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
-import { ORIGIN, TOKEN, recordEachLog, watchedStore } from "../server/support.ts";
+import { ORIGIN, TOKEN, recordEachLog, watchStore } from "../server/support.ts";
 import { Browser, CALLBACK, Client, errorOf, oauthApp } from "./support.ts";
 
 const logs = recordEachLog();
@@ -11,7 +11,7 @@ const app = oauthApp();
 describe("the limits of sizes", () => {
   it("parts that are too long for a key of the store are refused before the store is used", async () => {
     const storeKeys: string[] = [];
-    const OAUTH_KV = watchedStore(env.OAUTH_KV, (key) => storeKeys.push(key));
+    const OAUTH_KV = watchStore(env.OAUTH_KV, (key) => storeKeys.push(key));
     const watched = oauthApp({ OAUTH_KV });
     const client = new Client(watched, (await Client.register(app)).id);
     const reaches = async (request: () => Promise<unknown>) => {

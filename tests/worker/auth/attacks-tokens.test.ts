@@ -9,7 +9,7 @@ import {
   Client,
   errorOf,
   oauthApp,
-  signedIn,
+  signIn,
   statusOf,
   type Tokens,
 } from "./support.ts";
@@ -33,17 +33,17 @@ function checks(): unknown[] {
 
 describe("tokens", () => {
   it("a token for one resource is refused at the other", async () => {
-    const { tokens } = await signedIn(app);
+    const { tokens } = await signIn(app);
     expect(await statusOf(app, tokens.access_token, "/mcp")).toBe(200);
     expect(await statusOf(app, tokens.access_token, "/")).toBe(401);
-    const { tokens: root } = await signedIn(app, { resource: ORIGIN });
+    const { tokens: root } = await signIn(app, { resource: ORIGIN });
     expect(await statusOf(app, root.access_token, "/")).toBe(200);
     expect(await statusOf(app, root.access_token, "/mcp")).toBe(401);
   });
 
   it("a token of another server is refused because of its audience", async () => {
     const elsewhere = "https://elsewhere.example";
-    const { tokens } = await signedIn(app);
+    const { tokens } = await signIn(app);
     // Both servers share a key-value store, as if two names led to one Worker.
     const other = oauthApp({ PUBLIC_ORIGIN: elsewhere });
     expect(await statusOf(other, tokens.access_token, `${elsewhere}/mcp`)).toBe(401);
@@ -67,7 +67,7 @@ describe("tokens", () => {
   });
 
   it("an expired token is refused", async () => {
-    const { tokens } = await signedIn(app);
+    const { tokens } = await signIn(app);
     vi.useFakeTimers({ now: Date.now() + 3599_000, toFake: ["Date"] });
     expect(await statusOf(app, tokens.access_token)).toBe(200);
     vi.setSystemTime(Date.now() + 3000);
@@ -75,21 +75,21 @@ describe("tokens", () => {
   });
 
   it("a revoked access token is refused, and its client can refresh", async () => {
-    const { client, tokens } = await signedIn(app);
+    const { client, tokens } = await signIn(app);
     expect((await client.token({ token: tokens.access_token })).status).toBe(200);
     expect(await statusOf(app, tokens.access_token)).toBe(401);
     expect((await client.refresh(tokens.refresh_token)).status).toBe(200);
   });
 
   it("revoking a refresh token revokes every token of that sign-in", async () => {
-    const { client, tokens } = await signedIn(app);
+    const { client, tokens } = await signIn(app);
     expect((await client.token({ token: tokens.refresh_token })).status).toBe(200);
     expect(await statusOf(app, tokens.access_token)).toBe(401);
     expect(await errorOf(await client.refresh(tokens.refresh_token))).toBe("invalid_grant");
   });
 
   it("another client cannot revoke a token", async () => {
-    const { tokens } = await signedIn(app);
+    const { tokens } = await signIn(app);
     const other = await Client.register(app);
     await other.token({ token: tokens.access_token });
     await other.token({ token: tokens.refresh_token });
@@ -98,7 +98,7 @@ describe("tokens", () => {
 
   it("a revocation is logged with its owner, but only if it revoked something", async () => {
     const revocations = () => logs.tokens().filter(({ action }) => action === "revoke");
-    const { client, tokens } = await signedIn(app, {}, { scope: ["sandbox:read", "sandbox:exec"] });
+    const { client, tokens } = await signIn(app, {}, { scope: ["sandbox:read", "sandbox:exec"] });
     const other = await Client.register(app);
     const [user, grant] = tokens.access_token.split(":");
     for (const token of ["garbage", "a:b:c", `${user}:${grant}:${"x".repeat(32)}`]) {
@@ -138,14 +138,14 @@ describe("tokens", () => {
   });
 
   it("a refresh token or a code is not accepted as an access token", async () => {
-    const { tokens } = await signedIn(app);
+    const { tokens } = await signIn(app);
     const { code } = await approve(await Client.register(app));
     expect(await statusOf(app, tokens.refresh_token)).toBe(401);
     expect(await statusOf(app, code)).toBe(401);
   });
 
   it("a token with any part changed is refused", async () => {
-    const { tokens } = await signedIn(app);
+    const { tokens } = await signIn(app);
     const [user, grant, secret = ""] = tokens.access_token.split(":");
     const flipped = (secret.startsWith("A") ? "B" : "A") + secret.slice(1);
     for (const token of [
@@ -159,7 +159,7 @@ describe("tokens", () => {
   });
 
   it("a token in the query or in the form is ignored", async () => {
-    const { tokens } = await signedIn(app);
+    const { tokens } = await signIn(app);
     const init = post({ jsonrpc: "2.0", id: 1, method: "tools/list", access_token: tokens.access_token });
     const headers = new Headers(init.headers);
     headers.delete("authorization");
@@ -175,7 +175,7 @@ describe("tokens", () => {
     ["a user part of 1 KB", () => [`Bearer ${"u".repeat(1024)}:${"g".repeat(16)}:${"x".repeat(32)}`], 401],
     ["unicode", () => ["Bearer ówner:gggggggggggggggg:xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"], 401],
   ] as const)("header tricks: %s", async (_, headersOf, status) => {
-    const { tokens } = await signedIn(app);
+    const { tokens } = await signIn(app);
     const init = post({ jsonrpc: "2.0", id: 1, method: "tools/list" });
     const headers = new Headers(init.headers);
     headers.delete("authorization");
@@ -186,7 +186,7 @@ describe("tokens", () => {
 
 describe("refresh tokens", () => {
   it("the previous refresh token is valid until the new one is used, and older ones are invalid", async () => {
-    const { client, tokens } = await signedIn(app);
+    const { client, tokens } = await signIn(app);
     const second = await (await client.refresh(tokens.refresh_token)).json<Tokens>();
     // The client may not have received the response, and repeats the request.
     const repeated = await (await client.refresh(tokens.refresh_token)).json<Tokens>();
@@ -199,13 +199,13 @@ describe("refresh tokens", () => {
   });
 
   it("a refresh token is refused from another client", async () => {
-    const { tokens } = await signedIn(app);
+    const { tokens } = await signIn(app);
     const thief = await Client.register(app);
     expect(await errorOf(await thief.refresh(tokens.refresh_token))).toBe("invalid_grant");
   });
 
   it("a grant ends 30 days after the sign-in, however often it is refreshed", async () => {
-    const { client, tokens } = await signedIn(app);
+    const { client, tokens } = await signIn(app);
     const start = Date.now();
     vi.useFakeTimers({ now: start + 29 * DAY_MS, toFake: ["Date"] });
     const later = await (await client.refresh(tokens.refresh_token)).json<Tokens>();
@@ -214,7 +214,7 @@ describe("refresh tokens", () => {
   });
 
   it("a grant ends when the server no longer accepts the token that approved it", async () => {
-    const { client, tokens } = await signedIn(app);
+    const { client, tokens } = await signIn(app);
     const rotated = oauthApp({ SERVER_AUTH_TOKEN: "another-server-token" });
     expect(await statusOf(rotated, tokens.access_token)).toBe(401);
     expect(await errorOf(await new Client(rotated, client.id).refresh(tokens.refresh_token))).toBe(

@@ -2,7 +2,7 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { call, LIST, ORIGIN, post, TOKEN, type Variables, recordEachLog } from "../server/support.ts";
-import { approve, Browser, Client, oauthApp, register, signedIn, statusOf, type Tokens } from "./support.ts";
+import { approve, Browser, Client, oauthApp, register, signIn, statusOf, type Tokens } from "./support.ts";
 
 const logs = recordEachLog();
 
@@ -195,7 +195,7 @@ describe("the issuer", () => {
       });
       expect(await metadata.json()).toMatchObject({ issuer: ORIGIN });
     }
-    const { tokens } = await signedIn(app);
+    const { tokens } = await signIn(app);
     expect(await statusOf(app, tokens.access_token, "http://127.0.0.1:8787/mcp")).toBe(200);
   });
 });

@@ -12,7 +12,7 @@ import {
   CALLBACK,
   Client,
   oauthApp,
-  signedIn,
+  signIn,
   statusOf,
   type Tokens,
   whoIs,
@@ -45,7 +45,7 @@ describe("the authorization code flow", () => {
 
   it("logs a line for every step, without secrets", async () => {
     const app = oauthApp();
-    const { client, tokens } = await signedIn(app);
+    const { client, tokens } = await signIn(app);
     await statusOf(app, tokens.access_token);
     await client.refresh(tokens.refresh_token);
     await client.token({ token: tokens.access_token });
@@ -142,7 +142,7 @@ describe("scopes", () => {
 
   it("that the person unticked are not granted, and a call that needs one names it", async () => {
     const app = oauthApp();
-    const { tokens } = await signedIn(app, {}, { scope: ["sandbox:read", "sandbox:write"] });
+    const { tokens } = await signIn(app, {}, { scope: ["sandbox:read", "sandbox:write"] });
     expect(tokens.scope).toBe("sandbox:read sandbox:write");
     expect(await whoIs(app, tokens.access_token)).toBe("owner");
     const headers = { authorization: `Bearer ${tokens.access_token}` };
@@ -164,11 +164,7 @@ describe("scopes", () => {
 
   it("that were not offered cannot be added to the form", async () => {
     const app = oauthApp();
-    const { tokens } = await signedIn(
-      app,
-      { scope: "sandbox:read" },
-      { scope: ["sandbox:read", "tasks:run"] },
-    );
+    const { tokens } = await signIn(app, { scope: "sandbox:read" }, { scope: ["sandbox:read", "tasks:run"] });
     expect(tokens.scope).toBe("sandbox:read");
   });
 
@@ -185,7 +181,7 @@ describe("scopes", () => {
   });
 
   it("can be reduced at a refresh, but not extended", async () => {
-    const { client, tokens } = await signedIn(oauthApp(), { scope: "sandbox:read sandbox:write" });
+    const { client, tokens } = await signIn(oauthApp(), { scope: "sandbox:read sandbox:write" });
     const narrowed = await client.refresh(tokens.refresh_token, { scope: "sandbox:read" });
     const next = await narrowed.json<Tokens>();
     expect(next.scope).toBe("sandbox:read");
@@ -197,7 +193,7 @@ describe("scopes", () => {
 describe("a step up", () => {
   it("requests the scopes of the challenge, and replaces the grant with one that has them all", async () => {
     const app = oauthApp();
-    const { client, tokens } = await signedIn(app, { scope: "sandbox:read sandbox:write" });
+    const { client, tokens } = await signIn(app, { scope: "sandbox:read sandbox:write" });
     const refused = await app(
       "/mcp",
       post(call("add", { a: 1, b: 2 }), { authorization: `Bearer ${tokens.access_token}` }),
@@ -215,7 +211,7 @@ describe("a step up", () => {
 describe("a refresh", () => {
   it("returns new tokens for the same principal", async () => {
     const app = oauthApp();
-    const { client, tokens } = await signedIn(app);
+    const { client, tokens } = await signIn(app);
     const response = await client.refresh(tokens.refresh_token);
     expect(response.status).toBe(200);
     const next = await response.json<Tokens>();

@@ -59,7 +59,7 @@ describe("a rule", () => {
     ["org", { GITHUB_ALLOWED_ORG: "acme2" }],
     ["access", { ACCESS_AUDIENCE: "other" }],
     ["access", { ACCESS_TEAM_DOMAIN: "other.example" }],
-  ] as const)("%s falls with it: %j", async (name, change) => {
+  ] as const)("for %s does not apply after the change %j", async (name, change) => {
     expect(await isRuleInForce(config({ ...ALL, ...change }), await rules[name]())).toBe(false);
   });
 

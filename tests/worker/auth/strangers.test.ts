@@ -2,8 +2,8 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { MAX_UNAPPROVED } from "../../../src/actors/attempts.ts";
-import { recordEachLog, watchedStore } from "../server/support.ts";
-import { approve, Client, oauthApp, register, signedIn, statusOf } from "./support.ts";
+import { recordEachLog, watchStore } from "../server/support.ts";
+import { approve, Client, oauthApp, register, signIn, statusOf } from "./support.ts";
 
 recordEachLog();
 
@@ -53,9 +53,9 @@ describe("tokens that this server could have issued", () => {
       success: !key.startsWith("address:") || (remaining -= 1) >= 0,
     });
     const reads = vi.fn<(key: string) => void>();
-    const OAUTH_KV = watchedStore(env.OAUTH_KV, reads);
+    const OAUTH_KV = watchStore(env.OAUTH_KV, reads);
     const app = oauthApp({ RATE_LIMITER: { limit }, OAUTH_KV });
-    const { tokens } = await signedIn(app);
+    const { tokens } = await signIn(app);
     expect(await statusOf(app, tokens.access_token)).toBe(200);
     for (let index = 0; remaining > 0; index++) expect(await statusOf(app, tokenOf(index))).toBe(401);
     reads.mockClear();

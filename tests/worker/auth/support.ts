@@ -40,8 +40,8 @@ export async function approve(
   return { code: callback.searchParams.get("code") ?? "", callback };
 }
 
-/** Completes the flow. Returns a client with its tokens. */
-export async function signedIn(
+/** Registers a client and completes its sign-in. */
+export async function signIn(
   app: App,
   parameters: Record<string, string | undefined> = {},
   fields: Record<string, string | string[] | undefined> = {},

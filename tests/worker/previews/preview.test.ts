@@ -13,11 +13,11 @@ import {
 import {
   expose,
   exposer,
-  next,
+  nextMessage,
   openSocket,
   PAGE,
   PREVIEW_HOST,
-  printed,
+  outputOf,
   startServer,
   visit,
 } from "./support.ts";
@@ -173,7 +173,7 @@ describe("a preview", () => {
     const reader = stream.body?.getReader();
     expect(new TextDecoder().decode((await reader?.read())?.value)).toBe("begun");
     await reader?.cancel();
-    await until(async () => (await printed(sandbox, 8000)).includes("stream closed"));
+    await until(async () => (await outputOf(sandbox, 8000)).includes("stream closed"));
 
     const piece = new Uint8Array(65_536).fill(7);
     const hash = new Uint8Array(
@@ -199,9 +199,9 @@ describe("a preview", () => {
     expect(response.headers.get("sec-websocket-protocol")).toBe("vite-hmr");
     expect(JSON.parse(greeting)).toMatchObject({ host: "localhost:8000", origin: "http://localhost:8000" });
     socket.send("echo");
-    expect(await next(socket)).toBe("echo");
+    expect(await nextMessage(socket)).toBe("echo");
     socket.close(1000, "over");
-    await until(async () => (await printed(sandbox, 8000)).includes("closed"));
+    await until(async () => (await outputOf(sandbox, 8000)).includes("closed"));
   });
 
   it("supports WebSockets if the program chooses none of the offered subprotocols", async () => {
@@ -293,11 +293,11 @@ describe("a sandbox with an open preview", () => {
     const reader = (await visit(`${url}stream`)).body?.getReader();
     await reader?.read();
     socket.close(1000, "over");
-    await until(async () => (await printed(idle, 8000)).includes("closed"));
+    await until(async () => (await outputOf(idle, 8000)).includes("closed"));
     await expire();
     expect(await isRunning(idle)).toBe(true);
     await reader?.cancel();
-    await until(async () => (await printed(idle, 8000)).includes("stream closed"));
+    await until(async () => (await outputOf(idle, 8000)).includes("stream closed"));
     await expire();
     await untilStopped(idle);
     expect((await visit(url)).status).toBe(503);
@@ -334,7 +334,7 @@ describe("a preview ends", () => {
   it("at its expiry, together with the requests in progress", async () => {
     await startServer("brief", 8000);
     const url = await expose({ sandbox: "brief", port: 8000, expires_seconds: 3 });
-    const ending = next((await openSocket(url)).socket);
+    const ending = nextMessage((await openSocket(url)).socket);
     const reader = (await visit(`${url}stream`)).body?.getReader();
     await reader?.read();
     expect(await ending).toMatch(/^closed/);
@@ -347,7 +347,7 @@ describe("a preview ends", () => {
 
   it("when it is closed, together with the requests in progress", async () => {
     const url = await expose({ sandbox: "brief", port: 8000 });
-    const ending = next((await openSocket(url)).socket);
+    const ending = nextMessage((await openSocket(url)).socket);
     await exposer.call("expose_port", { sandbox: "brief", port: 8000, expose: false });
     expect(await ending).toMatch(/^closed/);
     const closed = await exposer.call("expose_port", { sandbox: "brief", port: 8000, expose: false });

@@ -73,7 +73,7 @@ export async function startServer(sandbox: string, port: number, address = "127.
 }
 
 /** The output of a server. */
-export function printed(sandbox: string, port: number): Promise<string> {
+export function outputOf(sandbox: string, port: number): Promise<string> {
   return sh(sandbox, `cat /workspace/${port}.log`);
 }
 
@@ -82,13 +82,13 @@ export async function openSocket(url: string, headers: Record<string, string> = 
   const response = await visit(url, { headers: { upgrade: "websocket", ...headers } });
   const { webSocket: socket } = response;
   if (!socket) throw new Error(`no WebSocket: ${response.status}`);
-  const greeting = next(socket);
+  const greeting = nextMessage(socket);
   socket.accept();
   return { response, socket, greeting: await greeting };
 }
 
 /** The next message or the end of a WebSocket. */
-export function next(socket: WebSocket): Promise<string> {
+export function nextMessage(socket: WebSocket): Promise<string> {
   return new Promise((resolve) => {
     socket.addEventListener("message", ({ data }) => resolve(String(data)), { once: true });
     socket.addEventListener("close", ({ code }) => resolve(`closed ${code}`), { once: true });

@@ -224,7 +224,7 @@ describe("the resource of a file", () => {
     expect(await complete(FILES, "path", "missing/".padEnd(2_000_000, "a"), { sandbox })).toEqual([]);
   });
 
-  it("starts its stopped sandbox if the token may, and leaves the notice for the next result", async () => {
+  it("starts its stopped sandbox if the token allows that, and leaves the notice for the next result", async () => {
     const name = "resources-stopped";
     await sh(name, "echo x >/workspace/x");
     await killContainer(name);

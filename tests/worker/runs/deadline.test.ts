@@ -35,8 +35,8 @@ describe.concurrent("output that user code replaced", () => {
   const swap = `ln -sf /tmp/empty ${runs}`;
 
   it.each([
-    ["a link to nothing", `: >/tmp/empty; sleep 0.3; ${swap}/$SANDBOX_MCP_RUN/stdout; sleep 1.5`],
-    ["a terabyte of nothing", `sleep 0.3; truncate -s 1T ${runs}/$SANDBOX_MCP_RUN/stdout`],
+    ["a link to an empty file", `: >/tmp/empty; sleep 0.3; ${swap}/$SANDBOX_MCP_RUN/stdout; sleep 1.5`],
+    ["a sparse terabyte", `sleep 0.3; truncate -s 1T ${runs}/$SANDBOX_MCP_RUN/stdout`],
     ["an invalid end", `sleep 0.3; echo 999999999999 -1 >${runs}/$SANDBOX_MCP_RUN/end; pkill -9 -x sbxd`],
     [
       "an invalid exit status",

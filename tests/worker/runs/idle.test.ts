@@ -16,7 +16,7 @@ async function outlives(sandbox: string): Promise<boolean> {
 }
 
 /** Waits until the server has measured the sandbox after its use. */
-async function looked(sandbox: string): Promise<void> {
+async function waitForSize(sandbox: string): Promise<void> {
   const size = async () => (await sandboxesOf()).find(({ name }) => name === sandbox)?.size_bytes;
   await until(async () => (await size()) !== undefined);
 }
@@ -53,7 +53,7 @@ describe("background processes", () => {
   it("keep their sandbox running while they use the processor", async () => {
     const sandbox = "idle-spins";
     const pid = await sh(sandbox, "(while :; do :; done) >/dev/null 2>&1 & echo $!");
-    await looked(sandbox);
+    await waitForSize(sandbox);
     expect(await outlives(sandbox)).toBe(true);
     await sh(sandbox, `kill -9 ${pid}`);
     await until(async () => !(await outlives(sandbox)));
@@ -67,7 +67,7 @@ describe("background processes", () => {
     // A local sandbox reaches other hosts through the server's own proxy.
     const out = "(exec 3<>/dev/tcp/127.0.0.1/3128; touch out; exec sleep 1000) >/dev/null 2>&1 &";
     const pid = await sh(sandbox, `${out} echo $!; until [ -e out ]; do sleep 0.1; done`);
-    await looked(sandbox);
+    await waitForSize(sandbox);
     expect(await outlives(sandbox)).toBe(true);
     expect(await outlives(sandbox)).toBe(true);
     await sh(sandbox, `kill -9 ${pid.trim()}`);
@@ -77,7 +77,7 @@ describe("background processes", () => {
   it("keep it running for at most the hours that the operator allows", async () => {
     const sandbox = "idle-limit";
     await sh(sandbox, "(while :; do :; done) >/dev/null 2>&1 &");
-    await looked(sandbox);
+    await waitForSize(sandbox);
     await leaveAlone(sandbox, 2 * HOUR_MS);
     expect(await outlives(sandbox)).toBe(true);
     await leaveAlone(sandbox, 3 * HOUR_MS);

@@ -13,9 +13,9 @@ const onDisk = async () =>
 
 describe("a background process of a command", () => {
   it.each([
-    ["in its group", "(PRINT) & echo begun"],
-    ["out of its group", "setsid bash -c 'PRINT' & echo begun"],
-    ["out of its group and marked by nothing", "env -i setsid bash -c 'PRINT' & echo begun"],
+    ["in the command's process group", "(PRINT) & echo begun"],
+    ["in another process group", "setsid bash -c 'PRINT' & echo begun"],
+    ["in another process group, without variables", "env -i setsid bash -c 'PRINT' & echo begun"],
   ])("can print without limit and uses no disk (%s)", async (_where, command) => {
     const before = await onDisk();
     const print = 'sleep 0.5; head -c 100000000 /dev/zero | tr "\\0" x; touch /tmp/printed; exec sleep 3100';

@@ -92,8 +92,8 @@ export class Actor {
     return this.#world.actor !== this;
   }
 
-  /** Never continues in an evicted actor. */
-  async later(): Promise<void> {
+  /** Waits until the test completes this operation. Never continues in an evicted actor. */
+  async waitForStep(): Promise<void> {
     await this.#world.operation();
     if (this.#isEvicted) await never;
   }
@@ -222,10 +222,10 @@ export class Actor {
         world.check(this.#ends.running === 0, "two ends at the same time");
         this.#ends.running++;
         if (container) container.isEnding = true;
-        await this.later();
+        await this.waitForStep();
         this.starting = undefined;
         const latest = world.container;
-        if (latest) world.lost(latest);
+        if (latest) world.removeContainer(latest);
         world.count.interruptions++;
         this.#ends.running--;
         this.#ends.past++;
@@ -251,17 +251,17 @@ export class Actor {
     const { past } = this.#ends;
     const isEnded = () => this.#ends.running > 0 || this.#ends.past > past;
     const refuse = async () => {
-      await this.later();
+      await this.waitForStep();
       throw containerGone();
     };
-    await this.later();
+    await this.waitForStep();
     if (isEnded()) await refuse();
-    if (world.has("start fails")) throw new ToolError("sandbox_unavailable", "full");
+    if (world.consumeFault("start fails")) throw new ToolError("sandbox_unavailable", "full");
     const container = new FakeContainer(this.starting, this.#nextPolicy ?? -1);
     world.container = container;
-    await this.later();
+    await this.waitForStep();
     if (isEnded()) await refuse();
-    if (world.has("starts halfway")) throw new ToolError("sandbox_unavailable", "no response");
+    if (world.consumeFault("starts halfway")) throw new ToolError("sandbox_unavailable", "no response");
     if (container.isAlive) return;
     // Calls that began after its death have waited for this start too.
     world.count.interruptions++;
@@ -280,7 +280,7 @@ export class Actor {
   /** Tells the account the settings of a sandbox. */
   configure(settings: number): Promise<void> {
     return this.#reports.run(async () => {
-      await this.later();
+      await this.waitForStep();
       this.#world.account = { ...this.#world.account, isKnown: true, settings };
     });
   }
@@ -300,10 +300,10 @@ export class Actor {
       enforce: async () => {
         const { container } = world;
         if (!container && this.#nextPolicy === world.policy.version) return true;
-        await this.later();
+        await this.waitForStep();
         // A start that waited for this fails.
         if (container?.isAlive === false) world.count.interruptions++;
-        if (world.has("enforce fails")) {
+        if (world.consumeFault("enforce fails")) {
           world.policy.isEnforced = false;
           throw new ToolError("sandbox_unavailable", "no network");
         }
@@ -331,7 +331,7 @@ export class Actor {
     return {
       owner: { principalID: "p", sandbox: "main", principalHash: "h" },
       isKnown: async (owner) => {
-        await this.later();
+        await this.waitForStep();
         if (owner instanceof Use && owner.mayStart === "ifKnown") owner.isStarter ||= world.account.isKnown;
         return world.account.isKnown;
       },
@@ -340,8 +340,8 @@ export class Actor {
         if (this.#isRegistered) return undefined;
         const unregisterings = this.#unregisterings;
         return await this.#reports.run(async () => {
-          await this.later();
-          if (world.has("refuse")) throw new ToolError("quota_exceeded", "one too many");
+          await this.waitForStep();
+          if (world.consumeFault("refuse")) throw new ToolError("quota_exceeded", "one too many");
           const before = world.account.isKnown ? "stopped" : "nothing";
           // Another call may have registered the sandbox meanwhile.
           if (!this.#isRegistered) this.#before = before;
@@ -365,7 +365,7 @@ export class Actor {
       reportDestruction: (_owner, ending) => {
         world.check(!world.container, "a sandbox is destroyed before its container ends");
         return this.#reports.run(async () => {
-          await this.later();
+          await this.waitForStep();
           const wasKnown = world.account.isKnown;
           world.account = { isKnown: false, isRunning: false, settings: 0 };
           world.isLeaked = false;
@@ -398,13 +398,13 @@ export class Actor {
         this.#isSaving = true;
         world.saves++;
         try {
-          if (world.has("save hangs")) {
+          if (world.consumeFault("save hangs")) {
             world.hasHung = true;
             await this.#hang(life);
           }
-          await this.later();
+          await this.waitForStep();
           if (life.aborted || !container.isAlive || container.isBroken) throw containerGone();
-          if (world.has("saves fail")) throw new ToolError("file_system", "R2");
+          if (world.consumeFault("saves fail")) throw new ToolError("file_system", "R2");
           world.check(!container.isOutdated, "a save of the state before a rollback");
           world.saved = scanned;
         } finally {
@@ -432,12 +432,12 @@ export class Actor {
         );
         world.whole = undefined;
         this.#life = life;
-        await this.later();
-        while (this.#replaced) await this.later();
-        while (container?.isBroken && container.isAlive) await this.later();
+        await this.waitForStep();
+        while (this.#replaced) await this.waitForStep();
+        while (container?.isBroken && container.isAlive) await this.waitForStep();
         if (!container?.isAlive) throw new ToolError("no_answer", "no response");
         if (life.aborted) throw containerGone();
-        if (world.has("restore fails")) throw new ToolError("file_system", "R2");
+        if (world.consumeFault("restore fails")) throw new ToolError("file_system", "R2");
         container.writes ??= new Set(world.saved);
         world.whole = container;
       },
@@ -468,8 +468,8 @@ export class Actor {
           throw new ToolError("no_answer", "saving");
         world.isRollingBack = true;
         this.#isRollingBack = true;
-        await this.later();
-        if (id !== CHECKPOINT.id || world.has("rollback fails")) {
+        await this.waitForStep();
+        if (id !== CHECKPOINT.id || world.consumeFault("rollback fails")) {
           world.isRollingBack = false;
           throw new ToolError("not_found", "no such checkpoint");
         }
@@ -490,7 +490,7 @@ export class Actor {
         const { acknowledged } = world;
         const needed = [...acknowledged];
         if (isWhole()) await save();
-        await this.later();
+        await this.waitForStep();
         const isComplete = needed.every((write) => world.saved.has(write) || !world.acknowledged.has(write));
         world.check(isComplete, "a checkpoint without an acknowledged write");
         return CHECKPOINT;
@@ -510,10 +510,10 @@ export class Actor {
         if (container) container.writes = undefined;
         world.whole = undefined;
         this.#replaced = container;
-        await this.later();
+        await this.waitForStep();
         this.#replaced = undefined;
         if (container?.isOutdated) throw containerGone();
-        if (world.has("restore fails")) throw new ToolError("file_system", "R2");
+        if (world.consumeFault("restore fails")) throw new ToolError("file_system", "R2");
       }),
     );
   }

@@ -147,12 +147,12 @@ export abstract class World {
     return promise;
   }
 
-  /** Whether an operation has this fault. */
-  has(fault: Fault): boolean {
-    const isThere = this.faults.has(fault);
-    if (isThere) this.count.faults++;
+  /** Whether the current operation has this fault. A fault happens once, except "saves fail". */
+  consumeFault(fault: Fault): boolean {
+    const isSet = this.faults.has(fault);
+    if (isSet) this.count.faults++;
     if (fault !== "saves fail") this.faults.delete(fault);
-    return isThere;
+    return isSet;
   }
 
   /** The actor is evicted, and its container may die before the next actor. */
@@ -164,7 +164,7 @@ export abstract class World {
     vi.setSystemTime(now);
     const { container } = this;
     if (container && isKilled) {
-      this.lost(container);
+      this.removeContainer(container);
       this.loseUnsaved();
     }
     if (this.container) this.container.isEnding = false;
@@ -186,13 +186,13 @@ export abstract class World {
     this.count.interruptions++;
     await this.operation();
     if (!container.isAlive) return;
-    this.lost(container);
+    this.removeContainer(container);
     this.loseUnsaved();
     await this.operation();
     this.actor.reportEnd();
   }
 
-  lost(container: FakeContainer): void {
+  removeContainer(container: FakeContainer): void {
     container.isAlive = false;
     this.isEndUnreported = true;
     if (this.container === container) this.container = undefined;
@@ -210,7 +210,7 @@ export abstract class World {
   checkAtRest(): void {
     const { lifecycle } = this.actor;
     const isThere = this.container !== undefined;
-    // First, because the getters notice a container that is gone.
+    // Before the other checks, because `isRunning` and `isAlive` report a missing container to the account.
     const isCounted = this.account.isRunning === isThere;
     this.check(isCounted || (this.isLeaked && !isThere), "the account is wrong about the container");
     this.check(lifecycle.isRunning === isThere, "isRunning is wrong");

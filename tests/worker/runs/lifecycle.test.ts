@@ -131,7 +131,7 @@ class Sandbox extends World {
     const { container, writes, life } = this.actor.use(use);
     const begunAt = this.turn;
     begin(writes);
-    await this.actor.later();
+    await this.actor.waitForStep();
     if (container.isBroken || life.aborted || this.#disconnectedAt >= begunAt) throw containerGone();
     done();
   }
@@ -193,7 +193,7 @@ class Sandbox extends World {
       this.check(isExpected, `a run failed: ${String(error)}`);
     });
     if (isCancelled) {
-      await actor.later();
+      await actor.waitForStep();
       isOver = true;
       use.isStarter = false;
     }

@@ -317,8 +317,8 @@ describe.concurrent("another principal's run id", () => {
 
 describe.concurrent("a run for a client that declares MCP's Tasks extension", () => {
   const call = (name: string, args: Record<string, unknown>, caller: Caller = owner) =>
-    caller.modern("tools/call", { name, arguments: { sandbox, session: `own-${++sessions}`, ...args } });
-  const get = (taskId: unknown, caller: Caller = owner) => caller.modern("tasks/get", { taskId });
+    caller.sendModern("tools/call", { name, arguments: { sandbox, session: `own-${++sessions}`, ...args } });
+  const get = (taskId: unknown, caller: Caller = owner) => caller.sendModern("tasks/get", { taskId });
 
   it("is a task with the run's id, and the ended task has the result that the call would have had", async () => {
     const line = "echo begun; until [ -e /tmp/go-task ]; do sleep 0.05; done; echo ended; exit 3";
@@ -346,12 +346,14 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
       name: "run_code",
       arguments: { sandbox, code: "import time; time.sleep(60)", context: "task" },
     };
-    const { result: made } = await owner.at("?results=structured").modern("tools/call", codeTask);
+    const { result: made } = await owner.at("?results=structured").sendModern("tools/call", codeTask);
     expect(made).toMatchObject({ resultType: "task", taskId: expect.any(String) });
     const { taskId } = made ?? {};
     const ignored = { taskId, inputResponses: { nothing: { action: "accept" } } };
-    expect((await owner.modern("tasks/update", ignored)).result).toMatchObject({ resultType: "complete" });
-    const { result: cancelled } = await owner.modern("tasks/cancel", { taskId });
+    expect((await owner.sendModern("tasks/update", ignored)).result).toMatchObject({
+      resultType: "complete",
+    });
+    const { result: cancelled } = await owner.sendModern("tasks/cancel", { taskId });
     expect(cancelled).toMatchObject({ resultType: "complete" });
     expect(cancelled).not.toHaveProperty("taskId");
     await until(async () => (await get(taskId)).result?.status === "cancelled");
@@ -378,7 +380,7 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     const { taskId } = (await call("run_command", { command: "sleep 5" })).result ?? {};
     const stranger = await principal("task-stranger");
     for (const method of ["tasks/get", "tasks/update", "tasks/cancel"]) {
-      const { error } = await stranger.modern(method, { taskId });
+      const { error } = await stranger.sendModern(method, { taskId });
       expect([method, error]).toMatchObject([
         method,
         { code: -32602, message: expect.stringContaining("There is no run") },
@@ -394,8 +396,8 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     const { taskId } = (await call("run_command", { command: "sleep 5" })).result ?? {};
     const missing = { error: { code: -32021, message: expect.any(String) }, status: 400 };
     for (const method of ["tasks/get", "tasks/update", "tasks/cancel"])
-      expect(await owner.modern(method, { taskId }, {})).toMatchObject(missing);
+      expect(await owner.sendModern(method, { taskId }, {})).toMatchObject(missing);
     const notifications = { taskIds: [taskId] };
-    expect(await owner.modern("subscriptions/listen", { notifications }, {})).toMatchObject(missing);
+    expect(await owner.sendModern("subscriptions/listen", { notifications }, {})).toMatchObject(missing);
   });
 });

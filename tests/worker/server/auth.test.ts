@@ -303,7 +303,7 @@ describe("scopes", () => {
     expect((await app("/mcp", post(notification, reader))).status).toBe(403);
   });
 
-  it("are those of the last of two equal keys, which is the one that would run", async () => {
+  it("are those of the last key if a body repeats a key, because the server uses the last one", async () => {
     const app = appWith({ AUTH_TOKENS: authTokens });
     const twice =
       '{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"tools/call","params":{"name":"x","name":"add"}}';

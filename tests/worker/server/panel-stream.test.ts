@@ -119,7 +119,7 @@ class Stream {
   }
 }
 
-/** The first events of two watched things, in their order. */
+/** The first events of two watched calls, in the order of the calls. */
 async function firstTwo(stream: Stream): Promise<unknown[]> {
   const events = [await stream.next(), await stream.next()];
   return events.toSorted((a, b) => Number(a?.watch) - Number(b?.watch));
@@ -172,7 +172,7 @@ describe("the stream of a page", () => {
     expect(await later).toBeUndefined();
   });
 
-  it("ends after five minutes, or after a limited number of looks", async () => {
+  it("ends after five minutes, or after a limited number of polls", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     const browser = await panelBrowser(app);
     const quiet = await open(browser, watching([SANDBOXES]));
@@ -295,15 +295,19 @@ describe("watching", () => {
 
 describe("the limits of streams:", () => {
   it.each([
-    ["no JSON", "{", "The body is not JSON."],
-    ["nothing watched", watching([]), "watch"],
-    ["more than 8 things", watching(Array.from({ length: 9 }, () => SANDBOXES)), "watch"],
+    ["a body that is not JSON", "{", "The body is not JSON."],
+    ["an empty list", watching([]), "watch"],
+    ["more than 8 calls", watching(Array.from({ length: 9 }, () => SANDBOXES)), "watch"],
     ["a log without a cursor", watching([{ name: "get_result", arguments: { id: "x" } }]), "cursor"],
     ["a cursor before the beginning", watching([log("x", -1)]), "cursor"],
-    ["an argument that is not known", watching([{ ...SANDBOXES, more: 1 }]), "more"],
-    ["no name of the page", { watch: [SANDBOXES] }, "page"],
-    ["an invalid name of the page", watching([SANDBOXES], "<page>"), "page"],
-    ["too much", watching([{ name: "list_runs", arguments: { sandbox: "x".repeat(9000) } }]), "too long"],
+    ["an unknown argument", watching([{ ...SANDBOXES, more: 1 }]), "more"],
+    ["a missing page id", { watch: [SANDBOXES] }, "page"],
+    ["an invalid page id", watching([SANDBOXES], "<page>"), "page"],
+    [
+      "an argument that is too long",
+      watching([{ name: "list_runs", arguments: { sandbox: "x".repeat(9000) } }]),
+      "too long",
+    ],
   ])("a stream is refused for %s", async (_what, body, words) => {
     const stream = await open(await panelBrowser(app), body);
     expect(stream.status).toBe(400);
@@ -349,7 +353,7 @@ describe("the limits of streams:", () => {
     await vi.advanceTimersByTimeAsync(60_000);
   });
 
-  it("each look counts as a call", async () => {
+  it("each poll counts as a call", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     let remaining = Infinity;
     const RATE_LIMITER: RateLimit = {
@@ -368,7 +372,7 @@ describe("the limits of streams:", () => {
 });
 
 describe("a reader", () => {
-  it("that does not read causes one look at each thing, and is disconnected", async () => {
+  it("that does not read causes one poll of each watched call, and is disconnected", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     answers.log = (cursor) => page("x".repeat(40_000), cursor, { bytes: cursor + 100_000 });
     const stream = await open(await panelBrowser(app), watching([log()]));

@@ -74,7 +74,7 @@ export async function messages(response: Response): Promise<unknown[]> {
   return messagesIn(await response.text());
 }
 
-/** The log from now on, one parsed line per entry, with uses of tokens apart. `text()` has the raw text. */
+/** Records the log from now on. `tokens()` has the lines about uses of tokens, `entries()` all others, `text()` the raw text. */
 export function recordLogs() {
   const spy = vi.spyOn(console, "log").mockImplementation(() => {});
   const lines = () => spy.mock.calls.map(([line]) => String(line));
@@ -97,8 +97,8 @@ export function recordEachLog(): ReturnType<typeof recordLogs> {
   return { entries: () => logs.entries(), tokens: () => logs.tokens(), text: () => logs.text() };
 }
 
-/** An OAuth store that reports the key of each use. */
-export function watchedStore(store: KVNamespace, onUse: (key: string) => void): KVNamespace {
+/** Returns the store, with a report of the key of each use. */
+export function watchStore(store: KVNamespace, onUse: (key: string) => void): KVNamespace {
   return new Proxy(store, {
     get(target, name) {
       const member: unknown = Reflect.get(target, name);

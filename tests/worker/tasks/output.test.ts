@@ -281,7 +281,7 @@ describe("the outcome of a task", () => {
   };
 
   it.each<[name: string, more: Partial<TaskFacts>, state: string, words: RegExp]>([
-    ["no words at all", {}, "failed", /ended with status 1 before it was done.*continue_from s\.1t/],
+    ["an end without output", {}, "failed", /ended with status 1 before it was done.*continue_from s\.1t/],
     ["a signal", { command: { state: "failed", exitCode: 137 } }, "failed", /killed by signal 9/],
     [
       "an end without a result",
@@ -302,13 +302,13 @@ describe("the outcome of a task", () => {
       /error: odd\./,
     ],
     [
-      "an agent that was out of turns, with their limit",
+      "an agent that used up its turns",
       { report: { unread: 0, end: "out_of_turns", turns: 3 }, maxTurns: 2 },
       "failed",
       /used up its turns \(max_turns: 2\) before/,
     ],
     [
-      "a failing API until the time was over",
+      "an API that failed until the timeout",
       {
         command: { state: "timed_out" },
         spending: {
@@ -336,12 +336,12 @@ describe("the outcome of a task", () => {
       /^(?!.*\.\.).*from the server\b/,
     ],
     [
-      "an agent's own sentence",
+      "an agent's error that ends with a full stop",
       { report: { unread: 0, end: "error", error: "It broke." } },
       "failed",
       /It broke\.(?!\.)/,
     ],
-    ["a container that went away", { command: { state: "lost", note: "gone" } }, "lost", /^gone$/],
+    ["a lost container", { command: { state: "lost", note: "gone" } }, "lost", /^gone$/],
   ])("of %s", (_name, more, state, words) => {
     const verdict = verdictOf({ ...facts, ...more });
     expect(verdict.state).toBe(state);

@@ -7,7 +7,7 @@ import {
   accountOf,
   actorOf,
   bucket,
-  encoded,
+  encode,
   objectsOf,
   evict,
   inActor,
@@ -51,13 +51,13 @@ async function logOf(id: string): Promise<string> {
 
 describe("a task for a client that declares MCP's Tasks extension", () => {
   it("is a task of MCP at once, and ends with the result of execute_task", async () => {
-    const { result: made } = await owner.modern("tools/call", {
+    const { result: made } = await owner.sendModern("tools/call", {
       name: "execute_task",
       arguments: { task: "[[write]]" },
     });
     expect(made).toMatchObject({ resultType: "task", status: "working" });
     const { taskId } = made ?? {};
-    const get = async () => (await owner.modern("tasks/get", { taskId })).result;
+    const get = async () => (await owner.sendModern("tasks/get", { taskId })).result;
     await until(async () => (await get())?.status === "completed");
     expect(JSON.stringify((await get())?.result)).toMatch(/state: succeeded.*created a\.txt/);
   });
@@ -199,11 +199,14 @@ describe("OpenCode", () => {
       { ANTHROPIC_API_KEY: undefined, CLAUDE_CODE_OAUTH_TOKEN: "oat-a-token" },
       /^OpenCode needs ANTHROPIC_API_KEY/,
     ],
-  ])("is refused what it cannot do: %j %j", async (args, variables, words) => {
-    const taskArgs = { task: "x", agent: "opencode", ...args };
-    const { isError, text } = await owner.with(variables).call("execute_task", taskArgs);
-    expect({ isError, text }).toEqual({ isError: true, text: expect.stringMatching(words) });
-  });
+  ])(
+    "is refused with the arguments %j and the variables %j, which it does not support",
+    async (args, variables, words) => {
+      const taskArgs = { task: "x", agent: "opencode", ...args };
+      const { isError, text } = await owner.with(variables).call("execute_task", taskArgs);
+      expect({ isError, text }).toEqual({ isError: true, text: expect.stringMatching(words) });
+    },
+  );
 });
 
 describe("definitions that a task names", () => {
@@ -214,12 +217,12 @@ describe("definitions that a task names", () => {
   const caller = owner.with({ COMPONENTS: "offered/" });
 
   beforeAll(async () => {
-    await bucket.put("offered/agents/reviewer.md", encoded(agent("reviewer", "AGENT")));
-    await bucket.put("offered/agents/nameless.md", encoded(agent("another", "NAMELESS")));
-    await bucket.put("offered/commands/fix.md", encoded(command("COMMAND")));
-    await bucket.put("offered/commands/large.md", encoded("x".repeat(64 * 1024 + 1)));
-    await bucket.put("offered/commands/deep/er.md", encoded(command("DEEP")));
-    await bucket.put("offered/commands/no name.md", encoded(command("UNNAMED")));
+    await bucket.put("offered/agents/reviewer.md", encode(agent("reviewer", "AGENT")));
+    await bucket.put("offered/agents/nameless.md", encode(agent("another", "NAMELESS")));
+    await bucket.put("offered/commands/fix.md", encode(command("COMMAND")));
+    await bucket.put("offered/commands/large.md", encode("x".repeat(64 * 1024 + 1)));
+    await bucket.put("offered/commands/deep/er.md", encode(command("DEEP")));
+    await bucket.put("offered/commands/no name.md", encode(command("UNNAMED")));
   });
 
   it("come from the operator, and do not appear in the task's changes", async () => {
@@ -289,7 +292,7 @@ describe("definitions that a task names", () => {
 
 describe("an invalid definition of the operator", () => {
   it("is named in the response over HTTP, and in the operator's log", async () => {
-    await bucket.put("broken/agents/reviewer.md", encoded("---\nname: another\n---\n"));
+    await bucket.put("broken/agents/reviewer.md", encode("---\nname: another\n---\n"));
     const spy = vi.spyOn(console, "log").mockImplementation(() => {});
     try {
       const caller = owner.with({ COMPONENTS: "broken", LOG_LEVEL: "warn" });

@@ -49,10 +49,10 @@ async function inSession(session: string | null, args: object): Promise<Record<s
 
 describe("the panel in a chat", () => {
   it("is linked from tools for clients that declare the extension, and for clients that cannot declare it", async () => {
-    const { result } = await owner.modern("tools/list", {}, UI);
+    const { result } = await owner.sendModern("tools/list", {}, UI);
     expect(linked(result as Listed).toSorted()).toEqual(LINKED.toSorted());
     for (const other of [{}, { "io.modelcontextprotocol/ui": { mimeTypes: ["text/plain"] } }]) {
-      const without = await owner.modern("tools/list", {}, other);
+      const without = await owner.sendModern("tools/list", {}, other);
       expect(linked(without.result as Listed)).toEqual([]);
     }
     expect(linked(await list(owner)).toSorted()).toEqual(LINKED.toSorted());
@@ -117,13 +117,15 @@ describe("the panel in a chat", () => {
       expect(Object.keys(result)).toEqual(["content"]);
     }
     const call = { name: "run_command", arguments: { command: "echo 6", sandbox: "apps-data" } };
-    expect((await owner.modern("tools/call", call, UI)).result?._meta).toHaveProperty("sandbox-mcp/run");
-    expect((await owner.modern("tools/call", call, {})).result?._meta).not.toHaveProperty("sandbox-mcp/run");
+    expect((await owner.sendModern("tools/call", call, UI)).result?._meta).toHaveProperty("sandbox-mcp/run");
+    expect((await owner.sendModern("tools/call", call, {})).result?._meta).not.toHaveProperty(
+      "sandbox-mcp/run",
+    );
   });
 
   it("gets a plain result even if the client accepts tasks", async () => {
     const call = (more: object) =>
-      owner.modern("tools/call", {
+      owner.sendModern("tools/call", {
         name: "run_command",
         arguments: { command: "sleep 2", sandbox: "apps-tasks", ...more },
       });

@@ -123,7 +123,7 @@ describe("variables of a sandbox", () => {
     ["an empty name", { "": "x" }, "letters, digits and _"],
     ["BASH_ENV", { BASH_ENV: "/tmp/x" }, "uses itself"],
     ["a readonly name of bash", { SHELLOPTS: "x" }, "uses itself"],
-    ["a name of ours", { SANDBOX_MCP_RUN: "x" }, "uses itself"],
+    ["a name that the server uses", { SANDBOX_MCP_RUN: "x" }, "uses itself"],
     ["101 names", Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`N${i}`, "x"])), "102 variables"],
     ["64 KiB", { A: "x".repeat(30_000), B: "x".repeat(30_000), C: "x".repeat(6_000) }, "65536 bytes"],
   ])("are refused with %s, and nothing is changed", async (_what, env, words) => {

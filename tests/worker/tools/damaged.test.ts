@@ -17,7 +17,7 @@ afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 describe("a damaged sandbox", () => {
   it.each([
-    ["a command in a shell that is there", "run_command", { command: "true", session: "before" }],
+    ["a command in a running shell", "run_command", { command: "true", session: "before" }],
     ["a command in a new shell", "run_command", { command: "true", session: "after" }],
     ["code in a new Python kernel", "run_code", { code: "1" }],
     ["code in a new JavaScript kernel", "run_code", { code: "1", language: "javascript" }],

@@ -21,7 +21,7 @@ function configure(
   { by = owner, capabilities = OPENS_URLS as object, more = {} } = {},
 ) {
   const params = { name: "configure_sandbox", arguments: { sandbox, ...args }, ...more };
-  return by.modern("tools/call", params, {}, capabilities);
+  return by.sendModern("tools/call", params, {}, capabilities);
 }
 
 async function hostsOf(sandbox: string): Promise<unknown> {

@@ -20,7 +20,7 @@ function ask(
   capabilities: object = OPENS_URLS,
   caller = owner,
 ) {
-  return caller.modern("tools/call", { name, arguments: args, ...more }, {}, capabilities);
+  return caller.sendModern("tools/call", { name, arguments: args, ...more }, {}, capabilities);
 }
 
 function send(
@@ -147,7 +147,7 @@ describe("git in a command that lacks credentials", () => {
     const tasks = { extensions: { "io.modelcontextprotocol/tasks": {} } };
     const { result: task } = await ask("run_command", { sandbox, command: slow }, {}, tasks);
     expect(task).toMatchObject({ resultType: "task" });
-    const get = () => owner.modern("tasks/get", { taskId: task?.taskId }, {}, tasks);
+    const get = () => owner.sendModern("tasks/get", { taskId: task?.taskId }, {}, tasks);
     await expect.poll(async () => (await get()).result?.status, { timeout: 30_000 }).toBe("completed");
     expect(JSON.stringify((await get()).result)).toContain(hint);
     await signIn(await panelBrowser(app));

@@ -291,7 +291,7 @@ describe("the sandbox's own program that scales images, which code can replace,"
 
   it.each([
     ["text", "import os; os.write(1, b'<html>'); os._exit(0)"],
-    ["nothing", "import os; os._exit(0)"],
+    ["an empty output", "import os; os._exit(0)"],
     [
       "an image as large as before",
       "import shutil, sys; sys.stdout.buffer.write(open('/workspace/large.png', 'rb').read()); sys.stdout.flush(); __import__('os')._exit(0)",
@@ -304,9 +304,9 @@ describe("the sandbox's own program that scales images, which code can replace,"
       "a part of an image",
       "import os; os.write(1, open('/workspace/wide.png', 'rb').read()[:-4]); os._exit(0)",
     ],
-    ["bytes without end", "import os\nwhile True: os.write(1, bytes(1 << 20))"],
-    ["nothing, and takes all memory", "held = bytearray(2 << 30)"],
-    ["nothing, and does not end", "import time; time.sleep(600)"],
+    ["endless bytes", "import os\nwhile True: os.write(1, bytes(1 << 20))"],
+    ["the output of a program that uses up the memory", "held = bytearray(2 << 30)"],
+    ["the output of a program that does not end", "import time; time.sleep(600)"],
   ])("passes on only valid images, not %s", async (_, program) => {
     await replace(program);
     const { content, isError, text } = await read();

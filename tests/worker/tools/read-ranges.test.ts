@@ -56,11 +56,11 @@ describe("a file is read unchanged, by lines and by bytes, if it", () => {
     ["begins with a byte order mark", bytes("\ufeffa\n")],
     ["has other line breaks", bytes("a\r\nb\rc\u2028d\u0085e\f")],
     ["has control characters and escapes", bytes("\x01\x1b[31m\x7f\\n%s$(true)`true`'\"\n")],
-    ["holds the replacement character", bytes("a\ufffdb\n")],
+    ["has the replacement character", bytes("a\ufffdb\n")],
     ["has characters of every length", bytes("aä€𝄞".repeat(1000))],
-    ["is as long as what fits", bytes("x".repeat(32_768))],
-    ["is a byte longer", bytes("x".repeat(32_769))],
-    ["cuts a character where that ends", bytes(`${"x".repeat(32_767)}ä`)],
+    ["is exactly as long as one answer allows", bytes("x".repeat(32_768))],
+    ["is one byte longer than one answer allows", bytes("x".repeat(32_769))],
+    ["has a character across that limit", bytes(`${"x".repeat(32_767)}ä`)],
   ])("%s", async (_what, content) => {
     const path = "exact";
     const encoding = "base64";

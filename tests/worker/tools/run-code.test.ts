@@ -88,8 +88,8 @@ describe("errors of the code", () => {
 
 describe("rich results", () => {
   it.each([
-    ["with a last show", "plt.show()"],
-    ["left open at the end", ""],
+    ["if the last figure is shown", "plt.show()"],
+    ["if the last figure is left open", ""],
   ])("of matplotlib are an image for each show, as in a notebook, %s", async (_how, last) => {
     const images = async (code: string) =>
       (await run(`import matplotlib.pyplot as plt\n${code}`)).content.flatMap(({ data }) => data ?? []);
@@ -169,8 +169,11 @@ describe("a time limit", () => {
 describe("a kernel that dies", () => {
   it.each([
     ["by os._exit", "import os\nprint('last', flush=True)\nos._exit(3)"],
-    ["killed", "import os\nprint('last', flush=True)\nos.kill(os.getpid(), 9)"],
-    ["killed later", "import os, time\ntime.sleep(0.1)\nprint('last', flush=True)\nos.kill(os.getpid(), 9)"],
+    ["by a signal", "import os\nprint('last', flush=True)\nos.kill(os.getpid(), 9)"],
+    [
+      "by a signal after 0.1 s",
+      "import os, time\ntime.sleep(0.1)\nprint('last', flush=True)\nos.kill(os.getpid(), 9)",
+    ],
     ["by os.abort", "import os, sys\nsys.stderr.buffer.write(b'last')\nsys.stderr.flush()\nos.abort()"],
     [
       "after a child has printed",

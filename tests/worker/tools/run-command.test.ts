@@ -62,7 +62,7 @@ describe("run_command", () => {
     ["an unclosed quote", "echo 'a", 2, /unexpected EOF/],
     ["set -e", "set -e; false; echo not here", 1, /^$/],
     ["exec", "exec bash -c 'exit 9'", 9, /^$/],
-    ["the shell ending itself", "kill -9 $$", 137, /^$/],
+    ["a shell that kills itself", "kill -9 $$", 137, /^$/],
     ["a signal to the shell", "kill -TERM $$; sleep 5", 143, /^$/],
     ["SIGINT", "kill -INT $$; sleep 5", 130, /^$/],
     ["return", "return 5", 5, /^$/],
@@ -105,8 +105,8 @@ describe("run_command", () => {
     expect(result.text).toContain("NUL");
   });
 
-  it("reports the correct exit code of commands that end during a look at them", async () => {
-    // The server first looks after 0.1 s. Many commands last about as long, so that some end during this look.
+  it("reports the correct exit code of commands that end while the server checks them", async () => {
+    // The server first checks after 0.1 s. Each command lasts about as long, so that some end during this check.
     const codes = await Promise.all(
       Array.from({ length: 4 }, async (_, session) => {
         const found = [];

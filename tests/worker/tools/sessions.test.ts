@@ -75,7 +75,7 @@ describe("a session of run_command", () => {
     ["exit under set -eu with a trap", "set -eu; trap 'echo bye' EXIT; false || exit 4", 4],
     ["noclobber", "set -C", 0],
     ["noclobber with a trap", "set -C; trap true EXIT; exit 4", 4],
-    ["the end of its time", "sleep 100", 143],
+    ["its timeout", "sleep 100", 143],
     ["redirected output", "exec >/dev/null 2>&1", 0],
     ["a failing last command", "false", 1],
   ])("keeps earlier changes after %s", async (what, end, exit_code) => {

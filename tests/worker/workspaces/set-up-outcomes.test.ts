@@ -65,11 +65,11 @@ describe("the saved result of a set-up", () => {
         { policy, secrets: [{ ...secret, variable: "FORGE_KEY" }] },
       ];
       for (const [index, network] of networks.entries()) {
-        const other = world.sibling(`other-${index}`);
+        const other = world.createSibling(`other-${index}`);
         expect(await setUp(other, "script", undefined, undefined, network)).toMatchObject({ how: "ran" });
       }
       const same = { policy: { ...policy, allowHosts: policy.allowHosts.toReversed() }, secrets: [] };
-      expect(await setUp(world.sibling("same"), "script", undefined, undefined, same)).toMatchObject({
+      expect(await setUp(world.createSibling("same"), "script", undefined, undefined, same)).toMatchObject({
         how: "restored",
       });
     }));
@@ -116,7 +116,7 @@ describe("the saved result of a set-up", () => {
       // The script changed, and then the sandbox was rolled back.
       world.kill();
       expect(await setUp(world, "another", key)).toMatchObject({ how: "ran" });
-      expect(await setUp(world.sibling("b"))).toMatchObject({ how: "ran" });
+      expect(await setUp(world.createSibling("b"))).toMatchObject({ how: "ran" });
     }));
 
   it("is not kept if a part exceeds the limit, and its other parts are deleted", () =>
@@ -129,7 +129,7 @@ describe("the saved result of a set-up", () => {
         left: { count: 1, bytes: 5, largest: [{ path: "large", size: 5 }] },
       });
       await expect(outcomes.keep(started)).rejects.toThrow("WORKSPACE_MAX_MB");
-      expect(await setUp(world.sibling("b"))).toMatchObject({ how: "ran" });
+      expect(await setUp(world.createSibling("b"))).toMatchObject({ how: "ran" });
     }));
 
   it("is complete or missing after a failure or an eviction at each step of its save", async () => {
@@ -154,7 +154,7 @@ describe("the saved result of a set-up", () => {
             );
           isOver = (await Promise.race([isKept, evicted])) === true;
           world.onStep = () => undefined;
-          const other = world.sibling("b");
+          const other = world.createSibling("b");
           const { how: result } = await setUp(other);
           // If the server reported the outcome as kept, it is kept.
           expect(result === "restored" || !isOver).toBe(true);
@@ -162,7 +162,7 @@ describe("the saved result of a set-up", () => {
           // The next actor keeps the outcome.
           await world.ready();
           await outcomesOf(world).keep(started);
-          expect(await setUp(world.sibling("c"))).toMatchObject({ how: "restored" });
+          expect(await setUp(world.createSibling("c"))).toMatchObject({ how: "restored" });
         });
   });
 
@@ -171,7 +171,7 @@ describe("the saved result of a set-up", () => {
       for (let at = 0, isOver = false; !isOver; at += stride)
         await inWorld(async (first) => {
           await setUp(first);
-          const world = first.sibling("b");
+          const world = first.createSibling("b");
           const evicted = isEvicted ? evictAt(world, at) : new Promise<never>(() => undefined);
           let step = 0;
           if (!isEvicted)

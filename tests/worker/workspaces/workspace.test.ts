@@ -31,7 +31,7 @@ async function doTask(world: World): Promise<void> {
 
 /** The files that a task finds when it continues in another sandbox. */
 async function continueTask(world: World, sandbox: string): Promise<Record<string, string>> {
-  const next = world.sibling(sandbox, world.isSaved);
+  const next = world.createSibling(sandbox, world.isSaved);
   world.registry.forkArchive(sandbox, "a.1t");
   await next.ready();
   await next.workspace.restoreConversation("a.1t", "2t");
@@ -323,7 +323,7 @@ describe("a workspace", () => {
 
   it("is neither saved nor restored if sandboxd refers to packs that it does not have", () =>
     inWorld(async (world) => {
-      const other = world.sibling("other");
+      const other = world.createSibling("other");
       await prepare(other);
       await prepare(world);
       const foreign = other.registry.current("other")?.packs[0]?.id ?? "";
@@ -405,7 +405,7 @@ describe("the saved files of a task", () => {
 
   it("are kept and restored on a server that saves no workspaces, but nothing else is", () =>
     inWorld(async (saving) => {
-      const world = saving.sibling("a", false);
+      const world = saving.createSibling("a", false);
       await doTask(world);
       await world.workspace.keepArchive(remains, SETTINGS);
       await world.workspace.save();
@@ -415,11 +415,11 @@ describe("the saved files of a task", () => {
 
   it("do not replace files in a workspace that all sandboxes share", () =>
     inWorld(async (saving) => {
-      const world = saving.sibling("a", false);
+      const world = saving.createSibling("a", false);
       await doTask(world);
       await world.workspace.keepArchive(remains, SETTINGS);
       world.registry.forkArchive("b", "a.1t");
-      const next = world.sibling("b", false);
+      const next = world.createSibling("b", false);
       next.onStep = ({ name, when }) => {
         if (name === "start" && when === "after") next.files.set("somebody's own", "untouched");
       };

@@ -51,8 +51,6 @@ class FakeContainer {
   snapshot: string | undefined;
   isRestoring = false;
   left: Plan["left"] = { count: 0, bytes: 0, largest: [] };
-  looks = 0;
-  #seen: string | undefined;
   /** The files that could not be read during a save. */
   unreadable: SavedSnapshot["unreadable"];
   /** The files of the last save or restore, and of uncommitted saves. */
@@ -60,11 +58,8 @@ class FakeContainer {
   readonly #saves = new Map<string, { entries: (Entry & { content: string })[]; pack: string }>();
   #restoring: { entries: Entry[]; target: Target | undefined } = { entries: [], target: undefined };
 
-  plan({ id, base, repack, isArchive = false, conversation, isAtRest }: PlanCall): Plan {
+  plan({ id, base, repack, isArchive = false, conversation }: PlanCall): Plan {
     const files = conversation ? this.conversation : this.files;
-    const now = JSON.stringify([base, ...this.files]);
-    if (!isAtRest || this.#seen !== now) this.looks++;
-    this.#seen = now;
     const bytes = [...files.values()].join("").length;
     const answer = { files: files.size, bytes, left: this.left };
     const isBase = files === this.files && base === this.snapshot;
@@ -222,8 +217,8 @@ export class World {
     return lifecycle;
   }
 
-  /** The prefix of the objects in the bucket, for a sandbox of the same principal. */
-  sibling(sandbox: string, isSaved = true): World {
+  /** Another sandbox of the same principal: its objects have the same prefix in the bucket. */
+  createSibling(sandbox: string, isSaved = true): World {
     const other = new World(this.registry, sandbox, new Map(), isSaved);
     Reflect.set(other, "prefix", this.prefix);
     return other;
@@ -283,13 +278,13 @@ export class World {
       await this.onStep({ name, when: "after" });
       return isAlive() ? value : never;
     };
-    const box = () => {
+    const requireContainer = () => {
       if (!this.container) throw new ToolError("sandbox_restarted", "there is no container");
       return this.container;
     };
     const { registry } = this;
     const account: Record<string, (...args: never[]) => Promise<unknown>> = {};
-    const served = {
+    const methods = {
       workspace: (sandbox: string) =>
         this.isSaved ? registry.current(sandbox) : registry.currentArchive(sandbox),
       beginSave: (...save: Parameters<SnapshotRegistry["begin"]>) => outcomeOf(() => registry.begin(...save)),
@@ -307,7 +302,7 @@ export class World {
       restoreCheckpoint: (...args: Parameters<SnapshotRegistry["restoreCheckpoint"]>) =>
         outcomeOf(() => registry.restoreCheckpoint(...args)),
     };
-    for (const [name, method] of Object.entries(served))
+    for (const [name, method] of Object.entries(methods))
       account[name] = (...args) =>
         step(`account ${name}`, () => (method as (...args: never[]) => unknown)(...args));
     const bucket = new Proxy(this.bucket, {
@@ -323,21 +318,21 @@ export class World {
     const textOf = (body: ReadableStream) => new Response(body).text();
     const sandboxd: Sandboxd = {
       mark: () => ({
-        snapshot: box().snapshot,
-        isRestoring: box().isRestoring,
-        isEmpty: box().files.size === 0,
+        snapshot: requireContainer().snapshot,
+        isRestoring: requireContainer().isRestoring,
+        isEmpty: requireContainer().files.size === 0,
       }),
-      system: () => (box(), { system: SYSTEM }),
-      plan: ({ body }) => box().plan(body),
-      pack: ({ id }) => streamOf(box().pack(id)),
-      manifest: ({ id }) => streamOf(box().manifest(id)),
-      done: ({ id }) => box().done(id),
-      commit: ({ id }) => box().commit(id),
+      system: () => (requireContainer(), { system: SYSTEM }),
+      plan: ({ body }) => requireContainer().plan(body),
+      pack: ({ id }) => streamOf(requireContainer().pack(id)),
+      manifest: ({ id }) => streamOf(requireContainer().manifest(id)),
+      done: ({ id }) => requireContainer().done(id),
+      commit: ({ id }) => requireContainer().commit(id),
       restore: async ({ body, task }) => {
         const target = task === undefined ? undefined : { task };
-        return { reads: box().restore(await textOf(body), target), dropped: this.dropped };
+        return { reads: requireContainer().restore(await textOf(body), target), dropped: this.dropped };
       },
-      data: async ({ id, body }) => box().data(id, await textOf(body)),
+      data: async ({ id, body }) => requireContainer().data(id, await textOf(body)),
     };
     const hasContainer = () => this.container !== undefined;
     const platform: ContainerPlatform = {

@@ -175,7 +175,7 @@ describe("the app in a client's chat", () => {
     await page.evaluate(() => {
       document.body.style.paddingTop = "5000px";
     });
-    // The page's own observer is older, so it has run before this one.
+    // The page's own observer is older, so that one has run before this one.
     await frame.evaluate(
       () =>
         new Promise<void>((done) => {

@@ -90,7 +90,7 @@ describe("a sandbox", () => {
   it("gives each command its own output, also while the copier of an earlier command's output still runs", async () => {
     const own = await startTestEngine({ prepareSandbox: false });
     const sandbox = await TestSandbox.start(own);
-    // The copier starts after 20 ms. sandboxd ends the output of a stopped one by itself.
+    // The copier starts after 20 ms. While the copier is stopped, sandboxd itself ends the command's output.
     await sandbox.run("sleep 0.2; pkill -STOP -x sbx-copy; echo first");
     const next = await sandbox.run("pkill -CONT -x sbx-copy; sleep 0.3; echo next");
     await own.close();
@@ -98,7 +98,7 @@ describe("a sandbox", () => {
   });
 
   it("leaves no process, directory or control group when it is destroyed", async () => {
-    // No prepared sandbox, because the host has it under another name: tests/node/start-ahead.test.ts.
+    // A prepared sandbox would have another name on the host: tests/node/start-ahead.test.ts.
     const ownEngine = await startTestEngine({ prepareSandbox: false });
     const sandbox = await TestSandbox.start(ownEngine);
     const stragglers = await startStragglers(sandbox);

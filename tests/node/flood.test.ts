@@ -144,7 +144,7 @@ it("bodies in chunks of one byte, of waiting and refused requests, do not distur
     shares.push((await callsDuring(chunks)) / atRest);
   }
   expect(Math.max(...shares)).toBeGreaterThan(1 / 3);
-  // Others with complete bodies are not slower.
+  // Another sandbox can still upload a complete body.
   const { stdout } = await neighbour.run(
     "head -c 3000000 /dev/zero | curl -sS -o /dev/null -w '%{http_code}' --max-time 20 -T - http://internet.test/",
   );
@@ -194,7 +194,7 @@ it("requests of disconnected clients stop waiting, and do not delay others", asy
   const waits = clients.map((client) => turns.wait(client, "direct"));
   for (const client of clients) client.destroy();
   await Promise.all(waits);
-  // Without the limit of turns, this would take a minute and a half.
+  // If ended clients kept their turns, this would take a minute and a half.
   expect(await turns.wait(new PassThrough(), "direct")).toBe(true);
 });
 

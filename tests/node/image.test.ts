@@ -14,7 +14,7 @@ describe("the entrypoint", () => {
     const directory = temporaryDirectory();
     group = join(directory, "group");
     mkdirSync(group);
-    // Without sandboxd, which would use its port on this machine.
+    // sandboxd is not copied, because it would use its port on this machine.
     for (const name of ["entrypoint.sh", "environment", "init.pl"])
       copyFileSync(join(root, "container", name), join(directory, name));
     script = join(directory, "entrypoint.sh");

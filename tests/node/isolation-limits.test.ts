@@ -393,11 +393,11 @@ describe("resources of the whole machine", () => {
   });
 });
 
-/** CAP_SYS_RESOURCE, which the kernel requires to raise a process's least value. */
 const effective = /CapEff:\s*(\w+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0";
-const canRaiseLeast = (parseInt(effective.slice(-8), 16) & (1 << 24)) !== 0;
+/** Whether this process has CAP_SYS_RESOURCE. The kernel requires it to raise the minimum of oom_score_adj. */
+const canRaiseMinimum = (parseInt(effective.slice(-8), 16) & (1 << 24)) !== 0;
 
-it.runIf(process.getuid?.() === 0 && canRaiseLeast)(
+it.runIf(process.getuid?.() === 0 && canRaiseMinimum)(
   "code cannot change the order in which the kernel kills processes when memory runs out",
   async () => {
     const { stdout } = await other.run(

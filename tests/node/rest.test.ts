@@ -41,17 +41,17 @@ it("sandboxd scans for changes only after a process has worked", async () => {
     return plan.state;
   };
   // The kernel updates a directory's access time at a read if that time is older than the last change.
-  const isLookedAt = async (work: () => Promise<unknown>) => {
+  const isScanned = async (work: () => Promise<unknown>) => {
     execFileSync("touch", ["-a", "-d", "2001-01-01", directory]);
     const before = statSync(directory).atimeMs;
     await work();
     return statSync(directory).atimeMs !== before;
   };
-  expect(await isLookedAt(() => steps("a"))).toBe(true);
+  expect(await isScanned(() => steps("a"))).toBe(true);
   expect(await steps("b", "a")).toBe("unchanged");
   // The sandbox's own programs may still be starting.
-  await until(async () => !(await isLookedAt(() => steps("c", "a"))));
-  expect(await isLookedAt(() => steps("d", "a", false))).toBe(true);
+  await until(async () => !(await isScanned(() => steps("c", "a"))));
+  expect(await isScanned(() => steps("d", "a", false))).toBe(true);
   await sandbox.run("echo more > /workspace/seen/file");
   expect(await steps("e", "a")).toBe("changed");
 });

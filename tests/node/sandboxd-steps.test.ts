@@ -283,8 +283,8 @@ it("a command keeps its output when the programs that copy it are killed", async
   await inPlace(0, async (place) => {
     const numbers = numbersTo(1000);
     const file = join(place.directory, "root/runs/r1/stdout");
-    // Output that a copier has read but not written is lost with it. So the command kills it only when everything is
-    // in the file, and prints nothing until it has ended.
+    // A killed copier loses output that it has read but not written. So the command kills each copier only when
+    // all output is in the file, and prints nothing until the copier has ended.
     const kill = (bytes: number) =>
       `until [ "$(stat -c %s ${file})" = ${bytes} ]; do sleep 0.01; done
       copiers=$(pgrep -x sbx-copy); kill -KILL $copiers
@@ -298,7 +298,7 @@ it("a command keeps its output when the programs that copy it are killed", async
 
 it.each([
   ["pkill tee", undefined, /^first\nlast\n$/],
-  // The copier is stopped first, so it may have read output that it has not written.
+  // The stopped copier may have read output that it has not written.
   ["pkill -STOP -x sbx-copy; echo held; pkill -KILL -x sbx-copy", true, /^(first\n)?(held\n)?last\n$/],
 ])(
   "a command loses no output, or its end says that some may be missing, after %s",

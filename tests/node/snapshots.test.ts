@@ -91,7 +91,7 @@ describe("a manifest", () => {
   });
 
   it("of more lines than a snapshot may have is refused before they take memory", async () => {
-    // Each line would take eight bytes, which exceeds the heap of that program.
+    // An index of all lines, with eight bytes for each, would exceed the heap of the program.
     const manifest = zlib.deflateRawSync(
       Buffer.concat([Buffer.from('{"version":1}'), Buffer.alloc(3e7, "\n")]),
     );

@@ -1,7 +1,7 @@
 /**
  * Load over time: many clients call the tools for code, commands, files and runs against the parts of `npm start`, while
  * it watches the memory, file descriptors and processes of each part. It prints a table, and exits with 1 if an answer was wrong
- * or something grew.
+ * or a measure grew.
  *
  *   npm run soak                       under a minute, 20 clients
  *   SOAK_MINUTES=60 npm run soak       50 clients
@@ -74,7 +74,7 @@ function sample(root: number): Sample {
   return found;
 }
 
-/** A call that has no response after this time never gets one: it waits at most for a command of 30 s. */
+/** The longest time of a call. A call waits at most for a command of 30 s, so a later response counts as missing. */
 const LATE_MS = 180_000;
 
 const MISSING = "There is no";

@@ -33,7 +33,7 @@ describe("code in a sandbox reaches an API with a secret that it does not have",
   it.each([
     ["curl", "curl -sS https://api.private.test/echo"],
     ["curl over plain HTTP", "curl -sS http://api.private.test/echo"],
-    // Offers no other protocol in TLS.
+    // With -0 curl offers no HTTP/1.1 in TLS.
     ["a client of HTTP/1.0", "curl -0 -sS https://api.private.test/echo"],
     [
       "Python's urllib",
@@ -85,7 +85,7 @@ END
     const python =
       "import urllib.request\nprint(urllib.request.urlopen('https://api.private.test/echo').read().decode())";
     const javascript = "await (await fetch('https://api.private.test/echo')).text()";
-    // A program with an agent's name runs as the agent.
+    // The task runs this program as its agent, because the program has the agent's name.
     const agent = `mkdir -p /tmp/bin && printf '#!/bin/sh\n%s\n' ${JSON.stringify(ask)} >/tmp/bin/opencode && chmod +x /tmp/bin/opencode`;
     if (place === "a task") {
       await sh(agent);
@@ -326,7 +326,7 @@ describe("the interception", () => {
     await arrived();
     const added = async () => (await arrived()).map(({ authorization }) => authorization).includes(BEARER);
     await expect.poll(added).toBe(true);
-    // Otherwise its last connection could be counted under the next policy.
+    // Otherwise the loop's last connection could be counted under the next policy.
     await sh("touch /tmp/enough; until [ -e /tmp/ended ]; do sleep 0.05; done");
   });
 });

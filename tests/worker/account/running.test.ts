@@ -96,7 +96,7 @@ describe("the containers of one principal", () => {
       await registering;
       return await link.register(named);
     };
-    // What the account knew before: the sandbox was registered again.
+    // The account knew the sandbox as stopped before the second registration.
     expect(await inActor("again", register, registrant)).toBe("stopped");
   });
 

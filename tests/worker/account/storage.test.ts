@@ -36,7 +36,7 @@ describe("the storage of a principal", () => {
     return setLimits({ storageBytes: LIMIT });
   });
 
-  it("is counted and shown", async () => {
+  it("is counted, and shown in list_sandboxes", async () => {
     await print("one", 1_200_000);
     await until(async () => (await used()) > 1_200_000);
     // The size of a sandbox's database counts too.

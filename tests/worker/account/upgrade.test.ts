@@ -169,7 +169,7 @@ describe.each(VERSIONS)("a deployment that was upgraded from %s", (version) => {
       await owner.call("destroy_sandbox", { sandbox });
   });
 
-  // First, because a new link removes some links with ids that have expired.
+  // This test comes first, because a new link removes some expired links.
   it("serves its earlier links", async () => {
     for (const [link] of answers.task.texts.join().matchAll(/https:[^\]\s]*\/files\/[^\]\s]+/g)) {
       const response = await owner.http(new URL(link).pathname);

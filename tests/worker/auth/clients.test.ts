@@ -32,7 +32,7 @@ function memory(app: App) {
       clientInformation: () => stored.client,
       saveClientInformation: (client: { client_id: string }) => void (stored.client = client),
       tokens: () => stored.tokens,
-      // The SDK's type has the optional members of RFC 6749 optional; this server sends them all.
+      // RFC 6749 and the SDK's type make these members optional. This server sends all of them.
       saveTokens: (tokens: object) => void (stored.tokens = tokens as typeof stored.tokens),
       redirectToAuthorization: (url: URL) => void (authorizationURL = url),
       saveCodeVerifier: (verifier: string) => void (stored.verifier = verifier),

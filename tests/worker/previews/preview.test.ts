@@ -124,7 +124,7 @@ describe("a preview", () => {
     expect((await visit(`${url}status?is=599`)).status).toBe(599);
     const odd = await visit(`${url}status?is=999`);
     expect([odd.status, await odd.text()]).toEqual([502, expect.stringContaining("not a valid HTTP status")]);
-    // A protocol change that nobody requested, and what Node reads but refuses to write.
+    // The status 101 without a request for it, and lines that Node reads but refuses to write.
     for (const line of ["101 Switching Protocols", "099 Odd", "200 \u0001"])
       expect((await visit(`${url}line?is=${encodeURIComponent(line)}`)).status).toBe(502);
   });

@@ -89,7 +89,7 @@ describe.concurrent("a container that is killed", () => {
     await sh(sandbox, "echo kept >file");
     await save(sandbox);
     await killContainer(sandbox);
-    // Each call of the SDK could start the next container.
+    // The server's own calls of the SDK must not start the next container.
     await inActor(sandbox, (actor) => actor.client.utils.ping().catch(() => undefined));
     await inActor(sandbox, (actor) => actor.deleteCodeContext("gone").catch(() => undefined));
     expect(await isRunning(sandbox)).toBe(false);

@@ -358,7 +358,8 @@ describe("a sandbox has no more access than the operator grants", () => {
       'connections to a.example.com:8443, evil.test were refused. To allow evil.test: configure_sandbox with allow_hosts ["*.example.com","evil.test"]. allow_hosts allows',
     );
     const loopback = { host: "::ffff:7f00:1", why: "address", count: 1 } as const;
-    // The note names entries and not hosts, because a list would allow more than requested.
+    // A refused name may look like an entry of allow_hosts. The note does not suggest it, because the entry would allow more
+    // hosts.
     const entries = ["packages", "*.test"].map((host) => ({ host, why: "policy", count: 1 }) as const);
     refused.splice(0, 2, loopback, ...entries);
     expect(await ownNetwork.refusalNote(0)).toMatch(

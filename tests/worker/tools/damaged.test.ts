@@ -4,7 +4,7 @@ import { owner, sh } from "../support.ts";
 
 const sandbox = "damaged";
 
-/** Moves our files away. The local platform's files stay, because a container has its own files elsewhere. */
+/** Moves the image's files away. The local platform's files stay reachable, because a container has its own files elsewhere. */
 const DAMAGE =
   "mv /opt /gone && mkdir /opt && ln -s /gone/sandbox-runtime /opt/sandbox-runtime && ls /opt/sandbox-mcp";
 
@@ -47,7 +47,7 @@ describe("a sandbox with emptied helpers", () => {
 
   it("is reported as damaged by every call except file operations", async () => {
     await sh(emptied, "echo kept >kept", { session: "before" });
-    // The test empties copies, because the local platform mounts the files themselves.
+    // The test empties copies, because the sandbox's own files are mounts of this machine's files.
     const empty =
       "mkdir /emptied && cp -rL /opt/sandbox-mcp /emptied/ && find /emptied -type f -exec truncate -s 0 {} +";
     const inPlace = "mv /opt /gone && mv /emptied /opt && ln -s /gone/sandbox-runtime /opt/sandbox-runtime";

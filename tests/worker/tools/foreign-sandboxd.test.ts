@@ -39,7 +39,7 @@ while True:
     threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
 `;
 
-/** Uses a kernel, because a connection to sandboxd that breaks on a busy machine would become one to the program. */
+/** Uses a kernel. A connection to sandboxd could break on a busy machine, and the next one would lead to the program. */
 const answerWith = (answer: string, times = 1) =>
   inKernel(
     sandbox,

@@ -180,7 +180,7 @@ describe("git in a command that lacks credentials", () => {
 
   it("asks the person for a task's clone, and the task starts after the sign-in", async () => {
     const sandbox = "git-task";
-    // A program with an agent's name runs as the agent.
+    // The task runs this program as its agent, because the program has the agent's name.
     const agent =
       "mkdir -p /tmp/bin && printf '#!/bin/sh\\n' >/tmp/bin/opencode && chmod +x /tmp/bin/opencode";
     await sh(sandbox, agent);

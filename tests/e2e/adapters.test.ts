@@ -54,8 +54,8 @@ const CALLS: ScriptedCall[] = [
 ];
 
 const OPENAI_CALLS: ScriptedCall[] = [
-  patching("*** Add File: sum.py", "+# sums", "+print(40 + 1)", "+"),
-  patching("*** Update File: sum.py", "@@", " # sums", "-print(40 + 1)", "+print(40 + 2)"),
+  patchCall("*** Add File: sum.py", "+# sums", "+print(40 + 1)", "+"),
+  patchCall("*** Update File: sum.py", "@@", " # sums", "-print(40 + 1)", "+print(40 + 2)"),
   { name: "exec_command", arguments: { cmd: "cat sum.py; cd /tmp && python3 /workspace/sum.py; exit 3" } },
   {
     name: "exec_command",
@@ -267,7 +267,7 @@ describe("the OpenAI Agents SDK", () => {
   });
 });
 
-function patching(...lines: string[]): ScriptedCall {
+function patchCall(...lines: string[]): ScriptedCall {
   return {
     name: "apply_patch",
     arguments: { patch: ["*** Begin Patch", ...lines, "*** End Patch"].join("\n") },

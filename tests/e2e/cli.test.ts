@@ -231,7 +231,7 @@ describe("watch", () => {
   it("prints lines for each run, its output and its end", async () => {
     const watching = startCLI(["watch", "--json", "--sandbox", "watched", "--interval", "1"], local);
     watching.stdin.end();
-    const reported = () =>
+    const reportedPorts = () =>
       watching
         .stdout()
         .split("\n")
@@ -239,15 +239,15 @@ describe("watch", () => {
         .map((text) => JSON.parse(text));
     const command = startCLI(["command", "--sandbox", "watched", "while echo tick; do sleep 1; done"], local);
     command.stdin.end();
-    await until(() => reported().some(({ event, text }) => event === "output" && text.includes("tick")));
-    const found = reported().find(({ event }) => event === "run");
+    await until(() => reportedPorts().some(({ event, text }) => event === "output" && text.includes("tick")));
+    const found = reportedPorts().find(({ event }) => event === "run");
     expect(found).toMatchObject({ sandbox: "watched", kind: "command", state: "running" });
     await json(["cancel", found.id]);
-    await until(() => reported().some(({ id, state }) => id === found.id && state === "cancelled"));
+    await until(() => reportedPorts().some(({ id, state }) => id === found.id && state === "cancelled"));
     watching.kill("SIGINT");
     expect(await watching.ended).toMatchObject({ code: 0, stderr: "" });
     await command.ended;
-    expect(reported()[0]).toMatchObject({ event: "sandbox", sandbox: "watched", state: "running" });
+    expect(reportedPorts()[0]).toMatchObject({ event: "sandbox", sandbox: "watched", state: "running" });
   });
 });
 

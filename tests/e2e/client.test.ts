@@ -166,7 +166,7 @@ describe("a server that refuses calls temporarily", () => {
   it("gets the call again after the time that it names", async () => {
     let named = 0;
     let tooEarly = 0;
-    const { flaky, asked } = refusing("get_result", (count) => {
+    const { flaky, asked } = sandboxRefusing("get_result", (count) => {
       if (count === 1) named = Date.now() + 1000;
       else if (Date.now() < named) tooEarly++;
       return [429, 502, undefined][count - 1];
@@ -178,7 +178,7 @@ describe("a server that refuses calls temporarily", () => {
   });
 
   it("causes an error with the run's id", async () => {
-    const { flaky } = refusing("get_result", () => 429, "86400");
+    const { flaky } = sandboxRefusing("get_result", () => 429, "86400");
     let id = "";
     const running = flaky.runCommand("sleep 1000", { onStart: (started) => (id = started) });
     const error = await running.catch((reason: unknown) => reason);
@@ -189,7 +189,7 @@ describe("a server that refuses calls temporarily", () => {
   });
 
   it("gets an abort again", async () => {
-    const { flaky, asked } = refusing("cancel_run", (count) => (count === 1 ? 429 : undefined));
+    const { flaky, asked } = sandboxRefusing("cancel_run", (count) => (count === 1 ? 429 : undefined));
     const abort = new AbortController();
     const options = { signal: abort.signal, onOutput: () => abort.abort() };
     await expect(flaky.runCommand("echo 1; sleep 1000", options)).rejects.toThrow("aborted");
@@ -198,7 +198,7 @@ describe("a server that refuses calls temporarily", () => {
   });
 
   it("does not keep an abort waiting", async () => {
-    const { flaky } = refusing("cancel_run", () => 429, "86400");
+    const { flaky } = sandboxRefusing("cancel_run", () => 429, "86400");
     const abort = new AbortController();
     let id = "";
     const options = {
@@ -211,7 +211,7 @@ describe("a server that refuses calls temporarily", () => {
   });
 
   it("is called less than half as often as it allows by commands that print all the time", async () => {
-    const { flaky, asked } = refusing("get_result", () => undefined);
+    const { flaky, asked } = sandboxRefusing("get_result", () => undefined);
     const startedAt = Date.now();
     const loop = "for i in $(seq 200); do echo $i; sleep 0.02; done";
     await Promise.all(["a", "b", "c"].map((name) => flaky.session(name).runCommand(loop)));
@@ -224,7 +224,7 @@ describe("a server that refuses calls temporarily", () => {
    * A sandbox of a client with a `fetch` that refuses some calls of `tool`. `statusOf` returns the status of the nth
    * call, or undefined to pass it on.
    */
-  function refusing(tool: string, statusOf: (count: number) => number | undefined, retryAfter = "1") {
+  function sandboxRefusing(tool: string, statusOf: (count: number) => number | undefined, retryAfter = "1") {
     let count = 0;
     const flakyFetch: typeof fetch = async (input, init) => {
       const { params } = JSON.parse(typeof init?.body === "string" ? init.body : "{}");

@@ -85,7 +85,7 @@ const FIXTURES: Record<string, (args: Record<string, unknown>) => { name: string
 };
 
 /** Translates a request to the fixture server. */
-function translated(
+function translate(
   headers: IncomingHttpHeaders,
   body: Buffer,
 ): { headers: IncomingHttpHeaders; body: Buffer } {
@@ -105,7 +105,7 @@ function translated(
 async function authorizingProxy(target: URL, token: string): Promise<typeof proxy> {
   const proxying = createServer(async (incoming, outgoing) => {
     const sent = Buffer.concat(await incoming.toArray());
-    const { headers: given, body } = translated(incoming.headers, sent);
+    const { headers: given, body } = translate(incoming.headers, sent);
     const headers = { ...given, authorization: `Bearer ${token}` };
     const { hostname, port } = target;
     const onward = send(
@@ -144,7 +144,7 @@ async function conformance(name: string, options: string[]): Promise<Map<string,
 }
 
 /** Failed checks that are not on the list of expected failures. */
-function unexpected(scenarios: Map<string, Check[]>): string[] {
+function findUnexpected(scenarios: Map<string, Check[]>): string[] {
   const failures: string[] = [];
   for (const [scenario, checks] of scenarios) {
     for (const { id, status, errorMessage } of checks) {
@@ -163,7 +163,7 @@ describe("conformance", () => {
   it.each(REVISIONS)("to revision %s fails only in listed checks", async (revision, required) => {
     const scenarios = await conformance(revision, ["--suite", "all", "--spec-version", revision]);
     expect([...scenarios.keys()]).toEqual(expect.arrayContaining(required));
-    expect(unexpected(scenarios)).toEqual([]);
+    expect(findUnexpected(scenarios)).toEqual([]);
   });
 
   it("to the Tasks extension fails only in listed checks", async () => {
@@ -173,7 +173,7 @@ describe("conformance", () => {
     const ran = await Promise.all(TASK_SCENARIOS.map((name) => conformance(name, ["--scenario", name])));
     const scenarios = new Map(ran.flatMap((one) => one.entries().toArray()));
     expect([...scenarios.keys()].toSorted()).toEqual(TASK_SCENARIOS.toSorted());
-    expect(unexpected(scenarios)).toEqual([]);
+    expect(findUnexpected(scenarios)).toEqual([]);
   });
 
   it("to the Skills extension passes every check that applies", async () => {

@@ -31,11 +31,11 @@ async function busyServer(flags: string[] = [], ownGroup = false): Promise<Busy>
   void callTool(server.url, "run_command", { command: `sleep ${marker}`, session: "other" }).catch(
     () => undefined,
   );
-  const sleeping = () => processes().filter(({ command: line }) => line === `sleep ${marker}`);
-  await until(() => sleeping().length === 4);
+  const findSleepers = () => processes().filter(({ command: line }) => line === `sleep ${marker}`);
+  await until(() => findSleepers().length === 4);
 
   const descendants = tree(server.child.pid ?? 0);
-  const detached = sleeping().filter(({ pid }) => !descendants.some((other) => other.pid === pid));
+  const detached = findSleepers().filter(({ pid }) => !descendants.some((other) => other.pid === pid));
   const all = [...descendants, ...detached];
   return { server, all };
 }

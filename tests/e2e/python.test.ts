@@ -110,7 +110,7 @@ const newSandbox = () => `made-${++sandboxes}`;
 /** The time for pip on a busy machine, milliseconds. */
 const PIP_MS = 120_000;
 
-const printed = (server: Server, line: RegExp) => until(() => line.test(server.stderr()), PIP_MS);
+const waitForOutput = (server: Server, line: RegExp) => until(() => line.test(server.stderr()), PIP_MS);
 
 const nowhere = "http://127.0.0.1:1/simple";
 
@@ -135,7 +135,7 @@ describe.concurrent("the first Python of PATH", () => {
 
     index.release();
     const second = await start(index.url);
-    await printed(second, /from now on use \S+venv\S+, with numpy, pandas, matplotlib and ipython\.$/m);
+    await waitForOutput(second, /from now on use \S+venv\S+, with numpy, pandas, matplotlib and ipython\.$/m);
     expect(environments()).toEqual([expect.not.stringContaining(".partial")]);
     const origins = {
       code: `import ${MODULES.slice(0, 3).join(", ")}; numpy.origin, pandas.origin, matplotlib.origin`,
@@ -161,7 +161,7 @@ describe.concurrent("the first Python of PATH", () => {
     const first = await start(nowhere);
     const chosen =
       /Python: pip could not install the libraries \(.*numpy\)\. Sandboxes use (\/\S+), which has them; --python \S+venv\/bin\/python3 makes/;
-    await printed(first, chosen);
+    await waitForOutput(first, chosen);
     const code = "import numpy, pandas, matplotlib";
     expect(await callTool(first.url, "run_code", { code })).toMatch(/^Done/);
     await first.stop();
@@ -190,7 +190,10 @@ describe.concurrent("if no Python has the packages and pip reaches no index", ()
   it("root installs Debian's packages, and sandboxes use the system's Python", async () => {
     const { directory, start } = prepare();
     const server = await start(nowhere, { within: machine(directory, 0, "exit 0") });
-    await printed(server, /Python: sandboxes that start from now on use \/usr\/bin\/python3, with numpy/);
+    await waitForOutput(
+      server,
+      /Python: sandboxes that start from now on use \/usr\/bin\/python3, with numpy/,
+    );
     expect(readFileSync(join(directory, "calls"), "utf8")).toMatch(
       /install .*python3-pip python3-numpy python3-pandas python3-matplotlib python3-ipython$/m,
     );
@@ -210,7 +213,7 @@ describe.concurrent("if no Python has the packages and pip reaches no index", ()
     const { directory, start } = prepare();
     const within = machine(directory, user, "echo 'E: no such package' >&2; exit 100");
     const first = await start(nowhere, { within });
-    await printed(first, /Python: sandboxes are without numpy/);
+    await waitForOutput(first, /Python: sandboxes are without numpy/);
     expect(first.stderr()).toMatch(notice);
     expect(await callTool(first.url, "run_code", { code: "6 * 7" })).toBe("result: 42");
     await first.stop();

@@ -70,7 +70,7 @@ function startAtOnce(call: Call, count: number, names: readonly string[]): Promi
   );
 }
 
-async function running(call: Call, names: readonly string[]): Promise<string[]> {
+async function listRunning(call: Call, names: readonly string[]): Promise<string[]> {
   const lists = await Promise.all(names.map((sandbox) => call("list_runs", { sandbox, limit: 200 })));
   return lists
     .flatMap(({ structured }) => structured.runs ?? [])
@@ -89,7 +89,7 @@ describe.concurrent("a principal's quota", () => {
         const refused = answers.filter(({ isError }) => isError);
         for (const { text } of refused)
           expect(text).toMatch(/You have \d+ runs at once, and your limit is 10\..*cancel_run/);
-        const ids = await running(call, names);
+        const ids = await listRunning(call, names);
         expect(ids).toHaveLength(RUNS);
         expect(refused).toHaveLength(100 - RUNS);
         await Promise.all(ids.map((id) => call("cancel_run", { id })));
@@ -114,17 +114,17 @@ describe.concurrent("a principal's quota", () => {
       await call("run_code", { sandbox: a, code: "1/0", timeout_seconds: 20 });
       await call("run_code", { sandbox: a, code: "import os; os._exit(1)", timeout_seconds: 20 });
       await call("run_code", { sandbox: a, code: "while True: pass", timeout_seconds: 1 });
-      expect(await running(call, [a, b])).toEqual([]);
+      expect(await listRunning(call, [a, b])).toEqual([]);
       await startAtOnce(call, RUNS + 5, [a]);
-      const ids = await running(call, [a]);
+      const ids = await listRunning(call, [a]);
       expect(ids).toHaveLength(RUNS);
       await Promise.all(ids.map((id) => call("cancel_run", { id })));
       await startAtOnce(call, RUNS + 5, [b]);
-      expect(await running(call, [b])).toHaveLength(RUNS);
+      expect(await listRunning(call, [b])).toHaveLength(RUNS);
       // The runs end with their sandbox, and the other sandbox gets their slots.
       await call("destroy_sandbox", { sandbox: b });
       await startAtOnce(call, RUNS + 5, [a]);
-      expect(await running(call, [a])).toHaveLength(RUNS);
+      expect(await listRunning(call, [a])).toHaveLength(RUNS);
     });
 
     it.sequential("cannot be exceeded with the slots of destroyed sandboxes", async () => {
@@ -135,7 +135,7 @@ describe.concurrent("a principal's quota", () => {
         await call("destroy_sandbox", { sandbox });
       }
       await startAtOnce(call, 40, names);
-      expect(await running(call, names)).toHaveLength(RUNS);
+      expect(await listRunning(call, names)).toHaveLength(RUNS);
     });
 
     it.sequential("limits the sandboxes of 100 parallel calls, and the refusal says how to free one", async () => {

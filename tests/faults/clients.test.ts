@@ -19,7 +19,7 @@ interface Listed {
   title: string;
 }
 
-async function listed(sandbox: string): Promise<Listed[]> {
+async function listRuns(sandbox: string): Promise<Listed[]> {
   return (await server.call("list_runs", { sandbox })).structured.runs as Listed[];
 }
 
@@ -29,10 +29,10 @@ describe("when a client disconnects", () => {
     const abort = new AbortController();
     const command = "for i in {1..30}; do echo $i; sleep 0.1; done; echo end";
     const answer = server.call("run_command", { sandbox, command }, abort.signal);
-    await until(async () => (await listed(sandbox)).length > 0);
+    await until(async () => (await listRuns(sandbox)).length > 0);
     abort.abort();
     await expect(answer).rejects.toThrow("abort");
-    const [run] = await listed(sandbox);
+    const [run] = await listRuns(sandbox);
     expect((await server.call("get_result", { id: run?.id })).text).toMatch(/\n30\nend/);
   });
 

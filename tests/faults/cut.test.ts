@@ -155,22 +155,22 @@ async function sh(sandbox: string, command: string, more: Record<string, unknown
 }
 
 /** The names of this engine's sandboxes. */
-const running = (): number =>
+const countSandboxes = (): number =>
   withoutForkedCopies(tree(process.pid)).filter(({ command }) => command === "sbx-init").length;
 
 describe("when the control channel is cut while a sandbox starts", () => {
   it("the server retries the start until it succeeds, and makes one sandbox", async () => {
     // The prepared sandbox.
-    await until(() => running() === 1);
+    await until(() => countSandboxes() === 1);
     const before = proxy.cuts;
     proxy.cutRequests(/^PUT \/sandboxes\/[^/ ]+ HTTP/, 5);
     const answer = await call("run_command", { sandbox: "start", command: "echo done" });
     expect(answer.text).toContain("done");
     expect(proxy.cuts - before).toBe(5);
     // The sandbox of the call, and the next prepared one, which starts a moment later.
-    await until(() => running() === 2);
+    await until(() => countSandboxes() === 2);
     await sleep(1000);
-    expect(running()).toBe(2);
+    expect(countSandboxes()).toBe(2);
   });
 });
 
@@ -206,7 +206,7 @@ describe("when the control channel is cut in the middle of a message", () => {
     await sh(sandbox, "true");
     const content = "0123456789abcdef".repeat(4096);
     /** Makes a call and cuts the connection after this number of bytes. Returns false if the call needed fewer bytes. */
-    const cutting = async (bytes: number, name: string, args: Record<string, unknown>) => {
+    const callAndCut = async (bytes: number, name: string, args: Record<string, unknown>) => {
       const before = proxy.cuts;
       proxy.cutAfter(bytes);
       const answer = await call(name, { sandbox, ...args });
@@ -215,7 +215,7 @@ describe("when the control channel is cut in the middle of a message", () => {
     };
     const reached = { write: 0, append: 0, read: 0 };
     for (const bytes of [10, 500, 2000, 30_000, 60_000]) {
-      const written = await cutting(bytes, "write_file", { path: `f${bytes}`, content });
+      const written = await callAndCut(bytes, "write_file", { path: `f${bytes}`, content });
       const size = (await sh(sandbox, `stat -c %s f${bytes} 2>/dev/null || echo none`)).trim();
       expect([String(content.length), "none"]).toContain(size);
       if (!written.isError) expect(size).toBe(String(content.length));
@@ -225,7 +225,7 @@ describe("when the control channel is cut in the middle of a message", () => {
     expect(reached.write).toBe(5);
     const acknowledged: string[] = [];
     for (let bytes = 10; bytes < 1600; bytes += LONG ? 25 : 250) {
-      const appended = await cutting(bytes, "write_file", {
+      const appended = await callAndCut(bytes, "write_file", {
         path: "log",
         content: `${bytes}\n`,
         append: true,
@@ -240,7 +240,7 @@ describe("when the control channel is cut in the middle of a message", () => {
     expect(reached.append).toBeGreaterThanOrEqual(2);
     await call("write_file", { sandbox, path: "whole", content });
     for (const bytes of [10, 500, 2000, 30_000]) {
-      const read = await cutting(bytes, "read_file", { path: "whole", encoding: "base64" });
+      const read = await callAndCut(bytes, "read_file", { path: "whole", encoding: "base64" });
       expect(read.isError, read.text).toBe(false);
       expect(atob(read.text.split("\n")[0] ?? "").slice(0, 16)).toBe("0123456789abcdef");
       reached.read += Number(read.wasCut);
@@ -277,8 +277,8 @@ describe("when the control channel is cut in the middle of a message", () => {
       const { structured } = await call("list_runs", { sandbox });
       return (structured.runs as { id: string; state: string }[]).find(({ state }) => state === "running");
     });
-    const printed = () => call("get_result", { id: run.id, cursor: 0, wait_seconds: 0 });
-    await until(async () => (await printed()).text.includes("begun"));
+    const readResult = () => call("get_result", { id: run.id, cursor: 0, wait_seconds: 0 });
+    await until(async () => (await readResult()).text.includes("begun"));
     proxy.cut();
     const { text } = await answer;
     expect(text).toMatch(/state: lost[^]*connection to the sandbox broke/);

@@ -117,20 +117,20 @@ describe("when a fork bomb uses up the processes", () => {
     async (_where, name, args) => {
       const sandbox = "bomb";
       const namespace = namespaceOf(await server.firstPID(sandbox));
-      const inside = () => processes().filter(({ pid }) => namespaceOf(pid) === namespace);
+      const findProcesses = () => processes().filter(({ pid }) => namespaceOf(pid) === namespace);
       await server.call("run_code", { sandbox, code: "1" });
-      const before = inside().length;
+      const before = findProcesses().length;
       expect(before).toBeGreaterThan(0);
       await neighbourIsFine();
       const run = await server.call(name, { sandbox, ...args, timeout_seconds: 8, wait_seconds: 0 });
-      await until(() => inside().length > before + 40);
+      await until(() => findProcesses().length > before + 40);
       await neighbourIsFine();
       const { text } = await server.call("get_result", { id: idIn(run), wait_seconds: 50 });
       expect(text).not.toMatch(/Internal error|Still running/);
       await neighbourIsFine();
       expect((await server.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
       // A bomb in the background survives its command, and ends with its sandbox.
-      await until(() => inside().length === 0);
+      await until(() => findProcesses().length === 0);
       await works(sandbox);
     },
   );

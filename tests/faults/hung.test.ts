@@ -61,8 +61,8 @@ describe.concurrent("when the runtime hangs for a while (SIGSTOP, SIGCONT)", () 
       code: "import time; time.sleep(2); print('ran'); 42",
       wait_seconds: 0,
     });
-    const printed = () => server.call("get_result", { id: idIn(command), cursor: 0, wait_seconds: 0 });
-    await until(async () => (await printed()).text.includes("\n5\n"));
+    const readResult = () => server.call("get_result", { id: idIn(command), cursor: 0, wait_seconds: 0 });
+    await until(async () => (await readResult()).text.includes("\n5\n"));
     hang(runtime);
     const during = [
       server.call("run_command", { sandbox, session: "b", command: "echo waited >> once; cat once" }),
@@ -94,8 +94,9 @@ describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
     });
     const sleeping = "import time; print('before', flush=True); time.sleep(60)";
     const code = await server.call("run_code", { sandbox, code: sleeping, ...limits });
-    const printed = (run: typeof code) => server.call("get_result", { id: idIn(run), wait_seconds: 0 });
-    for (const run of [command, code]) await until(async () => (await printed(run)).text.includes("before"));
+    const readResult = (run: typeof code) => server.call("get_result", { id: idIn(run), wait_seconds: 0 });
+    for (const run of [command, code])
+      await until(async () => (await readResult(run)).text.includes("before"));
     hang(runtime);
     const files = Promise.all([
       server.call("list_files", { sandbox }),

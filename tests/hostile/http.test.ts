@@ -242,7 +242,7 @@ describe("when clients send hostile bodies", () => {
   };
 
   /** The ids and states of the batch's runs. */
-  const listed = async () => {
+  const listStates = async () => {
     const { structured } = await tool(server.url, "list_runs", { sandbox: "batch", limit: 200 });
     return (structured.runs as { id: string; state: string }[]).map(({ id, state }) => `${id} ${state}`);
   };
@@ -269,7 +269,7 @@ describe("when clients send hostile bodies", () => {
     }
     expect(ran.length).toBeGreaterThanOrEqual(RUNS);
     expect(refused).toBeGreaterThan(0);
-    expect((await listed()).toSorted()).toEqual(ran.toSorted());
+    expect((await listStates()).toSorted()).toEqual(ran.toSorted());
     await stillServes();
   });
 });

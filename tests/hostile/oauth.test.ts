@@ -22,17 +22,17 @@ beforeAll(async () => {
   ({ origin } = new URL(server.url));
   const app: App = (url, init) => fetch(new URL(url, origin), init);
   const client = await Client.register(app, {}, origin);
-  const approved = async () => {
+  const approve = async () => {
     const browser = new Browser(app);
     const page = await browser.open(await client.authorizationURL());
     const done = await browser.submit(page, { decision: "owner", token: TOKEN });
     requireStatus(done, 303);
     return done.location?.searchParams.get("code") ?? "";
   };
-  const used = await client.exchange(await approved());
+  const used = await client.exchange(await approve());
   requireStatus(used, 200);
   const tokens = (await used.json()) as Tokens;
-  const code = await approved();
+  const code = await approve();
   good.push(client.id, CALLBACK, code, client.verifier, tokens.access_token, tokens.refresh_token);
 });
 afterAll(() => server.stop());
@@ -86,7 +86,7 @@ const NAMES = [
 const GOOD = 6;
 
 /** Replaces `good:<position>` by the valid value at that position. */
-function filled(text: string): string {
+function fillIn(text: string): string {
   return text.replaceAll(/good:(\d)/g, (_all, index: string) => good[Number(index)] ?? "");
 }
 
@@ -123,7 +123,7 @@ const parameters = fc
   .map((pairs) => pairs.map(([name, text]) => [name.toWellFormed(), text.toWellFormed().slice(0, 2000)]));
 
 function form(pairs: readonly string[][]): string {
-  return new URLSearchParams(pairs.map(([name = "", text = ""]) => [name, filled(text)])).toString();
+  return new URLSearchParams(pairs.map(([name = "", text = ""]) => [name, fillIn(text)])).toString();
 }
 
 /** Requests that succeed without changes. */
@@ -196,13 +196,13 @@ describe("when clients send hostile requests to OAuth's endpoints", () => {
     );
     await fc.assert(
       fc.asyncProperty(fc.constantFrom(...PATHS), body, value, async (path, sent, token) => {
-        const authorization = `Bearer ${filled(token)
+        const authorization = `Bearer ${fillIn(token)
           .replaceAll(/[^\x21-\x7e]/g, "?")
           .slice(0, 500)}`;
         await send(path, {
           method: "POST",
           headers: { "content-type": "application/json", authorization },
-          body: filled(sent),
+          body: fillIn(sent),
         });
       }),
       tries(150),

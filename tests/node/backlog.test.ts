@@ -8,7 +8,7 @@ beforeEach(() => void vi.useFakeTimers({ toFake: ["performance", "setTimeout", "
 afterEach(() => void vi.useRealTimers());
 
 /** A run that prints whenever its output is accepted. */
-function printing(backlog: Backlog): { bytes: number; isOver: boolean } {
+function startPrinting(backlog: Backlog): { bytes: number; isOver: boolean } {
   const run = { bytes: 0, isOver: false };
   void (async () => {
     while (!run.isOver && run.bytes < 2048 * MiB) await backlog.take(MiB / 4, () => (run.bytes += MiB / 4));
@@ -18,7 +18,7 @@ function printing(backlog: Backlog): { bytes: number; isOver: boolean } {
 
 it("the actor stores logs at full speed up to a limit for all runs, and then at a rate that does not disturb others", async () => {
   const backlog = new Backlog(() => []);
-  const runs = [printing(backlog), printing(backlog)];
+  const runs = [startPrinting(backlog), startPrinting(backlog)];
   const printed = () => runs.reduce((sum, { bytes }) => sum + bytes, 0) / MiB;
   await vi.advanceTimersByTimeAsync(1);
   const atOnce = printed();

@@ -17,7 +17,7 @@ beforeEach(() => {
 });
 afterEach(() => copy.remove());
 
-const failed = () => validate(directory).filter(({ verdict }) => verdict === "failed");
+const findFailures = () => validate(directory).filter(({ verdict }) => verdict === "failed");
 
 it("every Durable Object but the account and the attempts has a container", () => {
   const { durable_objects, containers } = parse(copy.read("wrangler.jsonc"));
@@ -28,7 +28,7 @@ it("every Durable Object but the account and the attempts has a container", () =
 });
 
 it("validate finds no mistake in the repository's configuration", () => {
-  expect(failed()).toEqual([]);
+  expect(findFailures()).toEqual([]);
   expect(validate(directory).length).toBeGreaterThanOrEqual(10);
 });
 
@@ -59,7 +59,7 @@ it.each([
   ["no secret in vars", "wrangler.jsonc", '"vars": {', '"vars": { "SERVER_AUTH_TOKEN": "in-plain-text",'],
 ] as const)("%s", (name, file, what, by) => {
   copy.replace(file, what, by);
-  expect(failed()).toEqual([
+  expect(findFailures()).toEqual([
     {
       name,
       verdict: "failed",
@@ -104,7 +104,7 @@ const NEEDED: [check: string, what: string, without: Partial<Configuration>][] =
 
 it.each(NEEDED)("validate requires %s: %s", (check, _what, without) => {
   writeFileSync(join(directory, "wrangler.jsonc"), JSON.stringify({ ...own, ...without }));
-  expect(failed().map(({ name }) => name)).toEqual([check]);
+  expect(findFailures().map(({ name }) => name)).toEqual([check]);
 });
 
 it.each([
@@ -116,15 +116,15 @@ it.each([
   ['{ "vcpu": 2, "memory_mib": 4096, "disk_mb": 8000 }', []],
 ])("validate checks the instance type %s", (value, names) => {
   copy.replace("wrangler.jsonc", '"standard-1"', value);
-  expect(failed().map(({ name }) => name)).toEqual(names);
+  expect(findFailures().map(({ name }) => name)).toEqual(names);
 });
 
 it("validate finds an image tagged latest also without a package.json, and accepts the name of an earlier stage", () => {
   copy.replace("Dockerfile", /(FROM \S+)/, "$1 AS base\nFROM base");
   for (const file of ["package.json", "src/package.json"]) rmSync(join(directory, file));
-  expect(failed()).toEqual([]);
+  expect(findFailures()).toEqual([]);
   copy.replace("Dockerfile", /sandbox:\S+/, "sandbox:latest");
-  expect(failed()).toEqual([
+  expect(findFailures()).toEqual([
     expect.objectContaining({
       name: "base image",
       found: "./Dockerfile, line 2: FROM docker.io/cloudflare/sandbox:latest",
@@ -138,7 +138,7 @@ it.each([
   ['{ "name": "Attempts", "class_name": "Attempts" },', "", "Attempts"],
 ])("validate names a wrong binding with its line: %s", (what, by, name) => {
   copy.replace("wrangler.jsonc", what, by);
-  const found = failed().find((each) => each.name === `binding ${name}`);
+  const found = findFailures().find((each) => each.name === `binding ${name}`);
   expect(found?.fix).toContain(`{ "name": "${name}", "class_name": "${name}" }`);
   const line = Number(/line (\d+)/.exec(found?.found ?? "")?.[1]);
   expect(copy.read("wrangler.jsonc").split("\n")[line - 1]).toContain(by || '"bindings": [');
@@ -148,7 +148,7 @@ it("validate names the line to change", () => {
   copy.replace("wrangler.jsonc", '"standard-1"', '"lite"');
   const lines = copy.read("wrangler.jsonc").split("\n");
   const line = lines.findIndex((each) => each.includes('"lite"')) + 1;
-  expect(failed()[0]?.found).toBe(`wrangler.jsonc, line ${line}`);
+  expect(findFailures()[0]?.found).toBe(`wrangler.jsonc, line ${line}`);
 });
 
 it.each([
@@ -161,12 +161,12 @@ it.each([
   ],
 ])("validate reports %s as one failure", (_name, spoil, found) => {
   spoil();
-  expect(failed()).toEqual([expect.objectContaining({ found: expect.stringContaining(found) })]);
+  expect(findFailures()).toEqual([expect.objectContaining({ found: expect.stringContaining(found) })]);
 });
 
 it("validate reports a weak token in .dev.vars as one failure", () => {
   writeFileSync(join(directory, ".dev.vars"), "SERVER_AUTH_TOKEN=short\n");
-  expect(failed()).toEqual([expect.objectContaining({ name: ".dev.vars" })]);
+  expect(findFailures()).toEqual([expect.objectContaining({ name: ".dev.vars" })]);
 });
 
 describe("sandbox-mcp validate", () => {

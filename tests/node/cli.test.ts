@@ -343,8 +343,8 @@ test.each([
   [["--scopes", "bogus"], '"bogus", which is not one of sandbox:read'],
   [["--name", "ci", "--scopes", "bogus"], '"bogus", which is not one of sandbox:read'],
 ])("token new %j is refused", async (options, words) => {
-  const refused = { code: 64, stdout: "", stderr: expect.stringContaining(words) };
-  expect(await runHere(["token", "new", ...options])).toMatchObject(refused);
+  const refusal = { code: 64, stdout: "", stderr: expect.stringContaining(words) };
+  expect(await runHere(["token", "new", ...options])).toMatchObject(refusal);
 });
 
 test("token new --name grants all scopes unless --scopes names fewer", async () => {
@@ -415,11 +415,11 @@ test("an error says that a refused token of .dev.vars may be newer than the serv
   const fetched = vi
     .spyOn(globalThis, "fetch")
     .mockImplementation(async () => Response.json({}, { status: 401 }));
-  const refused = (tokenSource: string) =>
+  const explainRefusal = (tokenSource: string) =>
     http({ url: "http://127.0.0.1:1/mcp", token: "t", tokenSource, isLocal: true }, "/x").catch(String);
   try {
-    expect(await refused(VARIABLES_FILE)).toContain("start it again");
-    expect(await refused("--token")).not.toContain("start it again");
+    expect(await explainRefusal(VARIABLES_FILE)).toContain("start it again");
+    expect(await explainRefusal("--token")).not.toContain("start it again");
   } finally {
     fetched.mockRestore();
   }

@@ -43,7 +43,7 @@ function connect(sandbox: TestSandbox): Peer {
   return { socket, received };
 }
 
-async function closed(socket: WebSocket): Promise<void> {
+async function waitForClose(socket: WebSocket): Promise<void> {
   await new Promise((resolve) => socket.once("close", resolve));
 }
 
@@ -92,7 +92,7 @@ describe("a control server that code has replaced", () => {
     // The Worker begins a call in this form.
     for (const message of ['["push",["pipeline",0,["x"],[]]]', '["pull",1]'])
       socket.once("open", () => socket.send(message));
-    const [report] = await Promise.all([sandbox.waitForEnd(), closed(socket)]);
+    const [report] = await Promise.all([sandbox.waitForEnd(), waitForClose(socket)]);
     expect(report).toMatchObject({ exitCode: 137, reason: expect.stringMatching(reason) });
     expect(received.bytes / MIB).toBeLessThan(48);
     expect(logged.filter((line) => line.includes(sandbox.id)).join()).toMatch(reason);
@@ -102,7 +102,7 @@ describe("a control server that code has replaced", () => {
   it.each(["no-frames", "endless-head"])("gets no connection: %s", async (attack) => {
     const sandbox = await attacker(attack);
     const { socket, received } = connect(sandbox);
-    await closed(socket);
+    await waitForClose(socket);
     expect(received.bytes).toBe(0);
     await sandbox.destroy();
   });

@@ -284,7 +284,7 @@ describe("the engine as a program", () => {
     throw new Error("the engine ended");
   }
 
-  async function busy(): Promise<{
+  async function openManyFiles(): Promise<{
     program: Program;
     runDir: string;
     stragglers: Process[];
@@ -301,7 +301,7 @@ describe("the engine as a program", () => {
   afterEach(() => children.splice(0).forEach((child) => child.kill("SIGKILL")));
 
   it("leaves no process when it is killed, and its successor removes the rest", async () => {
-    const { program, runDir, stragglers } = await busy();
+    const { program, runDir, stragglers } = await openManyFiles();
     // The prepared sandbox must be complete: the next engine cannot end one that is still being made.
     const inside = () => tree(program.child.pid ?? 0).filter(({ command }) => command === "sbx-control");
     await expect.poll(() => inside().length, { timeout: 20_000 }).toBe(2);
@@ -317,12 +317,12 @@ describe("the engine as a program", () => {
   });
 
   it("passes no open file on to a sandbox", async () => {
-    const { sandbox } = await busy();
+    const { sandbox } = await openManyFiles();
     expect((await sandbox.run("ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c leaked")).stdout).toBe("0");
   });
 
   it("does not touch the state of a running engine", async () => {
-    const { program, runDir, sandbox } = await busy();
+    const { program, runDir, sandbox } = await openManyFiles();
     const second = await startTestEngine({ runDir });
     expect(existsSync(join(runDir, program.boot))).toBe(true);
     expect((await sandbox.run("echo alive")).stdout).toBe("alive");

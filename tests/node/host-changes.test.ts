@@ -13,8 +13,8 @@ beforeEach(async () => {
   await mkdir(join(directory, "tree"), { mode: 0o755 });
   await writeFile(join(directory, "file"), "first");
   await writeFile(join(directory, "tree/file"), "first");
-  const shown = (name: string) => ({ from: join(directory, name), to: `/opt/${name}` });
-  engine = await startTestEngine({ readOnly: [shown("file"), shown("tree")] });
+  const mountOf = (name: string) => ({ from: join(directory, name), to: `/opt/${name}` });
+  engine = await startTestEngine({ readOnly: [mountOf("file"), mountOf("tree")] });
 });
 afterEach(async () => {
   await engine.close();

@@ -109,7 +109,7 @@ const NOT_HTTP = /^b''|400|403/;
 /** The end of a handshake that names no host of the list. */
 const TLS_ALERT = /\\x15\\x03\\x03/;
 
-async function tried(expression: string): Promise<string> {
+async function runAttempt(expression: string): Promise<string> {
   const { stdout, stderr } = await sandbox.python([LOAD_TRIES, `print(${expression})`]);
   expect(stderr).toBe("");
   return stdout;
@@ -291,7 +291,7 @@ type Outcome = { output: string } & typeof arrived;
 let outcomes: Map<string, Outcome> | undefined;
 
 /** Makes all attempts in one process, one after the other. A marked request before each attempt separates them. */
-async function attempted(): Promise<Map<string, Outcome>> {
+async function runAttempts(): Promise<Map<string, Outcome>> {
   const between = (index: number) => `ask(get("http://good.test/attempt-${index}"))`;
   const script = ATTEMPTS.map(([, expression], index) => `${between(index)}\nprint(${expression})`);
   const { stdout, stderr } = await sandbox.python([LOAD_TRIES, ...script, between(ATTEMPTS.length)]);
@@ -306,12 +306,14 @@ async function attempted(): Promise<Map<string, Outcome>> {
 
 describe("a sandbox with a list of hosts", () => {
   it("reaches these hosts by HTTP, tunnelled or not, by TLS and by WebSocket", async () => {
-    expect(await tried(`ask(get("http://good.test/plain"))`)).toContain("200");
-    expect(await tried(`ask(get("http://X.WILD.test./wild"))`)).toContain("200");
-    expect(await tried(`ask(connect("good.test:80"), get("/tunnelled"))`)).toContain("200 OK");
-    expect(await tried(`ask(connect("GOOD.test.:443"), hello("good.test"))`)).toContain("200 Connection");
+    expect(await runAttempt(`ask(get("http://good.test/plain"))`)).toContain("200");
+    expect(await runAttempt(`ask(get("http://X.WILD.test./wild"))`)).toContain("200");
+    expect(await runAttempt(`ask(connect("good.test:80"), get("/tunnelled"))`)).toContain("200 OK");
+    expect(await runAttempt(`ask(connect("GOOD.test.:443"), hello("good.test"))`)).toContain(
+      "200 Connection",
+    );
     expect(
-      await tried(
+      await runAttempt(
         `ask(get("http://good.test/ws", more="Connection: Upgrade\\r\\nUpgrade: websocket\\r\\n"), b"frames")`,
       ),
     ).toContain("101");
@@ -321,7 +323,7 @@ describe("a sandbox with a list of hosts", () => {
   });
 
   it.each(ATTEMPTS)("reaches no other host by %s", async (what, _expression, answer) => {
-    outcomes ??= await attempted();
+    outcomes ??= await runAttempts();
     const { output, good: listedGot, evil: otherGot } = outcomes.get(what) ?? {};
     expect(output).toMatch(answer);
     expect(otherGot).toBe("");
@@ -333,7 +335,7 @@ describe("a sandbox with a list of hosts", () => {
     async (method) => {
       const inner = "GET /in-body HTTP/1.1\\r\\nHost: evil.test\\r\\n\\r\\n";
       const send = async (framing: string, body: string) =>
-        await tried(
+        await runAttempt(
           `ask(b"${method} http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\n${framing}\\r\\n\\r\\n${body}")`,
         );
       await send("Connection: close\\r\\nTransfer-Encoding: chunked", `2a\\r\\n${inner}\\r\\n0\\r\\n\\r\\n`);
@@ -347,7 +349,7 @@ describe("a sandbox with a list of hosts", () => {
   );
 
   it("can name other hosts of a listed server inside TLS, also by HTTP/2", async () => {
-    await tried(
+    await runAttempt(
       `ask(connect("good.test:443"), hello("good.test") + get("/fronted", host="other.test") + b"PRI * HTTP/2.0")`,
     );
     expect(arrived.good).toMatch(/Host: other\.test\r\n[^]*PRI \*/);
@@ -375,8 +377,8 @@ attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).bind(("eth0"
     await one.run(
       `python3 -c "import socket; s = socket.create_connection(('127.0.0.1', 3128)); s.sendall(b'GET http://good.test/silent HTTP/1.1\\r\\nHost: good.test\\r\\n\\r\\n')"`,
     );
-    const logged = async () => JSON.parse(await (await one.call("GET", "/connections")).text()).connections;
-    await expect.poll(logged).toMatchObject([{ host: "good.test", method: "GET", status: 499 }]);
+    const readLog = async () => JSON.parse(await (await one.call("GET", "/connections")).text()).connections;
+    await expect.poll(readLog).toMatchObject([{ host: "good.test", method: "GET", status: 499 }]);
     await one.destroy();
   });
 

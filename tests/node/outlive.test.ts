@@ -24,9 +24,9 @@ afterEach(async () => {
 async function attack(sandbox: TestSandbox): Promise<{ output: string; left: Process[] }> {
   const command = `sleep 86400.${randomInt(1e9)}`;
   await sandbox.run(`setsid ${command} >/dev/null 2>&1 &`);
-  const sleeping = () => processes().filter((found) => found.command === command);
-  await expect.poll(() => sleeping().length).toBe(1);
-  const remaining = sleeping();
+  const findSleepers = () => processes().filter((found) => found.command === command);
+  await expect.poll(() => findSleepers().length).toBe(1);
+  const remaining = findSleepers();
   // If the attack succeeds, only this kill ends the process.
   cleanUp.push(async () => {
     for (const { pid } of await waitForEnd(remaining, 0)) process.kill(pid, "SIGKILL");

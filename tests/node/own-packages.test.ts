@@ -74,14 +74,14 @@ async function install(): Promise<string[]> {
   return messages;
 }
 
-const installed = () =>
+const readInstalled = () =>
   JSON.parse(readFileSync(join(directory, "node_modules/small/package.json"), "utf8")).version;
 
 it("npm installs the packages once for two simultaneous callers, with a message", async () => {
   pin("1.0.0");
   const [messages] = await Promise.all([install(), install()]);
   expect(messages).toEqual([`Installing Small with npm into ${directory}.`]);
-  expect(installed()).toBe("1.0.0");
+  expect(readInstalled()).toBe("1.0.0");
   expect(requestedPaths.filter((url) => url.endsWith(".tgz"))).toEqual(["/small-1.0.0.tgz"]);
   expect(await install()).toEqual([]);
 });
@@ -91,7 +91,7 @@ it("npm installs the packages again after their lock file has changed", async ()
   await install();
   pin("2.0.0");
   expect(await install()).toHaveLength(1);
-  expect(installed()).toBe("2.0.0");
+  expect(readInstalled()).toBe("2.0.0");
 });
 
 it("a package is refused if the registry has other content under its version", async () => {
@@ -108,5 +108,5 @@ it("packages without a reachable registry are reported with the reason, and inst
   );
   vi.stubEnv("npm_config_registry", address);
   await install();
-  expect(installed()).toBe("1.0.0");
+  expect(readInstalled()).toBe("1.0.0");
 });

@@ -44,7 +44,7 @@ afterEach(() => {
 });
 
 /** Reads a body in the background, and counts its bytes. */
-function reading(headers: Record<string, string>): { bytes: number } {
+function startReading(headers: Record<string, string>): { bytes: number } {
   const body = { bytes: 0 };
   void (async () => {
     const response = await fetch(`http://127.0.0.1:${port}/`, { headers });
@@ -54,7 +54,7 @@ function reading(headers: Record<string, string>): { bytes: number } {
 }
 
 /** Resolves with the number of bytes when nothing more arrives. Without a limit, that is the whole body. */
-async function stopped(body: { bytes: number }): Promise<number> {
+async function waitForPause(body: { bytes: number }): Promise<number> {
   for (let before = -1; before < body.bytes || before <= 0;) {
     before = body.bytes;
     await sleep(500);
@@ -63,13 +63,13 @@ async function stopped(body: { bytes: number }): Promise<number> {
 }
 
 it("a preview's body is passed on at full speed up to a page's size, then at a limited rate; a file is not slowed down", async () => {
-  const page = reading({ [PREVIEW_PORT]: "8080" });
+  const page = startReading({ [PREVIEW_PORT]: "8080" });
   await until(() => page.bytes > 32 * MiB);
-  const atOnce = await stopped(page);
+  const atOnce = await waitForPause(page);
   expect(atOnce).toBeLessThan(128 * MiB);
   vi.advanceTimersByTime(2000);
   await until(() => page.bytes > atOnce + 16 * MiB);
-  expect(await stopped(page)).toBeLessThan(ENDLESS_MiB * MiB);
-  const file = reading({});
+  expect(await waitForPause(page)).toBeLessThan(ENDLESS_MiB * MiB);
+  const file = startReading({});
   await until(() => file.bytes === ENDLESS_MiB * MiB);
 });

@@ -94,7 +94,7 @@ describe("a secret", () => {
 });
 
 /** Masks a body that arrives in pieces of these lengths. */
-async function masked(body: string, secrets: Secret[], lengths: readonly number[]): Promise<string[]> {
+async function maskInPieces(body: string, secrets: Secret[], lengths: readonly number[]): Promise<string[]> {
   const bytes = new TextEncoder().encode(body);
   const pieces: Uint8Array[] = [];
   for (let at = 0, index = 0; at < bytes.length; index++) {
@@ -137,7 +137,7 @@ describe("a response", () => {
     // The last character of base64 also has bits of the following text.
     expect(answer).not.toContain(text.slice(0, -1));
     expect(answer.replace(/\*+/, "").length).toBeLessThan(body.length - text.length + 4);
-    expect((await masked(body, [basic], [1])).join("")).toBe(answer);
+    expect((await maskInPieces(body, [basic], [1])).join("")).toBe(answer);
     expect(new Headers(mask.headers(new Headers({ location: text }))).get("location")).not.toContain(text);
   });
 
@@ -168,7 +168,7 @@ describe("a response", () => {
           const spelled = (one: string, index: number) =>
             isEscaped[index] || one === "\\" ? escape(one) : one;
           const text = [...VALUE].map(spelled).join("");
-          const answer = (await masked(around + text + around, [bearer], lengths)).join("");
+          const answer = (await maskInPieces(around + text + around, [bearer], lengths)).join("");
           expect(answer).toBe(around + "*".repeat(text.length) + around);
         },
       ),
@@ -221,7 +221,7 @@ describe("a response", () => {
         fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 5 }),
         async (parts, lengths) => {
           const body = parts.join("");
-          const answer = (await masked(body, [bearer, other], lengths)).join("");
+          const answer = (await maskInPieces(body, [bearer, other], lengths)).join("");
           expect(answer).toBe(new Mask([bearer, other]).text(body));
           expect(answer).not.toContain(VALUE);
           expect(answer).not.toContain(other.value);
@@ -258,13 +258,14 @@ describe("a response", () => {
 
   it("arrives word by word", async () => {
     const lines = ["data: one\n", "\n", '{"two": 2}\r\n', "three\n"];
-    expect(await masked(lines.join(""), [bearer], [10, 1, 12, 6])).toEqual(lines);
-    expect(await masked("Hello world", [bearer], [9, 2])).toEqual(["Hello ", "world"]);
+    expect(await maskInPieces(lines.join(""), [bearer], [10, 1, 12, 6])).toEqual(lines);
+    expect(await maskInPieces("Hello world", [bearer], [9, 2])).toEqual(["Hello ", "world"]);
   });
 
   it("pauses at the same place, however much of a value was guessed", async () => {
     const guess = VALUE.slice(0, -1);
-    const pieces = async (text: string) => (await masked(text, [basic], [1])).map(({ length }) => length);
+    const pieces = async (text: string) =>
+      (await maskInPieces(text, [basic], [1])).map(({ length }) => length);
     for (let right = 0; right <= guess.length; right++) {
       const known = guess.slice(0, right);
       // The known part, as it is and in base64.

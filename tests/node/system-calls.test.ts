@@ -216,13 +216,13 @@ it("has no access control lists, because no limit of memory counts them", async 
 });
 
 it("does not queue errors of datagrams, because no limit of memory counts them", async () => {
-  const received = (family: string, level: number, option: number, address: string) => [
+  const receiveBy = (family: string, level: number, option: number, address: string) => [
     `one = socket.socket(socket.${family}, socket.SOCK_DGRAM)`,
     `one.setsockopt(${level}, ${option}, 1)`,
     `one.sendto(b"text", ("${address}", 9))`,
     "print(resultOf(lambda: one.recvmsg(99, 99, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)))",
   ];
-  const lines = [...received("AF_INET", 0, 11, "127.0.0.1"), ...received("AF_INET6", 41, 25, "::1")];
+  const lines = [...receiveBy("AF_INET", 0, 11, "127.0.0.1"), ...receiveBy("AF_INET6", 41, 25, "::1")];
   expect(await python([...prelude, ...lines])).toEqual(["EAGAIN", "EAGAIN"]);
 });
 

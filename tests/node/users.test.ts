@@ -189,13 +189,13 @@ describe("a mounted directory of the machine", () => {
   let engine: TestEngine;
   beforeAll(async () => void (engine = await engineOf({ directories: [mount] })));
 
-  const mounted = () => TestSandbox.start(engine, { name });
+  const startWithMount = () => TestSandbox.start(engine, { name });
 
   it.each([
     ["none", false, []],
     ["one that can be written to", true, ["/workspace/project", "/workspace/project/file"]],
   ])("is all that a sandbox can write to on the machine: %s", async (_, isMounted, expected) => {
-    const sandbox = isMounted ? await mounted() : await TestSandbox.start(await commonEngine());
+    const sandbox = isMounted ? await startWithMount() : await TestSandbox.start(await commonEngine());
     const { stdout, stderr } = await sandbox.python(writable);
     expect([stdout.split("\n").filter(Boolean), stderr]).toEqual([expected, ""]);
     for (const file of ["sysrq-trigger", "keys", "timer_list"])
@@ -203,7 +203,7 @@ describe("a mounted directory of the machine", () => {
   });
 
   it("has the same owner inside and outside, also root, which no sandbox can become", async () => {
-    const sandbox = await mounted();
+    const sandbox = await startWithMount();
     const { stdout } = await sandbox.run(
       "cat /workspace/project/file; touch /workspace/project/new; stat -c %u /workspace/project/new; cat /proc/self/uid_map",
     );
@@ -213,7 +213,7 @@ describe("a mounted directory of the machine", () => {
 
   it("gets no set-id bit from a sandbox, but any other mode", async () => {
     const created = join(project, "made");
-    const sandbox = await mounted();
+    const sandbox = await startWithMount();
     const { stdout, stderr } = await sandbox.run(
       `mkdir /workspace/project/made && cd /workspace/project/made && python3 - <<'PYTHON'\n${setIDs}\nPYTHON`,
     );

@@ -15,7 +15,7 @@ const directory = temporaryDirectory();
 const program = fileURLToPath(new URL("../../container/sandboxd/zip.py", import.meta.url));
 
 /** Packs a directory, and evaluates an expression with the archive in Python, which has checked all entries. */
-function seen(root: string, expression: string): unknown {
+function evaluateInPython(root: string, expression: string): unknown {
   const path = join(directory, `${basename(root)}.zip`);
   const file = openSync(path, "w");
   execFileSync("python3", ["-I", "-X", "utf8", program, root], { stdio: ["ignore", file, "inherit"] });
@@ -38,7 +38,7 @@ it("an archive can contain more than 65,535 entries", async () => {
     for (let n = 0; n < 1000; n++) symlinkSync("target", join(root, String(part), String(n)));
   }
   await writeFile(join(root, "last"), "last");
-  expect(seen(root, "[len(items), archive.read('last').decode()]")).toEqual([66_067, "last"]);
+  expect(evaluateInPython(root, "[len(items), archive.read('last').decode()]")).toEqual([66_067, "last"]);
 });
 
 it("an archive contains no name that leaves the directory on systems with backslashes", async () => {
@@ -46,7 +46,7 @@ it("an archive contains no name that leaves the directory on systems with backsl
   await mkdir(join(root, "..\\up"), { recursive: true });
   for (const name of ["..\\..\\evil", "a\\..\\..\\b", "\\share", "C:\\c", "C:d", "..\\up/file", "x\\x2dy"])
     await writeFile(join(root, name), "");
-  expect(seen(root, "[item.orig_filename for item in items]")).toEqual(
+  expect(evaluateInPython(root, "[item.orig_filename for item in items]")).toEqual(
     [".._.._evil", ".._up/", ".._up/file", "C__c", "C_d", "_share", "a_.._.._b", "x\\x2dy"].sort(),
   );
 });
@@ -60,7 +60,7 @@ it("an archive keeps the bytes of a name that is not UTF-8, and old and future t
   // Python reads a name without the flag for UTF-8 as code page 437.
   const expression = "[[list(item.filename.encode('cp437')), item.date_time[0]] for item in items]";
   const bytes = (text: string) => [...Buffer.from(text, "latin1")];
-  const found = seen(root, expression) as unknown[];
+  const found = evaluateInPython(root, expression) as unknown[];
   expect(found).toHaveLength(3);
   expect(found).toContainEqual([bytes("old"), 1980]);
   expect(found).toContainEqual([bytes("future"), 2107]);

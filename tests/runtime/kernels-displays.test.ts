@@ -91,20 +91,22 @@ describe("displays", () => {
   });
 
   it("remove earlier printed output if the code clears them", async () => {
-    const shown = async (code: string) => {
+    const show = async (code: string) => {
       const { stdout, stderr, results } = await kernel.run(
         `from IPython.display import clear_output, display\nimport sys\n${code}`,
       );
       return [lastStates(stdout.text ?? ""), lastStates(stderr.text ?? ""), results];
     };
     const steps = "for n in range(30):\n    clear_output(wait=True)\n    print('step', n)";
-    expect(await shown(steps)).toEqual(["step 29\n", "", []]);
-    expect(await shown("print(1)\nclear_output()")).toEqual(["", "", []]);
-    expect(await shown("print(1)\nclear_output(wait=True)")).toEqual(["1\n", "", []]);
-    expect(await shown("display(1)\nprint('x', file=sys.stderr)\nclear_output(wait=True)\nprint(2)")).toEqual(
-      ["2\n", "", []],
-    );
-    expect(await shown("!echo 1\nclear_output(wait=True)\ndisplay(2)\nprint(3)")).toEqual([
+    expect(await show(steps)).toEqual(["step 29\n", "", []]);
+    expect(await show("print(1)\nclear_output()")).toEqual(["", "", []]);
+    expect(await show("print(1)\nclear_output(wait=True)")).toEqual(["1\n", "", []]);
+    expect(await show("display(1)\nprint('x', file=sys.stderr)\nclear_output(wait=True)\nprint(2)")).toEqual([
+      "2\n",
+      "",
+      [],
+    ]);
+    expect(await show("!echo 1\nclear_output(wait=True)\ndisplay(2)\nprint(3)")).toEqual([
       "3\n",
       "",
       [{ text: "2" }],

@@ -22,7 +22,7 @@ afterAll(async () => {
 });
 
 /** The printed output of code that must succeed. */
-async function printed(code: string): Promise<string | undefined> {
+async function outputOf(code: string): Promise<string | undefined> {
   const { stdout, stderr, error } = await kernel.run(code);
   expect([error, stderr.text]).toEqual([null, ""]);
   return stdout.text;
@@ -71,13 +71,13 @@ describe("the history", () => {
     expect(await kernel.value("In[2], Out[2], _, _2, _i2, _i")).toBe(
       "('6 * 7', 42, 42, 42, '6 * 7', '6 * 7')",
     );
-    expect(await printed("%history 2-3")).toBe("6 * 7\nIn[2], Out[2], _, _2, _i2, _i\n");
+    expect(await outputOf("%history 2-3")).toBe("6 * 7\nIn[2], Out[2], _, _2, _i2, _i\n");
     await kernel.run("exit()");
     expect(await kernel.value("In[6]")).toBe("'In[6]'");
   });
 
   it("shows the text that %load would insert into the next cell", async () => {
-    expect(await printed("%load program.py")).toMatch(
+    expect(await outputOf("%load program.py")).toMatch(
       /^# There is no next cell .*\n# %load program.py\nprint/,
     );
   });
@@ -85,7 +85,7 @@ describe("the history", () => {
 
 describe("magics", () => {
   it("work without % if they are alone on a line and no variable has the name", async () => {
-    expect(await printed("ls")).toBe("program.py\n");
+    expect(await outputOf("ls")).toBe("program.py\n");
     expect(await kernel.value("pwd")).toBe(`'${directory}'`);
     expect(await kernel.value("ls = 3\nls")).toBe("3");
     expect(await kernel.value("ls")).toBe("3");
@@ -94,13 +94,13 @@ describe("magics", () => {
   it.each(["%xmode Plain", "%colors NoColor", "%gui qt", "%edit program.py"])(
     "%s says why it has no effect",
     async (magic) => {
-      expect(await printed(magic)).toMatch(/^%\w+ changes nothing here: a kernel /);
+      expect(await outputOf(magic)).toMatch(/^%\w+ changes nothing here: a kernel /);
     },
   );
 
   it("can show the last error again", async () => {
     await kernel.run("1 / 0");
-    expect(await printed("%tb")).toMatch(/^Traceback[^]*<cell 2>[^]*1 \/ 0[^]*ZeroDivisionError/);
+    expect(await outputOf("%tb")).toMatch(/^Traceback[^]*<cell 2>[^]*1 \/ 0[^]*ZeroDivisionError/);
   });
 });
 

@@ -16,7 +16,7 @@ describe.skipIf(REMOTE_URL)("a spare kernel", () => {
     const directory = mkdtempSync(join(tmpdir(), "kernels-spare-"));
     cleanUp.push(() => rmSync(directory, { recursive: true, force: true }));
     const customize = join(directory, "sitecustomize.py");
-    const started = () => readdirSync(directory).filter((name) => name.startsWith("started-"));
+    const listStarted = () => readdirSync(directory).filter((name) => name.startsWith("started-"));
     // Python imports this module when it starts.
     writeFileSync(
       customize,
@@ -29,10 +29,10 @@ describe.skipIf(REMOTE_URL)("a spare kernel", () => {
     const { api, stop } = await startRuntime({ under: ["/usr/bin/env", `PYTHONPATH=${directory}`] });
     cleanUp.push(stop);
     await api.interpreter.createCodeContext({ language: "python" });
-    const first = started();
+    const first = listStarted();
     expect(first).toHaveLength(1);
     writeFileSync(join(directory, "hold"), "");
-    const spare = await until(() => started().find((name) => !first.includes(name)));
+    const spare = await until(() => listStarted().find((name) => !first.includes(name)));
     rmSync(customize);
     const { id } = await api.interpreter.createCodeContext({ language: "python" });
     // The server kills such a kernel later, but the call must work before that.

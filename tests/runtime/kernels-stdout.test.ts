@@ -15,7 +15,7 @@ beforeAll(async () => {
 afterAll(() => lab.close());
 
 /** The output of a run, from its document and its files. */
-async function printed(code: string): Promise<string> {
+async function outputOf(code: string): Promise<string> {
   let run = "";
   const { stdout, error } = await kernel.run(code, { onStart: (id) => (run = id) });
   if (error) throw new Error(error.traceback.join("\n"));
@@ -50,17 +50,17 @@ describe("output to the real stdout", () => {
     "new console.Console(process.stdout).log('x')",
     "require('child_process').spawnSync('sh', ['-c', 'printf x'], { stdio: ['ignore', process.stdout, 'pipe'] })",
   ])("belongs to the run: %s", async (code) => {
-    expect((await printed(`${code};`)).trim()).toBe("x");
+    expect((await outputOf(`${code};`)).trim()).toBe("x");
     expect(await kernel.value("1 + 1")).toBe("2");
   });
 
   it("is complete and in order when it is long", async () => {
     expect(
-      await printed(
+      await outputOf(
         "console.log(1); fs.writeFileSync(1, '2\\n'); process.stdout.end('3\\n'); console.log(4)",
       ),
     ).toBe("1\n2\n3\n4\n");
-    const long = await printed(
+    const long = await outputOf(
       "await pipeline(Readable.from(Array(300).fill('y'.repeat(1000))), process.stdout)",
     );
     expect(long).toBe("y".repeat(300_000));

@@ -19,7 +19,7 @@ async function sh(command: string): Promise<string> {
 }
 
 /** The requests that arrived at the API since the last call of this function. */
-async function arrived(): Promise<Arrived[]> {
+async function takeArrived(): Promise<Arrived[]> {
   return await (await fetch(env.PRIVATE_URL)).json<Arrived[]>();
 }
 
@@ -27,7 +27,7 @@ beforeAll(async () => {
   caller = await principal("secrets", SCOPES);
 });
 
-beforeEach(arrived);
+beforeEach(takeArrived);
 
 describe("code in a sandbox reaches an API with a secret that it does not have", () => {
   it.each([
@@ -54,7 +54,7 @@ describe("code in a sandbox reaches an API with a secret that it does not have",
     ],
   ])("by %s", async (_client, command) => {
     const answer = JSON.parse(await sh(command));
-    expect(await arrived()).toEqual([
+    expect(await takeArrived()).toEqual([
       { host: "api.private.test", url: "/echo", authorization: BEARER, body: "" },
     ]);
     expect(answer.given).toBe(`Bearer ${MASKED}`);
@@ -76,7 +76,7 @@ END
       done`;
     const programs = (await sh(program)).trim().split("\n");
     expect(programs[0]).toBe("npm");
-    const received = (await arrived()).map(({ url }) => url.split("/")[1]);
+    const received = (await takeArrived()).map(({ url }) => url.split("/")[1]);
     expect([...new Set(received)]).toEqual(programs);
   });
 
@@ -101,7 +101,7 @@ END
       JavaScript: ["run_code", { code: javascript, language: "javascript" }],
     }[place] as [string, Record<string, unknown>];
     await caller.call(tool, { sandbox, ...args });
-    expect(await arrived()).toMatchObject([{ url: "/echo", authorization: BEARER }]);
+    expect(await takeArrived()).toMatchObject([{ url: "/echo", authorization: BEARER }]);
   });
 
   it("by git, as a password", async () => {
@@ -109,14 +109,14 @@ END
       "of the private repository\n",
     );
     const authorization = `Basic ${btoa(`user:${VALUE}`)}`;
-    for (const one of await arrived()) expect(one.authorization).toBe(authorization);
+    for (const one of await takeArrived()) expect(one.authorization).toBe(authorization);
   });
 
   it("by a parameter of the query, and with a body", async () => {
     const answer = await sh("curl -sS -d asked 'https://a.query.test/echo?x=1&key=mine'");
     expect(JSON.parse(answer).given).toBe(MASKED);
     const url = `/echo?x=1&key=${encodeURIComponent(VALUE)}`;
-    expect(await arrived()).toMatchObject([{ host: "a.query.test", url, body: "asked" }]);
+    expect(await takeArrived()).toMatchObject([{ host: "a.query.test", url, body: "asked" }]);
   });
 });
 
@@ -186,7 +186,7 @@ it("the proxy keeps the bytes of non-ASCII headers in both directions", async ()
 });
 
 describe("an unusual request", () => {
-  const proxied = (text: string, host = "api.private.test") =>
+  const sendToProxy = (text: string, host = "api.private.test") =>
     sh(
       `python3 - <<'END'
 import socket, ssl
@@ -203,22 +203,22 @@ END`,
     const inner = "GET /inner HTTP/1.1\r\nHost: api.private.test\r\n\r\n";
     const body = `${inner.length.toString(16)}\r\n${inner}\r\n0\r\n\r\n`;
     const head = "Host: api.private.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
-    expect(await proxied(`DELETE /echo HTTP/1.1\r\n${head}${body}`)).toContain("200 OK");
-    expect(await arrived()).toMatchObject([{ url: "/echo", authorization: BEARER, body: inner }]);
-    expect(await proxied(`GET /echo HTTP/1.1\r\n${head}${body}`)).toMatch(/ 502 [^]*sandbox-mcp: /);
-    expect(await arrived()).toEqual([]);
+    expect(await sendToProxy(`DELETE /echo HTTP/1.1\r\n${head}${body}`)).toContain("200 OK");
+    expect(await takeArrived()).toMatchObject([{ url: "/echo", authorization: BEARER, body: inner }]);
+    expect(await sendToProxy(`GET /echo HTTP/1.1\r\n${head}${body}`)).toMatch(/ 502 [^]*sandbox-mcp: /);
+    expect(await takeArrived()).toEqual([]);
   });
 
   it("is sent without the user of its URL, and is refused to another host or for a WebSocket", async () => {
     const head = "Host: api.private.test\r\nConnection: close\r\n";
     const asUser = `GET https://me:pw@api.private.test/echo HTTP/1.1\r\n${head}\r\n`;
-    expect(await proxied(asUser)).toMatch(/^HTTP\/1\.1 200 /);
-    expect(await arrived()).toMatchObject([{ url: "/echo", authorization: BEARER }]);
-    const other = await proxied(`GET https://git.private.test/echo HTTP/1.1\r\n${head}\r\n`);
+    expect(await sendToProxy(asUser)).toMatch(/^HTTP\/1\.1 200 /);
+    expect(await takeArrived()).toMatchObject([{ url: "/echo", authorization: BEARER }]);
+    const other = await sendToProxy(`GET https://git.private.test/echo HTTP/1.1\r\n${head}\r\n`);
     expect(other).toContain("403");
     const socket = head.replace("close", "upgrade\r\nUpgrade: websocket");
-    expect(await proxied(`GET /echo HTTP/1.1\r\n${socket}\r\n`)).toContain("501");
-    expect(await arrived()).toEqual([]);
+    expect(await sendToProxy(`GET /echo HTTP/1.1\r\n${socket}\r\n`)).toContain("501");
+    expect(await takeArrived()).toEqual([]);
   });
 });
 
@@ -232,7 +232,7 @@ describe("the value of a secret", () => {
     await sh(
       `node -e "fetch('https://api.private.test/pieces').then(r => r.text()).then(t => { globalThis.t = t; require('fs').writeFileSync('/tmp/used', t); setInterval(() => {}, 1e6) })" >/tmp/log 2>&1 & until [ -s /tmp/used ]; do sleep 0.05; done; cat /tmp/used`,
     );
-    expect(await arrived()).toHaveLength(2);
+    expect(await takeArrived()).toHaveLength(2);
     const found = JSON.parse(await sh(`python3 - <<'END'\n${SEARCH}\nEND`));
     expect(found.traces).toEqual([]);
     // The search really reads the places that could have the value.
@@ -282,7 +282,7 @@ describe("the value of a secret", () => {
   it("is not sent along a redirect to another host", async () => {
     await sh("curl -sSkL https://api.private.test/moved");
     const landed = `/landed?from=Bearer%20${"*".repeat(encodeURIComponent(VALUE).length)}`;
-    expect(await arrived()).toEqual([
+    expect(await takeArrived()).toEqual([
       { host: "api.private.test", url: "/moved", authorization: BEARER, body: "" },
       { host: "other.private.test", url: landed, body: "" },
     ]);
@@ -292,7 +292,7 @@ describe("the value of a secret", () => {
     const key = '-H "authorization: Bearer $PRIVATE_API_KEY"';
     await sh(`curl -sSk ${key} https://other.private.test/echo`);
     await sh(`curl -sSk ${key} https://api.private.test:8443/echo`);
-    for (const one of await arrived()) expect(one.authorization).toBe("Bearer sandbox-mcp-secret-api");
+    for (const one of await takeArrived()) expect(one.authorization).toBe("Bearer sandbox-mcp-secret-api");
     const proxied = "curl -sSk -x http://127.0.0.1:3128";
     const tries = [
       `${proxied} --connect-to other.private.test:443:api.private.test:443 https://other.private.test/echo`,
@@ -301,7 +301,7 @@ describe("the value of a secret", () => {
       `${proxied} -H 'host: other.private.test' http://api.private.test/echo`,
     ];
     for (const one of tries) expect(await sh(`${one} 2>&1 || true`)).not.toContain("given");
-    expect(await arrived()).toEqual([]);
+    expect(await takeArrived()).toEqual([]);
   });
 
   it("is used only for its principals, and requests to other hosts are unchanged", async () => {
@@ -323,8 +323,9 @@ describe("the interception", () => {
     await evictActor(await actorOf(sandbox, caller));
     // Wakes the actor without a request to its container.
     await caller.call("list_sandboxes", {});
-    await arrived();
-    const added = async () => (await arrived()).map(({ authorization }) => authorization).includes(BEARER);
+    await takeArrived();
+    const added = async () =>
+      (await takeArrived()).map(({ authorization }) => authorization).includes(BEARER);
     await expect.poll(added).toBe(true);
     // Otherwise the loop's last connection could be counted under the next policy.
     await sh("touch /tmp/enough; until [ -e /tmp/ended ]; do sleep 0.05; done");
@@ -342,7 +343,7 @@ describe("the operator's policy", () => {
     expect(text).toContain("connections to api.private.test (2 times) were refused");
     expect(text).toContain("200");
     await caller.call("configure_sandbox", { sandbox, internet: "full" });
-    expect(await arrived()).toHaveLength(1);
+    expect(await takeArrived()).toHaveLength(1);
   });
 });
 

@@ -37,11 +37,11 @@ const broken = {
 beforeEach(() => void (operations.length = 0));
 afterEach(() => void (fault = async () => undefined));
 
-const refusing = async () => {
+const refuse = async () => {
   throw new Error("KV GET failed: 503");
 };
 
-const silent = () => new Promise<void>(() => undefined);
+const hang = () => new Promise<void>(() => undefined);
 
 const AUTHORIZE = `/authorize?${new URLSearchParams({
   response_type: "code",
@@ -111,7 +111,7 @@ const UNAVAILABLE = {
 
 describe("when KV refuses operations", () => {
   it("calls with a server token work as before", async () => {
-    fault = refusing;
+    fault = refuse;
     const caller = new Caller("owner", "test-owner-token", broken);
     const { structured } = await caller.call("run_command", { sandbox: "kv", command: "echo works" });
     expect(structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
@@ -121,7 +121,7 @@ describe("when KV refuses operations", () => {
   it.each(REQUESTS)(
     "a request that needs KV gets 503 with Retry-After, without internal details: %s",
     async (_what, path, init) => {
-      fault = refusing;
+      fault = refuse;
       expect(await answerTo(path, init)).toEqual(UNAVAILABLE);
       expect(operations).toHaveLength(1);
     },
@@ -130,7 +130,7 @@ describe("when KV refuses operations", () => {
 
 describe("when KV never responds", () => {
   it("registrations, tokens, pages and calls with an OAuth token get the same 503 within 15 seconds", async () => {
-    fault = silent;
+    fault = hang;
     const began = Date.now();
     const answers = await Promise.all(REQUESTS.map(([, path, init]) => answerTo(path, init)));
     expect(answers).toEqual(REQUESTS.map(() => UNAVAILABLE));

@@ -7,7 +7,7 @@ import { bucketOf } from "./worker.ts";
 
 afterEach(() => void vi.useRealTimers());
 
-const refusing = async () => {
+const refuse = async () => {
   throw new Error("R2 is not there (10001)");
 };
 
@@ -37,7 +37,7 @@ const EXPECTED = Array.from({ length: 60_000 }, (_, index) => `${index + 1}\n`).
 
 describe("when R2 refuses operations", () => {
   it("a run ends normally, and all of its output is stored and readable", async () => {
-    bucketOf("refused").fault = refusing;
+    bucketOf("refused").fault = refuse;
     const result = await owner.call("run_command", { sandbox: "refused", command: COMMAND });
     expect(result.structured).toMatchObject({ state: "succeeded", stdout_bytes: EXPECTED.length });
     expect(await log(String(result.structured.id))).toBe(EXPECTED);
@@ -47,7 +47,7 @@ describe("when R2 refuses operations", () => {
     const result = await owner.call("run_command", { sandbox: "unread", command: COMMAND });
     const id = String(result.structured.id);
     await until(async () => (await bucket.list("")).keys.some((key) => key.includes(id)));
-    bucketOf("unread").fault = refusing;
+    bucketOf("unread").fault = refuse;
     const answer = await owner.call("get_result", { id, cursor: 0 });
     expect(answer).toMatchObject({ isError: true });
     expect(answer.text).toMatch(/its storage did not respond.*again/);
@@ -62,7 +62,7 @@ describe("when R2 refuses operations", () => {
     const id = String(result.structured.id);
     await until(async () => (await bucket.list("")).keys.some((key) => key.includes(id)));
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 31 * DAY_MS });
-    bucketOf("undeleted").fault = refusing;
+    bucketOf("undeleted").fault = refuse;
     await runInDurableObject(await actorOf(sandbox), (instance) => instance.sweepRuns());
     expect(await log(id).catch(String)).toContain("did not respond");
     const planned = await inActor(sandbox, (_, { storage }) => storage.kv.get<number>("sweep"));

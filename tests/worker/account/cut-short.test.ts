@@ -27,7 +27,7 @@ async function withSeconds(name: string, left: number): Promise<Caller> {
 }
 
 /** The expected words that are missing from a result, and the unexpected words in it. */
-function wrong({ text }: Result, seconds: number): RegExp[] {
+function mismatches({ text }: Result, seconds: number): RegExp[] {
   const expected = [
     /state: timed_out/,
     /your 86400 run seconds for today/,
@@ -54,7 +54,7 @@ describe.concurrent("the result of a run that ended early", () => {
   ])("names the day's limit for %s", async (what, tool, args, seconds, words) => {
     const caller = await withSeconds(`cut-${what.replace(" ", "-")}`, seconds);
     const result = await caller.call(tool, args);
-    expect(wrong(result, seconds), result.text).toEqual([]);
+    expect(mismatches(result, seconds), result.text).toEqual([]);
     expect(result.text).toContain(words);
   });
 
@@ -67,7 +67,7 @@ describe.concurrent("the result of a run that ended early", () => {
     await untilText(shown, "begun");
     await evictActor(await actorOf("default", caller));
     const result = await caller.call("get_result", { id: structured.id });
-    expect(wrong(result, 10), result.text).toEqual([]);
+    expect(mismatches(result, 10), result.text).toEqual([]);
   });
 
   test("names only the timeout of a run that exceeded it", async () => {

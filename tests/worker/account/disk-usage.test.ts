@@ -1,23 +1,23 @@
 import { expect, test } from "vitest";
 import { type ListedSandbox, inActor, owner, sh } from "../support.ts";
 
-async function listed(sandbox: string) {
+async function sizeOf(sandbox: string) {
   const { structured, text } = await owner.call("list_sandboxes");
   const sandboxes = structured.sandboxes as ListedSandbox[];
   const line = text.split("\n").find((one) => one.startsWith(`${sandbox}:`));
   return { one: sandboxes.find(({ name }) => name === sandbox), line };
 }
 
-const size = async (sandbox: string) => (await listed(sandbox)).one?.size_bytes;
+const size = async (sandbox: string) => (await sizeOf(sandbox)).one?.size_bytes;
 
 test("a sandbox has no size until the server measures it after its use", async () => {
   await owner.call("write_file", { sandbox: "sized", path: "a", content: "x".repeat(100_000) });
-  const { one, line } = await listed("sized");
+  const { one, line } = await sizeOf("sized");
   expect(one).toMatchObject({ name: "sized", state: "running" });
   expect(one).not.toHaveProperty("size_bytes");
   expect(line).not.toContain("bytes");
   await expect.poll(() => size("sized")).toBeGreaterThanOrEqual(100_000);
-  expect((await listed("sized")).line).toMatch(/^sized: running, 10\d{4} bytes in \/workspace, used/);
+  expect((await sizeOf("sized")).line).toMatch(/^sized: running, 10\d{4} bytes in \/workspace, used/);
 });
 
 test("a stopped sandbox has the size 0, and the server measures its next container", async () => {

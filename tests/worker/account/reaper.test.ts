@@ -5,7 +5,7 @@ import { accountOf, actorOf, evict, inActor, owner, sh, sleep, sandboxesOf } fro
 const HOUR = 3_600_000;
 
 /** The owner's running sandboxes. A sandbox that the reaper destroys stays listed while its workspace is saved. */
-async function running(names: readonly string[]): Promise<string[]> {
+async function listRunning(names: readonly string[]): Promise<string[]> {
   const up = new Set(
     (await sandboxesOf()).filter(({ state }) => state === "running").map(({ name }) => name),
   );
@@ -38,11 +38,11 @@ test("the reaper destroys only sandboxes that were idle for too long, and contin
     };
   });
   expect(await runDurableObjectAlarm(accountOf(owner))).toBe(true);
-  expect(await running(names)).toEqual(["young", "busy", "stuck"]);
+  expect(await listRunning(names)).toEqual(["young", "busy", "stuck"]);
   // The reaper continues with the other sandboxes.
   await evict("stuck");
   expect(await runDurableObjectAlarm(accountOf(owner))).toBe(true);
-  expect(await running(names)).toEqual(["young", "busy"]);
+  expect(await listRunning(names)).toEqual(["young", "busy"]);
   expect(await sh("young", "cat file")).toBe("here\n");
   // Its saved workspace has a separate expiry.
   expect(await sh("old", "cat file")).toBe("here\n");
@@ -56,7 +56,7 @@ test("the reaper keeps a sandbox that is used while the reaper works", async () 
   await sleep(30);
   await owner.call("write_file", { sandbox: "zz", path: "precious", content: "here" });
   await reaped;
-  expect(await running(idle)).toEqual(["zz"]);
+  expect(await listRunning(idle)).toEqual(["zz"]);
   expect(await sh("zz", "cat precious")).toBe("here");
 });
 
@@ -69,10 +69,10 @@ test("a sandbox knows its last use, even if its account has an older time", asyn
   await sh("knows", "echo here > file");
   expect(await isDestroyedAfter(168)).toBe(false);
   expect(await sh("knows", "cat file")).toBe("here\n");
-  expect(await running(["knows"])).toEqual(["knows"]);
+  expect(await listRunning(["knows"])).toEqual(["knows"]);
   await evict("knows");
   expect(await isDestroyedAfter(168)).toBe(true);
-  expect(await running(["knows"])).toEqual([]);
+  expect(await listRunning(["knows"])).toEqual([]);
 });
 
 test("the end of a run is a use of its sandbox", async () => {

@@ -2,7 +2,7 @@ import { runInDurableObject } from "cloudflare:test";
 import { expect, test } from "vitest";
 import { accountOf, actorOf, type Caller, principal, sandboxesOf } from "../support.ts";
 
-async function listed(caller: Caller): Promise<string[]> {
+async function listNames(caller: Caller): Promise<string[]> {
   return (await sandboxesOf(caller)).map(({ name }) => name).sort();
 }
 
@@ -21,14 +21,14 @@ test("a call without a slot for its run leaves no sandbox", async () => {
   for (const wait_seconds of [0, 5]) {
     const result = await caller.call("run_command", { sandbox: "fresh", command: "true", wait_seconds });
     expect(result.text).toContain("50 runs at once");
-    expect(await listed(caller)).toEqual(["there"]);
+    expect(await listNames(caller)).toEqual(["there"]);
   }
   await caller.call("run_code", { sandbox: "fresh", code: "1" });
   const task = await caller.http("/execute", { method: "POST", body: JSON.stringify({ task: "x" }) });
   expect(task.status).toBe(429);
-  expect(await listed(caller)).toEqual(["there"]);
+  expect(await listNames(caller)).toEqual(["there"]);
   await Promise.all([1, 2, 3, 4].map(() => caller.call("run_command", { sandbox: "many", command: "true" })));
-  expect(await listed(caller)).toEqual(["there"]);
+  expect(await listNames(caller)).toEqual(["there"]);
 });
 
 test("a refused call keeps the sandbox that another call made at the same time", async () => {
@@ -39,9 +39,9 @@ test("a refused call keeps the sandbox that another call made at the same time",
     caller.call("write_file", { sandbox: "shared", path: "x", content: "x" }),
   ]);
   expect([refused.isError, written.isError]).toEqual([true, false]);
-  expect(await listed(caller)).toEqual(["shared"]);
+  expect(await listNames(caller)).toEqual(["shared"]);
   await caller.call("run_command", { sandbox: "shared", command: "true" });
-  expect(await listed(caller)).toEqual(["shared"]);
+  expect(await listNames(caller)).toEqual(["shared"]);
 });
 
 test("a call leaves no sandbox if the container does not start, also when its caller has disconnected", async () => {
@@ -61,7 +61,7 @@ test("a call leaves no sandbox if the container does not start, also when its ca
       };
     });
     await caller.call(tool, { sandbox: "broken", ...args });
-    await expect.poll(() => listed(caller)).toEqual([]);
+    await expect.poll(() => listNames(caller)).toEqual([]);
   }
 });
 

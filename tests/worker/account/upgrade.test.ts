@@ -133,10 +133,10 @@ async function logOf(id: string): Promise<string> {
   return sha256(JSON.stringify({ stdout, stderr }));
 }
 
-const structured = async (tool: string, args: Fields = {}) => (await owner.call(tool, args)).structured;
+const callStructured = async (tool: string, args: Fields = {}) => (await owner.call(tool, args)).structured;
 
 /** The fields of a fixture that an upgrade must not change. */
-const lasting = (fields: Fields, names: readonly string[]) =>
+const lastingFields = (fields: Fields, names: readonly string[]) =>
   Object.fromEntries(Object.entries(fields).filter(([name]) => names.includes(name)));
 const OF_RUN = [
   "id",
@@ -179,32 +179,36 @@ describe.each(VERSIONS)("a deployment that was upgraded from %s", (version) => {
 
   it("lists its sandboxes with their settings, and its checkpoints", async () => {
     const { sandboxes, checkpoints = [] } = answers.sandboxes;
-    const listed = await structured("list_sandboxes");
+    const listed = await callStructured("list_sandboxes");
     expect(listed).toMatchObject({
-      ...lasting({ ...answers.sandboxes }, OF_ACCOUNT),
-      sandboxes: sandboxes.map((each) => lasting({ ...each, state: "stopped" }, [...OF_SANDBOX, "state"])),
-      checkpoints: checkpoints.map((each) => lasting(each, OF_CHECKPOINT)),
+      ...lastingFields({ ...answers.sandboxes }, OF_ACCOUNT),
+      sandboxes: sandboxes.map((each) =>
+        lastingFields({ ...each, state: "stopped" }, [...OF_SANDBOX, "state"]),
+      ),
+      checkpoints: checkpoints.map((each) => lastingFields(each, OF_CHECKPOINT)),
     });
     // Sandboxes report changes that their account does not know yet.
     expect(listed.run_seconds_today).toBeGreaterThanOrEqual(answers.sandboxes.run_seconds_today);
     if (!answers.settings) return;
-    const settings = await structured("configure_sandbox", { sandbox: "work" });
-    expect(settings).toMatchObject(lasting(answers.settings, OF_SANDBOX));
+    const settings = await callStructured("configure_sandbox", { sandbox: "work" });
+    expect(settings).toMatchObject(lastingFields(answers.settings, OF_SANDBOX));
   });
 
   it("keeps its runs, with their results and complete logs", async () => {
-    const { runs } = await structured("list_runs", { sandbox: "work", limit: 100 });
+    const { runs } = await callStructured("list_runs", { sandbox: "work", limit: 100 });
     // Runs that were in progress have ended with their container.
     const before: Fields[] = answers.runs.runs.map((run) => ({
-      ...lasting(run, OF_RUN),
+      ...lastingFields(run, OF_RUN),
       state: run.state === "running" ? "lost" : run.state,
     }));
     expect(runs).toHaveLength(before.length);
     expect(runs).toMatchObject(before);
     const first = before.find(({ title }) => String(title).startsWith("answer = "));
-    expect(await structured("get_result", { id: first?.id })).toMatchObject({ result: "42" });
+    expect(await callStructured("get_result", { id: first?.id })).toMatchObject({ result: "42" });
     for (const [id, result] of Object.entries(answers.results))
-      expect(await structured("get_result", { id, wait_seconds: 0 })).toMatchObject(lasting(result, OF_RUN));
+      expect(await callStructured("get_result", { id, wait_seconds: 0 })).toMatchObject(
+        lastingFields(result, OF_RUN),
+      );
     for (const [id, hash] of Object.entries(answers.logs)) expect(await logOf(id)).toBe(hash);
   });
 
@@ -229,7 +233,7 @@ describe.each(VERSIONS)("a deployment that was upgraded from %s", (version) => {
     expect(await read("fork", "a.txt")).toContain("first");
     expect(await sh("fork", "echo $GREETING")).toBe("hello\n");
     const next = { continue_from: answers.task.id, task: "[[write]] again" };
-    expect(await structured("execute_task", next)).toMatchObject({ state: "succeeded" });
+    expect(await callStructured("execute_task", next)).toMatchObject({ state: "succeeded" });
   });
 
   it("has the tables that a new deployment has", async () => {

@@ -64,19 +64,23 @@ describe("the limits of sizes", () => {
   });
 
   it("bodies that end early are refused with an OAuth error", async () => {
-    const broken = () =>
+    const makeBrokenBody = () =>
       new ReadableStream({
         pull(controller) {
           controller.error(new Error("The client left"));
         },
       });
     for (const path of ["/oauth/register", "/oauth/token"]) {
-      const response = await app(path, { method: "POST", body: broken() });
+      const response = await app(path, { method: "POST", body: makeBrokenBody() });
       expect(response.status).toBe(400);
       expect(await errorOf(response)).toBe("invalid_request");
     }
     const headers = { "content-type": "application/x-www-form-urlencoded" };
-    const page = await new Browser(app).open("/authorize", { method: "POST", headers, body: broken() });
+    const page = await new Browser(app).open("/authorize", {
+      method: "POST",
+      headers,
+      body: makeBrokenBody(),
+    });
     expect(page.isErrorPage).toBe(true);
     expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
   });
@@ -84,10 +88,10 @@ describe("the limits of sizes", () => {
   it("requests that are too large are refused", async () => {
     const metadata = JSON.stringify({ client_name: "x", redirect_uris: [CALLBACK] });
     const headers = { "content-type": "application/json" };
-    const registered = (bytes: number) =>
+    const register = (bytes: number) =>
       app("/oauth/register", { method: "POST", headers, body: metadata.padEnd(bytes) });
-    expect((await registered(16 * 1024 + 1)).status).toBe(413);
-    expect((await registered(16 * 1024)).status).toBe(201);
+    expect((await register(16 * 1024 + 1)).status).toBe(413);
+    expect((await register(16 * 1024)).status).toBe(201);
 
     const openPage = async (length: number) => {
       const url = `${ORIGIN}/authorize?client_id=x&state=`;

@@ -27,7 +27,7 @@ async function typeFor(started: Result, text: string, words: string | RegExp): P
   return untilText(shownBy(started), words);
 }
 
-const ended = (started: Result) => owner.call("get_result", { id: idIn(started) });
+const waitForResult = (started: Result) => owner.call("get_result", { id: idIn(started) });
 
 describe("stdin", () => {
   it("reaches the command unchanged, with any content", async () => {
@@ -52,7 +52,7 @@ describe.concurrent("a command in a terminal", () => {
     const typed = await client.call("send_input", { id, text: "x" });
     expect(typed.structured).toMatchObject({ state: "running", log: [] });
     await client.call("send_input", { id, text: "y\r" });
-    await ended(started);
+    await waitForResult(started);
     const { structured } = await client.call("get_result", { id, cursor: 0 });
     const [{ text: shown } = { text: "" }] = structured.log as { text: string }[];
     expect(shown).toContain("\u001b[1mbold\u001b[0m\r\n");
@@ -64,7 +64,7 @@ describe.concurrent("a command in a terminal", () => {
     expect(started.structured).toMatchObject({ state: "running", stdout: "Name? " });
     expect(started.text).toContain("send_input");
     await typeFor(started, "Zoë\n", /Zoë\nHello, Zoë\.\n/);
-    expect((await ended(started)).structured).toMatchObject({ state: "failed", exit_code: 3 });
+    expect((await waitForResult(started)).structured).toMatchObject({ state: "failed", exit_code: 3 });
   });
 
   it("has a terminal of a usual size and type, and changes the state of its session", async () => {
@@ -99,7 +99,7 @@ describe.concurrent("a command in a terminal", () => {
     await typeFor(started, "x = 6 * 7\n", ">>>");
     await typeFor(started, "print('is', x)\n", /\nis 42\n/);
     await type(started, "\u0004");
-    expect((await ended(started)).structured.state).toBe("succeeded");
+    expect((await waitForResult(started)).structured.state).toBe("succeeded");
   });
 
   it("does not show a typed password", async () => {
@@ -121,7 +121,7 @@ describe.concurrent("a command in a terminal", () => {
     await until(async () => (await sh(sandbox, "pgrep -fx 'sleep 4320' || echo none")) === "none\n");
     await typeFor(started, "echo still $((40 + 2))\n", "still 42");
     await type(started, "exit 4\n");
-    expect((await ended(started)).text).toContain("exit_code: 4");
+    expect((await waitForResult(started)).text).toContain("exit_code: 4");
   });
 
   it("can be a full-screen program that receives single keys", async () => {
@@ -140,7 +140,7 @@ print("\\x1b[?1049l", end="")`;
     await typeFor(started, "\u001b[A", /key b'(\\x1b|\\u001b)\[A'/);
     await typeFor(started, "\n", "key b'\\r'");
     await type(started, "q");
-    expect((await ended(started)).structured.state).toBe("succeeded");
+    expect((await waitForResult(started)).structured.state).toBe("succeeded");
   });
 
   it("can be a slow installer that asks two questions", async () => {
@@ -174,7 +174,7 @@ print("\\x1b[?1049l", end="")`;
       wait_seconds: 0,
     });
     await type(started, "early\n");
-    expect((await ended(started)).structured.stdout).toContain("got early");
+    expect((await waitForResult(started)).structured.stdout).toContain("got early");
   });
 });
 
@@ -197,7 +197,7 @@ describe("input to a run", () => {
     const refused = await other.call("send_input", { id: idIn(started), text: "x\n" });
     expect(refused.text).toContain("There is no run");
     await owner.call("cancel_run", { id: idIn(started) });
-    expect(String((await ended(started)).structured.stdout)).not.toContain("x");
+    expect(String((await waitForResult(started)).structured.stdout)).not.toContain("x");
   });
 
   it("is refused while the command waits for its turn", async () => {
@@ -228,14 +228,14 @@ describe("a terminal outlives", () => {
     await typeFor(started, "first\n", "two? ");
     await run("pkill -9 -x sbxd", { session: "killer" });
     await typeFor(started, "second\n", "first and second");
-    expect((await ended(started)).structured.state).toBe("succeeded");
+    expect((await waitForResult(started)).structured.state).toBe("succeeded");
   });
 
   it("the actor, and accepts input after the actor was evicted", async () => {
     const started = await open('read -p "one? " a; echo "got $a"', { session: "evicted" });
     await evict(sandbox);
     await type(started, "first\n");
-    expect((await ended(started)).structured).toMatchObject({
+    expect((await waitForResult(started)).structured).toMatchObject({
       state: "succeeded",
       stdout: expect.stringContaining("got first"),
     });
@@ -258,7 +258,7 @@ describe("a terminal ends", () => {
       "sleep 4323 & setsid sleep 4324 & until pgrep -fx 'sleep 4324' >/dev/null; do sleep 0.1; done; echo end";
     const started = await open(command, { session: "background" });
     // A slow terminal may still be ending when the call returns its output.
-    const over = started.structured.state === "running" ? await ended(started) : started;
+    const over = started.structured.state === "running" ? await waitForResult(started) : started;
     expect(over.structured).toMatchObject({ state: "succeeded", stdout: "end\n" });
     await expect.poll(() => sh(sandbox, "pgrep -fax 'sleep 432[34]' | cut -d' ' -f2-")).toBe("sleep 4324\n");
     await sh(sandbox, "pkill -fx 'sleep 4324'");
@@ -274,7 +274,7 @@ describe("a prepared shell of a session with a run that the next sandboxd took o
   it("does not run the next command", async () => {
     const started = await run("export TAKEN=over; sleep 1", { session: "main", wait_seconds: 0 });
     await run("pkill -9 -x sbxd", { session: "killer" });
-    await ended(started);
+    await waitForResult(started);
     expect(await sh(sandbox, "echo $TAKEN", { session: "main" })).toBe("over\n");
   });
 });

@@ -17,7 +17,7 @@ const nothing: Resumer = {
   },
 };
 
-function executing(work: (run: ActiveRun) => Execution): Executor<Allowance> {
+function executorOf(work: (run: ActiveRun) => Execution): Executor<Allowance> {
   return { kind: "command", start: work, ...nothing };
 }
 
@@ -85,7 +85,7 @@ class Conducted implements Execution {
 
 async function start(runs: Runs): Promise<{ id: string; execution: Conducted }> {
   const execution = new Conducted();
-  const executor = executing((run) => {
+  const executor = executorOf((run) => {
     execution.run = run;
     return execution;
   });
@@ -185,8 +185,8 @@ describe("the record of a run that ends while its caller waits", () => {
     sql.exec<{ count: number }>("SELECT count(*) AS count FROM runs").one().count;
 
   /** Starts a run that prints this text and ends at once. Resolves with its id when its caller has the result. */
-  async function ended(runs: Runs, namesID = false, printed = "some"): Promise<string> {
-    const executor = executing((run) => {
+  async function runToEnd(runs: Runs, namesID = false, printed = "some"): Promise<string> {
+    const executor = executorOf((run) => {
       run.output("stdout", new TextEncoder().encode(printed));
       return { done: Promise.resolve({ state: "succeeded" }), cancel: async () => undefined };
     });
@@ -195,9 +195,9 @@ describe("the record of a run that ends while its caller waits", () => {
 
   it("is on disk before a program gets its id, or a result with cut output names it", async () => {
     await withRuns("record-first", async (runs, _host, sql) => {
-      await ended(runs, true);
+      await runToEnd(runs, true);
       expect(onDisk(sql)).toBe(1);
-      await ended(runs, false, "long ".repeat(10_000));
+      await runToEnd(runs, false, "long ".repeat(10_000));
       expect(onDisk(sql)).toBe(2);
     });
   });
@@ -207,10 +207,10 @@ describe("the record of a run that ends while its caller waits", () => {
     await withRuns(
       "record-refused",
       async (runs, _host, sql) => {
-        const refused = await ended(runs);
+        const refused = await runToEnd(runs);
         sql.exec(`CREATE TRIGGER refuse BEFORE INSERT ON runs WHEN NEW.id = '${refused}'
           BEGIN SELECT RAISE(FAIL, 'refused'); END`);
-        await ended(runs);
+        await runToEnd(runs);
         await expect.poll(() => onDisk(sql)).toBe(1);
         sql.exec("DROP TRIGGER refuse");
         expect(failures).toEqual([refused]);

@@ -11,10 +11,10 @@ interface Configured extends Record<string, unknown> {
 const configure = async (sandbox: string, start?: string) =>
   (await owner.call("configure_sandbox", { sandbox, start })).structured as Configured;
 
-const shown = async (id: string) => (await owner.call("get_result", { id, wait_seconds: 0 })).text;
+const resultText = async (id: string) => (await owner.call("get_result", { id, wait_seconds: 0 })).text;
 
 /** Waits until a service runs with a new id. Returns the id. */
-async function started(sandbox: string, before?: string): Promise<string> {
+async function waitForStart(sandbox: string, before?: string): Promise<string> {
   let id: string | undefined;
   await until(async () => {
     const { start, start_id } = await configure(sandbox);
@@ -41,11 +41,11 @@ describe("a service", () => {
     expect(await configure(sandbox, script)).toMatchObject({ start: "stopped" });
     expect(await isRunning(sandbox)).toBe(false);
     await sh(sandbox, "true");
-    let id = await started(sandbox);
+    let id = await waitForStart(sandbox);
     const url = await expose({ sandbox, port: 8000 });
     const answers = () => until(async () => (await visit(url)).status === 200);
     await answers();
-    await until(async () => (await shown(id)).includes('"GET / HTTP/1.1" 200'));
+    await until(async () => (await resultText(id)).includes('"GET / HTTP/1.1" 200'));
     const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
     const ends = {
       crash: () => killContainer(sandbox),
@@ -58,9 +58,9 @@ describe("a service", () => {
       const stopped = await visit(url);
       expect([stopped.status, await stopped.text()]).toEqual([503, expect.stringContaining("has stopped")]);
       expect(stopped.headers.get("retry-after")).not.toBeNull();
-      expect(await shown(id)).toContain("state: lost");
+      expect(await resultText(id)).toContain("state: lost");
       await sh(sandbox, "true");
-      id = await started(sandbox, id);
+      id = await waitForStart(sandbox, id);
       await answers();
     }
     // A new actor continues the service.
@@ -68,7 +68,7 @@ describe("a service", () => {
     await answers();
     expect((await configure(sandbox)).start_id).toBe(id);
     expect(await configure(sandbox, "")).toMatchObject({ start: "none" });
-    await until(async () => (await shown(id)).includes("state: cancelled"));
+    await until(async () => (await resultText(id)).includes("state: cancelled"));
     await until(async () => (await visit(url)).status === 502);
     await killContainer(sandbox);
     await sh(sandbox, "true");
@@ -80,23 +80,23 @@ describe("a service", () => {
     const sandbox = "service-crashes";
     await sh(sandbox, "true");
     await configure(sandbox, "echo begun by $PPID; exit 3");
-    let id = await started(sandbox);
+    let id = await waitForStart(sandbox);
     const restartNote = "The service ended with exit code 3. It is started again in 2 s.";
-    await until(async () => (await shown(id)).includes(restartNote));
+    await until(async () => (await resultText(id)).includes(restartNote));
     expect(await ids(sandbox)).toEqual([id]);
     // The process that restarts the script is also in the sandbox.
-    const [, loop] = /begun by (\d+)/.exec(await shown(id)) ?? [];
+    const [, loop] = /begun by (\d+)/.exec(await resultText(id)) ?? [];
     await sh(sandbox, `kill -9 ${loop}`);
-    id = await started(sandbox, id);
+    id = await waitForStart(sandbox, id);
     await killContainer(sandbox);
     const { structured: first } = await owner.call("run_command", { sandbox, command: "true" });
-    id = await started(sandbox, id);
+    id = await waitForStart(sandbox, id);
     const { structured: next } = await owner.call("run_command", { sandbox, command: "true" });
     expect(`${first.notice} ${next.notice}`).toContain("The sandbox's service was started again");
     for (let time = 0; time < 2; time += 1) {
       await killContainer(sandbox);
       await sh(sandbox, "true");
-      id = await started(sandbox, id);
+      id = await waitForStart(sandbox, id);
     }
     await until(async () => (await ids(sandbox)).length === 3);
     expect(await ids(sandbox)).toContain(id);
@@ -107,20 +107,20 @@ describe("a service", () => {
     const sandbox = "service-replaced";
     await sh(sandbox, "true");
     await configure(sandbox, "echo first; sleep 1000");
-    const first = await started(sandbox);
+    const first = await waitForStart(sandbox);
     await configure(sandbox, "echo second; sleep 1000");
-    const second = await started(sandbox, first);
-    await until(async () => (await shown(second)).includes("second"));
-    await until(async () => (await shown(first)).includes("state: cancelled"));
+    const second = await waitForStart(sandbox, first);
+    await until(async () => (await resultText(second)).includes("second"));
+    await until(async () => (await resultText(first)).includes("state: cancelled"));
     expect(await configure(sandbox)).toMatchObject({ start: "running", start_id: second });
     // Replaced and removed scripts leave only the last records.
     await configure(sandbox, "echo third; sleep 1000");
-    const third = await started(sandbox, second);
+    const third = await waitForStart(sandbox, second);
     await configure(sandbox, "");
-    await until(async () => (await shown(third)).includes("state: cancelled"));
+    await until(async () => (await resultText(third)).includes("state: cancelled"));
     expect(await configure(sandbox)).not.toHaveProperty("start_id");
     await configure(sandbox, "echo fourth; sleep 1000");
-    const fourth = await started(sandbox, third);
+    const fourth = await waitForStart(sandbox, third);
     await until(async () => (await ids(sandbox)).length === 3);
     expect((await ids(sandbox)).sort()).toEqual([second, third, fourth].sort());
     await owner.call("destroy_sandbox", { sandbox });
@@ -134,7 +134,7 @@ describe("a service", () => {
     const sandbox = "service-cancelled";
     await configure(sandbox, "echo begun; sleep 1000");
     await sh(sandbox, "touch file");
-    const id = await started(sandbox);
+    const id = await waitForStart(sandbox);
     await owner.call("cancel_run", { id });
     await evict(sandbox);
     expect(await configure(sandbox)).toEqual(expect.objectContaining({ start: "stopped", start_id: id }));
@@ -146,7 +146,7 @@ describe("a service", () => {
     for (const name of [sandbox, fork]) {
       if (name === sandbox) await killContainer(name);
       await sh(name, "true");
-      await started(name, id);
+      await waitForStart(name, id);
       await owner.call("destroy_sandbox", { sandbox: name });
     }
   });

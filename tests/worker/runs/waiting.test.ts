@@ -62,9 +62,9 @@ describe("a sandbox that starts slowly", () => {
       expect(text).toMatch(/^Sandbox slow was not ready within 2 s: .* This call was not started/);
     }
     goesOn.resolve();
-    const ended = async () => (await caller.call("get_result", { id: idIn(run) })).structured;
-    await until(async () => (await ended()).state !== "running");
-    expect(await ended()).toMatchObject({ state: "succeeded", stdout: "ran\n" });
+    const waitForEnd = async () => (await caller.call("get_result", { id: idIn(run) })).structured;
+    await until(async () => (await waitForEnd()).state !== "running");
+    expect(await waitForEnd()).toMatchObject({ state: "succeeded", stdout: "ran\n" });
     expect((await call("run_command", { command: "ls" })).structured.stdout).toBe("");
     expect((await caller.call("get_result", { id: idIn(cancelled) })).structured.state).toBe("cancelled");
   });
@@ -294,7 +294,7 @@ describe.concurrent("another principal's run id", () => {
     await stranger.call("run_command", { sandbox, command: "echo mine" });
     const id = String((await command("sleep 4005")).structured.id);
     const unknown = `${sandbox}.${"0".repeat(26)}`;
-    const same = (answer: Result, of: string) => JSON.stringify(answer).replaceAll(of, "ID");
+    const withoutID = (answer: Result, of: string) => JSON.stringify(answer).replaceAll(of, "ID");
     for (const tool of ["get_result", "cancel_run"])
       for (const more of tool === "get_result" ? [{}, { cursor: 0 }] : [{}]) {
         const foreign = await stranger.call(tool, { id, ...more });
@@ -302,9 +302,11 @@ describe.concurrent("another principal's run id", () => {
           isError: true,
           text: expect.stringContaining(`There is no run ${id}.`),
         });
-        expect(same(foreign, id)).toBe(same(await stranger.call(tool, { id: unknown, ...more }), unknown));
+        expect(withoutID(foreign, id)).toBe(
+          withoutID(await stranger.call(tool, { id: unknown, ...more }), unknown),
+        );
         const nonsense = await stranger.call(tool, { id: "nonsense", ...more });
-        expect(same(nonsense, "nonsense")).toBe(same(foreign, id));
+        expect(withoutID(nonsense, "nonsense")).toBe(withoutID(foreign, id));
       }
     const { runs } = (await stranger.call("list_runs", { sandbox, cursor: id })).structured as {
       runs: { title: string }[];

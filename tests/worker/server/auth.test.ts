@@ -32,7 +32,7 @@ function withHeader(authorization: string | string[]): RequestInit {
   return { ...init, headers };
 }
 
-async function noted(response: Response): Promise<string> {
+async function textOf(response: Response): Promise<string> {
   return JSON.stringify(await messages(response));
 }
 
@@ -49,9 +49,9 @@ describe("tokens that the server accepts", () => {
 
   it("belong to the owner, or to the principal of a named token", async () => {
     const app = appWith({ AUTH_TOKENS: authTokens });
-    expect(await noted(await app("/mcp", post(call("note", { text: "x" }))))).toContain("owner noted");
+    expect(await textOf(await app("/mcp", post(call("note", { text: "x" }))))).toContain("owner noted");
     const named = post(call("note", { text: "x" }), { authorization: "Bearer maker-token" });
-    expect(await noted(await app("/mcp", named))).toContain("token:maker noted");
+    expect(await textOf(await app("/mcp", named))).toContain("token:maker noted");
   });
 
   it("may be only named tokens", async () => {
@@ -72,7 +72,7 @@ describe("a rotation", () => {
     const authorization = `Bearer ${token}`;
     if ((await app("/mcp", withHeader(authorization))).status === 401) return undefined;
     const { via } = logs.tokens().at(-1) ?? {};
-    const entry = await noted(await app("/mcp", post(call("note", { text: "x" }), { authorization })));
+    const entry = await textOf(await app("/mcp", post(call("note", { text: "x" }), { authorization })));
     return [/([\w:]+) noted/.exec(entry)?.[1], via];
   }
 
@@ -312,7 +312,7 @@ describe("scopes", () => {
 
   it("are not needed to list the tools or to call a tool that does not exist", async () => {
     const app = appWith({ AUTH_TOKENS: authTokens });
-    expect(await noted(await app("/mcp", post(LIST, reader)))).toContain('"note"');
+    expect(await textOf(await app("/mcp", post(LIST, reader)))).toContain('"note"');
     expect((await app("/mcp", post(call("nothing", {}), reader))).status).toBe(200);
     expect((await app("/mcp", post(call("constructor", {}), reader))).status).toBe(200);
   });

@@ -108,7 +108,7 @@ describe("the JSON of a body", () => {
   });
 });
 
-function throwing(error: Error): () => never {
+function throwFrom(error: Error): () => never {
   return () => {
     throw error;
   };
@@ -116,7 +116,7 @@ function throwing(error: Error): () => never {
 
 describe("an unexpected error", () => {
   it("has the status 500 and a reference, and only the log has details", async () => {
-    const createMCPServer = throwing(new TypeError("secret detail: /etc/passwd"));
+    const createMCPServer = throwFrom(new TypeError("secret detail: /etc/passwd"));
     for (const [variables, body, id] of [
       [{}, LIST, 1],
       [{}, { ...LIST, id: "abc" }, "abc"],
@@ -145,13 +145,13 @@ describe("an unexpected error", () => {
   });
 
   it("has its message in the log at the level debug", async () => {
-    const createMCPServer = throwing(new TypeError("the detail"));
+    const createMCPServer = throwFrom(new TypeError("the detail"));
     await appWith({ LOG_LEVEL: "debug" }, { createMCPServer })("/mcp", post(LIST));
     expect(logs.entries().at(-1)).toMatchObject({ error_message: "the detail" });
   });
 
   it("has the same response outside MCP", async () => {
-    const requiredScopes = throwing(new RangeError("secret detail"));
+    const requiredScopes = throwFrom(new RangeError("secret detail"));
     const response = await appWith({}, { requiredScopes })("/mcp", post(call("add", {})));
     expect(response.status).toBe(500);
     expect(await response.text()).not.toMatch(/secret|RangeError/);

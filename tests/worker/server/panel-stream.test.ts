@@ -80,7 +80,7 @@ async function open(browser: Browser, body: unknown, { headers = {}, through = a
   return new Stream(response);
 }
 
-const watching = (watch: unknown[], name = "a-page-of-a-test") => ({ page: name, watch });
+const watchRequest = (watch: unknown[], name = "a-page-of-a-test") => ({ page: name, watch });
 
 class Stream {
   readonly status: number;
@@ -134,7 +134,7 @@ describe("the stream of a page", () => {
         bytes: whole.length,
       });
     const browser = await panelBrowser(app);
-    const stream = await open(browser, watching([log("a-run", 4)]));
+    const stream = await open(browser, watchRequest([log("a-run", 4)]));
     const texts: string[] = [];
     for (let read = 4; read < whole.length;) {
       const event = (await stream.next()) as unknown as { data: ReturnType<typeof page> };
@@ -154,7 +154,7 @@ describe("the stream of a page", () => {
     const bytes = 100 * 1024 * 1024;
     answers.log = (cursor) =>
       page("x", cursor, { state: "succeeded", bytes: cursor === 0 ? bytes : cursor + 1 });
-    const stream = await open(await panelBrowser(app), watching([log()]));
+    const stream = await open(await panelBrowser(app), watchRequest([log()]));
     await stream.next();
     await stream.next();
     expect(calls.map(({ cursor }) => cursor)).toEqual([0, bytes - 256 * 1024]);
@@ -163,7 +163,7 @@ describe("the stream of a page", () => {
 
   it("reports a tool's refusal, and does not request that run again", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
-    const stream = await open(await panelBrowser(app), watching([log("unknown")]));
+    const stream = await open(await panelBrowser(app), watchRequest([log("unknown")]));
     expect(await stream.next()).toEqual({ type: "message", watch: 0, problem: "There is no such run." });
     const later = stream.next().catch(() => undefined);
     await vi.advanceTimersByTimeAsync(60_000);
@@ -175,14 +175,14 @@ describe("the stream of a page", () => {
   it("ends after five minutes, or after a limited number of polls", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     const browser = await panelBrowser(app);
-    const quiet = await open(browser, watching([SANDBOXES]));
+    const quiet = await open(browser, watchRequest([SANDBOXES]));
     const all = quiet.text();
     await vi.advanceTimersByTimeAsync(300_000);
     expect(await all).toMatch(/event: end\ndata: {"reason":"again"}\n\n$/);
     calls = [];
     let printed = 0;
     answers.log = (cursor) => page(String(printed++ % 10), cursor, { bytes: cursor + 2 });
-    const busy = (await open(browser, watching([log()]))).text();
+    const busy = (await open(browser, watchRequest([log()]))).text();
     await vi.advanceTimersByTimeAsync(10_000);
     expect(await busy).toMatch(/event: end\ndata: {"reason":"again"}\n\n$/);
     expect(calls).toHaveLength(150);
@@ -192,7 +192,7 @@ describe("the stream of a page", () => {
 describe("watching", () => {
   it("needs the panel's session and the panel's origin", async () => {
     const browser = await panelBrowser(app);
-    const watch = watching([SANDBOXES]);
+    const watch = watchRequest([SANDBOXES]);
     expect((await open(new Browser(app), watch)).status).toBe(401);
     const bearer = { authorization: `Bearer ${TOKEN}` };
     expect((await open(new Browser(app), watch, { headers: bearer })).status).toBe(401);
@@ -205,7 +205,7 @@ describe("watching", () => {
 
   it("is possible only for tools that do not write", async () => {
     for (const name of ["run_command", "cancel_run", "constructor"]) {
-      const stream = await open(await panelBrowser(app), watching([SANDBOXES, { name, arguments: {} }]));
+      const stream = await open(await panelBrowser(app), watchRequest([SANDBOXES, { name, arguments: {} }]));
       expect([stream.status, await stream.text()]).toEqual([400, expect.stringContaining("watch.1.name")]);
     }
     expect(calls).toEqual([]);
@@ -213,7 +213,7 @@ describe("watching", () => {
 
   it("needs the scopes that were ticked", async () => {
     const browser = await panelBrowser(app, ["sandbox:read"]);
-    const stream = await open(browser, watching([SANDBOXES, log()]));
+    const stream = await open(browser, watchRequest([SANDBOXES, log()]));
     expect(await firstTwo(stream)).toEqual([
       { type: "message", watch: 0, data: { principal: "owner", sandboxes: [] } },
       { type: "message", watch: 1, refused: expect.stringContaining("sandbox:exec") },
@@ -228,8 +228,8 @@ describe("watching", () => {
       GITHUB_CLIENT_SECRET: "s",
       GITHUB_ALLOWED_USERS: "id:7",
     });
-    const other = await open(await panelBrowserOfGitHub(), watching([SANDBOXES]), { through });
-    const own = await open(await panelBrowser(app), watching([SANDBOXES]), { through });
+    const other = await open(await panelBrowserOfGitHub(), watchRequest([SANDBOXES]), { through });
+    const own = await open(await panelBrowser(app), watchRequest([SANDBOXES]), { through });
     expect(await other.next()).toMatchObject({ data: { principal: "github:7" } });
     expect(await own.next()).toMatchObject({ data: { principal: "owner" } });
     await Promise.all([other.cancel(), own.cancel()]);
@@ -247,7 +247,7 @@ describe("watching", () => {
     const all = { ...env, ...variables, PUBLIC_ORIGIN: ORIGIN, SERVER_AUTH_TOKEN: TOKEN, LOG_LEVEL: "error" };
     const through: App = (url, init) =>
       worker.fetch(new Request(new URL(url, ORIGIN), init), all as Env, createExecutionContext());
-    const watch = watching([log(id), { name: "list_runs", arguments: { sandbox: "streamed" } }]);
+    const watch = watchRequest([log(id), { name: "list_runs", arguments: { sandbox: "streamed" } }]);
     const [others, own] = [
       await open(await panelBrowserOfGitHub(), watch, { through }),
       await open(await panelBrowser(app), watch, { through }),
@@ -269,7 +269,7 @@ describe("watching", () => {
     const browser = await panelBrowser(app);
     const secret = Promise.withResolvers<object>();
     answers.log = (cursor) => (cursor === 0 ? page("before", 0, { bytes: 1000 }) : secret.promise);
-    const stream = await open(browser, watching([log()]));
+    const stream = await open(browser, watchRequest([log()]));
     expect(await stream.next()).toMatchObject({ data: { log: [{ text: "before" }] } });
     await until(() => calls.length === 2);
     const headers = { origin: ORIGIN, cookie: cookieOf(browser) };
@@ -277,13 +277,13 @@ describe("watching", () => {
     expect(out.status).toBe(204);
     secret.resolve(page("after", 6));
     expect(await stream.text()).toBe('event: end\ndata: {"reason":"signed_out"}\n\n');
-    expect((await open(browser, watching([log()]))).status).toBe(401);
+    expect((await open(browser, watchRequest([log()]))).status).toBe(401);
   });
 
   it("ends with its session, also without events", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     const browser = await panelBrowser(app);
-    const stream = await open(browser, watching([SANDBOXES]));
+    const stream = await open(browser, watchRequest([SANDBOXES]));
     await stream.next();
     const headers = { origin: ORIGIN, cookie: cookieOf(browser) };
     await app(`${ORIGIN}/panel/sign-out`, { method: "POST", headers });
@@ -296,16 +296,16 @@ describe("watching", () => {
 describe("the limits of streams:", () => {
   it.each([
     ["a body that is not JSON", "{", "The body is not JSON."],
-    ["an empty list", watching([]), "watch"],
-    ["more than 8 calls", watching(Array.from({ length: 9 }, () => SANDBOXES)), "watch"],
-    ["a log without a cursor", watching([{ name: "get_result", arguments: { id: "x" } }]), "cursor"],
-    ["a cursor before the beginning", watching([log("x", -1)]), "cursor"],
-    ["an unknown argument", watching([{ ...SANDBOXES, more: 1 }]), "more"],
+    ["an empty list", watchRequest([]), "watch"],
+    ["more than 8 calls", watchRequest(Array.from({ length: 9 }, () => SANDBOXES)), "watch"],
+    ["a log without a cursor", watchRequest([{ name: "get_result", arguments: { id: "x" } }]), "cursor"],
+    ["a cursor before the beginning", watchRequest([log("x", -1)]), "cursor"],
+    ["an unknown argument", watchRequest([{ ...SANDBOXES, more: 1 }]), "more"],
     ["a missing page id", { watch: [SANDBOXES] }, "page"],
-    ["an invalid page id", watching([SANDBOXES], "<page>"), "page"],
+    ["an invalid page id", watchRequest([SANDBOXES], "<page>"), "page"],
     [
       "an argument that is too long",
-      watching([{ name: "list_runs", arguments: { sandbox: "x".repeat(9000) } }]),
+      watchRequest([{ name: "list_runs", arguments: { sandbox: "x".repeat(9000) } }]),
       "too long",
     ],
   ])("a stream is refused for %s", async (_what, body, words) => {
@@ -319,9 +319,9 @@ describe("the limits of streams:", () => {
   it("a page has one stream, and the next stream replaces it", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     const browser = await panelBrowser(app);
-    const first = await open(browser, watching([SANDBOXES]));
+    const first = await open(browser, watchRequest([SANDBOXES]));
     await first.next();
-    const second = await open(browser, watching([SANDBOXES]));
+    const second = await open(browser, watchRequest([SANDBOXES]));
     await second.next();
     const rest = first.text();
     const more = second.next().catch(() => undefined);
@@ -339,9 +339,9 @@ describe("the limits of streams:", () => {
     const browser = await panelBrowser(app);
     const streams = [];
     for (let count = 0; count < 20; count++)
-      streams.push(await open(browser, watching([SANDBOXES], `page-number-${count}`)));
+      streams.push(await open(browser, watchRequest([SANDBOXES], `page-number-${count}`)));
     expect(streams.map(({ status }) => status)).toEqual(Array.from({ length: 20 }, () => 200));
-    const another = () => open(browser, watching([SANDBOXES], "one-page-more"));
+    const another = () => open(browser, watchRequest([SANDBOXES], "one-page-more"));
     expect((await another()).status).toBe(429);
     await streams[0]?.cancel();
     const freed = await another();
@@ -349,7 +349,7 @@ describe("the limits of streams:", () => {
     // The other streams have no reader.
     await vi.advanceTimersByTimeAsync(60_000);
     for (let count = 0; count < 20; count++)
-      expect((await open(browser, watching([SANDBOXES], `later-page-${count}`))).status).toBe(200);
+      expect((await open(browser, watchRequest([SANDBOXES], `later-page-${count}`))).status).toBe(200);
     await vi.advanceTimersByTimeAsync(60_000);
   });
 
@@ -362,12 +362,12 @@ describe("the limits of streams:", () => {
     const through = watchedApp({ RATE_LIMITER });
     const browser = await panelBrowser(through);
     remaining = 3;
-    const stream = await open(browser, watching([SANDBOXES, SANDBOXES]), { through });
+    const stream = await open(browser, watchRequest([SANDBOXES, SANDBOXES]), { through });
     const all = stream.text();
     await vi.advanceTimersByTimeAsync(4000);
     expect(await all).toContain('event: end\ndata: {"reason":"busy"}\n\n');
     expect(calls).toHaveLength(3);
-    expect((await open(browser, watching([SANDBOXES]), { through })).status).toBe(429);
+    expect((await open(browser, watchRequest([SANDBOXES]), { through })).status).toBe(429);
   });
 });
 
@@ -375,7 +375,7 @@ describe("a reader", () => {
   it("that does not read causes one poll of each watched call, and is disconnected", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     answers.log = (cursor) => page("x".repeat(40_000), cursor, { bytes: cursor + 100_000 });
-    const stream = await open(await panelBrowser(app), watching([log()]));
+    const stream = await open(await panelBrowser(app), watchRequest([log()]));
     await vi.advanceTimersByTimeAsync(25_000);
     expect(calls).toHaveLength(1);
     await vi.advanceTimersByTimeAsync(10_000);
@@ -387,7 +387,7 @@ describe("a reader", () => {
   it("that has disconnected causes no more work", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     answers.log = (cursor) => page("x", cursor, { bytes: cursor + 100 });
-    const stream = await open(await panelBrowser(app), watching([log(), SANDBOXES]));
+    const stream = await open(await panelBrowser(app), watchRequest([log(), SANDBOXES]));
     await stream.next();
     await stream.next();
     await stream.cancel();

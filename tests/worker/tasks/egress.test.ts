@@ -167,7 +167,7 @@ describe("anthropic.internal", () => {
 
 describe("an agent that disconnects before the model's API reports its usage", () => {
   /** The tokens that the sandbox's task is charged for requests with its placeholder. */
-  async function charged(sandbox: string, work: (key: string) => Promise<unknown>): Promise<number> {
+  async function chargedTokens(sandbox: string, work: (key: string) => Promise<unknown>): Promise<number> {
     const { structured } = await owner.call("execute_task", { task: "[[work]] x", sandbox, wait_seconds: 0 });
     const key = await placeholder(sandbox);
     const spent = () =>
@@ -187,7 +187,7 @@ describe("an agent that disconnects before the model's API reports its usage", (
   it("in the middle of a stream is charged for all tokens that it requested", async () => {
     const messages = [{ role: "user", content: "[[silent]] x" }];
     const message = { max_tokens: 7000, stream: true, messages, tools: [{ name: "Bash" }] };
-    const tokens = await charged("cut-stream", (key) =>
+    const tokens = await chargedTokens("cut-stream", (key) =>
       sh(
         "cut-stream",
         `curl -sN -m 1 ${curlArguments(key, message)} http://anthropic.internal/v1/messages || true`,
@@ -208,7 +208,7 @@ describe("an agent that disconnects before the model's API reports its usage", (
     );
     const handle = OUTBOUND["anthropic.internal"];
     const containerID = (await actorOf(sandbox)).id.toString();
-    const tokens = await charged(sandbox, async (key) => {
+    const tokens = await chargedTokens(sandbox, async (key) => {
       const agent = new AbortController();
       const headers = {
         "x-api-key": key,

@@ -548,7 +548,7 @@ describe("simultaneous requests to the model", () => {
   const BUSY = { refused: expect.stringContaining(`${MAX_IN_FLIGHT} requests`), busy: true };
 
   /** A budget of `tokens` with the maximum of requests in progress. */
-  async function full(storage: DurableObjectStorage, tokens: number) {
+  async function makeBudget(storage: DurableObjectStorage, tokens: number) {
     const budgets = new TaskBudgets(storage.sql);
     const key = await budgets.open("a", tokens);
     const calls = await Promise.all(Array.from({ length: MAX_IN_FLIGHT + 3 }, () => budgets.admit(key)));
@@ -559,7 +559,7 @@ describe("simultaneous requests to the model", () => {
 
   it("exceed a task's tokens by at most the requests in progress", async () => {
     await inActor("in-flight", async (_actor, { storage }) => {
-      const { budgets, key, admitted } = await full(storage, 100);
+      const { budgets, key, admitted } = await makeBudget(storage, 100);
       expect(await budgets.admit(key)).toEqual(BUSY);
       expect(budgets.spending("a")).toMatchObject({ exhausted: false, upstream: undefined });
       for (const call of admitted) budgets.finishRequest(call, { tokens: 60 });
@@ -574,7 +574,7 @@ describe("simultaneous requests to the model", () => {
 
   it("no longer include a request that ended, however it ended, and each one counts once", async () => {
     await inActor("in-flight-over", async (_actor, { storage }) => {
-      const { budgets, key, admitted } = await full(storage, 1000);
+      const { budgets, key, admitted } = await makeBudget(storage, 1000);
       const [first, second] = admitted;
       if (!first || !second) throw new Error("none was admitted");
       budgets.finishRequest(first, { tokens: 5, error: { status: 529, message: "overloaded" } });

@@ -16,7 +16,7 @@ interface Read {
   contents: { mimeType: string; text: string; _meta?: unknown }[];
 }
 
-const linked = ({ tools }: Listed) =>
+const linksIn = ({ tools }: Listed) =>
   tools.filter(({ _meta }) => _meta?.ui?.resourceUri === PANEL).map(({ name }) => name);
 const list = (caller: Caller) => caller.result<Listed>({ method: "tools/list" });
 const read = (caller: Caller, uri: string) =>
@@ -50,17 +50,17 @@ async function inSession(session: string | null, args: object): Promise<Record<s
 describe("the panel in a chat", () => {
   it("is linked from tools for clients that declare the extension, and for clients that cannot declare it", async () => {
     const { result } = await owner.sendModern("tools/list", {}, UI);
-    expect(linked(result as Listed).toSorted()).toEqual(LINKED.toSorted());
+    expect(linksIn(result as Listed).toSorted()).toEqual(LINKED.toSorted());
     for (const other of [{}, { "io.modelcontextprotocol/ui": { mimeTypes: ["text/plain"] } }]) {
       const without = await owner.sendModern("tools/list", {}, other);
-      expect(linked(without.result as Listed)).toEqual([]);
+      expect(linksIn(without.result as Listed)).toEqual([]);
     }
-    expect(linked(await list(owner)).toSorted()).toEqual(LINKED.toSorted());
+    expect(linksIn(await list(owner)).toSorted()).toEqual(LINKED.toSorted());
   });
 
   it("is not linked if it could not be used", async () => {
-    expect(linked(await list(await principal("apps-blind", ["sandbox:exec"])))).toEqual([]);
-    expect(linked(await list(owner.at("?tools=run_command,get_result")))).toEqual([]);
+    expect(linksIn(await list(await principal("apps-blind", ["sandbox:exec"])))).toEqual([]);
+    expect(linksIn(await list(owner.at("?tools=run_command,get_result")))).toEqual([]);
   });
 
   it("is one document that needs no scope and requests only frames of previews", async () => {

@@ -29,7 +29,7 @@ async function hostsOf(sandbox: string): Promise<unknown> {
 }
 
 /** A sandbox that can reach one host. */
-async function limited(sandbox: string): Promise<string> {
+async function createLimited(sandbox: string): Promise<string> {
   await owner.call("configure_sandbox", { sandbox, allow_hosts: ["one.example.com"] });
   return sandbox;
 }
@@ -42,7 +42,7 @@ function decide(browser: Browser, url: string, decision: "allow" | "refuse", hea
 
 describe("a call that lets a sandbox reach more hosts", () => {
   it("asks the person, and makes the change after the person allows it", async () => {
-    const sandbox = await limited("decide-allow");
+    const sandbox = await createLimited("decide-allow");
     const { url, message } = elicitationIn(await configure(sandbox, TWO));
     expect(message).toContain("two.example.com");
     expect(url).not.toContain("example.com/two");
@@ -60,7 +60,7 @@ describe("a call that lets a sandbox reach more hosts", () => {
   });
 
   it("changes nothing if the person refuses, and later calls get that answer", async () => {
-    const sandbox = await limited("decide-refuse");
+    const sandbox = await createLimited("decide-refuse");
     const { url } = elicitationIn(await configure(sandbox, TWO));
     const browser = await panelBrowser(app);
     expect((await decide(browser, url, "refuse")).text).toContain("Refused");
@@ -72,14 +72,14 @@ describe("a call that lets a sandbox reach more hosts", () => {
   });
 
   it("is refused if the person declines the question in the client", async () => {
-    const sandbox = await limited("decide-decline");
+    const sandbox = await createLimited("decide-decline");
     elicitationIn(await configure(sandbox, TWO));
     const more = { inputResponses: { decision: { action: "decline" } } };
     expect(JSON.stringify((await configure(sandbox, TWO, { more })).result)).toContain("did not allow");
   });
 
   it("is an error with the address for clients of 2025-11-25, and their session stores the decision", async () => {
-    const sandbox = await limited("decide-legacy");
+    const sandbox = await createLimited("decide-legacy");
     const responseText = await callLegacy("configure_sandbox", { sandbox, ...TWO });
     const { error } = JSON.parse(responseText.slice(responseText.indexOf("{"))) as {
       error: { code: number; data: { elicitations: Elicitation[] } };
@@ -92,7 +92,7 @@ describe("a call that lets a sandbox reach more hosts", () => {
   });
 
   it("can be decided only by its principal, not by others with the link", async () => {
-    const sandbox = await limited("decide-other");
+    const sandbox = await createLimited("decide-other");
     const { url } = elicitationIn(await configure(sandbox, TWO));
     const other = await panelBrowserOfGitHub((more) => appOf(more as Partial<Env>));
     const seen = await other.open(url);
@@ -119,7 +119,7 @@ describe("a call that lets a sandbox reach more hosts", () => {
   });
 
   it("makes the change that the person saw, even if other calls changed the policy since", async () => {
-    const sandbox = await limited("decide-since");
+    const sandbox = await createLimited("decide-since");
     await configure(sandbox, { internet: "none" });
     const { url } = elicitationIn(await configure(sandbox, { internet: "allowlist" }));
     const browser = await panelBrowser(app);
@@ -131,7 +131,7 @@ describe("a call that lets a sandbox reach more hosts", () => {
   });
 
   it("asks the person also if two calls would only together allow more hosts", async () => {
-    const sandbox = await limited("decide-together");
+    const sandbox = await createLimited("decide-together");
     await Promise.all([
       configure(sandbox, { internet: "none", allow_hosts: ["evil.example.com"] }),
       configure(sandbox, { internet: "allowlist" }),
@@ -140,7 +140,7 @@ describe("a call that lets a sandbox reach more hosts", () => {
   });
 
   it("leads back to the question after the sign-in, and to no other address", async () => {
-    const { url } = elicitationIn(await configure(await limited("decide-sign-in"), TWO));
+    const { url } = elicitationIn(await configure(await createLimited("decide-sign-in"), TWO));
     const browser = new Browser(app);
     const signIn = async (to: string) => {
       const start = await browser.open(`${ORIGIN}/panel/sign-in?to=${encodeURIComponent(to)}`);
@@ -162,7 +162,7 @@ describe("a call that lets a sandbox reach more hosts", () => {
   });
 
   it("takes effect at once if the client cannot ask, nobody could sign in, or it allows no new host", async () => {
-    const sandbox = await limited("decide-plain");
+    const sandbox = await createLimited("decide-plain");
     expect((await configure(sandbox, { internet: "none" })).result).toMatchObject({ resultType: "complete" });
     const form = { elicitation: { form: {} } };
     const { result } = await configure(sandbox, TWO, { capabilities: form });

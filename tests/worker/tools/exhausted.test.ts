@@ -20,8 +20,8 @@ while True:
   });
   id = idIn(holder);
   // A new session must start a shell.
-  const full = () => owner.call("run_command", { sandbox, command: "true", session: "full" });
-  await until(async () => (await full()).text.includes("out of processes"));
+  const runInFullSession = () => owner.call("run_command", { sandbox, command: "true", session: "full" });
+  await until(async () => (await runInFullSession()).text.includes("out of processes"));
 });
 afterAll(async () => {
   await owner.call("destroy_sandbox", { sandbox });

@@ -38,7 +38,7 @@ function send(
   });
 }
 
-async function arrived(): Promise<Arrived[]> {
+async function takeArrived(): Promise<Arrived[]> {
   return await (await fetch(`${env.PRIVATE_URL}smart`)).json<Arrived[]>();
 }
 
@@ -53,7 +53,7 @@ const signIn = (browser: Browser, host = HOST, token = GIT_TOKEN) => send(browse
 beforeEach(async () => {
   const browser = await panelBrowser(app);
   for (const host of [HOST, "smart-other.private.test"]) await send(browser, PAGE, { remove: "", host });
-  await arrived();
+  await takeArrived();
 });
 
 describe("git in a command that lacks credentials", () => {
@@ -201,9 +201,9 @@ describe("git in a command that lacks credentials", () => {
     expect(read).toMatchObject({ note: expect.stringContaining(`${PAGE}/${HOST}`) });
     const { state } = elicitationIn(await ask("execute_task", args));
     expect((await signIn(await panelBrowser(app))).status).toBe(200);
-    await arrived();
+    await takeArrived();
     await ask("execute_task", args, state);
-    expect((await arrived()).map(({ url: path }) => path)).toContain("/smart.git/git-upload-pack");
+    expect((await takeArrived()).map(({ url: path }) => path)).toContain("/smart.git/git-upload-pack");
   });
 });
 
@@ -212,7 +212,7 @@ describe("a person's token for a git host", () => {
     expect((await signIn(await panelBrowser(app))).text).toContain("The token is saved");
     await sh("git-where", CLONE);
     const credentials = `Basic ${btoa(`x-access-token:${GIT_TOKEN}`)}`;
-    const cloned = await arrived();
+    const cloned = await takeArrived();
     expect(cloned.length).toBeGreaterThan(0);
     for (const one of cloned) expect(one).toMatchObject({ host: HOST, authorization: credentials });
     const refs = "smart.git/info/refs?service=git-upload-pack";
@@ -226,13 +226,13 @@ describe("a person's token for a git host", () => {
       `curl -ksS -H "host: ${HOST}" https://smart-other.private.test/${refs}`,
     ])
       await sh("git-where", `${request}; true`);
-    for (const { authorization } of await arrived()) expect(authorization).toBeUndefined();
+    for (const { authorization } of await takeArrived()) expect(authorization).toBeUndefined();
     // The client itself follows a redirect.
     await sh(
       "git-where",
       `curl -ksSL "https://${HOST}/smart.git/away/info/refs?service=git-upload-pack"; true`,
     );
-    const [led, landed] = await arrived();
+    const [led, landed] = await takeArrived();
     expect(led?.authorization).toBe(credentials);
     expect(landed).toMatchObject({ host: "smart-other.private.test" });
     expect(landed?.authorization).toBeUndefined();
@@ -256,7 +256,7 @@ describe("a person's token for a git host", () => {
     expect((await signIn(await panelBrowser(app))).text).toContain("The token is saved");
     const other = await principal("git-other", ["sandbox:exec"]);
     expect((await other.call("run_command", { command: CLONE })).text).not.toContain("of the private");
-    for (const { authorization } of await arrived()) expect(authorization).toBeUndefined();
+    for (const { authorization } of await takeArrived()) expect(authorization).toBeUndefined();
   });
 
   it("is listed without its value, and unusable at once after its removal", async () => {

@@ -28,7 +28,7 @@ def zeros(width, height, bits=1):
     packer, row = zlib.compressobj(1), bytes(1 + (width * bits + 7) // 8)
     packed = b"".join(packer.compress(row * 1000) for _ in range(height // 1000)) + packer.compress(row * (height % 1000)) + packer.flush()
     return png(width, height, bits, 0, packed)
-def seen(path):
+def inspectImage(path):
     with Image.open(path) as image:
         shown = image.convert("RGB")
         at = [shown.getpixel((int(shown.width * x), int(shown.height * y))) for y in (.25, .75) for x in (.25, .75)]
@@ -49,13 +49,13 @@ interface Seen {
 }
 
 /** The properties that PIL reads from a shown image. */
-async function seen(data: string | undefined): Promise<Seen> {
+async function inspectImage(data: string | undefined): Promise<Seen> {
   await owner.call("write_file", { sandbox, path: "shown", content: data ?? "", encoding: "base64" });
   return seenIn("shown");
 }
 
 async function seenIn(path: string): Promise<Seen> {
-  const { text } = await run(`import json; print(json.dumps(seen("${path}")))`);
+  const { text } = await run(`import json; print(json.dumps(inspectImage("${path}")))`);
   return JSON.parse(/\{.*\}/.exec(text)?.[0] ?? text) as Seen;
 }
 
@@ -70,7 +70,7 @@ const GREYS = [76, 94, 29, 226].map((grey) => [grey, grey, grey]);
 
 /** Expects a shown image to respect the limits and keep the original's colours. */
 async function expectShown(data: string | undefined, colours = QUARTERS, tolerance = 14): Promise<Seen> {
-  const found = await seen(data);
+  const found = await inspectImage(data);
   expect(found.width * found.height).toBeLessThanOrEqual(1_150_000);
   expect(Math.max(found.width, found.height)).toBeLessThanOrEqual(8000);
   const far = found.colours.map((colour, index) =>
@@ -332,7 +332,7 @@ for seed in range(4):
       const paths = [0, 1, 2, 3].map((seed) => `damaged-${seed}`);
       const answers = await Promise.all(paths.map((path) => owner.call("read_file", { sandbox, path })));
       for (const { content, isError, text } of answers) {
-        const found = isError ? undefined : await seen(content.at(-1)?.data);
+        const found = isError ? undefined : await inspectImage(content.at(-1)?.data);
         expect(found ? `shown: ${found.width * found.height <= 1_150_000}` : text).toMatch(
           /^shown: true$|is corrupt|which is more than can be made smaller|too much time or memory/,
         );

@@ -52,7 +52,7 @@ open("made.png", "wb").write(b"\\x89PNG\\r\\n\\x1a\\n" + chunk(b"IHDR", head) + 
 }
 
 /** Shows bytes as a result of code that declares them a PNG. */
-const shown = (base64: string) =>
+const showAsPNG = (base64: string) =>
   owner.call("run_code", {
     sandbox,
     code: `import base64
@@ -76,7 +76,7 @@ describe("a complete image", () => {
 
   it("is recognized by its content, not by the type that the code declares", async () => {
     const [mimeType = "", data = ""] = WHOLE.jpeg ?? [];
-    expect((await shown(data)).content).toEqual([
+    expect((await showAsPNG(data)).content).toEqual([
       { type: "text", text: "images: 3 x 2 pixels, JPEG." },
       { type: "image", data, mimeType },
     ]);
@@ -102,7 +102,7 @@ describe("an image that is corrupt", () => {
       expect(file.content.map(({ type }) => type)).toEqual(["text"]);
       expect(file.text).toMatch(/is corrupt \(image\/\w+: .*\)\. .*encoding base64/);
     }
-    const result = await shown(bytes.subarray(0, bytes.length - 3).toBase64());
+    const result = await showAsPNG(bytes.subarray(0, bytes.length - 3).toBase64());
     expect(result.content.map(({ type }) => type)).toEqual(["text"]);
     expect(result).toMatchObject({ isError: false, text: expect.stringContaining("is corrupt") });
   });
@@ -132,7 +132,7 @@ open("none.png", "wb").write(data[:at - 4] + chunk(b"IDAT", b"") + data[at + siz
   });
 
   it("is not shown if its bytes are not an image", async () => {
-    const { content, text } = await shown(btoa("just text"));
+    const { content, text } = await showAsPNG(btoa("just text"));
     expect(content.map(({ type }) => type)).toEqual(["text"]);
     expect(text).toContain("is not a PNG, JPEG, GIF or WebP");
   });

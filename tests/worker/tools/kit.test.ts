@@ -133,7 +133,7 @@ describe("the progress of a call", () => {
 });
 
 /** Calls a tool with this handler outside a server. */
-async function called(handle: () => Promise<never>, isStructured = false) {
+async function callHandler(handle: () => Promise<never>, isStructured = false) {
   const tool = defineTool({
     name: "list_files",
     title: "Fail",
@@ -162,7 +162,7 @@ async function called(handle: () => Promise<never>, isStructured = false) {
 
 describe("an error of a tool", () => {
   it("that is expected is a sentence with the next call", async () => {
-    const { result, log } = await called(async () => {
+    const { result, log } = await callHandler(async () => {
       throw new ToolError("not_found", "There is no a.", "Use b.");
     });
     expect(result).toEqual({ content: [text("There is no a. Use b.")], isError: true });
@@ -170,7 +170,7 @@ describe("an error of a tool", () => {
   });
 
   it("also has a code, if the client requested data", async () => {
-    const { result } = await called(async () => {
+    const { result } = await callHandler(async () => {
       throw new ToolError("not_found", "There is no a.", "Use b.");
     }, true);
     const error = { code: "not_found", message: "There is no a.", hint: "Use b." };
@@ -179,7 +179,7 @@ describe("an error of a tool", () => {
   });
 
   it("that is unexpected has a reference, and only the log has the details", async () => {
-    const { result, log } = await called(async () => {
+    const { result, log } = await callHandler(async () => {
       throw new RangeError("secret detail");
     });
     expect(result.isError).toBe(true);

@@ -106,12 +106,12 @@ Image(base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4
     const program = owner.at("?results=structured");
     const code = await program.call("run_code", { sandbox, code: "6 * 7" });
     const command = await program.call("run_command", { sandbox, command: "sleep 3605", wait_seconds: 0 });
-    const cancelled = (id: unknown) => program.call("cancel_run", { id });
-    expect((await cancelled(code.structured.id)).structured).toMatchObject({
+    const cancel = (id: unknown) => program.call("cancel_run", { id });
+    expect((await cancel(code.structured.id)).structured).toMatchObject({
       state: "succeeded",
       result: "42",
     });
-    expect((await cancelled(command.structured.id)).structured).toMatchObject({
+    expect((await cancel(command.structured.id)).structured).toMatchObject({
       state: "cancelled",
       stdout: "",
     });

@@ -7,7 +7,7 @@ async function run(session: string, command: string, more: Record<string, unknow
   return (await owner.call("run_command", { sandbox, session, command, ...more })).structured;
 }
 
-const printed = async (session: string, command: string, more?: Record<string, unknown>) =>
+const outputOf = async (session: string, command: string, more?: Record<string, unknown>) =>
   (await run(session, command, more)).stdout;
 
 describe("a session of run_command", () => {
@@ -16,18 +16,18 @@ describe("a session of run_command", () => {
       "state",
       "mkdir -p 'a b' && cd 'a b'; export WORD=$'two\\nlines \\'quoted\\''; umask 077; f() { echo \"f $1\"; }",
     );
-    expect(await printed("state", 'pwd; echo "$WORD"; umask; f x')).toBe(
+    expect(await outputOf("state", 'pwd; echo "$WORD"; umask; f x')).toBe(
       "/workspace/a b\ntwo\nlines 'quoted'\n0077\nf x\n",
     );
     await run("state", "cd ..; unset WORD; unset -f f");
-    expect(await printed("state", "pwd; echo ${WORD-none}; type -t f || echo gone; cd -")).toBe(
+    expect(await outputOf("state", "pwd; echo ${WORD-none}; type -t f || echo gone; cd -")).toBe(
       "/workspace\nnone\ngone\n/workspace/a b\n",
     );
   });
 
   it("keeps no variables that were not exported, and no shell options", async () => {
     await run("plain", "word=1; set -e; shopt -s nullglob; alias ll=ls");
-    expect(await printed("plain", "false; echo ${word-none}; shopt -q nullglob || echo off")).toBe(
+    expect(await outputOf("plain", "false; echo ${word-none}; shopt -q nullglob || echo off")).toBe(
       "none\noff\n",
     );
   });
@@ -83,15 +83,15 @@ describe("a session of run_command", () => {
     expect(
       await run(session, `cd /tmp; export WHAT='${what}'; ${end}`, { timeout_seconds: 3 }),
     ).toMatchObject({ exit_code });
-    expect(await printed(session, 'pwd; echo "$WHAT"')).toBe(`/tmp\n${what}\n`);
+    expect(await outputOf(session, 'pwd; echo "$WHAT"')).toBe(`/tmp\n${what}\n`);
   });
 
   it("runs a trap of the command with the command's variables", async () => {
     const command = `trap 'echo "$ONLY in $PWD"' EXIT; export KEPT=1; cd lib`;
-    expect(await printed("trap", command, { env: { ONLY: "for this" }, cwd: "/usr" })).toBe(
+    expect(await outputOf("trap", command, { env: { ONLY: "for this" }, cwd: "/usr" })).toBe(
       "for this in /usr/lib\n",
     );
-    expect(await printed("trap", "echo $PWD $KEPT ${ONLY-gone}")).toBe("/workspace 1 gone\n");
+    expect(await outputOf("trap", "echo $PWD $KEPT ${ONLY-gone}")).toBe("/workspace 1 gone\n");
   });
 
   it("runs a trap of the command like bash, once and last, and ignores changes that the trap makes", async () => {
@@ -104,7 +104,7 @@ describe("a session of run_command", () => {
     ] as const) {
       const ran = await run("chained", `${command}; ${end}`, only);
       expect(ran).toMatchObject({ exit_code, stdout: `${exit_code} for this in /usr/lib\n`, stderr: "" });
-      expect(await printed("chained", "echo $PWD $KEPT ${ONLY-gone}; trap -p EXIT; unset KEPT")).toMatch(
+      expect(await outputOf("chained", "echo $PWD $KEPT ${ONLY-gone}; trap -p EXIT; unset KEPT")).toMatch(
         /^\/workspace 1 gone\n/,
       );
     }
@@ -135,21 +135,21 @@ describe("a session of run_command", () => {
 
   it("has only the functions of the command", async () => {
     await run("functions", "trap true EXIT; f() { true; }; exit");
-    expect(await printed("functions", "declare -F")).toBe("declare -f f\n");
+    expect(await outputOf("functions", "declare -F")).toBe("declare -f f\n");
   });
 
   it("accepts a function called exit", async () => {
     await run("own-exit", "exit() { echo mine; }; cd /tmp");
-    expect(await printed("own-exit", "exit; pwd; unset -f exit")).toBe("mine\n/tmp\n");
+    expect(await outputOf("own-exit", "exit; pwd; unset -f exit")).toBe("mine\n/tmp\n");
     expect(await run("own-exit", "trap 'echo bye' EXIT; cd /; exit 2")).toMatchObject({ exit_code: 2 });
-    expect(await printed("own-exit", "pwd")).toBe("/\n");
+    expect(await outputOf("own-exit", "pwd")).toBe("/\n");
   });
 
   it("keeps its state and its status if the command redefines builtin", async () => {
     expect(await run("own-builtin", "builtin() { :; }; cd /tmp; f() { echo f; }; (exit 3)")).toMatchObject({
       exit_code: 3,
     });
-    expect(await printed("own-builtin", "pwd; f; builtin echo own")).toBe("/tmp\nf\n");
+    expect(await outputOf("own-builtin", "pwd; f; builtin echo own")).toBe("/tmp\nf\n");
   });
 
   it("returns to /workspace if its directory was deleted", async () => {
@@ -162,48 +162,48 @@ describe("a session of run_command", () => {
     await run("kept", "cd /; export KEPT=2; kill -9 $$");
     await run("kept", "cd /; exec true");
     await run("kept", "cd /; export KEPT=3; trap '' TERM; sleep 100", { timeout_seconds: 1 });
-    expect(await printed("kept", "pwd; echo $KEPT")).toBe("/tmp\n1\n");
+    expect(await outputOf("kept", "pwd; echo $KEPT")).toBe("/tmp\n1\n");
   });
 
   it("keeps its state when shells that wait for a command are killed", async () => {
     await run("killed", "cd /tmp; export KEPT=1");
     for (const round of [1, 2])
       expect(
-        await printed(
+        await outputOf(
           "killed",
           "echo $PWD $KEPT; for p in $(pgrep -x sbx-sh); do [ $p = $$ ] || kill -9 $p; done",
         ),
         `round ${round}`,
       ).toBe("/tmp 1\n");
-    expect(await printed("killed", "echo $PWD $KEPT")).toBe("/tmp 1\n");
+    expect(await outputOf("killed", "echo $PWD $KEPT")).toBe("/tmp 1\n");
   });
 
   it("uses cwd and env for one command only", async () => {
     await run("once", "export BOTH=session; cd /tmp");
     const only = { cwd: "/usr", env: { BOTH: "call", ONE: 'it\'s\n"one" $HOME `x`' } };
-    expect(await printed("once", 'pwd; echo "$BOTH/$ONE"; cd lib; export BOTH=changed', only)).toBe(
+    expect(await outputOf("once", 'pwd; echo "$BOTH/$ONE"; cd lib; export BOTH=changed', only)).toBe(
       '/usr\ncall/it\'s\n"one" $HOME `x`\n',
     );
-    expect(await printed("once", "pwd; echo $BOTH ${ONE-none}")).toBe("/tmp\nsession none\n");
+    expect(await outputOf("once", "pwd; echo $BOTH ${ONE-none}")).toBe("/tmp\nsession none\n");
     expect(await run("once", "echo not here", { cwd: "/no/such" })).toMatchObject({
       exit_code: 1,
       stdout: "",
       stderr: expect.stringContaining("/no/such"),
     });
-    expect(await printed("once", "pwd", { cwd: "" })).toBe("/tmp\n");
-    expect(await printed("once", "pwd", { env: { A: "1" } })).toBe("/tmp\n");
+    expect(await outputOf("once", "pwd", { cwd: "" })).toBe("/tmp\n");
+    expect(await outputOf("once", "pwd", { env: { A: "1" } })).toBe("/tmp\n");
   });
 
   it("does not wait for another session, and shares only files with it", async () => {
     const command = (name: string, other: string) =>
       `export WHO=${name}; cd /tmp; mkdir -p ${name}; cd ${name}; touch here; until [ -e /tmp/${other}/here ]; do sleep 0.05; done; sleep 0.2; echo $WHO $PWD`;
     const both = await Promise.all([
-      printed("tab-a", command("a", "b")),
-      printed("tab-b", command("b", "a")),
+      outputOf("tab-a", command("a", "b")),
+      outputOf("tab-b", command("b", "a")),
     ]);
     expect(both).toEqual(["a /tmp/a\n", "b /tmp/b\n"]);
-    expect(await printed("tab-a", "echo $WHO $PWD")).toBe("a /tmp/a\n");
-    expect(await printed("tab-b", "echo $WHO $PWD")).toBe("b /tmp/b\n");
+    expect(await outputOf("tab-a", "echo $WHO $PWD")).toBe("a /tmp/a\n");
+    expect(await outputOf("tab-b", "echo $WHO $PWD")).toBe("b /tmp/b\n");
   });
 
   it("runs its commands one after another", async () => {
@@ -242,7 +242,7 @@ describe("a session with a command that is killed while it saves its state", () 
     await run(session, "cd /tmp; export WORD=before");
     const { exit_code } = await run(session, `export WORD=after; ${write} "$sbx_run/state"; kill -KILL $$`);
     expect(exit_code).toBe(137);
-    expect(await printed(session, 'pwd; echo "$WORD"; command -v node >/dev/null && echo node')).toBe(
+    expect(await outputOf(session, 'pwd; echo "$WORD"; command -v node >/dev/null && echo node')).toBe(
       "/tmp\nbefore\nnode\n",
     );
   });

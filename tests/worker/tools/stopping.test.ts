@@ -8,7 +8,7 @@ async function run(command: string, more: Record<string, unknown> = {}) {
 }
 
 /** The number of remaining processes with this command line. */
-const remaining = async (line: string) =>
+const countRemaining = async (line: string) =>
   Number(await sh(sandbox, `pgrep -fc '^${line}$' || true`, { session: "look" }));
 
 describe.concurrent("a command that takes too long", () => {
@@ -42,7 +42,7 @@ describe.concurrent("a command that takes too long", () => {
     const number = /sleep (30\d\d)/.exec(command)?.[1] ?? "";
     const { structured } = await run(command, { timeout_seconds: 1, session: `sleeps-${number}` });
     expect(structured).toMatchObject({ state: "timed_out" });
-    await until(async () => (await remaining(`(bash -c .*)?sleep ${number}.*`)) === 0);
+    await until(async () => (await countRemaining(`(bash -c .*)?sleep ${number}.*`)) === 0);
   });
 
   it("gets the signal once, so that it interrupts no clean-up", async () => {
@@ -109,7 +109,7 @@ describe("a command that kills", () => {
   it("its session's parent is still stopped at its timeout", async () => {
     const result = await run("kill -9 $PPID; sleep 3010", { session: "kills", timeout_seconds: 2 });
     expect(result.structured).toMatchObject({ state: "timed_out" });
-    await until(async () => (await remaining("sleep 3010")) === 0);
+    await until(async () => (await countRemaining("sleep 3010")) === 0);
   });
 
   it("every shell has a result, and later calls work", async () => {

@@ -7,7 +7,7 @@ import { ToolError } from "../../../src/shared/errors.ts";
 import type { Step, World } from "./world.ts";
 import { evictAt, inWorld } from "./world.ts";
 
-const refusing = (pattern: RegExp) => (step: Step) => {
+const refuseSteps = (pattern: RegExp) => (step: Step) => {
   if (step.when === "before" && pattern.test(step.name)) throw new Error("R2 is not there (10001)");
 };
 
@@ -96,7 +96,7 @@ describe("a workspace", () => {
         await prepare(world);
         const before = world.registry.current("a");
         world.kill();
-        world.onStep = refusing(broken);
+        world.onStep = refuseSteps(broken);
         await expect(world.ready()).rejects.toThrow();
         expect(world.lifecycle.container).toBeUndefined();
         // The server never saves from a container without a complete restore.
@@ -132,7 +132,7 @@ describe("a workspace", () => {
       await prepare(world);
       expect(await isSavedToStop(world)).toBe(true);
       world.write("late", "x");
-      world.onStep = refusing(/bucket put/);
+      world.onStep = refuseSteps(/bucket put/);
       expect(await isSavedToStop(world)).toBe(false);
       world.onStep = ({ name, when }) => {
         if (name === "bucket put" && when === "after") world.write("meanwhile", "y");
@@ -234,7 +234,7 @@ describe("a workspace", () => {
       await prepare(world);
       const { id } = await world.workspace.checkpoint("good", SETTINGS);
       world.write("kept", "precious");
-      world.onStep = refusing(/bucket put/);
+      world.onStep = refuseSteps(/bucket put/);
       await expect(world.workspace.beginCheckpointRestore(id, SETTINGS)).rejects.toThrow(
         "could not be saved",
       );

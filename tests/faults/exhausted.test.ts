@@ -8,7 +8,7 @@ import { until } from "../setup/until.ts";
 import { type FaultServer, LONG, startFaultServer } from "./support.ts";
 
 /** Without control groups, nothing limits a sandbox's memory: these tests would use up the machine's. */
-const memoryIsHeld = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
+const isMemoryLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
 
 let server: FaultServer;
 beforeAll(async () => {
@@ -88,7 +88,7 @@ describe("when the disk is full", () => {
   });
 });
 
-describe.runIf(memoryIsHeld)("when user code uses up the memory", () => {
+describe.runIf(isMemoryLimited)("when user code uses up the memory", () => {
   it.each(HUNGRY)("the code ends with the reason, and the next call works: %s", async (_who, name, args) => {
     const sandbox = "hungry";
     // A busy machine needs minutes to fill the memory.

@@ -112,8 +112,8 @@ async function neighbourUntil(over: () => boolean): Promise<number[]> {
 const LEAST_MS = 1500;
 
 /**
- * The least rate of the neighbour's calls during an attack, as a part of the rate without one. It shares one thread with work
- * that comes in pieces of up to a few hundred milliseconds, and its own calls take about ten.
+ * The least rate of the neighbour's calls during an attack, as a part of the rate without one. The calls take about ten
+ * milliseconds each. They share one thread with the attack, which takes the thread for up to a few hundred milliseconds at once.
  */
 const LEAST_SHARE = 1 / 16;
 
@@ -124,7 +124,7 @@ const PEACE_MS = 500;
  * Compares the rate of the neighbour's calls during an attack with the rates before and after it, not with a fixed rate: the machine has
  * other work. That work begins and ends meanwhile, so the lower of the two other rates counts.
  */
-async function answeredWhile(what: string, attacking: () => Promise<unknown>): Promise<void> {
+async function expectAnswersDuring(what: string, runAttack: () => Promise<unknown>): Promise<void> {
   const rateFor = async (title: string, isOver: (ms: number) => boolean) => {
     const from = performance.now();
     const times = await neighbourUntil(() => isOver(performance.now() - from));
@@ -134,7 +134,7 @@ async function answeredWhile(what: string, attacking: () => Promise<unknown>): P
   };
   const before = await rateFor(`before ${what}`, (ms) => ms > PEACE_MS);
   let isOver = false;
-  const ended = attacking().finally(() => (isOver = true));
+  const ended = runAttack().finally(() => (isOver = true));
   const meanwhile = await rateFor(what, (ms) => isOver && ms > LEAST_MS);
   await ended;
   const after = await rateFor(`after ${what}`, (ms) => ms > PEACE_MS);
@@ -229,7 +229,7 @@ describe.concurrent("when a control server replies to each call with the same va
   });
 });
 
-/** Texts of results that the real sandboxd would cause. */
+/** Texts of results that only the real sandboxd causes. */
 const HONEST = /is empty|has no files|exit_code: 0/;
 
 /**
@@ -267,7 +267,7 @@ describe("when one principal attacks the server", () => {
   it.each(["push", "numbers", "churn"])(
     "another principal's calls succeed while a control server sends hostile messages: %s",
     async (name) => {
-      await answeredWhile(name, async () => {
+      await expectAnswersDuring(name, async () => {
         // The attack begins with the next connection to the control server.
         await attack(`echo ${name} >/tmp/attack`);
         await atOnce(12, () => attackWith("read_file", { path: "/workspace/x" }));
@@ -306,7 +306,7 @@ describe("when one principal attacks the server", () => {
           for (let round = 0; round < rounds; round++)
             expect(await attackWith(name, { sandbox, ...args })).not.toMatch(HONEST);
         };
-        await answeredWhile(flood, () => atOnce(isRun ? 1 : 4, attacker));
+        await expectAnswersDuring(flood, () => atOnce(isRun ? 1 : 4, attacker));
         if (flood === "pieces") expect(mostMemory() - before).toBeLessThan(500 * 1024 * 1024);
         await tool(url, "destroy_sandbox", { sandbox });
       },
@@ -317,8 +317,8 @@ describe("when one principal attacks the server", () => {
     const sandbox = "terminal";
     const command = `python3 -c "print('\\x1b[999@' * 3000 + '\\x1b[999Cx\\x1b[H' * 1200)"; sleep 30`;
     const { structured } = await tool(url, "run_command", { sandbox, command, interactive: true });
-    const look = () => attackWith("get_result", { id: structured.id, wait_seconds: 0 });
-    await answeredWhile("terminal", () => atOnce(8, look));
+    const readResult = () => attackWith("get_result", { id: structured.id, wait_seconds: 0 });
+    await expectAnswersDuring("terminal", () => atOnce(8, readResult));
     const { text } = await tool(url, "get_result", { id: structured.id, wait_seconds: 0 });
     expect(text.length).toBeLessThan(100_000);
     await tool(url, "destroy_sandbox", { sandbox });
@@ -334,7 +334,7 @@ describe("when one principal attacks the server", () => {
           HONEST,
         );
     };
-    await answeredWhile("marks", () => atOnce(4, read));
+    await expectAnswersDuring("marks", () => atOnce(4, read));
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
@@ -346,7 +346,7 @@ describe("when one principal attacks the server", () => {
       "for _ in range(8): display(Left())",
     ].join("\n");
     const run = (n: number) => attackWith("run_code", { sandbox, code, context: `c${n}` });
-    await answeredWhile("results", () => atOnce(8, run));
+    await expectAnswersDuring("results", () => atOnce(8, run));
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
@@ -360,7 +360,9 @@ describe("when one principal attacks the server", () => {
     const sandbox = "kernel";
     const { text } = await tool(url, "run_code", { sandbox, code: changed });
     expect(text).toContain("did not respond as it should");
-    await answeredWhile("document", () => atOnce(8, () => attackWith("run_code", { sandbox, code: "1" })));
+    await expectAnswersDuring("document", () =>
+      atOnce(8, () => attackWith("run_code", { sandbox, code: "1" })),
+    );
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
@@ -382,7 +384,7 @@ describe("when one principal attacks the server", () => {
     await neighbourUntil(() => true);
     const paths = ["large.jpg", "large.png", "bomb.png"];
     const read = (n: number) => attackWith("read_file", { sandbox, path: paths[n % 3] });
-    await answeredWhile("images", () => atOnce(12, read));
+    await expectAnswersDuring("images", () => atOnce(12, read));
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
@@ -403,7 +405,7 @@ describe("when one principal attacks the server", () => {
     const shown = await tool(url, "read_file", { sandbox, path: "trailing.png" });
     expect(shown).toMatchObject({ isError: false });
     const read = () => attackWith("read_file", { sandbox, path: "trailing.png" });
-    await answeredWhile("trailing", () => atOnce(8, read));
+    await expectAnswersDuring("trailing", () => atOnce(8, read));
     expect(mostMemory() - before).toBeLessThan(200 * 1024 * 1024);
     await tool(url, "destroy_sandbox", { sandbox });
   });
@@ -420,7 +422,7 @@ describe("when one principal attacks the server", () => {
       for (let n = 0; n < 8; n++) open();
       setTimeout(process.exit, 5000);
     '`;
-    await answeredWhile("flood", () => attack(flood));
+    await expectAnswersDuring("flood", () => attack(flood));
   });
 
   it.each([
@@ -436,7 +438,7 @@ describe("when one principal attacks the server", () => {
       const flood = await startFloodablePreview((name, args) => tool(url, name, { sandbox, ...args }));
       const before = memoryNow();
       let answered = 0;
-      await answeredWhile(what, async () => (answered = await flood(visit)));
+      await expectAnswersDuring(what, async () => (answered = await flood(visit)));
       // The preview does not respond to visitors' chunks.
       if (what !== "chunks of visitors") expect(answered).toBeGreaterThan(0);
       expect(memoryNow() - before).toBeLessThan(700 * 1024 * 1024);

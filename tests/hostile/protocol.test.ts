@@ -130,7 +130,7 @@ describe("when clients send arbitrary messages and headers", () => {
     await fc.assert(
       fc.asyncProperty(fc.array(message, { maxLength: 6 }), headers, async (sent, under) => {
         const { text } = await send(sent, under);
-        // At most one response for each message.
+        // At most one response for each message, and one for the whole batch.
         expect((text.match(/"jsonrpc":/g) ?? []).length).toBeLessThanOrEqual(Math.max(1, sent.length) + 1);
       }),
       tries(80),

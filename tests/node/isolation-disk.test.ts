@@ -9,7 +9,7 @@ import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 
 const MiB = 1024 * 1024;
 const limits = { diskBytes: 64 * MiB, memoryBytes: 384 * MiB, processes: 100, openFiles: 512 };
-const diskIsHeld =
+const isDiskLimited =
   (await findGroupParents()).some(({ controllers }) => controllers.includes("io")) && findDisks().length > 0;
 
 describe("a sandbox's access to the machine's disk", () => {
@@ -32,7 +32,7 @@ describe("a sandbox's access to the machine's disk", () => {
   });
   afterAll(async () => await rm(shown, { recursive: true }));
 
-  it.runIf(diskIsHeld)("reads at a limited rate", async () => {
+  it.runIf(isDiskLimited)("reads at a limited rate", async () => {
     const one = await startTestEngine({
       limits: { ...limits, diskReadBytes: MiB },
       readOnly: [{ from: shown, to: "/opt/shown" }],

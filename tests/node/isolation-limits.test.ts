@@ -13,7 +13,7 @@ import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-c
 
 const MiB = 1024 * 1024;
 const limits = { diskBytes: 64 * MiB, memoryBytes: 384 * MiB, processes: 100, openFiles: 512 };
-const memoryIsHeld = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
+const isMemoryLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
 
 let engine: TestEngine;
 let greedy: TestSandbox;
@@ -101,7 +101,7 @@ describe("a sandbox's limit of processes", () => {
 });
 
 describe("a sandbox's connections to the proxy", () => {
-  it("are limited, and cost the engine no more", async () => {
+  it("are limited, and so are the file descriptors that the engine opens for them", async () => {
     const before = readdirSync("/proc/self/fd").length;
     const many = [
       "import socket, time",
@@ -371,7 +371,7 @@ describe("resources of the whole machine", () => {
     ],
   };
 
-  it.runIf(memoryIsHeld && process.getuid?.() === 0).each(Object.entries(holders))(
+  it.runIf(isMemoryLimited && process.getuid?.() === 0).each(Object.entries(holders))(
     "open files of the machine: the engine ends a sandbox that takes most of them: %s",
     async (_, program) => {
       const open = Number.parseInt(readFileSync("/proc/sys/fs/file-nr", "utf8"), 10);
@@ -416,7 +416,7 @@ describe("all sandboxes together", () => {
   /** Fills the memory slowly, so that the guard notices before all is used. */
   const fill = `for i in $(seq 24); do ${hold(25)} >/dev/null & sleep 0.3; done`;
 
-  it.runIf(memoryIsHeld)(
+  it.runIf(isMemoryLimited)(
     "share a memory limit, and the engine first ends the one that uses most",
     async () => {
       const one = await startTestEngine({ limits: whole, prepareSandbox: false });
@@ -437,7 +437,7 @@ describe("all sandboxes together", () => {
     },
   );
 
-  it.runIf(memoryIsHeld)(
+  it.runIf(isMemoryLimited)(
     "are counted by principal: many small ones do not let a larger one of another principal end first",
     async () => {
       const one = await startTestEngine({ limits: whole, prepareSandbox: false });
@@ -496,7 +496,7 @@ describe("a sandbox's disk", () => {
 });
 
 describe("a sandbox's memory limit", () => {
-  it.runIf(memoryIsHeld)("ends the process that takes too much, and not the sandbox", async () => {
+  it.runIf(isMemoryLimited)("ends the process that takes too much, and not the sandbox", async () => {
     const { exitCode } = await greedy.run(
       "python3 -c \"x = [bytearray(1 << 24) for _ in range(200)]; print('all')\"",
     );
@@ -504,7 +504,7 @@ describe("a sandbox's memory limit", () => {
     expect((await greedy.run("echo alive")).stdout).toBe("alive");
   });
 
-  it.runIf(memoryIsHeld)("ends one of many small processes, and not the sandbox", async () => {
+  it.runIf(isMemoryLimited)("ends one of many small processes, and not the sandbox", async () => {
     const many =
       "for i in $(seq 12); do python3 -c 'x = bytearray(60 << 20); import time; time.sleep(600)' & done 2>/dev/null; sleep 2; true";
     // Linux may also kill sandboxd, which is restarted.

@@ -33,7 +33,7 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 
 /** How many attempts run in parallel, for attempts that mostly wait, and for attempts that mostly work. */
 const AT_ONCE = 24;
-const AT_ONCE_AT_WORK = 6;
+const AT_ONCE_WORKING = 6;
 
 /** More steps than any attempt has. */
 const MOST_STEPS = 200;
@@ -105,7 +105,7 @@ class Place {
     return existsSync(path) ? readFileSync(path, "utf8").trim().split("\n") : [];
   }
 
-  async answers(): Promise<void> {
+  async waitUntilReady(): Promise<void> {
     await until(() => this.request("GET", "/").catch(() => undefined));
   }
 
@@ -199,7 +199,7 @@ async function inPlace(
 ): Promise<number> {
   const place = new Place(killAt, options);
   try {
-    await place.answers();
+    await place.waitUntilReady();
     await work(place);
     return place.calls.length;
   } catch (error) {
@@ -262,7 +262,7 @@ it("a command runs once, with its output, its end and its session", async () => 
     return checkRun(place, step % 2 === 0 ? "" : "sleep 0.1; ", `killed at step ${step}`);
   });
   expect(steps).toBeGreaterThan(8);
-  // The test starts a hundred sandboxds, and some runs wait those ten seconds.
+  // The test starts a hundred sandboxds, and some runs wait ten seconds.
 }, 300_000);
 
 it.each([1, 2, 5])(
@@ -313,7 +313,7 @@ it.each([
 
 it.each([
   ["a short command", ""],
-  ["a longer one", "sleep 0.3; "],
+  ["a longer command", "sleep 0.3; "],
 ])("%s that fills the disk ends with the beginning of its output and the reason", async (_what, pause) => {
   await inPlace(
     0,
@@ -371,7 +371,7 @@ it.each([
         return one;
       });
       expect(answer).toMatchObject({ status: 200, body: JSON.stringify({ size: whole.length }) });
-      await place.answers();
+      await place.waitUntilReady();
       expect(seen.filter((content) => content !== "old\n" && content !== whole)).toEqual([]);
       expect([readFileSync(path, "utf8"), readdirSync(files)]).toEqual([whole, ["file"]]);
     });
@@ -462,7 +462,7 @@ it("a workspace during a restore is unchanged, reported as being restored, or co
       }
       return false;
     });
-  }, AT_ONCE_AT_WORK);
+  }, AT_ONCE_WORKING);
   expect(steps).toBeGreaterThan(20);
 }, 120_000);
 

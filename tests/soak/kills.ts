@@ -1,6 +1,6 @@
 /**
- * Kills of sandboxes at random moments, also in the middle of saves and restores, under changes of up to 20 MB: what comes
- * back is compared with what was acknowledged. Prints the figures, and ends with 1 for a corrupt file, a refused restore or a
+ * Kills sandboxes at random moments, also in the middle of saves and restores, during changes of up to 20 MB. Compares the
+ * restored files with the acknowledged ones. Prints the figures, and ends with 1 after a corrupt file, a refused restore or a
  * loss of more than five seconds.
  *
  *   npm run soak -- --kills                     1,000 kills in three sandboxes; takes an hour
@@ -15,7 +15,7 @@ import { sleep } from "../setup/until.ts";
 const KILLS = 1000;
 const MINUTES = Number(process.env.SOAK_MINUTES ?? 120);
 const SANDBOXES = ["kills-0", "kills-1", "kills-2"];
-const OLDEST_MS = 5000;
+const MAX_LOSS_MS = 5000;
 
 /** The maximum that a round writes, bytes. */
 const ROUND_BYTES = 20_000_000;
@@ -33,7 +33,7 @@ const SMALL = [
 const LARGE = ["/workspace/large", "/data/large", "/root/large"];
 const DIRECTORIES = "mkdir -p /data /root/.config /opt /usr/local/bin";
 
-/** Each file holds its number, the hash of its content and the content, and is replaced as a whole. */
+/** Replaces a file as a whole. The file has its number, the hash of its content, and the content. */
 const WRITE_LARGE = `
 import hashlib, os, sys
 path, number, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -42,7 +42,7 @@ with open(path + ".new", "wb") as file:
     file.write(f"{number} {hashlib.sha256(content).hexdigest()}\\n".encode() + content)
 os.rename(path + ".new", path)
 `;
-const LOOK = `
+const READ_FILES = `
 import hashlib, json, sys
 found = {}
 for path in sys.argv[1:]:
@@ -71,12 +71,12 @@ const figures = {
   corrupt: 0,
   refused: 0,
 };
-const complaints: string[] = [];
+const problems: string[] = [];
 let lastRestoreKill = 0;
 
-function complain(what: string): void {
-  complaints.push(what);
-  if (complaints.length < 50) console.error(what);
+function reportProblem(what: string): void {
+  problems.push(what);
+  if (problems.length < 50) console.error(what);
 }
 
 const killsSoFar = () => Object.values(figures.kills).reduce((sum, one) => sum + one, 0);
@@ -172,13 +172,13 @@ class Victim {
       killedAt = kill(first.pid, "any");
     }
     await writing;
-    const found = this.#look(killedAt);
-    if (moment === "restore") await this.#killRestoring();
+    const found = this.#waitForFiles(killedAt);
+    if (moment === "restore") await this.#killDuringRestore();
     this.#compare(await found, killedAt);
     figures.rounds++;
   }
 
-  /** Writes until this time: many small files, or also large ones. */
+  /** Writes until `isOver`: many small files, or also large ones. */
   async #write(isOver: () => boolean, isLarge: boolean): Promise<void> {
     let remaining = isLarge || Math.random() < 0.5 ? random(1_000_000, ROUND_BYTES) : 0;
     let isFirst = isLarge;
@@ -196,7 +196,7 @@ class Victim {
   async #writeSmall(path: string): Promise<void> {
     const content = "x".repeat(random(0, 3000));
     const hash = createHash("sha256").update(content).digest("hex");
-    await this.#acknowledged(path, content.length, (number) =>
+    await this.#recordWrite(path, content.length, (number) =>
       this.#server.call("write_file", {
         sandbox: this.#sandbox,
         path,
@@ -206,7 +206,7 @@ class Victim {
   }
 
   async #writeLarge(path: string, size: number): Promise<void> {
-    await this.#acknowledged(path, size, (number) =>
+    await this.#recordWrite(path, size, (number) =>
       this.#server.call("run_command", {
         sandbox: this.#sandbox,
         command: `python3 -c '${WRITE_LARGE}' ${path} ${number} ${size}`,
@@ -214,7 +214,8 @@ class Victim {
     );
   }
 
-  async #acknowledged(
+  /** Calls `write` with the number of the next version, and records whether the server acknowledged it. */
+  async #recordWrite(
     path: string,
     bytes: number,
     write: (number: number) => ReturnType<FaultServer["call"]>,
@@ -233,17 +234,17 @@ class Victim {
   }
 
   /** Waits for a container that is being restored, and kills it. */
-  async #killRestoring(): Promise<void> {
+  async #killDuringRestore(): Promise<void> {
     const latest = Date.now() + 10_000;
     const wait = random(0, 50);
-    const restoring = () =>
+    const findRestoring = () =>
       firstProcesses(this.#server).find(({ pid }) =>
         textAt(inside(pid, "/var/lib/sandbox-mcp/snapshot/mark")).includes('"isRestoring":true'),
       );
     while (Date.now() < latest) {
-      if (restoring()) {
+      if (findRestoring()) {
         await sleep(wait);
-        const first = restoring();
+        const first = findRestoring();
         if (first) {
           lastRestoreKill = kill(first.pid, "restore");
           return;
@@ -254,14 +255,14 @@ class Victim {
   }
 
   /** The number of each file after the restore: 0 for a missing file, -1 for a corrupt one. */
-  async #look(killedAt: number): Promise<Map<string, number>> {
+  async #waitForFiles(killedAt: number): Promise<Map<string, number>> {
     const until = Date.now() + BACK_MS;
     const paths = [...SMALL, ...LARGE].join(" ");
     for (;;) {
       const askedAt = Date.now();
       const { text, structured } = await this.#server.call("run_command", {
         sandbox: this.#sandbox,
-        command: `python3 -c '${LOOK}' ${paths}`,
+        command: `python3 -c '${READ_FILES}' ${paths}`,
       });
       if (structured.state === "succeeded") {
         this.#savedAt = Date.parse(/as saved at (\S+)/.exec(text)?.[1] ?? "");
@@ -271,7 +272,9 @@ class Victim {
       const isOfKill = text.startsWith("state: lost") && askedAt < Math.max(killedAt, lastRestoreKill) + 2000;
       if (!isOfKill && lastRestoreKill < askedAt - 1000) {
         figures.refused++;
-        complain(`${this.#sandbox} answered ${text.slice(0, 500)}, ${askedAt - killedAt} ms after the kill`);
+        reportProblem(
+          `${this.#sandbox} returned ${text.slice(0, 500)}, ${askedAt - killedAt} ms after the kill`,
+        );
       }
       if (Date.now() > until) throw new Error(`${this.#sandbox} did not come back`);
       await sleep(500);
@@ -284,7 +287,7 @@ class Victim {
       const isKnown = number === 0 || versions.some((version) => version.number === number);
       if (!isKnown) {
         figures.corrupt++;
-        complain(`${this.#sandbox}: ${path} came back as ${number < 0 ? "a corrupt file" : number}`);
+        reportProblem(`${this.#sandbox}: ${path} came back as ${number < 0 ? "a corrupt file" : number}`);
       }
       const lost = versions.filter((version) => version.number > number && version.at !== undefined);
       const oldest = Math.min(...lost.map(({ at = 0 }) => at));
@@ -292,9 +295,9 @@ class Victim {
         const ms = (oldest > killedAt ? Math.max(killedAt, lastRestoreKill) : killedAt) - oldest;
         figures.losses++;
         figures.oldestMs = Math.max(figures.oldestMs, ms);
-        if (ms > OLDEST_MS) {
+        if (ms > MAX_LOSS_MS) {
           figures.late++;
-          complain(
+          reportProblem(
             `${this.#sandbox}: ${path} lost ${lost.length} versions, the oldest ${ms} ms before the kill; saved ${killedAt - this.#savedAt} ms before`,
           );
         }
@@ -313,7 +316,7 @@ function print(): void {
     [
       `${killsSoFar()} kills in ${rounds} rounds (${kills.save} seen in the middle of a save, ${kills.restore} of a restore)`,
       `${writes} acknowledged writes of ${Math.round(bytes / 1e6)} MB`,
-      `${losses} files went back, the oldest acknowledged change among them ${oldestMs} ms before the kill; ${late} over ${OLDEST_MS} ms`,
+      `${losses} files went back, the oldest acknowledged change among them ${oldestMs} ms before the kill; ${late} over ${MAX_LOSS_MS} ms`,
       `${corrupt} corrupt files, ${refused} refused starts`,
     ].join("\n"),
   );
@@ -335,7 +338,7 @@ try {
 } finally {
   clearInterval(timer);
   print();
-  if (complaints.length > 0) console.error(server.server.stderr().slice(-5000));
+  if (problems.length > 0) console.error(server.server.stderr().slice(-5000));
   await server.close();
 }
 process.exitCode = figures.corrupt + figures.late + figures.refused + (killsSoFar() > 0 ? 0 : 1) > 0 ? 1 : 0;

@@ -10,22 +10,19 @@ import { expect, it } from "vitest";
 it("many clients get correct results from mixed tools, and no resource use grows from the first quarter to the last", async () => {
   // Files and not pipes: a process that stays behind after a failure would keep a pipe open.
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-soak-out-"));
-  const [outputFile, complaintsFile] = ["out", "err"].map((name) => join(directory, name)) as [
-    string,
-    string,
-  ];
+  const [outputFile, errorsFile] = ["out", "err"].map((name) => join(directory, name)) as [string, string];
   const script = fileURLToPath(new URL("soak.ts", import.meta.url));
   const soak = spawn(process.execPath, [script], {
     // A quarter of the default of `npm run soak`, which keeps all processors busy.
     env: { ...process.env, SOAK_MINUTES: process.env.SOAK_MINUTES ?? "0.15" },
-    stdio: ["ignore", openSync(outputFile, "w"), openSync(complaintsFile, "w")],
+    stdio: ["ignore", openSync(outputFile, "w"), openSync(errorsFile, "w")],
   });
   const [code] = await once(soak, "exit");
-  const text = { output: readFileSync(outputFile, "utf8"), complaints: readFileSync(complaintsFile, "utf8") };
+  const text = { output: readFileSync(outputFile, "utf8"), errors: readFileSync(errorsFile, "utf8") };
   rmSync(directory, { recursive: true });
   console.log(text.output);
-  expect(text.output, text.complaints).toMatch(
+  expect(text.output, text.errors).toMatch(
     /^[1-9]\d* calls by \d+ clients in [\d.]+ minutes, 0 wrong answers$/m,
   );
-  expect(code, text.complaints).toBe(0);
+  expect(code, text.errors).toBe(0);
 });

@@ -63,8 +63,8 @@ function sample(root: number): Sample {
     const process = all.find(({ command }) => pattern.test(command) && !/^(\/bin\/)?sh /.test(command));
     if (!process) continue;
     const measured = measure([process.pid], part === "engine" ? inside(process) : 1);
-    // V8 keeps pages that it has not collected, so resident memory grows with the calls and says nothing. Once a
-    // quarter it is asked for the live objects instead.
+    // V8 keeps pages that it has not collected, so resident memory grows with the calls and says nothing. Instead, the
+    // soak measures the live objects of workerd once in each quarter.
     if (part === "workerd") delete measured.MiB;
     found[part] = measured;
   }
@@ -140,11 +140,11 @@ function steps(url: string): Step[] {
   ];
 }
 
-/** The current step, for the message if it does not end. */
+/** The current step, for the error if the soak does not end. */
 let stage = "starts";
 
 /** The time in addition to the planned minutes, milliseconds: many times the usual time. */
-const OTHERWISE_MS = 300_000;
+const EXTRA_MS = 300_000;
 
 setTimeout(
   () => {
@@ -152,7 +152,7 @@ setTimeout(
     // The engine and workerd end with this process.
     process.exit(1);
   },
-  MINUTES * 60_000 + OTHERWISE_MS,
+  MINUTES * 60_000 + EXTRA_MS,
 ).unref();
 
 /** Runs the soak. Returns the number of calls, the errors and the measures of each quarter. */

@@ -204,7 +204,7 @@ class Sandbox extends World {
   }
 
   /** Checks that a stop leaves no earlier container. */
-  async #stopped(stop: () => Promise<boolean>): Promise<void> {
+  async #checkStop(stop: () => Promise<boolean>): Promise<void> {
     const { starts } = this.count;
     if (!(await stop())) return;
     const { container, actor } = this;
@@ -252,9 +252,9 @@ class Sandbox extends World {
       run: () => this.#run(false),
       "cancelled run": () => this.#run(true),
       "own work": () => this.#doOwnWork(),
-      idle: () => this.#stopped(() => lifecycle.stopIfUnused()),
-      room: () => this.#stopped(() => lifecycle.makeRoom(SHORT_MS)),
-      reap: () => this.#stopped(() => this.#reap()),
+      idle: () => this.#checkStop(() => lifecycle.stopIfUnused()),
+      room: () => this.#checkStop(() => lifecycle.makeRoom(SHORT_MS)),
+      reap: () => this.#checkStop(() => this.#reap()),
       destroy: () => this.#destroy(),
       "roll back": () => this.#use(async () => void (await lifecycle.restoreCheckpoint("known", SETTINGS))),
       narrow: () => {
@@ -279,10 +279,10 @@ class Sandbox extends World {
       },
     };
     if (isFault(step)) this.faults.add(step);
-    else this.actor.follow(this.#done(step, work[step]));
+    else this.actor.follow(this.#perform(step, work[step]));
   }
 
-  async #done(step: Step, work: () => unknown): Promise<void> {
+  async #perform(step: Step, work: () => unknown): Promise<void> {
     try {
       await work();
     } catch (error) {
@@ -302,20 +302,20 @@ const STOPS: Record<string, (sandbox: Sandbox) => Promise<void>> = {
     const use = new Use(sandbox, true);
     uses.add(use);
     const { saves } = sandbox;
-    expect(await during(sandbox, lifecycle.stopIfUnused())).toBe(false);
+    expect(await completeWork(sandbox, lifecycle.stopIfUnused())).toBe(false);
     expect(sandbox.saves).toBe(saves);
     uses.delete(use);
     expect(
-      await during(
+      await completeWork(
         sandbox,
         lifecycle.destroyIfUnused(OWNER, () => true),
       ),
     ).toBe(false);
-    expect(await during(sandbox, lifecycle.stopIfUnused())).toBe(true);
-    expect(await during(sandbox, lifecycle.makeRoom(SHORT_MS))).toBe(true);
+    expect(await completeWork(sandbox, lifecycle.stopIfUnused())).toBe(true);
+    expect(await completeWork(sandbox, lifecycle.makeRoom(SHORT_MS))).toBe(true);
   },
   async "for room"(sandbox) {
-    const makeRoom = () => during(sandbox, sandbox.actor.lifecycle.makeRoom(1000));
+    const makeRoom = () => completeWork(sandbox, sandbox.actor.lifecycle.makeRoom(1000));
     expect(await makeRoom()).toBe(false);
     vi.setSystemTime(Date.now() + 31_000);
     sandbox.faults.add("save hangs");
@@ -323,16 +323,16 @@ const STOPS: Record<string, (sandbox: Sandbox) => Promise<void>> = {
     const isSlow = sandbox.actor.lifecycle
       .makeRoom(1000)
       .then((hasRoom) => hasRoom || Date.now() - beganAt > 2000);
-    expect(await during(sandbox, isSlow)).toBe(false);
+    expect(await completeWork(sandbox, isSlow)).toBe(false);
     expect(await makeRoom()).toBe(true);
   },
   async "for room after a checkpoint"(sandbox) {
-    await during(sandbox, sandbox.checkpoint());
-    expect(await during(sandbox, sandbox.actor.lifecycle.makeRoom(1000))).toBe(true);
+    await completeWork(sandbox, sandbox.checkpoint());
+    expect(await completeWork(sandbox, sandbox.actor.lifecycle.makeRoom(1000))).toBe(true);
   },
   async "unsaved after an hour"(sandbox) {
     sandbox.faults.add("saves fail");
-    const stop = () => during(sandbox, sandbox.actor.lifecycle.stopIfUnused());
+    const stop = () => completeWork(sandbox, sandbox.actor.lifecycle.stopIfUnused());
     expect(await stop()).toBe(false);
     vi.setSystemTime(Date.now() + HOUR_MS / 2);
     expect(await stop()).toBe(false);
@@ -341,7 +341,7 @@ const STOPS: Record<string, (sandbox: Sandbox) => Promise<void>> = {
   },
 };
 
-async function during<T>(sandbox: Sandbox, work: Promise<T>): Promise<T> {
+async function completeWork<T>(sandbox: Sandbox, work: Promise<T>): Promise<T> {
   sandbox.actor.follow(work);
   await sandbox.rest();
   expect(sandbox.problems).toEqual([]);
@@ -417,8 +417,8 @@ it("the lifecycle keeps its promises to callers, the account and storage after a
       sandbox.checkAtRest();
       expect(sandbox.problems).toEqual([]);
       // Whatever happened, the sandbox can be used.
-      expect(await during(sandbox, sandbox.read())).toBe(true);
-      expect(await during(sandbox, sandbox.write())).toBe(true);
+      expect(await completeWork(sandbox, sandbox.read())).toBe(true);
+      expect(await completeWork(sandbox, sandbox.write())).toBe(true);
       sandbox.checkAtRest();
       expect(sandbox.container?.policy).toBe(sandbox.policy.version);
       await STOPS[stop]?.(sandbox);

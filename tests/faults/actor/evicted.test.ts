@@ -19,7 +19,7 @@ const moments = fc.array(fc.oneof(fc.integer({ min: 0, max: 60 }), fc.integer({ 
 const RESTARTED = /^The server restarted during this call for sandbox [a-z-]+\. .* list_runs with sandbox/;
 
 /** Checks that a call returned a result, or an error that gives the reason. Returns whether it was a result. */
-function answers({ isError, text }: Result): boolean {
+function checkAnswer({ isError, text }: Result): boolean {
   expect(text).not.toContain("Internal error");
   if (isError) expect(text).toMatch(RESTARTED);
   return !isError;
@@ -64,7 +64,7 @@ describe.concurrent("when an actor is evicted at random moments", () => {
         const command = `echo ${mark} >> started; date +%s%3N > begun-${mark}; ${quiet}for i in {1..20}; do echo $i; sleep 0.1; done`;
         const answer = owner.call("run_command", { sandbox, command, session: mark });
         const evictions = await evictAt(sandbox, at);
-        const isResult = answers(await answer);
+        const isResult = checkAnswer(await answer);
         const id = await runOf(sandbox, mark);
         const starts = Number(await sh(sandbox, `grep -cx ${mark} started || true`, { session: "look" }));
         const startedAt = Number(await sh(sandbox, `cat begun-${mark} || echo NaN`, { session: "look" }));
@@ -138,7 +138,7 @@ describe.concurrent("when an actor is evicted at random moments", () => {
     );
   });
 
-  it("the next actor repeats a read, and the caller waits no longer", async () => {
+  it("the next actor repeats a read, and the caller's waiting time does not begin again", async () => {
     const sandbox = "evict-reads";
     const run = await owner.call("run_command", { sandbox, command: "sleep 2; echo ended", wait_seconds: 0 });
     await sh(sandbox, "echo kept > file", { session: "look" });
@@ -177,7 +177,7 @@ describe.concurrent("when an actor is evicted at random moments", () => {
           owner.call("write_file", { sandbox, path: `file-${round}`, content }),
         ];
         await evictAt(sandbox, [ms]);
-        const [isAppended, isWritten] = (await Promise.all(writes)).map(answers);
+        const [isAppended, isWritten] = (await Promise.all(writes)).map(checkAnswer);
         const count = Number(await sh(sandbox, `grep -cx '${line.trim()}' log || true`));
         if (isAppended) expect(count).toBe(1);
         expect(count).toBeLessThanOrEqual(1);

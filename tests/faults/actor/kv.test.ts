@@ -29,7 +29,7 @@ const broken = {
   ...(env as Env),
   LOG_LEVEL: "error",
   PUBLIC_ORIGIN: ORIGIN,
-  // The limiter of guesses is a stub that allows everything, because sign-ins need one.
+  // Without a limiter of guesses OAuth would be off. No request of these tests reaches the limiter.
   Attempts: {},
   OAUTH_KV: store,
 } as Env;
@@ -94,7 +94,7 @@ const REQUESTS: [string, string, RequestInit][] = [
   ],
 ];
 
-/** The response must not contain internal details. */
+/** Sends a request, and checks that the response contains no internal details. */
 async function answerTo(path: string, init: RequestInit) {
   const request = new Request(new URL(path, ORIGIN), init);
   const response = await worker.fetch(request, broken, createExecutionContext());

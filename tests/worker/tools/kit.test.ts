@@ -25,7 +25,7 @@ const definitions = async () => (await owner.result<{ tools: Definition[] }>({ m
 afterEach(() => vi.restoreAllMocks());
 
 describe("the list of tools", () => {
-  it("is the pinned definitions, which npm run docs writes", async () => {
+  it("has the pinned definitions, which npm run docs writes", async () => {
     const found = await definitions();
     const files = Object.entries(pinned).map(([path, definition]) => [path.replace(/^.*\//, ""), definition]);
     expect(Object.fromEntries(found.map((tool) => [`${tool.name}.json`, tool]))).toEqual(

@@ -57,7 +57,7 @@ describe("a client with sandbox:write alone", () => {
   });
 
   it.each(["a", "/tmp/a", "made/for/it", "within/a", "root/workspace/b", "a name\nof lines\n"])(
-    "writes where files are everybody's: %s",
+    "writes below /workspace and /tmp, also through links: %s",
     async (path) => {
       for (const content of ["text", "\0".repeat(10), "x".repeat(60_000)]) {
         const { isError, text } = await writer.call("write_file", { path, content });

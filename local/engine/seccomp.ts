@@ -134,6 +134,10 @@ const rulesOfCalls: Record<string, Decision> = {
     allow,
   ),
   readahead: ignoreCall,
+  // Both put pages of a socket into a pipe, where no limit counts them. Programs copy the data after this error. Only a file has
+  // offsets.
+  splice: refuse(EINVAL),
+  sendfile: ifNull(argument(2), refuse(EINVAL), allow),
   setxattr: withoutLists,
   lsetxattr: withoutLists,
   fsetxattr: withoutLists,

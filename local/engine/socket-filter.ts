@@ -37,20 +37,25 @@ const internet = byValue(
   TYPE_BITS,
 );
 
-/** By level: IP_RECVERR, IPV6_RECVERR. Unread errors of a socket, up to 200 KiB, count in no control group. */
-const errorQueues = new Map([
-  [0, 11],
-  [41, 25],
+/**
+ * By level: IP_RECVERR and IPV6_RECVERR, because unread errors of a socket, up to 200 KiB, count in no control group. SO_SNDBUF and
+ * SO_RCVBUF, because the kernel counts only a small part of what a buffer can keep in memory (`socket-usage.ts`): the machine's
+ * limits allow 8 MiB of it and more. Programs cannot rely on the size of a buffer.
+ */
+const unavailable = new Map([
+  [0, [11]],
+  [1, [7, 8]],
+  [41, [25]],
 ]);
 
-const optionRule = (errorQueue: Decision) =>
+const optionRule = (ifUnavailable: Decision) =>
   byValue(
     argument(1),
     socketOptions.map(([level, options]) => [
       level,
       byValue(
         argument(2),
-        options.map((option) => [option, errorQueues.get(level) === option ? errorQueue : allow]),
+        options.map((option) => [option, unavailable.get(level)?.includes(option) ? ifUnavailable : allow]),
         refuse(ENOPROTOOPT),
       ),
     ]),
@@ -70,7 +75,7 @@ export const socketRules: Record<string, Decision> = {
   ),
   // For a family without pairs, the kernel would make two sockets before it refuses the pair.
   socketpair: onlyValues(argument(0), [AF_UNIX], EAFNOSUPPORT),
-  // The C library's resolver fails if it cannot set IP_RECVERR.
+  // The C library's resolver fails if it cannot set IP_RECVERR, and other programs if they cannot set the size of a buffer.
   setsockopt: optionRule(ignoreCall),
   getsockopt: optionRule(allow),
 };

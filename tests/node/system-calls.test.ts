@@ -143,6 +143,9 @@ const refused: Record<string, [error: string, attempts: string[]]> = {
       "call(319, 279, b'huge', 4)",
       "os.open('/tmp', os.O_RDONLY | os.O_DIRECT)",
       "os.pipe2(os.O_EXCL)",
+      // splice, and sendfile without an offset: from sockets to pipes.
+      "os.splice(os.open('/dev/zero', 0), os.pipe()[1], 5)",
+      "os.sendfile(os.pipe()[1], os.open('/etc/passwd', 0), None, 5)",
     ],
   ],
   namespaces: [
@@ -224,6 +227,17 @@ it("does not queue errors of datagrams, because no limit of memory counts them",
   ];
   const lines = [...receiveBy("AF_INET", 0, 11, "127.0.0.1"), ...receiveBy("AF_INET6", 41, 25, "::1")];
   expect(await python([...prelude, ...lines])).toEqual(["EAGAIN", "EAGAIN"]);
+});
+
+it("keeps the default size of socket buffers, because limits count a small part of what a buffer keeps", async () => {
+  const sizes = [
+    `one = ${datagram}`,
+    "for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):",
+    "  before = one.getsockopt(socket.SOL_SOCKET, option)",
+    "  one.setsockopt(socket.SOL_SOCKET, option, 2 * before)",
+    "  print(one.getsockopt(socket.SOL_SOCKET, option) == before)",
+  ];
+  expect(await python([...prelude, ...sizes])).toEqual(["True", "True"]);
 });
 
 describe("programs in a sandbox work", () => {

@@ -23,6 +23,8 @@ const counts = [
   "for file in max_*_namespaces max_fanotify_groups; do [ ! -e $file ] || echo 0 >$file; done",
   `echo ${inotify.instances} >max_inotify_instances`,
   `echo ${inotify.watches} >max_inotify_watches`,
+  // Unread timestamps of sent packets would keep the packets. Older kernels have this setting only for the machine.
+  "[ ! -w /proc/sys/net/core/tstamp_allow_data ] || echo 0 >/proc/sys/net/core/tstamp_allow_data",
   ...Object.entries(tcpBuffers).map(([file, bytes]) => `echo ${bytes} >/proc/sys/net/ipv4/${file}`),
 ];
 

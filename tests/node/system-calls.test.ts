@@ -1,4 +1,5 @@
 /** What code in a sandbox can ask of the machine's kernel. */
+import { existsSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 
@@ -239,6 +240,20 @@ it("keeps the default size of socket buffers, because limits count a small part 
   ];
   expect(await python([...prelude, ...sizes])).toEqual(["True", "True"]);
 });
+
+it.runIf(existsSync("/proc/sys/net/core/tstamp_allow_data"))(
+  "does not keep sent datagrams with their timestamps, because no limit of memory counts them",
+  async () => {
+    const lines = [
+      `one = ${datagram}`,
+      "asked = [(socket.SOL_SOCKET, 37, struct.pack('I', 2))]",
+      "one.sendmsg([b'text'], asked, 0, ('127.0.0.1', 9))",
+      "print(os.path.exists('/proc/sys/net/core/tstamp_allow_data'))",
+      "print(resultOf(lambda: one.recvmsg(99, 99, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)))",
+    ];
+    expect(await python([...prelude, ...lines])).toEqual(["True", "EAGAIN"]);
+  },
+);
 
 describe("programs in a sandbox work", () => {
   it.each([

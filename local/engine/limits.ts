@@ -6,6 +6,7 @@ import { availableParallelism, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
+import { readText } from "./host-files.ts";
 import { identify, kill } from "./identity.ts";
 
 export const limitsSchema = z.strictObject({
@@ -25,8 +26,8 @@ export const limitsSchema = z.strictObject({
   tcpBytesOfMachine: z.number(),
   /** At this many closed TCP connections with unsent data on the machine, a sandbox with many connections is ended. */
   tcpOrphansOfMachine: z.number(),
-  /** At this many unreclaimable bytes of the kernel, a sandbox with many sockets, or with most file locks, is ended. */
-  kernelBytesOfMachine: z.number(),
+  /** When the kernel's memory has grown by this many bytes, a sandbox with most file locks or socket buffers is ended. */
+  kernelGrowthOfMachine: z.number(),
 });
 
 export type Limits = z.infer<typeof limitsSchema>;
@@ -71,7 +72,7 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     // Half of the kernel's limit, which is in pages.
     tcpBytesOfMachine: (ofMachine("net/ipv4/tcp_mem") / 2) * 4096,
     tcpOrphansOfMachine: ofMachine("net/ipv4/tcp_max_orphans") / 2,
-    kernelBytesOfMachine: unreclaimable() + totalmem() / 16,
+    kernelGrowthOfMachine: totalmem() / 16,
     ...given,
   };
 }
@@ -81,10 +82,21 @@ export function openFilesPerProcess(openFilesOfMachine: number, processes: numbe
   return Math.min(65_536, Math.max(1024, Math.floor(openFilesOfMachine / 2 / sandboxes / processes)));
 }
 
-/** Bytes of memory that the machine's kernel uses and cannot reclaim. */
-export function unreclaimable(): number {
-  const meminfo = existsSync("/proc/meminfo") ? readFileSync("/proc/meminfo", "utf8") : "";
-  return Number(/^SUnreclaim:\s+(\d+)/m.exec(meminfo)?.[1] ?? 0) * 1024;
+/** Memory with a name in /proc/meminfo. Of the rest, the kernel's slabs that it can reclaim are in KReclaimable. */
+const NAMED =
+  "MemFree Buffers Cached SwapCached AnonPages KReclaimable PageTables SecPageTables KernelStack Percpu Hugetlb Zswap";
+
+/**
+ * Bytes of memory that the machine's kernel uses and cannot reclaim: its slabs, and pages without a name, such as the data in
+ * sockets and pipes. Free pages that the kernel keeps for each processor, up to an eighth of the memory, do not count.
+ */
+export function kernelMemory(): number {
+  const meminfo = readText("/proc/meminfo");
+  const of = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(meminfo)?.[1] ?? 0);
+  const named = NAMED.split(" ").reduce((sum, name) => sum + of(name), 0);
+  const perProcessor = readText("/proc/zoneinfo").matchAll(/^ +count: +(\d+)$/gm);
+  const kept = Array.from(perProcessor, ([, pages]) => Number(pages) * 4).reduce((sum, kiB) => sum + kiB, 0);
+  return (of("MemTotal") - named - kept) * 1024;
 }
 
 function ofMachine(setting: string): number {

@@ -5,18 +5,19 @@
  * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
  * - Closed connections with unsent data: beyond the machine's limit, the kernel resets connections of others when they close.
  * - File locks: they count in no control group. One sandbox took 100 MB of kernel memory a second with them.
- * - Sockets: unread timestamps of sent packets, and connections that were not accepted yet, count in no control group.
- * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 8 MiB each.
+ * - Sockets: the memory of data that was not sent or not read yet counts in no control group, or only a small part of it. One
+ *   TCP connection kept 85 MB, for which its group was charged 130 KB.
+ * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 208 KiB each.
  *
  * The guard ends the largest sandbox of the principal that uses most of the resource. If it chose the largest sandbox of all, a
  * principal with several slightly smaller sandboxes could make it end a neighbour's.
  */
-import { createReadStream } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { join } from "node:path";
-import { kernelMemoryOf, memoryOf, type Limits, unreclaimable } from "./limits.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
+import { kernelMemory, kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
+import { beginningOf, boundQueuedMemory, countSockets } from "./socket-usage.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 
 const CHECK_INTERVAL_MS = 250;
@@ -34,7 +35,10 @@ interface Pool {
   used: () => Promise<number>;
   limit: number;
   usedBy: (sandbox: EngineSandbox) => Promise<number>;
-  /** A sandbox that uses less than this is not ended, because another program of the machine must be using most. */
+  /**
+   * If the sandboxes of a principal together use less than this, none is ended, because another program of the machine must be using
+   * most.
+   */
   least: (used: number) => number;
   why: string;
 }
@@ -60,15 +64,10 @@ const MAX_NETLINK_LIST_BYTES = 64 * 1024;
  */
 const MAX_LOCK_LIST_BYTES = 64 * 1024;
 
-/** The most bytes read of a sandbox's list of TCP sockets: 7,000 sockets. If all listed ones listen, the sandbox counts as the largest. */
-const MAX_LISTENER_LIST_BYTES = 1024 * 1024;
-/** A listener in that list: number, local and remote address, the state TCP_LISTEN, send queue and receive queue. */
-const TCP_LISTENER = /^ *\d+: \w+:\w+ \w+:\w+ 0A \w+:(\w+) /;
+/** The part of the kernel's growth that sockets must be able to hold before a sandbox is ended for them. */
+const QUEUED_SHARE = 0.5;
 
-/** A sandbox with fewer sockets is not ended. Each socket holds up to 416 KiB of unread timestamps. */
-const MANY_SOCKETS = 1000;
-
-/** A sandbox with at least this share of the listed locks is ended. */
+/** The part of the listed locks from which a sandbox is ended for them. */
 const MOST_LOCKS = 0.5;
 
 /**
@@ -80,7 +79,16 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
   // If each controller has a separate group, only the memory controller's group has a count.
   const countOf = (count: typeof memoryOf) => async (of: readonly string[]) =>
     Math.max(0, ...(await Promise.all(of.map(count))));
-  const kernel = { used: () => Promise.resolve(unreclaimable()), limit: limits.kernelBytesOfMachine };
+  // The least of the kernel's memory since a sandbox runs. Without sandboxes, other programs change it.
+  let baseline: number | undefined;
+  const kernel = {
+    used: () => {
+      const used = kernelMemory();
+      baseline = Math.min(baseline ?? used, used);
+      return Promise.resolve(used - baseline);
+    },
+    limit: limits.kernelGrowthOfMachine,
+  };
   const pools: Pool[] = [
     {
       used: () => numberIn("/proc/sys/fs/file-nr", /^(\d+)/),
@@ -92,14 +100,14 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
     {
       used: async () => (await numberIn("/proc/net/sockstat", /^TCP:.* mem (\d+)$/m)) * 4096,
       limit: limits.tcpBytesOfMachine,
-      usedBy: socketsOf("TCP"),
+      usedBy: countSockets,
       least: (used) => (used * BLAMED_SHARE) / CONNECTION_BYTES,
       why: STOPPED_BECAUSE.tcp,
     },
     {
       used: () => numberIn("/proc/net/sockstat", /^TCP:.* orphan (\d+)/m),
       limit: limits.tcpOrphansOfMachine,
-      usedBy: socketsOf("TCP"),
+      usedBy: countSockets,
       least: (used) => used * BLAMED_SHARE,
       why: STOPPED_BECAUSE.orphans,
     },
@@ -111,8 +119,8 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
     },
     {
       ...kernel,
-      usedBy: socketsOf("TCP", "UDP"),
-      least: () => MANY_SOCKETS,
+      usedBy: boundQueuedMemory,
+      least: (used) => used * QUEUED_SHARE,
       why: STOPPED_BECAUSE.sockets,
     },
     {
@@ -132,6 +140,7 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
   const timers = checks.map((check) => {
     let isChecking = false;
     const timer = setInterval(() => {
+      if (sandboxes().length === 0) baseline = undefined;
       if (isChecking || listRunning().length === 0) return;
       isChecking = true;
       void check().finally(() => (isChecking = false));
@@ -161,31 +170,9 @@ async function endLargestUser(
     together.set(ownerOf(sandbox), (together.get(ownerOf(sandbox)) ?? 0) + has);
   const allOf = ({ sandbox }: { sandbox: EngineSandbox }) => together.get(ownerOf(sandbox)) ?? 0;
   const [largest] = uses.toSorted((a, b) => allOf(b) - allOf(a) || b.has - a.has);
-  if (largest === undefined || largest.has < least(inUse)) return;
+  if (largest === undefined || allOf(largest) < least(inUse)) return;
   largest.sandbox.end(why);
   await Promise.race([largest.sandbox.ended, sleep(END_TIMEOUT_MS, undefined, { ref: false })]);
-}
-
-function socketsOf(...protocols: ("TCP" | "UDP")[]): (sandbox: EngineSandbox) => Promise<number> {
-  return async ({ pid, hasEnded }) => {
-    if (pid === undefined || hasEnded) return 0;
-    const numbers = protocols.flatMap((protocol) => [
-      numberIn(`/proc/${pid}/net/sockstat`, new RegExp(`^${protocol}: inuse (\\d+)`, "m")),
-      numberIn(`/proc/${pid}/net/sockstat6`, new RegExp(`^${protocol}6: inuse (\\d+)`, "m")),
-    ]);
-    const waiting = ["tcp", "tcp6"].map((list) => waitingConnections(`/proc/${pid}/net/${list}`));
-    return (await Promise.all([...numbers, ...waiting])).reduce((sum, number) => sum + number, 0);
-  };
-}
-
-/** Counts connections that no program has accepted. Those that the client has reset keep their memory, but are not in "inuse". */
-async function waitingConnections(list: string): Promise<number> {
-  const text = await beginningOf(list, MAX_LISTENER_LIST_BYTES);
-  const sockets = text.split("\n").slice(1, -1);
-  // The kernel lists listeners first. Their receive queue is a number of connections.
-  const queues = sockets.flatMap((line) => TCP_LISTENER.exec(line)?.[1] ?? []);
-  if (text.length === MAX_LISTENER_LIST_BYTES && queues.length === sockets.length) return Infinity;
-  return queues.reduce((sum, queue) => sum + Number.parseInt(queue, 16), 0);
 }
 
 /** Finds a sandbox's share of the machine's latest file locks; 0 if there are few. */
@@ -221,18 +208,6 @@ async function unreadNetlink({ pid, hasEnded }: EngineSandbox): Promise<number> 
   if (text.length === MAX_NETLINK_LIST_BYTES) return Infinity;
   const [, ...sockets] = text.trimEnd().split("\n");
   return sockets.reduce((sum, line) => sum + Number(line.split(/\s+/)[4]), 0);
-}
-
-/** The first bytes of a file; none if it cannot be read. */
-async function beginningOf(file: string, bytes: number): Promise<string> {
-  let text = "";
-  try {
-    for await (const piece of createReadStream(file, { encoding: "latin1", end: bytes - 1 }))
-      text += String(piece);
-  } catch {
-    return "";
-  }
-  return text;
 }
 
 async function numberIn(file: string, pattern: RegExp): Promise<number> {

@@ -128,7 +128,7 @@ export const STOPPED_BECAUSE = {
   orphans: "left most of the machine's closed TCP connections that still had data to send",
   memory: "used most of the memory of all sandboxes, and none was left",
   locks: "held most of the machine's file locks, which fill the kernel's memory",
-  sockets: "held too many sockets while the kernel's memory filled",
+  sockets: "left data in its sockets unsent or unread, which fills the kernel's memory",
   netlink: "left too many netlink messages unread, which fill the kernel's memory",
   references: (most: number) => `made the Worker keep more than ${most} references`,
   notCall: "pushed something that is not a call",

@@ -1,0 +1,92 @@
+/** What a sandbox's sockets may hold, from the kernel's lists about its network namespace. */
+import { createReadStream } from "node:fs";
+
+/**
+ * The kernel copies sent data into blocks of this size. A single byte that nobody has read keeps its block in memory, although the
+ * kernel counts only about 50 bytes for it.
+ */
+const BLOCK_BYTES = 32 * 1024;
+/** The most blocks of one queue of a TCP socket. Measured: 2,652 with the buffers of confine.ts. */
+const MAX_BLOCKS = 2700;
+/** The kernel counts at least this many bytes for a block in a queue of a UDP socket: a packet of 850 bytes has 17. */
+const COUNTED_BYTES = 50;
+/** The most blocks of a socket without a port: 212,992 bytes (net.core.rmem_default) / COUNTED_BYTES. */
+const MAX_HIDDEN_BLOCKS = 4260;
+/** The most bytes of a local socket that count in no control group: 277 pages of one byte each, by sendfile. Measured. */
+const MAX_LOCAL_BYTES = 277 * 4096;
+
+/** The most bytes read of one list: about 7,000 sockets. A sandbox with a longer list counts as the largest. */
+const MAX_LIST_BYTES = 1024 * 1024;
+/** A socket in a list: number, local and remote address, state, send queue and receive queue. */
+const LISTED = /^ *\d+: \w+:\w+ \w+:\w+ (\w\w) (\w+):(\w+) /gm;
+const TCP_LISTEN = "0A";
+
+export interface Sockets {
+  pid?: number;
+  hasEnded: boolean;
+}
+
+/** The number of sockets that are not local, with those without a port, and with connections that nobody has accepted. */
+export async function countSockets(sandbox: Sockets): Promise<number> {
+  const { all, local } = await readCounts(sandbox);
+  return all - local;
+}
+
+/** An upper bound of the memory that unsent and unread data in a sandbox's sockets keeps, and that counts in no control group. */
+export async function boundQueuedMemory(sandbox: Sockets): Promise<number> {
+  const lists = ["tcp", "tcp6", "udp", "udp6"] as const;
+  const [counts, ...blocks] = await Promise.all([
+    readCounts(sandbox),
+    ...lists.map((list) => countQueuedBlocks(sandbox, list)),
+  ]);
+  // Sockets that no list has: of UDP without a port, and connections that were reset before a program accepted them.
+  const hidden = Math.max(0, counts.all - counts.withPort);
+  const inBlocks = blocks.reduce((sum, count) => sum + count, hidden * MAX_HIDDEN_BLOCKS);
+  return inBlocks * BLOCK_BYTES + counts.local * MAX_LOCAL_BYTES;
+}
+
+async function countQueuedBlocks(sandbox: Sockets, list: "tcp" | "tcp6" | "udp" | "udp6"): Promise<number> {
+  const text = await readNetFile(sandbox, list);
+  if (text.length === MAX_LIST_BYTES) return Infinity;
+  const blocksIn = list.startsWith("tcp")
+    ? (bytes: number) => Math.min(bytes, MAX_BLOCKS)
+    : (bytes: number) => bytes / COUNTED_BYTES;
+  return Array.from(text.matchAll(LISTED), ([, state, ...queues]) =>
+    // The queues of a listener are numbers of connections.
+    state === TCP_LISTEN ? 0 : queues.reduce((sum, queue) => sum + blocksIn(Number.parseInt(queue, 16)), 0),
+  ).reduce((sum, blocks) => sum + blocks, 0);
+}
+
+async function readCounts(sandbox: Sockets): Promise<{ all: number; local: number; withPort: number }> {
+  const [summary, protocols] = await Promise.all([
+    readNetFile(sandbox, "sockstat"),
+    readNetFile(sandbox, "protocols"),
+  ]);
+  // Local sockets, and all others that have a port.
+  const known = Array.from(protocols.matchAll(/^(\S+) +\d+ +(\d+) /gm), ([, name = "", count]) => ({
+    name,
+    count: Number(count),
+  }));
+  const sum = (some: typeof known) => some.reduce((total, { count }) => total + count, 0);
+  return {
+    all: Number(/^sockets: used (\d+)/.exec(summary)?.[1] ?? 0),
+    local: sum(known.filter(({ name }) => name.startsWith("UNIX"))),
+    withPort: sum(known),
+  };
+}
+
+async function readNetFile({ pid, hasEnded }: Sockets, name: string): Promise<string> {
+  return pid === undefined || hasEnded ? "" : await beginningOf(`/proc/${pid}/net/${name}`, MAX_LIST_BYTES);
+}
+
+/** The first bytes of a file; none if it cannot be read. */
+export async function beginningOf(file: string, bytes: number): Promise<string> {
+  let text = "";
+  try {
+    for await (const piece of createReadStream(file, { encoding: "latin1", end: bytes - 1 }))
+      text += String(piece);
+  } catch {
+    return "";
+  }
+  return text;
+}

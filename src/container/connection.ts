@@ -1,6 +1,6 @@
 /**
  * The connection to sandboxd, our program in a sandbox: one WebSocket for calls and events. It opens with the first call and
- * closes soon after the last, so that the actor can sleep. A user program may listen in sandboxd's place, so every message is
+ * closes soon after the last one, so that the actor can sleep. A user program may listen in sandboxd's place, so every message is
  * checked. A message that breaks the protocol ends the connection.
  */
 import {
@@ -20,10 +20,10 @@ import { containerGone, inputUnconfirmed } from "./texts.ts";
 import { CONNECT_MS, type ContainerLifecycle, RETRY_MS, type Sandboxd } from "./sandboxd.ts";
 
 export interface Follower {
-  event(event: Event): void;
-  piece(piece: Piece): void;
+  onEvent(event: Event): void;
+  onPiece(piece: Piece): void;
   /** The connection was lost. The next connection delivers the run's further events. */
-  broken(): void;
+  onBreak(): void;
 }
 
 const IDLE_MS = 2000;
@@ -64,7 +64,7 @@ export class Connection {
 
   /** Sends calls about existing runs, even before the restore. @throws {ToolError} `no_answer`, `sandbox_restarted` */
   async send(...calls: RunCall[]): Promise<void> {
-    this.#send(this.#open ?? (await this.#connected()), calls);
+    this.#send(this.#open ?? (await this.#openConnection()), calls);
   }
 
   async begin(call: StartCall, isOver: () => boolean): Promise<void> {
@@ -85,7 +85,7 @@ export class Connection {
    * another container, because its workspace is not restored yet
    */
   async beginAgain(call: StartCall, isOver: () => boolean): Promise<void> {
-    const socket = this.#open ?? (await this.#connected());
+    const socket = this.#open ?? (await this.#openConnection());
     // Another call may have opened the connection during the restore, and the run may have ended.
     if (!this.#lifecycle.container || isOver()) throw containerGone();
     this.#send(socket, [call]);
@@ -113,8 +113,8 @@ export class Connection {
   }
 
   /**
-   * Returns the number of accepted bytes. @throws {ToolError} `no_answer`, `sandbox_restarted`; `connection_lost` if the number
-   * is unknown
+   * Types into a run's terminal. Returns the number of accepted bytes.
+   * @throws {ToolError} `no_answer`, `sandbox_restarted`; `connection_lost` if the number is unknown
    */
   async type(id: string, { text, size }: TerminalInput): Promise<number> {
     const key = crypto.randomUUID();
@@ -131,7 +131,7 @@ export class Connection {
   }
 
   close(): void {
-    this.#connectionLost(this.#open);
+    this.#dropConnection(this.#open);
   }
 
   onContainerEnd(): void {
@@ -144,7 +144,7 @@ export class Connection {
     this.#scheduleClose();
   }
 
-  #connected(): Promise<WebSocket> {
+  #openConnection(): Promise<WebSocket> {
     this.#opening ??= this.#connect().finally(() => (this.#opening = undefined));
     return this.#opening;
   }
@@ -176,8 +176,8 @@ export class Connection {
     socket.accept();
     this.#open = socket;
     socket.addEventListener("message", ({ data }) => this.#message(socket, data));
-    socket.addEventListener("close", () => this.#connectionLost(socket));
-    socket.addEventListener("error", () => this.#connectionLost(socket));
+    socket.addEventListener("close", () => this.#dropConnection(socket));
+    socket.addEventListener("error", () => this.#dropConnection(socket));
     return socket;
   }
 
@@ -186,25 +186,25 @@ export class Connection {
     try {
       if (data instanceof ArrayBuffer) {
         const piece = readPiece(data);
-        return this.#followers.get(piece.id)?.piece(piece);
+        return this.#followers.get(piece.id)?.onPiece(piece);
       }
       if (typeof data !== "string" || data.length > EVENT_CHARS) throw new Error("not an event");
       const event = eventSchema.parse(parseBounded(data, EVENT_JSON));
       if (event.type === "pong") for (const pong of this.#pongs.splice(0)) pong();
       else if (event.type === "typed") this.#typing.get(event.key)?.resolve(event.bytes);
-      else this.#followers.get(event.id)?.event(event);
+      else this.#followers.get(event.id)?.onEvent(event);
     } catch {
       socket.close(1008, "invalid message");
-      this.#connectionLost(socket);
+      this.#dropConnection(socket);
     }
   }
 
-  #connectionLost(socket: WebSocket | undefined): void {
+  #dropConnection(socket: WebSocket | undefined): void {
     if (socket === undefined || this.#open !== socket) return;
     this.#open = undefined;
     clearTimeout(this.#idle);
     this.#idle = null;
-    for (const follower of this.#followers.values()) follower.broken();
+    for (const follower of this.#followers.values()) follower.onBreak();
     for (const typing of this.#typing.values()) typing.reject(inputUnconfirmed());
     try {
       socket.close(1000, "");
@@ -219,7 +219,7 @@ export class Connection {
       this.#idle = null;
       if (this.#followers.size > 0 || this.#pongs.length > 0 || Date.now() - this.#usedAt < IDLE_MS)
         this.#scheduleClose();
-      else this.#connectionLost(this.#open);
+      else this.#dropConnection(this.#open);
     }, IDLE_MS);
   }
 }

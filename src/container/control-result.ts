@@ -5,7 +5,7 @@
 import { damaged } from "../shared/errors.ts";
 import { DAMAGED } from "./texts.ts";
 
-export async function checkedResult<T>(call: Promise<T>, isValid: (result: unknown) => boolean): Promise<T> {
+export async function checkResult<T>(call: Promise<T>, isValid: (result: unknown) => boolean): Promise<T> {
   let result: T;
   try {
     result = await call;

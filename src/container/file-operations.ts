@@ -46,9 +46,9 @@ export class FileOperations {
   }
 
   /**
-   * A change happens once, even if a broken connection repeats the request. @param isConfined whether the path must stay below
-   * /workspace and /tmp, also through symbolic links @throws {ToolError} with what failed and why; `no_answer` after the row's
-   * time limit
+   * Does an operation. A change happens once, even if the request is repeated after a broken connection.
+   * @param isConfined whether the path must stay below /workspace and /tmp, also through symbolic links
+   * @throws {ToolError} with what failed and why; `no_answer` after the row's time limit
    */
   async call<Name extends FileRequest>(
     name: Name,
@@ -63,7 +63,7 @@ export class FileOperations {
     const path = "path" in call ? String(call.path) : "";
     const failed = `${[row.doing, path].filter(Boolean).join(" ")} failed`;
     try {
-      const result = await inTime(row, body, (signal) =>
+      const result = await withTimeLimit(row, body, (signal) =>
         requestOperation(this.#fetch, row, { call, body }, signal, (failure) =>
           refusal(failed, path, failure),
         ),
@@ -77,7 +77,7 @@ export class FileOperations {
 }
 
 /** @throws {ToolError} `no_answer` after the row's time limit */
-async function inTime<T>(
+async function withTimeLimit<T>(
   { timeoutMs }: FileRow,
   body: Body,
   work: (signal: AbortSignal) => Promise<T>,
@@ -93,7 +93,7 @@ async function inTime<T>(
 }
 
 /** Returns a caller's cursor. @throws {ToolError} if no result can have contained it */
-export function checkedCursor(given: string | undefined): string | undefined {
+export function requireListCursor(given: string | undefined): string | undefined {
   if (given === undefined || listCursor().safeParse(given).success) return given;
   throw foreignListCursor();
 }

@@ -36,7 +36,7 @@ export interface OutputSink {
 export interface ContainerLink {
   connection: Connection;
   lifecycle: Pick<ContainerLifecycle, "isRunning" | "waitUntilReadyForRun">;
-  /** The sandbox's variables; undefined if there were never any. */
+  /** The sandbox's variables; undefined if none was ever set. */
   variables: { readonly current: Variables | undefined };
 }
 
@@ -73,7 +73,7 @@ export abstract class RunFollower {
   #failure: unknown;
   #isConnected = false;
   #silence = 0;
-  /** Resolves when the sink has accepted all output. `#waiting` counts the bytes that it has not accepted yet. */
+  /** Resolves when the sink has accepted all output. `#waiting` counts the bytes that the sink has not accepted yet. */
   #taking: Promise<unknown> = Promise.resolve();
   #waiting = 0;
   /** What sandboxd was last told over this connection: the stored bytes, and which streams are no longer stored. */
@@ -95,9 +95,9 @@ export abstract class RunFollower {
   /** Waits until the sink has all output, and returns the run's last event; undefined if something else ended the run. */
   protected async outcome(): Promise<Outcome | undefined> {
     const unfollow = this.link.connection.follow(this.sink.id, {
-      event: (event) => this.#event(event),
-      piece: (piece) => this.#receivePiece(piece),
-      broken: () => this.#broken(),
+      onEvent: (event) => this.#handleEvent(event),
+      onPiece: (piece) => this.#receivePiece(piece),
+      onBreak: () => this.#handleBreak(),
     });
     const tick = setInterval(() => this.#tick(), TICK_MS);
     try {
@@ -145,7 +145,7 @@ export abstract class RunFollower {
     }
   }
 
-  #event(event: Event): void {
+  #handleEvent(event: Event): void {
     this.isKnown = true;
     this.#silence = 0;
     if (event.type === "running" || event.type === "pong" || event.type === "typed") return;
@@ -206,11 +206,11 @@ export abstract class RunFollower {
     // A run may be silent for long, so only a ping without a response counts.
     this.link.connection.sendAndConfirm(RESPONSE_MS).then(
       () => (this.#silence = 0),
-      () => this.#broken(),
+      () => this.#handleBreak(),
     );
   }
 
-  #broken(): void {
+  #handleBreak(): void {
     if (!this.#isConnected) return;
     this.#isConnected = false;
     void this.#reconnectDelay();

@@ -84,11 +84,11 @@ export async function forwardByPolicy(
   }
   const { status } = response;
   const end = (bytes: number) => waitUntil(record({ status, bytes, ...(secret === "" ? {} : { secret }) }));
-  return counted(response, end);
+  return reportSize(response, end);
 }
 
-/** Records the size of a response: at once if the length is known, else at the end of the body or when its reader stops. */
-function counted(response: Response, end: (bytes: number) => void): Response {
+/** Reports a response's size: at once if the length is known, else when the body has ended or its reader has stopped. */
+function reportSize(response: Response, end: (bytes: number) => void): Response {
   const { body, headers } = response;
   const length = headers.get("content-length");
   if (body === null || length !== null) {
@@ -114,7 +114,7 @@ function counted(response: Response, end: (bytes: number) => void): Response {
 const DROPPED_REQUEST_HEADERS = ["range", "if-range", "expect", "host", "content-length"];
 /** Response headers that no longer apply, or that would make the client bypass this handler. */
 const DROPPED_RESPONSE_HEADERS = ["alt-svc", "transfer-encoding"];
-/** The content codings that the platform decodes. It compares exactly: `GZIP` stays encoded. */
+/** The content codings that the platform decodes. It distinguishes upper and lower case: `GZIP` stays encoded. */
 const DECODED = new Set(["gzip", "br"]);
 
 /** Sends a request with its secrets, only by TLS and to the standard port, and masks them in the response. */
@@ -132,7 +132,7 @@ async function sendWith(
   const { method, signal, body: given } = request;
   // A GET request cannot have a body, but some clients announce an empty one.
   const isEmpty = given === null || request.headers.get("content-length") === "0";
-  const sent = isEmpty ? null : sized(given, request.headers);
+  const sent = isEmpty ? null : fixLength(given, request.headers);
   // Not cached: a cached response could reach a caller without the secret.
   const init = { method, headers, signal, body: sent, redirect: "manual", cache: "no-store" } as const;
   const response = await internet(new Request(url, init), from);
@@ -154,14 +154,14 @@ async function sendWith(
     return refusal(502, INTERNET_TEXTS.coding(url.hostname, coding));
   }
   if (body === null) return new Response(null, { status, headers: responseHeaders });
-  return new Response(sized(body.pipeThrough(mask.stream()), responseHeaders), {
+  return new Response(fixLength(body.pipeThrough(mask.stream()), responseHeaders), {
     status,
     headers: responseHeaders,
   });
 }
 
 /** A body with its announced length, because some servers refuse bodies of unknown length. */
-function sized(body: ReadableStream, headers: Headers): ReadableStream {
+function fixLength(body: ReadableStream, headers: Headers): ReadableStream {
   const length = headers.get("content-length");
   return length === null ? body : body.pipeThrough(new FixedLengthStream(Number(length)));
 }

@@ -10,8 +10,9 @@ export type Path = readonly string[];
 export interface JSONListener {
   open?(path: Path, isList: boolean): void;
   /**
-   * A value that is neither a list nor an object has ended. @param read returns a string's value, or the text of another value;
-   * undefined if too long. It reads each byte as a character, so only ASCII is exact
+   * A value that is neither a list nor an object has ended.
+   * @param read returns a string's value, or the text of another value; undefined if it is too long. Each byte counts as a
+   * character, so only ASCII is exact
    */
   value(path: Path, read: () => string | undefined): void;
 }
@@ -31,8 +32,8 @@ export class JSONReader {
   /** For each enclosing list or object: whether a name was read and its value follows. */
   readonly #enclosing: { isList: boolean; isNamed: boolean }[] = [];
   #text: number[] = [];
-  #inString = false;
-  #escaped = false;
+  #isInString = false;
+  #isEscaped = false;
   #isMalformed = false;
 
   constructor(listener: JSONListener) {
@@ -50,7 +51,7 @@ export class JSONReader {
   add(bytes: Uint8Array): void {
     for (const byte of bytes) {
       if (this.#isMalformed) return;
-      if (this.#inString) this.#takeInString(byte);
+      if (this.#isInString) this.#takeInString(byte);
       else this.#take(byte);
     }
   }
@@ -58,16 +59,16 @@ export class JSONReader {
   #takeInString(byte: number): void {
     this.#keep(byte);
     if (byte < 0x20) this.#isMalformed = true;
-    else if (this.#escaped) this.#escaped = false;
-    else if (byte === BACKSLASH) this.#escaped = true;
-    else if (byte === QUOTE) this.#inString = false;
+    else if (this.#isEscaped) this.#isEscaped = false;
+    else if (byte === BACKSLASH) this.#isEscaped = true;
+    else if (byte === QUOTE) this.#isInString = false;
   }
 
   #take(byte: number): void {
     const enclosing = this.#enclosing.at(-1);
     switch (byte) {
       case QUOTE:
-        this.#inString = true;
+        this.#isInString = true;
         this.#keep(byte);
         break;
       case COLON:

@@ -109,7 +109,7 @@ async function serve(
   }
   row.complete(headers, credential);
   headers.set("content-type", "application/json");
-  const { body, sent, meter, refused } = metered(request, check.isConfined, paceOf(containerID));
+  const { body, sent, meter, refused } = meterBody(request, check.isConfined, paceOf(containerID));
   const isCharged = row.charged.includes(pathname);
   let response: Response;
   try {
@@ -130,12 +130,13 @@ async function serve(
   const mask = new Mask([credential]);
   const responseHeaders = mask.headers(response.headers);
   for (const name of DROPPED) responseHeaders.delete(name);
-  if (!response.ok) return failed(response, mask, responseHeaders, (error) => finish({ tokens: 0, error }));
+  if (!response.ok)
+    return forwardError(response, mask, responseHeaders, (error) => finish({ tokens: 0, error }));
   if (!response.body) {
     await finish({ tokens: 0 });
     return new Response(null, { status: response.status, headers: responseHeaders });
   }
-  const { readable, counted } = counting(response.body, request.signal);
+  const { readable, counted } = countTokens(response.body, request.signal);
   const isStream = /^text\/event-stream\b/i.test(response.headers.get("content-type") ?? "");
   // The tokens count even if the agent stops reading the response.
   const charged = counted.then(({ counter, whole }) => {
@@ -154,7 +155,7 @@ async function report(env: Env, containerID: string, call: ModelCall, outcome: M
   await once().catch(once);
 }
 
-async function failed(
+async function forwardError(
   response: Response,
   mask: Mask,
   headers: Headers,
@@ -206,7 +207,7 @@ function paceOf(containerID: string): Pace {
  * of bytes, or the end. Aborts `refused`, with a `Refused` as reason, if the body is too large, or if it makes the API connect
  * to hosts that the sandbox may not reach.
  */
-function metered(request: Request, isConfined: boolean, pace: Pace) {
+function meterBody(request: Request, isConfined: boolean, pace: Pace) {
   const meter = new RequestMeter();
   const refusing = new AbortController();
   const { signal: refused } = refusing;
@@ -247,7 +248,7 @@ function metered(request: Request, isConfined: boolean, pace: Pace) {
 }
 
 /** Forwards a body piece by piece and counts its reported tokens until its reader disconnects. */
-function counting(
+function countTokens(
   body: ReadableStream<Uint8Array>,
   closed: AbortSignal,
 ): { readable: ReadableStream; counted: Promise<{ counter: UsageCounter; whole: boolean }> } {

@@ -46,8 +46,8 @@ export class UsageCounter {
   }
 
   /**
-   * The tokens to charge. A response that ends before its report costs `max_tokens`, because its tokens are unknown. @param
-   * whole whether the response was read to its end
+   * The tokens to charge. A response that ends before its report costs `max_tokens`, because its tokens are unknown.
+   * @param whole whether the response was read to its end
    */
   charge(request: RequestMeter, whole: boolean, isStream: boolean): number {
     if (this.#hasReport && (isStream ? this.#isComplete : whole)) return this.tokens;

@@ -40,7 +40,7 @@ const TOKEN_KEY = "sandboxd:token";
 export interface SandboxdReport {
   /** Open requests and WebSockets for ports. */
   openPreviews: number;
-  /** Whether sandboxd's container continues. False also for an earlier version of sandboxd, which does not report this. */
+  /** Whether sandboxd says that its container is not ending. False for earlier versions, which do not report this. */
   isServing: boolean;
 }
 

@@ -121,28 +121,28 @@ export function invalidParameters(doing: string): ToolError {
   return new ToolError("invalid_argument", `${doing} failed: its parameters are not valid.`);
 }
 
-function parent(path: string): string {
+function parentOf(path: string): string {
   return path.slice(0, path.lastIndexOf("/")) || "/";
 }
 
-function missing(path: string, hint: string): ToolError {
+function missingError(path: string, hint: string): ToolError {
   return new ToolError("not_found", `There is no ${shownName(path)}.`, hint);
 }
 
-function describeNearest(path: string, { directory = parent(path), elsewhere }: FileFailure): string {
+function describeNearest(path: string, { directory = parentOf(path), elsewhere }: FileFailure): string {
   if (elsewhere !== undefined)
     return `Use path ${shownName(elsewhere)}: paths are relative to /workspace, not to a session's directory.`;
   // list_files needs no path for /workspace.
-  if (directory === WORKSPACE && directory === parent(path)) return "Use list_files.";
+  if (directory === WORKSPACE && directory === parentOf(path)) return "Use list_files.";
   const use = `Use list_files with path ${shownName(directory)}`;
-  return directory === parent(path) ? `${use}.` : `${use}, the nearest directory that exists.`;
+  return directory === parentOf(path) ? `${use}.` : `${use}, the nearest directory that exists.`;
 }
 
 /** The hint for file names with bytes that are shown as U+FFFD. */
 export const NOT_UTF8 =
   "A name with \uFFFD is not UTF-8, and no path reaches it. Rename it with run_command (mv caf*.txt cafe.txt); an archive of its directory (file_link) keeps the name.";
 
-function isDirectory(path: string): ToolError {
+function directoryError(path: string): ToolError {
   return new ToolError(
     "is_directory",
     `${path} is a directory.`,
@@ -150,7 +150,7 @@ function isDirectory(path: string): ToolError {
   );
 }
 
-function isSpecial(path: string): ToolError {
+function specialFileError(path: string): ToolError {
   return new ToolError(
     "invalid_argument",
     `${path} is a device, socket or pipe, not a file.`,
@@ -158,7 +158,7 @@ function isSpecial(path: string): ToolError {
   );
 }
 
-function isOutside(path: string, leadsTo: string): ToolError {
+function outsideError(path: string, leadsTo: string): ToolError {
   const where = leadsTo === path || leadsTo === "" ? path : `${path}, which leads to ${leadsTo},`;
   return new ToolError(
     "permission_denied",
@@ -204,15 +204,15 @@ export function refusal(failed: string, path: string, failure: FileFailure): Too
   const { problem, code = "", path: leadsTo = "", edit = 0, count = 0, lines = [], nearest = "" } = failure;
   switch (problem) {
     case "missing":
-      return missing(path, path.includes("\uFFFD") ? NOT_UTF8 : describeNearest(path, failure));
+      return missingError(path, path.includes("\uFFFD") ? NOT_UTF8 : describeNearest(path, failure));
     case "directory":
-      return isDirectory(path);
+      return directoryError(path);
     case "not_directory":
       return new ToolError("not_directory", `${path} is a file, not a directory.`, "Use read_file.");
     case "special":
-      return isSpecial(path);
+      return specialFileError(path);
     case "outside":
-      return isOutside(path, leadsTo);
+      return outsideError(path, leadsTo);
     case "too_large":
       return new ToolError("too_large", `${failed}: the file is too large.`, "Use run_command for it.");
     case "cut":

@@ -91,7 +91,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
           // The time limit twice: once for the start of the kernel, once for the code.
           limit.setDeadline(Date.now() + 2 * spec.timeoutMs, spec.timeoutMs);
         },
-        kernelAssigned: (kernel) => {
+        onKernelAssigned: (kernel) => {
           sink.keepState(kernel);
           if (kernel) limit.setDeadline(Date.now() + spec.timeoutMs, spec.timeoutMs);
         },

@@ -6,7 +6,7 @@ import { MAX_LISTED, WORKSPACE, absolute } from "../../container/sandboxd/shapes
 import { mayStartWith, operate, sandboxActor } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-calls.ts";
 import { insufficientScope } from "../auth/challenge.ts";
-import { checkedCursor } from "../container/file-operations.ts";
+import { requireListCursor } from "../container/file-operations.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import { type FileLink, type LinkName, type RunLink, readToken } from "../shared/link-token.ts";
@@ -176,7 +176,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
       }
       default:
         return sendFile(call, async () => {
-          const after = checkedCursor(searchParams.get("cursor") ?? undefined);
+          const after = requireListCursor(searchParams.get("cursor") ?? undefined);
           const listing = { path, depth: recursive ? ANY_DEPTH : 1, limit: MAX_LISTED, after };
           const { entries, next } = (await operate(caller.env, owner, "list", listing)).value;
           return json({ path, entries, more: next !== undefined, next_cursor: next });

@@ -2,7 +2,7 @@ import * as z from "zod";
 import { ANY_DEPTH } from "../../container/sandboxd/operations.ts";
 import { MAX_LISTED, absolute } from "../../container/sandboxd/shapes.ts";
 import { NOT_UTF8 } from "../container/texts.ts";
-import { checkedCursor } from "../container/file-operations.ts";
+import { requireListCursor } from "../container/file-operations.ts";
 import { shownName, shownTime } from "../shared/shown.ts";
 import { defineTool, pathField, sandboxField, text, wholeNumber, addNotice } from "./define.ts";
 import { emptyDirectoryText, longNames, moreFilesText } from "./texts.ts";
@@ -38,7 +38,7 @@ export const listFiles = defineTool({
   annotations: { readOnlyHint: true },
   scopes: ["sandbox:read"],
   async handle({ path, recursive, limit, cursor, sandbox }, context) {
-    const after = checkedCursor(cursor);
+    const after = requireListCursor(cursor);
     const depth = recursive ? ANY_DEPTH : 1;
     const { value, notice } = await context.operate(sandbox, "list", { path, depth, limit, after });
     const { entries, next } = value;

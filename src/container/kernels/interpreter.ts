@@ -9,7 +9,7 @@ export interface Interpreter {
   run(code: string, context: { id: string; language: Language }): Promise<Printed>;
   /** May return late. */
   deleteContext(id: string): Promise<void>;
-  /** Settles calls that never return because their kernel died. Until then the platform takes the sandbox for used. */
+  /** Settles calls that never return because their kernel died. Until then the platform counts the sandbox as used. */
   settleAbandoned(): void;
 }
 

@@ -1,6 +1,6 @@
 /**
- * The protocol between the actor and the kernels' prelude (`container/kernel/`). A cell is code that a kernel executes. One
- * cell loads the prelude, and others run the user's code. Each of them prints a JSON document, which this file reads.
+ * The protocol between the actor and the kernels' prelude (`container/kernel/`). A cell is code that a kernel executes. The first
+ * cell loads the prelude, and each later cell runs code of the user. Every cell prints a JSON document, which this file reads.
  */
 import * as z from "zod";
 import { SHOWN_END_BYTES, type Variables, markOf } from "../../../container/sandboxd/protocol.ts";
@@ -141,7 +141,7 @@ export function runCell(
   { code, logCapBytes, variables }: { code: string; logCapBytes: number; variables?: Variables },
   directory = RUN_DIRECTORY,
 ): string {
-  const argument = ascii(
+  const argument = toASCII(
     JSON.stringify({
       run: runID,
       // Processes that the code starts inherit the mark, so that sandboxd finds them.
@@ -158,7 +158,7 @@ export function runCell(
 }
 
 /** JSON in ASCII: the JavaScript executor treats U+2028 as the end of a request. */
-function ascii(json: string): string {
+function toASCII(json: string): string {
   return json.replaceAll(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
@@ -171,7 +171,7 @@ export function parseHello(printed: string): KernelProcess | undefined {
 
 export function parseDocument(printed: string, runID: string): RunDocument | undefined {
   const found = parseBounded(printed, SANDBOX_JSON);
-  return isDocument(found) && found.run === runID ? bounded(found) : undefined;
+  return isDocument(found) && found.run === runID ? boundDocument(found) : undefined;
 }
 
 /** In characters, lines and bytes. The preludes stay below these limits, unless user code has changed its prelude. */
@@ -187,18 +187,25 @@ const OUTPUT_LIMITS = {
   bytes: 2 ** 40,
 } as const;
 
-function bounded({ stdout, stderr, results, error, exit, ...rest }: RunDocument<SentStream>): RunDocument {
+function boundDocument({
+  stdout,
+  stderr,
+  results,
+  error,
+  exit,
+  ...rest
+}: RunDocument<SentStream>): RunDocument {
   return {
     ...rest,
-    stdout: boundedStream(stdout),
-    stderr: boundedStream(stderr),
-    results: results.slice(0, OUTPUT_LIMITS.results).map(boundedResult),
-    error: error && boundedError(error),
+    stdout: boundStream(stdout),
+    stderr: boundStream(stderr),
+    results: results.slice(0, OUTPUT_LIMITS.results).map(boundResult),
+    error: error && boundError(error),
     exit: Number.isSafeInteger(exit) ? exit : null,
   };
 }
 
-function boundedStream({ text, data, bytes, dropped, last }: SentStream): CodeStream {
+function boundStream({ text, data, bytes, dropped, last }: SentStream): CodeStream {
   const count = Math.min(Math.max(0, bytes), OUTPUT_LIMITS.bytes);
   const output =
     text === undefined
@@ -229,7 +236,7 @@ function isImageForm(form: string): boolean {
   return IMAGE_FORMS.some((one) => one === form);
 }
 
-function boundedResult(result: RichResult): RichResult {
+function boundResult(result: RichResult): RichResult {
   const kept: RichResult = {};
   for (const form of FORMS) {
     const value = result[form];
@@ -241,7 +248,7 @@ function boundedResult(result: RichResult): RichResult {
 }
 
 /** An error from a document or the executor, shortened for display. */
-function boundedError({ name, message, traceback }: CodeError): CodeError {
+function boundError({ name, message, traceback }: CodeError): CodeError {
   const half = OUTPUT_LIMITS.lines / 2;
   const lines =
     traceback.length <= OUTPUT_LIMITS.lines
@@ -290,7 +297,7 @@ export function outcomeOf(printed: Printed, runID: string): CodeOutcome {
   if (!found)
     return {
       ...outcomeWithoutResult("error", "kept"),
-      error: printed.error ? boundedError(printed.error) : NO_DOCUMENT,
+      error: printed.error ? boundError(printed.error) : NO_DOCUMENT,
     };
   return {
     started: true,

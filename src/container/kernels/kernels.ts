@@ -6,7 +6,7 @@
  */
 import { type Language, TRAITS } from "../../shared/languages.ts";
 import { KeyedQueue } from "../../shared/queue.ts";
-import { checkedResult } from "../control-result.ts";
+import { checkResult } from "../control-result.ts";
 import type { RunCall } from "../connection.ts";
 import type { ContainerLink, OutputSink } from "../follower.ts";
 import {
@@ -51,7 +51,7 @@ export interface CodeSpec {
 export interface CodeStart {
   markStarted(): void;
   /** Called with the kernel that gets the code; with undefined if the kernel was gone and the code did not run. */
-  kernelAssigned(kernel: Kernel | undefined): void;
+  onKernelAssigned(kernel: Kernel | undefined): void;
 }
 
 /** How an earlier actor's code was ended in its kernel. */
@@ -61,7 +61,7 @@ type StopReason = "timeout" | "cancelled" | "gone" | "ending";
 const INTERRUPT_GRACE_MS = 1_000;
 /** How long a kernel may take to start, including its container, in milliseconds. */
 const CREATE_MS = 120_000;
-/** The platform lets a stopping container take this long. */
+/** How long a stopping container may take before the platform kills it, in milliseconds. */
 const ENDING_MS = 15 * 60_000;
 const STOP_MS = 10_000;
 /** How long a connection stays open if only abandoned calls use it, in milliseconds. */
@@ -172,7 +172,7 @@ export class Kernels {
     for (const stop of this.#stops.values()) stop("gone");
   }
 
-  /** Stops an earlier actor's code in the same way as at its deadline. Its result is lost. Other code of the context waits. */
+  /** Stops an earlier actor's code in the same way as at its deadline. The code's result is lost. Other code of the context waits. */
   async freeKernel(sink: OutputSink, kernel: Kernel): Promise<CellHandover> {
     const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
     this.#stops.set(sink.id, (why) => why === "gone" && stop(why));
@@ -193,7 +193,7 @@ export class Kernels {
       await code.finish(true);
       return "idle";
     }
-    first ??= await Promise.race([this.#interrupted(code, kernel, result), stopped]);
+    first ??= await Promise.race([this.#interrupt(code, kernel, result), stopped]);
     if (typeof first === "object") {
       await code.end("TERM");
       return "interrupted";
@@ -212,7 +212,7 @@ export class Kernels {
     // If no container runs, recorded kernels belong to an earlier container, and the next sandboxd would report them dead.
     const known = this.#link.lifecycle.isRunning ? this.#registry.get(keyOf(spec)) : undefined;
     if (known) {
-      start.kernelAssigned(known);
+      start.onKernelAssigned(known);
       try {
         return await this.#attempt(known, sink, spec, stopped);
       } catch (error) {
@@ -220,17 +220,17 @@ export class Kernels {
         const didNotRun = error instanceof InterpreterError && error.kind === "context_gone";
         if (!didNotRun) throw this.#discard(sink.id, known, error);
         this.#registry.delete(known);
-        start.kernelAssigned(undefined);
+        start.onKernelAssigned(undefined);
       }
     }
     const created = this.#create(keyOf(spec), spec.language, sink);
-    const kernel = await stoppable(created, stopped, spec.timeoutMs);
+    const kernel = await waitUnlessStopped(created, stopped, spec.timeoutMs);
     if (typeof kernel !== "object") {
       created.then((late) => this.#discard(sink.id, late)).catch(() => undefined);
       if (kernel === "ending") throw ending(NOT_RUN);
       return { ...KERNEL_NOT_STARTED, end: kernel === "gone" ? "died" : kernel, state: "lost" };
     }
-    start.kernelAssigned(kernel);
+    start.onKernelAssigned(kernel);
     try {
       return await this.#attempt(kernel, sink, spec, stopped);
     } catch (error) {
@@ -245,7 +245,7 @@ export class Kernels {
   ): Promise<Printed> {
     const context = { id: contextID, language };
     const printed = this.#prepareRun(sink).then(() => this.#interpreter.run(code, context));
-    return checkedResult(printed, isPrinted);
+    return checkResult(printed, isPrinted);
   }
 
   async #prepareRun(sink: OutputSink): Promise<void> {
@@ -258,10 +258,10 @@ export class Kernels {
     let contextID;
     try {
       const made = this.#prepareRun(sink).then(() => this.#interpreter.createContext(language));
-      const created = checkedResult(made, isContext);
+      const created = checkResult(made, isContext);
       contextID = (await withTimeout(CREATE_MS, created)).id;
     } catch (error) {
-      throw notCreated(error, language);
+      throw creationError(error, language);
     }
     try {
       const process = await this.#load({ contextID, language }, sink);
@@ -303,7 +303,7 @@ export class Kernels {
     });
     const result = this.#print(cell, kernel, sink);
     try {
-      const first = await stoppable(Promise.race([result, code.died]), stopped, spec.timeoutMs);
+      const first = await waitUnlessStopped(Promise.race([result, code.died]), stopped, spec.timeoutMs);
       if (typeof first === "object") {
         if (areVariablesNew) this.#versions.set(kernel, variables.version);
         const outcome = outcomeOf(first, sink.id);
@@ -311,7 +311,7 @@ export class Kernels {
         return { ...outcome, hasFiles: outcome.hasFiles || code.isFollowed };
       }
       if (first === "timeout" || first === "cancelled" || first === "ending") {
-        const late = await this.#interrupted(code, kernel, result);
+        const late = await this.#interrupt(code, kernel, result);
         if (late) {
           await code.end("TERM");
           if (first === "ending") throw ending(STOPPED);
@@ -329,7 +329,7 @@ export class Kernels {
     }
   }
 
-  async #interrupted(
+  async #interrupt(
     code: RunningCode,
     { language }: Kernel,
     result: Promise<Printed>,
@@ -388,7 +388,7 @@ export class Kernels {
 }
 
 /** The promise's value, or the reason why the wait ended. */
-async function stoppable<T>(
+async function waitUnlessStopped<T>(
   promise: Promise<T>,
   stopped: Promise<StopReason>,
   timeoutMs: number,
@@ -396,7 +396,7 @@ async function stoppable<T>(
   return (await within(timeoutMs, Promise.race([promise, stopped]))) ?? "timeout";
 }
 
-function notCreated(error: unknown, language: Language): unknown {
+function creationError(error: unknown, language: Language): unknown {
   if (!(error instanceof InterpreterError)) return error;
   if (error.kind === "no_language") return noInterpreter(language);
   return kernelNotStarted(language, error.message.slice(-DETAIL_CHARS));

@@ -75,11 +75,11 @@ export class RunningCode extends RunFollower {
 
   #follow(): Promise<void> {
     clearInterval(this.#timer);
-    this.#following ??= this.#settled();
+    this.#following ??= this.#watchKernel();
     return this.#following;
   }
 
-  async #settled(): Promise<void> {
+  async #watchKernel(): Promise<void> {
     // Without a connection to sandboxd, only the kernel's own result is used.
     const outcome = await this.outcome().catch(() => undefined);
     if (outcome?.type === "settled" && outcome.isKernelGone) this.#died.resolve("died");

@@ -5,7 +5,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Base, listOf } from "../container/sandboxd/snapshots/base.ts";
+import { Base, listBase } from "../container/sandboxd/snapshots/base.ts";
 import { Scanner } from "../container/sandboxd/snapshots/scan.ts";
 import { quantile } from "./measure.ts";
 
@@ -22,7 +22,7 @@ try {
     for (let file = 0; file < 10; file++) writeFileSync(join(directory, `${file}`), "");
   }
   for (const name of ["etc", "workspace"]) mkdirSync(join(root, name));
-  const base = new Base(listOf(root));
+  const base = new Base(listBase(root));
   const scanner = new Scanner(root, () => base);
   const scanMs = async (isThorough: boolean) => {
     writeFileSync(join(root, "workspace/file"), `${performance.now()}`);

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { FollowedRun } from "./followed-run.ts";
 import { PORT_SCAN_INTERVAL_MS, expectPortsOf } from "./listening.ts";
 import { KERNEL_OUTPUT } from "./directories.ts";
-import { type KernelProcess, familyOf, isSame, marked, send } from "./run-processes.ts";
+import { type KernelProcess, familyOf, isSame, findMarked, send } from "./run-processes.ts";
 import { type Event, STREAMS, type Signal } from "./protocol.ts";
 
 /** The interval for polling files and the process, in milliseconds. Output should reach the reader within 50 ms. */
@@ -62,24 +62,24 @@ export class CodeRun extends FollowedRun {
     if (this.#killing !== undefined && this.#killProcesses(isThere)) return;
     if (isThere && !this.#isFinished) return this.#watchPorts();
     this.#isKernelGone = !isThere;
-    this.tellPorts(0);
-    if (this.ports.length === 0 && this.#started().length > 0) expectPortsOf(this.id);
+    this.checkPorts(0);
+    if (this.ports.length === 0 && this.#startedProcesses().length > 0) expectPortsOf(this.id);
     for (const name of STREAMS) this.streams[name].finish();
   }
 
   #watchPorts(): void {
     if (performance.now() < this.#portsAt) return;
     this.#portsAt = performance.now() + PORT_SCAN_INTERVAL_MS;
-    this.tellPorts(PORT_SCAN_INTERVAL_MS);
+    this.checkPorts(PORT_SCAN_INTERVAL_MS);
   }
 
-  #started(anew = false): number[] {
-    return marked(this.id, anew).filter((pid) => pid !== this.#kernel.pid);
+  #startedProcesses(anew = false): number[] {
+    return findMarked(this.id, anew).filter((pid) => pid !== this.#kernel.pid);
   }
 
   /** Returns whether there were any processes to kill. The next poll then searches again, for newly forked ones. */
   #killProcesses(isKernelThere: boolean): boolean {
-    const found = this.#started(true);
+    const found = this.#startedProcesses(true);
     if (isKernelThere && this.#killing === "kernel") found.push(...familyOf(this.#kernel.pid));
     for (const one of found) send(one, "SIGKILL");
     return found.length > 0;

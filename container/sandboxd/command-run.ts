@@ -13,9 +13,9 @@ import { STATE_END, directoryIn, directoryOf } from "./session-directories.ts";
 import { RUNS, SESSIONS, SLOTS, makePlaces, textOf } from "./directories.ts";
 import {
   NO_ENV,
-  group,
+  groupMembers,
   isRunning,
-  marked,
+  findMarked,
   readersOf,
   send,
   signalRun,
@@ -46,13 +46,14 @@ const POLL_MS = 50;
 /** How long a copier (`tee`) may take to end after its command, in milliseconds. */
 const RELEASE_MS = 300;
 
+/** How long a keeper may take to write the status after its shell has ended, in milliseconds. */
+const STATUS_MS = 1000;
 /**
- * How long a keeper may take to write the status after its shell has ended, in milliseconds. After the command's end, its
- * output is polled at this interval. The output counts as complete after STUCK_LOOKS polls without new bytes: a busy machine
- * may not run the copier for seconds.
+ * The interval for polling the output of an ended command, in milliseconds. After STUCK_POLLS polls without new bytes, sandboxd ends
+ * the output without its mark. A busy machine may not run the copier for seconds.
  */
-const STUCK_MS = 1000;
-const STUCK_LOOKS = 10;
+const STUCK_POLL_MS = 1000;
+const STUCK_POLLS = 10;
 /** The time between SIGTERM and SIGKILL, in milliseconds. */
 const GRACE_MS = 2000;
 const RESIZE_MS = 2000;
@@ -73,11 +74,11 @@ const memoSchema = z.object({
 type Memo = z.infer<typeof memoSchema>;
 
 export interface RunHost {
-  ended(run: CommandRun): void;
+  onEnd(run: CommandRun): void;
   /** The slot's shell ended before it read the command. */
-  neverBegan(run: CommandRun): void;
+  onNeverBegun(run: CommandRun): void;
   /** The run no longer uses the slot. @param isClean whether another run can use the slot's pipes */
-  released(slot: Slot, isClean: boolean): void;
+  onRelease(slot: Slot, isClean: boolean): void;
 }
 
 export class CommandRun extends FollowedRun {
@@ -91,9 +92,9 @@ export class CommandRun extends FollowedRun {
   #status: number | undefined;
   #killing: NodeJS.Timeout | undefined;
   #killedAt = 0;
-  #timedOut: boolean | undefined;
+  #hasTimedOut: boolean | undefined;
   #isLost = false;
-  #watching = false;
+  #isWatching = false;
   /** Whether the command ran for PORT_SCAN_INTERVAL_MS, so that its ports were checked. */
   #hasLasted = false;
   #goneAt: number | undefined;
@@ -148,7 +149,7 @@ export class CommandRun extends FollowedRun {
     if (end !== undefined) {
       const run = new CommandRun(id, "", undefined, false, host, true);
       run.#end = end;
-      for (const stream of STREAMS) run.streams[stream].ended(end[stream]);
+      for (const stream of STREAMS) run.streams[stream].setEnd(end[stream]);
       return run;
     }
     const memo = fileAs(memoSchema, join(directory, "memo"));
@@ -159,7 +160,7 @@ export class CommandRun extends FollowedRun {
       return undefined;
     }
     if (!begun()) {
-      // The shell may be about to read the command. Once the shell is killed, the file `begun` tells whether it did.
+      // The shell may be about to read the command. After the shell is killed, `begun` tells whether the shell read the command.
       stopSlot(slot);
       if (!begun()) {
         rmSync(directory, { recursive: true, force: true });
@@ -175,10 +176,10 @@ export class CommandRun extends FollowedRun {
     return run;
   }
 
-  keeperEnded(status: number | undefined): void {
-    if (!this.isBegun && this.#killing === undefined) return this.#host.neverBegan(this);
+  onKeeperEnd(status: number | undefined): void {
+    if (!this.isBegun && this.#killing === undefined) return this.#host.onNeverBegun(this);
     if (status === undefined) this.#watch();
-    else this.#ended(status);
+    else this.#noteStatus(status);
   }
 
   /** Whether the shell has read the command. Also true if user code removed the files that show this. */
@@ -205,7 +206,7 @@ export class CommandRun extends FollowedRun {
     );
   }
 
-  /** Sends SIGTERM to every process of the run, and SIGKILL after GRACE_MS; with "KILL" at once. */
+  /** Sends SIGTERM to every process of the run, and SIGKILL after GRACE_MS. "KILL" sends SIGKILL at once. */
   kill(signal: Signal): void {
     if (this.#end !== undefined) return;
     this.#killedAt ||= Date.now();
@@ -243,7 +244,7 @@ export class CommandRun extends FollowedRun {
 
   #isLingering(): boolean {
     const leader = this.#slot?.leader;
-    return marked(this.id).length > 0 || (leader !== undefined && group(leader).length > 0);
+    return findMarked(this.id).length > 0 || (leader !== undefined && groupMembers(leader).length > 0);
   }
 
   get isRunning(): boolean {
@@ -286,11 +287,11 @@ export class CommandRun extends FollowedRun {
     }
   }
 
-  /** A copier has ended: its pipe has no writers, or it was killed or could not be started. */
-  protected override stopped(name: Stream, hasRun: boolean): void {
+  /** A copier has ended: its pipe has no writers, something killed the copier, or the copier could not be started. */
+  protected override onCopierEnd(name: Stream, hasRun: boolean): void {
     const keeper = this.#slot?.keeper;
-    // If a copier is killed, data that it has read but not written is lost. A copier ends by itself only after the keeper has
-    // closed the pipe.
+    // A copier ends by itself only after the keeper has closed the pipe. This copier was killed: data that it had read but not
+    // written is lost.
     if (hasRun && this.streams[name].end === undefined && keeper !== undefined && isRunning(keeper))
       this.streams[name].isIncomplete = true;
     if (this.#status === undefined) this.after(POLL_MS, () => this.#copy(true));
@@ -316,29 +317,29 @@ export class CommandRun extends FollowedRun {
   #watchPorts(): void {
     if (this.#end !== undefined) return;
     this.#hasLasted = true;
-    this.tellPorts(PORT_SCAN_INTERVAL_MS);
+    this.checkPorts(PORT_SCAN_INTERVAL_MS);
     this.after(PORT_SCAN_INTERVAL_MS, () => this.#watchPorts());
   }
 
   /** Polls for the end of an adopted or killed run, because its keeper cannot report. */
   #watch(): void {
     const slot = this.#slot;
-    if (slot === undefined || this.#status !== undefined || this.#watching) return;
+    if (slot === undefined || this.#status !== undefined || this.#isWatching) return;
     const { status, leader, keeper } = slot;
-    if (status !== undefined) return this.#ended(status);
+    if (status !== undefined) return this.#noteStatus(status);
     for (const name of STREAMS) this.streams[name].pump();
-    this.#watching = true;
+    this.#isWatching = true;
     if (leader !== undefined && !isRunning(leader)) this.#goneAt ??= Date.now();
-    const isLate = this.#goneAt !== undefined && Date.now() - this.#goneAt > STUCK_MS;
+    const isLate = this.#goneAt !== undefined && Date.now() - this.#goneAt > STATUS_MS;
     const isKept = keeper !== undefined && isRunning(keeper);
     if ((isKept || (leader !== undefined && isRunning(leader))) && !isLate)
-      return this.after(POLL_MS, () => ((this.#watching = false), this.#watch()));
+      return this.after(POLL_MS, () => ((this.#isWatching = false), this.#watch()));
     if (isKept) send(keeper, "SIGKILL");
     // Keeper and shell ended without a status, as after SIGKILL: 128 + 9.
-    this.#ended(137, true);
+    this.#noteStatus(137, true);
   }
 
-  #ended(status: number, isLost = false): void {
+  #noteStatus(status: number, isLost = false): void {
     if (this.#status !== undefined) return;
     this.#status = status;
     this.#isLost = isLost;
@@ -360,18 +361,18 @@ export class CommandRun extends FollowedRun {
   }
 
   /** Ends the output without the end mark, because its copier may have been stopped (SIGSTOP). */
-  #finishStuck(stream: OutputStream, before: number | undefined, idleLooks = 0): void {
+  #finishStuck(stream: OutputStream, before: number | undefined, idlePolls = 0): void {
     // Checked after pending events: sandboxd itself may have had no time to handle them.
     const check = () => {
       if (stream.end !== undefined) return;
       const { progress } = stream;
-      const idle = progress !== undefined && progress === before ? idleLooks + 1 : 0;
-      if (idle === STUCK_LOOKS) {
+      const idle = progress !== undefined && progress === before ? idlePolls + 1 : 0;
+      if (idle === STUCK_POLLS) {
         stream.isIncomplete = true;
         stream.finish();
       } else this.#finishStuck(stream, progress, idle);
     };
-    this.after(STUCK_MS, () => setImmediate(check));
+    this.after(STUCK_POLL_MS, () => setImmediate(check));
   }
 
   protected override settle(): void {
@@ -381,24 +382,24 @@ export class CommandRun extends FollowedRun {
       if (this.#killing !== undefined) return;
       // Most short commands skip this check: it costs milliseconds, and they rarely leave a server.
       const hasProcesses = this.#hasProcesses;
-      if (this.#hasLasted || hasProcesses || arePortsExpected()) this.tellPorts(0);
+      if (this.#hasLasted || hasProcesses || arePortsExpected()) this.checkPorts(0);
       if (hasProcesses && this.ports.length === 0) expectPortsOf(this.id);
       const missing = [stdout.missing, stderr.missing];
       this.#end = {
         status: this.#status,
         stdout: stdout.end,
         stderr: stderr.end,
-        timedOut: this.#timedOut,
+        timedOut: this.#hasTimedOut,
         cut: missing.some((why) => why !== undefined) || undefined,
         noSpace: missing.includes("no space") || undefined,
         lost: this.#isLost || undefined,
       };
-      this.#writeDown(this.#end);
+      this.#storeEnd(this.#end);
     }
     super.settle();
   }
 
-  #writeDown(end: End): void {
+  #storeEnd(end: End): void {
     this.clearTimers();
     const state = join(this.directory, "state");
     try {
@@ -419,15 +420,15 @@ export class CommandRun extends FollowedRun {
       // The run's directory was removed, or the disk is full. This sandboxd knows the end anyway.
     }
     setImmediate(() => void this.#release());
-    this.#host.ended(this);
+    this.#host.onEnd(this);
   }
 
-  /** Lets the keeper end. If background processes hold a pipe, a process that outlives sandboxd reads it from now on. */
+  /** Lets the keeper end. If background processes hold a pipe, a new process reads that pipe until they end, even without sandboxd. */
   async #release(): Promise<void> {
     const slot = this.#slot;
     if (slot === undefined) return;
     slot.releaseKeeper();
-    await slot.ended();
+    await slot.waitForEnd();
     const until = Date.now() + RELEASE_MS;
     while (STREAMS.some((name) => !this.streams[name].isOver) && Date.now() < until)
       await pause(POLL_MS / 10);
@@ -437,12 +438,12 @@ export class CommandRun extends FollowedRun {
       this.streams[name].stopCopying();
     }
     // Unread input must not reach the next command.
-    this.#host.released(slot, held.length === 0 && !this.#isAdopted && !this.#isInteractive);
+    this.#host.onRelease(slot, held.length === 0 && !this.#isAdopted && !this.#isInteractive);
   }
 
   #endAt(deadline: number): void {
     this.after(Math.max(0, deadline - Date.now()), () => {
-      this.#timedOut = true;
+      this.#hasTimedOut = true;
       this.kill("TERM");
     });
   }

@@ -20,7 +20,7 @@ export interface Edited {
  * @throws FileError `not_text`; `too_large` for the resulting size; `line_breaks`; `absent` with the nearest line; `repeated` with
  * the text's lines
  */
-export function edited(content: Buffer, edits: readonly Edit[], path: string): Edited {
+export function applyEdits(content: Buffer, edits: readonly Edit[], path: string): Edited {
   const before = textOf(content);
   let text = before;
   let replaced = 0;

@@ -14,18 +14,18 @@ export function failureOf(error: unknown): FileFailure {
   return error instanceof FileError ? error.failure : { problem: "system", code: codeOf(error) ?? "UNKNOWN" };
 }
 
-export function unreadable(error: unknown): FileError {
+export function toFileError(error: unknown): FileError {
   const code = codeOf(error);
   return new FileError(
     code === "ENOENT" || code === "ENOTDIR" ? { problem: "missing" } : { problem: "system", code },
   );
 }
 
-export async function readable<T>(result: Promise<T>): Promise<T> {
+export async function withFileErrors<T>(result: Promise<T>): Promise<T> {
   try {
     return await result;
   } catch (error) {
-    throw error instanceof FileError ? error : unreadable(error);
+    throw error instanceof FileError ? error : toFileError(error);
   }
 }
 

@@ -7,8 +7,8 @@ import { OutputStream } from "./stream.ts";
 const TAIL_MS = 1000;
 
 export interface Listener {
-  event(event: Event): void;
-  piece(id: string, stream: Stream, offset: number, bytes: Buffer): void;
+  onEvent(event: Event): void;
+  onPiece(id: string, stream: Stream, offset: number, bytes: Buffer): void;
 }
 
 export abstract class FollowedRun {
@@ -29,18 +29,18 @@ export abstract class FollowedRun {
         pathOf(name),
         mark,
         () => this.settle(),
-        (hasRun) => this.stopped(name, hasRun),
+        (hasRun) => this.onCopierEnd(name, hasRun),
       );
     this.streams = { stdout: stream("stdout"), stderr: stream("stderr") };
   }
 
-  protected stopped(_name: Stream, _hasRun: boolean): void {}
+  protected onCopierEnd(_name: Stream, _hasRun: boolean): void {}
 
   protected abstract end(): Event | undefined;
 
   follow(listener: Listener, stdout: number, stderr: number): void {
     this.#isSettled = false;
-    if (this.end() === undefined) listener.event({ type: "running", id: this.id });
+    if (this.end() === undefined) listener.onEvent({ type: "running", id: this.id });
     this.listen(listener, stdout, stderr);
     // An earlier report of ports may have been lost with its connection.
     if (this.#hasReportedPorts) this.#reportPorts();
@@ -53,7 +53,9 @@ export abstract class FollowedRun {
     this.#listener = undefined;
     const from = { stdout, stderr };
     for (const name of STREAMS)
-      this.streams[name].follow(from[name], (offset, bytes) => listener.piece(this.id, name, offset, bytes));
+      this.streams[name].follow(from[name], (offset, bytes) =>
+        listener.onPiece(this.id, name, offset, bytes),
+      );
     this.#listener = listener;
   }
 
@@ -63,13 +65,13 @@ export abstract class FollowedRun {
     for (const name of STREAMS) this.streams[name].unfollow();
   }
 
-  stored(stdout: number, stderr: number): void {
-    this.streams.stdout.stored(stdout);
-    this.streams.stderr.stored(stderr);
+  acknowledge(stdout: number, stderr: number): void {
+    this.streams.stdout.acknowledge(stdout);
+    this.streams.stderr.acknowledge(stderr);
   }
 
-  full(stream: Stream): void {
-    this.streams[stream].full();
+  keepOnlyTail(stream: Stream): void {
+    this.streams[stream].keepOnlyTail();
     this.after(TAIL_MS, () => this.#tail(stream));
   }
 
@@ -83,15 +85,15 @@ export abstract class FollowedRun {
     const isSent = STREAMS.every((name) => this.streams[name].isDelivered);
     if (end === undefined || this.#isSettled || !isSent || this.#listener === undefined) return;
     this.#isSettled = true;
-    this.#listener.event(end);
+    this.#listener.onEvent(end);
   }
 
   protected report(event: Event): void {
-    this.#listener?.event(event);
+    this.#listener?.onEvent(event);
   }
 
   /** Reports the ports of the run's programs, from a scan at most `ageMs` old, if they have changed. */
-  protected tellPorts(ageMs: number): void {
+  protected checkPorts(ageMs: number): void {
     const ports = portsOf(this.id, ageMs);
     if (ports.join() === this.ports.join()) return;
     this.ports = ports;

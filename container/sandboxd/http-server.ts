@@ -4,7 +4,7 @@ import { type WebSocket, WebSocketServer } from "ws";
 import { BEAT_HEADER, beat } from "./beat.ts";
 import type { FileHandlers } from "./file-handlers.ts";
 import type { Listener } from "./followed-run.ts";
-import { openPreviews, passRequest, passUpgrade, previewPort } from "./preview-proxy.ts";
+import { countOpenPreviews, passRequest, passUpgrade, previewPort } from "./preview-proxy.ts";
 import { callSchema, IS_ENDING, OPEN_PREVIEWS, headerBytes, writeHeader } from "./protocol.ts";
 import { isAuthorized } from "./actor-token.ts";
 import type { RunTable } from "./run-table.ts";
@@ -26,7 +26,7 @@ export function createSandboxdServer(runs: RunTable, files: FileHandlers, snapsh
         ? (files.respond(request, response) ?? snapshots.respond(request, response))
         : passRequest(port, request, response);
     if (served) return void served.catch(() => response.destroy());
-    response.setHeader(BEAT_HEADER, beat).setHeader(OPEN_PREVIEWS, openPreviews());
+    response.setHeader(BEAT_HEADER, beat).setHeader(OPEN_PREVIEWS, countOpenPreviews());
     response.setHeader(IS_ENDING, String(runs.isEnding)).end("sandboxd\n");
   });
   // No time limit, because previews may stream forever and large files take long.
@@ -50,8 +50,8 @@ export function createSandboxdServer(runs: RunTable, files: FileHandlers, snapsh
 
 function serve(webSocket: WebSocket, runs: RunTable): void {
   const listener: Listener = {
-    event: (event) => webSocket.send(JSON.stringify(event)),
-    piece: (id, stream, offset, bytes) => {
+    onEvent: (event) => webSocket.send(JSON.stringify(event)),
+    onPiece: (id, stream, offset, bytes) => {
       const start = headerBytes(id);
       const message = Buffer.allocUnsafe(start + bytes.length);
       writeHeader(message, id, stream, offset);
@@ -60,7 +60,7 @@ function serve(webSocket: WebSocket, runs: RunTable): void {
     },
   };
   webSocket.on("message", (data) => {
-    const call = callSchema.safeParse(parsed(String(data)));
+    const call = callSchema.safeParse(parseJSON(String(data)));
     if (!call.success) return webSocket.close(1008, "no such call");
     void runs.call(call.data, listener).catch(() => webSocket.terminate());
   });
@@ -68,7 +68,7 @@ function serve(webSocket: WebSocket, runs: RunTable): void {
   webSocket.on("close", () => runs.unfollow(listener));
 }
 
-function parsed(text: string): unknown {
+function parseJSON(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {

@@ -16,7 +16,7 @@ interface Listening {
 /** Known sockets by number. A socket's owner is looked up once, because the search scans all processes. */
 let known = new Map<string, Listening>();
 let lookedAt = Number.NEGATIVE_INFINITY;
-/** For this time after a run's end, in milliseconds, even short later runs look for ports of its background processes. */
+/** How long after a run's end, in milliseconds, even short runs look for ports of that run's background processes. */
 const LATE_PORTS_WAIT_MS = 60_000;
 const MAX_LATE_RUNS = 16;
 
@@ -29,8 +29,8 @@ interface EndedRun {
 const runsWithoutPorts = new Map<string, EndedRun>();
 
 /**
- * A run's ports in order, at most `MAX_PORTS`, from a scan that is at most `ageMs` old. They include ports of runs that ended
- * too early to report them.
+ * A run's ports in order, at most `MAX_PORTS`, from a scan that is at most `ageMs` old. Includes the ports of earlier runs whose
+ * background processes began to listen after the run's end.
  */
 export function portsOf(run: string, ageMs: number): number[] {
   if (performance.now() - lookedAt >= ageMs) scanPorts();

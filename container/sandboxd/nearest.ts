@@ -5,7 +5,7 @@ import { WORKSPACE } from "./directories.ts";
 import type { FileFailure } from "./shapes.ts";
 import { sessionDirectories } from "./session-directories.ts";
 
-export async function withNearest(failure: FileFailure, call: unknown): Promise<FileFailure> {
+export async function addNearest(failure: FileFailure, call: unknown): Promise<FileFailure> {
   if (failure.problem !== "missing") return failure;
   const { path } = call as { path?: unknown };
   if (typeof path !== "string") return failure;

@@ -21,7 +21,7 @@ const HOP_BY_HOP = new Set([
 const PLATFORM_HEADERS = ["cf-worker"];
 const open = new Set<Socket>();
 
-export function openPreviews(): number {
+export function countOpenPreviews(): number {
   return open.size;
 }
 
@@ -43,7 +43,7 @@ export async function passRequest(
     createConnection: () => socket,
     method: request.method,
     path: request.url,
-    headers: [...endToEnd(request.rawHeaders, PLATFORM_HEADERS), "connection", "close"],
+    headers: [...forwardedHeaders(request.rawHeaders, PLATFORM_HEADERS), "connection", "close"],
   });
   passed.on("error", async (error) => {
     if (response.headersSent || response.destroyed) return void response.destroy();
@@ -60,7 +60,7 @@ export async function passRequest(
     refuse();
   });
   passed.on("response", (incoming) => {
-    const headers = endToEnd(incoming.rawHeaders, [PREVIEW_ERROR, "transfer-encoding"]);
+    const headers = forwardedHeaders(incoming.rawHeaders, [PREVIEW_ERROR, "transfer-encoding"]);
     try {
       response.writeHead(incoming.statusCode ?? 502, incoming.statusMessage, headers);
     } catch {
@@ -85,7 +85,7 @@ export async function passUpgrade(
     return void client.end(
       `HTTP/1.1 502 Bad Gateway\r\n${PREVIEW_ERROR}: refused\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`,
     );
-  const headers = [...endToEnd(request.rawHeaders, PLATFORM_HEADERS), "connection", "Upgrade"];
+  const headers = [...forwardedHeaders(request.rawHeaders, PLATFORM_HEADERS), "connection", "Upgrade"];
   const lines = headers.flatMap((name, at) => (at % 2 === 0 ? [`${name}: ${headers[at + 1]}`] : []));
   socket.write(`${request.method} ${request.url} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`, "latin1");
   socket.write(head);
@@ -123,7 +123,7 @@ async function dial(port: number): Promise<Socket | undefined> {
 }
 
 /** The headers to forward, as alternating names and values. @param also more names to drop, in lower case */
-function endToEnd(raw: readonly string[], also: readonly string[] = []): string[] {
+function forwardedHeaders(raw: readonly string[], also: readonly string[] = []): string[] {
   const isKept = (name = "") => !HOP_BY_HOP.has(name.toLowerCase()) && !also.includes(name.toLowerCase());
   return raw.filter((_, at) => isKept(raw[at - (at % 2)]));
 }

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import type { Stats } from "node:fs";
 import { constants, fstatSync, readSync, statSync } from "node:fs";
 import { type FileHandle, lstat, open, readdir, stat } from "node:fs/promises";
-import { FileError, readable, unreadable } from "./file-error.ts";
+import { FileError, withFileErrors, toFileError } from "./file-error.ts";
 import type { Call, FileRequests } from "./operations.ts";
 import { RESPONSE_BYTES, type FileStat, type Listed } from "./shapes.ts";
 
@@ -40,7 +40,7 @@ export async function openFile(path: string): Promise<OpenedFile> {
       throw error;
     }
   } catch (error) {
-    throw error instanceof FileError ? error : unreadable(error);
+    throw error instanceof FileError ? error : toFileError(error);
   }
 }
 
@@ -76,7 +76,7 @@ export async function statOf(
   { path, digest }: Call<FileRequests["stat"]>,
   isWanted: () => boolean,
 ): Promise<FileStat> {
-  const stats = await readable(stat(path));
+  const stats = await withFileErrors(stat(path));
   const modified = Math.floor(stats.mtimeMs);
   if (stats.isDirectory()) return { type: "directory", size: 0, modified };
   const opened = await openFile(path);
@@ -171,7 +171,7 @@ export async function listDirectory(
   { path, depth, limit, after: cursor = "" }: Call<FileRequests["list"]>,
   isWanted: () => boolean,
 ): Promise<{ entries: Listed[]; next?: string }> {
-  if (!(await readable(stat(path))).isDirectory()) throw new FileError({ problem: "not_directory" });
+  if (!(await withFileErrors(stat(path))).isDirectory()) throw new FileError({ problem: "not_directory" });
   const root = bytesAsText(path);
   const after = nameOf(cursor);
   // File names are bytes. Latin-1 keeps each byte, and sorts like bytes.
@@ -183,7 +183,7 @@ export async function listDirectory(
       encoding: "latin1",
       withFileTypes: true,
     }).catch((error: unknown) => {
-      if (prefix === "") throw unreadable(error);
+      if (prefix === "") throw toFileError(error);
       return [];
     });
     for (const entry of inside) {
@@ -195,12 +195,12 @@ export async function listDirectory(
         directories.push({ prefix: below, depth: next.depth - 1 });
     }
     // Keeps one entry more than the limit, because it shows that there is a next page.
-    if (found.length > limit + KEPT_ENTRIES) found = sorted(found).slice(0, limit + 1);
+    if (found.length > limit + KEPT_ENTRIES) found = sortByBytes(found).slice(0, limit + 1);
   }
   const entries: Listed[] = [];
   let bytes = 0;
   let last = "";
-  for (const name of sorted(found)) {
+  for (const name of sortByBytes(found)) {
     if (!isWanted()) break;
     if (entries.length >= limit || bytes > RESPONSE_BYTES / 2) return { entries, next: cursorOf(last) };
     last = name;
@@ -233,7 +233,7 @@ function typeOf(stats: Stats): Listed["type"] {
   return stats.isSymbolicLink() ? "symlink" : "other";
 }
 
-function sorted(names: string[]): string[] {
+function sortByBytes(names: string[]): string[] {
   return names.sort((a, b) => (a < b ? -1 : Number(a > b)));
 }
 
@@ -251,7 +251,7 @@ const MAX_CONCURRENT_STATS = 64;
 /** Adds up the sizes of the files below a path, without mounts, which are not the sandbox's. Undefined if this takes too long. */
 export async function diskUsage(path: string): Promise<number | undefined> {
   const deadline = performance.now() + USAGE_MS;
-  const { dev } = await readable(stat(path));
+  const { dev } = await withFileErrors(stat(path));
   const linked = new Set<number>();
   let bytes = 0;
   const directories = [bytesAsText(path)];

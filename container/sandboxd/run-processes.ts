@@ -26,7 +26,7 @@ interface Process extends KernelProcess {
   cpuMs: number;
 }
 
-/** A clock tick in /proc, in milliseconds: always 100 per second, whatever the kernel's own clock. */
+/** The length of a clock tick in /proc, in milliseconds. It does not depend on the kernel's own clock. */
 const TICK_MS = 10;
 let seen: Process[] = [];
 let seenAt = Number.NEGATIVE_INFINITY;
@@ -35,10 +35,10 @@ const engineMark = process.env.SANDBOX_MCP_BARE;
 /** Has none of sandboxd's variables except the one that marks processes without isolation (local/engine/unisolated.ts). */
 export const NO_ENV: NodeJS.ProcessEnv = engineMark === undefined ? {} : { SANDBOX_MCP_BARE: engineMark };
 
-/** Processes with a run's mark, in any group or session, without zombies. @param anew whether to read /proc again */
-export function marked(id: string, anew = false): number[] {
+/** Finds the processes with a run's mark, in any group or session, without zombies. @param anew whether to read /proc again */
+export function findMarked(id: string, anew = false): number[] {
   if (anew) seenAt = Number.NEGATIVE_INFINITY;
-  return all()
+  return scanProcesses()
     .filter((found) => !found.isZombie && carries(found, id))
     .map(({ pid }) => pid);
 }
@@ -52,8 +52,8 @@ function carries({ pid, limit }: Process, id: string): boolean {
   return limit === String(markOf(id)) || (!canMark() && environment(pid).includes(`SANDBOX_MCP_RUN=${id}`));
 }
 
-export function group(leader: number): number[] {
-  return all()
+export function groupMembers(leader: number): number[] {
+  return scanProcesses()
     .filter((found) => found.group === leader && !found.isZombie)
     .map(({ pid }) => pid);
 }
@@ -61,9 +61,9 @@ export function group(leader: number): number[] {
 /** Signals each process of a run once: a second SIGTERM would interrupt the process while it handles the first one. */
 export function signalRun(id: string, leader: number | undefined, signal: NodeJS.Signals): void {
   seenAt = Number.NEGATIVE_INFINITY;
-  const others = new Set(marked(id));
+  const others = new Set(findMarked(id));
   if (leader !== undefined) {
-    for (const pid of group(leader)) others.delete(pid);
+    for (const pid of groupMembers(leader)) others.delete(pid);
     send(-leader, signal);
   }
   for (const pid of others) send(pid, signal);
@@ -92,7 +92,7 @@ export function familyOf(kernel: number): number[] {
   const family = [kernel];
   const program = fileOf(kernel, "cmdline");
   for (const member of family)
-    for (const { pid, parent } of all())
+    for (const { pid, parent } of scanProcesses())
       if (parent === member && fileOf(pid, "cmdline") === program) family.push(pid);
   return family;
 }
@@ -104,7 +104,7 @@ export function ownProcesses(): Set<number> {
 }
 
 export function processorTimes(without: ReadonlySet<number>): Map<string, number> {
-  const others = all().filter(({ pid }) => !without.has(pid));
+  const others = scanProcesses().filter(({ pid }) => !without.has(pid));
   return new Map(others.map(({ pid, started, cpuMs }) => [`${pid} ${started}`, cpuMs]));
 }
 
@@ -112,7 +112,7 @@ export function processorTimes(without: ReadonlySet<number>): Map<string, number
 const PTS_MAJOR = 136;
 
 export function terminalUnder(parent: number): string | undefined {
-  const children = all().filter((found) => found.parent === parent && !found.isZombie);
+  const children = scanProcesses().filter((found) => found.parent === parent && !found.isZombie);
   const device = children.find(({ terminal }) => ((terminal >> 8) & 0xfff) === PTS_MAJOR)?.terminal;
   // In the kernel's encoding, bits 0 to 7 and 20 to 31 are the minor number.
   return device === undefined ? undefined : `/dev/pts/${(device & 0xff) | ((device >>> 12) & 0xfff00)}`;
@@ -128,7 +128,7 @@ export function readersOf(path: string, targetOf: (link: string) => string): num
   });
 }
 
-function all(): Process[] {
+function scanProcesses(): Process[] {
   const now = performance.now();
   if (now - seenAt > SCAN_CACHE_MS) {
     seen = pids().flatMap((pid) => processOf(pid, true) ?? []);

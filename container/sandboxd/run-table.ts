@@ -80,13 +80,13 @@ export class RunTable implements RunHost {
   async call(call: Call, listener: Listener): Promise<void> {
     switch (call.type) {
       case "ping":
-        return listener.event({ type: "pong" });
+        return listener.onEvent({ type: "pong" });
       case "start":
         return await this.#start(call, listener);
       case "follow": {
         const run = this.#runs.get(call.id);
         if (run === undefined && !this.#requested.has(call.id))
-          listener.event({ type: "unknown", id: call.id });
+          listener.onEvent({ type: "unknown", id: call.id });
         return run?.follow(listener, call.stdout, call.stderr);
       }
       case "code": {
@@ -100,9 +100,9 @@ export class RunTable implements RunHost {
       case "finish":
         return this.#code.get(call.id)?.finish();
       case "stored":
-        return this.#followed(call.id)?.stored(call.stdout, call.stderr);
+        return this.#followed(call.id)?.acknowledge(call.stdout, call.stderr);
       case "full":
-        return this.#followed(call.id)?.full(call.stream);
+        return this.#followed(call.id)?.keepOnlyTail(call.stream);
       case "kill":
         return this.#kill(call.id, call.signal);
       case "expect":
@@ -113,7 +113,7 @@ export class RunTable implements RunHost {
       case "input":
         await this.#requested.get(call.id)?.started;
         if (call.size) await this.#runs.get(call.id)?.resize(call.size);
-        return listener.event({
+        return listener.onEvent({
           type: "typed",
           id: call.id,
           key: call.key,
@@ -130,7 +130,7 @@ export class RunTable implements RunHost {
     this.#isEnding = true;
   }
 
-  /** Resolves after ENDING_MS at the latest. Returns whether any command was running. */
+  /** Ends all commands. Resolves after ENDING_MS at the latest. Returns whether any command was running. */
   async end(): Promise<boolean> {
     const running = () => [...this.#runs.values()].filter((run) => run.isRunning);
     const wasRunning = running().length > 0;
@@ -149,7 +149,7 @@ export class RunTable implements RunHost {
     return this.#runs.get(id) ?? this.#code.get(id);
   }
 
-  ended(run: CommandRun): void {
+  onEnd(run: CommandRun): void {
     this.#requested.delete(run.id);
     // A shell that was prepared while an adopted run was running has an older state.
     const stale = this.#ready.get(run.session);
@@ -159,7 +159,7 @@ export class RunTable implements RunHost {
     setImmediate(() => void this.#prepare(run.session).catch(() => undefined));
   }
 
-  neverBegan(run: CommandRun): void {
+  onNeverBegun(run: CommandRun): void {
     const requested = this.#requested.get(run.id);
     this.#runs.delete(run.id);
     run.discard();
@@ -169,7 +169,7 @@ export class RunTable implements RunHost {
     this.#refuse(run.id, requested.listener, "exhausted", "no shell could be started");
   }
 
-  released(slot: Slot, isClean: boolean): void {
+  onRelease(slot: Slot, isClean: boolean): void {
     if (isClean) this.#slots.release(slot);
     else slot.remove();
   }
@@ -205,7 +205,7 @@ export class RunTable implements RunHost {
     if (requested.isWithdrawn) {
       this.#requested.delete(call.id);
       this.#putBack(call, ready);
-      return requested.listener.event({ type: "ended", id: call.id, status: 143, stdout: 0, stderr: 0 });
+      return requested.listener.onEvent({ type: "ended", id: call.id, status: 143, stdout: 0, stderr: 0 });
     }
     try {
       const run = startIn(ready, call, this);
@@ -233,7 +233,7 @@ export class RunTable implements RunHost {
 
   #refuse(id: string, listener: Listener, reason: RefusalReason, message: string): void {
     this.#requested.delete(id);
-    listener.event({ type: "refused", id, reason, message: message.slice(0, 1000) });
+    listener.onEvent({ type: "refused", id, reason, message: message.slice(0, 1000) });
   }
 
   /** Above MAX_READY, ends the shell of the least recently used session. */
@@ -282,7 +282,7 @@ export class RunTable implements RunHost {
     const slot = await this.#slots.take();
     const ready: Ready = { slot, state: "" };
     const onKeeperExit = (status: number | undefined) => {
-      if (ready.run) return ready.run.keeperEnded(status);
+      if (ready.run) return ready.run.onKeeperEnd(status);
       // The shell was killed while it was waiting.
       const spare = this.#spare;
       void spare?.then((one) => one === ready && this.#spare === spare && (this.#spare = undefined));
@@ -290,7 +290,7 @@ export class RunTable implements RunHost {
         void promise.then(
           (one) => one === ready && this.#ready.get(other) === promise && this.#ready.delete(other),
         );
-      void slot.ended().then(() => ready.run ?? slot.remove());
+      void slot.waitForEnd().then(() => ready.run ?? slot.remove());
     };
     slot.begin(env, isTerminal, onKeeperExit);
     return ready;
@@ -322,7 +322,7 @@ function startIn(ready: Ready, call: StartCall, host: RunHost): CommandRun {
 
 function release(ready: Promise<Ready>): void {
   void ready
-    .then(({ slot }) => (stopSlot(slot), slot.ended()).then(() => slot.remove()))
+    .then(({ slot }) => (stopSlot(slot), slot.waitForEnd()).then(() => slot.remove()))
     .catch(() => undefined);
 }
 

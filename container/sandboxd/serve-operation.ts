@@ -4,7 +4,7 @@ import { finished } from "node:stream/promises";
 import type * as z from "zod/mini";
 import { confinePaths } from "./confinement.ts";
 import { FileError, failureOf } from "./file-error.ts";
-import { withNearest } from "./nearest.ts";
+import { addNearest } from "./nearest.ts";
 import { type Call, FAILED, type Policy, type Row, headerOf } from "./operations.ts";
 import type { InTurn } from "./turns.ts";
 
@@ -83,7 +83,7 @@ async function respond(
     if (response.headersSent) return void response.destroy();
     // Reads the rest of the request first: if the connection closes while a client sends, the client may not see the response.
     await finished(request.resume(), { signal: AbortSignal.timeout(DRAIN_MS) }).catch(() => undefined);
-    sendJSON(response, FAILED, await withNearest(failureOf(error), call));
+    sendJSON(response, FAILED, await addNearest(failureOf(error), call));
   }
 }
 

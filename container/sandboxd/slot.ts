@@ -29,7 +29,7 @@ const { O_RDONLY, O_RDWR, O_NONBLOCK } = constants;
 export function pipeOf(directory: string, stream: Stream): string {
   return join(directory, PIPES[stream]);
 }
-/** The pipe by which sandboxd slows down that output: see stream.ts. */
+/** The pipe by which sandboxd slows down the output `stream`: see stream.ts. */
 export function brakePipeOf(directory: string, stream: Stream): string {
   return join(directory, `${PIPES[stream]}.copied`);
 }
@@ -65,7 +65,7 @@ export class Slot {
     };
   }
 
-  /** Starts the keeper, which starts the shell. @param onStatus called with the command's exit status, or undefined without one */
+  /** Starts the keeper, which starts the shell. @param onStatus gets the command's exit status; undefined if the keeper ended without one */
   begin(env: NodeJS.ProcessEnv, isTerminal: boolean, onStatus: (status: number | undefined) => void): void {
     writeFileSync(join(this.directory, "mark"), this.mark);
     if (!existsSync(KEEPER)) makeLinks();
@@ -109,7 +109,7 @@ export class Slot {
     }
   }
 
-  async ended(): Promise<void> {
+  async waitForEnd(): Promise<void> {
     const keeper = this.#keeper;
     if (keeper === undefined || keeper.exitCode !== null || keeper.signalCode !== null) return;
     await new Promise((resolve) => keeper.once("exit", resolve).once("error", resolve));
@@ -138,7 +138,7 @@ export class Slot {
     }
   }
 
-  /** Discards the pipe's content. */
+  /** Whether a process has the pipe open for writing. Discards the pipe's content. */
   hasWriters(stream: Stream): boolean {
     const dropped = Buffer.allocUnsafe(65_536);
     for (;;) {
@@ -169,7 +169,7 @@ export class Slots {
     let slot: Slot | undefined;
     while (slot === undefined) {
       while (this.#free.length === 0) await this.#make();
-      slot = opened(this.#free.pop() ?? "");
+      slot = openIfThere(this.#free.pop() ?? "");
     }
     if (this.#free.length === 0) void this.#make().catch(() => undefined);
     return slot;
@@ -201,7 +201,7 @@ async function makeBatch(): Promise<string[]> {
   return directories;
 }
 
-function opened(directory: string): Slot | undefined {
+function openIfThere(directory: string): Slot | undefined {
   try {
     return new Slot(directory);
   } catch (error) {

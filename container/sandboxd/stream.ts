@@ -35,7 +35,7 @@ const MAX_DRAINED_BYTES = 16 * 1024 * 1024;
 const NO_SPACE_BYTES = 64 * 1024;
 const { O_RDONLY, O_RDWR, O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK, O_NOFOLLOW } = constants;
 
-/** Receives output at an offset. Bytes are skipped only after `full`. */
+/** Receives output at an offset. Bytes are skipped only after `keepOnlyTail`. */
 export type Taker = (offset: number, bytes: Buffer) => void;
 
 const piece = Buffer.allocUnsafe(PIECE_BYTES);
@@ -64,26 +64,26 @@ export class OutputStream {
   #copier: ChildProcess | undefined;
   /** The last copied bytes, one less than the mark has, because the mark may be split between two reads. */
   #lastCopied = Buffer.alloc(0);
-  /** Set if the process that had read output was killed: that output may be missing. */
+  /** Whether some of the output may be missing. */
   isIncomplete = false;
   #ranOutOfSpace = false;
   readonly #mark: Buffer | undefined;
-  readonly #changed: () => void;
-  readonly #stopped: (hasRun: boolean) => void;
+  readonly #onChange: () => void;
+  readonly #onCopierEnd: (hasRun: boolean) => void;
 
-  /** @param mark follows the output in a pipe @param changed called at the end @param stopped called when no copier runs */
+  /** @param mark follows the output in a pipe @param onChange called at the output's end @param onCopierEnd called when no copier runs */
   constructor(
     name: Stream,
     path: string,
     mark: Buffer | undefined,
-    changed: () => void,
-    stopped: (hasRun: boolean) => void,
+    onChange: () => void,
+    onCopierEnd: (hasRun: boolean) => void,
   ) {
-    this.#stopped = stopped;
+    this.#onCopierEnd = onCopierEnd;
     this.name = name;
     this.#path = path;
     this.#mark = mark;
-    this.#changed = changed;
+    this.#onChange = onChange;
   }
 
   get end(): number | undefined {
@@ -106,8 +106,8 @@ export class OutputStream {
     return !this.isIncomplete ? undefined : this.#ranOutOfSpace ? "no space" : "killed";
   }
 
-  /** The file belongs to an adopted run that has ended. @param end how many bytes of output the run has */
-  ended(end: number): void {
+  /** Ends the output of an adopted run that has ended. @param end how many bytes of output the run has */
+  setEnd(end: number): void {
     this.#size = this.#end = this.#limit = end;
   }
 
@@ -166,7 +166,7 @@ export class OutputStream {
   finish(): void {
     this.#end ??= this.#size;
     this.pump();
-    this.#changed();
+    this.#onChange();
   }
 
   /**
@@ -215,7 +215,7 @@ export class OutputStream {
     socket.on("close", () => {
       if (this.#brake === socket) this.#brake = undefined;
       this.pump();
-      this.#stopped(this.#copier === undefined || this.#copier.pid !== undefined);
+      this.#onCopierEnd(this.#copier === undefined || this.#copier.pid !== undefined);
     });
     this.pump();
   }
@@ -233,14 +233,14 @@ export class OutputStream {
     this.#regulate();
   }
 
-  stored(offset: number): void {
+  acknowledge(offset: number): void {
     if (offset <= this.#stored) return;
     this.#stored = Math.min(offset, this.#sent);
     this.#free();
     this.pump();
   }
 
-  full(): void {
+  keepOnlyTail(): void {
     this.#isFull = true;
     this.pump();
   }
@@ -278,7 +278,7 @@ export class OutputStream {
     this.#scan();
     if (this.#isFull && this.#end !== undefined) this.tail();
     this.#regulate();
-    if (this.#end !== before || this.isDelivered) this.#changed();
+    if (this.#end !== before || this.isDelivered) this.#onChange();
   }
 
   #deliver(): void {
@@ -292,7 +292,7 @@ export class OutputStream {
     if (this.#takerHasRoom && this.#end !== undefined) this.#sent = Math.max(this.#sent, this.#end);
   }
 
-  /** Searches new output for the mark. Sends it immediately if everything before it was sent, so that it is read only once. */
+  /** Searches new output for the mark. Sends new output at once if all earlier output was sent, so that it is read only once. */
   #scan(): void {
     const file = this.#open();
     while (file !== undefined && this.#end === undefined) {
@@ -311,7 +311,7 @@ export class OutputStream {
     this.#free();
   }
 
-  /** Ends the output if its mark was copied but is not in the file. This happens if writing failed or the file was changed. */
+  /** Ends the output if its mark was copied but is not in the file: writing failed, or user code changed the file. */
   #seekEnd(bytes: Buffer): void {
     if (this.#mark === undefined || this.#end !== undefined) return;
     const copied = Buffer.concat([this.#lastCopied, bytes]);

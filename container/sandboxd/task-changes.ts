@@ -73,7 +73,7 @@ async function listChanges(
     }
     const change = CHANGES[letter] ?? "changed";
     letter = undefined;
-    const file = { change, ...(await described(path, word, change === "deleted")) };
+    const file = { change, ...(await describeFile(path, word, change === "deleted")) };
     isEscaped ||= file.type === "unnamed";
     count++;
     bytes += JSON.stringify(file).length;
@@ -89,7 +89,7 @@ async function listChanges(
   return { count, listBytes: (await list.stat()).size, files, isEscaped };
 }
 
-async function described(
+async function describeFile(
   directory: string,
   name: Buffer,
   isDeleted: boolean,
@@ -100,11 +100,11 @@ async function described(
   try {
     return { path: strict.decode(name), type: stats?.isSymbolicLink() ? "link" : "file", size };
   } catch {
-    return { path: escaped(name), type: "unnamed", size };
+    return { path: escapeName(name), type: "unnamed", size };
   }
 }
 
-function escaped(name: Buffer): string {
+function escapeName(name: Buffer): string {
   const text = name
     .toString("latin1")
     .replaceAll(/["\\]/g, "\\$&")

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { countExternalConnections } from "./listening.ts";
 import { ownProcesses, processorTimes } from "./run-processes.ts";
 
-export function workUntilNow(): string {
+export function measureWork(): string {
   const times = processorTimes(ownProcesses());
   let written = 0;
   for (const id of times.keys()) {

@@ -35,10 +35,10 @@ import {
 import { basename, dirname, join, resolve } from "node:path";
 import * as z from "zod/mini";
 import { Entry } from "./confinement.ts";
-import { FileError, codeOf, readable, unreadable } from "./file-error.ts";
+import { FileError, codeOf, toFileError, withFileErrors } from "./file-error.ts";
 import { FORM_BYTES, fileOf } from "./form.ts";
 import { WRITES, entriesOf, textOf } from "./directories.ts";
-import { edited } from "./editing.ts";
+import { applyEdits } from "./editing.ts";
 import type { Call, FileRequests } from "./operations.ts";
 import { APPEND_BYTES, type Edit, EDITED_BYTES, type Written, writtenSchema } from "./shapes.ts";
 import { openFile, readRange, refuseOthers } from "./reading.ts";
@@ -55,7 +55,7 @@ const MAX_LINKS = 40;
 const WORKSPACE_ROOT = "/workspace";
 /** How many results are kept, for calls that are repeated after a lost response. */
 const MAX_RESULTS = 64;
-/** How long the note of a finished append or edit is kept for the next sandboxd, in milliseconds. */
+/** When sandboxd starts, it drops notes of finished changes that are older than this, in milliseconds. */
 const NOTE_MS = 600_000;
 
 const writeSchema = z.object({
@@ -108,7 +108,7 @@ export class Writes {
         } finally {
           await opened.handle.close();
         }
-        const { bytes, replaced, diff } = edited(before, edits, entry.target);
+        const { bytes, replaced, diff } = applyEdits(before, edits, entry.target);
         const made = await fill(temporary, [bytes]);
         await copyOwnership(found, temporary, made);
         return await finish(call.id, path, { ...note, written: { size: made.size, replaced, diff } });
@@ -117,15 +117,15 @@ export class Writes {
   }
 
   async remove({ id, path, recursive, confined }: RemoveCall): Promise<InTurn<{}>> {
-    const parent = await readable(realpath(dirname(path)));
+    const parent = await withFileErrors(realpath(dirname(path)));
     const target = join(parent, basename(path));
     if (`${WORKSPACE_ROOT}/`.startsWith(join(target, "/")))
       throw new FileError({ problem: "system", code: "EPERM" });
     const entry = await Entry.open(parent, basename(path), confined === true);
     try {
-      const found = await readable(lstat(entry.path));
+      const found = await withFileErrors(lstat(entry.path));
       if (found.isDirectory() && !recursive) throw new FileError({ problem: "directory" });
-      // If sandboxd ends before it responds, the note tells the next one that this call has removed the file.
+      // If sandboxd ends before it responds, the note tells the next sandboxd that this call has removed the file.
       if (id !== undefined) writeNote(id, { removed: target });
       return await this.#turns.take(entry, async (reached) => {
         await rm(reached, { recursive: recursive === true });
@@ -155,7 +155,7 @@ export class Writes {
     return this.#withTarget(call, async (entry, temporary) => {
       const hash = call.digest ? createHash("sha256") : undefined;
       const content = contentOf(call, body);
-      const made = await fill(temporary, hash ? hashed(content, hash) : content, call.max);
+      const made = await fill(temporary, hash ? hashWhileReading(content, hash) : content, call.max);
       if (call.length !== undefined && made.size !== call.length) throw new FileError({ problem: "cut" });
       return await this.#turns.take(entry, async (path) => {
         await copyOwnership(entry.stats, temporary, made);
@@ -168,7 +168,7 @@ export class Writes {
 
   async #append(call: WriteCall, body: AsyncIterable<Buffer>): Promise<InTurn<Written>> {
     const added: Buffer[] = [];
-    for await (const chunk of counted(body, Math.min(call.max ?? APPEND_BYTES, APPEND_BYTES)))
+    for await (const chunk of limitBytes(body, Math.min(call.max ?? APPEND_BYTES, APPEND_BYTES)))
       added.push(chunk);
     return await this.#withTarget(call, (entry, temporary, note) =>
       this.#turns.take(entry, async (path) => {
@@ -224,7 +224,7 @@ async function targetOf(
     const parent = dirname(at);
     const real = await realpath(parent).catch(async (error: unknown) => {
       if (links > 0 || codeOf(error) !== "ENOENT") throw error;
-      if (parents === "refuse") throw unreadable(error);
+      if (parents === "refuse") throw toFileError(error);
       await makeDirectory(parent);
       return await realpath(parent);
     });
@@ -247,7 +247,7 @@ async function fill(
   try {
     let chunks: Buffer[] = [];
     let bytes = 0;
-    for await (const chunk of counted(body, max)) {
+    for await (const chunk of limitBytes(body, max)) {
       chunks.push(chunk);
       bytes += chunk.length;
       if (bytes < WRITTEN_BYTES) continue;
@@ -289,11 +289,11 @@ async function writeAll(handle: FileHandle, chunks: Buffer[]): Promise<void> {
 }
 
 function contentOf({ form, mark, max }: WriteCall, body: AsyncIterable<Buffer>): AsyncIterable<Buffer> {
-  if (form !== undefined) return fileOf(counted(body, (max ?? Infinity) + FORM_BYTES), form);
-  return mark === undefined ? body : unmarked(body, Buffer.from(mark, "hex"));
+  if (form !== undefined) return fileOf(limitBytes(body, (max ?? Infinity) + FORM_BYTES), form);
+  return mark === undefined ? body : removeMark(body, Buffer.from(mark, "hex"));
 }
 
-async function* unmarked(body: AsyncIterable<Buffer>, mark: Buffer): AsyncGenerator<Buffer> {
+async function* removeMark(body: AsyncIterable<Buffer>, mark: Buffer): AsyncGenerator<Buffer> {
   let held = Buffer.alloc(0);
   for await (const chunk of body) {
     const all = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
@@ -304,14 +304,14 @@ async function* unmarked(body: AsyncIterable<Buffer>, mark: Buffer): AsyncGenera
   if (!held.equals(mark)) throw new FileError({ problem: "cut" });
 }
 
-async function* hashed(body: AsyncIterable<Buffer>, hash: Hash): AsyncGenerator<Buffer> {
+async function* hashWhileReading(body: AsyncIterable<Buffer>, hash: Hash): AsyncGenerator<Buffer> {
   for await (const chunk of body) {
     hash.update(chunk);
     yield chunk;
   }
 }
 
-async function* counted(body: AsyncIterable<Buffer> | Iterable<Buffer>, max: number): AsyncGenerator<Buffer> {
+async function* limitBytes(body: AsyncIterable<Buffer> | Iterable<Buffer>, max: number): AsyncGenerator<Buffer> {
   let bytes = 0;
   for await (const chunk of body) {
     bytes += chunk.length;

@@ -22,7 +22,7 @@ import { type Entry, readManifest, writeManifest } from "../../container/sandbox
 import { Restore } from "../../container/sandboxd/snapshots/restore.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import type { Index } from "../../container/sandboxd/snapshots/state.ts";
-import { Base, listOf, systemID } from "../../container/sandboxd/snapshots/base.ts";
+import { Base, listBase, systemID } from "../../container/sandboxd/snapshots/base.ts";
 import { Scanner, chooseFiles } from "../../container/sandboxd/snapshots/scan.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
@@ -59,7 +59,7 @@ const listTree = (root: string) =>
 const LOCKS =
   "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('locked'); time.sleep(600)";
 
-const baseOf = (root: string) => new Base(listOf(root));
+const baseOf = (root: string) => new Base(listBase(root));
 
 async function savedOf(
   root: string,

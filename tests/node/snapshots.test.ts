@@ -18,7 +18,7 @@ import { join } from "node:path";
 import { createHash, randomBytes } from "node:crypto";
 import zlib from "node:zlib";
 import { beforeEach, describe, expect, it, vi } from "vitest";
-import { decompressed } from "../../container/sandboxd/snapshots/codec.ts";
+import { decompress } from "../../container/sandboxd/snapshots/codec.ts";
 import { SNAPSHOT_BLOB_BYTES as BLOB_BYTES } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Entry } from "../../container/sandboxd/snapshots/manifest.ts";
 import { readManifest, writeManifest } from "../../container/sandboxd/snapshots/manifest.ts";
@@ -83,7 +83,7 @@ describe("a manifest", () => {
 
   it("that is too large to be read is not written", async () => {
     const entries = [directory("a"), file("a/file")];
-    const { length } = await decompressed(await writeManifest(entries), undefined, 1e6);
+    const { length } = await decompress(await writeManifest(entries), undefined, 1e6);
     await expect(writeManifest(entries, {}, length - 1)).rejects.toMatchObject({
       failure: { problem: "too_large" },
     });
@@ -216,7 +216,7 @@ describe("a restore", () => {
     "unpacks no more of a decompression bomb (%s) than the file's size",
     async (codec, pack, size) => {
       const bomb = pack(Buffer.alloc(32 * 1024 * 1024));
-      const unpacked = decompressed(bomb, codec, size).then(({ length }) => length);
+      const unpacked = decompress(bomb, codec, size).then(({ length }) => length);
       await expect(unpacked).rejects.toMatchObject({ code: "ERR_BUFFER_TOO_LARGE" });
       const blob = { hash: "0".repeat(64), pack: "a", offset: 0, length: bomb.length, codec };
       const manifest = await writeManifest([{ ...common, type: "file", path: "bomb", size, blobs: [blob] }]);
@@ -317,7 +317,7 @@ describe("a save", () => {
     const removed = join(root, "removed");
     const save = new Save("a", removed, new Map(), { max: 1e9, repack: [] }, await changes(removed));
     for await (const part of save.pack(signal)) expect(part).toBeUndefined();
-    expect(await save.done()).toMatchObject({ files: 0, bytes: 0, packs: [] });
+    expect(await save.finish()).toMatchObject({ files: 0, bytes: 0, packs: [] });
   });
 
   it("counts and names the files that cannot be saved", async () => {
@@ -352,7 +352,7 @@ const { signal } = new AbortController();
 const changes = await new Scanner(process.env.ROOT, () => new Base("")).changes(signal);
 const save = new Save("a", process.env.ROOT, new Map(), { max: 1e9, repack: [] }, changes);
 for await (const part of save.pack(signal)) process.stdout.write(part);
-console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).unreadable]));`;
+console.log(JSON.stringify([save.summary.left.unreadable, (await save.finish()).unreadable]));`;
     const output = execFileSync(process.execPath, ["--input-type=module", "--eval", program], {
       env: { ...process.env, ROOT: root },
       encoding: "utf8",
@@ -375,7 +375,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
       largest: [{ path: "/sparse", size: 10 * 1024 ** 3 }],
     });
     for await (const part of save.pack(signal)) expect(part.toString()).toBe("other");
-    expect((await save.done()).files).toBe(1);
+    expect((await save.finish()).files).toBe(1);
   });
 
   it("of too many files leaves out what can be regenerated, and says so", async () => {

@@ -1,7 +1,7 @@
 /**
  * The base: the files that a container starts with. Only differences from the base are saved. The last step of an image's build
- * writes a list of the base. In a local sandbox, which has no image and few files on its root file system, sandboxd writes the list
- * at its first start, before any user program.
+ * writes a list of the base. A local sandbox has no image and few files on its root file system: there sandboxd writes the list
+ * when it first starts, before any user program.
  */
 import { createHash } from "node:crypto";
 import { closeSync, lstatSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
@@ -91,7 +91,7 @@ function identity(list: string): string {
   ]);
 }
 
-export function listOf(root: string): string {
+export function listBase(root: string): string {
   const { dev } = lstatSync(root, { bigint: true });
   const devices = { dev, ofFiles: true };
   const list: string[] = [];
@@ -112,13 +112,13 @@ export function listOf(root: string): string {
 export function writeList(root: string, to: string): void {
   mkdirSync(dirname(to), { recursive: true });
   const file = openSync(`${to}.new`, "w", 0o444);
-  writeSync(file, Buffer.from(listOf(root), "latin1"));
+  writeSync(file, Buffer.from(listBase(root), "latin1"));
   closeSync(file);
   renameSync(`${to}.new`, to);
 }
 
 /** Records the base before any user program runs. A restarted sandboxd finds the record, and keeps it. */
-export function noteBase(root: string): void {
+export function recordBase(root: string): void {
   if (textOf(STARTED) !== undefined) return;
   if (lstatSync(IMAGE_LIST, { throwIfNoEntry: false }) === undefined) writeList(root, OWN_LIST);
   mkdirSync(SNAPSHOT, { recursive: true });

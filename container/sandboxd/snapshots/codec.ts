@@ -26,7 +26,7 @@ const decoders = {
 /** Below this size, starting a thread takes longer than the work. */
 const THREAD_BYTES = 64 * 1024;
 
-export async function compressed(bytes: Buffer): Promise<{ bytes: Buffer; codec: Codec }> {
+export async function compress(bytes: Buffer): Promise<{ bytes: Buffer; codec: Codec }> {
   const smaller =
     bytes.length < THREAD_BYTES ? compressNow(bytes, options) : await compressInThread(bytes, options);
   return smaller.length < bytes.length ? { bytes: smaller, codec: CODEC } : { bytes, codec: "raw" };
@@ -36,7 +36,7 @@ export async function compressed(bytes: Buffer): Promise<{ bytes: Buffer; codec:
  * @param codec undefined for a manifest: its first bytes show the codec @throws Error for invalid bytes, or for more than `max`
  * decompressed bytes
  */
-export async function decompressed(bytes: Buffer, codec: Codec | undefined, max: number): Promise<Buffer> {
+export async function decompress(bytes: Buffer, codec: Codec | undefined, max: number): Promise<Buffer> {
   const how = codec ?? codecOf(bytes);
   if (how === "raw") {
     if (bytes.length > max) throw new Error("too long");

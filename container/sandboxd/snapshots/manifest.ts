@@ -7,7 +7,7 @@ import * as z from "zod/mini";
 import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "./snapshot-requests.ts";
 import { FileError } from "../file-error.ts";
 import { yieldBetweenSteps } from "../small-steps.ts";
-import { compressed, decompressed } from "./codec.ts";
+import { compress, decompress } from "./codec.ts";
 import { parentPath } from "./scope.ts";
 
 const VERSION = 2;
@@ -96,12 +96,12 @@ export async function writeManifest(
     if (bytes > maxBytes) throw new FileError({ problem: "too_large" });
     lines.push(line);
   }
-  return (await compressed(Buffer.from(lines.join("\n"), "utf8"))).bytes;
+  return (await compress(Buffer.from(lines.join("\n"), "utf8"))).bytes;
 }
 
 /** Reads a manifest. Its entries are unique, and each follows its directory. @throws Error if it is invalid */
 export async function readManifest(bytes: Buffer): Promise<Manifest> {
-  const text = (await decompressed(bytes, undefined, MAX_MANIFEST_BYTES)).toString("utf8");
+  const text = (await decompress(bytes, undefined, MAX_MANIFEST_BYTES)).toString("utf8");
   // Splits at most one line more than allowed, so that an excess is noticed and takes no memory.
   const [first = "", ...lines] = text.split("\n", SNAPSHOT_ENTRIES + 2);
   const header = headerSchema.parse(JSON.parse(first));

@@ -26,7 +26,7 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { FileError, codeOf } from "../file-error.ts";
 import { MAX_READS, type Read, SNAPSHOT_BLOB_BYTES } from "./snapshot-requests.ts";
-import { decompressed } from "./codec.ts";
+import { decompress } from "./codec.ts";
 import type { Base } from "./base.ts";
 import { entriesFor } from "./image-change.ts";
 import { type Blob, type Entry, bytesOf, plainBytes, readManifest, stateEntries } from "./manifest.ts";
@@ -38,7 +38,7 @@ import { SideBySide, yieldBetweenSteps } from "../small-steps.ts";
 /** Blobs unpacked and written concurrently. Each takes up to two SNAPSHOT_BLOB_BYTES of memory. */
 const WRITTEN_AT_ONCE = 8;
 const SET_ID = 0o6000;
-/** Up to this size, blocking calls are used: asynchronous ones cost ten times as much as the write. */
+/** Up to this size, content is written by blocking calls: asynchronous calls cost ten times as much. */
 const SMALL_BYTES = 64 * 1024;
 
 interface BlobTarget {
@@ -92,21 +92,22 @@ export class Restore {
   }
 
   /**
-   * Creates directories and empty files, and removes other files of the workspace. Only `finish` replaces files. @param checked
-   * called when the manifest is valid, before any change @throws Error for an invalid state
+   * Removes the workspace's earlier content, and creates directories and empty files. A new directory replaces a file at its path. All
+   * other files outside the workspace are replaced by `finish`. @param onChecked called when the manifest is valid, before any change
+   * @throws Error for an invalid state
    */
   static async begin(
     id: string,
     { root, base, only }: Place,
     manifest: Buffer,
-    checked: () => void = () => undefined,
+    onChecked: () => void = () => undefined,
   ): Promise<Restore> {
     const read = await readManifest(manifest);
     const all = stateEntries(read);
     if (!all.every(({ path }) => isOfState(path))) throw new Error("a path cannot be part of a saved state");
     const own = all.filter(({ path }) => only === undefined || path === only || path.startsWith(`${only}/`));
     const { entries, dropped } = entriesFor(base, read, own);
-    checked();
+    onChecked();
     const { dev } = lstatSync(only === undefined ? root : join(root, only), { bigint: true });
     const workspace = statsOf(root, "workspace");
     if (workspace?.dev === dev && workspace.isDirectory()) {
@@ -215,7 +216,7 @@ export class Restore {
   }
 
   async #write({ blob, bytes, places }: WantedBlob, stored: Buffer): Promise<void> {
-    const content = await decompressed(stored, blob.codec, bytes).catch(() => undefined);
+    const content = await decompress(stored, blob.codec, bytes).catch(() => undefined);
     if (content?.length !== bytes || createHash("sha256").update(content).digest("hex") !== blob.hash)
       throw new FileError({ problem: "cut" });
     for (const { path, offset } of places) {

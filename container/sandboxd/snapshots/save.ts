@@ -12,7 +12,7 @@ import {
 } from "./snapshot-requests.ts";
 import { textOf } from "../directories.ts";
 import { yieldBetweenSteps } from "../small-steps.ts";
-import { compressed } from "./codec.ts";
+import { compress } from "./codec.ts";
 import { type Blob, type Entry, type FileEntry, type Header, bytesOf, writeManifest } from "./manifest.ts";
 import { type FoundFile, type ScannedEntry, isGoneError, statusOf } from "./file-status.ts";
 import { chooseFiles, firstNames } from "./scan.ts";
@@ -52,7 +52,7 @@ export class Save {
     seen: readonly ScannedEntry[],
     header: Header = {},
   ) {
-    const { chosen, left } = chooseFiles(isInstalling(root) ? asBefore(seen, before) : seen, max);
+    const { chosen, left } = chooseFiles(isInstalling(root) ? restoreSystemEntries(seen, before) : seen, max);
     const files = chosen.filter(({ type }) => type === "file");
     const isSame =
       chosen.length === before.size && chosen.every((found) => isUnchanged(found, before.get(found.path)));
@@ -77,7 +77,7 @@ export class Save {
     this.#packBytes = 0;
     this.#manifest = undefined;
     this.#unreadable = new Set();
-    const stored = this.#stored();
+    const stored = this.#storedBlobs();
     const links = new Map<string, string>();
     const ahead: { found: FoundFile; opened: Promise<Known | FileRead | undefined> }[] = [];
     const rest = this.#found.values();
@@ -101,7 +101,7 @@ export class Save {
     }
   }
 
-  #stored(): Map<string, Blob> {
+  #storedBlobs(): Map<string, Blob> {
     const stored = new Map<string, Blob>();
     for (const { entry } of this.#before.values())
       if (entry.type === "file")
@@ -127,7 +127,7 @@ export class Save {
         const hash = createHash("sha256").update(bytes).digest("hex");
         let blob = stored.get(hash);
         if (!blob) {
-          const { bytes: packed, codec } = await compressed(bytes);
+          const { bytes: packed, codec } = await compress(bytes);
           blob = { hash, pack: this.id, offset: this.#packBytes, length: packed.length, codec };
           stored.set(hash, blob);
           this.#packBytes += packed.length;
@@ -159,7 +159,7 @@ export class Save {
       return { entry: { type: "hardlink", ...common, target: first }, status: found.status };
     if (inode !== undefined) links.set(inode, path);
     const before = this.#before.get(path);
-    // While a package manager runs, `asBefore` gives its files their last saved status, or "" if they have none.
+    // While a package manager runs, `restoreSystemEntries` gives its files their last saved status, or "" if they have none.
     if (before?.entry.type === "file" && (before.status ?? "") === found.status) {
       const isStored = before.entry.blobs.every((blob) => !blob || !this.#repacked.has(blob.pack));
       if (isStored) return { entry: { ...before.entry, ...common }, status: found.status };
@@ -188,7 +188,7 @@ export class Save {
     });
   }
 
-  async done(): Promise<SavedSnapshot> {
+  async finish(): Promise<SavedSnapshot> {
     const manifestBytes = (await this.manifest()).length;
     const files = this.#entries.filter((entry) => entry.type === "file");
     const blobs = new Map(
@@ -239,8 +239,8 @@ function isInstalling(root: string): boolean {
   return inodes.some((inode) => locks.includes(`:${inode} `));
 }
 
-/** Replaces the package manager's files by their last saved state. */
-function asBefore(seen: readonly ScannedEntry[], before: Index): ScannedEntry[] {
+/** Replaces the package manager's files by their last saved state, because their state during an installation is inconsistent. */
+function restoreSystemEntries(seen: readonly ScannedEntry[], before: Index): ScannedEntry[] {
   const isOfSystem = (path: string) => kindOf(path) === "system";
   const all = new Map(seen.map((one) => [one.path, one]));
   for (const { path, type } of seen) if (isOfSystem(path) && type !== "directory") all.delete(path);

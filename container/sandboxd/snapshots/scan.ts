@@ -127,7 +127,7 @@ export class Scanner {
         for (const name of states.keys()) {
           const at = pathIn(path, name);
           // If the user removes the workspace, the next container gets an empty one, because commands start there.
-          if (!there.has(name) && at !== "workspace" && isOfState(at)) add(removed(at));
+          if (!there.has(name) && at !== "workspace" && isOfState(at)) add(removedEntry(at));
         }
       }
       if (isInImage && states && found && seen.length === count && !added.has(path))
@@ -164,8 +164,8 @@ export async function scanNamed(
 }
 
 /**
- * Whether files have the same device as their directory. In some overlay file systems they have another one, so that only the
- * devices of directories reveal mounts.
+ * Whether files have the same device as their directory. In some overlay file systems they do not: there only the devices of
+ * directories reveal mounts.
  */
 function hasOneDevice(root: string, dev: bigint): boolean {
   const file = join(root, ".sandbox-mcp-new");
@@ -179,7 +179,7 @@ function hasOneDevice(root: string, dev: bigint): boolean {
   }
 }
 
-function removed(path: string): FoundFile {
+function removedEntry(path: string): FoundFile {
   const none = { mode: 0, mtime: 0, changedAt: 0n, uid: 0, gid: 0, size: 0, status: "" };
   return { type: "removed", path, ...none };
 }
@@ -252,8 +252,8 @@ export function chooseFiles(
 }
 
 /**
- * Files that are saved together or not at all. If room is short, groups with a higher `order` are dropped first, and larger
- * ones before smaller ones.
+ * Files that are saved together or not at all. If room is short, groups with a higher `order` are dropped first. Among groups of
+ * the same order, larger ones are dropped first.
  */
 interface Group {
   order: 0 | 1 | 2;

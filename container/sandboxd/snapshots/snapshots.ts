@@ -8,9 +8,9 @@ import { pipeline } from "node:stream/promises";
 import { type Handlers, serveOperation, bodyOf, bytesOfBody } from "../serve-operation.ts";
 import { FileError } from "../file-error.ts";
 import { SYSTEM, WORKSPACE } from "../directories.ts";
-import { workUntilNow } from "../work.ts";
+import { measureWork } from "../work.ts";
 import { CONVERSATION, taskDirectory } from "../shapes.ts";
-import { Base, baseOfContainer, noteBase, systemID } from "./base.ts";
+import { Base, baseOfContainer, recordBase, systemID } from "./base.ts";
 import { type Plan, type PlanCall, type SnapshotRequests, snapshotRequests } from "./snapshot-requests.ts";
 import { NODE } from "./image-change.ts";
 import { type Place, Restore } from "./restore.ts";
@@ -57,7 +57,7 @@ export class Snapshots {
     },
     "POST /snapshot/done": async ({ id }) => {
       const save = this.#requireSave(id);
-      const done = await save.done();
+      const done = await save.finish();
       if (!this.#isArchive) this.#state.keep(id, save.index);
       return done;
     },
@@ -72,7 +72,7 @@ export class Snapshots {
 
   /** Call it before any user program runs. */
   begin(): void {
-    if (SYSTEM !== undefined) noteBase(SYSTEM);
+    if (SYSTEM !== undefined) recordBase(SYSTEM);
   }
 
   respond(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
@@ -85,7 +85,7 @@ export class Snapshots {
   }
 
   /** Cancels the work of earlier requests, and resolves when none of it is running. */
-  async #next(): Promise<AbortSignal> {
+  async #cancelEarlier(): Promise<AbortSignal> {
     this.#turn.abort();
     const turn = (this.#turn = new AbortController());
     this.#save = undefined;
@@ -97,7 +97,7 @@ export class Snapshots {
   }
 
   /** One step runs at a time. @param request cancelled by the next step */
-  #restores<T>(request: IncomingMessage, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  #runRestoreStep<T>(request: IncomingMessage, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     const cut = () => request.destroy();
     signal.addEventListener("abort", cut);
     const done = work().finally(() => signal.removeEventListener("abort", cut));
@@ -108,9 +108,9 @@ export class Snapshots {
   async #plan(call: PlanCall): Promise<Plan> {
     const { id, base, isArchive = false, conversation, isThorough = false, isAtRest, ...options } = call;
     const resting = this.#resting;
-    const work = workUntilNow();
+    const work = measureWork();
     if (isAtRest && resting?.base === base && resting?.work === work) return resting.plan;
-    const signal = await this.#next();
+    const signal = await this.#cancelEarlier();
     const isBase = conversation === undefined && this.#state.mark().snapshot === base;
     if (!isBase && !isArchive)
       return { state: "conflict", files: 0, bytes: 0, left: { count: 0, bytes: 0, largest: [] } };
@@ -126,8 +126,8 @@ export class Snapshots {
     return isBase ? save.summary : { ...save.summary, state: "changed" };
   }
 
-  async #changes(isAsked: boolean, signal: AbortSignal) {
-    const isThorough = isAsked || Date.now() - this.#thoroughAt > THOROUGH_MS;
+  async #changes(isRequested: boolean, signal: AbortSignal) {
+    const isThorough = isRequested || Date.now() - this.#thoroughAt > THOROUGH_MS;
     const changes = await this.#scanner.changes(signal, { isThorough });
     if (isThorough) this.#thoroughAt = Date.now();
     return changes;
@@ -136,8 +136,8 @@ export class Snapshots {
   /** @param task the task of the conversation; undefined for the sandbox's state */
   async #begin(id: string, task: string | undefined, request: IncomingMessage) {
     if (task === undefined && this.#isRestored(id)) return { reads: [] };
-    const signal = await this.#next();
-    return await this.#restores(request, signal, async () => {
+    const signal = await this.#cancelEarlier();
+    return await this.#runRestoreStep(request, signal, async () => {
       const manifest = await bytesOfBody(request, MANIFEST_BYTES);
       signal.throwIfAborted();
       const restore = await this.#restoreOf(id, task, manifest);
@@ -179,7 +179,7 @@ export class Snapshots {
     const { signal } = this.#turn;
     // An interrupted restore starts again.
     this.#restore = undefined;
-    return await this.#restores(request, signal, async () => {
+    return await this.#runRestoreStep(request, signal, async () => {
       await restore.receive(bodyOf(request));
       if (signal.aborted) restore.abandon();
       signal.throwIfAborted();

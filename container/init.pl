@@ -2,8 +2,8 @@
 # init.pl SANDBOXD... +++ SERVER...
 #
 # The first process of a sandbox: collects orphans, and keeps sandboxd and SERVER running. SERVER is the control server: the SDK's, or
-# that of local/runtime. Signals from inside cannot kill the first process of a pid namespace, so it survives `kill -9 -1`. The names
-# of our processes begin with sbx-, so that a user's `pkill -f` for sandboxd, bash, node or /opt matches none of them.
+# that of local/runtime. Signals from inside cannot kill the first process of a pid namespace, so init.pl survives `kill -9 -1`. The
+# names of our processes begin with sbx-, so that a user's `pkill -f` for sandboxd, bash, node or /opt matches none of them.
 #
 # sandboxd writes a byte to its standard output while it responds to requests. This process kills a silent sandboxd, because user
 # code may have stopped or replaced it. The next sandboxd adopts the runs.
@@ -16,7 +16,7 @@ use strict;
 use warnings;
 use POSIX ();
 
-# How long sandboxd may be silent. Only its own running time counts, because other programs may occupy the processor.
+# How long sandboxd may be silent. Time in which it waits for a processor or a disk does not count: other programs may occupy these.
 my $HUNG_S = 15;
 # The time between two checks, and between two starts of a command that keeps ending.
 my $TICK_S = 1;
@@ -107,7 +107,7 @@ sub kill_hung {
   my $own = $now->{is_at_work} ? $now->{ran} - $before->{ran} : $passed - ($now->{waited} - $before->{waited});
   $sandboxd->{silent} += $own if $own > 0;
   return if $sandboxd->{silent} < $HUNG_S;
-  print STDERR "sandbox-mcp: sandboxd has not responded for $HUNG_S s of its running time, so it is killed\n";
+  print STDERR "sandbox-mcp: sandboxd has not responded for $HUNG_S s (without waits for a processor or disk), so it is killed\n";
   kill(KILL => $pid);
   $sandboxd->{silent} = 0;
 }
@@ -130,14 +130,14 @@ my $stop_starts = 0;
 # Takes the next step of the shutdown.
 sub stop {
   exit 0 if now() - $stopping_since > $STOP_S;
-  # sandboxd exits with 0 when the workspace is saved. If it died for another reason, the next one saves.
+  # sandboxd exits with 0 when the workspace is saved. If sandboxd died for another reason, the next sandboxd saves.
   if (!$sandboxd->{pid} && !($sandboxd->{is_signaled} && $sandboxd->{status} == 0) && $stop_starts < $STOP_STARTS) {
     begin($sandboxd);
     $stop_starts += 1 if $sandboxd->{pid};
     return;
   }
   if ($sandboxd->{pid}) {
-    # USR2 and not SIGTERM, which any `pkill` sends. Only once sandboxd responds, because before that it has no handler.
+    # USR2 and not SIGTERM, which any `pkill` sends. Only after sandboxd has responded, because before that it has no handler.
     $sandboxd->{is_signaled} = kill(USR2 => $sandboxd->{pid}) if $sandboxd->{responds};
     return;
   }

@@ -3,7 +3,8 @@
 #
 #   conversation  the conversation of an earlier task, to continue it: files for the home directory
 #   components    definitions of agents and commands that the operator offers and the task names, as KIND/NAME.md
-#   git start     the files at the start, as a tree in a separate repository
+#   git           a separate repository, with the files at the start
+#   start         the id of their tree in that repository
 #
 # After the agent's end, sandboxd calls `snapshot`.
 
@@ -80,7 +81,7 @@ place() {
     fi
   done
   ((${#missing[@]})) || return 0
-  printf 'There is no %s here; there is %s\n' "$(joined "${missing[@]}")" "$(joined $(head -n 50 <<<"${there:-nothing}"))" >&2
+  printf 'There is no %s here; there is %s\n' "$(join_words "${missing[@]}")" "$(join_words $(head -n 50 <<<"${there:-nothing}"))" >&2
   return 1
 }
 
@@ -97,7 +98,7 @@ definitions() {
     sort -u
 }
 
-joined() {
+join_words() {
   local all
   printf -v all '%s, ' "$@"
   printf %s "${all%, }"
@@ -126,24 +127,24 @@ tree() {
       if ($link || ($stat[7] <= $file && ($sum += $stat[7]) <= $total)) { print $small "$path\0" }
       else { print $large "$stat[7] $stat[9] $path\0" }
     }' "$own" "$compared_file" "$compared_total" || return
-  hidden "$own" update-index --add -z --stdin <"$own/small" || return
+  own_git "$own" update-index --add -z --stdin <"$own/small" || return
   while IFS=' ' read -r -d '' size time path; do
-    hash=$(printf '[not compared: %s bytes, changed %(%F %T)T]\n' "$size" "$time" | hidden "$own" hash-object -w --stdin)
-    hidden "$own" update-index --add --cacheinfo "100644,$hash,$path" || return
+    hash=$(printf '[not compared: %s bytes, changed %(%F %T)T]\n' "$size" "$time" | own_git "$own" hash-object -w --stdin)
+    own_git "$own" update-index --add --cacheinfo "100644,$hash,$path" || return
   done <"$own/large"
-  hidden "$own" write-tree
+  own_git "$own" write-tree
 }
 
 # Runs git on the task's own repository with the current directory as its work tree, without the user's configuration.
-hidden() {
+own_git() {
   local own=$1
   shift
   GIT_DIR=$dir/git GIT_WORK_TREE=$PWD GIT_INDEX_FILE=$own/index GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null \
     git -c core.autocrlf=false -c core.quotePath=false -c core.looseCompression=1 "$@"
 }
 
-# Lists the files to store, each ended by NUL. In a repository these are the files that it does not ignore, also in submodules and
-# nested repositories, of which git itself lists only the directories.
+# Lists the files to store, each ended by NUL. In a repository these are the files that git does not ignore, also in submodules and
+# nested repositories. Of those git itself lists only the directories.
 candidates() {
   if git rev-parse --is-inside-work-tree &>/dev/null; then
     perl -0 -e '

@@ -4,7 +4,7 @@
  *
  * The executor is the program that the SDK starts as a kernel. We do not change it: each cell that we send is one call,
  * `__sandbox_mcp__({run, mark, files, cap_bytes, tail_bytes, language, code, variables?})`, which runs the user's code and writes
- * one JSON document through the executor's capture of stdout (its shape is in sandbox_mcp_kernel/__init__.py). The document is
+ * one JSON document through the executor's capture of stdout. sandbox_mcp_kernel/__init__.py describes the document. The document is
  * pure ASCII, because the executor decodes each chunk of its pipe separately, and a chunk may end in the middle of a character.
  */
 const modules = require("node:module");
@@ -101,7 +101,7 @@ function bindModules() {
   });
   const url = pathToFileURL(filename).href;
   const resolve = (name) => (modules.isBuiltin(name) ? name : pathToFileURL(cellRequire.resolve(name)).href);
-  hidden(globalThis, "__sandbox_mcp_meta__", { url, dirname: cwd, filename, main: true, resolve });
+  defineHidden(globalThis, "__sandbox_mcp_meta__", { url, dirname: cwd, filename, main: true, resolve });
   evaluator.import = new vm.Script("(name, options) => import(name, options)", {
     filename,
     importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
@@ -123,15 +123,15 @@ async function importForCell(name, options) {
   }
 }
 
-function hidden(target, name, value) {
+function defineHidden(target, name, value) {
   Object.defineProperty(target, name, { value, enumerable: false, configurable: true, writable: false });
 }
 
 /** @param target the global object of the executor's context */
 function start(target, language) {
-  hidden(target, "__sandbox_mcp__", run);
-  hidden(globalThis, "__sandbox_mcp_import__", importForCell);
-  hidden(globalThis, "display", (value) => results.display(value));
+  defineHidden(target, "__sandbox_mcp__", run);
+  defineHidden(globalThis, "__sandbox_mcp_import__", importForCell);
+  defineHidden(globalThis, "display", (value) => results.display(value));
   trimStacks();
   watchModules();
   streams.install();

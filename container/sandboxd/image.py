@@ -3,7 +3,7 @@
     image.py <longest side> <pixels> <bytes>
 
 The input may be hostile, so this is a separate process with limits. Exit status: 3 without Pillow, 4 if the image cannot be
-decoded, 5 if it needs too much memory or has too many bytes at every quality.
+decoded, 5 if decoding needs too much memory or the result has too many bytes at every quality.
 """
 
 import io
@@ -34,7 +34,7 @@ def limit():
         pass
 
 
-def reduced(image, side, pixels):
+def scale_down(image, side, pixels):
     width, height = image.size
     share = min(1, math.sqrt(pixels / (width * height)), side / max(width, height))
     size = tuple(max(1, math.floor(length * share + 1e-9)) for length in image.size)
@@ -56,10 +56,10 @@ def reduced(image, side, pixels):
         paper = Image.new("RGB", image.size, "white")
         paper.paste(image, mask=image.getchannel("A"))
         image = paper
-    return turned(image, orientation)
+    return turn(image, orientation)
 
 
-def turned(image, orientation):
+def turn(image, orientation):
     """Applies the camera's orientation (TIFF 6.0, tag 274)."""
     how = {
         2: Image.FLIP_LEFT_RIGHT,
@@ -73,20 +73,20 @@ def turned(image, orientation):
     return image if how is None else image.transpose(how)
 
 
-def encoded(image, most, is_lossless):
-    """Returns the smaller of PNG and JPEG. Most plots are smaller as PNG, and blurred as JPEG."""
+def encode(image, most, is_lossless):
+    """Returns the smaller of PNG and JPEG; None if both have too many bytes. Most plots are smaller as PNG, and blurred as JPEG."""
     found = []
     if is_lossless:
-        found.append(saved(image, format="PNG", compress_level=COMPRESSION))
+        found.append(save(image, format="PNG", compress_level=COMPRESSION))
     for quality in QUALITIES:
-        found.append(saved(image, format="JPEG", quality=quality))
+        found.append(save(image, format="JPEG", quality=quality))
         if len(found[-1]) <= most:
             break
     smallest = min(found, key=len)
     return smallest if len(smallest) <= most else None
 
 
-def saved(image, **form):
+def save(image, **form):
     file = io.BytesIO()
     image.save(file, **form)
     return file.getvalue()
@@ -97,7 +97,7 @@ def main(side, pixels, most):
     Image.MAX_IMAGE_PIXELS = None
     image = Image.open(io.BytesIO(sys.stdin.buffer.read()), formats=("PNG", "JPEG", "GIF", "WEBP"))
     is_lossless = image.format != "JPEG"
-    result = encoded(reduced(image, side, pixels), most, is_lossless)
+    result = encode(scale_down(image, side, pixels), most, is_lossless)
     if result is None:
         sys.exit(5)
     sys.stdout.buffer.write(result)

@@ -24,7 +24,7 @@ else
   (begin $shell <../own/shell.sh >out 2>err)
 fi
 status=$?
-# If sandboxd has gone, the next one reads the file.
+# If sandboxd has gone, the next sandboxd reads the file.
 trap '' PIPE
 echo "$status" >exit
 # The mark separates the command's output from later output of its background processes.

@@ -1,6 +1,6 @@
 "use strict";
 /**
- * Child processes that code starts. sandboxd finds them by the run's mark. They get the run's streams, not our descriptors 0 to 2.
+ * Child processes that code starts. sandboxd finds them by the run's mark. A child gets the run's streams, not our descriptors 0 to 2.
  */
 const childProcess = require("node:child_process");
 const { syncBuiltinESMExports } = require("node:module");
@@ -8,9 +8,10 @@ const { Server } = require("node:net");
 const { spawnSync } = childProcess;
 /** The current run's mark, while this process does not have it yet. */
 let unsetMark;
-/** The current run's children that still run, and whether it listens on a port itself. */
+/** The current run's children that have not ended. */
 let children = new Set();
-let listens = false;
+/** Whether the current run has made this process listen on a port. */
+let isListening = false;
 
 /** Marks the children started from now on, so that sandboxd finds them: see `_mark` in sandbox_mcp_kernel/__init__.py. */
 function markChildren(run, mark) {
@@ -18,12 +19,12 @@ function markChildren(run, mark) {
   process.env.SANDBOX_MCP_RUN = run;
   unsetMark = mark;
   children = new Set();
-  listens = false;
+  isListening = false;
 }
 
 /** Which part of the run listens, or may listen. sandboxd then looks for the run's ports. */
 function servedBy() {
-  if (listens) return "itself";
+  if (isListening) return "itself";
   return children.size > 0 ? "child" : undefined;
 }
 
@@ -45,7 +46,7 @@ function patchChildren(streams) {
     const ofRun = children;
     ofRun.add(this);
     this.once("exit", () => ofRun.delete(this)).once("error", () => ofRun.delete(this));
-    const { stdio, taken } = replaced(options.stdio, "pipe");
+    const { stdio, taken } = replaceOurs(options.stdio, "pipe");
     const result = Reflect.apply(spawn, this, [{ ...options, stdio }]);
     for (const index of taken) {
       const name = index === 1 ? "stdout" : "stderr";
@@ -61,7 +62,7 @@ function patchChildren(streams) {
       const at = args.findLastIndex((one) => one?.stdio !== undefined);
       const options = args[at];
       if (!options?.stdio) return real(...args);
-      const { stdio, taken } = replaced(options.stdio, "pipe");
+      const { stdio, taken } = replaceOurs(options.stdio, "pipe");
       if (taken.length === 0) return real(...args.with(at, { ...options, stdio }));
       return withFiles(streams, stdio, taken, (files) =>
         real(...args.with(at, { ...options, stdio: files })),
@@ -71,7 +72,7 @@ function patchChildren(streams) {
   const { listen } = Server.prototype;
   Server.prototype.listen = function (...args) {
     markSelf();
-    listens = true;
+    isListening = true;
     return Reflect.apply(listen, this, args);
   };
   syncBuiltinESMExports();
@@ -87,8 +88,8 @@ function withFiles(streams, stdio, taken, call) {
   }
 }
 
-/** Returns `stdio` as an array without the kernel's own descriptors 0, 1 and 2. `taken` has the indexes that were 1 or 2. */
-function replaced(stdio, instead) {
+/** Returns `stdio` as an array without our descriptors 0, 1 and 2. `taken` has the indexes where descriptor 1 or 2 was replaced. */
+function replaceOurs(stdio, instead) {
   const list = Array.isArray(stdio) ? [...stdio] : [stdio, stdio, stdio].map((one) => one ?? "pipe");
   const taken = [];
   for (const [index, one] of list.entries()) {

@@ -14,13 +14,13 @@ function watchModules() {
   modules.registerHooks?.({
     load(url, context, next) {
       last = url.startsWith("file:") ? url : undefined;
-      return (last && transformed(url)) ?? next(url, context);
+      return (last && transformModule(url)) ?? next(url, context);
     },
   });
 }
 
 /** Compiles enums, namespaces and parameter properties: Node itself only removes types. */
-function transformed(url) {
+function transformModule(url) {
   const path = fileURLToPath(url);
   if (!/\.[cm]?ts$/.test(path) || path.includes("/node_modules/")) return undefined;
   let code;

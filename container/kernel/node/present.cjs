@@ -1,7 +1,7 @@
 "use strict";
 /** Turns values and exceptions into text and images for a model. */
 const util = require("node:util");
-const { inCells } = require("./typescript.cjs");
+const { mapPlaces } = require("./typescript.cjs");
 const TEXT_CHARS = 32 * 1024;
 const NOTE_CHARS = 128;
 const MARKUP_CHARS = 256 * 1024;
@@ -131,7 +131,7 @@ function sizeOf(found) {
   return JSON.stringify(found).replace(/[^\x20-\x7e]/g, "\\u0000").length;
 }
 
-/** {name, message, traceback: lines}: the user's frames, with the line of the cell where it happened. */
+/** {name, message, traceback: lines}. The traceback has the user's frames, and the line of the cell where the error happened. */
 function describe(error, sources) {
   const message = messageOf(error);
   if (!util.types.isNativeError(error) && !(error instanceof Error)) {
@@ -173,7 +173,7 @@ function trimStacks() {
     } catch {
       head = "Error";
     }
-    return [head, ...shown.map((frame) => `    at ${inCells(String(frame))}`)].join("\n");
+    return [head, ...shown.map((frame) => `    at ${mapPlaces(String(frame))}`)].join("\n");
   };
 }
 

@@ -32,7 +32,7 @@ function newEnums(code) {
     ),
   );
   let text = code;
-  // Only the first declaration in a cell: later ones extend it.
+  // Only the first declaration in a cell: later declarations extend the first one.
   for (const name of names) text = text.replace(`\n}(${name} || {});`, "\n}({});");
   return text;
 }
@@ -54,7 +54,8 @@ function placeInCell(name, line, column) {
   return [entry.originalLine + 1, entry.originalColumn + 1];
 }
 
-function inCells(text) {
+/** Maps the places in a text to the cells. */
+function mapPlaces(text) {
   return text.replace(/\b(cell-\d+\.ts):(\d+):(\d+)/g, (_all, name, line, column) =>
     [name, ...placeInCell(name, Number(line), Number(column))].join(":"),
   );
@@ -72,4 +73,4 @@ function explain(error, line, column) {
   }
 }
 
-module.exports = { explain, forget: (name) => maps.delete(name), inCells, placeInCell, toJavaScript };
+module.exports = { explain, forget: (name) => maps.delete(name), mapPlaces, placeInCell, toJavaScript };

@@ -260,12 +260,12 @@ class Kernel:
         @functools.wraps(real)
         def rich(value, *arguments, **options):
             data, metadata = real(value, *arguments, **options)
-            return self.results.with_figure(value, data), metadata
+            return self.results.add_figure(value, data), metadata
 
         self.shell.display_formatter.format = rich
 
     def watch(self, owner, name, what):
-        """Records that the code starts a process or listens, so that sandboxd looks for its ports."""
+        """Records that the code starts a process or listens, so that sandboxd looks for the run's ports."""
         real = getattr(owner, name)
 
         @functools.wraps(real)
@@ -316,7 +316,7 @@ class Kernel:
 def _mark(run, mark):
     """Marks this process for sandboxd. Every child inherits the mark.
 
-    The mark is the limit of file locks, which Linux keeps and does not apply.
+    The mark is the value of the limit of file locks. Linux stores this limit, but does not enforce it.
     """
     os.environ[MARK] = run
     try:

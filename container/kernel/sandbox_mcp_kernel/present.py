@@ -186,8 +186,8 @@ class Results:
     def _rich(self, value):
         return self.shell.display_formatter.format(value, exclude={"text/plain"})[0]
 
-    def with_figure(self, value, data):
-        """Adds a matplotlib figure's picture to its forms. The figure is not shown again at the end of the cell."""
+    def add_figure(self, value, data):
+        """Adds the picture of a matplotlib figure to `data`, its forms. The end of the cell does not show the figure again."""
         module = sys.modules.get("matplotlib.figure")
         if module is None or not isinstance(value, module.Figure):
             return data
@@ -247,7 +247,7 @@ class Results:
         page = found.pop("html_file", None)
         images = [form for form in FORMS.values() if form in IMAGES & found.keys()]
         for other in images[1:]:
-            # The forms show the same picture; the first is the best.
+            # All image forms show the same picture; the first form is the best.
             del found[other]
         text = found.get("text", "<")
         html = data.get("text/html") if page is None and not images else None

@@ -26,8 +26,8 @@ TICK_S = 0.02
 # Between runs nothing is urgent, and with many kernels shorter ticks would keep the machine busy.
 IDLE_TICK_S = LIVE_AFTER_S
 IDLE_TICKS = 100
-# Marks in a log that earlier output was cleared. In a terminal it clears the screen. The program `clear` prints the parts in
-# another order, so its output does not count as this mark.
+# Marks in a log that earlier output was cleared. In a terminal this text clears the screen. The program `clear` prints the same
+# parts in another order, so its output does not count as this mark.
 CLEARED = "\x1b[3J\x1b[2J\x1b[H"
 PIPE_BYTES = 1024 * 1024
 

@@ -311,7 +311,10 @@ async function* hashWhileReading(body: AsyncIterable<Buffer>, hash: Hash): Async
   }
 }
 
-async function* limitBytes(body: AsyncIterable<Buffer> | Iterable<Buffer>, max: number): AsyncGenerator<Buffer> {
+async function* limitBytes(
+  body: AsyncIterable<Buffer> | Iterable<Buffer>,
+  max: number,
+): AsyncGenerator<Buffer> {
   let bytes = 0;
   for await (const chunk of body) {
     bytes += chunk.length;

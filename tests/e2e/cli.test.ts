@@ -30,12 +30,12 @@ describe("the server that a command calls", () => {
     expect(await runCLI(["command", "echo here"], local)).toEqual({ code: 0, stdout: "here\n", stderr: "" });
   });
 
-  it("is the one that --url and --token name, also if only by its origin", async () => {
+  it("is the one that --url names, also if --url has only its origin", async () => {
     const words = ["sandboxes", "--url", new URL(server.url).origin, "--token", TOKEN];
     expect(await runHere(words)).toMatchObject({ code: 0, stdout: expect.stringContaining("default") });
   });
 
-  it("never receives the local server's token if it is another one", async () => {
+  it("does not receive the local server's token if --url names another server", async () => {
     const { code, stderr } = await run(["runs", "--url", "https://sandbox.example"]);
     expect([code, stderr]).toEqual([77, expect.stringContaining("set SANDBOX_MCP_TOKEN")]);
   });
@@ -231,7 +231,7 @@ describe("watch", () => {
   it("prints lines for each run, its output and its end", async () => {
     const watching = startCLI(["watch", "--json", "--sandbox", "watched", "--interval", "1"], local);
     watching.stdin.end();
-    const reportedPorts = () =>
+    const readEvents = () =>
       watching
         .stdout()
         .split("\n")
@@ -239,15 +239,15 @@ describe("watch", () => {
         .map((text) => JSON.parse(text));
     const command = startCLI(["command", "--sandbox", "watched", "while echo tick; do sleep 1; done"], local);
     command.stdin.end();
-    await until(() => reportedPorts().some(({ event, text }) => event === "output" && text.includes("tick")));
-    const found = reportedPorts().find(({ event }) => event === "run");
+    await until(() => readEvents().some(({ event, text }) => event === "output" && text.includes("tick")));
+    const found = readEvents().find(({ event }) => event === "run");
     expect(found).toMatchObject({ sandbox: "watched", kind: "command", state: "running" });
     await json(["cancel", found.id]);
-    await until(() => reportedPorts().some(({ id, state }) => id === found.id && state === "cancelled"));
+    await until(() => readEvents().some(({ id, state }) => id === found.id && state === "cancelled"));
     watching.kill("SIGINT");
     expect(await watching.ended).toMatchObject({ code: 0, stderr: "" });
     await command.ended;
-    expect(reportedPorts()[0]).toMatchObject({ event: "sandbox", sandbox: "watched", state: "running" });
+    expect(readEvents()[0]).toMatchObject({ event: "sandbox", sandbox: "watched", state: "running" });
   });
 });
 
@@ -419,7 +419,7 @@ describe("files", () => {
 });
 
 describe("token", () => {
-  it("makes a token that the server accepts by its hash, and hashes others", async () => {
+  it("makes a token with its entry for AUTH_TOKENS, and hashes a given token", async () => {
     const created = await json(["token", "new", "--name", "ci", "--scopes", "sandbox:read, tasks:run"]);
     const hashed = await run(["token", "hash"], `${String(created.token)}\n`);
     expect(created).toMatchObject({
@@ -455,7 +455,7 @@ describe("doctor and diagnose", () => {
     expect(checks).toContainEqual(expect.objectContaining({ name: `port ${port}`, found }));
   });
 
-  it("report in one sentence that the file cannot be written", async () => {
+  it("report in one sentence that a bundle cannot be written", async () => {
     const ended = await run(["diagnose", "--output", "/dev/null/x.json"]);
     expect(ended).toMatchObject({
       code: 69,

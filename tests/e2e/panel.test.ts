@@ -23,7 +23,7 @@ const resumeReader = (sandbox: string) =>
 const rows = () => panel.rows();
 
 /** The row of a file or directory in the tree. */
-const named = (tag: "a" | "summary", name: string) => `${tag}:has(bdi:text-is("${name}"))`;
+const rowOf = (tag: "a" | "summary", name: string) => `${tag}:has(bdi:text-is("${name}"))`;
 
 beforeAll(async () => {
   [server, chromium] = await Promise.all([startServer({}), launchChromium()]);
@@ -206,15 +206,15 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await page.click("button:text-is('Save')");
     await page.waitForSelector(".note:text-is('Saved.')");
     expect(await call("read_file", { sandbox: "hostile", path: "new.txt" })).toBe("```\nmade\n```");
-    await page.waitForSelector(named("a", "new.txt"));
+    await page.waitForSelector(rowOf("a", "new.txt"));
   });
 
   it("shows files as a tree, edits one, and asks before it overwrites somebody else's change", async () => {
     await call("write_file", { sandbox: "grows", path: "deep/er/notes.txt", content: "one\r\ntwo\r\n" });
     await page.goto(`${panel.address}#/grows/files`);
-    await page.click(named("summary", "deep"));
-    await page.click(named("summary", "er"));
-    await page.click(named("a", "notes.txt"));
+    await page.click(rowOf("summary", "deep"));
+    await page.click(rowOf("summary", "er"));
+    await page.click(rowOf("a", "notes.txt"));
     await page.fill("textarea", "one\n2\n");
     await page.click("button:text-is('Save')");
     await page.waitForSelector(".note:text-is('Saved.')");
@@ -231,7 +231,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     expect(await call("read_file", { ...bytes, encoding: "utf-8" })).toBe("```\ntheirs\n```");
     // The text survives a visit to another page.
     await page.click("text=Close");
-    await page.click(named("a", "notes.txt"));
+    await page.click(rowOf("a", "notes.txt"));
     await page.waitForSelector("textarea");
     expect(await page.inputValue("textarea")).toBe("mine\n");
     await page.click("button:text-is('Undo changes')");
@@ -246,7 +246,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
         ?.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
     });
     await page.waitForSelector(".note:has-text('Uploaded to /workspace/deep: <b>one.txt, two.txt')");
-    await page.click(named("a", "<b>one.txt"));
+    await page.click(rowOf("a", "<b>one.txt"));
     const download = page.waitForEvent("download");
     await page.click("section button:text-is('Download')");
     expect(readFileSync(await (await download).path(), "utf8")).toBe("in <b>one.txt");
@@ -258,7 +258,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
       command: String.raw`mkdir many && cd many && seq 10000 | xargs touch && touch $'0\n<img src=x>' $'0\u202egpj' && printf '\377\0' >0.bin`,
     });
     await page.goto(`${panel.address}#/hostile/files`);
-    await page.click(named("summary", "many"));
+    await page.click(rowOf("summary", "many"));
     const find = page.locator("[aria-label='Find in many']");
     await find.waitFor();
     await until(async () => (await page.locator(".tree .entry").count()) < 60);
@@ -266,9 +266,9 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     expect(await page.locator("bdi:text-is('0\\\\n<img src=x>')").count()).toBe(1);
     await find.fill("1234");
     await until(async () => (await page.locator(".tree details details .entry").count()) === 1);
-    await page.waitForSelector(named("a", "1234"));
+    await page.waitForSelector(rowOf("a", "1234"));
     await find.fill("");
-    await page.click(named("a", "0.bin"));
+    await page.click(rowOf("a", "0.bin"));
     await page.waitForSelector("section pre:has-text('2 bytes')");
     expect(browserErrors).toEqual([]);
   });
@@ -300,7 +300,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await other.click(".runs a >> nth=0");
     await other.waitForSelector(".log .row");
     await other.click("nav >> text=Files");
-    await other.click(named("a", "kept.txt"));
+    await other.click(rowOf("a", "kept.txt"));
     expect(await other.isEditable("textarea")).toBe(false);
     await other.click("nav >> text=Overview");
     await other.waitForSelector("dt:text-is('State')");

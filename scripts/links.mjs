@@ -26,6 +26,7 @@ const problems = [];
 
 /** Variables of other programs. */
 const FOREIGN_VARIABLES = new Set([
+  "MSG_MORE",
   "AWS_CA_BUNDLE",
   "CARGO_HTTP_CAINFO",
   "DENO_CERT",

@@ -6,9 +6,9 @@ import {
   TOKEN_HEADER,
   TOKEN_VARIABLE,
 } from "../../container/sandboxd/protocol.ts";
-import { ToolError, sandboxUnresponsive } from "../shared/errors.ts";
+import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
 import { CALL_MS, pause } from "../shared/within.ts";
-import { containerGone } from "./texts.ts";
+import { containerEnded, containerGone } from "./texts.ts";
 
 /** The platform's connection to the container. */
 export interface ContainerPort {
@@ -20,8 +20,8 @@ export interface ContainerPort {
 export interface ContainerLifecycle {
   /** Whether a container runs and is not ending. Its workspace may not be restored yet. */
   readonly isRunning: boolean;
-  /** The container with its workspace; undefined if there is none, or it is ending. */
-  readonly container: object | undefined;
+  /** The container with its workspace, aborted when it ends; undefined if there is none, or it is ending. */
+  readonly container: AbortSignal | undefined;
   /** Waits for a container with its workspace. @param ms the longest wait @throws {ToolError} errors of the start or restore */
   waitUntilReady(ms?: number): Promise<unknown>;
   /** Like `waitUntilReady`, unless the run is over. @throws {ToolError} `sandbox_restarted` if it is over; errors of the start */
@@ -107,10 +107,17 @@ export class Sandboxd {
   withWorkspace(lifecycle: Pick<ContainerLifecycle, "container" | "waitUntilReady">): Requesting {
     return async (...request) => {
       while (!lifecycle.container) await lifecycle.waitUntilReady(CALL_MS);
-      return await this.request(...request, () => {
+      const { container } = lifecycle;
+      const isThere = () => {
         this.noteUse();
-        return lifecycle.container !== undefined;
-      });
+        return lifecycle.container === container;
+      };
+      try {
+        return await this.request(...request, isThere);
+      } catch (error) {
+        // Otherwise a late error looks like a broken connection to the next container.
+        throw isGone(error) && container.aborted ? containerEnded() : error;
+      }
     };
   }
 

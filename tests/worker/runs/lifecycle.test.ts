@@ -4,7 +4,7 @@
  */
 import * as fc from "fast-check";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
-import { containerGone } from "../../../src/container/texts.ts";
+import { containerEnded, containerGone } from "../../../src/container/texts.ts";
 import { ToolError, isGone } from "../../../src/shared/errors.ts";
 import { Actor } from "./lifecycle-fakes.ts";
 import { FAULTS, type Fault, HOUR_MS, Use, World } from "./lifecycle-world.ts";
@@ -132,7 +132,8 @@ class Sandbox extends World {
     const begunAt = this.turn;
     begin(writes);
     await this.actor.waitForStep();
-    if (container.isBroken || life.aborted || this.#disconnectedAt >= begunAt) throw containerGone();
+    if (life.aborted) throw containerEnded();
+    if (container.isBroken || this.#disconnectedAt >= begunAt) throw containerGone();
     done();
   }
 

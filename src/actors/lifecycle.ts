@@ -544,6 +544,8 @@ export class Lifecycle {
       if (!platform.isRunning || (await network.enforce())) return;
       // The save is bounded: a policy enforced late is better than one never enforced.
       const isOver = await workspace.saveToStop(SAVE_TO_STOP_MS);
+      // Meanwhile another container may have started, with the policy.
+      if (await network.enforce().catch(() => false)) return;
       await this.#end(() => {
         const isSaved = isOver && workspace.mayStop && !this.#isBusy;
         return this.#endInOrder(isSaved ? "network" : "unsaved_network");

@@ -9,7 +9,7 @@ import type { Checkpoint } from "../../../src/actors/saved-states.ts";
 import { containerGone } from "../../../src/container/texts.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
 import { SerialQueue } from "../../../src/shared/queue.ts";
-import { CALL_MS, within } from "../../../src/shared/within.ts";
+import { CALL_MS, pause, within } from "../../../src/shared/within.ts";
 import { FakeContainer, HOUR_MS, Use, type World } from "./lifecycle-world.ts";
 
 const never = new Promise<never>(() => undefined);
@@ -401,6 +401,11 @@ export class Actor {
           if (world.consumeFault("save hangs")) {
             world.hasHung = true;
             await this.#hang(life);
+          }
+          // R2 does not respond, so the save outlasts its container.
+          if (world.consumeFault("upload hangs")) {
+            world.hasHung = true;
+            await pause(2 * CALL_MS);
           }
           await this.waitForStep();
           if (life.aborted || !container.isAlive || container.isBroken) throw containerGone();

@@ -11,6 +11,7 @@ export const FAULTS = [
   "starts halfway",
   "restore fails",
   "save hangs",
+  "upload hangs",
   "rollback fails",
   "refuse",
   "enforce fails",

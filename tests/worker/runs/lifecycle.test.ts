@@ -35,10 +35,13 @@ const OTHERS = [
 ] as const;
 type Step = (typeof CALLS)[number] | (typeof OTHERS)[number] | Fault;
 
+/** A rollback waits for an upload, and a destruction for the rollback, so uploads hang in `EXAMPLES` only. */
+const RANDOM_FAULTS = FAULTS.filter((fault) => fault !== "upload hangs");
+
 const steps: fc.Arbitrary<Step> = fc.oneof(
   { weight: 4, arbitrary: fc.constantFrom(...CALLS) },
   { weight: 6, arbitrary: fc.constantFrom(...OTHERS) },
-  { weight: 2, arbitrary: fc.constantFrom(...FAULTS) },
+  { weight: 2, arbitrary: fc.constantFrom(...RANDOM_FAULTS) },
 );
 
 const MAX_CONTAINERS = 3;
@@ -368,6 +371,19 @@ const NEXT = [0, 0, 0];
 
 /** Sequences that found defects, and that random steps seldom make. */
 const EXAMPLES: Sequence[] = [
+  // While a new policy waits for a save, its container is destroyed, and the next one starts with the policy.
+  [
+    [],
+    [
+      ["write", [...NEXT, ...NEXT, ...NEXT, 0]],
+      ["upload hangs", []],
+      ["idle", []],
+      ["write", []],
+      ["destroy", [0]],
+      ["narrow", [1, ...NEXT, ...NEXT, ...NEXT, ...NEXT]],
+    ],
+    "idle",
+  ],
   // The container dies during the registrations of two calls.
   [
     [],

@@ -87,6 +87,7 @@ async function converse(server: Server, id: string, isAttached: boolean): Promis
     return await Promise.race([left.promise, show(server, id, filter, isAttached)]);
   } finally {
     stdout.off("resize", resize);
+    resizing.stop();
     stdin.off("data", press);
     stdin.setRawMode(false);
     stdin.pause();

@@ -1,4 +1,5 @@
 /** The size of a terminal in a sandbox, which follows the terminal that shows it. */
+import { pause } from "../within.ts";
 import { spaceCalls } from "./typing.ts";
 
 export interface Size {
@@ -8,12 +9,17 @@ export interface Size {
 
 export const startSize = ({ rows, columns }: Size) => ({ LINES: String(rows), COLUMNS: String(columns) });
 
+/** How often a size is passed on until it succeeds, and the pause in between, in milliseconds. */
+const MAX_ATTEMPTS = 4;
+const RETRY_MS = 500;
+
 /** Passes size changes on to a terminal: one at a time, and the last one at the end. */
 export class Resizing {
   readonly #size: () => Size;
   readonly #pass: (size: Size) => Promise<unknown>;
   #isUnderWay = false;
   #isStale = false;
+  #isStopped = false;
 
   constructor(size: () => Size, pass: (size: Size) => Promise<unknown>) {
     this.#size = size;
@@ -25,12 +31,24 @@ export class Resizing {
     if (!this.#isUnderWay) void this.#passAll();
   }
 
+  stop(): void {
+    this.#isStopped = true;
+  }
+
   async #passAll(): Promise<void> {
     this.#isUnderWay = true;
-    while (this.#isStale) {
+    let failures = 0;
+    while (this.#isStale && !this.#isStopped) {
       this.#isStale = false;
-      // If this fails, the terminal keeps the previous size.
-      await spaceCalls(() => this.#pass(this.#size())).catch(() => undefined);
+      const pass = spaceCalls(() => this.#pass(this.#size()));
+      failures = await pass.then(
+        () => 0,
+        () => failures + 1,
+      );
+      // After the last attempt, the terminal keeps the previous size.
+      if (failures === 0 || failures >= MAX_ATTEMPTS || this.#isStopped) continue;
+      this.#isStale = true;
+      await pause(RETRY_MS);
     }
     this.#isUnderWay = false;
   }

@@ -22,6 +22,8 @@ const maxTaken = 16;
 const maxDescription = 98_304;
 /** The most interim responses (100, 103) to a request. They are not forwarded, because a slow client would delay the Worker. */
 const maxInterim = 100;
+/** Names and values in `rawHeaders` from which Node's client drops the rest (its server refuses such requests with 431). */
+const maxRawHeaders = 2000;
 
 interface Pending {
   number: number;
@@ -251,12 +253,14 @@ export function limitInterim(upstream: ClientRequest, refuse: () => void): void 
 
 /**
  * Streams a response. Its headers are sent with the first bytes. Returns false, and sends nothing, for a response that cannot be
- * forwarded: a protocol change that was not requested, a transfer coding (it would be lost), or a response that Node reads but
- * refuses to write, for example with status 0 or control characters in the reason.
+ * forwarded: a protocol change that was not requested, a transfer coding (it would be lost), more headers than Node reads (a
+ * dropped one may announce chunks, whose rate is limited), or a response that Node reads but refuses to write, for example with
+ * status 0 or control characters in the reason.
  */
 export function streamResponse(incoming: IncomingMessage, response: ServerResponse): boolean {
   const coding = incoming.headers["transfer-encoding"] ?? "chunked";
   if (incoming.statusCode === 101 || !/^(?:chunked|identity)$/i.test(coding)) return false;
+  if (incoming.rawHeaders.length >= maxRawHeaders) return false;
   const headers = endToEndHeaders(incoming.rawHeaders).flat();
   try {
     response.writeHead(incoming.statusCode ?? 502, incoming.statusMessage, headers);

@@ -42,6 +42,9 @@ const odd = createTCPServer((socket) => {
     for (const status of interim > 0 ? ["100 Continue", "103 Early Hints\r\nLink: </a>"] : [])
       socket.write(`HTTP/1.1 ${status}\r\n\r\n`.repeat(interim));
     if (interim > 0) return void socket.end("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    const fields = Number(/^[A-Z]+ \/fields-(\d+) /.exec(data.toString("latin1"))?.[1] ?? 0);
+    const chunked = "Transfer-Encoding: chunked\r\n\r\n1\r\nh\r\n1\r\ni\r\n0\r\n\r\n";
+    if (fields > 0) return void socket.end(`HTTP/1.1 200 OK\r\n${"a:b\r\n".repeat(fields - 1)}${chunked}`);
     const head = decodeURIComponent(/^GET \/(\S+)/.exec(data.toString("latin1"))?.[1] ?? "");
     const length = /transfer-encoding/i.test(head) ? "" : "Content-Length: 2\r\n";
     socket.end(`HTTP/1.1 ${head}\r\n${length}\r\nhi`);
@@ -218,6 +221,12 @@ print(body(tunnel, ${large.length}))`;
     const status = `${curl} -w '%{http_code}' http://odd.test/interim-`;
     expect((await sandbox.run(`${status}50`)).stdout).toBe("hi200");
     expect((await sandbox.run(`${status}51`)).stdout).toMatch(/is not HTTP\.\s*502$/);
+  });
+
+  it("refuses a response with more header fields than Node reads, because the dropped ones say how its body is sent", async () => {
+    const status = `${curl} -w '%{http_code}' http://odd.test/fields-`;
+    expect((await sandbox.run(`${status}900`)).stdout).toBe("hi200");
+    expect((await sandbox.run(`${status}1001`)).stdout).toMatch(/is not HTTP\.\s*502$/);
   });
 
   it("passes on accepted WebSockets, and the responses of servers that refuse them", async () => {

@@ -2,6 +2,7 @@
 import { execFile } from "node:child_process";
 import { stat } from "node:fs/promises";
 import { promisify } from "node:util";
+import { shownName } from "../../src/shared/shown.ts";
 import { claimIDs, idsPerSandbox, type HostUser, type IDMap, type IDRange } from "./ids.ts";
 import { MACHINE } from "./texts.ts";
 
@@ -63,5 +64,5 @@ export async function refuseSetID(directory: string): Promise<void> {
   );
   if (code === "ENOENT") throw new Error(MACHINE.noFind);
   const file = stdout.trimEnd();
-  if (file !== "") throw new Error(MACHINE.hasSetID(file));
+  if (file !== "") throw new Error(MACHINE.hasSetID(shownName(file)));
 }

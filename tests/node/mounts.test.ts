@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
@@ -57,6 +57,9 @@ it("a directory with a set-user-id program, which a sandbox could rewrite, can o
     await expect(mount("set")).rejects.toThrow(`${program} has a set-user-id or set-group-id bit`);
     expect((await mount("set:ro")).forEngine).toMatchObject([{ writable: false }]);
   }
+  // A sandbox chooses the names of directories.
+  renameSync(join(directory, "set/deep"), join(directory, "set/deep\nnext: \u001b[2J"));
+  await expect(mount("set")).rejects.toThrow(`${directory}/set/deep\\nnext: \\u001b[2J/program" has a`);
 });
 
 describe("the folder of COMPONENTS", () => {

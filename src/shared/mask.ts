@@ -149,7 +149,7 @@ class TraceMatcher {
     for (let at = 0; at < bytes.length; at++) {
       state = automaton.next(state, bytes[at] ?? 0);
       const trace = automaton.endingAt(state);
-      if (trace) found.push(rangeOf(trace, bytes, at + 1 - trace.text.length, at + 1));
+      if (trace) addRange(found, trace, bytes, at + 1 - trace.text.length, at + 1);
     }
     return found;
   }
@@ -165,7 +165,7 @@ class TraceMatcher {
       state = this.#automaton.next(state, escaped < 0 ? (bytes[at] ?? 0) : escaped);
       at += escaped < 0 ? 1 : escapeLength(bytes, at);
       const trace = this.#automaton.endingAt(state);
-      if (trace) found.push(rangeOf(trace, bytes, places[count + 1 - trace.text.length] ?? 0, at));
+      if (trace) addRange(found, trace, bytes, places[count + 1 - trace.text.length] ?? 0, at);
     }
     return found;
   }
@@ -191,6 +191,25 @@ function hexadecimal(bytes: Uint8Array, from: number, to: number): number {
     number = number * 16 + digit;
   }
   return number;
+}
+
+/** Adds the range of a trace, or extends the last one: a value that repeats itself (`aaaa`) can end at every byte. */
+function addRange(
+  found: [number, number][],
+  trace: SecretTrace,
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+): void {
+  const last = found.at(-1);
+  // Far from the last range's start, that range also covers an escape or a base64 character before `start`.
+  const isInside = last !== undefined && start >= last[0] + MAX_SPELLING_CHARS && start <= last[1];
+  const range: [number, number] = isInside
+    ? [start, end + (trace.sharesLast ? 1 : 0)]
+    : rangeOf(trace, bytes, start, end);
+  if (last === undefined || range[0] > last[1] || range[1] < last[0]) return void found.push(range);
+  last[0] = Math.min(last[0], range[0]);
+  last[1] = Math.max(last[1], range[1]);
 }
 
 /** The range to mask for a trace, with the neighbouring characters that contain a part of the value. */

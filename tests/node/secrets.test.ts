@@ -203,6 +203,11 @@ describe("a response", () => {
     },
   );
 
+  it("is masked where a value that repeats itself ends at each of many bytes", () => {
+    const [repeated, mask] = ["a".repeat(300_000), new Mask([secretOf({}, { value: "a".repeat(16) })])];
+    expect(mask.text(`at 100% ${repeated} \\`) === `at 100% ${"*".repeat(repeated.length)} \\`).toBe(true);
+  });
+
   it("is masked the same in pieces of any size", async () => {
     const other = secretOf({}, { value: `${VALUE.slice(-6)}12345678` });
     const part = fc.constantFrom(

@@ -9,8 +9,8 @@ import { installForTests } from "./tests/setup/installed.ts";
 import { PRIVATE_SECRETS } from "./tests/setup/private-secrets.ts";
 
 /**
- * `worker` and `faults-actor` run in workerd, the other suites in Node. `worker`, `faults-actor` and `node` share one engine of
- * the local platform, which the global set-up starts. `e2e`, `faults` and `hostile` start the whole server as a user does.
+ * `worker` and `faults-actor` run in workerd, each with an engine of the local platform that its global set-up starts. The other
+ * suites run in Node. `e2e`, `faults` and `hostile` start the whole server as a user does.
  */
 
 /** The engine that the global set-up started, and the owner's token. */
@@ -57,6 +57,9 @@ const worker = () =>
     },
   }));
 
+/** Starts an engine and a model. */
+const inWorkerd = ["tests/setup/engine.ts", "tests/setup/model.ts"];
+
 /** Time limits of tests, hooks and polls in milliseconds, for a busy machine. */
 const patience = (testTimeout: number, hookTimeout = testTimeout) => ({
   testTimeout,
@@ -83,7 +86,6 @@ class SlowFirst extends BaseSequencer {
 export default defineConfig({
   test: {
     sequence: { sequencer: SlowFirst },
-    globalSetup: ["tests/setup/engine.ts", "tests/setup/model.ts"],
     // Files wait about half of the time. Six workers kept two cores busy all the time, and tests that need a core in time
     // failed. Each worker and its sandboxes take up to 1 GB.
     maxWorkers: Math.min(6, availableParallelism() + 2),
@@ -96,6 +98,7 @@ export default defineConfig({
         plugins: [worker()],
         test: {
           name: "worker",
+          globalSetup: inWorkerd,
           include: ["tests/worker/**/*.test.ts"],
           setupFiles: ["tests/worker/end-sandboxes.ts"],
           // One workerd runs several files, because loading the Worker takes longer than most files. So each file uses its
@@ -144,6 +147,7 @@ export default defineConfig({
         ],
         test: {
           name: "faults-actor",
+          globalSetup: inWorkerd,
           include: ["tests/faults/actor/*.test.ts"],
           setupFiles: ["tests/worker/end-sandboxes.ts"],
           isolate: false,

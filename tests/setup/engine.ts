@@ -1,10 +1,15 @@
 /**
- * vitest's globalSetup for each project that needs sandboxes: one engine for all. Tests find it with
- * `inject("engineURL")` and `inject("engineSecret")`.
+ * vitest's globalSetup for each project in workerd: an engine, as a process like a user's. In vitest's process, which is large,
+ * each start of a program took 40 ms of processor time.
  */
+import { randomBytes } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import type { TestProject } from "vitest/node";
+import { startEngineProcess } from "../../cli/engine-process.ts";
 import { AGENTS } from "./claude-code.ts";
-import { startTestEngine } from "./engine-client.ts";
+import { wsPackage } from "./engine-client.ts";
 import { playPrivateAPI } from "./private-api.ts";
 
 declare module "vitest" {
@@ -18,19 +23,33 @@ declare module "vitest" {
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const { url, allowAddresses, trusted, close } = await playPrivateAPI();
-  const verbose = process.env.VERBOSE === "1";
-  const engine = await startTestEngine({
-    verbose,
-    allowAddresses,
-    trusted,
-    agents: AGENTS,
-    hasAuthority: true,
-  });
+  const runDir = await mkdtemp(join(tmpdir(), "sandbox-mcp-test-"));
+  const secret = randomBytes(24).toString("base64url");
+  const engine = await startEngineProcess(
+    {
+      secret,
+      network: "internet",
+      isolation: "bubblewrap",
+      runDir,
+      authority: join(runDir, "authority"),
+      readOnly: [wsPackage],
+      verbose: process.env.VERBOSE === "1",
+      allowAddresses,
+      trusted,
+      agents: AGENTS,
+      // Most of these sandboxes run no Python, and a prepared sandbox has a Python kernel. tests/node/start-ahead.test.ts
+      // and tests/e2e/start-ahead.test.ts test prepared sandboxes.
+      prepareSandbox: false,
+    },
+    console.error,
+    (how) => console.error(`The engine of the tests ended: ${how}`),
+  );
   project.provide("privateURL", url);
   project.provide("engineURL", engine.url);
-  project.provide("engineSecret", engine.secret);
+  project.provide("engineSecret", secret);
   return async () => {
     close();
     await engine.close();
+    await rm(runDir, { recursive: true, force: true });
   };
 }

@@ -94,7 +94,6 @@ export default defineConfig({
       !(name === "EnvironmentTeardownError" && message.includes("Closing rpc while")),
     projects: [
       {
-        extends: true,
         plugins: [worker()],
         test: {
           name: "worker",
@@ -117,7 +116,6 @@ export default defineConfig({
         },
       },
       {
-        extends: true,
         test: {
           name: "node",
           include: ["tests/node/**/*.test.ts"],
@@ -132,7 +130,6 @@ export default defineConfig({
         },
       },
       {
-        extends: true,
         plugins: [
           cloudflareTest(({ inject }) => ({
             main: "./tests/faults/actor/worker.ts",

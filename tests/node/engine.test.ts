@@ -88,7 +88,7 @@ describe("access to the engine", () => {
 
 describe("a sandbox", () => {
   it("gives each command its own output, also while the copier of an earlier command's output still runs", async () => {
-    const own = await startTestEngine({ prepareSandbox: false });
+    const own = await startTestEngine();
     const sandbox = await TestSandbox.start(own);
     // The copier starts after 20 ms. While the copier is stopped, sandboxd itself ends the command's output.
     await sandbox.run("sleep 0.2; pkill -STOP -x sbx-copy; echo first");
@@ -98,8 +98,7 @@ describe("a sandbox", () => {
   });
 
   it("leaves no process, directory or control group when it is destroyed", async () => {
-    // A prepared sandbox would have another name on the host: tests/node/start-ahead.test.ts.
-    const ownEngine = await startTestEngine({ prepareSandbox: false });
+    const ownEngine = await startTestEngine();
     const sandbox = await TestSandbox.start(ownEngine);
     const stragglers = await startStragglers(sandbox);
     const directory = join(ownEngine.runDir, ownEngine.engine.boot, sandbox.id);
@@ -153,7 +152,7 @@ describe("a sandbox", () => {
     await chmod(directory, 0o755);
     const control = join(directory, "control.cjs");
     await writeFile(control, 'throw new Error("broken on purpose");\n');
-    const broken = await startTestEngine({ control, prepareSandbox: false });
+    const broken = await startTestEngine({ control });
     await expect(TestSandbox.start(broken)).rejects.toThrow(
       /The sandbox did not start: [^]*broken on purpose/,
     );

@@ -36,7 +36,6 @@ describe("a sandbox's access to the machine's disk", () => {
     const one = await startTestEngine({
       limits: { ...limits, diskReadBytes: MiB },
       readOnly: [{ from: shown, to: "/opt/shown" }],
-      prepareSandbox: false,
     });
     try {
       const sandbox = await TestSandbox.start(one);
@@ -50,7 +49,6 @@ describe("a sandbox's access to the machine's disk", () => {
     const one = await startTestEngine({
       limits,
       readOnly: [{ from: shown, to: "/opt/shown" }],
-      prepareSandbox: false,
     });
     const all = readFileSync(join(shown, "file")).length / 4096;
     const attempts = [

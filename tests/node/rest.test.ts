@@ -24,7 +24,7 @@ function outsideOf(marker: string, path: string): string {
 }
 
 it("sandboxd scans for changes only after a process has worked", async () => {
-  engine = await startTestEngine({ prepareSandbox: false });
+  engine = await startTestEngine();
   const sandbox = await TestSandbox.start(engine);
   const marker = `1${randomBytes(4).readUInt32BE()}`;
   await sandbox.run(`mkdir -p /workspace/seen; sleep ${marker} >/dev/null 2>&1 &`);

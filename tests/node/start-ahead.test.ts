@@ -17,7 +17,7 @@ afterEach(async () => {
 });
 
 async function start(options: Partial<EngineOptions> = {}): Promise<TestEngine> {
-  const engine = await startTestEngine(options);
+  const engine = await startTestEngine({ prepareSandbox: true, ...options });
   cleanUp.push(engine.close);
   return engine;
 }
@@ -27,7 +27,7 @@ const waiting = { sandboxd: (): number | undefined => undefined, before: 0, sinc
 let waitingEngine: TestEngine;
 
 beforeAll(async () => {
-  waitingEngine = await startTestEngine();
+  waitingEngine = await startTestEngine({ prepareSandbox: true });
   const { pid } = await nextPrepared(directoryOf(waitingEngine));
   waiting.sandboxd = () => tree(pid).find(({ command }) => command === "sbxd")?.pid;
   waiting.before = await until(waiting.sandboxd);

@@ -22,7 +22,7 @@ afterAll(async () => {
 });
 
 async function engineOf(options: Parameters<typeof startTestEngine>[0] = {}): Promise<TestEngine> {
-  const engine = await startTestEngine({ prepareSandbox: false, ...options });
+  const engine = await startTestEngine(options);
   cleanUp.push(engine.close);
   return engine;
 }

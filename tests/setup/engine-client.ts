@@ -38,7 +38,7 @@ export const wsPackage = {
   to: "/opt/sandbox-runtime/node_modules/ws",
 };
 
-/** Starts an engine in this process, in a new run directory. */
+/** Starts an engine in this process, in a new run directory. By default it prepares no sandbox: few tests use its Python kernel. */
 export async function startTestEngine({
   hasAuthority = false,
   ...options
@@ -50,6 +50,7 @@ export async function startTestEngine({
     network: "internet",
     isolation: "bubblewrap",
     runDir,
+    prepareSandbox: false,
     ...(hasAuthority ? { authority: join(runDir, "authority") } : {}),
     ...options,
     readOnly: [wsPackage, ...(options.readOnly ?? [])],

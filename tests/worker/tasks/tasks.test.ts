@@ -540,7 +540,7 @@ it("a task makes a limited number of requests to the model", async () => {
     expect(await budgets.admit(key)).toEqual({
       refused: expect.stringContaining(`${MAX_REQUESTS} requests`),
     });
-    expect(budgets.spending("a")).toMatchObject({ requests: MAX_REQUESTS, exhausted: true });
+    expect(budgets.spending("a")).toMatchObject({ requests: MAX_REQUESTS, isExhausted: true });
   });
 });
 
@@ -561,12 +561,12 @@ describe("simultaneous requests to the model", () => {
     await inActor("in-flight", async (_actor, { storage }) => {
       const { budgets, key, admitted } = await makeBudget(storage, 100);
       expect(await budgets.admit(key)).toEqual(BUSY);
-      expect(budgets.spending("a")).toMatchObject({ exhausted: false, upstream: undefined });
+      expect(budgets.spending("a")).toMatchObject({ isExhausted: false, upstream: undefined });
       for (const call of admitted) budgets.finishRequest(call, { tokens: 60 });
       expect(budgets.spending("a")).toEqual({
         requests: MAX_IN_FLIGHT,
         tokens: MAX_IN_FLIGHT * 60,
-        exhausted: false,
+        isExhausted: false,
       });
       expect(await budgets.admit(key)).toEqual({ refused: expect.stringContaining("100 tokens") });
     });

@@ -2,7 +2,7 @@
  * One JSON line per event on the console, which Workers Logs indexes.
  *
  * There are only the events below, and TypeScript refuses any other field. So no event can contain a token, code, file content,
- * a tool's argument or a URL. Trace ids come from the caller: hexadecimal digits, checked by `trace.ts`.
+ * a path or a URL. Only names of sandboxes and trace ids come from the caller; both are checked, by `names.ts` and `trace.ts`.
  */
 
 import type { Principal } from "./principal.ts";

@@ -105,7 +105,7 @@ function table(rows: readonly Row[]): string {
     before = broken;
     return `| ${shown} | ${cell(holds)} | \`${file.replace("tests/", "")}\` |`;
   });
-  return ["| what breaks | what then holds | test |", "| --- | --- | --- |", ...lines].join("\n");
+  return ["| fault | what the server guarantees | test |", "| --- | --- | --- |", ...lines].join("\n");
 }
 
 /** The two tables, with a row for each test. */

@@ -164,7 +164,7 @@ function variableRow([name, { docs, example, secret, fallback = "off", default: 
 
 const groups = Object.entries(GROUPS).map(([title, rows]) => {
   const lines = Object.entries(rows).filter(([, { reader }]) => reader !== "local");
-  return `## ${title}\n\n| variable | meaning | without it |\n| --- | --- | --- |\n${lines.map(variableRow).join("\n")}\n`;
+  return `## ${title}\n\n| variable | meaning | if not set |\n| --- | --- | --- |\n${lines.map(variableRow).join("\n")}\n`;
 });
 fill("docs/reference/variables.md", "variables", groups.join("\n"));
 const security = readFileSync(join(root, "docs/internals/security.md"), "utf8");

@@ -16,7 +16,7 @@ import { dirname, join } from "node:path";
 import { afterEach, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { freePort } from "../../cli/lock.ts";
 import { readRunning } from "../../cli/running.ts";
-import { processes } from "../setup/processes.ts";
+import { pidOf, processes, tree } from "../setup/processes.ts";
 import {
   npmStart,
   repository,
@@ -46,7 +46,7 @@ async function start(options: ServerOptions = {}): Promise<Server> {
 }
 
 /** A copy of the repository, like a new clone. */
-function bareClone(): string {
+function clone(): string {
   const directory = temporaryDirectory();
   const list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
   const files = execFileSync("git", list, { cwd: repository, encoding: "utf8" }).split("\0").filter(Boolean);
@@ -56,13 +56,6 @@ function bareClone(): string {
     mkdirSync(dirname(join(directory, file)), { recursive: true });
     cpSync(join(repository, file), join(directory, file));
   }
-  return directory;
-}
-
-/** A clone after `npm ci`. */
-function clone(): string {
-  const directory = bareClone();
-  symlinkSync(join(repository, "node_modules"), join(directory, "node_modules"));
   return directory;
 }
 
@@ -109,33 +102,38 @@ describe.concurrent("the command line", () => {
     expect(stderr).toMatch(message);
     expect(processes().filter(({ command }) => command.includes(directory))).toEqual([]);
   });
-
-  it.each(["start", "cli"])("prints before npm ci what to run: npm run %s", (script) => {
-    const directory = bareClone();
-    const { status: code, stderr } = spawnSync("npm", ["run", script], { cwd: directory, encoding: "utf8" });
-    expect(code).toBe(1);
-    expect(withoutNPM(stderr)).toBe("The packages of this clone are not installed. Run: npm ci");
-  });
 });
 
 /** Requests an address from a sandbox. The output ends with the status. */
 const curl = "curl -sS -m 20 -o /dev/stdout -w '%{http_code}' http://example.invalid/";
 
 describe("a server with only the flag of its port", () => {
+  const token = `token-${randomUUID()}`;
+  const value = `value-${randomUUID()}`;
+  const secret = {
+    name: "api",
+    hosts: ["api.example.invalid"],
+    header: "X-Key: {value}",
+    value,
+    variable: "KEY",
+  };
   let server: Server;
   let port: number;
   beforeAll(async () => {
     port = await freePort(0);
-    server = await startServer({ flags: ["--port", String(port)], env: { PORT: "1" } });
+    const env = { PORT: "1", SERVER_AUTH_TOKEN: token, SECRETS: JSON.stringify([secret]) };
+    server = await startServer({ flags: ["--port", String(port)], env });
     return () => server.stop();
   });
+
+  const runCommand = (command: string) => callTool(server.url, "run_command", { command }, token);
 
   it("prefers the flag to the environment", () => {
     expect(server.url).toBe(`http://127.0.0.1:${port}/mcp`);
   });
 
   it("prints its address and how to connect, in 15 lines", async () => {
-    await callTool(server.url, "run_command", { command: "true" });
+    await runCommand("true");
     expect(withoutNPM(server.stderr())).toBe("");
     const printed = server.stdout();
     expect(`${server.stderr()}${printed}`.split("\n").slice(0, -1).length).toBeLessThanOrEqual(15);
@@ -151,10 +149,24 @@ describe("a server with only the flag of its port", () => {
 
   it("never lets its sandboxes reach this machine", async () => {
     const requestToServer = curl.replace("http://example.invalid/", new URL("/health", server.url).href);
-    const direct = await callTool(server.url, "run_command", { command: `${requestToServer} --noproxy '*'` });
+    const direct = await runCommand(`${requestToServer} --noproxy '*'`);
     expect(direct).not.toContain("healthy");
-    const proxied = await callTool(server.url, "run_command", { command: `${requestToServer} --noproxy ''` });
+    const proxied = await runCommand(`${requestToServer} --noproxy ''`);
     expect(proxied).toMatch(/sandbox may not reach[^]*403/);
+  });
+
+  it("keeps its token and all other secrets out of command lines and of all environments except its own", async () => {
+    const answer = await runCommand("echo $KEY; curl -sS https://api.example.invalid/");
+    // curl trusts the proxy's certificate, so it prints the server's explanation why the request failed.
+    expect(answer).toContain("sandbox-mcp-secret-api\nsandbox-mcp: ");
+    for (const one of [token, value]) {
+      expect(processes().filter(({ command }) => command.includes(one))).toEqual([]);
+      const holders = processes()
+        .filter(({ pid }) => environmentOf(pid).includes(one))
+        .map(({ command }) => command);
+      expect(holders.filter((command) => /workerd|engine|bwrap|runtime/.test(command))).toEqual([]);
+      expect(holders.some((command) => command.includes("cli/npm-script.mjs start"))).toBe(true);
+    }
   });
 });
 
@@ -213,15 +225,31 @@ it("a server with --json prints its address as one line, and no token", async ()
   expect(await command.exited).toBe(0);
 });
 
-describe("the server's token", () => {
-  it("is generated once and kept in .dev.vars, with the other lines", async () => {
-    const directory = clone();
+describe("a new clone", () => {
+  let directory: string;
+  let first: Server;
+  let token: string;
+  const startClone = () => startServer({ directory, env: { SERVER_AUTH_TOKEN: undefined }, flags });
+  const flags = ["--state-dir", temporaryDirectory()];
+
+  beforeAll(() => {
+    directory = clone();
+    return () => first?.stop();
+  });
+
+  it.each(["start", "cli"])("prints before npm ci what to run: npm run %s", (script) => {
+    const { status: code, stderr } = spawnSync("npm", ["run", script], { cwd: directory, encoding: "utf8" });
+    expect(code).toBe(1);
+    expect(withoutNPM(stderr)).toBe("The packages of this clone are not installed. Run: npm ci");
+  });
+
+  it("generates the server's token, and keeps it in .dev.vars with the other lines", async () => {
+    symlinkSync(join(repository, "node_modules"), join(directory, "node_modules"));
     const file = join(directory, ".dev.vars");
     writeFileSync(file, "# mine\nLOG_LEVEL=warn\n");
-    const env = { SERVER_AUTH_TOKEN: undefined };
-    const first = await start({ directory, env });
+    first = await startClone();
     const saved = readFileSync(file, "utf8");
-    const token = /^SERVER_AUTH_TOKEN=(\S{40,})$/m.exec(saved)?.[1] ?? "";
+    token = /^SERVER_AUTH_TOKEN=(\S{40,})$/m.exec(saved)?.[1] ?? "";
     expect(saved).toMatch(/^# mine\nLOG_LEVEL=warn\nSERVER_AUTH_TOKEN=/);
     expect(statSync(file).mode & 0o777).toBe(0o600);
     expect(await status(first.url, token)).toBe(200);
@@ -230,36 +258,28 @@ describe("the server's token", () => {
     // Wrangler's own line about secrets is not shown.
     expect(first.stdout()).not.toContain("Using secrets");
     expect(first.stdout()).not.toContain(token);
-    await first.stop();
-
-    const second = await start({ directory, env });
-    expect(readFileSync(file, "utf8")).toBe(saved);
-    expect(await status(second.url, token)).toBe(200);
   });
 
-  it("and all other secrets are on no command line, and in no environment except the server's", async () => {
-    const token = `token-${randomUUID()}`;
-    const value = `value-${randomUUID()}`;
-    const secret = {
-      name: "api",
-      hosts: ["api.example.invalid"],
-      header: "X-Key: {value}",
-      value,
-      variable: "KEY",
-    };
-    const server = await start({ env: { SERVER_AUTH_TOKEN: token, SECRETS: JSON.stringify([secret]) } });
-    const script = "echo $KEY; curl -sS https://api.example.invalid/";
-    const answer = await callTool(server.url, "run_command", { command: script }, token);
-    // curl trusts the proxy's certificate, so it prints the server's explanation why the request failed.
-    expect(answer).toContain("sandbox-mcp-secret-api\nsandbox-mcp: ");
-    for (const one of [token, value]) {
-      expect(processes().filter(({ command }) => command.includes(one))).toEqual([]);
-      const holders = processes()
-        .filter(({ pid }) => environmentOf(pid).includes(one))
-        .map(({ command }) => command);
-      expect(holders.filter((command) => /workerd|engine|bwrap|runtime/.test(command))).toEqual([]);
-      expect(holders.some((command) => command.includes("cli/npm-script.mjs start"))).toBe(true);
-    }
+  it("starts no second server with the same state directory", async () => {
+    const refused = await run({ flags: [...flags, "--port", "0"] });
+    expect(refused.code).toBe(1);
+    expect(refused.stderr).toContain(`Another server is using the state directory ${flags.at(-1)}.`);
+  });
+
+  it("starts again with the same token and sandboxes after its server was killed", async () => {
+    const file = join(directory, ".dev.vars");
+    const saved = readFileSync(file, "utf8");
+    const runKept = (to: Server) =>
+      callTool(to.url, "run_command", { command: "true", sandbox: "kept" }, token);
+    await runKept(first);
+    process.kill(pidOf("start", tree(first.child.pid ?? Number.NaN)), "SIGKILL");
+    await first.exited;
+    const second = await startClone();
+    servers.push(second);
+    expect(readFileSync(file, "utf8")).toBe(saved);
+    expect(await callTool(second.url, "list_sandboxes", {}, token)).toContain("kept: stopped, 0 bytes");
+    await runKept(second);
+    expect(await callTool(second.url, "list_sandboxes", {}, token)).toContain("kept: running");
   });
 });
 
@@ -334,29 +354,6 @@ describe.concurrent("npm start", () => {
       ),
     ]);
   });
-});
-
-it("a second server needs its own state directory, and a killed one blocks nothing", async () => {
-  const directory = temporaryDirectory();
-  const flags = ["--state-dir", directory];
-  const first = await start({ flags });
-  const refused = await run({ flags: [...flags, "--port", "0"] });
-  expect(refused.code).toBe(1);
-  expect(refused.stderr).toContain(`Another server is using the state directory ${directory}.`);
-
-  const beside = await start();
-  expect(await callTool(beside.url, "run_command", { command: "echo beside" })).toContain("beside");
-  await callTool(first.url, "run_command", { command: "true", sandbox: "kept" });
-
-  const serverProcess = processes().find(
-    ({ command }) => /cli\/npm-script\.mjs start/.test(command) && command.includes(directory),
-  );
-  process.kill(serverProcess?.pid ?? Number.NaN, "SIGKILL");
-  await first.exited;
-  const restarted = await start({ flags });
-  expect(await callTool(restarted.url, "list_sandboxes", {})).toContain("kept: stopped, 0 bytes");
-  await callTool(restarted.url, "run_command", { command: "true", sandbox: "kept" });
-  expect(await callTool(restarted.url, "list_sandboxes", {})).toContain("kept: running");
 });
 
 it("a server without python3 reports this, and serves the other languages", async () => {

@@ -7,6 +7,7 @@ import { BaseSequencer, type TestSpecification } from "vitest/node";
 import { bundlePanel } from "./scripts/bundle-panel.ts";
 import { installForTests } from "./tests/setup/installed.ts";
 import { PRIVATE_SECRETS } from "./tests/setup/private-secrets.ts";
+import { python } from "./tests/setup/server.ts";
 
 /**
  * `worker` and `faults-actor` run in workerd, each with an engine of the local platform that its global set-up starts. The other
@@ -30,6 +31,9 @@ process.once("exit", () => {
 });
 
 await installForTests();
+
+// The search takes 0.3 s of processor time, and many files and each engine would repeat it.
+if (python !== undefined) process.env.TESTS_PYTHON = python;
 
 // The Worker imports the built panel.
 await bundlePanel();

@@ -19,6 +19,7 @@ import {
 import { startEngine, type Engine, type EngineOptions } from "../../local/engine/engine.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { SECRET_HEADER, type ExitReport, type StartRequest } from "../../local/platform/engine-protocol.ts";
+import { python } from "./server.ts";
 import { sleep } from "./until.ts";
 
 export interface EngineAddress {
@@ -51,6 +52,7 @@ export async function startTestEngine({
     isolation: "bubblewrap",
     runDir,
     prepareSandbox: false,
+    ...(python === undefined ? {} : { python }),
     ...(hasAuthority ? { authority: join(runDir, "authority") } : {}),
     ...options,
     readOnly: [wsPackage, ...(options.readOnly ?? [])],

@@ -110,7 +110,7 @@ export function npmWithout(program: string, user = 1000): string[] {
 }
 
 /** A Python with the packages of sandboxes, so that no server of a test installs them. */
-const python = choosePython(await findPythons())?.executable;
+export const python = process.env.TESTS_PYTHON ?? choosePython(await findPythons())?.executable;
 
 /** This process's environment without the test runner's and npm's variables, as in a user's shell. */
 function environment(changes: Record<string, string | undefined>): Record<string, string> {

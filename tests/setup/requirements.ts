@@ -69,8 +69,7 @@ function absentModules(python: string): string[] {
 }
 
 /** @throws Error with what is missing and the command that installs it */
-async function prepare(say: (line: string) => void): Promise<void> {
-  await installForTests();
+async function installPrograms(say: (line: string) => void): Promise<void> {
   let needs = await findMissing();
   if (needs.length === 0) return;
   let trouble = "";
@@ -96,7 +95,8 @@ function packagesOf(needs: readonly Need[]): string[] {
 }
 
 try {
-  await prepare((line) => void process.stderr.write(`${line}\n`));
+  // Both mostly wait for the network.
+  await Promise.all([installForTests(), installPrograms((line) => void process.stderr.write(`${line}\n`))]);
 } catch (error) {
   process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
   process.exitCode = 1;

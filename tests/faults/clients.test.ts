@@ -5,7 +5,7 @@ import { waitForEnd } from "../setup/processes.ts";
 import { TOKEN } from "../setup/server.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { sleep, until } from "../setup/until.ts";
-import { type FaultServer, startFaultServer } from "./support.ts";
+import { type FaultServer, sleepersIn, START_SLEEPERS, startFaultServer } from "./support.ts";
 
 let server: FaultServer;
 beforeAll(async () => {
@@ -82,14 +82,13 @@ describe("when SIGTERM stops the server during 20 runs", () => {
           printed,
         ),
       );
+    await server.sh(START_SLEEPERS, { sandbox: "stop-0" });
     const all = server.all();
-    process.kill(
-      all.find(({ command }) => /cli\/npm-script\.mjs start/.test(command) && !/^(\/bin\/)?sh /.test(command))
-        ?.pid ?? 0,
-      "SIGTERM",
-    );
+    expect(sleepersIn(all)).toHaveLength(3);
+    process.kill(server.pid("start"), "SIGTERM");
     expect(await server.server.exited).toBe(0);
     expect(await waitForEnd(all, 20_000)).toEqual([]);
+    expect(server.server.stderr()).not.toMatch(/unexpected|error/i);
     await server.restart();
     for (const [index, run] of runs.entries()) {
       const { text } = await server.call("get_result", { id: idIn(run), wait_seconds: 0 });

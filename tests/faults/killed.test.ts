@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { waitForEnd } from "../setup/processes.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { sleep, until } from "../setup/until.ts";
-import { type FaultServer, startFaultServer } from "./support.ts";
+import { type FaultServer, sleepersIn, START_SLEEPERS, startFaultServer } from "./support.ts";
 
 /** Prints ten increasing numbers a second. */
 const COUNTING = "for ((i = 0; i < 3000; i++)); do echo $i; sleep 0.1; done";
@@ -45,48 +45,53 @@ async function countOutput(server: FaultServer, id: string): Promise<number> {
 }
 
 // Each test has its own server.
-describe.concurrent.each(["workerd", "engine"] as const)(
-  "when the server's %s is killed in the middle of a command and of code",
-  (role) => {
-    let server: FaultServer;
-    beforeAll(async () => {
-      server = await startFaultServer();
-      return () => server.close();
-    });
+describe.concurrent.each([
+  ["workerd", /workerd stopped unexpectedly/],
+  ["engine", /The sandbox engine stopped unexpectedly \(SIGKILL\)/],
+] as const)("when the server's %s is killed in the middle of a command and of code", (role, message) => {
+  let server: FaultServer;
+  beforeAll(async () => {
+    server = await startFaultServer();
+    return () => server.close();
+  });
 
-    it("runs are lost with the reason after a restart with the same state, and output is complete up to the last second", async () => {
-      const ids = await startRuns(server, "default");
-      const seen = {
-        command: await countOutput(server, ids.command),
-        code: await countOutput(server, ids.code),
-      };
-      // Output from more than a second before the kill is kept.
-      await sleep(1500);
-      const all = server.all();
-      process.kill(server.pid(role), "SIGKILL");
-      expect(await waitForEnd(all, 20_000)).toEqual([]);
+  it("the server ends with all processes and prints why; after a restart with the same state runs are lost with the reason, and output is complete up to the last second", async () => {
+    const ids = await startRuns(server, "default");
+    const seen = {
+      command: await countOutput(server, ids.command),
+      code: await countOutput(server, ids.code),
+    };
+    await server.sh(START_SLEEPERS, { session: "sleepers" });
+    // Output from more than a second before the kill is kept.
+    await sleep(1500);
+    const all = server.all();
+    expect(sleepersIn(all)).toHaveLength(3);
+    process.kill(server.pid(role), "SIGKILL");
+    expect(await waitForEnd(all, 20_000)).toEqual([]);
+    expect(await server.server.exited).toBe(1);
+    expect(server.server.stderr()).toMatch(message);
 
-      await server.restart();
-      for (const kind of ["command", "code"] as const) {
-        const { text } = await server.call("get_result", { id: ids[kind], wait_seconds: 0 });
-        expect(text).toContain("state: lost");
-        expect(text).toMatch(/lost while the server was down/);
-        expect(await countOutput(server, ids[kind])).toBeGreaterThanOrEqual(seen[kind]);
-      }
-      expect((await server.call("get_result", { id: ids.ended, cursor: 0 })).text).toContain("kept");
-      const { structured } = await server.call("list_runs", {});
-      expect((structured.runs as { state: string }[]).map(({ state }) => state)).toEqual([
-        "lost",
-        "lost",
-        "succeeded",
-      ]);
-      // The next call works in a fresh sandbox, and its result says so.
-      const next = await server.call("run_command", { command: "echo works" });
-      expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
-      expect(next.text).toMatch(/processes, variables and any later changes are gone/i);
-    });
-  },
-);
+    await server.restart();
+    for (const kind of ["command", "code"] as const) {
+      const { text } = await server.call("get_result", { id: ids[kind], wait_seconds: 0 });
+      expect(text).toContain("state: lost");
+      expect(text).toMatch(/lost while the server was down/);
+      expect(await countOutput(server, ids[kind])).toBeGreaterThanOrEqual(seen[kind]);
+    }
+    expect((await server.call("get_result", { id: ids.ended, cursor: 0 })).text).toContain("kept");
+    const { structured } = await server.call("list_runs", {});
+    expect((structured.runs as { state: string }[]).map(({ state }) => state)).toEqual([
+      "succeeded",
+      "lost",
+      "lost",
+      "succeeded",
+    ]);
+    // The next call works in a fresh sandbox, and its result says so.
+    const next = await server.call("run_command", { command: "echo works" });
+    expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
+    expect(next.text).toMatch(/processes, variables and any later changes are gone/i);
+  });
+});
 
 describe.concurrent("when a sandbox is killed in the middle of a command and of code", () => {
   let server: FaultServer;

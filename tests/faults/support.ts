@@ -12,6 +12,14 @@ import { until } from "../setup/until.ts";
 /** The long form runs more rounds, and includes tests that take minutes. */
 export const LONG = process.env.FAULTS === "long";
 
+/** Starts processes in the background and detached, which continue after their command. */
+export const START_SLEEPERS =
+  "sleep 86400 & nohup sleep 86400 >/dev/null 2>&1 & setsid sleep 86400 >/dev/null 2>&1 &";
+
+/** The processes of `START_SLEEPERS`. */
+export const sleepersIn = (members: readonly Process[]) =>
+  members.filter(({ command }) => command === "sleep 86400");
+
 export interface FaultServer {
   readonly server: Server;
   call(name: string, args?: Record<string, unknown>, signal?: AbortSignal): Promise<Result>;

@@ -1,28 +1,30 @@
 /** The files of the next container after the server ended while a workspace changed. */
-import { describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { startFloodablePreview } from "../setup/tiny-pieces.ts";
 import { until } from "../setup/until.ts";
 import { type FaultServer, startFaultServer } from "./support.ts";
 
+let server: FaultServer;
+beforeAll(async () => {
+  server = await startFaultServer();
+  return () => server.close();
+});
+
 /** The time of the sandbox's last save. */
-async function savedAt(server: FaultServer, name: string): Promise<number> {
+async function savedAt(name: string): Promise<number> {
   const { structured } = await server.call("list_sandboxes");
   const listed = structured.sandboxes as { name: string; saved_at?: string }[];
   return Date.parse(listed.find((one) => one.name === name)?.saved_at ?? "") || 0;
 }
 
-// Each test has its own server.
-describe.concurrent("when the server ends while a workspace changes", () => {
-  it("everything up to the last save is restored after kill -9, and the next result says when that was", async ({
-    onTestFinished,
-  }) => {
-    const server = await startFaultServer();
-    onTestFinished(() => server.close());
+// Each test ends the server, and all except the last start it again.
+describe("when the server ends while a workspace changes", () => {
+  it("everything up to the last save is restored after kill -9, and the next result says when that was", async () => {
     await server.sh(
       "mkdir -p src; for i in {1..500}; do echo $i > src/$i; done; head -c 3000000 /dev/urandom > data; sha256sum data > sum",
     );
     const changed = Date.now();
-    await until(async () => (await savedAt(server, "default")) > changed);
+    await until(async () => (await savedAt("default")) > changed);
     process.kill(server.pid("workerd"), "SIGKILL");
     await server.restart();
     const next = await server.call("run_command", { command: "sha256sum -c sum; cat src/* | wc -l" });
@@ -30,9 +32,7 @@ describe.concurrent("when the server ends while a workspace changes", () => {
     expect(next.text).toMatch(/The sandbox was restarted: its files are as saved at 20/);
   });
 
-  it("nothing is missing after SIGTERM, not even the latest change", async ({ onTestFinished }) => {
-    const server = await startFaultServer();
-    onTestFinished(() => server.close());
+  it("nothing is missing after SIGTERM, not even the latest change", async () => {
     await server.sh("true", { sandbox: "other" });
     await server.call("write_file", { path: "young", content: "a moment old" });
     await server.call("write_file", { sandbox: "other", path: "young", content: "another" });
@@ -44,11 +44,7 @@ describe.concurrent("when the server ends while a workspace changes", () => {
     expect(other.text).toContain("another");
   });
 
-  it("nothing is missing after SIGTERM while visitors and sandboxes flood previews", async ({
-    onTestFinished,
-  }) => {
-    const server = await startFaultServer();
-    onTestFinished(() => server.close());
+  it("nothing is missing after SIGTERM while visitors and sandboxes flood previews", async () => {
     await server.sh("head -c 20000000 /dev/urandom >large");
     const floods = ["one", "two"].map(async (sandbox) => {
       const flood = await startFloodablePreview((name, args) => server.call(name, { sandbox, ...args }));
@@ -56,17 +52,13 @@ describe.concurrent("when the server ends while a workspace changes", () => {
     });
     await Promise.all(floods);
     await new Promise((done) => setTimeout(done, 2000));
-    await server.call("write_file", { path: "young", content: "a moment old" });
+    await server.call("write_file", { path: "younger", content: "a moment old" });
     server.server.child.kill("SIGTERM");
     await server.restart();
-    expect(await server.sh("cat young")).toBe("a moment old");
+    expect(await server.sh("cat younger")).toBe("a moment old");
   });
 
-  it("the log says that workspaces may not be saved after SIGTERM if the Worker does not respond", async ({
-    onTestFinished,
-  }) => {
-    const server = await startFaultServer();
-    onTestFinished(() => server.close());
+  it("the log says that workspaces may not be saved after SIGTERM if the Worker does not respond", async () => {
     await server.call("write_file", { path: "young", content: "a moment old" });
     process.kill(server.pid("workerd"), "SIGSTOP");
     process.kill(server.pid("start"), "SIGTERM");

@@ -1,7 +1,7 @@
 /**
  * Both ends of a preview that sends only pieces of one byte. `serve PORT` runs in a sandbox: it reads every request
  * for `/in`, and floods all others. `visit PORT HOST PATH SOCKETS KIND SECONDS [MS]` opens sockets to it, and with MS
- * reopens each after that many milliseconds.
+ * reopens each after that many milliseconds. It also ends when the server no longer listens.
  */
 const { createHash } = require("node:crypto");
 const { connect, createServer } = require("node:net");
@@ -49,7 +49,8 @@ function visit() {
     "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n";
   const open = () => {
     const socket = connect(Number(port), "127.0.0.1");
-    socket.on("error", () => undefined).on("close", () => setTimeout(open, 50));
+    socket.on("error", ({ code }) => code === "ECONNREFUSED" && end());
+    socket.on("close", () => setTimeout(open, 50));
     const [method, more] =
       kind === "messages" ? ["GET", websocket] : ["POST", "Transfer-Encoding: chunked\r\n"];
     socket.write(
@@ -65,8 +66,9 @@ function visit() {
     else flood(socket, CHUNK);
   };
   let counted = 0;
+  const end = () => process.exit(console.log("answered", counted));
   for (let count = 0; count < Number(sockets); count++) open();
-  setTimeout(() => process.exit(console.log("answered", counted)), Number(seconds) * 1000);
+  setTimeout(end, Number(seconds) * 1000);
 }
 
 if (role === "serve") serve();

@@ -1,7 +1,7 @@
 /** The user's directories for sandboxes: `--mount DIR[=NAME][:ro|:rw]`. */
 import { accessSync, constants, existsSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { homedir } from "node:os";
-import { basename, relative, resolve } from "node:path";
+import { basename, delimiter, dirname, join, relative, resolve } from "node:path";
 import { OWNER_ID } from "../src/shared/principal.ts";
 import { actorName, MAX_SANDBOX_NAME, SANDBOX_NAME } from "../src/shared/names.ts";
 import type { MountedDirectory } from "../src/shared/mounted-directories.ts";
@@ -56,7 +56,41 @@ export async function readMounts(
       writable: !readOnly,
     });
   }
+  refuseNested(mounts.forWorker);
   return mounts;
+}
+
+/** Code in the outer directory could replace the inner one by a symbolic link, which the machine follows at the next start. */
+function refuseNested(mounts: readonly MountedDirectory[]): void {
+  for (const { source: outer, readOnly } of mounts) {
+    const inner = mounts.find(({ source }) => source !== outer && isSameOrAbove(outer, source));
+    if (inner !== undefined && !readOnly) throw texts.mountNested(inner.source, outer);
+  }
+}
+
+/** @returns the directory of a sandbox that can replace the file, or a link on the way to it */
+export function writableMountOf({ forEngine }: Mounts, path: string): string | undefined {
+  const places = [path, realPlace(path)];
+  return forEngine.find(
+    ({ from, writable }) => writable && places.some((place) => isSameOrAbove(from, place)),
+  )?.from;
+}
+
+/** The path without symbolic links, of a file that may be missing. */
+function realPlace(path: string): string {
+  if (existsSync(path)) return realpathSync(path);
+  const parent = dirname(path);
+  return parent === path ? path : join(realPlace(parent), basename(path));
+}
+
+/**
+ * Removes directories from PATH in which a sandbox could put programs: the server would start them outside the sandbox. npx adds
+ * `node_modules/.bin` of the working directory to PATH.
+ */
+export function safePath(path: string, mounts: Mounts, cwd: string): { path: string; removed: string[] } {
+  const all = path.split(delimiter);
+  const removed = all.filter((place) => writableMountOf(mounts, resolve(cwd, place)) !== undefined);
+  return { path: all.filter((place) => !removed.includes(place)).join(delimiter), removed };
 }
 
 /** Directory names may contain `=` and `:`. So if the whole text is an existing directory, it is the path. */

@@ -10,7 +10,7 @@ import { type RunningEngine, startEngineProcess } from "./engine-process.ts";
 import { UserError } from "./user-error.ts";
 import { EXIT, type ExitName } from "./exit.ts";
 import { freePort, lockDirectory } from "./lock.ts";
-import { readComponents, readMounts } from "./mount-option.ts";
+import { type Mounts, readComponents, readMounts, safePath, writableMountOf } from "./mount-option.ts";
 import { ONE_CTRL_C_MS } from "./exit.ts";
 import { readOptions, USAGE } from "./options.ts";
 import { agentsDirectory, fetchAgents } from "./fetch-agents.ts";
@@ -73,6 +73,10 @@ async function start(): Promise<void> {
   makeStateDirectory(stateDir);
   const mounts = await readMounts(options.mounts, options.cwd, [stateDir, root]);
   if (mounts.forEngine.length > 0 && options.isolation === "none") throw texts.mountNeedsIsolation();
+  requireUnwritable(mounts, "--python", options.python);
+  const { path, removed } = safePath(process.env.PATH ?? "", mounts, process.cwd());
+  process.env.PATH = path;
+  for (const directory of removed.filter((one) => existsSync(one))) print(texts.pathIgnored(directory));
   await lockDirectory(stateDir);
   // First, so that a port in use is reported before anything is set up.
   await freePort(options.port);
@@ -88,6 +92,7 @@ async function start(): Promise<void> {
   forgetVariables(process.env);
   const { COMPONENTS } = values;
   const components = COMPONENTS?.trim() ? readComponents(COMPONENTS, cwd) : undefined;
+  requireUnwritable(mounts, "COMPONENTS", components);
   delete values.COMPONENTS;
   if (options.isolation === "none" && values.SECRETS?.trim()) {
     print(texts.SECRETS_UNUSED);
@@ -166,6 +171,12 @@ async function start(): Promise<void> {
   if (options.open) showInBrowser(panelURL(url));
   if (options.isolation === "bubblewrap")
     void python?.complete((executable) => engine?.usePython(executable));
+}
+
+/** @throws {UserError} if a sandbox could change a file that the server uses outside of it */
+function requireUnwritable(mounts: Mounts, setting: string, path: string | undefined): void {
+  const mounted = path === undefined ? undefined : writableMountOf(mounts, path);
+  if (path !== undefined && mounted !== undefined) throw texts.usedInMount(setting, path, mounted);
 }
 
 /** @throws {UserError} if the directory cannot be written, or a parent directory is misspelled */

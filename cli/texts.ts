@@ -229,6 +229,17 @@ export const UNMOUNTABLE = {
   hidden: "is a hidden directory in a home directory, which may contain keys and settings",
   system: "belongs to the system",
 };
+export const mountNested = (inner: string, outer: string) =>
+  wrongMount(
+    inner,
+    `code in the sandbox of ${outer} could replace it by a link to another directory. Mount ${outer} read-only (:ro), or mount only one of them.`,
+  );
+export const usedInMount = (setting: string, path: string, mounted: string) =>
+  new UserError(
+    `${setting}: the server itself uses ${path}, and code in the sandbox of ${mounted} could change it. Mount ${mounted} read-only (:ro), or choose another place.`,
+  );
+export const pathIgnored = (path: string) =>
+  `PATH: the server ignores ${path}, because code in the sandbox that has the directory could put programs there.`;
 export const mountEmpty = () => new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
 export const mountNeedsIsolation = () =>
   new UserError("--mount needs isolation: with --isolation none sandboxes see all your directories.");

@@ -14,7 +14,13 @@ import { hostsFile, sandboxEnvironment } from "./rootfs-files.ts";
 import { launch, type OwnServer, type RunningProcess } from "./launch.ts";
 import { sandboxMark } from "./leftovers.ts";
 import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
-import { claimIDsFor, type HostDirectory, type HostIDs, refuseSetID } from "./host-directories.ts";
+import {
+  claimIDsFor,
+  type HostDirectory,
+  type HostIDs,
+  refuseLink,
+  refuseSetID,
+} from "./host-directories.ts";
 import { OutboundQueue } from "./outbound-queue.ts";
 import { Pieces } from "./piece-limit.ts";
 import { Pace } from "../../src/shared/pace.ts";
@@ -162,6 +168,7 @@ export class EngineSandbox {
       const given = common.directories.find(({ name }) => name === options.name);
       const { limits, bubblewrap, view } = common;
       const mountNamespace = bubblewrap?.mountNamespace;
+      if (given !== undefined) await refuseLink(given);
       // `npm start` has checked the directory, but a set-id file may have been added since.
       if (given?.writable === true) await refuseSetID(given.from);
       if (mountNamespace !== undefined) ids = await claimIDsFor(given);

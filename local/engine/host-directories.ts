@@ -1,6 +1,6 @@
 /** Host directories that the operator mounted, each into one named sandbox. */
 import { execFile } from "node:child_process";
-import { stat } from "node:fs/promises";
+import { realpath, stat } from "node:fs/promises";
 import { promisify } from "node:util";
 import { shownName } from "../../src/shared/shown.ts";
 import { claimIDs, idsPerSandbox, type HostUser, type IDMap, type IDRange } from "./ids.ts";
@@ -34,6 +34,13 @@ export async function claimIDsFor(directory: HostDirectory | undefined): Promise
   if (owner === undefined) return { ...range, root: own, count: idsPerSandbox };
   if (owner.uid === 0) return { ...range, root: own, count: 1, directoryMap: `0 ${first} 1\n` };
   return { ...range, root: { uid: owner.uid, gid: owner.gid === 0 ? first : owner.gid }, count: 1 };
+}
+
+/** `npm start` resolved the path. Whoever may write to a parent directory could put a link in its place since. @throws Error */
+export async function refuseLink({ from }: HostDirectory): Promise<void> {
+  const now = await realpath(from).catch(() => undefined);
+  if (now !== from)
+    throw new Error(now === undefined ? MACHINE.directoryGone(from) : MACHINE.directoryLinked(from));
 }
 
 async function ownerOf({ from }: HostDirectory): Promise<HostUser> {

@@ -62,6 +62,8 @@ export const MACHINE = {
   noSandbox: (why: string) => `This machine cannot make a sandbox: ${why}`,
   directoryGone: (path: string) =>
     `This machine cannot make a sandbox: the mounted directory ${path} no longer exists.`,
+  directoryLinked: (path: string) =>
+    `This machine cannot make a sandbox: a symbolic link has replaced the mounted directory ${path} or one of its parents. Restart the server to mount what it leads to.`,
   noIDs: "This machine cannot make a sandbox: all ids for sandboxes are in use.",
   notStarted: (why: string) => `The sandbox did not start: ${why}`,
   notInstalled: (title: string, reason: string) =>

@@ -9,6 +9,7 @@ import {
   existsSync,
   mkdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -176,5 +177,15 @@ describe("a mounted directory", () => {
     writeFileSync(join(directory, "theirs/file"), "made again");
     if (isRoot) chownSync(join(directory, "theirs"), owner, owner);
     expect(await run("work", "cat /workspace/link/file")).toContain("made again");
+  });
+
+  it("is not followed to another directory if a link replaced it", async () => {
+    await callTool(server.url, "destroy_sandbox", { sandbox: "work" });
+    renameSync(join(directory, "theirs"), join(directory, "moved"));
+    symlinkSync(join(directory, "moved"), join(directory, "theirs"));
+    await expect(run("work", "cat /workspace/link/file")).rejects.toThrow(/could not be started/);
+    await expect
+      .poll(() => server.stderr(), { timeout: 20_000 })
+      .toMatch(/a symbolic link has replaced the mounted directory \S+theirs/);
   });
 });

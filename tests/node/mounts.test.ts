@@ -2,7 +2,7 @@ import { chmodSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, wri
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { readComponents, readMounts } from "../../cli/mount-option.ts";
+import { readComponents, readMounts, safePath, writableMountOf } from "../../cli/mount-option.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const directory = temporaryDirectory();
@@ -60,6 +60,37 @@ it("a directory with a set-user-id program, which a sandbox could rewrite, can o
   // A sandbox chooses the names of directories.
   renameSync(join(directory, "set/deep"), join(directory, "set/deep\nnext: \u001b[2J"));
   await expect(mount("set")).rejects.toThrow(`${directory}/set/deep\\nnext: \\u001b[2J/program" has a`);
+});
+
+it("a directory inside another sandbox's writable directory, which code there could replace by a link, is refused", async () => {
+  mkdirSync(join(directory, "outer/inner"), { recursive: true });
+  const both = (outer: string, inner: string) => readMounts([outer, inner], directory, []);
+  for (const inner of ["outer/inner", "outer/inner:ro"])
+    for (const mounts of [both("outer", inner), both(inner, "outer:rw")])
+      await expect(mounts).rejects.toThrow(/outer\/inner: code in the sandbox of \S+outer could replace it/);
+  expect((await both("outer:ro", "outer/inner")).forEngine).toHaveLength(2);
+  expect((await both("outer=a", "outer=b")).forEngine).toHaveLength(2);
+});
+
+describe("files that the server uses", () => {
+  it("are found in a directory that a sandbox can write to, also through links and before they exist", async () => {
+    mkdirSync(join(directory, "tools/bin"), { recursive: true });
+    symlinkSync("tools/bin", join(directory, "programs"));
+    const writable = await mount("tools");
+    for (const path of ["tools", "tools/bin", "programs", "programs/python3", "tools/missing/bin"])
+      expect(writableMountOf(writable, join(directory, path)), path).toBe(join(directory, "tools"));
+    for (const path of ["tools2/bin", "project"])
+      expect(writableMountOf(writable, join(directory, path)), path).toBeUndefined();
+    expect(writableMountOf(await mount("tools:ro"), join(directory, "tools/bin"))).toBeUndefined();
+  });
+
+  it("do not come from directories of PATH in which a sandbox could put programs", async () => {
+    const own = join(directory, "project/node_modules/.bin");
+    const path = `${own}:/usr/local/bin:.:/usr/bin`;
+    const safe = safePath(path, await mount("project"), join(directory, "project"));
+    expect(safe).toEqual({ path: "/usr/local/bin:/usr/bin", removed: [own, "."] });
+    expect(safePath(path, await mount("project:ro"), directory).path).toBe(path);
+  });
 });
 
 describe("the folder of COMPONENTS", () => {

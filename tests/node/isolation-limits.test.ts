@@ -191,7 +191,7 @@ describe("resources of the whole machine", () => {
       "time.sleep(600)",
     ];
     const pages = Number(/^TCP:.* mem (\d+)$/m.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
-    expect(await endOf(connections, { tcpBytesOfMachine: pages * 4096 + 200 * MiB })).toMatchObject(
+    expect(await endOf(connections, { tcpBytesOfMachine: pages * 4096 + 100 * MiB })).toMatchObject(
       endedFor("TCP"),
     );
   });
@@ -207,7 +207,7 @@ describe("resources of the whole machine", () => {
       "    time.sleep(600)",
       "time.sleep(600)",
     ];
-    expect(await endOf(locks, { kernelGrowthOfMachine: 100 * MiB })).toMatchObject(endedFor("locks"));
+    expect(await endOf(locks, { kernelGrowthOfMachine: 50 * MiB })).toMatchObject(endedFor("locks"));
   });
 
   /** Sends a byte that stays, and then enough others that the kernel begins a new block of 32 KiB: a byte keeps a block. */
@@ -262,7 +262,7 @@ describe("resources of the whole machine", () => {
   };
 
   it("memory of the kernel: the engine ends a sandbox that takes most of it by data in its sockets", async () => {
-    const given = { ...limits, kernelGrowthOfMachine: 100 * MiB };
+    const given = { ...limits, kernelGrowthOfMachine: 50 * MiB };
     const one = await startTestEngine({ limits: given, prepareSandbox: false });
     try {
       const modest = await TestSandbox.start(one);
@@ -296,14 +296,14 @@ describe("resources of the whole machine", () => {
   ];
 
   it("memory of the kernel: the engine ends a sandbox that takes most of it by reset connections", async () => {
-    expect(await endOf(resetConnections("b''"), { kernelGrowthOfMachine: 100 * MiB })).toMatchObject(
+    expect(await endOf(resetConnections("b''"), { kernelGrowthOfMachine: 50 * MiB })).toMatchObject(
       endedFor("unsent or unread"),
     );
   });
 
   it("memory of TCP: the engine ends a sandbox that takes most of it by reset connections", async () => {
     const pages = Number(/^TCP:.* mem (\d+)$/m.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
-    const tcpBytesOfMachine = pages * 4096 + 200 * MiB;
+    const tcpBytesOfMachine = pages * 4096 + 100 * MiB;
     expect(await endOf(resetConnections("bytes(20000)"), { tcpBytesOfMachine })).toMatchObject(
       endedFor("TCP"),
     );
@@ -329,7 +329,7 @@ describe("resources of the whole machine", () => {
       "time.sleep(600)",
     ];
     const orphans = Number(/orphan (\d+)/.exec(readFileSync("/proc/net/sockstat", "utf8"))?.[1]);
-    expect(await endOf(connections, { tcpOrphansOfMachine: orphans + 10_000 })).toMatchObject(
+    expect(await endOf(connections, { tcpOrphansOfMachine: orphans + 3000 })).toMatchObject(
       endedFor("TCP connections"),
     );
   });
@@ -501,11 +501,11 @@ describe("all sandboxes together", () => {
   );
 
   it("share the processor equally, however many loops one runs", async () => {
-    const loop = "n = 0; import time; end = time.time() + 4\nwhile time.time() < end: n += 1\nprint(n)";
+    const loop = "n = 0; import time; end = time.time() + 2\nwhile time.time() < end: n += 1\nprint(n)";
     // Each loop runs in a new session, because the kernel would give each session the same share as the other
     // sandbox.
     const loops = greedy.run(
-      `for i in $(seq 40); do setsid python3 -c '${loop}' & done | awk '{ n += $1 } END { print n / NR }'`,
+      `for i in $(seq 24); do setsid python3 -c '${loop}' & done | awk '{ n += $1 } END { print n / NR }'`,
     );
     const { stdout } = await other.run(`python3 -c '${loop}'`);
     expect(Number(stdout) / Number((await loops).stdout)).toBeGreaterThan(4);

@@ -134,6 +134,8 @@ afterAll(async () => {
 });
 
 describe("a task in a fresh sandbox", () => {
+  let id: string;
+
   it("returns the answer, the changes and the cost, and reports progress", async () => {
     const { fields, progress, text } = await client.call("execute_task", { task: "[[write]] Write a file" });
     expect(fields).toMatchObject({
@@ -144,7 +146,9 @@ describe("a task in a fresh sandbox", () => {
       turns: 3,
       tokens: { input: 30, output: 15 },
     });
+    id = fields.id;
     expect(fields.cost_usd).toBeGreaterThan(0);
+    expect(fields.artifacts.map(({ path }) => path)).toEqual(["changes.diff", "notes/a.txt"]);
     expect(fields.session_id).toMatch(/^[0-9a-f-]{36}$/);
     expect(fields.diff).toContain("+++ b/notes/a.txt\n@@ -0,0 +1 @@\n+first\n");
     expect(progress).toEqual(
@@ -174,12 +178,9 @@ describe("a task in a fresh sandbox", () => {
   });
 
   it("keeps its files as artifacts after the sandbox is gone", async () => {
-    const { fields } = await client.call("execute_task", { task: "[[write]] Write a file" });
-    const { id } = fields;
     await expect
       .poll(async () => (await client.call("list_sandboxes", {})).text)
       .not.toContain(id.split(".")[0]);
-    expect(fields.artifacts.map(({ path }) => path)).toEqual(["changes.diff", "notes/a.txt"]);
     expect((await client.call("get_result", { id, artifact: "notes/a.txt" })).text).toContain("\nfirst\n");
     expect((await client.call("get_result", { id, artifact: "changes.diff", cursor: 5 })).text).toContain(
       "notes/a.txt",

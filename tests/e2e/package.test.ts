@@ -17,7 +17,7 @@ import { dirname, join } from "node:path";
 import { Client } from "../clients/sdk1.ts";
 import { StdioClientTransport } from "../clients/sdk1-stdio.ts";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { npm, repository, startServer, TOKEN } from "../setup/server.ts";
+import { npm, repository, type Server, startServer, TOKEN } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp package "));
@@ -116,62 +116,66 @@ it("the package prints commands that work if npx fetched it", () => {
   expect(stderr).toContain(`Start one with \`npx -y sandbox-mcp@${version} start\``);
 });
 
-it("the package serves commands, files and code", async () => {
-  const server = await startServer({ directory });
-  onTestFinished(() => server.stop());
-  const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
-  expect(await call("run_command", { command: "echo from the package >a; cat a" })).toContain(
-    "from the package",
-  );
-  expect(await call("read_file", { path: "a" })).toContain("from the package");
-  for (const language of ["python", "javascript", "typescript"])
-    expect(await call("run_code", { code: "6 * 7", language })).toContain("42");
-  const program = join(directory, "node_modules/.bin/sandbox-mcp");
-  const words = ["command", "cat a", "--url", server.url, "--token", TOKEN];
-  expect(execFileSync(process.execPath, [program, ...words], { encoding: "utf8" })).toBe(
-    "from the package\n",
-  );
-  const library = `import { connect } from "sandbox-mcp/client";
-      const { url, token } = JSON.parse(process.argv[1]);
-      console.log((await connect({ url, token }).sandbox().runCommand("cat a")).stdout);`;
-  const options = JSON.stringify({ url: server.url, token: TOKEN });
-  const nodeArgs = ["--input-type=module", "--eval", library, "--", options];
-  expect(execFileSync(process.execPath, nodeArgs, { cwd: directory, encoding: "utf8" })).toBe(
-    "from the package\n\n",
-  );
-  // The bundle for Claude Desktop contains its own copy of the program.
-  const bundle = dirname(execFileSync("node", ["scripts/mcpb.ts"], { cwd: repository, encoding: "utf8" }));
-  const manifest = JSON.parse(readFileSync(join(bundle, "bundle/manifest.json"), "utf8"));
-  const settings: Record<string, string> = { url: server.url, token: TOKEN, sandbox: "default" };
-  const { args, env } = manifest.server.mcp_config as { args: string[]; env: Record<string, string> };
-  const client = new Client({ name: "desktop", version: "1" });
-  const variables = Object.entries(env).map(([name, value]) => [
-    name,
-    settings[value.slice(14, -1)] ?? value,
-  ]);
-  await client.connect(
-    new StdioClientTransport({
-      command: process.execPath,
-      args: args.map((word) => word.replace("${__dirname}", join(bundle, "bundle"))),
-      env: Object.fromEntries(variables),
-    }),
-  );
-  const { content } = await client.callTool({ name: "read_file", arguments: { path: "a" } });
-  expect(JSON.stringify(content)).toContain("from the package");
-  await client.close();
-});
+describe("the package", () => {
+  let server: Server;
+  beforeAll(async () => {
+    const env = {
+      ANTHROPIC_API_KEY: "any",
+      XDG_STATE_HOME: join(directory, "without agents"),
+      npm_config_registry: "http://127.0.0.1:9",
+    };
+    server = await startServer({ directory, env });
+    return () => server.stop();
+  });
 
-it("a task without an agent gets the reason if npm reaches no registry", async () => {
-  const env = {
-    ANTHROPIC_API_KEY: "any",
-    XDG_STATE_HOME: join(directory, "without agents"),
-    npm_config_registry: "http://127.0.0.1:9",
-  };
-  const server = await startServer({ directory, env });
-  onTestFinished(() => server.stop());
-  expect(await callTool(server.url, "execute_task", { task: "say hello" })).toMatch(
-    /Claude Code could not be installed: npm got none of its packages .*Check the network/,
-  );
+  it("serves commands, files and code", async () => {
+    const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
+    expect(await call("run_command", { command: "echo from the package >a; cat a" })).toContain(
+      "from the package",
+    );
+    expect(await call("read_file", { path: "a" })).toContain("from the package");
+    for (const language of ["python", "javascript", "typescript"])
+      expect(await call("run_code", { code: "6 * 7", language })).toContain("42");
+    const program = join(directory, "node_modules/.bin/sandbox-mcp");
+    const words = ["command", "cat a", "--url", server.url, "--token", TOKEN];
+    expect(execFileSync(process.execPath, [program, ...words], { encoding: "utf8" })).toBe(
+      "from the package\n",
+    );
+    const library = `import { connect } from "sandbox-mcp/client";
+        const { url, token } = JSON.parse(process.argv[1]);
+        console.log((await connect({ url, token }).sandbox().runCommand("cat a")).stdout);`;
+    const options = JSON.stringify({ url: server.url, token: TOKEN });
+    const nodeArgs = ["--input-type=module", "--eval", library, "--", options];
+    expect(execFileSync(process.execPath, nodeArgs, { cwd: directory, encoding: "utf8" })).toBe(
+      "from the package\n\n",
+    );
+    // The bundle for Claude Desktop contains its own copy of the program.
+    const bundle = dirname(execFileSync("node", ["scripts/mcpb.ts"], { cwd: repository, encoding: "utf8" }));
+    const manifest = JSON.parse(readFileSync(join(bundle, "bundle/manifest.json"), "utf8"));
+    const settings: Record<string, string> = { url: server.url, token: TOKEN, sandbox: "default" };
+    const { args, env } = manifest.server.mcp_config as { args: string[]; env: Record<string, string> };
+    const client = new Client({ name: "desktop", version: "1" });
+    const variables = Object.entries(env).map(([name, value]) => [
+      name,
+      settings[value.slice(14, -1)] ?? value,
+    ]);
+    await client.connect(
+      new StdioClientTransport({
+        command: process.execPath,
+        args: args.map((word) => word.replace("${__dirname}", join(bundle, "bundle"))),
+        env: Object.fromEntries(variables),
+      }),
+    );
+    const { content } = await client.callTool({ name: "read_file", arguments: { path: "a" } });
+    expect(JSON.stringify(content)).toContain("from the package");
+    await client.close();
+  });
+
+  it("gives a task without an agent the reason if npm reaches no registry", async () => {
+    expect(await callTool(server.url, "execute_task", { task: "say hello" })).toMatch(
+      /Claude Code could not be installed: npm got none of its packages .*Check the network/,
+    );
+  });
 });
 
 describe("Claude Code", () => {

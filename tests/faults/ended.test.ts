@@ -36,7 +36,7 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
     ["without sandboxd's token", ""],
     ["with sandboxd's token", '-H "x-sandboxd-token: $(cat /run/sandbox/token)"'],
   ])("the server refuses a forged report of the container's end, sent %s", async (_, token) => {
-    const sandbox = token === "" ? "lied" : "lied-well";
+    const sandbox = "lied";
     const report = `curl -s -o /dev/null -w '%{http_code}' ${token} -X POST http://sandbox-mcp.internal/ending`;
     expect(await server.sh(report, { sandbox })).toBe("404");
     expect((await server.call("run_code", { sandbox, code: "6 * 7" })).text).toContain("42");

@@ -270,7 +270,8 @@ describe.concurrent("when sandboxd hangs for good", () => {
 
 /**
  * Kills sandboxd under each name that it has while it starts. The program first waits until the command that started it has
- * ended. It is a program, because a loop of `pkill` is slower than sandboxd's start on a busy machine.
+ * ended. It is a program, because a loop of `pkill` is slower than sandboxd's start on a busy machine. Node alone takes more than
+ * 20 ms to start.
  */
 const KILL = `
 import os, time
@@ -282,7 +283,7 @@ while True:
                 os.kill(int(pid), 9)
         except OSError:
             pass
-    time.sleep(0.005)
+    time.sleep(0.02)
 `;
 
 describe.concurrent("when sandboxd is killed again and again", () => {

@@ -8,9 +8,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestProject } from "vitest/node";
 import { startEngineProcess } from "../../cli/engine-process.ts";
-import { AGENTS } from "./claude-code.ts";
+import { repository } from "../../local/engine/own-files.ts";
+import { fetchedAgentsDirectory } from "../../local/engine/rootfs-files.ts";
+import { CLAUDE_CODE } from "./claude-code.ts";
 import { wsPackage } from "./engine-client.ts";
 import { playPrivateAPI } from "./private-api.ts";
+import { python } from "./server.ts";
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -31,12 +34,19 @@ export default async function setup(project: TestProject): Promise<() => Promise
       network: "internet",
       isolation: "bubblewrap",
       runDir,
+      ...(python === undefined ? {} : { python }),
       authority: join(runDir, "authority"),
-      readOnly: [wsPackage],
+      readOnly: [
+        wsPackage,
+        {
+          from: join(repository, "tests/setup/scripted-claude.cjs"),
+          to: join(fetchedAgentsDirectory, "claude"),
+        },
+        { from: CLAUDE_CODE, to: "/opt/sandbox-runtime/claude-code" },
+      ],
       verbose: process.env.VERBOSE === "1",
       allowAddresses,
       trusted,
-      agents: AGENTS,
       // Most of these sandboxes run no Python, and a prepared sandbox has a Python kernel. tests/node/start-ahead.test.ts
       // and tests/e2e/start-ahead.test.ts test prepared sandboxes.
       prepareSandbox: false,

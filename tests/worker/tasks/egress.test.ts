@@ -116,7 +116,7 @@ describe("anthropic.internal", () => {
 
   it("limits a task's simultaneous requests, and tells the next one to retry", async () => {
     const sandbox = "in-flight";
-    const started = await owner.call("execute_task", { task: "[[work]] x", sandbox, wait_seconds: 0 });
+    const started = await owner.call("execute_task", { task: "[[work]] [real]", sandbox, wait_seconds: 0 });
     const key = await placeholder(sandbox);
     const tools = [{ name: "Bash" }];
     const message = { stream: true, tools, messages: [{ role: "user", content: "[[silent]] x" }] };

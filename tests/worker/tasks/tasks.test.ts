@@ -265,9 +265,9 @@ describe("definitions that a task names", () => {
     const { structured: redefined } = await caller.call("execute_task", known);
     expect(redefined.answer).toBe("DEFINED-THEIRS 1,DEFINED-OWN");
     expect(await logOf(String(redefined.id))).toContain("The workspace has a definition with the same name");
-    await caller.call("execute_task", { task: "[[defined]] x", sandbox, agents: ["reviewer"] });
+    await caller.call("execute_task", { task: "[[defined]] [real]", sandbox, agents: ["reviewer"] });
     expect(await sh(sandbox, "ls ~/.claude/agents")).toBe("reviewer.md\n");
-    const { structured: without } = await caller.call("execute_task", { task: "[[defined]] x", sandbox });
+    const { structured: without } = await caller.call("execute_task", { task: "[[defined]] [real]", sandbox });
     expect([without.answer, await sh(sandbox, "ls ~/.claude/agents")]).toEqual(["", ""]);
   });
 

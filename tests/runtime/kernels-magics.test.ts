@@ -1,7 +1,7 @@
 /** Features of IPython in a kernel: magics, In and Out, and its own names. */
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Lab, type TestKernel, sharedDirectory } from "./kernel-harness.ts";
 
 let lab: Lab;
@@ -12,14 +12,16 @@ beforeAll(async () => {
   lab = await Lab.open();
   writeFileSync(join(directory, "program.py"), "print('the program')\n");
 });
-beforeEach(async () => {
-  kernel = await lab.kernel("python");
-  await kernel.run(`%cd ${directory}`);
-});
 afterAll(async () => {
   await lab.close();
   rmSync(directory, { recursive: true, force: true });
 });
+
+/** Its start and IPython take a second of processor time. */
+async function useNewKernel(): Promise<void> {
+  kernel = await lab.kernel("python");
+  await kernel.run(`%cd ${directory}`);
+}
 
 /** The printed output of code that must succeed. */
 async function outputOf(code: string): Promise<string | undefined> {
@@ -34,6 +36,7 @@ describe("matplotlib", () => {
   it.each(["%matplotlib inline", "%matplotlib agg", "%matplotlib", "%pylab inline"])(
     "shows each figure once after %s",
     async (magic) => {
+      await useNewKernel();
       expect((await kernel.run(magic)).error).toBeNull();
       for (const end of ["plt.show()", "fig", "display(fig)", "None"]) {
         const { results, error } = await kernel.run(`${PLOT}\n${end}`);
@@ -42,19 +45,21 @@ describe("matplotlib", () => {
     },
   );
 
-  it.each(["notebook", "widget", "qt", "tk"])(
-    "is inline if code selects a backend with a screen: %s",
-    async (backend) => {
+  describe("is inline if code selects a backend with a screen:", () => {
+    beforeAll(useNewKernel);
+
+    it.each(["notebook", "widget", "qt", "tk"])("%s", async (backend) => {
       const { error, stdout, stderr, results } = await kernel.run(`%matplotlib ${backend}\n${PLOT}`);
       expect([error, stderr.text]).toEqual([null, ""]);
       expect(stdout.text).toMatch(new RegExp(`^%matplotlib ${backend} needs .*inline is used\\.\n$`));
       expect(results).toEqual([{ png: expect.stringMatching(/^iVBORw0K/) }]);
-    },
-  );
+    });
+  });
 });
 
 describe("open", () => {
   it("is Python's own function, and mocks can replace it, also after %reset", async () => {
+    await useNewKernel();
     const mocked =
       "from unittest.mock import mock_open, patch\nwith patch('builtins.open', mock_open(read_data='mocked')):\n    text = open('no such file').read()\ntext";
     expect(await kernel.value(mocked)).toBe("'mocked'");
@@ -67,6 +72,7 @@ describe("open", () => {
 
 describe("the history", () => {
   it("is available in In, Out, _i and %history", async () => {
+    await useNewKernel();
     await kernel.run("6 * 7");
     expect(await kernel.value("In[2], Out[2], _, _2, _i2, _i")).toBe(
       "('6 * 7', 42, 42, 42, '6 * 7', '6 * 7')",
@@ -77,6 +83,7 @@ describe("the history", () => {
   });
 
   it("shows the text that %load would insert into the next cell", async () => {
+    await useNewKernel();
     expect(await outputOf("%load program.py")).toMatch(
       /^# There is no next cell .*\n# %load program.py\nprint/,
     );
@@ -84,6 +91,8 @@ describe("the history", () => {
 });
 
 describe("magics", () => {
+  beforeAll(useNewKernel);
+
   it("work without % if they are alone on a line and no variable has the name", async () => {
     expect(await outputOf("ls")).toBe("program.py\n");
     expect(await kernel.value("pwd")).toBe(`'${directory}'`);
@@ -99,23 +108,27 @@ describe("magics", () => {
   );
 
   it("can show the last error again", async () => {
+    await useNewKernel();
     await kernel.run("1 / 0");
     expect(await outputOf("%tb")).toMatch(/^Traceback[^]*<cell 2>[^]*1 \/ 0[^]*ZeroDivisionError/);
   });
 });
 
 describe("errors", () => {
+  beforeAll(useNewKernel);
+
   it.each([
     ["%matplotlib inline\nimport numpy as np\nx = np.array([1, 2, 3]\nprint(x)", "'(' was never closed", 3],
     ["!echo x\nimport y z", "invalid syntax", 2],
     ["df.head?\n1 +", "invalid syntax", 2],
   ])("of syntax name the user's line and not a magic: %s", async (code, message, line) => {
     const { error } = await kernel.run(code);
-    expect(error?.traceback[0]).toBe(`  File "<cell 2>", line ${line}`);
+    expect(error?.traceback[0]).toMatch(new RegExp(`^  File "<cell \\d>", line ${line}$`));
     expect(error?.traceback.at(-1)).toBe(`SyntaxError: ${message}`);
   });
 
   it("in a cell that IPython runs are shown", async () => {
+    await useNewKernel();
     expect((await kernel.run("1 / 0")).error).not.toBeNull();
     for (const code of ["_ = get_ipython().run_cell('1 / 0')", "%rerun 2"]) {
       const { stdout, error } = await kernel.run(code);
@@ -129,6 +142,7 @@ describe("errors", () => {
   });
 
   it("in a captured cell are reported as errors", async () => {
+    await useNewKernel();
     expect((await kernel.run("%%capture out\nprint('said')\n1 / 0")).error?.name).toBe("ZeroDivisionError");
     expect(await kernel.value("out.stdout.splitlines()[0]")).toBe("'said'");
     expect((await kernel.run("%%capture\nprint('said')")).stdout.text).toBe("");
@@ -137,6 +151,8 @@ describe("errors", () => {
 });
 
 describe("input", () => {
+  beforeAll(useNewKernel);
+
   it.each([
     ["input('Name: ')", "Name: "],
     ["import getpass; getpass.getpass()", ""],

@@ -87,7 +87,7 @@ export interface ToolInputs {
     commands?: string[];
     timeout_seconds?: number;
     wait_seconds?: number;
-    /** Gives the fresh sandbox its files. */
+    /** Start the fresh sandbox from it. */
     checkpoint?: string;
   };
   get_result: {
@@ -99,7 +99,7 @@ export interface ToolInputs {
   };
   list_runs: {
     sandbox?: string;
-    /** task: of all sandboxes. */
+    /** task: in all sandboxes. */
     kind?: "code" | "command" | "task";
     limit?: number;
     /** Last id of the page before. */
@@ -118,7 +118,7 @@ export interface ToolInputs {
     /** Only at first use. */
     region?: "wnam" | "enam" | "sam" | "weur" | "eeur" | "apac" | "oc" | "afr" | "me";
     internet?: "none" | "allowlist" | "full";
-    /** All that allowlist reaches: names, *.name, packages (PyPI, npm, Debian, GitHub). */
+    /** Hosts for allowlist: names, *.name, packages (PyPI, npm, Debian, GitHub). */
     allow_hosts?: string[];
     idle_minutes?: number;
     /** Bash kept running in every container, such as a server. */

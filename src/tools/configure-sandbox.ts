@@ -28,7 +28,7 @@ export const configureSandbox = defineTool({
   name: "configure_sandbox",
   title: "Configure a sandbox",
   description:
-    "Shows and changes a sandbox's configuration, from its next call on. Code there can read it: no secrets.",
+    "Shows and changes a sandbox's settings from its next call on. Set no secrets: code there can read them.",
   input: z.strictObject({
     sandbox: sandboxField(),
     env: variablesField((name) => (RESERVED.test(name) ? RESERVED_VARIABLE : undefined)).describe(
@@ -39,7 +39,7 @@ export const configureSandbox = defineTool({
     internet: z.enum(INTERNET).optional(),
     allow_hosts: allowHostsField(z.array(z.string().transform(hostEntry)))
       .optional()
-      .describe("All that allowlist reaches: names, *.name, packages (PyPI, npm, Debian, GitHub)."),
+      .describe("Hosts for allowlist: names, *.name, packages (PyPI, npm, Debian, GitHub)."),
     idle_minutes: z.number().int().min(1).optional(),
     start: scriptField("Bash kept running in every container, such as a server."),
   }),

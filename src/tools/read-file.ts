@@ -24,7 +24,7 @@ interface Request {
 export const readFile = defineTool({
   name: "read_file",
   title: "Read a file",
-  description: `Returns text by lines; PNG, JPEG, GIF and WebP as images, scaled down if large; for other files type, size and first bytes.`,
+  description: `Returns text by lines; PNG, JPEG, GIF and WebP as images, scaled down if large; other files as type, size and first bytes.`,
   input: z.strictObject({
     path: pathField().describe("From /workspace, or absolute."),
     offset: z.number().int().min(0).optional().describe("First line, from 1; base64: first byte, from 0."),

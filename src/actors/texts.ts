@@ -89,11 +89,11 @@ type QuotaText = (allowed: number, used: number) => [message: string, hint: stri
 const QUOTA_TEXTS = {
   sandboxes: (allowed, used) => [
     `You have ${used} sandboxes, and your limit is ${allowed}.`,
-    "Use one of them (list_sandboxes), or destroy_sandbox one you no longer need.",
+    "Use one of them (list_sandboxes), or delete one that you no longer need (destroy_sandbox).",
   ],
   runningSandboxes: (allowed, used) => [
     `You have ${used} running sandboxes, all used in the last half minute, and your limit is ${allowed}.`,
-    "Use one of them (list_sandboxes), destroy_sandbox one, or make the same call again in a minute: the server then stops an idle one.",
+    "Use one of them (list_sandboxes), delete one (destroy_sandbox), or make the same call again in a minute: the server then stops an idle one.",
   ],
   modelTokensPerDay: (allowed, used) => [
     `Your tasks have used ${used} model tokens today, and your limit is ${allowed}.`,
@@ -171,7 +171,7 @@ export function changeRefused(path: string, why: string): ToolError {
   return new ToolError(
     "invalid_argument",
     `Nothing was written to ${path}: ${why}.`,
-    "With the scope sandbox:read, this error names the place.",
+    "Only a token with the scope sandbox:read gets the place in the file.",
   );
 }
 
@@ -182,7 +182,7 @@ export function noSuchFile(run: string, name: string): ToolError {
 export function otherRegion(sandbox: string, requested: string, made: string | undefined): ToolError {
   return new ToolError(
     "invalid_argument",
-    `Sandbox ${sandbox} cannot move to ${requested}: its first use placed it ${made ? `in ${made}` : "where the platform chose"}, and destroying it does not change that.`,
+    `Sandbox ${sandbox} cannot move to ${requested}: its first use placed it ${made ? `in ${made}` : "in a region that the platform chose"}, and destroying it does not change that.`,
     "Use another name, with region in its first call.",
   );
 }
@@ -237,7 +237,7 @@ export function taskFilesNotKept(run: string): ToolError {
 export function networkForbidden(requested: string, allowed: string): ToolError {
   return new ToolError(
     "permission_denied",
-    `The operator of this server does not allow ${requested}; it allows ${allowed}.`,
+    `The operator of this server does not allow ${requested}, only ${allowed}.`,
     "configure_sandbox without internet and allow_hosts shows the current settings.",
   );
 }

@@ -42,7 +42,7 @@ export function foreignListCursor(): ToolError {
   return new ToolError(
     "invalid_argument",
     "The cursor is not from an answer of list_files.",
-    "Leave it out.",
+    "Leave out cursor.",
   );
 }
 
@@ -75,7 +75,7 @@ export function kernelNotStarted(language: Language, detail: string): ToolError 
   return new ToolError(
     "language_unavailable",
     `The ${language} kernel did not start: ${clause(detail)}.`,
-    "Look with run_command at what runs when the interpreter starts (usercustomize.py, sitecustomize.py, NODE_OPTIONS), or use destroy_sandbox and start again.",
+    "Use run_command to check the files and variables that run code when the interpreter starts (usercustomize.py, sitecustomize.py, NODE_OPTIONS), or use destroy_sandbox and start again.",
   );
 }
 

@@ -118,9 +118,9 @@ export function codeEndText(
 }
 
 export const resultLeftOut = (bytes: number) =>
-  `[a result of ${bytes} bytes is left out: the results before it take all the room]`;
+  `[a result of ${bytes} bytes is left out: the results before it use all the space]`;
 export const htmlLeftOut = (bytes: number) =>
-  `A result's html of ${bytes} bytes is left out: the other results take all the room.`;
+  `A result's html of ${bytes} bytes is left out: the other results use all the space.`;
 export const imageLeftOut = (problem: string, remedy: string) =>
   `[An image is left out: it ${problem} ${remedy}]`;
 export const NOT_MADE_SMALLER = {

@@ -138,7 +138,7 @@ export const DECISION_TEXTS = {
   refused: { title: "Refused", message: "Nothing was changed. Go back to your app." },
   signIn: {
     title: "Sign in to decide",
-    message: "A sandbox asks to reach more of the internet. Sign in as the owner of the sandbox.",
+    message: "Somebody asked for more internet access for a sandbox. Sign in as the owner of the sandbox.",
   },
   gone: {
     title: "There is nothing to decide",
@@ -216,8 +216,8 @@ export const PREVIEW_TEXTS = {
       "A preview needs plain HTTP. Start the program without TLS (HTTPS); this page then reloads. The address of the preview can still be HTTPS.",
   },
   foreign: {
-    title: "The program does not speak HTTP",
-    message: "A preview can show only programs that respond in HTTP.",
+    title: "The program does not use HTTP",
+    message: "A preview can show only a program that responds by HTTP.",
   },
   badStatus: {
     title: "The program's response is not valid",

@@ -21,17 +21,17 @@ export const NEEDS_MODEL = {
 } as const;
 export const checkpointAndContinue = () =>
   invalid(
-    "checkpoint and continue_from exclude each other: a continued task keeps its own files.",
+    "checkpoint and continue_from cannot be used together: a continued task keeps its own files.",
     "Leave one of the two out.",
   );
 export const checkpointAndSandbox = () =>
   invalid(
-    "checkpoint and sandbox exclude each other: the task gets a fresh sandbox from the checkpoint.",
-    "Leave sandbox out. For a sandbox that stays: restore_sandbox makes one from the checkpoint; then pass sandbox without checkpoint.",
+    "checkpoint and sandbox cannot be used together: the task gets a fresh sandbox from the checkpoint.",
+    "Leave sandbox out. To keep the sandbox after the task, make it with restore_sandbox, then pass its name as sandbox, without checkpoint.",
   );
 export const repositoryAndContinue = () =>
   invalid(
-    "repository and continue_from exclude each other: the earlier task has its workspace already.",
+    "repository and continue_from cannot be used together: a continued task has the files of the earlier task.",
     "Leave repository out.",
   );
 export const branchAlone = () =>
@@ -144,8 +144,7 @@ export const RESTORING = "Restoring the workspace and the conversation";
 export const WAITING_FOR_TASK = "Waiting for the earlier task in this sandbox";
 export const OWN_DEFINITION =
   "The workspace has a definition with the same name as the operator's; the workspace's is used";
-export const NO_DIFF =
-  "The state of the files before the task could not be recorded, so there will be no diff";
+export const NO_DIFF = "The server could not record the files before the task, so there will be no diff";
 export const waitingForAgent = (agent: string) => `Waiting for ${agent} to be installed`;
 export const modelFailedText = (status: number, message: string) =>
   `The model's API responded with status ${status}: ${message}`;
@@ -153,7 +152,7 @@ export const modelFailedText = (status: number, message: string) =>
 // How a task ended
 
 export const UNCONFIRMED_END =
-  ". The sandbox did not confirm this: destroy_sandbox ends all processes for sure";
+  ". The sandbox did not confirm this; destroy_sandbox certainly ends all processes";
 export const CONFIRMED_END = ", with all its known processes";
 export const NO_REASON = "it gave no reason";
 export const howToContinue = (id: string) =>

@@ -70,7 +70,7 @@ export function wholeOutputText(id: string, droppedBytes: number): string {
 }
 
 export const resultCutText = (mark: string) =>
-  `A result is cut where it says "${mark}": print it, or write it to a file.`;
+  `A result is cut where it says "${mark}". To get all of it, print it or write it to a file.`;
 export const listeningText = (ports: readonly number[]) =>
   `port ${ports.join(", ")}; expose_port gives it a URL`;
 export const hiddenImagesText = (count: number, id: string) =>
@@ -87,7 +87,7 @@ export const longLineText = (maxBytes: number) =>
 export const nothingToType = () => invalid("send_input needs text, or columns and rows.");
 export const oneInput = () =>
   invalid(
-    "stdin and interactive exclude each other: a terminal reads only what is typed.",
+    "stdin and interactive cannot be used together: a terminal reads only typed text.",
     "Leave stdin out, and type its text with send_input.",
   );
 
@@ -106,7 +106,7 @@ export function listedRunText(run: RunSummary, state: string): string {
 }
 
 export const foreignCursor = (cursor: string, sandbox: string) =>
-  invalid(`The cursor ${cursor} does not belong to sandbox ${sandbox}.`, "Leave it out.");
+  invalid(`The cursor ${cursor} does not belong to sandbox ${sandbox}.`, "Leave out cursor.");
 
 export function noRunsText(sandbox: string | undefined, isPage: boolean): string {
   const nothing = sandbox === undefined ? "You have no tasks" : `Sandbox ${sandbox} has no runs`;
@@ -187,7 +187,7 @@ export function writtenText(path: string, bytes: number, size: number, isAppende
 
 export const notWellFormed = () =>
   invalid(
-    "Nothing was written: the content holds half of a surrogate pair, which UTF-8 cannot hold.",
+    "Nothing was written: the content has half of a surrogate pair, which UTF-8 cannot encode.",
     "Send the bytes with encoding base64.",
   );
 export const notBase64 = () =>
@@ -207,7 +207,7 @@ export const sameText = (edit: number) =>
     "Leave that edit out, or correct its new_text.",
   );
 export const emptyDirectoryText = (path: string, isPage: boolean) =>
-  isPage ? "There is nothing more." : `${shownName(path)} is empty.`;
+  isPage ? "There are no more entries." : `${shownName(path)} is empty.`;
 export const longNames = (count: number) =>
   invalid(`The names of ${count} entries are too long to be shown together.`, "Give a smaller limit.");
 export const moreFilesText = (cursor: string, maxLimit: number) =>
@@ -336,14 +336,14 @@ export const checkpointDeletedText = (checkpoint: string, sandbox: string, left:
   `Checkpoint ${checkpoint} is deleted. Sandbox ${sandbox} is unchanged; checkpoints left: ${left}.`;
 export const oneOrAllCheckpoints = () =>
   invalid(
-    "Nothing was deleted: checkpoint and checkpoints=true exclude each other.",
+    "Nothing was deleted: checkpoint and checkpoints=true cannot be used together.",
     "Use either checkpoint (deletes one checkpoint) or checkpoints=true (deletes the sandbox and all of them).",
   );
 export const noCheckpoints = () =>
   new ToolError(
     "not_configured",
     "This server does not save workspaces, so it has no checkpoints; nothing was changed.",
-    "The operator has to remove WORKSPACE_SAVE=off. Until then, keep what matters with read_file or file_link.",
+    "The operator has to remove WORKSPACE_SAVE=off. Until then, copy important files out with read_file or file_link.",
   );
 export const checkpointText = (sandbox: string, { id, files, bytes, expiresAt }: Checkpoint) =>
   `Checkpoint ${id} of sandbox ${sandbox}: ${files} files, ${bytes} bytes, kept for ${span(expiresAt - Date.now())}.`;
@@ -357,7 +357,7 @@ export interface Restored extends Partial<Fork> {
 }
 
 export function forkedText(sandbox: string, from: string, { to, hasSettings = false }: Restored): string {
-  const settings = hasSettings ? " It has the settings of configure_sandbox, too." : "";
+  const settings = hasSettings ? " It also has the settings of the checkpoint." : "";
   return `Sandbox ${sandbox} is new, with the files of ${from} from ${stateText(to)}.${settings}`;
 }
 
@@ -392,6 +392,6 @@ export function signInText(host: string, page: string | undefined): string {
 export const signInQuestion = (host: string) =>
   `${host} refused git. Sign in to the host for your sandboxes, on this server's page.`;
 export const signedInText = (host: string) =>
-  `The user has signed in to ${host} since this run began: run it again. If the host refuses git again, the token lacks rights, or the sandbox started before the sign-in: use another sandbox.`;
+  `The user has signed in to ${host} since this run began: run it again. If the host refuses git again, either the token lacks rights, or the sandbox started before the sign-in; for the latter, use another sandbox.`;
 export const didNotSignInText = (host: string) =>
   `The user did not sign in to ${host} for git. Do not try again unless they ask.`;

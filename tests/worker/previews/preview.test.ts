@@ -264,7 +264,7 @@ describe("a server that does not speak plain HTTP", () => {
   it.each([
     { speaks: "The program expects TLS", port: 8020, listen: "require('https').createServer()" },
     {
-      speaks: "The program does not speak HTTP",
+      speaks: "The program does not use HTTP",
       port: 8021,
       listen: "require('net').createServer((client) => client.on('error', () => 0).end('+OK ready\\r\\n'))",
     },

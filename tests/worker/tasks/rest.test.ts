@@ -159,7 +159,7 @@ describe("POST /execute", () => {
     [{ repository: "ftp://a.example/b.git" }, /^repository must be an address that git clone takes/],
     [{ branch: "main" }, /^branch needs repository/],
     [{ wait: -1 }, /^Wait must be a number of milliseconds from 0/],
-    [{ continue_from: "x", repository: "/tmp/own" }, /^repository and continue_from exclude/],
+    [{ continue_from: "x", repository: "/tmp/own" }, /^repository and continue_from cannot be used together/],
   ])("refuses the definitions %j", async (named, words) => {
     const refused = await json(await owner.http("/execute", post({ task: "x", ...named })));
     expect(refused).toEqual([400, { error: expect.stringMatching(words) }]);

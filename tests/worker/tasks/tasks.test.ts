@@ -504,13 +504,16 @@ describe("execute_task refuses the wrong arguments", () => {
     [{ task: "x", agent: "other" }, /agent/],
     [
       { task: "x", continue_from: "default.01m7w10c4v0brrp65wgryrkjhst", repository: "https://a/b" },
-      /repository and continue_from exclude/,
+      /repository and continue_from cannot be used together/,
     ],
     [
       { task: "x", checkpoint: "c", continue_from: "default.01m7w10c4v0brrp65wgryrkjhst" },
-      /checkpoint and continue_from exclude/,
+      /checkpoint and continue_from cannot be used together/,
     ],
-    [{ task: "x", checkpoint: "c", sandbox: "named" }, /checkpoint and sandbox exclude.*restore_sandbox/s],
+    [
+      { task: "x", checkpoint: "c", sandbox: "named" },
+      /checkpoint and sandbox cannot be used together.*restore_sandbox/s,
+    ],
     [{ task: "x", checkpoint: "c" }, /There is no checkpoint c\./],
   ])("%j", async (args, words) => {
     const { isError, text } = await owner.call("execute_task", args);

@@ -51,7 +51,7 @@ it("a set-up runs once before the first call, with the variables, and the next c
   );
   // A fork has the settings of the checkpoint, and the files of the set-up without another run.
   const fork = await owner.call("restore_sandbox", { checkpoint, sandbox: "setup-fork" });
-  expect(fork.text).toContain("settings of configure_sandbox");
+  expect(fork.text).toContain("settings of the checkpoint");
   expect(await sh("setup-fork", `echo $WORD; ${look}; cat mine`)).toBe(`w\n${expectedFiles}mine\n`);
   expect((await owner.call("configure_sandbox", { sandbox: "setup-fork" })).structured).toMatchObject({
     setup: "succeeded",

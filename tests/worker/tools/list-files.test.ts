@@ -85,7 +85,7 @@ describe("list_files", () => {
       isError: true,
       text: expect.stringContaining("The cursor is not from"),
     });
-    expect((await list({ path: "many", cursor: "9999" })).text).toBe("There is nothing more.");
+    expect((await list({ path: "many", cursor: "9999" })).text).toBe("There are no more entries.");
   });
 
   it("says in listings and errors how to reach a name that is not UTF-8", async () => {

@@ -168,7 +168,7 @@ describe.concurrent("a workspace", () => {
     const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
     await owner.call("destroy_sandbox", { sandbox });
     const restored = await owner.call("restore_sandbox", { sandbox, checkpoint });
-    expect(restored.text).toContain("settings of configure_sandbox");
+    expect(restored.text).toContain("settings of the checkpoint");
     const { structured } = await owner.call("configure_sandbox", { sandbox });
     expect(structured).toMatchObject({ internet: "none", variables: ["WORD"] });
     expect(await sh(sandbox, "cat file; echo $WORD")).toBe("kept\nw\n");

@@ -86,10 +86,15 @@ async function checkPort(stateDir: string, given?: number): Promise<Check> {
   const port = given ?? serverPort ?? DEFAULT_PORT;
   const name = `port ${port}`;
   if (running && serverPort === port && isAlive(running.pid))
-    return ok(name, `our server, process ${running.pid}`);
+    return ok(name, `in use by this server, process ${running.pid}`);
   return freePort(port).then(
     () => ok(name, serverPort === port ? "free: the server that was here was killed" : "free"),
-    () => failed(name, "taken", `Stop what listens there, or: ${startLine("--port 0")}`),
+    () =>
+      failed(
+        name,
+        "in use",
+        `Stop the program that listens there, or use a free port: ${startLine("--port 0")}`,
+      ),
   );
 }
 

@@ -2,7 +2,7 @@
 import { versions } from "node:process";
 
 /** The required versions in words. The engine reads the machine's certificates with `getCACertificates`, which 22.15 introduced. */
-export const NEEDED_NODE = "Node 22.15 or a newer 22, or 24 or newer";
+export const NEEDED_NODE = "Node 22 (22.15 or newer) or Node 24 or newer";
 
 export function isNewEnough(version: string = versions.node): boolean {
   const [major = 0, minor = 0] = version.split(".").map(Number);

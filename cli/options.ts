@@ -31,17 +31,17 @@ export interface StartOptions {
 export const USAGE = `${startLine("[options]")}
 
   --port <number>                  where to listen on 127.0.0.1 (PORT; default 8787; 0 for any free port)
-  --isolation bubblewrap|none      how sandboxes are kept apart (SANDBOX_MCP_ISOLATION; default bubblewrap);
+  --isolation bubblewrap|none      how sandboxes are isolated (SANDBOX_MCP_ISOLATION; default bubblewrap);
                                    with none, code in a sandbox can do all that you can do on this machine
   --network internet|none          what sandboxes may reach (SANDBOX_MCP_NETWORK; default internet, by HTTP and
                                    HTTPS, and never this machine or a private network)
   --state-dir <path>               where state is kept (SANDBOX_MCP_STATE_DIR; default .sandbox-mcp in the clone,
                                    ~/.local/state/sandbox-mcp for the package)
-  --mount <dir>[=<name>][:ro|:rw]  show a directory of yours as /workspace/<its name>, in the sandbox of the same name or
-                                   in the sandbox <name>; read-only with :ro; may be repeated
+  --mount <dir>[=<name>][:ro|:rw]  show a directory of yours as /workspace/<its name>, in the sandbox <name> (default: the
+                                   sandbox of the directory's name); read-only with :ro; may be repeated
   --python <path>                  the Python 3 that sandboxes get, with its packages (SANDBOX_MCP_PYTHON; default
-                                   the first of your PATH, for which numpy, pandas, matplotlib and ipython are
-                                   installed in the state directory, once)
+                                   the first of your PATH; the server installs numpy, pandas, matplotlib and ipython
+                                   for it once, in the state directory)
   --agents                         install Claude Code (360 MB) now; otherwise the first task installs it
   --open                           show the panel in a browser, once the server is ready
   --json                           print the server's address as one line of JSON when it is ready, or why it did not start

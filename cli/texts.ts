@@ -13,7 +13,7 @@ import { UserError } from "./user-error.ts";
 /** Why commander refuses a value; it names the option itself. */
 export const WRONG_VALUE = {
   wholeNumber: (least: number, most: number) =>
-    `It must be a whole number from ${least} ${most === Infinity ? "on" : `to ${most}`}.`,
+    `It must be a whole number ${most === Infinity ? `of at least ${least}` : `from ${least} to ${most}`}.`,
   session: `It ${SESSION_NAME_RULE}.`,
   port: "It must be a port number from 1 to 65535.",
   server: "It must be 1 to 64 characters of A-Z, a-z, 0-9, - and _.",
@@ -257,7 +257,7 @@ const keepsPython = (executable: string) =>
 /** The libraries of the sandboxes' Python. @param libraries their names, as a list */
 export const PYTHON = {
   installing: (libraries: string, executable: string) =>
-    `Python: installing ${libraries} for the sandboxes of ${executable}, in the background.`,
+    `Python: installing ${libraries} for sandboxes that use ${executable}, in the background.`,
   installed: (libraries: string, executable: string) =>
     `Python: sandboxes that start from now on use ${executable}, with ${libraries}.`,
   other: (reason: string, other: string, own: string) =>
@@ -267,7 +267,7 @@ export const PYTHON = {
   installedDebian: (libraries: string, system: string, own: string) =>
     `Python: sandboxes that start from now on use ${system}, with ${libraries}; ${keepsPython(own)}`,
   failed: (libraries: string, reason: string, executable: string, remedy: string) =>
-    `Python: sandboxes are without ${libraries} (${reason}). Install them for ${executable}${remedy}, or choose ` +
+    `Python: sandboxes lack ${libraries} (${reason}). Install them for ${executable}${remedy}, or choose ` +
     "another interpreter: --python PATH. The next attempt is in a day.",
 };
 
@@ -329,7 +329,7 @@ export const DEPLOYMENT = {
     "build the image with Docker, upload image and Worker, and set the secrets: npx wrangler deploy --secrets-file ...",
   wildcard: (host: string) =>
     `add to the DNS of the host's zone: AAAA, *.${host}, 100::, proxied; the zone's certificate must cover this name (docs/guides/deploy.md)`,
-  token: (token: string) => `The owner's token, which nobody can read back later: ${token}`,
+  token: (token: string) => `The owner's token (save it now, it cannot be shown again): ${token}`,
 };
 export const configurationWrong = (config: string, lines: readonly string[]) =>
   failed(`Correct ${config} first:\n${lines.join("\n")}`);

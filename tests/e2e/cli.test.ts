@@ -443,11 +443,11 @@ describe("doctor and diagnose", () => {
     const checked = await run(["doctor", "--port", port, "--state-dir", "another"]);
     expect(checked).toMatchObject({
       code: 1,
-      stdout: expect.stringContaining(`failed\tport ${port}\ttaken`),
+      stdout: expect.stringContaining(`failed\tport ${port}\tin use`),
     });
     expect(checked.stderr).toContain("npm start -- --port 0");
     // Without --port, the check finds the running server.
-    const found = expect.stringMatching(/^our server, process \d+$/);
+    const found = expect.stringMatching(/^in use by this server, process \d+$/);
     expect((await json(["doctor"])).checks).toContainEqual(
       expect.objectContaining({ name: `port ${port}`, found }),
     );

@@ -83,7 +83,7 @@ it("the package reports in one sentence which Node it needs", () => {
   );
   expect({ status, stderr }).toEqual({
     status: 1,
-    stderr: "sandbox-mcp needs Node 22.15 or a newer 22, or 24 or newer, and this is 22.14.0.\n",
+    stderr: "sandbox-mcp needs Node 22 (22.15 or newer) or Node 24 or newer, and this is 22.14.0.\n",
   });
 });
 

@@ -232,7 +232,7 @@ describe.concurrent("if no Python has the packages and pip reaches no index", ()
     const { directory, python, startSetUp } = prepare();
     const within = machine(directory, user, "echo 'E: no such package' >&2; exit 100");
     const first = await startSetUp(nowhere, within).ended;
-    expect(first).toMatch(/Python: sandboxes are without numpy/);
+    expect(first).toMatch(/Python: sandboxes lack numpy/);
     expect(first).toMatch(notice);
     expect(first).not.toContain("continues with");
     expect(await startSetUp(nowhere, within).ended).toBe(`starts with ${python}\n`);

@@ -89,12 +89,15 @@ const NAMED =
 /**
  * Bytes of memory that the machine's kernel uses and cannot reclaim: its slabs, and pages without a name, such as the data in
  * sockets and pipes. Free pages that the kernel keeps for each processor, up to an eighth of the memory, do not count.
+ * @returns undefined if it cannot be read, for example because the engine has no descriptors left
  */
-export function kernelMemory(): number {
+export function kernelMemory(): number | undefined {
   const meminfo = readText("/proc/meminfo");
+  const zoneinfo = readText("/proc/zoneinfo");
+  if (meminfo === "" || zoneinfo === "") return undefined;
   const of = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(meminfo)?.[1] ?? 0);
   const named = NAMED.split(" ").reduce((sum, name) => sum + of(name), 0);
-  const perProcessor = readText("/proc/zoneinfo").matchAll(/^ +count: +(\d+)$/gm);
+  const perProcessor = zoneinfo.matchAll(/^ +count: +(\d+)$/gm);
   const kept = Array.from(perProcessor, ([, pages]) => Number(pages) * 4).reduce((sum, kiB) => sum + kiB, 0);
   return (of("MemTotal") - named - kept) * 1024;
 }
@@ -230,13 +233,13 @@ export async function createEngineGroups(
   return made;
 }
 
-/** Bytes of memory without the file cache, which the kernel can reclaim; 0 if the group does not count memory. */
+/** Bytes of memory without the file cache, which the kernel can reclaim; 0 if the group has no such counts that can be read. */
 export async function memoryOf(group: string): Promise<number> {
   const used = Number(
     (await read(join(group, "memory.current"))) || (await read(join(group, "memory.usage_in_bytes"))),
   );
-  if (used === 0) return 0;
   const statistics = await read(join(group, "memory.stat"));
+  if (used === 0 || statistics === "") return 0;
   const isVersion1 = /^total_cache /m.test(statistics);
   const cached = ["active_file", "inactive_file"].map((name) => {
     const found = new RegExp(`^${isVersion1 ? "total_" : ""}${name} (\\d+)$`, "m").exec(statistics);

@@ -32,7 +32,8 @@ const END_TIMEOUT_MS = 5000;
 const FULL_SHARE = 0.9;
 
 interface Pool {
-  used: () => Promise<number>;
+  /** Undefined if it cannot be measured now, for example because the engine has no descriptors left. */
+  used: () => Promise<number | undefined>;
   limit: number;
   usedBy: (sandbox: EngineSandbox) => Promise<number>;
   /**
@@ -82,10 +83,11 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
   // The least of the kernel's memory since a sandbox runs. Without sandboxes, other programs change it.
   let baseline: number | undefined;
   const kernel = {
-    used: () => {
+    used: async () => {
       const used = kernelMemory();
+      if (used === undefined) return undefined;
       baseline = Math.min(baseline ?? used, used);
-      return Promise.resolve(used - baseline);
+      return used - baseline;
     },
     limit: limits.kernelGrowthOfMachine,
   };
@@ -155,11 +157,12 @@ async function endLargestUser(
   sandboxes: () => EngineSandbox[],
 ): Promise<void> {
   let inUse = await used();
-  while (inUse < limit) {
+  while (inUse !== undefined && inUse < limit) {
     if (inUse < limit * NEAR_SHARE || sandboxes().length === 0) return;
     await sleep(NEAR_INTERVAL_MS, undefined, { ref: false });
     inUse = await used();
   }
+  if (inUse === undefined) return;
   const uses = await Promise.all(
     sandboxes().map(async (sandbox) => ({ sandbox, has: await usedBy(sandbox) })),
   );

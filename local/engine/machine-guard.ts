@@ -35,6 +35,13 @@ interface Pool {
   /** Undefined if it cannot be measured now, for example because the engine has no descriptors left. */
   used: () => Promise<number | undefined>;
   limit: number;
+  /** The ways to use the resource. The first that explains the use names the sandbox that is ended. */
+  causes: Cause[];
+  /** Called when the resource is used up and no cause explains it. */
+  onUnexplained?: () => void;
+}
+
+interface Cause {
   usedBy: (sandbox: EngineSandbox) => Promise<number>;
   /**
    * If the sandboxes of a principal together use less than this, none is ended, because another program of the machine must be using
@@ -80,57 +87,61 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
   // If each controller has a separate group, only the memory controller's group has a count.
   const countOf = (count: typeof memoryOf) => async (of: readonly string[]) =>
     Math.max(0, ...(await Promise.all(of.map(count))));
-  // The least of the kernel's memory since a sandbox runs. Without sandboxes, other programs change it.
+  // The least of the kernel's memory since a sandbox runs, and since other programs of the machine took the memory.
   let baseline: number | undefined;
-  const kernel = {
-    used: async () => {
-      const used = kernelMemory();
-      if (used === undefined) return undefined;
-      baseline = Math.min(baseline ?? used, used);
-      return used - baseline;
-    },
-    limit: limits.kernelGrowthOfMachine,
-  };
   const pools: Pool[] = [
     {
       used: () => numberIn("/proc/sys/fs/file-nr", /^(\d+)/),
       limit: limits.openFilesOfMachine,
-      usedBy: (sandbox) => countOf(kernelMemoryOf)(sandbox.groups),
-      least: (used) => IDLE_BYTES + used * BLAMED_SHARE * FILE_BYTES,
-      why: STOPPED_BECAUSE.files,
+      causes: [
+        {
+          usedBy: (sandbox) => countOf(kernelMemoryOf)(sandbox.groups),
+          least: (used) => IDLE_BYTES + used * BLAMED_SHARE * FILE_BYTES,
+          why: STOPPED_BECAUSE.files,
+        },
+      ],
     },
     {
       used: async () => (await numberIn("/proc/net/sockstat", /^TCP:.* mem (\d+)$/m)) * 4096,
       limit: limits.tcpBytesOfMachine,
-      usedBy: countSockets,
-      least: (used) => (used * BLAMED_SHARE) / CONNECTION_BYTES,
-      why: STOPPED_BECAUSE.tcp,
+      causes: [
+        {
+          usedBy: countSockets,
+          least: (used) => (used * BLAMED_SHARE) / CONNECTION_BYTES,
+          why: STOPPED_BECAUSE.tcp,
+        },
+      ],
     },
     {
       used: () => numberIn("/proc/net/sockstat", /^TCP:.* orphan (\d+)/m),
       limit: limits.tcpOrphansOfMachine,
-      usedBy: countSockets,
-      least: (used) => used * BLAMED_SHARE,
-      why: STOPPED_BECAUSE.orphans,
+      causes: [{ usedBy: countSockets, least: (used) => used * BLAMED_SHARE, why: STOPPED_BECAUSE.orphans }],
     },
     {
-      ...kernel,
-      usedBy: lockShares(),
-      least: () => MOST_LOCKS,
-      why: STOPPED_BECAUSE.locks,
-    },
-    {
-      ...kernel,
-      usedBy: boundQueuedMemory,
-      least: (used) => used * QUEUED_SHARE,
-      why: STOPPED_BECAUSE.sockets,
+      used: async () => {
+        const used = kernelMemory();
+        if (used === undefined) return undefined;
+        baseline = Math.min(baseline ?? used, used);
+        return used - baseline;
+      },
+      limit: limits.kernelGrowthOfMachine,
+      causes: [
+        { usedBy: lockShares(), least: () => MOST_LOCKS, why: STOPPED_BECAUSE.locks },
+        { usedBy: boundQueuedMemory, least: (used) => used * QUEUED_SHARE, why: STOPPED_BECAUSE.sockets },
+      ],
+      // Otherwise the next sandbox with some locks or full sockets would be ended for what other programs took.
+      onUnexplained: () => (baseline = kernelMemory()),
     },
     {
       used: () => countOf(memoryOf)(groups),
       limit: limits.allMemoryBytes * FULL_SHARE,
-      usedBy: (sandbox) => countOf(memoryOf)(sandbox.groups),
-      least: () => 0,
-      why: STOPPED_BECAUSE.memory,
+      causes: [
+        {
+          usedBy: (sandbox) => countOf(memoryOf)(sandbox.groups),
+          least: () => 0,
+          why: STOPPED_BECAUSE.memory,
+        },
+      ],
     },
   ];
   const listRunning = () => sandboxes().filter(({ isEnding }) => !isEnding);
@@ -153,7 +164,7 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
 }
 
 async function endLargestUser(
-  { used, limit, usedBy, least, why }: Pool,
+  { used, limit, causes, onUnexplained }: Pool,
   sandboxes: () => EngineSandbox[],
 ): Promise<void> {
   let inUse = await used();
@@ -163,9 +174,23 @@ async function endLargestUser(
     inUse = await used();
   }
   if (inUse === undefined) return;
-  const uses = await Promise.all(
-    sandboxes().map(async (sandbox) => ({ sandbox, has: await usedBy(sandbox) })),
-  );
+  for (const { usedBy, least, why } of causes) {
+    const largest = await findLargestUser(sandboxes(), usedBy, least(inUse));
+    if (largest === undefined) continue;
+    largest.end(why);
+    await Promise.race([largest.ended, sleep(END_TIMEOUT_MS, undefined, { ref: false })]);
+    return;
+  }
+  onUnexplained?.();
+}
+
+/** The largest sandbox of the principal that uses most; undefined if that principal uses less than `least`. */
+async function findLargestUser(
+  sandboxes: EngineSandbox[],
+  usedBy: Cause["usedBy"],
+  least: number,
+): Promise<EngineSandbox | undefined> {
+  const uses = await Promise.all(sandboxes.map(async (sandbox) => ({ sandbox, has: await usedBy(sandbox) })));
   const together = new Map<unknown, number>();
   // A sandbox without a known principal counts alone.
   const ownerOf = (sandbox: EngineSandbox) => sandbox.owner ?? sandbox;
@@ -173,9 +198,7 @@ async function endLargestUser(
     together.set(ownerOf(sandbox), (together.get(ownerOf(sandbox)) ?? 0) + has);
   const allOf = ({ sandbox }: { sandbox: EngineSandbox }) => together.get(ownerOf(sandbox)) ?? 0;
   const [largest] = uses.toSorted((a, b) => allOf(b) - allOf(a) || b.has - a.has);
-  if (largest === undefined || allOf(largest) < least(inUse)) return;
-  largest.sandbox.end(why);
-  await Promise.race([largest.sandbox.ended, sleep(END_TIMEOUT_MS, undefined, { ref: false })]);
+  return largest === undefined || allOf(largest) < least ? undefined : largest.sandbox;
 }
 
 /** Finds a sandbox's share of the machine's latest file locks; 0 if there are few. */

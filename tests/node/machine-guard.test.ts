@@ -1,13 +1,48 @@
-/** When the engine ends no sandbox, because it cannot measure a resource of the machine. */
-import { execFileSync } from "node:child_process";
+/** When the engine ends no sandbox, although it measures that a resource of the machine is used up, or cannot measure it. */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { memoryOf } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
+import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const MiB = 1024 * 1024;
+
+it("memory of the kernel: a sandbox with many locks is not ended for what another program took", async () => {
+  const one = await startTestEngine({ limits: { kernelGrowthOfMachine: 200 * MiB } });
+  const pages = [
+    "import os, socket, time",
+    "file = os.open('/proc/version', os.O_RDONLY); held = [socket.socketpair() for _ in range(400)]",
+    "for end, _ in held:",
+    "  end.setblocking(False)",
+    "  try:",
+    "    while os.sendfile(end.fileno(), file, 0, 1): pass",
+    "  except BlockingIOError: pass",
+    "print('taken', flush=True); time.sleep(600)",
+  ];
+  const locks = [
+    "import fcntl, os",
+    "held = os.memfd_create('locked')",
+    "for at in range(4000, 0, -2): fcntl.lockf(held, fcntl.LOCK_EX, 1, at)",
+    "os.system('sleep 1'); print('kept')",
+  ];
+  let taker: ChildProcess | undefined;
+  try {
+    const modest = await TestSandbox.start(one);
+    // The guard has seen the kernel's memory before.
+    await modest.run("sleep 1");
+    taker = spawn("python3", ["-c", pages.join("\n")], { stdio: ["ignore", "pipe", "inherit"] });
+    await once(taker.stdout!, "data");
+    await modest.run("sleep 1");
+    expect((await modest.python(locks)).stdout).toBe("kept");
+  } finally {
+    taker?.kill("SIGKILL");
+    await one.close();
+  }
+});
 
 it("memory of the kernel: without free descriptors, it is unknown and not zero", () => {
   const program = [

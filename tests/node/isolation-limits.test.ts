@@ -37,7 +37,7 @@ afterAll(async () => {
 
 /** Runs the program in one of two sandboxes of a new engine. Returns how it ended, and what the other sandbox prints. */
 async function endOf(program: readonly string[], ofMachine: Partial<Limits>) {
-  const one = await startTestEngine({ limits: { ...limits, ...ofMachine }, prepareSandbox: false });
+  const one = await startTestEngine({ limits: { ...limits, ...ofMachine } });
   try {
     const [modest, taker] = [await TestSandbox.start(one), await TestSandbox.start(one)];
     void taker.python(program).catch(() => undefined);
@@ -263,7 +263,7 @@ describe("resources of the whole machine", () => {
 
   it("memory of the kernel: the engine ends a sandbox that takes most of it by data in its sockets", async () => {
     const given = { ...limits, kernelGrowthOfMachine: 50 * MiB };
-    const one = await startTestEngine({ limits: given, prepareSandbox: false });
+    const one = await startTestEngine({ limits: given });
     try {
       const modest = await TestSandbox.start(one);
       for (const [kind, program] of Object.entries(queues)) {
@@ -464,7 +464,7 @@ describe("all sandboxes together", () => {
   it.runIf(isMemoryLimited)(
     "share a memory limit, and the engine first ends the one that uses most",
     async () => {
-      const one = await startTestEngine({ limits: whole, prepareSandbox: false });
+      const one = await startTestEngine({ limits: whole });
       const [modest, large, many] = await Promise.all([1, 2, 3].map(() => TestSandbox.start(one)));
       try {
         // The largest process is not in the sandbox that uses the most memory.
@@ -485,7 +485,7 @@ describe("all sandboxes together", () => {
   it.runIf(isMemoryLimited)(
     "are counted by principal: many small ones do not let a larger one of another principal end first",
     async () => {
-      const one = await startTestEngine({ limits: whole, prepareSandbox: false });
+      const one = await startTestEngine({ limits: whole });
       const start = (owner: string) => TestSandbox.start(one, { owner });
       const [large, ...several] = await Promise.all(["single", "many", "many", "many"].map(start));
       try {

@@ -192,10 +192,16 @@ function makeStateDirectory(stateDir: string): void {
   }
 }
 
-/** An earlier program may have made the directory with other rights. A shared directory such as /tmp has the sticky bit and is not changed. */
+/**
+ * An earlier program may have made the directory with other rights. A shared directory such as /tmp has the sticky bit and is not changed.
+ * Only a warning, because the directory of a container is often a volume of another user.
+ */
 function closeToOthers(stateDir: string): void {
   const { mode, uid } = statSync(stateDir);
-  if ((mode & 0o077) === 0 || (mode & 0o1000) !== 0 || uid !== process.getuid?.()) return;
+  const isOwn = uid === process.getuid?.();
+  if (isOwn && (mode & 0o077) === 0) return;
+  const isShared = (mode & 0o1000) !== 0;
+  if (!isOwn || isShared) return void print(texts.openToOthers(stateDir, uid));
   chmodSync(stateDir, 0o700);
   print(texts.closedToOthers(stateDir));
 }

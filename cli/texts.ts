@@ -168,6 +168,10 @@ export const stateDirectoryUnwritable = (directory: string, error: unknown) =>
   );
 export const closedToOthers = (directory: string) =>
   `Other users could open the state directory ${directory}. Its mode was changed, and now only its owner can.`;
+export const openToOthers = (directory: string, uid: number) =>
+  `WARNING: the state directory ${directory} ` +
+  `${uid === process.getuid?.() ? "is open to other users" : `belongs to another user (${uid})`}, ` +
+  "who can read the server's keys and change its programs. Make it private (chown -R, chmod 700), or choose another: --state-dir <path>.";
 export const portInUse = (port: number) =>
   new UserError(
     `Port ${port} is in use. Stop the program that listens there, or choose another port: --port <number>.`,

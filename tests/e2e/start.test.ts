@@ -3,6 +3,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import {
   chmodSync,
+  chownSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -314,6 +315,21 @@ describe.concurrent("npm start", () => {
     const { stderr } = await run({ flags: ["--port", "0", "--state-dir", directory], env });
     expect(stderr).toContain(`Other users could open the state directory ${directory}`);
     expect(statSync(directory).mode & 0o777).toBe(0o700);
+  });
+
+  it.each([
+    ["belongs to another user (54321)", 0o700, 54_321],
+    ["is open to other users", 0o1777, 0],
+  ])("warns if the state directory %s", async (problem, mode, owner) => {
+    if (process.getuid?.() !== 0) return;
+    const directory = temporaryDirectory();
+    chownSync(directory, owner, owner);
+    chmodSync(directory, mode);
+    writeFileSync(join(directory, "python"), "");
+    const env = { SANDBOX_MCP_PYTHON: undefined };
+    const { stderr } = await run({ flags: ["--port", "0", "--state-dir", directory], env });
+    expect(stderr).toContain(`WARNING: the state directory ${directory} ${problem}`);
+    expect(statSync(directory).mode & 0o7777).toBe(mode);
   });
 
   it("reports an unexpected error in one line, and as JSON with --json", async () => {

@@ -1,5 +1,6 @@
 /** The requirements of `npm start` and `npm run deploy`. */
 import { execFile } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -119,14 +120,12 @@ export async function docker(): Promise<Check> {
 
 async function wrangler(): Promise<Check> {
   const name = "wrangler and its login";
-  const env = {
-    ...process.env,
-    ...quietWrangler(join(tmpdir(), "sandbox-mcp-wrangler")),
-    WRANGLER_LOG: "log",
-  };
   if (isPackaged)
     return failed(name, "not part of the npm package", "Deploy from a clone, where npm ci installs it");
+  const directory = await mkdtemp(join(tmpdir(), "sandbox-mcp-wrangler-"));
+  const env = { ...process.env, ...quietWrangler(directory), WRANGLER_LOG: "log" };
   const account = await output(process.execPath, [wranglerProgram(), "whoami"], env);
+  await rm(directory, { recursive: true, force: true });
   const { version } = createRequire(import.meta.url)("wrangler/package.json") as { version: string };
   if (account === undefined || /not (authenticated|logged in)/i.test(account))
     return failed(name, `${version}, not logged in`, "npx wrangler login");

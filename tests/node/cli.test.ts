@@ -311,6 +311,20 @@ test("doctor does not report a killed server as running", async () => {
   expect(stdout).toContain(`port ${port}\tfree: the server that was here was killed`);
 });
 
+test("doctor leaves no temporary files", async () => {
+  const temporary = mkdtempSync(join(directory, "temporary-"));
+  // The login of the person who runs the tests is not needed.
+  const env = {
+    TMPDIR: temporary,
+    HOME: temporary,
+    XDG_CONFIG_HOME: temporary,
+    CLOUDFLARE_API_TOKEN: undefined,
+  };
+  const { stdout } = await runHere(["doctor", "--deploy", "--state-dir", join(directory, "none")], { env });
+  expect(stdout).toContain("wrangler and its login");
+  expect(readdirSync(temporary).filter((name) => name.startsWith("sandbox-mcp"))).toEqual([]);
+});
+
 test("doctor gives a hint, and no warning, for packages that code may need", async () => {
   const bin = mkdtempSync(join(directory, "bin-"));
   // A Python without packages.

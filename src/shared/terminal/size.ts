@@ -9,7 +9,7 @@ export interface Size {
 
 export const startSize = ({ rows, columns }: Size) => ({ LINES: String(rows), COLUMNS: String(columns) });
 
-/** How often a size is passed on until it succeeds, and the pause in between, in milliseconds. */
+/** How often a size is passed on until it succeeds, and the pause after a failure, in milliseconds. */
 const MAX_ATTEMPTS = 4;
 const RETRY_MS = 500;
 
@@ -18,7 +18,8 @@ export class Resizing {
   readonly #size: () => Size;
   readonly #pass: (size: Size) => Promise<unknown>;
   #isUnderWay = false;
-  #isStale = false;
+  /** How often the size may still be passed on; 0 when the terminal has it, or keeps its previous size. */
+  #attemptsLeft = 0;
   #isStopped = false;
 
   constructor(size: () => Size, pass: (size: Size) => Promise<unknown>) {
@@ -27,7 +28,7 @@ export class Resizing {
   }
 
   start(): void {
-    this.#isStale = true;
+    this.#attemptsLeft = MAX_ATTEMPTS;
     if (!this.#isUnderWay) void this.#passAll();
   }
 
@@ -37,18 +38,16 @@ export class Resizing {
 
   async #passAll(): Promise<void> {
     this.#isUnderWay = true;
-    let failures = 0;
-    while (this.#isStale && !this.#isStopped) {
-      this.#isStale = false;
-      const pass = spaceCalls(() => this.#pass(this.#size()));
-      failures = await pass.then(
-        () => 0,
-        () => failures + 1,
-      );
-      // After the last attempt, the terminal keeps the previous size.
-      if (failures === 0 || failures >= MAX_ATTEMPTS || this.#isStopped) continue;
-      this.#isStale = true;
-      await pause(RETRY_MS);
+    while (this.#attemptsLeft > 0 && !this.#isStopped) {
+      const others = this.#attemptsLeft - 1;
+      this.#attemptsLeft = 0;
+      try {
+        await spaceCalls(() => this.#pass(this.#size()));
+      } catch {
+        // If the size has changed meanwhile, the new one has all its attempts.
+        this.#attemptsLeft = Math.max(this.#attemptsLeft, others);
+        await pause(RETRY_MS);
+      }
     }
     this.#isUnderWay = false;
   }

@@ -80,6 +80,8 @@ export const MACHINE = {
   noFind: "its files cannot be searched: install findutils.",
   hasSetID: (file: string) =>
     `${file} has a set-user-id or set-group-id bit: a program that writes to it gets its owner's rights. Remove the bit (chmod ug-s), or mount the directory read-only: --mount DIR:ro.`,
+  isClosed: (directory: string) =>
+    `${directory} cannot be searched for files with a set-user-id or set-group-id bit. Open it to its owner (chmod u+rx), or mount the directory read-only: --mount DIR:ro.`,
   noPlaces: (places: readonly string[], link: string, remedy: string) =>
     `Without isolation, sandboxes need ${places.join(" and ")}, writable by this user, and the link ${link}. Create them: ${remedy}`,
   stopping: "The engine is shutting down.",

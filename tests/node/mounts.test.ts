@@ -1,8 +1,19 @@
-import { chmodSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { readComponents, readMounts, safePath, writableMountOf } from "../../cli/mount-option.ts";
+import { repository } from "../setup/server.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const directory = temporaryDirectory();
@@ -60,6 +71,30 @@ it("a directory with a set-user-id program, which a sandbox could rewrite, can o
   // A sandbox chooses the names of directories.
   renameSync(join(directory, "set/deep"), join(directory, "set/deep\nnext: \u001b[2J"));
   await expect(mount("set")).rejects.toThrow(`${directory}/set/deep\\nnext: \\u001b[2J/program" has a`);
+});
+
+it("a directory that its owner has closed, and a sandbox could open, can only be mounted read-only", () => {
+  // Root can search all directories.
+  const user = process.getuid?.() === 0 ? 54_321 : undefined;
+  const project = join(directory, "closed");
+  const deep = join(project, "deep");
+  mkdirSync(deep, { recursive: true });
+  writeFileSync(join(deep, "program"), "");
+  const refusal = () => {
+    const engine = JSON.stringify(join(repository, "local/engine/host-directories.ts"));
+    const check = `(await import(${engine})).refuseSetID(${JSON.stringify(project)})`;
+    const program = `await ${check}.then(() => console.log("none"), (error) => console.log(error.message))`;
+    const options = { encoding: "utf8", ...(user === undefined ? {} : { uid: user, gid: user }) } as const;
+    return execFileSync(process.execPath, ["--input-type=module", "-e", program], options).trim();
+  };
+  chmodSync(directory, 0o755);
+  if (user !== undefined) for (const path of [project, deep]) chownSync(path, user, user);
+  expect(refusal()).toBe("none");
+  for (const mode of [0o000, 0o300, 0o600]) {
+    chmodSync(deep, mode);
+    expect(refusal()).toContain(`${deep} cannot be searched`);
+  }
+  chmodSync(deep, 0o700);
 });
 
 it("a directory inside another sandbox's writable directory, which code there could replace by a link, is refused", async () => {

@@ -50,7 +50,9 @@ export interface BedEngine extends RunningEngine {
 export async function startBed(): Promise<TestBed> {
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-bench-"));
   const engine = await startEngine(directory);
-  const ours = await serve(CONFIGS.ours, engine, join(directory, "ours"));
+  // With a key, the list of tools includes execute_task. No figure calls it, so the key is never used.
+  const variables = { ANTHROPIC_API_KEY: "bench-unused-key" };
+  const ours = await serve(CONFIGS.ours, engine, join(directory, "ours"), { variables });
   const bare = await serve(CONFIGS.bare, engine, join(directory, "bare"));
   return {
     ours: { ...workerClient(`${ours.url}/mcp`, TOKEN), pid: ours.pid },

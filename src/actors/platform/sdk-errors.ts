@@ -1,12 +1,20 @@
 /** Translates the SDK's errors, which differ by code and message, to this server's errors. */
+import type { OperationInterruptedError } from "@cloudflare/sandbox";
 import { containerGone } from "../../container/texts.ts";
 import { InterpreterError } from "../../container/kernels/interpreter.ts";
 import { ToolError, exhausted, saysExhausted } from "../../shared/errors.ts";
 import { cannotStart, noContainerReady } from "../texts.ts";
 
+/** The codes of the SDK's errors. A code that another version of the SDK does not have does not compile. */
+type SDKCode = OperationInterruptedError["code"];
+
 /** Codes for a container that disappeared during a call, and for one that is not ready. */
-const CONTAINER_GONE_CODES = new Set(["RPC_TRANSPORT_ERROR", "OPERATION_INTERRUPTED", "SESSION_DESTROYED"]);
-const UNAVAILABLE = new Set(["CONTAINER_UNAVAILABLE", "INTERPRETER_NOT_READY"]);
+const CONTAINER_GONE_CODES = new Set<SDKCode>([
+  "RPC_TRANSPORT_ERROR",
+  "OPERATION_INTERRUPTED",
+  "SESSION_DESTROYED",
+]);
+const UNAVAILABLE = new Set<SDKCode>(["CONTAINER_UNAVAILABLE", "INTERPRETER_NOT_READY"]);
 
 /** Messages of Cloudflare and of the local platform for failures that a retry does not fix. */
 const CANNOT_START =
@@ -15,9 +23,9 @@ const CANNOT_START =
 /** An interpreter's message for an unknown context; then the code did not run. */
 const NO_CONTEXT = /not found|terminated/i;
 
-function sdkCode(error: unknown): string | undefined {
+function sdkCode(error: unknown): SDKCode | undefined {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
-  return typeof code === "string" ? code : undefined;
+  return typeof code === "string" ? (code as SDKCode) : undefined;
 }
 
 /** Whether the container failed to start, so that the call had no effect. */
@@ -51,7 +59,8 @@ export function translateRunError(error: unknown): unknown {
 
 export function translateCreationError(error: unknown): unknown {
   const code = sdkCode(error);
-  if (code?.endsWith("_NOT_AVAILABLE")) return new InterpreterError("no_language", "");
+  if (code === "PYTHON_NOT_AVAILABLE" || code === "JAVASCRIPT_NOT_AVAILABLE")
+    return new InterpreterError("no_language", "");
   const [, words = ""] = /Failed to create code context:?(.*)/is.exec(String(error)) ?? [];
   return code === "INTERNAL_ERROR" && words !== "" && !saysExhausted(words)
     ? new InterpreterError("not_created", words)

@@ -12,6 +12,7 @@ interface Manifest {
   version: string;
   engines?: { node: string };
   dependencies?: Record<string, string>;
+  devDependencies?: Record<string, string>;
   optionalDependencies?: Record<string, string>;
 }
 
@@ -36,10 +37,11 @@ test("the package's engines field names the Node version that it starts with", (
   expect([...starts, ...refused].filter((version) => isNewEnough(version))).toEqual(starts);
 });
 
-test("the image's tag, and the version that a local sandbox reports, are those of the SDK", () => {
+test("both manifests, the image's tag and local sandboxes have the same version of the SDK", () => {
   const [, tag] = /^FROM docker\.io\/cloudflare\/sandbox:(\S+)-python$/m.exec(dockerfile) ?? [];
   const reported = new SandboxAPI(new InterpreterAPI("")).utils.getVersion();
-  expect([tag, reported]).toEqual(Array(2).fill(installed["@cloudflare/sandbox"]));
+  const name = "@cloudflare/sandbox";
+  expect([manifest.devDependencies?.[name], tag, reported]).toEqual(Array(3).fill(installed[name]));
 });
 
 test("the image and the local platform carry the same Claude Code", () => {

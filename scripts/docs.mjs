@@ -14,9 +14,11 @@ import { brokenThings } from "./broken-things.ts";
 import { limitsTable } from "./limits.mjs";
 import { parseConfig } from "../src/shared/config.ts";
 import { createMCPServer } from "../src/server/mcp.ts";
+import { LANGUAGES, TRAITS } from "../src/shared/languages.ts";
 import { PRINCIPAL_IDS, SCOPES } from "../src/shared/principal.ts";
+import { listedRun } from "../src/shared/run-listing.ts";
 import { TOOL_SETS } from "../src/shared/tool-sets.ts";
-import { GROUPS, VARIABLES } from "../src/shared/variables.ts";
+import { GROUPS, VARIABLES, variables } from "../src/shared/variables.ts";
 import { WAIT_SECONDS } from "../src/shared/wait.ts";
 import { ACCOUNT_SCHEMA } from "../src/storage/account-schema.ts";
 import { ATTEMPTS_SCHEMA } from "../src/storage/attempts-schema.ts";
@@ -167,26 +169,35 @@ const groups = Object.entries(GROUPS).map(([title, rows]) => {
   return `## ${title}\n\n| variable | meaning | if not set |\n| --- | --- | --- |\n${lines.map(variableRow).join("\n")}\n`;
 });
 fill("docs/reference/variables.md", "variables", groups.join("\n"));
-const security = readFileSync(join(root, "docs/internals/security.md"), "utf8");
-for (const { form } of Object.values(PRINCIPAL_IDS))
-  if (!security.includes(`\`${form}\``))
-    throw new Error(`docs/internals/security.md does not say who the principals ${form} are`);
-/** Sentences of pages that say how long a call waits by default. */
+
+/** Sentences of pages that repeat a value of the code. */
 const wait = `${WAIT_SECONDS} seconds`;
-const stated = {
-  "README.md": `After ${wait} a call answers`,
-  "docs/guides/long-jobs.md": `After ${wait} the call answers`,
-  "docs/guides/ci.md": `takes longer than ${wait}`,
-  "docs/internals/decisions.md": `202 after ${wait}`,
-  "docs/reference/network.md": `for up to ${wait}`,
-  "docs/reference/rest.md": `waits for the run's end: ${WAIT_SECONDS},000 milliseconds`,
-  "examples/openai-agents.ts": `returns within ${wait}`,
-};
-for (const [path, sentence] of Object.entries(stated))
-  if (!readFileSync(join(root, path), "utf8").includes(sentence))
-    throw new Error(
-      `${path} does not say "${sentence}": its sentence and the list in scripts/docs.mjs must agree`,
-    );
+const languages = LANGUAGES.map((language) => TRAITS[language].title);
+const languagesList = new Intl.ListFormat("en-GB").format(languages);
+const principals = Object.values(PRINCIPAL_IDS).map(({ form }) => `\`${form}\``);
+const stated = [
+  ["README.md", `After ${wait} a call answers`],
+  ["docs/guides/long-jobs.md", `After ${wait} the call answers`],
+  ["docs/guides/long-jobs.md", `After ${wait} the model gets an id`],
+  ["docs/guides/ci.md", `takes longer than ${wait}`],
+  ["docs/internals/decisions.md", `202 after ${wait}`],
+  ["docs/reference/network.md", `for up to ${wait}`],
+  ["docs/reference/rest.md", `waits for the run's end: ${WAIT_SECONDS},000 milliseconds`],
+  ["docs/start/clients.md", `${wait} with an id`],
+  ["examples/openai-agents.ts", `returns within ${wait}`],
+  ["docs/reference/runs.md", `No call waits longer than ${variables.MAX_WAIT_SECONDS.default} seconds`],
+  ["README.md", `${languagesList} kernels`],
+  ["docs/start/concepts.md", `(${languages.join(", ")})`],
+  ["mcpb/manifest.json", `${languagesList} kernels`],
+  ...principals.map((form) => ["docs/internals/security.md", form]),
+  ["docs/reference/secrets.md", principals.join(", ")],
+  ["docs/reference/cli.md", inBackticks(["sandbox", ...Object.keys(listedRun.shape)])],
+];
+const missing = stated.filter(([path, words]) => !readFileSync(join(root, path), "utf8").includes(words));
+if (missing.length > 0)
+  throw new Error(
+    `These pages and the list in scripts/docs.mjs must agree:\n${missing.map(([path, words]) => `${path} does not say "${words}"`).join("\n")}`,
+  );
 for (const [path, content] of pages) put(path, content);
 
 const askedVariables = VARIABLES.filter(([, { askAtDeploy }]) => askAtDeploy !== undefined);

@@ -205,7 +205,7 @@ function summaryOf(row: Pick<Row, (typeof SUMMARY)[number]>): RunSummary {
     startedAt: row.started_at,
     endedAt: row.ended_at ?? undefined,
     exitCode: row.exit_code ?? undefined,
-  };
+  } satisfies Record<Exclude<keyof RunSummary, "waiting">, unknown>;
 }
 
 function recordOf(row: Row): RunRecord {

@@ -1,5 +1,6 @@
 /** Settings in the endpoint's address and the server's variables, which apply to every call of a connection. */
 import { describe, expect, it } from "vitest";
+import { TOOL_SETS } from "../../../src/shared/tool-sets.ts";
 import { tools as all } from "../../../src/tools/index.ts";
 import { type Caller, owner, principal } from "../support.ts";
 
@@ -90,7 +91,7 @@ const names = async (caller: Caller) => (await list(caller)).map(({ name }) => n
 describe("?tools=", () => {
   it("lists the named tools and sets, and mentions no others", async () => {
     const files = owner.at("?tools=files");
-    expect(await names(files)).toEqual(["write_file", "edit_file", "read_file", "list_files", "file_link"]);
+    expect(new Set(await names(files))).toEqual(new Set(TOOL_SETS.files));
     expect(await instructions(files)).toMatch(/for files\. write_file and read_file move files/);
     expect(await instructions(files)).not.toMatch(/run_|_task|_sandbox|_port/);
     const few = owner.at("?tools=run_command,read_file&tools=get_result");

@@ -2,6 +2,7 @@
 import type { Account } from "../../src/actors/account.ts";
 import type { Attempts } from "../../src/actors/attempts.ts";
 import type { Sandbox } from "../../src/actors/sandbox.ts";
+import type { Env as ServerEnv } from "../../src/shared/config.ts";
 
 declare global {
   interface ImportMeta {
@@ -10,7 +11,7 @@ declare global {
     glob(pattern: string, options: { eager: true; import: "default"; query: "?raw" }): Record<string, string>;
   }
   namespace Cloudflare {
-    interface Env {
+    interface Env extends Omit<ServerEnv, "RESULTS"> {
       Sandbox: DurableObjectNamespace<Sandbox>;
       Attempts: DurableObjectNamespace<Attempts>;
       Account: DurableObjectNamespace<Account>;

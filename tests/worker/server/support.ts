@@ -38,7 +38,7 @@ function text(value: string) {
   return { content: [{ type: "text" as const, text: value }] };
 }
 
-export type Variables = Omit<Env, "Sandbox" | "Account" | "RESULTS">;
+export type Variables = Partial<Env>;
 
 export function appWith(variables: Variables = {}, parts: Partial<ProtectedApp> = {}) {
   const app = createApp({ ...product, ...parts });

@@ -27,6 +27,18 @@ it("every Durable Object but the account and the attempts has a container", () =
   );
 });
 
+it.each([
+  "compatibility_date",
+  "compatibility_flags",
+  "durable_objects",
+  "migrations",
+  "r2_buckets",
+  "kv_namespaces",
+])("the local Worker has the same %s", (key) => {
+  const local = parse(readFileSync(join(repository, "wrangler.local.jsonc"), "utf8"));
+  expect(local[key]).toEqual(parse(copy.read("wrangler.jsonc"))[key]);
+});
+
 it("validate finds no mistake in the repository's configuration", () => {
   expect(findFailures()).toEqual([]);
   expect(validate(directory).length).toBeGreaterThanOrEqual(10);

@@ -17,10 +17,10 @@ import {
   writeFileSync,
 } from "node:fs";
 import { request } from "node:http";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { beforeAll, expect, it } from "vitest";
 import { WebSocket } from "ws";
-import { FAILED } from "../../container/sandboxd/operations.ts";
+import { FAILED, type OperationName, type operations } from "../../container/sandboxd/operations.ts";
 import { type Call, type Event, eventSchema, readPiece } from "../../container/sandboxd/protocol.ts";
 import { type Mark, markSchema } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import { Base } from "../../container/sandboxd/snapshots/base.ts";
@@ -379,28 +379,73 @@ it.each([
   },
 );
 
-it("a removal that is repeated with its id succeeds", async () => {
-  const steps = await atEachStep(async (place) => {
-    const directory = join(place.directory, "removed");
-    mkdirSync(join(directory, "inner"), { recursive: true });
-    writeFileSync(join(directory, "inner/file"), "old");
-    place.arm();
-    /** Repeats the request after a broken connection. */
-    const remove = (id: string) => {
-      const call = `/files?path=${encodeURIComponent(directory)}&recursive=1${id}`;
-      return until(() => place.request("DELETE", call).catch(() => undefined));
-    };
-    const [one, other] = ["a", "b"].map((letter) => `&id=${letter.repeat(32)}`) as [string, string];
-    expect(await remove(one)).toMatchObject({ status: 200 });
-    // As if the response had been lost.
-    expect(await remove(one)).toMatchObject({ status: 200 });
-    expect(existsSync(directory)).toBe(false);
-    // Another removal is refused, and so is one of an earlier server, which sends no id.
+type Changing = {
+  [Name in OperationName]: (typeof operations)[Name] & { changesState: true };
+}[OperationName];
+
+/**
+ * A call of each route that changes something: its parameters, its body, and the files that it leaves of `directory/file` with
+ * the content "old". The compiler requires an entry.
+ */
+const CHANGES: Record<
+  Changing["route"],
+  { parameters(files: string): Record<string, string>; body?: string; left: Record<string, string> }
+> = {
+  "PUT /files": {
+    parameters: (files) => ({ path: join(files, "directory/file"), append: "1" }),
+    body: " new",
+    left: { "directory/file": "old new" },
+  },
+  "POST /edit": {
+    parameters: (files) => ({ path: join(files, "directory/file") }),
+    body: JSON.stringify([{ old_text: "old", new_text: "old old", all: false }]),
+    left: { "directory/file": "old old" },
+  },
+  "DELETE /files": {
+    parameters: (files) => ({ path: join(files, "directory"), recursive: "1" }),
+    left: {},
+  },
+};
+
+it.each(Object.entries(CHANGES))(
+  "%s takes effect once if it is repeated with its id",
+  async (route, { parameters, body, left }) => {
+    const [method = "", path = ""] = route.split(" ");
+    const steps = await atEachStep(async (place) => {
+      const files = join(place.directory, "files");
+      mkdirSync(join(files, "directory"), { recursive: true });
+      writeFileSync(join(files, "directory/file"), "old");
+      place.arm();
+      const query = new URLSearchParams({ ...parameters(files), id: "a".repeat(32) });
+      /** Repeats the request after a broken connection. */
+      const change = () =>
+        until(() => place.request(method, `${path}?${query}`, body).catch(() => undefined));
+      // The second time, as if the response had been lost.
+      for (const answer of [await change(), await change()]) expect(answer).toMatchObject({ status: 200 });
+      await place.waitUntilReady();
+      const found = readdirSync(files, { recursive: true, withFileTypes: true }).filter((entry) =>
+        entry.isFile(),
+      );
+      const contents = found.map(({ parentPath, name }) => [
+        relative(files, join(parentPath, name)),
+        readFileSync(join(parentPath, name), "utf8"),
+      ]);
+      expect(Object.fromEntries(contents)).toEqual(left);
+    });
+    expect(steps).toBeGreaterThan(2);
+  },
+);
+
+it("a removal with another id, or without one as of an earlier server, is refused after a removal", async () => {
+  await inPlace(0, async (place) => {
+    const file = join(place.directory, "removed");
+    writeFileSync(file, "old");
+    const remove = (id: string) => place.request("DELETE", `/files?path=${encodeURIComponent(file)}${id}`);
+    expect(await remove(`&id=${"a".repeat(32)}`)).toMatchObject({ status: 200 });
     const missing = { status: FAILED, body: expect.stringContaining('"missing"') };
-    expect(await remove(other)).toMatchObject(missing);
+    expect(await remove(`&id=${"b".repeat(32)}`)).toMatchObject(missing);
     expect(await remove("")).toMatchObject(missing);
   });
-  expect(steps).toBeGreaterThan(2);
 });
 
 /** A saved workspace with a file of each size that is stored differently. */

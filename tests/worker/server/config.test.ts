@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { ConfigError, type Env, parseConfig } from "../../../src/shared/config.ts";
+import { VARIABLES } from "../../../src/shared/variables.ts";
 import { appWith, LIST, post, type Variables, recordEachLog } from "./support.ts";
 
 const SECRET = "hunter2-do-not-show";
@@ -39,6 +40,11 @@ const secret = {
   value: SECRET,
 };
 const secrets = (...entries: object[]) => ({ SECRETS: JSON.stringify(entries) });
+
+it("each variable that holds a key, a secret or a token is marked as secret", () => {
+  const names = VARIABLES.filter(([, row]) => row.secret === undefined).map(([name]) => name);
+  expect(names.filter((name) => /_(?:KEY|SECRET|TOKEN)$/.test(name))).toEqual([]);
+});
 
 describe("a valid configuration", () => {
   it("needs no variable at all", () => {

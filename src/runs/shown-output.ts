@@ -1,6 +1,7 @@
 /** What callers see of an output: its beginning, its end, and the size of the omitted middle. */
 
 import { stripEscapes } from "../shared/escape-sequences.ts";
+import { wholeCharacters } from "../shared/text.ts";
 
 /** One output stream. `head` is everything if nothing was omitted. */
 export interface ShownOutput {
@@ -38,7 +39,8 @@ const CONTROLS = /[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu;
 
 /** The last line that is not blank, as plain text for progress; empty if there is none. */
 export function lastLine(end: Uint8Array): string {
-  const text = stripEscapes(decodeText(end.subarray(-LINE_BYTES)));
+  const whole = wholeCharacters(wholeCharacters(end.subarray(-LINE_BYTES), "start"), "end");
+  const text = stripEscapes(decodeText(whole));
   // Progress bars overwrite their line after a carriage return.
   const line = text.split(/[\r\n]/).findLast((one) => one.replace(CONTROLS, "").trim() !== "") ?? "";
   return line.replaceAll("\t", " ").replace(CONTROLS, "\u{fffd}").trim().slice(0, LINE_CHARS).toWellFormed();

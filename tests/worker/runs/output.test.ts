@@ -1,4 +1,5 @@
 import { afterAll, describe, expect, it } from "vitest";
+import { lastLine } from "../../../src/runs/shown-output.ts";
 import { callsIn, idIn, objectsOf, owner, waitForText, sh, sizeOf, wholeLog } from "../support.ts";
 
 const sandbox = "output";
@@ -70,6 +71,14 @@ describe("long output", () => {
       const log = await wholeLog(idIn(result));
       expect(log.stdout === " ".repeat(pad) + "🐎".repeat(40_000)).toBe(true);
     }
+  });
+
+  it("is not cut inside a character in progress either", () => {
+    const bytes = (text: string) => new TextEncoder().encode(text);
+    // Longer than the bytes that are searched, so the first one of them continues a character.
+    expect(lastLine(bytes(`${"é".repeat(4000)}x`))).toBe("é".repeat(200));
+    // The last character has not arrived completely.
+    expect(lastLine(bytes("read é").subarray(0, -1))).toBe("read");
   });
 
   it("that arrives in halves of characters is complete in the log", async () => {

@@ -5,7 +5,7 @@
  * result reports the failure, so that the caller can fix the script.
  */
 import type { ActiveRun } from "../runs/active-run.ts";
-import { clause } from "../shared/text.ts";
+import { clause, wholeCharacters } from "../shared/text.ts";
 import type { Executor } from "../runs/executor.ts";
 import type { CommandSpec } from "../runs/command-executor.ts";
 import { joinBytes } from "../runs/head-and-tail.ts";
@@ -355,6 +355,6 @@ const FAILED = {
 function describeFailure({ id, state, exitCode }: RunView, tail: Uint8Array | undefined): string {
   const how = FAILED[state as keyof typeof FAILED];
   const code = state === "failed" ? ` with exit code ${exitCode}` : "";
-  const end = tail && decodeText(tail).trim();
+  const end = tail && decodeText(wholeCharacters(tail, "start")).trim();
   return setUpFailedText(id, how + code, end);
 }

@@ -371,7 +371,8 @@ export class Account extends DurableObject<Env> {
 
   /**
    * Creates a sandbox from a saved state. The new sandbox's actor gets the settings first, so that no call runs without them. If
-   * a later step fails, the actor keeps the settings, and a sandbox created later with that name has them.
+   * a later step fails, the actor keeps the settings, and a sandbox created later with that name has them. Fails if the limit of
+   * sandboxes would be exceeded.
    * @param find finds the state, or throws a `ToolError`
    */
   #fork<T>(
@@ -383,6 +384,7 @@ export class Account extends DurableObject<Env> {
     const { principalID, sandbox } = owner;
     const findUnlessTaken = () => {
       if (this.#isNameTaken(sandbox)) throw sandboxExists(sandbox);
+      this.#checkCount(sandbox);
       return find();
     };
     const work = async () => {
@@ -392,13 +394,14 @@ export class Account extends DurableObject<Env> {
         const actor = await this.#sandbox(principalID, sandbox, owner.region);
         unwrap(await actor.inherit(owner, settings));
       }
-      this.#principalID = principalID;
       const to = findUnlessTaken();
       make();
+      this.#sandboxes.recordConfiguration(sandbox);
       if (settings) {
         const variables = Object.keys(settings.env).sort();
         this.#sandboxes.putSettings(sandbox, { variables, network: settings.network });
       }
+      await this.#watch(principalID, true);
       return { to, hasSettings: settings !== undefined };
     };
     // Forks to the same name would mix up their settings.

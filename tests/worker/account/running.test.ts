@@ -14,6 +14,24 @@ import {
   until,
 } from "../support.ts";
 
+it("forks count as sandboxes: parallel ones do not exceed the limit, and can be used", async () => {
+  onTestFinished(await setLimits({ sandboxes: 3 }));
+  const caller = await principal("forks");
+  await caller.call("run_command", { sandbox: "base", command: "echo kept > file" });
+  const { checkpoint } = (await caller.call("checkpoint_sandbox", { sandbox: "base" })).structured;
+  const fork = (sandbox: string) => caller.call("restore_sandbox", { sandbox, checkpoint });
+  const results = await Promise.all(["f1", "f2", "f3", "f4", "f5"].map(fork));
+  const refused = results.filter(({ isError }) => isError);
+  expect(refused).toHaveLength(3);
+  for (const { text } of refused) expect(text).toMatch(/You have 3 sandboxes, and your limit is 3\./);
+  const made = results.findIndex(({ isError }) => !isError);
+  const sandbox = `f${made + 1}`;
+  const read = await caller.call("run_command", { sandbox, command: "cat file" });
+  expect(read.structured.stdout).toBe("kept\n");
+  await caller.call("destroy_sandbox", { sandbox });
+  expect((await fork("f6")).isError).toBe(false);
+});
+
 describe("the containers of one principal", () => {
   let caller: Caller;
   let reader: Caller;

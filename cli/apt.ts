@@ -2,7 +2,7 @@
 import { execFile, spawn } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
-import { SYSTEM_PATH } from "../local/engine/host-programs.ts";
+import { systemPath } from "../local/engine/host-programs.ts";
 
 const run = promisify(execFile);
 
@@ -23,7 +23,7 @@ export function aptCommand(packages: readonly string[]): string {
  * repair
  */
 export async function install(packages: readonly string[], log?: string): Promise<void> {
-  const env = { ...process.env, PATH: SYSTEM_PATH, DEBIAN_FRONTEND: "noninteractive" };
+  const env = { ...process.env, PATH: systemPath(), DEBIAN_FRONTEND: "noninteractive" };
   // A machine that has just started often installs updates. apt-get waits this many seconds for them.
   const apt = async (...words: string[]) => {
     const args = ["-q", "-o", "DPkg::Lock::Timeout=300", ...words];

@@ -83,14 +83,25 @@ function realPlace(path: string): string {
   return parent === path ? path : join(realPlace(parent), basename(path));
 }
 
+/** Variables with a file or directory from which the server reads pip's settings. */
+const PIP_VARIABLES = ["VIRTUAL_ENV", "PIP_CONFIG_FILE"];
+
 /**
- * Removes directories from PATH in which a sandbox could put programs: the server would start them outside the sandbox. npx adds
- * `node_modules/.bin` of the working directory to PATH.
+ * Removes places from the environment in which a sandbox could put programs or settings: the server would use them outside the
+ * sandbox. npx adds `node_modules/.bin` of the working directory to PATH. @returns the removed places
  */
-export function safePath(path: string, mounts: Mounts, cwd: string): { path: string; removed: string[] } {
-  const all = path.split(delimiter);
-  const removed = all.filter((place) => writableMountOf(mounts, resolve(cwd, place)) !== undefined);
-  return { path: all.filter((place) => !removed.includes(place)).join(delimiter), removed };
+export function removeMounts(env: NodeJS.ProcessEnv, mounts: Mounts, cwd: string): string[] {
+  const isWritable = (place: string) => writableMountOf(mounts, resolve(cwd, place)) !== undefined;
+  const all = (env.PATH ?? "").split(delimiter);
+  const removed = all.filter(isWritable);
+  env.PATH = all.filter((place) => !removed.includes(place)).join(delimiter);
+  for (const name of PIP_VARIABLES) {
+    const place = env[name];
+    if (!place || !isWritable(place)) continue;
+    removed.push(place);
+    delete env[name];
+  }
+  return removed.map((place) => resolve(cwd, place));
 }
 
 /** Directory names may contain `=` and `:`. So if the whole text is an existing directory, it is the path. */

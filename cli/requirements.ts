@@ -3,7 +3,7 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { type Check, checkBubblewrap } from "../local/engine/check.ts";
 import { makePlaces } from "../local/engine/unisolated.ts";
-import { SYSTEM_PATH } from "../local/engine/host-programs.ts";
+import { systemPath } from "../local/engine/host-programs.ts";
 import { install, mayInstall } from "./apt.ts";
 import { UserError } from "./user-error.ts";
 import { bubblewrapNotInstalled, INSTALLING_BUBBLEWRAP, needsLinux, noSandboxes } from "./texts.ts";
@@ -49,7 +49,7 @@ const apt: Installer = {
   check: checkBubblewrap,
   async canInstall() {
     if (!mayInstall()) return false;
-    return await run("bwrap", ["--version"], { env: { PATH: SYSTEM_PATH } }).then(
+    return await run("bwrap", ["--version"], { env: { PATH: systemPath() } }).then(
       () => false,
       () => true,
     );

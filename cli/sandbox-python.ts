@@ -164,6 +164,8 @@ class PythonPackages {
     // otherwise overlap with the next attempt.
     const script = 'umask 022; exec setpriv --pdeathsig KILL -- "$@"';
     const child = spawn("/bin/sh", ["-c", script, "sh", ...command], {
+      // `python -m` also loads modules from the working directory, which may be a project that a sandbox writes to.
+      cwd: this.#directory,
       stdio: ["ignore", "ignore", "pipe"],
       timeout: PIP_TIMEOUT_MS,
       killSignal: "SIGKILL",

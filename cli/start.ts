@@ -10,7 +10,7 @@ import { type RunningEngine, startEngineProcess } from "./engine-process.ts";
 import { UserError } from "./user-error.ts";
 import { EXIT, type ExitName } from "./exit.ts";
 import { freePort, lockDirectory } from "./lock.ts";
-import { type Mounts, readComponents, readMounts, safePath, writableMountOf } from "./mount-option.ts";
+import { type Mounts, readComponents, readMounts, removeMounts, writableMountOf } from "./mount-option.ts";
 import { ONE_CTRL_C_MS } from "./exit.ts";
 import { readOptions, USAGE } from "./options.ts";
 import { agentsDirectory, fetchAgents } from "./fetch-agents.ts";
@@ -74,9 +74,7 @@ async function start(): Promise<void> {
   const mounts = await readMounts(options.mounts, options.cwd, [stateDir, root]);
   if (mounts.forEngine.length > 0 && options.isolation === "none") throw texts.mountNeedsIsolation();
   requireUnwritable(mounts, "--python", options.python);
-  const { path, removed } = safePath(process.env.PATH ?? "", mounts, process.cwd());
-  process.env.PATH = path;
-  for (const directory of removed.filter((one) => existsSync(one))) print(texts.pathIgnored(directory));
+  leaveMounts(mounts, stateDir);
   await lockDirectory(stateDir);
   // First, so that a port in use is reported before anything is set up.
   await freePort(options.port);
@@ -171,6 +169,14 @@ async function start(): Promise<void> {
   if (options.open) showInBrowser(panelURL(url));
   if (options.isolation === "bubblewrap")
     void python?.complete((executable) => engine?.usePython(executable));
+}
+
+/** Takes no programs, modules or settings from directories to which a sandbox can write. */
+function leaveMounts(mounts: Mounts, stateDir: string): void {
+  const cwd = process.cwd();
+  const removed = removeMounts(process.env, mounts, cwd);
+  for (const place of removed.filter((one) => existsSync(one))) print(texts.placeIgnored(place));
+  if (writableMountOf(mounts, cwd) !== undefined) process.chdir(stateDir);
 }
 
 /** @throws {UserError} if a sandbox could change a file that the server uses outside of it */

@@ -242,8 +242,8 @@ export const usedInMount = (setting: string, path: string, mounted: string) =>
   new UserError(
     `${setting}: the server itself uses ${path}, and code in the sandbox of ${mounted} could change it. Mount ${mounted} read-only (:ro), or choose another place.`,
   );
-export const pathIgnored = (path: string) =>
-  `PATH: the server ignores ${path}, because code in the sandbox that has the directory could put programs there.`;
+export const placeIgnored = (path: string) =>
+  `The server ignores ${path} of PATH, VIRTUAL_ENV or PIP_CONFIG_FILE, because code in the sandbox that has the directory can change it.`;
 export const mountEmpty = () => new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
 export const mountNeedsIsolation = () =>
   new UserError("--mount needs isolation: with --isolation none sandboxes see all your directories.");

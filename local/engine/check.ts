@@ -3,7 +3,7 @@ import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { promisify } from "node:util";
 import { initCapability, withoutInitCapability } from "./init.ts";
-import { SYSTEM_PATH, failureOf } from "./host-programs.ts";
+import { systemPath, failureOf } from "./host-programs.ts";
 import { idOfNobody } from "./ids.ts";
 import { readText } from "./host-files.ts";
 import { BUBBLEWRAP } from "./texts.ts";
@@ -22,7 +22,7 @@ export type Check =
   | { works: false; reason: string; remedy: string };
 
 /** Takes about 20 ms. @param path where to look for programs, as the engine does */
-export async function checkBubblewrap(path = SYSTEM_PATH): Promise<Check> {
+export async function checkBubblewrap(path = systemPath()): Promise<Check> {
   const run: Run = (file, args) => execute(file, args, { cwd: "/", timeout: 10_000, env: { PATH: path } });
   if (process.platform !== "linux") {
     return fails(BUBBLEWRAP.notLinux(process.platform), BUBBLEWRAP.useOther);

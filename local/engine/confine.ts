@@ -2,7 +2,7 @@
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { promisify } from "node:util";
-import { SYSTEM_PATH, failureOf } from "./host-programs.ts";
+import { systemPath, failureOf } from "./host-programs.ts";
 import { START_PROBLEMS } from "./texts.ts";
 
 const run = promisify(execFile);
@@ -55,7 +55,7 @@ export async function confine(pid: number): Promise<void> {
     "sh",
     String(pid),
   ];
-  const env = { PATH: SYSTEM_PATH };
+  const env = { PATH: systemPath() };
   await run("nsenter", args, { cwd: "/", env, timeout: 10_000 }).catch((error: unknown) => {
     throw new Error(START_PROBLEMS.bounds(failureOf(error)));
   });

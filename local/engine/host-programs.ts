@@ -1,7 +1,11 @@
-/** Where to look for the host's programs: the distributions' usual places first, then the user's PATH. */
-export const SYSTEM_PATH = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin", process.env.PATH]
-  .filter(Boolean)
-  .join(":");
+/**
+ * Where to look for the host's programs: the distributions' usual places first, then the user's PATH. `npm start` removes
+ * directories from PATH, so the value is not kept.
+ */
+export function systemPath(): string {
+  const usual = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"];
+  return [...usual, process.env.PATH].filter(Boolean).join(":");
+}
 
 /** The text that a failed program printed to stderr, or else the error itself. */
 export function failureOf(error: unknown): string {

@@ -2,7 +2,7 @@
 import { execFile } from "node:child_process";
 import { arch } from "node:process";
 import { promisify } from "node:util";
-import { SYSTEM_PATH, failureOf } from "./host-programs.ts";
+import { systemPath, failureOf } from "./host-programs.ts";
 
 const run = promisify(execFile);
 /** The number of unshare(2). The other system calls below have the same number everywhere. */
@@ -51,7 +51,7 @@ export async function mountMapped(pid: number, from: string, to: string, map: st
   const unshare = unshareNumber[arch];
   if (unshare === undefined) throw new Error(`not on ${arch}`);
   const args = [`--mount=/proc/${pid}/ns/mnt`, "--", "perl", "-e", program, from, to, map, String(unshare)];
-  await run("nsenter", args, { cwd: "/", env: { PATH: SYSTEM_PATH }, timeout: 10_000 }).catch(
+  await run("nsenter", args, { cwd: "/", env: { PATH: systemPath() }, timeout: 10_000 }).catch(
     (error: unknown) => {
       throw new Error(failureOf(error));
     },

@@ -12,7 +12,7 @@ import { existsSync, statSync } from "node:fs";
 import { relative } from "node:path";
 import { readChildPID, type Mount } from "./bubblewrap.ts";
 import { messageOf } from "../../src/shared/text.ts";
-import { SYSTEM_PATH } from "./host-programs.ts";
+import { systemPath } from "./host-programs.ts";
 import type { HostIDs } from "./host-directories.ts";
 import { mountMapped } from "./id-mapped-mount.ts";
 import { withOwnInodes } from "./own-inodes.ts";
@@ -137,7 +137,7 @@ export class MountNamespace {
     const child = spawn("bwrap", args, {
       cwd: "/",
       detached: true,
-      env: { PATH: SYSTEM_PATH },
+      env: { PATH: systemPath() },
       stdio: ["pipe", "pipe", "pipe", "pipe"],
     });
     let printed = "";

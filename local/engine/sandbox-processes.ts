@@ -16,7 +16,7 @@ import { type Limits, sizesFor } from "./limits.ts";
 import { pipesCoreDumps, seccompFilter } from "./seccomp.ts";
 import type { MountNamespace } from "./mount-namespace.ts";
 import type { Toolchain } from "./toolchain.ts";
-import { SYSTEM_PATH } from "./host-programs.ts";
+import { systemPath } from "./host-programs.ts";
 import { START_PROBLEMS } from "./texts.ts";
 
 export interface StartOptions {
@@ -90,7 +90,7 @@ export async function start(options: StartOptions): Promise<Processes> {
     {
       cwd: "/",
       detached: true,
-      env: { PATH: SYSTEM_PATH },
+      env: { PATH: systemPath() },
       stdio: ["pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "ipc", "pipe"],
     },
   );

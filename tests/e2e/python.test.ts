@@ -176,6 +176,23 @@ describe.concurrent("the first Python of PATH", () => {
     expect(index.requests).toEqual([]);
   });
 
+  it("gets them from pip, not from a module in the working directory, which may belong to a sandbox", () => {
+    const { directory } = prepare();
+    const project = join(directory, "project");
+    mkdirSync(project);
+    const mark = join(directory, "mark");
+    writeFileSync(join(project, "pip.py"), `open(${JSON.stringify(mark)}, "w")`);
+    const module = JSON.stringify(join(repository, "cli/sandbox-python.ts"));
+    const state = JSON.stringify(join(directory, "state"));
+    const program = `const { setUpPython } = await import(${module});
+      await (await setUpPython(undefined, ${state}, () => undefined)).complete(() => undefined);`;
+    const PATH = `${join(directory, "venv/bin")}:${process.env.PATH}`;
+    const env = { ...process.env, PATH, PIP_CONFIG_FILE: "/dev/null", PIP_INDEX_URL: nowhere };
+    execFileSync(process.execPath, ["--input-type=module", "-e", program], { cwd: project, env });
+    expect(existsSync(join(directory, "state/python"))).toBe(true);
+    expect(existsSync(mark)).toBe(false);
+  });
+
   it("is replaced by an interpreter with the packages if pip reaches no index, and stays replaced", async () => {
     const { start, startSetUp } = prepare();
     const server = await start(nowhere);

@@ -12,7 +12,7 @@ import {
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { readComponents, readMounts, safePath, writableMountOf } from "../../cli/mount-option.ts";
+import { readComponents, readMounts, removeMounts, writableMountOf } from "../../cli/mount-option.ts";
 import { repository } from "../setup/server.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
@@ -119,12 +119,17 @@ describe("files that the server uses", () => {
     expect(writableMountOf(await mount("tools:ro"), join(directory, "tools/bin"))).toBeUndefined();
   });
 
-  it("do not come from directories of PATH in which a sandbox could put programs", async () => {
+  it("do not come from directories of PATH in which a sandbox could put programs, nor from its settings of pip", async () => {
     const own = join(directory, "project/node_modules/.bin");
-    const path = `${own}:/usr/local/bin:.:/usr/bin`;
-    const safe = safePath(path, await mount("project"), join(directory, "project"));
-    expect(safe).toEqual({ path: "/usr/local/bin:/usr/bin", removed: [own, "."] });
-    expect(safePath(path, await mount("project:ro"), directory).path).toBe(path);
+    const environment = join(directory, "project/.venv");
+    const variables = { VIRTUAL_ENV: environment, PIP_CONFIG_FILE: "/etc/pip.conf" };
+    const env: NodeJS.ProcessEnv = { PATH: `${own}:/usr/local/bin:.:/usr/bin`, ...variables };
+    const before = { ...env };
+    const cwd = join(directory, "project");
+    expect(removeMounts(env, await mount("project:ro"), cwd)).toEqual([]);
+    expect(env).toEqual(before);
+    expect(removeMounts(env, await mount("project"), cwd)).toEqual([own, cwd, environment]);
+    expect(env).toEqual({ PATH: "/usr/local/bin:/usr/bin", PIP_CONFIG_FILE: "/etc/pip.conf" });
   });
 });
 

@@ -35,6 +35,7 @@ export async function readMounts(
   own: readonly string[],
 ): Promise<Mounts> {
   const mounts: Mounts = { forWorker: [], forEngine: [] };
+  const paths: string[] = [];
   for (const text of given) {
     const { path, name, readOnly } = parse(text, cwd);
     const source = realDirectory(path, text);
@@ -44,6 +45,7 @@ export async function readMounts(
       await refuseSetID(source).catch((error: unknown) => {
         throw texts.wrongMount(text, messageOf(error));
       });
+    paths.push(path);
     const sandbox = name ?? sandboxNameOf(path, text);
     const other = mounts.forWorker.find((mount) => mount.sandbox === sandbox);
     if (other !== undefined) throw texts.wrongMount(text, texts.MOUNT.taken(sandbox, other.source));
@@ -56,20 +58,26 @@ export async function readMounts(
       writable: !readOnly,
     });
   }
-  refuseNested(mounts.forWorker);
+  refuseNested(mounts, paths);
   return mounts;
 }
 
-/** Code in the outer directory could replace the inner one by a symbolic link, which the machine follows at the next start. */
-function refuseNested(mounts: readonly MountedDirectory[]): void {
-  for (const { source: outer, readOnly } of mounts) {
-    const inner = mounts.find(({ source }) => source !== outer && isSameOrAbove(outer, source));
-    if (inner !== undefined && !readOnly) throw texts.mountNested(inner.source, outer);
+/**
+ * Code in the outer directory could replace the inner one by a symbolic link, which the machine follows at the next start. It may
+ * have done so before this start, so the path counts as it was given, too. @param paths as given, in the order of the mounts
+ */
+function refuseNested({ forEngine }: Mounts, paths: readonly string[]): void {
+  for (const [index, path] of paths.entries()) {
+    const source = forEngine[index]?.from;
+    const others = forEngine.filter(({ from }) => from !== source);
+    const places = [path, join(realPlace(dirname(path)), basename(path))];
+    const outer = places.map((place) => writableMountOf({ forEngine: others }, place)).find(Boolean);
+    if (outer !== undefined) throw texts.mountNested(path, outer);
   }
 }
 
 /** @returns the directory of a sandbox that can replace the file, or a link on the way to it */
-export function writableMountOf({ forEngine }: Mounts, path: string): string | undefined {
+export function writableMountOf({ forEngine }: Pick<Mounts, "forEngine">, path: string): string | undefined {
   const places = [path, realPlace(path)];
   return forEngine.find(
     ({ from, writable }) => writable && places.some((place) => isSameOrAbove(from, place)),

@@ -104,6 +104,8 @@ it("a directory inside another sandbox's writable directory, which code there co
     for (const mounts of [both("outer", inner), both(inner, "outer:rw")])
       await expect(mounts).rejects.toThrow(/outer\/inner: code in the sandbox of \S+outer could replace it/);
   expect((await both("outer:ro", "outer/inner")).forEngine).toHaveLength(2);
+  symlinkSync("../project", join(directory, "outer/linked"));
+  await expect(both("outer", "outer/linked=linked")).rejects.toThrow(/outer\/linked: code in the sandbox of/);
   expect((await both("outer=a", "outer=b")).forEngine).toHaveLength(2);
 });
 

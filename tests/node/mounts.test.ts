@@ -101,8 +101,13 @@ it("a directory inside another sandbox's writable directory, which code there co
   mkdirSync(join(directory, "outer/inner"), { recursive: true });
   const both = (outer: string, inner: string) => readMounts([outer, inner], directory, []);
   for (const inner of ["outer/inner", "outer/inner:ro"])
-    for (const mounts of [both("outer", inner), both(inner, "outer:rw")])
-      await expect(mounts).rejects.toThrow(/outer\/inner: code in the sandbox of \S+outer could replace it/);
+    for (const [one, other] of [
+      ["outer", inner],
+      [inner, "outer:rw"],
+    ] as const)
+      await expect(both(one, other)).rejects.toThrow(
+        /outer\/inner: code in the sandbox of \S+outer could replace it/,
+      );
   expect((await both("outer:ro", "outer/inner")).forEngine).toHaveLength(2);
   symlinkSync("../project", join(directory, "outer/linked"));
   await expect(both("outer", "outer/linked=linked")).rejects.toThrow(/outer\/linked: code in the sandbox of/);

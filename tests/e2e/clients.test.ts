@@ -91,7 +91,9 @@ async function connectNew(mode: "legacy" | { pin: string }): Promise<AnyClient> 
 
 describe.concurrent.each(CONNECT)("%s", (name, connect) => {
   let client: AnyClient;
-  const sandbox = `s${CONNECT.findIndex(([other]) => other === name)}`;
+  // The clients share a sandbox, because kernels and matplotlib take seconds of processor time to load.
+  const sandbox = "sdks";
+  const own = `of_${CONNECT.findIndex(([other]) => other === name)}`;
 
   beforeAll(async () => {
     client = await connect();
@@ -108,9 +110,9 @@ describe.concurrent.each(CONNECT)("%s", (name, connect) => {
 
   it("runs code, and state is kept between calls", async () => {
     expect(textOf(await call(client, "run_code", { code: "sum(range(10))", sandbox }))).toContain("45");
-    await call(client, "run_code", { code: "kept = 'between' + ' calls'", sandbox });
-    expect(textOf(await call(client, "run_code", { code: "kept", sandbox }))).toContain("between calls");
-    const script = { code: "const n: number = 6; n * 7", language: "typescript", sandbox };
+    await call(client, "run_code", { code: `${own} = 'between' + ' calls'`, sandbox });
+    expect(textOf(await call(client, "run_code", { code: own, sandbox }))).toContain("between calls");
+    const script = { code: `const ${own}: number = 6; ${own} * 7`, language: "typescript", sandbox };
     expect(textOf(await call(client, "run_code", script))).toContain("42");
   });
 
@@ -126,10 +128,10 @@ describe.concurrent.each(CONNECT)("%s", (name, connect) => {
   });
 
   it("runs commands and exchanges files with them", async () => {
-    await call(client, "write_file", { path: "notes/a.txt", content: "grüße\n", sandbox });
-    const command = { command: "tr a-z A-Z < notes/a.txt > notes/b.txt; cat notes/b.txt", sandbox };
+    await call(client, "write_file", { path: `${own}/a.txt`, content: "grüße\n", sandbox });
+    const command = { command: `cd ${own}; tr a-z A-Z < a.txt > b.txt; cat b.txt`, session: own, sandbox };
     expect(textOf(await call(client, "run_command", command))).toContain("GR");
-    expect(textOf(await call(client, "read_file", { path: "notes/b.txt", sandbox }))).toContain("GRüßE");
+    expect(textOf(await call(client, "read_file", { path: `${own}/b.txt`, sandbox }))).toContain("GRüßE");
   });
 });
 

@@ -220,7 +220,13 @@ describe.concurrent("the next actor after an eviction", () => {
     const container = await evictActor(await actorOf(sandbox));
     // The code ends before the next actor exists, which interrupts code that continues for a second.
     const headers = { [SECRET_HEADER]: env.LOCAL_ENGINE_SECRET };
-    await fetch(`${env.LOCAL_ENGINE_URL}/sandboxes/${container}/ports/9000/`, { headers });
+    const visit = async () => {
+      const response = await fetch(`${env.LOCAL_ENGINE_URL}/sandboxes/${container}/ports/9000/`, { headers });
+      await response.body?.cancel();
+      return response.status;
+    };
+    expect(await visit()).toBe(200);
+    await until(async () => (await visit()) === 502);
     expect((await code(sandbox, "kept + 1", { language: "javascript" })).text).toContain("result: 42");
     const { text } = await result(id);
     expect(text).toContain("state: lost");

@@ -9,6 +9,7 @@ import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { createServer } from "node:net";
 import { createInterface } from "node:readline";
+import { setTimeout as pause } from "node:timers/promises";
 import { text } from "node:stream/consumers";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
@@ -230,6 +231,31 @@ describe("a port", () => {
     );
     expect(await outcome).toBe("refused");
     socket.terminate();
+  });
+
+  it("reaches no other request with a response that nobody asked for", async () => {
+    const hostile = await TestSandbox.start(engine);
+    const program = [
+      "import os, socket, threading, time",
+      "os.remove('/run/sandbox/sandboxd.sock')",
+      "listener = socket.socket(socket.AF_UNIX); listener.bind('/run/sandbox/sandboxd.sock'); listener.listen()",
+      "def respond(to, body): to.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n%b' % (len(body), body))",
+      "def serve(to):",
+      "  while data := to.recv(65536):",
+      "    respond(to, data.split()[1]); time.sleep(0.05); respond(to, b'planted')",
+      "while True: threading.Thread(target=serve, args=listener.accept()[:1]).start()",
+    ];
+    void hostile.python(program).catch(() => undefined);
+    const ask = async (path: string) =>
+      await (await hostile.call("GET", `/ports/${SANDBOXD_PORT}${path}`)).text();
+    await expect.poll(() => ask("/first")).toBe("/first");
+    for (const path of ["/second", "/third", "/fourth"]) {
+      await pause(200);
+      expect(await ask(path)).toBe(path);
+    }
+    // Each sandbox has its own connections.
+    expect(await sandbox.run("echo own")).toMatchObject({ stdout: "own" });
+    await hostile.destroy();
   });
 
   it.each([

@@ -1,8 +1,16 @@
 /** Requests of a sandbox that the proxy passes on, refuses, or gives to the Worker. */
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { existsSync, readdirSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { createServer, type IncomingMessage, type Server } from "node:http";
+import {
+  Agent,
+  createServer,
+  type IncomingMessage,
+  request as httpRequest,
+  type RequestOptions,
+  type Server,
+} from "node:http";
 import { createServer as createTCPServer } from "node:net";
 import { hostname, networkInterfaces } from "node:os";
 import { join as joinPath } from "node:path";
@@ -11,10 +19,11 @@ import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { hostCertificates } from "../../local/engine/certificates.ts";
 import { hostRegistries } from "../../local/engine/registries.ts";
-import { frame } from "../../local/platform/engine-protocol.ts";
+import { frame, SECRET_HEADER, URL_HEADER } from "../../local/platform/engine-protocol.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { listen } from "../setup/listen.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
+import { sleep } from "../setup/until.ts";
 
 /** A server of the internet, which sandboxes reach as internet.test. */
 let internet: Server;
@@ -24,7 +33,8 @@ const large = Buffer.from(Uint32Array.from({ length: 1_000_003 }, (_, index) => 
 /**
  * A server that violates HTTP, which sandboxes reach as odd.test. The path is its status line, which may contain
  * headers. `/interim-<n>` sends this number of interim responses before the final one. `/large` sends a large body
- * and a second response that nobody requested, also to HEAD; `/broken` sends half of that body.
+ * and a second response that nobody requested, also to HEAD; `/broken` sends half of that body. `/planted-<status>` has a response as
+ * its body, and `/late` sends another one later.
  */
 const odd = createTCPServer((socket) => {
   socket.on("error", () => undefined);
@@ -37,6 +47,16 @@ const odd = createTCPServer((socket) => {
       if (half === "broken") return void socket.end(large.subarray(0, large.length / 2));
       socket.write(large);
       return void socket.end("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nplanted");
+    }
+    const planted = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nplanted";
+    const planting = /^[A-Z]+ \/planted-(\d+) /.exec(data.toString("latin1"))?.[1];
+    if (planting !== undefined)
+      return void socket.write(
+        `HTTP/1.1 ${planting} Odd\r\nContent-Length: ${planted.length}\r\n\r\n${planted}`,
+      );
+    if (data.toString("latin1").startsWith("GET /late ")) {
+      socket.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+      return void setTimeout(() => socket.write(planted), 50);
     }
     const interim = Number(/^[A-Z]+ \/interim-(\d+) /.exec(data.toString("latin1"))?.[1] ?? 0);
     for (const status of interim > 0 ? ["100 Continue", "103 Early Hints\r\nLink: </a>"] : [])
@@ -195,6 +215,36 @@ print(body(tunnel, ${large.length}))`;
     expect(stdout.trim().split("\n")).toEqual([digest, "hi", `${large.length / 2}`, digest]);
   });
 
+  it.each([
+    "GET /large",
+    "HEAD /large",
+    "GET /late",
+    "GET /planted-204",
+    "GET /planted-205",
+    "GET /planted-304",
+  ])(
+    "what a host sends unasked after %s reaches no other request on the Worker's connection",
+    async (line) => {
+      const [method, path] = line.split(" ");
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+      const { port } = new URL(engine.url);
+      const ask = async (options: RequestOptions) => {
+        const given = { [SECRET_HEADER]: engine.secret, ...options.headers };
+        const call = httpRequest({ port, agent, ...options, headers: given }).end();
+        const [response] = (await once(call, "response")) as [IncomingMessage];
+        return await text(response);
+      };
+      const headers = { [URL_HEADER]: `http://odd.test${path}` };
+      const first = await ask({ method, path: `/actors/${sandbox.id}/internet`, headers });
+      expect(first.endsWith("planted")).toBe(path === "/planted-205");
+      for (let turn = 0; turn < 4; turn++) {
+        expect(await ask({ path: "/boot" })).toBe(JSON.stringify({ boot: engine.engine.boot }));
+        await sleep(30);
+      }
+      agent.destroy();
+    },
+  );
+
   it("uses the host of the URL, not one from a header", async () => {
     await sandbox.run(`${curl} -H 'Host: other.test' http://internet.test/`);
     expect(seen.at(0)?.host).toBe("internet.test");
@@ -227,6 +277,20 @@ print(body(tunnel, ${large.length}))`;
     const status = `${curl} -w '%{http_code}' http://odd.test/fields-`;
     expect((await sandbox.run(`${status}900`)).stdout).toBe("hi200");
     expect((await sandbox.run(`${status}1001`)).stdout).toMatch(/is not HTTP\.\s*502$/);
+  });
+
+  it("refuses a request with thousands of header fields", async () => {
+    const script = `
+import socket
+def answer(fields, line):
+    proxy = socket.create_connection(("127.0.0.1", 3128))
+    try:
+        proxy.sendall(b"GET http://internet.test/ HTTP/1.1\\r\\nHost: internet.test\\r\\n" + line * fields + b"\\r\\n")
+        return proxy.recv(12).decode()
+    except OSError: return ""
+print(answer(900, b"a:b\\r\\n"), answer(1001, b"a:b\\r\\n"), answer(8000, b"a:\\r\\n"), answer(10000, b"a:b\\r\\n"), sep=";")`;
+    expect(await sandbox.python(script)).toMatchObject({ stdout: "HTTP/1.1 200;;;", stderr: "" });
+    expect(seen).toHaveLength(1);
   });
 
   it("passes on accepted WebSockets, and the responses of servers that refuse them", async () => {

@@ -32,7 +32,7 @@ export const settingsSchema = z.strictObject({
   trusted: z.string().optional(),
   /** Tests only: another control server's bundle. */
   control: z.string().optional(),
-  /** Tests only: false if the test counts sandboxes' resources. True by default. */
+  /** Tests only: false if a test does not need a prepared sandbox. True by default. */
   prepareSandbox: z.boolean().optional(),
   verbose: z.boolean().optional(),
 });

@@ -267,11 +267,8 @@ describe("definitions that a task names", () => {
     expect(await logOf(String(redefined.id))).toContain("The workspace has a definition with the same name");
     await caller.call("execute_task", { task: "[[defined]] [real]", sandbox, agents: ["reviewer"] });
     expect(await sh(sandbox, "ls ~/.claude/agents")).toBe("reviewer.md\n");
-    const { structured: without } = await caller.call("execute_task", {
-      task: "[[defined]] [real]",
-      sandbox,
-    });
-    expect([without.answer, await sh(sandbox, "ls ~/.claude/agents")]).toEqual(["", ""]);
+    const none = await caller.call("execute_task", { task: "[[defined]] [real]", sandbox });
+    expect([none.structured.answer, await sh(sandbox, "ls ~/.claude/agents")]).toEqual(["", ""]);
   });
 
   it.each([

@@ -5,15 +5,23 @@ import type { RunReading, Runs, RunToRead } from "../runs/runs.ts";
 import type { RunObjects } from "../runs/run-log.ts";
 import type { RunView } from "../runs/run-types.ts";
 import type { StoredObject } from "../storage/object-store.ts";
+import type { Config } from "../shared/config.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
 import { findArtifact, taskDetailOf } from "../tasks/collect.ts";
 import type { Questions } from "../tasks/questions.ts";
 import type { Activity } from "./activity.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { RestartNotice } from "./restart-notice.ts";
-import { noSuchFile } from "./texts.ts";
+import { noSuchFile, tooManyWaiting } from "./texts.ts";
 
 const PAGE_BYTES = 1024 * 1024;
+
+/**
+ * How many calls may wait for runs of the sandbox, as a multiple of the runs that its principal may have at once, and at least.
+ * Each waiting call takes about 130 KB of the server's memory.
+ */
+const WAITING_PER_RUN = 2;
+const MIN_WAITING = 100;
 
 export interface RunFileStat {
   /** Bytes; for a running run, the log's current size. */
@@ -34,6 +42,7 @@ export interface TaskOrigin {
 }
 
 export interface RunOutputsHost {
+  config: Pick<Config, "limits">;
   runs: Pick<Runs, "result" | "log">;
   questions: Pick<Questions, "waitForCode">;
   objects: RunObjects;
@@ -44,17 +53,29 @@ export interface RunOutputsHost {
 
 export class RunOutputs {
   readonly #host: RunOutputsHost;
+  #waiting = 0;
 
   constructor(host: RunOutputsHost) {
     this.#host = host;
   }
 
-  /** Waits for the run to end or, with a cursor, for output after the cursor. Returns that output too. */
-  async read({ id, waitMs, cursor, maxBytes = 0, seenCode, ...watch }: RunToRead): Promise<RunReading> {
+  /**
+   * Waits for the run to end or, with a cursor, for output after the cursor. Returns that output too.
+   * @throws {ToolError} `not_found`, and `quota_exceeded` if too many calls wait
+   */
+  async read({ cursor, maxBytes = 0, ...waited }: RunToRead): Promise<RunReading> {
+    const { runs, config } = this.#host;
+    const mostWaiting = Math.max(MIN_WAITING, WAITING_PER_RUN * config.limits.concurrentRuns);
+    if (waited.waitMs > 0 && this.#waiting >= mostWaiting) throw tooManyWaiting(mostWaiting);
+    this.#waiting += 1;
+    const run = await this.#wait({ cursor, ...waited }).finally(() => (this.#waiting -= 1));
+    return cursor === undefined ? { run } : { run, page: await runs.log(waited.id, cursor, maxBytes) };
+  }
+
+  async #wait({ id, waitMs, cursor, seenCode, ...watch }: Omit<RunToRead, "maxBytes">): Promise<RunView> {
     const { runs, questions } = this.#host;
     const wasWriting = seenCode !== undefined && (await questions.waitForCode(localID(id), seenCode, waitMs));
-    const run = await runs.result(id, wasWriting ? 0 : waitMs, cursor, watch);
-    return cursor === undefined ? { run } : { run, page: await runs.log(id, cursor, maxBytes) };
+    return await runs.result(id, wasWriting ? 0 : waitMs, cursor, watch);
   }
 
   async taskOrigin(id: string): Promise<TaskOrigin> {

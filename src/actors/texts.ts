@@ -134,6 +134,14 @@ export function secondsCutText(seconds: number, perDay: number): string {
   return `This run got only ${seconds} s: other runs have used or reserved the rest of your ${perDay} run seconds for today. The next day begins at ${nextDay(Date.now())}.`;
 }
 
+export function tooManyWaiting(most: number): ToolError {
+  return temporary(
+    "quota_exceeded",
+    `${most} calls already wait for runs of this sandbox, which is the limit.`,
+    "Make the same call with wait_seconds 0 to get the current state, or again when one of those calls has returned.",
+  );
+}
+
 export function tooManyPreviews(open: number): ToolError {
   return new ToolError(
     "quota_exceeded",

@@ -32,6 +32,27 @@ const cancel = (id: unknown) => owner.call("cancel_run", { id });
 const exists = async (file: string) =>
   (await sh(sandbox, `[ -e ${file} ] && echo yes || true`, { session: "look" })) === "yes\n";
 
+describe("a sandbox with many calls that wait for its runs", () => {
+  it("refuses a further call that would wait, answers one that does not wait, and accepts calls when those have returned", async () => {
+    const id = idIn(await command("sleep 60"));
+    const waiting = Array.from({ length: 100 }, () => owner.call("get_result", { id, wait_seconds: 50 }));
+    const get = (seconds: number) => owner.call("get_result", { id, wait_seconds: seconds });
+    // The calls have reached the actor when a further one is refused.
+    await until(async () => (await get(0.01)).isError);
+    expect(await get(50)).toMatchObject({
+      isError: true,
+      text: expect.stringMatching(/100 calls already wait.*wait_seconds 0/s),
+    });
+    expect(await get(0)).toMatchObject({ isError: false, text: expect.stringContaining("running") });
+    await cancel(id);
+    for (const { isError, text } of await Promise.all(waiting)) {
+      expect(isError, text).toBe(false);
+      expect(text).toContain("cancelled");
+    }
+    expect(await get(50)).toMatchObject({ isError: false });
+  });
+});
+
 describe("a sandbox that starts slowly", () => {
   afterEach(() => vi.restoreAllMocks());
 

@@ -11,7 +11,7 @@ import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const RUNS = 10;
-const SANDBOXES = 12;
+const SANDBOXES = 6;
 /** The limit of seconds for a day: the time of five runs. */
 const RUN_SECONDS = 2;
 const SECONDS = 5 * RUN_SECONDS;
@@ -146,7 +146,7 @@ describe.concurrent("a principal's quota", () => {
       const refused = answers.filter(({ isError }) => isError);
       expect(refused).toHaveLength(100 - SANDBOXES);
       for (const { text } of refused)
-        expect(text).toMatch(/You have 12 sandboxes, and your limit is 12\..*destroy_sandbox/);
+        expect(text).toMatch(/You have 6 sandboxes, and your limit is 6\..*destroy_sandbox/);
       const { structured } = await call("list_sandboxes", {});
       expect(structured.sandboxes).toHaveLength(SANDBOXES);
       await call("destroy_sandbox", { sandbox: structured.sandboxes?.[0]?.name });

@@ -7,6 +7,8 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/client";
 import { EventSourceParserStream } from "eventsource-parser/stream";
+import { boundAnswer } from "../client/connection.ts";
+import { SandboxError } from "../client/errors.ts";
 import { CommandError, type ExitName } from "./exit.ts";
 import { refusal, unreachable } from "./server-calls.ts";
 import type { ServerAddress } from "./server-address.ts";
@@ -120,7 +122,7 @@ export class Bridge {
       try {
         for await (const { data } of events) if (data !== "") await this.#reply(JSON.parse(data), request);
       } catch (error) {
-        if (signal.aborted) throw error;
+        if (signal.aborted || error instanceof SandboxError) throw error;
       }
     } else {
       const body = await response.text();
@@ -145,12 +147,13 @@ export class Bridge {
       if (refused?.address.token === token) return refused;
       await refused?.response.body?.cancel();
       try {
-        const response = await fetch(url, {
+        const init = {
           method: "POST",
           headers: { ...this.#headers(message), authorization: `Bearer ${token}` },
           body: JSON.stringify(message),
           signal,
-        });
+        };
+        const response = boundAnswer(await fetch(url, init));
         this.#hasReached = true;
         if (response.status !== 401) return { response, address };
         // A restarted server may have another token, stored in the same place.

@@ -20,6 +20,9 @@ import {
 } from "./errors.ts";
 import { ERROR_META, type ToolInputs, type ToolName, type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
 
+/** Far more than any answer of the server has: a page of a log or of a directory, or a run with its images. */
+const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
+
 const CALL_TIMEOUT_MS = 2 * WAIT_SECONDS * 1000;
 
 /** The time between two polls, in milliseconds. All runs of a connection together take at most half the server's call limit. */
@@ -62,7 +65,7 @@ export class Connection {
     this.url = new URL(url);
     this.#token = token;
     // Browsers and Workers refuse a `fetch` that is called as a method of another object.
-    this.#fetch = (...args) => given(...args);
+    this.#fetch = async (...args) => boundAnswer(await given(...args));
     this.#clientName = clientName;
   }
 
@@ -168,6 +171,41 @@ export class Connection {
     if (error instanceof ProtocolError) return new CallError("invalid_argument", error.message);
     return new ConnectionError(this.url.href, error);
   }
+}
+
+/** Whether a response is a file: the server sends a file as an attachment, and a directory as a list. */
+export function isFile({ headers }: Response): boolean {
+  return headers.get("content-disposition") !== null;
+}
+
+/** The statuses of responses without a body: https://fetch.spec.whatwg.org/#null-body-status. */
+const NO_BODY = new Set([204, 205, 304]);
+
+/** Lets the body of an answer fail beyond MAX_ANSWER_BYTES, because it is kept in memory. Only files and streams have any size. */
+export function boundAnswer(response: Response): Response {
+  // Chromium gives a 204 an empty body, with which it then refuses to construct a response.
+  if (response.body === null || NO_BODY.has(response.status) || isFile(response)) return response;
+  const isStream = response.headers.get("content-type")?.startsWith("text/event-stream") === true;
+  let bytes = 0;
+  const counter = new TransformStream<Uint8Array, Uint8Array>({
+    transform(piece, controller) {
+      const eventEnd = isStream ? endOfLastEvent(piece) : 0;
+      bytes = (eventEnd > 0 ? 0 : bytes) + piece.length - eventEnd;
+      if (bytes > MAX_ANSWER_BYTES)
+        throw new SandboxError("too_large", "The server's answer is larger than 64 MiB.", "Ask for less.");
+      controller.enqueue(piece);
+    },
+  });
+  return new Response(response.body.pipeThrough(counter), response);
+}
+
+/** Where the last event ends that ends in this piece of a stream, with an empty line; 0 if none does. */
+function endOfLastEvent(piece: Uint8Array): number {
+  const LINE_FEED = 10;
+  for (let at = piece.length - 1; at > 0; at--)
+    if (piece[at] === LINE_FEED && (piece[at - 1] === LINE_FEED || piece[at - 2] === LINE_FEED))
+      return at + 1;
+  return 0;
 }
 
 /**

@@ -1,6 +1,6 @@
 /** Files of one sandbox, streamed by plain HTTP: any size, and never through a model. */
 import { type Camel, toCamelCase } from "./camel.ts";
-import type { Connection } from "./connection.ts";
+import { type Connection, isFile } from "./connection.ts";
 import { CallError } from "./errors.ts";
 import type { ToolInputs, ToolOutputs } from "./tool-types.ts";
 
@@ -23,6 +23,9 @@ export interface Edit {
 }
 
 export type FileContent = string | Uint8Array | Blob | ReadableStream<Uint8Array>;
+
+/** All entries of a listing are kept in memory. */
+const MAX_ENTRIES = 1_000_000;
 
 export class Files {
   readonly #connection: Connection;
@@ -76,6 +79,12 @@ export class Files {
       }
       const part = (await response.json()) as { entries: FileEntry[]; next_cursor?: string };
       entries.push(...part.entries);
+      if (entries.length > MAX_ENTRIES)
+        throw new CallError(
+          "too_large",
+          `${path} has more than ${MAX_ENTRIES} entries.`,
+          "List its directories one by one.",
+        );
       // A server could send cursors without entries for ever.
       if (part.next_cursor === undefined || part.entries.length === 0) return entries;
       query.set("cursor", part.next_cursor);
@@ -138,11 +147,6 @@ export class Files {
 
 /** Pages and their workers have a location; Node, Bun and Workers have none. */
 const IN_BROWSER = "location" in globalThis;
-
-/** Whether a response is a file: the server sends a file as an attachment, and a directory as a list. */
-export function isFile({ headers }: Response): boolean {
-  return headers.get("content-disposition") !== null;
-}
 
 /** The URL of a path; absolute paths follow a second slash. `..` is resolved here, because in a URL it would leave the route. */
 export function fileAddress(sandbox: string, path: string): string {

@@ -1,7 +1,8 @@
-/** The bridge of `sandbox-mcp stdio`, if the server refuses its token. */
+/** The bridge of `sandbox-mcp stdio`, and the client, if the server refuses a token or sends answers without an end. */
 import { createServer } from "node:http";
 import type { JSONRPCMessage } from "@modelcontextprotocol/client";
 import { expect, it } from "vitest";
+import { connect } from "../../client/index.ts";
 import { Bridge } from "../../cli/bridge.ts";
 import { VARIABLES_FILE } from "../../cli/server-address.ts";
 import { listen } from "../setup/listen.ts";
@@ -36,6 +37,61 @@ async function ping(tokens: string[], tokenSource: string) {
   server.close();
   return { presented, sent };
 }
+
+/** Serves an answer without an end: white space that may precede JSON, or an event. */
+async function endlessServer(type: string) {
+  const mebibyte = Buffer.alloc(1024 * 1024, " ");
+  const server = createServer((_request, response) => {
+    response.writeHead(200, { "content-type": type }).write("data: ");
+    const send = () =>
+      void (response.destroyed || (response.write(mebibyte) ? setImmediate(send) : undefined));
+    response.on("drain", send);
+    send();
+  });
+  const url = `http://127.0.0.1:${await listen(server)}/mcp`;
+  return { url, close: () => (server.closeAllConnections(), server.close()) };
+}
+
+it.each(["application/json", "text/event-stream"])(
+  "the bridge refuses an answer without an end: %s",
+  async (type) => {
+    const { url, close } = await endlessServer(type);
+    const sent: JSONRPCMessage[] = [];
+    const bridge = new Bridge({
+      locate: async () => ({ url, token: "any", tokenSource: "any", isLocal: true }),
+      send: async (message) => void sent.push(message),
+      log: () => undefined,
+    });
+    bridge.forward(PING);
+    await bridge.waitUntilSettled();
+    expect(sent).toMatchObject([{ id: 1, error: { message: "The server's answer is larger than 64 MiB." } }]);
+    close();
+  },
+);
+
+it("the client refuses a list without an end", async () => {
+  const { url, close } = await endlessServer("application/json");
+  const listing = connect({ url, token: "any" }).sandbox().files.list();
+  await expect(listing).rejects.toMatchObject({
+    code: "too_large",
+    message: expect.stringContaining("64 MiB"),
+  });
+  close();
+});
+
+it("the client refuses pages of a list without an end", async () => {
+  const entries = Array.from({ length: 20_000 }, () => ({ name: "a" }));
+  const page = JSON.stringify({ entries, next_cursor: "again" });
+  const server = createServer((_request, response) => response.end(page));
+  const url = `http://127.0.0.1:${await listen(server)}/mcp`;
+  const listing = connect({ url, token: "any" }).sandbox().files.list("/tmp");
+  await expect(listing).rejects.toMatchObject({
+    code: "too_large",
+    message: expect.stringContaining("/tmp"),
+  });
+  server.closeAllConnections();
+  server.close();
+});
 
 it("the bridge reads the stored token again after the server refused it", async () => {
   const { presented, sent } = await ping(["old", "new"], VARIABLES_FILE);

@@ -432,9 +432,9 @@ describe("when one principal attacks the server", () => {
   });
 
   it.each([
-    { what: "messages of visitors", visit: ["/in", 124, "messages", 2] },
+    { what: "messages of visitors", visit: ["/in", 124, "messages", 4] },
     { what: "messages for visitors", visit: ["/out", 124, "messages", 2] },
-    { what: "messages for one visitor after another", visit: ["/out", 40, "messages", 2, 400] },
+    { what: "messages for one visitor after another", visit: ["/out", 40, "messages", 4, 700] },
     { what: "chunks of visitors", visit: ["/in", 40, "chunks", 2] },
     { what: "chunks for visitors", visit: ["/out", 40, "chunks", 2] },
   ])(

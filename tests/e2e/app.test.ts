@@ -32,7 +32,7 @@ let page: Page;
 /** The App's document: a frame in the proxy's frame in the client's page. */
 let app: FrameLocator;
 /** Errors that the browser reported. */
-const complaints: string[] = [];
+const pageErrors: string[] = [];
 
 const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
 
@@ -76,9 +76,9 @@ beforeAll(async () => {
   page = await context.newPage();
   page.on("console", (message) => {
     // The client asks for an event stream, which this server does not offer.
-    if (message.type() === "error" && !/ 405 /.test(message.text())) complaints.push(message.text());
+    if (message.type() === "error" && !/ 405 /.test(message.text())) pageErrors.push(message.text());
   });
-  page.on("pageerror", (error) => complaints.push(error.message));
+  page.on("pageerror", (error) => pageErrors.push(error.message));
   app = page.frameLocator("iframe").frameLocator("iframe");
 });
 afterAll(async () => {
@@ -106,7 +106,7 @@ describe.each([
     await state("cancelled");
     await app.locator(".runs .state:text-is('cancelled')").waitFor();
     expect(await app.locator(".runs bdi").allInnerTexts()).toContain(command);
-    expect(complaints.splice(0)).toEqual([]);
+    expect(pageErrors.splice(0)).toEqual([]);
   });
 
   it("shows the run of a call that has ended", async () => {
@@ -145,7 +145,7 @@ describe("the app in a client's chat", () => {
     expect(await download.text()).toBe("kept");
     // The App has no upload: it may send bytes only through the client.
     expect(await app.locator("input[type=file]").count()).toBe(0);
-    expect(complaints.splice(0)).toEqual([]);
+    expect(pageErrors.splice(0)).toEqual([]);
   });
 
   it("asks for confirmation in its own page, and shows a preview", async () => {
@@ -165,7 +165,7 @@ describe("the app in a client's chat", () => {
       const words = answer === "No" ? "running" : "does not exist yet";
       await app.locator(`.heading >> text=${words}`).waitFor();
     }
-    expect(complaints.splice(0)).toEqual([]);
+    expect(pageErrors.splice(0)).toEqual([]);
   });
 
   it("sends no requests while it is scrolled out of sight", async () => {
@@ -210,7 +210,7 @@ describe("the app in a client's chat", () => {
       "link",
     ]);
     expect(await app.locator(".log").locator("script, a, img").count()).toBe(0);
-    expect(complaints.splice(0)).toEqual([]);
+    expect(pageErrors.splice(0)).toEqual([]);
   });
 
   it("has the height of its content, and fills the screen on request", async () => {

@@ -30,7 +30,7 @@ let chromium: Browser;
 let callback: Awaited<ReturnType<typeof serveOnLoopback>>;
 let context: BrowserContext;
 /** Errors in the browser: refused by a policy, thrown, or not found. */
-let complaints: string[] = [];
+let pageErrors: string[] = [];
 
 beforeAll(async () => {
   github = await startGitHub();
@@ -62,11 +62,11 @@ afterEach(async () => {
 async function open(options: Parameters<Browser["newContext"]>[0] = {}): Promise<Page> {
   context = await chromium.newContext({ viewport: DESKTOP, ...options });
   const page = await context.newPage();
-  complaints = [];
+  pageErrors = [];
   page.on("console", (message) => {
-    if (message.type() === "error") complaints.push(message.text());
+    if (message.type() === "error") pageErrors.push(message.text());
   });
-  page.on("pageerror", (error) => complaints.push(error.message));
+  page.on("pageerror", (error) => pageErrors.push(error.message));
   return page;
 }
 
@@ -119,7 +119,7 @@ describe("a person", () => {
     const code = (await atCallback(page)).get("code") ?? "";
     const tokens: Tokens = await (await client.exchange(code, { redirect_uri })).json();
     expect(tokens.scope).toBe("sandbox:read sandbox:exec");
-    expect(complaints).toEqual([]);
+    expect(pageErrors).toEqual([]);
     expect(await context.cookies()).toEqual([]);
   });
 
@@ -164,7 +164,7 @@ describe("a person", () => {
     const answer = await atCallback(page);
     expect(answer.get("error")).toBe("access_denied");
     expect(answer.get("iss")).toBe(server.origin);
-    expect(complaints).toEqual([]);
+    expect(pageErrors).toEqual([]);
   });
 
   it("types a wrong token, sees the error at the field, and types the right one", async () => {
@@ -203,7 +203,7 @@ describe("a person", () => {
     await page.getByRole("button", { name: "GitHub" }).click();
     const code = (await atCallback(page)).get("code") ?? "";
     expect((await client.exchange(code, { redirect_uri })).status).toBe(200);
-    expect(complaints).toEqual([]);
+    expect(pageErrors).toEqual([]);
   });
 
   it("that GitHub does not allow sees the reason, and can go back to the client", async () => {

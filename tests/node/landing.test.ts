@@ -21,9 +21,9 @@ it.each(["/", "/mcp"])(
   "the page at %s explains the server and how to connect each client, without a token",
   async (path) => {
     const page = await chromium.newPage();
-    const complaints: string[] = [];
+    const pageErrors: string[] = [];
     page.on("console", (message) => {
-      if (message.type() === "error") complaints.push(message.text());
+      if (message.type() === "error") pageErrors.push(message.text());
     });
     const response = await page.goto(`${server.origin}${path}`);
     expect(response?.status()).toBe(200);
@@ -43,7 +43,7 @@ it.each(["/", "/mcp"])(
       /^default-src 'none'; style-src 'sha256-[^']+';/,
     );
     expect(response?.headers().vary).toContain("Accept");
-    expect(complaints).toEqual([]);
+    expect(pageErrors).toEqual([]);
     await page.close();
   },
 );

@@ -1,6 +1,6 @@
 /** `ctx.container` on the local platform, as the SDK uses it: the same actor, a real sandbox. */
 import { afterAll, describe, expect, it } from "vitest";
-import { evict, inActor, isRunning, owner } from "./support.ts";
+import { evict, runInActor, isRunning, owner } from "./support.ts";
 
 const sandbox = "platform";
 
@@ -25,7 +25,7 @@ describe("a local sandbox", () => {
 
   it("has ended, for its actor, if the engine does not know it", async () => {
     await output("true");
-    await inActor(sandbox, async (actor, state) => {
+    await runInActor(sandbox, async (actor, state) => {
       const stored = state.storage.kv.get<object>("__local_container");
       await actor.destroy();
       state.storage.kv.put("__local_container", stored);

@@ -36,14 +36,14 @@ export class Caller extends MCPClient {
   }
 
   /** The same caller, at a server with other variables. undefined removes a variable. */
-  with(variables: Partial<Env>): Caller {
+  withVariables(variables: Partial<Env>): Caller {
     return new Caller(this.principalID, this.token, { ...this.#env, ...variables }, this.#query);
   }
 
   /** The same caller, with this query appended to the endpoint's address. */
-  at(query: string): Caller {
-    const whole = this.#query ? `${this.#query}&${query.slice(1)}` : query;
-    return new Caller(this.principalID, this.token, this.#env, whole);
+  withQuery(query: string): Caller {
+    const joined = this.#query ? `${this.#query}&${query.slice(1)}` : query;
+    return new Caller(this.principalID, this.token, this.#env, joined);
   }
 }
 
@@ -77,7 +77,7 @@ export function setLimits(limits: Partial<Config["limits"]>): Promise<() => void
 }
 
 /** Runs `work` inside the actor of the sandbox. */
-export async function inActor<T>(
+export async function runInActor<T>(
   name: string,
   work: (sandbox: Sandbox, state: DurableObjectState) => T | Promise<T>,
   caller = owner,
@@ -86,7 +86,7 @@ export async function inActor<T>(
 }
 
 export function isRunning(name: string, caller = owner): Promise<boolean> {
-  return inActor(name, (_sandbox, { container }) => container?.running === true, caller);
+  return runInActor(name, (_sandbox, { container }) => container?.running === true, caller);
 }
 
 export async function untilStopped(name: string): Promise<void> {
@@ -95,7 +95,7 @@ export async function untilStopped(name: string): Promise<void> {
 
 /** Makes the actor stop its sandbox after this time without use. */
 export async function stopWhenIdle(name: string, after = "1s"): Promise<void> {
-  await inActor(name, async (actor) => {
+  await runInActor(name, async (actor) => {
     actor.sleepAfter = after;
     actor.renewActivityTimeout();
     await actor.scheduleNextAlarm();
@@ -131,8 +131,8 @@ export async function sha256(data: string | Uint8Array): Promise<string> {
 const contexts = new Map<string, CodeContext>();
 
 /** Runs Python in a kernel of the SDK, without sandboxd, in a running sandbox of the owner. Returns the output. */
-export async function inKernel(name: string, code: string): Promise<string> {
-  return inActor(name, async (sandbox) => {
+export async function runInKernel(name: string, code: string): Promise<string> {
+  return runInActor(name, async (sandbox) => {
     const context = contexts.get(name) ?? (await sandbox.createCodeContext({ language: "python" }));
     contexts.set(name, context);
     const { logs, error } = await sandbox.runCode(code, { context });
@@ -144,11 +144,11 @@ export async function inKernel(name: string, code: string): Promise<string> {
 /** Kills the container of the owner's sandbox, as a crash of its machine would, and waits until its actor knows. */
 export async function killContainer(name: string): Promise<void> {
   const running = () =>
-    inActor(name, (_sandbox, { container, storage }) =>
+    runInActor(name, (_sandbox, { container, storage }) =>
       container?.running === true ? storage.kv.get<{ sandbox: string }>(CONTAINER_KEY)?.sandbox : undefined,
     );
   const killed = await running();
-  await inActor(name, (_sandbox, { container }) => container?.signal(9));
+  await runInActor(name, (_sandbox, { container }) => container?.signal(9));
   // A call that waits may already have started the next container.
   await until(async () => (await running()) !== killed);
 }

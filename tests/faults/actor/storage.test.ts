@@ -2,7 +2,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { DAY_MS } from "../../../src/shared/days.ts";
-import { actorOf, bucket, idIn, inActor, owner, sh, sleep, until } from "../../worker/support.ts";
+import { actorOf, bucket, idIn, runInActor, owner, sh, sleep, until } from "../../worker/support.ts";
 import { bucketOf } from "./worker.ts";
 
 afterEach(() => void vi.useRealTimers());
@@ -65,7 +65,7 @@ describe("when R2 refuses operations", () => {
     bucketOf("undeleted").fault = refuse;
     await runInDurableObject(await actorOf(sandbox), (instance) => instance.sweepRuns());
     expect(await log(id).catch(String)).toContain("did not respond");
-    const planned = await inActor(sandbox, (_, { storage }) => storage.kv.get<number>("sweep"));
+    const planned = await runInActor(sandbox, (_, { storage }) => storage.kv.get<number>("sweep"));
     expect(planned).toBeGreaterThan(Date.now());
     delete bucketOf("undeleted").fault;
     await runInDurableObject(await actorOf(sandbox), (instance) => instance.sweepRuns());

@@ -6,7 +6,7 @@ import {
   evict,
   evictActor,
   idIn,
-  inActor,
+  runInActor,
   killContainer,
   owner,
   principal,
@@ -82,7 +82,7 @@ describe.concurrent("when a save never ends", () => {
     await caller.call("checkpoint_sandbox", { sandbox: "policy" });
     hang("policy");
     await run("echo late > file");
-    const platform = await inActor("policy", (actor) => actor["networkPlatform"], caller);
+    const platform = await runInActor("policy", (actor) => actor["networkPlatform"], caller);
     // Cloudflare cannot restrict a container that was started with full internet access.
     const enforceSpy = vi
       .spyOn<NetworkPlatform, "enforce">(Object.getPrototypeOf(platform), "enforce")

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type ListedSandbox, inActor, owner, sh } from "../support.ts";
+import { type ListedSandbox, runInActor, owner, sh } from "../support.ts";
 
 async function sizeOf(sandbox: string) {
   const { structured, text } = await owner.call("list_sandboxes");
@@ -23,7 +23,7 @@ test("a sandbox has no size until the server measures it after its use", async (
 test("a stopped sandbox has the size 0, and the server measures its next container", async () => {
   await sh("restarted", "head -c 100000 /dev/zero >a");
   await expect.poll(() => size("restarted")).toBeGreaterThanOrEqual(100_000);
-  await inActor("restarted", (actor) => actor.stop());
+  await runInActor("restarted", (actor) => actor.stop());
   await expect.poll(() => size("restarted")).toBe(0);
   await sh("restarted", "rm -f a");
   expect(await size("restarted")).toBeUndefined();

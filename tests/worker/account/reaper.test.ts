@@ -1,6 +1,6 @@
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { expect, test, vi } from "vitest";
-import { accountOf, actorOf, evict, inActor, owner, sh, sleep, sandboxesOf } from "../support.ts";
+import { accountOf, actorOf, evict, runInActor, owner, sh, sleep, sandboxesOf } from "../support.ts";
 
 const HOUR = 3_600_000;
 
@@ -32,7 +32,7 @@ test("the reaper destroys only sandboxes that were idle for too long, and contin
   // The default is 168 hours.
   await Promise.all(["old", "busy", "stuck"].map((name) => age(name, 169)));
   await age("young", 167);
-  await inActor("stuck", (actor) => {
+  await runInActor("stuck", (actor) => {
     actor.destroyIfIdle = async () => {
       throw new Error("cannot be destroyed now");
     };

@@ -7,7 +7,7 @@ import {
   type Caller,
   actorOf,
   evictActor,
-  inActor,
+  runInActor,
   principal,
   type Result,
   setLimits,
@@ -115,7 +115,7 @@ describe("the containers of one principal", () => {
       return await link.register(named);
     };
     // The account knew the sandbox as stopped before the second registration.
-    expect(await inActor("again", register, registrant)).toBe("stopped");
+    expect(await runInActor("again", register, registrant)).toBe("stopped");
   });
 
   it("are not started by a token that can only read", async () => {

@@ -12,7 +12,7 @@ let path: string;
 
 beforeAll(async () => {
   const anybody = await principal("link-keys");
-  caller = anybody.with({
+  caller = anybody.withVariables({
     LINK_KEY: undefined,
     SERVER_AUTH_TOKEN: undefined,
     GITHUB_CLIENT_ID: "id",
@@ -41,7 +41,7 @@ async function signedEarlier(): Promise<string> {
 }
 
 it("a link stays valid when the client secret of GitHub changes", async () => {
-  const next = caller.with({ GITHUB_CLIENT_SECRET: "the-next-client-secret" });
+  const next = caller.withVariables({ GITHUB_CLIENT_SECRET: "the-next-client-secret" });
   expect(await (await next.http(path)).text()).toBe("kept\n");
 });
 
@@ -55,7 +55,7 @@ it("a link that an earlier version signed is valid for a day after the upgrade",
     const stored = storage.kv.get<{ key: string; madeAt: number }>("link-key");
     storage.kv.put("link-key", { ...stored, madeAt: Date.now() - 24 * 3600_000 });
   });
-  const nextDay = caller.with({});
+  const nextDay = caller.withVariables({});
   expect((await nextDay.http(earlier)).status).toBe(403);
   expect((await nextDay.http(path)).status).toBe(200);
 });

@@ -8,7 +8,7 @@ import { sign } from "../../../src/shared/sign.ts";
 import { actorName } from "../../../src/shared/names.ts";
 import { env } from "cloudflare:workers";
 import type { Env } from "../../../src/shared/config.ts";
-import { ORIGIN, evict, inActor, killContainer, owner, principal, sh, until, sha256 } from "../support.ts";
+import { ORIGIN, evict, runInActor, killContainer, owner, principal, sh, until, sha256 } from "../support.ts";
 
 const sandbox = "links";
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
@@ -495,7 +495,9 @@ describe("the token of a link", () => {
   it("from an earlier version leads to its file until it expires", async () => {
     await sh(sandbox, "echo earlier >earlier.txt");
     await link("earlier.txt");
-    const epoch = await inActor(sandbox, (_actor, { storage }) => storage.kv.get<string>("file-links:epoch"));
+    const epoch = await runInActor(sandbox, (_actor, { storage }) =>
+      storage.kv.get<string>("file-links:epoch"),
+    );
     const created = async (expires: number, path = "/workspace/earlier.txt") => {
       const actor = await actorName(sandbox, owner.principalID);
       const whole = { actor, epoch, direction: "download", path, expires, id: "1" };

@@ -1,7 +1,7 @@
 /** Files over plain HTTP with any name: the bytes come back unchanged, or there is a readable error. */
 import * as fc from "fast-check";
 import { afterAll, expect, it } from "vitest";
-import { actorOf, inActor, owner, principal, sh, until } from "../support.ts";
+import { actorOf, runInActor, owner, principal, sh, until } from "../support.ts";
 
 const sandbox = "paths";
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
@@ -147,7 +147,7 @@ it("starts a stopped sandbox with its saved workspace to read or remove a file",
   await put("kept", "as it was");
   await sh(sandbox, "touch gone");
   const stop = async () => {
-    await inActor(sandbox, (actor) => actor.onActivityExpired());
+    await runInActor(sandbox, (actor) => actor.onActivityExpired());
     // The server refuses a write while the container still ends.
     await until(async () => !(await (await actorOf(sandbox)).condition()).isAlive);
   };

@@ -1,11 +1,11 @@
 import { expect, it } from "vitest";
 import { FileLinks } from "../../../src/actors/file-links.ts";
-import { inActor } from "../support.ts";
+import { runInActor } from "../support.ts";
 
 const unused = () => Promise.reject(new Error("this test calls no sandbox"));
 
 it("the server remembers used-up links until they expire, however many there are, and ends no other link", async () => {
-  await inActor("used-links", (_sandbox, { storage: { kv } }) => {
+  await runInActor("used-links", (_sandbox, { storage: { kv } }) => {
     const links = new FileLinks(kv, { call: unused });
     const epoch = links.epoch();
     const expires = Date.now() + 60_000;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import {
   evict,
-  inActor,
+  runInActor,
   killContainer,
   owner,
   principal,
@@ -287,7 +287,7 @@ describe("a sandbox with an open preview", () => {
     await startServer(idle, 8000);
     const url = await expose({ sandbox: idle, port: 8000 });
     const { socket } = await openSocket(url);
-    const expire = () => inActor(idle, (actor) => actor.onActivityExpired());
+    const expire = () => runInActor(idle, (actor) => actor.onActivityExpired());
     await expire();
     expect(await isRunning(idle)).toBe(true);
     const reader = (await visit(`${url}stream`)).body?.getReader();
@@ -402,7 +402,7 @@ describe("expose_port", () => {
     const url = await expose({ sandbox, port: 8000 });
     const mine = await exposer.call("list_sandboxes");
     expect(mine.text).toMatch(new RegExp(`port 8000 is exposed for \\d+ \\w+: ${url}`));
-    const reader = (await principal("preview-reader", ["sandbox:read"])).with({ PREVIEW_HOST });
+    const reader = (await principal("preview-reader", ["sandbox:read"])).withVariables({ PREVIEW_HOST });
     expect((await reader.send("expose_port", { port: 8000 })).status).toBe(403);
   });
 
@@ -418,7 +418,7 @@ describe("expose_port", () => {
   });
 
   it("never exposes another principal's sandbox", async () => {
-    const other = (await principal("other-exposer")).with({ PREVIEW_HOST });
+    const other = (await principal("other-exposer")).withVariables({ PREVIEW_HOST });
     const theirs = new URL(await expose({ sandbox, port: 8000 }, other));
     const mine = new URL(await expose({ sandbox, port: 8000 }));
     expect(theirs.hostname).not.toBe(mine.hostname);

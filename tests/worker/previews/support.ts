@@ -10,7 +10,7 @@ export const PREVIEW_HOST = "preview.example";
 const bindings: Env = { ...(env as Env), LOG_LEVEL: "error", PREVIEW_HOST };
 
 /** The owner, on a server with PREVIEW_HOST. */
-export const exposer = owner.with({ PREVIEW_HOST });
+export const exposer = owner.withVariables({ PREVIEW_HOST });
 
 /** Sends a browser's request, without a token. */
 export function visit(url: string | URL, init: RequestInit = {}, variables: Partial<Env> = {}) {

@@ -363,7 +363,9 @@ describe("the completion", () => {
   });
 
   it("uses the connection's sandbox if none is given, and does not start it", async () => {
-    expect(await complete(FILES, "path", "no", {}, owner.at(`?sandbox=${sandbox}`))).toEqual(["notes.txt"]);
+    expect(await complete(FILES, "path", "no", {}, owner.withQuery(`?sandbox=${sandbox}`))).toEqual([
+      "notes.txt",
+    ]);
     const name = "resources-idle";
     await sh(name, "true");
     await evict(name, { kill: true });

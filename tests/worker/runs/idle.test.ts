@@ -1,17 +1,17 @@
 import { describe, expect, it } from "vitest";
-import { evict, inActor, owner, sh, until, isRunning, sandboxesOf, untilStopped } from "../support.ts";
+import { evict, runInActor, owner, sh, until, isRunning, sandboxesOf, untilStopped } from "../support.ts";
 
 const HOUR_MS = 3_600_000;
 
 /** Starts a new actor, and makes its sandbox look unused for this time. */
 async function leaveAlone(sandbox: string, ms: number): Promise<void> {
-  await inActor(sandbox, (_actor, { storage }) => storage.kv.put("used", Date.now() - ms));
+  await runInActor(sandbox, (_actor, { storage }) => storage.kv.put("used", Date.now() - ms));
   await evict(sandbox);
 }
 
 /** Reports the idle timeout to the actor. Returns whether the container still runs. */
 async function outlives(sandbox: string): Promise<boolean> {
-  await inActor(sandbox, (actor) => actor.onActivityExpired());
+  await runInActor(sandbox, (actor) => actor.onActivityExpired());
   return isRunning(sandbox);
 }
 
@@ -29,7 +29,7 @@ describe("idle_minutes", () => {
       expect(structured.idle_minutes).toBe(idle_minutes ?? 10);
       await sh(sandbox, "true");
       await leaveAlone(sandbox, HOUR_MS / 12);
-      await inActor(sandbox, async (actor) => {
+      await runInActor(sandbox, async (actor) => {
         actor.renewActivityTimeout();
         await actor.scheduleNextAlarm();
       });

@@ -45,7 +45,7 @@ describe("stdin", () => {
 
 describe.concurrent("a command in a terminal", () => {
   it("sends its output unchanged to a client that is a terminal, without a wait for more", async () => {
-    const client = owner.at("?results=raw");
+    const client = owner.withQuery("?results=raw");
     const started = await open("printf '\\033[1mbold\\033[0m\\n'; read a; echo got $a", { session: "raw" });
     const id = idIn(started);
     // If a program prints nothing, the server waits ten seconds.

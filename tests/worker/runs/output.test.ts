@@ -154,7 +154,7 @@ describe("long output", () => {
 
   it("of 1 GB fills neither the disk nor the memory of the sandbox", { timeout: 180_000 }, async () => {
     const gigabyte = "gigabyte";
-    const patient = owner.with({ MAX_WAIT_SECONDS: "170" });
+    const patient = owner.withVariables({ MAX_WAIT_SECONDS: "170" });
     await sh(gigabyte, "true");
     const watched = patient.call("run_command", {
       sandbox: gigabyte,

@@ -7,7 +7,7 @@ import {
   evict,
   evictActor,
   idIn,
-  inActor,
+  runInActor,
   killContainer,
   owner,
   result,
@@ -92,8 +92,8 @@ describe.concurrent("a container that is killed", () => {
     await save(sandbox);
     await killContainer(sandbox);
     // The server's own calls of the SDK must not start the next container.
-    await inActor(sandbox, (actor) => actor.client.utils.ping().catch(() => undefined));
-    await inActor(sandbox, (actor) => actor.deleteCodeContext("gone").catch(() => undefined));
+    await runInActor(sandbox, (actor) => actor.client.utils.ping().catch(() => undefined));
+    await runInActor(sandbox, (actor) => actor.deleteCodeContext("gone").catch(() => undefined));
     expect(await isRunning(sandbox)).toBe(false);
     expect((await sandboxesOf()).find(({ name }) => name === sandbox)?.state).toBe("stopped");
     expect(await sh(sandbox, "cat file")).toBe("kept\n");
@@ -240,7 +240,7 @@ describe.concurrent("the next actor after an eviction", () => {
       await evict(sandbox, { kill: true });
       await untilStopped(sandbox);
       // The state that remains if an actor and its container are killed together.
-      await inActor(sandbox, (_sandbox, { storage }) => {
+      await runInActor(sandbox, (_sandbox, { storage }) => {
         storage.sql.exec(
           "INSERT OR REPLACE INTO kernels VALUES ('python/default', 'before', 'python', 99999, 1)",
         );
@@ -270,7 +270,7 @@ describe.concurrent("sleepAfter", () => {
     const sandbox = "idle-slow";
     await sh(sandbox, "echo a >a");
     const ending = Promise.withResolvers<void>();
-    await inActor(sandbox, (_sandbox, { container }) => {
+    await runInActor(sandbox, (_sandbox, { container }) => {
       if (!container) return;
       const { signal, destroy } = container;
       const slowly = async () => {
@@ -298,7 +298,7 @@ describe.concurrent("sleepAfter", () => {
     const id = idIn(await owner.call(tool, { sandbox, ...args, wait_seconds: 0 }));
     await stopWhenIdle(sandbox);
     // The SDK also calls this between two calls to the container, when nothing else shows that the container is in use.
-    await inActor(sandbox, (actor) => actor.onActivityExpired());
+    await runInActor(sandbox, (actor) => actor.onActivityExpired());
     await sleep(4500);
     const ended = await result(id);
     expect(ended.text).toContain("stdout: done");

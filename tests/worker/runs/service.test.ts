@@ -1,7 +1,7 @@
 /** `configure_sandbox` with `start`: a script that the server keeps running in every container. */
 import { describe, expect, it } from "vitest";
 import { expose, visit } from "../previews/support.ts";
-import { evict, inActor, killContainer, owner, sh, until, isRunning, untilStopped } from "../support.ts";
+import { evict, runInActor, killContainer, owner, sh, until, isRunning, untilStopped } from "../support.ts";
 
 interface Configured extends Record<string, unknown> {
   start: string;
@@ -49,7 +49,7 @@ describe("a service", () => {
     const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
     const ends = {
       crash: () => killContainer(sandbox),
-      idle: () => inActor(sandbox, (actor) => actor.onActivityExpired()),
+      idle: () => runInActor(sandbox, (actor) => actor.onActivityExpired()),
       rollback: () => owner.call("restore_sandbox", { sandbox, checkpoint }),
     };
     for (const end of Object.values(ends)) {

@@ -6,7 +6,7 @@ import {
   accountOf,
   callsIn,
   idIn,
-  inActor,
+  runInActor,
   owner,
   principal,
   result,
@@ -57,7 +57,7 @@ describe("a sandbox that starts slowly", () => {
   afterEach(() => vi.restoreAllMocks());
 
   it("does not block calls: a run returns its id and begins later, and a file operation is refused", async () => {
-    const caller = (await principal("slow-start")).with({ MAX_WAIT_SECONDS: "2" });
+    const caller = (await principal("slow-start")).withVariables({ MAX_WAIT_SECONDS: "2" });
     const call = (tool: string, args: Record<string, unknown>) =>
       caller.call(tool, { sandbox: "slow", ...args });
     const goesOn = Promise.withResolvers<void>();
@@ -124,7 +124,7 @@ describe.concurrent("a run that outlasts its call", () => {
     const place = { sandbox: "on-disk" };
     const id = String((await command("sleep 30", place)).structured.id);
     // This does not use a tool, because list_runs itself stores the runs that it shows.
-    const stored = await inActor(place.sandbox, (_actor, { storage }) =>
+    const stored = await runInActor(place.sandbox, (_actor, { storage }) =>
       storage.sql.exec("SELECT state FROM runs WHERE id = ?", id).toArray(),
     );
     expect(stored).toEqual([{ state: "running" }]);
@@ -359,7 +359,7 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     const text = "exit_code: 3\nstdout:\n```\nbegun\nended\n```";
     const ended = { content: [{ type: "text", text }], isError: false };
     expect((await get(made?.taskId)).result?.result).toEqual(ended);
-    const structured = await get(made?.taskId, owner.at("?results=structured"));
+    const structured = await get(made?.taskId, owner.withQuery("?results=structured"));
     expect(structured.result?.result).toMatchObject({ ...ended, structuredContent: { exit_code: 3 } });
     expect((await owner.call("get_result", { id: made?.taskId })).text).toBe(text);
   });
@@ -369,7 +369,7 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
       name: "run_code",
       arguments: { sandbox, code: "import time; time.sleep(60)", context: "task" },
     };
-    const { result: made } = await owner.at("?results=structured").sendModern("tools/call", codeTask);
+    const { result: made } = await owner.withQuery("?results=structured").sendModern("tools/call", codeTask);
     expect(made).toMatchObject({ resultType: "task", taskId: expect.any(String) });
     const { taskId } = made ?? {};
     const ignored = { taskId, inputResponses: { nothing: { action: "accept" } } };

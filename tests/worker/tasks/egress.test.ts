@@ -6,7 +6,7 @@ import { OUTBOUND } from "../../../src/container/model-egress.ts";
 import { RequestMeter } from "../../../src/container/model-request.ts";
 import { UsageCounter } from "../../../src/container/model-usage.ts";
 import type { Env } from "../../../src/shared/config.ts";
-import { actorOf, inActor, owner, sh, until, sleep } from "../support.ts";
+import { actorOf, runInActor, owner, sh, until, sleep } from "../support.ts";
 
 /** The status and body of a request from a sandbox. */
 async function ask(sandbox: string, path: string, options = ""): Promise<[status: string, body: string]> {
@@ -61,7 +61,7 @@ describe("anthropic.internal", () => {
     expect((await ask("egress", "/v1/messages?beta=true", real))[0]).toBe("200");
     expect((await ask("egress", "/v1/messages/count_tokens", real))[0]).toBe("200");
     const underWay = () =>
-      inActor(
+      runInActor(
         "egress",
         (_actor, { storage }) => storage.sql.exec("SELECT * FROM model_calls").toArray().length,
       );
@@ -144,11 +144,11 @@ describe("anthropic.internal", () => {
     };
     await busy();
     // Requests count until their Worker reports their end.
-    await inActor(sandbox, (_actor, { storage }) => {
+    await runInActor(sandbox, (_actor, { storage }) => {
       storage.sql.exec("UPDATE model_calls SET began_at = began_at - ?", 2 * IN_FLIGHT_MS);
     });
     await until(() =>
-      inActor(sandbox, (_actor, { storage }) => {
+      runInActor(sandbox, (_actor, { storage }) => {
         const oldest = storage.sql.exec<{ at: number }>("SELECT min(began_at) AS at FROM model_calls").one();
         return oldest.at > Date.now() - IN_FLIGHT_MS;
       }),
@@ -171,7 +171,7 @@ describe("an agent that disconnects before the model's API reports its usage", (
     const { structured } = await owner.call("execute_task", { task: "[[work]] x", sandbox, wait_seconds: 0 });
     const key = await placeholder(sandbox);
     const spent = () =>
-      inActor(
+      runInActor(
         sandbox,
         (_actor, { storage }) =>
           storage.sql.exec<{ tokens: number }>("SELECT tokens FROM task_budgets").one().tokens,

@@ -82,7 +82,7 @@ describe("POST /execute", () => {
 
   it("waits for the time that its caller requests", async () => {
     // The default is the server's own waiting time.
-    const hasty = owner.with({ MAX_WAIT_SECONDS: "1" });
+    const hasty = owner.withVariables({ MAX_WAIT_SECONDS: "1" });
     const sandbox = "rest-waits";
     const body = { question: "[[long]] x", sandbox };
     const [status, { taskId }] = await json(await hasty.http("/execute", post(body)));
@@ -166,7 +166,7 @@ describe("POST /execute", () => {
   });
 
   it("names the step that failed", async () => {
-    const without = owner.with({ ANTHROPIC_API_KEY: undefined });
+    const without = owner.withVariables({ ANTHROPIC_API_KEY: undefined });
     const [status, body] = await json(await without.http("/execute", post({ task: "x" })));
     expect(status).toBe(500);
     expect(body).toEqual({
@@ -411,7 +411,7 @@ describe("a question", () => {
       429,
       { error: expect.stringContaining("model tokens today, and your limit is 50000000") },
     ]);
-    const without = owner.with({ ANTHROPIC_API_KEY: undefined });
+    const without = owner.withVariables({ ANTHROPIC_API_KEY: undefined });
     expect(await ask("x", {}, without)).toMatchObject([
       500,
       { details: expect.stringMatching(/no credential for a model.*ANTHROPIC_API_KEY/) },

@@ -10,7 +10,7 @@ import {
   encode,
   objectsOf,
   evict,
-  inActor,
+  runInActor,
   killContainer,
   owner,
   principal,
@@ -203,7 +203,7 @@ describe("OpenCode", () => {
     "is refused with the arguments %j and the variables %j, which it does not support",
     async (args, variables, words) => {
       const taskArgs = { task: "x", agent: "opencode", ...args };
-      const { isError, text } = await owner.with(variables).call("execute_task", taskArgs);
+      const { isError, text } = await owner.withVariables(variables).call("execute_task", taskArgs);
       expect({ isError, text }).toEqual({ isError: true, text: expect.stringMatching(words) });
     },
   );
@@ -214,7 +214,7 @@ describe("definitions that a task names", () => {
     `---\nname: ${name}\ndescription: DEFINED-${word} looks for mistakes\n---\nLook for them.\n`;
   const command = (word: string) =>
     `---\ndescription: fixes it\n---\n[[defined]] DEFINED-${word} $ARGUMENTS\n`;
-  const caller = owner.with({ COMPONENTS: "offered/" });
+  const caller = owner.withVariables({ COMPONENTS: "offered/" });
 
   beforeAll(async () => {
     await bucket.put("offered/agents/reviewer.md", encode(agent("reviewer", "AGENT")));
@@ -295,7 +295,7 @@ describe("an invalid definition of the operator", () => {
     await bucket.put("broken/agents/reviewer.md", encode("---\nname: another\n---\n"));
     const spy = vi.spyOn(console, "log").mockImplementation(() => {});
     try {
-      const caller = owner.with({ COMPONENTS: "broken", LOG_LEVEL: "warn" });
+      const caller = owner.withVariables({ COMPONENTS: "broken", LOG_LEVEL: "warn" });
       const body = JSON.stringify({ task: "x", agents: ["reviewer"] });
       const response = await caller.http("/execute", { method: "POST", body });
       expect([response.status, await response.json()]).toEqual([
@@ -338,7 +338,7 @@ describe("a task's files", () => {
     expect(bytes.text).toMatch(/bytes 0 to 49152 of 3000000 in base64. Go on with cursor 49152/);
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 31 * DAY_MS });
     try {
-      await inActor(sandbox, (actor) => actor.sweepRuns());
+      await runInActor(sandbox, (actor) => actor.sweepRuns());
       expect((await owner.call("list_runs", { kind: "task" })).text).not.toContain(id);
     } finally {
       vi.useRealTimers();
@@ -426,7 +426,7 @@ describe("when sandboxd is killed after a task's agent", () => {
     expect(next.state).toBe("succeeded");
     expect(await logOf(next.id)).toContain("Restoring the workspace");
     // An earlier version stored archives in another form.
-    await inActor(sandbox, (_actor, { storage }) => {
+    await runInActor(sandbox, (_actor, { storage }) => {
       storage.sql.exec(
         `UPDATE runs SET detail = json_set(detail, '$.archive', json('{"pieces":{"workspace":1,"conversation":1},"bytes":9}')) WHERE id = ?`,
         id,
@@ -534,7 +534,7 @@ it("a list of tasks has each task once", async () => {
 });
 
 it("a task makes a limited number of requests to the model", async () => {
-  await inActor("requests", async (_actor, { storage }) => {
+  await runInActor("requests", async (_actor, { storage }) => {
     const budgets = new TaskBudgets(storage.sql);
     const key = await budgets.open("a", 1000);
     expect(await budgets.admit(key)).toEqual({ call: { run: "a", number: 1 } });
@@ -561,7 +561,7 @@ describe("simultaneous requests to the model", () => {
   }
 
   it("exceed a task's tokens by at most the requests in progress", async () => {
-    await inActor("in-flight", async (_actor, { storage }) => {
+    await runInActor("in-flight", async (_actor, { storage }) => {
       const { budgets, key, admitted } = await makeBudget(storage, 100);
       expect(await budgets.admit(key)).toEqual(BUSY);
       expect(budgets.spending("a")).toMatchObject({ isExhausted: false, upstream: undefined });
@@ -576,7 +576,7 @@ describe("simultaneous requests to the model", () => {
   });
 
   it("no longer include a request that ended, however it ended, and each one counts once", async () => {
-    await inActor("in-flight-over", async (_actor, { storage }) => {
+    await runInActor("in-flight-over", async (_actor, { storage }) => {
       const { budgets, key, admitted } = await makeBudget(storage, 1000);
       const [first, second] = admitted;
       if (!first || !second) throw new Error("none was admitted");

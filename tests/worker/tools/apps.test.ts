@@ -60,12 +60,12 @@ describe("the panel in a chat", () => {
 
   it("is not linked if it could not be used", async () => {
     expect(linksIn(await list(await principal("apps-blind", ["sandbox:exec"])))).toEqual([]);
-    expect(linksIn(await list(owner.at("?tools=run_command,get_result")))).toEqual([]);
+    expect(linksIn(await list(owner.withQuery("?tools=run_command,get_result")))).toEqual([]);
   });
 
   it("is one document that needs no scope and requests only frames of previews", async () => {
     const blind = await principal("apps-reader", ["sandbox:exec"]);
-    const { contents } = await read(blind.with({ PREVIEW_HOST: "previews.example" }), PANEL);
+    const { contents } = await read(blind.withVariables({ PREVIEW_HOST: "previews.example" }), PANEL);
     expect(contents).toHaveLength(1);
     expect(contents[0]).toMatchObject({
       mimeType: "text/html;profile=mcp-app",
@@ -75,7 +75,7 @@ describe("the panel in a chat", () => {
     expect(text).toMatch(/^<!doctype html>/);
     expect(text.match(/<script/g)).toHaveLength(1);
     expect(text).not.toMatch(/ (?:src|href)="https?:/);
-    expect((await read(owner.with({ PREVIEW_HOST: undefined }), PANEL)).contents[0]?._meta).toEqual({
+    expect((await read(owner.withVariables({ PREVIEW_HOST: undefined }), PANEL)).contents[0]?._meta).toEqual({
       ui: { prefersBorder: true },
     });
     expect(await read(blind, PANEL)).toEqual(await read(await principal("apps-other"), PANEL));

@@ -12,7 +12,7 @@ import type { Internet, NetworkPolicy } from "../../../src/shared/network-policy
 import {
   callsIn,
   evict,
-  inActor,
+  runInActor,
   killContainer,
   owner,
   principal,
@@ -156,7 +156,7 @@ describe("a container with more access than allowed", () => {
 
   /** Makes the platform respond like Cloudflare for containers that were started with direct internet access. */
   async function enforceBy(sandbox: string, answer: (policy: NetworkPolicy) => Promise<boolean>) {
-    const platform = await inActor(sandbox, (actor) => actor["networkPlatform"]);
+    const platform = await runInActor(sandbox, (actor) => actor["networkPlatform"]);
     vi.spyOn<NetworkPlatform, "enforce">(Object.getPrototypeOf(platform), "enforce").mockImplementation(
       answer,
     );

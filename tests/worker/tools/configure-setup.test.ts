@@ -3,7 +3,7 @@ import {
   callsIn,
   evict,
   idIn,
-  inActor,
+  runInActor,
   killContainer,
   owner,
   principal,
@@ -109,7 +109,7 @@ it("a set-up runs again if it or its container is killed, at most three times", 
     const [run = ""] =
       /setup-killed\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("set-up runs"))) ?? [];
     await waitForText(run, "begun");
-    await inActor(sandbox, (one) => one.saveToStop());
+    await runInActor(sandbox, (one) => one.saveToStop());
     await evict(sandbox, { kill: true });
     await until(async () => (await result(run, { wait_seconds: 0 })).structured.state === "lost");
   }

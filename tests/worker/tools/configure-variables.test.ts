@@ -13,7 +13,7 @@ const PRINTS: Record<Language, (name: string) => string> = {
 };
 const LANGUAGES = Object.entries(PRINTS);
 
-const inKernel = async (sandbox: string, language: string, code: string): Promise<string> => {
+const runInKernel = async (sandbox: string, language: string, code: string): Promise<string> => {
   const { text } = await callsIn(sandbox).code(code, { language });
   return text.replace(/^stdout:\s/, "").trim();
 };
@@ -35,7 +35,7 @@ describe("variables of a sandbox", () => {
     await configure(sandbox, { BEFORE: "1" });
     expect(await sh(sandbox, "echo $BEFORE")).toBe("1\n");
     for (const [language, code] of LANGUAGES)
-      expect(await inKernel(sandbox, language, code("BEFORE"))).toBe("1");
+      expect(await runInKernel(sandbox, language, code("BEFORE"))).toBe("1");
     const { structured } = await configure(sandbox, { BEFORE: "2", LATER: "a b" });
     expect(structured.variables).toEqual(["BEFORE", "LATER"]);
     for (const session of ["main", "other"])
@@ -44,8 +44,8 @@ describe("variables of a sandbox", () => {
       await sh(sandbox, "bash -c 'echo $LATER'; python3 -c 'import os; print(os.environ[\"LATER\"])'"),
     ).toBe("a b\na b\n");
     for (const [language, code] of LANGUAGES) {
-      expect(await inKernel(sandbox, language, code("BEFORE"))).toBe("2");
-      expect(await inKernel(sandbox, language, code("LATER"))).toBe("a b");
+      expect(await runInKernel(sandbox, language, code("BEFORE"))).toBe("2");
+      expect(await runInKernel(sandbox, language, code("LATER"))).toBe("a b");
     }
   });
 
@@ -54,13 +54,13 @@ describe("variables of a sandbox", () => {
     await configure(sandbox, { KEPT: "k", GONE: "g" });
     expect(await sh(sandbox, "echo $KEPT $GONE")).toBe("k g\n");
     for (const [language, code] of LANGUAGES)
-      expect(await inKernel(sandbox, language, code("GONE"))).toBe("g");
+      expect(await runInKernel(sandbox, language, code("GONE"))).toBe("g");
     const { structured } = await configure(sandbox, { GONE: "" });
     expect(structured.variables).toEqual(["KEPT"]);
     expect(await sh(sandbox, "echo $KEPT ${GONE-none}")).toBe("k none\n");
     for (const [language, code] of LANGUAGES) {
-      expect(await inKernel(sandbox, language, code("GONE"))).toBe("None");
-      expect(await inKernel(sandbox, language, code("KEPT"))).toBe("k");
+      expect(await runInKernel(sandbox, language, code("GONE"))).toBe("None");
+      expect(await runInKernel(sandbox, language, code("KEPT"))).toBe("k");
     }
   });
 
@@ -69,15 +69,15 @@ describe("variables of a sandbox", () => {
     await configure(sandbox, { WORD: "sandbox", OTHER: "1" });
     expect(await sh(sandbox, "echo $WORD", { env: { WORD: "call" } })).toBe("call\n");
     expect(await sh(sandbox, "echo $WORD; export WORD=session")).toBe("sandbox\n");
-    await inKernel(sandbox, "python", "import os; os.environ['WORD'] = 'kernel'");
+    await runInKernel(sandbox, "python", "import os; os.environ['WORD'] = 'kernel'");
     await configure(sandbox, { OTHER: "2" });
     expect(await sh(sandbox, "echo $WORD $OTHER")).toBe("session 2\n");
-    expect(await inKernel(sandbox, "python", "print(os.environ['WORD'], os.environ['OTHER'])")).toBe(
+    expect(await runInKernel(sandbox, "python", "print(os.environ['WORD'], os.environ['OTHER'])")).toBe(
       "kernel 2",
     );
     await configure(sandbox, { WORD: "again" });
     expect(await sh(sandbox, "echo $WORD")).toBe("again\n");
-    expect(await inKernel(sandbox, "python", "print(os.environ['WORD'])")).toBe("again");
+    expect(await runInKernel(sandbox, "python", "print(os.environ['WORD'])")).toBe("again");
   });
 
   it("do not change in a session that made them readonly or changed the server's own", async () => {
@@ -92,9 +92,9 @@ describe("variables of a sandbox", () => {
       await sh(sandbox, "echo $FIXED $FREE; ls /tmp/evaluated 2>&1 | tail -c 10", { session: "spoiled" }),
     ).toContain("2 2\n");
     expect(await sh(sandbox, "ls /tmp")).not.toContain("evaluated");
-    await inKernel(sandbox, "python", "import os; os.environ = None");
+    await runInKernel(sandbox, "python", "import os; os.environ = None");
     await configure(sandbox, { FREE: "3" });
-    expect(await inKernel(sandbox, "python", "1 + 1")).toContain("2");
+    expect(await runInKernel(sandbox, "python", "1 + 1")).toContain("2");
   });
 
   it("arrive unchanged, with any content", async () => {
@@ -106,10 +106,10 @@ describe("variables of a sandbox", () => {
       'import os, json; print([n for n, v in json.load(open("/workspace/expected")).items() if os.environ.get(n) != v])';
     // The second command gets them from the state that the first one saved.
     for (let time = 0; time < 2; time++) expect(await sh(sandbox, `python3 -c '${python}'`)).toBe("[]\n");
-    expect(await inKernel(sandbox, "python", python)).toBe("[]");
+    expect(await runInKernel(sandbox, "python", python)).toBe("[]");
     const js =
       'Object.entries(JSON.parse(require("fs").readFileSync("/workspace/expected", "utf8"))).filter(([n, v]) => process.env[n] !== v)';
-    expect(await inKernel(sandbox, "javascript", js)).toContain("[]");
+    expect(await runInKernel(sandbox, "javascript", js)).toContain("[]");
     expect(await sh(sandbox, "ls /tmp")).not.toContain("ran");
   });
 
@@ -144,16 +144,16 @@ describe("variables of a sandbox", () => {
   it("stay after the actor and the container end, and end with the sandbox", async () => {
     const sandbox = "vars-life";
     await configure(sandbox, { STAYS: "1", OLD: "1" });
-    await inKernel(sandbox, "python", "import os");
+    await runInKernel(sandbox, "python", "import os");
     await sh(sandbox, "true");
     await evict(sandbox);
-    expect(await inKernel(sandbox, "python", "print(os.environ['STAYS'])")).toBe("1");
+    expect(await runInKernel(sandbox, "python", "print(os.environ['STAYS'])")).toBe("1");
     await configure(sandbox, { STAYS: "2", OLD: "" });
-    expect(await inKernel(sandbox, "python", "print(os.environ['STAYS'])")).toBe("2");
+    expect(await runInKernel(sandbox, "python", "print(os.environ['STAYS'])")).toBe("2");
     await killContainer(sandbox);
     await until(async () => (await callsIn(sandbox).command("true")).text.includes("restarted"));
     expect(await sh(sandbox, "echo $STAYS ${OLD-none}")).toBe("2 none\n");
-    expect(await inKernel(sandbox, "python", "import os; print(os.environ['STAYS'])")).toBe("2");
+    expect(await runInKernel(sandbox, "python", "import os; print(os.environ['STAYS'])")).toBe("2");
     await owner.call("destroy_sandbox", { sandbox });
     expect(await sh(sandbox, "echo ${STAYS-none}")).toBe("none\n");
     expect((await configure(sandbox)).structured.variables).toEqual([]);
@@ -204,9 +204,9 @@ describe("the region of a sandbox", () => {
   });
 
   it("is by default the token's or the server's", async () => {
-    const everyone = (await principal("regionless")).with({ DEFAULT_REGION: "apac" });
+    const everyone = (await principal("regionless")).withVariables({ DEFAULT_REGION: "apac" });
     expect((await everyone.call("configure_sandbox", { sandbox: "a" })).structured.region).toBe("apac");
-    const own = (await principal("regional", undefined, "sam")).with({ DEFAULT_REGION: "apac" });
+    const own = (await principal("regional", undefined, "sam")).withVariables({ DEFAULT_REGION: "apac" });
     expect((await own.call("configure_sandbox", { sandbox: "b" })).structured.region).toBe("sam");
     expect((await own.call("configure_sandbox", { sandbox: "c", region: "me" })).structured.region).toBe(
       "me",

@@ -22,7 +22,7 @@ const instructions = async (caller: Caller) => {
 };
 
 describe("?sandbox=NAME", () => {
-  const chat = owner.at("?sandbox=chat-1");
+  const chat = owner.withQuery("?sandbox=chat-1");
 
   it("is the sandbox of calls that do not name one", async () => {
     await chat.call("write_file", { path: "mine.txt", content: "of this chat" });
@@ -31,7 +31,7 @@ describe("?sandbox=NAME", () => {
     expect((await owner.call("read_file", { path: "mine.txt", sandbox: "chat-1" })).structured.content).toBe(
       "of this chat",
     );
-    const another = await owner.at("?sandbox=chat-2").call("read_file", { path: "mine.txt" });
+    const another = await owner.withQuery("?sandbox=chat-2").call("read_file", { path: "mine.txt" });
     expect(another).toMatchObject({
       isError: true,
       text: expect.stringContaining("There is no /workspace/mine.txt"),
@@ -59,13 +59,13 @@ describe("?sandbox=NAME", () => {
       isError: true,
       text: expect.stringContaining("comand"),
     });
-    expect((await list(owner.at("?api_key=x&profile=y"))).length).toBeGreaterThan(0);
+    expect((await list(owner.withQuery("?api_key=x&profile=y"))).length).toBeGreaterThan(0);
   });
 
   it.each(["?sandox=work", "?SANDBOX=work", "?sandbox-name=work", "?result=structured", "?tool=code"])(
     "refuses %s, which is meant for another",
     async (query) => {
-      const { status, messages } = await owner.at(query).post({ method: "tools/list" });
+      const { status, messages } = await owner.withQuery(query).post({ method: "tools/list" });
       expect(status).toBe(400);
       expect(JSON.stringify(messages)).toMatch(/has no parameter \S+: say (sandbox|results|tools|images)/);
     },
@@ -80,7 +80,7 @@ describe("?sandbox=NAME", () => {
     "?results=xml",
     "?results=",
   ])("refuses %s in words", async (query) => {
-    const { status, messages } = await owner.at(query).post({ method: "tools/list" });
+    const { status, messages } = await owner.withQuery(query).post({ method: "tools/list" });
     expect(status).toBe(400);
     expect(JSON.stringify(messages)).toMatch(/(sandbox|results) must be/);
   });
@@ -90,22 +90,22 @@ const names = async (caller: Caller) => (await list(caller)).map(({ name }) => n
 
 describe("?tools=", () => {
   it("lists the named tools and sets, and mentions no others", async () => {
-    const files = owner.at("?tools=files");
+    const files = owner.withQuery("?tools=files");
     expect(new Set(await names(files))).toEqual(new Set(TOOL_SETS.files));
     expect(await instructions(files)).toMatch(/for files\. write_file and read_file move files/);
     expect(await instructions(files)).not.toMatch(/run_|_task|_sandbox|_port/);
-    const few = owner.at("?tools=run_command,read_file&tools=get_result");
+    const few = owner.withQuery("?tools=run_command,read_file&tools=get_result");
     expect(await names(few)).toEqual(["run_command", "read_file", "get_result"]);
     expect(await instructions(few)).toContain("run_command keeps a bash session; read_file moves files.");
   });
 
   it("has a set for every tool", async () => {
-    expect(await names(owner.at("?tools=code,files,tasks,admin"))).toEqual(all.map(({ name }) => name));
+    expect(await names(owner.withQuery("?tools=code,files,tasks,admin"))).toEqual(all.map(({ name }) => name));
   });
 
   it("makes a call of another tool an error with the reason", async () => {
     const { isError, text } = await owner
-      .at("?tools=files")
+      .withQuery("?tools=files")
       .call("run_command", { command: "touch /tmp/called", sandbox: "choice" });
     expect(isError).toBe(true);
     expect(text).toMatch(/no run_command: the \?tools= of its address leaves it out.*write_file/);
@@ -116,7 +116,7 @@ describe("?tools=", () => {
   it.each(["?tools=", "?tools=file", "?tools=code,run_cod", "?tools=constructor"])(
     "refuses %s and lists the valid names",
     async (query) => {
-      const { status, messages } = await owner.at(query).post({ method: "tools/list" });
+      const { status, messages } = await owner.withQuery(query).post({ method: "tools/list" });
       expect(status).toBe(400);
       expect(JSON.stringify(messages)).toMatch(/tools must name .*: code, files, tasks, admin, run_code,/);
     },
@@ -124,12 +124,12 @@ describe("?tools=", () => {
 });
 
 describe("TOOLS", () => {
-  const reading = owner.with({ TOOLS: "read_file, list_files,list_runs" });
+  const reading = owner.withVariables({ TOOLS: "read_file, list_files,list_runs" });
 
   it("limits which tools are listed, called and chosen by ?tools=", async () => {
     expect(await names(reading)).toEqual(["read_file", "list_files", "list_runs"]);
-    expect(await names(reading.at("?tools=files"))).toEqual(["read_file", "list_files"]);
-    const { status, messages } = await reading.at("?tools=write_file").post({ method: "tools/list" });
+    expect(await names(reading.withQuery("?tools=files"))).toEqual(["read_file", "list_files"]);
+    const { status, messages } = await reading.withQuery("?tools=write_file").post({ method: "tools/list" });
     expect([status, JSON.stringify(messages)]).toEqual([
       400,
       expect.stringMatching(
@@ -198,25 +198,25 @@ describe("MAX_WAIT_SECONDS", () => {
   });
 
   it("raises the maximum, or lowers it together with the default", async () => {
-    for (const field of waits(await list(owner.with({ MAX_WAIT_SECONDS: "600" }))))
+    for (const field of waits(await list(owner.withVariables({ MAX_WAIT_SECONDS: "600" }))))
       expect(field).toMatchObject({ default: 45, maximum: 600 });
-    const hasty = owner.with({ MAX_WAIT_SECONDS: "1" });
+    const hasty = owner.withVariables({ MAX_WAIT_SECONDS: "1" });
     for (const field of waits(await list(hasty))) expect(field).toMatchObject({ default: 1, maximum: 1 });
     const { text } = await hasty.call("run_command", { command: "sleep 20", sandbox: "hasty" });
     expect(text).toContain("state: running");
-    const { status } = await owner.with({ MAX_WAIT_SECONDS: "601" }).post({ method: "tools/list" });
+    const { status } = await owner.withVariables({ MAX_WAIT_SECONDS: "601" }).post({ method: "tools/list" });
     expect(status).toBe(500);
   });
 });
 
 describe("a server without a credential for a model", () => {
-  const bare = owner.with({ ANTHROPIC_API_KEY: undefined, CLAUDE_CODE_OAUTH_TOKEN: undefined });
+  const bare = owner.withVariables({ ANTHROPIC_API_KEY: undefined, CLAUDE_CODE_OAUTH_TOKEN: undefined });
 
   it("does not list or mention execute_task", async () => {
     expect((await list(bare)).map(({ name }) => name)).not.toContain("execute_task");
     expect(await instructions(bare)).not.toMatch(/task/);
     expect((await list(owner)).map(({ name }) => name)).toContain("execute_task");
-    const subscribed = bare.with({ CLAUDE_CODE_OAUTH_TOKEN: "oauth-token" });
+    const subscribed = bare.withVariables({ CLAUDE_CODE_OAUTH_TOKEN: "oauth-token" });
     expect((await list(subscribed)).map(({ name }) => name)).toContain("execute_task");
   });
 

@@ -169,7 +169,7 @@ describe("a call that lets a sandbox reach more hosts", () => {
     expect(JSON.stringify(result)).toContain("two.example.com");
     const token = await principal("decider", ["sandbox:exec"]);
     await token.call("configure_sandbox", { sandbox, internet: "none" });
-    const byToken = await configure(sandbox, TWO, { by: token.with({ PUBLIC_ORIGIN: ORIGIN }) });
+    const byToken = await configure(sandbox, TWO, { by: token.withVariables({ PUBLIC_ORIGIN: ORIGIN }) });
     expect(JSON.stringify(byToken.result)).toContain("two.example.com");
   });
 });

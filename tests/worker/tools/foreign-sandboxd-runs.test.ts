@@ -1,6 +1,6 @@
 /** A user's program in place of sandboxd sends arbitrary reports about commands and code. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { callsIn, evict, idIn, inKernel, owner, sh, until } from "../support.ts";
+import { callsIn, evict, idIn, runInKernel, owner, sh, until } from "../support.ts";
 
 const sandbox = "foreign-runs";
 const { command, code } = callsIn(sandbox);
@@ -95,7 +95,7 @@ server.listen(path, () => writeFileSync("/tmp/ready", ""));
 
 /** Uses a kernel, because sandboxd cannot be trusted here. */
 const play = (scenario: string) =>
-  inKernel(sandbox, `open("/tmp/scenario", "w").write(${JSON.stringify(scenario)})`);
+  runInKernel(sandbox, `open("/tmp/scenario", "w").write(${JSON.stringify(scenario)})`);
 
 beforeAll(async () => {
   await owner.call("write_file", { sandbox, path: "/tmp/foreign.cjs", content: PROGRAM });
@@ -104,8 +104,10 @@ beforeAll(async () => {
   await play("never");
   const start = `import os, subprocess
 subprocess.run("setsid -f node /tmp/foreign.cjs >/tmp/foreign.log 2>&1", shell=True, stdin=subprocess.DEVNULL)`;
-  await inKernel(sandbox, start);
-  await until(async () => (await inKernel(sandbox, 'print(os.path.exists("/tmp/ready"))')).includes("True"));
+  await runInKernel(sandbox, start);
+  await until(async () =>
+    (await runInKernel(sandbox, 'print(os.path.exists("/tmp/ready"))')).includes("True"),
+  );
   // The eviction closes the actor's connection to the real sandboxd.
   await evict(sandbox);
   await until(async () => (await command("overlap")).text.includes("abcdef"));

@@ -1,6 +1,6 @@
 /** A user's program in place of sandboxd sends arbitrary responses to requests about files. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Result, idIn, inKernel, owner, sleep, until, waitForText } from "../support.ts";
+import { type Result, idIn, runInKernel, owner, sleep, until, waitForText } from "../support.ts";
 
 const sandbox = "foreign-sandboxd";
 
@@ -44,7 +44,7 @@ const EMPTY = `${OK}Content-Length: 0\n\n`;
 
 /** Uses a kernel. A connection to sandboxd could break on a busy machine, and the next one would lead to the program. */
 const answerWith = (answer: string, times = 1) =>
-  inKernel(
+  runInKernel(
     sandbox,
     `open("/tmp/answer", "w").write(${JSON.stringify(answer)}); open("/tmp/times", "w").write("${times}")`,
   );
@@ -109,7 +109,7 @@ describe("a program in place of sandboxd", () => {
     await answerWith(plain);
     expect((await owner.call("list_files", { sandbox })).isError).toBe(false);
     await answerWith(plain.replace(/Content-Length: \d+/, "Content-Encoding: gzip"));
-    await inKernel(
+    await runInKernel(
       sandbox,
       `import gzip; a = open("/tmp/answer", "rb").read(); h, m, b = a.partition(b"\\n\\n"); open("/tmp/answer", "wb").write(h + m + gzip.compress(b))`,
     );

@@ -89,7 +89,7 @@ describe("git in a command that lacks credentials", () => {
     const { state } = elicitationIn(await ask("run_command", args));
     const declined = { ...state, inputResponses: { decision: { action: "decline" } } };
     expect(JSON.stringify((await ask("run_command", args, declined)).result)).toContain("did not sign in");
-    const patient = owner.with({ ...variables, MAX_WAIT_SECONDS: "1" });
+    const patient = owner.withVariables({ ...variables, MAX_WAIT_SECONDS: "1" });
     const later = await ask("run_command", args, state, undefined, patient);
     expect(JSON.stringify(later.result)).toContain("did not sign in");
     expect(await sh("git-refuse", "cat count")).toMatch(/once$/);
@@ -108,10 +108,12 @@ describe("git in a command that lacks credentials", () => {
   it("has advice in its result if the client does not ask, or nobody could sign in", async () => {
     expect(await sh("git-hint", CLONE)).toContain(`sign in to this host at ${PAGE}`);
     const token = await principal("git-hint", ["sandbox:exec"]);
-    const { text } = await token.with({ PUBLIC_ORIGIN: ORIGIN }).call("run_command", { command: CLONE });
+    const { text } = await token
+      .withVariables({ PUBLIC_ORIGIN: ORIGIN })
+      .call("run_command", { command: CLONE });
     expect(text).toContain("the operator can add the host to SECRETS");
     expect(text).not.toContain(PAGE);
-    const off = owner.with({ ...variables, GIT_SIGN_IN: "off" });
+    const off = owner.withVariables({ ...variables, GIT_SIGN_IN: "off" });
     expect((await off.call("run_command", { sandbox: "git-hint", command: CLONE })).text).not.toContain(PAGE);
     // The output names an invalid git host, or the command succeeds.
     for (const command of [

@@ -176,7 +176,7 @@ display(Image(base64.b64decode("${WHOLE.png?.[1]}")))`;
 });
 
 describe("a connection with ?images=off", () => {
-  const off = owner.at("?images=off");
+  const off = owner.withQuery("?images=off");
 
   it("gets a line in place of each image, which says how to get the image", async () => {
     await write("off.png", Uint8Array.fromBase64(WHOLE.png?.[1] ?? ""));
@@ -192,9 +192,9 @@ describe("a connection with ?images=off", () => {
   });
 
   it("is separate from a connection with ?images=on", async () => {
-    const { content } = await owner.at("?images=on").call("read_file", { sandbox, path: "off.png" });
+    const { content } = await owner.withQuery("?images=on").call("read_file", { sandbox, path: "off.png" });
     expect(content.map(({ type }) => type)).toEqual(["text", "image"]);
-    const { status, messages } = await owner.at("?images=none").post({ method: "tools/list" });
+    const { status, messages } = await owner.withQuery("?images=none").post({ method: "tools/list" });
     expect([status, JSON.stringify(messages)]).toEqual([
       400,
       expect.stringContaining("images must be on or off"),

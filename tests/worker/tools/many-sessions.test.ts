@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, it } from "vitest";
-import { evict, inActor, owner, sh, until, isRunning, untilStopped } from "../support.ts";
+import { evict, runInActor, owner, sh, until, isRunning, untilStopped } from "../support.ts";
 
 const sandbox = "many-sessions";
 
@@ -49,7 +49,7 @@ describe("the time until an unused sandbox is stopped", () => {
   it("does not begin again with a new actor", async () => {
     const name = "idle-evicted";
     await sh(name, "true");
-    await inActor(name, (_sandbox, { storage }) => storage.kv.put("used", Date.now() - 700_000));
+    await runInActor(name, (_sandbox, { storage }) => storage.kv.put("used", Date.now() - 700_000));
     await evict(name);
     await untilStopped(name);
     expect((await owner.call("run_command", { sandbox: name, command: "true" })).text).toContain(

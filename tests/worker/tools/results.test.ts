@@ -72,7 +72,7 @@ describe("an answer", () => {
   it.each(CALLS.filter(([tool]) => tool !== "read_file"))(
     "of %s has data beside the same text for programs that ask for it",
     async (tool, args) => {
-      const result = await raw(owner.at("?results=structured"), tool, args);
+      const result = await raw(owner.withQuery("?results=structured"), tool, args);
       expect(result.structuredContent).toBeTypeOf("object");
       expect(result.content[0]?.text).not.toBe("");
     },
@@ -103,7 +103,7 @@ Image(base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4
   });
 
   it("has the run as data, for every kind of run", async () => {
-    const program = owner.at("?results=structured");
+    const program = owner.withQuery("?results=structured");
     const code = await program.call("run_code", { sandbox, code: "6 * 7" });
     const command = await program.call("run_command", { sandbox, command: "sleep 3605", wait_seconds: 0 });
     const cancel = (id: unknown) => program.call("cancel_run", { id });
@@ -124,7 +124,7 @@ describe("the list of tools", () => {
   });
 
   it("has output schemas for programs, except for tools that may return an image", async () => {
-    const tools = await list(owner.at("?results=structured"));
+    const tools = await list(owner.withQuery("?results=structured"));
     const schemas = tools.filter(({ outputSchema }) => outputSchema);
     expect(tools.filter(({ outputSchema }) => !outputSchema).map(({ name }) => name)).toEqual(
       expect.arrayContaining(SHOWS_IMAGES),
@@ -139,7 +139,7 @@ describe("the list of tools", () => {
   });
 
   it("stays within 24 KiB with them", async () => {
-    const whole = await owner.at("?results=structured").result({ method: "tools/list" });
+    const whole = await owner.withQuery("?results=structured").result({ method: "tools/list" });
     expect(JSON.stringify(whole).length).toBeLessThan(24_576);
   });
 });

@@ -1,8 +1,8 @@
 /** Changes outside /workspace are restored after a stop, a kill, a rollback and in a fork. */
 import { describe, expect, it } from "vitest";
-import { inActor, killContainer, owner, sh, until, untilStopped, stopWhenIdle } from "../support.ts";
+import { runInActor, killContainer, owner, sh, until, untilStopped, stopWhenIdle } from "../support.ts";
 
-const save = (sandbox: string) => inActor(sandbox, (actor) => actor.saveToStop());
+const save = (sandbox: string) => runInActor(sandbox, (actor) => actor.saveToStop());
 
 /** A Python and an npm package that need no index. */
 const PACKAGES = `mkdir -p py/greet js && cd py

@@ -4,7 +4,7 @@ import { SetUpOutcomes } from "../../../src/actors/set-up-outcomes.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import type { NetworkPolicy } from "../../../src/shared/network-policy.ts";
 import type { Secret } from "../../../src/shared/secrets.ts";
-import { type World, evictAt, inWorld } from "./world.ts";
+import { type World, evictAt, withWorld } from "./world.ts";
 
 /** The hosts that the sandbox can reach. */
 const NETWORK: { policy: NetworkPolicy; secrets: Secret[] } = {
@@ -53,7 +53,7 @@ const LEFT = { clone: "of the set-up" };
 
 describe("the saved result of a set-up", () => {
   it("is different for other reachable hosts or other secrets", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       await setUp(world);
       const { policy } = NETWORK;
       const secret = { name: "forge", hosts: ["a.example"], variable: undefined } as unknown as Secret;
@@ -75,7 +75,7 @@ describe("the saved result of a set-up", () => {
     }));
 
   it("is not kept if the sandbox could reach other hosts at the end", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       const started = await outcomesOf(world).begin("script", undefined);
       if (!started || "savedAt" in started) throw new Error("it was kept");
       await install(world);
@@ -84,7 +84,7 @@ describe("the saved result of a set-up", () => {
     }));
 
   it("is complete in the next container even if the sandbox ended before its first save", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       const { key } = await setUp(world);
       world.kill();
       expect(await setUp(world, "script", key)).toEqual({ how: "restored", key });
@@ -103,7 +103,7 @@ describe("the saved result of a set-up", () => {
     }));
 
   it("on top of a workspace is used only for sandboxes with that workspace", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       await world.ready();
       world.write("requirements", "tool");
       await world.workspace.save();
@@ -120,7 +120,7 @@ describe("the saved result of a set-up", () => {
     }));
 
   it("is not kept if a part exceeds the limit, and its other parts are deleted", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       const outcomes = outcomesOf(world);
       const started = await outcomes.begin("script", undefined);
       if (!started || "savedAt" in started) throw new Error("it was kept");
@@ -135,7 +135,7 @@ describe("the saved result of a set-up", () => {
   it("is complete or missing after a failure or an eviction at each step of its save", async () => {
     for (const [isEvicted, stride] of WAYS)
       for (let at = 0, isOver = false; !isOver; at += stride)
-        await inWorld(async (world) => {
+        await withWorld(async (world) => {
           const started = await outcomesOf(world).begin("script", undefined);
           if (!started || "savedAt" in started) throw new Error("it was kept");
           await install(world);
@@ -169,7 +169,7 @@ describe("the saved result of a set-up", () => {
   it("is restored or made by the script after a failure or an eviction at each step of its restore", async () => {
     for (const [isEvicted, stride] of WAYS)
       for (let at = 0, isOver = false; !isOver; at += stride)
-        await inWorld(async (first) => {
+        await withWorld(async (first) => {
           await setUp(first);
           const world = first.createSibling("b");
           const evicted = isEvicted ? evictAt(world, at) : new Promise<never>(() => undefined);

@@ -7,8 +7,8 @@ import {
   accountOf,
   bucket,
   evict,
-  inActor,
-  inKernel,
+  runInActor,
+  runInKernel,
   killContainer,
   owner,
   principal,
@@ -16,7 +16,7 @@ import {
   until,
 } from "../support.ts";
 
-const save = (sandbox: string) => inActor(sandbox, (actor) => actor.saveToStop());
+const save = (sandbox: string) => runInActor(sandbox, (actor) => actor.saveToStop());
 
 const savedAt = async (sandbox: string) => (await accountOf(owner).workspace(sandbox))?.savedAt;
 
@@ -82,7 +82,7 @@ describe.concurrent("a workspace", () => {
       const at = await savedAt(sandbox);
       return at !== undefined && at > endedAt ? at : undefined;
     });
-    await inKernel(sandbox, "open('/tmp/continue', 'w')");
+    await runInKernel(sandbox, "open('/tmp/continue', 'w')");
     await until(async () => (await savedAt(sandbox)) !== before);
     await killContainer(sandbox);
     expect(await sh(sandbox, "ls .outputs")).toMatch(/^\S+-1\.png\n$/);
@@ -182,9 +182,9 @@ describe.concurrent("a workspace", () => {
     const fork = "fork-cut";
     // The actor fails when it stores the settings.
     const sync = vi.fn<() => Promise<void>>().mockRejectedValue(new Error("cut off"));
-    await inActor(fork, (_actor, { storage }) => void Object.assign(storage, { sync }));
+    await runInActor(fork, (_actor, { storage }) => void Object.assign(storage, { sync }));
     const cut = await owner.call("restore_sandbox", { sandbox: fork, checkpoint });
-    await inActor(fork, (_actor, { storage }) => Reflect.deleteProperty(storage, "sync"));
+    await runInActor(fork, (_actor, { storage }) => Reflect.deleteProperty(storage, "sync"));
     expect(cut.isError, cut.text).toBe(true);
     expect(sync).toHaveBeenCalled();
     expect(await accountOf(owner).workspace(fork)).toBeUndefined();
@@ -223,7 +223,7 @@ describe.concurrent("a workspace", () => {
 });
 
 it("has no checkpoints on a server that saves no workspaces, and the error says so", async () => {
-  const caller = owner.with({ WORKSPACE_SAVE: "off", ANTHROPIC_API_KEY: "test-model-key" });
+  const caller = owner.withVariables({ WORKSPACE_SAVE: "off", ANTHROPIC_API_KEY: "test-model-key" });
   for (const [tool, args] of [
     ["checkpoint_sandbox", {}],
     ["restore_sandbox", { sandbox: "saves-off", checkpoint: "any" }],

@@ -5,7 +5,7 @@ import { Snapshots } from "../../../src/container/snapshot-client.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
 import type { Step, World } from "./world.ts";
-import { evictAt, inWorld } from "./world.ts";
+import { evictAt, withWorld } from "./world.ts";
 
 const refuseSteps = (pattern: RegExp) => (step: Step) => {
   if (step.when === "before" && pattern.test(step.name)) throw new Error("R2 is not there (10001)");
@@ -46,7 +46,7 @@ async function afterCrash(world: World): Promise<Record<string, string>> {
 
 describe("a workspace", () => {
   it("has a notice that names unsaved files once, and missing files again after the restore", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       await prepare(world);
       expect(world.workspace.takeNotice()).toBeUndefined();
       Object.assign(world.container ?? {}, {
@@ -76,7 +76,7 @@ describe("a workspace", () => {
     }));
 
   it("has a notice about a socket only if it is missing, because a socket is useless without its process", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       await prepare(world);
       Object.assign(world.container ?? {}, {
         left: { count: 0, bytes: 0, largest: [], special: { count: 1, names: ["socket"] } },
@@ -92,7 +92,7 @@ describe("a workspace", () => {
 
   it("is not replaced, and nothing starts, if it cannot be restored until R2 works again", async () => {
     for (const broken of [/bucket get/, /account workspace/, /sandboxd (mark|restore|data)/])
-      await inWorld(async (world) => {
+      await withWorld(async (world) => {
         await prepare(world);
         const before = world.registry.current("a");
         world.kill();
@@ -110,7 +110,7 @@ describe("a workspace", () => {
   });
 
   it("is not partly restored to a full disk: the call reports it, and the saved state stays", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       await prepare(world);
       world.kill();
       const full = new ToolError("no_space", "the disk of the sandbox is full");
@@ -128,7 +128,7 @@ describe("a workspace", () => {
   };
 
   it("does not stop until it is saved, or saves have failed for an hour", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       await prepare(world);
       expect(await isSavedToStop(world)).toBe(true);
       world.write("late", "x");
@@ -144,7 +144,7 @@ describe("a workspace", () => {
     }));
 
   it("that a container of an earlier version cannot read is restored in the next container, and the call says so", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       await prepare(world);
       const before = world.registry.current("a");
       world.kill();
@@ -165,7 +165,7 @@ describe("a workspace", () => {
     }));
 
   it("of another image has one notice that names the files that were not restored", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       await prepare(world);
       world.dropped = {
         count: 7,
@@ -180,7 +180,7 @@ describe("a workspace", () => {
     }));
 
   it("stops after an hour, however long its saves take and whichever of them fail", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       await prepare(world);
       const stops = () => world.lifecycle.stopIfUnused();
       vi.useFakeTimers();
@@ -207,7 +207,7 @@ describe("a workspace", () => {
     }));
 
   it("is saved soon after a failed save, and less often while saves continue to fail", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       vi.useFakeTimers();
       try {
         await prepare(world);
@@ -230,7 +230,7 @@ describe("a workspace", () => {
     }));
 
   it("is not restored if its current state cannot be saved", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       await prepare(world);
       const { id } = await world.workspace.checkpoint("good", SETTINGS);
       world.write("kept", "precious");
@@ -245,7 +245,7 @@ describe("a workspace", () => {
     }));
 
   it("is restored although its current state cannot be saved, and the last save is kept with the reason", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       await prepare(world);
       const { id } = await world.workspace.checkpoint("good", SETTINGS);
       world.write("kept", "second");
@@ -273,7 +273,7 @@ describe("a workspace", () => {
     }));
 
   it("that exceeds the limit is reported at once, and not sent again until it is smaller", () =>
-    inWorld(
+    withWorld(
       async (world) => {
         await prepare(world);
         const { id } = await world.workspace.checkpoint("good", SETTINGS);
@@ -299,7 +299,7 @@ describe("a workspace", () => {
 
   it("is rolled back completely or not at all if its actor is evicted at each step", async () => {
     for (let at = 0, isOver = false; !isOver; at++)
-      await inWorld(async (world) => {
+      await withWorld(async (world) => {
         await prepare(world);
         const { id } = await world.workspace.checkpoint("good", SETTINGS);
         world.write("kept", "precious");
@@ -322,7 +322,7 @@ describe("a workspace", () => {
   });
 
   it("is neither saved nor restored if sandboxd refers to packs that it does not have", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       const other = world.createSibling("other");
       await prepare(other);
       await prepare(world);
@@ -364,7 +364,7 @@ describe("the saved files of a task", () => {
   const found = { made: "by the task", talk: "said" };
 
   it("can be restored in another sandbox, also after their own is destroyed, and need no space if they are saved already", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       await doTask(world);
       await world.workspace.save();
       const put = () => world.steps.filter((name) => name === "bucket put").length;
@@ -381,7 +381,7 @@ describe("the saved files of a task", () => {
     }));
 
   it("are kept without a conversation that is too large, with a note", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       await doTask(world);
       world.container?.conversation.set("talk", "x".repeat(1024 * 1024 + 1001));
       expect(await world.workspace.keepArchive(remains, SETTINGS)).toMatchObject({
@@ -393,7 +393,7 @@ describe("the saved files of a task", () => {
     }));
 
   it("do not become the state of its sandbox", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       await doTask(world);
       await world.workspace.keepArchive(remains, SETTINGS);
       expect(world.registry.current("a")).toBeUndefined();
@@ -404,7 +404,7 @@ describe("the saved files of a task", () => {
     }));
 
   it("are kept and restored on a server that saves no workspaces, but nothing else is", () =>
-    inWorld(async (saving) => {
+    withWorld(async (saving) => {
       const world = saving.createSibling("a", false);
       await doTask(world);
       await world.workspace.keepArchive(remains, SETTINGS);
@@ -414,7 +414,7 @@ describe("the saved files of a task", () => {
     }));
 
   it("do not replace files in a workspace that all sandboxes share", () =>
-    inWorld(async (saving) => {
+    withWorld(async (saving) => {
       const world = saving.createSibling("a", false);
       await doTask(world);
       await world.workspace.keepArchive(remains, SETTINGS);
@@ -429,7 +429,7 @@ describe("the saved files of a task", () => {
     }));
 
   it("are deleted if the sandbox sends more than allowed", () =>
-    inWorld(async (world) => {
+    withWorld(async (world) => {
       await doTask(world);
       world.write("made", "x".repeat(1024 * 1024 + 1001));
       await expect(world.workspace.keepArchive(remains, SETTINGS)).rejects.toMatchObject({
@@ -445,7 +445,7 @@ describe("the saved files of a task", () => {
   it("are kept by the next attempt after a failure or an eviction at each step", async () => {
     for (const isEvicted of [false, true])
       for (let at = 0, isOver = false; !isOver; at++)
-        await inWorld(async (world) => {
+        await withWorld(async (world) => {
           await doTask(world);
           await world.workspace.save();
           world.write("made", "by the task");

@@ -372,7 +372,7 @@ export class World {
 }
 
 /** Runs a test with a new registry, in an actor. */
-export async function inWorld(work: (world: World) => Promise<void>, limits = {}): Promise<void> {
+export async function withWorld(work: (world: World) => Promise<void>, limits = {}): Promise<void> {
   const accounts = (env as Env).Account as DurableObjectNamespace<Account>;
   await runInDurableObject(accounts.getByName(crypto.randomUUID()), (_account, { storage }) =>
     work(new World(new SnapshotRegistry(storage, { checkpoints: 100, workspaceBytes: 1e9, ...limits }, 30))),

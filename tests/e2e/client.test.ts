@@ -188,7 +188,7 @@ describe("a server that refuses calls temporarily", () => {
     await client.cancel(id);
   });
 
-  it("gets an abort again", async () => {
+  it("gets the cancellation of an aborted run again", async () => {
     const { flaky, asked } = sandboxRefusing("cancel_run", (count) => (count === 1 ? 429 : undefined));
     const abort = new AbortController();
     const options = { signal: abort.signal, onOutput: () => abort.abort() };
@@ -197,7 +197,7 @@ describe("a server that refuses calls temporarily", () => {
     expect((await sandbox.runs(1))[0]).toMatchObject({ state: "cancelled" });
   });
 
-  it("does not keep an abort waiting", async () => {
+  it("does not delay an abort by its Retry-After", async () => {
     const { flaky } = sandboxRefusing("cancel_run", () => 429, "86400");
     const abort = new AbortController();
     let id = "";
@@ -210,13 +210,13 @@ describe("a server that refuses calls temporarily", () => {
     await client.cancel(id);
   });
 
-  it("is called less than half as often as it allows by commands that print all the time", async () => {
+  it("is polled at most half as often as it allows while commands print all the time", async () => {
     const { flaky, asked } = sandboxRefusing("get_result", () => undefined);
     const startedAt = Date.now();
     const loop = "for i in $(seq 200); do echo $i; sleep 0.02; done";
     await Promise.all(["a", "b", "c"].map((name) => flaky.session(name).runCommand(loop)));
     const minutes = (Date.now() - startedAt) / 60_000;
-    // Three commands and three waits for their results.
+    // Without the six calls that start the commands and get their results. The limit is 1,200 calls a minute.
     expect(asked() - 6).toBeLessThan(600 * minutes);
   });
 

@@ -36,7 +36,7 @@ afterAll(async () => {
 });
 
 describe("the panel", () => {
-  it("can be signed in to by keyboard, and first says how to connect a client", async () => {
+  it("accepts a sign-in by keyboard, and first says how to connect a client", async () => {
     await page.waitForSelector("a:text-is('Sign in')");
     await page.keyboard.press("Tab");
     await page.keyboard.press("Enter");

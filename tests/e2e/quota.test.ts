@@ -96,7 +96,7 @@ describe.concurrent("a principal's quota", () => {
       }
     });
 
-    it.sequential("is free again after runs that ended, failed, timed out or were cancelled, killed or refused", async () => {
+    it.sequential("is released by runs that ended, failed, timed out or were cancelled, killed or refused", async () => {
       const call = caller("ends");
       const [a = "", b = ""] = sandboxes(2);
       const each = async (sandbox: string, session: string) => {

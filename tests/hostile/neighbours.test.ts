@@ -197,8 +197,8 @@ function memoryNow(): number {
   return held.reduce((sum, kilobytes) => sum + Number(kilobytes ?? 0) * 1024, 0);
 }
 
-describe("when a header names the called host", () => {
-  it("no port of workerd accepts the call", async () => {
+describe("when workerd's own header MF-Original-URL names another host", () => {
+  it("no port of workerd accepts the request", async () => {
     const ports = workerdPorts();
     expect(ports).toContain(Number(new URL(url).port));
     for (const port of ports) {

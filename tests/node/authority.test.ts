@@ -12,7 +12,7 @@ import { connectUpstream, startTLS } from "../../local/engine/upstream.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { listen } from "../setup/listen.ts";
 
-/** Makes all serial numbers begin with zeros, as one in some hundred does. OpenSSL refuses numbers with leading zeros. */
+/** Makes all serial numbers begin with zeros, as about one in several hundred does. OpenSSL refuses numbers with leading zeros. */
 vi.mock("node:crypto", async (original) => {
   const crypto = await original<typeof nodeCrypto>();
   const randomBytes = (size: number) => Buffer.concat([Buffer.alloc(2), crypto.randomBytes(size - 2)]);
@@ -43,7 +43,7 @@ async function meets(
   }
 }
 
-it("the authority is made once for a directory, and only the owner can read its key", async () => {
+it("the authority of a directory is created once, and only its owner can read the key", async () => {
   const ownDirectory = join(directory, "own");
   const { pem } = await CertificateAuthority.open(ownDirectory);
   expect((await CertificateAuthority.open(ownDirectory)).pem).toBe(pem);

@@ -72,7 +72,7 @@ test.each(["text", "JSON"])("an error says that an address is not the endpoint, 
   });
 });
 
-test("files get names a missing local directory before it calls a server", async () => {
+test("`files get` reports a missing local directory before it calls a server", async () => {
   const words = ["files", "get", "x", "--url", "http://127.0.0.1:9", "--token", "any"];
   for (const to of [join(directory, "none/y"), `${directory}/none/`])
     expect(await runHere([...words, to])).toEqual({
@@ -150,7 +150,7 @@ describe("stdio", () => {
   });
 });
 
-test("files get leaves no part of a file when it is stopped", async () => {
+test("`files get` leaves no partial file when it is stopped", async () => {
   const cwd = mkdtempSync(join(directory, "get-"));
   const begin: RequestListener = (_request, response) => {
     response.writeHead(200, { "content-disposition": "attachment" }).write("the first part");
@@ -171,7 +171,7 @@ test("files get leaves no part of a file when it is stopped", async () => {
   });
 });
 
-test("files ls escapes names in a pipe without loss, and a shell can decode them", async () => {
+test("`files ls` escapes names in a pipe without loss, and a shell can decode them", async () => {
   const names = ["a\nb", "two  spaces ", "\u001b[31mred", "tab\t", "back\\n", "\u009b2J\u202e", "ž.txt"];
   const entries = names.map((path) => ({ path, type: "file", size: 1, modified: "now" }));
   await withServer(
@@ -196,7 +196,7 @@ test("files ls escapes names in a pipe without loss, and a shell can decode them
 test.each([
   ["shell", "sandbox-mcp command --json"],
   ["stdio", "JSON already"],
-])("%s refuses --json with an error in JSON", async (name, words) => {
+])("`%s` refuses --json with an error in JSON", async (name, words) => {
   const { code, stdout, stderr } = await runHere([name, "--json"]);
   expect([code, JSON.parse(stdout), stderr]).toEqual([
     64,
@@ -205,7 +205,7 @@ test.each([
   ]);
 });
 
-test("diagnose contains no token, however it is passed, and no password of an address", async () => {
+test("the report of `diagnose` contains no token, however it is passed, and no password of an address", async () => {
   const echo: RequestListener = ({ url, headers }, response) => {
     response.statusCode = url === "/health" ? 200 : 500;
     response.end(JSON.stringify({ error: `no ${headers.authorization}` }));
@@ -223,7 +223,7 @@ test("diagnose contains no token, however it is passed, and no password of an ad
   });
 });
 
-test("runs refuses a cursor that is not a run's id before it calls a server", async () => {
+test("`runs` refuses a cursor that is not a run's id, before it calls a server", async () => {
   const env = { SANDBOX_MCP_URL: "http://127.0.0.1:9", SANDBOX_MCP_TOKEN: "token" };
   const { code, stderr } = await runHere(["runs", "--cursor", "foo"], { env });
   expect([code, stderr]).toEqual([
@@ -251,7 +251,7 @@ test("an unexpected response is reported in one line, and with its stack only on
 test.each([
   [["the-token"], {}, "the argument [token]"],
   [[], { SANDBOX_MCP_TOKEN: "the-token" }, "SANDBOX_MCP_TOKEN"],
-])("verify names the source of a refused token, and the right token: %j", async (words, env, source) => {
+])("`verify` names the source of a refused token, and the right token: %j", async (words, env, source) => {
   const refuse: RequestListener = ({ url }, response) => {
     response.statusCode = url === "/health" ? 200 : 401;
     response.end(JSON.stringify(url === "/health" ? { status: "healthy" } : { error: "invalid_token" }));
@@ -277,7 +277,7 @@ test.each([
   expect([code, stdout + stderr]).toEqual([64, expect.stringContaining(message)]);
 });
 
-test("diagnose shows numbers and choices, and no other text that resembles them", async () => {
+test("`diagnose` shows the values of numeric and enumerated variables, and no others", async () => {
   const env = {
     MAX_SANDBOXES: "7",
     LOG_LEVEL: "Debug",
@@ -295,12 +295,12 @@ test("diagnose shows numbers and choices, and no other text that resembles them"
   });
 });
 
-test.each(["doctor", "diagnose"])("%s refuses an invalid port", async (name) => {
+test.each(["doctor", "diagnose"])("`%s` refuses an invalid port", async (name) => {
   const { code, stderr } = await runHere([name, "--port", "99999"]);
   expect([code, stderr]).toEqual([64, expect.stringContaining("a port number from 1 to 65535")]);
 });
 
-test("doctor does not report a killed server as running", async () => {
+test("`doctor` does not report a killed server as running", async () => {
   const stateDir = mkdtempSync(join(directory, "killed-"));
   const { pid } = spawnSync("true");
   const free = createServer();
@@ -325,7 +325,7 @@ test("doctor leaves no temporary files", async () => {
   expect(readdirSync(temporary).filter((name) => name.startsWith("sandbox-mcp"))).toEqual([]);
 });
 
-test("doctor gives a hint, and no warning, for packages that code may need", async () => {
+test("`doctor` gives a hint, and no warning, for packages that code may need", async () => {
   const bin = mkdtempSync(join(directory, "bin-"));
   // A Python without packages.
   const python = join(bin, "python3");
@@ -340,7 +340,7 @@ test("doctor gives a hint, and no warning, for packages that code may need", asy
 
 test.each(["\u001b[", "\u001b]", "\u001b];", "\u001b[0;", "\u001b", "\u001b[0 "])(
   // A regular expression that searches all further input for the end of each %j would take minutes.
-  "a megabyte of %j without an end is read once",
+  "a megabyte of the unterminated sequence %j is read once",
   (part) => {
     const text = part.repeat(1_000_000 / part.length);
     expect(oneLine(text).length).toBeLessThanOrEqual(text.length);
@@ -356,12 +356,12 @@ test.each([
   [["--scopes", "tasks:run"], "--scopes needs --name"],
   [["--scopes", "bogus"], '"bogus", which is not one of sandbox:read'],
   [["--name", "ci", "--scopes", "bogus"], '"bogus", which is not one of sandbox:read'],
-])("token new %j is refused", async (options, words) => {
+])("`token new` with %j is refused", async (options, words) => {
   const refusal = { code: 64, stdout: "", stderr: expect.stringContaining(words) };
   expect(await runHere(["token", "new", ...options])).toMatchObject(refusal);
 });
 
-test("token new --name grants all scopes unless --scopes names fewer", async () => {
+test("`token new --name` grants all scopes unless --scopes names fewer", async () => {
   const scopes = async (...options: string[]) =>
     JSON.parse((await runHere(["token", "new", "--name", "ci", "--json", ...options])).stdout).entry.scopes;
   expect(await scopes()).toEqual(SCOPES);

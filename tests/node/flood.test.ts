@@ -120,7 +120,7 @@ with concurrent.futures.ThreadPoolExecutor(40) as pool:
   expect(await attack).toMatchObject({ stdout: "True True", stderr: "" });
 });
 
-it("bodies in chunks of one byte, of waiting and refused requests, do not disturb other sandboxes", async () => {
+it("requests that wait or are refused do not disturb other sandboxes by bodies in chunks of one byte", async () => {
   const chunks = `node -e '
     const { connect } = require("node:net");
     const piece = Buffer.from("1\\r\\nx\\r\\n".repeat(10_000));
@@ -158,7 +158,7 @@ it("bodies in chunks of one byte, of waiting and refused requests, do not distur
   expect(stdout).toBe("200");
 });
 
-it("the engine serves the first of a client's early requests, and asks it to repeat the others", async () => {
+it("the engine serves the first of several pipelined requests, and makes the client repeat the others", async () => {
   const requests = "GET http://internet.test/ HTTP/1.1\\r\\nHost: internet.test\\r\\n\\r\\n".repeat(10);
   const { stdout } = await attacker.run(
     `node -e 'require("node:net").connect(3128).on("connect", function () { this.write("${requests}"); }).pipe(process.stdout)'`,

@@ -92,7 +92,7 @@ describe("a sandbox's limit of processes", () => {
     expect((await greedy.python(forks)).stdout).toBe("True");
   });
 
-  it("comes with a limit of open files, and core dumps only on request", async () => {
+  it("is combined with a limit of open files, and core dumps are written only on request", async () => {
     expect((await greedy.run("ulimit -n; ulimit -c; ulimit -n 100000 2>&1")).stdout).toMatch(
       /^512\n0\n.*not permitted/,
     );
@@ -483,7 +483,7 @@ describe("all sandboxes together", () => {
   );
 
   it.runIf(isMemoryLimited)(
-    "are counted by principal: many small ones do not let a larger one of another principal end first",
+    "are counted by principal: many small sandboxes of one principal end before a larger one of another principal",
     async () => {
       const one = await startTestEngine({ limits: whole });
       const start = (owner: string) => TestSandbox.start(one, { owner });

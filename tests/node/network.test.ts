@@ -518,7 +518,7 @@ describe("hosts that the Worker serves", () => {
     expect((await sandbox.run("cat /tmp/answer")).stdout).toBe("early late");
   });
 
-  it("can be added while the sandbox runs, and then have an address there", async () => {
+  it("can be added while the sandbox runs, and their names then resolve in the sandbox", async () => {
     const intercepts = {
       http: ["api.internal", "*.wild.test", "later.internal"],
       https: ["secure.test"],

@@ -267,7 +267,7 @@ describe("a response", () => {
     expect(await maskInPieces("Hello world", [bearer], [9, 2])).toEqual(["Hello ", "world"]);
   });
 
-  it("pauses at the same place, however much of a value was guessed", async () => {
+  it("is passed on in pieces of the same lengths, however much of the value a guess has right", async () => {
     const guess = VALUE.slice(0, -1);
     const pieces = async (text: string) =>
       (await maskInPieces(text, [basic], [1])).map(({ length }) => length);

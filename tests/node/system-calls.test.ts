@@ -207,7 +207,7 @@ it.each(Object.entries(refused))("code in a sandbox cannot use %s", async (_, [e
   expect(await results(attempts)).toEqual(Object.fromEntries(attempts.map((attempt) => [attempt, error])));
 });
 
-it("has no access control lists, because no limit of memory counts them", async () => {
+it("a sandbox has no access control lists, because no limit of memory counts them", async () => {
   const entry = (tag: number, id = "0xffffffff") => `struct.pack('HHI', ${tag}, 7, ${id})`;
   const base = `${entry(1)} + ${entry(4)} + ${entry(32)}`;
   const withUsers = (count: number) =>
@@ -219,7 +219,7 @@ it("has no access control lists, because no limit of memory counts them", async 
   expect(await results(attempts)).toEqual(Object.fromEntries(attempts.map((one) => [one, "ENOTSUP"])));
 });
 
-it("does not queue errors of datagrams, because no limit of memory counts them", async () => {
+it("a sandbox does not queue errors of datagrams, because no limit of memory counts them", async () => {
   const receiveBy = (family: string, level: number, option: number, address: string) => [
     `one = socket.socket(socket.${family}, socket.SOCK_DGRAM)`,
     `one.setsockopt(${level}, ${option}, 1)`,
@@ -230,7 +230,7 @@ it("does not queue errors of datagrams, because no limit of memory counts them",
   expect(await python([...prelude, ...lines])).toEqual(["EAGAIN", "EAGAIN"]);
 });
 
-it("keeps the default size of socket buffers, because limits count a small part of what a buffer keeps", async () => {
+it("a sandbox keeps the default size of socket buffers, because limits count only a small part of a buffer's memory", async () => {
   const sizes = [
     `one = ${datagram}`,
     "for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):",

@@ -66,7 +66,7 @@ describe("a printed line carries the token from .dev.vars", () => {
   });
 });
 
-describe("npm run token prints the token that npm start takes", () => {
+describe("npm run token", () => {
   const npmRunToken = (SERVER_AUTH_TOKEN?: string) =>
     execFileSync(process.execPath, ["cli/print-token.ts"], {
       cwd: directory,
@@ -76,7 +76,7 @@ describe("npm run token prints the token that npm start takes", () => {
     });
 
   it.each(["SERVER_AUTH_TOKEN=that-of-the-file\n", "LOG_LEVEL=warn\n"])(
-    "from the environment, not from a file with %j",
+    "prints the token of the environment, not that of a file with %j",
     (text) => {
       writeFileSync(file, text);
       expect(npmRunToken(" of-the-environment ")).toBe("of-the-environment\n");
@@ -84,7 +84,7 @@ describe("npm run token prints the token that npm start takes", () => {
     },
   );
 
-  it("or generates and keeps one if there was none, so that no client gets an empty token", () => {
+  it("generates and keeps a token if there is none, so that no client gets an empty one", () => {
     writeFileSync(file, "LOG_LEVEL=warn\n");
     const printed = npmRunToken();
     expect(printed).toMatch(/^[\w-]{43}\n$/);
@@ -96,14 +96,14 @@ describe("npm run token prints the token that npm start takes", () => {
     ["a".repeat(32), /SERVER_AUTH_TOKEN must be random/],
     ["short", /SERVER_AUTH_TOKEN must be at least 16 characters/],
     ["of several words, with spaces", /SERVER_AUTH_TOKEN must be visible ASCII/],
-  ])("or an error if npm start refuses the token: %s", (token, words) => {
+  ])("prints an error if npm start refuses the token: %s", (token, words) => {
     rmSync(file, { force: true });
     expect(() => npmRunToken(token)).toThrow(
       expect.objectContaining({ status: 1, stdout: "", stderr: expect.stringMatching(words) }),
     );
   });
 
-  it("or the reason why there is none", () => {
+  it("prints the reason if the file cannot be read", () => {
     rmSync(file, { force: true });
     mkdirSync(file);
     expect(() => npmRunToken()).toThrow(/\.dev\.vars cannot be read/);

@@ -26,7 +26,7 @@ describe("imports", () => {
     expect(await kernel.value("import helper\nhelper.name(), sys.path[0]")).toBe("('helper', '')");
   });
 
-  it("of files with names of Python's own modules do not break a kernel", async () => {
+  it("of files that are named like Python's own modules do not break a kernel", async () => {
     const names = [
       "json",
       "random",

@@ -114,7 +114,7 @@ describe("a lease of the quota", () => {
     });
   });
 
-  test("seconds before midnight that are reported after it count on the day before", async () => {
+  test("seconds before midnight that are reported after midnight count on the day before", async () => {
     vi.setSystemTime(Date.UTC(2026, 0, 15, 23, 59));
     await withQuota(LIMITS, async (quota) => {
       const { lease } = oneSandbox(quota);

@@ -58,7 +58,7 @@ describe("the containers of one principal", () => {
     expect((await caller.call("list_sandboxes")).text).toContain("2/2 running");
   });
 
-  it("make room if one is unused, and the next call to that one says so", async () => {
+  it("are stopped to make room if they are unused, and the next call to the stopped sandbox says so", async () => {
     await forget("a");
     expect((await run("c")).text).toContain("ran");
     expect(await running()).toEqual(["b", "c"]);
@@ -68,7 +68,7 @@ describe("the containers of one principal", () => {
     expect(await running()).toEqual(["a", "c"]);
   });
 
-  it("make room at once for forks if the last use was their checkpoint", async () => {
+  it("are stopped at once to make room for forks if their last use was the checkpoint of the forks", async () => {
     const forker = await principal("forker");
     const sh = (sandbox: string, command: string) => forker.call("run_command", { sandbox, command });
     await sh("base", "echo kept > file");
@@ -82,7 +82,7 @@ describe("the containers of one principal", () => {
     expect((await sh("base", "true")).text).toContain("your limit is 2");
   });
 
-  it("keep one with a run in progress, even if its actor was evicted", async () => {
+  it("are not stopped to make room during a run, even if the actor was evicted", async () => {
     const { isError } = await run("a", { command: "touch begun; sleep 60", wait_seconds: 0 });
     expect(isError).toBe(false);
     const beganFile = { sandbox: "a", path: "/workspace/begun" };
@@ -103,7 +103,7 @@ describe("the containers of one principal", () => {
     expect((await running()).length).toBeLessThanOrEqual(2);
   });
 
-  it("are counted again after an end that was reported during a registration", async () => {
+  it("are counted again if their end was reported during their registration", async () => {
     const registrant = await principal("registrant");
     const named = { principalID: registrant.principalID, sandbox: "again" };
     const register = async (_actor: unknown, ctx: DurableObjectState) => {

@@ -67,7 +67,7 @@ describe("the storage of a principal", () => {
     expect(keys.some((key) => key.includes(second))).toBe(false);
   });
 
-  it("is in R2 and not in the sandbox's database, however much is printed at once", async () => {
+  it("holds output in R2 and not in the sandbox's database, however much output runs print at once", async () => {
     const sandbox = "much";
     await caller.call("run_command", { sandbox, command: "true" });
     const sizes: number[] = [];
@@ -90,7 +90,7 @@ describe("the storage of a principal", () => {
     expect(Math.max(...sizes)).toBeLessThan(8 * MiB);
   });
 
-  it("does not grow by logs when nothing can be deleted", async () => {
+  it("does not grow with the logs of runs when nothing can be deleted", async () => {
     const sandbox = "four";
     const command = "while sleep 0.1; do head -c 100000 /dev/zero | tr '\\0' x; done";
     const id = idIn(await caller.call("run_command", { sandbox, command, wait_seconds: 0 }));

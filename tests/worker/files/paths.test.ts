@@ -41,7 +41,7 @@ const part = fc.oneof(
   ),
 );
 
-it("writes, reads, lists and deletes files with any name, or returns a readable error", async () => {
+it("the server writes, reads, lists and deletes files with any name, or returns a readable error", async () => {
   let written = 0;
   await fc.assert(
     fc.asyncProperty(
@@ -85,7 +85,7 @@ it("writes, reads, lists and deletes files with any name, or returns a readable 
   ).toBe("");
 });
 
-it("writes only below /workspace and /tmp without sandbox:exec, with any name", async () => {
+it("the server writes only below /workspace and /tmp without sandbox:exec, with any name", async () => {
   const writer = await principal("paths-writer", ["sandbox:read", "sandbox:write"]);
   const refusals = new Set<boolean>();
   const written: string[] = [];
@@ -104,7 +104,7 @@ it("writes only below /workspace and /tmp without sandbox:exec, with any name", 
   await writer.call("destroy_sandbox", { sandbox });
 });
 
-it("refuses names that are too long, contain NUL, or are not UTF-8", async () => {
+it("the server refuses names that are too long, contain NUL, or are not UTF-8", async () => {
   await put("plain");
   expect(await refusal(await put("n".repeat(256)))).toContain("too long");
   expect(await refusal(await put("d/".repeat(2100)))).toContain("longer than 4096 characters");
@@ -113,14 +113,14 @@ it("refuses names that are too long, contain NUL, or are not UTF-8", async () =>
   expect(await refusal(await put("plain/below"))).toContain("Not a directory");
 });
 
-it("reads files of /proc, which report the size 0", async () => {
+it("the server reads files of /proc, which report the size 0", async () => {
   await sh(sandbox, "true");
   const answer = await owner.http(at("/proc/sys/kernel/ostype"));
   expect([answer.status, await answer.text()]).toEqual([200, "Linux\n"]);
   expect(answer.headers.get("content-length")).toBe("6");
 });
 
-it("refuses a loop of symbolic links", async () => {
+it("the server refuses a loop of symbolic links", async () => {
   await sh(sandbox, "ln -sfn circle circle");
   for (const method of ["GET", "PUT"]) {
     const body = method === "PUT" ? "x" : undefined;
@@ -129,7 +129,7 @@ it("refuses a loop of symbolic links", async () => {
   }
 });
 
-it("removes directories only with ?recursive=true, and never the workspace itself", async () => {
+it("the server removes directories only with ?recursive=true, and never the workspace itself", async () => {
   await sh(sandbox, "mkdir -p full; : >full/x");
   const one = await owner.http(at("full"), { method: "DELETE" });
   expect([one.status, await one.text()]).toEqual([409, expect.stringContaining("?recursive=true")]);
@@ -143,7 +143,7 @@ it("removes directories only with ?recursive=true, and never the workspace itsel
   expect(await sh(sandbox, "ls full")).toBe("x\n");
 });
 
-it("starts a stopped sandbox with its saved workspace to read or remove a file", async () => {
+it("the server starts a stopped sandbox with its saved workspace to read or remove a file", async () => {
   await put("kept", "as it was");
   await sh(sandbox, "touch gone");
   const stop = async () => {
@@ -165,7 +165,7 @@ it("starts a stopped sandbox with its saved workspace to read or remove a file",
   expect([removed.status, await removed.text()]).toEqual([204, ""]);
 });
 
-it("does not create a sandbox to read or remove a file", async () => {
+it("the server does not create a sandbox to read or remove a file", async () => {
   const name = "paths-misspelt";
   for (const method of ["GET", "HEAD", "DELETE"]) {
     const answer = await owner.http(`/sandboxes/${name}/files/x`, { method });

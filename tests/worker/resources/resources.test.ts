@@ -265,7 +265,7 @@ describe("the list of all resources", () => {
     expect(notes).toMatchObject({ name: `${sandbox}/notes.txt`, mimeType: "text/plain", size: 6 });
   });
 
-  it("has pages, and starts no container", async () => {
+  it("is divided into pages, and starts no container", async () => {
     const caller = await principal("resources-pages");
     const names = Array.from({ length: 12 }, (_, n) => `page-${String(n).padStart(2, "0")}`);
     await accountOf(caller).registerSandbox({ principalID: caller.principalID, sandbox: names[0] ?? "" });

@@ -193,7 +193,7 @@ describe("the record of a run that ends while its caller waits", () => {
     return (await runs.start(executor, "title", ALLOWANCE, { waitUntil: Date.now() + 1000, namesID })).id;
   }
 
-  it("is on disk before a program gets its id, or a result with cut output names it", async () => {
+  it("is on disk before its caller gets the run's id, as data or in a result with cut output", async () => {
     await withRuns("record-first", async (runs, _host, sql) => {
       await runToEnd(runs, true);
       expect(onDisk(sql)).toBe(1);

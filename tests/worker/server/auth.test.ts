@@ -166,7 +166,7 @@ describe("requests without a token", () => {
     ]);
   });
 
-  it("are also those with a token in the URL, which is not logged", async () => {
+  it("include requests with a token in the URL, which is not logged", async () => {
     for (const name of ["access_token", "token"]) {
       expect((await appWith()(`/mcp?${name}=${TOKEN}`, withHeader([]))).status).toBe(401);
     }
@@ -174,7 +174,7 @@ describe("requests without a token", () => {
     expect(logs.text()).not.toContain(TOKEN);
   });
 
-  it("are also those with a token in the body", async () => {
+  it("include requests with a token in the body", async () => {
     const init = { ...withHeader([]), body: JSON.stringify({ ...LIST, access_token: TOKEN }) };
     expect((await appWith()("/mcp", init)).status).toBe(401);
   });

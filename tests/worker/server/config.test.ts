@@ -89,7 +89,7 @@ describe("a valid configuration", () => {
   });
 });
 
-describe("an invalid configuration is reported without its values", () => {
+describe("an invalid configuration", () => {
   const cases: [Record<string, unknown>, string][] = [
     [
       { SERVER_AUTH_TOKEN: `${SECRET} x` },
@@ -202,13 +202,13 @@ describe("an invalid configuration is reported without its values", () => {
     ],
   ];
 
-  it.each(cases)("for %j", (variables, problem) => {
+  it.each(cases)("is reported without its values: %j", (variables, problem) => {
     const problems = problemsOf(variables);
     expect(problems).toEqual([problem]);
     expect(problems.join()).not.toContain(SECRET);
   });
 
-  it("if a token is short enough to guess, with a command that makes one", () => {
+  it("is reported if a token is short enough to guess, with a command that makes one", () => {
     const short = SECRET.slice(0, 15);
     const problems = problemsOf({ SERVER_AUTH_TOKEN: ` ${short} ` });
     expect(problems).toEqual([
@@ -224,13 +224,13 @@ describe("an invalid configuration is reported without its values", () => {
     "0000000000000001",
     "correcthorse".repeat(2),
     "1234567812345678123",
-  ])("if a token repeats a few characters: %s", (weak) => {
+  ])("is reported if a token repeats a few characters: %s", (weak) => {
     expect(problemsOf({ SERVER_AUTH_TOKEN: weak })).toEqual([
       "SERVER_AUTH_TOKEN must be random, and repeats a few characters: openssl rand -hex 32 makes one.",
     ]);
   });
 
-  it("but not if a token is random, in any encoding", () => {
+  it("does not include a random token, in any encoding", () => {
     for (let turn = 0; turn < 200; turn++) {
       const bytes = crypto.getRandomValues(new Uint8Array(16));
       const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -239,7 +239,7 @@ describe("an invalid configuration is reported without its values", () => {
     }
   });
 
-  it("with all of its errors at once", () => {
+  it("is reported with all of its errors at once", () => {
     expect(problemsOf({ LOG_LEVEL: "loud", PUBLIC_ORIGIN: "x", AUTH_TOKENS: "[" })).toHaveLength(3);
   });
 });

@@ -482,7 +482,7 @@ describe("the scope tasks:run is needed to", () => {
     expect((await tasker.send("execute_task", { task: "[[write]] x", wait_seconds: 0 })).status).toBe(200);
   });
 
-  it("read and cancel a task, and sandbox:exec for other runs", async () => {
+  it("read and cancel a task, while other runs need sandbox:exec", async () => {
     for (const tool of ["get_result", "cancel_run"]) {
       expect((await tasker.send(tool, { id: `${ID}t` })).status).toBe(200);
       expect((await tasker.send(tool, { id: ID })).status).toBe(403);

@@ -239,8 +239,8 @@ function network(
 
 const all = { initial: undefined, max: "full", allowHosts: [] } as const;
 
-describe("a sandbox has no more access than the operator grants", () => {
-  it("under MAX_INTERNET and ALLOW_HOSTS, also with an earlier wider setting", async () => {
+describe("the access that the operator grants to a sandbox", () => {
+  it("is limited by MAX_INTERNET and ALLOW_HOSTS, also for an earlier wider setting", async () => {
     const listed = { initial: undefined, max: "allowlist", allowHosts: ["*.example.com"] } as const;
     const { network: ownNetwork, refused } = network({ network: listed, authTokens: [] });
     expect(ownNetwork.policy).toEqual({ internet: "allowlist", allowHosts: ["*.example.com"] });
@@ -260,7 +260,7 @@ describe("a sandbox has no more access than the operator grants", () => {
     );
   });
 
-  it("under the entry of its principal's token, within the limits for all", async () => {
+  it("is limited by the entry of the principal's token, within the limits for all", async () => {
     const none = network({ network: all, authTokens: [{ ...token, internet: "none" }] });
     expect(none.network.policy.internet).toBe("none");
     expect(await none.network.refusalNote(0)).toContain(
@@ -281,7 +281,7 @@ describe("a sandbox has no more access than the operator grants", () => {
     expect(within.network.policy.allowHosts).toEqual(["b.example.com"]);
   });
 
-  it("under limits that are read from the variables", () => {
+  it("is read from the server's variables", () => {
     const tokens = [
       {
         ...token,
@@ -303,7 +303,7 @@ describe("a sandbox has no more access than the operator grants", () => {
     expect(initialOf("owner")).toEqual({ internet: "allowlist", allowHosts: ["pypi.org", "*.example.com"] });
   });
 
-  it("and its git hosts are intercepted only if the container trusts the platform's certificates", async () => {
+  it("includes the interception of git hosts only if the container trusts the platform's certificates", async () => {
     const { actor } = cloudflare();
     const gitHosts: string[] = [];
     let intercepted: readonly string[] = [];
@@ -321,7 +321,7 @@ describe("a sandbox has no more access than the operator grants", () => {
     expect(intercepted).toEqual(["git.example.com"]);
   });
 
-  it("and a host that had a secret when the container started follows the current policy", async () => {
+  it("follows the current policy for a host that had a secret when the container started", async () => {
     const intercepted: [readonly string[], string][] = [];
     const { actor } = cloudflare();
     const storage = new Map<string, unknown>();
@@ -346,7 +346,7 @@ describe("a sandbox has no more access than the operator grants", () => {
     ]);
   });
 
-  it("and a note gives the reason for each refusal", async () => {
+  it("is explained by a note with the reason for each refusal", async () => {
     const { network: ownNetwork, refused } = network({ network: all, authTokens: [] });
     ownNetwork.put({ internet: "allowlist", allowHosts: ["*.example.com"] });
     refused.splice(0, 1, { host: "a.example.com", port: 8443, why: "policy", count: 1 });

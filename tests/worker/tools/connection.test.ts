@@ -79,7 +79,7 @@ describe("?sandbox=NAME", () => {
     "?sandbox=a&sandbox=b",
     "?results=xml",
     "?results=",
-  ])("refuses %s in words", async (query) => {
+  ])("refuses %s with a readable error", async (query) => {
     const { status, messages } = await owner.withQuery(query).post({ method: "tools/list" });
     expect(status).toBe(400);
     expect(JSON.stringify(messages)).toMatch(/(sandbox|results) must be/);

@@ -41,7 +41,7 @@ describe("a damaged sandbox", () => {
   });
 });
 
-describe("a sandbox with emptied helpers", () => {
+describe("a sandbox with empty helper programs", () => {
   const emptied = "emptied";
   afterAll(() => owner.call("destroy_sandbox", { sandbox: emptied }));
 

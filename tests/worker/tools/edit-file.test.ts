@@ -144,7 +144,7 @@ describe("edit_file", () => {
     ["/tmp", "/tmp is a directory"],
     ["/dev/null", "is a device, socket or pipe"],
     ["binary", "is not UTF-8 text"],
-  ])("refuses %s in words", async (path, words) => {
+  ])("refuses %s with a readable error", async (path, words) => {
     await sh(sandbox, "printf '\\377a' >binary");
     expect(await edit(path, { old_text: "a", new_text: "b" })).toMatchObject({
       isError: true,

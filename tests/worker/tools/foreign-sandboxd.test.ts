@@ -93,12 +93,12 @@ describe("a program in place of sandboxd", () => {
     ],
     ["an invalid size", `${OK}sandboxd-size: 1e99\nsandboxd-lines: -1\nContent-Length: 1\n\nx`, 1],
     [
-      "more than requested",
+      "more data than requested",
       `${OK}sandboxd-size: 1\nsandboxd-lines: 1\nContent-Length: 99000000\n\n${"x".repeat(99_000)}`,
       1000,
     ],
-    ["without an end", `${OK}sandboxd-size: 1\nsandboxd-lines: 1\n\n${"x".repeat(99_000)}`, 100_000],
-  ])("with %s is reported as damaged", async (_what, answer, times) => {
+    ["an endless body", `${OK}sandboxd-size: 1\nsandboxd-lines: 1\n\n${"x".repeat(99_000)}`, 100_000],
+  ])("is reported as damaged for a response with %s", async (_what, answer, times) => {
     await answerWith(answer, times);
     expect(await calls()).toEqual(DAMAGED);
   });

@@ -94,7 +94,7 @@ describe("arguments", () => {
       /^run_command has no parameter cmd, working_directory\. It accepts command, session, .*\.$/,
     ],
     ["run_command", { command: "true", env: { "1A": "x" } }, /^env\.1A is not a valid variable name: /],
-  ])("of %s that are wrong are explained in words: %j", async (tool, args, words) => {
+  ])("of %s that are wrong cause a readable error: %j", async (tool, args, words) => {
     const { text: found } = await owner.call(tool, args);
     const prefix = `Input validation error: Invalid arguments for tool ${tool}: `;
     expect(found.slice(0, prefix.length)).toBe(prefix);
@@ -161,7 +161,7 @@ async function callHandler(handle: () => Promise<never>, isStructured = false) {
 }
 
 describe("an error of a tool", () => {
-  it("that is expected is a sentence with the next call", async () => {
+  it("that is expected is a sentence that names the next call", async () => {
     const { result, log } = await callHandler(async () => {
       throw new ToolError("not_found", "There is no a.", "Use b.");
     });

@@ -128,7 +128,7 @@ describe("list_files", () => {
   it.each([
     ["missing", "There is no /workspace/missing. Use list_files."],
     ["file", "/workspace/file is a file, not a directory. Use read_file."],
-  ])("refuses %s in words", async (path, words) => {
+  ])("refuses %s with a readable error", async (path, words) => {
     await sh(sandbox, "touch file");
     expect(await list({ path })).toMatchObject({ isError: true, text: words });
   });

@@ -176,7 +176,7 @@ describe("read_file", () => {
       "lines/below",
       "There is no /workspace/lines/below. Use list_files with path /workspace, the nearest directory that exists.",
     ],
-  ])("refuses %s in words", async (path, words) => {
+  ])("refuses %s with a readable error", async (path, words) => {
     expect(await read(path)).toMatchObject({ isError: true, text: words });
   });
 

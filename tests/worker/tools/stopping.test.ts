@@ -106,7 +106,7 @@ describe("a command that kills", () => {
     });
   });
 
-  it("its session's parent is still stopped at its timeout", async () => {
+  it("its parent is still stopped at its timeout", async () => {
     const result = await run("kill -9 $PPID; sleep 3010", { session: "kills", timeout_seconds: 2 });
     expect(result.structured).toMatchObject({ state: "timed_out" });
     await until(async () => (await countRemaining("sleep 3010")) === 0);
@@ -123,7 +123,7 @@ describe("a command that kills", () => {
     expect((await owner.call("read_file", { sandbox, path: "after" })).structured.content).toBe("a");
   });
 
-  it("every shell with a signal that its session's shell survives has a result too", async () => {
+  it("every shell with SIGTERM, which its session's shell survives, has a result too", async () => {
     const result = await run("pkill -TERM -x sbx-sh; sleep 0.1; echo unreachable");
     expect(result.structured).toMatchObject({ state: "failed", stdout: "" });
     expect([137, 143]).toContain(result.structured.exit_code);

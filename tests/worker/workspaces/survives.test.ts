@@ -222,7 +222,7 @@ describe.concurrent("a workspace", () => {
   });
 });
 
-it("has no checkpoints on a server that saves no workspaces, and the error says so", async () => {
+it("a sandbox has no checkpoints on a server that saves no workspaces, and the error says so", async () => {
   const caller = owner.withVariables({ WORKSPACE_SAVE: "off", ANTHROPIC_API_KEY: "test-model-key" });
   for (const [tool, args] of [
     ["checkpoint_sandbox", {}],

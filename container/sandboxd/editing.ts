@@ -118,8 +118,8 @@ function comparable(line: string): string {
 }
 
 function diffOf(before: string, after: string, path: string): string | undefined {
-  const whole = createTwoFilesPatch(path, path, before, after, "", "", { context: 3, timeout: DIFF_MS });
-  const diff = whole?.slice(whole.indexOf("--- "));
+  const patch = createTwoFilesPatch(path, path, before, after, "", "", { context: 3, timeout: DIFF_MS });
+  const diff = patch?.slice(patch.indexOf("--- "));
   if (diff === undefined || diff.length <= DIFF_CHARS) return diff;
   const shown = diff.slice(0, diff.lastIndexOf("\n", DIFF_CHARS - CUT.length) + 1);
   return shown + CUT;

@@ -28,8 +28,8 @@ interface Process extends KernelProcess {
 
 /** The length of a clock tick in /proc, in milliseconds. It does not depend on the kernel's own clock. */
 const TICK_MS = 10;
-let seen: Process[] = [];
-let seenAt = Number.NEGATIVE_INFINITY;
+let lastProcesses: Process[] = [];
+let lastReadAt = Number.NEGATIVE_INFINITY;
 const engineMark = process.env.SANDBOX_MCP_BARE;
 
 /** Has none of sandboxd's variables except the one that marks processes without isolation (local/engine/unisolated.ts). */
@@ -37,7 +37,7 @@ export const NO_ENV: NodeJS.ProcessEnv = engineMark === undefined ? {} : { SANDB
 
 /** Finds the processes with a run's mark, in any group or session, without zombies. @param anew whether to read /proc again */
 export function findMarked(id: string, anew = false): number[] {
-  if (anew) seenAt = Number.NEGATIVE_INFINITY;
+  if (anew) lastReadAt = Number.NEGATIVE_INFINITY;
   return scanProcesses()
     .filter((found) => !found.isZombie && carries(found, id))
     .map(({ pid }) => pid);
@@ -60,7 +60,7 @@ export function groupMembers(leader: number): number[] {
 
 /** Signals each process of a run once: a second SIGTERM would interrupt the process while it handles the first one. */
 export function signalRun(id: string, leader: number | undefined, signal: NodeJS.Signals): void {
-  seenAt = Number.NEGATIVE_INFINITY;
+  lastReadAt = Number.NEGATIVE_INFINITY;
   const others = new Set(findMarked(id));
   if (leader !== undefined) {
     for (const pid of groupMembers(leader)) others.delete(pid);
@@ -130,11 +130,11 @@ export function readersOf(path: string, targetOf: (link: string) => string): num
 
 function scanProcesses(): Process[] {
   const now = performance.now();
-  if (now - seenAt > SCAN_CACHE_MS) {
-    seen = pids().flatMap((pid) => processOf(pid, true) ?? []);
-    seenAt = performance.now();
+  if (now - lastReadAt > SCAN_CACHE_MS) {
+    lastProcesses = pids().flatMap((pid) => processOf(pid, true) ?? []);
+    lastReadAt = performance.now();
   }
-  return seen;
+  return lastProcesses;
 }
 
 /** Where limits cannot be set, the variable SANDBOX_MCP_RUN identifies a run's processes. Most processes keep it. */

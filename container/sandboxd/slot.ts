@@ -36,11 +36,11 @@ export function brakePipeOf(directory: string, stream: Stream): string {
 
 /** A plain open would block until the pipe has a writer. */
 export function openToRead(path: string): number {
-  const both = openSync(path, O_RDWR | O_NONBLOCK);
+  const readWriteEnd = openSync(path, O_RDWR | O_NONBLOCK);
   try {
     return openSync(path, O_RDONLY);
   } finally {
-    closeSync(both);
+    closeSync(readWriteEnd);
   }
 }
 

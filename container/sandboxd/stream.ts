@@ -191,16 +191,16 @@ export class OutputStream {
     const brake = openSync(brakePath, O_RDONLY | O_NONBLOCK);
     if (!isCopied) {
       // Open for reading and writing, so that the copier gets no SIGPIPE while no sandboxd runs.
-      const far = openSync(brakePath, O_RDWR);
+      const writerEnd = openSync(brakePath, O_RDWR);
       const pipe = openToRead(pipeOf(slot.directory, this.name));
       const file =
         own === undefined
           ? openSync("/dev/null", O_WRONLY)
           : openSync(`/proc/self/fd/${own}`, O_WRONLY | O_APPEND);
       try {
-        this.#copier = startCopier([pipe, file, "ignore", far], ["/dev/fd/3"]);
+        this.#copier = startCopier([pipe, file, "ignore", writerEnd], ["/dev/fd/3"]);
       } finally {
-        for (const fd of [far, pipe, file]) closeSync(fd);
+        for (const fd of [writerEnd, pipe, file]) closeSync(fd);
       }
       this.#copier.once("error", () => this.#brake?.destroy());
     }

@@ -424,8 +424,8 @@ export class Account extends DurableObject<Env> {
   }
 
   async #deleteObjects(principalID: string, prefix: string): Promise<void> {
-    const whole = workspacesPrefix(await principalHash(principalID)) + prefix;
-    await deleteBelow(objectStore(this.env.RESULTS), whole);
+    const fullPrefix = workspacesPrefix(await principalHash(principalID)) + prefix;
+    await deleteBelow(objectStore(this.env.RESULTS), fullPrefix);
   }
 
   /**

@@ -51,9 +51,9 @@ export class ConnectionHistory {
     if (this.#timer !== undefined) clearTimeout(this.#timer);
     this.#timer = undefined;
     const before = this.#forgotten;
-    const seen = await this.#host.connections();
+    const logs = await this.#host.connections();
     if (before !== this.#forgotten) return NONE.earlier;
-    for (const log of seen) this.#add(log);
+    for (const log of logs) this.#add(log);
     const { earlier, current } = this.#kept;
     const all = mergeConnections(earlier, current);
     const text = JSON.stringify(current);
@@ -63,13 +63,13 @@ export class ConnectionHistory {
     return all;
   }
 
-  #add(seen: SeenConnections): void {
+  #add(latest: SeenConnections): void {
     const { earlier, current } = this.#kept;
-    if (seen.log === earlier.log) return;
-    const before = seen.log === current.log ? earlier : mergeConnections(earlier, current);
-    const room = KEPT_CONNECTIONS - seen.connections.length;
+    if (latest.log === earlier.log) return;
+    const before = latest.log === current.log ? earlier : mergeConnections(earlier, current);
+    const room = KEPT_CONNECTIONS - latest.connections.length;
     const connections = before.connections.slice(Math.max(0, before.connections.length - room));
-    this.#kept = { earlier: { ...before, connections }, current: seen };
+    this.#kept = { earlier: { ...before, connections }, current: latest };
   }
 
   forget(): void {

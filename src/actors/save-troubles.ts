@@ -3,7 +3,7 @@ import type { Plan } from "../../container/sandboxd/snapshots/snapshot-requests.
 import { ToolError } from "../shared/errors.ts";
 import type { LeftOut } from "./saved-states.ts";
 import { leftOut } from "./workspace-transfer.ts";
-import { isPermanentSaveError, notSavedText, partlySavedText, reason } from "./texts.ts";
+import { isPermanentSaveError, notSavedText, partlySavedText, reasonOf } from "./texts.ts";
 
 /** The delay before a failed save is retried. It doubles each time up to the maximum. Milliseconds. */
 const FIRST_RETRY_MS = 1000;
@@ -73,8 +73,8 @@ export class SaveTroubles {
     if (failing && (isPermanentSaveError(failing.why.cause) || failingMs > NOTICE_AFTER_MS)) {
       this.#isFailureReported = true;
       const { cause, hint } = failing.why;
-      const why = isPermanentSaveError(cause) ? { reason: reason(cause), hint } : undefined;
-      notices.push(notSavedText(failing.since, why));
+      const permanentCause = isPermanentSaveError(cause) ? { reason: reasonOf(cause), hint } : undefined;
+      notices.push(notSavedText(failing.since, permanentCause));
     }
     if (this.#leftOut && this.#hasReportableLoss && !this.#isLeftOutReported) {
       this.#isLeftOutReported = true;

@@ -152,20 +152,20 @@ export function tooManyPreviews(open: number): ToolError {
 
 export function tooManyVariables(
   { count, bytes }: { count: number; bytes: number },
-  most: { count: number; bytes: number },
+  max: { count: number; bytes: number },
 ): ToolError {
   return new ToolError(
     "too_large",
-    `The sandbox would have ${count} variables with ${bytes} bytes in total (names included). The limits are ${most.count} variables and ${most.bytes} bytes.`,
+    `The sandbox would have ${count} variables with ${bytes} bytes in total (names included). The limits are ${max.count} variables and ${max.bytes} bytes.`,
     "Write long values to a file (write_file) and set a variable to its path; an empty value removes a variable.",
   );
 }
 
-export function tooManyIdleMinutes(minutes: number, most: number): ToolError {
+export function tooManyIdleMinutes(minutes: number, max: number): ToolError {
   return new ToolError(
     "permission_denied",
     `idle_minutes ${minutes} is more than this server allows; nothing was changed.`,
-    `Give ${most} at most. The operator can raise MAX_IDLE_MINUTES.`,
+    `Give ${max} at most. The operator can raise MAX_IDLE_MINUTES.`,
   );
 }
 
@@ -371,15 +371,15 @@ export function restoredText(
   ending: string | undefined,
   isAllSaved: boolean,
 ): string {
-  const what = `as saved at ${shownTime(savedAt)} (${files} files, ${bytes} bytes)`;
+  const savedFiles = `as saved at ${shownTime(savedAt)} (${files} files, ${bytes} bytes)`;
   const missing =
     (left ? ` Not saved, so missing: ${leftOutText(left)}.` : "") +
     (dropped ? ` ${droppedText(dropped)}` : "");
-  if (ending === undefined) return `The sandbox starts with its files ${what}.${missing}`;
+  if (ending === undefined) return `The sandbox starts with its files ${savedFiles}.${missing}`;
   const gone = isAllSaved
     ? "Processes and variables are gone."
     : "Processes, variables and any later changes are gone.";
-  return `${endingText(ending)}: its files are ${what}. ${gone}${missing}`;
+  return `${endingText(ending)}: its files are ${savedFiles}. ${gone}${missing}`;
 }
 
 /** Files that were saved with another image and cannot be restored. */
@@ -439,13 +439,13 @@ export function workspaceTooLarge(
   left: Pick<Plan["left"], "count" | "crowded">,
   maxBytes: number,
 ): ToolError {
-  const why =
+  const problem =
     left.count > 0
       ? `it is larger than the ${MiB(maxBytes)} MB of WORKSPACE_MAX_MB`
       : left.crowded
         ? "it has more files than can be saved"
         : "not all of it can be read";
-  return new ToolError("too_large", why);
+  return new ToolError("too_large", problem);
 }
 
 export function stillRestoring(sandbox: string, ms: number): ToolError {
@@ -466,7 +466,7 @@ export function stillSaving(sandbox: string, ms: number): ToolError {
 export function restoreFailed(sandbox: string, { savedAt }: Snapshot, cause: unknown): ToolError {
   const error = temporary(
     "storage_unavailable",
-    `Sandbox ${sandbox}, saved at ${new Date(savedAt).toISOString()}, could not be restored: ${reason(cause)}. This call was not started, and the saved state is intact.`,
+    `Sandbox ${sandbox}, saved at ${new Date(savedAt).toISOString()}, could not be restored: ${reasonOf(cause)}. This call was not started, and the saved state is intact.`,
     "Make the same call again in a minute. If that fails too: restore_sandbox goes back to a checkpoint; destroy_sandbox deletes the sandbox with its saved files.",
   );
   error.cause = cause;
@@ -482,7 +482,7 @@ export function isPermanentSaveError(cause: unknown): cause is ToolError {
 }
 
 export function saveFailed(sandbox: string, cause: unknown): ToolError {
-  const message = `Sandbox ${sandbox} could not be saved: ${reason(cause)}. It continues to run, and the earlier save is intact.`;
+  const message = `Sandbox ${sandbox} could not be saved: ${reasonOf(cause)}. It continues to run, and the earlier save is intact.`;
   const error = isPermanentSaveError(cause)
     ? new ToolError(
         cause.code,
@@ -495,7 +495,7 @@ export function saveFailed(sandbox: string, cause: unknown): ToolError {
   return error;
 }
 
-export function reason(cause: unknown): string {
+export function reasonOf(cause: unknown): string {
   if (cause instanceof StorageError) return "the storage does not respond";
   if (cause instanceof ToolError) return cause.message.replace(/\.$/, "");
   return "the server had an internal error (details are in its log)";

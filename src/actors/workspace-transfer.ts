@@ -133,18 +133,20 @@ export class WorkspaceTransfer {
   async #upload({ id, origin, plan, archive }: Save, room: number, signal: AbortSignal) {
     const { snapshots, bucket } = this.#host;
     const prefix = this.#host.prefix();
-    const most = archive?.maxBytes ?? Infinity;
-    const full = async (error: unknown) => {
+    const maxBytes = archive?.maxBytes ?? Infinity;
+    const rethrowIfFull = async (error: unknown) => {
       const isFull = !archive && error instanceof ToolError && error.code === "too_large";
       throw isFull ? ToolError.from(await this.#host.account().workspacesFull()) : error;
     };
     const packKey = `${prefix}${packPrefix(id)}`;
     const packed = await snapshots.call("pack", { id }, signal);
-    const packBytes = await writeObjects(bucket, packKey, packed.body, Math.min(room, most)).catch(full);
-    const manifestMost = Math.min(MANIFEST_BYTES, most - packBytes);
+    const packBytes = await writeObjects(bucket, packKey, packed.body, Math.min(room, maxBytes)).catch(
+      rethrowIfFull,
+    );
+    const maxManifestBytes = Math.min(MANIFEST_BYTES, maxBytes - packBytes);
     const manifestKey = `${prefix}${manifestPrefix(id)}`;
     const manifest = await snapshots.call("manifest", { id }, signal);
-    const manifestBytes = await writeObjects(bucket, manifestKey, manifest.body, manifestMost);
+    const manifestBytes = await writeObjects(bucket, manifestKey, manifest.body, maxManifestBytes);
     const { files, bytes, unreadable, packs: needed, ...done } = await snapshots.call("done", { id }, signal);
     const own = needed.find((one) => one.id === id);
     if ((own?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)

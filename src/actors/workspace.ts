@@ -25,7 +25,7 @@ import {
   restoreFailed,
   saveFailed,
   workspaceTooLarge,
-  reason,
+  reasonOf,
   stillSaving,
 } from "./texts.ts";
 import { type Origin, type TransferHost, WorkspaceTransfer, archiveOf } from "./workspace-transfer.ts";
@@ -525,7 +525,7 @@ export class Workspace {
     } catch (error) {
       const cause = error instanceof ToolError ? error.cause : undefined;
       if (!isPermanentSaveError(cause)) throw error;
-      return reason(cause);
+      return reasonOf(cause);
     }
   }
 

@@ -17,7 +17,7 @@ const tokenRecord = z.object({
 export function watchRevocations(store: KVNamespace) {
   const read = new Map<string, unknown>();
   const deleted: string[] = [];
-  const seen = interceptStore(store, async (name, key, call) => {
+  const observedStore = interceptStore(store, async (name, key, call) => {
     const result = await call();
     if (name === "get") read.set(String(key), result);
     if (name === "delete") deleted.push(String(key));
@@ -38,7 +38,7 @@ export function watchRevocations(store: KVNamespace) {
     return { principal, via, client: token?.grant.clientId ?? "", scope };
   }
 
-  return { store: seen, findRevoked };
+  return { store: observedStore, findRevoked };
 }
 
 /** `via` is undefined if the grant no longer exists. */

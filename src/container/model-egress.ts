@@ -139,8 +139,8 @@ async function serve(
   const { readable, counted } = countTokens(response.body, request.signal);
   const isStream = /^text\/event-stream\b/i.test(response.headers.get("content-type") ?? "");
   // The tokens count even if the agent stops reading the response.
-  const charged = counted.then(({ counter, whole }) => {
-    return finish({ tokens: isCharged ? counter.charge(meter, whole, isStream) : 0, cut: !whole });
+  const charged = counted.then(({ counter, isComplete }) => {
+    return finish({ tokens: isCharged ? counter.charge(meter, isComplete, isStream) : 0, cut: !isComplete });
   });
   waitUntil(charged);
   return new Response(readable.pipeThrough(mask.stream()), {
@@ -151,8 +151,8 @@ async function serve(
 
 /** Reports the end of a request to the actor; retries once if the actor was reset. */
 async function report(env: Env, containerID: string, call: ModelCall, outcome: ModelOutcome): Promise<void> {
-  const once = () => actorOf(env, containerID).finishModelCall(call, outcome);
-  await once().catch(once);
+  const finish = () => actorOf(env, containerID).finishModelCall(call, outcome);
+  await finish().catch(finish);
 }
 
 async function forwardError(
@@ -251,10 +251,10 @@ function meterBody(request: Request, isConfined: boolean, pace: Pace) {
 function countTokens(
   body: ReadableStream<Uint8Array>,
   closed: AbortSignal,
-): { readable: ReadableStream; counted: Promise<{ counter: UsageCounter; whole: boolean }> } {
+): { readable: ReadableStream; counted: Promise<{ counter: UsageCounter; isComplete: boolean }> } {
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
   const counter = new UsageCounter();
-  let whole = false;
+  let isComplete = false;
   const pump = async () => {
     const writer = writable.getWriter();
     const reader = body.getReader();
@@ -269,12 +269,12 @@ function countTokens(
         await writer.write(value);
       }
       // The response is complete, even if the agent has stopped reading it.
-      whole = true;
+      isComplete = true;
       await writer.close();
     } catch (error) {
       await stop(error);
     }
-    return { counter, whole };
+    return { counter, isComplete };
   };
   return { readable, counted: pump() };
 }

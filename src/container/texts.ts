@@ -90,8 +90,8 @@ export function stepFailed(code: string): string {
   return `the sandbox reported error ${code}`;
 }
 
-export function tooManyEntries(most: number): string {
-  return `it has more than ${most} files and directories, or their names and links are too long`;
+export function tooManyEntries(max: number): string {
+  return `it has more than ${max} files and directories, or their names and links are too long`;
 }
 
 // Texts that programs in a sandbox read

@@ -62,8 +62,8 @@ export class Backlog {
   /** Moves part of the log with the most waiting bytes, because it makes the largest objects. */
   async #moveLargest(): Promise<void> {
     const before = this.#bytes;
-    const [most] = [...this.#logs()].toSorted((a, b) => b.waitingBytes - a.waitingBytes);
-    const shipped = most?.moveLog().catch(() => undefined);
+    const [largest] = [...this.#logs()].toSorted((a, b) => b.waitingBytes - a.waitingBytes);
+    const shipped = largest?.moveLog().catch(() => undefined);
     await within(UPLOAD_WAIT_MS, shipped ?? Promise.resolve());
     if (this.#bytes >= before) this.#refusedAt = Date.now();
   }

@@ -178,9 +178,9 @@ function fitResults(shown: readonly CodeResult[], error: CodeOutcome["error"]): 
   let room = DETAIL_BYTES - sizeOf({ results: [], error: raised }) - lines * LEFT_OUT_BYTES;
   let textRoom = TEXTS_BYTES;
   const kept: CodeResult[] = [];
-  for (const whole of shown) {
-    const isText = "text" in whole;
-    const result = isText ? { ...whole, html: undefined } : whole;
+  for (const original of shown) {
+    const isText = "text" in original;
+    const result = isText ? { ...original, html: undefined } : original;
     const size = sizeOf(result);
     const fits = size <= room + LEFT_OUT_BYTES && (!isText || size <= textRoom);
     kept.push(fits ? result : { text: texts.resultLeftOut(size) });
@@ -189,15 +189,15 @@ function fitResults(shown: readonly CodeResult[], error: CodeOutcome["error"]): 
     if (isText) textRoom -= size;
   }
   // HTML gets only the remaining space, because models do not see it.
-  for (const [index, whole] of shown.entries()) {
+  for (const [index, original] of shown.entries()) {
     const text = kept[index];
-    if (!text || !("html" in whole) || !("text" in text) || text.text !== whole.text) continue;
-    const size = sizeOf(whole) - sizeOf(text);
+    if (!text || !("html" in original) || !("text" in text) || text.text !== original.text) continue;
+    const size = sizeOf(original) - sizeOf(text);
     if (size > room) {
       kept[index] = { ...text, leftOut: texts.htmlLeftOut(size) };
       continue;
     }
-    kept[index] = whole;
+    kept[index] = original;
     room -= size;
   }
   return { results: kept, error: raised };

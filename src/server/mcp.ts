@@ -94,8 +94,8 @@ const PANEL_NEEDS: readonly ToolName[] = ["list_sandboxes", "list_runs", "get_re
 
 /** Logs a call with arguments that do not match the schema. The tool is not called, so no other code logs the call. */
 function logInvalid({ name: tool, scopes }: Tool, caller: CallerContext): void {
-  const what = { tool, scope: scopes.join(" "), duration_ms: 0, error_code: "invalid_argument" };
-  log(caller.config, { event: "call", ...callerFields(caller), ...what, outcome: "error" });
+  const fields = { tool, scope: scopes.join(" "), duration_ms: 0, error_code: "invalid_argument" };
+  log(caller.config, { event: "call", ...callerFields(caller), ...fields, outcome: "error" });
 }
 
 function schemaOf(
@@ -123,8 +123,8 @@ function listedSchema(schema: z.ZodObject, side: "input" | "output", options: Sc
   const key = `${side} ${options.target}`;
   let json = known.get(key);
   if (!json) {
-    const whole = JSON.stringify(schema["~standard"].jsonSchema[side](options));
-    json = JSON.parse(whole, (keyword, value) =>
+    const schemaText = JSON.stringify(schema["~standard"].jsonSchema[side](options));
+    json = JSON.parse(schemaText, (keyword, value) =>
       isNoise(side, keyword, value) ? undefined : value,
     ) as Record<string, unknown>;
     known.set(key, json);

@@ -104,10 +104,10 @@ export async function execute(request: Request, caller: CallerContext): Promise<
 const WAIT_STEP_MS = 300_000;
 
 async function waitForEnd(context: ToolContext, run: RunView, deadline: number): Promise<RunView> {
-  for (let seen = run; ;) {
+  for (let latest = run; ;) {
     const leftMs = deadline - Date.now();
-    seen = (await followTask(context, run.id, Math.min(leftMs, WAIT_STEP_MS))).value;
-    if (seen.state !== "running" || leftMs <= WAIT_STEP_MS) return seen;
+    latest = (await followTask(context, run.id, Math.min(leftMs, WAIT_STEP_MS))).value;
+    if (latest.state !== "running" || leftMs <= WAIT_STEP_MS) return latest;
   }
 }
 
@@ -210,10 +210,10 @@ async function respond(
   return json({ error: REST_TEXTS.failed, details: response.text }, 500);
 }
 
-async function responseOf(context: ToolContext, seen: RunView): Promise<[body: object, status: 200 | 202]> {
-  if (seen.state === "running") return [statusOf(seen), 202];
-  const note = [seen.note, await gitHint(context, seen)].filter(Boolean).join(" ") || undefined;
-  const run = { ...seen, note };
+async function responseOf(context: ToolContext, view: RunView): Promise<[body: object, status: 200 | 202]> {
+  if (view.state === "running") return [statusOf(view), 202];
+  const note = [view.note, await gitHint(context, view)].filter(Boolean).join(" ") || undefined;
+  const run = { ...view, note };
   const { id, state } = run;
   // A run that ended before it started has no result, only a note.
   const own = plainQuestion(run) ?? plainTask(run) ?? { success: false, output: note ?? "", error: note };

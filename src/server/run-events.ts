@@ -17,7 +17,7 @@ const PAGE_BYTES = 512 * 1024;
  * The pause between polls is a hundredth of the elapsed time, within these bounds in milliseconds. So a stream makes at most
  * 750 polls.
  */
-const PAUSE_MS = { least: 100, most: 1200 };
+const PAUSE_MS = { min: 100, max: 1200 };
 
 export interface RunEvents {
   id: string;
@@ -47,7 +47,7 @@ async function* eventsOf(
 ): AsyncGenerator<Event, void> {
   const beganAt = Date.now();
   yield ["task", summary];
-  const seen = { code: 0, cursor: 0 };
+  const sent = { code: 0, cursor: 0 };
   const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
   try {
     for (;;) {
@@ -55,27 +55,27 @@ async function* eventsOf(
         actor.readRun(owner, {
           id,
           waitMs: KEEP_ALIVE_MS,
-          cursor: seen.cursor,
+          cursor: sent.cursor,
           maxBytes: PAGE_BYTES,
-          seenCode: seen.code,
+          seenCode: sent.code,
         }),
       );
       const { run, page } = value;
-      const before = { ...seen };
+      const before = { ...sent };
       const code = questionDetailOf(run)?.code ?? "";
-      if (code.length > seen.code) yield ["code", { text: code.slice(seen.code) }];
-      seen.code = code.length;
+      if (code.length > sent.code) yield ["code", { text: code.slice(sent.code) }];
+      sent.code = code.length;
       for (const { stream, bytes } of page?.pieces ?? [])
         yield ["output", { stream, text: decoders[stream].decode(bytes, { stream: true }) }];
-      seen.cursor = page?.next ?? seen.cursor;
-      if (run.state !== "running" && seen.cursor >= run.logBytes)
+      sent.cursor = page?.next ?? sent.cursor;
+      if (run.state !== "running" && sent.cursor >= run.logBytes)
         return yield ["result", await resultOf(run)];
       const elapsedMs = Date.now() - beganAt;
       if (elapsedMs > STREAM_MS) return yield ["running", summary];
-      const isNew = before.code !== seen.code || before.cursor !== seen.cursor;
+      const isNew = before.code !== sent.code || before.cursor !== sent.cursor;
       if (!isNew) yield "keep-alive";
-      if (!isNew || seen.cursor >= run.logBytes)
-        await pause(Math.min(Math.max(elapsedMs / 100, PAUSE_MS.least), PAUSE_MS.most));
+      if (!isNew || sent.cursor >= run.logBytes)
+        await pause(Math.min(Math.max(elapsedMs / 100, PAUSE_MS.min), PAUSE_MS.max));
     }
   } catch (error) {
     if (!(error instanceof ToolError)) logError(context, "run_events", error);

@@ -24,7 +24,7 @@ export const bodyTooSlowText = (ms: number) =>
   `Parse error: the request body took longer than ${ms / 1000} s`;
 export const tooManyValuesText = ({ values, depth }: { values: number; depth: number }) =>
   `Invalid Request: the body holds more than ${values} values, or is nested more than ${depth} levels deep`;
-export const longBatchText = (most: number) => `Invalid Request: a batch must not exceed ${most} messages`;
+export const longBatchText = (max: number) => `Invalid Request: a batch must not exceed ${max} messages`;
 export const longAddressText = (max: number) =>
   `Invalid params: the address of a resource has at most ${max} characters`;
 export const UNREADABLE_BODY = {

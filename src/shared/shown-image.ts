@@ -66,16 +66,16 @@ async function scaleDown(
   bytes: Uint8Array,
   makeSmaller: MakeSmaller,
 ): Promise<ShownImage | ImageRefusal> {
-  const what = `${describeSize(original)}, ${bytes.length} bytes`;
+  const description = `${describeSize(original)}, ${bytes.length} bytes`;
   if (original.width * original.height > MAX_PIXELS)
     return {
       problem: `has ${original.width} x ${original.height} pixels, which is more than can be made smaller here.`,
       remedy: SMALLER,
     };
   const made = await makeSmaller(bytes);
-  if (typeof made === "string") return refusalOf(made, what);
+  if (typeof made === "string") return refusalOf(made, description);
   const header = shownHeader(made);
-  if (!header) return refusalOf("undecodable", what);
+  if (!header) return refusalOf("undecodable", description);
   const { mimeType, width, height } = header;
   const frame = original.frames > 1 ? `shows the first of ${original.frames} frames, and ` : "";
   const change = `${frame}was made smaller from ${describeSize(original)}`;

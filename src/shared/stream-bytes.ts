@@ -27,7 +27,7 @@ interface Bounds {
 }
 
 /**
- * Reads a whole body and counts its bytes while it arrives. The reads are large, because each read takes kilobytes of memory
+ * Reads a buffer body and counts its bytes while it arrives. The reads are large, because each read takes kilobytes of memory
  * beside its bytes.
  * @throws errors of reading, for example if the client disconnects
  */
@@ -35,8 +35,8 @@ export async function gather(
   { body, headers }: Pick<Request | Response, "body" | "headers">,
   { maxBytes, drainBytes = 0, ms = READ_MS }: Bounds,
 ): Promise<{ bytes: Uint8Array<ArrayBuffer> } | { problem: "too_large" | "too_slow" }> {
-  let whole = new Uint8Array();
-  if (!body) return { bytes: whole };
+  let buffer = new Uint8Array();
+  if (!body) return { bytes: buffer };
   const until = Date.now() + ms;
   const reader = body.getReader({ mode: "byob" });
   try {
@@ -51,17 +51,17 @@ export async function gather(
       const isEnd = done || length < room;
       if (bytes + length > maxBytes) {
         if (isEnd || bytes + length > maxBytes + drainBytes) return { problem: "too_large" };
-        whole = new Uint8Array();
+        buffer = new Uint8Array();
       } else {
-        if (bytes + length > whole.length) {
+        if (bytes + length > buffer.length) {
           const larger = new Uint8Array(Math.min(maxBytes, 2 * (bytes + length)));
-          larger.set(whole);
-          whole = larger;
+          larger.set(buffer);
+          buffer = larger;
         }
-        if (value) whole.set(value, bytes);
+        if (value) buffer.set(value, bytes);
       }
       bytes += length;
-      if (isEnd) return { bytes: whole.subarray(0, bytes) };
+      if (isEnd) return { bytes: buffer.subarray(0, bytes) };
     }
   } finally {
     // Not awaited: the sender may never stop.

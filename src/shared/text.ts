@@ -12,9 +12,9 @@ export function textOf(bytes: Uint8Array): string | undefined {
 
 /** Like `textOf`, with the number of bytes. If `cut`, an incomplete character at the end is dropped. */
 export function wholeText(bytes: Uint8Array, cut: boolean): { text: string; bytes: number } | undefined {
-  const whole = cut ? wholeCharacters(bytes, "end") : bytes;
-  const text = textOf(whole);
-  return text === undefined ? undefined : { text, bytes: whole.length };
+  const complete = cut ? wholeCharacters(bytes, "end") : bytes;
+  const text = textOf(complete);
+  return text === undefined ? undefined : { text, bytes: complete.length };
 }
 
 /** Part of a text's bytes, without a partial character at the start or end. */

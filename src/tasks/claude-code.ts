@@ -42,8 +42,8 @@ export class ClaudeEvents implements EventReader {
     }
     if (event.subtype === "api_retry") {
       const status = field.number(event.error_status);
-      const why = status === undefined ? field.text(event.error) : `status ${status}`;
-      return [`The model did not respond (${why ?? "no reason given"}): trying again`];
+      const reason = status === undefined ? field.text(event.error) : `status ${status}`;
+      return [`The model did not respond (${reason ?? "no reason given"}): trying again`];
     }
     return [];
   }
@@ -66,8 +66,8 @@ export class ClaudeEvents implements EventReader {
   #call(name: string, input: Fields): string {
     const path = field.firstText(input, ["file_path", "notebook_path"]);
     if (path !== undefined) return field.shorten(`${name} ${field.relativeTo(this.#directory, path)}`);
-    const what = field.firstText(input, ["command", "pattern", "url", "query", "description", "skill"]);
-    return field.shorten(what === undefined ? name : `${name}: ${what}`);
+    const subject = field.firstText(input, ["command", "pattern", "url", "query", "description", "skill"]);
+    return field.shorten(subject === undefined ? name : `${name}: ${subject}`);
   }
 
   #result(event: Fields): void {

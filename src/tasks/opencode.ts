@@ -50,8 +50,9 @@ export class OpenCodeEvents implements EventReader {
     const state = field.record(part.state) ?? {};
     const input = field.record(state.input) ?? {};
     const path = field.text(input.filePath);
-    const what = field.firstText(input, ["command", "pattern", "url", "description", "name"]);
-    const tail = path === undefined ? what && `: ${what}` : ` ${field.relativeTo(this.#directory, path)}`;
+    const subject = field.firstText(input, ["command", "pattern", "url", "description", "name"]);
+    const tail =
+      path === undefined ? subject && `: ${subject}` : ` ${field.relativeTo(this.#directory, path)}`;
     const line = callLine(field.shorten(`${name}${tail ?? ""}`));
     const error = state.status === "error" ? field.text(state.error) : undefined;
     return error === undefined ? [line] : [line, failureLine(field.shorten(error.replaceAll("\n", " ")))];

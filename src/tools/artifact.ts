@@ -44,9 +44,9 @@ export async function artifactOutput(context: ToolContext, id: string, path: str
       const described = text(await describeBinary(path, size, bytes, instead));
       return { content: addDownloads(context, [described], downloads), structured };
     }
-    const whole = async () => (await read(IMAGE_BYTES)).bytes;
+    const readImage = async () => (await read(IMAGE_BYTES)).bytes;
     const file = { sandbox: sandboxOfRun(id), path, size, instead };
-    const image = { ...file, read: whole, links: async () => downloads };
+    const image = { ...file, read: readImage, links: async () => downloads };
     return { content: await imageBlocks(context, image), structured };
   }
   const part = await read(BINARY_BYTES);

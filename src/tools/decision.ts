@@ -45,13 +45,13 @@ export async function decideNetwork(
   if (value.state === "within") return { change: value.change };
   const shown = value.added.slice(0, SHOWN_HOSTS).join(", ");
   const more = value.added.length > SHOWN_HOSTS ? ` and ${value.added.length - SHOWN_HOSTS} more` : "";
-  const what = value.added.length === 0 ? "all of the internet" : shown + more;
-  if (value.state === "refused" || context.isDeclined) throw networkDeclined(sandbox, what);
+  const hosts = value.added.length === 0 ? "all of the internet" : shown + more;
+  if (value.state === "refused" || context.isDeclined) throw networkDeclined(sandbox, hosts);
   const link = { actor: await actorName(sandbox, principal.id), id: value.id };
   const token = await writeToken(link, await linkKeys(context));
   const at = config.publicOrigin ?? origin;
   if (token === undefined || at === undefined) return { change };
-  const message = `Sandbox ${sandbox} asks to reach ${what}. Allow or refuse it on this server's page.`;
+  const message = `Sandbox ${sandbox} asks to reach ${hosts}. Allow or refuse it on this server's page.`;
   return { question: { id: value.id, url: `${at}${DECISION_PATH}/${token}`, message } };
 }
 

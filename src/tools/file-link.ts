@@ -77,9 +77,9 @@ export const fileLink = defineTool({
 /** @throws {ToolError} `is_directory` for a path that cannot be written as a file */
 async function refuseDirectory(context: ToolContext, sandbox: string, path: string): Promise<void> {
   // The upload creates a missing directory or sandbox, and reports other problems with the path.
-  const there = await undefinedIfFailed(context.operate(sandbox, "stat", { path }), [
+  const existing = await undefinedIfFailed(context.operate(sandbox, "stat", { path }), [
     "not_found",
     "invalid_argument",
   ]);
-  if (there?.value.type === "directory" || path.endsWith("/")) throw uploadToDirectory(absolute(path));
+  if (existing?.value.type === "directory" || path.endsWith("/")) throw uploadToDirectory(absolute(path));
 }

@@ -60,8 +60,8 @@ export const readFile = defineTool({
       if (offset > 1) throw notTextFrom(path, offset);
       const before = blocks(addNotice(notice));
       if (imageType(bytes)) {
-        const whole = { path: request.path, offset: 0, limit: IMAGE_BYTES };
-        const read = async () => (await context.operate(sandbox, "read", whole)).value.bytes;
+        const wholeFile = { path: request.path, offset: 0, limit: IMAGE_BYTES };
+        const read = async () => (await context.operate(sandbox, "read", wholeFile)).value.bytes;
         const instead = byBytesText(BINARY_BYTES);
         const image = await imageBlocks(context, { sandbox, path, size, read, instead, links });
         return { content: [...before, ...image] };

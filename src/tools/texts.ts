@@ -150,24 +150,24 @@ export interface ShownLines {
 /** What follows the shown lines: the next call, or that the file ends. Empty if the whole file was shown. */
 export function readOnText(path: string, { size, lines, offset, content, cut }: ShownLines): string {
   const name = shownName(path);
-  const whole = `${pluralize(lines, "line")}, ${pluralize(size, "byte")}`;
+  const fileSize = `${pluralize(lines, "line")}, ${pluralize(size, "byte")}`;
   if (content === "")
-    return size === 0 ? `[${name} is empty.]` : `[${name} has ${whole}: there is no line ${offset}.]`;
+    return size === 0 ? `[${name} is empty.]` : `[${name} has ${fileSize}: there is no line ${offset}.]`;
   const isPartial = cut !== false && !content.endsWith("\n");
   const last = offset + content.split("\n").length - (content.endsWith("\n") ? 2 : 1);
   if (isPartial && last === offset)
-    return `[${whole}. Line ${offset} is longer than ${cut} bytes. To read its rest: encoding base64, with offset as a byte (first byte: 0).]`;
-  if (isPartial) return `[${whole}; shown up to a part of line ${last}. Go on with offset ${last}.]`;
-  if (last < lines) return `[${whole}; shown up to line ${last}. Go on with offset ${last + 1}.]`;
+    return `[${fileSize}. Line ${offset} is longer than ${cut} bytes. To read its rest: encoding base64, with offset as a byte (first byte: 0).]`;
+  if (isPartial) return `[${fileSize}; shown up to a part of line ${last}. Go on with offset ${last}.]`;
+  if (last < lines) return `[${fileSize}; shown up to line ${last}. Go on with offset ${last + 1}.]`;
   const unended = content.endsWith("\n") ? "" : " Its last line has no line break.";
-  return offset === 1 ? unended && `[${name}:${unended}]` : `[${whole}; this is the end.${unended}]`;
+  return offset === 1 ? unended && `[${name}:${unended}]` : `[${fileSize}; this is the end.${unended}]`;
 }
 
 export function readBytesText(path: string, offset: number, end: number, size: number): string {
-  const whole = `${shownName(path)} has ${pluralize(size, "byte")}`;
-  if (offset > 0 && offset >= size) return `[${whole}: there is no byte ${offset}.]`;
+  const fileSize = `${shownName(path)} has ${pluralize(size, "byte")}`;
+  if (offset > 0 && offset >= size) return `[${fileSize}: there is no byte ${offset}.]`;
   const rest = end < size ? ` Go on with encoding base64 and offset ${end}.` : "";
-  return `[${whole}; bytes ${offset} to ${end} in base64.${rest}]`;
+  return `[${fileSize}; bytes ${offset} to ${end} in base64.${rest}]`;
 }
 
 export const notText = (path: string) =>

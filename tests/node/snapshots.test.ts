@@ -386,8 +386,10 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.finish()).
     write("node_modules/a", 5);
     write("web/node_modules", 2);
     write("web/src", 3);
-    const choose = (most: number) =>
-      new Scanner(root, () => base).changes(signal, { most }).then((seen) => chooseFiles(seen, 100));
+    const choose = (maxEntries: number) =>
+      new Scanner(root, () => base)
+        .changes(signal, { maxEntries })
+        .then((entries) => chooseFiles(entries, 100));
     // Directories count too: web, web/src and both node_modules.
     const { chosen, left } = await choose(10);
     expect(chosen.map(({ path }) => path).sort()).toEqual(

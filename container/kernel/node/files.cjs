@@ -23,11 +23,11 @@ function nameOf(target) {
 
 function bytesOf(data, [first, second]) {
   if (typeof data === "string") return Buffer.from(data, typeof second === "string" ? second : "utf8");
-  const whole = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+  const allBytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
   const { offset = 0, length } =
     typeof first === "object" && first ? first : { offset: first, length: second };
   const start = offset ?? 0;
-  return whole.subarray(start, start + (length ?? whole.length - start));
+  return allBytes.subarray(start, start + (length ?? allBytes.length - start));
 }
 
 function encodingOf(options) {
@@ -46,13 +46,13 @@ function replace(target, names, make) {
  * append to
  */
 function patchFiles(streams) {
-  const put = (name, data, rest) => {
+  const writeBytes = (name, data, rest) => {
     const bytes = bytesOf(data, rest);
     streams.write(name, bytes);
     return bytes.length;
   };
-  const putAll = (name, pieces) => pieces.reduce((sum, piece) => sum + put(name, piece, []), 0);
-  const whole = (name, data, options) =>
+  const writeAllBytes = (name, pieces) => pieces.reduce((sum, piece) => sum + writeBytes(name, piece, []), 0);
+  const writeWhole = (name, data, options) =>
     streams.write(
       name,
       typeof data === "string" ? Buffer.from(data, encodingOf(options)) : bytesOf(data, []),
@@ -63,40 +63,40 @@ function patchFiles(streams) {
     ["writeSync"],
     (real) =>
       (fd, data, ...rest) =>
-        NAMES[fd] ? put(NAMES[fd], data, rest) : real(fd, data, ...rest),
+        NAMES[fd] ? writeBytes(NAMES[fd], data, rest) : real(fd, data, ...rest),
   );
   replace(
     fs,
     ["writevSync"],
     (real) =>
       (fd, pieces, ...rest) =>
-        NAMES[fd] ? putAll(NAMES[fd], pieces) : real(fd, pieces, ...rest),
+        NAMES[fd] ? writeAllBytes(NAMES[fd], pieces) : real(fd, pieces, ...rest),
   );
-  for (const [method, take] of Object.entries({ write: put, writev: putAll })) {
+  for (const [method, writeData] of Object.entries({ write: writeBytes, writev: writeAllBytes })) {
     replace(fs, [method], (real) => (fd, data, ...rest) => {
       if (!NAMES[fd]) return real(fd, data, ...rest);
       const done = rest.pop();
-      const size = take(NAMES[fd], data, rest);
+      const size = writeData(NAMES[fd], data, rest);
       process.nextTick(() => done(null, size, data));
       return undefined;
     });
   }
   replace(fs, ["writeFileSync", "appendFileSync"], (real) => (target, data, options) => {
     const name = nameOf(target);
-    return name ? whole(name, data, options) : real(target, data, options);
+    return name ? writeWhole(name, data, options) : real(target, data, options);
   });
   replace(fs, ["writeFile", "appendFile"], (real) => (target, data, ...rest) => {
     const name = nameOf(target);
     if (!name) return real(target, data, ...rest);
-    whole(name, data, rest[0]);
+    writeWhole(name, data, rest[0]);
     process.nextTick(() => rest.at(-1)(null));
     return undefined;
   });
   replace(fs.promises, ["writeFile", "appendFile"], (real) => async (target, data, options) => {
     const name = nameOf(target);
     if (!name) return real(target, data, options);
-    if (typeof data === "string" || ArrayBuffer.isView(data)) return whole(name, data, options);
-    for await (const piece of data) whole(name, piece, options);
+    if (typeof data === "string" || ArrayBuffer.isView(data)) return writeWhole(name, data, options);
+    for await (const piece of data) writeWhole(name, piece, options);
     return undefined;
   });
   patchOpening(streams);

@@ -82,10 +82,10 @@ class Log {
    */
   end() {
     const found = { bytes: this.kept + this.dropped, dropped: this.dropped };
-    const whole = Buffer.concat(this.head);
-    const isShort = isUtf8(whole) && (this.file === undefined || this.kept <= MEMORY_BYTES);
-    if (isShort) found.text = whole.toString("utf8");
-    else if (this.file === undefined) found.data = whole.toString("base64");
+    const head = Buffer.concat(this.head);
+    const isShort = isUtf8(head) && (this.file === undefined || this.kept <= MEMORY_BYTES);
+    if (isShort) found.text = head.toString("utf8");
+    else if (this.file === undefined) found.data = head.toString("base64");
     if (this.dropped > 0) found.last = this.tail.toString("base64");
     if (this.file !== undefined) this.close(isShort);
     return found;

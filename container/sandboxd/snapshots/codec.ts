@@ -37,13 +37,13 @@ export async function compress(bytes: Buffer): Promise<{ bytes: Buffer; codec: C
  * decompressed bytes
  */
 export async function decompress(bytes: Buffer, codec: Codec | undefined, max: number): Promise<Buffer> {
-  const how = codec ?? codecOf(bytes);
-  if (how === "raw") {
+  const usedCodec = codec ?? codecOf(bytes);
+  if (usedCodec === "raw") {
     if (bytes.length > max) throw new Error("too long");
     return bytes;
   }
-  const decode = decoders[how];
-  if (!decode) throw new Error(`this version of Node has no ${how}`);
+  const decode = decoders[usedCodec];
+  if (!decode) throw new Error(`this version of Node has no ${usedCodec}`);
   const limit = { maxOutputLength: Math.max(1, max) };
   return max < THREAD_BYTES ? decode.now(bytes, limit) : await decode.inThread(bytes, limit);
 }

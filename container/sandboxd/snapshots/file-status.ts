@@ -76,8 +76,8 @@ export function scanEntry(root: string, path: string, { dev, ofFiles }: Devices)
 
 /** Rounded down, like the system's own times. Division alone would round times before 1970 up. */
 function microseconds(nanoseconds: bigint): number {
-  const whole = nanoseconds / 1000n;
-  return Number(whole * 1000n > nanoseconds ? whole - 1n : whole);
+  const truncated = nanoseconds / 1000n;
+  return Number(truncated * 1000n > nanoseconds ? truncated - 1n : truncated);
 }
 
 export function statusOf({ size, mtimeNs, ctimeNs, ino }: BigIntStats): string {

@@ -42,11 +42,11 @@ export class Scanner {
    */
   async changes(
     signal: AbortSignal,
-    { isThorough = true, most = SNAPSHOT_ENTRIES } = {},
+    { isThorough = true, maxEntries = SNAPSHOT_ENTRIES } = {},
   ): Promise<ScannedEntry[]> {
-    const seen: ScannedEntry[] = [];
+    const entries: ScannedEntry[] = [];
     const stats = lstatSync(join(this.#root, this.#from), { bigint: true, throwIfNoEntry: false });
-    if (stats === undefined) return seen;
+    if (stats === undefined) return entries;
     const { dev } = stats;
     this.#ofFiles ??= this.#from !== "" || hasOneDevice(this.#root, dev);
     const devices = { dev, ofFiles: this.#ofFiles };
@@ -61,13 +61,13 @@ export class Scanner {
       if (!directory || added.has(directory.path)) return;
       addParents(directory.path);
       added.add(directory.path);
-      seen.push(directory);
+      entries.push(directory);
     };
     const add = (one: ScannedEntry) => {
       if (one.type === "directory" && added.has(one.path)) return;
       addParents(one.path);
       if (one.type === "directory") added.add(one.path);
-      seen.push(one);
+      entries.push(one);
     };
     let next: { path: string; found?: FoundFile }[] = [{ path: this.#from }];
     const later: typeof next = [];
@@ -79,7 +79,7 @@ export class Scanner {
       if (visit === undefined) {
         visit = later.shift();
         if (visit === undefined) break;
-        regenerable = { path: visit.path, before: seen.length };
+        regenerable = { path: visit.path, before: entries.length };
       }
       await turn();
       signal.throwIfAborted();
@@ -98,7 +98,7 @@ export class Scanner {
         for (const name of before.directories) next.push({ path: pathIn(path, name) });
         continue;
       }
-      const count = seen.length;
+      const count = entries.length;
       const states = base.in(path);
       const isKnown = (one: FoundFile, state: string | undefined) => base.isAsBefore(one, state, isInImage);
       // Listing the parent compared this directory's state. An unchanged parent was not listed, so the state is compared here.
@@ -123,23 +123,23 @@ export class Scanner {
         if (!isFound(one) || !isKnown(one, states?.get(name))) add(one);
       }
       if (names && states) {
-        const there = new Set(names);
+        const present = new Set(names);
         for (const name of states.keys()) {
           const at = pathIn(path, name);
           // If the user removes the workspace, the next container gets an empty one, because commands start there.
-          if (!there.has(name) && at !== "workspace" && isOfState(at)) add(removedEntry(at));
+          if (!present.has(name) && at !== "workspace" && isOfState(at)) add(removedEntry(at));
         }
       }
-      if (isInImage && states && found && seen.length === count && !added.has(path))
+      if (isInImage && states && found && entries.length === count && !added.has(path))
         if (now - found.changedAt > RECENT_NS) known.set(path, { status: found.status, directories: inside });
-      if (seen.length <= most) continue;
+      if (entries.length <= maxEntries) continue;
       if (regenerable === undefined) throw new FileError({ problem: "too_large" });
-      for (const { path: out } of seen.splice(regenerable.before)) added.delete(out);
+      for (const { path: out } of entries.splice(regenerable.before)) added.delete(out);
       add({ type: "crowded", path: regenerable.path });
       next = [];
     }
     this.#known = known;
-    return seen;
+    return entries;
   }
 }
 
@@ -180,8 +180,8 @@ function hasOneDevice(root: string, dev: bigint): boolean {
 }
 
 function removedEntry(path: string): FoundFile {
-  const none = { mode: 0, mtime: 0, changedAt: 0n, uid: 0, gid: 0, size: 0, status: "" };
-  return { type: "removed", path, ...none };
+  const noAttributes = { mode: 0, mtime: 0, changedAt: 0n, uid: 0, gid: 0, size: 0, status: "" };
+  return { type: "removed", path, ...noAttributes };
 }
 
 export function firstNames(paths: readonly string[], name = nameOf): NamedFiles | undefined {
@@ -200,12 +200,12 @@ function nameOf(path: string): string {
  * files.
  */
 export function chooseFiles(
-  seen: readonly ScannedEntry[],
+  entries: readonly ScannedEntry[],
   max: number,
 ): { chosen: FoundFile[]; left: Plan["left"] } {
-  const found = seen.filter(isFound);
+  const found = entries.filter(isFound);
   const pathsOf = (type: ScannedEntry["type"]) =>
-    seen.filter((one) => one.type === type).map(({ path }) => path);
+    entries.filter((one) => one.type === type).map(({ path }) => path);
   const total = found.reduce((sum, { size }) => sum + size, 0);
   const left: Plan["left"] = {
     count: 0,

@@ -73,10 +73,11 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
    * actor's restart, only the remaining time is set.
    */
   override renewActivityTimeout(): void {
-    const whole = this.sleepAfter;
-    if (typeof whole === "number" && this.platform.idle) this.sleepAfter = this.platform.idle.leftMs() / 1000;
+    const configured = this.sleepAfter;
+    if (typeof configured === "number" && this.platform.idle)
+      this.sleepAfter = this.platform.idle.leftMs() / 1000;
     super.renewActivityTimeout();
-    this.sleepAfter = whole;
+    this.sleepAfter = configured;
   }
 
   override async onActivityExpired(): Promise<void> {

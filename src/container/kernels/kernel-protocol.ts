@@ -222,11 +222,11 @@ function boundStream({ text, data, bytes, dropped, last }: SentStream): CodeStre
 const encoder = new TextEncoder();
 
 /** The bytes; undefined if there are none, the base64 is invalid, or they exceed `most`. */
-function fromBase64(text: string | undefined, most: number): Uint8Array | undefined {
-  if (text === undefined || text.length > Math.ceil(most / 3) * 4) return undefined;
+function fromBase64(text: string | undefined, maxBytes: number): Uint8Array | undefined {
+  if (text === undefined || text.length > Math.ceil(maxBytes / 3) * 4) return undefined;
   try {
     // Node 24, where kernels are tested without workerd, lacks `Uint8Array.fromBase64`.
-    return Uint8Array.from(atob(text), (unit) => unit.charCodeAt(0)).subarray(0, most);
+    return Uint8Array.from(atob(text), (unit) => unit.charCodeAt(0)).subarray(0, maxBytes);
   } catch {
     return undefined;
   }

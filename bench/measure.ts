@@ -65,8 +65,8 @@ export function latencyRows(name: string, pairs: Pairs): Row[] {
 function latencyRow(name: string, { ours, baseline }: Pairs, at: number): Row {
   const size = Math.floor(ours.length / PARTS);
   const ratios = Array.from({ length: size > 0 ? PARTS : 0 }, (_, part) => {
-    const of = (times: number[]) => quantile(times.slice(part * size, (part + 1) * size), at);
-    return of(ours) / of(baseline);
+    const quantileOfPart = (times: number[]) => quantile(times.slice(part * size, (part + 1) * size), at);
+    return quantileOfPart(ours) / quantileOfPart(baseline);
   });
   return {
     ...row(name, "ms", quantile(ours, at), quantile(baseline, at)),

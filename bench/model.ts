@@ -122,7 +122,7 @@ function printTable(unit: string, times: number, lines: Record<string, Counts>):
 
 /** The most containers at once in many simulated days, on which sessions start at random times of the working hours. */
 function peakAtOnce(): number {
-  let most = 0;
+  let peak = 0;
   for (let day = 0; day < 300; day++) {
     const starts = Array.from(
       { length: MONTH.users * MONTH.sessions },
@@ -131,10 +131,10 @@ function peakAtOnce(): number {
     let first = 0;
     for (const [index, at] of starts.entries()) {
       while ((starts[first] ?? at) <= at - MONTH.minutes - IDLE_MINUTES) first++;
-      most = Math.max(most, index - first + 1);
+      peak = Math.max(peak, index - first + 1);
     }
   }
-  return most;
+  return peak;
 }
 
 printTable("cents for a thousand", 1000, {

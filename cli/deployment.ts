@@ -190,10 +190,10 @@ export class Deployment {
       if (value) secrets[name] = value;
     }
     this.token = secrets.SERVER_AUTH_TOKEN;
-    const there = await this.#secretNames();
+    const existing = await this.#secretNames();
     // Another key would invalidate a server's existing links.
-    if (there.length === 0) secrets.LINK_KEY ??= newToken();
-    if (this.token !== undefined || there.includes("SERVER_AUTH_TOKEN")) return secrets;
+    if (existing.length === 0) secrets.LINK_KEY ??= newToken();
+    if (this.token !== undefined || existing.includes("SERVER_AUTH_TOKEN")) return secrets;
     if (!isAttended) throw texts.noOwnerToken();
     this.token = newToken();
     print(`   ${texts.DEPLOYMENT.token(this.token)}`);

@@ -115,8 +115,8 @@ export function removeMounts(env: NodeJS.ProcessEnv, mounts: Mounts, cwd: string
 /** Directory names may contain `=` and `:`. So if the whole text is an existing directory, it is the path. */
 function parse(text: string, cwd: string): { path: string; name: string | undefined; readOnly: boolean } {
   if (text.trim() === "") throw texts.mountEmpty();
-  const whole = resolve(cwd, text);
-  if (existsSync(whole)) return { path: whole, name: undefined, readOnly: false };
+  const wholePath = resolve(cwd, text);
+  if (existsSync(wholePath)) return { path: wholePath, name: undefined, readOnly: false };
   const readOnly = text.endsWith(":ro");
   const rest = text.replace(/:r[ow]$/, "");
   const path = resolve(cwd, rest);

@@ -146,14 +146,14 @@ class PythonPackages {
   /** The directory gets its name only after every package was imported. @throws Error with pip's message */
   async #installFromIndex(): Promise<void> {
     const { executable } = this.#python;
-    const whole = join(this.#directory, packagesKey(this.#python));
-    const partial = `${whole}.partial-${process.pid}`;
+    const target = join(this.#directory, packagesKey(this.#python));
+    const partial = `${target}.partial-${process.pid}`;
     try {
       await this.#run([executable, "-m", "pip", "install", ...PIP_OPTIONS, "--target", partial, ...NAMES]);
       const modules = PACKAGES.map(({ module }) => module).join(", ");
       const program = `import sys; sys.path.insert(0, sys.argv[1]); import ${modules}`;
       await this.#run([executable, "-I", "-c", program, partial]);
-      renameSync(partial, whole);
+      renameSync(partial, target);
     } finally {
       rmSync(partial, { recursive: true, force: true });
     }

@@ -141,9 +141,9 @@ class Watcher {
 
   /** Bounds memory: forgets the states of the oldest runs. */
   #forget(): void {
-    const most = MAX_SANDBOXES * RUNS * 2;
+    const maxRuns = MAX_SANDBOXES * RUNS * 2;
     for (const id of this.#runs.keys()) {
-      if (this.#runs.size <= most) return;
+      if (this.#runs.size <= maxRuns) return;
       if (!this.#followed.has(id)) this.#runs.delete(id);
     }
   }

@@ -54,8 +54,8 @@ export function FileBrowser({ sandbox, open }: FilesProps) {
     const names: string[] = [];
     const { signal } = (stop.current = new AbortController());
     try {
-      const there = await namesIn(sandbox, to, signal);
-      const taken = files.map(({ name }) => name).filter((name) => there.has(name));
+      const existing = await namesIn(sandbox, to, signal);
+      const taken = files.map(({ name }) => name).filter((name) => existing.has(name));
       const question = `${to} already has ${taken.join(", ")}. Overwrite ${taken.length === 1 ? "it" : "them"}?`;
       if (taken.length > 0 && !(await host().confirm(question))) return;
       for (const file of files) {

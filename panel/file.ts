@@ -31,11 +31,11 @@ export async function list(sandbox: string, path: string, signal: AbortSignal): 
 export async function read(sandbox: string, path: string, signal?: AbortSignal) {
   const parts: Uint8Array<ArrayBuffer>[] = [];
   let length = 0;
-  let whole: number | undefined;
+  let fileSize: number | undefined;
   for (;;) {
     const args = { sandbox, path, encoding: "base64", offset: length };
     const { size, content } = (await callTool<ToolOutputs["read_file"]>("read_file", args, signal)).data;
-    if (size !== (whole ??= size)) throw new ToolFailed(FILE_CHANGED);
+    if (size !== (fileSize ??= size)) throw new ToolFailed(FILE_CHANGED);
     const part = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
     parts.push(part);
     length += part.length;

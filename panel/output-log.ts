@@ -223,10 +223,11 @@ function paletteColor(index: number): number {
 }
 
 function nearestColor(red: number, green: number, blue: number): number {
-  const most = Math.max(red, green, blue);
-  if (most - Math.min(red, green, blue) < 40) return most < 64 ? 0 : most < 150 ? 8 : most < 220 ? 7 : 15;
-  const part = (value: number, bit: number) => (value > most * 0.6 ? bit : 0);
-  return (part(red, 1) | part(green, 2) | part(blue, 4)) + (most > 200 ? 8 : 0);
+  const brightest = Math.max(red, green, blue);
+  if (brightest - Math.min(red, green, blue) < 40)
+    return brightest < 64 ? 0 : brightest < 150 ? 8 : brightest < 220 ? 7 : 15;
+  const part = (value: number, bit: number) => (value > brightest * 0.6 ? bit : 0);
+  return (part(red, 1) | part(green, 2) | part(blue, 4)) + (brightest > 200 ? 8 : 0);
 }
 
 function classesOf({ color, background, bold, dim, italic, underline, inverse }: Style): string {

@@ -31,13 +31,13 @@ export const streamedSource: Source = async (watch, report, signal) => {
     },
   });
   try {
-    const both = AbortSignal.any([signal, lost.signal]);
+    const eitherSignal = AbortSignal.any([signal, lost.signal]);
     const response = await fetch("/panel/stream", {
       method: "POST",
       headers: { "content-type": "application/json", accept: "text/event-stream" },
       body: JSON.stringify({ page, watch }),
       credentials: "same-origin",
-      signal: both,
+      signal: eitherSignal,
     });
     if (response.status === 401) throw new SignedOut();
     if (response.status === 429 || response.status === 503) throw new Unreachable(BUSY);

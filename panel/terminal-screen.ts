@@ -156,28 +156,28 @@ export class Screen {
   #theme(): ITheme {
     const probe = document.createElement("span");
     this.#element.append(probe);
-    const of = (name: string) => {
+    const colorOf = (name: string) => {
       probe.style.color = `var(--${name})`;
       return getComputedStyle(probe).color;
     };
     const colors = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"] as const;
     const theme: ITheme = {
-      background: of("back"),
-      foreground: of("text"),
-      cursor: of("text"),
-      cursorAccent: of("back"),
-      selectionBackground: of("accent"),
-      selectionForeground: of("accent-text"),
-      brightBlack: of("soft"),
-      brightRed: of("red"),
-      brightGreen: of("green"),
-      brightYellow: of("yellow"),
-      brightBlue: of("blue"),
-      brightMagenta: of("magenta"),
-      brightCyan: of("cyan"),
-      brightWhite: of("text"),
+      background: colorOf("back"),
+      foreground: colorOf("text"),
+      cursor: colorOf("text"),
+      cursorAccent: colorOf("back"),
+      selectionBackground: colorOf("accent"),
+      selectionForeground: colorOf("accent-text"),
+      brightBlack: colorOf("soft"),
+      brightRed: colorOf("red"),
+      brightGreen: colorOf("green"),
+      brightYellow: colorOf("yellow"),
+      brightBlue: colorOf("blue"),
+      brightMagenta: colorOf("magenta"),
+      brightCyan: colorOf("cyan"),
+      brightWhite: colorOf("text"),
     };
-    for (const color of colors) theme[color] = of(color);
+    for (const color of colors) theme[color] = colorOf(color);
     probe.remove();
     return theme;
   }

@@ -29,8 +29,8 @@ export const memory: Figure = {
       const before = await heap.live();
       for (const { label, bytes } of SIZES) {
         if (quick && bytes > 100 * 1024 * 1024) continue;
-        const most = await peak(heap, runToEnd(ours, sandbox, printCommand(bytes)));
-        rows.push(row(`live memory of the Worker, output ${label}`, "MiB", most, before));
+        const peakMiB = await peak(heap, runToEnd(ours, sandbox, printCommand(bytes)));
+        rows.push(row(`live memory of the Worker, output ${label}`, "MiB", peakMiB, before));
         await sleep(SETTLE_MS);
         rows.push(row(`live memory of the Worker after output ${label}`, "MiB", await heap.live(), before));
       }
@@ -43,13 +43,13 @@ export const memory: Figure = {
 };
 
 async function peak(heap: Heap, work: Promise<void>): Promise<number> {
-  let most = 0;
+  let peakMiB = 0;
   let isDone = false;
   const settled = work.finally(() => (isDone = true));
   while (!isDone) {
-    most = Math.max(most, await heap.live());
+    peakMiB = Math.max(peakMiB, await heap.live());
     await Promise.race([settled, sleep(SAMPLE_MS)]);
   }
   await settled;
-  return most;
+  return peakMiB;
 }

@@ -46,7 +46,7 @@ export const transfer: Figure = {
         ["down", "download", ["-o", "/dev/null"]],
       ] as const) {
         const speeds: { ours: number[]; bare: number[] } = { ours: [], bare: [] };
-        const most = await peaks(Object.values(processes), async () => {
+        const peakMemory = await peaks(Object.values(processes), async () => {
           for (let n = 0; n < Math.max(3, count(5)); n++) {
             speeds.bare.push(bytes / MB / (await secondsOf([...args, bareURL])));
             speeds.ours.push(bytes / MB / (await secondsOf([...args, await link(bed, direction)])));
@@ -57,7 +57,7 @@ export const transfer: Figure = {
         );
         for (const [index, process] of Object.keys(processes).entries())
           rows.push(
-            row(`${name}, peak memory of ${process}`, "MiB", most[index] ?? NaN, before[index] ?? NaN),
+            row(`${name}, peak memory of ${process}`, "MiB", peakMemory[index] ?? NaN, before[index] ?? NaN),
           );
       }
       return rows;

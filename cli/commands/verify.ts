@@ -339,10 +339,10 @@ class Connection {
       return [server, await server.tools()] as const;
     };
     const given = await open(address.url);
-    const whole = new URL(address.url);
-    if (!whole.searchParams.has("tools")) return new Connection(given, given);
-    whole.searchParams.delete("tools");
-    return new Connection(given, await open(whole.href));
+    const url = new URL(address.url);
+    if (!url.searchParams.has("tools")) return new Connection(given, given);
+    url.searchParams.delete("tools");
+    return new Connection(given, await open(url.href));
   }
 
   /** Calls a tool, even one that the address leaves out but another check needs. */

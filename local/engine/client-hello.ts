@@ -102,11 +102,11 @@ class ClientHelloReader {
     const message = this.#message.subarray(0, this.#messageBytes);
     if (message[0] !== clientHello) return noTLS;
     if (message.length < 4) return undefined;
-    const whole = 4 + message.readUIntBE(1, 3);
-    if (whole > maxBytes) return tooMuch;
-    if (message.length < whole) return undefined;
+    const messageLength = 4 + message.readUIntBE(1, 3);
+    if (messageLength > maxBytes) return tooMuch;
+    if (message.length < messageLength) return undefined;
     try {
-      return parse(new Reader(message.subarray(4, whole)));
+      return parse(new Reader(message.subarray(4, messageLength)));
     } catch {
       return { problem: "its ClientHello is malformed" };
     }

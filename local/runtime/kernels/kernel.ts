@@ -83,7 +83,7 @@ export class Kernel {
     child.stdin.on("error", () => {});
     return new Promise((resolve, reject) => {
       let errors = "";
-      let seen = "";
+      let output = "";
       const timer = setTimeout(() => child.kill("SIGKILL"), START_TIMEOUT_MS);
       const onError = (chunk: Buffer) => {
         errors = (errors + chunk.toString()).slice(-2000);
@@ -93,8 +93,8 @@ export class Kernel {
         reject(new Error(`The ${program} kernel did not start: ${errors.trim() || "no output"}`));
       };
       const onData = (chunk: string) => {
-        seen += chunk;
-        const ready = seen
+        output += chunk;
+        const ready = output
           .split("\n")
           .slice(0, -1)
           .find((line) => line.includes('"ready"'));

@@ -95,8 +95,8 @@ describe("a command changes only its own shell", () => {
   it("with the AI SDK", async () => {
     const session = aiSandbox(client.sandbox("clean-ai-sdk"));
     await session.run({ command: SPOIL });
-    const seen = await Promise.all([1, 2, 3].map(() => session.run({ command: SEEN })));
-    expect(seen.map(({ stdout }) => stdout)).toEqual([CLEAN, CLEAN, CLEAN]);
+    const results = await Promise.all([1, 2, 3].map(() => session.run({ command: SEEN })));
+    expect(results.map(({ stdout }) => stdout)).toEqual([CLEAN, CLEAN, CLEAN]);
     expect(await session.stat({ path: "/etc" })).toMatchObject({ type: "directory" });
   });
 

@@ -280,8 +280,8 @@ describe("verify", () => {
   });
 
   it("fails with a table if the token is wrong or no server responds", async () => {
-    const wrong = await run(["verify", server.url, "a-token-of-nobody"]);
-    expect(wrong).toMatchObject({
+    const refused = await run(["verify", server.url, "a-token-of-nobody"]);
+    expect(refused).toMatchObject({
       code: 1,
       stdout: expect.stringMatching(/^failed\tthe token is accepted\t/m),
     });

@@ -223,11 +223,11 @@ describe("Claude Code", () => {
       // larger maximum.
       ["run_command", { command: "seq 1 12000 | tee /dev/stderr", sandbox: "claude" }],
     ];
-    const seen: string[] = [];
+    const receivedResults: string[] = [];
     const api = await startMessagesAPI((request): Reply => {
       const results = toolResults(request);
-      if (results.length > 0) seen.push(JSON.stringify(results));
-      const next = steps[seen.length];
+      if (results.length > 0) receivedResults.push(JSON.stringify(results));
+      const next = steps[receivedResults.length];
       if (next === undefined) return { blocks: [{ type: "text", text: "all done" }] };
       return { blocks: [{ type: "tool_use", name: `mcp__sandbox__${next[0]}`, input: next[1] }] };
     });
@@ -239,11 +239,11 @@ describe("Claude Code", () => {
     await api.close();
 
     expect(JSON.parse(output)).toMatchObject({ result: "all done", is_error: false });
-    expect(seen).toHaveLength(steps.length);
-    expect(seen[0]).toContain("45");
-    expect(seen[1]).toMatch(/"type":"image".*"media_type":"image\/png"/);
-    expect(seen[2]).toContain("from the shell");
-    expect(seen[3]?.match(/bytes omitted/g)).toHaveLength(2);
+    expect(receivedResults).toHaveLength(steps.length);
+    expect(receivedResults[0]).toContain("45");
+    expect(receivedResults[1]).toMatch(/"type":"image".*"media_type":"image\/png"/);
+    expect(receivedResults[2]).toContain("from the shell");
+    expect(receivedResults[3]?.match(/bytes omitted/g)).toHaveLength(2);
     const offered = api.requests.flatMap(({ body }) => body.tools ?? []).map(({ name }) => name);
     for (const name of TOOLS) expect(offered).toContain(`mcp__sandbox__${name}`);
   });

@@ -70,11 +70,11 @@ describe("Claude Code", () => {
   });
 
   it("then calls a tool, and its model sees the answer", async () => {
-    const seen: string[] = [];
+    const receivedResults: string[] = [];
     const api = await startMessagesAPI((request): Reply => {
       const results = toolResults(request);
-      if (results.length > 0) seen.push(JSON.stringify(results));
-      if (seen.length > 0) return { blocks: [{ type: "text", text: "all done" }] };
+      if (results.length > 0) receivedResults.push(JSON.stringify(results));
+      if (receivedResults.length > 0) return { blocks: [{ type: "text", text: "all done" }] };
       const input = { command: "echo signed in" };
       return { blocks: [{ type: "tool_use", name: "mcp__sandbox__run_command", input }] };
     });
@@ -82,6 +82,6 @@ describe("Claude Code", () => {
     const output = await claude(["-p", "use the sandbox", ...flags], api.url);
     await api.close();
     expect(JSON.parse(output)).toMatchObject({ result: "all done", is_error: false });
-    expect(seen.join()).toContain("signed in");
+    expect(receivedResults.join()).toContain("signed in");
   });
 });

@@ -17,7 +17,7 @@ const home = temporaryDirectory();
 let options: ServerOptions;
 let server: Server;
 /** The results that the client's model received. */
-const seen: string[] = [];
+const receivedResults: string[] = [];
 
 beforeAll(async () => {
   const task = { sandbox: "client", repository: "/workspace/origin.git" };
@@ -30,13 +30,13 @@ beforeAll(async () => {
     ask: (request, turn) => {
       if (turn === 0)
         return use("mcp__sandbox__execute_task", { ...task, task: "[[fix]] The sum", wait_seconds: 1 });
-      seen.push(JSON.stringify(toolResults(request)));
+      receivedResults.push(JSON.stringify(toolResults(request)));
       return say("It goes on.");
     },
     fetch: (request, turn) => {
-      const id = /client\.[0-9a-z]{26}t/.exec(seen.join())?.[0];
+      const id = /client\.[0-9a-z]{26}t/.exec(receivedResults.join())?.[0];
       if (turn === 0) return use("mcp__sandbox__get_result", { id });
-      seen.push(JSON.stringify(toolResults(request)));
+      receivedResults.push(JSON.stringify(toolResults(request)));
       return say("I have it.");
     },
     wait: [bash("echo begun; sleep 300"), say("not reached")],
@@ -72,10 +72,10 @@ describe("a client that hands over tasks", () => {
        git add -A && git -c user.name=a -c user.email=a@b commit -qm one && git clone -q --bare . /workspace/origin.git`,
     );
     expect(await claude("[[ask]] Fix it")).toContain("It goes on.");
-    expect(seen[0]).toMatch(/Wait with get_result, id client\.[0-9a-z]{26}t/);
+    expect(receivedResults[0]).toMatch(/Wait with get_result, id client\.[0-9a-z]{26}t/);
     expect(await claude("[[fetch]] Is it fixed?")).toContain("I have it.");
-    expect(seen[1]).toContain("Fixed the sum.");
-    expect(seen[1]).toContain("-    return a - b\\n+    return a + b");
+    expect(receivedResults[1]).toContain("Fixed the sum.");
+    expect(receivedResults[1]).toContain("-    return a - b\\n+    return a + b");
   });
 });
 

@@ -114,9 +114,9 @@ describe("the page of an upload link", () => {
     page = other;
     await drop([10]);
     await page.waitForSelector("#message:has-text('already used')");
-    const late = await link("late.txt", { expires_seconds: 5 });
-    await page.goto(late);
-    await until(async () => (await fetch(late)).status === 410);
+    const expiring = await link("late.txt", { expires_seconds: 5 });
+    await page.goto(expiring);
+    await until(async () => (await fetch(expiring)).status === 410);
     await drop([10]);
     await page.waitForSelector("#message:has-text('expired')");
     expect((await page.reload())?.status()).toBe(410);

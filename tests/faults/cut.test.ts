@@ -27,17 +27,17 @@ class FlakyProxy {
 
   constructor(port: number) {
     this.#port = port;
-    this.#server = createServer((near) => {
-      const far = connect(port, "127.0.0.1");
+    this.#server = createServer((workerSide) => {
+      const engineSide = connect(port, "127.0.0.1");
       for (const [from, to] of [
-        [near, far],
-        [far, near],
+        [workerSide, engineSide],
+        [engineSide, workerSide],
       ] as const) {
         from.setNoDelay(true);
         this.#pairs.add(from);
         from.on("data", (data: Buffer) => {
-          this.#pass(from === near ? this.#addressed(data) : data, to);
-          if (from === near && this.#isWatched(data)) near.destroy();
+          this.#pass(from === workerSide ? this.#addressed(data) : data, to);
+          if (from === workerSide && this.#isWatched(data)) workerSide.destroy();
         });
         from.on("error", () => to.destroy());
         from.on("end", () => to.end());

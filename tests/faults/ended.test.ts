@@ -67,8 +67,9 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
 
   it("the server saves the files of every completed run_code, and refuses code if it could not save its files", async () => {
     const sandbox = "coded";
-    const many = "for n in range(1500): open(f'/workspace/many{n}', 'wb').write(os.urandom(20_000))";
-    await server.call("run_code", { sandbox, code: `import os\n${many}` });
+    const writeManyFiles =
+      "for n in range(1500): open(f'/workspace/many{n}', 'wb').write(os.urandom(20_000))";
+    await server.call("run_code", { sandbox, code: `import os\n${writeManyFiles}` });
     const first = await server.firstPID(sandbox);
     const code = (text: string, context: string) => server.call("run_code", { sandbox, code: text, context });
     const endless = code(

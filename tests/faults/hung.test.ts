@@ -104,11 +104,16 @@ describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
       server.call("write_file", { sandbox, path: "a", content: "a" }),
       server.call("write_file", { sandbox, path: "b", content: "b".repeat(1_000_000) }),
     ]);
-    const late = server.call("run_command", { sandbox, session: "b", command: "true", timeout_seconds: 6 });
+    const waiting = server.call("run_command", {
+      sandbox,
+      session: "b",
+      command: "true",
+      timeout_seconds: 6,
+    });
     const [first, second, third] = await Promise.all([
       server.call("get_result", { id: idIn(command), wait_seconds: 50 }),
       server.call("get_result", { id: idIn(code), wait_seconds: 50 }),
-      late,
+      waiting,
     ]);
     expect(first.text).toMatch(/state: timed_out[^]*did not confirm[^]*destroy_sandbox[^]*before/);
     expect(second.text).toMatch(/state: timed_out/);

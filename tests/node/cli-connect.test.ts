@@ -120,12 +120,12 @@ describe.each(CLIENTS)("$title", (kind) => {
   });
 
   it("keeps the file's entries and comments", () => {
-    const once = withEntry(kind, original, "sandbox", entry);
-    expect(read(kind, once)).toMatchObject({ ...(WRITTEN[kind.name]?.("sandbox") as object) });
-    expect(read(kind, once)).toMatchObject(read(kind, original) as object);
-    for (const comment of original.match(/(?:\/\/|#) .*$/gm) ?? []) expect(once).toContain(comment);
-    expect(withEntry(kind, once, "sandbox", entry)).toBe(once);
-    const other = withEntry(kind, once, "sandbox", kind.entry(bridge));
+    const written = withEntry(kind, original, "sandbox", entry);
+    expect(read(kind, written)).toMatchObject({ ...(WRITTEN[kind.name]?.("sandbox") as object) });
+    expect(read(kind, written)).toMatchObject(read(kind, original) as object);
+    for (const comment of original.match(/(?:\/\/|#) .*$/gm) ?? []) expect(written).toContain(comment);
+    expect(withEntry(kind, written, "sandbox", entry)).toBe(written);
+    const other = withEntry(kind, written, "sandbox", kind.entry(bridge));
     expect(entryIn(kind, other, "sandbox")).toEqual(kind.entry(bridge));
     expect(entryIn(kind, other, "other")).toEqual(entryIn(kind, original, "other"));
   });
@@ -181,10 +181,10 @@ describe("connect --project", () => {
       writeFileSync(path, FILES[name] ?? "");
       const words = ["connect", name, "--project", project, "--json"];
       const first = await runHere(words, { env: SERVER });
-      const once = readFileSync(path, "utf8");
+      const firstVersion = readFileSync(path, "utf8");
       const second = await runHere([...words, "--name", "other-name"], { env: SERVER });
       const copies = [first, second].map(({ stdout }) => readFileSync(JSON.parse(stdout).copy, "utf8"));
-      expect(copies).toEqual([FILES[name], once]);
+      expect(copies).toEqual([FILES[name], firstVersion]);
     },
   );
 
@@ -217,24 +217,24 @@ describe("connect --project", () => {
   });
 
   it("does not create a directory that the user names, because the name may be mistyped", async () => {
-    const wrong = join(project, "mistyped");
-    const named = await runHere(["connect", "cursor", "--project", wrong], { env: SERVER });
+    const mistyped = join(project, "mistyped");
+    const named = await runHere(["connect", "cursor", "--project", mistyped], { env: SERVER });
     expect([named.code, named.stderr]).toEqual([
       69,
-      `Error: ${wrong} is not a directory: create it, or correct --project.\n`,
+      `Error: ${mistyped} is not a directory: create it, or correct --project.\n`,
     ]);
     for (const [name, variable] of [
       ["codex", "CODEX_HOME"],
       ["claude-code", "CLAUDE_CONFIG_DIR"],
       ["zed", "XDG_CONFIG_HOME"],
     ] as const) {
-      const { code, stderr } = await runHere(["connect", name], { env: { ...SERVER, [variable]: wrong } });
+      const { code, stderr } = await runHere(["connect", name], { env: { ...SERVER, [variable]: mistyped } });
       expect([code, stderr]).toEqual([
         69,
-        `Error: ${wrong} is not a directory: create it, or correct ${variable}.\n`,
+        `Error: ${mistyped} is not a directory: create it, or correct ${variable}.\n`,
       ]);
     }
-    expect(existsSync(wrong)).toBe(false);
+    expect(existsSync(mistyped)).toBe(false);
   });
 
   it.each(["\u0003", "\u0004", "n\r"])("treats %j as no at the prompt", async (key) => {

@@ -22,15 +22,15 @@ afterEach(async () => {
 
 it("the next sandbox sees the new content of a file or directory that the host replaced, and a running one does not", async () => {
   const sandbox = await TestSandbox.start(engine);
-  const both = "cat /opt/file /opt/tree/file";
-  expect((await sandbox.run(both)).stdout).toBe("firstfirst");
+  const readBoth = "cat /opt/file /opt/tree/file";
+  expect((await sandbox.run(readBoth)).stdout).toBe("firstfirst");
   await writeFile(join(directory, "new"), "second");
   await rename(join(directory, "new"), join(directory, "file"));
   await rm(join(directory, "tree"), { recursive: true });
   await mkdir(join(directory, "tree"), { mode: 0o755 });
   await writeFile(join(directory, "tree/file"), "second");
   const next = await TestSandbox.start(engine);
-  expect((await next.run(both)).stdout).toBe("secondsecond");
+  expect((await next.run(readBoth)).stdout).toBe("secondsecond");
   expect((await sandbox.run("cat /opt/file")).stdout).toBe("first");
 });
 

@@ -89,9 +89,9 @@ it("the page shows the lines for the address that was opened, and reports its mi
   expect(page).toContain(`&#34;url&#34;: &#34;${address}&#34;`);
   expect(page).not.toContain("$(id)");
   expect(page.split(`${server.origin}/mcp`)).toHaveLength(page.split(address).length);
-  const wrong = await pageAt("/mcp?sandbox=NAME");
-  expect(wrong).toContain("sandbox must be 1 to 63 characters of a-z, 0-9, -, _ and .");
-  expect(wrong).not.toContain("/mcp?");
+  const errorPage = await pageAt("/mcp?sandbox=NAME");
+  expect(errorPage).toContain("sandbox must be 1 to 63 characters of a-z, 0-9, -, _ and .");
+  expect(errorPage).not.toContain("/mcp?");
 });
 
 describe.each(["light", "dark"] as const)("in %s mode", (colorScheme) => {

@@ -36,7 +36,7 @@ const large = Buffer.from(Uint32Array.from({ length: 1_000_003 }, (_, index) => 
  * and a second response that nobody requested, also to HEAD; `/broken` sends half of that body. `/planted-<status>` has a response as
  * its body, and `/late` sends another one later.
  */
-const odd = createTCPServer((socket) => {
+const violator = createTCPServer((socket) => {
   socket.on("error", () => undefined);
   socket.on("data", (data) => {
     const half = /^[A-Z]+ \/(large|broken) /.exec(data.toString("latin1"))?.[1];
@@ -77,7 +77,7 @@ const sockets = createServer().on("upgrade", (_request, socket: Duplex) => {
 });
 /** A service of this machine that no sandbox may reach. */
 let local: Server;
-const seen: { method: string; url: string; host: string | undefined; body: string }[] = [];
+const receivedRequests: { method: string; url: string; host: string | undefined; body: string }[] = [];
 let localPort: number;
 let localHits = 0;
 let engine: TestEngine;
@@ -93,7 +93,7 @@ beforeAll(async () => {
   localPort = await listen(local);
   internet = createServer(async (request: IncomingMessage, response) => {
     const { method = "", url = "", headers } = request;
-    seen.push({ method, url, host: headers.host, body: await text(request) });
+    receivedRequests.push({ method, url, host: headers.host, body: await text(request) });
     if (url === "/to-local")
       response.writeHead(302, { location: `http://127.0.0.1:${localPort}/secret` }).end();
     else if (url.startsWith("/npm-package"))
@@ -102,7 +102,7 @@ beforeAll(async () => {
     else response.end(`hello from ${headers.host}`);
   });
   const port = await listen(internet);
-  const oddPort = await listen(odd);
+  const oddPort = await listen(violator);
   const allowAddresses = [
     `socket.test:80=${await listen(sockets)}`,
     `odd.test:80=${oddPort}`,
@@ -124,13 +124,13 @@ afterAll(async () => {
   await Promise.all([engine.close(), closed.close()]);
   for (const server of [internet, local]) server.closeAllConnections();
   internet.close();
-  odd.close();
+  violator.close();
   sockets.close();
   local.close();
 });
 
 beforeEach(() => {
-  seen.length = 0;
+  receivedRequests.length = 0;
   localHits = 0;
 });
 
@@ -157,8 +157,8 @@ describe("a sandbox's way to the internet", () => {
       "hello from internet.test",
     );
     await sandbox.run("head -c 300000 /dev/zero | tr '\\0' x | curl -sS -T - http://internet.test/upload");
-    expect(seen.at(0)).toMatchObject({ method: "GET", url: "/a?b=c", host: "internet.test" });
-    expect(seen.at(-1)?.body.length).toBe(300_000);
+    expect(receivedRequests.at(0)).toMatchObject({ method: "GET", url: "/a?b=c", host: "internet.test" });
+    expect(receivedRequests.at(-1)?.body.length).toBe(300_000);
   });
 
   it("works for npm, pip, git and node without configuration", async () => {
@@ -169,7 +169,7 @@ describe("a sandbox's way to the internet", () => {
     );
     await sandbox.run("git ls-remote http://internet.test/repository.git");
     await sandbox.run("node -e 'fetch(\"http://internet.test/from-node\")'");
-    const urls = seen.map(({ url }) => url);
+    const urls = receivedRequests.map(({ url }) => url);
     expect(urls).toContain("/simple/wheelhouse/");
     expect(urls).toContain("/repository.git/info/refs?service=git-upload-pack");
     expect(urls).toContain("/from-node");
@@ -247,7 +247,7 @@ print(body(tunnel, ${large.length}))`;
 
   it("uses the host of the URL, not one from a header", async () => {
     await sandbox.run(`${curl} -H 'Host: other.test' http://internet.test/`);
-    expect(seen.at(0)?.host).toBe("internet.test");
+    expect(receivedRequests.at(0)?.host).toBe("internet.test");
   });
 
   it.each([
@@ -445,7 +445,7 @@ describe("--network none", () => {
     );
     expect(stdout).toContain("internet.test is not reachable: the server was started with --network none");
     expect(stdout).toContain("403 sandbox-mcp: internet.test:443 is not reachable");
-    expect(seen).toEqual([]);
+    expect(receivedRequests).toEqual([]);
   });
 
   it("blocks the same as a sandbox's setting without internet", async () => {
@@ -454,7 +454,7 @@ describe("--network none", () => {
       "this sandbox has no internet access",
     );
     await alone.destroy();
-    expect(seen).toEqual([]);
+    expect(receivedRequests).toEqual([]);
   });
 });
 

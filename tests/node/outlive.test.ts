@@ -190,8 +190,8 @@ describe("processes and files that an earlier engine left behind", () => {
       for (const group of [...used, ...old]) await utimes(group, hoursAgo, hoursAgo);
       const engine = await startTestEngine();
       cleanUp.push(engine.close);
-      const there = (groups: string[]) => groups.filter((group) => existsSync(group));
-      expect([there(young), there(used), there(old)]).toEqual([young, used, []]);
+      const existing = (groups: string[]) => groups.filter((group) => existsSync(group));
+      expect([existing(young), existing(used), existing(old)]).toEqual([young, used, []]);
       child.kill("SIGKILL");
       await once(child, "exit");
     },

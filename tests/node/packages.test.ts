@@ -95,10 +95,10 @@ describe("the indexes of the host", () => {
       `mkdir -p ${packageDirectory} && cd ${directory} && echo '{"name":"tiny-thing","version":"1.0.0"}' >package/package.json` +
         " && echo 'module.exports = 42' >package/index.js && tar czf tiny.tgz package",
     ]);
-    const seen: string[] = [];
+    const receivedCredentials: string[] = [];
     const mirror = createServer((request, response) => {
       const { url = "", headers } = request;
-      seen.push(headers.authorization ?? "none");
+      receivedCredentials.push(headers.authorization ?? "none");
       const base = `http://${headers.host}`;
       const dist = { tarball: `${base}/tiny.tgz` };
       if (url === "/simple/tiny-thing/") {
@@ -129,7 +129,7 @@ describe("the indexes of the host", () => {
       "cd /tmp && npm install tiny-thing 2>&1 && node -p 'require(\"tiny-thing\")'",
     );
     expect(npm.stdout).toMatch(/^42$/m);
-    expect(new Set(seen)).toEqual(new Set(["none"]));
+    expect(new Set(receivedCredentials)).toEqual(new Set(["none"]));
     const port = Number(host.split(":")[1]) + 1;
     const beside = await sandbox.run(`curl -sS -m 10 http://${ownAddress?.address}:${port}/ 2>&1; true`);
     expect(beside.stdout).toContain("a sandbox may not reach");

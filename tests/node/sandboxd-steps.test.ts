@@ -238,12 +238,14 @@ function numbersTo(last: number): string {
 async function checkRun(place: Place, pause: string, what: string): Promise<void> {
   const log = join(place.directory, "ran");
   const command = `echo ran >>${log}; seq 1000; ${pause}echo end; echo error >&2; cd /usr; export KEPT=1; (exit 7)`;
-  const whole = `${numbersTo(1000)}end\n`;
+  const fullOutput = `${numbersTo(1000)}end\n`;
   const { end, stdout, stderr } = await run(place, "r1", command);
   expect(readFileSync(log, "utf8"), what).toBe("ran\n");
   expect(end, what).toMatchObject({ type: "ended", status: 7 });
   const isCut = end.type === "ended" && end.cut === true;
-  expect(isCut ? whole.startsWith(stdout) : stdout === whole && stderr === "error\n", what).toBe(true);
+  expect(isCut ? fullOutput.startsWith(stdout) : stdout === fullOutput && stderr === "error\n", what).toBe(
+    true,
+  );
   for (const id of ["r2", "r3"]) {
     const after = await run(place, id, 'echo "$PWD $KEPT"');
     // sandboxd may have been killed during this command.
@@ -355,25 +357,25 @@ it.each([
   ["appended to", "&append=1", "old\nnew\n"],
 ])(
   "a file that is %s has its old or its new content, and no temporary file is left",
-  async (_what, how, whole) => {
+  async (_what, query, expected) => {
     const steps = await atEachStep(async (place) => {
       const files = join(place.directory, "files");
       const path = join(files, "file");
       mkdirSync(files);
       writeFileSync(path, "old\n");
-      const seen: string[] = [];
+      const contents: string[] = [];
       place.arm();
-      const call = `/files?path=${encodeURIComponent(path)}&id=${"a".repeat(32)}${how}`;
+      const call = `/files?path=${encodeURIComponent(path)}&id=${"a".repeat(32)}${query}`;
       // Repeats the request with the same id, as the actor does.
       const answer = await until(async () => {
         const one = await place.request("PUT", call, "new\n").catch(() => undefined);
-        seen.push(readFileSync(path, "utf8"));
+        contents.push(readFileSync(path, "utf8"));
         return one;
       });
-      expect(answer).toMatchObject({ status: 200, body: JSON.stringify({ size: whole.length }) });
+      expect(answer).toMatchObject({ status: 200, body: JSON.stringify({ size: expected.length }) });
       await place.waitUntilReady();
-      expect(seen.filter((content) => content !== "old\n" && content !== whole)).toEqual([]);
-      expect([readFileSync(path, "utf8"), readdirSync(files)]).toEqual([whole, ["file"]]);
+      expect(contents.filter((content) => content !== "old\n" && content !== expected)).toEqual([]);
+      expect([readFileSync(path, "utf8"), readdirSync(files)]).toEqual([expected, ["file"]]);
     });
     expect(steps).toBeGreaterThan(4);
   },

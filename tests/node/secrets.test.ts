@@ -20,7 +20,12 @@ const hex = (character: string) => character.charCodeAt(0).toString(16);
 const PERCENT = VALUE.replace(/\W/g, (one) => `%${hex(one).toUpperCase()}`);
 
 function secretOf(place: Partial<SecretPlace>, more: Partial<Secret> = {}): Secret {
-  const whole = { in: "header", name: "authorization", template: "Bearer {value}", ...place } as SecretPlace;
+  const completePlace = {
+    in: "header",
+    name: "authorization",
+    template: "Bearer {value}",
+    ...place,
+  } as SecretPlace;
   return {
     name: "api",
     hosts: ["api.example.com"],
@@ -28,7 +33,7 @@ function secretOf(place: Partial<SecretPlace>, more: Partial<Secret> = {}): Secr
     principals: undefined,
     variable: undefined,
     ...more,
-    place: whole,
+    place: completePlace,
   };
 }
 
@@ -50,11 +55,14 @@ describe("a request", () => {
   });
 
   it("contains no placeholder of its secret in another header, where an API would refuse it as a wrong key", () => {
-    const given = { authorization: "Bearer sandbox-mcp-secret-api", other: "Bearer sandbox-mcp-secret-else" };
+    const headers = {
+      authorization: "Bearer sandbox-mcp-secret-api",
+      other: "Bearer sandbox-mcp-secret-else",
+    };
     const key = secretOf({ name: "x-api-key", template: "{value}" });
-    expect(put([key], "https://api.example.com/", given).headers).toEqual({
+    expect(put([key], "https://api.example.com/", headers).headers).toEqual({
       "x-api-key": VALUE,
-      other: given.other,
+      other: headers.other,
     });
   });
 
@@ -271,14 +279,16 @@ describe("a response", () => {
     const guess = VALUE.slice(0, -1);
     const pieces = async (text: string) =>
       (await maskInPieces(text, [basic], [1])).map(({ length }) => length);
-    for (let right = 0; right <= guess.length; right++) {
-      const known = guess.slice(0, right);
+    for (let length = 0; length <= guess.length; length++) {
+      const known = guess.slice(0, length);
       // The known part, as it is and in base64.
       for (const text of [known, btoa(known).replace(/=+$/, "")]) {
-        const wrong = "!".repeat(text.length);
-        expect(await pieces(`${text}\n${text} ${text}`)).toEqual(await pieces(`${wrong}\n${wrong} ${wrong}`));
+        const wrongGuess = "!".repeat(text.length);
+        expect(await pieces(`${text}\n${text} ${text}`)).toEqual(
+          await pieces(`${wrongGuess}\n${wrongGuess} ${wrongGuess}`),
+        );
         const long = "-".repeat(200);
-        expect(await pieces(long + text)).toEqual(await pieces(long + wrong));
+        expect(await pieces(long + text)).toEqual(await pieces(long + wrongGuess));
       }
     }
   });

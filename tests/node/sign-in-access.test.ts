@@ -8,7 +8,7 @@ import type { Browser, Page } from "../setup/oauth-client.ts";
 import { serveOnLoopback, type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
 import { openConsentPage, principalOf, signInsOf } from "../setup/sign-in.ts";
 
-const others = await generateKeyPair("RS256");
+const otherKeys = await generateKeyPair("RS256");
 
 describe("Cloudflare Access", () => {
   const AUDIENCE = "audience-tag-of-the-application";
@@ -93,13 +93,13 @@ describe("Cloudflare Access", () => {
   });
 
   it("lets in a person with a new signing key", async () => {
-    published.push({ ...(await exportJWK(others.publicKey)), kid: "new", alg: "RS256", use: "sig" });
+    published.push({ ...(await exportJWK(otherKeys.publicKey)), kid: "new", alg: "RS256", use: "sig" });
     const fresh = await startOAuthServer({
       ACCESS_TEAM_DOMAIN: ISSUER,
       ACCESS_AUDIENCE: AUDIENCE,
       ACCESS_CERTS_URL: `${certs.origin}/cdn-cgi/access/certs`,
     });
-    const { page } = await openConsentPage(fresh, await vouch({ kid: "new", key: others.privateKey }));
+    const { page } = await openConsentPage(fresh, await vouch({ kid: "new", key: otherKeys.privateKey }));
     expect(page.text).toContain("Approve as");
     await fresh.close();
     published.pop();
@@ -119,7 +119,7 @@ describe("Cloudflare Access", () => {
     ["another application's assertion", { audience: "another" }],
     ["another team's assertion", { issuer: "https://other.cloudflareaccess.com" }],
     ["an expired assertion", { expires: -60 }],
-    ["an assertion that somebody else signed", { kid: "one", key: others.privateKey }],
+    ["an assertion that somebody else signed", { kid: "one", key: otherKeys.privateKey }],
     ["an assertion of an unknown key", { kid: "two" }],
     ["the assertion of a service token", { claims: { sub: "", common_name: "service" } }],
     ["an assertion with an invalid subject", { claims: { sub: "a b:c" } }],

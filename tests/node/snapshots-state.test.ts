@@ -322,16 +322,16 @@ it("a save first leaves out what can be regenerated, then each library as a whol
   write(root, "usr/local/lib/python3.11/site-packages/a/small", "x");
   write(root, "usr/local/lib/python3.11/site-packages/a/large", "x".repeat(100));
   write(root, "workspace/data", "x".repeat(60));
-  const seen = await new Scanner(root, () => base).changes(signal);
+  const entries = await new Scanner(root, () => base).changes(signal);
   const pathsOf = (max: number) =>
-    chooseFiles(seen, max).chosen.flatMap(({ path, type }) => (type === "file" ? path : []));
+    chooseFiles(entries, max).chosen.flatMap(({ path, type }) => (type === "file" ? path : []));
   expect(pathsOf(170).sort()).toEqual([
     "usr/local/lib/python3.11/site-packages/a/large",
     "usr/local/lib/python3.11/site-packages/a/small",
     "workspace/data",
   ]);
   expect(pathsOf(120).sort()).toEqual(["workspace/data", "workspace/node_modules/a"]);
-  expect(chooseFiles(seen, 120).left).toMatchObject({
+  expect(chooseFiles(entries, 120).left).toMatchObject({
     count: 2,
     largest: [{ path: "/usr/local/lib/python3.11/site-packages", size: 101 }],
   });

@@ -246,8 +246,8 @@ describe("a mounted directory of the machine", () => {
     mkdirSync(theirs);
     for (const owner of [1000, 0]) {
       chownSync(theirs, owner, owner);
-      const given = { name, from: theirs, to: "/workspace/theirs", writable: true };
-      const sandbox = await TestSandbox.start(await engineOf({ directories: [given] }), { name });
+      const foreignMount = { name, from: theirs, to: "/workspace/theirs", writable: true };
+      const sandbox = await TestSandbox.start(await engineOf({ directories: [foreignMount] }), { name });
       const file = `of-${owner}`;
       const { stderr } = await sandbox.run(
         `cd /workspace/theirs && touch ${file} && chown www-data:www-data ${file} .`,

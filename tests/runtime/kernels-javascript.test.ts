@@ -102,10 +102,10 @@ describe("errors of JavaScript", () => {
     expect((await kernel.run("throw { code: 7 }")).error?.message).toBe("{ code: 7 }");
     expect(await kernel.run("process.exit(3)")).toMatchObject({ error: { name: "SystemExit" }, exit: 3 });
     expect(await kernel.run("process.exit()")).toMatchObject({ error: null, exit: 0 });
-    const late = await kernel.run(
+    const timerError = await kernel.run(
       "setTimeout(() => { throw new Error('timer') }, 1); await new Promise((r) => setTimeout(r, 20))",
     );
-    expect(late.stderr.text).toContain("Error: timer");
+    expect(timerError.stderr.text).toContain("Error: timer");
     expect(
       (await kernel.run("Promise.reject(new Error('unheard')); await new Promise((r) => setTimeout(r, 5))"))
         .stderr.text,

@@ -11,15 +11,15 @@ describe("the parser of a run's document", () => {
     stderr: stream,
     results: [{ text: "1" }],
   };
-  const whole = { ...document, error: null, exit: null };
+  const validDocument = { ...document, error: null, exit: null };
 
   it("accepts only the document of this run", () => {
     const nothing = { output: new Uint8Array(), bytes: 0, dropped: 0 };
-    const read = { ...whole, stdout: nothing, stderr: nothing };
-    expect(parseDocument(JSON.stringify(whole), "a")).toEqual(read);
-    expect(parseDocument(JSON.stringify(whole), "b")).toBeUndefined();
-    expect(parseDocument(`noise${JSON.stringify(whole)}`, "a")).toBeUndefined();
-    expect(parseDocument(JSON.stringify({ ...whole, stdout: "text" }), "a")).toBeUndefined();
+    const read = { ...validDocument, stdout: nothing, stderr: nothing };
+    expect(parseDocument(JSON.stringify(validDocument), "a")).toEqual(read);
+    expect(parseDocument(JSON.stringify(validDocument), "b")).toBeUndefined();
+    expect(parseDocument(`noise${JSON.stringify(validDocument)}`, "a")).toBeUndefined();
+    expect(parseDocument(JSON.stringify({ ...validDocument, stdout: "text" }), "a")).toBeUndefined();
   });
 
   it("limits every part of a document, also from a modified prelude", () => {
@@ -27,7 +27,7 @@ describe("the parser of a run's document", () => {
     const lines = Array.from({ length: 3000 }, () => "line");
     const vast = { text: "t", bytes: Number.MAX_SAFE_INTEGER, dropped: -1, last: huge };
     const sent = {
-      ...whole,
+      ...validDocument,
       stdout: vast,
       stderr: { text: "t", bytes: -5, dropped: Number.MAX_SAFE_INTEGER },
       results: [{ text: huge }, { png: huge.repeat(4), more: huge }, ...lines.map((text) => ({ text }))],
@@ -49,7 +49,7 @@ describe("the parser of a run's document", () => {
     const last = Buffer.from("é".repeat(8192)).toString("base64");
     const sent = { data: "/+k=", bytes: 20_000, dropped: 19_998, last };
     const text = JSON.stringify({
-      ...whole,
+      ...validDocument,
       stdout: sent,
       stderr: { ...sent, bytes: 5, last: "no base64!" },
     });

@@ -111,8 +111,8 @@ export class TestSandbox {
   static async start(engine: EngineAddress, request: Partial<StartRequest> = {}): Promise<TestSandbox> {
     const sandbox = new TestSandbox(engine, randomBytes(8).toString("hex"));
     const intercepts = { http: [], https: [], all: false };
-    const given = { actor: sandbox.id, env: {}, enableInternet: true, intercepts, token: sandbox.#token };
-    const body = { ...given, ...request };
+    const defaults = { actor: sandbox.id, env: {}, enableInternet: true, intercepts, token: sandbox.#token };
+    const body = { ...defaults, ...request };
     const response = await sandbox.call("PUT", "", body);
     if (!response.ok) throw new Error(await response.text());
     return sandbox;

@@ -106,11 +106,11 @@ function answer(repository: string, { url = "/", headers }: IncomingMessage, res
   }
   if (pathname.startsWith("/broken/")) {
     const coding = pathname.slice(8);
-    const whole = coding === "gzip" ? gzipSync(randomBytes(200_000)) : randomBytes(200_000);
+    const body = coding === "gzip" ? gzipSync(randomBytes(200_000)) : randomBytes(200_000);
     // The last byte is missing, and the response declares no length.
     return void response
       .writeHead(200, { "content-encoding": coding })
-      .write(whole.subarray(0, -1), () => response.destroy());
+      .write(body.subarray(0, -1), () => response.destroy());
   }
   // The response stays open until its reader disconnects.
   if (pathname === "/endless") return void response.write("begins\n");

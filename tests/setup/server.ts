@@ -59,10 +59,10 @@ export function npm(
   child.stderr?.setEncoding("utf8").on("data", (text: string) => (printed.stderr += text));
   const exited = new Promise<number | string>((resolve) => {
     child.once("exit", (code, signal) => {
-      const how = () => resolve(code ?? signal ?? "unknown");
+      const resolveWithStatus = () => resolve(code ?? signal ?? "unknown");
       // Processes that still run may keep the pipe open.
-      child.once("close", how);
-      setTimeout(how, 2000).unref();
+      child.once("close", resolveWithStatus);
+      setTimeout(resolveWithStatus, 2000).unref();
     });
   });
   return { child, exited, stdout: () => printed.stdout, stderr: () => printed.stderr };
@@ -70,11 +70,11 @@ export function npm(
 
 /** Runs `npm start` and waits until it is ready. @throws Error with its output if it ends first */
 export async function startServer(options: ServerOptions = {}): Promise<Server> {
-  const given = options.flags ?? [];
-  const temporary = given.includes("--state-dir")
+  const givenFlags = options.flags ?? [];
+  const temporary = givenFlags.includes("--state-dir")
     ? undefined
     : mkdtempSync(join(tmpdir(), "sandbox-mcp-e2e-"));
-  const flags = [...given];
+  const flags = [...givenFlags];
   if (!flags.includes("--port")) flags.push("--port", "0");
   if (temporary !== undefined) flags.push("--state-dir", temporary);
   // The default would limit suites that start many sandboxes.

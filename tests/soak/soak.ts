@@ -260,6 +260,6 @@ if (process.argv.includes("--write")) {
   );
 }
 for (const error of errors.slice(0, 10)) console.error(error);
-for (const what of grown) console.error(`Grew from the first quarter to the last: ${what}`);
+for (const grownMeasure of grown) console.error(`Grew from the first quarter to the last: ${grownMeasure}`);
 if (quarters.some((quarter) => Object.keys(quarter).length < 3)) grown.push("something was not measured");
 process.exitCode = errors.length > 0 || grown.length > 0 ? 1 : 0;

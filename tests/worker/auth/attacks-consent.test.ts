@@ -92,12 +92,12 @@ describe("the consent form", () => {
 
   it("a handle works once, even with a wrong token", async () => {
     const { browser, page } = await openConsentPage();
-    const wrong = await browser.submit(page, { decision: "owner", token: "wrong" });
-    expect(wrong.status).toBe(403);
+    const pageAfterWrongToken = await browser.submit(page, { decision: "owner", token: "wrong" });
+    expect(pageAfterWrongToken.status).toBe(403);
     expect((await browser.submit(page, approval)).isErrorPage).toBe(true);
-    const done = await browser.submit(wrong, approval);
+    const done = await browser.submit(pageAfterWrongToken, approval);
     expect(done.status).toBe(303);
-    expect((await browser.submit(wrong, approval)).isErrorPage).toBe(true);
+    expect((await browser.submit(pageAfterWrongToken, approval)).isErrorPage).toBe(true);
   });
 
   it("an expired handle is refused, with a way to start again", async () => {
@@ -122,9 +122,9 @@ describe("the consent form", () => {
 
   it("clickjacking: pages cannot be framed, run scripts or send a form elsewhere", async () => {
     const { browser, page } = await openConsentPage();
-    const wrong = await browser.submit(page, { decision: "owner", token: "wrong" });
+    const pageAfterWrongToken = await browser.submit(page, { decision: "owner", token: "wrong" });
     const message = await browser.open(`${ORIGIN}/authorize`);
-    for (const { response } of [page, wrong, message]) {
+    for (const { response } of [page, pageAfterWrongToken, message]) {
       expect(response.headers.get("x-frame-options")).toBe("DENY");
       const policy = (response.headers.get("content-security-policy") ?? "").split("; ");
       expect(policy).toContain("default-src 'none'");

@@ -150,13 +150,13 @@ describe("redirects", () => {
 
   it("open redirect: the error of a registered client is shown with a link, and not followed", async () => {
     const client = await Client.register(app, { redirect_uris: ["https://evil.example/"] });
-    for (const wrong of [
+    for (const wrongParameters of [
       { response_type: "token" },
       { scope: "email" },
       { resource: "https://other.example/" },
     ]) {
       const page = await new Browser(app).open(
-        await client.authorizationURL({ redirect_uri: "https://evil.example/", ...wrong }),
+        await client.authorizationURL({ redirect_uri: "https://evil.example/", ...wrongParameters }),
       );
       expect(page.isErrorPage).toBe(true);
       expect(page.text).toContain('href="https://evil.example/?error=');

@@ -140,8 +140,8 @@ describe("the sign-in page", () => {
     expect(page.status).toBe(429);
     expect(page.response.headers.get("retry-after")).toBe("30");
     expect(page.text).toContain("Too many wrong tokens. Wait 30 seconds");
-    const wrong = Array.from({ length: 5 }, () => "wrong_token");
-    expect(logs.entries().map(({ reason }) => reason)).toEqual([...wrong, "too_many_attempts"]);
+    const wrongTokens = Array.from({ length: 5 }, () => "wrong_token");
+    expect(logs.entries().map(({ reason }) => reason)).toEqual([...wrongTokens, "too_many_attempts"]);
     expect(logs.entries().every(({ level }) => level === "warn")).toBe(true);
     expect(logs.text()).not.toMatch(/guess-|server-token/);
     // The owner can still use the token, and sign in from another address.

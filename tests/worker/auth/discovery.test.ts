@@ -69,9 +69,9 @@ describe("a challenge", () => {
     expect(bare.headers.get("www-authenticate")).toBe(
       `Bearer realm="sandbox-mcp", resource_metadata="${metadata}"`,
     );
-    const wrong = await app(path, post(LIST, { authorization: "Bearer wrong" }));
-    expect(wrong.headers.get("www-authenticate")).toContain(`error="invalid_token"`);
-    expect(wrong.headers.get("www-authenticate")).toContain(`resource_metadata="${metadata}"`);
+    const refused = await app(path, post(LIST, { authorization: "Bearer wrong" }));
+    expect(refused.headers.get("www-authenticate")).toContain(`error="invalid_token"`);
+    expect(refused.headers.get("www-authenticate")).toContain(`resource_metadata="${metadata}"`);
   });
 });
 

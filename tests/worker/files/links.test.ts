@@ -119,9 +119,9 @@ describe("a download link", () => {
     );
     const path = await link("changing");
     const headers = { "want-repr-digest": "sha-256=1", range: "bytes=0-9" };
-    const seen = await owner.http(path, { headers });
-    expect([seen.status, (await bytesOf(seen)).length]).toEqual([206, 10]);
-    expect([seen.headers.get("repr-digest"), seen.headers.get("etag")]).toEqual([null, null]);
+    const response = await owner.http(path, { headers });
+    expect([response.status, (await bytesOf(response)).length]).toEqual([206, 10]);
+    expect([response.headers.get("repr-digest"), response.headers.get("etag")]).toEqual([null, null]);
     await sh(sandbox, `${stop}; rm changing`);
   });
 
@@ -164,7 +164,7 @@ describe("a download link", () => {
     expect(packed.length).toBeLessThan(2_100_000);
     await owner.http(`/sandboxes/${sandbox}/files/packed.zip`, { method: "PUT", body: packed });
     // Python's zipfile verifies each checksum, and reads names, modes, links and times.
-    const seen = await sh(
+    const unpacked = await sh(
       sandbox,
       `python3 - <<'END'
 import zipfile
@@ -177,7 +177,7 @@ with zipfile.ZipFile("packed.zip") as archive:
     print(archive.getinfo("zeros").date_time)
 END`,
     );
-    expect(seen.split("\n")).toEqual([
+    expect(unpacked.split("\n")).toEqual([
       "a/ 0o40755 False ",
       "a/empty/ 0o40755 False ",
       "a/ž \\ x 0o100750 True ",
@@ -289,7 +289,7 @@ describe("an upload link", () => {
     await sh(sandbox, "echo old >formed");
     const path = await link("formed", { direction: "upload", max_bytes: 1000 });
     const small = [new Uint8Array(1000)];
-    const whole = await new Response(formOf("b", [{ file: "x", pieces: small }])).bytes();
+    const formBytes = await new Response(formOf("b", [{ file: "x", pieces: small }])).bytes();
     const post = (form: BodyInit) =>
       owner.http(path, {
         method: "POST",
@@ -297,8 +297,8 @@ describe("an upload link", () => {
         headers: { "content-type": "multipart/form-data; boundary=b" },
       });
     for (const [form, status, words] of [
-      [whole.subarray(0, 900), 503, "ended early"],
-      [whole.subarray(0, -4), 503, "ended early"],
+      [formBytes.subarray(0, 900), 503, "ended early"],
+      [formBytes.subarray(0, -4), 503, "ended early"],
       ["no form", 503, "ended early"],
       [formOf("other", [{ file: "x", pieces: small }]), 503, "ended early"],
       [formOf("b", [{ file: "x", pieces: [...small, ...small] }]), 413, "1000 bytes"],
@@ -318,7 +318,7 @@ describe("an upload link", () => {
       expect([response.status, await response.text()]).toEqual([status, expect.stringContaining(words)]);
     }
     expect(await sh(sandbox, "cat formed; ls -A | grep sandbox-mcp || true")).toBe("old\n");
-    expect((await post(whole)).status).toBe(201);
+    expect((await post(formBytes)).status).toBe(201);
     expect(await sh(sandbox, "stat -c %s formed")).toBe("1000\n");
   });
 
@@ -500,9 +500,9 @@ describe("the token of a link", () => {
     );
     const created = async (expires: number, path = "/workspace/earlier.txt") => {
       const actor = await actorName(sandbox, owner.principalID);
-      const whole = { actor, epoch, direction: "download", path, expires, id: "1" };
+      const claims = { actor, epoch, direction: "download", path, expires, id: "1" };
       const text = new TextEncoder()
-        .encode(JSON.stringify(whole))
+        .encode(JSON.stringify(claims))
         .toBase64({ alphabet: "base64url", omitPadding: true });
       const [key] = await keysOf(config);
       const signature = await sign(key as CryptoKey, `file ${text}`);

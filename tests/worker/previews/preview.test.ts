@@ -110,20 +110,23 @@ describe("a preview", () => {
       { "cf-access-jwt-assertion": "4", "cf-access-client-secret": "5" },
     ];
     for (const headers of ours) {
-      const seen = (await receivedRequest(url, { headers })).headers;
-      expect(seen.authorization).toBeUndefined();
-      expect(seen.cookie).toBe("cookie" in headers ? "kept=1" : undefined);
-      expect(Object.keys(seen).filter((name) => /cf-access|cf-worker|sandbox-mcp|engine/.test(name))).toEqual(
-        [],
-      );
+      const receivedHeaders = (await receivedRequest(url, { headers })).headers;
+      expect(receivedHeaders.authorization).toBeUndefined();
+      expect(receivedHeaders.cookie).toBe("cookie" in headers ? "kept=1" : undefined);
+      expect(
+        Object.keys(receivedHeaders).filter((name) => /cf-access|cf-worker|sandbox-mcp|engine/.test(name)),
+      ).toEqual([]);
     }
   });
 
   it("passes on every valid HTTP status, and reports an invalid one", async () => {
     const url = await expose({ sandbox, port: 8000 });
     expect((await visit(`${url}status?is=599`)).status).toBe(599);
-    const odd = await visit(`${url}status?is=999`);
-    expect([odd.status, await odd.text()]).toEqual([502, expect.stringContaining("not a valid HTTP status")]);
+    const invalid = await visit(`${url}status?is=999`);
+    expect([invalid.status, await invalid.text()]).toEqual([
+      502,
+      expect.stringContaining("not a valid HTTP status"),
+    ]);
     // The status 101 without a request for it, and lines that Node reads but refuses to write.
     for (const line of ["101 Switching Protocols", "099 Odd", "200 \u0001"])
       expect((await visit(`${url}line?is=${encodeURIComponent(line)}`)).status).toBe(502);

@@ -172,8 +172,8 @@ describe("the resource of a file", () => {
       expect(entries).toContainEqual(
         expect.objectContaining({ name: "src", type: "directory", uri: `sandbox://${sandbox}/src/` }),
       );
-      const odd = entries.find(({ name }: { name: string }) => name.endsWith(".md"));
-      expect(await read(odd.uri)).toMatchObject({ text: "odd\n" });
+      const oddEntry = entries.find(({ name }: { name: string }) => name.endsWith(".md"));
+      expect(await read(oddEntry.uri)).toMatchObject({ text: "odd\n" });
     }
     expect(JSON.parse((await read(`sandbox://${sandbox}//tmp/`)).text ?? "")).toMatchObject({
       path: "/tmp",
@@ -214,10 +214,10 @@ describe("the resource of a file", () => {
   });
 
   it("has an error that names the limit if its address is too long", async () => {
-    const least = `sandbox://${sandbox}/`.padEnd(MAX_RESOURCE_URI, "a");
-    expect(await refusal(least)).toMatchObject({ message: expect.stringContaining("File name too long") });
+    const longest = `sandbox://${sandbox}/`.padEnd(MAX_RESOURCE_URI, "a");
+    expect(await refusal(longest)).toMatchObject({ message: expect.stringContaining("File name too long") });
     // The SDK throws at addresses of more than a million characters.
-    for (const uri of [`${least}a`, `x:${"a".repeat(1_000_000)}`]) {
+    for (const uri of [`${longest}a`, `x:${"a".repeat(1_000_000)}`]) {
       const message = expect.stringContaining("at most 16384 characters");
       expect(await refusal(uri)).toMatchObject({ code: -32602, message });
     }

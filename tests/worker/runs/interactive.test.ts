@@ -88,8 +88,8 @@ describe.concurrent("a command in a terminal", () => {
     const alone = await owner.call("send_input", { id: idIn(started), columns: 40, rows: 7 });
     expect(alone.isError).toBe(false);
     await typeFor(started, "\n", /\n7 40\n/);
-    for (const wrong of [{}, { rows: 7 }, { columns: 7, text: "x" }, { columns: 0, rows: 7 }])
-      expect((await owner.call("send_input", { id: idIn(started), ...wrong })).isError).toBe(true);
+    for (const wrongArgs of [{}, { rows: 7 }, { columns: 7, text: "x" }, { columns: 0, rows: 7 }])
+      expect((await owner.call("send_input", { id: idIn(started), ...wrongArgs })).isError).toBe(true);
     await owner.call("cancel_run", { id: idIn(started) });
   });
 
@@ -185,9 +185,9 @@ describe("input to a run", () => {
     await owner.call("cancel_run", { id: idIn(plain) });
     const over = await open("true", { session: "over" });
     expect(over.structured).toMatchObject({ state: "succeeded" });
-    const late = await owner.call("send_input", { id: over.structured.id, text: "x" });
-    expect(late.isError).toBe(true);
-    expect(late.text).toContain("has ended");
+    const refused = await owner.call("send_input", { id: over.structured.id, text: "x" });
+    expect(refused.isError).toBe(true);
+    expect(refused.text).toContain("has ended");
     expect((await owner.call("send_input", { id: "none", text: "x" })).text).toContain("There is no run");
   });
 

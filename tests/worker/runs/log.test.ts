@@ -268,14 +268,14 @@ describe("a log in R2", () => {
       arrive.resolve();
       await runs.result(id, 20_000);
       await expect.poll(() => rowsOf(sql, id).bytes).toBe(0);
-      const of = (isError: boolean) => {
+      const piecesOfStream = (isError: boolean) => {
         const parts: Uint8Array[] = [];
         for (let at = 0; at < printed.length; at += 64 * 1024)
           if ((at % (256 * 1024) === 0) === isError) parts.push(printed.subarray(at, at + 64 * 1024));
         return joinBytes(parts);
       };
-      expect(isSame(await readAll(runs, id, "stdout"), of(false))).toBe(true);
-      expect(isSame(await readAll(runs, id, "stderr"), of(true))).toBe(true);
+      expect(isSame(await readAll(runs, id, "stdout"), piecesOfStream(false))).toBe(true);
+      expect(isSame(await readAll(runs, id, "stderr"), piecesOfStream(true))).toBe(true);
     };
     await withRuns("log-once", work, { objects });
   });

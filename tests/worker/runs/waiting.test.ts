@@ -166,9 +166,9 @@ describe.concurrent("a run that outlasts its call", () => {
     const lines = String(
       (await command("for i in 1 2 3 4 5 6; do echo line $i; sleep 0.5; done")).structured.id,
     );
-    const whole = await asModel(lines, { cursor: 0, wait_seconds: 40 });
-    expect(whole).toContain("This is the end of the log.");
-    expect(whole.match(/line \d/g)).toHaveLength(6);
+    const log = await asModel(lines, { cursor: 0, wait_seconds: 40 });
+    expect(log).toContain("This is the end of the log.");
+    expect(log.match(/line \d/g)).toHaveLength(6);
     const silent = String((await command("echo begun; sleep 300")).structured.id);
     const rested = await asModel(silent, { cursor: 0, wait_seconds: 40 });
     expect([rested, rested]).toEqual([expect.stringContaining("begun"), expect.stringContaining("running")]);

@@ -136,9 +136,9 @@ describe("a principal that calls too often", () => {
         { "mcp-protocol-version": "2025-03-26" },
       );
     const app = appWith({ RATE_LIMITER: { limit } });
-    const good = await app("/mcp", batch(9));
-    expect(good.status).toBe(200);
-    expect(await messages(good)).toHaveLength(9);
+    const accepted = await app("/mcp", batch(9));
+    expect(accepted.status).toBe(200);
+    expect(await messages(accepted)).toHaveLength(9);
     expect(limit).toHaveBeenCalledTimes(9);
     const refused = await appWith({ RATE_LIMITER: { limit } }, { createMCPServer })("/mcp", batch(100));
     expect(refused.status).toBe(429);

@@ -98,10 +98,10 @@ describe("the MCP endpoint", () => {
     const quick = await app("/mcp", post(call("at-once", {})));
     expect(typeOf(quick)).toBe("application/json");
     expect(await messages(quick)).toMatchObject(over);
-    const late = await app("/mcp", post(call("later", {})));
-    expect(typeOf(late)).toBe("text/event-stream");
+    const slow = await app("/mcp", post(call("later", {})));
+    expect(typeOf(slow)).toBe("text/event-stream");
     release();
-    expect(await messages(late)).toMatchObject(over);
+    expect(await messages(slow)).toMatchObject(over);
   });
 
   it("a batch of 2025-03-26 returns a response for every call in it", async () => {

@@ -127,16 +127,16 @@ async function firstTwo(stream: Stream): Promise<unknown[]> {
 
 describe("the stream of a page", () => {
   it("continues a log at the page's position, waits for more, and stops at its end", async () => {
-    const whole = "one two three";
+    const fullLog = "one two three";
     answers.log = (cursor) =>
-      page(whole.slice(cursor, cursor + 4), cursor, {
+      page(fullLog.slice(cursor, cursor + 4), cursor, {
         state: cursor < 8 ? "running" : "succeeded",
-        bytes: whole.length,
+        bytes: fullLog.length,
       });
     const browser = await panelBrowser(app);
     const stream = await open(browser, watchRequest([log("a-run", 4)]));
     const texts: string[] = [];
-    for (let read = 4; read < whole.length;) {
+    for (let read = 4; read < fullLog.length;) {
       const event = (await stream.next()) as unknown as { data: ReturnType<typeof page> };
       texts.push(event.data.log[0]?.text ?? "");
       read = event.data.next_cursor;

@@ -441,12 +441,12 @@ describe("the stream of a model's response", () => {
   it("is parsed correctly from pieces of any size", () => {
     for (let at = 0; at <= input.length; at++) {
       const reader = new ProgramReader(["python", "typescript"]);
-      const seen: string[] = [];
+      const codeSoFar: string[] = [];
       for (const byte of streamOf([input.slice(0, at), input.slice(at)])) {
         reader.add(Uint8Array.of(byte));
-        if (reader.code !== seen.at(-1)) seen.push(reader.code);
+        if (reader.code !== codeSoFar.at(-1)) codeSoFar.push(reader.code);
       }
-      for (const part of seen) expect(code.startsWith(part) && part.isWellFormed()).toBe(true);
+      for (const part of codeSoFar) expect(code.startsWith(part) && part.isWellFormed()).toBe(true);
       expect(reader.code).toBe(code);
       expect(reader.program).toEqual({ language: "python", code });
       expect(reader.usage).toEqual({ input: 7, output: 9 });

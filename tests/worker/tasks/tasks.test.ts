@@ -388,8 +388,8 @@ describe("a task's files", () => {
     ])
       expect(list.split("\n")).toContain(line);
     expect(diff).toContain('"b/caf\\351.txt"');
-    const whole = (await owner.call("get_result", { id, artifact: "changes.diff" })).text;
-    expect(whole).toContain('+++ "b/caf\\351.txt"');
+    const diffFile = (await owner.call("get_result", { id, artifact: "changes.diff" })).text;
+    expect(diffFile).toContain('+++ "b/caf\\351.txt"');
   });
 
   it("may have names that are too long for the task's record, and the task still ends", async () => {

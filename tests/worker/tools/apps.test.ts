@@ -98,8 +98,8 @@ describe("the panel in a chat", () => {
       _results: "structured",
     });
     expect(panels.structuredContent).toMatchObject({ state: "succeeded", stdout: "shown\n" });
-    for (const wrong of ["text", true]) {
-      const refused = await send(owner, "run_command", { ...args, _results: wrong });
+    for (const invalid of ["text", true]) {
+      const refused = await send(owner, "run_command", { ...args, _results: invalid });
       expect(refused).toMatchObject({ isError: true });
       expect(JSON.stringify(refused)).toContain("_results");
     }

@@ -138,10 +138,10 @@ describe("a sandbox's policy", () => {
     const head = (refused: number) =>
       `# internet none\n# refused ${refused}\n# time host port method status bytes secret\n`;
     const line = (host: string) => String.raw`\S+Z ${host}\.example\.com 80 GET refused \d+ -\n`;
-    const both = new RegExp(`^${head(2)}${line("first")}${line("second")}$`);
-    expect(await connectionsOf(sandbox)).toMatch(both);
+    const bothConnections = new RegExp(`^${head(2)}${line("first")}${line("second")}$`);
+    expect(await connectionsOf(sandbox)).toMatch(bothConnections);
     await evict(sandbox);
-    expect(await connectionsOf(sandbox)).toMatch(both);
+    expect(await connectionsOf(sandbox)).toMatch(bothConnections);
     expect(await connectionsOf(sandbox, await principal("net-reader", ["sandbox:read"]))).not.toContain(
       "example.com",
     );
@@ -261,24 +261,24 @@ describe("the access that the operator grants to a sandbox", () => {
   });
 
   it("is limited by the entry of the principal's token, within the limits for all", async () => {
-    const none = network({ network: all, authTokens: [{ ...token, internet: "none" }] });
-    expect(none.network.policy.internet).toBe("none");
-    expect(await none.network.refusalNote(0)).toContain(
+    const closed = network({ network: all, authTokens: [{ ...token, internet: "none" }] });
+    expect(closed.network.policy.internet).toBe("none");
+    expect(await closed.network.refusalNote(0)).toContain(
       "x.example.com (2 times) were refused. The operator of this server",
     );
-    expect(() => none.network.choiceAfter({ allowHosts: ["a.test.com"] })).toThrow("does not allow");
+    expect(() => closed.network.choiceAfter({ allowHosts: ["a.test.com"] })).toThrow("does not allow");
     const list = network({ network: all, authTokens: [{ ...token, allowHosts: ["a.example.com"] }] });
     expect(list.network.policy).toEqual({ internet: "allowlist", allowHosts: ["a.example.com"] });
     const other = network({ network: all, authTokens: [{ ...token, internet: "none" }] }, "token:other");
     expect(other.network.policy.internet).toBe("full");
     const wide = { ...token, internet: "full", allowHosts: ["b.example.com", "a.other.test"] } as const;
-    const within = network({
+    const narrowed = network({
       network: { initial: "none", max: "allowlist", allowHosts: ["*.example.com"] },
       authTokens: [wide],
     });
-    expect(within.network.policy.internet).toBe("none");
-    within.network.put(within.network.choiceAfter({ internet: "allowlist" }));
-    expect(within.network.policy.allowHosts).toEqual(["b.example.com"]);
+    expect(narrowed.network.policy.internet).toBe("none");
+    narrowed.network.put(narrowed.network.choiceAfter({ internet: "allowlist" }));
+    expect(narrowed.network.policy.allowHosts).toEqual(["b.example.com"]);
   });
 
   it("is read from the server's variables", () => {
@@ -325,16 +325,16 @@ describe("the access that the operator grants to a sandbox", () => {
     const intercepted: [readonly string[], string][] = [];
     const { actor } = cloudflare();
     const storage = new Map<string, unknown>();
-    const over = (secretHosts: string[]) =>
+    const networkWith = (secretHosts: string[]) =>
       network({ network: all, authTokens: [] }, "owner", actor(), {
         kept: storage,
         secretHosts: () => secretHosts,
         intercept: async (hosts, { internet }) => void intercepted.push([hosts, internet]),
       }).network;
-    const first = over(["a.example.com"]);
+    const first = networkWith(["a.example.com"]);
     first.prepareStart();
     await first.enforce();
-    const next = over(["b.example.com"]);
+    const next = networkWith(["b.example.com"]);
     next.put({ internet: "none" });
     await next.enforce();
     next.prepareStart();
@@ -407,14 +407,14 @@ describe("on Cloudflare", () => {
     expect(await platform.enforce({ internet: "full", allowHosts: [] })).toBe(true);
     expect(handlers).toEqual([]);
     sandbox.isUp = true;
-    const none = { internet: "none", allowHosts: [] } as const;
-    expect(await platform.enforce(none)).toBe(false);
+    const noInternet = { internet: "none", allowHosts: [] } as const;
+    expect(await platform.enforce(noInternet)).toBe(false);
     expect(sandbox).toMatchObject({ enableInternet: false, interceptHttps: true });
     // The refusal lasts until that container has ended.
-    expect(await actor().enforce(none)).toBe(false);
+    expect(await actor().enforce(noInternet)).toBe(false);
     sandbox.isUp = false;
     platform.prepareStart();
-    expect(await platform.enforce(none)).toBe(true);
+    expect(await platform.enforce(noInternet)).toBe(true);
     sandbox.isUp = true;
     expect(await actor().enforce({ internet: "allowlist", allowHosts: ["a.example.com"] })).toBe(true);
     expect(handlers).toHaveLength(4);

@@ -193,8 +193,11 @@ describe("the region of a sandbox", () => {
     expect((await owner.call("configure_sandbox", { sandbox: "region", region: "weur" })).isError).toBe(
       false,
     );
-    const late = await owner.call("configure_sandbox", { sandbox: "region", region: "oc" });
-    expect([late.isError, late.text]).toEqual([true, expect.stringContaining("first use placed it in weur")]);
+    const refused = await owner.call("configure_sandbox", { sandbox: "region", region: "oc" });
+    expect([refused.isError, refused.text]).toEqual([
+      true,
+      expect.stringContaining("first use placed it in weur"),
+    ]);
     await sh("region-used", "true");
     const used = await owner.call("configure_sandbox", { sandbox: "region-used", region: "oc" });
     expect([used.isError, used.text]).toEqual([

@@ -95,10 +95,10 @@ describe("a call that lets a sandbox reach more hosts", () => {
     const sandbox = await createLimited("decide-other");
     const { url } = elicitationIn(await configure(sandbox, TWO));
     const other = await panelBrowserOfGitHub((more) => appOf(more as Partial<Env>));
-    const seen = await other.open(url);
-    expect(seen.status).toBe(403);
-    expect(seen.text).not.toContain("two.example.com");
-    expect(seen.text).not.toContain(sandbox);
+    const opened = await other.open(url);
+    expect(opened.status).toBe(403);
+    expect(opened.text).not.toContain("two.example.com");
+    expect(opened.text).not.toContain(sandbox);
     expect((await decide(other, url, "allow")).status).toBe(403);
     // Without a session, and from another site's page.
     const stranger = new Browser(app);

@@ -99,8 +99,8 @@ describe("edit_file", () => {
     expect(result.text).toContain(
       "edit 1 is in the file 11 times, on lines 1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31.",
     );
-    const many = await edit("twice", { old_text: "x", new_text: "z" });
-    expect(many.text).toMatch(/is in the file 22 times, on lines 1, 3, 4, .* and more\./);
+    const repeated = await edit("twice", { old_text: "x", new_text: "z" });
+    expect(repeated.text).toMatch(/is in the file 22 times, on lines 1, 3, 4, .* and more\./);
   });
 
   it("keeps the mode, byte order mark and line ends, and edits the target of a link", async () => {

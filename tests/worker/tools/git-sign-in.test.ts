@@ -314,8 +314,8 @@ describe("a person's token for a git host", () => {
       expect((await send(browser, PAGE, fields, headers)).status).toBe(403);
     // The session of this browser may not run code.
     const other = await panelBrowserOfGitHub((more) => appOf(more as Partial<Env>));
-    for (const seen of [await other.open(url), await send(other, PAGE, fields)])
-      expect(seen.status).toBe(403);
+    for (const refused of [await other.open(url), await send(other, PAGE, fields)])
+      expect(refused.status).toBe(403);
     const stranger = new Browser(app);
     for (const at of [url, PAGE]) {
       const { pathname } = new URL(at);

@@ -73,10 +73,10 @@ async function expectShown(data: string | undefined, colours = QUARTERS, toleran
   const found = await inspectImage(data);
   expect(found.width * found.height).toBeLessThanOrEqual(1_150_000);
   expect(Math.max(found.width, found.height)).toBeLessThanOrEqual(8000);
-  const far = found.colours.map((colour, index) =>
+  const differences = found.colours.map((colour, index) =>
     Math.max(...colour.map((value, sample) => Math.abs(value - (colours[index]?.[sample] ?? -1000)))),
   );
-  expect(Math.max(...far), JSON.stringify(found)).toBeLessThanOrEqual(tolerance);
+  expect(Math.max(...differences), JSON.stringify(found)).toBeLessThanOrEqual(tolerance);
   return found;
 }
 

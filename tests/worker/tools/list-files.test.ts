@@ -71,7 +71,7 @@ describe("list_files", () => {
       sandbox,
       "mkdir -p odd-bytes/d/e; cd odd-bytes; touch a d/x d/e/$'\\xe9' d/e/$'\\xff' 'd/e/z%41' d.y e; cd ..",
     );
-    const whole = await names({ path: "odd-bytes", recursive: true });
+    const unpaged = await names({ path: "odd-bytes", recursive: true });
     const single: string[] = [];
     do {
       const { structured } = await list({ path: "odd-bytes", recursive: true, limit: 1, cursor });
@@ -79,8 +79,8 @@ describe("list_files", () => {
       single.push(...part.entries.map(({ path }) => path));
       cursor = part.next_cursor;
     } while (cursor !== undefined);
-    expect(single).toEqual(whole);
-    expect(whole).toHaveLength(9);
+    expect(single).toEqual(unpaged);
+    expect(unpaged).toHaveLength(9);
     expect(await list({ path: "many", cursor: "%zz" })).toMatchObject({
       isError: true,
       text: expect.stringContaining("The cursor is not from"),
@@ -96,7 +96,7 @@ describe("list_files", () => {
   });
 
   it("lists every name on one line", async () => {
-    const odd = [
+    const oddNames = [
       "-dash",
       " lead",
       "trail ",
@@ -108,10 +108,11 @@ describe("list_files", () => {
       "$(x)",
       "\\n",
     ];
-    for (const path of odd) await owner.call("write_file", { sandbox, path: `odd/${path}`, content: "x" });
-    expect((await names({ path: "odd" })).toSorted()).toEqual(odd.toSorted());
+    for (const path of oddNames)
+      await owner.call("write_file", { sandbox, path: `odd/${path}`, content: "x" });
+    expect((await names({ path: "odd" })).toSorted()).toEqual(oddNames.toSorted());
     const { text } = await list({ path: "odd" });
-    expect(text.split("\n")).toHaveLength(odd.length);
+    expect(text.split("\n")).toHaveLength(oddNames.length);
     expect(text).toContain('"two\\nlines"');
     await sh(sandbox, "mkdir -p './-odd dir\n'; touch './-odd dir\n/x'");
     expect(await names({ path: "-odd dir\n" })).toEqual(["x"]);

@@ -65,8 +65,8 @@ describe("a file is read unchanged, by lines and by bytes, if it", () => {
     const path = "exact";
     const encoding = "base64";
     await owner.call("write_file", { sandbox, path, content: content.toBase64(), encoding });
-    const whole = await owner.call("read_file", { sandbox, path, encoding });
-    expect(whole.text.split("\n")[0]).toBe(content.toBase64());
+    const completeRead = await owner.call("read_file", { sandbox, path, encoding });
+    expect(completeRead.text.split("\n")[0]).toBe(content.toBase64());
     const { structured, text } = await owner.call("read_file", { sandbox, path });
     const decoded = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(content);
     expect(structured.content).toBe(decoded.slice(0, 32_768).replace(/(?<=^x{32767})ä$/, ""));

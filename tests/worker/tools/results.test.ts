@@ -139,7 +139,7 @@ describe("the list of tools", () => {
   });
 
   it("stays within 24 KiB with them", async () => {
-    const whole = await owner.withQuery("?results=structured").result({ method: "tools/list" });
-    expect(JSON.stringify(whole).length).toBeLessThan(24_576);
+    const listing = await owner.withQuery("?results=structured").result({ method: "tools/list" });
+    expect(JSON.stringify(listing).length).toBeLessThan(24_576);
   });
 });

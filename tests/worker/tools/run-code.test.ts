@@ -206,11 +206,11 @@ describe("simultaneous calls", () => {
   it("run in parallel in two contexts", async () => {
     const code = (mine: string, other: string) =>
       `import os, time\nopen('/tmp/${mine}', 'w').close()\nwhile not os.path.exists('/tmp/${other}'): time.sleep(0.02)\n'${mine}'`;
-    const both = await Promise.all([
+    const results = await Promise.all([
       text(code("c1", "c2"), { context: "c1" }),
       text(code("c2", "c1"), { context: "c2" }),
     ]);
-    expect(both).toEqual(["result: 'c1'", "result: 'c2'"]);
+    expect(results).toEqual(["result: 'c1'", "result: 'c2'"]);
   });
 
   it("run in order in one context, and mix no output", async () => {

@@ -144,8 +144,8 @@ describe("destroy_sandbox", () => {
       existed: false,
     });
     await run(owner, "twice", "true");
-    const both = await Promise.all([1, 2].map(() => owner.call("destroy_sandbox", { sandbox: "twice" })));
-    expect(both.map(({ isError }) => isError)).toEqual([false, false]);
+    const results = await Promise.all([1, 2].map(() => owner.call("destroy_sandbox", { sandbox: "twice" })));
+    expect(results.map(({ isError }) => isError)).toEqual([false, false]);
     expect((await owner.call("destroy_sandbox", { sandbox: "twice" })).structured).toMatchObject({
       existed: false,
     });

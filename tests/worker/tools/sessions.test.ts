@@ -197,11 +197,11 @@ describe("a session of run_command", () => {
   it("does not wait for another session, and shares only files with it", async () => {
     const command = (name: string, other: string) =>
       `export WHO=${name}; cd /tmp; mkdir -p ${name}; cd ${name}; touch here; until [ -e /tmp/${other}/here ]; do sleep 0.05; done; sleep 0.2; echo $WHO $PWD`;
-    const both = await Promise.all([
+    const outputs = await Promise.all([
       outputOf("tab-a", command("a", "b")),
       outputOf("tab-b", command("b", "a")),
     ]);
-    expect(both).toEqual(["a /tmp/a\n", "b /tmp/b\n"]);
+    expect(outputs).toEqual(["a /tmp/a\n", "b /tmp/b\n"]);
     expect(await outputOf("tab-a", "echo $WHO $PWD")).toBe("a /tmp/a\n");
     expect(await outputOf("tab-b", "echo $WHO $PWD")).toBe("b /tmp/b\n");
   });

@@ -142,13 +142,13 @@ describe("the registry of saved states", () => {
     bench((at) => {
       at.save("a");
       const { id } = at.registry.checkpoint("a", "good", at.now);
-      const bad = at.save("a");
+      const broken = at.save("a");
       const { before } = at.registry.restoreCheckpoint("a", id, at.now);
       expect(before).toMatchObject({ sandbox: "a", label: "before going back to good" });
       // Nothing changed since, so the previous state is the checkpoint itself.
       expect(at.registry.restoreCheckpoint("a", id, at.now).before?.id).toBe(id);
       at.registry.restoreCheckpoint("a", before?.id ?? "", at.now);
-      expect(at.registry.current("a")?.id).toBe(bad);
+      expect(at.registry.current("a")?.id).toBe(broken);
       for (let n = 0; n < 20; n++) {
         at.now++;
         at.save("a");

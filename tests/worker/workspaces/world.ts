@@ -191,12 +191,12 @@ export class World {
   }
 
   #lifecycleOver(platform: ContainerPlatform): Lifecycle {
-    const none = { principalID: "p", sandbox: this.sandbox, principalHash: "h" };
+    const owner = { principalID: "p", sandbox: this.sandbox, principalHash: "h" };
     const lifecycle = new Lifecycle({
       platform,
       environment: { variables: {} },
       account: {
-        owner: none,
+        owner,
         isKnown: async () => true,
         register: async () => "stopped",
         withdraw: async () => undefined,

@@ -12,7 +12,7 @@ const RESPONSE_MS = 5000;
 export const BEAT_HEADER = "x-sandboxd-beat";
 export const beat = randomBytes(16).toString("hex");
 
-export function keepBeating(address: { port: number } | { socketPath: string }): void {
+export function sendHeartbeats(address: { port: number } | { socketPath: string }): void {
   process.stdout.on("error", () => undefined);
   const next = () => setTimeout(ping, BEAT_MS).unref();
   const ping = () => {

@@ -154,15 +154,15 @@ export class CommandRun extends FollowedRun {
     }
     const memo = fileAs(memoSchema, join(directory, "memo"));
     const slot = memo === undefined ? undefined : openSlot(join(SLOTS, memo.slot));
-    const begun = () => textOf(join(directory, "begun")) !== undefined;
+    const hasBegun = () => textOf(join(directory, "begun")) !== undefined;
     if (slot === undefined || memo === undefined) {
       rmSync(directory, { recursive: true, force: true });
       return undefined;
     }
-    if (!begun()) {
+    if (!hasBegun()) {
       // The shell may be about to read the command. After the shell is killed, `begun` tells whether the shell read the command.
       stopSlot(slot);
-      if (!begun()) {
+      if (!hasBegun()) {
         rmSync(directory, { recursive: true, force: true });
         slot.remove();
         return undefined;

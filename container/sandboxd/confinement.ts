@@ -1,6 +1,6 @@
 /**
  * Callers without `sandbox:exec` must stay below /workspace and /tmp, because files elsewhere may be executed. `confinePaths`
- * checks every path of a call before its handler. `Entry` guards against programs in the sandbox that exchange a directory
+ * checks every path of a call before its handler. `GuardedPath` guards against programs in the sandbox that exchange a directory
  * afterwards.
  */
 import { type Stats, constants, lstatSync } from "node:fs";
@@ -36,8 +36,8 @@ async function confine(path: string): Promise<void> {
   }
 }
 
-/** An entry of a directory, existing or not. Every change takes one, so that no change forgets the confinement. */
-export class Entry {
+/** The path of a file that may not exist. Every change takes one, so that no change forgets the confinement. */
+export class GuardedPath {
   /** The path to open. If the caller is confined, its directory is held open, so that nobody can exchange the directory. */
   readonly path: string;
   readonly target: string;
@@ -50,13 +50,13 @@ export class Entry {
   }
 
   /** @param directory its real path @throws FileError `outside` if it is confined and elsewhere */
-  static async open(directory: string, name: string, isConfined: boolean): Promise<Entry> {
+  static async open(directory: string, name: string, isConfined: boolean): Promise<GuardedPath> {
     const target = join(directory, name);
-    if (!isConfined) return new Entry(target);
+    if (!isConfined) return new GuardedPath(target);
     // Opened before the check, so that nobody can exchange the directory in between.
     const handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
     const leadsTo = join(await readlink(`/proc/self/fd/${handle.fd}`), name);
-    if (INSIDE.test(leadsTo)) return new Entry(target, handle);
+    if (INSIDE.test(leadsTo)) return new GuardedPath(target, handle);
     await handle.close();
     throw new FileError({ problem: "outside", path: leadsTo });
   }

@@ -8,7 +8,7 @@ import { sendSmaller } from "./shrink-image.ts";
 import { type Call, type FileRequests, fileRequests } from "./operations.ts";
 import { diskUsage, listDirectory, openFile, readLines, readRange, statOf } from "./reading.ts";
 import { findChanges } from "./task-changes.ts";
-import { workSinceLastLook } from "./work.ts";
+import { workSinceLastCall } from "./work.ts";
 import { Writes } from "./writing.ts";
 
 const BUFFERED_BYTES = 512 * 1024;
@@ -28,7 +28,7 @@ export class FileHandlers {
     "GET /archive": sendArchive,
     "GET /list": (call, { isClientWaiting }) => listDirectory(call, isClientWaiting),
     "GET /usage": async ({ path }) => ({ bytes: await diskUsage(path) }),
-    "GET /work": async () => workSinceLastLook(),
+    "GET /work": async () => workSinceLastCall(),
     "POST /changes": async (call, { response }) => ({
       changes: await findChanges(call, abortOnClose(response, SCAN_MS)),
     }),

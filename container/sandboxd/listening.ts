@@ -15,7 +15,7 @@ interface Listening {
 
 /** Known sockets by number. A socket's owner is looked up once, because the search scans all processes. */
 let known = new Map<string, Listening>();
-let lookedAt = Number.NEGATIVE_INFINITY;
+let scannedAt = Number.NEGATIVE_INFINITY;
 /** How long after a run's end, in milliseconds, even short runs look for ports of that run's background processes. */
 const LATE_PORTS_WAIT_MS = 60_000;
 const MAX_LATE_RUNS = 16;
@@ -33,7 +33,7 @@ const runsWithoutPorts = new Map<string, EndedRun>();
  * background processes began to listen after the run's end.
  */
 export function portsOf(run: string, ageMs: number): number[] {
-  if (performance.now() - lookedAt >= ageMs) scanPorts();
+  if (performance.now() - scannedAt >= ageMs) scanPorts();
   const found = [...known.values()];
   const own = found.filter(({ belongsTo }) => belongsTo(run));
   for (const [id, ended] of runsWithoutPorts) {
@@ -65,7 +65,7 @@ export function listenersOn(port: number): number[] {
 }
 
 function scanPorts(): void {
-  lookedAt = performance.now();
+  scannedAt = performance.now();
   if (areAllKnown()) return;
   const open = listeningSockets();
   const isNew = [...open.keys()].some((socket) => !known.has(socket));

@@ -9,7 +9,7 @@
  */
 import { existsSync, stat, unlinkSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { keepBeating } from "./beat.ts";
+import { sendHeartbeats } from "./beat.ts";
 import { endInOrder } from "./orderly-stop.ts";
 import { codeOf } from "./file-error.ts";
 import { FileHandlers } from "./file-handlers.ts";
@@ -65,8 +65,9 @@ server.on("error", (error) => {
   process.exit(1);
 });
 const { socket } = values;
-if (socket === undefined) server.listen(SANDBOXD_PORT, "0.0.0.0", () => keepBeating({ port: SANDBOXD_PORT }));
+if (socket === undefined)
+  server.listen(SANDBOXD_PORT, "0.0.0.0", () => sendHeartbeats({ port: SANDBOXD_PORT }));
 else {
   if (existsSync(socket)) unlinkSync(socket);
-  server.listen(socket, () => keepBeating({ socketPath: socket }));
+  server.listen(socket, () => sendHeartbeats({ socketPath: socket }));
 }

@@ -9,7 +9,11 @@ export async function addNearest(failure: FileFailure, call: unknown): Promise<F
   if (failure.problem !== "missing") return failure;
   const { path } = call as { path?: unknown };
   if (typeof path !== "string") return failure;
-  return { ...failure, directory: await nearestDirectory(path), elsewhere: await inSessionDirectory(path) };
+  return {
+    ...failure,
+    directory: await nearestDirectory(path),
+    elsewhere: await findInSessionDirectories(path),
+  };
 }
 
 async function nearestDirectory(path: string): Promise<string> {
@@ -20,11 +24,11 @@ async function nearestDirectory(path: string): Promise<string> {
 }
 
 /** A caller may mean a path relative to a session's directory. */
-async function inSessionDirectory(path: string): Promise<string | undefined> {
+async function findInSessionDirectories(path: string): Promise<string | undefined> {
   if (!path.startsWith(`${WORKSPACE}/`)) return undefined;
   for (const directory of sessionDirectories()) {
-    const meant = join(directory, path.slice(WORKSPACE.length + 1));
-    if (await stat(meant).catch(() => undefined)) return meant;
+    const candidate = join(directory, path.slice(WORKSPACE.length + 1));
+    if (await stat(candidate).catch(() => undefined)) return candidate;
   }
   return undefined;
 }

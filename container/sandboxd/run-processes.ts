@@ -39,16 +39,16 @@ export const NO_ENV: NodeJS.ProcessEnv = engineMark === undefined ? {} : { SANDB
 export function findMarked(id: string, anew = false): number[] {
   if (anew) lastReadAt = Number.NEGATIVE_INFINITY;
   return scanProcesses()
-    .filter((found) => !found.isZombie && carries(found, id))
+    .filter((found) => !found.isZombie && hasRunMark(found, id))
     .map(({ pid }) => pid);
 }
 
 export function marksOf(pid: number): (id: string) => boolean {
   const found = processOf(pid, true);
-  return (id) => found !== undefined && carries(found, id);
+  return (id) => found !== undefined && hasRunMark(found, id);
 }
 
-function carries({ pid, limit }: Process, id: string): boolean {
+function hasRunMark({ pid, limit }: Process, id: string): boolean {
   return limit === String(markOf(id)) || (!canMark() && environment(pid).includes(`SANDBOX_MCP_RUN=${id}`));
 }
 

@@ -6,7 +6,7 @@ import { confinePaths } from "./confinement.ts";
 import { FileError, failureOf } from "./file-error.ts";
 import { addNearest } from "./nearest.ts";
 import { type Call, FAILED, type Policy, type Row, headerOf } from "./operations.ts";
-import type { InTurn } from "./turns.ts";
+import type { QueuedResult } from "./change-queue.ts";
 
 export interface Exchange<One extends Row = Row> {
   request: IncomingMessage;
@@ -21,7 +21,7 @@ type Handler<One extends Row> = (
   exchange: Exchange<One>,
 ) => Promise<One["down"] extends "none" ? Changed<One, z.input<One["result"]>> : void>;
 
-type Changed<One extends Row, Result> = One extends { changesState: true } ? InTurn<Result> : Result;
+type Changed<One extends Row, Result> = One extends { changesState: true } ? QueuedResult<Result> : Result;
 
 type AnyRow = Row & Partial<Policy>;
 type Rows = Readonly<Record<string, AnyRow>>;

@@ -49,7 +49,7 @@ export class Slot {
   /** The keeper writes this mark after the output. Random, so that no program prints it by accident. */
   readonly mark: Buffer;
   readonly #startPipe: number;
-  readonly #in: number;
+  readonly #inputPipe: number;
   readonly #pipes: Record<Stream, number>;
   #keeper: ChildProcess | undefined;
   #isClosed = false;
@@ -58,7 +58,7 @@ export class Slot {
     this.directory = directory;
     this.mark = Buffer.from(mark);
     this.#startPipe = openSync(join(directory, "go"), O_RDWR | O_NONBLOCK);
-    this.#in = openSync(join(directory, "in"), O_RDWR | O_NONBLOCK);
+    this.#inputPipe = openSync(join(directory, "in"), O_RDWR | O_NONBLOCK);
     this.#pipes = {
       stdout: openSync(pipeOf(directory, "stdout"), O_RDONLY | O_NONBLOCK),
       stderr: openSync(pipeOf(directory, "stderr"), O_RDONLY | O_NONBLOCK),
@@ -102,7 +102,7 @@ export class Slot {
   /** Types into the terminal. Returns how many bytes were accepted: unread input fills the pipe. */
   type(bytes: Buffer): number {
     try {
-      return writeSync(this.#in, bytes);
+      return writeSync(this.#inputPipe, bytes);
     } catch {
       // The pipe is full.
       return 0;
@@ -151,7 +151,7 @@ export class Slot {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    for (const fd of [this.#startPipe, this.#in, ...STREAMS.map((stream) => this.#pipes[stream])])
+    for (const fd of [this.#startPipe, this.#inputPipe, ...STREAMS.map((stream) => this.#pipes[stream])])
       closeSync(fd);
   }
 

@@ -17,31 +17,31 @@ export function yieldBetweenSteps(): () => Promise<void> | undefined {
   };
 }
 
-/** Runs at most `most` steps concurrently. After a failure, `add` and `drain` throw it. */
-export class SideBySide {
-  readonly #most: number;
-  readonly #underWay = new Set<Promise<void>>();
+/** Runs at most `limit` steps concurrently. After a failure, `add` and `drain` throw it. */
+export class BoundedConcurrency {
+  readonly #limit: number;
+  readonly #running = new Set<Promise<void>>();
   #failure: { error: unknown } | undefined;
 
-  constructor(most: number) {
-    this.#most = most;
+  constructor(limit: number) {
+    this.#limit = limit;
   }
 
   async add(step: () => Promise<void>): Promise<void> {
-    const taken = step().then(
-      () => void this.#underWay.delete(taken),
+    const running = step().then(
+      () => void this.#running.delete(running),
       (error: unknown) => {
-        this.#underWay.delete(taken);
+        this.#running.delete(running);
         this.#failure ??= { error };
       },
     );
-    this.#underWay.add(taken);
-    while (this.#underWay.size >= this.#most) await Promise.race(this.#underWay);
+    this.#running.add(running);
+    while (this.#running.size >= this.#limit) await Promise.race(this.#running);
     if (this.#failure) throw this.#failure.error;
   }
 
   async drain(): Promise<void> {
-    await Promise.all(this.#underWay);
+    await Promise.all(this.#running);
     if (this.#failure) throw this.#failure.error;
   }
 }

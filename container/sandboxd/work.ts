@@ -18,17 +18,17 @@ export function measureWork(): string {
 }
 
 let before = new Map<string, number>();
-let lookedAt = 0;
+let measuredAt = 0;
 
 /** The work since the last call. The first call returns an elapsed time of zero. */
-export function workSinceLastLook(): { cpuMs: number; overMs: number; connections: number } {
+export function workSinceLastCall(): { cpuMs: number; overMs: number; connections: number } {
   const own = ownProcesses();
   const now = performance.now();
   const times = processorTimes(own);
   let cpuMs = 0;
   for (const [id, ms] of times) cpuMs += Math.max(0, ms - (before.get(id) ?? 0));
-  const overMs = lookedAt === 0 ? 0 : Math.round(now - lookedAt);
+  const overMs = measuredAt === 0 ? 0 : Math.round(now - measuredAt);
   before = times;
-  lookedAt = now;
+  measuredAt = now;
   return { cpuMs, overMs, connections: countExternalConnections(own) };
 }

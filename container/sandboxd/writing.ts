@@ -34,7 +34,7 @@ import {
 } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import * as z from "zod/mini";
-import { Entry } from "./confinement.ts";
+import { GuardedPath } from "./confinement.ts";
 import { FileError, codeOf, toFileError, withFileErrors } from "./file-error.ts";
 import { FORM_BYTES, fileOf } from "./form.ts";
 import { WRITES, entriesOf, textOf } from "./directories.ts";
@@ -42,7 +42,7 @@ import { applyEdits } from "./editing.ts";
 import type { Call, FileRequests } from "./operations.ts";
 import { APPEND_BYTES, type Edit, EDITED_BYTES, type Written, writtenSchema } from "./shapes.ts";
 import { openFile, readRange, refuseOthers } from "./reading.ts";
-import { type InTurn, Turns } from "./turns.ts";
+import { ChangeQueue, type QueuedResult } from "./change-queue.ts";
 
 type WriteCall = Call<FileRequests["write"]>;
 type EditCall = Call<FileRequests["edit"]>;
@@ -72,7 +72,7 @@ type Note = z.infer<typeof noteSchema>;
 type Parents = "make" | "refuse";
 
 export class Writes {
-  readonly #turns = new Turns();
+  readonly #changes = new ChangeQueue();
   readonly #results = new Map<string, Promise<unknown>>();
 
   recover(): void {
@@ -92,13 +92,13 @@ export class Writes {
     }
   }
 
-  write(call: WriteCall, body: AsyncIterable<Buffer>): Promise<InTurn<Written>> {
+  write(call: WriteCall, body: AsyncIterable<Buffer>): Promise<QueuedResult<Written>> {
     return call.append ? this.#append(call, body) : this.#replace(call, body);
   }
 
-  edit(call: EditCall, edits: readonly Edit[]): Promise<InTurn<Written>> {
+  edit(call: EditCall, edits: readonly Edit[]): Promise<QueuedResult<Written>> {
     return this.#withTarget({ ...call, parents: "refuse" }, (entry, temporary, note) =>
-      this.#turns.take(entry, async (path) => {
+      this.#changes.run(entry, async (path) => {
         const found = await lstat(path).catch(() => undefined);
         const opened = await openFile(path);
         let before: Buffer;
@@ -116,18 +116,18 @@ export class Writes {
     );
   }
 
-  async remove({ id, path, recursive, confined }: RemoveCall): Promise<InTurn<{}>> {
+  async remove({ id, path, recursive, confined }: RemoveCall): Promise<QueuedResult<{}>> {
     const parent = await withFileErrors(realpath(dirname(path)));
     const target = join(parent, basename(path));
     if (`${WORKSPACE_ROOT}/`.startsWith(join(target, "/")))
       throw new FileError({ problem: "system", code: "EPERM" });
-    const entry = await Entry.open(parent, basename(path), confined === true);
+    const entry = await GuardedPath.open(parent, basename(path), confined === true);
     try {
       const found = await withFileErrors(lstat(entry.path));
       if (found.isDirectory() && !recursive) throw new FileError({ problem: "directory" });
       // If sandboxd ends before it responds, the note tells the next sandboxd that this call has removed the file.
       if (id !== undefined) writeNote(id, { removed: target });
-      return await this.#turns.take(entry, async (reached) => {
+      return await this.#changes.run(entry, async (reached) => {
         await rm(reached, { recursive: recursive === true });
         return {};
       });
@@ -151,13 +151,13 @@ export class Writes {
     return await result;
   }
 
-  #replace(call: WriteCall, body: AsyncIterable<Buffer>): Promise<InTurn<Written>> {
+  #replace(call: WriteCall, body: AsyncIterable<Buffer>): Promise<QueuedResult<Written>> {
     return this.#withTarget(call, async (entry, temporary) => {
       const hash = call.digest ? createHash("sha256") : undefined;
       const content = contentOf(call, body);
       const made = await fill(temporary, hash ? hashWhileReading(content, hash) : content, call.max);
       if (call.length !== undefined && made.size !== call.length) throw new FileError({ problem: "cut" });
-      return await this.#turns.take(entry, async (path) => {
+      return await this.#changes.run(entry, async (path) => {
         await copyOwnership(entry.stats, temporary, made);
         renameSync(temporary, path);
         forget(call.id);
@@ -166,12 +166,12 @@ export class Writes {
     });
   }
 
-  async #append(call: WriteCall, body: AsyncIterable<Buffer>): Promise<InTurn<Written>> {
+  async #append(call: WriteCall, body: AsyncIterable<Buffer>): Promise<QueuedResult<Written>> {
     const added: Buffer[] = [];
     for await (const chunk of limitBytes(body, Math.min(call.max ?? APPEND_BYTES, APPEND_BYTES)))
       added.push(chunk);
     return await this.#withTarget(call, (entry, temporary, note) =>
-      this.#turns.take(entry, async (path) => {
+      this.#changes.run(entry, async (path) => {
         const found = await lstat(path).catch(() => undefined);
         if (found) await copyFile(path, temporary, constants.COPYFILE_FICLONE);
         const made = await fill(temporary, added);
@@ -183,8 +183,8 @@ export class Writes {
 
   async #withTarget(
     { id, path, confined, parents = "make" }: EditCall & { parents?: Parents },
-    make: (entry: Entry, temporary: string, note: WriteNote) => Promise<InTurn<Written>>,
-  ): Promise<InTurn<Written>> {
+    make: (entry: GuardedPath, temporary: string, note: WriteNote) => Promise<QueuedResult<Written>>,
+  ): Promise<QueuedResult<Written>> {
     const { entry, found } = await targetOf(path, confined === true, parents);
     const name = `.sandbox-mcp.${id}`;
     const temporary = join(dirname(entry.path), name);
@@ -218,7 +218,7 @@ async function targetOf(
   path: string,
   isConfined: boolean,
   parents: Parents,
-): Promise<{ entry: Entry; found: Stats | undefined }> {
+): Promise<{ entry: GuardedPath; found: Stats | undefined }> {
   let at = path;
   for (let links = 0; links <= MAX_LINKS; links++) {
     const parent = dirname(at);
@@ -228,7 +228,7 @@ async function targetOf(
       await makeDirectory(parent);
       return await realpath(parent);
     });
-    const entry = await Entry.open(real, basename(at), isConfined);
+    const entry = await GuardedPath.open(real, basename(at), isConfined);
     const found = entry.stats;
     if (!found?.isSymbolicLink()) return { entry, found };
     at = resolve(real, await readlink(entry.path));

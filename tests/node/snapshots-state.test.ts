@@ -18,7 +18,11 @@ import {
 import { dirname, join } from "node:path";
 import { beforeEach, expect, it } from "vitest";
 import { NODE } from "../../container/sandboxd/snapshots/image-change.ts";
-import { type Entry, readManifest, writeManifest } from "../../container/sandboxd/snapshots/manifest.ts";
+import {
+  type ManifestEntry,
+  readManifest,
+  writeManifest,
+} from "../../container/sandboxd/snapshots/manifest.ts";
 import { Restore } from "../../container/sandboxd/snapshots/restore.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import type { Index } from "../../container/sandboxd/snapshots/state.ts";
@@ -216,10 +220,10 @@ it("the id of a system depends on its installed packages", () => {
 });
 
 const common = { mode: 0o755, mtime: 0 };
-const directory = (path: string): Entry => ({ type: "directory", path, ...common });
-const file = (path: string): Entry => ({ type: "file", path, ...common, size: 0, blobs: [] });
+const directory = (path: string): ManifestEntry => ({ type: "directory", path, ...common });
+const file = (path: string): ManifestEntry => ({ type: "file", path, ...common, size: 0, blobs: [] });
 
-it.each<[string, Entry[]]>([
+it.each<[string, ManifestEntry[]]>([
   ["a directory of the platform", [directory("opt"), directory("opt/sandbox-mcp")]],
   [
     "the directory of the platform's state",

@@ -20,7 +20,7 @@ import zlib from "node:zlib";
 import { beforeEach, describe, expect, it, vi } from "vitest";
 import { decompress } from "../../container/sandboxd/snapshots/codec.ts";
 import { SNAPSHOT_BLOB_BYTES as BLOB_BYTES } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
-import type { Entry } from "../../container/sandboxd/snapshots/manifest.ts";
+import type { ManifestEntry } from "../../container/sandboxd/snapshots/manifest.ts";
 import { readManifest, writeManifest } from "../../container/sandboxd/snapshots/manifest.ts";
 import { Restore } from "../../container/sandboxd/snapshots/restore.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
@@ -44,12 +44,12 @@ const { signal } = new AbortController();
 const base = new Base("");
 const changes = (of: string) => new Scanner(of, () => base).changes(signal);
 const common = { mode: 0o644, mtime: 0 };
-const directory = (path: string): Entry => ({ type: "directory", path, ...common, mode: 0o755 });
-const file = (path: string): Entry => ({ type: "file", path, ...common, size: 0, blobs: [] });
-const link = (path: string, target: string): Entry => ({ type: "symlink", path, ...common, target });
+const directory = (path: string): ManifestEntry => ({ type: "directory", path, ...common, mode: 0o755 });
+const file = (path: string): ManifestEntry => ({ type: "file", path, ...common, size: 0, blobs: [] });
+const link = (path: string, target: string): ManifestEntry => ({ type: "symlink", path, ...common, target });
 
 describe("a manifest", () => {
-  it.each<[string, Entry[]]>([
+  it.each<[string, ManifestEntry[]]>([
     ["a path above the workspace", [file("../outside/file")]],
     ["a path with .. in the middle", [directory("a"), file("a/../../outside/file")]],
     ["an absolute path", [file("/etc/passwd")]],
@@ -71,7 +71,7 @@ describe("a manifest", () => {
       [link("b", "/etc/passwd"), { type: "hardlink", path: "a", ...common, target: "b" }],
     ],
     ["a file that is longer than its content", [{ type: "file", path: "a", ...common, size: 1, blobs: [] }]],
-    ["a mode with an unknown bit", [{ ...file("a"), mode: 0o10000 } as Entry]],
+    ["a mode with an unknown bit", [{ ...file("a"), mode: 0o10000 } as ManifestEntry]],
   ])("with %s is refused, and nothing is touched", async (_what, entries) => {
     writeFileSync(join(root, "before"), "there");
     const manifest = await writeManifest(entries);

@@ -20,7 +20,7 @@ const LATE_BYTES = 16 * 1024;
 class Streams {
   constructor() {
     this.active = false;
-    this.logs = this.late();
+    this.logs = this.logsBetweenRuns();
     this.captures = {};
     this.overrides = {};
     this.isReplying = false;
@@ -28,18 +28,18 @@ class Streams {
   }
 
   /** Returns logs for output of timers and children between two runs. The beginning of that output goes to the next run. */
-  late() {
+  logsBetweenRuns() {
     return { stdout: new Log(LATE_BYTES, LATE_BYTES), stderr: new Log(LATE_BYTES, LATE_BYTES) };
   }
 
   begin(files, cap, tailBytes) {
-    const early = this.logs;
+    const earlierLogs = this.logs;
     this.logs = {
       stdout: new Log(cap, tailBytes, `${files}.out`),
       stderr: new Log(cap, tailBytes, `${files}.err`),
     };
     for (const name of ["stdout", "stderr"]) {
-      const { head, dropped } = early[name];
+      const { head, dropped } = earlierLogs[name];
       for (const data of head) this.logs[name].add(data);
       if (dropped === 0) continue;
       const note = `\n[... ${dropped} more bytes printed between two runs were not kept ...]\n`;
@@ -55,7 +55,7 @@ class Streams {
     this.active = false;
     this.overrides = {};
     const [stdout, stderr] = [this.logs.stdout.end(), this.logs.stderr.end()];
-    this.logs = this.late();
+    this.logs = this.logsBetweenRuns();
     const spilled = [stdout, stderr].some(({ text, data }) => (text ?? data) === undefined);
     return { spilled, stdout, stderr };
   }

@@ -35,7 +35,7 @@ PIPE_BYTES = 1024 * 1024
 class Output:
     def __init__(self):
         self.lock = threading.RLock()
-        self.logs = self.late()
+        self.logs = self.logs_between_runs()
         self.active = self.forked = False
         # Whether the next output clears earlier output.
         self.is_stale = False
@@ -73,16 +73,16 @@ class Output:
             self.write(0, early)
 
     @staticmethod
-    def late():
+    def logs_between_runs():
         """Logs for output of threads and children between two runs. The beginning of that output goes to the next run."""
         return [Log(LATE_BYTES, LATE_BYTES), Log(LATE_BYTES, LATE_BYTES)]
 
     def begin(self, files, cap, tail_bytes):
         with self.lock:
-            early = self.logs
+            earlier_logs = self.logs
             self.drain()
             self.logs = [Log(cap, tail_bytes, f"{files}.{name}") for name in ("out", "err")]
-            for log, before in zip(self.logs, early):
+            for log, before in zip(self.logs, earlier_logs):
                 before.flush()
                 if before.head:
                     log.add(bytes(before.head))
@@ -98,7 +98,7 @@ class Output:
         """Ends the run. Returns its summary: {spilled, stdout: {...}, stderr: {...}}."""
         with self.lock:
             self.drain()
-            done, self.logs, self.active = self.logs, self.late(), False
+            done, self.logs, self.active = self.logs, self.logs_between_runs(), False
         out, err = (log.end() for log in done)
         spilled = not all("text" in one or "data" in one for one in (out, err))
         return {"spilled": spilled, "stdout": out, "stderr": err}

@@ -39,7 +39,7 @@ export class Base {
     this.#startedAt = startedAt;
   }
 
-  in(directory: string): ReadonlyMap<string, string> | undefined {
+  statesIn(directory: string): ReadonlyMap<string, string> | undefined {
     const records = this.#records.get(directory);
     if (records === undefined) return undefined;
     const states = new Map<string, string>();
@@ -51,7 +51,7 @@ export class Base {
   }
 
   stateAt(path: string): string | undefined {
-    return this.in(parentPath(path))?.get(path.slice(path.lastIndexOf("/") + 1));
+    return this.statesIn(parentPath(path))?.get(path.slice(path.lastIndexOf("/") + 1));
   }
 
   hasDirectory(path: string): boolean {

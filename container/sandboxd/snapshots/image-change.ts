@@ -1,6 +1,6 @@
 /** Restores a state that was saved on another image: the image's files win, and the user's own files return. */
 import type { Base } from "./base.ts";
-import type { Entry, Manifest } from "./manifest.ts";
+import type { ManifestEntry, Manifest } from "./manifest.ts";
 import { parentPath, kindOf, unitOf } from "./scope.ts";
 
 const PACKAGE = /^var\/lib\/dpkg\/info\/([^/:]+)(?::\w+)?\.list$/;
@@ -13,14 +13,14 @@ export const NODE = process.version.split(".", 1)[0] ?? "";
 export function entriesFor(
   base: Base,
   { version, image, node }: Manifest,
-  entries: readonly Entry[],
-): { entries: readonly Entry[]; dropped: string[] } {
+  entries: readonly ManifestEntry[],
+): { entries: readonly ManifestEntry[]; dropped: string[] } {
   // Version 1 had only the workspace.
   if (version === 1 || image === undefined || image === base.id) return { entries, dropped: [] };
   const { pythons } = base;
-  const kept = new Map<string, Entry>();
+  const kept = new Map<string, ManifestEntry>();
   const dropped = new Set<string>();
-  const isKept = ({ path, type }: Entry): boolean => {
+  const isKept = ({ path, type }: ManifestEntry): boolean => {
     const kind = kindOf(path);
     if (kind === "own") return true;
     if (kind === "system" || type === "removed" || base.stateAt(path) !== undefined) return false;

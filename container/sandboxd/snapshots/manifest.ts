@@ -21,7 +21,7 @@ const headerSchema = z.object({
 
 export type Header = Omit<z.infer<typeof headerSchema>, "version">;
 
-export type Manifest = z.infer<typeof headerSchema> & { entries: Entry[] };
+export type Manifest = z.infer<typeof headerSchema> & { entries: ManifestEntry[] };
 
 const MAX_MANIFEST_BYTES = 512 * 1024 * 1024;
 
@@ -77,12 +77,12 @@ export const entrySchema = z.discriminatedUnion("type", [
   z.object({ type: z.literal("hardlink"), ...common, target: path() }),
 ]);
 
-export type Entry = z.infer<typeof entrySchema>;
-export type FileEntry = Extract<Entry, { type: "file" }>;
+export type ManifestEntry = z.infer<typeof entrySchema>;
+export type FileEntry = Extract<ManifestEntry, { type: "file" }>;
 
 /** @throws {FileError} if the manifest is larger than `readManifest` accepts, for example because of long links */
 export async function writeManifest(
-  entries: readonly Entry[],
+  entries: readonly ManifestEntry[],
   header: Header = {},
   maxBytes = MAX_MANIFEST_BYTES,
 ): Promise<Buffer> {
@@ -106,8 +106,8 @@ export async function readManifest(bytes: Buffer): Promise<Manifest> {
   const [first = "", ...lines] = text.split("\n", SNAPSHOT_ENTRIES + 2);
   const header = headerSchema.parse(JSON.parse(first));
   if (lines.length > SNAPSHOT_ENTRIES) throw new Error("too many entries");
-  const found = new Map<string, Entry["type"]>();
-  const entries: Entry[] = [];
+  const found = new Map<string, ManifestEntry["type"]>();
+  const entries: ManifestEntry[] = [];
   const turn = yieldBetweenSteps();
   for (const line of lines) {
     await turn();
@@ -125,7 +125,7 @@ export async function readManifest(bytes: Buffer): Promise<Manifest> {
   return { ...header, entries };
 }
 
-export function stateEntries({ version, entries }: Manifest): Entry[] {
+export function stateEntries({ version, entries }: Manifest): ManifestEntry[] {
   if (version !== 1) return entries;
   const inWorkspace = (name: string) => `workspace/${name}`;
   return entries.map((entry) => {

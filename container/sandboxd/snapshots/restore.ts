@@ -29,11 +29,18 @@ import { MAX_READS, type Read, SNAPSHOT_BLOB_BYTES } from "./snapshot-requests.t
 import { decompress } from "./codec.ts";
 import type { Base } from "./base.ts";
 import { entriesFor } from "./image-change.ts";
-import { type Blob, type Entry, bytesOf, plainBytes, readManifest, stateEntries } from "./manifest.ts";
+import {
+  type Blob,
+  type ManifestEntry,
+  bytesOf,
+  plainBytes,
+  readManifest,
+  stateEntries,
+} from "./manifest.ts";
 import { statusOf } from "./file-status.ts";
 import { parentPath, isOfState, pathIn } from "./scope.ts";
 import type { Index } from "./state.ts";
-import { SideBySide, yieldBetweenSteps } from "../small-steps.ts";
+import { BoundedConcurrency, yieldBetweenSteps } from "../small-steps.ts";
 
 /** Blobs unpacked and written concurrently. Each takes up to two SNAPSHOT_BLOB_BYTES of memory. */
 const WRITTEN_AT_ONCE = 8;
@@ -65,7 +72,7 @@ export class Restore {
   readonly dropped: readonly string[];
   readonly #root: string;
   readonly #dev: bigint;
-  readonly #entries: readonly Entry[];
+  readonly #entries: readonly ManifestEntry[];
   readonly #blobs: readonly WantedBlob[];
   readonly #reads: Read[];
   /**
@@ -77,7 +84,7 @@ export class Restore {
     id: string,
     root: string,
     dev: bigint,
-    entries: readonly Entry[],
+    entries: readonly ManifestEntry[],
     written: ReadonlyMap<string, string>,
     dropped: readonly string[],
   ) {
@@ -131,10 +138,10 @@ export class Restore {
     id: string,
     root: string,
     dev: bigint,
-    entries: readonly Entry[],
+    entries: readonly ManifestEntry[],
     dropped: readonly string[],
   ): Promise<Restore> {
-    const made: Entry[] = [];
+    const made: ManifestEntry[] = [];
     const written = new Map<string, string>();
     const kept = new Set<string>();
     const turn = yieldBetweenSteps();
@@ -191,7 +198,7 @@ export class Restore {
 
   async receive(body: AsyncIterable<Buffer>): Promise<void> {
     const bytes = new Bytes(body);
-    const writes = new SideBySide(WRITTEN_AT_ONCE);
+    const writes = new BoundedConcurrency(WRITTEN_AT_ONCE);
     try {
       const reads = this.#reads.values();
       let read: Read | undefined;
@@ -227,7 +234,7 @@ export class Restore {
   }
 
   /** Call it before `setMode`, because changing the owner clears mode bits. */
-  #setOwner(at: Buffer, { uid, gid }: Entry): void {
+  #setOwner(at: Buffer, { uid, gid }: ManifestEntry): void {
     if (uid === undefined || gid === undefined) return;
     const now = lstatSync(at);
     if (now.uid === uid && now.gid === gid) return;
@@ -407,7 +414,7 @@ async function remove(root: string, path: string, dev: bigint, onlyDirectories =
   }
 }
 
-function distinctBlobs(entries: readonly Entry[]): WantedBlob[] {
+function distinctBlobs(entries: readonly ManifestEntry[]): WantedBlob[] {
   const wanted = new Map<string, WantedBlob>();
   for (const entry of entries) {
     if (entry.type !== "file") continue;

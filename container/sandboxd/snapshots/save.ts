@@ -13,7 +13,14 @@ import {
 import { textOf } from "../directories.ts";
 import { yieldBetweenSteps } from "../small-steps.ts";
 import { compress } from "./codec.ts";
-import { type Blob, type Entry, type FileEntry, type Header, bytesOf, writeManifest } from "./manifest.ts";
+import {
+  type Blob,
+  type ManifestEntry,
+  type FileEntry,
+  type Header,
+  bytesOf,
+  writeManifest,
+} from "./manifest.ts";
 import { type FoundFile, type ScannedEntry, isGoneError, statusOf } from "./file-status.ts";
 import { chooseFiles, firstNames } from "./scan.ts";
 import { PACKAGE_LOCKS, kindOf } from "./scope.ts";
@@ -37,7 +44,7 @@ export class Save {
   readonly #before: Index;
   readonly #repacked: ReadonlySet<string>;
   readonly #header: Header;
-  #entries: Entry[] = [];
+  #entries: ManifestEntry[] = [];
   index: Index = new Map();
   #packBytes = 0;
   #manifest: Buffer | undefined;

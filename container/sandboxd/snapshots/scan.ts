@@ -99,7 +99,7 @@ export class Scanner {
         continue;
       }
       const count = entries.length;
-      const states = base.in(path);
+      const states = base.statesIn(path);
       const isKnown = (one: FoundFile, state: string | undefined) => base.isAsBefore(one, state, isInImage);
       // Listing the parent compared this directory's state. An unchanged parent was not listed, so the state is compared here.
       if (found && !visit.found && !isKnown(found, base.stateAt(path))) add(found);

@@ -1,5 +1,5 @@
 /** The Worker's client of the engine. */
-import { pause } from "../../src/shared/within.ts";
+import { pause } from "../../src/shared/timers.ts";
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER } from "./engine-protocol.ts";
 
 export interface LocalEnv {

@@ -1,6 +1,6 @@
 /** Serves the intercepted requests of one sandbox: takes them from the engine and passes them to their Fetchers. */
 import { OUTBOUND_HEADER, type OutboundRequest, type OutboundResponse, frame } from "./engine-protocol.ts";
-import { pause } from "../../src/shared/within.ts";
+import { pause } from "../../src/shared/timers.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import type { EngineClient } from "./engine-client.ts";
 

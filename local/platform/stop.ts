@@ -2,7 +2,7 @@
  * The request by which `npm start` and `npm run dev:docker` make the Worker save all workspaces before they stop the server.
  */
 import type { Sandbox } from "../../src/index.ts";
-import { within } from "../../src/shared/within.ts";
+import { waitAtMost } from "../../src/shared/timers.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import { SECRET_HEADER, STOP_MS, STOP_PATH } from "./engine-protocol.ts";
 
@@ -40,7 +40,7 @@ export async function saveAll(env: Sandboxes, actors: readonly string[]): Promis
   const saved = await Promise.all(
     actors.map(async (actor) => {
       const stub = sandboxes.get(sandboxes.idFromString(actor));
-      return (await within(STOP_MS, stub.saveToStop()).catch(() => false)) === true;
+      return (await waitAtMost(STOP_MS, stub.saveToStop()).catch(() => false)) === true;
     }),
   );
   return Response.json({ unsaved: saved.filter((isSaved) => !isSaved).length });

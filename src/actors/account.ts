@@ -6,7 +6,7 @@ import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
 import { type Config, type Env, type Limits, parseConfig } from "../shared/config.ts";
 import { type Failure, type Outcome, outcomeOf, unwrap } from "../shared/errors.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
-import { within } from "../shared/within.ts";
+import { waitAtMost } from "../shared/timers.ts";
 import { workspaceExists, quotaError, sandboxExists } from "./texts.ts";
 import { actorName, principalHash } from "../shared/names.ts";
 import type { Region } from "../shared/principal.ts";
@@ -182,7 +182,7 @@ export class Account extends DurableObject<Env> {
     this.#gitHosts.put(host, credential);
     const tell = async (name: string) =>
       (await this.#sandbox(principalID, name)).gitHostsChanged(this.#gitHosts.names);
-    await within(SANDBOX_REPLY_TIMEOUT_MS, Promise.allSettled(this.#sandboxes.running().map(tell)));
+    await waitAtMost(SANDBOX_REPLY_TIMEOUT_MS, Promise.allSettled(this.#sandboxes.running().map(tell)));
   }
 
   signOutOfGit(host: string): void {
@@ -499,7 +499,7 @@ export class Account extends DurableObject<Env> {
     if (principalID === undefined) return new Map();
     const requests = names.map(async (name): Promise<[string, SandboxStatus][]> => {
       const actor = await this.#sandbox(principalID, name);
-      const condition = await within(SANDBOX_REPLY_TIMEOUT_MS, actor.condition()).catch(() => undefined);
+      const condition = await waitAtMost(SANDBOX_REPLY_TIMEOUT_MS, actor.condition()).catch(() => undefined);
       return condition ? [[name, condition]] : [];
     });
     return new Map((await Promise.all(requests)).flat());

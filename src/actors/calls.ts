@@ -17,7 +17,7 @@ import type { Allowance, RunView } from "../runs/run-types.ts";
 import type { OnProgress, Runs } from "../runs/runs.ts";
 import { type Outcome, ToolError, correctExhaustedHint } from "../shared/errors.ts";
 import type { Scope } from "../shared/principal.ts";
-import { within } from "../shared/within.ts";
+import { waitAtMost } from "../shared/timers.ts";
 import type { QuestionSpec } from "../tasks/questions.ts";
 import type { TaskSpec } from "../tasks/task-executor.ts";
 import type { Owner } from "./account-calls.ts";
@@ -180,7 +180,8 @@ export class Calls {
       return await work();
     };
     const working = activity.call(async () => ({ value: await this.#prepared(owner, begin, plan) }));
-    const done = (await within(ms, working)) ?? (plan.readsStream && hasBegun ? await working : undefined);
+    const done =
+      (await waitAtMost(ms, working)) ?? (plan.readsStream && hasBegun ? await working : undefined);
     if (done) return done.value;
     isLate = true;
     background(working.catch(() => undefined).finally(() => lifecycle.release()));

@@ -1,6 +1,6 @@
 /** Saves the workspace before the server or the platform ends the container. */
 import type { Kernels } from "../container/kernels/kernels.ts";
-import { pause } from "../shared/within.ts";
+import { pause } from "../shared/timers.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { SandboxNetwork } from "./network.ts";
 import type { RestartNotice } from "./restart-notice.ts";

@@ -2,7 +2,7 @@
 import { type NetworkPolicy, entriesBeyond } from "../shared/network-policy.ts";
 import { LINK_ID_CHARS } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
-import { within } from "../shared/within.ts";
+import { waitAtMost } from "../shared/timers.ts";
 import type { Owner } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { NetworkChoice, SandboxNetwork } from "./network.ts";
@@ -121,7 +121,7 @@ export class NetworkDecisions {
     if (this.#find(id)?.isRefused) return;
     const waiting = this.#waiting.get(id) ?? Promise.withResolvers<void>();
     this.#waiting.set(id, waiting);
-    await within(ms, waiting.promise);
+    await waitAtMost(ms, waiting.promise);
     this.#waiting.delete(id);
   }
 }

@@ -1,7 +1,7 @@
 /** The git hosts that a principal has signed in to, and their tokens. Only the egress gets a token. */
 import type { GitCredential } from "../shared/git-credential.ts";
 import { Rows } from "../storage/rows.ts";
-import { within } from "../shared/within.ts";
+import { waitAtMost } from "../shared/timers.ts";
 
 /** The most hosts. A further sign-in drops the host with the oldest sign-in. */
 const MAX_HOSTS = 20;
@@ -56,7 +56,7 @@ export class GitHosts {
       if (this.list().some((one) => one.host === host && one.signedInAt >= since)) return true;
       const left = deadline - Date.now();
       if (left <= 0) return false;
-      await within(left, this.#changed.promise);
+      await waitAtMost(left, this.#changed.promise);
     }
   }
 }

@@ -8,7 +8,7 @@ import { containerEnded } from "../container/texts.ts";
 import { endedForNetwork } from "./texts.ts";
 import { EndingError, connectionLost, isGone } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import { CALL_MS, pause, within } from "../shared/within.ts";
+import { CALL_MS, pause, waitAtMost } from "../shared/timers.ts";
 import type { CheckpointSettings, Destroyed, Ending, Owner, RestoredCheckpoint } from "./account-calls.ts";
 import type { AccountLink, EarlierState } from "./account-link.ts";
 import type { Activity } from "./activity.ts";
@@ -273,7 +273,7 @@ export class Lifecycle {
     const attempt = this.#attempt();
     // The start continues even if nobody waits for it.
     this.#parts.background(attempt.catch(() => undefined));
-    const ready = await within(waitMs, attempt);
+    const ready = await waitAtMost(waitMs, attempt);
     if (!ready) throw stillRestoring(this.#parts.account.owner.sandbox, waitMs);
     return ready;
   }
@@ -407,7 +407,7 @@ export class Lifecycle {
     if (!("life" in position)) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     position.life.signal.addEventListener("abort", () => resolve());
-    await within(END_REPORT_MS, promise);
+    await waitAtMost(END_REPORT_MS, promise);
   }
 
   /** The error for an interrupted call: its container may be gone, or only the connection broke. */

@@ -14,7 +14,7 @@ import { decodeText } from "../runs/shown-output.ts";
 import { type End, CANCELLED_BEFORE_START, type RunView, durationMs, waitingFor } from "../runs/run-types.ts";
 import type { Gate, Runs } from "../runs/runs.ts";
 import { ToolError } from "../shared/errors.ts";
-import { CALL_MS, within } from "../shared/within.ts";
+import { CALL_MS, waitAtMost } from "../shared/timers.ts";
 import type { CheckpointSettings, SetUpSettings } from "./account-calls.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { KeepPlan, SetUpOutcomes } from "./set-up-outcomes.ts";
@@ -309,7 +309,7 @@ export class SetUp {
     if (mayBegin) await this.begin();
     let mayRepeat = mayBegin;
     const done = this.#untilDone(() => mayRepeat).then(() => true);
-    if (await within(ms, done)) return;
+    if (await waitAtMost(ms, done)) return;
     mayRepeat = false;
     this.#host.background(done.catch(() => undefined));
     throw stillSettingUp(this.#host.sandbox(), this.#state?.run, ms);

@@ -1,7 +1,7 @@
 /** Streams of saved states in R2: written as objects of one size, and read by ranges. */
 import { ToolError } from "../shared/errors.ts";
 import { inPieces } from "../shared/stream-bytes.ts";
-import { within } from "../shared/within.ts";
+import { waitAtMost } from "../shared/timers.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 
 /** The size of all objects but the last. It must not change, because stored streams were split by it. */
@@ -137,7 +137,7 @@ async function withTimeLimit<T>(operation: Promise<T>): Promise<T> {
       throw new StorageError(error);
     },
   );
-  const result = await within(R2_MS, done);
+  const result = await waitAtMost(R2_MS, done);
   if (!result) throw new StorageError(new Error(`nothing after ${R2_MS} ms`), true);
   return result.value;
 }

@@ -12,7 +12,7 @@ import type { Conversation, Target } from "../container/snapshot-client.ts";
 import { containerGone } from "../container/texts.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import { CALL_MS, within } from "../shared/within.ts";
+import { CALL_MS, waitAtMost } from "../shared/timers.ts";
 import type { ArchiveLeftOut, TaskArchive } from "../tasks/archive.ts";
 import type { CheckpointSettings, RestoredCheckpoint } from "./account-calls.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
@@ -468,7 +468,7 @@ export class Workspace {
       () => true,
     );
     this.#host.background(saving);
-    return (await within(waitMs, saving)) ?? false;
+    return (await waitAtMost(waitMs, saving)) ?? false;
   }
 
   /** Whether the container may be stopped: everything is saved. A running set-up is repeated later, so it needs no save. */
@@ -481,7 +481,7 @@ export class Workspace {
   async #saveForCall(): Promise<void> {
     const saving = this.save({ isThorough: true });
     this.#host.background(saving.catch(() => undefined));
-    const isSaved = await within(
+    const isSaved = await waitAtMost(
       CALL_MS,
       saving.then(() => true),
     ).catch((error: unknown) => {

@@ -1,7 +1,7 @@
 /** The key-value store for OAuth: failures are `StoreError`s, and every operation has a time limit. */
 import { logError } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
-import { within } from "../shared/within.ts";
+import { waitAtMost } from "../shared/timers.ts";
 import { messageOf } from "../shared/text.ts";
 
 const MAX_KEY_BYTES = 512;
@@ -43,7 +43,7 @@ export function bytesOf(text: string): number {
 
 async function withTimeLimit<T>(operation: () => Promise<T>): Promise<T> {
   try {
-    const done = await within(
+    const done = await waitAtMost(
       TIMEOUT_MS,
       operation().then((value) => ({ value })),
     );

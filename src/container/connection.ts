@@ -15,7 +15,7 @@ import {
 import { EVENT_JSON, parseBounded } from "../shared/bounded.ts";
 import type { Size } from "../shared/terminal/size.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
-import { pause } from "../shared/within.ts";
+import { pause } from "../shared/timers.ts";
 import { containerGone, inputUnconfirmed } from "./texts.ts";
 import { CONNECT_MS, type ContainerLifecycle, RETRY_MS, type Sandboxd } from "./sandboxd.ts";
 

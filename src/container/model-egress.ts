@@ -10,7 +10,7 @@ import { MODEL_HOST, SERVER, type Secret, addSecrets, secretsAt, secretsFor } fr
 import { actorOf } from "./actor.ts";
 import { type ModelOutcome, type ModelCall, REPORT_MS, type UpstreamError } from "./model-calls.ts";
 import { Pace } from "../shared/pace.ts";
-import { pause } from "../shared/within.ts";
+import { pause } from "../shared/timers.ts";
 import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";
 import { MODEL_API_TEXTS } from "./texts.ts";

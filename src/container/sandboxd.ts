@@ -7,7 +7,7 @@ import {
   TOKEN_VARIABLE,
 } from "../../container/sandboxd/protocol.ts";
 import { ToolError, isGone, sandboxUnresponsive } from "../shared/errors.ts";
-import { CALL_MS, pause } from "../shared/within.ts";
+import { CALL_MS, pause } from "../shared/timers.ts";
 import { containerEnded, containerGone } from "./texts.ts";
 
 /** The platform's connection to the container. */

@@ -6,7 +6,7 @@ import { SANDBOX_NAME } from "../shared/names.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { RUNS, fileURI, runURI } from "../shared/resource-uri.ts";
 import { makeVisible } from "../shared/shown.ts";
-import { within } from "../shared/within.ts";
+import { waitAtMost } from "../shared/timers.ts";
 import { operateWithoutNotice } from "./context.ts";
 import { entryURI, typeOf } from "./read.ts";
 import { skillResources } from "./skills.ts";
@@ -71,7 +71,7 @@ function listTop(caller: CallerContext, sandbox: string) {
     depth: 1,
     limit: TOP_ENTRIES,
   });
-  return within(
+  return waitAtMost(
     LIST_MS,
     listed.then(({ entries }) => entries),
   ).catch(() => undefined);

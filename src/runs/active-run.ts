@@ -1,6 +1,6 @@
 /** A run under way: collects its output, stores its record, and wakes waiting callers. */
 import { ToolError } from "../shared/errors.ts";
-import { within } from "../shared/within.ts";
+import { waitAtMost } from "../shared/timers.ts";
 import type { Backlog, WaitingLog } from "./backlog.ts";
 import { type RunFailure, failureOf } from "./failure.ts";
 import { localID } from "./id.ts";
@@ -234,7 +234,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   waitUntilEnded(ms: number): Promise<void> {
-    return within(ms, this.#settled.promise);
+    return waitAtMost(ms, this.#settled.promise);
   }
 
   /** Like `waitUntilEnded`, and reports the last output line whenever it changes. */

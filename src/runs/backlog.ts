@@ -5,7 +5,7 @@
  */
 import { Pace } from "../shared/pace.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import { pause, within } from "../shared/within.ts";
+import { pause, waitAtMost } from "../shared/timers.ts";
 
 /** The limit for all logs together, in bytes. One read from the sandbox may exceed the limit. */
 const WAITING_BYTES = 4 * 1024 * 1024;
@@ -64,7 +64,7 @@ export class Backlog {
     const before = this.#bytes;
     const [largest] = [...this.#logs()].toSorted((a, b) => b.waitingBytes - a.waitingBytes);
     const shipped = largest?.moveLog().catch(() => undefined);
-    await within(UPLOAD_WAIT_MS, shipped ?? Promise.resolve());
+    await waitAtMost(UPLOAD_WAIT_MS, shipped ?? Promise.resolve());
     if (this.#bytes >= before) this.#refusedAt = Date.now();
   }
 }

@@ -6,7 +6,7 @@ import {
   type RichResult,
 } from "../container/kernels/kernel-protocol.ts";
 import { TRAITS } from "../shared/languages.ts";
-import { within } from "../shared/within.ts";
+import { waitAtMost } from "../shared/timers.ts";
 import type { FileOperations } from "../container/file-operations.ts";
 import { type Kernel, kernelSchema } from "../container/kernels/kernel-registry.ts";
 import type { CodeSpec, Kernels, CellHandover } from "../container/kernels/kernels.ts";
@@ -127,7 +127,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       result.original = { path, size: bytes.length };
     });
     // An image is shown even if its file cannot be stored, for example on a full disk.
-    await within(KEEP_MS, Promise.allSettled(keep));
+    await waitAtMost(KEEP_MS, Promise.allSettled(keep));
     return shown;
   }
 
@@ -144,7 +144,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       kernel.key.slice(kernel.language.length + 1),
     );
     const run = async (): Promise<End> => {
-      const taken = await within(TAKE_OVER_MS, this.#kernels.freeKernel(sink, kernel));
+      const taken = await waitAtMost(TAKE_OVER_MS, this.#kernels.freeKernel(sink, kernel));
       return { state: "lost", note: notes[taken ?? "killed"] };
     };
     const limit = new Limit();

@@ -25,7 +25,7 @@ import {
 import type { RunKind } from "../shared/run-listing.ts";
 import { sourceToStore, type RunRecord, RunStore, viewOf, type Stored } from "./run-store.ts";
 import { DAY_MS } from "../shared/days.ts";
-import { pause, within } from "../shared/within.ts";
+import { pause, waitAtMost } from "../shared/timers.ts";
 import { deleteBelow } from "../storage/object-store.ts";
 import { titleOf } from "../shared/text.ts";
 import * as texts from "./texts.ts";
@@ -239,7 +239,7 @@ export class Runs {
     const reserving = this.#reserve(quota, spec.timeoutMs, prepare);
     const reservation = await (replyBy === undefined
       ? reserving
-      : within(Math.max(0, replyBy - Date.now()), reserving));
+      : waitAtMost(Math.max(0, replyBy - Date.now()), reserving));
     const title = titleOf(source);
     const record: RunRecord = {
       id: newRunID(this.#host.sandbox(), kind === "task"),

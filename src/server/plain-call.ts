@@ -5,7 +5,7 @@ import {
   WebStandardStreamableHTTPServerTransport,
 } from "@modelcontextprotocol/server";
 import { isRecord } from "../shared/is-record.ts";
-import { within } from "../shared/within.ts";
+import { waitAtMost } from "../shared/timers.ts";
 import { eventStream, KEEP_ALIVE, KEEP_ALIVE_MS } from "./event-stream.ts";
 
 /** How long a call may take to be returned as JSON, in milliseconds. */
@@ -34,13 +34,13 @@ export async function servePlainCall(
   await server.connect(transport);
   // The server is not closed: after the call there is nothing to clean up, and closing would create an error with its stack.
   const pending = transport.handleRequest(request, { parsedBody: body });
-  return (await within(JSON_WITHIN_MS, pending)) ?? eventStream(asEvents(pending), (text) => text);
+  return (await waitAtMost(JSON_WITHIN_MS, pending)) ?? eventStream(asEvents(pending), (text) => text);
 }
 
 async function* asEvents(pending: Promise<Response>): AsyncGenerator<string, void> {
   for (;;) {
     yield KEEP_ALIVE;
-    const response = await within(KEEP_ALIVE_MS, pending);
+    const response = await waitAtMost(KEEP_ALIVE_MS, pending);
     if (response) return yield `event: message\ndata: ${await response.text()}\n\n`;
   }
 }

@@ -4,7 +4,7 @@ import { logError } from "../shared/log.ts";
 import { type RunView, questionDetailOf } from "../runs/run-types.ts";
 import type { ToolContext } from "../tools/define.ts";
 import { sandboxOfRun } from "../tools/run-sandbox.ts";
-import { pause } from "../shared/within.ts";
+import { pause } from "../shared/timers.ts";
 import { eventStream, KEEP_ALIVE, KEEP_ALIVE_MS } from "./event-stream.ts";
 
 /** The lifetime of one stream, in milliseconds. It bounds the polls: one request may make only a thousand calls. */

@@ -5,7 +5,7 @@
 
 import { makeVisible } from "./shown.ts";
 import { clause } from "./text.ts";
-import { within } from "./within.ts";
+import { waitAtMost } from "./timers.ts";
 
 export type ErrorCode =
   | "invalid_argument"
@@ -149,7 +149,7 @@ export const connectionLost = () =>
 
 /** Waits for a sandbox's result. @throws {ToolError} `no_answer` after `ms` milliseconds */
 export async function withTimeout<T>(ms: number, promise: Promise<T>): Promise<T> {
-  const result = await within(
+  const result = await waitAtMost(
     ms,
     promise.then((value) => ({ value })),
   );

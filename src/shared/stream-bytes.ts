@@ -1,4 +1,4 @@
-import { within } from "./within.ts";
+import { waitAtMost } from "./timers.ts";
 
 /** A stream in pieces of a fixed size; the last may be shorter. @param body must be a byte stream */
 export async function* inPieces(body: ReadableStream<Uint8Array>, bytes: number): AsyncGenerator<Uint8Array> {
@@ -44,7 +44,7 @@ export async function gather(
     let room = Math.min(READ_BYTES, Number(headers.get("content-length") ?? READ_BYTES) + 1) || READ_BYTES;
     for (let bytes = 0; ; room = READ_BYTES) {
       const reading = reader.readAtLeast(room, new Uint8Array(room));
-      const read = await within(until - Date.now(), reading);
+      const read = await waitAtMost(until - Date.now(), reading);
       if (!read) return { problem: "too_slow" };
       const { value, done } = read;
       const length = value?.length ?? 0;

@@ -2,7 +2,7 @@
 import { taskDirectory } from "../../container/sandboxd/shapes.ts";
 import { ToolError } from "../shared/errors.ts";
 import { messageOf } from "../shared/text.ts";
-import { within } from "../shared/within.ts";
+import { waitAtMost } from "../shared/timers.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { EventReader } from "./agent-report.ts";
 import { AGENTS } from "./agents.ts";
@@ -218,9 +218,9 @@ export class RunningTask {
 
   #withinKeepTime<T>(work: Promise<T>): Promise<T | undefined> {
     const late = this.#cancelRequested.promise.then(() =>
-      within(KEEP_CANCELLED_MS, new Promise<undefined>(() => {})),
+      waitAtMost(KEEP_CANCELLED_MS, new Promise<undefined>(() => {})),
     );
-    return Promise.race([within(KEEP_MS, work), late]);
+    return Promise.race([waitAtMost(KEEP_MS, work), late]);
   }
 
   /** The detail of a task that never began. Nothing needs to be kept. */

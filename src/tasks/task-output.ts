@@ -3,7 +3,7 @@ import type { EventReader } from "./agent-report.ts";
 import { readLine } from "./event-fields.ts";
 import { joinBytes } from "../runs/head-and-tail.ts";
 import { decodeText } from "../runs/shown-output.ts";
-import { pause } from "../shared/within.ts";
+import { pause } from "../shared/timers.ts";
 import type { CommandState } from "../runs/command-executor.ts";
 import type { RunSink, Stream } from "../runs/run-types.ts";
 import { NO_DIFF, OWN_DEFINITION } from "./texts.ts";

@@ -6,7 +6,7 @@ import { OperationInterruptedError, type Sandbox as BaseSandbox } from "@cloudfl
 import type { Interpreter } from "../../container/kernels/interpreter.ts";
 import type { Printed } from "../../container/kernels/kernel-protocol.ts";
 import type { Language } from "../../shared/languages.ts";
-import { pause, within } from "../../shared/within.ts";
+import { pause, waitAtMost } from "../../shared/timers.ts";
 import { MAY_NOT_START } from "../texts.ts";
 import type { ContainerPlatform, Idle } from "./platform.ts";
 import {
@@ -100,7 +100,7 @@ export class SDKPlatform implements ContainerPlatform {
   async #cleanUpPrevious(): Promise<void> {
     if (this.isRunning) return;
     this.#previousStop ??= this.#sandbox.stop().catch(() => undefined);
-    await within(STOP_MS, this.#previousStop);
+    await waitAtMost(STOP_MS, this.#previousStop);
     await this.#stopping;
   }
 
@@ -125,11 +125,11 @@ export class SDKPlatform implements ContainerPlatform {
     const deadline = Date.now() + STOP_MS;
     while (this.#hook && Date.now() < deadline && (await this.#isRecordedAsRunning())) await pause(POLL_MS);
     if (!this.isRunning)
-      await within(
+      await waitAtMost(
         STOP_MS,
         this.#sandbox.stop().catch(() => undefined),
       );
-    if (this.#hook) await within(STOP_MS, this.#hook.promise);
+    if (this.#hook) await waitAtMost(STOP_MS, this.#hook.promise);
     // A container that did not start has no hook, but the SDK still has to clean up.
     this.#previousStop = undefined;
   }

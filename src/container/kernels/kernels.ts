@@ -20,7 +20,7 @@ import {
 } from "../texts.ts";
 import { isRecord } from "../../shared/is-record.ts";
 import { withTimeout, damaged, ending, exhausted, saysExhausted } from "../../shared/errors.ts";
-import { pause, within } from "../../shared/within.ts";
+import { pause, waitAtMost } from "../../shared/timers.ts";
 import {
   type CodeOutcome,
   type KernelProcess,
@@ -188,7 +188,7 @@ export class Kernels {
     // The kernel responds to the idle cell when the earlier code has ended.
     const result = this.#print(TRAITS[kernel.language].idle, kernel, sink);
     const ended = result.catch(() => undefined);
-    let first = await Promise.race([within(INTERRUPT_GRACE_MS, ended), code.died, stopped]);
+    let first = await Promise.race([waitAtMost(INTERRUPT_GRACE_MS, ended), code.died, stopped]);
     if (typeof first === "object") {
       await code.finish(true);
       return "idle";
@@ -339,7 +339,7 @@ export class Kernels {
     // Twice: the first interrupt may arrive just before the code starts, or the code may catch it.
     for (let time = 0; time < 2; time++) {
       code.interrupt();
-      const printed = await within(INTERRUPT_GRACE_MS, ended);
+      const printed = await waitAtMost(INTERRUPT_GRACE_MS, ended);
       if (printed) return printed;
     }
     return undefined;
@@ -393,7 +393,7 @@ async function waitUnlessStopped<T>(
   stopped: Promise<StopReason>,
   timeoutMs: number,
 ): Promise<T | StopReason> {
-  return (await within(timeoutMs, Promise.race([promise, stopped]))) ?? "timeout";
+  return (await waitAtMost(timeoutMs, Promise.race([promise, stopped]))) ?? "timeout";
 }
 
 function creationError(error: unknown, language: Language): unknown {

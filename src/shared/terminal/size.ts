@@ -1,5 +1,5 @@
 /** The size of a terminal in a sandbox, which follows the terminal that shows it. */
-import { pause } from "../within.ts";
+import { pause } from "../timers.ts";
 import { spaceCalls } from "./typing.ts";
 
 export interface Size {

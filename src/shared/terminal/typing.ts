@@ -1,5 +1,5 @@
 /** Keyboard input for a sandbox's terminal. */
-import { pause } from "../within.ts";
+import { pause } from "../timers.ts";
 
 /**
  * The shortest time between calls, in milliseconds. The server allows 20 calls per second for typing and following together.

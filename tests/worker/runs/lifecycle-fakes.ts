@@ -9,7 +9,7 @@ import type { Checkpoint } from "../../../src/actors/saved-states.ts";
 import { containerGone } from "../../../src/container/texts.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
 import { SerialQueue } from "../../../src/shared/queue.ts";
-import { CALL_MS, pause, within } from "../../../src/shared/within.ts";
+import { CALL_MS, pause, waitAtMost } from "../../../src/shared/timers.ts";
 import { FakeContainer, HOUR_MS, Use, type World } from "./lifecycle-world.ts";
 
 const never = new Promise<never>(() => undefined);
@@ -451,7 +451,7 @@ export class Actor {
           () => true,
           () => true,
         );
-        const isOver = (await within(waitMs ?? CALL_MS, saving)) ?? false;
+        const isOver = (await waitAtMost(waitMs ?? CALL_MS, saving)) ?? false;
         this.#usesAtSave = [...this.uses, ...this.runs];
         return isOver;
       },
@@ -465,7 +465,7 @@ export class Actor {
       beginCheckpointRestore: async (id): Promise<RestoredCheckpoint> => {
         if (
           isWhole() &&
-          !(await within(
+          !(await waitAtMost(
             CALL_MS,
             save().then(() => true),
           ))
@@ -528,6 +528,6 @@ export class Actor {
     const { promise, reject } = Promise.withResolvers<never>();
     life.addEventListener("abort", () => reject(containerGone()));
     if (life.aborted) throw containerGone();
-    await within(2 * CALL_MS, promise);
+    await waitAtMost(2 * CALL_MS, promise);
   }
 }

@@ -1,8 +1,8 @@
 /** The longest wait of a call for a container, a restore or a save, in milliseconds: many clients give up after 60 seconds. */
 export const CALL_MS = 40_000;
 
-/** The promise's value, or undefined after `ms` milliseconds. */
-export async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
+/** Waits for the promise. Returns its value, or undefined after `ms` milliseconds. */
+export async function waitAtMost<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
   const { promise: late, resolve } = Promise.withResolvers<undefined>();
   const timer = setTimeout(() => resolve(undefined), ms);
   try {

@@ -60,7 +60,7 @@ export function ifNull(offset: number, yes: Decision, no: Decision): Decision {
 const MAX_VALUE = 0xffffffff;
 
 /** Finds the decision for a value by binary search. @param mask the bits of the value that count */
-export function byValue(
+export function decideByValue(
   offset: number,
   decisions: Iterable<readonly [number, Decision]>,
   otherwise: Decision,
@@ -78,7 +78,7 @@ export function byValue(
 }
 
 export function onlyValues(offset: number, values: number[], error: number): Decision {
-  return byValue(
+  return decideByValue(
     offset,
     values.map((value) => [value, allow]),
     refuse(error),

@@ -25,24 +25,24 @@ export type Check =
 export async function checkBubblewrap(path = systemPath()): Promise<Check> {
   const run: Run = (file, args) => execute(file, args, { cwd: "/", timeout: 10_000, env: { PATH: path } });
   if (process.platform !== "linux") {
-    return fails(BUBBLEWRAP.notLinux(process.platform), BUBBLEWRAP.useOther);
+    return failedCheck(BUBBLEWRAP.notLinux(process.platform), BUBBLEWRAP.useOther);
   }
   let help: string;
   try {
     help = (await run("bwrap", ["--help"])).stdout;
   } catch {
-    return fails(BUBBLEWRAP.missing("bubblewrap"), BUBBLEWRAP.install(installCommand()));
+    return failedCheck(BUBBLEWRAP.missing("bubblewrap"), BUBBLEWRAP.install(installCommand()));
   }
   for (const program of ["nsenter", "setpriv"]) {
     const found = await run(program, ["--version"]).catch(() => undefined);
     // BusyBox has a program of the same name with too few options.
     if (found?.stdout.includes("util-linux") !== true)
-      return fails(BUBBLEWRAP.missing(`util-linux's ${program}`), BUBBLEWRAP.installUtilities);
+      return failedCheck(BUBBLEWRAP.missing(`util-linux's ${program}`), BUBBLEWRAP.installUtilities);
   }
   if (!(await run("perl", ["--version"]).catch(() => undefined)))
-    return fails(BUBBLEWRAP.missing("perl"), BUBBLEWRAP.install(installCommand("perl")));
+    return failedCheck(BUBBLEWRAP.missing("perl"), BUBBLEWRAP.install(installCommand("perl")));
   const supported = new Set(help.match(/--[a-z0-9-]+/g) ?? []);
-  if (!supported.has("--size")) return fails(BUBBLEWRAP.old, BUBBLEWRAP.installNewer(installCommand()));
+  if (!supported.has("--size")) return failedCheck(BUBBLEWRAP.old, BUBBLEWRAP.installNewer(installCommand()));
   const isRoot = process.getuid?.() === 0;
   const asUser = await attempt(run, isRoot, supported);
   if (asUser === undefined) return { works: true, supported, dropsRoot: isRoot };
@@ -83,21 +83,21 @@ function isRootOfNamespaceAlone(): boolean {
   return !/^\s*0\s+0\s/.test(readText("/proc/self/uid_map"));
 }
 
-function fails(reason: string, remedy: string): Check {
+function failedCheck(reason: string, remedy: string): Check {
   return { works: false, reason, remedy };
 }
 
 function explain(stderr: string): Check {
   const program = /\b(nsenter|setpriv)\b.*(?:ENOENT|No such file)/.exec(stderr)?.[1];
-  if (program !== undefined) return fails(BUBBLEWRAP.missing(program), BUBBLEWRAP.installUtilities);
+  if (program !== undefined) return failedCheck(BUBBLEWRAP.missing(program), BUBBLEWRAP.installUtilities);
   const reason = BUBBLEWRAP.failed(stderr);
   if (readText("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").trim() === "1")
-    return fails(reason, BUBBLEWRAP.allowAppArmor);
+    return failedCheck(reason, BUBBLEWRAP.allowAppArmor);
   if (readText("/proc/sys/kernel/unprivileged_userns_clone").trim() === "0")
-    return fails(reason, BUBBLEWRAP.allow("kernel.unprivileged_userns_clone=1"));
+    return failedCheck(reason, BUBBLEWRAP.allow("kernel.unprivileged_userns_clone=1"));
   if (readText("/proc/sys/user/max_user_namespaces").trim() === "0")
-    return fails(reason, BUBBLEWRAP.allow("user.max_user_namespaces=15000"));
-  return fails(reason, BUBBLEWRAP.allowNested);
+    return failedCheck(reason, BUBBLEWRAP.allow("user.max_user_namespaces=15000"));
+  return failedCheck(reason, BUBBLEWRAP.allowNested);
 }
 
 export function installCommand(name: "bubblewrap" | "perl" = "bubblewrap"): string {

@@ -31,7 +31,7 @@ import {
   sendHead,
 } from "./outbound-queue.ts";
 import { gather, type Pieces, requestsOf } from "./piece-limit.ts";
-import { Turns } from "./request-turns.ts";
+import { RequestLimiter } from "./request-limiter.ts";
 import {
   connectUpstream,
   isRegistry,
@@ -72,17 +72,18 @@ export function createEgress(egress: Egress): Server {
     maxHeaderSize: maxHeadBytes,
   });
   pieces.watch(server);
-  const turns = new Turns(server);
+  const limiter = new RequestLimiter(server);
   server.on("request", (request, response) => {
-    if (turns.accept(request, response)) void respond(egress, turns, request, response);
+    if (limiter.accept(request, response)) void respond(egress, limiter, request, response);
   });
   server.on("connect", async (request, socket, head) => {
     socket.on("error", () => undefined);
-    if (await turns.wait(socket, "direct")) await tunnel(egress, server, turns, request, socket, head);
+    if (await limiter.waitForRate(socket, "direct"))
+      await tunnel(egress, server, limiter, request, socket, head);
   });
   server.on("upgrade", async (request, socket, head) => {
     socket.on("error", () => undefined);
-    if (await turns.wait(socket, "direct")) await upgrade(egress, request, socket, head);
+    if (await limiter.waitForRate(socket, "direct")) await upgrade(egress, request, socket, head);
   });
   server.on("clientError", (_error, socket) => socket.destroy());
   return server;
@@ -112,7 +113,7 @@ export function takeConnections(server: Server, listeners: readonly ListeningSer
 
 async function respond(
   egress: Egress,
-  turns: Turns,
+  limiter: RequestLimiter,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
@@ -128,7 +129,7 @@ async function respond(
     return refuse(response, 403, other);
   }
   const pattern = interceptFor(egress.intercepts, url);
-  if (!(await turns.wait(request.socket, pattern === undefined ? "direct" : "intercepted"))) return;
+  if (!(await limiter.waitForRate(request.socket, pattern === undefined ? "direct" : "intercepted"))) return;
   if (pattern !== undefined) {
     // The Worker passes a request to the internet back to `sendWithinPolicy`, which logs it.
     const isForwarded = isIntercepted(egress.intercepts.https, host);
@@ -307,7 +308,7 @@ function tunnelMismatch({ socket }: IncomingMessage, url: URL): string | undefin
 async function tunnel(
   egress: Egress,
   server: Server,
-  turns: Turns,
+  limiter: RequestLimiter,
   request: IncomingMessage,
   socket: Duplex,
   head: Buffer,
@@ -327,7 +328,7 @@ async function tunnel(
   // Some clients also tunnel plain HTTP.
   if (refused === undefined && isIntercept) return takeRequests(server, socket, head, entry);
   if (refused === undefined && port === 443 && isIntercepted(egress.intercepts.https, host)) {
-    if (await turns.wait(socket, "handshake")) await endTLS(egress, server, socket, head, entry);
+    if (await limiter.waitForRate(socket, "handshake")) await endTLS(egress, server, socket, head, entry);
     return;
   }
   const added = egress.connections.add(refused === undefined ? entry : { ...entry, refused: refused.why });

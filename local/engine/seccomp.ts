@@ -20,7 +20,7 @@ import {
   ARCHITECTURE,
   argument,
   assemble,
-  byValue,
+  decideByValue,
   type Decision,
   ifAnyBit,
   ifAtLeast,
@@ -70,7 +70,7 @@ export function seccompFilter(options: FilterOptions): Buffer | undefined {
   };
   const calls = [...systemCalls(arch)].map(([name, number]) => [number, rules[name] ?? allow] as const);
   const refused = refuse(ENOSYS);
-  return assemble(ifEqual(ARCHITECTURE, audit, byValue(NUMBER, calls, refused), refused));
+  return assemble(ifEqual(ARCHITECTURE, audit, decideByValue(NUMBER, calls, refused), refused));
 }
 
 const CLONE_NAMESPACES = 0x7e020000;
@@ -107,7 +107,7 @@ const SMALLEST_LIST_BYTES = 28;
 const withoutLists = ifAtLeast(
   argument(3),
   SMALLEST_LIST_BYTES,
-  byValue(argument(3), [[4, refuse(EOPNOTSUPP)]], allow, 7),
+  decideByValue(argument(3), [[4, refuse(EOPNOTSUPP)]], allow, 7),
   allow,
 );
 
@@ -125,7 +125,7 @@ const rulesOfCalls: Record<string, Decision> = {
   shmget: ifAnyBit(argument(2), SHM_HUGETLB, refuse(ENOMEM), allow),
   pipe2: ifAnyBit(argument(1), O_NOTIFICATION_PIPE, refuse(EINVAL), allow),
   madvise: ifEqual(argument(2), MADVISE_WILLNEED, ignoreCall, onlyValues(argument(2), memoryAdvice, EINVAL)),
-  fadvise64: byValue(
+  fadvise64: decideByValue(
     argument(3),
     [
       [FADVISE_WILLNEED, ignoreCall],

@@ -1,6 +1,6 @@
 /** The part of the system call filter about sockets. */
 import { socketOptions } from "./allow-list.ts";
-import { allow, argument, byValue, type Decision, ignoreCall, onlyValues, refuse } from "./bpf.ts";
+import { allow, argument, decideByValue, type Decision, ignoreCall, onlyValues, refuse } from "./bpf.ts";
 
 const ENOPROTOOPT = 92;
 const EPROTONOSUPPORT = 93;
@@ -26,7 +26,7 @@ const TYPE_BITS = 0xf;
  * modprobe, outside the sandbox, at each call. Programs that try MPTCP by themselves, such as Go's, fall back to TCP. The kernel
  * refuses SOCK_RAW with an error that programs know.
  */
-const internet = byValue(
+const internet = decideByValue(
   argument(1),
   [
     [1, onlyValues(argument(2), [0, 6], EPROTONOSUPPORT)],
@@ -49,11 +49,11 @@ const unavailable = new Map([
 ]);
 
 const optionRule = (ifUnavailable: Decision) =>
-  byValue(
+  decideByValue(
     argument(1),
     socketOptions.map(([level, options]) => [
       level,
-      byValue(
+      decideByValue(
         argument(2),
         options.map((option) => [option, unavailable.get(level)?.includes(option) ? ifUnavailable : allow]),
         refuse(ENOPROTOOPT),
@@ -63,7 +63,7 @@ const optionRule = (ifUnavailable: Decision) =>
   );
 
 export const socketRules: Record<string, Decision> = {
-  socket: byValue(
+  socket: decideByValue(
     argument(0),
     [
       [AF_UNIX, allow],

@@ -2,7 +2,7 @@
 import { createServer, type Server } from "node:http";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { PassThrough } from "node:stream";
-import { Turns } from "../../local/engine/request-turns.ts";
+import { RequestLimiter } from "../../local/engine/request-limiter.ts";
 import { boundedLookups } from "../../local/engine/upstream.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { listen } from "../setup/listen.ts";
@@ -196,13 +196,13 @@ it("the engine does not start abandoned look-ups of names", async () => {
 });
 
 it("requests of disconnected clients stop waiting, and do not delay others", async () => {
-  const turns = new Turns(createServer());
+  const limiter = new RequestLimiter(createServer());
   const clients = Array.from({ length: 20_000 }, () => new PassThrough());
-  const waits = clients.map((client) => turns.wait(client, "direct"));
+  const waits = clients.map((client) => limiter.waitForRate(client, "direct"));
   for (const client of clients) client.destroy();
   await Promise.all(waits);
-  // If ended clients kept their turns, this would take a minute and a half.
-  expect(await turns.wait(new PassThrough(), "direct")).toBe(true);
+  // If requests of ended clients counted, this would take a minute and a half.
+  expect(await limiter.waitForRate(new PassThrough(), "direct")).toBe(true);
 });
 
 it("TLS handshakes with the engine wait once a hundred have begun", async () => {

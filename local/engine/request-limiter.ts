@@ -8,22 +8,23 @@ import { Pace } from "../../src/shared/pace.ts";
 /** How many requests a client may send ahead: apt sends ten. */
 const maxPipelined = 16;
 
-interface Turn {
+interface ClientState {
   response: ServerResponse;
   previous: ServerResponse | undefined;
-  early: number;
+  /** Requests that came before the end of the current response. */
+  pipelined: number;
 }
 
-export class Turns {
+export class RequestLimiter {
   readonly #server: Server;
-  readonly #turns = new WeakMap<Socket, Turn>();
+  readonly #clients = new WeakMap<Socket, ClientState>();
   readonly #requests = new Pace({ burst: 1000, perSecond: 200 });
   /** The rate of intercepted requests. They cost much more: everybody shares the Worker's thread. */
   readonly #intercepted = new Pace({ burst: 100, perSecond: 50 });
   /** The rate of TLS handshakes of the engine. A certificate and its signature take about three milliseconds. */
   readonly #handshakes = new Pace({ burst: 100, perSecond: 30 });
-  /** The rate of connections that are closed for too many early requests. Node has parsed about a thousand requests by then. */
-  readonly #ended = new Pace({ burst: 8, perSecond: 4 });
+  /** The rate of connections that are closed for too many pipelined requests. Node has parsed about a thousand requests by then. */
+  readonly #endings = new Pace({ burst: 8, perSecond: 4 });
   #closedUntil = 0;
 
   constructor(server: Server) {
@@ -41,30 +42,30 @@ export class Turns {
    */
   accept({ socket }: IncomingMessage, response: ServerResponse): boolean {
     if (socket.destroyed) return false;
-    const current = this.#turns.get(socket);
+    const current = this.#clients.get(socket);
     if (current === undefined || isDone(current)) {
-      this.#turns.set(socket, { response, previous: current?.response, early: 0 });
+      this.#clients.set(socket, { response, previous: current?.response, pipelined: 0 });
       return true;
     }
-    current.early += 1;
-    if (current.early === 1) {
+    current.pipelined += 1;
+    if (current.pipelined === 1) {
       socket.pause();
       current.response.shouldKeepAlive = false;
       current.response.once("finish", () => socket.destroySoon());
-    } else if (current.early > maxPipelined) this.#end(socket);
+    } else if (current.pipelined > maxPipelined) this.#end(socket);
     return false;
   }
 
   #end(socket: Socket): void {
     socket.destroy();
-    const wait = this.#ended.take();
+    const wait = this.#endings.take();
     if (wait === 0) return;
     this.#closedUntil = performance.now() + wait;
     this.#server.closeAllConnections();
   }
 
-  /** Waits for this connection's turn. False if it was closed meanwhile; then it takes no turn. */
-  async wait(socket: Duplex, kind: "direct" | "intercepted" | "handshake"): Promise<boolean> {
+  /** Waits until the rate allows this request. False if the connection was closed meanwhile; then the request does not count. */
+  async waitForRate(socket: Duplex, kind: "direct" | "intercepted" | "handshake"): Promise<boolean> {
     const paces = {
       direct: [this.#requests],
       intercepted: [this.#requests, this.#intercepted],
@@ -87,6 +88,6 @@ export class Turns {
 }
 
 /** A client may receive a response's end before Node confirms the write. Node itself keeps the order then. */
-function isDone({ response, previous }: Turn): boolean {
+function isDone({ response, previous }: ClientState): boolean {
   return response.writableFinished || (response.writableEnded && previous?.writableFinished !== false);
 }

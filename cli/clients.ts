@@ -40,7 +40,7 @@ export interface ClientKind {
 
 const bearer = (token: string) => ({ Authorization: `Bearer ${token}` });
 
-const asProcess = ({ command, args, env }: Extract<Endpoint, { kind: "process" }>) => ({
+const processEntry = ({ command, args, env }: Extract<Endpoint, { kind: "process" }>) => ({
   command,
   args: [...args],
   ...(Object.keys(env).length > 0 ? { env: { ...env } } : {}),
@@ -51,11 +51,11 @@ const commonEntry =
   (urlKey: string, more: Record<string, unknown> = {}) =>
   (endpoint: Endpoint): Record<string, unknown> =>
     endpoint.kind === "process"
-      ? asProcess(endpoint)
+      ? processEntry(endpoint)
       : { ...more, [urlKey]: endpoint.url, headers: bearer(endpoint.token) };
 
 /** A file in the directory that a variable names, or else in the user's home. */
-function belowVariable({ home, env }: Machine, variable: string, inHome: string, path: string): Place {
+function fileBelowVariable({ home, env }: Machine, variable: string, inHome: string, path: string): Place {
   const directory = env[variable];
   return directory ? { directory, path, variable } : { directory: home, path: join(inHome, path) };
 }
@@ -64,14 +64,14 @@ function belowVariable({ home, env }: Machine, variable: string, inHome: string,
 function applicationData(machine: Machine, path: string): Place {
   const { platform, home } = machine;
   if (platform === "darwin") return { directory: home, path: join("Library/Application Support", path) };
-  if (platform === "win32") return belowVariable(machine, "APPDATA", "AppData/Roaming", path);
-  return inConfig(machine, path);
+  if (platform === "win32") return fileBelowVariable(machine, "APPDATA", "AppData/Roaming", path);
+  return configFile(machine, path);
 }
 
-const inConfig = (machine: Machine, path: string) =>
-  belowVariable(machine, "XDG_CONFIG_HOME", ".config", path);
+const configFile = (machine: Machine, path: string) =>
+  fileBelowVariable(machine, "XDG_CONFIG_HOME", ".config", path);
 
-const inHome =
+const homeFile =
   (path: string) =>
   ({ home }: Machine): Place => ({ directory: home, path });
 
@@ -84,7 +84,7 @@ const DESCRIBED: readonly Described[] = [
   {
     name: "claude-code",
     title: "Claude Code",
-    place: (machine) => belowVariable(machine, "CLAUDE_CONFIG_DIR", "", ".claude.json"),
+    place: (machine) => fileBelowVariable(machine, "CLAUDE_CONFIG_DIR", "", ".claude.json"),
     projectFile: ".mcp.json",
     entry: commonEntry("url", { type: "http" }),
     next: "Start claude; /mcp shows the server.",
@@ -100,7 +100,7 @@ const DESCRIBED: readonly Described[] = [
   {
     name: "cursor",
     title: "Cursor",
-    place: inHome(".cursor/mcp.json"),
+    place: homeFile(".cursor/mcp.json"),
     projectFile: ".cursor/mcp.json",
     entry: commonEntry("url"),
     next: "Cursor's settings show the server under MCP.",
@@ -113,14 +113,14 @@ const DESCRIBED: readonly Described[] = [
     path: () => ["servers"],
     entry: (endpoint) =>
       endpoint.kind === "process"
-        ? { type: "stdio", ...asProcess(endpoint) }
+        ? { type: "stdio", ...processEntry(endpoint) }
         : commonEntry("url", { type: "http" })(endpoint),
     next: 'The command "MCP: List Servers" starts the server.',
   },
   {
     name: "windsurf",
     title: "Windsurf",
-    place: inHome(".codeium/windsurf/mcp_config.json"),
+    place: homeFile(".codeium/windsurf/mcp_config.json"),
     entry: commonEntry("serverUrl"),
     next: "Refresh the list of MCP servers in Cascade.",
   },
@@ -130,7 +130,7 @@ const DESCRIBED: readonly Described[] = [
     place: (machine) =>
       machine.platform === "win32"
         ? applicationData(machine, "Zed/settings.json")
-        : inConfig(machine, "zed/settings.json"),
+        : configFile(machine, "zed/settings.json"),
     projectFile: ".zed/settings.json",
     path: () => ["context_servers"],
     entry: commonEntry("url"),
@@ -140,20 +140,20 @@ const DESCRIBED: readonly Described[] = [
     name: "codex",
     title: "Codex",
     format: "toml",
-    place: (machine) => belowVariable(machine, "CODEX_HOME", ".codex", "config.toml"),
+    place: (machine) => fileBelowVariable(machine, "CODEX_HOME", ".codex", "config.toml"),
     projectFile: ".codex/config.toml",
     path: () => ["mcp_servers"],
     // Codex has no field `headers`, and would ignore it.
     entry: (endpoint) =>
       endpoint.kind === "process"
-        ? asProcess(endpoint)
+        ? processEntry(endpoint)
         : { url: endpoint.url, http_headers: bearer(endpoint.token) },
     next: "Start codex; /mcp shows the server.",
   },
   {
     name: "gemini-cli",
     title: "Gemini CLI",
-    place: inHome(".gemini/settings.json"),
+    place: homeFile(".gemini/settings.json"),
     projectFile: ".gemini/settings.json",
     // The field `url` is for the older transport, Server-Sent Events.
     entry: commonEntry("httpUrl"),
@@ -162,7 +162,7 @@ const DESCRIBED: readonly Described[] = [
   {
     name: "opencode",
     title: "OpenCode",
-    place: (machine) => inConfig(machine, "opencode/opencode.json"),
+    place: (machine) => configFile(machine, "opencode/opencode.json"),
     projectFile: "opencode.json",
     // OpenCode 2 has a table `servers` in `mcp`. It also reads the form of OpenCode 1, where `mcp` has the servers themselves.
     path: (content) =>
@@ -181,7 +181,7 @@ const DESCRIBED: readonly Described[] = [
   {
     name: "cline",
     title: "Cline",
-    place: inHome(".cline/data/settings/cline_mcp_settings.json"),
+    place: homeFile(".cline/data/settings/cline_mcp_settings.json"),
     // Without a type, `url` is for the older transport, Server-Sent Events.
     entry: commonEntry("url", { type: "streamableHttp" }),
     next: "Start cline; /mcp shows the server. In an editor, copy the entry to MCP Servers > Configure.",
@@ -189,12 +189,12 @@ const DESCRIBED: readonly Described[] = [
   {
     name: "copilot-cli",
     title: "Copilot CLI",
-    place: (machine) => belowVariable(machine, "COPILOT_HOME", ".copilot", "mcp-config.json"),
+    place: (machine) => fileBelowVariable(machine, "COPILOT_HOME", ".copilot", "mcp-config.json"),
     projectFile: ".github/mcp.json",
     // Copilot offers a model only the tools that are named here.
     entry: (endpoint) => ({
       ...(endpoint.kind === "process"
-        ? { type: "local", ...asProcess(endpoint) }
+        ? { type: "local", ...processEntry(endpoint) }
         : commonEntry("url", { type: "http" })(endpoint)),
       tools: ["*"],
     }),
@@ -204,7 +204,7 @@ const DESCRIBED: readonly Described[] = [
     name: "continue",
     title: "Continue",
     // A separate file, because config.yaml has a list of entries without names.
-    place: inHome(".continue/mcpServers/sandbox-mcp.json"),
+    place: homeFile(".continue/mcpServers/sandbox-mcp.json"),
     projectFile: ".continue/mcpServers/sandbox-mcp.json",
     entry: commonEntry("url", { type: "http" }),
     next: "Start cn, or reload Continue's configuration; /mcp shows the server.",
@@ -212,7 +212,7 @@ const DESCRIBED: readonly Described[] = [
   {
     name: "qwen-code",
     title: "Qwen Code",
-    place: inHome(".qwen/settings.json"),
+    place: homeFile(".qwen/settings.json"),
     projectFile: ".qwen/settings.json",
     entry: commonEntry("httpUrl"),
     next: "Start qwen; /mcp shows the server.",
@@ -223,8 +223,8 @@ const DESCRIBED: readonly Described[] = [
     format: "yaml",
     place: (machine) =>
       machine.platform === "win32"
-        ? belowVariable(machine, "APPDATA", "AppData/Roaming", "Block/goose/config/config.yaml")
-        : inConfig(machine, "goose/config.yaml"),
+        ? fileBelowVariable(machine, "APPDATA", "AppData/Roaming", "Block/goose/config/config.yaml")
+        : configFile(machine, "goose/config.yaml"),
     path: () => ["extensions"],
     entry: (endpoint) => ({
       enabled: true,

@@ -109,7 +109,7 @@ function requirementsOf(config: Config, directory: string): Required[] {
   const bound = bindings.map(({ class_name }) => class_name ?? "");
   const unmigrated = bound.filter((name) => !sqlite.has(name));
   const secrets = Object.keys(config.vars).filter((name) => SECRET_VARIABLES.includes(name));
-  const has = (list: readonly { binding?: string }[], wanted: string) =>
+  const hasBinding = (list: readonly { binding?: string }[], wanted: string) =>
     list.some(({ binding }) => binding === wanted);
   return [
     {
@@ -174,7 +174,7 @@ function requirementsOf(config: Config, directory: string): Required[] {
     {
       name: "storage",
       path: ["r2_buckets"],
-      isRight: has(config.r2_buckets, "RESULTS") && has(config.kv_namespaces, "OAUTH_KV"),
+      isRight: hasBinding(config.r2_buckets, "RESULTS") && hasBinding(config.kv_namespaces, "OAUTH_KV"),
       fix: `add { "binding": "RESULTS" } to "r2_buckets" and { "binding": "OAUTH_KV" } to "kv_namespaces"`,
     },
     {

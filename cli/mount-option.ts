@@ -150,17 +150,17 @@ function requireAccess(source: string, text: string, readOnly: boolean): void {
 
 function refuse(source: string, text: string, own: readonly string[]): void {
   const home = realpathSync(homedir());
-  const no = (why: string) => texts.mountRefused(text, source, why);
-  if (source === "/") throw no(texts.UNMOUNTABLE.machine);
+  const refusal = (reason: string) => texts.mountRefused(text, source, reason);
+  if (source === "/") throw refusal(texts.UNMOUNTABLE.machine);
   if (isSameOrAbove(source, home))
-    throw no(source === home ? texts.UNMOUNTABLE.home : texts.UNMOUNTABLE.aboveHome);
+    throw refusal(source === home ? texts.UNMOUNTABLE.home : texts.UNMOUNTABLE.aboveHome);
   for (const directory of own.map((path) => realpathSync(path))) {
-    if (isSameOrAbove(source, directory)) throw no(texts.UNMOUNTABLE.aboveOwn(directory));
-    if (isSameOrAbove(directory, source)) throw no(texts.UNMOUNTABLE.inOwn(directory));
+    if (isSameOrAbove(source, directory)) throw refusal(texts.UNMOUNTABLE.aboveOwn(directory));
+    if (isSameOrAbove(directory, source)) throw refusal(texts.UNMOUNTABLE.inOwn(directory));
   }
   if (HIDDEN.test(source) || (isSameOrAbove(home, source) && relative(home, source).startsWith(".")))
-    throw no(texts.UNMOUNTABLE.hidden);
-  if (SYSTEM.test(source) && !NOT_SYSTEM.test(source)) throw no(texts.UNMOUNTABLE.system);
+    throw refusal(texts.UNMOUNTABLE.hidden);
+  if (SYSTEM.test(source) && !NOT_SYSTEM.test(source)) throw refusal(texts.UNMOUNTABLE.system);
 }
 
 function isSameOrAbove(outer: string, inner: string): boolean {

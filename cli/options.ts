@@ -64,17 +64,17 @@ export function readOptions(
   refuseSwallowed(argv, env);
   const flags = parse(argv);
   if (flags.help) return undefined;
-  const given = (flag: string | undefined, variable: string) => {
+  const flagOrVariable = (flag: string | undefined, variable: string) => {
     const fromEnv = env[variable]?.trim();
     if (flag !== undefined) return { value: flag, name: flagOf(variable) };
     return fromEnv ? { value: fromEnv, name: variable } : undefined;
   };
-  const state = given(flags["state-dir"], "SANDBOX_MCP_STATE_DIR");
-  const python = given(flags.python, "SANDBOX_MCP_PYTHON");
+  const state = flagOrVariable(flags["state-dir"], "SANDBOX_MCP_STATE_DIR");
+  const python = flagOrVariable(flags.python, "SANDBOX_MCP_PYTHON");
   return {
-    port: readPort(given(flags.port, "PORT")),
-    isolation: choose(given(flags.isolation, "SANDBOX_MCP_ISOLATION"), ["bubblewrap", "none"]),
-    network: choose(given(flags.network, "SANDBOX_MCP_NETWORK"), ["internet", "none"]),
+    port: readPort(flagOrVariable(flags.port, "PORT")),
+    isolation: choose(flagOrVariable(flags.isolation, "SANDBOX_MCP_ISOLATION"), ["bubblewrap", "none"]),
+    network: choose(flagOrVariable(flags.network, "SANDBOX_MCP_NETWORK"), ["internet", "none"]),
     stateDir: state ? resolve(cwd, state.value) : defaultStateDir(env),
     mounts: flags.mount ?? [],
     cwd,

@@ -44,7 +44,7 @@ export function RunList({ sandbox, open, isThere, previews, problemShownAbove, o
   const newest = listed.value?.runs ?? [];
   const runs = [...newest, ...older.runs.filter(({ id }) => !newest.some((run) => run.id === id))];
   const next = older.runs.length > 0 ? older.next_cursor : listed.value?.next_cursor;
-  const more = () =>
+  const loadMore = () =>
     callTool<RunListing>("list_runs", { ...listRequest, cursor: next }).then(
       ({ data: page }) => setOlder((before) => ({ ...page, runs: [...before.runs, ...page.runs] })),
       (error: unknown) => showError(error, setProblem),
@@ -81,7 +81,7 @@ export function RunList({ sandbox, open, isThere, previews, problemShownAbove, o
           row={(run) => <RunLink run={run} sandbox={sandbox} isOpen={run.id === open} />}
         />
       )}
-      {next && <PlainButton onClick={more}>Older runs</PlainButton>}
+      {next && <PlainButton onClick={loadMore}>Older runs</PlainButton>}
     </>
   );
 }

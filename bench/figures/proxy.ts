@@ -45,14 +45,14 @@ export const proxy: Figure = {
         "control server": processesBeside(sandbox, engine.pid).control,
       };
       const pids = Object.values(processes);
-      const within = async (kind: string, known: number, bytes: number) => {
+      const transferInSandbox = async (kind: string, known: number, bytes: number) => {
         const args = [CONNECTIONS, bytes, `origin.test:${known}`, kind, "127.0.0.1:3128"].join(" ");
         return secondsIn(await ours.tool("run_command", { sandbox, command: `node client.ts ${args}` }));
       };
       const bytes = (quick ? 1 : 5) * MB;
       const peaksWhile = (each: number) =>
         peaks(pids, async () => {
-          for (const [kind, known] of CONNECTION_KINDS) await within(kind, known, each);
+          for (const [kind, known] of CONNECTION_KINDS) await transferInSandbox(kind, known, each);
         });
       const rows: Row[] = [];
       for (const [kind, known, label] of CONNECTION_KINDS) {
@@ -60,7 +60,7 @@ export const proxy: Figure = {
         for (let round = 0; round < Math.max(3, count(10)); round++) {
           const args = [CLIENT, CONNECTIONS, bytes, `127.0.0.1:${port}`, kind].map(String);
           seconds.direct.push(Number((await run(process.execPath, args)).stdout));
-          seconds.ours.push(await within(kind, known, bytes));
+          seconds.ours.push(await transferInSandbox(kind, known, bytes));
         }
         // Compares the fastest rounds, because other work on the machine slows our four programs more than the baseline's two.
         const speed = (times: number[]) => (CONNECTIONS * bytes) / MB / Math.min(...times);

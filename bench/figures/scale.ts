@@ -13,10 +13,10 @@ export const scale: Figure = {
   async measure(bed, { count }) {
     const many = await startPrincipal(bed, "many");
     const one = await startPrincipal(bed, "one");
-    await one.know(1);
+    await one.registerSandboxes(1);
     const rows: Row[] = [];
     for (const sandboxes of SCALES) {
-      await many.know(sandboxes);
+      await many.registerSandboxes(sandboxes);
       const times = await interleave(many.list, one.list, { pairs: count(500), warmup: count(100) });
       rows.push(...latencyRows(`list_sandboxes of ${sandboxes}`, times));
       const first = await interleave(many.first, one.first, { pairs: count(10), warmup: 1 });
@@ -41,7 +41,7 @@ async function startPrincipal(bed: TestBed, name: string) {
     },
     close: () => served.close(),
     /** Adds stopped sandboxes until the principal has this many. */
-    async know(sandboxes: number): Promise<void> {
+    async registerSandboxes(sandboxes: number): Promise<void> {
       await fetch(`${served.url}/known?sandboxes=${sandboxes}`, { method: "POST" });
       const listed = await list();
       if (!listed.includes(`Used: ${sandboxes}/`)) throw new Error(listed.slice(-200));

@@ -83,7 +83,7 @@ interface Tool {
 
 /** Packs all files each time, so `one` is the same as `all`. */
 async function tar(files: number): Promise<Tool> {
-  return await inTree(files, async (tree, directory) => {
+  return await withTree(files, async (tree, directory) => {
     const archive = join(directory, "archive.tar.gz");
     const pack = () => shell(`tar -c -C "$0" . | gzip >"$1"`, [tree, archive]);
     const all = await secondsOf(pack);
@@ -95,7 +95,7 @@ async function tar(files: number): Promise<Tool> {
 }
 
 async function restic(files: number): Promise<Tool> {
-  return await inTree(files, async (tree, directory) => {
+  return await withTree(files, async (tree, directory) => {
     const repository = join(directory, "repository");
     const call = (...args: string[]) =>
       run("restic", ["--quiet", "--no-cache", "--repo", repository, ...args], {
@@ -114,7 +114,7 @@ async function restic(files: number): Promise<Tool> {
   });
 }
 
-async function inTree<T>(files: number, work: (tree: string, directory: string) => Promise<T>): Promise<T> {
+async function withTree<T>(files: number, work: (tree: string, directory: string) => Promise<T>): Promise<T> {
   const directory = mkdtempSync(join(IN_MEMORY, "sandbox-mcp-bench-"));
   const tree = join(directory, "tree");
   mkdirSync(tree);

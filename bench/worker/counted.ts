@@ -52,7 +52,7 @@ export class Account extends LocalAccount {
     super(ctx, withCounts(env));
   }
 
-  async know(sandboxes: number): Promise<void> {
+  async registerSandboxes(sandboxes: number): Promise<void> {
     for (let index = 0; index < sandboxes; index++) {
       const sandbox = `bench-known-${index}`;
       const result = await this.registerSandbox({ principalID: OWNER_ID, sandbox });
@@ -67,7 +67,7 @@ export default {
     const { pathname, searchParams } = new URL(request.url);
     if (pathname === "/known") {
       const accounts = env.Account as DurableObjectNamespace<Account>;
-      await accounts.getByName(OWNER_ID).know(Number(searchParams.get("sandboxes")));
+      await accounts.getByName(OWNER_ID).registerSandboxes(Number(searchParams.get("sandboxes")));
       return new Response();
     }
     if (pathname === "/counts") {

@@ -58,7 +58,9 @@ export const connect = serverCommand(
     const http = transport === undefined ? client.speaksHTTP : transport === "http";
     if (http && !client.speaksHTTP) throw texts.onlyByProcess(client.title);
     const entry = client.entry(
-      http ? overHTTP(serverAddress(options), sandbox) : asProcess(addressIfAny(options), sandbox, options),
+      http
+        ? httpEndpoint(serverAddress(options), sandbox)
+        : processEndpoint(addressIfAny(options), sandbox, options),
     );
     const place = placeOf(client, project);
     const file = join(place.directory, place.path);
@@ -94,7 +96,7 @@ function serverName(text: string): string {
   throw new InvalidArgumentError(WRONG_VALUE.server);
 }
 
-function overHTTP({ url, token }: ServerAddress, sandbox: string | undefined): Endpoint {
+function httpEndpoint({ url, token }: ServerAddress, sandbox: string | undefined): Endpoint {
   const endpoint = new URL(url);
   if (sandbox !== undefined) endpoint.searchParams.set("sandbox", sandbox);
   return { kind: "http", url: endpoint.href, token };
@@ -108,7 +110,7 @@ function addressIfAny(options: ServerOptions): ServerAddress | undefined {
 }
 
 /** The command that starts the bridge. The bridge reads a local server's token from the file of variables. */
-function asProcess(
+function processEndpoint(
   address: ServerAddress | undefined,
   sandbox: string | undefined,
   options: ServerOptions,

@@ -60,7 +60,7 @@ export class AccountLink {
       limits: parseConfig(env).limits,
       request: (request) => this.account().lease(this.owner, request),
       background: (work) => ctx.waitUntil(work),
-      settled: () => ctx.storage.kv.put(SETTLED, Date.now()),
+      onSettled: () => ctx.storage.kv.put(SETTLED, Date.now()),
     });
   }
 

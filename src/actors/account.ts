@@ -180,9 +180,9 @@ export class Account extends DurableObject<Env> {
   /** Stores a credential, and tells the running sandboxes its host. Stopped sandboxes learn the host when they start. */
   async signInToGit(principalID: string, host: string, credential: GitCredential): Promise<void> {
     this.#gitHosts.put(host, credential);
-    const tell = async (name: string) =>
+    const notify = async (name: string) =>
       (await this.#sandbox(principalID, name)).gitHostsChanged(this.#gitHosts.names);
-    await waitAtMost(SANDBOX_REPLY_TIMEOUT_MS, Promise.allSettled(this.#sandboxes.running().map(tell)));
+    await waitAtMost(SANDBOX_REPLY_TIMEOUT_MS, Promise.allSettled(this.#sandboxes.running().map(notify)));
   }
 
   signOutOfGit(host: string): void {

@@ -92,7 +92,7 @@ export class Calls {
   }
 
   /** Expected errors of the work become data; unexpected ones are thrown, to be logged. */
-  async do<T>(owner: Owner, work: () => T | Promise<T>, plan: CallPlan = {}): Promise<ActorResult<T>> {
+  async perform<T>(owner: Owner, work: () => T | Promise<T>, plan: CallPlan = {}): Promise<ActorResult<T>> {
     const { account, activity, lifecycle, plans, noticeSources } = this.#parts;
     await account.setOwner(owner);
     const isLimited = plan.isLimited || plan.usesContainer;
@@ -124,7 +124,7 @@ export class Calls {
       await setUp.begin();
     };
     const waiting = { waitUntil: now + waitMs, replyBy: now + this.#waitMs(owner), namesID, onProgress };
-    return this.do(owner, async () => {
+    return this.perform(owner, async () => {
       const run = await runs.start(executor, sourceOf(spec), spec, { ...waiting, prepare, gate: setUp.gate });
       await onStart?.(owner, run);
       return run;
@@ -139,7 +139,7 @@ export class Calls {
     const work = () => this.#operation(owner, name, input, row);
     if (start === "glance") return this.#outcome(work);
     const mayStart = start === "known" ? (owner.mayStart ?? true) && "ifKnown" : owner.mayStart;
-    return this.do({ ...owner, mayStart }, work, {
+    return this.perform({ ...owner, mayStart }, work, {
       usesContainer: start !== "none",
       isRepeated: retry !== "never",
       readsStream: up === "stream",

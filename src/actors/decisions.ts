@@ -16,7 +16,7 @@ const DECISION_LIFETIME_MS = 900_000;
 /** The most stored questions. The one that expires first is dropped. */
 const MAX_QUESTIONS = 20;
 
-interface Kept {
+interface StoredDecision {
   change: NetworkChoice;
   expires: number;
   isRefused: boolean;
@@ -58,12 +58,12 @@ export class NetworkDecisions {
   async ask(change: NetworkChoice, waitMs: number): Promise<ChangeState> {
     // Asks about the whole policy, because another call may change the parts that this change omits.
     const next = this.#policyAfter(change);
-    if (this.#added(next) === undefined) return { state: "within", change: next };
+    if (this.#addedHosts(next) === undefined) return { state: "within", change: next };
     const digest = await sha256(JSON.stringify([next.internet, next.allowHosts.toSorted()]));
     const id = digest.toBase64({ alphabet: "base64url", omitPadding: true }).slice(0, LINK_ID_CHARS);
     if (this.#find(id)) await this.#waitForDecision(id, waitMs);
     // The policy may have changed during the wait.
-    const added = this.#added(next);
+    const added = this.#addedHosts(next);
     if (added === undefined) return { state: "within", change: next };
     const kept = this.#find(id) ?? this.#store(id, next);
     return { state: kept.isRefused ? "refused" : "open", id, added };
@@ -73,7 +73,7 @@ export class NetworkDecisions {
   find(id: string): NetworkQuestion | undefined {
     const { account } = this.#host;
     const kept = account.principalID === undefined ? undefined : this.#find(id);
-    const added = kept && !kept.isRefused ? this.#added(kept.change) : undefined;
+    const added = kept && !kept.isRefused ? this.#addedHosts(kept.change) : undefined;
     return added && { sandbox: account.owner.sandbox, added };
   }
 
@@ -84,7 +84,7 @@ export class NetworkDecisions {
     if (isAllowed) {
       await this.#host.settings.configure(owner, { network: kept.change });
       this.#host.kv.delete(PREFIX + id);
-    } else this.#host.kv.put<Kept>(PREFIX + id, { ...kept, isRefused: true });
+    } else this.#host.kv.put<StoredDecision>(PREFIX + id, { ...kept, isRefused: true });
     this.#waiting.get(id)?.resolve();
     return true;
   }
@@ -93,7 +93,7 @@ export class NetworkDecisions {
     for (const [key] of this.#host.kv.list({ prefix: PREFIX })) this.#host.kv.delete(key);
   }
 
-  #added(change: NetworkChoice): string[] | undefined {
+  #addedHosts(change: NetworkChoice): string[] | undefined {
     return addedBy(this.#policyAfter(change), this.#host.network.policy);
   }
 
@@ -102,17 +102,19 @@ export class NetworkDecisions {
     return network.policyAfter(network.choiceAfter(change));
   }
 
-  #find(id: string): Kept | undefined {
-    const kept = this.#host.kv.get<Kept>(PREFIX + id);
+  #find(id: string): StoredDecision | undefined {
+    const kept = this.#host.kv.get<StoredDecision>(PREFIX + id);
     return kept && kept.expires > Date.now() ? kept : undefined;
   }
 
-  #store(id: string, change: NetworkChoice): Kept {
+  #store(id: string, change: NetworkChoice): StoredDecision {
     const { kv } = this.#host;
-    const others = [...kv.list<Kept>({ prefix: PREFIX })].toSorted(([, a], [, b]) => a.expires - b.expires);
+    const others = [...kv.list<StoredDecision>({ prefix: PREFIX })].toSorted(
+      ([, a], [, b]) => a.expires - b.expires,
+    );
     for (const [index, [key, { expires }]] of others.entries())
       if (expires <= Date.now() || index <= others.length - MAX_QUESTIONS) kv.delete(key);
-    const kept: Kept = { change, expires: Date.now() + DECISION_LIFETIME_MS, isRefused: false };
+    const kept: StoredDecision = { change, expires: Date.now() + DECISION_LIFETIME_MS, isRefused: false };
     kv.put(PREFIX + id, kept);
     return kept;
   }

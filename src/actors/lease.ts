@@ -20,7 +20,7 @@ export interface LeaseHost {
   background(work: Promise<unknown>): void;
   limits: Limits;
   /** Called for each settlement. A settlement contains all spent seconds, so the next actor must not report them again. */
-  settled(): void;
+  onSettled(): void;
 }
 
 const NO_HOLDING: Holding = { slots: 0, seconds: 0 };
@@ -96,7 +96,7 @@ export class Lease implements RunQuota {
   }
 
   #settlement(): Settlement {
-    this.#host.settled();
+    this.#host.onSettled();
     const settled = { turn: ++this.#turn, spent: this.#spent, inUse: { ...this.#inUse } };
     this.#spent = new Map();
     this.#grant = undefined;
@@ -124,7 +124,7 @@ export class Lease implements RunQuota {
     } finally {
       this.#isRequesting = false;
     }
-    // A lease ends at midnight (UTC) at the latest. One that ends there is renewed afterwards: a new one would end there too.
+    // A lease never continues after midnight (UTC). A lease that ends at midnight is renewed after midnight, because a new one would also end then.
     const left = this.#grant.until - Date.now();
     this.#renewIn(left > RENEW_MS ? left - RENEW_MS : Math.max(left, 0) + 1000);
     return this.#grant;

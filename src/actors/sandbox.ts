@@ -82,40 +82,40 @@ export class Sandbox extends SandboxActor {
   }
 
   taskOrigin(owner: Owner, id: string): Promise<ActorResult<TaskOrigin>> {
-    return this.#do(owner, ({ outputs }) => outputs.taskOrigin(id));
+    return this.#perform(owner, ({ outputs }) => outputs.taskOrigin(id));
   }
 
   readRun(owner: Owner, run: RunToRead): Promise<ActorResult<RunReading>> {
-    return this.#do(owner, ({ outputs }) => outputs.read(run));
+    return this.#perform(owner, ({ outputs }) => outputs.read(run));
   }
 
   listRuns(owner: Owner, ...which: Parameters<Runs["list"]>): Promise<ActorResult<RunSummary[]>> {
-    return this.#do(owner, ({ runs }) => runs.list(...which));
+    return this.#perform(owner, ({ runs }) => runs.list(...which));
   }
 
   sendInput(owner: Owner, ...input: Parameters<Runs["type"]>): Promise<ActorResult<TerminalReply>> {
-    return this.#do(owner, ({ runs }) => runs.type(...input));
+    return this.#perform(owner, ({ runs }) => runs.type(...input));
   }
 
   /** Removes an ended run: its record, its log, and the files of a task. */
   removeRun(owner: Owner, id: string): Promise<ActorResult<void>> {
-    return this.#do(owner, ({ runs }) => runs.remove(id));
+    return this.#perform(owner, ({ runs }) => runs.remove(id));
   }
 
   cancelRun(owner: Owner, id: string, waitMs: number): Promise<ActorResult<RunView>> {
-    return this.#do(owner, ({ runs }) => runs.cancel(id, waitMs));
+    return this.#perform(owner, ({ runs }) => runs.cancel(id, waitMs));
   }
 
   readArtifact(owner: Owner, ...range: Parameters<RunOutputs["artifact"]>) {
-    return this.#do(owner, ({ outputs }) => outputs.artifact(...range));
+    return this.#perform(owner, ({ outputs }) => outputs.artifact(...range));
   }
 
   statRunFile(owner: Owner, ...file: Parameters<RunOutputs["stat"]>): Promise<ActorResult<RunFileStat>> {
-    return this.#do(owner, ({ outputs }) => outputs.stat(...file));
+    return this.#perform(owner, ({ outputs }) => outputs.stat(...file));
   }
 
   openRunFile(owner: Owner, ...range: Parameters<RunOutputs["open"]>) {
-    return this.#do(owner, ({ outputs }) => outputs.open(...range));
+    return this.#perform(owner, ({ outputs }) => outputs.open(...range));
   }
 
   // Files, links and previews.
@@ -126,12 +126,12 @@ export class Sandbox extends SandboxActor {
 
   /** Stores links to files of the container. Returns the links' ids. */
   keepFileLinks(owner: Owner, links: Parameters<FileLinks["keepFiles"]>[0]): Promise<ActorResult<string[]>> {
-    return this.#do(owner, ({ fileLinks }) => fileLinks.keepFiles(links), FILE_LINK);
+    return this.#perform(owner, ({ fileLinks }) => fileLinks.keepFiles(links), FILE_LINK);
   }
 
   /** Stores links to run outputs. Returns the links' ids. */
   keepRunLinks(owner: Owner, links: readonly Omit<RunLink, "actor">[]): Promise<ActorResult<string[]>> {
-    return this.#do(owner, ({ fileLinks }) => Promise.all(links.map((link) => fileLinks.keep(link))));
+    return this.#perform(owner, ({ fileLinks }) => Promise.all(links.map((link) => fileLinks.keep(link))));
   }
 
   /** The stored link of this id, which may have expired. For a link to a file, `linkOwner` checks the container. */
@@ -170,12 +170,12 @@ export class Sandbox extends SandboxActor {
       await lifecycle.waitUntilReady();
       return previews.open(port, token, Date.now() + ms);
     };
-    return this.#do(owner, open, PREVIEW);
+    return this.#perform(owner, open, PREVIEW);
   }
 
   /** Returns whether the port was open. */
   closePreview(owner: Owner, port: number): Promise<ActorResult<boolean>> {
-    return this.#do(owner, ({ previews }) => previews.close(port));
+    return this.#perform(owner, ({ previews }) => previews.close(port));
   }
 
   /** Serves preview requests. */
@@ -187,12 +187,12 @@ export class Sandbox extends SandboxActor {
 
   /** Changes settings and returns all of them. The sandbox need not run. @param region where to create its actor */
   configureSandbox(owner: Owner, change: SettingsChange, region: Region | undefined) {
-    return this.#do(owner, ({ settings }) => settings.configure(owner, change, region), CONFIGURE);
+    return this.#perform(owner, ({ settings }) => settings.configure(owner, change, region), CONFIGURE);
   }
 
   /** Called by the account before the sandbox is created from a saved state. */
   inherit(owner: Owner, change: CheckpointSettings): Promise<ActorResult<void>> {
-    return this.#do(owner, async ({ settings }) => {
+    return this.#perform(owner, async ({ settings }) => {
       settings.inherit(change);
       await this.ctx.storage.sync();
     });
@@ -200,7 +200,7 @@ export class Sandbox extends SandboxActor {
 
   /** Stores a question to a person if the change allows more. @param waitMs how long to wait if the question exists already */
   askForNetwork(owner: Owner, change: NetworkChoice, waitMs: number): Promise<ActorResult<ChangeState>> {
-    return this.#do(owner, ({ decisions }) => decisions.ask(change, waitMs));
+    return this.#perform(owner, ({ decisions }) => decisions.ask(change, waitMs));
   }
 
   async networkQuestion(id: string): Promise<NetworkQuestion | undefined> {
@@ -209,7 +209,7 @@ export class Sandbox extends SandboxActor {
 
   /** Records the person's decision. Returns whether the question existed. */
   decideNetwork(owner: Owner, id: string, isAllowed: boolean): Promise<ActorResult<boolean>> {
-    return this.#do(owner, ({ decisions }) => decisions.decide(owner, id, isAllowed));
+    return this.#perform(owner, ({ decisions }) => decisions.decide(owner, id, isAllowed));
   }
 
   /** Called by the account when the principal has signed in to a git host. */
@@ -220,7 +220,7 @@ export class Sandbox extends SandboxActor {
 
   /** The sandbox's connections as lines. */
   connectionLines(owner: Owner): Promise<ActorResult<string>> {
-    return this.#do(owner, ({ network }) => network.lines());
+    return this.#perform(owner, ({ network }) => network.lines());
   }
 
   /** Called by the egress for each request that it forwarded, or refused because of a policy. */
@@ -248,12 +248,20 @@ export class Sandbox extends SandboxActor {
 
   /** Creates a checkpoint of the workspace. Waits for a set-up under way, then saves. */
   makeCheckpoint(owner: Owner, label: string): Promise<ActorResult<Checkpoint>> {
-    return this.#do(owner, ({ lifecycle, settings }) => lifecycle.checkpoint(label, settings), CHECKPOINT);
+    return this.#perform(
+      owner,
+      ({ lifecycle, settings }) => lifecycle.checkpoint(label, settings),
+      CHECKPOINT,
+    );
   }
 
   /** Ends the container; the next one starts from a checkpoint. Also returns the checkpoint of the previous state. */
   restoreCheckpoint(owner: Owner, id: string): Promise<ActorResult<RestoredCheckpoint>> {
-    return this.#do(owner, ({ lifecycle, settings }) => lifecycle.restoreCheckpoint(id, settings), RESTORE);
+    return this.#perform(
+      owner,
+      ({ lifecycle, settings }) => lifecycle.restoreCheckpoint(id, settings),
+      RESTORE,
+    );
   }
 
   /** Ends the container with all processes, and deletes the data that `ending` names. Returns what existed. */
@@ -300,8 +308,12 @@ export class Sandbox extends SandboxActor {
     return this.#parts.lifecycle.makeRoom(waitMs);
   }
 
-  #do<T>(owner: Owner, work: (parts: Parts) => T | Promise<T>, plan?: CallPlan): Promise<ActorResult<T>> {
-    return this.#parts.calls.do(owner, () => work(this.#parts), plan);
+  #perform<T>(
+    owner: Owner,
+    work: (parts: Parts) => T | Promise<T>,
+    plan?: CallPlan,
+  ): Promise<ActorResult<T>> {
+    return this.#parts.calls.perform(owner, () => work(this.#parts), plan);
   }
 }
 

@@ -84,7 +84,7 @@ export class SandboxSettings {
   change(owner: Owner, { env, network, setup, idleMinutes, start }: SettingsChange): Promise<void> {
     return this.#changes.run(() => {
       const host = this.#host;
-      const changed = async () => {
+      const applyAll = async () => {
         const script = setup !== undefined && !host.setUp.has(setup) ? setup : undefined;
         const variables =
           Object.keys(env ?? {}).length > 0 ? host.variables.applyChanges(env ?? {}) : undefined;
@@ -97,7 +97,7 @@ export class SandboxSettings {
           });
         return { variables, choice, script };
       };
-      return host.lifecycle.unlessDestroyed(changed, ({ variables, choice, script }) => {
+      return host.lifecycle.unlessDestroyed(applyAll, ({ variables, choice, script }) => {
         if (variables) host.variables.put(variables);
         if (choice) host.network.put(choice);
         if (script !== undefined) host.setUp.put(script);
@@ -107,7 +107,7 @@ export class SandboxSettings {
     });
   }
 
-  get kept(): CheckpointSettings | undefined {
+  get forCheckpoint(): CheckpointSettings | undefined {
     const { variables, network, setUp, idle, service } = this.#host;
     const kept = {
       env: variables.values,

@@ -393,13 +393,13 @@ const NAMED = 5;
 
 /** What a save left out, as a clause. */
 export function leftOutText({ count, bytes, names, unreadable, special, crowded }: LeftOut): string {
-  const some = (paths: string[]) => `(${paths.slice(0, NAMED).map(shownName).join(", ")})`;
+  const firstNames = (paths: string[]) => `(${paths.slice(0, NAMED).map(shownName).join(", ")})`;
   const parts: string[] = [];
   if (count > 0)
-    parts.push(`${count} files beyond WORKSPACE_MAX_MB, ${MiB(bytes)} MB together ${some(names)}`);
-  if (crowded) parts.push(`directories with more files than can be saved ${some(crowded.names)}`);
-  if (unreadable) parts.push(`${unreadable.count} unreadable files ${some(unreadable.names)}`);
-  if (special) parts.push(`${special.count} sockets, pipes and devices ${some(special.names)}`);
+    parts.push(`${count} files beyond WORKSPACE_MAX_MB, ${MiB(bytes)} MB together ${firstNames(names)}`);
+  if (crowded) parts.push(`directories with more files than can be saved ${firstNames(crowded.names)}`);
+  if (unreadable) parts.push(`${unreadable.count} unreadable files ${firstNames(unreadable.names)}`);
+  if (special) parts.push(`${special.count} sockets, pipes and devices ${firstNames(special.names)}`);
   return parts.join("; ");
 }
 

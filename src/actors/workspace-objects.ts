@@ -1,6 +1,6 @@
 /** Streams of saved states in R2: written as objects of one size, and read by ranges. */
 import { ToolError } from "../shared/errors.ts";
-import { inPieces } from "../shared/stream-bytes.ts";
+import { splitStream } from "../shared/stream-bytes.ts";
 import { waitAtMost } from "../shared/timers.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 
@@ -40,7 +40,7 @@ export async function writeObjects(
   let bytes = 0;
   let failure: { error: unknown } | undefined;
   try {
-    for await (const piece of inPieces(body, OBJECT_BYTES)) {
+    for await (const piece of splitStream(body, OBJECT_BYTES)) {
       if (bytes + piece.length > max) throw tooLong(max);
       const write = withTimeLimit(bucket.put(keyOf(prefix, bytes / OBJECT_BYTES), piece)).then(
         () => void writes.delete(write),

@@ -86,7 +86,7 @@ const EMPTY_ORIGIN: Origin = { packs: [] };
 
 /** The sandbox's settings, for forks of a saved state. */
 export interface Settings {
-  readonly kept: CheckpointSettings | undefined;
+  readonly forCheckpoint: CheckpointSettings | undefined;
 }
 
 export class Workspace {
@@ -324,12 +324,12 @@ export class Workspace {
    * Content that the sandbox's own state has is not stored twice. Returns what is left out.
    * @throws {ToolError}, and errors of R2
    */
-  keepArchive(what: TaskArchive, { kept }: Settings): Promise<ArchiveLeftOut> {
+  keepArchive(archive: TaskArchive, { forCheckpoint }: Settings): Promise<ArchiveLeftOut> {
     return this.#queue.run(async () => {
       if (!this.#isWhole) throw containerGone();
       const signal = AbortSignal.any([this.#container, AbortSignal.timeout(SAVE_TIMEOUT_MS)]);
-      const { run, expiresAt, maxBytes, conversation } = what;
-      const settings = kept && JSON.stringify(kept);
+      const { run, expiresAt, maxBytes, conversation } = archive;
+      const settings = forCheckpoint && JSON.stringify(forCheckpoint);
       const left = await this.#keepPart({ run, expiresAt, maxBytes, part: "workspace", settings }, signal);
       if (conversation) {
         const part = { run, expiresAt, maxBytes, part: "conversation", conversation, isWhole: true } as const;
@@ -494,7 +494,7 @@ export class Workspace {
 
   async checkpoint(label: string, settings: Settings): Promise<Checkpoint> {
     if (this.#isWhole) await this.#saveForCall();
-    return unwrap(await this.#host.account().checkpoint(this.#host.sandbox(), label, settings.kept));
+    return unwrap(await this.#host.account().checkpoint(this.#host.sandbox(), label, settings.forCheckpoint));
   }
 
   /**
@@ -509,7 +509,9 @@ export class Workspace {
     const unsaved = this.#isWhole ? await this.#saveBeforeRestore() : undefined;
     this.#restoring.value = id;
     await sync();
-    const outcome = await this.#host.account().restoreCheckpoint(this.#host.sandbox(), id, settings.kept);
+    const outcome = await this.#host
+      .account()
+      .restoreCheckpoint(this.#host.sandbox(), id, settings.forCheckpoint);
     if (!outcome.ok) this.#restoring.value = undefined;
     return { ...unwrap(outcome), unsaved };
   }

@@ -109,7 +109,7 @@ async function serve(
   }
   row.complete(headers, credential);
   headers.set("content-type", "application/json");
-  const { body, sent, meter, refused } = meterBody(request, check.isConfined, paceOf(containerID));
+  const { body, wasSent, meter, refused } = meterBody(request, check.isConfined, paceOf(containerID));
   const isCharged = row.charged.includes(pathname);
   let response: Response;
   try {
@@ -124,7 +124,8 @@ async function serve(
     }
     const message = MODEL_API_TEXTS.unreachable;
     if (!request.signal.aborted) await finish({ tokens: 0, error: { status: 502, message } });
-    else await finish({ tokens: isCharged && sent() ? meter.inputTokens + meter.maxTokens : 0, cut: true });
+    else
+      await finish({ tokens: isCharged && wasSent() ? meter.inputTokens + meter.maxTokens : 0, cut: true });
     return refusal(502, "api_error", message);
   }
   const mask = new Mask([credential]);
@@ -203,7 +204,7 @@ function paceOf(containerID: string): Pace {
 }
 
 /**
- * Meters a request body while it is forwarded. The API does nothing before it has the whole body (`sent`): the announced number
+ * Meters a request body while it is forwarded. The API does nothing before it has the whole body (`wasSent`): the announced number
  * of bytes, or the end. Aborts `refused`, with a `Refused` as reason, if the body is too large, or if it makes the API connect
  * to hosts that the sandbox may not reach.
  */
@@ -213,8 +214,8 @@ function meterBody(request: Request, isConfined: boolean, pace: Pace) {
   const { signal: refused } = refusing;
   const refuse = (reason: Refused) => refusing.abort(reason);
   let isSent = false;
-  const sent = () => isSent;
-  if (!request.body) return { body: null, sent, meter, refused };
+  const wasSent = () => isSent;
+  if (!request.body) return { body: null, wasSent, meter, refused };
   const length = request.headers.get("content-length");
   const { readable, writable } =
     length === null ? new TransformStream<Uint8Array, Uint8Array>() : new FixedLengthStream(Number(length));
@@ -228,8 +229,8 @@ function meterBody(request: Request, isConfined: boolean, pace: Pace) {
         size += bytes.length;
         if (size > MAX_REQUEST_BYTES) return refuse(TOO_LARGE);
         meter.add(bytes);
-        if (isConfined && meter.reaches !== undefined) {
-          const message = MODEL_API_TEXTS.reaches(meter.reaches);
+        if (isConfined && meter.reachedHost !== undefined) {
+          const message = MODEL_API_TEXTS.reaches(meter.reachedHost);
           return refuse({ status: 403, type: "permission_error", message });
         }
         isSent = size === Number(length);
@@ -244,7 +245,7 @@ function meterBody(request: Request, isConfined: boolean, pace: Pace) {
     }
   };
   waitUntil(pump());
-  return { body: readable, sent, meter, refused };
+  return { body: readable, wasSent, meter, refused };
 }
 
 /** Forwards a body piece by piece and counts its reported tokens until its reader disconnects. */

@@ -19,10 +19,10 @@ const OWN_TOOLS = /^(custom|null|(bash|text_editor|computer|memory|tool_search_t
 export class RequestMeter {
   #bytes = 0;
   #maxTokens: number | undefined;
-  #reaches: string | undefined;
+  #reachedHost: string | undefined;
   readonly #reader = new JSONReader({
     open: (path, isList) => {
-      if (path[0] === "mcp_servers" && (path.length > 1 || !isList)) this.#reaches ??= "mcp_servers";
+      if (path[0] === "mcp_servers" && (path.length > 1 || !isList)) this.#reachedHost ??= "mcp_servers";
     },
     value: (path, read) => this.#value(path, read),
   });
@@ -41,8 +41,8 @@ export class RequestMeter {
   }
 
   /** The part of the request that makes the API connect to a host; undefined if there was none so far. */
-  get reaches(): string | undefined {
-    return this.#reader.isMalformed ? "invalid JSON" : this.#reaches;
+  get reachedHost(): string | undefined {
+    return this.#reader.isMalformed ? "invalid JSON" : this.#reachedHost;
   }
 
   #value(path: Path, read: () => string | undefined): void {
@@ -50,15 +50,15 @@ export class RequestMeter {
     if (path.length === 1 && first === "max_tokens") {
       const value = Number(read() || Number.NaN);
       if (value >= 0) this.#maxTokens = Math.max(value, this.#maxTokens ?? 0);
-    } else if (first === "mcp_servers" && path.length > 1) this.#reaches ??= "mcp_servers";
+    } else if (first === "mcp_servers" && path.length > 1) this.#reachedHost ??= "mcp_servers";
     else if (first === "tools") {
       const type = path.length === 3 && third === "type" ? read() : "custom";
       if (type === undefined || !OWN_TOOLS.test(type))
-        this.#reaches ??= `the tool ${(type ?? "?").replace(/\W/g, "?")}`;
+        this.#reachedHost ??= `the tool ${(type ?? "?").replace(/\W/g, "?")}`;
     } else if (path.at(-2) === "source" && !isOpaque(path)) {
       const name = path.at(-1);
       if (name === "url" || (name === "type" && !SOURCES.has(read() ?? "")))
-        this.#reaches ??= "a source by URL";
+        this.#reachedHost ??= "a source by URL";
     }
   }
 }

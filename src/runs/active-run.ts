@@ -335,8 +335,8 @@ export class ActiveRun implements RunSink, WaitingLog {
       droppedBytes: this.record.droppedBytes,
       logBytes: this.#log.bytes,
     };
-    const shipped = (isNew: boolean) => isNew && this.#put({ ...this.record, ...recordAtStart });
-    await this.#log.moveToStore(shipped).catch(() => undefined);
+    const storeRecord = (isNew: boolean) => isNew && this.#put({ ...this.record, ...recordAtStart });
+    await this.#log.moveToStore(storeRecord).catch(() => undefined);
   }
 
   async #shipAll(): Promise<void> {

@@ -563,8 +563,8 @@ function meter(
   reservation: Reservation,
   startedAt: number,
 ): Execution {
-  const give = () => quota.giveBack(reservation, (Date.now() - startedAt) / 1000);
-  execution.done.then(give, give);
+  const giveBack = () => quota.giveBack(reservation, (Date.now() - startedAt) / 1000);
+  execution.done.then(giveBack, giveBack);
   return execution;
 }
 

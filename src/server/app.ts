@@ -152,7 +152,7 @@ export function createApp(product: ProtectedApp): App {
     const { config } = context;
     if (!isHostAllowed(request, config)) return refuse(context, forbidden("bad_host", texts.BAD_HOST_TEXT));
     const { pathname } = new URL(request.url);
-    const route = routes.find(({ path }) => matches(path, pathname));
+    const route = routes.find(({ path }) => matchesRoute(path, pathname));
     const isPublic = route?.isPublic === true && !isLoopback(new URL(request.url));
     if (!isPublic && !isOriginAllowed(request, config))
       return refuse(context, forbidden("bad_origin", texts.BAD_ORIGIN_TEXT));
@@ -455,7 +455,7 @@ function forbidden(reason: "bad_host" | "bad_origin", message: string): Refusal 
   return { reason, response: json({ error: "Forbidden", message }, 403) };
 }
 
-function matches(path: string, pathname: string): boolean {
+function matchesRoute(path: string, pathname: string): boolean {
   const given = pathname.split("/");
   const parts = path.split("/");
   if (parts.at(-1) === "*") given.splice(parts.length - 1, Infinity, "*");

@@ -102,9 +102,9 @@ function headersOutside(given: Headers, { outside, port }: { outside: string; po
   return headers;
 }
 
-async function notice(request: Request, what: keyof typeof NOTICES): Promise<Response> {
-  const { status, refresh } = NOTICES[what];
-  const { title, message } = PREVIEW_TEXTS[what];
+async function notice(request: Request, kind: keyof typeof NOTICES): Promise<Response> {
+  const { status, refresh } = NOTICES[kind];
+  const { title, message } = PREVIEW_TEXTS[kind];
   const headers = new Headers({ "cache-control": "no-store", "x-robots-tag": "noindex, nofollow" });
   if (refresh !== undefined) headers.set("retry-after", String(refresh));
   if (!isBrowser(request)) return new Response(`${title}. ${message}\n`, { status, headers });

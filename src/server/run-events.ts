@@ -29,8 +29,8 @@ export interface RunEvents {
  * The first event is `task`. `code` and `output` have the new text since the event before. The last event is `result`,
  * `running` if the run continues, or `error` if the server cannot read the run.
  */
-export function runEvents(context: ToolContext, what: RunEvents): Response {
-  return eventStream(eventsOf(context, what), textOf);
+export function runEvents(context: ToolContext, source: RunEvents): Response {
+  return eventStream(eventsOf(context, source), textOf);
 }
 
 type Event = [name: string, data: object] | "keep-alive";

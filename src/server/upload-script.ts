@@ -7,7 +7,7 @@ const progress = document.getElementById("progress");
 const message = document.getElementById("message");
 const max = Number(form.dataset.max);
 let isSending = false;
-function say(text, isError) {
+function showMessage(text, isError) {
   message.textContent = text;
   message.className = isError ? "note error" : "";
 }
@@ -15,7 +15,7 @@ function end(text, isError) {
   isSending = false;
   progress.hidden = true;
   form.querySelector("button").disabled = false;
-  say(text, isError);
+  showMessage(text, isError);
 }
 function resultOf(request) {
   try {
@@ -26,15 +26,15 @@ function resultOf(request) {
 }
 function send(files) {
   if (isSending || files.length === 0) return;
-  if (files.length > 1) return say(${JSON.stringify(UPLOAD_TEXTS.oneFile)}, true);
+  if (files.length > 1) return showMessage(${JSON.stringify(UPLOAD_TEXTS.oneFile)}, true);
   const file = files[0];
   if (file.size > max)
-    return say(file.name + " has " + file.size + " bytes. At most " + max + " are allowed.", true);
+    return showMessage(file.name + " has " + file.size + " bytes. At most " + max + " are allowed.", true);
   const request = new XMLHttpRequest();
   request.open("PUT", location.href);
   request.upload.onprogress = ({ loaded, total }) => {
     progress.value = total ? loaded / total : 1;
-    say(file.name + ": " + Math.floor(100 * progress.value) + " %");
+    showMessage(file.name + ": " + Math.floor(100 * progress.value) + " %");
   };
   request.onerror = () => end(${JSON.stringify(UPLOAD_TEXTS.broke)}, true);
   request.onload = () => {
@@ -47,7 +47,7 @@ function send(files) {
   form.querySelector("button").disabled = true;
   progress.value = 0;
   progress.hidden = false;
-  say(file.name);
+  showMessage(file.name);
   request.send(file);
 }
 form.addEventListener("submit", (event) => {

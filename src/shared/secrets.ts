@@ -92,8 +92,8 @@ function setParameter(search: string, name: string, value: string): string {
 
 /** Encodes every reserved character (RFC 3986, 2.3). */
 function percentEncode(text: string): string {
-  const rest = (character: string) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`;
-  return encodeURIComponent(text).replace(/[!'()*]/g, rest);
+  const encodeCharacter = (character: string) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`;
+  return encodeURIComponent(text).replace(/[!'()*]/g, encodeCharacter);
 }
 
 /**

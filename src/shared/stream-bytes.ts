@@ -1,7 +1,10 @@
 import { waitAtMost } from "./timers.ts";
 
 /** A stream in pieces of a fixed size; the last may be shorter. @param body must be a byte stream */
-export async function* inPieces(body: ReadableStream<Uint8Array>, bytes: number): AsyncGenerator<Uint8Array> {
+export async function* splitStream(
+  body: ReadableStream<Uint8Array>,
+  bytes: number,
+): AsyncGenerator<Uint8Array> {
   const reader = body.getReader({ mode: "byob" });
   try {
     for (;;) {

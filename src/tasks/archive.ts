@@ -16,7 +16,7 @@ export interface TaskArchive {
 export type ArchiveLeftOut = Plan["left"] & { conversation?: true };
 
 export interface Archives {
-  keepArchive(what: TaskArchive): Promise<ArchiveLeftOut>;
+  keepArchive(archive: TaskArchive): Promise<ArchiveLeftOut>;
   /** @param run the run of the conversation @param task the id of the continuing task inside the sandbox */
   restoreConversation(run: string, task: string): Promise<void>;
 }
@@ -59,10 +59,12 @@ export async function archive(
 
 export function leftOutText({ left, crowded, isWithoutConversation }: Archive): string {
   const words: string[] = [];
-  const some = (paths: string[]) => paths.slice(0, MAX_NAMED);
+  const firstPaths = (paths: string[]) => paths.slice(0, MAX_NAMED);
   if (left)
-    words.push(texts.archiveLeavesOut(left.bytes, left.count, some(left.largest.map(({ path }) => path))));
-  if (crowded) words.push(texts.archiveLeavesOutCrowded(some(crowded)));
+    words.push(
+      texts.archiveLeavesOut(left.bytes, left.count, firstPaths(left.largest.map(({ path }) => path))),
+    );
+  if (crowded) words.push(texts.archiveLeavesOutCrowded(firstPaths(crowded)));
   if (isWithoutConversation) words.push(texts.ARCHIVE_WITHOUT_CONVERSATION);
   return words.join(" ");
 }

@@ -87,7 +87,7 @@ export class TaskBudgets {
       this.#sql.exec("UPDATE task_budgets SET refused = ? WHERE run = ?", TASK_REFUSED, row.run);
       return { refused: `This task has used up ${spent}.` };
     }
-    if (this.#inFlight(row.run) >= MAX_IN_FLIGHT)
+    if (this.#countInFlight(row.run) >= MAX_IN_FLIGHT)
       return { refused: `This task has ${MAX_IN_FLIGHT} requests to the model under way.`, busy: true };
     const call = { run: row.run, number: row.requests + 1 };
     this.#sql.exec("UPDATE task_budgets SET requests = ? WHERE run = ?", call.number, call.run);
@@ -165,7 +165,7 @@ export class TaskBudgets {
     return this.#sql.exec("SELECT 1 FROM task_budgets WHERE run = ?", run).toArray().length > 0;
   }
 
-  #inFlight(run: string): number {
+  #countInFlight(run: string): number {
     return this.#sql
       .exec<{ calls: number }>(
         "SELECT COUNT(*) AS calls FROM model_calls WHERE run = ? AND began_at > ?",

@@ -178,7 +178,7 @@ export class RunningTask {
     // If the agent never started, there is nothing to keep.
     detail.safe = this.#output.step !== "agent";
     if (detail.safe || command.state === "lost") return { ...verdict, detail };
-    const note = await this.#withinKeepTime(this.#collectResults(detail, verdict.note));
+    const note = await this.#limitToKeepTime(this.#collectResults(detail, verdict.note));
     detail.boot = this.#host.boot();
     if (!spec.ownSandbox)
       await this.#host.files
@@ -216,7 +216,7 @@ export class RunningTask {
     return note ?? "";
   }
 
-  #withinKeepTime<T>(work: Promise<T>): Promise<T | undefined> {
+  #limitToKeepTime<T>(work: Promise<T>): Promise<T | undefined> {
     const late = this.#cancelRequested.promise.then(() =>
       waitAtMost(KEEP_CANCELLED_MS, new Promise<undefined>(() => {})),
     );

@@ -132,18 +132,18 @@ export class TaskOutput implements RunSink<CommandState> {
     if (stream !== "stdout") return this.#run.output(stream, bytes);
     let rest = bytes;
     for (let end = rest.indexOf(NEWLINE); end >= 0; end = rest.indexOf(NEWLINE)) {
-      this.#keep(rest.subarray(0, end));
-      this.#line();
+      this.#appendToLine(rest.subarray(0, end));
+      this.#endLine();
       this.offset++;
       rest = rest.subarray(end + 1);
     }
-    this.#keep(rest);
+    this.#appendToLine(rest);
     this.#flushLines();
     this.#onProgress();
   }
 
   finish(): void {
-    if (this.#partialBytes > 0) this.#line();
+    if (this.#partialBytes > 0) this.#endLine();
     this.#flushLines();
     this.#onProgress();
   }
@@ -152,7 +152,7 @@ export class TaskOutput implements RunSink<CommandState> {
     this.#run.output("stdout", encoder.encode(`${line}\n`));
   }
 
-  #keep(part: Uint8Array): void {
+  #appendToLine(part: Uint8Array): void {
     if (this.#isSkipping || this.#partialBytes + part.length > MAX_LINE) {
       this.offset += this.#partialBytes + part.length;
       this.#dropPending();
@@ -168,7 +168,7 @@ export class TaskOutput implements RunSink<CommandState> {
     this.#partialBytes = 0;
   }
 
-  #line(): void {
+  #endLine(): void {
     const line = this.#isSkipping || this.#partialBytes === 0 ? "" : decodeText(joinBytes(this.#partial));
     this.offset += this.#partialBytes;
     this.#dropPending();

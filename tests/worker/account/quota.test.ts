@@ -30,7 +30,7 @@ function oneSandbox(quota: Quota, spent = 0) {
   const lease = new Lease({
     limits: LIMITS,
     background: () => undefined,
-    settled: () => undefined,
+    onSettled: () => undefined,
     request: async (request) => {
       requests++;
       return quota.lease("one", request, Date.now());
@@ -133,7 +133,7 @@ describe("a lease of the quota", () => {
       const lease = new Lease({
         limits: LIMITS,
         background: () => undefined,
-        settled: () => undefined,
+        onSettled: () => undefined,
         request: async (request) => {
           if (fails-- > 0) throw new Error("the account cannot be reached");
           return quota.lease("one", request, Date.now());

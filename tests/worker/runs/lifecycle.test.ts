@@ -158,7 +158,7 @@ class Sandbox extends World {
   checkpoint(): Promise<boolean> {
     const begunAt = Date.now();
     return this.#use(async () => {
-      await this.actor.lifecycle.checkpoint("", { kept: undefined });
+      await this.actor.lifecycle.checkpoint("", { forCheckpoint: undefined });
       this.check(this.keptAt <= begunAt, "a checkpoint that keeps later changes");
     });
   }
@@ -296,7 +296,7 @@ class Sandbox extends World {
 }
 
 const OWNER = { principalID: "p", sandbox: "main" };
-const SETTINGS = { kept: undefined };
+const SETTINGS = { forCheckpoint: undefined };
 const isFault = (step: Step): step is Fault => FAULTS.some((fault) => fault === step);
 
 /** Ways in which a sandbox stops at the end. */

@@ -272,7 +272,7 @@ describe("a request of a confined sandbox", () => {
     const meter = new RequestMeter();
     const bytes = typeof json === "string" ? new TextEncoder().encode(json) : json;
     for (let at = 0; at < bytes.length; at += size) meter.add(bytes.subarray(at, at + size));
-    return meter.reaches;
+    return meter.reachedHost;
   };
   const utf16 = new Uint8Array(
     new Uint16Array(Array.from('{"mcp_servers":[1]}', (c) => c.charCodeAt(0))).buffer,

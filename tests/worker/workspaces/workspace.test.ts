@@ -17,7 +17,7 @@ async function prepare(world: World): Promise<void> {
   await world.workspace.save();
 }
 
-const SETTINGS = { kept: undefined };
+const SETTINGS = { forCheckpoint: undefined };
 
 const DAY = { expiresAt: Date.now() + DAY_MS, maxBytes: 1000 };
 const CONVERSATION = { below: "/talks", id: "talk" };

@@ -61,7 +61,7 @@ const shoot = async (name: string) => {
 };
 
 /** The frame with the App's document. */
-async function inside() {
+async function appFrame() {
   const frame = page.frames().at(-1);
   if (!frame) throw new Error("there is no App");
   return frame;
@@ -171,11 +171,11 @@ describe("the app in a client's chat", () => {
   it("sends no requests while it is scrolled out of sight", async () => {
     await open("list_sandboxes", {});
     await app.locator("nav.sandboxes >> text=narrow").waitFor();
-    const frame = await inside();
+    const frame = await appFrame();
     await page.evaluate(() => {
       document.body.style.paddingTop = "5000px";
     });
-    // The page's own observer is older, so that one has run before this one.
+    // The page's own observer was created earlier, so it has run when this one runs.
     await frame.evaluate(
       () =>
         new Promise<void>((done) => {
@@ -185,7 +185,7 @@ describe("the app in a client's chat", () => {
         }),
     );
     const { calls } = await pageRequests();
-    // Longer than the page's interval between two requests.
+    // Waits longer than the page's interval between two requests.
     await call("run_command", { sandbox: "narrow", command: "sleep 6" });
     expect((await pageRequests()).calls).toBe(calls);
     await page.evaluate(() => scrollTo(0, 5000));
@@ -221,7 +221,7 @@ describe("the app in a client's chat", () => {
       { context: { availableDisplayModes } },
     );
     await until(async () => (await rows()).includes("500"));
-    const frame = await inside();
+    const frame = await appFrame();
     const heights = () =>
       frame.evaluate(() => [document.documentElement.scrollHeight, innerHeight, document.body.offsetHeight]);
     // The frame shows the whole page, and is at most one pixel higher.
@@ -242,7 +242,7 @@ describe("the app in a client's chat", () => {
     await page.emulateMedia({ colorScheme: "light" });
     await open("run_command", { sandbox: "hostile", command: "echo seen" }, { context: { theme: "dark" } });
     await until(async () => (await rows()).includes("seen"));
-    const frame = await inside();
+    const frame = await appFrame();
     const background = () => frame.evaluate(() => getComputedStyle(document.body).backgroundColor);
     const dark = await background();
     for (const theme of ["dark", "light"] as const) {

@@ -88,7 +88,7 @@ describe("command", () => {
   });
 
   it("reports once what the sandbox has lost, also if the first result is not the last", async () => {
-    const lose = async () => {
+    const loseSandbox = async () => {
       const marker = `sleep 86400.${randomInt(1e9)}`;
       const running = startCLI(["command", "--sandbox", "lost", marker], local);
       const sleeper = await until(() => processes().find(({ command }) => command === marker));
@@ -96,10 +96,10 @@ describe("command", () => {
       return running.ended;
     };
     const restarted = /The sandbox was restarted/g;
-    expect(await lose()).toMatchObject({ code: 70 });
+    expect(await loseSandbox()).toMatchObject({ code: 70 });
     const { code, stdout, stderr } = await run(["command", "--sandbox", "lost", "sleep 2; echo on"]);
     expect([code, stdout, stderr.match(restarted)]).toEqual([0, "on\n", ["The sandbox was restarted"]]);
-    await lose();
+    await loseSandbox();
     const answer = await json(["command", "--sandbox", "lost", "sleep 2"]);
     expect(String(answer.notice).match(restarted)).toHaveLength(1);
   });

@@ -170,7 +170,7 @@ const inspect = async (connection: readonly string[], ...args: string[]) => {
   return JSON.parse(stdout) as { tools?: { name: string }[]; content?: Content[] };
 };
 
-const overHTTP = () => [server.url, "--transport", "http", "--header", `Authorization: Bearer ${TOKEN}`];
+const httpArguments = () => [server.url, "--transport", "http", "--header", `Authorization: Bearer ${TOKEN}`];
 
 describe("the Inspector's command line", () => {
   it("lists the tools of a bridge process", async () => {
@@ -182,14 +182,14 @@ describe("the Inspector's command line", () => {
 
   it("calls a tool", async () => {
     const code = ["--tool-name", "run_code", "--tool-arg", "code=sum(range(10))", "sandbox=inspector"];
-    const { content } = await inspect(overHTTP(), "--method", "tools/call", ...code);
+    const { content } = await inspect(httpArguments(), "--method", "tools/call", ...code);
     expect(textOf(content ?? [])).toContain("45");
   });
 
   it("follows a task of MCP's Tasks extension until its result", async () => {
     const era = ["--protocol-era", "modern", "--method", "tools/call", "--tool-name", "run_command"];
     const { content } = await inspect(
-      overHTTP(),
+      httpArguments(),
       ...era,
       "--tool-arg",
       "command=sleep 1; echo ended",
@@ -402,15 +402,19 @@ describe("the examples", () => {
   });
 
   it("user-workspace.ts keeps successful changes, undoes failed ones, and separates users", async () => {
-    const at = (user: string, command: string) => runExample("user-workspace.ts", [user, command]);
-    expect(await at("alice@example.com", "cat notes/todo.txt; echo 'buy milk' >> notes/todo.txt")).toEqual({
-      status: 0,
-      stdout: "read the manual\n",
-      stderr: "",
-    });
-    expect((await at("alice@example.com", "rm -r notes; exit 4")).status).toBe(1);
-    expect((await at("alice@example.com", "cat notes/todo.txt")).stdout).toBe("read the manual\nbuy milk\n");
-    expect((await at("bob@example.com", "cat notes/todo.txt")).stdout).toBe("read the manual\n");
+    const runAs = (user: string, command: string) => runExample("user-workspace.ts", [user, command]);
+    expect(await runAs("alice@example.com", "cat notes/todo.txt; echo 'buy milk' >> notes/todo.txt")).toEqual(
+      {
+        status: 0,
+        stdout: "read the manual\n",
+        stderr: "",
+      },
+    );
+    expect((await runAs("alice@example.com", "rm -r notes; exit 4")).status).toBe(1);
+    expect((await runAs("alice@example.com", "cat notes/todo.txt")).stdout).toBe(
+      "read the manual\nbuy milk\n",
+    );
+    expect((await runAs("bob@example.com", "cat notes/todo.txt")).stdout).toBe("read the manual\n");
     // Only the checkpoint of the template remains.
     expect((await sandboxes()).match(/cp-\w+/g)).toHaveLength(1);
   });

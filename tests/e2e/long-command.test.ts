@@ -1,5 +1,5 @@
 /**
- * Each client with its default time limits: a command that takes longer than one call waits, and a result that links
+ * Each client with its default time limits: a command that runs longer than a call may wait, and a result that links
  * to a file. If a client gives up, it has no id of the run, so its model runs the command again. All commands run at
  * the same time.
  */

@@ -22,7 +22,7 @@ afterAll(async () => {
 const claude = (args: string[], modelURL?: string) => runClaudeCode(home, args, modelURL);
 
 /** Runs Claude Code in a terminal, and types the first text that `textToType` returns for the output so far. @returns all output */
-async function inTerminal(
+async function runInTerminal(
   args: string[],
   textToType: (printed: string) => Promise<string | undefined>,
 ): Promise<string> {
@@ -57,7 +57,7 @@ describe("Claude Code", () => {
   it("signs in by OAuth with only the URL", async () => {
     await claude(["mcp", "add", "--transport", "http", "--scope", "user", "sandbox", server.url]);
     expect(await claude(["mcp", "list"])).toMatch(/sandbox: .*Needs authentication/i);
-    const printed = await inTerminal(["mcp", "login", "sandbox", "--no-browser"], async (text) => {
+    const printed = await runInTerminal(["mcp", "login", "sandbox", "--no-browser"], async (text) => {
       const url = authorizationURL(text);
       if (url === undefined) return undefined;
       const browser = new Browser((to, init) => fetch(to, init));

@@ -124,7 +124,7 @@ describe("the stream of a page", () => {
 describe("a long list or output", () => {
   it("of a hundred sandboxes renders the visible ones, and finds one by its name", async () => {
     const names = Array.from({ length: 100 }, (_, index) => `many-${index}`);
-    await inParallel(names, (sandbox) => call("configure_sandbox", { sandbox, env: { A: "b" } }));
+    await runInParallel(names, (sandbox) => call("configure_sandbox", { sandbox, env: { A: "b" } }));
     await page.goto(`${panel.address}#/`);
     const items = page.locator("nav.sandboxes li");
     await page.waitForSelector("nav.sandboxes.long");
@@ -152,7 +152,7 @@ describe("a long list or output", () => {
     const run = (number: number) => call("run_command", { sandbox, command: `: run ${number}` });
     await run(1);
     const others = Array.from({ length: 199 }, (_, index) => index + 2);
-    await inParallel(others, run);
+    await runInParallel(others, run);
     await page.goto(`${panel.address}#/${sandbox}`);
     const items = page.locator(".runs li");
     for (const pages of [2, 3, 4]) {
@@ -183,7 +183,7 @@ describe("a long list or output", () => {
 });
 
 /** Runs `work` for each item, several at the same time. */
-async function inParallel<T>(all: T[], work: (one: T) => Promise<unknown>): Promise<void> {
+async function runInParallel<T>(all: T[], work: (one: T) => Promise<unknown>): Promise<void> {
   const next = all.values();
   const worker = async () => {
     for (const one of next) await work(one);

@@ -18,7 +18,7 @@ const rows = async () =>
   (await page.locator(".xterm-rows > div").allTextContents()).map((row) =>
     row.replaceAll("\u00a0", " ").trimEnd(),
   );
-const shows = (text: string) => untilText(async () => (await rows()).join("\n"), text);
+const waitForText = (text: string) => untilText(async () => (await rows()).join("\n"), text);
 const open = (command: string) => panel.run("term", command, { isInteractive: true });
 /** Types into the terminal after it has the focus. */
 const type = async (text: string) => {
@@ -46,7 +46,7 @@ describe("the terminal of the panel", () => {
     });
     await open("vi -u NONE notes.txt");
     // When vi learns the size of the page's terminal, it draws again without the line that names the file.
-    await shows("one\ntwo\n~\n");
+    await waitForText("one\ntwo\n~\n");
     await type("ofrom the panel");
     await page.keyboard.press("Escape");
     await type(":wq\n");
@@ -63,12 +63,12 @@ describe("the terminal of the panel", () => {
   it("has colours, the size of its element, and a key that leaves it", async () => {
     const content = `process.stdin.resume();
 console.log("\\x1b[31mred\\x1b[0m \\x1b[38;2;0;0;255mblue\\x1b[0m");
-const tell = () => console.log(process.stdout.rows + " rows");
-tell();
-process.stdout.on("resize", tell);`;
+const printRows = () => console.log(process.stdout.rows + " rows");
+printRows();
+process.stdout.on("resize", printRows);`;
     await call("write_file", { sandbox: "term", path: "size.js", content });
     await open("node size.js");
-    await shows("red blue");
+    await waitForText("red blue");
     const span = (text: string) => page.locator(`.xterm-rows span:text-is('${text}')`).last();
     const color = (text: string) => span(text).evaluate((element) => getComputedStyle(element).color);
     expect(await color("red")).toBe("rgb(179, 38, 30)");
@@ -97,7 +97,7 @@ process.stdout.on("resize", tell);`;
     await call("send_input", { id, text: "meanwhile\n" });
     await page.waitForSelector("[role=alert]:has-text('cannot be reached')");
     await panel.context.setOffline(false);
-    await shows("meanwhile");
+    await waitForText("meanwhile");
     await type("after\n");
     const all = ["before", "before", "meanwhile", "meanwhile", "after", "after"];
     await until(async () => (await rows()).filter(Boolean).length === all.length);
@@ -123,9 +123,9 @@ printf '\e[999999999999;;;;:::m\e[\e]never ended'; printf '\e\\\e[2J\e[Hready\n'
 IFS= read -r typed; printf '[%q]\n' "$typed"; cat`,
     });
     await open("bash hostile.sh");
-    await shows("ready");
+    await waitForText("ready");
     await type("mine\n");
-    await shows("[mine]");
+    await waitForText("[mine]");
     expect(await page.title()).toBe("Sandboxes");
     expect(await page.locator(".terminal-box").locator("a, img").count()).toBe(0);
     expect(panel.browserErrors).toEqual([]);
@@ -147,7 +147,7 @@ IFS= read -r typed; printf '[%q]\n' "$typed"; cat`,
     await dialog.dismiss();
     await pasted;
     await paste("seen\u001b[201~\u0003 only");
-    await shows("seen[201~ only");
+    await waitForText("seen[201~ only");
     await type("\n");
     await until(async () => (await rows()).filter((row) => row === "seen[201~ only").length === 2);
     expect((await rows()).join("\n")).not.toContain("refused");

@@ -99,7 +99,7 @@ describe.concurrent("a principal's quota", () => {
     it.sequential("is released by runs that ended, failed, timed out or were cancelled, killed or refused", async () => {
       const call = caller("ends");
       const [a = "", b = ""] = sandboxes(2);
-      const each = async (sandbox: string, session: string) => {
+      const endInEveryWay = async (sandbox: string, session: string) => {
         const run = (command: string, more = {}) =>
           call("run_command", { sandbox, session, command, timeout_seconds: 20, ...more });
         await run("true");
@@ -110,7 +110,12 @@ describe.concurrent("a principal's quota", () => {
         const cut = await run("sleep 50", { wait_seconds: 0 });
         await call("cancel_run", { id: cut.structured.id });
       };
-      await Promise.all([each(a, "one"), each(a, "two"), each(b, "one"), each(b, "two")]);
+      await Promise.all([
+        endInEveryWay(a, "one"),
+        endInEveryWay(a, "two"),
+        endInEveryWay(b, "one"),
+        endInEveryWay(b, "two"),
+      ]);
       await call("run_code", { sandbox: a, code: "1/0", timeout_seconds: 20 });
       await call("run_code", { sandbox: a, code: "import os; os._exit(1)", timeout_seconds: 20 });
       await call("run_code", { sandbox: a, code: "while True: pass", timeout_seconds: 1 });
@@ -169,7 +174,7 @@ describe.concurrent("a principal's quota", () => {
     };
     let ownServer = await startServer({ flags, env });
     const call = caller("seconds", () => ownServer);
-    const use = (sandbox: string) =>
+    const spendSeconds = (sandbox: string) =>
       call("run_command", {
         sandbox,
         command: `sleep ${RUN_SECONDS}`,
@@ -177,11 +182,11 @@ describe.concurrent("a principal's quota", () => {
         wait_seconds: 50,
       });
     try {
-      expect((await use("first")).isError).toBe(false);
+      expect((await spendSeconds("first")).isError).toBe(false);
       await call("destroy_sandbox", { sandbox: "first" });
       const usage = (await call("list_sandboxes", {})).structured.run_seconds_today;
       expect(usage).toBeGreaterThanOrEqual(RUN_SECONDS);
-      expect((await use("second")).isError).toBe(false);
+      expect((await spendSeconds("second")).isError).toBe(false);
       // The next server knows the seconds that were not yet reported to the account.
       await ownServer.stop();
       ownServer = await startServer({ flags, env });
@@ -190,7 +195,7 @@ describe.concurrent("a principal's quota", () => {
       await until(async () => (await used()) >= 2 * RUN_SECONDS);
       const answers: Answer[] = [];
       for (let index = 0; index < 5; index++) {
-        answers.push(await use(`more${index}`));
+        answers.push(await spendSeconds(`more${index}`));
         await call("destroy_sandbox", { sandbox: `more${index}` });
       }
       // At most the seconds of three runs remain, and the last run may get less time.

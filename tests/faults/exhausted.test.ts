@@ -23,7 +23,7 @@ async function neighbourIsFine(): Promise<void> {
 }
 
 /** Checks that commands, code and files work. */
-async function works(sandbox: string): Promise<void> {
+async function checkWorks(sandbox: string): Promise<void> {
   expect(await server.sh("echo works", { sandbox })).toBe("works\n");
   expect((await server.call("run_code", { sandbox, code: "1 + 1" })).text).toContain("2");
   await server.call("write_file", { sandbox, path: "/workspace/works", content: "yes" });
@@ -83,7 +83,7 @@ describe("when the disk is full", () => {
       command: "echo still here; rm /workspace/fill /root/fill",
     });
     expect(command.structured).toMatchObject({ state: "succeeded", stdout: "still here\n" });
-    await works(sandbox);
+    await checkWorks(sandbox);
     await neighbourIsFine();
   });
 });
@@ -97,7 +97,7 @@ describe.runIf(isMemoryLimited)("when user code uses up the memory", () => {
       answer = await server.call("get_result", { id: idIn(answer), wait_seconds: 45 });
     expect(answer.text).toMatch(/137|memory|Memory|died|killed|gone/i);
     expect(answer.text).not.toMatch(/Internal error|Still running/);
-    await works(sandbox);
+    await checkWorks(sandbox);
     await neighbourIsFine();
   });
 });
@@ -131,7 +131,7 @@ describe("when a fork bomb uses up the processes", () => {
       expect((await server.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
       // A bomb in the background survives its command, and ends with its sandbox.
       await until(() => findProcesses().length === 0);
-      await works(sandbox);
+      await checkWorks(sandbox);
     },
   );
 });

@@ -167,8 +167,8 @@ const evaluate = async () => {
     setTimeout(() => process.exit(), 500);
   };
 };
-const again = () => evaluate().catch(() => setTimeout(again, 50));
-again();
+const tryUntilDone = () => evaluate().catch(() => setTimeout(tryUntilDone, 50));
+tryUntilDone();
 `;
 
 async function evaluate(sandbox: string, expression: string): Promise<void> {

@@ -39,7 +39,7 @@ const status = async (token) => {
   const headers = token === undefined ? {} : { "x-sandboxd-token": token };
   try { return (await fetch("http://127.0.0.1:8671/", { headers })).status; } catch { return 0; }
 };
-const gone = (pid) => until(() => !existsSync("/proc/" + pid));
+const waitUntilGone = (pid) => until(() => !existsSync("/proc/" + pid));
 await until(async () => (await status()) > 0);
 const before = sandboxd();
 `;
@@ -89,11 +89,11 @@ describe.concurrent("when sandboxd hangs for good in the image", () => {
   it("the first process restarts it if it was killed or stopped (SIGSTOP)", async () => {
     const printed = await serve(`
       process.kill(Number(before), "SIGKILL");
-      await gone(before);
+      await waitUntilGone(before);
       await untilItResponds();
       const second = sandboxd();
       process.kill(Number(second), "SIGSTOP");
-      await gone(second);
+      await waitUntilGone(second);
       await untilItResponds();
       console.log("responds");
     `);
@@ -106,7 +106,7 @@ describe.concurrent("when sandboxd hangs for good in the image", () => {
       run("pkill -f sandbox[d]; pkill -f [/]opt; pkill -x tee; true");
       console.log(sandboxd() === first);
       run("pkill -KILL sbx; true");
-      await gone(first);
+      await waitUntilGone(first);
       await untilItResponds();
       console.log("responds");
     `);
@@ -130,9 +130,9 @@ describe.concurrent("when sandboxd hangs for good in the image", () => {
   it("the first process restarts it on its port if a program there accepts connections and never responds", async () => {
     const printed = await serve(`
       const silent = spawn(process.execPath, ["-e", \`
-        const again = () => require("node:net").createServer(() => undefined)
-          .listen(8671, "0.0.0.0", () => process.send("listens")).once("error", () => setTimeout(again, 1));
-        again();
+        const listenUntilDone = () => require("node:net").createServer(() => undefined)
+          .listen(8671, "0.0.0.0", () => process.send("listens")).once("error", () => setTimeout(listenUntilDone, 1));
+        listenUntilDone();
       \`], { stdio: ["ignore", "ignore", "ignore", "ipc"] });
       const listens = new Promise((resolve) => silent.once("message", resolve));
       const killed = new Promise((resolve) => silent.once("exit", (_code, signal) => resolve(signal)));

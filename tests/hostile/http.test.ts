@@ -343,7 +343,7 @@ describe("when clients send bodies in chunks of one byte", () => {
   const CHUNKS = 100_000;
 
   /** Sends a request with a body of spaces, and returns the beginning of the response. */
-  async function inBytes(path: string, type: string): Promise<string> {
+  async function sendByteByByte(path: string, type: string): Promise<string> {
     const { hostname, port } = new URL(server.url);
     const socket = connect(Number(port), hostname);
     socket.on("error", () => undefined);
@@ -370,7 +370,7 @@ describe("when clients send bodies in chunks of one byte", () => {
     const before = memory();
     let peak = before;
     const measuring = setInterval(() => (peak = Math.max(peak, memory())), 100);
-    expect(await inBytes(path, type)).toContain(status);
+    expect(await sendByteByByte(path, type)).toContain(status);
     clearInterval(measuring);
     // 100,000 pieces take half a gigabyte if JavaScript receives them one by one.
     expect(peak - before).toBeLessThan(150);

@@ -150,8 +150,10 @@ async function expectAnswersDuring(what: string, runAttack: () => Promise<unknow
 function show(what: string, times: number[]): void {
   if (process.env.TIMES !== "1") return;
   const sorted = times.toSorted((a, b) => a - b);
-  const at = (share: number) => sorted[Math.floor((sorted.length - 1) * share)]?.toFixed(0);
-  console.log(`${what}: ${sorted.length} calls, median ${at(0.5)} ms, p95 ${at(0.95)} ms, most ${at(1)} ms`);
+  const quantile = (share: number) => sorted[Math.floor((sorted.length - 1) * share)]?.toFixed(0);
+  console.log(
+    `${what}: ${sorted.length} calls, median ${quantile(0.5)} ms, p95 ${quantile(0.95)} ms, most ${quantile(1)} ms`,
+  );
 }
 
 /** The loopback TCP ports on which this process's workerd listens. */

@@ -21,8 +21,8 @@ vi.mock("node:crypto", async (original) => {
 
 const directory = temporaryDirectory();
 
-/** Connects a client that trusts this authority to a server with a certificate for `name`. */
-async function meets(
+/** Connects a client that trusts this authority to a server with a certificate for `name`. Returns the certificate, or the error. */
+async function peerCertificate(
   authority: CertificateAuthority,
   name: string,
   serverName: string,
@@ -65,9 +65,9 @@ it("the authority is recreated if a part of it is lost", async () => {
 
 it("the authority issues a certificate for the requested host only", async () => {
   const authority = await CertificateAuthority.open(join(directory, "hosts"));
-  const certificate = await meets(authority, "api.example.com", "api.example.com");
+  const certificate = await peerCertificate(authority, "api.example.com", "api.example.com");
   expect(certificate).toMatchObject({ subjectaltname: "DNS:api.example.com" });
-  expect(await meets(authority, "api.example.com", "b.example.com")).toMatchObject({
+  expect(await peerCertificate(authority, "api.example.com", "b.example.com")).toMatchObject({
     code: "ERR_TLS_CERT_ALTNAME_INVALID",
   });
 });
@@ -80,14 +80,14 @@ it("the engine sends no request to a server without a valid certificate", async 
     SNICallback: callbackify(async (name: string) => await good?.contextFor(name)),
   });
   const port = await listen(server);
-  const reach = async (host: string, authorities: string[]) => {
+  const connectTo = async (host: string, authorities: string[]) => {
     const options = { allowAddresses: new Map([[`${host}:443`, port]]), env: {}, authorities };
     return await startTLS(await connectUpstream(host, 443, options), host, options);
   };
-  const socket = await reach("api.example.com", [good?.pem ?? ""]);
+  const socket = await connectTo("api.example.com", [good?.pem ?? ""]);
   expect(socket).toBeInstanceOf(TLSSocket);
   socket.destroy();
   for (const authorities of [[], [bad?.pem ?? ""]])
-    await expect(reach("api.example.com", authorities)).rejects.toThrow("could not be reached by TLS");
+    await expect(connectTo("api.example.com", authorities)).rejects.toThrow("could not be reached by TLS");
   server.close();
 });

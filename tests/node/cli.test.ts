@@ -60,9 +60,9 @@ test.each(withSandbox)(
 );
 
 test.each(["text", "JSON"])("an error says that an address is not the endpoint, as %s", async (form) => {
-  const nothing: RequestListener = (_request, response) =>
+  const notFound: RequestListener = (_request, response) =>
     response.writeHead(404).end(JSON.stringify({ error: "Not found" }));
-  await withServer(nothing, async (url) => {
+  await withServer(notFound, async (url) => {
     const words = ["runs", "--url", `${url}/nope`, "--token", "any", ...(form === "JSON" ? ["--json"] : [])];
     const { code, stdout, stderr } = await runHere(words);
     expect([code, stdout + stderr]).toEqual([

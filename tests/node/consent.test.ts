@@ -94,7 +94,7 @@ const token = (page: Page) => page.getByLabel("The server's token");
 const approve = (page: Page) => page.getByRole("button", { name: "Approve with the token" });
 
 /** The parameters that the client received at its callback, once the browser has opened it. */
-async function atCallback(page: Page): Promise<URLSearchParams> {
+async function callbackParameters(page: Page): Promise<URLSearchParams> {
   await page.waitForURL(`${callback.origin}/callback?*`);
   expect(await page.title()).toBe("Client");
   return new URL(page.url()).searchParams;
@@ -116,7 +116,7 @@ describe("a person", () => {
     await page.getByText("sandbox:write").click();
     await token(page).fill(OWNER_TOKEN);
     await approve(page).click();
-    const code = (await atCallback(page)).get("code") ?? "";
+    const code = (await callbackParameters(page)).get("code") ?? "";
     const tokens: Tokens = await (await client.exchange(code, { redirect_uri })).json();
     expect(tokens.scope).toBe("sandbox:read sandbox:exec");
     expect(pageErrors).toEqual([]);
@@ -154,14 +154,14 @@ describe("a person", () => {
       "deny solid",
     ]);
     await token(page).press("Enter");
-    expect((await atCallback(page)).has("code")).toBe(true);
+    expect((await callbackParameters(page)).has("code")).toBe(true);
   });
 
   it("denies the request, and the client gets an error", async () => {
     const page = await open();
     await visit(page);
     await page.getByRole("button", { name: "Deny" }).click();
-    const answer = await atCallback(page);
+    const answer = await callbackParameters(page);
     expect(answer.get("error")).toBe("access_denied");
     expect(answer.get("iss")).toBe(server.origin);
     expect(pageErrors).toEqual([]);
@@ -183,7 +183,7 @@ describe("a person", () => {
     await picture(page, "wrong-token");
     await token(page).fill(OWNER_TOKEN);
     await approve(page).click();
-    expect((await atCallback(page)).has("code")).toBe(true);
+    expect((await callbackParameters(page)).has("code")).toBe(true);
   });
 
   it("who unticks every scope must tick one", async () => {
@@ -201,7 +201,7 @@ describe("a person", () => {
     const page = await open();
     const { client, redirect_uri } = await visit(page);
     await page.getByRole("button", { name: "GitHub" }).click();
-    const code = (await atCallback(page)).get("code") ?? "";
+    const code = (await callbackParameters(page)).get("code") ?? "";
     expect((await client.exchange(code, { redirect_uri })).status).toBe(200);
     expect(pageErrors).toEqual([]);
   });
@@ -214,7 +214,7 @@ describe("a person", () => {
     expect(await page.getByRole("heading").textContent()).toBe("You may not use this server");
     await picture(page, "not-allowed");
     await page.getByRole("link", { name: "Go back to" }).click();
-    expect((await atCallback(page)).get("error")).toBe("access_denied");
+    expect((await callbackParameters(page)).get("error")).toBe("access_denied");
   });
 });
 
@@ -225,7 +225,7 @@ describe("the page", () => {
     const used = await page.locator("input[name=handle]").inputValue();
     await token(page).fill(OWNER_TOKEN);
     await approve(page).click();
-    await atCallback(page);
+    await callbackParameters(page);
     await page.goBack();
     expect(page.url()).toBe(url);
     // The browser did not keep the old page, which contained the token.
@@ -241,7 +241,7 @@ describe("the page", () => {
     await page.getByRole("link", { name: "Start again" }).click();
     await token(page).fill(OWNER_TOKEN);
     await approve(page).click();
-    expect((await atCallback(page)).has("code")).toBe(true);
+    expect((await callbackParameters(page)).has("code")).toBe(true);
   });
 
   it("fits a laptop's screen, with the token's field in focus", async () => {
@@ -303,6 +303,6 @@ describe("the page", () => {
     expect(await page.getByRole("heading").textContent()).toBe("This request is not valid");
     await picture(page, "cannot-be-served");
     await page.getByRole("link", { name: `Go back to ${new URL(redirect_uri).host}` }).click();
-    expect((await atCallback(page)).get("error")).toBe("invalid_request");
+    expect((await callbackParameters(page)).get("error")).toBe("invalid_request");
   });
 });

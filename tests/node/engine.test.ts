@@ -40,9 +40,9 @@ async function startStragglers(sandbox: TestSandbox): Promise<Process[]> {
     `nohup ${sleep} >/dev/null 2>&1 & setsid ${sleep} >/dev/null 2>&1 & ((trap '' HUP TERM INT; ${sleep}) >/dev/null 2>&1 &) ; ` +
       `python3 -c 'import os,sys\nif os.fork(): sys.exit()\nos.setsid()\nif os.fork(): sys.exit()\nfor fd in range(3): os.close(fd)\nos.environ.clear(); os.execv("/usr/bin/sleep", ["sleep", "${mark}"])'`,
   );
-  const found = () => processes().filter(({ command }) => command === sleep);
-  await expect.poll(() => found().length).toBe(4);
-  return found();
+  const findSleepers = () => processes().filter(({ command }) => command === sleep);
+  await expect.poll(() => findSleepers().length).toBe(4);
+  return findSleepers();
 }
 
 const groupsOf = async (boot: string) =>
@@ -328,8 +328,9 @@ describe("the engine as a program", () => {
   it("leaves no process when it is killed, and its successor removes the rest", async () => {
     const { program, runDir, stragglers } = await openManyFiles();
     // The prepared sandbox must be complete: the next engine cannot end one that is still being made.
-    const inside = () => tree(program.child.pid ?? 0).filter(({ command }) => command === "sbx-control");
-    await expect.poll(() => inside().length, { timeout: 20_000 }).toBe(2);
+    const controlServers = () =>
+      tree(program.child.pid ?? 0).filter(({ command }) => command === "sbx-control");
+    await expect.poll(() => controlServers().length, { timeout: 20_000 }).toBe(2);
     const all = [...tree(program.child.pid ?? 0), ...stragglers];
     program.child.kill("SIGKILL");
     expect(await waitForEnd(all, 15_000)).toEqual([]);

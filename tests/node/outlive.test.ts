@@ -178,12 +178,16 @@ describe("processes and files that an earlier engine left behind", () => {
     "are removed even if their run directory is missing: old, empty control groups",
     async () => {
       const limits = defaultLimits({ memoryBytes: 1 << 26, processes: 10 });
-      const made = async (name: string) => {
+      const makeGroups = async (name: string) => {
         const groups = await createGroups(groupParents, `${boot}/${name}`, limits);
         cleanUp.push(async () => await removeGroups(groups));
         return groups;
       };
-      const [young, used, old] = [await made("young"), await made("used"), await made("old")];
+      const [young, used, old] = [
+        await makeGroups("young"),
+        await makeGroups("used"),
+        await makeGroups("old"),
+      ];
       const child = straggler();
       for (const group of used) await writeFile(join(group, "cgroup.procs"), String(child.pid));
       const hoursAgo = Date.now() / 1000 - 7200;

@@ -30,7 +30,7 @@ describe("GitHub", () => {
   });
 
   /** Approves at GitHub. Returns the page on which the browser stops. */
-  async function throughGitHub(fields: Record<string, string | string[]> = {}) {
+  async function signInByGitHub(fields: Record<string, string | string[]> = {}) {
     const { client, browser, page } = await openConsentPage(server);
     const away = await browser.submit(page, { decision: "github", ...fields });
     expect(away.status).toBe(303);
@@ -41,7 +41,7 @@ describe("GitHub", () => {
 
   it("lets in a listed person, as the account with that id", async () => {
     const signIns = signInsOf(server);
-    const { client, browser, away, done } = await throughGitHub();
+    const { client, browser, away, done } = await signInByGitHub();
     expect(Object.fromEntries(away.location?.searchParams ?? [])).toMatchObject({
       client_id: CLIENT_ID,
       redirect_uri: `${server.origin}/authorize/github`,
@@ -56,17 +56,17 @@ describe("GitHub", () => {
   });
 
   it("grants the scopes that were ticked before", async () => {
-    const { client, done } = await throughGitHub({ scope: ["sandbox:read"] });
+    const { client, done } = await signInByGitHub({ scope: ["sandbox:read"] });
     const response = await client.exchange(done.location?.searchParams.get("code") ?? "");
     expect(await response.json()).toMatchObject({ scope: "sandbox:read" });
   });
 
   it("lets in a listed account id with any login, and active members of the organisation", async () => {
     github.user = { id: 77, login: "renamed" };
-    const numbered = await throughGitHub();
+    const numbered = await signInByGitHub();
     expect(await principalOf(server, numbered.client, numbered.done)).toBe("github:77");
     github.user = { id: 78, login: "member", orgs: { acme: "active" } };
-    const member = await throughGitHub();
+    const member = await signInByGitHub();
     expect(await principalOf(server, member.client, member.done)).toBe("github:78");
   });
 
@@ -82,7 +82,7 @@ describe("GitHub", () => {
   ])("does not let in %s, and says so", async (_, user) => {
     github.user = user;
     const signIns = signInsOf(server);
-    const { done } = await throughGitHub();
+    const { done } = await signInByGitHub();
     expect(done.status).toBe(403);
     expect(done.location).toBeUndefined();
     expect(done.text).toContain(`signed in to GitHub as ${user.login}`);
@@ -92,18 +92,18 @@ describe("GitHub", () => {
 
   it("does not let in a person who took over a login that was given up", async () => {
     github.user = { id: 100, login: "collaborator" };
-    expect((await throughGitHub()).done.status).toBe(303);
+    expect((await signInByGitHub()).done.status).toBe(303);
     github.user = { id: 101, login: "Collaborator" };
     const signIns = signInsOf(server);
-    expect((await throughGitHub()).done.status).toBe(403);
+    expect((await signInByGitHub()).done.status).toBe(403);
     expect(signIns()).toMatchObject([{ outcome: "refused", reason: "login_reassigned" }]);
     github.user = { id: 100, login: "collaborator" };
-    expect((await throughGitHub()).done.status).toBe(303);
+    expect((await signInByGitHub()).done.status).toBe(303);
   });
 
   it("passes a refusal at GitHub on to the client", async () => {
     github.user = undefined;
-    const { done } = await throughGitHub();
+    const { done } = await signInByGitHub();
     expect(done.status).toBe(400);
     expect(done.text).toContain("error=access_denied");
   });
@@ -137,7 +137,7 @@ describe("GitHub", () => {
     async (failure) => {
       github.failure = failure;
       const signIns = signInsOf(server);
-      const { done } = await throughGitHub();
+      const { done } = await signInByGitHub();
       expect(done.status).toBe(502);
       expect(done.text).toContain("GitHub did not identify you");
       expect(signIns()).toMatchObject([{ outcome: "refused", via: "github", reason: "github_failed" }]);
@@ -148,12 +148,12 @@ describe("GitHub", () => {
   it("does not let in a member if the request for the membership fails", async () => {
     github.failure = "org_forbidden";
     github.user = { id: 78, login: "member", orgs: { acme: "active" } };
-    expect((await throughGitHub()).done.status).toBe(403);
+    expect((await signInByGitHub()).done.status).toBe(403);
   });
 
   it("never receives a code twice, and its secrets are not logged", async () => {
     github.requestedPaths = [];
-    await throughGitHub();
+    await signInByGitHub();
     expect(github.requestedPaths.filter((path) => path === "/login/oauth/access_token")).toHaveLength(1);
     expect(JSON.stringify(server.logs())).not.toMatch(/gho_|github-client-secret/);
   });

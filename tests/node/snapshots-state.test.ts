@@ -265,11 +265,11 @@ it("a saved state of version 1 contains only the workspace, owned by root", asyn
   linkSync(join(from, "workspace/src/main"), join(from, "workspace/hard"));
   const { manifest, pack } = await savedOf(from, new Base(""));
   const { entries } = await readManifest(manifest);
-  const inWorkspace = (path: string) => path.slice("workspace/".length);
+  const workspacePath = (path: string) => path.slice("workspace/".length);
   const lines = entries.flatMap(({ uid: _uid, gid: _gid, ...entry }) => {
     if (!entry.path.startsWith("workspace/")) return [];
-    const target = entry.type === "hardlink" && { target: inWorkspace(entry.target) };
-    return JSON.stringify({ ...entry, path: inWorkspace(entry.path), ...target });
+    const target = entry.type === "hardlink" && { target: workspacePath(entry.target) };
+    return JSON.stringify({ ...entry, path: workspacePath(entry.path), ...target });
   });
   const old = Buffer.from([JSON.stringify({ version: 1 }), ...lines].join("\n"));
   write(to, "etc/conf", "untouched");

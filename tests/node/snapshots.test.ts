@@ -403,7 +403,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.finish()).
   });
 
   it("that does not fit leaves out what can be regenerated, then the largest files, and says so", () => {
-    const found = (path: string, size: number) => ({
+    const scannedFile = (path: string, size: number) => ({
       path,
       size,
       type: "file" as const,
@@ -415,11 +415,11 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.finish()).
       status: "",
     });
     const all = [
-      found("src/main", 10),
-      found("data", 60),
-      found("video", 90),
-      found("node_modules/a/index", 5),
-      found("node_modules/b/index", 20),
+      scannedFile("src/main", 10),
+      scannedFile("data", 60),
+      scannedFile("video", 90),
+      scannedFile("node_modules/a/index", 5),
+      scannedFile("node_modules/b/index", 20),
     ];
     const { chosen, left } = chooseFiles(all, 80);
     expect(chosen.map(({ path }) => path)).toEqual(["src/main", "data", "node_modules/a/index"]);

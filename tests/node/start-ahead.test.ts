@@ -37,7 +37,7 @@ afterAll(() => waitingEngine.close());
 
 const directoryOf = ({ runDir, engine }: TestEngine) => join(runDir, engine.boot);
 
-const whichOne = async (sandbox: TestSandbox) => (await sandbox.run(whichCommand)).stdout;
+const markerOf = async (sandbox: TestSandbox) => (await sandbox.run(whichCommand)).stdout;
 
 it("a prepared sandbox serves one start only, and parallel and later starts get others", async () => {
   const engine = await start();
@@ -46,9 +46,9 @@ it("a prepared sandbox serves one start only, and parallel and later starts get 
   await sandboxes[0]?.run("echo mine >/workspace/file");
   await nextPrepared(directoryOf(engine), [ahead.name]);
   sandboxes.push(await TestSandbox.start(engine));
-  const ones = await Promise.all(sandboxes.map(whichOne));
-  expect(ones).toContain(ahead.which);
-  expect(new Set(ones).size).toBe(4);
+  const markers = await Promise.all(sandboxes.map(markerOf));
+  expect(markers).toContain(ahead.which);
+  expect(new Set(markers).size).toBe(4);
   for (const sandbox of sandboxes.slice(1)) expect((await sandbox.run("ls /workspace")).stdout).toBe("");
 });
 
@@ -56,12 +56,12 @@ it("a prepared sandbox is not used for other variables, and variables reach only
   const engine = await start();
   const { name, which } = await nextPrepared(directoryOf(engine));
   const withVariable = await TestSandbox.start(engine, { env: { GIVEN: "one" } });
-  expect(await whichOne(withVariable)).not.toBe(which);
+  expect(await markerOf(withVariable)).not.toBe(which);
   expect((await withVariable.run("echo $GIVEN")).stdout).toBe("one");
   // The next prepared sandbox has the variables of the last start.
   const second = await nextPrepared(directoryOf(engine), [name]);
   const other = await TestSandbox.start(engine);
-  expect(await whichOne(other)).not.toBe(second.which);
+  expect(await markerOf(other)).not.toBe(second.which);
   expect((await other.run("env | grep -c GIVEN")).stdout).toBe("0");
 });
 
@@ -73,7 +73,7 @@ it("a prepared sandbox is not used with a directory of the host, and remains ava
   const withVariable = await TestSandbox.start(engine, { name: "given" });
   expect((await withVariable.run("cat /opt/given/file")).stdout).toBe("of the host");
   const other = await TestSandbox.start(engine, { name: "other" });
-  expect(await whichOne(other)).toBe(which);
+  expect(await markerOf(other)).toBe(which);
   expect((await other.run("ls /opt")).stdout).not.toContain("given");
 });
 
@@ -82,7 +82,7 @@ it("a prepared sandbox gets the network and the host names of its actor", async 
   const { which } = await nextPrepared(directoryOf(engine));
   const intercepts = { http: ["models.example"], https: [], all: false };
   const sandbox = await TestSandbox.start(engine, { enableInternet: false, intercepts });
-  expect(await whichOne(sandbox)).toBe(which);
+  expect(await markerOf(sandbox)).toBe(which);
   expect((await sandbox.run("getent hosts models.example")).stdout).toContain("models.example");
   const refused = await sandbox.run("curl -s --max-time 20 http://elsewhere.example/");
   expect(refused.stdout).toContain("this sandbox has no internet access");

@@ -66,14 +66,14 @@ const server = createServer(async (request, response) => {
     return response.writeHead(200, { "content-encoding": "gzip", "content-length": body.length }).end(body);
   }
   if (pathname === "/snapshot" && request.method === "GET") return response.end('{"isRestoring":false}');
-  if (flood === "pieces" && pathname === "/list") return inPieces(response);
+  if (flood === "pieces" && pathname === "/list") return sendPieces(response);
   const answer = answers[flood]?.[pathname];
   if (answer && !made.has(pathname)) made.set(pathname, Buffer.from(answer()));
   response.end(made.get(pathname) ?? "{}");
 });
 
 /** A response in a million chunks of one byte, which never ends. */
-async function inPieces({ socket }) {
+async function sendPieces({ socket }) {
   socket.on("error", () => undefined);
   socket.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
   const pieces = "1\r\n \r\n".repeat(1000);
@@ -108,15 +108,15 @@ sockets.on("connection", (peer) => {
 
 function send(peer, id, kind) {
   let offset = 0;
-  const more = () => {
+  const sendMore = () => {
     while (peer.readyState === 1 && peer.bufferedAmount < MIB) {
       const message = messages[kind](id, offset);
       if (typeof message !== "string") offset += message.length - 11 - id.length;
       peer.send(message);
     }
-    if (peer.readyState === 1) setImmediate(more);
+    if (peer.readyState === 1) setImmediate(sendMore);
   };
-  more();
+  sendMore();
 }
 
 /** An output message in the format of container/sandboxd/protocol.ts. */

@@ -84,11 +84,11 @@ export class Page {
 
   /** The scopes that are ticked. */
   get scopes(): string[] {
-    return this.#all(/name="scope" value="([^"]+)" checked/g);
+    return this.#matches(/name="scope" value="([^"]+)" checked/g);
   }
 
   get offered(): string[] {
-    return this.#all(/name="scope" value="([^"]+)"/g);
+    return this.#matches(/name="scope" value="([^"]+)"/g);
   }
 
   /** The URL to which the browser is redirected, if any. */
@@ -103,7 +103,7 @@ export class Page {
     return found;
   }
 
-  #all(pattern: RegExp): string[] {
+  #matches(pattern: RegExp): string[] {
     return Array.from(this.text.matchAll(pattern), ([, found = ""]) => found);
   }
 }

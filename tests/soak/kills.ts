@@ -82,7 +82,7 @@ function reportProblem(what: string): void {
 const killsSoFar = () => Object.values(figures.kills).reduce((sum, one) => sum + one, 0);
 
 /** The path of a sandbox's files on this machine, through its first process. */
-const inside = (pid: number, path: string) => `/proc/${pid}/root${path}`;
+const pathInSandbox = (pid: number, path: string) => `/proc/${pid}/root${path}`;
 
 function textAt(path: string): string {
   try {
@@ -154,7 +154,7 @@ class Victim {
 
   async round(): Promise<void> {
     const first = firstProcesses(this.#server).find(
-      ({ pid }) => textAt(inside(pid, "/workspace/name")) === this.#sandbox,
+      ({ pid }) => textAt(pathInSandbox(pid, "/workspace/name")) === this.#sandbox,
     );
     if (!first) throw new Error(`${this.#sandbox} does not run`);
     const moment = pick<Moment>(["any", "any", "save", "restore"]);
@@ -239,7 +239,7 @@ class Victim {
     const wait = random(0, 50);
     const findRestoring = () =>
       firstProcesses(this.#server).find(({ pid }) =>
-        textAt(inside(pid, "/var/lib/sandbox-mcp/snapshot/mark")).includes('"isRestoring":true'),
+        textAt(pathInSandbox(pid, "/var/lib/sandbox-mcp/snapshot/mark")).includes('"isRestoring":true'),
       );
     while (Date.now() < latest) {
       if (findRestoring()) {

@@ -57,12 +57,12 @@ function measure(pids: readonly number[], processes: number): Sample[string] {
 
 function sample(root: number): Sample {
   const all = tree(root);
-  const inside = (parent: Process) => tree(parent.pid).length;
+  const countProcesses = (parent: Process) => tree(parent.pid).length;
   const found: Sample = {};
   for (const [part, pattern] of Object.entries(PARTS)) {
     const process = all.find(({ command }) => pattern.test(command) && !/^(\/bin\/)?sh /.test(command));
     if (!process) continue;
-    const measured = measure([process.pid], part === "engine" ? inside(process) : 1);
+    const measured = measure([process.pid], part === "engine" ? countProcesses(process) : 1);
     // V8 keeps pages that it has not collected, so resident memory grows with the calls and says nothing. Instead, the
     // soak measures the live objects of workerd once in each quarter.
     if (part === "workerd") delete measured.MiB;
@@ -70,7 +70,7 @@ function sample(root: number): Sample {
   }
   const runtimes = all.filter(({ command }) => /^sbx-control\b/.test(command));
   const oldest = runtimes.toSorted((a, b) => Number(a.started) - Number(b.started))[0];
-  if (oldest) found["a sandbox's runtime"] = measure([oldest.pid], inside(oldest));
+  if (oldest) found["a sandbox's runtime"] = measure([oldest.pid], countProcesses(oldest));
   return found;
 }
 
@@ -83,54 +83,59 @@ type Step = (client: number, turn: number) => Promise<[answer: Result, expected:
 
 /** The mix: each step is one call, and a check of its answer. */
 function steps(url: string): Step[] {
-  const use = (name: string, args: Record<string, unknown>) =>
+  const callTool = (name: string, args: Record<string, unknown>) =>
     tool(url, name, args, { token: TOKEN, signal: AbortSignal.timeout(LATE_MS) }).catch((error: unknown) => {
       throw new Error(`${name} ${JSON.stringify(args).slice(0, 200)}: ${String(error)}`);
     });
-  const at = (client: number) => `soak-${client % SANDBOXES}`;
+  const sandboxOf = (client: number) => `soak-${client % SANDBOXES}`;
   const call = async (expected: string, name: string, args: Record<string, unknown>) =>
-    [await use(name, args), expected] as [Result, string];
+    [await callTool(name, args), expected] as [Result, string];
   return [
     (client, turn) =>
       call(`c${client}t${turn}`, "run_command", {
-        sandbox: at(client),
+        sandbox: sandboxOf(client),
         session: `s${client}`,
         command: `echo c${client}t${turn}`,
       }),
     (client, turn) =>
       call(`result: ${client * turn}`, "run_code", {
-        sandbox: at(client),
+        sandbox: sandboxOf(client),
         context: `k${client % 2}`,
         code: `${client} * ${turn}`,
       }),
     (client, turn) =>
       call("20000 bytes", "write_file", {
-        sandbox: at(client),
+        sandbox: sandboxOf(client),
         path: `f${client}`,
         content: `${turn % 10}`.repeat(20_000),
       }),
     (client) =>
-      call("0", "read_file", { sandbox: at(client), path: `f${client}`, limit: 1, encoding: "base64" }),
-    (client) => call(`f${client}`, "list_files", { sandbox: at(client), limit: 1000 }),
+      call("0", "read_file", {
+        sandbox: sandboxOf(client),
+        path: `f${client}`,
+        limit: 1,
+        encoding: "base64",
+      }),
+    (client) => call(`f${client}`, "list_files", { sandbox: sandboxOf(client), limit: 1000 }),
     async (client) => {
-      const started = await use("run_command", {
-        sandbox: at(client),
+      const started = await callTool("run_command", {
+        sandbox: sandboxOf(client),
         session: `s${client}`,
         command: "seq 1 20000",
         wait_seconds: 0,
       });
       return call("20000", "get_result", { id: started.structured.id });
     },
-    (client) => call("command", "list_runs", { sandbox: at(client), limit: 10 }),
-    (client) => call(at(client), "list_sandboxes", {}),
+    (client) => call("command", "list_runs", { sandbox: sandboxOf(client), limit: 10 }),
+    (client) => call(sandboxOf(client), "list_sandboxes", {}),
     (client) =>
-      call("no such", "read_file", { sandbox: at(client), path: "missing/file" }).then(([answer]) => [
+      call("no such", "read_file", { sandbox: sandboxOf(client), path: "missing/file" }).then(([answer]) => [
         answer,
         MISSING,
       ]),
     async (client) => {
-      const started = await use("run_command", {
-        sandbox: at(client),
+      const started = await callTool("run_command", {
+        sandbox: sandboxOf(client),
         session: `x${client}`,
         command: "sleep 30",
         wait_seconds: 0,

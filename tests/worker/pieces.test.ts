@@ -3,7 +3,7 @@ import { expect, it } from "vitest";
 import { readBounded } from "../../src/shared/stream-bytes.ts";
 
 /** An endless response in pieces of one byte. */
-function inPieces(count: number): Response {
+function respondInPieces(count: number): Response {
   const { readable, writable } = new IdentityTransformStream();
   const write = async () => {
     const writer = writable.getWriter();
@@ -15,5 +15,5 @@ function inPieces(count: number): Response {
 }
 
 it("the server stops reading a response body that does not end", async () => {
-  expect(await readBounded(inPieces(100), 10_000, 300)).toBeUndefined();
+  expect(await readBounded(respondInPieces(100), 10_000, 300)).toBeUndefined();
 });

@@ -324,9 +324,9 @@ describe("the interception", () => {
     // Wakes the actor without a request to its container.
     await caller.call("list_sandboxes", {});
     await takeArrived();
-    const added = async () =>
+    const hasSecret = async () =>
       (await takeArrived()).map(({ authorization }) => authorization).includes(BEARER);
-    await expect.poll(added).toBe(true);
+    await expect.poll(hasSecret).toBe(true);
     // Otherwise the loop's last connection could be counted under the next policy.
     await sh("touch /tmp/enough; until [ -e /tmp/ended ]; do sleep 0.05; done");
   });

@@ -48,7 +48,7 @@ const VERSIONS = [...new Set(Object.keys(files).map((path) => path.split("/").at
 const fileOf = (version: string, name: string) => files[`../../fixtures/storage/${version}/${name}`] ?? "";
 
 /** Moves each time and day in a text so that it is as long ago as it was when it was stored. */
-function asOfNow(text: string, at: number): string {
+function moveTimesToNow(text: string, at: number): string {
   const since = Date.now() - at;
   const days = Math.floor(Date.now() / 86_400_000) - Math.floor(at / 86_400_000);
   return text
@@ -68,7 +68,7 @@ async function stubOf(dump: string): Promise<Stub> {
 async function load(version: string): Promise<Stored> {
   const json = fileOf(version, "stored.json");
   const { at } = JSON.parse(json) as Stored;
-  const stored: Stored = JSON.parse(asOfNow(json, at));
+  const stored: Stored = JSON.parse(moveTimesToNow(json, at));
   for (const [key, packed] of Object.entries(stored.objects)) {
     const bytes = new Blob([Uint8Array.fromBase64(packed)])
       .stream()
@@ -80,7 +80,7 @@ async function load(version: string): Promise<Stored> {
     const stub = await stubOf(actor);
     await runInDurableObject(stub, async (_actor, { storage }) => {
       await storage.deleteAll();
-      storage.sql.exec(asOfNow(fileOf(version, `${actor}.sql`), at));
+      storage.sql.exec(moveTimesToNow(fileOf(version, `${actor}.sql`), at));
       for (const [key, value] of Object.entries(keys)) storage.kv.put(key, value);
     });
     await evictActor(stub);

@@ -550,45 +550,48 @@ describe("the address of a link", () => {
 });
 
 describe("/sandboxes/<name>/files/<path>", () => {
-  const at = (path: string) => `/sandboxes/${sandbox}/files/${path}`;
+  const pathOf = (path: string) => `/sandboxes/${sandbox}/files/${path}`;
 
   it("writes, reads, lists and deletes", async () => {
-    const put = await owner.http(at("rest/ž%20x"), { method: "PUT", body: "0123456789" });
+    const put = await owner.http(pathOf("rest/ž%20x"), { method: "PUT", body: "0123456789" });
     expect(await put.json()).toMatchObject({ path: "/workspace/rest/ž x", size: 10 });
-    const get = await owner.http(at("rest/ž%20x"), { headers: { range: "bytes=3-" } });
+    const get = await owner.http(pathOf("rest/ž%20x"), { headers: { range: "bytes=3-" } });
     expect([get.status, await get.text()]).toEqual([206, "3456789"]);
-    expect((await owner.http(at("rest/ž%20x"), { method: "HEAD" })).headers.get("content-length")).toBe("10");
-    expect(await (await owner.http(at("rest"))).json()).toMatchObject({
+    expect((await owner.http(pathOf("rest/ž%20x"), { method: "HEAD" })).headers.get("content-length")).toBe(
+      "10",
+    );
+    expect(await (await owner.http(pathOf("rest"))).json()).toMatchObject({
       path: "/workspace/rest",
       entries: [{ path: "ž x", type: "file", size: 10 }],
       more: false,
     });
-    expect((await owner.http(at("/tmp/rest"), { method: "PUT", body: "t" })).status).toBe(200);
+    expect((await owner.http(pathOf("/tmp/rest"), { method: "PUT", body: "t" })).status).toBe(200);
     expect(await sh(sandbox, "cat /tmp/rest")).toBe("t");
-    expect((await owner.http(at("rest"), { method: "DELETE" })).status).toBe(409);
-    expect((await owner.http(at("rest/ž%20x"), { method: "DELETE" })).status).toBe(204);
-    expect((await owner.http(at("rest?recursive=true"), { method: "DELETE" })).status).toBe(204);
-    expect((await owner.http(at("rest"))).status).toBe(404);
+    expect((await owner.http(pathOf("rest"), { method: "DELETE" })).status).toBe(409);
+    expect((await owner.http(pathOf("rest/ž%20x"), { method: "DELETE" })).status).toBe(204);
+    expect((await owner.http(pathOf("rest?recursive=true"), { method: "DELETE" })).status).toBe(204);
+    expect((await owner.http(pathOf("rest"))).status).toBe(404);
   });
 
   it("needs a token with the scopes", async () => {
     const reader = await principal("rest-reader", ["sandbox:read"]);
-    for (const method of ["PUT", "DELETE"]) expect((await reader.http(at("x"), { method })).status).toBe(403);
+    for (const method of ["PUT", "DELETE"])
+      expect((await reader.http(pathOf("x"), { method })).status).toBe(403);
     const writer = await principal("rest-writer", ["sandbox:read", "sandbox:write"]);
-    const outside = await writer.http(at("/etc/x"), { method: "PUT", body: "x" });
+    const outside = await writer.http(pathOf("/etc/x"), { method: "PUT", body: "x" });
     expect([outside.status, await outside.text()]).toEqual([403, expect.stringContaining("sandbox:exec")]);
-    expect((await writer.http(at("/etc/hostname"), { method: "DELETE" })).status).toBe(403);
+    expect((await writer.http(pathOf("/etc/hostname"), { method: "DELETE" })).status).toBe(403);
     await sh(sandbox, "true");
-    expect((await owner.http(at("x"), { headers: { authorization: "Bearer wrong" } })).status).toBe(401);
+    expect((await owner.http(pathOf("x"), { headers: { authorization: "Bearer wrong" } })).status).toBe(401);
     await writer.call("destroy_sandbox", { sandbox });
   });
 
   it("refuses invalid paths and sandbox names, and lists /workspace without a path", async () => {
-    expect((await owner.http(at("%00"))).status).toBe(400);
-    expect((await owner.http(at("%ff"))).status).toBe(400);
+    expect((await owner.http(pathOf("%00"))).status).toBe(400);
+    expect((await owner.http(pathOf("%ff"))).status).toBe(400);
     expect((await owner.http("/sandboxes/No%20Name/files/x")).status).toBe(400);
     for (const method of ["PUT", "GET", "DELETE"]) {
-      const long = await owner.http(at("!".repeat(25_000)), { method });
+      const long = await owner.http(pathOf("!".repeat(25_000)), { method });
       expect([long.status, await long.text()]).toEqual([400, expect.stringContaining("4096")]);
     }
     expect(await (await owner.http("/sandboxes/links/files")).json()).toMatchObject({ path: "/workspace" });

@@ -6,8 +6,8 @@ import { actorOf, runInActor, owner, principal, sh, until } from "../support.ts"
 const sandbox = "paths";
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
-const at = (path: string) => `/sandboxes/${sandbox}/files/${path}`;
-const put = (path: string, body = "x") => owner.http(at(path), { method: "PUT", body });
+const pathOf = (path: string) => `/sandboxes/${sandbox}/files/${path}`;
+const put = (path: string, body = "x") => owner.http(pathOf(path), { method: "PUT", body });
 
 /** The error of a refused request. */
 async function refusal(response: Response): Promise<string> {
@@ -53,9 +53,9 @@ it("the server writes, reads, lists and deletes files with any name, or returns 
         const names = parts.map((name) => name.toWellFormed());
         const encoded = names.map((name) => encodeURIComponent(name)).join(separator) + end;
         // The sender resolves `.` and `..` in a URL, and the server in a path. Neither may lead out of the directory.
-        const path = at(`any/${encoded}`);
+        const path = pathOf(`any/${encoded}`);
         const { pathname } = new URL(path, "http://x");
-        if (!pathname.startsWith(at("any/")) || pathname === at("any/")) return;
+        if (!pathname.startsWith(pathOf("any/")) || pathname === pathOf("any/")) return;
         const answer = await owner.http(path, { method: "PUT", body: bytes });
         if (answer.status !== 200) {
           await refusal(answer);
@@ -68,7 +68,7 @@ it("the server writes, reads, lists and deletes files with any name, or returns 
         expect([got.status, new Uint8Array(await got.arrayBuffer())]).toEqual([200, bytes]);
         const cut = stored.path.lastIndexOf("/");
         const parent = stored.path.slice(0, cut).split("/").map(encodeURIComponent).join("/");
-        const listed = await (await owner.http(at(parent))).json<{ entries: { path: string }[] }>();
+        const listed = await (await owner.http(pathOf(parent))).json<{ entries: { path: string }[] }>();
         expect(listed.entries.map((entry) => entry.path)).toContain(stored.path.slice(cut + 1));
         expect((await owner.http(path, { method: "DELETE" })).status).toBe(204);
         expect((await owner.http(path)).status).toBe(404);
@@ -92,7 +92,7 @@ it("the server writes only below /workspace and /tmp without sandbox:exec, with 
   await fc.assert(
     fc.asyncProperty(fc.array(part, { minLength: 1, maxLength: 3 }), async (parts) => {
       const names = parts.map((name) => encodeURIComponent(name.toWellFormed()));
-      const path = at(`..%2f..%2f${names.join("%2f")}/x`);
+      const path = pathOf(`..%2f..%2f${names.join("%2f")}/x`);
       const answer = await writer.http(path, { method: "PUT", body: "x" });
       if (answer.status === 200) written.push((await answer.json<{ path: string }>()).path);
       else refusals.add((await refusal(answer)).includes("sandbox:exec"));
@@ -115,7 +115,7 @@ it("the server refuses names that are too long, contain NUL, or are not UTF-8", 
 
 it("the server reads files of /proc, which report the size 0", async () => {
   await sh(sandbox, "true");
-  const answer = await owner.http(at("/proc/sys/kernel/ostype"));
+  const answer = await owner.http(pathOf("/proc/sys/kernel/ostype"));
   expect([answer.status, await answer.text()]).toEqual([200, "Linux\n"]);
   expect(answer.headers.get("content-length")).toBe("6");
 });
@@ -124,22 +124,22 @@ it("the server refuses a loop of symbolic links", async () => {
   await sh(sandbox, "ln -sfn circle circle");
   for (const method of ["GET", "PUT"]) {
     const body = method === "PUT" ? "x" : undefined;
-    const answer = await owner.http(at("circle"), { method, body });
+    const answer = await owner.http(pathOf("circle"), { method, body });
     expect([answer.status, await answer.text()]).toEqual([400, expect.stringContaining("symbolic links")]);
   }
 });
 
 it("the server removes directories only with ?recursive=true, and never the workspace itself", async () => {
   await sh(sandbox, "mkdir -p full; : >full/x");
-  const one = await owner.http(at("full"), { method: "DELETE" });
+  const one = await owner.http(pathOf("full"), { method: "DELETE" });
   expect([one.status, await one.text()]).toEqual([409, expect.stringContaining("?recursive=true")]);
   for (const path of ["?recursive=true", ".?recursive=true", "/?recursive=true", "/workspace?recursive=true"])
-    expect(await refusal(await owner.http(at(path), { method: "DELETE" }))).toContain(
+    expect(await refusal(await owner.http(pathOf(path), { method: "DELETE" }))).toContain(
       "itself cannot be removed",
     );
   await sh(sandbox, "ln -s / root");
   for (const path of ["root/workspace?recursive=true", "root/workspace/?recursive=true"])
-    expect((await owner.http(at(path), { method: "DELETE" })).status).toBe(403);
+    expect((await owner.http(pathOf(path), { method: "DELETE" })).status).toBe(403);
   expect(await sh(sandbox, "ls full")).toBe("x\n");
 });
 
@@ -152,16 +152,16 @@ it("the server starts a stopped sandbox with its saved workspace to read or remo
     await until(async () => !(await (await actorOf(sandbox)).condition()).isAlive);
   };
   await stop();
-  const got = await owner.http(at("kept"));
+  const got = await owner.http(pathOf("kept"));
   expect([got.status, await got.text()]).toEqual([200, "as it was"]);
   await stop();
-  const listed = await (await owner.http(at("."))).json<{ entries: { path: string }[] }>();
+  const listed = await (await owner.http(pathOf("."))).json<{ entries: { path: string }[] }>();
   expect(listed.entries.map(({ path }) => path)).toContain("kept");
   await stop();
   const link = await owner.call("file_link", { sandbox, path: "kept" });
   expect(link.isError).toBe(false);
   await stop();
-  const removed = await owner.http(at("gone"), { method: "DELETE" });
+  const removed = await owner.http(pathOf("gone"), { method: "DELETE" });
   expect([removed.status, await removed.text()]).toEqual([204, ""]);
 });
 

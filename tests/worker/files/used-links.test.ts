@@ -9,12 +9,12 @@ it("the server remembers used-up links until they expire, however many there are
     const links = new FileLinks(kv, { call: unused });
     const epoch = links.epoch();
     const expires = Date.now() + 60_000;
-    const use = (id: string, end: number) => {
+    const useLink = (id: string, end: number) => {
       expect(links.claim({ id, expires: end })).toBe("taken");
       links.releaseClaim({ id, expires: end }, true);
     };
-    use("expired", Date.now() - 1);
-    for (let n = 0; n < 1200; n++) use(String(n), expires);
+    useLink("expired", Date.now() - 1);
+    for (let n = 0; n < 1200; n++) useLink(String(n), expires);
     for (const id of ["0", "1199"]) expect(links.claim({ id, expires })).toBe("used");
     expect(links.belongsTo(epoch)).toBe(true);
     expect([...kv.list({ prefix: "file-links:used:" })]).toHaveLength(1200);

@@ -3,7 +3,7 @@ import { idIn, owner, waitForText, sh, until } from "../support.ts";
 
 const sandbox = "listening";
 const SERVER = `require("http").createServer().listen(Number(process.argv[2]), process.argv[3])`;
-const listens = (port: number) => `until (: </dev/tcp/127.0.0.1/${port}) 2>/dev/null; do sleep 0.1; done`;
+const waitForPort = (port: number) => `until (: </dev/tcp/127.0.0.1/${port}) 2>/dev/null; do sleep 0.1; done`;
 const run = (command: string, more: Record<string, unknown> = {}) =>
   owner.call("run_command", { sandbox, command, ...more });
 
@@ -22,7 +22,7 @@ describe("a program that listens", () => {
   });
 
   it("is reported only by the command that left it running", async () => {
-    const started = await run(`node server.js 8102 >log 2>&1 & ${listens(8102)}`);
+    const started = await run(`node server.js 8102 >log 2>&1 & ${waitForPort(8102)}`);
     expect(started.text).toBe("exit_code: 0\nlistening: port 8102; expose_port gives it a URL");
     expect(started.structured).toMatchObject({ state: "succeeded", ports: [8102] });
     const other = await run("echo other");
@@ -76,7 +76,7 @@ describe("a program that listens", () => {
   });
 
   it("that replaces another program is reported by the command that started it, on any port", async () => {
-    const serve = (port: number) => `node server.js ${port} >log 2>&1 & echo $! >pid; ${listens(port)}`;
+    const serve = (port: number) => `node server.js ${port} >log 2>&1 & echo $! >pid; ${waitForPort(port)}`;
     await run(serve(8109));
     for (const port of [8109, 8110]) {
       const replaced = await run(`kill $(cat pid); while kill -0 $(cat pid); do :; done; ${serve(port)}`);

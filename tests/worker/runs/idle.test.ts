@@ -10,7 +10,7 @@ async function leaveAlone(sandbox: string, ms: number): Promise<void> {
 }
 
 /** Reports the idle timeout to the actor. Returns whether the container still runs. */
-async function outlives(sandbox: string): Promise<boolean> {
+async function survivesIdleTimeout(sandbox: string): Promise<boolean> {
   await runInActor(sandbox, (actor) => actor.onActivityExpired());
   return isRunning(sandbox);
 }
@@ -54,9 +54,9 @@ describe("background processes", () => {
     const sandbox = "idle-spins";
     const pid = await sh(sandbox, "(while :; do :; done) >/dev/null 2>&1 & echo $!");
     await waitForSize(sandbox);
-    expect(await outlives(sandbox)).toBe(true);
+    expect(await survivesIdleTimeout(sandbox)).toBe(true);
     await sh(sandbox, `kill -9 ${pid}`);
-    await until(async () => !(await outlives(sandbox)));
+    await until(async () => !(await survivesIdleTimeout(sandbox)));
   });
 
   it("keep it running while they are connected to other hosts, but not to each other", async () => {
@@ -68,10 +68,10 @@ describe("background processes", () => {
     const out = "(exec 3<>/dev/tcp/127.0.0.1/3128; touch out; exec sleep 1000) >/dev/null 2>&1 &";
     const pid = await sh(sandbox, `${out} echo $!; until [ -e out ]; do sleep 0.1; done`);
     await waitForSize(sandbox);
-    expect(await outlives(sandbox)).toBe(true);
-    expect(await outlives(sandbox)).toBe(true);
+    expect(await survivesIdleTimeout(sandbox)).toBe(true);
+    expect(await survivesIdleTimeout(sandbox)).toBe(true);
     await sh(sandbox, `kill -9 ${pid.trim()}`);
-    await until(async () => !(await outlives(sandbox)));
+    await until(async () => !(await survivesIdleTimeout(sandbox)));
   });
 
   it("keep it running for at most the hours that the operator allows", async () => {
@@ -79,8 +79,8 @@ describe("background processes", () => {
     await sh(sandbox, "(while :; do :; done) >/dev/null 2>&1 &");
     await waitForSize(sandbox);
     await leaveAlone(sandbox, 2 * HOUR_MS);
-    expect(await outlives(sandbox)).toBe(true);
+    expect(await survivesIdleTimeout(sandbox)).toBe(true);
     await leaveAlone(sandbox, 3 * HOUR_MS);
-    expect(await outlives(sandbox)).toBe(false);
+    expect(await survivesIdleTimeout(sandbox)).toBe(false);
   });
 });

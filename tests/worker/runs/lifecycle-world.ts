@@ -74,7 +74,7 @@ export interface WorldActor {
 export abstract class World {
   readonly problems: string[] = [];
   abstract actor: WorldActor;
-  /** Counts how often nothing could happen before some time had passed. */
+  /** Counts how often time had to pass before anything else could happen. */
   waits = 0;
   /** Counts the turns of the test. */
   turn = 0;
@@ -126,7 +126,7 @@ export abstract class World {
   }
 
   /** Completes all operations. When none is left, time passes. */
-  async rest(): Promise<void> {
+  async completeAll(): Promise<void> {
     await this.settle();
     let idle = 0;
     for (let turns = 0; this.actor.pending.size > 0 || this.#operations.length > 0; turns++) {

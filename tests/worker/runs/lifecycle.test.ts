@@ -347,7 +347,7 @@ const STOPS: Record<string, (sandbox: Sandbox) => Promise<void>> = {
 
 async function completeWork<T>(sandbox: Sandbox, work: Promise<T>): Promise<T> {
   sandbox.actor.follow(work);
-  await sandbox.rest();
+  await sandbox.completeAll();
   expect(sandbox.problems).toEqual([]);
   return await work;
 }
@@ -429,7 +429,7 @@ it("the lifecycle keeps its promises to callers, the account and storage after a
         await sandbox.settle();
         for (const choice of choices) await sandbox.complete(choice);
       }
-      await sandbox.rest();
+      await sandbox.completeAll();
       sandbox.faults.clear();
       sandbox.checkAtRest();
       expect(sandbox.problems).toEqual([]);

@@ -45,8 +45,8 @@ describe("long output", () => {
 
   it("of both streams has a label for each change of the stream", async () => {
     // Each line waits for the previous one to arrive, because either pipe may be read first.
-    const after = (turn: number) => `until [ -e turn-${turn} ]; do sleep 0.05; done`;
-    const command = `echo out 1; ${after(1)}; printf 'err 1' >&2; ${after(2)}; printf 'out 2'; ${after(3)}; echo err 2 >&2`;
+    const waitForTurn = (turn: number) => `until [ -e turn-${turn} ]; do sleep 0.05; done`;
+    const command = `echo out 1; ${waitForTurn(1)}; printf 'err 1' >&2; ${waitForTurn(2)}; printf 'out 2'; ${waitForTurn(3)}; echo err 2 >&2`;
     const id = idIn(await owner.call("run_command", { sandbox, command, wait_seconds: 0 }));
     for (const [index, words] of ["out 1", "err 1", "out 2"].entries()) {
       await waitForText(id, words);

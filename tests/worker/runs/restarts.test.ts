@@ -273,13 +273,13 @@ describe.concurrent("sleepAfter", () => {
     await runInActor(sandbox, (_sandbox, { container }) => {
       if (!container) return;
       const { signal, destroy } = container;
-      const slowly = async () => {
+      const waitBeforeEnd = async () => {
         ending.resolve();
         await sleep(400);
       };
       Object.assign(container, {
-        signal: (number: number) => void slowly().then(() => signal.call(container, number)),
-        destroy: () => slowly().then(() => destroy.call(container)),
+        signal: (number: number) => void waitBeforeEnd().then(() => signal.call(container, number)),
+        destroy: () => waitBeforeEnd().then(() => destroy.call(container)),
       });
     });
     await stopWhenIdle(sandbox);

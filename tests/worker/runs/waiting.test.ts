@@ -158,7 +158,7 @@ describe.concurrent("a run that outlasts its call", () => {
   });
 
   it("returns output by cursor to a model when the run ends or its output pauses, not for each line", async () => {
-    const asModel = async (id: string, args: object) => {
+    const textForModel = async (id: string, args: object) => {
       const params = { name: "get_result", arguments: { id, ...args } };
       const { content } = (await owner.result({ method: "tools/call", params })) as Result;
       return content.map((block) => block.text).join("\n");
@@ -166,11 +166,11 @@ describe.concurrent("a run that outlasts its call", () => {
     const lines = String(
       (await command("for i in 1 2 3 4 5 6; do echo line $i; sleep 0.5; done")).structured.id,
     );
-    const log = await asModel(lines, { cursor: 0, wait_seconds: 40 });
+    const log = await textForModel(lines, { cursor: 0, wait_seconds: 40 });
     expect(log).toContain("This is the end of the log.");
     expect(log.match(/line \d/g)).toHaveLength(6);
     const silent = String((await command("echo begun; sleep 300")).structured.id);
-    const rested = await asModel(silent, { cursor: 0, wait_seconds: 40 });
+    const rested = await textForModel(silent, { cursor: 0, wait_seconds: 40 });
     expect([rested, rested]).toEqual([expect.stringContaining("begun"), expect.stringContaining("running")]);
     await cancel(silent);
   });
@@ -315,7 +315,7 @@ describe.concurrent("another principal's run id", () => {
     await stranger.call("run_command", { sandbox, command: "echo mine" });
     const id = String((await command("sleep 4005")).structured.id);
     const unknown = `${sandbox}.${"0".repeat(26)}`;
-    const withoutID = (answer: Result, of: string) => JSON.stringify(answer).replaceAll(of, "ID");
+    const replaceID = (answer: Result, of: string) => JSON.stringify(answer).replaceAll(of, "ID");
     for (const tool of ["get_result", "cancel_run"])
       for (const more of tool === "get_result" ? [{}, { cursor: 0 }] : [{}]) {
         const foreign = await stranger.call(tool, { id, ...more });
@@ -323,11 +323,11 @@ describe.concurrent("another principal's run id", () => {
           isError: true,
           text: expect.stringContaining(`There is no run ${id}.`),
         });
-        expect(withoutID(foreign, id)).toBe(
-          withoutID(await stranger.call(tool, { id: unknown, ...more }), unknown),
+        expect(replaceID(foreign, id)).toBe(
+          replaceID(await stranger.call(tool, { id: unknown, ...more }), unknown),
         );
         const nonsense = await stranger.call(tool, { id: "nonsense", ...more });
-        expect(withoutID(nonsense, "nonsense")).toBe(withoutID(foreign, id));
+        expect(replaceID(nonsense, "nonsense")).toBe(replaceID(foreign, id));
       }
     const { runs } = (await stranger.call("list_runs", { sandbox, cursor: id })).structured as {
       runs: { title: string }[];

@@ -4,7 +4,7 @@ import { appWith, call, LIST, messages, post, TOKEN, recordEachLog } from "./sup
 
 const logs = recordEachLog();
 
-function ofSize(bytes: number): string {
+function callOfSize(bytes: number): string {
   const empty = JSON.stringify(call("note", { text: "" })).length;
   return JSON.stringify(call("note", { text: "a".repeat(bytes - empty) }));
 }
@@ -21,13 +21,13 @@ function stream(...chunks: Uint8Array[]): ReadableStream<Uint8Array> {
 
 describe("the size of a body", () => {
   it("may be exactly the limit", async () => {
-    const response = await appWith()("/mcp", post(ofSize(MAX_BODY_BYTES)));
+    const response = await appWith()("/mcp", post(callOfSize(MAX_BODY_BYTES)));
     expect(response.status).toBe(200);
     expect(JSON.stringify(await messages(response))).toContain("characters in");
   });
 
   it("may not be one byte more: 413 names the limit and what to do", async () => {
-    const response = await appWith()("/mcp", post(ofSize(MAX_BODY_BYTES + 1)));
+    const response = await appWith()("/mcp", post(callOfSize(MAX_BODY_BYTES + 1)));
     expect(response.status).toBe(413);
     expect(await response.json()).toMatchObject({
       jsonrpc: "2.0",
@@ -64,7 +64,7 @@ describe("the size of a body", () => {
   });
 
   it("is checked only after the token", async () => {
-    const init = post(ofSize(MAX_BODY_BYTES + 1), { authorization: "Bearer wrong" });
+    const init = post(callOfSize(MAX_BODY_BYTES + 1), { authorization: "Bearer wrong" });
     expect((await appWith()("/mcp", init)).status).toBe(401);
   });
 });
@@ -164,11 +164,11 @@ describe("the content of a body", () => {
   const post1 = (body: string) => appWith()("/mcp", post(body));
   const keys = (count: number) =>
     Object.fromEntries(Array.from({ length: count }, (_, index) => [`k${index}`, 1]));
-  const lists = (count: number) => `[${Array.from({ length: count }, () => "[]").join(",")}]`;
+  const emptyLists = (count: number) => `[${Array.from({ length: count }, () => "[]").join(",")}]`;
 
   it.each([
-    ["millions of empty lists", lists(2_700_000)],
-    ["millions of empty objects", lists(2_700_000).replaceAll("[]", "{}")],
+    ["millions of empty lists", emptyLists(2_700_000)],
+    ["millions of empty objects", emptyLists(2_700_000).replaceAll("[]", "{}")],
     ["a list of numbers", JSON.stringify(call("note", { text: Array.from({ length: 15_000 }, () => 1) }))],
     ["tens of thousands of keys", JSON.stringify(call("note", keys(99_000)))],
     ["deeply nested lists", "[".repeat(4_000_000)],

@@ -341,10 +341,10 @@ describe("the limits of streams:", () => {
     for (let count = 0; count < 20; count++)
       streams.push(await open(browser, watchRequest([SANDBOXES], `page-number-${count}`)));
     expect(streams.map(({ status }) => status)).toEqual(Array.from({ length: 20 }, () => 200));
-    const another = () => open(browser, watchRequest([SANDBOXES], "one-page-more"));
-    expect((await another()).status).toBe(429);
+    const openAnother = () => open(browser, watchRequest([SANDBOXES], "one-page-more"));
+    expect((await openAnother()).status).toBe(429);
     await streams[0]?.cancel();
-    const freed = await another();
+    const freed = await openAnother();
     expect(freed.status).toBe(200);
     // The other streams have no reader.
     await vi.advanceTimersByTimeAsync(60_000);

@@ -60,12 +60,12 @@ describe("anthropic.internal", () => {
     ]);
     expect((await ask("egress", "/v1/messages?beta=true", real))[0]).toBe("200");
     expect((await ask("egress", "/v1/messages/count_tokens", real))[0]).toBe("200");
-    const underWay = () =>
+    const countModelCalls = () =>
       runInActor(
         "egress",
         (_actor, { storage }) => storage.sql.exec("SELECT * FROM model_calls").toArray().length,
       );
-    await until(async () => (await underWay()) === 0);
+    await until(async () => (await countModelCalls()) === 0);
     for (const path of ["/v1/files", "/v1/messages/batches", "/", "/v1/messages/../organizations"])
       expect((await ask("egress", path, `--path-as-is ${real}`))[0], path).toBe("403");
     expect((await ask("egress", "/v1/messages", header))[0]).toBe("403");

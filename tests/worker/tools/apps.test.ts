@@ -35,7 +35,7 @@ async function sessionOf(extensions: object | undefined): Promise<string | null>
 }
 
 /** The result of a command in a client with this session. */
-async function inSession(session: string | null, args: object): Promise<Record<string, unknown>> {
+async function runInSession(session: string | null, args: object): Promise<Record<string, unknown>> {
   const params = { name: "run_command", arguments: args };
   const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params });
   const headers = {
@@ -91,7 +91,7 @@ describe("the panel in a chat", () => {
 
   it("gets data for its own calls, and the run of each call of the model", async () => {
     const args = { command: "echo shown", sandbox: "apps-data" };
-    const models = await inSession(await sessionOf(UI), args);
+    const models = await runInSession(await sessionOf(UI), args);
     expect(models.structuredContent).toBeUndefined();
     const panels = await send(owner, "get_result", {
       id: (models._meta as Record<string, unknown>)["sandbox-mcp/run"],
@@ -113,7 +113,7 @@ describe("the panel in a chat", () => {
     ]) {
       const session = await sessionOf(extensions);
       expect(session).toBeNull();
-      const result = await inSession(session, { command: "echo 6", sandbox: "apps-data" });
+      const result = await runInSession(session, { command: "echo 6", sandbox: "apps-data" });
       expect(Object.keys(result)).toEqual(["content"]);
     }
     const call = { name: "run_command", arguments: { command: "echo 6", sandbox: "apps-data" } };

@@ -179,11 +179,11 @@ describe("the scopes of a token", () => {
 });
 
 describe("MAX_WAIT_SECONDS", () => {
-  const waits = (tools: Listed[]) =>
+  const waitFields = (tools: Listed[]) =>
     tools.flatMap(({ inputSchema: { properties } }) => properties.wait_seconds ?? []);
 
   it("is 50 by default", async () => {
-    const fields = waits(await list(owner));
+    const fields = waitFields(await list(owner));
     expect(fields.length).toBeGreaterThan(3);
     for (const field of fields) expect(field).toMatchObject({ default: 45, maximum: 50 });
     for (const [tool, args] of [
@@ -198,10 +198,11 @@ describe("MAX_WAIT_SECONDS", () => {
   });
 
   it("raises the maximum, or lowers it together with the default", async () => {
-    for (const field of waits(await list(owner.withVariables({ MAX_WAIT_SECONDS: "600" }))))
+    for (const field of waitFields(await list(owner.withVariables({ MAX_WAIT_SECONDS: "600" }))))
       expect(field).toMatchObject({ default: 45, maximum: 600 });
     const hasty = owner.withVariables({ MAX_WAIT_SECONDS: "1" });
-    for (const field of waits(await list(hasty))) expect(field).toMatchObject({ default: 1, maximum: 1 });
+    for (const field of waitFields(await list(hasty)))
+      expect(field).toMatchObject({ default: 1, maximum: 1 });
     const { text } = await hasty.call("run_command", { command: "sleep 20", sandbox: "hasty" });
     expect(text).toContain("state: running");
     const { status } = await owner.withVariables({ MAX_WAIT_SECONDS: "601" }).post({ method: "tools/list" });

@@ -77,8 +77,8 @@ it.concurrent.each(["is destroyed", "dies"])(
       // The next container starts as soon as this one is lost.
       const { structured } = await owner.call("get_result", { id: idIn(waiting) });
       // A command is lost, too, if the server sends it before it notices the end of the container.
-      const look = () => sh(sandbox, "sleep 2; echo looked; ls /tmp", { session: "look" });
-      const looked = await until(() => look().catch(() => undefined));
+      const listFiles = () => sh(sandbox, "sleep 2; echo looked; ls /tmp", { session: "look" });
+      const looked = await until(() => listFiles().catch(() => undefined));
       expect(looked.includes("ran")).toBe(structured.state === "succeeded");
       await owner.call("destroy_sandbox", { sandbox });
     };

@@ -99,7 +99,7 @@ const fade = (format: string) =>
   `i = quarters(2000, 1500, "RGBA"); i.putalpha(128); i.save("picture", "${format}")`;
 const noise = 'Image.frombytes("RGB", (1200, 1200), os.urandom(1200 * 1200 * 3)).save("picture", "png")';
 const column = 'Image.new("RGB", (1, 12000), (0, 0, 255)).save("picture", "jpeg")';
-const everywhere = (colour: number[]) => Array.from({ length: 4 }, () => colour);
+const fourTimes = (colour: number[]) => Array.from({ length: 4 }, () => colour);
 
 /** One image for each way in which Pillow reads colours. Pillow's own decoders read the files. */
 const LARGE: [name: string, make: string, from: string, to: string, expected?: Expected][] = [
@@ -111,9 +111,9 @@ const LARGE: [name: string, make: string, from: string, to: string, expected?: E
     noise,
     "1200 x 1200",
     "1072 x 1072",
-    { colours: everywhere([127, 127, 127]), tolerance: 128 },
+    { colours: fourTimes([127, 127, 127]), tolerance: 128 },
   ],
-  ["JPEG of one column", column, "1 x 12000", "1 x 8000", { colours: everywhere([0, 0, 255]) }],
+  ["JPEG of one column", column, "1 x 12000", "1 x 8000", { colours: fourTimes([0, 0, 255]) }],
   ["CMYK JPEG", quarters(2000, 1500, '"jpeg"', "CMYK"), "2000 x 1500", "1238 x 928"],
   ["grey JPEG", quarters(2000, 1500, '"jpeg"', "L"), "2000 x 1500", "1238 x 928", { colours: GREYS }],
   ["WebP with transparency", fade("webp"), "2000 x 1500", "1238 x 928", { colours: FADED }],

@@ -29,14 +29,14 @@ describe("many sessions", () => {
   });
 
   it("do not end a command or its background processes", async () => {
-    const other = (n: number) => sh(sandbox, "true", { session: `other-${n}` });
+    const useOtherSession = (n: number) => sh(sandbox, "true", { session: `other-${n}` });
     const running = owner.call("run_command", {
       sandbox,
       session: "busy",
       command:
         "(while sleep 0.1; do date +%N >/tmp/tick; done) & until [ -e /tmp/over ]; do sleep 0.1; done; echo through",
     });
-    for (let n = 0; n < 40; n++) await other(n);
+    for (let n = 0; n < 40; n++) await useOtherSession(n);
     await until(async () => Number(await sh(sandbox, "pgrep -xc sbx-sh || true")) < 26);
     await sh(sandbox, "touch /tmp/over");
     expect((await running).structured).toMatchObject({ state: "succeeded", stdout: "through\n" });

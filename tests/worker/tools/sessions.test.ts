@@ -37,7 +37,7 @@ describe("a session of run_command", () => {
       ". : [ alias builtin cd command declare echo enable eval exec exit export hash kill let local printf pwd read readonly return set shift shopt source stty test times trap true type typeset ulimit umask unset wait".split(
         " ",
       );
-    const works = async (names: string[], session: string) => {
+    const checkSession = async (names: string[], session: string) => {
       const definitions = names
         .map((name) => `function ${name} { /bin/echo "mine: ${name} $*"; }`)
         .join("\n");
@@ -49,8 +49,8 @@ describe("a session of run_command", () => {
         expect(result).toMatchObject({ stdout: `${stdin}/tmp word\n${mine}`, stderr: "", exit_code: 0 });
       }
     };
-    await Promise.all(all.map((name, n) => works([name], `function-${n}`)));
-    await works(all, "all-functions");
+    await Promise.all(all.map((name, n) => checkSession([name], `function-${n}`)));
+    await checkSession(all, "all-functions");
   });
 
   it("keeps its state if aliases are named like builtins", async () => {

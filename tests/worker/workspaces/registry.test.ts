@@ -94,7 +94,7 @@ async function bench(work: (bench: Bench) => void | Promise<void>, limits = LIMI
 }
 
 /** Checks that the registry and the model agree. */
-function agree(isInRegistry: boolean, isInModel: boolean): void {
+function expectSame(isInRegistry: boolean, isInModel: boolean): void {
   expect(isInRegistry).toBe(isInModel);
 }
 
@@ -277,7 +277,7 @@ describe("the registry of saved states", () => {
               return undefined;
             }
           };
-          const has = (id: string, name: string) => current.set(name, { id, usedAt: at.now });
+          const setCurrent = (id: string, name: string) => current.set(name, { id, usedAt: at.now });
           for (const step of steps) {
             if (step.do === "save") {
               const before = at.registry.current(step.sandbox)?.packs ?? [];
@@ -287,7 +287,7 @@ describe("the registry of saved states", () => {
                 (pack) => keptPacks.includes(pack) || keptPacks.some((one) => one.id === pack.id),
               );
               packs.set(id, [...keptPacks.map((pack) => pack.id), id]);
-              has(id, step.sandbox);
+              setCurrent(id, step.sandbox);
             } else if (step.do === "begin")
               started.push({ sandbox: step.sandbox, ...at.begin(step.sandbox) });
             else if (step.do === "commit" || step.do === "abandon") {
@@ -297,12 +297,12 @@ describe("the registry of saved states", () => {
               else if (attempt(() => (at.commit(one.sandbox, one), true))) {
                 // A repeated commit changes nothing.
                 packs.set(one.id, [one.id]);
-                if (current.get(one.sandbox)?.id !== one.id) has(one.id, one.sandbox);
+                if (current.get(one.sandbox)?.id !== one.id) setCurrent(one.id, one.sandbox);
               }
             } else if (step.do === "checkpoint") {
               const created = attempt(() => at.registry.checkpoint(step.sandbox, "x", at.now));
               const id = current.get(step.sandbox)?.id;
-              agree(created !== undefined, id !== undefined);
+              expectSame(created !== undefined, id !== undefined);
               if (created && id)
                 checkpoints.set(created.id, { id, sandbox: step.sandbox, endsAt: created.expiresAt });
             } else if (step.do === "back" || step.do === "fork") {
@@ -312,17 +312,17 @@ describe("the registry of saved states", () => {
               else {
                 const was = current.get(step.sandbox)?.id;
                 const { before } = at.registry.restoreCheckpoint(step.sandbox, id, at.now);
-                agree(before !== undefined, was !== undefined);
+                expectSame(before !== undefined, was !== undefined);
                 if (before && was && !checkpoints.has(before.id))
                   checkpoints.set(before.id, { id: was, sandbox: step.sandbox, endsAt: before.expiresAt });
                 // The oldest checkpoint of a rollback may have been deleted.
                 const remaining = new Set(at.registry.checkpoints().map((one) => one.id));
-                agree(remaining.has(id), true);
+                expectSame(remaining.has(id), true);
                 for (const one of checkpoints.keys()) if (!remaining.has(one)) checkpoints.delete(one);
               }
-              has(to.id, step.sandbox);
+              setCurrent(to.id, step.sandbox);
             } else if (step.do === "forget") {
-              agree(at.registry.forget(step.sandbox, at.now), current.delete(step.sandbox));
+              expectSame(at.registry.forget(step.sandbox, at.now), current.delete(step.sandbox));
             } else if (step.do === "archive") {
               const base = at.registry.current(step.sandbox)?.packs ?? [];
               const id = at.archive(step.sandbox, step.run);
@@ -334,8 +334,8 @@ describe("the registry of saved states", () => {
             } else if (step.do === "forkArchive") {
               const archived = archives.get(step.run);
               const isMade = attempt(() => (at.registry.forkArchive(step.sandbox, step.run, at.now), true));
-              agree(isMade === true, archived !== undefined);
-              if (archived) has(archived.id, step.sandbox);
+              expectSame(isMade === true, archived !== undefined);
+              if (archived) setCurrent(archived.id, step.sandbox);
             } else if (step.do === "remove") {
               at.registry.removeCheckpoints(step.sandbox, at.now);
               for (const [id, { sandbox: savedOf }] of checkpoints)
@@ -348,12 +348,12 @@ describe("the registry of saved states", () => {
               for (const [name, { usedAt }] of current)
                 if (usedAt <= at.now - TTL_DAYS * DAY_MS) current.delete(name);
             } else await at.sweep(() => step.refuses);
-            expect(reached()).toEqual(reached().intersection(at.bucket));
+            expect(referencedObjects()).toEqual(referencedObjects().intersection(at.bucket));
           }
           function end(states: Map<string, { endsAt: number }>): void {
             for (const [id, { endsAt }] of states) if (endsAt <= at.now) states.delete(id);
           }
-          function reached(): Set<string> {
+          function referencedObjects(): Set<string> {
             const holders = [...current.values(), ...checkpoints.values(), ...archives.values()];
             const states = new Set(holders.map(({ id }) => id));
             const manifests = [...states].map(manifestPrefix);
@@ -373,7 +373,7 @@ describe("the registry of saved states", () => {
             at.registry.expire(at.now);
             await at.sweep();
           }
-          expect(at.bucket).toEqual(reached());
+          expect(at.bucket).toEqual(referencedObjects());
         }),
       ),
       { numRuns: 150, seed: Date.now() & 0x7fffffff },

@@ -48,7 +48,7 @@ async function setUp(world: World, script = "script", had?: string, value?: stri
   return { how: "ran", key: started?.key };
 }
 
-const found = ({ files }: World) => Object.fromEntries(files);
+const filesOf = ({ files }: World) => Object.fromEntries(files);
 const LEFT = { clone: "of the set-up" };
 
 describe("the saved result of a set-up", () => {
@@ -88,18 +88,18 @@ describe("the saved result of a set-up", () => {
       const { key } = await setUp(world);
       world.kill();
       expect(await setUp(world, "script", key)).toEqual({ how: "restored", key });
-      expect(found(world)).toEqual(LEFT);
+      expect(filesOf(world)).toEqual(LEFT);
       world.write("clone", "changed");
       await world.workspace.save();
       world.kill();
       expect(await setUp(world, "script", key)).toEqual({ how: "restored", key });
-      expect(found(world)).toEqual({ ...LEFT, clone: "changed" });
+      expect(filesOf(world)).toEqual({ ...LEFT, clone: "changed" });
       // A set-up on top of a saved workspace.
       world.kill();
       const second = await setUp(world, "another", key);
       world.kill();
       expect(await setUp(world, "another", second.key)).toEqual({ how: "restored", key: second.key });
-      expect(found(world)).toEqual(LEFT);
+      expect(filesOf(world)).toEqual(LEFT);
     }));
 
   it("on top of a workspace is used only for sandboxes with that workspace", () =>
@@ -112,7 +112,7 @@ describe("the saved result of a set-up", () => {
       await world.workspace.save();
       world.kill();
       expect(await setUp(world, "script", key)).toEqual({ how: "restored", key });
-      expect(found(world)).toEqual({ requirements: "tool", ...LEFT });
+      expect(filesOf(world)).toEqual({ requirements: "tool", ...LEFT });
       // The script changed, and then the sandbox was rolled back.
       world.kill();
       expect(await setUp(world, "another", key)).toMatchObject({ how: "ran" });
@@ -158,7 +158,7 @@ describe("the saved result of a set-up", () => {
           const { how: result } = await setUp(other);
           // If the server reported the outcome as kept, it is kept.
           expect(result === "restored" || !isOver).toBe(true);
-          expect(found(other)).toEqual(LEFT);
+          expect(filesOf(other)).toEqual(LEFT);
           // The next actor keeps the outcome.
           await world.ready();
           await outcomesOf(world).keep(started);
@@ -188,7 +188,7 @@ describe("the saved result of a set-up", () => {
           await world.ready();
           // After an eviction, the next actor gets this call.
           await setUp(world);
-          expect(found(world)).toEqual(LEFT);
+          expect(filesOf(world)).toEqual(LEFT);
           world.write("mine", "later");
           await world.workspace.save();
           world.kill();

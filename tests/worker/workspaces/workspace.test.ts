@@ -182,7 +182,7 @@ describe("a workspace", () => {
   it("stops after an hour, however long its saves take and whichever of them fail", () =>
     withWorld(async (world) => {
       await prepare(world);
-      const stops = () => world.lifecycle.stopIfUnused();
+      const stop = () => world.lifecycle.stopIfUnused();
       vi.useFakeTimers();
       try {
         let plans = 0;
@@ -194,7 +194,7 @@ describe("a workspace", () => {
         };
         const hasStopped: boolean[] = [];
         for (let minute = 0; minute < 90; minute += 2) {
-          const stopping = stops();
+          const stopping = stop();
           await vi.advanceTimersByTimeAsync(120_000);
           hasStopped.push(await stopping);
         }

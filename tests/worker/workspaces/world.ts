@@ -24,8 +24,8 @@ import { bucket as objects } from "../support.ts";
 
 type Files = Map<string, string>;
 
-/** The place of a file's content. */
-interface Entry extends Read {
+/** A file, and the place of its content in a pack. */
+interface FakeEntry extends Read {
   path: string;
 }
 
@@ -54,16 +54,16 @@ class FakeContainer {
   /** The files that could not be read during a save. */
   unreadable: SavedSnapshot["unreadable"];
   /** The files of the last save or restore, and of uncommitted saves. */
-  #index = new Map<string, Entry & { content: string }>();
-  readonly #saves = new Map<string, { entries: (Entry & { content: string })[]; pack: string }>();
-  #restoring: { entries: Entry[]; target: Target | undefined } = { entries: [], target: undefined };
+  #index = new Map<string, FakeEntry & { content: string }>();
+  readonly #saves = new Map<string, { entries: (FakeEntry & { content: string })[]; pack: string }>();
+  #restoring: { entries: FakeEntry[]; target: Target | undefined } = { entries: [], target: undefined };
 
   plan({ id, base, repack, isArchive = false, conversation }: PlanCall): Plan {
     const files = conversation ? this.conversation : this.files;
     const bytes = [...files.values()].join("").length;
-    const answer = { files: files.size, bytes, left: this.left };
+    const counts = { files: files.size, bytes, left: this.left };
     const isBase = files === this.files && base === this.snapshot;
-    if (!isBase && !isArchive) return { state: "conflict", ...answer };
+    if (!isBase && !isArchive) return { state: "conflict", ...counts };
     let pack = "";
     const entries = [...files].map(([path, content]) => {
       const known = isBase ? this.#index.get(path) : undefined;
@@ -74,9 +74,9 @@ class FakeContainer {
     });
     const isSame =
       entries.length === this.#index.size && entries.every((entry) => this.#index.get(entry.path) === entry);
-    if (isBase && isSame) return { state: "unchanged", ...answer };
+    if (isBase && isSame) return { state: "unchanged", ...counts };
     this.#saves.set(id, { entries, pack });
-    return { state: "changed", ...answer };
+    return { state: "changed", ...counts };
   }
 
   pack(id: string): string {
@@ -118,7 +118,7 @@ class FakeContainer {
       this.isRestoring = true;
       this.files.clear();
     }
-    const entries = JSON.parse(manifest) as Entry[];
+    const entries = JSON.parse(manifest) as FakeEntry[];
     this.#restoring = { entries, target };
     return entries.filter(({ from, to }) => from < to).map(({ pack, from, to }) => ({ pack, from, to }));
   }
@@ -181,7 +181,7 @@ export class World {
     this.notice = new RestartNotice(this.#storage());
     const { host, platform } = this.#host();
     this.workspace = new Workspace(host);
-    this.lifecycle = this.#lifecycleOver(platform);
+    this.lifecycle = this.#createLifecycle(platform);
   }
 
   /** Starts a container with its workspace, as a call does. */
@@ -190,7 +190,7 @@ export class World {
     await this.lifecycle.waitUntilReady();
   }
 
-  #lifecycleOver(platform: ContainerPlatform): Lifecycle {
+  #createLifecycle(platform: ContainerPlatform): Lifecycle {
     const owner = { principalID: "p", sandbox: this.sandbox, principalHash: "h" };
     const lifecycle = new Lifecycle({
       platform,
@@ -252,7 +252,7 @@ export class World {
     this.notice = new RestartNotice(this.#storage());
     const { host, platform } = this.#host();
     this.workspace = new Workspace(host);
-    this.lifecycle = this.#lifecycleOver(platform);
+    this.lifecycle = this.#createLifecycle(platform);
   }
 
   #storage() {

@@ -18,9 +18,9 @@ export interface Measured {
 export function writeResults({ figure, rows }: Measured, figures: readonly Figure[]): void {
   const stored = readResults().filter((row) => row.figure !== figure.name);
   const measured = `${new Date().toISOString().slice(0, 10)} at ${commit()}`;
-  const own = rows.map((row) => Object.assign({ figure: figure.name, measured }, row));
+  const measuredRows = rows.map((row) => Object.assign({ figure: figure.name, measured }, row));
   const lines = figures
-    .flatMap(({ name }) => [...stored, ...own].filter((row) => row.figure === name))
+    .flatMap(({ name }) => [...stored, ...measuredRows].filter((row) => row.figure === name))
     .map((row) => `  ${JSON.stringify(row)}`);
   writeFileSync(RESULTS, `[\n${lines.join(",\n")}\n]\n`);
 }
@@ -45,13 +45,13 @@ function readResults(): StoredRow[] {
 export function writePage(figures: readonly Figure[], { measured }: { measured: boolean }): void {
   const rows = readResults();
   const tables = figures.flatMap(({ name, baseline }) => {
-    const own = rows.filter(({ figure }) => figure === name);
-    if (own.length === 0) return [];
-    const days = [...new Set(own.map(({ measured: day }) => day))];
-    const old = own.find(({ oldBaseline }) => oldBaseline !== undefined)?.oldBaseline;
+    const figureRows = rows.filter(({ figure }) => figure === name);
+    if (figureRows.length === 0) return [];
+    const days = [...new Set(figureRows.map(({ measured: day }) => day))];
+    const old = figureRows.find(({ oldBaseline }) => oldBaseline !== undefined)?.oldBaseline;
     const note = old === undefined ? "" : `\n\nThese figures are older: their baseline is ${old}.`;
     return [
-      `### ${name}\n\nMeasured on ${days.join(", ")}. Baseline: ${baseline}.${note}\n\n| figure | ours | baseline | ratio | spread |\n| --- | --: | --: | --: | --: |\n${own.map(line).join("\n")}`,
+      `### ${name}\n\nMeasured on ${days.join(", ")}. Baseline: ${baseline}.${note}\n\n| figure | ours | baseline | ratio | spread |\n| --- | --: | --: | --: | --: |\n${figureRows.map(line).join("\n")}`,
     ];
   });
   const page = readFileSync(PAGE, "utf8");

@@ -119,8 +119,8 @@ const SOURCES = [
 export function keyOf(config: string): string {
   const hash = createHash("sha256").update(config);
   // A configuration in a subdirectory has its own sources there.
-  const own = dirname(config) === root ? config : dirname(config);
-  for (const source of [...SOURCES.map((name) => join(root, name)), own]) {
+  const ownSources = dirname(config) === root ? config : dirname(config);
+  for (const source of [...SOURCES.map((name) => join(root, name)), ownSources]) {
     const files = statSync(source).isDirectory()
       ? readdirSync(source, { recursive: true, encoding: "utf8" }).toSorted()
       : [""];

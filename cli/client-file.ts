@@ -127,9 +127,9 @@ function tomlWith(text: string, path: readonly string[], entry: Record<string, u
     (inner, key) => ({ [key]: inner }),
     entry,
   );
-  const own = writeTOML(nested).trim();
-  const rest = kept.join("\n").trimEnd();
-  return `${rest === "" ? "" : `${rest}\n\n`}${own}\n`;
+  const ownTable = writeTOML(nested).trim();
+  const otherTables = kept.join("\n").trimEnd();
+  return `${otherTables === "" ? "" : `${otherTables}\n\n`}${ownTable}\n`;
 }
 
 /** The keys of a table's header, such as those of `a."b c"`. */

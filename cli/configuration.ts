@@ -203,16 +203,16 @@ function baseImage(directory: string, path: string | undefined): Check {
   const name = "base image";
   if (!existsIn(directory, path)) return { name, verdict: "skipped", found: "there is no Dockerfile" };
   const text = readFileSync(join(directory, path ?? ""), "utf8");
-  const wanted = `${packageVersion(directory) ?? OWN_VERSION}-python`;
+  const expectedTag = `${packageVersion(directory) ?? OWN_VERSION}-python`;
   const images = [...text.matchAll(/^[ \t]*FROM[^\n]*?cloudflare\/sandbox(?::([^@\s]+))?/gim)];
-  const wrong = images.find(([, tag]) => tag !== wanted);
-  if (images.length > 0 && !wrong) return ok(name, wanted);
+  const mismatch = images.find(([, tag]) => tag !== expectedTag);
+  if (images.length > 0 && !mismatch) return ok(name, expectedTag);
   return failed(
     name,
-    wrong
-      ? `${path}, line ${lineAt(text, wrong.index)}: ${wrong[0].trim()}`
+    mismatch
+      ? `${path}, line ${lineAt(text, mismatch.index)}: ${mismatch[0].trim()}`
       : `${path}: no cloudflare/sandbox image`,
-    `FROM docker.io/cloudflare/sandbox:${wanted}: its version must be that of @cloudflare/sandbox in package.json, and Python kernels need -python`,
+    `FROM docker.io/cloudflare/sandbox:${expectedTag}: its version must be that of @cloudflare/sandbox in package.json, and Python kernels need -python`,
   );
 }
 

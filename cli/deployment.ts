@@ -176,9 +176,9 @@ export class Deployment {
   }
 
   #secretsPlan(): string {
-    const given = HIDDEN_VARIABLES.filter((name) => this.#options.env[name]?.trim());
+    const secretNames = HIDDEN_VARIABLES.filter((name) => this.#options.env[name]?.trim());
     const made = texts.DEPLOYMENT.secrets;
-    return given.length === 0 ? made : `set ${given.join(", ")} of the environment; ${made}`;
+    return secretNames.length === 0 ? made : `set ${secretNames.join(", ")} of the environment; ${made}`;
   }
 
   /** Secrets from the environment; for a new server also an owner's token, and a separate key for links. */

@@ -25,8 +25,8 @@ await bundleSandboxd(imageBundle);
 // wrangler dev reads the Worker's variables only from .dev.vars.
 const file = variablesFile(process.env);
 const { values, token, tokenSource } = readVariables({}, file);
-const given = process.env.SERVER_AUTH_TOKEN?.trim();
-if (given && given !== token) {
+const givenToken = process.env.SERVER_AUTH_TOKEN?.trim();
+if (givenToken && givenToken !== token) {
   console.error(tokenOnlyInFile(file));
   process.exit(1);
 }

@@ -16,15 +16,15 @@ export interface Variables {
 
 /** @param file the `.dev.vars`; written only if no token is set @throws {UserError} if it cannot be read or written */
 export function readVariables(env: Readonly<Record<string, string | undefined>>, file: string): Variables {
-  const kept = readVariablesFile(file);
-  const values: Record<string, string> = { ...kept };
+  const fileValues = readVariablesFile(file);
+  const values: Record<string, string> = { ...fileValues };
   for (const name of OPERATOR_VARIABLES) {
     const value = env[name];
     if (value !== undefined && value.trim() !== "") values[name] = value;
   }
-  const given = values.SERVER_AUTH_TOKEN?.trim();
-  if (given) {
-    return { values, token: given, tokenSource: env.SERVER_AUTH_TOKEN?.trim() ? "environment" : "file" };
+  const givenToken = values.SERVER_AUTH_TOKEN?.trim();
+  if (givenToken) {
+    return { values, token: givenToken, tokenSource: env.SERVER_AUTH_TOKEN?.trim() ? "environment" : "file" };
   }
   const token = randomBytes(32).toString("base64url");
   saveToken(file, token);
@@ -54,10 +54,12 @@ export function writeVariables(file: string, changes: Readonly<Record<string, st
   const lines = before
     .split("\n")
     .filter((line) => !names.some((name) => new RegExp(`^\\s*(export\\s+)?${name}\\s*=`).test(line)));
-  const own = Object.entries(changes).flatMap(([name, value]) =>
+  const newLines = Object.entries(changes).flatMap(([name, value]) =>
     value === undefined ? [] : `${name}=${/^[\w.:-]+$/.test(value) ? value : `'${value}'`}`,
   );
-  const after = [...lines.join("\n").trimEnd().split("\n"), ...own].filter((line) => line !== "").join("\n");
+  const after = [...lines.join("\n").trimEnd().split("\n"), ...newLines]
+    .filter((line) => line !== "")
+    .join("\n");
   const known = parseEnv(before);
   const expected = Object.entries({ ...known, ...changes }).filter(([, value]) => value !== undefined);
   const isSafe =

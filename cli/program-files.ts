@@ -50,9 +50,10 @@ function programOf(file: string): string {
 /** The default state directory. npm may remove a package at any time, so a package uses the user's directory. */
 export function defaultStateDir(env: Readonly<Record<string, string | undefined>>): string {
   if (!isPackaged) return join(root, ".sandbox-mcp");
-  const given = env.XDG_STATE_HOME;
+  const stateHome = env.XDG_STATE_HOME;
   // The XDG specification says that relative paths are ignored.
-  const states = given !== undefined && isAbsolute(given) ? given : join(homedir(), ".local/state");
+  const states =
+    stateHome !== undefined && isAbsolute(stateHome) ? stateHome : join(homedir(), ".local/state");
   return join(states, "sandbox-mcp");
 }
 

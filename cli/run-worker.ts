@@ -56,10 +56,10 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const variables = await options.variables;
   const objects = join(options.stateDir, "data/objects");
   await mkdir(objects, { recursive: true });
-  const given = Object.entries(variables).filter(([, value]) => value.trim() !== "");
+  const setVariables = Object.entries(variables).filter(([, value]) => value.trim() !== "");
 
   let isClosing = false;
-  const others = listeners();
+  const earlierListeners = listeners();
   const instance = new Miniflare(
     convertV4MiniflareOptions({
       host: "127.0.0.1",
@@ -83,7 +83,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
           name,
           modules,
           modulesRoot: dirname(modules[0]?.path ?? buildDirectory),
-          bindings: { ...vars, ...Object.fromEntries(given) },
+          bindings: { ...vars, ...Object.fromEntries(setVariables) },
           serviceBindings: {
             ...Object(worker.serviceBindings),
             ...engineService(variables.LOCAL_ENGINE_URL),
@@ -97,7 +97,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   );
   // miniflare's own listeners are removed: they would exit before everything is saved.
   for (const [signal, listener] of listeners()) {
-    if (!others.some(([, other]) => other === listener)) process.off(signal, listener);
+    if (!earlierListeners.some(([, other]) => other === listener)) process.off(signal, listener);
   }
   const close = async () => {
     isClosing = true;

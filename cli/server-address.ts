@@ -35,8 +35,8 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 /** The state directory of the local server. */
 export function stateDirectory({ stateDir }: ServerOptions, env: Environment = process.env): string {
-  const given = stateDir ?? env.SANDBOX_MCP_STATE_DIR?.trim();
-  return given ? userPath(given) : defaultStateDir(env);
+  const directory = stateDir ?? env.SANDBOX_MCP_STATE_DIR?.trim();
+  return directory ? userPath(directory) : defaultStateDir(env);
 }
 
 /** The names of the options for a server. */
@@ -74,20 +74,20 @@ function tokenFor(
   isLocal: boolean,
   word: string,
 ): Pick<ServerAddress, "token" | "tokenSource" | "tokenBefore"> {
-  const kept = isLocal && existsSync(VARIABLES_FILE) ? readVariablesFile(VARIABLES_FILE) : {};
+  const fileVariables = isLocal && existsSync(VARIABLES_FILE) ? readVariablesFile(VARIABLES_FILE) : {};
   const sources: [source: string, token: string | undefined][] = [
     [word, options.token],
     ["SANDBOX_MCP_TOKEN", env.SANDBOX_MCP_TOKEN],
   ];
   if (isLocal) {
     sources.push(["SERVER_AUTH_TOKEN of the environment", env.SERVER_AUTH_TOKEN]);
-    sources.push([VARIABLES_FILE, kept.SERVER_AUTH_TOKEN]);
+    sources.push([VARIABLES_FILE, fileVariables.SERVER_AUTH_TOKEN]);
   }
   for (const [tokenSource, given] of sources) {
     const token = given?.trim();
     if (!token) continue;
     if (!/^[\x21-\x7e]+$/.test(token)) throw texts.wrongToken(tokenSource);
-    return { token, tokenSource, ...tokenBefore(token, kept) };
+    return { token, tokenSource, ...tokenBefore(token, fileVariables) };
   }
   throw isLocal ? texts.localTokenUnknown() : texts.tokenNeeded(word);
 }

@@ -16,9 +16,9 @@ export async function serveStdio(
     async locate() {
       const { url, ...rest } = await locate();
       if (sandbox === undefined) return { url, ...rest };
-      const own = new URL(url);
-      own.searchParams.set("sandbox", sandbox);
-      return { url: own.href, ...rest };
+      const sandboxURL = new URL(url);
+      sandboxURL.searchParams.set("sandbox", sandbox);
+      return { url: sandboxURL.href, ...rest };
     },
     send: (message) =>
       new Promise((resolve, reject) => {

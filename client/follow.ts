@@ -146,13 +146,13 @@ export async function follow(
 ): Promise<Ended> {
   const started = first.data as RunData;
   const { id } = started;
-  const kept = { stdout: "", stderr: "" };
+  const output = { stdout: "", stderr: "" };
   let isTruncated = false;
   const take = async (stream: "stdout" | "stderr", text: string) => {
     if (text === "") return;
     await onOutput?.({ stream, text });
-    const room = maxOutput - kept[stream].length;
-    kept[stream] += text.slice(0, room);
+    const room = maxOutput - output[stream].length;
+    output[stream] += text.slice(0, room);
     isTruncated ||= text.length > room;
   };
   try {
@@ -163,7 +163,7 @@ export async function follow(
     if (state !== "running" && next === undefined && isOrdered) {
       await take("stdout", stdout);
       await take("stderr", stderr);
-      return { ...first, data: started, ...kept, isTruncated };
+      return { ...first, data: started, ...output, isTruncated };
     }
     if (started.notice !== undefined) onNotice?.(started.notice);
     let logBytes = 0;
@@ -184,7 +184,7 @@ export async function follow(
     const ended = data as RunData;
     // The server counts output that it did not store.
     isTruncated ||= (ended.stdout_bytes ?? 0) + (ended.stderr_bytes ?? 0) > logBytes;
-    return { data: ended, content, ...kept, isTruncated };
+    return { data: ended, content, ...output, isTruncated };
   } catch (error) {
     const hasLostRun = error instanceof SandboxError && error.runID === id;
     if (!hasLostRun) await cancel(connection, id);

@@ -62,8 +62,16 @@ export class Files {
 
   /** Replaces exact text: all edits or none, in order. */
   async edit(path: string, edits: readonly Edit[]): Promise<Camel<ToolOutputs["edit_file"]>> {
-    const given = edits.map(({ oldText, newText, all }) => ({ old_text: oldText, new_text: newText, all }));
-    const { data } = await this.#connection.call("edit_file", { sandbox: this.#sandbox, path, edits: given });
+    const wireEdits = edits.map(({ oldText, newText, all }) => ({
+      old_text: oldText,
+      new_text: newText,
+      all,
+    }));
+    const { data } = await this.#connection.call("edit_file", {
+      sandbox: this.#sandbox,
+      path,
+      edits: wireEdits,
+    });
     return toCamelCase(data);
   }
 

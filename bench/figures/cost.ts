@@ -44,8 +44,8 @@ export const cost: Figure = {
   baseline: `for a cost, the price of one Worker request and one Durable Object request, which every call needs; for a count, 1. The prices are those beyond what a plan includes, as published in 2026 (${SOURCES.join(", ")}); CPU time, the actor's duration and the container come on top`,
   async measure(bed, { count }) {
     const calls = count(200);
-    const own = join(bed.directory, "counted");
-    const served = await serve(CONFIGS.counted, bed.engine, own);
+    const stateDir = join(bed.directory, "counted");
+    const served = await serve(CONFIGS.counted, bed.engine, stateDir);
     const ours = workerClient(`${served.url}/mcp`, TOKEN);
     const sandbox = "bench-cost";
     await ours.tool("run_command", { sandbox, command: "echo one" });

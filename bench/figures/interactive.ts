@@ -74,7 +74,7 @@ async function timeAll(
       return end;
     }),
   );
-  for (const one of started) if (one.status === "fulfilled") await one.value();
+  for (const startResult of started) if (startResult.status === "fulfilled") await startResult.value();
   return times;
 }
 
@@ -93,10 +93,10 @@ export async function firstCommandOfEngine(engine: BedEngine): Promise<() => Pro
 
 /** Both Workers on an engine without a prepared sandbox. */
 export async function withoutPrepared({ directory }: TestBed) {
-  const own = mkdtempSync(join(directory, "none-prepared-"));
-  const engine = await startEngine(own, { prepareSandbox: false });
-  const served = await serve(CONFIGS.ours, engine, join(own, "ours"));
-  const bare = await serve(CONFIGS.bare, engine, join(own, "bare"));
+  const stateDir = mkdtempSync(join(directory, "none-prepared-"));
+  const engine = await startEngine(stateDir, { prepareSandbox: false });
+  const served = await serve(CONFIGS.ours, engine, join(stateDir, "ours"));
+  const bare = await serve(CONFIGS.bare, engine, join(stateDir, "bare"));
   return {
     ours: workerClient(`${served.url}/mcp`, TOKEN),
     bare: bareAt(bare.url),

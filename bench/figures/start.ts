@@ -74,17 +74,17 @@ async function measureStart(
   side: keyof typeof CONFIGS,
   name: string,
 ): Promise<{ milliseconds: number; gzip: number }> {
-  const own = join(directory, name);
-  mkdirSync(own);
+  const stateDir = join(directory, name);
+  mkdirSync(stateDir);
   const start = performance.now();
-  const engine = await startEngine(own);
-  const served = await serve(CONFIGS[side], engine, own);
+  const engine = await startEngine(stateDir);
+  const served = await serve(CONFIGS[side], engine, stateDir);
   if (side === "ours") await workerClient(`${served.url}/mcp`, TOKEN).tool("list_sandboxes", {});
   else await bareAt(served.url).call({ sandbox: "none", method: "destroy" });
   const milliseconds = performance.now() - start;
   await served.close();
   await engine.close();
-  const { modules } = await bundle(CONFIGS[side], join(own, "bundle"));
+  const { modules } = await bundle(CONFIGS[side], join(stateDir, "bundle"));
   return {
     milliseconds,
     gzip: gzipSync(Buffer.concat(modules.map(({ contents }) => Buffer.from(contents)))).length,

@@ -46,7 +46,7 @@ export const workspace: Figure = {
     const nothing = await secondsOf(save);
     await change();
     const before = await bytesIn(state);
-    const one = await secondsOf(save);
+    const seconds = await secondsOf(save);
     const moved = (await bytesIn(state)) - before;
     const checkpoint = await save();
     const fork = await secondsOf(() => call("restore_sandbox", { checkpoint, sandbox: `${SANDBOX}-fork` }));
@@ -60,7 +60,7 @@ export const workspace: Figure = {
       rows.push(
         row(`save of everything, against ${tool}`, "s", all, its.all),
         row(`save of nothing new, against ${tool}`, "s", nothing, its.one),
-        row(`save of one file of ${files}, against ${tool}`, "s", one, its.one),
+        row(`save of one file of ${files}, against ${tool}`, "s", seconds, its.one),
         row(`bytes of that save, against ${tool}`, "MB", moved / 1e6, its.moved / 1e6),
         row(`fork, against ${tool}`, "s", fork, its.restore),
         row(`restore, against ${tool}`, "s", restore, its.restore),

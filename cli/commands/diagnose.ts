@@ -71,9 +71,9 @@ export const diagnose = serverCommand(
 
 /** Which of the Worker's variables are set, with the values of numbers and choices. */
 function variables(): Record<string, string> {
-  const kept = existsSync(VARIABLES_FILE) ? readVariablesFile(VARIABLES_FILE) : {};
+  const fileVariables = existsSync(VARIABLES_FILE) ? readVariablesFile(VARIABLES_FILE) : {};
   const set = OPERATOR_VARIABLES.flatMap((name): [string, string][] => {
-    const value = process.env[name]?.trim() || kept[name]?.trim();
+    const value = process.env[name]?.trim() || fileVariables[name]?.trim();
     return value ? [[name, shownValue(name, value)]] : [];
   });
   return Object.fromEntries(set);
@@ -104,10 +104,10 @@ async function serverState(options: ServerOptions): Promise<object> {
 
 /** The bundle without any known secret value. @param given the value of --token */
 function redact(bundle: object, given: string | undefined): object {
-  const kept = existsSync(VARIABLES_FILE) ? readVariablesFile(VARIABLES_FILE) : {};
+  const fileVariables = existsSync(VARIABLES_FILE) ? readVariablesFile(VARIABLES_FILE) : {};
   const names = [...HIDDEN_VARIABLES, "SANDBOX_MCP_TOKEN"];
   const values = names
-    .flatMap((name) => [process.env[name], kept[name]])
+    .flatMap((name) => [process.env[name], fileVariables[name]])
     .concat(given)
     .filter((value) => (value?.length ?? 0) >= 8);
   let text = JSON.stringify(bundle);

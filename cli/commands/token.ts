@@ -84,13 +84,13 @@ const rotate = dataCommand(
   .action(({ name, hours, write, yes, json: asJSON }) => {
     const variable = name === undefined ? "SERVER_AUTH_TOKEN" : "AUTH_TOKENS";
     const variables = readVariablesFile(VARIABLES_FILE);
-    const kept = variables[variable]?.trim() || undefined;
+    const current = variables[variable]?.trim() || undefined;
     if (write && process.env[variable]?.trim()) throw texts.setInEnvironment(variable);
-    if (write && kept === undefined) throw texts.notInFile(VARIABLES_FILE, variable);
+    if (write && current === undefined) throw texts.notInFile(VARIABLES_FILE, variable);
     const previousEnd = write && !yes ? previousTokenEnd(variables, name) : undefined;
     if (previousEnd !== undefined) throw texts.rotationUnderWay(previousEnd);
     const until = endAfter(hours);
-    const known = write ? kept : undefined;
+    const known = write ? current : undefined;
     const rotation = name === undefined ? rotateOwner(known, until) : rotateNamed(name, known, until);
     if (write) writeVariables(VARIABLES_FILE, rotation.variables);
     const steps = [

@@ -33,8 +33,8 @@ export const verify = dataCommand(
   .addOption(urlOption().hideHelp())
   .addOption(tokenOption().hideHelp())
   .action(async (url, token, { task, json: asJSON, ...options }) => {
-    const given = { ...options, ...(url && { url }), ...(token && { token }) };
-    const address = serverAddress(given, process.env, ARGUMENTS);
+    const serverOptions = { ...options, ...(url && { url }), ...(token && { token }) };
+    const address = serverAddress(serverOptions, process.env, ARGUMENTS);
     const trial = new Verification(address);
     const progress = new Progress(`Trying ${address.url}`);
     await trial.run(task === true, (name) => progress.status(name)).finally(() => progress.stop());
@@ -338,11 +338,11 @@ class Connection {
       const server = await Server.connect({ ...address, url });
       return [server, await server.tools()] as const;
     };
-    const given = await open(address.url);
+    const connection = await open(address.url);
     const url = new URL(address.url);
-    if (!url.searchParams.has("tools")) return new Connection(given, given);
+    if (!url.searchParams.has("tools")) return new Connection(connection, connection);
     url.searchParams.delete("tools");
-    return new Connection(given, await open(url.href));
+    return new Connection(connection, await open(url.href));
   }
 
   /** Calls a tool, even one that the address leaves out but another check needs. */

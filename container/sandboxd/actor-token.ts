@@ -6,13 +6,13 @@ import { TOKEN_HEADER, TOKEN_VARIABLE } from "./protocol.ts";
 
 /** The path of the token's file in a local sandbox, which may start before its actor is known. */
 const FILE_VARIABLE = "SANDBOXD_TOKEN_FILE";
-const given = process.env[TOKEN_VARIABLE];
+const givenToken = process.env[TOKEN_VARIABLE];
 const file = process.env[FILE_VARIABLE];
 // User programs must not see these variables.
 delete process.env[TOKEN_VARIABLE];
 delete process.env[FILE_VARIABLE];
 
-let token = given;
+let token = givenToken;
 
 /** The token; empty before the sandbox has an actor, undefined if it needs none. */
 export function ownToken(): string | undefined {
@@ -21,8 +21,8 @@ export function ownToken(): string | undefined {
 }
 
 export function isAuthorized({ headers }: IncomingMessage): boolean {
-  const own = ownToken();
-  if (own === undefined) return true;
+  const expected = ownToken();
+  if (expected === undefined) return true;
   const digest = (text: string) => createHash("sha256").update(text).digest();
-  return own !== "" && timingSafeEqual(digest(own), digest(String(headers[TOKEN_HEADER])));
+  return expected !== "" && timingSafeEqual(digest(expected), digest(String(headers[TOKEN_HEADER])));
 }

@@ -81,7 +81,7 @@ export class CodeRun extends FollowedRun {
   #killProcesses(isKernelThere: boolean): boolean {
     const found = this.#startedProcesses(true);
     if (isKernelThere && this.#killing === "kernel") found.push(...familyOf(this.#kernel.pid));
-    for (const one of found) send(one, "SIGKILL");
+    for (const process of found) send(process, "SIGKILL");
     return found.length > 0;
   }
 }

@@ -35,14 +35,14 @@ const runsWithoutPorts = new Map<string, EndedRun>();
 export function portsOf(run: string, ageMs: number): number[] {
   if (performance.now() - scannedAt >= ageMs) scanPorts();
   const found = [...known.values()];
-  const own = found.filter(({ belongsTo }) => belongsTo(run));
+  const runPorts = found.filter(({ belongsTo }) => belongsTo(run));
   for (const [id, ended] of runsWithoutPorts) {
     if ((ended.reporter ?? run) !== run) continue;
     const more = found.filter(({ belongsTo }) => belongsTo(id));
     if (more.length > 0) ended.reporter = run;
-    own.push(...more);
+    runPorts.push(...more);
   }
-  return [...new Set(own.map(({ port }) => port))].toSorted((a, b) => a - b).slice(0, MAX_PORTS);
+  return [...new Set(runPorts.map(({ port }) => port))].toSorted((a, b) => a - b).slice(0, MAX_PORTS);
 }
 
 /** The run's background processes do not listen yet: the next run that finds their ports reports them. */

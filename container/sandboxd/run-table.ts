@@ -65,15 +65,15 @@ export class RunTable implements RunHost {
 
   begin(): void {
     makePlaces();
-    const kept = new Set<string>();
+    const adopted = new Set<string>();
     for (const name of directoriesIn(RUNS)) {
       if (!/^[0-9a-z]{1,64}$/.test(name)) continue;
       const run = CommandRun.adopt(name, this);
       if (run === undefined) continue;
       this.#runs.set(name, run);
-      if (run.slotName !== undefined) kept.add(run.slotName);
+      if (run.slotName !== undefined) adopted.add(run.slotName);
     }
-    for (const name of directoriesIn(SLOTS)) if (!kept.has(name)) discard(join(SLOTS, name));
+    for (const name of directoriesIn(SLOTS)) if (!adopted.has(name)) discard(join(SLOTS, name));
     void this.#prepare("main").catch(() => undefined);
   }
 

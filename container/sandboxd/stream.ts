@@ -120,10 +120,10 @@ export class OutputStream {
 
   take(slot: Slot, most = WINDOW_BYTES - (this.#size - this.#stored)): boolean {
     if (this.#end !== undefined) return true;
-    const own = this.#open();
+    const fd = this.#open();
     // An earlier copier, which has ended, wrote these bytes.
-    if (own !== undefined && fstatSync(own).size > this.#limit)
-      this.#limit = Math.max(this.#limit, this.#availableBytes(own));
+    if (fd !== undefined && fstatSync(fd).size > this.#limit)
+      this.#limit = Math.max(this.#limit, this.#availableBytes(fd));
     this.#scan();
     let isOver = false;
     for (let left = most; left > 0 && this.#end === undefined;) {
@@ -186,17 +186,17 @@ export class OutputStream {
    */
   copy(slot: Slot, isAgain: boolean, isCopied: boolean): void {
     const brakePath = brakePipeOf(slot.directory, this.name);
-    const own = this.#open(true);
-    if (own !== undefined && isAgain) this.#limit = this.#availableBytes(own);
+    const output = this.#open(true);
+    if (output !== undefined && isAgain) this.#limit = this.#availableBytes(output);
     const brake = openSync(brakePath, O_RDONLY | O_NONBLOCK);
     if (!isCopied) {
       // Open for reading and writing, so that the copier gets no SIGPIPE while no sandboxd runs.
       const writerEnd = openSync(brakePath, O_RDWR);
       const pipe = openToRead(pipeOf(slot.directory, this.name));
       const file =
-        own === undefined
+        output === undefined
           ? openSync("/dev/null", O_WRONLY)
-          : openSync(`/proc/self/fd/${own}`, O_WRONLY | O_APPEND);
+          : openSync(`/proc/self/fd/${output}`, O_WRONLY | O_APPEND);
       try {
         this.#copier = startCopier([pipe, file, "ignore", writerEnd], ["/dev/fd/3"]);
       } finally {

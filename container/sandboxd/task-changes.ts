@@ -18,8 +18,8 @@ export async function findChanges(
   { path, task, limit }: Call<FileRequests["changes"]>,
   signal: AbortSignal,
 ): Promise<FoundChanges | undefined> {
-  const own = taskDirectory(task);
-  const start = await readFile(join(own, "start"), "latin1").catch(() => "");
+  const taskFiles = taskDirectory(task);
+  const start = await readFile(join(taskFiles, "start"), "latin1").catch(() => "");
   const isThere = await stat(path).then(
     (stats) => stats.isDirectory(),
     () => false,
@@ -29,14 +29,14 @@ export async function findChanges(
   if (end === undefined || !TREE.test(end)) return undefined;
   const trees = [start.trim(), end.trim()];
   const env = {
-    GIT_DIR: join(own, "git"),
+    GIT_DIR: join(taskFiles, "git"),
     GIT_WORK_TREE: path,
     GIT_CONFIG_NOSYSTEM: "1",
     GIT_CONFIG_GLOBAL: "/dev/null",
   };
   const options = { cwd: path, env, signal };
-  const list = await open(join(own, CHANGES_LIST), "w");
-  const diff = await open(join(own, CHANGES_DIFF), "w");
+  const list = await open(join(taskFiles, CHANGES_LIST), "w");
+  const diff = await open(join(taskFiles, CHANGES_DIFF), "w");
   try {
     const found = await listChanges(path, trees, limit, list, options);
     if (found === undefined) return undefined;

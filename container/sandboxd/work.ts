@@ -22,13 +22,13 @@ let measuredAt = 0;
 
 /** The work since the last call. The first call returns an elapsed time of zero. */
 export function workSinceLastCall(): { cpuMs: number; overMs: number; connections: number } {
-  const own = ownProcesses();
+  const excluded = ownProcesses();
   const now = performance.now();
-  const times = processorTimes(own);
+  const times = processorTimes(excluded);
   let cpuMs = 0;
   for (const [id, ms] of times) cpuMs += Math.max(0, ms - (before.get(id) ?? 0));
   const overMs = measuredAt === 0 ? 0 : Math.round(now - measuredAt);
   before = times;
   measuredAt = now;
-  return { cpuMs, overMs, connections: countExternalConnections(own) };
+  return { cpuMs, overMs, connections: countExternalConnections(excluded) };
 }

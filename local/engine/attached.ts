@@ -34,7 +34,7 @@ export function attachedOf(
   routes: string,
   routes6: string,
 ): Attached[] {
-  const own = new BlockList();
+  const ownAddresses = new BlockList();
   const networks = new BlockList();
   const add = (network: string, bits: number, family: "ipv4" | "ipv6") => {
     if (bits >= minPrefixBits[family]) networks.addSubnet(network, bits, family);
@@ -42,7 +42,7 @@ export function attachedOf(
   for (const { address, cidr, family } of Object.values(interfaces).flatMap((all) => all ?? [])) {
     const type = family === "IPv6" ? "ipv6" : "ipv4";
     // A service bound to all interfaces is reachable at the host's public addresses too.
-    own.addAddress(address, type);
+    ownAddresses.addAddress(address, type);
     add(address, Number(cidr?.split("/")[1] ?? 128), type);
   }
   for (const line of routes.split("\n").slice(1)) {
@@ -56,7 +56,7 @@ export function attachedOf(
     add(destination.replace(/(.{4})(?=.)/g, "$1:"), Number.parseInt(bits, 16), "ipv6");
   }
   return [
-    { reason: "an address of this machine", list: own },
+    { reason: "an address of this machine", list: ownAddresses },
     { reason: "in a network that this machine is attached to", list: networks },
   ];
 }

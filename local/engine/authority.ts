@@ -42,8 +42,8 @@ export class CertificateAuthority {
 
   static async open(directory: string): Promise<CertificateAuthority> {
     const [certificateFile, keyFile] = [join(directory, "certificate.pem"), join(directory, "key.pem")];
-    const kept = await readAuthority(certificateFile, keyFile);
-    if (kept) return new CertificateAuthority(kept.pem, kept.key);
+    const stored = await readAuthority(certificateFile, keyFile);
+    if (stored) return new CertificateAuthority(stored.pem, stored.key);
     const pair = await makeKey();
     const certificate = authorityCertificate(pair);
     const pem = pki.certificateToPem(certificate);
@@ -56,9 +56,9 @@ export class CertificateAuthority {
 
   async contextFor(host: string): Promise<SecureContext> {
     const serverKey = await (this.#serverKey ??= makeKey());
-    const kept = this.#kept.get(host);
+    const cached = this.#kept.get(host);
     this.#kept.delete(host);
-    const fresh = kept && kept.until > Date.now() ? kept : this.#issue(host, serverKey);
+    const fresh = cached && cached.until > Date.now() ? cached : this.#issue(host, serverKey);
     this.#kept.set(host, fresh);
     const [oldest] = this.#kept.keys();
     if (this.#kept.size > maxKept && oldest !== undefined) this.#kept.delete(oldest);

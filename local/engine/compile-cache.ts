@@ -8,10 +8,10 @@ import { loadCommand, type LaunchOptions } from "./launch.ts";
 import { limitCommand } from "./init.ts";
 import { start } from "./sandbox-processes.ts";
 
-const place = `${runtimeDirectory}/cache`;
+const cacheDirectory = `${runtimeDirectory}/cache`;
 /** sandboxd and the control server remove this variable from their environments, so that user programs do not get it. */
 export const cacheVariable = "NODE_COMPILE_CACHE";
-export const cacheEnvironment = { [cacheVariable]: place };
+export const cacheEnvironment = { [cacheVariable]: cacheDirectory };
 
 export interface Warming {
   done: Promise<Mount | undefined>;
@@ -19,7 +19,7 @@ export interface Warming {
 }
 
 export async function warmCompileCache(directory: string, options: LaunchOptions): Promise<Warming> {
-  const mount: Mount = { from: join(directory, "cache"), to: place };
+  const mount: Mount = { from: join(directory, "cache"), to: cacheDirectory };
   await mkdir(mount.from);
   // Each sandbox runs as a different user.
   await chmod(mount.from, 0o777);

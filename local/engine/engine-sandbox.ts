@@ -165,18 +165,18 @@ export class EngineSandbox {
       const onOutput = (text: string) => {
         if (printing.tryTake(text.length)) common.onOutput(place.id, text);
       };
-      const given = common.directories.find(({ name }) => name === options.name);
+      const ownDirectory = common.directories.find(({ name }) => name === options.name);
       const { limits, bubblewrap, view } = common;
       const mountNamespace = bubblewrap?.mountNamespace;
-      if (given !== undefined) await refuseLink(given);
+      if (ownDirectory !== undefined) await refuseLink(ownDirectory);
       // `npm start` has checked the directory, but a set-id file may have been added since.
-      if (given?.writable === true) await refuseSetID(given.from);
-      if (mountNamespace !== undefined) ids = await claimIDsFor(given);
+      if (ownDirectory?.writable === true) await refuseSetID(ownDirectory.from);
+      if (mountNamespace !== undefined) ids = await claimIDsFor(ownDirectory);
       const own = [
         { from: hosts, to: "/etc/hosts" },
         { from: token, to: tokenPlace },
         ...(common.cache === undefined ? [] : [common.cache]),
-        ...(given === undefined ? [] : [given]),
+        ...(ownDirectory === undefined ? [] : [ownDirectory]),
       ];
       const { toolchain } = view;
       const running =

@@ -78,9 +78,9 @@ export class PortForwarder {
     } catch {
       return fail();
     }
-    const kept = socket;
+    const connection = socket;
     const upstream = httpRequest({
-      ...(kept === undefined ? { agent } : { createConnection: () => kept }),
+      ...(connection === undefined ? { agent } : { createConnection: () => connection }),
       method: request.method,
       path,
       headers: [...forwardedHeaders(request), ...framingHeaders(request)].flat(),
@@ -111,8 +111,8 @@ export class PortForwarder {
     request.pipe(upstream);
     // The headers are sent with the body's first piece, but at the latest after `headMs`: a server drops a connection that is silent
     // for seconds.
-    const late = setTimeout(() => upstream.flushHeaders(), headMs);
-    for (const event of ["data", "end", "close"]) request.once(event, () => clearTimeout(late));
+    const flushTimer = setTimeout(() => upstream.flushHeaders(), headMs);
+    for (const event of ["data", "end", "close"]) request.once(event, () => clearTimeout(flushTimer));
   }
 
   async upgrade(
@@ -182,8 +182,8 @@ export class PortForwarder {
     socket.write(
       `GET /port/${port} HTTP/1.1\r\nHost: sandbox\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n`,
     );
-    const late = setTimeout(() => socket.destroy(), tunnelMs);
-    const { status, rest } = await readHead(socket).finally(() => clearTimeout(late));
+    const closeTimer = setTimeout(() => socket.destroy(), tunnelMs);
+    const { status, rest } = await readHead(socket).finally(() => clearTimeout(closeTimer));
     if (status !== 101) {
       socket.destroy();
       throw new Error(REQUEST_PROBLEMS.noTunnel(port, status));
@@ -204,10 +204,10 @@ function refuseUpgrade(client: Duplex, status: string, code: EngineErrorCode): v
 }
 
 function forwardedHeaders(request: IncomingMessage): [string, string][] {
-  const given = request.headers[HOST_HEADER];
-  const host: [string, string] = ["Host", typeof given === "string" ? given : "localhost"];
-  const kept = endToEndHeaders(request.rawHeaders).filter(([name]) => !ours.has(name.toLowerCase()));
-  return [host, ...kept];
+  const requestedHost = request.headers[HOST_HEADER];
+  const host: [string, string] = ["Host", typeof requestedHost === "string" ? requestedHost : "localhost"];
+  const otherHeaders = endToEndHeaders(request.rawHeaders).filter(([name]) => !ours.has(name.toLowerCase()));
+  return [host, ...otherHeaders];
 }
 
 export function sendError(

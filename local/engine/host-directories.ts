@@ -30,9 +30,9 @@ export async function claimIDsFor(directory: HostDirectory | undefined): Promise
   const owner = directory === undefined ? undefined : await ownerOf(directory);
   const range = await claimIDs();
   const { first } = range;
-  const own = { uid: first, gid: first };
-  if (owner === undefined) return { ...range, root: own, count: idsPerSandbox };
-  if (owner.uid === 0) return { ...range, root: own, count: 1, directoryMap: `0 ${first} 1\n` };
+  const firstUser = { uid: first, gid: first };
+  if (owner === undefined) return { ...range, root: firstUser, count: idsPerSandbox };
+  if (owner.uid === 0) return { ...range, root: firstUser, count: 1, directoryMap: `0 ${first} 1\n` };
   return { ...range, root: { uid: owner.uid, gid: owner.gid === 0 ? first : owner.gid }, count: 1 };
 }
 

@@ -211,9 +211,9 @@ function lockShares(): (sandbox: EngineSandbox) => Promise<number> {
       holders = lockHolders();
     }
     const processes = await readFile(join(group, "cgroup.procs"), "utf8").catch(() => "");
-    const own = new Set(processes.split("\n").map(Number));
+    const groupMembers = new Set(processes.split("\n").map(Number));
     const all = await holders;
-    return all.length === 0 ? 0 : all.filter((pid) => own.has(pid)).length / all.length;
+    return all.length === 0 ? 0 : all.filter((pid) => groupMembers.has(pid)).length / all.length;
   };
 }
 

@@ -53,17 +53,17 @@ export class MountNamespace {
    */
   async open(mounts: Mount[], { root, directoryMap }: HostIDs): Promise<MountNamespaceView> {
     // The directories of all sandboxes, so that sandboxes with different directories share a namespace.
-    const given = this.#directories.filter(({ from }) => existsSync(from));
-    const held = [...mounts, ...given].filter(({ from }) => this.#enginePath(from) === undefined);
+    const directories = this.#directories.filter(({ from }) => existsSync(from));
+    const held = [...mounts, ...directories].filter(({ from }) => this.#enginePath(from) === undefined);
     const sources = [...new Set(held.map(({ from }) => from))];
-    const writable = new Set(given.flatMap((mount) => (mount.writable ? mount.from : [])));
+    const writable = new Set(directories.flatMap((mount) => (mount.writable ? mount.from : [])));
     const holder = this.#currentHolder(sources, writable);
     const pid = await holder.pid;
     const heldAt = (from: string) => `${place}/${this.#enginePath(from) ?? sources.indexOf(from)}`;
     const shown = new Map<string, string>();
     for (const { from } of directoryMap === undefined
       ? []
-      : given.filter((one) => mounts.some(isSame(one)))) {
+      : directories.filter((one) => mounts.some(isSame(one)))) {
       const path = `${heldAt(from)}-${root.uid}`;
       const mounted = holder.mapped.get(path) ?? mountMapped(pid, heldAt(from), path, directoryMap ?? "");
       holder.mapped.set(path, mounted);
@@ -73,7 +73,7 @@ export class MountNamespace {
       });
       shown.set(from, path);
     }
-    const shared = held.filter(({ from }) => !given.some((one) => one.from === from));
+    const shared = held.filter(({ from }) => !directories.some((one) => one.from === from));
     const own = withOwnInodes(
       place,
       shared.map(({ from }) => ({ from, to: heldAt(from) })),

@@ -142,23 +142,26 @@ export class Router {
   }
 
   async #internet(sandbox: EngineSandbox, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const given = request.headers[URL_HEADER];
-    if (typeof given !== "string" || !URL.canParse(given) || !/^https?:\/\//.test(given)) {
+    const url = request.headers[URL_HEADER];
+    if (typeof url !== "string" || !URL.canParse(url) || !/^https?:\/\//.test(url)) {
       return sendError(response, 400, "bad-request", REQUEST_PROBLEMS.noURL);
     }
-    const own = new Set([URL_HEADER, SECRET_HEADER, SENT_SECRET_HEADER, HOST_HEADER, ADDED_HEADER]);
-    const headers = endToEndHeaders(request.rawHeaders).filter(([name]) => !own.has(name.toLowerCase()));
+    const ownHeaders = new Set([URL_HEADER, SECRET_HEADER, SENT_SECRET_HEADER, HOST_HEADER, ADDED_HEADER]);
+    const headers = endToEndHeaders(request.rawHeaders).filter(
+      ([name]) => !ownHeaders.has(name.toLowerCase()),
+    );
     const secret = request.headers[SENT_SECRET_HEADER];
     const used = typeof secret === "string" ? secret : undefined;
-    await sendWithinPolicy(sandbox.egress, request, response, new URL(given), headers, used);
+    await sendWithinPolicy(sandbox.egress, request, response, new URL(url), headers, used);
   }
 
   /** Web pages in a local browser can send requests here, too. They lack the secret and, after DNS rebinding, the right host. */
   #isAuthorized(request: IncomingMessage): boolean {
     const host = request.headers.host;
-    const own = host === `127.0.0.1:${this.#options.port}` || host === `localhost:${this.#options.port}`;
+    const isOwnHost =
+      host === `127.0.0.1:${this.#options.port}` || host === `localhost:${this.#options.port}`;
     const secret = request.headers[SECRET_HEADER];
-    return own && timingSafeEqual(digest(typeof secret === "string" ? secret : ""), this.#digest);
+    return isOwnHost && timingSafeEqual(digest(typeof secret === "string" ? secret : ""), this.#digest);
   }
 }
 

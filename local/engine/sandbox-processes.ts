@@ -164,10 +164,10 @@ async function settle(child: ChildProcess, first: () => Identity | undefined): P
   });
   const identity = first();
   if (identity !== undefined) await endProcess(identity);
-  const late = new AbortController();
-  const { signal } = late;
+  const outputWait = new AbortController();
+  const { signal } = outputWait;
   await Promise.race([closed, sleep(outputMs, undefined, { signal }).catch(() => undefined)]);
-  late.abort();
+  outputWait.abort();
   for (const stream of child.stdio) stream?.destroy();
   return report;
 }
@@ -184,9 +184,9 @@ async function killAll(
 ): Promise<void> {
   if (first === undefined) child.kill("SIGKILL");
   else kill(first);
-  const late = setTimeout(() => child.kill("SIGKILL"), noticeMs);
+  const killTimer = setTimeout(() => child.kill("SIGKILL"), noticeMs);
   await exited;
-  clearTimeout(late);
+  clearTimeout(killTimer);
 }
 
 function write(stream: ChildStream, data: string | Buffer): void {

@@ -155,7 +155,7 @@ const RLIMIT_LOCKS = 10;
 function rulesOfLimits(): Record<string, Decision> {
   // If core dumps would leave the sandbox, setting their size has no effect, unless the call also reads the old size.
   const arePiped = pipesCoreDumps();
-  const own = arePiped
+  const coreLimit = arePiped
     ? ifEqual(
         argument(1),
         RLIMIT_CORE,
@@ -168,7 +168,7 @@ function rulesOfLimits(): Record<string, Decision> {
   const others = ifEqual(argument(1), RLIMIT_LOCKS, allow, ifNull(argument(2), allow, refuse(EPERM)));
   return {
     setrlimit: arePiped ? ifEqual(argument(0), RLIMIT_CORE, ignoreCall, allow) : allow,
-    prlimit64: ifEqual(argument(0), 0, own, others),
+    prlimit64: ifEqual(argument(0), 0, coreLimit, others),
   };
 }
 

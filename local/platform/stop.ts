@@ -15,14 +15,14 @@ export function isStop(request: Request, known: string): boolean {
   if (header === null) return false;
   // A request with two Host headers has an invalid URL.
   const pathname = URL.parse(request.url)?.pathname;
-  const given = new TextEncoder().encode(header);
-  const secret = new TextEncoder().encode(known);
+  const givenBytes = new TextEncoder().encode(header);
+  const knownBytes = new TextEncoder().encode(known);
   return (
     request.method === "POST" &&
     pathname === STOP_PATH &&
-    secret.byteLength > 0 &&
-    given.byteLength === secret.byteLength &&
-    crypto.subtle.timingSafeEqual(given, secret)
+    knownBytes.byteLength > 0 &&
+    givenBytes.byteLength === knownBytes.byteLength &&
+    crypto.subtle.timingSafeEqual(givenBytes, knownBytes)
   );
 }
 

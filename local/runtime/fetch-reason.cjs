@@ -53,6 +53,6 @@ if (typeof fetch === "function") {
       }
     },
   };
-  const own = Object.getOwnPropertyDescriptor(globalThis, "fetch");
-  Object.defineProperty(globalThis, "fetch", { ...own, value: explained.fetch });
+  const descriptor = Object.getOwnPropertyDescriptor(globalThis, "fetch");
+  Object.defineProperty(globalThis, "fetch", { ...descriptor, value: explained.fetch });
 }

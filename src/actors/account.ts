@@ -107,12 +107,12 @@ export class Account extends DurableObject<Env> {
       const { runningSandboxes: allowed } = this.#config.limits;
       // There is no await between this check and `used` below, so that two calls cannot both take the last place.
       for (
-        let others = this.#otherRunning(sandbox);
-        others.length >= allowed;
-        others = this.#otherRunning(sandbox)
+        let otherRunning = this.#otherRunning(sandbox);
+        otherRunning.length >= allowed;
+        otherRunning = this.#otherRunning(sandbox)
       )
-        if (!(await this.#makeRoom(principalID, others)))
-          throw quotaError({ limit: "runningSandboxes", allowed, used: others.length });
+        if (!(await this.#makeRoom(principalID, otherRunning)))
+          throw quotaError({ limit: "runningSandboxes", allowed, used: otherRunning.length });
       this.#sandboxes.recordUse(sandbox);
       this.#snapshots.noteUse(sandbox);
       await this.#watch(principalID, isNew);
@@ -546,8 +546,8 @@ export class Account extends DurableObject<Env> {
     name: string,
     region?: Region,
   ): Promise<DurableObjectStub<ManagedSandbox>> {
-    const place = region && { locationHint: region };
-    return sandboxesOf<ManagedSandbox>(this.env).getByName(await actorName(name, principalID), place);
+    const options = region && { locationHint: region };
+    return sandboxesOf<ManagedSandbox>(this.env).getByName(await actorName(name, principalID), options);
   }
 }
 

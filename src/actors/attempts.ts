@@ -64,8 +64,8 @@ export class Attempts extends DurableObject {
 
   /** The key for signing links if no variable sets one. Generated on first use. */
   linkKey(): MadeKey {
-    const kept = this.ctx.storage.kv.get<MadeKey>(MADE_KEY);
-    if (kept) return kept;
+    const stored = this.ctx.storage.kv.get<MadeKey>(MADE_KEY);
+    if (stored) return stored;
     const made = { key: crypto.getRandomValues(new Uint8Array(32)).toHex(), madeAt: Date.now() };
     this.ctx.storage.kv.put(MADE_KEY, made);
     return made;

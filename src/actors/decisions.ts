@@ -65,26 +65,26 @@ export class NetworkDecisions {
     // The policy may have changed during the wait.
     const added = this.#addedHosts(next);
     if (added === undefined) return { state: "within", change: next };
-    const kept = this.#find(id) ?? this.#store(id, next);
-    return { state: kept.isRefused ? "refused" : "open", id, added };
+    const stored = this.#find(id) ?? this.#store(id, next);
+    return { state: stored.isRefused ? "refused" : "open", id, added };
   }
 
   /** An open question, for the holder of its link. */
   find(id: string): NetworkQuestion | undefined {
     const { account } = this.#host;
-    const kept = account.principalID === undefined ? undefined : this.#find(id);
-    const added = kept && !kept.isRefused ? this.#addedHosts(kept.change) : undefined;
+    const stored = account.principalID === undefined ? undefined : this.#find(id);
+    const added = stored && !stored.isRefused ? this.#addedHosts(stored.change) : undefined;
     return added && { sandbox: account.owner.sandbox, added };
   }
 
   /** @returns whether the question existed @throws {ToolError} if the operator no longer allows the change */
   async decide(owner: Owner, id: string, isAllowed: boolean): Promise<boolean> {
-    const kept = this.#find(id);
-    if (!kept || kept.isRefused) return false;
+    const stored = this.#find(id);
+    if (!stored || stored.isRefused) return false;
     if (isAllowed) {
-      await this.#host.settings.configure(owner, { network: kept.change });
+      await this.#host.settings.configure(owner, { network: stored.change });
       this.#host.kv.delete(PREFIX + id);
-    } else this.#host.kv.put<StoredDecision>(PREFIX + id, { ...kept, isRefused: true });
+    } else this.#host.kv.put<StoredDecision>(PREFIX + id, { ...stored, isRefused: true });
     this.#waiting.get(id)?.resolve();
     return true;
   }
@@ -103,8 +103,8 @@ export class NetworkDecisions {
   }
 
   #find(id: string): StoredDecision | undefined {
-    const kept = this.#host.kv.get<StoredDecision>(PREFIX + id);
-    return kept && kept.expires > Date.now() ? kept : undefined;
+    const stored = this.#host.kv.get<StoredDecision>(PREFIX + id);
+    return stored && stored.expires > Date.now() ? stored : undefined;
   }
 
   #store(id: string, change: NetworkChoice): StoredDecision {
@@ -114,9 +114,9 @@ export class NetworkDecisions {
     );
     for (const [index, [key, { expires }]] of others.entries())
       if (expires <= Date.now() || index <= others.length - MAX_QUESTIONS) kv.delete(key);
-    const kept: StoredDecision = { change, expires: Date.now() + DECISION_LIFETIME_MS, isRefused: false };
-    kv.put(PREFIX + id, kept);
-    return kept;
+    const stored: StoredDecision = { change, expires: Date.now() + DECISION_LIFETIME_MS, isRefused: false };
+    kv.put(PREFIX + id, stored);
+    return stored;
   }
 
   async #waitForDecision(id: string, ms: number): Promise<void> {

@@ -70,12 +70,13 @@ export class SandboxNetwork {
    */
   choiceAfter({ internet, allowHosts }: NetworkChoice): NetworkChoice {
     const { most } = this.#host.limits();
-    const wanted = internet ?? (allowHosts === undefined ? undefined : "allowlist");
-    if (wanted !== undefined && INTERNET.indexOf(wanted) > INTERNET.indexOf(most.internet))
-      throw networkForbidden(`internet ${wanted}`, `internet ${most.internet}`);
-    const others = entriesBeyond(allowHosts ?? [], most);
-    if (others.length > 0) throw networkForbidden(others.join(", "), most.allowHosts.join(", ") || "no host");
-    return { internet: wanted ?? this.choice.internet, allowHosts: allowHosts ?? this.choice.allowHosts };
+    const requested = internet ?? (allowHosts === undefined ? undefined : "allowlist");
+    if (requested !== undefined && INTERNET.indexOf(requested) > INTERNET.indexOf(most.internet))
+      throw networkForbidden(`internet ${requested}`, `internet ${most.internet}`);
+    const forbidden = entriesBeyond(allowHosts ?? [], most);
+    if (forbidden.length > 0)
+      throw networkForbidden(forbidden.join(", "), most.allowHosts.join(", ") || "no host");
+    return { internet: requested ?? this.choice.internet, allowHosts: allowHosts ?? this.choice.allowHosts };
   }
 
   policyAfter(choice: NetworkChoice): NetworkPolicy {
@@ -164,8 +165,8 @@ export class SandboxNetwork {
     const missing = hosts.filter((host) => !allowsHost(this.policy, host));
     const possible =
       most.internet === "none" ? [] : missing.filter((host) => entriesBeyond([host], most).length === 0);
-    const kept = internet === "allowlist" ? allowHosts : [];
-    const list = [...kept, ...possible];
+    const current = internet === "allowlist" ? allowHosts : [];
+    const list = [...current, ...possible];
     const remedies: string[] = [];
     if (possible.length > 0) remedies.push(allowText(possible, list));
     const forbidden = missing.filter((host) => !possible.includes(host));

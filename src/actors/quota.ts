@@ -71,20 +71,20 @@ export class Quota {
     const day = dayOf(now);
     this.#count("run_seconds", spent);
     this.#rows.write("DELETE FROM leases WHERE sandbox = ? OR until < ?", sandbox, now - GRACE_MS);
-    const others = this.#rows.one<Holding>(
+    const leased = this.#rows.one<Holding>(
       "SELECT coalesce(sum(slots), 0) AS slots, coalesce(sum(seconds), 0) AS seconds FROM leases",
     );
     const used = this.secondsUsed(now);
     const { concurrentRuns, runSecondsPerDay } = this.#limits;
     const free = {
-      slots: concurrentRuns - others.slots - inUse.slots,
-      seconds: runSecondsPerDay - used - others.seconds - inUse.seconds,
+      slots: concurrentRuns - leased.slots - inUse.slots,
+      seconds: runSecondsPerDay - used - leased.seconds - inUse.seconds,
     };
     const until = Math.min(now + LEASE_MS, (day + 1) * DAY_MS);
     let extra: Holding = { slots: 0, seconds: 0 };
     let refused: Grant["refused"];
     if (free.slots < needed.slots)
-      refused = { limit: "concurrentRuns", allowed: concurrentRuns, used: others.slots + inUse.slots };
+      refused = { limit: "concurrentRuns", allowed: concurrentRuns, used: leased.slots + inUse.slots };
     else if (free.seconds < needed.seconds)
       refused = { limit: "runSecondsPerDay", allowed: runSecondsPerDay, used };
     else {

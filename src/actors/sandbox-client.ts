@@ -37,8 +37,9 @@ export async function callSandbox<T>(
   const name = await actorName(owner.sandbox, owner.principalID);
   // A failed stub keeps failing, so each attempt gets a new one. The location matters only for the call that creates the
   // actor. Links and previews call only existing actors, without a location.
-  const place = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
-  const attempt = async () => call(sandboxActor(env, name, place), { ...owner, region: place.locationHint });
+  const options = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
+  const attempt = async () =>
+    call(sandboxActor(env, name, options), { ...owner, region: options.locationHint });
   const result = await (reads ? retryOnce(attempt) : attempt()).catch((error: unknown) => {
     throw explainReset(error, owner.sandbox);
   });

@@ -109,18 +109,18 @@ export class SandboxSettings {
 
   get forCheckpoint(): CheckpointSettings | undefined {
     const { variables, network, setUp, idle, service } = this.#host;
-    const kept = {
+    const settings = {
       env: variables.values,
       network: network.choice,
       setup: setUp.settings,
       idleMinutes: idle.choice,
       start: service.script,
     };
-    const { env, network: choice, ...others } = kept;
+    const { env, network: choice, ...others } = settings;
     const isNone =
       Object.values(others).every((value) => value === undefined) &&
       Object.keys({ ...env, ...choice }).length === 0;
-    return isNone ? undefined : kept;
+    return isNone ? undefined : settings;
   }
 
   /** Replaces the settings with those of the checkpoint that the sandbox is created from. */

@@ -148,8 +148,8 @@ export class WorkspaceTransfer {
     const manifest = await snapshots.call("manifest", { id }, signal);
     const manifestBytes = await writeObjects(bucket, manifestKey, manifest.body, maxManifestBytes);
     const { files, bytes, unreadable, packs: needed, ...done } = await snapshots.call("done", { id }, signal);
-    const own = needed.find((one) => one.id === id);
-    if ((own?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
+    const ownPack = needed.find((one) => one.id === id);
+    if ((ownPack?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
       throw new Error(`the size of the save ${id} differs from its declared size`);
     // The sandbox does not know the size of older packs; it reports which parts it needs.
     const sizes = new Map(origin.packs.map((pack) => [pack.id, pack.bytes]));

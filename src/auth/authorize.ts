@@ -127,8 +127,8 @@ async function decide(context: PageContext): Promise<Response> {
     return seeOther(redirectTo, headers);
   }
   const { request: authRequest, headers } = await api.approveConsent(request, handle);
-  const wanted = form.getAll("scope");
-  const ticked = offeredScopes(authRequest, context.config).filter((scope) => wanted.includes(scope));
+  const formScopes = form.getAll("scope");
+  const ticked = offeredScopes(authRequest, context.config).filter((scope) => formScopes.includes(scope));
   if (ticked.length === 0) {
     logSignIn(context, { outcome: "refused", reason: "no_scope", client: authRequest.clientId });
     return consent(context, authRequest, ticked, headers, NO_SCOPE);

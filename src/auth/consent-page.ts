@@ -44,10 +44,11 @@ export function consentPage(consent: Consent): Promise<Response> {
     ? markup`Published by <strong>${description.clientDomain}</strong>`
     : CONSENT_TEXTS.unverified;
   const alert = problem && markup`<p class="note error" role="alert" id="problem">${problem.message}</p>\n`;
-  const place = problem && (signInMethods.has(problem.at) || problem.at === "scopes") ? problem.at : "top";
+  const focusPlace =
+    problem && (signInMethods.has(problem.at) || problem.at === "scopes") ? problem.at : "top";
   const boxes = offeredScopes.map((scope, index) => {
     const checked = ticked.includes(scope) && markup` checked`;
-    const focus = place === "scopes" && index === 0 && markup` autofocus`;
+    const focus = focusPlace === "scopes" && index === 0 && markup` autofocus`;
     return markup`<label class="scope"><input type="checkbox" name="scope" value="${scope}"${checked}${focus}>
 <span>${SCOPE_TEXTS[scope]}<code>${scope}</code></span></label>
 `;
@@ -61,18 +62,18 @@ export function consentPage(consent: Consent): Promise<Response> {
     isFocused: !problem && !onPhone,
   };
   const body = markup`<h1>${heading}</h1>
-${place === "top" && alert}<p class="soft">${terms}.</p>
+${focusPlace === "top" && alert}<p class="soft">${terms}.</p>
 <dl>
 <div><dt>Server</dt><dd>${new URL(issuer).host}</dd></div>
 <div><dt>You return to</dt><dd><strong>${host}</strong>${description.redirectIsLoopback && !isPanel && CONSENT_TEXTS.onThisComputer}</dd></div>
 </dl>
 <form method="post" action="${AUTHORIZE_PATH}${search}">
 <input type="hidden" name="handle" value="${handle}">
-<fieldset${place === "scopes" && markup` aria-describedby="problem"`}>
+<fieldset${focusPlace === "scopes" && markup` aria-describedby="problem"`}>
 <legend>${CONSENT_TEXTS.scopes}</legend>
-${place === "scopes" && alert}${boxes}</fieldset>
+${focusPlace === "scopes" && alert}${boxes}</fieldset>
 <div>
-${[...signInMethods].map(([method, offer], index) => [index > 0 && markup`<p class="or">or</p>\n`, offer.show({ ...appearance, alert: place === method && alert })])}
+${[...signInMethods].map(([method, offer], index) => [index > 0 && markup`<p class="or">or</p>\n`, offer.show({ ...appearance, alert: focusPlace === method && alert })])}
 <button class="plain" name="decision" value="deny" formnovalidate>${isPanel ? "Cancel" : "Deny"}</button>
 </div>
 </form>`;

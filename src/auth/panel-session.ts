@@ -165,7 +165,7 @@ function isSecure({ issuer }: OAuth): boolean {
 
 function seeOther(location: string, oauth: OAuth, cookies: readonly string[]): Response {
   const headers = new Headers({ location, "cache-control": "no-store", "referrer-policy": "no-referrer" });
-  for (const one of cookies) headers.append("set-cookie", one);
+  for (const setCookie of cookies) headers.append("set-cookie", setCookie);
   return new Response(null, { status: 303, headers: removeCookiePrefix(headers, isSecure(oauth)) });
 }
 
@@ -173,8 +173,8 @@ function notSignedIn(oauth: OAuth, message: string, status = 400): Promise<Respo
   const headers = new Headers();
   headers.append("set-cookie", cookie(oauth, SIGN_IN_COOKIE, "", 0, "Lax"));
   const link = { href: PANEL_SIGN_IN_PATH, label: "Sign in" };
-  const kept = removeCookiePrefix(headers, isSecure(oauth));
-  return messagePage({ title: NOT_SIGNED_IN, message }, { status, headers: kept, link });
+  const remainingHeaders = removeCookiePrefix(headers, isSecure(oauth));
+  return messagePage({ title: NOT_SIGNED_IN, message }, { status, headers: remainingHeaders, link });
 }
 
 function random(): string {

@@ -67,8 +67,8 @@ export async function forwardByPolicy(
   const secrets = port === "" ? secretsAt(secretsFor(all, principalID), host) : [];
   // Last, because an operator's secret for the same place takes precedence.
   if (gitSignIn && principalID !== undefined && isGitRequest(request.method, new URL(request.url))) {
-    const own = await accountOf(env, principalID).gitCredential(host);
-    if (own) secrets.push(asSecret(host, own));
+    const personCredential = await accountOf(env, principalID).gitCredential(host);
+    if (personCredential) secrets.push(asSecret(host, personCredential));
   }
   const [url, headers] = [new URL(request.url), new Headers(request.headers)];
   const used = addSecrets(secrets, headers, url);

@@ -82,9 +82,9 @@ async function readSandboxResource(caller: CallerContext, sandbox: string, path:
 }
 
 function addPathHint(error: ToolError, sandbox: string, path: string): ToolError {
-  const meant = path.replace(/^\/workspace(?=\/workspace(?:\/|$))/, "");
-  if (meant === path) return error;
-  return new ToolError("not_found", error.message, absolutePathText(sandbox, meant));
+  const corrected = path.replace(/^\/workspace(?=\/workspace(?:\/|$))/, "");
+  if (corrected === path) return error;
+  return new ToolError("not_found", error.message, absolutePathText(sandbox, corrected));
 }
 
 async function readDirectory(caller: CallerContext, sandbox: string, path: string, mayStart: boolean) {
@@ -110,9 +110,9 @@ export function entryURI(sandbox: string, parent: string, { path, type }: { path
 }
 
 async function readRunResource(caller: CallerContext, id: string, name: string): Promise<Contents> {
-  const wanted = name === LOG_NAME ? RESOURCE_BYTES + 1 : 0;
+  const maxBytes = name === LOG_NAME ? RESOURCE_BYTES + 1 : 0;
   const { run, page } = await readSandbox(caller, sandboxOfRun(id), (actor, owner) =>
-    actor.readRun(owner, { id, waitMs: 0, cursor: 0, maxBytes: wanted }),
+    actor.readRun(owner, { id, waitMs: 0, cursor: 0, maxBytes: maxBytes }),
   );
   if (name === "") {
     const resources = outputsOf(run).map((left) => ({

@@ -115,11 +115,11 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     const makeSmaller: MakeSmaller = async (image) =>
       smaller++ < MAX_SCALED ? await this.#shrink(image) : "too_large";
     const shown = await Promise.all(results.map((result) => makeShowable(result, makeSmaller)));
-    let kept = 0;
+    let keptBytes = 0;
     const keep = shown.map(async (result, index) => {
       const from = results[index];
       const isChanged = "image" in result && result.change !== undefined;
-      if (!isChanged || !from || !("image" in from) || kept++ >= MAX_ORIGINALS) return;
+      if (!isChanged || !from || !("image" in from) || keptBytes++ >= MAX_ORIGINALS) return;
       const bytes = fromBase64(from.image);
       const [, extension = ""] = from.mimeType.split("/");
       const path = `${OUTPUTS}/${localID(id)}-${index + 1}.${extension}`;

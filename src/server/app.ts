@@ -256,7 +256,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
   const query = panelForm
     ? { ...endpointQuery, structured: true, raw: panelForm === "raw", images: true }
     : endpointQuery;
-  const wanted = { called: calls.map(({ name }) => name), onlyCalls: calls.length === messages.length };
+  const toolChoice = { called: calls.map(({ name }) => name), onlyCalls: calls.length === messages.length };
   const client = {
     ...caller,
     ...(panelForm && { takesNotice: false }),
@@ -282,7 +282,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
         urlElicitation: opensURLs && hasSignIn ? era : undefined,
       },
       query,
-      wanted,
+      toolChoice,
     );
   const onerror = (reported: Error) => (error = reported);
   const respond = async () => {
@@ -456,12 +456,12 @@ function forbidden(reason: "bad_host" | "bad_origin", message: string): Refusal 
 }
 
 function matchesRoute(path: string, pathname: string): boolean {
-  const given = pathname.split("/");
+  const segments = pathname.split("/");
   const parts = path.split("/");
-  if (parts.at(-1) === "*") given.splice(parts.length - 1, Infinity, "*");
+  if (parts.at(-1) === "*") segments.splice(parts.length - 1, Infinity, "*");
   return (
-    parts.length === given.length &&
-    parts.every((part, index) => (part.startsWith(":") ? given[index] !== "" : part === given[index]))
+    parts.length === segments.length &&
+    parts.every((part, index) => (part.startsWith(":") ? segments[index] !== "" : part === segments[index]))
   );
 }
 

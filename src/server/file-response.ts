@@ -53,8 +53,8 @@ type ArchiveFormat = Input<"archive">["format"];
 const ARCHIVE_TYPES: Record<ArchiveFormat, string> = { "tar.gz": "application/gzip", zip: "application/zip" };
 
 function archiveFormat(request: Request): ArchiveFormat | undefined {
-  const given = new URL(request.url).searchParams.get("archive");
-  if (given === null || given === "tar.gz" || given === "zip") return given ?? undefined;
+  const archive = new URL(request.url).searchParams.get("archive");
+  if (archive === null || archive === "tar.gz" || archive === "zip") return archive ?? undefined;
   throw unknownArchive();
 }
 

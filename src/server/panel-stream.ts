@@ -279,11 +279,11 @@ function openStream(principal: string, page: string): OpenStream | undefined {
       if (isClosed || aliveAt + STREAM_EXPIRY_MS < now) pages.delete(name);
     if (pages.size === 0) openStreams.delete(key);
   }
-  const own = openStreams.get(principal) ?? new Map<string, OpenStream>();
-  const before = own.get(page);
+  const principalStreams = openStreams.get(principal) ?? new Map<string, OpenStream>();
+  const before = principalStreams.get(page);
   if (before) before.isClosed = true;
-  else if (own.size >= MAX_STREAMS) return undefined;
+  else if (principalStreams.size >= MAX_STREAMS) return undefined;
   const registration = { aliveAt: now, isClosed: false };
-  openStreams.set(principal, own.set(page, registration));
+  openStreams.set(principal, principalStreams.set(page, registration));
   return registration;
 }

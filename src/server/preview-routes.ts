@@ -70,8 +70,8 @@ async function headersInside(
     headers.delete("authorization");
   // Several Cookie headers arrive joined by commas. Cookies cannot contain commas.
   const cookies = (headers.get("cookie") ?? "").split(/[;,]/).map((cookie) => cookie.trim());
-  const kept = cookies.filter((cookie) => cookie !== "" && !isOwnCookie(cookie));
-  if (kept.length > 0) headers.set("cookie", kept.join("; "));
+  const passedCookies = cookies.filter((cookie) => cookie !== "" && !isOwnCookie(cookie));
+  if (passedCookies.length > 0) headers.set("cookie", passedCookies.join("; "));
   else headers.delete("cookie");
   if (headers.get("origin") === outside) headers.set("origin", inside);
   const referrer = headers.get("referer");
@@ -93,9 +93,10 @@ function headersOutside(given: Headers, { outside, port }: { outside: string; po
   // Cookies apply to this host only, even if the program names another domain.
   for (const cookie of cookies) headers.append("set-cookie", cookie.replace(/;\s*domain\s*=[^;]*/gi, ""));
   const location = headers.get("location");
-  const own =
+  const ownOrigin =
     location && /^https?:\/\/(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\]):(\d+)(?=[/?#]|$)/i.exec(location);
-  if (own && Number(own[1]) === port) headers.set("location", outside + location.slice(own[0].length));
+  if (ownOrigin && Number(ownOrigin[1]) === port)
+    headers.set("location", outside + location.slice(ownOrigin[0].length));
   headers.set("x-robots-tag", "noindex, nofollow");
   // The host name is the credential, so pages on other sites must not see it as a referrer.
   if (!headers.has("referrer-policy")) headers.set("referrer-policy", "same-origin");

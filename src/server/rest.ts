@@ -216,8 +216,8 @@ async function responseOf(context: ToolContext, view: RunView): Promise<[body: o
   const run = { ...view, note };
   const { id, state } = run;
   // A run that ended before it started has no result, only a note.
-  const own = plainQuestion(run) ?? plainTask(run) ?? { success: false, output: note ?? "", error: note };
-  return [{ taskId: id, ...own, status: state, note, duration_ms: durationMs(run) }, 200];
+  const result = plainQuestion(run) ?? plainTask(run) ?? { success: false, output: note ?? "", error: note };
+  return [{ taskId: id, ...result, status: state, note, duration_ms: durationMs(run) }, 200];
 }
 
 function statusOf({ id, state }: RunView): { taskId: string; status: string; result: string } {

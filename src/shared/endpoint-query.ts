@@ -33,18 +33,18 @@ export function endpointQueryOf(
 ): EndpointQuery | { problem: string } {
   const names = Object.keys(parameters.shape);
   // A repeated parameter is one list, which only `tools` accepts.
-  const given = names.map((name) => [
+  const values = names.map((name) => [
     name,
     searchParams.has(name) ? searchParams.getAll(name).join(",") : undefined,
   ]);
-  const { success, data, error } = parameters.safeParse(Object.fromEntries(given));
+  const { success, data, error } = parameters.safeParse(Object.fromEntries(values));
   const problems = error?.issues.map(({ path, message }) => `${path.join(".")} ${message}`) ?? [];
-  const wrong = data?.tools && describeWrongChoice(data.tools, offered);
-  if (wrong) problems.push(`tools ${wrong}`);
+  const badTools = data?.tools && describeWrongChoice(data.tools, offered);
+  if (badTools) problems.push(`tools ${badTools}`);
   // Gateways add parameters, which are ignored. A name close to ours is probably a typing error, so it is reported.
   for (const name of searchParams.keys()) {
-    const meant = names.includes(name) ? undefined : names.find((known) => isClose(name, known));
-    if (meant) problems.push(`it has no parameter ${name.slice(0, 40)}: use ${meant}`);
+    const intended = names.includes(name) ? undefined : names.find((known) => isClose(name, known));
+    if (intended) problems.push(`it has no parameter ${name.slice(0, 40)}: use ${intended}`);
   }
   if (success && problems.length === 0)
     return {

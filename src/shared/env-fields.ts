@@ -89,8 +89,8 @@ export function baseURL(text: string, context: z.RefinementCtx): string {
 
 /** Like `webOrigin`, but also accepts an application's origin with its own scheme (a browser extension, a desktop shell). */
 export function anyOrigin(text: string, context: z.RefinementCtx): string {
-  const own = /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\\*\s]+$/i.test(text) && !/^(https?|file):/i.test(text);
-  return own ? text.toLowerCase() : webOrigin(text, context);
+  const hasOwnScheme = /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\\*\s]+$/i.test(text) && !/^(https?|file):/i.test(text);
+  return hasOwnScheme ? text.toLowerCase() : webOrigin(text, context);
 }
 
 export function unique(values: readonly string[]): boolean {

@@ -20,8 +20,8 @@ const USER = /^[\w.@+-]{1,100}$/;
 
 /** The credential from a form; undefined if the values are not valid. */
 export function gitCredential(user: string, token: string): GitCredential | undefined {
-  const given = { user: user.trim() || TOKEN_USER, token: token.trim() };
-  return USER.test(given.user) && TOKEN.test(given.token) ? given : undefined;
+  const trimmed = { user: user.trim() || TOKEN_USER, token: token.trim() };
+  return USER.test(trimmed.user) && TOKEN.test(trimmed.token) ? trimmed : undefined;
 }
 
 /** The canonical form of a host that somebody may sign in to; undefined if it is invalid or beyond the operator's limits. */

@@ -39,8 +39,8 @@ const LABEL = new RegExp(`^([1-9]\\d{3,4})-(${ACTOR_NAME_SOURCE})-([a-z0-9]{19,$
  * Below `localhost`, only names of this form are.
  */
 export function previewLabel({ hostname }: URL, { previewHost }: Pick<Config, "previewHost">) {
-  const own = previewHost && `.${new URL(`https://${previewHost}`).hostname}`;
-  if (own && hostname.endsWith(own)) return hostname.slice(0, -own.length);
+  const hostSuffix = previewHost && `.${new URL(`https://${previewHost}`).hostname}`;
+  if (hostSuffix && hostname.endsWith(hostSuffix)) return hostname.slice(0, -hostSuffix.length);
   if (!hostname.endsWith(".localhost")) return undefined;
   const label = hostname.slice(0, -".localhost".length);
   // Names below a preview's name share its cookies, so they count as that preview.

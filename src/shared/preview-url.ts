@@ -12,10 +12,10 @@ export function previewURL(
     if (isLoopback(url)) url.protocol = "http:";
     return url.href;
   }
-  const own = origin === undefined ? undefined : new URL(origin);
-  if (!own || !isLoopback(own)) return undefined;
-  own.hostname = `${label}.localhost`;
-  return own.href;
+  const serverURL = origin === undefined ? undefined : new URL(origin);
+  if (!serverURL || !isLoopback(serverURL)) return undefined;
+  serverURL.hostname = `${label}.localhost`;
+  return serverURL.href;
 }
 
 /** The addresses of all previews as one source of a Content Security Policy. */

@@ -46,6 +46,6 @@ export function knownScopes(names: readonly string[]): Scope[] {
 }
 
 export function missingScopes(principal: Principal, needed: Iterable<Scope>): Scope[] {
-  const wanted = new Set(needed);
-  return SCOPES.filter((scope) => wanted.has(scope) && !principal.scopes.includes(scope));
+  const neededScopes = new Set(needed);
+  return SCOPES.filter((scope) => neededScopes.has(scope) && !principal.scopes.includes(scope));
 }

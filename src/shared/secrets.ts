@@ -70,8 +70,10 @@ export function addSecrets(secrets: readonly Secret[], headers: Headers, url: UR
     else headers.set(name, formatSecret(secret));
     return true;
   });
-  const wrong = used.map(placeholderOf);
-  const misplaced = [...headers].filter(([, text]) => wrong.some((one) => text.includes(one)));
+  const usedPlaceholders = used.map(placeholderOf);
+  const misplaced = [...headers].filter(([, text]) =>
+    usedPlaceholders.some((placeholder) => text.includes(placeholder)),
+  );
   for (const [name] of misplaced) headers.delete(name);
   return used;
 }
@@ -83,11 +85,11 @@ function formatSecret({ place, value }: Secret): string {
 
 /** A query with one parameter set and the others unchanged, because their spelling may be part of a signature. */
 function setParameter(search: string, name: string, value: string): string {
-  const others = search
+  const otherParameters = search
     .slice(1)
     .split("&")
     .filter((part) => part !== "" && !new URLSearchParams(part).has(name));
-  return `?${[...others, `${percentEncode(name)}=${percentEncode(value)}`].join("&")}`;
+  return `?${[...otherParameters, `${percentEncode(name)}=${percentEncode(value)}`].join("&")}`;
 }
 
 /** Encodes every reserved character (RFC 3986, 2.3). */

@@ -71,14 +71,14 @@ export async function collect(
   const listed = filesThatFit(found.files);
   const files = listed.map(({ path, change, size }): ChangedFiles => ({ path, change, size }));
   const writer = new ArtifactWriter(store, runID);
-  const own = taskDirectory(task);
-  const diffPath = `${own}/${CHANGES_DIFF}`;
+  const directoryOfTask = taskDirectory(task);
+  const diffPath = `${directoryOfTask}/${CHANGES_DIFF}`;
   const first = (await readPart(sandboxFiles, diffPath, 0, DIFF_BYTES)) ?? new Uint8Array(0);
   const { count: changed, diffBytes } = found;
   const changes = { files, count: changed, diff: decodeText(wholeCharacters(first, "end")), diffBytes };
   if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
   if (changes.count > Math.min(SHOWN_FILES, files.length))
-    await writer.keep(LIST_NAME, `${own}/${CHANGES_LIST}`, found.listBytes);
+    await writer.keep(LIST_NAME, `${directoryOfTask}/${CHANGES_LIST}`, found.listBytes);
   // A file's own reason is more useful than `TOO_MANY`, so files with their own reason are listed first.
   const [special, surplus]: [NotKept["named"], NotKept["named"]] = [[], []];
   for (const { path, change, type, size } of listed) {

@@ -160,9 +160,9 @@ function pathsOf(names: ComponentNames): string[] {
 function checkNames(kind: ComponentKind, given: readonly string[]): string[] {
   const names = [...new Set(given)];
   if (names.length > MAX_NAMED) throw tooManyNames(kind, names.length, MAX_NAMED);
-  const wrong = names.find((name) => !NAME.test(name));
-  if (wrong === undefined) return names.map((name) => `${kind}/${name}`);
-  throw notADefinition(kind, wrong.slice(0, 100));
+  const invalidName = names.find((name) => !NAME.test(name));
+  if (invalidName === undefined) return names.map((name) => `${kind}/${name}`);
+  throw notADefinition(kind, invalidName.slice(0, 100));
 }
 
 /** The error for a broken definition of the operator. Also logs the problem. */

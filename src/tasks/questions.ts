@@ -152,8 +152,8 @@ class Question {
     } catch (error) {
       if (signal.aborted) return WITHDRAWN;
       if (!timeout.aborted) throw error;
-      const late = programLate(timeoutMs);
-      return { state: "timed_out", note: [late, cut].filter(Boolean).join(" ") };
+      const lateNote = programLate(timeoutMs);
+      return { state: "timed_out", note: [lateNote, cut].filter(Boolean).join(" ") };
     }
   }
 

@@ -124,14 +124,14 @@ export class RunningTask {
   /** Waits until the agent is installed, or the task is cancelled. @returns the reason if the agent cannot be installed */
   async #prepareAgent(): Promise<string | undefined> {
     const { name, title } = AGENTS[this.#state.spec.agent];
-    const late = setTimeout(() => this.addLine(texts.waitingForAgent(title)), INSTALL_NOTICE_MS);
+    const noticeTimer = setTimeout(() => this.addLine(texts.waitingForAgent(title)), INSTALL_NOTICE_MS);
     try {
       await Promise.race([this.#host.prepareAgent(name), this.#cancelRequested.promise]);
       return undefined;
     } catch (error) {
       return messageOf(error);
     } finally {
-      clearTimeout(late);
+      clearTimeout(noticeTimer);
     }
   }
 
@@ -217,10 +217,10 @@ export class RunningTask {
   }
 
   #limitToKeepTime<T>(work: Promise<T>): Promise<T | undefined> {
-    const late = this.#cancelRequested.promise.then(() =>
+    const cancelled = this.#cancelRequested.promise.then(() =>
       waitAtMost(KEEP_CANCELLED_MS, new Promise<undefined>(() => {})),
     );
-    return Promise.race([waitAtMost(KEEP_MS, work), late]);
+    return Promise.race([waitAtMost(KEEP_MS, work), cancelled]);
   }
 
   /** The detail of a task that never began. Nothing needs to be kept. */

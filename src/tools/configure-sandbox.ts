@@ -63,8 +63,8 @@ export const configureSandbox = defineTool({
     const { id: principalID, scopes, region: own } = context.principal;
     const owner = { principalID, sandbox, region: region ?? own, scopes };
     const isSet = internet !== undefined || allowHosts !== undefined;
-    const wanted = isSet ? { internet, allowHosts } : undefined;
-    const decided = wanted && (await decideNetwork(context, sandbox, wanted));
+    const requested = isSet ? { internet, allowHosts } : undefined;
+    const decided = requested && (await decideNetwork(context, sandbox, requested));
     if (decided && "question" in decided) return { content: [], question: decided.question };
     const network = decided?.change;
     const { value, notice } = await callSandbox(context.env, owner, (actor, sandboxOwner) =>

@@ -100,10 +100,10 @@ export function listBase(root: string): string {
     list.push(DIRECTORY + next);
     for (const name of namesIn(root, next) ?? []) {
       const path = pathIn(next, name);
-      const one = isOfState(path) ? scanEntry(root, path, devices) : undefined;
-      if (!one || !isFound(one)) continue;
-      list.push(`${stateOf(one)}/${name}`);
-      if (one.type === "directory") directories.push(path);
+      const entry = isOfState(path) ? scanEntry(root, path, devices) : undefined;
+      if (!entry || !isFound(entry)) continue;
+      list.push(`${stateOf(entry)}/${name}`);
+      if (entry.type === "directory") directories.push(path);
     }
   }
   return list.join(END) + END;

@@ -112,15 +112,17 @@ export class Restore {
     const read = await readManifest(manifest);
     const all = stateEntries(read);
     if (!all.every(({ path }) => isOfState(path))) throw new Error("a path cannot be part of a saved state");
-    const own = all.filter(({ path }) => only === undefined || path === only || path.startsWith(`${only}/`));
-    const { entries, dropped } = entriesFor(base, read, own);
+    const selected = all.filter(
+      ({ path }) => only === undefined || path === only || path.startsWith(`${only}/`),
+    );
+    const { entries, dropped } = entriesFor(base, read, selected);
     onChecked();
     const { dev } = lstatSync(only === undefined ? root : join(root, only), { bigint: true });
     const workspace = statsOf(root, "workspace");
     if (workspace?.dev === dev && workspace.isDirectory()) {
-      const kept = new Set(entries.filter(({ type }) => type === "directory").map(({ path }) => path));
+      const directories = new Set(entries.filter(({ type }) => type === "directory").map(({ path }) => path));
       const isKept = (path: string) =>
-        kept.has(path) || (read.version !== 1 && base.stateAt(path) !== undefined);
+        directories.has(path) || (read.version !== 1 && base.stateAt(path) !== undefined);
       await clear(root, "workspace", isKept, dev, yieldBetweenSteps());
     }
     // Version 1 has no entry for the workspace.
@@ -143,7 +145,7 @@ export class Restore {
   ): Promise<Restore> {
     const made: ManifestEntry[] = [];
     const written = new Map<string, string>();
-    const kept = new Set<string>();
+    const notRestored = new Set<string>();
     const turn = yieldBetweenSteps();
     try {
       for (const [number, entry] of entries.entries()) {
@@ -152,17 +154,17 @@ export class Restore {
         const stats = statsOf(root, path);
         const isReplaced = type !== "directory" && type !== "removed" && stats?.isDirectory();
         const stays = isReplaced ? mustStay(root, path, dev) : stats !== undefined && stats.dev !== dev;
-        const isLost = type === "hardlink" && kept.has(entry.target);
-        if (stays || isLost || kept.has(parentPath(path))) {
-          kept.add(path);
+        const isLost = type === "hardlink" && notRestored.has(entry.target);
+        if (stays || isLost || notRestored.has(parentPath(path))) {
+          notRestored.add(path);
           continue;
         }
         made.push(entry);
         if (type === "directory") await makeDirectory(root, path, dev);
         if (type !== "file") continue;
-        const place = stats ? pathIn(parentPath(path), `.sandbox-mcp-${number}`) : path;
-        written.set(path, place);
-        const at = bytesOf(root, place);
+        const temporaryPath = stats ? pathIn(parentPath(path), `.sandbox-mcp-${number}`) : path;
+        written.set(path, temporaryPath);
+        const at = bytesOf(root, temporaryPath);
         // An interrupted attempt may have left a file here.
         if (stats) rmSync(at, { force: true });
         const file = openSync(at, NEW_FILE, 0o600);
@@ -176,7 +178,7 @@ export class Restore {
       removeFiles(root, written);
       throw error;
     }
-    return new Restore(id, root, dev, made, written, [...dropped, ...kept]);
+    return new Restore(id, root, dev, made, written, [...dropped, ...notRestored]);
   }
 
   #contentOf(path: string): Buffer {
@@ -415,19 +417,19 @@ async function remove(root: string, path: string, dev: bigint, onlyDirectories =
 }
 
 function distinctBlobs(entries: readonly ManifestEntry[]): WantedBlob[] {
-  const wanted = new Map<string, WantedBlob>();
+  const wantedBlobs = new Map<string, WantedBlob>();
   for (const entry of entries) {
     if (entry.type !== "file") continue;
     for (const [number, blob] of entry.blobs.entries()) {
       if (!blob) continue;
       const bytes = plainBytes(entry.size, number);
       const key = `${blob.pack} ${blob.offset} ${blob.hash} ${bytes}`;
-      const one = wanted.get(key) ?? { blob, bytes, places: [] };
-      one.places.push({ path: entry.path, offset: number * SNAPSHOT_BLOB_BYTES });
-      wanted.set(key, one);
+      const wantedBlob = wantedBlobs.get(key) ?? { blob, bytes, places: [] };
+      wantedBlob.places.push({ path: entry.path, offset: number * SNAPSHOT_BLOB_BYTES });
+      wantedBlobs.set(key, wantedBlob);
     }
   }
-  return [...wanted.values()].sort(
+  return [...wantedBlobs.values()].sort(
     ({ blob: a }, { blob: b }) => (a.pack < b.pack ? -1 : a.pack > b.pack ? 1 : 0) || a.offset - b.offset,
   );
 }

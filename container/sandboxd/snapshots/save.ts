@@ -249,7 +249,7 @@ function isInstalling(root: string): boolean {
 /** Replaces the package manager's files by their last saved state, because their state during an installation is inconsistent. */
 function restoreSystemEntries(seen: readonly ScannedEntry[], before: Index): ScannedEntry[] {
   const isOfSystem = (path: string) => kindOf(path) === "system";
-  const all = new Map(seen.map((one) => [one.path, one]));
+  const all = new Map(seen.map((entry) => [entry.path, entry]));
   for (const { path, type } of seen) if (isOfSystem(path) && type !== "directory") all.delete(path);
   for (const { entry, status = "" } of before.values()) {
     if (!isOfSystem(entry.path)) continue;
@@ -316,13 +316,13 @@ class FileRead {
   /** Up to `SNAPSHOT_BLOB_BYTES` from an offset; fewer at the end; undefined if unreadable. */
   async next(offset: number): Promise<Buffer | undefined> {
     if (this.#handle === undefined) return this.#whole?.subarray(offset);
-    const wanted = Math.min(SNAPSHOT_BLOB_BYTES, Number(this.#stats.size) - offset);
-    if (wanted <= 0) return Buffer.alloc(0);
-    const piece = Buffer.allocUnsafe(wanted);
+    const length = Math.min(SNAPSHOT_BLOB_BYTES, Number(this.#stats.size) - offset);
+    if (length <= 0) return Buffer.alloc(0);
+    const piece = Buffer.allocUnsafe(length);
     try {
       let filled = 0;
-      while (filled < wanted) {
-        const { bytesRead } = await this.#handle.read(piece, filled, wanted - filled, offset + filled);
+      while (filled < length) {
+        const { bytesRead } = await this.#handle.read(piece, filled, length - filled, offset + filled);
         if (bytesRead === 0) break;
         filled += bytesRead;
       }

@@ -63,11 +63,11 @@ export class Scanner {
       added.add(directory.path);
       entries.push(directory);
     };
-    const add = (one: ScannedEntry) => {
-      if (one.type === "directory" && added.has(one.path)) return;
-      addParents(one.path);
-      if (one.type === "directory") added.add(one.path);
-      entries.push(one);
+    const add = (entry: ScannedEntry) => {
+      if (entry.type === "directory" && added.has(entry.path)) return;
+      addParents(entry.path);
+      if (entry.type === "directory") added.add(entry.path);
+      entries.push(entry);
     };
     let next: { path: string; found?: FoundFile }[] = [{ path: this.#from }];
     const later: typeof next = [];
@@ -110,17 +110,17 @@ export class Scanner {
         await turn();
         signal.throwIfAborted();
         const at = pathIn(path, name);
-        const one = isOfState(at) ? scanEntry(this.#root, at, devices) : undefined;
-        if (one === undefined) continue;
-        if (one.type === "directory") {
+        const entry = isOfState(at) ? scanEntry(this.#root, at, devices) : undefined;
+        if (entry === undefined) continue;
+        if (entry.type === "directory") {
           inside.push(name);
-          directories.set(at, one);
+          directories.set(at, entry);
           (regenerable === undefined && isRegenerable(`${at}/`) ? later : next).push({
             path: at,
-            found: one,
+            found: entry,
           });
         }
-        if (!isFound(one) || !isKnown(one, states?.get(name))) add(one);
+        if (!isFound(entry) || !isKnown(entry, states?.get(name))) add(entry);
       }
       if (names && states) {
         const present = new Set(names);
@@ -153,7 +153,7 @@ export async function scanNamed(
   const devices = { dev, ofFiles: true };
   const below = await new Scanner(root, () => new Base(""), from).changes(signal);
   const ofWord = below.filter(({ path }) => path.includes(word));
-  const all = new Map(ofWord.map((one) => [one.path, one]));
+  const all = new Map(ofWord.map((entry) => [entry.path, entry]));
   for (const { path } of ofWord)
     for (let higher = parentPath(path); higher !== ""; higher = parentPath(higher)) {
       const directory = all.has(higher) ? undefined : scanEntry(root, higher, devices);
@@ -205,7 +205,7 @@ export function chooseFiles(
 ): { chosen: FoundFile[]; left: Plan["left"] } {
   const found = entries.filter(isFound);
   const pathsOf = (type: ScannedEntry["type"]) =>
-    entries.filter((one) => one.type === type).map(({ path }) => path);
+    entries.filter((entry) => entry.type === type).map(({ path }) => path);
   const total = found.reduce((sum, { size }) => sum + size, 0);
   const left: Plan["left"] = {
     count: 0,
@@ -217,15 +217,15 @@ export function chooseFiles(
   };
   if (total <= max) return { chosen: found, left };
   const groups = new Map<string, Group>();
-  for (const one of found) {
-    const unit = unitOf(one.path);
+  for (const entry of found) {
+    const unit = unitOf(entry.path);
     // Directories take no room, and their content may be kept.
-    if (one.type === "directory" || (one.type !== "file" && unit === undefined)) continue;
-    const key = unit ?? one.path;
-    const order = unit === undefined ? (isRegenerable(one.path) ? 2 : 0) : 1;
+    if (entry.type === "directory" || (entry.type !== "file" && unit === undefined)) continue;
+    const key = unit ?? entry.path;
+    const order = unit === undefined ? (isRegenerable(entry.path) ? 2 : 0) : 1;
     const group = groups.get(key) ?? { order, size: 0, all: [] };
-    group.size += one.size;
-    group.all.push(one);
+    group.size += entry.size;
+    group.all.push(entry);
     groups.set(key, group);
   }
   const out = new Set<FoundFile>();
@@ -238,7 +238,7 @@ export function chooseFiles(
       sum += size;
       continue;
     }
-    for (const one of all) out.add(one);
+    for (const entry of all) out.add(entry);
     left.count += all.filter(({ type }) => type === "file").length;
     left.bytes += size;
     const where = order === 2 ? key.replace(REGENERABLE, "$1") : key;
@@ -248,7 +248,7 @@ export function chooseFiles(
     .sort(([a, aSize], [b, bSize]) => bSize - aSize || (a < b ? -1 : 1))
     .slice(0, MAX_LEFT)
     .map(([path, size]) => ({ path: nameOf(path), size }));
-  return { chosen: found.filter((one) => !out.has(one)), left };
+  return { chosen: found.filter((entry) => !out.has(entry)), left };
 }
 
 /**

@@ -237,14 +237,14 @@ function isImageForm(form: string): boolean {
 }
 
 function boundResult(result: RichResult): RichResult {
-  const kept: RichResult = {};
+  const validForms: RichResult = {};
   for (const form of FORMS) {
     const value = result[form];
     if (value === undefined) continue;
-    if (!isImageForm(form)) kept[form] = value.slice(0, OUTPUT_LIMITS.text);
-    else if (value.length <= OUTPUT_LIMITS.image) kept[form] = value;
+    if (!isImageForm(form)) validForms[form] = value.slice(0, OUTPUT_LIMITS.text);
+    else if (value.length <= OUTPUT_LIMITS.image) validForms[form] = value;
   }
-  return kept;
+  return validForms;
 }
 
 /** An error from a document or the executor, shortened for display. */

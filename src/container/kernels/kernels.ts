@@ -311,11 +311,11 @@ export class Kernels {
         return { ...outcome, hasFiles: outcome.hasFiles || code.isFollowed };
       }
       if (first === "timeout" || first === "cancelled" || first === "ending") {
-        const late = await this.#interrupt(code, kernel, result);
-        if (late) {
+        const interrupted = await this.#interrupt(code, kernel, result);
+        if (interrupted) {
           await code.end("TERM");
           if (first === "ending") throw ending(STOPPED);
-          return { ...outcomeOf(late, sink.id), hasFiles: true, end: first };
+          return { ...outcomeOf(interrupted, sink.id), hasFiles: true, end: first };
         }
       }
       this.#abandon(result);

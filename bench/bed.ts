@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import { type RunningEngine, startEngineProcess } from "../cli/engine-process.ts";
 import type { EngineSettings } from "../local/engine/engine-settings.ts";
 import { type RunningWorker, startWorker } from "../cli/run-worker.ts";
-import { type Bare, type WorkerClient, bareAt, closeClients, workerClient } from "./worker-client.ts";
+import { type Bare, type WorkerClient, bareClient, closeClients, workerClient } from "./worker-client.ts";
 import { children, commandLine } from "./process-memory.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -27,7 +27,7 @@ export const TOKEN = "bench-owner-token";
 /** Within this time after a start, the engine has prepared the next sandbox, in milliseconds. */
 export const PREPARE_MS = 1500;
 
-export interface Served extends RunningWorker {
+export interface ServedWorker extends RunningWorker {
   url: string;
   pid: number;
   stateDir: string;
@@ -56,7 +56,7 @@ export async function startBed(): Promise<TestBed> {
   const bare = await serve(CONFIGS.bare, engine, join(directory, "bare"));
   return {
     ours: { ...workerClient(`${ours.url}/mcp`, TOKEN), pid: ours.pid },
-    bare: { ...bareAt(`${bare.url}/`), pid: bare.pid },
+    bare: { ...bareClient(`${bare.url}/`), pid: bare.pid },
     engine,
     directory,
     async close() {
@@ -92,7 +92,7 @@ export async function serve(
   engine: BedEngine,
   stateDir: string,
   { inspector = false, variables = {} }: { inspector?: boolean; variables?: Record<string, string> } = {},
-): Promise<Served> {
+): Promise<ServedWorker> {
   mkdirSync(stateDir, { recursive: true });
   const before = children(process.pid);
   const worker = await startWorker({

@@ -25,7 +25,7 @@ export interface SandboxProcesses {
 }
 
 /** The server's programs in the sandbox in which a process has `marker` on its command line, as `backgroundCommand` starts it. */
-export function processesBeside(marker: string, engine: number): SandboxProcesses {
+export function processesOfSandbox(marker: string, engine: number): SandboxProcesses {
   const first = children(engine).find((child) => descendants(child, new RegExp(marker)).length > 0) ?? NaN;
   return {
     control: descendants(first, /^sbx-control\s*$/)[0] ?? NaN,

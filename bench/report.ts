@@ -9,13 +9,13 @@ import type { Row } from "./measure.ts";
 const RESULTS = new URL("results.json", import.meta.url);
 const PAGE = new URL("../docs/internals/performance.md", import.meta.url);
 
-export interface Measured {
+export interface FigureResult {
   figure: Figure;
   rows: Row[];
 }
 
 /** Replaces the rows of the measured figure, and keeps all others. */
-export function writeResults({ figure, rows }: Measured, figures: readonly Figure[]): void {
+export function writeResults({ figure, rows }: FigureResult, figures: readonly Figure[]): void {
   const stored = readResults().filter((row) => row.figure !== figure.name);
   const measured = `${new Date().toISOString().slice(0, 10)} at ${commit()}`;
   const measuredRows = rows.map((row) => Object.assign({ figure: figure.name, measured }, row));

@@ -51,7 +51,7 @@ export function workerClient(url: string, token: string): WorkerClient {
   };
 }
 
-export function bareAt(url: string): Bare {
+export function bareClient(url: string): Bare {
   const headers = { "content-type": "application/json" };
   const call = async (bareCall: BareCall): Promise<unknown> =>
     JSON.parse(await post(url, headers, JSON.stringify(bareCall)));

@@ -41,7 +41,7 @@ export interface Settings {
 }
 
 /** A built Worker. wrangler bundles all modules into one. */
-export interface Built {
+export interface BuiltWorker {
   modules: Module[];
   settings: Settings;
 }
@@ -68,7 +68,7 @@ export function quietWrangler(directory: string): Record<string, string> {
  * @param directory for wrangler's temporary files, and for the result if it cannot be cached @throws Error with wrangler's
  * output
  */
-export async function bundle(config: string, directory: string): Promise<Built> {
+export async function bundle(config: string, directory: string): Promise<BuiltWorker> {
   if (isPackaged) return readBuild(join(dirname(config), BUILT));
   rmSync(directory, { recursive: true, force: true });
   let kept = join(CACHE_DIRECTORY, keyOf(config));
@@ -203,7 +203,7 @@ export const SETTINGS = "settings.json";
 /** The package's prebuilt Worker, next to its configuration. */
 export const BUILT = "worker";
 
-function readBuild(output: string): Built {
+function readBuild(output: string): BuiltWorker {
   const paths = readdirSync(output).map((file) => join(output, file));
   const main = paths.find((path) => path.endsWith(".js"));
   if (main === undefined) throw noModule(output);

@@ -43,7 +43,7 @@ export function entryIn(client: ClientKind, text: string, name: string): unknown
 }
 
 /** The file's text with this entry, which replaces an entry of the same name. @throws {UserError} if anything else would change */
-export function withEntry(
+export function setEntry(
   client: ClientKind,
   file: string,
   name: string,
@@ -51,7 +51,7 @@ export function withEntry(
 ): string {
   const before = readContent(client, file);
   const table = client.path(before);
-  const text = withRoom(client, withoutBOM(file), before, table);
+  const text = createTables(client, withoutBOM(file), before, table);
   const path = [...table, name];
   const after = WRITERS[client.format](text, path, entry);
   // Nothing but the entry may have changed.
@@ -70,7 +70,7 @@ function isEmptyValue(value: unknown): boolean {
 }
 
 /** The text with a table in place of `null` or `[]` on the path to the servers. @throws {UserError} if something else is there */
-function withRoom(client: ClientKind, text: string, content: unknown, table: readonly string[]): string {
+function createTables(client: ClientKind, text: string, content: unknown, table: readonly string[]): string {
   let at = content as Record<string, unknown>;
   for (const [index, key] of table.entries()) {
     const value = at[key];
@@ -86,9 +86,9 @@ function withRoom(client: ClientKind, text: string, content: unknown, table: rea
   return text;
 }
 
-const WRITERS = { json: jsonWith, toml: tomlWith, yaml: yamlWith };
+const WRITERS = { json: setJSONEntry, toml: setTOMLEntry, yaml: setYAMLEntry };
 
-function yamlWith(text: string, path: readonly string[], entry: object): string {
+function setYAMLEntry(text: string, path: readonly string[], entry: object): string {
   const document = parseDocument(text);
   for (let length = 1; length < path.length; length++)
     if (isEmptyValue(document.getIn(path.slice(0, length))))
@@ -97,7 +97,7 @@ function yamlWith(text: string, path: readonly string[], entry: object): string 
   return document.toString();
 }
 
-function jsonWith(text: string, path: readonly string[], entry: object): string {
+function setJSONEntry(text: string, path: readonly string[], entry: object): string {
   const indented = /^(?<indent>[ \t]+)\S/m.exec(text)?.groups?.indent ?? "  ";
   const formattingOptions = {
     insertSpaces: !indented.startsWith("\t"),
@@ -109,7 +109,7 @@ function jsonWith(text: string, path: readonly string[], entry: object): string 
 }
 
 /** Removes the entry's tables, and appends new ones. Comments before the next table belong to that table, and stay. */
-function tomlWith(text: string, path: readonly string[], entry: Record<string, unknown>): string {
+function setTOMLEntry(text: string, path: readonly string[], entry: Record<string, unknown>): string {
   let isOwn = false;
   const kept: string[] = [];
   let trailingComments: string[] = [];

@@ -86,7 +86,7 @@ export function readOptions(
   };
 }
 
-interface Given {
+interface OptionValue {
   value: string;
   name: string;
 }
@@ -160,7 +160,7 @@ function flagOf(variable: string): string {
   return `--${variable.replace("SANDBOX_MCP_", "").toLowerCase().replaceAll("_", "-")}`;
 }
 
-function readPort(given: Given | undefined): number {
+function readPort(given: OptionValue | undefined): number {
   if (given === undefined) return DEFAULT_PORT;
   const port = /^\d{1,5}$/.test(given.value) ? Number(given.value) : Number.NaN;
   if (port >= 0 && port <= 65_535) return port;
@@ -168,7 +168,7 @@ function readPort(given: Given | undefined): number {
 }
 
 /** The first of `choices` is the default. */
-function choose<const T extends string>(given: Given | undefined, choices: readonly [T, ...T[]]): T {
+function choose<const T extends string>(given: OptionValue | undefined, choices: readonly [T, ...T[]]): T {
   if (given === undefined) return choices[0];
   const chosen = choices.find((choice) => choice === given.value);
   if (chosen !== undefined) return chosen;

@@ -144,7 +144,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
         past ??= bytes;
         for (const { text } of page.log) {
           if (signal.aborted) return;
-          await opened.write(isCut ? wholeFrom(text) : text, next <= past);
+          await opened.write(isCut ? skipPartialSequence(text) : text, next <= past);
           isCut = false;
         }
         if (signal.aborted) return;
@@ -214,7 +214,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
 }
 
 /** Drops the beginning of output that starts in the middle, up to the first complete line or sequence. */
-function wholeFrom(text: string): string {
+function skipPartialSequence(text: string): string {
   // oxlint-disable-next-line no-control-regex
   return text.slice(Math.max(0, text.search(/[\n\x1b]/)));
 }

@@ -4,7 +4,7 @@ import { TestSandbox } from "../../tests/setup/engine-client.ts";
 import { PREPARE_MS, type BedEngine, CONFIGS, TOKEN, type TestBed, serve, startEngine } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, type Row, interleave, latencyRows, quantile, row } from "../measure.ts";
-import { type WorkerClient, bareAt, workerClient } from "../worker-client.ts";
+import { type WorkerClient, bareClient, workerClient } from "../worker-client.ts";
 
 /** The time from the request for a sandbox to the result of its first command, as ComputeSDK's public benchmark measures it. */
 export const interactive: Figure = {
@@ -99,7 +99,7 @@ export async function withoutPrepared({ directory }: TestBed) {
   const bare = await serve(CONFIGS.bare, engine, join(stateDir, "bare"));
   return {
     ours: workerClient(`${served.url}/mcp`, TOKEN),
-    bare: bareAt(bare.url),
+    bare: bareClient(bare.url),
     engine,
     async close() {
       await Promise.all([served.close(), bare.close()]);

@@ -1,7 +1,7 @@
 import type { WorkerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, interleave, quantile, row } from "../measure.ts";
-import { backgroundCommand, peakMiB, processesBeside, resetPeak } from "../process-memory.ts";
+import { backgroundCommand, peakMiB, processesOfSandbox, resetPeak } from "../process-memory.ts";
 
 const KiB = 1024;
 export const SIZES = [
@@ -34,8 +34,8 @@ export const output: Figure = {
       await bed.bare.serve(sandbox);
       await bed.bare.call({ sandbox, method: "command", command: backgroundCommand(`bench-bare-${index}`) });
       const inside = {
-        ours: processesBeside(`bench-ours-${index}`, bed.engine.pid),
-        bare: processesBeside(`bench-bare-${index}`, bed.engine.pid),
+        ours: processesOfSandbox(`bench-ours-${index}`, bed.engine.pid),
+        bare: processesOfSandbox(`bench-bare-${index}`, bed.engine.pid),
       };
       const command = bytes > MAX_BARE ? `${printCommand(bytes)} >/dev/null` : printCommand(bytes);
       const processes = [

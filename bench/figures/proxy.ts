@@ -8,7 +8,7 @@ import { CONFIGS, TOKEN, serve, startEngine } from "../bed.ts";
 import { workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, row } from "../measure.ts";
-import { backgroundCommand, peaks, processesBeside } from "../process-memory.ts";
+import { backgroundCommand, peaks, processesOfSandbox } from "../process-memory.ts";
 
 const run = promisify(execFile);
 
@@ -42,7 +42,7 @@ export const proxy: Figure = {
       await ours.tool("run_command", { sandbox, command: backgroundCommand(sandbox) });
       const processes = {
         engine: engine.pid,
-        "control server": processesBeside(sandbox, engine.pid).control,
+        "control server": processesOfSandbox(sandbox, engine.pid).control,
       };
       const pids = Object.values(processes);
       const transferInSandbox = async (kind: string, known: number, bytes: number) => {

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { bundle } from "../../cli/bundle.ts";
 import { PREPARE_MS, CONFIGS, type TestBed, TOKEN, serve, startEngine } from "../bed.ts";
-import { bareAt, workerClient } from "../worker-client.ts";
+import { bareClient, workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, interleave, latencyRows, row } from "../measure.ts";
 
@@ -80,7 +80,7 @@ async function measureStart(
   const engine = await startEngine(stateDir);
   const served = await serve(CONFIGS[side], engine, stateDir);
   if (side === "ours") await workerClient(`${served.url}/mcp`, TOKEN).tool("list_sandboxes", {});
-  else await bareAt(served.url).call({ sandbox: "none", method: "destroy" });
+  else await bareClient(served.url).call({ sandbox: "none", method: "destroy" });
   const milliseconds = performance.now() - start;
   await served.close();
   await engine.close();

@@ -8,7 +8,7 @@ import { promisify } from "node:util";
 import type { TestBed } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, quantile, row } from "../measure.ts";
-import { backgroundCommand, peaks, processesBeside } from "../process-memory.ts";
+import { backgroundCommand, peaks, processesOfSandbox } from "../process-memory.ts";
 
 const run = promisify(execFile);
 
@@ -37,7 +37,7 @@ export const transfer: Figure = {
       const processes = {
         Worker: bed.ours.pid,
         engine: bed.engine.pid,
-        sandboxd: processesBeside(SANDBOX, bed.engine.pid).sandboxd,
+        sandboxd: processesOfSandbox(SANDBOX, bed.engine.pid).sandboxd,
       };
       const before = await peaks(Object.values(processes), async () => {});
       const rows: Row[] = [];

@@ -16,7 +16,7 @@ import { isDeepStrictEqual } from "node:util";
 import { Argument, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { makeDirectories } from "../make-directories.ts";
 import description from "../../package.json" with { type: "json" };
-import { entryIn, withEntry } from "../client-file.ts";
+import { entryIn, setEntry } from "../client-file.ts";
 import { type ClientKind, CLIENTS, type Endpoint, type Place } from "../clients.ts";
 import { serverCommand } from "../define-command.ts";
 import { confirm } from "../confirm.ts";
@@ -65,13 +65,13 @@ export const connect = serverCommand(
     const place = placeOf(client, project);
     const file = join(place.directory, place.path);
     if (print) {
-      const shown = withEntry(client, "", name, entry);
+      const shown = setEntry(client, "", name, entry);
       if (options.json) json(true, { client: chosen, file, entry, written: false });
       else line(`${file}:`, ...shown.trimEnd().split("\n"));
       return;
     }
     const { text, before } = readBefore(client, file, name);
-    const after = onFile(file, () => withEntry(client, text, name, entry));
+    const after = onFile(file, () => setEntry(client, text, name, entry));
     if (isDeepStrictEqual(before, JSON.parse(JSON.stringify(entry)))) {
       if (options.json) json(true, { client: chosen, file, written: false });
       else line(texts.CONNECT.unchanged(client.title, file));

@@ -11,7 +11,7 @@ const modules = require("node:module");
 const { pathToFileURL } = require("node:url");
 const vm = require("node:vm");
 const { trustPlatform } = require("./node/authorities.cjs");
-const { markChildren, servedBy } = require("./node/children.cjs");
+const { markChildren, listeningPart } = require("./node/children.cjs");
 const { Evaluator } = require("./node/evaluate.cjs");
 const { watchModules } = require("./node/modules.cjs");
 const { Streams } = require("./node/streams.cjs");
@@ -53,7 +53,7 @@ async function run(spec) {
     sandbox_mcp_run: 1,
     run: spec.run,
     ...streams.end(),
-    serves: servedBy(),
+    serves: listeningPart(),
     results: results.finish(),
     error,
     exit: exitCode,

@@ -19,7 +19,7 @@ import {
   readersOf,
   send,
   signalRun,
-  terminalUnder,
+  findTerminal,
 } from "./run-processes.ts";
 import { PORT_SCAN_INTERVAL_MS, arePortsExpected, expectPortsOf } from "./listening.ts";
 import {
@@ -198,7 +198,7 @@ export class CommandRun extends FollowedRun {
 
   async resize({ rows, columns }: TerminalSize): Promise<void> {
     const leader = this.#isInteractive && this.#status === undefined ? this.#slot?.leader : undefined;
-    const terminal = leader === undefined ? undefined : terminalUnder(leader);
+    const terminal = leader === undefined ? undefined : findTerminal(leader);
     if (terminal === undefined) return;
     const args = ["-F", terminal, "rows", String(rows), "cols", String(columns)];
     await promisify(execFile)("/usr/bin/stty", args, { env: NO_ENV, timeout: RESIZE_MS }).catch(

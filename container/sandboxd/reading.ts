@@ -5,7 +5,7 @@ import { constants, fstatSync, readSync, statSync } from "node:fs";
 import { type FileHandle, lstat, open, readdir, stat } from "node:fs/promises";
 import { FileError, withFileErrors, toFileError } from "./file-error.ts";
 import type { Call, FileRequests } from "./operations.ts";
-import { RESPONSE_BYTES, type FileStat, type Listed } from "./shapes.ts";
+import { RESPONSE_BYTES, type FileStat, type ListedEntry } from "./shapes.ts";
 
 const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
@@ -170,7 +170,7 @@ const KEPT_ENTRIES = 20_000;
 export async function listDirectory(
   { path, depth, limit, after: cursor = "" }: Call<FileRequests["list"]>,
   isWanted: () => boolean,
-): Promise<{ entries: Listed[]; next?: string }> {
+): Promise<{ entries: ListedEntry[]; next?: string }> {
   if (!(await withFileErrors(stat(path))).isDirectory()) throw new FileError({ problem: "not_directory" });
   const root = bytesAsText(path);
   const after = nameOf(cursor);
@@ -197,7 +197,7 @@ export async function listDirectory(
     // Keeps one entry more than the limit, because it shows that there is a next page.
     if (found.length > limit + KEPT_ENTRIES) found = sortByBytes(found).slice(0, limit + 1);
   }
-  const entries: Listed[] = [];
+  const entries: ListedEntry[] = [];
   let bytes = 0;
   let last = "";
   for (const name of sortByBytes(found)) {
@@ -227,7 +227,7 @@ function nameOf(cursor: string): string {
   return cursor.replace(/%([0-9a-f]{2})/g, (_, byte: string) => String.fromCharCode(parseInt(byte, 16)));
 }
 
-function typeOf(stats: Stats): Listed["type"] {
+function typeOf(stats: Stats): ListedEntry["type"] {
   if (stats.isFile()) return "file";
   if (stats.isDirectory()) return "directory";
   return stats.isSymbolicLink() ? "symlink" : "other";

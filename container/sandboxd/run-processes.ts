@@ -111,7 +111,7 @@ export function processorTimes(without: ReadonlySet<number>): Map<string, number
 /** The major device number of pseudo terminals (Linux: Documentation/admin-guide/devices.txt). */
 const PTS_MAJOR = 136;
 
-export function terminalUnder(parent: number): string | undefined {
+export function findTerminal(parent: number): string | undefined {
   const children = scanProcesses().filter((found) => found.parent === parent && !found.isZombie);
   const device = children.find(({ terminal }) => ((terminal >> 8) & 0xfff) === PTS_MAJOR)?.terminal;
   // In the kernel's encoding, bits 0 to 7 and 20 to 31 are the minor number.

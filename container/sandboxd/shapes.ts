@@ -132,7 +132,7 @@ export const statSchema = z.object({
 });
 
 export type FileStat = z.infer<typeof statSchema>;
-export type Written = z.infer<typeof writtenSchema>;
+export type WriteResult = z.infer<typeof writtenSchema>;
 export const MAX_LISTED = 5000;
 
 const entrySchema = z.object({
@@ -154,7 +154,7 @@ export const listSchema = z.object({
 });
 
 export type FileEntry = z.output<typeof entrySchema>;
-export type Listed = z.input<typeof entrySchema>;
+export type ListedEntry = z.input<typeof entrySchema>;
 
 /** The object is empty if measuring takes too long. */
 export const usageSchema = z.object({ bytes: z.optional(size()) });

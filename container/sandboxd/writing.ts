@@ -40,7 +40,7 @@ import { FORM_BYTES, fileOf } from "./form.ts";
 import { WRITES, entriesOf, textOf } from "./directories.ts";
 import { applyEdits } from "./editing.ts";
 import type { Call, FileRequests } from "./operations.ts";
-import { APPEND_BYTES, type Edit, EDITED_BYTES, type Written, writtenSchema } from "./shapes.ts";
+import { APPEND_BYTES, type Edit, EDITED_BYTES, type WriteResult, writtenSchema } from "./shapes.ts";
 import { openFile, readRange, refuseOthers } from "./reading.ts";
 import { ChangeQueue, type QueuedResult } from "./change-queue.ts";
 
@@ -92,11 +92,11 @@ export class Writes {
     }
   }
 
-  write(call: WriteCall, body: AsyncIterable<Buffer>): Promise<QueuedResult<Written>> {
+  write(call: WriteCall, body: AsyncIterable<Buffer>): Promise<QueuedResult<WriteResult>> {
     return call.append ? this.#append(call, body) : this.#replace(call, body);
   }
 
-  edit(call: EditCall, edits: readonly Edit[]): Promise<QueuedResult<Written>> {
+  edit(call: EditCall, edits: readonly Edit[]): Promise<QueuedResult<WriteResult>> {
     return this.#withTarget({ ...call, parents: "refuse" }, (entry, temporary, note) =>
       this.#changes.run(entry, async (path) => {
         const found = await lstat(path).catch(() => undefined);
@@ -151,7 +151,7 @@ export class Writes {
     return await result;
   }
 
-  #replace(call: WriteCall, body: AsyncIterable<Buffer>): Promise<QueuedResult<Written>> {
+  #replace(call: WriteCall, body: AsyncIterable<Buffer>): Promise<QueuedResult<WriteResult>> {
     return this.#withTarget(call, async (entry, temporary) => {
       const hash = call.digest ? createHash("sha256") : undefined;
       const content = contentOf(call, body);
@@ -166,7 +166,7 @@ export class Writes {
     });
   }
 
-  async #append(call: WriteCall, body: AsyncIterable<Buffer>): Promise<QueuedResult<Written>> {
+  async #append(call: WriteCall, body: AsyncIterable<Buffer>): Promise<QueuedResult<WriteResult>> {
     const added: Buffer[] = [];
     for await (const chunk of limitBytes(body, Math.min(call.max ?? APPEND_BYTES, APPEND_BYTES)))
       added.push(chunk);
@@ -183,8 +183,8 @@ export class Writes {
 
   async #withTarget(
     { id, path, confined, parents = "make" }: EditCall & { parents?: Parents },
-    make: (entry: GuardedPath, temporary: string, note: WriteNote) => Promise<QueuedResult<Written>>,
-  ): Promise<QueuedResult<Written>> {
+    make: (entry: GuardedPath, temporary: string, note: WriteNote) => Promise<QueuedResult<WriteResult>>,
+  ): Promise<QueuedResult<WriteResult>> {
     const { entry, found } = await targetOf(path, confined === true, parents);
     const name = `.sandbox-mcp.${id}`;
     const temporary = join(dirname(entry.path), name);
@@ -204,7 +204,11 @@ export class Writes {
 }
 
 /** The note, written first, prevents a repeated call from applying the change twice. */
-async function finish(id: string, path: string, note: WriteNote & { written: Written }): Promise<Written> {
+async function finish(
+  id: string,
+  path: string,
+  note: WriteNote & { written: WriteResult },
+): Promise<WriteResult> {
   writeNote(id, note);
   await rename(join(dirname(path), basename(note.temporary)), path);
   return note.written;
@@ -333,7 +337,7 @@ async function copyOwnership(found: Stats | undefined, path: string, made: Stats
 }
 
 /** Finishes or undoes a change that a crash interrupted. @returns its result, or undefined if a repeated call must do it again */
-function resultAfterCrash(note: Note): Written | {} | undefined {
+function resultAfterCrash(note: Note): WriteResult | {} | undefined {
   if ("removed" in note) return lstatSync(note.removed, { throwIfNoEntry: false }) ? undefined : {};
   if (note.written === undefined) rmSync(note.temporary, { force: true });
   else renameIfThere(note.temporary, note.target);

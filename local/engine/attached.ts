@@ -6,7 +6,7 @@ import { BlockList } from "node:net";
 import { networkInterfaces } from "node:os";
 import { readText } from "./host-files.ts";
 
-export interface Attached {
+export interface AttachedNetworks {
   reason: string;
   list: BlockList;
 }
@@ -16,11 +16,11 @@ const minPrefixBits = { ipv4: 8, ipv6: 16 } as const;
 /** How long a result is cached, in milliseconds. A query costs a system call, but a laptop changes networks. */
 const cacheMs = 1000;
 
-let cached: { attached: Attached[]; until: number } | undefined;
+let cached: { attached: AttachedNetworks[]; until: number } | undefined;
 
-export function attachedNetworks(): Attached[] {
+export function attachedNetworks(): AttachedNetworks[] {
   if (cached !== undefined && performance.now() < cached.until) return cached.attached;
-  const attached = attachedOf(
+  const attached = attachedNetworksOf(
     networkInterfaces(),
     readText("/proc/net/route"),
     readText("/proc/net/ipv6_route"),
@@ -29,11 +29,11 @@ export function attachedNetworks(): Attached[] {
   return attached;
 }
 
-export function attachedOf(
+export function attachedNetworksOf(
   interfaces: ReturnType<typeof networkInterfaces>,
   routes: string,
   routes6: string,
-): Attached[] {
+): AttachedNetworks[] {
   const ownAddresses = new BlockList();
   const networks = new BlockList();
   const add = (network: string, bits: number, family: "ipv4" | "ipv6") => {

@@ -40,7 +40,7 @@ export class MountNamespace {
   readonly #directories: readonly Mount[];
   #holder: Holder | undefined;
   /** The previous namespace is kept, because a sandbox may be about to enter it. */
-  #former: Holder | undefined;
+  #previous: Holder | undefined;
 
   constructor(directory: string, directories: readonly Mount[] = []) {
     this.#directories = directories;
@@ -96,7 +96,7 @@ export class MountNamespace {
   }
 
   stop(): void {
-    for (const holder of [this.#holder, this.#former]) holder?.child.kill("SIGKILL");
+    for (const holder of [this.#holder, this.#previous]) holder?.child.kill("SIGKILL");
   }
 
   #enginePath(from: string): string | undefined {
@@ -109,8 +109,8 @@ export class MountNamespace {
     const present = this.#holder;
     if (present?.key === key && present.child.exitCode === null && present.child.signalCode === null)
       return present;
-    this.#former?.child.kill("SIGKILL");
-    this.#former = present;
+    this.#previous?.child.kill("SIGKILL");
+    this.#previous = present;
     this.#holder = { ...this.#start(sources, writable), key, mapped: new Map() };
     return this.#holder;
   }

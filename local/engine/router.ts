@@ -113,7 +113,8 @@ export class Router {
     if (route === "GET exit") {
       const running = this.#registry.get(id);
       const report = await this.#registry.waitForEnd(id);
-      if (report !== undefined) return json(response, 200, { ...report, seen: running && seenBy(running) });
+      if (report !== undefined)
+        return json(response, 200, { ...report, seen: running && connectionsOf(running) });
     }
     const sandbox = this.#registry.get(id);
     if (sandbox === undefined) return sendError(response, 404, "gone", REQUEST_PROBLEMS.noSandbox);
@@ -133,7 +134,7 @@ export class Router {
       sandbox.setPolicy(policySchema.parse(await body(request)));
       return json(response, 200, {});
     }
-    if (route === "GET connections") return json(response, 200, seenBy(sandbox));
+    if (route === "GET connections") return json(response, 200, connectionsOf(sandbox));
     if (route === "GET refusals")
       return json(response, 200, sandbox.egress.connections.refusalsSince(Number(rest.slice(1))));
     if (route === "GET outbound") return sandbox.queue.poll(rest.slice(1), response);
@@ -165,7 +166,7 @@ export class Router {
   }
 }
 
-function seenBy({ egress }: EngineSandbox): SeenConnections {
+function connectionsOf({ egress }: EngineSandbox): SeenConnections {
   const { log, refused, connections } = egress.connections;
   return { log, refused, connections };
 }

@@ -94,7 +94,7 @@ export class NetworkDecisions {
   }
 
   #addedHosts(change: NetworkChoice): string[] | undefined {
-    return addedBy(this.#policyAfter(change), this.#host.network.policy);
+    return addedHosts(this.#policyAfter(change), this.#host.network.policy);
   }
 
   #policyAfter(change: NetworkChoice): NetworkPolicy {
@@ -129,7 +129,7 @@ export class NetworkDecisions {
 }
 
 /** The entries that only `next` allows, empty for unrestricted access; undefined if it allows no more than `now`. */
-function addedBy(next: NetworkPolicy, now: NetworkPolicy): string[] | undefined {
+function addedHosts(next: NetworkPolicy, now: NetworkPolicy): string[] | undefined {
   if (next.internet === "full") return now.internet === "full" ? undefined : [];
   const added = next.internet === "allowlist" ? entriesBeyond(next.allowHosts, now) : [];
   return added.length > 0 ? added : undefined;

@@ -66,7 +66,7 @@ export function operate<Name extends OperationName>(
 }
 
 /** Whether the scopes allow more than reading, so that a call may start a container. */
-export function mayStartWith(scopes: readonly Scope[]): boolean {
+export function canStartWith(scopes: readonly Scope[]): boolean {
   return scopes.some((scope) => scope !== "sandbox:read");
 }
 
@@ -75,7 +75,7 @@ export type SandboxCalls = ReturnType<typeof sandboxCallsOf>;
 
 export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt }: CallerContext) {
   const { id: principalID, scopes, region } = principal;
-  const mayStart = mayStartWith(scopes);
+  const mayStart = canStartWith(scopes);
   const owner = (sandbox: string): Owner => {
     const callerWaitMs = Math.max(0, config.maxWaitSeconds * 1000 - (Date.now() - arrivedAt));
     return { principalID, sandbox, region, scopes, mayStart, takesNotice, callerWaitMs };

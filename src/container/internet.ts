@@ -9,7 +9,7 @@ import type { Connection } from "../shared/connection-log.ts";
 import { Mask } from "../shared/mask.ts";
 import { asSecret, isGitRequest } from "../shared/git-credential.ts";
 import { ALLOWED_PORTS, type NetworkPolicy, allowsHost, canonicalHost } from "../shared/network-policy.ts";
-import { type Secret, addSecrets, secretsAt, secretsFor } from "../shared/secrets.ts";
+import { type Secret, addSecrets, secretsOfHost, secretsFor } from "../shared/secrets.ts";
 import { accountOf, actorOf } from "./actor.ts";
 import { INTERNET_TEXTS } from "./texts.ts";
 
@@ -64,7 +64,7 @@ export async function forwardByPolicy(
   }
   const { secrets: all, gitSignIn } = parseConfig(env);
   const { principalID } = policy;
-  const secrets = port === "" ? secretsAt(secretsFor(all, principalID), host) : [];
+  const secrets = port === "" ? secretsOfHost(secretsFor(all, principalID), host) : [];
   // Last, because an operator's secret for the same place takes precedence.
   if (gitSignIn && principalID !== undefined && isGitRequest(request.method, new URL(request.url))) {
     const personCredential = await accountOf(env, principalID).gitCredential(host);

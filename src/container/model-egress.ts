@@ -6,7 +6,7 @@
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { Mask } from "../shared/mask.ts";
-import { MODEL_HOST, SERVER, type Secret, addSecrets, secretsAt, secretsFor } from "../shared/secrets.ts";
+import { MODEL_HOST, SERVER, type Secret, addSecrets, secretsOfHost, secretsFor } from "../shared/secrets.ts";
 import { actorOf } from "./actor.ts";
 import { type ModelOutcome, type ModelCall, REPORT_MS, type UpstreamError } from "./model-calls.ts";
 import { Pace } from "../shared/pace.ts";
@@ -101,7 +101,7 @@ async function serve(
   headers.set("accept-encoding", "identity");
   for (const [name, value] of Object.entries(check.trace ?? {})) headers.set(name, value);
   const url = new URL(row.upstream(config) + pathname + search);
-  const [credential] = addSecrets(secretsAt(secretsFor(config.secrets, SERVER), host), headers, url);
+  const [credential] = addSecrets(secretsOfHost(secretsFor(config.secrets, SERVER), host), headers, url);
   if (credential === undefined) {
     const message = MODEL_API_TEXTS.noCredential;
     await finish({ tokens: 0, error: { status: 401, message } });
@@ -118,7 +118,7 @@ async function serve(
     response = await fetch(url, { method: "POST", headers, body, signal, redirect: "manual" });
   } catch {
     if (refused.aborted) {
-      const { status, type, message } = refused.reason as Refused;
+      const { status, type, message } = refused.reason as RefusedRequest;
       await finish({ tokens: 0, error: { status, message } });
       return refusal(status, type, message);
     }
@@ -182,13 +182,13 @@ function errorMessage(body: string): string {
   return body.slice(0, 200).trim() || MODEL_API_TEXTS.noReason;
 }
 
-interface Refused {
+interface RefusedRequest {
   status: number;
   type: string;
   message: string;
 }
 
-const TOO_LARGE: Refused = {
+const TOO_LARGE: RefusedRequest = {
   status: 413,
   type: "request_too_large",
   message: MODEL_API_TEXTS.tooLarge(MAX_REQUEST_BYTES),
@@ -212,7 +212,7 @@ function meterBody(request: Request, isConfined: boolean, pace: Pace) {
   const meter = new RequestMeter();
   const refusing = new AbortController();
   const { signal: refused } = refusing;
-  const refuse = (reason: Refused) => refusing.abort(reason);
+  const refuse = (reason: RefusedRequest) => refusing.abort(reason);
   let isSent = false;
   const wasSent = () => isSent;
   if (!request.body) return { body: null, wasSent, meter, refused };

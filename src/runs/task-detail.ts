@@ -34,7 +34,7 @@ export interface TaskDetail {
   /** Files that the task produced, as stored in R2. */
   artifacts: Artifact[];
   /** Created and changed files that were not stored; undefined if all were. */
-  notKept?: NotKept;
+  notKept?: UnkeptFiles;
   /** The archive of the workspace, if there is one. */
   archive?: Archive;
   /** The number of container starts when the task ended. If the sandbox now has more, the files are gone. */
@@ -85,7 +85,7 @@ export interface Artifact {
   size: number;
 }
 
-export interface NotKept {
+export interface UnkeptFiles {
   count: number;
   /** The first of these files, with reasons. */
   named: { path: string; why: string }[];

@@ -175,7 +175,7 @@ export function createApp(product: ProtectedApp): App {
     const caller: CallerContext = { ...context, ...sender };
     if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id))
       return refuse(caller, rateLimited(), { route: route.path });
-    return refuseWithout(caller, scopes, route.path) ?? handle(request, caller);
+    return requireScopes(caller, scopes, route.path) ?? handle(request, caller);
   }
 
   return {
@@ -249,7 +249,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
     return refuse(caller, { reason: "bad_body", response }, { route });
   }
   const needed = scopesNeeded(product, calls, readURIs);
-  const refused = refuseWithout(caller, needed, route);
+  const refused = requireScopes(caller, needed, route);
   if (refused) return refused;
 
   let error: Error | undefined;
@@ -395,7 +395,7 @@ function logUse(caller: CallerContext, route: string): void {
   log(caller.config, { event: "token", action: "use", ...callerFields(caller), scope, route });
 }
 
-function refuseWithout(caller: CallerContext, needed: readonly Scope[], route: string): Response | undefined {
+function requireScopes(caller: CallerContext, needed: readonly Scope[], route: string): Response | undefined {
   const refusal = insufficientScope(caller, needed);
   return refusal && refuse(caller, refusal, { route, scope: needed.join(" ") });
 }

@@ -3,7 +3,7 @@ import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
 import { ANY_DEPTH, PATH_MAX } from "../../container/sandboxd/operations.ts";
 import { MAX_LISTED, WORKSPACE, absolute } from "../../container/sandboxd/shapes.ts";
-import { mayStartWith, operate, sandboxActor } from "../actors/sandbox-client.ts";
+import { canStartWith, operate, sandboxActor } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-calls.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { requireListCursor } from "../container/file-operations.ts";
@@ -189,7 +189,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
 /** A read-only token starts no container. Reading and deleting start only sandboxes that exist already. */
 function mayStartFor(method: string, scopes: readonly Scope[]): Owner["mayStart"] {
   if (method === "PUT") return true;
-  return mayStartWith(scopes) && "ifKnown";
+  return canStartWith(scopes) && "ifKnown";
 }
 
 function decodePath(path: string): string {

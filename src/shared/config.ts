@@ -1,7 +1,7 @@
 /** The Worker's bindings and variables, and their parsed form. */
 import * as z from "zod";
 import { fromEnv } from "./env-fields.ts";
-import { MODEL_HOST, type Secret, SERVER, secretsAt, secretsFor } from "./secrets.ts";
+import { MODEL_HOST, type Secret, SERVER, secretsOfHost, secretsFor } from "./secrets.ts";
 import { PRINCIPAL_IDS } from "./principal.ts";
 import { previousToken, type StaticToken } from "./static-tokens.ts";
 import { TOOL_NAMES, chooseTools } from "./tool-sets.ts";
@@ -30,7 +30,7 @@ export interface Env extends Partial<Record<VariableName, string>> {
 }
 
 export function canRunTasks({ secrets }: Pick<Config, "secrets">): boolean {
-  return secretsAt(secretsFor(secrets, SERVER), MODEL_HOST).length > 0;
+  return secretsOfHost(secretsFor(secrets, SERVER), MODEL_HOST).length > 0;
 }
 
 export type Config = Readonly<ReturnType<typeof configOf>>;

@@ -45,7 +45,7 @@ export function secretsFor(secrets: readonly Secret[], principalID: string | und
 }
 
 /** The secrets for a host. @param host in canonical form */
-export function secretsAt(secrets: readonly Secret[], host: string): Secret[] {
+export function secretsOfHost(secrets: readonly Secret[], host: string): Secret[] {
   return secrets.filter(({ hosts }) => allowsHost(policyOf(hosts), host));
 }
 

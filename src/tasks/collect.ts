@@ -17,7 +17,7 @@ import {
   DIFF_NAME,
   LIST_NAME,
   MAX_FILES,
-  type NotKept,
+  type UnkeptFiles,
   SHOWN_FILES,
   type TaskDetail,
 } from "../runs/task-detail.ts";
@@ -64,7 +64,7 @@ export async function collect(
   task: string,
   runID: string,
   directory: string,
-): Promise<{ changes?: Changes; artifacts: Artifact[]; notKept?: NotKept }> {
+): Promise<{ changes?: Changes; artifacts: Artifact[]; notKept?: UnkeptFiles }> {
   const { files: sandboxFiles } = store;
   const found = (await sandboxFiles.call("changes", { task, path: directory, limit: MAX_FILES })).changes;
   if (found === undefined) return { changes: undefined, artifacts: [] };
@@ -80,7 +80,7 @@ export async function collect(
   if (changes.count > Math.min(SHOWN_FILES, files.length))
     await writer.keep(LIST_NAME, `${directoryOfTask}/${CHANGES_LIST}`, found.listBytes);
   // A file's own reason is more useful than `TOO_MANY`, so files with their own reason are listed first.
-  const [special, surplus]: [NotKept["named"], NotKept["named"]] = [[], []];
+  const [special, surplus]: [UnkeptFiles["named"], UnkeptFiles["named"]] = [[], []];
   for (const { path, change, type, size } of listed) {
     if (change === "deleted") continue;
     const why = NOT_KEPT_REASONS[type] ?? (await writer.keep(path, `${directory}/${path}`, size));

@@ -11,7 +11,7 @@ import { ToolError } from "../shared/errors.ts";
 import { AGENT_NAMES, randomLetters } from "../shared/names.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
 import { canRunTasks } from "../shared/config.ts";
-import { MODEL_HOST, SERVER, secretsAt, secretsFor } from "../shared/secrets.ts";
+import { MODEL_HOST, SERVER, secretsOfHost, secretsFor } from "../shared/secrets.ts";
 import { requireOffered, type ToolContext } from "./define.ts";
 import { fork, forkTask, requireSavedWorkspaces } from "./checkpoints.ts";
 import { sandboxOfRun } from "./run-sandbox.ts";
@@ -122,7 +122,7 @@ function requireSupport(
   named: readonly string[],
 ): void {
   const { title } = agent;
-  const [model] = secretsAt(secretsFor(config.secrets, SERVER), MODEL_HOST);
+  const [model] = secretsOfHost(secretsFor(config.secrets, SERVER), MODEL_HOST);
   if (!agent.takesToken && model?.place.name !== "x-api-key") throw texts.agentNeedsKey(title);
   if (maxTurns !== undefined && !agent.limitsTurns) throw texts.noTurnLimit(title);
   if (named.length > 0 && !agent.findsComponents) throw texts.noComponents(title);

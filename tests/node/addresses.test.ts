@@ -3,7 +3,7 @@ import { createServer } from "node:net";
 import { networkInterfaces } from "node:os";
 import { describe, expect, it } from "vitest";
 import { refusedAddress } from "../../local/engine/addresses.ts";
-import { attachedOf } from "../../local/engine/attached.ts";
+import { attachedNetworksOf } from "../../local/engine/attached.ts";
 import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
 import { listen } from "../setup/listen.ts";
 
@@ -92,7 +92,7 @@ describe("the engine refuses connections", () => {
       route6("2a000001000200030000000000000000", "40", zero, "00000001") +
       route6("2a010000000000000000000000000000", "20", "fe800000000000000000000000000001", "00000003") +
       route6(zero, "00", zero, "00200200");
-    const attached = attachedOf(interfaces, routes, routes6);
+    const attached = attachedNetworksOf(interfaces, routes, routes6);
     const refusalOf = (address: string) =>
       attached.find(({ list }) => list.check(address, address.includes(":") ? "ipv6" : "ipv4"))?.reason;
     expect(refusalOf("8.8.4.130")).toContain("of this machine");

@@ -16,7 +16,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { parse } from "jsonc-parser";
 import { parse as parseTOML } from "smol-toml";
 import { parse as parseYAML } from "yaml";
-import { entryIn, withEntry } from "../../cli/client-file.ts";
+import { entryIn, setEntry } from "../../cli/client-file.ts";
 import { programCommand } from "../../cli/program-files.ts";
 import { type ClientKind, CLIENTS, type Endpoint } from "../../cli/clients.ts";
 import { runHere, startCLI } from "../setup/cli.ts";
@@ -107,25 +107,22 @@ describe.each(CLIENTS)("$title", (kind) => {
   const original = FILES[kind.name] ?? "";
 
   it("keeps a byte order mark", () => {
-    const text = withEntry(kind, `\uFEFF${original}`, "sandbox", entry);
-    expect([text.charCodeAt(0), text.slice(1)]).toEqual([
-      0xfeff,
-      withEntry(kind, original, "sandbox", entry),
-    ]);
+    const text = setEntry(kind, `\uFEFF${original}`, "sandbox", entry);
+    expect([text.charCodeAt(0), text.slice(1)]).toEqual([0xfeff, setEntry(kind, original, "sandbox", entry)]);
     expect(entryIn(kind, text, "sandbox")).toEqual(JSON.parse(JSON.stringify(entry)));
   });
 
   it("creates a missing file", () => {
-    expect(read(kind, withEntry(kind, "", "sandbox", entry))).toEqual(WRITTEN[kind.name]?.("sandbox"));
+    expect(read(kind, setEntry(kind, "", "sandbox", entry))).toEqual(WRITTEN[kind.name]?.("sandbox"));
   });
 
   it("keeps the file's entries and comments", () => {
-    const written = withEntry(kind, original, "sandbox", entry);
+    const written = setEntry(kind, original, "sandbox", entry);
     expect(read(kind, written)).toMatchObject({ ...(WRITTEN[kind.name]?.("sandbox") as object) });
     expect(read(kind, written)).toMatchObject(read(kind, original) as object);
     for (const comment of original.match(/(?:\/\/|#) .*$/gm) ?? []) expect(written).toContain(comment);
-    expect(withEntry(kind, written, "sandbox", entry)).toBe(written);
-    const other = withEntry(kind, written, "sandbox", kind.entry(bridge));
+    expect(setEntry(kind, written, "sandbox", entry)).toBe(written);
+    const other = setEntry(kind, written, "sandbox", kind.entry(bridge));
     expect(entryIn(kind, other, "sandbox")).toEqual(kind.entry(bridge));
     expect(entryIn(kind, other, "other")).toEqual(entryIn(kind, original, "other"));
   });
@@ -134,7 +131,7 @@ describe.each(CLIENTS)("$title", (kind) => {
 it("an entry for OpenCode keeps a file's nested table of servers", () => {
   const kind = client("opencode");
   const original = '{ "mcp": { "servers": { "a": { "type": "local", "command": ["x"] } } } }';
-  expect(read(kind, withEntry(kind, original, "sandbox", { type: "remote" }))).toEqual({
+  expect(read(kind, setEntry(kind, original, "sandbox", { type: "remote" }))).toEqual({
     mcp: { servers: { a: { type: "local", command: ["x"] }, sandbox: { type: "remote" } } },
   });
 });
@@ -146,7 +143,7 @@ it.each([
   ["goose", "a: [", "not a YAML"],
   ["codex", 'mcp_servers = { other = { command = "x" } }', "cannot change safely"],
 ])("a file of %s with the content %j is not changed", (name, text, message) => {
-  expect(() => withEntry(client(name), text, "sandbox", { url: "u" })).toThrow(message);
+  expect(() => setEntry(client(name), text, "sandbox", { url: "u" })).toThrow(message);
 });
 
 describe("connect --project", () => {
@@ -286,7 +283,7 @@ it.each(['{ "mcpServers": [], "a": 1 }', '{ "mcpServers": null, "a": 1 }'])(
   "an empty value in the place of the table becomes a table: %s",
   (text) => {
     const kind = client("cursor");
-    expect(parse(withEntry(kind, text, "sandbox", kind.entry(http)))).toEqual({
+    expect(parse(setEntry(kind, text, "sandbox", kind.entry(http)))).toEqual({
       ...(WRITTEN.cursor?.("sandbox") as object),
       a: 1,
     });
@@ -298,7 +295,7 @@ it.each(['{ "mcpServers": [1] }', '{ "mcpServers": "x" }', '{ "mcpServers": 0 }'
   "an invalid table is kept, with an explanation: %s",
   (text) => {
     const kind = client("cursor");
-    expect(() => withEntry(kind, text, "sandbox", kind.entry(http))).toThrow(
+    expect(() => setEntry(kind, text, "sandbox", kind.entry(http))).toThrow(
       'its "mcpServers" is not a table of servers',
     );
   },
@@ -307,7 +304,7 @@ it.each(['{ "mcpServers": [1] }', '{ "mcpServers": "x" }', '{ "mcpServers": 0 }'
 it("an entry keeps TOML comments before the next table", () => {
   const text =
     '[mcp_servers.sandbox]\nurl = "u" # mine\n\n# Who may do what:\n[projects."/a"]\ntrust_level = "trusted"\n';
-  const after = withEntry(client("codex"), text, "sandbox", { url: "v" });
+  const after = setEntry(client("codex"), text, "sandbox", { url: "v" });
   expect(after).toBe(
     '\n# Who may do what:\n[projects."/a"]\ntrust_level = "trusted"\n\n[mcp_servers.sandbox]\nurl = "v"\n',
   );

@@ -8,7 +8,7 @@ import {
   placeholders,
   addSecrets,
   secretList,
-  secretsAt,
+  secretsOfHost,
   secretsFor,
 } from "../../src/shared/secrets.ts";
 
@@ -75,10 +75,10 @@ describe("a request", () => {
 describe("a secret", () => {
   it("belongs only to its hosts and principals", () => {
     const wide = secretOf({}, { hosts: ["*.example.com"], principals: ["token:ci"] });
-    expect(secretsAt([bearer, wide], "api.example.com")).toEqual([bearer, wide]);
-    expect(secretsAt([bearer, wide], "b.example.com")).toEqual([wide]);
+    expect(secretsOfHost([bearer, wide], "api.example.com")).toEqual([bearer, wide]);
+    expect(secretsOfHost([bearer, wide], "b.example.com")).toEqual([wide]);
     for (const host of ["example.com", "api.example.com.evil.test", "evilapi.example.org", ""])
-      expect(secretsAt([bearer, wide], host)).toEqual([]);
+      expect(secretsOfHost([bearer, wide], host)).toEqual([]);
     expect(secretsFor([bearer, wide], "token:ci")).toEqual([bearer, wide]);
     expect(secretsFor([bearer, wide], "owner")).toEqual([bearer]);
     expect(secretsFor([bearer, wide], undefined)).toEqual([bearer]);

@@ -23,7 +23,7 @@ function markChildren(run, mark) {
 }
 
 /** Which part of the run listens, or may listen. sandboxd then looks for the run's ports. */
-function servedBy() {
+function listeningPart() {
   if (isListening) return "itself";
   return children.size > 0 ? "child" : undefined;
 }
@@ -43,10 +43,10 @@ function patchChildren(streams) {
   const spawn = ChildProcess.prototype.spawn;
   ChildProcess.prototype.spawn = function (options) {
     markSelf();
-    const ofRun = children;
-    ofRun.add(this);
-    this.once("exit", () => ofRun.delete(this)).once("error", () => ofRun.delete(this));
-    const { stdio, taken } = replaceOurs(options.stdio, "pipe");
+    const runChildren = children;
+    runChildren.add(this);
+    this.once("exit", () => runChildren.delete(this)).once("error", () => runChildren.delete(this));
+    const { stdio, taken } = replaceOwnDescriptors(options.stdio, "pipe");
     const result = Reflect.apply(spawn, this, [{ ...options, stdio }]);
     for (const index of taken) {
       const name = index === 1 ? "stdout" : "stderr";
@@ -62,7 +62,7 @@ function patchChildren(streams) {
       const at = args.findLastIndex((one) => one?.stdio !== undefined);
       const options = args[at];
       if (!options?.stdio) return real(...args);
-      const { stdio, taken } = replaceOurs(options.stdio, "pipe");
+      const { stdio, taken } = replaceOwnDescriptors(options.stdio, "pipe");
       if (taken.length === 0) return real(...args.with(at, { ...options, stdio }));
       return withFiles(streams, stdio, taken, (files) =>
         real(...args.with(at, { ...options, stdio: files })),
@@ -89,7 +89,7 @@ function withFiles(streams, stdio, taken, call) {
 }
 
 /** Returns `stdio` as an array without our descriptors 0, 1 and 2. `taken` has the indexes where descriptor 1 or 2 was replaced. */
-function replaceOurs(stdio, instead) {
+function replaceOwnDescriptors(stdio, replacement) {
   const list = Array.isArray(stdio) ? [...stdio] : [stdio, stdio, stdio].map((one) => one ?? "pipe");
   const taken = [];
   for (const [index, one] of list.entries()) {
@@ -97,10 +97,10 @@ function replaceOurs(stdio, instead) {
     const fd = inherits ?? (typeof one === "number" ? one : one?.fd);
     if (fd === 0) list[index] = "ignore";
     if (fd !== 1 && fd !== 2) continue;
-    list[index] = instead;
+    list[index] = replacement;
     taken.push(index);
   }
   return { stdio: list, taken };
 }
 
-module.exports = { markChildren, patchChildren, servedBy };
+module.exports = { markChildren, patchChildren, listeningPart };

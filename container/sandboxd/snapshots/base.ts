@@ -129,15 +129,15 @@ let base: Base | undefined;
 
 export function baseOfContainer(): Base {
   if (base) return base;
-  const image = listAt(IMAGE_LIST);
+  const image = readList(IMAGE_LIST);
   const startedAt = lstatSync(STARTED, { bigint: true, throwIfNoEntry: false })?.ctimeNs ?? 0n;
-  return (base = image === undefined ? new Base(listAt(OWN_LIST) ?? "") : new Base(image, startedAt));
+  return (base = image === undefined ? new Base(readList(OWN_LIST) ?? "") : new Base(image, startedAt));
 }
 
 /** The largest list in bytes: 200,000 files take 17 MB. */
 const MAX_LIST_BYTES = 128 * 1024 * 1024;
 
-function listAt(path: string): string | undefined {
+function readList(path: string): string | undefined {
   return textOf(path, "latin1", MAX_LIST_BYTES);
 }
 

@@ -19,7 +19,7 @@ while True:
     timeout_seconds: 300,
   });
   id = idIn(holder);
-  // A new session must start a shell.
+  // Uses a new session, because it must start a shell, which shows whether a process is left.
   const runInFullSession = () => owner.call("run_command", { sandbox, command: "true", session: "full" });
   await until(async () => (await runInFullSession()).text.includes("out of processes"));
 });
@@ -33,7 +33,7 @@ describe.concurrent("a sandbox that has no process left", () => {
     ["run_code", { code: "1", language: "javascript", context: "other" }],
     ["run_code", { code: "1", language: "typescript" }],
     ["run_command", { command: "echo hello", session: "new" }],
-  ])("says so to %s %j, and what to do", async (name, args) => {
+  ])("says so in the result of %s %j, and says what to do", async (name, args) => {
     const result = await owner.call(name, { sandbox, ...args });
     expect(result.text).toMatch(/out of processes or memory[^]*cancel_run[^]*destroy_sandbox/);
   });

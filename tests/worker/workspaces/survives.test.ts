@@ -21,7 +21,7 @@ const save = (sandbox: string) => runInActor(sandbox, (actor) => actor.saveToSto
 const savedAt = async (sandbox: string) => (await accountOf(owner).workspace(sandbox))?.savedAt;
 
 /** Stands between the server and sandboxd. Holds back writes of images' originals until /tmp/continue exists. */
-const HOLDING = `
+const HOLDING_PROXY = `
 import os, socket, threading, time
 where = "/run/sandbox/sandboxd.sock"
 os.rename(where, where + ".real")
@@ -55,11 +55,11 @@ describe.concurrent("a workspace", () => {
        truncate -s 20M sparse; printf x | dd of=sparse bs=1 seek=9000000 conv=notrunc status=none
        head -c 9000000 /dev/urandom > large; mkfifo pipe; printf n > "$(printf 'not\\377utf8')"; : > nothing`,
     );
-    const look = `find . -not -type p -printf '%p %y %m %s %l %T@ %n\\n' | sort; find . -type f | sort | xargs -d '\\n' sha256sum`;
-    const before = await sh(sandbox, look);
+    const listCommand = `find . -not -type p -printf '%p %y %m %s %l %T@ %n\\n' | sort; find . -type f | sort | xargs -d '\\n' sha256sum`;
+    const before = await sh(sandbox, listCommand);
     await until(async () => (await savedAt(sandbox)) !== undefined);
     await killContainer(sandbox);
-    const after = await owner.call("run_command", { sandbox, command: look });
+    const after = await owner.call("run_command", { sandbox, command: listCommand });
     expect(after.structured.notice).toMatch(/^The sandbox was restarted: its files are as saved at /);
     const times = (text: string) => text.replaceAll(/(\.\d{6})\d+/g, "$1");
     expect(times(String(after.structured.stdout)).replaceAll(/^\. .*\n/gm, "")).toBe(
@@ -67,11 +67,11 @@ describe.concurrent("a workspace", () => {
     );
   });
 
-  it("is saved soon after the original of a scaled image is stored, also after the end of its run", async () => {
+  it("is saved soon after the original of a scaled image is stored, also if the run has already ended", async () => {
     const sandbox = "late-original";
     const hold =
       "cat >/tmp/holds.py; setsid -f python3 /tmp/holds.py; until [ -e /tmp/holds ]; do sleep 0.1; done";
-    await sh(sandbox, hold, { stdin: HOLDING });
+    await sh(sandbox, hold, { stdin: HOLDING_PROXY });
     const code = "from PIL import Image; Image.new('RGB', (3000, 2000))";
     const { text } = await owner.call("run_code", { sandbox, code });
     expect(text).toContain("made smaller from 3000 x 2000 pixels, PNG");
@@ -174,7 +174,7 @@ describe.concurrent("a workspace", () => {
     expect(await sh(sandbox, "cat file; echo $WORD")).toBe("kept\nw\n");
   });
 
-  it("of a fork does not exist if the fork's actor cannot receive the settings", async () => {
+  it("is not created for a fork whose actor cannot store the settings", async () => {
     const sandbox = "fork-from";
     await owner.call("configure_sandbox", { sandbox, internet: "none" });
     await sh(sandbox, "echo kept > file");

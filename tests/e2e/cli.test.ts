@@ -31,8 +31,8 @@ describe("the server that a command calls", () => {
   });
 
   it("is the one that --url names, also if --url has only its origin", async () => {
-    const words = ["sandboxes", "--url", new URL(server.url).origin, "--token", TOKEN];
-    expect(await runHere(words)).toMatchObject({ code: 0, stdout: expect.stringContaining("default") });
+    const args = ["sandboxes", "--url", new URL(server.url).origin, "--token", TOKEN];
+    expect(await runHere(args)).toMatchObject({ code: 0, stdout: expect.stringContaining("default") });
   });
 
   it("does not receive the local server's token if --url names another server", async () => {
@@ -140,7 +140,7 @@ describe("command", () => {
       response.end(Buffer.from(await answer.arrayBuffer()));
     });
     const port = await listen(proxy);
-    const words = [
+    const args = [
       "command",
       "echo one; sleep 2; echo two",
       "--url",
@@ -148,7 +148,7 @@ describe("command", () => {
       "--token",
       TOKEN,
     ];
-    const ended = await runCLI(words);
+    const ended = await runCLI(args);
     proxy.close();
     expect(ended).toMatchObject({
       code: 0,
@@ -275,8 +275,8 @@ describe("code", () => {
   });
 
   it("reports that the kernel died", async () => {
-    const words = ["code", "--context", "dying", "import os; os._exit(3)"];
-    expect(await run(words)).toMatchObject({
+    const args = ["code", "--context", "dying", "import os; os._exit(3)"];
+    expect(await run(args)).toMatchObject({
       code: 1,
       stderr: expect.stringMatching(/^The python kernel dying died: /),
     });
@@ -300,18 +300,13 @@ describe("code", () => {
   it("prints the result even if an image cannot be saved", async () => {
     mkdirSync(join(directory, "full"));
     symlinkSync("nowhere", join(directory, "full/image-1.png"));
-    const words = [
-      "code",
-      "--save",
-      "full",
-      "from PIL import Image; print('done'); Image.new('RGB', (2, 2))",
-    ];
-    expect(await run(words)).toMatchObject({
+    const args = ["code", "--save", "full", "from PIL import Image; print('done'); Image.new('RGB', (2, 2))"];
+    expect(await run(args)).toMatchObject({
       code: 69,
       stdout: expect.stringMatching(/^done\n/),
       stderr: expect.stringContaining("image-1.png cannot be written: EEXIST"),
     });
-    expect(await json(words)).toMatchObject({ success: false, state: "succeeded", images: [] });
+    expect(await json(args)).toMatchObject({ success: false, state: "succeeded", images: [] });
   });
 
   it.each([

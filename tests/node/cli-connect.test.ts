@@ -176,10 +176,10 @@ describe("connect --project", () => {
       const path = join(project, projectFile);
       mkdirSync(dirname(path), { recursive: true });
       writeFileSync(path, FILES[name] ?? "");
-      const words = ["connect", name, "--project", project, "--json"];
-      const first = await runHere(words, { env: SERVER });
+      const args = ["connect", name, "--project", project, "--json"];
+      const first = await runHere(args, { env: SERVER });
       const firstVersion = readFileSync(path, "utf8");
-      const second = await runHere([...words, "--name", "other-name"], { env: SERVER });
+      const second = await runHere([...args, "--name", "other-name"], { env: SERVER });
       const copies = [first, second].map(({ stdout }) => readFileSync(JSON.parse(stdout).copy, "utf8"));
       expect(copies).toEqual([FILES[name], firstVersion]);
     },

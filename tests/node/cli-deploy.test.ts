@@ -19,24 +19,24 @@ afterEach(() => copy.remove());
 
 describe("deploy", () => {
   /** A stub of wrangler: it records its arguments and the secrets that it receives, and has an account. */
-  const STAND_IN = `#!${process.execPath}
+  const WRANGLER_STUB = `#!${process.execPath}
 const { appendFileSync, readFileSync, existsSync } = require("node:fs");
-const words = process.argv.slice(2);
-const at = words.indexOf("--secrets-file");
-const secrets = at < 0 ? undefined : JSON.parse(readFileSync(words[at + 1], "utf8"));
-appendFileSync(__dirname + "/calls", JSON.stringify({ words, secrets, pid: process.pid }) + "\\n");
-const answer = __dirname + "/" + words.filter((word) => /^\\w/.test(word)).slice(0, 2).join("-");
+const args = process.argv.slice(2);
+const at = args.indexOf("--secrets-file");
+const secrets = at < 0 ? undefined : JSON.parse(readFileSync(args[at + 1], "utf8"));
+appendFileSync(__dirname + "/calls", JSON.stringify({ args, secrets, pid: process.pid }) + "\\n");
+const answer = __dirname + "/" + args.filter((word) => /^\\w/.test(word)).slice(0, 2).join("-");
 if (existsSync(answer + "-fails")) { console.error(readFileSync(answer + "-fails", "utf8")); process.exit(1); }
 if (existsSync(answer + "-hangs")) setInterval(() => undefined, 1000);
 else if (existsSync(answer)) console.log(readFileSync(answer, "utf8"));
-else if (words[0] === "deploy" && !words.includes("--dry-run"))
+else if (args[0] === "deploy" && !args.includes("--dry-run"))
   console.log("Deployed sandbox-mcp triggers (1.00 sec)\\n  https://sandbox-mcp.me.workers.dev\\n");
 `;
 
   beforeEach(() => {
     copy.replace("package.json", /"predeploy": "[^"]*"/, '"predeploy": "true"');
     for (const [name, text] of [
-      ["wrangler.cjs", STAND_IN],
+      ["wrangler.cjs", WRANGLER_STUB],
       ["docker", "#!/bin/sh\necho 27.0\n"],
     ] as const) {
       writeFileSync(join(directory, name), text);
@@ -47,10 +47,10 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
   });
   afterEach(() => vi.unstubAllEnvs());
 
-  const deploy = (...words: string[]) =>
-    runHere(["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), ...words]);
+  const deploy = (...args: string[]) =>
+    runHere(["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), ...args]);
 
-  const recordedCalls = (): { words: string[]; secrets?: Record<string, string>; pid: number }[] =>
+  const recordedCalls = (): { args: string[]; secrets?: Record<string, string>; pid: number }[] =>
     copy
       .read("calls")
       .trim()
@@ -77,12 +77,12 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
     ]);
     expect(readdirSync(directory, { recursive: true }).toSorted()).toEqual([...before, "calls"].toSorted());
     expect(copy.read("wrangler.jsonc")).toBe(config);
-    expect(recordedCalls().map(({ words }) => words.slice(0, 2))).toEqual([["deploy", "--dry-run"]]);
+    expect(recordedCalls().map(({ args }) => args.slice(0, 2))).toEqual([["deploy", "--dry-run"]]);
   });
 
   it("prints commands in the form in which it was started", async () => {
-    const words = ["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), "--dry-run"];
-    const { stdout } = await runCLI(words, { env: { npm_lifecycle_event: "cli" } });
+    const args = ["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), "--dry-run"];
+    const { stdout } = await runCLI(args, { env: { npm_lifecycle_event: "cli" } });
     expect(stdout).toMatch(/: npm run cli -- validate$[^]*: npm run cli -- verify </m);
     expect(stdout).not.toMatch(/sandbox-mcp [a-z]/);
   });
@@ -91,8 +91,8 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
     writeFileSync(join(directory, "secret-list-fails"), "Worker not found. [code: 10007]");
     vi.stubEnv("SERVER_AUTH_TOKEN", "the-token-of-the-owner");
     vi.stubEnv("ANTHROPIC_API_KEY", "the-key-of-the-model");
-    const words = ["--yes", "--json", "--no-verify", "--preview-host", "p.example.net"];
-    const { code, stdout } = await deploy(...words);
+    const args = ["--yes", "--json", "--no-verify", "--preview-host", "p.example.net"];
+    const { code, stdout } = await deploy(...args);
     expect([code, JSON.parse(stdout)]).toEqual([
       0,
       expect.objectContaining({
@@ -103,7 +103,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
       }),
     ]);
     const calls = recordedCalls();
-    expect(calls.map(({ words: [first, second] }) => `${first} ${second ?? ""}`.trim())).toEqual([
+    expect(calls.map(({ args: [first, second] }) => `${first} ${second ?? ""}`.trim())).toEqual([
       "whoami --json",
       "secret list",
       "deploy --dry-run",
@@ -159,9 +159,9 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
       64,
       "workers.dev",
     ],
-  ])("ends with an error if there is %s", async (_what, words, spoil, code, message) => {
+  ])("ends with an error if there is %s", async (_what, args, spoil, code, message) => {
     spoil();
-    expect(await deploy(...words)).toMatchObject({ code, stderr: expect.stringContaining(message) });
+    expect(await deploy(...args)).toMatchObject({ code, stderr: expect.stringContaining(message) });
   });
 
   it("leaves no secret and no process behind when it is stopped", async () => {
@@ -169,8 +169,8 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
     writeFileSync(join(directory, "deploy-hangs"), "");
     const TMPDIR = join(directory, "tmp");
     mkdirSync(TMPDIR);
-    const words = ["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), "--yes"];
-    const running = startCLI(words, { env: { SERVER_AUTH_TOKEN: "the-token-of-the-owner", TMPDIR } });
+    const args = ["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), "--yes"];
+    const running = startCLI(args, { env: { SERVER_AUTH_TOKEN: "the-token-of-the-owner", TMPDIR } });
     await until(() => existsSync(join(directory, "calls")) && copy.read("calls").includes("--secrets-file"));
     const { pid } = recordedCalls().at(-1) ?? {};
     running.kill("SIGINT");
@@ -191,7 +191,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
       const name = params?.name ?? method;
       if (method === "tools/call") called.push(name);
       const isError = name === "run_command" && refusals-- > 0;
-      const words = isError ? "The sandbox could not be started now." : "done";
+      const resultText = isError ? "The sandbox could not be started now." : "done";
       const result =
         method === "initialize"
           ? {
@@ -201,7 +201,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
             }
           : method === "tools/list"
             ? { tools: [] }
-            : { content: [{ type: "text", text: words }], isError };
+            : { content: [{ type: "text", text: resultText }], isError };
       response.writeHead(200, { "content-type": "application/json" });
       response.end(JSON.stringify({ jsonrpc: "2.0", id, result }));
     });
@@ -223,6 +223,6 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
       stdout: "https://sandbox-mcp.me.workers.dev/mcp\n",
       stderr: expect.stringContaining("verify https://sandbox-mcp.me.workers.dev <token>"),
     });
-    expect(recordedCalls().at(-1)?.words).toEqual(["deploy"]);
+    expect(recordedCalls().at(-1)?.args).toEqual(["deploy"]);
   });
 });

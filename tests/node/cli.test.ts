@@ -63,8 +63,8 @@ test.each(["text", "JSON"])("an error says that an address is not the endpoint, 
   const notFound: RequestListener = (_request, response) =>
     response.writeHead(404).end(JSON.stringify({ error: "Not found" }));
   await withServer(notFound, async (url) => {
-    const words = ["runs", "--url", `${url}/nope`, "--token", "any", ...(form === "JSON" ? ["--json"] : [])];
-    const { code, stdout, stderr } = await runHere(words);
+    const args = ["runs", "--url", `${url}/nope`, "--token", "any", ...(form === "JSON" ? ["--json"] : [])];
+    const { code, stdout, stderr } = await runHere(args);
     expect([code, stdout + stderr]).toEqual([
       69,
       expect.stringContaining("/mcp/nope is not the endpoint of a sandbox-mcp server (404)"),
@@ -73,9 +73,9 @@ test.each(["text", "JSON"])("an error says that an address is not the endpoint, 
 });
 
 test("`files get` reports a missing local directory before it calls a server", async () => {
-  const words = ["files", "get", "x", "--url", "http://127.0.0.1:9", "--token", "any"];
+  const args = ["files", "get", "x", "--url", "http://127.0.0.1:9", "--token", "any"];
   for (const to of [join(directory, "none/y"), `${directory}/none/`])
-    expect(await runHere([...words, to])).toEqual({
+    expect(await runHere([...args, to])).toEqual({
       code: 69,
       stdout: "",
       stderr: expect.stringMatching(/^Error: \S+ cannot be written: \S+none is not a directory\.\n$/),
@@ -95,8 +95,8 @@ test("a command without --sandbox uses the sandbox in the URL", async () => {
     await runHere(["files", "ls", "--sandbox", "named"], { env });
   });
   expect(requestedPaths.map((path) => path.split("/")[2])).toEqual(["project", "other", "named"]);
-  const words = ["runs", "--url", "http://127.0.0.1:9/mcp?sandbox=A+B", "--token", "any"];
-  const { code, stderr } = await runHere(words);
+  const args = ["runs", "--url", "http://127.0.0.1:9/mcp?sandbox=A+B", "--token", "any"];
+  const { code, stderr } = await runHere(args);
   expect([code, stderr]).toEqual([
     64,
     expect.stringContaining("The sandbox of the address must be 1 to 63 characters of"),
@@ -117,8 +117,8 @@ describe("stdio", () => {
       () => undefined,
       async (own) => void (url = own),
     );
-    const words = ["stdio", "--url", url, "--token", "any"];
-    const { code, stdout, stderr } = await runCLI(words, {}, `${JSON.stringify(initialize)}\n`);
+    const args = ["stdio", "--url", url, "--token", "any"];
+    const { code, stdout, stderr } = await runCLI(args, {}, `${JSON.stringify(initialize)}\n`);
     const message = `No server responds at ${url} (ECONNREFUSED).`;
     expect([code, JSON.parse(stdout), stderr]).toEqual([
       69,
@@ -156,9 +156,9 @@ test("`files get` leaves no partial file when it is stopped", async () => {
     response.writeHead(200, { "content-disposition": "attachment" }).write("the first part");
   };
   await withServer(begin, async (url) => {
-    const words = ["files", "get", "report.pdf", "--url", url, "--token", "any"];
+    const args = ["files", "get", "report.pdf", "--url", url, "--token", "any"];
     for (const signal of ["SIGINT", "SIGTERM"] as const) {
-      const running = startCLI(words, { cwd });
+      const running = startCLI(args, { cwd });
       await until(() => readdirSync(cwd).some((name) => name.endsWith(".part")));
       running.kill(signal);
       const { code, stderr } = await running.ended;
@@ -177,8 +177,8 @@ test("`files ls` escapes names in a pipe without loss, and a shell can decode th
   await withServer(
     (_request, response) => response.end(JSON.stringify({ entries })),
     async (url) => {
-      const words = ["files", "ls", "--url", url, "--token", "any"];
-      const { stdout } = await runHere(words);
+      const args = ["files", "ls", "--url", url, "--token", "any"];
+      const { stdout } = await runHere(args);
       // oxlint-disable-next-line no-control-regex
       expect(stdout).not.toMatch(/[\x00-\x08\x0b-\x1f\x7f-\x9f\p{Bidi_Control}]/u);
       const printed = stdout.trimEnd().split("\n");
@@ -188,7 +188,7 @@ test("`files ls` escapes names in a pipe without loss, and a shell can decode th
         }),
       );
       expect(read).toEqual(names);
-      expect(JSON.parse((await runHere([...words, "--json"])).stdout).entries).toEqual(entries);
+      expect(JSON.parse((await runHere([...args, "--json"])).stdout).entries).toEqual(entries);
     },
   );
 });
@@ -211,13 +211,13 @@ test("the report of `diagnose` contains no token, however it is passed, and no p
     response.end(JSON.stringify({ error: `no ${headers.authorization}` }));
   };
   await withServer(echo, async (url) => {
-    const words = ["diagnose", "--output", "-", "--json"];
-    const { code, stdout } = await runHere([...words, `--url=${url}`, "--token=given-in-one-word"]);
+    const args = ["diagnose", "--output", "-", "--json"];
+    const { code, stdout } = await runHere([...args, `--url=${url}`, "--token=given-in-one-word"]);
     expect([code, JSON.parse(stdout).server.error]).toEqual([
       0,
       expect.stringContaining("Bearer (redacted)"),
     ]);
-    const named = await runHere([...words, "--url", url.replace("//", "//me:my-password@"), "--token", "t"]);
+    const named = await runHere([...args, "--url", url.replace("//", "//me:my-password@"), "--token", "t"]);
     expect(JSON.parse(named.stdout).server.error).toContain("--url must not contain a user or a password");
     expect(named.stdout).not.toContain("my-password");
   });
@@ -236,13 +236,13 @@ test("an unexpected response is reported in one line, and with its stack only on
   await withServer(
     (_request, response) => response.end('{"entries":5}'),
     async (url) => {
-      const words = ["files", "ls", "--url", url, "--token", "any"];
-      const { code, stderr } = await runHere(words, { env: { SANDBOX_MCP_VERBOSE: undefined } });
+      const args = ["files", "ls", "--url", url, "--token", "any"];
+      const { code, stderr } = await runHere(args, { env: { SANDBOX_MCP_VERBOSE: undefined } });
       expect([code, stderr]).toEqual([
         70,
         expect.stringMatching(/^Error: [^\n]+SANDBOX_MCP_VERBOSE[^\n]+\n$/),
       ]);
-      const more = await runHere(words, { env: { SANDBOX_MCP_VERBOSE: "1" } });
+      const more = await runHere(args, { env: { SANDBOX_MCP_VERBOSE: "1" } });
       expect(more.stderr).toContain("cli/commands/files.ts:");
     },
   );

@@ -21,7 +21,7 @@ const PRELUDE = fileURLToPath(new URL("../../container/kernel", import.meta.url)
 const PATH = `/usr/bin:${process.env.PATH}`;
 
 /** The output of one execution, as the control API reports it. */
-export interface Reported {
+export interface ExecutionOutput {
   stdout: string;
   stderr: string;
   results: Record<string, unknown>[];
@@ -77,8 +77,8 @@ export class Lab {
     return new TestKernel(this, id, language, process);
   }
 
-  async execute(contextID: string, code: string): Promise<Reported> {
-    const reported: Reported = { stdout: "", stderr: "", results: [] };
+  async execute(contextID: string, code: string): Promise<ExecutionOutput> {
+    const reported: ExecutionOutput = { stdout: "", stderr: "", results: [] };
     await this.runtime.api.interpreter.runCodeStream(contextID, code, undefined, {
       onStdout: ({ text }) => void (reported.stdout += text),
       onStderr: ({ text }) => void (reported.stderr += text),

@@ -70,7 +70,7 @@ export class Actor {
   constructor(world: World) {
     this.#world = world;
     this.#isStarted = world.container?.isAlive === true;
-    const { whole } = world;
+    const { restoredContainer } = world;
     this.lifecycle = new Lifecycle({
       environment: { variables: {} },
       platform: this.#platform(),
@@ -83,7 +83,7 @@ export class Actor {
     });
     this.lifecycle.subscribe(this.#subscriber());
     world.check(
-      !whole || whole.isAlive || !world.whole,
+      !restoredContainer || restoredContainer.isAlive || !world.restoredContainer,
       "an end that the parts of the next actor do not know",
     );
   }
@@ -144,7 +144,7 @@ export class Actor {
       },
       onContainerReady: () => {
         world.check(this.#isStarted, "ready before the start");
-        world.check(world.whole === world.container, "ready before the restore");
+        world.check(world.restoredContainer === world.container, "ready before the restore");
         this.#ready = world.container;
       },
       onContainerEnd: (end) => this.#ended(end),
@@ -195,7 +195,7 @@ export class Actor {
     if (end === "destroy") world.acknowledgedSettings = 0;
     this.#isStarted = false;
     this.#ready = undefined;
-    world.whole = undefined;
+    world.restoredContainer = undefined;
     this.#notedEnd = undefined;
   }
 
@@ -387,7 +387,10 @@ export class Actor {
   #workspace(): LifecycleParts["workspace"] {
     const world = this.#world;
     const isSaving = () => this.#isSaving;
-    const isWhole = () => world.whole !== undefined && world.whole === world.container && !this.#life.aborted;
+    const isWhole = () =>
+      world.restoredContainer !== undefined &&
+      world.restoredContainer === world.container &&
+      !this.#life.aborted;
     const save = () => {
       const saving = this.#saving.run(async () => {
         const { container } = world;
@@ -421,7 +424,7 @@ export class Actor {
     };
     return {
       resume: (life) => {
-        if (!world.whole) return false;
+        if (!world.restoredContainer) return false;
         if (!world.isRollingBack) this.#life = life;
         return true;
       },
@@ -435,7 +438,7 @@ export class Actor {
           !world.isRollingBack || this.#isRollingBack,
           "a restore to a container of an unfinished rollback",
         );
-        world.whole = undefined;
+        world.restoredContainer = undefined;
         this.#life = life;
         await this.waitForStep();
         while (this.#replaced) await this.waitForStep();
@@ -444,7 +447,7 @@ export class Actor {
         if (life.aborted) throw containerGone();
         if (world.consumeFault("restore fails")) throw new ToolError("file_system", "R2");
         container.writes ??= new Set(world.saved);
-        world.whole = container;
+        world.restoredContainer = container;
       },
       saveToStop: async (waitMs) => {
         const saving = save().then(
@@ -513,7 +516,7 @@ export class Actor {
         world.check(lifecycle.isRunning, "a set-up of a container that is being ended");
         if (container?.writes) world.saved = new Set(container.writes);
         if (container) container.writes = undefined;
-        world.whole = undefined;
+        world.restoredContainer = undefined;
         this.#replaced = container;
         await this.waitForStep();
         this.#replaced = undefined;

@@ -88,7 +88,7 @@ export abstract class World {
   /** The acknowledged writes that no loss removed. */
   acknowledged = new Set<number>();
   /** The container that has its workspace, according to the storage. */
-  whole: FakeContainer | undefined;
+  restoredContainer: FakeContainer | undefined;
   isRollingBack = false;
   policy = { version: 0, since: 0, isEnforced: true };
   usedAt = 0;
@@ -208,7 +208,7 @@ export abstract class World {
   }
 
   /** Checks at a moment when nothing is under way. */
-  checkAtRest(): void {
+  checkWhenIdle(): void {
     const { lifecycle } = this.actor;
     const isThere = this.container !== undefined;
     // Before the other checks, because `isRunning` and `isAlive` report a missing container to the account.

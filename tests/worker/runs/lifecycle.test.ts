@@ -431,15 +431,15 @@ it("the lifecycle keeps its promises to callers, the account and storage after a
       }
       await sandbox.completeAll();
       sandbox.faults.clear();
-      sandbox.checkAtRest();
+      sandbox.checkWhenIdle();
       expect(sandbox.problems).toEqual([]);
       // Whatever happened, the sandbox can be used.
       expect(await completeWork(sandbox, sandbox.read())).toBe(true);
       expect(await completeWork(sandbox, sandbox.write())).toBe(true);
-      sandbox.checkAtRest();
+      sandbox.checkWhenIdle();
       expect(sandbox.container?.policy).toBe(sandbox.policy.version);
       await STOPS[stop]?.(sandbox);
-      sandbox.checkAtRest();
+      sandbox.checkWhenIdle();
       expect(sandbox.container).toBeUndefined();
       expect(sandbox.problems).toEqual([]);
     },

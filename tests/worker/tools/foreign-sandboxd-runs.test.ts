@@ -94,14 +94,14 @@ server.listen(path, () => writeFileSync("/tmp/ready", ""));
 `;
 
 /** Uses a kernel, because sandboxd cannot be trusted here. */
-const play = (scenario: string) =>
+const setScenario = (scenario: string) =>
   runInKernel(sandbox, `open("/tmp/scenario", "w").write(${JSON.stringify(scenario)})`);
 
 beforeAll(async () => {
   await owner.call("write_file", { sandbox, path: "/tmp/foreign.cjs", content: PROGRAM });
   // The kernel exists already, and responds over the SDK's own connection.
   await code("1");
-  await play("never");
+  await setScenario("never");
   const start = `import os, subprocess
 subprocess.run("setsid -f node /tmp/foreign.cjs >/tmp/foreign.log 2>&1", shell=True, stdin=subprocess.DEVNULL)`;
   await runInKernel(sandbox, start);
@@ -166,7 +166,7 @@ describe("a program in place of sandboxd that runs a command", () => {
   });
 
   it("has a time limit if it accepts no connection", async () => {
-    await play("noUpgrade");
+    await setScenario("noUpgrade");
     await evict(sandbox);
     const { text } = await command("true", { session: "deaf", timeout_seconds: 1, wait_seconds: 45 });
     expect(text).toMatch(/(state: timed_out|has not responded)[^]*destroy_sandbox/);
@@ -177,7 +177,7 @@ describe("a program in place of sandboxd that reports on code", () => {
   it.each(["words", "never", "running", "far", "another", "unknown", "negative", "flood"])(
     "cannot prevent the end of the code: %s",
     async (scenario) => {
-      await play(scenario);
+      await setScenario(scenario);
       const { structured, text } = await code("import time; print('begun'); time.sleep(0.5); print('over')", {
         timeout_seconds: 3,
         wait_seconds: 45,

@@ -87,7 +87,7 @@ class Bench {
   }
 }
 
-async function bench(work: (bench: Bench) => void | Promise<void>, limits = LIMITS): Promise<void> {
+async function withBench(work: (bench: Bench) => void | Promise<void>, limits = LIMITS): Promise<void> {
   const accounts = (env as Env).Account as DurableObjectNamespace<Account>;
   const account = accounts.getByName(crypto.randomUUID());
   await runInDurableObject(account, (_account, { storage }) => work(new Bench(storage, limits)));
@@ -100,146 +100,146 @@ function expectSame(isInRegistry: boolean, isInModel: boolean): void {
 
 describe("the registry of saved states", () => {
   it("refuses a save of a sandbox that was destroyed meanwhile, and deletes the save's objects", () =>
-    bench(async (at) => {
-      at.save("a");
-      const started = at.begin("a");
-      expect(at.registry.forget("a", at.now)).toBe(true);
-      expect(() => at.commit("a", started)).toThrow();
-      expect(at.registry.current("a")).toBeUndefined();
-      at.now += HOUR_MS;
-      await at.sweep();
-      expect(at.bucket).toEqual(new Set());
+    withBench(async (bench) => {
+      bench.save("a");
+      const started = bench.begin("a");
+      expect(bench.registry.forget("a", bench.now)).toBe(true);
+      expect(() => bench.commit("a", started)).toThrow();
+      expect(bench.registry.current("a")).toBeUndefined();
+      bench.now += HOUR_MS;
+      await bench.sweep();
+      expect(bench.bucket).toEqual(new Set());
     }));
 
   it("refuses a save that began before a rollback of its sandbox", () =>
-    bench((at) => {
-      at.save("a");
-      const { id } = at.registry.checkpoint("a", "good", at.now);
-      const second = at.save("a");
-      const started = at.begin("a");
-      at.registry.restoreCheckpoint("a", id, at.now);
-      expect(() => at.commit("a", started)).toThrow();
-      expect(() => at.registry.begin("a", "late", second, false, -1, at.now)).toThrow();
+    withBench((bench) => {
+      bench.save("a");
+      const { id } = bench.registry.checkpoint("a", "good", bench.now);
+      const second = bench.save("a");
+      const started = bench.begin("a");
+      bench.registry.restoreCheckpoint("a", id, bench.now);
+      expect(() => bench.commit("a", started)).toThrow();
+      expect(() => bench.registry.begin("a", "late", second, false, -1, bench.now)).toThrow();
     }));
 
   it.each([
     ["another sandbox's", "b"],
     ["a missing one", "nobody"],
   ])("refuses a save that refers to a pack that is not its own: %s", (_what, sandbox) =>
-    bench((at) => {
-      const foreign = at.save("b");
-      const before = at.save("a");
-      const started = at.begin("a");
+    withBench((bench) => {
+      const foreign = bench.save("b");
+      const before = bench.save("a");
+      const started = bench.begin("a");
       const id = sandbox === "b" ? foreign : "save-of-nobody";
-      expect(() => at.commit("a", started, [{ id, bytes: 100, live: 1 }])).toThrow("a missing pack");
-      expect(at.registry.current("a")?.id).toBe(before);
+      expect(() => bench.commit("a", started, [{ id, bytes: 100, live: 1 }])).toThrow("a missing pack");
+      expect(bench.registry.current("a")?.id).toBe(before);
       // The refusal changed nothing: the save can still be abandoned, and is deleted.
-      at.registry.abandonSave("a", started.id, false, at.now);
+      bench.registry.abandonSave("a", started.id, false, bench.now);
     }),
   );
 
   it("keeps the state before a rollback as a checkpoint, once, and the newest ten of these", () =>
-    bench((at) => {
-      at.save("a");
-      const { id } = at.registry.checkpoint("a", "good", at.now);
-      const broken = at.save("a");
-      const { before } = at.registry.restoreCheckpoint("a", id, at.now);
+    withBench((bench) => {
+      bench.save("a");
+      const { id } = bench.registry.checkpoint("a", "good", bench.now);
+      const broken = bench.save("a");
+      const { before } = bench.registry.restoreCheckpoint("a", id, bench.now);
       expect(before).toMatchObject({ sandbox: "a", label: "before going back to good" });
       // Nothing changed since, so the previous state is the checkpoint itself.
-      expect(at.registry.restoreCheckpoint("a", id, at.now).before?.id).toBe(id);
-      at.registry.restoreCheckpoint("a", before?.id ?? "", at.now);
-      expect(at.registry.current("a")?.id).toBe(broken);
+      expect(bench.registry.restoreCheckpoint("a", id, bench.now).before?.id).toBe(id);
+      bench.registry.restoreCheckpoint("a", before?.id ?? "", bench.now);
+      expect(bench.registry.current("a")?.id).toBe(broken);
       for (let n = 0; n < 20; n++) {
-        at.now++;
-        at.save("a");
-        at.registry.restoreCheckpoint("a", id, at.now);
+        bench.now++;
+        bench.save("a");
+        bench.registry.restoreCheckpoint("a", id, bench.now);
       }
-      const labels = at.registry.checkpoints().map(({ label }) => label);
+      const labels = bench.registry.checkpoints().map(({ label }) => label);
       expect(labels.filter((label) => label.startsWith("before"))).toHaveLength(10);
       expect(labels).toContain("good");
     }));
 
   it("labels the previous state with the restored checkpoint, however often it is restored", () =>
-    bench((at) => {
-      at.save("a");
-      const { id } = at.registry.checkpoint("a", "x".repeat(90), at.now);
-      at.save("a");
-      const { before } = at.registry.restoreCheckpoint("a", id, at.now);
-      at.save("a");
-      const { before: next } = at.registry.restoreCheckpoint("a", before?.id ?? "", at.now);
+    withBench((bench) => {
+      bench.save("a");
+      const { id } = bench.registry.checkpoint("a", "x".repeat(90), bench.now);
+      bench.save("a");
+      const { before } = bench.registry.restoreCheckpoint("a", id, bench.now);
+      bench.save("a");
+      const { before: next } = bench.registry.restoreCheckpoint("a", before?.id ?? "", bench.now);
       expect(before?.label).toBe(`before going back to ${"x".repeat(90)}`);
       expect(next?.label).toBe(`before going back to ${before?.id}`);
     }));
 
   it("limits checkpoints and bytes, and beyond the limit a save may only shrink", () =>
-    bench(
-      (at) => {
-        at.save("a", undefined, 600);
-        at.registry.checkpoint("a", "one", at.now);
-        at.registry.checkpoint("a", "two", at.now);
-        expect(() => at.registry.checkpoint("a", "three", at.now)).toThrow("You have 2 checkpoints");
-        expect(() => at.save("a", undefined, 500)).toThrow("your limit is");
-        expect(at.registry.current("a")?.bytes).toBe(600);
-        const [two, one] = at.registry.checkpoints();
-        expect(() => at.registry.removeCheckpoint("b", two?.id ?? "", at.now)).toThrow(
+    withBench(
+      (bench) => {
+        bench.save("a", undefined, 600);
+        bench.registry.checkpoint("a", "one", bench.now);
+        bench.registry.checkpoint("a", "two", bench.now);
+        expect(() => bench.registry.checkpoint("a", "three", bench.now)).toThrow("You have 2 checkpoints");
+        expect(() => bench.save("a", undefined, 500)).toThrow("your limit is");
+        expect(bench.registry.current("a")?.bytes).toBe(600);
+        const [two, one] = bench.registry.checkpoints();
+        expect(() => bench.registry.removeCheckpoint("b", two?.id ?? "", bench.now)).toThrow(
           "belongs to sandbox a",
         );
-        at.registry.removeCheckpoint("a", two?.id ?? "", at.now);
-        expect(at.registry.checkpoints()).toEqual([one]);
-        at.registry.removeCheckpoints("a", at.now);
-        at.save("a", () => false, 1000);
-        expect(() => at.registry.checkpoint("a", "full", at.now)).toThrow("your limit is");
-        at.save("a", () => false, 900);
-        expect(at.registry.bytes).toBe(900);
+        bench.registry.removeCheckpoint("a", two?.id ?? "", bench.now);
+        expect(bench.registry.checkpoints()).toEqual([one]);
+        bench.registry.removeCheckpoints("a", bench.now);
+        bench.save("a", () => false, 1000);
+        expect(() => bench.registry.checkpoint("a", "full", bench.now)).toThrow("your limit is");
+        bench.save("a", () => false, 900);
+        expect(bench.registry.bytes).toBe(900);
       },
       { checkpoints: 2, workspaceBytes: 1000 },
     ));
 
   it("deletes the oldest archives of tasks for newer data, and only if that helps", () =>
-    bench(
-      (at) => {
-        const isKept = () => ["1", "2", "3"].filter((run) => at.registry.findArchive(run, "workspace"));
+    withBench(
+      (bench) => {
+        const isKept = () => ["1", "2", "3"].filter((run) => bench.registry.findArchive(run, "workspace"));
         for (const run of ["1", "2"]) {
-          at.archive("a", run, 400);
-          at.now++;
+          bench.archive("a", run, 400);
+          bench.now++;
         }
         // A save may use their space.
-        expect(at.registry.begin("b", "other", undefined, false, -1, at.now)).toBe(1000);
-        at.registry.abandonSave("b", "other", false, at.now);
-        at.save("b", undefined, 300);
+        expect(bench.registry.begin("b", "other", undefined, false, -1, bench.now)).toBe(1000);
+        bench.registry.abandonSave("b", "other", false, bench.now);
+        bench.save("b", undefined, 300);
         expect(isKept()).toEqual(["2"]);
-        at.archive("a", "3", 600);
+        bench.archive("a", "3", 600);
         expect(isKept()).toEqual(["3"]);
-        expect(() => at.archive("a", "4", 800)).toThrow("your limit is");
-        expect(() => at.save("c", undefined, 800)).toThrow("your limit is");
+        expect(() => bench.archive("a", "4", 800)).toThrow("your limit is");
+        expect(() => bench.save("c", undefined, 800)).toThrow("your limit is");
         expect(isKept()).toEqual(["3"]);
-        expect(at.registry.bytes).toBe(900);
+        expect(bench.registry.bytes).toBe(900);
       },
       { checkpoints: 2, workspaceBytes: 1000 },
     ));
 
   it("keeps the first settings of a checkpoint's sandbox as long as the checkpoint", () =>
-    bench((at) => {
-      at.save("a");
-      const { id } = at.registry.checkpoint("a", "", at.now);
-      at.registry.keepSettings(id, "first");
-      at.registry.keepSettings(id, "later");
-      at.registry.forget("a", at.now);
-      expect(at.registry.settings(id)).toBe("first");
-      at.registry.removeCheckpoints("a", at.now);
-      expect(at.registry.settings(id)).toBeUndefined();
+    withBench((bench) => {
+      bench.save("a");
+      const { id } = bench.registry.checkpoint("a", "", bench.now);
+      bench.registry.keepSettings(id, "first");
+      bench.registry.keepSettings(id, "later");
+      bench.registry.forget("a", bench.now);
+      expect(bench.registry.settings(id)).toBe("first");
+      bench.registry.removeCheckpoints("a", bench.now);
+      expect(bench.registry.settings(id)).toBeUndefined();
     }));
 
   it("keeps the newest hundred outcomes of set-ups", () =>
-    bench(async (at) => {
+    withBench(async (bench) => {
       for (let number = 0; number <= 100; number++) {
-        at.now++;
-        const archive = { run: `setup:${number}`, part: "workspace", expiresAt: at.now + DAY_MS } as const;
-        at.commit("a", at.begin("a", true), [], 1, archive);
+        bench.now++;
+        const archive = { run: `setup:${number}`, part: "workspace", expiresAt: bench.now + DAY_MS } as const;
+        bench.commit("a", bench.begin("a", true), [], 1, archive);
       }
-      const isKept = (number: number) => Boolean(at.registry.findArchive(`setup:${number}`, "workspace"));
+      const isKept = (number: number) => Boolean(bench.registry.findArchive(`setup:${number}`, "workspace"));
       expect([0, 1, 100].map(isKept)).toEqual([false, true, true]);
-      expect(at.registry.bytes).toBe(100);
+      expect(bench.registry.bytes).toBe(100);
     }));
 
   it("deletes exactly the unreferenced objects, after any sequence of operations", async () => {
@@ -263,7 +263,7 @@ describe("the registry of saved states", () => {
     );
     await fc.assert(
       fc.asyncProperty(fc.array(stepOf, { minLength: 5, maxLength: 60 }), (steps) =>
-        bench(async (at) => {
+        withBench(async (bench) => {
           /** The references of each state, and the owner of each state, kept without the registry. */
           const packs = new Map<string, string[]>();
           const current = new Map<string, { id: string; usedAt: number }>();
@@ -277,30 +277,30 @@ describe("the registry of saved states", () => {
               return undefined;
             }
           };
-          const setCurrent = (id: string, name: string) => current.set(name, { id, usedAt: at.now });
+          const setCurrent = (id: string, name: string) => current.set(name, { id, usedAt: bench.now });
           for (const step of steps) {
             if (step.do === "save") {
-              const before = at.registry.current(step.sandbox)?.packs ?? [];
+              const before = bench.registry.current(step.sandbox)?.packs ?? [];
               const keptPacks = before.filter((_pack, index) => (step.seed >> (index % 4)) & 1);
-              const id = at.save(
+              const id = bench.save(
                 step.sandbox,
                 (pack) => keptPacks.includes(pack) || keptPacks.some((one) => one.id === pack.id),
               );
               packs.set(id, [...keptPacks.map((pack) => pack.id), id]);
               setCurrent(id, step.sandbox);
             } else if (step.do === "begin")
-              started.push({ sandbox: step.sandbox, ...at.begin(step.sandbox) });
+              started.push({ sandbox: step.sandbox, ...bench.begin(step.sandbox) });
             else if (step.do === "commit" || step.do === "abandon") {
               const one = started[step.pick % (started.length || 1)];
               if (!one) continue;
-              if (step.do === "abandon") at.registry.abandonSave(one.sandbox, one.id, false, at.now);
-              else if (attempt(() => (at.commit(one.sandbox, one), true))) {
+              if (step.do === "abandon") bench.registry.abandonSave(one.sandbox, one.id, false, bench.now);
+              else if (attempt(() => (bench.commit(one.sandbox, one), true))) {
                 // A repeated commit changes nothing.
                 packs.set(one.id, [one.id]);
                 if (current.get(one.sandbox)?.id !== one.id) setCurrent(one.id, one.sandbox);
               }
             } else if (step.do === "checkpoint") {
-              const created = attempt(() => at.registry.checkpoint(step.sandbox, "x", at.now));
+              const created = attempt(() => bench.registry.checkpoint(step.sandbox, "x", bench.now));
               const id = current.get(step.sandbox)?.id;
               expectSame(created !== undefined, id !== undefined);
               if (created && id)
@@ -308,50 +308,52 @@ describe("the registry of saved states", () => {
             } else if (step.do === "back" || step.do === "fork") {
               const [id, to] = [...checkpoints][step.pick % (checkpoints.size || 1)] ?? [];
               if (id === undefined || to === undefined) continue;
-              if (step.do === "fork") at.registry.fork(step.sandbox, id, at.now);
+              if (step.do === "fork") bench.registry.fork(step.sandbox, id, bench.now);
               else {
                 const was = current.get(step.sandbox)?.id;
-                const { before } = at.registry.restoreCheckpoint(step.sandbox, id, at.now);
+                const { before } = bench.registry.restoreCheckpoint(step.sandbox, id, bench.now);
                 expectSame(before !== undefined, was !== undefined);
                 if (before && was && !checkpoints.has(before.id))
                   checkpoints.set(before.id, { id: was, sandbox: step.sandbox, endsAt: before.expiresAt });
                 // The oldest checkpoint of a rollback may have been deleted.
-                const remaining = new Set(at.registry.checkpoints().map((one) => one.id));
+                const remaining = new Set(bench.registry.checkpoints().map((one) => one.id));
                 expectSame(remaining.has(id), true);
                 for (const one of checkpoints.keys()) if (!remaining.has(one)) checkpoints.delete(one);
               }
               setCurrent(to.id, step.sandbox);
             } else if (step.do === "forget") {
-              expectSame(at.registry.forget(step.sandbox, at.now), current.delete(step.sandbox));
+              expectSame(bench.registry.forget(step.sandbox, bench.now), current.delete(step.sandbox));
             } else if (step.do === "archive") {
-              const base = at.registry.current(step.sandbox)?.packs ?? [];
-              const id = at.archive(step.sandbox, step.run);
+              const base = bench.registry.current(step.sandbox)?.packs ?? [];
+              const id = bench.archive(step.sandbox, step.run);
               packs.set(id, [...base.map((pack) => pack.id), id]);
-              archives.set(step.run, { id, endsAt: at.now + TASK_DAYS * DAY_MS });
+              archives.set(step.run, { id, endsAt: bench.now + TASK_DAYS * DAY_MS });
             } else if (step.do === "removeArchive") {
-              at.registry.removeArchive(step.run, at.now);
+              bench.registry.removeArchive(step.run, bench.now);
               archives.delete(step.run);
             } else if (step.do === "forkArchive") {
               const archived = archives.get(step.run);
-              const isMade = attempt(() => (at.registry.forkArchive(step.sandbox, step.run, at.now), true));
+              const isMade = attempt(
+                () => (bench.registry.forkArchive(step.sandbox, step.run, bench.now), true),
+              );
               expectSame(isMade === true, archived !== undefined);
               if (archived) setCurrent(archived.id, step.sandbox);
             } else if (step.do === "remove") {
-              at.registry.removeCheckpoints(step.sandbox, at.now);
+              bench.registry.removeCheckpoints(step.sandbox, bench.now);
               for (const [id, { sandbox: savedOf }] of checkpoints)
                 if (savedOf === step.sandbox) checkpoints.delete(id);
             } else if (step.do === "wait") {
-              at.now += step.hours * HOUR_MS;
-              at.registry.expire(at.now);
+              bench.now += step.hours * HOUR_MS;
+              bench.registry.expire(bench.now);
               end(checkpoints);
               end(archives);
               for (const [name, { usedAt }] of current)
-                if (usedAt <= at.now - TTL_DAYS * DAY_MS) current.delete(name);
-            } else await at.sweep(() => step.refuses);
-            expect(referencedObjects()).toEqual(referencedObjects().intersection(at.bucket));
+                if (usedAt <= bench.now - TTL_DAYS * DAY_MS) current.delete(name);
+            } else await bench.sweep(() => step.refuses);
+            expect(referencedObjects()).toEqual(referencedObjects().intersection(bench.bucket));
           }
           function end(states: Map<string, { endsAt: number }>): void {
-            for (const [id, { endsAt }] of states) if (endsAt <= at.now) states.delete(id);
+            for (const [id, { endsAt }] of states) if (endsAt <= bench.now) states.delete(id);
           }
           function referencedObjects(): Set<string> {
             const holders = [...current.values(), ...checkpoints.values(), ...archives.values()];
@@ -360,20 +362,20 @@ describe("the registry of saved states", () => {
             const referenced = [...states].flatMap((id) => packs.get(id) ?? []).map(packPrefix);
             return new Set(manifests.concat(referenced));
           }
-          expect(new Set(at.registry.workspaces().map(({ sandbox: name }) => name))).toEqual(
+          expect(new Set(bench.registry.workspaces().map(({ sandbox: name }) => name))).toEqual(
             new Set(current.keys()),
           );
           // The registry abandons an unfinished save after an hour, and retries failed deletions.
           for (let round = 0; round < 2; round++) {
-            at.now += HOUR_MS;
+            bench.now += HOUR_MS;
             end(checkpoints);
             end(archives);
             for (const [name, { usedAt }] of current)
-              if (usedAt <= at.now - TTL_DAYS * DAY_MS) current.delete(name);
-            at.registry.expire(at.now);
-            await at.sweep();
+              if (usedAt <= bench.now - TTL_DAYS * DAY_MS) current.delete(name);
+            bench.registry.expire(bench.now);
+            await bench.sweep();
           }
-          expect(at.bucket).toEqual(referencedObjects());
+          expect(bench.bucket).toEqual(referencedObjects());
         }),
       ),
       { numRuns: 150, seed: Date.now() & 0x7fffffff },

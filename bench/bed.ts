@@ -81,7 +81,7 @@ export async function startEngine(directory: string, more: Partial<EngineSetting
       ...more,
     },
     (line) => console.error(line),
-    (how) => console.error(`The engine ended: ${how}`),
+    (reason) => console.error(`The engine ended: ${reason}`),
   );
   return { ...engine, secret, pid: newChild(before, /node/) };
 }

@@ -63,7 +63,7 @@ export async function startEngineProcess(
   if (typeof first === "string") throw engineEnded(first);
   const reply = engineReply.parse(JSON.parse(String(first[0])));
   if (!reply.ready) throw new Error(reply.error);
-  void exited.then((how) => (isClosing ? undefined : onDeath(how)));
+  void exited.then((reason) => (isClosing ? undefined : onDeath(reason)));
   return {
     url: reply.url,
     python: reply.report.python,

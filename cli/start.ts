@@ -117,9 +117,9 @@ async function start(): Promise<void> {
       verbose,
     })),
     print,
-    (how) => {
+    (reason) => {
       save = undefined;
-      void end("failed", texts.ENDING.engine(how));
+      void end("failed", texts.ENDING.engine(reason));
     },
   );
   const variables = starting.then((started) => ({

@@ -167,7 +167,7 @@ export async function follow(
     }
     if (started.notice !== undefined) onNotice?.(started.notice);
     let logBytes = 0;
-    const ending = AbortSignal.any([signal, detach].filter((one) => one !== undefined));
+    const ending = AbortSignal.any([signal, detach].filter((given) => given !== undefined));
     try {
       for await (const page of pages(connection, id, { signal: ending, deadline, onRetry })) {
         for (const { stream, text } of page.log) await take(stream, text);

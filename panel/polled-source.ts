@@ -14,8 +14,8 @@ export const polledSource: Source = async (watch, report, signal) => {
   // One failure ends all loops, as with a broken stream.
   const stop = new AbortController();
   const either = AbortSignal.any([signal, stop.signal]);
-  const loops = watch.map((one, index) =>
-    (one.name === "get_result" ? readLog : pollList)(one, (update) => report(index, update), either),
+  const loops = watch.map((call, index) =>
+    (call.name === "get_result" ? readLog : pollList)(call, (update) => report(index, update), either),
   );
   try {
     await Promise.all(loops);

@@ -90,7 +90,7 @@ const shown = new Set();
 for (const path of documents) {
   const text = read(path);
   const prose = text.replace(/^```[\s\S]*?^```/gm, "");
-  const problem = (what) => problems.push(`${path}: ${what}`);
+  const problem = (message) => problems.push(`${path}: ${message}`);
   for (const [, target] of prose.matchAll(/(?:\]\(|src(?:set)?=")([^)"\s]+)[)"]/g)) {
     if (/^[a-z]+:/i.test(target)) continue;
     const [file, anchor] = target.split("#");

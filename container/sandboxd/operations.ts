@@ -67,8 +67,8 @@ export interface Policy {
   withoutReading: false | { fields: readonly string[]; reason: string };
 }
 
-export const row = <const One extends Row>(one: One): One => one;
-const operation = <const One extends FileRow & Policy & Changing>(one: One): One => one;
+export const row = <const One extends Row>(values: One): One => values;
+const operation = <const One extends FileRow & Policy & Changing>(values: One): One => values;
 
 /**
  * An operation that changes something needs `sandbox:write`, is confined and saved, and declares the parameters `confined` and `id`:
@@ -169,7 +169,8 @@ const list = {
   result: listSchema,
   maxBytes: RESPONSE_BYTES,
   fits: ({ entries }: { entries: { path: string }[] }, { limit, depth }: { limit: number; depth: number }) =>
-    entries.length <= limit && entries.every((one) => one.path.length <= (depth > 1 ? PATH_MAX : NAME_MAX)),
+    entries.length <= limit &&
+    entries.every((entry) => entry.path.length <= (depth > 1 ? PATH_MAX : NAME_MAX)),
   doing: "Listing",
   retry: "always",
 } as const;

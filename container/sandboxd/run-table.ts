@@ -285,10 +285,12 @@ export class RunTable implements RunHost {
       if (ready.run) return ready.run.onKeeperEnd(status);
       // The shell was killed while it was waiting.
       const spare = this.#spare;
-      void spare?.then((one) => one === ready && this.#spare === spare && (this.#spare = undefined));
+      void spare?.then(
+        (spareShell) => spareShell === ready && this.#spare === spare && (this.#spare = undefined),
+      );
       for (const [other, promise] of this.#ready)
         void promise.then(
-          (one) => one === ready && this.#ready.get(other) === promise && this.#ready.delete(other),
+          (shell) => shell === ready && this.#ready.get(other) === promise && this.#ready.delete(other),
         );
       void slot.waitForEnd().then(() => ready.run ?? slot.remove());
     };

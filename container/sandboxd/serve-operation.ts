@@ -44,7 +44,7 @@ export function serveOperation<Table extends Rows>(
   if (!URL.canParse(target, "http://sandboxd")) return undefined;
   const { pathname, searchParams } = new URL(target, "http://sandboxd");
   const route = `${request.method} ${pathname}`;
-  const row = Object.values(table).find((one) => one.route === route);
+  const row = Object.values(table).find((candidate) => candidate.route === route);
   const handler = handlers[route as keyof typeof handlers] as Handle | undefined;
   if (!row || !handler) return undefined;
   const call = row.input.safeParse(Object.fromEntries(searchParams));

@@ -25,11 +25,11 @@ export const listOf = <Item extends z.ZodMiniType>(item: Item, most: number) =>
     z.array(z.unknown()).check(z.maxLength(most)),
     z.transform((items, context) => {
       const checked: z.infer<Item>[] = [];
-      for (const one of items) {
-        const { success, data } = item.safeParse(one);
+      for (const candidate of items) {
+        const { success, data } = item.safeParse(candidate);
         if (success) checked.push(data);
         else {
-          context.issues.push({ code: "custom", input: one });
+          context.issues.push({ code: "custom", input: candidate });
           break;
         }
       }

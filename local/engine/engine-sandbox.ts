@@ -106,7 +106,7 @@ export class EngineSandbox {
     this.groups = groups;
     this.pid = running.pid;
     // A sandbox that breaks the protocol is ended: it could crash the Worker that all sandboxes share.
-    this.forward = new PortForwarder(running.connect, (how) => this.end(how));
+    this.forward = new PortForwarder(running.connect, (reason) => this.end(reason));
     this.ended = running.exited.then(async (report) => {
       this.hasEnded = true;
       this.forward.close();

@@ -129,7 +129,7 @@ export async function findGroupParents(): Promise<GroupParent[]> {
   for (const line of (await read("/proc/self/cgroup")).split("\n")) {
     const [, controllers = "", path = "/"] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
     const names = controllers.replace("blkio", "io").split(",");
-    const controller = known.find((one) => names.includes(one));
+    const controller = known.find((name) => names.includes(name));
     if (controller !== undefined) {
       const directory = join("/sys/fs/cgroup", controllers, path);
       const parent: GroupParent = { version: 1, path: directory, controllers: [controller] };
@@ -221,7 +221,10 @@ export async function createEngineGroups(
       });
       made.push(directory);
       if (parent.version === 2)
-        await set("cgroup.subtree_control", parent.controllers.map((one) => `+${one}`).join(" "));
+        await set(
+          "cgroup.subtree_control",
+          parent.controllers.map((controller) => `+${controller}`).join(" "),
+        );
       for (const controller of parent.controllers) {
         if (controller === "memory") await set(limitFile(parent, controller), allMemoryBytes);
         if (controller === "cpu") await set(limitFile(parent, controller), cpuWeight[parent.version]);

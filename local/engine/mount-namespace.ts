@@ -63,7 +63,7 @@ export class MountNamespace {
     const shown = new Map<string, string>();
     for (const { from } of directoryMap === undefined
       ? []
-      : directories.filter((one) => mounts.some(isSame(one)))) {
+      : directories.filter((mount) => mounts.some(isSame(mount)))) {
       const path = `${heldAt(from)}-${root.uid}`;
       const mounted = holder.mapped.get(path) ?? mountMapped(pid, heldAt(from), path, directoryMap ?? "");
       holder.mapped.set(path, mounted);
@@ -73,7 +73,7 @@ export class MountNamespace {
       });
       shown.set(from, path);
     }
-    const shared = held.filter(({ from }) => !directories.some((one) => one.from === from));
+    const shared = held.filter(({ from }) => !directories.some((mount) => mount.from === from));
     const own = withOwnInodes(
       place,
       shared.map(({ from }) => ({ from, to: heldAt(from) })),

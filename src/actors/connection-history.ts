@@ -79,10 +79,10 @@ export class ConnectionHistory {
   }
 }
 
-function mergeConnections(one: SeenConnections, next: SeenConnections): SeenConnections {
+function mergeConnections(earlier: SeenConnections, next: SeenConnections): SeenConnections {
   return {
     log: next.log,
-    refused: one.refused + next.refused,
-    connections: [...one.connections, ...next.connections].slice(-KEPT_CONNECTIONS),
+    refused: earlier.refused + next.refused,
+    connections: [...earlier.connections, ...next.connections].slice(-KEPT_CONNECTIONS),
   };
 }

@@ -53,7 +53,7 @@ export class GitHosts {
   async waitForSignIn(host: string, since: number, ms: number): Promise<boolean> {
     const deadline = Date.now() + ms;
     for (;;) {
-      if (this.list().some((one) => one.host === host && one.signedInAt >= since)) return true;
+      if (this.list().some((signIn) => signIn.host === host && signIn.signedInAt >= since)) return true;
       const left = deadline - Date.now();
       if (left <= 0) return false;
       await waitAtMost(left, this.#changed.promise);

@@ -171,7 +171,7 @@ export class SandboxNetwork {
     if (possible.length > 0) remedies.push(allowText(possible, list));
     const forbidden = missing.filter((host) => !possible.includes(host));
     if (forbidden.length > 0) remedies.push(operatorForbidsText(forbidden));
-    const never = new Set(refused.filter((one) => !listable.includes(one)).map(({ host }) => host));
+    const never = new Set(refused.filter((refusal) => !listable.includes(refusal)).map(({ host }) => host));
     if (never.size > 0) remedies.push(neverAllowedText(never));
     if (missing.length < hosts.length) remedies.push(ALLOWED_MEANWHILE);
     if (hosts.length < listable.length) remedies.push(portsText(ALLOWED_PORTS_LISTED));

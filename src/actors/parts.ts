@@ -267,7 +267,7 @@ function addTasks(settled: ReturnType<typeof addSettings>) {
     prepareAgent: (agent) => actor.prepareAgent(agent),
     boot: () => restartNotice.count,
     archives: {
-      keepArchive: (what) => workspace.keepArchive(what, settings),
+      keepArchive: (archive) => workspace.keepArchive(archive, settings),
       restoreConversation: async (run, task) => {
         await lifecycle.waitUntilReady();
         await workspace.restoreConversation(run, task);

@@ -148,7 +148,7 @@ export class WorkspaceTransfer {
     const manifest = await snapshots.call("manifest", { id }, signal);
     const manifestBytes = await writeObjects(bucket, manifestKey, manifest.body, maxManifestBytes);
     const { files, bytes, unreadable, packs: needed, ...done } = await snapshots.call("done", { id }, signal);
-    const ownPack = needed.find((one) => one.id === id);
+    const ownPack = needed.find((pack) => pack.id === id);
     if ((ownPack?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
       throw new Error(`the size of the save ${id} differs from its declared size`);
     // The sandbox does not know the size of older packs; it reports which parts it needs.

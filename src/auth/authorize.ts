@@ -88,7 +88,7 @@ async function consent(
 ): Promise<Response> {
   const { request, oauth } = context;
   const offers = new Map<string, Offer>();
-  for (const method of METHODS.filter((one) => one.isOn(context))) {
+  for (const method of METHODS.filter((candidate) => candidate.isOn(context))) {
     const offer = await method.offer(request, context);
     if (offer) offers.set(method.name, offer);
   }
@@ -133,7 +133,7 @@ async function decide(context: PageContext): Promise<Response> {
     logSignIn(context, { outcome: "refused", reason: "no_scope", client: authRequest.clientId });
     return consent(context, authRequest, ticked, headers, NO_SCOPE);
   }
-  const method = METHODS.find((one) => one.name === decision && one.isOn(context));
+  const method = METHODS.find((candidate) => candidate.name === decision && candidate.isOn(context));
   if (method && "signInURL" in method) {
     const verifier = `${crypto.randomUUID()}${crypto.randomUUID()}`;
     const data: PendingSignIn = { verifier, via: method.name };

@@ -108,7 +108,7 @@ export class Connection {
       await Promise.race([late, pong]);
     } finally {
       clearTimeout(timer);
-      this.#pongs = this.#pongs.filter((one) => one !== resolve);
+      this.#pongs = this.#pongs.filter((waiting) => waiting !== resolve);
     }
   }
 

@@ -281,7 +281,9 @@ function countTokens(
 }
 
 function isPassed(row: EgressRow, name: string): boolean {
-  return row.passed.some((one) => (one.endsWith("*") ? name.startsWith(one.slice(0, -1)) : name === one));
+  return row.passed.some((pattern) =>
+    pattern.endsWith("*") ? name.startsWith(pattern.slice(0, -1)) : name === pattern,
+  );
 }
 
 function placeholderOf(headers: Headers): string {

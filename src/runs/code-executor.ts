@@ -245,7 +245,7 @@ const BASE64 = /^[A-Za-z0-9+/]+={0,2}$/;
 function toCodeResults(result: RichResult): CodeResult[] {
   const { text, markdown, latex, svg, html, left_out } = result;
   // Checked because user objects produce this data, and clients refuse a whole response if an image is not base64.
-  const form = IMAGE_FORMS.find((one) => BASE64.test(result[one] ?? ""));
+  const form = IMAGE_FORMS.find((imageForm) => BASE64.test(result[imageForm] ?? ""));
   const image = form === undefined ? undefined : result[form];
   const found: CodeResult[] = image === undefined ? [] : [{ image, mimeType: `image/${form}` }];
   const words = image === undefined ? (text ?? markdown ?? latex ?? svg ?? html) : text;

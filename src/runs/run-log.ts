@@ -163,7 +163,7 @@ export class LogWriter {
 
   #addToPending(stream: Stream, bytes: Uint8Array): void {
     const isCrowded = this.#seq > FREE_ROWS + this.bytes / LEAST_ROW_BYTES;
-    const index = this.#pending.findLastIndex((one) => one.stream === stream);
+    const index = this.#pending.findLastIndex((piece) => piece.stream === stream);
     const isLast = index === this.#pending.length - 1;
     const last = isLast || isCrowded ? this.#pending[index] : undefined;
     if (last && last.length + bytes.length <= (isLast ? ROW_BYTES : JOINED_BYTES)) {

@@ -42,6 +42,7 @@ export function lastLine(end: Uint8Array): string {
   const whole = wholeCharacters(wholeCharacters(end.subarray(-LINE_BYTES), "start"), "end");
   const text = stripEscapes(decodeText(whole));
   // Progress bars overwrite their line after a carriage return.
-  const line = text.split(/[\r\n]/).findLast((one) => one.replace(CONTROLS, "").trim() !== "") ?? "";
+  const line =
+    text.split(/[\r\n]/).findLast((candidate) => candidate.replace(CONTROLS, "").trim() !== "") ?? "";
   return line.replaceAll("\t", " ").replace(CONTROLS, "\u{fffd}").trim().slice(0, LINE_CHARS).toWellFormed();
 }

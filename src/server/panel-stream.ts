@@ -124,8 +124,8 @@ class PanelStream {
   async run(watch: readonly WatchRequest[]): Promise<void> {
     this.#countedPolls = watch.length;
     try {
-      const loops = watch.map((one, index) =>
-        one.name === "get_result" ? this.#follow(one, index) : this.#watch(one, index),
+      const loops = watch.map((call, index) =>
+        call.name === "get_result" ? this.#follow(call, index) : this.#watch(call, index),
       );
       await Promise.all([this.#keepAlive(), ...loops]);
     } catch (error) {

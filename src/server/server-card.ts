@@ -59,7 +59,7 @@ async function publish(request: Request, type: string, document: object): Promis
     "content-type": type,
   };
   const known = request.headers.get("if-none-match")?.split(",") ?? [];
-  if (known.some((one) => one.trim().replace(/^W\//, "") === etag))
+  if (known.some((tag) => tag.trim().replace(/^W\//, "") === etag))
     return new Response(null, { status: 304, headers });
   return new Response(body, { headers });
 }

@@ -80,8 +80,8 @@ function parse(env: Env): Config | ConfigError {
 
 /** The variables that must be set together with `name` and are not. An empty list counts as not set. */
 function missingVariables(name: VariableName, values: Values): string[] {
-  const isSet = (one: string) =>
-    ![undefined, ""].includes((values as Record<string, unknown>)[one]?.toString());
+  const isSet = (other: string) =>
+    ![undefined, ""].includes((values as Record<string, unknown>)[other]?.toString());
   const { needs = [] }: Variable = variables[name];
   return needs
     .filter(({ oneOf }) => isSet(name) && !oneOf.some(isSet))

@@ -62,7 +62,7 @@ export class Mask {
   /** Masks a body while it streams. Holds back the last word while it may be the beginning of a value. */
   stream(): TransformStream<Uint8Array, Uint8Array> {
     const traces = this.#traces;
-    const mostHeld = Math.max(0, ...traces.map((one) => one.mostHeld));
+    const mostHeld = Math.max(0, ...traces.map((trace) => trace.mostHeld));
     /** The held-back bytes, and enough bytes before them to find a trace that began earlier. */
     let tail: Uint8Array = new Uint8Array();
     /** How many bytes of `tail` have been sent. */
@@ -108,7 +108,7 @@ function maskBytes(
   to = bytes.length,
 ): Uint8Array {
   const copy = bytes.slice(from, to);
-  for (const [start, end] of traces.flatMap((one) => one.findIn(bytes)))
+  for (const [start, end] of traces.flatMap((trace) => trace.findIn(bytes)))
     if (end > from) copy.fill(STAR, Math.max(0, start - from), Math.max(0, end - from));
   return copy;
 }
@@ -224,9 +224,9 @@ function rangeOf(
   return [start - (begun?.[0].length ?? 0), end + (sharesLast ? 1 : 0)];
 }
 
-function concat(one: Uint8Array, other: Uint8Array): Uint8Array {
-  const joined = new Uint8Array(one.length + other.length);
-  joined.set(one);
-  joined.set(other, one.length);
+function concat(first: Uint8Array, second: Uint8Array): Uint8Array {
+  const joined = new Uint8Array(first.length + second.length);
+  joined.set(first);
+  joined.set(second, first.length);
   return joined;
 }

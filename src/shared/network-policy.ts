@@ -101,17 +101,17 @@ export function entriesBeyond(entries: readonly string[], limit: NetworkPolicy):
   if (limit.internet === "none") return [...entries];
   const allowed = expandPackages(limit.allowHosts);
   const isWithin = (entry: string) =>
-    expandPackages([entry]).every((one) => allowed.some((wide) => covers(wide, one)));
+    expandPackages([entry]).every((host) => allowed.some((wide) => covers(wide, host)));
   return entries.filter((entry) => !isWithin(entry));
 }
 
 function intersect(some: readonly string[], others: readonly string[]): string[] {
   const kept = new Set<string>();
   if (some.includes(PACKAGES) && others.includes(PACKAGES)) kept.add(PACKAGES);
-  for (const one of expandPackages(some))
+  for (const entry of expandPackages(some))
     for (const other of expandPackages(others)) {
-      if (covers(other, one)) kept.add(one);
-      else if (covers(one, other)) kept.add(other);
+      if (covers(other, entry)) kept.add(entry);
+      else if (covers(entry, other)) kept.add(other);
     }
   if (kept.has(PACKAGES)) for (const host of PACKAGE_HOSTS) kept.delete(host);
   return [...kept];

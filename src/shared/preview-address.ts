@@ -72,8 +72,8 @@ export async function makeToken(port: number, actor: string, [key]: readonly Cry
 }
 
 /** Compares two texts in constant time. */
-export function equal(one: string, other: string): boolean {
-  const [a, b] = [one, other].map((text) => new TextEncoder().encode(text));
+export function equal(first: string, second: string): boolean {
+  const [a, b] = [first, second].map((text) => new TextEncoder().encode(text));
   return a !== undefined && b?.length === a.length && crypto.subtle.timingSafeEqual(a, b);
 }
 

@@ -181,7 +181,7 @@ const secret = z
   )
   .transform(({ header, query, basic, principals, variable, ...rest }, context): Secret => {
     const places = [headerPlace(header), queryPlace(query), basicPlace(basic)].filter(
-      (one) => one !== undefined,
+      (place) => place !== undefined,
     );
     const [place] = places;
     if (place === undefined || places.length > 1)
@@ -196,7 +196,7 @@ export const secretList = z
   .max(MAX_SECRETS, `must hold ${MAX_SECRETS} secrets at most`)
   .refine((secrets) => unique(secrets.map(({ name }) => name)), "must not use one name twice")
   .refine(
-    (secrets) => unique(secrets.flatMap((one) => one.variable ?? [])),
+    (secrets) => unique(secrets.flatMap(({ variable }) => variable ?? [])),
     "must not use one variable twice",
   );
 

@@ -76,7 +76,9 @@ export class ClaudeEvents implements EventReader {
     const ended = event.subtype === "success" && event.is_error !== true;
     if (answer !== undefined && ended) report.answer = field.answerOf(answer);
     report.end = ended ? "done" : event.subtype === "error_max_turns" ? "out_of_turns" : "error";
-    const errors = Array.isArray(event.errors) ? event.errors.filter((one) => typeof one === "string") : [];
+    const errors = Array.isArray(event.errors)
+      ? event.errors.filter((error) => typeof error === "string")
+      : [];
     if (report.end === "error")
       report.error = field.shorten(answer || errors.join("; ") || (field.text(event.subtype) ?? ""), 1000);
     report.turns = field.number(event.num_turns);

@@ -46,6 +46,6 @@ const TOOLS: { [Name in ToolName]: Tool<Name> } = {
 export const tools: readonly Tool[] = Object.values(TOOLS);
 
 export function requiredScopes(name: string, args: unknown): readonly Scope[] {
-  const tool = tools.find((one) => one.name === name);
+  const tool = tools.find((candidate) => candidate.name === name);
   return tool ? scopesOf(tool, args) : [];
 }

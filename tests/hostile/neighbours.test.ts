@@ -43,7 +43,7 @@ beforeAll(async () => {
       readOnly: [wsPackage],
     },
     quiet,
-    (how) => deaths.push(`engine: ${how}`),
+    (reason) => deaths.push(`engine: ${reason}`),
   );
   const sha256 = createHash("sha256").update(NEIGHBOUR).digest("hex");
   worker = await startWorker({

@@ -290,7 +290,7 @@ def answer(fields, line):
     except OSError: return ""
 print(answer(900, b"a:b\\r\\n"), answer(1001, b"a:b\\r\\n"), answer(8000, b"a:\\r\\n"), answer(10000, b"a:b\\r\\n"), sep=";")`;
     expect(await sandbox.python(script)).toMatchObject({ stdout: "HTTP/1.1 200;;;", stderr: "" });
-    expect(seen).toHaveLength(1);
+    expect(receivedRequests).toHaveLength(1);
   });
 
   it("passes on accepted WebSockets, and the responses of servers that refuse them", async () => {

@@ -52,7 +52,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
       prepareSandbox: false,
     },
     console.error,
-    (how) => console.error(`The engine of the tests ended: ${how}`),
+    (reason) => console.error(`The engine of the tests ended: ${reason}`),
   );
   project.provide("privateURL", url);
   project.provide("engineURL", engine.url);

@@ -85,7 +85,9 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
       const match = /^ {2}URL +(\S+)$/m.exec(command.stdout());
       if (match?.[1] !== undefined && command.stdout().includes("Ctrl-C")) resolve(match[1]);
     });
-    void command.exited.then((how) => reject(new Error(`npm start ended: ${how}\n${command.stderr()}`)));
+    void command.exited.then((status) =>
+      reject(new Error(`npm start ended: ${status}\n${command.stderr()}`)),
+    );
   });
   return {
     ...command,

@@ -59,7 +59,7 @@ function patchChildren(streams) {
     const real = childProcess[name];
     childProcess[name] = (...args) => {
       markSelf();
-      const at = args.findLastIndex((one) => one?.stdio !== undefined);
+      const at = args.findLastIndex((argument) => argument?.stdio !== undefined);
       const options = args[at];
       if (!options?.stdio) return real(...args);
       const { stdio, taken } = replaceOwnDescriptors(options.stdio, "pipe");
@@ -82,7 +82,7 @@ function patchChildren(streams) {
 function withFiles(streams, stdio, taken, call) {
   const logs = new Map(taken.map((index) => [index, streams.share(index === 1 ? "stdout" : "stderr")]));
   try {
-    return call(stdio.map((one, index) => (logs.has(index) ? (logs.get(index)?.file ?? "ignore") : one)));
+    return call(stdio.map((entry, index) => (logs.has(index) ? (logs.get(index)?.file ?? "ignore") : entry)));
   } finally {
     for (const log of logs.values()) log?.recount();
   }
@@ -90,11 +90,11 @@ function withFiles(streams, stdio, taken, call) {
 
 /** Returns `stdio` as an array without our descriptors 0, 1 and 2. `taken` has the indexes where descriptor 1 or 2 was replaced. */
 function replaceOwnDescriptors(stdio, replacement) {
-  const list = Array.isArray(stdio) ? [...stdio] : [stdio, stdio, stdio].map((one) => one ?? "pipe");
+  const list = Array.isArray(stdio) ? [...stdio] : [stdio, stdio, stdio].map((entry) => entry ?? "pipe");
   const taken = [];
-  for (const [index, one] of list.entries()) {
-    const inherits = one === "inherit" || one?.type === "inherit" ? index : undefined;
-    const fd = inherits ?? (typeof one === "number" ? one : one?.fd);
+  for (const [index, entry] of list.entries()) {
+    const inherits = entry === "inherit" || entry?.type === "inherit" ? index : undefined;
+    const fd = inherits ?? (typeof entry === "number" ? entry : entry?.fd);
     if (fd === 0) list[index] = "ignore";
     if (fd !== 1 && fd !== 2) continue;
     list[index] = replacement;

@@ -17,7 +17,7 @@ class StdioProxy extends Writable {
   }
 
   end(chunk, encoding, callback) {
-    const done = [chunk, encoding, callback].find((one) => typeof one === "function");
+    const done = [chunk, encoding, callback].find((argument) => typeof argument === "function");
     if (chunk !== undefined && chunk !== null && typeof chunk !== "function") {
       this.write(chunk, typeof encoding === "string" ? encoding : undefined);
     }

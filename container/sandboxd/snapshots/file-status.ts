@@ -25,8 +25,8 @@ export interface FoundFile {
  */
 export type ScannedEntry = FoundFile | { type: "special" | "unreadable" | "crowded"; path: string };
 
-export function isFound(one: ScannedEntry): one is FoundFile {
-  return one.type !== "special" && one.type !== "unreadable" && one.type !== "crowded";
+export function isFound(entry: ScannedEntry): entry is FoundFile {
+  return entry.type !== "special" && entry.type !== "unreadable" && entry.type !== "crowded";
 }
 
 /** The device of the files to scan, and whether files report it, too: see `hasOneDevice` in scan.ts. */

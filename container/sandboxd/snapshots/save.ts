@@ -104,7 +104,7 @@ export class Save {
       }
     } finally {
       for (const { opened } of ahead)
-        await opened.then((one) => (one instanceof FileRead ? one.close() : undefined));
+        await opened.then((file) => (file instanceof FileRead ? file.close() : undefined));
     }
   }
 

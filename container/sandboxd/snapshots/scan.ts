@@ -100,7 +100,7 @@ export class Scanner {
       }
       const count = entries.length;
       const states = base.statesIn(path);
-      const isKnown = (one: FoundFile, state: string | undefined) => base.isAsBefore(one, state, isInImage);
+      const isKnown = (file: FoundFile, state: string | undefined) => base.isAsBefore(file, state, isInImage);
       // Listing the parent compared this directory's state. An unchanged parent was not listed, so the state is compared here.
       if (found && !visit.found && !isKnown(found, base.stateAt(path))) add(found);
       const names = namesIn(this.#root, path);

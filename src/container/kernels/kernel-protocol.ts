@@ -233,7 +233,7 @@ function fromBase64(text: string | undefined, maxBytes: number): Uint8Array | un
 }
 
 function isImageForm(form: string): boolean {
-  return IMAGE_FORMS.some((one) => one === form);
+  return IMAGE_FORMS.some((imageForm) => imageForm === form);
 }
 
 function boundResult(result: RichResult): RichResult {

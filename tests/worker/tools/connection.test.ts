@@ -100,7 +100,9 @@ describe("?tools=", () => {
   });
 
   it("has a set for every tool", async () => {
-    expect(await names(owner.withQuery("?tools=code,files,tasks,admin"))).toEqual(all.map(({ name }) => name));
+    expect(await names(owner.withQuery("?tools=code,files,tasks,admin"))).toEqual(
+      all.map(({ name }) => name),
+    );
   });
 
   it("makes a call of another tool an error with the reason", async () => {

@@ -44,7 +44,7 @@ export function endpointQueryOf(
   // Gateways add parameters, which are ignored. A name close to ours is probably a typing error, so it is reported.
   for (const name of searchParams.keys()) {
     const intended = names.includes(name) ? undefined : names.find((known) => isClose(name, known));
-    if (intended) problems.push(`it has no parameter ${name.slice(0, 40)}: use ${intended}`);
+    if (intended) problems.push(`it has no parameter ${name.slice(0, 40)}: say ${intended}`);
   }
   if (success && problems.length === 0)
     return {

@@ -107,8 +107,11 @@ export class OutboundQueue {
       return;
     }
     pending.hasResponse = true;
-    // If one stream fails, all end: the client's response breaks off, and the Worker stops.
-    pipeline(request, unframe(), to, (error) => response.writeHead(error ? 502 : 204).end());
+    // If one stream fails, all end: the client's response breaks off, and the Worker stops. `pipeline` leaves the rest of a failed
+    // request unread, and the next request on this connection, perhaps another principal's, would wait behind it.
+    pipeline(request, unframe(), to, (error) =>
+      error ? response.writeHead(502, { connection: "close" }).end() : response.writeHead(204).end(),
+    );
   }
 
   close(): void {

@@ -24,7 +24,7 @@ export async function freePort(port: number): Promise<number> {
   return address.port;
 }
 
-/** For how long `listen` tries an address in use again, in milliseconds. A stopping server keeps its address for a moment. */
+/** How long `listen` retries while the address is in use, in milliseconds. A stopping server keeps its address for a moment. */
 const RETRY_MS = 1500;
 
 /** @returns undefined if the address stays in use */

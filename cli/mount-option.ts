@@ -26,8 +26,8 @@ const NOT_SYSTEM = /^\/var\/(tmp\/.|www(\/|$))/;
 const HIDDEN = /^(\/root|\/home\/[^/]+)\/\./;
 
 /**
- * @param own the server's own directories, with its state and token @throws {UserError} that names a mount that is not
- * possible, and why
+ * @param own the server's own directories, with its state and token
+ * @throws {UserError} that names a mount that is not possible, and says why
  */
 export async function readMounts(
   given: readonly string[],
@@ -64,7 +64,8 @@ export async function readMounts(
 
 /**
  * Code in the outer directory could replace the inner one by a symbolic link, which the machine follows at the next start. It may
- * have done so before this start, so the path counts as it was given, too. @param paths as given, in the order of the mounts
+ * have done so before this start. So the path as it was given is checked too, not only the directory that it leads to.
+ * @param paths as given, in the order of the mounts
  */
 function refuseNested({ forEngine }: Mounts, paths: readonly string[]): void {
   for (const [index, path] of paths.entries()) {
@@ -76,7 +77,7 @@ function refuseNested({ forEngine }: Mounts, paths: readonly string[]): void {
   }
 }
 
-/** @returns the directory of a sandbox that can replace the file, or a link on the way to it */
+/** @returns the mounted directory from which code could replace the file at `path`, or replace a link in its path */
 export function writableMountOf({ forEngine }: Pick<Mounts, "forEngine">, path: string): string | undefined {
   const places = [path, realPlace(path)];
   return forEngine.find(
@@ -84,7 +85,7 @@ export function writableMountOf({ forEngine }: Pick<Mounts, "forEngine">, path: 
   )?.from;
 }
 
-/** The path without symbolic links, of a file that may be missing. */
+/** The path with its symbolic links resolved. The file itself may be missing. */
 function realPlace(path: string): string {
   if (existsSync(path)) return realpathSync(path);
   const parent = dirname(path);
@@ -95,8 +96,8 @@ function realPlace(path: string): string {
 const PIP_VARIABLES = ["VIRTUAL_ENV", "PIP_CONFIG_FILE"];
 
 /**
- * Removes places from the environment in which a sandbox could put programs or settings: the server would use them outside the
- * sandbox. npx adds `node_modules/.bin` of the working directory to PATH. @returns the removed places
+ * Removes from the environment all places where a sandbox could put programs or settings, because the server would use these
+ * outside the sandbox. npx adds `node_modules/.bin` of the working directory to PATH. @returns the removed places
  */
 export function removeMounts(env: NodeJS.ProcessEnv, mounts: Mounts, cwd: string): string[] {
   const isWritable = (place: string) => writableMountOf(mounts, resolve(cwd, place)) !== undefined;

@@ -243,7 +243,7 @@ export const usedInMount = (setting: string, path: string, mounted: string) =>
     `${setting}: the server itself uses ${path}, and code in the sandbox of ${mounted} could change it. Mount ${mounted} read-only (:ro), or choose another place.`,
   );
 export const placeIgnored = (path: string) =>
-  `The server ignores ${path} of PATH, VIRTUAL_ENV or PIP_CONFIG_FILE, because code in the sandbox that has the directory can change it.`;
+  `The server ignores ${path}, which is in PATH, VIRTUAL_ENV or PIP_CONFIG_FILE: code in a sandbox could change it, through a directory given by --mount.`;
 export const mountEmpty = () => new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
 export const mountNeedsIsolation = () =>
   new UserError("--mount needs isolation: with --isolation none sandboxes see all your directories.");
@@ -251,7 +251,7 @@ export const componentsUnreadable = (path: string, error: unknown) =>
   new UserError(`COMPONENTS: the folder ${path} cannot be read (${messageOf(error)}).`);
 export const noComponents = (path: string) =>
   new UserError(
-    `COMPONENTS: ${path} has neither agents/ nor commands/ with definitions, in the form of a repository's .claude.`,
+    `COMPONENTS: ${path} has neither agents/ nor commands/. Put the definitions into these folders, as in the .claude directory of a repository.`,
   );
 export const notPython = (given: string) => new UserError(`--python ${given} does not run as Python 3.`);
 export const NO_PYTHON = "python3 is not installed: sandboxes run JavaScript, TypeScript and commands.";

@@ -81,8 +81,8 @@ export class Connection {
   }
 
   /**
-   * Repeats a start call; sandboxd starts a command only once. @throws {ToolError} as `send`; `sandbox_restarted` also for
-   * another container, because its workspace is not restored yet
+   * Repeats a start call; sandboxd starts a command only once.
+   * @throws {ToolError} as `send`; `sandbox_restarted` also if the run is over, or the container's workspace is not restored yet
    */
   async beginAgain(call: StartCall, isOver: () => boolean): Promise<void> {
     const socket = this.#open ?? (await this.#openConnection());

@@ -253,7 +253,7 @@ const limits = {
   KEEP_BUSY: variable({
     schema: field.count(720),
     fallback: "none",
-    docs: "For how many hours after the idle time busy [background processes](runs.md#background-processes) keep a container running.",
+    docs: "For how many hours [background processes](runs.md#background-processes) that are busy keep a container running after its idle time.",
   }),
   SANDBOX_TTL_HOURS: variable({
     schema: field.count(87_600),

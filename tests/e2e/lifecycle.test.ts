@@ -9,7 +9,7 @@ import { type Server, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 
-/** The time for the end of all processes on a busy machine, milliseconds. */
+/** How long the processes may take to end, on a busy machine, in milliseconds. */
 const GONE_WITHIN = 15_000;
 
 interface Busy {

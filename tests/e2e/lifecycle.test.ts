@@ -59,7 +59,7 @@ describe.concurrent("a server after SIGKILL", () => {
 });
 
 describe.concurrent("a server after Ctrl-C", () => {
-  it("ends its prepared shells without isolation and control groups", async () => {
+  it("ends its prepared shells, also without isolation and control groups", async () => {
     // bwrap makes the server's user a normal user. After its first command, each session has a prepared shell.
     const mounts = "--tmpfs /sys/fs/cgroup --tmpfs /workspace --tmpfs /var/lib --tmpfs /opt";
     const within = `bwrap --unshare-user --uid 1000 --gid 1000 --dev-bind / / ${mounts}`.split(" ");

@@ -160,13 +160,16 @@ describe("when clients send hostile headers", () => {
     [10_000, "accept:*/*"],
     [20_000, "a:b"],
     [60_000, "a:b"],
-  ])("%s header lines of %s have a response, before the token is checked", async (count, line) => {
-    const lines = `${line}\r\n`.repeat(count);
-    const head = `POST /mcp HTTP/1.1\r\nHost: ${authority}\r\n${lines}Connection: close\r\nContent-Length: 0\r\n\r\n`;
-    const answer = await sendRaw(server.url, [head], 10_000);
-    expect(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1]).toBe(count > 16_384 ? "431" : "401");
-    await stillServes();
-  });
+  ])(
+    "a request with %s header lines (%s) gets a response, before the token is checked",
+    async (count, line) => {
+      const lines = `${line}\r\n`.repeat(count);
+      const head = `POST /mcp HTTP/1.1\r\nHost: ${authority}\r\n${lines}Connection: close\r\nContent-Length: 0\r\n\r\n`;
+      const answer = await sendRaw(server.url, [head], 10_000);
+      expect(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1]).toBe(count > 16_384 ? "431" : "401");
+      await stillServes();
+    },
+  );
 });
 
 describe("when clients send hostile bodies", () => {

@@ -41,10 +41,6 @@ export async function readMounts(
     const source = realDirectory(path, text);
     refuse(source, text, own);
     requireAccess(source, text, readOnly);
-    if (!readOnly)
-      await refuseSetID(source).catch((error: unknown) => {
-        throw texts.wrongMount(text, messageOf(error));
-      });
     paths.push(path);
     const sandbox = name ?? sandboxNameOf(path, text);
     const other = mounts.forWorker.find((mount) => mount.sandbox === sandbox);
@@ -59,6 +55,14 @@ export async function readMounts(
     });
   }
   refuseNested(mounts, paths);
+  // `find` must not come from a directory that a sandbox writes to.
+  const env = { ...process.env };
+  removeMounts(env, mounts, process.cwd());
+  for (const [index, { from, writable }] of mounts.forEngine.entries())
+    if (writable)
+      await refuseSetID(from, env.PATH).catch((error: unknown) => {
+        throw texts.wrongMount(given[index] ?? from, messageOf(error));
+      });
   return mounts;
 }
 
@@ -92,19 +96,29 @@ function realPlace(path: string): string {
   return parent === path ? path : join(realPlace(parent), basename(path));
 }
 
-/** Variables with a file or directory from which the server reads pip's settings. */
-const PIP_VARIABLES = ["VIRTUAL_ENV", "PIP_CONFIG_FILE"];
+/** Variables with lists of directories, in which an empty entry is the working directory. */
+const LISTS = ["PATH", "PYTHONPATH"];
+
+/** Variables with a file or directory from which Python, or the server, reads modules or pip's settings. */
+const PLACES = ["PYTHONHOME", "VIRTUAL_ENV", "PIP_CONFIG_FILE"];
 
 /**
- * Removes from the environment all places where a sandbox could put programs or settings, because the server would use these
+ * Removes from the environment all places where a sandbox could put programs, modules or settings, because the server would use these
  * outside the sandbox. npx adds `node_modules/.bin` of the working directory to PATH. @returns the removed places
  */
 export function removeMounts(env: NodeJS.ProcessEnv, mounts: Mounts, cwd: string): string[] {
   const isWritable = (place: string) => writableMountOf(mounts, resolve(cwd, place)) !== undefined;
-  const all = (env.PATH ?? "").split(delimiter);
-  const removed = all.filter(isWritable);
-  env.PATH = all.filter((place) => !removed.includes(place)).join(delimiter);
-  for (const name of PIP_VARIABLES) {
+  const removed: string[] = [];
+  for (const name of LISTS) {
+    // Without a value, the system has a default PATH, and Python no further directories.
+    const all = env[name] ? env[name].split(delimiter) : [];
+    const kept = all.filter((place) => !isWritable(place));
+    if (kept.length === all.length) continue;
+    removed.push(...all.filter(isWritable));
+    if (kept.length === 0) delete env[name];
+    else env[name] = kept.join(delimiter);
+  }
+  for (const name of PLACES) {
     const place = env[name];
     if (!place || !isWritable(place)) continue;
     removed.push(place);

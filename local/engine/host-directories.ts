@@ -55,16 +55,18 @@ async function ownerOf({ from }: HostDirectory): Promise<HostUser> {
  * A sandbox that can write to a set-id program could replace the program's content through a shared mapping, and the kernel would
  * keep the set-id bit. A directory that this user has closed to themselves cannot be searched, but the sandbox, which has the user's
  * rights, can open it. Directories of other users that cannot be searched stay closed to the sandbox, too.
- * @throws Error naming the file or the directory
+ * @param path where to look for `find` @throws Error naming the file or the directory
  */
-export async function refuseSetID(directory: string): Promise<void> {
+export async function refuseSetID(directory: string, path = process.env.PATH): Promise<void> {
   const user = process.getuid?.() ?? 0;
   const setID = ["-type", "f", "-perm", "/6000"];
   const closed = ["-type", "d", "-user", String(user), "!", "-perm", "-500"];
   // Root can search all directories.
   const tests = user === 0 ? setID : ["(", ...setID, "-o", ...closed, ")"];
   // find fails for unreadable files, but still names the first match.
-  const { stdout, code } = await run("find", [directory, ...tests, "-print", "-quit"]).then(
+  const { stdout, code } = await run("find", [directory, ...tests, "-print", "-quit"], {
+    env: { ...process.env, PATH: path },
+  }).then(
     ({ stdout: found }) => ({ stdout: found, code: undefined }),
     (error: { stdout?: string; code?: unknown }) => ({ stdout: error.stdout ?? "", code: error.code }),
   );

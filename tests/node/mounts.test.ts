@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import {
   chmodSync,
   chownSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   renameSync,
@@ -11,7 +12,7 @@ import {
 } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { readComponents, readMounts, removeMounts, writableMountOf } from "../../cli/mount-option.ts";
 import { repository } from "../setup/server.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
@@ -129,14 +130,27 @@ describe("files that the server uses", () => {
   it("do not come from directories of PATH in which a sandbox could put programs, nor from its settings of pip", async () => {
     const own = join(directory, "project/node_modules/.bin");
     const environment = join(directory, "project/.venv");
-    const variables = { VIRTUAL_ENV: environment, PIP_CONFIG_FILE: "/etc/pip.conf" };
+    const variables = { VIRTUAL_ENV: environment, PIP_CONFIG_FILE: "/etc/pip.conf", PYTHONPATH: "src:" };
     const env: NodeJS.ProcessEnv = { PATH: `${own}:/usr/local/bin:.:/usr/bin`, ...variables };
     const before = { ...env };
     const cwd = join(directory, "project");
     expect(removeMounts(env, await mount("project:ro"), cwd)).toEqual([]);
     expect(env).toEqual(before);
-    expect(removeMounts(env, await mount("project"), cwd)).toEqual([own, cwd, environment]);
+    const modules = [join(cwd, "src"), cwd];
+    expect(removeMounts(env, await mount("project"), cwd)).toEqual([own, cwd, ...modules, environment]);
     expect(env).toEqual({ PATH: "/usr/local/bin:/usr/bin", PIP_CONFIG_FILE: "/etc/pip.conf" });
+  });
+
+  it("do not come from there for the search for set-user-id programs, which precedes the mount", async () => {
+    const bin = join(directory, "project/node_modules/.bin");
+    const mark = join(directory, "mark");
+    mkdirSync(bin, { recursive: true });
+    writeFileSync(join(bin, "find"), `#!/bin/sh\necho found > '${mark}'\n`, { mode: 0o755 });
+    const path = process.env.PATH;
+    vi.stubEnv("PATH", `${bin}:${path}`);
+    onTestFinished(() => void vi.stubEnv("PATH", path));
+    expect((await mount("project")).forEngine).toHaveLength(1);
+    expect(existsSync(mark)).toBe(false);
   });
 });
 

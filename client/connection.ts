@@ -65,7 +65,7 @@ export class Connection {
     this.url = new URL(url);
     this.#token = token;
     // Browsers and Workers refuse a `fetch` that is called as a method of another object.
-    this.#fetch = async (...args) => boundAnswer(await given(...args));
+    this.#fetch = (...args) => given(...args);
     this.#clientName = clientName;
   }
 
@@ -99,6 +99,8 @@ export class Connection {
     try {
       const headers = { ...init.headers, authorization: `Bearer ${this.#token}` };
       response = await this.#fetch(new URL(path, this.url), { ...init, headers });
+      const isDownload = (init.method ?? "GET") === "GET" && response.ok && isFile(response);
+      if (!isDownload) response = boundAnswer(response);
     } catch (error) {
       if (init.signal?.aborted) throw error;
       throw this.#explain(error);
@@ -145,7 +147,7 @@ export class Connection {
     const requestInit = { headers: { authorization: `Bearer ${this.#token}` } };
     // Refusals become errors here, because the SDK's errors have no headers such as Retry-After.
     const fetchOrRefuse: typeof fetch = async (...args) => {
-      const response = await this.#fetch(...args);
+      const response = boundAnswer(await this.#fetch(...args));
       if (response.status === 429 || response.status >= 500) throw await this.#refusalOf(response);
       return response;
     };
@@ -181,10 +183,10 @@ export function isFile({ headers }: Response): boolean {
 /** The statuses of responses without a body: https://fetch.spec.whatwg.org/#null-body-status. */
 const NO_BODY = new Set([204, 205, 304]);
 
-/** Lets the body of an answer fail beyond MAX_ANSWER_BYTES, because it is kept in memory. Only files and streams have any size. */
+/** Lets the body of an answer fail beyond MAX_ANSWER_BYTES, because it is kept in memory. Of a stream, each event counts alone. */
 export function boundAnswer(response: Response): Response {
   // Chromium gives a 204 an empty body, with which it then refuses to construct a response.
-  if (response.body === null || NO_BODY.has(response.status) || isFile(response)) return response;
+  if (response.body === null || NO_BODY.has(response.status)) return response;
   const isStream = response.headers.get("content-type")?.startsWith("text/event-stream") === true;
   let bytes = 0;
   const counter = new TransformStream<Uint8Array, Uint8Array>({
@@ -202,9 +204,11 @@ export function boundAnswer(response: Response): Response {
 /** Where the last event ends that ends in this piece of a stream, with an empty line; 0 if none does. */
 function endOfLastEvent(piece: Uint8Array): number {
   const LINE_FEED = 10;
-  for (let at = piece.length - 1; at > 0; at--)
-    if (piece[at] === LINE_FEED && (piece[at - 1] === LINE_FEED || piece[at - 2] === LINE_FEED))
-      return at + 1;
+  const RETURN = 13;
+  for (let at = piece.length - 1; at > 0; at--) {
+    const before = piece[at - 1] === RETURN ? at - 2 : at - 1;
+    if (piece[at] === LINE_FEED && piece[before] === LINE_FEED) return at + 1;
+  }
   return 0;
 }
 

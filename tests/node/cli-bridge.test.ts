@@ -38,11 +38,14 @@ async function ping(tokens: string[], tokenSource: string) {
   return { presented, sent };
 }
 
-/** Serves an answer without an end: white space that may precede JSON, or an event. */
-async function endlessServer(type: string) {
-  const mebibyte = Buffer.alloc(1024 * 1024, " ");
+/** A server may claim that any answer is a file. */
+const CLAIM = { "content-disposition": "attachment" };
+
+/** Serves an answer without an end: white space that may precede JSON, or an event. @param line what it repeats */
+async function endlessServer(type: string, line = " ", more: Record<string, string> = CLAIM) {
+  const mebibyte = Buffer.alloc(1024 * 1024, line);
   const server = createServer((_request, response) => {
-    response.writeHead(200, { "content-type": type }).write("data: ");
+    response.writeHead(200, { "content-type": type, ...more }).write("data: ");
     const send = () =>
       void (response.destroyed || (response.write(mebibyte) ? setImmediate(send) : undefined));
     response.on("drain", send);
@@ -52,30 +55,39 @@ async function endlessServer(type: string) {
   return { url, close: () => (server.closeAllConnections(), server.close()) };
 }
 
-it.each(["application/json", "text/event-stream"])(
-  "the bridge refuses an answer without an end: %s",
-  async (type) => {
-    const { url, close } = await endlessServer(type);
-    const sent: JSONRPCMessage[] = [];
-    const bridge = new Bridge({
-      locate: async () => ({ url, token: "any", tokenSource: "any", isLocal: true }),
-      send: async (message) => void sent.push(message),
-      log: () => undefined,
-    });
-    bridge.forward(PING);
-    await bridge.waitUntilSettled();
-    expect(sent).toMatchObject([{ id: 1, error: { message: "The server's answer is larger than 64 MiB." } }]);
-    close();
-  },
-);
+it.each([
+  ["application/json", " "],
+  ["text/event-stream", " "],
+  // Lines of one character end no event.
+  ["text/event-stream", "\ndata: more\nx"],
+])("the bridge refuses an answer without an end: %s of %j", async (type, line) => {
+  const { url, close } = await endlessServer(type, line);
+  const sent: JSONRPCMessage[] = [];
+  const bridge = new Bridge({
+    locate: async () => ({ url, token: "any", tokenSource: "any", isLocal: true }),
+    send: async (message) => void sent.push(message),
+    log: () => undefined,
+  });
+  bridge.forward(PING);
+  await bridge.waitUntilSettled();
+  expect(sent).toMatchObject([{ id: 1, error: { message: "The server's answer is larger than 64 MiB." } }]);
+  close();
+});
 
 it("the client refuses a list without an end", async () => {
-  const { url, close } = await endlessServer("application/json");
+  const { url, close } = await endlessServer("application/json", " ", {});
   const listing = connect({ url, token: "any" }).sandbox().files.list();
   await expect(listing).rejects.toMatchObject({
     code: "too_large",
     message: expect.stringContaining("64 MiB"),
   });
+  close();
+});
+
+it("the client refuses an answer without an end that claims to be a file", async () => {
+  const { url, close } = await endlessServer("application/json");
+  const { files } = connect({ url, token: "any" }).sandbox();
+  await expect(files.write("a", "b")).rejects.toThrow("64 MiB");
   close();
 });
 

@@ -1,7 +1,15 @@
 /** The user's directories for sandboxes: `--mount DIR[=NAME][:ro|:rw]`. */
-import { accessSync, constants, existsSync, readdirSync, realpathSync, statSync } from "node:fs";
+import {
+  accessSync,
+  constants,
+  existsSync,
+  readdirSync,
+  readlinkSync,
+  realpathSync,
+  statSync,
+} from "node:fs";
 import { homedir } from "node:os";
-import { basename, delimiter, dirname, join, relative, resolve } from "node:path";
+import { basename, delimiter, isAbsolute, join, relative, resolve } from "node:path";
 import { OWNER_ID } from "../src/shared/principal.ts";
 import { actorName, MAX_SANDBOX_NAME, SANDBOX_NAME } from "../src/shared/names.ts";
 import type { MountedDirectory } from "../src/shared/mounted-directories.ts";
@@ -75,25 +83,45 @@ function refuseNested({ forEngine }: Mounts, paths: readonly string[]): void {
   for (const [index, path] of paths.entries()) {
     const source = forEngine[index]?.from;
     const others = forEngine.filter(({ from }) => from !== source);
-    const places = [path, join(realPlace(dirname(path)), basename(path))];
-    const outer = places.map((place) => writableMountOf({ forEngine: others }, place)).find(Boolean);
+    const outer = writableMountOf({ forEngine: others }, path);
     if (outer !== undefined) throw texts.mountNested(path, outer);
   }
 }
 
 /** @returns the mounted directory from which code could replace the file at `path`, or replace a link in its path */
 export function writableMountOf({ forEngine }: Pick<Mounts, "forEngine">, path: string): string | undefined {
-  const places = [path, realPlace(path)];
+  const places = placesOf(path);
   return forEngine.find(
     ({ from, writable }) => writable && places.some((place) => isSameOrAbove(from, place)),
   )?.from;
 }
 
-/** The path with its symbolic links resolved. The file itself may be missing. */
-function realPlace(path: string): string {
-  if (existsSync(path)) return realpathSync(path);
-  const parent = dirname(path);
-  return parent === path ? path : join(realPlace(parent), basename(path));
+/** The path as given, each symbolic link on the way to the file, and the file, which may be missing. Links are bounded as in Linux. */
+function placesOf(path: string): string[] {
+  const places = [path];
+  const parts = path.split("/");
+  let at = "/";
+  for (let part = parts.shift(); part !== undefined; part = parts.shift()) {
+    const next = join(at, part);
+    const target = places.length <= MAX_LINKS ? linkAt(next) : undefined;
+    if (target === undefined) at = next;
+    else {
+      places.push(next);
+      if (isAbsolute(target)) at = "/";
+      parts.unshift(...target.split("/"));
+    }
+  }
+  return [...places, at];
+}
+
+const MAX_LINKS = 40;
+
+function linkAt(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Variables with lists of directories, in which an empty entry is the working directory. */

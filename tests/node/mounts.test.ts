@@ -112,6 +112,8 @@ it("a directory inside another sandbox's writable directory, which code there co
   expect((await both("outer:ro", "outer/inner")).forEngine).toHaveLength(2);
   symlinkSync("../project", join(directory, "outer/linked"));
   await expect(both("outer", "outer/linked=linked")).rejects.toThrow(/outer\/linked: code in the sandbox of/);
+  symlinkSync("outer/linked", join(directory, "shortcut"));
+  await expect(both("outer", "shortcut")).rejects.toThrow(/shortcut: code in the sandbox of/);
   expect((await both("outer=a", "outer=b")).forEngine).toHaveLength(2);
 });
 

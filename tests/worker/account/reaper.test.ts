@@ -88,3 +88,20 @@ test("the end of a run is a use of its sandbox", async () => {
     vi.useRealTimers();
   }
 });
+
+test("the reaper ends the count of a fork that was never used, and keeps its files", async () => {
+  const counted = () =>
+    runInDurableObject(accountOf(owner), (_account, { storage }) =>
+      storage.sql.exec("SELECT name FROM sandboxes WHERE name = 'unused'").toArray(),
+    );
+  await sh("origin", "echo here > file");
+  const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox: "origin" })).structured;
+  await owner.call("restore_sandbox", { sandbox: "unused", checkpoint });
+  expect(await counted()).toHaveLength(1);
+  await runInDurableObject(accountOf(owner), (_account, { storage }) => {
+    storage.sql.exec("UPDATE sandboxes SET last_used_at = ? WHERE name = 'unused'", Date.now() - 169 * HOUR);
+  });
+  expect(await runDurableObjectAlarm(accountOf(owner))).toBe(true);
+  expect(await counted()).toEqual([]);
+  expect(await sh("unused", "cat file")).toBe("here\n");
+});

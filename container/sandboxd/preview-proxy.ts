@@ -70,7 +70,12 @@ export async function passRequest(
     incoming.on("error", () => response.destroy());
     incoming.pipe(response);
   });
-  response.on("close", () => passed.destroy());
+  response.on("close", () => {
+    passed.destroy();
+    // The rest of a request that the program did not read would block the connection's next request.
+    request.unpipe(passed);
+    request.resume();
+  });
   request.pipe(passed);
 }
 

@@ -159,7 +159,15 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       if (options.agents !== undefined) await prepareAgent(agent, toolchain, options.agents, log);
     },
   });
-  server.on("request", (request, response) => void router.request(request, response));
+  server.on("request", (request, response) => {
+    // Reads the rest of a request whose response ended early: the next request on this connection, perhaps another principal's,
+    // would wait behind it.
+    response.once("close", () => {
+      request.unpipe();
+      request.resume();
+    });
+    void router.request(request, response);
+  });
   server.on("upgrade", (request, socket, head) => void router.upgrade(request, socket, head));
   return {
     url: `http://127.0.0.1:${port}`,

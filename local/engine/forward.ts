@@ -102,12 +102,7 @@ export class PortForwarder {
     });
     onUnexpectedResponse(upstream, refuseResponse);
     upstream.on("error", fail);
-    response.on("close", () => {
-      upstream.destroy();
-      // If a server responds before it has read the whole body, the rest would block the connection's next request.
-      request.unpipe(upstream);
-      request.resume();
-    });
+    response.on("close", () => upstream.destroy());
     request.pipe(upstream);
     // The headers are sent with the body's first piece, but at the latest after `headMs`: a server drops a connection that is silent
     // for seconds.

@@ -1,0 +1,77 @@
+/** The Worker's connections to the engine, which requests of different principals use one after another. */
+import { connect, createServer } from "node:net";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { frame, OUTBOUND_HEADER, SECRET_HEADER, URL_HEADER } from "../../local/platform/engine-protocol.ts";
+import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { listen } from "../setup/listen.ts";
+import { sleep } from "../setup/until.ts";
+
+const BODY = Buffer.alloc(4_000_000);
+
+/** Responds without reading the rest of a request. */
+const refuser = createServer((socket) => {
+  socket.on("error", () => undefined);
+  socket.once("data", () => socket.pause().write("HTTP/1.1 413 Large\r\nContent-Length: 2\r\n\r\nhi"));
+});
+let engine: TestEngine;
+let sandbox: TestSandbox;
+
+beforeAll(async () => {
+  engine = await startTestEngine({ allowAddresses: [`refuser.test:80=${await listen(refuser)}`] });
+  const intercepts = { http: ["api.internal"], https: [], all: false };
+  sandbox = await TestSandbox.start(engine, { intercepts });
+});
+afterAll(async () => {
+  await engine?.close();
+  refuser.close();
+});
+
+/** Sends a request, the pieces of its body, and then another principal's request. Returns everything that the engine sends. */
+async function sendBefore(line: string, headers: string[], sendBody: (write: Write) => Promise<void> | void) {
+  const { host, port } = new URL(engine.url);
+  let received = "";
+  const socket = connect(Number(port), "127.0.0.1");
+  socket.on("data", (data) => (received += data)).on("error", () => undefined);
+  const { promise: closed, resolve } = Promise.withResolvers<void>();
+  socket.on("close", () => resolve());
+  const own = [`Host: ${host}`, `${SECRET_HEADER}: ${engine.secret}`];
+  const head = (first: string, more: string[]) => `${[first, ...own, ...more].join("\r\n")}\r\n\r\n`;
+  socket.write(head(line, headers));
+  await sendBody((bytes) => socket.write(bytes));
+  socket.write(head("GET /boot HTTP/1.1", ["Connection: close"]));
+  await closed;
+  return received;
+}
+type Write = (bytes: Buffer | string) => void;
+
+it("continues to serve a connection after a host has responded without reading the request", async () => {
+  const line = `POST /actors/${sandbox.id}/internet HTTP/1.1`;
+  const headers = [`${URL_HEADER}: http://refuser.test/`, `Content-Length: ${BODY.length}`];
+  expect(await sendBefore(line, headers, (write) => write(BODY))).toMatch(
+    /^HTTP\/1.1 413 Large[^]*\{"boot":/,
+  );
+});
+
+it("closes a connection whose response a program in the sandbox has left in the middle", async () => {
+  const left = sandbox.run("curl -sSN http://api.internal/ | head -c 5");
+  const poll = await sandbox.call("GET", "/outbound");
+  const described = Buffer.from(poll.headers.get(OUTBOUND_HEADER) ?? "", "base64").toString();
+  const line = `POST /sandboxes/${sandbox.id}/outbound/${JSON.parse(described).number} HTTP/1.1`;
+  const answer = Buffer.from(JSON.stringify({ status: 200, headers: [] })).toString("base64");
+  const headers = [`${OUTBOUND_HEADER}: ${answer}`, "Transfer-Encoding: chunked"];
+  const received = sendBefore(line, headers, async (write) => {
+    const sendPiece = (bytes: Buffer) => {
+      const body = frame(bytes);
+      write(Buffer.concat([Buffer.from(`${body.length.toString(16)}\r\n`), body, Buffer.from("\r\n")]));
+    };
+    sendPiece(Buffer.from("first"));
+    // The engine notices that the program has left when it passes on more.
+    const more = setInterval(() => sendPiece(Buffer.alloc(100_000)), 5);
+    await left;
+    await sleep(500);
+    clearInterval(more);
+    write("0\r\n\r\n");
+  });
+  // The response is lost if more arrives after the engine has closed the connection.
+  expect(await received).toMatch(/^(HTTP\/1.1 502 |$)/);
+});

@@ -3,7 +3,7 @@ import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
 import { type RunView, questionDetailOf } from "../runs/run-types.ts";
 import type { ToolContext } from "../tools/define.ts";
-import { sandboxOfRun } from "../tools/run-sandbox.ts";
+import { waitForRun } from "../tools/follow-task.ts";
 import { pause } from "../shared/timers.ts";
 import { eventStream, KEEP_ALIVE, KEEP_ALIVE_MS } from "./event-stream.ts";
 
@@ -51,15 +51,13 @@ async function* eventsOf(
   const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
   try {
     for (;;) {
-      const { value } = await context.reading(sandboxOfRun(id), (actor, owner) =>
-        actor.readRun(owner, {
-          id,
-          waitMs: KEEP_ALIVE_MS,
-          cursor: sent.cursor,
-          maxBytes: PAGE_BYTES,
-          seenCode: sent.code,
-        }),
-      );
+      const { value } = await waitForRun(context, {
+        id,
+        waitMs: KEEP_ALIVE_MS,
+        cursor: sent.cursor,
+        maxBytes: PAGE_BYTES,
+        seenCode: sent.code,
+      });
       const { run, page } = value;
       const before = { ...sent };
       const code = questionDetailOf(run)?.code ?? "";

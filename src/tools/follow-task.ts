@@ -1,17 +1,38 @@
-import type { ToolContext } from "./define.ts";
+import type { RunToRead } from "../runs/runs.ts";
+import { ToolError } from "../shared/errors.ts";
 import { makeVisible } from "../shared/shown.ts";
+import { pause } from "../shared/timers.ts";
+import type { ToolContext } from "./define.ts";
 import { sandboxOfRun } from "./run-sandbox.ts";
 
 const PROGRESS_BYTES = 16 * 1024;
 
+/** The pause before a read that must not wait, in milliseconds: callers of `waitForRun` repeat it. */
+const FULL_PAUSE_MS = 1000;
+
+/**
+ * Waits for a run. If too many calls wait already, returns the current state after FULL_PAUSE_MS. An error would hide the id of a
+ * task that has just begun, or end the stream of a run.
+ */
+export async function waitForRun(context: ToolContext, run: RunToRead) {
+  const read = (waitMs: number) =>
+    context.reading(sandboxOfRun(run.id), (actor, owner) => actor.readRun(owner, { ...run, waitMs }));
+  try {
+    return await read(run.waitMs);
+  } catch (error) {
+    if (!(error instanceof ToolError) || error.code !== "quota_exceeded") throw error;
+    await pause(FULL_PAUSE_MS);
+    return await read(0);
+  }
+}
+
 /** Waits up to `waitMs` for a task to end, and sends its output as progress. @throws {ToolError} `not_found` */
 export async function followTask(context: ToolContext, id: string, waitMs: number) {
   const deadline = Date.now() + waitMs;
-  const read = (until: number, cursor?: number) =>
-    context.reading(sandboxOfRun(id), (actor, owner) => {
-      const leftMs = Math.max(0, until - Date.now());
-      return actor.readRun(owner, { id, waitMs: leftMs, cursor, maxBytes: PROGRESS_BYTES });
-    });
+  const read = (until: number, cursor?: number) => {
+    const leftMs = Math.max(0, until - Date.now());
+    return waitForRun(context, { id, waitMs: leftMs, cursor, maxBytes: PROGRESS_BYTES });
+  };
   const { progress } = context;
   if (!progress) {
     const { value, notice } = await read(deadline);

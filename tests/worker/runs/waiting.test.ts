@@ -44,6 +44,12 @@ describe("a sandbox with many calls that wait for its runs", () => {
       text: expect.stringMatching(/100 calls already wait.*wait_seconds 0/s),
     });
     expect(await get(0)).toMatchObject({ isError: false, text: expect.stringContaining("running") });
+    // A task has begun, so its caller needs the id.
+    const task = await owner.call("execute_task", { task: "[[write]] x", sandbox, wait_seconds: 50 });
+    expect(task, task.text).toMatchObject({
+      isError: false,
+      structured: { id: expect.stringMatching(/^waiting\./) },
+    });
     await cancel(id);
     for (const { isError, text } of await Promise.all(waiting)) {
       expect(isError, text).toBe(false);

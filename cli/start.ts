@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { accessSync, chmodSync, constants, existsSync, statSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { delimiter, dirname, join, resolve } from "node:path";
 import { printable } from "../local/engine/printable.ts";
 import { makeDirectories } from "./make-directories.ts";
 import { announce, announcementData, panelURL } from "./announce.ts";
@@ -74,6 +74,9 @@ async function start(): Promise<void> {
   const mounts = await readMounts(options.mounts, options.cwd, [stateDir, root]);
   if (mounts.forEngine.length > 0 && options.isolation === "none") throw texts.mountNeedsIsolation();
   requireUnwritable(mounts, "--python", options.python);
+  // Node has read the variable, so it cannot be changed here any more.
+  for (const place of (process.env.NODE_PATH ?? "").split(delimiter).filter(Boolean))
+    requireUnwritable(mounts, "NODE_PATH", resolve(place));
   leaveMounts(mounts, stateDir);
   await lockDirectory(stateDir);
   // First, so that a port in use is reported before anything is set up.

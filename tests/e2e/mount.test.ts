@@ -2,6 +2,7 @@
  * `npm start -- --mount <directory>`: a sandbox of the server's owner gets the directory, with the rights of the directory's
  * owner only.
  */
+import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
   chmodSync,
@@ -16,8 +17,9 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
 import { MCPClient } from "../setup/mcp-client.ts";
 import { callTool, tool } from "../setup/tool.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
@@ -188,4 +190,11 @@ describe("a mounted directory", () => {
       .poll(() => server.stderr(), { timeout: 20_000 })
       .toMatch(/a symbolic link has replaced the mounted directory \S+theirs/);
   });
+});
+
+it("is refused if the server's Node would load modules from it", async () => {
+  const args = ["--port", "0", "--state-dir", join(directory, "state"), "--mount", join(directory, "fixed")];
+  const env = { ...process.env, NODE_PATH: join(directory, "fixed/node_modules") };
+  const started = promisify(execFile)(process.execPath, [join(repository, "cli/start.ts"), ...args], { env });
+  await expect(started).rejects.toThrow(/NODE_PATH: the server itself uses \S+fixed\/node_modules/);
 });

@@ -105,7 +105,7 @@ export class Account extends DurableObject<Env> {
     return outcomeOf(async () => {
       const isNew = !this.#checkCount(sandbox);
       const { runningSandboxes: allowed } = this.#config.limits;
-      // There is no await between this check and `used` below, so that two calls cannot both take the last place.
+      // There is no await between these checks and `recordUse` below, so that two calls cannot both take the last place.
       for (
         let otherRunning = this.#otherRunning(sandbox);
         otherRunning.length >= allowed;
@@ -113,6 +113,7 @@ export class Account extends DurableObject<Env> {
       )
         if (!(await this.#makeRoom(principalID, otherRunning)))
           throw quotaError({ limit: "runningSandboxes", allowed, used: otherRunning.length });
+      this.#checkCount(sandbox);
       this.#sandboxes.recordUse(sandbox);
       this.#snapshots.noteUse(sandbox);
       await this.#watch(principalID, isNew);

@@ -56,11 +56,10 @@ async function endlessServer(type: string, line = " ", more: Record<string, stri
 }
 
 it.each([
-  ["application/json", " "],
-  ["text/event-stream", " "],
-  // Lines of one character end no event.
-  ["text/event-stream", "\ndata: more\nx"],
-])("the bridge refuses an answer without an end: %s of %j", async (type, line) => {
+  ["application/json", "white space", " "],
+  ["text/event-stream", "white space", " "],
+  ["text/event-stream", "lines of one character, which end no event", `\ndata: ${"more ".repeat(20_000)}\nx`],
+])("the bridge refuses an answer without an end: %s of %s", async (type, _content, line) => {
   const { url, close } = await endlessServer(type, line);
   const sent: JSONRPCMessage[] = [];
   const bridge = new Bridge({

@@ -25,6 +25,7 @@ import {
   type Limits,
 } from "./limits.ts";
 import { guardMachine } from "./machine-guard.ts";
+import { readRestAfter } from "./piece-limit.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
 import type { SharedSettings } from "./engine-sandbox.ts";
 import { describePython, environmentFiles } from "./python.ts";
@@ -160,12 +161,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     },
   });
   server.on("request", (request, response) => {
-    // Reads the rest of a request whose response ended early: the next request on this connection, perhaps another principal's,
-    // would wait behind it.
-    response.once("close", () => {
-      request.unpipe();
-      request.resume();
-    });
+    readRestAfter(request, response);
     void router.request(request, response);
   });
   server.on("upgrade", (request, socket, head) => void router.upgrade(request, socket, head));

@@ -2,7 +2,7 @@
  * Limits the rate of body pieces and WebSocket frames of one sandbox over all its connections. All sandboxes share the engine's
  * thread, and each piece, even a short one, takes about the same time there.
  */
-import { IncomingMessage, type Server } from "node:http";
+import { IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { Pace } from "../../src/shared/pace.ts";
 
@@ -30,10 +30,7 @@ export class Pieces {
     server.on("request", (request, response) => {
       // Begins to read, because Node would read the rest of an unread body without counting it here.
       request.read(0);
-      response.once("close", () => {
-        request.unpipe();
-        request.resume();
-      });
+      readRestAfter(request, response);
     });
   }
 
@@ -110,4 +107,15 @@ export function gather(message: IncomingMessage, pieces: Pieces): void {
     if (gathered.push(piece) === 1) setImmediate(pass);
     return true;
   };
+}
+
+/**
+ * Reads the rest of a request whose response ended early. The next request on the connection, perhaps another principal's, would
+ * wait behind it.
+ */
+export function readRestAfter(request: IncomingMessage, response: ServerResponse): void {
+  response.once("close", () => {
+    request.unpipe();
+    request.resume();
+  });
 }

@@ -140,9 +140,10 @@ export function removeMounts(env: NodeJS.ProcessEnv, mounts: Mounts, cwd: string
   for (const name of LISTS) {
     // Without a value, the system has a default PATH, and Python no further directories.
     const all = env[name] ? env[name].split(delimiter) : [];
-    const kept = all.filter((place) => !isWritable(place));
-    if (kept.length === all.length) continue;
-    removed.push(...all.filter(isWritable));
+    const writable = all.filter(isWritable);
+    if (writable.length === 0) continue;
+    removed.push(...writable);
+    const kept = all.filter((place) => !writable.includes(place));
     if (kept.length === 0) delete env[name];
     else env[name] = kept.join(delimiter);
   }

@@ -36,7 +36,7 @@ export async function claimIDsFor(directory: HostDirectory | undefined): Promise
   return { ...range, root: { uid: owner.uid, gid: owner.gid === 0 ? first : owner.gid }, count: 1 };
 }
 
-/** `npm start` resolved the path. Whoever may write to a parent directory could put a link in its place since. @throws Error */
+/** `npm start` resolved the path. Programs that can write to a parent directory may have replaced it by a link since. @throws Error */
 export async function refuseLink({ from }: HostDirectory): Promise<void> {
   const now = await realpath(from).catch(() => undefined);
   if (now !== from)

@@ -16,7 +16,9 @@ export interface Preview {
 export interface Owner {
   principalID: string;
   sandbox: string;
-  /** Where the actor is created if it does not exist yet; it never moves. Undefined for the platform's choice. */
+  /**
+   * The region in which the actor is created if it does not exist yet. An actor never moves. If undefined, the platform chooses.
+   */
   region?: Region;
   /**
    * False if the call must not start a container: its caller may only read, or the call is about the previous
@@ -43,7 +45,7 @@ export type Ending = "container" | "workspace" | "checkpoints";
 export interface Destroyed {
   wasKnown: boolean;
   wasSaved: boolean;
-  /** Whether the saved workspace stays, and with it the settings. */
+  /** Whether the saved workspace and the settings stay. */
   isKept: boolean;
   /** The number of checkpoints deleted, or kept. */
   checkpoints: number;
@@ -67,7 +69,7 @@ export interface CheckpointSettings {
 export interface RestoredCheckpoint {
   to: Checkpoint;
   before?: Checkpoint | undefined;
-  /** Why the previous state could not be saved, as a clause. Then `before` is the last state that was saved. */
+  /** Why the previous state could not be saved, as a clause. If set, `before` is the last saved state. */
   unsaved?: string | undefined;
   settings?: CheckpointSettings | undefined;
 }

@@ -134,7 +134,7 @@ export class AccountLink {
     await this.#reports.run(async () => unwrap(await this.account(owner).sandboxConfigured(owner, settings)));
   }
 
-  /** For how many milliseconds the sandbox was unused at least. The stored time of the last use is only approximate. */
+  /** A lower bound for the time since the last use, in milliseconds. The stored time of the last use is only approximate. */
   get unusedMs(): number {
     const before = this.#ctx.storage.kv.get<number>(USED);
     const used = before === undefined ? Date.now() : before + WRITE_MS;
@@ -159,7 +159,7 @@ export class AccountLink {
   /** Undoes a registration. @param before what the account knew before it */
   async withdraw(before: EarlierState): Promise<void> {
     this.#endRegistration();
-    // Keeps saved workspaces: a fork has one before its first use.
+    // A saved workspace stays: a fork has one before its first use.
     if (before === "nothing") await this.reportDestruction(this.owner, "container");
     else await this.#reports.run(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
   }

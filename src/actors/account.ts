@@ -155,7 +155,7 @@ export class Account extends DurableObject<Env> {
     return names.includes(except) ? [] : names;
   }
 
-  /** Stops one of these sandboxes that is not in use, if there is one. */
+  /** Stops the first of these sandboxes that is not in use. Returns false if all are in use. */
   async #makeRoom(principalID: string, names: readonly string[]): Promise<boolean> {
     for (const name of names) {
       const actor = await this.#sandbox(principalID, name);

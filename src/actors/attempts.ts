@@ -4,8 +4,8 @@
  * Guesses are counted in a Durable Object, so that parallel guesses cannot outrun the count.
  *
  * Every wait is bounded, and an attempt during a wait does not extend the wait. Guesses from other addresses never delay an
- * address that has signed in before. Continuing guesses block their own address; guesses from many addresses block all addresses
- * that never signed in, even for a person with the right token, because only a check would find the token right.
+ * address that has signed in before. Continued guesses block their own address. Guesses from many addresses block all addresses
+ * that never signed in. Then a person with the right token waits too, because the server checks no token of these addresses.
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";
@@ -20,7 +20,7 @@ const FREE_FAILURES = 5;
 /** The wait after the first wrong token beyond the free ones; it doubles with each further one. */
 const FIRST_WAIT = 30 * SECOND;
 const MAX_WAIT_MS = HOUR / 4;
-/** The limit for all addresses together that never signed in: a burst of guesses, then one per interval. */
+/** All addresses that never signed in share this limit: a burst of guesses, then one guess per interval. */
 const STRANGERS_AT_ONCE = 100;
 const STRANGERS_EACH = HOUR / 100;
 /** How long an address's failures count after its last guess, and how long a sign-in is remembered. */

@@ -2,7 +2,7 @@
 import { KEPT_CONNECTIONS, type SeenConnections } from "../shared/connection-log.ts";
 
 interface StoredConnections {
-  /** From earlier containers. `log` is the id of the newest of their logs. */
+  /** The connections of earlier containers. `log` is the id of the newest log of these containers. */
   earlier: SeenConnections;
   current: SeenConnections;
 }

@@ -6,7 +6,7 @@ import { SerialQueue } from "../shared/queue.ts";
 import { splitByDay, dayOf } from "../shared/days.ts";
 import { quotaError, secondsCutText } from "./texts.ts";
 
-/** Requested in addition to what is needed, so that the next runs need no request. */
+/** The quota that a request asks for beyond its need, so that the next runs need no request. */
 const SPARE: Holding = { slots: 4, seconds: 600 };
 
 /** How long before its end a lease is renewed, in milliseconds. */
@@ -56,7 +56,7 @@ export class Lease implements RunQuota {
 
   #borrow(seconds: number): Promise<Reservation> {
     return this.#queue.run(async () => {
-      // The previous request may have brought enough.
+      // The previous request may have lent enough quota.
       const found = this.#reserve(seconds, seconds);
       if (found) return found;
       const { refused } = await this.#request({ slots: 1, seconds: 1 }, { slots: 1, seconds });

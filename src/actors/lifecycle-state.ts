@@ -31,7 +31,10 @@ export type Position =
   | Restoring
   | (Pick<Restoring, "life" | "isRegistered"> & { is: "ready" });
 
-/** `ending`: a container is being ended. `position` becomes the state afterwards; `step` changes it when the container ends. */
+/**
+ * `ending`: a container is being ended. `position` is the state after that end; `step` changes `position` when the container
+ * ends.
+ */
 export type State = Position | { is: "ending"; position: Position; ended: PromiseWithResolvers<void> };
 
 export type End = "lost" | "idle" | "room" | "network" | "unsaved_network" | "back" | "destroy";

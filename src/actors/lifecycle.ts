@@ -425,7 +425,7 @@ export class Lifecycle {
     if (!("life" in position)) return false;
     const isSame = () => this.#parts.platform.isRunning && !position.life.signal.aborted;
     for (let check = 0; check < STOPPING_GRACE_MS / 100 && isSame(); check++) await pause(100);
-    // If the container is gone, this ends its runs for that reason, before the call's error could end them.
+    // If the container is gone, this ends its runs with that reason. Otherwise the call's error could end them first.
     this.#checkState();
     return isSame();
   }
@@ -471,7 +471,7 @@ export class Lifecycle {
   async #endContainer(end: End): Promise<void> {
     const { platform, account } = this.#parts;
     const wasRunning = platform.isRunning;
-    // First, so that a run that ends with the container does not look as if it ended by itself.
+    // Called first, so that a run that ends with the container does not look as if it ended by itself.
     this.#retire(end);
     await platform.end();
     if (wasRunning) account.reportStop();

@@ -23,10 +23,13 @@ export interface Settlement {
 }
 
 export interface LeaseRequest extends Settlement {
-  /** All three in addition to `inUse`. With less than `needed` the request is refused; `wanted` is what the run can use. */
+  /**
+   * All three are in addition to `inUse`. If less than `needed` is free, the account refuses the request. `wanted` is the most
+   * that the run can use.
+   */
   needed: Holding;
   wanted: Holding;
-  /** For the next runs, so that they need no request. */
+  /** Spare quota for the next runs, so that they need no request. */
   spare: Holding;
 }
 

@@ -17,8 +17,8 @@ import { noSuchFile, tooManyWaiting } from "./texts.ts";
 const PAGE_BYTES = 1024 * 1024;
 
 /**
- * How many calls may wait for runs of the sandbox, as a multiple of the runs that its principal may have at once, and at least.
- * Each waiting call takes about 130 KB of the server's memory.
+ * The limit of calls that wait for runs of the sandbox: WAITING_PER_RUN for each run that its principal may have at once, but at
+ * least MIN_WAITING. Each waiting call takes about 130 KB of the server's memory.
  */
 const WAITING_PER_RUN = 2;
 const MIN_WAITING = 100;

@@ -1,9 +1,9 @@
 /**
  * The saved states of a principal's sandboxes, kept by their `Account`.
  *
- * A snapshot is one state: a manifest, and the packs with its content. It lives while it is a sandbox's current state, or while
- * a checkpoint, or an archive of a task or set-up, refers to it. A pack lives while a snapshot refers to it. When space is short,
- * archives are evicted: those that expire first, first.
+ * A snapshot is one state: a manifest, and the packs with its content. It lives while it is a sandbox's current state, or while a
+ * checkpoint, or an archive of a task or set-up, refers to it. A pack lives while a snapshot refers to it. When space is short,
+ * archives are evicted in the order of their expiry.
  *
  * Every step is one transaction. The transaction also records unreferenced objects as garbage: a row with their R2 key prefix.
  * The row stays until R2 has deleted the objects, so neither a crash nor an R2 error leaves objects behind.
@@ -185,7 +185,10 @@ export class SnapshotRegistry {
       );
   }
 
-  /** Evicts archives, those that expire first, until the limit is kept. Evicts none if all together would not be enough. */
+  /**
+   * Evicts archives in the order of their expiry until the limit is kept. Evicts none if evicting all of them would not be
+   * enough.
+   */
   #makeRoom(except: string | undefined, now: number): void {
     const { workspaceBytes } = this.#limits;
     if (this.#lastingBytes() > workspaceBytes) return;

@@ -3,9 +3,9 @@
  * before an orderly stop, and restored to the next container before any call.
  *
  * The account's record decides which state is current. A save becomes current in one transaction of the account, after all its
- * objects are written; until then the previous state stays. A container is called whole once the state that was current at its
- * start is restored. Only whole containers are saved, and only if the state that they started from, or were last saved as, is still
- * the current one.
+ * objects are written; until then the previous state stays. A container is called whole once it has the state that was current at
+ * its start. Only whole containers are saved. A save also needs that the container's last state, restored or saved, is still the
+ * sandbox's current state.
  */
 import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Conversation, Target } from "../container/snapshot-client.ts";
@@ -168,8 +168,8 @@ export class Workspace {
     const { sync, restartNotice, snapshots, isSaved } = this.#host;
     this.#forgetContainer();
     this.#container = container;
-    // The account may still accept a save or a set-up's outcome of the previous container. If this container got the state
-    // before that, none of its own saves could succeed.
+    // The account may still accept a save or a set-up's outcome of the previous container. If this container were restored before
+    // that, the account would refuse all saves of this container.
     await this.#committing?.catch(() => undefined);
     let state = await this.#state();
     let dropped: NamedFiles | undefined;

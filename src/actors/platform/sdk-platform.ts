@@ -34,7 +34,9 @@ const STOP_MS = 5000;
 /** The interval for polling the SDK's record of the container's state, which changes late. In milliseconds. */
 const POLL_MS = 2;
 
-/** A container that is still starting may ignore its end, so it is ended again at this interval. In milliseconds. */
+/**
+ * A container that is still starting may ignore a request to end, so the request is repeated at this interval. In milliseconds.
+ */
 const STOP_RETRY_MS = 100;
 
 export class SDKPlatform implements ContainerPlatform {
@@ -85,8 +87,8 @@ export class SDKPlatform implements ContainerPlatform {
       try {
         await this.#sandbox.client.utils.ping();
       } catch (error) {
-        // The SDK shares one attempt among calls. This call may have joined an attempt that was about to reach the previous
-        // container when it ended.
+        // The SDK shares one attempt among calls. This call may have joined an attempt to reach the previous container, which has
+        // ended since.
         if (isRepeated || this.isRunning || !hasEndedWhileStarting(error)) throw error;
       }
     }

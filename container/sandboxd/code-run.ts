@@ -77,7 +77,7 @@ export class CodeRun extends FollowedRun {
     return findMarked(this.id, anew).filter((pid) => pid !== this.#kernel.pid);
   }
 
-  /** Returns whether there were any processes to kill. The next poll then searches again, for newly forked ones. */
+  /** Returns whether there were any processes to kill. The next poll then searches again, for newly forked processes. */
   #killProcesses(isKernelThere: boolean): boolean {
     const found = this.#startedProcesses(true);
     if (isKernelThere && this.#killing === "kernel") found.push(...familyOf(this.#kernel.pid));

@@ -22,7 +22,7 @@ const MAX_LATE_RUNS = 16;
 
 interface EndedRun {
   endedAt: number;
-  /** The later run that reports these ports: the first one to find them. */
+  /** The later run that reports these ports: the first run that finds them. */
   reporter: string | undefined;
 }
 

@@ -61,8 +61,8 @@ export interface Policy {
    */
   start: "new" | "known" | "none" | "glance";
   /**
-   * What callers who may write and not read get of a result that reveals a file's content: these fields, and after a failure this
-   * reason in place of the exact one. False if results reveal nothing, or if the scope is `sandbox:read`.
+   * For callers who may write but not read, if the result reveals a file's content: the fields that they get, and after a failure
+   * the reason that replaces the exact one. False if results reveal nothing, or if the scope is `sandbox:read`.
    */
   withoutReading: false | { fields: readonly string[]; reason: string };
 }

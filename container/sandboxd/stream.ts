@@ -62,7 +62,7 @@ export class OutputStream {
   /** The number of copied bytes, counted at the brake. Bytes of the file after these were written by the command itself. */
   #limit = 0;
   #copier: ChildProcess | undefined;
-  /** The last copied bytes, one less than the mark has, because the mark may be split between two reads. */
+  /** The last copied bytes, one byte shorter than the mark: two reads may split the mark. */
   #lastCopied = Buffer.alloc(0);
   /** Whether some of the output may be missing. */
   isIncomplete = false;

@@ -16,7 +16,10 @@ export type Check =
   | {
       works: true;
       supported: ReadonlySet<string>;
-      /** Whether an engine that runs as root runs sandboxes under other ids. As root of a user namespace with one id it cannot. */
+      /**
+       * Whether an engine that runs as root runs sandboxes under other ids. In a user namespace with only one id, root has no
+       * other ids.
+       */
       dropsRoot: boolean;
     }
   | { works: false; reason: string; remedy: string };

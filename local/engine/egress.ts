@@ -198,8 +198,8 @@ async function sendUpstream(
         gather(incoming, pieces);
         pieces.join(socket);
       }
-      // A compressed response that repeats the secret is shorter if it also repeats a program's correct guess, so its length is not
-      // logged.
+      // The length of a compressed response is not logged: a response that repeats the secret is shorter if it also repeats a
+      // program's correct guess.
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));
       if (!streamResponse(incoming, response)) return refuseResponse();

@@ -53,8 +53,9 @@ async function ownerOf({ from }: HostDirectory): Promise<HostUser> {
 
 /**
  * A sandbox that can write to a set-id program could replace the program's content through a shared mapping, and the kernel would
- * keep the set-id bit. A directory that this user has closed to themselves cannot be searched, but the sandbox, which has the user's
- * rights, can open it. Directories of other users that cannot be searched stay closed to the sandbox, too.
+ * keep the set-id bit. The search cannot read a directory that this user has closed to themselves, but the sandbox has the user's
+ * rights and could open the directory. So such a directory is an error. Closed directories of other users stay closed to the
+ * sandbox, too.
  * @param path where to look for `find` @throws Error naming the file or the directory
  */
 export async function refuseSetID(directory: string, path = process.env.PATH): Promise<void> {

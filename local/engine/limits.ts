@@ -82,7 +82,7 @@ export function openFilesPerProcess(openFilesOfMachine: number, processes: numbe
   return Math.min(65_536, Math.max(1024, Math.floor(openFilesOfMachine / 2 / sandboxes / processes)));
 }
 
-/** Memory with a name in /proc/meminfo. Of the rest, the kernel's slabs that it can reclaim are in KReclaimable. */
+/** The fields of /proc/meminfo that name memory's use. KReclaimable contains the slabs that the kernel can reclaim. */
 const NAMED =
   "MemFree Buffers Cached SwapCached AnonPages KReclaimable PageTables SecPageTables KernelStack Percpu Hugetlb Zswap";
 

@@ -87,7 +87,7 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
   // If each controller has a separate group, only the memory controller's group has a count.
   const countOf = (count: typeof memoryOf) => async (of: readonly string[]) =>
     Math.max(0, ...(await Promise.all(of.map(count))));
-  // The least of the kernel's memory since a sandbox runs, and since other programs of the machine took the memory.
+  // The lowest measured memory of the kernel, or its memory at the last growth that no sandbox explains.
   let baseline: number | undefined;
   const pools: Pool[] = [
     {
@@ -129,7 +129,8 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
         { usedBy: lockShares(), least: () => MOST_LOCKS, why: STOPPED_BECAUSE.locks },
         { usedBy: boundQueuedMemory, least: (used) => used * QUEUED_SHARE, why: STOPPED_BECAUSE.sockets },
       ],
-      // Otherwise the next sandbox with some locks or full sockets would be ended for what other programs took.
+      // Other programs took this memory. With the old baseline, the guard would end the next sandbox with some locks or full
+      // sockets.
       onUnexplained: () => (baseline = kernelMemory()),
     },
     {

@@ -22,7 +22,7 @@ const maxTaken = 16;
 const maxDescription = 98_304;
 /** The most interim responses (100, 103) to a request. They are not forwarded, because a slow client would delay the Worker. */
 const maxInterim = 100;
-/** Names and values in `rawHeaders` from which Node's client drops the rest (its server refuses such requests with 431). */
+/** Node's client drops all names and values in `rawHeaders` beyond this number. Node's server refuses such requests with 431. */
 const maxRawHeaders = 2000;
 
 interface Pending {

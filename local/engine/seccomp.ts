@@ -93,8 +93,8 @@ const O_NOTIFICATION_PIPE = 0o200;
 
 /**
  * The first process obeys a signal as the platform's if the sender has no process id in the sandbox. When the queue of signals is
- * full, the kernel also reports no process id for signals that these calls send. For kill(2) the queue always has room, so it
- * stays allowed.
+ * full, the kernel also reports no process id for signals that these calls send. For kill(2) the queue always has room, so
+ * kill(2) stays allowed.
  */
 const notToFirst = ifEqual(argument(0), 1, refuse(EPERM), allow);
 
@@ -134,8 +134,8 @@ const rulesOfCalls: Record<string, Decision> = {
     allow,
   ),
   readahead: ignoreCall,
-  // Both put pages of a socket into a pipe, where no limit counts them. Programs copy the data after this error. Only a file has
-  // offsets.
+  // Both calls put pages of a socket into a pipe, where no limit counts the pages. After this error, programs copy the data
+  // themselves. A call with an offset is allowed, because only a file has offsets.
   splice: refuse(EINVAL),
   sendfile: ifNull(argument(2), refuse(EINVAL), allow),
   setxattr: withoutLists,

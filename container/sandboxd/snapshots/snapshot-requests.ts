@@ -30,7 +30,7 @@ export const planCallSchema = z.object({
    * counts as new.
    */
   isArchive: z.optional(z.boolean()),
-  /** Saves not the sandbox's state, but the files below `below` in the home directory with `id` in their path. */
+  /** Saves, instead of the sandbox's state, the files below `below` in the home directory that have `id` in their path. */
   conversation: z.optional(z.object({ below: path(), id: z.string().check(z.minLength(1)) })),
   /** Whether to check every file of the image too, as before a stop; otherwise only every few minutes. */
   isThorough: z.optional(z.boolean()),

@@ -40,7 +40,7 @@ export class Snapshots {
   #restore: Restore | undefined;
   #isOfState = true;
   #restoring: Promise<unknown> = Promise.resolve();
-  /** Aborted by the next request: the actor that made the earlier one may be gone. */
+  /** Aborted by the next request: the actor that made the earlier request may be gone. */
   #turn = new AbortController();
 
   readonly #handlers: Handlers<SnapshotRequests> = {

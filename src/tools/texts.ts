@@ -392,6 +392,6 @@ export function signInText(host: string, page: string | undefined): string {
 export const signInQuestion = (host: string) =>
   `${host} refused git. Sign in to the host for your sandboxes, on this server's page.`;
 export const signedInText = (host: string) =>
-  `The user has signed in to ${host} since this run began: run it again. If the host refuses git again, either the token lacks rights, or the sandbox started before the sign-in; for the latter, use another sandbox.`;
+  `The user has signed in to ${host} since this run began: run it again. If the host refuses git again, use another sandbox: this one may have started before the sign-in. If it refuses there too, the token lacks rights.`;
 export const didNotSignInText = (host: string) =>
   `The user did not sign in to ${host} for git. Do not try again unless they ask.`;

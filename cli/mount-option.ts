@@ -75,8 +75,8 @@ export async function readMounts(
 }
 
 /**
- * Code in the outer directory could replace the inner one by a symbolic link, which the machine follows at the next start. It may
- * have done so before this start. So the path as it was given is checked too, not only the directory that it leads to.
+ * Code in the outer directory could replace the inner one by a symbolic link, which the machine follows at the next start. Code
+ * may have replaced it before this start. So the path as it was given is checked too, not only the directory that it leads to.
  * @param paths as given, in the order of the mounts
  */
 function refuseNested({ forEngine }: Mounts, paths: readonly string[]): void {

@@ -183,7 +183,9 @@ export function isFile({ headers }: Response): boolean {
 /** The statuses of responses without a body: https://fetch.spec.whatwg.org/#null-body-status. */
 const NO_BODY = new Set([204, 205, 304]);
 
-/** Lets the body of an answer fail beyond MAX_ANSWER_BYTES, because it is kept in memory. Of a stream, each event counts alone. */
+/**
+ * Lets the body of an answer fail beyond MAX_ANSWER_BYTES, because it is kept in memory. In a stream, each event counts alone.
+ */
 export function boundAnswer(response: Response): Response {
   // Chromium gives a 204 an empty body, with which it then refuses to construct a response.
   if (response.body === null || NO_BODY.has(response.status)) return response;
@@ -201,7 +203,7 @@ export function boundAnswer(response: Response): Response {
   return new Response(response.body.pipeThrough(counter), response);
 }
 
-/** Where the last event ends that ends in this piece of a stream, with an empty line; 0 if none does. */
+/** The end of the last complete event in this piece of a stream; 0 if no event ends here. An empty line ends an event. */
 function endOfLastEvent(piece: Uint8Array): number {
   const LINE_FEED = 10;
   const RETURN = 13;

@@ -34,7 +34,7 @@ const CLIENT_SECONDS = (90 * DAY_MS) / 1000;
 
 /** The content of a grant. The provider encrypts it with a key that only the token's holder has. */
 const grantSchema = z.preprocess(
-  // Grants last 30 days. In those of earlier versions the field is called `door`.
+  // Grants last 30 days. Grants of earlier versions call the field `door`.
   (props) => (isRecord(props) ? { via: props.door, ...props } : props),
   z.object({ principal: z.string(), via: z.string(), rule: z.string() }),
 );

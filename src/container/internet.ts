@@ -146,7 +146,8 @@ async function sendWith(
   }
   const coding = responseHeaders.get("content-encoding") ?? "identity";
   if (DECODED.has(coding)) {
-    // Dropped for HEAD too: if a program sends guesses beside the secret, the compressed length shows whether a guess is right.
+    // Dropped, for HEAD too: a program could send guesses together with the secret. The compressed length would show whether a
+    // guess is right.
     responseHeaders.delete("content-encoding");
     responseHeaders.delete("content-length");
   } else if (coding !== "identity") {

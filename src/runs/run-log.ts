@@ -125,7 +125,7 @@ export class LogWriter {
     return this.#remainingBytes(stream) > 0;
   }
 
-  /** How many bytes of a stream may still be added. Each stream has a share that the other cannot use up. */
+  /** How many bytes of a stream may still be added. Each stream has a share that the other stream cannot use up. */
   #remainingBytes(stream: Stream): number {
     const cap = this.#isClosed ? 0 : this.#cap();
     // Once the limit was 0, all later output is dropped, so that the log has no gaps.

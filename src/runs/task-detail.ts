@@ -92,7 +92,7 @@ export interface UnkeptFiles {
 }
 
 export interface Archive {
-  /** Missing if an earlier version stored it in a form that is no longer read. */
+  /** Missing if an earlier version stored the archive in a form that this version does not read. */
   isSnapshot?: true;
   /** What did not fit: the number of files, their total bytes, and the largest ones. */
   left?: { count: number; bytes: number; largest: { path: string; size: number }[] };

@@ -73,7 +73,10 @@ interface Route {
   path: string;
   methods: string;
   hasLandingPage?: boolean;
-  /** Whether pages of any origin may read the response. Ignored on loopback: any page could find out that its user runs us. */
+  /**
+   * Whether pages of any origin may read the response. Ignored on loopback: any page could find out that its user runs this
+   * server.
+   */
   isPublic?: boolean;
   /** Whether unauthenticated requests cause writes. Such requests are rate limited by address. */
   writes?: boolean;

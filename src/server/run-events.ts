@@ -26,7 +26,7 @@ export interface RunEvents {
 }
 
 /**
- * The first event is `task`. `code` and `output` have the new text since the event before. The last event is `result`,
+ * The first event is `task`. `code` and `output` have the new text since the previous event. The last event is `result`,
  * `running` if the run continues, or `error` if the server cannot read the run.
  */
 export function runEvents(context: ToolContext, source: RunEvents): Response {

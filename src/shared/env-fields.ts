@@ -63,9 +63,7 @@ export function webOrigin(text: string, context: z.RefinementCtx): string {
   return refuse(context, "must be an origin such as https://example.com, without a path");
 }
 
-/**
- * A host name, with a port unless it is that of `https`. Names below it need certificates, and `workers.dev` gives them none.
- */
+/** A host name, with a port unless the port is 443. Names below it need certificates, and `workers.dev` gives them none. */
 export function hostName(text: string, context: z.RefinementCtx): string {
   const url = URL.parse(`https://${text}`);
   const isName =

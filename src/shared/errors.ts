@@ -99,7 +99,7 @@ export async function undefinedIfFailed<T>(
 
 /**
  * The beginning of an actor's error about a database of a newer server. Callers of the actor get only the message, so they
- * recognize the error by it.
+ * recognize the error by this text.
  */
 export const NEWER_DATABASE = "A newer server has written this database";
 
@@ -165,7 +165,10 @@ export const sandboxUnresponsive = (ms: number) =>
     true,
   );
 
-/** The error for a call to a container that certainly ended or is being replaced: the connection alone did not break. */
+/**
+ * The error for a call to a container that has certainly ended or is being replaced. `containerGone` is for a connection that may
+ * have broken alone.
+ */
 export class EndingError extends ToolError {}
 
 /** @param what the beginning of a sentence that says what was not done */

@@ -202,7 +202,7 @@ function addRange(
   end: number,
 ): void {
   const last = found.at(-1);
-  // Far from the last range's start, that range also covers an escape or a base64 character before `start`.
+  // If the last range began long before `start`, that range also covers an escape or a base64 character before `start`.
   const isInside = last !== undefined && start >= last[0] + MAX_SPELLING_CHARS && start <= last[1];
   const range: [number, number] = isInside
     ? [start, end + (trace.sharesLast ? 1 : 0)]

@@ -10,9 +10,9 @@ const MAX_SECRETS = 100;
 const MAX_SECRET_HOSTS = 20;
 
 /**
- * Code can send guesses to a host that echoes them. `mask.ts` masks values in responses, so a masked guess was right. A
- * processor checks about 2^26 guesses per second: it finds a random value of 12 hexadecimal digits in weeks, of 16 in
- * millennia.
+ * Code can send guesses to a host that echoes them. `mask.ts` masks only right guesses in the response, so code learns which
+ * guess is right. A processor checks about 2^26 guesses per second. It finds a random value of 12 hexadecimal digits in weeks,
+ * and one of 16 in millennia.
  */
 const MIN_VALUE_LENGTH = 16;
 

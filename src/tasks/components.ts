@@ -25,7 +25,7 @@ export interface Definition {
 export const taskComponents = z.object({
   /** `<kind>/<name>`, as in `offered`. */
   wanted: z.array(z.string()).readonly(),
-  /** All definitions of the operator, for an error; empty if the operator has all that are wanted. */
+  /** All definitions of the operator, for an error; empty if the operator has every wanted definition. */
   offered: z.array(z.string()).readonly(),
 });
 
@@ -36,7 +36,7 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 export const MAX_NAMED = 10;
 
-/** The most definitions of each kind that the operator may offer. Of more, only the first by name are offered. */
+/** The most definitions of each kind that the operator may offer. If there are more, only the first ones by name are offered. */
 const MAX_OFFERED = 100;
 
 const MAX_BYTES = 64 * 1024;

@@ -45,8 +45,8 @@ export function programRequest({ question, languages, model }: ProgramOrder, bud
     max_tokens: Math.min(MAX_TOKENS, budget),
     stream: true,
     system: SYSTEM,
-    // No `tool_choice` forces the call: models that always think refuse that setting, and a model must be able to decline in
-    // text.
+    // The request has no `tool_choice` that forces the call. Models that always think refuse that setting, and a model must be
+    // able to decline in text.
     tools: [
       {
         name: TOOL,

@@ -53,7 +53,7 @@ export const fileLink = defineTool({
     const actor = await actorName(sandbox, context.principal.id);
     const url = await urlOf(context, { actor, id: ids[0] ?? "" });
     if (url === undefined) throw noLinks();
-    // Checked last: the check takes a notice about lost state and drops it.
+    // Checked last, because the check consumes a notice about lost state without showing it.
     if (isUpload) await refuseDirectory(context, sandbox, path);
     const expires_at = new Date(expires).toISOString();
     const { type, sha256 } = found?.value ?? {};

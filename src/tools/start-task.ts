@@ -108,7 +108,7 @@ async function startInFork<T>(
   try {
     return await begin();
   } catch (error) {
-    // After any other error the task may have begun. The server destroys its sandbox once that has been idle for long.
+    // After any other error the task may have begun. The server destroys the sandbox once it has been idle for long.
     if (error instanceof ToolError)
       await context.sandbox(sandbox, (actor, owner) => actor.destroySandbox(owner)).catch(() => undefined);
     throw error;

@@ -1,6 +1,6 @@
 /**
  * Counts container starts, and remembers how the last container ended. Its processes and kernels ended too, so the next result
- * says so once, and names what was restored.
+ * says once that they ended, and names what was restored.
  */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Snapshot } from "./saved-states.ts";

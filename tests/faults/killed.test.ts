@@ -86,7 +86,7 @@ describe.concurrent.each([
       "lost",
       "succeeded",
     ]);
-    // The next call works in a fresh sandbox, and its result says so.
+    // The next call works in a fresh sandbox, and its result says that the sandbox is fresh.
     const next = await server.call("run_command", { command: "echo works" });
     expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
     expect(next.text).toMatch(/processes, variables and any later changes are gone/i);

@@ -127,8 +127,8 @@ const LEAST_SHARE = 1 / 16;
 const PEACE_MS = 250;
 
 /**
- * Compares the rate of the neighbour's calls during an attack with the rates before and after it, not with a fixed rate: the machine has
- * other work. That work begins and ends meanwhile, so the lower of the two other rates counts.
+ * Compares the rate of the neighbour's calls during an attack with the rates before and after the attack. A fixed rate would not
+ * work, because the machine has other work. That work may begin or end during the test, so the lower of the two rates counts.
  */
 async function expectAnswersDuring(what: string, runAttack: () => Promise<unknown>): Promise<void> {
   const rateFor = async (title: string, isOver: (ms: number) => boolean) => {

@@ -44,7 +44,7 @@ it("memory of the kernel: a sandbox with many locks is not ended for what anothe
   }
 });
 
-it("memory of the kernel: without free descriptors, it is unknown and not zero", () => {
+it("memory of the kernel: without free descriptors, the amount counts as unknown and not as zero", () => {
   const program = [
     `import { kernelMemory } from ${JSON.stringify(join(repository, "local/engine/limits.ts"))}`,
     "import { openSync } from 'node:fs'",

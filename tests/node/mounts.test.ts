@@ -129,7 +129,7 @@ describe("files that the server uses", () => {
     expect(writableMountOf(await mount("tools:ro"), join(directory, "tools/bin"))).toBeUndefined();
   });
 
-  it("do not come from directories of PATH in which a sandbox could put programs, nor from its settings of pip", async () => {
+  it("do not come from directories of PATH in which a sandbox could put programs, nor from pip's settings in such a directory", async () => {
     const own = join(directory, "project/node_modules/.bin");
     const environment = join(directory, "project/.venv");
     const variables = { VIRTUAL_ENV: environment, PIP_CONFIG_FILE: "/etc/pip.conf", PYTHONPATH: "src:" };
@@ -143,7 +143,7 @@ describe("files that the server uses", () => {
     expect(env).toEqual({ PATH: "/usr/local/bin:/usr/bin", PIP_CONFIG_FILE: "/etc/pip.conf" });
   });
 
-  it("do not come from there for the search for set-user-id programs, which precedes the mount", async () => {
+  it("do not come from a directory that a sandbox will get: the search before the mount runs no program from it", async () => {
     const bin = join(directory, "project/node_modules/.bin");
     const mark = join(directory, "mark");
     mkdirSync(bin, { recursive: true });

@@ -439,7 +439,7 @@ describe("a request to a forbidden address", () => {
 });
 
 describe("--network none", () => {
-  it("blocks every connection and says so", async () => {
+  it("blocks every connection, and the refusal names the option", async () => {
     const { stdout } = await offline.run(
       "curl -sS http://internet.test/; curl -sS -v https://internet.test/ 2>&1 | grep '< HTTP'",
     );

@@ -330,7 +330,7 @@ it.each([
   );
 });
 
-it("a command that removes sandboxd's own files runs once, and it and the next ones keep their output", async () => {
+it("a command that removes sandboxd's own files runs once, and this command and later commands keep their output", async () => {
   await inPlace(0, async (place) => {
     const log = join(place.workspace, "ran");
     const remove = (pause: string) =>

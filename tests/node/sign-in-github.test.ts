@@ -79,7 +79,7 @@ describe("GitHub", () => {
     ["a member of another organisation", { id: 7, login: "other", orgs: { acme2: "active" as const } }],
     ["a person with a listed id as login", { id: 8, login: "77" }],
     ["a person with a login that looks like the entry of an id", { id: 9, login: "id:77" }],
-  ])("does not let in %s, and says so", async (_, user) => {
+  ])("does not let in %s, and names the refused account on the page", async (_, user) => {
     github.user = user;
     const signIns = signInsOf(server);
     const { done } = await signInByGitHub();

@@ -378,7 +378,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.finish()).
     expect((await save.finish()).files).toBe(1);
   });
 
-  it("of too many files leaves out what can be regenerated, and says so", async () => {
+  it("of too many files leaves out regenerable directories, and names them", async () => {
     const write = (path: string, count: number) => {
       mkdirSync(join(root, path), { recursive: true });
       for (let n = 0; n < count; n++) writeFileSync(join(root, path, String(n)), "");
@@ -402,7 +402,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.finish()).
     await expect(choose(6)).rejects.toMatchObject({ failure: { problem: "too_large" } });
   });
 
-  it("that does not fit leaves out what can be regenerated, then the largest files, and says so", () => {
+  it("that does not fit leaves out regenerable directories, then the largest files, and names what it leaves out", () => {
     const scannedFile = (path: string, size: number) => ({
       path,
       size,

@@ -50,7 +50,7 @@ async function runOf(sandbox: string, mark: string): Promise<string | undefined>
 
 // Concurrent, because the tests mostly wait. Each uses its own sandbox.
 describe.concurrent("when an actor is evicted at random moments", () => {
-  it("the next actor follows a command to its end, which runs once with complete output that is not repeated", async () => {
+  it("the next actor follows a command to its end; the command runs once, and its output is complete and not repeated", async () => {
     const sandbox = "evict-command";
     await sh(sandbox, "true");
     let round = 0;

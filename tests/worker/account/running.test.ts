@@ -58,7 +58,7 @@ describe("the containers of one principal", () => {
     expect((await caller.call("list_sandboxes")).text).toContain("2/2 running");
   });
 
-  it("are stopped to make room if they are unused, and the next call to the stopped sandbox says so", async () => {
+  it("are stopped to make room if they are unused, and the next call to the stopped sandbox gives this reason", async () => {
     await forget("a");
     expect((await run("c")).text).toContain("ran");
     expect(await running()).toEqual(["b", "c"]);

@@ -52,7 +52,7 @@ describe("the label of a preview", () => {
       expect(await readLabel(label, await keysOf({ ...(env as Env), LINK_KEY }))).toBeUndefined();
   });
 
-  it("made with the owner's previous token is valid while that token is, and a new label needs only the new token", async () => {
+  it("made with the owner's previous token is valid as long as that token, and a new label needs only the new token", async () => {
     const variables = { ...(env as Env), LINK_KEY: undefined };
     const token = (await makeToken(8000, address.actor, await keysOf(variables))) ?? "";
     const before = writeLabel({ ...address, token });

@@ -32,7 +32,7 @@ describe("a program that listens", () => {
     expect(result.structured).toMatchObject({ ports: [8102] });
   });
 
-  it("that starts to listen only after its command is reported once, by a later command", async () => {
+  it("that starts to listen after the end of its command is reported once, in the result of a later command", async () => {
     const open = "late";
     await owner.call("write_file", { sandbox, path: open, content: "" });
     const started = await run(

@@ -271,7 +271,7 @@ describe("a server that does not speak plain HTTP", () => {
       port: 8021,
       listen: "require('net').createServer((client) => client.on('error', () => 0).end('+OK ready\\r\\n'))",
     },
-  ])("has a page that says so: $speaks", async ({ speaks, port, listen }) => {
+  ])("has a page with the reason: $speaks", async ({ speaks, port, listen }) => {
     await sh(
       sandbox,
       `node -e "${listen}.listen(${port}, () => console.log('listening'))" >${port}.log 2>&1 & until grep -q listening ${port}.log; do sleep 0.1; done`,

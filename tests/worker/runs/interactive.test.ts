@@ -36,7 +36,7 @@ describe("stdin", () => {
     expect(await sh(sandbox, "cat")).toBe("");
   });
 
-  it("cannot be combined with a terminal, and the error says so", async () => {
+  it("combined with a terminal is an error that names both options", async () => {
     const refused = await open("cat", { stdin: "x" });
     expect(refused.isError).toBe(true);
     expect(refused.text).toContain("send_input");

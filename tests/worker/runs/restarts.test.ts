@@ -35,7 +35,7 @@ const BACK =
 const save = (sandbox: string) => owner.call("checkpoint_sandbox", { sandbox });
 
 describe.concurrent("a container that is killed", () => {
-  it("loses its runs but not their output, and the next result says so once", async () => {
+  it("loses its runs but not their output, and only the next result has a notice about the loss", async () => {
     const sandbox = "killed";
     await sh(sandbox, "echo there >file; export GONE=1; cd /tmp");
     const runs = await Promise.all([

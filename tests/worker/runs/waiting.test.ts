@@ -33,7 +33,7 @@ const exists = async (file: string) =>
   (await sh(sandbox, `[ -e ${file} ] && echo yes || true`, { session: "look" })) === "yes\n";
 
 describe("a sandbox with many calls that wait for its runs", () => {
-  it("refuses a further call that would wait, answers one that does not wait, and accepts calls when those have returned", async () => {
+  it("refuses a further call that would wait, answers a call that does not wait, and accepts new calls when the waiting calls have returned", async () => {
     const id = idIn(await command("sleep 60"));
     const waiting = Array.from({ length: 100 }, () => owner.call("get_result", { id, wait_seconds: 50 }));
     const get = (seconds: number) => owner.call("get_result", { id, wait_seconds: seconds });

@@ -102,7 +102,7 @@ describe("when a task's actor is evicted", () => {
 });
 
 describe("when a task's container dies", () => {
-  it("the task is lost, says so, and keeps the agent's text", async () => {
+  it("the task is lost, its note says that the sandbox stopped, and it keeps the agent's text", async () => {
     const sandbox = "killed-task";
     const { id } = await execute({ task: "[[wait]] x", sandbox, wait_seconds: 0 });
     await until(async () => (await logOf(id)).includes("Bash: echo begun"));

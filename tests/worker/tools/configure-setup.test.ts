@@ -42,7 +42,7 @@ it("a set-up runs once before the first call, with the variables, and the next c
   await killContainer(sandbox);
   await until(async () => (await callsIn(sandbox).command("true")).text.includes("did not run again"));
   expect(await sh(sandbox, `${look}; cat mine ~/.later`)).toBe(`${expectedFiles}mine\nlater\n`);
-  // Another sandbox starts from the result, says so, and has no later changes.
+  // Another sandbox starts from the result, has a notice about this, and has no later changes.
   await configure("setup-second", script, { env, internet: "none" });
   const second = await callsIn("setup-second").command(`${look}; ls mine ~/.later || true`);
   expect(second.structured.stdout).toBe(expectedFiles);

@@ -22,7 +22,7 @@ describe("a damaged sandbox", () => {
     ["code in a new Python kernel", "run_code", { code: "1" }],
     ["code in a new JavaScript kernel", "run_code", { code: "1", language: "javascript" }],
     ["a task", "execute_task", { task: "nothing", wait_seconds: 20 }],
-  ])("says so in the result of %s, and says what to do", async (_what, tool, args) => {
+  ])("is named as damaged in the result of %s, with the next step", async (_what, tool, args) => {
     const { text } = await owner.call(tool, { sandbox, ...args });
     expect(text).toContain("is damaged");
     expect(text).toContain("destroy_sandbox");

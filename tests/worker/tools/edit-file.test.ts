@@ -112,7 +112,7 @@ describe("edit_file", () => {
     ).toBe("efbbbf630d0a620d0a\n750\nreal\n");
   });
 
-  it("cuts a diff that is too long between two lines, and says so", async () => {
+  it("cuts a diff that is too long between two lines, and marks the cut", async () => {
     await sh(sandbox, "seq 700 | sed 's/^/value of a longer line /' > long-diff");
     const { structured } = await edit("long-diff", { old_text: "value", new_text: "number", all: true });
     const diff = String(structured.diff);

@@ -33,7 +33,7 @@ describe.concurrent("a sandbox that has no process left", () => {
     ["run_code", { code: "1", language: "javascript", context: "other" }],
     ["run_code", { code: "1", language: "typescript" }],
     ["run_command", { command: "echo hello", session: "new" }],
-  ])("says so in the result of %s %j, and says what to do", async (name, args) => {
+  ])("has a result of %s %j that names this reason and the next step", async (name, args) => {
     const result = await owner.call(name, { sandbox, ...args });
     expect(result.text).toMatch(/out of processes or memory[^]*cancel_run[^]*destroy_sandbox/);
   });

@@ -41,7 +41,7 @@ describe("list_files", () => {
     expect(await names({ path: "two/l" })).toEqual(["e", "g"]);
   });
 
-  it("stops at its limit, and says so", async () => {
+  it("stops at its limit, and names the cursor for the next entries", async () => {
     await sh(sandbox, "mkdir -p many; cd many; seq -f %04g 0 6000 | xargs touch; cd ..");
     const some = await list({ path: "many", limit: 3 });
     expect(some.structured).toMatchObject({

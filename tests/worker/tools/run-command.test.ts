@@ -122,7 +122,7 @@ describe("run_command", () => {
 });
 
 describe("a command that cannot be started", () => {
-  it("because its files cannot be written has an error with the reason, which names a full disk only if it is full", async () => {
+  it("because its files cannot be written has an error with the reason; the error names a full disk only if the disk is full", async () => {
     const broken = "broken";
     await owner.call("run_code", {
       sandbox: broken,

@@ -88,7 +88,7 @@ describe.concurrent("a workspace", () => {
     expect(await sh(sandbox, "ls .outputs")).toMatch(/^\S+-1\.png\n$/);
   });
 
-  it("may lack the last changes of a run that continued while the server stopped, and the notice says so", async () => {
+  it("may lack the last changes of a run that continued while the server stopped, and the notice names this possible loss", async () => {
     const sandbox = "stopped-during-run";
     await sh(sandbox, "echo one > file");
     await owner.call("run_command", { sandbox, command: "sleep 1000", wait_seconds: 0 });
@@ -222,7 +222,7 @@ describe.concurrent("a workspace", () => {
   });
 });
 
-it("a sandbox has no checkpoints on a server that saves no workspaces, and the error says so", async () => {
+it("a call for a checkpoint fails with the reason on a server that saves no workspaces", async () => {
   const caller = owner.withVariables({ WORKSPACE_SAVE: "off", ANTHROPIC_API_KEY: "test-model-key" });
   for (const [tool, args] of [
     ["checkpoint_sandbox", {}],

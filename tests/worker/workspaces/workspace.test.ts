@@ -143,7 +143,7 @@ describe("a workspace", () => {
       expect(Object.keys(await afterCrash(world)).sort()).toEqual(["kept", "late", "meanwhile"]);
     }));
 
-  it("that a container of an earlier version cannot read is restored in the next container, and the call says so", () =>
+  it("that a container of an earlier version cannot read is restored in the next container, and the failed call names the reason", () =>
     withWorld(async (world) => {
       await prepare(world);
       const before = world.registry.current("a");
@@ -351,7 +351,7 @@ describe("a workspace", () => {
     }));
 });
 
-it("with too many files to save has a notice that says so", async () => {
+it("a save of too many files fails, and the reason names the limit", async () => {
   const answer = Response.json({ problem: "too_large" }, { status: FAILED });
   const snapshots = new Snapshots((_path, _init, _signal, read) => read(answer));
   await expect(snapshots.call("commit", { id: "a" }, AbortSignal.timeout(1000))).rejects.toThrow(

@@ -11,6 +11,7 @@ import { principalHash } from "../shared/names.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { Lease } from "./lease.ts";
 import { workspacesPrefix } from "./saved-states.ts";
+import type { KV } from "./stored-value.ts";
 import type { ListedSettings } from "./sandbox-registry.ts";
 
 /** The owner as the sandbox's first call named it; `region` is where the actor was created. */
@@ -33,6 +34,7 @@ const SETTLED = "told";
 
 export class AccountLink {
   readonly #ctx: DurableObjectState;
+  readonly #kv: KV;
   readonly #env: Env;
   readonly #setName: (sandbox: string) => Promise<void>;
   #owner: KnownOwner | undefined;
@@ -51,23 +53,24 @@ export class AccountLink {
   readonly lease: Lease;
 
   /** @param setName gives the actor its sandbox's name */
-  constructor(ctx: DurableObjectState, env: Env, setName: (sandbox: string) => Promise<void>) {
+  constructor(ctx: DurableObjectState, kv: KV, env: Env, setName: (sandbox: string) => Promise<void>) {
     this.#ctx = ctx;
+    this.#kv = kv;
     this.#env = env;
     this.#setName = setName;
-    this.#owner = ctx.storage.kv.get<KnownOwner>("owner");
+    this.#owner = kv.get<KnownOwner>("owner");
     this.lease = new Lease({
       limits: parseConfig(env).limits,
       request: (request) => this.account().lease(this.owner, request),
       background: (work) => ctx.waitUntil(work),
-      onSettled: () => ctx.storage.kv.put(SETTLED, Date.now()),
+      onSettled: () => kv.put(SETTLED, Date.now()),
     });
   }
 
   async setOwner({ principalID, sandbox, region }: Owner): Promise<void> {
     if (this.#owner) return;
     this.#owner = { principalID, sandbox, region, principalHash: await principalHash(principalID) };
-    this.#ctx.storage.kv.put("owner", this.#owner);
+    this.#kv.put("owner", this.#owner);
     await this.#setName(sandbox);
   }
 
@@ -78,7 +81,7 @@ export class AccountLink {
 
   /** Until when run seconds were reported, in milliseconds since the epoch; undefined if they never were. */
   get settledAt(): number | undefined {
-    return this.#ctx.storage.kv.get<number>(SETTLED);
+    return this.#kv.get<number>(SETTLED);
   }
 
   get principalID(): string | undefined {
@@ -113,7 +116,7 @@ export class AccountLink {
     this.#usedAt = now;
     if (now - this.#writtenAt >= WRITE_MS) {
       this.#writtenAt = now;
-      this.#ctx.storage.kv.put(USED, now);
+      this.#kv.put(USED, now);
     }
     if (now - this.#registeredAt < REGISTER_MS) return undefined;
     const wasRegistered = this.#registeredAt > 0;
@@ -136,7 +139,7 @@ export class AccountLink {
 
   /** A lower bound for the time since the last use, in milliseconds. The stored time of the last use is only approximate. */
   get unusedMs(): number {
-    const before = this.#ctx.storage.kv.get<number>(USED);
+    const before = this.#kv.get<number>(USED);
     const used = before === undefined ? Date.now() : before + WRITE_MS;
     return Math.max(0, Date.now() - Math.max(used, this.#usedAt));
   }

@@ -37,7 +37,7 @@ import {
 import { SnapshotRegistry } from "./snapshot-registry.ts";
 import { type ListedSettings, type RegisteredSandbox, SandboxRegistry } from "./sandbox-registry.ts";
 import { ACCOUNT_SCHEMA } from "../storage/account-schema.ts";
-import { migrate } from "../storage/migrations.ts";
+import { type KeyOf, type KeyValues, migrate } from "../storage/migrations.ts";
 import { deleteBelow, objectStore } from "../storage/object-store.ts";
 
 /** A listed sandbox, without its preview URLs and the operator's network limits. */
@@ -79,6 +79,7 @@ const FREE_SLOT_TIMEOUT_MS = 40_000;
 const SANDBOX_REPLY_TIMEOUT_MS = 2000;
 
 export class Account extends DurableObject<Env> {
+  readonly #kv: KeyValues<KeyOf<typeof ACCOUNT_SCHEMA>>;
   readonly #config: Config;
   readonly #sandboxes: SandboxRegistry;
   readonly #quota: Quota;
@@ -89,7 +90,7 @@ export class Account extends DurableObject<Env> {
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    migrate(ctx.storage, ACCOUNT_SCHEMA);
+    this.#kv = migrate(ctx.storage, ACCOUNT_SCHEMA);
     const { sql } = ctx.storage;
     this.#config = parseConfig(env);
     const { limits, resultTTLDays, workspaces } = this.#config;
@@ -320,11 +321,11 @@ export class Account extends DurableObject<Env> {
 
   /** The account's principal; undefined before its first sandbox. */
   get #principalID(): string | undefined {
-    return this.ctx.storage.kv.get<string>("principal");
+    return this.#kv.get<string>("principal");
   }
 
   set #principalID(principalID: string) {
-    this.ctx.storage.kv.put("principal", principalID);
+    this.#kv.put("principal", principalID);
   }
 
   #checkpointsOf(sandbox: string): number {

@@ -10,7 +10,7 @@
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";
 import { ATTEMPTS_SCHEMA } from "../storage/attempts-schema.ts";
-import { migrate } from "../storage/migrations.ts";
+import { type KeyOf, type KeyValues, migrate } from "../storage/migrations.ts";
 
 const SECOND = 1000;
 const HOUR = 3600 * SECOND;
@@ -55,19 +55,20 @@ export function attemptsOf({ Attempts: namespace }: Pick<Env, "Attempts">, name:
 
 export class Attempts extends DurableObject {
   readonly #sql: SqlStorage;
+  readonly #kv: KeyValues<KeyOf<typeof ATTEMPTS_SCHEMA>>;
 
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
     super(ctx, env);
     this.#sql = ctx.storage.sql;
-    migrate(ctx.storage, ATTEMPTS_SCHEMA);
+    this.#kv = migrate(ctx.storage, ATTEMPTS_SCHEMA);
   }
 
   /** The key for signing links if no variable sets one. Generated on first use. */
   linkKey(): MadeKey {
-    const stored = this.ctx.storage.kv.get<MadeKey>(MADE_KEY);
+    const stored = this.#kv.get<MadeKey>(MADE_KEY);
     if (stored) return stored;
     const made = { key: crypto.getRandomValues(new Uint8Array(32)).toHex(), madeAt: Date.now() };
-    this.ctx.storage.kv.put(MADE_KEY, made);
+    this.#kv.put(MADE_KEY, made);
     return made;
   }
 
@@ -110,7 +111,7 @@ export class Attempts extends DurableObject {
       failures + 1,
       now,
     );
-    if (!known) this.ctx.storage.kv.put(CLEAR_AT, this.#strangersClearAt(now) + STRANGERS_EACH);
+    if (!known) this.#kv.put(CLEAR_AT, this.#strangersClearAt(now) + STRANGERS_EACH);
     return 0;
   }
 
@@ -120,7 +121,7 @@ export class Attempts extends DurableObject {
 
   /** When addresses that never signed in have the whole burst of guesses again, if they make none until then. */
   #strangersClearAt(now: number): number {
-    return Math.max(this.ctx.storage.kv.get<number>(CLEAR_AT) ?? 0, now);
+    return Math.max(this.#kv.get<number>(CLEAR_AT) ?? 0, now);
   }
 
   /** Deletes expired rows, which bounds the table. */

@@ -1,4 +1,5 @@
 /** Stores the connections of one sandbox, so that they outlive its container, its actor and the server. */
+import type { KV } from "./stored-value.ts";
 import { KEPT_CONNECTIONS, type SeenConnections } from "../shared/connection-log.ts";
 
 interface StoredConnections {
@@ -21,11 +22,7 @@ const NONE: StoredConnections = {
 };
 
 export interface HistoryHost {
-  kv: {
-    get<T>(key: string): T | undefined;
-    put<T>(key: string, value: T): void;
-    delete(key: string): boolean;
-  };
+  kv: KV;
   connections(): Promise<SeenConnections[]>;
 }
 

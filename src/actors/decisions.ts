@@ -1,4 +1,5 @@
 /** A person's decisions about a sandbox's network. Open and refused questions are stored until they expire. */
+import type { SandboxKV } from "../storage/sandbox-schema.ts";
 import { type NetworkPolicy, entriesBeyond } from "../shared/network-policy.ts";
 import { LINK_ID_CHARS } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
@@ -37,7 +38,7 @@ export interface NetworkQuestion {
 }
 
 export interface DecisionsHost {
-  kv: SyncKvStorage;
+  kv: SandboxKV;
   network: Pick<SandboxNetwork, "choiceAfter" | "policy" | "policyAfter">;
   settings: Pick<SandboxSettings, "configure">;
   account: Pick<AccountLink, "principalID" | "owner">;
@@ -83,8 +84,8 @@ export class NetworkDecisions {
     if (!stored || stored.isRefused) return false;
     if (isAllowed) {
       await this.#host.settings.configure(owner, { network: stored.change });
-      this.#host.kv.delete(PREFIX + id);
-    } else this.#host.kv.put<StoredDecision>(PREFIX + id, { ...stored, isRefused: true });
+      this.#host.kv.delete(`${PREFIX}${id}`);
+    } else this.#host.kv.put<StoredDecision>(`${PREFIX}${id}`, { ...stored, isRefused: true });
     this.#waiting.get(id)?.resolve();
     return true;
   }
@@ -103,7 +104,7 @@ export class NetworkDecisions {
   }
 
   #find(id: string): StoredDecision | undefined {
-    const stored = this.#host.kv.get<StoredDecision>(PREFIX + id);
+    const stored = this.#host.kv.get<StoredDecision>(`${PREFIX}${id}`);
     return stored && stored.expires > Date.now() ? stored : undefined;
   }
 
@@ -115,7 +116,7 @@ export class NetworkDecisions {
     for (const [index, [key, { expires }]] of others.entries())
       if (expires <= Date.now() || index <= others.length - MAX_QUESTIONS) kv.delete(key);
     const stored: StoredDecision = { change, expires: Date.now() + DECISION_LIFETIME_MS, isRefused: false };
-    kv.put(PREFIX + id, stored);
+    kv.put(`${PREFIX}${id}`, stored);
     return stored;
   }
 

@@ -2,6 +2,7 @@
  * The links to a sandbox's files and run outputs. Links to files end with the container; links to run outputs outlive it. An
  * upload link works once.
  */
+import type { SandboxKV, SandboxKey } from "../storage/sandbox-schema.ts";
 import type { FileOperations } from "../container/file-operations.ts";
 import { type FileLink, type KeptLink, LINK_ID_CHARS } from "../shared/link-token.ts";
 import { sha256 } from "../shared/sha256.ts";
@@ -26,14 +27,11 @@ export interface UploadLink {
 }
 
 export class FileLinks {
-  readonly #kv: Pick<SyncKvStorage, "get" | "put" | "delete" | "list">;
+  readonly #kv: SandboxKV;
   readonly #files: Pick<FileOperations, "call">;
   readonly #claimed = new Set<string>();
 
-  constructor(
-    kv: Pick<SyncKvStorage, "get" | "put" | "delete" | "list">,
-    files: Pick<FileOperations, "call">,
-  ) {
+  constructor(kv: SandboxKV, files: Pick<FileOperations, "call">) {
     this.#kv = kv;
     this.#files = files;
   }
@@ -64,13 +62,13 @@ export class FileLinks {
     const digest = await sha256(JSON.stringify(link) + nonce);
     const rest = digest.toBase64({ alphabet: "base64url", omitPadding: true });
     const id = (timeOf(link.expires) + rest).slice(0, LINK_ID_CHARS);
-    this.#kv.put(LINK_PREFIX + id, link);
-    this.#removeExpired(LINK_PREFIX, LINK_PREFIX + timeOf(Date.now() - EXPIRES_UNIT_MS));
+    this.#kv.put(`${LINK_PREFIX}${id}`, link);
+    this.#removeExpired(LINK_PREFIX, `${LINK_PREFIX}${timeOf(Date.now() - EXPIRES_UNIT_MS)}`);
     return id;
   }
 
   find(id: string): KeptLink | undefined {
-    return this.#kv.get<KeptLink>(LINK_PREFIX + id);
+    return this.#kv.get<KeptLink>(`${LINK_PREFIX}${id}`);
   }
 
   claim(link: UploadLink): "taken" | "busy" | "used" {
@@ -91,7 +89,7 @@ export class FileLinks {
     this.#removeExpired(USED, keyOf({ id: "", expires: Date.now() }));
   }
 
-  #removeExpired(prefix: string, end: string): void {
+  #removeExpired(prefix: SandboxKey, end: SandboxKey): void {
     for (const [key] of this.#kv.list({ prefix, end, limit: DELETED_PER_LINK })) this.#kv.delete(key);
   }
 
@@ -108,6 +106,6 @@ function timeOf(ms: number): string {
     .padStart(5, "0");
 }
 
-function keyOf({ id, expires }: UploadLink): string {
+function keyOf({ id, expires }: UploadLink): SandboxKey {
   return `${USED}${String(expires).padStart(16, "0")}:${id}`;
 }

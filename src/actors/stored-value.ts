@@ -1,13 +1,14 @@
-/** A Durable Object's synchronous key-value storage. */
-export type KV = Pick<SyncKvStorage, "get" | "put" | "delete">;
+import type { SandboxKey, SandboxKV } from "../storage/sandbox-schema.ts";
+
+export type KV = Pick<SandboxKV, "get" | "put" | "delete">;
 
 /** A value in an actor's storage, held in memory because calls read it often. */
 export class StoredValue<T> {
   readonly #kv: KV;
-  readonly #key: string;
+  readonly #key: SandboxKey;
   #value: T | undefined;
 
-  constructor(kv: KV, key: string) {
+  constructor(kv: KV, key: SandboxKey) {
     this.#kv = kv;
     this.#key = key;
     this.#value = kv.get<T>(key);

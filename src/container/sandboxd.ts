@@ -1,4 +1,5 @@
 /** HTTP requests to sandboxd in this actor's container. sandboxd requires the actor's token. */
+import type { SandboxKV } from "../storage/sandbox-schema.ts";
 import {
   IS_ENDING,
   OPEN_PREVIEWS,
@@ -53,9 +54,9 @@ export type Requesting = <T>(
 
 export class Sandboxd {
   readonly #port: ContainerPort;
-  readonly #kv: Pick<SyncKvStorage, "get" | "put">;
+  readonly #kv: Pick<SandboxKV, "get" | "put">;
 
-  constructor(port: ContainerPort, kv: Pick<SyncKvStorage, "get" | "put">) {
+  constructor(port: ContainerPort, kv: Pick<SandboxKV, "get" | "put">) {
     this.#port = port;
     this.#kv = kv;
   }

@@ -1,7 +1,7 @@
 /** The database of a principal's Durable Object. */
 import type { Schema } from "./migrations.ts";
 
-export const ACCOUNT_SCHEMA: Schema = {
+export const ACCOUNT_SCHEMA = {
   migrations: [
     {
       name: "the tables of servers without versions",
@@ -123,4 +123,4 @@ export const ACCOUNT_SCHEMA: Schema = {
     tasks: { holds: "a task: id, state, title, times", kept: "`RESULT_TTL_DAYS`" },
   },
   keys: { principal: { holds: "the principal's id", kept: "for good" } },
-};
+} satisfies Schema;

@@ -1,7 +1,7 @@
 /** The database of the Durable Objects that count guesses and registrations. */
 import type { Schema } from "./migrations.ts";
 
-export const ATTEMPTS_SCHEMA: Schema = {
+export const ATTEMPTS_SCHEMA = {
   migrations: [
     {
       name: "the tables of servers without versions",
@@ -31,4 +31,4 @@ export const ATTEMPTS_SCHEMA: Schema = {
       kept: "for good",
     },
   },
-};
+} satisfies Schema;

@@ -20,20 +20,35 @@ export interface Schema {
   keys: Readonly<Record<string, Documented>>;
 }
 
+/** A key that a schema describes. `decisions:*` describes every key that begins with `decisions:`. */
+export type KeyOf<S extends Pick<Schema, "keys">> = {
+  [Key in keyof S["keys"] & string]: Key extends `${infer Prefix}*` ? `${Prefix}${string}` : Key;
+}[keyof S["keys"] & string];
+
+/** A Durable Object's synchronous key-value storage. The compiler refuses a key that the object's schema does not describe. */
+export interface KeyValues<Key extends string> {
+  get<T>(key: Key): T | undefined;
+  put<T>(key: Key, value: T): void;
+  delete(key: Key): boolean;
+  list<T>(options: { prefix: Key; end?: Key; limit?: number }): Iterable<[Key, T]>;
+}
+
 /** The storage key for the number of applied migrations. workerd does not allow PRAGMA user_version. */
 export const VERSION_KEY = "schema:version";
 
 /**
  * Runs all missing migrations or none. The first migration creates only missing tables.
+ * @returns the object's key-value storage
  * @throws if a newer server wrote the database
  */
-export function migrate(
+export function migrate<Key extends string>(
   storage: Pick<DurableObjectStorage, "kv" | "sql" | "transactionSync">,
   { migrations }: Pick<Schema, "migrations">,
-): void {
+): KeyValues<Key> {
   const { kv, sql } = storage;
+  const keyValues = kv as KeyValues<Key>;
   const version = kv.get<number>(VERSION_KEY) ?? 0;
-  if (version === migrations.length) return;
+  if (version === migrations.length) return keyValues;
   if (version > migrations.length)
     throw new Error(
       `${NEWER_DATABASE}: it has version ${version}, and this server knows ${migrations.length}`,
@@ -42,4 +57,5 @@ export function migrate(
     for (const migration of migrations.slice(version)) sql.exec(migration.sql);
     kv.put(VERSION_KEY, migrations.length);
   });
+  return keyValues;
 }

@@ -1,10 +1,10 @@
 /** The database of a sandbox's Durable Object. The SDK adds its own tables and keys. */
-import type { Schema } from "./migrations.ts";
+import type { KeyOf, KeyValues, Schema } from "./migrations.ts";
 
 /** A sandbox that the server destroys because it was idle keeps its settings for its saved workspace. */
 const LIKE_SETTINGS = "until its user destroys the sandbox; without a saved workspace, until the server does";
 
-export const SANDBOX_SCHEMA: Schema = {
+export const SANDBOX_SCHEMA = {
   migrations: [
     {
       name: "the tables of servers without versions",
@@ -158,4 +158,8 @@ export const SANDBOX_SCHEMA: Schema = {
     },
     sweep: { holds: "when expired runs will be removed next", kept: "until then" },
   },
-};
+} satisfies Schema;
+
+export type SandboxKey = KeyOf<typeof SANDBOX_SCHEMA>;
+
+export type SandboxKV = KeyValues<SandboxKey>;

@@ -1,4 +1,5 @@
 /** Sets the SDK's outbound handlers. Only this file knows their names, and when the SDK stores and reads them. */
+import type { SandboxKV } from "../../storage/sandbox-schema.ts";
 import type { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import { SERVER_HOST } from "../../../container/sandboxd/protocol.ts";
 import { serveEnding } from "../../container/serve-ending.ts";
@@ -40,7 +41,7 @@ interface Restricted {
 export class OutboundHandlers implements NetworkPlatform {
   readonly unseen = `not listed: connections to ports other than ${ALLOWED_PORTS_LISTED}, because the platform closes them`;
   readonly #sandbox: OutboundSandbox;
-  readonly #kv: Pick<SyncKvStorage, "get" | "put">;
+  readonly #kv: Pick<SandboxKV, "get" | "put">;
   readonly #platform: Pick<ContainerPlatform, "isRunning">;
   /** Whether a starting container may have got unrestricted access. */
   #mayStartOpen = false;
@@ -48,7 +49,7 @@ export class OutboundHandlers implements NetworkPlatform {
 
   constructor(
     sandbox: OutboundSandbox,
-    kv: Pick<SyncKvStorage, "get" | "put">,
+    kv: Pick<SandboxKV, "get" | "put">,
     platform: Pick<ContainerPlatform, "isRunning">,
   ) {
     this.#sandbox = sandbox;

@@ -107,7 +107,7 @@ describe("the containers of one principal", () => {
     const registrant = await principal("registrant");
     const named = { principalID: registrant.principalID, sandbox: "again" };
     const register = async (_actor: unknown, ctx: DurableObjectState) => {
-      const link = new AccountLink(ctx, env as Env, async () => undefined);
+      const link = new AccountLink(ctx, ctx.storage.kv, env as Env, async () => undefined);
       await link.setOwner(named);
       const registering = link.register(named);
       link.reportStop();

@@ -1,12 +1,13 @@
 import { expect, it } from "vitest";
 import { FileLinks } from "../../../src/actors/file-links.ts";
+import type { SandboxKV } from "../../../src/storage/sandbox-schema.ts";
 import { runInActor } from "../support.ts";
 
 const unused = () => Promise.reject(new Error("this test calls no sandbox"));
 
 it("the server remembers used-up links until they expire, however many there are, and ends no other link", async () => {
   await runInActor("used-links", (_sandbox, { storage: { kv } }) => {
-    const links = new FileLinks(kv, { call: unused });
+    const links = new FileLinks(kv as SandboxKV, { call: unused });
     const epoch = links.epoch();
     const expires = Date.now() + 60_000;
     const useLink = (id: string, end: number) => {

@@ -7,6 +7,7 @@ import {
   findPythons,
   isComplete,
   PACKAGES,
+  PACKAGES_ONLY,
   packagesKey,
   type Python,
 } from "../local/engine/python.ts";
@@ -28,6 +29,8 @@ export interface PythonSetup {
 const RETRY_MS = DAY_MS;
 const PIP_OPTIONS =
   "--only-binary=:all: --no-input --no-warn-script-location --quiet --retries=1 --timeout=15".split(" ");
+/** As `python -m pip`. */
+const PIP = `${PACKAGES_ONLY}import runpy; runpy.run_module("pip", run_name="__main__", alter_sys=True)`;
 const PIP_TIMEOUT_MS = 15 * 60 * 1000;
 
 const SYSTEM = "/usr/bin/python3";
@@ -149,10 +152,11 @@ class PythonPackages {
     const target = join(this.#directory, packagesKey(this.#python));
     const partial = `${target}.partial-${process.pid}`;
     try {
-      await this.#run([executable, "-m", "pip", "install", ...PIP_OPTIONS, "--target", partial, ...NAMES]);
+      // -E: PYTHONPATH may name a project that a sandbox writes to.
+      await this.#run([executable, "-ESc", PIP, "install", ...PIP_OPTIONS, "--target", partial, ...NAMES]);
       const modules = PACKAGES.map(({ module }) => module).join(", ");
-      const program = `import sys; sys.path.insert(0, sys.argv[1]); import ${modules}`;
-      await this.#run([executable, "-I", "-c", program, partial]);
+      const program = `${PACKAGES_ONLY}sys.path.insert(0, sys.argv[1]); import ${modules}`;
+      await this.#run([executable, "-I", "-S", "-c", program, partial]);
       renameSync(partial, target);
     } finally {
       rmSync(partial, { recursive: true, force: true });
@@ -164,7 +168,7 @@ class PythonPackages {
     // otherwise overlap with the next attempt.
     const script = 'umask 022; exec setpriv --pdeathsig KILL -- "$@"';
     const child = spawn("/bin/sh", ["-c", script, "sh", ...command], {
-      // `python -m` also loads modules from the working directory, which may be a project that a sandbox writes to.
+      // `python -c` also loads modules from the working directory, which may be a project that a sandbox writes to.
       cwd: this.#directory,
       stdio: ["ignore", "ignore", "pipe"],
       timeout: PIP_TIMEOUT_MS,

@@ -65,8 +65,21 @@ export function choosePython(pythons: readonly Python[]): Python | undefined {
   return pythons.find(isComplete) ?? pythons.find(({ modules }) => modules.includes("pip")) ?? pythons[0];
 }
 
-const probeScript = `
-import sys, json, importlib.util as u
+/**
+ * The start of a Python program that runs outside of sandboxes, with the option -S. Python imports `sitecustomize` when it starts, and
+ * packages try to import others. An editable installation (`pip install -e`) lets it look for them in a project, which may be mounted.
+ */
+export const PACKAGES_ONLY = `
+import sys, site
+standard, customize = set(sys.path), site.execsitecustomize
+site.execsitecustomize = site.execusercustomize = lambda: None
+site.main()
+sys.path[:] = [path for path in sys.path if path in standard or path.endswith("-packages")]
+customize()
+`;
+
+const probeScript = `${PACKAGES_ONLY}
+import json, importlib.util as u
 base = getattr(sys, "_base_executable", None) or sys.executable
 own = [path for path in sys.path if sys.prefix != sys.base_prefix and path.startswith(sys.prefix)]
 modules = [name for name in sys.argv[1:] if (spec := u.find_spec(name)) is not None and spec.origin is not None]
@@ -77,7 +90,7 @@ print(json.dumps([sys.executable, base, sys.base_prefix, sys.prefix, "%d.%d" % s
 export async function describePython(command: string): Promise<Python | undefined> {
   try {
     const modules = [...PACKAGES.map(({ module }) => module), "pip"];
-    const { stdout } = await run(command, ["-I", "-c", probeScript, ...modules], { timeout: 10_000 });
+    const { stdout } = await run(command, ["-I", "-S", "-c", probeScript, ...modules], { timeout: 10_000 });
     const report: [string, string, string, string, string, string[], boolean, string[]] = JSON.parse(stdout);
     const [executable, base, prefix, environment, version, sitePackages, seesSystem, found] = report;
     if (!version.startsWith("3.")) return undefined;

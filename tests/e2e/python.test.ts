@@ -176,18 +176,28 @@ describe.concurrent("the first Python of PATH", () => {
     expect(index.requests).toEqual([]);
   });
 
-  it("gets them from pip, not from a module in the working directory, which may belong to a sandbox", () => {
+  it("gets them from pip, not from modules that may belong to a sandbox: in the working directory, PYTHONPATH or an editable package", () => {
     const { directory } = prepare();
     const project = join(directory, "project");
     mkdirSync(project);
     const mark = join(directory, "mark");
-    writeFileSync(join(project, "pip.py"), `open(${JSON.stringify(mark)}, "w")`);
+    for (const name of ["pip", "sitecustomize", "brotli"])
+      writeFileSync(join(project, `${name}.py`), `open(${JSON.stringify(mark)}, "w").write("${name}")`);
+    const [version = ""] = readdirSync(join(directory, "venv/lib"));
+    const packages = join(directory, "venv/lib", version, "site-packages");
+    writeFileSync(join(packages, "__editable__.project.pth"), `${project}\n`);
     const module = JSON.stringify(join(repository, "cli/sandbox-python.ts"));
     const state = JSON.stringify(join(directory, "state"));
     const program = `const { setUpPython } = await import(${module});
       await (await setUpPython(undefined, ${state}, () => undefined)).complete(() => undefined);`;
     const PATH = `${join(directory, "venv/bin")}:${process.env.PATH}`;
-    const env = { ...process.env, PATH, PIP_CONFIG_FILE: "/dev/null", PIP_INDEX_URL: nowhere };
+    const env = {
+      ...process.env,
+      PATH,
+      PYTHONPATH: project,
+      PIP_CONFIG_FILE: "/dev/null",
+      PIP_INDEX_URL: nowhere,
+    };
     execFileSync(process.execPath, ["--input-type=module", "-e", program], { cwd: project, env });
     // pip was started: it reached no index.
     expect(readdirSync(join(directory, "state/python"))).toContainEqual(expect.stringMatching(/\.failed$/));

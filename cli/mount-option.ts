@@ -9,11 +9,12 @@ import {
   statSync,
 } from "node:fs";
 import { homedir } from "node:os";
-import { basename, delimiter, isAbsolute, join, relative, resolve } from "node:path";
+import { basename, delimiter, dirname, isAbsolute, join, relative, resolve } from "node:path";
 import { OWNER_ID } from "../src/shared/principal.ts";
 import { actorName, MAX_SANDBOX_NAME, SANDBOX_NAME } from "../src/shared/names.ts";
 import type { MountedDirectory } from "../src/shared/mounted-directories.ts";
 import { type HostDirectory, refuseSetID } from "../local/engine/host-directories.ts";
+import { systemPath } from "../local/engine/host-programs.ts";
 import { messageOf } from "../src/shared/text.ts";
 import { UserError } from "./user-error.ts";
 import * as texts from "./texts.ts";
@@ -43,13 +44,13 @@ export async function readMounts(
   own: readonly string[],
 ): Promise<Mounts> {
   const mounts: Mounts = { forWorker: [], forEngine: [] };
-  const paths: string[] = [];
   for (const text of given) {
     const { path, name, readOnly } = parse(text, cwd);
     const source = realDirectory(path, text);
-    refuse(source, text, own);
+    const reason = whyUnmountable(source, own);
+    if (reason !== undefined) throw texts.mountRefused(text, source, reason);
+    refuseLinks(path, source, text);
     requireAccess(source, text, readOnly);
-    paths.push(path);
     const sandbox = name ?? sandboxNameOf(path, text);
     const other = mounts.forWorker.find((mount) => mount.sandbox === sandbox);
     if (other !== undefined) throw texts.wrongMount(text, texts.MOUNT.taken(sandbox, other.source));
@@ -62,30 +63,40 @@ export async function readMounts(
       writable: !readOnly,
     });
   }
-  refuseNested(mounts, paths);
+  // Code in the outer directory could replace the inner one by a symbolic link.
+  for (const { from: inner } of mounts.forEngine) {
+    const outer = writableMountOf(
+      { forEngine: mounts.forEngine.filter(({ from }) => from !== inner) },
+      inner,
+    );
+    if (outer !== undefined) throw texts.mountNested(inner, outer);
+  }
   // `find` must not come from a directory that a sandbox writes to.
   const env = { ...process.env };
   removeMounts(env, mounts, process.cwd());
   for (const [index, { from, writable }] of mounts.forEngine.entries())
     if (writable)
-      await refuseSetID(from, env.PATH).catch((error: unknown) => {
+      await refuseSetID(from, systemPath(env)).catch((error: unknown) => {
         throw texts.wrongMount(given[index] ?? from, messageOf(error));
       });
   return mounts;
 }
 
 /**
- * Code in the outer directory could replace the inner one by a symbolic link, which the machine follows at the next start. Code
- * may have replaced it before this start. So the path as it was given is checked too, not only the directory that it leads to.
- * @param paths as given, in the order of the mounts
+ * A sandbox of any earlier start, or of another server, may have made a link in its directory. A link is followed only if it is in a
+ * directory that no server of this user mounts, such as / or the home directory. @throws {UserError} that names the link
  */
-function refuseNested({ forEngine }: Mounts, paths: readonly string[]): void {
-  for (const [index, path] of paths.entries()) {
-    const source = forEngine[index]?.from;
-    const others = forEngine.filter(({ from }) => from !== source);
-    const outer = writableMountOf({ forEngine: others }, path);
-    if (outer !== undefined) throw texts.mountNested(path, outer);
-  }
+function refuseLinks(path: string, source: string, text: string): void {
+  const places = placesOf(path);
+  const link = places.slice(1, -1).find((place) => isMountable(dirname(place)));
+  // The second look may differ from the first one, while code replaces links.
+  if (link !== undefined || places.at(-1) !== source)
+    throw texts.wrongMount(text, texts.MOUNT.linked(link ?? path, source));
+}
+
+function isMountable(directory: string): boolean {
+  if (whyUnmountable(directory, []) === undefined) return true;
+  return directory !== "/" && isMountable(dirname(directory));
 }
 
 /** @returns the mounted directory from which code could replace the file at `path`, or replace a link in its path */
@@ -124,29 +135,26 @@ function linkAt(path: string): string | undefined {
   }
 }
 
-/** Variables with lists of directories, in which an empty entry is the working directory. */
-const LISTS = ["PATH", "PYTHONPATH"];
+/** Programs of PATH that the server, or npm for it, runs or gives to sandboxes. Others come from the system's directories first. */
+const PROGRAMS = ["node", "npm", "python3", "claude", "opencode"];
 
-/** Variables with a file or directory from which Python, or the server, reads modules or pip's settings. */
-const PLACES = ["PYTHONHOME", "VIRTUAL_ENV", "PIP_CONFIG_FILE"];
+/** Variables with a file or directory from which the server reads pip's settings. */
+const PLACES = ["VIRTUAL_ENV", "PIP_CONFIG_FILE"];
 
 /**
- * Removes from the environment all places where a sandbox could put programs, modules or settings, because the server would use these
+ * Removes from the environment all places where a sandbox could put programs or settings, because the server would use these
  * outside the sandbox. npx adds `node_modules/.bin` of the working directory to PATH. @returns the removed places
  */
 export function removeMounts(env: NodeJS.ProcessEnv, mounts: Mounts, cwd: string): string[] {
   const isWritable = (place: string) => writableMountOf(mounts, resolve(cwd, place)) !== undefined;
-  const removed: string[] = [];
-  for (const name of LISTS) {
-    // Without a value, the system has a default PATH, and Python no further directories.
-    const all = env[name] ? env[name].split(delimiter) : [];
-    const writable = all.filter(isWritable);
-    if (writable.length === 0) continue;
-    removed.push(...writable);
-    const kept = all.filter((place) => !writable.includes(place));
-    if (kept.length === 0) delete env[name];
-    else env[name] = kept.join(delimiter);
-  }
+  // Relative and empty entries mean the working directory, which a sandbox of an earlier start may write to.
+  const all = (env.PATH ?? "").split(delimiter).filter((place) => isAbsolute(place));
+  // A program may also be a link into a mounted directory.
+  const kept = all.filter((place) => !["", ...PROGRAMS].some((name) => isWritable(join(place, name))));
+  const removed = all.filter((place) => !kept.includes(place));
+  // Without a value, the system has a default PATH.
+  if (kept.length === 0) delete env.PATH;
+  else env.PATH = kept.join(delimiter);
   for (const name of PLACES) {
     const place = env[name];
     if (!place || !isWritable(place)) continue;
@@ -192,19 +200,18 @@ function requireAccess(source: string, text: string, readOnly: boolean): void {
   }
 }
 
-function refuse(source: string, text: string, own: readonly string[]): void {
+function whyUnmountable(source: string, own: readonly string[]): string | undefined {
   const home = realpathSync(homedir());
-  const refusal = (reason: string) => texts.mountRefused(text, source, reason);
-  if (source === "/") throw refusal(texts.UNMOUNTABLE.machine);
+  if (source === "/") return texts.UNMOUNTABLE.machine;
   if (isSameOrAbove(source, home))
-    throw refusal(source === home ? texts.UNMOUNTABLE.home : texts.UNMOUNTABLE.aboveHome);
+    return source === home ? texts.UNMOUNTABLE.home : texts.UNMOUNTABLE.aboveHome;
   for (const directory of own.map((path) => realpathSync(path))) {
-    if (isSameOrAbove(source, directory)) throw refusal(texts.UNMOUNTABLE.aboveOwn(directory));
-    if (isSameOrAbove(directory, source)) throw refusal(texts.UNMOUNTABLE.inOwn(directory));
+    if (isSameOrAbove(source, directory)) return texts.UNMOUNTABLE.aboveOwn(directory);
+    if (isSameOrAbove(directory, source)) return texts.UNMOUNTABLE.inOwn(directory);
   }
   if (HIDDEN.test(source) || (isSameOrAbove(home, source) && relative(home, source).startsWith(".")))
-    throw refusal(texts.UNMOUNTABLE.hidden);
-  if (SYSTEM.test(source) && !NOT_SYSTEM.test(source)) throw refusal(texts.UNMOUNTABLE.system);
+    return texts.UNMOUNTABLE.hidden;
+  return SYSTEM.test(source) && !NOT_SYSTEM.test(source) ? texts.UNMOUNTABLE.system : undefined;
 }
 
 function isSameOrAbove(outer: string, inner: string): boolean {

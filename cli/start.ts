@@ -93,7 +93,8 @@ async function start(): Promise<void> {
   forgetVariables(process.env);
   const { COMPONENTS } = values;
   const components = COMPONENTS?.trim() ? readComponents(COMPONENTS, cwd) : undefined;
-  requireUnwritable(mounts, "COMPONENTS", components);
+  // The path as given, because it may go through a link in a mounted directory.
+  requireUnwritable(mounts, "COMPONENTS", components && resolve(cwd, COMPONENTS?.trim() ?? ""));
   delete values.COMPONENTS;
   if (options.isolation === "none" && values.SECRETS?.trim()) {
     print(texts.SECRETS_UNUSED);

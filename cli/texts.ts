@@ -219,6 +219,8 @@ export const MOUNT = {
   nameNeeded: "name its sandbox: --mount DIR=NAME.",
   notDirectory: (path: string) => `${path} is not a directory.`,
   missing: (path: string) => `there is no directory ${path}.`,
+  linked: (link: string, source: string) =>
+    `${link} is a symbolic link, which code in a sandbox could have made. If you mean ${source}, name that: --mount ${source}`,
   unreadable: (path: string) => `you may not read ${path}.`,
   unwritable: (path: string) => `you may not write to ${path}. You can mount it read-only: --mount DIR:ro.`,
 };
@@ -243,7 +245,7 @@ export const usedInMount = (setting: string, path: string, mounted: string) =>
     `${setting}: the server itself uses ${path}, and code in the sandbox of ${mounted} could change it. Mount ${mounted} read-only (:ro), or choose another place.`,
   );
 export const placeIgnored = (path: string) =>
-  `The server ignores ${path}, which is in PATH, PYTHONPATH, PYTHONHOME, VIRTUAL_ENV or PIP_CONFIG_FILE: code in a sandbox could change it, through a directory given by --mount.`;
+  `The server ignores ${path}, which is in PATH, VIRTUAL_ENV or PIP_CONFIG_FILE: code in a sandbox could change it or a program in it, through a directory given by --mount.`;
 export const mountEmpty = () => new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
 export const mountNeedsIsolation = () =>
   new UserError("--mount needs isolation: with --isolation none sandboxes see all your directories.");

@@ -3,6 +3,7 @@ import { execFile } from "node:child_process";
 import { realpath, stat } from "node:fs/promises";
 import { promisify } from "node:util";
 import { shownName } from "../../src/shared/shown.ts";
+import { systemPath } from "./host-programs.ts";
 import { claimIDs, idsPerSandbox, type HostUser, type IDMap, type IDRange } from "./ids.ts";
 import { MACHINE } from "./texts.ts";
 
@@ -47,7 +48,9 @@ async function ownerOf({ from }: HostDirectory): Promise<HostUser> {
   const found = await stat(from).catch(() => undefined);
   if (found?.isDirectory() !== true) throw new Error(MACHINE.directoryGone(from));
   // Not the directory's group, because that may give access to other files.
-  const { stdout } = await run("id", ["-g", String(found.uid)]).catch(() => ({ stdout: "" }));
+  const { stdout } = await run("id", ["-g", String(found.uid)], { env: { PATH: systemPath() } }).catch(
+    () => ({ stdout: "" }),
+  );
   return { uid: found.uid, gid: stdout.trim() === "" ? found.gid : Number(stdout) };
 }
 
@@ -58,7 +61,7 @@ async function ownerOf({ from }: HostDirectory): Promise<HostUser> {
  * sandbox, too.
  * @param path where to look for `find` @throws Error naming the file or the directory
  */
-export async function refuseSetID(directory: string, path = process.env.PATH): Promise<void> {
+export async function refuseSetID(directory: string, path = systemPath()): Promise<void> {
   const user = process.getuid?.() ?? 0;
   const setID = ["-type", "f", "-perm", "/6000"];
   const closed = ["-type", "d", "-user", String(user), "!", "-perm", "-500"];

@@ -2,9 +2,9 @@
  * Where to look for the host's programs: the distributions' usual places first, then the user's PATH. `npm start` removes
  * directories from PATH, so the value is not kept.
  */
-export function systemPath(): string {
+export function systemPath(env: Readonly<Record<string, string | undefined>> = process.env): string {
   const usual = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"];
-  return [...usual, process.env.PATH].filter(Boolean).join(":");
+  return [...usual, env.PATH].filter(Boolean).join(":");
 }
 
 /** The text that a failed program printed to stderr, or else the error itself. */

@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
 import { readText } from "./host-files.ts";
+import { systemPath } from "./host-programs.ts";
 import { identify, kill } from "./identity.ts";
 
 export const limitsSchema = z.strictObject({
@@ -165,7 +166,10 @@ let disks: string[] | undefined;
 
 function diskOf(path: string): string[] {
   try {
-    const source = execFileSync("findmnt", ["-nvo", "SOURCE", "-T", path], { encoding: "utf8" }).trim();
+    const source = execFileSync("findmnt", ["-nvo", "SOURCE", "-T", path], {
+      encoding: "utf8",
+      env: { PATH: systemPath() },
+    }).trim();
     const { rdev } = statSync(source);
     const device = `/sys/dev/block/${(rdev >>> 8) & 0xfff}:${(rdev & 0xff) | ((rdev >>> 12) & 0xfff00)}`;
     // Limits apply to whole disks.

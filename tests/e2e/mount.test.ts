@@ -60,7 +60,8 @@ beforeAll(async () => {
   const tokens = [{ name: "other", sha256: hash, scopes: ["sandbox:read", "sandbox:write", "sandbox:exec"] }];
   server = await startServer({
     flags: ["My Project", "link=work:rw", "fixed:ro"].flatMap((name) => ["--mount", join(directory, name)]),
-    env: { AUTH_TOKENS: JSON.stringify(tokens) },
+    // Only a link that no sandbox can have made is followed, as in the home directory.
+    env: { AUTH_TOKENS: JSON.stringify(tokens), HOME: directory },
   });
 });
 afterAll(async () => {

@@ -110,11 +110,24 @@ it("a directory inside another sandbox's writable directory, which code there co
         /outer\/inner: code in the sandbox of \S+outer could replace it/,
       );
   expect((await both("outer:ro", "outer/inner")).forEngine).toHaveLength(2);
-  symlinkSync("../project", join(directory, "outer/linked"));
-  await expect(both("outer", "outer/linked=linked")).rejects.toThrow(/outer\/linked: code in the sandbox of/);
-  symlinkSync("outer/linked", join(directory, "shortcut"));
-  await expect(both("outer", "shortcut")).rejects.toThrow(/shortcut: code in the sandbox of/);
   expect((await both("outer=a", "outer=b")).forEngine).toHaveLength(2);
+});
+
+it("a path through a link that a sandbox could have made is refused, also if its directory is not mounted now", async () => {
+  mkdirSync(join(directory, "earlier"));
+  mkdirSync(join(directory, "other/deep"), { recursive: true });
+  symlinkSync("../other", join(directory, "earlier/planted"));
+  symlinkSync("earlier/planted", join(directory, "home/shortcut"));
+  symlinkSync("../other", join(directory, "home/own"));
+  for (const path of ["earlier/planted", "earlier/planted:ro", "earlier/planted/deep=work"])
+    await expect(mount(path)).rejects.toThrow(
+      /earlier\/planted is a symbolic link, which code in a sandbox could have made.* --mount \S+other/,
+    );
+  // Nobody mounts the home directory, so its links are the user's own.
+  vi.stubEnv("HOME", join(directory, "home"));
+  expect((await mount("home/own")).forEngine).toMatchObject([{ from: join(directory, "other") }]);
+  symlinkSync("../earlier/planted", join(directory, "home/through"));
+  await expect(mount("home/through")).rejects.toThrow(/earlier\/planted is a symbolic link/);
 });
 
 describe("files that the server uses", () => {
@@ -132,19 +145,33 @@ describe("files that the server uses", () => {
   it("do not come from directories of PATH in which a sandbox could put programs, nor from pip's settings in such a directory", async () => {
     const own = join(directory, "project/node_modules/.bin");
     const environment = join(directory, "project/.venv");
-    const variables = { VIRTUAL_ENV: environment, PIP_CONFIG_FILE: "/etc/pip.conf", PYTHONPATH: "src:" };
-    const env: NodeJS.ProcessEnv = { PATH: `${own}:/usr/local/bin:.:/usr/bin`, ...variables };
+    const variables = { VIRTUAL_ENV: environment, PIP_CONFIG_FILE: "/etc/pip.conf" };
+    const env: NodeJS.ProcessEnv = { PATH: `${own}:/usr/local/bin:/usr/bin`, ...variables };
     const before = { ...env };
     const cwd = join(directory, "project");
     expect(removeMounts(env, await mount("project:ro"), cwd)).toEqual([]);
     expect(env).toEqual(before);
-    const modules = [join(cwd, "src"), cwd];
-    expect(removeMounts(env, await mount("project"), cwd)).toEqual([own, cwd, ...modules, environment]);
+    expect(removeMounts(env, await mount("project"), cwd)).toEqual([own, environment]);
     expect(env).toEqual({ PATH: "/usr/local/bin:/usr/bin", PIP_CONFIG_FILE: "/etc/pip.conf" });
   });
 
-  it("do not come from a directory that a sandbox will get: the search before the mount runs no program from it", async () => {
-    const bin = join(directory, "project/node_modules/.bin");
+  it("do not come from a directory of PATH whose program is a link into a mounted directory", async () => {
+    const bin = join(directory, "home/bin");
+    mkdirSync(bin, { recursive: true });
+    symlinkSync("../../project/python3", join(bin, "python3"));
+    const env: NodeJS.ProcessEnv = { PATH: `${bin}:/usr/bin` };
+    expect(removeMounts(env, await mount("project"), directory)).toEqual([bin]);
+    expect(env.PATH).toBe("/usr/bin");
+  });
+
+  it("do not come from the working directory, which may have been mounted earlier", async () => {
+    const env: NodeJS.ProcessEnv = { PATH: "bin:/usr/bin:" };
+    expect(removeMounts(env, { forWorker: [], forEngine: [] }, directory)).toEqual([]);
+    expect(env.PATH).toBe("/usr/bin");
+  });
+
+  it("do not come from PATH for the search for set-user-id programs, which precedes the mount", async () => {
+    const bin = join(directory, "earlier-bin");
     const mark = join(directory, "mark");
     mkdirSync(bin, { recursive: true });
     writeFileSync(join(bin, "find"), `#!/bin/sh\necho found > '${mark}'\n`, { mode: 0o755 });

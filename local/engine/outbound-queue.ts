@@ -3,6 +3,7 @@ import { type ClientRequest, type IncomingMessage, ServerResponse } from "node:h
 import type { Socket } from "node:net";
 import { type Duplex, pipeline, Transform } from "node:stream";
 import {
+  ABANDONED_HEADER,
   FRAME_HEAD_BYTES,
   OUTBOUND_HEADER,
   type OutboundRequest,
@@ -18,6 +19,8 @@ const pollMs = 60_000;
 const responseMs = 15 * 60_000;
 /** The most requests that the Worker handles at once. Others wait on their connections. */
 const maxTaken = 16;
+/** How long a request keeps its place if the Worker does not confirm that it has ended it, in milliseconds. */
+const abandonMs = 30_000;
 /** A description is sent in one header. workerd allows 128 KiB for all headers. */
 const maxDescription = 98_304;
 /** The most interim responses (100, 103) to a request. They are not forwarded, because a slow client would delay the Worker. */
@@ -39,6 +42,8 @@ interface Pending {
 export class OutboundQueue {
   readonly #waiting = new Set<Pending>();
   readonly #taken = new Map<number, Pending>();
+  /** Requests in `#taken` whose clients have left, until the Worker is told. */
+  readonly #abandoned: number[] = [];
   #poll: { response: ServerResponse; timer: NodeJS.Timeout } | undefined;
   #taker = "";
   #next = 1;
@@ -63,7 +68,8 @@ export class OutboundQueue {
     response.on("close", () => {
       clearTimeout(pending.timer);
       this.#waiting.delete(pending);
-      if (this.#taken.delete(number)) this.#match();
+      if (pending.hasResponse) this.#free(number);
+      else if (this.#taken.has(number)) this.#abandon(pending);
     });
     this.#waiting.add(pending);
     this.#match();
@@ -77,8 +83,11 @@ export class OutboundQueue {
     }
     this.#release(204);
     this.#taker = taker;
-    for (const pending of this.#taken.values())
-      if (pending.taker !== taker) fail(pending.response, 502, WORKER_PROBLEMS.interrupted);
+    for (const pending of this.#taken.values()) {
+      if (pending.taker === taker) continue;
+      this.#taken.delete(pending.number);
+      fail(pending.response, 502, WORKER_PROBLEMS.interrupted);
+    }
     const timer = setTimeout(() => this.#release(204), pollMs);
     this.#poll = { response, timer };
     response.on("close", () => {
@@ -92,21 +101,24 @@ export class OutboundQueue {
   respond(number: number, request: IncomingMessage, response: ServerResponse): void {
     const pending = this.#taken.get(number);
     const described = parseResponse(request.headers[OUTBOUND_HEADER]);
-    if (pending === undefined || described === undefined) {
+    const isGone = pending === undefined || pending.response.destroyed;
+    if (isGone || described === undefined) {
       // The process in the sandbox has disconnected. Closing this connection also ends the Worker's request to the internet.
-      response.writeHead(pending === undefined ? 410 : 400, { connection: "close" }).end();
+      response.writeHead(isGone ? 410 : 400, { connection: "close" }).end();
       request.destroy();
+      if (isGone) this.#free(number);
       return;
     }
     clearTimeout(pending.timer);
     const to = pending.response;
-    if (pending.hasResponse || !writeHead(to, described)) {
+    const isSecond = pending.hasResponse;
+    pending.hasResponse = true;
+    if (isSecond || !writeHead(to, described)) {
       fail(to, 502, WORKER_PROBLEMS.notHTTP);
       response.writeHead(400, { connection: "close" }).end();
       request.destroy();
       return;
     }
-    pending.hasResponse = true;
     // If one stream fails, all end: the client's response breaks off, and the Worker stops. `pipeline` leaves the rest of a failed
     // request unread, and the next request on this connection, perhaps another principal's, would wait behind it.
     pipeline(request, unframe(), to, (error) =>
@@ -117,10 +129,28 @@ export class OutboundQueue {
   close(): void {
     this.#isClosed = true;
     this.#release(404);
-    for (const pending of [...this.#waiting, ...this.#taken.values()]) pending.response.destroy();
+    const ended = [...this.#waiting, ...this.#taken.values()];
+    this.#taken.clear();
+    for (const pending of ended) {
+      clearTimeout(pending.timer);
+      pending.response.destroy();
+    }
+  }
+
+  /** The request keeps its place until the Worker has ended its own request. Otherwise programs that leave could make these many. */
+  #abandon(pending: Pending): void {
+    pending.timer = setTimeout(() => this.#free(pending.number), abandonMs);
+    this.#abandoned.push(pending.number);
+    this.#release(204);
+  }
+
+  #free(number: number): void {
+    clearTimeout(this.#taken.get(number)?.timer);
+    if (this.#taken.delete(number)) this.#match();
   }
 
   #match(): void {
+    if (this.#abandoned.length > 0) return this.#release(204);
     const poll = this.#poll;
     if (poll === undefined || this.#taken.size >= maxTaken) return;
     const [pending] = this.#waiting;
@@ -140,8 +170,9 @@ export class OutboundQueue {
     poll.response.flushHeaders();
     if (hasBody) request.pipe(poll.response);
     else poll.response.end();
-    request.on("close", () => {
-      if (!request.complete) poll.response.destroy();
+    // The client has left, or has a response although its request has not ended.
+    response.on("close", () => {
+      if (!poll.response.writableFinished) poll.response.destroy();
     });
   }
 
@@ -150,7 +181,7 @@ export class OutboundQueue {
     this.#poll = undefined;
     if (poll === undefined) return;
     clearTimeout(poll.timer);
-    poll.response.writeHead(status).end();
+    poll.response.writeHead(status, { [ABANDONED_HEADER]: this.#abandoned.splice(0).join(",") }).end();
   }
 }
 

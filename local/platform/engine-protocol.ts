@@ -39,6 +39,8 @@ export const SENT_SECRET_HEADER = "x-local-engine-sent-secret";
 export const ERROR_HEADER = "x-local-engine-error";
 /** An `OutboundRequest` or `OutboundResponse` as JSON. */
 export const OUTBOUND_HEADER = "x-local-engine-outbound";
+/** On a response to a poll: the numbers of requests that the Worker should abort, separated by commas. */
+export const ABANDONED_HEADER = "x-local-engine-abandoned";
 export const FRAME_HEAD_BYTES = 4;
 /** `gone`: the sandbox does not exist or has ended. `not-listening`: nothing accepts connections on that port. */
 export type EngineErrorCode = "gone" | "not-listening" | "failed" | "unauthorized" | "bad-request";

@@ -1,5 +1,11 @@
 /** Serves the intercepted requests of one sandbox: takes them from the engine and passes them to their Fetchers. */
-import { OUTBOUND_HEADER, type OutboundRequest, type OutboundResponse, frame } from "./engine-protocol.ts";
+import {
+  ABANDONED_HEADER,
+  OUTBOUND_HEADER,
+  type OutboundRequest,
+  type OutboundResponse,
+  frame,
+} from "./engine-protocol.ts";
 import { pause } from "../../src/shared/timers.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import type { EngineClient } from "./engine-client.ts";
@@ -17,6 +23,7 @@ export async function serveOutbound(
   isActive: () => boolean,
 ): Promise<void> {
   const taker = crypto.randomUUID();
+  const handled = new Map<number, AbortController>();
   while (isActive()) {
     let poll: Response;
     try {
@@ -26,11 +33,20 @@ export async function serveOutbound(
       await pause(RETRY_MS);
       continue;
     }
-    if (poll.status === 204) continue;
+    if (poll.status === 204) {
+      const abandoned = poll.headers.get(ABANDONED_HEADER) ?? "";
+      for (const number of abandoned.split(",")) handled.get(Number(number))?.abort();
+      continue;
+    }
     const header = poll.headers.get(OUTBOUND_HEADER);
     if (poll.status !== 200 || header === null) return;
     // Not awaited, so that requests are handled concurrently.
-    void respond(engine, sandbox, find, decode(header), poll).catch(() => undefined);
+    const outbound = decode(header);
+    const closed = new AbortController();
+    handled.set(outbound.number, closed);
+    void respond(engine, sandbox, find, outbound, poll, closed)
+      .catch(() => undefined)
+      .finally(() => handled.delete(outbound.number));
   }
 }
 
@@ -40,9 +56,9 @@ async function respond(
   find: FindFetcher,
   outbound: OutboundRequest,
   poll: Response,
+  closed: AbortController,
 ): Promise<void> {
   const { method, headers } = outbound;
-  const closed = new AbortController();
   const init: RequestInit = { method, headers, redirect: "manual", signal: closed.signal };
   if (outbound.hasBody && poll.body !== null) init.body = poll.body;
   let response: Response;

@@ -1,7 +1,13 @@
-/** The Worker's connections to the engine, which requests of different principals use one after another. */
+/** The Worker's connections to the engine, which requests of different principals use one after another, and how they end. */
 import { connect, createServer } from "node:net";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { frame, OUTBOUND_HEADER, SECRET_HEADER, URL_HEADER } from "../../local/platform/engine-protocol.ts";
+import {
+  ABANDONED_HEADER,
+  frame,
+  OUTBOUND_HEADER,
+  SECRET_HEADER,
+  URL_HEADER,
+} from "../../local/platform/engine-protocol.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { listen } from "../setup/listen.ts";
 import { sleep } from "../setup/until.ts";
@@ -44,6 +50,23 @@ async function sendBefore(line: string, headers: string[], sendBody: (write: Wri
 }
 type Write = (bytes: Buffer | string) => void;
 
+/** The number of the intercepted request that the Worker has taken. */
+function numberIn(poll: Response): number {
+  return JSON.parse(Buffer.from(poll.headers.get(OUTBOUND_HEADER) ?? "", "base64").toString()).number;
+}
+
+/** Responds to an intercepted request as the Worker does. */
+async function respond(number: number, status: number): Promise<Response> {
+  return await fetch(`${engine.url}/sandboxes/${sandbox.id}/outbound/${number}`, {
+    method: "POST",
+    headers: {
+      [SECRET_HEADER]: engine.secret,
+      [OUTBOUND_HEADER]: Buffer.from(JSON.stringify({ status, headers: [] })).toString("base64"),
+    },
+    body: Buffer.concat([frame(Buffer.from("served")), frame()]),
+  });
+}
+
 it("continues to serve a connection after a host has responded without reading the request", async () => {
   const line = `POST /actors/${sandbox.id}/internet HTTP/1.1`;
   const headers = [`${URL_HEADER}: http://refuser.test/`, `Content-Length: ${BODY.length}`];
@@ -55,8 +78,7 @@ it("continues to serve a connection after a host has responded without reading t
 it("closes a connection whose response a program in the sandbox has left in the middle", async () => {
   const left = sandbox.run("curl -sSN http://api.internal/ | head -c 5");
   const poll = await sandbox.call("GET", "/outbound");
-  const described = Buffer.from(poll.headers.get(OUTBOUND_HEADER) ?? "", "base64").toString();
-  const line = `POST /sandboxes/${sandbox.id}/outbound/${JSON.parse(described).number} HTTP/1.1`;
+  const line = `POST /sandboxes/${sandbox.id}/outbound/${numberIn(poll)} HTTP/1.1`;
   const answer = Buffer.from(JSON.stringify({ status: 200, headers: [] })).toString("base64");
   const headers = [`${OUTBOUND_HEADER}: ${answer}`, "Transfer-Encoding: chunked"];
   const received = sendBefore(line, headers, async (write) => {
@@ -74,4 +96,37 @@ it("closes a connection whose response a program in the sandbox has left in the 
   });
   // The response is lost if more arrives after the engine has closed the connection.
   expect(await received).toMatch(/^(HTTP\/1.1 502 |$)/);
+});
+
+it("keeps the places of requests whose programs have left, until the Worker has ended its own requests", async () => {
+  const numbers: number[] = [];
+  const left = sandbox.run("for n in $(seq 16); do curl -sS -m 2 http://api.internal/ & done; wait");
+  while (numbers.length < 16) numbers.push(numberIn(await sandbox.call("GET", "/outbound")));
+  // The Worker is told which requests to end.
+  const abandoned: number[] = [];
+  while (abandoned.length < 16) {
+    const poll = await sandbox.call("GET", "/outbound");
+    expect(poll.status).toBe(204);
+    abandoned.push(...(poll.headers.get(ABANDONED_HEADER) ?? "").split(",").map(Number));
+  }
+  expect(abandoned.toSorted((a, b) => a - b)).toEqual(numbers);
+  await left;
+  const next = sandbox.run("curl -sS http://api.internal/next");
+  let isTaken = false;
+  const poll = sandbox.call("GET", "/outbound").finally(() => (isTaken = true));
+  await sleep(500);
+  expect(isTaken).toBe(false);
+  for (const number of numbers) expect((await respond(number, 502)).status).toBe(410);
+  await respond(numberIn(await poll), 200);
+  expect((await next).stdout).toBe("served");
+});
+
+it("ends the body of a request for the Worker when the program has its response", async () => {
+  const uploading = sandbox.run(
+    "(echo first; sleep 1; echo second) | curl -sS -T . http://api.internal/; echo",
+  );
+  const poll = await sandbox.call("GET", "/outbound");
+  await respond(numberIn(poll), 413);
+  expect((await uploading).stdout).toBe("served");
+  await expect(poll.text()).rejects.toThrow();
 });

@@ -48,7 +48,11 @@ export async function playPrivateAPI(): Promise<PrivateAPI> {
       for await (const chunk of request) chunks.push(Buffer.from(chunk));
       const { host = "", authorization } = request.headers;
       const body = Buffer.concat(chunks);
-      arrived.push({ host, url: request.url ?? "", authorization, body: body.toString() });
+      const { url = "" } = request;
+      arrived.push({ host, url, authorization, body: body.toString() });
+      // Never responds, and lists the end of the connection too.
+      if (url === "/silent")
+        return void response.on("close", () => arrived.push({ host, url: `${url} closed`, body: "" }));
       if (request.url?.startsWith("/smart.git/")) answerGit(repository, request, body, response);
       else answer(repository, request, response);
     },

@@ -186,6 +186,14 @@ it("the proxy keeps the bytes of non-ASCII headers in both directions", async ()
 });
 
 describe("an unusual request", () => {
+  it("ends at the API when the program leaves before the response", async () => {
+    const urls: string[] = [];
+    await sh("curl -sS -m 1 https://api.private.test/silent || true");
+    await expect
+      .poll(async () => urls.push(...(await takeArrived()).map(({ url }) => url)) && urls)
+      .toEqual(["/silent", "/silent closed"]);
+  });
+
   const sendToProxy = (text: string, host = "api.private.test") =>
     sh(
       `python3 - <<'END'

@@ -78,6 +78,7 @@ export class PortForwarder {
     } catch {
       return fail();
     }
+    if (response.destroyed) return void socket?.destroy();
     const connection = socket;
     const upstream = httpRequest({
       ...(connection === undefined ? { agent } : { createConnection: () => connection }),
@@ -125,8 +126,10 @@ export class PortForwarder {
     if (!isWebSocket || isOverdrawn || !this.#reserve(request, client))
       return refuseUpgrade(client, "503 Service Unavailable", "failed");
     try {
+      const upstream = await this.#dial(port);
+      if (client.destroyed) return void upstream.destroy();
       relay(request, client, head, {
-        upstream: await this.#dial(port),
+        upstream,
         path,
         headers: forwardedHeaders(request),
         pace,

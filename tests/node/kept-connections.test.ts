@@ -1,6 +1,9 @@
 /** The Worker's connections to the engine, which requests of different principals use one after another, and how they end. */
-import { connect, createServer } from "node:net";
+import { once } from "node:events";
+import { createServer as createHTTPServer } from "node:http";
+import { connect, createServer, type Socket } from "node:net";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { PortForwarder } from "../../local/engine/forward.ts";
 import {
   ABANDONED_HEADER,
   frame,
@@ -130,3 +133,35 @@ it("ends the body of a request for the Worker when the program has its response"
   expect((await uploading).stdout).toBe("served");
   await expect(poll.text()).rejects.toThrow();
 });
+
+it.each(["a request", "a WebSocket"])(
+  "keeps no connection to a sandbox's port for %s whose client has left meanwhile",
+  async (kind) => {
+    const tunnel = Promise.withResolvers<Socket>();
+    const control = createServer((socket) => socket.once("data", () => tunnel.resolve(socket)));
+    const controlPort = await listen(control);
+    const forwarder = new PortForwarder(
+      () => connect(controlPort, "127.0.0.1"),
+      () => undefined,
+    );
+    const left = Promise.withResolvers<void>();
+    const server = createHTTPServer((request, response) => {
+      response.on("close", () => left.resolve());
+      void forwarder.request(8080, "/", request, response);
+    }).on("upgrade", (request, socket, head) => {
+      socket.on("close", () => left.resolve());
+      void forwarder.upgrade(8080, "/", request, socket, head);
+    });
+    const client = connect(await listen(server), "127.0.0.1");
+    const upgrade = kind === "a request" ? "" : "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    client.write(`GET / HTTP/1.1\r\nHost: engine\r\n${upgrade}\r\n`);
+    const opened = await tunnel.promise;
+    client.resetAndDestroy();
+    await left.promise;
+    const closed = once(opened.resume(), "end");
+    opened.write("HTTP/1.1 101 Switching Protocols\r\n\r\n");
+    await closed;
+    expect(opened.readableEnded).toBe(true);
+    for (const one of [control, server]) one.close();
+  },
+);

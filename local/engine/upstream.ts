@@ -1,7 +1,7 @@
 /** Opens a sandbox's connections to the internet: resolves once, checks every address, connects to the checked one. */
 import { lookup } from "node:dns/promises";
 import { isIP, type Socket } from "node:net";
-import { connect as connectTLS, getCACertificates } from "node:tls";
+import { connect as connectTLS, createSecureContext, getCACertificates, type SecureContext } from "node:tls";
 import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { connectBuffered } from "./buffered-socket.ts";
@@ -24,6 +24,7 @@ export interface UpstreamOptions {
 
 /** The most concurrent lookups of a sandbox. Each takes a thread that all sandboxes share, for as long as a name server delays it. */
 const maxLookups = 4;
+const NONE: readonly string[] = [];
 const connectTimeoutMs = 15_000;
 const maxHeadBytes = 16_384;
 
@@ -71,21 +72,34 @@ export function isRegistry(host: string, port: number, { registries }: UpstreamO
 export async function startTLS(
   socket: Socket,
   host: string,
-  { authorities = [] }: UpstreamOptions,
+  { authorities = NONE }: UpstreamOptions,
   aborted?: AbortSignal,
 ): Promise<Socket> {
-  const ca = authorities.length === 0 ? undefined : [...getCACertificates("default"), ...authorities];
   // TLS does not name addresses (RFC 6066, 3).
   const named = isIP(host) === 0 ? { servername: host } : { host };
   // After the negotiation of a tunnel, its socket is paused.
   socket.resume();
   try {
-    const secure = connectTLS({ socket, ca, ALPNProtocols: ["http/1.1"], ...named });
+    const secureContext = trusting(authorities);
+    const secure = connectTLS({ socket, secureContext, ALPNProtocols: ["http/1.1"], ...named });
     return await waitUntilOpen(secure, "secureConnect", aborted);
   } catch (error) {
     socket.destroy();
     throw new Unreachable(HOST_PROBLEMS.noTLS(host, messageOf(error)));
   }
+}
+
+const contexts = new WeakMap<readonly string[], SecureContext>();
+
+/** Kept, because parsing more than a hundred certificates takes 60 ms of the engine's thread, and megabytes until V8 collects them. */
+function trusting(authorities: readonly string[]): SecureContext {
+  let context = contexts.get(authorities);
+  if (context === undefined) {
+    const ca = authorities.length === 0 ? undefined : [...getCACertificates("default"), ...authorities];
+    context = createSecureContext({ ca });
+    contexts.set(authorities, context);
+  }
+  return context;
 }
 
 /**

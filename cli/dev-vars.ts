@@ -1,9 +1,10 @@
 /** The Worker's variables: from the environment, then from `.dev.vars`, which also stores a generated token. */
 import { randomBytes } from "node:crypto";
-import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { isDeepStrictEqual, parseEnv } from "node:util";
 import { makeDirectories } from "./make-directories.ts";
+import { replaceFile } from "./output-files.ts";
 import { OPERATOR_VARIABLES } from "../src/shared/variables.ts";
 import { tokenNotKept, variablesUnchangeable, variablesUnreadable } from "./texts.ts";
 
@@ -68,10 +69,7 @@ export function writeVariables(file: string, changes: Readonly<Record<string, st
     isDeepStrictEqual({ ...parseEnv(after) }, Object.fromEntries(expected));
   if (!isSafe) throw variablesUnchangeable(file, names);
   makeDirectories(dirname(file), 0o700);
-  const temporary = `${file}.${process.pid}`;
-  writeFileSync(temporary, `${after}\n`, { mode: 0o600 });
-  chmodSync(temporary, 0o600);
-  renameSync(temporary, file);
+  replaceFile(file, `${after}\n`);
 }
 
 function saveToken(file: string, token: string): void {

@@ -1,5 +1,6 @@
-/** Files that the user named for a command's results. */
-import { chmodSync, constants, copyFileSync } from "node:fs";
+/** Files that the program writes for its user. */
+import { randomUUID } from "node:crypto";
+import { chmodSync, constants, copyFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { messageOf } from "../src/shared/text.ts";
 import { unwritable } from "./texts.ts";
 
@@ -15,6 +16,21 @@ export function withWriteErrors<T>(path: string, work: () => T): T {
 /** A time for file names, without colons, which some file systems refuse. */
 export function timeForName(): string {
   return new Date().toISOString().replaceAll(":", "-");
+}
+
+/**
+ * Replaces a file, readable only by its user. The temporary file has a random name, because others could have put a link at a
+ * predictable one. A link at `file` is replaced, too.
+ */
+export function replaceFile(file: string, text: string): void {
+  const temporary = `${file}.${randomUUID()}.tmp`;
+  try {
+    writeFileSync(temporary, text, { mode: 0o600, flag: "wx" });
+    renameSync(temporary, file);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
 }
 
 /** Copies a file, readable only by its user. @returns the copy's path @throws Error if the copy exists */

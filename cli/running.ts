@@ -1,7 +1,8 @@
 /** The address of a state directory's running server, without its token. */
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { replaceFile } from "./output-files.ts";
 
 const running = z.object({ url: z.url(), pid: z.number().int() });
 
@@ -12,10 +13,7 @@ const fileIn = (stateDir: string) => join(stateDir, "server.json");
 
 /** Called with its state directory when the server is ready. */
 export function noteRunning(stateDir: string, server: Running): void {
-  const file = fileIn(stateDir);
-  const temporary = `${file}.${process.pid}`;
-  writeFileSync(temporary, `${JSON.stringify(server)}\n`, { mode: 0o600 });
-  renameSync(temporary, file);
+  replaceFile(fileIn(stateDir), `${JSON.stringify(server)}\n`);
 }
 
 /** Called when the server ends. If it is killed, the file stays, but nothing responds at its URL. */

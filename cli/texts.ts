@@ -67,6 +67,7 @@ export const CLIENT_FILE = {
     `it is not a JSON object (${offset === undefined ? "another value" : `at character ${offset}`})`,
   unchangeable: "it is written in a way that this command cannot change safely",
   noTable: (key: string) => `its "${key}" is not a table of servers`,
+  leadsOut: (target: string) => `a symbolic link in the project leads to ${target}`,
   brokenLink: "it is a symbolic link to a file that is not there",
   readOnly: "it is read-only",
 };

@@ -1,15 +1,5 @@
 /** `sandbox-mcp connect`: writes a client's configuration. */
-import {
-  accessSync,
-  constants,
-  existsSync,
-  lstatSync,
-  readFileSync,
-  realpathSync,
-  renameSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { accessSync, constants, existsSync, lstatSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
@@ -22,7 +12,7 @@ import { serverCommand } from "../define-command.ts";
 import { confirm } from "../confirm.ts";
 import { UserError } from "../user-error.ts";
 import { PROGRAM_FILE, programCommand } from "../program-files.ts";
-import { keepCopy } from "../output-files.ts";
+import { keepCopy, replaceFile } from "../output-files.ts";
 import { json, line, note } from "../print.ts";
 import { readRunning } from "../running.ts";
 import {
@@ -70,6 +60,7 @@ export const connect = serverCommand(
       else line(`${file}:`, ...shown.trimEnd().split("\n"));
       return;
     }
+    if (project !== undefined) requireInside(place.directory, file);
     const { text, before } = readBefore(client, file, name);
     const after = onFile(file, () => setEntry(client, text, name, entry));
     if (isDeepStrictEqual(before, JSON.parse(JSON.stringify(entry)))) {
@@ -133,6 +124,16 @@ function placeOf(client: ClientKind, project: string | undefined): Place {
   return { directory: userPath(project), path: client.projectFile, variable: "--project" };
 }
 
+/** @throws {CommandError} if a link in the project, which a sandbox with that directory could have made, leads out of it */
+function requireInside(project: string, file: string): void {
+  let path = file;
+  while (!existsSync(path) && path !== project) path = dirname(path);
+  if (path === project) return;
+  const target = realpathSync(path);
+  if (!target.startsWith(join(realpathSync(project), "/")))
+    throw texts.clientFileKept(file, new UserError(CLIENT_FILE.leadsOut(target)));
+}
+
 function readBefore(client: ClientKind, file: string, name: string): { text: string; before: unknown } {
   const text = existsSync(file) ? onFile(file, () => readFileSync(file, "utf8")) : "";
   return { text, before: onFile(file, () => entryIn(client, text, name)) };
@@ -166,9 +167,7 @@ function write({ directory, variable }: Place, file: string, text: string): stri
     if (isThere && (statSync(target).mode & 0o222) === 0) throw new UserError(CLIENT_FILE.readOnly);
     if (isThere) accessSync(target, constants.W_OK);
     const copy = isThere ? keepCopy(target) : undefined;
-    const temporary = `${target}.${process.pid}.tmp`;
-    writeFileSync(temporary, text, { mode: 0o600 });
-    renameSync(temporary, target);
+    replaceFile(target, text);
     return copy;
   });
 }

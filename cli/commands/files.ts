@@ -1,5 +1,6 @@
 /** `sandbox-mcp files`: transfers files of any size to and from a sandbox over plain HTTP. */
-import { createReadStream, createWriteStream, existsSync, renameSync, rmSync, statSync } from "node:fs";
+import { randomUUID } from "node:crypto";
+import { createReadStream, createWriteStream, lstatSync, renameSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, posix } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -76,15 +77,16 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
     const body = Readable.fromWeb(response.body as Parameters<typeof Readable.fromWeb>[0]);
     if (local === "-") return await pipeline(body, process.stdout, { end: false });
     const name = (basename(absolute(remote)) || "root") + (isDirectory ? ".tar.gz" : "");
-    const to = destination(userPath(local ?? name), name);
-    if (!force && existsSync(to)) throw texts.fileExists(to);
+    // The sandbox has chosen the name, and may have made a link in this directory. Such a link is not followed.
+    const to = local === undefined ? userPath(name) : destination(userPath(local), name);
+    if (!force && lstatSync(to, { throwIfNoEntry: false }) !== undefined) throw texts.fileExists(to);
     const progress = new Progress(`Fetching ${remote}`);
-    const partial = `${to}.${process.pid}.part`;
+    const partial = `${to}.${randomUUID()}.part`;
     const stopped = new AbortController();
     const stop = () => stopped.abort();
     for (const signal of STOP_SIGNALS) process.on(signal, stop);
     try {
-      await pipeline(body, createWriteStream(partial), { signal: stopped.signal });
+      await pipeline(body, createWriteStream(partial, { flags: "wx" }), { signal: stopped.signal });
       renameSync(partial, to);
     } catch (error) {
       rmSync(partial, { force: true });

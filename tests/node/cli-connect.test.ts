@@ -12,7 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { parse } from "jsonc-parser";
 import { parse as parseTOML } from "smol-toml";
 import { parse as parseYAML } from "yaml";
@@ -194,6 +194,23 @@ describe("connect --project", () => {
     expect([code, lstatSync(file).isSymbolicLink()]).toEqual([0, true]);
     expect(readFileSync(target, "utf8")).toContain("the-token");
     expect(JSON.parse(stdout).copy).toMatch(new RegExp(`^${target}\\.`));
+  });
+
+  it("changes no file outside the project, to which a sandbox with the project could have made a link", async () => {
+    const home = mkdtempSync(join(tmpdir(), "sandbox-mcp home "));
+    onTestFinished(() => rmSync(home, { recursive: true }));
+    symlinkSync(home, join(project, ".vscode"));
+    writeFileSync(join(home, "settings.json"), "{}");
+    symlinkSync(join(home, "settings.json"), join(project, ".mcp.json"));
+    for (const name of ["vscode", "claude-code"]) {
+      const { code, stderr } = await runHere(["connect", name, "--project", project], { env: SERVER });
+      expect([code, stderr]).toEqual([
+        1,
+        expect.stringContaining(`a symbolic link in the project leads to ${home}`),
+      ]);
+    }
+    expect(readdirSync(home)).toEqual(["settings.json"]);
+    expect(readFileSync(join(home, "settings.json"), "utf8")).toBe("{}");
   });
 
   it.each([

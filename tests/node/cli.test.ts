@@ -2,6 +2,7 @@
 import { execFileSync, spawnSync } from "node:child_process";
 import {
   cpSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -169,6 +170,25 @@ test("`files get` leaves no partial file when it is stopped", async () => {
       expect(readdirSync(cwd)).toEqual([]);
     }
   });
+});
+
+test("`files get` follows no link that a sandbox with this directory could have made", async () => {
+  const cwd = mkdtempSync(join(directory, "linked-"));
+  const other = mkdtempSync(join(directory, "other-"));
+  symlinkSync(other, join(cwd, "authorized_keys"));
+  symlinkSync(join(other, "made"), join(cwd, "report.pdf"));
+  const send: RequestListener = (_request, response) =>
+    response.writeHead(200, { "content-disposition": "attachment" }).end("content");
+  await withServer(send, async (url) => {
+    const get = (...args: string[]) =>
+      runCLI(["files", "get", ...args, "--url", url, "--token", "any"], { cwd });
+    for (const name of ["authorized_keys", "report.pdf"])
+      expect((await get(name)).stderr).toContain(`${name} exists already`);
+    expect((await get("report.pdf", "--force")).code).toBe(0);
+  });
+  expect(readFileSync(join(cwd, "report.pdf"), "utf8")).toBe("content");
+  expect(lstatSync(join(cwd, "report.pdf")).isFile()).toBe(true);
+  expect(readdirSync(other)).toEqual([]);
 });
 
 test("`files ls` escapes names in a pipe without loss, and a shell can decode them", async () => {

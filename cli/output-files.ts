@@ -1,6 +1,7 @@
 /** Files that the program writes for its user. */
 import { randomUUID } from "node:crypto";
 import { chmodSync, constants, copyFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { codeOf } from "../container/sandboxd/file-error.ts";
 import { messageOf } from "../src/shared/text.ts";
 import { unwritable } from "./texts.ts";
 
@@ -33,10 +34,16 @@ export function replaceFile(file: string, text: string): void {
   }
 }
 
-/** Copies a file, readable only by its user. @returns the copy's path @throws Error if the copy exists */
+/** Copies a file, readable only by its user. @returns the copy's path */
 export function keepCopy(file: string): string {
   const copy = `${file}.${timeForName()}.bak`;
-  copyFileSync(file, copy, constants.COPYFILE_EXCL);
+  try {
+    copyFileSync(file, copy, constants.COPYFILE_EXCL);
+  } catch (error) {
+    // Another copy of the same millisecond.
+    if (codeOf(error) === "EEXIST") return keepCopy(file);
+    throw error;
+  }
   chmodSync(copy, 0o600);
   return copy;
 }

@@ -23,7 +23,18 @@ export function programCommand(file: string, version: string): [command: string,
     readFileSync(join(cache, "package.json"), "utf8"),
   );
   const [, tarball] = /^file:(.+)/.exec(dependencies?.["sandbox-mcp"] ?? "") ?? [];
-  return ["npx", "-y", tarball === undefined ? `sandbox-mcp@${version}` : resolve(cache, tarball)];
+  // Without `file:`, npx would execute the file itself.
+  return ["npx", "-y", tarball === undefined ? `sandbox-mcp@${version}` : `file:${resolve(cache, tarball)}`];
+}
+
+/**
+ * The command for a client's configuration. Clients start it in the user's project, to which a sandbox may write. npx would run
+ * programs of that directory (`node_modules/.bin/sh`), so it runs in the home directory.
+ */
+export function clientCommand(file: string, version: string): [command: string, ...args: string[]] {
+  const [command, ...args] = programCommand(file, version);
+  if (command !== "npx" || process.platform === "win32") return [command, ...args];
+  return ["sh", "-c", 'cd && exec npx "$@"', "npx", ...args];
 }
 
 /** The command that starts the server with these options. A package has no `npm start`. */

@@ -11,7 +11,7 @@ import { type ClientKind, CLIENTS, type Endpoint, type Place } from "../clients.
 import { serverCommand } from "../define-command.ts";
 import { confirm } from "../confirm.ts";
 import { UserError } from "../user-error.ts";
-import { PROGRAM_FILE, programCommand } from "../program-files.ts";
+import { clientCommand, PROGRAM_FILE } from "../program-files.ts";
 import { keepCopy, replaceFile } from "../output-files.ts";
 import { json, line, note } from "../print.ts";
 import { readRunning } from "../running.ts";
@@ -107,7 +107,7 @@ function processEndpoint(
   options: ServerOptions,
 ): Endpoint {
   const isLocal = address?.isLocal ?? true;
-  const [command, ...words] = programCommand(PROGRAM_FILE, description.version);
+  const [command, ...words] = clientCommand(PROGRAM_FILE, description.version);
   const args = [...words, "stdio"];
   if (sandbox !== undefined) args.push("--sandbox", sandbox);
   if (isLocal) args.push("--state-dir", stateDirectory(options));

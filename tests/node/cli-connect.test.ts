@@ -1,4 +1,5 @@
 /** `sandbox-mcp connect` writes its entry into clients' files and changes nothing else. */
+import { execFileSync } from "node:child_process";
 import {
   existsSync,
   lstatSync,
@@ -17,7 +18,7 @@ import { parse } from "jsonc-parser";
 import { parse as parseTOML } from "smol-toml";
 import { parse as parseYAML } from "yaml";
 import { entryIn, setEntry } from "../../cli/client-file.ts";
-import { programCommand } from "../../cli/program-files.ts";
+import { clientCommand, programCommand } from "../../cli/program-files.ts";
 import { type ClientKind, CLIENTS, type Endpoint } from "../../cli/clients.ts";
 import { runHere, startCLI } from "../setup/cli.ts";
 import { repository } from "../setup/server.ts";
@@ -341,7 +342,7 @@ it("an entry starts a program of npx's cache, which npm may empty, by npx", () =
     expect(from("file:../../../a b/sandbox-mcp-1.2.3.tgz")).toEqual([
       "npx",
       "-y",
-      join(home, "a b/sandbox-mcp-1.2.3.tgz"),
+      `file:${join(home, "a b/sandbox-mcp-1.2.3.tgz")}`,
     ]);
     expect(programCommand("/opt/sandbox-mcp/bin.js", "1.2.3")).toEqual([
       process.execPath,
@@ -350,4 +351,30 @@ it("an entry starts a program of npx's cache, which npm may empty, by npx", () =
   } finally {
     rmSync(home, { recursive: true });
   }
+});
+
+it("an entry with npx runs no program of the directory in which the client starts it, to which a sandbox may write", () => {
+  const home = mkdtempSync(join(tmpdir(), "sandbox-mcp npx "));
+  onTestFinished(() => rmSync(home, { recursive: true }));
+  const cache = join(home, ".npm/_npx/9eac9498388ae25e");
+  const bin = join(home, "project/node_modules/.bin");
+  for (const path of [cache, bin, join(home, "package")]) mkdirSync(path, { recursive: true });
+  const description = { name: "sandbox-mcp", version: "1.2.3", bin: "bin.js" };
+  writeFileSync(join(home, "package/package.json"), JSON.stringify(description));
+  writeFileSync(
+    join(home, "package/bin.js"),
+    '#!/usr/bin/env node\nconsole.log("started", process.argv[2]);\n',
+  );
+  execFileSync("tar", ["czf", "sandbox-mcp.tgz", "package"], { cwd: home });
+  const dependencies = { "sandbox-mcp": "file:../../../sandbox-mcp.tgz" };
+  writeFileSync(join(cache, "package.json"), JSON.stringify({ dependencies }));
+  for (const name of ["sh", "node", "npx", "sandbox-mcp"])
+    writeFileSync(join(bin, name), "#!/bin/bash\necho planted\n", { mode: 0o755 });
+  const [command, ...args] = clientCommand(join(cache, "node_modules/sandbox-mcp/dist/cli/bin.js"), "1.2.3");
+  const options = {
+    cwd: join(home, "project"),
+    env: { ...process.env, HOME: home },
+    encoding: "utf8",
+  } as const;
+  expect(execFileSync(command, [...args, "stdio"], options)).toBe("started stdio\n");
 });

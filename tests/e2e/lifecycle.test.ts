@@ -26,7 +26,7 @@ afterAll(async () => {
 
 /** A server with a sandbox in which processes run in the foreground, in the background and detached. */
 async function busyServer(flags: string[] = [], ownGroup = false): Promise<Busy> {
-  const server = await startServer({ flags, ownGroup });
+  const server = await startServer({ flags, ownGroup, throughNPM: true });
   started.push(server);
   const marker = `86400.${randomInt(1e9)}`;
   const command = `sleep ${marker} & nohup sleep ${marker} >/dev/null 2>&1 & setsid sleep ${marker} >/dev/null 2>&1 &`;
@@ -63,7 +63,12 @@ describe.concurrent("a server after Ctrl-C", () => {
     // bwrap makes the server's user a normal user. After its first command, each session has a prepared shell.
     const mounts = "--tmpfs /sys/fs/cgroup --tmpfs /workspace --tmpfs /var/lib --tmpfs /opt";
     const within = `bwrap --unshare-user --uid 1000 --gid 1000 --dev-bind / / ${mounts}`.split(" ");
-    const server = await startServer({ flags: ["--isolation", "none"], ownGroup: true, within });
+    const server = await startServer({
+      flags: ["--isolation", "none"],
+      ownGroup: true,
+      within,
+      throughNPM: true,
+    });
     started.push(server);
     for (const command of ["cd /tmp", "pwd"]) await callTool(server.url, "run_command", { command });
     const ready = () => tree(server.child.pid ?? 0).filter(({ command }) => command.startsWith("sbx-keep"));

@@ -123,7 +123,7 @@ describe("a server with only the flag of its port", () => {
   beforeAll(async () => {
     port = await freePort(0);
     const env = { PORT: "1", SERVER_AUTH_TOKEN: token, SECRETS: JSON.stringify([secret]) };
-    server = await startServer({ flags: ["--port", String(port)], env });
+    server = await startServer({ flags: ["--port", String(port)], env, throughNPM: true });
     return () => server.stop();
   });
 
@@ -230,7 +230,8 @@ describe("a new clone", () => {
   let directory: string;
   let first: Server;
   let token: string;
-  const startClone = () => startServer({ directory, env: { SERVER_AUTH_TOKEN: undefined }, flags });
+  const startClone = () =>
+    startServer({ directory, env: { SERVER_AUTH_TOKEN: undefined }, flags, throughNPM: true });
   const flags = ["--state-dir", temporaryDirectory()];
 
   beforeAll(() => {

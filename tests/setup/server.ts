@@ -21,6 +21,8 @@ export interface ServerOptions {
   ownGroup?: boolean;
   /** A program and its arguments to run npm in. */
   within?: string[];
+  /** Whether `startServer` runs npm, as a user does. Otherwise Node runs the program of `npm start`, which saves 0.3 s of processor time. */
+  throughNPM?: boolean;
 }
 
 export interface Command {
@@ -43,11 +45,15 @@ export function npmStart(options: ServerOptions = {}): Command {
 }
 
 /** Runs npm as a user does. */
-export function npm(
+export function npm(words: readonly string[], options: Omit<ServerOptions, "flags"> = {}): Command {
+  return run(["npm", ...words], options);
+}
+
+function run(
   words: readonly string[],
-  { env = {}, directory = repository, ownGroup = false, within = [] }: Omit<ServerOptions, "flags"> = {},
+  { env = {}, directory = repository, ownGroup = false, within = [] }: ServerOptions,
 ): Command {
-  const [program = "npm", ...rest] = [...within, "npm", ...words];
+  const [program = "", ...rest] = [...within, ...words];
   const child = spawn(program, rest, {
     cwd: directory,
     env: environment({ SERVER_AUTH_TOKEN: TOKEN, SANDBOX_MCP_PYTHON: python, ...env }),
@@ -68,7 +74,7 @@ export function npm(
   return { child, exited, stdout: () => printed.stdout, stderr: () => printed.stderr };
 }
 
-/** Runs `npm start` and waits until it is ready. @throws Error with its output if it ends first */
+/** Starts a server and waits until it is ready. @throws Error with its output if it ends first */
 export async function startServer(options: ServerOptions = {}): Promise<Server> {
   const givenFlags = options.flags ?? [];
   const temporary = givenFlags.includes("--state-dir")
@@ -77,16 +83,26 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
   const flags = [...givenFlags];
   if (!flags.includes("--port")) flags.push("--port", "0");
   if (temporary !== undefined) flags.push("--state-dir", temporary);
-  // The default would limit suites that start many sandboxes.
-  const env = { MAX_RUNNING_SANDBOXES: "1000", ...options.env };
-  const command = npmStart({ ...options, env, flags });
+  const env = {
+    // The default would limit suites that start many sandboxes.
+    MAX_RUNNING_SANDBOXES: "1000",
+    // With it, each start takes 0.2 s more: miniflare copies the Worker for each certificate. These servers call only this machine.
+    NODE_EXTRA_CA_CERTS: undefined,
+    ...options.env,
+  };
+  const command = options.throughNPM
+    ? npmStart({ ...options, env, flags })
+    : run([process.execPath, "cli/npm-script.mjs", "start", ...flags], {
+        ...options,
+        env: { PATH: pathOf(join(repository, "node_modules/.bin")), ...env },
+      });
   const url = await new Promise<string>((resolve, reject) => {
     command.child.stdout?.on("data", () => {
       const match = /^ {2}URL +(\S+)$/m.exec(command.stdout());
       if (match?.[1] !== undefined && command.stdout().includes("Ctrl-C")) resolve(match[1]);
     });
     void command.exited.then((status) =>
-      reject(new Error(`npm start ended: ${status}\n${command.stderr()}`)),
+      reject(new Error(`The server ended: ${status}\n${command.stderr()}`)),
     );
   });
   return {
@@ -119,14 +135,15 @@ function environment(changes: Record<string, string | undefined>): Record<string
   const inherited = Object.entries(process.env).filter(
     ([name]) => !/^(npm_|VITEST|VITE_|NODE_ENV$|INIT_CWD$|TEST$|DEV$|PROD$|MODE$|BASE_URL$|SSR$)/i.test(name),
   );
-  // `npm start` itself adds the package's programs, including node, to the front of PATH.
-  const PATH = (process.env.PATH ?? "")
-    .split(":")
-    .filter((entry) => !entry.includes("node_modules"))
-    .join(":");
   return Object.fromEntries(
-    Object.entries({ ...Object.fromEntries(inherited), PATH, ...changes }).filter(
+    Object.entries({ ...Object.fromEntries(inherited), PATH: pathOf(), ...changes }).filter(
       (entry): entry is [string, string] => entry[1] !== undefined,
     ),
   );
+}
+
+/** PATH with these directories first. Without the test runner's directories: `npm start` itself adds the package's programs. */
+function pathOf(...first: string[]): string {
+  const own = (process.env.PATH ?? "").split(":").filter((entry) => !entry.includes("node_modules"));
+  return [...first, ...own].join(":");
 }

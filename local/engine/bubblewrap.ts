@@ -17,6 +17,7 @@ import type { Toolchain } from "./toolchain.ts";
 import { START_PROBLEMS } from "./texts.ts";
 
 export const runtimeDirectory = "/opt/sandbox-runtime";
+export const nodeProgram = `${runtimeDirectory}/bin/node`;
 export const sandboxdProgram = `${runtimeDirectory}/sandboxd.cjs`;
 export const controlProgram = `${runtimeDirectory}/control.cjs`;
 export const kernelsDirectory = `${runtimeDirectory}/runtime/kernels`;
@@ -136,7 +137,7 @@ export function readOnlyMounts(view: View): Mount[] {
   for (const name of [...etc, ...javaConfiguration()]) {
     if (existsSync(`/etc/${name}`)) mounts.push({ from: `/etc/${name}`, to: `/etc/${name}` });
   }
-  mounts.push({ from: toolchain.node, to: `${runtimeDirectory}/bin/node` });
+  mounts.push({ from: toolchain.node, to: nodeProgram });
   mounts.push({ from: view.runtime, to: `${runtimeDirectory}/runtime` });
   mounts.push({ from: view.control, to: controlProgram });
   mounts.push({ from: view.sandboxd, to: sandboxdProgram });

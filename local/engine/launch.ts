@@ -10,7 +10,7 @@ import {
   controlProgram,
   controlSocket,
   kernelsDirectory,
-  runtimeDirectory,
+  nodeProgram,
   sandboxdProgram,
   sandboxdSocket,
 } from "./bubblewrap.ts";
@@ -35,7 +35,7 @@ export interface RunningProcess {
 export type LaunchOptions = Omit<StartOptions, "command">;
 
 function nodeCommand({ nodeOptions }: Toolchain, program: string, ...more: string[]): string[] {
-  return [`${runtimeDirectory}/bin/node`, ...nodeOptions, program, ...more];
+  return [nodeProgram, ...nodeOptions, program, ...more];
 }
 
 export const controlCommand = (toolchain: Toolchain): string[] =>

@@ -2,7 +2,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, openSync, readdirSync, readlinkSync } from "node:fs";
+import { existsSync, openSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { chmod, mkdtemp, symlink, writeFile } from "node:fs/promises";
 import { type IncomingMessage, request } from "node:http";
 import { networkInterfaces, tmpdir } from "node:os";
@@ -13,6 +13,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { text } from "node:stream/consumers";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
+import { CACHE_DIRECTORY } from "../../cli/bundle.ts";
 import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { checkBubblewrap } from "../../local/engine/check.ts";
 import { findGroupParents, groupPrefix } from "../../local/engine/limits.ts";
@@ -58,6 +59,26 @@ const askAt = (url: string, headers: Record<string, string>): Promise<number> =>
     });
     call.on("error", reject).end();
   });
+
+it("an engine copies the compile cache that an earlier one has kept, and sandboxes cannot change it", async () => {
+  const keptByAll = () => readdirSync(CACHE_DIRECTORY).filter((name) => name.endsWith("-compiled"));
+  await until(() => keptByAll().length > 0);
+  const marks = keptByAll().map((name) => join(CACHE_DIRECTORY, name, "mark"));
+  for (const mark of marks) writeFileSync(mark, "of the earlier one");
+  const later = await startTestEngine();
+  try {
+    const sandbox = await TestSandbox.start(later);
+    const program = "cd /opt/sandbox-runtime/cache; cat mark; rm mark || find . -writable";
+    expect(await sandbox.run(program)).toEqual({
+      stdout: "of the earlier one",
+      stderr: expect.stringMatching(/^rm: cannot remove 'mark': Read-only file system$/),
+      exitCode: 0,
+    });
+  } finally {
+    await later.close();
+    for (const mark of marks) rmSync(mark);
+  }
+});
 
 describe("access to the engine", () => {
   it("requires the secret and this host's name", async () => {

@@ -18,8 +18,10 @@ import { sendRaw } from "./support.ts";
 const NEIGHBOUR = "a-token-of-another-principal";
 const HOSTILE_SANDBOXD = readFileSync(join(repository, "tests/setup/hostile-sandboxd.cjs"), "utf8");
 
-const COMMAND = { command: "echo", timeout_seconds: 3 };
-const TASK = { task: "work", timeout_seconds: 3, wait_seconds: 3 };
+/** How long an attack may wait for its response. A run is flooded for that long. */
+const ATTACK_SECONDS = 2;
+const COMMAND = { command: "echo", timeout_seconds: ATTACK_SECONDS };
+const TASK = { task: "work", timeout_seconds: ATTACK_SECONDS, wait_seconds: ATTACK_SECONDS };
 
 const control = await bundleHostileControl();
 const stateDir = temporaryDirectory();
@@ -79,7 +81,9 @@ async function attack(command: string): Promise<void> {
 }
 
 async function attackWith(name: string, args: Record<string, unknown>): Promise<string> {
-  const result = await tool(url, name, args, { signal: AbortSignal.timeout(3000) }).catch((e) => e);
+  const result = await tool(url, name, args, { signal: AbortSignal.timeout(ATTACK_SECONDS * 1000) }).catch(
+    (e) => e,
+  );
   const text = String(result?.text ?? result);
   if (process.env.TIMES === "1") console.log(name, text.slice(0, 150));
   return text;
@@ -92,10 +96,10 @@ afterEach(() => expect(deaths).toEqual([]));
 const atOnce = (count: number, call: (n: number) => Promise<unknown>) =>
   Promise.all(Array.from({ length: count }, (_, n) => call(n)));
 
-/**
- * Makes calls of the neighbour until `over`. Each must succeed. Returns their times in milliseconds. The neighbour pauses after a call
- * for as long as the call took: that halves every rate, and leaves processor time to the attack.
- */
+/** The neighbour's pause after each call, in milliseconds. It leaves processor time to the attack. */
+const PAUSE_MS = 30;
+
+/** Makes calls of the neighbour until `over`. Each must succeed. Returns their times in milliseconds. */
 async function neighbourUntil(over: () => boolean): Promise<number[]> {
   const times: number[] = [];
   do {
@@ -109,26 +113,30 @@ async function neighbourUntil(over: () => boolean): Promise<number[]> {
     expect({ text, isError }).toEqual({ text: expect.stringContaining("still here"), isError: false });
     const ms = performance.now() - from;
     times.push(ms);
-    await sleep(ms);
+    await sleep(PAUSE_MS);
   } while (!over());
   return times;
 }
 
 /** The shortest time in which the neighbour's calls are counted. */
-const LEAST_MS = 1000;
+const LEAST_MS = 600;
 
 /**
- * The least rate of the neighbour's calls during an attack, as a part of the rate without one. The calls take about ten
- * milliseconds each. They share one thread with the attack, which takes the thread for up to a few hundred milliseconds at once.
+ * The least rate of the neighbour's calls during an attack, as a part of the rate without one. The calls take about twenty
+ * milliseconds each, and then the pause. They share one thread with the attack, which takes the thread for up to a few hundred
+ * milliseconds at once.
  */
-const LEAST_SHARE = 1 / 16;
+const LEAST_SHARE = 1 / 10;
 
-/** The time in which calls are counted before and after an attack. */
+/** The time in which calls are counted before an attack. */
 const PEACE_MS = 250;
 
+/** The server may still work on an attack whose clients have disconnected. */
+const CALM_AFTER_MS = 5000;
+
 /**
- * Compares the rate of the neighbour's calls during an attack with the rates before and after the attack. A fixed rate would not
- * work, because the machine has other work. That work may begin or end during the test, so the lower of the two rates counts.
+ * Compares the rate of the neighbour's calls during an attack with the rate before it. A fixed rate would not work, because the
+ * machine has other work. That work may begin during the test, so a lower rate after the attack counts.
  */
 async function expectAnswersDuring(what: string, runAttack: () => Promise<unknown>): Promise<void> {
   const rateFor = async (title: string, isOver: (ms: number) => boolean) => {
@@ -143,7 +151,9 @@ async function expectAnswersDuring(what: string, runAttack: () => Promise<unknow
   const ended = runAttack().finally(() => (isOver = true));
   const meanwhile = await rateFor(what, (ms) => isOver && ms > LEAST_MS);
   await ended;
-  const after = await rateFor(`after ${what}`, (ms) => ms > PEACE_MS);
+  if (meanwhile >= before * LEAST_SHARE) return;
+  await sleep(CALM_AFTER_MS);
+  const after = await rateFor(`after ${what}`, (ms) => ms > LEAST_MS);
   expect(meanwhile).toBeGreaterThanOrEqual(Math.min(before, after) * LEAST_SHARE);
 }
 
@@ -210,8 +220,7 @@ describe("when workerd's own header MF-Original-URL names another host", () => {
   });
 });
 
-// Each test runs in its own sandbox.
-describe.concurrent("when a control server replies to each call with the same value", () => {
+describe("when a control server replies to each call with the same value", () => {
   it.each([
     "null",
     "1",
@@ -220,11 +229,12 @@ describe.concurrent("when a control server replies to each call with the same va
     '{"id":"a","stdout":"file 3\\nYWJj"}',
     '[["a"]]',
   ])("code fails, and its error says that the sandbox is damaged and what to do: %s", async (value) => {
-    const sandbox = `answers-${createHash("sha256").update(value).digest("hex").slice(0, 8)}`;
+    const sandbox = "answers";
     await tool(url, "run_command", { sandbox, command: `echo 'answer ${value}' >/tmp/attack` });
     const run = (language: string) => tool(url, "run_code", { sandbox, code: "1", language });
     // The control server sees the file a moment later, and then closes its earlier connections.
-    await until(async () => (await run("python")).isError);
+    const current = () => tool(url, "run_command", { sandbox, command: "cat /var/tmp/current-attack" });
+    await until(async () => (await run("python")).isError && (await current()).text.includes(value));
     for (const language of ["python", "javascript"]) {
       const { text, isError } = await run(language);
       expect({ text, isError }).toEqual({
@@ -232,8 +242,12 @@ describe.concurrent("when a control server replies to each call with the same va
         isError: true,
       });
     }
+  });
+
+  it("the sandbox works again after destroy_sandbox", async () => {
+    const sandbox = "answers";
     expect(await tool(url, "destroy_sandbox", { sandbox })).toMatchObject({ isError: false });
-    expect((await tool(url, "run_command", { sandbox, command: "echo works" })).text).toContain("works");
+    expect((await tool(url, "run_code", { sandbox, code: "6 * 7" })).text).toContain("42");
   });
 });
 
@@ -264,11 +278,8 @@ const FLOODS: { what: string; flood: string; call: [name: string, args: Record<s
 ];
 
 describe("when one principal attacks the server", () => {
-  it("another principal's calls succeed before the attacks", async () => {
-    await neighbourUntil(() => true);
-    let count = 0;
-    show("without an attack", await neighbourUntil(() => ++count >= 10));
-  });
+  // The first call starts the neighbour's sandbox.
+  beforeAll(async () => void (await neighbourUntil(() => true)));
 
   // tests/node/control.test.ts shows that the engine ends such a sandbox. These attacks are the largest one, the one with most
   // values, and one that breaks no rule.
@@ -308,8 +319,7 @@ describe("when one principal attacks the server", () => {
         const before = mostMemory();
         // A run is flooded while it runs, a response once. The response in pieces never ends.
         const isRun = name === "execute_task" || name === "run_command";
-        // The first 128 MiB of output are stored at full speed, which takes seconds on a busy machine.
-        const rounds = flood === "output" ? 4 : isRun || flood === "pieces" ? 1 : 2;
+        const rounds = isRun || flood === "pieces" ? 1 : 2;
         const attacker = async () => {
           for (let round = 0; round < rounds; round++)
             expect(await attackWith(name, { sandbox, ...args })).not.toMatch(HONEST);
@@ -379,7 +389,7 @@ describe("when one principal attacks the server", () => {
     const made = [
       "import struct, zlib",
       "from PIL import Image",
-      "Image.effect_noise((5000, 4000), 9).convert('RGB').save('large.jpg', quality=30)",
+      "Image.effect_noise((500, 400), 9).resize((5000, 4000), 0).convert('RGB').save('large.jpg', quality=30)",
       "Image.new('RGBA', (7000, 5000)).save('large.png', compress_level=1)",
       "def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))",
       "packer, row = zlib.compressobj(1), bytes(6251)",
@@ -428,7 +438,7 @@ describe("when one principal attacks the server", () => {
         socket.on("close", () => setImmediate(open));
       };
       for (let n = 0; n < 8; n++) open();
-      setTimeout(process.exit, 3000);
+      setTimeout(process.exit, 1500);
     '`;
     await expectAnswersDuring("flood", () => attack(flood));
   });
@@ -437,8 +447,8 @@ describe("when one principal attacks the server", () => {
     { what: "messages of visitors", visit: ["/in", 124, "messages", 4] },
     { what: "messages for visitors", visit: ["/out", 124, "messages", 2] },
     { what: "messages for one visitor after another", visit: ["/out", 40, "messages", 4, 700] },
-    { what: "chunks of visitors", visit: ["/in", 40, "chunks", 2] },
-    { what: "chunks for visitors", visit: ["/out", 40, "chunks", 2] },
+    { what: "chunks of visitors", visit: ["/in", 40, "chunks", 1] },
+    { what: "chunks for visitors", visit: ["/out", 40, "chunks", 1] },
   ])(
     "another principal's calls succeed while a preview sends $what, of one byte each",
     async ({ what, visit }) => {

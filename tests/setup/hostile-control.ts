@@ -1,5 +1,5 @@
 /** Runs in a sandbox in place of the control server; see hostile-bundle.ts. */
-import { readFileSync, watch } from "node:fs";
+import { readFileSync, watch, writeFileSync } from "node:fs";
 import { type IncomingMessage, Server } from "node:http";
 import type { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer } from "ws";
@@ -81,7 +81,10 @@ const ANSWER = "answer ";
 function send(peer: WebSocket, name: string): void {
   const message = attacks[name]?.() ?? "";
   if (answers.has(name)) return answer(peer, message as string);
-  if (name.startsWith(ANSWER)) return answer(peer, name.slice(ANSWER.length));
+  if (name.startsWith(ANSWER)) {
+    writeFileSync("/var/tmp/current-attack", name);
+    return answer(peer, name.slice(ANSWER.length));
+  }
   const binary = typeof message !== "string" && name === "binary";
   let count = 0;
   peer.on("error", () => undefined);

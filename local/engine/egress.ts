@@ -187,6 +187,7 @@ async function sendUpstream(
       upstream.destroy();
       reject(new Unreachable(HOST_PROBLEMS.notHTTP(url.host)));
     };
+    pieces.join(socket);
     // After the negotiation of a tunnel, its socket is paused.
     upstream.on("socket", (connected) => connected.resume());
     let receivedHead: IncomingMessage | undefined;
@@ -194,10 +195,8 @@ async function sendUpstream(
       // The host may send a second response together with a refused one.
       if (upstream.destroyed) return;
       receivedHead = incoming;
-      if (incoming.headers["transfer-encoding"] !== undefined) {
-        gather(incoming, pieces);
-        pieces.join(socket);
-      }
+      if (incoming.headers["transfer-encoding"] === undefined) pieces.leave(socket);
+      else gather(incoming, pieces);
       // The length of a compressed response is not logged: a response that repeats the secret is shorter if it also repeats a
       // program's correct guess.
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
@@ -206,7 +205,7 @@ async function sendUpstream(
       passBody(socket, incoming, response);
       resolve();
     });
-    onUnexpectedResponse(upstream, refuseResponse);
+    onUnexpectedResponse(upstream, pieces, refuseResponse);
     upstream.on("error", (error) => {
       // Data after a complete response is an error of the host. It does not concern the client.
       if (response.headersSent && receivedHead?.complete !== true) response.destroy();
@@ -440,7 +439,7 @@ async function upgrade(
   }
   const upstream = await connectFor(socket, egress, url, entry);
   if (upstream === undefined) return;
-  if (isWebSocket) return switchToWebSocket(upstream, request, socket, head, url, entry);
+  if (isWebSocket) return switchToWebSocket(egress, upstream, request, socket, head, url, entry);
   // The host's response is forwarded unchecked.
   entry.status = 101;
   const kept = new Set(["connection", "upgrade", "transfer-encoding"]);
@@ -455,6 +454,7 @@ async function upgrade(
 
 /** Forwards the client's bytes only after the host has agreed. Otherwise they could be requests, which may name any host. */
 function switchToWebSocket(
+  { pieces }: Egress,
   upstream: Socket,
   request: IncomingMessage,
   socket: Duplex,
@@ -486,6 +486,7 @@ function switchToWebSocket(
       return decline(HOST_PROBLEMS.otherProtocol(url.host));
     hasResponded = true;
     entry.status = 101;
+    pieces.leave(upstream);
     const lines = endToEndHeaders(agreed.rawHeaders).map(([name, value]) => `${name}: ${value}\r\n`);
     socket.write(
       `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${lines.join("")}\r\n`,
@@ -495,7 +496,8 @@ function switchToWebSocket(
     if (head.length > 0) switched.write(head);
     connectStreams(socket, switched);
   });
-  limitInterim(outgoing, refuseResponse);
+  pieces.join(upstream);
+  limitInterim(outgoing, pieces, refuseResponse);
   outgoing.on("response", (declined) => {
     if (isDeclined) return;
     if (!declineUpgrade(declined, request, socket)) return refuseResponse();

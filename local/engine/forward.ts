@@ -101,7 +101,7 @@ export class PortForwarder {
       gather(incoming, pieces);
       if (!streamResponse(incoming, response)) refuseResponse();
     });
-    onUnexpectedResponse(upstream, refuseResponse);
+    onUnexpectedResponse(upstream, pieces, refuseResponse);
     upstream.on("error", fail);
     response.on("close", () => upstream.destroy());
     request.pipe(upstream);

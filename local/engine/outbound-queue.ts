@@ -9,6 +9,7 @@ import {
   type OutboundRequest,
   type OutboundResponse,
 } from "../platform/engine-protocol.ts";
+import type { Pieces } from "./piece-limit.ts";
 import { REQUEST_PROBLEMS, WORKER_PROBLEMS } from "./texts.ts";
 
 /** How long a request waits for a Worker that is starting, reloading or waking an actor, in milliseconds. */
@@ -25,6 +26,8 @@ const abandonMs = 30_000;
 const maxDescription = 98_304;
 /** The most interim responses (100, 103) to a request. They are not forwarded, because a slow client would delay the Worker. */
 const maxInterim = 100;
+/** An interim response takes about as long as this many short pieces of a body. */
+const interimWeight = 10;
 /** Node's client drops all names and values in `rawHeaders` beyond this number. Node's server refuses such requests with 431. */
 const maxRawHeaders = 2000;
 
@@ -270,17 +273,19 @@ export function framingHeaders({ headers }: IncomingMessage): [string, string][]
   return headers["transfer-encoding"] === undefined ? [] : [["Transfer-Encoding", "chunked"]];
 }
 
-export function onUnexpectedResponse(upstream: ClientRequest, refuse: () => void): void {
+export function onUnexpectedResponse(upstream: ClientRequest, pieces: Pieces, refuse: () => void): void {
   upstream.on("upgrade", (_incoming, switched) => {
     switched.destroy();
     refuse();
   });
-  limitInterim(upstream, refuse);
+  limitInterim(upstream, pieces, refuse);
 }
 
-export function limitInterim(upstream: ClientRequest, refuse: () => void): void {
+/** @param pieces has joined the connection, because Node parses all interim responses that it has read, up to 4,000 */
+export function limitInterim(upstream: ClientRequest, pieces: Pieces, refuse: () => void): void {
   let interim = 0;
   upstream.on("information", () => {
+    pieces.take(0, interimWeight);
     if (++interim > maxInterim) refuse();
   });
 }

@@ -76,7 +76,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     createConnection: () => connection as Duplex as Socket,
     headers: Object.fromEntries(rest),
     finishRequest: (outgoing) => {
-      limitInterim(outgoing, () => inside.terminate());
+      limitInterim(outgoing, pace.pieces, () => inside.terminate());
       outgoing.end();
     },
   };

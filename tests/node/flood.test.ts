@@ -1,5 +1,6 @@
 /** A sandbox floods its egress proxy: neither the engine nor other sandboxes are disturbed. */
 import { createServer, type Server } from "node:http";
+import { createServer as createTCPServer } from "node:net";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { PassThrough } from "node:stream";
 import { RequestLimiter } from "../../local/engine/request-limiter.ts";
@@ -31,6 +32,11 @@ const flood = (connections: number, requests: number) => `node -e '
   setTimeout(() => { console.log("open:", open); process.exit(); }, 20_000);
 '`;
 
+/** Sends 4,000 interim responses at once, and no response. */
+const interim = createTCPServer((socket) => {
+  socket.on("error", () => undefined);
+  socket.once("data", () => socket.write("HTTP/1.1 100\r\n\r\n".repeat(4000)));
+});
 let internet: Server;
 let engine: TestEngine;
 let attacker: TestSandbox;
@@ -41,7 +47,11 @@ beforeAll(async () => {
   const port = await listen(internet);
   engine = await startTestEngine({
     hasAuthority: true,
-    allowAddresses: [`internet.test:80=${port}`, `internet.test:443=${port}`],
+    allowAddresses: [
+      `internet.test:80=${port}`,
+      `internet.test:443=${port}`,
+      `interim.test:80=${await listen(interim)}`,
+    ],
   });
   const intercepts = { http: ["anthropic.internal"], https: [], all: false };
   [attacker, neighbour] = await Promise.all([
@@ -54,6 +64,7 @@ afterAll(async () => {
   await engine.close();
   internet.closeAllConnections();
   internet.close();
+  interim.close();
 });
 
 it("unanswered requests take no memory, and other sandboxes get their responses", async () => {
@@ -203,6 +214,23 @@ it("requests of disconnected clients stop waiting, and do not delay others", asy
   await Promise.all(waits);
   // If requests of ended clients counted, this would take a minute and a half.
   expect(await limiter.waitForRate(new PassThrough(), "direct")).toBe(true);
+});
+
+it("hosts that send interim responses without end are read no further for a while", async () => {
+  const sandbox = await TestSandbox.start(engine);
+  const code = `
+import select, socket, time
+proxy = lambda: socket.create_connection(("127.0.0.1", 3128))
+asking = [proxy() for _ in range(100)]
+for one in asking: one.sendall(b"GET http://interim.test/ HTTP/1.1\\r\\nHost: interim.test\\r\\n\\r\\n")
+refused = lambda: len(select.select(asking, [], [], 0.1)[0])
+while refused() == 0: pass
+time.sleep(5)
+print(refused() < 50)
+`;
+  expect(await sandbox.python(code)).toMatchObject({ stdout: "True", stderr: "" });
+  expect((await neighbour.run("curl -sS http://internet.test/")).stdout).toBe("hello");
+  await sandbox.destroy();
 });
 
 it("TLS handshakes with the engine wait once a hundred have begun", async () => {

@@ -9,6 +9,7 @@ import { splice } from "../../container/sandboxd/splice.ts";
 
 /** The size of buffers in Node's streams. */
 const bufferBytes = 65_536;
+const pieceBytes = 16_384;
 
 /** Handles bytes in the buffer. Returns false if the buffer must not be reused until the connection is resumed. */
 type Reader = (bytes: Buffer) => boolean;
@@ -26,7 +27,7 @@ const maxSpare = 256;
 /** Connects like `connect` of node:net. The socket's stream gets copies of the data until `passThrough` is called. */
 export function connectBuffered(options: TcpSocketConnectOpts): Socket {
   const buffer = spare.pop() ?? Buffer.allocUnsafeSlow(bufferBytes);
-  const reading: Reading = { read: (bytes) => socket.push(Buffer.from(bytes)), unwritten: 0 };
+  const reading: Reading = { read: (bytes) => pushPieces(socket, bytes), unwritten: 0 };
   const callback = (length: number): boolean => reading.read(buffer.subarray(0, length));
   const socket = connect({ ...options, onread: { buffer, callback } });
   readings.set(socket, reading);
@@ -35,6 +36,14 @@ export function connectBuffered(options: TcpSocketConnectOpts): Socket {
     if (reading.unwritten === 0 && spare.length < maxSpare) spare.push(buffer);
   });
   return socket;
+}
+
+/** Pushes copies in pieces. If a piece makes its reader close the socket, nobody parses the rest. */
+function pushPieces(socket: Socket, bytes: Buffer): boolean {
+  let isReading = true;
+  for (let at = 0; at < bytes.length && !socket.destroyed; at += pieceBytes)
+    isReading = socket.push(Buffer.from(bytes.subarray(at, at + pieceBytes)));
+  return isReading;
 }
 
 /**

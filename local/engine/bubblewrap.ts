@@ -7,6 +7,7 @@
  */
 import { hostname } from "./rootfs-files.ts";
 import { existsSync, lstatSync, readdirSync, readlinkSync } from "node:fs";
+import type { FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { agentDirectory, fetchedAgentsDirectory } from "./rootfs-files.ts";
@@ -113,6 +114,8 @@ export interface Mount {
   from: string;
   to: string;
   writable?: boolean;
+  /** The directory that must be there when it is mounted. */
+  opened?: FileHandle | undefined;
 }
 
 export interface View {

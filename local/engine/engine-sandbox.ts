@@ -1,6 +1,6 @@
 /** One sandbox: its processes, connections and egress, and their removal. */
 import { once } from "node:events";
-import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
+import { chmod, type FileHandle, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ConnectionLog } from "../../src/shared/connection-log.ts";
@@ -18,7 +18,7 @@ import {
   claimIDsFor,
   type HostDirectory,
   type HostIDs,
-  refuseLink,
+  openDirectory,
   refuseSetID,
 } from "./host-directories.ts";
 import { OutboundQueue } from "./outbound-queue.ts";
@@ -140,10 +140,12 @@ export class EngineSandbox {
     const server = createEgress(egress);
     let groups: string[] = [];
     let ids: HostIDs | undefined;
+    let opened: FileHandle | undefined;
     let closeEgress: (() => void) | undefined;
     const cleanUp = async () => {
       queue.close();
       closeEgress?.();
+      await opened?.close();
       await removeGroups(groups);
       ids?.release();
       await rm(directory, { recursive: true, force: true }).catch(() => undefined);
@@ -168,15 +170,15 @@ export class EngineSandbox {
       const ownDirectory = common.directories.find(({ name }) => name === options.name);
       const { limits, bubblewrap, view } = common;
       const mountNamespace = bubblewrap?.mountNamespace;
-      if (ownDirectory !== undefined) await refuseLink(ownDirectory);
+      if (ownDirectory !== undefined) opened = await openDirectory(ownDirectory);
       // `npm start` has checked the directory, but a set-id file may have been added since.
       if (ownDirectory?.writable === true) await refuseSetID(ownDirectory.from);
-      if (mountNamespace !== undefined) ids = await claimIDsFor(ownDirectory);
+      if (mountNamespace !== undefined) ids = await claimIDsFor(opened);
       const own = [
         { from: hosts, to: "/etc/hosts" },
         { from: token, to: tokenPlace },
         ...(common.cache === undefined ? [] : [common.cache]),
-        ...(ownDirectory === undefined ? [] : [ownDirectory]),
+        ...(ownDirectory === undefined ? [] : [{ ...ownDirectory, opened }]),
       ];
       const { toolchain } = view;
       const running =

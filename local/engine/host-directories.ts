@@ -1,11 +1,14 @@
 /** Host directories that the operator mounted, each into one named sandbox. */
 import { execFile } from "node:child_process";
-import { realpath, stat } from "node:fs/promises";
+import { constants } from "node:fs";
+import { type FileHandle, open, readlink, realpath, stat } from "node:fs/promises";
 import { promisify } from "node:util";
 import { shownName } from "../../src/shared/shown.ts";
+import type { Mount } from "./bubblewrap.ts";
+import { O_PATH } from "./host-files.ts";
 import { systemPath } from "./host-programs.ts";
 import { claimIDs, idsPerSandbox, type HostUser, type IDMap, type IDRange } from "./ids.ts";
-import { MACHINE } from "./texts.ts";
+import { MACHINE, START_PROBLEMS } from "./texts.ts";
 
 const run = promisify(execFile);
 
@@ -25,9 +28,9 @@ export interface HostIDs extends IDRange, IDMap {
 /**
  * Claims the ids of a sandbox. With a host directory, the sandbox runs only as the directory's owner: it has the owner's rights
  * there, its files belong to the owner, and it sees no other files of the owner. The machine's root is never used: a directory
- * of root appears as owned by the sandbox's own root. @throws Error for the operator if the directory is gone
+ * of root appears as owned by the sandbox's own root.
  */
-export async function claimIDsFor(directory: HostDirectory | undefined): Promise<HostIDs> {
+export async function claimIDsFor(directory: FileHandle | undefined): Promise<HostIDs> {
   const owner = directory === undefined ? undefined : await ownerOf(directory);
   const range = await claimIDs();
   const { first } = range;
@@ -37,16 +40,31 @@ export async function claimIDsFor(directory: HostDirectory | undefined): Promise
   return { ...range, root: { uid: owner.uid, gid: owner.gid === 0 ? first : owner.gid }, count: 1 };
 }
 
-/** `npm start` resolved the path. Programs that can write to a parent directory may have replaced it by a link since. @throws Error */
-export async function refuseLink({ from }: HostDirectory): Promise<void> {
-  const now = await realpath(from).catch(() => undefined);
-  if (now !== from)
-    throw new Error(now === undefined ? MACHINE.directoryGone(from) : MACHINE.directoryLinked(from));
+/**
+ * `npm start` resolved the path. Programs that can write to a parent directory may have replaced it by a link since. While the directory
+ * is open, no other one gets its inode number: see `requireMounted`. @throws Error for the operator if the directory is gone
+ */
+export async function openDirectory({ from }: HostDirectory): Promise<FileHandle> {
+  const flags = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+  const handle = await open(from, flags).catch(() => undefined);
+  const path = handle === undefined ? realpath(from) : readlink(`/proc/self/fd/${handle.fd}`);
+  const now = await path.catch(() => undefined);
+  if (handle !== undefined && now === from) return handle;
+  await handle?.close();
+  const isGone = now === undefined || now === from;
+  throw new Error(isGone ? MACHINE.directoryGone(from) : MACHINE.directoryLinked(from));
 }
 
-async function ownerOf({ from }: HostDirectory): Promise<HostUser> {
-  const found = await stat(from).catch(() => undefined);
-  if (found?.isDirectory() !== true) throw new Error(MACHINE.directoryGone(from));
+/** @param pid the sandbox's first process, before code of the user runs @throws Error if the sandbox got another directory */
+export async function requireMounted(pid: number, { from, to, opened }: Mount): Promise<void> {
+  if (opened === undefined) return;
+  const [expected, found] = await Promise.all([opened.stat(), stat(`/proc/${pid}/root${to}`)]);
+  if (found.dev !== expected.dev || found.ino !== expected.ino)
+    throw new Error(START_PROBLEMS.replaced(from));
+}
+
+async function ownerOf(opened: FileHandle): Promise<HostUser> {
+  const found = await opened.stat();
   // Not the directory's group, because that may give access to other files.
   const { stdout } = await run("id", ["-g", String(found.uid)], { env: { PATH: systemPath() } }).catch(
     () => ({ stdout: "" }),

@@ -14,6 +14,7 @@ import {
   sandboxdProgram,
   sandboxdSocket,
 } from "./bubblewrap.ts";
+import { O_PATH } from "./host-files.ts";
 import { superviseCommand } from "./init.ts";
 import { start, type Processes, type StartOptions } from "./sandbox-processes.ts";
 import type { Toolchain } from "./toolchain.ts";
@@ -113,9 +114,6 @@ function reason(error: unknown, processes: Processes | undefined): string {
   if (printed !== "") return printed;
   return messageOf(error);
 }
-
-/** The flag to open a path only as a reference (open(2)). */
-const O_PATH = 0o10000000;
 
 /**
  * Connects to a socket below an open directory. User code may replace the socket with a symbolic link, which the host would

@@ -11,7 +11,7 @@ import { confine } from "./confine.ts";
 import { endProcess, identify, kill, type Identity } from "./identity.ts";
 import { initCommand, initGreeting, initScript, userLimits } from "./init.ts";
 import { writeMaps } from "./ids.ts";
-import type { HostIDs } from "./host-directories.ts";
+import { type HostIDs, requireMounted } from "./host-directories.ts";
 import { type Limits, sizesFor } from "./limits.ts";
 import { pipesCoreDumps, seccompFilter } from "./seccomp.ts";
 import type { MountNamespace } from "./mount-namespace.ts";
@@ -122,6 +122,7 @@ export async function start(options: StartOptions): Promise<Processes> {
     // bubblewrap waits until this pipe closes.
     write(mapped, "");
     await waitUntilReady(complete, exited);
+    await Promise.all(options.mounts.map((mount) => requireMounted(number, mount)));
     await confine(number);
     write(stdin, initScript(options.command));
     return number;

@@ -100,6 +100,7 @@ export const NOT_ISOLATED = [
 /** For `MACHINE.noSandbox` and `MACHINE.notStarted`. */
 export const START_PROBLEMS = {
   bounds: (why: string) => `the sandbox's limits could not be set: ${why}`,
+  replaced: (path: string) => `the mounted directory ${path} was replaced while the sandbox started`,
   noControl: "its control server did not respond",
   controlLate: "its control server ended or did not respond in time",
   bubblewrapFailed: "bubblewrap could not make the sandbox",

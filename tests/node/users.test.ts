@@ -1,5 +1,16 @@
 /** Users and owners in a sandbox. Programs run as root there, and gain no rights on the host. */
-import { chmodSync, chownSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
@@ -200,6 +211,43 @@ describe("a mounted directory of the machine", () => {
     expect([stdout.split("\n").filter(Boolean), stderr]).toEqual([expected, ""]);
     for (const file of ["sysrq-trigger", "keys", "timer_list"])
       expect((await sandbox.run(`cat /proc/${file} 2>/dev/null`)).stdout).toBe("");
+  });
+
+  it("is never another directory, to which code in another sandbox makes a link while this one starts", async () => {
+    const [parent, secret] = ["parent", "secret"].map((each) => join(directory, each)) as [string, string];
+    for (const path of [parent, secret, join(parent, "own")]) mkdirSync(path);
+    writeFileSync(join(parent, "own/which"), "own");
+    writeFileSync(join(secret, "which"), "secret");
+    symlinkSync(secret, join(parent, "link"));
+    const own = { name, from: join(parent, "own"), to: "/workspace/own", writable: true };
+    const racing = await engineOf({ directories: [own] });
+    // Exchanges the directory and the link until its input ends.
+    const exchange = `
+      const { renameSync } = require("node:fs");
+      let isOpen = true;
+      process.stdin.on("end", () => (isOpen = false)).resume();
+      const turn = () => {
+        for (const [from, to] of [["own", "kept"], ["link", "own"], ["own", "link"], ["kept", "own"]]) {
+          renameSync(from, to);
+          if (to === "own") Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10 * Math.random());
+        }
+        if (isOpen) setImmediate(turn);
+      };
+      turn();`;
+    const child = spawn(process.execPath, ["-e", exchange], {
+      cwd: parent,
+      stdio: ["pipe", "ignore", "inherit"],
+    });
+    const seen = new Set<string>();
+    for (let attempt = 0; attempt < 40; attempt++) {
+      const sandbox = await TestSandbox.start(racing, { name }).catch(() => undefined);
+      if (sandbox === undefined) continue;
+      seen.add((await sandbox.run("cat /workspace/own/which")).stdout);
+      await sandbox.destroy();
+    }
+    child.stdin.end();
+    await once(child, "exit");
+    expect([...seen]).toEqual(["own"]);
   });
 
   it("has the same owner inside and outside, also root, which no sandbox can become", async () => {

@@ -1,18 +1,16 @@
 /** One principal attacks the calls of another, on a whole server with a control server that code has replaced. */
-import { createHash, randomBytes } from "node:crypto";
+import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { type RunningEngine, startEngineProcess } from "../../cli/engine-process.ts";
-import { type RunningWorker, startWorker } from "../../cli/run-worker.ts";
 import { wsPackage } from "../setup/engine-client.ts";
 import { bundleHostileControl } from "../setup/hostile-bundle.ts";
 import { type Process, tree, withoutForkedCopies } from "../setup/processes.ts";
-import { repository, TOKEN } from "../setup/server.ts";
+import { type Parts, startParts } from "../setup/parts.ts";
+import { repository } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
 import { startFloodablePreview } from "../setup/tiny-pieces.ts";
 import { sleep, until } from "../setup/until.ts";
-import { temporaryDirectory } from "../setup/temporary.ts";
 import { sendRaw } from "./support.ts";
 
 const NEIGHBOUR = "a-token-of-another-principal";
@@ -24,54 +22,26 @@ const COMMAND = { command: "echo", timeout_seconds: ATTACK_SECONDS };
 const TASK = { task: "work", timeout_seconds: ATTACK_SECONDS, wait_seconds: ATTACK_SECONDS };
 
 const control = await bundleHostileControl();
-const stateDir = temporaryDirectory();
 const deaths: string[] = [];
-let engine: RunningEngine;
-let worker: RunningWorker;
+let parts: Parts;
 let url: string;
 
 beforeAll(async () => {
-  const secret = randomBytes(32).toString("base64url");
-  const quiet = () => undefined;
-  engine = await startEngineProcess(
-    {
-      secret,
-      network: "none",
-      isolation: "bubblewrap",
-      runDir: join(stateDir, "run"),
-      prepareSandbox: false,
-      verbose: false,
-      control,
-      readOnly: [wsPackage],
-    },
-    quiet,
-    (reason) => deaths.push(`engine: ${reason}`),
-  );
   const sha256 = createHash("sha256").update(NEIGHBOUR).digest("hex");
-  worker = await startWorker({
-    config: join(repository, "wrangler.local.jsonc"),
-    port: 0,
-    stateDir,
+  const scopes = ["sandbox:read", "sandbox:write", "sandbox:exec"];
+  parts = await startParts({
+    engine: { prepareSandbox: false, control, readOnly: [wsPackage] },
     variables: {
-      SERVER_AUTH_TOKEN: TOKEN,
-      AUTH_TOKENS: JSON.stringify([
-        { name: "neighbour", sha256, scopes: ["sandbox:read", "sandbox:write", "sandbox:exec"] },
-      ]),
-      LOCAL_ENGINE_URL: engine.url,
-      LOCAL_ENGINE_SECRET: secret,
+      AUTH_TOKENS: JSON.stringify([{ name: "neighbour", sha256, scopes }]),
       ANTHROPIC_API_KEY: "no-key",
-      MAX_RUNNING_SANDBOXES: "1000",
     },
-    onLog: quiet,
-    onDeath: () => deaths.push("workerd"),
-    verbose: false,
+    onDeath: (part) => deaths.push(part),
   });
-  url = `http://127.0.0.1:${worker.port}/mcp`;
+  ({ url } = parts);
 });
 
 afterAll(async () => {
-  await worker.close();
-  await engine.close();
+  await parts.close();
   rmSync(dirname(control), { recursive: true });
 });
 

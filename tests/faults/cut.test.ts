@@ -18,6 +18,7 @@ class FlakyProxy {
   readonly #port: number;
   readonly #pairs = new Set<Socket>();
   #budget = Infinity;
+  #isCutting = false;
   #cuts = 0;
   #watched: { pattern: RegExp; times: number } | undefined;
 
@@ -93,6 +94,8 @@ class FlakyProxy {
   }
 
   #pass(data: Buffer, to: Socket): void {
+    // Bytes after a missing part would be a fault that TCP does not have.
+    if (this.#isCutting) return;
     if (data.length <= this.#budget) {
       this.#budget -= data.length;
       to.write(data);
@@ -101,8 +104,12 @@ class FlakyProxy {
     to.write(data.subarray(0, this.#budget));
     this.#budget = Infinity;
     this.#cuts++;
+    this.#isCutting = true;
     // Sends the data before it ends the connection.
-    setTimeout(() => this.cut(), 1);
+    setTimeout(() => {
+      this.#isCutting = false;
+      this.cut();
+    }, 1);
   }
 }
 

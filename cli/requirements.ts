@@ -2,6 +2,7 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { type Check, checkBubblewrap } from "../local/engine/check.ts";
+import type { EngineSettings } from "../local/engine/engine-settings.ts";
 import { makePlaces } from "../local/engine/unisolated.ts";
 import { systemPath } from "../local/engine/host-programs.ts";
 import { install, mayInstall } from "./apt.ts";
@@ -29,8 +30,11 @@ export interface Installer {
   install(): Promise<void>;
 }
 
-/** Installs bubblewrap if that needs no password. @throws {UserError} with the reason and the exact command otherwise */
-export async function requireBubblewrap(print: (line: string) => void, installer = apt): Promise<void> {
+/** Installs bubblewrap if that needs no password. @returns what the engine needs to know of it @throws {UserError} with the reason and the exact command otherwise */
+export async function requireBubblewrap(
+  print: (line: string) => void,
+  installer = apt,
+): Promise<EngineSettings["bubblewrap"]> {
   let check = await installer.check();
   if (!check.works && (await installer.canInstall())) {
     print(INSTALLING_BUBBLEWRAP);
@@ -41,8 +45,8 @@ export async function requireBubblewrap(print: (line: string) => void, installer
     }
     check = await installer.check();
   }
-  if (check.works) return;
-  throw noSandboxes(check);
+  if (!check.works) throw noSandboxes(check);
+  return { supported: [...check.supported], dropsRoot: check.dropsRoot };
 }
 
 const apt: Installer = {

@@ -81,8 +81,8 @@ async function start(): Promise<void> {
   await lockDirectory(stateDir);
   // First, so that a port in use is reported before anything is set up.
   await freePort(options.port);
-  if (options.isolation === "bubblewrap") await requireBubblewrap(print);
-  else await requirePlaces(join(root, "container"));
+  const bubblewrap = options.isolation === "bubblewrap" ? await requireBubblewrap(print) : undefined;
+  if (bubblewrap === undefined) await requirePlaces(join(root, "container"));
 
   process.on("SIGINT", () => void end("succeeded"));
   process.on("SIGTERM", () => void end("succeeded"));
@@ -111,6 +111,7 @@ async function start(): Promise<void> {
       secret,
       network: options.network,
       isolation: options.isolation,
+      bubblewrap,
       runDir: join(stateDir, "run"),
       directories: mounts.forEngine,
       agents,

@@ -11,6 +11,8 @@ export const settingsSchema = z.strictObject({
   port: z.int().min(0).max(65_535).optional(),
   network: z.enum(["internet", "none"]),
   isolation: z.enum(["bubblewrap", "none"]),
+  /** What `checkBubblewrap` found, if the starter has called it. */
+  bubblewrap: z.strictObject({ supported: z.array(z.string()), dropsRoot: z.boolean() }).optional(),
   /** For sockets and generated files; created if missing. Leftovers of killed engines in it are removed. */
   runDir: directory,
   limits: limitsSchema.partial().optional(),

@@ -12,7 +12,7 @@ import { bundleControlServer, bundleSandboxd } from "../../scripts/bundle-sandbo
 import { Router } from "./router.ts";
 import { CertificateAuthority } from "./authority.ts";
 import { hostCertificates, trustedFiles } from "./certificates.ts";
-import { checkBubblewrap } from "./check.ts";
+import { type Check, checkBubblewrap } from "./check.ts";
 import { warmCompileCache, type Warming } from "./compile-cache.ts";
 import { sandboxEnvironment, sandboxFiles } from "./rootfs-files.ts";
 import { endLeftovers, markEngine } from "./leftovers.ts";
@@ -69,7 +69,10 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const sink = options.log ?? ((line: string) => process.stderr.write(`${line}\n`));
   const log = (line: string) => void sink(printable(line));
   if (options.secret.length < 16) throw new Error(MACHINE.shortSecret);
-  const check = options.isolation === "bubblewrap" ? await checkBubblewrap(options.path) : undefined;
+  const check =
+    options.isolation === "bubblewrap"
+      ? (checked(options) ?? (await checkBubblewrap(options.path)))
+      : undefined;
   if (check?.works === false) throw new Error(`${check.reason}. ${check.remedy}`);
   if (check === undefined) for (const line of NOT_ISOLATED) log(line);
   const boot = randomBytes(8).toString("hex");
@@ -195,6 +198,10 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       await rm(directory, { recursive: true, force: true });
     },
   };
+}
+
+function checked({ bubblewrap }: EngineOptions): Check | undefined {
+  return bubblewrap && { ...bubblewrap, works: true, supported: new Set(bubblewrap.supported) };
 }
 
 /** Fills the compile cache in the background. Sandboxes that start before it is done have no cache. */

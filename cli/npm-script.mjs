@@ -1,8 +1,13 @@
 /** The program of `npm start` and `npm run cli`. Plain JavaScript, because the user's own Node runs it before `npm ci`. */
 import { existsSync } from "node:fs";
+import module from "node:module";
+import { fileURLToPath } from "node:url";
 
-if (existsSync(new URL("../node_modules/.package-lock.json", import.meta.url))) await import("./main.ts");
-else {
+if (existsSync(new URL("../node_modules/.package-lock.json", import.meta.url))) {
+  // Before main.ts, which would otherwise be compiled: to load Node's TypeScript compiler takes 0.1 s. Node 20 has no such cache.
+  module.enableCompileCache?.(fileURLToPath(new URL("../node_modules/.cache/sandbox-mcp", import.meta.url)));
+  await import("./main.ts");
+} else {
   console.error("The packages of this clone are not installed. Run: npm ci");
   process.exitCode = 1;
 }

@@ -31,6 +31,9 @@ const print = (line: string) => process.stderr.write(`${line}\n`);
 /** Whether the document of --json must still be printed. */
 let needsJSONResult = process.argv.slice(2).includes("--json");
 
+/** Tests only: with "off", the engine prepares no sandbox, whose Python kernel few tests use. */
+const PREPARED_SANDBOX = "SANDBOX_MCP_PREPARED_SANDBOX";
+
 let engine: RunningEngine | undefined;
 let worker: RunningWorker | undefined;
 let python: PythonSetup | undefined;
@@ -119,6 +122,7 @@ async function start(): Promise<void> {
       pythonPackages: found.packages,
       // Set even if no secret is configured, because somebody may sign in to a git host while the server runs.
       authority: options.isolation === "none" ? undefined : join(stateDir, "authority"),
+      prepareSandbox: process.env[PREPARED_SANDBOX] !== "off",
       verbose,
     })),
     print,

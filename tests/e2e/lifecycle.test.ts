@@ -26,7 +26,7 @@ afterAll(async () => {
 
 /** A server with a sandbox in which processes run in the foreground, in the background and detached. */
 async function busyServer(flags: string[] = [], ownGroup = false): Promise<Busy> {
-  const server = await startServer({ flags, ownGroup, throughNPM: true });
+  const server = await startServer({ flags, ownGroup, asUser: true });
   started.push(server);
   const marker = `86400.${randomInt(1e9)}`;
   const command = `sleep ${marker} & nohup sleep ${marker} >/dev/null 2>&1 & setsid sleep ${marker} >/dev/null 2>&1 &`;
@@ -67,7 +67,7 @@ describe.concurrent("a server after Ctrl-C", () => {
       flags: ["--isolation", "none"],
       ownGroup: true,
       within,
-      throughNPM: true,
+      asUser: true,
     });
     started.push(server);
     for (const command of ["cd /tmp", "pwd"]) await callTool(server.url, "run_command", { command });

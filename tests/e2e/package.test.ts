@@ -124,7 +124,7 @@ describe("the package", () => {
       XDG_STATE_HOME: join(directory, "without agents"),
       npm_config_registry: "http://127.0.0.1:9",
     };
-    server = await startServer({ directory, env, throughNPM: true });
+    server = await startServer({ directory, env, asUser: true });
     return () => server.stop();
   });
 
@@ -187,7 +187,7 @@ describe("Claude Code", () => {
   const start = (state: string, env: Record<string, string> = {}) =>
     startServer({
       directory,
-      throughNPM: true,
+      asUser: true,
       flags: ["--agents"],
       env: {
         ANTHROPIC_API_KEY: "any",

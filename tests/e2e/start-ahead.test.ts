@@ -12,7 +12,7 @@ let server: Server;
 let engine: string;
 
 beforeAll(async () => {
-  server = await startServer({ flags: ["--state-dir", stateDir] });
+  server = await startServer({ flags: ["--state-dir", stateDir], asUser: true });
   const run = join(stateDir, "run");
   engine = join(run, (await readdir(run)).find((name) => /^[0-9a-f]{16}$/.test(name)) ?? "");
 });

@@ -19,10 +19,10 @@ import { freePort } from "../../cli/lock.ts";
 import { readRunning } from "../../cli/running.ts";
 import { pidOf, processes, tree } from "../setup/processes.ts";
 import {
-  npmStart,
   repository,
   type Server,
   type ServerOptions,
+  startCommand,
   startServer,
   TOKEN,
   npmWithout,
@@ -60,11 +60,11 @@ function clone(): string {
   return directory;
 }
 
-/** Runs `npm start` to its end. */
+/** Runs the program of `npm start` to its end. */
 async function run(
   options: ServerOptions,
 ): Promise<{ code: number | string; stdout: string; stderr: string }> {
-  const command = npmStart(options);
+  const command = startCommand(options);
   const code = await command.exited;
   return { code, stdout: withoutNPM(command.stdout()), stderr: withoutNPM(command.stderr()) };
 }
@@ -123,7 +123,7 @@ describe("a server with only the flag of its port", () => {
   beforeAll(async () => {
     port = await freePort(0);
     const env = { PORT: "1", SERVER_AUTH_TOKEN: token, SECRETS: JSON.stringify([secret]) };
-    server = await startServer({ flags: ["--port", String(port)], env, throughNPM: true });
+    server = await startServer({ flags: ["--port", String(port)], env, asUser: true });
     return () => server.stop();
   });
 
@@ -208,7 +208,7 @@ describe("a server with flags", () => {
 
 it("a server with --json prints its address as one line, and no token", async () => {
   const directory = temporaryDirectory();
-  const command = npmStart({ flags: ["--json", "--port", "0", "--state-dir", directory] });
+  const command = startCommand({ asUser: true, flags: ["--json", "--port", "0", "--state-dir", directory] });
   onTestFinished(() => void command.child.kill("SIGTERM"));
   await until(() => command.stdout().includes('{"success"'));
   const [line = ""] = /^\{.*\}\n$/m.exec(command.stdout()) ?? [];
@@ -231,7 +231,7 @@ describe("a new clone", () => {
   let first: Server;
   let token: string;
   const startClone = () =>
-    startServer({ directory, env: { SERVER_AUTH_TOKEN: undefined }, flags, throughNPM: true });
+    startServer({ directory, env: { SERVER_AUTH_TOKEN: undefined }, flags, asUser: true });
   const flags = ["--state-dir", temporaryDirectory()];
 
   beforeAll(() => {

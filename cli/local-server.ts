@@ -6,7 +6,7 @@ import { moduleExtension } from "../local/engine/own-files.ts";
 import { freePort } from "./lock.ts";
 import { WITH_PARENT } from "./parents.ts";
 import { DEFAULT_PORT } from "./options.ts";
-import { readRunning } from "./running.ts";
+import { findRunning } from "./running.ts";
 import { type ServerAddress, serverAddress, type ServerOptions, stateDirectory } from "./server-address.ts";
 import { DIRECTORY_IN_USE, localServerFailed, startingLocalServer } from "./texts.ts";
 
@@ -80,7 +80,7 @@ export class LocalServer {
   }
 
   async #isReachable(): Promise<boolean> {
-    const running = readRunning(stateDirectory(this.#options));
+    const running = findRunning(stateDirectory(this.#options));
     if (!running) return false;
     return fetch(new URL("/health", running.url), { signal: AbortSignal.timeout(5000) }).then(
       (response) => response.ok,

@@ -2,9 +2,10 @@
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { identify, isAlive } from "../local/engine/identity.ts";
 import { replaceFile } from "./output-files.ts";
 
-const running = z.object({ url: z.url(), pid: z.number().int() });
+const running = z.object({ url: z.url(), pid: z.number().int(), process: z.string().optional() });
 
 /** `url` is the MCP endpoint. */
 export type Running = z.infer<typeof running>;
@@ -12,11 +13,12 @@ export type Running = z.infer<typeof running>;
 const fileIn = (stateDir: string) => join(stateDir, "server.json");
 
 /** Called with its state directory when the server is ready. */
-export function noteRunning(stateDir: string, server: Running): void {
+export function noteRunning(stateDir: string, url: string): void {
+  const server: Running = { url, pid: process.pid, process: identify(process.pid) };
   replaceFile(fileIn(stateDir), `${JSON.stringify(server)}\n`);
 }
 
-/** Called when the server ends. If it is killed, the file stays, but nothing responds at its URL. */
+/** Called when the server ends. If it is killed, the file stays. */
 export function forgetRunning(stateDir: string): void {
   rmSync(fileIn(stateDir), { force: true });
 }
@@ -27,4 +29,10 @@ export function readRunning(stateDir: string): Running | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** The server, unless it was killed: another program may listen at its address now, and must not get the token. */
+export function findRunning(stateDir: string): Running | undefined {
+  const found = readRunning(stateDir);
+  return found?.process === undefined || isAlive(found.process) ? found : undefined;
 }

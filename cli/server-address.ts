@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { defaultStateDir, variablesFile } from "./program-files.ts";
-import { readRunning } from "./running.ts";
+import { findRunning } from "./running.ts";
 import { previousTokenEnd } from "./rotation.ts";
 import { readVariablesFile } from "./dev-vars.ts";
 import * as texts from "./texts.ts";
@@ -49,7 +49,7 @@ export function serverAddress(
   words = OPTIONS,
 ): ServerAddress {
   const named = options.url ?? env.SANDBOX_MCP_URL?.trim();
-  const local = readRunning(stateDirectory(options, env));
+  const local = findRunning(stateDirectory(options, env));
   if (named) {
     const url = endpoint(named, words.url);
     const isLocal = local !== undefined && new URL(url).origin === new URL(local.url).origin;

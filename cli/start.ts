@@ -167,7 +167,7 @@ async function start(): Promise<void> {
   save = (signal) => saveWorkspaces(url, secret, signal, print, startedEngine.url);
   const problem = await whyNotServing(url, token);
   if (problem !== undefined) throw new UserError(problem);
-  noteRunning(stateDir, { url, pid: process.pid });
+  noteRunning(stateDir, url);
   forget = () => forgetRunning(stateDir);
   const announcement = { url, token, tokenSource, file, mounts: mounts.forWorker };
   if (options.json) {

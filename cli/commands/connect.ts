@@ -14,7 +14,7 @@ import { UserError } from "../user-error.ts";
 import { clientCommand, PROGRAM_FILE } from "../program-files.ts";
 import { keepCopy, replaceFile } from "../output-files.ts";
 import { json, line, note } from "../print.ts";
-import { readRunning } from "../running.ts";
+import { findRunning } from "../running.ts";
 import {
   userPath,
   serverAddress,
@@ -96,7 +96,7 @@ function httpEndpoint({ url, token }: ServerAddress, sandbox: string | undefined
 /** The server's address; undefined if the bridge will start the local server, because that server has no address yet. */
 function addressIfAny(options: ServerOptions): ServerAddress | undefined {
   const isNamed = options.url !== undefined || process.env.SANDBOX_MCP_URL !== undefined;
-  const isRunning = readRunning(stateDirectory(options)) !== undefined;
+  const isRunning = findRunning(stateDirectory(options)) !== undefined;
   return isNamed || isRunning ? serverAddress(options) : undefined;
 }
 

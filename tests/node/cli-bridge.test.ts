@@ -1,11 +1,16 @@
 /** The bridge of `sandbox-mcp stdio`, and the client, if the server refuses a token or sends answers without an end. */
-import { createServer } from "node:http";
+import { createServer, type RequestListener } from "node:http";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import type { JSONRPCMessage } from "@modelcontextprotocol/client";
-import { expect, it } from "vitest";
+import { expect, it, onTestFinished } from "vitest";
 import { connect } from "../../client/index.ts";
 import { Bridge } from "../../cli/bridge.ts";
 import { VARIABLES_FILE } from "../../cli/server-address.ts";
+import { identify } from "../../local/engine/identity.ts";
+import { runHere } from "../setup/cli.ts";
 import { listen } from "../setup/listen.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
 
 const PING = { jsonrpc: "2.0", id: 1, method: "ping" } as const;
 
@@ -125,3 +130,29 @@ it.each([
     );
   },
 );
+
+/** @returns the URL of a server with these responses */
+async function serverWith(respond: RequestListener): Promise<string> {
+  const server = createServer(respond);
+  onTestFinished(() => void server.close());
+  return `http://127.0.0.1:${await listen(server)}/mcp`;
+}
+
+it("a killed server's address gets no token, because another program may listen there", async () => {
+  const stateDir = temporaryDirectory();
+  const tokens: unknown[] = [];
+  const url = await serverWith(({ headers }, response) => {
+    tokens.push(headers.authorization);
+    response.end(JSON.stringify({ entries: [] }));
+  });
+  const call = (running: object) => {
+    writeFileSync(join(stateDir, "server.json"), JSON.stringify({ url, pid: process.pid, ...running }));
+    const env = { SERVER_AUTH_TOKEN: "the-token-of-the-owner" };
+    return runHere(["files", "ls", "--state-dir", stateDir], { env });
+  };
+  // Another process has the number of the killed one.
+  const { code, stderr } = await call({ process: `${process.pid} 1 an-earlier-boot` });
+  expect([code, stderr, tokens]).toEqual([69, expect.stringContaining("No local server is running"), []]);
+  expect((await call({ process: identify(process.pid) })).code).toBe(0);
+  expect(tokens).toEqual(["Bearer the-token-of-the-owner"]);
+});

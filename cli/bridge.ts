@@ -7,10 +7,10 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/client";
 import { EventSourceParserStream } from "eventsource-parser/stream";
-import { boundAnswer } from "../client/connection.ts";
+import { boundAnswer, fetchDirectly } from "../client/connection.ts";
 import { SandboxError } from "../client/errors.ts";
 import { CommandError, type ExitName } from "./exit.ts";
-import { refusal, unreachable } from "./server-calls.ts";
+import { explain, refusal, unreachable } from "./server-calls.ts";
 import type { ServerAddress } from "./server-address.ts";
 import { BRIDGE_BROKE, BRIDGE_BROKE_BEFORE_RESPONSE, tokenChanged } from "./texts.ts";
 
@@ -153,7 +153,7 @@ export class Bridge {
           body: JSON.stringify(message),
           signal,
         };
-        const response = boundAnswer(await fetch(url, init));
+        const response = boundAnswer(await fetchDirectly(fetch, url, init));
         this.#hasReached = true;
         if (response.status !== 401) return { response, address };
         // A restarted server may have another token, stored in the same place.
@@ -161,6 +161,7 @@ export class Bridge {
         this.#address = undefined;
       } catch (error) {
         if (signal.aborted) throw error;
+        if (error instanceof SandboxError) throw explain(error, address);
         this.#address = undefined;
         // A tool call that may have arrived is not repeated. Other messages may arrive twice.
         const isSafe = wasNotSent(error) || !("method" in message && message.method === "tools/call");

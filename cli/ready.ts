@@ -17,6 +17,8 @@ export function postRPC(
     },
     body: JSON.stringify({ jsonrpc: "2.0", id: 1, method, params: {} }),
     signal,
+    // With a token, fetch would send the request to the other address, too.
+    redirect: "manual",
   });
 }
 

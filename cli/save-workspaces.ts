@@ -24,7 +24,7 @@ export async function saveWorkspaces(
   const request = async (method: string, address: URL, limitMs: number): Promise<unknown> => {
     const headers = { [SECRET_HEADER]: secret };
     const limit = AbortSignal.any([signal, AbortSignal.timeout(limitMs)]);
-    return await (await fetch(address, { method, headers, signal: limit })).json();
+    return await (await fetch(address, { method, headers, signal: limit, redirect: "error" })).json();
   };
   let running: number | undefined;
   try {

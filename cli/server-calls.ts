@@ -113,7 +113,7 @@ export async function withAcceptedToken(address: ServerAddress): Promise<ServerA
   return isRefused ? { ...rest, token: tokenBefore } : rest;
 }
 
-function explain(error: unknown, address: ServerAddress): CommandError {
+export function explain(error: unknown, address: ServerAddress): CommandError {
   const translated = translateError(error, address);
   const isTemporary = error instanceof errors.ConnectionError || error instanceof errors.UnavailableError;
   if (!isTemporary || error.runID === undefined) return translated;

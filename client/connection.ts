@@ -65,7 +65,7 @@ export class Connection {
     this.url = new URL(url);
     this.#token = token;
     // Browsers and Workers refuse a `fetch` that is called as a method of another object.
-    this.#fetch = (...args) => given(...args);
+    this.#fetch = (...args) => fetchDirectly(given, ...args);
     this.#clientName = clientName;
   }
 
@@ -178,6 +178,26 @@ export class Connection {
 /** Whether a response is a file: the server sends a file as an attachment, and a directory as a list. */
 export function isFile({ headers }: Response): boolean {
   return headers.get("content-disposition") !== null;
+}
+
+const REDIRECTS = new Set([301, 302, 303, 307, 308]);
+
+/** Follows no redirect: fetch would send the call, which may contain secrets, to the other address. @throws {CallError} for a redirect */
+export async function fetchDirectly(
+  send: typeof fetch,
+  ...[url, init]: Parameters<typeof fetch>
+): Promise<Response> {
+  const response = await send(url, { ...init, redirect: "manual" });
+  // In browsers the response has another status, and no headers.
+  if (response.type !== "opaqueredirect" && !REDIRECTS.has(response.status)) return response;
+  const target = response.headers.get("location")?.slice(0, 300) ?? "another address";
+  await response.body?.cancel();
+  const address = url instanceof Request ? url.url : url;
+  throw new CallError(
+    WRONG_ADDRESS,
+    `${address} redirects to ${target}.`,
+    "If you trust that address, use it.",
+  );
 }
 
 /** The statuses of responses without a body: https://fetch.spec.whatwg.org/#null-body-status. */

@@ -156,3 +156,27 @@ it("a killed server's address gets no token, because another program may listen 
   expect((await call({ process: identify(process.pid) })).code).toBe(0);
   expect(tokens).toEqual(["Bearer the-token-of-the-owner"]);
 });
+
+it("a redirect is an error that names the address, and no call is sent there", async () => {
+  const received: unknown[] = [];
+  const other = await serverWith(({ url }, response) => {
+    received.push(url);
+    response.end("{}");
+  });
+  const url = await serverWith((_request, response) => response.writeHead(307, { location: other }).end());
+  const sent: JSONRPCMessage[] = [];
+  const bridge = new Bridge({
+    locate: async () => ({ url, token: "secret", tokenSource: "--token", isLocal: false }),
+    send: async (message) => void sent.push(message),
+    log: () => undefined,
+  });
+  bridge.forward({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: "run_code" } });
+  await bridge.waitUntilSettled();
+  const message = `${url} redirects to ${other}. If you trust that address, use it.`;
+  expect(sent).toMatchObject([{ id: 1, error: { message } }]);
+  for (const words of [["runs"], ["files", "ls"]]) {
+    const { code, stderr } = await runHere([...words, "--url", url, "--token", "secret"]);
+    expect([code, stderr]).toEqual([69, expect.stringContaining(` redirects to ${other}. If you trust`)]);
+  }
+  expect(received).toEqual([]);
+});

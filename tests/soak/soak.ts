@@ -193,7 +193,7 @@ async function soak(): Promise<{ calls: number; errors: string[]; quarters: Samp
     // Everything is started before the first measurement.
     stage = "warms up";
     let turns = 0;
-    await all(() => turns++ > CLIENTS * 30);
+    await all(() => turns++ > CLIENTS * 15);
     const quarters: Sample[] = [];
     for (let quarter = 0; quarter < 4; quarter++) {
       stage = `measures quarter ${quarter + 1}`;

@@ -20,20 +20,49 @@ export const START_SLEEPERS =
 export const sleepersIn = (members: readonly Process[]) =>
   members.filter(({ command }) => command === "sleep 86400");
 
-export interface FaultServer {
-  readonly server: Server;
+export interface Calls {
   call(name: string, args?: Record<string, unknown>, signal?: AbortSignal): Promise<Result>;
   /** Runs a command that must succeed. Returns its output. */
   sh(command: string, more?: Record<string, unknown>): Promise<string>;
-  pid(part: ServerPart): number;
   /** The host's process id of a sandbox's first process. The sandbox ends with it. */
   firstPID(sandbox: string): Promise<number>;
+}
+
+export interface FaultServer extends Calls {
+  readonly server: Server;
+  pid(part: ServerPart): number;
   /** All current processes of the server and its sandboxes. */
   all(): Process[];
   /** Starts the server again with the same state, after its end. */
   restart(): Promise<void>;
   /** Stops the server, and removes its state. */
   close(): Promise<void>;
+}
+
+/** Calls of the server at `url()`. Errors show the end of `log()`. */
+export function callsOf(url: () => string, log = () => ""): Calls {
+  const calls: Calls = {
+    call: (name, args = {}, signal) => tool(url(), name, args, { signal }),
+    async sh(command, more = {}) {
+      const answer = await calls.call("run_command", { command, ...more });
+      if (answer.structured.state !== "succeeded")
+        throw new Error(`${command}: ${answer.text}\n${log().slice(-3000)}`);
+      return String(answer.structured.stdout);
+    },
+    async firstPID(sandbox) {
+      const marker = `86400.${randomInt(1e9)}`;
+      await calls.sh(`sleep ${marker} >/dev/null 2>&1 & echo $!`, {
+        sandbox,
+        session: "first-process",
+      });
+      // The shell reports its child before the child has become sleep.
+      const sleeper = await until(() => processes().find(({ command }) => command === `sleep ${marker}`));
+      const first = firstOfSandbox(sleeper);
+      process.kill(sleeper.pid, "SIGKILL");
+      return first.pid;
+    },
+  };
+  return calls;
 }
 
 /** Starts a server with a new state directory. The caller closes it. */
@@ -56,27 +85,12 @@ export async function startFaultServer(options: ServerOptions = {}): Promise<Fau
     get server() {
       return server;
     },
-    call: (name, args = {}, signal) => tool(server.url, name, args, { signal }),
-    async sh(command, more = {}) {
-      const answer = await faultServer.call("run_command", { command, ...more });
-      if (answer.structured.state !== "succeeded")
-        throw new Error(`${command}: ${answer.text}\n${server.stderr().slice(-3000)}`);
-      return String(answer.structured.stdout);
-    },
+    ...callsOf(
+      () => server.url,
+      () => server.stderr(),
+    ),
     all: () => tree(server.child.pid ?? Number.NaN),
     pid: (part) => pidOf(part, faultServer.all()),
-    async firstPID(sandbox) {
-      const marker = `86400.${randomInt(1e9)}`;
-      await faultServer.sh(`sleep ${marker} >/dev/null 2>&1 & echo $!`, {
-        sandbox,
-        session: "first-process",
-      });
-      // The shell reports its child before the child has become sleep.
-      const sleeper = await until(() => processes().find(({ command }) => command === `sleep ${marker}`));
-      const first = firstOfSandbox(sleeper);
-      process.kill(sleeper.pid, "SIGKILL");
-      return first.pid;
-    },
     async close() {
       await server.stop();
       rmSync(directory, { recursive: true, force: true });

@@ -66,9 +66,10 @@ export class RunOutputs {
   async read({ cursor, maxBytes = 0, ...waited }: RunToRead): Promise<RunReading> {
     const { runs, config } = this.#host;
     const mostWaiting = Math.max(MIN_WAITING, WAITING_PER_RUN * config.limits.concurrentRuns);
-    if (waited.waitMs > 0 && this.#waiting >= mostWaiting) throw tooManyWaiting(mostWaiting);
-    this.#waiting += 1;
-    const run = await this.#wait({ cursor, ...waited }).finally(() => (this.#waiting -= 1));
+    const counted = waited.waitMs > 0 ? 1 : 0;
+    if (counted > 0 && this.#waiting >= mostWaiting) throw tooManyWaiting(mostWaiting);
+    this.#waiting += counted;
+    const run = await this.#wait({ cursor, ...waited }).finally(() => (this.#waiting -= counted));
     return cursor === undefined ? { run } : { run, page: await runs.log(waited.id, cursor, maxBytes) };
   }
 

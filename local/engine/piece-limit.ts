@@ -11,6 +11,9 @@ const WHOLE_BYTES = 16_384;
 /** This many pieces take about 2 % of the engine's thread. */
 const PER_SECOND = 20_000;
 
+/** The size of buffers in Node's streams. */
+const MAX_GATHERED = 65_536;
+
 export class Pieces {
   readonly #pace = new Pace({ burst: PER_SECOND, perSecond: PER_SECOND });
   readonly #bytes: Pace | undefined;
@@ -88,14 +91,19 @@ export function requestsOf(pieces: Pieces): typeof IncomingMessage {
   };
 }
 
-/** Counts a body's pieces, and forwards simultaneous ones together. */
+/**
+ * Counts a body's pieces, and forwards simultaneous ones together. Not more than `MAX_GATHERED`, because Node reads up to 2 MB at once
+ * unless a full stream pauses the connection.
+ */
 export function gather(message: IncomingMessage, pieces: Pieces): void {
   const push = message.push.bind(message);
   let gathered: Buffer[] = [];
+  let bytes = 0;
   const pass = () => {
     if (gathered.length === 0) return;
     const together = gathered.length === 1 ? gathered[0] : Buffer.concat(gathered);
     gathered = [];
+    bytes = 0;
     if (!push(together)) message.socket.pause();
   };
   message.push = (piece: Buffer | null) => {
@@ -104,7 +112,9 @@ export function gather(message: IncomingMessage, pieces: Pieces): void {
       return push(null);
     }
     pieces.take(piece.length);
+    bytes += piece.length;
     if (gathered.push(piece) === 1) setImmediate(pass);
+    if (bytes >= MAX_GATHERED) pass();
     return true;
   };
 }

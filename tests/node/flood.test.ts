@@ -1,8 +1,9 @@
 /** A sandbox floods its egress proxy: neither the engine nor other sandboxes are disturbed. */
-import { createServer, type Server } from "node:http";
-import { createServer as createTCPServer } from "node:net";
+import { createServer, IncomingMessage, type Server } from "node:http";
+import { createServer as createTCPServer, Socket } from "node:net";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { PassThrough } from "node:stream";
+import { gather, Pieces } from "../../local/engine/piece-limit.ts";
 import { RequestLimiter } from "../../local/engine/request-limiter.ts";
 import { boundedLookups } from "../../local/engine/upstream.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
@@ -231,6 +232,15 @@ print(refused() < 50)
   expect(await sandbox.python(code)).toMatchObject({ stdout: "True", stderr: "" });
   expect((await neighbour.run("curl -sS http://internet.test/")).stdout).toBe("hello");
   await sandbox.destroy();
+});
+
+it("a body that its receiver does not read pauses its connection at once", () => {
+  const socket = new Socket();
+  const message = new IncomingMessage(socket);
+  gather(message, new Pieces());
+  message.push(Buffer.alloc(65_536));
+  // Node would read up to 2 MB of a fast sender before the next turn of the event loop.
+  expect(socket.isPaused()).toBe(true);
 });
 
 it("TLS handshakes with the engine wait once a hundred have begun", async () => {

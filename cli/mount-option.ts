@@ -13,6 +13,7 @@ import { basename, delimiter, dirname, isAbsolute, join, relative, resolve } fro
 import { OWNER_ID } from "../src/shared/principal.ts";
 import { actorName, MAX_SANDBOX_NAME, SANDBOX_NAME } from "../src/shared/names.ts";
 import type { MountedDirectory } from "../src/shared/mounted-directories.ts";
+import { certificateVariables } from "../local/engine/certificates.ts";
 import { type HostDirectory, refuseSetID } from "../local/engine/host-directories.ts";
 import { systemPath } from "../local/engine/host-programs.ts";
 import { messageOf } from "../src/shared/text.ts";
@@ -138,8 +139,16 @@ function linkAt(path: string): string | undefined {
 /** Programs of PATH that the server, or npm for it, runs or gives to sandboxes. Others come from the system's directories first. */
 const PROGRAMS = ["node", "npm", "python3", "claude", "opencode"];
 
-/** Variables with a file or directory from which the server reads pip's settings. */
-const PLACES = ["VIRTUAL_ENV", "PIP_CONFIG_FILE"];
+/** Variables with a file or directory from which the server, or npm and pip for it, read settings and certificates. */
+const PLACES = [
+  ...certificateVariables,
+  "VIRTUAL_ENV",
+  "PIP_CONFIG_FILE",
+  "npm_config_userconfig",
+  "NPM_CONFIG_USERCONFIG",
+  "npm_config_globalconfig",
+  "XDG_CONFIG_HOME",
+];
 
 /**
  * Removes from the environment all places where a sandbox could put programs or settings, because the server would use these

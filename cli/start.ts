@@ -77,6 +77,7 @@ async function start(): Promise<void> {
   const mounts = await readMounts(options.mounts, options.cwd, [stateDir, root]);
   if (mounts.forEngine.length > 0 && options.isolation === "none") throw texts.mountNeedsIsolation();
   requireUnwritable(mounts, "--python", options.python);
+  requireUnwritable(mounts, "node", process.execPath);
   // Node has read the variable, so it cannot be changed here any more.
   for (const place of (process.env.NODE_PATH ?? "").split(delimiter).filter(Boolean))
     requireUnwritable(mounts, "NODE_PATH", resolve(place));

@@ -246,7 +246,7 @@ export const usedInMount = (setting: string, path: string, mounted: string) =>
     `${setting}: the server itself uses ${path}, and code in the sandbox of ${mounted} could change it. Mount ${mounted} read-only (:ro), or choose another place.`,
   );
 export const placeIgnored = (path: string) =>
-  `The server ignores ${path}, which is in PATH, VIRTUAL_ENV or PIP_CONFIG_FILE: code in a sandbox could change it or a program in it, through a directory given by --mount.`;
+  `The server ignores ${path}, which a variable names (PATH, PIP_CONFIG_FILE, NODE_EXTRA_CA_CERTS, ...): code in a sandbox could change it or a program in it, through a directory given by --mount.`;
 export const mountEmpty = () => new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
 export const mountNeedsIsolation = () =>
   new UserError("--mount needs isolation: with --isolation none sandboxes see all your directories.");

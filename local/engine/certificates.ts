@@ -7,7 +7,7 @@ import { javaKeyStores } from "./java.ts";
 import { npmSetting } from "./registries.ts";
 import { readText } from "./host-files.ts";
 
-const certificateVariables = [
+export const certificateVariables = [
   "SSL_CERT_FILE",
   "CURL_CA_BUNDLE",
   "REQUESTS_CA_BUNDLE",

@@ -7,6 +7,8 @@ import { createHash } from "node:crypto";
 import {
   chmodSync,
   chownSync,
+  constants,
+  copyFileSync,
   existsSync,
   mkdirSync,
   readFileSync,
@@ -193,9 +195,17 @@ describe("a mounted directory", () => {
   });
 });
 
-it("is refused if the server's Node would load modules from it", async () => {
+it("is refused if the server's Node would load modules from it, or is in it", async () => {
   const args = ["--port", "0", "--state-dir", join(directory, "state"), "--mount", join(directory, "fixed")];
-  const env = { ...process.env, NODE_PATH: join(directory, "fixed/node_modules") };
-  const started = promisify(execFile)(process.execPath, [join(repository, "cli/start.ts"), ...args], { env });
-  await expect(started).rejects.toThrow(/NODE_PATH: the server itself uses \S+fixed\/node_modules/);
+  const start = (node: string, more: object = {}) =>
+    promisify(execFile)(node, [join(repository, "cli/start.ts"), ...args], {
+      env: { ...process.env, ...more },
+    });
+  const modules = { NODE_PATH: join(directory, "fixed/node_modules") };
+  await expect(start(process.execPath, modules)).rejects.toThrow(
+    /NODE_PATH: the server itself uses \S+fixed\/node_modules/,
+  );
+  const own = join(directory, "fixed/node");
+  copyFileSync(process.execPath, own, constants.COPYFILE_FICLONE);
+  await expect(start(own)).rejects.toThrow(/node: the server itself uses \S+fixed\/node/);
 });

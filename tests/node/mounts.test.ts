@@ -145,14 +145,16 @@ describe("files that the server uses", () => {
   it("do not come from directories of PATH in which a sandbox could put programs, nor from pip's settings in such a directory", async () => {
     const own = join(directory, "project/node_modules/.bin");
     const environment = join(directory, "project/.venv");
-    const variables = { VIRTUAL_ENV: environment, PIP_CONFIG_FILE: "/etc/pip.conf" };
+    const certificates = join(directory, "project/ca.pem");
+    const outside = { PIP_CONFIG_FILE: "/etc/pip.conf" };
+    const variables = { SSL_CERT_FILE: certificates, VIRTUAL_ENV: environment, ...outside };
     const env: NodeJS.ProcessEnv = { PATH: `${own}:/usr/local/bin:/usr/bin`, ...variables };
     const before = { ...env };
     const cwd = join(directory, "project");
     expect(removeMounts(env, await mount("project:ro"), cwd)).toEqual([]);
     expect(env).toEqual(before);
-    expect(removeMounts(env, await mount("project"), cwd)).toEqual([own, environment]);
-    expect(env).toEqual({ PATH: "/usr/local/bin:/usr/bin", PIP_CONFIG_FILE: "/etc/pip.conf" });
+    expect(removeMounts(env, await mount("project"), cwd)).toEqual([own, certificates, environment]);
+    expect(env).toEqual({ PATH: "/usr/local/bin:/usr/bin", ...outside });
   });
 
   it("do not come from a directory of PATH whose program is a link into a mounted directory", async () => {

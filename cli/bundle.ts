@@ -71,30 +71,30 @@ export function quietWrangler(directory: string): Record<string, string> {
 export async function bundle(config: string, directory: string): Promise<BuiltWorker> {
   if (isPackaged) return readBuild(join(dirname(config), BUILT));
   rmSync(directory, { recursive: true, force: true });
-  let kept = join(CACHE_DIRECTORY, keyOf(config));
-  if (!existsSync(kept)) {
+  let cachedBuild = join(CACHE_DIRECTORY, keyOf(config));
+  if (!existsSync(cachedBuild)) {
     // The panel is one of the Worker's sources, so it is bundled first.
     await bundlePanel();
-    kept = join(CACHE_DIRECTORY, keyOf(config));
+    cachedBuild = join(CACHE_DIRECTORY, keyOf(config));
   }
-  if (!existsSync(kept)) {
+  if (!existsSync(cachedBuild)) {
     if (!isWritable()) {
       const output = join(directory, BUILT);
       await build(config, directory, output);
       return readBuild(output);
     }
-    const output = `${kept}.${process.pid}`;
+    const output = `${cachedBuild}.${process.pid}`;
     await build(config, directory, output);
     deleteOldBuilds();
     try {
-      renameSync(output, kept);
+      renameSync(output, cachedBuild);
     } catch (error) {
       // Another process has built the same at the same time.
-      if (!existsSync(kept)) throw error;
+      if (!existsSync(cachedBuild)) throw error;
       rmSync(output, { recursive: true });
     }
   }
-  return readBuild(kept);
+  return readBuild(cachedBuild);
 }
 
 /** Cached builds of this clone: a build takes as much processor time as the rest of a start. */

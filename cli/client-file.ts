@@ -111,7 +111,7 @@ function setJSONEntry(text: string, path: readonly string[], entry: object): str
 /** Removes the entry's tables, and appends new ones. Comments before the next table belong to that table, and stay. */
 function setTOMLEntry(text: string, path: readonly string[], entry: Record<string, unknown>): string {
   let isOwn = false;
-  const kept: string[] = [];
+  const keptLines: string[] = [];
   let trailingComments: string[] = [];
   for (const line of text.split("\n")) {
     const header = /^\s*\[(?!\[)(.+?)\]\s*(#.*)?$/.exec(line)?.[1] ?? /^\s*\[\[(.+?)\]\]/.exec(line)?.[1];
@@ -119,16 +119,16 @@ function setTOMLEntry(text: string, path: readonly string[], entry: Record<strin
       const keys = keysOf(header);
       isOwn = path.every((key, index) => keys[index] === key);
     }
-    if (!isOwn) kept.push(...trailingComments, line);
+    if (!isOwn) keptLines.push(...trailingComments, line);
     trailingComments = isOwn && /^\s*(#.*)?$/.test(line) ? [...trailingComments, line] : [];
   }
-  kept.push(...trailingComments);
+  keptLines.push(...trailingComments);
   const nested: Record<string, unknown> = path.reduceRight<Record<string, unknown>>(
     (inner, key) => ({ [key]: inner }),
     entry,
   );
   const ownTable = writeTOML(nested).trim();
-  const otherTables = kept.join("\n").trimEnd();
+  const otherTables = keptLines.join("\n").trimEnd();
   return `${otherTables === "" ? "" : `${otherTables}\n\n`}${ownTable}\n`;
 }
 

@@ -200,8 +200,8 @@ export async function* pages(
 ): AsyncGenerator<Page, void> {
   for (let pauseMs = PAGE_PAUSE_MS; ;) {
     await connection.waitForPollTurn();
-    const at = Date.now();
-    const wait_seconds = Math.max(0, Math.min(WAIT_SECONDS, (deadline - at) / 1000));
+    const polledAt = Date.now();
+    const wait_seconds = Math.max(0, Math.min(WAIT_SECONDS, (deadline - polledAt) / 1000));
     const work = readResult(connection, { id, cursor, wait_seconds }, onRetry);
     const page = (await unlessAborted(work, signal)).data as Page;
     yield page;
@@ -210,9 +210,9 @@ export async function* pages(
     if (!isBehind && page.state !== "running") return;
     const left = deadline - Date.now();
     if (page.state === "running" && left <= 0) return;
-    const isFlowing = !isBehind && Date.now() - at < pauseMs;
+    const isFlowing = !isBehind && Date.now() - polledAt < pauseMs;
     pauseMs = everyMs ?? (isFlowing ? Math.min(2 * pauseMs, MAX_PAGE_PAUSE_MS) : PAGE_PAUSE_MS);
-    await unlessAborted(pause(Math.max(0, Math.min(left, at + pauseMs - Date.now()))), signal);
+    await unlessAborted(pause(Math.max(0, Math.min(left, polledAt + pauseMs - Date.now()))), signal);
   }
 }
 

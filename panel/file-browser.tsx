@@ -178,9 +178,9 @@ function Directory({
   }, [isOpen, version, path]);
   const [wanted, setWanted] = useState("");
   const entries = listed?.entries ?? [];
-  const found = entries.filter((entry) => entry.path.toLowerCase().includes(wanted));
-  const directories = found.filter(({ type }) => type === "directory");
-  const files = found.filter(({ type }) => type !== "directory");
+  const matches = entries.filter((entry) => entry.path.toLowerCase().includes(wanted));
+  const directories = matches.filter(({ type }) => type === "directory");
+  const files = matches.filter(({ type }) => type !== "directory");
   return (
     <li>
       <details open={isOpenAtFirst} onToggle={({ currentTarget }) => setOpen(currentTarget.open)}>
@@ -201,7 +201,7 @@ function Directory({
         {entries.length > SEARCH_FROM_ENTRIES && (
           <SearchField class="find" label={`Find in ${name}`} count={entries.length} find={setWanted} />
         )}
-        {listed && found.length === 0 && (
+        {listed && matches.length === 0 && (
           <p class="soft">{entries.length === 0 ? "Empty." : "No file name contains this."}</p>
         )}
         {directories.length > 0 && (

@@ -133,19 +133,19 @@ export function FileView({ sandbox, path, onSaved }: FileViewProps) {
 }
 
 async function loadView(sandbox: string, path: string, signal?: AbortSignal): Promise<View> {
-  let found;
+  let file;
   try {
-    found = await read(sandbox, path, signal);
+    file = await read(sandbox, path, signal);
   } catch (error) {
     if (error instanceof ToolFailed && error.code === "not_found") return { kind: "missing" };
     throw error;
   }
-  const text = textIn(found.bytes, found.isCut);
+  const text = textIn(file.bytes, file.isCut);
   if (text === undefined) {
     const { content } = await callTool("read_file", { sandbox, path }, signal);
     return { kind: "other", blocks: content };
   }
-  if (found.isCut) return { kind: "fixed", text, why: onlyFirst(MAX_BYTES) };
+  if (file.isCut) return { kind: "fixed", text, why: onlyFirst(MAX_BYTES) };
   const unix = text.replaceAll("\r\n", "\n");
   if (unix.includes("\r") || (unix !== text && /[^\r]\n|^\n/.test(text)))
     return { kind: "fixed", text, why: MIXED_LINE_ENDS };

@@ -180,8 +180,8 @@ function numbers(parameters: string): number[] {
 
 function applyCodes(before: Style, codes: readonly number[]): Style {
   let style = { ...before };
-  for (let at = 0; at < codes.length; at++) {
-    const code = codes[at] ?? 0;
+  for (let index = 0; index < codes.length; index++) {
+    const code = codes[index] ?? 0;
     if (code === 0) style = {};
     else if (code === 1) style.bold = true;
     else if (code === 2) style.dim = true;
@@ -199,12 +199,12 @@ function applyCodes(before: Style, codes: readonly number[]): Style {
     else if (code >= 100 && code <= 107) style.background = code - 100 + 8;
     else if (code === 49) style.background = undefined;
     else if (code === 38 || code === 48) {
-      const isIndexed = codes[at + 1] === 5;
-      const [r = 0, g = 0, b = 0] = codes.slice(at + 2, at + 5);
-      const color = isIndexed ? paletteColor(codes[at + 2] ?? 0) : nearestColor(r, g, b);
+      const isIndexed = codes[index + 1] === 5;
+      const [r = 0, g = 0, b = 0] = codes.slice(index + 2, index + 5);
+      const color = isIndexed ? paletteColor(codes[index + 2] ?? 0) : nearestColor(r, g, b);
       if (code === 38) style.color = color;
       else style.background = color;
-      at += isIndexed ? 2 : 4;
+      index += isIndexed ? 2 : 4;
     }
   }
   return style;

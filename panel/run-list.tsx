@@ -43,9 +43,9 @@ export function RunList({ sandbox, open, isThere, previews, problemShownAbove, o
   const [problem, setProblem] = useState<string>();
   const newest = listed.value?.runs ?? [];
   const runs = [...newest, ...older.runs.filter(({ id }) => !newest.some((run) => run.id === id))];
-  const next = older.runs.length > 0 ? older.next_cursor : listed.value?.next_cursor;
+  const nextCursor = older.runs.length > 0 ? older.next_cursor : listed.value?.next_cursor;
   const loadMore = () =>
-    callTool<RunListing>("list_runs", { ...listRequest, cursor: next }).then(
+    callTool<RunListing>("list_runs", { ...listRequest, cursor: nextCursor }).then(
       ({ data: page }) => setOlder((before) => ({ ...page, runs: [...before.runs, ...page.runs] })),
       (error: unknown) => showError(error, setProblem),
     );
@@ -81,7 +81,7 @@ export function RunList({ sandbox, open, isThere, previews, problemShownAbove, o
           row={(run) => <RunLink run={run} sandbox={sandbox} isOpen={run.id === open} />}
         />
       )}
-      {next && <PlainButton onClick={loadMore}>Older runs</PlainButton>}
+      {nextCursor && <PlainButton onClick={loadMore}>Older runs</PlainButton>}
     </>
   );
 }

@@ -82,7 +82,7 @@ function Sandboxes({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
 
 function RecentRuns({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
   const isOffered = useOffered();
-  const [found, setFound] = useState<Record<string, readonly ListedRun[]>>({});
+  const [runsBySandbox, setRunsBySandbox] = useState<Record<string, readonly ListedRun[]>>({});
   const used = sandboxes.slice(0, WATCHED_SANDBOXES).map(({ name }) => name);
   // Sorted by name, so that using a sandbox does not restart the stream.
   const names = isOffered("list_runs") ? used.toSorted() : [];
@@ -91,7 +91,7 @@ function RecentRuns({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
       live.add({
         watch: { name: "list_runs", arguments: { sandbox: name, limit: SHOWN_RUNS } },
         onUpdate({ data }) {
-          if (data) setFound((before) => ({ ...before, [name]: (data as RunListing).runs }));
+          if (data) setRunsBySandbox((before) => ({ ...before, [name]: (data as RunListing).runs }));
           return false;
         },
         // The list of sandboxes shows its problem, so this page does not.
@@ -101,7 +101,7 @@ function RecentRuns({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
     return () => ends.forEach((end) => end());
   }, [names.join()]);
   const runs = names
-    .flatMap((name) => found[name] ?? [])
+    .flatMap((name) => runsBySandbox[name] ?? [])
     .toSorted((one, other) => other.started_at.localeCompare(one.started_at))
     .slice(0, SHOWN_RUNS);
   if (names.length === 0) return null;
@@ -109,7 +109,7 @@ function RecentRuns({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
     <>
       <h2 id="recent">Recent runs</h2>
       {runs.length === 0 ? (
-        <p class="soft">{names.every((name) => found[name]) ? NO_RUNS : LOADING_RUNS}</p>
+        <p class="soft">{names.every((name) => runsBySandbox[name]) ? NO_RUNS : LOADING_RUNS}</p>
       ) : (
         <ul class="runs" aria-labelledby="recent">
           {runs.map((run) => (

@@ -19,13 +19,13 @@ interface Stored {
   answers: unknown;
 }
 
-const [commit, given] = process.argv.slice(2);
+const [commit, worktreeArgument] = process.argv.slice(2);
 if (!commit) throw new Error("Usage: node scripts/storage-fixture.ts <commit> [worktree]");
 const root = join(import.meta.dirname, "..");
 const folder = join(root, "tests/fixtures/storage");
 const short = execFileSync("git", ["rev-parse", "--short=7", commit], { cwd: root, encoding: "utf8" }).trim();
 const test = "tests/worker/account/storage-fixture.test.ts";
-const worktree = given ?? join(mkdtempSync(join(tmpdir(), "storage-fixture-")), short);
+const worktree = worktreeArgument ?? join(mkdtempSync(join(tmpdir(), "storage-fixture-")), short);
 
 /** The name of an actor: of its sandbox, its principal, or its counter. */
 function nameOf({ owner, principal, ...keys }: Record<string, unknown>): string {
@@ -67,14 +67,14 @@ const run = (command: string, ...args: string[]) =>
     );
   });
 
-if (!given) execFileSync("git", ["worktree", "add", "--detach", worktree, commit], { cwd: root });
+if (!worktreeArgument) execFileSync("git", ["worktree", "add", "--detach", worktree, commit], { cwd: root });
 try {
-  if (!given) await run("npm", "ci", "--no-audit", "--no-fund");
+  if (!worktreeArgument) await run("npm", "ci", "--no-audit", "--no-fund");
   const scenario = readFileSync(join(folder, "scenario.ts"), "utf8");
   writeFileSync(join(worktree, test), scenario.replace("http://SINK", `http://127.0.0.1:${port}`));
   await run("npx", "vitest", "run", test);
 } finally {
   server.close();
   rmSync(join(worktree, test), { force: true });
-  if (!given) execFileSync("git", ["worktree", "remove", "--force", worktree], { cwd: root });
+  if (!worktreeArgument) execFileSync("git", ["worktree", "remove", "--force", worktree], { cwd: root });
 }

@@ -33,9 +33,9 @@ export const diagnose = serverCommand(
     "the file to write (default: a new file in the state directory); - for standard output",
   )
   .addOption(portOption())
-  .action(async (given, { output, port, json: asJSON, ...options }) => {
+  .action(async (directoryArgument, { output, port, json: asJSON, ...options }) => {
     const stateDir = stateDirectory(options);
-    const directory = given === undefined ? root : userPath(given);
+    const directory = directoryArgument === undefined ? root : userPath(directoryArgument);
     const bundle = redact(
       {
         program: { version: description.version, node: process.versions.node },
@@ -48,7 +48,7 @@ export const diagnose = serverCommand(
         },
         checks: await localChecks(stateDir, port),
         configuration:
-          given !== undefined || existsSync(join(root, "wrangler.jsonc"))
+          directoryArgument !== undefined || existsSync(join(root, "wrangler.jsonc"))
             ? validate(directory)
             : "not a clone",
         variables: variables(),

@@ -26,7 +26,7 @@ export const sandboxes = serverCommand("sandboxes", "list the sandboxes, most re
   const { data } = await server.call("list_sandboxes");
   await server.close();
   if (options.json) return json(true, data);
-  const { sandboxes: found, max_sandboxes } = listSchema.parse(data);
+  const { sandboxes: listed, max_sandboxes } = listSchema.parse(data);
   const short = (time: string | undefined) => time?.replace(/\.\d+Z$/, "Z") ?? "";
   table(
     [
@@ -36,7 +36,7 @@ export const sandboxes = serverCommand("sandboxes", "list the sandboxes, most re
       { title: "LAST USED" },
       { title: "SAVED" },
     ],
-    found.map(({ name, state, size_bytes, last_used_at, saved_at }) => [
+    listed.map(({ name, state, size_bytes, last_used_at, saved_at }) => [
       name,
       state,
       size_bytes === undefined ? "" : bytes(size_bytes),
@@ -44,5 +44,5 @@ export const sandboxes = serverCommand("sandboxes", "list the sandboxes, most re
       short(saved_at),
     ]),
   );
-  note(`${found.length} of ${max_sandboxes} sandboxes`);
+  note(`${listed.length} of ${max_sandboxes} sandboxes`);
 });

@@ -61,19 +61,19 @@ export const shell = bridgeCommand(
 /** Connects this terminal to the run's terminal, and resets this one afterwards. @returns false if the user detached before the run ended */
 async function converse(server: Server, id: string, isAttached: boolean): Promise<boolean> {
   const { stdin, stdout } = process;
-  const left = Promise.withResolvers<false>();
+  const leaving = Promise.withResolvers<false>();
   const filter = new TerminalFilter();
   const type = async (text: string) => void (await server.call("send_input", { id, text }));
   const fail = async (reason: unknown) => {
     // Input that fails because the program has ended is not an error.
     const { isRunning } = await server.logOf(id).catch(() => ({ isRunning: true }));
-    if (isRunning) left.reject(reason);
+    if (isRunning) leaving.reject(reason);
   };
   const keyboard = new Keyboard(type, (reason) => void fail(reason));
   const press = (keys: Buffer) => {
-    if (keyboard.press(keys)) left.resolve(false);
+    if (keyboard.press(keys)) leaving.resolve(false);
   };
-  const leave = () => left.resolve(false);
+  const leave = () => leaving.resolve(false);
   const resizing = new Resizing(size, (now) => server.call("send_input", { id, ...now }));
   const resize = () => resizing.start();
   stdin.setRawMode(true);
@@ -84,7 +84,7 @@ async function converse(server: Server, id: string, isAttached: boolean): Promis
   if (isAttached) resize();
   for (const signal of ["SIGTERM", "SIGHUP"] as const) process.once(signal, leave);
   try {
-    return await Promise.race([left.promise, show(server, id, filter, isAttached)]);
+    return await Promise.race([leaving.promise, show(server, id, filter, isAttached)]);
   } finally {
     stdout.off("resize", resize);
     resizing.stop();

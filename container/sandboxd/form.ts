@@ -11,7 +11,7 @@ const MAX_PARTS = 1000;
 /** Yields the bytes of a form's only file, and fails after them if the form is broken. @throws FileError `form`, `cut` */
 export async function* fileOf(body: AsyncIterable<Buffer>, contentType: string): AsyncGenerator<Buffer> {
   const form = formOf(contentType);
-  const { promise: found, resolve } = Promise.withResolvers<Readable | undefined>();
+  const { promise: firstFile, resolve } = Promise.withResolvers<Readable | undefined>();
   let count = 0;
   form.on("file", (_field, file, name) => {
     // The error of a truncated form: `yield* file` throws it.
@@ -27,7 +27,7 @@ export async function* fileOf(body: AsyncIterable<Buffer>, contentType: string):
     () => resolve(undefined),
   );
   try {
-    const file = await found;
+    const file = await firstFile;
     if (file) {
       read.catch((error: unknown) => file.destroy(error as Error));
       yield* file;

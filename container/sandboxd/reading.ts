@@ -122,7 +122,7 @@ export async function readLines(
   const key = size > 0 ? `${dev} ${ino} ${size} ${mtimeMs} ${ctimeMs}` : undefined;
   const known = key === undefined ? undefined : counts.get(key);
   const parts: Buffer[] = [];
-  let taken = 0;
+  let takenBytes = 0;
   let breaks = 0;
   let isOpen = false;
   let isDone = false;
@@ -144,11 +144,11 @@ export async function readLines(
     }
     isOpen = chunk[bytesRead - 1] !== LINE_FEED;
     if (!isDone && from < to) {
-      const part = Buffer.from(chunk.subarray(from, Math.min(to, from + max - taken)));
+      const part = Buffer.from(chunk.subarray(from, Math.min(to, from + max - takenBytes)));
       parts.push(part);
-      taken += part.length;
+      takenBytes += part.length;
     }
-    isDone ||= breaks >= last || taken >= max;
+    isDone ||= breaks >= last || takenBytes >= max;
     if (isDone && known !== undefined) return { bytes: Buffer.concat(parts), lines: known };
   }
   const lines = breaks + (isOpen ? 1 : 0);
@@ -175,7 +175,7 @@ export async function listDirectory(
   const root = bytesAsText(path);
   const after = nameOf(cursor);
   // File names are bytes. Latin-1 keeps each byte, and sorts like bytes.
-  let found: string[] = [];
+  let names: string[] = [];
   const directories = [{ prefix: "", depth }];
   for (let next = directories.pop(); next && isWanted(); next = directories.pop()) {
     const { prefix } = next;
@@ -188,19 +188,19 @@ export async function listDirectory(
     });
     for (const entry of inside) {
       const name = `${prefix}${entry.name}`;
-      if (name > after) found.push(name);
+      if (name > after) names.push(name);
       const below = `${name}/`;
       const isDone = below < after && !after.startsWith(below);
       if (next.depth > 1 && entry.isDirectory() && !isDone)
         directories.push({ prefix: below, depth: next.depth - 1 });
     }
     // Keeps one entry more than the limit, because it shows that there is a next page.
-    if (found.length > limit + KEPT_ENTRIES) found = sortByBytes(found).slice(0, limit + 1);
+    if (names.length > limit + KEPT_ENTRIES) names = sortByBytes(names).slice(0, limit + 1);
   }
   const entries: ListedEntry[] = [];
   let bytes = 0;
   let last = "";
-  for (const name of sortByBytes(found)) {
+  for (const name of sortByBytes(names)) {
     if (!isWanted()) break;
     if (entries.length >= limit || bytes > RESPONSE_BYTES / 2) return { entries, next: cursorOf(last) };
     last = name;

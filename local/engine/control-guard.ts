@@ -146,7 +146,7 @@ const comma = 0x2c;
 /** Scans a message in the form of `JSON.stringify` without parsing it, and refuses any other form. */
 function scan(message: Buffer): { references: number; values: number } | string {
   let values = 0;
-  let found = 0;
+  let referenceCount = 0;
   for (let at = 0; at < message.length; at++) {
     const byte = message[at] ?? 0;
     if (byte <= 0x20) return STOPPED_BECAUSE.otherJSON;
@@ -157,7 +157,7 @@ function scan(message: Buffer): { references: number; values: number } | string 
       if (message[start - 2] !== bracket || at - start > 16) continue;
       const word = message.toString("latin1", start, at);
       if (unused.has(word)) return STOPPED_BECAUSE.unused(word);
-      if (references.has(word)) found += 1;
+      if (references.has(word)) referenceCount += 1;
       // An escape could spell any type.
       if (word.includes("\\u")) return STOPPED_BECAUSE.otherJSON;
     } else if (byte === bracket || byte === brace || byte === comma) {
@@ -165,5 +165,5 @@ function scan(message: Buffer): { references: number; values: number } | string 
       if (values > maxValues) return STOPPED_BECAUSE.values(maxValues);
     }
   }
-  return { references: found, values };
+  return { references: referenceCount, values };
 }

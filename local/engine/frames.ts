@@ -109,22 +109,22 @@ class FrameReader {
 
   pass(bytes: Buffer, most: number): number {
     let frames = 0;
-    let at = 0;
-    while (at < bytes.length) {
+    let position = 0;
+    while (position < bytes.length) {
       if (this.#payload > 0) {
-        const part = Math.min(this.#payload, bytes.length - at);
+        const part = Math.min(this.#payload, bytes.length - position);
         this.#payload -= part;
-        at += part;
+        position += part;
         continue;
       }
       if (this.#head.length === 0 && frames++ === most) break;
-      this.#head.push(bytes[at++] ?? 0);
+      this.#head.push(bytes[position++] ?? 0);
       if (this.#head.length < 2 || this.#head.length < 2 + extraBytes(this.#head)) continue;
       this.#payload = payloadOf(this.#head);
       this.#head = [];
       this.#onFrame(this.#payload);
     }
-    return at;
+    return position;
   }
 }
 

@@ -126,7 +126,7 @@ export interface GroupParent {
 }
 
 export async function findGroupParents(): Promise<GroupParent[]> {
-  const found: GroupParent[] = [];
+  const usableParents: GroupParent[] = [];
   for (const line of (await read("/proc/self/cgroup")).split("\n")) {
     const [, controllers = "", path = "/"] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
     const names = controllers.replace("blkio", "io").split(",");
@@ -134,7 +134,7 @@ export async function findGroupParents(): Promise<GroupParent[]> {
     if (controller !== undefined) {
       const directory = join("/sys/fs/cgroup", controllers, path);
       const parent: GroupParent = { version: 1, path: directory, controllers: [controller] };
-      if (await isUsable(parent)) found.push(parent);
+      if (await isUsable(parent)) usableParents.push(parent);
     } else if (controllers === "" && line.startsWith("0::")) {
       // A group with processes cannot delegate controllers to children, so the engine uses a sibling of its own group.
       for (const directory of [join("/sys/fs/cgroup", dirname(path)), "/sys/fs/cgroup"]) {
@@ -144,13 +144,13 @@ export async function findGroupParents(): Promise<GroupParent[]> {
         const areUsable = await Promise.all(parents.map(isUsable));
         const parent = parents[areUsable.indexOf(true)];
         if (parent !== undefined) {
-          found.push(parent);
+          usableParents.push(parent);
           break;
         }
       }
     }
   }
-  return found;
+  return usableParents;
 }
 
 const known: Controller[] = ["memory", "pids", "cpu", "io"];
@@ -215,7 +215,7 @@ export async function createEngineGroups(
   boot: string,
   { allMemoryBytes }: Limits,
 ): Promise<string[]> {
-  const made: string[] = [];
+  const directories: string[] = [];
   for (const parent of parents) {
     const directory = join(parent.path, groupPrefix + boot);
     const set = (file: string, value: string | number) => writeFile(join(directory, file), String(value));
@@ -223,7 +223,7 @@ export async function createEngineGroups(
       await mkdir(directory).catch((error: NodeJS.ErrnoException) => {
         if (error.code !== "EEXIST") throw error;
       });
-      made.push(directory);
+      directories.push(directory);
       if (parent.version === 2)
         await set(
           "cgroup.subtree_control",
@@ -237,7 +237,7 @@ export async function createEngineGroups(
       // The engine continues without a group that cannot be made, or a limit that cannot be set.
     }
   }
-  return made;
+  return directories;
 }
 
 /** Bytes of memory without the file cache, which the kernel can reclaim; 0 if the group has no such counts that can be read. */
@@ -264,7 +264,7 @@ export async function kernelMemoryOf(group: string): Promise<number> {
 }
 
 export async function createGroups(parents: GroupParent[], name: string, limits: Limits): Promise<string[]> {
-  const made: string[] = [];
+  const directories: string[] = [];
   for (const parent of parents) {
     const directory = join(parent.path, groupPrefix + name);
     try {
@@ -273,7 +273,7 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
         await createEngineGroups([parent], dirname(name), limits);
         await mkdir(directory);
       });
-      made.push(directory);
+      directories.push(directory);
       for (const controller of parent.controllers) {
         // By default, sandboxes share the processor equally.
         if (controller === "cpu") continue;
@@ -294,7 +294,7 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
       // The engine continues without a group that cannot be made, or a limit that cannot be set.
     }
   }
-  return made;
+  return directories;
 }
 
 async function limitReads(

@@ -54,13 +54,13 @@ export class MountNamespace {
   async open(mounts: Mount[], { root, directoryMap }: HostIDs): Promise<MountNamespaceView> {
     // The directories of all sandboxes, so that sandboxes with different directories share a namespace.
     const directories = this.#directories.filter(({ from }) => existsSync(from));
-    const held = [...mounts, ...directories].filter(({ from }) => this.#enginePath(from) === undefined);
-    const sources = [...new Set(held.map(({ from }) => from))];
+    const heldMounts = [...mounts, ...directories].filter(({ from }) => this.#enginePath(from) === undefined);
+    const sources = [...new Set(heldMounts.map(({ from }) => from))];
     const writable = new Set(directories.flatMap((mount) => (mount.writable ? mount.from : [])));
     const holder = this.#currentHolder(sources, writable);
     const pid = await holder.pid;
     const heldAt = (from: string) => `${place}/${this.#enginePath(from) ?? sources.indexOf(from)}`;
-    const shown = new Map<string, string>();
+    const mappedPaths = new Map<string, string>();
     for (const { from } of directoryMap === undefined
       ? []
       : directories.filter((mount) => mounts.some(isSame(mount)))) {
@@ -71,9 +71,9 @@ export class MountNamespace {
         holder.mapped.delete(path);
         throw new Error(MACHINE.ofRoot(from, messageOf(error)));
       });
-      shown.set(from, path);
+      mappedPaths.set(from, path);
     }
-    const shared = held.filter(({ from }) => !directories.some((mount) => mount.from === from));
+    const shared = heldMounts.filter(({ from }) => !directories.some((mount) => mount.from === from));
     const own = withOwnInodes(
       place,
       shared.map(({ from }) => ({ from, to: heldAt(from) })),
@@ -91,7 +91,7 @@ export class MountNamespace {
         "--",
       ],
       translate: (requested) =>
-        requested.map(({ from, ...rest }) => ({ ...rest, from: shown.get(from) ?? heldAt(from) })),
+        requested.map(({ from, ...rest }) => ({ ...rest, from: mappedPaths.get(from) ?? heldAt(from) })),
     };
   }
 

@@ -191,15 +191,15 @@ export class OutboundQueue {
 /** Extracts the body of an `OutboundResponse` from its frames. Fails without the final frame. */
 function unframe(): Transform {
   let head = Buffer.alloc(0);
-  let left = 0;
+  let bytesLeft = 0;
   let isWhole = false;
   return new Transform({
-    transform(bytes: Buffer, _encoding, done) {
+    transform(bytes: Buffer, _encoding, callback) {
       for (let rest = bytes; rest.length > 0;) {
-        if (left > 0) {
-          const piece = rest.subarray(0, left);
+        if (bytesLeft > 0) {
+          const piece = rest.subarray(0, bytesLeft);
           this.push(piece);
-          left -= piece.length;
+          bytesLeft -= piece.length;
           rest = rest.subarray(piece.length);
           continue;
         }
@@ -207,11 +207,11 @@ function unframe(): Transform {
         head = Buffer.concat([head, rest.subarray(0, missing)]);
         rest = rest.subarray(missing);
         if (head.length < FRAME_HEAD_BYTES) break;
-        left = head.readUInt32BE();
-        isWhole = left === 0;
+        bytesLeft = head.readUInt32BE();
+        isWhole = bytesLeft === 0;
         head = Buffer.alloc(0);
       }
-      done();
+      callback();
     },
     flush: (done) => done(isWhole ? null : new Error(REQUEST_PROBLEMS.partial)),
   });

@@ -60,7 +60,9 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
   const { upstream, path, headers, pace, acknowledgedBytes, onBroken, isPreview } = options;
   const offered = headers.find(([name]) => name.toLowerCase() === "sec-websocket-protocol")?.[1];
   const protocols = offered?.split(",").map((protocol) => protocol.trim()) ?? [];
-  const rest = headers.filter(([name]) => !/^(sec-websocket-(?!protocol).*|connection|upgrade)$/i.test(name));
+  const forwardedHeaders = headers.filter(
+    ([name]) => !/^(sec-websocket-(?!protocol).*|connection|upgrade)$/i.test(name),
+  );
   const bounds = {
     maxPayload: maxMessageBytes,
     // No compression: a kilobyte could expand to a megabyte.
@@ -74,7 +76,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     ...bounds,
     // The type asks for a Socket, but any stream works.
     createConnection: () => connection as Duplex as Socket,
-    headers: Object.fromEntries(rest),
+    headers: Object.fromEntries(forwardedHeaders),
     finishRequest: (outgoing) => {
       limitInterim(outgoing, pace.pieces, () => inside.terminate());
       outgoing.end();

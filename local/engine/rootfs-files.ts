@@ -47,7 +47,7 @@ const imageEnvironment: Record<string, string> = Object.fromEntries(
   ),
 );
 
-export function sandboxEnvironment(given: Record<string, string>) {
+export function sandboxEnvironment(variables: Record<string, string>) {
   const noProxy = [...direct, "127.0.0.0/8"].join(",");
   return {
     PATH: path,
@@ -74,7 +74,7 @@ export function sandboxEnvironment(given: Record<string, string>) {
     PIP_ROOT_USER_ACTION: "ignore",
     PIP_DISABLE_PIP_VERSION_CHECK: "1",
     ...imageEnvironment,
-    ...given,
+    ...variables,
   };
 }
 

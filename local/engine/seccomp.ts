@@ -190,7 +190,7 @@ function rulesOfFiles({ ids, hasHostDirectory }: FilterOptions, direct: number):
     hasHostDirectory ? ifAnyBit(argument(index), SET_ID, refuse(EPERM), allow) : allow;
   // Reads that bypass the cache cannot be interrupted: a killed sandbox would keep its memory until they end. File systems
   // without O_DIRECT, such as tmpfs before Linux 6.6, also return EINVAL.
-  const open = (flags: number) =>
+  const openCall = (flags: number) =>
     ifAnyBit(
       argument(flags),
       direct,
@@ -212,8 +212,8 @@ function rulesOfFiles({ ids, hasHostDirectory }: FilterOptions, direct: number):
     creat: mode(1),
     mknod: mode(1),
     mknodat: mode(2),
-    open: open(1),
-    openat: open(2),
+    open: openCall(1),
+    openat: openCall(2),
     fcntl: ifEqual(argument(1), F_SETFL, setFlags, onlyValues(argument(1), fcntlCommands, EINVAL)),
     sync,
     syncfs: sync,

@@ -136,7 +136,7 @@ export class SnapshotRegistry {
       if (!archive) this.#requireBase(sandbox, base);
       if (this.#rows.write("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id) === 0)
         throw new Error(`save ${id} was abandoned`);
-      const before = this.bytes;
+      const bytesBefore = this.bytes;
       const known = new Map(this.#packs(base ?? "").map((pack) => [pack.id, pack.bytes]));
       if (packBytes > 0) {
         known.set(id, packBytes);
@@ -160,7 +160,7 @@ export class SnapshotRegistry {
       else this.#setCurrent(sandbox, id, now);
       this.#garbage.collect(now);
       this.#makeRoom(archive?.run, now);
-      if (this.bytes > this.#limits.workspaceBytes && this.bytes > before) throw this.fullError();
+      if (this.bytes > this.#limits.workspaceBytes && this.bytes > bytesBefore) throw this.fullError();
     });
   }
 

@@ -177,30 +177,30 @@ function fitResults(shown: readonly CodeResult[], error: CodeOutcome["error"]): 
   const lines = shown.length + shown.filter((result) => "html" in result).length;
   let room = DETAIL_BYTES - sizeOf({ results: [], error: raised }) - lines * LEFT_OUT_BYTES;
   let textRoom = TEXTS_BYTES;
-  const kept: CodeResult[] = [];
+  const fitted: CodeResult[] = [];
   for (const original of shown) {
     const isText = "text" in original;
     const result = isText ? { ...original, html: undefined } : original;
     const size = sizeOf(result);
     const fits = size <= room + LEFT_OUT_BYTES && (!isText || size <= textRoom);
-    kept.push(fits ? result : { text: texts.resultLeftOut(size) });
+    fitted.push(fits ? result : { text: texts.resultLeftOut(size) });
     if (!fits) continue;
     room -= Math.max(0, size + 1 - LEFT_OUT_BYTES);
     if (isText) textRoom -= size;
   }
   // HTML gets only the remaining space, because models do not see it.
   for (const [index, original] of shown.entries()) {
-    const text = kept[index];
+    const text = fitted[index];
     if (!text || !("html" in original) || !("text" in text) || text.text !== original.text) continue;
     const size = sizeOf(original) - sizeOf(text);
     if (size > room) {
-      kept[index] = { ...text, leftOut: texts.htmlLeftOut(size) };
+      fitted[index] = { ...text, leftOut: texts.htmlLeftOut(size) };
       continue;
     }
-    kept[index] = original;
+    fitted[index] = original;
     room -= size;
   }
-  return { results: kept, error: raised };
+  return { results: fitted, error: raised };
 }
 
 /** An error with the two ends of its traceback. */

@@ -36,25 +36,25 @@ export function render(output: string): { text: string; moved: number } {
   let row: string[] = [];
   /** The rows that can still change, from the top, and the cursor's row. */
   let rows = [{ cells: row, end: "" }];
-  let at = 0;
+  let cursorRow = 0;
   let column = 0;
   let moved = 0;
   /** How many blanks control sequences may still add. */
   let blanks = output.length + MAX_COLUMNS;
-  const shown = ({ cells, end }: { cells: string[]; end: string }) =>
+  const textOfRow = ({ cells, end }: { cells: string[]; end: string }) =>
     end === "" ? cells.join("") : cells.join("").trimEnd() + end;
   const goTo = (to: number) => {
-    at = to;
-    row = rows[at]!.cells;
+    cursorRow = to;
+    row = rows[cursorRow]!.cells;
   };
   const endRow = (end: string) => {
-    if (at === rows.length - 1) {
-      rows[at]!.end = end;
+    if (cursorRow === rows.length - 1) {
+      rows[cursorRow]!.end = end;
       rows.push({ cells: [], end: "" });
-      if (rows.length > MAX_ROWS) text += shown(rows.shift()!);
-      at = rows.length - 2;
+      if (rows.length > MAX_ROWS) text += textOfRow(rows.shift()!);
+      cursorRow = rows.length - 2;
     }
-    goTo(at + 1);
+    goTo(cursorRow + 1);
     column = 0;
   };
   const moveTo = (to: number) => (column = Math.max(0, Math.min(to, MAX_COLUMNS - 1)));
@@ -91,22 +91,22 @@ export function render(output: string): { text: string; moved: number } {
         row.splice(column, 0, ...Array<string>(added).fill(" "));
         row.length = Math.min(row.length, MAX_COLUMNS);
       }
-    } else if ("AF".includes(final) && at > 0) {
-      goTo(Math.max(0, at - (count || 1)));
+    } else if ("AF".includes(final) && cursorRow > 0) {
+      goTo(Math.max(0, cursorRow - (count || 1)));
       if (final === "F") column = 0;
-    } else if ("BE".includes(final) && at < rows.length - 1) {
-      goTo(Math.min(rows.length - 1, at + (count || 1)));
+    } else if ("BE".includes(final) && cursorRow < rows.length - 1) {
+      goTo(Math.min(rows.length - 1, cursorRow + (count || 1)));
       if (final === "E") column = 0;
-    } else if (final === "J" && count === 0 && at < rows.length - 1) {
+    } else if (final === "J" && count === 0 && cursorRow < rows.length - 1) {
       row.length = Math.min(row.length, column);
-      rows = rows.slice(0, at + 1);
-      rows[at]!.end = "";
+      rows = rows.slice(0, cursorRow + 1);
+      rows[cursorRow]!.end = "";
     } else if ("ABEFHJdf".includes(final)) {
       goTo(rows.length - 1);
       if (row.length > 0) endRow("\n");
     }
   }
-  return { text: text + rows.map(shown).join(""), moved };
+  return { text: text + rows.map(textOfRow).join(""), moved };
 }
 
 /**

@@ -19,20 +19,24 @@ import { mountLines } from "../shared/mounted-directories.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 
-export function createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: NeededTools): McpServer {
+export function createMCPServer(
+  caller: CallerContext,
+  query: EndpointQuery,
+  neededTools: NeededTools,
+): McpServer {
   const { config, principal } = caller;
   // A single call needs neither the list of tools nor the instructions.
-  const listed = wanted.onlyCalls ? [] : tools.filter((tool) => isListed(tool, caller));
+  const listed = neededTools.onlyCalls ? [] : tools.filter((tool) => isListed(tool, caller));
   const server = new McpServer(
     {
       name: "sandbox-mcp",
       title: "Sandbox",
       version: manifest.version,
       // In revision 2026-07-28 every response would contain the icons.
-      icons: wanted.onlyCalls ? undefined : [ICON],
+      icons: neededTools.onlyCalls ? undefined : [ICON],
     },
     {
-      instructions: wanted.onlyCalls
+      instructions: neededTools.onlyCalls
         ? undefined
         : instructions({
             has: (name) => listed.some((tool) => tool.name === name),
@@ -45,7 +49,7 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
       capabilities: { tools: { listChanged: false }, resources: { listChanged: false } },
     },
   );
-  if (!wanted.onlyCalls) registerResources(server, caller, query.sandbox);
+  if (!neededTools.onlyCalls) registerResources(server, caller, query.sandbox);
   if (caller.takesTasks !== undefined) registerTasks(server, { ...caller, isStructured: query.structured });
   server.server.registerCapabilities(APPS_CAPABILITY);
   // The panel's page needs these tools at once, so it is linked only for callers who may call them.
@@ -55,14 +59,14 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
   for (const tool of tools) {
     const { name, title, description, annotations, hasLongAnswers, showsPanel } = tool;
     // A tool that is called but not listed is registered too: its error explains what is missing.
-    if (!listed.includes(tool) && !wanted.called.includes(name)) continue;
+    if (!listed.includes(tool) && !neededTools.called.includes(name)) continue;
     const input = inputFor(tool, { sandbox: query.sandbox, maxWaitSeconds });
     const inputSchema = schemaOf(input, (issues) => {
       logInvalid(tool, caller);
       return argumentsText(name, issues, Object.keys(input.shape));
     });
     // A call that becomes a task has no output for the SDK to check.
-    const hasOutput = query.structured && !(wanted.onlyCalls && caller.takesTasks);
+    const hasOutput = query.structured && !(neededTools.onlyCalls && caller.takesTasks);
     const outputSchema = hasOutput ? tool.output && schemaOf(tool.output) : undefined;
     const _meta = { ...(hasLongAnswers && LONG_ANSWERS), ...(showsPanel && linksPanel && PANEL_LINK) };
     const hasMeta = Object.keys(_meta).length > 0;

@@ -155,7 +155,7 @@ class TraceMatcher {
   }
 
   #findEscaped(bytes: Uint8Array, escape: number): [number, number][] {
-    const found: [number, number][] = [];
+    const ranges: [number, number][] = [];
     const places = new Int32Array(bytes.length);
     let state = 0;
     let count = 0;
@@ -165,9 +165,9 @@ class TraceMatcher {
       state = this.#automaton.next(state, escaped < 0 ? (bytes[at] ?? 0) : escaped);
       at += escaped < 0 ? 1 : escapeLength(bytes, at);
       const trace = this.#automaton.endingAt(state);
-      if (trace) addRange(found, trace, bytes, places[count + 1 - trace.text.length] ?? 0, at);
+      if (trace) addRange(ranges, trace, bytes, places[count + 1 - trace.text.length] ?? 0, at);
     }
-    return found;
+    return ranges;
   }
 }
 
@@ -195,19 +195,19 @@ function hexadecimal(bytes: Uint8Array, from: number, to: number): number {
 
 /** Adds the range of a trace, or extends the last one: a value that repeats itself (`aaaa`) can end at every byte. */
 function addRange(
-  found: [number, number][],
+  ranges: [number, number][],
   trace: SecretTrace,
   bytes: Uint8Array,
   start: number,
   end: number,
 ): void {
-  const last = found.at(-1);
+  const last = ranges.at(-1);
   // If the last range began long before `start`, that range also covers an escape or a base64 character before `start`.
   const isInside = last !== undefined && start >= last[0] + MAX_SPELLING_CHARS && start <= last[1];
   const range: [number, number] = isInside
     ? [start, end + (trace.sharesLast ? 1 : 0)]
     : rangeOf(trace, bytes, start, end);
-  if (last === undefined || range[0] > last[1] || range[1] < last[0]) return void found.push(range);
+  if (last === undefined || range[0] > last[1] || range[1] < last[0]) return void ranges.push(range);
   last[0] = Math.min(last[0], range[0]);
   last[1] = Math.max(last[1], range[1]);
 }

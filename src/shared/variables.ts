@@ -351,7 +351,7 @@ const runs = {
   }),
 };
 
-const others = {
+const otherVariables = {
   TOOLS: variable({
     schema: field.list(z.string()).superRefine((words, { addIssue }) => {
       const message = describeWrongChoice(words, TOOL_NAMES);
@@ -399,7 +399,7 @@ export const GROUPS = {
   Network: network,
   Workspaces: state,
   Runs: runs,
-  "Tools and log": others,
+  "Tools and log": otherVariables,
 } satisfies Record<string, Record<string, Variable>>;
 
 export const variables = {
@@ -411,7 +411,7 @@ export const variables = {
   ...network,
   ...state,
   ...runs,
-  ...others,
+  ...otherVariables,
 };
 
 export type VariableName = keyof typeof variables;

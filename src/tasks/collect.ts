@@ -66,19 +66,19 @@ export async function collect(
   directory: string,
 ): Promise<{ changes?: Changes; artifacts: Artifact[]; notKept?: UnkeptFiles }> {
   const { files: sandboxFiles } = store;
-  const found = (await sandboxFiles.call("changes", { task, path: directory, limit: MAX_FILES })).changes;
-  if (found === undefined) return { changes: undefined, artifacts: [] };
-  const listed = filesThatFit(found.files);
+  const scanned = (await sandboxFiles.call("changes", { task, path: directory, limit: MAX_FILES })).changes;
+  if (scanned === undefined) return { changes: undefined, artifacts: [] };
+  const listed = filesThatFit(scanned.files);
   const files = listed.map(({ path, change, size }): ChangedFiles => ({ path, change, size }));
   const writer = new ArtifactWriter(store, runID);
   const directoryOfTask = taskDirectory(task);
   const diffPath = `${directoryOfTask}/${CHANGES_DIFF}`;
   const first = (await readPart(sandboxFiles, diffPath, 0, DIFF_BYTES)) ?? new Uint8Array(0);
-  const { count: changed, diffBytes } = found;
+  const { count: changed, diffBytes } = scanned;
   const changes = { files, count: changed, diff: decodeText(wholeCharacters(first, "end")), diffBytes };
   if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
   if (changes.count > Math.min(SHOWN_FILES, files.length))
-    await writer.keep(LIST_NAME, `${directoryOfTask}/${CHANGES_LIST}`, found.listBytes);
+    await writer.keep(LIST_NAME, `${directoryOfTask}/${CHANGES_LIST}`, scanned.listBytes);
   // A file's own reason is more useful than `TOO_MANY`, so files with their own reason are listed first.
   const [special, surplus]: [UnkeptFiles["named"], UnkeptFiles["named"]] = [[], []];
   for (const { path, change, type, size } of listed) {

@@ -35,40 +35,40 @@ export interface TaskVerdict {
 
 export function verdictOf(facts: TaskFacts): TaskVerdict {
   const { command, report, spending } = facts;
-  const next = report.conversation ? texts.howToContinue(facts.id) : "";
+  const continueHint = report.conversation ? texts.howToContinue(facts.id) : "";
   const failed = (note: string): TaskVerdict => ({ state: "failed", note });
   const confirmation = command.unconfirmed ? texts.UNCONFIRMED_END : texts.CONFIRMED_END;
   switch (command.state) {
     case "lost":
       return { state: "lost", note: command.note };
     case "cancelled":
-      return { state: "cancelled", note: `The task was cancelled${confirmation}.${next}` };
+      return { state: "cancelled", note: `The task was cancelled${confirmation}.${continueHint}` };
     case "timed_out": {
       const api = spending.upstream ? texts.modelWasFailing(describeUpstream(spending.upstream)) : "";
       const stopped = texts.stoppedAfter(facts.timeoutMs / 1000, facts.cut !== undefined);
       return {
         state: "timed_out",
-        note: `${facts.agent} ${stopped}${confirmation}.${api} ${facts.cut ?? texts.RAISE_TIMEOUT}${next}`,
+        note: `${facts.agent} ${stopped}${confirmation}.${api} ${facts.cut ?? texts.RAISE_TIMEOUT}${continueHint}`,
       };
     }
   }
   const startFailure = startFailureNote(facts);
   if (startFailure) return failed(startFailure);
-  if (spending.isExhausted) return failed(texts.budgetSpent(spending) + next);
-  if (spending.isDaySpent) return failed(texts.dayIsSpent() + next);
+  if (spending.isExhausted) return failed(texts.budgetSpent(spending) + continueHint);
+  if (spending.isDaySpent) return failed(texts.dayIsSpent() + continueHint);
   switch (report.end) {
     case "done":
       return { state: "succeeded" };
     case "out_of_turns":
-      return failed(texts.outOfTurns(facts.agent, facts.maxTurns) + next);
+      return failed(texts.outOfTurns(facts.agent, facts.maxTurns) + continueHint);
     case "error":
       return failed(
         (spending.upstream
           ? texts.modelFailedAgent(facts.agent, upstreamAdvice(spending.upstream))
-          : texts.agentFailed(facts.agent, clause(report.error ?? "") || texts.NO_REASON)) + next,
+          : texts.agentFailed(facts.agent, clause(report.error ?? "") || texts.NO_REASON)) + continueHint,
       );
   }
-  return failed(noResultNote(facts) + next);
+  return failed(noResultNote(facts) + continueHint);
 }
 
 function startFailureNote(facts: TaskFacts) {

@@ -14,9 +14,14 @@ import { artifactBytesText, artifactPageText } from "./texts.ts";
 /** The most bytes of text in one result. */
 const MAX_TEXT = 48 * 1024;
 
-/** @param at the first byte to read. Without it, an image is shown and any other binary file is described. */
-export async function artifactOutput(context: ToolContext, id: string, path: string, at?: number) {
-  const cursor = at ?? 0;
+/** @param requestedCursor the first byte to read. Without it, an image is shown and any other binary file is described. */
+export async function artifactOutput(
+  context: ToolContext,
+  id: string,
+  path: string,
+  requestedCursor?: number,
+) {
+  const cursor = requestedCursor ?? 0;
   const read = async (maxBytes: number) => {
     const result = await context.reading(sandboxOfRun(id), (actor, owner) =>
       actor.readArtifact(owner, id, path, cursor, maxBytes),
@@ -30,13 +35,13 @@ export async function artifactOutput(context: ToolContext, id: string, path: str
   if (content) {
     const next = cursor + content.bytes;
     const summary = artifactPageText(path, cursor, next, size, false);
-    const downloads = at === undefined && next < size ? await artifact(size) : [];
+    const downloads = requestedCursor === undefined && next < size ? await artifact(size) : [];
     const blocks = [text([content.text && putInFence(content.text), summary].filter(Boolean).join("\n"))];
     const next_cursor = next < size ? next : undefined;
     const structured = { path, size, cursor, content: content.text, next_cursor, url: downloads[0]?.url };
     return { content: addDownloads(context, blocks, downloads), structured };
   }
-  if (at === undefined) {
+  if (requestedCursor === undefined) {
     const instead = artifactBytesText(BINARY_BYTES);
     const downloads = await artifact(size);
     const structured = { path, size, url: downloads[0]?.url };

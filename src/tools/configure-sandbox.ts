@@ -70,14 +70,21 @@ export const configureSandbox = defineTool({
     const { value, notice } = await callSandbox(context.env, owner, (actor, sandboxOwner) =>
       actor.configureSandbox(sandboxOwner, { env, setup, network, idleMinutes, start }, region),
     );
-    const { variables, setup: state, region: made, network: policy, idleMinutes: minutes, service } = value;
+    const {
+      variables,
+      setup: state,
+      region: actorRegion,
+      network: policy,
+      idleMinutes: minutes,
+      service,
+    } = value;
     const hosts = policy.internet === "allowlist" ? [...policy.allowHosts] : [];
     const summary = joinSections([
       ["notice", notice],
       ["sandbox", sandbox],
       ["variables", variables.map(shownName).join(", ") || "none"],
       ["set-up", SETUP_WORDS[state]],
-      ["region", made],
+      ["region", actorRegion],
       ["internet", policy.internet],
       ["allow_hosts", policy.internet === "allowlist" ? hosts.join(", ") || "none" : undefined],
       ["idle_minutes", String(minutes)],
@@ -87,7 +94,7 @@ export const configureSandbox = defineTool({
       sandbox,
       variables,
       setup: state,
-      region: made,
+      region: actorRegion,
       internet: policy.internet,
       allow_hosts: hosts,
       idle_minutes: minutes,

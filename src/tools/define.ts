@@ -189,7 +189,7 @@ const HEARTBEAT_SECONDS = 5;
 function heartbeat(title: string, { mcpReq }: ServerContext) {
   const progressToken = mcpReq._meta?.progressToken;
   if (progressToken === undefined) return undefined;
-  let at = title;
+  let lastMessage = title;
   let beats = 0;
   let progress = 0;
   const notify = (message: string) => {
@@ -201,9 +201,9 @@ function heartbeat(title: string, { mcpReq }: ServerContext) {
   };
   const timer = setInterval(() => {
     beats++;
-    notify(`${at}: ${beats * HEARTBEAT_SECONDS} s`);
+    notify(`${lastMessage}: ${beats * HEARTBEAT_SECONDS} s`);
   }, HEARTBEAT_SECONDS * 1000);
-  return { report: (message: string) => notify((at = message)), stop: () => clearInterval(timer) };
+  return { report: (message: string) => notify((lastMessage = message)), stop: () => clearInterval(timer) };
 }
 
 /** A tool's input schema for these settings; the same object for the default settings. */

@@ -42,7 +42,7 @@ export const fileLink = defineTool({
   async handle({ path, direction, expires_seconds, max_bytes, sandbox }, context) {
     const isUpload = direction === "upload";
     if (isUpload && !context.principal.scopes.includes("sandbox:write")) throw mayNotUpload();
-    const found = isUpload ? undefined : await context.operate(sandbox, "stat", { path, digest: true });
+    const described = isUpload ? undefined : await context.operate(sandbox, "stat", { path, digest: true });
     const expires = Date.now() + expires_seconds * 1000;
     const confined = !context.principal.scopes.includes("sandbox:exec");
     const bounds = isUpload ? { max: max_bytes ?? MAX_BYTES, confined } : {};
@@ -56,9 +56,9 @@ export const fileLink = defineTool({
     // Checked last, because the check consumes a notice about lost state without showing it.
     if (isUpload) await refuseDirectory(context, sandbox, path);
     const expires_at = new Date(expires).toISOString();
-    const { type, sha256 } = found?.value ?? {};
-    const size = type === "file" ? found?.value.size : undefined;
-    const shownNotice = found?.notice ?? notice;
+    const { type, sha256 } = described?.value ?? {};
+    const size = type === "file" ? described?.value.size : undefined;
+    const shownNotice = described?.notice ?? notice;
     const summary = joinSections([
       ["notice", shownNotice],
       ["url", url],

@@ -72,7 +72,7 @@ function nextCall(run: RunView, next: number): string {
 function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
   const growing = run.state === "running";
   const log: OutputSpan[] = [];
-  let last: OutputSpan | undefined;
+  let lastSpan: OutputSpan | undefined;
   let end = next;
   // One decoder per stream, because a piece may end inside a character.
   const decoder = () => new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
@@ -88,14 +88,14 @@ function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
         end -= cut;
       }
     }
-    if (piece.stream !== last?.stream) log.push((last = { stream: piece.stream, text: "" }));
-    last.text += decoders[piece.stream].decode(bytes, { stream: true });
+    if (piece.stream !== lastSpan?.stream) log.push((lastSpan = { stream: piece.stream, text: "" }));
+    lastSpan.text += decoders[piece.stream].decode(bytes, { stream: true });
   }
-  if (last) last.text += decoders[last.stream].decode();
-  if (last && run.isInteractive) {
-    const cut = unfinishedSequenceLength(last.text);
-    if (cut < last.text.length) {
-      last.text = last.text.slice(0, last.text.length - cut);
+  if (lastSpan) lastSpan.text += decoders[lastSpan.stream].decode();
+  if (lastSpan && run.isInteractive) {
+    const cut = unfinishedSequenceLength(lastSpan.text);
+    if (cut < lastSpan.text.length) {
+      lastSpan.text = lastSpan.text.slice(0, lastSpan.text.length - cut);
       end -= cut;
     }
     if (!isRaw) for (const span of log) span.text = terminalText(span.text);

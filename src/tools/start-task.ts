@@ -60,11 +60,11 @@ export async function startQuestion(
 }
 
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
-  const { continueFrom, checkpoint, sandbox, task, agent: chosen, agents, commands, ...rest } = request;
+  const { continueFrom, checkpoint, sandbox, task, agent: chosen, agents, commands, ...options } = request;
   requireModel(context, texts.NEEDS_MODEL.task(AGENTS[chosen ?? DEFAULT_AGENT].title));
   if (checkpoint !== undefined && continueFrom !== undefined) throw texts.checkpointAndContinue();
   if (checkpoint !== undefined && sandbox !== undefined) throw texts.checkpointAndSandbox();
-  if (rest.branch !== undefined && rest.repository === undefined) throw texts.branchAlone();
+  if (options.branch !== undefined && options.repository === undefined) throw texts.branchAlone();
   const named = agents || commands ? wantedComponents({ agents, commands }) : undefined;
   const {
     name,
@@ -75,18 +75,18 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
     ? {
         name: sandbox ?? newSandboxName(),
         ownSandbox: sandbox === undefined,
-        directory: rest.repository === undefined ? "/workspace" : cloneDirectory(rest.repository),
+        directory: options.repository === undefined ? "/workspace" : cloneDirectory(options.repository),
       }
     : await continueTask(context, continueFrom, request);
   const { env, config } = context;
-  const isEmpty = [rest.repository, sandbox, continueFrom, checkpoint].every((from) => from === undefined);
+  const isEmpty = [options.repository, sandbox, continueFrom, checkpoint].every((from) => from === undefined);
   const agent = earlierAgent ?? chosen ?? DEFAULT_AGENT;
   if (chosen !== undefined && chosen !== agent)
     throw texts.otherAgent(String(continueFrom), AGENTS[agent].title);
   requireSupport(AGENTS[agent], context, request, named ?? earlierNames ?? []);
   const components = await componentsFor(env, config, named ?? earlierNames ?? [], !isEmpty);
   const { trace } = context;
-  const spec: TaskSpec = { task, agent, ...rest, ...start, ...components, trace };
+  const spec: TaskSpec = { task, agent, ...options, ...start, ...components, trace };
   const begin = () => context.sandbox(name, (actor, owner) => actor.executeTask(owner, spec));
   if (checkpoint !== undefined) {
     requireSavedWorkspaces(context);

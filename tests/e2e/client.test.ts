@@ -343,7 +343,7 @@ it("the client runs in a page of another origin", async () => {
     const page = await browser.newPage();
     await page.goto(`http://127.0.0.1:${port}/`);
     await page.addScriptTag({ content: outputFiles[0]?.text ?? "" });
-    const done = await page.evaluate(
+    const pageResult = await page.evaluate(
       async (given) => {
         const library: { connect: typeof connect } = Reflect.get(globalThis, "library");
         const inPage = library.connect(given).sandbox("browser");
@@ -366,7 +366,7 @@ it("the client runs in a page of another origin", async () => {
       },
       { url: server.url, token: TOKEN },
     );
-    expect(done).toEqual([1, "1\n2\n", 8, "not_found", "unauthorized"]);
+    expect(pageResult).toEqual([1, "1\n2\n", 8, "not_found", "unauthorized"]);
   } finally {
     await browser.close();
     site.close();

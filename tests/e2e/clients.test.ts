@@ -93,7 +93,7 @@ describe.concurrent.each(CONNECT)("%s", (name, connect) => {
   let client: AnyClient;
   // The clients share a sandbox, because kernels and matplotlib take seconds of processor time to load.
   const sandbox = "sdks";
-  const own = `of_${CONNECT.findIndex(([other]) => other === name)}`;
+  const ownName = `of_${CONNECT.findIndex(([other]) => other === name)}`;
 
   beforeAll(async () => {
     client = await connect();
@@ -110,9 +110,9 @@ describe.concurrent.each(CONNECT)("%s", (name, connect) => {
 
   it("runs code, and state is kept between calls", async () => {
     expect(textOf(await call(client, "run_code", { code: "sum(range(10))", sandbox }))).toContain("45");
-    await call(client, "run_code", { code: `${own} = 'between' + ' calls'`, sandbox });
-    expect(textOf(await call(client, "run_code", { code: own, sandbox }))).toContain("between calls");
-    const script = { code: `const ${own}: number = 6; ${own} * 7`, language: "typescript", sandbox };
+    await call(client, "run_code", { code: `${ownName} = 'between' + ' calls'`, sandbox });
+    expect(textOf(await call(client, "run_code", { code: ownName, sandbox }))).toContain("between calls");
+    const script = { code: `const ${ownName}: number = 6; ${ownName} * 7`, language: "typescript", sandbox };
     expect(textOf(await call(client, "run_code", script))).toContain("42");
   });
 
@@ -128,10 +128,14 @@ describe.concurrent.each(CONNECT)("%s", (name, connect) => {
   });
 
   it("runs commands and exchanges files with them", async () => {
-    await call(client, "write_file", { path: `${own}/a.txt`, content: "grüße\n", sandbox });
-    const command = { command: `cd ${own}; tr a-z A-Z < a.txt > b.txt; cat b.txt`, session: own, sandbox };
+    await call(client, "write_file", { path: `${ownName}/a.txt`, content: "grüße\n", sandbox });
+    const command = {
+      command: `cd ${ownName}; tr a-z A-Z < a.txt > b.txt; cat b.txt`,
+      session: ownName,
+      sandbox,
+    };
     expect(textOf(await call(client, "run_command", command))).toContain("GR");
-    expect(textOf(await call(client, "read_file", { path: `${own}/b.txt`, sandbox }))).toContain("GRüßE");
+    expect(textOf(await call(client, "read_file", { path: `${ownName}/b.txt`, sandbox }))).toContain("GRüßE");
   });
 });
 

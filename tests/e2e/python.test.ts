@@ -168,18 +168,18 @@ describe.concurrent("the first Python of PATH", () => {
     const origins = {
       code: `import ${MODULES.slice(0, 3).join(", ")}; numpy.origin, pandas.origin, matplotlib.origin`,
     };
-    const all = "('the index of the test', 'the index of the test', 'the index of the test')";
+    const namesOfIndex = "('the index of the test', 'the index of the test', 'the index of the test')";
     let sandbox = "";
     const originsInNew = () =>
       callTool(first.url, "run_code", { ...origins, sandbox: (sandbox = newSandbox()) });
-    await until(async () => (await originsInNew()).includes(all), PIP_MS);
+    await until(async () => (await originsInNew()).includes(namesOfIndex), PIP_MS);
     const touch = { sandbox, command: "touch /opt/sandbox-runtime/python/x" };
     expect(await callTool(first.url, "run_command", touch)).toMatch(/Read-only file system/);
     await first.stop();
 
     index.requests.length = 0;
     const second = await start(index.url);
-    expect(await callTool(second.url, "run_code", origins)).toContain(all);
+    expect(await callTool(second.url, "run_code", origins)).toContain(namesOfIndex);
     expect(second.stderr()).not.toContain("Python");
     expect(index.requests).toEqual([]);
   });

@@ -57,7 +57,7 @@ describe.concurrent.each([
 
   it("the server ends with all processes and prints why; after a restart with the same state runs are lost with the reason, and output is complete up to the last second", async () => {
     const ids = await startRuns(server, "default");
-    const seen = {
+    const countsBefore = {
       command: await countOutput(server, ids.command),
       code: await countOutput(server, ids.code),
     };
@@ -76,7 +76,7 @@ describe.concurrent.each([
       const { text } = await server.call("get_result", { id: ids[kind], wait_seconds: 0 });
       expect(text).toContain("state: lost");
       expect(text).toMatch(/lost while the server was down/);
-      expect(await countOutput(server, ids[kind])).toBeGreaterThanOrEqual(seen[kind]);
+      expect(await countOutput(server, ids[kind])).toBeGreaterThanOrEqual(countsBefore[kind]);
     }
     expect((await server.call("get_result", { id: ids.ended, cursor: 0 })).text).toContain("kept");
     const { structured } = await server.call("list_runs", {});

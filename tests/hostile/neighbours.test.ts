@@ -356,7 +356,7 @@ describe("when one principal attacks the server", () => {
 
   it("another principal's calls succeed while the server reads the largest allowed images and decompression bombs", async () => {
     const sandbox = "images";
-    const made = [
+    const files = [
       "import struct, zlib",
       "from PIL import Image",
       "Image.effect_noise((500, 400), 9).resize((5000, 4000), 0).convert('RGB').save('large.jpg', quality=30)",
@@ -368,7 +368,7 @@ describe("when one principal attacks the server", () => {
       "open('bomb.png', 'wb').write(b'\\x89PNG\\r\\n\\x1a\\n' + chunk(b'IHDR', head) + chunk(b'IDAT', packed) + chunk(b'IEND', b''))",
       "print('made')",
     ].join("\n");
-    expect((await tool(url, "run_code", { sandbox, code: made })).text).toContain("made");
+    expect((await tool(url, "run_code", { sandbox, code: files })).text).toContain("made");
     await neighbourUntil(() => true);
     const paths = ["large.jpg", "large.png", "bomb.png"];
     const read = (n: number) => attackWith("read_file", { sandbox, path: paths[n % 3] });

@@ -46,7 +46,7 @@ describe("a sandbox's access to the machine's disk", () => {
   });
 
   it("cannot read ahead, use O_DIRECT or drop the cache of others", async () => {
-    const one = await startTestEngine({
+    const ownEngine = await startTestEngine({
       limits,
       readOnly: [{ from: shown, to: "/opt/shown" }],
     });
@@ -70,7 +70,7 @@ describe("a sandbox's access to the machine's disk", () => {
       "  mmap.mmap(file, 0, prot=mmap.PROT_READ).madvise(mmap.MADV_WILLNEED)",
     ].join("\n");
     try {
-      const sandbox = await TestSandbox.start(one);
+      const sandbox = await TestSandbox.start(ownEngine);
       const { stdout } = await sandbox.python([attempts, "forget()"]);
       const [refused, missing] = ["Invalid argument", "Function not implemented"];
       expect(stdout.split("\n")).toEqual([refused, refused, missing, missing]);
@@ -80,7 +80,7 @@ describe("a sandbox's access to the machine's disk", () => {
       await sandbox.python([attempts, "ahead()"]);
       expect(pagesInMemory()).toBe(0);
     } finally {
-      await one.close();
+      await ownEngine.close();
     }
   });
 });

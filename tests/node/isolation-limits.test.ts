@@ -263,18 +263,18 @@ describe("resources of the whole machine", () => {
 
   it("memory of the kernel: the engine ends a sandbox that takes most of it by data in its sockets", async () => {
     const given = { ...limits, kernelGrowthOfMachine: 50 * MiB };
-    const one = await startTestEngine({ limits: given });
+    const ownEngine = await startTestEngine({ limits: given });
     try {
-      const modest = await TestSandbox.start(one);
+      const modest = await TestSandbox.start(ownEngine);
       for (const [kind, program] of Object.entries(queues)) {
-        const taker = await TestSandbox.start(one);
+        const taker = await TestSandbox.start(ownEngine);
         const failed = taker.python(program).then(({ stderr }) => ({ reason: stderr }));
         const end = await Promise.race([taker.waitForEnd(), failed.catch(() => taker.waitForEnd())]);
         expect({ kind, ...end }).toMatchObject({ kind, reason: expect.stringContaining("unsent or unread") });
       }
       expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
     } finally {
-      await one.close();
+      await ownEngine.close();
     }
   });
 
@@ -464,8 +464,8 @@ describe("all sandboxes together", () => {
   it.runIf(isMemoryLimited)(
     "share a memory limit, and the engine first ends the one that uses most",
     async () => {
-      const one = await startTestEngine({ limits: whole });
-      const [modest, large, many] = await Promise.all([1, 2, 3].map(() => TestSandbox.start(one)));
+      const ownEngine = await startTestEngine({ limits: whole });
+      const [modest, large, many] = await Promise.all([1, 2, 3].map(() => TestSandbox.start(ownEngine)));
       try {
         // The largest process is not in the sandbox that uses the most memory.
         await large?.run(`{ ${hold(120)} & } | head -n 1`);
@@ -477,7 +477,7 @@ describe("all sandboxes together", () => {
         expect((await large?.run("pgrep -c -f bytearray"))?.stdout).toBe("1");
         expect((await modest?.run("echo unharmed"))?.stdout).toBe("unharmed");
       } finally {
-        await one.close();
+        await ownEngine.close();
       }
     },
   );

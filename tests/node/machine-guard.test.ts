@@ -12,7 +12,7 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 const MiB = 1024 * 1024;
 
 it("memory of the kernel: a sandbox with many locks is not ended for what another program took", async () => {
-  const one = await startTestEngine({ limits: { kernelGrowthOfMachine: 200 * MiB } });
+  const testEngine = await startTestEngine({ limits: { kernelGrowthOfMachine: 200 * MiB } });
   const pages = [
     "import os, socket, time",
     "file = os.open('/proc/version', os.O_RDONLY); held = [socket.socketpair() for _ in range(400)]",
@@ -31,7 +31,7 @@ it("memory of the kernel: a sandbox with many locks is not ended for what anothe
   ];
   let taker: ChildProcess | undefined;
   try {
-    const modest = await TestSandbox.start(one);
+    const modest = await TestSandbox.start(testEngine);
     // The guard has seen the kernel's memory before.
     await modest.run("sleep 1");
     taker = spawn("python3", ["-c", pages.join("\n")], { stdio: ["ignore", "pipe", "inherit"] });
@@ -40,7 +40,7 @@ it("memory of the kernel: a sandbox with many locks is not ended for what anothe
     expect((await modest.python(locks)).stdout).toBe("kept");
   } finally {
     taker?.kill("SIGKILL");
-    await one.close();
+    await testEngine.close();
   }
 });
 

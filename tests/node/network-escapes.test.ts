@@ -391,20 +391,20 @@ attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).bind(("eth0"
   });
 
   it("logs each connection, and counts the refused ones", async () => {
-    const one = await TestSandbox.start(engine, { policy: listed });
-    await one.run(
+    const ownSandbox = await TestSandbox.start(engine, { policy: listed });
+    await ownSandbox.run(
       "curl -sS http://good.test/counted; curl -sS http://evil.test/; curl -sS https://evil.test/",
     );
-    const { refused, connections } = JSON.parse(await (await one.call("GET", "/connections")).text());
+    const { refused, connections } = JSON.parse(await (await ownSandbox.call("GET", "/connections")).text());
     expect(refused).toBe(2);
     expect(connections).toMatchObject([
       { host: "good.test", port: 80, method: "GET", status: 200 },
       { host: "evil.test", port: 80, method: "GET", status: 403, refused: "policy" },
       { host: "evil.test", port: 443, method: "CONNECT", refused: "policy" },
     ]);
-    const refusals = async () => JSON.parse(await (await one.call("GET", "/refusals/0")).text());
+    const refusals = async () => JSON.parse(await (await ownSandbox.call("GET", "/refusals/0")).text());
     expect(await refusals()).toEqual([{ host: "evil.test", why: "policy", count: 2 }]);
-    await one.run(
+    await ownSandbox.run(
       `curl -sSk --connect-to evil.test:443:good.test:443 https://evil.test/; curl -sS http://good.test:8080/; curl -sSp -H 'Host: evil.test' http://good.test/
 exec 3<>/dev/tcp/127.0.0.1/3128
 for to in good.test:80 evil.test:443; do printf 'CONNECT %s HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' $to >&3; head -n 2 <&3; done`,
@@ -414,20 +414,20 @@ for to in good.test:80 evil.test:443; do printf 'CONNECT %s HTTP/1.1\\r\\nHost: 
       { host: "good.test", port: 8080, why: "policy", count: 1 },
       { host: "evil.test", why: "mismatch", count: 2 },
     ]);
-    expect(JSON.parse(await (await one.call("GET", "/connections")).text()).refused).toBe(6);
-    const { stdout } = await one.run(
+    expect(JSON.parse(await (await ownSandbox.call("GET", "/connections")).text()).refused).toBe(6);
+    const { stdout } = await ownSandbox.run(
       "for host in '[::ffff:7f00:1]' 10.1.2.3 metadata.google.internal; do curl -sS http://$host/ --proxy $http_proxy --noproxy ''; done; curl -sS https://10.1.2.3/ --noproxy ''",
     );
     expect(stdout).toContain("10.1.2.3 is a private address");
     // The result names at most five hosts.
     expect((await refusals()).slice(4)).toEqual([{ host: "::ffff:7f00:1", why: "address", count: 1 }]);
-    const { connections: last } = JSON.parse(await (await one.call("GET", "/connections")).text());
+    const { connections: last } = JSON.parse(await (await ownSandbox.call("GET", "/connections")).text());
     expect(last.slice(-3)).toMatchObject([
       { host: "10.1.2.3", method: "GET", refused: "address" },
       { host: "metadata.google.internal", method: "GET", refused: "address" },
       { host: "10.1.2.3", method: "CONNECT", refused: "address" },
     ]);
-    await one.destroy();
+    await ownSandbox.destroy();
   });
 });
 

@@ -294,8 +294,8 @@ print(answer(900, b"a:b\\r\\n"), answer(1001, b"a:b\\r\\n"), answer(8000, b"a:\\
   });
 
   it("passes on accepted WebSockets, and the responses of servers that refuse them", async () => {
-    const one = await TestSandbox.start(engine);
-    const ask = async (url: string) => (await one.run(`${curl} -i ${upgrade} ${url}`)).stdout;
+    const ownSandbox = await TestSandbox.start(engine);
+    const ask = async (url: string) => (await ownSandbox.run(`${curl} -i ${upgrade} ${url}`)).stdout;
     const upgrade = "-H 'connection: upgrade' -H 'upgrade: websocket' -m 2";
     expect(await ask("http://socket.test/")).toMatch(
       /^HTTP\/1\.1 101 [^]*upgrade: websocket\r\n[^]*frames$/i,
@@ -305,10 +305,10 @@ print(answer(900, b"a:b\\r\\n"), answer(1001, b"a:b\\r\\n"), answer(8000, b"a:\\
       /^HTTP\/1\.1 401 No\r\nX-Why: key[^]*hi$/,
     );
     expect(await ask("http://10.0.0.1/")).toMatch(/^HTTP\/1\.1 403 /);
-    await one.run(`${curl} -H 'connection: upgrade' -H 'upgrade: other' http://odd.test/200%20OK`);
-    const { connections } = JSON.parse(await (await one.call("GET", "/connections")).text());
+    await ownSandbox.run(`${curl} -H 'connection: upgrade' -H 'upgrade: other' http://odd.test/200%20OK`);
+    const { connections } = JSON.parse(await (await ownSandbox.call("GET", "/connections")).text());
     expect(connections.map(({ status }: { status: number }) => status)).toEqual([101, 502, 401, 403, 101]);
-    await one.destroy();
+    await ownSandbox.destroy();
   });
 
   it("does not replace a sandbox's own servers, on port 80 or under the sandbox's own names", async () => {

@@ -55,22 +55,22 @@ const step = fc.oneof(
 );
 
 /** Executes a step if it is possible; for example, the parent may be a file. */
-function take(root: string, one: typeof step extends fc.Arbitrary<infer T> ? T : never): void {
-  const at = bytesOf(root, one.path);
-  const parent = one.path.split("/").slice(0, -1).join("/");
+function take(root: string, action: typeof step extends fc.Arbitrary<infer T> ? T : never): void {
+  const pathBytes = bytesOf(root, action.path);
+  const parent = action.path.split("/").slice(0, -1).join("/");
   try {
-    if (one.kind === "remove") return rmSync(at, { recursive: true, force: true });
+    if (action.kind === "remove") return rmSync(pathBytes, { recursive: true, force: true });
     if (parent !== "" && !lstatSync(bytesOf(root, parent)).isDirectory()) return;
-    if (one.kind === "link") return linkSync(bytesOf(root, one.to), at);
-    if (one.kind === "directory") mkdirSync(at);
-    else rmSync(at, { recursive: true, force: true });
-    if (one.kind === "symlink") symlinkSync(Buffer.from(one.target, "latin1"), at);
-    if (one.kind === "file") {
-      writeFileSync(at, one.text);
-      chmodSync(at, one.mode);
+    if (action.kind === "link") return linkSync(bytesOf(root, action.to), pathBytes);
+    if (action.kind === "directory") mkdirSync(pathBytes);
+    else rmSync(pathBytes, { recursive: true, force: true });
+    if (action.kind === "symlink") symlinkSync(Buffer.from(action.target, "latin1"), pathBytes);
+    if (action.kind === "file") {
+      writeFileSync(pathBytes, action.text);
+      chmodSync(pathBytes, action.mode);
     }
     // As text, because Node replaces a negative number by the current time.
-    lutimesSync(at, String(one.mtime), String(one.mtime));
+    lutimesSync(pathBytes, String(action.mtime), String(action.mtime));
   } catch {
     // The step is impossible here.
   }

@@ -54,7 +54,7 @@ const messages = {
 };
 
 const [, , flood] = process.argv;
-const made = new Map();
+const generated = new Map();
 
 const bomb = flood === "encoded" ? compressed() : undefined;
 
@@ -68,8 +68,8 @@ const server = createServer(async (request, response) => {
   if (pathname === "/snapshot" && request.method === "GET") return response.end('{"isRestoring":false}');
   if (flood === "pieces" && pathname === "/list") return sendPieces(response);
   const answer = answers[flood]?.[pathname];
-  if (answer && !made.has(pathname)) made.set(pathname, Buffer.from(answer()));
-  response.end(made.get(pathname) ?? "{}");
+  if (answer && !generated.has(pathname)) generated.set(pathname, Buffer.from(answer()));
+  response.end(generated.get(pathname) ?? "{}");
 });
 
 /** A response in a million chunks of one byte, which never ends. */

@@ -77,19 +77,19 @@ export class PanelPage {
    */
   async findDefects(name: string): Promise<string[]> {
     const { page } = this;
-    const found: string[] = [];
+    const defects: string[] = [];
     for (const colorScheme of ["light", "dark"] as const)
       for (const width of [375, 768, 1366]) {
         await page.setViewportSize({ width, height: 768 });
         await page.emulateMedia({ colorScheme });
         const needed = await page.evaluate(() => document.documentElement.scrollWidth);
-        if (needed !== width) found.push(`The content is ${needed} px wide in a window of ${width} px.`);
+        if (needed !== width) defects.push(`The content is ${needed} px wide in a window of ${width} px.`);
         // axe checks only the narrow light page and the wide dark page, because a check takes a second.
         const isChecked = (width === 375) === (colorScheme === "light") && width !== 768;
-        if (isChecked) found.push(...(await violations(page)));
+        if (isChecked) defects.push(...(await violations(page)));
         await this.shoot(`${name}-${width}-${colorScheme}`);
       }
-    return found;
+    return defects;
   }
 
   async shoot(name: string): Promise<void> {

@@ -83,27 +83,33 @@ export async function playPrivateAPI(): Promise<PrivateAPI> {
 function answer(repository: string, { url = "/", headers }: IncomingMessage, response: ServerResponse): void {
   const { authorization = "", host } = headers;
   const { pathname, searchParams } = new URL(url, "https://any.test");
-  const given = host === "a.query.test" ? (searchParams.get("key") ?? "") : authorization;
+  const credential = host === "a.query.test" ? (searchParams.get("key") ?? "") : authorization;
   if (pathname === "/echo") {
     const { "accept-encoding": accept, "cf-worker": worker, "x-name": name, range } = headers;
     // Node reads a header as Latin-1.
     const bytes = name === undefined ? undefined : Buffer.from(String(name), "latin1").toString("hex");
-    const body = JSON.stringify({ given, accept, worker, range, name: bytes });
-    const head = { "x-echo": given, "set-cookie": [`a=${given}`, "b=2"], "content-length": body.length };
+    const body = JSON.stringify({ given: credential, accept, worker, range, name: bytes });
+    const head = {
+      "x-echo": credential,
+      "set-cookie": [`a=${credential}`, "b=2"],
+      "content-length": body.length,
+    };
     return void response.writeHead(200, head).end(body);
   }
   if (pathname === "/gzip") {
-    const body = gzipSync(`gzip ${given}`);
+    const body = gzipSync(`gzip ${credential}`);
     const head = { "content-encoding": "gzip", "content-length": body.length };
     return void response.writeHead(200, head).end(body);
   }
   if (pathname.startsWith("/coded/"))
-    return void response.writeHead(200, { "content-encoding": pathname.slice(7) }).end(given);
+    return void response.writeHead(200, { "content-encoding": pathname.slice(7) }).end(credential);
   if (pathname === "/brotli")
-    return void response.writeHead(200, { "content-encoding": "br" }).end(brotliCompressSync(`br ${given}`));
+    return void response
+      .writeHead(200, { "content-encoding": "br" })
+      .end(brotliCompressSync(`br ${credential}`));
   if (pathname.startsWith("/raw/")) return void response.socket?.end(decodeURIComponent(pathname.slice(5)));
   if (pathname === "/pieces") {
-    const [first, second] = [given.slice(0, 12), given.slice(12)];
+    const [first, second] = [credential.slice(0, 12), credential.slice(12)];
     response.write(`begins ${first}`);
     // The next turn of the event loop sends another chunk.
     return void setImmediate(() => response.end(`${second} ends`));
@@ -120,7 +126,9 @@ function answer(repository: string, { url = "/", headers }: IncomingMessage, res
   if (pathname === "/endless") return void response.write("begins\n");
   if (pathname === "/moved")
     return void response
-      .writeHead(302, { location: `https://other.private.test/landed?from=${encodeURIComponent(given)}` })
+      .writeHead(302, {
+        location: `https://other.private.test/landed?from=${encodeURIComponent(credential)}`,
+      })
       .end();
   if (!pathname.startsWith("/repo.git/")) return void response.writeHead(404).end();
   if (authorization === "") return void response.writeHead(401, { "www-authenticate": "Basic" }).end();

@@ -32,7 +32,7 @@ const {
 const session_id = resume ?? randomUUID();
 const projects = join(HOME, ".claude/projects");
 const [earlier] = globSync(`${projects}/*/${session_id}.jsonl`);
-const kept = earlier ?? join(projects, process.cwd().replaceAll("/", "-"), `${session_id}.jsonl`);
+const conversationPath = earlier ?? join(projects, process.cwd().replaceAll("/", "-"), `${session_id}.jsonl`);
 const messages = [];
 
 function print(event) {
@@ -78,8 +78,8 @@ function runTool({ id: tool_use_id, name, input }) {
 function add(message) {
   messages.push(message);
   const lines = messages.map((one) => JSON.stringify({ type: one.role, message: one }));
-  mkdirSync(dirname(kept), { recursive: true });
-  writeFileSync(kept, `${lines.join("\n")}\n`);
+  mkdirSync(dirname(conversationPath), { recursive: true });
+  writeFileSync(conversationPath, `${lines.join("\n")}\n`);
 }
 
 async function work() {

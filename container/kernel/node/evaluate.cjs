@@ -129,38 +129,38 @@ function staticImports(code) {
   let text = code;
   for (let round = 0; round < 200; round++) {
     const problem = problemOf(text);
-    const at =
+    const offset =
       problem && /^Cannot use (?:import statement|'import\.meta')|'export'/.test(problem.message)
         ? placeOf(problem, text)
         : -1;
-    if (at < 0) return text;
+    if (offset < 0) return text;
     if (problem.message.includes("import.meta")) {
       // The reported place is the word `meta`.
-      const start = text.slice(0, at).search(/import\s*\.\s*$/);
+      const start = text.slice(0, offset).search(/import\s*\.\s*$/);
       if (start < 0) return text;
-      text = `${text.slice(0, start)}__sandbox_mcp_meta__${text.slice(at + "meta".length)}`;
+      text = `${text.slice(0, start)}__sandbox_mcp_meta__${text.slice(offset + "meta".length)}`;
       continue;
     }
-    if (text.startsWith("export", at)) {
+    if (text.startsWith("export", offset)) {
       text =
-        text.slice(0, at) +
-        text.slice(at).replace(/^export(\s+default(?=\s))?/, (word) => " ".repeat(word.length));
+        text.slice(0, offset) +
+        text.slice(offset).replace(/^export(\s+default(?=\s))?/, (word) => " ".repeat(word.length));
       continue;
     }
-    STATIC.lastIndex = at;
-    const found = STATIC.exec(text);
-    if (!found) return text;
-    const { name, all, named, from, attributes } = found.groups;
+    STATIC.lastIndex = offset;
+    const match = STATIC.exec(text);
+    if (!match) return text;
+    const { name, all, named, from, attributes } = match.groups;
     const rest = named?.replace(/\bas\b/g, ":").replace(/[^\S\n]*:[^\S\n]*/g, ": ");
     const call = `await __sandbox_mcp_import__(${from}${attributes ? `, {with: ${attributes}}` : ""})`;
     const kept = `${rest ?? ""}${attributes ?? ""}`;
-    const lines = "\n".repeat(found[0].split("\n").length - kept.split("\n").length);
+    const lines = "\n".repeat(match[0].split("\n").length - kept.split("\n").length);
     const parts = [name && `default: ${name}`, rest].filter(Boolean).join(", ");
     let statement = call;
     if (all) statement = `const ${all} = ${call}${name ? `, {default: ${name}} = ${all}` : ""}`;
     else if (parts) statement = `const {${parts}} = ${call}`;
     // The semicolon keeps the next line from being read as part of the call.
-    text = `${text.slice(0, at)}${statement};${lines}${text.slice(at + found[0].length)}`;
+    text = `${text.slice(0, offset)}${statement};${lines}${text.slice(offset + match[0].length)}`;
   }
   return text;
 }

@@ -7,14 +7,14 @@ const fs = require("node:fs");
 const modules = require("node:module");
 const { fileURLToPath } = require("node:url");
 const execPath = process.execPath;
-let last;
+let lastFileURL;
 
 /** Node before 22.15 lacks `registerHooks`, and loads modules unchanged. */
 function watchModules() {
   modules.registerHooks?.({
     load(url, context, next) {
-      last = url.startsWith("file:") ? url : undefined;
-      return (last && transformModule(url)) ?? next(url, context);
+      lastFileURL = url.startsWith("file:") ? url : undefined;
+      return (lastFileURL && transformModule(url)) ?? next(url, context);
     },
   });
 }
@@ -41,9 +41,9 @@ function transformModule(url) {
 
 /** Adds file and line to a module's syntax error, which V8 prints only to the terminal. */
 function locateInModule(error) {
-  if (!last || !/\b(?:compileSourceTextModule|wrapSafe)\b/.test(error.stack)) return;
+  if (!lastFileURL || !/\b(?:compileSourceTextModule|wrapSafe)\b/.test(error.stack)) return;
   const options = { encoding: "utf8", timeout: 5000, stdio: ["ignore", "ignore", "pipe"] };
-  const { status, stderr } = spawnSync(execPath, ["--check", fileURLToPath(last)], options);
+  const { status, stderr } = spawnSync(execPath, ["--check", fileURLToPath(lastFileURL)], options);
   const head = stderr?.split(/\n\s*\n/)[0];
   if (status === 1 && head?.startsWith("/")) error.stack = `${head}\n${error.name}: ${error.message}`;
 }

@@ -76,35 +76,35 @@ class Results {
   }
 
   add(data) {
-    const found = {};
+    const output = {};
     for (const [mime, form] of Object.entries(FORMS)) {
       const value = data[mime];
       if (value === undefined || value === null) continue;
       if (form === "png" || form === "jpeg") {
         const text = typeof value === "string" ? value : Buffer.from(value).toString("base64");
         const size = Buffer.byteLength(text, "base64");
-        if (size <= IMAGE_BYTES) found[form] = text;
+        if (size <= IMAGE_BYTES) output[form] = text;
         else
-          found.text =
+          output.text =
             `[An image is left out: it has ${size} bytes; ` +
             `at most ${IMAGE_BYTES} can be shown. Make it smaller: fewer pixels, or JPEG.]`;
-      } else if (form === "json") found.text ??= plain(value);
+      } else if (form === "json") output.text ??= plain(value);
       else if ((form === "html" || form === "svg") && String(value).length > MARKUP_CHARS) {
         // Markup is kept whole or not at all: part of it is useless.
         const { length } = String(value);
-        found.left_out = `A result's ${form} of ${length} characters is left out: at most ${MARKUP_CHARS} are kept.`;
-        found.text ??= `[${form.toUpperCase()} of ${length} characters]`;
+        output.left_out = `A result's ${form} of ${length} characters is left out: at most ${MARKUP_CHARS} are kept.`;
+        output.text ??= `[${form.toUpperCase()} of ${length} characters]`;
       } else
-        found[form] = shorten(String(value), form === "html" || form === "svg" ? MARKUP_CHARS : TEXT_CHARS);
+        output[form] = shorten(String(value), form === "html" || form === "svg" ? MARKUP_CHARS : TEXT_CHARS);
     }
-    if (!Object.values(found).some(Boolean)) return;
-    const size = sizeOf(found);
+    if (!Object.values(output).some(Boolean)) return;
+    const size = sizeOf(output);
     if (this.items.length >= RESULTS || this.size + size > TOTAL_BYTES) {
       this.omitted += 1;
       return;
     }
     this.size += size;
-    this.items.push(found);
+    this.items.push(output);
   }
 
   finish() {

@@ -50,9 +50,9 @@ export function namesIn(root: string, directory: string): string[] | undefined {
 
 /** Undefined if the file is gone, or is a mount point. */
 export function scanEntry(root: string, path: string, { dev, ofFiles }: Devices): ScannedEntry | undefined {
-  const at = bytesOf(root, path);
+  const pathBytes = bytesOf(root, path);
   try {
-    const stats = lstatSync(at, { bigint: true });
+    const stats = lstatSync(pathBytes, { bigint: true });
     if (stats.dev !== dev && (ofFiles || stats.isDirectory())) return undefined;
     const common = {
       path,
@@ -66,7 +66,7 @@ export function scanEntry(root: string, path: string, { dev, ofFiles }: Devices)
     };
     if (stats.isDirectory()) return { ...common, type: "directory" };
     if (stats.isSymbolicLink())
-      return { ...common, type: "symlink", target: readlinkSync(at, { encoding: "latin1" }) };
+      return { ...common, type: "symlink", target: readlinkSync(pathBytes, { encoding: "latin1" }) };
     if (!stats.isFile()) return { type: "special", path };
     return { ...common, type: "file", inode: stats.nlink > 1n ? String(stats.ino) : undefined };
   } catch (error) {

@@ -18,7 +18,7 @@ export function entriesFor(
   // Version 1 had only the workspace.
   if (version === 1 || image === undefined || image === base.id) return { entries, dropped: [] };
   const { pythons } = base;
-  const kept = new Map<string, ManifestEntry>();
+  const keptEntries = new Map<string, ManifestEntry>();
   const dropped = new Set<string>();
   const isKept = ({ path, type }: ManifestEntry): boolean => {
     const kind = kindOf(path);
@@ -31,9 +31,9 @@ export function entriesFor(
   for (const entry of entries) {
     const { path, type } = entry;
     const directory = parentPath(path);
-    const hasParent = directory === "" || kept.has(directory) || base.hasDirectory(directory);
-    const isThere = type !== "hardlink" || kept.has(entry.target);
-    if (isKept(entry) && hasParent && isThere) kept.set(path, entry);
+    const hasParent = directory === "" || keptEntries.has(directory) || base.hasDirectory(directory);
+    const isThere = type !== "hardlink" || keptEntries.has(entry.target);
+    if (isKept(entry) && hasParent && isThere) keptEntries.set(path, entry);
     else if (type !== "directory" && type !== "removed") dropped.add(nameOf(path));
   }
   // Shows the names of packages first: they say more than the names of their files.
@@ -41,7 +41,7 @@ export function entriesFor(
   const others = [...dropped].filter(
     (name) => name.startsWith("/") && (packages.length === 0 || !isOfPackages(name)),
   );
-  return { entries: [...kept.values()], dropped: [...packages, ...others.sort()] };
+  return { entries: [...keptEntries.values()], dropped: [...packages, ...others.sort()] };
 }
 
 function nameOf(path: string): string {

@@ -106,20 +106,20 @@ export async function readManifest(bytes: Buffer): Promise<Manifest> {
   const [first = "", ...lines] = text.split("\n", SNAPSHOT_ENTRIES + 2);
   const header = headerSchema.parse(JSON.parse(first));
   if (lines.length > SNAPSHOT_ENTRIES) throw new Error("too many entries");
-  const found = new Map<string, ManifestEntry["type"]>();
+  const typesByPath = new Map<string, ManifestEntry["type"]>();
   const entries: ManifestEntry[] = [];
   const turn = yieldBetweenSteps();
   for (const line of lines) {
     await turn();
     const entry = entrySchema.parse(JSON.parse(line));
     const parent = parentPath(entry.path);
-    if (found.has(entry.path)) throw new Error("a path occurs twice");
-    if (parent !== "" && found.get(parent) !== "directory") throw new Error("a parent is missing");
-    if (entry.type === "hardlink" && found.get(entry.target) !== "file")
+    if (typesByPath.has(entry.path)) throw new Error("a path occurs twice");
+    if (parent !== "" && typesByPath.get(parent) !== "directory") throw new Error("a parent is missing");
+    if (entry.type === "hardlink" && typesByPath.get(entry.target) !== "file")
       throw new Error("a link leads nowhere");
     if (entry.type === "file" && entry.blobs.length !== Math.ceil(entry.size / SNAPSHOT_BLOB_BYTES))
       throw new Error("a file's size does not match its blobs");
-    found.set(entry.path, entry.type);
+    typesByPath.set(entry.path, entry.type);
     entries.push(entry);
   }
   return { ...header, entries };

@@ -143,7 +143,7 @@ export class Restore {
     entries: readonly ManifestEntry[],
     dropped: readonly string[],
   ): Promise<Restore> {
-    const made: ManifestEntry[] = [];
+    const restoredEntries: ManifestEntry[] = [];
     const written = new Map<string, string>();
     const notRestored = new Set<string>();
     const turn = yieldBetweenSteps();
@@ -159,7 +159,7 @@ export class Restore {
           notRestored.add(path);
           continue;
         }
-        made.push(entry);
+        restoredEntries.push(entry);
         if (type === "directory") await makeDirectory(root, path, dev);
         if (type !== "file") continue;
         const temporaryPath = stats ? pathIn(parentPath(path), `.sandbox-mcp-${number}`) : path;
@@ -178,7 +178,7 @@ export class Restore {
       removeFiles(root, written);
       throw error;
     }
-    return new Restore(id, root, dev, made, written, [...dropped, ...notRestored]);
+    return new Restore(id, root, dev, restoredEntries, written, [...dropped, ...notRestored]);
   }
 
   #contentOf(path: string): Buffer {
@@ -254,22 +254,22 @@ export class Restore {
     for (const entry of this.#entries) {
       await turn();
       const { path, type } = entry;
-      const at = bytesOf(this.#root, path);
+      const target = bytesOf(this.#root, path);
       if (type === "directory") continue;
       // Files are replaced atomically: one may be the shell, or a library in use.
       if (type !== "file") await remove(this.#root, path, this.#dev);
       else if (this.#isAtTemporaryPath(path)) await remove(this.#root, path, this.#dev, true);
       if (type === "symlink") {
-        symlinkSync(Buffer.from(entry.target, "latin1"), at);
-        lutimesSync(at, seconds(entry.mtime), seconds(entry.mtime));
-        this.#setOwner(at, entry);
-      } else if (type === "hardlink") linkSync(bytesOf(this.#root, entry.target), at);
+        symlinkSync(Buffer.from(entry.target, "latin1"), target);
+        lutimesSync(target, seconds(entry.mtime), seconds(entry.mtime));
+        this.#setOwner(target, entry);
+      } else if (type === "hardlink") linkSync(bytesOf(this.#root, entry.target), target);
       else if (type === "file") {
         const written = this.#contentOf(path);
         utimesSync(written, seconds(entry.mtime), seconds(entry.mtime));
         this.#setOwner(written, entry);
         setMode(written, entry.mode);
-        if (this.#isAtTemporaryPath(path)) renameSync(written, at);
+        if (this.#isAtTemporaryPath(path)) renameSync(written, target);
       }
     }
     // Directories come after their content: writing the content changes their times and may need their permissions.
@@ -363,19 +363,19 @@ async function clear(
     const path = pathIn(directory, name);
     // Excluded files belong to the image or the server.
     if (!isOfState(path)) continue;
-    const at = bytesOf(root, path);
-    const stats = lstatSync(at, { bigint: true });
+    const pathBytes = bytesOf(root, path);
+    const stats = lstatSync(pathBytes, { bigint: true });
     // A mount point.
     if (stats.dev !== dev) continue;
     if (!stats.isDirectory()) {
-      if (!isKept(path)) rmSync(at, { force: true });
+      if (!isKept(path)) rmSync(pathBytes, { force: true });
       continue;
     }
-    chmodSync(at, 0o700);
+    chmodSync(pathBytes, 0o700);
     await clear(root, path, isKept, dev, turn);
     if (isKept(path)) continue;
     try {
-      rmdirSync(at);
+      rmdirSync(pathBytes);
     } catch {
       // The directory still has excluded files or a mount.
     }

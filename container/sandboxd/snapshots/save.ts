@@ -117,8 +117,8 @@ export class Save {
     return stored;
   }
 
-  async *#file(found: FoundFile, reading: FileRead, stored: Map<string, Blob>): AsyncGenerator<Buffer> {
-    const { path } = found;
+  async *#file(file: FoundFile, reading: FileRead, stored: Map<string, Blob>): AsyncGenerator<Buffer> {
+    const { path } = file;
     const blobs: FileEntry["blobs"] = [];
     let size = 0;
     for (;;) {
@@ -146,7 +146,7 @@ export class Save {
       if (bytes.length < SNAPSHOT_BLOB_BYTES) break;
     }
     const status = await reading.end();
-    this.#add({ entry: { type: "file", path, ...ownerAndTime(found), size, blobs }, status });
+    this.#add({ entry: { type: "file", path, ...ownerAndTime(file), size, blobs }, status });
   }
 
   #add(known: Known): void {
@@ -155,24 +155,24 @@ export class Save {
   }
 
   /** Returns an entry without content, a file to read, or undefined if the file is gone or unreadable. */
-  async #open(found: FoundFile, links: Map<string, string>): Promise<Known | FileRead | undefined> {
-    const { path, type, target = "", inode } = found;
-    const common = { path, ...ownerAndTime(found) };
+  async #open(file: FoundFile, links: Map<string, string>): Promise<Known | FileRead | undefined> {
+    const { path, type, target = "", inode } = file;
+    const common = { path, ...ownerAndTime(file) };
     if (type === "directory" || type === "removed")
-      return { entry: { type, ...common }, status: found.status };
-    if (type === "symlink") return { entry: { type, ...common, target }, status: found.status };
+      return { entry: { type, ...common }, status: file.status };
+    if (type === "symlink") return { entry: { type, ...common, target }, status: file.status };
     const first = inode === undefined ? undefined : links.get(inode);
     if (first !== undefined)
-      return { entry: { type: "hardlink", ...common, target: first }, status: found.status };
+      return { entry: { type: "hardlink", ...common, target: first }, status: file.status };
     if (inode !== undefined) links.set(inode, path);
     const before = this.#before.get(path);
     // While a package manager runs, `restoreSystemEntries` gives its files their last saved status, or "" if they have none.
-    if (before?.entry.type === "file" && (before.status ?? "") === found.status) {
+    if (before?.entry.type === "file" && (before.status ?? "") === file.status) {
       const isStored = before.entry.blobs.every((blob) => !blob || !this.#repacked.has(blob.pack));
-      if (isStored) return { entry: { ...before.entry, ...common }, status: found.status };
+      if (isStored) return { entry: { ...before.entry, ...common }, status: file.status };
     }
     try {
-      return await FileRead.open(bytesOf(this.#root, path), found.size);
+      return await FileRead.open(bytesOf(this.#root, path), file.size);
     } catch (error) {
       if (!isGoneError(error)) this.#unreadable.add(path);
       return undefined;
@@ -249,22 +249,22 @@ function isInstalling(root: string): boolean {
 /** Replaces the package manager's files by their last saved state, because their state during an installation is inconsistent. */
 function restoreSystemEntries(seen: readonly ScannedEntry[], before: Index): ScannedEntry[] {
   const isOfSystem = (path: string) => kindOf(path) === "system";
-  const all = new Map(seen.map((entry) => [entry.path, entry]));
-  for (const { path, type } of seen) if (isOfSystem(path) && type !== "directory") all.delete(path);
+  const entries = new Map(seen.map((entry) => [entry.path, entry]));
+  for (const { path, type } of seen) if (isOfSystem(path) && type !== "directory") entries.delete(path);
   for (const { entry, status = "" } of before.values()) {
     if (!isOfSystem(entry.path)) continue;
     const { path, mode, mtime, uid = 0, gid = 0 } = entry;
     const common = { path, mode, mtime, changedAt: 0n, uid, gid, size: 0, status };
-    if (entry.type === "symlink") all.set(path, { ...common, type: "symlink", target: entry.target });
+    if (entry.type === "symlink") entries.set(path, { ...common, type: "symlink", target: entry.target });
     else if (entry.type === "directory" || entry.type === "removed")
-      all.set(path, { ...common, type: entry.type });
+      entries.set(path, { ...common, type: entry.type });
     else {
       const first = entry.type === "file" ? entry : before.get(entry.target)?.entry;
       const size = first?.type === "file" ? first.size : 0;
-      all.set(path, { ...common, type: "file", size, inode: first?.path });
+      entries.set(path, { ...common, type: "file", size, inode: first?.path });
     }
   }
-  return [...all.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
+  return [...entries.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
 /** Reads small files by blocking calls: asynchronous calls cost ten times as much. */

@@ -69,13 +69,13 @@ export class Scanner {
       if (entry.type === "directory") added.add(entry.path);
       entries.push(entry);
     };
-    let next: { path: string; found?: FoundFile }[] = [{ path: this.#from }];
-    const later: typeof next = [];
+    let toVisit: { path: string; found?: FoundFile }[] = [{ path: this.#from }];
+    const later: typeof toVisit = [];
     /** The regenerable directory being scanned, and the number of changes before it. */
     let regenerable: { path: string; before: number } | undefined;
     const turn = yieldBetweenSteps();
     for (;;) {
-      let visit = next.pop();
+      let visit = toVisit.pop();
       if (visit === undefined) {
         visit = later.shift();
         if (visit === undefined) break;
@@ -85,24 +85,24 @@ export class Scanner {
       signal.throwIfAborted();
       const { path } = visit;
       const isInImage = path !== "" && isOfImage(path);
-      let found: FoundFile | undefined;
+      let directory: FoundFile | undefined;
       if (path !== "") {
         const entry = visit.found ?? scanEntry(this.#root, path, devices);
         if (entry?.type !== "directory") continue;
-        found = entry;
-        directories.set(path, found);
+        directory = entry;
+        directories.set(path, directory);
       }
       const before = isInImage ? this.#known.get(path) : undefined;
-      if (before && !isThorough && before.status === found?.status) {
+      if (before && !isThorough && before.status === directory?.status) {
         known.set(path, before);
-        for (const name of before.directories) next.push({ path: pathIn(path, name) });
+        for (const name of before.directories) toVisit.push({ path: pathIn(path, name) });
         continue;
       }
       const count = entries.length;
       const states = base.statesIn(path);
       const isKnown = (file: FoundFile, state: string | undefined) => base.isAsBefore(file, state, isInImage);
       // Listing the parent compared this directory's state. An unchanged parent was not listed, so the state is compared here.
-      if (found && !visit.found && !isKnown(found, base.stateAt(path))) add(found);
+      if (directory && !visit.found && !isKnown(directory, base.stateAt(path))) add(directory);
       const names = namesIn(this.#root, path);
       if (names === undefined) add({ type: "unreadable", path });
       const inside: string[] = [];
@@ -115,7 +115,7 @@ export class Scanner {
         if (entry.type === "directory") {
           inside.push(name);
           directories.set(at, entry);
-          (regenerable === undefined && isRegenerable(`${at}/`) ? later : next).push({
+          (regenerable === undefined && isRegenerable(`${at}/`) ? later : toVisit).push({
             path: at,
             found: entry,
           });
@@ -130,13 +130,14 @@ export class Scanner {
           if (!present.has(name) && at !== "workspace" && isOfState(at)) add(removedEntry(at));
         }
       }
-      if (isInImage && states && found && entries.length === count && !added.has(path))
-        if (now - found.changedAt > RECENT_NS) known.set(path, { status: found.status, directories: inside });
+      if (isInImage && states && directory && entries.length === count && !added.has(path))
+        if (now - directory.changedAt > RECENT_NS)
+          known.set(path, { status: directory.status, directories: inside });
       if (entries.length <= maxEntries) continue;
       if (regenerable === undefined) throw new FileError({ problem: "too_large" });
       for (const { path: out } of entries.splice(regenerable.before)) added.delete(out);
       add({ type: "crowded", path: regenerable.path });
-      next = [];
+      toVisit = [];
     }
     this.#known = known;
     return entries;
@@ -203,11 +204,11 @@ export function chooseFiles(
   entries: readonly ScannedEntry[],
   max: number,
 ): { chosen: FoundFile[]; left: Plan["left"] } {
-  const found = entries.filter(isFound);
+  const savable = entries.filter(isFound);
   const pathsOf = (type: ScannedEntry["type"]) =>
     entries.filter((entry) => entry.type === type).map(({ path }) => path);
-  const total = found.reduce((sum, { size }) => sum + size, 0);
-  const left: Plan["left"] = {
+  const total = savable.reduce((sum, { size }) => sum + size, 0);
+  const leftOut: Plan["left"] = {
     count: 0,
     bytes: 0,
     largest: [],
@@ -215,9 +216,9 @@ export function chooseFiles(
     special: firstNames(pathsOf("special")),
     crowded: firstNames(pathsOf("crowded")),
   };
-  if (total <= max) return { chosen: found, left };
+  if (total <= max) return { chosen: savable, left: leftOut };
   const groups = new Map<string, Group>();
-  for (const entry of found) {
+  for (const entry of savable) {
     const unit = unitOf(entry.path);
     // Directories take no room, and their content may be kept.
     if (entry.type === "directory" || (entry.type !== "file" && unit === undefined)) continue;
@@ -239,16 +240,16 @@ export function chooseFiles(
       continue;
     }
     for (const entry of all) out.add(entry);
-    left.count += all.filter(({ type }) => type === "file").length;
-    left.bytes += size;
+    leftOut.count += all.filter(({ type }) => type === "file").length;
+    leftOut.bytes += size;
     const where = order === 2 ? key.replace(REGENERABLE, "$1") : key;
     places.set(where, (places.get(where) ?? 0) + size);
   }
-  left.largest = [...places]
+  leftOut.largest = [...places]
     .sort(([a, aSize], [b, bSize]) => bSize - aSize || (a < b ? -1 : 1))
     .slice(0, MAX_LEFT)
     .map(([path, size]) => ({ path: nameOf(path), size }));
-  return { chosen: found.filter((entry) => !out.has(entry)), left };
+  return { chosen: savable.filter((entry) => !out.has(entry)), left: leftOut };
 }
 
 /**

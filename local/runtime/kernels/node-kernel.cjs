@@ -39,10 +39,10 @@ session.on("Runtime.executionContextCreated", ({ params }) => {
 session.post("Runtime.enable");
 session.post("Runtime.disable");
 
-let taken;
+let takenValue;
 const TAKE = Symbol.for("sandbox-runtime.take");
 globalThis[TAKE] = (value) => {
-  taken = value;
+  takenValue = value;
 };
 context[TAKE] = globalThis[TAKE];
 
@@ -58,8 +58,8 @@ function valueOf(remote) {
     objectId: remote.objectId,
     arguments: [{ objectId: remote.objectId }],
   });
-  const value = taken;
-  taken = undefined;
+  const value = takenValue;
+  takenValue = undefined;
   return value;
 }
 

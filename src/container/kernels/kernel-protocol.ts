@@ -292,23 +292,23 @@ export interface CodeOutcome {
 }
 
 export function outcomeOf(printed: Printed, runID: string): CodeOutcome {
-  const found = parseDocument(printed.logs.stdout.join(""), runID);
+  const runDocument = parseDocument(printed.logs.stdout.join(""), runID);
   // Without a document, something other than the code failed, and there is only the executor's message.
-  if (!found)
+  if (!runDocument)
     return {
       ...outcomeWithoutResult("error", "kept"),
       error: printed.error ? boundError(printed.error) : NO_DOCUMENT,
     };
   return {
     started: true,
-    end: found.error ? "error" : "ok",
-    stdout: found.stdout,
-    stderr: found.stderr,
-    hasFiles: found.spilled,
-    serves: found.serves,
-    results: found.results,
-    error: found.error ?? undefined,
-    exitCode: found.exit ?? undefined,
+    end: runDocument.error ? "error" : "ok",
+    stdout: runDocument.stdout,
+    stderr: runDocument.stderr,
+    hasFiles: runDocument.spilled,
+    serves: runDocument.serves,
+    results: runDocument.results,
+    error: runDocument.error ?? undefined,
+    exitCode: runDocument.exit ?? undefined,
     state: "kept",
   };
 }

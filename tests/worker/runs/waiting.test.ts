@@ -351,23 +351,23 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
 
   it("is a task with the run's id, and the ended task has the result that the call would have had", async () => {
     const line = "echo begun; until [ -e /tmp/go-task ]; do sleep 0.05; done; echo ended; exit 3";
-    const { result: made } = await call("run_command", { command: line });
-    expect(made).toMatchObject({ resultType: "task", status: "working", taskId: expect.any(String) });
+    const { result: task } = await call("run_command", { command: line });
+    expect(task).toMatchObject({ resultType: "task", status: "working", taskId: expect.any(String) });
     // Every result of this revision names the server. An icon would be half of a short result.
-    expect(JSON.stringify(made)).toMatch(/"title":"Sandbox","version"(?!.*icons)/);
-    await until(async () => (await get(made?.taskId)).result?.statusMessage === "begun");
-    const { result: working } = await get(made?.taskId);
-    expect(working).toMatchObject({ resultType: "complete", status: "working", createdAt: made?.createdAt });
+    expect(JSON.stringify(task)).toMatch(/"title":"Sandbox","version"(?!.*icons)/);
+    await until(async () => (await get(task?.taskId)).result?.statusMessage === "begun");
+    const { result: working } = await get(task?.taskId);
+    expect(working).toMatchObject({ resultType: "complete", status: "working", createdAt: task?.createdAt });
     expect(working).not.toHaveProperty("result");
     expect(Date.parse(String(working?.createdAt))).toBeLessThanOrEqual(Date.now());
     await sh(sandbox, "touch /tmp/go-task", { session: "look" });
-    await until(async () => (await get(made?.taskId)).result?.status === "completed");
+    await until(async () => (await get(task?.taskId)).result?.status === "completed");
     const text = "exit_code: 3\nstdout:\n```\nbegun\nended\n```";
     const ended = { content: [{ type: "text", text }], isError: false };
-    expect((await get(made?.taskId)).result?.result).toEqual(ended);
-    const structured = await get(made?.taskId, owner.withQuery("?results=structured"));
+    expect((await get(task?.taskId)).result?.result).toEqual(ended);
+    const structured = await get(task?.taskId, owner.withQuery("?results=structured"));
     expect(structured.result?.result).toMatchObject({ ...ended, structuredContent: { exit_code: 3 } });
-    expect((await owner.call("get_result", { id: made?.taskId })).text).toBe(text);
+    expect((await owner.call("get_result", { id: task?.taskId })).text).toBe(text);
   });
 
   it("is a task for code too, has its results as data, and can be cancelled", async () => {

@@ -21,22 +21,25 @@ async function json(response: Response): Promise<[status: number, body: Result]>
 
 describe("POST /execute", () => {
   it("returns the result, which is also stored", async () => {
-    const [status, done] = await json(
+    const [status, answer] = await json(
       await owner.http("/execute", post({ task: "[[write]] Write", timeout: 60_000 })),
     );
     expect(status).toBe(200);
-    expect(done).toMatchObject({
+    expect(answer).toMatchObject({
       success: true,
       output: "It is written.",
       stderr: "",
       stdout: expect.stringContaining("Write a.txt\n"),
     });
-    const [storedStatus, stored] = await json(await owner.http(`/tasks/${done.taskId}/result`));
+    const [storedStatus, stored] = await json(await owner.http(`/tasks/${answer.taskId}/result`));
     expect(storedStatus).toBe(200);
-    expect(stored).toMatchObject({ ...done, timestamp: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/) });
-    expect((await owner.call("get_result", { id: done.taskId })).text).toContain("It is written.");
+    expect(stored).toMatchObject({
+      ...answer,
+      timestamp: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/),
+    });
+    expect((await owner.call("get_result", { id: answer.taskId })).text).toContain("It is written.");
     const headers = { accept: "text/event-stream" };
-    const events = await (await owner.http(`/tasks/${done.taskId}/result`, { headers })).text();
+    const events = await (await owner.http(`/tasks/${answer.taskId}/result`, { headers })).text();
     expect(events).toMatch(
       /^event: task\n[^\n]*"status":"succeeded".*^event: output\n.*Write a\.txt.*^event: result\n.*It is written/ms,
     );
@@ -254,9 +257,9 @@ describe("DELETE /tasks/:taskId/result", () => {
 
 describe("a question", () => {
   it("is answered by a program in a new sandbox, and the answer is stored", async () => {
-    const [status, done] = await ask("[[product]] What is 6 times 7?");
+    const [status, answer] = await ask("[[product]] What is 6 times 7?");
     expect(status).toBe(200);
-    expect(done).toMatchObject({
+    expect(answer).toMatchObject({
       success: true,
       status: "succeeded",
       language: "python",
@@ -267,9 +270,9 @@ describe("a question", () => {
       images: [],
       tokens: { input: 10, output: 5 },
     });
-    const { taskId: id } = done;
+    const { taskId: id } = answer;
     const [, stored] = await resultOf(id);
-    expect(stored).toMatchObject({ ...done, timestamp: expect.any(String) });
+    expect(stored).toMatchObject({ ...answer, timestamp: expect.any(String) });
     expect((await owner.call("get_result", { id })).text).toBe(
       "python:\n```\nanswer = 6 * 7\nprint(answer)\n```\nstdout: 42",
     );

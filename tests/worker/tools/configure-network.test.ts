@@ -237,7 +237,7 @@ function network(
   };
 }
 
-const all = { initial: undefined, max: "full", allowHosts: [] } as const;
+const noLimits = { initial: undefined, max: "full", allowHosts: [] } as const;
 
 describe("the access that the operator grants to a sandbox", () => {
   it("is limited by MAX_INTERNET and ALLOW_HOSTS, also for an earlier wider setting", async () => {
@@ -261,15 +261,15 @@ describe("the access that the operator grants to a sandbox", () => {
   });
 
   it("is limited by the entry of the principal's token, within the limits for all", async () => {
-    const closed = network({ network: all, authTokens: [{ ...token, internet: "none" }] });
+    const closed = network({ network: noLimits, authTokens: [{ ...token, internet: "none" }] });
     expect(closed.network.policy.internet).toBe("none");
     expect(await closed.network.refusalNote(0)).toContain(
       "x.example.com (2 times) were refused. The operator of this server",
     );
     expect(() => closed.network.choiceAfter({ allowHosts: ["a.test.com"] })).toThrow("does not allow");
-    const list = network({ network: all, authTokens: [{ ...token, allowHosts: ["a.example.com"] }] });
+    const list = network({ network: noLimits, authTokens: [{ ...token, allowHosts: ["a.example.com"] }] });
     expect(list.network.policy).toEqual({ internet: "allowlist", allowHosts: ["a.example.com"] });
-    const other = network({ network: all, authTokens: [{ ...token, internet: "none" }] }, "token:other");
+    const other = network({ network: noLimits, authTokens: [{ ...token, internet: "none" }] }, "token:other");
     expect(other.network.policy.internet).toBe("full");
     const wide = { ...token, internet: "full", allowHosts: ["b.example.com", "a.other.test"] } as const;
     const narrowed = network({
@@ -307,7 +307,7 @@ describe("the access that the operator grants to a sandbox", () => {
     const { actor } = cloudflare();
     const gitHosts: string[] = [];
     let intercepted: readonly string[] = [];
-    const ownNetwork = network({ network: all, authTokens: [] }, "owner", actor(), {
+    const ownNetwork = network({ network: noLimits, authTokens: [] }, "owner", actor(), {
       gitHosts: () => gitHosts,
       intercept: async (hosts) => void (intercepted = hosts),
     }).network;
@@ -326,7 +326,7 @@ describe("the access that the operator grants to a sandbox", () => {
     const { actor } = cloudflare();
     const storage = new Map<string, unknown>();
     const networkWith = (secretHosts: string[]) =>
-      network({ network: all, authTokens: [] }, "owner", actor(), {
+      network({ network: noLimits, authTokens: [] }, "owner", actor(), {
         kept: storage,
         secretHosts: () => secretHosts,
         intercept: async (hosts, { internet }) => void intercepted.push([hosts, internet]),
@@ -347,7 +347,7 @@ describe("the access that the operator grants to a sandbox", () => {
   });
 
   it("is explained by a note with the reason for each refusal", async () => {
-    const { network: ownNetwork, refused } = network({ network: all, authTokens: [] });
+    const { network: ownNetwork, refused } = network({ network: noLimits, authTokens: [] });
     ownNetwork.put({ internet: "allowlist", allowHosts: ["*.example.com"] });
     refused.splice(0, 1, { host: "a.example.com", port: 8443, why: "policy", count: 1 });
     expect(await ownNetwork.refusalNote(0)).toBe(
@@ -432,7 +432,7 @@ describe("on Cloudflare", () => {
   it("a container that started with more access than is allowed now has to end, also if the policy changed before or meanwhile", async () => {
     const { sandbox, actor } = cloudflare();
     const platform = actor();
-    const { network: ownNetwork } = network({ network: all, authTokens: [] }, "owner", platform);
+    const { network: ownNetwork } = network({ network: noLimits, authTokens: [] }, "owner", platform);
     const begin = async (internet: Internet, isUp: boolean) => {
       ownNetwork.put({ internet });
       sandbox.isUp = isUp;
@@ -452,7 +452,11 @@ describe("on Cloudflare", () => {
   });
 
   it("the list of a restricted policy names the connections that the platform does not report", async () => {
-    const { network: ownNetwork } = network({ network: all, authTokens: [] }, "owner", cloudflare().actor());
+    const { network: ownNetwork } = network(
+      { network: noLimits, authTokens: [] },
+      "owner",
+      cloudflare().actor(),
+    );
     ownNetwork.put({ internet: "none" });
     expect(await ownNetwork.lines()).toMatch(/^# not listed: connections to ports other than 80 and 443/m);
     ownNetwork.put({ internet: "full" });

@@ -1,7 +1,7 @@
 /** Settings in the endpoint's address and the server's variables, which apply to every call of a connection. */
 import { describe, expect, it } from "vitest";
 import { TOOL_SETS } from "../../../src/shared/tool-sets.ts";
-import { tools as all } from "../../../src/tools/index.ts";
+import { tools as allTools } from "../../../src/tools/index.ts";
 import { type Caller, owner, principal } from "../support.ts";
 
 interface Listed {
@@ -101,7 +101,7 @@ describe("?tools=", () => {
 
   it("has a set for every tool", async () => {
     expect(await names(owner.withQuery("?tools=code,files,tasks,admin"))).toEqual(
-      all.map(({ name }) => name),
+      allTools.map(({ name }) => name),
     );
   });
 
@@ -166,7 +166,7 @@ describe("the scopes of a token", () => {
       "list_runs",
       "list_sandboxes",
     ]);
-    for (const { name } of all)
+    for (const { name } of allTools)
       expect([name, (await reader.send(name, { id: "a" })).status]).toEqual([
         name,
         readerTools.includes(name) ? 200 : 403,

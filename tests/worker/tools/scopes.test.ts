@@ -2,20 +2,20 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { type Caller, principal, until } from "../support.ts";
 
 describe("a client with sandbox:write alone", () => {
-  let all: Caller;
+  let callerWithAllScopes: Caller;
   let writer: Caller;
 
   beforeAll(async () => {
-    all = await principal("writer");
+    callerWithAllScopes = await principal("writer");
     writer = await principal("writer", ["sandbox:write"]);
     const command = `mkdir -p /workspace/inside ~/elsewhere && cd /workspace && ln -s / root && ln -s /etc/passwd file &&
       ln -s inside within && ln -s ~/elsewhere/new new && echo kept > ~/elsewhere/kept && ln -s ~/elsewhere /tmp/out`;
-    const { structured, text } = await all.call("run_command", { command });
+    const { structured, text } = await callerWithAllScopes.call("run_command", { command });
     if (structured.state !== "succeeded") throw new Error(text);
   });
 
   it("edits a file without seeing its content", async () => {
-    await all.call("write_file", { path: "secret", content: "secret\nother\n" });
+    await callerWithAllScopes.call("write_file", { path: "secret", content: "secret\nother\n" });
     const done = await writer.call("edit_file", {
       path: "secret",
       edits: [{ old_text: "other", new_text: "more" }],
@@ -27,7 +27,7 @@ describe("a client with sandbox:write alone", () => {
     });
     expect(missing.isError).toBe(true);
     for (const { text } of [done, missing]) expect(text).not.toMatch(/secret\n|"secret"|Nearest/);
-    expect((await all.call("read_file", { path: "secret" })).text).toContain("more");
+    expect((await callerWithAllScopes.call("read_file", { path: "secret" })).text).toContain("more");
   });
 
   it.each([
@@ -46,13 +46,17 @@ describe("a client with sandbox:write alone", () => {
     "/workspacex",
     "/var/lib/sandbox-mcp/x",
   ])("cannot write outside /workspace and /tmp: %s", async (path) => {
-    const before = await all.call("run_command", { command: "cat ~/elsewhere/*; ls /etc ~/elsewhere; ls /" });
+    const before = await callerWithAllScopes.call("run_command", {
+      command: "cat ~/elsewhere/*; ls /etc ~/elsewhere; ls /",
+    });
     for (const more of [{}, { append: true }, { content: "x".repeat(60_000) }]) {
       const { isError, text } = await writer.call("write_file", { path, content: "x", ...more });
       expect(isError, text).toBe(true);
       expect(text).toMatch(/sandbox:exec|is a directory/);
     }
-    const after = await all.call("run_command", { command: "cat ~/elsewhere/*; ls /etc ~/elsewhere; ls /" });
+    const after = await callerWithAllScopes.call("run_command", {
+      command: "cat ~/elsewhere/*; ls /etc ~/elsewhere; ls /",
+    });
     expect(after.structured.stdout).toBe(before.structured.stdout);
   });
 
@@ -62,7 +66,9 @@ describe("a client with sandbox:write alone", () => {
       for (const content of ["text", "\0".repeat(10), "x".repeat(60_000)]) {
         const { isError, text } = await writer.call("write_file", { path, content });
         expect(isError, text).toBe(false);
-        expect((await all.call("read_file", { path, encoding: "base64" })).isError).toBe(false);
+        expect((await callerWithAllScopes.call("read_file", { path, encoding: "base64" })).isError).toBe(
+          false,
+        );
       }
       const { text } = await writer.call("write_file", { path, content: "y", append: true });
       expect(text).toContain("60001 in all");
@@ -72,12 +78,21 @@ describe("a client with sandbox:write alone", () => {
 
 describe("a client without tasks:run", () => {
   it("is refused while a task runs", async () => {
-    const all = await principal("tasks", ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"]);
+    const callerWithAllScopes = await principal("tasks", [
+      "sandbox:read",
+      "sandbox:write",
+      "sandbox:exec",
+      "tasks:run",
+    ]);
     const executor = await principal("tasks", ["sandbox:exec"]);
     const sandbox = "shared";
     const run = () => executor.call("run_command", { sandbox, command: "echo ran" });
     expect((await run()).text).toContain("ran");
-    const { structured } = await all.call("execute_task", { task: "[[wait]] x", sandbox, wait_seconds: 0 });
+    const { structured } = await callerWithAllScopes.call("execute_task", {
+      task: "[[wait]] x",
+      sandbox,
+      wait_seconds: 0,
+    });
     const refused = [await run(), await executor.call("run_code", { sandbox, code: "1" })];
     for (const { isError, text } of refused) {
       expect(isError).toBe(true);
@@ -86,8 +101,10 @@ describe("a client without tasks:run", () => {
     expect((await executor.call("run_command", { sandbox: "other", command: "echo ran" })).isError).toBe(
       false,
     );
-    expect((await all.call("run_command", { sandbox, command: "echo ran" })).isError).toBe(false);
-    await all.call("cancel_run", { id: structured.id });
+    expect((await callerWithAllScopes.call("run_command", { sandbox, command: "echo ran" })).isError).toBe(
+      false,
+    );
+    await callerWithAllScopes.call("cancel_run", { id: structured.id });
     await until(async () => !(await run()).isError);
   });
 });

@@ -361,7 +361,7 @@ it("a save of too many files fails, and the reason names the limit", async () =>
 
 describe("the saved files of a task", () => {
   const remains = { run: "a.1t", ...DAY, conversation: CONVERSATION };
-  const found = { made: "by the task", talk: "said" };
+  const taskFiles = { made: "by the task", talk: "said" };
 
   it("can be restored in another sandbox, also after their own is destroyed, and need no space if they are saved already", () =>
     withWorld(async (world) => {
@@ -377,7 +377,7 @@ describe("the saved files of a task", () => {
       // The conversation and its manifest.
       expect(put() - before).toBe(2);
       world.registry.forget("a");
-      expect(await continueTask(world, "b")).toEqual(found);
+      expect(await continueTask(world, "b")).toEqual(taskFiles);
     }));
 
   it("are kept without a conversation that is too large, with a note", () =>
@@ -389,7 +389,7 @@ describe("the saved files of a task", () => {
         conversation: true,
       });
       expect(world.registry.findArchive("a.1t", "conversation")).toBeUndefined();
-      expect(await continueTask(world, "b")).toEqual({ made: found.made });
+      expect(await continueTask(world, "b")).toEqual({ made: taskFiles.made });
     }));
 
   it("do not become the state of its sandbox", () =>
@@ -400,7 +400,7 @@ describe("the saved files of a task", () => {
       world.write("later", "x");
       await world.workspace.save();
       expect(await afterCrash(world)).toEqual({ made: "by the task", later: "x" });
-      expect(await continueTask(world, "b")).toEqual(found);
+      expect(await continueTask(world, "b")).toEqual(taskFiles);
     }));
 
   it("are kept and restored on a server that saves no workspaces, but nothing else is", () =>
@@ -409,7 +409,7 @@ describe("the saved files of a task", () => {
       await doTask(world);
       await world.workspace.keepArchive(remains, SETTINGS);
       await world.workspace.save();
-      expect(await continueTask(world, "b")).toEqual(found);
+      expect(await continueTask(world, "b")).toEqual(taskFiles);
       expect(await afterCrash(world)).toEqual({});
     }));
 
@@ -463,7 +463,7 @@ describe("the saved files of a task", () => {
           isOver = (await Promise.race([isKept, evicted])) === true;
           world.onStep = () => undefined;
           await world.workspace.keepArchive(remains, SETTINGS);
-          expect(await continueTask(world, "b")).toEqual({ ...found, more: "of it" });
+          expect(await continueTask(world, "b")).toEqual({ ...taskFiles, more: "of it" });
           expect(await afterCrash(world)).toMatchObject({ made: "by the task" });
         });
   });

@@ -2,8 +2,8 @@
  * The page in a client's chat, as an MCP App (extension version 2026-01-26): the client forwards its calls to the server, with
  * the client's own token.
  *
- * The types come from the official package. The few messages are implemented here, because the package's class `App` includes
- * an MCP client and a schema library: 146 KB compressed, six times this page, each time a chat shows it.
+ * The types come from the official package. The few messages are implemented here, because the package's class `App` includes an
+ * MCP client and a schema library. That is 146 KB compressed, six times this page, each time that a chat shows the page.
  */
 import type {
   McpUiHostContext,

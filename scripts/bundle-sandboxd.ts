@@ -1,6 +1,6 @@
 /**
- * Bundles our Node programs in sandboxes, because one file starts much faster than modules: sandboxd, for the image and for local
- * sandboxes, and the control server of local ones.
+ * Bundles our Node programs in sandboxes, because one file starts much faster than modules. The programs are sandboxd, for the
+ * image and for local sandboxes, and the control server of local sandboxes.
  */
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, rename } from "node:fs/promises";

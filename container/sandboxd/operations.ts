@@ -61,8 +61,8 @@ export interface Policy {
    */
   start: "new" | "known" | "none" | "glance";
   /**
-   * For callers who may write but not read, if the result reveals a file's content: the fields that they get, and after a failure
-   * the reason that replaces the exact one. False if results reveal nothing, or if the scope is `sandbox:read`.
+   * For results that reveal a file's content: what callers who may write but not read get. They get these fields and, after a
+   * failure, this reason instead of the exact reason. False if results reveal nothing, or if the scope is `sandbox:read`.
    */
   withoutReading: false | { fields: readonly string[]; reason: string };
 }
@@ -71,9 +71,9 @@ export const row = <const One extends Row>(values: One): One => values;
 const operation = <const One extends FileRow & Policy & Changing>(values: One): One => values;
 
 /**
- * An operation that changes something needs `sandbox:write`, is confined and saved, and declares the parameters `confined` and `id`:
- * a row that forgets one of these does not compile.
- * The client repeats a request after a broken connection, and sandboxd recognizes the repetition by its `id`.
+ * An operation that changes something needs `sandbox:write`, is confined and saved, and declares the parameters `confined` and
+ * `id`. A row that forgets one of these does not compile. The client repeats a request after a broken connection, and sandboxd
+ * recognizes the repetition by its `id`.
  */
 type Changing =
   | { scope: "sandbox:read" | undefined; confined: false; changesState: false }

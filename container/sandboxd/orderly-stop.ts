@@ -1,6 +1,6 @@
 /**
- * An orderly stop of the container, which init.pl requests after SIGTERM: sandboxd starts nothing new, asks the server to save the
- * workspace, ends the commands, and asks for a save of their last changes. init.pl limits the total time.
+ * An orderly stop of the container, which init.pl requests after SIGTERM. sandboxd starts nothing new and asks the server to save
+ * the workspace. Then it ends the commands, and asks for a save of their last changes. init.pl limits the total time.
  */
 import { request } from "node:http";
 import { setTimeout as pause } from "node:timers/promises";

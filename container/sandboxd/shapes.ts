@@ -17,7 +17,7 @@ export const MAX_PLACES = 20;
 export const NEAREST_CHARS = 300;
 
 /**
- * A list. Unlike `z.array`, it does not check the items of a list that is too long, and stops at the first invalid item: creating
+ * A list. Unlike `z.array`, it does not check the items of a list that is too long, and stops at the first invalid item. Creating
  * zod's issues takes much more time than checking.
  */
 export const listOf = <Item extends z.ZodMiniType>(item: Item, most: number) =>

@@ -1,7 +1,7 @@
 /**
- * Writes files. New content is completed under another name in the same directory before it replaces the file, so that readers
- * see either the old or the new content, and an interrupted write leaves the old one. Meanwhile a note in `WRITES` describes
- * the write: after a crash, the next sandboxd removes incomplete content and finishes complete content.
+ * Writes files. New content is completed under another name in the same directory before it replaces the file. So readers see
+ * either the old or the new content, and an interrupted write leaves the old content. Meanwhile a note in `WRITES` describes the
+ * write: after a crash, the next sandboxd removes incomplete content and finishes complete content.
  */
 import { type Hash, createHash } from "node:crypto";
 import {

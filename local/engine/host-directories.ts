@@ -26,9 +26,9 @@ export interface HostIDs extends IDRange, IDMap {
 }
 
 /**
- * Claims the ids of a sandbox. With a host directory, the sandbox runs only as the directory's owner: it has the owner's rights
- * there, its files belong to the owner, and it sees no other files of the owner. The machine's root is never used: a directory
- * of root appears as owned by the sandbox's own root.
+ * Claims the ids of a sandbox. With a host directory, the sandbox runs only as the directory's owner. It has the owner's rights
+ * there, and its files belong to the owner. It sees no other files of the owner. The machine's root is never used: a directory of
+ * root appears as owned by the sandbox's own root.
  */
 export async function claimIDsFor(directory: FileHandle | undefined): Promise<HostIDs> {
   const owner = directory === undefined ? undefined : await ownerOf(directory);

@@ -1,8 +1,8 @@
 /**
  * For an engine that runs as root. Its sandboxes run as unprivileged users, so that root in a sandbox has no privileges on the
- * host: process limits apply, and it has no access to files or kernel settings of the host's root. Such a user may not be able to
- * reach files that the sandbox needs (for example a clone under /root). So a mount namespace collects these files, and
- * bubblewrap starts in it.
+ * host. Process limits apply to this root, and it has no access to files or kernel settings of the host's root. Such a user may
+ * not be able to reach files that the sandbox needs (for example a clone under /root). So a mount namespace collects these files,
+ * and bubblewrap starts in it.
  *
  * Entering a namespace puts no process between the engine and bubblewrap. A second bubblewrap around the first would be such a
  * process, and `--die-with-parent` would not work, because the outer one may not send signals to the inner one.
@@ -48,7 +48,7 @@ export class MountNamespace {
   }
 
   /**
-   * Opens the namespace, or a new one after a package manager replaced a file in it: a mount keeps showing the removed file,
+   * Opens the namespace, or a new one after a package manager replaced a file in it. A mount keeps showing the removed file,
    * which cannot be mounted again. @throws Error if the namespace cannot be created, or a directory's owner cannot be mapped
    */
   async open(mounts: Mount[], { root, directoryMap }: HostIDs): Promise<MountNamespaceView> {

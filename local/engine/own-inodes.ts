@@ -1,7 +1,7 @@
 /**
  * Gives each sandbox its own inodes for the machine's files (overlayfs). The files are still stored and cached once. The kernel
- * keeps locks and watches by inode: without this, a sandbox could set a million locks on the machine's programs, and each close
- * of a file in /usr would go through all of them. Watches would show which files others open.
+ * keeps locks and watches by inode. Without own inodes, a sandbox could set a million locks on the machine's programs, and each
+ * close of a file in /usr would go through all of them. Watches would show which files others open.
  */
 import { readFileSync, realpathSync } from "node:fs";
 import { arch } from "node:process";

@@ -1,7 +1,7 @@
 /**
  * WebSockets between the Worker and a sandbox. The engine ends both connections and forwards messages, so that it can limit a
- * sandbox. workerd reads all messages immediately, and keeps them in memory until the Worker's thread has time, which all
- * sandboxes share.
+ * sandbox. workerd reads all messages immediately, and keeps them in memory until the Worker's thread has time. All sandboxes
+ * share this thread.
  */
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";

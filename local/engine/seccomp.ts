@@ -77,8 +77,8 @@ const CLONE_NAMESPACES = 0x7e020000;
 
 /**
  * All sandboxes and the host share the kernel's cache of common files. A page that a sandbox requests waits for the sandbox's
- * share of the disk, and so does every other program that needs the page: reading gigabytes ahead would delay all starting programs.
- * So hints to read ahead or to drop pages succeed without an effect.
+ * share of the disk, and so does every other program that needs the page. Reading gigabytes ahead would delay all starting
+ * programs. So hints to read ahead or to drop pages succeed without an effect.
  */
 const MADVISE_WILLNEED = 3;
 const FADVISE_WILLNEED = 3;

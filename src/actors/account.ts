@@ -492,9 +492,9 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Asks the sandboxes recorded as running for their state: a restart of the machine, and the loss of a container while its actor
-   * slept, are not reported. Does not correct the records, because a container may be starting. Leaves out a sandbox that does
-   * not respond in time.
+   * Asks the sandboxes recorded as running for their state. Nothing reports a restart of the machine, or the loss of a container
+   * while its actor slept. Does not correct the records, because a container may be starting. Leaves out a sandbox that does not
+   * respond in time.
    */
   async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, SandboxStatus>> {
     const principalID = this.#principalID;

@@ -1,6 +1,7 @@
 /**
  * Decides when an idle container is stopped. An open preview postpones the stop. If the operator allows it (`KEEP_BUSY`), busy
- * background processes postpone the stop too, but for `KEEP_BUSY` hours at most: code in the sandbox can fake being busy.
+ * background processes postpone the stop too. They postpone it for `KEEP_BUSY` hours at most, because code in the sandbox can
+ * fake being busy.
  */
 import type { FileOperations } from "../container/file-operations.ts";
 import type { AccountLink } from "./account-link.ts";

@@ -129,7 +129,7 @@ export class SandboxNetwork {
 
   /**
    * The git hosts whose requests are intercepted, so that git gets a token. A container that started without any interception may
-   * not trust the platform's certificates: intercepted requests would fail there, so git gets a token in the next container.
+   * not trust the platform's certificates, so intercepted requests would fail there. Then git gets a token in the next container.
    */
   #gitHosts(intercepted: readonly string[]): readonly string[] {
     const isTrusted =

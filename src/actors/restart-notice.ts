@@ -8,7 +8,7 @@ import { type KV, StoredValue } from "./stored-value.ts";
 import { ENDINGS, lostText, restoredText } from "./texts.ts";
 
 /**
- * The ends of a container after which part of the workspace may be missing: calls and runs continued after the save, or
+ * The ends of a container after which part of the workspace may be missing. Either calls and runs continued after the save, or
  * the end did not wait for the save.
  */
 const NOT_ALL_SAVED = new Set(["unsaved_server", "unsaved_network", "platform"]);

@@ -1,8 +1,7 @@
 /**
- * The service of a sandbox: a script that runs in the background of each container after the workspace is restored. A
- * loop in the sandbox restarts the script when it ends, with a growing pause, so a script that always crashes has one
- * run per container. The run is a background process: it does not prevent an idle stop, and does not count in the quota
- * of runs.
+ * The service of a sandbox: a script that runs in the background of each container after the workspace is restored. A loop in the
+ * sandbox restarts the script when it ends, with a growing pause. So a script that always crashes has only one run per container.
+ * The run is a background process: it does not prevent an idle stop, and does not count in the quota of runs.
  */
 import type { CommandSpec } from "../runs/command-executor.ts";
 import { SERVICE_SESSION } from "../runs/command-executor.ts";

@@ -235,8 +235,8 @@ function refusal(authRequest: AuthRequest, code: "invalid_request" | "invalid_sc
 }
 
 /**
- * Shows an error to the person, and does not redirect to the client: anybody can register a client, so the server would be an
- * open redirect.
+ * Shows an error to the person, and does not redirect to the client. Anybody can register a client, so a redirect would make the
+ * server an open redirect.
  */
 function explain(context: PageContext, error: unknown): Promise<Response> {
   const retryURL = new URL(context.request.url);

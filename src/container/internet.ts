@@ -1,7 +1,7 @@
 /**
- * Handles the requests that a sandbox sends to the internet through the Worker: all requests under a restrictive policy, and
- * those to hosts for which the principal has a secret or a git sign-in. Redirects are not followed; the program's next request
- * comes here too.
+ * Handles the requests that a sandbox sends to the internet through the Worker. Under a restrictive policy these are all
+ * requests. Otherwise they are the requests to hosts for which the principal has a secret or a git sign-in. Redirects are not
+ * followed; the program's next request comes here too.
  */
 import { waitUntil } from "cloudflare:workers";
 import { type Env, parseConfig } from "../shared/config.ts";

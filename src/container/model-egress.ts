@@ -1,7 +1,7 @@
 /**
  * Hosts that a sandbox reaches only through the Worker, because their credential must not be in the sandbox. A process in the
- * sandbox sends a placeholder made for its task. The handler, which runs in the Worker outside the actor, asks the actor
- * whether the placeholder is valid, replaces it with the credential and forwards the request.
+ * sandbox sends a placeholder made for its task. The handler runs in the Worker outside the actor. It asks the actor whether the
+ * placeholder is valid, replaces the placeholder with the credential, and forwards the request.
  */
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";

@@ -19,7 +19,7 @@ const JOINED_BYTES = 32 * 1024;
 
 /**
  * A log may have FREE_ROWS rows, and one more for each LEAST_ROW_BYTES bytes. Beyond that, a piece joins the last unsaved piece
- * of its stream: programs can switch between their streams with every byte, and each row costs readers time.
+ * of its stream. Programs can switch between their streams with every byte, and each row costs readers time.
  */
 const FREE_ROWS = 1000;
 const LEAST_ROW_BYTES = 32;

@@ -3,8 +3,8 @@ import * as z from "zod";
 import { MAX_HOSTS, parseHostEntry } from "./network-policy.ts";
 
 /**
- * An empty variable counts as unset, because `.dev.vars` and CI systems write unset variables as empty ones. White space around
- * a value is removed: a secret piped into `wrangler secret put` ends with a newline, and no value may begin or end with white
+ * An empty variable counts as unset, because `.dev.vars` and CI systems write unset variables as empty ones. White space around a
+ * value is removed, because a secret piped into `wrangler secret put` ends with a newline. No value may begin or end with white
  * space.
  */
 export function fromEnv<T>(schema: z.ZodType<T, string>, fallback: T | undefined) {

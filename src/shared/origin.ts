@@ -1,8 +1,9 @@
 /**
  * Which host a request may be addressed to, and which web pages may send one.
  *
- * Both checks protect against web pages: a page must not reach a server on its user's machine, neither directly (Origin) nor by
- * DNS rebinding, which points the page's own host name at 127.0.0.1 (Host). Programs can send any header and need a token.
+ * Both checks protect against web pages: a page must not reach a server on its user's machine. The check of Origin prevents
+ * direct requests. The check of Host prevents DNS rebinding, which points the page's own host name at 127.0.0.1. Programs can
+ * send any header and need a token.
  */
 import type { Config } from "./config.ts";
 import { previewLabel } from "./preview-address.ts";

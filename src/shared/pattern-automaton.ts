@@ -1,5 +1,5 @@
 /**
- * Finds which pattern ends at a character, with one lookup per character of any text: the time does not reveal how much of a
+ * Finds which pattern ends at a character, with one lookup per character of any text. So the time does not reveal how much of a
  * pattern the text contains. Method: Aho and Corasick, "Efficient string matching", 1975.
  */
 export class PatternAutomaton<Pattern extends { text: string }> {

@@ -2,9 +2,9 @@
  * The host names of previews: `<port>-<sandbox id>-<token>.<domain>`. The domain is `PREVIEW_HOST`, or `localhost` for a server
  * with a loopback name, because browsers resolve every name below it to their own machine.
  *
- * A token consists of random characters and a signature, so that a forged label is refused without a call to its sandbox: such
- * a call would create an actor. A DNS label has at most 63 characters. That leaves 25 characters for the token (129 bits), or
- * 19 (98 bits) after the longest sandbox name.
+ * A token consists of random characters and a signature, so that a forged label is refused without a call to its sandbox. A call
+ * would create an actor. A DNS label has at most 63 characters. That leaves 25 characters for the token (129 bits), or 19 (98
+ * bits) after the longest sandbox name.
  */
 import type { Config } from "./config.ts";
 import { ACTOR_NAME_SOURCE } from "./names.ts";

@@ -57,7 +57,7 @@ const FENCE = "```";
 const LOOKS_LIKE_FENCE = new RegExp(`(?:[\`\\u1fef\\uff40]${HIDDEN.source}*){3}`, "u");
 
 /**
- * A text in a fence. If the text contains a fence or a similar line, the fence gets random letters: models do not count
+ * A text in a fence. If the text contains a fence or a similar line, the fence gets random letters. Models do not count
  * backticks, and earlier output cannot know the letters.
  */
 export function putInFence(text: string): string {

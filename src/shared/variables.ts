@@ -1,7 +1,7 @@
 /**
  * The server's variables, each defined once. This table produces `Env`, the parser in config.ts, the reference in the docs,
- * .dev.vars.example, the Deploy button's questions, the names that `npm start` passes on, and the lists of secrets and of
- * values that `diagnose` shows. After a change: `npm run docs`.
+ * .dev.vars.example and the Deploy button's questions. It also produces the names that `npm start` passes on, the list of
+ * secrets, and the list of values that `diagnose` shows. After a change: `npm run docs`.
  */
 import * as z from "zod";
 import * as field from "./env-fields.ts";

@@ -1,6 +1,6 @@
 /**
- * Runs as tasks of MCP's Tasks extension (SEP-2663). If the client declares it, a call becomes a task when its run takes longer
- * than `TASK_AFTER_MS`: the client polls `tasks/get` with the run's id, instead of the model calling get_result.
+ * Runs as tasks of MCP's Tasks extension (SEP-2663). If the client declares the extension, a call becomes a task when its run
+ * takes longer than `TASK_AFTER_MS`. Then the client polls `tasks/get` with the run's id, and the model need not call get_result.
  */
 import { createdAt } from "../runs/id.ts";
 import { lastLine } from "../runs/shown-output.ts";

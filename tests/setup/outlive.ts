@@ -1,7 +1,7 @@
 /**
- * A Python program that tries to make its sandbox outlive the engine. It takes over the first process (pid 1), makes
- * that survive its parent, and writes to its event descriptors, so that the process outside assumes that the sandbox
- * has ended. It prints the result of each attempt to reach the first process.
+ * A Python program that tries to make its sandbox outlive the engine. It takes over the first process (pid 1) and makes that
+ * process survive its parent. It also writes to the process's event descriptors, so that the process outside assumes that the
+ * sandbox has ended. It prints the result of each attempt to reach the first process.
  */
 export const outlive = String.raw`
 import ctypes, os, platform, struct

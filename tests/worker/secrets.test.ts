@@ -378,8 +378,8 @@ describe("the description of secrets", () => {
 });
 
 /**
- * Looks for the middle of the value, written backwards here, in all that root in the sandbox can read, and for things that it
- * must find. Its own process has the value and is left out.
+ * Searches everything that root in the sandbox can read. Looks for the middle of the value, written backwards here, and for
+ * things that the search must find. Its own process has the value and is left out.
  */
 const SEARCH = `
 import array, base64, json, os, re, subprocess, sys

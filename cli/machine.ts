@@ -13,7 +13,7 @@ import { freePort } from "./lock.ts";
 import { isNewEnough, NEEDED_NODE } from "./node-version.ts";
 import { readRunning } from "./running.ts";
 import { tmpdir } from "node:os";
-import { isPackaged, startLine } from "./program-files.ts";
+import { isPackaged, root, startLine } from "./program-files.ts";
 import { findPython } from "./sandbox-python.ts";
 import { DEFAULT_PORT } from "./options.ts";
 
@@ -22,7 +22,8 @@ const execute = promisify(execFile);
 const TIMEOUT_MS = 20_000;
 
 async function output(program: string, args: string[], env = process.env): Promise<string | undefined> {
-  return execute(program, args, { timeout: TIMEOUT_MS, env }).then(
+  // Not in the working directory: wrangler takes the address to which it sends its token from `.env` there.
+  return execute(program, args, { timeout: TIMEOUT_MS, env, cwd: root }).then(
     ({ stdout }) => stdout.trim(),
     () => undefined,
   );

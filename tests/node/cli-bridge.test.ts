@@ -8,7 +8,7 @@ import { connect } from "../../client/index.ts";
 import { Bridge } from "../../cli/bridge.ts";
 import { VARIABLES_FILE } from "../../cli/server-address.ts";
 import { identify } from "../../local/engine/identity.ts";
-import { runHere } from "../setup/cli.ts";
+import { runCLI, runHere } from "../setup/cli.ts";
 import { listen } from "../setup/listen.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
@@ -179,4 +179,19 @@ it("a redirect is an error that names the address, and no call is sent there", a
     expect([code, stderr]).toEqual([69, expect.stringContaining(` redirects to ${other}. If you trust`)]);
   }
   expect(received).toEqual([]);
+});
+
+it("`doctor --deploy` sends wrangler's token to no address that .env of the working directory names", async () => {
+  const cwd = temporaryDirectory();
+  const tokens: unknown[] = [];
+  const url = await serverWith(({ headers }, response) => {
+    tokens.push(headers.authorization);
+    response.end("{}");
+  });
+  writeFileSync(join(cwd, ".env"), `CLOUDFLARE_API_BASE_URL=${new URL(url).origin}`);
+  // Without a proxy that listens, wrangler sends nothing to the real address.
+  const env = { CLOUDFLARE_API_TOKEN: "the-token-of-cloudflare", HTTPS_PROXY: "http://127.0.0.1:1" };
+  const { stdout } = await runCLI(["doctor", "--deploy", "--state-dir", join(cwd, "state")], { cwd, env });
+  expect(stdout).toContain("wrangler and its login");
+  expect(tokens).toEqual([]);
 });

@@ -41,7 +41,8 @@ export const CONNECT = {
   unchanged: (client: string, file: string) => `${client} is connected already: ${file}`,
   replace: (file: string, name: string) => `${file} has a server "${name}" already. Replace it?`,
   copy: (copy: string) => `A copy of the earlier file: ${copy}`,
-  holdsToken: "The file contains the token: do not commit it.",
+  holdsToken:
+    "The file contains the token: do not commit it, and do not mount this directory into a sandbox.",
 };
 
 /** For a question when there is no terminal: --yes confirms it. */

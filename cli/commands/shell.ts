@@ -58,7 +58,10 @@ export const shell = bridgeCommand(
     await server.close();
   });
 
-/** Connects this terminal to the run's terminal, and resets this one afterwards. @returns false if the user detached before the run ended */
+/**
+ * Connects the user's terminal to the run's terminal, and resets the user's terminal afterwards. @returns false if the user
+ * detached before the run ended
+ */
 async function converse(server: Server, id: string, isAttached: boolean): Promise<boolean> {
   const { stdin, stdout } = process;
   const leaving = Promise.withResolvers<false>();

@@ -5,7 +5,7 @@
 import { randomInt } from "node:crypto";
 import { afterAll, describe, expect, it } from "vitest";
 import { type Process, pidOf, processes, waitForEnd, tree } from "../setup/processes.ts";
-import { type Server, startServer } from "../setup/server.ts";
+import { type Server, type ServerOptions, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 
@@ -25,8 +25,8 @@ afterAll(async () => {
 });
 
 /** A server with a sandbox in which processes run in the foreground, in the background and detached. */
-async function busyServer(flags: string[] = [], ownGroup = false): Promise<Busy> {
-  const server = await startServer({ flags, ownGroup, asUser: true });
+async function busyServer(options: ServerOptions = {}): Promise<Busy> {
+  const server = await startServer(options);
   started.push(server);
   const marker = `86400.${randomInt(1e9)}`;
   const command = `sleep ${marker} & nohup sleep ${marker} >/dev/null 2>&1 & setsid sleep ${marker} >/dev/null 2>&1 &`;
@@ -46,13 +46,13 @@ async function busyServer(flags: string[] = [], ownGroup = false): Promise<Busy>
 // Each test has its own server.
 describe.concurrent("a server after SIGKILL", () => {
   it.each(["npm", "start"] as const)("leaves no process if %s was killed", async (part) => {
-    const { all } = await busyServer();
+    const { all } = await busyServer({ asUser: part === "npm" });
     process.kill(pidOf(part, all), "SIGKILL");
     expect(await waitForEnd(all, GONE_WITHIN)).toEqual([]);
   });
 
   it("leaves no process if it ran without isolation", async () => {
-    const { all } = await busyServer(["--isolation", "none"]);
+    const { all } = await busyServer({ flags: ["--isolation", "none"] });
     process.kill(pidOf("start", all), "SIGKILL");
     expect(await waitForEnd(all, GONE_WITHIN)).toEqual([]);
   });
@@ -63,12 +63,7 @@ describe.concurrent("a server after Ctrl-C", () => {
     // bwrap makes the server's user a normal user. After its first command, each session has a prepared shell.
     const mounts = "--tmpfs /sys/fs/cgroup --tmpfs /workspace --tmpfs /var/lib --tmpfs /opt";
     const within = `bwrap --unshare-user --uid 1000 --gid 1000 --dev-bind / / ${mounts}`.split(" ");
-    const server = await startServer({
-      flags: ["--isolation", "none"],
-      ownGroup: true,
-      within,
-      asUser: true,
-    });
+    const server = await startServer({ flags: ["--isolation", "none"], ownGroup: true, within });
     started.push(server);
     for (const command of ["cd /tmp", "pwd"]) await callTool(server.url, "run_command", { command });
     const ready = () => tree(server.child.pid ?? 0).filter(({ command }) => command.startsWith("sbx-keep"));
@@ -82,7 +77,7 @@ describe.concurrent("a server after Ctrl-C", () => {
   });
 
   it("ends in order, although the terminal sends SIGINT to every process of the foreground group", async () => {
-    const { server, all } = await busyServer([], true);
+    const { server, all } = await busyServer({ ownGroup: true, asUser: true });
     process.kill(-(server.child.pid ?? Number.NaN), "SIGINT");
     await server.exited;
     expect(await waitForEnd(all, GONE_WITHIN)).toEqual([]);

@@ -26,8 +26,12 @@ export class TaskClient {
   }
 
   /** Calls a tool with a progress token. `fields` is the structured content. */
-  async call(name: string, args: Record<string, unknown>): Promise<Result & { fields: TaskFields }> {
-    const result = await this.#client.call(name, args, { progressToken: name });
+  async call(
+    name: string,
+    args: Record<string, unknown>,
+    meta?: Record<string, string>,
+  ): Promise<Result & { fields: TaskFields }> {
+    const result = await this.#client.call(name, args, { progressToken: name, meta });
     return { ...result, fields: result.structured as TaskFields };
   }
 

@@ -37,6 +37,8 @@ export interface Answer {
 export interface CallOptions {
   /** Requests progress notifications. */
   progressToken?: string;
+  /** Other fields of `_meta`. */
+  meta?: Record<string, string>;
   signal?: AbortSignal;
 }
 
@@ -107,8 +109,8 @@ export class MCPClient {
 
   /** Calls a tool and returns the status and all messages. */
   send(name: string, args: Record<string, unknown>, options: CallOptions = {}): Promise<Answer> {
-    const { progressToken, signal } = options;
-    const _meta = progressToken === undefined ? undefined : { progressToken };
+    const { progressToken, meta, signal } = options;
+    const _meta = progressToken === undefined && meta === undefined ? undefined : { ...meta, progressToken };
     return this.post({ method: "tools/call", params: { name, arguments: args, _meta } }, signal);
   }
 

@@ -17,6 +17,8 @@ import { BRIDGE_BROKE, BRIDGE_BROKE_BEFORE_RESPONSE, tokenChanged } from "./text
 export interface BridgeOptions {
   /** Finds the server, or starts a local one if no URL is configured. @throws {CommandError} if it cannot be reached */
   locate(): Promise<ServerAddress>;
+  /** Whether the server still runs. Another program may listen at the address of a killed one, and must not get the token. */
+  isCurrent?(address: ServerAddress): boolean;
   send(message: JSONRPCMessage): Promise<void>;
   log(line: string): void;
 }
@@ -142,6 +144,8 @@ export class Bridge {
     const deadline = Date.now() + (this.#hasReached ? RESTART_MS : FIRST_MS);
     let refused: { response: Response; address: ServerAddress } | undefined;
     for (;;) {
+      const { isCurrent } = this.#options;
+      if (this.#address && isCurrent?.(this.#address) === false) this.#address = undefined;
       const address = (this.#address ??= await this.#options.locate());
       const { url, token } = address;
       if (refused?.address.token === token) return refused;

@@ -43,6 +43,12 @@ export class LocalServer {
     return this.#starting;
   }
 
+  /** Whether the server at this address still runs. */
+  isCurrent({ url }: ServerAddress): boolean {
+    const running = findRunning(stateDirectory(this.#options));
+    return running !== undefined && new URL(running.url).origin === new URL(url).origin;
+  }
+
   async #start(): Promise<ServerAddress> {
     const deadline = Date.now() + START_MS;
     let triedAt = 0;

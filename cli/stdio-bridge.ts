@@ -11,8 +11,10 @@ export async function serveStdio(
   locate: () => Promise<ServerAddress>,
   sandbox: string | undefined,
   log: (line: string) => void,
+  isCurrent?: (address: ServerAddress) => boolean,
 ): Promise<ExitName | undefined> {
   const bridge = new Bridge({
+    isCurrent,
     async locate() {
       const { url, ...rest } = await locate();
       if (sandbox === undefined) return { url, ...rest };

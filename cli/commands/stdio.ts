@@ -27,7 +27,12 @@ export const stdio = bridgeCommand(
       status = EXIT.succeeded;
       return address;
     };
-    const failure = await serveStdio(locate, sandbox, log);
+    const failure = await serveStdio(
+      locate,
+      sandbox,
+      log,
+      (address) => fixed !== undefined || local.isCurrent(address),
+    );
     // A server that this process started notices that this process has ended. Then it saves the workspaces and ends.
     process.exit(failure === undefined ? status : EXIT[failure]);
   });

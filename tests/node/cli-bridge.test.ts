@@ -195,3 +195,28 @@ it("`doctor --deploy` sends wrangler's token to no address that .env of the work
   expect(stdout).toContain("wrangler and its login");
   expect(tokens).toEqual([]);
 });
+
+it("the bridge sends no token to the address of a server that was killed while the bridge ran", async () => {
+  const urls = await Promise.all(
+    ["first", "second"].map((name) =>
+      serverWith((_request, response) => {
+        response.setHeader("content-type", "application/json");
+        response.end(JSON.stringify({ jsonrpc: "2.0", id: 1, result: { name } }));
+      }),
+    ),
+  );
+  const [, second] = urls;
+  const sent: JSONRPCMessage[] = [];
+  const bridge = new Bridge({
+    locate: async () => ({ url: urls.shift() ?? "", token: "secret", tokenSource: "--token", isLocal: true }),
+    isCurrent: ({ url }) => url === second,
+    send: async (message) => void sent.push(message),
+    log: () => undefined,
+  });
+  for (let number = 0; number < 3; number++) {
+    bridge.forward(PING);
+    await bridge.waitUntilSettled();
+  }
+  const names = ["first", "second", "second"];
+  expect(sent).toMatchObject(names.map((name) => ({ result: { name } })));
+});

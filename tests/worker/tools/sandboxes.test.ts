@@ -153,39 +153,40 @@ describe("destroy_sandbox", () => {
   });
 
   it("does not break the next call, whatever was running", async () => {
-    const round = async (restless: string) => {
-      const running = [
-        run(owner, restless, "sleep 100"),
-        owner.call("run_code", { sandbox: restless, code: "import time; time.sleep(100)" }),
-      ];
-      // A call that has not arrived yet would start in the next sandbox.
-      const known = async () => (await owner.call("list_runs", { sandbox: restless })).structured.runs;
-      await until(async () => ((await known()) as unknown[]).length === running.length);
-      await owner.call("destroy_sandbox", { sandbox: restless });
-      expect((await run(owner, restless, "echo next")).structured).toMatchObject({ stdout: "next\n" });
-      for (const { isError, text } of await Promise.all(running)) {
-        expect(isError).toBe(false);
-        expect(text).toContain("lost");
-      }
-      await owner.call("destroy_sandbox", { sandbox: restless });
-    };
-    await Promise.all(["restless-1", "restless-2"].map(round));
+    const restless = "restless";
+    const running = [
+      run(owner, restless, "sleep 100"),
+      owner.call("run_code", { sandbox: restless, code: "import time; time.sleep(100)" }),
+    ];
+    // A call that has not arrived yet would start in the next sandbox.
+    const known = async () => (await owner.call("list_runs", { sandbox: restless })).structured.runs;
+    await until(async () => ((await known()) as unknown[]).length === running.length);
+    await owner.call("destroy_sandbox", { sandbox: restless });
+    expect((await run(owner, restless, "echo next")).structured).toMatchObject({ stdout: "next\n" });
+    for (const { isError, text } of await Promise.all(running)) {
+      expect(isError).toBe(false);
+      expect(text).toContain("lost");
+    }
+    await owner.call("destroy_sandbox", { sandbox: restless });
   });
 });
 
 describe("a call that comes while its sandbox is destroyed", () => {
-  it.concurrent.each([0, 20, 80, 200])("after %i ms the sandbox is counted or does not exist", async (ms) => {
+  it.concurrent.each([
+    [0, "run_command"],
+    [20, "list_files"],
+    [80, "run_command"],
+    [200, "list_files"],
+  ])("after %i ms, %s: the sandbox is counted or does not exist", async (ms, tool) => {
     const sandbox = `at-once-${ms}`;
-    for (const tool of ["run_command", "list_files"]) {
-      await run(owner, sandbox, "true");
-      const destroyed = owner.call("destroy_sandbox", { sandbox });
-      await sleep(ms);
-      const args = tool === "run_command" ? { command: "sleep 4007", wait_seconds: 0 } : {};
-      await Promise.all([destroyed, owner.call(tool, { sandbox, ...args })]);
-      const runs = await isRunning(sandbox);
-      const known = (await sandboxesOf()).some(({ name, state }) => name === sandbox && state === "running");
-      expect(known || !runs).toBe(true);
-      await owner.call("destroy_sandbox", { sandbox });
-    }
+    await run(owner, sandbox, "true");
+    const destroyed = owner.call("destroy_sandbox", { sandbox });
+    await sleep(ms);
+    const args = tool === "run_command" ? { command: "sleep 4007", wait_seconds: 0 } : {};
+    await Promise.all([destroyed, owner.call(tool, { sandbox, ...args })]);
+    const runs = await isRunning(sandbox);
+    const known = (await sandboxesOf()).some(({ name, state }) => name === sandbox && state === "running");
+    expect(known || !runs).toBe(true);
+    await owner.call("destroy_sandbox", { sandbox });
   });
 });

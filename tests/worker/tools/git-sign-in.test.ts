@@ -85,28 +85,28 @@ describe("git in a command that lacks credentials", () => {
   });
 
   it("reports that the person refused in the client or did not answer, and is not run again", async () => {
-    const args = { sandbox: "git-refuse", command: `echo once >>count; ${CLONE}` };
+    const args = { sandbox: "git", command: `echo once >>count; ${CLONE}` };
     const { state } = elicitationIn(await ask("run_command", args));
     const declined = { ...state, inputResponses: { decision: { action: "decline" } } };
     expect(JSON.stringify((await ask("run_command", args, declined)).result)).toContain("did not sign in");
     const patient = owner.withVariables({ ...variables, MAX_WAIT_SECONDS: "1" });
     const later = await ask("run_command", args, state, undefined, patient);
     expect(JSON.stringify(later.result)).toContain("did not sign in");
-    expect(await sh("git-refuse", "cat count")).toMatch(/once$/);
+    expect(await sh("git", "cat count")).toMatch(/once$/);
   });
 
   it("asks the person again if the host refuses the token", async () => {
     const browser = await panelBrowser(app);
     await signIn(browser, HOST, "wrong-token-of-the-person");
-    const args = { sandbox: "git-wrong", command: CLONE };
+    const args = { sandbox: "git", command: CLONE };
     const { state } = elicitationIn(await ask("run_command", args));
     await signIn(browser);
     expect(JSON.stringify((await ask("run_command", args, state)).result)).toContain("run it again");
-    expect(await sh("git-wrong", CLONE)).toContain("of the private repository");
+    expect(await sh("git", CLONE)).toContain("of the private repository");
   });
 
   it("has advice in its result if the client does not ask, or nobody could sign in", async () => {
-    expect(await sh("git-hint", CLONE)).toContain(`sign in to this host at ${PAGE}`);
+    expect(await sh("git", CLONE)).toContain(`sign in to this host at ${PAGE}`);
     const token = await principal("git-hint", ["sandbox:exec"]);
     const { text } = await token
       .withVariables({ PUBLIC_ORIGIN: ORIGIN })
@@ -114,20 +114,20 @@ describe("git in a command that lacks credentials", () => {
     expect(text).toContain("the operator can add the host to SECRETS");
     expect(text).not.toContain(PAGE);
     const off = owner.withVariables({ ...variables, GIT_SIGN_IN: "off" });
-    expect((await off.call("run_command", { sandbox: "git-hint", command: CLONE })).text).not.toContain(PAGE);
+    expect((await off.call("run_command", { sandbox: "git", command: CLONE })).text).not.toContain(PAGE);
     // The output names an invalid git host, or the command succeeds.
     for (const command of [
       "echo \"fatal: Authentication failed for 'https://10.0.0.1/x'\" >&2; false",
       "echo \"fatal: Authentication failed for 'http://smart.private.test/x'\" >&2; false",
       `echo "fatal: Authentication failed for 'https://${HOST}/x'" >&2`,
     ])
-      expect((await ask("run_command", { sandbox: "git-hint", command })).result).toMatchObject({
+      expect((await ask("run_command", { sandbox: "git", command })).result).toMatchObject({
         resultType: "complete",
       });
   });
 
   it("has the advice in each result that another call reads later", async () => {
-    const sandbox = "git-later";
+    const sandbox = "git";
     await sh(sandbox, "true");
     const start = async (hint: string, command = CLONE, name = "run_command", field = "command") => {
       const started = await owner.call(name, { sandbox, [field]: command, wait_seconds: 0 });
@@ -157,7 +157,7 @@ describe("git in a command that lacks credentials", () => {
   });
 
   it("asks the person in the call that waits for its end, and not when the result is read again", async () => {
-    const sandbox = "git-ask-later";
+    const sandbox = "git";
     const begin = async () => {
       const command = `sleep 1; ${CLONE}`;
       const started = await owner.call("run_command", { sandbox, command, wait_seconds: 0 });
@@ -212,7 +212,7 @@ describe("git in a command that lacks credentials", () => {
 describe("a person's token for a git host", () => {
   it("is sent with git's requests to that host over HTTPS, and nowhere else", async () => {
     expect((await signIn(await panelBrowser(app))).text).toContain("The token is saved");
-    await sh("git-where", CLONE);
+    await sh("git", CLONE);
     const credentials = `Basic ${btoa(`x-access-token:${GIT_TOKEN}`)}`;
     const cloned = await takeArrived();
     expect(cloned.length).toBeGreaterThan(0);
@@ -227,13 +227,10 @@ describe("a person's token for a git host", () => {
       `curl -ksS https://smart-other.private.test/${refs}`,
       `curl -ksS -H "host: ${HOST}" https://smart-other.private.test/${refs}`,
     ])
-      await sh("git-where", `${request}; true`);
+      await sh("git", `${request}; true`);
     for (const { authorization } of await takeArrived()) expect(authorization).toBeUndefined();
     // The client itself follows a redirect.
-    await sh(
-      "git-where",
-      `curl -ksSL "https://${HOST}/smart.git/away/info/refs?service=git-upload-pack"; true`,
-    );
+    await sh("git", `curl -ksSL "https://${HOST}/smart.git/away/info/refs?service=git-upload-pack"; true`);
     const [led, landed] = await takeArrived();
     expect(led?.authorization).toBe(credentials);
     expect(landed).toMatchObject({ host: "smart-other.private.test" });
@@ -243,11 +240,11 @@ describe("a person's token for a git host", () => {
   it("is in no response of the host that a sandbox sees, and not in git's settings", async () => {
     await signIn(await panelBrowser(app));
     const head = await sh(
-      "git-seen",
+      "git",
       `curl -sSi --output - "https://${HOST}/smart.git/info/refs?service=git-upload-pack" | grep -a x-echo`,
     );
     expect(head).toContain("*".repeat(GIT_TOKEN.length));
-    expect(await sh("git-seen", `${CLONE}; cat c/.git/config; env; git config --list`)).toContain(
+    expect(await sh("git", `${CLONE}; cat c/.git/config; env; git config --list`)).toContain(
       "private repository",
     );
     const { text } = await owner.call("list_sandboxes", {});
@@ -264,13 +261,13 @@ describe("a person's token for a git host", () => {
   it("is listed without its value, and unusable at once after its removal", async () => {
     const browser = await panelBrowser(app);
     await signIn(browser);
-    await sh("git-gone", CLONE);
+    await sh("git", CLONE);
     const page = await browser.open(PAGE);
     expect(page.text).toContain(`<strong>${HOST}</strong>`);
     expect(page.text).not.toContain(GIT_TOKEN);
     expect((await send(browser, PAGE, { remove: "", host: HOST })).text).toContain("Removed");
     expect((await browser.open(PAGE)).text).not.toContain(`<strong>${HOST}</strong>`);
-    expect(await sh("git-gone", CLONE)).toContain("could not read Username");
+    expect(await sh("git", CLONE)).toContain("could not read Username");
   });
 
   it("is confirmed with the full name of its host, which can look like another host", async () => {
@@ -307,7 +304,7 @@ describe("a person's token for a git host", () => {
   });
 
   it("is accepted only from this server's own page, for the sandboxes of the person who signed in", async () => {
-    const { url } = elicitationIn(await ask("run_command", { sandbox: "git-mine", command: CLONE }));
+    const { url } = elicitationIn(await ask("run_command", { sandbox: "git", command: CLONE }));
     const fields = { host: HOST, token: GIT_TOKEN };
     const browser = await panelBrowser(app);
     for (const headers of [{ origin: "https://elsewhere.example" }, {}])

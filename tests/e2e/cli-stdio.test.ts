@@ -8,7 +8,7 @@ import { StdioClientTransport } from "../clients/sdk1-stdio.ts";
 import { readRunning } from "../../cli/running.ts";
 import { runCLI } from "../setup/cli.ts";
 import { waitForEnd, tree } from "../setup/processes.ts";
-import { repository, TOKEN } from "../setup/server.ts";
+import { python, repository, TOKEN } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
@@ -23,6 +23,9 @@ beforeAll(() => {
     SANDBOX_MCP_STATE_DIR: stateDir,
     SERVER_AUTH_TOKEN: TOKEN,
     SANDBOX_MCP_NETWORK: "none",
+    // Both save processor time: see ServerOptions.
+    SANDBOX_MCP_PREPARED_SANDBOX: "off",
+    ...(python === undefined ? {} : { SANDBOX_MCP_PYTHON: python }),
   };
 });
 

@@ -181,7 +181,7 @@ it("a redirect is an error that names the address, and no call is sent there", a
   expect(received).toEqual([]);
 });
 
-it("`doctor --deploy` sends wrangler's token to no address that .env of the working directory names", async () => {
+it("doctor --deploy sends wrangler's token to no address that .env of the working directory names", async () => {
   const cwd = temporaryDirectory();
   const tokens: unknown[] = [];
   const url = await serverWith(({ headers }, response) => {

@@ -42,7 +42,15 @@ export async function warmCompileCache(directory: string, options: LaunchOptions
     if (kept !== undefined) await keep(mount.from, kept);
     return mount;
   });
-  return { done: done.catch(() => undefined), stop: processes.kill };
+  const ended = done.catch(() => undefined);
+  return {
+    done: ended,
+    async stop() {
+      await processes.kill();
+      // The engine removes the directory next, which may still be copied.
+      await ended;
+    },
+  };
 }
 
 async function makeReadOnly(mount: Mount): Promise<Mount> {

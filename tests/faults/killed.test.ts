@@ -13,8 +13,14 @@ const COUNTING_CODE = "import time\nfor i in range(3000):\n    print(i, flush=Tr
 const GONE =
   /stopped during (this call|this run|its run)|The sandbox could not be started now|state: lost\nnote: The sandbox stopped before it began/;
 
+let server: FaultServer;
+beforeAll(async () => {
+  server = await startFaultServer();
+  return () => server.close();
+});
+
 /** Starts a command and code that print for minutes, after a command that has ended. @returns their ids */
-async function startRuns(server: FaultServer, sandbox: string) {
+async function startRuns(sandbox: string) {
   const ended = await server.call("run_command", { sandbox, command: "echo kept" });
   const command = await server.call("run_command", {
     sandbox,
@@ -37,87 +43,32 @@ async function startRuns(server: FaultServer, sandbox: string) {
 }
 
 /** The numbers in a run's log. They must count up from 0, without a repeated or missing one. */
-async function countOutput(server: FaultServer, id: string): Promise<number> {
+async function countOutput(id: string): Promise<number> {
   const { text } = await server.call("get_result", { id, cursor: 0, wait_seconds: 0 });
   const numbers = text.slice(text.indexOf("[stdout]")).match(/^\d+$/gm) ?? [];
   expect(numbers).toEqual(numbers.map((_, index) => String(index)));
   return numbers.length;
 }
 
-// Each test has its own server.
-describe.concurrent.each([
-  ["workerd", /workerd stopped unexpectedly/],
-  ["engine", /The sandbox engine stopped unexpectedly \(SIGKILL\)/],
-] as const)("when the server's %s is killed in the middle of a command and of code", (role, message) => {
-  let server: FaultServer;
-  beforeAll(async () => {
-    server = await startFaultServer();
-    return () => server.close();
-  });
-
-  it("the server ends with all processes and prints why; after a restart with the same state runs are lost with the reason, and output is complete up to the last second", async () => {
-    const ids = await startRuns(server, "default");
-    const countsBefore = {
-      command: await countOutput(server, ids.command),
-      code: await countOutput(server, ids.code),
-    };
-    await server.sh(START_SLEEPERS, { session: "sleepers" });
-    // Output from more than a second before the kill is kept.
-    await sleep(1500);
-    const all = server.all();
-    expect(sleepersIn(all)).toHaveLength(3);
-    process.kill(server.pid(role), "SIGKILL");
-    expect(await waitForEnd(all, 20_000)).toEqual([]);
-    expect(await server.server.exited).toBe(1);
-    expect(server.server.stderr()).toMatch(message);
-
-    await server.restart();
-    for (const kind of ["command", "code"] as const) {
-      const { text } = await server.call("get_result", { id: ids[kind], wait_seconds: 0 });
-      expect(text).toContain("state: lost");
-      expect(text).toMatch(/lost while the server was down/);
-      expect(await countOutput(server, ids[kind])).toBeGreaterThanOrEqual(countsBefore[kind]);
-    }
-    expect((await server.call("get_result", { id: ids.ended, cursor: 0 })).text).toContain("kept");
-    const { structured } = await server.call("list_runs", {});
-    expect((structured.runs as { state: string }[]).map(({ state }) => state)).toEqual([
-      "succeeded",
-      "lost",
-      "lost",
-      "succeeded",
-    ]);
-    // The next call works in a fresh sandbox, and its result says that the sandbox is fresh.
-    const next = await server.call("run_command", { command: "echo works" });
-    expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
-    expect(next.text).toMatch(/processes, variables and any later changes are gone/i);
-  });
-});
-
 describe.concurrent("when a sandbox is killed in the middle of a command and of code", () => {
-  let server: FaultServer;
-  beforeAll(async () => {
-    server = await startFaultServer();
-    return () => server.close();
-  });
-
   it("runs are lost within seconds with their output, the next call works and says what is gone, and other sandboxes continue", async () => {
     await server.sh("echo mine > file", { sandbox: "other" });
     await server.call("run_code", { sandbox: "other", code: "x = 1" });
-    const ids = await startRuns(server, "victim");
+    const ids = await startRuns("victim");
     const other = await server.call("run_command", {
       sandbox: "other",
       command: "sleep 8; echo done",
       wait_seconds: 0,
     });
-    const seen = await countOutput(server, ids.command);
+    const seen = await countOutput(ids.command);
     process.kill(await server.firstPID("victim"), "SIGKILL");
     for (const id of [ids.command, ids.code]) {
       const { text } = await server.call("get_result", { id, wait_seconds: 20 });
       expect(text).toContain("state: lost");
       expect(text).toMatch(/stopped during (this call|this run|its run)/);
-      await countOutput(server, id);
+      await countOutput(id);
     }
-    expect(await countOutput(server, ids.command)).toBeGreaterThanOrEqual(seen);
+    expect(await countOutput(ids.command)).toBeGreaterThanOrEqual(seen);
     const next = await server.call("run_command", { sandbox: "victim", command: "ls -A; echo works" });
     expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
     expect(next.text).toContain("The sandbox was restarted");
@@ -161,5 +112,49 @@ describe.concurrent("when a sandbox is killed in the middle of a command and of 
     const next = await server.call("run_command", { sandbox, command: "echo works" });
     expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
     expect([...texts, next.text].join("\n")).toContain("The sandbox was restarted");
+  });
+});
+
+// Each test ends the server and starts it again.
+describe.each([
+  ["workerd", /workerd stopped unexpectedly/],
+  ["engine", /The sandbox engine stopped unexpectedly \(SIGKILL\)/],
+] as const)("when the server's %s is killed in the middle of a command and of code", (role, message) => {
+  it("the server ends with all processes and prints why; after a restart with the same state runs are lost with the reason, and output is complete up to the last second", async () => {
+    const sandbox = role;
+    const ids = await startRuns(sandbox);
+    const countsBefore = {
+      command: await countOutput(ids.command),
+      code: await countOutput(ids.code),
+    };
+    await server.sh(START_SLEEPERS, { sandbox, session: "sleepers" });
+    // Output from more than a second before the kill is kept.
+    await sleep(1500);
+    const all = server.all();
+    expect(sleepersIn(all)).toHaveLength(3);
+    process.kill(server.pid(role), "SIGKILL");
+    expect(await waitForEnd(all, 20_000)).toEqual([]);
+    expect(await server.server.exited).toBe(1);
+    expect(server.server.stderr()).toMatch(message);
+
+    await server.restart();
+    for (const kind of ["command", "code"] as const) {
+      const { text } = await server.call("get_result", { id: ids[kind], wait_seconds: 0 });
+      expect(text).toContain("state: lost");
+      expect(text).toMatch(/lost while the server was down/);
+      expect(await countOutput(ids[kind])).toBeGreaterThanOrEqual(countsBefore[kind]);
+    }
+    expect((await server.call("get_result", { id: ids.ended, cursor: 0 })).text).toContain("kept");
+    const { structured } = await server.call("list_runs", { sandbox });
+    expect((structured.runs as { state: string }[]).map(({ state }) => state)).toEqual([
+      "succeeded",
+      "lost",
+      "lost",
+      "succeeded",
+    ]);
+    // The next call works in a fresh sandbox, and its result says that the sandbox is fresh.
+    const next = await server.call("run_command", { sandbox, command: "echo works" });
+    expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
+    expect(next.text).toMatch(/processes, variables and any later changes are gone/i);
   });
 });

@@ -1,7 +1,7 @@
 /** The files of the next container after the server ended while a workspace changed. */
 import { beforeAll, describe, expect, it } from "vitest";
 import { startFloodablePreview } from "../setup/tiny-pieces.ts";
-import { until } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 import { type FaultServer, startFaultServer } from "./support.ts";
 
 let server: FaultServer;
@@ -51,7 +51,7 @@ describe("when the server ends while a workspace changes", () => {
       void Promise.all([flood(["/in", 60, "messages", 25]), flood(["/out", 60, "messages", 25])]);
     });
     await Promise.all(floods);
-    await new Promise((done) => setTimeout(done, 2000));
+    await sleep(1000);
     await server.call("write_file", { path: "younger", content: "a moment old" });
     server.server.child.kill("SIGTERM");
     await server.restart();

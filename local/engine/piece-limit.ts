@@ -11,6 +11,8 @@ const WHOLE_BYTES = 16_384;
 /** This many pieces take about 2 % of the engine's thread. */
 const PER_SECOND = 20_000;
 
+/** Reading this many bytes that nobody uses costs as much as a piece. A program sends them as fast as the engine can read. */
+const UNUSED_BYTES = 2048;
 /** The size of buffers in Node's streams. */
 const MAX_GATHERED = 65_536;
 
@@ -34,6 +36,9 @@ export class Pieces {
       // Begins to read, because Node would read the rest of an unread body without counting it here.
       request.read(0);
       readRestAfter(request, response);
+      response.once("close", () =>
+        request.on("data", (rest: Buffer) => this.take(0, rest.length / UNUSED_BYTES)),
+      );
     });
   }
 

@@ -1,9 +1,9 @@
 /** A sandbox floods its egress proxy: neither the engine nor other sandboxes are disturbed. */
 import { createServer, IncomingMessage, type Server } from "node:http";
-import { createServer as createTCPServer, Socket } from "node:net";
+import { connect, createServer as createTCPServer, Socket } from "node:net";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { PassThrough } from "node:stream";
-import { gather, Pieces } from "../../local/engine/piece-limit.ts";
+import { gather, Pieces, requestsOf } from "../../local/engine/piece-limit.ts";
 import { RequestLimiter } from "../../local/engine/request-limiter.ts";
 import { boundedLookups } from "../../local/engine/upstream.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
@@ -241,6 +241,27 @@ it("a body that its receiver does not read pauses its connection at once", () =>
   message.push(Buffer.alloc(65_536));
   // Node would read up to 2 MB of a fast sender before the next turn of the event loop.
   expect(socket.isPaused()).toBe(true);
+});
+
+it("the rest of a request whose response has ended is read at a limited rate", async () => {
+  const pieces = new Pieces();
+  const server = createServer({ IncomingMessage: requestsOf(pieces) }, (_request, response) =>
+    response.end(),
+  );
+  pieces.watch(server);
+  const client = connect(await listen(server), "127.0.0.1");
+  client
+    .on("error", () => undefined)
+    .write("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n");
+  const write = () => {
+    while (client.write(Buffer.alloc(MIB)));
+  };
+  client.on("drain", write);
+  write();
+  await expect.poll(() => pieces.isResting).toBe(true);
+  client.destroy();
+  server.closeAllConnections();
+  server.close();
 });
 
 it("TLS handshakes with the engine wait once a hundred have begun", async () => {

@@ -70,12 +70,16 @@ export function createEgress(egress: Egress): Server {
     headersTimeout: 30_000,
     keepAliveTimeout: 60_000,
     maxHeaderSize: maxHeadBytes,
+    // Otherwise Node would respond itself, without the limiter.
+    requireHostHeader: false,
   });
   pieces.watch(server);
   const limiter = new RequestLimiter(server);
   server.on("request", (request, response) => {
     if (limiter.accept(request, response)) void respond(egress, limiter, request, response);
   });
+  // Otherwise Node would respond itself, without the limiter. The host decides about expectations (RFC 9110, 10.1.1).
+  server.on("checkExpectation", (request, response) => server.emit("request", request, response));
   server.on("connect", async (request, socket, head) => {
     socket.on("error", () => undefined);
     if (await limiter.waitForRate(socket, "direct"))

@@ -172,11 +172,25 @@ it("requests that wait or are refused do not disturb other sandboxes by bodies i
 
 it("the engine serves the first of several pipelined requests, and makes the client repeat the others", async () => {
   const requests = "GET http://internet.test/ HTTP/1.1\\r\\nHost: internet.test\\r\\n\\r\\n".repeat(10);
-  const { stdout } = await attacker.run(
+  const { stdout } = await neighbour.run(
     `node -e 'require("node:net").connect(3128).on("connect", function () { this.write("${requests}"); }).pipe(process.stdout)'`,
   );
   expect(stdout.match(/HTTP\/1.1 200 OK/g)).toHaveLength(1);
   expect(stdout).toMatch(/Connection: close[^]*hello/);
+});
+
+it.each([
+  [
+    "with an unknown expectation",
+    "GET http://internet.test/ HTTP/1.1\\r\\nHost: internet.test\\r\\nExpect: x",
+    /^HTTP\/1.1 417(?![^]*HTTP\/1.1 )/,
+  ],
+  ["without a host", "GET / HTTP/1.1", /does not name a host/],
+])("pipelined requests %s are limited like others", async (_kind, head, response) => {
+  const { stdout } = await neighbour.run(
+    `node -e 'require("node:net").connect(3128).on("connect", function () { this.write("${head}\\r\\n\\r\\n".repeat(10)); }).pipe(process.stdout)'`,
+  );
+  expect(stdout).toMatch(response);
 });
 
 it("the engine does not start abandoned look-ups of names", async () => {

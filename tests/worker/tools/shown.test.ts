@@ -2,7 +2,7 @@ import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { callsIn, idIn, owner, result } from "../support.ts";
 
-const sandbox = "shown";
+const sandbox = "shown-names";
 const { command, code } = callsIn(sandbox);
 
 /** Characters that are invisible, or that control a terminal or a renderer. */

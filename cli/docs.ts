@@ -32,7 +32,7 @@ export function commandReference(): string {
 }
 
 function describeOption({ description, argChoices }: Option): string {
-  return argChoices ? `${description} (${argChoices.join(", ")})` : description;
+  return argChoices ? `${description} (one of ${argChoices.join(", ")})` : description;
 }
 
 function row(name: string, description: string, value: unknown): string {

@@ -38,7 +38,7 @@ export const code = serverCommand(
   .addOption(
     new Option(
       "--language <name>",
-      `the language (default: by the file's extension, else ${DEFAULT_LANGUAGE})`,
+      `the language; without it, chosen by the file's extension, else ${DEFAULT_LANGUAGE}`,
     ).choices(LANGUAGES),
   )
   .option("--sandbox <name>", "the sandbox", "default")

@@ -67,7 +67,8 @@ const access = {
     schema: z.string().transform(field.fromJSON).pipe(authTokens),
     secret: "hashes",
     docs: "More tokens, as JSON. `sha256` is the hash of the token. An entry may add `previous_sha256` and `previous_until` during a rotation, and `region`, `internet` and `allow_hosts` to replace the server's defaults.",
-    example: '[{"name", "sha256", "scopes"}]',
+    example:
+      '[{"name": "ci", "sha256": "<64 hexadecimal digits>", "scopes": ["sandbox:read", "sandbox:exec"]}]',
   }),
   ALLOWED_ORIGINS: variable({
     schema: field.list(z.string().transform(field.anyOrigin)),
@@ -290,7 +291,8 @@ const network = {
     default: [],
     fallback: "none",
     docs: "[Keys that sandboxes use and never see](../guides/secrets.md), as JSON. The server adds each key to requests to that key's hosts.",
-    example: '[{"name", "hosts", "header", "value"}]',
+    example:
+      '[{"name": "api", "hosts": ["api.example.com"], "header": "Authorization: Bearer {value}", "value": "..."}]',
   }),
   GIT_SIGN_IN: variable({
     schema: field.choice(["on", "off"]),

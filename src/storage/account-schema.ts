@@ -73,7 +73,7 @@ export const ACCOUNT_SCHEMA = {
     },
     settings: {
       holds: "the names of the variables of a configured sandbox, and its chosen network access",
-      kept: "until its user destroys the sandbox; without a saved workspace, until the server does",
+      kept: "until the user destroys the sandbox, or the server destroys it while it has no saved workspace",
     },
     leases: {
       holds:
@@ -87,7 +87,7 @@ export const ACCOUNT_SCHEMA = {
     },
     storage: {
       holds:
-        "the bytes that the runs of a sandbox have stored (see [below](#what-counts-and-what-the-disk-holds)), and when the first of them ended",
+        "the bytes that the runs of a sandbox have stored (see [below](#what-counts-and-what-the-disk-holds)), and when the first of these runs ended",
       kept: "as long as something is stored; when all sandboxes together exceed `MAX_STORAGE_MB`, the runs that ended first are removed",
     },
     workspaces: {
@@ -106,7 +106,7 @@ export const ACCOUNT_SCHEMA = {
     },
     archives: {
       holds: "a saved state from a task (its workspace or its agent's conversation) or from a set-up",
-      kept: "of a task with its record, of a set-up for `CHECKPOINT_TTL_DAYS`; when `MAX_WORKSPACES_MB` is reached, the one that expires first is deleted",
+      kept: "a task's state as long as the task's record, a set-up's for `CHECKPOINT_TTL_DAYS`; when `MAX_WORKSPACES_MB` is reached, the archive that expires first is deleted",
     },
     snapshots: { holds: "saved states", kept: "as long as something refers to them" },
     packs: { holds: "the packs of the content of saved states", kept: "as long as something refers to them" },

@@ -18,12 +18,13 @@ export const ATTEMPTS_SCHEMA = {
     },
     unapproved: {
       holds: "a registered client that nobody has approved",
-      kept: "until somebody approves it, or until 500 are newer and the client is deleted, from `OAUTH_KV` too",
+      kept: "until somebody approves it, or until 500 newer ones wait; then the client is also deleted from `OAUTH_KV`",
     },
   },
   keys: {
     "strangers:clear-at": {
-      holds: "when the count of guesses is 0 again for addresses that never signed in (they share one limit)",
+      holds:
+        "when the guesses of addresses that did not sign in within 30 days count as 0 again (these addresses share one limit)",
       kept: "for good (one number)",
     },
     "link-key": {

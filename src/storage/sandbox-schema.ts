@@ -2,7 +2,8 @@
 import type { KeyOf, KeyValues, Schema } from "./migrations.ts";
 
 /** A sandbox that the server destroys because it was idle keeps its settings for its saved workspace. */
-const LIKE_SETTINGS = "until its user destroys the sandbox; without a saved workspace, until the server does";
+const LIKE_SETTINGS =
+  "until the user destroys the sandbox, or the server destroys it while it has no saved workspace";
 
 export const SANDBOX_SCHEMA = {
   migrations: [
@@ -59,7 +60,7 @@ export const SANDBOX_SCHEMA = {
   tables: {
     runs: {
       holds:
-        "one run: state, title, times, exit code, note, detail, first and last 16 KiB of each stream, what an actor needs to continue it, and up to 16,384 characters of its source (the title has a source of one line)",
+        "one run: state, title, times, exit code, note, detail, first and last 16 KiB of each stream, what an actor needs to continue it, and up to 16,384 characters of its source (a source of one line is only in the title)",
       kept: "`RESULT_TTL_DAYS` after its end",
     },
     log: {
@@ -70,7 +71,7 @@ export const SANDBOX_SCHEMA = {
     previews: {
       holds:
         "a port that can be reached from outside: its token, its expiry, and the container in which its server has responded",
-      kept: "until it is closed or the sandbox is destroyed; an expired one until another port is exposed",
+      kept: "until the port is closed or the sandbox is destroyed; if the preview has expired, until another port is exposed",
     },
     task_budgets: {
       holds:

@@ -117,7 +117,8 @@ export const SANDBOX_SCHEMA = {
       kept: "15 minutes; at most 20 questions",
     },
     connections: {
-      holds: "the last 1,000 connections (about 130 KB), each stored within five seconds",
+      holds:
+        "the last 1,000 connections (about 130 KB), stored within five seconds after a run has ended or the Worker has forwarded a request",
       kept: "until the sandbox is destroyed",
     },
     "workspace:*": {

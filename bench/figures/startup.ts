@@ -14,7 +14,8 @@ const wrangler = join(root, "node_modules/wrangler/bin/wrangler.js");
 /** The time that each new isolate needs before its first request, to compile and evaluate the Worker's module. */
 export const startup: Figure = {
   name: "start-up",
-  baseline: "the bare Worker's module; both are what `wrangler check startup` samples as not idle",
+  baseline:
+    "the bare Worker's module. Both figures are the samples of `wrangler check startup` in which the processor was not idle",
   async measure({ directory }, { count }) {
     const times: Pairs = { ours: [], baseline: [] };
     for (let round = 0; round < count(20); round++) {

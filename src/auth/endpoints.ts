@@ -101,6 +101,8 @@ function isTooLong(name: string, value: string): boolean {
 
 const UNREADABLE = {
   broken: [400, ENDPOINT_TEXTS.broken],
+  // Only for callers with a principal.
+  no_room: [429, ENDPOINT_TEXTS.tooLarge],
   too_large: [413, ENDPOINT_TEXTS.tooLarge],
   too_slow: [408, ENDPOINT_TEXTS.tooSlow],
 } as const;

@@ -52,9 +52,12 @@ export async function readResource(caller: CallerContext, uri: string): Promise<
   const call = { tool: "resources/read", scopes: resourceScopes(uri), sandbox };
   const contents = await recordCall(caller, call, async () => {
     if ("problem" in address) throw new ToolError("invalid_argument", address.problem);
-    return "run" in address
-      ? await readRunResource(caller, address.run, address.name)
-      : await readSandboxResource(caller, address.sandbox, absolute(address.path));
+    const found =
+      "run" in address
+        ? await readRunResource(caller, address.run, address.name)
+        : await readSandboxResource(caller, address.sandbox, absolute(address.path));
+    caller.held?.addAnswer(("text" in found ? found.text : found.blob).length, true);
+    return found;
   });
   if (contents instanceof ToolError) throw protocolError(contents, uri);
   return { contents: [{ ...contents, uri }] };

@@ -22,6 +22,7 @@ import { decisionPage } from "./decision-page.ts";
 import { DECISION_PATH, GIT_PATH } from "../shared/link-token.ts";
 import { serveFiles, serveLink } from "./file-routes.ts";
 import { gitPage } from "./git-page.ts";
+import { HeldBytes } from "../shared/held-bytes.ts";
 import { ICON } from "./icon.ts";
 import { isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
@@ -97,7 +98,15 @@ const READ = "GET, HEAD";
 const FORM = `${READ}, POST`;
 
 export function createApp(product: ProtectedApp): App {
-  const mcp = (request: Request, caller: CallerContext) => serveMCP(product, request, caller);
+  const mcp = async (request: Request, sender: CallerContext) => {
+    const held = new HeldBytes(sender.principal.id);
+    try {
+      return held.releaseAfter(await serveMCP(product, request, { ...sender, held }));
+    } catch (error) {
+      held.release();
+      throw error;
+    }
+  };
   const stream = async (request: Request, caller: CallerContext) => {
     const callerOf = (sent: Request) => panelCaller(sent, caller);
     const opened = await panelStream(request, caller, { callerOf, mcp });
@@ -235,7 +244,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
       { route },
     );
   }
-  const body = await readJSON(request);
+  const body = await readJSON(request, caller.held);
   if ("problem" in body) return refuse(caller, unreadable(body.problem), { route });
 
   const messages = Array.isArray(body.value) ? body.value : [body.value];

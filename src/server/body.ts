@@ -1,4 +1,5 @@
 import { exceedsBounds } from "../shared/bounded.ts";
+import { type HeldBytes, MAX_HELD_BYTES } from "../shared/held-bytes.ts";
 import { gather } from "../shared/stream-bytes.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";
 import * as texts from "./texts.ts";
@@ -20,8 +21,11 @@ const BOUNDS = { values: 10_000, depth: 100, name: MAX_BODY_BYTES };
 /** The most messages in a batch: the same limit as in MCP's own handler. */
 const MAX_BATCH = 100;
 
-export async function readJSON(request: Request): Promise<{ value: unknown } | { problem: BodyProblem }> {
-  const bounds = { maxBytes: MAX_BODY_BYTES, drainBytes: MAX_DRAINED_BYTES, ms: BODY_MS };
+export async function readJSON(
+  request: Request,
+  held?: HeldBytes,
+): Promise<{ value: unknown } | { problem: BodyProblem }> {
+  const bounds = { maxBytes: MAX_BODY_BYTES, drainBytes: MAX_DRAINED_BYTES, ms: BODY_MS, held };
   // The chunks were malformed, or the client disconnected.
   const read = await gather(request, bounds).catch(() => ({ problem: "broken" as const }));
   if ("problem" in read) return read;
@@ -45,6 +49,7 @@ export async function readJSON(request: Request): Promise<{ value: unknown } | {
 const REFUSALS = {
   broken: [400, -32700, texts.UNREADABLE_BODY.broken],
   too_large: [413, -32000, texts.bodyTooLargeText(MAX_BODY_BYTES)],
+  no_room: [429, -32000, texts.noRoomText(MAX_HELD_BYTES)],
   too_slow: [408, -32700, texts.bodyTooSlowText(BODY_MS)],
   not_utf8: [400, -32700, texts.UNREADABLE_BODY.not_utf8],
   not_json: [400, -32700, texts.UNREADABLE_BODY.not_json],

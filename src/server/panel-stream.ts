@@ -6,6 +6,7 @@
 import * as z from "zod";
 import { PANEL_MCP_PATH } from "../auth/paths.ts";
 import { issueMessage } from "../shared/argument-issues.ts";
+import { HeldBytes } from "../shared/held-bytes.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { logError } from "../shared/log.ts";
@@ -79,7 +80,8 @@ export async function panelStream(
   caller: CallerContext,
   guards: PanelGuards,
 ): Promise<Response | Refusal> {
-  const body = await readJSON(request);
+  const held = new HeldBytes(caller.principal.id);
+  const body = await readJSON(request, held).finally(() => held.release());
   const { data, error } = requested.safeParse("value" in body ? body.value : undefined, {
     error: issueMessage,
   });

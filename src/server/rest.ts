@@ -24,8 +24,9 @@ import { plainTask } from "../tools/task-result.ts";
 import { json } from "../shared/responses.ts";
 import { type BodyProblem, readJSON } from "./body.ts";
 import { runEvents } from "./run-events.ts";
-import { REST_TEXTS } from "./texts.ts";
+import { noRoomText, REST_TEXTS } from "./texts.ts";
 import type { CallerContext } from "../shared/request-context.ts";
+import { HeldBytes, MAX_HELD_BYTES } from "../shared/held-bytes.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { modelName } from "../shared/variables.ts";
 
@@ -86,8 +87,11 @@ const NO_JSON: ReadonlySet<BodyProblem> = new Set(["not_json", "not_utf8"]);
 
 /** `POST /execute` with `{"task"}` or `{"question"}`; sends events if the client accepts nothing else. */
 export async function execute(request: Request, caller: CallerContext): Promise<Response> {
-  const body = await readJSON(request);
+  const held = new HeldBytes(caller.principal.id);
+  const body = await readJSON(request, held).finally(() => held.release());
   if ("problem" in body && body.problem === "too_large") return json({ error: REST_TEXTS.tooLarge }, 413);
+  if ("problem" in body && body.problem === "no_room")
+    return json({ error: noRoomText(MAX_HELD_BYTES) }, 429);
   const fields = "value" in body && isRecord(body.value) ? body.value : {};
   const isQuestion = "question" in fields && !("task" in fields);
   return respond(isQuestion ? "ask" : "execute", caller, async (context) => {

@@ -20,6 +20,8 @@ export const oauthOffText = (why: string) => `OAuth is off: ${why}.`;
 
 export const bodyTooLargeText = (max: number) =>
   `The request body is over the limit of ${max} bytes (8 MiB). Write a large file in parts: write_file with append set to true for every part after the first.`;
+export const noRoomText = (max: number) =>
+  `Too many requests: your requests and the answers that you have not read hold more than ${max / 1024 / 1024} MiB. Read the answers, then send this request again.`;
 export const bodyTooSlowText = (ms: number) =>
   `Parse error: the request body took longer than ${ms / 1000} s`;
 export const tooManyValuesText = ({ values, depth }: { values: number; depth: number }) =>

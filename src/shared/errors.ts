@@ -227,6 +227,15 @@ export function unwritable(detail: string): ToolError {
   );
 }
 
+/** @param max in bytes */
+export const tooMuchUnread = (max: number) =>
+  new ToolError(
+    "quota_exceeded",
+    `This answer was withheld: your requests and the answers that you have not read yet would hold more than ${max / 1024 / 1024} MiB of the server's memory.`,
+    "Read the earlier answers, then repeat this call.",
+    true,
+  );
+
 export const TOO_MANY_REQUESTS = {
   error: "Too many requests",
   message: "You sent more requests than are allowed per minute. Wait, then try again.",

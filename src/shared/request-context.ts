@@ -1,4 +1,5 @@
 import type { Config, Env } from "./config.ts";
+import type { HeldBytes } from "./held-bytes.ts";
 import type { Principal } from "./principal.ts";
 import type { ToolName } from "./tool-sets.ts";
 import type { TraceContext } from "./trace.ts";
@@ -25,6 +26,8 @@ export interface Caller {
 }
 
 export interface CallerContext extends RequestContext, Caller {
+  /** The memory of this request; undefined for requests whose body and answer are small, or are streamed. */
+  held?: HeldBytes;
   isStructured?: boolean;
   isRaw?: boolean | undefined;
   /** False if `?images=off` asks for descriptions instead of images. */

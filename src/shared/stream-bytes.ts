@@ -1,3 +1,4 @@
+import type { HeldBytes } from "./held-bytes.ts";
 import { waitAtMost } from "./timers.ts";
 
 /** A stream in pieces of a fixed size; the last may be shorter. @param body must be a byte stream */
@@ -27,6 +28,8 @@ interface Bounds {
   /** How many bytes of an oversized body are still read and dropped; 0 by default. */
   drainBytes?: number;
   ms?: number;
+  /** Counts the bytes while they arrive. */
+  held?: HeldBytes | undefined;
 }
 
 /**
@@ -36,8 +39,8 @@ interface Bounds {
  */
 export async function gather(
   { body, headers }: Pick<Request | Response, "body" | "headers">,
-  { maxBytes, drainBytes = 0, ms = READ_MS }: Bounds,
-): Promise<{ bytes: Uint8Array<ArrayBuffer> } | { problem: "too_large" | "too_slow" }> {
+  { maxBytes, drainBytes = 0, ms = READ_MS, held }: Bounds,
+): Promise<{ bytes: Uint8Array<ArrayBuffer> } | { problem: "too_large" | "too_slow" | "no_room" }> {
   let buffer = new Uint8Array();
   if (!body) return { bytes: buffer };
   const until = Date.now() + ms;
@@ -45,6 +48,7 @@ export async function gather(
   try {
     // For a short body, its announced size is enough, and one more byte to detect its end.
     let room = Math.min(READ_BYTES, Number(headers.get("content-length") ?? READ_BYTES) + 1) || READ_BYTES;
+    let hasRoom = true;
     for (let bytes = 0; ; room = READ_BYTES) {
       const reading = reader.readAtLeast(room, new Uint8Array(room));
       const read = await waitAtMost(until - Date.now(), reading);
@@ -55,7 +59,10 @@ export async function gather(
       if (bytes + length > maxBytes) {
         if (isEnd || bytes + length > maxBytes + drainBytes) return { problem: "too_large" };
         buffer = new Uint8Array();
+      } else if (!(hasRoom &&= held?.hasRoomFor(length) ?? true)) {
+        buffer = new Uint8Array();
       } else {
+        held?.add(length);
         if (bytes + length > buffer.length) {
           const larger = new Uint8Array(Math.min(maxBytes, 2 * (bytes + length)));
           larger.set(buffer);
@@ -64,7 +71,7 @@ export async function gather(
         if (value) buffer.set(value, bytes);
       }
       bytes += length;
-      if (isEnd) return { bytes: buffer.subarray(0, bytes) };
+      if (isEnd) return hasRoom ? { bytes: buffer.subarray(0, bytes) } : { problem: "no_room" };
     }
   } finally {
     // Not awaited: the sender may never stop.

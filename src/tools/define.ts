@@ -110,7 +110,10 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
       const output = await recordCall(caller, record, async () => {
         requireOffered(definition.name, caller);
         const context = contextOf(caller, pulse?.report, hasDeclined(server), questionedRun(server));
-        return handle(args as z.output<Input>, context);
+        const done = await handle(args as z.output<Input>, context);
+        // The answer of a call that changed something is never withheld.
+        caller.held?.addAnswer(sizeOf(done, caller), definition.annotations.readOnlyHint);
+        return done;
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, caller);
       if (output.question) return questionResult(output.question, caller);
@@ -119,6 +122,14 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
       return { content: output.content, structuredContent: output.structured };
     },
   };
+}
+
+/** About the size of an answer: structured data is about as large as its text. */
+function sizeOf({ content }: ToolOutput<unknown>, { isStructured }: CallerContext): number {
+  const sizes = content.map(
+    (block) => ("text" in block ? block.text : "data" in block ? block.data : "").length,
+  );
+  return sizes.reduce((sum, size) => sum + size, 0) * (isStructured ? 2 : 1);
 }
 
 function errorResult(error: ToolError, { isStructured }: CallerContext): CallToolResult {

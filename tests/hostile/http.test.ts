@@ -7,7 +7,7 @@ import { tree } from "../setup/processes.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
 import { expectHarmless, HEADERS, LONG, nastyString, postRaw, sendRaw, tries } from "./support.ts";
-import { sleep } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 
 /** The owner's limit of parallel runs. */
 const RUNS = 8;
@@ -377,6 +377,56 @@ describe("when clients send bodies in chunks of one byte", () => {
     clearInterval(measuring);
     // 100,000 pieces take half a gigabyte if JavaScript receives them one by one.
     expect(peak - before).toBeLessThan(150);
+    await stillServes();
+  });
+});
+
+describe("when clients hold the server's memory", () => {
+  /** Opens connections that send these bytes, and neither send nor read more until the function returns. */
+  async function stalled<T>(count: number, sent: string, work: () => Promise<T>): Promise<T> {
+    const { hostname, port } = new URL(server.url);
+    const sockets = Array.from({ length: count }, () => connect(Number(port), hostname).pause());
+    try {
+      for (const socket of sockets) socket.on("error", () => undefined).write(sent);
+      return await work();
+    } finally {
+      for (const socket of sockets) socket.destroy();
+    }
+  }
+
+  const head = (length: number) =>
+    `POST /mcp HTTP/1.1\r\nhost: ${authority}\r\n${Object.entries(HEADERS)
+      .map(([name, value]) => `${name}: ${value}\r\n`)
+      .join("")}content-length: ${length}\r\n\r\n`;
+  const read = (id: number) => ({
+    jsonrpc: "2.0",
+    id,
+    method: "resources/read",
+    params: { uri: "sandbox://default/part" },
+  });
+  const isWithheld = async () =>
+    (await postRaw(server.url, JSON.stringify(read(1)))).text.includes("withheld");
+
+  it("answers that nobody reads are limited, calls that change something work, and reading them frees their memory", async () => {
+    const part = await tool(server.url, "run_command", { command: "head -c 700000 /dev/zero >part" });
+    expect(part.isError).toBe(false);
+    const batch = JSON.stringify(Array.from({ length: 100 }, (_, id) => read(id)));
+    await stalled(2, head(batch.length) + batch, async () => {
+      await until(isWithheld);
+      expect((await tool(server.url, "run_command", { command: "echo still here" })).text).toContain(
+        "still here",
+      );
+    });
+    await until(async () => !(await isWithheld()));
+  });
+
+  it("bodies that never end are limited, and their end frees their memory", async () => {
+    const status = async () => (await postRaw(server.url, LIST)).status;
+    const length = 8 * 1024 * 1024;
+    await stalled(20, head(length) + " ".repeat(length - 1), () =>
+      until(async () => (await status()) === 429),
+    );
+    await until(async () => (await status()) === 200);
     await stillServes();
   });
 });

@@ -161,7 +161,7 @@ export const stateDirectoryInUse = (directory: string) =>
   new UserError(`${DIRECTORY_IN_USE} ${directory}. Stop it, or use another directory: --state-dir <path>.`);
 export const noParentDirectory = (parent: string, directory: string) =>
   new UserError(
-    `There is no ${parent} for the state directory ${directory}: make it, or choose another: --state-dir <path>.`,
+    `${parent} does not exist, so the state directory ${directory} cannot be made. Make ${parent}, or choose another state directory: --state-dir <path>.`,
   );
 export const stateDirectoryUnwritable = (directory: string, error: unknown) =>
   new UserError(

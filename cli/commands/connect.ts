@@ -124,7 +124,7 @@ function placeOf(client: ClientKind, project: string | undefined): Place {
   return { directory: userPath(project), path: client.projectFile, variable: "--project" };
 }
 
-/** @throws {CommandError} if a link in the project, which a sandbox with that directory could have made, leads out of it */
+/** @throws {CommandError} if a symbolic link leads out of the project: a sandbox that mounts the project could have made the link */
 function requireInside(project: string, file: string): void {
   let path = file;
   while (!existsSync(path) && path !== project) path = dirname(path);
@@ -139,7 +139,7 @@ function readBefore(client: ClientKind, file: string, name: string): { text: str
   return { text, before: onFile(file, () => entryIn(client, text, name)) };
 }
 
-/** @throws {CommandError} that names the file */
+/** @throws {CommandError} if the work fails; the error names the file */
 function onFile<T>(file: string, work: () => T): T {
   try {
     return work();

@@ -7,7 +7,7 @@ import { PROGRAM, startLine } from "../program-files.ts";
 
 /** Why a command has no --json. */
 export const NO_JSON = {
-  shell: `A terminal has no JSON. For data: ${PROGRAM} command --json '...'`,
+  shell: `A terminal has no output in JSON. For a command's output in JSON: ${PROGRAM} command --json '...'`,
   stdio: "Standard output is the protocol, which is JSON already: leave out --json.",
 };
 
@@ -31,7 +31,7 @@ export const noProjectFile = (client: string) =>
 export const clientFileKept = (file: string, { message }: Error) =>
   failed(`${file} was not changed: ${message}. --print shows the configuration for it.`);
 
-/** @param variable names the directory, if the user can choose another */
+/** @param variable the environment variable or option that sets the directory; undefined if there is none */
 export function noClientDirectory(directory: string, variable: string | undefined): CommandError {
   const remedy = variable === undefined ? "" : `: create it, or correct ${variable}`;
   return unavailable(`${directory} is not a directory${remedy}.`);
@@ -45,7 +45,7 @@ export const CONNECT = {
     "The file contains the token: do not commit it, and do not mount this directory into a sandbox.",
 };
 
-/** For a question when there is no terminal: --yes confirms it. */
+/** The error if a question needs an answer, but there is no terminal. */
 export const confirmByOption = (question: string) => usage(`${question} Confirm with --yes.`);
 
 // deploy, diagnose
@@ -90,7 +90,7 @@ export const MORE_ENTRIES = "... and more: list a subdirectory.";
 
 export const olderRuns = (cursor: string) => `Older runs: ${PROGRAM} runs --cursor ${cursor}`;
 
-/** @param isPage whether the list continues another */
+/** @param isPage whether the user asked for older runs than those of an earlier page */
 export function noRuns(sandbox: string, kind: string | undefined, isPage: boolean): string {
   const runs = ["No", isPage ? "older" : "", kind, "runs"].filter(Boolean).join(" ");
   if (kind === "task") return `${runs}.`;
@@ -116,7 +116,7 @@ export const setInEnvironment = (variable: string) =>
   usage(`${variable} is set in the environment. Change it there, and leave out --write.`);
 export const notInFile = (file: string, variable: string) => unavailable(`${file} has no ${variable}.`);
 
-/** @param until when the previous token ends */
+/** @param until how long the previous token is valid, for example "until 2026-12-31T12:00:00Z" */
 export const rotationUnderWay = (until: string) =>
   usage(
     `A rotation is under way: the previous token is valid ${until}, and clients may still use it. Another rotation would end it at once. To do so, pass --yes.`,
@@ -124,7 +124,7 @@ export const rotationUnderWay = (until: string) =>
 
 /** @param file the local server's variables */
 export const newOwnerToken = (file: string) => [
-  `The owner's new token. The old token becomes invalid with the change; \`${PROGRAM} token rotate\` keeps both valid for a time:`,
+  `The owner's new token. When you set it, the old token becomes invalid at once; \`${PROGRAM} token rotate\` keeps both valid for a time. To set it:`,
   "  on Cloudflare  npx wrangler secret put SERVER_AUTH_TOKEN",
   `  ${startLine().padEnd(13)}  SERVER_AUTH_TOKEN=... in ${file}, then start it again`,
 ];

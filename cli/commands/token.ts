@@ -62,7 +62,7 @@ const hash = dataCommand("hash", "read a token from standard input and print its
   else line(sha256(token));
 });
 
-/** When the previous token ends, to the second, for people. */
+/** The time at which the previous token ends, in ISO 8601 without milliseconds. */
 const endAfter = (hours: number) =>
   new Date(Date.now() + hours * 3_600_000).toISOString().replace(/\.\d+Z$/, "Z");
 

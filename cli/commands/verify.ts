@@ -350,7 +350,7 @@ class Connection {
     return (this.listed.includes(name) ? this.#server : this.#whole).call(name, args);
   }
 
-  /** @throws {Inconclusive} that says why a tool is not listed */
+  /** @throws {Inconclusive} if a tool is not listed; the message says why */
   async mustHave(name: string, sandbox: string): Promise<void> {
     if (this.listed.includes(name)) return;
     if (this.allowed.includes(name)) throw new Inconclusive(VERIFY.leftOut);

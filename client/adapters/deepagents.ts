@@ -74,7 +74,7 @@ const ERRORS: Record<string, FileOperationError> = {
   too_large: "invalid_path",
 };
 
-/** Why the work failed, in deepagents' words; null if it succeeded. @throws errors that concern more than the path */
+/** Why the work failed, in deepagents' words; null if it succeeded. @throws all errors without an entry in `ERRORS` */
 async function failureOf(work: () => Promise<unknown>): Promise<FileOperationError | null> {
   try {
     await work();

@@ -49,7 +49,10 @@ export class GuardedPath {
     this.#directory = directory;
   }
 
-  /** @param directory its real path @throws FileError `outside` if it is confined and elsewhere */
+  /**
+   * @param directory the real path of the file's directory
+   * @throws FileError `outside` if the caller is confined and the file is not below /workspace or /tmp
+   */
   static async open(directory: string, name: string, isConfined: boolean): Promise<GuardedPath> {
     const target = join(directory, name);
     if (!isConfined) return new GuardedPath(target);

@@ -65,9 +65,9 @@ export class RunOutputs {
    */
   async read({ cursor, maxBytes = 0, ...waited }: RunToRead): Promise<RunReading> {
     const { runs, config } = this.#host;
-    const mostWaiting = Math.max(MIN_WAITING, WAITING_PER_RUN * config.limits.concurrentRuns);
+    const maxWaiting = Math.max(MIN_WAITING, WAITING_PER_RUN * config.limits.concurrentRuns);
     const counted = waited.waitMs > 0 ? 1 : 0;
-    if (counted > 0 && this.#waiting >= mostWaiting) throw tooManyWaiting(mostWaiting);
+    if (counted > 0 && this.#waiting >= maxWaiting) throw tooManyWaiting(maxWaiting);
     this.#waiting += counted;
     const run = await this.#wait({ cursor, ...waited }).finally(() => (this.#waiting -= counted));
     return cursor === undefined ? { run } : { run, page: await runs.log(waited.id, cursor, maxBytes) };

@@ -25,7 +25,7 @@ export interface WithNotice<T> {
 }
 
 /**
- * Calls the actor of the owner's sandbox. Retries a call that only `reads` if the actor was reset.
+ * Calls the actor of the owner's sandbox. If `reads` is set and the actor was reset, calls it once more.
  * @throws {ToolError} with the notice before its message
  */
 export async function callSandbox<T>(
@@ -60,9 +60,13 @@ export function operate<Name extends OperationName>(
 ): Promise<WithNotice<Result<Name>>> {
   const { retry } = operations[name];
   type Operate = (owner: Owner, name: Name, input: Input<Name>) => Promise<ActorResult<Result<Name>>>;
-  return callSandbox(env, owner, (actor, known) => (actor.operate as Operate)(known, name, input), {
-    reads: retry === "always",
-  });
+  const reads = retry === "always";
+  return callSandbox(
+    env,
+    owner,
+    (actor, ownerInRegion) => (actor.operate as Operate)(ownerInRegion, name, input),
+    { reads },
+  );
 }
 
 /** Whether the scopes allow more than reading, so that a call may start a container. */

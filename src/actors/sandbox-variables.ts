@@ -3,7 +3,7 @@ import { MAX_VARIABLES, VARIABLES_BYTES, type Variables } from "../../container/
 import { type KV, StoredValue } from "./stored-value.ts";
 import { tooManyVariables } from "./texts.ts";
 
-/** The most removed names to remember, for sessions and kernels that still have them. */
+/** The maximum number of removed variables to remember. Sessions and kernels that still have one remove it at their next run. */
 const MAX_REMOVED = 200;
 
 export class SandboxVariables {
@@ -33,7 +33,7 @@ export class SandboxVariables {
     const next = version + 1;
     const merged = new Map(entries.map((entry) => [entry.name, entry]));
     for (const [name, value] of Object.entries(changes)) {
-      // Setting a value again applies it to sessions that have changed it.
+      // Even the same value gets the new version, so that sessions that have changed the variable get the value again.
       merged.delete(name);
       merged.set(name, { name, value: value === "" ? null : value, version: next });
     }

@@ -61,7 +61,10 @@ export class SaveTroubles {
     this.noteSave();
   }
 
-  /** Sockets need no notice, because they are useless without their processes. Crowded directories can be regenerated. */
+  /**
+   * Sockets need no notice, because they are useless without their processes. Crowded directories, with more
+   * files than can be saved, can be regenerated.
+   */
   get #hasReportableLoss(): boolean {
     return this.#leftOut !== undefined && (this.#leftOut.count > 0 || this.#leftOut.unreadable !== undefined);
   }

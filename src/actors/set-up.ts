@@ -38,7 +38,7 @@ const MAX_SETUP_MS = 1_800_000;
  */
 const MAX_LOST_CONTAINERS = 3;
 
-/** How often one call waits for the set-up, if the container ends each time. */
+/** How many times one call waits for the set-up if the container ends each time. */
 const MAX_ATTEMPTS = 3;
 
 /** How much of the end of a failed set-up's output is shown. */
@@ -222,7 +222,7 @@ export class SetUp {
     return { state: "succeeded", note: setUpRestoredText(savedAt) };
   }
 
-  /** Saves the state before the script. It stays the saved state until the script has ended. */
+  /** Saves the workspace before the script runs. Until the script has ended, no later state is saved. */
   async #saveFirst(run: ActiveRun): Promise<End | undefined> {
     const state = this.#state;
     // A failed save is retried later, and reported.

@@ -15,7 +15,7 @@ export const SANDBOX_LOST_WHILE_SERVER_DOWN =
 export const OTHER_VERSION = "The server was restarted with another version, which cannot resume this run.";
 
 const UNCONFIRMED =
-  "the sandbox did not confirm its end. The run's processes may still run, and its last output may be missing. destroy_sandbox ends the processes.";
+  "the sandbox did not confirm that the run ended. The run's processes may still run, and its last output may be missing. destroy_sandbox ends the processes.";
 
 /** @param graceMs how long the server waited for the sandbox */
 export const cancelUnconfirmed = (graceMs: number) =>
@@ -143,7 +143,7 @@ export const hasEnded = (id: string) =>
   new ToolError(
     "invalid_argument",
     `${id} takes no input: it has ended.`,
-    "get_result with this id says how; run_command starts it again.",
+    "get_result with this id says how it ended; run_command starts it again.",
   );
 export const hasNotStarted = (id: string) =>
   new ToolError(

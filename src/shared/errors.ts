@@ -98,8 +98,8 @@ export async function undefinedIfFailed<T>(
 }
 
 /**
- * The beginning of an actor's error about a database of a newer server. Callers of the actor get only the message, so they
- * recognize the error by this text.
+ * An actor throws an error with this text if a newer server has written its database. Callers of the actor get only the error's
+ * message, so they recognize the error by this text.
  */
 export const NEWER_DATABASE = "A newer server has written this database";
 
@@ -133,7 +133,7 @@ export const unknownRun = (id: string) =>
 export const SANDBOX_STOPPED =
   "The sandbox stopped during this call: its processes, kernels and unsaved files are gone.";
 export const SANDBOX_STOPPED_HINT =
-  "The next call restarts the sandbox and says which files are back. Repeat what is missing, then this call.";
+  "The next call restarts the sandbox and says which files are back. Repeat the work whose results are missing, then this call.";
 
 /** Whether an error means that the container, or only its connection, disappeared during the call. */
 export function isGone(error: unknown): boolean {
@@ -166,12 +166,12 @@ export const sandboxUnresponsive = (ms: number) =>
   );
 
 /**
- * The error for a call to a container that has certainly ended or is being replaced. `containerGone` is for a connection that may
- * have broken alone.
+ * The error for a call to a container that has certainly ended or is being replaced. If only the connection may have
+ * broken, the error is `containerGone`.
  */
 export class EndingError extends ToolError {}
 
-/** @param what the beginning of a sentence that says what was not done */
+/** @param what the beginning of the message, for example "The command was not started" */
 export function ending(what: string): EndingError {
   return new EndingError(
     "sandbox_restarted",

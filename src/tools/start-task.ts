@@ -29,7 +29,7 @@ export interface TaskRequest extends Pick<TaskSpec, SharedFields>, Partial<Compo
 
 /** @param what one of the texts of `NEEDS_MODEL` @throws {ToolError} */
 function requireModel(context: ToolContext, what: string): void {
-  // The HTTP routes call no tool, so this checks that the operator offers tasks.
+  // HTTP routes call this function without a tool, so nothing before has checked that the operator offers `execute_task`.
   requireOffered("execute_task", context);
   if (canRunTasks(context.config)) return;
   throw texts.noModel(what);

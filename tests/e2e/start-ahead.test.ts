@@ -32,7 +32,7 @@ it("the first call gets the prepared sandbox, and a call in another sandbox gets
   await nextPrepared(engine, [first.name, second.name]);
 });
 
-it("an error says that a retry does not help if no sandbox can be made, and the log says why", async () => {
+it("if no sandbox can be made, the error says that a retry does not help, and the log says why", async () => {
   // Without this file, bwrap cannot make a sandbox.
   const file = join(engine, "files/etc/hostname");
   await rename(file, `${file}.away`);

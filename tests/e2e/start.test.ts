@@ -302,7 +302,9 @@ describe.concurrent("npm start", () => {
     const { code, stderr } = await run({ flags: ["--port", "0", "--state-dir", directory] });
     expect([code, stderr]).toEqual([
       1,
-      expect.stringMatching(/^There is no \S+mistyped for the state directory [^\n]+--state-dir <path>\.$/),
+      expect.stringMatching(
+        /^\S+mistyped does not exist, so the state directory [^\n]+--state-dir <path>\.$/,
+      ),
     ]);
     expect(existsSync(dirname(directory))).toBe(false);
   });

@@ -84,7 +84,7 @@ describe("the page of an upload link", () => {
     const chosen = join(directory, "chosen.txt");
     writeFileSync(chosen, "chosen");
     await open(await link("chosen.txt"));
-    // Chromium intercepts its file dialog only some time after the request.
+    // Before the key press, because Chromium takes some time until it passes its file dialog to the test.
     const chooser = page.waitForEvent("filechooser");
     await page.keyboard.press("Tab");
     expect(await page.evaluate(() => document.activeElement?.id)).toBe("file");

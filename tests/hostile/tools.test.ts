@@ -119,7 +119,7 @@ describe("when input contains arbitrary text", () => {
     );
   });
 
-  it("a caller's variables do not change the wrapper, whatever their names", async () => {
+  it("a call's variables do not break the session's shell, whatever their names", async () => {
     for (const name of [
       "PATH",
       "BASH_ENV",

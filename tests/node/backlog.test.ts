@@ -16,7 +16,7 @@ function startPrinting(backlog: Backlog): { bytes: number; isOver: boolean } {
   return run;
 }
 
-it("the actor stores logs at full speed up to a limit for all runs, and then at a rate that does not disturb others", async () => {
+it("the actor stores the output of all runs at full speed up to a common limit, and then slowly enough not to delay other runs", async () => {
   const backlog = new Backlog(() => []);
   const runs = [startPrinting(backlog), startPrinting(backlog)];
   const printed = () => runs.reduce((sum, { bytes }) => sum + bytes, 0) / MiB;
@@ -29,10 +29,10 @@ it("the actor stores logs at full speed up to a limit for all runs, and then at 
   expect(printed() - atOnce).toBeLessThan(600);
   // The output of another run is stored before the next megabytes of these runs.
   const before = printed();
-  const { promise: isTaken, resolve } = Promise.withResolvers<void>();
+  const { promise: taken, resolve } = Promise.withResolvers<void>();
   void backlog.take(10, resolve);
   await Promise.all([
-    isTaken,
+    taken,
     vi.advanceTimersToNextTimerAsync().then(() => vi.advanceTimersToNextTimerAsync()),
   ]);
   expect(printed() - before).toBeLessThan(2);

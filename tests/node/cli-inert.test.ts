@@ -87,8 +87,8 @@ afterAll(() => server.close());
 const ACTS = /[\p{Cf}\p{Zl}\p{Zp}]|(?!\t)\p{Cc}/u;
 
 /**
- * Lines of a command's output that could act on a terminal or imitate ours, and lines that should be JSON and are
- * not.
+ * Finds lines of a command's output that could control a terminal or imitate the command's own errors. With --json,
+ * finds output that is not JSON.
  */
 async function faultsOf(words: readonly string[]): Promise<string[]> {
   const { stdout, stderr } = await runHere([...words, ...options]);
@@ -140,7 +140,7 @@ test.each(COMMANDS)("%s %s prints a hostile server's error without acting on it"
   failsWith = undefined;
 });
 
-test("a listing ends at a page without entries, also if the page has a cursor", async () => {
+test("a listing ends at a page without entries, even if the page has a cursor", async () => {
   let pages = 0;
   listing = () => (++pages > 3 ? LISTING : { entries: [], more: true, next_cursor: "again" });
   const { code, stdout } = await runHere(["files", "ls", "--json", ...options]);

@@ -128,7 +128,7 @@ describe("stdio", () => {
     ]);
   });
 
-  test("exits with 77 if the token is refused, logs that once, and prints commands in the form in which it was started", async () => {
+  test("exits with 77 if the token is refused, logs that once, and names commands as `npm run cli --` if npm started it", async () => {
     const refuse: RequestListener = (_request, response) =>
       response.writeHead(401).end(JSON.stringify({ error: "Unauthorized" }));
     await withServer(refuse, async (url) => {
@@ -172,7 +172,7 @@ test("`files get` leaves no partial file when it is stopped", async () => {
   });
 });
 
-test("files get follows no link that a sandbox with this directory could have made", async () => {
+test("`files get` does not follow symbolic links, which a sandbox that mounts this directory could have made", async () => {
   const cwd = mkdtempSync(join(directory, "linked-"));
   const other = mkdtempSync(join(directory, "other-"));
   symlinkSync(other, join(cwd, "authorized_keys"));
@@ -191,7 +191,7 @@ test("files get follows no link that a sandbox with this directory could have ma
   expect(readdirSync(other)).toEqual([]);
 });
 
-test("`files ls` escapes names in a pipe without loss, and a shell can decode them", async () => {
+test("`files ls` escapes names if its output is a pipe, and a shell can decode them", async () => {
   const names = ["a\nb", "two  spaces ", "\u001b[31mred", "tab\t", "back\\n", "\u009b2J\u202e", "ž.txt"];
   const entries = names.map((path) => ({ path, type: "file", size: 1, modified: "now" }));
   await withServer(
@@ -391,7 +391,7 @@ test("`token new --name` grants all scopes unless --scopes names fewer", async (
 describe("token rotate", () => {
   const UNTIL = "2026-12-31T12:00:00Z";
 
-  test("keeps the current token beside the new one, in .dev.vars as elsewhere", () => {
+  test("writes the new and the current token into .dev.vars, and keeps the other lines", () => {
     const file = join(directory, ".dev.vars");
     writeFileSync(file, "# mine\nexport SERVER_AUTH_TOKEN = 'the-token-of-now'\nLOG_LEVEL=warn\n");
     const { token, variables } = rotateOwner("the-token-of-now", UNTIL);
@@ -486,12 +486,12 @@ describe("a terminal", () => {
       "ab",
     ],
     [
-      "no keyboard modes, also beside other sequences",
+      "no keyboard modes, even in one sequence with other modes",
       `a${ESC}[>4;2m${ESC}[>1u${ESC}[=1u${ESC}[?9001h${ESC}[?1004h${ESC}[20h${ESC}[?1006;1004;1000hb`,
       `a${ESC}[?1006;1000hb`,
     ],
     [
-      "no rest of a sequence that a control character interrupts",
+      "a sequence without its ESC after a control character interrupts it",
       `a${ESC}\n]52;c;QUJD\u0007b`,
       "a\n]52;c;QUJD\u0007b",
     ],

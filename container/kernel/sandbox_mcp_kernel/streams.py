@@ -6,7 +6,7 @@ is there too. Descriptor 1 was the executor's protocol channel. The channel move
 module uses it, because that module gets its own `print` and `sys`. sys.stdout is never the channel.
 
 After 32 KiB or a twentieth of a second a run's output goes to the files `<files>.out` and `<files>.err`, which sandboxd
-follows during the run. At the end of the run, short output goes into the document, and its file is removed.
+follows during the run. At the end of the run, short output goes into the run's result document, and its file is removed.
 """
 
 import errno
@@ -64,7 +64,7 @@ class Output:
         sys.stdout, sys.stderr, sys.stdin = self.out, self.err, self.no_input
 
     def claim(self, capture):
-        """Keeps the executor's capture for the run's document. Output of threads to it goes to the log."""
+        """Empties the executor's capture, so that it returns only the run's document. Later text from threads goes to the log."""
         capture.write = self.out.write
         early = capture.getvalue()
         capture.seek(0)

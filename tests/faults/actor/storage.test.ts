@@ -99,7 +99,7 @@ describe("when R2 is slow", () => {
 describe("when SQLite's row limit is reached", () => {
   it.each([
     ["many large results", "for _ in range(100): display('日本' * 100_000)\n'last'"],
-    ["one result of the largest size that the prelude passes on", "'🐍' * 250_000"],
+    ["one long result", "'🐍' * 250_000"],
     [
       "an image over the limit",
       "from IPython.display import Image, display\nimport os\ndisplay(Image(data=b'\\x89PNG\\r\\n\\x1a\\n' + os.urandom(7_000_000), format='png'))",

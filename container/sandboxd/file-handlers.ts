@@ -6,7 +6,7 @@ import { type Exchange, type Handlers, serveOperation, abortOnClose, bodyOf } fr
 import { FileError } from "./file-error.ts";
 import { sendSmaller } from "./shrink-image.ts";
 import { type Call, type FileRequests, fileRequests } from "./operations.ts";
-import { diskUsage, listDirectory, openFile, readLines, readRange, statOf } from "./reading.ts";
+import { diskUsage, listDirectory, modifiedOf, openFile, readLines, readRange, statOf } from "./reading.ts";
 import { findChanges } from "./task-changes.ts";
 import { workSinceLastCall } from "./work.ts";
 import { Writes } from "./writing.ts";
@@ -77,7 +77,7 @@ async function sendRange(
   const opened = await openFile(path);
   const { handle, stats } = opened;
   try {
-    const file = { size: stats.size, modified: Math.floor(stats.mtimeMs) };
+    const file = { size: stats.size, modified: modifiedOf(stats) };
     const rest = Math.max(0, stats.size - offset);
     // Files in /proc and /sys report size 0 whatever they contain.
     const length = stats.size === 0 ? Math.min(limit, BUFFERED_BYTES) : Math.min(limit, rest);

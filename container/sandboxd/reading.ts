@@ -71,13 +71,20 @@ export async function readRange(opened: OpenedFile, offset: number, length: numb
   return bytes.subarray(0, read);
 }
 
+/** The latest time of a JavaScript Date, in milliseconds since the epoch. A program can give a file any time. */
+const MAX_DATE_MS = 8.64e15;
+
+export function modifiedOf({ mtimeMs }: Stats): number {
+  return Math.min(MAX_DATE_MS, Math.max(-MAX_DATE_MS, Math.floor(mtimeMs)));
+}
+
 /** @param isWanted whether the client still waits for the digest */
 export async function statOf(
   { path, digest }: Call<FileRequests["stat"]>,
   isWanted: () => boolean,
 ): Promise<FileStat> {
   const stats = await withFileErrors(stat(path));
-  const modified = Math.floor(stats.mtimeMs);
+  const modified = modifiedOf(stats);
   if (stats.isDirectory()) return { type: "directory", size: 0, modified };
   const opened = await openFile(path);
   try {
@@ -210,7 +217,7 @@ export async function listDirectory(
       path: textAsBytes(name).toString("utf8"),
       type: typeOf(stats),
       size: stats.size,
-      modified: Math.floor(stats.mtimeMs / 1000) * 1000,
+      modified: Math.floor(modifiedOf(stats) / 1000) * 1000,
     };
     bytes += JSON.stringify(entry).length;
     entries.push(entry);

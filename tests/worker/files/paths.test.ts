@@ -165,6 +165,20 @@ it("the server starts a stopped sandbox with its saved workspace to read or remo
   expect([removed.status, await removed.text()]).toEqual([204, ""]);
 });
 
+it("a file with a time that no date can hold is listed and served with the nearest date", async () => {
+  await sh(
+    sandbox,
+    "mkdir -p times && touch times/file && perl -e 'utime(1e13, 1e13, @ARGV) or die' times/file",
+  );
+  const listed = await owner.call("list_files", { sandbox, path: "times" });
+  expect([listed.isError, listed.text]).toEqual([
+    false,
+    expect.stringContaining("+275760-09-13T00:00:00Z file"),
+  ]);
+  const got = await owner.http(pathOf("times/file"));
+  expect([got.status, await got.text()]).toEqual([200, ""]);
+});
+
 it("the server does not create a sandbox to read or remove a file", async () => {
   const name = "paths-misspelt";
   for (const method of ["GET", "HEAD", "DELETE"]) {

@@ -179,7 +179,7 @@ export function changeRefused(path: string, why: string): ToolError {
   return new ToolError(
     "invalid_argument",
     `Nothing was written to ${path}: ${why}.`,
-    "Only a token with the scope sandbox:read gets the place in the file.",
+    "The error names the place in the file only if the token has the scope sandbox:read.",
   );
 }
 
@@ -246,7 +246,7 @@ export function networkForbidden(requested: string, allowed: string): ToolError 
   return new ToolError(
     "permission_denied",
     `The operator of this server does not allow ${requested}, only ${allowed}.`,
-    "configure_sandbox without internet and allow_hosts shows the current settings.",
+    "To see the current settings, call configure_sandbox and leave out internet and allow_hosts.",
   );
 }
 

@@ -19,7 +19,7 @@ const FLUSH_MS = 1000;
 /** The shortest time between progress lines, in milliseconds. */
 const PROGRESS_MS = 250;
 
-/** A terminal has settled when it was silent for QUIET_MS. A call waits for that for SETTLE_MS at most. In milliseconds. */
+/** A terminal has settled when it was silent for QUIET_MS. A call waits at most SETTLE_MS until then. Both in milliseconds. */
 const QUIET_MS = 300;
 const SETTLE_MS = 10_000;
 
@@ -329,7 +329,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   /** If R2 refuses the output, the output stays in memory or SQLite until the next attempt. */
   async #shipOne(): Promise<void> {
     const { stdout, stderr } = this.record.output;
-    // Output may arrive during the upload. The record written with the object must not count it yet.
+    // Output that arrives during the upload is not in the object, so the record that is written with the object must
+    // not count it.
     const recordAtStart = {
       output: { stdout: HeadAndTail.copy(stdout), stderr: HeadAndTail.copy(stderr) },
       droppedBytes: this.record.droppedBytes,

@@ -14,7 +14,7 @@ export interface GitCredential {
 /** The user name that all hosts accept together with a token. */
 const TOKEN_USER = "x-access-token";
 
-/** At least 16 characters: code could find out a shorter token by guesses that a host echoes. See `secrets.ts`. */
+/** At least 16 characters: code in a sandbox could guess a shorter token, if a host echoes the guesses. See `secrets.ts`. */
 const TOKEN = /^[\x21-\x7e]{16,1000}$/;
 const USER = /^[\w.@+-]{1,100}$/;
 

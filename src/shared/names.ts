@@ -19,7 +19,7 @@ export const SESSION_NAME = /^[a-z0-9-][a-z0-9._-]{0,63}$/;
 
 export const SESSION_NAME_RULE = "must be 1 to 64 characters of a-z, 0-9, -, _ and ., neither _ nor . first";
 
-/** A model's name of up to 100 characters, safe in a command line. */
+/** A model's name, safe in a command line. Schemas limit its length. */
 export const MODEL_NAME = /^[A-Za-z0-9][\w.:/@[\]-]*$/;
 
 const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";

@@ -66,7 +66,7 @@ export const readFile = defineTool({
         const image = await imageBlocks(context, { sandbox, path, size, read, instead, links });
         return { content: [...before, ...image] };
       }
-      const next = byBytesText(BINARY_BYTES, " (offset is a byte)");
+      const next = byBytesText(BINARY_BYTES, " (offset counts bytes)");
       const described = await describeBinary(path, size, bytes, next);
       return { content: addDownloads(context, [...before, text(described)], await links()) };
     }

@@ -118,7 +118,7 @@ export const OLDER_RUNS = "... older ones: set cursor to the last id above";
 // Files
 
 export const byBytesText = (maxBytes: number, note = "") =>
-  `file_link gives the user a URL. To read its bytes: read_file with encoding base64, ${maxBytes} at a time${note}.`;
+  `file_link gives the user a URL. To read the file's bytes: read_file with encoding base64, ${maxBytes} at a time${note}.`;
 export const artifactBytesText = (maxBytes: number) =>
   `To read its bytes: get_result with cursor 0, ${maxBytes} at a time.`;
 
@@ -156,7 +156,7 @@ export function readOnText(path: string, { size, lines, offset, content, cut }: 
   const isPartial = cut !== false && !content.endsWith("\n");
   const last = offset + content.split("\n").length - (content.endsWith("\n") ? 2 : 1);
   if (isPartial && last === offset)
-    return `[${fileSize}. Line ${offset} is longer than ${cut} bytes. To read its rest: encoding base64, with offset as a byte (first byte: 0).]`;
+    return `[${fileSize}. Line ${offset} is longer than ${cut} bytes. To read its rest: encoding base64, with offset in bytes (the first byte is 0).]`;
   if (isPartial) return `[${fileSize}; shown up to a part of line ${last}. Go on with offset ${last}.]`;
   if (last < lines) return `[${fileSize}; shown up to line ${last}. Go on with offset ${last + 1}.]`;
   const unended = content.endsWith("\n") ? "" : " Its last line has no line break.";

@@ -62,7 +62,7 @@ beforeAll(async () => {
   const tokens = [{ name: "other", sha256: hash, scopes: ["sandbox:read", "sandbox:write", "sandbox:exec"] }];
   server = await startServer({
     flags: ["My Project", "link=work:rw", "fixed:ro"].flatMap((name) => ["--mount", join(directory, name)]),
-    // Only a link that no sandbox can have made is followed, as in the home directory.
+    // The server follows a link only if no sandbox can have made it, for example a link in the home directory.
     env: { AUTH_TOKENS: JSON.stringify(tokens), HOME: directory },
   });
 });
@@ -195,7 +195,7 @@ describe("a mounted directory", () => {
   });
 });
 
-it("is refused if the server's Node would load modules from it, or is in it", async () => {
+it("is refused if it contains the server's Node, or if Node would load modules from it", async () => {
   const args = ["--port", "0", "--state-dir", join(directory, "state"), "--mount", join(directory, "fixed")];
   const start = (node: string, more: object = {}) =>
     promisify(execFile)(node, [join(repository, "cli/start.ts"), ...args], {

@@ -239,7 +239,7 @@ describe("a new clone", () => {
     return () => first?.stop();
   });
 
-  it.each(["start", "cli"])("prints before npm ci what to run: npm run %s", (script) => {
+  it.each(["start", "cli"])("says to run npm ci if the packages are not installed: npm run %s", (script) => {
     const { status: code, stderr } = spawnSync("npm", ["run", script], { cwd: directory, encoding: "utf8" });
     expect(code).toBe(1);
     expect(withoutNPM(stderr)).toBe("The packages of this clone are not installed. Run: npm ci");

@@ -92,7 +92,10 @@ interface Configuration {
 const own: Configuration = parse(readFileSync(join(repository, "wrangler.jsonc"), "utf8"));
 const dayBefore = new Date(Date.parse(own.compatibility_date) - DAY_MS).toISOString().slice(0, 10);
 
-/** Everything of the repository's configuration that the Worker needs: the failed check, and the configuration without it. */
+/**
+ * A row for each setting that the Worker needs: the check that fails without the setting, the setting's name, and the changed part
+ * of the configuration.
+ */
 const NEEDED: [check: string, what: string, without: Partial<Configuration>][] = [
   ["compatibility_date", own.compatibility_date, { compatibility_date: dayBefore }],
   ...own.compatibility_flags.map((flag): (typeof NEEDED)[number] => [
@@ -131,7 +134,7 @@ it.each([
   expect(findFailures().map(({ name }) => name)).toEqual(names);
 });
 
-it("validate finds an image tagged latest also without a package.json, and accepts the name of an earlier stage", () => {
+it("without a package.json, validate finds an image tagged latest, and accepts the name of an earlier stage", () => {
   copy.replace("Dockerfile", /(FROM \S+)/, "$1 AS base\nFROM base");
   for (const file of ["package.json", "src/package.json"]) rmSync(join(directory, file));
   expect(findFailures()).toEqual([]);

@@ -151,7 +151,7 @@ class Kernel:
         transformed = self.shell.transform_cell(source)
         if transformed.strip() in (source.strip(), plain.strip()):
             raise failed
-        # Outside `except`: otherwise an error would also show the first error, which blames the magic.
+        # Not inside `except`: Python would show the first error, which blames the magic, together with a new one.
         return transformed, self.tree(transformed, name)
 
     def tree(self, source, name):
@@ -184,7 +184,7 @@ class Kernel:
         return code
 
     def step(self, code):
-        """Runs the user's code, in which an interrupt is raised."""
+        """Runs the user's code. An interrupt raises KeyboardInterrupt in it."""
         value = eval(code, self.shell.user_ns)
         return self.loop.run(value) if code.co_flags & inspect.CO_COROUTINE else value
 

@@ -53,7 +53,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def call_user(function, *arguments):
-    """Calls the user's code, such as a repr, in which an interrupt is raised."""
+    """Calls the user's code, such as a repr. An interrupt raises KeyboardInterrupt in it."""
     return function(*arguments)
 
 
@@ -144,8 +144,9 @@ class Results:
     def __init__(self, notebook, output):
         self.notebook, self.shell, self.output = notebook, notebook.shell, output
         self.items = []
-        # The sizes of the items, and by display_id the indexes of items that can be replaced.
+        # The sizes of the items.
         self.sizes = []
+        # The indexes of the items that can be replaced, by display_id.
         self.places = {}
         self.omitted = 0
         # Why the last output lacks a form.
@@ -187,7 +188,7 @@ class Results:
         return self.shell.display_formatter.format(value, exclude={"text/plain"})[0]
 
     def add_figure(self, value, data):
-        """Adds the picture of a matplotlib figure to `data`, its forms. The end of the cell does not show the figure again."""
+        """Adds the picture of a matplotlib figure to its forms. The end of the cell does not show the figure again."""
         module = sys.modules.get("matplotlib.figure")
         if module is None or not isinstance(value, module.Figure):
             return data

@@ -83,7 +83,7 @@ describe("read_file", () => {
     expect(text).toContain("a part of line 11. Go on with offset 11.");
     const long = await read("horses", { offset: 11 });
     expect(long.text).toContain(
-      "Line 11 is longer than 32768 bytes. To read its rest: encoding base64, with offset as a byte (first byte: 0).",
+      "Line 11 is longer than 32768 bytes. To read its rest: encoding base64, with offset in bytes (the first byte is 0).",
     );
     expect((await read("horses", { offset: 12 })).structured.content).toBe("end\n");
   });
@@ -94,7 +94,7 @@ describe("read_file", () => {
       isError: false,
       text: expect.stringContaining(
         [
-          "[/workspace/binary is not UTF-8 text: 4 bytes, unknown type. file_link gives the user a URL. To read its bytes: read_file with encoding base64, 49152 at a time (offset is a byte). All of it:]",
+          "[/workspace/binary is not UTF-8 text: 4 bytes, unknown type. file_link gives the user a URL. To read the file's bytes: read_file with encoding base64, 49152 at a time (offset counts bytes). All of it:]",
           "00000000: 00ff 01fe                                ....",
           "[Download /workspace/binary (",
         ].join("\n"),

@@ -1,6 +1,6 @@
 /**
  * Where to look for the host's programs: the distributions' usual places first, then the user's PATH. `npm start` removes
- * directories from PATH, so the value is not kept.
+ * directories from PATH, so each call reads PATH again.
  */
 export function systemPath(env: Readonly<Record<string, string | undefined>> = process.env): string {
   const usual = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"];

@@ -37,8 +37,8 @@ delete process.env.SANDBOXD_TOKEN_FILE;
 // Without a handler, the signal would open Node's debugger, and user code could connect to it.
 process.on("SIGUSR1", () => undefined);
 
-// capnweb compares each value with these classes, and Node would load its whole HTTP client for that. No call here uses the
-// classes. They are deleted first, because to define one over Node's own would load the client, too.
+// capnweb compares each value with these classes, and the first use of Node's classes would load Node's whole HTTP client. No call
+// here needs the classes, so empty ones replace them. Node's are deleted first, because redefining them would load the client, too.
 for (const name of ["Headers", "Request", "Response"]) {
   Reflect.deleteProperty(globalThis, name);
   Object.defineProperty(globalThis, name, { value: { prototype: {} } });

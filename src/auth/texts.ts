@@ -10,7 +10,7 @@ export const SCOPE_TEXTS: Record<Scope, string> = {
   "sandbox:read": "See your sandboxes, their files and the results of runs",
   "sandbox:write": "Write files in /workspace and /tmp, and delete sandboxes with everything in them",
   "sandbox:exec": "Run code and commands, write files anywhere in your sandboxes, and stop runs",
-  "tasks:run": "Give tasks to a coding agent, which spends on the server's model account",
+  "tasks:run": "Give tasks to a coding agent, which uses the server's model account",
 };
 
 // The consent page

@@ -117,13 +117,13 @@ export class RunStore {
 
   /**
    * At most `limit` ids of runs that ended before `time`, in milliseconds since the epoch, in the order of their requests.
-   * @param begun an id that sorts after the ids of all runs that began before `time`
+   * @param beforeID bounds the search: an id that sorts after the ids of all runs that began before `time`
    */
-  listEndedBefore(time: number, begun: string, limit: number): string[] {
+  listEndedBefore(time: number, beforeID: string, limit: number): string[] {
     return this.#sql
       .exec<{ id: string }>(
         "SELECT id FROM runs WHERE id < ? AND ended_at < ? ORDER BY id LIMIT ?",
-        begun,
+        beforeID,
         time,
         limit,
       )
@@ -140,14 +140,14 @@ export class RunStore {
    * The total duration, in milliseconds, of runs that ended after `time`. Time before `from` does not count. Services do not
    * count, nor do lost runs, because their duration is unknown.
    * @param time milliseconds since the epoch, like `from`
-   * @param begun an id that sorts before the ids of all these runs
+   * @param afterID bounds the search: an id that sorts before the ids of all these runs
    */
-  millisecondsSince(time: number, begun: string, from: number): number {
+  millisecondsSince(time: number, afterID: string, from: number): number {
     return this.#sql
       .exec<{ sum: number }>(
         "SELECT coalesce(sum(ended_at - max(started_at, ?)), 0) AS sum FROM runs WHERE id > ? AND ended_at > ? AND state <> 'lost' AND coalesce(json_extract(resume_state, '$.session'), '') <> '_service'",
         from,
-        begun,
+        afterID,
         time,
       )
       .one().sum;

@@ -338,8 +338,8 @@ export class Runs {
     this.#saveAll();
     const since = Math.max(time, today);
     // No metered run takes a day.
-    const begun = firstIDAt(this.#host.sandbox(), since - DAY_MS);
-    return Math.ceil(this.#store.millisecondsSince(since, begun, today) / 1000);
+    const afterID = firstIDAt(this.#host.sandbox(), since - DAY_MS);
+    return Math.ceil(this.#store.millisecondsSince(since, afterID, today) / 1000);
   }
 
   /** Ends all runs because their container is gone. */

@@ -407,7 +407,7 @@ describe("when clients hold the server's memory", () => {
   const isWithheld = async () =>
     (await postRaw(server.url, JSON.stringify(read(1)))).text.includes("withheld");
 
-  it("answers that nobody reads are limited, calls that change something work, and reading them frees their memory", async () => {
+  it("the memory for unread answers is limited and freed when the connections close, and commands still run", async () => {
     const part = await tool(server.url, "run_command", { command: "head -c 700000 /dev/zero >part" });
     expect(part.isError).toBe(false);
     const batch = JSON.stringify(Array.from({ length: 100 }, (_, id) => read(id)));
@@ -420,7 +420,7 @@ describe("when clients hold the server's memory", () => {
     await until(async () => !(await isWithheld()));
   });
 
-  it("bodies that never end are limited, and their end frees their memory", async () => {
+  it("the memory for incomplete bodies is limited, and freed when the connections close", async () => {
     const status = async () => (await postRaw(server.url, LIST)).status;
     const length = 8 * 1024 * 1024;
     await stalled(20, head(length) + " ".repeat(length - 1), () =>

@@ -11,7 +11,7 @@ class Loop:
         create_task = asyncio.create_task
 
         def create(coroutine, **options):
-            """Replaces asyncio.create_task, which needs a running loop. Without one, the task starts when a later cell awaits something."""
+            """Replaces asyncio.create_task. If no loop is running, the task starts when a later cell awaits something."""
             if self.loop is None or threading.get_ident() != self.main or asyncio._get_running_loop() is not None:
                 return create_task(coroutine, **options)
             return self.loop.create_task(coroutine, **options)

@@ -108,7 +108,7 @@ export class SDKPlatform implements ContainerPlatform {
 
   async end(): Promise<void> {
     this.#endCount++;
-    // The SDK retries a start by itself; without a permit it stops.
+    // The SDK retries a failed start. Without a permit, it gives up.
     this.#permit = undefined;
     await this.#sandbox.destroy();
     while (this.#attempts.size > 0) {
@@ -196,7 +196,7 @@ export class SDKPlatform implements ContainerPlatform {
   async #stop(work: () => Promise<void>): Promise<void> {
     await work();
     const hook = this.#hook;
-    // A running container is the next one; `start` has cleaned up for it.
+    // If a container runs, it is already the next one, and `start` has cleaned up after the previous one.
     if (!this.isRunning) {
       this.#hook = undefined;
       this.#ended();

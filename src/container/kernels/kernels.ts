@@ -134,8 +134,8 @@ export class Kernels {
   }
 
   /**
-   * Refuses new code because the container is stopping. Returns whether code was running. @param isOver called before each
-   * refusal: if only sandboxd ended, the next sandboxd accepts code
+   * Refuses new code because the container is stopping. Returns whether code was running.
+   * @param isOver whether a sandboxd accepts code again, because only the previous sandboxd ended. Called at each refusal
    */
   refuse(isOver: () => Promise<boolean>): boolean {
     this.#refusal = { until: Date.now() + ENDING_MS, isOver };
@@ -360,7 +360,7 @@ export class Kernels {
     result.then(settled, settled);
   }
 
-  /** Settles abandoned calls if there are no others, because this may break every call to the interpreter. */
+  /** Settles abandoned calls, but only while no other call is open: settling may break every call to the interpreter. */
   onRelease(isUnused: () => boolean): void {
     const isDue = () => this.#abandoned > 0 && isUnused();
     if (!isDue()) return;

@@ -59,7 +59,7 @@ describe("the file operation", () => {
 
   const confined = names.filter((name) => operations[name].confined);
   it.each(confined.flatMap((name) => pathFields(name).map((field) => [name, field] as const)))(
-    "%s stays below /workspace and /tmp without sandbox:exec: its %s",
+    "%s without sandbox:exec is refused if its %s is outside /workspace and /tmp",
     async (name, field) => {
       const others = pathFields(name).filter((other) => other !== field);
       const inside = Object.fromEntries(others.map((other) => [other, "/workspace/inside"]));

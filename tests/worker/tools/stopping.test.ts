@@ -123,7 +123,7 @@ describe("a command that kills", () => {
     expect((await owner.call("read_file", { sandbox, path: "after" })).structured.content).toBe("a");
   });
 
-  it("every shell with SIGTERM, which its session's shell survives, has a result too", async () => {
+  it("every shell with SIGTERM has a result too, although its session's shell survives", async () => {
     const result = await run("pkill -TERM -x sbx-sh; sleep 0.1; echo unreachable");
     expect(result.structured).toMatchObject({ state: "failed", stdout: "" });
     expect([137, 143]).toContain(result.structured.exit_code);

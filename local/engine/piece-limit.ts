@@ -11,7 +11,7 @@ const WHOLE_BYTES = 16_384;
 /** This many pieces take about 2 % of the engine's thread. */
 const PER_SECOND = 20_000;
 
-/** Reading this many bytes that nobody uses costs as much as a piece. A program sends them as fast as the engine can read. */
+/** Reading and dropping this many bytes of an unread body costs as much as a piece. */
 const UNUSED_BYTES = 2048;
 /** The size of buffers in Node's streams. */
 const MAX_GATHERED = 65_536;

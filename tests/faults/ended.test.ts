@@ -65,7 +65,7 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
     expect(await server.sh("cat told", { sandbox })).toBe("told\n");
   });
 
-  it("the server saves the files of every completed run_code, and refuses code if it could not save its files", async () => {
+  it("the server saves the files of every completed run_code, and refuses code when it can no longer save files", async () => {
     const sandbox = "coded";
     const writeManyFiles =
       "for n in range(1500): open(f'/workspace/many{n}', 'wb').write(os.urandom(20_000))";

@@ -92,8 +92,8 @@ async function neighbourUntil(over: () => boolean): Promise<number[]> {
 const LEAST_MS = 600;
 
 /**
- * The least rate of the neighbour's calls during an attack, as a part of the rate without one. The calls take about twenty
- * milliseconds each, and then the pause. They share one thread with the attack, which takes the thread for up to a few hundred
+ * The least rate of the neighbour's calls during an attack, as a part of the rate without one. Each call takes about twenty
+ * milliseconds, and a pause follows. The calls share one thread with the attack, which occupies the thread for up to a few hundred
  * milliseconds at once.
  */
 const LEAST_SHARE = 1 / 10;
@@ -287,7 +287,8 @@ describe("when one principal attacks the server", () => {
       async ({ flood, call: [name, args] }) => {
         const sandbox = sandboxOf(flood);
         const before = mostMemory();
-        // A run is flooded while it runs, a response once. The response in pieces never ends.
+        // A flooded run and a response in pieces last as long as the attack. Any other hostile response ends at once, so
+        // the call is made twice.
         const isRun = name === "execute_task" || name === "run_command";
         const rounds = isRun || flood === "pieces" ? 1 : 2;
         const attacker = async () => {

@@ -342,7 +342,7 @@ describe("the outcome of a task", () => {
       /It broke\.(?!\.)/,
     ],
     ["a lost container", { command: { state: "lost", note: "gone" } }, "lost", /^gone$/],
-  ])("of %s", (_name, more, state, words) => {
+  ])("has a state and a note after %s", (_name, more, state, words) => {
     const verdict = verdictOf({ ...facts, ...more });
     expect(verdict.state).toBe(state);
     expect(verdict.note ?? "").toMatch(words);

@@ -68,9 +68,11 @@ export function choosePython(pythons: readonly Python[]): Python | undefined {
 /**
  * The start of a Python program that runs outside of sandboxes, with the option -S. Python imports `sitecustomize` when it starts, and
  * packages try to import others. An editable installation (`pip install -e`) lets it look for them in a project, which may be mounted.
+ * `site` also removes `..` from paths, which Python 3.10 has if it is started through a relative link.
  */
 export const PACKAGES_ONLY = `
 import sys, site
+site.removeduppaths()
 standard, customize = set(sys.path), site.execsitecustomize
 site.execsitecustomize = site.execusercustomize = lambda: None
 site.main()

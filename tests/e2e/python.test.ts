@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFil
 import { createServer, type Server as HTTPServer } from "node:http";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { describePython } from "../../local/engine/python.ts";
 import { repository, type Server, type ServerOptions, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
@@ -210,6 +211,14 @@ describe.concurrent("the first Python of PATH", () => {
     // pip was started: it reached no index.
     expect(readdirSync(join(directory, "state/python"))).toContainEqual(expect.stringMatching(/\.failed$/));
     expect(existsSync(mark)).toBe(false);
+  });
+
+  it("is found if the paths of its modules contain `..`, as Python 3.10 behind a relative link", async () => {
+    const python = join(temporaryDirectory(), "python3");
+    const program = `import sys; sys.path[:] = [path + "/../" + path.split("/")[-1] for path in sys.path]; exec(sys.argv.pop(1))`;
+    const words = `shift 3; exec /usr/bin/python3 -I -S -c '${program}' "$@"`;
+    writeFileSync(python, `#!/bin/sh\n${words}\n`, { mode: 0o755 });
+    expect(await describePython(python)).toMatchObject({ modules: expect.arrayContaining(["pip"]) });
   });
 
   it("is replaced by an interpreter with the packages if pip reaches no index, and stays replaced", async () => {

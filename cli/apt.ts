@@ -23,7 +23,9 @@ export function aptCommand(packages: readonly string[]): string {
  * repair
  */
 export async function install(packages: readonly string[], log?: string): Promise<void> {
-  const env = { ...process.env, PATH: systemPath(), DEBIAN_FRONTEND: "noninteractive" };
+  // Scripts of packages run Python and Perl as root. Variables could name modules in a project that a sandbox writes to.
+  const inherited = Object.entries(process.env).filter(([name]) => !/^(PYTHON|PERL)/.test(name));
+  const env = { ...Object.fromEntries(inherited), PATH: systemPath(), DEBIAN_FRONTEND: "noninteractive" };
   // A machine that has just started often installs updates. apt-get waits this many seconds for them.
   const apt = async (...words: string[]) => {
     const args = ["-q", "-o", "DPkg::Lock::Timeout=300", ...words];

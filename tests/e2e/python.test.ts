@@ -275,7 +275,9 @@ describe.concurrent("if no Python has the packages and pip reaches no index", ()
     ],
   ])("%s gets the notice once, and sandboxes keep their interpreter", async (_who, user, notice) => {
     const { directory, python, startSetUp } = prepare();
-    const within = machine(directory, user, "echo 'E: no such package' >&2; exit 100");
+    // apt-get gets no PYTHONPATH, because a sandbox may write to that directory.
+    const apt = 'echo "E: no such package$PYTHONPATH" >&2; exit 100';
+    const within = ["/usr/bin/env", "PYTHONPATH=/project", ...machine(directory, user, apt)];
     const first = await startSetUp(nowhere, within).ended;
     expect(first).toMatch(/Python: sandboxes lack numpy/);
     expect(first).toMatch(notice);

@@ -517,6 +517,8 @@ function switchToWebSocket(
 /** The absolute URL of a request in either form. The URL parser normalizes 0x7f.1, 2130706433 and 127.0.0.1. */
 function target(request: IncomingMessage): URL | undefined {
   const path = request.url ?? "/";
+  // The URL parser would take the first part of the path for the host.
+  if (path.startsWith("/") && !request.headers.host) return undefined;
   const schemes = request.socket instanceof TLSSocket ? ["https:", "wss:"] : ["http:", "ws:"];
   const absolute = path.startsWith("/") ? `${schemes[0]}//${request.headers.host ?? ""}${path}` : path;
   if (!URL.canParse(absolute)) return undefined;

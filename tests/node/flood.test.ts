@@ -185,7 +185,7 @@ it.each([
     "GET http://internet.test/ HTTP/1.1\\r\\nHost: internet.test\\r\\nExpect: x",
     /^HTTP\/1.1 417(?![^]*HTTP\/1.1 )/,
   ],
-  ["without a host", "GET / HTTP/1.1", /does not name a host/],
+  ["without a host", "GET /internet.test/ HTTP/1.1", /does not name a host/],
 ])("pipelined requests %s are limited like others", async (_kind, head, response) => {
   const { stdout } = await neighbour.run(
     `node -e 'require("node:net").connect(3128).on("connect", function () { this.write("${head}\\r\\n\\r\\n".repeat(10)); }).pipe(process.stdout)'`,

@@ -88,6 +88,7 @@ export class OutboundQueue {
     this.#taker = taker;
     for (const pending of this.#taken.values()) {
       if (pending.taker === taker) continue;
+      clearTimeout(pending.timer);
       this.#taken.delete(pending.number);
       fail(pending.response, 502, WORKER_PROBLEMS.interrupted);
     }

@@ -11,8 +11,8 @@ afterAll(() =>
   created.forEach((directory) => rmSync(directory, { recursive: true, force: true, maxRetries: 5 })),
 );
 
-export function temporaryDirectory(): string {
-  const directory = realpathSync(mkdtempSync(join(tmpdir(), "sandbox-mcp-test-")));
+export function temporaryDirectory(parent = tmpdir()): string {
+  const directory = realpathSync(mkdtempSync(join(parent, "sandbox-mcp-test-")));
   created.push(directory);
   return directory;
 }

@@ -172,7 +172,7 @@ test("`files get` leaves no partial file when it is stopped", async () => {
   });
 });
 
-test("`files get` does not follow symbolic links, which a sandbox that mounts this directory could have made", async () => {
+test("files get does not follow symbolic links, which a sandbox that mounts this directory could have made", async () => {
   const cwd = mkdtempSync(join(directory, "linked-"));
   const other = mkdtempSync(join(directory, "other-"));
   symlinkSync(other, join(cwd, "authorized_keys"));

@@ -44,7 +44,7 @@ let attacker: TestSandbox;
 let neighbour: TestSandbox;
 
 beforeAll(async () => {
-  internet = createServer((_request, response) => response.end("hello"));
+  internet = createServer((request, response) => request.resume().on("end", () => response.end("hello")));
   const port = await listen(internet);
   engine = await startTestEngine({
     hasAuthority: true,

@@ -1,4 +1,4 @@
-/** The addresses that the engine never connects to, and the host's own proxy. These tests need no sandbox. */
+/** The addresses that the engine never connects to, also when this machine uses a proxy. These tests need no sandbox. */
 import { createServer } from "node:net";
 import { networkInterfaces } from "node:os";
 import { describe, expect, it } from "vitest";
@@ -104,7 +104,7 @@ describe("the engine refuses connections", () => {
       expect(refusedAddress(local?.address ?? "")).toBeDefined();
   });
 
-  it("through the host's proxy to private names, and to refused addresses, literal or resolved", async () => {
+  it("through the host's proxy to a name of a private network, or to a refused address, even if only a name resolves to it", async () => {
     const options = {
       allowAddresses: new Map(),
       env: { HTTPS_PROXY: "http://127.0.0.1:9" },
@@ -129,7 +129,7 @@ describe("the engine refuses connections", () => {
     );
   });
 
-  it("to a name with a refused address, after one lookup", async () => {
+  it("to a name that has a refused address, and looks the name up only once", async () => {
     const answers = [["1.1.1.1", "127.0.0.1"], ["10.0.0.1"]];
     let lookups = 0;
     const options = { allowAddresses: new Map(), env: {}, resolve: async () => answers[lookups++] ?? [] };

@@ -12,7 +12,7 @@ import { connectUpstream, startTLS } from "../../local/engine/upstream.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { listen } from "../setup/listen.ts";
 
-/** Makes all serial numbers begin with zeros, as about one in several hundred does. OpenSSL refuses numbers with leading zeros. */
+/** Makes all serial numbers begin with zeros. Of random ones, one in several hundred does. OpenSSL refuses leading zeros. */
 vi.mock("node:crypto", async (original) => {
   const crypto = await original<typeof nodeCrypto>();
   const randomBytes = (size: number) => Buffer.concat([Buffer.alloc(2), crypto.randomBytes(size - 2)]);
@@ -54,7 +54,7 @@ it("the authority of a directory is created once, and only its owner can read th
   expect({ ca, subject }).toEqual({ ca: true, subject: "CN=sandbox-mcp on this machine" });
 });
 
-it("the authority is recreated if a part of it is lost", async () => {
+it("the authority is recreated if one of its files is missing", async () => {
   const ownDirectory = join(directory, "torn");
   const { pem } = await CertificateAuthority.open(ownDirectory);
   await truncate(join(ownDirectory, "key.pem"), 100);

@@ -1,4 +1,4 @@
-/** How fast the actor stores output, by a fake clock. */
+/** How fast the actor stores output, measured with a fake clock. */
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { Backlog } from "../../src/runs/backlog.ts";
 
@@ -7,7 +7,7 @@ const MiB = 1024 * 1024;
 beforeEach(() => void vi.useFakeTimers({ toFake: ["performance", "setTimeout", "clearTimeout", "Date"] }));
 afterEach(() => void vi.useRealTimers());
 
-/** A run that prints whenever its output is accepted. */
+/** Starts a run that prints again as soon as the actor has accepted its last output. */
 function startPrinting(backlog: Backlog): { bytes: number; isOver: boolean } {
   const run = { bytes: 0, isOver: false };
   void (async () => {
@@ -27,7 +27,7 @@ it("the actor stores the output of all runs at full speed up to a common limit, 
   await vi.advanceTimersByTimeAsync(60_000);
   expect(printed() - atOnce).toBeGreaterThan(60);
   expect(printed() - atOnce).toBeLessThan(600);
-  // The output of another run is stored before the next megabytes of these runs.
+  // A third run prints 10 bytes. They are stored before these two runs store another two megabytes.
   const before = printed();
   const { promise: taken, resolve } = Promise.withResolvers<void>();
   void backlog.take(10, resolve);

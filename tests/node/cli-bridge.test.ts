@@ -1,4 +1,4 @@
-/** The bridge of `sandbox-mcp stdio`, and the client, if the server refuses a token or sends answers without an end. */
+/** The bridge of `sandbox-mcp stdio`, and the client library: servers that refuse a token, redirect, or never end an answer. */
 import { createServer, type RequestListener } from "node:http";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -43,10 +43,10 @@ async function ping(tokens: string[], tokenSource: string) {
   return { presented, sent };
 }
 
-/** A server may claim that any answer is a file. */
+/** With this header a server claims that its answer is a file. */
 const CLAIM = { "content-disposition": "attachment" };
 
-/** Serves an answer without an end: white space that may precede JSON, or an event. @param line what it repeats */
+/** A server whose answer never ends. @param line the text that the answer repeats */
 async function endlessServer(type: string, line = " ", more: Record<string, string> = CLAIM) {
   const mebibyte = Buffer.alloc(1024 * 1024, line);
   const server = createServer((_request, response) => {
@@ -64,7 +64,7 @@ it.each([
   ["application/json", "white space", " "],
   ["text/event-stream", "white space", " "],
   ["text/event-stream", "lines of one character, which end no event", `\ndata: ${"more ".repeat(20_000)}\nx`],
-])("the bridge refuses an answer without an end: %s of %s", async (type, _content, line) => {
+])("the bridge refuses an answer that never ends: %s of %s", async (type, _content, line) => {
   const { url, close } = await endlessServer(type, line);
   const sent: JSONRPCMessage[] = [];
   const bridge = new Bridge({
@@ -78,7 +78,7 @@ it.each([
   close();
 });
 
-it("the client refuses a list without an end", async () => {
+it("the client refuses a list that never ends", async () => {
   const { url, close } = await endlessServer("application/json", " ", {});
   const listing = connect({ url, token: "any" }).sandbox().files.list();
   await expect(listing).rejects.toMatchObject({
@@ -88,14 +88,14 @@ it("the client refuses a list without an end", async () => {
   close();
 });
 
-it("the client refuses an answer without an end that claims to be a file", async () => {
+it("the client refuses an answer that never ends, even if the server claims that it is a file", async () => {
   const { url, close } = await endlessServer("application/json");
   const { files } = connect({ url, token: "any" }).sandbox();
   await expect(files.write("a", "b")).rejects.toThrow("64 MiB");
   close();
 });
 
-it("the client refuses pages of a list without an end", async () => {
+it("the client refuses a list with an endless number of pages", async () => {
   const entries = Array.from({ length: 20_000 }, () => ({ name: "a" }));
   const page = JSON.stringify({ entries, next_cursor: "again" });
   const server = createServer((_request, response) => response.end(page));
@@ -119,7 +119,7 @@ it.each([
   ["SANDBOX_MCP_TOKEN", /sandbox-mcp connect <client>.*start the client again\.$/],
   [VARIABLES_FILE, /start it again\.\n.*start the client again\.$/],
 ])(
-  "the bridge says what to do if the server still refuses the token of %s, and sends it once",
+  "if the server refuses the token of %s twice, the bridge sends it only once and reports what to do",
   async (tokenSource, remedy) => {
     const { presented, sent } = await ping(["old", "old"], tokenSource);
     expect(presented).toEqual(["Bearer old"]);
@@ -150,14 +150,14 @@ it("a killed server's address gets no token, because another program may listen 
     const env = { SERVER_AUTH_TOKEN: "the-token-of-the-owner" };
     return runHere(["files", "ls", "--state-dir", stateDir], { env });
   };
-  // Another process has the number of the killed one.
+  // Another process now has the process id of the killed server.
   const { code, stderr } = await call({ process: `${process.pid} 1 an-earlier-boot` });
   expect([code, stderr, tokens]).toEqual([69, expect.stringContaining("No local server is running"), []]);
   expect((await call({ process: identify(process.pid) })).code).toBe(0);
   expect(tokens).toEqual(["Bearer the-token-of-the-owner"]);
 });
 
-it("a redirect is an error that names the address, and no call is sent there", async () => {
+it("a redirect is an error that names the other address, and the bridge sends no call to that address", async () => {
   const received: unknown[] = [];
   const other = await serverWith(({ url }, response) => {
     received.push(url);
@@ -181,7 +181,7 @@ it("a redirect is an error that names the address, and no call is sent there", a
   expect(received).toEqual([]);
 });
 
-it("doctor --deploy sends wrangler's token to no address that .env of the working directory names", async () => {
+it("doctor --deploy does not send wrangler's token to an address from .env of the working directory", async () => {
   const cwd = temporaryDirectory();
   const tokens: unknown[] = [];
   const url = await serverWith(({ headers }, response) => {
@@ -189,7 +189,7 @@ it("doctor --deploy sends wrangler's token to no address that .env of the workin
     response.end("{}");
   });
   writeFileSync(join(cwd, ".env"), `CLOUDFLARE_API_BASE_URL=${new URL(url).origin}`);
-  // Without a proxy that listens, wrangler sends nothing to the real address.
+  // No proxy listens there, so wrangler cannot send the token to Cloudflare either.
   const env = { CLOUDFLARE_API_TOKEN: "the-token-of-cloudflare", HTTPS_PROXY: "http://127.0.0.1:1" };
   const { stdout } = await runCLI(["doctor", "--deploy", "--state-dir", join(cwd, "state")], { cwd, env });
   expect(stdout).toContain("wrangler and its login");

@@ -197,7 +197,7 @@ describe("connect --project", () => {
     expect(JSON.parse(stdout).copy).toMatch(new RegExp(`^${target}\\.`));
   });
 
-  it("changes no file outside the project, to which a sandbox with the project could have made a link", async () => {
+  it("changes no file outside the project through a link in the project, because code in a sandbox could have made that link", async () => {
     const home = mkdtempSync(join(tmpdir(), "sandbox-mcp home "));
     onTestFinished(() => rmSync(home, { recursive: true }));
     symlinkSync(home, join(project, ".vscode"));
@@ -292,13 +292,13 @@ it.each([
   ["zed", "darwin", "/home/me/.config/zed/settings.json"],
   ["gemini-cli", "linux", "/home/me/.gemini/settings.json"],
   ["opencode", "linux", "/home/me/.config/opencode/opencode.json"],
-] as const)("%s on %s reads %s", (name, platform, file) => {
+] as const)("connect writes the entry for %s on %s into %s", (name, platform, file) => {
   const place = client(name).place({ platform, home: "/home/me", env: {} });
   expect(join(place.directory, place.path)).toBe(file);
 });
 
 it.each(['{ "mcpServers": [], "a": 1 }', '{ "mcpServers": null, "a": 1 }'])(
-  "an empty value in the place of the table becomes a table: %s",
+  "connect replaces an empty value of mcpServers by a table with the entry: %s",
   (text) => {
     const kind = client("cursor");
     expect(parse(setEntry(kind, text, "sandbox", kind.entry(http)))).toEqual({
@@ -310,7 +310,7 @@ it.each(['{ "mcpServers": [], "a": 1 }', '{ "mcpServers": null, "a": 1 }'])(
 );
 
 it.each(['{ "mcpServers": [1] }', '{ "mcpServers": "x" }', '{ "mcpServers": 0 }'])(
-  "an invalid table is kept, with an explanation: %s",
+  "connect does not change a file whose mcpServers is not a table of servers, and says so: %s",
   (text) => {
     const kind = client("cursor");
     expect(() => setEntry(kind, text, "sandbox", kind.entry(http))).toThrow(
@@ -328,7 +328,7 @@ it("an entry keeps TOML comments before the next table", () => {
   );
 });
 
-it("an entry starts a program of npx's cache, which npm may empty, by npx", () => {
+it("if npx started the program from its cache, the entry starts the program with npx, because npm may empty the cache", () => {
   const home = mkdtempSync(join(tmpdir(), "sandbox-mcp npx "));
   const cache = join(home, ".npm/_npx/9eac9498388ae25e");
   const file = join(cache, "node_modules/sandbox-mcp/dist/cli/bin.js");
@@ -353,7 +353,7 @@ it("an entry starts a program of npx's cache, which npm may empty, by npx", () =
   }
 });
 
-it("an entry with npx runs no program of the directory in which the client starts it, to which a sandbox may write", () => {
+it("an entry with npx runs no program from the client's working directory, because a sandbox may write to that directory", () => {
   const home = mkdtempSync(join(tmpdir(), "sandbox-mcp npx "));
   onTestFinished(() => rmSync(home, { recursive: true }));
   const cache = join(home, ".npm/_npx/9eac9498388ae25e");

@@ -80,7 +80,7 @@ else if (args[0] === "deploy" && !args.includes("--dry-run"))
     expect(recordedCalls().map(({ args }) => args.slice(0, 2))).toEqual([["deploy", "--dry-run"]]);
   });
 
-  it("prints commands in the form in which it was started", async () => {
+  it("prints commands as `npm run cli --` if npm started it", async () => {
     const args = ["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), "--dry-run"];
     const { stdout } = await runCLI(args, { env: { npm_lifecycle_event: "cli" } });
     expect(stdout).toMatch(/: npm run cli -- validate$[^]*: npm run cli -- verify </m);

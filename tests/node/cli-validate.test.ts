@@ -19,7 +19,7 @@ afterEach(() => copy.remove());
 
 const findFailures = () => validate(directory).filter(({ verdict }) => verdict === "failed");
 
-it("every Durable Object but the account and the attempts has a container", () => {
+it("every Durable Object except Account and Attempts has a container", () => {
   const { durable_objects, containers } = parse(copy.read("wrangler.jsonc"));
   const classesOf = (rows: { class_name: string }[]) => rows.map(({ class_name }) => class_name).toSorted();
   expect(classesOf([...containers, { class_name: "Account" }, { class_name: "Attempts" }])).toEqual(
@@ -34,7 +34,7 @@ it.each([
   "migrations",
   "r2_buckets",
   "kv_namespaces",
-])("the local Worker has the same %s", (key) => {
+])("wrangler.local.jsonc and wrangler.jsonc have the same %s", (key) => {
   const local = parse(readFileSync(join(repository, "wrangler.local.jsonc"), "utf8"));
   expect(local[key]).toEqual(parse(copy.read("wrangler.jsonc"))[key]);
 });
@@ -134,7 +134,7 @@ it.each([
   expect(findFailures().map(({ name }) => name)).toEqual(names);
 });
 
-it("without a package.json, validate finds an image tagged latest, and accepts the name of an earlier stage", () => {
+it("without a package.json, validate still refuses an image tagged latest, and accepts FROM with the name of an earlier stage", () => {
   copy.replace("Dockerfile", /(FROM \S+)/, "$1 AS base\nFROM base");
   for (const file of ["package.json", "src/package.json"]) rmSync(join(directory, file));
   expect(findFailures()).toEqual([]);
@@ -159,7 +159,7 @@ it.each([
   expect(copy.read("wrangler.jsonc").split("\n")[line - 1]).toContain(by || '"bindings": [');
 });
 
-it("validate names the line to change", () => {
+it("validate names the line of a wrong value", () => {
   copy.replace("wrangler.jsonc", '"standard-1"', '"lite"');
   const lines = copy.read("wrangler.jsonc").split("\n");
   const line = lines.findIndex((each) => each.includes('"lite"')) + 1;
@@ -214,7 +214,7 @@ describe("sandbox-mcp validate", () => {
     ]);
   });
 
-  it("treats a missing directory like one without a configuration", async () => {
+  it("reports a missing directory like a directory without a configuration", async () => {
     const { code, stdout } = await runHere(["validate", join(directory, "none")]);
     expect([code, stdout]).toEqual([
       1,

@@ -60,18 +60,21 @@ test.each(withSandbox)(
   },
 );
 
-test.each(["text", "JSON"])("an error says that an address is not the endpoint, as %s", async (form) => {
-  const notFound: RequestListener = (_request, response) =>
-    response.writeHead(404).end(JSON.stringify({ error: "Not found" }));
-  await withServer(notFound, async (url) => {
-    const args = ["runs", "--url", `${url}/nope`, "--token", "any", ...(form === "JSON" ? ["--json"] : [])];
-    const { code, stdout, stderr } = await runHere(args);
-    expect([code, stdout + stderr]).toEqual([
-      69,
-      expect.stringContaining("/mcp/nope is not the endpoint of a sandbox-mcp server (404)"),
-    ]);
-  });
-});
+test.each(["text", "JSON"])(
+  "a command reports as %s that --url is not the endpoint of a server",
+  async (form) => {
+    const notFound: RequestListener = (_request, response) =>
+      response.writeHead(404).end(JSON.stringify({ error: "Not found" }));
+    await withServer(notFound, async (url) => {
+      const args = ["runs", "--url", `${url}/nope`, "--token", "any", ...(form === "JSON" ? ["--json"] : [])];
+      const { code, stdout, stderr } = await runHere(args);
+      expect([code, stdout + stderr]).toEqual([
+        69,
+        expect.stringContaining("/mcp/nope is not the endpoint of a sandbox-mcp server (404)"),
+      ]);
+    });
+  },
+);
 
 test("`files get` reports a missing local directory before it calls a server", async () => {
   const args = ["files", "get", "x", "--url", "http://127.0.0.1:9", "--token", "any"];
@@ -112,7 +115,7 @@ describe("stdio", () => {
     params: { protocolVersion: "2025-11-25", capabilities: {}, clientInfo: { name: "x", version: "1" } },
   };
 
-  test("exits with 69 if no server responds, and tells its client and the log", async () => {
+  test("exits with 69 if no server responds, and reports that to its client and in the log", async () => {
     let url = "";
     await withServer(
       () => undefined,
@@ -191,7 +194,7 @@ test("files get does not follow symbolic links, which a sandbox that mounts this
   expect(readdirSync(other)).toEqual([]);
 });
 
-test("`files ls` escapes names if its output is a pipe, and a shell can decode them", async () => {
+test("`files ls` escapes names if its output is a pipe, in a form that a shell can decode", async () => {
   const names = ["a\nb", "two  spaces ", "\u001b[31mred", "tab\t", "back\\n", "\u009b2J\u202e", "ž.txt"];
   const entries = names.map((path) => ({ path, type: "file", size: 1, modified: "now" }));
   await withServer(
@@ -271,22 +274,25 @@ test("an unexpected response is reported in one line, and with its stack only on
 test.each([
   [["the-token"], {}, "the argument [token]"],
   [[], { SANDBOX_MCP_TOKEN: "the-token" }, "SANDBOX_MCP_TOKEN"],
-])("`verify` names the source of a refused token, and the right token: %j", async (words, env, source) => {
-  const refuse: RequestListener = ({ url }, response) => {
-    response.statusCode = url === "/health" ? 200 : 401;
-    response.end(JSON.stringify(url === "/health" ? { status: "healthy" } : { error: "invalid_token" }));
-  };
-  await withServer(refuse, async (url) => {
-    const { code, stdout } = await runHere(["verify", url, ...words, "--json"], { env });
-    expect([code, JSON.parse(stdout).checks.at(-1)]).toMatchObject([
-      1,
-      {
-        found: expect.stringContaining(`the token of ${source}: `),
-        fix: expect.stringContaining("SERVER_AUTH_TOKEN"),
-      },
-    ]);
-  });
-});
+])(
+  "`verify` names where a refused token came from, and the variable with the right one: %j",
+  async (words, env, source) => {
+    const refuse: RequestListener = ({ url }, response) => {
+      response.statusCode = url === "/health" ? 200 : 401;
+      response.end(JSON.stringify(url === "/health" ? { status: "healthy" } : { error: "invalid_token" }));
+    };
+    await withServer(refuse, async (url) => {
+      const { code, stdout } = await runHere(["verify", url, ...words, "--json"], { env });
+      expect([code, JSON.parse(stdout).checks.at(-1)]).toMatchObject([
+        1,
+        {
+          found: expect.stringContaining(`the token of ${source}: `),
+          fix: expect.stringContaining("SERVER_AUTH_TOKEN"),
+        },
+      ]);
+    });
+  },
+);
 
 test.each([
   [["--url", "http://127.0.0.1:9", "runs"], "Put --url after the command: sandbox-mcp runs --url ..."],
@@ -359,8 +365,8 @@ test("`doctor` gives a hint, and no warning, for packages that code may need", a
 });
 
 test.each(["\u001b[", "\u001b]", "\u001b];", "\u001b[0;", "\u001b", "\u001b[0 "])(
-  // A regular expression that searches all further input for the end of each %j would take minutes.
-  "a megabyte of the unterminated sequence %j is read once",
+  // A regular expression that searches the rest of the input for each sequence's end would take minutes.
+  "a megabyte of the unterminated sequence %j takes linear time to filter",
   (part) => {
     const text = part.repeat(1_000_000 / part.length);
     expect(oneLine(text).length).toBeLessThanOrEqual(text.length);
@@ -431,7 +437,7 @@ describe("during a rotation, a server that still has the old variables", () => {
   test.each([
     ["old", ["Bearer new", "Bearer old"]],
     ["new", ["Bearer new", "Bearer new"]],
-  ])("gets the token that it accepts: %s", async (accepts, expected) => {
+  ])("gets the token that it accepts, new or old: %s", async (accepts, expected) => {
     const presented: unknown[] = [];
     const answer: RequestListener = ({ headers }, response) => {
       presented.push(headers.authorization);
@@ -464,7 +470,7 @@ describe("a terminal", () => {
 
   test.each([
     [
-      "text, colours and movements",
+      "text, colours and cursor movements",
       `a${ESC}[31mb${ESC}[2;3Hc\u0007\r\n`,
       `a${ESC}[31mb${ESC}[2;3Hc\u0007\r\n`,
     ],
@@ -500,7 +506,11 @@ describe("a terminal", () => {
       `${ESC}[2147483647S${ESC}[99999;1H${ESC}[38;2;255;128;0m`,
       `${ESC}[9999S${ESC}[9999;1H${ESC}[38;2;255;128;0m`,
     ],
-    ["no reset, no printing, and no title of the program screen", `a${ESC}c${ESC}[5i${ESC}kt${ESC}\\b`, "ab"],
+    [
+      "no reset, no request to print, and no title in the format of GNU screen",
+      `a${ESC}c${ESC}[5i${ESC}kt${ESC}\\b`,
+      "ab",
+    ],
     ["no part of a sequence that does not end", `a${ESC}]52;${"x".repeat(100)}`, "a"],
   ])("receives %s", (_what, printed, shown) => {
     for (const size of [1, 2, 3, printed.length]) {
@@ -511,24 +521,24 @@ describe("a terminal", () => {
   });
 
   test.each([
-    ["nothing", `text${ESC}[31m`, ""],
+    ["after coloured text", `text${ESC}[31m`, ""],
     [
       "after an editor's screen, which restores the cursor",
       `${ESC}[?1049h${ESC}[?1;1000h${ESC}[2;5r${ESC}=${ESC}[?25l${ESC}[2 q`,
       `${ESC}>${ESC}[0 q${ESC}[?1l${ESC}[?25h${ESC}[?1000l${ESC}[r${ESC}[999;1H${ESC}[?1049l`,
     ],
     [
-      "only the modes that are still changed",
+      "after an editor's screen that was already closed",
       `${ESC}[?1049h${ESC}[?7l${ESC}[4h${ESC}[?1049l`,
       `${ESC}[4l${ESC}[?7h`,
     ],
-  ])("has its original modes afterwards: %s", (_what, printed, written) => {
+  ])("has its original modes again after the command ends: %s", (_what, printed, written) => {
     const filter = new TerminalFilter();
     filter.take(printed);
     expect(filter.resetSequences()).toBe(`${ESC}[0m${ESC}(B${ESC})B\u000f${written}`);
   });
 
-  test("sends keys in order, collects them during a call, and ends with Ctrl-]", async () => {
+  test("sends keys in order, sends those of a running call together after it, and ends with Ctrl-]", async () => {
     const sent: string[] = [];
     const first = Promise.withResolvers<void>();
     const done = Promise.withResolvers<void>();

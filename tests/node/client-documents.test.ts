@@ -46,18 +46,18 @@ describe("a client's document on the local platform", () => {
 
   const hosts = ["127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]", hostname()];
 
-  it("is not fetched behind a public origin, under any name of this machine", async () => {
+  it("is not fetched from this machine, whatever name the URL has for it, if PUBLIC_ORIGIN is set", async () => {
     expect(await ask({ PUBLIC_ORIGIN }, hosts)).toEqual({ connections: 0, announced: false });
   });
 
-  it("is not fetched if the variable is set but empty", async () => {
+  it("is not fetched from this machine if OAUTH_CLIENT_METADATA is blank", async () => {
     expect(await ask({ PUBLIC_ORIGIN, OAUTH_CLIENT_METADATA: " " }, hosts.slice(0, 1))).toEqual({
       connections: 0,
       announced: false,
     });
   });
 
-  it("is fetched from any host if the variable is on", async () => {
+  it("is fetched from any host if OAUTH_CLIENT_METADATA is on", async () => {
     const outcome = await ask({ PUBLIC_ORIGIN, OAUTH_CLIENT_METADATA: "on" }, hosts);
     expect(outcome).toEqual({ connections: expect.any(Number), announced: true });
     expect(outcome.connections).toBeGreaterThan(0);

@@ -29,7 +29,7 @@ let chromium: Browser;
 /** The client's own server, to which the browser is redirected. */
 let callback: Awaited<ReturnType<typeof serveOnLoopback>>;
 let context: BrowserContext;
-/** Errors in the browser: refused by a policy, thrown, or not found. */
+/** The browser's errors: requests that a policy blocked, exceptions, and files that were not found. */
 let pageErrors: string[] = [];
 
 beforeAll(async () => {
@@ -206,7 +206,7 @@ describe("a person", () => {
     expect(pageErrors).toEqual([]);
   });
 
-  it("that GitHub does not allow sees the reason, and can go back to the client", async () => {
+  it("with a GitHub account that is not allowed sees the reason, and can go back to the client", async () => {
     github.user = { id: 1, login: "stranger" };
     const page = await open();
     await visit(page);
@@ -219,7 +219,7 @@ describe("a person", () => {
 });
 
 describe("the page", () => {
-  it("works again after the back button if it is reloaded, and its old form is refused clearly", async () => {
+  it("asks for the token again after the back button, refuses its old form clearly, and offers to start again", async () => {
     const page = await open();
     const { url } = await visit(page);
     const used = await page.locator("input[name=handle]").inputValue();

@@ -1,4 +1,4 @@
-/** Access to the engine, the life cycle of its sandboxes, and that neither leaves anything behind. */
+/** Access to the engine, and how its sandboxes start and end. Neither leaves anything behind. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -60,7 +60,7 @@ const askAt = (url: string, headers: Record<string, string>): Promise<number> =>
     call.on("error", reject).end();
   });
 
-it("an engine copies the compile cache that an earlier one has kept, and sandboxes cannot change it", async () => {
+it("an engine copies the compile cache that an earlier engine stored, and sandboxes cannot change it", async () => {
   const keptByAll = () => readdirSync(CACHE_DIRECTORY).filter((name) => name.endsWith("-compiled"));
   await until(() => keptByAll().length > 0);
   const marks = keptByAll().map((name) => join(CACHE_DIRECTORY, name, "mark"));
@@ -169,7 +169,7 @@ describe("a sandbox", () => {
     await sandbox.destroy();
   });
 
-  it("reports why it could not start, and leaves nothing", async () => {
+  it("reports why it could not start, and leaves nothing behind", async () => {
     const directory = temporaryDirectory();
     await chmod(directory, 0o755);
     const control = join(directory, "control.cjs");
@@ -229,20 +229,26 @@ describe("a port", () => {
     expect(await response.text()).toBe("PUT /a%20b?c=%2F 8000-box.example false");
   });
 
-  it.each(["GET", "DELETE"])("passes on a body of unknown length with %s", async (method) => {
-    const call = request(`${engine.url}/sandboxes/${sandbox.id}/ports/8000/body`, {
-      method,
-      headers: { [SECRET_HEADER]: engine.secret, "transfer-encoding": "chunked" },
-    });
-    call.end("GET /body HTTP/1.1\r\nHost: other\r\n\r\n");
-    const [response] = (await once(call, "response")) as [IncomingMessage];
-    expect(await text(response)).toMatch(/^GET/);
-  });
+  it.each(["GET", "DELETE"])(
+    "receives the body of a chunked %s request as a body, not as a second request",
+    async (method) => {
+      const call = request(`${engine.url}/sandboxes/${sandbox.id}/ports/8000/body`, {
+        method,
+        headers: { [SECRET_HEADER]: engine.secret, "transfer-encoding": "chunked" },
+      });
+      call.end("GET /body HTTP/1.1\r\nHost: other\r\n\r\n");
+      const [response] = (await once(call, "response")) as [IncomingMessage];
+      expect(await text(response)).toMatch(/^GET/);
+    },
+  );
 
-  it.each(["switched", "interim"])("limits the time for a response: %s", async (path) => {
-    const response = await sandbox.call("GET", `/ports/8000/${path}`);
-    expect(response.status).toBe(502);
-  });
+  it.each(["switched", "interim"])(
+    "responds with 502 if its program never sends a complete response: %s",
+    async (path) => {
+      const response = await sandbox.call("GET", `/ports/8000/${path}`);
+      expect(response.status).toBe(502);
+    },
+  );
 
   it("opens no WebSocket after a thousand interim responses", async () => {
     const url = `${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}/ports/8000/interim`;
@@ -254,7 +260,7 @@ describe("a port", () => {
     socket.terminate();
   });
 
-  it("reaches no other request with a response that nobody asked for", async () => {
+  it("cannot answer a later request with a response that was sent before that request", async () => {
     const hostile = await TestSandbox.start(engine);
     const program = [
       "import os, socket, threading, time",
@@ -285,11 +291,11 @@ describe("a port", () => {
       (to: string) => `ln -s ${to}/sandboxd.sock sandboxd.sock`,
     ],
     [
-      "one in the place of its directory",
+      "a symbolic link in the place of the socket's directory",
       (to: string) => `cd /; mv /run/sandbox /run/moved; ln -s ${to} /run/sandbox`,
     ],
-    ["a file in the place of its socket", () => "touch sandboxd.sock"],
-  ])("never connects to a socket of this machine: %s", async (_what, replace) => {
+    ["a file in the place of sandboxd's socket", () => "touch sandboxd.sock"],
+  ])("never leads to a socket of this machine: %s", async (_what, replace) => {
     const directory = temporaryDirectory();
     let connections = 0;
     const server = createServer((socket) => (connections++, socket.destroy()));

@@ -132,7 +132,7 @@ with concurrent.futures.ThreadPoolExecutor(40) as pool:
   expect(await attack).toMatchObject({ stdout: "True True", stderr: "" });
 });
 
-it("requests that wait or are refused do not disturb other sandboxes by bodies in chunks of one byte", async () => {
+it("bodies in chunks of one byte do not disturb other sandboxes, whether their requests wait or are refused", async () => {
   const chunks = `node -e '
     const { connect } = require("node:net");
     const piece = Buffer.from("1\\r\\nx\\r\\n".repeat(10_000));
@@ -186,14 +186,14 @@ it.each([
     /^HTTP\/1.1 417(?![^]*HTTP\/1.1 )/,
   ],
   ["without a host", "GET /internet.test/ HTTP/1.1", /does not name a host/],
-])("pipelined requests %s are limited like others", async (_kind, head, response) => {
+])("only the first of several pipelined requests %s gets a response", async (_kind, head, response) => {
   const { stdout } = await neighbour.run(
     `node -e 'require("node:net").connect(3128).on("connect", function () { this.write("${head}\\r\\n\\r\\n".repeat(10)); }).pipe(process.stdout)'`,
   );
   expect(stdout).toMatch(response);
 });
 
-it("the engine does not start abandoned look-ups of names", async () => {
+it("the engine looks up no name for a client that disconnected while the look-up waited", async () => {
   const lookups: string[] = [];
   const answers: (() => void)[] = [];
   const { resolve } = boundedLookups({
@@ -227,11 +227,11 @@ it("requests of disconnected clients stop waiting, and do not delay others", asy
   const waits = clients.map((client) => limiter.waitForRate(client, "direct"));
   for (const client of clients) client.destroy();
   await Promise.all(waits);
-  // If requests of ended clients counted, this would take a minute and a half.
+  // If requests of disconnected clients counted, this would take a minute and a half.
   expect(await limiter.waitForRate(new PassThrough(), "direct")).toBe(true);
 });
 
-it("hosts that send interim responses without end are read no further for a while", async () => {
+it("the engine pauses reading from hosts that send endless interim responses", async () => {
   const sandbox = await TestSandbox.start(engine);
   const code = `
 import select, socket, time
@@ -278,7 +278,7 @@ it("the rest of a request whose response has ended is read at a limited rate", a
   server.close();
 });
 
-it("TLS handshakes with the engine wait once a hundred have begun", async () => {
+it("after a hundred simultaneous TLS handshakes with the engine, further ones wait", async () => {
   const intercepts = { http: [], https: ["secret.test"], all: false };
   const sandbox = await TestSandbox.start(engine, { intercepts });
   const code = `

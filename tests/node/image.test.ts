@@ -21,7 +21,7 @@ describe("the entrypoint", () => {
   });
   afterEach(() => rmSync(dirname(group), { recursive: true }));
 
-  /** Runs the entrypoint with this program as the server. The server then ends its starter. */
+  /** Runs the entrypoint with this line of bash in place of the server. At its end, the line kills the entrypoint's process. */
   const run = (line: string) =>
     spawnSync("/bin/bash", [script, "/bin/bash", "-c", `${line}; kill -9 $PPID`, "a b", "c"], {
       env: { PATH: "/usr/bin:/bin", SANDBOX_CGROUP: group, SANDBOX_MAX_PROCESSES: "300" },
@@ -44,7 +44,7 @@ describe("the entrypoint", () => {
       expect(variables).toContain(`${name}=/etc/ssl/sandbox-mcp.pem`);
   });
 
-  it("makes a control group if it starts at their root", () => {
+  it("makes a control group of its own if it starts in the root group", () => {
     writeFileSync(join(group, "cgroup.subtree_control"), "");
     expect(run("echo runs")).toBe("runs\n");
     expect(limit("sandbox-mcp")).toBe("300\n");

@@ -210,7 +210,7 @@ describe("resources of the whole machine", () => {
     expect(await endOf(locks, { kernelGrowthOfMachine: 50 * MiB })).toMatchObject(endedFor("locks"));
   });
 
-  /** Sends a byte that stays, and then enough others that the kernel begins a new block of 32 KiB: a byte keeps a block. */
+  /** The kernel allocates blocks of 32 KiB and frees a block with its last byte. After `nextBlock`, one unread byte holds a whole block. */
   const blocks = [
     "import ctypes, fcntl, os, socket, struct, termios, time",
     "def connected():",
@@ -334,7 +334,7 @@ describe("resources of the whole machine", () => {
     );
   });
 
-  it("memory of netlink: processes reach only the kernel", async () => {
+  it("memory of netlink: a process can send messages to the kernel, but not to another process", async () => {
     const sockets = [
       "import os, socket",
       "one, two = (socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) for _ in range(2)); one.bind((0, 0))",
@@ -502,8 +502,7 @@ describe("all sandboxes together", () => {
 
   it("share the processor equally, however many loops one runs", async () => {
     const loop = "n = 0; import time; end = time.time() + 2\nwhile time.time() < end: n += 1\nprint(n)";
-    // Each loop runs in a new session, because the kernel would give each session the same share as the other
-    // sandbox.
+    // Without limits, the kernel would give each session the same share. So each loop runs in a session of its own.
     const loops = greedy.run(
       `for i in $(seq 24); do setsid python3 -c '${loop}' & done | awk '{ n += $1 } END { print n / NR }'`,
     );

@@ -112,7 +112,7 @@ describe("the host's files", () => {
 describe("the host's processes", () => {
   it("are not visible, nor are those of another sandbox", async () => {
     await other.run(`(exec -a other-${canary} sleep 1000) >/dev/null 2>&1 &`);
-    // The keeper's command line contains the mark that ends an output. `tr` removes the mark's \1, so the output goes on.
+    // Some command line contains the mark that ends an output. `tr` replaces the mark's \1, so the output continues.
     const { stdout } = await sandbox.run("cat /proc/[0-9]*/cmdline | tr '\\0\\1' '\\n.'");
     expect(stdout).toContain("sbx-control");
     expect(stdout).not.toContain(canary);

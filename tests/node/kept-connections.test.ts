@@ -70,7 +70,7 @@ async function respond(number: number, status: number): Promise<Response> {
   });
 }
 
-it("continues to serve a connection after a host has responded without reading the request", async () => {
+it("the engine continues to serve a connection after a host has responded without reading the request", async () => {
   const line = `POST /actors/${sandbox.id}/internet HTTP/1.1`;
   const headers = [`${URL_HEADER}: http://refuser.test/`, `Content-Length: ${BODY.length}`];
   expect(await sendBefore(line, headers, (write) => write(BODY))).toMatch(
@@ -78,7 +78,7 @@ it("continues to serve a connection after a host has responded without reading t
   );
 });
 
-it("closes a connection whose response a program in the sandbox has left in the middle", async () => {
+it("the engine closes a connection if a program in the sandbox disconnects in the middle of the response", async () => {
   const left = sandbox.run("curl -sSN http://api.internal/ | head -c 5");
   const poll = await sandbox.call("GET", "/outbound");
   const line = `POST /sandboxes/${sandbox.id}/outbound/${numberIn(poll)} HTTP/1.1`;
@@ -90,22 +90,22 @@ it("closes a connection whose response a program in the sandbox has left in the 
       write(Buffer.concat([Buffer.from(`${body.length.toString(16)}\r\n`), body, Buffer.from("\r\n")]));
     };
     sendPiece(Buffer.from("first"));
-    // The engine notices that the program has left when it passes on more.
+    // The engine notices only when it writes to the program that the program has disconnected.
     const more = setInterval(() => sendPiece(Buffer.alloc(100_000)), 5);
     await left;
     await sleep(500);
     clearInterval(more);
     write("0\r\n\r\n");
   });
-  // The response is lost if more arrives after the engine has closed the connection.
+  // The response is lost if more data arrives after the engine has closed the connection.
   expect(await received).toMatch(/^(HTTP\/1.1 502 |$)/);
 });
 
-it("keeps the places of requests whose programs have left, until the Worker has ended its own requests", async () => {
+it("the engine counts requests of disconnected programs until the Worker has ended its own requests for them", async () => {
   const numbers: number[] = [];
   const left = sandbox.run("for n in $(seq 16); do curl -sS -m 2 http://api.internal/ & done; wait");
   while (numbers.length < 16) numbers.push(numberIn(await sandbox.call("GET", "/outbound")));
-  // The Worker is told which requests to end.
+  // The engine reports to the Worker which requests to end.
   const abandoned: number[] = [];
   while (abandoned.length < 16) {
     const poll = await sandbox.call("GET", "/outbound");
@@ -124,7 +124,7 @@ it("keeps the places of requests whose programs have left, until the Worker has 
   expect((await next).stdout).toBe("served");
 });
 
-it("ends the body of a request for the Worker when the program has its response", async () => {
+it("the engine breaks off a request's body to the Worker when the program has received the response", async () => {
   const uploading = sandbox.run(
     "(echo first; sleep 1; echo second) | curl -sS -T . http://api.internal/; echo",
   );
@@ -135,7 +135,7 @@ it("ends the body of a request for the Worker when the program has its response"
 });
 
 it.each(["a request", "a WebSocket"])(
-  "keeps no connection to a sandbox's port for %s whose client has left meanwhile",
+  "the engine closes its connection to a sandbox's port if the client of %s has disconnected",
   async (kind) => {
     const tunnel = Promise.withResolvers<Socket>();
     const control = createServer((socket) => socket.once("data", () => tunnel.resolve(socket)));

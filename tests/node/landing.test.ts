@@ -81,7 +81,7 @@ it("the page mentions tasks only if the server runs them", async () => {
   await other.close();
 });
 
-it("the page shows the lines for the address that was opened, and reports its mistakes", async () => {
+it("the page shows the lines for the address that was opened, and reports errors in that address", async () => {
   const address = `${server.origin}/mcp?sandbox=foo`;
   const page = await pageAt("/mcp?sandbox=foo&x=$(id)");
   // The first form is for a shell, the second for a JSON file.

@@ -11,7 +11,7 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 
 const MiB = 1024 * 1024;
 
-it("memory of the kernel: a sandbox with many locks is not ended for what another program took", async () => {
+it("memory of the kernel: a sandbox with many locks is not ended because of memory that another program took", async () => {
   const testEngine = await startTestEngine({ limits: { kernelGrowthOfMachine: 200 * MiB } });
   const pages = [
     "import os, socket, time",
@@ -32,7 +32,7 @@ it("memory of the kernel: a sandbox with many locks is not ended for what anothe
   let taker: ChildProcess | undefined;
   try {
     const modest = await TestSandbox.start(testEngine);
-    // The guard has seen the kernel's memory before.
+    // In this time the guard measures the kernel's memory.
     await modest.run("sleep 1");
     taker = spawn("python3", ["-c", pages.join("\n")], { stdio: ["ignore", "pipe", "inherit"] });
     await once(taker.stdout!, "data");

@@ -131,7 +131,7 @@ it("a path through a link that a sandbox could have made is refused, also if its
 });
 
 describe("files that the server uses", () => {
-  it("are found in a directory that a sandbox can write to, also through links and before they exist", async () => {
+  it("are recognised in a directory that a sandbox can write to, also behind links and before the files exist", async () => {
     mkdirSync(join(directory, "tools/bin"), { recursive: true });
     symlinkSync("tools/bin", join(directory, "programs"));
     const writable = await mount("tools");
@@ -172,7 +172,7 @@ describe("files that the server uses", () => {
     expect(env.PATH).toBe("/usr/bin");
   });
 
-  it("do not come from PATH for the search for set-user-id programs, which precedes the mount", async () => {
+  it("do not come from PATH while the server searches for set-user-id programs, before it mounts the directory", async () => {
     const bin = join(directory, "earlier-bin");
     const mark = join(directory, "mark");
     mkdirSync(bin, { recursive: true });

@@ -331,7 +331,7 @@ describe("a sandbox with a list of hosts", () => {
   });
 
   it.each(["GET", "HEAD", "DELETE", "OPTIONS"])(
-    "a request in the body of %s stays part of the body",
+    "cannot hide a request in the body of %s: it stays part of the body",
     async (method) => {
       const inner = "GET /in-body HTTP/1.1\\r\\nHost: evil.test\\r\\n\\r\\n";
       const send = async (framing: string, body: string) =>
@@ -348,7 +348,7 @@ describe("a sandbox with a list of hosts", () => {
     },
   );
 
-  it("can name other hosts of a listed server inside TLS, also by HTTP/2", async () => {
+  it("can name another host inside TLS with a listed server, because the proxy does not decrypt it", async () => {
     await runAttempt(
       `ask(connect("good.test:443"), hello("good.test") + get("/fronted", host="other.test") + b"PRI * HTTP/2.0")`,
     );
@@ -372,7 +372,7 @@ attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).bind(("eth0"
     expect(stderr.match(/no/g)).toHaveLength(8);
   });
 
-  it("logs a status for a request that its client has abandoned", async () => {
+  it("has status 499 in the log for a request whose client has disconnected", async () => {
     const one = await TestSandbox.start(engine, { policy: listed });
     await one.run(
       `python3 -c "import socket; s = socket.create_connection(('127.0.0.1', 3128)); s.sendall(b'GET http://good.test/silent HTTP/1.1\\r\\nHost: good.test\\r\\n\\r\\n')"`,
@@ -382,7 +382,7 @@ attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).bind(("eth0"
     await one.destroy();
   });
 
-  it("does not follow redirects for its client", async () => {
+  it("gets a redirect unchanged, and cannot follow it to another host", async () => {
     const { stdout } = await sandbox.run(
       "curl -sS -o /dev/null -w '%{num_redirects} %{http_code}' -L http://good.test/to-evil",
     );
@@ -390,7 +390,7 @@ attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).bind(("eth0"
     expect(arrived.evil).toBe("");
   });
 
-  it("logs each connection, and counts the refused ones", async () => {
+  it("has each connection in the log, and the number of refused ones", async () => {
     const ownSandbox = await TestSandbox.start(engine, { policy: listed });
     await ownSandbox.run(
       "curl -sS http://good.test/counted; curl -sS http://evil.test/; curl -sS https://evil.test/",

@@ -41,7 +41,7 @@ const violator = createTCPServer((socket) => {
   socket.on("data", (data) => {
     const half = /^[A-Z]+ \/(large|broken) /.exec(data.toString("latin1"))?.[1];
     if (half !== undefined) {
-      // Names a host that must not affect the connection.
+      // A Connection header must not make the proxy drop the headers that give the body's length.
       const named = "Connection: close, content-length, transfer-encoding\r\n";
       socket.write(`HTTP/1.1 200 OK\r\n${named}Content-Length: ${large.length}\r\n\r\n`);
       if (half === "broken") return void socket.end(large.subarray(0, large.length / 2));
@@ -223,7 +223,7 @@ print(body(tunnel, ${large.length}))`;
     "GET /planted-205",
     "GET /planted-304",
   ])(
-    "what a host sends unasked after %s reaches no other request on the Worker's connection",
+    "a response that a host sends without a request, after %s, answers no other request on the Worker's connection",
     async (line) => {
       const [method, path] = line.split(" ");
       const agent = new Agent({ keepAlive: true, maxSockets: 1 });
@@ -258,7 +258,7 @@ print(body(tunnel, ${large.length}))`;
     "101%20Switching",
     "101%20Switching%0d%0aConnection:%20upgrade%0d%0aUpgrade:%20other",
     "200%20OK%0d%0aTransfer-Encoding:%20gzip,%20chunked",
-  ])("handles a response head %s without harm", async (head) => {
+  ])("turns the invalid response head %s into a 502, and continues to work", async (head) => {
     const { stdout } = await sandbox.run(`${curl} -w '%{http_code}' http://odd.test/${head}`);
     expect(stdout).toMatch(/odd\.test sent a response that is not HTTP\.\s*502$/);
     expect(await sandbox.run("curl -sS http://internet.test/")).toMatchObject({
@@ -267,13 +267,13 @@ print(body(tunnel, ${large.length}))`;
     });
   });
 
-  it("passes on the response after up to a hundred interim ones", async () => {
+  it("passes on a response after up to a hundred interim responses, and refuses one after more", async () => {
     const status = `${curl} -w '%{http_code}' http://odd.test/interim-`;
     expect((await sandbox.run(`${status}50`)).stdout).toBe("hi200");
     expect((await sandbox.run(`${status}51`)).stdout).toMatch(/is not HTTP\.\s*502$/);
   });
 
-  it("refuses a response with more header fields than Node reads, because the dropped ones say how its body is sent", async () => {
+  it("refuses a response with more header fields than Node reads, because one of the fields that Node drops may give the body's length", async () => {
     const status = `${curl} -w '%{http_code}' http://odd.test/fields-`;
     expect((await sandbox.run(`${status}900`)).stdout).toBe("hi200");
     expect((await sandbox.run(`${status}1001`)).stdout).toMatch(/is not HTTP\.\s*502$/);

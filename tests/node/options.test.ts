@@ -22,7 +22,7 @@ it.each([
     { port: "true", state_dir: "true", mount: "true" },
     ["a", "b", "1"],
   ],
-])("the error shows the right command line: %s", (line, taken, words) => {
+])("the error for options that npm took shows the right command line: %s", (line, taken, words) => {
   const env = Object.fromEntries(Object.entries(taken).map(([name, value]) => [`npm_config_${name}`, value]));
   expect(() => readOptions(words, env, "/")).toThrow(
     expect.objectContaining({
@@ -44,6 +44,6 @@ it.each([
     { npm_config_port: "9000" },
     /npm used --port for itself. Put -- before all options: npm start -- --port 9000/,
   ],
-])("%j with %j is refused", (words, env, message) => {
+])("npm start refuses the options %j with the environment %j", (words, env, message) => {
   expect(() => readOptions(words, env, "/")).toThrow(message);
 });

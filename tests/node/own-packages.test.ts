@@ -100,7 +100,7 @@ it("a package is refused if the registry has other content under its version", a
   expect(existsSync(join(directory, "node_modules/small"))).toBe(false);
 });
 
-it("packages without a reachable registry are reported with the reason, and installed at the next try", async () => {
+it("if no registry is reachable, the error names the reason, and the next attempt can install the packages", async () => {
   pin("1.0.0");
   vi.stubEnv("npm_config_registry", "http://127.0.0.1:9");
   await expect(install()).rejects.toThrow(

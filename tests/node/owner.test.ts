@@ -26,13 +26,13 @@ function owner(word: string): number | null {
   return spawnSync(process.execPath, [join(copy, "scripts/owner.ts"), word]).status;
 }
 
-test("npm publish requires the owner first", () => {
+test("npm publish fails until the owner's name is set", () => {
   const { scripts } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
   expect(scripts.prepublishOnly).toBe("node scripts/owner.ts --check");
   expect(owner("--check")).toBe(1);
 });
 
-test("the script writes the owner into every place", () => {
+test("scripts/owner.ts writes the owner's name into every file that needs it", () => {
   expect(owner("no name")).toBe(64);
   expect(owner("acme")).toBe(0);
   expect(owner("--check")).toBe(0);

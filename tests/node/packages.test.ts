@@ -57,7 +57,7 @@ describe("the indexes of the host", () => {
     expect(registries.pip).toBe("https://env.test/");
   });
 
-  it("may have a private address, at their own port only", async () => {
+  it("may have a private address, but only their own ports can be reached there", async () => {
     const server = createServer((_request, response) => void response.end());
     const port = await listen(server);
     cleanUp.push(() => server.close());
@@ -174,7 +174,7 @@ describe("a sandbox", () => {
     expect((await sandbox.run("dpkg --print-architecture")).stdout).toMatch(/^\w+$/);
   });
 
-  it("reports what can be installed if the system's packages cannot", async () => {
+  it("prints which packages can be installed, after it refuses packages of the system", async () => {
     const managers = ["apt-get", "apt", "dnf"].filter((name) => existsSync(`/usr/bin/${name}`));
     for (const name of managers) {
       for (const command of [name, `/usr/bin/${name}`]) {

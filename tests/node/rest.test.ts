@@ -23,7 +23,7 @@ function outsideOf(marker: string, path: string): string {
   return `/proc/${pid}/root${path}`;
 }
 
-it("sandboxd scans for changes only after a process has worked", async () => {
+it("sandboxd scans for changes only after a process has used the processor", async () => {
   engine = await startTestEngine();
   const sandbox = await TestSandbox.start(engine);
   const marker = `1${randomBytes(4).readUInt32BE()}`;

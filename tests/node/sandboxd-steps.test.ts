@@ -31,21 +31,22 @@ import { repository } from "../../local/engine/own-files.ts";
 import { sleep, until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
-/** How many attempts run in parallel, for attempts that mostly wait, and for attempts that mostly work. */
+/** How many attempts run in parallel: attempts that mostly wait, and attempts that mostly use the processor. */
 const AT_ONCE = 24;
 const AT_ONCE_WORKING = 6;
 
 /** More steps than any attempt has. */
 const MOST_STEPS = 200;
 
-// In memory, like a sandbox's files. On ext4, a sixth of the processor time was spent on new files.
+// In memory, like a sandbox's files. On ext4, creating files took a sixth of the tests' processor time.
 const parent = temporaryDirectory("/dev/shm");
 const bundle = join(parent, "sandboxd.cjs");
 const compiled = join(parent, "compiled");
 
 beforeAll(async () => {
   await bundleSandboxd(bundle);
-  // Node writes its compile cache when a program ends, and the tests kill each sandboxd. This one cannot listen, and ends.
+  // Node writes its compile cache when a program exits. The tests kill every sandboxd, except this one: it exits because
+  // it cannot listen.
   const env = { PATH: process.env.PATH, NODE_COMPILE_CACHE: compiled, SANDBOXD_ROOT: join(parent, "ends") };
   const sandboxd = spawn(process.execPath, [bundle, "--socket", join(parent, "missing/socket")], { env });
   await once(sandboxd, "exit");
@@ -202,7 +203,7 @@ async function forget(place: Place, ids: string[]): Promise<void> {
   });
 }
 
-/** Runs `work` in a place. Returns the number of calls that the first sandboxd made. */
+/** Creates a `Place` and runs `work` with it. Returns the number of calls that the first sandboxd made. */
 async function inPlace(
   killAt: number,
   work: (place: Place) => Promise<unknown>,
@@ -433,7 +434,7 @@ it.each(Object.entries(CHANGES))(
       /** Repeats the request after a broken connection. */
       const change = () =>
         until(() => place.request(method, `${path}?${query}`, body).catch(() => undefined));
-      // The second time, as if the response had been lost.
+      // The second request simulates that the first response was lost.
       for (const answer of [await change(), await change()]) expect(answer).toMatchObject({ status: 200 });
       await place.waitUntilReady();
       const found = readdirSync(files, { recursive: true, withFileTypes: true }).filter((entry) =>
@@ -449,7 +450,7 @@ it.each(Object.entries(CHANGES))(
   },
 );
 
-it("a removal with another id, or without one as of an earlier server, is refused after a removal", async () => {
+it("a second removal fails if it has another id, or no id, as requests of an earlier server", async () => {
   await inPlace(0, async (place) => {
     const file = join(place.directory, "removed");
     writeFileSync(file, "old");
@@ -504,12 +505,12 @@ it("a workspace during a restore is unchanged, reported as being restored, or co
     writeFileSync(join(place.workspace, "large"), "old");
     const before = treeOf(place.workspace);
     place.arm();
-    // Like the actor, it reads the current state and starts again if that is incomplete.
+    // Like the actor, the test reads the current state, and restores again if that state is incomplete.
     await until(async () => {
       try {
         const { snapshot, isRestoring } = await markOf(place);
         const found = treeOf(place.workspace);
-        // During a restore the files may be anything.
+        // During a restore the files are not checked.
         expect(found).toEqual(isRestoring ? found : snapshot === "a" ? tree : before);
         if (snapshot === "a" && !isRestoring) return true;
         await place.request("PUT", "/snapshot/restore?id=a", manifest);
@@ -561,7 +562,7 @@ it("a complete workspace stays unchanged when a restore of an earlier actor arri
   });
 });
 
-it("the next connection gets the ports of a command that changed without a connection", async () => {
+it("the next connection gets a command's current ports, which changed while nothing was connected", async () => {
   await inPlace(0, async (place) => {
     const [gone, ended] = ["gone", "ended"].map((name) => join(place.directory, name)) as [string, string];
     const command = `'${process.execPath}' -e 'require("node:net").createServer().listen(0)' & until [ -e ${gone} ]; do sleep 0.05; done; kill $!; wait; touch ${ended}; sleep 60`;
@@ -583,7 +584,7 @@ it("the next connection gets the ports of a command that changed without a conne
     expect(await portsAfter(start)).toHaveLength(1);
     writeFileSync(gone, "");
     await until(() => existsSync(ended));
-    // Longer than sandboxd's interval.
+    // Longer than the interval in which sandboxd looks for ports.
     await sleep(2000);
     expect(await portsAfter({ type: "follow", id: "r1", stdout: 0, stderr: 0 })).toEqual([]);
   });

@@ -84,7 +84,7 @@ describe("a secret", () => {
     expect(secretsFor([bearer, wide], undefined)).toEqual([bearer]);
   });
 
-  it("has one of three forms", () => {
+  it("goes into a header, the query or basic authentication", () => {
     const entry = { name: "a", hosts: ["API.Example.com."], value: "0123456789abcdef" };
     const parsed = secretList.parse([
       { ...entry, header: "X-Key: {value}", variable: "API_KEY" },
@@ -200,7 +200,7 @@ describe("a response", () => {
   });
 
   it.each(["%", "%3", "\\", "\\u003"])(
-    "is masked with the same length after %s, with any beginning",
+    "is masked completely if %s comes before the value, like the start of an escape",
     (before) => {
       for (const first of ["1", "s", '"', ";"]) {
         const answer = new Mask([secretOf({}, { value: first + VALUE })]).text(
@@ -211,7 +211,7 @@ describe("a response", () => {
     },
   );
 
-  it("is masked where a value that repeats itself ends at each of many bytes", () => {
+  it("is masked in 300,000 equal characters, where the value could end at every one", () => {
     const [repeated, mask] = ["a".repeat(300_000), new Mask([secretOf({}, { value: "a".repeat(16) })])];
     expect(mask.text(`at 100% ${repeated} \\`) === `at 100% ${"*".repeat(repeated.length)} \\`).toBe(true);
   });
@@ -260,7 +260,7 @@ describe("a response", () => {
     });
   });
 
-  it("is searched for a value of any length within a small part of a Worker's memory", () => {
+  it("can be searched for a value of any length with a small part of a Worker's memory", () => {
     const value = Array.from({ length: 5000 }, (_, index) => hex(String((index * 7919) % 997)))
       .join("")
       .slice(0, 5000);
@@ -269,19 +269,19 @@ describe("a response", () => {
     expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(40e6);
   });
 
-  it("arrives word by word", async () => {
+  it("is passed on word by word, without waiting for its end", async () => {
     const lines = ["data: one\n", "\n", '{"two": 2}\r\n', "three\n"];
     expect(await maskInPieces(lines.join(""), [bearer], [10, 1, 12, 6])).toEqual(lines);
     expect(await maskInPieces("Hello world", [bearer], [9, 2])).toEqual(["Hello ", "world"]);
   });
 
-  it("is passed on in pieces of the same lengths, however much of the value a guess has right", async () => {
+  it("does not reveal by the lengths of its pieces how much of a guessed value is right", async () => {
     const guess = VALUE.slice(0, -1);
     const pieces = async (text: string) =>
       (await maskInPieces(text, [basic], [1])).map(({ length }) => length);
     for (let length = 0; length <= guess.length; length++) {
       const known = guess.slice(0, length);
-      // The known part, as it is and in base64.
+      // The right part of the guess, in plain text and in base64.
       for (const text of [known, btoa(known).replace(/=+$/, "")]) {
         const wrongGuess = "!".repeat(text.length);
         expect(await pieces(`${text}\n${text} ${text}`)).toEqual(

@@ -80,7 +80,7 @@ describe("Cloudflare Access", () => {
     return browser.submit(page, { decision: "access", who }, { headers: { ...form, ...headers } });
   }
 
-  it("lets in the person that it identifies, as its subject", async () => {
+  it("signs in the person that it identifies, with the subject of the assertion as the principal", async () => {
     const signIns = signInsOf(server);
     const headers = await vouch();
     const visit = await openConsentPage(server, headers);
@@ -92,7 +92,7 @@ describe("Cloudflare Access", () => {
     expect(signIns()).toMatchObject([{ outcome: "approved", via: "access", principal: "access:7335d417" }]);
   });
 
-  it("lets in a person with a new signing key", async () => {
+  it("signs in a person whose assertion was signed with a new key", async () => {
     published.push({ ...(await exportJWK(otherKeys.publicKey)), kid: "new", alg: "RS256", use: "sig" });
     const fresh = await startOAuthServer({
       ACCESS_TEAM_DOMAIN: ISSUER,
@@ -145,7 +145,7 @@ describe("Cloudflare Access", () => {
   });
 
   it.each(["HS256", "RS512", "PS256", "ES256"])(
-    "does not let in an assertion signed by %s, even with the team's key",
+    "refuses an assertion that is signed with %s, even if the team's keys contain its key",
     async (alg) => {
       const before = published;
       let key: CryptoKey | Uint8Array;
@@ -156,7 +156,7 @@ describe("Cloudflare Access", () => {
       } else {
         const pair = await generateKeyPair(alg, { extractable: true });
         key = pair.privateKey;
-        // Without an algorithm, because a published key need not name one.
+        // The published key names no algorithm, because it need not.
         published = [...before, { ...(await exportJWK(pair.publicKey)), kid: alg }];
       }
       const fresh = await startOAuthServer({

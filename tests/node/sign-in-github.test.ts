@@ -123,7 +123,7 @@ describe("GitHub", () => {
     expect((await browser.open(callback)).status).toBe(400);
   });
 
-  it("refuses an invented state and one of another kind", async () => {
+  it("refuses a state that the server did not issue, and a page's handle in place of a state", async () => {
     const { browser, page } = await openConsentPage(server);
     for (const state of ["", "x", page.handle]) {
       const answer = await browser.open(`${server.origin}/authorize/github?code=x&state=${state}`);

@@ -30,7 +30,7 @@ const { signal } = new AbortController();
 const name = fc.constantFrom("a", "b", "new\nline", "\xff\xfe", "node_modules");
 const path = fc.array(name, { minLength: 1, maxLength: 3 }).map((parts) => parts.join("/"));
 const mode = fc.constantFrom(0o644, 0o600, 0o755, 0, 0o4755, 0o444);
-/** Seconds: before 1970, in the year 9999, and 90,000,000,000, which archives have for files that never expire. */
+/** Seconds since 1970: also negative ones, one in the year 9999, and one that is too large for a `Date`. */
 const mtime = fc.oneof(
   { weight: 8, arbitrary: fc.integer({ min: -1_000_000, max: 2_000_000_000 }) },
   fc.constantFrom(253_402_214_400, 2_840_000_000_000_000_000),

@@ -40,7 +40,7 @@ function write(root: string, path: string, content = path): void {
   writeFileSync(join(root, path), content);
 }
 
-/** A system as in an image. */
+/** Creates the directories and files of a small system image. */
 function system(name: string): string {
   const root = join(place, name);
   for (const path of ["usr/bin/tool", "usr/lib/old/1.0/info", "etc/conf", "etc/hosts", "var/log/all"])
@@ -59,7 +59,7 @@ const listTree = (root: string) =>
     { cwd: root, encoding: "utf8" },
   );
 
-/** Locks a file as dpkg does, until it is ended. */
+/** A Python program that locks a file as dpkg does, until the program is killed. */
 const LOCKS =
   "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('locked'); time.sleep(600)";
 
@@ -279,7 +279,7 @@ it("a saved state of version 1 contains only the workspace, owned by root", asyn
   expect(readFileSync(join(to, "etc/conf"), "utf8")).toBe("untouched");
 });
 
-it("a restore on another image brings back the user's own files and what does not conflict, and names the rest", async () => {
+it("a restore on another image brings back the user's own files and all files without a conflict, and names the other ones", async () => {
   const [from, to] = [system("from"), system("to")];
   for (const root of [from, to]) {
     write(root, "usr/local/lib/python3.11/site.py");

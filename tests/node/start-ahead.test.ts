@@ -65,7 +65,7 @@ it("a prepared sandbox is not used for other variables, and variables reach only
   expect((await other.run("env | grep -c GIVEN")).stdout).toBe("0");
 });
 
-it("a prepared sandbox is not used with a directory of the host, and remains available", async () => {
+it("a sandbox with a mounted directory does not use the prepared sandbox, which remains available", async () => {
   const from = temporaryDirectory();
   await writeFile(join(from, "file"), "of the host");
   const engine = await start({ directories: [{ name: "given", from, to: "/opt/given", writable: false }] });
@@ -98,7 +98,7 @@ it("a prepared sandbox has a Python kernel, which its owner sees only as a proce
   );
 });
 
-it("a prepared sandbox that is killed while it waits disturbs nobody", async () => {
+it("the engine starts sandboxes normally after a prepared sandbox was killed", async () => {
   const engine = await start();
   const ahead = await nextPrepared(directoryOf(engine));
   kill(identify(ahead.pid) ?? "");
@@ -108,7 +108,7 @@ it("a prepared sandbox that is killed while it waits disturbs nobody", async () 
   expect((await nextPrepared(directoryOf(engine), [ahead.name])).which).not.toBe(ahead.which);
 });
 
-it("a prepared sandbox that cannot start disturbs nobody, and starts once it can", async () => {
+it("a prepared sandbox that cannot start causes no error of its own, and the engine starts one when that is possible again", async () => {
   const shown = temporaryDirectory();
   await mkdir(join(shown, "tree"));
   const logged: string[] = [];

@@ -1,4 +1,4 @@
-/** What code in a sandbox can ask of the machine's kernel. */
+/** The system calls that code in a sandbox can make. */
 import { existsSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
@@ -219,7 +219,7 @@ it("a sandbox has no access control lists, because no limit of memory counts the
   expect(await results(attempts)).toEqual(Object.fromEntries(attempts.map((one) => [one, "ENOTSUP"])));
 });
 
-it("a sandbox does not queue errors of datagrams, because no limit of memory counts them", async () => {
+it("code in a sandbox cannot queue errors of datagrams, because no limit of memory counts them", async () => {
   const receiveBy = (family: string, level: number, option: number, address: string) => [
     `one = socket.socket(socket.${family}, socket.SOCK_DGRAM)`,
     `one.setsockopt(${level}, ${option}, 1)`,
@@ -242,7 +242,7 @@ it("a sandbox keeps the default size of socket buffers, because limits count onl
 });
 
 it.runIf(existsSync("/proc/sys/net/core/tstamp_allow_data"))(
-  "does not keep sent datagrams with their timestamps, because no limit of memory counts them",
+  "code in a sandbox cannot queue sent datagrams with their timestamps, because no limit of memory counts them",
   async () => {
     const lines = [
       `one = ${datagram}`,

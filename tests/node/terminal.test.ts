@@ -33,7 +33,7 @@ describe("the text of a terminal", () => {
     expect(terminalText(output)).toBe(text);
   });
 
-  it("contains a whole line that is longer than any terminal's", () => {
+  it("contains the whole of a line that is longer than any terminal is wide", () => {
     const long = `${"0123456789".repeat(500)}`;
     expect(terminalText(`${long}\n${long}`)).toBe(`${long}\n${long}`);
   });
@@ -68,7 +68,7 @@ describe("the text of a terminal", () => {
     );
   });
 
-  it("scrolls back only to the last rows", () => {
+  it("moves the cursor up only within the last rows", () => {
     const lines = Array.from({ length: 200 }, (_, n) => n);
     expect(terminalText(`${lines.join("\n")}${ESC}[999A\rtop`)).toBe(
       lines.map((n) => (n === 150 ? "top" : n)).join("\n"),

@@ -106,7 +106,7 @@ describe.runIf(isRoot)("a server that runs as root", () => {
     ]);
   });
 
-  it("gives each sandbox its own user ids, and none of the server's", async () => {
+  it("gives each sandbox its own range of user ids, without the server's", async () => {
     const engines = [await commonEngine(), await engineOf()];
     const sandboxes = await Promise.all([...engines, ...engines].map((engine) => TestSandbox.start(engine)));
     const maps = await Promise.all(
@@ -128,8 +128,8 @@ describe.runIf(isRoot)("a server that runs as root", () => {
 });
 
 /**
- * Files outside the sandbox's own file systems and processes that it can open for writing, except devices for
- * everybody.
+ * A program that prints the files that the sandbox can open for writing. It leaves out the sandbox's own file systems and
+ * processes, and the devices that every user may open.
  */
 const writable = [
   "import os, stat",
@@ -153,7 +153,7 @@ const writable = [
   "walk('/')",
 ].join("\n");
 
-/** Tries to create files with set-id bits in its directory. Prints the files that have one, and `allowed`. */
+/** A program that tries to create files with set-id bits in its directory. It prints the files that got such a bit, and `allowed`. */
 const setIDs = [
   "import ctypes, io, os, platform, struct, subprocess, tarfile",
   "libc = ctypes.CDLL(None); here = os.open('.', os.O_RDONLY)",
@@ -203,9 +203,9 @@ describe("a mounted directory of the machine", () => {
   const startWithMount = () => TestSandbox.start(engine, { name });
 
   it.each([
-    ["none", false, []],
-    ["one that can be written to", true, ["/workspace/project", "/workspace/project/file"]],
-  ])("is all that a sandbox can write to on the machine: %s", async (_, isMounted, expected) => {
+    ["no directory", false, []],
+    ["a writable directory", true, ["/workspace/project", "/workspace/project/file"]],
+  ])("is all that a sandbox can write to on the machine: %s is mounted", async (_, isMounted, expected) => {
     const sandbox = isMounted ? await startWithMount() : await TestSandbox.start(await commonEngine());
     const { stdout, stderr } = await sandbox.python(writable);
     expect([stdout.split("\n").filter(Boolean), stderr]).toEqual([expected, ""]);
@@ -213,7 +213,7 @@ describe("a mounted directory of the machine", () => {
       expect((await sandbox.run(`cat /proc/${file} 2>/dev/null`)).stdout).toBe("");
   });
 
-  it("is never another directory, to which code in another sandbox makes a link while this one starts", async () => {
+  it("is never replaced by a link to another directory, even if code in another sandbox makes the link during the start", async () => {
     const [parent, secret] = ["parent", "secret"].map((each) => join(directory, each)) as [string, string];
     for (const path of [parent, secret, join(parent, "own")]) mkdirSync(path);
     writeFileSync(join(parent, "own/which"), "own");

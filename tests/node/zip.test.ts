@@ -14,7 +14,7 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 const directory = temporaryDirectory();
 const program = fileURLToPath(new URL("../../container/sandboxd/zip.py", import.meta.url));
 
-/** Packs a directory, and evaluates an expression with the archive in Python, which has checked all entries. */
+/** Packs a directory. Python checks all entries of the archive, and evaluates the expression with it. */
 function evaluateInPython(root: string, expression: string): unknown {
   const path = join(directory, `${basename(root)}.zip`);
   const file = openSync(path, "w");

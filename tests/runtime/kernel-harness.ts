@@ -107,7 +107,7 @@ export class TestKernel {
     this.process = process;
   }
 
-  /** Runs code and returns its document. Fails if the kernel sends anything else. */
+  /** Runs code and returns its document: the JSON in which the prelude reports a run. Fails if the kernel sends anything else. */
   async run(
     code: string,
     { cap = 100 * 1024 * 1024, onStart }: { cap?: number; onStart?: (runID: string) => void } = {},

@@ -17,7 +17,7 @@ afterAll(async () => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-/** Its start and IPython take a second of processor time. */
+/** Starts a kernel. Only some tests do this, because the start with IPython takes a second of processor time. */
 async function useNewKernel(): Promise<void> {
   kernel = await lab.kernel("python");
   await kernel.run(`%cd ${directory}`);

@@ -49,7 +49,7 @@ describe.each(["javascript", "typescript"] as const)("modules in %s", (language)
     expect(error?.traceback.join("\n")).toMatch(/cell-\d+\.[jt]s:4/);
   });
 
-  it("may be TypeScript with syntax that is more than types", async () => {
+  it("may be TypeScript with syntax that generates code, such as enums", async () => {
     expect(await kernel.value("import { E, Q } from './m.ts'\n[E.B, new Q(4).n]")).toBe("[ 2, 4 ]");
     expect(await kernel.value("import { t } from './types.ts'\nt")).toBe("5");
     expect(await kernel.value("require('./old.cts').a")).toBe("3");

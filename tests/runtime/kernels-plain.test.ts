@@ -21,7 +21,7 @@ afterAll(async () => {
   rmSync(bare, { recursive: true, force: true });
 });
 
-// The image has IPython.
+// Skipped for a remote server: it runs the image, which has IPython.
 describe.skipIf(REMOTE_URL)("a Python kernel without IPython", () => {
   it("keeps state, returns values, supports await, and shows errors with their source", async () => {
     await kernel.run("import asyncio\nx = 20");

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { parseDocument } from "../../src/container/kernels/kernel-protocol.ts";
 
-describe("the parser of a run's document", () => {
+describe("the parser of a document, the JSON in which a kernel reports a run,", () => {
   const stream = { text: "", bytes: 0, dropped: 0 };
   const document = {
     sandbox_mcp_run: 1,

@@ -130,7 +130,7 @@ describe("a Python kernel's output", () => {
     expect((await kernel.run("print('back')")).stdout.text).toBe("back\n");
   });
 
-  it("has the output of forked children, and none of a second kernel", async () => {
+  it("includes the output of forked children, which do not act as a second kernel", async () => {
     const forked =
       "pid = os.fork()\n_ = pid and os.waitpid(pid, 0)\nprint('child' if pid == 0 else 'parent')";
     expect((await kernel.run(forked)).stdout.text).toBe("child\nparent\n");
@@ -190,7 +190,7 @@ describe("an interrupt", () => {
     expect(await kernel.value("kept")).toBe("'kept'");
   });
 
-  it("leaves a usable kernel at any moment", async () => {
+  it("leaves a usable kernel, whenever it arrives", async () => {
     for (let index = 0; index < 60; index++) {
       const running = kernel.run("for i in range(3000): print(i)\n{'a': list(range(500))}");
       await sleep(Math.random() * 6);

@@ -28,7 +28,7 @@ describe.skipIf(REMOTE_URL)("a spare kernel", () => {
     );
     const { api, stop } = await startRuntime({ under: ["/usr/bin/env", `PYTHONPATH=${directory}`] });
     cleanUp.push(stop);
-    // The second context is the first sign that a third one may follow.
+    // The control server starts a spare kernel after the second context.
     for (let made = 0; made < 2; made++) await api.interpreter.createCodeContext({ language: "python" });
     const first = listStarted();
     expect(first).toHaveLength(2);
@@ -36,7 +36,7 @@ describe.skipIf(REMOTE_URL)("a spare kernel", () => {
     const spare = await until(() => listStarted().find((name) => !first.includes(name)));
     rmSync(customize);
     const { id } = await api.interpreter.createCodeContext({ language: "python" });
-    // The server kills such a kernel later, but the call must work before that.
+    // The server kills a kernel that hangs, but only later. The call must work before that.
     expect(existsSync(`/proc/${spare.replace("started-", "")}`)).toBe(true);
     let printed = "";
     await api.interpreter.runCodeStream(id, "print('ran')", undefined, {

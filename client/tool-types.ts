@@ -99,10 +99,10 @@ export interface ToolInputs {
   };
   list_runs: {
     sandbox?: string;
-    /** task: in all sandboxes. */
+    /** task: of all sandboxes. */
     kind?: "code" | "command" | "task";
     limit?: number;
-    /** Last id of the page before. */
+    /** Last id of the previous page. */
     cursor?: string;
   };
   cancel_run: { id: string };
@@ -111,14 +111,14 @@ export interface ToolInputs {
   restore_sandbox: { checkpoint: string; sandbox: string };
   configure_sandbox: {
     sandbox?: string;
-    /** For all commands, kernels and tasks; an empty value removes one. */
+    /** For all commands, kernels and tasks; an empty value removes a variable. */
     env?: Record<string, string>;
     /** Bash run once before the next call; new containers start from its result. */
     setup?: string;
     /** Only at first use. */
     region?: "wnam" | "enam" | "sam" | "weur" | "eeur" | "apac" | "oc" | "afr" | "me";
     internet?: "none" | "allowlist" | "full";
-    /** Hosts for allowlist: names, *.name, packages (PyPI, npm, Debian, GitHub). */
+    /** Hosts for allowlist: names, *.name, or packages (PyPI, npm, Debian, GitHub). */
     allow_hosts?: string[];
     idle_minutes?: number;
     /** Bash kept running in every container, such as a server. */

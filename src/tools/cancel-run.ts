@@ -20,7 +20,7 @@ export const cancelRun = defineTool({
       actor.cancelRun(owner, id, WAIT_MS),
     );
     const { content: blocks, structured } = await runAnswer(context, run, anyRunFields, notice);
-    // This tool has an output schema, and clients may then ignore images. get_result shows them.
+    // Clients may ignore images of a tool with an output schema. get_result has none, so it shows the images.
     const content = blocks.filter(({ type }) => type !== "image");
     if (content.length < blocks.length)
       content.push(text(hiddenImagesText(blocks.length - content.length, id)));

@@ -16,7 +16,7 @@ export const checkpointSandbox = defineTool({
     label: z
       .string()
       .max(100)
-      .refine((label) => !CONTROL.test(label), "must not hold line breaks or other control characters")
+      .refine((label) => !CONTROL.test(label), "must not contain line breaks or other control characters")
       .optional(),
   }),
   output: z.object({

@@ -11,8 +11,8 @@ import { defineTool, sandboxField, joinSections, text, variablesField, forbidNUL
 import { RESERVED_VARIABLE, SETUP_WORDS } from "./texts.ts";
 
 /**
- * Variables that a sandbox cannot set. Bash reserves some; every shell would run the file in BASH_ENV or ENV first; IFS changes
- * how scripts are parsed; the rest belong to this project.
+ * Variables that this tool refuses. Bash reserves some. Every shell would run the file named by BASH_ENV or ENV first. IFS
+ * changes how scripts are parsed. The rest belong to this project.
  */
 const RESERVED =
   /^(?:BASHOPTS|BASHPID|BASH_ENV|BASH_VERSINFO|DIRSTACK|ENV|EUID|FUNCNAME|GROUPS|IFS|OLDPWD|PPID|PWD|SHELLOPTS|SHLVL|UID|_|__proto__|SANDBOX_MCP_.*|sbx_.*)$/;
@@ -20,7 +20,9 @@ const RESERVED =
 const MAX_SCRIPT = 100_000;
 
 function scriptField(description: string) {
-  const script = z.string().max(MAX_SCRIPT, `is longer than ${MAX_SCRIPT} characters: let it fetch the rest`);
+  const script = z
+    .string()
+    .max(MAX_SCRIPT, `is longer than ${MAX_SCRIPT} characters: let the script fetch the rest`);
   return forbidNUL(script).optional().describe(description);
 }
 
@@ -28,18 +30,18 @@ export const configureSandbox = defineTool({
   name: "configure_sandbox",
   title: "Configure a sandbox",
   description:
-    "Shows and changes a sandbox's settings from its next call on. Set no secrets: code there can read them.",
+    "Shows and changes a sandbox's settings. Changes apply from its next call. Set no secrets: its code can read them.",
   input: z.strictObject({
     sandbox: sandboxField(),
     env: variablesField((name) => (RESERVED.test(name) ? RESERVED_VARIABLE : undefined)).describe(
-      "For all commands, kernels and tasks; an empty value removes one.",
+      "For all commands, kernels and tasks; an empty value removes a variable.",
     ),
     setup: scriptField("Bash run once before the next call; new containers start from its result."),
     region: z.enum(REGIONS).optional().describe("Only at first use."),
     internet: z.enum(INTERNET).optional(),
     allow_hosts: allowHostsField(z.array(z.string().transform(hostEntry)))
       .optional()
-      .describe("Hosts for allowlist: names, *.name, packages (PyPI, npm, Debian, GitHub)."),
+      .describe("Hosts for allowlist: names, *.name, or packages (PyPI, npm, Debian, GitHub)."),
     idle_minutes: z.number().int().min(1).optional(),
     start: scriptField("Bash kept running in every container, such as a server."),
   }),

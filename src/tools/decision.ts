@@ -23,14 +23,14 @@ export interface Question {
   run?: string;
 }
 
-/** The key of the question in the result, and of the reply in the next call. */
+/** The key of the question in a result, and of the reply in the client's next call. */
 const KEY = "decision";
 
 const SHOWN_HOSTS = 5;
 
 /**
- * Returns the change, or a question to a person if the change allows the sandbox more. @throws {ToolError} if a person has
- * refused
+ * Returns the change, or a question to a person if the change gives the sandbox more network access. @throws {ToolError} if a
+ * person has refused
  */
 export async function decideNetwork(
   context: CallerContext & { isDeclined: boolean },

@@ -43,8 +43,8 @@ export interface ToolOutput<Structured = Record<string, unknown>> {
 }
 
 /**
- * Hints for clients. Omitted hints have the protocol's defaults: not idempotent, and with network access, which code in a sandbox
- * has. For read-only tools the other hints have no meaning.
+ * Hints for clients. An omitted hint has the protocol's default: a tool is not idempotent, and can reach the network, as code
+ * in a sandbox can. For read-only tools the other hints have no meaning.
  */
 type Annotations =
   | { readOnlyHint: true }
@@ -61,10 +61,11 @@ export interface ToolDefinition<
   description: string;
   input: Input;
   /**
-   * The schema of `structured`. A tool that may return images has none, because clients may then show the data and no images.
+   * The schema of `structured`. A tool that may return images has no schema, because some clients show only the data of a tool
+   * with a schema.
    */
   output?: Output;
-  /** The schema of `structured` of a tool without `output`. It is used only for the types of the client library. */
+  /** The schema of `structured` for a tool without `output`. Only the types of the client library use it. */
   data?: z.ZodObject;
   /** Whether a result may exceed 50,000 characters. Clients hide longer results from the model unless the tool declares this. */
   hasLongAnswers?: true;
@@ -72,7 +73,7 @@ export interface ToolDefinition<
   /** Whether this server offers and lists the tool; true by default. */
   isOffered?(config: Config): boolean;
   annotations: Annotations;
-  /** The scopes that a caller needs. Checked for the whole request before any handler runs. */
+  /** The scopes that a caller needs. The server checks them for the whole request, before any handler runs. */
   scopes: readonly Scope[];
   /** Replaces `scopes` if the argument `id` names a task. */
   taskScopes?: readonly Scope[];
@@ -84,8 +85,8 @@ export interface Tool<Name extends ToolName = ToolName> extends Omit<
   "handle"
 > {
   /**
-   * Errors become results with `isError`. @param args as parsed by `input` @throws {UrlElicitationRequiredError} if a person
-   * has to decide first and the client is older than 2026-07-28
+   * Returns errors as results with `isError`. @param args as parsed by `input` @throws {UrlElicitationRequiredError} if a
+   * person has to decide first and the client's revision of MCP is older than 2026-07-28
    */
   call(
     args: Record<string, unknown>,
@@ -111,7 +112,7 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         requireOffered(definition.name, caller);
         const context = contextOf(caller, pulse?.report, hasDeclined(server), questionedRun(server));
         const done = await handle(args as z.output<Input>, context);
-        // The answer of a call that changed something is never withheld.
+        // Only a read-only call's answer may be withheld: its caller can repeat the call.
         caller.held?.addAnswer(sizeOf(done, caller), definition.annotations.readOnlyHint);
         return done;
       }).finally(() => pulse?.stop());
@@ -124,7 +125,7 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
   };
 }
 
-/** About the size of an answer: structured data is about as large as its text. */
+/** Estimates the size of an answer in characters: structured data is about as large as its text. */
 function sizeOf({ content }: ToolOutput<unknown>, { isStructured }: CallerContext): number {
   const sizes = content.map(
     (block) => ("text" in block ? block.text : "data" in block ? block.data : "").length,
@@ -138,7 +139,7 @@ function errorResult(error: ToolError, { isStructured }: CallerContext): CallToo
   return { content: [text(error.text)], isError: true, ...(_meta && { _meta }) };
 }
 
-/** The tools for this caller: offered by the operator, chosen by the client, allowed by the token's scopes. */
+/** Whether a caller gets a tool: the operator offers it, the client chose it, and the token's scopes allow it. */
 export function isListed(tool: Tool, { config, principal, chosenTools = config.tools }: CallerContext) {
   const scopeSets = [tool.scopes, ...(tool.taskScopes ? [tool.taskScopes] : [])];
   return (
@@ -154,7 +155,10 @@ export function requireOffered(name: ToolName, { config, chosenTools }: CallerCo
   if (chosenTools && !chosenTools.has(name)) throw leftOutByConnection(name, chosenTools);
 }
 
-/** Runs one call, from MCP or REST, and logs its outcome. The result of an unexpected error has the request id of the log line. */
+/**
+ * Runs one call, from MCP or REST, and logs its outcome. Returns errors. An unexpected error names only the request id, which
+ * its line in the log has too.
+ */
 export async function recordCall<T>(
   caller: CallerContext,
   { tool, scopes, sandbox }: { tool: string; scopes: readonly Scope[]; sandbox?: string },
@@ -204,7 +208,7 @@ function heartbeat(title: string, { mcpReq }: ServerContext) {
   let beats = 0;
   let progress = 0;
   const notify = (message: string) => {
-    // Counted in milliseconds, sent as seconds. The protocol requires that the value increases with every notification.
+    // Milliseconds; sent as seconds. The protocol requires that the value increases with every notification.
     progress = Math.max(progress + 1, beats * HEARTBEAT_SECONDS * 1000);
     const params = { progressToken, progress: progress / 1000, message };
     // The notification fails if the client has disconnected. The call continues.
@@ -235,8 +239,8 @@ export function sandboxField(fallback = DEFAULT_SANDBOX) {
 }
 
 /**
- * A schema for a sandbox name. The schema for clients does not contain the pattern, because it would cost as many tokens as a
- * sentence in every tool.
+ * A schema for a sandbox name. The schema that clients get lacks the pattern, because a pattern in every tool would cost many
+ * tokens.
  */
 export function sandboxName() {
   return z.string().refine((name) => SANDBOX_NAME.test(name), SANDBOX_NAME_RULE);
@@ -267,7 +271,7 @@ export function waitField(max = MAX_WAIT_SECONDS) {
     .default(defaultWait(max));
 }
 
-/** Part of the description of wait_seconds: a run continues when its call stops waiting. */
+/** Part of the description of `wait_seconds`. */
 export const RUN_CONTINUES = "A run that takes longer continues.";
 
 function copyDescription(field: z.ZodType, { description }: z.ZodType): z.ZodType {
@@ -304,7 +308,7 @@ export function joinSections(
     .join("\n");
 }
 
-/** The server's own lines, after a notice if there is one. */
+/** Joins lines of the server's own text, after the notice if there is one. */
 export function addNotice(notice: string | undefined, ...lines: string[]): string {
   return [joinSections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
 }
@@ -320,7 +324,7 @@ export function pathField() {
 }
 
 export const forbidNUL = (field: z.ZodString) =>
-  field.refine((value) => !value.includes("\0"), "must not hold a NUL character");
+  field.refine((value) => !value.includes("\0"), "must not contain a NUL character");
 
 /** The input field for environment variables. The handler checks the names, because zod drops the messages of key schemas. */
 export function variablesField(problemWith: (name: string) => string | undefined = () => undefined) {
@@ -330,9 +334,9 @@ export function variablesField(problemWith: (name: string) => string | undefined
       forbidNUL(z.string())
         .refine(
           (value) => new TextEncoder().encode(value).length <= MAX_VALUE_BYTES,
-          `is longer than ${MAX_VALUE_BYTES} bytes: write_file it and pass the path`,
+          `is longer than ${MAX_VALUE_BYTES} bytes: save it with write_file and pass the path`,
         )
-        .refine((value) => value.isWellFormed(), "must not hold half of a surrogate pair"),
+        .refine((value) => value.isWellFormed(), "must not contain half of a surrogate pair"),
     )
     .superRefine((env, { addIssue }) => {
       for (const name of Object.keys(env)) {

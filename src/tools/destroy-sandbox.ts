@@ -17,19 +17,19 @@ export const destroySandbox = defineTool({
   output: z.object({ sandbox: z.string(), existed: z.boolean(), checkpoints_left: z.number() }),
   annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },
   scopes: ["sandbox:write"],
-  async handle({ sandbox, checkpoints: endsAll, checkpoint }, context) {
+  async handle({ sandbox, checkpoints: deletesAll, checkpoint }, context) {
     if (checkpoint !== undefined) {
-      if (endsAll) throw oneOrAllCheckpoints();
+      if (deletesAll) throw oneOrAllCheckpoints();
       return await deleteCheckpoint(context, sandbox, checkpoint);
     }
     const { value } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.destroySandbox(owner, endsAll ? "checkpoints" : "workspace"),
+      actor.destroySandbox(owner, deletesAll ? "checkpoints" : "workspace"),
     );
     const { wasKnown, wasSaved, checkpoints } = value;
     const existed = wasKnown || wasSaved;
     const summary = [destroyedText(sandbox, existed)];
-    if (checkpoints > 0) summary.push(checkpointsLeftText(checkpoints, endsAll));
-    const checkpoints_left = endsAll ? 0 : checkpoints;
+    if (checkpoints > 0) summary.push(checkpointsLeftText(checkpoints, deletesAll));
+    const checkpoints_left = deletesAll ? 0 : checkpoints;
     return { content: [text(summary.join(" "))], structured: { sandbox, existed, checkpoints_left } };
   },
 });

@@ -1,4 +1,6 @@
-/** Links in results, as a URL in the text and as a resource block, because some clients show only one of them. */
+/**
+ * Links in results. Each link is a URL in the text and also a resource block, because some clients show only one of the two.
+ */
 import mime from "mime/lite";
 import { type SandboxCall, callSandbox } from "../actors/sandbox-client.ts";
 import { isTaskID } from "../runs/id.ts";
@@ -15,7 +17,7 @@ import { downloadText } from "./texts.ts";
 
 type Block = ToolOutput["content"][number];
 
-/** How long a link in a result is valid, in milliseconds: the default of `file_link`. */
+/** How long a link in a result is valid, in milliseconds. `file_link` has the same default. */
 const EXPIRES_MS = 3_600_000;
 
 const EXPIRES_STEP_MS = 600_000;
@@ -34,12 +36,18 @@ export async function urlOf(context: ToolContext, link: LinkName): Promise<strin
   return token === undefined || origin === undefined ? undefined : `${origin}/files/${token}`;
 }
 
-/** When a link made now expires. The time is rounded, so that an answer that is repeated soon has the same link. */
+/**
+ * The expiry of a new link, in milliseconds since the epoch. It is rounded up, so that an answer repeated soon has the same
+ * link.
+ */
 function resultExpiry(): number {
   return Math.ceil((Date.now() + EXPIRES_MS) / EXPIRES_STEP_MS) * EXPIRES_STEP_MS;
 }
 
-/** Stores links in the sandbox's actor. Returns none if that fails: links to files need a running container. */
+/**
+ * Stores links in the sandbox's actor, and returns their URLs. Returns an empty list if that fails: links to files need a
+ * running container.
+ */
 async function storeLinks(
   context: ToolContext,
   sandbox: string,
@@ -68,7 +76,7 @@ export async function fileDownloads(
   });
 }
 
-/** Links to outputs of a run. @param files names as in resource addresses */
+/** Links to outputs of a run. @param files with names as in `sandbox://` addresses */
 export async function runDownloads(
   context: ToolContext,
   id: string,

@@ -17,12 +17,12 @@ export const MAX_TASK = 100_000;
 
 export const TASK_SECONDS = { default: 300, max: MAX_RUN_SECONDS } as const;
 
-/** A schema for text that matches a pattern. The schema for clients does not contain the pattern, to save tokens. */
-const matching = (form: RegExp, characters: number, message: string) =>
+/** A schema for text that matches a pattern. The schema that clients get lacks the pattern, to save tokens. */
+const matching = (pattern: RegExp, characters: number, message: string) =>
   z
     .string()
     .max(characters)
-    .refine((text) => form.test(text), message);
+    .refine((text) => pattern.test(text), message);
 
 const names = () => z.array(z.string()).optional();
 
@@ -69,7 +69,7 @@ Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the 
     const deadline = Date.now() + wait_seconds * 1000;
     const before = await signInAnswer(context, { isTask: true });
     if (before && !before.hasSignedIn)
-      return runAnswer(context, before.run, fieldsOf, undefined, before.words);
+      return runAnswer(context, before.run, fieldsOf, undefined, before.hint);
     const { taskOf } = callWait(context, wait_seconds, "tasks:run");
     const { value: started, notice } = await startTask(context, {
       ...request,
@@ -80,7 +80,7 @@ Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the 
     const mcpTask = taskOf(started, notice);
     if (mcpTask) return { content: [], task: mcpTask };
     const { value: run, notice: later } = await followTask(context, started.id, deadline - Date.now());
-    // The clone failed before the task began, so the call can be repeated without doing work twice.
+    // A question means that the clone failed before the task began. So a repeated call does no work twice.
     const question = gitQuestion(context, run, { isRepeatable: true });
     if (question) return { content: [], question };
     return runAnswer(context, run, fieldsOf, [notice, later].filter(Boolean).join(" "));

@@ -21,7 +21,7 @@ export const fileLink = defineTool({
   name: "file_link",
   title: "Link to a file",
   description:
-    "Makes a URL for the user to download a file or directory (.tar.gz, .zip) or upload a file of any size. It ends when the sandbox stops.",
+    "Makes a URL for the user to download a file or directory (.tar.gz, .zip) or upload a file of any size. The URL ends when the sandbox stops.",
   input: z.strictObject({
     path: pathField(),
     direction: z.enum(["download", "upload"]).default("download"),
@@ -53,7 +53,7 @@ export const fileLink = defineTool({
     const actor = await actorName(sandbox, context.principal.id);
     const url = await urlOf(context, { actor, id: ids[0] ?? "" });
     if (url === undefined) throw noLinks();
-    // Checked last, because the check consumes a notice about lost state without showing it.
+    // This check is last, because it consumes a notice about lost state without showing it.
     if (isUpload) await refuseDirectory(context, sandbox, path);
     const expires_at = new Date(expires).toISOString();
     const { type, sha256 } = described?.value ?? {};

@@ -7,12 +7,12 @@ import { sandboxOfRun } from "./run-sandbox.ts";
 
 const PROGRESS_BYTES = 16 * 1024;
 
-/** The pause before a read that must not wait, in milliseconds: callers of `waitForRun` repeat it. */
+/** The pause if too many calls wait already, in milliseconds. It slows down callers that call `waitForRun` in a loop. */
 const FULL_PAUSE_MS = 1000;
 
 /**
- * Waits for a run. If too many calls wait already, returns the current state after FULL_PAUSE_MS. An error would hide the id of a
- * task that has just begun, or end the stream of a run.
+ * Waits for a run. If too many calls wait already, returns the current state after FULL_PAUSE_MS. It does not throw then,
+ * because an error would hide the id of a task that has just begun, or end the stream of a run.
  */
 export async function waitForRun(context: ToolContext, run: RunToRead) {
   const read = (waitMs: number) =>

@@ -32,7 +32,7 @@ With cursor: the log from that byte, and the next cursor. Start at 0 to page lon
     if (artifact !== undefined) return artifactOutput(context, id, artifact, cursor);
     const followsQuestion = context.questionedRun === id;
     const before = followsQuestion && (await signInAnswer(context, { isTask: isTaskID(id) }));
-    if (before) return runAnswer(context, before.run, wholeFields, undefined, before.words);
+    if (before) return runAnswer(context, before.run, wholeFields, undefined, before.hint);
     const wholeAnswer = (run: RunView, notice: string | undefined) => {
       const question = gitQuestion(context, run, { isRepeatable: true });
       return question ? { content: [], question } : runAnswer(context, run, wholeFields, notice);

@@ -1,4 +1,4 @@
-/** If git in a run lacked credentials, the server asks a person to sign in to the host, or the answer says what to do. */
+/** If git lacked credentials in a run, the server asks a person to sign in to the host, or the answer says what to do. */
 import { accountOf } from "../actors/account-of.ts";
 import type { RunView } from "../runs/run-types.ts";
 import { GIT_PATH } from "../shared/link-token.ts";
@@ -13,7 +13,8 @@ import { sandboxOfRun } from "./run-sandbox.ts";
 import { didNotSignInText, signInQuestion, signInText, signedInText } from "./texts.ts";
 
 /**
- * The host for which git had no credentials in an ended run. The host is checked, because any program can print git's message.
+ * The host for which git had no credentials in an ended run. `gitHost` checks the host, because any program can print git's
+ * message.
  */
 function refusingHost({ config, principal }: ToolContext, run: RunView): string | undefined {
   if (!config.gitSignIn || run.state === "running") return undefined;
@@ -21,7 +22,7 @@ function refusingHost({ config, principal }: ToolContext, run: RunView): string 
   const { note = "", stderr, stdout } = run;
   const printed = [stderr, stdout].flatMap(({ head, tail }) => [head, tail]);
   const clone = note.startsWith(CLONE_FAILED) ? [note] : [];
-  // An agent's output does not count.
+  // Of a task, only the failed clone counts, not the agent's output.
   const [host] = (taskDetailOf(run) ? clone : printed).flatMap((text) => refusedByHost(text) ?? []);
   return host === undefined ? undefined : gitHost(host, networkLimits(config, principal.id));
 }
@@ -40,8 +41,9 @@ export async function gitHint(context: ToolContext, run: RunView): Promise<strin
 }
 
 /**
- * Asks the person to sign in, if the run ended during this call. Later calls only read its result, so they do not ask. Clients
- * of 2025-11-25 repeat the call without naming the earlier run, so they are asked only if a repetition does no harm.
+ * A question that asks the person to sign in, if the run ended during this call. Later calls only read the run's result, so
+ * they do not ask. Clients of MCP 2025-11-25 repeat the call without naming the earlier run, so they get a question only if a
+ * repetition does no harm.
  */
 export function gitQuestion(
   context: ToolContext,
@@ -59,10 +61,11 @@ export function gitQuestion(
 interface SignInAnswer {
   run: RunView;
   hasSignedIn: boolean;
-  words: string;
+  /** What the caller should do next. */
+  hint: string;
 }
 
-/** The run that the previous call's question was about, and the person's decision; undefined without such a question. */
+/** The run that the previous call's question was about, and whether the person signed in; undefined without such a question. */
 export async function signInAnswer(
   context: ToolContext,
   { isTask }: { isTask: boolean },
@@ -77,5 +80,5 @@ export async function signInAnswer(
   if (host === undefined || isTask !== (taskDetailOf(run) !== undefined)) return undefined;
   const waitMs = isDeclined ? 0 : defaultWait(config.maxWaitSeconds) * 1000;
   const hasSignedIn = await accountOf(env, principal.id).gitSignedIn(host, run.startedAt, waitMs);
-  return { run, hasSignedIn, words: hasSignedIn ? signedInText(host) : didNotSignInText(host) };
+  return { run, hasSignedIn, hint: hasSignedIn ? signedInText(host) : didNotSignInText(host) };
 }

@@ -25,12 +25,12 @@ export const listRuns = defineTool({
   description: "Lists the runs of a sandbox, newest first.",
   input: z.strictObject({
     sandbox: sandboxField(),
-    kind: z.enum(RUN_KINDS).optional().describe("task: in all sandboxes."),
+    kind: z.enum(RUN_KINDS).optional().describe("task: of all sandboxes."),
     limit: wholeNumber(1, 200).default(20),
     cursor: runField()
       .refine((id) => sandboxOf(id) !== undefined, "must be an id from the previous page")
       .optional()
-      .describe("Last id of the page before."),
+      .describe("Last id of the previous page."),
   }),
   output: runListing,
   annotations: { readOnlyHint: true },

@@ -18,7 +18,7 @@ export const listSandboxes = defineTool({
   name: "list_sandboxes",
   title: "List sandboxes",
   description:
-    "Lists your sandboxes (last used first), checkpoints, secrets and limits. A stopped one restarts when used.",
+    "Lists your sandboxes (last used first), checkpoints, secrets and limits. A stopped sandbox restarts when used.",
   input: z.strictObject({}),
   output: sandboxListing,
   showsPanel: true,

@@ -12,7 +12,7 @@ import { pageEndText, pageMoreText, pageRunningText, typeText, waitingText } fro
 interface PageOptions {
   /** A note about earlier output that the page leaves out. */
   before?: string | undefined;
-  /** Whether the caller has just typed into the run. Then it needs no hint about typing. */
+  /** Whether the caller has just typed into the run, and so needs no hint about typing. */
   isTyped?: boolean;
   isRaw?: boolean | undefined;
 }
@@ -68,7 +68,9 @@ function nextCall(run: RunView, next: number): string {
   return run.state === "running" ? pageRunningText(next) : pageEndText(run.droppedBytes);
 }
 
-/** A page as texts, one per span of a stream. A character or sequence that would be cut moves to the next page. */
+/**
+ * A page as texts, one per span of a stream. A character or escape sequence that this page would cut moves to the next page.
+ */
 function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
   const growing = run.state === "running";
   const log: OutputSpan[] = [];

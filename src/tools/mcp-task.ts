@@ -28,7 +28,7 @@ export const TASK_METHODS = {
   "tasks/cancel": "cancel_run",
 } as const;
 
-/** A run that ends within this time is returned at once, not as a task. In milliseconds. */
+/** In milliseconds. The call of a run that ends within this time returns the run's result, not a task. */
 const TASK_AFTER_MS = 500;
 
 export interface CallWait {
@@ -38,8 +38,8 @@ export interface CallWait {
 }
 
 /**
- * Whether a call becomes a task. A call with a short wait does not, because its model wants to continue. A call with a notice
- * does not, because a task has no place for a notice.
+ * Decides whether a call becomes a task. A call with a short wait does not, because its model wants to continue. A call with a
+ * notice does not, because a task has no field for a notice.
  * @param pollScope the scope of `tasks/get`; undefined for runs that cannot be tasks
  */
 export function callWait(
@@ -70,7 +70,7 @@ export type MCPTask = {
   pollIntervalMs: number;
 };
 
-/** A run as a task. `failed` is only for JSON-RPC errors: a run that fails, is stopped or lost is `completed`. */
+/** A run as a task. `failed` is only for JSON-RPC errors: a run that fails, times out or is lost is `completed`. */
 export function taskOf(run: RunView, { resultTTLDays }: Pick<Config, "resultTTLDays">): MCPTask {
   const { id, state, startedAt, endedAt } = run;
   const created = createdAt(id);
@@ -82,7 +82,7 @@ export function taskOf(run: RunView, { resultTTLDays }: Pick<Config, "resultTTLD
     createdAt: new Date(created).toISOString(),
     lastUpdatedAt: new Date(Math.max(created, endedAt ?? startedAt)).toISOString(),
     ttlMs: age + resultTTLDays * DAY_MS,
-    // A tenth of the run's age: the client learns early of the end of a short run, and polls a long run rarely.
+    // A tenth of the run's age: the client learns soon that a short run has ended, and polls a long run rarely.
     pollIntervalMs: Math.round(Math.min(Math.max(age / 10, TASK_AFTER_MS), 5000)),
   };
 }

@@ -9,7 +9,7 @@ import { imageBlocks } from "./image.ts";
 import { type ToolContext, defineTool, pathField, sandboxField, text, addNotice } from "./define.ts";
 import { byBytesText, notText, notTextFrom, readBytesText, readOnText } from "./texts.ts";
 
-const LINES = 2000;
+const DEFAULT_LINES = 2000;
 
 const DEFAULT_TEXT = 32 * 1024;
 const MAX_TEXT = 64 * 1024;
@@ -28,7 +28,7 @@ export const readFile = defineTool({
   input: z.strictObject({
     path: pathField().describe("From /workspace, or absolute."),
     offset: z.number().int().min(0).optional().describe("First line, from 1; base64: first byte, from 0."),
-    limit: z.number().int().min(1).optional().describe(`Lines (default ${LINES}) or bytes.`),
+    limit: z.number().int().min(1).optional().describe(`Lines (default ${DEFAULT_LINES}) or bytes.`),
     encoding: z.enum(["utf-8", "base64"]).optional(),
     sandbox: sandboxField(),
   }),
@@ -49,7 +49,7 @@ export const readFile = defineTool({
     const path = absolute(request.path);
     const offset = Math.max(1, request.offset ?? 1);
     const maxBytes = request.limit === undefined ? DEFAULT_TEXT : MAX_TEXT;
-    const call = { path: request.path, offset, limit: request.limit ?? LINES, max: maxBytes + 1 };
+    const call = { path: request.path, offset, limit: request.limit ?? DEFAULT_LINES, max: maxBytes + 1 };
     const { value, notice } = await context.operate(sandbox, "readLines", call);
     const { size, lines, bytes } = value;
     const links = () => fileDownloads(context, sandbox, [{ path, size }]);

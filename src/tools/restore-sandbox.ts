@@ -10,7 +10,7 @@ export const restoreSandbox = defineTool({
   name: "restore_sandbox",
   title: "Restore or fork",
   description:
-    "Restores a sandbox's files from its checkpoint. Processes and kernels end; the state before becomes a checkpoint too. A new name makes a new sandbox (a fork).",
+    "Restores a sandbox's files from its checkpoint. Processes and kernels end; the previous state becomes a checkpoint too. A new name makes a new sandbox (a fork).",
   input: z.strictObject({ checkpoint: z.string().max(64), sandbox: sandboxName() }),
   output: z.object({
     sandbox: z.string(),
@@ -29,7 +29,7 @@ export const restoreSandbox = defineTool({
     const { checkpoint: found, exists } = unwrap(
       await retryOnce(async () => account().findCheckpoint(id, sandbox)),
     );
-    // A fork also restores the settings, which are lost with a destroyed sandbox.
+    // A destroyed sandbox has lost its settings. A fork restores them from the checkpoint.
     const isFork = found.sandbox !== sandbox || !exists;
     const made: Restored = isFork
       ? await fork(context, id, sandbox)

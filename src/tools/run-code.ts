@@ -19,7 +19,7 @@ A timeout interrupts Python, which usually keeps its variables; other kernels re
     code: z
       .string()
       .min(1)
-      .max(MAX_CODE, `is longer than ${MAX_CODE} characters: write_file it and run the file`),
+      .max(MAX_CODE, `is longer than ${MAX_CODE} characters: save it with write_file and run the file`),
     language: z.enum(LANGUAGES).default(DEFAULT_LANGUAGE),
     sandbox: sandboxField(),
     context: sessionField("default"),

@@ -26,7 +26,7 @@ export const runCommand = defineTool({
   title: "Run a shell command",
   description: `Runs bash as root in /workspace of a Linux sandbox (made on first use).
 
-A session keeps its directory, exported variables and functions; cwd and env hold for one command. Sessions run in parallel. Without stdin, programs cannot ask: pass -y, or use interactive and send_input for prompts, REPLs and debuggers.
+A session keeps its directory, exported variables and functions; cwd and env apply to one command. Sessions run in parallel. Without stdin, programs cannot ask: pass -y, or use interactive and send_input for prompts, REPLs and debuggers.
 
 A failing program is a result with its exit_code. A timeout stops the command and its children, not background processes (cmd > log 2>&1 &).`,
   input: z.strictObject({
@@ -36,7 +36,7 @@ A failing program is a result with its exit_code. A timeout stops the command an
         .min(1)
         .max(
           MAX_COMMAND,
-          `is longer than ${MAX_COMMAND} characters: write_file the script, then run it with bash`,
+          `is longer than ${MAX_COMMAND} characters: save it with write_file and run the file with bash`,
         ),
     ),
     session: sessionField("main"),
@@ -44,7 +44,10 @@ A failing program is a result with its exit_code. A timeout stops the command an
     env: variablesField(),
     stdin: z
       .string()
-      .max(MAX_STDIN, `is longer than ${MAX_STDIN} characters: write_file it, then redirect it with <`)
+      .max(
+        MAX_STDIN,
+        `is longer than ${MAX_STDIN} characters: save it with write_file, then redirect the file with <`,
+      )
       .optional(),
     interactive: z.boolean().default(false).describe("In a terminal; returns its screen and id."),
     sandbox: sandboxField(),
@@ -62,10 +65,10 @@ A failing program is a result with its exit_code. A timeout stops the command an
     if (parameters.interactive && parameters.stdin !== undefined) throw oneInput();
     // After a question about a git sign-in, this call returns the earlier run: the server never repeats a command by itself.
     const before = await signInAnswer(context, { isTask: false });
-    if (before) return runAnswer(context, before.run, runFields, undefined, before.words);
+    if (before) return runAnswer(context, before.run, runFields, undefined, before.hint);
     const timeoutS = timeout_seconds ?? (parameters.interactive ? INTERACTIVE_TIMEOUT_S : TIMEOUT_S);
     const spec = { ...parameters, timeoutMs: timeoutS * 1000 };
-    // The client of an MCP task waits for the task's end, but an interactive program asks for input before.
+    // The client of an MCP task waits for the task's end, but an interactive program asks for input before its end.
     const pollScope = parameters.interactive ? undefined : "sandbox:read";
     const { waitMs, taskOf } = callWait(context, wait_seconds, pollScope);
     const isLive = context.isStructured === true || parameters.interactive;

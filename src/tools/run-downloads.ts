@@ -9,7 +9,7 @@ import { sandboxOfRun } from "./run-sandbox.ts";
 /** The most links in one answer. `get_result` and `file_link` give the others. */
 const MAX_LINKS = 10;
 
-/** How the kernels name stored HTML pages. */
+/** The text that stands for a stored HTML page in a kernel's result. */
 const PAGE =
   /^\[An interactive page, HTML of (\d{1,10}) bytes: (\/workspace\/\.outputs\/\w{1,40}\.html)\]$/gm;
 

@@ -73,7 +73,7 @@ function portsOf({ detail }: RunView): readonly number[] {
   return (detail && "ports" in detail && detail.ports) || [];
 }
 
-/** The working directory of the command's session afterwards, unless it is /workspace. */
+/** The working directory of the command's session after the command; undefined if it is /workspace. */
 function cwdOf({ detail }: RunView): string | undefined {
   return detail && "cwd" in detail ? detail.cwd : undefined;
 }
@@ -88,7 +88,9 @@ export const runOutput = resultOutput.extend({
   cwd: z.string().optional(),
 });
 
-/** `run_code` publishes no schema of its data, because with one a client may show the data instead of the images. */
+/**
+ * The data of `run_code`, which publishes no schema: some clients show the data of a tool with a schema, but not its images.
+ */
 export const codeOutput = runOutput.extend({
   result: z.string().optional(),
   html: z.array(z.string()).optional(),
@@ -142,7 +144,7 @@ export function runFields(run: RunView, notice?: string): z.input<typeof runOutp
   };
 }
 
-/** The output as a terminal would show it in the end. */
+/** The output as a terminal shows it at the end, without text that later output replaced. */
 function removeOverwrittenText(shown: ShownOutput): ShownOutput {
   const head = textAfterClear(shown.tail) === undefined ? lastStates(shown.head) : "";
   return { ...shown, head, tail: lastStates(shown.tail) };
@@ -166,7 +168,7 @@ function leftOutReason(line: string): string | undefined {
   return isReason && line.includes(" is left out: ") ? line.slice(1, -1) : undefined;
 }
 
-/** The marks by which kernels and the executor show that values were cut, or that outputs exceeded a limit. */
+/** The marks by which kernels and the executor show that a value was cut, or that an output exceeded a limit. */
 const CUT =
   /^\[\.{3} \d{1,12} of \d{1,12} characters omitted(?=: [^\n\]]{0,80}\]$)|\.{3} \d{1,12} more(?: items?| characters?)?(?=[\])}]|$)|^\[(?:\d{1,12} more outputs not shown|An interactive page of \d{1,12} bytes is not kept): [^\n\]]{0,200}\]$/m;
 

@@ -3,7 +3,7 @@ import { type RunSummary, durationMs } from "../runs/run-types.ts";
 import { type EachField, type ListedRun, type RunState, listedRun } from "../shared/run-listing.ts";
 import { runningText, waitingText } from "./texts.ts";
 
-/** The state for a model. Programs see a waiting run as `running`. */
+/** The state that a model sees. For programs, a waiting run is `running`. */
 export function stateText({ state, waiting }: RunSummary): RunState | "waiting" {
   return waiting ? "waiting" : state;
 }

@@ -8,7 +8,7 @@ import { longLineText, nothingToType, skippedText } from "./texts.ts";
 
 const MAX_TEXT = 10_000;
 
-/** How many bytes of a line a terminal buffers for programs that read lines (`MAX_CANON`, N_TTY_BUF_SIZE in Linux). */
+/** How many bytes of one line a terminal passes to programs that read whole lines (`MAX_CANON`, N_TTY_BUF_SIZE in Linux). */
 const LINE_BYTES = 4095;
 
 function hasLongLine(text: string): boolean {
@@ -18,14 +18,14 @@ function hasLongLine(text: string): boolean {
 export const sendInput = defineTool({
   name: "send_input",
   title: "Type into a command",
-  description: "Types into an interactive run_command. Returns its new output once that pauses.",
+  description: "Types into an interactive run_command. Returns the new output once it pauses.",
   input: z.strictObject({
     id: runField(),
     text: z
       .string()
       .max(
         MAX_TEXT,
-        `is longer than ${MAX_TEXT} characters: write_file it, and have the program read the file`,
+        `is longer than ${MAX_TEXT} characters: save it with write_file, and have the program read the file`,
       )
       .default("")
       .describe("\\n is Enter, \\u0003 Ctrl-C, \\u001b[A Up."),

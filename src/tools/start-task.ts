@@ -97,7 +97,7 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
   return startInFork(context, name, () => forkTask(context, continuedRun, name), begin);
 }
 
-/** Starts a task in a sandbox that `make` creates from a saved state. If the task is refused, the sandbox is removed. */
+/** Starts a task in a sandbox that `make` creates from a saved state. If the task is refused, destroys the sandbox. */
 async function startInFork<T>(
   context: ToolContext,
   sandbox: string,
@@ -134,7 +134,7 @@ type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "conti
   named?: readonly string[];
 };
 
-/** Continues in the earlier task's sandbox if its files are still there, else in a new one with the files restored. */
+/** Continues in the earlier task's sandbox if its files are still there, else in a new sandbox with the restored files. */
 async function continueTask(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
   if (request.repository !== undefined) throw texts.repositoryAndContinue();
   const earlierSandbox = sandboxOfRun(id);

@@ -109,7 +109,7 @@ export function plainTask(run: RunView) {
   };
 }
 
-/** Whether the task has no result. Then the last lines of its progress are shown. */
+/** Whether the task has no result, so that the last lines of its progress are shown instead. */
 function hasNoResult({ state }: RunView): boolean {
   return state === "running" || state === "lost";
 }

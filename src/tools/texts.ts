@@ -50,7 +50,7 @@ export const NO_OUTPUT = "Done, without output.";
 export const runningText = (id: string, seconds: number) =>
   `Still running after ${seconds} s. Wait with get_result, id ${id}, or stop it with cancel_run.`;
 
-/** What a run waits for, and the next call. The text begins with the run's own id. */
+/** What a run waits for, and the next call. The run's own id comes first, so that a model does not wait for another run. */
 export function waitingText(id: string, { behind, kind, name }: WaitState): string {
   const [first, ...more] = behind;
   const wait = `Not started. Wait with get_result, id ${id}, or withdraw it with cancel_run.`;
@@ -70,7 +70,7 @@ export function wholeOutputText(id: string, droppedBytes: number): string {
 }
 
 export const resultCutText = (mark: string) =>
-  `A result is cut where it says "${mark}". To get all of it, print it or write it to a file.`;
+  `A result is cut at "${mark}". To get the whole value, print it or write it to a file.`;
 export const listeningText = (ports: readonly number[]) =>
   `port ${ports.join(", ")}; expose_port gives it a URL`;
 export const hiddenImagesText = (count: number, id: string) =>
@@ -81,7 +81,7 @@ export const pageEndText = (droppedBytes: number) =>
 export const pageMoreText = (cursor: number) => `There is more: go on with cursor ${cursor}.`;
 export const pageRunningText = (cursor: number) => `Still running: wait for more with cursor ${cursor}.`;
 export const skippedText = (bytes: number) =>
-  `${bytes} earlier bytes are in the log: read them by get_result with a cursor.`;
+  `${bytes} earlier bytes are in the log: read them with get_result and a cursor.`;
 export const longLineText = (maxBytes: number) =>
   `The typed line is longer than ${maxBytes} bytes: line readers (read, input(), cat) get only the first ${maxBytes}. Use write_file for longer lines.`;
 export const nothingToType = () => invalid("send_input needs text, or columns and rows.");
@@ -109,8 +109,8 @@ export const foreignCursor = (cursor: string, sandbox: string) =>
   invalid(`The cursor ${cursor} does not belong to sandbox ${sandbox}.`, "Leave out cursor.");
 
 export function noRunsText(sandbox: string | undefined, isPage: boolean): string {
-  const nothing = sandbox === undefined ? "You have no tasks" : `Sandbox ${sandbox} has no runs`;
-  return `${nothing}${isPage ? " before that" : ""}.`;
+  const earlier = isPage ? "earlier " : "";
+  return sandbox === undefined ? `You have no ${earlier}tasks.` : `Sandbox ${sandbox} has no ${earlier}runs.`;
 }
 
 export const OLDER_RUNS = "... older ones: set cursor to the last id above";
@@ -143,11 +143,11 @@ export interface ShownLines {
   /** The first line of the content. */
   offset: number;
   content: string;
-  /** The content's limit in bytes, if it was cut there. */
+  /** The limit in bytes at which the content was cut; false if it was not cut. */
   cut: number | false;
 }
 
-/** What follows the shown lines: the next call, or that the file ends. Empty if the whole file was shown. */
+/** Says how to read on after the shown lines, or that the file ends. Empty if the whole file was shown. */
 export function readOnText(path: string, { size, lines, offset, content, cut }: ShownLines): string {
   const name = shownName(path);
   const fileSize = `${pluralize(lines, "line")}, ${pluralize(size, "byte")}`;
@@ -157,7 +157,7 @@ export function readOnText(path: string, { size, lines, offset, content, cut }: 
   const last = offset + content.split("\n").length - (content.endsWith("\n") ? 2 : 1);
   if (isPartial && last === offset)
     return `[${fileSize}. Line ${offset} is longer than ${cut} bytes. To read its rest: encoding base64, with offset in bytes (the first byte is 0).]`;
-  if (isPartial) return `[${fileSize}; shown up to a part of line ${last}. Go on with offset ${last}.]`;
+  if (isPartial) return `[${fileSize}; shown up to line ${last}, which is cut. Go on with offset ${last}.]`;
   if (last < lines) return `[${fileSize}; shown up to line ${last}. Go on with offset ${last + 1}.]`;
   const unended = content.endsWith("\n") ? "" : " Its last line has no line break.";
   return offset === 1 ? unended && `[${name}:${unended}]` : `[${fileSize}; this is the end.${unended}]`;
@@ -211,7 +211,7 @@ export const emptyDirectoryText = (path: string, isPage: boolean) =>
 export const longNames = (count: number) =>
   invalid(`The names of ${count} entries are too long to be shown together.`, "Give a smaller limit.");
 export const moreFilesText = (cursor: string, maxLimit: number) =>
-  `... more: go on with cursor ${cursor}, raise limit (at most ${maxLimit}), or list a directory below.`;
+  `... more: go on with cursor ${cursor}, raise limit (at most ${maxLimit}), or list a subdirectory.`;
 
 // Links
 

@@ -236,7 +236,7 @@ describe("code", () => {
     const refused = await run(`${code} `);
     expect(refused).toMatchObject({
       isError: true,
-      text: expect.stringContaining("write_file it and run the file"),
+      text: expect.stringContaining("save it with write_file and run the file"),
     });
   });
 

@@ -23,7 +23,7 @@ describe("a local sandbox", () => {
     expect(await output("cat /tmp/file")).toBe("kept");
   });
 
-  it("has ended, for its actor, if the engine does not know it", async () => {
+  it("counts as ended for its actor if the engine does not know it", async () => {
     await output("true");
     await runInActor(sandbox, async (actor, state) => {
       const stored = state.storage.kv.get<object>("__local_container");

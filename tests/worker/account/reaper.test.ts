@@ -89,7 +89,7 @@ test("the end of a run is a use of its sandbox", async () => {
   }
 });
 
-test("the reaper ends the count of a fork that was never used, and keeps its files", async () => {
+test("the reaper no longer counts a fork that was never used, and keeps its files", async () => {
   const counted = () =>
     runInDurableObject(accountOf(owner), (_account, { storage }) =>
       storage.sql.exec("SELECT name FROM sandboxes WHERE name = 'unused'").toArray(),

@@ -6,18 +6,18 @@ async function listNames(caller: Caller): Promise<string[]> {
   return (await sandboxesOf(caller)).map(({ name }) => name).sort();
 }
 
-/** Lets another sandbox hold every run slot of the principal. */
-function usedUp(caller: Caller): Promise<void> {
+/** Makes another sandbox of the principal occupy all run slots. */
+function occupyAllSlots(caller: Caller): Promise<void> {
   return runInDurableObject(accountOf(caller), (_account, { storage }) => {
     const until = Date.now() + 3_600_000;
     storage.sql.exec("INSERT INTO leases VALUES ('other', 50, 0, ?, ?)", until, Number.MAX_SAFE_INTEGER);
   });
 }
 
-test("a call without a slot for its run leaves no sandbox", async () => {
+test("a call that is refused because all run slots are in use creates no sandbox", async () => {
   const caller = await principal("busy", ["sandbox:exec", "sandbox:read", "sandbox:write", "tasks:run"]);
   await caller.call("list_files", { sandbox: "there" });
-  await usedUp(caller);
+  await occupyAllSlots(caller);
   for (const wait_seconds of [0, 5]) {
     const result = await caller.call("run_command", { sandbox: "fresh", command: "true", wait_seconds });
     expect(result.text).toContain("50 runs at once");
@@ -33,7 +33,7 @@ test("a call without a slot for its run leaves no sandbox", async () => {
 
 test("a refused call keeps the sandbox that another call made at the same time", async () => {
   const caller = await principal("beside");
-  await usedUp(caller);
+  await occupyAllSlots(caller);
   const [refused, written] = await Promise.all([
     caller.call("run_command", { sandbox: "shared", command: "true" }),
     caller.call("write_file", { sandbox: "shared", path: "x", content: "x" }),
@@ -44,7 +44,7 @@ test("a refused call keeps the sandbox that another call made at the same time",
   expect(await listNames(caller)).toEqual(["shared"]);
 });
 
-test("a call leaves no sandbox if the container does not start, also when its caller has disconnected", async () => {
+test("a call creates no sandbox if the container does not start, also when its caller has disconnected", async () => {
   const caller = await principal("unlucky");
   const calls: [string, Record<string, unknown>][] = [
     ["list_files", {}],
@@ -71,7 +71,7 @@ test("a refused call does not start a stopped sandbox", async () => {
   const state = async () => (await caller.call("list_sandboxes")).text.split(",")[0];
   await runInDurableObject(await actorOf("asleep", caller), async (actor) => actor.stop());
   await expect.poll(state).toBe("asleep: stopped");
-  await usedUp(caller);
+  await occupyAllSlots(caller);
   expect((await caller.call("run_code", { sandbox: "asleep", code: "1" })).isError).toBe(true);
   expect(await state()).toBe("asleep: stopped");
 });

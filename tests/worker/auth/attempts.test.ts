@@ -62,7 +62,7 @@ describe("the counter of one address", () => {
     expect(await counter.take("b", NOW)).toBe(0);
   });
 
-  it("allows no more guesses in parallel", async () => {
+  it("allows no additional guesses if they arrive in parallel", async () => {
     const counter = attempts();
     const waits = await Promise.all(Array.from({ length: 50 }, () => counter.take("a", NOW)));
     expect(waits.filter((wait) => wait === 0)).toHaveLength(5);

@@ -69,7 +69,7 @@ describe("the authorization code flow", () => {
     }
   });
 
-  it("returns a token for a grant of an earlier version, which calls the method `door`", async () => {
+  it("returns a token for a grant of an earlier version, which stored the sign-in method as `door`", async () => {
     const app = oauthApp();
     const client = await Client.register(app);
     const variables = { SERVER_AUTH_TOKEN: TOKEN, PUBLIC_ORIGIN: ORIGIN };

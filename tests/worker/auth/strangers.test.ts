@@ -33,8 +33,8 @@ describe("registered clients", () => {
     expect(remaining).not.toContain(first.id);
   });
 
-  it("are limited without a limiter binding too", async () => {
-    // The limiter counts by the minute. This minute does not end, and no other file sends requests in it.
+  it("can register 600 times a minute if the binding ADDRESS_LIMITER is missing", async () => {
+    // The clock stands still, so all requests are in one minute. No other file sends requests in that minute.
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 3_600_000 });
     const app = oauthApp({ ADDRESS_LIMITER: undefined });
     const answers = await Promise.all(
@@ -44,10 +44,10 @@ describe("registered clients", () => {
   });
 });
 
-describe("tokens that this server could have issued", () => {
+describe("invalid tokens in the form of this server's tokens", () => {
   const tokenOf = (index: number) => `owner:${String(index).padStart(16, "g")}:${"s".repeat(32)}`;
 
-  it("cost an address a limited number of look-ups, which do not affect valid tokens", async () => {
+  it("cause a limited number of look-ups for each address, and do not affect valid tokens", async () => {
     let remaining = 20;
     const limit = async ({ key }: { key: string }) => ({
       success: !key.startsWith("address:") || (remaining -= 1) >= 0,

@@ -240,7 +240,7 @@ END`,
 });
 
 describe("an upload link", () => {
-  it("accepts one complete file, and then is used up", async () => {
+  it("accepts one complete file, and is invalid after that", async () => {
     const path = await link("in/big", { direction: "upload" });
     const bytes = new Uint8Array(4_000_000).fill(7);
     const response = await owner.http(path, { method: "PUT", body: bytes });
@@ -262,7 +262,7 @@ describe("an upload link", () => {
     await owner.call("destroy_sandbox", { sandbox: restarted });
   });
 
-  it("shows a page to a person", async () => {
+  it("shows a page in a browser", async () => {
     const path = await link("form", { direction: "upload" });
     const shown = await owner.http(path, { headers: { accept: "text/html" } });
     expect(shown.headers.get("content-security-policy")).toMatch(/script-src 'sha256-/);
@@ -334,7 +334,7 @@ describe("an upload link", () => {
   });
 
   it.each<Record<string, string>>([{}, { "content-length": String(100 * 65_536) }])(
-    "reads the rest of an upload that is too large, so that its client sees the response, with %j",
+    "reads the rest of an upload that is too large, so that its client sees the response, with the headers %j",
     async (headers) => {
       const path = await link("rest", { direction: "upload", max_bytes: 10 });
       let remaining = 100;
@@ -367,7 +367,7 @@ describe("an upload link", () => {
   });
 
   it.each<Record<string, string>>([{}, { "content-length": "400000" }])(
-    "leaves the old file when it breaks off, with %j",
+    "leaves the old file if the upload breaks off, with the headers %j",
     async (headers) => {
       await sh(sandbox, "echo old >cut");
       const path = await link("cut", { direction: "upload" });
@@ -434,11 +434,11 @@ describe("an upload link", () => {
   });
 });
 
-describe("links end with the container", () => {
+describe("the links of a container", () => {
   it.each([
     ["destroyed", (name: string) => owner.call("destroy_sandbox", { sandbox: name })],
     ["killed", (name: string) => killContainer(name)],
-  ])("that is %s is refused, also the next time", async (what, end) => {
+  ])("are refused after the container was %s, also in the next container", async (what, end) => {
     const name = `links-${what}`;
     await sh(name, "echo x >x");
     const [down, up] = await Promise.all(

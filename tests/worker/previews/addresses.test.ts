@@ -90,23 +90,23 @@ describe("a host name", () => {
     ["another token", (given) => `${given.slice(0, -25)}${zeros}`],
     ["no token", (given) => given.slice(0, -26)],
     ["a name below", (given) => `a.${given}`],
-    ["a port in front", (given) => `1${given}`],
+    ["another digit before the port", (given) => `1${given}`],
     ["capitals", (given) => given.toUpperCase()],
     ["another dash", (given) => `${given}-`],
     ["another label", () => "www"],
     ["the server's name", () => "mcp"],
     ["an underscore", (given) => given.replace("-", "_")],
-    ["unchanged", (given) => given],
+    ["nothing changed", (given) => given],
     ["percent signs", (given) => `%41${given}`],
   ];
 
-  it.each(names)("with %s leads to a sandbox only if it is valid", async (what, make) => {
+  it.each(names)("leads to a sandbox only if the label is valid: %s", async (what, make) => {
     const getByName = vi.fn<() => unknown>(() => ({ fetch: async () => new Response("shown") }));
     const variables = { Sandbox: { getByName } as unknown as Env["Sandbox"] };
     const url = `https://${make(label)}.${PREVIEW_HOST}/mcp`;
     const response = await visit(url, { method: "POST", body: "{}" }, variables);
     // Host names are not case-sensitive.
-    const isOurs = what === "capitals" || what === "unchanged";
+    const isOurs = what === "capitals" || what === "nothing changed";
     expect(response.status).toBe(isOurs ? 200 : 404);
     expect(getByName).toHaveBeenCalledTimes(isOurs ? 1 : 0);
     expect(response.headers.get("www-authenticate")).toBeNull();

@@ -327,14 +327,14 @@ describe("a sandbox with an open preview", () => {
     const killed = "until ! pgrep -x sbxd | grep -qx $old; do sleep 0.05; done";
     await sh(idle, `old=$(pgrep -xo sbxd); kill -9 $old; ${killed}`);
     await until(async () => (await visit(url)).status === 200);
-    // A child of sandboxd has its name for a moment.
+    // For a moment, a new child of sandboxd has sandboxd's name.
     await expect.poll(() => sh(idle, "pgrep -x sbxd | wc -l")).toBe("1\n");
     await owner.call("destroy_sandbox", { sandbox: idle });
   });
 });
 
-describe("a preview ends", () => {
-  it("at its expiry, together with the requests in progress", async () => {
+describe("a preview works", () => {
+  it("until its expiry, which also ends the requests in progress", async () => {
     await startServer("brief", 8000);
     const url = await expose({ sandbox: "brief", port: 8000, expires_seconds: 3 });
     const ending = nextMessage((await openSocket(url)).socket);
@@ -348,7 +348,7 @@ describe("a preview ends", () => {
     expect((await exposer.call("list_sandboxes")).text).not.toContain(url);
   });
 
-  it("when it is closed, together with the requests in progress", async () => {
+  it("until it is closed, which also ends the requests in progress", async () => {
     const url = await expose({ sandbox: "brief", port: 8000 });
     const ending = nextMessage((await openSocket(url)).socket);
     await exposer.call("expose_port", { sandbox: "brief", port: 8000, expose: false });
@@ -357,7 +357,7 @@ describe("a preview ends", () => {
     expect(closed.text).toBe("Port 8000 of sandbox brief is not exposed.");
   });
 
-  it("not with its container, which an open tab does not restart", async () => {
+  it("again after its container has ended and was restarted, which an open tab does not do", async () => {
     const url = await expose({ sandbox: "brief", port: 8000 });
     await killContainer("brief");
     const page = () => visit(url, PAGE).then((response) => response.text());
@@ -371,7 +371,7 @@ describe("a preview ends", () => {
     expect(await expose({ sandbox: "brief", port: 8000 })).toBe(url);
   });
 
-  it("with its sandbox, which an open tab does not restart", async () => {
+  it("until its sandbox is destroyed, and an open tab does not create the sandbox again", async () => {
     const url = await expose({ sandbox: "brief", port: 8000 });
     await owner.call("destroy_sandbox", { sandbox: "brief" });
     for (const init of [PAGE, {}, { headers: { upgrade: "websocket" } }])

@@ -10,7 +10,7 @@ afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 const { command, code } = callsIn(sandbox);
 
-/** A command that holds the files that would report its end. */
+/** A command that stops its own shell, which would report the command's end. */
 const ENDLESS = "kill -STOP $PPID; echo begun; sleep 1000";
 
 describe.concurrent("a command that hides its end", () => {

@@ -15,7 +15,7 @@ const open = (command: string, more: Record<string, unknown> = {}) =>
 
 const type = (started: Result, text: string) => owner.call("send_input", { id: idIn(started), text });
 
-/** A function for the whole output so far. */
+/** Returns a function that gets the whole output so far. */
 const shownBy = (started: Result) => async () =>
   (await result(idIn(started), { cursor: 0, wait_seconds: 0 })).text;
 

@@ -39,13 +39,13 @@ describe("a background process of a command", () => {
   it.each([
     ["a child", "sleep 0.5 & echo $!"],
     ["an orphan", "(setsid bash -c 'sleep 0.5 & echo $!')"],
-  ])("has no process id after its end: %s", async (_what, line) => {
+  ])("is removed from the process table after its end: %s", async (_what, line) => {
     const pid = (await sh(sandbox, line)).trim();
     await until(async () => (await run(`kill -0 ${pid}`)).structured.state === "failed");
     expect((await run(`kill -0 ${pid}`)).text).toContain("No such process");
   });
 
-  it("loses only the output after the end of its command", async () => {
+  it("loses only the output that it prints after its command's end", async () => {
     const { structured, text } = await run(
       "seq 1000000; (sleep 1; yes | head -c 30000000; sleep 1) & echo the end",
     );

@@ -27,11 +27,11 @@ const CHECKPOINT: Checkpoint = {
 export class Actor {
   readonly lifecycle: Lifecycle;
   readonly uses = new Set<Use>();
-  /** Runs outlast the calls that start them. */
+  /** Separate from `uses`, because runs outlast the calls that start them. */
   readonly runs = new Set<Use>();
-  /** The server's own work under way. It may start a container that a use has registered. */
+  /** How many operations of the server itself are in progress. They may start a container if a call has registered it. */
   ownWork = 0;
-  /** Counts how often the parts learned that a use ended. */
+  /** Counts calls of `onRelease`. */
   releases = 0;
   readonly pending = new Set<Promise<unknown>>();
   readonly #world: World;
@@ -44,25 +44,25 @@ export class Actor {
   /** What the account knew before the last registration. */
   #before: "nothing" | "stopped" = "nothing";
   #isStarted: boolean;
-  /** The container that the parts know to be ready. */
+  /** The last container that `onContainerReady` reported. */
   #ready: FakeContainer | undefined;
   #nextPolicy: number | undefined;
   /** Whether the network knows that a container is about to start. */
   #isStarting = false;
-  /** The running and past ends of containers. */
+  /** How many containers are being ended, and how many have ended. */
   #ends = { running: 0, past: 0 };
   #notedEnd: string | undefined;
   #lastNote: string | undefined;
-  /** Whether this actor has begun the rollback under way. */
+  /** Whether this actor began the rollback that is in progress. */
   #isRollingBack = false;
   #rollbackSettings: CheckpointSettings | undefined;
   finishedRollbacks = 0;
-  /** The saved container; aborted when it must not be used any more. */
+  /** The signal of the container that is saved. It is aborted when that container must not be used any more. */
   #life = AbortSignal.abort();
   #isSaving = false;
   readonly #saving = new SerialQueue();
   #usesAtSave: Use[] = [];
-  /** The container that gets another saved state. Until the storage has that state, none is restored. */
+  /** The container to which another saved state is being restored. Until then, no container counts as restored. */
   #replaced: FakeContainer | undefined;
   /** The number of the container that is being started. */
   starting: number | undefined;
@@ -84,7 +84,7 @@ export class Actor {
     this.lifecycle.subscribe(this.#subscriber());
     world.check(
       !restoredContainer || restoredContainer.isAlive || !world.restoredContainer,
-      "an end that the parts of the next actor do not know",
+      "the next actor does not report that the container has ended",
     );
   }
 
@@ -107,7 +107,7 @@ export class Actor {
     return this.uses.size > 0 || this.runs.size > 0;
   }
 
-  /** The container for work that begins in this turn. */
+  /** Checks that work may begin in the container now, and returns the container. */
   use(use?: Use): { container: FakeContainer; writes: Set<number>; life: AbortSignal } {
     const world = this.#world;
     const life = this.lifecycle.container;
@@ -120,7 +120,7 @@ export class Actor {
     }
     world.check(!world.isRollingBack, "a use of a container with the state before a rollback");
     world.check(!life.aborted, "a use of a container that is being ended");
-    world.check(this.#ready === container, "a use before the parts know that the container is ready");
+    world.check(this.#ready === container, "a use before onContainerReady");
     if (use) {
       world.check(this.#isRegistered, "a use that the account does not know");
       const isEnforced = container.policy === world.policy.version || world.policy.since >= use.begunAt;
@@ -137,7 +137,7 @@ export class Actor {
     const { runs } = this;
     return {
       onContainerStart: () => {
-        world.check(!this.#isStarted, "a container started before the parts knew the end of the one before");
+        world.check(!this.#isStarted, "onContainerStart before onContainerEnd of the previous container");
         world.check(world.container !== undefined, "a start without a container");
         world.check(this.#lastNote === "start", "a start that is not in the log");
         this.#isStarted = true;
@@ -156,12 +156,15 @@ export class Actor {
       onRestore: (settings) => {
         world.check(settings === this.#rollbackSettings, "a rollback with other settings");
         this.#rollbackSettings = undefined;
-        world.check(this.finishedRollbacks === 1, "a rollback that was not finished once");
+        world.check(this.finishedRollbacks === 1, "onRestore without exactly one finished rollback");
         this.finishedRollbacks = 0;
       },
       onRelease: (isUnused) => {
         this.releases++;
-        world.check(isUnused() !== this.#isUsed, "a wrong report that nothing is under way");
+        world.check(
+          isUnused() !== this.#isUsed,
+          "onRelease reports wrongly whether calls or runs are in progress",
+        );
       },
       get isBusy() {
         return runs.size > 0;
@@ -179,12 +182,15 @@ export class Actor {
     world.check(!isOrderly || atWork.length === 0, `an end as ${end} during a use`);
     const isStillUsed = this.#usesAtSave.some((use) => this.uses.has(use) || this.runs.has(use));
     world.check(!isOrderly || !isStillUsed, `an end as ${end} for a sandbox in use`);
-    world.check(end !== "network" || this.runs.size === 0, "an end during a run that is reported as saved");
+    world.check(
+      end !== "network" || this.runs.size === 0,
+      "an end with the reason network, which means that all is saved, during a run",
+    );
     const isKeptLong = isOrderly && Date.now() - world.usedAt >= HOUR_MS;
     const mayLose = ["lost", "destroy", "unsaved_network"].includes(end) || isKeptLong;
     world.check(mayLose || world.isAllSaved, `an end as ${end} that loses acknowledged writes`);
     const isNeeded = !end.endsWith("network") || container?.policy !== world.policy.version;
-    world.check(isNeeded, "an end for a policy that was in force");
+    world.check(isNeeded, "an end to enforce a policy that is already in force");
     world.check(
       atWork.every((use) => use.container?.aborted),
       "a use that continues after the end of its container",
@@ -217,7 +223,7 @@ export class Actor {
         const uses = [...this.uses, ...this.runs];
         world.check(
           uses.every((use) => !use.container || use.container.aborted),
-          "a container is ended before its uses are told",
+          "a container is ended before its uses are aborted",
         );
         world.check(this.#ends.running === 0, "two ends at the same time");
         this.#ends.running++;
@@ -263,7 +269,7 @@ export class Actor {
     if (isEnded()) await refuse();
     if (world.consumeFault("starts halfway")) throw new ToolError("sandbox_unavailable", "no response");
     if (container.isAlive) return;
-    // Calls that began after its death have waited for this start too.
+    // Calls that began after the container's death waited for this start too.
     world.count.interruptions++;
     throw containerGone();
   }
@@ -277,7 +283,7 @@ export class Actor {
     });
   }
 
-  /** Tells the account the settings of a sandbox. */
+  /** Stores settings of the sandbox in the account. */
   configure(settings: number): Promise<void> {
     return this.#reports.run(async () => {
       await this.waitForStep();
@@ -292,7 +298,7 @@ export class Actor {
         const uses = [...this.uses, ...this.runs];
         world.check(
           uses.some(({ isStarter }) => isStarter || this.ownWork > 0),
-          "a start for nobody who may start a container",
+          "a start although no call or run may start a container",
         );
         this.#isStarting = true;
         this.#nextPolicy = undefined;
@@ -353,7 +359,10 @@ export class Actor {
       },
       withdraw: async (before) => {
         world.check(!world.container, "a withdrawal of a container that runs");
-        world.check(before === this.#before, "a withdrawal to another state than before");
+        world.check(
+          before === this.#before,
+          "a withdrawal to a state that is not the one before the registration",
+        );
         await this.#unregister(before !== "nothing");
       },
       reportStop: () => {

@@ -1,11 +1,11 @@
-/** What the test of the lifecycle knows of a sandbox beside its actor: container, account and storage. Time is virtual. */
+/** A model of the sandbox without its actor, for lifecycle.test.ts: container, account and storage. Time is virtual. */
 import { vi } from "vitest";
 import type { Owner } from "../../../src/actors/account-calls.ts";
 import type { Lifecycle } from "../../../src/actors/lifecycle.ts";
 
 export const HOUR_MS = 3_600_000;
 
-/** Faults that happen once, and one that lasts until the test ends it. */
+/** Faults that the test can set. Each happens once, except "saves fail", which lasts until the test removes it. */
 export const FAULTS = [
   "start fails",
   "starts halfway",
@@ -28,7 +28,7 @@ export class FakeContainer {
   isEnding = false;
   /** Whether the sandbox was rolled back since this container started. */
   isOutdated = false;
-  /** Counts starts. */
+  /** 1 for the first container that was started, 2 for the second, and so on. */
   readonly number: number;
   /** The network policy in force. */
   readonly policy: number;
@@ -39,18 +39,19 @@ export class FakeContainer {
   }
 }
 
-/** A call or a run under way. */
+/** A call or a run in progress. */
 export class Use implements Owner {
   readonly principalID = "p";
   readonly sandbox = "main";
   readonly mayStart: boolean | "ifKnown";
   readonly begunAt: number;
-  /** Whether a container ran at its beginning. */
+  /** Whether a container ran when the call or run began. */
   readonly isRunning: boolean;
   /** Whether a container may be started for it. */
   isStarter: boolean;
-  /** The container in which it works or worked last, and its signal while it works. */
+  /** The last container in which the call or run worked. */
   last: FakeContainer | undefined;
+  /** The signal of that container while the call or run works in it. */
   container: AbortSignal | undefined;
 
   constructor({ turn, account, container }: World, mayStart: boolean | "ifKnown") {
@@ -64,13 +65,13 @@ export class Use implements Owner {
 export interface WorldActor {
   readonly lifecycle: Lifecycle;
   readonly pending: ReadonlySet<Promise<unknown>>;
-  /** The rollbacks that the parts do not know of yet. */
+  /** How many finished rollbacks `onRestore` has not reported yet. */
   readonly finishedRollbacks: number;
   follow(work: Promise<unknown>): void;
   reportEnd(): void;
 }
 
-/** What survives an eviction of the actor, and the violations found. */
+/** The state that survives an eviction of the actor. `problems` has the violations that the checks found. */
 export abstract class World {
   readonly problems: string[] = [];
   abstract actor: WorldActor;
@@ -85,9 +86,9 @@ export abstract class World {
   acknowledgedSettings = 0;
   saved = new Set<number>();
   saves = 0;
-  /** The acknowledged writes that no loss removed. */
+  /** The acknowledged writes, without those that were lost in an allowed way. */
   acknowledged = new Set<number>();
-  /** The container that has its workspace, according to the storage. */
+  /** The container whose workspace was restored, according to the actor's storage. */
   restoredContainer: FakeContainer | undefined;
   isRollingBack = false;
   policy = { version: 0, since: 0, isEnforced: true };
@@ -104,14 +105,14 @@ export abstract class World {
   isLeaked = false;
   #operations: (() => void)[] = [];
 
-  /** Creates an actor in place of the one before. */
+  /** Creates the next actor. */
   protected abstract wake(): void;
 
   check(holds: boolean, problem: string): void {
     if (!holds) this.problems.push(problem);
   }
 
-  /** Completes one waiting operation, and lets everything that follows from it happen. Returns false if none waits. */
+  /** Completes one waiting operation, and waits until everything that follows from it has happened. Returns false if none waits. */
   async complete(choice: number): Promise<boolean> {
     const [operation] = this.#operations.splice(choice % Math.max(1, this.#operations.length), 1);
     operation?.();
@@ -173,7 +174,7 @@ export abstract class World {
       this.isLeaked = this.account.isRunning;
       this.isEndUnreported = true;
     }
-    // An interrupted change may be known to the account only.
+    // Only the account may know a change of settings that the eviction interrupted.
     this.account.settings = this.settings = this.acknowledgedSettings = 0;
     this.wake();
     if (container && isKilled) this.actor.follow(this.operation().then(() => this.actor.reportEnd()));
@@ -207,7 +208,7 @@ export abstract class World {
     return [...this.acknowledged].every((write) => this.saved.has(write));
   }
 
-  /** Checks at a moment when nothing is under way. */
+  /** Checks the state when no call, run or operation is in progress. */
   checkWhenIdle(): void {
     const { lifecycle } = this.actor;
     const isThere = this.container !== undefined;
@@ -223,6 +224,6 @@ export abstract class World {
     const { container, policy } = this;
     const isEnforced = container === undefined || container.policy === policy.version;
     this.check(isEnforced || !policy.isEnforced, "an earlier network policy is in force");
-    this.check(this.actor.finishedRollbacks === 0, "a rollback that the parts do not know");
+    this.check(this.actor.finishedRollbacks === 0, "onRestore has not reported a rollback");
   }
 }

@@ -82,11 +82,11 @@ class Sandbox extends World {
       actor.uses.delete(use);
       const { releases } = actor;
       actor.lifecycle.release();
-      this.check(actor.releases > releases, "the end of a call that the parts do not know");
+      this.check(actor.releases > releases, "onRelease was not called after the end of a call");
     }
   }
 
-  /** Calls that use the container, as `Calls` makes them. */
+  /** Makes a call that uses the container, like the class `Calls`. */
   #call(
     work: (use: Use) => Promise<void>,
     { isRepeated = true, waitMs, mayStart }: CallOptions = {},
@@ -159,7 +159,10 @@ class Sandbox extends World {
     const begunAt = Date.now();
     return this.#use(async () => {
       await this.actor.lifecycle.checkpoint("", { forCheckpoint: undefined });
-      this.check(this.keptAt <= begunAt, "a checkpoint that keeps later changes");
+      this.check(
+        this.keptAt <= begunAt,
+        "a checkpoint claims to contain changes that came after its beginning",
+      );
     });
   }
 
@@ -299,7 +302,7 @@ const OWNER = { principalID: "p", sandbox: "main" };
 const SETTINGS = { forCheckpoint: undefined };
 const isFault = (step: Step): step is Fault => FAULTS.some((fault) => fault === step);
 
-/** Ways in which a sandbox stops at the end. */
+/** Each sequence of events ends with one of these ways to stop the sandbox. */
 const STOPS: Record<string, (sandbox: Sandbox) => Promise<void>> = {
   async idle(sandbox) {
     const { lifecycle, uses } = sandbox.actor;
@@ -355,7 +358,7 @@ async function completeWork<T>(sandbox: Sandbox, work: Promise<T>): Promise<T> {
 beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] }));
 afterEach(() => void vi.useRealTimers());
 
-/** Beginnings that random steps seldom make. */
+/** First steps of a sequence that random steps seldom make. */
 const BEGINNINGS: Step[][] = [
   [],
   ["write"],
@@ -371,7 +374,7 @@ const NEXT = [0, 0, 0];
 
 /** Sequences that found defects, and that random steps seldom make. */
 const EXAMPLES: Sequence[] = [
-  // While a new policy waits for a save, its container is destroyed, and the next one starts with the policy.
+  // While a new policy waits for a save, the container is destroyed, and the next container starts with the policy.
   [
     [],
     [
@@ -416,7 +419,7 @@ const EXAMPLES: Sequence[] = [
 
 const turns = fc.array(fc.nat(5), { maxLength: 8 });
 
-it("the lifecycle keeps its promises to callers, the account and storage after any sequence of events", async () => {
+it("after any sequence of calls, faults and ends, acknowledged changes exist, the account is right, and the sandbox works", async () => {
   const property = fc.asyncProperty(
     fc.constantFrom(...BEGINNINGS),
     fc.array(fc.tuple(steps, turns), { minLength: 3, maxLength: 14 }),

@@ -137,13 +137,16 @@ describe("long output", () => {
   it.each([
     ["python", "print('x' + 'é' * (8 * 1024 * 1024 + 50), end='')"],
     ["javascript", "process.stdout.write('x' + 'é'.repeat(8 * 1024 * 1024 + 50)); undefined"],
-  ])("of %s is counted and cut in bytes where a character lies on the cap", async (language, code) => {
-    const { structured } = await owner.call("run_code", { sandbox, language, code, wait_seconds: 50 });
-    const [bytes, shown] = [16 * 1024 * 1024 + 101, 16 * 1024];
-    expect(structured).toMatchObject({ state: "succeeded", stdout_bytes: bytes });
-    const omitted = `\n[... ${bytes - 2 * shown + 1} of ${bytes} bytes omitted ...]\n`;
-    expect(structured.stdout).toBe(`x${"é".repeat(8191)}${omitted}${"é".repeat(8192)}`);
-  });
+  ])(
+    "of %s is counted and cut in bytes, even if the limit lies inside a character",
+    async (language, code) => {
+      const { structured } = await owner.call("run_code", { sandbox, language, code, wait_seconds: 50 });
+      const [bytes, shown] = [16 * 1024 * 1024 + 101, 16 * 1024];
+      expect(structured).toMatchObject({ state: "succeeded", stdout_bytes: bytes });
+      const omitted = `\n[... ${bytes - 2 * shown + 1} of ${bytes} bytes omitted ...]\n`;
+      expect(structured.stdout).toBe(`x${"é".repeat(8191)}${omitted}${"é".repeat(8192)}`);
+    },
+  );
 
   it("is cut between characters, before and after the middle", async () => {
     const { structured } = await run("printf x; printf '😀%.0s' {1..20000}; echo y");

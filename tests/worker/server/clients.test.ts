@@ -65,7 +65,7 @@ describe("a client that is refused", () => {
 
 describe("the MCP endpoint", () => {
   it.each(["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])(
-    "revision %s is initialised without a session",
+    "initialises a client of revision %s without a session",
     async (version) => {
       const params = { protocolVersion: version, capabilities: {}, clientInfo: info };
       const response = await appWith()("/mcp", post({ jsonrpc: "2.0", id: 0, method: "initialize", params }));
@@ -83,7 +83,7 @@ describe("the MCP endpoint", () => {
     },
   );
 
-  it("a call of 2025 has a JSON response if it ends at once, and an event stream if it takes longer", async () => {
+  it("responds to a call of a 2025 revision with JSON if the call ends at once, and with an event stream if it takes longer", async () => {
     const { promise: released, resolve: release } = Promise.withResolvers<void>();
     const createMCPServer = () => {
       const server = new McpServer({ name: "waits", version: "1.0.0" });
@@ -104,7 +104,7 @@ describe("the MCP endpoint", () => {
     expect(await messages(slow)).toMatchObject(over);
   });
 
-  it("a batch of 2025-03-26 returns a response for every call in it", async () => {
+  it("responds to every call in a batch of revision 2025-03-26", async () => {
     const batch = [call("add", { a: 1, b: 1 }, "a"), call("add", { a: 2, b: 2 }, "b")];
     const response = await appWith()("/mcp", post(batch, { "mcp-protocol-version": "2025-03-26" }));
     const answers = (await messages(response)).toSorted((x, y) =>
@@ -116,7 +116,7 @@ describe("the MCP endpoint", () => {
     ]);
   });
 
-  it("a request of 2026-07-28 needs no initialisation, and its headers must agree with its body", async () => {
+  it("accepts a request of revision 2026-07-28 without initialisation, but only if its headers agree with its body", async () => {
     const meta = {
       "io.modelcontextprotocol/protocolVersion": "2026-07-28",
       "io.modelcontextprotocol/clientInfo": info,

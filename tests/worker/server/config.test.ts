@@ -208,7 +208,7 @@ describe("an invalid configuration", () => {
     expect(problems.join()).not.toContain(SECRET);
   });
 
-  it("is reported if a token is short enough to guess, with a command that makes one", () => {
+  it("is reported if a token is short enough to guess, together with a command that makes a random token", () => {
     const short = SECRET.slice(0, 15);
     const problems = problemsOf({ SERVER_AUTH_TOKEN: ` ${short} ` });
     expect(problems).toEqual([

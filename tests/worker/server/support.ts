@@ -97,7 +97,7 @@ export function recordEachLog(): ReturnType<typeof recordLogs> {
   return { entries: () => logs.entries(), tokens: () => logs.tokens(), text: () => logs.text() };
 }
 
-/** Returns the store, with a report of the key of each use. */
+/** Returns the store, but calls `onUse` with the key of each operation. */
 export function watchStore(store: KVNamespace, onUse: (key: string) => void): KVNamespace {
   return new Proxy(store, {
     get(target, name) {

@@ -1,4 +1,4 @@
-/** The host that only this server serves, as seen from inside a sandbox. */
+/** Requests from inside a sandbox to anthropic.internal, which only this server serves. */
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
 import { IN_FLIGHT_MS, MAX_IN_FLIGHT } from "../../../src/tasks/budget.ts";

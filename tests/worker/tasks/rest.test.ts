@@ -163,12 +163,12 @@ describe("POST /execute", () => {
     [{ branch: "main" }, /^branch needs repository/],
     [{ wait: -1 }, /^Wait must be a number of milliseconds from 0/],
     [{ continue_from: "x", repository: "/tmp/own" }, /^repository and continue_from cannot be used together/],
-  ])("refuses the definitions %j", async (named, words) => {
+  ])("refuses the invalid arguments %j", async (named, words) => {
     const refused = await json(await owner.http("/execute", post({ task: "x", ...named })));
     expect(refused).toEqual([400, { error: expect.stringMatching(words) }]);
   });
 
-  it("names the step that failed", async () => {
+  it("responds with 500 and the reason if the server has no credential for the agent's model", async () => {
     const without = owner.withVariables({ ANTHROPIC_API_KEY: undefined });
     const [status, body] = await json(await without.http("/execute", post({ task: "x" })));
     expect(status).toBe(500);

@@ -171,7 +171,7 @@ describe("variables of a sandbox", () => {
     expect(text).not.toContain("value-of-mine");
   });
 
-  it("create a sandbox, which ends like any other", async () => {
+  it("create a sandbox, which counts in the quota until it is destroyed", async () => {
     const caller = await principal("vars-few");
     await caller.call("configure_sandbox", { sandbox: "one", env: { A: "1" } });
     expect((await caller.call("list_sandboxes")).text).toContain("Used: 1/");
@@ -206,7 +206,7 @@ describe("the region of a sandbox", () => {
     ]);
   });
 
-  it("is by default the token's or the server's", async () => {
+  it("is by default the region of the token, or else of the server", async () => {
     const everyone = (await principal("regionless")).withVariables({ DEFAULT_REGION: "apac" });
     expect((await everyone.call("configure_sandbox", { sandbox: "a" })).structured.region).toBe("apac");
     const own = (await principal("regional", undefined, "sam")).withVariables({ DEFAULT_REGION: "apac" });

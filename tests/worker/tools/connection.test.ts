@@ -63,7 +63,7 @@ describe("?sandbox=NAME", () => {
   });
 
   it.each(["?sandox=work", "?SANDBOX=work", "?sandbox-name=work", "?result=structured", "?tool=code"])(
-    "refuses %s, which is meant for another",
+    "refuses the unknown parameter of %s, and suggests a similar one",
     async (query) => {
       const { status, messages } = await owner.withQuery(query).post({ method: "tools/list" });
       expect(status).toBe(400);

@@ -17,7 +17,7 @@ describe.each(["short", "long"] as const)("a range of lines of a %s file", (size
     ["a last line without a line break", "a\nb\nc", 2, 5, "c"],
     ["empty lines", "\n\nx\n\n", 1, 3, "\nx\n\n"],
     ["characters of several bytes", "ä€\n𝄞\n", 1, 1, "𝄞\n"],
-  ])("is %s", async (_what, content, offset, limit, expected) => {
+  ])("contains exactly %s", async (_what, content, offset, limit, expected) => {
     const path = `range-${size}`;
     await owner.call("write_file", { sandbox, path, content: before + content });
     const result = await owner.call("read_file", { sandbox, path, offset: first + offset, limit });

@@ -51,9 +51,13 @@ describe("run_command", () => {
     ["carriage returns", "printf 'a\\r\\nb\\r'", "a\r\nb\r"],
     ["a dot at the end", "printf 'a.'", "a."],
     ["escapes of a terminal", "printf '\\e[31mred\\e[0m'", "\u001b[31mred\u001b[0m"],
-    ["no signal that is ignored", "grep SigIgn /proc/self/status", "SigIgn:\t0000000000000000\n"],
-    ["no arguments", 'echo "$#:$*"', "0:\n"],
-  ])("takes %s", async (_what, command, stdout) => {
+    [
+      "a list of ignored signals, which is empty",
+      "grep SigIgn /proc/self/status",
+      "SigIgn:\t0000000000000000\n",
+    ],
+    ["a list of its arguments, which is empty", 'echo "$#:$*"', "0:\n"],
+  ])("returns exactly the output of %s", async (_what, command, stdout) => {
     expect(await run(command)).toMatchObject({ state: "succeeded", stdout, stderr: "" });
   });
 

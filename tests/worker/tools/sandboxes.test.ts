@@ -177,7 +177,7 @@ describe("a call that comes while its sandbox is destroyed", () => {
     [20, "list_files"],
     [80, "run_command"],
     [200, "list_files"],
-  ])("after %i ms, %s: the sandbox is counted or does not exist", async (ms, tool) => {
+  ])("after %i ms by %s leaves a sandbox that is counted, or none", async (ms, tool) => {
     const sandbox = `at-once-${ms}`;
     await run(owner, sandbox, "true");
     const destroyed = owner.call("destroy_sandbox", { sandbox });

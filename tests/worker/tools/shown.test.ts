@@ -22,7 +22,7 @@ const hostileName = fc
   .map((parts) => `${parts.join("").replaceAll("/", "")}`)
   .filter((name) => new TextEncoder().encode(name).length < 200);
 
-/** The original name of a shown one. */
+/** Turns a name, as a result shows it, back into the original name. */
 function readBack(shown: string): string {
   return shown.startsWith('"') ? JSON.parse(shown) : shown;
 }

@@ -413,7 +413,7 @@ describe("the saved files of a task", () => {
       expect(await afterCrash(world)).toEqual({});
     }));
 
-  it("do not replace files in a workspace that all sandboxes share", () =>
+  it("are not restored over existing files on a server that saves no workspaces", () =>
     withWorld(async (saving) => {
       const world = saving.createSibling("a", false);
       await doTask(world);

@@ -3,7 +3,7 @@
 # sandboxes. Then becomes init.pl, which keeps sandboxd and the SDK's server running, within the same limit.
 #
 # Most kernels exempt root from `ulimit -u`, so the container's control group sets the limit. In a virtual machine, that group is
-# the root group, which cannot have a limit, so a new group below it gets the limit.
+# the root group, and the root group cannot have a limit. So a new group below it gets the limit.
 set -a
 . "${BASH_SOURCE[0]%/*}/environment"
 set +a
@@ -22,7 +22,7 @@ group=${SANDBOX_CGROUP:-/sys/fs/cgroup}
 bounded=$?
 ulimit -u "$limit" 2>/dev/null && [ "$EUID" -ne 0 ] && bounded=0
 [ "$bounded" -eq 0 ] ||
-  echo "sandbox-mcp: no limit of processes could be set: $group cannot be written, and ulimit -u does not bind root" >&2
+  echo "sandbox-mcp: no limit of processes is set: $group is not writable, and ulimit -u does not limit root" >&2
 unset PERL5OPT PERL5LIB PERL5DB
 own=${BASH_SOURCE[0]%/*}
 exec /usr/bin/perl "$own/init.pl" node "$own/sandboxd/dist/sandboxd.cjs" +++ "$@"

@@ -1,10 +1,10 @@
 # Starts the coding agent of a task: restores an earlier conversation, clones, records the state of the files, runs the agent.
-# Run as a program. A task's own files, outside the workspace, are in /var/lib/sandbox-mcp/tasks/ID:
+# sandboxd runs this file as a program. A task's own files, outside the workspace, are in /var/lib/sandbox-mcp/tasks/ID:
 #
 #   conversation  the conversation of an earlier task, to continue it: files for the home directory
 #   components    definitions of agents and commands that the operator offers and the task names, as KIND/NAME.md
 #   git           a separate repository, with the files at the start
-#   start         the id of their tree in that repository
+#   start         the id of these files' tree in that repository
 #
 # After the agent's end, sandboxd calls `snapshot`.
 
@@ -14,11 +14,11 @@ agent_path=$PATH
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 dir=/var/lib/sandbox-mcp/tasks/$2
 home=${HOME:-/root}
-# Limits in bytes. Larger files, and all files after this total, are compared only by size and time.
+# Limits in bytes. Files above the first limit, and all files after the second one is reached, are compared only by size and time.
 compared_file=$((8 * 1024 * 1024))
 compared_total=$((128 * 1024 * 1024))
 
-# Reports on the task itself, in the stream of the agent's events.
+# Reports a step or a failure of the task itself, as a line among the agent's events.
 say() {
   printf '{"sandbox_mcp":"%s"}\n' "$1"
 }
@@ -49,30 +49,30 @@ run() {
     say no_agent
     exit 1
   fi
-  [[ $1 != opencode ]] || keep_from_registry
+  [[ $1 != opencode ]] || prevent_plugin_install
   say agent
   exec "$@"
 }
 
-# OpenCode installs its plugin library in its configuration directory, unless a lock file there lists it. No setting prevents that.
-# An existing directory stays unchanged: it may have plugins.
-keep_from_registry() {
+# OpenCode installs its plugin library in its configuration directory, unless a lock file there lists the library. No setting
+# prevents that. An existing directory stays unchanged, because it may have plugins.
+prevent_plugin_install() {
   local configuration=${XDG_CONFIG_HOME:-$home/.config}/opencode
   [[ ! -e $configuration ]] && mkdir -p "$configuration/node_modules" || return 0
   echo '{"packages":{"":{"dependencies":{"@opencode-ai/plugin":"*"}}}}' >"$configuration/package-lock.json"
 }
 
-# place COMPONENTS: gives the agent these definitions, each KIND/NAME, separated by spaces. Those of the workspace or the home
+# place COMPONENTS: gives the agent these definitions, each KIND/NAME, separated by spaces. Definitions in the workspace or the home
 # directory take precedence over the operator's.
 place() {
-  local each there missing=()
+  local each found missing=()
   local own=$home/.claude
   # An earlier task may have linked other components.
   find "$own/agents" "$own/commands" -maxdepth 1 -type l -lname '/var/lib/sandbox-mcp/tasks/*' -delete 2>/dev/null
   [[ -n $1 ]] || return 0
-  there=$(definitions)
+  found=$(definitions)
   for each in $1; do
-    if grep -qxF -- "$each" <<<"$there"; then
+    if grep -qxF -- "$each" <<<"$found"; then
       [[ ! -e $dir/components/$each.md ]] || say own_component
     elif [[ -e $dir/components/$each.md ]]; then
       mkdir -p "$own/${each%/*}" && ln -s "$dir/components/$each.md" "$own/$each.md" || missing+=("$each")
@@ -81,7 +81,7 @@ place() {
     fi
   done
   ((${#missing[@]})) || return 0
-  printf 'There is no %s here; there is %s\n' "$(join_words "${missing[@]}")" "$(join_words $(head -n 50 <<<"${there:-nothing}"))" >&2
+  printf 'There is no %s here; there is %s\n' "$(join_words "${missing[@]}")" "$(join_words $(head -n 50 <<<"${found:-nothing}"))" >&2
   return 1
 }
 
@@ -104,7 +104,7 @@ join_words() {
   printf %s "${all%, }"
 }
 
-# snapshot ID: stores the current directory's files as a tree, and prints its id. Two calls may run at the same time.
+# snapshot ID: stores the current directory's files as a git tree, and prints the tree's id. Two calls may run at the same time.
 snapshot() {
   local own=$dir/snapshot.$$ status
   mkdir -p "$own" && { [[ -d $dir/git ]] || git init -q --bare "$dir/git" >&2; } && tree "$own"
@@ -143,8 +143,8 @@ own_git() {
     git -c core.autocrlf=false -c core.quotePath=false -c core.looseCompression=1 "$@"
 }
 
-# Lists the files to store, each ended by NUL. In a repository these are the files that git does not ignore, also in submodules and
-# nested repositories. Of those git itself lists only the directories.
+# Lists the files to store, each ended by NUL. In a repository these are the files that git does not ignore. git itself lists only
+# the directory of a submodule or nested repository, so this function lists the files in it.
 candidates() {
   if git rev-parse --is-inside-work-tree &>/dev/null; then
     perl -0 -e '

@@ -4,7 +4,7 @@ import type { IncomingMessage } from "node:http";
 import { textOf } from "./directories.ts";
 import { TOKEN_HEADER, TOKEN_VARIABLE } from "./protocol.ts";
 
-/** The path of the token's file in a local sandbox, which may start before its actor is known. */
+/** The path of the token's file. Only a local sandbox has this file, because it may start before its actor is known. */
 const FILE_VARIABLE = "SANDBOXD_TOKEN_FILE";
 const givenToken = process.env[TOKEN_VARIABLE];
 const file = process.env[FILE_VARIABLE];
@@ -14,7 +14,7 @@ delete process.env[FILE_VARIABLE];
 
 let token = givenToken;
 
-/** The token; empty before the sandbox has an actor, undefined if it needs none. */
+/** The token; empty before the sandbox has an actor, undefined if sandboxd needs no token. */
 export function ownToken(): string | undefined {
   if (!token && file !== undefined) token = textOf(file)?.trim() ?? "";
   return token;

@@ -10,7 +10,7 @@ import { type Program, startProgram } from "./task-changes.ts";
 
 interface Packer {
   start(path: string): Program;
-  /** The highest exit status of a complete archive. */
+  /** The highest exit status with which the program reports a complete archive. */
   lastGoodStatus: number;
 }
 
@@ -19,7 +19,7 @@ const PACKERS: Record<Call<FileRequests["archive"]>["format"], Packer> = {
     start: (path) =>
       // Set-id bits would apply to the user who unpacks the archive, perhaps root.
       startProgram("tar", ["--create", "--gzip", "--mode=u-s,g-s", "--file=-", "--directory", path, "."]),
-    // tar's status 1 means that a file changed while tar read it.
+    // tar exits with status 1 if a file changed while tar read it.
     lastGoodStatus: 1,
   },
   zip: {

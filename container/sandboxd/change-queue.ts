@@ -3,7 +3,10 @@ import type { GuardedPath } from "./confinement.ts";
 
 declare const queued: unique symbol;
 
-/** The result of a change. Only `ChangeQueue` makes one, so a handler that changes a file without the queue does not compile. */
+/**
+ * The result of a change. Only `ChangeQueue` can create this type, so a handler that changes a file without the queue does not
+ * compile.
+ */
 export type QueuedResult<T> = T & { readonly [queued]: true };
 
 /** Makes one change of a file at a time, in the order of the calls. */

@@ -1,4 +1,7 @@
-/** Code in one of the SDK's kernels: its output files and its process. Only the actor knows when the code has ended (`finish`). */
+/**
+ * Follows code that runs in one of the SDK's kernels: the output files, and the kernel's process. Only the actor knows when the
+ * code has ended, and calls `finish` then.
+ */
 import { join } from "node:path";
 import { FollowedRun } from "./followed-run.ts";
 import { PORT_SCAN_INTERVAL_MS, expectPortsOf } from "./listening.ts";
@@ -30,7 +33,7 @@ export class CodeRun extends FollowedRun {
     return isOver ? { type: "settled", id: this.id, isKernelGone: this.#isKernelGone } : undefined;
   }
 
-  /** Whether the code runs in this kernel. The actor sends code to a new kernel if the first one has ended. */
+  /** Whether the code runs in this kernel. If the kernel has ended, the actor sends the code to a new one. */
   isIn({ pid, started }: KernelProcess): boolean {
     return this.#kernel.pid === pid && this.#kernel.started === started;
   }

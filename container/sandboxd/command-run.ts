@@ -49,8 +49,9 @@ const RELEASE_MS = 300;
 /** How long a keeper may take to write the status after its shell has ended, in milliseconds. */
 const STATUS_MS = 1000;
 /**
- * The interval for polling the output of an ended command, in milliseconds. After STUCK_POLLS polls without new bytes, sandboxd ends
- * the output without its mark. A busy machine may not run the copier for seconds.
+ * The interval for polling the output of an ended command, in milliseconds. After STUCK_POLLS polls without new bytes, sandboxd
+ * stops waiting for the mark that ends the output. That takes ten seconds, because a busy machine may not run the copier for
+ * several seconds.
  */
 const STUCK_POLL_MS = 1000;
 const STUCK_POLLS = 10;
@@ -75,9 +76,12 @@ type Memo = z.infer<typeof memoSchema>;
 
 export interface RunHost {
   onEnd(run: CommandRun): void;
-  /** The slot's shell ended before it read the command. */
+  /** Called when the slot's shell has ended before it read the command. */
   onNeverBegun(run: CommandRun): void;
-  /** The run no longer uses the slot. @param isClean whether another run can use the slot's pipes */
+  /**
+   * Called when the run no longer uses the slot.
+   * @param isClean whether another run can use the slot's pipes
+   */
   onRelease(slot: Slot, isClean: boolean): void;
 }
 
@@ -95,7 +99,7 @@ export class CommandRun extends FollowedRun {
   #hasTimedOut: boolean | undefined;
   #isLost = false;
   #isWatching = false;
-  /** Whether the command ran for PORT_SCAN_INTERVAL_MS, so that its ports were checked. */
+  /** Whether the command ran long enough (PORT_SCAN_INTERVAL_MS) for a scan of its ports. */
   #hasLasted = false;
   #goneAt: number | undefined;
 
@@ -362,7 +366,7 @@ export class CommandRun extends FollowedRun {
 
   /** Ends the output without the end mark, because its copier may have been stopped (SIGSTOP). */
   #finishStuck(stream: OutputStream, before: number | undefined, idlePolls = 0): void {
-    // Checked after pending events: sandboxd itself may have had no time to handle them.
+    // Checked after pending events, because sandboxd may not have had time to read new bytes.
     const check = () => {
       if (stream.end !== undefined) return;
       const { progress } = stream;
@@ -380,7 +384,7 @@ export class CommandRun extends FollowedRun {
     if (this.#end === undefined) {
       if (this.#status === undefined || stdout.end === undefined || stderr.end === undefined) return;
       if (this.#killing !== undefined) return;
-      // Most short commands skip this check: it costs milliseconds, and they rarely leave a server.
+      // The check takes milliseconds. Most short commands skip it, because they rarely leave a server running.
       const hasProcesses = this.#hasProcesses;
       if (this.#hasLasted || hasProcesses || arePortsExpected()) this.checkPorts(0);
       if (hasProcesses && this.ports.length === 0) expectPortsOf(this.id);
@@ -403,7 +407,7 @@ export class CommandRun extends FollowedRun {
     this.clearTimers();
     const state = join(this.directory, "state");
     try {
-      // The state moves before the end is written, because the next sandboxd moves the state only of runs without an end.
+      // First moves the session's state, then writes the end: the next sandboxd moves the state only of runs without an end.
       const text = textOf(state);
       const isWhole = text?.endsWith(STATE_END);
       if (isWhole) {

@@ -21,7 +21,7 @@ export async function confinePaths({ input }: Row, call: Readonly<Record<string,
   }
 }
 
-/** The end of the path may not exist yet. */
+/** Checks one path. Its last parts may not exist yet. */
 async function confine(path: string): Promise<void> {
   const rest = [];
   for (let at = path; ; at = dirname(at)) {
@@ -36,9 +36,12 @@ async function confine(path: string): Promise<void> {
   }
 }
 
-/** The path of a file that may not exist. Every change takes one, so that no change forgets the confinement. */
+/**
+ * The path of a file to change. The file may not exist yet. Every function that changes a file requires a GuardedPath, so none
+ * can forget the confinement.
+ */
 export class GuardedPath {
-  /** The path to open. If the caller is confined, its directory is held open, so that nobody can exchange the directory. */
+  /** The path to open. If the caller is confined, the file's directory stays open, so that nobody can exchange that directory. */
   readonly path: string;
   readonly target: string;
   readonly #directory: FileHandle | undefined;
@@ -64,7 +67,7 @@ export class GuardedPath {
     throw new FileError({ problem: "outside", path: leadsTo });
   }
 
-  /** Does not follow a symbolic link. */
+  /** The file's status. For a symbolic link, this is the status of the link itself. */
   get stats(): Stats | undefined {
     return lstatSync(this.path, { throwIfNoEntry: false });
   }

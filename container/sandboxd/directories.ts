@@ -25,9 +25,9 @@ export const SCRIPTS = "/opt/sandbox-mcp/sandboxd";
 export const RUNS = join(root, "runs");
 /** A file per session: the state for its next command. */
 export const SESSIONS = join(root, "sessions");
-/** A directory per slot: the pipes of a ready shell, or of its run. */
+/** A directory per slot: the pipes of a ready shell, or of the run that uses the slot. */
 export const SLOTS = join(root, "slots");
-/** A note per write under way. With it the next sandboxd completes or removes the write. */
+/** A note for each unfinished write. The note lets the next sandboxd complete or undo the write. */
 export const WRITES = join(root, "writes");
 /** The record of the last save or restore, and of the container's initial files. */
 export const SNAPSHOT = join(root, "snapshot");
@@ -81,7 +81,10 @@ export function entriesOf(directory: string): Dirent[] {
   }
 }
 
-/** The largest file of our own, in bytes: the state of a shell with many functions. */
+/**
+ * The limit of a file that sandboxd reads from its own directories, in bytes. The state of a shell with many functions can be
+ * this large.
+ */
 const MAX_TEXT_BYTES = 16 * 1024 * 1024;
 
 /** A file's text; undefined if unreadable. User code can put a pipe there, and reading it would block. */

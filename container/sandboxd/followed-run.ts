@@ -3,7 +3,7 @@ import { portsOf } from "./listening.ts";
 import { type Event, STREAMS, type Stream } from "./protocol.ts";
 import { OutputStream } from "./stream.ts";
 
-/** The pause between messages with the last bytes of a full stream, in milliseconds. */
+/** The pause between messages with the last bytes of a stream whose log is full, in milliseconds. */
 const TAIL_MS = 1000;
 
 export interface Listener {
@@ -49,7 +49,7 @@ export abstract class FollowedRun {
 
   /** Like `follow`, for a run that this listener has just started. The listener gets no event `running`. */
   listen(listener: Listener, stdout = 0, stderr = 0): void {
-    // No listener yet: sending the first stream must not report the end before the second stream is followed.
+    // Without a listener, sending the first stream cannot report the end before the second stream is followed.
     this.#listener = undefined;
     const from = { stdout, stderr };
     for (const name of STREAMS)
@@ -107,7 +107,7 @@ export abstract class FollowedRun {
 
   protected after(ms: number, work: () => void): void {
     if (this.#isClosed) return;
-    // Node fires timers of more than 2^31 - 1 milliseconds at once.
+    // Node fires a timer of more than 2^31 - 1 milliseconds immediately.
     this.#timers.push(setTimeout(work, Math.min(ms, 2 ** 31 - 1)));
   }
 

@@ -12,7 +12,7 @@ import type { Snapshots } from "./snapshots/snapshots.ts";
 
 /** The largest call, in bytes: a command with its input and variables. */
 const MAX_CALL_BYTES = 16 * 1024 * 1024;
-/** The largest request header, in bytes: each of a path's 4,096 characters takes up to nine in a query. */
+/** The largest request header, in bytes. In a query, each of a path's 4,096 characters takes up to nine bytes. */
 const MAX_HEAD_BYTES = 64 * 1024;
 
 export function createSandboxdServer(runs: RunTable, files: FileHandlers, snapshots: Snapshots): Server {
@@ -61,7 +61,7 @@ function serve(webSocket: WebSocket, runs: RunTable): void {
   };
   webSocket.on("message", (data) => {
     const call = callSchema.safeParse(parseJSON(String(data)));
-    if (!call.success) return webSocket.close(1008, "no such call");
+    if (!call.success) return webSocket.close(1008, "invalid message");
     void runs.call(call.data, listener).catch(() => webSocket.terminate());
   });
   webSocket.on("error", () => webSocket.terminate());

@@ -1,10 +1,11 @@
-# Keeps one command: starts the shell that will run it, and writes its exit status to a file, even if sandboxd ends.
-# Run by sh in the slot's directory. With a non-empty argument the command gets a pseudo terminal. Paths are relative, so that no
-# `pkill -f` of a user matches them. The mark, which ends the output, is read from a file: ps would show it in our command line.
+# Starts the shell that will run one command, and writes the command's exit status to a file, even if sandboxd ends.
+# sh runs this script in the slot's directory. With a non-empty argument the command gets a pseudo terminal. Paths are relative, so
+# that no `pkill -f` of a user matches them. This script reads the mark, which ends the output, from a file, because ps would show
+# an argument.
 #
 # The slot's pipes stay open here, so that no byte is lost and no writer gets SIGPIPE while sandboxd restarts. `go` receives the
-# path of the state, then of the run, and finally a line that lets this script end. `in` carries typed text, and must not reach
-# its end, because `script` would then end the command.
+# path of the state, then of the run, and finally a line that lets this script end. `in` carries typed text. It
+# must not reach its end, because `script` would then end the command.
 
 exec 4<>go 5<>out 6<>err
 IFS= read -r mark <mark

@@ -3,7 +3,7 @@ import { readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { marksOf } from "./run-processes.ts";
 import { MAX_PORTS } from "./protocol.ts";
 
-/** Each scan reads the tables of all sockets. */
+/** Not more often, because each scan reads the tables of all sockets. */
 export const PORT_SCAN_INTERVAL_MS = 500;
 
 interface Listening {
@@ -45,7 +45,7 @@ export function portsOf(run: string, ageMs: number): number[] {
   return [...new Set(runPorts.map(({ port }) => port))].toSorted((a, b) => a - b).slice(0, MAX_PORTS);
 }
 
-/** The run's background processes do not listen yet: the next run that finds their ports reports them. */
+/** Remembers an ended run whose background processes do not listen yet. The next run that finds their ports reports them. */
 export function expectPortsOf(run: string): void {
   runsWithoutPorts.set(run, { endedAt: performance.now(), reporter: undefined });
   const [oldest] = runsWithoutPorts.keys();
@@ -92,7 +92,10 @@ function areAllKnown(): boolean {
   return counts.reduce((sum, count) => sum + count) === known.size && [...known].every(isOpen);
 }
 
-/** Counts open connections of programs to hosts outside the sandbox. @param own our processes */
+/**
+ * Counts open connections of programs to hosts outside the sandbox.
+ * @param own processes of this server, which do not count
+ */
 export function countExternalConnections(own: ReadonlySet<number>): number {
   const open = socketsIn(ESTABLISHED);
   const owned = owners(new Map(open.map((socket) => [socket.number, socket])));

@@ -29,7 +29,7 @@ export interface Row {
   input: z.ZodMiniObject;
   /** The request's body: JSON of a schema, bytes, or a stream, which has no time limit. */
   up: "none" | "bytes" | "stream" | z.ZodMiniType;
-  /** The result. If the body is something else, each field is a header `sandboxd-<field>`. */
+  /** The result. If the response's body has other content (`down`), each field of the result is a header `sandboxd-<field>`. */
   result: z.ZodMiniObject;
   down: "none" | "bytes" | "stream";
   /** The most bytes of the response, counted as they arrive. The reader of a stream counts its bytes. */
@@ -53,7 +53,10 @@ export interface Policy {
   changesState: boolean;
   /** Whether callers without `sandbox:exec` must stay below /workspace and /tmp: files elsewhere may be executed. */
   confined: boolean;
-  /** When a failed call is retried. `in_container`: if its container is gone, in the next one. `always`: also if the actor was reset. */
+  /**
+   * When a failed call is retried. `in_container`: in the next container, if the first one has ended. `always`: also after a
+   * reset of the actor.
+   */
   retry: "always" | "in_container" | "never";
   /**
    * `new`: starts any sandbox. `known`: starts one that was used before. `none`: fails if no container runs. `glance`: like
@@ -61,8 +64,9 @@ export interface Policy {
    */
   start: "new" | "known" | "none" | "glance";
   /**
-   * For results that reveal a file's content: what callers who may write but not read get. They get these fields and, after a
-   * failure, this reason instead of the exact reason. False if results reveal nothing, or if the scope is `sandbox:read`.
+   * Limits what a caller gets who may write but not read, because the result can reveal a file's content. The caller gets only
+   * these fields. After a failure, the caller gets this reason instead of the exact one. False if results reveal nothing, or if
+   * the scope is `sandbox:read`.
    */
   withoutReading: false | { fields: readonly string[]; reason: string };
 }
@@ -144,7 +148,8 @@ const put = {
     max: z.optional(count()),
     digest: flag(),
     /**
-     * The body's length, or a marker at its end in hexadecimal. Either reveals a truncated body, which some streams do not report.
+     * The body's length, or the hexadecimal form of a marker that ends the body. Either reveals a truncated body, which some
+     * streams do not report.
      */
     length: z.optional(count()),
     mark: z.optional(z.string().check(z.regex(/^[0-9a-f]{32}$/))),
@@ -197,7 +202,7 @@ export const operations = {
     retry: "always",
     start: "new",
   }),
-  /** Like `read`, but as a stream. The stream fails if the file turns out to be shorter. */
+  /** Like `read`, but as a stream. The stream fails if the file is shorter than its size said. */
   open: operation({ ...range, down: "stream", retry: "never", start: "known" }),
   archive: operation({
     ...smallCall,
@@ -212,7 +217,7 @@ export const operations = {
   }),
   list: operation({ ...list, start: "new" }),
   glance: operation({ ...list, start: "glance" }),
-  /** Describes the file or directory of a path; with `digest` also a file's SHA-256, unless that takes too long. */
+  /** Describes the file or directory at a path. With `digest`, it also returns a file's SHA-256, unless that takes too long. */
   stat: operation({
     ...smallCall,
     ...reads,
@@ -253,7 +258,7 @@ export const operations = {
     start: "known",
     withoutReading: false,
   }),
-  /** Scales the image in the body down to `SHOWN_IMAGE`. If `made`, the result is a PNG or JPEG. */
+  /** Scales the image in the body down to `SHOWN_IMAGE`. If `image` is `made`, the response's body is a PNG or JPEG. */
   shrink: operation({
     ...smallCall,
     route: "POST /image",

@@ -51,7 +51,7 @@ export async function passRequest(
   });
   const refuse = () => {
     passed.destroy();
-    // Reset, because Node stores a message that it refuses to write.
+    // Node keeps the message of the program's response even if Node refuses to write it, so it is reset.
     response.statusMessage = "";
     response.writeHead(502, { [PREVIEW_ERROR]: "foreign" }).end();
   };

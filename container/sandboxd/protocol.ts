@@ -162,7 +162,7 @@ export const endSchema = z.object({
   /** Some output may be missing: a process of sandboxd was killed while reading it. */
   cut: z.optional(z.boolean()),
   noSpace: z.optional(z.boolean()),
-  /** The exit status is unknown, because the keeper was killed. `status` is a substitute. */
+  /** The exit status is unknown, because the command's keeper (keeper.sh) was killed. `status` is a substitute. */
   lost: z.optional(z.boolean()),
   /** The session's current directory, unless it is /workspace. */
   cwd: z.optional(z.string().check(z.maxLength(4096))),

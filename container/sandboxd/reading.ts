@@ -255,7 +255,10 @@ function textAsBytes(text: string): Buffer {
 const USAGE_MS = 4000;
 const MAX_CONCURRENT_STATS = 64;
 
-/** Adds up the sizes of the files below a path, without mounts, which are not the sandbox's. Undefined if this takes too long. */
+/**
+ * Adds up the sizes of the files below a path. Skips mounts, because they are not part of the sandbox. Returns undefined if this
+ * takes too long.
+ */
 export async function diskUsage(path: string): Promise<number | undefined> {
   const deadline = performance.now() + USAGE_MS;
   const { dev } = await withFileErrors(stat(path));

@@ -15,7 +15,10 @@ export interface KernelProcess {
 
 interface Process extends KernelProcess {
   parent: number;
-  /** Whether the process has ended and its parent has not waited for it. A container's first process may ignore orphans. */
+  /**
+   * Whether the process has ended but its parent has not waited for it. An orphan can stay a zombie, because a container's first
+   * process may not wait for it.
+   */
   isZombie: boolean;
   group: number;
   /** The number of the process's controlling terminal; 0 for none. */
@@ -26,13 +29,19 @@ interface Process extends KernelProcess {
   cpuMs: number;
 }
 
-/** The length of a clock tick in /proc, in milliseconds. It does not depend on the kernel's own clock. */
+/**
+ * The length of a clock tick in /proc, in milliseconds. It is the same on all machines, whatever the frequency of the kernel's
+ * timer.
+ */
 const TICK_MS = 10;
 let lastProcesses: Process[] = [];
 let lastReadAt = Number.NEGATIVE_INFINITY;
 const engineMark = process.env.SANDBOX_MCP_BARE;
 
-/** Has none of sandboxd's variables except the one that marks processes without isolation (local/engine/unisolated.ts). */
+/**
+ * An empty environment. Only where sandboxes have no isolation, it has the variable that marks their processes
+ * (local/engine/unisolated.ts).
+ */
 export const NO_ENV: NodeJS.ProcessEnv = engineMark === undefined ? {} : { SANDBOX_MCP_BARE: engineMark };
 
 /** Finds the processes with a run's mark, in any group or session, without zombies. @param anew whether to read /proc again */

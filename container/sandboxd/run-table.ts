@@ -151,7 +151,7 @@ export class RunTable implements RunHost {
 
   onEnd(run: CommandRun): void {
     this.#requested.delete(run.id);
-    // A shell that was prepared while an adopted run was running has an older state.
+    // If a run of the previous sandboxd was running when this shell was prepared, the shell has an older state.
     const stale = this.#ready.get(run.session);
     if (stale) release(stale);
     this.#ready.delete(run.session);
@@ -166,7 +166,7 @@ export class RunTable implements RunHost {
     rmSync(run.directory, { recursive: true, force: true });
     if (requested === undefined) return;
     if (++requested.starts < MAX_STARTS) return void this.#start(requested.call, requested.listener);
-    this.#refuse(run.id, requested.listener, "exhausted", "no shell could be started");
+    this.#refuse(run.id, requested.listener, "exhausted", "no shell could start");
   }
 
   onRelease(slot: Slot, isClean: boolean): void {
@@ -255,7 +255,8 @@ export class RunTable implements RunHost {
   async #makeReady(session: string, isTerminal = false): Promise<Ready> {
     const path = join(SESSIONS, session);
     const state = textOf(path);
-    // The state contains all variables of the session. Unset ones must not come back from the environment.
+    // The state contains all variables of the session. Variables that the session has unset must not come back from the
+    // environment.
     const env = state === undefined ? this.#env : NO_ENV;
     const isSpare = state !== undefined && !isTerminal;
     const ready = await (isSpare ? this.#takeSpare() : this.#startShell(env, isTerminal));
@@ -336,7 +337,7 @@ function systemMessage(error: unknown): string {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
-/** An error without a system error's code is the exit status of `mkfifo`: the sandbox has too few resources for it. */
+/** If `mkfifo` failed, the error has no code of the system. It fails when the sandbox has too few resources. */
 function reasonOf(error: unknown): RefusalReason {
   const code = codeOf(error);
   const isExhausted = code === undefined || ["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"].includes(code);

@@ -1,4 +1,4 @@
-/** Serves plain HTTP requests by a table's rows. */
+/** Serves plain HTTP requests, as the rows of a table describe them. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { finished } from "node:stream/promises";
 import type * as z from "zod/mini";
@@ -48,7 +48,7 @@ export function serveOperation<Table extends Rows>(
   const handler = handlers[route as keyof typeof handlers] as Handle | undefined;
   if (!row || !handler) return undefined;
   const call = row.input.safeParse(Object.fromEntries(searchParams));
-  if (!call.success) return (async () => void response.writeHead(400).end("no such call\n"))();
+  if (!call.success) return (async () => void response.writeHead(400).end("invalid parameters\n"))();
   const handle: Handle = (data, exchange) =>
     around(row, data, async () => {
       await confinePaths(row, data);
@@ -57,7 +57,7 @@ export function serveOperation<Table extends Rows>(
   return respond(row, handle, call.data, request, response);
 }
 
-/** Does what requests have in common. The compiler requires the `id` of every row that changes something. */
+/** Wraps the work of every request. The compiler requires the `id` of every row that changes something. */
 type Around = (row: AnyRow, call: { id?: string }, work: () => Promise<unknown>) => Promise<unknown>;
 
 type Handle = (call: Record<string, unknown>, exchange: unknown) => Promise<unknown>;
@@ -81,20 +81,21 @@ async function respond(
     if (row.down === "none") sendJSON(response, 200, value);
   } catch (error) {
     if (response.headersSent) return void response.destroy();
-    // Reads the rest of the request first: if the connection closes while a client sends, the client may not see the response.
+    // Reads the rest of the request first. If the connection closed while the client was still sending, the client might not see
+    // the response.
     await finished(request.resume(), { signal: AbortSignal.timeout(DRAIN_MS) }).catch(() => undefined);
     sendJSON(response, FAILED, await addNearest(failureOf(error), call));
   }
 }
 
-/** Aborts when the client disconnects, or after `ms` milliseconds. */
+/** Returns a signal that aborts when the client disconnects, or after `ms` milliseconds. */
 export function abortOnClose(response: ServerResponse, ms?: number): AbortSignal {
   const abort = new AbortController();
   response.once("close", () => abort.abort());
   return ms === undefined ? abort.signal : AbortSignal.any([abort.signal, AbortSignal.timeout(ms)]);
 }
 
-/** The body stays open if reading ends early. */
+/** The request's body as chunks. If the caller stops reading early, the body stays open. */
 export function bodyOf(request: IncomingMessage): AsyncIterable<Buffer> {
   return request.iterator({ destroyOnReturn: false });
 }

@@ -167,9 +167,12 @@ export function taskDirectory(id: string): string {
 
 export const CHANGES_DIFF = "changes.diff";
 export const CHANGES_LIST = "changes.list";
-/** The subdirectory with the files of a continued conversation, which are then copied to the same paths in the home directory. */
+/**
+ * The subdirectory of a task's directory for the files of a continued conversation. `task.sh` copies them to the same paths in
+ * the home directory.
+ */
 export const CONVERSATION = "conversation";
-/** The longest changed path in characters: an escaped byte takes four. */
+/** The longest changed path in characters. git's escape of a byte takes four characters. */
 const CHANGED_CHARS = 4 * 4096 + 2;
 
 /** The object is empty if the initial or final state cannot be determined. */

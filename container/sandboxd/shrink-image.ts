@@ -32,7 +32,7 @@ async function shrink(image: Buffer, response: ServerResponse): Promise<Buffer |
   const { side, pixels, max } = SHOWN_IMAGE;
   const args = ["-I", join(SCRIPTS, "image.py"), ...[side, pixels, max].map(String)];
   const signal = abortOnClose(response, IMAGE_MS);
-  // This PATH finds the Python of user code. Perhaps only that Python has Pillow.
+  // This PATH finds the Python that user code runs. Perhaps only that Python has Pillow.
   const env = { PATH: process.env.PATH };
   const options = { hasInput: true, cwd: "/", env, signal };
   const { input, output, ended, kill } = startProgram("python3", args, options);

@@ -54,7 +54,7 @@ export function startScript(call: StartCall, state: string): string {
   const { id, command, cwd, stdin, interactive } = call;
   const { size, env } = interactive ? terminalOf(call.env) : { size: undefined, env: call.env ?? {} };
   const lines = [
-    // The shell's variable then counts from the command's start.
+    // SECONDS then counts from the command's start, and not from the shell's.
     "SECONDS=0",
     `builtin ulimit -x ${markOf(id)} 2>/dev/null`,
     `builtin export SANDBOX_MCP_RUN=${id}`,
@@ -78,8 +78,9 @@ export function startScript(call: StartCall, state: string): string {
     );
   if (stdin !== undefined) lines.push('exec <"$sbx_run/stdin"');
   if (size) lines.push(`exec <&1; builtin command stty sane rows ${size.rows} cols ${size.columns}`);
-  // A return outside functions ends the command. Bash allows it only in sourced files, so such a command is evaluated in one.
-  // Error messages begin with the file's name as given, so it is named `bash` and sourced from its own directory.
+  // A `return` outside functions ends the command. Bash allows it only in sourced files, so such a command is evaluated in a
+  // sourced file. Bash's error messages begin with the name under which a file was sourced. So the file is named `bash`, and is
+  // sourced from its own directory.
   if (RETURNS.test(command) && !/\(\)|function/.test(command))
     lines.push(
       "sbx_own=$sbx_text",
@@ -104,7 +105,7 @@ function terminalOf(given: StartCall["env"] = {}): { size: TerminalSize; env: Re
 
 function variableLines({ version, entries }: Variables): string[] {
   return [
-    // Only digits pass: the session's commands can set the variable, and bash evaluates compared numbers as code.
+    // Only digits pass, because the session's commands can set the variable, and bash evaluates the operands of -ge as code.
     'case ${SANDBOX_MCP_VARIABLES-} in "" | *[!0-9]*) SANDBOX_MCP_VARIABLES=0 ;; esac',
     ...entries.map((entry) => {
       const set = entry.value === null ? "unset -v" : "export";

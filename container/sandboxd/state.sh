@@ -1,5 +1,5 @@
-# Prints the session's state for its next command: directory, umask, exported variables and functions. Sourced at the end of a
-# command, after sbx_plain of command.sh. First restores settings that were for that command only.
+# Prints the state that a session's next command starts with: directory, umask, exported variables and functions. Sourced at the end
+# of a command, after sbx_plain of command.sh. First undoes settings that were for that command only.
 \builtin shopt -u expand_aliases
 builtin set +aeu
 [[ -z $sbx_directory ]] || builtin cd -- "$sbx_directory"

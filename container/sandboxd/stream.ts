@@ -31,7 +31,7 @@ import { type Slot, brakePipeOf, openToRead, pipeOf } from "./slot.ts";
 const FREE_BYTES = 16 * 1024 * 1024;
 /** The most bytes read after a command's end: more than a pipe holds. Later output comes from background processes. */
 const MAX_DRAINED_BYTES = 16 * 1024 * 1024;
-/** A disk with fewer free bytes counts as full: a copier writes this much at once. */
+/** A disk with fewer free bytes counts as full, because a copier writes this many bytes at once. */
 const NO_SPACE_BYTES = 64 * 1024;
 const { O_RDONLY, O_RDWR, O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK, O_NOFOLLOW } = constants;
 
@@ -71,7 +71,11 @@ export class OutputStream {
   readonly #onChange: () => void;
   readonly #onCopierEnd: (hasRun: boolean) => void;
 
-  /** @param mark follows the output in a pipe @param onChange called at the output's end @param onCopierEnd called when no copier runs */
+  /**
+   * @param mark the text that ends the output in a pipe
+   * @param onChange called at the output's end
+   * @param onCopierEnd called when no copier runs
+   */
   constructor(
     name: Stream,
     path: string,
@@ -351,7 +355,10 @@ export class OutputStream {
     this.#sent = this.#size;
   }
 
-  /** The bytes before the mark, or before a possible beginning of the mark. The mark sets the end of the output. */
+  /**
+   * Returns the bytes before the mark. If the mark is incomplete, returns the bytes before its possible beginning. A complete
+   * mark sets the end of the output.
+   */
   #ownPart(bytes: Buffer): Buffer {
     const mark = this.#mark;
     if (mark === undefined) return bytes;
@@ -405,7 +412,7 @@ export class OutputStream {
     this.#copier?.kill("SIGKILL");
   }
 
-  /** Whether the copier has ended. Until then it could take the output of the slot's next command. */
+  /** Whether the copier has ended. A copier that still runs could take the output of the slot's next command. */
   get isOver(): boolean {
     if (this.#copier?.pid !== undefined)
       return this.#copier.exitCode !== null || this.#copier.signalCode !== null;

@@ -41,7 +41,7 @@ export async function findChanges(
     const found = await listChanges(path, trees, limit, list, options);
     if (found === undefined) return undefined;
     const { isEscaped, ...listed } = found;
-    // A single name that is not text would turn the whole diff into binary.
+    // One file name that is not UTF-8 would make the whole diff binary, so git escapes it.
     const settings = ["-c", `core.quotePath=${isEscaped}`, "-c", "core.autocrlf=false"];
     const shape = ["--no-color", "--no-ext-diff", "--no-textconv", "--find-renames"];
     const git = startProgram("git", [...settings, "diff", ...shape, ...trees], { ...options, into: diff });
@@ -112,7 +112,7 @@ function escapeName(name: Buffer): string {
   return `"${text}"`;
 }
 
-/** User code may have put other programs first in the PATH. */
+/** A fixed path, because user code may have put other programs first in the PATH. */
 const PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 export interface Program {

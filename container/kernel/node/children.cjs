@@ -22,7 +22,7 @@ function markChildren(run, mark) {
   isListening = false;
 }
 
-/** Which part of the run listens, or may listen. sandboxd then looks for the run's ports. */
+/** Returns what listens on a port, or may: the kernel's process or a child. If either may, sandboxd looks for the run's ports. */
 function listeningPart() {
   if (isListening) return "itself";
   return children.size > 0 ? "child" : undefined;

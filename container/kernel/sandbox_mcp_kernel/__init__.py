@@ -51,8 +51,9 @@ class Kernel:
         self.pid = os.getpid()
         channel = streams.take_protocol()
         self.output = streams.Output()
-        streams.hand_protocol(self.output, *channel)
-        # What an interrupt does while one of these functions runs: see `on_interrupt`.
+        streams.give_protocol(self.output, *channel)
+        # What an interrupt does while one of these functions runs. "user": it raises KeyboardInterrupt. "wait": the function
+        # raises it at its end. "late": nothing, because the user's code is not running. See `on_interrupt`.
         self.frames = {
             self.step.__func__.__code__: "user",
             Loop.run.__code__: "user",
@@ -81,8 +82,8 @@ class Kernel:
         self.starts = self.listens = False
         self.output.begin(spec["files"], spec["cap_bytes"], spec["tail_bytes"])
         try:
-            self.output.stand_in()
-            self.output.claim(capture)
+            self.output.install_streams()
+            self.output.empty_capture(capture)
             sys.displayhook = self.display
             self.shell.display_pub = results
             _, error = present.attempt(self.cell, spec["code"])
@@ -92,7 +93,7 @@ class Kernel:
                 self.end_child(error)
         finally:
             sys.displayhook, self.shell.display_pub = saved
-            self.output.stand_in()
+            self.output.install_streams()
         document = {"sandbox_mcp_run": 1, "run": spec["run"], **self.output.end(), "results": results.finish()}
         if self.listens:
             document["serves"] = "itself"
@@ -151,7 +152,7 @@ class Kernel:
         transformed = self.shell.transform_cell(source)
         if transformed.strip() in (source.strip(), plain.strip()):
             raise failed
-        # Not inside `except`: Python would show the first error, which blames the magic, together with a new one.
+        # Not inside `except`. There, Python would add the first error to a new one, and the first error complains about the magic.
         return transformed, self.tree(transformed, name)
 
     def tree(self, source, name):
@@ -194,7 +195,7 @@ class Kernel:
             self.results.value(value)
 
     def end_child(self, error):
-        """A child that the cell has forked must not continue as a second kernel after the cell."""
+        """Ends a child that the cell has forked. It must not continue as a second kernel after the cell."""
         if error is not None and not isinstance(error, SystemExit):
             self.output.err.write("\n".join(present.describe(error)["traceback"]) + "\n")
         self.real_exit(_exit_code(error) if isinstance(error, SystemExit) else int(error is not None))
@@ -265,7 +266,7 @@ class Kernel:
         self.shell.display_formatter.format = rich
 
     def watch(self, owner, name, what):
-        """Records that the code starts a process or listens, so that sandboxd looks for the run's ports."""
+        """Records calls that start a process or listen on a port, so that sandboxd looks for the run's ports."""
         real = getattr(owner, name)
 
         @functools.wraps(real)

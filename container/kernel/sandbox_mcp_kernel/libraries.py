@@ -24,7 +24,7 @@ def install(kernel):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Patches each of these modules when it is imported."""
+    """Patches a module when it is imported, with the function that `patches` has for its name."""
 
     def __init__(self, patches):
         self.patches = patches

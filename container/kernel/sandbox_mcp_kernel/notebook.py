@@ -89,7 +89,7 @@ class Notebook:
         finally:
             self.shell.run_cell = run_cell
         if ran:
-            # The last one is the cell itself. Cells that it ran have ended before it.
+            # The last result is the cell's own, because cells that it ran ended earlier.
             ran[-1].raise_error()
 
     def restore_names(self):
@@ -114,7 +114,7 @@ class Notebook:
         self.shell.execution_count = count
         self.history.store_inputs(count, plain, source)
         del self.history.db_input_cache[:]
-        # IPython drops a cell that is only `exit`.
+        # IPython does not record a cell that is only `exit`, so an empty text takes its place.
         for lines in (self.history.input_hist_parsed, self.history.input_hist_raw):
             lines.extend([""] * (count + 1 - len(lines)))
 

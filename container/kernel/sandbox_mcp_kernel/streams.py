@@ -59,11 +59,11 @@ class Output:
         self.thread = threading.Thread(target=self.pump, name="sandbox-mcp-output", daemon=True)
         self.thread.start()
 
-    def stand_in(self):
+    def install_streams(self):
         """Sets sys.stdout, sys.stderr and sys.stdin again: the executor replaces them before and after each cell."""
         sys.stdout, sys.stderr, sys.stdin = self.out, self.err, self.no_input
 
-    def claim(self, capture):
+    def empty_capture(self, capture):
         """Empties the executor's capture, so that it returns only the run's document. Later text from threads goes to the log."""
         capture.write = self.out.write
         early = capture.getvalue()
@@ -233,14 +233,14 @@ def take_protocol():
     return requests, replies
 
 
-def hand_protocol(output, requests, replies):
+def give_protocol(output, requests, replies):
     """Gives the channel only to the executor's module. From then on sys.stdout is ours, also between cells."""
 
     def reply(text="", flush=True):
         view = memoryview(f"{text}\n".encode())
         while view:
             view = view[os.write(replies, view) :]
-        output.stand_in()
+        output.install_streams()
 
     frame = sys._getframe()
     while frame.f_back is not None:

@@ -59,8 +59,9 @@ export class Base {
   }
 
   /**
-   * Whether a file is unchanged from the image. Image builders may change times, and a Dockerfile may continue after the list
-   * is written. So in the image's directories, every file that is unchanged since the container's start counts as the image's.
+   * Whether a file is unchanged from the image. Image builders may change times, and a Dockerfile may have further steps after
+   * the one that writes the list. So in the image's directories, every file that is unchanged since the container's start counts
+   * as the image's.
    */
   isAsBefore(found: FoundFile, state: string | undefined, isOfImage: boolean): boolean {
     return (
@@ -81,7 +82,10 @@ export function stateOf({ type, mode, uid, gid, size, mtime, target = "" }: Foun
   return type === "symlink" ? `${type} ${encodeURIComponent(target).replaceAll("/", "%2F")}` : common;
 }
 
-/** Identifies an image. Times are left out, because a list that sandboxd wrote itself has the times of the start. */
+/**
+ * Returns a text that identifies an image. It leaves out times, because a list that sandboxd itself wrote has the times of the
+ * start.
+ */
 function identity(list: string): string {
   const { arch, version } = process;
   return JSON.stringify([

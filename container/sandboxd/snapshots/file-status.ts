@@ -9,7 +9,7 @@ export interface FoundFile {
   mode: number;
   /** Microseconds since the epoch. */
   mtime: number;
-  /** When the file's status changed last, nanoseconds since the epoch. */
+  /** When the file's status last changed, in nanoseconds since the epoch. */
   changedAt: bigint;
   uid: number;
   gid: number;
@@ -29,7 +29,7 @@ export function isFound(entry: ScannedEntry): entry is FoundFile {
   return entry.type !== "special" && entry.type !== "unreadable" && entry.type !== "crowded";
 }
 
-/** The device of the files to scan, and whether files report it, too: see `hasOneDevice` in scan.ts. */
+/** The device of the files to scan, and whether files report this device, not only directories: see `hasOneDevice` in scan.ts. */
 export interface Devices {
   dev: bigint;
   ofFiles: boolean;

@@ -102,7 +102,7 @@ export async function writeManifest(
 /** Reads a manifest. Its entries are unique, and each follows its directory. @throws Error if it is invalid */
 export async function readManifest(bytes: Buffer): Promise<Manifest> {
   const text = (await decompress(bytes, undefined, MAX_MANIFEST_BYTES)).toString("utf8");
-  // Splits at most one line more than allowed, so that an excess is noticed and takes no memory.
+  // The limit of `split` allows one line too many, so that the next check finds the excess without memory for all lines.
   const [first = "", ...lines] = text.split("\n", SNAPSHOT_ENTRIES + 2);
   const header = headerSchema.parse(JSON.parse(first));
   if (lines.length > SNAPSHOT_ENTRIES) throw new Error("too many entries");
@@ -114,9 +114,9 @@ export async function readManifest(bytes: Buffer): Promise<Manifest> {
     const entry = entrySchema.parse(JSON.parse(line));
     const parent = parentPath(entry.path);
     if (typesByPath.has(entry.path)) throw new Error("a path occurs twice");
-    if (parent !== "" && typesByPath.get(parent) !== "directory") throw new Error("a parent is missing");
+    if (parent !== "" && typesByPath.get(parent) !== "directory") throw new Error("a path's directory is missing");
     if (entry.type === "hardlink" && typesByPath.get(entry.target) !== "file")
-      throw new Error("a link leads nowhere");
+      throw new Error("a hard link's target is missing");
     if (entry.type === "file" && entry.blobs.length !== Math.ceil(entry.size / SNAPSHOT_BLOB_BYTES))
       throw new Error("a file's size does not match its blobs");
     typesByPath.set(entry.path, entry.type);

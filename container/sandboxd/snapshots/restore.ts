@@ -99,8 +99,9 @@ export class Restore {
   }
 
   /**
-   * Removes the workspace's earlier content, and creates directories and empty files. A new directory replaces a file at its path. All
-   * other files outside the workspace are replaced by `finish`. @param onChecked called when the manifest is valid, before any change
+   * Removes the workspace's earlier content, and creates directories and empty files. If something else is at a new directory's
+   * path, the directory replaces it. Outside the workspace, `finish` replaces all other files.
+   * @param onChecked called when the manifest is valid, before any change
    * @throws Error for an invalid state
    */
   static async begin(

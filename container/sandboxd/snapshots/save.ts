@@ -332,7 +332,10 @@ class FileRead {
     }
   }
 
-  /** Closes the file. Returns its status; undefined if it has changed since shortly before it was opened. */
+  /**
+   * Closes the file. Returns its status; undefined if the file changed after it was opened, or so shortly before that a change
+   * may be hidden.
+   */
   async end(): Promise<string | undefined> {
     const stats = (await this.#handle?.stat({ bigint: true })) ?? this.#stats;
     await this.close();

@@ -53,7 +53,7 @@ export class Scanner {
     const base = this.#base();
     const now = BigInt(Date.now()) * 1_000_000n;
     const known = new Map<string, KnownDirectory>();
-    /** The scanned directories; `added` has the paths of those among the changes. */
+    /** The scanned directories by path. `added` has the paths of the directories that are already among the changes. */
     const directories = new Map<string, FoundFile>();
     const added = new Set<string>();
     const addParents = (path: string) => {

@@ -46,7 +46,10 @@ const LEFT_OUT_OF_HOME = new Set([
 
 const HOME = /^(?:root|home\/[^/]+)\/(.*)$/s;
 
-/** Whether a path is part of a sandbox's state. Links in parents are never followed, so an excluded path has no other name. */
+/**
+ * Whether a path is part of a sandbox's state. A scan never follows links in parent directories, so an excluded path cannot be
+ * reached under another name.
+ */
 export function isOfState(path: string): boolean {
   const top = topDirectory(path);
   if (top === "workspace") return true;
@@ -75,7 +78,10 @@ function isBelow(directories: ReadonlySet<string>, path: string): boolean {
 
 const SYSTEM = new Set("bin boot etc lib lib32 lib64 libx32 opt sbin usr var".split(" "));
 
-/** `own`: the user's. `installed`: programs beside the image's. `system`: owned by the image's package manager. */
+/**
+ * `own`: the user's files. `installed`: in a directory where users install programs beside the image's. `system`: in any other
+ * directory of the image; its package manager owns them.
+ */
 export function kindOf(path: string): "own" | "installed" | "system" {
   if (!SYSTEM.has(topDirectory(path))) return "own";
   return /^(?:opt|usr\/local)\/|(?:^|\/)site-packages(?:\/|$)|\/lib\/node_modules\//.test(path)

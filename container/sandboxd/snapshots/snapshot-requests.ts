@@ -48,7 +48,7 @@ const namedSchema = z.object({
 export type NamedFiles = z.infer<typeof namedSchema>;
 
 export const planSchema = z.object({
-  /** `conflict`: the workspace came from another state than `base`. */
+  /** `conflict`: the workspace was restored from another state than `base`. */
   state: z.enum(["unchanged", "changed", "conflict"]),
   files: count(),
   bytes: count(),

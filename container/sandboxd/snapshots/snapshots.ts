@@ -18,7 +18,7 @@ import { Save } from "./save.ts";
 import { Scanner, firstNames, scanNamed } from "./scan.ts";
 import { type Index, SnapshotState } from "./state.ts";
 
-/** The root of saved files. Of a sandbox on the host's file system, only the workspace is saved. */
+/** The root of saved files. If the sandbox uses the host's file system, sandboxd saves only the workspace. */
 const ROOT = SYSTEM ?? dirname(WORKSPACE);
 const ONLY = basename(WORKSPACE);
 const NO_BASE = () => new Base("");
@@ -40,7 +40,7 @@ export class Snapshots {
   #restore: Restore | undefined;
   #isOfState = true;
   #restoring: Promise<unknown> = Promise.resolve();
-  /** Aborted by the next request: the actor that made the earlier request may be gone. */
+  /** Aborted by the next request, because the actor that made the earlier request may be gone. */
   #turn = new AbortController();
 
   readonly #handlers: Handlers<SnapshotRequests> = {
@@ -150,8 +150,9 @@ export class Snapshots {
   }
 
   /**
-   * Whether this state was restored. A late request of an actor that is gone must not undo later changes. @throws {FileError}
-   * `missing` if the container has another state
+   * Whether this state was already restored. Then it must not be restored again: the request may be a late one of an actor that
+   * is gone, and would undo later changes.
+   * @throws {FileError} `missing` if the container has another state
    */
   #isRestored(id: string): boolean {
     const { snapshot, isRestoring } = this.#state.mark();

@@ -114,7 +114,8 @@ export async function readManifest(bytes: Buffer): Promise<Manifest> {
     const entry = entrySchema.parse(JSON.parse(line));
     const parent = parentPath(entry.path);
     if (typesByPath.has(entry.path)) throw new Error("a path occurs twice");
-    if (parent !== "" && typesByPath.get(parent) !== "directory") throw new Error("a path's directory is missing");
+    if (parent !== "" && typesByPath.get(parent) !== "directory")
+      throw new Error("a path's directory is missing");
     if (entry.type === "hardlink" && typesByPath.get(entry.target) !== "file")
       throw new Error("a hard link's target is missing");
     if (entry.type === "file" && entry.blobs.length !== Math.ceil(entry.size / SNAPSHOT_BLOB_BYTES))

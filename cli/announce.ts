@@ -15,9 +15,9 @@ export interface Announcement {
   url: string;
   token: string;
   tokenSource: Variables["tokenSource"];
-  /** The `.dev.vars`, in the package's directory. */
+  /** The path of .dev.vars, which `npm start` writes in the package's directory. */
   file: string;
-  /** Whether client configurations contain the token: only on the user's own terminal, because others may read a log. */
+  /** Whether client configurations contain the token. True only on the user's own terminal, because others may read a log. */
   showToken: boolean;
   /** Whether to print the configuration of every client, not only how to get it. */
   isVerbose: boolean;
@@ -52,7 +52,7 @@ export function announce(announcement: Announcement): string {
   const whereabouts = {
     environment: "SERVER_AUTH_TOKEN of the environment",
     file: `SERVER_AUTH_TOKEN in ${file}`,
-    generated: `SERVER_AUTH_TOKEN in ${file} (just generated; it is kept)`,
+    generated: `SERVER_AUTH_TOKEN in ${file} (just generated; the next start uses it again)`,
   }[tokenSource];
   const clients = clientLines(url, { shell, written });
   const [claudeCode] = clients;

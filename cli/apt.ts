@@ -19,8 +19,8 @@ export function aptCommand(packages: readonly string[]): string {
 }
 
 /**
- * @param log a file for output. With it apt-get continues after this process ends, because an interrupted apt-get needs manual
- * repair
+ * @param log a file for output. If there is one, apt-get continues after this process ends, because an interrupted apt-get needs
+ * manual repair.
  */
 export async function install(packages: readonly string[], log?: string): Promise<void> {
   // Scripts of packages run Python and Perl as root. Variables could name modules in a project that a sandbox writes to.

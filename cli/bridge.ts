@@ -17,7 +17,10 @@ import { BRIDGE_BROKE, BRIDGE_BROKE_BEFORE_RESPONSE, tokenChanged } from "./text
 export interface BridgeOptions {
   /** Finds the server, or starts a local one if no URL is configured. @throws {CommandError} if it cannot be reached */
   locate(): Promise<ServerAddress>;
-  /** Whether the server still runs. Another program may listen at the address of a killed one, and must not get the token. */
+  /**
+   * Whether the server still runs. If the server was killed, another program may listen at its address, and must not get the
+   * token.
+   */
   isCurrent?(address: ServerAddress): boolean;
   send(message: JSONRPCMessage): Promise<void>;
   log(line: string): void;
@@ -76,8 +79,8 @@ export class Bridge {
 
   async #forward(message: JSONRPCMessage): Promise<void> {
     if ("method" in message && message.method === "notifications/cancelled") {
-      // In the revision of 2026, closing the stream cancels a request. In that of 2025 this message cancels it, so the message is
-      // also forwarded to the server.
+      // In the revision of 2026, closing the stream cancels a request. In the revision of 2025 this message cancels it, so the
+      // bridge also forwards the message to the server.
       const id = message.params?.requestId as RequestID;
       this.#open.get(id)?.abort();
       this.#open.delete(id);
@@ -91,7 +94,7 @@ export class Bridge {
     } catch (error) {
       if (signal.aborted) return;
       const words = error instanceof Error ? error.message : String(error);
-      // The client gets every error. The log gets a repeated error once.
+      // The client gets every error. The log gets each distinct error only once in a row.
       if (words !== this.#failure?.words) this.#options.log(words);
       this.#failure = { kind: error instanceof CommandError ? error.kind : "unavailable", words };
       if (request && this.#open.has(request.id)) await this.#fail(request.id, words);

@@ -89,7 +89,7 @@ export async function bundle(config: string, directory: string): Promise<BuiltWo
     try {
       renameSync(output, cachedBuild);
     } catch (error) {
-      // Another process has built the same at the same time.
+      // Another process has built the same Worker at the same time.
       if (!existsSync(cachedBuild)) throw error;
       rmSync(output, { recursive: true });
     }
@@ -97,13 +97,13 @@ export async function bundle(config: string, directory: string): Promise<BuiltWo
   return readBuild(cachedBuild);
 }
 
-/** Cached builds of this clone: a build takes as much processor time as the rest of a start. */
+/** The directory of this clone's cached builds. A build takes as much processor time as the rest of a start. */
 export const CACHE_DIRECTORY = join(root, "node_modules/.cache/sandbox-mcp/workers");
 
 /** A new build deletes builds older than this, in milliseconds. Another process may be about to read a younger build. */
 const KEEP_MS = 3_600_000;
 
-/** The Worker's sources, besides its configuration's directory. */
+/** The Worker's sources outside the directory of its configuration. */
 const SOURCES = [
   "src",
   "panel",
@@ -118,7 +118,7 @@ const SOURCES = [
 /** Names a build after its sources: their paths, sizes and modification times. */
 export function keyOf(config: string): string {
   const hash = createHash("sha256").update(config);
-  // A configuration in a subdirectory has its own sources there.
+  // A configuration in a subdirectory has further sources beside it.
   const ownSources = dirname(config) === root ? config : dirname(config);
   for (const source of [...SOURCES.map((name) => join(root, name)), ownSources]) {
     const files = statSync(source).isDirectory()
@@ -128,7 +128,7 @@ export function keyOf(config: string): string {
       // Skips wrangler's temporary files beside a configuration, and programs that were built from the sources.
       if (file.startsWith(".wrangler") || file.split("/").includes("dist")) continue;
       const found = statSync(join(source, file), { throwIfNoEntry: false });
-      // A directory changes with each temporary file in it, and a temporary file may just have been removed.
+      // Skips directories, because temporary files change their times, and temporary files that are already gone.
       if (!found?.isFile()) continue;
       hash.update(`${source}/${file}\0${found.size}\0${found.mtimeMs}\0`);
     }

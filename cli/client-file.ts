@@ -54,7 +54,7 @@ export function setEntry(
   const text = createTables(client, withoutBOM(file), before, table);
   const path = [...table, name];
   const after = WRITERS[client.format](text, path, entry);
-  // Nothing but the entry may have changed.
+  // Only the entry may have changed. Otherwise nothing is written.
   const expected = structuredClone(before) as Record<string, unknown>;
   let at = expected;
   for (const key of table) at = (isEmptyValue(at[key]) ? (at[key] = {}) : at[key]) as Record<string, unknown>;
@@ -69,7 +69,10 @@ function isEmptyValue(value: unknown): boolean {
   return value === undefined || value === null || (Array.isArray(value) && value.length === 0);
 }
 
-/** The text with a table in place of `null` or `[]` on the path to the servers. @throws {UserError} if something else is there */
+/**
+ * Returns the text with a table in place of `null` or `[]` on the path to the servers.
+ * @throws {UserError} if something else is there
+ */
 function createTables(client: ClientKind, text: string, content: unknown, table: readonly string[]): string {
   let at = content as Record<string, unknown>;
   for (const [index, key] of table.entries()) {

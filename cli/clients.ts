@@ -75,7 +75,7 @@ const homeFile =
   (path: string) =>
   ({ home }: Machine): Place => ({ directory: home, path });
 
-/** Most clients have these properties; the others state their own. */
+/** The properties of most clients. A client that differs states its own. */
 const COMMON = { format: "json", path: () => ["mcpServers"], speaksHTTP: true } as const;
 
 type Described = Omit<ClientKind, keyof typeof COMMON> & Partial<ClientKind>;

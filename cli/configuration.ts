@@ -41,7 +41,7 @@ const wranglerSchema = z.looseObject({
 
 const CONFIG = "wrangler.jsonc";
 
-/** This program's SDK version, for a directory that does not state its own. */
+/** The SDK version of this program, for a directory whose package.json does not state a version. */
 const OWN_VERSION = worker.dependencies["@cloudflare/sandbox"];
 
 /** The Worker's Durable Objects. Each has a binding of the same name. */
@@ -69,7 +69,8 @@ const instanceType = z.union([
 /** Checks a deployment's directory. Only reads files. */
 export function validate(directory: string): Check[] {
   const file = join(directory, CONFIG);
-  if (!existsSync(file)) return [failed(CONFIG, `no ${file}`, "Name the directory that has it.")];
+  if (!existsSync(file))
+    return [failed(CONFIG, `no ${file}`, "Pass the directory that has this file as an argument.")];
   const text = readFileSync(file, "utf8");
   const errors: ParseError[] = [];
   const parsed = wranglerSchema.safeParse(parse(text, errors, { allowTrailingComma: true }));
@@ -92,7 +93,7 @@ export function validate(directory: string): Check[] {
 
 type Config = z.infer<typeof wranglerSchema>;
 
-/** A required value: its place, whether it is right, and what to do if it is not. */
+/** A required value: its path in the file, whether it is right, and what to do if it is not. */
 interface Required {
   name: string;
   path: (string | number)[];
@@ -198,7 +199,10 @@ function lineOf(text: string, tree: Node | undefined, path: readonly (string | n
   return 1;
 }
 
-/** Each image of the SDK in the Dockerfile must have the SDK's version, and Python: without it no Python kernel starts. */
+/**
+ * Checks each image of the SDK in the Dockerfile. It must have the SDK's version, and it must have Python, because otherwise no
+ * Python kernel starts.
+ */
 function baseImage(directory: string, path: string | undefined): Check {
   const name = "base image";
   if (!existsIn(directory, path)) return { name, verdict: "skipped", found: "there is no Dockerfile" };
@@ -219,13 +223,14 @@ function baseImage(directory: string, path: string | undefined): Check {
 function devVars(directory: string): Check {
   const name = ".dev.vars";
   const file = join(directory, name);
-  if (!existsSync(file)) return { name, verdict: "skipped", found: "there is none: npm start makes it" };
+  if (!existsSync(file))
+    return { name, verdict: "skipped", found: "there is no .dev.vars: npm start creates it" };
   const { SERVER_AUTH_TOKEN } = readVariablesFile(file);
-  if (!SERVER_AUTH_TOKEN) return ok(name, "no token: npm start makes one");
+  if (!SERVER_AUTH_TOKEN) return ok(name, "it has no token: npm start generates one");
   const { error } = variables.SERVER_AUTH_TOKEN.schema.safeParse(SERVER_AUTH_TOKEN);
   if (!error) return ok(name, "its token is long enough");
   const found = error.issues.map(({ message }) => message).join("; ");
-  return failed(name, `SERVER_AUTH_TOKEN ${found}`, `${PROGRAM} token new makes one`);
+  return failed(name, `SERVER_AUTH_TOKEN ${found}`, `${PROGRAM} token new generates a valid token`);
 }
 
 const isDay = (text: string) => /^\d{4}-\d\d-\d\d$/.test(text);

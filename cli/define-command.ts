@@ -10,7 +10,10 @@ import { noText, textTwice, unreadable, WRONG_VALUE, wrongSandboxName } from "./
 
 const EXAMPLES = new WeakMap<object, readonly string[]>();
 
-/** A command with examples in its help. @param examples the help puts `sandbox-mcp ` before them, unless they contain it */
+/**
+ * A command with examples in its help.
+ * @param examples the help prepends `sandbox-mcp `, unless an example contains it
+ */
 export function plainCommand(name: string, description: string, examples: readonly string[]) {
   const lines = examples.map((each) => (each.includes("sandbox-mcp ") ? each : `sandbox-mcp ${each}`));
   const command = new Command(name)
@@ -22,7 +25,7 @@ export function plainCommand(name: string, description: string, examples: readon
 }
 
 /**
- * Without `--sandbox`, the address's `?sandbox=` is the sandbox, as for every client.
+ * Makes the address's `?sandbox=` the default of `--sandbox`, as for every client.
  * @throws {CommandError} for an invalid name, before anything is sent or written
  */
 function applySandbox(command: CommandUnknownOpts): void {
@@ -40,7 +43,10 @@ function checkSandbox(what: string, name: unknown): void {
   if (typeof name === "string" && !SANDBOX_NAME.test(name)) throw wrongSandboxName(what, name);
 }
 
-/** Examples for a help text. @param lines for a shell */
+/**
+ * Examples for a help text.
+ * @param lines shell commands
+ */
 export function exampleText(lines: readonly string[]): string {
   const shown = lines.map((each) => `  $ ${each.replaceAll("sandbox-mcp ", `${PROGRAM} `)}`);
   return `\nExamples:\n${shown.join("\n")}`;

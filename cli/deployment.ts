@@ -93,7 +93,7 @@ export class Deployment {
     return step;
   }
 
-  /** A step without changes besides local builds. */
+  /** A step that changes nothing except local builds. */
   async #step(name: string, plan: string, work: () => Promise<string>): Promise<void> {
     const step = this.#print(name, plan);
     step.found = await work();
@@ -181,7 +181,7 @@ export class Deployment {
     return secretNames.length === 0 ? made : `set ${secretNames.join(", ")} of the environment; ${made}`;
   }
 
-  /** Secrets from the environment; for a new server also an owner's token, and a separate key for links. */
+  /** Returns the secrets of the environment. For a new server it also returns an owner's token and a separate key for links. */
   async #newSecrets(): Promise<Record<string, string>> {
     const { env, isAttended, print } = this.#options;
     const secrets: Record<string, string> = {};

@@ -58,7 +58,7 @@ const stop = async (signal: NodeJS.Signals) => {
   child.kill(signal);
 };
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => void stop(signal));
-// wrangler does not notice the end of this process.
+// Ends wrangler too, because wrangler does not notice the end of this process.
 process.on("exit", () => child.kill("SIGTERM"));
 
 // The first start builds the image, which takes minutes.

@@ -46,7 +46,7 @@ export const failed = errorOfKind("failed");
 export const cancelled = errorOfKind("cancelled");
 export const refusedByServer = errorOfKind("refusedByServer");
 
-/** Whether an exit code has a meaning of this command line, besides the common 0 and 1. */
+/** Whether this command line gives an exit code its own meaning, besides the common 0 and 1. */
 export function isOwnStatus(code: number | undefined): boolean {
   return code !== undefined && code > EXIT.failed && Object.values<number>(EXIT).includes(code);
 }

@@ -17,7 +17,7 @@ export interface FollowedRun {
 export interface FollowOptions {
   /** Whether to print output; not for `--json`. */
   prints: boolean;
-  /** Whether all output goes to standard error, like an agent's log. Standard output is for the result then. */
+  /** Whether all output goes to standard error, like an agent's log. Then only the result goes to standard output. */
   outputToStderr?: boolean;
   /** Whether Ctrl-C stops the run, or only stops following it. */
   onInterrupt: "cancel" | "leave";

@@ -14,7 +14,7 @@ export class Keyboard {
     this.#typing = new Typing(send, onFailure);
   }
 
-  /** @returns whether the user wants to leave */
+  /** @returns whether the user pressed the key that detaches from the terminal */
   press(keys: Buffer): boolean {
     const text = this.#decoder.write(keys);
     const at = text.indexOf(LEAVE_KEY);

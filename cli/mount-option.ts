@@ -37,7 +37,7 @@ const HIDDEN = /^(\/root|\/home\/[^/]+)\/\./;
 
 /**
  * @param own the server's own directories, with its state and token
- * @throws {UserError} that names a mount that is not possible, and says why
+ * @throws {UserError} that names the mount that is not possible, and the reason
  */
 export async function readMounts(
   given: readonly string[],
@@ -90,7 +90,7 @@ export async function readMounts(
 function refuseLinks(path: string, source: string, text: string): void {
   const places = placesOf(path);
   const link = places.slice(1, -1).find((place) => isMountable(dirname(place)));
-  // The second look may differ from the first one, while code replaces links.
+  // Also refuses a path that no longer leads to `source`, because code may have replaced a link meanwhile.
   if (link !== undefined || places.at(-1) !== source)
     throw texts.wrongMount(text, texts.MOUNT.linked(link ?? path, source));
 }
@@ -108,7 +108,10 @@ export function writableMountOf({ forEngine }: Pick<Mounts, "forEngine">, path: 
   )?.from;
 }
 
-/** The path as given, each symbolic link on the way to the file, and the file, which may be missing. Links are bounded as in Linux. */
+/**
+ * Returns the path as given, each symbolic link on the way to the file, and the final path of the file, which may be missing.
+ * Follows as many links as Linux.
+ */
 function placesOf(path: string): string[] {
   const places = [path];
   const parts = path.split("/");
@@ -158,10 +161,10 @@ export function removeMounts(env: NodeJS.ProcessEnv, mounts: Mounts, cwd: string
   const isWritable = (place: string) => writableMountOf(mounts, resolve(cwd, place)) !== undefined;
   // Relative and empty entries mean the working directory, which a sandbox of an earlier start may write to.
   const all = (env.PATH ?? "").split(delimiter).filter((place) => isAbsolute(place));
-  // A program may also be a link into a mounted directory.
+  // A program may also be a symbolic link into a mounted directory.
   const kept = all.filter((place) => !["", ...PROGRAMS].some((name) => isWritable(join(place, name))));
   const removed = all.filter((place) => !kept.includes(place));
-  // Without a value, the system has a default PATH.
+  // If PATH has no value, programs search a default PATH.
   if (kept.length === 0) delete env.PATH;
   else env.PATH = kept.join(delimiter);
   for (const name of PLACES) {

@@ -8,13 +8,13 @@ import { takenByNPM, wrongChoice, wrongPort, wrongStartOptions } from "./texts.t
 export const DEFAULT_PORT = 8787;
 
 export interface StartOptions {
-  /** On 127.0.0.1; 0 for any free one. */
+  /** The port on 127.0.0.1; 0 for any free port. */
   port: number;
   isolation: "bubblewrap" | "none";
   network: "internet" | "none";
   /** The directory of Durable Objects, R2 and KV. Absolute. */
   stateDir: string;
-  /** Each as given: `DIR[=NAME][:ro|:rw]`, relative to `cwd`. */
+  /** The values of --mount: `DIR[=NAME][:ro|:rw]`, relative to `cwd`. */
   mounts: string[];
   cwd: string;
   /** The absolute path of the sandboxes' interpreter; undefined for the first in PATH. */

@@ -11,7 +11,8 @@ try {
   // The same check as the server's, because no client can connect with a token that the server refuses.
   const { error } = ownerToken.safeParse(token);
   if (error) throw wrongOwnerToken(error.issues);
-  // A missing token was generated. An error would not help: a shell runs the surrounding command even if this one fails.
+  // If there was no token, `readVariables` has generated one. A missing token is not an error: a shell would run the surrounding
+  // command without a token, even if this one failed.
   if (tokenSource === "generated") process.stderr.write(`${tokenGenerated(file)}\n`);
   process.stdout.write(`${token}\n`);
 } catch (error) {

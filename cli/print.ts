@@ -33,7 +33,7 @@ export function note(...lines: readonly string[]): void {
   for (const text of lines) process.stderr.write(`${applyStyle("dim", escapeLine(text), process.stderr)}\n`);
 }
 
-/** Prints the document of `--json`. Its first field says whether the command succeeded, and overrides the data's own. */
+/** Prints the document of `--json`. Its first field is `success`, which overrides a field `success` of the data. */
 export function json(success: boolean, data: object): void {
   const document = Object.assign({ success }, data, { success });
   line(...toVisibleJSON(document, process.stdout.isTTY ? 2 : undefined).split("\n"));
@@ -57,7 +57,7 @@ export function failureOf(
   if (error instanceof CommandError) return [error.kind, error.message];
   if (error instanceof UserError) return ["failed", error.message];
   if (!(error instanceof Error)) return [unexpected, String(error)];
-  // An error about a local file; its message has the path.
+  // An error about a local file. Its message contains the path.
   if ("syscall" in error && "path" in error) return ["unavailable", error.message];
   const where = showsStack ? `\n${error.stack}` : ` ${STACK_HINT}`;
   return [unexpected, oneLine(error.message) + where];
@@ -99,11 +99,11 @@ export function escapeName(name: string): string {
 
 export interface Column {
   title: string;
-  /** Right-aligned, for numbers. */
+  /** Whether to align the column right, for numbers. */
   right?: boolean;
-  /** Names that programs read: never cut, and written by `escapeName`. */
+  /** Whether the column has names that programs read. Names are never cut, and `escapeName` writes them. */
   isName?: boolean;
-  /** Omitted from a table that is too wide; the last such column first. */
+  /** Whether the column may be left out of a table that is too wide. The last such column is left out first. */
   isMinor?: boolean;
 }
 
@@ -175,12 +175,14 @@ export class Progress {
     this.#isShown = false;
   }
 
-  /** Tracks printed text. While its line has not ended, no progress is drawn, because that would erase it. */
+  /**
+   * Tracks whether printed text has ended its line. While it has not, no progress is drawn, because that would erase the line.
+   */
   trackOutput(text: string): void {
     if (text !== "") this.#isWithinLine = !text.endsWith("\n");
   }
 
-  /** Prints a line for the user, on a new line if the output's last one has not ended. */
+  /** Prints a line for the user. If the output's last line has not ended, it first ends that line. */
   note(...lines: readonly string[]): void {
     this.clear();
     if (this.#isWithinLine && process.stderr.isTTY) process.stderr.write("\n");

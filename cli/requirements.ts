@@ -30,7 +30,11 @@ export interface Installer {
   install(): Promise<void>;
 }
 
-/** Installs bubblewrap if that needs no password. @returns what the engine needs to know of it @throws {UserError} with the reason and the exact command otherwise */
+/**
+ * Installs bubblewrap if that needs no password.
+ * @returns the features of bubblewrap that the engine needs to know
+ * @throws {UserError} with the reason and the exact command otherwise
+ */
 export async function requireBubblewrap(
   print: (line: string) => void,
   installer = apt,

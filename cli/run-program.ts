@@ -54,7 +54,7 @@ function withoutArguments(message: string): string {
 
 function printError(error: unknown, asJSON: boolean): number {
   if (error instanceof CommanderError) {
-    // commander has printed its message.
+    // commander has already printed its message.
     if (error.exitCode === 0) return EXIT.succeeded;
     if (asJSON) failure("usage", withoutArguments(error.message).replace(/^error: /, ""), true);
     return EXIT.usage;

@@ -110,7 +110,10 @@ class PythonPackages {
     this.#pip?.kill("SIGKILL");
   }
 
-  /** @param other has all packages @returns the interpreter for new sandboxes; undefined if none has the packages */
+  /**
+   * @param other an interpreter that has all packages
+   * @returns the interpreter for new sandboxes; undefined if none has the packages
+   */
   async make(other: Python | undefined): Promise<string | undefined> {
     const { executable } = this.#python;
     this.#print(PYTHON.installing(LIST, executable));
@@ -146,7 +149,10 @@ class PythonPackages {
     return undefined;
   }
 
-  /** The directory gets its name only after every package was imported. @throws Error with pip's message */
+  /**
+   * Installs the packages into a temporary directory, and renames it after every package was imported.
+   * @throws Error with pip's message
+   */
   async #installFromIndex(): Promise<void> {
     const { executable } = this.#python;
     const target = join(this.#directory, packagesKey(this.#python));

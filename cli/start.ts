@@ -31,7 +31,9 @@ const print = (line: string) => process.stderr.write(`${line}\n`);
 /** Whether the document of --json must still be printed. */
 let needsJSONResult = process.argv.slice(2).includes("--json");
 
-/** Tests only: with "off", the engine prepares no sandbox, whose Python kernel few tests use. */
+/**
+ * For tests only. With "off", the engine prepares no sandbox ahead, because few tests use the Python kernel of such a sandbox.
+ */
 const PREPARED_SANDBOX = "SANDBOX_MCP_PREPARED_SANDBOX";
 
 let engine: RunningEngine | undefined;

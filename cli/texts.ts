@@ -20,11 +20,11 @@ export const WRONG_VALUE = {
   run: "It must be the id of a run.",
 };
 
-/** @param what the name's option or argument */
+/** @param what the option or argument that has the name */
 export const wrongSandboxName = (what: string, name: unknown) =>
   usage(`${what} ${SANDBOX_NAME_RULE}: ${JSON.stringify(name)}`);
 
-/** @param what the word for the command's text, such as "code" or "question" */
+/** @param what what the text is, such as "code" or "question" */
 export const textTwice = (what: string) => usage(`Give the ${what} as an argument or as --file, not both.`);
 export const noText = (what: string) =>
   usage(`No ${what} is given: pass it as an argument, with --file, or on standard input.`);
@@ -43,7 +43,7 @@ export const wrongChoice = ({ name, value }: { name: string; value: string }, ch
 export const notConfirmed = () => cancelled("Nothing was changed.");
 
 /** How to get the stack of an unexpected error. */
-export const STACK_HINT = "(SANDBOX_MCP_VERBOSE=1 shows where)";
+export const STACK_HINT = "(SANDBOX_MCP_VERBOSE=1 shows the stack)";
 
 // Files
 
@@ -61,14 +61,15 @@ export const tokenNotKept = (file: string, error: unknown) =>
 
 /** Why a client's configuration is not changed, as clauses. */
 export const CLIENT_FILE = {
-  notYAML: (problem: string | undefined) => `it is not a YAML mapping: ${problem ?? "another value"}`,
+  notYAML: (problem: string | undefined) =>
+    `it is not a YAML mapping: ${problem ?? "it has a value of another kind"}`,
   notTOML: (problem: string | undefined) => `it is not valid TOML: ${problem}`,
   notJSON: (offset: number | undefined) =>
-    `it is not a JSON object (${offset === undefined ? "another value" : `at character ${offset}`})`,
+    `it is not a JSON object (${offset === undefined ? "it has a value of another kind" : `at character ${offset}`})`,
   unchangeable: "it is written in a way that this command cannot change safely",
   noTable: (key: string) => `its "${key}" is not a table of servers`,
   leadsOut: (target: string) => `a symbolic link in the project leads to ${target}`,
-  brokenLink: "it is a symbolic link to a file that is not there",
+  brokenLink: "it is a symbolic link to a file that does not exist",
   readOnly: "it is read-only",
 };
 
@@ -77,10 +78,10 @@ export const CLIENT_FILE = {
 /** @param words how the user names a server and its token: by options or arguments */
 export const noLocalServer = (words: { url: string; token: string }) =>
   unavailable(
-    `No local server is running. Start one with \`${startLine()}\`, or name one with ${words.url} and ${words.token}.`,
+    `No local server is running. Start one with \`${startLine()}\`, or name a server with ${words.url} and ${words.token}.`,
   );
 export const wrongURL = (word: string, given: string) =>
-  usage(`${word} must be the address of a server, such as https://host/mcp: ${given}`);
+  usage(`${word} must be the address of a server, such as https://host/mcp, not ${given}`);
 
 /** Does not repeat the URL, because logs and reports would contain it. */
 export const passwordInURL = (word: string) =>
@@ -155,7 +156,7 @@ export const localServerFailed = (output: string) => unavailable(`The local serv
 
 // `npm start`: the machine
 
-/** A bridge recognizes the error by this text. */
+/** A bridge recognizes the error by the beginning of this text. */
 export const DIRECTORY_IN_USE = "Another server is using the state directory";
 export const stateDirectoryInUse = (directory: string) =>
   new UserError(`${DIRECTORY_IN_USE} ${directory}. Stop it, or use another directory: --state-dir <path>.`);
@@ -215,7 +216,7 @@ export const mountRefused = (given: string, source: string, why: string) =>
 /** What is wrong with a value of --mount. */
 export const MOUNT = {
   taken: (sandbox: string, source: string) =>
-    `sandbox ${sandbox} has ${source} already. Name another sandbox: --mount DIR=NAME.`,
+    `sandbox ${sandbox} already has ${source}. Name another sandbox: --mount DIR=NAME.`,
   wrongName: (name: string) => `the name of a sandbox ${SANDBOX_NAME_RULE}, not "${name}".`,
   nameNeeded: "name its sandbox: --mount DIR=NAME.",
   notDirectory: (path: string) => `${path} is not a directory.`,
@@ -228,11 +229,11 @@ export const MOUNT = {
 
 /** Why a directory must not be mounted. */
 export const UNMOUNTABLE = {
-  machine: "is the whole machine",
+  machine: "is the root directory, which contains everything on this machine",
   home: "is your home directory",
-  aboveHome: "holds your home directory",
-  aboveOwn: (directory: string) => `holds the server's own ${directory}`,
-  inOwn: (directory: string) => `lies in the server's own ${directory}`,
+  aboveHome: "contains your home directory",
+  aboveOwn: (directory: string) => `contains the server's own ${directory}`,
+  inOwn: (directory: string) => `is inside the server's own ${directory}`,
   hidden: "is a hidden directory in a home directory, which may contain keys and settings",
   system: "belongs to the system",
 };
@@ -257,7 +258,8 @@ export const noComponents = (path: string) =>
     `COMPONENTS: ${path} has neither agents/ nor commands/. Put the definitions into these folders, as in the .claude directory of a repository.`,
   );
 export const notPython = (given: string) => new UserError(`--python ${given} does not run as Python 3.`);
-export const NO_PYTHON = "python3 is not installed: sandboxes run JavaScript, TypeScript and commands.";
+export const NO_PYTHON =
+  "python3 is not installed, so sandboxes run only JavaScript, TypeScript and commands.";
 const keepsPython = (executable: string) =>
   `--python ${executable} makes sandboxes use your Python without them.`;
 

@@ -65,7 +65,7 @@ class Watcher {
   readonly #runs = new Map<string, string>();
   readonly #followed = new Set<string>();
   readonly #failure = Promise.withResolvers<never>();
-  /** The newest run's start as of the first poll, by the server's clock; undefined during the first poll. */
+  /** When the newest run before the first poll started, by the server's clock. Undefined during the first poll. */
   #newestBefore: number | undefined;
 
   constructor(server: Server, options: WatchOptions) {

@@ -109,7 +109,7 @@ async function writeProgram(
       }
       if (event?.name !== "code") return id;
       if (!prints) continue;
-      // Progress is not shown again: it would erase an unfinished line of the program.
+      // Progress is not drawn again, because it would erase a line of the program that has not ended.
       progress.stop();
       last = event.text ?? "";
       printOutput(process.stderr, last);
@@ -124,7 +124,10 @@ async function writeProgram(
 
 type Events = Awaited<ReturnType<typeof eventsOf>>;
 
-/** The next event; undefined if the connection broke: the run continues. @throws {CommandError} for the server's error */
+/**
+ * Returns the next event, or undefined if the connection broke while the run continues.
+ * @throws {CommandError} for the server's error
+ */
 async function nextEvent(events: Events) {
   const { value } = await events.read().catch(() => ({ value: undefined }));
   if (value === undefined) return undefined;

@@ -77,8 +77,8 @@ export function imageDirectory(given: string | undefined): string | undefined {
 }
 
 /**
- * Prints how a code run ended, and writes its images. The exit status is the run's, or `unavailable` if the run succeeded but an
- * image could not be written.
+ * Prints how a code run ended, and writes its images. The exit status is the run's. If the run succeeded but an image could not
+ * be written, the exit status is `unavailable`.
  */
 export function reportCode(
   { run, content, status }: FollowedRun,

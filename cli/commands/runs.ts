@@ -47,7 +47,7 @@ export const runs = serverCommand("runs", "list the runs of a sandbox, newest fi
     ),
   )
   .option("--limit <number>", "how many to list", wholeNumber(1), 20)
-  .option("--cursor <id>", "list runs older than this one; the previous page names it", runID)
+  .option("--cursor <id>", "list older runs, from the cursor that the previous page printed", runID)
   .action(async ({ sandbox, kind, limit, cursor, ...options }) => {
     const server = await Server.connect(serverAddress(options));
     const { data } = await server.call("list_runs", { sandbox, kind, limit, cursor });

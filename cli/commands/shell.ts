@@ -98,7 +98,10 @@ async function converse(server: Server, id: string, isAttached: boolean): Promis
   }
 }
 
-/** Raw mode keeps output processing, but full-screen programs expect that the terminal adds no carriage returns. */
+/**
+ * Raw mode keeps the terminal's output processing. Full-screen programs expect that the terminal adds no carriage returns, so
+ * that processing is turned off.
+ */
 function disableOutputProcessing(): void {
   spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
 }

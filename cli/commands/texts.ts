@@ -88,7 +88,7 @@ export const MORE_ENTRIES = "... and more: list a subdirectory.";
 
 // runs, shell
 
-export const olderRuns = (cursor: string) => `Older runs: ${PROGRAM} runs --cursor ${cursor}`;
+export const olderRuns = (cursor: string) => `To list older runs: ${PROGRAM} runs --cursor ${cursor}`;
 
 /** @param isPage whether the user asked for older runs than those of an earlier page */
 export function noRuns(sandbox: string, kind: string | undefined, isPage: boolean): string {

@@ -22,7 +22,7 @@ const ARGUMENTS = { url: "the argument [url]", token: "the argument [token]" };
 
 export const verify = dataCommand(
   "verify",
-  "test a server: health, tokens, every tool in a separate sandbox, latency",
+  "test a server: health, tokens, every tool in a separate sandbox, and latency",
   ["verify", 'verify https://sandbox.example "$TOKEN" --json', "verify --task"],
 )
   .argument("[url]", "the server; without it, SANDBOX_MCP_URL or the local one")
@@ -56,7 +56,7 @@ const PORT = 8080;
 
 /** A check of a tool, or of another part of the server. */
 interface ToolCheck {
-  /** Tools that must exist for the check. */
+  /** Other tools that the check calls. */
   needs?: readonly string[];
   /** @returns what was found, for the report. @throws Error if the check fails */
   use(): Promise<string>;
@@ -94,11 +94,12 @@ class Verification {
   async run(withTask: boolean, say: (name: string) => void): Promise<void> {
     const isHealthy = await this.#check("health", async () => {
       const { status } = (await (await http(this.#address, "/health")).json()) as { status?: string };
-      if (status !== "healthy") throw new Error(`${this.#address.url} says ${JSON.stringify(status)}`);
+      if (status !== "healthy")
+        throw new Error(`${this.#address.url} reports status ${JSON.stringify(status)}`);
       return status;
     });
     if (!isHealthy) return;
-    await this.#check("no token is refused", () => this.#expectRefusal({}));
+    await this.#check("a request without a token is refused", () => this.#expectRefusal({}));
     await this.#check("a wrong token is refused", () =>
       this.#expectRefusal({ authorization: `Bearer ${randomBytes(32).toString("base64url")}` }),
     );

@@ -81,7 +81,7 @@ class Screen {
       if (event.state === "destroyed") this.#sandboxes.delete(event.sandbox);
       else this.#sandboxes.set(event.sandbox, event);
     } else if (event.event === "run") {
-      // Deleted first, so that the Map is in the order of the changes.
+      // Deleted and added again, so that the Map has the order of the changes.
       this.#runs.delete(event.id);
       this.#runs.set(event.id, { ...event, seenAt: Date.now() });
       const [oldest] = this.#runs.keys();

@@ -219,7 +219,7 @@ describe("connect --project", () => {
     [
       "a symbolic link to nothing",
       () => symlinkSync(join(project, "nothing"), file),
-      "it is a symbolic link to a file that is not there",
+      "it is a symbolic link to a file that does not exist",
     ],
     ["a directory", () => mkdirSync(file), "EISDIR"],
   ])("never changes %s", async (_what, make, reason) => {

@@ -25,7 +25,10 @@ const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 
 const CALL_TIMEOUT_MS = 2 * WAIT_SECONDS * 1000;
 
-/** The time between two polls, in milliseconds. All runs of a connection together take at most half the server's call limit. */
+/**
+ * The time between two polls, in milliseconds. With it, all runs of a connection together use at most half of the server's limit
+ * of calls.
+ */
 const POLL_EVERY_MS = 100;
 
 export interface ConnectOptions {
@@ -39,7 +42,7 @@ export interface ConnectOptions {
   clientName?: string;
 }
 
-/** The form of results. They differ only in the output of terminals: `raw` keeps its control sequences. */
+/** The form of results. The forms differ only in the output of terminals: `raw` keeps its control sequences. */
 export type Results = "structured" | "raw";
 
 export interface ToolResult<Data> {
@@ -111,7 +114,7 @@ export class Connection {
 
   /** Waits until this connection may poll again. */
   async waitForPollTurn(): Promise<void> {
-    // Read once: for a negative time, Node would print a warning.
+    // The clock is read once. Otherwise the pause could be negative, and Node would print a warning.
     const now = Date.now();
     const at = Math.max(now, this.#nextPollAt);
     this.#nextPollAt = at + POLL_EVERY_MS;
@@ -188,7 +191,7 @@ export async function fetchDirectly(
   ...[url, init]: Parameters<typeof fetch>
 ): Promise<Response> {
   const response = await send(url, { ...init, redirect: "manual" });
-  // In browsers the response has another status, and no headers.
+  // Browsers hide the status and the headers of a redirect.
   if (response.type !== "opaqueredirect" && !REDIRECTS.has(response.status)) return response;
   const target = response.headers.get("location")?.slice(0, 300) ?? "another address";
   await response.body?.cancel();
@@ -204,7 +207,8 @@ export async function fetchDirectly(
 const NO_BODY = new Set([204, 205, 304]);
 
 /**
- * Lets the body of an answer fail beyond MAX_ANSWER_BYTES, because it is kept in memory. In a stream, each event counts alone.
+ * Makes the body of an answer fail after MAX_ANSWER_BYTES, because the body is kept in memory. In a stream, the limit is for each
+ * event.
  */
 export function boundAnswer(response: Response): Response {
   // Chromium gives a 204 an empty body, with which it then refuses to construct a response.

@@ -66,7 +66,10 @@ export interface FollowOptions {
 
 const MAX_OUTPUT = 16 * 1024 ** 2;
 
-/** How long the first call waits, in seconds. A run that ends by then needs no second call; others are followed as they print. */
+/**
+ * How long the first call waits, in seconds. A run that ends in this time needs no second call. Of a longer run, the client reads
+ * output as it arrives.
+ */
 export const FIRST_WAIT_SECONDS = 0.5;
 
 /** How long a broken connection is retried, in milliseconds. The run continues during that time. */
@@ -79,7 +82,7 @@ const RETRY_FOR_MS = 180_000;
 const RETRY_PAUSE_MS = 500;
 const MAX_RETRY_PAUSE_MS = 5000;
 
-/** The pauses between pages while output flows, in milliseconds. Each is twice the one before. */
+/** The pauses between pages while output arrives, in milliseconds. Each is twice the one before. */
 const PAGE_PAUSE_MS = 100;
 const MAX_PAGE_PAUSE_MS = 500;
 
@@ -107,7 +110,7 @@ export interface Ended extends Printed {
 export interface PagesOptions {
   /** The byte of the log to start at. */
   cursor?: number;
-  /** Ends the reading. The run continues. */
+  /** Stops reading. The run continues. */
   signal?: AbortSignal | undefined;
   /** Until when a run is followed, in milliseconds since the epoch. */
   deadline?: number;
@@ -117,7 +120,7 @@ export interface PagesOptions {
   onRetry?: ((error: unknown) => void) | undefined;
 }
 
-/** Further options, which only the command line uses. */
+/** Further options that only the command line uses. */
 export interface FollowingOptions extends FollowOptions, Pick<PagesOptions, "deadline" | "onRetry"> {
   onNotice?: (notice: string) => void;
   /** Ends `follow` early, like the deadline. The run continues. */
@@ -158,7 +161,7 @@ export async function follow(
   try {
     onStart?.(id);
     const { state, next, stdout = "", stderr = "" } = started;
-    // Only the log has the order of output of both streams.
+    // Only the log has both streams' output in its order.
     const isOrdered = !onOutput || stdout === "" || stderr === "";
     if (state !== "running" && next === undefined && isOrdered) {
       await take("stdout", stdout);
@@ -182,7 +185,7 @@ export async function follow(
       signal,
     );
     const ended = data as RunData;
-    // The server counts output that it did not store.
+    // The server's count includes output that the server did not store.
     isTruncated ||= (ended.stdout_bytes ?? 0) + (ended.stderr_bytes ?? 0) > logBytes;
     return { data: ended, content, ...output, isTruncated };
   } catch (error) {

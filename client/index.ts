@@ -33,7 +33,7 @@ export type { Edit, FileContent, FileEntry, Files, Written } from "./sandbox-fil
 export type { CodeRun, CommandRun, FollowOptions, Image, Run, RunState, TaskRun } from "./follow.ts";
 export type { CodeOptions, CommandOptions, Sandbox, TaskOptions } from "./sandbox.ts";
 
-/** A server, used with one token. */
+/** A server, accessed with one token. */
 export class SandboxServer {
   readonly #connection: Connection;
 
@@ -56,7 +56,7 @@ export class SandboxServer {
     return taskRun(await startRun(this.#connection, "execute_task", { task }, options));
   }
 
-  /** Waits for an earlier run, from any program, and returns its result. */
+  /** Waits for an earlier run, which another program may have started, and returns its result. */
   async result(id: string, options: FollowOptions = {}): Promise<CodeRun | CommandRun | TaskRun> {
     const first = await this.#connection.call("get_result", { id, wait_seconds: 0 });
     const ended = await follow(this.#connection, first, options);
@@ -74,7 +74,7 @@ export class SandboxServer {
   }
 }
 
-/** Names a server. Nothing is sent before the first call. */
+/** Creates a client of a server. It sends nothing before the first call. */
 export function connect(options: ConnectOptions): SandboxServer {
   return new SandboxServer(new Connection(options));
 }

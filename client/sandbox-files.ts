@@ -24,7 +24,7 @@ export interface Edit {
 
 export type FileContent = string | Uint8Array | Blob | ReadableStream<Uint8Array>;
 
-/** All entries of a listing are kept in memory. */
+/** The most entries of a listing, because all of them are kept in memory. */
 const MAX_ENTRIES = 1_000_000;
 
 export class Files {
@@ -60,7 +60,7 @@ export class Files {
     return (await response.json()) as Written;
   }
 
-  /** Replaces exact text: all edits or none, in order. */
+  /** Replaces exact text. The edits are applied in order; if one fails, none is applied. */
   async edit(path: string, edits: readonly Edit[]): Promise<Camel<ToolOutputs["edit_file"]>> {
     const wireEdits = edits.map(({ oldText, newText, all }) => ({
       old_text: oldText,
@@ -99,7 +99,7 @@ export class Files {
     }
   }
 
-  /** The same as `write`. A stream is not kept in memory, except in browsers. */
+  /** The same as `write`. Keeps no whole stream in memory, except in browsers. */
   upload(path: string, content: FileContent, options: { signal?: AbortSignal } = {}): Promise<Written> {
     return this.write(path, content, options);
   }

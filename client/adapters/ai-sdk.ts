@@ -10,7 +10,7 @@ import { Sessions, quote } from "./shell-sessions.ts";
 type SpawnOptions = Parameters<SandboxSession["run"]>[0] & { stdin?: boolean };
 
 const DESCRIPTION =
-  "A Linux sandbox. Commands run with bash as root in /workspace, which is kept; relative paths start there. Python, Node and git are installed.";
+  "A Linux sandbox. Commands run with bash as root in /workspace, whose files are kept; relative paths start there. Python, Node and git are installed.";
 
 /** The AI SDK's session, with the members for ports that `@ai-sdk/harness` expects. */
 export interface AISandbox extends SandboxSession {
@@ -86,7 +86,7 @@ export function aiSandbox(sandbox: Sandbox, { ports = [] }: AISandboxOptions = {
       throw new SandboxError(
         "invalid_argument",
         "Standard input of a running process cannot be written to.",
-        "Write a file, and redirect it with <.",
+        "Write the input to a file, and redirect it with <.",
       );
     const killed = new AbortController();
     const signal = abortSignal ? AbortSignal.any([abortSignal, killed.signal]) : killed.signal;

@@ -69,12 +69,15 @@ const ERRORS: Record<string, FileOperationError> = {
   forbidden: "permission_denied",
   invalid_argument: "invalid_path",
   not_directory: "invalid_path",
-  // For example a file in /proc.
+  // The sandbox's file system refused, for example for a file in /proc.
   file_system: "invalid_path",
   too_large: "invalid_path",
 };
 
-/** Why the work failed, in deepagents' words; null if it succeeded. @throws all errors without an entry in `ERRORS` */
+/**
+ * Returns the word that deepagents uses for the failure; null if the work succeeded.
+ * @throws all errors without an entry in `ERRORS`
+ */
 async function failureOf(work: () => Promise<unknown>): Promise<FileOperationError | null> {
   try {
     await work();

@@ -9,7 +9,10 @@ import { Process } from "./process.ts";
 import { Sessions, newName, quote } from "./shell-sessions.ts";
 
 export type OpenAISandboxOptions = {
-  /** The sandbox's name; a named sandbox survives the run. Without it, a new one ends with the run. */
+  /**
+   * The sandbox's name. A sandbox with a name survives the run. Without a name, the run gets a new sandbox that ends with the
+   * run.
+   */
   name?: string;
 };
 
@@ -22,7 +25,7 @@ export interface OpenAISandboxState extends sdk.SandboxSessionState {
 const EXEC_YIELD_MS = 10_000;
 const STDIN_YIELD_MS = 250;
 
-/** @param defaults the options that a run's `sandbox.options` leaves out */
+/** @param defaults options for runs whose `sandbox.options` leaves them out */
 export function openAISandboxes(
   server: SandboxServer,
   defaults: OpenAISandboxOptions = {},
@@ -31,7 +34,7 @@ export function openAISandboxes(
     backendId: "sandbox-mcp",
     async create(...given: Parameters<typeof sdk.normalizeSandboxClientCreateArgs<OpenAISandboxOptions>>) {
       const { manifest, options, snapshot } = sdk.normalizeSandboxClientCreateArgs(...given);
-      if (snapshot) throw unsupported("Snapshots", "Name the sandbox: its files are kept.");
+      if (snapshot) throw unsupported("Snapshots", "Give the sandbox a name, so that its files are kept.");
       const name = options?.name ?? defaults.name;
       const state = {
         manifest: new sdk.Manifest({ root: manifest.root }),
@@ -185,11 +188,12 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     this.state.environment = environment;
   }
 
-  /** The workspace as a tar archive, without the entries that the manifest calls ephemeral. */
+  /** Returns the workspace as a tar archive, without the entries that the manifest marks as ephemeral. */
   async persistWorkspace(): Promise<Uint8Array> {
     const { root } = this.state.manifest;
     const excluded = [...this.state.manifest.ephemeralPersistencePaths()];
-    if (excluded.includes("")) throw unsupported("An ephemeral root", "Name the entries that are ephemeral.");
+    if (excluded.includes(""))
+      throw unsupported("An ephemeral root", "Mark single entries as ephemeral instead.");
     const options = excluded.map((path) => `--exclude=${quote(`./${path}`)}`);
     const archive = `/tmp/${newName("workspace")}.tar`;
     try {
@@ -202,7 +206,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     }
   }
 
-  /** Replaces the workspace with an archive from `persistWorkspace`. The sandbox unpacks it. */
+  /** Replaces the workspace with the content of an archive from `persistWorkspace`. */
   async hydrateWorkspace(
     data: sdk.WorkspaceArchiveData,
     { archiveLimits }: sdk.WorkspaceArchiveOptions = {},
@@ -215,7 +219,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     const archive = `/tmp/${newName("workspace")}.tar`;
     await this.#sandbox.files.upload(archive, bytes);
     try {
-      // An invalid archive is refused before anything is removed.
+      // Checks the archive first, so that an invalid archive removes nothing.
       await this.#check(
         `tar -tf ${archive} >/dev/null && mkdir -p -- ${root} && find ${root} -mindepth 1 -delete && tar -C ${root} -xf ${archive}`,
       );
@@ -274,7 +278,7 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     return { output, stdout, stderr, wallTimeSeconds, originalTokenCount, ...end };
   }
 
-  /** A file's bytes; slightly more than `maxBytes` of a longer file. */
+  /** Returns a file's bytes. If the file is longer than `maxBytes`, returns slightly more than `maxBytes` bytes. */
   async #read(path: string, maxBytes = Infinity): Promise<Uint8Array> {
     const parts: Uint8Array<ArrayBuffer>[] = [];
     let size = 0;

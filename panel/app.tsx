@@ -22,7 +22,7 @@ const TOOL_OF: Record<Part, string> = { runs: "list_runs", files: "list_files", 
 
 const NAMES: Record<Part, string> = { runs: "Runs", files: "Files", about: "Overview" };
 
-/** The pause between polls of the tools, which change only with the server's configuration, in milliseconds. */
+/** The pause between polls of the list of tools, in milliseconds. The list changes only with the server's configuration. */
 const TOOLS_MS = 600_000;
 
 const NO_FILTER = {};

@@ -118,7 +118,10 @@ export async function chatHost(): Promise<Host> {
   };
 }
 
-/** Used if the client reads no resources for the page. Then all controls are shown, and the server refuses forbidden calls. */
+/**
+ * Lists all tools if the client reads no resources for the page. Then all controls are shown, and the server refuses forbidden
+ * calls.
+ */
 const EVERY_TOOL: OfferedTools = { has: () => true };
 
 function applyContext({ theme, safeAreaInsets, displayMode = "inline" }: McpUiHostContext): void {

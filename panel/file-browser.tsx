@@ -12,7 +12,7 @@ import { showError, ToolFailed } from "./tools.ts";
 import { WindowedList } from "./windowed.tsx";
 import { LOADING } from "./texts.ts";
 
-/** How many directories are shown at first, and added by each press. Only visible files are rendered. */
+/** How many directories are shown at first, and how many more each press of the button shows. Only visible files are rendered. */
 const SHOWN_DIRECTORIES = 200;
 
 /** From this many entries on, a directory has a search field. */
@@ -43,7 +43,7 @@ export function FileBrowser({ sandbox, open }: FilesProps) {
   const directory = useRef<HTMLInputElement>(null);
 
   const isOffered = useOffered();
-  // Only callers who may write get upload links.
+  // The server gives upload links only to callers who may write.
   const maySend = host().canReachServer && isOffered("file_link") && isOffered("write_file");
 
   const showFailure = (error: unknown) => showError(error, (text) => setMessage({ text, isError: true }));

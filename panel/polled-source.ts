@@ -23,7 +23,7 @@ export const polledSource: Source = async (watch, report, signal) => {
     stop.abort();
     if (!signal.aborted) throw error;
   }
-  // All watched logs have ended. A source resolves only to be started again, so it waits.
+  // All watched logs have ended. If this function resolved, the caller would start it again, so it waits for the signal.
   if (!signal.aborted) await new Promise((done) => signal.addEventListener("abort", done, { once: true }));
 };
 

@@ -31,7 +31,7 @@ interface RunsProps {
   open: string;
   isThere: boolean;
   previews: readonly ListedPreview[];
-  /** The problem that the page shows already. */
+  /** A problem that the page already shows above the run. */
   problemShownAbove: string | undefined;
   onStarted: () => void;
 }
@@ -186,7 +186,7 @@ function OpenRun({ id, run, sandbox, previews, problemShownAbove }: OpenRunProps
   }, [id]);
   const state = followed.state ?? run?.state;
   const isTask = isTaskID(id);
-  // Loads the run again when output begins: then the model has written the whole program of a question.
+  // A question's program is complete when output begins, so the run is loaded again then.
   const loadKey = followed.state && `${followed.state}${isTask && followed.bytes > 0 ? " begun" : ""}`;
   const runDetails = useRunDetails(id, loadKey);
   const { fields = run, content } = runDetails;

@@ -67,6 +67,6 @@ export const streamedSource: Source = async (watch, report, signal) => {
 
 interface StreamEvent extends Update {
   watch: number;
-  /** Why the server does not make this call. */
+  /** The reason, if the server refuses to make this call. */
   refused?: string;
 }

@@ -109,7 +109,7 @@ export function Task({ id, followed, details }: TaskProps) {
   );
 }
 
-/** How many steps are shown at first, and added by each press. */
+/** How many steps are shown at first, and how many more each press of the button shows. */
 const SHOWN_STEPS = 100;
 
 function Steps({ log, version }: { log: OutputLog; version: number }) {

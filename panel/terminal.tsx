@@ -25,7 +25,7 @@ export interface TerminalState {
 /** The terminal sizes that this page has sent, by run. */
 const sentSizes = new Map<string, Size>();
 
-/** Runs started by this page and not shown yet. */
+/** Runs that this page has started but not shown yet. */
 const fresh = new Set<string>();
 
 let lastSize: Size | undefined;

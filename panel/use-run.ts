@@ -88,13 +88,13 @@ export function useRun(id: string | undefined): FollowedRun {
 
 /** The fields of `get_result` for every run. */
 export interface RunFields extends ListedRun {
-  /** The program or command, as far as it is kept. */
+  /** The program or command. The server may have cut it. */
   source: string;
 }
 
 export interface RunDetails {
   fields: RunFields | undefined;
-  /** The text for models, and pictures. */
+  /** The text that models get, and pictures. */
   content: Block[];
   problem: string | undefined;
 }

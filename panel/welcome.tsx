@@ -16,7 +16,7 @@ import { LOADING_RUNS, NO_RUNS } from "./texts.ts";
 /** How many recently used sandboxes the page shows in detail. The list next to it has all of them. */
 const SHOWN_SANDBOXES = 8;
 
-/** Sandboxes that are watched for runs. A stream watches eight things at most (`src/server/panel-stream.ts`). */
+/** How many sandboxes are watched for runs. A stream watches at most eight calls (`src/server/panel-stream.ts`). */
 const WATCHED_SANDBOXES = 5;
 
 const SHOWN_RUNS = 10;

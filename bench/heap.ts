@@ -35,7 +35,7 @@ export async function openHeap(
   const target = targets
     .parse(await list.json())
     .find(({ webSocketDebuggerUrl: url }) => url.includes(worker));
-  if (!target) throw new Error(`the inspector knows no Worker ${worker}`);
+  if (!target) throw new Error(`the inspector lists no Worker ${worker}`);
   const socket = new WebSocket(target.webSocketDebuggerUrl);
   await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
   const waiting = new Map<number, PromiseWithResolvers<unknown>>();

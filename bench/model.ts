@@ -39,7 +39,7 @@ const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-model-"));
 const engine = await startEngine(directory);
-// Bundled once and before, because four Workers start at once below.
+// Bundled once here, because four Workers start at the same time below.
 await bundle(CONFIGS.counted, join(directory, "bundle"));
 
 type Call = (sandbox: string, kind: "run" | "write") => Promise<string>;

@@ -77,7 +77,7 @@ function rowsOf({ clients, sandboxes }: Load, ours: Result, baseline: Result): R
     row(`${name} p50`, "ms", quantile(ours.times, 0.5), quantile(baseline.times, 0.5)),
     row(`${name} p99`, "ms", quantile(ours.times, 0.99), quantile(baseline.times, 0.99)),
   ];
-  return [...rows, row(`${name} answered well`, "%", successRate(ours), successRate(baseline))];
+  return [...rows, row(`${name}, calls that succeeded`, "%", successRate(ours), successRate(baseline))];
 }
 
 /** Starts all sandboxes and their kernels, on both sides. */

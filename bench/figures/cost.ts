@@ -30,7 +30,7 @@ const NAMES: [keyof Counts, string][] = [
   ["r2_class_b", "R2 class B operations"],
 ];
 
-/** The least operations of a call that reaches the actor: one request to the Worker and one to the Durable Object. */
+/** The fewest operations of a call that reaches the actor: one request to the Worker and one to the Durable Object. */
 const LEAST: Partial<Counts> = { worker_requests: 1, durable_object_requests: 1 };
 
 /** Within this time after a call, the server has written the records of its run, in milliseconds. */

@@ -56,7 +56,7 @@ async function measureAtOnce({ ours, engine }: Sides, sandboxes: number): Promis
   return [
     ...latencyRows(`${sandboxes} at once`, pairs).filter(({ name }) => name.endsWith("p50")),
     slowest,
-    row(`${sandboxes} at once, answered well`, "%", share(pairs.ours), share(pairs.baseline)),
+    row(`${sandboxes} at once, commands that succeeded`, "%", share(pairs.ours), share(pairs.baseline)),
   ];
 }
 

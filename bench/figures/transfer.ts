@@ -19,7 +19,9 @@ export const IN_MEMORY = "/dev/shm";
 
 const SANDBOX = "bench-transfer";
 
-/** Uploads a gigabyte into a sandbox and downloads it, by links. Measures also the memory of each program that passes it on. */
+/**
+ * Uploads a gigabyte into a sandbox and downloads it, by links. Also measures the memory of each program that forwards the bytes.
+ */
 export const transfer: Figure = {
   name: "transfer",
   baseline:

@@ -20,7 +20,7 @@ type LocalEnv = ConstructorParameters<typeof LocalSandbox>[1];
 
 const countedEnvs = new WeakMap<object, LocalEnv>();
 
-/** Returns always the same object for an environment, because the server parses the configuration of each new object. */
+/** Returns the same object for the same environment, because the server parses the configuration of each new object. */
 function withCounts(env: LocalEnv): LocalEnv {
   const made = countedEnvs.get(env) ?? {
     ...env,

@@ -1,8 +1,8 @@
 # The image of a production sandbox. Its tag is the version of @cloudflare/sandbox in package.json: a test compares them.
 FROM docker.io/cloudflare/sandbox:0.12.10-python
 
-# Claude Code, in the version that local/agents pins for the local platform. It is a separate layer before the layers that
-# change more often. npm 12 runs install scripts only of packages that are named.
+# Claude Code, in the version that local/agents pins for the local platform. This layer comes before the layers that change more
+# often. npm 12 runs a package's install scripts only if --allow-scripts names the package.
 RUN npm install --global --no-audit --no-fund --allow-scripts=@anthropic-ai/claude-code @anthropic-ai/claude-code@2.1.328 && \
     npm cache clean --force
 
@@ -14,18 +14,19 @@ RUN if [ "$OPENCODE" = yes ]; then \
       npm install --global --no-audit --no-fund --allow-scripts=opencode-ai opencode-ai@1.18.33 && npm cache clean --force; \
     fi
 
-# A commit needs a name. `git config --global` can set another one: it takes precedence over this system configuration.
+# A commit needs a name. `git config --global` can set another name, because it takes precedence over this system configuration.
 RUN git config --system user.name Sandbox && git config --system user.email sandbox@localhost
 
-# container/environment names the system's certificate file. Programs that rebuild it (a package, Java's key store) include the
-# platform's certificate by the second link. If the platform adds no certificate, that link is broken and is ignored.
+# container/environment names the first link, which leads to the system's certificate file. A program that rebuilds that file (a
+# package, or Java's key store) finds the platform's certificate by the second link. If the platform adds no certificate, the second
+# link is broken, and such programs ignore it.
 RUN ln -s certs/ca-certificates.crt /etc/ssl/sandbox-mcp.pem && mkdir -p /usr/local/share/ca-certificates && \
     ln -s /etc/cloudflare/certs/cloudflare-containers-ca.crt /usr/local/share/ca-certificates/
 
 # Our programs: sandboxd, its helpers and the kernels' preludes. Root owns them, and nobody can write to them.
 COPY --chmod=0555 container/ /opt/sandbox-mcp/
 
-# Compiled now, because nobody can write there later. Otherwise each kernel would compile its prelude when it starts.
+# Compiled now, because nobody can write to this directory later. Otherwise each kernel would compile its prelude when it starts.
 RUN python3 -m compileall -q /opt/sandbox-mcp/kernel
 
 RUN mkdir -p /var/lib/sandbox-mcp/runs
@@ -33,7 +34,8 @@ RUN mkdir -p /var/lib/sandbox-mcp/runs
 # A user's `pkill -f sandbox` must not end the base image's server, so it is started through a link with another name.
 RUN ln -s /container-server/sandbox /usr/local/bin/sbx-control
 
-# Writes the list of the image's files, so that saves contain only the differences. It must be the last step that changes files.
+# Writes the list of the image's files, so that saves contain only the differences from the image. This must be the last step that
+# changes files.
 RUN node /opt/sandbox-mcp/sandboxd/dist/sandboxd.cjs --write-base /opt/sandbox-mcp/base.list
 
 # Keeps sandboxd and the base image's server running.

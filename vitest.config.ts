@@ -14,7 +14,7 @@ import { python } from "./tests/setup/server.ts";
  * suites run in Node. `e2e`, `faults` and `hostile` start the whole server as a user does.
  */
 
-/** The engine that the global set-up started, and the owner's token. */
+/** The Worker's variables: the address of the engine that the global set-up started, and the owner's token. */
 const platform = (inject: (key: "engineURL" | "engineSecret") => string) => ({
   LOCAL_ENGINE_URL: inject("engineURL"),
   LOCAL_ENGINE_SECRET: inject("engineSecret"),
@@ -32,7 +32,7 @@ process.once("exit", () => {
 
 await installForTests();
 
-// The search takes 0.3 s of processor time, and many files and each engine would repeat it.
+// Searched once here: the search for Python takes 0.3 s of processor time, and many test files and each engine would repeat it.
 if (python !== undefined) process.env.TESTS_PYTHON = python;
 
 // The Worker imports the built panel.
@@ -45,7 +45,7 @@ const worker = () =>
     miniflare: {
       bindings: {
         ...platform(inject),
-        // Small, so that tests reach the limits.
+        // A small limit, so that tests reach it.
         RUN_LOG_MAX_MB: "16",
         // Large, because the sandboxes of all files run at the same time.
         MAX_RUNNING_SANDBOXES: "1000",
@@ -61,7 +61,7 @@ const worker = () =>
     },
   }));
 
-/** Starts an engine and a model. */
+/** The global set-up, which starts an engine and a server that acts as the model. */
 const inWorkerd = ["tests/setup/engine.ts", "tests/setup/model.ts"];
 
 /** Time limits of tests, hooks and polls in milliseconds, for a busy machine. */
@@ -71,7 +71,7 @@ const patience = (testTimeout: number, hookTimeout = testTimeout) => ({
   expect: { poll: { timeout: 30_000 } },
 });
 
-/** Short files that take ten seconds or more. */
+/** Small files whose tests take ten seconds or more. */
 const SLOW =
   /\/(long-command|quota|hung|exhausted|killed|evicted|sandboxd-steps|start-ahead|destroy-start|foreign-sandboxd|storage|cut-short|everything|left-behind|many-sessions|disk-usage|listening|running|service|idle)\.test\.ts$/;
 
@@ -90,10 +90,10 @@ class SlowFirst extends BaseSequencer {
 export default defineConfig({
   test: {
     sequence: { sequencer: SlowFirst },
-    // Files wait about half of the time. Six workers kept two cores busy all the time, and tests that need a core in time
+    // A test file waits about half of its time. Six workers kept two cores busy all the time, and tests that must run in time
     // failed. Each worker and its sandboxes take up to 1 GB.
     maxWorkers: Math.min(6, availableParallelism() + 2),
-    // Vitest throws this when a file has ended while its module runner still looks for a module.
+    // Vitest throws this error if a file ends while its module runner is still loading a module. It does not fail the run.
     onUnhandledError: ({ name, message }) =>
       !(name === "EnvironmentTeardownError" && message.includes("Closing rpc while")),
     projects: [

@@ -12,6 +12,6 @@ const scripts = ["scripts", "cli"].flatMap((folder) =>
 );
 const { error, status } = spawnSync("shellcheck", scripts, { cwd: root, stdio: "inherit" });
 if (error && "code" in error && error.code === "ENOENT")
-  console.log("shellcheck is not installed: left out.");
+  console.log("shellcheck is not installed, so the scripts are not checked.");
 else if (error) throw error;
 else process.exitCode = status ?? 1;

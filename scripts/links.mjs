@@ -129,10 +129,10 @@ const code = files
   .join("\n");
 for (const [, quoted] of read("docs/guides/troubleshoot.md").matchAll(/^\| `([^`]+)`/gm))
   if (/ /.test(quoted) && !code.includes(quoted))
-    problems.push(`docs/guides/troubleshoot.md: nothing says "${quoted}"`);
+    problems.push(`docs/guides/troubleshoot.md: no message in the code has the text "${quoted}"`);
 
 const HOLE = "\0";
-/** The code with HOLE in place of every inserted value. */
+/** The code with HOLE in place of each interpolated value. */
 const templates = code.replace(/\$\{[^}]*\}/g, HOLE);
 
 /** A sentence of the server, or a line of a result: a label and its value. */
@@ -146,10 +146,13 @@ for (const path of documents.filter((each) => each.startsWith("docs/")))
     // Numbers and names in a quoted message are examples.
     const template = message.replace(/\d+|<[^>]*>/g, HOLE);
     if (!code.includes(message) && !templates.includes(template))
-      problems.push(`${path}: nothing says "${quoted}"`);
+      problems.push(`${path}: no message in the code has the text "${quoted}"`);
   }
 
-/** The parts of a message without values. A value has a digit, a dash or a slash, or is one word in a place for a value. */
+/**
+ * Splits a message into its parts without values. A value has a digit, a dash or a slash. A comma or another punctuation mark
+ * also separates parts.
+ */
 function fixedParts(message) {
   const parts = message.replace(/\S*[\d/-]\S*/g, ",").split(/[.,:;()]+(?:\s+|$)|\s+\(/);
   return parts.map((part) => part.trim()).filter((part) => part.split(" ").length >= 3);
@@ -179,7 +182,8 @@ for (const path of documents.filter((each) => each.startsWith("docs/")))
     if (!["", "text", "sh"].includes(language)) continue;
     for (const [, line] of example.matchAll(/^ *(?:(?:next|note|notice): )?([A-Z][a-z]+ .*\.)$/gm))
       for (const part of fixedParts(line))
-        if (!isInCode(part)) problems.push(`${path}: nothing says "${part}", as in "${line}"`);
+        if (!isInCode(part))
+          problems.push(`${path}: no message in the code has the text "${part}", as in "${line}"`);
   }
 
 /** The parts of a text in backticks or in a fence. */

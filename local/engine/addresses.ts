@@ -32,8 +32,8 @@ const reasons: [reason: string, ...subnets: string[]][] = [
     "100::/64",
     "100:0:0:1::/64",
   ],
-  // The rest of IANA's special-purpose registries. Addresses of tunnels and translations contain an IPv4 address, which is checked
-  // only in the two ranges of `embeddedIPv4`.
+  // The rest of IANA's special-purpose registries. Tunnels and translations embed IPv4 addresses in some of these IPv6 ranges. The
+  // ranges are refused as a whole. Only in the two ranges of `embeddedIPv4` does the embedded address decide.
   ["a reserved address", "192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"],
   ["a reserved address", "192.175.48.0/24", "240.0.0.0/4"],
   ["a reserved address", "2001::/23", "2002::/16", "2620:4f:8000::/48"],
@@ -51,7 +51,7 @@ const lists = reasons.map(([reason, ...subnets]) => {
   return { reason, list };
 });
 
-/** Why a sandbox may not connect to an IP address, as words that follow "is"; undefined if it may. */
+/** Why a sandbox may not connect to an IP address, as words that follow "is"; undefined if the address is allowed. */
 export function refusedAddress(address: string): string | undefined {
   const plain = address.split("%", 1)[0] ?? "";
   const family = isIP(plain);
@@ -66,7 +66,7 @@ export function refusedAddress(address: string): string | undefined {
   return attachedNetworks().find(({ list }) => list.check(plain, type))?.reason;
 }
 
-/** Why a name is refused: it belongs to this machine, whatever a resolver says, or to a cloud metadata service. */
+/** Why a name is refused without resolving it: it means this machine or a cloud metadata service. Undefined if it is allowed. */
 export function refusedName(name: string): string | undefined {
   if (name === "localhost" || name.endsWith(".localhost") || name === "localhost.localdomain") {
     return "this machine's loopback";

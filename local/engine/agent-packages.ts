@@ -57,11 +57,11 @@ async function fetchAgent(
     .map((place) => join(set.directory, "node_modules", place))
     .find((file) => existsSync(file));
   if (found === undefined) throw new Error(MACHINE.removed(title, set.directory));
-  const shown = join(programsOf(agents), program);
-  if (statSync(shown, { throwIfNoEntry: false })?.ino === statSync(found).ino) return shown;
+  const link = join(programsOf(agents), program);
+  if (statSync(link, { throwIfNoEntry: false })?.ino === statSync(found).ino) return link;
   // The program is replaced atomically: another engine may replace it, too, and sandboxes may run the previous version.
-  const part = `${shown}.${process.pid}`;
+  const part = `${link}.${process.pid}`;
   linkSync(found, part);
-  renameSync(part, shown);
-  return shown;
+  renameSync(part, link);
+  return link;
 }

@@ -103,8 +103,8 @@ export const ioctlRequests = numbers(`
 
 /**
  * fcntl. Not in the list: leases and notifications, which slow programs outside the sandbox that use the same files; hints; locks
- * of open files (F_OFD_SETLK), because the kernel does not name their process, so that `machine-guard.ts` could not find the sandbox
- * that holds a million of them.
+ * of open file descriptions (F_OFD_SETLK). The kernel's list of locks does not name the process of such a lock, so
+ * `machine-guard.ts` could not find a sandbox that has set a million of them.
  */
 export const fcntlCommands = numbers(`
   F_DUPFD 0  F_GETFD 1  F_SETFD 2  F_GETFL 3  F_SETFL 4  F_GETLK 5  F_SETLK 6  F_SETLKW 7  F_SETOWN 8  F_GETOWN 9
@@ -113,9 +113,9 @@ export const fcntlCommands = numbers(`
 `);
 
 /**
- * prctl. Not in the list: names of mappings (PR_SET_VMA), which count in no control group; merging of equal memory, which a
- * thread of the machine does; system call filters, because all filters of the machine share one limit. man, sshd and Chromium
- * continue without a filter.
+ * prctl. Not in the list: names of memory mappings (PR_SET_VMA), which count in no control group; merging of equal memory, for
+ * which a thread of the kernel works; system call filters, because all filters of the machine share one limit. man, sshd and
+ * Chromium also work without a filter.
  */
 export const prctlOptions = numbers(`
   PR_SET_PDEATHSIG 1  PR_GET_PDEATHSIG 2  PR_GET_DUMPABLE 3  PR_SET_DUMPABLE 4  PR_GET_KEEPCAPS 7  PR_SET_KEEPCAPS 8

@@ -1,6 +1,6 @@
 /**
- * The networks that this machine is attached to. Their hosts are reachable behind any firewall, even at a public address: in
- * homes, every device has a public IPv6 address.
+ * The networks that this machine is attached to. No firewall protects their other hosts from this machine. A public address does
+ * not mean that a host is public: in home networks, every device has a public IPv6 address.
  */
 import { BlockList } from "node:net";
 import { networkInterfaces } from "node:os";
@@ -11,9 +11,9 @@ export interface AttachedNetworks {
   list: BlockList;
 }
 
-/** A route with fewer prefix bits leads to the internet through a tunnel, not to neighbors. */
+/** A route with fewer prefix bits leads to the internet through a tunnel, not to hosts nearby. */
 const minPrefixBits = { ipv4: 8, ipv6: 16 } as const;
-/** How long a result is cached, in milliseconds. A query costs a system call, but a laptop changes networks. */
+/** How long a result is cached, in milliseconds. Not longer, because a laptop changes networks. */
 const cacheMs = 1000;
 
 let cached: { attached: AttachedNetworks[]; until: number } | undefined;
@@ -61,12 +61,12 @@ export function attachedNetworksOf(
   ];
 }
 
-/** RTF_UP, and neither RTF_GATEWAY nor RTF_REJECT. */
+/** Whether a route has the flag RTF_UP, and neither RTF_GATEWAY nor RTF_REJECT. */
 function isUp(flags: string | undefined): boolean {
   return (Number.parseInt(flags ?? "0", 16) & 0x203) === 1;
 }
 
-/** 0000A8C0 is 192.168.0.0. */
+/** Converts the kernel's form of an address: 0000A8C0 is 192.168.0.0. */
 function littleEndian(hex: string): string {
   return (hex.match(/../g) ?? [])
     .toReversed()

@@ -1,4 +1,4 @@
-/** The certificate authority for hosts at which the engine intercepts TLS to add a credential. Its key stays in the state directory. */
+/** The certificate authority for hosts whose TLS the engine intercepts to add a credential. Its key stays in the state directory. */
 import {
   createPrivateKey,
   createPublicKey,
@@ -19,9 +19,9 @@ const authorityDays = 3650;
 /** How long a certificate is valid. Clients refuse server certificates that are valid for too long. */
 const serverDays = 90;
 /** The most cached certificates. There is a limit because a sandbox may request any name that a wildcard covers. */
-const maxKept = 100;
+const maxCached = 100;
 
-interface KeptCertificate {
+interface CachedCertificate {
   context: SecureContext;
   until: number;
 }
@@ -30,9 +30,9 @@ export class CertificateAuthority {
   readonly pem: string;
   readonly #certificate: forge.pki.Certificate;
   readonly #key: KeyObject;
-  /** One key for all certificates: it protects only connections between a sandbox and its engine. Made on first use. */
+  /** The one key of all certificates. One is enough, because it protects only connections between a sandbox and its engine. */
   #serverKey: Promise<Pair> | undefined;
-  readonly #kept = new Map<string, KeptCertificate>();
+  readonly #cached = new Map<string, CachedCertificate>();
 
   private constructor(pem: string, key: KeyObject) {
     this.pem = pem;
@@ -56,16 +56,16 @@ export class CertificateAuthority {
 
   async contextFor(host: string): Promise<SecureContext> {
     const serverKey = await (this.#serverKey ??= makeKey());
-    const cached = this.#kept.get(host);
-    this.#kept.delete(host);
+    const cached = this.#cached.get(host);
+    this.#cached.delete(host);
     const fresh = cached && cached.until > Date.now() ? cached : this.#issue(host, serverKey);
-    this.#kept.set(host, fresh);
-    const [oldest] = this.#kept.keys();
-    if (this.#kept.size > maxKept && oldest !== undefined) this.#kept.delete(oldest);
+    this.#cached.set(host, fresh);
+    const [oldest] = this.#cached.keys();
+    if (this.#cached.size > maxCached && oldest !== undefined) this.#cached.delete(oldest);
     return fresh.context;
   }
 
-  #issue(host: string, serverKey: Pair): KeptCertificate {
+  #issue(host: string, serverKey: Pair): CachedCertificate {
     const certificate = certificateFor(serverKey.publicKey, serverDays);
     certificate.setSubject([{ name: "organizationName", value: "sandbox-mcp" }]);
     certificate.setIssuer(this.#certificate.subject.attributes);
@@ -73,7 +73,7 @@ export class CertificateAuthority {
       { name: "basicConstraints", cA: false, critical: true },
       { name: "keyUsage", digitalSignature: true, keyEncipherment: true, critical: true },
       { name: "extKeyUsage", serverAuth: true },
-      // Type 2 is a DNS name (RFC 5280, 4.2.1.6); it counts because there is no common name.
+      // Type 2 is a DNS name (RFC 5280, 4.2.1.6).
       { name: "subjectAltName", critical: false, altNames: [{ type: 2, value: host }] },
       {
         name: "authorityKeyIdentifier",

@@ -1,6 +1,6 @@
 /**
  * Decisions of a system call filter, and the instructions that they compile to (linux/filter.h, linux/seccomp.h). A decision
- * loads what it needs, and every path through it returns.
+ * loads the values that it tests, and each of its paths ends with a return instruction.
  */
 
 const LOAD = 0x20;
@@ -59,7 +59,7 @@ export function ifNull(offset: number, yes: Decision, no: Decision): Decision {
 
 const MAX_VALUE = 0xffffffff;
 
-/** Finds the decision for a value by binary search. @param mask the bits of the value that count */
+/** Finds the decision for a value by binary search. @param mask the bits of the value to compare */
 export function decideByValue(
   offset: number,
   decisions: Iterable<readonly [number, Decision]>,

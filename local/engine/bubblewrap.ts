@@ -2,8 +2,8 @@
  * The bubblewrap command line of a sandbox: its namespaces, files and capabilities.
  *
  * The whole root is one tmpfs of a fixed size. Everything the user writes (/workspace, /tmp, /root, /var, new directories)
- * shares this budget, as on a container's disk. A full disk is a real ENOSPC, nothing reaches the host's disk, and everything
- * is gone when the last process ends, for any reason.
+ * shares this budget, as on a container's disk. If it is full, programs get ENOSPC. The files are in memory, so they are gone when
+ * the last process ends. Only mounted host directories are on the host's disk.
  */
 import { hostname } from "./rootfs-files.ts";
 import { existsSync, lstatSync, readdirSync, readlinkSync } from "node:fs";
@@ -65,8 +65,8 @@ const secretsOfKernel = [
 
 /**
  * Directories of /proc about the machine's devices and file systems. Sandboxes see them empty. To read
- * /proc/fs/ext4/<disk>/es_shrinker_info, the kernel goes through all cached files under a lock: four readers blocked every program
- * that opened a file, for seconds.
+ * /proc/fs/ext4/<disk>/es_shrinker_info, the kernel goes through all cached files under a lock: in a test, four readers blocked every
+ * program that opened a file, for seconds.
  */
 const devicesOfKernel = ["acpi", "asound", "bus", "driver", "fs", "irq", "scsi"].map(
   (name) => `/proc/${name}`,
@@ -114,7 +114,7 @@ export interface Mount {
   from: string;
   to: string;
   writable?: boolean;
-  /** The directory that must be there when it is mounted. */
+  /** A host directory, opened before the mount. `requireMounted` checks that the sandbox sees this directory. */
   opened?: FileHandle | undefined;
 }
 
@@ -184,7 +184,7 @@ export function bubblewrapArguments(
   for (const path of devicesOfKernel)
     if (existsSync(path)) args.push("--size", "4096", "--tmpfs", path, "--remount-ro", path);
   args.push("--perms", "1777", "--size", String(sizes.sharedMemory), "--tmpfs", "/dev/shm");
-  // bubblewrap's /dev is a tmpfs without a limit. It becomes read-only, so that nobody exceeds the disk size with it.
+  // bubblewrap's /dev is a tmpfs without a size limit. Read-only, it cannot hold files beyond the disk size.
   args.push("--remount-ro", "/dev");
   const directory = (mode: string, path: string) => args.push("--perms", mode, "--dir", path);
   for (const path of ["/etc", "/home", "/opt", "/var", "/var/lib", "/run", "/workspace"]) {

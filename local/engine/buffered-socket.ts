@@ -38,7 +38,7 @@ export function connectBuffered(options: TcpSocketConnectOpts): Socket {
   return socket;
 }
 
-/** Pushes copies in pieces. If a piece makes its reader close the socket, nobody parses the rest. */
+/** Pushes copies in pieces. If the reader closes the socket after a piece, the rest is dropped. */
 function pushPieces(socket: Socket, bytes: Buffer): boolean {
   let isReading = true;
   for (let at = 0; at < bytes.length && !socket.destroyed; at += pieceBytes)

@@ -17,7 +17,7 @@ export type Check =
       works: true;
       supported: ReadonlySet<string>;
       /**
-       * Whether an engine that runs as root runs sandboxes under other ids. In a user namespace with only one id, root has no
+       * Whether an engine that runs as root runs sandboxes under other user ids. In a user namespace with only one id, root has no
        * other ids.
        */
       dropsRoot: boolean;
@@ -38,7 +38,7 @@ export async function checkBubblewrap(path = systemPath()): Promise<Check> {
   }
   for (const program of ["nsenter", "setpriv"]) {
     const found = await run(program, ["--version"]).catch(() => undefined);
-    // BusyBox has a program of the same name with too few options.
+    // BusyBox has programs of the same names with too few options.
     if (found?.stdout.includes("util-linux") !== true)
       return failedCheck(BUBBLEWRAP.missing(`util-linux's ${program}`), BUBBLEWRAP.installUtilities);
   }
@@ -49,7 +49,7 @@ export async function checkBubblewrap(path = systemPath()): Promise<Check> {
   const isRoot = process.getuid?.() === 0;
   const asUser = await attempt(run, isRoot, supported);
   if (asUser === undefined) return { works: true, supported, dropsRoot: isRoot };
-  if (isRoot && isRootOfNamespaceAlone() && (await attempt(run, false, supported)) === undefined)
+  if (isRoot && isRootOnlyInNamespace() && (await attempt(run, false, supported)) === undefined)
     return { works: true, supported, dropsRoot: false };
   return explain(asUser);
 }
@@ -82,7 +82,7 @@ async function attempt(
 }
 
 /** Whether this process is root only in its user namespace, and not on the machine. */
-function isRootOfNamespaceAlone(): boolean {
+function isRootOnlyInNamespace(): boolean {
   return !/^\s*0\s+0\s/.test(readText("/proc/self/uid_map"));
 }
 

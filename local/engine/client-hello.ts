@@ -1,4 +1,4 @@
-/** Reads the server name from a sandbox's TLS connection without taking part in it (RFC 8446, 4.1.2; RFC 6066, 3). */
+/** Reads the server name from the first message of a sandbox's TLS connection (RFC 8446, 4.1.2; RFC 6066, 3). */
 import type { Duplex } from "node:stream";
 import { canonicalHost, isAddress } from "../../src/shared/network-policy.ts";
 
@@ -11,12 +11,15 @@ const clientHello = 1;
 const serverName = 0;
 const hostName = 0;
 const encryptedClientHello = 0xfe0d;
-/** The most records of a ClientHello. Clients send one, or two or three to confuse observers. */
+/** The most records of a ClientHello. Clients send one. Some split it into two or three, to hide the name from observers. */
 const maxRecords = 8;
-const noTLS = { problem: "it is not TLS" };
-const tooMuch = { problem: "its beginning is too long" };
+const noTLS = { problem: "the connection does not begin with TLS" };
+const tooMuch = { problem: "the ClientHello is too long" };
 
-/** Reads the beginning of TLS in a tunnel and puts it back. Returns the problem if it names another host. */
+/**
+ * Reads the ClientHello in a tunnel and puts it back for the next reader. Returns undefined if the ClientHello names the tunnel's
+ * host, and the problem otherwise.
+ */
 export async function problemWithTLS(
   host: string,
   socket: Duplex,
@@ -28,7 +31,7 @@ export async function problemWithTLS(
   let hello = reader.take(head);
   while (hello === undefined) {
     const more = await nextBytes(socket, deadline);
-    if (more === undefined) return "it never began";
+    if (more === undefined) return "no ClientHello arrived";
     pieces.push(more);
     hello = reader.take(more);
   }
@@ -36,7 +39,7 @@ export async function problemWithTLS(
   const { name } = hello;
   // TLS does not name servers that are known only by address (RFC 6066, 3).
   const agrees = name === undefined ? isAddress(host) : canonicalHost(name) === host;
-  if (!agrees) return `it names ${name ?? "no server"}`;
+  if (!agrees) return `the ClientHello names ${name ?? "no server"}`;
   socket.unshift(Buffer.concat(pieces));
   return undefined;
 }
@@ -108,7 +111,7 @@ class ClientHelloReader {
     try {
       return parse(new Reader(message.subarray(4, messageLength)));
     } catch {
-      return { problem: "its ClientHello is malformed" };
+      return { problem: "the ClientHello is malformed" };
     }
   }
 }
@@ -127,13 +130,13 @@ function parse(hello: Reader): ClientHello {
     const type = extensions.number(2);
     const data = new Reader(extensions.vector(2));
     // With ECH the real name may differ from the visible one.
-    if (type === encryptedClientHello) return { problem: "its server name is encrypted (ECH)" };
+    if (type === encryptedClientHello) return { problem: "the server name is encrypted (ECH)" };
     if (type !== serverName) continue;
     const list = new Reader(data.vector(2));
     while (!list.isEmpty) {
       const kind = list.number(1);
       const value = list.vector(2);
-      if (kind !== hostName || ++names > 1) return { problem: "it names several servers" };
+      if (kind !== hostName || ++names > 1) return { problem: "the ClientHello names several servers" };
       name = value.toString("latin1");
     }
   }

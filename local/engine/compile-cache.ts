@@ -1,6 +1,7 @@
 /**
- * Node's compile cache. Our programs start faster with it. The engine fills it in a sandbox that no user gets. Afterwards it is read-only.
- * A clone keeps it for later starts, because filling it takes 0.2 s of processor time.
+ * Node's compile cache, with which our programs start faster. The engine fills it in a sandbox that no user gets, and then makes it
+ * read-only. In a clone of the repository, the engine stores the cache for later starts, because filling it takes 0.2 s of
+ * processor time.
  */
 import { createHash } from "node:crypto";
 import { chmod, chown, cp, mkdir, readdir, readFile, rename, rm, stat } from "node:fs/promises";
@@ -24,8 +25,8 @@ export interface Warming {
 
 export async function warmCompileCache(directory: string, options: LaunchOptions): Promise<Warming> {
   const mount: Mount = { from: join(directory, "cache"), to: cacheDirectory };
-  const kept = await placeFor(options.mounts);
-  if (kept !== undefined && (await copy(kept, mount.from)))
+  const stored = await storedPath(options.mounts);
+  if (stored !== undefined && (await copy(stored, mount.from)))
     return { done: makeReadOnly(mount).catch(() => undefined), stop: async () => undefined };
   await mkdir(mount.from, { recursive: true });
   // Each sandbox runs as a different user.
@@ -39,7 +40,7 @@ export async function warmCompileCache(directory: string, options: LaunchOptions
   const done = processes.exited.then(async ({ exitCode }) => {
     await makeReadOnly(mount);
     if (exitCode !== 0) return undefined;
-    if (kept !== undefined) await keep(mount.from, kept);
+    if (stored !== undefined) await store(mount.from, stored);
     return mount;
   });
   const ended = done.catch(() => undefined);
@@ -47,7 +48,7 @@ export async function warmCompileCache(directory: string, options: LaunchOptions
     done: ended,
     async stop() {
       await processes.kill();
-      // The engine removes the directory next, which may still be copied.
+      // The caller removes the directory next, and `store` may still be copying it.
       await ended;
     },
   };
@@ -57,15 +58,15 @@ async function makeReadOnly(mount: Mount): Promise<Mount> {
   await chmod(mount.from, 0o755);
   for (const entry of await readdir(mount.from, { recursive: true, withFileTypes: true })) {
     const path = join(entry.parentPath, entry.name);
-    // A later sandbox may have the same ids as the one that made the cache.
+    // A later sandbox may have the same user ids as the one that made the cache, and must not write to it.
     await chown(path, process.getuid?.() ?? 0, process.getgid?.() ?? 0);
     await chmod(path, entry.isDirectory() ? 0o755 : 0o644);
   }
   return mount;
 }
 
-/** Where a clone keeps the cache of these programs and this Node. Undefined if it cannot keep one. */
-async function placeFor(mounts: readonly Mount[]): Promise<string | undefined> {
+/** The path where a clone stores the cache of these programs and this Node. Undefined if a cache cannot be stored. */
+async function storedPath(mounts: readonly Mount[]): Promise<string | undefined> {
   if (isPackaged || !isWritable()) return undefined;
   const hash = createHash("sha256");
   for (const { from, to } of mounts) {
@@ -85,14 +86,14 @@ async function copy(from: string, to: string): Promise<boolean> {
   );
 }
 
-/** Keeps a complete cache. Another engine may do the same at the same time; the first one wins. */
-async function keep(directory: string, kept: string): Promise<void> {
-  const part = `${kept}.${process.pid}`;
-  const isKept =
+/** Stores a complete cache. If another engine stores one at the same time, the first one remains. */
+async function store(directory: string, stored: string): Promise<void> {
+  const part = `${stored}.${process.pid}`;
+  const isStored =
     (await copy(directory, part)) &&
-    (await rename(part, kept).then(
+    (await rename(part, stored).then(
       () => true,
       () => false,
     ));
-  if (!isKept) await rm(part, { recursive: true, force: true });
+  if (!isStored) await rm(part, { recursive: true, force: true });
 }

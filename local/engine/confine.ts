@@ -1,4 +1,7 @@
-/** Limits that bubblewrap does not offer, for kernel pools that all sandboxes share. Set before a sandbox's first program. */
+/**
+ * Limits a sandbox's use of kernel resources that all sandboxes share, where bubblewrap has no option. The limits are set before the
+ * sandbox's first program starts.
+ */
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { promisify } from "node:util";
@@ -8,7 +11,7 @@ import { START_PROBLEMS } from "./texts.ts";
 const run = promisify(execFile);
 /** The most pseudo terminals of a sandbox. All sandboxes share about 3,000 (kernel.pty.max without kernel.pty.reserve). */
 const pseudoTerminals = 64;
-/** A user has 128 instances and at least 8,192 watches, shared with programs outside the sandboxes. */
+/** By default, Linux allows each user 128 instances and at least 8,192 watches. Programs outside the sandboxes use them, too. */
 const inotify = { instances: 64, watches: 65_536 };
 
 /** TCP buffers in bytes: minimum, initial, maximum. By default, one connection inside a sandbox can keep 38 MiB of the shared tcp_mem. */
@@ -18,12 +21,13 @@ const tcpBuffers = { tcp_rmem: "4096 65536 131072", tcp_wmem: "4096 16384 131072
  * Limits of the user and network namespaces (user_namespaces(7)). These files show the namespace of the process that opens them,
  * and no user of the sandbox may write to them.
  */
-const counts = [
+const namespaceLimits = [
   "cd /proc/sys/user || exit",
   "for file in max_*_namespaces max_fanotify_groups; do [ ! -e $file ] || echo 0 >$file; done",
   `echo ${inotify.instances} >max_inotify_instances`,
   `echo ${inotify.watches} >max_inotify_watches`,
-  // Unread timestamps of sent packets would keep the packets. Older kernels have this setting only for the machine.
+  // The kernel would keep sent packets in memory until a program reads their timestamps. Older kernels have this setting only for
+  // the whole machine.
   "[ ! -w /proc/sys/net/core/tstamp_allow_data ] || echo 0 >/proc/sys/net/core/tstamp_allow_data",
   ...Object.entries(tcpBuffers).map(([file, bytes]) => `echo ${bytes} >/proc/sys/net/ipv4/${file}`),
 ];
@@ -33,15 +37,16 @@ const terminals =
   'exec nsenter --target "$1" --mount -- mount --internal-only --no-mtab -t devpts ' +
   `-o remount,nosuid,noexec,mode=620,ptmxmode=666,max=${pseudoTerminals} devpts /dev/pts`;
 
-/** Whether root may drop its groups. It may not as root of an unprivileged user's namespace. */
+/** Whether the engine runs as root and may drop its groups. Root of an unprivileged user's namespace may not. */
 function canDropGroups(): boolean {
   return process.getuid?.() === 0 && readFileSync("/proc/self/setgroups", "utf8").trim() === "allow";
 }
 
 export async function confine(pid: number): Promise<void> {
-  // An engine of root must become the sandbox's user. Any other engine is that user already, and may not drop its groups.
+  // If the engine runs as root, nsenter must become the sandbox's user. Any other engine runs as that user already, and may not drop
+  // its groups.
   const user = canDropGroups() ? [] : ["--preserve-credentials"];
-  const script = [...counts, terminals].join("\n");
+  const script = [...namespaceLimits, terminals].join("\n");
   const args = [
     "--target",
     String(pid),

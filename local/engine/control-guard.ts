@@ -9,15 +9,20 @@ import { STOPPED_BECAUSE } from "./texts.ts";
 
 /** The longest message. The Worker's longest result is a kernel's document with 12 MiB of images. */
 export const maxMessageBytes = 16 * 1024 * 1024;
-const maxHeld = { size: 32 * 1024 * 1024, messages: 4096, stubs: 256 };
+/** The most that one connection may make the Worker store: bytes, messages, and references to values in the sandbox. */
+const maxStored = { size: 32 * 1024 * 1024, messages: 4096, stubs: 256 };
+/** The most bytes of results that the Worker has not released, in all of a sandbox's connections. */
 const maxReplies = 32 * 1024 * 1024;
 
 const head =
   /^\["(push|stream|pipe|pull|resolve|reject|release|abort)"(?:\]|,(?:(-?\d{1,9})(?:,(\d{1,9})\])?)?)/;
 
-/** The most values in one message: a byte of JSON can take twenty bytes in the Worker. Long data in real results is one string. */
+/**
+ * The most values in one message. A byte of JSON can take twenty bytes of the Worker's memory. Real results have few values: long
+ * data in them is one string.
+ */
 const maxValues = SANDBOX_JSON.values;
-/** How many bytes a value counts for: the Worker takes up to a tenth of a second for a hundred thousand values. */
+/** How many bytes each value adds to a message's size. The Worker takes up to 0.1 s for a hundred thousand values. */
 const bytesPerValue = 256;
 /** Types of capnweb that take much time to build and that the control server never sends. */
 const unused = new Set(["bigint", "blob", "headers", "remap", "request", "response"]);
@@ -34,11 +39,11 @@ export class RepliesInFlight {
 
 export class ControlGuard {
   /** Sizes of the sandbox's messages by number. Both ends count the messages; the protocol reserves the number 0. */
-  readonly #held = new Map<number, { size: number; stream: boolean }>();
+  readonly #stored = new Map<number, { size: number; stream: boolean }>();
   #sent = 0;
   #size = 0;
   #stubs = 0;
-  /** The Worker's pending requests by number, and whether it will release the result. */
+  /** The Worker's pending requests by number, and whether the Worker will release the result. */
   readonly #requests = new Map<number, boolean>();
   readonly #replySizes = new Map<number, number>();
   readonly #inFlight: RepliesInFlight;
@@ -48,12 +53,12 @@ export class ControlGuard {
     this.#inFlight = inFlight;
   }
 
-  /** Returns the size of a sandbox's message. If it exceeds the limits, returns why, as words that follow "it". */
+  /** Returns the size of a sandbox's message. If the message breaks a limit, returns the reason, as words that follow "it". */
   fromSandbox(message: Buffer): string | number {
     const scanned = scan(message);
     if (typeof scanned === "string") return scanned;
     this.#stubs += scanned.references;
-    if (this.#stubs > maxHeld.stubs) return STOPPED_BECAUSE.references(maxHeld.stubs);
+    if (this.#stubs > maxStored.stubs) return STOPPED_BECAUSE.references(maxStored.stubs);
     const size = message.length + scanned.values * bytesPerValue;
     return this.#take(message, size) ?? size;
   }
@@ -87,7 +92,7 @@ export class ControlGuard {
   fromWorker(message: Buffer): void {
     const [kind, id] = kindOf(message);
     if (kind === "push" || kind === "pipe") this.#workerSent += 1;
-    // Every piece of a stream is confirmed, and the confirmation is not released.
+    // The sandbox confirms every piece of a stream, and the Worker does not release the confirmation.
     else if (kind === "stream") this.#requests.set(++this.#workerSent, false);
     else if (kind === "pull") this.#requests.set(id, true);
     else if (kind === "release") {
@@ -95,7 +100,7 @@ export class ControlGuard {
       // An abandoned call is released before its result.
       if (this.#requests.has(id)) this.#requests.set(id, false);
       this.#release(id);
-    } else if ((kind === "resolve" || kind === "reject") && this.#held.get(id)?.stream === true)
+    } else if ((kind === "resolve" || kind === "reject") && this.#stored.get(id)?.stream === true)
       this.#forget(id);
   }
 
@@ -119,16 +124,16 @@ export class ControlGuard {
   }
 
   #reserve(size: number, stream: boolean): string | undefined {
-    this.#held.set(++this.#sent, { size, stream });
+    this.#stored.set(++this.#sent, { size, stream });
     this.#size += size;
-    if (this.#size > maxHeld.size) return STOPPED_BECAUSE.tooFarAhead;
-    if (this.#held.size > maxHeld.messages) return STOPPED_BECAUSE.messagesAhead(this.#held.size);
+    if (this.#size > maxStored.size) return STOPPED_BECAUSE.tooFarAhead;
+    if (this.#stored.size > maxStored.messages) return STOPPED_BECAUSE.messagesAhead(this.#stored.size);
     return undefined;
   }
 
   #forget(id: number): void {
-    this.#size -= this.#held.get(id)?.size ?? 0;
-    this.#held.delete(id);
+    this.#size -= this.#stored.get(id)?.size ?? 0;
+    this.#stored.delete(id);
   }
 }
 

@@ -94,8 +94,8 @@ export function createEgress(egress: Egress): Server {
 }
 
 /**
- * Serves the sandbox's listeners. Returns a function that closes the listeners and every connection. Without it, the tunnel of a
- * disconnected client would stay open until the host closes the tunnel.
+ * Serves the sandbox's listeners. Returns a function that closes the listeners and every connection. Otherwise the tunnel of a
+ * disconnected client would stay open until the host closes it.
  */
 export function takeConnections(server: Server, listeners: readonly ListeningServer[]): () => void {
   const open = new Set<Socket>();
@@ -104,7 +104,7 @@ export function takeConnections(server: Server, listeners: readonly ListeningSer
       if (open.size >= maxConnections) return void socket.destroy();
       open.add(socket);
       socket.once("close", () => open.delete(socket));
-      // Node's own setting for connections of an HTTP server.
+      // Node sets this for the connections of its HTTP servers, too.
       socket.allowHalfOpen = true;
       socket.setNoDelay(true);
       server.emit("connection", socket);
@@ -201,8 +201,8 @@ async function sendUpstream(
       receivedHead = incoming;
       if (incoming.headers["transfer-encoding"] === undefined) pieces.leave(socket);
       else gather(incoming, pieces);
-      // The length of a compressed response is not logged: a response that repeats the secret is shorter if it also repeats a
-      // program's correct guess.
+      // The length of a compressed response would reveal secrets, so it is not logged: a response that repeats the secret is shorter
+      // if it also repeats a program's correct guess.
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));
       if (!streamResponse(incoming, response)) return refuseResponse();
@@ -260,13 +260,13 @@ function refusedByPolicy(
   host: string,
   port: number,
 ): PolicyRefusal | undefined {
-  const text = beyondPolicy(policy, upstream, host, port);
+  const text = policyRefusalText(policy, upstream, host, port);
   if (text === undefined) return undefined;
   const reason = refusedUnresolved(host, port, upstream);
   return reason === undefined ? { why: "policy", text } : { why: "address", text: `${host} is ${reason}` };
 }
 
-function beyondPolicy(
+function policyRefusalText(
   policy: NetworkPolicy,
   upstream: UpstreamOptions,
   host: string,
@@ -331,13 +331,14 @@ async function tunnel(
   // Some clients also tunnel plain HTTP.
   if (refused === undefined && isIntercept) return takeRequests(server, socket, head, entry);
   if (refused === undefined && port === 443 && isIntercepted(egress.intercepts.https, host)) {
-    if (await limiter.waitForRate(socket, "handshake")) await endTLS(egress, server, socket, head, entry);
+    if (await limiter.waitForRate(socket, "handshake"))
+      await terminateTLS(egress, server, socket, head, entry);
     return;
   }
   const added = egress.connections.add(refused === undefined ? entry : { ...entry, refused: refused.why });
   if (refused !== undefined) return refuseTunnel(socket, 403, refused.text);
-  const isFree = egress.policy.internet === "full";
-  if (!isFree && port === 80 && egress.internet.allowed) {
+  const isUnrestricted = egress.policy.internet === "full";
+  if (!isUnrestricted && port === 80 && egress.internet.allowed) {
     added.status = 200;
     return takeRequests(server, socket, head, entry);
   }
@@ -345,14 +346,14 @@ async function tunnel(
   if (upstream === undefined) return;
   added.status = 200;
   socket.write(tunnelEstablished);
-  const problem = isFree ? undefined : await problemWithTLS(host, socket, head);
+  const problem = isUnrestricted ? undefined : await problemWithTLS(host, socket, head);
   if (problem !== undefined) {
     egress.connections.refuse(added, "mismatch");
     upstream.destroy();
     socket.end(unrecognizedName);
     return;
   }
-  if (isFree && head.length > 0) upstream.write(head);
+  if (isUnrestricted && head.length > 0) upstream.write(head);
   connectStreams(socket, upstream);
 }
 
@@ -386,8 +387,8 @@ function takeRequests(server: Server, socket: Duplex, head: Buffer, { host, port
   server.emit("connection", socket);
 }
 
-/** Acts as the host of a tunnel: the requests inside TLS go to the Worker. */
-async function endTLS(
+/** Terminates TLS in place of the tunnel's host, and sends the requests inside to the Worker. */
+async function terminateTLS(
   { connections, authority }: Egress,
   server: Server,
   socket: Duplex,
@@ -556,7 +557,7 @@ function isIntercepted(patterns: readonly string[], host: string): boolean {
 
 function failure(error: unknown): [status: number, reason: string] {
   if (error instanceof Refusal) return [403, REFUSALS.notForSandboxes(error.message)];
-  // Only these messages are for sandboxes. Others may contain addresses of this machine.
+  // Sandboxes get only the messages of these two classes. Other messages may contain addresses of this machine.
   return [502, error instanceof Unreachable ? error.message : HOST_PROBLEMS.unreachable];
 }
 

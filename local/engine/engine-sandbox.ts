@@ -62,7 +62,7 @@ const START_KERNEL =
 const FREE: NetworkPolicy = { internet: "full", allowHosts: [] };
 const NO_INTERCEPTS: Intercepts = { http: [], https: [], all: false };
 const TOKEN_FILE = "token";
-/** The most characters that our processes in a sandbox print into the log. More are dropped. */
+/** The most characters that the engine logs of the output of our processes in a sandbox. The rest is dropped. */
 const printed = { burst: 262_144, perSecond: 65_536 };
 /**
  * How long a stopping sandbox may take before it is killed, in milliseconds. init.pl, its first process, has a shorter limit.
@@ -253,7 +253,7 @@ export class EngineSandbox {
     await this.ended;
   }
 
-  /** Like a signal to a container's first process: a signal that ends a process ends the sandbox. */
+  /** Works like a signal to a container's first process: SIGTERM, SIGINT and SIGKILL end the sandbox. */
   signal(number: number): void {
     if (number !== 15 && number !== 2 && number !== 9) return;
     this.#stopReason ??= "stopped";

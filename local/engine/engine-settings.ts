@@ -26,7 +26,7 @@ export const settingsSchema = z.strictObject({
     .array(z.strictObject({ name: z.string(), from: z.string(), to: z.string(), writable: z.boolean() }))
     .optional(),
   readOnly: z.array(z.strictObject({ from: z.string(), to: z.string() })).optional(),
-  /** The directory of the certificate authority for hosts with a credential. Without it, sandboxes trust none. */
+  /** The directory of the certificate authority for hosts with a credential. Without it, there is no such authority. */
   authority: directory.optional(),
   /** Tests only: `host:port=port` entries; sandboxes reach the host at that port of 127.0.0.1. */
   allowAddresses: z.array(z.string()).optional(),

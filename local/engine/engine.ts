@@ -46,6 +46,7 @@ export interface EngineOptions extends EngineSettings {
 
 export interface Engine {
   url: string;
+  /** A random id of this engine. */
   boot: string;
   report: EngineReport;
   usePython(path: string): Promise<void>;
@@ -247,7 +248,7 @@ async function writeFiles(directory: string, files: Record<string, string | Buff
   return mounts;
 }
 
-/** The first path that only root can read, among those that every sandbox needs. */
+/** The first path that every sandbox needs, but that not every user can read. */
 function firstPrivatePath(view: View): string | undefined {
   const { toolchain } = view;
   const own = [view.runtime, join(view.runtime, "fetch-reason.cjs"), view.container, toolchain.node];

@@ -21,7 +21,7 @@ const controlPort = 3000;
 const ours = new Set([SECRET_HEADER, HOST_HEADER, "host"]);
 /** The most open requests and WebSockets of a sandbox. Each takes two of the file descriptors that all sandboxes share. */
 const maxOpen = 256;
-/** The most open requests and WebSockets of previews. Anybody can open previews, so the rest is for the user's own. */
+/** The most open requests and WebSockets of previews. Anybody can open previews, so the rest is reserved for the user. */
 const maxPreviews = 192;
 const headMs = 500;
 const tunnelMs = 30_000;
@@ -120,7 +120,7 @@ export class PortForwarder {
   ): Promise<void> {
     client.on("error", () => undefined);
     const pace = this.#paceOf(request);
-    // A preview over its pace gets no new connection: at first, workerd reads ahead without regard to the pace.
+    // While previews exceed their rate, they get no new connection: at first, workerd reads from a new connection at any rate.
     const isOverdrawn = isPreview(request) && pace.pieces.isResting;
     const isWebSocket = request.headers.upgrade?.toLowerCase() === "websocket";
     if (!isWebSocket || isOverdrawn || !this.#reserve(request, client))
@@ -134,7 +134,8 @@ export class PortForwarder {
         headers: forwardedHeaders(request),
         pace,
         isPreview: isPreview(request),
-        // A window each for stdout and stderr. The actor acknowledges received data, but a preview's visitor may send anything.
+        // One window for stdout and one for stderr. Only messages of the actor are acknowledgements: a preview's visitor may send
+        // anything.
         acknowledgedBytes: port === SANDBOXD_PORT && !isPreview(request) ? 2 * WINDOW_BYTES : 0,
         onBroken: port === controlPort ? this.#onBroken : undefined,
       });

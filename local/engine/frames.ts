@@ -20,7 +20,7 @@ export class FramedConnection extends Duplex {
   #isEnded = false;
   #isWaiting = false;
 
-  /** @param carriesFrames false while HTTP headers come first, until `begin` @param onRead gets the number of forwarded bytes */
+  /** @param carriesFrames false if HTTP headers come before the frames: then call `begin` @param onRead gets the forwarded bytes' number */
   constructor(socket: Duplex, pieces: Pieces, carriesFrames: boolean, onRead: (bytes: number) => void) {
     super({ readableHighWaterMark: 1 });
     this.#socket = socket;
@@ -37,7 +37,7 @@ export class FramedConnection extends Duplex {
     pieces.join(this);
   }
 
-  /** Call it when frames follow. `unshift` returns frames that arrived together with the headers. */
+  /** Call it after the headers, when frames follow. With `unshift`, the caller returns frames that arrived with the headers. */
   begin(): void {
     this.#carriesFrames = true;
   }
@@ -87,7 +87,7 @@ export class FramedConnection extends Duplex {
     this.push(bytes.subarray(0, end));
   }
 
-  /** Waits until the forwarded headers were read. They decide whether frames follow. */
+  /** Waits until the reader has parsed the forwarded headers, which decide whether frames follow. */
   #waitForHead(): void {
     this.#isWaiting = true;
     setImmediate(() => {

@@ -26,9 +26,9 @@ export interface HostIDs extends IDRange, IDMap {
 }
 
 /**
- * Claims the ids of a sandbox. With a host directory, the sandbox runs only as the directory's owner. It has the owner's rights
- * there, and its files belong to the owner. It sees no other files of the owner. The machine's root is never used: a directory of
- * root appears as owned by the sandbox's own root.
+ * Claims the user and group ids of a sandbox. A sandbox with a host directory has only one user, the directory's owner. It has the
+ * owner's rights in the directory, and the files that it creates belong to the owner. It sees no other files of the owner. No
+ * sandbox runs as the machine's root: in the sandbox, a directory of root belongs to the sandbox's root.
  */
 export async function claimIDsFor(directory: FileHandle | undefined): Promise<HostIDs> {
   const owner = directory === undefined ? undefined : await ownerOf(directory);
@@ -41,8 +41,9 @@ export async function claimIDsFor(directory: FileHandle | undefined): Promise<Ho
 }
 
 /**
- * `npm start` resolved the path. Programs that can write to a parent directory may have replaced it by a link since. While the directory
- * is open, no other one gets its inode number: see `requireMounted`. @throws Error for the operator if the directory is gone
+ * `npm start` resolved the path. Since then, programs that can write to a parent directory may have replaced the directory by a link.
+ * While the directory is open, no other directory gets its inode number, which `requireMounted` compares. @throws Error for the
+ * operator if the directory is gone
  */
 export async function openDirectory({ from }: HostDirectory): Promise<FileHandle> {
   const flags = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
@@ -65,7 +66,7 @@ export async function requireMounted(pid: number, { from, to, opened }: Mount): 
 
 async function ownerOf(opened: FileHandle): Promise<HostUser> {
   const found = await opened.stat();
-  // Not the directory's group, because that may give access to other files.
+  // The owner's primary group. The directory's group could give access to other files.
   const { stdout } = await run("id", ["-g", String(found.uid)], { env: { PATH: systemPath() } }).catch(
     () => ({ stdout: "" }),
   );
@@ -73,10 +74,10 @@ async function ownerOf(opened: FileHandle): Promise<HostUser> {
 }
 
 /**
- * A sandbox that can write to a set-id program could replace the program's content through a shared mapping, and the kernel would
- * keep the set-id bit. The search cannot read a directory that this user has closed to themselves, but the sandbox has the user's
- * rights and could open the directory. So such a directory is an error. Closed directories of other users stay closed to the
- * sandbox, too.
+ * Refuses a directory with set-id programs. A sandbox that can write to such a program could replace its content through a shared
+ * mapping, and the kernel would keep the set-id bit. A directory of this user that this user may not read is also an error: the
+ * search fails there, but the sandbox has the user's rights and could make it readable. The sandbox cannot do that with
+ * directories of other users.
  * @param path where to look for `find` @throws Error naming the file or the directory
  */
 export async function refuseSetID(directory: string, path = systemPath()): Promise<void> {
@@ -85,7 +86,7 @@ export async function refuseSetID(directory: string, path = systemPath()): Promi
   const closed = ["-type", "d", "-user", String(user), "!", "-perm", "-500"];
   // Root can search all directories.
   const tests = user === 0 ? setID : ["(", ...setID, "-o", ...closed, ")"];
-  // find fails for unreadable files, but still names the first match.
+  // find exits with an error if it cannot read a directory, but still prints the first match.
   const { stdout, code } = await run("find", [directory, ...tests, "-print", "-quit"], {
     env: { ...process.env, PATH: path },
   }).then(

@@ -5,12 +5,12 @@ import { promisify } from "node:util";
 import { systemPath, failureOf } from "./host-programs.ts";
 
 const run = promisify(execFile);
-/** The number of unshare(2). The other system calls below have the same number everywhere. */
+/** The number of unshare(2). The other system calls below have the same numbers on both architectures. */
 const unshareNumber: Partial<Record<typeof arch, number>> = { x64: 272, arm64: 97 };
 
 /**
- * util-linux makes such mounts since 2.39. Debian 12 has an older one, so Perl makes the system calls. Perl's `syscall` takes no
- * constant strings, so strings are in variables.
+ * util-linux can make such mounts since version 2.39. Debian 12 has an older version, so Perl makes the system calls. Perl's
+ * `syscall` takes no constant strings, so strings are in variables.
  */
 const program = `
 use strict;
@@ -26,7 +26,7 @@ if ($child == 0) {
   exit 0;
 }
 close $say;
-sysread($made, my $byte, 1) or die "no user namespace can be made\\n";
+sysread($made, my $byte, 1) or die "cannot create a user namespace\\n";
 for my $name ("uid_map", "gid_map") {
   open(my $file, ">", "/proc/$child/$name") or die "$name: $!\\n";
   syswrite($file, $map) or die "$name: $!\\n";
@@ -35,7 +35,7 @@ open(my $namespace, "<", "/proc/$child/ns/user") or die "the user namespace: $!\
 # open_tree with OPEN_TREE_CLONE, AT_RECURSIVE and O_CLOEXEC
 my $tree = syscall(428, -100, $from, 0x1 | 0x8000 | 0x80000);
 die "open_tree: $!\\n" if $tree < 0;
-# mount_setattr with AT_EMPTY_PATH, AT_RECURSIVE; MOUNT_ATTR_IDMAP is to be set
+# mount_setattr with AT_EMPTY_PATH and AT_RECURSIVE, to set MOUNT_ATTR_IDMAP
 my $attributes = pack("QQQQ", 0x100000, 0, 0, fileno($namespace));
 syscall(442, $tree, $empty, 0x1000 | 0x8000, $attributes, 32) == 0 or die "mount_setattr: $!\\n";
 mkdir $to;

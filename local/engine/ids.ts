@@ -1,13 +1,13 @@
 /**
- * The machine's ids for a sandbox's users and groups. If root starts the server, each sandbox has 65,536 separate ids, so that its
- * programs may change owners and users, and no process or file belongs to two sandboxes.
+ * The machine's ids for a sandbox's users and groups. If root starts the server, each sandbox has 65,536 ids of its own. Its programs
+ * can then switch users and change the owners of files, and no process or file belongs to two sandboxes.
  */
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
 import { MACHINE } from "./texts.ts";
 
-/** How many ids a sandbox has: images and packages use up to 65534 (`nobody`). */
+/** How many ids a sandbox has. Images and packages use ids up to 65534 (`nobody`). */
 export const idsPerSandbox = 65_536;
 /** The first id that systemd and distributions leave to the administrator. The last one is 2,147,352,575 (systemd.io/UIDS-GIDS). */
 const firstOfAll = 0x7000_0000;

@@ -1,17 +1,17 @@
 /**
- * A sandbox's first process, pid 1 of its namespaces: a bash that becomes container/init.pl, as in the image. When the first
- * process ends, the kernel ends all processes of the sandbox, so no program inside may control the first process. It therefore
- * keeps one capability that no other program can have: to trace a process, or to open its memory or descriptors, a program needs
- * all capabilities of that process.
+ * A sandbox's first process, pid 1 of its namespaces: a bash that then executes container/init.pl, as in the image. When the first
+ * process ends, the kernel kills all processes of the sandbox, so no program inside may control the first process. To trace a
+ * process, or to open its memory or descriptors, a program needs all capabilities of that process. So the first process keeps one
+ * capability that no other program in the sandbox can have.
  */
 import { accountFiles, hostname } from "./rootfs-files.ts";
 import type { Limits } from "./limits.ts";
 import { quote } from "../../src/shared/text.ts";
 
-/** No other process in the sandbox has this capability. By itself it allows nothing. */
+/** No other process in the sandbox has this capability. It gives no access to files or to other processes. */
 export const initCapability = "CAP_SETPCAP";
 const INIT_PROGRAM = "/opt/sandbox-mcp/init.pl";
-/** bash reads its script from stdin, so that it waits until the script is sent, and `ps` shows only a few words. */
+/** bash reads its script from stdin. So it waits until the engine sends the script, and `ps` shows only a few words. */
 export const initCommand = ["/bin/bash", "-p", "-s", hostname];
 /** The script's first line reports on file descriptor 6 that bubblewrap is done. */
 export const initGreeting = "echo complete >&6\n";

@@ -1,9 +1,9 @@
-/** The files of each Java that this machine has. */
+/** Files of the Java installations of this machine. */
 import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 
 const homes = "/usr/lib/jvm";
 
-/** The files of a name below each Java's home, without repetition: Debian's Javas share files, as links to /etc. */
+/** The paths of a file in all Java homes. Each path occurs once, although Debian's Java versions may link to the same file in /etc. */
 function filesOfEach(name: string): string[] {
   if (!existsSync(homes)) return [];
   const paths = readdirSync(homes).map((home) => `${homes}/${home}/${name}`);

@@ -46,8 +46,8 @@ export const sandboxdCommand = (toolchain: Toolchain): string[] =>
   nodeCommand(toolchain, sandboxdProgram, "--socket", sandboxdSocket);
 
 /**
- * Loads both programs, to fill the compile cache, and ends with 0: without a socket, the control server ends; sandboxd only
- * makes its list.
+ * Loads both programs, which fills the compile cache. The control server ends with an error, because it gets no socket. sandboxd
+ * writes a list of files and ends with 0, which is the command's exit status.
  */
 export const loadCommand = (toolchain: Toolchain): string[] => {
   const control = nodeCommand(toolchain, controlProgram);
@@ -95,7 +95,7 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
   }
 }
 
-/** A failure here comes from the machine and would repeat: a file is missing, or the machine allows no namespaces. */
+/** Starts the processes. A retry would not help after a failure: a file is missing, or the machine allows no namespaces. */
 async function begin(options: LaunchOptions): Promise<{ processes: Processes; pid: number }> {
   let processes: Processes | undefined;
   try {
@@ -135,8 +135,8 @@ interface ControlServer {
 }
 
 /**
- * Opens the directory of the control server's socket once the server listens. By then no user code has run, and the listeners were
- * handed over.
+ * Opens the directory of the control server's socket once the server listens. At that time no user code has run, and the engine has
+ * the listeners.
  */
 async function openControlSocket(
   first: number,
@@ -167,7 +167,7 @@ async function openControlSocket(
       }
     }
     await sleep(4);
-    // The control server listens just after it has handed over its listeners. Each earlier look costs processor time.
+    // The control server listens just after it has handed over its listeners. Earlier checks would only cost processor time.
     await Promise.race([handedOver, sleep(50)]);
   }
   throw new Error(START_PROBLEMS.controlLate);

@@ -1,6 +1,6 @@
 /**
- * Finds processes and files that a killed engine left. It uses marks that sandboxes cannot change: the engine's directory,
- * which names each sandbox's first process, and the names of control groups.
+ * Ends the processes and removes the files that a killed engine left behind. It finds them by marks that sandboxes cannot change:
+ * files in the engine's directory that identify each sandbox's first process, and the names of control groups.
  */
 import { chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";

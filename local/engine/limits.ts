@@ -27,7 +27,7 @@ export const limitsSchema = z.strictObject({
   tcpBytesOfMachine: z.number(),
   /** At this many closed TCP connections with unsent data on the machine, a sandbox with many connections is ended. */
   tcpOrphansOfMachine: z.number(),
-  /** When the kernel's memory has grown by this many bytes, a sandbox with most file locks or socket buffers is ended. */
+  /** When the kernel's memory has grown by this many bytes, a sandbox is ended if its file locks or sockets explain the growth. */
   kernelGrowthOfMachine: z.number(),
 });
 
@@ -83,7 +83,7 @@ export function openFilesPerProcess(openFilesOfMachine: number, processes: numbe
   return Math.min(65_536, Math.max(1024, Math.floor(openFilesOfMachine / 2 / sandboxes / processes)));
 }
 
-/** The fields of /proc/meminfo that name memory's use. KReclaimable contains the slabs that the kernel can reclaim. */
+/** The fields of /proc/meminfo about memory with a known use. KReclaimable contains the slabs that the kernel can reclaim. */
 const NAMED =
   "MemFree Buffers Cached SwapCached AnonPages KReclaimable PageTables SecPageTables KernelStack Percpu Hugetlb Zswap";
 
@@ -112,9 +112,9 @@ function ofMachine(setting: string): number {
 }
 
 /**
- * Under contention, all sandboxes together get half as much processor time as the server. In version 1, their group competes with
- * the server's threads, which have 1,024 each, and its weight is spread over the processors. In version 2, it competes with the
- * server's group, which has 100.
+ * Under contention, all sandboxes together get half as much processor time as the server. In version 1 of control groups, their
+ * group competes with the server's threads, each with a weight of 1,024, and the group's weight is divided among the processors. In
+ * version 2, it competes with the server's group, whose weight is 100.
  */
 const cpuWeight = { 1: (1024 / 2) * availableParallelism(), 2: 100 / 2 };
 type Controller = "memory" | "pids" | "cpu" | "io";
@@ -240,7 +240,7 @@ export async function createEngineGroups(
   return directories;
 }
 
-/** Bytes of memory without the file cache, which the kernel can reclaim; 0 if the group has no such counts that can be read. */
+/** Bytes of memory without the file cache, which the kernel can reclaim; 0 if the group's counts cannot be read. */
 export async function memoryOf(group: string): Promise<number> {
   const used = Number(
     (await read(join(group, "memory.current"))) || (await read(join(group, "memory.usage_in_bytes"))),
@@ -268,7 +268,7 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
   for (const parent of parents) {
     const directory = join(parent.path, groupPrefix + name);
     try {
-      // The group may be gone: another engine removes groups that were empty for long.
+      // The engine's group may be gone: another engine removes groups that have been empty for an hour.
       await mkdir(directory).catch(async () => {
         await createEngineGroups([parent], dirname(name), limits);
         await mkdir(directory);
@@ -281,7 +281,7 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
           await limitReads(parent, directory, limits);
           continue;
         }
-        // Files are memory, too, so the limit has room for all of them: a full disk must be ENOSPC, not a kill.
+        // Files are in memory, too, so the limit has room for all of them: programs must get ENOSPC for a full disk, and not be killed.
         const value = controller === "pids" ? limits.processes : limits.memoryBytes + filesBytes(limits);
         await writeFile(join(directory, limitFile(parent, controller)), String(value));
       }

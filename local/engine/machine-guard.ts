@@ -28,14 +28,14 @@ const CHECK_INTERVAL_MS = 250;
 const NEAR_SHARE = 0.75;
 const NEAR_INTERVAL_MS = 20;
 const END_TIMEOUT_MS = 5000;
-/** Above this share, the guard acts before the limit of the sandboxes' control group does. */
+/** At this share of the limit of the sandboxes' control group, the guard acts, before the kernel does. */
 const FULL_SHARE = 0.9;
 
 interface Pool {
   /** Undefined if it cannot be measured now, for example because the engine has no descriptors left. */
   used: () => Promise<number | undefined>;
   limit: number;
-  /** The ways to use the resource. The first that explains the use names the sandbox that is ended. */
+  /** The ways to use the resource. The guard ends the sandbox of the first one that explains the use. */
   causes: Cause[];
   /** Called when the resource is used up and no cause explains it. */
   onUnexplained?: () => void;
@@ -51,9 +51,11 @@ interface Cause {
   why: string;
 }
 
+/** A principal's sandboxes must use at least this share of a resource before one of them is ended. */
 const BLAMED_SHARE = 1 / 20;
 /** The kernel's memory for an open file: `filp` in /proc/slabinfo, 192 to 256 bytes on 64 bits. */
 const FILE_BYTES = 192;
+/** Kernel memory that a sandbox uses for other things than open files. */
 const IDLE_BYTES = 8 * 1024 * 1024;
 /** The most memory of one end of a TCP connection: its two buffers, which confine.ts limits. */
 const CONNECTION_BYTES = 256 * 1024;
@@ -72,10 +74,10 @@ const MAX_NETLINK_LIST_BYTES = 64 * 1024;
  */
 const MAX_LOCK_LIST_BYTES = 64 * 1024;
 
-/** The part of the kernel's growth that sockets must be able to hold before a sandbox is ended for them. */
+/** A principal's sockets must explain at least this part of the kernel's growth before one of its sandboxes is ended. */
 const QUEUED_SHARE = 0.5;
 
-/** The part of the listed locks from which a sandbox is ended for them. */
+/** A principal must have at least this part of the listed locks before one of its sandboxes is ended. */
 const MOST_LOCKS = 0.5;
 
 /**
@@ -149,7 +151,7 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
   // Each check runs on its own, without waiting for the others or for the end of a sandbox.
   const checks = [
     ...pools.map((pool) => async () => await endLargestUser(pool, listRunning)),
-    async () => void (await Promise.all(listRunning().map(endHoarder))),
+    async () => void (await Promise.all(listRunning().map(endIfNetlinkUnread))),
   ];
   const timers = checks.map((check) => {
     let isChecking = false;
@@ -191,18 +193,18 @@ async function findLargestUser(
   usedBy: Cause["usedBy"],
   least: number,
 ): Promise<EngineSandbox | undefined> {
-  const uses = await Promise.all(sandboxes.map(async (sandbox) => ({ sandbox, has: await usedBy(sandbox) })));
+  const uses = await Promise.all(sandboxes.map(async (sandbox) => ({ sandbox, use: await usedBy(sandbox) })));
   const together = new Map<unknown, number>();
   // A sandbox without a known principal counts alone.
   const ownerOf = (sandbox: EngineSandbox) => sandbox.owner ?? sandbox;
-  for (const { sandbox, has } of uses)
-    together.set(ownerOf(sandbox), (together.get(ownerOf(sandbox)) ?? 0) + has);
+  for (const { sandbox, use } of uses)
+    together.set(ownerOf(sandbox), (together.get(ownerOf(sandbox)) ?? 0) + use);
   const allOf = ({ sandbox }: { sandbox: EngineSandbox }) => together.get(ownerOf(sandbox)) ?? 0;
-  const [largest] = uses.toSorted((a, b) => allOf(b) - allOf(a) || b.has - a.has);
+  const [largest] = uses.toSorted((a, b) => allOf(b) - allOf(a) || b.use - a.use);
   return largest === undefined || allOf(largest) < least ? undefined : largest.sandbox;
 }
 
-/** Finds a sandbox's share of the machine's latest file locks; 0 if there are few. */
+/** Returns a function that finds a sandbox's share of the machine's latest file locks. The share is 0 if there are few locks. */
 function lockShares(): (sandbox: EngineSandbox) => Promise<number> {
   let listedAt = -Infinity;
   let holders: Promise<number[]> = Promise.resolve([]);
@@ -225,7 +227,7 @@ async function lockHolders(): Promise<number[]> {
   return Array.from(text.matchAll(/^\d+: \w+ +\w+ +\w+ (\d+) /gm), ([, pid]) => Number(pid));
 }
 
-async function endHoarder(sandbox: EngineSandbox): Promise<void> {
+async function endIfNetlinkUnread(sandbox: EngineSandbox): Promise<void> {
   if ((await unreadNetlink(sandbox)) > MAX_NETLINK_BYTES) sandbox.end(STOPPED_BECAUSE.netlink);
 }
 

@@ -1,8 +1,8 @@
 /**
  * For an engine that runs as root. Its sandboxes run as unprivileged users, so that root in a sandbox has no privileges on the
- * host. Process limits apply to this root, and it has no access to files or kernel settings of the host's root. Such a user may
- * not be able to reach files that the sandbox needs (for example a clone under /root). So a mount namespace collects these files,
- * and bubblewrap starts in it.
+ * host. Process limits apply to this root, and it has no access to files or kernel settings of the host's root. An
+ * unprivileged user may not be able to reach files that the sandbox needs (for example a clone under /root). So the engine mounts
+ * these files in a mount namespace, and starts bubblewrap in it.
  *
  * Entering a namespace puts no process between the engine and bubblewrap. A second bubblewrap around the first would be such a
  * process, and `--die-with-parent` would not work, because the outer one may not send signals to the inner one.
@@ -26,12 +26,13 @@ export interface MountNamespaceView {
   translate(mounts: Mount[]): Mount[];
 }
 
+/** A process that keeps the namespace open. */
 interface Holder {
   child: ChildProcess;
   pid: Promise<number>;
   /** The fingerprint of the files in the namespace. */
   key: string;
-  /** Mounts with another owner, by path in the namespace. */
+  /** Mounts that show another owner (`mountMapped`), by path in the namespace. */
   mapped: Map<string, Promise<void>>;
 }
 
@@ -48,24 +49,26 @@ export class MountNamespace {
   }
 
   /**
-   * Opens the namespace, or a new one after a package manager replaced a file in it. A mount keeps showing the removed file,
-   * which cannot be mounted again. @throws Error if the namespace cannot be created, or a directory's owner cannot be mapped
+   * Opens the namespace, or a new one if a package manager has replaced a file since. The old namespace still shows the removed file,
+   * which cannot be mounted in a sandbox. @throws Error if the namespace cannot be created, or a directory's owner cannot be mapped
    */
   async open(mounts: Mount[], { root, directoryMap }: HostIDs): Promise<MountNamespaceView> {
-    // The directories of all sandboxes, so that sandboxes with different directories share a namespace.
+    // The namespace has the directories of all sandboxes, so that sandboxes with different directories can share it.
     const directories = this.#directories.filter(({ from }) => existsSync(from));
-    const heldMounts = [...mounts, ...directories].filter(({ from }) => this.#enginePath(from) === undefined);
-    const sources = [...new Set(heldMounts.map(({ from }) => from))];
+    const otherMounts = [...mounts, ...directories].filter(
+      ({ from }) => this.#enginePath(from) === undefined,
+    );
+    const sources = [...new Set(otherMounts.map(({ from }) => from))];
     const writable = new Set(directories.flatMap((mount) => (mount.writable ? mount.from : [])));
     const holder = this.#currentHolder(sources, writable);
     const pid = await holder.pid;
-    const heldAt = (from: string) => `${place}/${this.#enginePath(from) ?? sources.indexOf(from)}`;
+    const pathOf = (from: string) => `${place}/${this.#enginePath(from) ?? sources.indexOf(from)}`;
     const mappedPaths = new Map<string, string>();
     for (const { from } of directoryMap === undefined
       ? []
       : directories.filter((mount) => mounts.some(isSame(mount)))) {
-      const path = `${heldAt(from)}-${root.uid}`;
-      const mounted = holder.mapped.get(path) ?? mountMapped(pid, heldAt(from), path, directoryMap ?? "");
+      const path = `${pathOf(from)}-${root.uid}`;
+      const mounted = holder.mapped.get(path) ?? mountMapped(pid, pathOf(from), path, directoryMap ?? "");
       holder.mapped.set(path, mounted);
       await mounted.catch((error: unknown) => {
         holder.mapped.delete(path);
@@ -73,10 +76,10 @@ export class MountNamespace {
       });
       mappedPaths.set(from, path);
     }
-    const shared = heldMounts.filter(({ from }) => !directories.some((mount) => mount.from === from));
+    const shared = otherMounts.filter(({ from }) => !directories.some((mount) => mount.from === from));
     const own = withOwnInodes(
       place,
-      shared.map(({ from }) => ({ from, to: heldAt(from) })),
+      shared.map(({ from }) => ({ from, to: pathOf(from) })),
     );
     const ids = ["--reuid", String(root.uid), "--regid", String(root.gid), "--clear-groups"];
     return {
@@ -91,7 +94,7 @@ export class MountNamespace {
         "--",
       ],
       translate: (requested) =>
-        requested.map(({ from, ...rest }) => ({ ...rest, from: mappedPaths.get(from) ?? heldAt(from) })),
+        requested.map(({ from, ...rest }) => ({ ...rest, from: mappedPaths.get(from) ?? pathOf(from) })),
     };
   }
 
@@ -132,7 +135,7 @@ export class MountNamespace {
       args.push(writable.has(from) ? "--bind" : "--ro-bind", from, `${place}/${index}`);
     });
     args.push("--bind", this.#directory, `${place}/engine`, "--chdir", "/");
-    // cat ends when its input closes, with the engine.
+    // cat ends when its input closes, which happens when the engine ends.
     args.push("/bin/sh", "-c", "echo ready; exec cat >/dev/null");
     const child = spawn("bwrap", args, {
       cwd: "/",

@@ -1,4 +1,7 @@
-/** Passes a request to the Worker and its response back, unbuffered. workerd reads header bytes as UTF-8, Node as Latin-1. */
+/**
+ * Passes intercepted requests to the Worker, and the responses back, without buffering. workerd reads header bytes as UTF-8, Node as
+ * Latin-1.
+ */
 import { type ClientRequest, type IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { type Duplex, pipeline, Transform } from "node:stream";
@@ -16,13 +19,13 @@ import { REQUEST_PROBLEMS, WORKER_PROBLEMS } from "./texts.ts";
 const takeTimeoutMs = 30_000;
 /** A poll without a request ends after this, in milliseconds, so that connections do not become stale. */
 const pollMs = 60_000;
-/** Longer than any API takes to respond, in milliseconds. A restarted Worker forgets its requests. */
+/** How long a request waits for a response, in milliseconds: longer than any API takes. A restarted Worker forgets its requests. */
 const responseMs = 15 * 60_000;
-/** The most requests that the Worker handles at once. Others wait on their connections. */
+/** The most requests of a sandbox that the Worker handles at once. Others wait, with their connections open. */
 const maxTaken = 16;
-/** How long a request keeps its place if the Worker does not confirm that it has ended it, in milliseconds. */
+/** How long an abandoned request still counts in `maxTaken` if the Worker does not confirm its end, in milliseconds. */
 const abandonMs = 30_000;
-/** A description is sent in one header. workerd allows 128 KiB for all headers. */
+/** The longest description of a request, in bytes. It is sent in one header, and workerd allows 128 KiB for all headers. */
 const maxDescription = 98_304;
 /** The most interim responses (100, 103) to a request. They are not forwarded, because a slow client would delay the Worker. */
 const maxInterim = 100;
@@ -45,7 +48,7 @@ interface Pending {
 export class OutboundQueue {
   readonly #waiting = new Set<Pending>();
   readonly #taken = new Map<number, Pending>();
-  /** Requests in `#taken` whose clients have left, until the Worker is told. */
+  /** Requests in `#taken` whose clients have disconnected. The response to the next poll lists them. */
   readonly #abandoned: number[] = [];
   #poll: { response: ServerResponse; timer: NodeJS.Timeout } | undefined;
   #taker = "";
@@ -141,7 +144,10 @@ export class OutboundQueue {
     }
   }
 
-  /** The request keeps its place until the Worker has ended its own request. Otherwise programs that leave could make these many. */
+  /**
+   * The request counts in `maxTaken` until the Worker has ended its own request for it. Otherwise a program could make the Worker
+   * handle any number of requests, by disconnecting early.
+   */
   #abandon(pending: Pending): void {
     pending.timer = setTimeout(() => this.#free(pending.number), abandonMs);
     this.#abandoned.push(pending.number);
@@ -174,7 +180,7 @@ export class OutboundQueue {
     poll.response.flushHeaders();
     if (hasBody) request.pipe(poll.response);
     else poll.response.end();
-    // The client has left, or has a response although its request has not ended.
+    // The client has disconnected, or has its response before its request ended.
     response.on("close", () => {
       if (!poll.response.writableFinished) poll.response.destroy();
     });
@@ -282,7 +288,7 @@ export function onUnexpectedResponse(upstream: ClientRequest, pieces: Pieces, re
   limitInterim(upstream, pieces, refuse);
 }
 
-/** @param pieces has joined the connection, because Node parses all interim responses that it has read, up to 4,000 */
+/** @param pieces must have joined the connection: Node parses all interim responses that it has read, up to 4,000 at once */
 export function limitInterim(upstream: ClientRequest, pieces: Pieces, refuse: () => void): void {
   let interim = 0;
   upstream.on("information", () => {
@@ -326,7 +332,10 @@ export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessa
   return streamResponse(incoming, response);
 }
 
-/** Removes connection-specific headers (RFC 9110, 7.6.1), except Content-Length: a DELETE's body would become a request. */
+/**
+ * Removes connection-specific headers (RFC 9110, 7.6.1). Keeps Content-Length, even if the Connection header lists it: without it, a
+ * server would read the body of a DELETE as the next request.
+ */
 export function endToEndHeaders(raw: string[], keep: ReadonlySet<string> = new Set()): [string, string][] {
   const dropped = new Set(hopByHop);
   const pairs: [string, string][] = [];

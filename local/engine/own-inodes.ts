@@ -1,21 +1,22 @@
 /**
  * Gives each sandbox its own inodes for the machine's files (overlayfs). The files are still stored and cached once. The kernel
- * keeps locks and watches by inode. Without own inodes, a sandbox could set a million locks on the machine's programs, and each
- * close of a file in /usr would go through all of them. Watches would show which files others open.
+ * keeps locks and watches by inode. Without own inodes, a sandbox could set a million locks on a program of the machine, and the
+ * kernel would go through all of them each time that anyone closes the program's file. With watches, a sandbox could see which files
+ * others open.
  */
 import { readFileSync, realpathSync } from "node:fs";
 import { arch } from "node:process";
 import type { Mount } from "./bubblewrap.ts";
 
-/** unshare(2) and mount(2). */
+/** The numbers of unshare(2) and mount(2). */
 const calls: Partial<Record<typeof arch, [unshare: number, mount: number]>> = {
   x64: [272, 165],
   arm64: [97, 40],
 };
 
 /**
- * Perl, because a program for each mount takes too long. If the kernel has no overlay, or cannot overlay the root's file
- * system, the files stay as they are. An overlay needs two layers, so the second one is empty.
+ * The program is in Perl, because running mount(8) for each mount takes too long. If the kernel has no overlayfs, or cannot overlay
+ * the root's file system, the files keep the machine's inodes. An overlay needs two layers, so the second one is empty.
  */
 const program = `
 use strict;
@@ -38,13 +39,13 @@ exec @rest or die "$rest[0]: $!\\n";
 
 /**
  * The beginning of a command line that gives a sandbox its own inodes, in its own mount namespace. @param place a writable
- * directory of the namespace @param held the files' paths on the machine, and where they are mounted
+ * directory of the namespace @param files their paths on the machine, and where they are mounted
  */
-export function withOwnInodes(place: string, held: readonly Mount[]): string[] {
+export function withOwnInodes(place: string, files: readonly Mount[]): string[] {
   const numbers = calls[arch];
   if (numbers === undefined) return [];
   const others = otherMounts();
-  const pairs = held.flatMap(({ from, to }) => {
+  const pairs = files.flatMap(({ from, to }) => {
     const path = realpathSync(from);
     const isWhole = !others.some((other) => isBelow(path, other) || isBelow(other, path));
     return isWhole ? [path, to] : [];

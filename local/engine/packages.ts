@@ -51,7 +51,7 @@ export async function installPackages(set: PackageSet, print: (line: string) => 
   const { title, manifest, directory } = set;
   mkdirSync(directory, { recursive: true });
   print(`Installing ${title} with npm into ${directory}.`);
-  // One installation at a time.
+  // flock lets one installation run at a time.
   const first = IS_LINUX ? [...BOUND.split(" "), "flock", "--no-fork", join(directory, ".npm-lock")] : [];
   const [program = "", ...args] = [...first, "sh", "-c", SCRIPT, "sh"];
   const child = spawn(program, [...args, manifest, directory, ...NPM], {

@@ -20,7 +20,8 @@ export class Pieces {
   readonly #pace = new Pace({ burst: PER_SECOND, perSecond: PER_SECOND });
   readonly #bytes: Pace | undefined;
   readonly #connections = new Map<Duplex, () => void>();
-  readonly #held = new Set<Duplex>();
+  readonly #paused = new Set<Duplex>();
+  /** Whether all connections are paused, because there were too many pieces or bytes. */
   isResting = false;
 
   constructor(bytes?: Pace) {
@@ -44,17 +45,17 @@ export class Pieces {
 
   join(socket: Duplex): void {
     this.leave(socket);
-    const hold = () => void (this.isResting && this.#hold(socket));
+    const pauseIfResting = () => void (this.isResting && this.#pause(socket));
     const leave = () => this.leave(socket);
-    this.#connections.set(socket, () => socket.off("resume", hold).off("close", leave));
-    socket.on("resume", hold).on("close", leave);
-    hold();
+    this.#connections.set(socket, () => socket.off("resume", pauseIfResting).off("close", leave));
+    socket.on("resume", pauseIfResting).on("close", leave);
+    pauseIfResting();
   }
 
   leave(socket: Duplex): void {
     this.#connections.get(socket)?.();
     this.#connections.delete(socket);
-    if (this.#held.delete(socket)) socket.resume();
+    if (this.#paused.delete(socket)) socket.resume();
   }
 
   /** Counts a piece. Above a limit, all connections pause for a while. @param weight the cost, in pieces of a body */
@@ -62,7 +63,7 @@ export class Pieces {
     const ms = this.#wait(weight * Math.max(0, 1 - bytes / WHOLE_BYTES), bytes);
     if (ms === 0 || this.isResting) return;
     this.isResting = true;
-    for (const socket of this.#connections.keys()) if (!socket.isPaused()) this.#hold(socket);
+    for (const socket of this.#connections.keys()) if (!socket.isPaused()) this.#pause(socket);
     this.#pauseFor(ms);
   }
 
@@ -75,14 +76,14 @@ export class Pieces {
       const more = this.#wait(0, 0);
       if (more > 0) return this.#pauseFor(more);
       this.isResting = false;
-      const held = [...this.#held];
-      this.#held.clear();
-      for (const socket of held) socket.resume();
+      const paused = [...this.#paused];
+      this.#paused.clear();
+      for (const socket of paused) socket.resume();
     }, ms).unref();
   }
 
-  #hold(socket: Duplex): void {
-    this.#held.add(socket);
+  #pause(socket: Duplex): void {
+    this.#paused.add(socket);
     socket.pause();
   }
 }
@@ -97,8 +98,8 @@ export function requestsOf(pieces: Pieces): typeof IncomingMessage {
 }
 
 /**
- * Counts a body's pieces, and forwards simultaneous ones together. Not more than `MAX_GATHERED`, because Node reads up to 2 MB at once
- * unless a full stream pauses the connection.
+ * Counts a body's pieces, and forwards pieces together that arrive together. Forwards them after `MAX_GATHERED` bytes at the latest:
+ * Node reads up to 2 MB at once unless a full stream pauses the connection.
  */
 export function gather(message: IncomingMessage, pieces: Pieces): void {
   const push = message.push.bind(message);

@@ -1,6 +1,6 @@
 /**
- * A prepared sandbox, so that the first call in a new sandbox need not wait. It is started like any other, with a Python
- * kernel in it. It runs no user code, can reach nothing, and is assigned to an actor once.
+ * A prepared sandbox, so that the first call in a new sandbox need not wait. It starts like any other sandbox, with a Python kernel
+ * in it. Until it is assigned to an actor, it runs no user code and has no network access. It is assigned only once.
  */
 import { fingerprint } from "./mount-namespace.ts";
 import {
@@ -88,14 +88,14 @@ export class PreparedSandbox {
   }
 
   /**
-   * A key that changes with variables and mounted files. Undefined if a file is unreadable: then the caller's own start reports
-   * that.
+   * A key that changes with variables and mounted files. Undefined if a file cannot be read. The caller then starts a sandbox itself,
+   * and this start reports the error.
    */
   #key(env: Record<string, string>): string | undefined {
     const { mounts, cache } = this.#common;
     try {
-      const shown = [...mounts(), ...(cache === undefined ? [] : [cache])];
-      return JSON.stringify([env, shown, fingerprint(shown.map(({ from }) => from))]);
+      const mounted = [...mounts(), ...(cache === undefined ? [] : [cache])];
+      return JSON.stringify([env, mounted, fingerprint(mounted.map(({ from }) => from))]);
     } catch {
       return undefined;
     }

@@ -1,6 +1,6 @@
 /**
  * Text from a sandbox, made safe for logs and terminals. Characters that would end a line, move the cursor or change the writing
- * direction become numbers. So no text can imitate a log line. Further lines are indented.
+ * direction become numbers. So no text can imitate a log line. All lines after the first are indented.
  */
 export function printable(text: string): string {
   return text

@@ -22,7 +22,7 @@ export const PACKAGES = [
 ] as const;
 
 export interface Python {
-  /** The interpreter as its user starts it, after resolving version managers' shims. */
+  /** The path with which users start the interpreter. If that is a version manager's shim, the path to which the shim leads. */
   executable: string;
   /** The interpreter itself, after resolving symbolic links and virtual environments. */
   base: string;
@@ -34,7 +34,7 @@ export interface Python {
   sitePackages: string[];
   /** Whether the packages of `prefix` are visible; a virtual environment may hide them. */
   seesSystem: boolean;
-  /** The available modules of `PACKAGES`, and pip. */
+  /** The names of those modules of `PACKAGES`, and of pip, that are available. */
   modules: string[];
 }
 
@@ -66,9 +66,10 @@ export function choosePython(pythons: readonly Python[]): Python | undefined {
 }
 
 /**
- * The start of a Python program that runs outside of sandboxes, with the option -S. Python imports `sitecustomize` when it starts, and
- * packages try to import others. An editable installation (`pip install -e`) lets it look for them in a project, which may be mounted.
- * `site` also removes `..` from paths, which Python 3.10 has if it is started through a relative link.
+ * The start of a Python program that runs outside of sandboxes, with the option -S. It must import nothing from a project: a sandbox
+ * may be able to write to the project's directory. Python imports `sitecustomize` when it starts, and packages import optional modules.
+ * After an editable installation (`pip install -e`), Python would look for these modules in the project, too. `site` also removes
+ * `..` from paths, which Python 3.10 has if it is started through a relative link.
  */
 export const PACKAGES_ONLY = `
 import sys, site

@@ -7,7 +7,7 @@ export interface Registries {
   npm?: string;
   pip?: string;
   pipExtra: string[];
-  /** pip's `trusted-host`: indexes over plain HTTP. */
+  /** pip's `trusted-host`: hosts that pip may use without TLS. */
   pipTrusted: string[];
 }
 

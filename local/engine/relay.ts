@@ -1,7 +1,7 @@
 /**
  * WebSockets between the Worker and a sandbox. The engine ends both connections and forwards messages, so that it can limit a
  * sandbox. workerd reads all messages immediately, and keeps them in memory until the Worker's thread has time. All sandboxes
- * share this thread.
+ * share this thread. `inside` is the connection to the sandbox, `outside` the connection to the Worker.
  */
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
@@ -16,9 +16,9 @@ import { STOPPED_BECAUSE } from "./texts.ts";
 
 const highWaterMark = 1024 * 1024;
 /** The memory of a waiting message besides its bytes. */
-const messageBytes = 1024;
+const messageOverhead = 1024;
 /** The most bytes of waiting or incomplete messages in a sandbox's previews. */
-const maxHeld = 128 * 1024 * 1024;
+const maxBuffered = 128 * 1024 * 1024;
 const handshakeMs = 60_000;
 const fullMs = 10;
 /** The bytes that may arrive at once, and per second after that. A page of a development server has fewer. */
@@ -28,9 +28,9 @@ export class RelayPace {
   readonly bytes = new Pace(bytePace);
   readonly pieces: Pieces;
   readonly inFlight = new RepliesInFlight();
-  held = 0;
+  bufferedBytes = 0;
 
-  /** @param isOfPreviews whether HTTP bodies are limited too; those of sandboxd are the user's own file transfers */
+  /** @param isOfPreviews whether the rate also applies to bytes of HTTP bodies. Other bodies are file transfers of the user. */
   constructor(isOfPreviews: boolean) {
     this.pieces = new Pieces(isOfPreviews ? new Pace(bytePace) : undefined);
   }
@@ -46,8 +46,8 @@ export interface RelayOptions {
   headers: [string, string][];
   pace: RelayPace;
   /**
-   * How many bytes each message of the Worker permits. A protocol with acknowledgements limits itself, so these bytes are not
-   * counted.
+   * How many bytes each message of the Worker lets the sandbox send. They do not count in the rate, because a protocol with
+   * acknowledgements limits itself.
    */
   acknowledgedBytes: number;
   /** Whether this is a preview. Anybody can open previews, so they are closed if they use too much memory. */
@@ -68,8 +68,8 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     // No compression: a kilobyte could expand to a megabyte.
     perMessageDeflate: false,
   };
-  const frame = (socket: Duplex, carriesFrames: boolean, holding: BufferedBytes) =>
-    new FramedConnection(socket, pace.pieces, carriesFrames, (bytes) => holding.read(bytes));
+  const frame = (socket: Duplex, carriesFrames: boolean, buffered: BufferedBytes) =>
+    new FramedConnection(socket, pace.pieces, carriesFrames, (bytes) => buffered.read(bytes));
   const fromInside = new BufferedBytes(pace, isPreview, () => inside.terminate());
   const connection = frame(upstream, false, fromInside);
   const client: ClientOptions = {
@@ -121,9 +121,9 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
       handleProtocols: () => protocol ?? false,
     });
     const fromOutside = new BufferedBytes(pace, isPreview, () => inside.terminate());
-    const visitor = frame(worker, true, fromOutside);
-    visitor.unshift(head);
-    server.handleUpgrade(request, visitor, Buffer.alloc(0), (outside) => {
+    const outsideConnection = frame(worker, true, fromOutside);
+    outsideConnection.unshift(head);
+    server.handleUpgrade(request, outsideConnection, Buffer.alloc(0), (outside) => {
       const guard = onBroken === undefined ? undefined : new ControlGuard(pace.inFlight);
       let uncounted = 0;
       pump(outside, inside, connection, fromOutside, (data, binary) => {
@@ -143,7 +143,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
         onBroken?.(taken);
         return undefined;
       };
-      pump(inside, outside, visitor, fromInside, admit, () => pace.delayWhenFull());
+      pump(inside, outside, outsideConnection, fromInside, admit, () => pace.delayWhenFull());
       inside.on("close", () => guard?.close());
       outside.on("close", () => fromOutside.end());
       outside.on("error", () => undefined);
@@ -173,23 +173,23 @@ class BufferedBytes {
 
   read(bytes: number): void {
     this.#unfinished += bytes;
-    this.#pace.held += bytes;
-    if (this.#isBounded && this.#pace.held > maxHeld) this.#close();
+    this.#pace.bufferedBytes += bytes;
+    if (this.#isBounded && this.#pace.bufferedBytes > maxBuffered) this.#close();
   }
 
   add(bytes: number): void {
     this.#waiting += bytes;
-    this.#pace.held += bytes - this.#unfinished;
+    this.#pace.bufferedBytes += bytes - this.#unfinished;
     this.#unfinished = 0;
   }
 
   remove(bytes: number): void {
     this.#waiting -= bytes;
-    this.#pace.held -= bytes;
+    this.#pace.bufferedBytes -= bytes;
   }
 
   end(): void {
-    this.#pace.held -= this.#unfinished;
+    this.#pace.bufferedBytes -= this.#unfinished;
     this.#unfinished = 0;
   }
 }
@@ -202,14 +202,14 @@ function pump(
   from: WebSocket,
   to: WebSocket,
   connection: Duplex,
-  holding: BufferedBytes,
+  buffered: BufferedBytes,
   admit: (data: Buffer, binary: boolean) => number | undefined,
   delayWhenFull: () => number = () => 0,
 ): void {
   let isWaiting = false;
   let isCorked = false;
   const resume = () => {
-    if (!isWaiting && !holding.isFull) from.resume();
+    if (!isWaiting && !buffered.isFull) from.resume();
   };
   const wait = (ms: number) => {
     if (ms === 0 || isWaiting) return;
@@ -233,13 +233,13 @@ function pump(
         connection.uncork();
       });
     }
-    const bytes = data.length + messageBytes;
-    holding.add(bytes);
+    const bytes = data.length + messageOverhead;
+    buffered.add(bytes);
     to.send(data, { binary }, () => {
-      holding.remove(bytes);
+      buffered.remove(bytes);
       resume();
     });
-    if (holding.isFull) from.pause();
+    if (buffered.isFull) from.pause();
     wait(Math.max(ms, delayWhenFull()));
   });
 }

@@ -5,7 +5,7 @@ import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { Pace } from "../../src/shared/pace.ts";
 
-/** How many requests a client may send ahead: apt sends ten. */
+/** How many requests a client may send before the response to an earlier one has ended. apt sends ten. */
 const maxPipelined = 16;
 
 interface ClientState {
@@ -19,7 +19,7 @@ export class RequestLimiter {
   readonly #server: Server;
   readonly #clients = new WeakMap<Socket, ClientState>();
   readonly #requests = new Pace({ burst: 1000, perSecond: 200 });
-  /** The rate of intercepted requests. They cost much more: everybody shares the Worker's thread. */
+  /** The rate of intercepted requests. They cost much more, in the Worker's thread, which all sandboxes share. */
   readonly #intercepted = new Pace({ burst: 100, perSecond: 50 });
   /** The rate of TLS handshakes of the engine. A certificate and its signature take about three milliseconds. */
   readonly #handshakes = new Pace({ burst: 100, perSecond: 30 });
@@ -87,7 +87,10 @@ export class RequestLimiter {
   }
 }
 
-/** A client may receive a response's end before Node confirms the write. Node itself keeps the order then. */
+/**
+ * A client may receive a response's end, and send its next request, before Node confirms the write. So an ended response is done if
+ * the one before it was written: Node sends the next response after this one.
+ */
 function isDone({ response, previous }: ClientState): boolean {
   return response.writableFinished || (response.writableEnded && previous?.writableFinished !== false);
 }

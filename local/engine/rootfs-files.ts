@@ -28,7 +28,7 @@ const path = [
   "/bin",
 ].join(":");
 
-/** Addresses that need no proxy. Programs write IPv6 addresses differently, and some ignore ranges (Node, Python's urllib). */
+/** Addresses that need no proxy. Programs write IPv6 addresses in different forms, and some ignore ranges (Node, Python's urllib). */
 const direct = [
   "localhost",
   "::1",
@@ -93,7 +93,7 @@ export function sandboxFiles(
     "/etc/hostname": `${hostname}\n`,
     "/etc/profile": `export PATH="${path}"\n[ -n "$BASH" ] && [ -f ~/.bashrc ] && . ~/.bashrc\n`,
     "/etc/pip.conf": pipConfiguration(registries),
-    // A commit needs a name. This is the lowest level: `git config --global` and a repository's own settings override it.
+    // A commit needs the name of its author. `git config --global` and a repository's own settings override these.
     "/etc/gitconfig":
       `[http]\n\tproxy = ${proxyURL}\n[init]\n\tdefaultBranch = main\n` +
       "[user]\n\tname = Sandbox\n\temail = sandbox@localhost\n",
@@ -108,7 +108,7 @@ export function sandboxFiles(
   return Object.assign(files, trusted);
 }
 
-/** Users that Debian programs expect. useradd works: the files can be changed. */
+/** Users that Debian programs expect. Programs can add more with useradd, because the files are writable. */
 const users: [name: string, id: number, home: string][] = [
   ["daemon", 1, "/usr/sbin"],
   ["bin", 2, "/bin"],
@@ -164,10 +164,10 @@ const packageManagers = ["apt", "apt-get", "aptitude", "dnf", "yum", "zypper", "
 
 const noPackages = `#!/bin/sh
 cat >&2 <<END
-\${0##*/}: packages of the system cannot be installed in a local sandbox. Its /usr is that of the machine which runs
-the server, and read-only. What works here: pip install, npm install, and programs unpacked below /root or
-/workspace. For a package of the system ask the operator of the server to install it on that machine; sandboxes that start
-after that have it.
+\${0##*/}: packages of the system cannot be installed in a local sandbox. Its /usr is the /usr of the machine on which
+the server runs, and read-only. You can use pip install and npm install, and unpack programs below /root or /workspace. If
+you need a package of the system, ask the operator of the server to install it on that machine. Sandboxes that start after
+that have it.
 END
 exit 100
 `;
@@ -201,7 +201,7 @@ echo "sudo: everything in this sandbox runs as root: it has no other users" >&2
 exit 1
 `;
 
-/** `/etc/hosts`, with intercepted hosts (without wildcards), for which the runtime forwards port 80. */
+/** The content of /etc/hosts. Intercepted hosts without wildcards get the address where the egress proxy listens on port 80. */
 export function hostsFile(intercepted: string[]): string {
   const names = intercepted.filter((host) => /^[a-z0-9.-]+$/.test(host) && /[a-z]/.test(host));
   const lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost", `127.0.0.1 ${hostname}`];

@@ -156,7 +156,7 @@ export class Router {
     await sendWithinPolicy(sandbox.egress, request, response, new URL(url), headers, used);
   }
 
-  /** Web pages in a local browser can send requests here, too. They lack the secret and, after DNS rebinding, the right host. */
+  /** Web pages in this machine's browsers can send requests here, too. These lack the secret and, after DNS rebinding, the right Host. */
   #isAuthorized(request: IncomingMessage): boolean {
     const host = request.headers.host;
     const isOwnHost =

@@ -44,8 +44,9 @@ export interface Processes {
 }
 
 /**
- * Runs on the host first: joins the control groups, and raises the OOM score, so that the kernel kills sandboxes first when memory runs
- * out. With CAP_SYS_RESOURCE, programs cannot lower the score again. Exit status 126 if a group cannot be joined.
+ * A script that runs on the host before the sandbox. It joins the control groups, and raises the OOM score, so that the kernel kills
+ * sandboxes first when memory runs out. If the engine has CAP_SYS_RESOURCE, programs in the sandbox cannot lower the score again. The
+ * exit status is 126 if the script cannot join a group.
  */
 export const prelude = [
   "echo 500 2>/dev/null >/proc/self/oom_score_adj",
@@ -156,7 +157,7 @@ async function receiveListeners(child: ChildProcess): Promise<Server[]> {
 
 /** Settles when bubblewrap and the sandbox's first process have ended. Waits at most `outputMs` for a pipe that stays open. */
 async function settle(child: ChildProcess, first: () => Identity | undefined): Promise<ExitReport> {
-  // The child's own "close" event is missing after its channel was closed from here.
+  // The child emits no "close" event after the engine has closed the channel.
   const printed = [child.stdout, child.stderr].flatMap((stream) => (stream === null ? [] : finished(stream)));
   const closed = Promise.allSettled(printed);
   const report = await new Promise<ExitReport>((resolve) => {

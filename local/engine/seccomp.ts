@@ -1,8 +1,8 @@
 /**
- * A sandbox's system call filter. It allows what programs need, and refuses the rest like a kernel that does not have it
- * (ENOSYS; ENOTTY for a command of ioctl): all sandboxes share the machine's kernel, and rarely used interfaces have bugs, memory
- * that counts in no control group, and locks of the whole machine. A filter cannot read flags in memory, so it refuses clone3,
- * openat2 and setxattrat. Programs then use the older calls.
+ * A sandbox's system call filter. It allows the calls that programs need. It refuses the others with the error of a kernel that does
+ * not have them (ENOSYS; ENOTTY for a command of ioctl). All sandboxes share the machine's kernel, and rarely used interfaces have
+ * bugs, memory that counts in no control group, and locks of the whole machine. A filter cannot read flags in memory, so it refuses
+ * clone3, openat2 and setxattrat. Programs then use the older calls.
  */
 import { arch } from "node:process";
 import {
@@ -54,7 +54,7 @@ export function pipesCoreDumps(): boolean {
 interface FilterOptions {
   /** The number of the sandbox's user and group ids. */
   ids: number;
-  /** Whether the sandbox can write to a host directory. Programs in that directory are the host's, too. */
+  /** Whether the sandbox can write to a host directory. Users of the host may run programs from that directory. */
   hasHostDirectory: boolean;
 }
 
@@ -84,7 +84,7 @@ const MADVISE_WILLNEED = 3;
 const FADVISE_WILLNEED = 3;
 const FADVISE_DONTNEED = 4;
 
-/** Reserved huge pages belong to the machine, and count in no limit: in flags of memfd_create, mmap and shmget. */
+/** Flags of memfd_create, mmap and shmget for huge pages. The machine reserves these pages, and they count in no sandbox's limit. */
 const MFD_HUGETLB = 0x4;
 const MAP_HUGETLB = 0x40000;
 const SHM_HUGETLB = 0o4000;
@@ -92,7 +92,7 @@ const SHM_HUGETLB = 0o4000;
 const O_NOTIFICATION_PIPE = 0o200;
 
 /**
- * The first process obeys a signal as the platform's if the sender has no process id in the sandbox. When the queue of signals is
+ * The first process obeys a signal, as one from the platform, if the sender has no process id in the sandbox. When the queue of signals is
  * full, the kernel also reports no process id for signals that these calls send. For kill(2) the queue always has room, so
  * kill(2) stays allowed.
  */
@@ -101,7 +101,7 @@ const notToFirst = ifEqual(argument(0), 1, refuse(EPERM), allow);
 /**
  * The kernel keeps access control lists, up to two of 64 KiB for each directory, in memory that counts in no control group. A
  * list has 4 bytes, and 8 for each of its three or more entries. Other attributes of these sizes are refused, too, because a
- * filter cannot read their names. Programs that copy files go on without the list, as on a file system without lists.
+ * filter cannot read their names. Programs that copy files continue without the list, as on a file system without lists.
  */
 const SMALLEST_LIST_BYTES = 28;
 const withoutLists = ifAtLeast(
@@ -163,8 +163,9 @@ function rulesOfLimits(): Record<string, Decision> {
         allow,
       )
     : allow;
-  // A process may read limits of others, such as the first process, but set only its own (number 0). Exception: the limit of
-  // file locks, which Linux does not enforce. It marks a run's processes, and a JavaScript kernel marks itself with prlimit(1).
+  // A process may read the limits of other processes, such as the first process, but set only its own (process number 0). The limit
+  // of file locks is an exception: Linux does not enforce it, and our programs mark the processes of a run with it. A JavaScript
+  // kernel marks itself with prlimit(1).
   const others = ifEqual(argument(1), RLIMIT_LOCKS, allow, ifNull(argument(2), allow, refuse(EPERM)));
   return {
     setrlimit: arePiped ? ifEqual(argument(0), RLIMIT_CORE, ignoreCall, allow) : allow,
@@ -180,8 +181,8 @@ const SET_ID = 0o6000;
 const OPEN_MAKES = 0o20000100;
 
 function rulesOfFiles({ ids, hasHostDirectory }: FilterOptions, direct: number): Record<string, Decision> {
-  // No file can get an owner outside the sandbox. Programs that unpack archives try that, and would stop on an error, so the call
-  // succeeds without an effect, as on file systems without owners.
+  // No file can get an owner outside the sandbox. Programs that unpack archives try to set such owners, and would stop on an error.
+  // So the call succeeds without an effect, as on file systems without owners.
   const ifOwnerInSandbox = (index: number, yes: Decision) =>
     ifEqual(argument(index), KEEP, yes, ifAtLeast(argument(index), ids, ignoreCall, yes));
   const changeOfOwner = (owner: number) => ifOwnerInSandbox(owner, ifOwnerInSandbox(owner + 1, allow));

@@ -12,7 +12,7 @@ const AF_INET = 2;
 const AF_INET6 = 10;
 
 /**
- * Only NETLINK_ROUTE is allowed, by which the C library lists interfaces. By the other protocols processes can send each other
+ * Only NETLINK_ROUTE is allowed, with which the C library lists interfaces. With other protocols, processes can send each other
  * messages, and unread messages count in no memory limit of the sandbox.
  */
 const AF_NETLINK = 16;
@@ -38,9 +38,9 @@ const internet = decideByValue(
 );
 
 /**
- * By level: IP_RECVERR and IPV6_RECVERR, because unread errors of a socket, up to 200 KiB, count in no control group. SO_SNDBUF and
- * SO_RCVBUF, because the kernel counts only a small part of what a buffer can keep in memory (`socket-usage.ts`): the machine's
- * limits allow 8 MiB of it and more. Programs cannot rely on the size of a buffer.
+ * Options, by level, that a program sets without an effect. IP_RECVERR and IPV6_RECVERR: unread errors of a socket, up to 200 KiB,
+ * count in no control group. SO_SNDBUF and SO_RCVBUF: the kernel counts only a small part of the memory that a buffer can keep
+ * (`socket-usage.ts`), and allows buffers of 8 MiB and more. Programs cannot rely on the size of a buffer.
  */
 const unavailable = new Map([
   [0, [11]],

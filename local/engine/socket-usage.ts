@@ -1,4 +1,4 @@
-/** What a sandbox's sockets may hold, from the kernel's lists about its network namespace. */
+/** Estimates the memory that a sandbox's sockets use, from the kernel's lists for its network namespace. */
 import { createReadStream } from "node:fs";
 
 /**
@@ -12,7 +12,7 @@ const MAX_BLOCKS = 2700;
 const COUNTED_BYTES = 50;
 /** The most blocks of a socket without a port: 212,992 bytes (net.core.rmem_default) / COUNTED_BYTES. */
 const MAX_HIDDEN_BLOCKS = 4260;
-/** The most bytes of a local socket that count in no control group: 277 pages of one byte each, by sendfile. Measured. */
+/** The most bytes of a Unix socket that count in no control group: 277 pages of one byte each, by sendfile. Measured. */
 const MAX_LOCAL_BYTES = 277 * 4096;
 
 /** The most bytes read of one list: about 7,000 sockets. A sandbox with a longer list counts as the largest. */
@@ -26,7 +26,7 @@ export interface Sockets {
   hasEnded: boolean;
 }
 
-/** The number of sockets that are not local, with those without a port, and with connections that nobody has accepted. */
+/** The number of sockets other than Unix sockets. It includes sockets without a port, and connections that no program has accepted. */
 export async function countSockets(sandbox: Sockets): Promise<number> {
   const { all, local } = await readCounts(sandbox);
   return all - local;
@@ -39,7 +39,7 @@ export async function boundQueuedMemory(sandbox: Sockets): Promise<number> {
     readCounts(sandbox),
     ...lists.map((list) => countQueuedBlocks(sandbox, list)),
   ]);
-  // Sockets that no list has: of UDP without a port, and connections that were reset before a program accepted them.
+  // Sockets that are in no list: UDP sockets without a port, and connections that were reset before a program accepted them.
   const hidden = Math.max(0, counts.all - counts.withPort);
   const inBlocks = blocks.reduce((sum, count) => sum + count, hidden * MAX_HIDDEN_BLOCKS);
   return inBlocks * BLOCK_BYTES + counts.local * MAX_LOCAL_BYTES;
@@ -62,7 +62,7 @@ async function readCounts(sandbox: Sockets): Promise<{ all: number; local: numbe
     readNetFile(sandbox, "sockstat"),
     readNetFile(sandbox, "protocols"),
   ]);
-  // Local sockets, and all others that have a port.
+  // Unix sockets, and all others that have a port.
   const known = Array.from(protocols.matchAll(/^(\S+) +\d+ +(\d+) /gm), ([, name = "", count]) => ({
     name,
     count: Number(count),

@@ -36,22 +36,23 @@ export const HOST_PROBLEMS = {
 };
 
 export const WORKER_PROBLEMS = {
-  largeHead: "the head of this request is too large",
-  notTaken: "the Worker did not take the request",
+  largeHead: "the headers of this request are too large",
+  notTaken: "the server did not accept the request",
   interrupted: "the server was interrupted during this request",
   notHTTP: "the server's response is not HTTP",
-  silent: "the Worker did not respond",
+  silent: "the server did not respond",
 };
 
 export const CLIENT_GONE = "the client has disconnected";
 
 export const REQUEST_PROBLEMS = {
-  tooMany: (most: number) => `${most} requests to this sandbox are under way`,
+  tooMany: (most: number) => `this sandbox has ${most} open requests, and no more are allowed`,
   notListening: (port: number) => `nothing accepts connections on port ${port}`,
-  noTunnel: (port: number, status: number | undefined) => `no tunnel to port ${port}: ${status}`,
+  noTunnel: (port: number, status: number | undefined) =>
+    `the control server responded with ${status} for a tunnel to port ${port}`,
   noSandbox: "no such sandbox",
   noRoute: "no such route",
-  noURL: "no http or https URL given",
+  noURL: "the URL must begin with http:// or https://",
   partial: "the response ended early",
 };
 
@@ -64,7 +65,7 @@ export const MACHINE = {
     `This machine cannot make a sandbox: the mounted directory ${path} no longer exists.`,
   directoryLinked: (path: string) =>
     `This machine cannot make a sandbox: a symbolic link has replaced the mounted directory ${path} or one of its parents. Restart the server to mount what it leads to.`,
-  noIDs: "This machine cannot make a sandbox: all ids for sandboxes are in use.",
+  noIDs: "This machine cannot make a sandbox: all user ids for sandboxes are in use.",
   notStarted: (why: string) => `The sandbox did not start: ${why}`,
   notInstalled: (title: string, reason: string) =>
     `${title} could not be installed: ${reason}. ` +
@@ -81,7 +82,7 @@ export const MACHINE = {
   hasSetID: (file: string) =>
     `${file} has a set-user-id or set-group-id bit: a program that writes to it gets its owner's rights. Remove the bit (chmod ug-s), or mount the directory read-only: --mount DIR:ro.`,
   isClosed: (directory: string) =>
-    `${directory} cannot be searched for files with a set-user-id or set-group-id bit. Open it to its owner (chmod u+rx), or mount the directory read-only: --mount DIR:ro.`,
+    `${directory} cannot be searched for files with a set-user-id or set-group-id bit. Make it readable for its owner (chmod u+rx), or mount the directory read-only: --mount DIR:ro.`,
   noPlaces: (places: readonly string[], link: string, remedy: string) =>
     `Without isolation, sandboxes need ${places.join(" and ")}, writable by this user, and the link ${link}. Create them: ${remedy}`,
   stopping: "The engine is shutting down.",
@@ -122,17 +123,17 @@ export const BUBBLEWRAP = {
     "start with `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or for good with a file in /etc/sysctl.d.",
   allow: (setting: string) => `Allow user namespaces: \`sudo sysctl -w ${setting}\`.`,
   allowNested:
-    "Inside a container, allow it nested namespaces and an unmasked /proc (Docker: `--security-opt seccomp=unconfined " +
+    "If this machine is a container, allow it nested namespaces and an unmasked /proc (Docker: `--security-opt seccomp=unconfined " +
     "--security-opt apparmor=unconfined --security-opt systempaths=unconfined`; for a server that root starts also `--cap-add SYS_ADMIN`), or choose `--isolation none`.",
 };
 
 /** Why the engine stopped a sandbox, as words that follow "it". */
 export const STOPPED_BECAUSE = {
-  files: "held most of the machine's open files, and none were left",
-  tcp: "held most of the machine's memory for TCP connections, and none was left",
+  files: "had most of the machine's open files, and few more could be opened",
+  tcp: "used most of the machine's memory for TCP connections, and little was left",
   orphans: "left most of the machine's closed TCP connections that still had data to send",
-  memory: "used most of the memory of all sandboxes, and none was left",
-  locks: "held most of the machine's file locks, which fill the kernel's memory",
+  memory: "used most of the memory of all sandboxes, and little was left",
+  locks: "had most of the machine's file locks, which fill the kernel's memory",
   sockets: "left data in its sockets unsent or unread, which fills the kernel's memory",
   netlink: "left too many netlink messages unread, which fill the kernel's memory",
   references: (most: number) => `made the Worker keep more than ${most} references`,
@@ -142,7 +143,7 @@ export const STOPPED_BECAUSE = {
   tooFarAhead: "sent too much data that the Worker has not read yet",
   messagesAhead: (count: number) => `sent ${count} messages that the Worker has not read yet`,
   otherJSON: "sent JSON in a form that the control server never uses",
-  unused: (word: string) => `sent a ${word}, which no control server does`,
+  unused: (word: string) => `sent a ${word}, which the control server never does`,
   values: (most: number) => `sent more than ${most} values in one message`,
   frame: (why: string) => `sent an invalid WebSocket frame (${why})`,
   binary: "sent a binary message",

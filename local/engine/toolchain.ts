@@ -33,12 +33,12 @@ export async function findToolchain(python?: string | null): Promise<Toolchain> 
 
 /**
  * The options for our own programs. User programs need the variable NODE_USE_ENV_PROXY, which makes Node load its HTTP client at
- * start. That takes longer than the rest of the start, and our programs do not need it. Versions of Node without the option do
- * not have the variable, or start slower.
+ * start. That takes longer than the rest of the start, and our programs do not need it. Versions of Node without the option ignore
+ * the variable, or start more slowly.
  */
 async function optionsFor(node: string): Promise<string[]> {
   const option = "--no-use-env-proxy";
-  // To run Node takes 30 ms of processor time.
+  // Running Node takes 30 ms of processor time.
   const isKnown =
     node === (await realpath(process.execPath))
       ? process.allowedNodeEnvironmentFlags.has(option)

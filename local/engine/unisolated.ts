@@ -89,7 +89,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     stdio: ["pipe", "ignore", "ignore"],
   });
   watch.stdin.on("error", () => undefined);
-  // Without isolation, code in the sandbox can end the reaper.
+  // The reaper may end early: without isolation, code in the sandbox can kill it.
   const reaped = new Promise((resolve) => watch.once("exit", resolve).once("error", resolve));
 
   let printed = "";

@@ -91,7 +91,7 @@ export async function startTLS(
 
 const contexts = new WeakMap<readonly string[], SecureContext>();
 
-/** Kept, because parsing more than a hundred certificates takes 60 ms of the engine's thread, and megabytes until V8 collects them. */
+/** The contexts are cached: parsing more than a hundred certificates takes 60 ms, and megabytes of memory until V8 frees them. */
 function trusting(authorities: readonly string[]): SecureContext {
   let context = contexts.get(authorities);
   if (context === undefined) {
@@ -103,9 +103,9 @@ function trusting(authorities: readonly string[]): SecureContext {
 }
 
 /**
- * A host's addresses. If one of them is refused, the name is refused: an honest name does not have both kinds of addresses.
- * @param isChecked false for the operator's hosts @param isBehindProxy whether only the host's proxy can resolve names. Then
- * unknown names are not errors, and only the name is checked: docs/internals/security.md
+ * A host's addresses. If one of them is refused, the name is refused: a legitimate name has no public addresses besides private
+ * ones. @param isChecked false for the operator's hosts @param isBehindProxy whether connections use this machine's proxy, which may
+ * resolve more names than this machine. An unknown name is then no error, and only the name is checked: docs/internals/security.md
  */
 async function allowedAddresses(
   host: string,
@@ -242,7 +242,7 @@ async function openThroughProxy(
         )
       : await open(proxyHost, proxyPort, aborted);
   } catch (error) {
-    // Without the proxy's address, because the sandbox need not know it.
+    // The message omits the proxy's address, because the sandbox need not know it.
     throw new Unreachable(HOST_PROBLEMS.proxy(codeOf(error)));
   }
   const target = isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;

@@ -10,7 +10,7 @@ import { EngineClient, notListening, type LocalEnv } from "./engine-client.ts";
 import { serveOutbound } from "./serve-outbound.ts";
 import { matchesHost, type ExitReport, type Intercepts, type StartRequest } from "./engine-protocol.ts";
 
-/** The key in the actor's synchronous storage. The SDK's constructor needs `running`, and cannot wait. */
+/** The key in the actor's storage. The storage is synchronous, because the SDK's constructor needs `running` and cannot wait. */
 const STORAGE_KEY = "__local_container";
 
 interface StoredInstance {
@@ -186,7 +186,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   }
 
   prepareStart(): void {
-    // The start sends the policy. Only a running sandbox must be updated.
+    // Does nothing, because `start` sends the policy.
   }
 
   async enforce({ internet, allowHosts }: NetworkPolicy): Promise<boolean> {
@@ -197,7 +197,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
 
   async connections(): Promise<SeenConnections[]> {
     const running = await this.#request<SeenConnections>("connections").catch(() => undefined);
-    // If the sandbox has ended meanwhile, both are the same log.
+    // If the sandbox has ended during the request, both are the same log.
     const logs = running?.log === this.#seen?.log ? [this.#seen] : [this.#seen, running];
     return logs.filter((connections) => connections !== undefined);
   }
@@ -234,7 +234,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     try {
       await this.#engine.call("PUT", `/sandboxes/${instance.sandbox}/${what}`, setting);
     } catch (error) {
-      // Fails for an ended sandbox, which `#watch` reports.
+      // The call fails if the sandbox has ended. `#watch` reports the end.
       if (!String(error).includes("no such sandbox")) throw error;
     }
   }

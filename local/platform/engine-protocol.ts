@@ -1,6 +1,6 @@
 /**
  * The protocol between the engine (Node, on the host) and the Worker (workerd), over loopback HTTP.
- * Imported by both sides, so it depends on neither.
+ * Both sides import this file, so it imports nothing from either side.
  *
  *   PUT    /sandboxes/<id>                    start; responds when the sandbox is ready
  *   DELETE /sandboxes/<id>                    destroy; responds when its processes and files are gone
@@ -14,10 +14,10 @@
  *   POST   /sandboxes/<id>/outbound/<number>  the Worker's response to that request, its body in frames
  *   *      /sandboxes/<id>/ports/<port>/...   forwarded to that port inside the sandbox, WebSocket upgrades too
  *   *      /actors/<actor>/internet           a request to the URL in `URL_HEADER`, sent under the rules of the actor's sandbox
- *   PUT    /agents/<name>                     responds when sandboxes have this coding agent, if npm provides it
+ *   PUT    /agents/<name>                     installs this coding agent for sandboxes, if it comes from npm
  *   GET    /boot                              {boot}: an id that is new at each start of the engine
  *   GET    /actors                            {actors}: the Durable Objects of running sandboxes
- *   DELETE /previews                          ends all previews, for good. {running}: how many sandboxes run
+ *   DELETE /previews                          ends all previews, and refuses new ones. {running}: how many sandboxes run
  *
  * `npm start` ends the previews and then asks the Worker to save all workspaces by `POST STOP_PATH`, with the secret too. After this
  * request the Worker refuses all others.
@@ -100,7 +100,7 @@ export interface OutboundRequest {
   pattern: string | null;
 }
 
-/** The body is in frames: a big-endian length, then bytes. An empty frame marks the end, because workerd ends failed bodies normally. */
+/** The body is in frames: a big-endian length, then bytes. An empty frame marks the end: workerd ends a failed body like any other. */
 export interface OutboundResponse {
   status: number;
   headers: [string, string][];

@@ -1,6 +1,6 @@
 /**
  * The bucket `RESULTS` of the local platform: a folder that workerd serves. miniflare's bucket is itself a Worker on the only
- * thread of workerd, and passes content on in pieces of 4 KiB. For a long output, that took more time than everything else.
+ * thread of workerd, and forwards content in pieces of 4 KiB. For a long output, that took more time than everything else.
  */
 
 import type { Bucket } from "../../src/storage/object-store.ts";
@@ -11,7 +11,7 @@ export interface ObjectFolderEnv {
   RESULTS: object;
 }
 
-/** One result for each environment, because the configuration is parsed once for each environment object. */
+/** The changed environments. Each is made only once, because the configuration is parsed once for each environment object. */
 const environments = new WeakMap<object, object>();
 
 /** The environment with the folder as its bucket. */
@@ -31,7 +31,7 @@ interface Range {
   length: number;
 }
 
-/** Objects of earlier versions of this server are in the old bucket. */
+/** A folder as a bucket. Objects of earlier versions of this server are in miniflare's bucket, `old`. */
 class FolderBucket implements Bucket {
   readonly #folder: Fetcher;
   readonly #old: R2Bucket;

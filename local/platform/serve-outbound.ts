@@ -40,10 +40,10 @@ export async function serveOutbound(
     }
     const header = poll.headers.get(OUTBOUND_HEADER);
     if (poll.status !== 200 || header === null) return;
-    // Not awaited, so that requests are handled concurrently.
     const outbound = decode(header);
     const closed = new AbortController();
     handled.set(outbound.number, closed);
+    // Not awaited, so that requests are handled concurrently.
     void respond(engine, sandbox, find, outbound, poll, closed)
       .catch(() => undefined)
       .finally(() => handled.delete(outbound.number));

@@ -13,7 +13,7 @@ function isRefusal(error) {
   return false;
 }
 
-/** The proxy's status line for a tunnel to this host; undefined if the proxy opens one, as after a redirect to another host. */
+/** The proxy's status line for a tunnel to this host. Undefined if the proxy opens it: a redirect may have led to the refused host. */
 function statusOfTunnel({ hostname, port }) {
   const proxy = process.env.HTTPS_PROXY ?? process.env.https_proxy;
   const { request } = require("node:http");
@@ -38,7 +38,7 @@ async function explain(error, input) {
     error.message += `: ${reason}`;
     error.cause = new Error(reason, { cause: error.cause });
   } catch {
-    // The error is passed on unchanged.
+    // The program gets the error unchanged.
   }
 }
 

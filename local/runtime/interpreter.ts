@@ -220,7 +220,7 @@ function languageOf(name: string): Language {
   return languages.find((language) => ALIASES[language].includes(name.toLowerCase())) ?? "python";
 }
 
-/** Removes types, if possible without moving a character. Enums and the like must be transformed. */
+/** Removes types, if possible without moving a character. Enums and some other syntax must be transformed. */
 function stripTypes(code: string): string {
   try {
     return stripTypeScriptTypes(code);

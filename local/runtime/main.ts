@@ -29,7 +29,7 @@ const { values } = parseArgs({
 // A user's `pkill node` or `pkill -f sandbox` must not match this process.
 process.title = "sbx-control";
 
-// Set by the engine for this program, not for user programs.
+// The engine sets these variables for this program, not for user programs.
 delete process.env.NODE_COMPILE_CACHE;
 delete process.env.SANDBOXD_ROOT;
 delete process.env.SANDBOXD_TOKEN_FILE;
@@ -59,7 +59,7 @@ async function main(): Promise<void> {
 
   const stop = async (): Promise<void> => {
     server.close();
-    // Before the kernels end: afterwards, their processes are no longer descendants of this program.
+    // The kernels end last: without them, the processes that they started are no longer descendants of this program.
     await killDescendants();
     interpreter.close();
     process.exit(0);

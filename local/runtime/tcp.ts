@@ -26,7 +26,7 @@ export async function handOverEgress(): Promise<void> {
     process.send?.(where.port, server);
   }
   await closed;
-  // With our copies open, this process would receive some of the connections.
+  // If this process kept its copies open, it would receive some of the connections.
   for (const server of servers) server.close();
 }
 

@@ -3,10 +3,10 @@ import { appendFileSync, copyFileSync, existsSync, readFileSync } from "node:fs"
 
 export const AUTHORITY_FILE = "/etc/cloudflare/certs/cloudflare-containers-ca.crt";
 export const BASE_BUNDLE_FILE = "/opt/sandbox-runtime/etc/authorities.pem";
-/** The certificates that programs trust, by the variables of container/environment. */
+/** The certificates that programs trust. The variables in container/environment name this file. */
 export const BUNDLE_FILE = "/etc/ssl/sandbox-mcp.pem";
 
-/** Installs the bundle, which is part of the image. Without isolation there is no bundle. */
+/** Copies the bundle to the path that it has in the image. Without isolation there is no bundle. */
 export function writeBundle(): void {
   if (existsSync(BASE_BUNDLE_FILE)) copyFileSync(BASE_BUNDLE_FILE, BUNDLE_FILE);
 }

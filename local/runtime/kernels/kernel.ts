@@ -5,7 +5,7 @@ import { delimiter, join } from "node:path";
 
 export type KernelProgram = "python" | "javascript";
 
-/** One output of a cell, named as by the executors; `data` is base64 for images, JSON text for `json`. */
+/** One output of a cell, with the executors' names for types. `data` is base64 for images, and JSON text for `json`. */
 export interface KernelOutput {
   type: "text" | "image" | "jpeg" | "svg" | "html" | "json" | "latex" | "markdown" | "javascript";
   data: string;
@@ -35,7 +35,7 @@ interface Origin {
 }
 
 const START_TIMEOUT_MS = 60_000;
-/** Times of files may be this imprecise, in milliseconds. */
+/** How imprecise the times of files may be, in milliseconds. */
 const TICK_MS = 10;
 const SCRIPTS: Record<KernelProgram, string> = { python: "python-kernel.py", javascript: "node-kernel.cjs" };
 

@@ -46,7 +46,7 @@ class Formatter:
         try:
             found = method(value, **options) if callable(method) else None
         except Exception:
-            # The object then has no such form.
+            # The object cannot show itself in this form.
             return None
         return found[0] if isinstance(found, tuple) and name in METHODS.values() else found
 

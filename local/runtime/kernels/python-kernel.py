@@ -28,7 +28,7 @@ def has_ipython():
 directory = sys.path.pop(0)  # the directory of this file
 os.environ["MPLBACKEND"] = "Agg"
 
-# Without IPython.terminal.embed and jedi, IPython starts in half of the time. The replacement of `embed` loads the real one when it is
+# Without IPython.terminal.embed and jedi, IPython starts in half the time. The replacement of `embed` loads the real one when it is
 # called. Without jedi, completions come from live objects.
 TERMINAL = "IPython.terminal.embed"
 sys.modules[TERMINAL] = types.ModuleType(TERMINAL)
@@ -53,7 +53,7 @@ else:
 for name in (TERMINAL, "jedi"):
     sys.modules.pop(name, None)
 
-# The first cell loads the prelude. Its imports are loaded here already, for prepared kernels.
+# The first cell loads the prelude. A prepared kernel loads the prelude's imports already here.
 sys.path.insert(0, PRELUDE)
 try:
     import sandbox_mcp_kernel

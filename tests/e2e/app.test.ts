@@ -20,7 +20,7 @@ import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 
-/** Exists only in the client's page. */
+/** The functions that tests/setup/app-host/host.ts defines in the client's page. They are called in the browser only. */
 declare const testHost: TestHost;
 
 let model: MessagesAPI;
@@ -94,7 +94,7 @@ describe.each([
 ])("the app in a client %s", (_words, isNarrow) => {
   const sandbox = isNarrow ? "narrow" : "whole";
 
-  it("shows the output of a running call's run, and cancels the run", async () => {
+  it("shows the output of a run while the call still waits for it, and can cancel the run", async () => {
     const command = "mkfifo go; echo first; cat go; echo last; sleep 1000";
     await open("run_command", { sandbox, command }, { isNarrow });
     await until(async () => (await rows()).includes("first"));

@@ -23,7 +23,7 @@ beforeAll(() => {
     SANDBOX_MCP_STATE_DIR: stateDir,
     SERVER_AUTH_TOKEN: TOKEN,
     SANDBOX_MCP_NETWORK: "none",
-    // Both save processor time: see ServerOptions.
+    // Without a prepared sandbox, and with a Python that has its packages, the server starts with less processor time.
     SANDBOX_MCP_PREPARED_SANDBOX: "off",
     ...(python === undefined ? {} : { SANDBOX_MCP_PYTHON: python }),
   };
@@ -42,7 +42,7 @@ const lines = (...messages: object[]) =>
   messages.map((message) => `${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`).join("");
 
 it(
-  "stdio starts a server, shares it with others, survives its end, and leaves none behind",
+  "the first stdio process starts a server, which others share and which ends with that process",
   { timeout: 170_000 },
   async () => {
     const first = new Client(info);

@@ -98,12 +98,13 @@ describe("ask", () => {
     await run(["cancel", JSON.parse(stdout).id]);
   });
 
-  it.each([
-    [["x", "--language", "javascript"], 64, "python, typescript"],
-    [["x", "--sandbox", "No!"], 64, "--sandbox must be 1 to 63 characters of"],
-  ])("%j is refused", async (words, code, message) => {
-    const refused = await run(["ask", ...words]);
-    expect(refused).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });
+  it("refuses a language other than Python and TypeScript", async () => {
+    const refused = await run(["ask", "x", "--language", "javascript"]);
+    expect(refused).toMatchObject({
+      code: 64,
+      stdout: "",
+      stderr: expect.stringContaining("python, typescript"),
+    });
   });
 });
 

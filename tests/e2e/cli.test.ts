@@ -313,7 +313,6 @@ describe("code", () => {
     [["code", "1", "--file", "a.ts"], 64, "not both"],
     [["code", "--file", "none.py"], 69, "none.py cannot be read"],
     [["code", "1", "--language", "cobol"], 64, "python, javascript, typescript"],
-    [["code", "1", "--sandbox", "No!"], 64, "--sandbox must be 1 to 63 characters of"],
     [["code", "1", "--context", "A b"], 64, "must be 1 to 64 characters of a-z, 0-9, -, _ and ."],
     [["command", "ls", "--session", "A b"], 64, "must be 1 to 64 characters of a-z, 0-9, -, _ and ."],
     [["command", "ls", "--timeout", "21601"], 64, "a whole number from 1 to 21600."],

@@ -76,7 +76,7 @@ describe.concurrent("a server after Ctrl-C", () => {
     expect(remaining).toEqual([]);
   });
 
-  it("ends in order, although the terminal sends SIGINT to every process of the foreground group", async () => {
+  it("ends without an unexpected error, although the terminal sends SIGINT to every process of the foreground group", async () => {
     const { server, all } = await busyServer({ ownGroup: true, asUser: true });
     process.kill(-(server.child.pid ?? Number.NaN), "SIGINT");
     await server.exited;

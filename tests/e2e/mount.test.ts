@@ -195,7 +195,7 @@ describe("a mounted directory", () => {
   });
 });
 
-it("is refused if it contains the server's Node, or if Node would load modules from it", async () => {
+it("npm start refuses to mount a directory that contains its Node, or modules that its Node would load", async () => {
   const args = ["--port", "0", "--state-dir", join(directory, "state"), "--mount", join(directory, "fixed")];
   const start = (node: string, more: object = {}) =>
     promisify(execFile)(node, [join(repository, "cli/start.ts"), ...args], {

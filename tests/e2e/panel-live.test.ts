@@ -23,7 +23,7 @@ const call = (name: string, args: Record<string, unknown>) => callTool(server.ur
 const resumeReader = (sandbox: string) =>
   call("run_command", { sandbox, session: "other", command: "echo on > go", timeout_seconds: 60 });
 
-/** Records the requests of a page that begin, and the open ones. */
+/** Records the paths of a page's requests from now on, and counts its open event streams. */
 function requestsOf(of: Page) {
   const open = new Set<unknown>();
   const paths: string[] = [];

@@ -35,7 +35,7 @@ describe("bubblewrap", () => {
     expect(messages.join()).toContain("Installing bubblewrap");
   });
 
-  it("is requested if it is missing, by an error with the command and an alternative", async () => {
+  it("is named as missing by an error with the command that installs it, and an alternative", async () => {
     const { done, installer } = machine(false);
     const refusal = requireBubblewrap(() => undefined, installer);
     await expect(refusal).rejects.toThrow(
@@ -44,7 +44,7 @@ describe("bubblewrap", () => {
     expect(done.installed).toBe(0);
   });
 
-  it("is requested with the package manager's error if the installation fails", async () => {
+  it("is named as missing together with the package manager's error if the installation fails", async () => {
     const { installer } = machine(true, () => Promise.reject(new Error("E: no such package")));
     const refusal = requireBubblewrap(() => undefined, installer);
     await expect(refusal).rejects.toThrow(/Install it: the command[^]*E: no such package/);

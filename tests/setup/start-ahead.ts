@@ -1,4 +1,4 @@
-/** The sandbox that an engine has prepared, as the host sees it, and whether a given sandbox is that one. */
+/** Finds the sandbox that an engine has prepared, and identifies it from the host and from inside. */
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { identify } from "../../local/engine/identity.ts";
@@ -8,7 +8,7 @@ import { until } from "./until.ts";
 export interface PreparedSandbox {
   /** The id of its first process. */
   pid: number;
-  /** The output of `whichCommand` in it. */
+  /** Identifies the sandbox: the output of `whichCommand` in it. */
   which: string;
   /** Its name on the host. */
   name: string;

@@ -169,7 +169,7 @@ describe.concurrent("when an actor is evicted at any operation of R2", () => {
     "a complete state, the old or the new one, is restored if the container is killed %s the save after the eviction",
     async (when) => {
       const sandbox = `ws-evict-${when}`;
-      // One rename, because an actor that was evicted may be followed by one that saves while this command runs.
+      // The file changes by one rename, because an actor after an eviction may save while this command runs.
       const change = [
         "head -c 5000000 /dev/urandom > /tmp/data",
         "(sha256sum < /tmp/data; cat /tmp/data) > .new",
@@ -207,7 +207,7 @@ describe.concurrent("when an actor is evicted at any operation of R2", () => {
         if (count++ === at) await evict(sandbox);
       };
       const id = idIn(await owner.call("run_command", { sandbox, command: "true", wait_seconds: 0 }));
-      // The next actor asks sandboxd over a new connection, which stays open.
+      // The next actor gets the result from sandboxd over a new connection, which stays open.
       await result(id);
       isOver = count <= at;
       delete bucketOf(sandbox).fault;

@@ -71,7 +71,7 @@ describe("the storage of a principal", () => {
     const sandbox = "much";
     await caller.call("run_command", { sandbox, command: "true" });
     const sizes: number[] = [];
-    const diskUsage = await runInDurableObject(await actorOf(sandbox, caller), (_sandbox, { storage }) =>
+    const measuring = await runInDurableObject(await actorOf(sandbox, caller), (_sandbox, { storage }) =>
       setInterval(() => sizes.push(storage.sql.databaseSize), 2),
     );
     const runs = Array.from({ length: 6 }, (_, index) =>
@@ -85,7 +85,7 @@ describe("the storage of a principal", () => {
       expect(structured).toMatchObject({ state: "succeeded", stdout_bytes: 4_000_000 });
     // R2 gets every byte.
     await until(async () => (await databaseSize(sandbox)) < MiB);
-    clearInterval(diskUsage);
+    clearInterval(measuring);
     expect(sizes.length).toBeGreaterThan(1);
     expect(Math.max(...sizes)).toBeLessThan(8 * MiB);
   });

@@ -1,7 +1,7 @@
 /** The server refuses each of these attacks on tokens and with tokens. docs/internals/security.md names these tests. */
 import { describe, expect, it, vi } from "vitest";
 import { DAY_MS } from "../../../src/shared/days.ts";
-import { ORIGIN, post, recordEachLog } from "../server/support.ts";
+import { ORIGIN, recordEachLog } from "../server/support.ts";
 import {
   approve,
   Browser,
@@ -158,29 +158,12 @@ describe("tokens", () => {
     }
   });
 
-  it("a token in the query or in the form is ignored", async () => {
-    const { tokens } = await signIn(app);
-    const init = post({ jsonrpc: "2.0", id: 1, method: "tools/list", access_token: tokens.access_token });
-    const headers = new Headers(init.headers);
-    headers.delete("authorization");
-    const answer = await app(`/mcp?access_token=${tokens.access_token}`, { ...init, headers });
-    expect(answer.status).toBe(401);
-  });
-
   it.each([
-    ["two headers", (token: string) => [`Bearer ${token}`, `Bearer ${token}`], 401],
-    ["a scheme in lower case", (token: string) => [`bearer ${token}`], 200],
-    ["spaces around", (token: string) => [`  Bearer   ${token}  `], 200],
-    ["a token of 1 MB", () => [`Bearer owner:${"g".repeat(16)}:${"x".repeat(1024 * 1024)}`], 401],
-    ["a user part of 1 KB", () => [`Bearer ${"u".repeat(1024)}:${"g".repeat(16)}:${"x".repeat(32)}`], 401],
-    ["unicode", () => ["Bearer ówner:gggggggggggggggg:xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"], 401],
-  ] as const)("header tricks: %s", async (_, headersOf, status) => {
-    const { tokens } = await signIn(app);
-    const init = post({ jsonrpc: "2.0", id: 1, method: "tools/list" });
-    const headers = new Headers(init.headers);
-    headers.delete("authorization");
-    for (const value of headersOf(tokens.access_token)) headers.append("authorization", value);
-    expect((await app("/mcp", { ...init, headers })).status).toBe(status);
+    ["a token of 1 MB", `owner:${"g".repeat(16)}:${"x".repeat(1024 * 1024)}`],
+    ["a user part of 1 KB", `${"u".repeat(1024)}:${"g".repeat(16)}:${"x".repeat(32)}`],
+    ["a user part beyond ASCII", "ówner:gggggggggggggggg:xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"],
+  ])("an invalid token of an unusual form is refused: %s", async (_, token) => {
+    expect(await statusOf(app, token)).toBe(401);
   });
 });
 

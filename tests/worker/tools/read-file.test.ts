@@ -166,8 +166,12 @@ describe("read_file", () => {
   it.each([
     ["missing", "There is no /workspace/missing. Use list_files."],
     [
-      "no/such/file",
-      "There is no /workspace/no/such/file. Use list_files with path /workspace, the nearest directory that exists.",
+      "dir/no/such/file",
+      "There is no /workspace/dir/no/such/file. Use list_files with path /workspace/dir, the nearest directory that exists.",
+    ],
+    [
+      "/no/such/file",
+      "There is no /no/such/file. Use list_files with path /, the nearest directory that exists.",
     ],
     ["dir", "/workspace/dir is a directory. Give the path of a file in it; list_files shows them."],
     ["fifo", "/workspace/fifo is a device, socket or pipe, not a file. Use run_command."],

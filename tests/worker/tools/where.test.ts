@@ -57,15 +57,6 @@ describe("an error about a missing file", () => {
       "Use path /workspace/app/src:",
     );
   });
-
-  it("names the nearest directory that exists", async () => {
-    await command("mkdir -p /workspace/near/by");
-    expect((await read("near/by/far/away.txt")).text).toBe(
-      "There is no /workspace/near/by/far/away.txt. Use list_files with path /workspace/near/by, the nearest directory that exists.",
-    );
-    expect((await read("near/none.txt")).text).toContain("Use list_files with path /workspace/near.");
-    expect((await read("/none/at/all")).text).toContain("Use list_files with path /, the nearest");
-  });
 });
 
 describe("a program that runs in a terminal", () => {

@@ -56,7 +56,7 @@ export async function readResource(caller: CallerContext, uri: string): Promise<
       "run" in address
         ? await readRunResource(caller, address.run, address.name)
         : await readSandboxResource(caller, address.sandbox, absolute(address.path));
-    caller.held?.addAnswer(("text" in found ? found.text : found.blob).length, true);
+    caller.memory?.addAnswer(("text" in found ? found.text : found.blob).length, true);
     return found;
   });
   if (contents instanceof ToolError) throw protocolError(contents, uri);

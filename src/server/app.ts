@@ -22,7 +22,7 @@ import { decisionPage } from "./decision-page.ts";
 import { DECISION_PATH, GIT_PATH } from "../shared/link-token.ts";
 import { serveFiles, serveLink } from "./file-routes.ts";
 import { gitPage } from "./git-page.ts";
-import { HeldBytes } from "../shared/held-bytes.ts";
+import { RequestMemory } from "../shared/request-memory.ts";
 import { ICON } from "./icon.ts";
 import { isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
@@ -75,8 +75,8 @@ interface Route {
   methods: string;
   hasLandingPage?: boolean;
   /**
-   * Whether pages of any origin may read the response. Ignored on loopback: any page could find out that its user runs this
-   * server.
+   * Whether pages of any origin may read the response. On loopback they may not, because any page could then find out that its
+   * user runs this server.
    */
   isPublic?: boolean;
   /** Whether unauthenticated requests cause writes. Such requests are rate limited by address. */
@@ -99,11 +99,11 @@ const FORM = `${READ}, POST`;
 
 export function createApp(product: ProtectedApp): App {
   const mcp = async (request: Request, sender: CallerContext) => {
-    const held = new HeldBytes(sender.principal.id);
+    const memory = new RequestMemory(sender.principal.id);
     try {
-      return held.releaseAfter(await serveMCP(product, request, { ...sender, held }));
+      return memory.releaseAfter(await serveMCP(product, request, { ...sender, memory }));
     } catch (error) {
-      held.release();
+      memory.release();
       throw error;
     }
   };
@@ -117,7 +117,7 @@ export function createApp(product: ProtectedApp): App {
     { path: "/health", methods: READ, serve: { open: health } },
     { path: CATALOG_PATH, methods: READ, isPublic: true, serve: { open: catalog } },
     { path: CARD_PATH, methods: READ, isPublic: true, serve: { open: serverCard } },
-    // Browsers request this icon by themselves.
+    // Browsers request this path by themselves.
     { path: "/favicon.ico", methods: READ, serve: { open: favicon } },
     {
       path: "/mcp",
@@ -244,7 +244,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
       { route },
     );
   }
-  const body = await readJSON(request, caller.held);
+  const body = await readJSON(request, caller.memory);
   if ("problem" in body) return refuse(caller, unreadable(body.problem), { route });
 
   const messages = Array.isArray(body.value) ? body.value : [body.value];
@@ -286,7 +286,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
     product.createMCPServer(
       {
         ...client,
-        // The panel never gets tasks, even if the client around it supports them.
+        // The panel never gets MCP tasks, even if the client that shows the panel supports them.
         takesTasks: era === "modern" ? declared && panelForm === undefined : undefined,
         mayShowApps: era === "legacy" || declaresApps(body.value),
         showsApps: declaresApps(body.value) || session.apps,
@@ -310,7 +310,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
     return handler.fetch(request, { parsedBody: body.value });
   };
   const response = await respond();
-  // Tool calls and reads of resources have logged themselves. Other uses of a token, and refused requests, are logged here.
+  // Tool calls and reads of resources are already logged. This logs other uses of a token, and refused requests.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
   if (response.status >= 500) return internalErrorResponse(caller, "mcp", error, idOf(body.value));
   const isFirst = isRecord(body.value) && body.value.method === "initialize";
@@ -438,7 +438,7 @@ function internalErrorResponse(
   return rpcError(500, -32603, `Internal error (ref ${context.requestID})`, id);
 }
 
-/** Until the operator corrects the configuration every route fails, including `/health`, so that deployments notice. */
+/** Until the operator corrects the configuration, every route fails. `/health` fails too, so that deployments notice. */
 function misconfiguredResponse(request: Request, { problems }: ConfigError): Response {
   log({ logLevel: "error" }, { event: "config", problems });
   if (new URL(request.url).pathname === "/health")

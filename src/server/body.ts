@@ -1,5 +1,5 @@
 import { exceedsBounds } from "../shared/bounded.ts";
-import { type HeldBytes, MAX_HELD_BYTES } from "../shared/held-bytes.ts";
+import { type RequestMemory, MAX_MEMORY_BYTES } from "../shared/request-memory.ts";
 import { gather } from "../shared/stream-bytes.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";
 import * as texts from "./texts.ts";
@@ -23,10 +23,10 @@ const MAX_BATCH = 100;
 
 export async function readJSON(
   request: Request,
-  held?: HeldBytes,
+  memory?: RequestMemory,
 ): Promise<{ value: unknown } | { problem: BodyProblem }> {
-  const bounds = { maxBytes: MAX_BODY_BYTES, drainBytes: MAX_DRAINED_BYTES, ms: BODY_MS, held };
-  // The chunks were malformed, or the client disconnected.
+  const bounds = { maxBytes: MAX_BODY_BYTES, drainBytes: MAX_DRAINED_BYTES, ms: BODY_MS, memory };
+  // Reading fails if a chunk is malformed or the client disconnects.
   const read = await gather(request, bounds).catch(() => ({ problem: "broken" as const }));
   if ("problem" in read) return read;
   let text: string;
@@ -45,11 +45,11 @@ export async function readJSON(
   return Array.isArray(value) && value.length > MAX_BATCH ? { problem: "long_batch" } : { value };
 }
 
-/** The responses to invalid bodies: status, and the error code and message of MCP's own handler. */
+/** The responses to invalid bodies: the HTTP status, then the same error code and message as from MCP's own handler. */
 const REFUSALS = {
   broken: [400, -32700, texts.UNREADABLE_BODY.broken],
   too_large: [413, -32000, texts.bodyTooLargeText(MAX_BODY_BYTES)],
-  no_room: [429, -32000, texts.noRoomText(MAX_HELD_BYTES)],
+  no_room: [429, -32000, texts.noRoomText(MAX_MEMORY_BYTES)],
   too_slow: [408, -32700, texts.bodyTooSlowText(BODY_MS)],
   not_utf8: [400, -32700, texts.UNREADABLE_BODY.not_utf8],
   not_json: [400, -32700, texts.UNREADABLE_BODY.not_json],

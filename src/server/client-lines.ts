@@ -6,8 +6,8 @@ export interface ClientLine {
   file?: string;
   text: string;
   /**
-   * A link that opens the client, which then asks its user to add the server. The link has no token, because links end up in
-   * histories.
+   * A link that opens the client, which then asks its user to add the server. The link has no token, because browsers keep
+   * links in their history.
    */
   link?: string;
 }
@@ -16,7 +16,7 @@ export function formatted({ file, text }: ClientLine): string {
   return file === undefined ? text : JSON.stringify(JSON.parse(text), null, 2);
 }
 
-/** @param token placeholders for the token: `shell` inside double quotes of a shell, `written` in a file */
+/** @param token placeholders for the token: `shell` for double quotes in a shell, `written` for a file */
 export function clientLines(url: string, token: { shell: string; written: string }): ClientLine[] {
   const header = `"Authorization: Bearer ${token.shell}"`;
   // ? and & are special characters in shells.

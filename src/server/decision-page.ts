@@ -72,8 +72,8 @@ export async function identifyVisitor(
 }
 
 /**
- * The page for a visitor who cannot decide. Only a session that may run code can decide, and only the server's own page may
- * send the form.
+ * The page for a visitor who may not decide; undefined if the visitor may. Only a session that may run code can decide, and
+ * only this server's own page may send the form.
  */
 export function refuseVisitor(request: Request, oauth: OAuth, { principal }: CallerContext) {
   if (missingScopes(principal, DECISION_SCOPES).length > 0)

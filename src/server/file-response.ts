@@ -18,7 +18,7 @@ export const MAX_UPLOAD_BYTES = 5 * 1024 ** 3;
 
 const FORM_OVERHEAD_BYTES = 1024 * 1024;
 
-/** With these headers, browsers save a response that came from a sandbox. They do not show or run it. */
+/** For content from a sandbox: browsers run no scripts in it, let no other site embed it, and tell no site its address. */
 const HEADERS = {
   "content-security-policy": "sandbox; default-src 'none'",
   "cross-origin-resource-policy": "same-origin",
@@ -38,7 +38,7 @@ export interface FileCall {
   path: string;
 }
 
-/** Sends a file that reports size 0. Files in /proc always do, even with content. */
+/** Sends a file that reports size 0. Files in /proc always report 0, even if they have content. */
 async function sendSmall({ request, env, owner, path }: FileCall, headers: Headers): Promise<Response> {
   const { value } = await operate(env, owner, "read", { path, offset: 0, limit: MAX_UNSIZED_BYTES });
   const { bytes } = value;
@@ -58,13 +58,16 @@ function archiveFormat(request: Request): ArchiveFormat | undefined {
   throw unknownArchive();
 }
 
-/** Sends a file or the requested range, or a directory as an archive. @param directory responds if no archive is requested */
-export async function sendFile(call: FileCall, directory: () => Promise<Response>): Promise<Response> {
+/**
+ * Sends a file or the requested range, or a directory as an archive. @param sendDirectory responds for a directory if the
+ * request does not choose an archive format
+ */
+export async function sendFile(call: FileCall, sendDirectory: () => Promise<Response>): Promise<Response> {
   const { request, env, owner, path } = call;
   const format = archiveFormat(request);
   const digest = DIGEST_WANTED.test(request.headers.get("want-repr-digest") ?? "");
   const { value: stat } = await operate(env, owner, "stat", { path, digest });
-  if (stat.type === "directory") return format === undefined ? directory() : sendArchive(call, format);
+  if (stat.type === "directory") return format === undefined ? sendDirectory() : sendArchive(call, format);
   if (format !== undefined) throw fileNotArchived(path);
   const { headers, status, offset, length } = headersAndRange(request, path, stat);
   if (status === 416) return new Response(null, { status, headers });
@@ -82,7 +85,7 @@ export async function sendFile(call: FileCall, directory: () => Promise<Response
   return new Response(opened.body.pipeThrough(new FixedLengthStream(length)), { status, headers });
 }
 
-/** Sends an output of a run, by its name in resource addresses. */
+/** Sends an output of a run. Its name is the one in `sandbox://` addresses. */
 export async function sendRunFile(
   { request, env, owner }: Omit<FileCall, "path">,
   { run, name }: Pick<RunLink, "run" | "name">,
@@ -137,7 +140,7 @@ export async function sendArchive(call: FileCall, format: ArchiveFormat): Promis
   return new Response(archive.body, { headers });
 }
 
-/** Writes the request's body, or the file of a form. @param max bytes */
+/** Writes the request's body, or the file of its form, into the sandbox. @param max in bytes */
 export async function receiveFile({ request, env, owner, path }: FileCall, max: number) {
   if (isTooLarge(request, max)) {
     await drainBody(request);
@@ -151,7 +154,7 @@ export async function receiveFile({ request, env, owner, path }: FileCall, max: 
   }
 }
 
-/** Adds a mark to the end of a stream. A stream without the mark was cut off. */
+/** Adds a mark to the end of a stream. If the mark is missing, the receiver knows that the stream was cut off. */
 function appendMark(body: ReadableStream, mark: Uint8Array): ReadableStream {
   return body.pipeThrough(
     new TransformStream({
@@ -215,7 +218,7 @@ function etagOf({ modified, size }: Pick<FileStat, "modified" | "size">): string
   return `"${modified.toString(36)}-${size.toString(36)}"`;
 }
 
-/** The single requested range; undefined for the whole file. For several ranges, HTTP allows the whole file as the response. */
+/** The requested range; undefined for the whole file. For several ranges, a server may send the whole file. */
 function rangeOf({ headers }: Request, stat: Pick<FileStat, "modified" | "size">) {
   const { size } = stat;
   const [, first, last] = /^bytes=(\d{0,15})-(\d{0,15})$/.exec(headers.get("range")?.trim() ?? "") ?? [];

@@ -10,7 +10,7 @@ import { requireListCursor } from "../container/file-operations.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import { type FileLink, type LinkName, type RunLink, readToken } from "../shared/link-token.ts";
-import { HeldBytes } from "../shared/held-bytes.ts";
+import { RequestMemory } from "../shared/request-memory.ts";
 import { logError } from "../shared/log.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
@@ -180,12 +180,12 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
           const after = requireListCursor(searchParams.get("cursor") ?? undefined);
           const listing = { path, depth: recursive ? ANY_DEPTH : 1, limit: MAX_LISTED, after };
           const { entries, next } = (await operate(caller.env, owner, "list", listing)).value;
-          const held = new HeldBytes(principalID);
-          held.addAnswer(
+          const memory = new RequestMemory(principalID);
+          memory.addAnswer(
             entries.reduce((sum, entry) => sum + entry.path.length, 0),
             true,
           );
-          return held.releaseAfter(json({ path, entries, more: next !== undefined, next_cursor: next }));
+          return memory.releaseAfter(json({ path, entries, more: next !== undefined, next_cursor: next }));
         });
     }
   });

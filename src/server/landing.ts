@@ -1,4 +1,4 @@
-/** The endpoint's page for browsers: it introduces the server and shows how to connect clients. It has no token. */
+/** The endpoint's page for browsers: it introduces the server and shows how to connect clients. It contains no token. */
 import { markup } from "../auth/html.ts";
 import { oauthFor } from "../auth/oauth.ts";
 import { page } from "../auth/page.ts";

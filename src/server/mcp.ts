@@ -25,14 +25,14 @@ export function createMCPServer(
   neededTools: NeededTools,
 ): McpServer {
   const { config, principal } = caller;
-  // A single call needs neither the list of tools nor the instructions.
+  // A request with only tool calls needs neither the list of tools nor the instructions.
   const listed = neededTools.onlyCalls ? [] : tools.filter((tool) => isListed(tool, caller));
   const server = new McpServer(
     {
       name: "sandbox-mcp",
       title: "Sandbox",
       version: manifest.version,
-      // In revision 2026-07-28 every response would contain the icons.
+      // In MCP revision 2026-07-28, every response would contain the icons.
       icons: neededTools.onlyCalls ? undefined : [ICON],
     },
     {
@@ -52,7 +52,7 @@ export function createMCPServer(
   if (!neededTools.onlyCalls) registerResources(server, caller, query.sandbox);
   if (caller.takesTasks !== undefined) registerTasks(server, { ...caller, isStructured: query.structured });
   server.server.registerCapabilities(APPS_CAPABILITY);
-  // The panel's page needs these tools at once, so it is linked only for callers who may call them.
+  // The panel's page calls the tools of `PANEL_NEEDS` as soon as it loads. So only callers who may call them get its link.
   const linksPanel =
     caller.mayShowApps && PANEL_NEEDS.every((need) => listed.some(({ name }) => name === need));
   const { maxWaitSeconds } = config;
@@ -139,7 +139,10 @@ function listedSchema(schema: z.ZodObject, side: "input" | "output", options: Sc
 /** A higher maximum is not listed, because the error names the maximum. 600 is the highest maximum of wait_seconds. */
 const HIGHEST_LISTED = 600;
 
-/** Whether a keyword can be left out of a listed schema. Such keywords were a tenth of the list, and the list costs tokens. */
+/**
+ * Whether a keyword can be left out of a listed schema. Without this, such keywords would be a tenth of the list, which costs
+ * tokens.
+ */
 function isNoise(side: "input" | "output", keyword: string, value: unknown): boolean {
   switch (keyword) {
     // The default dialect of MCP.

@@ -6,7 +6,7 @@
 import * as z from "zod";
 import { PANEL_MCP_PATH } from "../auth/paths.ts";
 import { issueMessage } from "../shared/argument-issues.ts";
-import { HeldBytes } from "../shared/held-bytes.ts";
+import { RequestMemory } from "../shared/request-memory.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { rateLimited, isRateLimited } from "../shared/limiter.ts";
 import { logError } from "../shared/log.ts";
@@ -18,7 +18,7 @@ import { EVENT_HEADERS, KEEP_ALIVE } from "./event-stream.ts";
 import { UnbufferedBody } from "./unbuffered.ts";
 import { STREAM_TEXTS } from "./texts.ts";
 
-/** The lifetime of one stream, in milliseconds. It bounds the number of polls: one request may make only a thousand calls. */
+/** The lifetime of one stream, in milliseconds. It limits the polls: one request to a Worker may make only 1000 calls. */
 const STREAM_MS = 300_000;
 const MAX_POLLS = 150;
 
@@ -69,19 +69,19 @@ const requested = z.strictObject({
 type WatchRequest = z.output<typeof watched>;
 
 export interface PanelGuards {
-  /** The caller by the request's session, if that is still valid. */
+  /** The caller of the request's session, or the refusal if that session is no longer valid. */
   callerOf(request: Request): Promise<Caller | Refusal>;
   mcp(request: Request, caller: CallerContext): Promise<Response>;
 }
 
-/** Serves the stream behind the guards of `/panel/mcp`. The request itself counts as the first poll. */
+/** Serves the stream with the guards of `/panel/mcp`. For the rate limit, the request itself counts as the first poll. */
 export async function panelStream(
   request: Request,
   caller: CallerContext,
   guards: PanelGuards,
 ): Promise<Response | Refusal> {
-  const held = new HeldBytes(caller.principal.id);
-  const body = await readJSON(request, held).finally(() => held.release());
+  const memory = new RequestMemory(caller.principal.id);
+  const body = await readJSON(request, memory).finally(() => memory.release());
   const { data, error } = requested.safeParse("value" in body ? body.value : undefined, {
     error: issueMessage,
   });
@@ -104,7 +104,7 @@ class PanelStream {
   readonly #caller: CallerContext;
   readonly #guards: PanelGuards;
   readonly #registration: OpenStream;
-  /** Unbuffered: for a client that does not read, at most one event of each watched call waits in memory. */
+  /** Unbuffered: if the client does not read, at most one event of each watched call waits in memory. */
   readonly body = new UnbufferedBody(() => this.#ended.abort());
   readonly #encoder = new TextEncoder();
   readonly #ended = new AbortController();

@@ -1,4 +1,4 @@
-/** Returns short tool calls as JSON, without the event stream of the library's handler. */
+/** Returns results of short tool calls as JSON, without the event stream of the library's handler. */
 import {
   isLegacyRequest,
   type McpServer,
@@ -32,7 +32,7 @@ export async function servePlainCall(
   const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true });
   Object.assign(transport, { onerror });
   await server.connect(transport);
-  // The server is not closed: after the call there is nothing to clean up, and closing would create an error with its stack.
+  // The server is not closed: there is nothing to clean up after the call, and closing takes time, because it creates an error.
   const pending = transport.handleRequest(request, { parsedBody: body });
   return (await waitAtMost(JSON_WITHIN_MS, pending)) ?? eventStream(asEvents(pending), (text) => text);
 }

@@ -16,7 +16,7 @@ import type { RequestContext } from "../shared/request-context.ts";
 import { isBrowser } from "./landing.ts";
 import { PREVIEW_TEXTS } from "./texts.ts";
 
-/** Requests per minute to one sandbox. A page of a development server asks for a thousand modules at once. */
+/** Requests per minute to one sandbox. A page of a development server can request a thousand modules at once. */
 const limiter = new ProcessLimiter(6000);
 
 const NOTICES: Record<

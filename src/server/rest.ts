@@ -1,7 +1,7 @@
 /**
  * Tasks and questions over plain HTTP, for scripts and CI: `POST /execute`, and `GET` and `DELETE` of `/tasks/:taskId/result`.
- * Their JSON is a contract. They start and follow the same tasks as the tools, for the same principals and within the same
- * limits.
+ * Scripts depend on the fields of their JSON. These routes start and follow the same tasks as the tools, for the same
+ * principals and within the same limits.
  */
 import * as z from "zod";
 import { canSignIn } from "../auth/methods/index.ts";
@@ -26,7 +26,7 @@ import { type BodyProblem, readJSON } from "./body.ts";
 import { runEvents } from "./run-events.ts";
 import { noRoomText, REST_TEXTS } from "./texts.ts";
 import type { CallerContext } from "../shared/request-context.ts";
-import { HeldBytes, MAX_HELD_BYTES } from "../shared/held-bytes.ts";
+import { RequestMemory, MAX_MEMORY_BYTES } from "../shared/request-memory.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { modelName } from "../shared/variables.ts";
 
@@ -87,11 +87,11 @@ const NO_JSON: ReadonlySet<BodyProblem> = new Set(["not_json", "not_utf8"]);
 
 /** `POST /execute` with `{"task"}` or `{"question"}`; sends events if the client accepts nothing else. */
 export async function execute(request: Request, caller: CallerContext): Promise<Response> {
-  const held = new HeldBytes(caller.principal.id);
-  const body = await readJSON(request, held).finally(() => held.release());
+  const memory = new RequestMemory(caller.principal.id);
+  const body = await readJSON(request, memory).finally(() => memory.release());
   if ("problem" in body && body.problem === "too_large") return json({ error: REST_TEXTS.tooLarge }, 413);
   if ("problem" in body && body.problem === "no_room")
-    return json({ error: noRoomText(MAX_HELD_BYTES) }, 429);
+    return json({ error: noRoomText(MAX_MEMORY_BYTES) }, 429);
   const fields = "value" in body && isRecord(body.value) ? body.value : {};
   const isQuestion = "question" in fields && !("task" in fields);
   return respond(isQuestion ? "ask" : "execute", caller, async (context) => {

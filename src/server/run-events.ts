@@ -7,7 +7,7 @@ import { waitForRun } from "../tools/follow-task.ts";
 import { pause } from "../shared/timers.ts";
 import { eventStream, KEEP_ALIVE, KEEP_ALIVE_MS } from "./event-stream.ts";
 
-/** The lifetime of one stream, in milliseconds. It bounds the polls: one request may make only a thousand calls. */
+/** The lifetime of one stream, in milliseconds. It limits the polls: one request to a Worker may make only 1000 calls. */
 const STREAM_MS = 600_000;
 
 /** Bytes of output per poll: a log of 100 MiB takes 200 polls. */

@@ -11,7 +11,7 @@ export const CARD_PATH = "/mcp/server-card";
 
 const CARD_TYPE = "application/mcp-server-card+json";
 
-/** The revision that `SUPPORTED_PROTOCOL_VERSIONS` does not list. */
+/** A supported revision of MCP that `SUPPORTED_PROTOCOL_VERSIONS` does not list. */
 const MODERN_VERSION = "2026-07-28";
 
 /** Registry names begin with a reversed domain: io.github.owner/name. */

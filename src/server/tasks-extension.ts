@@ -30,7 +30,7 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
       .run;
 
   handle("tasks/get", async (id) => describeTask(caller, await find(id)));
-  // Tasks never ask for input here, so any input is ignored.
+  // This server's tasks never ask for input, so any input is ignored.
   handle("tasks/update", async (id) => {
     await find(id);
     return {};

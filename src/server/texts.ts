@@ -21,11 +21,11 @@ export const oauthOffText = (why: string) => `OAuth is off: ${why}.`;
 export const bodyTooLargeText = (max: number) =>
   `The request body is over the limit of ${max} bytes (8 MiB). Write a large file in parts: write_file with append set to true for every part after the first.`;
 export const noRoomText = (max: number) =>
-  `Too many requests: your requests and the answers that you have not read hold more than ${max / 1024 / 1024} MiB. Read the answers, then send this request again.`;
+  `Too many requests: your requests and the answers that you have not read take more than ${max / 1024 / 1024} MiB of the server's memory. Read the answers, then send this request again.`;
 export const bodyTooSlowText = (ms: number) =>
   `Parse error: the request body took longer than ${ms / 1000} s`;
 export const tooManyValuesText = ({ values, depth }: { values: number; depth: number }) =>
-  `Invalid Request: the body holds more than ${values} values, or is nested more than ${depth} levels deep`;
+  `Invalid Request: the body has more than ${values} values, or is nested more than ${depth} levels deep`;
 export const longBatchText = (max: number) => `Invalid Request: a batch must not exceed ${max} messages`;
 export const longAddressText = (max: number) =>
   `Invalid params: the address of a resource has at most ${max} characters`;
@@ -119,9 +119,9 @@ export const uploadTooLarge = (max: number) =>
 
 const NOTHING_CHANGED = "Nothing was changed";
 export const DECISION_TEXTS = {
-  title: "Let a sandbox reach more?",
+  title: "Give a sandbox more internet access?",
   explanation:
-    "A program or an assistant asked for this. If you allow it, any program in the sandbox can send data there.",
+    "A program or an assistant asked for this. If you allow it, any program in the sandbox can send data to these hosts.",
   everything: "All of the internet",
   otherPerson: {
     title: "This question is not for you",
@@ -129,7 +129,7 @@ export const DECISION_TEXTS = {
   },
   noScope: {
     title: "You cannot decide this here",
-    message: "You signed in without the permission to run code. Sign in again and tick it.",
+    message: "You signed in without the permission to run code. Sign in again, and tick this permission.",
   },
   otherSite: { title: NOTHING_CHANGED, message: "A decision must be sent from this server's own page." },
   failed: (why: string): PageMessage => ({ title: NOTHING_CHANGED, message: why }),

@@ -46,8 +46,8 @@ export class UnbufferedBody {
 
   #pull(): Promise<void> | void {
     if (this.#isEnded) return undefined;
-    return new Promise((wanted) => {
-      this.#demand = wanted;
+    return new Promise((resolve) => {
+      this.#demand = resolve;
       this.#deliver();
     });
   }

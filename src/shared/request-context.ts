@@ -1,5 +1,5 @@
 import type { Config, Env } from "./config.ts";
-import type { HeldBytes } from "./held-bytes.ts";
+import type { RequestMemory } from "./request-memory.ts";
 import type { Principal } from "./principal.ts";
 import type { ToolName } from "./tool-sets.ts";
 import type { TraceContext } from "./trace.ts";
@@ -27,7 +27,7 @@ export interface Caller {
 
 export interface CallerContext extends RequestContext, Caller {
   /** The memory of this request; undefined for requests whose body and answer are small, or are streamed. */
-  held?: HeldBytes;
+  memory?: RequestMemory;
   isStructured?: boolean;
   isRaw?: boolean | undefined;
   /** False if `?images=off` asks for descriptions instead of images. */

@@ -1,4 +1,4 @@
-import type { HeldBytes } from "./held-bytes.ts";
+import type { RequestMemory } from "./request-memory.ts";
 import { waitAtMost } from "./timers.ts";
 
 /** A stream in pieces of a fixed size; the last may be shorter. @param body must be a byte stream */
@@ -29,7 +29,7 @@ interface Bounds {
   drainBytes?: number;
   ms?: number;
   /** Counts the bytes while they arrive. */
-  held?: HeldBytes | undefined;
+  memory?: RequestMemory | undefined;
 }
 
 /**
@@ -39,7 +39,7 @@ interface Bounds {
  */
 export async function gather(
   { body, headers }: Pick<Request | Response, "body" | "headers">,
-  { maxBytes, drainBytes = 0, ms = READ_MS, held }: Bounds,
+  { maxBytes, drainBytes = 0, ms = READ_MS, memory }: Bounds,
 ): Promise<{ bytes: Uint8Array<ArrayBuffer> } | { problem: "too_large" | "too_slow" | "no_room" }> {
   let buffer = new Uint8Array();
   if (!body) return { bytes: buffer };
@@ -59,10 +59,10 @@ export async function gather(
       if (bytes + length > maxBytes) {
         if (isEnd || bytes + length > maxBytes + drainBytes) return { problem: "too_large" };
         buffer = new Uint8Array();
-      } else if (!(hasRoom &&= held?.hasRoomFor(length) ?? true)) {
+      } else if (!(hasRoom &&= memory?.hasRoomFor(length) ?? true)) {
         buffer = new Uint8Array();
       } else {
-        held?.add(length);
+        memory?.add(length);
         if (bytes + length > buffer.length) {
           const larger = new Uint8Array(Math.min(maxBytes, 2 * (bytes + length)));
           larger.set(buffer);

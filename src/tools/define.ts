@@ -113,7 +113,7 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         const context = contextOf(caller, pulse?.report, hasDeclined(server), questionedRun(server));
         const done = await handle(args as z.output<Input>, context);
         // Only a read-only call's answer may be withheld: its caller can repeat the call.
-        caller.held?.addAnswer(sizeOf(done, caller), definition.annotations.readOnlyHint);
+        caller.memory?.addAnswer(sizeOf(done, caller), definition.annotations.readOnlyHint);
         return done;
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, caller);

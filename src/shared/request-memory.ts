@@ -1,20 +1,20 @@
 /**
- * Bounds the memory of a principal's requests: the bodies that arrive, and the answers that wait until their clients read them. Without
- * a bound, one request that nobody reads could hold a hundred answers of 9 MB.
+ * Limits the memory that a principal's requests use: bodies that arrive, and answers that their clients have not read yet.
+ * Without a limit, one batch request whose client reads nothing could keep a hundred answers of 9 MB in memory.
  */
 
 import { tooMuchUnread } from "./errors.ts";
 
-/** The most bytes that one principal holds in this process. The largest body has 8 MiB, the largest answer of a tool 9 MiB. */
-export const MAX_HELD_BYTES = 128 * 1024 * 1024;
+/** The most bytes of one principal in this process. The largest body has 8 MiB, the largest answer of a tool 9 MiB. */
+export const MAX_MEMORY_BYTES = 128 * 1024 * 1024;
 
-/** Responses up to this size are passed on without being followed, because that takes time. */
+/** A smaller response counts as read at once, because it takes time to follow how a client reads. */
 const SMALL_BYTES = 64 * 1024;
 
-const heldBy = new Map<string, number>();
+const usedBytes = new Map<string, number>();
 
-/** The bytes that one request holds. */
-export class HeldBytes {
+/** Counts the memory of one request. */
+export class RequestMemory {
   readonly #principalID: string;
   #bytes = 0;
   #isReleased = false;
@@ -24,19 +24,19 @@ export class HeldBytes {
   }
 
   hasRoomFor(bytes: number): boolean {
-    return (heldBy.get(this.#principalID) ?? 0) + bytes <= MAX_HELD_BYTES;
+    return (usedBytes.get(this.#principalID) ?? 0) + bytes <= MAX_MEMORY_BYTES;
   }
 
-  /** Adds an answer. @throws {ToolError} `quota_exceeded` if there is no room, and the answer may be withheld */
+  /** Adds an answer. @throws {ToolError} `quota_exceeded` if the principal is over its limit and the answer may be withheld */
   addAnswer(bytes: number, mayWithhold: boolean): void {
-    if (mayWithhold && !this.hasRoomFor(bytes)) throw tooMuchUnread(MAX_HELD_BYTES);
+    if (mayWithhold && !this.hasRoomFor(bytes)) throw tooMuchUnread(MAX_MEMORY_BYTES);
     this.add(bytes);
   }
 
   add(bytes: number): void {
     if (this.#isReleased) return;
     this.#bytes += bytes;
-    heldBy.set(this.#principalID, (heldBy.get(this.#principalID) ?? 0) + bytes);
+    usedBytes.set(this.#principalID, (usedBytes.get(this.#principalID) ?? 0) + bytes);
   }
 
   /** Releases the bytes when the client has read the response or has disconnected. */
@@ -74,8 +74,8 @@ export class HeldBytes {
   release(): void {
     if (this.#isReleased) return;
     this.#isReleased = true;
-    const rest = (heldBy.get(this.#principalID) ?? 0) - this.#bytes;
-    if (rest > 0) heldBy.set(this.#principalID, rest);
-    else heldBy.delete(this.#principalID);
+    const rest = (usedBytes.get(this.#principalID) ?? 0) - this.#bytes;
+    if (rest > 0) usedBytes.set(this.#principalID, rest);
+    else usedBytes.delete(this.#principalID);
   }
 }

@@ -38,7 +38,8 @@ import { Slot, openToRead, pipeOf } from "./slot.ts";
 import { type OutputStream, startCopier } from "./stream.ts";
 
 /**
- * Output is copied to files after this time, in milliseconds. Copying needs a process, which costs too much for short commands.
+ * If a command runs longer than this, in milliseconds, a process copies its output to files. For shorter commands that process
+ * would cost too much.
  */
 const COPY_AFTER_MS = 20;
 /** The interval, in milliseconds, for polling ending processes and the keeper of an adopted run. */
@@ -61,7 +62,7 @@ const RESIZE_MS = 2000;
 /** If the actor does not end a run at its deadline, sandboxd ends it this much later, in milliseconds. */
 const TIMEOUT_GRACE_MS = 5000;
 
-/** A run's end: the file `end` in its directory. User code can write it too. */
+/** A run's end: the file `end` in its directory. User code can also write this file. */
 type End = z.infer<typeof endSchema>;
 
 /** What the next sandboxd needs to adopt a running run: the file `memo` in the run's directory. */
@@ -291,7 +292,7 @@ export class CommandRun extends FollowedRun {
     }
   }
 
-  /** A copier has ended: its pipe has no writers, something killed the copier, or the copier could not be started. */
+  /** Called when a copier has ended: its pipe has no writers, something killed the copier, or the copier could not be started. */
   protected override onCopierEnd(name: Stream, hasRun: boolean): void {
     const keeper = this.#slot?.keeper;
     // A copier ends by itself only after the keeper has closed the pipe. This copier was killed: data that it had read but not

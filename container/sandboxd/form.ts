@@ -14,7 +14,7 @@ export async function* fileOf(body: AsyncIterable<Buffer>, contentType: string):
   const { promise: firstFile, resolve } = Promise.withResolvers<Readable | undefined>();
   let count = 0;
   form.on("file", (_field, file, name) => {
-    // The error of a truncated form: `yield* file` throws it.
+    // Ignored here, because `yield* file` throws the error of a truncated form.
     file.on("error", () => undefined);
     // Browsers send an empty, unnamed file if the user chose none.
     if (name) count++;

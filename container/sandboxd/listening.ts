@@ -3,7 +3,7 @@ import { readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { marksOf } from "./run-processes.ts";
 import { MAX_PORTS } from "./protocol.ts";
 
-/** Not more often, because each scan reads the tables of all sockets. */
+/** The time between two scans of a run's ports, in milliseconds. Each scan reads the tables of all sockets. */
 export const PORT_SCAN_INTERVAL_MS = 500;
 
 interface Listening {

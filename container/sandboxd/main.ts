@@ -31,7 +31,7 @@ if (values["write-base"] !== undefined) {
   process.exit(0);
 }
 const env = { ...process.env };
-// Set by the local engine for this program only.
+// The local engine sets this variable for sandboxd only, so other programs must not inherit it.
 delete env.NODE_COMPILE_CACHE;
 delete env.SANDBOXD_ROOT;
 

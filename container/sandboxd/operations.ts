@@ -43,7 +43,7 @@ export interface Row {
 export interface FileRow extends Row {
   /** What the operation does, for the message "<doing> <path> failed". */
   doing: string;
-  /** The time limit of the response, in milliseconds. A request's body gets more, and streams have no limit. */
+  /** The time limit of the response, in milliseconds. A request with a body has more time, and streams have no limit. */
   timeoutMs: number;
 }
 
@@ -135,7 +135,7 @@ const range = {
   doing: "Reading",
 } as const;
 
-/** Writes the body to a file atomically. Calls with one id take effect once. */
+/** Writes the body to a file atomically. Of several calls with the same id, one takes effect. */
 const put = {
   ...smallCall,
   ...changes,

@@ -31,16 +31,22 @@ export const TOKEN_VARIABLE = "SANDBOXD_TOKEN";
 export const SERVER_HOST = "sandbox-mcp.internal";
 export const ENDING_PATH = "/ending";
 export const PREVIEW_PORT = "x-sandboxd-port";
-/** On sandboxd's error response: `refused` (nothing listens), `broken` (cut off), `tls`, or `foreign` (not HTTP). */
+/**
+ * The header of sandboxd's error responses to previews: `refused` (nothing listens), `broken` (cut off), `tls`, or `foreign` (not
+ * HTTP).
+ */
 export const PREVIEW_ERROR = "x-sandboxd-error";
 export type PreviewError = "refused" | "broken" | "tls" | "foreign";
-/** On responses about sandboxd itself: the number of open requests and WebSockets of previews. */
+/** A header of responses about sandboxd itself: the number of open requests and WebSockets of previews. */
 export const OPEN_PREVIEWS = "x-sandboxd-previews";
-/** On responses about sandboxd itself: whether it is stopping with its container. Earlier versions do not send it. */
+/** A header of responses about sandboxd itself: whether it is stopping with its container. Earlier versions do not send it. */
 export const IS_ENDING = "x-sandboxd-ending";
 /** The most output bytes in one message: the platform limits WebSocket messages to 1 MiB. */
 export const PIECE_BYTES = 256 * 1024;
-/** The most bytes of one stream on their way or waiting in the actor, which has 128 MB for everything. */
+/**
+ * The most bytes of one stream that sandboxd has sent and the actor has not stored. The actor has 128 MB of memory for
+ * everything.
+ */
 export const WINDOW_BYTES = 4 * 1024 * 1024;
 export const EVENT_CHARS = 16 * 1024;
 /** How many bytes of each end of a stream callers see. sandboxd sends the last bytes even if the log is full. */
@@ -91,8 +97,8 @@ const start = z.object({
 const follow = z.object({ type: z.literal("follow"), id: idSchema(), stdout: size(), stderr: size() });
 
 /**
- * Requests the output of code from these offsets on, and the end of its kernel's process. The start time, in clock ticks since
- * boot, distinguishes that process from one that reuses its pid.
+ * Requests the output of code from these offsets on, and an event when the kernel's process ends. The start time, in clock ticks
+ * since boot, distinguishes that process from one that reuses its pid.
  */
 const code = z.object({
   type: z.literal("code"),
@@ -178,7 +184,7 @@ export const eventSchema = z.discriminatedUnion("type", [
     id: idSchema(),
     ports: z.array(z.number().check(z.int(), z.gte(1), z.lte(65_535))).check(z.maxLength(MAX_PORTS)),
   }),
-  /** The end of code. All output is sent before it, and the processes that a `kill` was for are gone. */
+  /** The end of code. All output is sent before it, and the processes that a `kill` message ends are gone. */
   z.object({ type: z.literal("settled"), id: idSchema(), isKernelGone: z.boolean() }),
   /** The run is unknown: it never started, or its files are gone. */
   z.object({ type: z.literal("unknown"), id: idSchema() }),

@@ -146,7 +146,10 @@ function scanProcesses(): Process[] {
   return lastProcesses;
 }
 
-/** Where limits cannot be set, the variable SANDBOX_MCP_RUN identifies a run's processes. Most processes keep it. */
+/**
+ * Whether a process can have the mark, which is a limit. Where limits cannot be set, the variable SANDBOX_MCP_RUN identifies a
+ * run's processes. Most processes keep the variable.
+ */
 function canMark(): boolean {
   mayMark ??= processOf(process.pid, true)?.limit === "unlimited";
   return mayMark;

@@ -337,7 +337,7 @@ function systemMessage(error: unknown): string {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
-/** If `mkfifo` failed, the error has no code of the system. It fails when the sandbox has too few resources. */
+/** An error of `mkfifo` has no system error code. `mkfifo` fails if the sandbox has too few resources. */
 function reasonOf(error: unknown): RefusalReason {
   const code = codeOf(error);
   const isExhausted = code === undefined || ["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"].includes(code);

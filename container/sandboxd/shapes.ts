@@ -8,7 +8,7 @@ export const RESPONSE_BYTES = 8 * 1024 * 1024;
 export const SAVE_RESPONSE_BYTES = 2 * 1024 * 1024;
 /** The largest other JSON response, in bytes. */
 export const SMALL_RESPONSE_BYTES = 256 * 1024;
-/** The most bytes of an append, and of an edited file: they are kept in memory. */
+/** The most bytes of an append, and of an edited file. sandboxd keeps these bytes in memory. */
 export const APPEND_BYTES = 16 * 1024 * 1024;
 export const EDITED_BYTES = 16 * 1024 * 1024;
 export const DIFF_CHARS = 32 * 1024;
@@ -74,7 +74,7 @@ export const failureSchema = z.object({
     "directory",
     "not_directory",
     "special",
-    /** The path is confined and leads out of /workspace and /tmp. `path` is its resolved form. */
+    /** The caller is confined, and the path leads out of /workspace and /tmp. `path` is its resolved form. */
     "outside",
     "too_large",
     "cut",

@@ -34,7 +34,7 @@ export function brakePipeOf(directory: string, stream: Stream): string {
   return join(directory, `${PIPES[stream]}.copied`);
 }
 
-/** A plain open would block until the pipe has a writer. */
+/** Opens a pipe without waiting for a writer, as a plain open would. */
 export function openToRead(path: string): number {
   const readWriteEnd = openSync(path, O_RDWR | O_NONBLOCK);
   try {
@@ -99,7 +99,7 @@ export class Slot {
     this.sendPath("");
   }
 
-  /** Types into the terminal. Returns how many bytes were accepted: unread input fills the pipe. */
+  /** Types into the terminal. Returns how many bytes the pipe accepted. A pipe that is full of unread input accepts none. */
   type(bytes: Buffer): number {
     try {
       return writeSync(this.#inputPipe, bytes);

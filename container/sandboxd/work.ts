@@ -11,7 +11,7 @@ export function measureWork(): string {
       const counts = readFileSync(`/proc/${Number.parseInt(id, 10)}/io`, "latin1");
       written += Number(/^wchar: (\d+)/m.exec(counts)?.[1]);
     } catch {
-      // The process has ended. Its parent's processor time includes its own.
+      // The process has ended. Its parent's processor time now includes the time of this process.
     }
   }
   return JSON.stringify([written, ...times]);

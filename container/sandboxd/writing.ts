@@ -215,8 +215,9 @@ async function finish(
 }
 
 /**
- * Resolves a path and the symbolic links at its end. @throws FileError `outside` if it is confined and leads elsewhere,
- * `missing` for a missing directory that is not created
+ * Resolves a path and the symbolic links at its end.
+ * @throws FileError `outside` if the caller is confined and the path leads elsewhere, `missing` for a missing directory that is
+ * not created
  */
 async function targetOf(
   path: string,

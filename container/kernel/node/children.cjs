@@ -29,7 +29,8 @@ function listeningPart() {
 }
 
 /**
- * Sets the mark, a limit of this process. Node must start a program for that, so only runs that start a child or listen do it.
+ * Sets the mark, a limit of this process. Only runs that start a child or listen on a port set it, because Node must start a
+ * program for that.
  */
 function markSelf() {
   if (unsetMark === undefined) return;

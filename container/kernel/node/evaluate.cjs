@@ -165,7 +165,7 @@ function staticImports(code) {
   return text;
 }
 
-/** The offset of a syntax error: its stack has the line's number, and a marker below the column. */
+/** Returns the offset of a syntax error. The error's stack has the line's number, and a marker below the column. */
 function placeOf(error, text) {
   const [head, , marker] = String(error.stack).split("\n");
   const line = Number(head?.split(":").at(-1)) - 1;

@@ -9,7 +9,7 @@ const { fileURLToPath } = require("node:url");
 const execPath = process.execPath;
 let lastFileURL;
 
-/** Node before 22.15 lacks `registerHooks`, and loads modules unchanged. */
+/** Hooks into the loading of modules. Node before 22.15 lacks `registerHooks`, and loads modules unchanged. */
 function watchModules() {
   modules.registerHooks?.({
     load(url, context, next) {

@@ -37,7 +37,7 @@ function newEnums(code) {
   return text;
 }
 
-/** Node puts the place and the source at the beginning of the stack. */
+/** Returns Node's error as a SyntaxError. Node puts the place and the source at the beginning of its error's stack. */
 function asSyntaxError(error, name, code) {
   const found = new SyntaxError(error.message.split("\n", 1)[0]);
   const [, line, snippet] = /^[^\n]*:(\d+)\n([^]*?)\n+SyntaxError/.exec(String(error.stack)) ?? [];

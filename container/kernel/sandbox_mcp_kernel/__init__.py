@@ -131,9 +131,9 @@ class Kernel:
         try:
             plain, tree = self.parse(source, name)
         finally:
-            self.notebook.enter(self.count, source, plain)
+            self.notebook.record(self.count, source, plain)
         body, last = self.compile(tree, name)
-        self.loop.settle()
+        self.loop.restore()
         if body is not None:
             self.step(body)
         value = self.step(last) if last is not None else self.shell.user_ns.pop(VALUE, None)
@@ -152,7 +152,7 @@ class Kernel:
         transformed = self.shell.transform_cell(source)
         if transformed.strip() in (source.strip(), plain.strip()):
             raise failed
-        # Not inside `except`. There, Python would add the first error to a new one, and the first error complains about the magic.
+        # Outside `except`, because Python would otherwise show the first error too, which is only about the magic's syntax.
         return transformed, self.tree(transformed, name)
 
     def tree(self, source, name):

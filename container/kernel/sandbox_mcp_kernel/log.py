@@ -12,7 +12,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def encode(text):
-    """UTF-8; lone surrogates become U+FFFD."""
+    """Encodes a text as UTF-8. Lone surrogates become U+FFFD."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:

@@ -18,7 +18,7 @@ class Loop:
 
         asyncio.create_task = asyncio.tasks.create_task = create
 
-    def settle(self):
+    def restore(self):
         """Sets the thread's loop again, because asyncio.run removes it."""
         if self.loop is None or self.loop.is_closed():
             self.loop = asyncio.new_event_loop()

@@ -107,7 +107,7 @@ class Notebook:
             return False
         return self.shell.find_line_magic(word[1]) is not None
 
-    def enter(self, count, source, plain):
+    def record(self, count, source, plain):
         """Records a cell for In, _i and %history."""
         if self.history is None:
             return

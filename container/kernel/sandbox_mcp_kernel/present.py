@@ -44,9 +44,9 @@ INTERACTIVE = re.compile(r"<(script|iframe)\b", re.IGNORECASE)
 OUTPUTS = "/workspace/.outputs"
 PAGES = 20
 PAGE_BYTES = 32 * 1024 * 1024
-# Plotly's text form is the whole chart as Python.
+# Beside an image, text above this length adds nothing: Plotly's text form is the whole chart as Python.
 PAGE_TEXT_CHARS = 500
-# Models get the text form of longer HTML, which is mostly markup.
+# HTML above this length is mostly markup, so models get its text form.
 HTML_CHARS = 1000
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -296,7 +296,7 @@ class Results:
         """Writes a page to a file. Returns a note with its path, or with the reason why it was not written."""
         data = html.encode("utf-8", "replace")
         if len(data) > PAGE_BYTES or self.pages >= PAGES:
-            return f"[An interactive page of {len(data)} bytes is not kept: a run keeps {PAGES} of {PAGE_BYTES} bytes]"
+            return f"[An interactive page of {len(data)} bytes is not kept: a run keeps at most {PAGES} pages, each of at most {PAGE_BYTES} bytes]"
         try:
             os.makedirs(OUTPUTS, exist_ok=True)
             with tempfile.NamedTemporaryFile("wb", dir=OUTPUTS, suffix=".html", delete=False) as file:

@@ -75,7 +75,7 @@ export class Base {
   }
 }
 
-/** Times are whole seconds, as in image layers. A directory's state excludes its content. */
+/** A file's state as text. Times are whole seconds, as in image layers. A directory's state excludes its content. */
 export function stateOf({ type, mode, uid, gid, size, mtime, target = "" }: FoundFile): string {
   const common = `${type} ${mode} ${uid} ${gid}`;
   if (type === "file") return `${common} ${size} ${Math.floor(mtime / 1e6)}`;

@@ -6,7 +6,7 @@ export type Codec = "raw" | "zstd" | "deflate";
 const hasZstd = typeof zlib.zstdCompressSync === "function";
 const CODEC: Codec = hasZstd ? "zstd" : "deflate";
 
-/** The fastest level: it takes less time than sending the bytes that it removes. */
+/** The fastest level. Compressing with it takes less time than sending the bytes that it saves. */
 const options = hasZstd
   ? { params: { [zlib.constants.ZSTD_c_compressionLevel]: 1 } }
   : ({ level: 1 } as const);
@@ -23,7 +23,7 @@ const decoders = {
   deflate: { inThread: promisify<Buffer, object, Buffer>(zlib.inflateRaw), now: zlib.inflateRawSync },
 };
 
-/** Below this size, starting a thread takes longer than the work. */
+/** Below this size, starting a thread takes longer than compressing. */
 const THREAD_BYTES = 64 * 1024;
 
 export async function compress(bytes: Buffer): Promise<{ bytes: Buffer; codec: Codec }> {

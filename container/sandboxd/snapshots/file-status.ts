@@ -48,7 +48,7 @@ export function namesIn(root: string, directory: string): string[] | undefined {
   }
 }
 
-/** Undefined if the file is gone, or is a mount point. */
+/** Returns the entry of a path; undefined if nothing is there, or if it is a mount point. */
 export function scanEntry(root: string, path: string, { dev, ofFiles }: Devices): ScannedEntry | undefined {
   const pathBytes = bytesOf(root, path);
   try {

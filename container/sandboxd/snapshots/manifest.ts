@@ -64,7 +64,7 @@ const blob = z.object({
 export type Blob = z.infer<typeof blob>;
 
 export const entrySchema = z.discriminatedUnion("type", [
-  /** `blobs` has one per `SNAPSHOT_BLOB_BYTES` of the file; null if all its bytes are zero. */
+  /** `blobs` has an entry for each `SNAPSHOT_BLOB_BYTES` of the file. The entry is null if all of these bytes are zero. */
   z.object({ type: z.literal("file"), ...common, size: count(), blobs: z.array(z.nullable(blob)) }),
   z.object({ type: z.literal("directory"), ...common }),
   z.object({ type: z.literal("removed"), ...common }),
@@ -73,7 +73,7 @@ export const entrySchema = z.discriminatedUnion("type", [
     ...common,
     target: z.string().check(z.maxLength(65_536), z.regex(BYTES)),
   }),
-  /** `target` is the path of the first of several hard links. */
+  /** `target` is the path of the first of a file's hard links. */
   z.object({ type: z.literal("hardlink"), ...common, target: path() }),
 ]);
 

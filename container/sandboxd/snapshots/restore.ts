@@ -302,12 +302,12 @@ function removeFiles(root: string, written: ReadonlyMap<string, string>): void {
   }
 }
 
-/** The furthest time before or after 1970: about 30,000 years. */
+/** The furthest time before or after 1970, in microseconds: about 30,000 years. */
 const FURTHEST_US = 1e18;
 
 /**
- * Half a microsecond is added, because the system rounds down. The result is text, because Node takes negative numbers (times before
- * 1970) as the current time. A time beyond the limit becomes the limit.
+ * Converts microseconds to seconds. Adds half a microsecond, because the system rounds down. The result is text, because Node
+ * takes negative numbers (times before 1970) as the current time. A time beyond the limit becomes the limit.
  */
 function seconds(microseconds: number): string {
   const bounded = Math.max(-FURTHEST_US, Math.min(FURTHEST_US, microseconds));

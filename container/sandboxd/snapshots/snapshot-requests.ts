@@ -32,7 +32,7 @@ export const planCallSchema = z.object({
   isArchive: z.optional(z.boolean()),
   /** Saves, instead of the sandbox's state, the files below `below` in the home directory that have `id` in their path. */
   conversation: z.optional(z.object({ below: path(), id: z.string().check(z.minLength(1)) })),
-  /** Whether to check every file of the image too, as before a stop; otherwise only every few minutes. */
+  /** Whether this scan checks every file of the image too, as before a stop. Otherwise a scan does so only every few minutes. */
   isThorough: z.optional(z.boolean()),
   /** Whether the actor knows of no changes. If no process was active since the last scan either, nothing is scanned. */
   isAtRest: z.optional(z.boolean()),

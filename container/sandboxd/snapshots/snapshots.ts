@@ -96,7 +96,10 @@ export class Snapshots {
     return turn.signal;
   }
 
-  /** One step runs at a time. @param request cancelled by the next step */
+  /**
+   * Runs one step of a restore. The next step cancels this one, so that one step runs at a time.
+   * @param request cancelled by the next step
+   */
   #runRestoreStep<T>(request: IncomingMessage, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     const cut = () => request.destroy();
     signal.addEventListener("abort", cut);

@@ -58,6 +58,6 @@ it("a run that makes endless pages stores a limited number", async () => {
   const { text } = await run(
     "from IPython.display import HTML, display\nfor _ in range(30): display(HTML('<script>1</script>'))",
   );
-  expect(text).toContain("is not kept: a run keeps 20");
+  expect(text).toContain("is not kept: a run keeps at most 20 pages");
   expect((await sh(sandbox, "ls .outputs | wc -l")).trim()).toBe("20");
 });

@@ -94,7 +94,7 @@ export class Bridge {
     } catch (error) {
       if (signal.aborted) return;
       const words = error instanceof Error ? error.message : String(error);
-      // The client gets every error. The log gets each distinct error only once in a row.
+      // The client gets every error. The log gets an error only if it differs from the previous one.
       if (words !== this.#failure?.words) this.#options.log(words);
       this.#failure = { kind: error instanceof CommandError ? error.kind : "unavailable", words };
       if (request && this.#open.has(request.id)) await this.#fail(request.id, words);

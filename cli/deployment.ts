@@ -142,7 +142,7 @@ export class Deployment {
     return texts.DEPLOYMENT.hosts(parts.filter(Boolean).join(", and "), CONFIG);
   }
 
-  /** Changes only these entries of the file, and keeps a copy. */
+  /** Writes the entries for these hosts, and keeps a copy of the earlier file. Changes nothing else in the file. */
   async #writeHosts(): Promise<string> {
     const { previewHost, publicOrigin } = this.#hosts();
     const file = join(this.#options.directory, CONFIG);

@@ -31,10 +31,10 @@ if (givenToken && givenToken !== token) {
   process.exit(1);
 }
 
-// Off as in wrangler.local.jsonc, because the server would fetch clients' documents from inside the user's network. Another flag must
-// follow, because --var takes every word up to the next flag.
+// Turns client metadata documents off, as in wrangler.local.jsonc, because the server would fetch them from inside the user's
+// network. Another flag must follow, because --var takes every word up to the next flag.
 const off = values.OAUTH_CLIENT_METADATA?.trim() ? [] : ["--var", "OAUTH_CLIENT_METADATA:off"];
-// The Worker saves all workspaces on requests with this secret.
+// When the Worker gets a request with this secret, it saves all workspaces.
 const secret = randomUUID();
 const worker = ["local/docker-worker.ts", "--var", `STOP_SECRET:${secret}`];
 const flags = ["dev", ...worker, ...off, "--ip", "127.0.0.1", "--port", port, ...process.argv.slice(2)];

@@ -5,8 +5,9 @@ import { realpathSync } from "node:fs";
 import { mayNotListen, portInUse, stateDirectoryInUse } from "./texts.ts";
 
 /**
- * Locks the directory with a socket in Linux's abstract namespace. Only one process can bind its name, and the kernel always
- * releases the name at that process's end. @throws {UserError} if another server holds the lock
+ * Locks the directory with a socket in Linux's abstract namespace. Only one process can bind the socket's name, and the kernel
+ * always releases the name when that process ends.
+ * @throws {UserError} if another server holds the lock
  */
 export async function lockDirectory(directory: string): Promise<void> {
   const digest = createHash("sha256").update(realpathSync(directory)).digest("hex").slice(0, 32);

@@ -139,7 +139,10 @@ function linkAt(path: string): string | undefined {
   }
 }
 
-/** Programs of PATH that the server, or npm for it, runs or gives to sandboxes. Others come from the system's directories first. */
+/**
+ * Programs of PATH that the server, or npm for it, runs or gives to sandboxes. The server looks for other programs in the
+ * system's directories first.
+ */
 const PROGRAMS = ["node", "npm", "python3", "claude", "opencode"];
 
 /** Variables with a file or directory from which the server, or npm and pip for it, read settings and certificates. */

@@ -48,7 +48,10 @@ export function failure(kind: ExitName, message: string, asJSON: boolean): void 
     );
 }
 
-/** An error's kind and message. @param unexpected the kind for errors that are neither the user's nor a file's */
+/**
+ * An error's kind and message.
+ * @param unexpected the kind for errors that are not caused by the user or by a local file
+ */
 export function failureOf(
   error: unknown,
   unexpected: ExitName = "refusedByServer",

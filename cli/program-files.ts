@@ -6,7 +6,7 @@ import description from "../package.json" with { type: "json" };
 import { shellWord } from "../src/shared/text.ts";
 import { moduleExtension, repository } from "../local/engine/own-files.ts";
 
-/** The clone's directory; in the package, the build's. */
+/** The clone's directory; in the npm package, the directory of the build. */
 export const root = repository;
 
 /** Whether this is the npm package instead of a clone: its modules are JavaScript. */

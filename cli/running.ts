@@ -12,13 +12,13 @@ export type Running = z.infer<typeof running>;
 
 const fileIn = (stateDir: string) => join(stateDir, "server.json");
 
-/** Called with its state directory when the server is ready. */
+/** Records the server's address in its state directory, when the server is ready. */
 export function noteRunning(stateDir: string, url: string): void {
   const server: Running = { url, pid: process.pid, process: identify(process.pid) };
   replaceFile(fileIn(stateDir), `${JSON.stringify(server)}\n`);
 }
 
-/** Called when the server ends. If it is killed, the file stays. */
+/** Removes the record when the server ends. If the server is killed, the record stays. */
 export function forgetRunning(stateDir: string): void {
   rmSync(fileIn(stateDir), { force: true });
 }

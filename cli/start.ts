@@ -203,7 +203,7 @@ function makeStateDirectory(stateDir: string): void {
   if (isChosen && !existsSync(dirname(stateDir))) throw texts.noParentDirectory(dirname(stateDir), stateDir);
   try {
     makeDirectories(stateDir, 0o700);
-    closeToOthers(stateDir);
+    makePrivate(stateDir);
     accessSync(stateDir, constants.W_OK | constants.X_OK);
   } catch (error) {
     throw texts.stateDirectoryUnwritable(stateDir, error);
@@ -211,10 +211,10 @@ function makeStateDirectory(stateDir: string): void {
 }
 
 /**
- * An earlier program may have made the directory with other rights. A shared directory such as /tmp has the sticky bit and is not changed.
- * Only a warning, because the directory of a container is often a volume of another user.
+ * Makes the state directory private, because an earlier program may have made it with other rights. Only prints a warning if the
+ * directory belongs to another user, as a container's volume often does, or is shared (sticky bit), such as /tmp.
  */
-function closeToOthers(stateDir: string): void {
+function makePrivate(stateDir: string): void {
   const { mode, uid } = statSync(stateDir);
   const isOwn = uid === process.getuid?.();
   if (isOwn && (mode & 0o077) === 0) return;

@@ -107,7 +107,10 @@ function printResult(run: object, content: Answer["content"], images: readonly s
   if (images === undefined && shown.length > 0) note(unsavedImages(shown.length));
 }
 
-/** Writes the images as `image-1.png` and so on, with free numbers. @returns their paths, and why one could not be written */
+/**
+ * Writes the images as `image-1.png` and so on, with numbers that no file has yet.
+ * @returns their paths, and why one could not be written
+ */
 function saveImages(content: Answer["content"], directory: string): { images: string[]; unsaved?: string } {
   const images: string[] = [];
   let number = 0;

@@ -73,7 +73,7 @@ describe("ask", () => {
     expect(failed).toMatchObject({ code: 1, stderr: expect.stringContaining("no such thing") });
   });
 
-  it("prints why there is no program", async () => {
+  it("prints why the model wrote no program", async () => {
     const stderr = "The model wrote no program. It wrote: I would rather not.\n";
     expect(await run(["ask", "[[decline]] x"])).toEqual({ code: 1, stdout: "", stderr });
   });

@@ -50,16 +50,19 @@ describe("the server that a command calls", () => {
     ],
     [["--url", "here"], { SANDBOX_MCP_TOKEN: "any" }, 64, "--url must be the address of a server"],
     [[], { SANDBOX_MCP_STATE_DIR: "/nowhere" }, 69, "No local server is running. Start one with `npm start`"],
-  ])("is an error with the options %j and the environment %j", async (words, env, code, message) => {
-    const options = { env: { ...local.env, ...env } };
-    const text = await runHere(["runs", ...words], options);
-    expect(text).toEqual({ code, stdout: "", stderr: expect.stringContaining(message) });
-    const data = await runHere(["runs", "--json", ...words], options);
-    expect(JSON.parse(data.stdout)).toEqual({
-      success: false,
-      error: { kind: expect.any(String), message: expect.stringContaining(message), exit_status: code },
-    });
-  });
+  ])(
+    "cannot be called, and the error says why: options %j, environment %j",
+    async (words, env, code, message) => {
+      const options = { env: { ...local.env, ...env } };
+      const text = await runHere(["runs", ...words], options);
+      expect(text).toEqual({ code, stdout: "", stderr: expect.stringContaining(message) });
+      const data = await runHere(["runs", "--json", ...words], options);
+      expect(JSON.parse(data.stdout)).toEqual({
+        success: false,
+        error: { kind: expect.any(String), message: expect.stringContaining(message), exit_status: code },
+      });
+    },
+  );
 });
 
 it("an error names an option that npm took because -- was missing", async () => {
@@ -87,7 +90,7 @@ describe("command", () => {
     expect(await run(["command", "exit 127"])).toEqual({ code: 127, stdout: "", stderr: "" });
   });
 
-  it("reports once what the sandbox has lost, also if the first result is not the last", async () => {
+  it("reports once what the sandbox has lost, also if the command outlasts the first call", async () => {
     const loseSandbox = async () => {
       const marker = `sleep 86400.${randomInt(1e9)}`;
       const running = startCLI(["command", "--sandbox", "lost", marker], local);
@@ -168,7 +171,7 @@ describe("command", () => {
 });
 
 describe("shell", () => {
-  it("has the size of the user's terminal, passes Ctrl-C on, ends with a key, and restores the terminal", async () => {
+  it("has the size of the user's terminal, passes Ctrl-C on, ends with Ctrl-], and restores the terminal", async () => {
     const program = `"${process.execPath}" "${join(repository, "cli/main.ts")}" shell`;
     const line = `stty rows 40 cols 100; ${program}; echo "status $?"; ${program} cat; echo "status $?"; stty -a`;
     const running = startCLI(["-qec", line, "/dev/null"], { ...local, program: "script" });
@@ -308,23 +311,22 @@ describe("code", () => {
     });
     expect(await json(args)).toMatchObject({ success: false, state: "succeeded", images: [] });
   });
-
-  it.each([
-    [["code", "1", "--file", "a.ts"], 64, "not both"],
-    [["code", "--file", "none.py"], 69, "none.py cannot be read"],
-    [["code", "1", "--language", "cobol"], 64, "python, javascript, typescript"],
-    [["code", "1", "--context", "A b"], 64, "must be 1 to 64 characters of a-z, 0-9, -, _ and ."],
-    [["command", "ls", "--session", "A b"], 64, "must be 1 to 64 characters of a-z, 0-9, -, _ and ."],
-    [["command", "ls", "--timeout", "21601"], 64, "a whole number from 1 to 21600."],
-    [["execute", "x", "--agent", "foo"], 64, "Allowed choices are claude-code, opencode."],
-    [["runs", "--limit", "900"], 64, "rejected the arguments: limit must be a whole number"],
-    [["code", "1", "--save", "/proc/nope/charts"], 69, "/proc/nope/charts cannot be written: ENOENT"],
-    [["code", "1", "--save", "/dev/null"], 69, "/dev/null cannot be written: EEXIST"],
-  ])("%j is refused", async (words, code, message) => {
-    expect(await run(words)).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });
-  });
 });
 
+it.each([
+  [["code", "1", "--file", "a.ts"], 64, "not both"],
+  [["code", "--file", "none.py"], 69, "none.py cannot be read"],
+  [["code", "1", "--language", "cobol"], 64, "python, javascript, typescript"],
+  [["code", "1", "--context", "A b"], 64, "must be 1 to 64 characters of a-z, 0-9, -, _ and ."],
+  [["command", "ls", "--session", "A b"], 64, "must be 1 to 64 characters of a-z, 0-9, -, _ and ."],
+  [["command", "ls", "--timeout", "21601"], 64, "a whole number from 1 to 21600."],
+  [["execute", "x", "--agent", "foo"], 64, "Allowed choices are claude-code, opencode."],
+  [["runs", "--limit", "900"], 64, "rejected the arguments: limit must be a whole number"],
+  [["code", "1", "--save", "/proc/nope/charts"], 69, "/proc/nope/charts cannot be written: ENOENT"],
+  [["code", "1", "--save", "/dev/null"], 69, "/dev/null cannot be written: EEXIST"],
+])("the command line %j is refused", async (words, code, message) => {
+  expect(await run(words)).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });
+});
 it("an empty list of runs is a sentence", async () => {
   expect(await run(["runs", "--sandbox", "nosuch"])).toMatchObject({
     code: 0,
@@ -351,7 +353,7 @@ describe("files", () => {
     expect(await run(["files", "get", "dä/#?.bin", "out.bin"])).toMatchObject({ code: 64 });
   });
 
-  it("go through pipes, and a directory is packed", async () => {
+  it("go through pipes, and get packs a directory", async () => {
     await runCLI(["files", "put", "-", "/tmp/p/q.txt"], local, "through\n");
     expect(await run(["files", "get", "/tmp/p/q.txt", "-"], "")).toEqual({
       code: 0,
@@ -407,7 +409,7 @@ describe("files", () => {
     [["files", "put", "none"], 69, "There is no "],
     [["files", "put", "."], 64, "is not a file"],
     [["files", "ls", "none"], 70, "There is no /workspace/none"],
-  ])("%j is an error", async (words, code, message) => {
+  ])("the error of %j says what is wrong", async (words, code, message) => {
     expect(await run(words)).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });
   });
 });

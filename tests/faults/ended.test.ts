@@ -93,7 +93,7 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
     expect(files).toEqual(expect.arrayContaining(answered.map((n) => `c${n}`)));
   });
 
-  it("the server starts nothing new meanwhile, and says what to do", async () => {
+  it("the server starts nothing new while the container ends, and says what to do", async () => {
     const sandbox = "late";
     // Ignores SIGTERM, so that the container ends slowly.
     await server.call("run_command", { sandbox, command: "trap '' TERM; sleep 60", wait_seconds: 0 });

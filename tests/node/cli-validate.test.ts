@@ -69,7 +69,7 @@ it.each([
   ["base image", "Dockerfile", /-python/, ""],
   ["base image", "Dockerfile", /$/, "\nFROM docker.io/cloudflare/sandbox:latest\n"],
   ["no secret in vars", "wrangler.jsonc", '"vars": {', '"vars": { "SERVER_AUTH_TOKEN": "in-plain-text",'],
-] as const)("%s", (name, file, what, by) => {
+] as const)("validate fails the check %s after a mistake in %s", (name, file, what, by) => {
   copy.replace(file, what, by);
   expect(findFailures()).toEqual([
     {

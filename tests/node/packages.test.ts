@@ -1,4 +1,4 @@
-/** How a sandbox installs packages: from the host's indexes, or with an error that says what is possible. */
+/** How a sandbox installs packages: from the indexes that the host is configured for. It refuses packages of the system. */
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
@@ -21,7 +21,7 @@ afterEach(async () => {
   for (const step of cleanUp.splice(0).toReversed()) await step();
 });
 
-/** An engine with these variables, and one of its sandboxes. */
+/** Starts an engine with these environment variables, and returns one of its sandboxes. */
 async function sandboxWith(variables: Record<string, string>): Promise<TestSandbox> {
   for (const [name, value] of Object.entries(variables)) {
     const before = process.env[name];

@@ -41,7 +41,7 @@ describe("Cloudflare Access", () => {
   });
 
   interface Assertion {
-    /** Leaves out a claim that is undefined. */
+    /** Replace the usual claims. A claim that is undefined is left out. */
     claims?: JWTPayload;
     issuer?: string;
     audience?: string;
@@ -51,8 +51,8 @@ describe("Cloudflare Access", () => {
     alg?: string;
   }
 
-  /** The header in which Access sends the assertion. */
-  async function vouch(assertion: Assertion = {}): Promise<Record<string, string>> {
+  /** Signs an assertion, and returns the header in which Access sends it. */
+  async function signAssertion(assertion: Assertion = {}): Promise<Record<string, string>> {
     const now = Math.floor(Date.now() / 1000);
     const jwt = await new SignJWT({
       email: "ada@example.com",
@@ -82,7 +82,7 @@ describe("Cloudflare Access", () => {
 
   it("signs in the person that it identifies, with the subject of the assertion as the principal", async () => {
     const signIns = signInsOf(server);
-    const headers = await vouch();
+    const headers = await signAssertion();
     const visit = await openConsentPage(server, headers);
     expect(visit.page.text).toContain("Approve as <bdi>ada@example.com</bdi>");
     expect(visit.page.text).not.toContain('name="token"');
@@ -99,15 +99,18 @@ describe("Cloudflare Access", () => {
       ACCESS_AUDIENCE: AUDIENCE,
       ACCESS_CERTS_URL: `${certs.origin}/cdn-cgi/access/certs`,
     });
-    const { page } = await openConsentPage(fresh, await vouch({ kid: "new", key: otherKeys.privateKey }));
+    const { page } = await openConsentPage(
+      fresh,
+      await signAssertion({ kid: "new", key: otherKeys.privateKey }),
+    );
     expect(page.text).toContain("Approve as");
     await fresh.close();
     published.pop();
   });
 
   it("asks a person for consent again after a change of account", async () => {
-    const visit = await openConsentPage(server, await vouch());
-    const other = await vouch({ claims: { sub: "other", email: "eve@example.com" } });
+    const visit = await openConsentPage(server, await signAssertion());
+    const other = await signAssertion({ claims: { sub: "other", email: "eve@example.com" } });
     const answer = await submit(visit, "ada@example.com", other);
     expect(answer.status).toBe(403);
     expect(answer.location).toBeUndefined();
@@ -131,14 +134,14 @@ describe("Cloudflare Access", () => {
 
   it.each(tricks)("does not let in a request with %s", async (_name, forged) => {
     const signIns = signInsOf(server);
-    const headers = forged ? await vouch(forged) : {};
+    const headers = forged ? await signAssertion(forged) : {};
     const { page } = await openConsentPage(server, headers);
     expect(page.status).toBe(403);
     expect(page.text).toContain("Cloudflare Access did not identify you");
     expect(page.text).not.toContain("<form");
     expect(signIns()).toMatchObject([{ outcome: "refused", via: "access", reason: "not_vouched_for" }]);
     // The form is refused, too, on a page that another person opened.
-    const visit = await openConsentPage(server, await vouch());
+    const visit = await openConsentPage(server, await signAssertion());
     const answer = await submit(visit, "ada@example.com", headers);
     expect(answer.status).toBe(403);
     expect(answer.location).toBeUndefined();
@@ -166,8 +169,10 @@ describe("Cloudflare Access", () => {
         ACCESS_CERTS_URL: `${certs.origin}/cdn-cgi/access/certs`,
       });
       try {
-        expect((await openConsentPage(fresh, await vouch({ alg, key, kid: alg }))).page.status).toBe(403);
-        expect((await openConsentPage(fresh, await vouch())).page.status).toBe(200);
+        expect((await openConsentPage(fresh, await signAssertion({ alg, key, kid: alg }))).page.status).toBe(
+          403,
+        );
+        expect((await openConsentPage(fresh, await signAssertion())).page.status).toBe(200);
       } finally {
         published = before;
         await fresh.close();
@@ -184,7 +189,7 @@ describe("Cloudflare Access", () => {
   });
 
   it("lets nobody in while the keys are unavailable, logs that, and keeps the other methods open", async () => {
-    const visit = await openConsentPage(broken, await vouch());
+    const visit = await openConsentPage(broken, await signAssertion());
     expect(visit.page.status).toBe(200);
     expect(visit.page.text).not.toContain("Approve as");
     expect(broken.logs()).toContainEqual(expect.objectContaining({ event: "error", where: "access" }));

@@ -1,4 +1,7 @@
-/** The server refuses each of these attacks on the consent page and its user. docs/internals/security.md names these tests. */
+/**
+ * The server refuses each of these attacks on the consent page and its user. docs/internals/security.md names these tests. The handle
+ * is the random value in a form's hidden field that stands for the request to approve.
+ */
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { ORIGIN, recordLogs, TOKEN, recordEachLog } from "../server/support.ts";
@@ -173,13 +176,13 @@ describe("the consent form", () => {
     expect(page.text).toContain("<title>An app without a name asks for access</title>");
   });
 
-  it("spoofing: a name keeps its marks and its emoji, and loses its fillers", async () => {
+  it("spoofing: a name keeps combining marks and emoji, and loses invisible filler characters", async () => {
     const client = await Client.register(app, { client_name: "Cafe\u0301 \u2764\ufe0f \u3164x" });
     const page = await new Browser(app).open(await client.authorizationURL());
     expect(page.text).toContain("<bdi>Cafe\u0301 \u2764\ufe0f x</bdi>");
   });
 
-  it("policy injection: every kind of registration refuses a host that would add a directive", async () => {
+  it("policy injection: every kind of registration refuses a host that would add a directive to the page's policy", async () => {
     const id = "https://client.example/metadata.json";
     const hosts = ["a;sandbox", "a,default-src", "a%3Bsandbox", "*", "*.example", "a'b", "a(b)"];
     for (const host of hosts) {

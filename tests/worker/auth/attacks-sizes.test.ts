@@ -9,7 +9,7 @@ const logs = recordEachLog();
 const app = oauthApp();
 
 describe("the limits of sizes", () => {
-  it("parts that are too long for a key of the store are refused before the store is used", async () => {
+  it("ids, codes and tokens that are too long for a key of the store are refused before the store is used", async () => {
     const storeKeys: string[] = [];
     const OAUTH_KV = watchStore(env.OAUTH_KV, (key) => storeKeys.push(key));
     const watched = oauthApp({ OAUTH_KV });
@@ -38,7 +38,7 @@ describe("the limits of sizes", () => {
     expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
   });
 
-  it("parts that are too long only in bytes are refused too", async () => {
+  it("ids, codes and tokens that are too long in bytes, but not in characters, are refused too", async () => {
     const client = await Client.register(app);
     const statuses = await Promise.all([
       new Client(app, "é".repeat(300)).token({ token: "x" }),

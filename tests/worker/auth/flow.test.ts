@@ -140,7 +140,7 @@ describe("scopes", () => {
     expect(page.text).toContain("error=invalid_scope");
   });
 
-  it("that the person unticked are not granted, and a call that needs one names it", async () => {
+  it("that the person unticked are not granted, and a call that needs one of them is refused with its name", async () => {
     const app = oauthApp();
     const { tokens } = await signIn(app, {}, { scope: ["sandbox:read", "sandbox:write"] });
     expect(tokens.scope).toBe("sandbox:read sandbox:write");
@@ -168,7 +168,7 @@ describe("scopes", () => {
     expect(tokens.scope).toBe("sandbox:read");
   });
 
-  it("that are all unticked grant nothing", async () => {
+  it("cannot be approved while all are unticked", async () => {
     const app = oauthApp();
     const browser = new Browser(app);
     const page = await browser.open(await (await Client.register(app)).authorizationURL());

@@ -34,12 +34,12 @@ const rules = {
   access: () => "access:https://team.example aud",
 };
 
-describe("a rule", () => {
-  it.each(Object.entries(rules))("for %s applies while its configuration is unchanged", async (_, rule) => {
+describe("the rule by which a grant was approved,", () => {
+  it.each(Object.entries(rules))("for %s, applies while its configuration is unchanged", async (_, rule) => {
     expect(await isRuleInForce(config(ALL), await rule())).toBe(true);
   });
 
-  it("for the owner applies while the server accepts the token of the sign-in, also as the previous token", async () => {
+  it("for the owner, applies while the server accepts the token of the sign-in, also as the previous token", async () => {
     const rotated = {
       SERVER_AUTH_TOKEN: "the-second-token-of-the-server",
       SERVER_AUTH_TOKEN_PREVIOUS: FIRST,
@@ -59,18 +59,18 @@ describe("a rule", () => {
     ["org", { GITHUB_ALLOWED_ORG: "acme2" }],
     ["access", { ACCESS_AUDIENCE: "other" }],
     ["access", { ACCESS_TEAM_DOMAIN: "other.example" }],
-  ] as const)("for %s does not apply after the change %j", async (name, change) => {
+  ] as const)("for %s, does not apply after the change %j", async (name, change) => {
     expect(await isRuleInForce(config({ ...ALL, ...change }), await rules[name]())).toBe(false);
   });
 
-  it("that the server did not create never applies", async () => {
+  it("if the server did not create it, never applies", async () => {
     for (const rule of ["", "owner", "owner:", "github:user:", "github:org:undefined"]) {
       expect(await isRuleInForce(config(ALL), rule)).toBe(false);
       expect(await isRuleInForce(config({}), rule)).toBe(false);
     }
   });
 
-  it("for the owner does not reveal the token", async () => {
+  it("for the owner, does not reveal the token", async () => {
     const rule = await rules.owner();
     expect(rule).toMatch(/^owner:[0-9a-f]{32}$/);
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(FIRST)));

@@ -216,7 +216,7 @@ describe("a preview", () => {
     socket.close();
   });
 
-  it("continues with another actor", async () => {
+  it("continues after its actor was evicted", async () => {
     const url = await expose({ sandbox, port: 8000 });
     await evict(sandbox);
     expect((await visit(url)).status).toBe(200);

@@ -44,7 +44,7 @@ describe("stdin", () => {
 });
 
 describe.concurrent("a command in a terminal", () => {
-  it("sends its output unchanged to a client that is a terminal, without a wait for more", async () => {
+  it("sends its output unchanged and at once to a client that is a terminal", async () => {
     const client = owner.withQuery("?results=raw");
     const started = await open("printf '\\033[1mbold\\033[0m\\n'; read a; echo got $a", { session: "raw" });
     const id = idIn(started);
@@ -153,7 +153,7 @@ print("\\x1b[?1049l", end="")`;
     await typeFor(started, "yes\n", "done yes");
   });
 
-  it("has a result only after its output, if it works silently after input", async () => {
+  it("has its output in the result of send_input, even if it works silently before it prints", async () => {
     const started = await open("bash --norc", { session: "silent" });
     expect((await type(started, "sleep 1.5; echo all-$((1 + 1))\n")).text).toContain("all-2");
     await owner.call("cancel_run", { id: idIn(started) });

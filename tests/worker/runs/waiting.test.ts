@@ -388,7 +388,7 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     await until(async () => (await get(taskId)).result?.status === "cancelled");
   });
 
-  it("is a plain result if its model does not want to wait", async () => {
+  it("is a plain result if the call does not wait for the run's end", async () => {
     const answers = [
       await call("run_command", { command: "sleep 5", wait_seconds: 0 }),
       await call("run_command", { command: "read -p name: line", interactive: true, timeout_seconds: 5 }),

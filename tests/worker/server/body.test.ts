@@ -50,7 +50,7 @@ describe("the size of a body", () => {
     expect((await app("/mcp", large)).status).toBe(413);
   });
 
-  it("is limited for an endless body, without more memory", async () => {
+  it("is limited for an endless body, which the server soon stops reading", async () => {
     let sent = 0;
     const endless = new ReadableStream({
       type: "bytes",
@@ -98,7 +98,7 @@ describe("the JSON of a body", () => {
     expect(JSON.stringify(await messages(response))).toContain("noted 3 characters");
   });
 
-  it("is refused with 415 if its Content-Type is another", async () => {
+  it("is refused with 415 if its Content-Type is not JSON", async () => {
     for (const type of ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""]) {
       expect((await appWith()("/mcp", post(LIST, { "content-type": type }))).status).toBe(415);
     }
@@ -190,7 +190,7 @@ describe("the content of a body", () => {
     expect(response.status).toBe(200);
   });
 
-  it("is not counted inside strings", async () => {
+  it("is counted without brackets and commas inside strings", async () => {
     const text = `${'[{"a":[1,2]},'.repeat(200_000)}\\`;
     const response = await post1(JSON.stringify(call("note", { text })));
     expect(response.status).toBe(200);

@@ -60,7 +60,7 @@ describe("configure_sandbox", () => {
   });
 
   it.each(["https://example.com", "example.com:443", "0x7f.1", "a\u0000.example.com", "*"])(
-    "refuses %j as a host, in words",
+    "refuses %j as a host with a readable error",
     async (host) => {
       const { isError, text } = await configure("net-kept", { allow_hosts: [host] });
       expect(isError).toBe(true);

@@ -20,7 +20,7 @@ const CALLS: Call[] = [
 const isListed = async (sandbox: string) => (await sandboxesOf()).some(({ name }) => name === sandbox);
 
 it.each(CALLS)(
-  "a sandbox that is destroyed while it starts for %s does not exist or is listed",
+  "a sandbox that is destroyed while it starts for %s either does not exist afterwards or is listed",
   async (what, tool, args, delays) => {
     const prefix = `z${CALLS.findIndex(([name]) => name === what)}`;
     const round = async (ms: number) => {

@@ -37,7 +37,7 @@ const CALLS: [tool: string, args: Record<string, unknown>][] = [
 const SHOWS_IMAGES = ["run_code", "read_file", "get_result"];
 
 describe("an answer", () => {
-  it.each(CALLS)("of %s is only content", async (tool, args) => {
+  it.each(CALLS)("of %s has content and no data", async (tool, args) => {
     const result = await raw(owner, tool, args);
     expect(Object.keys(result)).not.toContain("structuredContent");
     expect(result.content[0]?.text).not.toBe("");

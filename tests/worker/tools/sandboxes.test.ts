@@ -19,7 +19,7 @@ describe("sandboxes", () => {
   });
 
   it.each([["", "-a", "a-", "A", "_a", "a.", "../a", "a".repeat(64), "ž", "a b", "a\n"]])(
-    "must be named by the rules, for every tool",
+    "must have a valid name, for every tool",
     async (...names) => {
       const calls: [string, Record<string, unknown>][] = [
         ["run_code", { code: "1" }],
@@ -139,7 +139,7 @@ describe("destroy_sandbox", () => {
     await owner.call("destroy_sandbox", { sandbox });
   });
 
-  it("reports a sandbox that does not exist, also the second time, and has no default", async () => {
+  it("reports that a sandbox does not exist, also after it was destroyed, and needs the sandbox's name", async () => {
     expect((await owner.call("destroy_sandbox", { sandbox: "never-there" })).structured).toMatchObject({
       existed: false,
     });

@@ -75,7 +75,7 @@ export const SANDBOX_SCHEMA = {
     },
     task_budgets: {
       holds:
-        "the hash of the stand-in key with which a task calls the model, the task's requests and tokens, and its trace",
+        "the hash of the placeholder with which a task calls the model, the task's requests and tokens, and its trace",
       kept: "until its task has ended",
     },
     unreported_tokens: {

@@ -35,6 +35,11 @@ export const ATTEMPTS_NAME = "owner";
 /** The object that lists registered clients without an approval. */
 const CLIENTS_NAME = "clients";
 
+export interface MadeKey {
+  key: string;
+  madeAt: number;
+}
+
 const MADE_KEY = "link-key";
 
 /** The most unapproved clients. Registering one more removes the oldest. */
@@ -59,12 +64,12 @@ export class Attempts extends DurableObject {
   }
 
   /** The key for signing links if no variable sets one. Generated on first use. */
-  linkKey(): string {
-    const stored = this.#kv.get<{ key: string }>(MADE_KEY);
-    if (stored) return stored.key;
-    const key = crypto.getRandomValues(new Uint8Array(32)).toHex();
-    this.#kv.put(MADE_KEY, { key, madeAt: Date.now() });
-    return key;
+  linkKey(): MadeKey {
+    const stored = this.#kv.get<MadeKey>(MADE_KEY);
+    if (stored) return stored;
+    const made = { key: crypto.getRandomValues(new Uint8Array(32)).toHex(), madeAt: Date.now() };
+    this.#kv.put(MADE_KEY, made);
+    return made;
   }
 
   /** Records a client registration, which needs no credential. Returns the clients to remove. */

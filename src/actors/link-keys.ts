@@ -1,15 +1,19 @@
 /** The keys that sign the server's links, so that the server recognizes its links without a lookup. */
 import type { Config } from "../shared/config.ts";
+import { DAY_MS } from "../shared/days.ts";
 import { ownerTokens } from "../shared/owner-tokens.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { sign } from "../shared/sign.ts";
-import type { Attempts } from "./attempts.ts";
+import type { Attempts, MadeKey } from "./attempts.ts";
 
 const LINK_KEY_NAME = "links";
 
+/** The longest life of a link or preview: `expires_seconds` of the tools. */
+const MAX_LIFE_MS = DAY_MS;
+
 interface KeyCache {
   derived: Map<string, Promise<CryptoKey>>;
-  made?: Promise<string | undefined> | undefined;
+  made?: Promise<MadeKey | undefined> | undefined;
 }
 
 const caches = new WeakMap<Config, KeyCache>();
@@ -42,10 +46,14 @@ async function secretsOf({
   const tokens = ownerTokens(config);
   if (tokens.length > 0) return tokens;
   const made = await generatedKey({ config, env });
-  return made === undefined ? [] : [made];
+  if (!made) return [];
+  // Earlier versions signed with GitHub's secret. Their links stay valid until they expire.
+  const { GITHUB_CLIENT_SECRET: earlier } = config.values;
+  const isEarlierValid = earlier !== undefined && Date.now() < made.madeAt + MAX_LIFE_MS;
+  return isEarlierValid ? [made.key, earlier] : [made.key];
 }
 
-function generatedKey({ config, env }: Pick<RequestContext, "config" | "env">): Promise<string | undefined> {
+function generatedKey({ config, env }: Pick<RequestContext, "config" | "env">): Promise<MadeKey | undefined> {
   const cache = cacheOf(config);
   const namespace = env.Attempts as DurableObjectNamespace<Attempts> | undefined;
   cache.made ??= Promise.resolve(namespace?.getByName(LINK_KEY_NAME).linkKey());

@@ -42,7 +42,7 @@ export async function serveLink(request: Request, context: RequestContext): Prom
   const [, , token = ""] = new URL(request.url).pathname.split("/");
   const named = await readToken(token, await linkKeys(context));
   if (!named) return refuse(request, 403, LINK_TEXTS.foreign);
-  const link = await findLink(context, named);
+  const link = "expires" in named ? named : await findLink(context, named);
   if (!link || link.expires < Date.now()) return refuse(request, 410, LINK_TEXTS.expired);
   const reads = request.method === "GET" || request.method === "HEAD";
   if (!reads && ("run" in link || link.direction === "download"))

@@ -1,32 +1,39 @@
 /** The tokens of file links: the actor and the id of the stored link, signed. A forged token reaches no sandbox. */
+import * as z from "zod";
 import { ACTOR_NAME_SOURCE } from "./names.ts";
 import { equal } from "./preview-address.ts";
 import { sign } from "./sign.ts";
 
-/** A link to a sandbox's file. */
-export interface FileLink {
+/** A link to a sandbox's file. Earlier versions put the whole link into the token, as base64url JSON. */
+const linkSchema = z.strictObject({
   /** The name of the sandbox's Durable Object, which identifies the principal. */
-  actor: string;
+  actor: z.string(),
   /** Changes when the container ends. */
-  epoch: string;
-  direction: "download" | "upload";
+  epoch: z.string(),
+  direction: z.enum(["download", "upload"]),
   /** Absolute. */
-  path: string;
+  path: z.string(),
   /** For uploads: the most bytes, and whether the path must stay below /workspace and /tmp. */
-  max?: number | undefined;
-  confined?: boolean | undefined;
+  max: z.number().optional(),
+  confined: z.boolean().optional(),
   /** Milliseconds since the epoch. */
-  expires: number;
-  id: string;
-}
+  expires: z.number(),
+  id: z.string(),
+});
+
+export type FileLink = z.infer<typeof linkSchema>;
 
 /** A link to a run's output, which outlives the sandbox. */
-export interface RunLink {
-  actor: string;
-  run: string;
-  name: string;
-  expires: number;
-}
+const runLinkSchema = z.strictObject({
+  actor: z.string(),
+  run: z.string(),
+  name: z.string(),
+  expires: z.number(),
+});
+
+export type RunLink = z.infer<typeof runLinkSchema>;
+
+const anyLinkSchema = z.union([linkSchema, runLinkSchema]);
 
 export type KeptLink = Omit<FileLink, "actor" | "id"> | Omit<RunLink, "actor">;
 
@@ -47,19 +54,34 @@ const SIGNATURE_CHARS = 16;
 
 const TOKEN = new RegExp(`^(${ACTOR_NAME_SOURCE})\\.([\\w-]{${LINK_ID_CHARS}})([\\w-]{${SIGNATURE_CHARS}})$`);
 
+/** The form of links from earlier versions. They are valid for a day, so a later version can remove this. */
+const WHOLE_TOKEN = /^([\w-]{1,20000})\.([\w-]{43})$/;
+
 export async function writeToken({ actor, id }: LinkName, [key]: readonly CryptoKey[]) {
   if (!key) return undefined;
   const signature = base64url(await sign(key, `link ${actor}.${id}`));
   return `${actor}.${id}${signature.slice(0, SIGNATURE_CHARS)}`;
 }
 
-export async function readToken(token: string, keys: readonly CryptoKey[]): Promise<LinkName | undefined> {
-  const [, actor, id, signature] = TOKEN.exec(token) ?? [];
-  if (actor === undefined || id === undefined || signature === undefined) return undefined;
-  const signatures = await Promise.all(keys.map((key) => sign(key, `link ${actor}.${id}`)));
+export async function readToken(
+  token: string,
+  keys: readonly CryptoKey[],
+): Promise<LinkName | FileLink | RunLink | undefined> {
+  const [, actor, id, end] = TOKEN.exec(token) ?? [];
+  if (actor !== undefined && id !== undefined && end !== undefined)
+    return (await isSigned(`link ${actor}.${id}`, end, keys)) ? { actor, id } : undefined;
+  const [, text, signature] = WHOLE_TOKEN.exec(token) ?? [];
+  if (text === undefined || signature === undefined) return undefined;
+  if (!(await isSigned(`file ${text}`, signature, keys))) return undefined;
+  const bytes = Uint8Array.fromBase64(text, { alphabet: "base64url" });
+  return anyLinkSchema.parse(JSON.parse(new TextDecoder().decode(bytes)));
+}
+
+/** Whether a signature, or its prefix, is this server's. */
+async function isSigned(text: string, signature: string, keys: readonly CryptoKey[]): Promise<boolean> {
+  const signatures = await Promise.all(keys.map((key) => sign(key, text)));
   // Compared as text, because decoding ignores some bits of the last character.
-  const isSigned = signatures.some((own) => equal(signature, base64url(own).slice(0, SIGNATURE_CHARS)));
-  return isSigned ? { actor, id } : undefined;
+  return signatures.some((own) => equal(signature, base64url(own).slice(0, signature.length)));
 }
 
 function base64url(bytes: Uint8Array): string {

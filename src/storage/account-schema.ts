@@ -39,7 +39,7 @@ export const ACCOUNT_SCHEMA = {
         CREATE TABLE IF NOT EXISTS garbage (prefix TEXT PRIMARY KEY, due_at INTEGER NOT NULL) WITHOUT ROWID;`,
     },
     {
-      name: "one row for all settings, and for all use of a day; no number for an unknown size",
+      name: "one row for a sandbox's settings, one for a day's use, and null for an unknown size",
       sql: `
         ALTER TABLE settings ADD COLUMN network TEXT;
         UPDATE settings SET network = (SELECT networks.network FROM networks WHERE networks.sandbox = settings.sandbox);
@@ -97,7 +97,7 @@ export const ACCOUNT_SCHEMA = {
     },
     checkpoints: {
       holds: "a name for a saved state: sandbox, label, and whether restore_sandbox made it",
-      kept: "`CHECKPOINT_TTL_DAYS`, or until they are deleted",
+      kept: "`CHECKPOINT_TTL_DAYS`, or until it is deleted",
     },
     checkpoint_settings: {
       holds:
@@ -106,10 +106,10 @@ export const ACCOUNT_SCHEMA = {
     },
     archives: {
       holds: "a saved state from a task (its workspace or its agent's conversation) or from a set-up",
-      kept: "a task's state as long as the task's record, a set-up's for `CHECKPOINT_TTL_DAYS`; when `MAX_WORKSPACES_MB` is reached, the archive that expires first is deleted",
+      kept: "from a task: as long as the task's record; from a set-up: `CHECKPOINT_TTL_DAYS`; when `MAX_WORKSPACES_MB` is reached, the state that expires first is deleted",
     },
     snapshots: { holds: "saved states", kept: "as long as something refers to them" },
-    packs: { holds: "the packs of the content of saved states", kept: "as long as something refers to them" },
+    packs: { holds: "packs with the content of saved states", kept: "as long as something refers to them" },
     pack_refs: { holds: "which saved state refers to which pack", kept: "with the saved state" },
     saves: { holds: "a save under way", kept: "until it is committed or abandoned; an hour at most" },
     garbage: {

@@ -13,22 +13,23 @@ export const ATTEMPTS_SCHEMA = {
   ],
   tables: {
     sources: {
-      holds: "an address (IPv6 as its /64): its failures, when it last guessed, when it last signed in",
-      kept: "an hour after its last guess; 30 days after a sign-in",
+      holds:
+        "an IP address (of IPv6, the /64): its wrong guesses, the time of the last guess, and the time of the last sign-in",
+      kept: "an hour after the last guess; 30 days after a sign-in",
     },
     unapproved: {
       holds: "a registered client that nobody has approved",
-      kept: "until somebody approves it, or until 500 newer ones wait; then the client is also deleted from `OAUTH_KV`",
+      kept: "until somebody approves it, or until there are 500 newer ones: then the server also deletes the client from `OAUTH_KV`",
     },
   },
   keys: {
     "strangers:clear-at": {
       holds:
-        "when the guesses of addresses that did not sign in within 30 days count as 0 again (these addresses share one limit)",
+        "for all addresses without a sign-in in the last 30 days, which share one limit: when their guesses no longer count",
       kept: "for good (one number)",
     },
     "link-key": {
-      holds: "in `links`: a random key that signs links, and when it was made",
+      holds: "only in the object `links`: a random key that signs links, and when it was made",
       kept: "for good",
     },
   },

@@ -1,7 +1,7 @@
 /** Versions of the Durable Objects' databases. Each object migrates its database when it starts, before anything reads it. */
 import { NEWER_DATABASE } from "../shared/errors.ts";
 
-/** One step between versions. A released step never changes, because some databases have taken it already. */
+/** One step between versions. Never change a released migration, because some databases have already applied it. */
 export interface Migration {
   name: string;
   /** Statements ending with semicolons. */
@@ -37,7 +37,8 @@ export interface KeyValues<Key extends string> {
 export const VERSION_KEY = "schema:version";
 
 /**
- * Runs all missing migrations or none. The first migration creates only missing tables.
+ * Runs all missing migrations or none. The first migration creates only missing tables, because a database of a server without
+ * versions already has some.
  * @returns the object's key-value storage
  * @throws if a newer server wrote the database
  */

@@ -18,7 +18,7 @@ export interface ObjectStore {
   get(key: string, range?: { offset: number; length: number }): Promise<StoredObject | undefined>;
   /** Deletes any number of objects. Missing ones are ignored. */
   delete(keys: readonly string[]): Promise<void>;
-  /** @param delimiter keys that contain it after the prefix are omitted */
+  /** @param delimiter the list omits keys that contain this text after the prefix */
   list(prefix: string, delimiter?: string): Promise<KeyPage>;
 }
 
@@ -44,7 +44,7 @@ export interface Bucket {
 /** The most objects that R2 deletes per call. */
 const DELETE_BATCH = 1000;
 
-/** The store for a binding. @param binding an R2 bucket or its stand-in, typed as `object` so that nothing else uses it */
+/** @param binding an R2 bucket or its stand-in. Its type is `object`, so that other code cannot call its methods */
 export function objectStore(binding: object): ObjectStore {
   const bucket: Bucket = binding as R2Bucket;
   return {

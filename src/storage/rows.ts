@@ -1,4 +1,4 @@
-/** The tables of a Durable Object, as typed rows. Times in columns are milliseconds since the epoch. */
+/** Typed queries of a Durable Object's tables. Times in columns are milliseconds since the epoch. */
 export class Rows {
   readonly #sql: SqlStorage;
 
@@ -15,7 +15,7 @@ export class Rows {
     return this.#sql.exec<Row>(query, ...values).toArray();
   }
 
-  /** The only row of a query that always has one. */
+  /** @throws Error if the query does not return exactly one row */
   one<Row extends Record<string, SqlStorageValue>>(query: string, ...values: SqlStorageValue[]): Row {
     return this.#sql.exec<Row>(query, ...values).one();
   }

@@ -1,8 +1,8 @@
 /** The database of a sandbox's Durable Object. The SDK adds its own tables and keys. */
 import type { KeyOf, KeyValues, Schema } from "./migrations.ts";
 
-/** A sandbox that the server destroys because it was idle keeps its settings for its saved workspace. */
-const LIKE_SETTINGS =
+/** If the server destroys an idle sandbox that has a saved workspace, it keeps the settings for the next start. */
+const AS_LONG_AS_SETTINGS =
   "until the user destroys the sandbox, or the server destroys it while it has no saved workspace";
 
 export const SANDBOX_SCHEMA = {
@@ -34,7 +34,7 @@ export const SANDBOX_SCHEMA = {
         CREATE TABLE IF NOT EXISTS untold_tokens (day INTEGER PRIMARY KEY, tokens INTEGER NOT NULL);`,
     },
     {
-      name: "one row for all of a run",
+      name: "one row for a run with its source",
       sql: `
         ALTER TABLE runs ADD COLUMN source TEXT;
         UPDATE runs SET source = (SELECT run_sources.source FROM run_sources WHERE run_sources.id = runs.id);
@@ -50,7 +50,7 @@ export const SANDBOX_SCHEMA = {
     },
     {
       // Most of the cost of a short call is the write of its run's row. An index of all runs would need a second write.
-      name: "indexes of few runs",
+      name: "indexes of only the unended and the large runs",
       sql: `
         DROP INDEX runs_ended;
         CREATE INDEX runs_unended ON runs (id) WHERE ended_at IS NULL;
@@ -67,10 +67,10 @@ export const SANDBOX_SCHEMA = {
       holds: "a piece of a run's log: stream, offset, and its data (at most 512 KiB) or where in R2 it is",
       kept: "with its run",
     },
-    kernels: { holds: "a kernel that runs: context, language, process", kept: "until its container ends" },
+    kernels: { holds: "a running kernel: context, language, process", kept: "until its container ends" },
     previews: {
       holds:
-        "a port that can be reached from outside: its token, its expiry, and the container in which its server has responded",
+        "a port that can be reached from outside: its token, its expiry, the number of the container, and whether a program has responded there",
       kept: "until the port is closed or the sandbox is destroyed; if the preview has expired, until another port is exposed",
     },
     task_budgets: {
@@ -79,7 +79,7 @@ export const SANDBOX_SCHEMA = {
       kept: "until its task has ended",
     },
     unreported_tokens: {
-      holds: "tokens of the model that were not reported to the account yet, by day",
+      holds: "model tokens that were not yet reported to the account, by day",
       kept: "until they are reported",
     },
     model_calls: {
@@ -91,16 +91,16 @@ export const SANDBOX_SCHEMA = {
     owner: { holds: "principal, sandbox name, hash of the principal", kept: "for good" },
     setup: {
       holds: "the set-up script, its last outcome, and the hash under which the account keeps that outcome",
-      kept: LIKE_SETTINGS,
+      kept: AS_LONG_AS_SETTINGS,
     },
     variables: {
       holds:
         "the sandbox's variables, and the names of the last 200 removed ones, which sessions and kernels may still have",
-      kept: LIKE_SETTINGS,
+      kept: AS_LONG_AS_SETTINGS,
     },
     network: {
       holds: "the chosen `internet` and `allow_hosts`",
-      kept: LIKE_SETTINGS,
+      kept: AS_LONG_AS_SETTINGS,
     },
     intercepted: {
       holds:
@@ -152,11 +152,11 @@ export const SANDBOX_SCHEMA = {
     service: {
       holds:
         "the script of `start` (empty after its removal), the ids of its last three runs, whether the newest run has an earlier script, and whether the service was cancelled in this container",
-      kept: LIKE_SETTINGS,
+      kept: AS_LONG_AS_SETTINGS,
     },
     idle_minutes: {
       holds: "the idle minutes from `configure_sandbox`, after which the container is stopped",
-      kept: LIKE_SETTINGS,
+      kept: AS_LONG_AS_SETTINGS,
     },
     sweep: { holds: "when expired runs will be removed next", kept: "until then" },
   },

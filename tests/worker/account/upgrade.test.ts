@@ -308,11 +308,11 @@ describe("a database", () => {
     expect(await Promise.all(hashes)).toMatchInlineSnapshot(`
       [
         "Sandbox: the tables of servers without versions: fda1d46d18d67b385d67f8c408a8e204319305a9be34f48f36290fe7aa22efa1",
-        "Sandbox: one row for all of a run: b8182d6613f43893b408ad8474b72ae1e0135cc6c53cfe0d4f924c7667cd4a31",
+        "Sandbox: one row for a run with its source: b8182d6613f43893b408ad8474b72ae1e0135cc6c53cfe0d4f924c7667cd4a31",
         "Sandbox: the trace of a task: 35a964a9ad4f5b02f5a25269117546abae4c1c476094a61edc2c381078a8b27f",
-        "Sandbox: indexes of few runs: 4ad0e37c6e5d1f7603572cfed9b1912c9725013df14d4b7ec669bf42e0d603b5",
+        "Sandbox: indexes of only the unended and the large runs: 4ad0e37c6e5d1f7603572cfed9b1912c9725013df14d4b7ec669bf42e0d603b5",
         "Account: the tables of servers without versions: a04ffca5bb8ed3767cca625ab5780c170a0360e8815e4db9dd6236db7c03a89e",
-        "Account: one row for all settings, and for all use of a day; no number for an unknown size: 5ab1748f1d88e5f1c5e30d023c8029fb961defb36d718607adaaaad72fb2dc56",
+        "Account: one row for a sandbox's settings, one for a day's use, and null for an unknown size: 5ab1748f1d88e5f1c5e30d023c8029fb961defb36d718607adaaaad72fb2dc56",
         "Account: git hosts that the principal has signed in to: 3a8abc9ac8a4f05ca7cf57781097748f7bb33564aee4a38ed0a68e80ba1d6a68",
         "Attempts: the tables of servers without versions: bc274f268120e6059c62481d888841229b29bc1089fc1b6b67193ef402b56212",
       ]

@@ -12,8 +12,9 @@ export const agentReport = z.object({
   tokens: tokens.optional(),
   costUSD: z.number().optional(),
   durationMs: z.number().optional(),
-  /** How many lines of output were not events, and the first of them. */
+  /** How many lines of output were not events. */
   unread: z.number(),
+  /** The first line that was not an event. */
   unreadSample: z.string().optional(),
 });
 
@@ -21,6 +22,6 @@ export type AgentReport = z.infer<typeof agentReport>;
 
 export interface EventReader {
   readonly report: AgentReport;
-  /** Reads an event. Returns lines for people. */
+  /** Reads an event. Returns the lines that the run's log shows for it. */
   read(event: Record<string, unknown>): string[];
 }

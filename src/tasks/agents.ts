@@ -21,18 +21,21 @@ export interface AgentOptions {
 export interface Agent {
   name: AgentName;
   title: string;
-  /** Instructions for installing the program in the image and on the local platform. */
+  /** How the operator adds the program to the image. */
   image: string;
+  /** How the operator installs the program on the local platform. */
   install: string;
   /** The agent's program and arguments. The program reads the task from standard input. */
   command(options: AgentOptions): string[];
-  /** The program's variables. `key` is the placeholder of a credential, `conversation` the name of a new conversation. */
+  /** The program's variables. `key` is a placeholder for the model's credential, `conversation` the conversation's id. */
   env(key: string, conversation: string, options: AgentOptions): Record<string, string>;
-  /** Where the program stores conversations, below the home directory. Each file's path contains the conversation's id. */
+  /** The directory of conversations, below the home directory. Each file's path contains the conversation's id. */
   conversations: string;
-  /** Whether the agent supports a turn limit (`limitsTurns`), Claude Code's definitions, and a token instead of a key. */
+  /** Whether the agent supports a turn limit. */
   limitsTurns: boolean;
+  /** Whether the agent supports definitions in Claude Code's format (`components.ts`). */
   findsComponents: boolean;
+  /** Whether the agent's requests may use CLAUDE_CODE_OAUTH_TOKEN instead of ANTHROPIC_API_KEY. */
   takesToken: boolean;
   reader(directory: string, conversation: string, report?: AgentReport): EventReader;
 }
@@ -69,7 +72,7 @@ const CLAUDE_CODE: Agent = {
 const OPENCODE: Agent = {
   name: "opencode",
   title: "OpenCode",
-  image: 'set "image_vars": { "OPENCODE": "yes" } beside "image" in wrangler.jsonc and deploy it',
+  image: 'set "image_vars": { "OPENCODE": "yes" } beside "image" in wrangler.jsonc and deploy again',
   install: "run npm install --no-save opencode-ai@1.18.33",
   command({ model, conversation }) {
     return [

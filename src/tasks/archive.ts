@@ -29,8 +29,8 @@ const MAX_NAMED = 3;
 const ATTEMPTS = 3;
 
 /**
- * @param below the agent's directory of conversations @param id the agent's id of its conversation @throws {ToolError} with the
- * last reason
+ * @param below the agent's directory of conversations @param id the agent's id of its conversation
+ * @throws the error of the last attempt
  */
 export async function archive(
   archives: Archives,

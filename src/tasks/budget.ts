@@ -1,6 +1,6 @@
 /**
- * The placeholders that running tasks hold instead of a credential, and their budgets. Only hashes are stored. A
- * placeholder works only while its task's agent runs.
+ * The model budgets of running tasks. Each task gets a placeholder instead of the model's credential. The database has only the
+ * placeholder's hash. A placeholder is valid only while its task's agent runs.
  */
 import {
   type BudgetCheck,
@@ -16,14 +16,14 @@ import type { TraceContext } from "../shared/trace.ts";
 export const MAX_REQUESTS = 5000;
 
 /**
- * The most concurrent requests of one task. A request's tokens are known only after it, so a task can exceed its budget by this
- * many requests. Claude Code runs up to ten subagents, and also makes small requests.
+ * The most concurrent requests of one task. A request's tokens are known only at its end, so a task can exceed its budget by
+ * this many requests. Claude Code runs up to ten subagents, and also makes small requests.
  */
 export const MAX_IN_FLIGHT = 12;
 
 /**
- * A request counts as pending until this long after its Worker's last report, in milliseconds: an evicted Worker does not
- * report the end. It is several report intervals, and shorter than the time for which agents retry.
+ * How long a request counts as pending after its Worker's last report, in milliseconds. The limit is needed because an evicted
+ * Worker does not report the request's end. It is several report intervals, and shorter than the time for which agents retry.
  */
 export const IN_FLIGHT_MS = 6 * REPORT_MS;
 
@@ -131,7 +131,8 @@ export class TaskBudgets {
   }
 
   /**
-   * Removes and returns the tokens that were not reported to the account, by day. The caller reports them, or puts them back.
+   * Removes and returns the tokens that were not yet reported to the account, by day. The caller reports them, or calls
+   * `putBack`.
    */
   takeUnreported(): Map<number, number> {
     const rows = this.#sql.exec<{ day: number; tokens: number }>("DELETE FROM unreported_tokens RETURNING *");
@@ -152,8 +153,8 @@ export class TaskBudgets {
     if (!row) return { requests: 0, tokens: 0, isExhausted: false };
     const { requests, tokens, refused, status, message } = row;
     const upstream = status === null ? undefined : { status, message: message ?? "" };
-    const dayIsSpent = refused === DAY_REFUSED || undefined;
-    return { requests, tokens, isExhausted: refused === TASK_REFUSED, isDaySpent: dayIsSpent, upstream };
+    const isDaySpent = refused === DAY_REFUSED || undefined;
+    return { requests, tokens, isExhausted: refused === TASK_REFUSED, isDaySpent, upstream };
   }
 
   close(run: string): void {

@@ -5,7 +5,7 @@ import { callLine, failureLine, NESTED, textLine } from "../shared/task-steps.ts
 import * as field from "./event-fields.ts";
 import type { Fields } from "./event-fields.ts";
 
-/** The most blocks that are read per message. Agents send a few; each becomes a line. */
+/** The most blocks to read from one message, because each becomes a line of the log. Agents send only a few. */
 const MAX_BLOCKS = 200;
 
 export class ClaudeEvents implements EventReader {
@@ -43,7 +43,7 @@ export class ClaudeEvents implements EventReader {
     if (event.subtype === "api_retry") {
       const status = field.number(event.error_status);
       const reason = status === undefined ? field.text(event.error) : `status ${status}`;
-      return [`The model did not respond (${reason ?? "no reason given"}): trying again`];
+      return [`The request to the model failed (${reason ?? "no reason given"}): trying again`];
     }
     return [];
   }

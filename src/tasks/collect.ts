@@ -1,4 +1,4 @@
-/** What a task changed: the list, the diff, and the files as artifacts in R2. */
+/** Collects what a task changed: the list of files, the diff, and the files as artifacts in R2. */
 import {
   CHANGES_DIFF,
   CHANGES_LIST,
@@ -11,7 +11,7 @@ import type { RunObjects } from "../runs/run-log.ts";
 import type { RunView } from "../runs/run-types.ts";
 import {
   type Artifact,
-  type ChangedFiles,
+  type ChangedFile,
   type Changes,
   DIFF_BYTES,
   DIFF_NAME,
@@ -26,7 +26,7 @@ import { decodeText } from "../runs/shown-output.ts";
 import { wholeCharacters } from "../shared/text.ts";
 import { noArtifact } from "./texts.ts";
 
-/** Limits for a task's artifacts: their number, and their bytes. The whole diff counts too. */
+/** Limits for a task's artifacts. The artifact with the whole diff counts too. */
 const MAX_ARTIFACTS = 100;
 const MAX_ARTIFACT_BYTES = 10 * 1024 * 1024;
 const MAX_TOTAL_BYTES = 50 * 1024 * 1024;
@@ -35,7 +35,7 @@ const PIECE_BYTES = 4 * 1024 * 1024;
 
 const MAX_NAMED = 20;
 
-/** The most bytes of the listed files as JSON. The record names them up to three times, and an SQLite value is limited. */
+/** The most bytes of the list of changed files as JSON. The run's record, one SQLite value, names a file up to three times. */
 const LISTED_BYTES = 200_000;
 
 const TOO_MANY = `there are ${MAX_ARTIFACTS} artifacts already`;
@@ -69,7 +69,7 @@ export async function collect(
   const scanned = (await sandboxFiles.call("changes", { task, path: directory, limit: MAX_FILES })).changes;
   if (scanned === undefined) return { changes: undefined, artifacts: [] };
   const listed = filesThatFit(scanned.files);
-  const files = listed.map(({ path, change, size }): ChangedFiles => ({ path, change, size }));
+  const files = listed.map(({ path, change, size }): ChangedFile => ({ path, change, size }));
   const writer = new ArtifactWriter(store, runID);
   const directoryOfTask = taskDirectory(task);
   const diffPath = `${directoryOfTask}/${CHANGES_DIFF}`;
@@ -79,7 +79,7 @@ export async function collect(
   if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
   if (changes.count > Math.min(SHOWN_FILES, files.length))
     await writer.keep(LIST_NAME, `${directoryOfTask}/${CHANGES_LIST}`, scanned.listBytes);
-  // A file's own reason is more useful than `TOO_MANY`, so files with their own reason are listed first.
+  // Files that exceed only the number of artifacts come last, because the other reasons say more about the file.
   const [special, surplus]: [UnkeptFiles["named"], UnkeptFiles["named"]] = [[], []];
   for (const { path, change, type, size } of listed) {
     if (change === "deleted") continue;
@@ -113,9 +113,9 @@ class ArtifactWriter {
 
   /** Stores a file. Returns the reason if it cannot be stored. */
   async keep(name: string, path: string, size: number): Promise<string | undefined> {
-    if (size > MAX_ARTIFACT_BYTES) return `${size} bytes, more than the ${MAX_ARTIFACT_BYTES} of an artifact`;
+    if (size > MAX_ARTIFACT_BYTES) return `${size} bytes; an artifact may have at most ${MAX_ARTIFACT_BYTES}`;
     if (this.#bytes + size > MAX_TOTAL_BYTES)
-      return `${size} bytes, more than the rest of the ${MAX_TOTAL_BYTES} for all artifacts`;
+      return `${size} bytes; all artifacts together may have at most ${MAX_TOTAL_BYTES}`;
     if (this.kept.length >= MAX_ARTIFACTS) return TOO_MANY;
     const parts: Uint8Array[] = [];
     let read = 0;

@@ -36,7 +36,7 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 export const MAX_NAMED = 10;
 
-/** The most definitions of each kind that the operator may offer. If there are more, only the first ones by name are offered. */
+/** The most definitions of each kind that tasks are offered: the first ones by name. */
 const MAX_OFFERED = 100;
 
 const MAX_BYTES = 64 * 1024;
@@ -79,7 +79,7 @@ function bucketSource(bucket: ObjectStore, below: string): Source {
 
 const folderEntries = z.array(z.object({ name: z.string(), type: z.string() }));
 
-/** A folder served by workerd: a directory is a list of its entries. */
+/** A folder that workerd serves. Its response for a directory is a JSON list of the entries. */
 function folderSource(folder: Fetcher): Source {
   return {
     async files(kind) {
@@ -119,13 +119,13 @@ export async function listComponents(env: Env, config: Config): Promise<Componen
   return { agents, commands };
 }
 
-/** Names of definitions, as `<kind>/<name>`. @throws {ToolError} for an invalid name */
+/** Checks names of definitions and returns them as `<kind>/<name>`. @throws {ToolError} for an invalid name, or too many */
 export function wantedComponents(named: Partial<ComponentNames>): string[] {
   return COMPONENT_KINDS.flatMap((kind) => checkNames(kind, named[kind] ?? []));
 }
 
 /**
- * The definitions that a task names, with the content of the operator's definitions. Empty if the task names none.
+ * The definitions that a task names, with the content of those that the operator has. Empty if the task names none.
  * @param mayHaveOwn whether the task's directory may have other definitions; only the sandbox knows them
  * @throws {ToolError} for a missing or unusable definition
  */
@@ -177,9 +177,9 @@ async function definitionIn(source: Source, path: string): Promise<Definition | 
   const text = textOf(bytes);
   if (text === undefined) return { problem: "it is not UTF-8 text" };
   const [kind, name] = split(path);
-  // The agent identifies a subagent by this name, and ignores one without it.
+  // Claude Code identifies a subagent by the name in its front matter, and ignores a file without that name.
   if (kind === "agents" && nameIn(text) !== name)
-    return { problem: `its front matter must say \`name: ${name}\`, like its file name` };
+    return { problem: `its front matter must have \`name: ${name}\`, like its file name` };
   return { kind, name, text };
 }
 

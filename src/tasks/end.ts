@@ -27,7 +27,7 @@ export interface TaskFacts
   stderr: string;
 }
 
-/** How a task ended, and the note that says why and what to do. */
+/** The end of a task. `note` says why it did not succeed, and what to do. */
 export interface TaskVerdict {
   state: EndState;
   note?: string;
@@ -108,6 +108,6 @@ export function upstreamAdvice(error: UpstreamError): string {
 
 function lastLine(text: string): string {
   const lines = text.trim().split("\n");
-  const telling = lines.findLast((line) => /^(fatal|error|remote):/i.test(line));
-  return (clause(telling ?? lines.at(-1) ?? "") || texts.NO_REASON).slice(0, 300);
+  const errorLine = lines.findLast((line) => /^(fatal|error|remote):/i.test(line));
+  return (clause(errorLine ?? lines.at(-1) ?? "") || texts.NO_REASON).slice(0, 300);
 }

@@ -8,12 +8,12 @@ const LINE_CHARACTERS = 200;
 
 const ANSWER_CHARACTERS = 24_000;
 
-/** How many lines that are not events are shown: such lines may be important, but must not flood the log. */
+/** The most lines to show that are not events. Such lines may be important, but must not flood the log. */
 const SHOWN_UNREAD = 20;
 
 export type Fields = Record<string, unknown>;
 
-/** Reads a line of an agent's output. Returns lines for people. Counts lines that are not events. */
+/** Reads a line of an agent's output, and counts it if it is not an event. Returns the lines for the run's log. */
 export function readLine(reader: EventReader, line: string): string[] {
   if (line.trim() === "") return [];
   // An event is a JSON document with a type.
@@ -50,7 +50,7 @@ export function record(value: unknown): Fields | undefined {
   return isRecord(value) ? value : undefined;
 }
 
-/** The value of the first of these members that is a text. */
+/** The first of the named fields that is a string. */
 export function firstText(fields: Fields, names: readonly string[]): string | undefined {
   return names.map((name) => text(fields[name])).find((value) => value !== undefined);
 }

@@ -18,10 +18,10 @@ const MAX_CODE = 50_000;
 /** The most tokens of a response, including thinking. The question's budget may be lower. */
 const MAX_TOKENS = 16_000;
 
-/** The most bytes that are read of one response: some hundred per token. */
+/** The most bytes to read from one response: about 260 for each token. */
 const MAX_RESPONSE_BYTES = 4 * 1024 * 1024;
 
-/** Characters shown of a model's text, if it wrote no program. */
+/** The most characters to show of the model's text, if the model wrote no program. */
 const MAX_MODEL_TEXT = 500;
 
 const TOOL = "write_program";
@@ -45,7 +45,7 @@ export function programRequest({ question, languages, model }: ProgramOrder, bud
     max_tokens: Math.min(MAX_TOKENS, budget),
     stream: true,
     system: SYSTEM,
-    // The request has no `tool_choice` that forces the call. Models that always think refuse that setting, and a model must be
+    // No `tool_choice` forces a call of the tool. The API refuses that setting for models that always think, and a model must be
     // able to decline in text.
     tools: [
       {
@@ -96,10 +96,10 @@ const streamEvent = z.discriminatedUnion("type", [
   }),
 ]);
 
-/** The tool input before its code. */
+/** The JSON of the tool's input up to the beginning of the code. */
 const BEFORE_CODE = /^\s*\{\s*(?:"language"\s*:\s*"\w*"\s*,\s*)?"code"\s*:\s*"/;
 
-/** The complete characters of a JSON string. */
+/** The characters of a JSON string, without an incomplete escape sequence at the end. */
 const IN_STRING = /(?:[^"\\]+|\\(?:u[0-9a-fA-F]{4}|[^u]))*/y;
 
 /** A response without a program: the reason as a sentence, and whether a retry may help. */

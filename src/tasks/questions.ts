@@ -26,7 +26,7 @@ export interface QuestionsHost {
   code: CodeExecutor;
   budgets: TaskBudgets;
   maxTokens: number;
-  /** Sends a request to the model's API like a request of the sandbox. */
+  /** Sends a request to the model's API as if it came from the sandbox. */
   callModel(request: Request): Promise<Response>;
   lifecycle: Pick<ContainerLifecycle, "waitUntilReadyForRun">;
 }
@@ -40,7 +40,7 @@ const CONTEXT = "question";
 const MAX_REPEATS = 3;
 const MAX_PAUSE_MS = 20_000;
 
-const WITHDRAWN: End = { state: "cancelled", note: QUESTION_CANCELLED };
+const CANCELLED_END: End = { state: "cancelled", note: QUESTION_CANCELLED };
 
 export class Questions implements Executor<QuestionSpec> {
   readonly kind = "task";
@@ -59,7 +59,7 @@ export class Questions implements Executor<QuestionSpec> {
     return { done, cancel: () => question.cancel(), waiting: () => question.waiting };
   }
 
-  /** The state is that of the running code. Without a state the program has not run, and the run counts as never started. */
+  /** @param state the state of the running code. A run without a state counts as never started, and is not resumed */
   resume(run: ActiveRun, state: unknown): Execution {
     return this.#host.code.resume(run, state);
   }
@@ -120,7 +120,7 @@ class Question {
       this.#wrote.resolve();
     });
     if ("state" in program) return { ...program, detail: this.#detail };
-    if (this.#stopped.signal.aborted) return { ...WITHDRAWN, detail: this.#detail };
+    if (this.#stopped.signal.aborted) return { ...CANCELLED_END, detail: this.#detail };
     // Whole seconds, because the note of a timeout names them.
     const left = Math.max(1, Math.ceil((deadline - Date.now()) / 1000)) * 1000;
     const spec = { ...program, context: CONTEXT, timeoutMs: left, ...(cut === undefined ? {} : { cut }) };
@@ -129,7 +129,7 @@ class Question {
     return { ...end, detail: { ...this.#detail, ...this.#keptDetail(end) } };
   }
 
-  /** The result of the code, without original images if they end with the sandbox. */
+  /** The result of the code. Leaves out the files of original images if the sandbox ends with the question. */
   #keptDetail({ detail }: End): Partial<QuestionDetail> {
     if (!detail || !("results" in detail)) return {};
     if (!this.#spec.ownSandbox) return detail;
@@ -150,7 +150,7 @@ class Question {
     try {
       return await unlessAborted(until, this.#requestProgram(until));
     } catch (error) {
-      if (signal.aborted) return WITHDRAWN;
+      if (signal.aborted) return CANCELLED_END;
       if (!timeout.aborted) throw error;
       const lateNote = programLate(timeoutMs);
       return { state: "timed_out", note: [lateNote, cut].filter(Boolean).join(" ") };
@@ -187,9 +187,9 @@ class Question {
     const reader = new ProgramReader(this.#spec.languages);
     try {
       for await (const piece of response.body ?? []) {
-        const isWanted = reader.add(piece);
+        const needsMore = reader.add(piece);
         this.#progress(reader);
-        if (!isWanted) break;
+        if (!needsMore) break;
       }
     } catch {
       signal.throwIfAborted();
@@ -206,8 +206,8 @@ class Question {
   #progress({ code, usage }: ProgramReader): void {
     this.#detail.tokens = { ...usage };
     if (code.length <= this.#detail.code.length) return;
-    // Starts the container when the model writes the first code: a model that writes no code needs none. An error of the start
-    // is reported when the program starts.
+    // The container starts when the model writes the first code: without code, no container is needed. An error of the start is
+    // reported when the program starts.
     if (this.#detail.code === "")
       this.#host.lifecycle.waitUntilReadyForRun(() => this.#run.isEnded).catch(() => undefined);
     this.#detail.code = code;
@@ -234,7 +234,7 @@ class Question {
   }
 }
 
-/** The promise's value, unless the signal comes first. @throws the signal's reason */
+/** The promise's value. @throws the signal's reason if the signal is aborted first */
 function unlessAborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
   const { promise: rejection, reject } = Promise.withResolvers<never>();
   const stop = () => reject(signal.reason);

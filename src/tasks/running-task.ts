@@ -18,11 +18,11 @@ import type { TraceContext } from "../shared/trace.ts";
 import type { TaskState, TasksHost } from "./task-state.ts";
 import * as texts from "./texts.ts";
 
-/** How long it may take to fetch an agent's results, and those of a cancelled task. In milliseconds. */
+/** How long it may take to fetch the results of a task, in milliseconds; KEEP_CANCELLED_MS after a task was cancelled. */
 const KEEP_MS = 900_000;
 const KEEP_CANCELLED_MS = 120_000;
 
-/** Finding an installed agent takes less than this, in milliseconds. A longer wait is reported in the task's output. */
+/** If the agent is not ready after this time, in milliseconds, it is being installed. The task's output then reports the wait. */
 const INSTALL_NOTICE_MS = 2000;
 
 const CANCELLED_BEFORE_AGENT: End = { state: "cancelled", note: texts.CANCELLED_TEXT };
@@ -33,7 +33,7 @@ export class RunningTask {
   readonly #state: TaskState;
   readonly #events: EventReader;
   readonly #output: TaskOutput;
-  readonly #withdrawn = Promise.withResolvers<End>();
+  readonly #cancelledInQueue = Promise.withResolvers<End>();
   readonly #cancelRequested = Promise.withResolvers<void>();
   #command: Execution | undefined;
   #storedOffset = 0;
@@ -73,16 +73,16 @@ export class RunningTask {
     this.#output.addLine(line);
   }
 
-  /** The end, if the task is cancelled while it waits for another task. */
+  /** Resolves with the end if the task is cancelled while it waits for another task. */
   get cancelledInQueue(): Promise<End> {
-    return this.#withdrawn.promise;
+    return this.#cancelledInQueue.promise;
   }
 
   async cancel(): Promise<void> {
     this.#isCancelled = true;
     this.#cancelRequested.resolve();
     if (!this.#hasBegun)
-      this.#withdrawn.resolve({ ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() });
+      this.#cancelledInQueue.resolve({ ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() });
     await this.#command?.cancel();
   }
 
@@ -191,11 +191,11 @@ export class RunningTask {
     };
   }
 
-  /** Fetches as many results as possible. Returns the run's note. */
-  async #collectResults(detail: TaskDetail, report: string | undefined): Promise<string> {
+  /** Fetches as many results as possible into `detail`. Returns the verdict's note, and adds what could not be kept. */
+  async #collectResults(detail: TaskDetail, verdictNote: string | undefined): Promise<string> {
     const { spec } = this.#state;
     const { record } = this.#run;
-    let note = report;
+    let note = verdictNote;
     try {
       this.addLine("Collecting the changes");
       const collected = await collect(this.#host, this.id, record.id, spec.directory);
@@ -203,8 +203,8 @@ export class RunningTask {
       if (collected.changes === undefined) note = appendNote(note, texts.CHANGES_UNKNOWN);
       const { archives, archiveMaxBytes: maxBytes, keepMs } = this.#host;
       const { conversations } = AGENTS[spec.agent];
-      const remains = { run: record.id, expiresAt: Date.now() + keepMs, maxBytes };
-      detail.archive = await archive(archives, remains, conversations, detail.conversation);
+      const options = { run: record.id, expiresAt: Date.now() + keepMs, maxBytes };
+      detail.archive = await archive(archives, options, conversations, detail.conversation);
       detail.safe = true;
       const left = leftOutText(detail.archive);
       if (left) note = appendNote(note, left);
@@ -248,7 +248,7 @@ export class RunningTask {
     };
   }
 
-  /** Writes the state at once, not with the run's next flush. */
+  /** Writes the state to disk at once, and not with the run's next save. */
   #saveNow(): void {
     this.#save();
     this.#run.save();

@@ -11,7 +11,7 @@ import { NO_DIFF, OWN_DEFINITION } from "./texts.ts";
 /** The longest line to parse, in bytes. */
 const MAX_LINE = 16 * 1024 * 1024;
 
-/** The reader of events pauses for YIELD_MS milliseconds after each YIELD_BYTES. Agents print less in a minute. */
+/** After each YIELD_BYTES of events, the reader pauses for YIELD_MS milliseconds. Agents print less than that in a minute. */
 const YIELD_BYTES = 64 * 1024;
 const YIELD_MS = 20;
 
@@ -60,7 +60,7 @@ export class TaskOutput implements RunSink<CommandState> {
   /**
    * @param onProgress called after each output
    * @param onCommandStart receives the state for resuming the agent's command
-   * @param storedOffset how much of the agent's stdout was read and stored
+   * @param storedOffset returns how many bytes of the agent's stdout were read and stored
    */
   constructor(
     run: RunSink,

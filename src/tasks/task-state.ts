@@ -27,7 +27,7 @@ export interface TasksHost {
   report(error: unknown): void;
 }
 
-/** The part of a task's specification that is needed after its start. */
+/** The part of a task's specification that the executor needs after the start. */
 const storedSpec = z.object({
   agent: z.enum(AGENT_NAMES),
   /** The repository to clone into `directory` before the agent starts. */

@@ -7,7 +7,7 @@ const invalid = (message: string, hint: string, isRetryable = false) =>
 
 // Before a task
 
-/** @param what who needs the model, and what cannot be done */
+/** @param what a text of `NEEDS_MODEL` */
 export const noModel = (what: string) =>
   new ToolError(
     "not_configured",
@@ -35,7 +35,7 @@ export const repositoryAndContinue = () =>
     "Leave repository out.",
   );
 export const branchAlone = () =>
-  invalid("branch needs repository, the address to clone it from.", "Pass repository, or leave branch out.");
+  invalid("branch needs repository, the address to clone from.", "Pass repository, or leave branch out.");
 export const otherAgent = (task: string, agent: string) =>
   invalid(`Task ${task} was done by ${agent}, and no other agent can continue it.`, "Leave agent out.");
 export const agentNeedsKey = (agent: string) =>
@@ -87,7 +87,7 @@ export const agentIsWorking = (sandbox: string) =>
     true,
   );
 export const describeOffered = (offered: readonly string[]) =>
-  offered.length > 0 ? `The operator offers ${offered.join(", ")}.` : "The operator offers none.";
+  offered.length > 0 ? `The operator offers ${offered.join(", ")}.` : "The operator offers no definitions.";
 export const noDefinition = (missing: readonly string[], offered: readonly string[]) =>
   invalid(
     `There is no ${missing.join(", no ")}.`,
@@ -202,7 +202,7 @@ export const endedEarly = (agent: string, end: string, stderr: string, api: stri
 const lastLineText = (stderr: string) => stderr && ` Its last line of stderr: ${stderr}.`;
 export const describeError = (status: number, message: string) => `status ${status}, ${message}`;
 
-/** An error of the model's API as the end of a sentence, with what to do about it. */
+/** Completes a sentence about an error of the model's API, and says what to do. */
 export function modelAdvice(status: number, described: string): string {
   if (status === 401 || status === 403)
     return `it refused the server's credential (${described}). The operator has to set a valid ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN.`;

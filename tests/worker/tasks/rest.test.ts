@@ -154,7 +154,7 @@ describe("POST /execute", () => {
   it.each([
     [{ agents: "reviewer" }, /^Agents and commands must be lists of names$/],
     [{ commands: [5] }, /^Agents and commands must be lists of names$/],
-    [{ agents: ["none"] }, /^There is no agents\/none\. The operator offers none\./],
+    [{ agents: ["none"] }, /^There is no agents\/none\. The operator offers no definitions\./],
     [{ commands: ["../x"] }, /^commands: "\.\.\/x" is not the name/],
     [{ sandbox: "No!" }, /^sandbox must be 1 to 63 characters of/],
     [{ max_turns: "3" }, /^max_turns must be a number$/],

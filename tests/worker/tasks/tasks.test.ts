@@ -278,7 +278,7 @@ describe("definitions that a task names", () => {
     ],
     [{ commands: ["../agents/reviewer"] }, /^commands: "\.\.\/agents\/reviewer" is not the name/],
     [{ commands: ["deep/er"] }, /is not the name/],
-    [{ agents: ["nameless"] }, /cannot be used: its front matter must say `name: nameless`/],
+    [{ agents: ["nameless"] }, /cannot be used: its front matter must have `name: nameless`/],
     [{ commands: ["large"] }, /larger than 65536 bytes/],
     [
       { agents: Array.from({ length: 11 }, (_, index) => `a${index}`) },
@@ -302,7 +302,7 @@ describe("an invalid definition of the operator", () => {
         400,
         {
           error:
-            "The operator's agents/reviewer cannot be used: its front matter must say `name: reviewer`, like its file name. Leave it out.",
+            "The operator's agents/reviewer cannot be used: its front matter must have `name: reviewer`, like its file name. Leave it out.",
         },
       ]);
       const logged = spy.mock.calls.map(([line]) => JSON.parse(String(line)));

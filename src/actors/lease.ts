@@ -6,7 +6,7 @@ import { SerialQueue } from "../shared/queue.ts";
 import { splitByDay, dayOf } from "../shared/days.ts";
 import { quotaError, secondsCutText } from "./texts.ts";
 
-/** The quota that a request asks for beyond its need, so that the next runs need no request. */
+/** The quota that a request asks for in addition, so that the next runs need no request. */
 const SPARE: Holding = { slots: 4, seconds: 600 };
 
 /** How long before its end a lease is renewed, in milliseconds. */
@@ -30,7 +30,7 @@ export class Lease implements RunQuota {
   #grant: Grant | undefined;
   #inUse = { ...NO_HOLDING };
   #spent = new Map<number, number>();
-  /** Numbers the settlements. Starts from the clock, above the numbers of earlier actors. */
+  /** The number of the last settlement. It starts from the clock, so that it is above the numbers of earlier actors. */
   #turn = Date.now();
   #isRequesting = false;
   readonly #queue = new SerialQueue();
@@ -40,7 +40,7 @@ export class Lease implements RunQuota {
     this.#host = host;
   }
 
-  /** Adds seconds of today that an earlier actor did not report before it ended. */
+  /** Adds seconds of today that an earlier actor spent and did not report. */
   inherit(spent: number): void {
     if (spent <= 0) return;
     this.#spend([[dayOf(Date.now()), spent]]);
@@ -66,8 +66,7 @@ export class Lease implements RunQuota {
     });
   }
 
-  /** Reserves without a check, for a run that an earlier actor started: it is already running. */
-  hold(seconds: number): Reservation {
+  takeUnchecked(seconds: number): Reservation {
     this.#inUse.slots += 1;
     this.#inUse.seconds += seconds;
     // The account counts the run only while a lease covers it, and the earlier actor's lease will end.
@@ -85,7 +84,7 @@ export class Lease implements RunQuota {
     for (const [day, seconds] of spent) this.#spent.set(day, (this.#spent.get(day) ?? 0) + seconds);
   }
 
-  /** Returns unused quota when the account asks. A request under way has settled the spent seconds already. */
+  /** Gives back unused quota when the account asks. A request under way has settled the spent seconds already. */
   settle(): Settlement {
     if (this.#isRequesting) return { turn: this.#turn, spent: new Map(), inUse: { ...this.#inUse } };
     return this.#settlement();
@@ -110,7 +109,7 @@ export class Lease implements RunQuota {
     const spent = this.#spent.get(dayOf(Date.now())) ?? 0;
     const seconds = Math.min(wanted, grant.seconds - this.#inUse.seconds - spent);
     if (grant.slots - this.#inUse.slots < 1 || seconds < least) return undefined;
-    return this.hold(seconds);
+    return this.takeUnchecked(seconds);
   }
 
   async #request(needed: Holding, wanted: Holding): Promise<Grant> {
@@ -124,7 +123,8 @@ export class Lease implements RunQuota {
     } finally {
       this.#isRequesting = false;
     }
-    // A lease never continues after midnight (UTC). A lease that ends at midnight is renewed after midnight, because a new one would also end then.
+    // Every lease ends at midnight (UTC) at the latest. A lease that ends then is renewed only after midnight, because an earlier
+    // renewal would end then too.
     const left = this.#grant.until - Date.now();
     this.#renewIn(left > RENEW_MS ? left - RENEW_MS : Math.max(left, 0) + 1000);
     return this.#grant;

@@ -13,7 +13,7 @@ import { type RunRecord, type RunStore, viewOf } from "./run-store.ts";
 import { isEchoOf } from "./terminal-text.ts";
 import { hasEnded, hasNotStarted, notInteractive, notTyped } from "./texts.ts";
 
-/** How often new output is written to disk, in milliseconds. A shorter run is written once, after its end. */
+/** How often new output is written to disk, in milliseconds. A run that ends sooner is written once, after its end. */
 const FLUSH_MS = 1000;
 
 /** The shortest time between progress lines, in milliseconds. */
@@ -31,9 +31,7 @@ export interface ActiveRunHost {
   backlog: Backlog;
   /** Saves an ended run soon. */
   saveLater(run: ActiveRun): void;
-  /**
-   * Returns the real cause of a platform error, which may claim that the sandbox is gone although only the connection broke.
-   */
+  /** Returns the real cause of a platform error: the platform may report a lost sandbox when only the connection broke. */
   explainError(error: unknown): Promise<unknown>;
 }
 
@@ -136,7 +134,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     clearInterval(this.#timer);
     // The run never started, so its duration is zero.
     if (this.waiting) this.record.startedAt = Date.now();
-    // If the clock was set back, a run must not end before it began.
+    // A run must not end before it began, even if the clock was set back.
     const { detail: before } = this.record;
     Object.assign(this.record, end, { endedAt: Math.max(Date.now(), this.record.startedAt) });
     const { detail } = this.record;
@@ -155,7 +153,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#execution?.cancel() ?? Promise.resolve();
   }
 
-  /** Writes new output. Without an await in between, record and log are one transaction. */
+  /** Writes new output. No await separates the writes of log and record, so they are one transaction. */
   save(): void {
     if (!this.#changed) return;
     this.#changed = false;
@@ -320,7 +318,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     for (const wake of waiting) wake();
   }
 
-  /** Moves part of the log to R2, or joins the move under way. Resolves even if the move fails. */
+  /** Moves part of the log to R2, or waits for the move under way. Resolves even if the move fails. */
   moveLog(): Promise<void> {
     this.#shipping ??= this.#shipOne().finally(() => (this.#shipping = undefined));
     return this.#shipping;

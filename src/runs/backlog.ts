@@ -1,6 +1,6 @@
 /**
- * Limits how much log data waits for R2 in a sandbox's actor, and how fast a sandbox can print for a long time. The amount is
- * limited because SQLite's file never shrinks. At the limit, runs that print take turns: each waits until R2 has stored some
+ * Limits how much log data waits for R2 in a sandbox's actor, and the rate at which a sandbox can print after a burst. The amount
+ * is limited because SQLite's file never shrinks. At the limit, runs that print take turns: each waits until R2 has stored some
  * data.
  */
 import { Pace } from "../shared/pace.ts";
@@ -16,7 +16,8 @@ const REFUSED_MS = 10_000;
 
 /**
  * The limit for the output of a sandbox's runs, in bytes and bytes per second: all sandboxes may share the thread that stores
- * output. The burst is a whole log. Beyond the burst, the writes of programs block, as at a slow terminal.
+ * output. The burst is larger than a log of the default size. After the burst, the writes of programs block, as at a slow
+ * terminal.
  */
 const OUTPUT_PACE = { burst: 128 * 1024 * 1024, perSecond: 4 * 1024 * 1024 };
 

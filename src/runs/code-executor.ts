@@ -1,4 +1,4 @@
-/** Code in a live kernel as a run. */
+/** Runs code in kernels. */
 import {
   type CodeError,
   type CodeOutcome,
@@ -38,7 +38,7 @@ const OUTPUTS = "/workspace/.outputs";
 const MAX_ORIGINALS = 20;
 const KEEP_MS = 5000;
 
-/** The most images scaled per run. Each takes a process. */
+/** The most images to scale per run. Each image takes a process in the sandbox. */
 const MAX_SCALED = 20;
 
 /** The space reserved for a line that replaces an omitted result, in bytes of JSON. */
@@ -71,7 +71,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
   start(sink: RunSink<Kernel>, spec: CodeRunSpec): Execution {
     const limit = new Limit();
     return {
-      done: limit.hold(this.#run(sink, spec, limit)),
+      done: limit.enforce(this.#run(sink, spec, limit)),
       cancel: async () => {
         limit.setCancelDeadline();
         this.#kernels.cancel(sink.id);
@@ -115,11 +115,11 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     const makeSmaller: MakeSmaller = async (image) =>
       smaller++ < MAX_SCALED ? await this.#shrink(image) : "too_large";
     const shown = await Promise.all(results.map((result) => makeShowable(result, makeSmaller)));
-    let keptBytes = 0;
+    let originals = 0;
     const keep = shown.map(async (result, index) => {
       const from = results[index];
       const isChanged = "image" in result && result.change !== undefined;
-      if (!isChanged || !from || !("image" in from) || keptBytes++ >= MAX_ORIGINALS) return;
+      if (!isChanged || !from || !("image" in from) || originals++ >= MAX_ORIGINALS) return;
       const bytes = fromBase64(from.image);
       const [, extension = ""] = from.mimeType.split("/");
       const path = `${OUTPUTS}/${localID(id)}-${index + 1}.${extension}`;
@@ -148,7 +148,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       return { state: "lost", note: notes[taken ?? "killed"] };
     };
     const limit = new Limit();
-    return { done: limit.hold(run()), cancel: async () => limit.setCancelDeadline() };
+    return { done: limit.enforce(run()), cancel: async () => limit.setCancelDeadline() };
   }
 }
 
@@ -203,7 +203,7 @@ function fitResults(shown: readonly CodeResult[], error: CodeOutcome["error"]): 
   return { results: fitted, error: raised };
 }
 
-/** An error with the two ends of its traceback. */
+/** The error. Of a long traceback, only the two ends. */
 function shortenError({ name, message, traceback }: CodeError): CodeError {
   const text = traceback.join("\n");
   return {

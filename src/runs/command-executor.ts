@@ -1,4 +1,4 @@
-/** Shell commands that sandboxd runs, from the start call to the end. */
+/** Runs shell commands with sandboxd, from the start call to the end. */
 import * as z from "zod";
 import type { StartCall } from "../../container/sandboxd/protocol.ts";
 import { RESPONSE_MS, type ContainerLink, type Outcome, RunFollower } from "../container/follower.ts";
@@ -87,14 +87,14 @@ export class CommandExecutor implements Executor<CommandSpec> {
       });
     });
     return {
-      done: run.limit.hold(Promise.race([turn, run.cancelledBeforeTurn])),
+      done: run.limit.enforce(Promise.race([turn, run.cancelledBeforeTurn])),
       cancel: () => run.end("cancelled"),
       type: spec.interactive ? (input) => run.type(input) : undefined,
       waiting: () => waitingFor(this.#queue.waitingFor(spec.session, sink.id), "session", spec.session),
     };
   }
 
-  /** Resumes an earlier actor's command at the end of the sink's output. */
+  /** Resumes an earlier actor's command, after the output that the sink already has. */
   resume(sink: RunSink, state: unknown): Execution {
     const { session, deadline, timeoutMs, cut, interactive } = commandState.parse(state);
     const run = new RunningCommand(this.#link, sink);
@@ -102,7 +102,7 @@ export class CommandExecutor implements Executor<CommandSpec> {
     run.limit.setDeadline(deadline, timeoutMs);
     const done = this.#queue.run(session, sink.id, () => run.follow(deadline, cut));
     return {
-      done: run.limit.hold(done),
+      done: run.limit.enforce(done),
       cancel: () => run.end("cancelled"),
       type: interactive ? (input) => run.type(input) : undefined,
       deadline,
@@ -112,7 +112,7 @@ export class CommandExecutor implements Executor<CommandSpec> {
 
 class RunningCommand extends RunFollower {
   readonly limit = new Limit();
-  readonly #withdrawn = Promise.withResolvers<End>();
+  readonly #cancelledBeforeTurn = Promise.withResolvers<End>();
   /** Settles when the request to start or follow the run was sent to sandboxd. */
   readonly #requested = Promise.withResolvers<void>();
   #start: StartCall | undefined;
@@ -122,9 +122,9 @@ class RunningCommand extends RunFollower {
   /** Undefined if an earlier version of this server started the command. */
   timeoutMs: number | undefined;
 
-  /** Settles if the command is cancelled before it starts. */
+  /** Resolves if the command is cancelled before it starts. */
   get cancelledBeforeTurn(): Promise<End> {
-    return this.#withdrawn.promise;
+    return this.#cancelledBeforeTurn.promise;
   }
 
   /** Whether the start call was sent and not refused. */
@@ -179,7 +179,7 @@ class RunningCommand extends RunFollower {
   /** Ends the command early, with its processes. */
   async end(why: StopReason): Promise<void> {
     if (this.sink.isEnded) return;
-    if (!this.isStarted) this.#withdrawn.resolve(CANCELLED_BEFORE_START);
+    if (!this.isStarted) this.#cancelledBeforeTurn.resolve(CANCELLED_BEFORE_START);
     const before = this.stop;
     this.stop ??= why;
     if (!this.isStarted || before) return;

@@ -4,7 +4,7 @@ import { type End, type Execution, CANCELLED_BEFORE_START } from "./run-types.ts
 /**
  * Returns an execution that first waits for `before`. `before` resolves with the function that starts the real execution, or with
  * the run's end if nothing must start.
- * @param waiting what the run waits for before that, shown to its caller
+ * @param waiting what `before` waits for, shown to the run's caller
  */
 export function startAfter(
   run: ActiveRun,
@@ -15,21 +15,21 @@ export function startAfter(
   }: { isInteractive?: boolean | undefined; waiting?: Execution["waiting"] } = {},
 ): Execution {
   let execution: Execution | undefined;
-  const { promise: withdrawn, resolve: withdraw } = Promise.withResolvers<End>();
-  let isWithdrawn = false;
+  const cancelledBeforeStart = Promise.withResolvers<End>();
+  let isCancelled = false;
   const turn = async (): Promise<End> => {
     const next = await before();
-    if (isWithdrawn || run.isEnded) return CANCELLED_BEFORE_START;
+    if (isCancelled || run.isEnded) return CANCELLED_BEFORE_START;
     if (typeof next !== "function") return next;
     execution = next();
     return await execution.done;
   };
   return {
-    done: Promise.race([turn(), withdrawn]),
+    done: Promise.race([turn(), cancelledBeforeStart.promise]),
     cancel: async () => {
       if (execution) return await execution.cancel();
-      isWithdrawn = true;
-      withdraw(CANCELLED_BEFORE_START);
+      isCancelled = true;
+      cancelledBeforeStart.resolve(CANCELLED_BEFORE_START);
     },
     type: isInteractive ? async (text) => (await execution?.type?.(text)) ?? 0 : undefined,
     waiting: () => (execution ? execution.waiting?.() : waiting?.()),

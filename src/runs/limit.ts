@@ -19,7 +19,7 @@ export class Limit {
   isReached = false;
 
   /** Resolves with the end of `done`, or with `timed_out` or `cancelled` if the limit is reached first. */
-  async hold(done: Promise<End>): Promise<End> {
+  async enforce(done: Promise<End>): Promise<End> {
     try {
       return await Promise.race([done, this.#reached.promise]);
     } finally {

@@ -12,8 +12,8 @@ import { logUnreadable } from "./texts.ts";
 const ROW_BYTES = 512 * 1024;
 
 /**
- * Parts of output up to this size are copied together, in bytes. Larger parts stay separate, because copying them takes longer
- * than it saves.
+ * Parts of output up to this size, in bytes, are copied into one buffer. Larger parts stay separate, because copying them takes
+ * longer than it saves.
  */
 const JOINED_BYTES = 32 * 1024;
 
@@ -30,7 +30,7 @@ const LEAST_ROW_BYTES = 32;
  */
 const OBJECT_BYTES = 2 * 1024 * 1024;
 
-/** The most rows that move to an object together: reading them takes memory. */
+/** The most rows that move to one object: reading them takes memory. */
 const OBJECT_ROWS = 4096;
 
 /** A log up to this size stays in SQLite; a longer one goes to R2 completely. */
@@ -90,7 +90,7 @@ export class LogWriter {
   /** The number of the next piece. Pieces that go to R2 together share a row, so there may be fewer rows than pieces. */
   #seq: number;
   #objects: number;
-  /** Bytes that are only in rows and in no object yet. */
+  /** Bytes that are in rows, but in no object yet. */
   #unshipped: number;
 
   /** Continues after the rows of an earlier actor. */
@@ -208,17 +208,17 @@ export class LogWriter {
   }
 
   /**
-   * Moves at most one object of a long log to R2. If R2 refuses it, the next call tries again. Calls must not overlap. @param
-   * shipped called in the transaction that records the object; its argument says whether the pieces are new to SQLite
+   * Moves at most one object of a long log to R2. If R2 refuses it, the next call tries again. Calls must not overlap.
+   * @param onShipped called in the transaction that records the object. Its argument says whether the pieces are new to SQLite
    * @throws errors of R2
    */
-  async moveToStore(shipped: (isNew: boolean) => void): Promise<void> {
+  async moveToStore(onShipped: (isNew: boolean) => void): Promise<void> {
     if (!this.exceedsSQLite) return;
-    if (this.#unshipped > 0 && this.#pendingBytes < OBJECT_BYTES) await this.#shipRows(shipped);
-    else if (this.#pendingBytes > 0) await this.#shipPending(shipped);
+    if (this.#unshipped > 0 && this.#pendingBytes < OBJECT_BYTES) await this.#shipRows(onShipped);
+    else if (this.#pendingBytes > 0) await this.#shipPending(onShipped);
   }
 
-  async #shipRows(shipped: (isNew: boolean) => void): Promise<void> {
+  async #shipRows(onShipped: (isNew: boolean) => void): Promise<void> {
     const rows = this.#sql.exec<Row>(
       "SELECT * FROM log WHERE run = ? AND object IS NULL ORDER BY seq LIMIT ?",
       this.#runID,
@@ -234,30 +234,30 @@ export class LogWriter {
     }
     await this.#ship(pieces);
     this.#unshipped -= size;
-    shipped(false);
+    onShipped(false);
   }
 
-  async #shipPending(shipped: (isNew: boolean) => void): Promise<void> {
+  async #shipPending(onShipped: (isNew: boolean) => void): Promise<void> {
     const leaving: PiecesInTransit = { pieces: this.#pending, bytes: this.#pendingBytes, isFlushed: false };
     this.#leaving = leaving;
     this.#pending = [];
     this.#pendingBytes = 0;
-    let isThere = false;
+    let isStored = false;
     try {
       await this.#ship(leaving.pieces);
-      isThere = true;
-      shipped(!leaving.isFlushed);
+      isStored = true;
+      onShipped(!leaving.isFlushed);
     } finally {
       this.#leaving = undefined;
-      if (!isThere && leaving.isFlushed) this.#unshipped += leaving.bytes;
-      else if (!isThere) {
+      if (!isStored && leaving.isFlushed) this.#unshipped += leaving.bytes;
+      else if (!isStored) {
         this.#pending = [...leaving.pieces, ...this.#pending];
         this.#pendingBytes += leaving.bytes;
       }
     }
   }
 
-  /** Puts the pieces into one object. One row for each stretch of a stream replaces the pieces' rows. */
+  /** Puts the pieces into one object. Replaces their rows by one row for each piece from `joinAdjacent`. */
   async #ship(pieces: readonly PlacedPiece[]): Promise<void> {
     const object = await this.#put(pieces.flatMap(({ parts }) => parts));
     this.#sql.exec(
@@ -267,7 +267,7 @@ export class LogWriter {
       pieces.at(-1)?.seq ?? -1,
     );
     let at = 0;
-    for (const piece of stretches(pieces)) {
+    for (const piece of joinAdjacent(pieces)) {
       this.#insert(piece, null, object, at);
       at += piece.length;
     }
@@ -289,8 +289,8 @@ export class LogWriter {
   }
 }
 
-/** Joins pieces that are adjacent in the log. Pieces between two others may be in R2 already; those two are not joined. */
-function stretches(pieces: readonly PlacedPiece[]): PlacedPiece[] {
+/** Joins pieces of one stream that are adjacent in the log. Two pieces are not adjacent if a piece between them is in R2. */
+function joinAdjacent(pieces: readonly PlacedPiece[]): PlacedPiece[] {
   const joinedPieces: PlacedPiece[] = [];
   for (const piece of pieces) {
     const last = joinedPieces.at(-1);

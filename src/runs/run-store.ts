@@ -7,7 +7,7 @@ import type { RunKind, RunState } from "../shared/run-listing.ts";
 
 /** A run as stored. */
 export interface RunRecord extends Omit<RunSummary, "waiting">, Omit<Partial<End>, "state"> {
-  /** The stored part of the source, from `keptSource`. */
+  /** The stored part of the source, from `sourceToStore`. */
   source?: string | undefined;
   /** The state for resuming the run; undefined if nothing was started. */
   resumeState?: unknown;

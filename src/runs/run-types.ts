@@ -52,8 +52,9 @@ export const DETAIL_BYTES = 1_500_000;
 export interface WaitState {
   /** Ids of the earlier runs, the running one first. */
   behind: string[];
-  /** What the runs share, and its name: the shell session, the kernel's context, the workspace of tasks, or the set-up. */
+  /** What the runs share: the shell session, the kernel's context, the workspace of tasks, or the set-up. */
   kind: "session" | "context" | "workspace" | "setup";
+  /** The name of the session or context; otherwise empty. */
   name: string;
 }
 
@@ -98,11 +99,11 @@ export interface LogPiece {
 
 /** Receives the reports of an executor. `State` is the data that resumes the run. */
 export interface RunSink<State = unknown> extends OutputSink {
-  /** The run starts now. */
+  /** Called when the run starts, after its wait for earlier runs. */
   markStarted(): void;
   /** Stores the state for resuming the run; undefined if nothing was started after all. */
   keepState(state: State | undefined): void;
-  /** Whether the sandbox may hold files of the run; true unless the executor changes it. */
+  /** Whether the sandbox may have files of the run; true unless the executor changes it. */
   hasFiles: boolean;
 }
 

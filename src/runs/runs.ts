@@ -30,7 +30,7 @@ import { deleteBelow } from "../storage/object-store.ts";
 import { titleOf } from "../shared/text.ts";
 import * as texts from "./texts.ts";
 
-/** The part of the principal's quota that a run holds. */
+/** The part of the principal's quota that is reserved for a run. */
 export interface Reservation {
   /** The seconds that the run may take. */
   seconds: number;
@@ -42,7 +42,7 @@ export interface RunQuota {
   /** @throws {ToolError} `quota_exceeded` */
   take(seconds: number): Promise<Reservation>;
   /** Reserves without a check, for a run that an earlier actor started: it is already running. */
-  hold(seconds: number): Reservation;
+  takeUnchecked(seconds: number): Reservation;
   /** Returns a reservation. @param spent the run's seconds */
   giveBack(reservation: Reservation, spent: number): void;
 }
@@ -53,9 +53,7 @@ export interface RunContainer {
   admitRun(): Promise<void>;
   /** Called if a run ended before its preparation was done: the prepared container may not be needed. */
   release(): void;
-  /**
-   * Returns the real cause of a platform error, which may claim that the sandbox is gone although only the connection broke.
-   */
+  /** Returns the real cause of a platform error: the platform may report a lost sandbox when only the connection broke. */
   explainError(error: unknown): Promise<unknown>;
 }
 
@@ -126,7 +124,7 @@ export interface RunStart {
 
 const UNMETERED: RunQuota = {
   take: async (seconds) => ({ seconds }),
-  hold: (seconds) => ({ seconds }),
+  takeUnchecked: (seconds) => ({ seconds }),
   giveBack: () => undefined,
 };
 
@@ -158,9 +156,9 @@ export interface RunReading {
 /** Which run to read, and which part of it. */
 export interface RunToRead {
   id: string;
-  /** How long to wait, milliseconds. */
+  /** How long to wait, in milliseconds. */
   waitMs: number;
-  /** The log byte to read from; without it, no log is read. */
+  /** The position in the log to read from, in bytes; undefined to read no log. */
   cursor?: number | undefined;
   /** The most bytes of the page. */
   maxBytes?: number;
@@ -314,7 +312,7 @@ export class Runs {
     const { startedAt } = record;
     const seconds = Math.ceil(((execution.deadline ?? 0) - startedAt) / 1000);
     const quota = run.isService ? UNMETERED : this.#host.quota;
-    this.#watch(run, meter(execution, quota, quota.hold(Math.max(1, seconds)), startedAt));
+    this.#watch(run, meter(execution, quota, quota.takeUnchecked(Math.max(1, seconds)), startedAt));
   }
 
   #markLost(record: RunRecord, note: string): void {
@@ -337,7 +335,7 @@ export class Runs {
     const today = Math.floor(Date.now() / DAY_MS) * DAY_MS;
     this.#saveAll();
     const since = Math.max(time, today);
-    // No metered run takes a day.
+    // Every metered run takes less than a day.
     const afterID = firstIDAt(this.#host.sandbox(), since - DAY_MS);
     return Math.ceil(this.#store.millisecondsSince(since, afterID, today) / 1000);
   }

@@ -29,7 +29,7 @@ export interface TaskDetail {
   turns?: number;
   tokens?: Tokens;
   costUSD?: number;
-  /** What the task changed; undefined before its end, and if it could not be determined. */
+  /** What the task changed; undefined before its end, and if the changes could not be determined. */
   changes?: Changes;
   /** Files that the task produced, as stored in R2. */
   artifacts: Artifact[];
@@ -61,7 +61,7 @@ export interface QuestionDetail extends CodeDetail {
 
 export interface Changes {
   /** Sorted by path; at most `MAX_FILES`. */
-  files: ChangedFiles[];
+  files: ChangedFile[];
   /** The total number. */
   count: number;
   /** A git diff against the state at the start, cut at `DIFF_BYTES`. */
@@ -70,7 +70,7 @@ export interface Changes {
   diffBytes: number;
 }
 
-export interface ChangedFiles {
+export interface ChangedFile {
   /** Relative to the task's directory. */
   path: string;
   change: "created" | "changed" | "deleted";
@@ -79,7 +79,7 @@ export interface ChangedFiles {
 }
 
 export interface Artifact {
-  /** A path as in `ChangedFiles`, or `DIFF_NAME`. */
+  /** A path as in `ChangedFile`, or `DIFF_NAME`. */
   path: string;
   /** Bytes. */
   size: number;

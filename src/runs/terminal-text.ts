@@ -139,7 +139,7 @@ export function unfinishedSequenceLength(output: string): number {
 
 /** Whether an output is only the terminal's echo of typed text, or a part of the echo. */
 export function isEchoOf(typed: string, output: Uint8Array): boolean {
-  // Without a line end, a program waits for more text. The echo is then all of its output.
+  // After text without a line end, a program waits for more text, so its only output is the echo. The echo then counts as output.
   // oxlint-disable-next-line no-control-regex
   if (!/[\r\n]$/.test(typed) || output.length > 4 * typed.length + MAX_COLUMNS) return false;
   const shown = letters(terminalText(new TextDecoder().decode(output)));

@@ -59,7 +59,7 @@ describe("a lease of the quota", () => {
   test("runs of an earlier actor stay counted while they run", async () => {
     await withQuota({ ...LIMITS, concurrentRuns: 1 }, async (quota) => {
       const { lease } = oneSandbox(quota);
-      const reservation = lease.hold(3600);
+      const reservation = lease.takeUnchecked(3600);
       for (let minutes = 0; minutes < 30; minutes++) {
         await vi.advanceTimersByTimeAsync(60_000);
         expect(refusedOther(quota)?.limit).toBe("concurrentRuns");

@@ -33,7 +33,7 @@ async function withRuns(
     const host: RunsHost = {
       quota: {
         take: async (seconds) => ({ seconds }),
-        hold: (seconds) => ({ seconds }),
+        takeUnchecked: (seconds) => ({ seconds }),
         giveBack: () => undefined,
       },
       lifecycle: {

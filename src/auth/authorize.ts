@@ -57,7 +57,7 @@ async function respond(
   const secure = oauth.issuer.startsWith("https:");
   const request = addCookiePrefix(moveToIssuer(sent, oauth), secure);
   const context: PageContext = { ...requestContext, oauth, request };
-  const response = await handle(context).catch((error) => explain(context, error));
+  const response = await handle(context).catch((error) => errorPage(context, error));
   return new Response(response.body, {
     status: response.status,
     headers: removeCookiePrefix(new Headers(response.headers), secure),
@@ -78,7 +78,7 @@ async function show(context: PageContext): Promise<Response> {
   return consent(context, authRequest, offeredScopes(authRequest, context.config), new Headers());
 }
 
-/** Shows the consent page. Its form carries a new handle that works once, only in this browser. */
+/** Shows the consent page. Its form has a new handle, which works only once and only in this browser. */
 async function consent(
   context: PageContext,
   authRequest: AuthRequest,
@@ -223,7 +223,7 @@ function checkQuery(search: string, parameters: URLSearchParams): void {
   if (problem) throw new AuthorizationError("invalid_request", { description: problem });
 }
 
-/** Requires PKCE of every client. The provider would not require it of confidential clients. */
+/** Requires PKCE of every client. The provider itself does not require it of confidential clients. */
 function checkChallenge(authRequest: AuthRequest): void {
   if (/^[\w-]{43}$/.test(authRequest.codeChallenge ?? "")) return;
   throw refusal(authRequest, "invalid_request", texts.REQUEST_PROBLEMS.noChallenge);
@@ -238,7 +238,7 @@ function refusal(authRequest: AuthRequest, code: "invalid_request" | "invalid_sc
  * Shows an error to the person, and does not redirect to the client. Anybody can register a client, so a redirect would make the
  * server an open redirect.
  */
-function explain(context: PageContext, error: unknown): Promise<Response> {
+function errorPage(context: PageContext, error: unknown): Promise<Response> {
   const retryURL = new URL(context.request.url);
   if (error instanceof CimdFetchError) {
     logSignIn(context, { outcome: "refused", reason: "bad_request" });
@@ -253,9 +253,9 @@ function explain(context: PageContext, error: unknown): Promise<Response> {
     logError(context, "authorize", error);
     return messagePage(texts.unexpected(context.requestID), { status: 500 });
   }
-  const started = context.request.method === "POST" || retryURL.pathname !== AUTHORIZE_PATH;
-  logSignIn(context, { outcome: "refused", reason: started ? "bad_handle" : "bad_request" });
-  if (started) {
+  const hasBegun = context.request.method === "POST" || retryURL.pathname !== AUTHORIZE_PATH;
+  logSignIn(context, { outcome: "refused", reason: hasBegun ? "bad_handle" : "bad_request" });
+  if (hasBegun) {
     const link = { href: `${AUTHORIZE_PATH}${retryURL.search}`, label: "Start again" };
     const hasRequest = retryURL.searchParams.has("client_id");
     return messagePage(texts.PAGE_EXPIRED, { link: hasRequest ? link : undefined });

@@ -19,10 +19,9 @@ interface Candidate {
 }
 
 /**
- * Identifies the caller by the `Authorization: Bearer` header only. Tokens in URLs or bodies are ignored (optional in RFC 6750
- * sections 2.2 and 2.3; URLs end up in logs). A static token costs no store read; only a token in the OAuth format is looked
- * up.
- * @param paths OAuth tokens for these resources are accepted; a challenge names the first
+ * Identifies the caller by the `Authorization: Bearer` header only. Tokens in URLs and bodies are ignored, because URLs end up in
+ * logs; RFC 6750 makes both optional (sections 2.2 and 2.3). Only a token in the OAuth format is looked up in the store.
+ * @param paths the resources whose OAuth tokens are accepted. A challenge names the metadata of the first one
  */
 export async function authenticate(
   request: Request,
@@ -48,14 +47,14 @@ export async function authenticate(
 }
 
 /**
- * How many words of an `Authorization` header are checked for our token. A header with more words counts as if it had the
- * token.
+ * The most words of an `Authorization` header that are compared with this server's tokens. A header with more words is treated as
+ * if it contained one.
  */
 const MAX_WORDS = 20;
 
 /**
- * Whether a header contains a token of this server. Looks nothing up. Reads malformed headers too, because they leak tokens as
- * well.
+ * Whether an `Authorization` header contains a token of this server, or text in the format of one. Does not read the store. Also
+ * searches malformed headers, because they leak tokens too.
  */
 export async function isOwnAuthorization(header: string, config: Config): Promise<boolean> {
   const words = new Set([header, ...header.split(/\s+/), ...header.split(/[\s,;:="]+/)]);
@@ -118,7 +117,7 @@ function presentedToken(header: string | null): string | undefined {
   return /^[\x21-\x7e]+$/.test(credentials[1]) ? credentials[1] : "";
 }
 
-/** Compares every candidate, by digest and in constant time. */
+/** Compares the token with every candidate, by digest and in constant time. */
 async function principalOf(token: string, candidates: readonly Candidate[]): Promise<Principal | undefined> {
   const digest = await sha256(token);
   let match: Principal | undefined;

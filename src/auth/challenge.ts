@@ -8,8 +8,8 @@ import { CALLER_TEXTS } from "./texts.ts";
 const REALM = "sandbox-mcp";
 
 /**
- * 401. The challenge has the error `invalid_token` only if the request carried a token. Without one, RFC 6750 section 3.1
- * requires a challenge without an error, and a client that sees an error discards its token.
+ * Status 401. The challenge has the error `invalid_token` only if the request has a token. For a request without a token, RFC
+ * 6750 section 3.1 requires a challenge without an error. An error would make a client discard its token.
  * @param metadata the URL of the resource's metadata (RFC 9728 section 5.1); undefined if OAuth is off
  */
 export function unauthorized(reason: RefusalReason, message: string, metadata?: string): Refusal {
@@ -19,8 +19,8 @@ export function unauthorized(reason: RefusalReason, message: string, metadata?: 
 }
 
 /**
- * 403 if the principal lacks a scope of `needed`, else undefined. The message names all required scopes. The challenge also
- * names the principal's current scopes, because a client signs in again with exactly the scopes of the challenge.
+ * Status 403 if the principal lacks a scope of `needed`, else undefined. The message names all required scopes. The challenge
+ * also names the principal's current scopes, because a client signs in again with exactly the scopes of the challenge.
  */
 export function insufficientScope(
   { principal, metadata }: Caller,
@@ -40,7 +40,7 @@ export function insufficientScope(
   return { reason: "insufficient_scope", response: json(body, 403, { "www-authenticate": header }) };
 }
 
-/** 503: the token could not be looked up. With another status, the client would discard it. */
+/** Status 503: the token could not be looked up. After another status, the client would discard its token. */
 export function tokenUnchecked(): Refusal {
   const body = { error: "Service Unavailable", message: CALLER_TEXTS.unchecked };
   const response = json(body, 503, { "retry-after": "5" });

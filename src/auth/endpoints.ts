@@ -85,13 +85,13 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   return shown;
 }
 
-/** Anybody can register clients, so their number is bounded: a new one replaces the oldest unapproved one. */
+/** Limits the number of unapproved clients, because anybody can register clients. Beyond the limit, the oldest one is deleted. */
 async function boundClients(registration: Response, context: RequestContext): Promise<void> {
   const { client_id } = await registration.json<{ client_id: string }>();
   const { OAUTH_KV } = providerEnv(context);
-  const forgotten = (await registrationsOf(context.env)?.registered(client_id)) ?? [];
+  const surplus = (await registrationsOf(context.env)?.registered(client_id)) ?? [];
   // An unapproved client has no grants or tokens to delete.
-  await Promise.all(forgotten.map((client) => OAUTH_KV?.delete(`client:${client}`)));
+  await Promise.all(surplus.map((client) => OAUTH_KV?.delete(`client:${client}`)));
 }
 
 /** A client id that is a metadata document's URL does not become part of a key. */
@@ -101,7 +101,7 @@ function isTooLong(name: string, value: string): boolean {
 
 const UNREADABLE = {
   broken: [400, ENDPOINT_TEXTS.broken],
-  // Only for callers with a principal.
+  // `gather` returns this only for callers with a principal.
   no_room: [429, ENDPOINT_TEXTS.tooLarge],
   too_large: [413, ENDPOINT_TEXTS.tooLarge],
   too_slow: [408, ENDPOINT_TEXTS.tooSlow],

@@ -1,4 +1,4 @@
-/** HTML templates. Every value is escaped, except HTML itself. */
+/** HTML templates. Every value is escaped, except instances of `HTML`. */
 
 export class HTML {
   readonly text: string;

@@ -9,14 +9,14 @@ const MAX_KEY_BYTES = 512;
 /** The time limit of one operation, in milliseconds. Most take less than a second. */
 const TIMEOUT_MS = 10_000;
 
-/** The store refused or timed out. Keeps the store's message, because the OAuth provider recognizes some messages. */
+/** The store failed or timed out. Keeps the store's message, because the OAuth provider recognizes some messages. */
 export class StoreError extends Error {
   override readonly name = "StoreError";
 }
 
 export function guardStore(store: KVNamespace): KVNamespace {
   return interceptStore(store, (name, key, call) => {
-    // The store would throw for a key that is too long. Nothing is stored under such a key.
+    // No value has a key that is too long, and the store would throw for such a key.
     const isTooLong = typeof key === "string" && bytesOf(key) > MAX_KEY_BYTES;
     return name === "get" && isTooLong ? Promise.resolve(null) : withTimeLimit(call);
   });

@@ -161,7 +161,7 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
   return { issuer, server, resources };
 }
 
-/** A resource. Its handler returns the token's principal, for `tokenHolder`. */
+/** Builds the server of one resource. Its handler responds with the token's principal, for `tokenHolder`. */
 function protectedResource(
   server: OAuthAuthorizationServer<ProviderEnv>,
   config: Config,

@@ -78,7 +78,7 @@ button:hover, .button:hover { filter: brightness(1.08); }
 
 let styleHash: string | undefined;
 
-/** @param options `formTargets`: the CSP sources, besides this server, that the form may be sent or redirected to */
+/** @param options `formTargets`: CSP sources, besides this server, to which the browser may send or redirect the form */
 export async function page(
   title: string,
   body: HTML,
@@ -96,7 +96,7 @@ export async function page(
     "default-src 'none'",
     `style-src ${styleHash}`,
     ...(script ? [`script-src ${await hashSource(script)}`, "connect-src 'self'"] : []),
-    // Chromium also applies this to redirects after a form.
+    // Chromium also applies this directive to redirects after the form is sent.
     `form-action ${["'self'", ...formTargets].join(" ")}`,
     "frame-ancestors 'none'",
     "base-uri 'none'",

@@ -85,7 +85,7 @@ export async function finishPanelSignIn(request: Request, oauth: OAuth, context:
 }
 
 /**
- * The caller of a request from one of this server's pages. Requests from other pages are refused: browsers send their origin.
+ * The caller of a request from one of this server's pages. Requests from other pages are refused by their `Origin` header.
  */
 export async function panelCaller(request: Request, context: RequestContext): Promise<Caller | Refusal> {
   const oauth = oauthFor(request, context);
@@ -95,7 +95,10 @@ export async function panelCaller(request: Request, context: RequestContext): Pr
   return { reason: "bad_origin", response };
 }
 
-/** The caller of the browser's session, whichever page sent the request. Enough to show data, but not to change anything. */
+/**
+ * The caller of the browser's session, for requests that only show data. Does not check which page sent the request, so a request
+ * that changes something needs `panelCaller`.
+ */
 export async function panelSession(
   request: Request,
   oauth: OAuth,
@@ -154,7 +157,7 @@ function cookieName(name: string, oauth: OAuth): string {
   return `${COOKIE_PREFIX}${name}${isSecure(oauth) ? "" : `-${new URL(oauth.issuer).port || 80}`}`;
 }
 
-/** @param value only cookie characters, as in tokens */
+/** @param value text of characters that cookies allow; all tokens are such text */
 function cookie(oauth: OAuth, name: string, value: string, seconds: number, sameSite: "Lax" | "Strict") {
   return `${cookieName(name, oauth)}=${value}; Path=/; Max-Age=${seconds}; HttpOnly; SameSite=${sameSite}; Secure`;
 }
@@ -173,8 +176,8 @@ function notSignedIn(oauth: OAuth, message: string, status = 400): Promise<Respo
   const headers = new Headers();
   headers.append("set-cookie", cookie(oauth, SIGN_IN_COOKIE, "", 0, "Lax"));
   const link = { href: PANEL_SIGN_IN_PATH, label: "Sign in" };
-  const remainingHeaders = removeCookiePrefix(headers, isSecure(oauth));
-  return messagePage({ title: NOT_SIGNED_IN, message }, { status, headers: remainingHeaders, link });
+  const adapted = removeCookiePrefix(headers, isSecure(oauth));
+  return messagePage({ title: NOT_SIGNED_IN, message }, { status, headers: adapted, link });
 }
 
 function random(): string {

@@ -1,4 +1,4 @@
-/** Texts of the sign-in pages and their errors. page.ts has the layout; consent-page.ts and the methods have the form. */
+/** Texts of the sign-in pages, and of errors for programs. page.ts has the layout; consent-page.ts and methods/ have the form. */
 import type { Scope } from "../shared/principal.ts";
 
 export interface PageMessage {
@@ -115,7 +115,7 @@ export const ENDPOINT_TEXTS = {
 export const OAUTH_OFF = {
   noStore: "the KV namespace OAUTH_KV is not bound",
   noMethod: (variables: readonly string[]) =>
-    `there is no way to sign in: set one of ${variables.join(", ")}`,
+    `no sign-in method is configured (set one of ${variables.join(", ")})`,
   noOrigin: "PUBLIC_ORIGIN is not set",
   notHTTPS: "PUBLIC_ORIGIN is not an https origin",
 };

@@ -71,7 +71,7 @@ async function identityOf(request: Request, context: RequestContext): Promise<Ac
   }
 }
 
-/** The person named by a valid assertion. Service tokens name nobody. @throws if the team's keys cannot be fetched */
+/** The person named by a valid assertion; undefined for a service token. @throws if the team's keys cannot be fetched */
 async function verifyAssertion(request: Request, { issuer, audience, certsURL }: Settings) {
   const assertion = request.headers.get("cf-access-jwt-assertion");
   if (!assertion) return undefined;
@@ -93,7 +93,7 @@ async function verifyAssertion(request: Request, { issuer, audience, certsURL }:
   }
 }
 
-/** Whether the assertion is invalid, rather than the keys unavailable. */
+/** Whether the error means that the assertion is invalid. Other errors mean that the keys are unavailable. */
 function isRefusal(error: unknown): boolean {
   return (
     error instanceof errors.JOSEError &&

@@ -8,6 +8,7 @@ import type { HTML } from "../html.ts";
 
 export interface Identity {
   principal: string;
+  /** The rule that let the person sign in, one of `Method.rules`. */
   rule: string;
 }
 

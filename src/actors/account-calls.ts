@@ -12,7 +12,7 @@ export interface Preview {
   expiresAt: number;
 }
 
-/** The sandbox of a call, its principal, and what the call may do. Every call names both: a new actor knows neither. */
+/** The sandbox of a call, its principal, and what the call may do. Every call has them, because a new actor knows neither. */
 export interface Owner {
   principalID: string;
   sandbox: string;
@@ -47,7 +47,7 @@ export interface Destroyed {
   wasSaved: boolean;
   /** Whether the saved workspace and the settings stay. */
   isKept: boolean;
-  /** The number of checkpoints deleted, or kept. */
+  /** The number of deleted checkpoints; for another `Ending` than `checkpoints`, the number of those that stay. */
   checkpoints: number;
 }
 

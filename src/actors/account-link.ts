@@ -25,7 +25,7 @@ export type EarlierState = "nothing" | "stopped";
 /** How often an active sandbox reports its use to the account, in milliseconds. */
 const REGISTER_MS = 60_000;
 
-/** The storage key for the time of the last use. The stored time may be WRITE_MS milliseconds too old. */
+/** The storage key for the time of the last use. The stored time may be up to WRITE_MS milliseconds too old. */
 const USED = "used";
 const WRITE_MS = 60_000;
 
@@ -39,7 +39,7 @@ export class AccountLink {
   readonly #setName: (sandbox: string) => Promise<void>;
   #owner: KnownOwner | undefined;
   #registeredAt = 0;
-  /** Counts ended registrations. A registration under way while the sandbox stops must not count afterwards. */
+  /** Counts ended registrations. If the sandbox stops during a registration, that registration is not valid afterwards. */
   #endCount = 0;
   /** When a call or a run last used the sandbox, as far as this actor knows. */
   #usedAt = 0;
@@ -79,7 +79,7 @@ export class AccountLink {
     return this.#owner;
   }
 
-  /** Until when run seconds were reported, in milliseconds since the epoch; undefined if they never were. */
+  /** The time up to which run seconds were reported, in milliseconds since the epoch; undefined if none were reported. */
   get settledAt(): number | undefined {
     return this.#kv.get<number>(SETTLED);
   }
@@ -88,7 +88,7 @@ export class AccountLink {
     return this.#owner?.principalID;
   }
 
-  /** Whether the account knows the sandbox, so that the next container restores its workspace. */
+  /** Whether the sandbox was used before, or has a saved workspace. */
   async isKnown(owner: Owner): Promise<boolean> {
     return this.account(owner).isKnown(owner.sandbox);
   }

@@ -156,7 +156,7 @@ export class Account extends DurableObject<Env> {
     return names.includes(except) ? [] : names;
   }
 
-  /** Stops the first of these sandboxes that is not in use. Returns false if all are in use. */
+  /** Stops the first one of these sandboxes that is not in use. Returns false if all are in use, or cannot be stopped. */
   async #makeRoom(principalID: string, names: readonly string[]): Promise<boolean> {
     for (const name of names) {
       const actor = await this.#sandbox(principalID, name);
@@ -179,7 +179,7 @@ export class Account extends DurableObject<Env> {
     return this.#gitHosts.credential(host);
   }
 
-  /** Stores a credential, and tells the running sandboxes its host. Stopped sandboxes learn the host when they start. */
+  /** Stores a credential, and reports its host to the running sandboxes. Stopped sandboxes get the host when they start. */
   async signInToGit(principalID: string, host: string, credential: GitCredential): Promise<void> {
     this.#gitHosts.put(host, credential);
     const notify = async (name: string) =>
@@ -240,7 +240,7 @@ export class Account extends DurableObject<Env> {
     return this.#change(() => this.#snapshots.begin(...save));
   }
 
-  /** Changes saved states, and schedules the deletion of what is no longer referenced. */
+  /** Changes saved states, and schedules the deletion of objects that nothing refers to any more. */
   async #change<T>(work: () => T | Promise<T>): Promise<Outcome<T>> {
     const outcome = await outcomeOf(work);
     await this.#planSweep();
@@ -341,7 +341,10 @@ export class Account extends DurableObject<Env> {
     return settings === undefined ? undefined : (JSON.parse(settings) as CheckpointSettings);
   }
 
-  /** Returns also the checkpoint of the previous state. @param settings for forks of the previous state */
+  /**
+   * Makes a checkpoint the sandbox's state. Also returns the checkpoint of the previous state.
+   * @param settings stored with the checkpoint of the previous state, for its forks
+   */
   async restoreCheckpoint(
     sandbox: string,
     id: string,
@@ -406,7 +409,7 @@ export class Account extends DurableObject<Env> {
       await this.#watch(principalID, true);
       return { to, hasSettings: settings !== undefined };
     };
-    // Forks to the same name would mix up their settings.
+    // Parallel forks to the same name would mix up their settings.
     return this.#forks.run(sandbox, "", () => this.#change(work));
   }
 
@@ -419,7 +422,7 @@ export class Account extends DurableObject<Env> {
     if (due !== undefined) await this.#wake(Math.max(due, Date.now() + SWEEP_MS));
   }
 
-  /** Sets the alarm to this time, unless an earlier alarm is set. Milliseconds since the epoch. */
+  /** Sets the alarm to a time, in milliseconds since the epoch, unless an earlier alarm is set. */
   async #wake(at: number): Promise<void> {
     const planned = await this.ctx.storage.getAlarm();
     if (planned === null || planned > at) await this.ctx.storage.setAlarm(at);
@@ -492,9 +495,9 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Asks the sandboxes recorded as running for their state. Nothing reports a restart of the machine, or the loss of a container
-   * while its actor slept. Does not correct the records, because a container may be starting. Leaves out a sandbox that does not
-   * respond in time.
+   * Asks the sandboxes recorded as running for their state: the account gets no report when the machine restarts, or when a
+   * container is lost while its actor is not in memory. Does not correct the records, because a container may be starting. Leaves
+   * out a sandbox that does not respond in time.
    */
   async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, SandboxStatus>> {
     const principalID = this.#principalID;
@@ -508,7 +511,7 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Lends run slots and seconds to a sandbox. If too few are free, first calls back unused ones from other sandboxes.
+   * Lends run slots and seconds to a sandbox. If too few are free, first revokes unused ones of other sandboxes.
    */
   async lease(owner: Owner, request: LeaseRequest): Promise<Grant> {
     const grant = this.#quota.lease(owner.sandbox, request, Date.now());
@@ -516,7 +519,7 @@ export class Account extends DurableObject<Env> {
     await Promise.all(
       this.#quota.leaseHolders(owner.sandbox).map(async (sandbox) => {
         const actor = await this.#sandbox(owner.principalID, sandbox);
-        // A lease that cannot be called back counts until it ends.
+        // A lease that cannot be revoked counts until it ends.
         const settlement = await actor.settleLease().catch(() => undefined);
         if (settlement) this.#quota.settle(sandbox, settlement);
       }),

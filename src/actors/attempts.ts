@@ -1,11 +1,12 @@
 /**
- * Counts guesses of the owner's token, and client registrations. A third object of this class stores the key for links.
+ * This class has three objects. One counts guesses of the owner's token, one lists registered clients without an approval, and
+ * one stores the key for links.
  *
- * Guesses are counted in a Durable Object, so that parallel guesses cannot outrun the count.
+ * A Durable Object counts the guesses, so that parallel guesses cannot exceed the limit.
  *
  * Every wait is bounded, and an attempt during a wait does not extend the wait. Guesses from other addresses never delay an
  * address that has signed in before. Continued guesses block their own address. Guesses from many addresses block all addresses
- * that never signed in. Then a person with the right token waits too, because the server checks no token of these addresses.
+ * that have not signed in. Then a person with the right token waits too, because the server checks no token of these addresses.
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";
@@ -20,14 +21,14 @@ const FREE_FAILURES = 5;
 /** The wait after the first wrong token beyond the free ones; it doubles with each further one. */
 const FIRST_WAIT = 30 * SECOND;
 const MAX_WAIT_MS = HOUR / 4;
-/** All addresses that never signed in share this limit: a burst of guesses, then one guess per interval. */
-const STRANGERS_AT_ONCE = 100;
-const STRANGERS_EACH = HOUR / 100;
-/** How long an address's failures count after its last guess, and how long a sign-in is remembered. */
+/** All addresses that have not signed in share this limit: a burst of guesses, then one guess per interval. */
+const SHARED_BURST = 100;
+const SHARED_INTERVAL = HOUR / 100;
+/** How long an address's failures count after its last guess, and how long an address counts as signed in. */
 const FORGET_FAILURES = HOUR;
 const FORGET_SUCCESS = 30 * DAY;
 
-/** The storage key of `#strangersClearAt`, in milliseconds since the epoch. */
+/** The storage key of `#sharedLimitClearAt`. */
 const CLEAR_AT = "strangers:clear-at";
 
 export const ATTEMPTS_NAME = "owner";
@@ -81,7 +82,7 @@ export class Attempts extends DurableObject {
         MAX_UNAPPROVED,
       )
       .toArray()
-      .map(({ client: forgotten }) => forgotten);
+      .map((removed) => removed.client);
   }
 
   approved(client: string): void {
@@ -101,7 +102,7 @@ export class Attempts extends DurableObject {
     const known = source !== undefined && source.succeeded_at > 0;
     const until = Math.max(
       source ? source.last_at + waitAfter(failures) : 0,
-      known ? 0 : this.#strangersClearAt(now) - (STRANGERS_AT_ONCE - 1) * STRANGERS_EACH,
+      known ? 0 : this.#sharedLimitClearAt(now) - (SHARED_BURST - 1) * SHARED_INTERVAL,
     );
     if (until > now) return Math.ceil((until - now) / SECOND);
     this.#sql.exec(
@@ -111,7 +112,7 @@ export class Attempts extends DurableObject {
       failures + 1,
       now,
     );
-    if (!known) this.#kv.put(CLEAR_AT, this.#strangersClearAt(now) + STRANGERS_EACH);
+    if (!known) this.#kv.put(CLEAR_AT, this.#sharedLimitClearAt(now) + SHARED_INTERVAL);
     return 0;
   }
 
@@ -119,8 +120,8 @@ export class Attempts extends DurableObject {
     this.#sql.exec("UPDATE sources SET failures = 0, succeeded_at = ?2 WHERE address = ?1", address, now);
   }
 
-  /** When addresses that never signed in have the whole burst of guesses again, if they make none until then. */
-  #strangersClearAt(now: number): number {
+  /** When the shared limit allows the whole burst again, in milliseconds since the epoch, if nobody guesses until then. */
+  #sharedLimitClearAt(now: number): number {
     return Math.max(this.#kv.get<number>(CLEAR_AT) ?? 0, now);
   }
 

@@ -1,6 +1,6 @@
 /**
- * Calls of a sandbox's users. Results contain errors as data, and notices. A `CallPlan` says what a call does besides its work.
- * The plan of a file operation follows from its row in `container/sandboxd/operations.ts`.
+ * Handles the calls to a sandbox. Results contain errors as data, and notices. A `CallPlan` says what a call does besides its
+ * work. The plan of a file operation follows from its row in `container/sandboxd/operations.ts`.
  */
 import {
   type FileRow,
@@ -79,7 +79,7 @@ export interface CallParts {
   diskUsage: Pick<DiskUsage, "noteUse">;
   /** A result shows their notices in this order. */
   noticeSources: readonly { takeNotice(): string | undefined }[];
-  /** How long a client waits unless its call says otherwise, in milliseconds. */
+  /** How long a client waits if its call has no `callerWaitMs`, in milliseconds. */
   maxWaitMs: number;
   background(work: Promise<unknown>): void;
 }
@@ -91,7 +91,7 @@ export class Calls {
     this.#parts = parts;
   }
 
-  /** Expected errors of the work become data; unexpected ones are thrown, to be logged. */
+  /** Does the work of a call. Expected errors become data; unexpected ones are thrown, so that they are logged. */
   async perform<T>(owner: Owner, work: () => T | Promise<T>, plan: CallPlan = {}): Promise<ActorResult<T>> {
     const { account, activity, lifecycle, plans, noticeSources } = this.#parts;
     await account.setOwner(owner);
@@ -154,7 +154,7 @@ export class Calls {
     const isConfined = row.confined && !hasScope(owner, "sandbox:exec");
     const call = (isGlance ? glancing : files).call(name, input as never, { isConfined });
     const done: Promise<object> = row.up === "stream" ? activity.transfer<object>(call) : call;
-    // Callers who may run code can read files anyway.
+    // Callers who may run code can also read files with it.
     if (row.withoutReading && !hasScope(owner, "sandbox:read") && !hasScope(owner, "sandbox:exec"))
       return await withoutContent(row.withoutReading, input, done);
     const result: { body?: ReadableStream<Uint8Array> } = await done;
@@ -166,7 +166,7 @@ export class Calls {
   }
 
   /**
-   * Throws if a call takes longer than its client waits. Work that has begun continues; other work is dropped.
+   * Throws if a call takes longer than its client waits. Work that has begun continues. Work that has not begun is not done.
    * @throws {ToolError} `no_answer`
    */
   async #limited<T>(owner: Owner, work: () => T | Promise<T>, plan: CallPlan): Promise<T> {

@@ -31,7 +31,7 @@ export class ConnectionHistory {
   #kept: StoredConnections;
   #stored = "";
   /** Counts calls of `forget`, so that a collection under way does not restore forgotten connections. */
-  #forgotten = 0;
+  #forgetCount = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(host: HistoryHost) {
@@ -47,9 +47,9 @@ export class ConnectionHistory {
   async collect(): Promise<SeenConnections> {
     if (this.#timer !== undefined) clearTimeout(this.#timer);
     this.#timer = undefined;
-    const before = this.#forgotten;
+    const before = this.#forgetCount;
     const logs = await this.#host.connections();
-    if (before !== this.#forgotten) return NONE.earlier;
+    if (before !== this.#forgetCount) return NONE.earlier;
     for (const log of logs) this.#add(log);
     const { earlier, current } = this.#kept;
     const all = mergeConnections(earlier, current);
@@ -70,7 +70,7 @@ export class ConnectionHistory {
   }
 
   forget(): void {
-    this.#forgotten++;
+    this.#forgetCount++;
     this.#kept = NONE;
     this.#host.kv.delete(KEY);
   }

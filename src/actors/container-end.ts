@@ -28,7 +28,7 @@ export class ContainerEnd {
     this.#host = host;
   }
 
-  /** Returns whether everything was saved. Calls and runs that continue may change something afterwards. */
+  /** Saves before the server stops. Returns whether everything was saved. Calls and runs may still change files afterwards. */
   async saveForServer(): Promise<boolean> {
     const { lifecycle, workspace, notice, network, sync } = this.#host;
     const isSaved = (await workspace.saveToStop()) && workspace.mayStop;
@@ -39,8 +39,8 @@ export class ContainerEnd {
   }
 
   /**
-   * Returns false, without saving, if the token is not sandboxd's, or if sandboxd is not ending: code in the sandbox can read
-   * the token too.
+   * Saves before the platform ends the container. Returns false, without saving, if the token is wrong, or if sandboxd still
+   * serves: code in the sandbox can read the token and send this request too.
    */
   async saveForPlatform(token: string): Promise<boolean> {
     const { sandboxd, lifecycle, kernels, workspace, notice, sync } = this.#host;

@@ -24,8 +24,8 @@ interface StoredDecision {
 }
 
 /**
- * `within`: the change allows nothing more, so no person is asked. Otherwise the question about the change is open, or
- * a person refused it.
+ * `within`: the change gives no more access than the sandbox has, so no person is asked. Otherwise the question about the change
+ * is open, or a person has refused it.
  */
 export type ChangeState =
   | { state: "within"; change: NetworkPolicy }
@@ -53,11 +53,11 @@ export class NetworkDecisions {
   }
 
   /**
-   * Stores a question if the change allows more. If the question exists already, waits for a decision.
+   * Stores a question if the change gives more access. If the question exists already, waits for a decision.
    * @throws {ToolError} if the operator forbids the change
    */
   async ask(change: NetworkChoice, waitMs: number): Promise<ChangeState> {
-    // Asks about the whole policy, because another call may change the parts that this change omits.
+    // The question is about the whole policy, because another call may change the settings that this change omits.
     const next = this.#policyAfter(change);
     if (this.#addedHosts(next) === undefined) return { state: "within", change: next };
     const digest = await sha256(JSON.stringify([next.internet, next.allowHosts.toSorted()]));

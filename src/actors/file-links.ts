@@ -54,7 +54,7 @@ export class FileLinks {
   }
 
   /**
-   * Returns the link's id. The same download with the same expiry has the same id, so that repeated results store
+   * Stores a link and returns its id. The same download with the same expiry has the same id, so that repeated results store
    * nothing new.
    */
   async keep(link: KeptLink): Promise<string> {

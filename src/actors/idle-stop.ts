@@ -17,7 +17,7 @@ const HOUR_MS = 3_600_000;
 /** The interval for checking busy processes, in milliseconds. */
 const BUSY_CHECK_MS = 60_000;
 
-/** Processes count as busy from this share of a processor. An idle server that watches files or clocks uses less. */
+/** Processes that use at least this share of a processor count as busy. An idle server that polls files or timers uses less. */
 const BUSY_SHARE = 0.01;
 
 export interface IdleStopHost {
@@ -26,7 +26,7 @@ export interface IdleStopHost {
   account: Pick<AccountLink, "unusedMs">;
   lifecycle: Pick<Lifecycle, "isInUse" | "stopIfUnused">;
   previews: Pick<Previews, "isInUse">;
-  /** Does not count as use of the sandbox. */
+  /** File operations that do not count as use of the sandbox. */
   glancing: FileOperations;
   limits: { minutes: number; maxMinutes: number; busyHours: number };
 }
@@ -34,7 +34,7 @@ export interface IdleStopHost {
 export class IdleStop {
   readonly #host: IdleStopHost;
   /** Until when busy processes postpone the stop, in milliseconds since the epoch. */
-  #heldUntil = 0;
+  #postponedUntil = 0;
 
   readonly #choice: StoredValue<number>;
 
@@ -67,15 +67,15 @@ export class IdleStop {
   leftMs(): number {
     const idleMs = this.minutes * MINUTE_MS;
     if (this.#host.lifecycle.isInUse) return idleMs;
-    return Math.max(0, idleMs - this.#host.account.unusedMs, this.#heldUntil - Date.now());
+    return Math.max(0, idleMs - this.#host.account.unusedMs, this.#postponedUntil - Date.now());
   }
 
   /** Stops the idle container, unless an open preview or busy processes postpone the stop. */
   async onIdleTimeout(): Promise<void> {
     if (await this.#host.previews.isInUse()) return;
     const { account, limits, lifecycle } = this.#host;
-    const mayHold = account.unusedMs < this.minutes * MINUTE_MS + limits.busyHours * HOUR_MS;
-    if (mayHold && (await this.isBusy())) this.#heldUntil = Date.now() + BUSY_CHECK_MS;
+    const mayPostpone = account.unusedMs < this.minutes * MINUTE_MS + limits.busyHours * HOUR_MS;
+    if (mayPostpone && (await this.isBusy())) this.#postponedUntil = Date.now() + BUSY_CHECK_MS;
     else await lifecycle.stopIfUnused();
   }
 

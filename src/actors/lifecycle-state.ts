@@ -43,13 +43,13 @@ export type End = "lost" | "idle" | "room" | "network" | "unsaved_network" | "ba
 export interface Subscriber {
   /** A container started, still without its workspace. */
   onContainerStart?(): void;
-  /** The container has its state, so that work can begin in it. */
+  /** The container has its workspace, so that work can begin in it. */
   onContainerReady?(): void;
   /** The container is gone, or must not be used any more because it is ending. */
   onContainerEnd?(end: End): void;
   /** The sandbox was destroyed; its container has ended. */
   onDestroy?(destroyed: Destroyed): void;
-  /** The sandbox was set to a checkpoint. @param settings of the checkpoint's sandbox */
+  /** The sandbox was restored to a checkpoint. @param settings the settings that are stored with the checkpoint */
   onRestore?(settings: CheckpointSettings | undefined): void;
   /** A call or run ended. @param isUnused returns, now or later, whether no other call or run is under way */
   onRelease?(isUnused: () => boolean): void;
@@ -70,7 +70,7 @@ interface Before {
 
 export const ABSENT: Named<"absent"> = { is: "absent" };
 
-/** Holds the state. `Lifecycle` changes it only by these methods, so a transition that is not in `Before` does not compile. */
+/** The current state. `Lifecycle` changes it only by these methods, so a transition that is not in `Before` does not compile. */
 export class LifecycleState {
   #current: State;
 
@@ -86,7 +86,7 @@ export class LifecycleState {
     return this.#current.is === "ending" ? this.#current.position : this.#current;
   }
 
-  /** Returns false if the position is not `from` any more: the container was ended or lost. */
+  /** Changes the position. Returns false if it is not `from` any more: the container was ended or lost. */
   step<To extends Position>(from: Named<Before[To["is"]]>, to: To): boolean {
     if (this.position !== from) return false;
     this.#current = this.#current.is === "ending" ? { ...this.#current, position: to } : to;

@@ -2,7 +2,7 @@
  * Starts, restores and ends the sandbox's container, and decides who may use it. No other file does.
  * docs/internals/architecture.md has a diagram of the states.
  *
- * Each transition replaces the state without an await in between. Calls that waited check the state again.
+ * Each transition checks and replaces the state without an await in between. After a wait, a call checks the state again.
  */
 import { containerEnded } from "../container/texts.ts";
 import { endedForNetwork } from "./texts.ts";
@@ -69,12 +69,12 @@ const MAX_STARTS = 3;
 /** How long work that is not a call waits for a container, in milliseconds. */
 const READY_TIMEOUT_MS = 900_000;
 
-/** A sandbox used this recently is not stopped to make room for another, unless its last use was a checkpoint. */
+/** A sandbox used in the last RECENT_USE_MS is not stopped to make room for another, unless its last use was a checkpoint. */
 const RECENT_USE_MS = 30_000;
 
 /**
  * How long the end of a container waits for its save, in milliseconds. The save continues after that. A caller who
- * restricts the network waits this long. The platform's alarm waits too, and may take 15 minutes.
+ * restricts the network waits this long. So does the platform's alarm, which may take 15 minutes.
  */
 const SAVE_TO_STOP_MS = 40_000;
 
@@ -94,8 +94,8 @@ export class Lifecycle {
   readonly #parts: LifecycleParts;
   readonly #subscribers: Subscriber[] = [];
   readonly #states: LifecycleState;
-  /** Counts how often a container, or an attempt to start one, was abandoned. */
-  #abandonedCount = 0;
+  /** Counts the containers that are gone, and the ended attempts to start one. */
+  #goneCount = 0;
   /** What the account knew of the sandbox before the account counted the container. */
   #before: EarlierState | undefined;
   readonly #ends = new SerialQueue();
@@ -167,13 +167,13 @@ export class Lifecycle {
   /** Handles the platform's report that a container ended. The container may be one that an earlier actor started. */
   #containerEnded(): void {
     const state = this.#checkState();
-    if (this.#abandonedCount > 0 || state.is !== "absent") return;
-    this.#abandon();
+    if (this.#goneCount > 0 || state.is !== "absent") return;
+    this.#countGone();
     this.#parts.account.reportStop();
   }
 
-  #abandon(): void {
-    this.#abandonedCount++;
+  #countGone(): void {
+    this.#goneCount++;
     this.#before = undefined;
   }
 
@@ -188,7 +188,7 @@ export class Lifecycle {
   #retire(end: End): void {
     const position = this.#position;
     this.#states.step(position, ABSENT);
-    this.#abandon();
+    this.#countGone();
     if ("life" in position) position.life.abort(containerEnded());
     for (const part of this.#subscribers) part.onContainerEnd?.(end);
   }
@@ -211,12 +211,12 @@ export class Lifecycle {
       await this.#finishPrevious();
       await this.enforceNetwork();
       await this.#untilEndsAreOver();
-      const abandonedBefore = this.#abandonedCount;
+      const goneBefore = this.#goneCount;
       refuseStart();
       const before = await account.register(owner);
       const state = this.#checkState();
       // The container was ended or lost meanwhile, and the registration with it.
-      if (abandonedBefore !== this.#abandonedCount) continue;
+      if (goneBefore !== this.#goneCount) continue;
       this.#before ??= before;
       if (state.is === "ending") continue;
       // Checked again, because the container may have ended during the registration.
@@ -251,7 +251,7 @@ export class Lifecycle {
   }
 
   /**
-   * Does `work`, and repeats it if the container has begun to end meanwhile, because a destruction undoes the work. Then calls
+   * Does `work`. Repeats it if the container has begun to end meanwhile, because a destruction would undo the work. Then calls
    * `done`, without an await in between.
    */
   async unlessDestroyed<T>(work: () => Promise<T>, done: (value: T) => void): Promise<void> {
@@ -367,8 +367,8 @@ export class Lifecycle {
   }
 
   /**
-   * Like `ready`, for a run. Retries if the container ends first. @param isOver whether the run needs no container any
-   * more
+   * Like `waitUntilReady`, for a run. Tries again if the container ends first.
+   * @param isOver whether the run has ended, so that it needs no container
    */
   async waitUntilReadyForRun(isOver: () => boolean): Promise<void> {
     for (let attempt = 1; ; attempt++) {
@@ -434,7 +434,7 @@ export class Lifecycle {
     this.release();
   }
 
-  /** A call or run ended: withdraws the registration if no container started and none is needed. */
+  /** Called when a call or run has ended. Withdraws the registration if no container has started and none is needed. */
   release(): void {
     for (const part of this.#subscribers) part.onRelease?.(() => !this.isInUse);
     const state = this.#state;
@@ -450,7 +450,7 @@ export class Lifecycle {
   // Ending a container.
 
   /**
-   * Does the work of ending a container. Until all such work is done, no container starts and nothing begins in one.
+   * Does `work`, which ends a container. Until all such work is done, no container starts and nothing begins in one.
    */
   async #end<T>(work: () => Promise<T>): Promise<T> {
     this.#checkState();
@@ -477,7 +477,7 @@ export class Lifecycle {
     if (wasRunning) account.reportStop();
   }
 
-  /** Ends a container on purpose, and notes why for the next notice. */
+  /** Ends a container on purpose, and stores the reason for the next notice. */
   async #endInOrder(end: Exclude<End, "lost" | "destroy">): Promise<void> {
     if (!this.#parts.platform.isRunning) return;
     this.#parts.notice.noteEnding(end);
@@ -513,8 +513,8 @@ export class Lifecycle {
   }
 
   /**
-   * Ends an unused container after saving its workspace. Returns whether it ended. The end begins without an await after the
-   * last check, and calls wait from then on, so the save contains everything that was acknowledged.
+   * Saves the workspace of an unused container, then ends the container. Returns whether it ended. The end begins without an
+   * await after the last check, and calls wait from then on, so the save contains every change that a caller was told about.
    */
   async #endUnused(
     isInUse: () => boolean,
@@ -542,9 +542,9 @@ export class Lifecycle {
     const { platform, network, workspace } = this.#parts;
     return this.#enforcing.run(async () => {
       if (!platform.isRunning || (await network.enforce())) return;
-      // The save is bounded: a policy enforced late is better than one never enforced.
+      // The wait for the save is bounded, because code in the sandbox could delay its save for ever.
       const isOver = await workspace.saveToStop(SAVE_TO_STOP_MS);
-      // Meanwhile another container may have started, with the policy.
+      // Meanwhile another container may have started, which has the policy.
       if (await network.enforce().catch(() => false)) return;
       await this.#end(() => {
         const isSaved = isOver && workspace.mayStop && !this.#isBusy;
@@ -564,7 +564,7 @@ export class Lifecycle {
     return checkpoint;
   }
 
-  /** Ends the container; the next one starts from the checkpoint. @throws {ToolError} with nothing changed */
+  /** Ends the container; the next one starts from the checkpoint. @throws {ToolError} before anything has changed */
   restoreCheckpoint(checkpoint: string, settings: Settings): Promise<RestoredCheckpoint> {
     // Inside `#end`, so that no work begins in a container that is ending.
     return this.#end(async () => {

@@ -1,4 +1,4 @@
-/** A sandbox's network settings: stored, kept within the principal's limits, enforced, and explained after refusals. */
+/** Stores a sandbox's network settings, keeps them within the principal's limits, enforces them, and explains refusals. */
 import { CONNECTION_COLUMNS, type Refusal, connectionLine } from "../shared/connection-log.ts";
 import type { OutboundPolicy } from "../container/internet.ts";
 import type { End } from "../runs/run-types.ts";
@@ -26,7 +26,7 @@ import {
   refusedText,
 } from "./texts.ts";
 
-/** The choice from `configure_sandbox`; omitted parts are the operator's defaults. */
+/** The choice from `configure_sandbox`. The operator's defaults apply to omitted parts. */
 export interface NetworkChoice {
   internet?: Internet | undefined;
   allowHosts?: readonly string[] | undefined;
@@ -40,7 +40,7 @@ export interface NetworkHost {
   principalID(): string | undefined;
   secretHosts(): readonly string[];
   gitHosts(): readonly string[];
-  /** Routes requests to these hosts to the handler, including TLS, in the running container and in later ones. */
+  /** Routes requests to these hosts to the policy handler, including TLS, in the running container and in later ones. */
   intercept(hosts: readonly string[], policy: OutboundPolicy): Promise<void>;
 }
 
@@ -65,7 +65,7 @@ export class SandboxNetwork {
   }
 
   /**
-   * The choice after these changes. A change with only a list selects `allowlist`. @throws {ToolError} if it exceeds the
+   * The choice after these changes. A change with only `allowHosts` selects `allowlist`. @throws {ToolError} if it exceeds the
    * operator's limits
    */
   choiceAfter({ internet, allowHosts }: NetworkChoice): NetworkChoice {
@@ -101,7 +101,7 @@ export class SandboxNetwork {
     this.connections.forget();
   }
 
-  /** A container is about to start, so the next `enforce` must send the policy again. */
+  /** Called when a container is about to start: the next `enforce` must send the policy again. */
   prepareStart(): void {
     this.#enforced = "";
     this.#isStarting = true;

@@ -43,9 +43,10 @@ export class Previews {
   }
 
   /**
-   * Opens a port until a time. An open port keeps its token. Also returns its previous expiry, `before`; 0 if it was not open.
-   * @throws {ToolError} `quota_exceeded`
+   * Opens a port until `expiresAt`. An open port keeps its token.
    * @param token for a port that is not open
+   * @returns also `before`: the port's previous expiry; 0 if it was not open
+   * @throws {ToolError} `quota_exceeded`
    */
   open(port: number, token: string, expiresAt: number): Preview & { before: number } {
     const open = this.list();
@@ -77,7 +78,7 @@ export class Previews {
     return wasOpen;
   }
 
-  /** Ends all requests. Keeps the rows, so that visitors are told that the sandbox stopped. */
+  /** Ends all requests. Keeps the rows, so that responses can say that the sandbox has stopped. */
   onContainerEnd(): void {
     this.#cutAll();
   }

@@ -1,5 +1,5 @@
 /**
- * A principal's quota, kept by the `Account` and lent to sandboxes.
+ * A principal's quota. The `Account` stores it and lends parts of it to sandboxes.
  *
  * A lease holds run slots and seconds. A sandbox spends its lease without asking, so that most runs cost no request to
  * the account. Lent quota counts as used, so limits hold exactly even if many sandboxes start runs at once.
@@ -14,22 +14,20 @@ export type Holding = {
   seconds: number;
 };
 
-/** The seconds that a sandbox has spent, and the quota that it holds. */
+/** A sandbox's report: the seconds that its runs have spent, and the quota that its runs use now. */
 export interface Settlement {
-  /** Numbers a sandbox's settlements, so that a late one does not overwrite a newer one. */
+  /** The number of this settlement of the sandbox. A late settlement must not overwrite a newer one. */
   turn: number;
   spent: UsedByDay;
   inUse: Holding;
 }
 
 export interface LeaseRequest extends Settlement {
-  /**
-   * All three are in addition to `inUse`. If less than `needed` is free, the account refuses the request. `wanted` is the most
-   * that the run can use.
-   */
+  /** In addition to `inUse`, like `wanted` and `spare`. If less is free, the account refuses the request. */
   needed: Holding;
+  /** The most that the run can use. */
   wanted: Holding;
-  /** Spare quota for the next runs, so that they need no request. */
+  /** More quota for the next runs, so that they need no request. */
   spare: Holding;
 }
 
@@ -91,7 +89,7 @@ export class Quota {
     else if (free.seconds < needed.seconds)
       refused = { limit: "runSecondsPerDay", allowed: runSecondsPerDay, used };
     else {
-      // Once half of a limit is lent, sandboxes get no spare quota: a grant on its way cannot be called back.
+      // Once half of a limit is lent, sandboxes get no spare quota: a grant that is being sent cannot be revoked.
       const generous = { slots: wanted.slots + spare.slots, seconds: wanted.seconds + spare.seconds };
       const plenty =
         free.slots - generous.slots >= concurrentRuns / 2 &&

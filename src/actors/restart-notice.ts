@@ -47,7 +47,7 @@ export class RestartNotice {
     else if (ending !== undefined) this.#notice.value = lostText(ending);
   }
 
-  /** The container is about to be stopped on purpose. */
+  /** Stores why the container is about to be stopped. */
   noteEnding(how: keyof typeof ENDINGS): void {
     this.#ending.value = how;
   }

@@ -37,7 +37,7 @@ export interface ArtifactRange {
 
 export interface TaskOrigin {
   run: RunView;
-  /** Whether the sandbox still holds the task's files. */
+  /** Whether the sandbox still has the task's files. */
   alive: boolean;
 }
 
@@ -126,7 +126,7 @@ export class RunOutputs {
       type: "bytes",
       pull: async (controller) => {
         const { pieces, next } = await this.#host.runs.log(id, at, Math.min(PAGE_BYTES, end - at));
-        // A copy, because pieces may share a buffer, and the stream takes the buffer away with the first piece.
+        // A copy, because pieces may share a buffer, and `enqueue` detaches the buffer of the bytes that it gets.
         const bytes = Uint8Array.from(joinBytes(pieces.map((piece) => piece.bytes)));
         const isEnd = next >= end || next === at;
         at = next;

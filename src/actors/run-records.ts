@@ -16,7 +16,7 @@ import { type KV, StoredValue } from "./stored-value.ts";
 const CLEAN_BATCH = 16;
 const CLEAN_BYTES = 1024 * 1024;
 
-/** The pause before a failed sweep is retried. */
+/** The pause before a failed sweep is retried, in milliseconds. */
 const SWEEP_RETRY_MS = 3_600_000;
 
 /** The delay of a report to the account after a change, and its interval during runs. In milliseconds. */
@@ -29,7 +29,7 @@ export interface RunRecordsHost {
   platform: Pick<ContainerPlatform, "isRunning" | "onSweep" | "scheduleSweep">;
   /** How long a record is kept after its run, in milliseconds. */
   keepMs: number;
-  /** Reports to the account. Returns whether storage is full even after evictions. */
+  /** Reports the stored bytes to the account. Returns whether storage is still full after evictions. */
   reportStored(stored: Stored): Promise<boolean>;
   background(work: Promise<unknown>): void;
 }
@@ -67,7 +67,7 @@ export class RunRecords {
 
   async #sweep(): Promise<void> {
     this.#sweepAt.value = undefined;
-    // If the bucket does not delete the logs now, a later sweep does.
+    // If R2 fails to delete the logs, a later sweep tries again.
     const next = await this.#host.runs.sweep().catch(() => Date.now() + SWEEP_RETRY_MS);
     if (next !== undefined) await this.#planSweep(next);
   }

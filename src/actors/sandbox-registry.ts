@@ -120,7 +120,7 @@ export class SandboxRegistry {
     return this.#rows.one<{ sum: number }>("SELECT coalesce(sum(bytes), 0) AS sum FROM storage").sum;
   }
 
-  /** Sandboxes with removable runs, and the end of each one's oldest run. Oldest first. */
+  /** Sandboxes with removable runs, and when the oldest run of each ended. Oldest first. */
   storedByAge(): { sandbox: string; oldest: number }[] {
     return this.#rows.all("SELECT sandbox, oldest FROM storage WHERE oldest IS NOT NULL ORDER BY oldest");
   }

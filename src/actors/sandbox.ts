@@ -140,8 +140,8 @@ export class Sandbox extends SandboxActor {
   }
 
   /**
-   * Returns undefined if the link's container is gone. @param epoch the container of a link to a file; undefined for run
-   * outputs
+   * The owner for calls that use a link; undefined if the link's container is gone. @param epoch the id of the container, for a
+   * link to a file; undefined for a link to a run output
    */
   async linkOwner(epoch?: string): Promise<Owner | undefined> {
     const { lifecycle, fileLinks, account } = this.#parts;
@@ -190,7 +190,7 @@ export class Sandbox extends SandboxActor {
     return this.#perform(owner, ({ settings }) => settings.configure(owner, change, region), CONFIGURE);
   }
 
-  /** Called by the account before the sandbox is created from a saved state. */
+  /** Called by the account before the sandbox is created from a saved state: replaces the sandbox's settings. */
   inherit(owner: Owner, change: CheckpointSettings): Promise<ActorResult<void>> {
     return this.#perform(owner, async ({ settings }) => {
       settings.inherit(change);
@@ -198,7 +198,7 @@ export class Sandbox extends SandboxActor {
     });
   }
 
-  /** Stores a question to a person if the change allows more. @param waitMs how long to wait if the question exists already */
+  /** Stores a question to a person if the change gives more access. @param waitMs how long to wait if the question exists */
   askForNetwork(owner: Owner, change: NetworkChoice, waitMs: number): Promise<ActorResult<ChangeState>> {
     return this.#perform(owner, ({ decisions }) => decisions.ask(change, waitMs));
   }
@@ -291,7 +291,7 @@ export class Sandbox extends SandboxActor {
     return { isAlive: lifecycle.isAlive, previews: previews.list() };
   }
 
-  /** Returns the unused part of the lease. */
+  /** Gives back the unused part of the lease. */
   settleLease(): Settlement {
     return this.#parts.account.lease.settle();
   }

@@ -1,7 +1,7 @@
 /** What an account records of saved states, and the keys of their objects in R2. Times are milliseconds since the epoch. */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 
-/** Content added by one save, with the save's id. */
+/** The content that one save has added. A pack has the id of its save. */
 export type Pack = {
   id: string;
   bytes: number;
@@ -9,11 +9,14 @@ export type Pack = {
   live: number;
 };
 
+/** The files that a save left out. */
 export interface LeftOut {
+  /** The number of files beyond the limit; `bytes` are their bytes, and `names` the largest ones. */
   count: number;
   bytes: number;
   names: string[];
   unreadable?: NamedFiles;
+  /** Sockets, pipes and devices. */
   special?: NamedFiles;
   /** Regenerable directories with more files than a snapshot may have. */
   crowded?: NamedFiles;

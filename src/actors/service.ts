@@ -23,7 +23,7 @@ const MAX_RECORDS = 3;
 /** How long a new script waits until the old one has ended, in milliseconds. Both may need the same port. */
 const MAX_CANCEL_MS = 30_000;
 
-/** The pause before a restart, in seconds: doubled each time, unless the service ran for `STABLE_S`. */
+/** The pause before a restart, in seconds. It doubles each time, unless the service ran for at least `STABLE_S`. */
 const FIRST_PAUSE_S = 1;
 const MAX_PAUSE_S = 300;
 const STABLE_S = 60;
@@ -37,7 +37,7 @@ interface State {
    * script.
    */
   isReplaced?: boolean;
-  /** Whether somebody has cancelled the service. Then it stays stopped in this container. */
+  /** Whether the service was cancelled. Then it stays stopped in this container. */
   isCancelled?: boolean;
 }
 

@@ -68,8 +68,8 @@ export class SetUpOutcomes {
       const key = await keyOf(script, this.#host.variables(), network, system);
       if (previousKey === key && savedAt !== undefined) return { key, savedAt };
       const isShared = isEmpty && !isUsed;
-      const keptAt = isShared ? await workspace.restoreOutcome(installation, key, lifecycle) : undefined;
-      return keptAt === undefined ? { key, isShared, network } : { key, savedAt: keptAt };
+      const restoredAt = isShared ? await workspace.restoreOutcome(installation, key, lifecycle) : undefined;
+      return restoredAt === undefined ? { key, isShared, network } : { key, savedAt: restoredAt };
     };
     try {
       return await this.#beginnings.run(() => lifecycle.retryInNextContainer(account.owner, begin));

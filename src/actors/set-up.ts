@@ -51,6 +51,7 @@ interface State {
   run?: string;
   /** Whether the current container has had its set-up, successful or not. */
   isDone: boolean;
+  /** How many containers in a row ended during the set-up. */
   lost: number;
   failure?: string;
   /** Whether other programs than the script have run in the container, and may have changed files. */
@@ -64,7 +65,7 @@ interface State {
 }
 
 /** Clears the fields about a run that has ended. */
-const AT_REST = { run: undefined, hasBegun: undefined, keeping: undefined, restoredAt: undefined };
+const NO_RUN = { run: undefined, hasBegun: undefined, keeping: undefined, restoredAt: undefined };
 
 export interface SetUpHost {
   kv: KV;
@@ -149,12 +150,12 @@ export class SetUp {
     return this.#state && { script: this.#state.script, had: this.#state.had };
   }
 
-  /** A new sandbox was created from another one's workspace and settings. */
+  /** Sets the script of the checkpoint from which this sandbox is created. */
   inherit({ script, had }: SetUpSettings): void {
     this.#put({ script, had, isDone: false, lost: 0 });
   }
 
-  /** The sandbox was set to a checkpoint. @param settings of the checkpoint's sandbox */
+  /** The sandbox was restored to a checkpoint. @param settings the settings that are stored with the checkpoint */
   onRestore(settings: CheckpointSettings | undefined): void {
     const state = this.#state;
     const setup = settings?.setup;
@@ -185,7 +186,7 @@ export class SetUp {
     const state = this.#state;
     if (!state) return;
     // An earlier attempt may have failed before its run had an id. This removes what it stored.
-    this.#put({ ...state, ...AT_REST });
+    this.#put({ ...state, ...NO_RUN });
     const { id } = await this.#run(state.script);
     // Another script was set, or the sandbox destroyed, meanwhile.
     if (this.#state?.script !== state.script)
@@ -199,7 +200,7 @@ export class SetUp {
     const { runs, commands } = this.#host;
     const pass = async (run: ActiveRun) => (await this.#restoreOutcome(run)) ?? (await this.#saveFirst(run));
     const gate: Gate = { isOpen: () => false, pass };
-    // A failing step must not be hidden by the next.
+    // `set -e` ends the script at its first failing step. Without it, a later step could hide the failure.
     const command = `set -e\n${script}`;
     const spec = { command, session: SESSION, cwd: "/workspace", timeoutMs: MAX_SETUP_MS };
     return runs.start(commands, script, spec, { waitUntil: 0, namesID: true, gate });
@@ -252,7 +253,7 @@ export class SetUp {
     // Another script was set, or the sandbox destroyed, meanwhile.
     if (state?.run !== id) return;
     const isSameContainer = containersGone === this.#containersGone;
-    if (!isSameContainer && success) return this.#put({ ...state, ...AT_REST, had: success.had });
+    if (!isSameContainer && success) return this.#put({ ...state, ...NO_RUN, had: success.had });
     const lost = run?.state === "lost" ? state.lost + 1 : 0;
     // If no container could start, or the container is gone, the next call retries.
     const isDone = success !== undefined || (run !== undefined && isFailure(run));
@@ -264,7 +265,7 @@ export class SetUp {
           : undefined;
     // In the same container, files that this script left mix with those of the next script.
     const isUsed = state.isUsed || (isSameContainer && run?.state === "lost" && state.hasBegun);
-    this.#put({ ...state, ...AT_REST, isDone, isUsed, lost, failure, had: success?.had });
+    this.#put({ ...state, ...NO_RUN, isDone, isUsed, lost, failure, had: success?.had });
     this.#host.workspace.noteChange();
     if (success) this.#notice = success.words;
   }
@@ -330,7 +331,7 @@ export class SetUp {
     return this.#state?.failure ?? notice;
   }
 
-  /** A half-finished script's changes must not be saved. */
+  /** While the script may have made only a part of its changes, nothing is saved. */
   #updateSaveHold(): void {
     this.#host.workspace.isHeld = this.#state?.run !== undefined && this.#state.hasBegun === true;
   }

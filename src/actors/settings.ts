@@ -78,7 +78,7 @@ export class SandboxSettings {
 
   /**
    * Applies the whole change, or nothing if it fails. Changes are applied one after another. If the sandbox is destroyed during a
-   * change, only this change remains of its settings.
+   * change, the change is applied after that, to a sandbox without settings.
    * @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded`
    */
   change(owner: Owner, { env, network, setup, idleMinutes, start }: SettingsChange): Promise<void> {
@@ -125,10 +125,10 @@ export class SandboxSettings {
 
   /** Replaces the settings with those of the checkpoint that the sandbox is created from. */
   inherit({ env, network, setup, idleMinutes, start }: CheckpointSettings): void {
-    const { variables, network: own, setUp, idle, service } = this.#host;
+    const { variables, setUp, idle, service } = this.#host;
     variables.put(undefined);
     variables.put(variables.applyChanges(env));
-    own.put(network);
+    this.#host.network.put(network);
     setUp.forget();
     if (setup) setUp.inherit(setup);
     idle.put(idleMinutes);

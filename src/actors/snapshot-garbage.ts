@@ -1,4 +1,4 @@
-/** Removes what no saved state needs: rows at once, objects in R2 when their deletion is due. */
+/** Removes data that no saved state needs: rows at once, objects in R2 when their deletion is due. */
 import type { Rows } from "../storage/rows.ts";
 import { manifestPrefix, packPrefix } from "./saved-states.ts";
 

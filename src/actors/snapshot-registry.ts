@@ -1,5 +1,5 @@
 /**
- * The saved states of a principal's sandboxes, kept by their `Account`.
+ * The saved states of a principal's sandboxes, in the tables of the principal's `Account`.
  *
  * A snapshot is one state: a manifest, and the packs with its content. It lives while it is a sandbox's current state, or while a
  * checkpoint, or an archive of a task or set-up, refers to it. A pack lives while a snapshot refers to it. When space is short,
@@ -24,8 +24,8 @@ import {
 } from "./texts.ts";
 
 /**
- * A save that takes longer is abandoned, in milliseconds. An interrupted save may still write objects, so its objects are
- * deleted only after this time.
+ * How long a save may take, in milliseconds. A longer save is abandoned. An interrupted save may still write objects, so its
+ * objects are deleted only after this time.
  */
 const WRITING_MS = 3_600_000;
 
@@ -98,8 +98,7 @@ export class SnapshotRegistry {
 
   /**
    * Begins a save, and abandons the sandbox's earlier one. Returns how many bytes the new one may add.
-   * @param isArchive whether the save becomes an archive @param notEnough a byte count that was too little for an
-   * earlier attempt
+   * @param isArchive whether the save becomes an archive @param notEnough the free bytes that were not enough for an earlier save
    * @throws {ToolError} if the save may add no more than `notEnough`
    * @throws Error if the sandbox's current state is not `base` any more
    */
@@ -186,8 +185,8 @@ export class SnapshotRegistry {
   }
 
   /**
-   * Evicts archives in the order of their expiry until the limit is kept. Evicts none if evicting all of them would not be
-   * enough.
+   * Evicts archives in the order of their expiry until the limit is no longer exceeded. Evicts none if evicting all of them would
+   * not be enough.
    */
   #makeRoom(except: string | undefined, now: number): void {
     const { workspaceBytes } = this.#limits;
@@ -211,12 +210,12 @@ export class SnapshotRegistry {
     this.#garbage.collect(now);
   }
 
-  /** Makes a task's files the state of a sandbox that has none. @throws {ToolError} `not_found` */
+  /** Makes the archive of a task or set-up the state of a sandbox that has none. @throws {ToolError} `not_found` */
   forkArchive(sandbox: string, run: string, now = Date.now()): void {
     this.#storage.transactionSync(() => this.#setCurrent(sandbox, this.requireArchive(run).id, now));
   }
 
-  /** The workspace that a task left. @throws {ToolError} `not_found` */
+  /** The archived workspace of a task or set-up. @throws {ToolError} `not_found` */
   requireArchive(run: string): Snapshot {
     const archive = this.findArchive(run, "workspace");
     if (archive) return archive;
@@ -249,7 +248,7 @@ export class SnapshotRegistry {
     this.#rows.write("INSERT OR IGNORE INTO checkpoint_settings VALUES (?, ?)", origin, settings);
   }
 
-  /** The settings of the sandbox of a checkpoint or of a task. */
+  /** The settings that `keepSettings` has stored, as JSON. */
   settings(origin: string): string | undefined {
     return this.#rows.all<{ settings: string }>(
       "SELECT settings FROM checkpoint_settings WHERE checkpoint = ?",
@@ -282,16 +281,20 @@ export class SnapshotRegistry {
       const { used } = this.#rows.one<{ used: number }>("SELECT count(*) AS used FROM checkpoints");
       if (used >= allowed) throw quotaError({ limit: "checkpoints", allowed, used });
       if (this.#lastingBytes() >= workspaceBytes) throw this.fullError();
-      return this.#keep(sandbox, snapshot, label, false, now);
+      return this.#addCheckpoint(sandbox, snapshot, label, false, now);
     });
   }
 
-  /** Returns also the checkpoint of the previous state, creating one if needed. @throws {ToolError} `not_found` */
+  /**
+   * Makes a checkpoint the sandbox's state. Also returns the checkpoint of the previous state, and creates it if needed.
+   * @throws {ToolError} `not_found`
+   */
   restoreCheckpoint(sandbox: string, id: string, now = Date.now()): { to: Checkpoint; before?: Checkpoint } {
     return this.#storage.transactionSync(() => {
       const to = this.requireCheckpoint(id);
       const snapshot = this.#currentID(sandbox);
-      const before = snapshot === undefined ? undefined : this.#keepBeforeRestore(sandbox, snapshot, to, now);
+      const before =
+        snapshot === undefined ? undefined : this.#checkpointBeforeRestore(sandbox, snapshot, to, now);
       this.#setCurrent(sandbox, this.#snapshotOf(id), now);
       // A save under way would store the previous state.
       this.#abandonSaves("sandbox = ?", sandbox, now + WRITING_MS);
@@ -300,7 +303,7 @@ export class SnapshotRegistry {
     });
   }
 
-  #keepBeforeRestore(sandbox: string, snapshot: string, to: Checkpoint, now: number): Checkpoint {
+  #checkpointBeforeRestore(sandbox: string, snapshot: string, to: Checkpoint, now: number): Checkpoint {
     const [kept] = this.#rows.all<{ id: string }>(
       "SELECT id FROM checkpoints WHERE snapshot = ? ORDER BY created_at DESC, id LIMIT 1",
       snapshot,
@@ -310,9 +313,10 @@ export class SnapshotRegistry {
       "SELECT automatic FROM checkpoints WHERE id = ?",
       to.id,
     );
-    // The id names an automatic checkpoint, because its label would grow with each restore.
+    // An automatic checkpoint is named by its id. If labels contained labels of automatic checkpoints, each restore would make a
+    // longer one.
     const name = automatic ? to.id : to.label || to.id;
-    const before = this.#keep(sandbox, snapshot, `before going back to ${name}`, true, now);
+    const before = this.#addCheckpoint(sandbox, snapshot, `before going back to ${name}`, true, now);
     this.#rows.write(
       `DELETE FROM checkpoints WHERE id IN (SELECT id FROM checkpoints WHERE sandbox = ? AND automatic
        ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?)`,
@@ -381,7 +385,7 @@ export class SnapshotRegistry {
     return this.#bytesOf("SELECT id FROM snapshots");
   }
 
-  /** Bytes of states that are never evicted: of sandboxes, except one, and of checkpoints. */
+  /** Bytes of states that are never evicted: those of checkpoints and of sandboxes. @param except a sandbox to leave out */
   #lastingBytes(except = ""): number {
     return this.#bytesOf(
       "SELECT snapshot FROM checkpoints UNION SELECT snapshot FROM workspaces WHERE sandbox <> ?",
@@ -452,7 +456,13 @@ export class SnapshotRegistry {
     if (current !== base) throw new Error(`the current state of ${sandbox} is ${current}, not ${base}`);
   }
 
-  #keep(sandbox: string, snapshot: string, label: string, automatic: boolean, now: number): Checkpoint {
+  #addCheckpoint(
+    sandbox: string,
+    snapshot: string,
+    label: string,
+    automatic: boolean,
+    now: number,
+  ): Checkpoint {
     const id = `cp-${randomLetters(12)}`;
     this.#rows.write(
       "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)",

@@ -43,7 +43,7 @@ export function actorUnreachable(sandbox: string, ms: number, hasBegun: boolean)
   return temporary("no_answer", message, hint);
 }
 
-/** The error for a caller who may start no container. @param isKnown whether the sandbox was used before */
+/** The error for a caller who may not start a container. @param isKnown whether the sandbox was used before */
 export function notRunning(sandbox: string, isKnown: boolean): ToolError {
   return isKnown
     ? new ToolError(
@@ -306,7 +306,7 @@ export function setUpRestoredText(savedAt: number): string {
 /** @param how how the set-up ended @param end the end of its output */
 export function setUpFailedText(run: string, how: string, end: string | undefined): string {
   const output = `Its output (get_result, id ${run})${end ? ` ends: ${JSON.stringify(end)}` : " says why"}.`;
-  return `The set-up of this sandbox ${how}, so calls run without it. ${output} Correct it with configure_sandbox.`;
+  return `The set-up of this sandbox ${how}, so calls run without it. ${output} Correct the script with configure_sandbox.`;
 }
 
 export const NETWORK_CHANGED = "the sandbox's network was changed meanwhile";
@@ -337,7 +337,7 @@ export const ENDINGS = {
 
 const UNPLANNED = "The sandbox was restarted";
 
-/** For a call that waited for a container which started with more access than the policy now allows. */
+/** The error for a call whose container is ended because it started with more network access than the policy now allows. */
 export function endedForNetwork(): EndingError {
   return new EndingError("sandbox_restarted", `${ENDINGS.network}.`, "Make the same call again.", true);
 }
@@ -352,7 +352,7 @@ export function lostText(ending: string): string {
 
 /**
  * @param ending how the previous container ended; undefined if there was none
- * @param isAllSaved whether everything was saved just before
+ * @param isAllSaved whether all files were saved before that end
  */
 export function restoredText(
   {

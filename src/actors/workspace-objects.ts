@@ -1,4 +1,4 @@
-/** Streams of saved states in R2: written as objects of one size, and read by ranges. */
+/** Stores streams of saved states in R2, as objects of one size, and reads ranges of them. */
 import { ToolError } from "../shared/errors.ts";
 import { splitStream } from "../shared/stream-bytes.ts";
 import { waitAtMost } from "../shared/timers.ts";
@@ -7,7 +7,7 @@ import type { ObjectStore } from "../storage/object-store.ts";
 /** The size of all objects but the last. It must not change, because stored streams were split by it. */
 export const OBJECT_BYTES = 4 * 1024 * 1024;
 
-/** How many objects are written at once, besides the one being filled. Few, because the actors of a process share 128 MB. */
+/** How many objects are written at once, besides the one being filled. A low number: the actors of a process share 128 MB. */
 const WRITTEN_AT_ONCE = 2;
 
 /** How long one operation of R2 may take, in milliseconds. */
@@ -62,7 +62,7 @@ export async function writeObjects(
   return bytes;
 }
 
-/** Writes ranges to a stream in order, until the signal aborts. @throws {StorageError}, and errors of the stream */
+/** Writes the bytes of ranges to a stream, in order, until the signal aborts. @throws {StorageError}, and errors of the stream */
 export async function readObjects(
   bucket: ObjectStore,
   ranges: readonly ObjectRange[],
@@ -138,7 +138,7 @@ async function withTimeLimit<T>(operation: Promise<T>): Promise<T> {
     },
   );
   const result = await waitAtMost(R2_MS, done);
-  if (!result) throw new StorageError(new Error(`nothing after ${R2_MS} ms`), true);
+  if (!result) throw new StorageError(new Error(`no response after ${R2_MS} ms`), true);
   return result.value;
 }
 

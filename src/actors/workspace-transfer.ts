@@ -1,5 +1,5 @@
 /**
- * Moves saved states between sandboxd and R2. The account allows each save before it begins and records it afterwards, so that
+ * Moves saved states between sandboxd and R2. The account admits each save before it begins, and records it afterwards, so that
  * all stored bytes count.
  */
 import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
@@ -17,7 +17,7 @@ import {
 } from "./saved-states.ts";
 import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts";
 
-const MANIFEST_BYTES = 256 * 1024 * 1024;
+const MAX_MANIFEST_BYTES = 256 * 1024 * 1024;
 
 /** How long a save that was larger than the free quota is remembered, in milliseconds. */
 const NO_ROOM_MS = 3_600_000;
@@ -64,8 +64,9 @@ export class WorkspaceTransfer {
   }
 
   /**
+   * Restores a state to the container.
    * @param target the task that continues a conversation, if the state is a conversation
-   * @returns what was not restored because the image differs
+   * @returns the files that were not restored, because the image has changed since the save
    * @throws errors of sandboxd and R2
    */
   async restore(state: Snapshot, signal: AbortSignal, target?: Target): Promise<NamedFiles | undefined> {
@@ -99,8 +100,8 @@ export class WorkspaceTransfer {
     return dropped;
   }
 
-  /** Stores and commits a save. @param committing called before the commit @throws {ToolError}, errors of sandboxd and R2 */
-  async store(save: Save, signal: AbortSignal, committing = () => {}): Promise<Stored> {
+  /** Stores and commits a save. @param onCommit called before the commit @throws {ToolError}, errors of sandboxd and R2 */
+  async store(save: Save, signal: AbortSignal, onCommit = () => {}): Promise<Stored> {
     const { id, origin, plan, archive } = save;
     const account = this.#host.account();
     const sandbox = this.#host.sandbox();
@@ -112,7 +113,7 @@ export class WorkspaceTransfer {
     try {
       const { packBytes, left, ...uploaded } = await this.#upload(save, room, signal);
       signal.throwIfAborted();
-      committing();
+      onCommit();
       const state = { id, sandbox, base, ...uploaded, left: leftOut(left) };
       unwrap(await account.commitSave({ ...state, archive: archive && archiveOf(archive) }, packBytes));
       isCommitted = true;
@@ -143,7 +144,7 @@ export class WorkspaceTransfer {
     const packBytes = await writeObjects(bucket, packKey, packed.body, Math.min(room, maxBytes)).catch(
       rethrowIfFull,
     );
-    const maxManifestBytes = Math.min(MANIFEST_BYTES, maxBytes - packBytes);
+    const maxManifestBytes = Math.min(MAX_MANIFEST_BYTES, maxBytes - packBytes);
     const manifestKey = `${prefix}${manifestPrefix(id)}`;
     const manifest = await snapshots.call("manifest", { id }, signal);
     const manifestBytes = await writeObjects(bucket, manifestKey, manifest.body, maxManifestBytes);
@@ -159,7 +160,7 @@ export class WorkspaceTransfer {
     return { files, bytes, manifestBytes, packs, packBytes, left: { ...plan.left, unreadable } };
   }
 
-  /** The free quota that was too little for an earlier save of at most this size. Without more quota, nothing is sent again. */
+  /** The free quota that was not enough for an earlier save of at most this size. Until more is free, no such save is sent. */
   #notEnoughFor({ bytes }: Plan): number | undefined {
     const before = this.#lastRefusal;
     return before && bytes >= before.bytes && Date.now() - before.at < NO_ROOM_MS ? before.room : undefined;

@@ -4,8 +4,8 @@
  *
  * The account's record decides which state is current. A save becomes current in one transaction of the account, after all its
  * objects are written; until then the previous state stays. A container is called whole once it has the state that was current at
- * its start. Only whole containers are saved. A save also needs that the container's last state, restored or saved, is still the
- * sandbox's current state.
+ * its start. Only whole containers are saved. A save also requires that the container's last state, restored or saved, is still
+ * the sandbox's current state.
  */
 import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Conversation, Target } from "../container/snapshot-client.ts";
@@ -199,8 +199,8 @@ export class Workspace {
   }
 
   /**
-   * @param target the task that continues a conversation, if the state is a conversation @returns what was not restored because
-   * the image differs @throws {ToolError} the reason, and that the call was not started
+   * Restores a state to the container, as `WorkspaceTransfer.restore` does.
+   * @throws {ToolError} that says the reason, and that the call was not started
    */
   async #restoreTo(state: Snapshot, signal: AbortSignal, target?: Target): Promise<NamedFiles | undefined> {
     try {
@@ -381,7 +381,7 @@ export class Workspace {
     });
   }
 
-  /** The container as a set-up finds it. @throws {ToolError} also if sandboxes are not isolated from the machine's system */
+  /** Describes the container before a set-up. @throws {ToolError} also if sandboxes are not isolated from the machine's system */
   async installation(): Promise<Installation> {
     const { snapshots } = this.#host;
     const container = this.#container;
@@ -393,8 +393,8 @@ export class Workspace {
   }
 
   /**
-   * Saves a set-up's result, and keeps it for other sandboxes if only the script has changed files. @param expiresAt when it
-   * expires for other sandboxes, in milliseconds since the epoch; undefined if it is only for this sandbox
+   * Saves a set-up's result. Other sandboxes can start from it if `expiresAt` is given.
+   * @param expiresAt when the result expires for other sandboxes, in milliseconds since the epoch
    * @throws {ToolError}, and errors of R2
    */
   keepOutcome(key: string, expiresAt: number | undefined): Promise<void> {
@@ -501,7 +501,7 @@ export class Workspace {
    * Makes a checkpoint the state of the sandbox's next container. The current state is saved first and kept. If it cannot be
    * saved until the user changes something, the last saved state is kept, and the result says why. The caller then ends the
    * container and calls `finishCheckpointRestore`.
-   * @throws {ToolError} with nothing changed
+   * @throws {ToolError} before anything has changed
    */
   async beginCheckpointRestore(id: string, settings: Settings): Promise<RestoredCheckpoint> {
     const { sync } = this.#host;
@@ -542,7 +542,7 @@ export class Workspace {
   }
 }
 
-/** Packs to write again: those that are half unused, and small ones if there are many. */
+/** Packs to write again: those with more unused than used bytes, and the smallest ones if there are many. */
 function packsToRepack(packs: readonly Pack[]): string[] {
   const dead = packs.filter(({ bytes, live }) => live * 2 < bytes);
   const alive = packs.filter((pack) => !dead.includes(pack)).sort((a, b) => a.live - b.live);

@@ -26,7 +26,7 @@ interface OutboundSandbox {
 
 const POLICY_HANDLER = "policy";
 
-/** Set in storage once a sandbox was restricted. It outlives the sandbox, like the SDK's handler. */
+/** The storage key of `Restricted`, for a sandbox that had a restricted network at some time. The value is never deleted. */
 const RESTRICTED_KEY = "restricted";
 
 interface Restricted {
@@ -68,12 +68,11 @@ export class OutboundHandlers implements NetworkPlatform {
     // The SDK may read `enableInternet` for this start before a stricter policy sets it to false.
     if (!isUp && isOpen) this.#mayStartOpen = true;
     const restricted = this.#kv.get<Restricted>(RESTRICTED_KEY);
-    // The SDK keeps a handler across actors, so a handler from an earlier restriction needs the current policy.
+    // The SDK stores a handler for later actors, so a handler from an earlier restriction needs the current policy.
     if (isOpen && restricted === undefined) return true;
     const startedOpen = isUp ? (restricted?.startedOpen ?? true) : this.#mayStartOpen;
     this.#kv.put<Restricted>(RESTRICTED_KEY, { startedOpen });
     this.#sandbox.interceptHttps = true;
-    // Makes the image trust the certificates of the interception.
     this.#sandbox.envVars = { ...this.#sandbox.envVars, [TRUST_INTERCEPTION]: "1" };
     await this.#sandbox.setOutboundHandler(POLICY_HANDLER, policy);
     return isOpen || !startedOpen;
@@ -104,7 +103,7 @@ interface ProxyExports {
 
 /**
  * Routes the container's requests to these hosts through the Worker, which adds their secrets. Registers the hosts with the
- * platform directly, because the SDK's own method at run time would route all requests.
+ * platform directly, because the SDK's method for a running container would route all requests.
  */
 export async function intercept(
   sandbox: Pick<OutboundSandbox, "enableInternet" | "envVars">,
@@ -113,7 +112,6 @@ export async function intercept(
   params: OutboundPolicy,
   secrets: readonly Secret[],
 ): Promise<void> {
-  // Makes the image trust the certificates of the interception.
   sandbox.envVars = { ...sandbox.envVars, ...placeholders(secrets), [TRUST_INTERCEPTION]: "1" };
   const handler = { method: POLICY_HANDLER, params };
   const props = {

@@ -28,7 +28,7 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
     return intercept(this, this.ctx, hosts, policy, secrets);
   }
 
-  /** Serves a request to this actor, or returns undefined if it is the SDK's. */
+  /** Serves a request to this actor. Returns undefined if the SDK must serve it. */
   protected abstract serve(request: Request): Promise<Response> | undefined;
 
   override fetch(request: Request): Promise<Response> {
@@ -48,8 +48,8 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   }
 
   /**
-   * Returns the container's own WebSocket. The SDK would copy each message to a second WebSocket to renew its idle
-   * time, which this server does not use.
+   * For a WebSocket, returns the container's own. The SDK would copy each message to a second WebSocket to renew its idle time,
+   * which this server does not use.
    */
   override containerFetch(...args: Parameters<BaseSandbox<Env>["containerFetch"]>): Promise<Response> {
     const [request, port] = args;
@@ -69,8 +69,8 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   }
 
   /**
-   * The SDK restarts the idle time with each new actor and each container call. If no call or run uses the sandbox, as after an
-   * actor's restart, only the remaining time is set.
+   * The SDK restarts the idle time with each new actor and each container call. This method sets only the remaining time, if no
+   * call or run uses the sandbox.
    */
   override renewActivityTimeout(): void {
     const configured = this.sleepAfter;

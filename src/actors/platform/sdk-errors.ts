@@ -5,7 +5,7 @@ import { InterpreterError } from "../../container/kernels/interpreter.ts";
 import { ToolError, exhausted, saysExhausted } from "../../shared/errors.ts";
 import { cannotStart, noContainerReady } from "../texts.ts";
 
-/** The codes of the SDK's errors. A code that another version of the SDK does not have does not compile. */
+/** The codes of the SDK's errors. If a version of the SDK lacks a code that this file uses, the file does not compile. */
 type SDKCode = OperationInterruptedError["code"];
 
 /** Codes for a container that disappeared during a call, and for one that is not ready. */
@@ -20,7 +20,7 @@ const UNAVAILABLE = new Set<SDKCode>(["CONTAINER_UNAVAILABLE", "INTERPRETER_NOT_
 const CANNOT_START =
   /no such image|no application that matches|no container application|cannot make a sandbox/i;
 
-/** An interpreter's message for an unknown context; then the code did not run. */
+/** An interpreter's message for an unknown context. The code did not run then. */
 const NO_CONTEXT = /not found|terminated/i;
 
 function sdkCode(error: unknown): SDKCode | undefined {
@@ -33,7 +33,7 @@ function didNotStart(error: unknown): boolean {
   return sdkCode(error) === "INTERNAL_ERROR" && String(error).includes("Container failed to start");
 }
 
-/** Whether the container ended before the call returned. That container may be an earlier one. */
+/** Whether the call failed because the container ended. That container may be the previous one. */
 export function hasEndedWhileStarting(error: unknown): boolean {
   return didNotStart(error) && /container is not listening/.test(String(error));
 }

@@ -1,6 +1,6 @@
 /**
  * Adapts the SDK's class. The SDK calls `onStart` on every reconnect. It calls `onStop` late, sometimes while the next
- * container starts. It starts a container for any call. This file hides that.
+ * container starts. It starts a container for any call. This file hides all three.
  */
 import { OperationInterruptedError, type Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { Interpreter } from "../../container/kernels/interpreter.ts";
@@ -242,7 +242,7 @@ export class SDKInterpreter implements Interpreter {
   }
 }
 
-/** An error class of the SDK, because the error passes through the SDK. */
+/** The error that refuses a start. It has a class of the SDK, because it passes through the SDK. */
 function startRefused(): OperationInterruptedError {
   return new OperationInterruptedError({
     code: "OPERATION_INTERRUPTED",

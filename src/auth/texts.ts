@@ -115,7 +115,7 @@ export const ENDPOINT_TEXTS = {
 export const OAUTH_OFF = {
   noStore: "the KV namespace OAUTH_KV is not bound",
   noMethod: (variables: readonly string[]) =>
-    `no sign-in method is configured (set one of ${variables.join(", ")})`,
+    `no sign-in method is configured; set one of ${variables.join(", ")}`,
   noOrigin: "PUBLIC_ORIGIN is not set",
   notHTTPS: "PUBLIC_ORIGIN is not an https origin",
 };

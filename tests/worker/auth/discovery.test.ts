@@ -125,9 +125,14 @@ describe("/health says", () => {
       "without a sign-in method",
       ORIGIN,
       { SERVER_AUTH_TOKEN: undefined },
-      /^none \(no oauth: there is no way/,
+      /^none \(no oauth: no sign-in method/,
     ],
-    ["without a counter of guesses", ORIGIN, { Attempts: undefined }, /^bearer \(no oauth: there is no way/],
+    [
+      "without a counter of guesses",
+      ORIGIN,
+      { Attempts: undefined },
+      /^bearer \(no oauth: no sign-in method/,
+    ],
     ["under a name below localhost", "http://app.localhost:8787", { PUBLIC_ORIGIN: undefined }, /no oauth/],
   ];
 

@@ -5,7 +5,7 @@ import { attachedNetworks } from "./attached.ts";
 const reasons: [reason: string, ...subnets: string[]][] = [
   ["a loopback address", "127.0.0.0/8", "::1/128"],
   ["the unspecified address", "0.0.0.0/8", "::/128"],
-  // 168.63.129.16 is Azure's. Ranges below include the other addresses; this entry gives them a better message.
+  // 168.63.129.16 is Azure's. Ranges below also contain the other addresses, but this entry comes first and gives a better reason.
   [
     "a cloud metadata address",
     "169.254.169.254/32",
@@ -32,8 +32,8 @@ const reasons: [reason: string, ...subnets: string[]][] = [
     "100::/64",
     "100:0:0:1::/64",
   ],
-  // The rest of IANA's special-purpose registries. Tunnels and translations embed IPv4 addresses in some of these IPv6 ranges. The
-  // ranges are refused as a whole. Only in the two ranges of `embeddedIPv4` does the embedded address decide.
+  // The rest of IANA's special-purpose registries. Tunnels and translations embed IPv4 addresses in some of these IPv6 ranges. These
+  // ranges are refused as a whole. For addresses in the two ranges of `embeddedIPv4`, the embedded address is checked instead.
   ["a reserved address", "192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"],
   ["a reserved address", "192.175.48.0/24", "240.0.0.0/4"],
   ["a reserved address", "2001::/23", "2002::/16", "2620:4f:8000::/48"],

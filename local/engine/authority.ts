@@ -48,7 +48,7 @@ export class CertificateAuthority {
     const certificate = authorityCertificate(pair);
     const pem = pki.certificateToPem(certificate);
     await mkdir(directory, { recursive: true, mode: 0o700 });
-    // The key is written first. If only the key was written, both are made again.
+    // The key is written first. If the engine ends before it writes the certificate, the next start makes both again.
     await replace(keyFile, pair.privateKey.export({ type: "pkcs8", format: "pem" }).toString());
     await replace(certificateFile, pem);
     return new CertificateAuthority(pem, pair.privateKey);

@@ -28,7 +28,7 @@ export const sandboxdSocket = "/run/sandbox/sandboxd.sock";
 export const tokenPlace = "/run/sandbox/token";
 const systemDirectories = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
-/** The parts of the host's /etc that programs need. None may contain a secret: no /etc/ssl/private. */
+/** The parts of the host's /etc that programs need. They must contain no secrets, so /etc/ssl/private is not in the list. */
 const etc = `
   alternatives bash.bashrc ca-certificates ca-certificates.conf crypto-policies debian_version fonts
   ImageMagick-6 inputrc ld.so.cache ld.so.conf ld.so.conf.d localtime magic mailcap matplotlibrc
@@ -161,7 +161,7 @@ export function readOnlyMounts(view: View): Mount[] {
   return mounts;
 }
 
-/** @param supported this bubblewrap's options, from its --help @param isFiltered whether the system call filter applies */
+/** @param supported the options that `bwrap --help` lists @param isFiltered whether the system call filter applies */
 export function bubblewrapArguments(
   mounts: Mount[],
   toolchain: Toolchain,
@@ -173,7 +173,7 @@ export function bubblewrapArguments(
   const args = ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"];
   args.push("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--hostname", hostname);
   args.push("--uid", "0", "--gid", "0", "--as-pid-1");
-  // The option adds a user namespace, in which root may not listen below port 1024. With the system call filter it is unnecessary.
+  // The option adds a user namespace, in which root may not listen below port 1024. The system call filter makes the option unnecessary.
   if (!isFiltered && supported.has("--disable-userns")) args.push("--disable-userns");
   args.push("--size", String(sizes.root), "--tmpfs", "/");
   for (const name of systemDirectories) {

@@ -1,7 +1,7 @@
 /**
  * Connections that read into one buffer each, and forward unchanged data directly from it. Node's streams allocate a buffer for
- * each 64 KiB, and its HTTP parser copies every piece of a body. Together this is over a third of the engine's processor time for
- * a download.
+ * each 64 KiB, and its HTTP parser copies every piece of a body. For a download, these allocations and copies would take over a third
+ * of the engine's processor time.
  */
 import { connect, type Socket, type TcpSocketConnectOpts } from "node:net";
 import type { Duplex } from "node:stream";
@@ -48,7 +48,7 @@ function pushPieces(socket: Socket, bytes: Buffer): boolean {
 
 /**
  * Forwards data of a `connectBuffered` socket directly, bypassing its stream, once earlier data is written. Does nothing for
- * other sockets. The end still goes through the stream. @param isReady whether all earlier data was written @param write
+ * other sockets. The end of the data still goes through the stream. @param isReady whether all earlier data was written @param write
  * forwards bytes, and calls the function when done
  */
 export function passThrough(

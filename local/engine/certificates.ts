@@ -17,7 +17,7 @@ export const certificateVariables = [
   "npm_config_cafile",
 ];
 
-/** The authorities that the host's environment and npm name, as PEM, without other content of the files. */
+/** The authorities that the host's environment and npm's settings name, as PEM, without other content of the files. */
 export function hostCertificates(env: NodeJS.ProcessEnv = process.env): string | undefined {
   const files = new Set([...certificateVariables.map((name) => env[name]), npmSetting(env, "cafile")]);
   const blocks = new Set<string>();
@@ -57,8 +57,8 @@ export function trustedFiles(
 }
 
 /**
- * A Java key store (JKS, version 2): count, entries of alias, time and certificate, digest. All big-endian. Java accepts it
- * wherever it expects PKCS #12.
+ * Makes a Java key store (JKS, version 2): the number of entries, the entries (alias, time, certificate), and a digest. All numbers
+ * are big-endian. Java accepts this format wherever it expects PKCS #12.
  */
 export function keyStore(pems: readonly string[]): Buffer {
   const number = (value: number, bytes: number) =>

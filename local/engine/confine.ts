@@ -32,7 +32,7 @@ const namespaceLimits = [
   ...Object.entries(tcpBuffers).map(([file, bytes]) => `echo ${bytes} >/proc/sys/net/ipv4/${file}`),
 ];
 
-/** Pseudo terminals: bubblewrap mounts a devpts without a limit. */
+/** Limits pseudo terminals, because bubblewrap mounts a devpts without a limit. */
 const terminals =
   'exec nsenter --target "$1" --mount -- mount --internal-only --no-mtab -t devpts ' +
   `-o remount,nosuid,noexec,mode=620,ptmxmode=666,max=${pseudoTerminals} devpts /dev/pts`;

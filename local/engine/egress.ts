@@ -135,7 +135,7 @@ async function respond(
   const pattern = interceptFor(egress.intercepts, url);
   if (!(await limiter.waitForRate(request.socket, pattern === undefined ? "direct" : "intercepted"))) return;
   if (pattern !== undefined) {
-    // The Worker passes a request to the internet back to `sendWithinPolicy`, which logs it.
+    // If the Worker sends this request on to the internet, it comes back to `sendWithinPolicy`, which logs it.
     const isForwarded = isIntercepted(egress.intercepts.https, host);
     const refused = isForwarded ? refusedByPolicy(egress, host, portOf(url)) : undefined;
     if (!isForwarded || refused !== undefined) track(egress, request, response, url, refused?.why);
@@ -192,7 +192,7 @@ async function sendUpstream(
       reject(new Unreachable(HOST_PROBLEMS.notHTTP(url.host)));
     };
     pieces.join(socket);
-    // After the negotiation of a tunnel, its socket is paused.
+    // `readHead` has paused the socket of a tunnel.
     upstream.on("socket", (connected) => connected.resume());
     let receivedHead: IncomingMessage | undefined;
     upstream.on("response", (incoming) => {
@@ -515,7 +515,7 @@ function switchToWebSocket(
   outgoing.end();
 }
 
-/** The absolute URL of a request in either form. The URL parser normalizes 0x7f.1, 2130706433 and 127.0.0.1. */
+/** The absolute URL of a request in absolute or origin form. The URL parser changes 0x7f.1 and 2130706433 into 127.0.0.1. */
 function target(request: IncomingMessage): URL | undefined {
   const path = request.url ?? "/";
   // The URL parser would take the first part of the path for the host.
@@ -527,7 +527,7 @@ function target(request: IncomingMessage): URL | undefined {
   return schemes.includes(url.protocol) ? url : undefined;
 }
 
-/** Lower case, without brackets and final dot. */
+/** The URL's host in lower case, without brackets and final dot. */
 function hostOf(url: URL): string {
   return url.hostname
     .toLowerCase()

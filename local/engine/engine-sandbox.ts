@@ -52,7 +52,7 @@ export interface SandboxPlace {
   group: string;
 }
 
-/** The part of a request that cannot change while the sandbox runs. */
+/** The part of a start request that cannot change while the sandbox runs. */
 export type CreateOptions = Pick<StartRequest, "name" | "env">;
 const SANDBOXD_POLL_MS = 20;
 

@@ -5,20 +5,20 @@ import { limitsSchema } from "./limits.ts";
 const directory = z.string().startsWith("/");
 
 export const settingsSchema = z.strictObject({
-  /** Required in every request. At least 16 characters. */
+  /** Every request must contain it. At least 16 characters. */
   secret: z.string(),
-  /** On 127.0.0.1; any free port by default. */
+  /** The port on 127.0.0.1; by default any free port. */
   port: z.int().min(0).max(65_535).optional(),
   network: z.enum(["internet", "none"]),
   isolation: z.enum(["bubblewrap", "none"]),
   /** What `checkBubblewrap` found, if the starter has called it. */
   bubblewrap: z.strictObject({ supported: z.array(z.string()), dropsRoot: z.boolean() }).optional(),
-  /** For sockets and generated files; created if missing. Leftovers of killed engines in it are removed. */
+  /** The directory for sockets and generated files. The engine creates it, and removes what killed engines left in it. */
   runDir: directory,
   limits: limitsSchema.partial().optional(),
   /** The sandboxes' python3 instead of the detected one; null for none. */
   python: z.string().nullable().optional(),
-  /** The directory of installed coding agents. Without it none is installed. */
+  /** The directory of installed coding agents. Without it, no agent is installed. */
   agents: directory.optional(),
   /** The directory of the interpreters' packages. */
   pythonPackages: directory.optional(),

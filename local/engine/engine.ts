@@ -141,7 +141,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const engineGroups = await createEngineGroups(groupParents, boot, common.limits);
   const registry = new SandboxRegistry(common, directory, boot);
   const stopGuard = guardMachine(engineGroups, common.limits, () => registry.list());
-  // Without isolation, sandboxes share host directories, which an unassigned sandbox would change.
+  // Without isolation, sandboxes share directories of the host. A prepared sandbox would change them before anybody uses it.
   const preparesSandbox = options.prepareSandbox !== false && common.bubblewrap !== undefined;
   const prepareSandbox = () => (preparesSandbox ? registry.prepareSandbox() : undefined);
   const warming = await warm(common, directory);

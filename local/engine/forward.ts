@@ -91,7 +91,7 @@ export class PortForwarder {
       fail();
     };
     upstream.on("socket", (connected) => {
-      // After the negotiation of a tunnel, its socket is paused.
+      // `readHead` has paused the socket of a tunnel.
       connected.resume();
       pieces.join(connected);
       upstream.once("close", () => pieces.leave(connected));

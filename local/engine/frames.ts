@@ -20,7 +20,7 @@ export class FramedConnection extends Duplex {
   #isEnded = false;
   #isWaiting = false;
 
-  /** @param carriesFrames false if HTTP headers come before the frames: then call `begin` @param onRead gets the forwarded bytes' number */
+  /** @param carriesFrames false if HTTP headers come before the frames: then call `begin` @param onRead gets the number of bytes */
   constructor(socket: Duplex, pieces: Pieces, carriesFrames: boolean, onRead: (bytes: number) => void) {
     super({ readableHighWaterMark: 1 });
     this.#socket = socket;

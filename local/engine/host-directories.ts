@@ -56,7 +56,7 @@ export async function openDirectory({ from }: HostDirectory): Promise<FileHandle
   throw new Error(isGone ? MACHINE.directoryGone(from) : MACHINE.directoryLinked(from));
 }
 
-/** @param pid the sandbox's first process, before code of the user runs @throws Error if the sandbox got another directory */
+/** Call it before user code runs. @param pid the sandbox's first process @throws Error if the sandbox got another directory */
 export async function requireMounted(pid: number, { from, to, opened }: Mount): Promise<void> {
   if (opened === undefined) return;
   const [expected, found] = await Promise.all([opened.stat(), stat(`/proc/${pid}/root${to}`)]);

@@ -44,7 +44,7 @@ export function superviseCommand(sandboxd: string[], server: string[], limits: L
 }
 
 export function limitCommand(command: string[], { openFiles, processes }: Limits): string[] {
-  // A program that wants core dumps can raise their limit. The machine's limits stay if they are lower.
+  // The limit of core dumps is soft, so programs can raise it. If the machine's other limits are lower, they stay.
   const script = `ulimit -Sc 0; ulimit -n ${openFiles} 2>/dev/null; ${userLimits({ processes })}; exec "$@"`;
   return ["/bin/bash", "-p", "-c", script, "sbx", ...withoutInitCapability(command)];
 }

@@ -36,7 +36,7 @@ export type Limits = z.infer<typeof limitsSchema>;
 export interface Sizes {
   root: number;
   /**
-   * Bytes of our own files of runs. They are separate, so that a command that fills the disk still has output, and the next
+   * Bytes of the server's own files about runs. They are separate, so that a command that fills the disk still has output, and the next
    * command can clean up.
    */
   runs: number;
@@ -78,7 +78,7 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
   };
 }
 
-/** The limit for open files of a process, so that all sandboxes together use at most half of the machine's; at least 1,024. */
+/** The limit of open files for one process: with it, all sandboxes together use at most half of the machine's. At least 1,024. */
 export function openFilesPerProcess(openFilesOfMachine: number, processes: number): number {
   return Math.min(65_536, Math.max(1024, Math.floor(openFilesOfMachine / 2 / sandboxes / processes)));
 }
@@ -88,9 +88,9 @@ const NAMED =
   "MemFree Buffers Cached SwapCached AnonPages KReclaimable PageTables SecPageTables KernelStack Percpu Hugetlb Zswap";
 
 /**
- * Bytes of memory that the machine's kernel uses and cannot reclaim: its slabs, and pages without a name, such as the data in
- * sockets and pipes. Free pages that the kernel keeps for each processor, up to an eighth of the memory, do not count.
- * @returns undefined if it cannot be read, for example because the engine has no descriptors left
+ * Bytes of memory that the machine's kernel uses and cannot reclaim: its slabs, and pages without a known use, such as the
+ * data in sockets and pipes. Free pages that the kernel keeps for each processor, up to an eighth of the memory, do not count.
+ * @returns undefined if the amount cannot be read, for example because the engine has no descriptors left
  */
 export function kernelMemory(): number | undefined {
   const meminfo = readText("/proc/meminfo");
@@ -157,7 +157,7 @@ const known: Controller[] = ["memory", "pids", "cpu", "io"];
 /** How many reads per second a sandbox may make from the machine's disks. Repeated reads come from memory and do not count. */
 const READS_PER_SECOND = 2000;
 
-/** The disks of the files that sandboxes see, as `<major>:<minor>`. Overlay file systems do not name their disks. */
+/** The disks of the files that sandboxes see, as `<major>:<minor>`. Disks of overlay file systems are unknown. */
 export function findDisks(): string[] {
   disks ??= [...new Set(["/usr", process.execPath, import.meta.dirname].flatMap(diskOf))];
   return disks;

@@ -81,7 +81,8 @@ const QUEUED_SHARE = 0.5;
 const MOST_LOCKS = 0.5;
 
 /**
- * How often the list of locks is read, in milliseconds. Rarely, because nobody on the machine can set a lock during a read.
+ * The interval between two reads of the list of locks, in milliseconds. It is long, because nobody on the machine can set a lock
+ * during a read.
  */
 const LOCK_LIST_INTERVAL_MS = 2000;
 

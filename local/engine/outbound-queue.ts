@@ -17,7 +17,7 @@ import { REQUEST_PROBLEMS, WORKER_PROBLEMS } from "./texts.ts";
 
 /** How long a request waits for a Worker that is starting, reloading or waking an actor, in milliseconds. */
 const takeTimeoutMs = 30_000;
-/** A poll without a request ends after this, in milliseconds, so that connections do not become stale. */
+/** After this time, in milliseconds, a poll without a request ends, so that connections do not become stale. */
 const pollMs = 60_000;
 /** How long a request waits for a response, in milliseconds: longer than any API takes. A restarted Worker forgets its requests. */
 const responseMs = 15 * 60_000;
@@ -126,7 +126,7 @@ export class OutboundQueue {
       request.destroy();
       return;
     }
-    // If one stream fails, all end: the client's response breaks off, and the Worker stops. `pipeline` leaves the rest of a failed
+    // If one stream fails, all of them end: the client's response breaks off, and the Worker stops. `pipeline` leaves the rest of a failed
     // request unread, and the next request on this connection, perhaps another principal's, would wait behind it.
     pipeline(request, unframe(), to, (error) =>
       error ? response.writeHead(502, { connection: "close" }).end() : response.writeHead(204).end(),

@@ -98,8 +98,8 @@ export function requestsOf(pieces: Pieces): typeof IncomingMessage {
 }
 
 /**
- * Counts a body's pieces, and forwards pieces together that arrive together. Forwards them after `MAX_GATHERED` bytes at the latest:
- * Node reads up to 2 MB at once unless a full stream pauses the connection.
+ * Counts a body's pieces. Joins pieces that arrive together, and forwards them after `MAX_GATHERED` bytes at the latest: Node reads up
+ * to 2 MB at once unless a full stream pauses the connection.
  */
 export function gather(message: IncomingMessage, pieces: Pieces): void {
   const push = message.push.bind(message);

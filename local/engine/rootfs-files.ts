@@ -157,7 +157,7 @@ function pipConfiguration({ pip, pipExtra, pipTrusted }: Registries): string {
   return lines.join("\n") + "\n";
 }
 
-/** Programs of the host that would fail with misleading messages. They are replaced. */
+/** Programs of the host that are replaced, because they would fail with misleading messages. */
 const packageManagers = ["apt", "apt-get", "aptitude", "dnf", "yum", "zypper", "pacman", "snap"].map(
   (name) => `/usr/bin/${name}`,
 );
@@ -172,7 +172,7 @@ END
 exit 100
 `;
 
-/** Queries, and operations that change nothing, still work. */
+/** Replaces the machine's dpkg. Queries, and operations that change nothing, still work. */
 const dpkg = `#!/bin/bash
 for word; do
   case $word in

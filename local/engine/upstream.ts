@@ -77,7 +77,7 @@ export async function startTLS(
 ): Promise<Socket> {
   // TLS does not name addresses (RFC 6066, 3).
   const named = isIP(host) === 0 ? { servername: host } : { host };
-  // After the negotiation of a tunnel, its socket is paused.
+  // `readHead` has paused the socket of a tunnel.
   socket.resume();
   try {
     const secureContext = trusting(authorities);

@@ -177,7 +177,7 @@ describe("a server that refuses calls temporarily", () => {
     expect(tooEarly).toBe(0);
   });
 
-  it("causes an error with the run's id", async () => {
+  it("causes an error with the run's id if it asks the client to wait for a day", async () => {
     const { flaky } = sandboxRefusing("get_result", () => 429, "86400");
     let id = "";
     const running = flaky.runCommand("sleep 1000", { onStart: (started) => (id = started) });

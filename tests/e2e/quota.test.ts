@@ -133,7 +133,7 @@ describe.concurrent("a principal's quota", () => {
       expect(await listRunning(call, [a])).toHaveLength(RUNS);
     });
 
-    it.sequential("cannot be exceeded with the slots of destroyed sandboxes", async () => {
+    it.sequential("cannot be exceeded by runs in sandboxes that were destroyed and created again", async () => {
       const call = caller("destroys");
       const names = sandboxes(SANDBOXES);
       for (const sandbox of names) {

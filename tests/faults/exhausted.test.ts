@@ -120,7 +120,7 @@ function namespaceOf(pid: number): string | undefined {
 
 describe("when a fork bomb uses up the processes", () => {
   it.each(BOMBS)(
-    "the run ends, others continue, and destroy_sandbox leaves no process behind: %s",
+    "the run ends, other sandboxes continue, and destroy_sandbox leaves no process behind: %s",
     async (_where, name, args) => {
       const sandbox = "bomb";
       const namespace = namespaceOf(await server.firstPID(sandbox));

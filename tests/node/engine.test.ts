@@ -220,7 +220,7 @@ describe("a port", () => {
     await sandbox.destroy();
   });
 
-  it("is forwarded, with path, query and host, and without the secret", async () => {
+  it("receives a request's path, query, host and body, but not the engine's secret", async () => {
     const response = await fetch(`${engine.url}/sandboxes/${sandbox.id}/ports/8000/a%20b?c=%2F`, {
       method: "PUT",
       body: "body",
@@ -336,7 +336,7 @@ describe("the engine as a program", () => {
     throw new Error("the engine ended");
   }
 
-  async function openManyFiles(): Promise<{
+  async function startWithLeakedFiles(): Promise<{
     program: Program;
     runDir: string;
     stragglers: Process[];
@@ -353,7 +353,7 @@ describe("the engine as a program", () => {
   afterEach(() => children.splice(0).forEach((child) => child.kill("SIGKILL")));
 
   it("leaves no process when it is killed, and its successor removes the rest", async () => {
-    const { program, runDir, stragglers } = await openManyFiles();
+    const { program, runDir, stragglers } = await startWithLeakedFiles();
     // The prepared sandbox must be complete: the next engine cannot end one that is still being made.
     const controlServers = () =>
       tree(program.child.pid ?? 0).filter(({ command }) => command === "sbx-control");
@@ -370,12 +370,12 @@ describe("the engine as a program", () => {
   });
 
   it("passes no open file on to a sandbox", async () => {
-    const { sandbox } = await openManyFiles();
+    const { sandbox } = await startWithLeakedFiles();
     expect((await sandbox.run("ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c leaked")).stdout).toBe("0");
   });
 
   it("does not touch the state of a running engine", async () => {
-    const { program, runDir, sandbox } = await openManyFiles();
+    const { program, runDir, sandbox } = await startWithLeakedFiles();
     const second = await startTestEngine({ runDir });
     expect(existsSync(join(runDir, program.boot))).toBe(true);
     expect((await sandbox.run("echo alive")).stdout).toBe("alive");

@@ -69,12 +69,12 @@ it("a directory with a set-user-id program, which a sandbox could rewrite, can o
     await expect(mount("set")).rejects.toThrow(`${program} has a set-user-id or set-group-id bit`);
     expect((await mount("set:ro")).forEngine).toMatchObject([{ writable: false }]);
   }
-  // A sandbox chooses the names of directories.
+  // Code in a sandbox can choose names of directories, so the error escapes them.
   renameSync(join(directory, "set/deep"), join(directory, "set/deep\nnext: \u001b[2J"));
   await expect(mount("set")).rejects.toThrow(`${directory}/set/deep\\nnext: \\u001b[2J/program" has a`);
 });
 
-it("a directory that its owner has closed, and a sandbox could open, can only be mounted read-only", () => {
+it("a directory in which the server cannot search for set-user-id programs is refused, because a sandbox could", () => {
   // Root can search all directories.
   const user = process.getuid?.() === 0 ? 54_321 : undefined;
   const project = join(directory, "closed");
@@ -166,7 +166,7 @@ describe("files that the server uses", () => {
     expect(env.PATH).toBe("/usr/bin");
   });
 
-  it("do not come from the working directory, which may have been mounted earlier", async () => {
+  it("do not come from relative entries of PATH, because the working directory may have been mounted earlier", async () => {
     const env: NodeJS.ProcessEnv = { PATH: "bin:/usr/bin:" };
     expect(removeMounts(env, { forWorker: [], forEngine: [] }, directory)).toEqual([]);
     expect(env.PATH).toBe("/usr/bin");

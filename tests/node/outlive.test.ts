@@ -42,11 +42,6 @@ async function spawnEngine(runDir: string): Promise<EngineAddress & { child: Chi
   return engine;
 }
 
-async function runDirectory(): Promise<string> {
-  const runDir = temporaryDirectory();
-  return runDir;
-}
-
 it("a sandbox's first process cannot be taken over from inside", async () => {
   const engine = await startTestEngine();
   cleanUp.push(engine.close);
@@ -116,7 +111,7 @@ it("a sandbox that tries to outlive its destruction ends, and another one works 
 });
 
 it("a sandbox that tries to outlive its engine ends with it", async () => {
-  const engine = await spawnEngine(await runDirectory());
+  const engine = await spawnEngine(temporaryDirectory());
   const sandbox = await TestSandbox.start(engine);
   const { left: remaining } = await attack(sandbox);
   engine.child.kill("SIGKILL");
@@ -132,9 +127,9 @@ describe("processes and files that an earlier engine left behind", () => {
     return child;
   }
 
-  /** The run directory of an engine that was killed together with the process that ends its sandbox. */
-  async function remaining(mark: string): Promise<string> {
-    const runDir = await runDirectory();
+  /** Creates the run directory of an engine that was killed together with the process that ends its sandbox. */
+  async function leaveRunDirectory(mark: string): Promise<string> {
+    const runDir = temporaryDirectory();
     await mkdir(join(runDir, boot, "sandbox"), { recursive: true });
     await writeFile(join(runDir, boot, "engine.pid"), "1 0 another-boot");
     await writeFile(join(runDir, boot, "sandbox", "sandbox.pid"), mark);
@@ -144,16 +139,16 @@ describe("processes and files that an earlier engine left behind", () => {
   it("are ended by the next one: a sandbox's first process", async () => {
     const child = straggler();
     const exit = once(child, "exit");
-    const runDir = await remaining(identify(child.pid ?? 0) ?? "");
+    const runDir = await leaveRunDirectory(identify(child.pid ?? 0) ?? "");
     const engine = await startTestEngine({ runDir });
     cleanUp.push(engine.close);
     expect(await exit).toEqual([null, "SIGKILL"]);
     expect(existsSync(join(runDir, boot))).toBe(false);
   });
 
-  it("are not confused with a process that has the same number now", async () => {
+  it("are not confused with a process that has the same process id now", async () => {
     const child = straggler();
-    const engine = await startTestEngine({ runDir: await remaining(`${child.pid} 1 another-boot`) });
+    const engine = await startTestEngine({ runDir: await leaveRunDirectory(`${child.pid} 1 another-boot`) });
     cleanUp.push(engine.close);
     expect([child.exitCode, child.signalCode]).toEqual([null, null]);
   });
@@ -161,7 +156,7 @@ describe("processes and files that an earlier engine left behind", () => {
   it.runIf(groupParents.length > 0)(
     "are removed by the next one: processes in its control groups",
     async () => {
-      const runDir = await remaining("");
+      const runDir = await leaveRunDirectory("");
       const limits = defaultLimits({ memoryBytes: 1 << 26, processes: 10 });
       const groups = await createGroups(groupParents, `${boot}/sandbox`, limits);
       const child = straggler();

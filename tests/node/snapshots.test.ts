@@ -226,7 +226,7 @@ describe("a restore", () => {
     },
   );
 
-  it("removes no mount inside a directory that was not saved", async () => {
+  it("removes no mount, even inside a directory that the saved state does not have", async () => {
     const gone = join(root, "workspace/gone");
     mkdirSync(join(gone, "deep/mount"), { recursive: true });
     writeFileSync(join(gone, "file"), "old");

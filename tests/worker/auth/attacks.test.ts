@@ -148,7 +148,7 @@ describe("redirects", () => {
     expect((await register(app, { redirect_uris })).status).toBe(201);
   });
 
-  it("open redirect: the error of a registered client is shown with a link, and not followed", async () => {
+  it("open redirect: an error for a registered client is shown on a page with a link, and the server does not redirect", async () => {
     const client = await Client.register(app, { redirect_uris: ["https://evil.example/"] });
     for (const wrongParameters of [
       { response_type: "token" },
@@ -221,14 +221,14 @@ describe("clients", () => {
     }
   });
 
-  it("an unknown client gets an error page here, and no token at the token endpoint", async () => {
+  it("an unknown client gets an error instead of the consent page, and no token at the token endpoint", async () => {
     const nobody = new Client(app, "nobody");
     expect((await new Browser(app).open(await nobody.authorizationURL())).isErrorPage).toBe(true);
     expect(await errorOf(await nobody.exchange("a:b:c"))).toBe("invalid_client");
   });
 
   it.each(["password", "client_credentials", "implicit", "urn:ietf:params:oauth:grant-type:token-exchange"])(
-    "there is no grant of type %s",
+    "a grant of type %s is refused",
     async (grant_type) => {
       const client = await Client.register(app);
       const answer = await client.token({

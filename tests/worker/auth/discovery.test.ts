@@ -264,7 +264,7 @@ describe("a registration", () => {
 });
 
 describe("an address that registers too often", () => {
-  it("gets the time to retry, while other addresses can register and all clients can read", async () => {
+  it("is refused with 429, and can still read the metadata", async () => {
     const remaining = new Map<string, number>();
     const limit = async ({ key }: { key: string }) => {
       remaining.set(key, (remaining.get(key) ?? 2) - 1);

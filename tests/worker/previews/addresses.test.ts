@@ -52,7 +52,7 @@ describe("the label of a preview", () => {
       expect(await readLabel(label, await keysOf({ ...(env as Env), LINK_KEY }))).toBeUndefined();
   });
 
-  it("made with the owner's previous token is valid as long as that token, and a new label needs only the new token", async () => {
+  it("made with the owner's previous token is valid while the server accepts that token, and a new label needs only the new token", async () => {
     const variables = { ...(env as Env), LINK_KEY: undefined };
     const token = (await makeToken(8000, address.actor, await keysOf(variables))) ?? "";
     const before = writeLabel({ ...address, token });
@@ -89,7 +89,7 @@ describe("a host name", () => {
   const names: [string, (label: string) => string][] = [
     ["another token", (given) => `${given.slice(0, -25)}${zeros}`],
     ["no token", (given) => given.slice(0, -26)],
-    ["a name below", (given) => `a.${given}`],
+    ["a subdomain", (given) => `a.${given}`],
     ["another digit before the port", (given) => `1${given}`],
     ["capitals", (given) => given.toUpperCase()],
     ["another dash", (given) => `${given}-`],

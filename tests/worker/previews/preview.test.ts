@@ -127,7 +127,7 @@ describe("a preview", () => {
       502,
       expect.stringContaining("not a valid HTTP status"),
     ]);
-    // The status 101 without a request for it, and lines that Node reads but refuses to write.
+    // A 101 that no upgrade requested, and status lines that Node reads but refuses to write.
     for (const line of ["101 Switching Protocols", "099 Odd", "200 \u0001"])
       expect((await visit(`${url}line?is=${encodeURIComponent(line)}`)).status).toBe(502);
   });
@@ -357,7 +357,7 @@ describe("a preview works", () => {
     expect(closed.text).toBe("Port 8000 of sandbox brief is not exposed.");
   });
 
-  it("again after its container has ended and was restarted, which an open tab does not do", async () => {
+  it("again in the next container, which an open tab does not start", async () => {
     const url = await expose({ sandbox: "brief", port: 8000 });
     await killContainer("brief");
     const page = () => visit(url, PAGE).then((response) => response.text());
@@ -401,7 +401,7 @@ describe("expose_port", () => {
     expect(nowhere.text).toContain("PREVIEW_HOST is not set");
   });
 
-  it("needs sandbox:exec, and the address is listed only for tokens with that scope", async () => {
+  it("needs sandbox:exec, and list_sandboxes shows the address", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const mine = await exposer.call("list_sandboxes");
     expect(mine.text).toMatch(new RegExp(`port 8000 is exposed for \\d+ \\w+: ${url}`));

@@ -208,9 +208,9 @@ describe("input to a run", () => {
     await owner.call("cancel_run", { id: idIn(before) });
   });
 
-  it("is counted if the program does not read it, and then the run can be cancelled", async () => {
+  it("is refused with the number of typed bytes if the program does not read, and the run can still be cancelled", async () => {
     const started = await open("stty raw -echo; echo deaf; sleep 600", { session: "deaf" });
-    // Acts like a terminal that waits until the program reads its input.
+    // Without this process the terminal accepts no more input, as if it waited until the program reads.
     await sh(sandbox, "pkill -STOP -x script");
     const typed = await Promise.all(Array.from({ length: 8 }, () => type(started, "x".repeat(10_000))));
     expect(typed.find(({ isError }) => isError)?.text).toMatch(/Only \d+ of 10000 bytes were typed/);

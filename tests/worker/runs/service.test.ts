@@ -113,7 +113,7 @@ describe("a service", () => {
     await until(async () => (await resultText(second)).includes("second"));
     await until(async () => (await resultText(first)).includes("state: cancelled"));
     expect(await configure(sandbox)).toMatchObject({ start: "running", start_id: second });
-    // Replaced and removed scripts leave only the last records.
+    // The server keeps the records of the last scripts only.
     await configure(sandbox, "echo third; sleep 1000");
     const third = await waitForStart(sandbox, second);
     await configure(sandbox, "");

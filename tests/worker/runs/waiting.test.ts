@@ -44,7 +44,7 @@ describe("a sandbox with many calls that wait for its runs", () => {
       text: expect.stringMatching(/100 calls already wait.*wait_seconds 0/s),
     });
     expect(await get(0)).toMatchObject({ isError: false, text: expect.stringContaining("running") });
-    // A task has begun, so its caller needs the id.
+    // A task is not refused: it has begun before the server counts its waiting call, and the caller needs its id.
     const task = await owner.call("execute_task", { task: "[[write]] x", sandbox, wait_seconds: 50 });
     expect(task, task.text).toMatchObject({
       isError: false,

@@ -151,7 +151,7 @@ describe("tasks in one sandbox", () => {
 describe("OpenCode", () => {
   const sandbox = "other-agent";
   /** A stub of OpenCode: sends requests to the model, stores its database, requests its plugins' library and prints events. */
-  const STAND_IN = `#!/bin/bash
+  const STUB = `#!/bin/bash
     kept=~/.local/share/opencode/$OPENCODE_DB
     url=$(grep -o 'http://[^"]*' <<<"$OPENCODE_CONFIG_CONTENT")/messages
     ask='{"model":"m","max_tokens":9,"tools":[{"name":"bash"}],"messages":[{"role":"user","content":"[[defined]]"}]}'
@@ -165,7 +165,7 @@ describe("OpenCode", () => {
     echo '{"type":"step_finish","part":{"reason":"stop","cost":0.5,"tokens":{"input":3,"output":2}}}'`;
 
   it("reaches the model with a placeholder, and continues its own conversation in another sandbox", async () => {
-    await owner.call("write_file", { sandbox, path: "bin/opencode", content: STAND_IN });
+    await owner.call("write_file", { sandbox, path: "bin/opencode", content: STUB });
     await sh(sandbox, "chmod +x bin/opencode");
     const PATH = `/workspace/bin:${(await sh(sandbox, 'printf %s "$PATH"')).trim()}`;
     await owner.call("configure_sandbox", { sandbox, env: { PATH } });
@@ -457,8 +457,8 @@ describe("a task that starts from a checkpoint", () => {
     // A task that continues this one has the same network policy.
     const next = await execute({ task: "[[wait]] y", continue_from: id, wait_seconds: 0 });
     const [nextOwn = ""] = next.id.split(".");
-    const { structured: holds } = await owner.call("configure_sandbox", { sandbox: nextOwn });
-    expect(holds.internet).toBe("none");
+    const { structured: settings } = await owner.call("configure_sandbox", { sandbox: nextOwn });
+    expect(settings.internet).toBe("none");
     await owner.call("cancel_run", { id: next.id });
 
     const other = await principal("other-tasker", ["tasks:run"]);

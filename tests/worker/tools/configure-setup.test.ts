@@ -17,7 +17,7 @@ const configure = (sandbox: string, setup: string, more: Record<string, unknown>
   owner.call("configure_sandbox", { sandbox, setup, ...more });
 
 /** A script that ends only when it is cancelled. */
-const HELD = "echo begun; sleep 600";
+const ENDLESS = "echo begun; sleep 600";
 
 it("a set-up runs once before the first call, with the variables, and the next container and sandbox start from its result", async () => {
   const sandbox = "setup-once";
@@ -70,22 +70,22 @@ it("a set-up runs once before the first call, with the variables, and the next c
 
 it("a set-up delays calls only for their waiting time, can be cancelled by its id, and is replaced by another script", async () => {
   const sandbox = "setup-held";
-  await configure(sandbox, HELD);
+  await configure(sandbox, ENDLESS);
   const calls = callsIn(sandbox);
   const waiting = await calls.command("echo after >/tmp/after; cat /tmp/made || true", { wait_seconds: 0 });
   expect(waiting.text).toContain("The sandbox's set-up runs first: setup-held.");
-  const [heldRun = ""] =
+  const [firstRun = ""] =
     /setup-held\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("set-up runs"))) ?? [];
-  await waitForText(heldRun, "begun");
+  await waitForText(firstRun, "begun");
   // The next actor continues the set-up.
   await evict(sandbox);
   const behind = await calls.code("1 + 1", { wait_seconds: 0 });
-  expect(behind.text).toContain(heldRun);
+  expect(behind.text).toContain(firstRun);
   expect((await configure(sandbox, "echo new >/tmp/made")).structured.setup).toBe("due");
   expect(await sh(sandbox, "cat /tmp/made")).toBe("new\n");
   expect((await result(idIn(behind))).text).toContain("2");
-  expect((await result(heldRun)).structured.state).toBe("cancelled");
-  await configure(sandbox, `touch half; ${HELD}`);
+  expect((await result(firstRun)).structured.state).toBe("cancelled");
+  await configure(sandbox, `touch half; ${ENDLESS}`);
   const withdrawn = idIn(await calls.command("touch /tmp/withdrawn", { wait_seconds: 0 }));
   expect((await owner.call("cancel_run", { id: withdrawn })).text).toContain("before it started");
   const { text } = await owner.call("list_runs", { sandbox });
@@ -103,7 +103,7 @@ it("a set-up delays calls only for their waiting time, can be cancelled by its i
 it("a set-up runs again if it or its container is killed, at most three times", async () => {
   const sandbox = "setup-killed";
   await owner.call("write_file", { sandbox, path: "mine", content: "of before" });
-  await configure(sandbox, `[ -d half ] || { mkdir half; touch half/made; ${HELD}; }`);
+  await configure(sandbox, `[ -d half ] || { mkdir half; touch half/made; ${ENDLESS}; }`);
   for (let times = 1; times <= 3; times++) {
     const waiting = await callsIn(sandbox).command("true", { wait_seconds: 0 });
     const [run = ""] =
@@ -138,7 +138,7 @@ it("a set-up runs before file calls, also in the next container while they wait,
 
 it("a set-up that fails stops at its first error, is reported by each result, and blocks no call", async () => {
   const sandbox = "setup-fails";
-  // The log is longer than the shown end, which begins inside a character.
+  // Results show the end of the log. Without care, it would begin inside a character.
   await configure(sandbox, "printf 'é%.0s' {1..400}; echo so it goes >&2\n(exit 3)\ntouch /tmp/not-reached");
   const first = await callsIn(sandbox).command("ls /tmp/not-reached || echo works");
   expect(first.structured.stdout).toBe("works\n");

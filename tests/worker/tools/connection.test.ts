@@ -54,7 +54,7 @@ describe("?sandbox=NAME", () => {
     expect(await instructions(owner)).toContain(`(default "default")`);
   });
 
-  it("still refuses wrong arguments, and does not change other parameters", async () => {
+  it("does not make tools accept wrong arguments, and unrelated parameters of the address are ignored", async () => {
     expect(await chat.call("run_command", { command: "true", comand: "x" })).toMatchObject({
       isError: true,
       text: expect.stringContaining("comand"),

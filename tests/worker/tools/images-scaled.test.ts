@@ -321,7 +321,7 @@ describe("the sandbox's own program that scales images, which code can replace,"
 
 describe("an image with damaged pixel data", () => {
   it.each(["png", "jpeg", "webp", "gif"])(
-    "is shown within the limits or is an error in words: %s",
+    "is shown within the limits, or has a readable error: %s",
     async (format) => {
       await run(`${quarters(2000, 1500, `"${format}"`)}
 for seed in range(4):

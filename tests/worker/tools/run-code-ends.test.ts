@@ -1,4 +1,4 @@
-/** How the server stops endless code, and the errors of answers that are too long. */
+/** How the server ends code and kernels that hang, and how it limits the size of results. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { callsIn, idIn, owner, sh, until } from "../support.ts";
 

@@ -63,7 +63,7 @@ describe("a session of run_command", () => {
   it.each([
     ["exit", "exit 4", 4],
     ["an error under set -e", "set -eu; false", 1],
-    ["a syntax error after it", "\nif then", 2],
+    ["a syntax error on a later line", "\nif then", 2],
     ["a trap of its own", "trap 'echo bye' EXIT", 0],
     ["a trap of its own and exit", "trap 'echo bye' EXIT; exit 4", 4],
     ["a trap of its own that exits", "trap 'exit 5' EXIT; exit 4", 5],
@@ -133,7 +133,7 @@ describe("a session of run_command", () => {
     expect(ours).toMatchObject({ stdout: bash.stdout, exit_code: bash.exit_code });
   });
 
-  it("has only the functions of the command", async () => {
+  it("keeps only the functions that commands define", async () => {
     await run("functions", "trap true EXIT; f() { true; }; exit");
     expect(await outputOf("functions", "declare -F")).toBe("declare -f f\n");
   });
@@ -232,7 +232,7 @@ describe("a session of run_command", () => {
   });
 });
 
-describe("a session with a command that is killed while it saves its state", () => {
+describe("a session whose command is killed while the shell saves the session's state", () => {
   // On SIGTERM the shell saves its state, and SIGKILL comes two seconds later.
   it.each([
     ["no part of it", ": >"],

@@ -73,7 +73,7 @@ print(len(counts))`;
     expect((await run("echo next", { session: "tab" })).structured).toMatchObject({ stdout: "next\n" });
   });
 
-  it("has a timeout that begins at its start", async () => {
+  it("has a timeout that does not include its wait for an earlier command", async () => {
     const [, queued] = await Promise.all([
       run("sleep 3.5", { session: "line" }),
       run("sleep 0.2; echo done", { session: "line", timeout_seconds: 3 }),

@@ -153,7 +153,7 @@ describe("write_file", () => {
 });
 
 describe("simultaneous calls of write_file", () => {
-  it("make twenty complete appends to one file, and of several writes one remains", async () => {
+  it("append completely, twenty times to one file, and leave the content of one of several writes", async () => {
     const letters = Array.from({ length: 20 }, (_, n) => String.fromCharCode(97 + n));
     await Promise.all(letters.map((letter) => write("at-once", letter.repeat(5000), { append: true })));
     expect(

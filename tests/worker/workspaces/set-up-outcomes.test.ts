@@ -25,7 +25,7 @@ const outcomesOf = (world: World, value: string | null = null, { policy, secrets
     report: (error) => world.reports.push(error),
   });
 
-/** An eviction before each step, and a failure of some steps. Testing all of them would take long. */
+/** The tests evict the actor before each step, and let every third step fail: letting each step fail would take long. */
 const WAYS = [
   [true, 2],
   [false, 3],
@@ -38,7 +38,7 @@ async function install(world: World): Promise<void> {
   world.workspace.noteChange();
 }
 
-/** Sets a sandbox up as its actor does. Returns the key of the result. */
+/** Sets a sandbox up as its actor does. Returns whether the script ran or a result was restored, and the result's key. */
 async function setUp(world: World, script = "script", had?: string, value?: string, network = NETWORK) {
   const outcomes = outcomesOf(world, value, network);
   const started = await outcomes.begin(script, had);
@@ -52,7 +52,7 @@ const filesOf = ({ files }: World) => Object.fromEntries(files);
 const LEFT = { clone: "of the set-up" };
 
 describe("the saved result of a set-up", () => {
-  it("is different for other reachable hosts or other secrets", () =>
+  it("is not used for a sandbox with other reachable hosts or other secrets", () =>
     withWorld(async (world) => {
       await setUp(world);
       const { policy } = NETWORK;

@@ -90,7 +90,7 @@ describe("a workspace", () => {
       );
     }));
 
-  it("is not replaced, and nothing starts, if it cannot be restored until R2 works again", async () => {
+  it("is not overwritten, and no call starts, while it cannot be restored", async () => {
     for (const broken of [/bucket get/, /account workspace/, /sandboxd (mark|restore|data)/])
       await withWorld(async (world) => {
         await prepare(world);
@@ -150,7 +150,7 @@ describe("a workspace", () => {
       world.kill();
       world.onStep = ({ name, when }) => {
         if (name !== "sandboxd restore" || when !== "before") return undefined;
-        // The response of that sandboxd to an unknown manifest.
+        // A sandboxd of an earlier version responds like this to an unknown manifest.
         const answer = Response.json({ problem: "system", code: "UNKNOWN" }, { status: FAILED });
         const snapshots = new Snapshots((_path, _init, _signal, read) => read(answer));
         return snapshots.call("restore", { id: "a", body: new ReadableStream() }, AbortSignal.timeout(1000));
@@ -229,7 +229,7 @@ describe("a workspace", () => {
       expect(await afterCrash(world)).toEqual({ kept: "first", late: "x" });
     }));
 
-  it("is not restored if its current state cannot be saved", () =>
+  it("is not rolled back if its current state cannot be saved", () =>
     withWorld(async (world) => {
       await prepare(world);
       const { id } = await world.workspace.checkpoint("good", SETTINGS);
@@ -244,7 +244,7 @@ describe("a workspace", () => {
       expect(await afterCrash(world)).toEqual({ kept: "precious" });
     }));
 
-  it("is restored although its current state cannot be saved, and the last save is kept with the reason", () =>
+  it("is rolled back if its current state can never be saved, its last save becomes a checkpoint, and the result says why", () =>
     withWorld(async (world) => {
       await prepare(world);
       const { id } = await world.workspace.checkpoint("good", SETTINGS);
@@ -259,7 +259,7 @@ describe("a workspace", () => {
         hint: expect.stringContaining("Delete files that are not needed"),
         retryable: false,
       });
-      // A call reports its failure once.
+      // The call reports the failure, so no notice repeats it.
       await expect(world.workspace.checkpoint("no", SETTINGS)).rejects.toThrow("too many files");
       expect(world.workspace.takeNotice()).toBeUndefined();
       const { before, unsaved } = await world.workspace.beginCheckpointRestore(id, SETTINGS);

@@ -12,7 +12,7 @@ interface AccountActor extends Rpc.DurableObjectBranded {
   gitCredential(host: string): Promise<GitCredential | undefined>;
 }
 
-/** The namespace of the sandboxes' actors, as the caller sees them. No other function reads the binding. */
+/** The namespace of the sandboxes' actors, with the type that the caller needs. No other function reads the binding. */
 export function sandboxesOf<Actor extends Rpc.DurableObjectBranded>({
   Sandbox,
 }: Pick<Env, "Sandbox">): DurableObjectNamespace<Actor> {

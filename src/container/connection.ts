@@ -1,7 +1,7 @@
 /**
  * The connection to sandboxd, our program in a sandbox: one WebSocket for calls and events. It opens with the first call and
- * closes soon after the last one, so that the actor can sleep. A user program may listen in sandboxd's place, so every message is
- * checked. A message that breaks the protocol ends the connection.
+ * closes soon after the last one, so that the actor can sleep. A user program may listen in place of sandboxd, so every message
+ * is checked. A message that breaks the protocol ends the connection.
  */
 import {
   type Call,
@@ -62,7 +62,10 @@ export class Connection {
     };
   }
 
-  /** Sends calls about existing runs, even before the restore. @throws {ToolError} `no_answer`, `sandbox_restarted` */
+  /**
+   * Sends calls about existing runs, even before the workspace is restored. @throws {ToolError} `no_answer`,
+   * `sandbox_restarted`
+   */
   async send(...calls: RunCall[]): Promise<void> {
     this.#send(this.#open ?? (await this.#openConnection()), calls);
   }

@@ -1,6 +1,6 @@
 /**
- * Operations on files and tasks in a sandbox, by requests to sandboxd. User code may listen in its place, so every response is
- * checked.
+ * Operations on files and tasks in a sandbox, by requests to sandboxd. User code may listen in place of sandboxd, so every
+ * response is checked.
  */
 import type * as z from "zod/mini";
 import {
@@ -92,13 +92,13 @@ async function withTimeLimit<T>(
   }
 }
 
-/** Returns a caller's cursor. @throws {ToolError} if no result can have contained it */
+/** Returns a caller's cursor. @throws {ToolError} if it does not look like a cursor of a result */
 export function requireListCursor(given: string | undefined): string | undefined {
   if (given === undefined || listCursor().safeParse(given).success) return given;
   throw foreignListCursor();
 }
 
-/** @param refuse makes the error for a failure reported by sandboxd @throws {ToolError} that error, or `damaged` */
+/** @param refuse makes the error for a failure that sandboxd reports @throws {ToolError} that error, or `damaged` */
 async function readResponse<T>(
   response: Response,
   read: (response: Response) => Promise<T>,
@@ -140,8 +140,8 @@ async function resultOf(response: Response, row: Row, call: object): Promise<unk
     return result;
   }
   const { headers, body } = response;
-  const words = Object.keys(row.result.shape).map((field) => [field, headers.get(headerOf(field))]);
-  const { success, data } = row.result.safeParse(Object.fromEntries(words));
+  const fields = Object.keys(row.result.shape).map((field) => [field, headers.get(headerOf(field))]);
+  const { success, data } = row.result.safeParse(Object.fromEntries(fields));
   if (success && row.down === "bytes") return { ...data, bytes: await bytesOf(response, maxBytes) };
   const length = headers.get("content-length") ?? undefined;
   if (success && body) return { ...data, body, length: length && Number(length) };

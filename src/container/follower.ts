@@ -26,7 +26,7 @@ export interface OutputSink {
   hasRoom(stream: Stream): boolean;
   /** Bytes of a stream so far: the offset for resuming. */
   position(stream: Stream): number;
-  /** Bytes of a stream stored here, so that the sandbox need not keep them. */
+  /** Bytes of a stream that the actor has stored, so that the sandbox need not keep them. */
   storedBytes(stream: Stream): number;
   recordPorts?(ports: readonly number[]): void;
   readonly settled: Promise<void>;
@@ -66,7 +66,7 @@ export abstract class RunFollower {
   protected wasRequested = false;
   #breaks = 0;
   #brokenAt = 0;
-  #awaySince: number | undefined;
+  #unreachableSince: number | undefined;
   #connectedAt = Number.POSITIVE_INFINITY;
   #outcome: Outcome | undefined;
   #wake = () => {};
@@ -76,7 +76,7 @@ export abstract class RunFollower {
   /** Resolves when the sink has accepted all output. `#waiting` counts the bytes that the sink has not accepted yet. */
   #taking: Promise<unknown> = Promise.resolve();
   #waiting = 0;
-  /** What sandboxd was last told over this connection: the stored bytes, and which streams are no longer stored. */
+  /** What the actor last reported to sandboxd over this connection: the stored bytes, and the streams whose log is full. */
   #acknowledged = { stdout: 0, stderr: 0 };
   #full = new Set<Stream>();
 
@@ -131,7 +131,7 @@ export abstract class RunFollower {
     try {
       await this.requestRun();
       this.wasRequested = true;
-      this.#awaySince = undefined;
+      this.#unreachableSince = undefined;
       this.#connectedAt = Date.now();
       this.#catchUp();
     } catch (error) {
@@ -139,9 +139,9 @@ export abstract class RunFollower {
       // Before the first successful request, `error` says why the sandbox could not be started or reached.
       if (this.wasRequested && !this.link.lifecycle.isRunning) return await this.#reconnectDelay();
       if (!isUnresponsive(error)) throw error;
-      this.#awaySince ??= Date.now();
-      const awayMs = Date.now() - this.#awaySince;
-      if (awayMs >= RECONNECT_LIMIT_MS) throw sandboxUnresponsive(awayMs);
+      this.#unreachableSince ??= Date.now();
+      const unreachableMs = Date.now() - this.#unreachableSince;
+      if (unreachableMs >= RECONNECT_LIMIT_MS) throw sandboxUnresponsive(unreachableMs);
     }
   }
 
@@ -153,7 +153,7 @@ export abstract class RunFollower {
     void this.#end(event);
   }
 
-  /** The sink accepts all earlier output first. */
+  /** Ends the wait for the outcome, after the sink has accepted all earlier output. */
   async #end(outcome: Outcome): Promise<void> {
     await this.#taking;
     this.#outcome = outcome;
@@ -203,7 +203,7 @@ export abstract class RunFollower {
     if (!this.#isConnected) return;
     this.#catchUp();
     if (++this.#silence % SILENCE_TICKS !== 0) return;
-    // A run may be silent for long, so only a ping without a response counts.
+    // A run may be silent for long. So only a ping without a response counts as a broken connection.
     this.link.connection.sendAndConfirm(RESPONSE_MS).then(
       () => (this.#silence = 0),
       () => this.#handleBreak(),

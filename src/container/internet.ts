@@ -1,7 +1,7 @@
 /**
  * Handles the requests that a sandbox sends to the internet through the Worker. Under a restrictive policy these are all
- * requests. Otherwise they are the requests to hosts for which the principal has a secret or a git sign-in. Redirects are not
- * followed; the program's next request comes here too.
+ * requests. Otherwise they are the requests to hosts for which the principal has a secret or a git sign-in. The Worker does not
+ * follow redirects. The program does, and that request comes here too.
  */
 import { waitUntil } from "cloudflare:workers";
 import { type Env, parseConfig } from "../shared/config.ts";
@@ -55,17 +55,17 @@ export async function forwardByPolicy(
   const connection: Connection = { at: Date.now(), host, port: to, method: request.method, bytes: 0 };
   const record = (end: Partial<Connection>) =>
     actorOf(env, containerID).connectionMade({ ...connection, ...end });
-  const isFree = policy?.internet === "full";
-  const isAllowed = policy !== undefined && allowsHost(policy, host) && (isFree || ALLOWED_PORTS.has(to));
+  const isFull = policy?.internet === "full";
+  const isAllowed = policy !== undefined && allowsHost(policy, host) && (isFull || ALLOWED_PORTS.has(to));
   if (!isAllowed || named !== host) {
-    // Recorded before the response, so that the result of the call that caused the request can name it.
+    // The record comes before the response, so that the result of the call that caused the request can name the refused host.
     await record({ refused: isAllowed ? "mismatch" : "policy" });
     return refusal(403, INTERNET_TEXTS.refused(host));
   }
   const { secrets: all, gitSignIn } = parseConfig(env);
   const { principalID } = policy;
   const secrets = port === "" ? secretsOfHost(secretsFor(all, principalID), host) : [];
-  // Last, because an operator's secret for the same place takes precedence.
+  // The git sign-in comes last, because an operator's secret for the same place takes precedence.
   if (gitSignIn && principalID !== undefined && isGitRequest(request.method, new URL(request.url))) {
     const personCredential = await accountOf(env, principalID).gitCredential(host);
     if (personCredential) secrets.push(asSecret(host, personCredential));
@@ -139,15 +139,15 @@ async function sendWith(
   const responseHeaders = mask.headers(response.headers);
   for (const name of DROPPED_RESPONSE_HEADERS) responseHeaders.delete(name);
   const { status, body } = response;
-  // No range was requested, and each range could contain part of a secret.
+  // The Worker requested no range. Several ranges could each contain part of a secret.
   if (status === 206) {
     await body?.cancel();
     return refusal(502, INTERNET_TEXTS.partial(url.hostname));
   }
   const coding = responseHeaders.get("content-encoding") ?? "identity";
   if (DECODED.has(coding)) {
-    // Dropped, for HEAD too: a program could send guesses together with the secret. The compressed length would show whether a
-    // guess is right.
+    // These headers are dropped for HEAD too. A program could send guesses together with the secret, and the compressed length
+    // would show whether a guess is right.
     responseHeaders.delete("content-encoding");
     responseHeaders.delete("content-length");
   } else if (coding !== "identity") {

@@ -1,9 +1,9 @@
 /** Reads streaming JSON and keeps only the path to the current value. */
 
-/** A longer name is read as "", a longer value as undefined. Counts bytes as written in the JSON, with quotes. */
+/** A longer name is read as "", a longer value as undefined. The limit counts bytes as written in the JSON, with quotes. */
 const MAX_TEXT_BYTES = 100;
 /** Deeper nesting counts as malformed. No real request reaches this depth. */
-const DEEPEST = 200;
+const MAX_DEPTH = 200;
 /** The member names that lead to a value; `[]` for list elements. The reader reuses the array: copy it to keep it. */
 export type Path = readonly string[];
 
@@ -104,7 +104,7 @@ export class JSONReader {
   #open(isList: boolean): void {
     const enclosing = this.#enclosing.at(-1);
     if (enclosing?.isList === false && !enclosing.isNamed) this.#isMalformed = true;
-    if (this.#enclosing.length === DEEPEST) this.#isMalformed = true;
+    if (this.#enclosing.length === MAX_DEPTH) this.#isMalformed = true;
     if (this.#isMalformed) return;
     this.#listener.open?.(this.#path, isList);
     this.#enclosing.push({ isList, isNamed: false });

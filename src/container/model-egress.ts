@@ -1,7 +1,7 @@
 /**
  * Hosts that a sandbox reaches only through the Worker, because their credential must not be in the sandbox. A process in the
- * sandbox sends a placeholder made for its task. The handler runs in the Worker outside the actor. It asks the actor whether the
- * placeholder is valid, replaces the placeholder with the credential, and forwards the request.
+ * sandbox sends a placeholder made for its task. The handler runs in the Worker, not in the actor. It asks the actor whether
+ * the placeholder is valid, replaces the placeholder with the credential, and forwards the request.
  */
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
@@ -50,13 +50,13 @@ const NO_RETRY = "x-should-retry";
 const MAX_REQUEST_BYTES = 32 * 1024 * 1024;
 /** The rate limit for a sandbox's request bytes. It is needed because all sandboxes may share the thread that reads them. */
 const REQUEST_PACE = { burst: MAX_REQUEST_BYTES, perSecond: 8 * 1024 * 1024 };
-/** The rate limits by sandbox, the latest used last. */
+/** The rate limits by sandbox, the most recently used last. */
 const paces = new Map<string, Pace>();
 const MAX_PACES = 1000;
 /** When a task with too many concurrent requests may retry, in seconds. */
 const BUSY_SECONDS = 5;
 
-/** The handlers of requests to these hosts. */
+/** The handlers of sandboxes' requests, by host. */
 export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
   Object.entries(EGRESS).map(([host, row]): [string, OutboundHandler] => [
     host,
@@ -177,7 +177,7 @@ function errorMessage(body: string): string {
     const { error }: { error?: { message?: unknown } } = JSON.parse(body);
     if (typeof error?.message === "string") return error.message.slice(0, 500);
   } catch {
-    // Not an error of the API: something in front of it responded.
+    // Not an error of the API: a gateway in front of it responded.
   }
   return body.slice(0, 200).trim() || MODEL_API_TEXTS.noReason;
 }
@@ -204,9 +204,9 @@ function paceOf(containerID: string): Pace {
 }
 
 /**
- * Meters a request body while it is forwarded. The API does nothing before it has the whole body (`wasSent`): the announced number
- * of bytes, or the end. Aborts `refused`, with a `Refused` as reason, if the body is too large, or if it makes the API connect
- * to hosts that the sandbox may not reach.
+ * Meters a request body while it is forwarded. `wasSent` returns whether the API has the whole body: the announced number of
+ * bytes, or the end. Before that, the API does nothing. Aborts `refused`, with a `RefusedRequest` as reason, if the body is too
+ * large, or if it makes the API connect to hosts that the sandbox may not reach.
  */
 function meterBody(request: Request, isConfined: boolean, pace: Pace) {
   const meter = new RequestMeter();
@@ -260,7 +260,7 @@ function countTokens(
     const writer = writable.getWriter();
     const reader = body.getReader();
     const stop = (reason: unknown) => Promise.allSettled([reader.cancel(reason), writer.abort(reason)]);
-    // While the API is silent no write can fail, so the disconnect of the reader is noticed only by its signal.
+    // While the API is silent, no write can fail. Then only the signal shows that the reader has disconnected.
     closed.addEventListener("abort", () => void stop(closed.reason));
     try {
       for (;;) {

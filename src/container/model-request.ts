@@ -7,9 +7,9 @@ import { JSONReader, type Path } from "./json-reader.ts";
 const MAX_TOKENS = 128_000;
 /** Until the API reports the tokens, this many request bytes count as one token. Text has about four bytes per token. */
 const BYTES_PER_TOKEN = 3;
-/** Sources of images and documents that the request contains, so that the API need not fetch them. */
+/** Types of sources for images and documents that the API need not fetch by URL. */
 const SOURCES = new Set(["base64", "text", "content", "file"]);
-/** Tools that the agent itself runs, and tool search. The API runs all others, which may reach any host. */
+/** Tools that the agent itself runs, and tool search. The API runs all other tools, which may reach any host. */
 const OWN_TOOLS = /^(custom|null|(bash|text_editor|computer|memory|tool_search_tool)_\w+)$/;
 
 /**
@@ -40,7 +40,7 @@ export class RequestMeter {
     return Math.ceil(this.#bytes / BYTES_PER_TOKEN);
   }
 
-  /** The part of the request that makes the API connect to a host; undefined if there was none so far. */
+  /** The part of the request that makes the API connect to a host; undefined if no part so far does. */
   get reachedHost(): string | undefined {
     return this.#reader.isMalformed ? "invalid JSON" : this.#reachedHost;
   }

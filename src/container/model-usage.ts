@@ -2,9 +2,9 @@
 import type { RequestMeter } from "./model-request.ts";
 
 /**
- * A field of a usage report. Searched for in the text, because a response without streaming is one line of any length, and a
- * gateway may split it. The model's own text cannot match, because its quotes are escaped. A tool's input that looks like a
- * report can only increase the count.
+ * A field of a usage report. The counter searches the text without parsing it, because a response without streaming is one line
+ * of any length, and a gateway may split that line. The model's own text cannot match, because its quotes are escaped. A tool's
+ * input that looks like a report can only increase the count.
  */
 const FIELD =
   /"(input_tokens|output_tokens|cache_creation_input_tokens|cache_read_input_tokens)"\s{0,20}:\s{0,20}(\d{1,12})/g;
@@ -16,9 +16,9 @@ export class UsageCounter {
   readonly #decoder = new TextDecoder();
   readonly #seen = new Map<string, number>();
   #rest = "";
-  /** Whether there was a report. A response of `count_tokens` has a field of the same name and costs nothing. */
+  /** Whether there was a report. A response of `count_tokens` has `input_tokens` without a report, and costs nothing. */
   #hasReport = false;
-  /** Whether a stream's last event has come; before that, the report is incomplete. */
+  /** Whether the last event of a stream has arrived. Before that, the report is incomplete. */
   #isComplete = false;
 
   add(bytes: Uint8Array): void {
@@ -47,10 +47,10 @@ export class UsageCounter {
 
   /**
    * The tokens to charge. A response that ends before its report costs `max_tokens`, because its tokens are unknown.
-   * @param whole whether the response was read to its end
+   * @param isWhole whether the response was read to its end
    */
-  charge(request: RequestMeter, whole: boolean, isStream: boolean): number {
-    if (this.#hasReport && (isStream ? this.#isComplete : whole)) return this.tokens;
+  charge(request: RequestMeter, isWhole: boolean, isStream: boolean): number {
+    if (this.#hasReport && (isStream ? this.#isComplete : isWhole)) return this.tokens;
     const input = this.#hasReport ? this.tokens - this.#countOf("output_tokens") : request.inputTokens;
     return input + Math.max(request.maxTokens, this.#countOf("output_tokens"));
   }

@@ -21,11 +21,14 @@ export interface ContainerPort {
 export interface ContainerLifecycle {
   /** Whether a container runs and is not ending. Its workspace may not be restored yet. */
   readonly isRunning: boolean;
-  /** The container with its workspace, aborted when it ends; undefined if there is none, or it is ending. */
+  /**
+   * A signal for the container with its workspace, which aborts when the container ends. Undefined if none runs, or it is
+   * ending.
+   */
   readonly container: AbortSignal | undefined;
   /** Waits for a container with its workspace. @param ms the longest wait @throws {ToolError} errors of the start or restore */
   waitUntilReady(ms?: number): Promise<unknown>;
-  /** Like `waitUntilReady`, unless the run is over. @throws {ToolError} `sandbox_restarted` if it is over; errors of the start */
+  /** Like `waitUntilReady`, for a run. @throws {ToolError} `sandbox_restarted` if the run is over; errors of the start */
   waitUntilReadyForRun(isOver: () => boolean): Promise<void>;
 }
 
@@ -39,7 +42,7 @@ const REPORT_MS = 2000;
 const TOKEN_KEY = "sandboxd:token";
 
 export interface SandboxdReport {
-  /** Open requests and WebSockets for ports. */
+  /** How many requests and WebSockets to exposed ports are open. */
   openPreviews: number;
   /** Whether sandboxd says that its container is not ending. False for earlier versions, which do not report this. */
   isServing: boolean;
@@ -69,7 +72,7 @@ export class Sandboxd {
     return { [TOKEN_VARIABLE]: this.#token };
   }
 
-  /** sandboxd's token. Containers started by an earlier version of this server require none. */
+  /** The token for sandboxd. In a container that an earlier version of this server started, sandboxd requires no token. */
   get #token(): string {
     const known = this.#kv.get<string>(TOKEN_KEY);
     if (known !== undefined) return known;
@@ -116,7 +119,7 @@ export class Sandboxd {
       try {
         return await this.request(...request, isThere);
       } catch (error) {
-        // Otherwise a late error looks like a broken connection to the next container.
+        // Otherwise, a late error would look like a broken connection to the next container.
         throw isGone(error) && container.aborted ? containerEnded() : error;
       }
     };

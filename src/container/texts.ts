@@ -25,7 +25,7 @@ export function containerEnded(): EndingError {
 /** Responses that break the protocol, for `damaged`: a program in the sandbox may have sent them. */
 export const DAMAGED = {
   controlServer: "its control server does not respond as it should; another program may be in its place",
-  sandboxd: "the server's program in it does not respond as it should; another program may be in its place",
+  sandboxd: "the server's program there does not respond as it should; another program may be in its place",
   kernel: (language: Language, detail: string) =>
     `its ${language} kernel does not start (${detail || "no message"})`,
 };
@@ -48,7 +48,7 @@ export function foreignListCursor(): ToolError {
 
 // Kernels
 
-/** The first sentence of the error `ending`: what happened to code in a container that is being replaced. */
+/** The beginnings of the error `ending`: what happened to code in a container that is being replaced. */
 export const NOT_RUN = "The code was not run";
 export const STOPPED = "The code was stopped during its run";
 
@@ -140,7 +140,7 @@ function describeNearest(path: string, { directory = parentOf(path), elsewhere }
 
 /** The hint for file names with bytes that are shown as U+FFFD. */
 export const NOT_UTF8 =
-  "A name with \uFFFD is not UTF-8, and no path reaches it. Rename it with run_command (mv caf*.txt cafe.txt); an archive of its directory (file_link) keeps the name.";
+  "A name with \uFFFD is not UTF-8, and no path reaches its file. Rename the file with run_command (mv caf*.txt cafe.txt); an archive of its directory (file_link) keeps the name.";
 
 function directoryError(path: string): ToolError {
   return new ToolError(

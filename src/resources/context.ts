@@ -1,4 +1,4 @@
-/** How resources reach the principal's sandboxes, and how errors are reported. */
+/** How reads of resources reach the principal's sandboxes, and how their errors are reported. */
 import { ProtocolError, ProtocolErrorCode, ResourceNotFoundError } from "@modelcontextprotocol/server";
 import type { Input, OperationName, Result } from "../../container/sandboxd/operations.ts";
 import { type SandboxCall, callSandbox, operate } from "../actors/sandbox-client.ts";
@@ -44,16 +44,16 @@ export async function convertErrors<T>(caller: CallerContext, method: string, wo
 
 export function protocolError(error: ToolError, uri?: string): ProtocolError {
   if (error.code === "not_found" && uri !== undefined) return new ResourceNotFoundError(uri, error.text);
-  const isCallers = CALLERS.has(error.code);
+  const isCallerError = CALLER_ERRORS.has(error.code);
   return new ProtocolError(
-    isCallers ? ProtocolErrorCode.InvalidParams : ProtocolErrorCode.InternalError,
+    isCallerError ? ProtocolErrorCode.InvalidParams : ProtocolErrorCode.InternalError,
     error.text,
     uri === undefined ? undefined : { uri, reason: error.code },
   );
 }
 
 /** Codes of errors that the caller caused, for example by a wrong address. */
-const CALLERS: ReadonlySet<ToolError["code"]> = new Set([
+const CALLER_ERRORS: ReadonlySet<ToolError["code"]> = new Set([
   "invalid_argument",
   "not_found",
   "not_directory",

@@ -1,6 +1,6 @@
 /**
- * The panel as a resource for clients with MCP Apps. All callers get the same page; the token's scopes limit what its calls may
- * do.
+ * The panel as a resource for clients with MCP Apps. All callers get the same page. The token's scopes limit what the page's
+ * calls may do.
  */
 import { APP_MIME_TYPE, PANEL_TOOLS_URI, PANEL_URI } from "../shared/apps.ts";
 import { previewSource } from "../shared/preview-url.ts";

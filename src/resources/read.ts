@@ -34,7 +34,7 @@ const RESOURCE_BYTES = 700 * 1024;
 
 const MAX_ENTRIES = 1000;
 
-/** The scopes needed to read a resource; none for the panel, which holds no user data, and for unknown addresses. */
+/** The scopes needed to read a resource; none for the panel, which contains no user data, and for unknown addresses. */
 export function resourceScopes(uri: string): readonly Scope[] {
   const address = parseResourceURI(uri);
   if ("problem" in address) return [];
@@ -118,10 +118,10 @@ async function readRunResource(caller: CallerContext, id: string, name: string):
     actor.readRun(owner, { id, waitMs: 0, cursor: 0, maxBytes: maxBytes }),
   );
   if (name === "") {
-    const resources = outputsOf(run).map((left) => ({
-      name: left.name,
-      uri: runURI(id, left.name),
-      size: left.size,
+    const resources = outputsOf(run).map((output) => ({
+      name: output.name,
+      uri: runURI(id, output.name),
+      size: output.size,
     }));
     return listing({ id, kind: run.kind, state: run.state, title: run.title, resources });
   }

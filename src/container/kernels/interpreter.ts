@@ -7,7 +7,7 @@ export interface Interpreter {
   createContext(language: Language): Promise<{ id: string }>;
   /** May never settle if its kernel dies. @throws {InterpreterError} `context_gone` if the code did not run */
   run(code: string, context: { id: string; language: Language }): Promise<Printed>;
-  /** May return late. */
+  /** May take long. */
   deleteContext(id: string): Promise<void>;
   /** Settles calls that never return because their kernel died. Until then the platform counts the sandbox as used. */
   settleAbandoned(): void;
@@ -16,8 +16,8 @@ export interface Interpreter {
 export class InterpreterError extends Error {
   readonly kind: "no_language" | "not_created" | "context_gone";
 
-  constructor(kind: InterpreterError["kind"], words: string) {
-    super(words);
+  constructor(kind: InterpreterError["kind"], message: string) {
+    super(message);
     this.kind = kind;
   }
 }

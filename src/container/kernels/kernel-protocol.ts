@@ -20,7 +20,7 @@ export interface KernelProcess {
   started: number;
 }
 
-/** One output of a run. Images are base64; the prelude bounds every form. */
+/** One output of a run. Images are base64. The prelude limits the size of every form. */
 export interface RichResult {
   text?: string;
   png?: string;
@@ -66,7 +66,7 @@ const hello = z.object({
   started: z.int().nonnegative(),
 });
 
-/** Which part of a run listens on a port, or may begin to listen soon. */
+/** Which process of a run listens on a port, or may begin to listen soon: the kernel itself, or a child process. */
 export type Listening = "itself" | "child";
 
 export interface RunDocument<Stream = CodeStream> {
@@ -85,7 +85,7 @@ export interface RunDocument<Stream = CodeStream> {
 export const IMAGE_FORMS = ["png", "jpeg", "webp", "gif"] as const;
 const FORMS = ["text", ...IMAGE_FORMS, "svg", "html", "markdown", "latex", "javascript", "left_out"] as const;
 
-/** Not checked by a schema: every call needs this check, and a schema takes ten times as long. */
+/** Checks without a schema: every call needs this check, and a schema takes ten times as long. */
 function isDocument(value: unknown): value is RunDocument<SentStream> {
   return (
     isRecord(value) &&
@@ -221,7 +221,7 @@ function boundStream({ text, data, bytes, dropped, last }: SentStream): CodeStre
 
 const encoder = new TextEncoder();
 
-/** The bytes; undefined if there are none, the base64 is invalid, or they exceed `most`. */
+/** The decoded bytes; undefined if there is no text, its base64 is invalid, or it is too long for `maxBytes`. */
 function fromBase64(text: string | undefined, maxBytes: number): Uint8Array | undefined {
   if (text === undefined || text.length > Math.ceil(maxBytes / 3) * 4) return undefined;
   try {
@@ -261,7 +261,7 @@ function boundError({ name, message, traceback }: CodeError): CodeError {
   };
 }
 
-/** The executor's response to a cell. Only its stdout and the error of a failed cell are used. */
+/** The executor's response to a cell. */
 export interface Printed {
   logs: { stdout: string[]; stderr: string[] };
   error?: CodeError;
@@ -276,12 +276,12 @@ export function isPrinted(result: unknown): result is Printed {
 export interface CodeOutcome {
   /** False if no kernel got the code: the run was cancelled first, or the kernel did not start in time. */
   started: boolean;
-  /** `error`: the code raised. `died`: the kernel ended by itself or was killed by something else. */
+  /** `error`: the code raised an exception. `died`: the kernel ended by itself or was killed by something else. */
   end: "ok" | "error" | "timeout" | "cancelled" | "died";
   stdout: CodeStream;
   stderr: CodeStream;
   serves?: Listening | undefined;
-  /** Whether the sandbox may hold files of the run. They contain the output that `stdout` and `stderr` lack. */
+  /** Whether the sandbox may have files of the run, with the output that `stdout` and `stderr` lack. */
   hasFiles: boolean;
   results: RichResult[];
   error?: CodeError;
@@ -319,7 +319,7 @@ const NO_DOCUMENT: CodeError = {
   traceback: [],
 };
 
-/** The outcome of code without a result; its output came from the run's files. */
+/** The outcome of code without a result. Its output is in the run's files. */
 export function outcomeWithoutResult(end: CodeOutcome["end"], state: CodeOutcome["state"]): CodeOutcome {
   const nothing = { bytes: 0, dropped: 0 };
   return { started: true, end, stdout: nothing, stderr: nothing, hasFiles: true, results: [], state };

@@ -74,7 +74,7 @@ const MISSING =
 
 interface Refusal {
   until: number;
-  /** Whether sandboxd reports that its container continues. Does not reject. */
+  /** Whether sandboxd reports that its container continues. The promise never rejects. */
   isOver: () => Promise<boolean>;
 }
 
@@ -135,14 +135,15 @@ export class Kernels {
 
   /**
    * Refuses new code because the container is stopping. Returns whether code was running.
-   * @param isOver whether a sandboxd accepts code again, because only the previous sandboxd ended. Called at each refusal
+   * @param isOver whether the new sandboxd accepts code again, because not the container but only the previous sandboxd ended.
+   * Called at each refusal
    */
   refuse(isOver: () => Promise<boolean>): boolean {
     this.#refusal = { until: Date.now() + ENDING_MS, isOver };
     return this.#stops.size > 0;
   }
 
-  /** Call it after `refuse`. Stops running and waiting code, and returns when no code is left. */
+  /** Call it after `refuse`. Stops running and waiting code. Returns when no code is left, or after STOP_MS. */
   async stopAll(): Promise<void> {
     for (const stop of this.#stops.values()) stop("ending");
     const deadline = Date.now() + STOP_MS;
@@ -172,7 +173,9 @@ export class Kernels {
     for (const stop of this.#stops.values()) stop("gone");
   }
 
-  /** Stops an earlier actor's code in the same way as at its deadline. The code's result is lost. Other code of the context waits. */
+  /**
+   * Stops an earlier actor's code as if its time limit were over. The code's result is lost. Other code of the context waits.
+   */
   async freeKernel(sink: OutputSink, kernel: Kernel): Promise<CellHandover> {
     const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
     this.#stops.set(sink.id, (why) => why === "gone" && stop(why));
@@ -209,7 +212,8 @@ export class Kernels {
     start: CodeStart,
     stopped: Promise<StopReason>,
   ): Promise<CodeOutcome> {
-    // If no container runs, recorded kernels belong to an earlier container, and the next sandboxd would report them dead.
+    // If no container runs, the registry's kernels belong to an earlier container, and the next sandboxd would report them
+    // dead.
     const known = this.#link.lifecycle.isRunning ? this.#registry.get(keyOf(spec)) : undefined;
     if (known) {
       start.onKernelAssigned(known);

@@ -15,7 +15,7 @@ const FOLLOW_DELAY_MS = 50;
 export class RunningCode extends RunFollower {
   readonly #kernel: KernelProcess;
   readonly #died = Promise.withResolvers<"died">();
-  /** Calls about the code after the first call, which describes it. All are repeated over each new connection. */
+  /** Calls about the code, except the first call, which describes the code. Each new connection repeats all of them. */
   #orders: RunCall[] = [];
   #isRequested = false;
   #isFinished = false;
@@ -41,7 +41,7 @@ export class RunningCode extends RunFollower {
     void this.#follow();
   }
 
-  /** Ends the code's processes (TERM), or the kernel too (KILL). Settles when they have ended and all output is here. */
+  /** Ends the code's processes (TERM), or the kernel too (KILL). Settles when they have ended and the actor has all output. */
   async end(signal: Exclude<Signal, "INT">): Promise<void> {
     this.#order({ type: "kill", id: this.sink.id, signal });
     await this.finish(true);

@@ -228,7 +228,7 @@ describe("connect", () => {
     [["connect", "windsurf", "--project", "."], 64, "no configuration for a project"],
     [["connect", "claude-desktop", "--transport", "http"], 64, "--transport stdio"],
     [["connect", "cursor", "--print", "--state-dir", "none"], 69, "No local server is running"],
-  ])("%j is refused", async (words, code, message) => {
+  ])("refuses the command line %j", async (words, code, message) => {
     expect(await run(words)).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });
   });
 });
@@ -327,7 +327,7 @@ describe("scripts", () => {
   it.each([
     ["execute-task.sh", ["[[write]] Write it."], 0],
     ["test-deployment.sh", ["http://127.0.0.1:1", "any-token"], 1],
-  ])("%s prints one document that begins with its success", async (name, words, status) => {
+  ])("%s prints one JSON document that begins with the field success", async (name, words, status) => {
     const options = { ...local, program: join(repository, "scripts", name) };
     const { stdout, code } = await runCLI(words, options);
     expect([code, stdout]).toEqual([

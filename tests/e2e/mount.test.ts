@@ -184,7 +184,7 @@ describe("a mounted directory", () => {
     expect(await run("work", "cat /workspace/link/file")).toContain("made again");
   });
 
-  it("is not followed to another directory if a link replaced it", async () => {
+  it("is not mounted after a link has replaced it", async () => {
     await callTool(server.url, "destroy_sandbox", { sandbox: "work" });
     renameSync(join(directory, "theirs"), join(directory, "moved"));
     symlinkSync(join(directory, "moved"), join(directory, "theirs"));

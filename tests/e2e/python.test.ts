@@ -104,19 +104,19 @@ with zipfile.ZipFile(sys.argv[3], "w") as wheel:
   async function startIndex(): Promise<{
     url: string;
     requests: string[];
-    held: Promise<void>;
+    lastRequest: Promise<void>;
     release(): void;
   }> {
     const wheels = new Map(NAMES.map((name, index) => [name, wheel(name, MODULES[index] ?? name)]));
     const requests: string[] = [];
     const gate = Promise.withResolvers<void>();
-    const held = Promise.withResolvers<void>();
+    const lastRequest = Promise.withResolvers<void>();
     const server: HTTPServer = createServer(async ({ url = "" }, response) => {
       requests.push(url);
       const [, page] = /^\/simple\/([a-z]+)\/$/.exec(url) ?? [];
       const [, file] = /^\/([a-z]+)-1.0-py3-none-any\.whl$/.exec(url) ?? [];
       if (file === NAMES.at(-1)) {
-        held.resolve();
+        lastRequest.resolve();
         await gate.promise;
       }
       if (page !== undefined) {
@@ -131,7 +131,7 @@ with zipfile.ZipFile(sys.argv[3], "w") as wheel:
       server.close();
     });
     const url = `http://127.0.0.1:${port}/simple`;
-    return { url, requests, held: held.promise, release: gate.resolve };
+    return { url, requests, lastRequest: lastRequest.promise, release: gate.resolve };
   }
 
   return { directory, python, start, startSetUp, environments, startIndex };
@@ -154,7 +154,7 @@ describe.concurrent("the first Python of PATH", () => {
     const { start, startSetUp, environments, startIndex } = prepare();
     const index = await startIndex();
     const interrupted = startSetUp(index.url);
-    await index.held;
+    await index.lastRequest;
     interrupted.child.kill("SIGKILL");
     await interrupted.ended;
     expect(environments().filter((name) => !name.includes(".partial"))).toEqual([]);

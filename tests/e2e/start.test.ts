@@ -108,7 +108,7 @@ describe.concurrent("the command line", () => {
 /** Requests an address from a sandbox. The output ends with the status. */
 const curl = "curl -sS -m 20 -o /dev/stdout -w '%{http_code}' http://example.invalid/";
 
-describe("a server with only the flag of its port", () => {
+describe("a server with the flag --port only", () => {
   const token = `token-${randomUUID()}`;
   const value = `value-${randomUUID()}`;
   const secret = {
@@ -129,7 +129,7 @@ describe("a server with only the flag of its port", () => {
 
   const runCommand = (command: string) => callTool(server.url, "run_command", { command }, token);
 
-  it("prefers the flag to the environment", () => {
+  it("prefers --port to the variable PORT", () => {
     expect(server.url).toBe(`http://127.0.0.1:${port}/mcp`);
   });
 
@@ -178,7 +178,7 @@ describe("a server with flags", () => {
     return () => server.stop();
   });
 
-  it("closes the network of sandboxes with --network none, and prints this", async () => {
+  it("gives sandboxes no internet with --network none, and its refusal says so", async () => {
     expect(await callTool(server.url, "run_command", { command: curl })).toMatch(
       /operator of this server does not allow [^]*no internet access[^]*403/,
     );

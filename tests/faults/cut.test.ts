@@ -141,7 +141,7 @@ async function sh(sandbox: string, command: string, more: Record<string, unknown
   return String(answer.structured.stdout);
 }
 
-/** The names of this engine's sandboxes. */
+/** The number of this engine's sandboxes. */
 const countSandboxes = (): number =>
   withoutForkedCopies(tree(process.pid)).filter(({ command }) => command === "sbx-init").length;
 

@@ -52,7 +52,7 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
     await until(async () => (await code("6 * 7")).text.includes("42"));
   });
 
-  it("commands get SIGTERM, and the server saves what they then write", async () => {
+  it("commands get SIGTERM, and the server saves the files that they then write", async () => {
     const sandbox = "told";
     const command = "trap 'echo told >told; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
     const run = await server.call("run_command", { sandbox, command, wait_seconds: 0 });

@@ -161,7 +161,7 @@ describe("a sandbox's way to the internet", () => {
     expect(receivedRequests.at(-1)?.body.length).toBe(300_000);
   });
 
-  it("works for npm, pip, git and node without configuration", async () => {
+  it("works for npm, pip, git, node and Java without configuration", async () => {
     const view = await sandbox.run("npm view --registry http://internet.test/ npm-package version");
     expect(view.stdout).toBe("1.2.3");
     await sandbox.run(
@@ -173,7 +173,7 @@ describe("a sandbox's way to the internet", () => {
     expect(urls).toContain("/simple/wheelhouse/");
     expect(urls).toContain("/repository.git/info/refs?service=git-upload-pack");
     expect(urls).toContain("/from-node");
-    // Java starts more slowly than all other programs; only some machines have it.
+    // Only some machines have Java, and it starts slowly, so the test reads its settings.
     const java = "cat /usr/lib/jvm/*/conf/net.properties 2>/dev/null | sort | uniq -c";
     const homes = existsSync("/usr/lib/jvm") ? readdirSync("/usr/lib/jvm") : [];
     const set = homes.filter((home) => existsSync(`/usr/lib/jvm/${home}/conf/net.properties`)).length;
@@ -448,7 +448,7 @@ describe("--network none", () => {
     expect(receivedRequests).toEqual([]);
   });
 
-  it("blocks the same as a sandbox's setting without internet", async () => {
+  it("has the same effect as the setting of one sandbox without internet", async () => {
     const alone = await TestSandbox.start(engine, { enableInternet: false });
     expect((await alone.run("curl -sS http://internet.test/")).stdout).toContain(
       "this sandbox has no internet access",

@@ -24,7 +24,7 @@ function withQuota<T>(limits: Limits, work: (quota: Quota) => Promise<T>): Promi
   return runInDurableObject(stub, (_instance, state) => work(new Quota(state.storage.sql, limits)));
 }
 
-/** A sandbox with this process as its account, and a clock that the test sets. */
+/** The lease of a sandbox whose account has this quota, and the number of its requests to the account. */
 function oneSandbox(quota: Quota, spent = 0) {
   let requests = 0;
   const lease = new Lease({

@@ -144,7 +144,7 @@ describe("the sign-in page", () => {
     expect(logs.entries().map(({ reason }) => reason)).toEqual([...wrongTokens, "too_many_attempts"]);
     expect(logs.entries().every(({ level }) => level === "warn")).toBe(true);
     expect(logs.text()).not.toMatch(/guess-|server-token/);
-    // The owner can still use the token, and sign in from another address.
+    // The owner can still use the token in a header.
     expect((await app("/mcp", post({ jsonrpc: "2.0", id: 1, method: "tools/list" }))).status).toBe(200);
   });
 
@@ -159,7 +159,7 @@ describe("the sign-in page", () => {
       expect(compare).toHaveBeenCalledTimes(1);
     }
     expect(page.status).toBe(303);
-    // The server relies only on the result of `compare`, here a wrong one.
+    // From here on `compare` returns wrong results. The server uses them, so it compares in no other way.
     page = await browser.open(await (await Client.register(app)).authorizationURL());
     compare.mockReturnValueOnce(false);
     page = await browser.submit(page, { decision: "owner", token: TOKEN });

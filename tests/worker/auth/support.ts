@@ -25,7 +25,7 @@ export function oauthApp(variables: Variables = {}): App {
   });
 }
 
-/** The owner signs in and approves. Returns the client with its code. */
+/** The owner signs in and approves. Returns the code, and the URL of the client's callback. */
 export async function approve(
   client: Client,
   parameters: Record<string, string | undefined> = {},

@@ -130,7 +130,7 @@ it("the whole output is linked if it was cut, and is served after its sandbox is
   expect((await owner.http(path, { method: "HEAD" })).headers.get("content-length")).toBe("588901");
   expect((await owner.http(path, { method: "PUT", body: "x" })).status).toBe(403);
   expect((await owner.http(path.replace(/.$/, (last) => (last === "A" ? "B" : "A")))).status).toBe(403);
-  // The account deletes its results.
+  // Deletes the run's results, as the account does to make room.
   await runInDurableObject<Sandbox, void>(await actorOf(name), async (actor) => {
     await actor.evictRuns(1e12, Date.now() + 1000);
   });
@@ -157,7 +157,7 @@ describe("a task's artifacts", () => {
     const [link] = links;
     expect(link?.uri).toMatch(/^sandbox:\/\/runs\/[^/]+\/artifacts\//);
     expect(urlsIn(content)).toHaveLength(links.length);
-    // The server destroys the sandbox of the task about now.
+    // The server may be destroying the task's sandbox now.
     const response = await first(content);
     expect([response.status, (await response.arrayBuffer()).byteLength]).toEqual([200, link?.size]);
   });
@@ -178,7 +178,7 @@ it("a token without sandbox:read gets no links", async () => {
   await runner.call("destroy_sandbox", { sandbox: "default" });
 });
 
-it("a page for a browser is linked", async () => {
+it("an interactive page in a result of code is linked", async () => {
   const code = "class Chart:\n    def _repr_html_(self): return '<script>1</script>' * 100_000\nChart()";
   const content = await blocks("run_code", { sandbox, code });
   expect(linksIn(content)).toEqual([

@@ -30,15 +30,15 @@ describe("configure_sandbox", () => {
     const sandbox = "net-kept";
     expect((await configure(sandbox)).structured).toMatchObject({ internet: "full", allow_hosts: [] });
     const allow_hosts = ["API.Example.com.", "*.Bücher.example", "packages"];
-    const holds = {
+    const stored = {
       internet: "allowlist",
       allow_hosts: ["api.example.com", "*.xn--bcher-kva.example", "packages"],
     };
-    expect((await configure(sandbox, { allow_hosts })).structured).toMatchObject(holds);
+    expect((await configure(sandbox, { allow_hosts })).structured).toMatchObject(stored);
     await evict(sandbox);
-    expect((await configure(sandbox, { env: { A: "1" } })).structured).toMatchObject(holds);
+    expect((await configure(sandbox, { env: { A: "1" } })).structured).toMatchObject(stored);
     const reader = await owner.call("list_sandboxes");
-    expect(reader.structured.sandboxes).toContainEqual(expect.objectContaining({ name: sandbox, ...holds }));
+    expect(reader.structured.sandboxes).toContainEqual(expect.objectContaining({ name: sandbox, ...stored }));
     expect(reader.text).toMatch(new RegExp(`^${sandbox}: .*, internet allowlist$`, "m"));
     expect((await configure(sandbox, { internet: "full" })).structured).toMatchObject({ internet: "full" });
     await configure(sandbox, { internet: "none" });
@@ -168,7 +168,7 @@ describe("a container with more access than allowed", () => {
     let isLowered = true;
     await enforceBy(sandbox, async () => !isLowered);
     await evict(sandbox);
-    // Wakes the next actor.
+    // This wakes the next actor.
     await untilStopped(sandbox);
     isLowered = false;
     const { structured } = await callsIn(sandbox).command("cat file");
@@ -213,7 +213,7 @@ function network(
     delete: (key: string) => storage.delete(key),
   };
   const refused: Refusal[] = [{ host: "x.example.com", why: "policy", count: 2 }];
-  const stand: NetworkPlatform = {
+  const platformStub: NetworkPlatform = {
     prepareStart: () => undefined,
     enforce: async (policy: NetworkPolicy) => (enforced.push(policy), true),
     connections: async () => [],
@@ -225,7 +225,7 @@ function network(
     refused,
     network: new SandboxNetwork({
       kv,
-      platform: platform ?? stand,
+      platform: platform ?? platformStub,
       limits: () => networkLimits(config, principalID),
       principalID: () => principalID,
       secretHosts: () => [],
@@ -346,7 +346,7 @@ describe("the access that the operator grants to a sandbox", () => {
     ]);
   });
 
-  it("is explained by a note with the reason for each refusal", async () => {
+  it("adds a note to results with the reason for each refused connection", async () => {
     const { network: ownNetwork, refused } = network({ network: noLimits, authTokens: [] });
     ownNetwork.put({ internet: "allowlist", allowHosts: ["*.example.com"] });
     refused.splice(0, 1, { host: "a.example.com", port: 8443, why: "policy", count: 1 });

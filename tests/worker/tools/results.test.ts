@@ -138,7 +138,7 @@ describe("the list of tools", () => {
       ]);
   });
 
-  it("stays within 24 KiB with them", async () => {
+  it("with output schemas, stays within 24 KiB", async () => {
     const listing = await owner.withQuery("?results=structured").result({ method: "tools/list" });
     expect(JSON.stringify(listing).length).toBeLessThan(24_576);
   });

@@ -8,8 +8,11 @@ import { tooMuchUnread } from "./errors.ts";
 /** The most bytes of one principal in this process. The largest body has 8 MiB, the largest answer of a tool 9 MiB. */
 export const MAX_MEMORY_BYTES = 128 * 1024 * 1024;
 
-/** A smaller response counts as read at once, because it takes time to follow how a client reads. */
-const SMALL_BYTES = 64 * 1024;
+/**
+ * A smaller response counts as read at once: it takes time to follow how a client reads, and the buffers of the connection take
+ * more (4 MB on loopback).
+ */
+const SMALL_BYTES = 256 * 1024;
 
 const usedBytes = new Map<string, number>();
 

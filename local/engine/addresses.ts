@@ -66,7 +66,7 @@ export function refusedAddress(address: string): string | undefined {
   return attachedNetworks().find(({ list }) => list.check(plain, type))?.reason;
 }
 
-/** Why a name is refused without resolving it: it means this machine or a cloud metadata service. Undefined if it is allowed. */
+/** Why a name is refused before it is resolved: it names this machine or a cloud metadata service. Undefined if the name is allowed. */
 export function refusedName(name: string): string | undefined {
   if (name === "localhost" || name.endsWith(".localhost") || name === "localhost.localdomain") {
     return "this machine's loopback";

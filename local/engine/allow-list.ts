@@ -81,7 +81,7 @@ function numbers(text: string): number[] {
 
 /**
  * ioctl. Not in the list: typing into another program's terminal (TIOCSTI); consoles and modems; line disciplines (TIOCSETD),
- * bridges and VLANs, for which the kernel loads modules; all devices.
+ * bridges and VLANs, for which the kernel loads modules; all requests to drivers.
  */
 export const ioctlRequests = numbers(`
   # terminals

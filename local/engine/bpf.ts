@@ -21,7 +21,7 @@ export type Decision = Instruction[];
 export const NUMBER = 0;
 export const ARCHITECTURE = 4;
 export const argument = (index: number) => 16 + 8 * index;
-/** The upper half of a 64-bit argument, such as an address: both architectures are little-endian. */
+/** The offset of the upper half of a 64-bit argument, such as an address. Both supported architectures are little-endian. */
 const upperHalf = (offset: number) => offset + 4;
 
 export const allow: Decision = [[RETURN, 0, 0, ALLOW]];

@@ -23,7 +23,7 @@ export const sandboxdProgram = `${runtimeDirectory}/sandboxd.cjs`;
 export const controlProgram = `${runtimeDirectory}/control.cjs`;
 export const kernelsDirectory = `${runtimeDirectory}/runtime/kernels`;
 export const controlSocket = "/run/sandbox/control.sock";
-/** In the same directory as the control server's socket, where the engine finds it. */
+/** sandboxd's socket is in the directory of the control server's socket, where the engine finds it. */
 export const sandboxdSocket = "/run/sandbox/sandboxd.sock";
 export const tokenPlace = "/run/sandbox/token";
 const systemDirectories = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
@@ -96,8 +96,8 @@ function hasWritableFile(path: string): boolean {
 }
 
 /**
- * Root in the sandbox owns its files and may listen below port 1024. It cannot mount or load anything, can trace only processes
- * that any user could trace, and has no capability outside its user namespace.
+ * Root in the sandbox owns its files and may listen below port 1024. It cannot mount file systems or load kernel
+ * modules, can trace only processes that any user could trace, and has no capability outside its user namespace.
  */
 const capabilities = [
   "CAP_CHOWN",
@@ -199,7 +199,7 @@ export function bubblewrapArguments(
   args.push("--dir", `${runtimeDirectory}/cache`);
   const made = new Set<string>();
   for (const { from, to, writable } of mounts) {
-    // Other users than root need the parent directories too. bubblewrap would make them accessible only to root.
+    // Users other than root need the parent directories too. bubblewrap would make them accessible only to root.
     for (const parent of parentsOf(to).filter((path) => !made.has(path))) {
       directory("0755", parent);
       made.add(parent);

@@ -94,8 +94,8 @@ export function createEgress(egress: Egress): Server {
 }
 
 /**
- * Serves the sandbox's listeners. Returns a function that closes the listeners and every connection. Otherwise the tunnel of a
- * disconnected client would stay open until the host closes it.
+ * Serves the sandbox's listeners. Returns a function that closes the listeners and every connection. If only the listeners were
+ * closed, the tunnel of a disconnected client would stay open until the host closes it.
  */
 export function takeConnections(server: Server, listeners: readonly ListeningServer[]): () => void {
   const open = new Set<Socket>();
@@ -123,7 +123,7 @@ async function respond(
 ): Promise<void> {
   const url = target(request);
   if (url === undefined) return refuse(response, 400, REFUSALS.noHost);
-  // Node decodes only chunked. Any other coding would be lost, because a transfer coding applies to one connection.
+  // Node decodes only the coding chunked. Any other coding would be lost, because a transfer coding applies to one connection.
   if (!/^chunked$/i.test(request.headers["transfer-encoding"] ?? "chunked"))
     return refuse(response, 501, REFUSALS.coding);
   const host = hostOf(url);
@@ -254,7 +254,7 @@ interface PolicyRefusal {
   text: string;
 }
 
-/** Why the sandbox's policy refuses a connection; undefined if it does not. Resolves no names. */
+/** Why the sandbox's policy refuses a connection; undefined if the policy allows it. Resolves no names. */
 function refusedByPolicy(
   { policy, upstream }: Egress,
   host: string,

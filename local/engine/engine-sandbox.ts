@@ -105,7 +105,7 @@ export class EngineSandbox {
     this.#hosts = hosts;
     this.groups = groups;
     this.pid = running.pid;
-    // A sandbox that breaks the protocol is ended: it could crash the Worker that all sandboxes share.
+    // A sandbox that breaks the control protocol is ended: it could crash the Worker that all sandboxes share.
     this.forward = new PortForwarder(running.connect, (reason) => this.end(reason));
     this.ended = running.exited.then(async (report) => {
       this.hasEnded = true;
@@ -217,7 +217,7 @@ export class EngineSandbox {
         ? { allowed: false, reason: NO_NETWORK }
         : { allowed: true };
     await this.setIntercepts(intercepts);
-    // Overwritten and not replaced, because this file itself is mounted in the sandbox.
+    // Overwrites the file instead of replacing it, because this very file is mounted in the sandbox.
     await writeFile(join(this.#place.directory, TOKEN_FILE), token);
   }
 
@@ -232,8 +232,8 @@ export class EngineSandbox {
   }
 
   /**
-   * Sends bytes to our server and ignores the response. Returns false if the server does not accept connections yet. Sends nothing
-   * if the sandbox is in use or has ended.
+   * Sends bytes to sandboxd or the control server, and ignores the response. Returns false if the server does not accept connections
+   * yet. Sends nothing if the sandbox is in use or has ended.
    */
   async #sendTo(server: OwnServer, bytes = ""): Promise<boolean> {
     if (this.hasEnded || this.actor !== undefined) return true;
@@ -282,7 +282,7 @@ export class EngineSandbox {
 
   async setIntercepts(intercepts: Intercepts): Promise<void> {
     this.egress.intercepts = intercepts;
-    // Overwritten and not replaced, because this file itself is mounted at /etc/hosts in the sandbox.
+    // Overwrites the file instead of replacing it, because this very file is mounted at /etc/hosts in the sandbox.
     await writeFile(this.#hosts, hostsFile(intercepts.http)).catch(() => undefined);
   }
 }

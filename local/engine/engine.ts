@@ -205,7 +205,7 @@ function checked({ bubblewrap }: EngineOptions): Check | undefined {
   return bubblewrap && { ...bubblewrap, works: true, supported: new Set(bubblewrap.supported) };
 }
 
-/** Fills the compile cache in the background. Sandboxes that start before it is done have no cache. */
+/** Fills the compile cache in the background. Sandboxes that start before the cache is complete do not use it. */
 async function warm(common: SharedSettings, directory: string): Promise<Warming | undefined> {
   const { bubblewrap, mounts, limits } = common;
   if (bubblewrap === undefined) return undefined;

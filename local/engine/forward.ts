@@ -172,7 +172,7 @@ export class PortForwarder {
     return true;
   }
 
-  /** A raw connection to a sandbox's port. The control server tunnels to every port except its own and sandboxd's. */
+  /** Opens a raw connection to a sandbox's port. The control server tunnels to every port except its own and sandboxd's. */
   async #dial(port: number): Promise<Socket> {
     const socket = this.#connect(port === SANDBOXD_PORT ? "sandboxd" : "control");
     await once(socket, "connect");

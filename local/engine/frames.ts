@@ -9,7 +9,7 @@ import type { Pieces } from "./piece-limit.ts";
 const FRAME_WEIGHT = 4;
 const FRAMES_AT_ONCE = 64;
 
-/** The connection for the WebSocket. Counts each frame before parsing, because pausing does not stop data already read. */
+/** The connection from which `ws` reads. Counts each frame before `ws` parses it: pausing the socket does not stop data already read. */
 export class FramedConnection extends Duplex {
   readonly #socket: Duplex;
   readonly #onRead: (bytes: number) => void;

@@ -75,9 +75,9 @@ async function ownerOf(opened: FileHandle): Promise<HostUser> {
 
 /**
  * Refuses a directory with set-id programs. A sandbox that can write to such a program could replace its content through a shared
- * mapping, and the kernel would keep the set-id bit. A directory of this user that this user may not read is also an error: the
- * search fails there, but the sandbox has the user's rights and could make it readable. The sandbox cannot do that with
- * directories of other users.
+ * mapping, and the kernel would keep the set-id bit. The search cannot read a directory that belongs to this user but gives this user
+ * no read permission. Such a directory is also an error, because the sandbox has this user's rights and could add the permission. It
+ * cannot change directories of other users.
  * @param path where to look for `find` @throws Error naming the file or the directory
  */
 export async function refuseSetID(directory: string, path = systemPath()): Promise<void> {

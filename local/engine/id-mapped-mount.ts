@@ -1,4 +1,4 @@
-/** Mounts that show one owner's files as another's (mount_setattr(2), Linux 5.12). */
+/** Mounts that show one owner's files as another owner's (mount_setattr(2), Linux 5.12). */
 import { execFile } from "node:child_process";
 import { arch } from "node:process";
 import { promisify } from "node:util";
@@ -44,8 +44,8 @@ syscall(429, $tree, $empty, -100, $to, 0x4) == 0 or die "move_mount: $!\\n";
 `;
 
 /**
- * Mounts a directory again in the mount namespace of a process. @param map lines of an id on disk, the id it appears as, and
- * the count @throws Error with the reason if the machine or file system does not support it
+ * Mounts a directory again in the mount namespace of a process. @param map lines with an id on disk, the id that the mount
+ * shows, and the number of ids @throws Error with the reason if the machine or file system does not support it
  */
 export async function mountMapped(pid: number, from: string, to: string, map: string): Promise<void> {
   const unshare = unshareNumber[arch];

@@ -75,7 +75,7 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
       pid,
       egress,
       connect: (to) => {
-        // The descriptor is closed, and its number may belong to another file now.
+        // The directory's descriptor is closed, and its number may belong to another file now.
         if (ended !== undefined) throw new Error(START_PROBLEMS.ended);
         return connectBelow(control.directory, basename(to === "control" ? controlSocket : sandboxdSocket));
       },

@@ -17,7 +17,7 @@ export const limitsSchema = z.strictObject({
   memoryBytes: z.int(),
   /** Bytes of memory for all sandboxes together, including files. Needs a control group. */
   allMemoryBytes: z.int(),
-  /** A sandbox's bytes per second from the machine's disks. Needs a control group. */
+  /** How many bytes per second a sandbox may read from the machine's disks. Needs a control group. */
   diskReadBytes: z.int(),
   processes: z.int(),
   openFiles: z.int(),
@@ -317,7 +317,7 @@ function filesBytes({ diskBytes }: Limits): number {
   return root + runs;
 }
 
-/** Removes groups; a group is busy briefly after its last process ended. */
+/** Removes groups. Retries, because a group is busy briefly after its last process has ended. */
 export async function removeGroups(directories: string[]): Promise<void> {
   for (const directory of directories) {
     for (let attempt = 0; attempt < 40; attempt += 1) {

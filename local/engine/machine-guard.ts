@@ -35,7 +35,7 @@ interface Pool {
   /** Undefined if it cannot be measured now, for example because the engine has no descriptors left. */
   used: () => Promise<number | undefined>;
   limit: number;
-  /** The ways to use the resource. The guard ends the sandbox of the first one that explains the use. */
+  /** The ways to use the resource. The first cause that explains the use decides which sandbox is ended. */
   causes: Cause[];
   /** Called when the resource is used up and no cause explains it. */
   onUnexplained?: () => void;
@@ -59,7 +59,7 @@ const FILE_BYTES = 192;
 const IDLE_BYTES = 8 * 1024 * 1024;
 /** The most memory of one end of a TCP connection: its two buffers, which confine.ts limits. */
 const CONNECTION_BYTES = 256 * 1024;
-/** The most unread bytes in netlink sockets. Programs list interfaces, and read the few KiB immediately. */
+/** The most unread bytes in netlink sockets. Programs list interfaces, and read the reply, a few KiB, immediately. */
 const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
 /**
  * The most bytes read of a sandbox's list of netlink sockets, because for each 4 KiB the kernel walks through the sockets of all

@@ -311,7 +311,7 @@ export function streamResponse(incoming: IncomingMessage, response: ServerRespon
   try {
     response.writeHead(incoming.statusCode ?? 502, incoming.statusMessage, headers);
   } catch {
-    // Reset, because Node would use the stored message for the response that is sent instead.
+    // Resets the message, because Node would use it for the response that is sent instead.
     response.statusMessage = "";
     return false;
   }

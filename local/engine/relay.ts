@@ -30,7 +30,7 @@ export class RelayPace {
   readonly inFlight = new RepliesInFlight();
   bufferedBytes = 0;
 
-  /** @param isOfPreviews whether the rate also applies to bytes of HTTP bodies. Other bodies are file transfers of the user. */
+  /** @param isOfPreviews whether bytes of HTTP bodies count, too. All bodies except those of previews are file transfers of the user. */
   constructor(isOfPreviews: boolean) {
     this.pieces = new Pieces(isOfPreviews ? new Pace(bytePace) : undefined);
   }

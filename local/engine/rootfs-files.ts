@@ -1,4 +1,4 @@
-/** A sandbox's generated files in /etc and its variables. In an image they would be part of the image. */
+/** A sandbox's generated files in /etc and its variables. In production they are part of the image. */
 import { INTERNAL_ADDRESS } from "../runtime/tcp.ts";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -84,7 +84,7 @@ export function sandboxFiles(
 ): Record<string, string | Buffer> {
   const files: Record<string, string | Buffer> = {
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
-    // Lets root become another user by su or runuser without a password. Nobody else can.
+    // Root can become another user with su or runuser, without a password. Other users cannot.
     "/etc/pam.d/other": ["auth", "account", "password", "session"]
       .map((kind) => `${kind} required pam_permit.so\n`)
       .join(""),

@@ -156,7 +156,7 @@ export class Router {
     await sendWithinPolicy(sandbox.egress, request, response, new URL(url), headers, used);
   }
 
-  /** Web pages in this machine's browsers can send requests here, too. These lack the secret and, after DNS rebinding, the right Host. */
+  /** Web pages in local browsers can send requests here, too. Their requests lack the secret and, after DNS rebinding, the right Host. */
   #isAuthorized(request: IncomingMessage): boolean {
     const host = request.headers.host;
     const isOwnHost =
@@ -171,7 +171,7 @@ function connectionsOf({ egress }: EngineSandbox): SeenConnections {
   return { log, refused, connections };
 }
 
-/** Digests have equal length, as constant-time comparison needs. */
+/** Hashes a secret, because a constant-time comparison needs texts of equal length. */
 function digest(text: string): Buffer {
   return createHash("sha256").update(text).digest();
 }

@@ -34,7 +34,7 @@ export interface StartOptions {
 }
 
 export interface Processes {
-  /** The host's process id of the sandbox's first process. Rejects if it ends before its command begins. */
+  /** The host's process id of the sandbox's first process. Rejects if this process ends before its command begins. */
   pid: Promise<number>;
   /** Resolves when the command has handed over `LISTENERS` listeners, and never settles otherwise. */
   listeners: Promise<Server[]>;

@@ -92,8 +92,8 @@ const SHM_HUGETLB = 0o4000;
 const O_NOTIFICATION_PIPE = 0o200;
 
 /**
- * The first process obeys a signal, as one from the platform, if the sender has no process id in the sandbox. When the queue of signals is
- * full, the kernel also reports no process id for signals that these calls send. For kill(2) the queue always has room, so
+ * If the sender of a signal has no process id in the sandbox, the first process obeys the signal as one from the platform. When the
+ * queue of signals is full, the kernel also reports no process id for signals that these calls send. For kill(2) the queue always has room, so
  * kill(2) stays allowed.
  */
 const notToFirst = ifEqual(argument(0), 1, refuse(EPERM), allow);

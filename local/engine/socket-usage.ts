@@ -8,7 +8,7 @@ import { createReadStream } from "node:fs";
 const BLOCK_BYTES = 32 * 1024;
 /** The most blocks of one queue of a TCP socket. Measured: 2,652 with the buffers of confine.ts. */
 const MAX_BLOCKS = 2700;
-/** The kernel counts at least this many bytes for a block in a queue of a UDP socket: a packet of 850 bytes has 17. */
+/** The kernel counts at least this many bytes for a block in a queue of a UDP socket: a packet of 850 bytes has 17 blocks. */
 const COUNTED_BYTES = 50;
 /** The most blocks of a socket without a port: 212,992 bytes (net.core.rmem_default) / COUNTED_BYTES. */
 const MAX_HIDDEN_BLOCKS = 4260;

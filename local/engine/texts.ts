@@ -80,7 +80,7 @@ export const MACHINE = {
     `Give it to a user: chown -R USER ${path}`,
   noFind: "its files cannot be searched: install findutils.",
   hasSetID: (file: string) =>
-    `${file} has a set-user-id or set-group-id bit: a program that writes to it gets its owner's rights. Remove the bit (chmod ug-s), or mount the directory read-only: --mount DIR:ro.`,
+    `${file} has a set-user-id or set-group-id bit, so a sandbox that can write to the file could get its owner's rights. Remove the bit (chmod ug-s), or mount the directory read-only: --mount DIR:ro.`,
   isClosed: (directory: string) =>
     `${directory} cannot be searched for files with a set-user-id or set-group-id bit. Make it readable for its owner (chmod u+rx), or mount the directory read-only: --mount DIR:ro.`,
   noPlaces: (places: readonly string[], link: string, remedy: string) =>

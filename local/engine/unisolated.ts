@@ -1,4 +1,4 @@
-/** `--isolation none`: the control server as a plain process. Nothing is contained; see startEngine's warning. */
+/** `--isolation none`: the control server as a plain process. Nothing is isolated; see startEngine's warning. */
 import { spawn } from "node:child_process";
 import { accessSync, constants, lstatSync, readlinkSync } from "node:fs";
 import { mkdir, rm, symlink } from "node:fs/promises";
@@ -22,7 +22,7 @@ export interface UnisolatedOptions {
   onOutput: (text: string) => void;
 }
 
-/** The variable that marks a sandbox's processes. sandboxd passes it on: `NO_ENV` in container/sandboxd/run-processes.ts. */
+/** The variable that marks a sandbox's processes. sandboxd passes it on to commands (`NO_ENV` in container/sandboxd/run-processes.ts). */
 const marker = "SANDBOX_MCP_BARE";
 
 /**
@@ -136,7 +136,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
 const PLACES = ["/workspace", "/var/lib/sandbox-mcp"];
 const SCRIPTS = "/opt/sandbox-mcp";
 
-/** @param container the repository's directory @returns undefined, or a sentence with a command for the administrator */
+/** @param container the repository's directory @returns undefined if all exist, else a sentence with a command for the administrator */
 export async function makePlaces(container: string): Promise<string | undefined> {
   for (const path of PLACES) await mkdir(path, { recursive: true }).catch(() => undefined);
   const hasScripts = () => {
@@ -167,7 +167,7 @@ function isWritable(path: string): boolean {
   }
 }
 
-/** The longest socket path in Linux, in bytes. A checkout or home directory can be deeper. */
+/** The longest socket path in Linux, in bytes. The path of a clone or home directory can be longer. */
 const SOCKET_PATH_BYTES = 107;
 
 async function shortenPath(directory: string): Promise<string> {

@@ -156,7 +156,7 @@ export function boundedLookups(options: UpstreamOptions): UpstreamOptions {
   };
 }
 
-/** @throws if cancelled, after leaving the queue */
+/** @throws Unreachable if the client disconnects during the wait */
 async function waitForLookup(waiting: Set<() => void>, aborted?: AbortSignal): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const leave = () => {

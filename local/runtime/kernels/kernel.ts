@@ -5,7 +5,7 @@ import { delimiter, join } from "node:path";
 
 export type KernelProgram = "python" | "javascript";
 
-/** One output of a cell, with the executors' names for types. `data` is base64 for images, and JSON text for `json`. */
+/** One output of a cell, with the type names of the image's executor. `data` is base64 for images, and JSON text for `json`. */
 export interface KernelOutput {
   type: "text" | "image" | "jpeg" | "svg" | "html" | "json" | "latex" | "markdown" | "javascript";
   data: string;
@@ -39,7 +39,7 @@ const START_TIMEOUT_MS = 60_000;
 const TICK_MS = 10;
 const SCRIPTS: Record<KernelProgram, string> = { python: "python-kernel.py", javascript: "node-kernel.cjs" };
 
-/** The variable with the script's path. On the command line, a user's `pkill -f /opt` would match the path. */
+/** The environment variable with the script's path. On the command line, a user's `pkill -f /opt` would match the path. */
 const PYTHON_SCRIPT = "SANDBOX_MCP_KERNEL";
 const PYTHON_BOOT = `import os, sys
 sys.argv[0] = __file__ = os.environ.pop("${PYTHON_SCRIPT}")

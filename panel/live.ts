@@ -40,7 +40,7 @@ class Live {
     };
   }
 
-  /** Repeats all calls at once, by a new stream. */
+  /** Starts a new stream, which repeats all calls. */
   renew(): void {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {

@@ -21,8 +21,8 @@ export function sendHeartbeats(address: { port: number } | { socketPath: string 
     const headers = token === undefined ? {} : { [TOKEN_HEADER]: token };
     get({ host: "127.0.0.1", ...address, headers, agent: false, signal }, (response) => {
       response.destroy();
-      // Before the sandbox has an actor, sandboxd refuses all requests. Any response then counts, because no user program has run
-      // yet that could replace sandboxd.
+      // Before the sandbox has an actor, sandboxd refuses all requests. Until then any response counts, because no user program
+      // that could replace sandboxd has run yet.
       if (response.headers[BEAT_HEADER] === beat || token === "") process.stdout.write(".");
       next();
     }).once("error", next);

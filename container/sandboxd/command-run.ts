@@ -224,7 +224,7 @@ export class CommandRun extends FollowedRun {
     this.#killing ??= setInterval(() => this.#signalAgain(), POLL_MS);
   }
 
-  /** Repeats the signal until no process is left: a newly forked one may have been missed. */
+  /** Sends SIGKILL after GRACE_MS, and repeats it until no process is left, because a newly forked process may have been missed. */
   #signalAgain(): void {
     if (Date.now() - this.#killedAt >= GRACE_MS) this.#signal("SIGKILL");
     if (this.#isLingering()) return;
@@ -242,7 +242,8 @@ export class CommandRun extends FollowedRun {
   }
 
   #signal(signal: NodeJS.Signals): void {
-    // In a terminal the leader is `script`, which must forward the command's last output, and ends afterwards.
+    // In a terminal the group's leader is `script`, which forwards the command's last output and then ends. So its group gets only
+    // SIGKILL.
     const leader = this.#isInteractive && signal !== "SIGKILL" ? undefined : this.#slot?.leader;
     signalRun(this.id, leader, signal);
   }
@@ -365,7 +366,10 @@ export class CommandRun extends FollowedRun {
     this.settle();
   }
 
-  /** Ends the output without the end mark, because its copier may have been stopped (SIGSTOP). */
+  /**
+   * Polls the output of an ended command. After STUCK_POLLS polls without progress, ends the output without the end mark, because
+   * the copier may have been stopped (SIGSTOP).
+   */
   #finishStuck(stream: OutputStream, before: number | undefined, idlePolls = 0): void {
     // Checked after pending events, because sandboxd may not have had time to read new bytes.
     const check = () => {
@@ -442,7 +446,7 @@ export class CommandRun extends FollowedRun {
       while (!takeRest(pipeOf(slot.directory, name))) await pause(POLL_MS);
       this.streams[name].stopCopying();
     }
-    // Unread input must not reach the next command.
+    // The pipes of an interactive run are not reused, because unread input must not reach the next command.
     this.#host.onRelease(slot, held.length === 0 && !this.#isAdopted && !this.#isInteractive);
   }
 

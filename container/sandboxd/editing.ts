@@ -1,4 +1,4 @@
-/** Exact replacements in a text, all or none, and the change as a unified diff. */
+/** Replaces exact texts, all or none, and returns the change as a unified diff. */
 import { createTwoFilesPatch } from "diff";
 import { distance } from "fastest-levenshtein";
 import { FileError } from "./file-error.ts";
@@ -18,7 +18,7 @@ export interface Edited {
 
 /**
  * @throws FileError `not_text`; `too_large` for the resulting size; `line_breaks`; `absent` with the nearest line; `repeated` with
- * the text's lines
+ * the numbers of the lines that have the text
  */
 export function applyEdits(content: Buffer, edits: readonly Edit[], path: string): Edited {
   const before = textOf(content);
@@ -81,8 +81,8 @@ function textNotFound(text: string, wanted: string, edit: number): FileError {
 }
 
 /**
- * The line that the caller probably meant: the first one that differs after the longest match, or the line most similar to the
- * first wanted one.
+ * The index of the line that the caller probably meant: the first line that differs after the longest match, or the line most
+ * similar to the first wanted line.
  */
 function nearestLine(lines: readonly string[], wanted: readonly string[]): number {
   const until = performance.now() + NEAREST_MS;

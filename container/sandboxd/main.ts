@@ -31,7 +31,7 @@ if (values["write-base"] !== undefined) {
   process.exit(0);
 }
 const env = { ...process.env };
-// The local engine sets this variable for sandboxd only, so other programs must not inherit it.
+// The local engine sets these variables for sandboxd only, so user programs must not inherit them.
 delete env.NODE_COMPILE_CACHE;
 delete env.SANDBOXD_ROOT;
 
@@ -60,7 +60,7 @@ process.on("SIGUSR2", () => {
 const server = createSandboxdServer(runs, files, snapshots);
 server.on("error", (error) => {
   logError("cannot listen", error);
-  // Frees the port for the next sandboxd.
+  // Kills the program that listens on the port, so that the next sandboxd can listen.
   if (codeOf(error) === "EADDRINUSE") for (const pid of listenersOn(SANDBOXD_PORT)) send(pid, "SIGKILL");
   process.exit(1);
 });

@@ -20,7 +20,7 @@ export async function endInOrder(runs: RunTable, files: FileHandlers): Promise<v
   if (await runs.end()) await askToSave();
 }
 
-/** Over HTTP, because the platform's interception routes this request to the Worker. */
+/** Asks over HTTP, because the platform routes this request to the Worker. */
 async function askToSave(): Promise<void> {
   for (let attempt = 0; attempt < TRIES; attempt++) {
     if (await isSaved().catch(() => false)) return;

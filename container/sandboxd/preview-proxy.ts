@@ -7,7 +7,10 @@ import { codeOf } from "./file-error.ts";
 import { connectToPort, splice } from "./splice.ts";
 import { PREVIEW_ERROR, PREVIEW_PORT, type PreviewError, TOKEN_HEADER } from "./protocol.ts";
 
-/** Headers about one connection only (RFC 9110, 7.6.1). Framing headers are forwarded with the body. */
+/**
+ * Headers that are not forwarded: those about one connection (RFC 9110, 7.6.1), and this server's own. Headers that frame the body
+ * are forwarded with it.
+ */
 const HOP_BY_HOP = new Set([
   "connection",
   "keep-alive",
@@ -51,7 +54,7 @@ export async function passRequest(
   });
   const refuse = () => {
     passed.destroy();
-    // Node keeps the message of the program's response even if Node refuses to write it, so it is reset.
+    // Node keeps the program's status message even if Node refuses to write it, so it is reset.
     response.statusMessage = "";
     response.writeHead(502, { [PREVIEW_ERROR]: "foreign" }).end();
   };

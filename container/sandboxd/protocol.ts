@@ -26,7 +26,7 @@ export const TOKEN_HEADER = "x-sandboxd-token";
 export const TOKEN_VARIABLE = "SANDBOXD_TOKEN";
 /**
  * sandboxd sends a POST to this host before the container ends, so that the actor saves the workspace. The response 204 means
- * that it is saved.
+ * that the workspace is saved.
  */
 export const SERVER_HOST = "sandbox-mcp.internal";
 export const ENDING_PATH = "/ending";

@@ -32,7 +32,7 @@ export async function openFile(path: string): Promise<OpenedFile> {
     const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const stats = OWN_DEVICES.has(found.dev) ? fstatSync(handle.fd) : await handle.stat();
     try {
-      // The file may have changed between the two calls.
+      // Something else may have replaced the file between `stat` and `open`.
       refuseOthers(stats);
       return { handle, stats };
     } catch (error) {
@@ -170,7 +170,7 @@ function remember(key: string, lines: number): void {
   counts.delete(oldest);
 }
 
-/** A list may grow this much above its limit before it is sorted and cut. */
+/** A list may have this many entries more than its limit before it is sorted and cut. */
 const KEPT_ENTRIES = 20_000;
 
 /** Lists the entries after a cursor, sorted by the bytes of their paths. Follows no links, and skips unreadable entries. */

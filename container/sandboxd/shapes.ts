@@ -108,7 +108,7 @@ export const editsSchema = z.array(
   z.object({
     old_text: z.string().check(z.minLength(1)),
     new_text: z.string(),
-    /** Replaces every occurrence; otherwise there must be exactly one. */
+    /** Whether to replace every occurrence. Otherwise there must be exactly one. */
     all: z.boolean(),
   }),
 );

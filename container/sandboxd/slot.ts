@@ -34,7 +34,7 @@ export function brakePipeOf(directory: string, stream: Stream): string {
   return join(directory, `${PIPES[stream]}.copied`);
 }
 
-/** Opens a pipe without waiting for a writer, as a plain open would. */
+/** Opens a pipe to read from it. A plain open would wait until the pipe has a writer. */
 export function openToRead(path: string): number {
   const readWriteEnd = openSync(path, O_RDWR | O_NONBLOCK);
   try {
@@ -65,7 +65,10 @@ export class Slot {
     };
   }
 
-  /** Starts the keeper, which starts the shell. @param onStatus gets the command's exit status; undefined if the keeper ended without one */
+  /**
+   * Starts the keeper, which starts the shell.
+   * @param onStatus gets the command's exit status; undefined if the keeper ended without one
+   */
   begin(env: NodeJS.ProcessEnv, isTerminal: boolean, onStatus: (status: number | undefined) => void): void {
     writeFileSync(join(this.directory, "mark"), this.mark);
     if (!existsSync(KEEPER)) makeLinks();

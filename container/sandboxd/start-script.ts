@@ -13,13 +13,14 @@ const TERMINAL: TerminalSize = { rows: 30, columns: 120 };
 const RETURNS =
   /(^|[;&|(){!\n]|(^|[\s;&|(])(then|do|else|elif|if|while|until|builtin|command)\s)\s*return([\s;&|)}]|$)/;
 
-/** Restores bash's own `builtin` despite functions and aliases, and ends `set -v`, `set -x` and a DEBUG trap: see command.sh. */
+/** Restores bash's own `builtin` even if functions or aliases replace it, and ends `set -v`, `set -x` and a DEBUG trap: see command.sh. */
 const PLAIN =
   'sbx_posix=${POSIXLY_CORRECT+set}:$BASHOPTS: POSIXLY_CORRECT=${POSIXLY_CORRECT-}; \\eval "$sbx_plain"';
 
 /**
- * For commands that may replace our EXIT trap: stores the state before their trap runs. Other commands do not get these
- * functions, so that `declare -F` shows only their own. Called after PLAIN, which removes the command's function `builtin`.
+ * Functions for commands that may replace our EXIT trap: `sbx_leave` stores the state before the command's own trap runs. Other
+ * commands do not get these functions, so that `declare -F` shows only the session's functions. They are called after PLAIN, which
+ * removes the command's function `builtin`.
  */
 const BEFORE_OWN_TRAP = `sbx_leave() {
   [[ -z \${sbx_left-} ]] || builtin return 0
@@ -36,8 +37,8 @@ const BEFORE_OWN_TRAP = `sbx_leave() {
 sbx_is() { builtin return "$1"; }
 # Turns set -x on again for the rest of a trap, and returns the status with which the trap began.
 sbx_trace() { sbx_status=$?; builtin set -x; builtin return "$sbx_status"; }
-# Only if the session has no function exit, and not in POSIX mode, which forbids such a function. Bash itself chooses the status of
-# an exit without arguments.
+# Defines the function exit, unless the session has one or bash is in POSIX mode, which forbids such a function. Bash itself chooses
+# the status of an exit without arguments.
 builtin declare -F exit >/dev/null || [[ -v POSIXLY_CORRECT ]] || exit() {
   {
     sbx_status=$? sbx_options=$-

@@ -185,8 +185,10 @@ export class OutputStream {
   }
 
   /**
-   * Copies the pipe to the file. @param isAgain whether another copier may have written to the file @param isCopied whether that
-   * copier still runs @throws Error if no process can be started, or a pipe is gone
+   * Follows the copying of the pipe to the file, and starts a copier unless one still runs.
+   * @param isAgain whether another copier may have written to the file
+   * @param isCopied whether that copier still runs
+   * @throws Error if no process can be started, or a pipe is gone
    */
   copy(slot: Slot, isAgain: boolean, isCopied: boolean): void {
     const brakePath = brakePipeOf(slot.directory, this.name);
@@ -302,7 +304,7 @@ export class OutputStream {
     while (file !== undefined && this.#end === undefined) {
       const bytes = this.#ownPart(readAt(file, this.#size, this.#limit));
       if (bytes.length === 0) {
-        // Copied bytes are written to the file before they are counted here.
+        // The copier writes bytes to the file before they are counted here. So if some are missing, writing failed.
         if (this.#size < this.#limit) this.#lookForSpace();
         break;
       }

@@ -203,7 +203,7 @@ export class Writes {
   }
 }
 
-/** The note, written first, prevents a repeated call from applying the change twice. */
+/** Writes the note, then replaces the file. The note prevents a repeated call from applying the change twice. */
 async function finish(
   id: string,
   path: string,
@@ -259,7 +259,7 @@ async function fill(
       handle ??= await open(path, "a");
       await writing;
       writing = writeAll(handle, chunks);
-      // The promise is awaited later, and may fail before that.
+      // The promise is awaited later. This prevents an unhandled rejection until then.
       writing.catch(() => undefined);
       chunks = [];
       bytes = 0;
@@ -353,7 +353,7 @@ function noteOf(id: string): Note | undefined {
   }
 }
 
-/** Node's own recursion reports ENOENT for a read-only file system. */
+/** Creates a directory and its missing parents. Node's option `recursive` would report ENOENT for a read-only file system. */
 async function makeDirectory(path: string): Promise<void> {
   const make = () =>
     mkdir(path).catch((error: unknown) => {

@@ -33,8 +33,8 @@ export async function compress(bytes: Buffer): Promise<{ bytes: Buffer; codec: C
 }
 
 /**
- * @param codec undefined for a manifest: its first bytes show the codec @throws Error for invalid bytes, or for more than `max`
- * decompressed bytes
+ * @param codec undefined for a manifest, because its first bytes show the codec
+ * @throws Error for invalid bytes, or for more than `max` decompressed bytes
  */
 export async function decompress(bytes: Buffer, codec: Codec | undefined, max: number): Promise<Buffer> {
   const usedCodec = codec ?? codecOf(bytes);

@@ -1,4 +1,4 @@
-/** Restores a state that was saved on another image: the image's files win, and the user's own files return. */
+/** Selects what is restored of a state that was saved on another image. */
 import type { Base } from "./base.ts";
 import type { ManifestEntry, Manifest } from "./manifest.ts";
 import { parentPath, kindOf, unitOf } from "./scope.ts";
@@ -15,7 +15,7 @@ export function entriesFor(
   { version, image, node }: Manifest,
   entries: readonly ManifestEntry[],
 ): { entries: readonly ManifestEntry[]; dropped: string[] } {
-  // Version 1 had only the workspace.
+  // A state of version 1 has only the workspace.
   if (version === 1 || image === undefined || image === base.id) return { entries, dropped: [] };
   const { pythons } = base;
   const keptEntries = new Map<string, ManifestEntry>();
@@ -36,7 +36,7 @@ export function entriesFor(
     if (isKept(entry) && hasParent && isThere) keptEntries.set(path, entry);
     else if (type !== "directory" && type !== "removed") dropped.add(nameOf(path));
   }
-  // Shows the names of packages first: they say more than the names of their files.
+  // If packages were dropped, reports their names instead of the names of their files.
   const packages = [...dropped].filter((name) => name.startsWith("apt: "));
   const others = [...dropped].filter(
     (name) => name.startsWith("/") && (packages.length === 0 || !isOfPackages(name)),

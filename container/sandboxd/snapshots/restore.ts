@@ -1,6 +1,7 @@
 /**
  * One restore: applies a manifest's changes to the image, with contents requested from packs (stored objects that hold the contents of
- * many files). It runs before any user program, so obstacles belong to the image or to an interrupted attempt.
+ * many files). It runs before any user program, so files in its way belong to the image or to an
+ * interrupted attempt.
  */
 import { createHash } from "node:crypto";
 import {
@@ -257,7 +258,7 @@ export class Restore {
       const { path, type } = entry;
       const target = bytesOf(this.#root, path);
       if (type === "directory") continue;
-      // Files are replaced atomically: one may be the shell, or a library in use.
+      // Files are replaced atomically, because a file may be the running shell, or a library in use.
       if (type !== "file") await remove(this.#root, path, this.#dev);
       else if (this.#isAtTemporaryPath(path)) await remove(this.#root, path, this.#dev, true);
       if (type === "symlink") {
@@ -434,7 +435,7 @@ function distinctBlobs(entries: readonly ManifestEntry[]): WantedBlob[] {
   );
 }
 
-/** Two ranges with a gap up to this size become one request, because another request takes longer. */
+/** Two ranges with a gap up to this size become one request, because another request takes longer than the gap's bytes. */
 const GAP_BYTES = 64 * 1024;
 
 /** Merges blobs into at most MAX_READS ranges. Larger gaps mean fewer ranges, but more unneeded bytes. */

@@ -50,7 +50,10 @@ export class Save {
   #manifest: Buffer | undefined;
   #unreadable = new Set<string>();
 
-  /** @param before the content of the last save or restore @param seen the content to save */
+  /**
+   * @param before the index of the last save or restore
+   * @param seen the scanned entries
+   */
   constructor(
     id: string,
     root: string,
@@ -154,7 +157,7 @@ export class Save {
     this.index.set(known.entry.path, known);
   }
 
-  /** Returns an entry without content, a file to read, or undefined if the file is gone or unreadable. */
+  /** Returns an entry whose content is stored or empty, a file to read, or undefined if the file is gone or unreadable. */
   async #open(file: FoundFile, links: Map<string, string>): Promise<Known | FileRead | undefined> {
     const { path, type, target = "", inode } = file;
     const common = { path, ...ownerAndTime(file) };
@@ -313,7 +316,7 @@ class FileRead {
     }
   }
 
-  /** Up to `SNAPSHOT_BLOB_BYTES` from an offset; fewer at the end; undefined if unreadable. */
+  /** Up to `SNAPSHOT_BLOB_BYTES` bytes from an offset; fewer at the end; undefined if unreadable. */
   async next(offset: number): Promise<Buffer | undefined> {
     if (this.#handle === undefined) return this.#whole?.subarray(offset);
     const length = Math.min(SNAPSHOT_BLOB_BYTES, Number(this.#stats.size) - offset);

@@ -40,7 +40,7 @@ export class Snapshots {
   #restore: Restore | undefined;
   #isOfState = true;
   #restoring: Promise<unknown> = Promise.resolve();
-  /** Aborted by the next request, because the actor that made the earlier request may be gone. */
+  /** Aborted when the next save or restore begins, because the actor that requested the earlier one may be gone. */
   #turn = new AbortController();
 
   readonly #handlers: Handlers<SnapshotRequests> = {
@@ -97,8 +97,8 @@ export class Snapshots {
   }
 
   /**
-   * Runs one step of a restore. The next step cancels this one, so that one step runs at a time.
-   * @param request cancelled by the next step
+   * Runs one step of a restore. The next save or restore cancels the step, and waits for its end.
+   * @param request closed if the step is cancelled
    */
   #runRestoreStep<T>(request: IncomingMessage, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     const cut = () => request.destroy();

@@ -73,7 +73,7 @@ export class Deployment {
       let secrets: Record<string, string> = {};
       await this.#change("secrets", this.#secretsPlan(), async () => {
         secrets = await this.#newSecrets();
-        return Object.keys(secrets).join(", ") || "all there";
+        return Object.keys(secrets).join(", ") || "no new secret is needed";
       });
       this.#print("storage", texts.DEPLOYMENT.storage);
       await this.#step("build", texts.DEPLOYMENT.build, () => this.#build());
@@ -160,7 +160,7 @@ export class Deployment {
       if (!isThere) text = setValue(text, ["routes"], [...routes, pattern]);
       text = setValue(text, ["vars", "PREVIEW_HOST"], previewHost);
     }
-    if (text === before) return "there already";
+    if (text === before) return "the file already has these entries";
     const copy = keepCopy(file);
     writeFileSync(file, text);
     return `written; a copy of the earlier file: ${copy}`;

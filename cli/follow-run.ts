@@ -5,7 +5,7 @@ import type { Answer, Server } from "./server-calls.ts";
 import { printOutput, Progress } from "./print.ts";
 import { exitCodeReplaced, returnTo, STOPPING } from "./texts.ts";
 
-/** A run of any kind; `success` only of tasks. */
+/** A run of any kind. Only tasks have `success`. */
 export type Run = RunData & { success?: boolean };
 
 export interface FollowedRun {

@@ -91,7 +91,7 @@ async function checkPort(stateDir: string, given?: number): Promise<Check> {
   if (running && serverPort === port && isAlive(running.pid))
     return ok(name, `in use by this server, process ${running.pid}`);
   return freePort(port).then(
-    () => ok(name, serverPort === port ? "free: the server that was here was killed" : "free"),
+    () => ok(name, serverPort === port ? "free: the server that listened here was killed" : "free"),
     () =>
       failed(
         name,
@@ -105,7 +105,7 @@ function isAlive(pid: number): boolean {
   try {
     return process.kill(pid, 0);
   } catch (error) {
-    // Another user's process cannot be signalled.
+    // EPERM means that the process exists but belongs to another user.
     return error instanceof Error && "code" in error && error.code === "EPERM";
   }
 }

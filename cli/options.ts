@@ -37,8 +37,8 @@ export const USAGE = `${startLine("[options]")}
                                    HTTPS, and never this machine or a private network)
   --state-dir <path>               where state is kept (SANDBOX_MCP_STATE_DIR; default .sandbox-mcp in the clone,
                                    ~/.local/state/sandbox-mcp for the package)
-  --mount <dir>[=<name>][:ro|:rw]  show a directory of yours as /workspace/<its name>, in the sandbox <name> (default: the
-                                   sandbox of the directory's name); read-only with :ro; may be repeated
+  --mount <dir>[=<name>][:ro|:rw]  show a directory of yours as /workspace/<its name>, in the sandbox <name> (default: a
+                                   sandbox with the directory's name); read-only with :ro; may be repeated
   --python <path>                  the Python 3 that sandboxes get, with its packages (SANDBOX_MCP_PYTHON; default
                                    the first of your PATH; the server installs numpy, pandas, matplotlib and ipython
                                    for it once, in the state directory)

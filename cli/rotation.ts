@@ -40,9 +40,9 @@ export function rotateNamed(
 }
 
 /**
- * The end of the previous token, if it is still valid. Another rotation would end it at once, although clients may still use
- * it. @param name the name of a token in AUTH_TOKENS; undefined for the owner's
- * @returns the end in words
+ * Returns until when the previous token is valid, in words; undefined if it has ended. Another rotation would end the token at once,
+ * although clients may still use it.
+ * @param name the name of a token in AUTH_TOKENS; undefined for the owner's
  */
 export function previousTokenEnd(
   variables: Readonly<Record<string, string>>,
@@ -72,7 +72,7 @@ function entriesOf(list: string): Entry[] {
     const entries: unknown = JSON.parse(list);
     if (Array.isArray(entries)) return entries;
   } catch {
-    // Without the parser's message, which quotes the text.
+    // The error below leaves out the parser's message, because that message quotes the tokens' list.
   }
   throw wrongTokenList();
 }

@@ -158,7 +158,7 @@ class PythonPackages {
     const target = join(this.#directory, packagesKey(this.#python));
     const partial = `${target}.partial-${process.pid}`;
     try {
-      // -E: PYTHONPATH may name a project that a sandbox writes to.
+      // -E makes Python ignore PYTHONPATH, which may name a project that a sandbox writes to.
       await this.#run([executable, "-ESc", PIP, "install", ...PIP_OPTIONS, "--target", partial, ...NAMES]);
       const modules = PACKAGES.map(({ module }) => module).join(", ");
       const program = `${PACKAGES_ONLY}sys.path.insert(0, sys.argv[1]); import ${modules}`;
@@ -179,7 +179,7 @@ class PythonPackages {
       stdio: ["ignore", "ignore", "pipe"],
       timeout: PIP_TIMEOUT_MS,
       killSignal: "SIGKILL",
-      // The user's own values could contradict --target.
+      // Overrides the user's settings of pip, because they could contradict --target.
       env: { ...process.env, PIP_USER: "0", PIP_REQUIRE_VIRTUALENV: "0", PIP_DISABLE_PIP_VERSION_CHECK: "1" },
     });
     this.#pip = child;

@@ -80,12 +80,12 @@ async function start(): Promise<void> {
   if (mounts.forEngine.length > 0 && options.isolation === "none") throw texts.mountNeedsIsolation();
   requireUnwritable(mounts, "--python", options.python);
   requireUnwritable(mounts, "node", process.execPath);
-  // Node has read the variable, so it cannot be changed here any more.
+  // Node has already read NODE_PATH, so changing it here would have no effect.
   for (const place of (process.env.NODE_PATH ?? "").split(delimiter).filter(Boolean))
     requireUnwritable(mounts, "NODE_PATH", resolve(place));
   leaveMounts(mounts, stateDir);
   await lockDirectory(stateDir);
-  // First, so that a port in use is reported before anything is set up.
+  // Checked first, so that a port in use is reported before anything is set up.
   await freePort(options.port);
   const bubblewrap = options.isolation === "bubblewrap" ? await requireBubblewrap(print) : undefined;
   if (bubblewrap === undefined) await requirePlaces(join(root, "container"));
@@ -99,7 +99,7 @@ async function start(): Promise<void> {
   forgetVariables(process.env);
   const { COMPONENTS } = values;
   const components = COMPONENTS?.trim() ? readComponents(COMPONENTS, cwd) : undefined;
-  // The path as given, because it may go through a link in a mounted directory.
+  // Checks the path as given, because it may go through a link in a mounted directory.
   requireUnwritable(mounts, "COMPONENTS", components && resolve(cwd, COMPONENTS?.trim() ?? ""));
   delete values.COMPONENTS;
   if (options.isolation === "none" && values.SECRETS?.trim()) {
@@ -183,7 +183,7 @@ async function start(): Promise<void> {
     void python?.complete((executable) => engine?.usePython(executable));
 }
 
-/** Takes no programs, modules or settings from directories to which a sandbox can write. */
+/** Makes this process take no programs, modules or settings from directories to which a sandbox can write. */
 function leaveMounts(mounts: Mounts, stateDir: string): void {
   const cwd = process.cwd();
   const removed = removeMounts(process.env, mounts, cwd);

@@ -57,7 +57,9 @@ export const variablesUnchangeable = (file: string, names: readonly string[]) =>
     `${file} is written in a way that this command cannot change safely: set ${names.join(", ")} there.`,
   );
 export const tokenNotKept = (file: string, error: unknown) =>
-  new UserError(`The token cannot be saved in ${file}: ${messageOf(error)}. Set SERVER_AUTH_TOKEN instead.`);
+  new UserError(
+    `The token cannot be saved in ${file}: ${messageOf(error)}. Set SERVER_AUTH_TOKEN in the environment instead.`,
+  );
 
 /** Why a client's configuration is not changed, as clauses. */
 export const CLIENT_FILE = {
@@ -113,7 +115,9 @@ export function noServer(url: string, reason: string, isLocal: boolean): Command
 
 /** @param isInFile whether the token is from the file, which the server reads when it starts */
 export function tokenRefused(url: string, source: string, reason: string, isInFile: boolean): CommandError {
-  const remedy = isInFile ? "\nIf the token was changed since that server started, start it again." : "";
+  const remedy = isInFile
+    ? "\nIf the token was changed since that server started, start the server again."
+    : "";
   return denied(`${url} does not accept the token of ${source}: ${reason}${remedy}`);
 }
 
@@ -159,7 +163,9 @@ export const localServerFailed = (output: string) => unavailable(`The local serv
 /** A bridge recognizes the error by the beginning of this text. */
 export const DIRECTORY_IN_USE = "Another server is using the state directory";
 export const stateDirectoryInUse = (directory: string) =>
-  new UserError(`${DIRECTORY_IN_USE} ${directory}. Stop it, or use another directory: --state-dir <path>.`);
+  new UserError(
+    `${DIRECTORY_IN_USE} ${directory}. Stop that server, or use another directory: --state-dir <path>.`,
+  );
 export const noParentDirectory = (parent: string, directory: string) =>
   new UserError(
     `${parent} does not exist, so the state directory ${directory} cannot be made. Make ${parent}, or choose another state directory: --state-dir <path>.`,
@@ -169,7 +175,7 @@ export const stateDirectoryUnwritable = (directory: string, error: unknown) =>
     `The state directory ${directory} cannot be made or written (${messageOf(error)}). Give it to this user (chown -R), or choose another: --state-dir <path>.`,
   );
 export const closedToOthers = (directory: string) =>
-  `Other users could open the state directory ${directory}. Its mode was changed, and now only its owner can.`;
+  `Other users could open the state directory ${directory}. Its mode was changed, so that now only its owner can open it.`;
 export const openToOthers = (directory: string, uid: number) =>
   `WARNING: the state directory ${directory} ` +
   `${uid === process.getuid?.() ? "is open to other users" : `belongs to another user (${uid})`}, ` +
@@ -261,7 +267,7 @@ export const notPython = (given: string) => new UserError(`--python ${given} doe
 export const NO_PYTHON =
   "python3 is not installed, so sandboxes run only JavaScript, TypeScript and commands.";
 const keepsPython = (executable: string) =>
-  `--python ${executable} makes sandboxes use your Python without them.`;
+  `--python ${executable} makes sandboxes use your Python without these libraries.`;
 
 /** The libraries of the sandboxes' Python. @param libraries their names, as a list */
 export const PYTHON = {
@@ -307,7 +313,7 @@ export const SAVING = {
   aborted: "Stopped before all workspaces were saved.",
   /** @param running how many sandboxes ran, if known */
   unconfirmed: (running: number | undefined) =>
-    `The server did not respond: workspaces${running === undefined ? "" : ` of ${running} running sandboxes`} may not be saved. ${SAVED_BEFORE}`,
+    `The server did not respond: workspaces${running === undefined ? "" : ` of ${running} running sandboxes`} may be unsaved. ${SAVED_BEFORE}`,
 };
 
 // `npm run dev:docker`

@@ -132,7 +132,7 @@ class Watcher {
       // Runs that had ended before the first poll are not reported.
       if (before === undefined && run.state !== "running" && !isNew) continue;
       this.#options.onEvent({ event: "run", sandbox, ...run });
-      // Runs that ended between two polls are reported with their output.
+      // Also reads the output of a run that started and ended between two polls.
       if (before === undefined) this.#follow(sandbox, run.id, isNew);
     }
     this.#forget();

@@ -77,7 +77,7 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
     const body = Readable.fromWeb(response.body as Parameters<typeof Readable.fromWeb>[0]);
     if (local === "-") return await pipeline(body, process.stdout, { end: false });
     const name = (basename(absolute(remote)) || "root") + (isDirectory ? ".tar.gz" : "");
-    // The sandbox chose the name, so it may have made a link of this name in this directory. Such a link is not followed.
+    // Code in the sandbox may know this name, and may have made a link of this name in this directory. Such a link is not followed.
     const to = local === undefined ? userPath(name) : destination(userPath(local), name);
     if (!force && lstatSync(to, { throwIfNoEntry: false }) !== undefined) throw texts.fileExists(to);
     const progress = new Progress(`Fetching ${remote}`);

@@ -14,7 +14,7 @@ import { CALL_INTERVAL_MS } from "../../src/shared/terminal/typing.ts";
 import { Keyboard } from "../keyboard.ts";
 import { DETACH_KEY, detached, NO_JSON, noTerminal } from "./texts.ts";
 
-/** How many bytes of earlier output a returning user sees. */
+/** How many bytes of earlier output a user sees after attaching. */
 const SHOWN_BYTES = 4096;
 
 export const shell = bridgeCommand(
@@ -59,8 +59,8 @@ export const shell = bridgeCommand(
   });
 
 /**
- * Connects the user's terminal to the run's terminal, and resets the user's terminal afterwards. @returns false if the user
- * detached before the run ended
+ * Connects the user's terminal to the run's terminal, and resets the user's terminal afterwards.
+ * @returns false if the user detached before the run ended
  */
 async function converse(server: Server, id: string, isAttached: boolean): Promise<boolean> {
   const { stdin, stdout } = process;
@@ -113,7 +113,7 @@ async function show(server: Server, id: string, filter: TerminalFilter, isAttach
   return true;
 }
 
-/** Without a known size, a terminal reports zero. */
+/** The size of the user's terminal. A terminal that does not know its size reports zero. */
 function size(): Size {
   return { rows: process.stdout.rows || 24, columns: process.stdout.columns || 80 };
 }

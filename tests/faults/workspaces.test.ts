@@ -62,7 +62,7 @@ describe("when the server ends while a workspace changes", () => {
     await server.call("write_file", { path: "young", content: "a moment old" });
     process.kill(server.pid("workerd"), "SIGSTOP");
     process.kill(server.pid("start"), "SIGTERM");
-    const words = "workspaces of 1 running sandboxes may not be saved. Their previous save is intact.";
+    const words = "workspaces of 1 running sandboxes may be unsaved. Their previous save is intact.";
     const stderr = await until(() => server.server.stderr().includes(words) && server.server.stderr());
     expect(stderr).toContain(words);
   });

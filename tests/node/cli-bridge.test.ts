@@ -117,7 +117,7 @@ it("the bridge reads the stored token again after the server refused it", async 
 
 it.each([
   ["SANDBOX_MCP_TOKEN", /sandbox-mcp connect <client>.*start the client again\.$/],
-  [VARIABLES_FILE, /start it again\.\n.*start the client again\.$/],
+  [VARIABLES_FILE, /start the server again\.\n.*start the client again\.$/],
 ])(
   "if the server refuses the token of %s twice, the bridge sends it only once and reports what to do",
   async (tokenSource, remedy) => {

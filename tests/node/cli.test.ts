@@ -334,7 +334,7 @@ test("`doctor` does not report a killed server as running", async () => {
   free.close();
   writeFileSync(join(stateDir, "server.json"), JSON.stringify({ url: `http://127.0.0.1:${port}/mcp`, pid }));
   const { stdout } = await runHere(["doctor", "--state-dir", stateDir]);
-  expect(stdout).toContain(`port ${port}\tfree: the server that was here was killed`);
+  expect(stdout).toContain(`port ${port}\tfree: the server that listened here was killed`);
 });
 
 test("doctor leaves no temporary files", async () => {
@@ -458,8 +458,8 @@ test("an error says that a refused token of .dev.vars may be newer than the serv
   const explainRefusal = (tokenSource: string) =>
     http({ url: "http://127.0.0.1:1/mcp", token: "t", tokenSource, isLocal: true }, "/x").catch(String);
   try {
-    expect(await explainRefusal(VARIABLES_FILE)).toContain("start it again");
-    expect(await explainRefusal("--token")).not.toContain("start it again");
+    expect(await explainRefusal(VARIABLES_FILE)).toContain("start the server again");
+    expect(await explainRefusal("--token")).not.toContain("start the server again");
   } finally {
     fetched.mockRestore();
   }

@@ -7,11 +7,11 @@ import { bareClient, workerClient } from "../worker-client.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, interleave, latencyRows, row } from "../measure.ts";
 
-/** The first call in new sandboxes, one at a time, and their destruction. */
+/** The time of the first call in new sandboxes, one at a time, and of their destruction. */
 export const freshSandbox: Figure = {
   name: "fresh sandbox",
   baseline:
-    "the first ping, createCodeContext with runCode, and destroy, of the SDK in a sandbox that is just as new",
+    "calls of the SDK in a sandbox that is also new: ping, createCodeContext with runCode, and destroy",
   async measure({ ours, bare }, { count }) {
     const pairs = { pairs: count(20), warmup: 2, pauseMs: PREPARE_MS };
     const command = await interleave(

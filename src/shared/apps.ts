@@ -33,8 +33,8 @@ export function declaresApps(message: unknown): boolean {
 export type PanelForm = "structured" | "raw";
 
 /**
- * The argument in which the page sends the value of `?results=`. It is in no schema. Clients forward only the tool's name and
- * arguments, and some (VS Code, LibreChat) drop `_meta` keys.
+ * The argument in which the page sends the value of `?results=`. No tool's schema has it. It is an argument, because clients
+ * forward only the tool's name and arguments, and some (VS Code, LibreChat) drop `_meta` keys.
  */
 const FORM_ARGUMENT = "_results";
 

@@ -12,7 +12,7 @@ const KINDS: Record<string, string> = {
   record: "an object",
 };
 
-/** The most problems, and the most unknown names, that one text lists. A call may have thousands. */
+/** How many problems, and how many unknown names, one text lists. A call may have thousands. */
 const LISTED = 5;
 
 const MAX_NAME_CHARS = 100;

@@ -1,4 +1,4 @@
-/** Bounds for JSON from sandboxes and clients: 8 MiB can hold millions of values, so a size limit alone is not enough. */
+/** Limits for JSON from sandboxes and clients: 8 MiB of JSON can have millions of values, so a size limit is not enough. */
 
 /** The most values, the deepest nesting, and the longest member name in characters. */
 export interface JSONBounds {
@@ -8,15 +8,14 @@ export interface JSONBounds {
 }
 
 /**
- * For data from a sandbox. Such data is large only if it has a large string. Parsing takes at most 20 ms of the Worker's
- * thread.
+ * For data from a sandbox. Such data is large only if it has a large string. Within these limits, parsing takes at most 20 ms.
  */
 export const SANDBOX_JSON: JSONBounds = { values: 20_000, depth: 100, name: 1000 };
 
 /** For responses of our own protocol, where all names are known. A listing of 5,000 files has 25,000 values. */
 export const RESPONSE_JSON: JSONBounds = { values: 50_000, depth: 10, name: 100 };
 
-/** For an event of a run. The longest one names 20 ports. */
+/** For an event of a run. The longest event names 20 ports. */
 export const EVENT_JSON: JSONBounds = { values: 50, depth: 5, name: 100 };
 
 /** @returns undefined for invalid JSON and for JSON over the bounds. The JSON value `null` is returned as null */
@@ -45,7 +44,7 @@ export function exceedsBounds(text: string, bounds: JSONBounds): boolean {
       at = end;
     } else if (code === CLOSE_LIST || code === CLOSE_OBJECT) depth -= 1;
     else if (code === COMMA || code === OPEN_LIST || code === OPEN_OBJECT) {
-      // A value follows.
+      // Another value may follow.
       values += 1;
       if (code !== COMMA) depth += 1;
       if (values > bounds.values || depth > bounds.depth) return true;

@@ -11,7 +11,9 @@ const MIB = 1024 * 1024;
 
 export const MAX_WAIT_SECONDS = variables.MAX_WAIT_SECONDS.default;
 
-/** Bindings and variables. Namespaces are untyped, because this folder imports no actors. `parseConfig` parses them. */
+/**
+ * Bindings and variables. Namespaces are untyped, because this folder imports no actors. `parseConfig` parses the variables.
+ */
 export interface Env extends Partial<Record<VariableName, string>> {
   Sandbox: DurableObjectNamespace;
   Account: DurableObjectNamespace;
@@ -74,18 +76,18 @@ function parse(env: Env): Config | ConfigError {
   const problems = VARIABLES.flatMap(([name]) => missingVariables(name, values));
   problems.push(...wrongPrincipals(values));
   if (coversServer(values.PREVIEW_HOST, values.PUBLIC_ORIGIN))
-    problems.push("PREVIEW_HOST must not be the host of PUBLIC_ORIGIN, nor one above it.");
+    problems.push("PREVIEW_HOST must not be the host of PUBLIC_ORIGIN, nor a parent domain of that host.");
   return problems.length > 0 ? new ConfigError(problems) : configOf(values);
 }
 
-/** The variables that must be set together with `name` and are not. An empty list counts as not set. */
+/** Errors for variables that must be set together with `name`, but are not. An empty list counts as not set. */
 function missingVariables(name: VariableName, values: Values): string[] {
   const isSet = (other: string) =>
     ![undefined, ""].includes((values as Record<string, unknown>)[other]?.toString());
   const { needs = [] }: Variable = variables[name];
   return needs
     .filter(({ oneOf }) => isSet(name) && !oneOf.some(isSet))
-    .map(({ oneOf, why = " beside it" }) => `${name} needs ${oneOf.join(" or ")}${why}.`);
+    .map(({ oneOf, why = " to be set too" }) => `${name} needs ${oneOf.join(" or ")}${why}.`);
 }
 
 function wrongPrincipals({ SECRETS: secrets }: Values): string[] {
@@ -100,7 +102,7 @@ function wrongPrincipals({ SECRETS: secrets }: Values): string[] {
   );
 }
 
-/** The values by their names in code, in the code's units. The table of variables documents them. */
+/** The values, with the names and units that the code uses. The table of variables documents them. */
 function configOf(values: Values) {
   const metadata = values.OAUTH_CLIENT_METADATA;
   const authTokens: readonly StaticToken[] = values.AUTH_TOKENS ?? [];

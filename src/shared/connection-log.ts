@@ -20,7 +20,7 @@ export interface Connection {
 }
 
 export interface SeenConnections {
-  /** The id of the `ConnectionLog` that has seen them. */
+  /** The id of the `ConnectionLog` that recorded the connections. */
   log: string;
   /** How many connections were refused. */
   refused: number;

@@ -1,6 +1,7 @@
 /**
- * The query of the endpoint's URL, for all its calls: `?sandbox=name` sets the default sandbox, `?results=structured` adds data
- * to the text, `raw` keeps terminals' control sequences, `?tools=` selects tools, and `?images=off` drops images.
+ * The query of the endpoint's URL. It applies to all calls to this URL: `?sandbox=name` sets the default sandbox,
+ * `?results=structured` adds data to the text, `raw` keeps terminals' control sequences, `?tools=` selects tools, and
+ * `?images=off` drops images.
  */
 import * as z from "zod";
 import { list } from "./env-fields.ts";
@@ -32,7 +33,7 @@ export function endpointQueryOf(
   offered: ReadonlySet<ToolName>,
 ): EndpointQuery | { problem: string } {
   const names = Object.keys(parameters.shape);
-  // A repeated parameter is one list, which only `tools` accepts.
+  // A repeated parameter becomes one list, separated by commas. Only `tools` accepts a list.
   const values = names.map((name) => [
     name,
     searchParams.has(name) ? searchParams.getAll(name).join(",") : undefined,
@@ -44,7 +45,7 @@ export function endpointQueryOf(
   // Gateways add parameters, which are ignored. A name close to ours is probably a typing error, so it is reported.
   for (const name of searchParams.keys()) {
     const intended = names.includes(name) ? undefined : names.find((known) => isClose(name, known));
-    if (intended) problems.push(`it has no parameter ${name.slice(0, 40)}: say ${intended}`);
+    if (intended) problems.push(`it has no parameter ${name.slice(0, 40)}: use ${intended}`);
   }
   if (success && problems.length === 0)
     return {

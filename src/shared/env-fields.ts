@@ -25,7 +25,7 @@ export const ownerToken = z
   .min(16, "must be at least 16 characters, and random: openssl rand -hex 32 makes one")
   .refine(
     (token) => !isRepetitive(token),
-    "must be random, and repeats a few characters: openssl rand -hex 32 makes one",
+    "must be random, but repeats a few characters: openssl rand -hex 32 makes one",
   );
 
 /**
@@ -37,7 +37,7 @@ function isRepetitive(text: string): boolean {
   return new Set(text).size < 5 || steps.some((step) => text.startsWith(text.slice(step)));
 }
 
-/** Refuses a value in a transformation. */
+/** Refuses a value in a transformation of zod. */
 export function refuse(context: z.RefinementCtx, message: string): never {
   context.addIssue({ code: "custom", message });
   return z.NEVER;
@@ -112,10 +112,10 @@ export function time() {
 }
 
 export function allowHosts<T extends z.ZodType<string[]>>(entries: T) {
-  return entries.refine((hosts) => hosts.length <= MAX_HOSTS, `must hold ${MAX_HOSTS} hosts at most`);
+  return entries.refine((hosts) => hosts.length <= MAX_HOSTS, `must have at most ${MAX_HOSTS} hosts`);
 }
 
-/** One of several words, in any case. Reports about the configuration may show it. */
+/** One of several words, in upper or lower case. Reports about the configuration may show it. */
 export function choice<const T extends string>(words: readonly T[]) {
   const message = words.length === 2 ? `must be ${words.join(" or ")}` : `must be one of ${words.join(", ")}`;
   return z.string().toLowerCase().pipe(z.enum(words, message)).meta({ isShowable: true });
@@ -136,7 +136,7 @@ export function fromJSON(text: string, context: z.RefinementCtx): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    // The parser's own message quotes the text.
+    // The parser's own message is not used, because it quotes the text.
     return refuse(context, "is not valid JSON");
   }
 }

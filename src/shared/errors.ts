@@ -40,7 +40,7 @@ export interface Failure {
 
 export type Outcome<T> = { ok: true; value: T } | { ok: false; failure: Failure };
 
-/** An error meant for the caller. All others are internal; only the log has their details. */
+/** An error meant for the caller. All other errors are internal, and only the log has their details. */
 export class ToolError extends Error implements Failure {
   override readonly name = "ToolError";
   readonly code: ErrorCode;
@@ -103,7 +103,10 @@ export async function undefinedIfFailed<T>(
  */
 export const NEWER_DATABASE = "A newer server has written this database";
 
-/** The error for the caller: a `ToolError` unchanged; for an unexpected error only a reference to the log. */
+/**
+ * The error for the caller: a `ToolError` is returned unchanged. For an unexpected error, the caller gets only a reference to
+ * the log.
+ */
 export function toolErrorOf(error: unknown, ref: string): ToolError {
   if (error instanceof ToolError) return error;
   if (error instanceof Error && error.message.includes(NEWER_DATABASE))
@@ -166,8 +169,8 @@ export const sandboxUnresponsive = (ms: number) =>
   );
 
 /**
- * The error for a call to a container that has certainly ended or is being replaced. If only the connection may have
- * broken, the error is `containerGone`.
+ * The error for a call to a container that has certainly ended or is being replaced. If possibly only the connection broke, the
+ * error is `containerGone`.
  */
 export class EndingError extends ToolError {}
 
@@ -189,9 +192,9 @@ export const exhausted = () =>
     true,
   );
 
-const NO_RUN_TO_STOP = "No run is under way that cancel_run could stop. Use destroy_sandbox and start again.";
+const NO_RUN_TO_STOP = "There is no run that cancel_run could stop. Use destroy_sandbox and start again.";
 
-/** Changes the hint of `exhausted` if no run is under way: cancel_run cannot help then. */
+/** Corrects the hint of `exhausted` for a sandbox without a run, where cancel_run cannot help. */
 export function correctExhaustedHint(failure: Failure): Failure {
   if (failure.code !== "exhausted") return failure;
   return { ...failure, hint: NO_RUN_TO_STOP };
@@ -231,7 +234,7 @@ export function unwritable(detail: string): ToolError {
 export const tooMuchUnread = (max: number) =>
   new ToolError(
     "quota_exceeded",
-    `This answer was withheld: your requests and the answers that you have not read yet would hold more than ${max / 1024 / 1024} MiB of the server's memory.`,
+    `This answer was withheld: your requests and the answers that you have not read yet would take more than ${max / 1024 / 1024} MiB of the server's memory.`,
     "Read the earlier answers, then repeat this call.",
     true,
   );

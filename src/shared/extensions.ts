@@ -1,4 +1,4 @@
-/** MCP extensions that clients declare: since 2026-07-28 in every request, before that only in the first one. */
+/** MCP extensions that clients declare: since revision 2026-07-28 in every request, earlier only in the first request. */
 import { isRecord } from "./is-record.ts";
 
 const CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities";
@@ -15,7 +15,7 @@ export function declaresURLElicitation(message: unknown): boolean {
   return isRecord(elicitation) && isRecord(elicitation.url);
 }
 
-/** A session id, which encodes the client's declarations. The server stores nothing else about sessions. */
+/** A session id, which encodes the client's declarations. So the server need not store sessions. */
 export function sessionID(declared: { apps: boolean; urls: boolean }): string | undefined {
   if (!declared.apps && !declared.urls) return undefined;
   return `${declared.apps ? APPS : ""}${declared.urls ? URLS : ""}${crypto.randomUUID()}`;

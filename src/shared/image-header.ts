@@ -1,6 +1,7 @@
 /**
  * Reads image files: the type, size in pixels, and whether the file is complete. It follows the structure without decoding
- * pixels, because most images come from hostile sandboxes; sandboxes decode them (container/sandboxd/image.py).
+ * pixels, because the images come from sandboxes, which may be hostile. Pixels are decoded only in sandboxes
+ * (container/sandboxd/image.py).
  */
 import { crc32 } from "node:zlib";
 
@@ -41,7 +42,7 @@ export function imageHeader(bytes: Uint8Array, mimeType: ImageType): ImageHeader
   return { mimeType, ...header };
 }
 
-/** The most chunks, markers and blocks of a file, which bounds the time. Photos of 8 MB have up to 100,000. */
+/** The most chunks, markers and blocks of a file. This limits the time. Photos of 8 MB have up to 100,000. */
 const MAX_PARTS = 250_000;
 
 /** Reads bytes in order. @throws {Error} at a premature end */
@@ -149,7 +150,7 @@ function readJPEG(bytes: Uint8Array): Size & { frames: number } {
 const END_OF_IMAGE = 0xd9;
 const START_OF_SCAN = 0xda;
 
-/** The excluded markers of this range do not begin a frame. */
+/** The three excluded markers of this range do not begin a frame. */
 function isStartOfFrame(marker: number): boolean {
   return marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
 }

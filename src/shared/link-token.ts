@@ -42,19 +42,21 @@ export interface LinkName {
   id: string;
 }
 
-/** The path of links to decisions about network access. The token follows. */
+/** The path of links to decisions about network access. The token of the link follows. */
 export const DECISION_PATH = "/panel/decision";
 
 /** The page on which people sign in to git hosts. The host that a call needs may follow. */
 export const GIT_PATH = "/panel/git";
 
-/** The length of a link's id, and of its signature with 96 bits: enough because each guess is a request. */
+/**
+ * The length of a link's id, and of its signature. 96 bits are enough for the signature, because each guess needs a request.
+ */
 export const LINK_ID_CHARS = 12;
 const SIGNATURE_CHARS = 16;
 
 const TOKEN = new RegExp(`^(${ACTOR_NAME_SOURCE})\\.([\\w-]{${LINK_ID_CHARS}})([\\w-]{${SIGNATURE_CHARS}})$`);
 
-/** The form of links from earlier versions. They are valid for a day, so a later version can remove this. */
+/** The tokens of links from earlier versions. Such links are valid for a day, so a later version can remove this pattern. */
 const WHOLE_TOKEN = /^([\w-]{1,20000})\.([\w-]{43})$/;
 
 export async function writeToken({ actor, id }: LinkName, [key]: readonly CryptoKey[]) {

@@ -1,5 +1,5 @@
 /**
- * One JSON line per event on the console, which Workers Logs indexes.
+ * Writes one JSON line per event to the console. Workers Logs indexes these lines.
  *
  * There are only the events below, and TypeScript refuses any other field. So no event can contain a token, code, file content,
  * a path or a URL. Only names of sandboxes and trace ids come from the caller; both are checked, by `names.ts` and `trace.ts`.
@@ -88,7 +88,7 @@ export type SignInRefusal =
   | "wrong_token"
   | "too_many_attempts"
   | "not_allowed"
-  /** The allowed name belongs to another account now, at any site where names can change hands. */
+  /** The allowed login now belongs to another account, because the sign-in site has given it to somebody else. */
   | "login_reassigned"
   | "not_vouched_for"
   /** The site of a sign-in method did not respond as it should. */
@@ -136,8 +136,8 @@ export function logError(
 }
 
 /**
- * The logged parts of an unexpected error. Its message may quote user data (a command, a path), so it is logged only at
- * `debug`. Class, code and stack frames locate the fault without it.
+ * The logged parts of an unexpected error. Its message may quote user data (a command, a path), so the message is logged only
+ * at `debug`. Class, code and stack frames locate the fault without the message.
  */
 function describe(error: unknown, level: LogLevel): Record<string, unknown> {
   if (!(error instanceof Error)) return { error_name: typeof error };

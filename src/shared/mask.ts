@@ -3,8 +3,8 @@
  * JSON escapes, and inside base64, also if a value arrives in several pieces of a body. A text that reveals a value is called a
  * trace.
  *
- * The times and sizes of what is sent depend only on lengths and word boundaries. Otherwise code could send guesses to a host
- * that echoes them, and learn from the timing how much of a value is right.
+ * The times and sizes of the pieces that it sends depend only on lengths and word boundaries. Otherwise code could send guesses
+ * to a host that echoes them, and learn from the timing how much of a value is right.
  */
 import { PatternAutomaton } from "./pattern-automaton.ts";
 import { type Secret, type SecretTrace, tracesOf } from "./secrets.ts";
@@ -21,7 +21,7 @@ const DIGITS = "0123456789abcdef";
 /** The longest spelling of one character, as in `\u002f`. */
 const MAX_SPELLING_CHARS = 6;
 
-/** Some bytes are held back. Their number is rounded up to a multiple of this, so that it does not reveal a value's length. */
+/** The number of bytes that are held back is rounded up to a multiple of this, so that it does not reveal a value's length. */
 const LENGTH_CLASS = 64;
 
 const BASE64_PAIRS = ["+-", "/_"];
@@ -29,7 +29,10 @@ const CASE_PAIRS = Array.from("abcdefghijklmnopqrstuvwxyz", (letter) => letter +
 
 const isVisible = (byte: number) => byte > 0x20 && byte < 0x7f;
 
-/** An unfinished escape, or a base64 character, directly before a value. It contains part of the value, so it is masked too. */
+/**
+ * An unfinished escape, or a base64 character, directly before a value. These characters contain part of it, so they are masked
+ * too.
+ */
 const BEGUN_ESCAPE = /(?:%[0-9a-f]?|\\(?:u[0-9a-f]{0,3})?)$/i;
 const BEGUN_BASE64 = /[\w+/-]$/;
 
@@ -50,7 +53,7 @@ export class Mask {
     return decoder.decode(maskBytes(encoder.encode(text), this.#traces));
   }
 
-  /** Masks headers. Drops a header if its name contains a value: the capitalization of names is unknown. */
+  /** Masks values of headers. Drops a header whose name contains a secret, in upper or lower case. */
   headers(headers: Headers): Headers {
     const safe = new Headers();
     for (const [name, value] of headers)
@@ -133,7 +136,8 @@ class TraceMatcher {
   }
 
   /**
-   * The positions of traces in the bytes as they are, without percent escapes, and without JSON escapes. Ranges may overlap.
+   * The positions of traces. It searches the bytes as they are, then with decoded percent escapes, then with decoded JSON
+   * escapes. Ranges may overlap.
    */
   findIn(bytes: Uint8Array): [start: number, end: number][] {
     const found = this.#findPlain(bytes);

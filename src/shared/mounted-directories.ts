@@ -14,8 +14,8 @@ export const mountedDirectories = z.array(directory, "must be a JSON list");
 export type MountedDirectory = z.output<typeof directory>;
 
 /**
- * Lines about mounted directories for the owner's model; none for other principals. They are listed even before their sandboxes
- * exist.
+ * Lines about mounted directories for the owner's model; none for other principals. A directory is listed even before its
+ * sandbox exists.
  */
 export function mountLines({ mounts }: { mounts: readonly MountedDirectory[] }, principal: { id: string }) {
   return principal.id === OWNER_ID ? mounts.map(lineOf) : [];

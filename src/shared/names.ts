@@ -19,7 +19,7 @@ export const SESSION_NAME = /^[a-z0-9-][a-z0-9._-]{0,63}$/;
 
 export const SESSION_NAME_RULE = "must be 1 to 64 characters of a-z, 0-9, -, _ and ., neither _ nor . first";
 
-/** A model's name, safe in a command line. Schemas limit its length. */
+/** A model's name, which is safe in a command line. Schemas limit its length. */
 export const MODEL_NAME = /^[A-Za-z0-9][\w.:/@[\]-]*$/;
 
 const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
@@ -32,8 +32,8 @@ export const ACTOR_NAME_SOURCE = `(?:${SHORT_NAME.source.slice(1, -1)}|[a-z2-7]{
 
 /**
  * The Durable Object's name for a principal's sandbox: `<name>-<16 base32 characters>`, the first 80 bits of the SHA-256 of the
- * principal's id. Principals can use the same names without conflicts, nobody can search for a colliding id, and a preview's
- * host label stays below DNS's 63 characters.
+ * principal's id. Principals can use the same names without conflicts, nobody can find a principal id with the same hash, and a
+ * preview's host label stays within DNS's 63 characters.
  *
  * A long name, or a name with `_` or `.`, is replaced by its hash and a dash. No short name ends with a dash, so the two forms
  * differ.

@@ -9,7 +9,10 @@ export interface NetworkLimits {
   initial: NetworkPolicy;
 }
 
-/** The effective policy for a choice. Omitted parts are the operator's defaults; limits lowered later restrict the choice. */
+/**
+ * The effective policy for a choice. Omitted parts are the operator's defaults. If the operator lowers a limit later, it
+ * restricts the choice.
+ */
 export function policyOf(
   choice: { internet?: Internet | undefined; allowHosts?: readonly string[] | undefined },
   { most, initial }: NetworkLimits,
@@ -19,7 +22,8 @@ export function policyOf(
 }
 
 /**
- * A principal's limits: the general limits, restricted by the entry of its token. Without a principal id, the general limits.
+ * A principal's limits: the general limits, restricted by the entry of its token. Without a principal id, returns the general
+ * limits.
  */
 export function networkLimits(
   { network, authTokens }: Pick<Config, "network" | "authTokens">,

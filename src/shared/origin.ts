@@ -1,5 +1,5 @@
 /**
- * Which host a request may be addressed to, and which web pages may send one.
+ * Which host a request may name, and which web pages may send requests.
  *
  * Both checks protect against web pages: a page must not reach a server on its user's machine. The check of Origin prevents
  * direct requests. The check of Host prevents DNS rebinding, which points the page's own host name at 127.0.0.1. Programs can
@@ -23,8 +23,8 @@ const PREFLIGHT_MAX_AGE = "7200";
  * Whether the server accepts the host the request names:
  * - a loopback name always: no web page can own one, and Cloudflare's edge routes none to a Worker;
  * - `PUBLIC_ORIGIN`'s host and port;
- * - without `PUBLIC_ORIGIN`, any host over HTTPS: the holder of the certificate has chosen to serve this server under that
- *   name. Over plain HTTP a foreign name may be DNS rebinding, and is refused.
+ * - without `PUBLIC_ORIGIN`, any host over HTTPS: the owner of the certificate has chosen to serve this server under that name.
+ *   Over plain HTTP, an unknown name is refused, because it may be DNS rebinding.
  */
 export function isHostAllowed(request: Request, config: Config): boolean {
   const named = namedOrigin(request);
@@ -44,12 +44,12 @@ export function namedOrigin(request: Request): URL | undefined {
 
 /**
  * Whether requests from the request's `Origin` are accepted:
- * - none: the sender is not a web page, or is one of our own pages;
+ * - no `Origin`: the sender is not a web page, or is one of our own pages;
  * - `PUBLIC_ORIGIN` and the origins of `ALLOWED_ORIGINS`;
  * - a loopback origin, on any port, while the request itself is served on loopback.
  *
- * Everything else is refused: `null` (a sandboxed frame, a file), unreadable values, and previews, because
- * sandboxes make their pages.
+ * Everything else is refused: `null` (a sandboxed frame, a file), unreadable values, and previews, because their pages come
+ * from sandboxes.
  */
 export function isOriginAllowed(request: Request, config: Config): boolean {
   const header = request.headers.get("origin");

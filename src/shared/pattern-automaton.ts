@@ -9,7 +9,7 @@ export class PatternAutomaton<Pattern extends { text: string }> {
   readonly #next: Int32Array;
   readonly #ending: (Pattern | undefined)[] = [undefined];
 
-  /** @param columns classes of equal characters, from 1; 0 for characters in no pattern */
+  /** @param columns for each character code, the number of its class of equal characters; 0 for characters in no pattern */
   constructor(patterns: readonly Pattern[], columns: Uint8Array) {
     this.#columns = columns;
     this.#width = Math.max(...columns) + 1;
@@ -38,7 +38,10 @@ export class PatternAutomaton<Pattern extends { text: string }> {
     this.#ending[state] = pattern;
   }
 
-  /** Links each state to the longest pattern prefix at the end of the text, for characters that do not continue it. */
+  /**
+   * Adds the transitions for characters that continue no pattern. Each leads to the longest pattern prefix that the text ends
+   * with.
+   */
   #complete(): void {
     const shorter = new Int32Array(this.#ending.length);
     const queue = [0];

@@ -36,7 +36,7 @@ const LABEL = new RegExp(`^([1-9]\\d{3,4})-(${ACTOR_NAME_SOURCE})-([a-z0-9]{19,$
 
 /**
  * The label before the domain if the host can only be a preview; else undefined. Every name below `PREVIEW_HOST` is a preview.
- * Below `localhost`, only names of this form are.
+ * Below `localhost`, only names that end with such a label are previews.
  */
 export function previewLabel({ hostname }: URL, { previewHost }: Pick<Config, "previewHost">) {
   const hostSuffix = previewHost && `.${new URL(`https://${previewHost}`).hostname}`;

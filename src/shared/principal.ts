@@ -11,7 +11,8 @@ export type Region = (typeof REGIONS)[number];
 
 export interface Principal {
   /**
-   * `owner`, `token:<name>`, or `<sign-in method>:<id>` such as `github:583231`. A rotation of the token does not change it.
+   * `owner`, `token:<name>`, or `<sign-in method>:<id>` such as `github:583231`. A rotation of the token does not change the
+   * id.
    */
   id: string;
   scopes: readonly Scope[];

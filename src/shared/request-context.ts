@@ -34,6 +34,7 @@ export interface CallerContext extends RequestContext, Caller {
   takesImages?: boolean;
   /** Whether the client may show MCP Apps: as declared since MCP revision 2026-07-28, always true for older clients. */
   mayShowApps?: boolean;
+  /** Whether the client has declared that it shows MCP Apps. */
   showsApps?: boolean;
   /** Whether the client's revision of MCP has resource links: 2025-06-18 and later. */
   takesResourceLinks?: boolean;

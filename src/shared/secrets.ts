@@ -1,4 +1,4 @@
-/** Credentials that the server adds to sandboxes' requests: their format, scope and placement. No sandbox has them. */
+/** Credentials that the server adds to sandboxes' requests: their format, scope and placement. They are in no sandbox. */
 import * as z from "zod";
 import { headerValue, refuse, unique } from "./env-fields.ts";
 import { type NetworkPolicy, allowsHost, isAddress, parseHostEntry, PACKAGES } from "./network-policy.ts";
@@ -129,7 +129,7 @@ export function tracesOf({ place, value }: Secret): SecretTrace[] {
   return [{ text: value, sharesFirst: false, sharesLast: false }, ...traces];
 }
 
-/** The base64 characters that depend only on the text when `before` bytes (modulo 3) precede it. */
+/** The base64 characters that depend only on the text, if `before` bytes (modulo 3) precede the text. */
 function base64Trace(text: string, before: number): SecretTrace {
   const encoded = btoa("\0".repeat(before) + text).replace(/=+$/, "");
   const bits = (before + text.length) * 8;
@@ -145,8 +145,8 @@ const VISIBLE = /^[\x20-\x7e]+$/;
 const template = z
   .string("must be text")
   .regex(VISIBLE, "must be visible ASCII characters")
-  .max(1000, "must have 1000 characters at most")
-  .refine((text) => text.split(VALUE).length === 2, `must have ${VALUE} in it, once`);
+  .max(1000, "must have at most 1000 characters")
+  .refine((text) => text.split(VALUE).length === 2, `must contain ${VALUE} exactly once`);
 
 const secret = z
   .strictObject(
@@ -160,7 +160,7 @@ const secret = z
       hosts: z
         .array(z.string("must be text").transform(secretHost), "must be a list of hosts")
         .min(1, "must name at least one host")
-        .max(MAX_SECRET_HOSTS, `must hold ${MAX_SECRET_HOSTS} hosts at most`),
+        .max(MAX_SECRET_HOSTS, `must have at most ${MAX_SECRET_HOSTS} hosts`),
       header: template.optional(),
       query: template.optional(),
       basic: template.optional(),
@@ -169,7 +169,7 @@ const secret = z
           MIN_VALUE_LENGTH,
           `must have at least ${MIN_VALUE_LENGTH} characters, and be random: code in a sandbox can guess a shorter one`,
         )
-        .max(5000, "must have 5000 characters at most"),
+        .max(5000, "must have at most 5000 characters"),
       principals: z.array(z.string("must be text"), "must be a list of ids").optional(),
       variable: z
         .string("must be text")
@@ -193,7 +193,7 @@ const secret = z
 /** The schema of `SECRETS`. Its messages never contain a value. */
 export const secretList = z
   .array(secret, "must be a JSON list")
-  .max(MAX_SECRETS, `must hold ${MAX_SECRETS} secrets at most`)
+  .max(MAX_SECRETS, `must have at most ${MAX_SECRETS} secrets`)
   .refine((secrets) => unique(secrets.map(({ name }) => name)), "must not use one name twice")
   .refine(
     (secrets) => unique(secrets.flatMap(({ variable }) => variable ?? [])),

@@ -1,6 +1,6 @@
 /**
- * Images for clients. Some clients and model providers end a chat over an image that they do not support. So only supported types
- * are passed on, and large images are first scaled down in a sandbox.
+ * Images for clients. Some clients and model providers end a chat if an image is of a type or size that they do not support. So
+ * only supported types are passed on, and large images are first scaled down in a sandbox.
  */
 import { IMAGE_BYTES, type ShrinkOutcome, SHOWN_IMAGE } from "../../container/sandboxd/shapes.ts";
 import { type ImageHeader, imageHeader, imageType } from "./image-header.ts";
@@ -82,7 +82,10 @@ async function scaleDown(
   return { mimeType, width, height, bytes: made, change };
 }
 
-/** The header of an image that a sandbox has scaled; undefined if it cannot be shown. User code can replace the program. */
+/**
+ * The header of an image that a sandbox has scaled; undefined if it cannot be shown. This is checked, because user code can
+ * replace the scaling program.
+ */
 function shownHeader(made: Uint8Array): ImageHeader | undefined {
   const mimeType = imageType(made);
   if (mimeType !== "image/png" && mimeType !== "image/jpeg") return undefined;

@@ -24,7 +24,7 @@ export function shownName(name: string): string {
   return PLAIN_NAME.test(name) ? name : toVisibleJSON(name);
 }
 
-/** Cached by character: text may be megabytes of such characters, and escaping is slow. */
+/** The escapes of characters seen so far: text may be megabytes of such characters, and escaping is slow. */
 const escapes = new Map<string, string>();
 
 function escapeCharacter(character: string): string {
@@ -51,14 +51,14 @@ export function isLine(text: string): boolean {
 const FENCE = "```";
 
 /**
- * Three backticks or similar characters, also with invisible characters between them. A list of characters, because `normalize`
- * takes quadratic time.
+ * Three backticks or similar characters, also with invisible characters between them. This lists the characters, because
+ * `normalize` takes quadratic time.
  */
 const LOOKS_LIKE_FENCE = new RegExp(`(?:[\`\\u1fef\\uff40]${HIDDEN.source}*){3}`, "u");
 
 /**
- * A text in a fence. If the text contains a fence or a similar line, the fence gets random letters. Models do not count
- * backticks, and earlier output cannot know the letters.
+ * A text in a fence. If the text contains a fence or a similar line, the fence gets random letters, which the text cannot know.
+ * More backticks would not help, because models do not count them.
  */
 export function putInFence(text: string): string {
   const fence = LOOKS_LIKE_FENCE.test(text) ? FENCE + randomLetters(8) : FENCE;

@@ -9,7 +9,7 @@ export interface StaticToken {
   /** SHA-256 of the token's UTF-8 bytes, in lower-case hexadecimal. */
   sha256: string;
   scopes: readonly Scope[];
-  /** The replaced token: its SHA-256, and until when it is accepted. */
+  /** The replaced token, by its SHA-256. */
   previous?: PreviousToken | undefined;
   region?: Region | undefined;
   internet?: Internet | undefined;
@@ -17,6 +17,7 @@ export interface StaticToken {
 }
 
 export interface PreviousToken {
+  /** The token, or its SHA-256. */
   value: string;
   /** When it stops working, in milliseconds since the epoch; Infinity if it works until it is removed. */
   until: number;

@@ -33,8 +33,8 @@ interface Bounds {
 }
 
 /**
- * Reads a buffer body and counts its bytes while it arrives. The reads are large, because each read takes kilobytes of memory
- * beside its bytes.
+ * Reads a body into one buffer, and counts its bytes while they arrive. The reads are large, because each read takes some more
+ * kilobytes of memory.
  * @throws errors of reading, for example if the client disconnects
  */
 export async function gather(
@@ -46,7 +46,7 @@ export async function gather(
   const until = Date.now() + ms;
   const reader = body.getReader({ mode: "byob" });
   try {
-    // For a short body, its announced size is enough, and one more byte to detect its end.
+    // A short body needs room only for its announced size, and for one more byte, which detects its end.
     let room = Math.min(READ_BYTES, Number(headers.get("content-length") ?? READ_BYTES) + 1) || READ_BYTES;
     let hasRoom = true;
     for (let bytes = 0; ; room = READ_BYTES) {

@@ -40,7 +40,7 @@ export function titleOf(source: string): string {
   return line.length > 120 ? `${line.slice(0, 119).toWellFormed()}…` : line;
 }
 
-/** A sentence without its full stop, to end another sentence. */
+/** A sentence without its full stop, for use at the end of another sentence. */
 export function clause(sentence: string): string {
   // The lookbehind makes this linear for long rows of dots and spaces.
   return sentence.trim().replace(/(?<![.\s])[.\s]+$/, "");

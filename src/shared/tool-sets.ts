@@ -27,7 +27,7 @@ export function chooseTools(words: readonly string[], offered: ReadonlySet<ToolN
   return new Set([...offered].filter((tool) => named.has(tool)));
 }
 
-/** The problem with a choice of tools, as the end of a sentence; undefined if it is valid. */
+/** The problem with a choice of tools, as the end of a sentence; undefined if the choice is valid. */
 export function describeWrongChoice(words: readonly string[], offered: ReadonlySet<ToolName>) {
   const sets = Object.entries(TOOL_SETS).filter(([, tools]) => tools.some((tool) => offered.has(tool)));
   const choices: string[] = [...sets.map(([set]) => set), ...offered];

@@ -12,7 +12,7 @@ export interface TraceContext {
 /** A version, the trace id, the caller's span id, and flags. Later versions may add fields, which are dropped. */
 const TRACEPARENT = /^([\da-f]{2})-([\da-f]{32})-([\da-f]{16})-([\da-f]{2})(-.*)?$/;
 
-/** The length that every receiver must forward; more may be dropped. */
+/** In characters. Every receiver must forward this many; more may be dropped. */
 const MAX_TRACESTATE = 512;
 const MAX_MEMBERS = 32;
 const MEMBER = /^[a-z\d][a-z\d_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256}$/;

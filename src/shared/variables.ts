@@ -224,7 +224,7 @@ const limits = {
   MAX_RUNNING_SANDBOXES: variable({
     schema: field.count(100_000),
     default: 10,
-    docs: "Containers of one principal that run at once. An idle one [makes room](../internals/security.md#containers-at-once).",
+    docs: "Containers of one principal that run at once. An idle container [makes room](../internals/security.md#containers-at-once).",
   }),
   MAX_CONCURRENT_RUNS: variable({
     schema: field.count(10_000),
@@ -244,7 +244,7 @@ const limits = {
   IDLE_STOP_MINUTES: variable({
     schema: field.count(10_080),
     default: 10,
-    docs: "After how many minutes without use a container is stopped, unless `configure_sandbox` says otherwise. [What that costs](../guides/operate.md).",
+    docs: "After how many minutes without use a container is stopped, unless `configure_sandbox` sets another time. The [costs](../guides/operate.md) depend on it.",
   }),
   MAX_IDLE_MINUTES: variable({
     schema: field.count(10_080),

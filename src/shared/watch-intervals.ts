@@ -5,7 +5,7 @@ import { CALL_INTERVAL_MS } from "./terminal/typing.ts";
 /** Milliseconds between polls. A poll of a log waits for output, so its pause begins after its result. */
 export const POLL_MS = { list_sandboxes: 4000, list_runs: 2500, get_result: 400 };
 
-/** The bytes of a screen of text. If a terminal prints at most this much, the output counts as the reaction to a key. */
+/** The bytes of a screen of text. If a terminal prints at most this much, the output counts as the echo of a key. */
 const ECHO_BYTES = 8192;
 
 /** The tools that can be watched; all are read-only. */

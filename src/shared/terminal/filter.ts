@@ -27,18 +27,21 @@ const PASSED =
   // oxlint-disable-next-line no-control-regex
   /^\x1b(?:\[(?:[\d;:]*[@-MPSTXZ`abdefmrsu]|\?[\d;]*[JK]|6n|\d* q|!p)|[()][0AB]|[78=>DEM])$/;
 
-/** Modes that pass, with their defaults. Modes that change how keys are reported do not pass; programs work without them. */
+/**
+ * Modes that pass, with their defaults. Other modes do not pass, such as those that report keys in another format. Programs
+ * work without them.
+ */
 const MODES: Readonly<Record<string, "h" | "l">> = {
   "4": "l", // insert
-  "?1": "l", // cursor keys of applications
+  "?1": "l", // application cursor keys
   "?5": "l", // reverse video
-  "?6": "l", // origin in the scroll region
+  "?6": "l", // the origin is the top of the scroll region
   "?7": "h", // wrap at the right margin
   "?25": "h", // the cursor is visible
   "?1000": "l", // the mouse: clicks
-  "?1002": "l", // drags
-  "?1003": "l", // movements
-  "?1006": "l", // its coordinates in decimal
+  "?1002": "l", // the mouse: drags
+  "?1003": "l", // the mouse: movements
+  "?1006": "l", // the mouse: coordinates in decimal
   "?2004": "l", // bracketed paste
   "?2026": "l", // synchronised updates
   // The alternate screen. Last, because leaving it restores the cursor's position.
@@ -51,32 +54,32 @@ const PLAIN = "\u001b[0m\u001b(B\u001b)B\u000f";
 
 /**
  * Filters sandbox output for a user's terminal. It passes text, colors, cursor movements, and modes that can be restored. Other
- * sequences could write to the clipboard, set the title, or make the terminal type. A sequence passes completely or not at all,
- * so that two pieces cannot form a new one.
+ * sequences could write to the clipboard, set the title, or make the terminal send input to the program. A sequence passes
+ * completely or not at all, so that two pieces cannot form a new one.
  */
 export class TerminalFilter {
   #isInString = false;
-  #held = "";
+  #unfinished = "";
   readonly #changed = new Set<string>();
   #hasScrollRegion = false;
   #hasKeypad = false;
   #hasCursorShape = false;
   readonly #most: () => number;
 
-  /** @param most the largest number that is kept in a sequence: with a larger one, some terminals repeat an action for hours */
+  /** @param most the largest number in a sequence: with a larger one, some terminals repeat an action for hours */
   constructor(most: () => number = () => 9999) {
     this.#most = most;
   }
 
   take(text: string): string {
-    let rest = this.#held + text;
-    this.#held = "";
+    let rest = this.#unfinished + text;
+    this.#unfinished = "";
     let shown = "";
     while (rest !== "") {
       if (this.#isInString) {
         const end = STRING_END.exec(rest);
         if (!end) {
-          if (rest.endsWith("\u001b")) this.#held = "\u001b";
+          if (rest.endsWith("\u001b")) this.#unfinished = "\u001b";
           return shown;
         }
         this.#isInString = false;
@@ -88,7 +91,7 @@ export class TerminalFilter {
       shown += rest.slice(0, at);
       rest = rest.slice(at);
       if (UNFINISHED.test(rest)) {
-        this.#held = rest;
+        this.#unfinished = rest;
         return shown;
       }
       const string = STRING_START.exec(rest);

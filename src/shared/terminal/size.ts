@@ -9,16 +9,16 @@ export interface Size {
 
 export const startSize = ({ rows, columns }: Size) => ({ LINES: String(rows), COLUMNS: String(columns) });
 
-/** How often a size is passed on until it succeeds, and the pause after a failure, in milliseconds. */
+/** How often a size is passed on if calls fail, and the pause after each failure, in milliseconds. */
 const MAX_ATTEMPTS = 4;
 const RETRY_MS = 500;
 
-/** Passes size changes on to a terminal: one at a time, and the last one at the end. */
+/** Passes size changes on to a terminal, one at a time. The terminal ends with the latest size. */
 export class Resizing {
   readonly #size: () => Size;
   readonly #pass: (size: Size) => Promise<unknown>;
   #isUnderWay = false;
-  /** How often the size may still be passed on; 0 when the terminal has it, or keeps its previous size. */
+  /** How many more calls may try to pass the size on. */
   #attemptsLeft = 0;
   #isStopped = false;
 
@@ -44,7 +44,7 @@ export class Resizing {
       try {
         await spaceCalls(() => this.#pass(this.#size()));
       } catch {
-        // If the size has changed meanwhile, the new one has all its attempts.
+        // If the size has changed meanwhile, the new size gets all attempts.
         this.#attemptsLeft = Math.max(this.#attemptsLeft, others);
         await pause(RETRY_MS);
       }

@@ -186,7 +186,7 @@ describe("an invalid configuration", () => {
     [secrets({ ...secret, query: "key={value}" }), "SECRETS[0] must have one of header, query and basic."],
     [
       secrets({ ...secret, header: `Authorization: Bearer ${SECRET}` }),
-      "SECRETS[0].header must have {value} in it, once.",
+      "SECRETS[0].header must contain {value} exactly once.",
     ],
     [
       secrets({ ...secret, header: "{value}: x" }),
@@ -226,7 +226,7 @@ describe("an invalid configuration", () => {
     "1234567812345678123",
   ])("is reported if a token repeats a few characters: %s", (weak) => {
     expect(problemsOf({ SERVER_AUTH_TOKEN: weak })).toEqual([
-      "SERVER_AUTH_TOKEN must be random, and repeats a few characters: openssl rand -hex 32 makes one.",
+      "SERVER_AUTH_TOKEN must be random, but repeats a few characters: openssl rand -hex 32 makes one.",
     ]);
   });
 
@@ -289,8 +289,8 @@ describe("the sign-in methods", () => {
   });
 
   it.each([
-    [{ ...github, GITHUB_CLIENT_SECRET: "" }, "GITHUB_CLIENT_ID needs GITHUB_CLIENT_SECRET beside it."],
-    [{ ...github, GITHUB_CLIENT_ID: "" }, "GITHUB_CLIENT_SECRET needs GITHUB_CLIENT_ID beside it."],
+    [{ ...github, GITHUB_CLIENT_SECRET: "" }, "GITHUB_CLIENT_ID needs GITHUB_CLIENT_SECRET to be set too."],
+    [{ ...github, GITHUB_CLIENT_ID: "" }, "GITHUB_CLIENT_SECRET needs GITHUB_CLIENT_ID to be set too."],
     [
       { ...github, GITHUB_ALLOWED_USERS: " , " },
       "GITHUB_CLIENT_ID needs GITHUB_ALLOWED_USERS or GITHUB_ALLOWED_ORG",
@@ -298,8 +298,8 @@ describe("the sign-in methods", () => {
     [{ ...github, GITHUB_ALLOWED_USERS: "*" }, "GITHUB_ALLOWED_USERS[0] must be a login or id:<number>."],
     [{ ...github, GITHUB_ALLOWED_ORG: "a/b" }, "GITHUB_ALLOWED_ORG must be the login of an organisation."],
     [{ ...github, GITHUB_API_URL: "api.example" }, "GITHUB_API_URL must be a URL"],
-    [{ ...access, ACCESS_AUDIENCE: "" }, "ACCESS_TEAM_DOMAIN needs ACCESS_AUDIENCE beside it."],
-    [{ ...access, ACCESS_TEAM_DOMAIN: "" }, "ACCESS_AUDIENCE needs ACCESS_TEAM_DOMAIN beside it."],
+    [{ ...access, ACCESS_AUDIENCE: "" }, "ACCESS_TEAM_DOMAIN needs ACCESS_AUDIENCE to be set too."],
+    [{ ...access, ACCESS_TEAM_DOMAIN: "" }, "ACCESS_AUDIENCE needs ACCESS_TEAM_DOMAIN to be set too."],
     [{ ...access, ACCESS_TEAM_DOMAIN: "a b" }, "ACCESS_TEAM_DOMAIN must be an origin"],
     [{ OAUTH_CLIENT_METADATA: "yes" }, "OAUTH_CLIENT_METADATA must be on or off."],
   ])("are refused if they are incomplete or open to everybody: %j", (variables, problem) => {

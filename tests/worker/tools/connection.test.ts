@@ -67,7 +67,7 @@ describe("?sandbox=NAME", () => {
     async (query) => {
       const { status, messages } = await owner.withQuery(query).post({ method: "tools/list" });
       expect(status).toBe(400);
-      expect(JSON.stringify(messages)).toMatch(/has no parameter \S+: say (sandbox|results|tools|images)/);
+      expect(JSON.stringify(messages)).toMatch(/has no parameter \S+: use (sandbox|results|tools|images)/);
     },
   );
 

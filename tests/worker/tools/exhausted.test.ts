@@ -94,7 +94,7 @@ os._exit(5)
     expect(structured).toMatchObject({ state: "failed", exit_code: 5 });
     // Without a run to cancel, the only advice is to destroy the sandbox.
     // On a busy machine the children may end before the command. Then the code runs.
-    const advised = /^result: 1$|out of processes or memory.*No run is under way.*Use destroy_sandbox/s;
+    const advised = /^result: 1$|out of processes or memory.*There is no run that.*Use destroy_sandbox/s;
     expect(read.text).toMatch(advised);
   });
 });

@@ -9,6 +9,12 @@ import type { RequestMeter } from "./model-request.ts";
 const FIELD =
   /"(input_tokens|output_tokens|cache_creation_input_tokens|cache_read_input_tokens)"\s{0,20}:\s{0,20}(\d{1,12})/g;
 
+/**
+ * The last event of a stream. Searched for with the line break before it, which the request cannot put into the API's JSON: a tool
+ * of the request may be called `message_stop`.
+ */
+const LAST_EVENT = /[\r\n](?:event: ?message_stop[\r\n]|data: ?\{"type": ?"message_stop")/;
+
 /** Characters kept of earlier text; longer than any field. */
 const KEPT_CHARS = 128;
 
@@ -24,7 +30,7 @@ export class UsageCounter {
   add(bytes: Uint8Array): void {
     const text = this.#rest + this.#decoder.decode(bytes, { stream: true });
     this.#rest = text.slice(-KEPT_CHARS);
-    if (text.includes('"message_stop"')) this.#isComplete = true;
+    if (LAST_EVENT.test(text)) this.#isComplete = true;
     const from = this.#hasReport ? 0 : text.indexOf('"usage"');
     if (from < 0) return;
     this.#hasReport = true;

@@ -351,6 +351,27 @@ describe("the count of tokens", () => {
     expect(counter.tokens).toBe(100 + 20 + 7 + 5);
   });
 
+  it.each([
+    ["the name of a tool", 'data: {"type":"content_block_start","content_block":{"name":"message_stop"}}'],
+    ["a stop sequence", 'data: {"type":"message_delta","delta":{"stop_sequence":"event: message_stop"}}'],
+    ["a text", String.raw`data: {"type":"content_block_delta","delta":{"text":"\nevent: message_stop\n"}}`],
+  ])("is not final because %s looks like the end of the stream", (_what, event) => {
+    const request = new RequestMeter();
+    request.add(encoder.encode('{"max_tokens":7000}'));
+    const start = 'data: {"type":"message_start","message":{"usage":{"input_tokens":10,"output_tokens":1}}}';
+    const charge = (size: number, ...events: string[]) => {
+      const counter = new UsageCounter();
+      const bytes = encoder.encode(`${[start, ...events].join("\n\n")}\n\n`);
+      for (let at = 0; at < bytes.length; at += size) counter.add(bytes.subarray(at, at + size));
+      return counter.charge(request, false, true);
+    };
+    for (const size of [1, 7, 1000]) {
+      expect(charge(size, event)).toBe(7010);
+      expect(charge(size, event, 'data: {"type":"message_stop"}')).toBe(11);
+      expect(charge(size, event, 'event: message_stop\ndata: { "type": "message_stop" }')).toBe(11);
+    }
+  });
+
   it("is read from a response of any length, with any line breaks", () => {
     const content = [{ type: "text", text: `"usage": {"input_tokens": 999} ${"y".repeat(600_000)}` }];
     const answer = { content, usage: { input_tokens: 4000, output_tokens: 200 } };

@@ -68,7 +68,7 @@ export const ACCOUNT_SCHEMA = {
   tables: {
     sandboxes: {
       holds:
-        "a sandbox: state, size (measured some seconds after a use, at most once a minute), created, last used",
+        "a sandbox: its state, its size (measured some seconds after a use, at most once a minute), when it was created and last used",
       kept: "until it is destroyed, at the latest `SANDBOX_TTL_HOURS` after its last use",
     },
     settings: {
@@ -117,7 +117,7 @@ export const ACCOUNT_SCHEMA = {
       kept: "until R2 has deleted them",
     },
     git_hosts: {
-      holds: "a git host that the person has signed in to: user name, access token, time",
+      holds: "a git host that the person has signed in to: user name, access token, time of the sign-in",
       kept: "until the person removes it in the panel",
     },
     tasks: { holds: "a task: id, state, title, times", kept: "`RESULT_TTL_DAYS`" },

@@ -14,7 +14,7 @@ export const ATTEMPTS_SCHEMA = {
   tables: {
     sources: {
       holds:
-        "an IP address (of IPv6, the /64): its wrong guesses, the time of the last guess, and the time of the last sign-in",
+        "an IP address (for IPv6, its /64 prefix): its wrong guesses, and the times of its last guess and last sign-in",
       kept: "an hour after the last guess; 30 days after a sign-in",
     },
     unapproved: {
@@ -25,7 +25,7 @@ export const ATTEMPTS_SCHEMA = {
   keys: {
     "strangers:clear-at": {
       holds:
-        "for all addresses without a sign-in in the last 30 days, which share one limit: when their guesses no longer count",
+        "when the guesses of addresses without a sign-in in the last 30 days no longer count; these addresses share one limit",
       kept: "for good (one number)",
     },
     "link-key": {

@@ -52,7 +52,7 @@ export function migrate<Key extends string>(
   if (version === migrations.length) return keyValues;
   if (version > migrations.length)
     throw new Error(
-      `${NEWER_DATABASE}: it has version ${version}, and this server knows ${migrations.length}`,
+      `${NEWER_DATABASE}: it has version ${version}, and this server supports version ${migrations.length}`,
     );
   storage.transactionSync(() => {
     for (const migration of migrations.slice(version)) sql.exec(migration.sql);

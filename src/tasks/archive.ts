@@ -17,7 +17,7 @@ export type ArchiveLeftOut = Plan["left"] & { conversation?: true };
 
 export interface Archives {
   keepArchive(archive: TaskArchive): Promise<ArchiveLeftOut>;
-  /** @param run the run of the conversation @param task the id of the continuing task inside the sandbox */
+  /** @param run the run whose conversation is restored @param task the id of the continuing task inside the sandbox */
   restoreConversation(run: string, task: string): Promise<void>;
 }
 

@@ -38,7 +38,7 @@ export class ClaudeEvents implements EventReader {
   #system(event: Fields): string[] {
     if (event.subtype === "init") {
       this.report.model = field.text(event.model);
-      return [`Started with ${this.report.model ?? "its own model"}`];
+      return [`Started with ${this.report.model ?? "its default model"}`];
     }
     if (event.subtype === "api_retry") {
       const status = field.number(event.error_status);

@@ -35,7 +35,7 @@ const PIECE_BYTES = 4 * 1024 * 1024;
 
 const MAX_NAMED = 20;
 
-/** The most bytes of the list of changed files as JSON. The run's record, one SQLite value, names a file up to three times. */
+/** The most bytes of the list of changed files as JSON. The run's detail, an SQLite value, may contain a path three times. */
 const LISTED_BYTES = 200_000;
 
 const TOO_MANY = `there are ${MAX_ARTIFACTS} artifacts already`;

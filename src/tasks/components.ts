@@ -36,7 +36,7 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 export const MAX_NAMED = 10;
 
-/** The most definitions of each kind that tasks are offered: the first ones by name. */
+/** The most definitions of each kind that are offered to tasks. Of more definitions, the first ones by name are offered. */
 const MAX_OFFERED = 100;
 
 const MAX_BYTES = 64 * 1024;

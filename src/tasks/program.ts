@@ -45,8 +45,8 @@ export function programRequest({ question, languages, model }: ProgramOrder, bud
     max_tokens: Math.min(MAX_TOKENS, budget),
     stream: true,
     system: SYSTEM,
-    // No `tool_choice` forces a call of the tool. The API refuses that setting for models that always think, and a model must be
-    // able to decline in text.
+    // The request has no `tool_choice` that forces a call of the tool. The API refuses that setting for models that always think,
+    // and a model must be able to decline in text.
     tools: [
       {
         name: TOOL,

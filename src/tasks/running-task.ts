@@ -64,7 +64,7 @@ export class RunningTask {
     return this.#run.id;
   }
 
-  /** The continued conversation's id, or the name of a new one. */
+  /** The id of the continued conversation, or of a new one. */
   get #conversation(): string {
     return this.#state.spec.conversation ?? this.#run.id;
   }

@@ -1,8 +1,8 @@
-/** The command line of `container/task.sh` for a task, and its clone directory. */
+/** The command line of `container/task.sh` for a task, and the directory for the task's clone. */
 import { quote } from "../shared/text.ts";
 import { noRepositoryName } from "./texts.ts";
 
-/** The session of tasks. The name is not valid for callers' sessions. */
+/** The session of tasks. Callers cannot use this name. */
 export const TASK_SESSION = "_task";
 
 /** @param agent the agent's program and arguments @param wanted definitions, as `<kind>/<name>` */

@@ -1,4 +1,4 @@
-/** A principal's tasks in all sandboxes. Each task's record is in its sandbox. */
+/** Lists a principal's tasks in all sandboxes. The records of the tasks are in the databases of the sandboxes. */
 import type { RunState } from "../shared/run-listing.ts";
 import { DAY_MS } from "../shared/days.ts";
 

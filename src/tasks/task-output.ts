@@ -54,7 +54,7 @@ export class TaskOutput implements RunSink<CommandState> {
   #partialBytes = 0;
   #isSkipping = false;
   #bytesSincePause = 0;
-  /** Lines from the current output. They are added together, because each addition has a fixed cost. */
+  /** Lines of the current output that are not yet in the log. They are added together, because each addition has a fixed cost. */
   #pendingLines: string[] = [];
 
   /**

@@ -103,7 +103,7 @@ export const notADefinition = (kind: string, name: string) =>
 export const unusableDefinition = (component: string, problem: string) =>
   invalid(`The operator's ${component} cannot be used: ${problem}.`, "Leave it out.");
 
-// What a task left
+// Results of a task
 
 const NAMED_ARTIFACTS = 20;
 

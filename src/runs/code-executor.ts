@@ -44,7 +44,7 @@ const MAX_SCALED = 20;
 /** The space reserved for a line that replaces an omitted result, in bytes of JSON. */
 const LEFT_OUT_BYTES = 120;
 
-/** The most characters of one text result, the same as of a shown output stream. The preludes send no more. */
+/** The most characters of one text result: as many as callers see of an output stream. The preludes send no more. */
 const TEXT_CHARS = 32 * 1024;
 
 /** The most bytes of JSON for all text results together. Some clients cut a response at 1 MB. */
@@ -61,7 +61,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
   readonly #files: FileOperations;
   readonly #logCapBytes: number;
 
-  /** @param logCapBytes bytes of each output stream that the kernel writes; the rest is only counted */
+  /** @param logCapBytes how many bytes of each output stream the kernel writes to files. It only counts the rest */
   constructor(kernels: Kernels, files: FileOperations, logCapBytes: number) {
     this.#kernels = kernels;
     this.#files = files;
@@ -203,7 +203,7 @@ function fitResults(shown: readonly CodeResult[], error: CodeOutcome["error"]): 
   return { results: fitted, error: raised };
 }
 
-/** The error. Of a long traceback, only the two ends. */
+/** The error, with only the two ends of a long traceback. */
 function shortenError({ name, message, traceback }: CodeError): CodeError {
   const text = traceback.join("\n");
   return {

@@ -9,7 +9,7 @@ const RUN_ID = /^(.+)\.[0-9a-z]{26}(t?)$/;
 /** The longest id: the name, a dot, 26 characters and the mark. */
 export const MAX_RUN_ID = MAX_SANDBOX_NAME + 28;
 
-/** The last character of a task's id. It shows before the lookup that a call for the run needs the scope for tasks. */
+/** The last character of a task's id. It shows, without a lookup, that a call for the run needs the scope for tasks. */
 const TASK_MARK = "t";
 
 /** A new run id, sortable by time: 10 characters of milliseconds, then 80 random bits. */
@@ -33,7 +33,7 @@ export function createdAt(id: string): number {
   return [...time].reduce((sum, character) => sum * 32 + CROCKFORD.indexOf(character), 0);
 }
 
-/** The part of a run id used inside its sandbox, for file names and process marks. */
+/** The part of a run id that is used inside the sandbox, to name files and to mark processes. */
 export function localID(id: string): string {
   return id.slice(id.lastIndexOf(".") + 1);
 }

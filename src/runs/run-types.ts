@@ -1,4 +1,4 @@
-/** What a run is: one execution of code, a command, a task or a question. */
+/** The types of runs. A run is one execution of code, a command, a task or a question. */
 import type { TerminalInput } from "../container/connection.ts";
 import type { OutputSink } from "../container/follower.ts";
 import type { EndState, RunKind, RunState } from "../shared/run-listing.ts";

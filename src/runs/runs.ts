@@ -112,7 +112,7 @@ export interface RunStart {
   gate?: Gate;
   /** The latest time for the caller's response, in milliseconds since the epoch. */
   replyBy?: number;
-  /** Until when the caller waits for the end of a run that has begun. */
+  /** Until when the caller waits for the end of a run that has begun, in milliseconds since the epoch. */
   waitUntil: number;
   /** Whether the result names the run's id even if the result is complete. */
   namesID: boolean;
@@ -168,7 +168,7 @@ export interface RunToRead {
   seenCode?: number;
 }
 
-/** Bytes of a log in one result. */
+/** The most bytes of a log in one result. */
 export const PAGE_BYTES = 48 * 1024;
 
 /**
@@ -388,8 +388,8 @@ export class Runs {
   }
 
   /**
-   * Types into a run's terminal. Returns the output since the previous call: the last `maxBytes` of it, and in `skipped` the number
-   * of bytes before those. With `maxBytes` 0 the call does not wait for output.
+   * Types into a run's terminal. Returns the last `maxBytes` bytes of the output since the previous call, and in `skipped` how
+   * many bytes came before them. With `maxBytes` 0 the call does not wait for output.
    * @throws {ToolError} `not_found`, and errors of `ActiveRun.type`
    */
   async type(id: string, input: TerminalInput, maxBytes: number): Promise<TerminalReply> {

@@ -62,7 +62,7 @@ export interface QuestionDetail extends CodeDetail {
 export interface Changes {
   /** Sorted by path; at most `MAX_FILES`. */
   files: ChangedFile[];
-  /** The total number. */
+  /** The number of all changed files. */
   count: number;
   /** A git diff against the state at the start, cut at `DIFF_BYTES`. */
   diff: string;
@@ -96,7 +96,7 @@ export interface Archive {
   isSnapshot?: true;
   /** What did not fit: the number of files, their total bytes, and the largest ones. */
   left?: { count: number; bytes: number; largest: { path: string; size: number }[] };
-  /** Directories of regenerable files with too many entries. */
+  /** Directories with too many entries, whose files can be regenerated. */
   crowded?: string[];
   /** Whether the agent's conversation did not fit. */
   isWithoutConversation?: true;
@@ -108,11 +108,11 @@ export const DIFF_NAME = "changes.diff";
 /** The artifact that lists every changed file, one per line. Exists if not all are shown individually. */
 export const LIST_NAME = "changes.list";
 
-/** Changed files shown individually. */
+/** The most changed files that a result shows individually. */
 export const SHOWN_FILES = 50;
 
-/** Changed files that a record lists. */
+/** The most changed files that a record lists. */
 export const MAX_FILES = 500;
 
-/** Bytes of a diff in the record. */
+/** The most bytes of a diff in the record. */
 export const DIFF_BYTES = 24 * 1024;

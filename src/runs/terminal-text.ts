@@ -7,12 +7,12 @@ const MAX_COLUMNS = 1000;
 const MAX_ROWS = 50;
 
 /**
- * What a Python kernel prints for `clear_output()`: CLEARED in streams.py. Other programs send these sequences in another
- * order.
+ * The text that a Python kernel prints for `clear_output()`: the same as CLEARED in streams.py. Other programs send these
+ * sequences in another order.
  */
 const CLEARED = "\x1b[3J\x1b[2J\x1b[H";
 
-/** A control sequence (CSI) with parameters and final character; another, invisible sequence; a control character; or text. */
+/** A control sequence (CSI) with parameters and final character; an escape sequence to ignore; a control character; or text. */
 const TOKEN =
   // oxlint-disable-next-line no-control-regex
   /\x1b\[([0-?]*)[ -/]*([@-~])|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?|[\x00-\x1f\x7f]|[^\x00-\x1f\x7f]+/g;

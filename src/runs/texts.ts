@@ -27,8 +27,8 @@ export function timeoutUnconfirmed(timeoutMs: number | undefined, graceMs: numbe
 }
 
 /**
- * The note of a run that ended with an error. If the run may have begun, the hint to repeat it is left out, because it might run
- * twice.
+ * The note of a run that ended with an error. If the run may have begun, the note has no hint to repeat it, because its effects
+ * could then happen twice.
  */
 export const failureNote = ({ code, message, hint }: Failure, mayRun: boolean) =>
   [message, mayRun || code === "no_answer" ? MAY_RUN : hint].filter(Boolean).join(" ");

@@ -151,7 +151,7 @@ async function decide(context: PageContext): Promise<Response> {
 
 interface PendingSignIn {
   verifier: string;
-  /** The sign-in method's name: a code of one site must not be accepted for another. Earlier versions did not store it. */
+  /** The sign-in method: an authorization code of one site is not valid for another. Earlier versions did not store it. */
   via?: string;
 }
 
@@ -187,7 +187,7 @@ async function complete(
   await registrationsOf(context.env)?.approved(authRequest.clientId);
   const { redirectTo } = await oauthAPI(context.oauth, context).completeAuthorization({
     request: authRequest,
-    // The provider separates the parts of its keys with colons.
+    // Encoded, because the provider separates the parts of its keys with colons.
     userId: encodeURIComponent(principal),
     metadata: { via },
     scope: [...scopes],
@@ -201,7 +201,7 @@ async function complete(
 }
 
 /**
- * The known scopes that the client requested; all scopes if it requested none. `offline_access` does not count. `tasks:run` is
+ * The known scopes that the client requested; all scopes if it requested none. `offline_access` is ignored. `tasks:run` is
  * offered only if the server has a model.
  */
 function offeredScopes({ scope }: AuthRequest, config: Config): readonly Scope[] {

@@ -11,7 +11,7 @@ import { type PageMessage, SCOPE_TEXTS, CONSENT_TEXTS } from "./texts.ts";
 export interface Consent {
   description: ConsentDescription;
   issuer: string;
-  /** The query of the authorization request with its question mark. The form sends it, so that a person can start again. */
+  /** The query of the authorization request with its question mark. The form sends it, so that an error page can link to it. */
   search: string;
   handle: string;
   headers: Headers;
@@ -109,7 +109,7 @@ function hostOf(uri: string): string {
   return new URL(uri).host || uri;
 }
 
-/** The CSP source for a redirect URI. CSP cannot express an IPv6 address, so its source is only the scheme. */
+/** The CSP source for a redirect URI. CSP cannot express IPv6 addresses, so the source for such an address is only the scheme. */
 function formTarget(redirectURI: string): string {
   const { protocol, host, hostname } = new URL(redirectURI);
   return hostname === "" || hostname.startsWith("[") ? protocol : `${protocol}//${host}`;

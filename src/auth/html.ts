@@ -26,8 +26,8 @@ function renderValue(value: Value): string {
 }
 
 /**
- * A self-chosen name, made safe to show: one line of at most `limit` characters without control, bidirectional and invisible
- * ones, so that it cannot imitate other text of the page. Empty if nothing visible is left.
+ * Makes a name from outside safe to show: one line of at most `limit` characters, without control, bidirectional and invisible
+ * characters, so that it cannot imitate other text of the page. Empty if nothing visible is left.
  */
 export function plain(name: string, limit = 60): string {
   const line = name

@@ -54,7 +54,7 @@ async function withTimeLimit<T>(operation: () => Promise<T>): Promise<T> {
   throw new StoreError("OAUTH_KV did not respond in time");
 }
 
-/** The result of the work. If the store failed, logs that and returns undefined. */
+/** The result of the work. If the store failed, logs the error and returns undefined. */
 export async function unlessStoreFails<T>(context: RequestContext, where: string, work: () => Promise<T>) {
   try {
     return await work();

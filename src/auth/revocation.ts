@@ -1,4 +1,4 @@
-/** Finds out what a revocation revoked, by watching the store: the provider returns 200 in any case (RFC 7009, 2.2). */
+/** Finds out what a revocation revoked, by watching the store: the provider always returns status 200 (RFC 7009, 2.2). */
 import * as z from "zod";
 import { interceptStore } from "./oauth-store.ts";
 

@@ -80,7 +80,7 @@ function requireSettings(config: Config): Settings {
   return settings;
 }
 
-/** The rule for an entry of `GITHUB_ALLOWED_USERS`: a login or an `id:`. No login contains a colon, so the two differ. */
+/** The rule for an entry of `GITHUB_ALLOWED_USERS`: a login or `id:<number>`. They always differ: no login has a colon. */
 function userRule(entry: string): string {
   return `github:user:${entry}`;
 }

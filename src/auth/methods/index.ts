@@ -13,7 +13,7 @@ export const METHODS = Object.values(BY_NAME);
 
 export const REDIRECT_METHODS: readonly RedirectMethod[] = METHODS.filter((method) => "signInURL" in method);
 
-/** Whether the caller can sign in as the same principal in a browser. @param context a server's context, with OAuth on */
+/** Whether the caller can sign in as the same principal in a browser, on a server on which OAuth is on. */
 export function canSignIn({ id }: Principal, context: RequestContext): boolean {
   return id === OWNER_ID ? owner.isOn(context) : !id.startsWith(tokenPrincipalID(""));
 }

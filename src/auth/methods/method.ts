@@ -45,7 +45,7 @@ export interface Appearance {
 export interface Offer {
   /** The part of the form with its button. The button's name is `decision`, its value the method's name. */
   show(appearance: Appearance): HTML;
-  /** The origin of the sign-in page, if it is another site. The form may lead there. */
+  /** The origin of the sign-in page, if it is another site. The server may redirect the form there. */
   origin?: string;
 }
 
@@ -56,7 +56,7 @@ interface Method {
   isOn(context: Pick<RequestContext, "config" | "env">): boolean;
   /**
    * The rules that let people sign in now. A grant names its rule, and every use of its tokens checks that the rule still
-   * exists. Grants store rules, so their spelling never changes.
+   * exists. So never change the text of a rule.
    */
   rules(config: Config): Promise<readonly string[]> | readonly string[];
 }

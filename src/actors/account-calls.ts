@@ -1,4 +1,4 @@
-/** The calls between a sandbox's actor and its principal's account. Times are milliseconds since the epoch. */
+/** Types for the calls between a sandbox's actor and its principal's account. Times are milliseconds since the epoch. */
 import type { Stored } from "../runs/run-store.ts";
 import type { Outcome } from "../shared/errors.ts";
 import type { Region, Scope } from "../shared/principal.ts";

@@ -46,9 +46,9 @@ export class AccountLink {
   /** The time of the last checkpoint, which contains all earlier changes. */
   #keptAt = 0;
   #writtenAt = 0;
-  /** The git hosts that the principal has signed in to, as of the last report. */
+  /** The git hosts that the principal has signed in to, as the account last reported them. */
   gitHosts: readonly string[] = [];
-  /** Reports reach the account in order. */
+  /** Sends one report after another, so that they reach the account in order. */
   readonly #reports = new SerialQueue();
   readonly lease: Lease;
 

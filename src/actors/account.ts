@@ -53,7 +53,7 @@ export interface AccountView {
   limits: Limits;
   runSecondsToday: number;
   modelTokensToday: number;
-  /** Bytes of records, logs and artifacts. Some seconds old. */
+  /** Bytes of records, logs and artifacts. The number may be some seconds old. */
   storedBytes: number;
   /** Newest first. */
   checkpoints: Checkpoint[];
@@ -73,7 +73,7 @@ const IDLE_REMOVAL_CHECK_MS = HOUR_MS;
 /** The delay before garbage is deleted, so that garbage of several saves is deleted together. In milliseconds. */
 const SWEEP_MS = 60_000;
 
-/** How long a call waits in total until one of the idle sandboxes has been saved and stopped to make room. */
+/** How long a call waits, in total, until one of the idle sandboxes is saved and stopped to make room. In milliseconds. */
 const FREE_SLOT_TIMEOUT_MS = 40_000;
 
 const SANDBOX_REPLY_TIMEOUT_MS = 2000;

@@ -42,7 +42,7 @@ export interface CallPlan {
   setUpMs?: number;
   /** Repeats the work in the next container if the current one is gone. */
   isRepeated?: boolean;
-  /** The work reads a stream, which has no time limit once it has begun. */
+  /** Exempts the work from the time limit once it has begun, because it reads a stream. */
   readsStream?: boolean;
 }
 
@@ -77,7 +77,7 @@ export interface CallParts {
   /** File operations that do not count as use of the sandbox. */
   glancing: FileOperations;
   diskUsage: Pick<DiskUsage, "noteUse">;
-  /** A result shows their notices in this order. */
+  /** The parts that have notices, in the order in which a result shows them. */
   noticeSources: readonly { takeNotice(): string | undefined }[];
   /** How long a client waits if its call has no `callerWaitMs`, in milliseconds. */
   maxWaitMs: number;

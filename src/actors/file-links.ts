@@ -99,7 +99,7 @@ export class FileLinks {
   }
 }
 
-/** The text sorts like the time. */
+/** The time as the beginning of an id. These texts sort like the times. */
 function timeOf(ms: number): string {
   return Math.ceil(ms / EXPIRES_UNIT_MS)
     .toString(36)

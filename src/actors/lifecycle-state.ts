@@ -18,7 +18,7 @@ export interface Restoring {
   life: AbortController;
   /** The restore under way; undefined after a failure. */
   attempt: Promise<AbortSignal> | undefined;
-  /** False in a new actor until its first call. */
+  /** Whether this actor has registered the container with the account; false in a new actor until its first call. */
   isRegistered: boolean;
 }
 

@@ -425,7 +425,7 @@ export class Lifecycle {
     if (!("life" in position)) return false;
     const isSame = () => this.#parts.platform.isRunning && !position.life.signal.aborted;
     for (let check = 0; check < STOPPING_GRACE_MS / 100 && isSame(); check++) await pause(100);
-    // If the container is gone, this ends its runs with that reason. Otherwise the call's error could end them first.
+    // If the container is gone, this ends its runs with a note that says so, before the call's error can end them.
     this.#checkState();
     return isSame();
   }

@@ -23,15 +23,15 @@ export interface Settlement {
 }
 
 export interface LeaseRequest extends Settlement {
-  /** In addition to `inUse`, like `wanted` and `spare`. If less is free, the account refuses the request. */
+  /** The least that is needed in addition to `inUse`. If less is free, the account refuses the request. */
   needed: Holding;
-  /** The most that the run can use. */
+  /** The most that the run can use, in addition to `inUse`. */
   wanted: Holding;
   /** More quota for the next runs, so that they need no request. */
   spare: Holding;
 }
 
-/** The quota that a sandbox may hold in total, including its running runs. */
+/** The quota that a sandbox may use in total, including its running runs. */
 export interface Grant extends Holding {
   /** Until when the grant may be spent without a new request, in milliseconds since the epoch. */
   until: number;
@@ -100,7 +100,7 @@ export class Quota {
         seconds: Math.min(requested.seconds, free.seconds),
       };
     }
-    // Running runs keep what they have.
+    // Running runs keep their quota.
     const grant = {
       slots: inUse.slots + extra.slots,
       seconds: inUse.seconds + extra.seconds,

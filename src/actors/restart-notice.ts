@@ -38,7 +38,10 @@ export class RestartNotice {
     this.#ending.value = undefined;
   }
 
-  /** @param state undefined if the sandbox starts empty @param dropped what was not restored, because the image has changed */
+  /**
+   * @param state undefined if the sandbox starts empty
+   * @param dropped the files that were not restored, because the image has changed
+   */
   noteRestore(state: Snapshot | undefined, dropped?: NamedFiles): void {
     const ending = this.#ended.value;
     this.#ended.value = undefined;

@@ -1,4 +1,4 @@
-/** How the Worker reaches a principal's sandboxes. */
+/** The Worker's calls to a principal's sandboxes. */
 import {
   type Input,
   type OperationName,
@@ -74,7 +74,7 @@ export function canStartWith(scopes: readonly Scope[]): boolean {
   return scopes.some((scope) => scope !== "sandbox:read");
 }
 
-/** How a caller reaches its sandboxes. All calls throw a `ToolError` if they fail. */
+/** The calls to one caller's sandboxes. All of them throw a `ToolError` if they fail. */
 export type SandboxCalls = ReturnType<typeof sandboxCallsOf>;
 
 export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt }: CallerContext) {

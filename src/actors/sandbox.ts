@@ -38,7 +38,7 @@ const CHECKPOINT: CallPlan = { isLimited: true, setUpMs: 15_000 };
 const RESTORE: CallPlan = { isLimited: true };
 const FILE_LINK: CallPlan = { usesContainer: true, isRepeated: true };
 const PREVIEW: CallPlan = { usesContainer: true };
-/** A running task would get the new settings when it continues. */
+/** Refused during a task: its agent would get the new settings, such as variables and a service. */
 const CONFIGURE: CallPlan = { isRefusedDuringTask: true };
 
 export class Sandbox extends SandboxActor {

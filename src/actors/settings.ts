@@ -66,7 +66,10 @@ export class SandboxSettings {
     };
   }
 
-  /** @param region where to create the sandbox's actor @throws {ToolError} as `change`; if the actor is in another region */
+  /**
+   * @param region where to create the sandbox's actor
+   * @throws {ToolError} as `change` does, and if the actor is in another region
+   */
   async configure(owner: Owner, change: SettingsChange, region?: Region): Promise<Configured> {
     const { account, lifecycle } = this.#host;
     const { region: current } = account.owner;

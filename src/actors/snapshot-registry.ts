@@ -123,7 +123,7 @@ export class SnapshotRegistry {
   }
 
   /**
-   * Makes a save its sandbox's current state, or an archive. Repeatable.
+   * Makes a save its sandbox's current state, or an archive. A repeated call changes nothing.
    * @param packBytes the size of the pack that it added
    * @throws {ToolError} if the principal's limit is exceeded
    * @throws Error if the save was abandoned, has another base, or refers to unknown packs

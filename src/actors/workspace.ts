@@ -69,7 +69,7 @@ const OUTCOME_MS = 600_000;
 const MAX_PACKS = 20;
 const REPACKED_PACKS = 16;
 
-/** The most bytes of an archive beyond its files' sizes. */
+/** How many bytes an archive may have in addition to the sizes of its files. */
 const ADDED_BYTES = 1024 * 1024;
 
 export interface Installation {

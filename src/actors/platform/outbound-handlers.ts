@@ -127,7 +127,7 @@ export async function intercept(
   }
 }
 
-/** What the SDK passes to a handler. */
+/** The context that the SDK passes to a handler. */
 interface Source {
   containerId: string;
   params?: unknown;

@@ -40,7 +40,8 @@ export async function serveOutbound(
     }
     const header = poll.headers.get(OUTBOUND_HEADER);
     if (poll.status !== 200 || header === null) return;
-    const outbound = decode(header);
+    // Header values are bytes, so the JSON is sent as base64 of UTF-8.
+    const outbound: OutboundRequest = JSON.parse(new TextDecoder().decode(Uint8Array.fromBase64(header)));
     const closed = new AbortController();
     handled.set(outbound.number, closed);
     // Not awaited, so that requests are handled concurrently.
@@ -73,10 +74,11 @@ async function respond(
     response = new Response(words, { status: 502 });
   }
   const described: OutboundResponse = { status: response.status, headers: [...response.headers] };
+  const header = new TextEncoder().encode(JSON.stringify(described)).toBase64();
   try {
     await engine.fetch(`/sandboxes/${sandbox}/outbound/${outbound.number}`, {
       method: "POST",
-      headers: { [OUTBOUND_HEADER]: encode(described) },
+      headers: { [OUTBOUND_HEADER]: header },
       body: response.body?.pipeThrough(frames()) ?? frame(),
     });
   } finally {
@@ -92,15 +94,4 @@ function frames(): TransformStream<Uint8Array, Uint8Array> {
     },
     flush: (controller) => controller.enqueue(frame()),
   });
-}
-
-// Header values are bytes, so the JSON is sent as base64 of UTF-8.
-
-function encode(value: OutboundResponse): string {
-  return btoa(String.fromCharCode(...new TextEncoder().encode(JSON.stringify(value))));
-}
-
-function decode(text: string): OutboundRequest {
-  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-  return JSON.parse(new TextDecoder().decode(bytes));
 }

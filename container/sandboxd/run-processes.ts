@@ -58,7 +58,10 @@ export function marksOf(pid: number): (id: string) => boolean {
 }
 
 function hasRunMark({ pid, limit }: Process, id: string): boolean {
-  return limit === String(markOf(id)) || (!canMark() && environment(pid).includes(`SANDBOX_MCP_RUN=${id}`));
+  return (
+    limit === String(markOf(id)) ||
+    (!canMark() && fileOf(pid, "environ").split("\0").includes(`SANDBOX_MCP_RUN=${id}`))
+  );
 }
 
 export function groupMembers(leader: number): number[] {
@@ -171,10 +174,6 @@ function processOf(pid: number, withLimit = false): Process | undefined {
     limit,
     cpuMs: fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks) * TICK_MS, 0),
   };
-}
-
-function environment(pid: number): string[] {
-  return fileOf(pid, "environ").split("\0");
 }
 
 function pids(): number[] {

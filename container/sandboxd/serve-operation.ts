@@ -75,7 +75,8 @@ async function respond(
     return response.writeHead(200, length === undefined ? headers : { ...headers, "content-length": length });
   };
   try {
-    const json = typeof row.up === "object" ? row.up.parse(await jsonOf(request)) : undefined;
+    const body = typeof row.up === "object" ? await bytesOfBody(request, MAX_JSON_BYTES) : undefined;
+    const json = typeof row.up === "object" ? row.up.parse(JSON.parse(String(body))) : undefined;
     const isClientWaiting = () => !response.destroyed;
     const value = await handle(call, { request, response, json, isClientWaiting, begin });
     if (row.down === "none") sendJSON(response, 200, value);
@@ -101,10 +102,6 @@ export function bodyOf(request: IncomingMessage): AsyncIterable<Buffer> {
 }
 
 const MAX_JSON_BYTES = 32 * 1024 * 1024;
-
-async function jsonOf(request: IncomingMessage): Promise<unknown> {
-  return JSON.parse((await bytesOfBody(request, MAX_JSON_BYTES)).toString());
-}
 
 /** @throws {FileError} `too_large` */
 export async function bytesOfBody(request: IncomingMessage, max: number): Promise<Buffer> {

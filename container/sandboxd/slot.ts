@@ -54,7 +54,7 @@ export class Slot {
   #keeper: ChildProcess | undefined;
   #isClosed = false;
 
-  constructor(directory: string, mark = newMark()) {
+  constructor(directory: string, mark = `\u0001${randomBytes(24).toString("base64url")}`) {
     this.directory = directory;
     this.mark = Buffer.from(mark);
     this.#startPipe = openSync(join(directory, "go"), O_RDWR | O_NONBLOCK);
@@ -211,10 +211,6 @@ function openIfThere(directory: string): Slot | undefined {
     if (codeOf(error) === "ENOENT") return undefined;
     throw error;
   }
-}
-
-function newMark(): string {
-  return `\u0001${randomBytes(24).toString("base64url")}`;
 }
 
 function numberIn(path: string): number | undefined {

@@ -1,5 +1,6 @@
 /** The records of runs in the actor's SQLite. */
 import { isRecord } from "../shared/is-record.ts";
+import { Rows } from "../storage/rows.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import { SQLITE_LOG_BYTES } from "./run-log.ts";
 import type { End, RunSummary, RunView, Stream } from "./run-types.ts";
@@ -40,6 +41,7 @@ type Row = {
 
 /** The columns for lists, without results and output, which may be megabytes. */
 const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit_code"] as const;
+type SummaryRow = Pick<Row, (typeof SUMMARY)[number]>;
 
 /** Ids sort by the time of the request, so the query passes only a few running runs before it finds an ended one. */
 const FIRST_END = "SELECT ended_at AS first FROM runs WHERE ended_at IS NOT NULL ORDER BY id LIMIT 1";
@@ -53,9 +55,11 @@ export interface Stored {
 
 export class RunStore {
   readonly #sql: SqlStorage;
+  readonly #rows: Rows;
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
+    this.#rows = new Rows(sql);
   }
 
   put(run: RunRecord): void {
@@ -82,37 +86,26 @@ export class RunStore {
       source: run.source ?? null,
     };
     const values = Object.values(row);
-    this.#sql.exec(
+    this.#rows.write(
       `INSERT OR REPLACE INTO runs (${Object.keys(row).join(", ")}) VALUES (${values.map(() => "?").join(", ")})`,
       ...values,
     );
   }
 
   get(id: string): RunRecord | undefined {
-    const [row] = this.#sql.exec<Row>("SELECT * FROM runs WHERE id = ?", id).toArray();
+    const [row] = this.#rows.all<Row>("SELECT * FROM runs WHERE id = ?", id);
     return row && recordOf(row);
   }
 
   /** Runs without an end, oldest first. */
   listUnfinished(): RunRecord[] {
-    return this.#sql
-      .exec<Row>("SELECT * FROM runs WHERE ended_at IS NULL ORDER BY id")
-      .toArray()
-      .map(recordOf);
+    return this.#rows.all<Row>("SELECT * FROM runs WHERE ended_at IS NULL ORDER BY id").map(recordOf);
   }
 
   /** Newest first; only runs before the run `before`, if given. */
   list(limit: number, before: string | undefined, kind: RunKind | undefined): RunSummary[] {
-    return this.#sql
-      .exec<Pick<Row, (typeof SUMMARY)[number]>>(
-        `SELECT ${SUMMARY.join(", ")} FROM runs WHERE id < ? AND (? IS NULL OR kind = ?) ORDER BY id DESC LIMIT ?`,
-        before ?? "~",
-        kind ?? null,
-        kind ?? null,
-        limit,
-      )
-      .toArray()
-      .map(summaryOf);
+    const query = `SELECT ${SUMMARY.join(", ")} FROM runs WHERE id < ? AND (? IS NULL OR kind = ?) ORDER BY id DESC LIMIT ?`;
+    return this.#rows.all<SummaryRow>(query, before ?? "~", kind ?? null, kind ?? null, limit).map(summaryOf);
   }
 
   /**
@@ -120,20 +113,13 @@ export class RunStore {
    * @param beforeID bounds the search: an id that sorts after the ids of all runs that began before `time`
    */
   listEndedBefore(time: number, beforeID: string, limit: number): string[] {
-    return this.#sql
-      .exec<{ id: string }>(
-        "SELECT id FROM runs WHERE id < ? AND ended_at < ? ORDER BY id LIMIT ?",
-        beforeID,
-        time,
-        limit,
-      )
-      .toArray()
-      .map(({ id }) => id);
+    const query = "SELECT id FROM runs WHERE id < ? AND ended_at < ? ORDER BY id LIMIT ?";
+    return this.#rows.all<{ id: string }>(query, beforeID, time, limit).map(({ id }) => id);
   }
 
   /** When the oldest ended run ended, in milliseconds since the epoch. */
   firstEnd(): number | undefined {
-    return this.#sql.exec<{ first: number }>(FIRST_END).toArray()[0]?.first;
+    return this.#rows.all<{ first: number }>(FIRST_END)[0]?.first;
   }
 
   /**
@@ -143,14 +129,12 @@ export class RunStore {
    * @param afterID bounds the search: an id that sorts before the ids of all these runs
    */
   millisecondsSince(time: number, afterID: string, from: number): number {
-    return this.#sql
-      .exec<{ sum: number }>(
-        "SELECT coalesce(sum(ended_at - max(started_at, ?)), 0) AS sum FROM runs WHERE id > ? AND ended_at > ? AND state <> 'lost' AND coalesce(json_extract(resume_state, '$.session'), '') <> '_service'",
-        from,
-        afterID,
-        time,
-      )
-      .one().sum;
+    return this.#rows.one<{ sum: number }>(
+      "SELECT coalesce(sum(ended_at - max(started_at, ?)), 0) AS sum FROM runs WHERE id > ? AND ended_at > ? AND state <> 'lost' AND coalesce(json_extract(resume_state, '$.session'), '') <> '_service'",
+      from,
+      afterID,
+      time,
+    ).sum;
   }
 
   /**
@@ -158,21 +142,19 @@ export class RunStore {
    * removed. Called every few seconds, so the query reads only the rows of tasks and of runs with long logs.
    */
   measureStored(): Stored {
-    const { runs, bytes, oldest } = this.#sql
-      .exec<{ runs: number; bytes: number; oldest: number | null }>(
-        `SELECT EXISTS (SELECT 1 FROM runs) AS runs, (${FIRST_END}) AS oldest,
+    const { runs, bytes, oldest } = this.#rows.one<{ runs: number; bytes: number; oldest: number | null }>(
+      `SELECT EXISTS (SELECT 1 FROM runs) AS runs, (${FIRST_END}) AS oldest,
            coalesce(sum(CASE WHEN log_bytes > ${SQLITE_LOG_BYTES} THEN log_bytes ELSE 0 END
              + CASE kind WHEN 'task' THEN (
                  SELECT coalesce(sum(value ->> '$.size'), 0) FROM json_each(coalesce(detail, '{}'), '$.artifacts')
                ) ELSE 0 END), 0) AS bytes
          FROM runs WHERE log_bytes > ${SQLITE_LOG_BYTES} OR kind = 'task'`,
-      )
-      .one();
+    );
     return runs === 0 ? { bytes: 0 } : { bytes: bytes + this.#sql.databaseSize, oldest: oldest ?? undefined };
   }
 
   delete(id: string): void {
-    this.#sql.exec("DELETE FROM runs WHERE id = ?", id);
+    this.#rows.write("DELETE FROM runs WHERE id = ?", id);
   }
 }
 
@@ -196,7 +178,7 @@ export function viewOf(run: RunRecord): RunView {
   };
 }
 
-function summaryOf(row: Pick<Row, (typeof SUMMARY)[number]>): RunSummary {
+function summaryOf(row: SummaryRow): RunSummary {
   return {
     id: row.id,
     kind: row.kind,

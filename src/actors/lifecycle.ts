@@ -290,7 +290,7 @@ export class Lifecycle {
       case "starting":
         return await state.attempt;
       case "restoring":
-        return await (state.attempt ?? this.#restore(state));
+        return await (state.attempt ??= this.#restoreWorkspace(state));
       case "ready":
         return state.life.signal;
     }
@@ -330,11 +330,6 @@ export class Lifecycle {
     account.logEvent("start");
     for (const part of this.#subscribers) part.onContainerStart?.();
     return await this.#restoreWorkspace(restoring);
-  }
-
-  #restore(restoring: Restoring): Promise<AbortSignal> {
-    restoring.attempt = this.#restoreWorkspace(restoring);
-    return restoring.attempt;
   }
 
   async #restoreWorkspace(restoring: Restoring): Promise<AbortSignal> {

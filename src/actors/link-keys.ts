@@ -11,6 +11,8 @@ const LINK_KEY_NAME = "links";
 /** The longest life of a link or preview: `expires_seconds` of the tools. */
 const MAX_LIFE_MS = DAY_MS;
 
+type KeyContext = Pick<RequestContext, "config" | "env">;
+
 interface KeyCache {
   derived: Map<string, Promise<CryptoKey>>;
   made?: Promise<MadeKey | undefined> | undefined;
@@ -22,12 +24,9 @@ const caches = new WeakMap<Config, KeyCache>();
  * The accepted signing keys; the first one signs. Empty if no variable sets a key and the server cannot store a
  * generated one.
  */
-export async function linkKeys({
-  config,
-  env,
-}: Pick<RequestContext, "config" | "env">): Promise<CryptoKey[]> {
-  const { derived } = cacheOf(config);
-  const secrets = await secretsOf({ config, env });
+export async function linkKeys(context: KeyContext): Promise<CryptoKey[]> {
+  const { derived } = cacheOf(context.config);
+  const secrets = await secretsOf(context);
   return Promise.all(
     secrets.map((secret) => {
       const key = derived.get(secret) ?? derive(secret);
@@ -38,10 +37,7 @@ export async function linkKeys({
 }
 
 /** `LINK_KEY`, else the owner's tokens (two during a rotation), else a generated key. */
-async function secretsOf({
-  config,
-  env,
-}: Pick<RequestContext, "config" | "env">): Promise<readonly string[]> {
+async function secretsOf({ config, env }: KeyContext): Promise<readonly string[]> {
   if (config.linkKey !== undefined) return [config.linkKey];
   const tokens = ownerTokens(config);
   if (tokens.length > 0) return tokens;
@@ -53,7 +49,7 @@ async function secretsOf({
   return isEarlierValid ? [made.key, earlier] : [made.key];
 }
 
-function generatedKey({ config, env }: Pick<RequestContext, "config" | "env">): Promise<MadeKey | undefined> {
+function generatedKey({ config, env }: KeyContext): Promise<MadeKey | undefined> {
   const cache = cacheOf(config);
   const namespace = env.Attempts as DurableObjectNamespace<Attempts> | undefined;
   cache.made ??= Promise.resolve(namespace?.getByName(LINK_KEY_NAME).linkKey());

@@ -96,7 +96,7 @@ function isDocument(value: unknown): value is RunDocument<SentStream> {
     isStream(value.stdout) &&
     isStream(value.stderr) &&
     Array.isArray(value.results) &&
-    value.results.every(isResult) &&
+    value.results.every((result) => isRecord(result) && FORMS.every((form) => isTextOrNone(result[form]))) &&
     (value.error === null || isError(value.error)) &&
     (value.exit === null || typeof value.exit === "number")
   );
@@ -111,10 +111,6 @@ function isStream(value: unknown): value is SentStream {
     Number.isInteger(value.dropped) &&
     isTextOrNone(value.last)
   );
-}
-
-function isResult(value: unknown): value is RichResult {
-  return isRecord(value) && FORMS.every((form) => isTextOrNone(value[form]));
 }
 
 export function isError(value: unknown): value is CodeError {
@@ -187,21 +183,14 @@ const OUTPUT_LIMITS = {
   bytes: 2 ** 40,
 } as const;
 
-function boundDocument({
-  stdout,
-  stderr,
-  results,
-  error,
-  exit,
-  ...rest
-}: RunDocument<SentStream>): RunDocument {
+function boundDocument(sent: RunDocument<SentStream>): RunDocument {
   return {
-    ...rest,
-    stdout: boundStream(stdout),
-    stderr: boundStream(stderr),
-    results: results.slice(0, OUTPUT_LIMITS.results).map(boundResult),
-    error: error && boundError(error),
-    exit: Number.isSafeInteger(exit) ? exit : null,
+    ...sent,
+    stdout: boundStream(sent.stdout),
+    stderr: boundStream(sent.stderr),
+    results: sent.results.slice(0, OUTPUT_LIMITS.results).map(boundResult),
+    error: sent.error && boundError(sent.error),
+    exit: Number.isSafeInteger(sent.exit) ? sent.exit : null,
   };
 }
 
@@ -232,16 +221,12 @@ function fromBase64(text: string | undefined, maxBytes: number): Uint8Array | un
   }
 }
 
-function isImageForm(form: string): boolean {
-  return IMAGE_FORMS.some((imageForm) => imageForm === form);
-}
-
 function boundResult(result: RichResult): RichResult {
   const validForms: RichResult = {};
   for (const form of FORMS) {
     const value = result[form];
     if (value === undefined) continue;
-    if (!isImageForm(form)) validForms[form] = value.slice(0, OUTPUT_LIMITS.text);
+    if (!IMAGE_FORMS.some((image) => image === form)) validForms[form] = value.slice(0, OUTPUT_LIMITS.text);
     else if (value.length <= OUTPUT_LIMITS.image) validForms[form] = value;
   }
   return validForms;
@@ -313,11 +298,7 @@ export function outcomeOf(printed: Printed, runID: string): CodeOutcome {
   };
 }
 
-const NO_DOCUMENT: CodeError = {
-  name: "KernelError",
-  message: KERNEL_MALFORMED,
-  traceback: [],
-};
+const NO_DOCUMENT: CodeError = { name: "KernelError", message: KERNEL_MALFORMED, traceback: [] };
 
 /** The outcome of code without a result. Its output is in the run's files. */
 export function outcomeWithoutResult(end: CodeOutcome["end"], state: CodeOutcome["state"]): CodeOutcome {

@@ -262,7 +262,7 @@ export class Kernels {
     let contextID;
     try {
       const made = this.#prepareRun(sink).then(() => this.#interpreter.createContext(language));
-      const created = checkResult(made, isContext);
+      const created = checkResult(made, (result) => isRecord(result) && typeof result.id === "string");
       contextID = (await withTimeout(CREATE_MS, created)).id;
     } catch (error) {
       throw creationError(error, language);
@@ -408,8 +408,4 @@ function creationError(error: unknown, language: Language): unknown {
 
 function keyOf({ language, context }: Pick<CodeSpec, "language" | "context">): string {
   return `${language}/${context}`;
-}
-
-function isContext(result: unknown): boolean {
-  return isRecord(result) && typeof result.id === "string";
 }

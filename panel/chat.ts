@@ -17,7 +17,7 @@ import { confirmDialog, alertDialog } from "./dialog.ts";
 import type { Host, ToolResult } from "./host.ts";
 import type { OfferedTools } from "./offered.ts";
 import { Subject } from "./subject.ts";
-import { ToolFailed } from "./tools.ts";
+import { ToolFailed, errorText } from "./tools.ts";
 import { Value } from "./value.ts";
 import { NO_TOOLS, notOpened } from "./texts.ts";
 
@@ -84,10 +84,7 @@ export async function chatHost(): Promise<Host> {
     event.preventDefault();
     const href = link.getAttribute("href") ?? "";
     if (href.startsWith("#")) go(href);
-    else
-      openLink(href).catch((error: unknown) =>
-        alertDialog(error instanceof Error ? error.message : String(error)),
-      );
+    else openLink(href).catch((error: unknown) => alertDialog(errorText(error)));
   });
   const isSeen = trackVisibility();
   return {

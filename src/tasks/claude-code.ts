@@ -26,7 +26,9 @@ export class ClaudeEvents implements EventReader {
       case "assistant":
         return this.#assistant(event);
       case "user":
-        return contentOf(event).filter(isFailedTool).map(failure);
+        return contentOf(event)
+          .filter(({ type, is_error }) => type === "tool_result" && is_error === true)
+          .map(failure);
       case "result":
         this.#result(event);
         return [];
@@ -102,10 +104,6 @@ function contentOf(event: Fields): Fields[] {
   const content = field.record(event.message)?.content;
   const blocks: unknown[] = Array.isArray(content) ? content.slice(0, MAX_BLOCKS) : [];
   return blocks.map(field.record).filter((block) => block !== undefined);
-}
-
-function isFailedTool(block: Fields): boolean {
-  return block.type === "tool_result" && block.is_error === true;
 }
 
 function failure({ content }: Fields): string {

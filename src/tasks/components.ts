@@ -146,15 +146,12 @@ export async function componentsFor(
   const definitions = found.filter((each) => each !== undefined);
   const missing = wanted.filter((_, index) => found[index] === undefined);
   if (missing.length === 0) return { components: { wanted, offered: [] }, definitions };
-  const offered = pathsOf(await listComponents(env, config));
+  const names = await listComponents(env, config);
+  const offered = COMPONENT_KINDS.flatMap((kind) => names[kind].map((name) => `${kind}/${name}`));
   if (mayHaveOwn) return { components: { wanted, offered }, definitions };
   const listed = missing.find((path) => offered.includes(path));
   if (listed !== undefined) throw unusableError(config, listed, { problem: "its file is a broken link" });
   throw noDefinition(missing, offered);
-}
-
-function pathsOf(names: ComponentNames): string[] {
-  return COMPONENT_KINDS.flatMap((kind) => names[kind].map((name) => `${kind}/${name}`));
 }
 
 function checkNames(kind: ComponentKind, given: readonly string[]): string[] {

@@ -1,10 +1,10 @@
 /** What `npm start` prints when the server is ready: its URL, its token, and how to connect clients. */
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
 import { type ClientLine, clientLines } from "../src/server/client-lines.ts";
 import type { MountedDirectory } from "../src/shared/mounted-directories.ts";
 import { SANDBOX_NAME_FORM } from "../src/shared/names.ts";
 import { shellWord } from "../src/shared/text.ts";
-import { PACKAGE_PROGRAM, isPackaged, root } from "./program-files.ts";
+import { PACKAGE_PROGRAM, PROGRAM_FILE, isPackaged } from "./program-files.ts";
 import type { Variables } from "./dev-vars.ts";
 
 /** How a user calls the command line. PROGRAM of program-files.ts is not used, because it recognizes only `npm run cli`. */
@@ -95,6 +95,6 @@ export function panelURL(url: string): string {
 
 /** A shell command that prints the token in `file`, from any directory and however the file quotes it. */
 function readToken(file: string): string {
-  if (isPackaged) return `node ${shellWord(join(root, "cli/print-token.js"))}`;
+  if (isPackaged) return `node ${shellWord(PROGRAM_FILE)} token show`;
   return `npm --prefix ${shellWord(dirname(file))} run -s token`;
 }

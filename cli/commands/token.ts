@@ -8,13 +8,16 @@ import { previousTokenEnd, newToken, rotateNamed, rotateOwner, sha256 } from "..
 import { VARIABLES_FILE } from "../server-address.ts";
 import { readVariablesFile, readVariables, writeVariables } from "../dev-vars.ts";
 import * as texts from "./texts.ts";
-import { wrongOwnerToken, wrongToken } from "../texts.ts";
+import { tokenGenerated, wrongOwnerToken, wrongToken } from "../texts.ts";
 
 const show = dataCommand("show", "print the token that `npm start` uses here", ["token show"]).action(
   ({ json: asJSON }) => {
     const { token, tokenSource } = readVariables(process.env, VARIABLES_FILE);
+    // The same check as the server's, because no client can connect with a token that the server refuses.
     const { error } = ownerToken.safeParse(token);
     if (error) throw wrongOwnerToken(error.issues);
+    // A missing token is not an error: a shell would run the surrounding command without a token, even if this one failed.
+    if (tokenSource === "generated") note(tokenGenerated(VARIABLES_FILE));
     if (asJSON) json(true, { token, source: tokenSource });
     else line(token);
   },

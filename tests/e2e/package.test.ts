@@ -237,7 +237,7 @@ describe("Claude Code", () => {
 it("the package keeps a generated token in its user's state directory", () => {
   const env = { PATH: process.env.PATH, HOME: directory, XDG_STATE_HOME: join(directory, "state") };
   const token = () =>
-    execFileSync(process.execPath, [join(installed, "dist/cli/print-token.js")], {
+    execFileSync(process.execPath, [join(installed, "dist/cli/bin.js"), "token", "show"], {
       env,
       encoding: "utf8",
       stdio: "pipe",

@@ -68,7 +68,7 @@ describe("a printed line carries the token from .dev.vars", () => {
 
 describe("npm run token", () => {
   const npmRunToken = (SERVER_AUTH_TOKEN?: string) =>
-    execFileSync(process.execPath, ["cli/print-token.ts"], {
+    execFileSync(process.execPath, ["cli/npm-script.mjs", "token", "show"], {
       cwd: directory,
       encoding: "utf8",
       stdio: "pipe",

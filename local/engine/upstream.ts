@@ -2,6 +2,7 @@
 import { lookup } from "node:dns/promises";
 import { isIP, type Socket } from "node:net";
 import { connect as connectTLS, createSecureContext, getCACertificates, type SecureContext } from "node:tls";
+import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { connectBuffered } from "./buffered-socket.ts";
@@ -243,7 +244,7 @@ async function openThroughProxy(
       : await open(proxyHost, proxyPort, aborted);
   } catch (error) {
     // The message omits the proxy's address, because the sandbox need not know it.
-    throw new Unreachable(HOST_PROBLEMS.proxy(codeOf(error)));
+    throw new Unreachable(HOST_PROBLEMS.proxy(codeOf(error) ?? "no response"));
   }
   const target = isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
   const credentials = `${decodeURIComponent(proxy.username)}:${decodeURIComponent(proxy.password)}`;
@@ -276,9 +277,4 @@ export async function readHead(socket: Socket): Promise<{ status: number; rest: 
     };
     socket.on("data", onData).once("close", fail).once("error", fail);
   });
-}
-
-/** The error code without the address in Node's message. */
-function codeOf(error: unknown): string {
-  return error instanceof Error && "code" in error ? String(error.code) : "no response";
 }

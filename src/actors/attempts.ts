@@ -12,6 +12,7 @@ import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";
 import { ATTEMPTS_SCHEMA } from "../storage/attempts-schema.ts";
 import { type KeyOf, type KeyValues, migrate } from "../storage/migrations.ts";
+import { Rows } from "../storage/rows.ts";
 
 const SECOND = 1000;
 const HOUR = 3600 * SECOND;
@@ -55,12 +56,12 @@ export function attemptsOf({ Attempts: namespace }: Pick<Env, "Attempts">, name:
 }
 
 export class Attempts extends DurableObject {
-  readonly #sql: SqlStorage;
+  readonly #rows: Rows;
   readonly #kv: KeyValues<KeyOf<typeof ATTEMPTS_SCHEMA>>;
 
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
     super(ctx, env);
-    this.#sql = ctx.storage.sql;
+    this.#rows = new Rows(ctx.storage.sql);
     this.#kv = migrate(ctx.storage, ATTEMPTS_SCHEMA);
   }
 
@@ -75,29 +76,25 @@ export class Attempts extends DurableObject {
 
   /** Records a client registration, which needs no credential. Returns the clients to remove. */
   registered(client: string): string[] {
-    this.#sql.exec("INSERT OR IGNORE INTO unapproved (client) VALUES (?)", client);
-    return this.#sql
-      .exec<{ client: string }>(
-        "DELETE FROM unapproved WHERE number <= (SELECT max(number) FROM unapproved) - ? RETURNING client",
-        MAX_UNAPPROVED,
-      )
-      .toArray()
-      .map((removed) => removed.client);
+    this.#rows.write("INSERT OR IGNORE INTO unapproved (client) VALUES (?)", client);
+    const removed = this.#rows.all<{ client: string }>(
+      "DELETE FROM unapproved WHERE number <= (SELECT max(number) FROM unapproved) - ? RETURNING client",
+      MAX_UNAPPROVED,
+    );
+    return removed.map((each) => each.client);
   }
 
   approved(client: string): void {
-    this.#sql.exec("DELETE FROM unapproved WHERE client = ?", client);
+    this.#rows.write("DELETE FROM unapproved WHERE client = ?", client);
   }
 
   /** Counts an attempt as wrong until `succeeded` is called. @returns 0 if the attempt is allowed, else the seconds to wait */
   take(address: string, now = Date.now()): number {
     this.#forget(now);
-    const [source] = this.#sql
-      .exec<{ failures: number; last_at: number; succeeded_at: number }>(
-        "SELECT failures, last_at, succeeded_at FROM sources WHERE address = ?",
-        address,
-      )
-      .toArray();
+    const [source] = this.#rows.all<{ failures: number; last_at: number; succeeded_at: number }>(
+      "SELECT failures, last_at, succeeded_at FROM sources WHERE address = ?",
+      address,
+    );
     const failures = source && source.last_at > now - FORGET_FAILURES ? source.failures : 0;
     const known = source !== undefined && source.succeeded_at > 0;
     const until = Math.max(
@@ -105,7 +102,7 @@ export class Attempts extends DurableObject {
       known ? 0 : this.#sharedLimitClearAt(now) - (SHARED_BURST - 1) * SHARED_INTERVAL,
     );
     if (until > now) return Math.ceil((until - now) / SECOND);
-    this.#sql.exec(
+    this.#rows.write(
       `INSERT INTO sources (address, failures, last_at, succeeded_at) VALUES (?1, ?2, ?3, 0)
        ON CONFLICT (address) DO UPDATE SET failures = ?2, last_at = ?3`,
       address,
@@ -117,7 +114,7 @@ export class Attempts extends DurableObject {
   }
 
   succeeded(address: string, now = Date.now()): void {
-    this.#sql.exec("UPDATE sources SET failures = 0, succeeded_at = ?2 WHERE address = ?1", address, now);
+    this.#rows.write("UPDATE sources SET failures = 0, succeeded_at = ?2 WHERE address = ?1", address, now);
   }
 
   /** When the shared limit allows the whole burst again, in milliseconds since the epoch, if nobody guesses until then. */
@@ -127,12 +124,12 @@ export class Attempts extends DurableObject {
 
   /** Deletes expired rows, which bounds the table. */
   #forget(now: number): void {
-    this.#sql.exec(
+    this.#rows.write(
       "DELETE FROM sources WHERE last_at <= ? AND succeeded_at <= ?",
       now - FORGET_FAILURES,
       now - FORGET_SUCCESS,
     );
-    this.#sql.exec("UPDATE sources SET succeeded_at = 0 WHERE succeeded_at <= ?", now - FORGET_SUCCESS);
+    this.#rows.write("UPDATE sources SET succeeded_at = 0 WHERE succeeded_at <= ?", now - FORGET_SUCCESS);
   }
 }
 

@@ -94,10 +94,9 @@ export class Previews {
 
   list(): Preview[] {
     if (!this.#host.sandboxd.isRunning) return [];
-    return this.#host.sql
-      .exec<Row>("SELECT * FROM previews WHERE expires_at > ? ORDER BY port", Date.now())
-      .toArray()
-      .map(({ port, token, expires_at: expiresAt }) => ({ port, token, expiresAt }));
+    const query = "SELECT * FROM previews WHERE expires_at > ? ORDER BY port";
+    const rows = this.#host.sql.exec<Row>(query, Date.now()).toArray();
+    return rows.map(({ port, token, expires_at: expiresAt }) => ({ port, token, expiresAt }));
   }
 
   /** Serves a request to `http://localhost:<port>` that carries a preview's token. */

@@ -119,11 +119,8 @@ export class Quota {
   }
 
   leaseHolders(except: string): string[] {
-    return this.#rows
-      .all<{
-        sandbox: string;
-      }>("SELECT sandbox FROM leases WHERE sandbox <> ? AND slots + seconds > 0", except)
-      .map(({ sandbox }) => sandbox);
+    const query = "SELECT sandbox FROM leases WHERE sandbox <> ? AND slots + seconds > 0";
+    return this.#rows.all<{ sandbox: string }>(query, except).map(({ sandbox }) => sandbox);
   }
 
   secondsUsed(now: number): number {

@@ -1,6 +1,7 @@
 /** Lists a principal's tasks in all sandboxes. The records of the tasks are in the databases of the sandboxes. */
 import type { RunState } from "../shared/run-listing.ts";
 import { DAY_MS } from "../shared/days.ts";
+import { Rows } from "../storage/rows.ts";
 
 export interface TaskEntry {
   id: string;
@@ -12,17 +13,17 @@ export interface TaskEntry {
 }
 
 export class TaskIndex {
-  readonly #sql: SqlStorage;
+  readonly #rows: Rows;
   readonly #keepMs: number;
 
   constructor(sql: SqlStorage, keepDays: number) {
-    this.#sql = sql;
+    this.#rows = new Rows(sql);
     this.#keepMs = keepDays * DAY_MS;
   }
 
   /** Reports may arrive in the wrong order: the end of a task before its start. */
   put({ id, state, title, startedAt, endedAt }: TaskEntry): void {
-    this.#sql.exec(
+    this.#rows.write(
       `INSERT INTO tasks (id, state, title, started_at, ended_at) VALUES (?1, ?2, ?3, ?4, ?5)
        ON CONFLICT (id) DO UPDATE SET state = ?2, ended_at = ?5 WHERE ended_at IS NULL`,
       id,
@@ -36,30 +37,22 @@ export class TaskIndex {
 
   list(limit: number, before: string | undefined): TaskEntry[] {
     this.#expire();
-    type Row = { id: string; state: RunState; title: string; started_at: number; ended_at: number | null };
-    return this.#sql
-      .exec<Row>(
-        `SELECT * FROM tasks WHERE ?1 IS NULL
-           OR (started_at, id) < (SELECT started_at, id FROM tasks WHERE id = ?1)
+    type Row = { id: string; state: RunState; title: string; startedAt: number; endedAt: number | null };
+    const rows = this.#rows.all<Row>(
+      `SELECT id, state, title, started_at AS startedAt, ended_at AS endedAt FROM tasks
+         WHERE ?1 IS NULL OR (started_at, id) < (SELECT started_at, id FROM tasks WHERE id = ?1)
          ORDER BY started_at DESC, id DESC LIMIT ?2`,
-        before ?? null,
-        limit,
-      )
-      .toArray()
-      .map(({ id, state, title, started_at, ended_at }) => ({
-        id,
-        state,
-        title,
-        startedAt: started_at,
-        endedAt: ended_at ?? undefined,
-      }));
+      before ?? null,
+      limit,
+    );
+    return rows.map((row) => ({ ...row, endedAt: row.endedAt ?? undefined }));
   }
 
   remove(id: string): void {
-    this.#sql.exec("DELETE FROM tasks WHERE id = ?", id);
+    this.#rows.write("DELETE FROM tasks WHERE id = ?", id);
   }
 
   #expire(): void {
-    this.#sql.exec("DELETE FROM tasks WHERE ended_at < ?", Date.now() - this.#keepMs);
+    this.#rows.write("DELETE FROM tasks WHERE ended_at < ?", Date.now() - this.#keepMs);
   }
 }

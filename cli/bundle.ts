@@ -172,10 +172,7 @@ async function build(config: string, directory: string, output: string): Promise
     await run(
       process.execPath,
       [wranglerProgram(), "deploy", "--dry-run", "--outdir", output, "--config", config],
-      {
-        cwd: dirname(config),
-        env: { ...process.env, ...quietWrangler(directory), NO_COLOR: "1" },
-      },
+      { cwd: dirname(config), env: { ...process.env, ...quietWrangler(directory), NO_COLOR: "1" } },
     );
   } catch (error) {
     const detail = error instanceof Error && "stderr" in error ? String(error.stderr) : String(error);

@@ -154,10 +154,7 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
 }
 
 /** Texts in place of output, by the run's state. */
-const EMPTY_TEXTS: Record<string, string> = {
-  unknown: LOADING_RUN,
-  running: NO_OUTPUT,
-};
+const EMPTY_TEXTS: Record<string, string> = { unknown: LOADING_RUN, running: NO_OUTPUT };
 
 interface OpenRunProps {
   id: string;

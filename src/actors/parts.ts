@@ -296,9 +296,7 @@ function addTasks(settled: ReturnType<typeof addSettings>) {
   const executors: Record<RunKind, Resumer> = {
     code,
     command: commands,
-    task: {
-      resume: (run, state) => (questionDetailOf(run.record) ? questions : tasks).resume(run, state),
-    },
+    task: { resume: (run, state) => (questionDetailOf(run.record) ? questions : tasks).resume(run, state) },
   };
   return { ...parts, tasks, questions, modelUse, taskRecords, plans, executors };
 }

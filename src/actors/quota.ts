@@ -9,10 +9,7 @@ import { Rows } from "../storage/rows.ts";
 import type { Limits } from "../shared/config.ts";
 import { DAY_MS, dayOf, type UsedByDay } from "../shared/days.ts";
 
-export type Holding = {
-  slots: number;
-  seconds: number;
-};
+export type Holding = { slots: number; seconds: number };
 
 /** A sandbox's report: the seconds that its runs have spent, and the quota that its runs use now. */
 export interface Settlement {

@@ -8,9 +8,7 @@ import type { CallerContext } from "../shared/request-context.ts";
 import { isListed } from "../tools/define.ts";
 import { tools } from "../tools/index.ts";
 
-type PanelMeta = {
-  ui: { csp?: { frameDomains: string[] }; prefersBorder: boolean };
-};
+type PanelMeta = { ui: { csp?: { frameDomains: string[] }; prefersBorder: boolean } };
 
 export async function readPanel(
   caller: CallerContext,

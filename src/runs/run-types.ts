@@ -27,10 +27,7 @@ export interface End {
   unconfirmed?: boolean;
 }
 
-export const CANCELLED_BEFORE_START: End = {
-  state: "cancelled",
-  note: CANCELLED_TEXT,
-};
+export const CANCELLED_BEFORE_START: End = { state: "cancelled", note: CANCELLED_TEXT };
 
 export interface CommandDetail {
   /** Ports that the run's programs had opened when it ended. */

@@ -35,10 +35,10 @@ export interface Bucket {
   put(key: string, content: Uint8Array): Promise<unknown>;
   get(key: string, options: { range?: { offset: number; length: number } }): Promise<StoredObject | null>;
   delete(keys: string[]): Promise<void>;
-  list(options: { prefix: string; delimiter?: string }): Promise<{
-    objects: { key: string }[];
-    truncated: boolean;
-  }>;
+  list(options: {
+    prefix: string;
+    delimiter?: string;
+  }): Promise<{ objects: { key: string }[]; truncated: boolean }>;
 }
 
 /** The most objects that R2 deletes per call. */

@@ -90,10 +90,7 @@ const streamEvent = z.discriminatedUnion("type", [
     usage: z.object({ output_tokens: z.number() }).optional(),
   }),
   z.object({ type: z.literal("message_stop") }),
-  z.object({
-    type: z.literal("error"),
-    error: z.object({ type: z.string(), message: z.string() }),
-  }),
+  z.object({ type: z.literal("error"), error: z.object({ type: z.string(), message: z.string() }) }),
 ]);
 
 /** The JSON of the tool's input up to the beginning of the code. */

@@ -45,7 +45,7 @@ export class TaskIndex {
       before ?? null,
       limit,
     );
-    return rows.map((row) => ({ ...row, endedAt: row.endedAt ?? undefined }));
+    return rows.map((row) => Object.assign(row, { endedAt: row.endedAt ?? undefined }));
   }
 
   remove(id: string): void {

@@ -77,8 +77,10 @@ export class MountNamespace {
       mappedPaths.set(from, path);
     }
     const shared = otherMounts.filter(({ from }) => !directories.some((mount) => mount.from === from));
+    const writesEngine = mounts.some((one) => one.writable && this.#enginePath(one.from) !== undefined);
     const own = withOwnInodes(
       place,
+      writesEngine ? undefined : `${place}/engine`,
       shared.map(({ from }) => ({ from, to: pathOf(from) })),
     );
     const ids = ["--reuid", String(root.uid), "--regid", String(root.gid), "--clear-groups"];

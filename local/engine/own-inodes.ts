@@ -1,8 +1,8 @@
 /**
- * Gives each sandbox its own inodes for the machine's files (overlayfs). The files are still stored and cached once. The kernel
- * keeps locks and watches by inode. Without own inodes, a sandbox could set a million locks on a program of the machine, and the
- * kernel would go through all of them each time that anyone closes the program's file. With watches, a sandbox could see which files
- * others open.
+ * Gives each sandbox its own inodes for the machine's files and devices, and for the engine's files (overlayfs). The files are still
+ * stored and cached once. The kernel keeps locks and watches by inode. Without own inodes, a sandbox could set a million locks on
+ * /dev/null or on a program of the machine, and the kernel would go through all of them each time that anyone closes that file. With
+ * watches, a sandbox could see which files others open.
  */
 import { readFileSync, realpathSync } from "node:fs";
 import { arch } from "node:process";
@@ -20,28 +20,40 @@ const calls: Partial<Record<typeof arch, [unshare: number, mount: number]>> = {
  */
 const program = `
 use strict;
-my ($unshare, $mount, $place, $count, @rest) = @ARGV;
+my ($unshare, $mount, $place, $engine, $count, @rest) = @ARGV;
 my ($none, $overlay, $all, $layer) = ("none", "overlay", "$place/overlay", "$place/no-files");
-my $options = "lowerdir=/:$layer,redirect_dir=off,xino=off";
-mkdir $_ for $all, $layer;
+my $devices = "$place/devices";
+mkdir $_ for $all, $layer, $devices;
 syscall($unshare + 0, 0x20000) == 0 or die "unshare: $!\\n";
 # MS_REC | MS_SLAVE, MS_RDONLY, MS_BIND
 my $root = "/";
 syscall($mount + 0, $none, $root, $none, 0x84000, 0) == 0 or die "mount: $!\\n";
-my $shown = syscall($mount + 0, $overlay, $all, $overlay, 1, $options) == 0;
-while ($count-- > 0) {
-  my ($from, $to) = ($all . shift @rest, shift @rest);
-  next if !$shown;
+sub show {
+  my ($lower, $to) = @_;
+  my $options = "lowerdir=$lower:$layer,redirect_dir=off,xino=off";
+  return syscall($mount + 0, $overlay, $to, $overlay, 1, $options) == 0;
+}
+sub place {
+  my ($from, $to) = @_;
   syscall($mount + 0, $from, $to, $none, 0x1000, 0) == 0 or die "$from: $!\\n";
 }
+my $shown = show("/", $all);
+while ($count-- > 0) {
+  my ($from, $to) = ($all . shift @rest, shift @rest);
+  place($from, $to) if $shown;
+}
+# bubblewrap takes these devices from /dev. The overlay of all files does not have them, because they are in another file system.
+if (show("/dev", $devices)) { place("$devices/$_", "/dev/$_") for grep { -c "$devices/$_" } qw(null zero full random urandom tty) }
+show($engine, $engine) if $engine ne "";
 exec @rest or die "$rest[0]: $!\\n";
 `;
 
 /**
  * The beginning of a command line that gives a sandbox its own inodes, in its own mount namespace. @param place a writable
- * directory of the namespace @param files their paths on the machine, and where they are mounted
+ * directory of the namespace @param engine the place of the engine's files, if the sandbox cannot write to them @param files the
+ * paths of the machine's files, and where they are mounted
  */
-export function withOwnInodes(place: string, files: readonly Mount[]): string[] {
+export function withOwnInodes(place: string, engine: string | undefined, files: readonly Mount[]): string[] {
   const numbers = calls[arch];
   if (numbers === undefined) return [];
   const others = otherMounts();
@@ -50,7 +62,16 @@ export function withOwnInodes(place: string, files: readonly Mount[]): string[] 
     const isWhole = !others.some((other) => isBelow(path, other) || isBelow(other, path));
     return isWhole ? [path, to] : [];
   });
-  return ["perl", "-e", program, ...numbers.map(String), place, String(pairs.length / 2), ...pairs];
+  return [
+    "perl",
+    "-e",
+    program,
+    ...numbers.map(String),
+    place,
+    engine ?? "",
+    String(pairs.length / 2),
+    ...pairs,
+  ];
 }
 
 function otherMounts(): string[] {

@@ -85,14 +85,20 @@ describe("the host's files", () => {
   it.runIf(process.getuid?.() === 0)(
     "can be locked and watched by a sandbox without affecting or revealing other users",
     async () => {
+      const files = [
+        "/usr/bin/env",
+        "/etc/ld.so.cache",
+        "/etc/nsswitch.conf",
+        ...["null", "zero", "full", "random", "urandom"].map((name) => `/dev/${name}`),
+      ];
       const lines = [
         "import ctypes, fcntl, os, time",
         "libc = ctypes.CDLL(None)",
-        "for name in ('/usr/bin/env', '/etc/ld.so.cache'):",
+        `for name in ${JSON.stringify(files)}:`,
         "  file = os.open(name, os.O_RDONLY)",
         "  fcntl.flock(file, fcntl.LOCK_EX); fcntl.lockf(file, fcntl.LOCK_SH)",
         "watch = libc.inotify_init1(os.O_NONBLOCK)",
-        "libc.inotify_add_watch(watch, b'/usr/bin/env', 0xfff)",
+        "libc.inotify_add_watch(watch, b'/usr/bin/env', 0xfff); libc.inotify_add_watch(watch, b'/dev/zero', 0xfff)",
         "print('watches', flush=True)",
         "while not os.path.exists('/tmp/go'): time.sleep(0.1)",
         "try: print('seen', len(os.read(watch, 4096)))",
@@ -101,7 +107,7 @@ describe("the host's files", () => {
       const until = (word: string) => `until grep ${word} /tmp/seen; do sleep 0.1; done`;
       await sandbox.run(`cat > /tmp/watch.py <<'PYTHON'\n${lines.join("\n")}\nPYTHON`);
       await sandbox.run(`python3 /tmp/watch.py > /tmp/seen & ${until("watches")}`);
-      const takes = "/usr/bin/env flock --nonblock /usr/bin/env flock --nonblock /etc/ld.so.cache echo taken";
+      const takes = `/usr/bin/env ${files.map((file) => `flock --nonblock ${file}`).join(" ")} echo taken`;
       expect((await other.run(takes)).stdout).toBe("taken");
       expect(execFileSync("/bin/sh", ["-c", takes], { encoding: "utf8" })).toBe("taken\n");
       expect((await sandbox.run(`touch /tmp/go; ${until("seen")}`)).stdout).toBe("seen nothing");

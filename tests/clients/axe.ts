@@ -8,7 +8,7 @@ interface Found {
   violations: { id: string; nodes: { html: string }[] }[];
 }
 
-/** Returns the violations of accessibility that axe-core finds, for example texts without enough contrast. */
+/** Returns the violations of accessibility rules that axe-core finds, for example texts without enough contrast. */
 export async function violations(page: Page | Frame): Promise<string[]> {
   await page.evaluate(script);
   const found = await page.evaluate((): Promise<Found> => Reflect.get(globalThis, "axe").run());

@@ -157,7 +157,7 @@ it("the AI SDK gets the endpoint of a port, for requests and for WebSockets", as
   expect(socket.url).toBe(url.replace(/^http/, "ws"));
 });
 
-it("ComputeSDK limits commands, by default to the time given for the sandbox", async () => {
+it("ComputeSDK stops a command after the command's time limit, or else after the sandbox's", async () => {
   const compute = computeOf({ provider: sandboxMCP({ url: server.url, token: TOKEN }) });
   const created = await compute.sandbox.create({ timeout: 1000 });
   expect(await created.getInfo()).toMatchObject({ timeout: 1000 });

@@ -137,7 +137,7 @@ describe("commands", () => {
     expect(less).toMatchObject({ isTruncated: true, stdout: stdout.slice(0, 1000) });
   });
 
-  it("end with an abort, in the sandbox too", async () => {
+  it("are cancelled in the sandbox when the caller aborts them", async () => {
     const abort = new AbortController();
     const running = sandbox.runCommand("echo $$; sleep 1000", {
       signal: abort.signal,
@@ -260,7 +260,7 @@ describe("files", () => {
     expect(bytes).toBe(320 * 65_536);
   });
 
-  it("end an upload with an abort", async () => {
+  it("do not exist after their upload was aborted", async () => {
     const abort = new AbortController();
     const endless = new ReadableStream<Uint8Array>({
       async pull(controller) {

@@ -106,7 +106,7 @@ describe("the page of a task", () => {
     expect(await panel.findDefects("task")).toEqual([]);
   });
 
-  it("of a question shows the program and its output", async () => {
+  it("shows the program and its output if the task is a question", async () => {
     const body = JSON.stringify({ question: "[[product]] What is six times seven?", sandbox: "tasks" });
     const headers = { authorization: `Bearer ${TOKEN}`, "content-type": "application/json" };
     const answer = await fetch(new URL("/execute", server.url), { method: "POST", headers, body });

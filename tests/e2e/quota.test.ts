@@ -82,7 +82,7 @@ async function listRunning(call: Call, names: readonly string[]): Promise<string
 // Concurrent, because some tests mostly wait.
 describe.concurrent("a principal's quota", () => {
   describe("for parallel use", () => {
-    it.sequential("limits the runs of 100 parallel calls over many sandboxes, twice", async () => {
+    it.sequential("limits the runs of 100 parallel calls over many sandboxes, also after these runs have ended", async () => {
       const call = caller("many");
       const names = sandboxes(SANDBOXES);
       for (let round = 0; round < 2; round++) {

@@ -18,7 +18,7 @@ beforeEach(() => {
 afterEach(() => copy.remove());
 
 describe("deploy", () => {
-  /** A stub of wrangler: it records its arguments and the secrets that it receives, and has an account. */
+  /** A stub of wrangler: it records its arguments and secrets, and prints the file that has the command's name, if it exists. */
   const WRANGLER_STUB = `#!${process.execPath}
 const { appendFileSync, readFileSync, existsSync } = require("node:fs");
 const args = process.argv.slice(2);
@@ -80,7 +80,7 @@ else if (args[0] === "deploy" && !args.includes("--dry-run"))
     expect(recordedCalls().map(({ args }) => args.slice(0, 2))).toEqual([["deploy", "--dry-run"]]);
   });
 
-  it("prints commands as `npm run cli --` if npm started it", async () => {
+  it("names its commands as `npm run cli --` if npm started it", async () => {
     const args = ["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), "--dry-run"];
     const { stdout } = await runCLI(args, { env: { npm_lifecycle_event: "cli" } });
     expect(stdout).toMatch(/: npm run cli -- validate$[^]*: npm run cli -- verify </m);

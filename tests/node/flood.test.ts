@@ -11,7 +11,7 @@ import { listen } from "../setup/listen.ts";
 import { sleep } from "../setup/until.ts";
 
 const MIB = 1024 * 1024;
-/** The pause between two requests of the neighbour, because each takes processor time. */
+/** The pause between two requests of the neighbour. Without it, they would take too much processor time. */
 const PAUSE_MS = 200;
 
 /** Writes requests into connections as fast as the server reads them. Exits when all connections are closed. */
@@ -33,7 +33,7 @@ const flood = (connections: number, requests: number) => `node -e '
   setTimeout(() => { console.log("open:", open); process.exit(); }, 20_000);
 '`;
 
-/** Sends 4,000 interim responses at once, and no response. */
+/** Sends 4,000 interim responses at once, and no final response. */
 const interim = createTCPServer((socket) => {
   socket.on("error", () => undefined);
   socket.once("data", () => socket.write("HTTP/1.1 100\r\n\r\n".repeat(4000)));
@@ -68,7 +68,7 @@ afterAll(async () => {
   interim.close();
 });
 
-it("unanswered requests take no memory, and other sandboxes get their responses", async () => {
+it("requests without a response take little memory, and other sandboxes get their responses", async () => {
   const before = process.memoryUsage().rss;
   let peak = before;
   let isOver = false;
@@ -90,7 +90,7 @@ it("unanswered requests take no memory, and other sandboxes get their responses"
     .toBe("hello");
 });
 
-it("a TLS handshake in records of one byte, or one that never ends, is refused, and other sandboxes get their responses", async () => {
+it("the engine refuses a TLS handshake that has records of one byte or never ends, and other sandboxes get their responses", async () => {
   const flooding = await TestSandbox.start(engine, {
     policy: { internet: "allowlist", allowHosts: ["internet.test"] },
   });
@@ -132,7 +132,7 @@ with concurrent.futures.ThreadPoolExecutor(40) as pool:
   expect(await attack).toMatchObject({ stdout: "True True", stderr: "" });
 });
 
-it("bodies in chunks of one byte do not disturb other sandboxes, whether their requests wait or are refused", async () => {
+it("request bodies in chunks of one byte do not disturb other sandboxes, whether the engine accepts or refuses the requests", async () => {
   const chunks = `node -e '
     const { connect } = require("node:net");
     const piece = Buffer.from("1\\r\\nx\\r\\n".repeat(10_000));
@@ -231,7 +231,7 @@ it("requests of disconnected clients stop waiting, and do not delay others", asy
   expect(await limiter.waitForRate(new PassThrough(), "direct")).toBe(true);
 });
 
-it("the engine pauses reading from hosts that send endless interim responses", async () => {
+it("the engine pauses reading from hosts that send thousands of interim responses", async () => {
   const sandbox = await TestSandbox.start(engine);
   const code = `
 import select, socket, time
@@ -278,7 +278,7 @@ it("the rest of a request whose response has ended is read at a limited rate", a
   server.close();
 });
 
-it("after a hundred simultaneous TLS handshakes with the engine, further ones wait", async () => {
+it("the engine begins a limited number of simultaneous TLS handshakes, and further ones wait", async () => {
   const intercepts = { http: [], https: ["secret.test"], all: false };
   const sandbox = await TestSandbox.start(engine, { intercepts });
   const code = `

@@ -34,7 +34,7 @@ it("the next sandbox sees the new content of a file or directory that the host r
   expect((await sandbox.run("cat /opt/file")).stdout).toBe("first");
 });
 
-it("a sandbox does not start while a directory of the host is missing, and the error names it", async () => {
+it("a sandbox does not start while a mounted file of the host is missing, and the error names it", async () => {
   const file = join(directory, "file");
   await rm(file);
   await expect(TestSandbox.start(engine)).rejects.toThrow(

@@ -74,7 +74,7 @@ it("a directory with a set-user-id program, which a sandbox could rewrite, can o
   await expect(mount("set")).rejects.toThrow(`${directory}/set/deep\\nnext: \\u001b[2J/program" has a`);
 });
 
-it("a directory in which the server cannot search for set-user-id programs is refused, because a sandbox could", () => {
+it("a directory in which the server cannot search for set-user-id programs is refused, because a sandbox could open it", () => {
   // Root can search all directories.
   const user = process.getuid?.() === 0 ? 54_321 : undefined;
   const project = join(directory, "closed");
@@ -142,7 +142,7 @@ describe("files that the server uses", () => {
     expect(writableMountOf(await mount("tools:ro"), join(directory, "tools/bin"))).toBeUndefined();
   });
 
-  it("do not come from directories of PATH in which a sandbox could put programs, nor from pip's settings in such a directory", async () => {
+  it("do not come from paths in PATH and other variables to which a sandbox can write", async () => {
     const own = join(directory, "project/node_modules/.bin");
     const environment = join(directory, "project/.venv");
     const certificates = join(directory, "project/ca.pem");
@@ -172,7 +172,7 @@ describe("files that the server uses", () => {
     expect(env.PATH).toBe("/usr/bin");
   });
 
-  it("do not come from PATH while the server searches for set-user-id programs, before it mounts the directory", async () => {
+  it("do not come from PATH when the server searches for set-user-id programs, because PATH may name a directory that was mounted earlier", async () => {
     const bin = join(directory, "earlier-bin");
     const mark = join(directory, "mark");
     mkdirSync(bin, { recursive: true });

@@ -3,7 +3,7 @@ import { expect, it } from "vitest";
 import { Resizing } from "../../src/shared/terminal/size.ts";
 import { sleep, until } from "../setup/until.ts";
 
-it("a new size is sent again after a failed call, until resizing is stopped", async () => {
+it("a terminal's new size is sent again after a failed call, until resizing is stopped", async () => {
   const passed: number[] = [];
   let failures = 2;
   let rows = 50;

@@ -108,7 +108,7 @@ describe("GitHub", () => {
     expect(done.text).toContain("error=access_denied");
   });
 
-  it("completes only in the browser that began", async () => {
+  it("signs a person in only in the browser that began the sign-in", async () => {
     const { browser, page } = await openConsentPage(server);
     const away = await browser.submit(page, { decision: "github" });
     const callback = (await new Browser(web).open(away.location?.href ?? "")).location?.href ?? "";

@@ -319,7 +319,7 @@ it("a restore on another image brings back the user's own files and all files wi
   ]);
 });
 
-it("a save first leaves out what can be regenerated, then each library as a whole", async () => {
+it("a save that would be too large leaves out regenerable directories first, and then whole libraries", async () => {
   const root = system("from");
   const base = baseOf(root);
   write(root, "workspace/node_modules/a", "x".repeat(50));

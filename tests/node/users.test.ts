@@ -90,7 +90,7 @@ describe.each([
 });
 
 describe.runIf(isRoot)("a server that runs as root", () => {
-  it("gives a sandbox users: su, setpriv, useradd and subprocess", async () => {
+  it("lets code in a sandbox add users and run programs as other users: su, setpriv, useradd and subprocess", async () => {
     const sandbox = await TestSandbox.start(await commonEngine());
     const commands = [
       "useradd --create-home joe && su joe -c 'echo mine >~/file; id -un; stat -c %U ~/file'",

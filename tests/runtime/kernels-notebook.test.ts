@@ -110,7 +110,7 @@ describe("threads", () => {
   });
 });
 
-describe("tasks", () => {
+describe("tasks of asyncio", () => {
   it("can be awaited by the last expression of their cell", async () => {
     const define = "import asyncio\nasync def w(n):\n    await asyncio.sleep(0.01)\n    return n";
     await kernel.run(define);

@@ -74,7 +74,7 @@ describe("output to the real stdout", () => {
     await kernel.run("clearInterval(ticks)");
   });
 
-  it("leaves stdin empty", async () => {
+  it("does not appear in stdin, which is empty", async () => {
     const code =
       "[fs.readSync(0, Buffer.alloc(5)), fs.readFileSync('/dev/stdin', 'utf8'), (await fs.createReadStream('/dev/stdin').toArray()).length]";
     expect(await kernel.value(code)).toBe("[ 0, '', 0 ]");

@@ -29,7 +29,7 @@ beforeAll(async () => {
 
 beforeEach(takeArrived);
 
-describe("code in a sandbox reaches an API with a secret that it does not have", () => {
+describe("code in a sandbox uses an API whose secret is not in the sandbox", () => {
   it.each([
     ["curl", "curl -sS https://api.private.test/echo"],
     ["curl over plain HTTP", "curl -sS http://api.private.test/echo"],
@@ -186,7 +186,7 @@ it("the proxy keeps the bytes of non-ASCII headers in both directions", async ()
 });
 
 describe("an unusual request", () => {
-  it("ends at the API when the program leaves before the response", async () => {
+  it("is ended at the API when the program disconnects before the response", async () => {
     const urls: string[] = [];
     await sh("curl -sS -m 1 https://api.private.test/silent || true");
     await expect
@@ -207,7 +207,7 @@ print(got.decode())
 END`,
     );
 
-  it("in a body of unknown length stays part of the body", async () => {
+  it("inside a body of unknown length stays part of that body", async () => {
     const inner = "GET /inner HTTP/1.1\r\nHost: api.private.test\r\n\r\n";
     const body = `${inner.length.toString(16)}\r\n${inner}\r\n0\r\n\r\n`;
     const head = "Host: api.private.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -217,7 +217,7 @@ END`,
     expect(await takeArrived()).toEqual([]);
   });
 
-  it("is sent without the user of its URL, and is refused to another host or for a WebSocket", async () => {
+  it("is sent without the user and password in its URL, and is refused if it names another host or upgrades to a WebSocket", async () => {
     const head = "Host: api.private.test\r\nConnection: close\r\n";
     const asUser = `GET https://me:pw@api.private.test/echo HTTP/1.1\r\n${head}\r\n`;
     expect(await sendToProxy(asUser)).toMatch(/^HTTP\/1\.1 200 /);
@@ -280,7 +280,7 @@ describe("the value of a secret", () => {
     );
   });
 
-  it("cannot be read piece by piece", async () => {
+  it("is masked completely in a response to a request for a range", async () => {
     const answer = JSON.parse(
       await sh("curl -sS -r 0-9 -H 'accept-encoding: gzip' https://api.private.test/echo"),
     );

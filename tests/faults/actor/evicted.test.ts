@@ -15,7 +15,7 @@ const moments = fc.array(fc.oneof(fc.integer({ min: 0, max: 60 }), fc.integer({ 
   maxLength: 3,
 });
 
-/** The errors that a call may return if its actor is evicted meanwhile. */
+/** The errors that a call may return if its actor is evicted during the call. */
 const RESTARTED = /^The server restarted during this call for sandbox [a-z-]+\. .* list_runs with sandbox/;
 
 /** Checks that a call returned a result, or an error that gives the reason. Returns whether it was a result. */

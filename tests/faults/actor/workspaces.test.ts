@@ -28,7 +28,7 @@ function hang(sandbox: string): void {
 
 // These tests change state that all sandboxes share, so they run alone.
 describe("when a save takes long", () => {
-  it("another sandbox starts meanwhile", async () => {
+  it("another sandbox starts during the save", async () => {
     const caller = await principal("ws-room");
     const run = (sandbox: string, command: string) => caller.call("run_command", { sandbox, command });
     onTestFinished(await setLimits({ runningSandboxes: 2 }));
@@ -45,7 +45,7 @@ describe("when a save takes long", () => {
     expect(text.match(/^\w(?=: running)/gm)?.sort()).toEqual(["a", "c"]);
   });
 
-  it("the next container gets the save if the container is killed meanwhile, and is then saved again", async () => {
+  it("after the container is killed during the save, the next one is restored from that save and can be saved", async () => {
     const sandbox = "ws-committing";
     await sh(sandbox, "echo first > file");
     await save(sandbox);
@@ -99,7 +99,7 @@ describe.concurrent("when a save never ends", () => {
 
 // Each test has its own sandbox.
 describe.concurrent("when R2 fails under a workspace", () => {
-  it("calls continue to work while R2 refuses, a crash restores the last save, and later saves are complete", async () => {
+  it("calls continue to work while R2 refuses, the last save is restored after a crash, and later saves are complete", async () => {
     const sandbox = "ws-refused";
     await sh(sandbox, "echo first > file");
     await save(sandbox);

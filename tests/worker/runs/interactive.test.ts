@@ -77,7 +77,7 @@ describe.concurrent("a command in a terminal", () => {
     );
   });
 
-  it("has the requested size, at its start and before typed input", async () => {
+  it("has the size that its start or a later send_input requests", async () => {
     const started = await open('env | grep -E "^(LINES|OTHER)="; while stty size; do read -r; done', {
       session: "size",
       env: { LINES: "20", COLUMNS: "90", OTHER: "kept" },
@@ -270,8 +270,8 @@ describe("a terminal ends", () => {
   });
 });
 
-describe("a prepared shell of a session with a run that the next sandboxd took over", () => {
-  it("does not run the next command", async () => {
+describe("a session whose command outlived sandboxd", () => {
+  it("runs its next command with the state that this command left", async () => {
     const started = await run("export TAKEN=over; sleep 1", { session: "main", wait_seconds: 0 });
     await run("pkill -9 -x sbxd", { session: "killer" });
     await waitForResult(started);

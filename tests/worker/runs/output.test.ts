@@ -73,7 +73,7 @@ describe("long output", () => {
     }
   });
 
-  it("is not cut inside a character in progress either", () => {
+  it("is not cut inside a character in the progress of a call either", () => {
     const bytes = (text: string) => new TextEncoder().encode(text);
     // Longer than the bytes that are searched, so the first one of them continues a character.
     expect(lastLine(bytes(`${"é".repeat(4000)}x`))).toBe("é".repeat(200));

@@ -108,7 +108,7 @@ describe("the origin guard", () => {
     },
   );
 
-  it("refuses before anything runs", async () => {
+  it("refuses a request before anything else handles it", async () => {
     const createMCPServer = vi.fn<ProtectedApp["createMCPServer"]>();
     const response = await appWith({}, { createMCPServer })(
       "/mcp",

@@ -111,7 +111,7 @@ describe("POST /execute", () => {
   });
 
   it.each([[{}], [{ task: "" }], [{ task: "  " }], [{ task: 5 }], [[]], [null]])(
-    "asks for a task: %j",
+    "refuses a body without a task or question: %j",
     async (body) => {
       expect(await json(await owner.http("/execute", post(body)))).toEqual([
         400,

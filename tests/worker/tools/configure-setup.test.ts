@@ -119,7 +119,7 @@ it("a set-up runs again if it or its container is killed, at most three times", 
   expect(await sh(sandbox, "ls /tmp/ok")).toBe("/tmp/ok\n");
 });
 
-it("a set-up runs before file calls, also in the next container while they wait, and calls that only read do not start it", async () => {
+it("a set-up runs before a file call that writes, also if the container is killed meanwhile, and a call that only reads does not start it", async () => {
   const sandbox = "setup-files";
   await configure(sandbox, "echo begun; sleep 1; ls >~/seen");
   const { text } = await callsIn(sandbox).command("true", { wait_seconds: 0 });

@@ -80,7 +80,7 @@ describe("variables of a sandbox", () => {
     expect(await runInKernel(sandbox, "python", "print(os.environ['WORD'])")).toBe("again");
   });
 
-  it("do not change in a session that made them readonly or changed the server's own variable", async () => {
+  it("keep their value in a session that made them readonly, and never run code that a session puts into the server's own variable", async () => {
     const sandbox = "vars-spoiled";
     await configure(sandbox, { FIXED: "1" });
     await sh(sandbox, "declare -rx FIXED");

@@ -27,13 +27,13 @@ afterAll(async () => {
   await owner.call("destroy_sandbox", { sandbox });
 });
 
-describe.concurrent("a sandbox that has no process left", () => {
+describe.concurrent("a sandbox without free processes", () => {
   it.each([
     ["run_code", { code: "1" }],
     ["run_code", { code: "1", language: "javascript", context: "other" }],
     ["run_code", { code: "1", language: "typescript" }],
     ["run_command", { command: "echo hello", session: "new" }],
-  ])("has a result of %s %j that names this reason and the next step", async (name, args) => {
+  ])("returns a result of %s %j that names this reason and the next step", async (name, args) => {
     const result = await owner.call(name, { sandbox, ...args });
     expect(result.text).toMatch(/out of processes or memory[^]*cancel_run[^]*destroy_sandbox/);
   });

@@ -159,7 +159,7 @@ describe("a program in place of sandboxd that runs a command", () => {
     expect((await command("refused")).text).toMatch(/process/);
   });
 
-  it("cannot accept more bytes than were typed", async () => {
+  it("cannot make send_input report more typed bytes than the caller sent", async () => {
     const started = await command("typed", { interactive: true, session: "typed", wait_seconds: 0 });
     const typed = await owner.call("send_input", { id: idIn(started), text: "12345", wait_seconds: 0 });
     expect(typed.text).not.toContain("1000000000");

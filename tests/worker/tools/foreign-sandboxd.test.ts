@@ -4,7 +4,7 @@ import { type Result, idIn, runInKernel, owner, sleep, until, waitForText } from
 
 const sandbox = "foreign-sandboxd";
 
-/** Responds to each request with the file of its method and path: a head and a body, which may be repeated. */
+/** Responds to each request except `GET /` with the head in /tmp/answer, and with its body as often as /tmp/times says. */
 const PROGRAM = `
 import os, socket, sys, threading
 where = next(path for path in sys.argv[1:] if os.path.exists(path))

@@ -56,8 +56,8 @@ beforeEach(async () => {
   await takeArrived();
 });
 
-describe("git in a command that lacks credentials", () => {
-  it("asks the person to sign in, is not run twice, and succeeds when it is run again", async () => {
+describe("a command whose git lacks credentials", () => {
+  it("makes the server ask the person to sign in, runs once, and succeeds when the caller runs it again", async () => {
     const args = { sandbox: "git-ask", command: `echo once >>count; ${CLONE}` };
     const { url, message, state } = elicitationIn(await ask("run_command", args));
     expect(message).toContain(HOST);
@@ -73,7 +73,7 @@ describe("git in a command that lacks credentials", () => {
     const resultText = JSON.stringify((await repeated).result);
     expect(resultText).toContain("run it again");
     expect(await sh("git-ask", `cat count; ${CLONE}`)).toContain("once\nof the private repository");
-    // The sandbox's next actor has the sign-in, and so has a new sandbox.
+    // The sandbox's next actor can use the token, and so can a new sandbox.
     await evictActor(await actorOf("git-ask"));
     expect(await sh("git-new", CLONE)).toContain("of the private repository");
     expect(
@@ -95,7 +95,7 @@ describe("git in a command that lacks credentials", () => {
     expect(await sh("git", "cat count")).toMatch(/once$/);
   });
 
-  it("asks the person again if the host refuses the token", async () => {
+  it("makes the server ask the person again if the host refuses the token", async () => {
     const browser = await panelBrowser(app);
     await signIn(browser, HOST, "wrong-token-of-the-person");
     const args = { sandbox: "git", command: CLONE };
@@ -105,7 +105,7 @@ describe("git in a command that lacks credentials", () => {
     expect(await sh("git", CLONE)).toContain("of the private repository");
   });
 
-  it("has advice in its result if the client does not ask, or nobody could sign in", async () => {
+  it("has advice in its result if the client cannot ask the person, or nobody can sign in", async () => {
     expect(await sh("git", CLONE)).toContain(`sign in to this host at ${PAGE}`);
     const token = await principal("git-hint", ["sandbox:exec"]);
     const { text } = await token
@@ -115,7 +115,7 @@ describe("git in a command that lacks credentials", () => {
     expect(text).not.toContain(PAGE);
     const off = owner.withVariables({ ...variables, GIT_SIGN_IN: "off" });
     expect((await off.call("run_command", { sandbox: "git", command: CLONE })).text).not.toContain(PAGE);
-    // The output names an invalid git host, or the command succeeds.
+    // The server asks nobody if the output names an invalid git host, or the command succeeds.
     for (const command of [
       "echo \"fatal: Authentication failed for 'https://10.0.0.1/x'\" >&2; false",
       "echo \"fatal: Authentication failed for 'http://smart.private.test/x'\" >&2; false",
@@ -156,7 +156,7 @@ describe("git in a command that lacks credentials", () => {
     expect((await owner.call("get_result", run)).text).toContain("run it again");
   });
 
-  it("asks the person in the call that waits for its end, and not when the result is read again", async () => {
+  it("makes the server ask in the call that waits for its end, and not when the result is read again", async () => {
     const sandbox = "git";
     const begin = async () => {
       const command = `sleep 1; ${CLONE}`;
@@ -180,7 +180,7 @@ describe("git in a command that lacks credentials", () => {
     expect(JSON.stringify((await ask("get_result", run, state)).result)).toContain("run it again");
   });
 
-  it("asks the person for a task's clone, and the task starts after the sign-in", async () => {
+  it("makes the server ask also if a task's clone needs the sign-in, and the task starts after it", async () => {
     const sandbox = "git-task";
     // The task runs this program as its agent, because the program has the agent's name.
     const agent =
@@ -229,7 +229,7 @@ describe("a person's token for a git host", () => {
     ])
       await sh("git", `${request}; true`);
     for (const { authorization } of await takeArrived()) expect(authorization).toBeUndefined();
-    // The client itself follows a redirect.
+    // The client in the sandbox follows a redirect itself, and its second request has no token.
     await sh("git", `curl -ksSL "https://${HOST}/smart.git/away/info/refs?service=git-upload-pack"; true`);
     const [led, landed] = await takeArrived();
     expect(led?.authorization).toBe(credentials);
@@ -270,7 +270,7 @@ describe("a person's token for a git host", () => {
     expect(await sh("git", CLONE)).toContain("could not read Username");
   });
 
-  it("is confirmed with the full name of its host, which can look like another host", async () => {
+  it("is confirmed with its host's name in ASCII, because the Unicode name can look like another host", async () => {
     const browser = await panelBrowser(app);
     const { text } = await signIn(browser, " smàrt.Private.test ");
     expect(text).toContain("xn--smrt-1na.private.test");
@@ -303,7 +303,7 @@ describe("a person's token for a git host", () => {
     expect((await signIn(limited, "smart-other.private.test")).status).toBe(200);
   });
 
-  it("is accepted only from this server's own page, for the sandboxes of the person who signed in", async () => {
+  it("is accepted only from this server's own page, and only from a person who may run code", async () => {
     const { url } = elicitationIn(await ask("run_command", { sandbox: "git", command: CLONE }));
     const fields = { host: HOST, token: GIT_TOKEN };
     const browser = await panelBrowser(app);

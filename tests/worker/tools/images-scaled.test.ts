@@ -101,7 +101,7 @@ const noise = 'Image.frombytes("RGB", (1200, 1200), os.urandom(1200 * 1200 * 3))
 const column = 'Image.new("RGB", (1, 12000), (0, 0, 255)).save("picture", "jpeg")';
 const fourTimes = (colour: number[]) => Array.from({ length: 4 }, () => colour);
 
-/** One image for each way in which Pillow reads colours. Pillow's own decoders read the files. */
+/** One image for each way in which Pillow reads colours. */
 const LARGE: [name: string, make: string, from: string, to: string, expected?: Expected][] = [
   ["PNG of 20 MP", quarters(5000, 4000, '"png"'), "5000 x 4000", "1198 x 959"],
   ["PNG of 16 bits", 'open("picture", "wb").write(sixteen(2000, 1000))', "2000 x 1000", "1516 x 758"],
@@ -136,7 +136,7 @@ describe("an image that is too large is scaled down:", () => {
     );
   });
 
-  it("a photo with a rotated camera, upright", async () => {
+  it("a photo of a rotated camera, which the server also turns upright", async () => {
     const { text } = await run(`i = quarters(2000, 1500).transpose(Image.Transpose.TRANSPOSE)
 exif = Image.Exif(); exif[274] = 5
 i.save("picture", "jpeg", exif=exif); print(i.width)`);
@@ -173,8 +173,11 @@ i.save("picture", "jpeg", exif=exif); print(i.width)`);
     await expectShown(content[2]?.data);
     await expectShown(content[3]?.data);
   });
+});
 
-  it.each(["gif", "webp"])("one in a result of code, as its display data: %s", async (format) => {
+it.each(["gif", "webp"])(
+  "a result of code shows an image from the code's display data in its own format: %s",
+  async (format) => {
     const { content } = await run(`quarters(100, 100).save("picture", "${format}")
 class Shown:
     def _repr_mimebundle_(self, **_):
@@ -187,10 +190,10 @@ Shown()`);
       ["text", undefined],
       ["image", `image/${format}`],
     ]);
-  });
-});
+  },
+);
 
-it("an animation that fits is shown unchanged and named as such", async () => {
+it("an animation that fits is shown unchanged, and the result says that it is animated", async () => {
   await run(
     'quarters(64, 64).save("picture", "gif", append_images=[Image.new("RGB", (64, 64))], save_all=True)',
   );
@@ -307,7 +310,7 @@ describe("the sandbox's own program that scales images, which code can replace,"
     ["endless bytes", "import os\nwhile True: os.write(1, bytes(1 << 20))"],
     ["the output of a program that uses up the memory", "held = bytearray(2 << 30)"],
     ["the output of a program that does not end", "import time; time.sleep(600)"],
-  ])("passes on only valid images, not %s", async (_, program) => {
+  ])("cannot make the server show %s", async (_, program) => {
     await replace(program);
     const { content, isError, text } = await read();
     expect(content.map(({ type }) => type)).toEqual(["text"]);

@@ -136,7 +136,7 @@ describe("long values", () => {
       "javascript",
       "for (let i = 0; i < 100; i++) display('\\u20ac'.repeat(10 ** 6)); throw new Error('z'.repeat(10 ** 6))",
     ],
-  ])("stay together under half a megabyte: %s", async (language, code) => {
+  ])("take less than half a megabyte together: %s", async (language, code) => {
     const { content, text } = await run(code, { language });
     expect(text).toMatch(/left out/);
     expect(new TextEncoder().encode(JSON.stringify(content)).length).toBeLessThan(500_000);

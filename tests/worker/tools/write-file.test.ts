@@ -153,7 +153,7 @@ describe("write_file", () => {
 });
 
 describe("simultaneous calls of write_file", () => {
-  it("append completely, twenty times to one file, and leave the content of one of several writes", async () => {
+  it("append all of their texts to one file, or, if they replace it, leave the complete text of one of them", async () => {
     const letters = Array.from({ length: 20 }, (_, n) => String.fromCharCode(97 + n));
     await Promise.all(letters.map((letter) => write("at-once", letter.repeat(5000), { append: true })));
     expect(

@@ -21,7 +21,7 @@ const TTL_DAYS = 30;
 const TASK_DAYS = 7;
 const LIMITS = { checkpoints: 1000, workspaceBytes: 1_000_000 };
 
-/** A registry with a clock and a bucket. It records the prefixes of all writes. */
+/** A registry with a clock, and a bucket that has the prefixes of the written objects. */
 class Bench {
   readonly registry: SnapshotRegistry;
   readonly bucket = new Set<string>();
@@ -264,7 +264,7 @@ describe("the registry of saved states", () => {
     await fc.assert(
       fc.asyncProperty(fc.array(stepOf, { minLength: 5, maxLength: 60 }), (steps) =>
         withBench(async (bench) => {
-          /** The references of each state, and the owner of each state, kept without the registry. */
+          /** What the registry must know: the references of each state, and its owner. */
           const packs = new Map<string, string[]>();
           const current = new Map<string, { id: string; usedAt: number }>();
           const checkpoints = new Map<string, { id: string; sandbox: string; endsAt: number }>();

@@ -47,12 +47,12 @@ export function attachedNetworksOf(
   }
   for (const line of routes.split("\n").slice(1)) {
     const [, destination = "", gateway, flags, , , , mask = ""] = line.split("\t");
-    if (gateway !== "00000000" || !isUp(flags)) continue;
+    if (gateway !== "00000000" || !isDirect(flags)) continue;
     add(littleEndian(destination), countBits(mask), "ipv4");
   }
   for (const line of routes6.split("\n")) {
     const [destination = "", bits = "", , , gateway, , , , flags] = line.split(/\s+/);
-    if (!/^0{32}$/.test(gateway ?? "") || !isUp(flags)) continue;
+    if (!/^0{32}$/.test(gateway ?? "") || !isDirect(flags)) continue;
     add(destination.replace(/(.{4})(?=.)/g, "$1:"), Number.parseInt(bits, 16), "ipv6");
   }
   return [
@@ -61,8 +61,8 @@ export function attachedNetworksOf(
   ];
 }
 
-/** Whether a route has the flag RTF_UP, and neither RTF_GATEWAY nor RTF_REJECT. */
-function isUp(flags: string | undefined): boolean {
+/** Whether a route leads to a network of this machine: it has the flag RTF_UP, and neither RTF_GATEWAY nor RTF_REJECT. */
+function isDirect(flags: string | undefined): boolean {
   return (Number.parseInt(flags ?? "0", 16) & 0x203) === 1;
 }
 

@@ -45,11 +45,11 @@ syscall(429, $tree, $empty, -100, $to, 0x4) == 0 or die "move_mount: $!\\n";
 
 /**
  * Mounts a directory again in the mount namespace of a process. @param map lines with an id on disk, the id that the mount
- * shows, and the number of ids @throws Error with the reason if the machine or file system does not support it
+ * shows, and the number of ids @throws Error with the reason if the machine or file system does not support such mounts
  */
 export async function mountMapped(pid: number, from: string, to: string, map: string): Promise<void> {
   const unshare = unshareNumber[arch];
-  if (unshare === undefined) throw new Error(`not on ${arch}`);
+  if (unshare === undefined) throw new Error(`${arch} processors are not supported`);
   const args = [`--mount=/proc/${pid}/ns/mnt`, "--", "perl", "-e", program, from, to, map, String(unshare)];
   await run("nsenter", args, { cwd: "/", env: { PATH: systemPath() }, timeout: 10_000 }).catch(
     (error: unknown) => {

@@ -61,7 +61,7 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
   const share = (part: number, least: number, most: number) =>
     Math.min(most, Math.max(least, Math.floor(totalmem() / part / MiB) * MiB));
   const processes = given.processes ?? 512;
-  const maxOpenFiles = ofMachine("fs/file-max");
+  const maxOpenFiles = readSetting("fs/file-max");
   return {
     diskBytes: share(8, 512 * MiB, 4096 * MiB),
     memoryBytes: share(4, 512 * MiB, 4096 * MiB),
@@ -71,8 +71,8 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     openFiles: openFilesPerProcess(maxOpenFiles, processes),
     openFilesOfMachine: maxOpenFiles * 0.7,
     // Half of the kernel's limit, which is in pages.
-    tcpBytesOfMachine: (ofMachine("net/ipv4/tcp_mem") / 2) * 4096,
-    tcpOrphansOfMachine: ofMachine("net/ipv4/tcp_max_orphans") / 2,
+    tcpBytesOfMachine: (readSetting("net/ipv4/tcp_mem") / 2) * 4096,
+    tcpOrphansOfMachine: readSetting("net/ipv4/tcp_max_orphans") / 2,
     kernelGrowthOfMachine: totalmem() / 16,
     ...given,
   };
@@ -103,7 +103,7 @@ export function kernelMemory(): number | undefined {
   return (of("MemTotal") - named - kept) * 1024;
 }
 
-function ofMachine(setting: string): number {
+function readSetting(setting: string): number {
   try {
     return Number(readFileSync(`/proc/sys/${setting}`, "utf8").trim().split(/\s+/).at(-1));
   } catch {
@@ -130,7 +130,7 @@ export async function findGroupParents(): Promise<GroupParent[]> {
   for (const line of (await read("/proc/self/cgroup")).split("\n")) {
     const [, controllers = "", path = "/"] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
     const names = controllers.replace("blkio", "io").split(",");
-    const controller = known.find((name) => names.includes(name));
+    const controller = allControllers.find((name) => names.includes(name));
     if (controller !== undefined) {
       const directory = join("/sys/fs/cgroup", controllers, path);
       const parent: GroupParent = { version: 1, path: directory, controllers: [controller] };
@@ -139,7 +139,7 @@ export async function findGroupParents(): Promise<GroupParent[]> {
       // A group with processes cannot delegate controllers to children, so the engine uses a sibling of its own group.
       for (const directory of [join("/sys/fs/cgroup", dirname(path)), "/sys/fs/cgroup"]) {
         // Often only the controllers for memory and processes are delegated.
-        const all: Controller[][] = [known, ["memory", "pids", "cpu"], ["memory", "pids"]];
+        const all: Controller[][] = [allControllers, ["memory", "pids", "cpu"], ["memory", "pids"]];
         const parents = all.map((some): GroupParent => ({ version: 2, path: directory, controllers: some }));
         const areUsable = await Promise.all(parents.map(isUsable));
         const parent = parents[areUsable.indexOf(true)];
@@ -153,7 +153,7 @@ export async function findGroupParents(): Promise<GroupParent[]> {
   return usableParents;
 }
 
-const known: Controller[] = ["memory", "pids", "cpu", "io"];
+const allControllers: Controller[] = ["memory", "pids", "cpu", "io"];
 /** How many reads per second a sandbox may make from the machine's disks. Repeated reads come from memory and do not count. */
 const READS_PER_SECOND = 2000;
 

@@ -16,7 +16,8 @@ const calls: Partial<Record<typeof arch, [unshare: number, mount: number]>> = {
 
 /**
  * The program is in Perl, because running mount(8) for each mount takes too long. If the kernel has no overlayfs, or cannot overlay
- * the root's file system, the files keep the machine's inodes. An overlay needs two layers, so the second one is empty.
+ * the root's file system, the files keep the machine's inodes. An overlay needs two lower layers, so an empty directory is the
+ * second one.
  */
 const program = `
 use strict;

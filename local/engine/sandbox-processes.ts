@@ -84,10 +84,10 @@ export async function start(options: StartOptions): Promise<Processes> {
   const argv = [...noCores, ...(view?.enter ?? []), "bwrap", ...own, "--", ...initCommand];
   // bubblewrap runs with these limits as the user that is root in the sandbox, so they apply to all users of the sandbox together.
   // With a socket as its input, bash would read the user's startup files: --norc prevents that.
-  const bounds = unprivileged === undefined ? "" : `${userLimits(limits)}\n`;
+  const limitsScript = unprivileged === undefined ? "" : `${userLimits(limits)}\n`;
   const child = spawn(
     "/bin/bash",
-    ["--norc", "-c", bounds + prelude, "sandbox", ...options.groups, "--", ...argv],
+    ["--norc", "-c", limitsScript + prelude, "sandbox", ...options.groups, "--", ...argv],
     {
       cwd: "/",
       detached: true,

@@ -83,14 +83,18 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     stdio: ["pipe", "pipe", "pipe"],
   });
   child.stdin.on("error", () => undefined);
-  const watch = spawn("/bin/sh", ["-c", reaper, "reaper", `${marker}=${directory}`, ...options.groups], {
-    detached: true,
-    env: { PATH: "/usr/bin:/bin" },
-    stdio: ["pipe", "ignore", "ignore"],
-  });
-  watch.stdin.on("error", () => undefined);
+  const reaperProcess = spawn(
+    "/bin/sh",
+    ["-c", reaper, "reaper", `${marker}=${directory}`, ...options.groups],
+    {
+      detached: true,
+      env: { PATH: "/usr/bin:/bin" },
+      stdio: ["pipe", "ignore", "ignore"],
+    },
+  );
+  reaperProcess.stdin.on("error", () => undefined);
   // The reaper may end early: without isolation, code in the sandbox can kill it.
-  const reaped = new Promise((resolve) => watch.once("exit", resolve).once("error", resolve));
+  const reaped = new Promise((resolve) => reaperProcess.once("exit", resolve).once("error", resolve));
 
   let printed = "";
   const collect = (chunk: Buffer) => {
@@ -105,8 +109,8 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     child.once("exit", (code, signal) => resolve({ exitCode: code ?? 137, reason: signal ?? "exit" }));
   });
   const exited = ended.then(async (report) => {
-    watch.stdin.end();
-    const killTimer = setTimeout(() => watch.kill("SIGKILL"), reapMs);
+    reaperProcess.stdin.end();
+    const killTimer = setTimeout(() => reaperProcess.kill("SIGKILL"), reapMs);
     await reaped;
     clearTimeout(killTimer);
     if (sockets !== directory) await rm(sockets, { force: true });
@@ -179,7 +183,7 @@ async function shortenPath(directory: string): Promise<string> {
 
 /** Replaces the variables for the egress proxy and for generated files, which exist only with isolation, by the host's own. */
 function useHostVariables(env: Record<string, string>): Record<string, string> {
-  const left = Object.entries(env).filter(
+  const kept = Object.entries(env).filter(
     ([name, value]) =>
       !/^((https?|no)_proxy|npm_config_.*|NODE_USE_ENV_PROXY|NODE_OPTIONS|VIRTUAL_ENV)$/i.test(name) &&
       value !== BUNDLE_FILE,
@@ -189,6 +193,6 @@ function useHostVariables(env: Record<string, string>): Record<string, string> {
   );
   return {
     ...Object.fromEntries(proxies.map(([name, value]) => [name, value ?? ""])),
-    ...Object.fromEntries(left),
+    ...Object.fromEntries(kept),
   };
 }

@@ -31,7 +31,7 @@ NEEDS_IPYTHON = (
 
 class Formatter:
     def format(self, value, include=None, exclude=None):
-        """An object's forms by MIME type, and empty metadata."""
+        """Returns an object's representations by MIME type, and empty metadata."""
         data = {"text/plain": repr(value)}
         if not isinstance(value, type):
             found = self.call(value, "_repr_mimebundle_", include=include, exclude=exclude)
@@ -46,7 +46,7 @@ class Formatter:
         try:
             found = method(value, **options) if callable(method) else None
         except Exception:
-            # The object cannot show itself in this form.
+            # The object has no such representation.
             return None
         return found[0] if isinstance(found, tuple) and name in METHODS.values() else found
 

@@ -36,7 +36,7 @@ sys.modules[TERMINAL].embed = lambda **options: importlib.import_module(TERMINAL
 sys.modules["jedi"] = None
 
 if has_ipython():
-    # The shell would import these modules only for the first cell.
+    # Otherwise the shell would import these modules for the first cell.
     import IPython.core.completer
     import IPython.core.magics
     from IPython.core.interactiveshell import InteractiveShell
@@ -53,7 +53,7 @@ else:
 for name in (TERMINAL, "jedi"):
     sys.modules.pop(name, None)
 
-# The first cell loads the prelude. A prepared kernel loads the prelude's imports already here.
+# The first cell loads the prelude. In a prepared kernel, the first cell is faster if the prelude's imports are loaded here.
 sys.path.insert(0, PRELUDE)
 try:
     import sandbox_mcp_kernel
@@ -68,7 +68,7 @@ finally:
     for name in [name for name in sys.modules if name.split(".")[0] == "sandbox_mcp_kernel"]:
         del sys.modules[name]
 
-# The executor's names by MIME type, in the order of the image's executor.
+# The names that the image's executor gives to outputs, by MIME type and in its order.
 KINDS = {
     "image/png": "image",
     "image/jpeg": "jpeg",
@@ -150,7 +150,7 @@ def package_directories():
 
 def main():
     print(json.dumps({"status": "ready", "version": "2.0.0", "packages": package_directories()}), flush=True)
-    # Created for the first cell: the shell writes to the home directory, and a prepared kernel must leave no trace.
+    # The first cell creates the shell: the shell writes to the home directory, and a prepared kernel must leave no trace.
     shell = None
     while True:
         try:

@@ -30,7 +30,7 @@ export interface Owner {
   scopes?: readonly Scope[];
   /** How long the caller waits, in milliseconds; the server's maximum if undefined. */
   callerWaitMs?: number;
-  /** False if the caller's result has no place for a notice about lost state. The next result then has the notice. */
+  /** False if the caller's result has no place for notices. The next result then has them. */
   takesNotice?: boolean;
 }
 

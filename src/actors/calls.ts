@@ -28,7 +28,7 @@ import type { Lifecycle } from "./lifecycle.ts";
 import type { SetUp } from "./set-up.ts";
 import { actorUnreachable, changeRefused, needsScope, stopped } from "./texts.ts";
 
-/** The result of an actor's method, with a notice if state was lost since the last result. */
+/** The result of an actor's method, with notices since the last result, for example that files were lost. */
 export type ActorResult<T> = Outcome<T> & { notice?: string };
 
 export interface CallPlan {

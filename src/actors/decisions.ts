@@ -78,7 +78,7 @@ export class NetworkDecisions {
     return added && { sandbox: account.owner.sandbox, added };
   }
 
-  /** @returns whether the question existed @throws {ToolError} if the operator no longer allows the change */
+  /** @returns whether the question was open @throws {ToolError} if the operator no longer allows the change */
   async decide(owner: Owner, id: string, isAllowed: boolean): Promise<boolean> {
     const stored = this.#find(id);
     if (!stored || stored.isRefused) return false;

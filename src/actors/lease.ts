@@ -6,7 +6,7 @@ import { SerialQueue } from "../shared/queue.ts";
 import { splitByDay, dayOf } from "../shared/days.ts";
 import { quotaError, secondsCutText } from "./texts.ts";
 
-/** The quota that a request asks for in addition, so that the next runs need no request. */
+/** The quota that a request asks for in addition to the need of its run, so that the next runs need no request. */
 const SPARE: Holding = { slots: 4, seconds: 600 };
 
 /** How long before its end a lease is renewed, in milliseconds. */

@@ -145,11 +145,12 @@ export class SandboxNetwork {
 
   /** Names the requests that were refused after `since`, and the call that would allow them; undefined if none was refused. */
   async refusalNote(since: number): Promise<string | undefined> {
-    const isFree = this.policy.internet === "full";
+    const isUnrestricted = this.policy.internet === "full";
     // An unrestricted network refuses only connections to hosts with a secret or a git sign-in.
-    if (isFree && this.#host.secretHosts().length + this.#host.gitHosts().length === 0) return undefined;
+    if (isUnrestricted && this.#host.secretHosts().length + this.#host.gitHosts().length === 0)
+      return undefined;
     const refused = await this.#host.platform.refusalsSince(since);
-    const byPolicy = isFree ? [] : refused.filter(({ why }) => why !== "mismatch");
+    const byPolicy = isUnrestricted ? [] : refused.filter(({ why }) => why !== "mismatch");
     const mismatched = refused.filter(({ why }) => why === "mismatch");
     const sentences: string[] = [];
     if (byPolicy.length > 0) sentences.push(refusedText(listed(byPolicy)), ...this.#remedies(byPolicy));

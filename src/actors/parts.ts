@@ -258,10 +258,10 @@ function addSettings(execution: ReturnType<typeof addExecution>) {
 }
 
 /** Agents and questions, and the runs that callers start. */
-function addTasks(settled: ReturnType<typeof addSettings>) {
-  const { actor, config, lifecycle, workspace, settings, code, commands, restartNotice } = settled;
+function addTasks(configured: ReturnType<typeof addSettings>) {
+  const { actor, config, lifecycle, workspace, settings, code, commands, restartNotice } = configured;
   const { maxTokens, archiveMaxMiB } = config.tasks;
-  const parts = { ...settled, budgets: new TaskBudgets(settled.sql), maxTokens };
+  const parts = { ...configured, budgets: new TaskBudgets(configured.sql), maxTokens };
   const tasks = new TaskExecutor({
     ...parts,
     prepareAgent: (agent) => actor.prepareAgent(agent),
@@ -301,7 +301,7 @@ function addTasks(settled: ReturnType<typeof addSettings>) {
   return { ...parts, tasks, questions, modelUse, taskRecords, plans, executors };
 }
 
-/** Runs' outputs and records, links to files, and the measurement after a use. */
+/** The outputs and records of runs, links to files, and the measurement of the disk use. */
 function addUpkeep(parts: ReturnType<typeof addTasks>) {
   const { account, idle, files } = parts;
   return {

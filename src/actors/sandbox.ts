@@ -207,7 +207,7 @@ export class Sandbox extends SandboxActor {
     return this.#parts.decisions.find(id);
   }
 
-  /** Records the person's decision. Returns whether the question existed. */
+  /** Records the person's decision. Returns whether the question was open. */
   decideNetwork(owner: Owner, id: string, isAllowed: boolean): Promise<ActorResult<boolean>> {
     return this.#perform(owner, ({ decisions }) => decisions.decide(owner, id, isAllowed));
   }

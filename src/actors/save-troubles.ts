@@ -5,7 +5,7 @@ import type { LeftOut } from "./saved-states.ts";
 import { leftOut } from "./workspace-transfer.ts";
 import { isPermanentSaveError, notSavedText, partlySavedText, reasonOf } from "./texts.ts";
 
-/** The delay before a failed save is retried. It doubles each time up to the maximum. Milliseconds. */
+/** The delay before a failed save is retried, in milliseconds. It doubles each time up to the maximum. */
 const FIRST_RETRY_MS = 1000;
 const MAX_RETRY_MS = 300_000;
 

@@ -29,7 +29,7 @@ const MAX_PAUSE_S = 300;
 const STABLE_S = 60;
 
 interface State {
-  /** Empty after the service was removed. `runs` keeps its ids, so that old records can be deleted. */
+  /** Empty after the service was removed. `runs` still has the ids of its runs, so that old records can be deleted. */
   script: string;
   runs: string[];
   /**

@@ -111,6 +111,7 @@ export class Workspace {
   #timer: ReturnType<typeof setTimeout> | null = null;
   #timerAt = 0;
   #changedAt = 0;
+  /** Since when there are unsaved changes, in milliseconds since the epoch; undefined if everything is saved. */
   #dirtySince: number | undefined;
   /** The value that `#dirtySince` had when the current save began. If the save fails, `#dirtySince` gets it back. */
   #savingSince: number | undefined;
@@ -163,7 +164,7 @@ export class Workspace {
     this.#timer = null;
   }
 
-  /** Restores the sandbox's state, and sets the notice. @param container aborted when it ends @throws {ToolError} */
+  /** Restores the sandbox's state, and sets the notice about it. @param container aborted when it ends @throws {ToolError} */
   async restore(container: AbortSignal): Promise<void> {
     const { sync, restartNotice, snapshots, isSaved } = this.#host;
     this.#forgetContainer();

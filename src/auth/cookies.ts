@@ -25,7 +25,7 @@ export function addCookiePrefix(request: Request, secure: boolean): Request {
   return new Request(request, { headers });
 }
 
-/** Over plain HTTP, removes the prefix and `Secure`: browsers would drop the cookies. */
+/** Over plain HTTP, removes the prefix and `Secure`, because browsers would drop cookies that have them. */
 export function removeCookiePrefix(headers: Headers, secure: boolean): Headers {
   if (secure) return headers;
   const cookies = headers.getSetCookie();

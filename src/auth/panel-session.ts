@@ -21,7 +21,7 @@ import { CALLER_TEXTS, NOT_APPROVED, NOT_SIGNED_IN, SIGN_IN_EXPIRED, STORAGE_SIL
 
 const SESSION_COOKIE = "panel";
 
-/** Binds a sign-in to its browser: the request's state and the code verifier. */
+/** The cookie that binds a sign-in to its browser. It has the state, the code verifier and the page to return to. */
 const SIGN_IN_COOKIE = "panel-sign-in";
 
 /**

@@ -65,7 +65,9 @@ export const APP_NOT_REGISTERED: PageMessage = {
 
 /** @param hasLink whether the page has a link back to the app */
 export function badRequest(problem: string, hasLink: boolean): PageMessage {
-  const next = hasLink ? "" : " Connect the app again. If that leads here too, contact the app's developer.";
+  const next = hasLink
+    ? ""
+    : " Connect the app again. If you see this page again, contact the app's developer.";
   return {
     title: "This request is not valid",
     message: `${problem.replace(/\.?$/, ".")} Nothing was approved.${next}`,

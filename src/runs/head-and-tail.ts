@@ -18,7 +18,7 @@ export class HeadAndTail {
     this.bytes = bytes;
   }
 
-  /** A snapshot. It shares the arrays, because `add` replaces them and never changes them. */
+  /** A copy. It shares the arrays, because `add` replaces them and never changes them. */
   static copy({ head, tail, bytes }: HeadAndTail): HeadAndTail {
     return new HeadAndTail(head, tail, bytes);
   }

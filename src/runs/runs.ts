@@ -43,7 +43,7 @@ export interface RunQuota {
   take(seconds: number): Promise<Reservation>;
   /** Reserves without a check, for a run that an earlier actor started: it is already running. */
   takeUnchecked(seconds: number): Reservation;
-  /** Returns a reservation. @param spent the run's seconds */
+  /** Gives a reservation back. @param spent the seconds that the run took */
   giveBack(reservation: Reservation, spent: number): void;
 }
 

@@ -69,8 +69,8 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   }
 
   /**
-   * The SDK restarts the idle time with each new actor and each container call. This method sets only the remaining time, if no
-   * call or run uses the sandbox.
+   * The SDK restarts the idle time with each new actor and each container call. If no call or run uses the sandbox, this method
+   * sets only the remaining time.
    */
   override renewActivityTimeout(): void {
     const configured = this.sleepAfter;

@@ -95,9 +95,9 @@ export class SDKPlatform implements ContainerPlatform {
   }
 
   /**
-   * Cleans up after the previous container. The SDK would close its connection at an alarm, or while it starts the next
-   * container, and break the waiting call. `stop` closes the connection now, and does nothing else if no container
-   * runs. It is called once, because a second call would stop a starting container.
+   * Cleans up after the previous container. Otherwise the SDK would close its connection at an alarm, or while it starts the next
+   * container, and break the call that waits for that container. `stop` closes the connection now, and does nothing else if no
+   * container runs. It is called once, because a second call would stop a starting container.
    */
   async #cleanUpPrevious(): Promise<void> {
     if (this.isRunning) return;
@@ -231,7 +231,7 @@ export class SDKInterpreter implements Interpreter {
     }
   }
 
-  /** The SDK starts a spare kernel before it confirms the deletion. */
+  /** Takes as long as the start of a kernel, because the SDK starts a spare one before it confirms the deletion. */
   async deleteContext(id: string): Promise<void> {
     await this.#sandbox.deleteCodeContext(id);
   }

@@ -11,7 +11,7 @@ import { type PageMessage, SCOPE_TEXTS, CONSENT_TEXTS } from "./texts.ts";
 export interface Consent {
   description: ConsentDescription;
   issuer: string;
-  /** The query of the authorization request with its question mark. The form sends it, so that an error page can offer a new start. */
+  /** The query of the authorization request, with `?`. The form sends it, so that an error page can offer a new start. */
   search: string;
   handle: string;
   headers: Headers;

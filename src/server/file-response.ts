@@ -9,6 +9,7 @@ import type { Owner } from "../actors/account-calls.ts";
 import { malformedResponse } from "../container/file-operations.ts";
 import type { Env } from "../shared/config.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
+import { RequestMemory } from "../shared/request-memory.ts";
 import type { RunLink } from "../shared/link-token.ts";
 import { LOG_NAME } from "../shared/resource-uri.ts";
 import { json } from "../shared/responses.ts";
@@ -34,6 +35,7 @@ const MAX_UNSIZED_BYTES = 512 * 1024;
 export interface FileCall {
   request: Request;
   env: Env;
+  ctx: ExecutionContext;
   owner: Owner;
   path: string;
 }
@@ -63,7 +65,7 @@ function archiveFormat(request: Request): ArchiveFormat | undefined {
  * request does not choose an archive format
  */
 export async function sendFile(call: FileCall, sendDirectory: () => Promise<Response>): Promise<Response> {
-  const { request, env, owner, path } = call;
+  const { request, env, ctx, owner, path } = call;
   const format = archiveFormat(request);
   const digest = DIGEST_WANTED.test(request.headers.get("want-repr-digest") ?? "");
   const { value: stat } = await operate(env, owner, "stat", { path, digest });
@@ -73,21 +75,41 @@ export async function sendFile(call: FileCall, sendDirectory: () => Promise<Resp
   if (status === 416) return new Response(null, { status, headers });
   if (stat.size === 0) return sendSmall(call, headers);
   if (request.method === "HEAD") return new Response(null, { status, headers });
-  const { value: opened } = await operate(env, owner, "open", { path, offset, limit: length });
-  if (opened.length !== length) {
-    await opened.body.cancel();
-    if (opened.size > 0 && opened.size < offset + length) throw becameShorter(path);
-    throw malformedResponse();
+  const body = await countedDownload({ ctx, owner }, new FixedLengthStream(length), async () => {
+    const { value: opened } = await operate(env, owner, "open", { path, offset, limit: length });
+    if (opened.length !== length) {
+      await opened.body.cancel();
+      if (opened.size > 0 && opened.size < offset + length) throw becameShorter(path);
+      throw malformedResponse();
+    }
+    // The file has changed, so size and digest no longer describe it.
+    if (opened.size !== stat.size || opened.modified !== stat.modified)
+      for (const name of ["etag", "last-modified", "repr-digest"]) headers.delete(name);
+    return opened.body;
+  });
+  return new Response(body, { status, headers });
+}
+
+/** Opens a body, and counts its memory until the client has read it or has disconnected. @throws {ToolError} `quota_exceeded` */
+async function countedDownload(
+  { ctx, owner: { principalID } }: Pick<FileCall, "ctx" | "owner">,
+  { readable, writable }: IdentityTransformStream,
+  open: () => Promise<ReadableStream<Uint8Array>>,
+): Promise<ReadableStream> {
+  const memory = RequestMemory.forStream(principalID);
+  const release = () => memory.release();
+  try {
+    ctx.waitUntil((await open()).pipeTo(writable).then(release, release));
+    return readable;
+  } catch (error) {
+    release();
+    throw error;
   }
-  // The file has changed, so size and digest no longer describe it.
-  if (opened.size !== stat.size || opened.modified !== stat.modified)
-    for (const name of ["etag", "last-modified", "repr-digest"]) headers.delete(name);
-  return new Response(opened.body.pipeThrough(new FixedLengthStream(length)), { status, headers });
 }
 
 /** Sends an output of a run. Its name is the one in `sandbox://` addresses. */
 export async function sendRunFile(
-  { request, env, owner }: Omit<FileCall, "path">,
+  { request, env, ctx, owner }: Omit<FileCall, "path">,
   { run, name }: Pick<RunLink, "run" | "name">,
 ): Promise<Response> {
   const find = (actor: DurableObjectStub<Sandbox>, known: Owner) => actor.statRunFile(known, run, name);
@@ -96,10 +118,14 @@ export async function sendRunFile(
   const { headers, status, offset, length } = headersAndRange(request, shown, stat);
   if (status === 416 || request.method === "HEAD" || length === 0)
     return new Response(null, { status, headers });
-  const { value: body } = await callSandbox(env, owner, (actor, known) =>
-    actor.openRunFile(known, run, name, offset, length),
+  const open = (actor: DurableObjectStub<Sandbox>, known: Owner) =>
+    actor.openRunFile(known, run, name, offset, length);
+  const body = await countedDownload(
+    { ctx, owner },
+    new FixedLengthStream(length),
+    async () => (await callSandbox(env, owner, open)).value,
   );
-  return new Response(body.pipeThrough(new FixedLengthStream(length)), { status, headers });
+  return new Response(body, { status, headers });
 }
 
 function headersAndRange(
@@ -129,15 +155,19 @@ function headersAndRange(
 }
 
 export async function sendArchive(call: FileCall, format: ArchiveFormat): Promise<Response> {
-  const { request, env, owner, path } = call;
+  const { request, env, ctx, owner, path } = call;
   const headers = new Headers({
     ...HEADERS,
     ...attachment(`${path === "/" ? "sandbox" : path}.${format}`),
     "content-type": ARCHIVE_TYPES[format],
   });
   if (request.method === "HEAD") return new Response(null, { headers });
-  const { value: archive } = await operate(env, owner, "archive", { path, format });
-  return new Response(archive.body, { headers });
+  const body = await countedDownload(
+    { ctx, owner },
+    new IdentityTransformStream(),
+    async () => (await operate(env, owner, "archive", { path, format })).value.body,
+  );
+  return new Response(body, { headers });
 }
 
 /** Writes the request's body, or the file of its form, into the sandbox. @param max in bytes */

@@ -66,18 +66,18 @@ async function findLink(context: RequestContext, name: LinkName): Promise<FileLi
   return link && ("run" in link ? { ...link, actor: name.actor } : { ...link, ...name });
 }
 
-async function download(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
-  const known = await sandboxActor(context.env, link.actor).linkOwner(link.epoch);
+async function download(request: Request, { env, ctx }: RequestContext, link: FileLink): Promise<Response> {
+  const known = await sandboxActor(env, link.actor).linkOwner(link.epoch);
   if (!known) return refuse(request, 410, LINK_TEXTS.sandboxGone);
   const owner: Owner = { ...known, scopes: ["sandbox:read"] };
-  const call = { request, env: context.env, owner, path: link.path };
+  const call = { request, env, ctx, owner, path: link.path };
   return sendFile(call, () => sendArchive(call, "tar.gz"));
 }
 
-async function downloadRun(request: Request, context: RequestContext, link: RunLink): Promise<Response> {
-  const owner = await sandboxActor(context.env, link.actor).linkOwner();
+async function downloadRun(request: Request, { env, ctx }: RequestContext, link: RunLink): Promise<Response> {
+  const owner = await sandboxActor(env, link.actor).linkOwner();
   try {
-    if (owner) return await sendRunFile({ request, env: context.env, owner }, link);
+    if (owner) return await sendRunFile({ request, env, ctx, owner }, link);
   } catch (error) {
     if (!(error instanceof ToolError) || error.code !== "not_found") throw error;
   }
@@ -96,7 +96,8 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
   let isDone = false;
   try {
     const scopes: Scope[] = link.confined === false ? ["sandbox:write", "sandbox:exec"] : ["sandbox:write"];
-    const call = { request, env: context.env, owner: { ...owner, scopes }, path: link.path };
+    const { env, ctx } = context;
+    const call = { request, env, ctx, owner: { ...owner, scopes }, path: link.path };
     const written = await receiveFile(call, link.max ?? MAX_UPLOAD_BYTES);
     isDone = true;
     if (acceptsHTML(request)) {
@@ -162,7 +163,8 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
     const { id: principalID, region, scopes: granted } = caller.principal;
     const mayStart = mayStartFor(request.method, granted);
     const owner = { principalID, sandbox, region, scopes: granted, mayStart, takesNotice: false };
-    const call = { request, env: caller.env, owner, path };
+    const { env, ctx } = caller;
+    const call = { request, env, ctx, owner, path };
     const recursive = searchParams.get("recursive") === "true";
     switch (request.method) {
       case "PUT":

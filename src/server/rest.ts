@@ -98,6 +98,8 @@ export async function execute(request: Request, caller: CallerContext): Promise<
     const arrivedAt = Date.now();
     const isStrict = isStrictRequest(request);
     if ("problem" in body && NO_JSON.has(body.problem)) throw refusal(REST_TEXTS.notJSON);
+    // Refused before the run starts, if its events have no room.
+    if (prefersEvents(request)) RequestMemory.forStream(caller.principal.id).release();
     const started = await (isQuestion ? beginQuestion(context, fields) : beginTask(context, fields));
     const { run, wait = defaultWait(caller.config.maxWaitSeconds) * 1000 } = started;
     if (prefersEvents(request)) return events(context, run);
@@ -194,6 +196,7 @@ function events(context: ToolContext, run: RunView): Response {
     id: run.id,
     summary: statusOf(run),
     resultOf: async (at) => (await responseOf(context, at))[0],
+    memory: RequestMemory.forStream(context.principal.id),
   });
 }
 

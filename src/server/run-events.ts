@@ -1,5 +1,6 @@
 /** Streams a task or a question as server-sent events. The run continues if the client stops reading. */
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
+import type { RequestMemory } from "../shared/request-memory.ts";
 import { logError } from "../shared/log.ts";
 import { type RunView, questionDetailOf } from "../runs/run-types.ts";
 import type { ToolContext } from "../tools/define.ts";
@@ -23,6 +24,8 @@ export interface RunEvents {
   id: string;
   summary: object;
   resultOf(run: RunView): Promise<object>;
+  /** Released at the end of the stream. */
+  memory: RequestMemory;
 }
 
 /**
@@ -43,13 +46,13 @@ function textOf(event: Event): string {
 
 async function* eventsOf(
   context: ToolContext,
-  { id, summary, resultOf }: RunEvents,
+  { id, summary, resultOf, memory }: RunEvents,
 ): AsyncGenerator<Event, void> {
   const beganAt = Date.now();
-  yield ["task", summary];
   const sent = { code: 0, cursor: 0 };
   const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
   try {
+    yield ["task", summary];
     for (;;) {
       const { value } = await waitForRun(context, {
         id,
@@ -79,5 +82,7 @@ async function* eventsOf(
     if (!(error instanceof ToolError)) logError(context, "run_events", error);
     const { text } = toolErrorOf(error, context.requestID);
     yield ["error", { ...summary, error: text }];
+  } finally {
+    memory.release();
   }
 }

@@ -1,4 +1,5 @@
 /** HTTP with hostile methods, paths, headers, bodies and connections. */
+import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { readFileSync } from "node:fs";
 import * as fc from "fast-check";
@@ -418,6 +419,38 @@ describe("when clients make the server keep data in memory", () => {
       );
     });
     await until(async () => !(await isWithheld()));
+  });
+
+  it("the memory for unread downloads is limited and freed when the connections close, and calls still run", async () => {
+    const command = "yes 0123456789 | head -c 40000000";
+    const { text } = await tool(server.url, "run_command", { command });
+    const [path = ""] = /\/files\/[\w.-]+/.exec(text) ?? [];
+    const { hostname, port } = new URL(server.url);
+    const sockets: Socket[] = [];
+    /** Requests the whole log, and reads only the beginning of the response. */
+    const download = async () => {
+      const socket = connect(Number(port), hostname).on("error", () => undefined);
+      sockets.push(socket);
+      socket.write(`GET ${path} HTTP/1.1\r\nhost: ${authority}\r\n\r\n`);
+      const [data] = await once(socket, "data");
+      socket.pause();
+      return String(data).slice(0, "HTTP/1.1 200".length);
+    };
+    try {
+      for (let count = 0; count < 64; count++) expect(await download()).toBe("HTTP/1.1 200");
+      expect(await download()).toBe("HTTP/1.1 429");
+      await stillServes();
+      expect((await tool(server.url, "run_command", { command: "echo still here" })).text).toContain(
+        "still here",
+      );
+    } finally {
+      for (const socket of sockets) socket.destroy();
+    }
+    await until(async () => {
+      const freed = (await download()) === "HTTP/1.1 200";
+      sockets.at(-1)?.destroy();
+      return freed;
+    });
   });
 
   it("the memory for incomplete bodies is limited, and freed when the connections close", async () => {

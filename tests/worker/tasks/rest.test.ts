@@ -45,6 +45,19 @@ describe("POST /execute", () => {
     );
   });
 
+  it("has a limited number of event streams that nobody reads, and frees their memory when they end", async () => {
+    const [, { taskId }] = await json(await owner.http("/execute", post({ question: "[[product]] x" })));
+    const open = () => owner.http(`/tasks/${taskId}/result`, { headers: { accept: "text/event-stream" } });
+    const opened: Response[] = [];
+    while (opened.at(-1)?.status !== 429 && opened.length < 100) opened.push(await open());
+    expect(opened.map(({ status }) => status)).toEqual([...Array<number>(64).fill(200), 429]);
+    expect((await owner.http(`/tasks/${taskId}/result`)).status).toBe(200);
+    for (const { body } of opened) await body?.cancel();
+    const again = await open();
+    expect(again.status).toBe(200);
+    expect(await again.text()).toContain("event: result");
+  });
+
   it("reports a failed task as a result, and by its status on request", async () => {
     const [status, done] = await json(await owner.http("/execute", post({ task: "[[fail]] x" })));
     expect(status).toBe(200);

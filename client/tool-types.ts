@@ -44,7 +44,7 @@ export interface ToolInputs {
     sandbox?: string;
   };
   read_file: {
-    /** From /workspace, or absolute. */
+    /** Relative to /workspace, or absolute. */
     path: string;
     /** First line, from 1; base64: first byte, from 0. */
     offset?: number;
@@ -87,7 +87,7 @@ export interface ToolInputs {
     commands?: string[];
     timeout_seconds?: number;
     wait_seconds?: number;
-    /** Start the fresh sandbox from it. */
+    /** The fresh sandbox starts from it. */
     checkpoint?: string;
   };
   get_result: {
@@ -99,7 +99,7 @@ export interface ToolInputs {
   };
   list_runs: {
     sandbox?: string;
-    /** task: of all sandboxes. */
+    /** task: in all sandboxes. */
     kind?: "code" | "command" | "task";
     limit?: number;
     /** Last id of the previous page. */
@@ -113,7 +113,7 @@ export interface ToolInputs {
     sandbox?: string;
     /** For all commands, kernels and tasks; an empty value removes a variable. */
     env?: Record<string, string>;
-    /** Bash run once before the next call; new containers start from its result. */
+    /** Bash that runs once before the next call; new containers start from its result. */
     setup?: string;
     /** Only at first use. */
     region?: "wnam" | "enam" | "sam" | "weur" | "eeur" | "apac" | "oc" | "afr" | "me";
@@ -121,7 +121,7 @@ export interface ToolInputs {
     /** Hosts for allowlist: names, *.name, or packages (PyPI, npm, Debian, GitHub). */
     allow_hosts?: string[];
     idle_minutes?: number;
-    /** Bash kept running in every container, such as a server. */
+    /** Bash that runs in every container, such as a server. */
     start?: string;
   };
   destroy_sandbox: {

@@ -1,4 +1,4 @@
-/** Counts the tokens that a streaming Messages API response reports, and what the response costs. */
+/** Counts the tokens that a response of the Messages API reports, and the tokens to charge for it. */
 import type { RequestMeter } from "./model-request.ts";
 
 /**

@@ -22,7 +22,7 @@ export function containerEnded(): EndingError {
   return new EndingError("sandbox_restarted", SANDBOX_STOPPED, SANDBOX_STOPPED_HINT, true);
 }
 
-/** Responses that break the protocol, for `damaged`: a program in the sandbox may have sent them. */
+/** Clauses for `damaged`, for a response that breaks the protocol. Another program in the sandbox may have sent it. */
 export const DAMAGED = {
   controlServer: "its control server does not respond as it should; another program may be in its place",
   sandboxd: "the server's program there does not respond as it should; another program may be in its place",
@@ -48,7 +48,7 @@ export function foreignListCursor(): ToolError {
 
 // Kernels
 
-/** The beginnings of the error `ending`: what happened to code in a container that is being replaced. */
+/** Beginnings of the message of `ending`: what happened to code in a container that is being replaced. */
 export const NOT_RUN = "The code was not run";
 export const STOPPED = "The code was stopped during its run";
 
@@ -252,7 +252,7 @@ export function refusal(failed: string, path: string, failure: FileFailure): Too
     case "no_program":
       return new ToolError(
         "file_system",
-        `${failed}: the program that packs it is missing in the sandbox.`,
+        `${failed}: the program that makes archives is missing in the sandbox.`,
         "A .zip needs python3, and a .tar.gz needs tar: use the other format.",
       );
     case "system": {

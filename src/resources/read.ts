@@ -160,7 +160,7 @@ function listing(value: unknown): Contents {
 
 const MEDIA = /^(?:image\/(?!svg)|audio\/|video\/|font\/)/;
 
-/** The MIME type for a file name, unless the content contradicts the name: `.ts` is also a video format. */
+/** The MIME type for a file name, unless the content contradicts the name. For example, `.ts` is also a video format. */
 export function typeOf(path: string, isText: boolean | undefined): string {
   const named = mime.getType(path) ?? undefined;
   if (isText === true && (named === undefined || MEDIA.test(named))) return "text/plain";

@@ -5,7 +5,7 @@ import published from "./skills.json" with { type: "json" };
 
 const MIME_TYPE = "text/markdown";
 
-/** One hour, also in shared caches: skills change only with a deployment, and are the same for everybody. */
+/** All caches may keep skills for an hour: skills change only with a deployment, and are the same for everybody. */
 const CACHE = { ttlMs: 3_600_000, cacheScope: "public" } as const;
 
 const skills = new Map<string, { skill: Skill; text: string }>(

@@ -12,7 +12,7 @@ export const ABOUT_FILES = {
 };
 export const NO_PAGE = "There is no such page of resources.";
 export const aboutTask = (startedAt: number) =>
-  `The log and the artifacts of the task of ${new Date(startedAt).toISOString()}.`;
+  `The log and the artifacts of the task that started at ${new Date(startedAt).toISOString()}.`;
 export const aboutWorkspace = (sandbox: string, isRunning: boolean) => ({
   title: `Workspace of ${sandbox}`,
   description: isRunning ? "A directory." : "A directory of a sandbox that does not run.",

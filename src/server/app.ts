@@ -386,7 +386,7 @@ function health(request: Request, context: RequestContext): Response {
 
 type ServeWithOAuth = (request: Request, oauth: OAuth, context: RequestContext) => Promise<Response>;
 
-/** A route of OAuth or its pages that causes writes. */
+/** A route of OAuth, or of a page that needs OAuth, whose requests cause writes. */
 function writingRoute(path: string, methods: string, serve: ServeWithOAuth): Route {
   return { path, methods, serve: requireOAuth(serve), writes: true };
 }

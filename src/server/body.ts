@@ -12,7 +12,7 @@ export const MAX_BODY_BYTES = 8 * 1024 * 1024;
  */
 const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 
-/** Time limit for a body, in milliseconds: enough for the largest one at half a megabit per second. */
+/** Time limit for a body, in milliseconds: enough for the largest body at half a megabit per second. */
 const BODY_MS = 150_000;
 
 /** JSON limits. A call has some dozens of values, a batch of 100 messages a few thousand. */

@@ -54,7 +54,7 @@ export function clientLines(url: string, token: { shell: string; written: string
     },
     {
       client: "MCP Inspector",
-      // With @latest, because npx on an older Node would choose an old version.
+      // Without @latest, npx on an older Node would choose an old version.
       text: `npx -y @modelcontextprotocol/inspector@latest --cli ${address} --transport http --header ${header} --method tools/list`,
     },
   ];

@@ -1,4 +1,4 @@
-/** The page for decisions about network access. It works only for the sandbox's principal. */
+/** The page for decisions about network access. Only the sandbox's principal can decide. */
 import { linkKeys } from "../actors/link-keys.ts";
 import { callSandbox, sandboxActor } from "../actors/sandbox-client.ts";
 import { messagePage } from "../auth/consent-page.ts";

@@ -1,6 +1,6 @@
 /**
  * A response of server-sent events. The generator runs only when the client is ready to read the next event. If the client
- * disconnects, the generator is ended.
+ * disconnects, the stream ends the generator.
  */
 export function eventStream<Event>(events: AsyncGenerator<Event, void>, textOf: (event: Event) => string) {
   const encoder = new TextEncoder();

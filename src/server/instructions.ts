@@ -52,7 +52,7 @@ export function instructions({ has, sandbox, savesWorkspaces, idleMinutes, mount
   return `${sentences(
     `Linux sandboxes${kinds.some(Boolean) ? ` for ${listing(kinds)}` : ""}.`,
     features.length > 0 && `${features.join("; ")}.`,
-    `All use /workspace of the sandbox that "sandbox" names (default "${sandbox}"), made on first use and yours alone.`,
+    `All tools use /workspace of the sandbox that "sandbox" names (default "${sandbox}"), made on first use and yours alone.`,
   )}
 
 ${lines.flatMap((line) => (line === false ? [] : `- ${line}`)).join("\n")}`;

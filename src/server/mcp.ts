@@ -139,10 +139,7 @@ function listedSchema(schema: z.ZodObject, side: "input" | "output", options: Sc
 /** A higher maximum is not listed, because the error names the maximum. 600 is the highest maximum of wait_seconds. */
 const HIGHEST_LISTED = 600;
 
-/**
- * Whether a keyword can be left out of a listed schema. Without this, such keywords would be a tenth of the list, which costs
- * tokens.
- */
+/** Whether a keyword can be left out of a listed schema. Such keywords would be a tenth of the list, which costs tokens. */
 function isNoise(side: "input" | "output", keyword: string, value: unknown): boolean {
   switch (keyword) {
     // The default dialect of MCP.

@@ -37,7 +37,7 @@ const STALL_MS = 30_000;
 /** The most streams of a principal in one isolate. Their polls are rate limited across all isolates. */
 const MAX_STREAMS = 20;
 
-/** If a stream has not checked its session for this long, its request was cut off. In milliseconds. */
+/** If a stream has not checked its session for this many milliseconds, the platform has ended its request. */
 const STREAM_EXPIRY_MS = STALL_MS + 2 * SESSION_MS;
 
 /** Why a stream ended. After `again` the page reconnects at once, after `busy` later. */
@@ -118,7 +118,7 @@ class PanelStream {
     this.#guards = guards;
     this.#registration = registration;
     this.#ended.signal.addEventListener("abort", () => (registration.isClosed = true));
-    // The client has disconnected.
+    // The client may disconnect later, or may have disconnected already.
     if (request.signal.aborted) this.#ended.abort();
     request.signal.addEventListener("abort", () => this.#ended.abort());
   }

@@ -11,7 +11,7 @@ import { eventStream, KEEP_ALIVE, KEEP_ALIVE_MS } from "./event-stream.ts";
 /** How long a call may take to be returned as JSON, in milliseconds. */
 const JSON_WITHIN_MS = 1000;
 
-/** Whether a request is a single tool call without progress, by a client older than revision 2026-07-28. */
+/** Whether a request is a single tool call that asks for no progress, in an MCP revision before 2026-07-28. */
 export async function isPlainCall(request: Request, body: unknown): Promise<boolean> {
   if (!isRecord(body) || body.method !== "tools/call" || body.id === undefined) return false;
   const { _meta } = isRecord(body.params) ? body.params : {};

@@ -1,7 +1,7 @@
 /**
  * Tasks and questions over plain HTTP, for scripts and CI: `POST /execute`, and `GET` and `DELETE` of `/tasks/:taskId/result`.
- * Scripts depend on the fields of their JSON. These routes start and follow the same tasks as the tools, for the same
- * principals and within the same limits.
+ * Scripts depend on the fields of the JSON. These routes start and follow the same tasks as the tools, for the same principals
+ * and within the same limits.
  */
 import * as z from "zod";
 import { canSignIn } from "../auth/methods/index.ts";

@@ -27,7 +27,7 @@ export interface Env extends Partial<Record<VariableName, string>> {
   RESULTS: object;
   /** Limits the calls of a principal. Without it there is no limit. */
   RATE_LIMITER?: RateLimit;
-  /** Limits the requests of one address that cause OAuth writes. Without it, a limiter in this process limits them. */
+  /** Limits OAuth requests that cause writes, for each client address. Without it, a limiter in this process limits them. */
   ADDRESS_LIMITER?: RateLimit;
 }
 

@@ -14,7 +14,7 @@ export interface Connection {
   secret?: string;
   /**
    * Why the connection was refused. `policy`: the sandbox's policy, which can be changed. `address`: the host is, or resolves
-   * to, an address that no policy allows. `mismatch`: the request named another host than it was sent to.
+   * to, an address that no policy allows. `mismatch`: the request named another host than the one to which it was sent.
    */
   refused?: "policy" | "address" | "mismatch";
 }

@@ -1,4 +1,4 @@
-/** Days in UTC, as quotas count them: the number of days since the epoch. */
+/** Days in UTC, for quotas. A day is a number: the days since the epoch. */
 
 export const DAY_MS = 86_400_000;
 export const DAY_SECONDS = DAY_MS / 1000;

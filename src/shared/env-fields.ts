@@ -63,7 +63,10 @@ export function webOrigin(text: string, context: z.RefinementCtx): string {
   return refuse(context, "must be an origin such as https://example.com, without a path");
 }
 
-/** A host name, with a port unless the port is 443. Names below it need certificates, and `workers.dev` gives them none. */
+/**
+ * The host name of previews, with a port unless the port is 443. Names below it need a certificate, and names below a
+ * `workers.dev` name have none.
+ */
 export function hostName(text: string, context: z.RefinementCtx): string {
   const url = URL.parse(`https://${text}`);
   const isName =

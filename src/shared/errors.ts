@@ -1,6 +1,6 @@
 /**
- * Errors for callers, written for a model: what failed with its values, why, and the next call. They pass from the actor to the
- * Worker as data (`Failure`), because thrown errors lose their properties.
+ * Errors for callers, written for a model. Each says what failed and with which values, why, and which call to make next.
+ * Errors pass from the actor to the Worker as data (`Failure`), because thrown errors lose their properties.
  */
 
 import { makeVisible } from "./shown.ts";
@@ -169,8 +169,8 @@ export const sandboxUnresponsive = (ms: number) =>
   );
 
 /**
- * The error for a call to a container that has certainly ended or is being replaced. If possibly only the connection broke, the
- * error is `containerGone`.
+ * The error for a call to a container that has certainly ended or is being replaced. If the container may still run, because
+ * perhaps only the connection broke, the error is `containerGone`.
  */
 export class EndingError extends ToolError {}
 
@@ -188,7 +188,7 @@ export const exhausted = () =>
   new ToolError(
     "exhausted",
     "The sandbox is out of processes or memory.",
-    "Stop a run with cancel_run (list_runs names them), or use destroy_sandbox and start again.",
+    "Stop a run with cancel_run (list_runs shows the ids), or use destroy_sandbox and start again.",
     true,
   );
 

@@ -33,7 +33,7 @@ export function gitHost(text: string, { most }: Pick<NetworkLimits, "most">): st
   return host;
 }
 
-/** Whether a request is one of git's smart HTTP protocol, over HTTPS at the standard port. */
+/** Whether a request belongs to git's smart HTTP protocol, over HTTPS at the standard port. */
 export function isGitRequest(method: string, { protocol, port, pathname, searchParams }: URL): boolean {
   if (protocol !== "https:" || port !== "") return false;
   if (method === "GET" && pathname.endsWith("/info/refs"))
@@ -50,7 +50,7 @@ export function asSecret(host: string, { user, token }: GitCredential): Secret {
 const REFUSED =
   /(?:could not read (?:Username|Password)|Authentication failed) for '(https:\/\/[^'\s]{1,2000})'/;
 
-/** The HTTPS host, at the standard port, that refused git according to git's message. */
+/** The host that refused git, according to git's message; undefined if it was not HTTPS at the standard port. */
 export function refusedByHost(printed: string): string | undefined {
   const url = URL.parse(REFUSED.exec(printed)?.[1] ?? "");
   return url?.port === "" ? url.hostname : undefined;

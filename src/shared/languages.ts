@@ -1,4 +1,7 @@
-/** The languages of live kernels. A new language needs a name and a row here; the compiler asks for the rest. */
+/**
+ * The languages of live kernels. A new language needs a name and a row here. The compiler reports the other places that need
+ * it.
+ */
 
 export const LANGUAGES = ["python", "javascript", "typescript"] as const;
 
@@ -14,11 +17,11 @@ export type ProgramLanguage = (typeof PROGRAM_LANGUAGES)[number];
 interface Traits {
   title: string;
   endings: readonly string[];
-  /** The cell that loads the prelude from a directory into a new kernel. */
+  /** The code that loads the prelude (`container/kernel`) from a directory into a new kernel. */
   load(directory: string): string;
-  /** A cell without effects. It does not set the last value either. */
+  /** Code without effects. It does not change the last value either. */
   idle: string;
-  /** ASCII JSON as the argument of a call. */
+  /** Writes ASCII JSON as an argument of a call in source code. */
   argument(json: string): string;
   isInterruptible: boolean;
   /** How to install the package that code failed to import, as a sentence; undefined for other errors. */

@@ -45,7 +45,7 @@ export interface LinkName {
 /** The path of links to decisions about network access. The token of the link follows. */
 export const DECISION_PATH = "/panel/decision";
 
-/** The page on which people sign in to git hosts. The host that a call needs may follow. */
+/** The path of the page on which people sign in to git hosts. The name of a host may follow. */
 export const GIT_PATH = "/panel/git";
 
 /**
@@ -79,7 +79,7 @@ export async function readToken(
   return anyLinkSchema.parse(JSON.parse(new TextDecoder().decode(bytes)));
 }
 
-/** Whether a signature, or its prefix, is this server's. */
+/** Whether this server made the signature, which may be cut to a prefix. */
 async function isSigned(text: string, signature: string, keys: readonly CryptoKey[]): Promise<boolean> {
   const signatures = await Promise.all(keys.map((key) => sign(key, text)));
   // Compared as text, because decoding ignores some bits of the last character.

@@ -50,7 +50,9 @@ interface Events {
   token: RequestFields & { action: "use" | "issue" | "refresh" | "revoke"; route?: string };
   sandbox: { action: "start" | "stop" | "destroy"; principal: string; sandbox: string };
   sign_in: RequestFields & { outcome: "approved" | "denied" | "refused"; reason?: SignInRefusal };
-  /** An unexpected error in a part, for example `mcp` or a tool. The response has only `ref`; this line has the details. */
+  /**
+   * An unexpected error. `where` names a tool or another part of the server. The response has only `ref`; this has the details.
+   */
   error: { ref: string; where: string; error: unknown };
   /** The configuration is invalid. `problems` name variables, never values. */
   config: { problems: readonly string[] };

@@ -3,8 +3,8 @@
  * JSON escapes, and inside base64, also if a value arrives in several pieces of a body. A text that reveals a value is called a
  * trace.
  *
- * The times and sizes of the pieces that it sends depend only on lengths and word boundaries. Otherwise code could send guesses
- * to a host that echoes them, and learn from the timing how much of a value is right.
+ * The times and sizes of the masked pieces depend only on lengths and word boundaries. Otherwise code could send guesses to a
+ * host that echoes them, and learn from the timing how much of a value is right.
  */
 import { PatternAutomaton } from "./pattern-automaton.ts";
 import { type Secret, type SecretTrace, tracesOf } from "./secrets.ts";
@@ -136,7 +136,7 @@ class TraceMatcher {
   }
 
   /**
-   * The positions of traces. It searches the bytes as they are, then with decoded percent escapes, then with decoded JSON
+   * Returns the positions of traces. Searches the bytes as they are, then with decoded percent escapes, then with decoded JSON
    * escapes. Ranges may overlap.
    */
   findIn(bytes: Uint8Array): [start: number, end: number][] {

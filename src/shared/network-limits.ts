@@ -31,7 +31,7 @@ export function networkLimits(
 ): NetworkLimits {
   const token = authTokens.find(({ name }) => tokenPrincipalID(name) === principalID);
   const allowHosts = token?.allowHosts ?? network.allowHosts;
-  // A token with a list but no level is limited to the list.
+  // A token with `allow_hosts` but without `internet` reaches only these hosts.
   const internet = token?.internet ?? (token?.allowHosts === undefined ? "full" : "allowlist");
   const most = narrow({ internet, allowHosts }, { internet: network.max, allowHosts: network.allowHosts });
   return { most, initial: narrow({ internet: network.initial ?? "full", allowHosts }, most) };

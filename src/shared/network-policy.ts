@@ -48,8 +48,8 @@ export function parseHostEntry(text: string): { entry: string } | { problem: str
   if (host === undefined) return { problem: NO_HOST };
   if (!canBeListed(host)) return { problem: NO_HOST };
   if (!isAddress(host)) return { entry: wildcard + host };
-  // 127.1, 0x7f.0.0.1 and 2130706433 are spellings of one address. Only the usual one is accepted, so that readers of a list
-  // see what it allows.
+  // 127.1, 0x7f.0.0.1 and 2130706433 are spellings of one address. Only the usual spelling is accepted, so that readers of a
+  // list see what it allows.
   return wildcard === "" && host === text
     ? { entry: host }
     : { problem: "is an address that is not in its usual form" };
@@ -58,7 +58,7 @@ export function parseHostEntry(text: string): { entry: string } | { problem: str
 const NO_HOST =
   "is not a host: write a name (api.example.com), *.name for all names below it, or packages; no scheme, port or path";
 
-/** A connection's host in the form of entries, without brackets and final dot; undefined if it is not valid. */
+/** A connection's host in the same form as list entries, without brackets and final dot; undefined if it is not valid. */
 export function canonicalHost(text: string): string | undefined {
   // Checked first, because a URL parser would drop tabs and line ends, decode %41, and cut off user names, ports and paths.
   // oxlint-disable-next-line no-control-regex

@@ -17,7 +17,9 @@ export interface Principal {
   id: string;
   scopes: readonly Scope[];
   region?: Region | undefined;
-  /** `token`, `previous_token` (replaced by a rotation), or the sign-in method's name. Only for the log. */
+  /**
+   * How the caller signed in, for the log: `token`, `previous_token` (replaced by a rotation), or the sign-in method's name.
+   */
   via: string;
   /** The id of the OAuth client, only for logs; undefined for a static token. */
   client?: string;

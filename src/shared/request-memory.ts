@@ -9,8 +9,8 @@ import { tooMuchUnread } from "./errors.ts";
 export const MAX_MEMORY_BYTES = 128 * 1024 * 1024;
 
 /**
- * A smaller response counts as read at once: it takes time to follow how a client reads, and the buffers of the connection take
- * more (4 MB on loopback).
+ * A smaller response counts as read at once. It takes time to follow how a client reads, and a response of this size fits into
+ * the connection's buffers (4 MB on loopback).
  */
 const SMALL_BYTES = 256 * 1024;
 

@@ -29,7 +29,7 @@ export const MAX_RESOURCE_URI = 16_384;
 export const FILE_TEMPLATE = "sandbox://{sandbox}/{+path}";
 export const RUN_TEMPLATE = `sandbox://${RUNS}/{id}/{+name}`;
 
-/** The address of a file; undefined if its sandbox has none. @param path absolute, without `.` and `..` */
+/** The address of a file; undefined if its sandbox has no addresses. @param path absolute, without `.` and `..` */
 export function fileURI(sandbox: string, path: string): string | undefined {
   if (sandbox === RUNS) return undefined;
   const isBelow = path === WORKSPACE || path.startsWith(`${WORKSPACE}/`);
@@ -48,14 +48,15 @@ export function parseResourceURI(uri: string): ResourceAddress | { problem: stri
   if (username || password || port || search || hash)
     return { problem: `${FORMS}, without a query or fragment: write ? as %3F and # as %23.` };
   const decoded = decode(pathname.slice(1));
-  if (decoded === undefined) return { problem: "Its path is not percent-encoded UTF-8 without NUL." };
+  if (decoded === undefined)
+    return { problem: "The path of the address must be percent-encoded UTF-8 without NUL." };
   if (hostname === RUNS) {
     const end = decoded.indexOf("/");
     return end < 0
       ? { run: decoded, name: "" }
       : { run: decoded.slice(0, end), name: decoded.slice(end + 1) };
   }
-  if (!SANDBOX_NAME.test(hostname)) return { problem: `${FORMS}, and no sandbox can have this name.` };
+  if (!SANDBOX_NAME.test(hostname)) return { problem: `${FORMS}, with a valid name of a sandbox.` };
   return { sandbox: hostname, path: decoded || "." };
 }
 

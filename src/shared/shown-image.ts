@@ -69,7 +69,7 @@ async function scaleDown(
   const description = `${describeSize(original)}, ${bytes.length} bytes`;
   if (original.width * original.height > MAX_PIXELS)
     return {
-      problem: `has ${original.width} x ${original.height} pixels, which is more than can be made smaller here.`,
+      problem: `has ${original.width} x ${original.height} pixels, which are too many to be made smaller.`,
       remedy: SMALLER,
     };
   const made = await makeSmaller(bytes);

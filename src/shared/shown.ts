@@ -4,7 +4,7 @@
  */
 import { randomLetters } from "./names.ts";
 
-/** Controls of terminals and writing direction, line breaks, and invisible characters. Includes lone surrogates. */
+/** Control characters, line breaks, invisible characters, marks that change the writing direction, and lone surrogates. */
 export const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 
 /** A name that cannot be mistaken for several words, or for a label of the server. */

@@ -14,7 +14,7 @@ export async function* splitStream(
       if (done) return;
     }
   } finally {
-    // This fails if the stream has ended.
+    // The cancellation fails if the stream has ended.
     await reader.cancel().catch(() => undefined);
   }
 }

@@ -365,7 +365,7 @@ const otherVariables = {
   LOG_LEVEL: variable({
     schema: field.choice(LOG_LEVELS),
     default: "info",
-    docs: "The log has lines from this level on: `debug`, `info`, `warn` or `error`.",
+    docs: "The lowest level that the server logs: `debug`, `info`, `warn` or `error`.",
   }),
   SANDBOX_TRANSPORT: variable({
     schema: field.choice(["http", "websocket", "rpc"]),

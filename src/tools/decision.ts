@@ -51,7 +51,7 @@ export async function decideNetwork(
   const token = await writeToken(link, await linkKeys(context));
   const at = config.publicOrigin ?? origin;
   if (token === undefined || at === undefined) return { change };
-  const message = `Sandbox ${sandbox} asks to reach ${hosts}. Allow or refuse it on this server's page.`;
+  const message = `Sandbox ${sandbox} asks to reach ${hosts}. Allow or refuse this on this server's page.`;
   return { question: { id: value.id, url: `${at}${DECISION_PATH}/${token}`, message } };
 }
 

@@ -200,7 +200,7 @@ export function scopesOf(
 
 const HEARTBEAT_SECONDS = 5;
 
-/** Sends progress, and repeats it regularly so that the client keeps waiting. */
+/** Sends notifications of progress, and repeats the last one regularly, so that the client keeps waiting. */
 function heartbeat(title: string, { mcpReq }: ServerContext) {
   const progressToken = mcpReq._meta?.progressToken;
   if (progressToken === undefined) return undefined;
@@ -221,7 +221,7 @@ function heartbeat(title: string, { mcpReq }: ServerContext) {
   return { report: (message: string) => notify((lastMessage = message)), stop: () => clearInterval(timer) };
 }
 
-/** A tool's input schema for these settings; the same object for the default settings. */
+/** A tool's input schema for these settings. For the default settings, it is the tool's own schema object. */
 export function inputFor(tool: Pick<Tool, "input">, options: { sandbox: string; maxWaitSeconds: number }) {
   const { input } = tool;
   const { sandbox, maxWaitSeconds } = options;
@@ -267,7 +267,7 @@ export function waitField(max = MAX_WAIT_SECONDS) {
   return z
     .number()
     .min(0)
-    .max(max, `must be at most ${max}: a longer run continues, and get_result waits for it again`)
+    .max(max, `must be at most ${max}: a longer run continues, and get_result can wait for it`)
     .default(defaultWait(max));
 }
 

@@ -55,7 +55,7 @@ Unless sandbox is set, the sandbox is fresh and ends with the task. Returns the 
     commands: names().describe("Slash commands, from the same places."),
     timeout_seconds: timeoutField(TASK_SECONDS.default, TASK_SECONDS.max),
     wait_seconds: waitField(),
-    checkpoint: z.string().max(64).optional().describe("Start the fresh sandbox from it."),
+    checkpoint: z.string().max(64).optional().describe("The fresh sandbox starts from it."),
   }),
   output: taskOutput,
   isOffered: canRunTasks,

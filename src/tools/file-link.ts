@@ -76,7 +76,7 @@ export const fileLink = defineTool({
 
 /** @throws {ToolError} `is_directory` for a path that cannot be written as a file */
 async function refuseDirectory(context: ToolContext, sandbox: string, path: string): Promise<void> {
-  // The upload creates a missing directory or sandbox, and reports other problems with the path.
+  // These errors are ignored: the upload creates a missing directory or sandbox, and reports an invalid path.
   const existing = await undefinedIfFailed(context.operate(sandbox, "stat", { path }), [
     "not_found",
     "invalid_argument",

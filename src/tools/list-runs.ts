@@ -25,7 +25,7 @@ export const listRuns = defineTool({
   description: "Lists the runs of a sandbox, newest first.",
   input: z.strictObject({
     sandbox: sandboxField(),
-    kind: z.enum(RUN_KINDS).optional().describe("task: of all sandboxes."),
+    kind: z.enum(RUN_KINDS).optional().describe("task: in all sandboxes."),
     limit: wholeNumber(1, 200).default(20),
     cursor: runField()
       .refine((id) => sandboxOf(id) !== undefined, "must be an id from the previous page")

@@ -26,7 +26,7 @@ export const readFile = defineTool({
   title: "Read a file",
   description: `Returns text by lines; PNG, JPEG, GIF and WebP as images, scaled down if large; other files as type, size and first bytes.`,
   input: z.strictObject({
-    path: pathField().describe("From /workspace, or absolute."),
+    path: pathField().describe("Relative to /workspace, or absolute."),
     offset: z.number().int().min(0).optional().describe("First line, from 1; base64: first byte, from 0."),
     limit: z.number().int().min(1).optional().describe(`Lines (default ${DEFAULT_LINES}) or bytes.`),
     encoding: z.enum(["utf-8", "base64"]).optional(),

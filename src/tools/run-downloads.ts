@@ -1,4 +1,4 @@
-/** Files of a run that its result does not show: artifacts, a cut log, pages, and original images. */
+/** Links to files of a run that its result does not show: artifacts, a cut log, HTML pages, and original images. */
 import type { RunView } from "../runs/run-types.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";

@@ -29,7 +29,7 @@ export interface TaskRequest extends Pick<TaskSpec, SharedFields>, Partial<Compo
 
 /** @param what one of the texts of `NEEDS_MODEL` @throws {ToolError} */
 function requireModel(context: ToolContext, what: string): void {
-  // HTTP routes call this function without a tool, so nothing before has checked that the operator offers `execute_task`.
+  // HTTP routes start tasks without a tool. So no earlier code has checked that the operator offers `execute_task`.
   requireOffered("execute_task", context);
   if (canRunTasks(context.config)) return;
   throw texts.noModel(what);

@@ -139,7 +139,7 @@ function diffText(changes: Changes): string {
 
 function diffCut({ diff, diffBytes }: Changes): string | undefined {
   if (new TextEncoder().encode(diff).length >= diffBytes) return undefined;
-  return `${diffBytes} bytes in all, whole in the artifact ${DIFF_NAME}`;
+  return `${diffBytes} bytes in all; the artifact ${DIFF_NAME} has the whole diff`;
 }
 
 function usedText({ turns, tokens, costUSD, model }: TaskDetail): string {

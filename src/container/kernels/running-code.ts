@@ -48,8 +48,8 @@ export class RunningCode extends RunFollower {
   }
 
   /**
-   * Call it when the kernel has responded. @param isLong whether to wait for output in files @param serves whether to wait for
-   * ports of the code itself; ports of its child processes are reported by a later run
+   * Call it when the kernel has responded. @param isLong whether to wait for output in files @param serves `itself`: waits for
+   * the kernel's ports. `child`: a later run reports the ports of child processes
    */
   async finish(isLong: boolean, serves?: Listening): Promise<void> {
     clearInterval(this.#timer);

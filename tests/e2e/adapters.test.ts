@@ -252,7 +252,7 @@ describe("the OpenAI Agents SDK", () => {
     await expect(resumed.readFile!({ path: "vendored/y" })).rejects.toThrow("vendored/y was not found");
     const serving = await resumed.exec!({ cmd: "exec python3 -u -m http.server 8000", yieldTimeMs: 0 });
     const { sessionId = 0 } = serving;
-    // A command in another session does not wait for the server.
+    // A command in another session does not wait until the web server ends.
     expect(await created.exec!({ cmd: "true", yieldTimeMs: 60_000 })).toMatchObject({ exitCode: 0 });
     let printed = "";
     while (!printed.includes("Serving")) printed += await resumed.writeStdin!({ sessionId });

@@ -84,7 +84,7 @@ describe("the page of an upload link", () => {
     const chosen = join(directory, "chosen.txt");
     writeFileSync(chosen, "chosen");
     await open(await link("chosen.txt"));
-    // Before the key press, because Chromium takes some time until it passes its file dialog to the test.
+    // The test begins to wait before the key press, so that it cannot miss the file dialog.
     const chooser = page.waitForEvent("filechooser");
     await page.keyboard.press("Tab");
     expect(await page.evaluate(() => document.activeElement?.id)).toBe("file");

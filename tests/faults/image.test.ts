@@ -146,7 +146,7 @@ describe.concurrent("when sandboxd hangs for good in the image", () => {
     expect(printed).toBe("SIGKILL\nresponds\n");
   });
 
-  it.runIf(LONG)("the first process does not restart it for a lack of processor time", async () => {
+  it.runIf(LONG)("the first process does not restart it if it only lacks processor time", async () => {
     const printed = await serve(`
       run("taskset -a -p -c 0 " + before);
       run("chrt -a -i -p 0 " + before);

@@ -383,7 +383,7 @@ describe("when clients send bodies in chunks of one byte", () => {
 });
 
 describe("when clients make the server keep data in memory", () => {
-  /** Opens connections that send these bytes, and neither send nor read more until the function returns. */
+  /** Opens connections that send these bytes, and neither send nor read more until `work` has ended. */
   async function stalled<T>(count: number, sent: string, work: () => Promise<T>): Promise<T> {
     const { hostname, port } = new URL(server.url);
     const sockets = Array.from({ length: count }, () => connect(Number(port), hostname).pause());

@@ -60,7 +60,7 @@ const FILES: Record<string, string> = {
     "# mine\nGOOSE_MODEL: a-model\nextensions:\n  other: # kept\n    enabled: true\n    type: builtin\n    name: other\n",
 };
 
-/** What each client needs, from its documentation. */
+/** The entry that each client's documentation requires. */
 const WRITTEN: Record<string, (name: string) => unknown> = {
   "claude-code": (name) => ({
     mcpServers: { [name]: { type: "http", url: http.url, headers: { Authorization } } },

@@ -339,7 +339,7 @@ test("`doctor` does not report a killed server as running", async () => {
 
 test("doctor leaves no temporary files", async () => {
   const temporary = mkdtempSync(join(directory, "temporary-"));
-  // The login of the person who runs the tests is not needed.
+  // wrangler finds no login, also if the person who runs the tests has one.
   const env = {
     TMPDIR: temporary,
     HOME: temporary,

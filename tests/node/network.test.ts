@@ -33,8 +33,8 @@ const large = Buffer.from(Uint32Array.from({ length: 1_000_003 }, (_, index) => 
 /**
  * A server that violates HTTP, which sandboxes reach as odd.test. The path is its status line, which may contain
  * headers. `/interim-<n>` sends this number of interim responses before the final one. `/large` sends a large body
- * and a second response that nobody requested, also to HEAD; `/broken` sends half of that body. `/planted-<status>` has a response as
- * its body, and `/late` sends another one later.
+ * and a second response that nobody requested, also to HEAD; `/broken` sends half of that body. The body of `/planted-<status>` looks
+ * like a response. `/late` sends a second response 50 ms after the first.
  */
 const violator = createTCPServer((socket) => {
   socket.on("error", () => undefined);

@@ -1,4 +1,4 @@
-/** The size of a terminal that shows a terminal in a sandbox. */
+/** The command line sends the size of the user's terminal to the terminal in the sandbox. */
 import { expect, it } from "vitest";
 import { Resizing } from "../../src/shared/terminal/size.ts";
 import { sleep, until } from "../setup/until.ts";

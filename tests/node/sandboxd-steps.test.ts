@@ -398,8 +398,8 @@ type Changing = {
 }[OperationName];
 
 /**
- * A call of each route that changes something: its parameters, its body, and the files that it leaves of `directory/file` with
- * the content "old". The compiler requires an entry.
+ * A call of each route that changes something: its parameters, its body, and the files that exist after it if `directory/file`
+ * contained "old" before. The compiler requires an entry for each route.
  */
 const CHANGES: Record<
   Changing["route"],

@@ -137,7 +137,7 @@ describe("errors", () => {
         /Traceback .*\n  File "[^"]+", line 1, in <module>\n    1 \/ 0\n[ ~^]+\nZeroDivisionError: division by zero\n$/,
       );
     }
-    // IPython 9 reads the file for each line that such a cell prints.
+    // IPython 9 reads this attribute for each line that such a cell prints.
     expect(await kernel.value("get_ipython().display_pub.is_publishing")).toBe("False");
   });
 

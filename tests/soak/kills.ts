@@ -148,7 +148,7 @@ class Victim {
     await this.#server.sh(`${DIRECTORIES}; echo -n ${this.#sandbox} >/workspace/name`, {
       sandbox: this.#sandbox,
     });
-    // Every restored state contains the name.
+    // So every restored state contains the file `name`.
     await this.#server.call("checkpoint_sandbox", { sandbox: this.#sandbox });
   }
 

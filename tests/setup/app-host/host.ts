@@ -127,7 +127,7 @@ async function open({ endpoint, token, proxy, tool: name, args, context, isNarro
   );
 }
 
-/** Changes the client's properties for the App. */
+/** Changes the properties of the client that the App can read, for example the theme. */
 function tell(context: McpUiHostContext): void {
   opened?.setHostContext(context);
 }

@@ -159,7 +159,7 @@ describe("the sign-in page", () => {
       expect(compare).toHaveBeenCalledTimes(1);
     }
     expect(page.status).toBe(303);
-    // From here on `compare` returns wrong results. The server uses them, so it compares in no other way.
+    // From here on `compare` returns wrong results. The server follows them, which shows that it compares in no other way.
     page = await browser.open(await (await Client.register(app)).authorizationURL());
     compare.mockReturnValueOnce(false);
     page = await browser.submit(page, { decision: "owner", token: TOKEN });

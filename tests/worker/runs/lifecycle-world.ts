@@ -160,7 +160,7 @@ export abstract class World {
   /** The actor is evicted, and its container may die before the next actor. */
   evict(isKilled: boolean): void {
     this.policy.isEnforced = false;
-    // Also resets the time.
+    // clearAllTimers also resets the time.
     const now = Date.now();
     vi.clearAllTimers();
     vi.setSystemTime(now);

@@ -10,10 +10,10 @@ import { actorOf, bucket } from "../support.ts";
 
 const MiB = 1024 * 1024;
 
-/** These tests resume no runs. */
+/** Fails to resume any run. */
 const nothing: Resumer = {
   resume: () => {
-    throw new Error("nothing is resumed here");
+    throw new Error("no run can be resumed here");
   },
 };
 

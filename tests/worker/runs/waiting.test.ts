@@ -353,7 +353,7 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     const line = "echo begun; until [ -e /tmp/go-task ]; do sleep 0.05; done; echo ended; exit 3";
     const { result: task } = await call("run_command", { command: line });
     expect(task).toMatchObject({ resultType: "task", status: "working", taskId: expect.any(String) });
-    // Every result of this revision names the server. An icon would be half of a short result.
+    // Every result of this revision names the server, but without the icon, which would double the length of short results.
     expect(JSON.stringify(task)).toMatch(/"title":"Sandbox","version"(?!.*icons)/);
     await until(async () => (await get(task?.taskId)).result?.statusMessage === "begun");
     const { result: working } = await get(task?.taskId);

@@ -244,7 +244,7 @@ describe("every candidate is compared", () => {
       await app("/mcp", withHeader(`Bearer ${token}`));
       expect(compare).toHaveBeenCalledTimes(3);
     }
-    // From here on `compare` returns wrong results. The server uses them, so it compares in no other way.
+    // From here on `compare` returns wrong results. The server follows them, which shows that it compares in no other way.
     for (let candidate = 0; candidate < 3; candidate += 1) compare.mockReturnValueOnce(false);
     expect((await app("/mcp", withHeader(`Bearer ${TOKEN}`))).status).toBe(401);
     compare.mockReturnValueOnce(true);

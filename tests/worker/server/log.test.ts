@@ -32,7 +32,7 @@ describe("a log line", () => {
     ["info", ["call", "refusal", "error"]],
     ["warn", ["refusal", "error"]],
     ["error", ["error"]],
-  ] as const)("is written at the level %s for %j", (logLevel, events) => {
+  ] as const)("at the log level %s is written for the events %j", (logLevel, events) => {
     for (const event of [call, refusal, failure]) log({ logLevel }, event);
     expect(logs.entries().map(({ event }) => event)).toEqual(events);
   });

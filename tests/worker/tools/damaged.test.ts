@@ -4,7 +4,7 @@ import { owner, sh } from "../support.ts";
 
 const sandbox = "damaged";
 
-/** Moves the image's files away. The local platform's files stay reachable, because a container has its own files elsewhere. */
+/** Moves /opt/sandbox-mcp away, which the image has too. /opt/sandbox-runtime exists only on the local platform, so it stays. */
 const DAMAGE =
   "mv /opt /gone && mkdir /opt && ln -s /gone/sandbox-runtime /opt/sandbox-runtime && ls /opt/sandbox-mcp";
 

@@ -19,7 +19,7 @@ while True:
     timeout_seconds: 300,
   });
   id = idIn(holder);
-  // Uses a new session, because it must start a shell, which shows whether a process is left.
+  // A command in a new session starts a shell, which fails when no process is free.
   const runInFullSession = () => owner.call("run_command", { sandbox, command: "true", session: "full" });
   await until(async () => (await runInFullSession()).text.includes("out of processes"));
 });

@@ -13,7 +13,7 @@ const countRemaining = async (line: string) =>
 
 describe.concurrent("a command that takes too long", () => {
   it("is stopped, and its output is kept", async () => {
-    // The start of the sandbox is part of the time.
+    // A command's time limit includes the start of its sandbox, so this command starts the sandbox first.
     await run("true", { session: "prints" });
     const result = await run("echo before; echo err >&2; sleep 100; echo after", {
       timeout_seconds: 3,

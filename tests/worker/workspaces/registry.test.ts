@@ -203,7 +203,7 @@ describe("the registry of saved states", () => {
           bench.archive("a", run, 400);
           bench.now++;
         }
-        // A save may use their space.
+        // A save may also use the space of these archives.
         expect(bench.registry.begin("b", "other", undefined, false, -1, bench.now)).toBe(1000);
         bench.registry.abandonSave("b", "other", false, bench.now);
         bench.save("b", undefined, 300);

@@ -374,7 +374,7 @@ describe("the saved files of a task", () => {
         bytes: 0,
         largest: [],
       });
-      // The conversation and its manifest.
+      // Two objects: the conversation and its manifest.
       expect(put() - before).toBe(2);
       world.registry.forget("a");
       expect(await continueTask(world, "b")).toEqual(taskFiles);

@@ -69,7 +69,7 @@ export class Lease implements RunQuota {
   takeUnchecked(seconds: number): Reservation {
     this.#inUse.slots += 1;
     this.#inUse.seconds += seconds;
-    // The account counts the run only while a lease covers it, and the earlier actor's lease will end.
+    // Without a timer, this actor has no lease yet. The account counts only runs that a lease covers, so one is requested now.
     if (this.#timer === null) this.#renewIn(0);
     return { seconds };
   }

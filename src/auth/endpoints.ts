@@ -16,8 +16,8 @@ const MAX_BODY_BYTES = 64 * 1024;
 const MAX_REGISTRATION_BYTES = 16 * 1024;
 
 /**
- * Parameters that become part of a store key, which may have at most 512 bytes. Values issued by the server are a third as
- * long.
+ * Parameters that become part of a store key, which may have at most 512 bytes. The server's own values have a third of
+ * MAX_KEY_PART_BYTES.
  */
 const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
 const MAX_KEY_PART_BYTES = 360;

@@ -1,5 +1,11 @@
-/** The states of a sandbox between start and destruction, and the parts that subscribe to changes. */
+/** The states of a sandbox between start and destruction, the parts that `Lifecycle` uses, and those that subscribe to changes. */
 import type { CheckpointSettings, Destroyed } from "./account-calls.ts";
+import type { AccountLink } from "./account-link.ts";
+import type { Activity } from "./activity.ts";
+import type { SandboxNetwork } from "./network.ts";
+import type { ContainerPlatform } from "./platform/platform.ts";
+import type { RestartNotice } from "./restart-notice.ts";
+import type { Workspace } from "./workspace.ts";
 
 /** The account counts a container that has not started yet. If none starts, the registration is withdrawn. */
 export interface Registered {
@@ -55,6 +61,40 @@ export interface Subscriber {
   onRelease?(isUnused: () => boolean): void;
   /** Whether the part uses the container, so that it must not be stopped as idle. */
   readonly isBusy?: boolean;
+}
+
+/** What `Lifecycle` uses of the other parts. */
+export interface LifecycleParts {
+  platform: ContainerPlatform;
+  environment: { readonly variables: Readonly<Record<string, string>> };
+  account: Pick<
+    AccountLink,
+    | "owner"
+    | "isKnown"
+    | "register"
+    | "withdraw"
+    | "reportStop"
+    | "reportDestruction"
+    | "logEvent"
+    | "isInUse"
+    | "unusedMs"
+    | "noteCheckpoint"
+  >;
+  network: Pick<SandboxNetwork, "prepareStart" | "enforce">;
+  workspace: Pick<
+    Workspace,
+    | "resume"
+    | "restore"
+    | "saveToStop"
+    | "mayStop"
+    | "isRestoringCheckpoint"
+    | "beginCheckpointRestore"
+    | "finishCheckpointRestore"
+    | "checkpoint"
+  >;
+  notice: Pick<RestartNotice, "noteEnding">;
+  activity: Pick<Activity, "isBusy" | "hasCalls">;
+  background(work: Promise<unknown>): void;
 }
 
 type Named<Name> = Extract<Position, { is: Name }>;

@@ -5,17 +5,16 @@
  * Each transition checks and replaces the state without an await in between. After a wait, a call checks the state again.
  */
 import { containerEnded } from "../container/texts.ts";
-import { endedForNetwork } from "./texts.ts";
 import { EndingError, connectionLost, isGone } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { CALL_MS, pause, waitAtMost } from "../shared/timers.ts";
 import type { CheckpointSettings, Destroyed, Ending, Owner, RestoredCheckpoint } from "./account-calls.ts";
-import type { AccountLink, EarlierState } from "./account-link.ts";
-import type { Activity } from "./activity.ts";
-import { notRunning, stillRestoring } from "./texts.ts";
+import type { EarlierState } from "./account-link.ts";
+import { endedForNetwork, notRunning, stillRestoring } from "./texts.ts";
 import {
   ABSENT,
   type End,
+  type LifecycleParts,
   LifecycleState,
   type Position,
   type Registered,
@@ -24,44 +23,8 @@ import {
   type State,
   type Subscriber,
 } from "./lifecycle-state.ts";
-import type { SandboxNetwork } from "./network.ts";
-import type { ContainerPlatform } from "./platform/platform.ts";
-import type { RestartNotice } from "./restart-notice.ts";
 import type { Checkpoint } from "./saved-states.ts";
-import type { Settings, Workspace } from "./workspace.ts";
-
-export interface LifecycleParts {
-  platform: ContainerPlatform;
-  environment: { readonly variables: Readonly<Record<string, string>> };
-  account: Pick<
-    AccountLink,
-    | "owner"
-    | "isKnown"
-    | "register"
-    | "withdraw"
-    | "reportStop"
-    | "reportDestruction"
-    | "logEvent"
-    | "isInUse"
-    | "unusedMs"
-    | "noteCheckpoint"
-  >;
-  network: Pick<SandboxNetwork, "prepareStart" | "enforce">;
-  workspace: Pick<
-    Workspace,
-    | "resume"
-    | "restore"
-    | "saveToStop"
-    | "mayStop"
-    | "isRestoringCheckpoint"
-    | "beginCheckpointRestore"
-    | "finishCheckpointRestore"
-    | "checkpoint"
-  >;
-  notice: Pick<RestartNotice, "noteEnding">;
-  activity: Pick<Activity, "isBusy" | "hasCalls">;
-  background(work: Promise<unknown>): void;
-}
+import type { Settings } from "./workspace.ts";
 
 /** The most containers started for one call or run. */
 const MAX_STARTS = 3;

@@ -3,8 +3,8 @@
  * uses them. The test decides when each of their operations completes.
  */
 import type { CheckpointSettings, RestoredCheckpoint } from "../../../src/actors/account-calls.ts";
-import { Lifecycle, type LifecycleParts } from "../../../src/actors/lifecycle.ts";
-import type { End, Subscriber } from "../../../src/actors/lifecycle-state.ts";
+import { Lifecycle } from "../../../src/actors/lifecycle.ts";
+import type { End, LifecycleParts, Subscriber } from "../../../src/actors/lifecycle-state.ts";
 import type { Checkpoint } from "../../../src/actors/saved-states.ts";
 import { containerGone } from "../../../src/container/texts.ts";
 import { ToolError } from "../../../src/shared/errors.ts";

@@ -12,7 +12,7 @@ import { CLIENT_FILE } from "./texts.ts";
 const BOM = "\uFEFF";
 
 /** @throws {UserError} if the file's format is not valid for the client */
-export function readContent(client: ClientKind, file: string): unknown {
+function readContent(client: ClientKind, file: string): unknown {
   const text = withoutBOM(file);
   if (text.trim() === "") return {};
   if (client.format === "yaml") {

@@ -14,7 +14,7 @@ const EXAMPLES = new WeakMap<object, readonly string[]>();
  * A command with examples in its help.
  * @param examples the help prepends `sandbox-mcp `, unless an example contains it
  */
-export function plainCommand(name: string, description: string, examples: readonly string[]) {
+function plainCommand(name: string, description: string, examples: readonly string[]) {
   const lines = examples.map((each) => (each.includes("sandbox-mcp ") ? each : `sandbox-mcp ${each}`));
   const command = new Command(name)
     .description(description)

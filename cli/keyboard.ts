@@ -3,7 +3,7 @@ import { StringDecoder } from "node:string_decoder";
 import { Typing } from "../src/shared/terminal/typing.ts";
 
 /** Ctrl-], as in telnet. */
-export const LEAVE_KEY = "\u001d";
+const LEAVE_KEY = "\u001d";
 
 export class Keyboard {
   readonly #typing: Typing;

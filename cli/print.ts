@@ -91,7 +91,7 @@ function cut(text: string, width: number): string {
 }
 
 /** A name as one word, with `printf %b` escapes for all characters that a terminal does not show unchanged. */
-export function escapeName(name: string): string {
+function escapeName(name: string): string {
   return name.replaceAll("\\", "\\\\").replace(HIDDEN, (character) => {
     const short = { "\n": "\\n", "\t": "\\t", "\r": "\\r" }[character];
     return (

@@ -153,7 +153,7 @@ export class OutputLog {
 }
 
 /** Pictures of control characters, and a replacement for halves of surrogate pairs. */
-export function pictureOf(character: string): string {
+function pictureOf(character: string): string {
   const code = character.codePointAt(0) ?? 0;
   if (code < 0x20) return String.fromCharCode(0x2400 + code);
   if (code === 0x7f) return "\u2421";

@@ -15,7 +15,7 @@ export interface Route {
 /** No sandbox has this address, because its name would be empty. */
 export const CONNECT = "#//connect";
 
-export function routeOf(hash: string): Route {
+function routeOf(hash: string): Route {
   const [, sandbox = "", part = "", ...rest] = hash.split("/").map(decode);
   return {
     sandbox,

@@ -153,7 +153,6 @@ export const listSchema = z.object({
   next: z.optional(listCursor()),
 });
 
-export type FileEntry = z.output<typeof entrySchema>;
 export type ListedEntry = z.input<typeof entrySchema>;
 
 /** The object is empty if measuring takes too long. */

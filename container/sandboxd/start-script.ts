@@ -118,6 +118,6 @@ function variableLines({ version, entries }: Variables): string[] {
   ];
 }
 
-export function quote(text: string): string {
+function quote(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }

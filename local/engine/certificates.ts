@@ -60,7 +60,7 @@ export function trustedFiles(
  * Makes a Java key store (JKS, version 2): the number of entries, the entries (alias, time, certificate), and a digest. All numbers
  * are big-endian. Java accepts this format wherever it expects PKCS #12.
  */
-export function keyStore(pems: readonly string[]): Buffer {
+function keyStore(pems: readonly string[]): Buffer {
   const number = (value: number, bytes: number) =>
     Buffer.from(value.toString(16).padStart(bytes * 2, "0"), "hex");
   const text = (value: string) => Buffer.concat([number(value.length, 2), Buffer.from(value)]);

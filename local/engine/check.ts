@@ -103,7 +103,7 @@ function explain(stderr: string): Check {
   return failedCheck(reason, BUBBLEWRAP.allowNested);
 }
 
-export function installCommand(name: "bubblewrap" | "perl" = "bubblewrap"): string {
+function installCommand(name: "bubblewrap" | "perl" = "bubblewrap"): string {
   const managers: [file: string, command: string][] = [
     ["/usr/bin/apt-get", "sudo apt-get install -y"],
     ["/usr/bin/dnf", "sudo dnf install -y"],

@@ -15,7 +15,7 @@ import { start } from "./sandbox-processes.ts";
 
 const cacheDirectory = `${runtimeDirectory}/cache`;
 /** sandboxd and the control server remove this variable from their environments, so that user programs do not get it. */
-export const cacheVariable = "NODE_COMPILE_CACHE";
+const cacheVariable = "NODE_COMPILE_CACHE";
 export const cacheEnvironment = { [cacheVariable]: cacheDirectory };
 
 export interface Warming {

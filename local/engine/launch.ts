@@ -39,10 +39,10 @@ function nodeCommand({ nodeOptions }: Toolchain, program: string, ...more: strin
   return [nodeProgram, ...nodeOptions, program, ...more];
 }
 
-export const controlCommand = (toolchain: Toolchain): string[] =>
+const controlCommand = (toolchain: Toolchain): string[] =>
   nodeCommand(toolchain, controlProgram, "--socket", controlSocket, "--kernels", kernelsDirectory);
 
-export const sandboxdCommand = (toolchain: Toolchain): string[] =>
+const sandboxdCommand = (toolchain: Toolchain): string[] =>
   nodeCommand(toolchain, sandboxdProgram, "--socket", sandboxdSocket);
 
 /**

@@ -7,7 +7,7 @@ import { repository } from "./own-files.ts";
 import { sandboxEnvironmentDirectory } from "./python.ts";
 import type { Registries } from "./registries.ts";
 
-export const proxyURL = "http://127.0.0.1:3128";
+const proxyURL = "http://127.0.0.1:3128";
 export const hostname = "sandbox";
 /** The coding agent's directory. User-installed programs precede it in PATH, as in the image. */
 export const agentDirectory = "/opt/sandbox-runtime/agents";

@@ -18,7 +18,7 @@ interface StoredInstance {
   engine: string;
 }
 
-export type ContainerAPI = Pick<
+type ContainerAPI = Pick<
   Container,
   | "running"
   | "start"

@@ -5,7 +5,7 @@ import { waitAtMost } from "../shared/timers.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 
 /** The size of all objects but the last. It must not change, because stored streams were split by it. */
-export const OBJECT_BYTES = 4 * 1024 * 1024;
+const OBJECT_BYTES = 4 * 1024 * 1024;
 
 /** How many objects are written at once, besides the one being filled. A low number: the actors of a process share 128 MB. */
 const WRITTEN_AT_ONCE = 2;

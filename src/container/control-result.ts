@@ -16,7 +16,7 @@ export async function checkResult<T>(call: Promise<T>, isValid: (result: unknown
   return result;
 }
 
-export function malformedResponse(cause?: unknown): Error {
+function malformedResponse(cause?: unknown): Error {
   const error = damaged(DAMAGED.controlServer);
   error.cause = cause;
   return error;

@@ -29,7 +29,7 @@ export interface End {
 
 export const CANCELLED_BEFORE_START: End = { state: "cancelled", note: CANCELLED_TEXT };
 
-export interface CommandDetail {
+interface CommandDetail {
   /** Ports that the run's programs had opened when it ended. */
   ports: readonly number[];
   /** The session's working directory afterwards, unless it is /workspace. */

@@ -48,7 +48,7 @@ export interface RunQuota {
 }
 
 /** The container that runs need. */
-export interface RunContainer {
+interface RunContainer {
   /** Makes the sandbox ready for a run. @throws the reason if it fails */
   admitRun(): Promise<void>;
   /** Called if a run ended before its preparation was done: the prepared container may not be needed. */

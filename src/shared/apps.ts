@@ -2,7 +2,7 @@
 import { declaredExtension } from "./extensions.ts";
 import { isRecord } from "./is-record.ts";
 
-export const APPS_EXTENSION = "io.modelcontextprotocol/ui";
+const APPS_EXTENSION = "io.modelcontextprotocol/ui";
 
 export const APPS_CAPABILITY = { extensions: { [APPS_EXTENSION]: {} } };
 

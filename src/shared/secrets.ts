@@ -102,7 +102,7 @@ function percentEncode(text: string): string {
  * The placeholder for programs that require a key. The server does not put the value where the placeholder is: `addSecrets` sets
  * the value in the secret's own place, and removes other headers that contain the placeholder.
  */
-export function placeholderOf({ name }: Secret): string {
+function placeholderOf({ name }: Secret): string {
   return `sandbox-mcp-secret-${name}`;
 }
 

@@ -23,7 +23,7 @@ export interface ShownImage extends Pick<ImageHeader, "mimeType" | "width" | "he
 
 /** Scales an image in a sandbox, or returns why it did not. `stopped`: the sandbox does not run. */
 export type MakeSmaller = (image: Uint8Array) => Promise<Uint8Array | ImageProblem>;
-export type ImageProblem = Exclude<ShrinkOutcome, "made"> | "stopped";
+type ImageProblem = Exclude<ShrinkOutcome, "made"> | "stopped";
 
 export function tooLarge(size: number): ImageRefusal | undefined {
   if (size <= IMAGE_BYTES) return undefined;

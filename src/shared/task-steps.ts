@@ -1,8 +1,8 @@
 /** The lines of a task's log. Calls and failures have a prefix that an agent's own text cannot have. */
 
-export const CALL = "→ ";
+const CALL = "→ ";
 
-export const FAILURE = "  failed: ";
+const FAILURE = "  failed: ";
 
 export const NESTED = "    ";
 

@@ -2,14 +2,14 @@
 import { NEWER_DATABASE } from "../shared/errors.ts";
 
 /** One step between versions. Never change a released migration, because some databases have already applied it. */
-export interface Migration {
+interface Migration {
   name: string;
   /** Statements ending with semicolons. */
   sql: string;
 }
 
 /** What a table or key holds and until when, for docs/internals/storage.md. */
-export interface Documented {
+interface Documented {
   holds: string;
   kept: string;
 }

@@ -7,7 +7,7 @@ export interface StoredObject {
   bytes(): Promise<Uint8Array>;
 }
 
-export interface KeyPage {
+interface KeyPage {
   keys: string[];
   truncated: boolean;
 }

@@ -11,7 +11,7 @@ export type AgentName = (typeof AGENT_NAMES)[number];
 
 export const DEFAULT_AGENT: AgentName = "claude-code";
 
-export interface AgentOptions {
+interface AgentOptions {
   model?: string;
   maxTurns?: number;
   /** The agent's id of a conversation to continue. */

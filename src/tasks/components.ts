@@ -12,7 +12,7 @@ import { noDefinition, notADefinition, tooManyNames, unusableDefinition } from "
 
 const COMPONENT_KINDS = ["agents", "commands"] as const;
 
-export type ComponentKind = (typeof COMPONENT_KINDS)[number];
+type ComponentKind = (typeof COMPONENT_KINDS)[number];
 
 export type ComponentNames = Record<ComponentKind, readonly string[]>;
 
@@ -34,7 +34,7 @@ export type TaskComponents = z.infer<typeof taskComponents>;
 /** A name is its file's name without `.md`, not a path. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
-export const MAX_NAMED = 10;
+const MAX_NAMED = 10;
 
 /** The most definitions of each kind that are offered to tasks. Of more definitions, the first ones by name are offered. */
 const MAX_OFFERED = 100;

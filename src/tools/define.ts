@@ -313,7 +313,7 @@ export function addNotice(notice: string | undefined, ...lines: string[]): strin
   return [joinSections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
 }
 
-export function quotedText({ head, tail, omitted = 0, bytes = 0 }: QuotedOutput): string {
+function quotedText({ head, tail, omitted = 0, bytes = 0 }: QuotedOutput): string {
   if (omitted > 0) return [putInFence(head), omittedText({ omitted, bytes }), putInFence(tail)].join("\n");
   const line = (head + tail).replace(/\n$/, "");
   return isLine(line) ? line : putInFence(head + tail);

@@ -155,7 +155,7 @@ function printedOutput({ stdout, isInteractive }: RunView): ShownOutput {
   return { ...stdout, head: terminalText(stdout.head), tail: terminalText(stdout.tail) };
 }
 
-export function nextCall(run: RunView): string | undefined {
+function nextCall(run: RunView): string | undefined {
   const wait = waitCall(run);
   if (wait) return run.isInteractive && !run.waiting ? inTerminalText(run.id) : wait;
   const isCut = run.stdout.omitted + run.stderr.omitted > 0;

@@ -10,7 +10,7 @@ import { SNAPSHOT, textOf } from "../directories.ts";
 import { parentPath, isOfState, pathIn } from "./scope.ts";
 import { type FoundFile, isFound, namesIn, scanEntry } from "./file-status.ts";
 
-export const IMAGE_LIST = "/opt/sandbox-mcp/base.list";
+const IMAGE_LIST = "/opt/sandbox-mcp/base.list";
 const OWN_LIST = join(SNAPSHOT, "base.list");
 /** A file that is created at the container's start. Its status change time (ctime) tells when that was. */
 const STARTED = join(SNAPSHOT, "started");
@@ -76,7 +76,7 @@ export class Base {
 }
 
 /** A file's state as text. Times are whole seconds, as in image layers. A directory's state excludes its content. */
-export function stateOf({ type, mode, uid, gid, size, mtime, target = "" }: FoundFile): string {
+function stateOf({ type, mode, uid, gid, size, mtime, target = "" }: FoundFile): string {
   const common = `${type} ${mode} ${uid} ${gid}`;
   if (type === "file") return `${common} ${size} ${Math.floor(mtime / 1e6)}`;
   return type === "symlink" ? `${type} ${encodeURIComponent(target).replaceAll("/", "%2F")}` : common;

@@ -58,7 +58,7 @@ export function isOfState(path: string): boolean {
   return inHome === undefined || !isBelow(LEFT_OUT_OF_HOME, inHome);
 }
 
-export function topDirectory(path: string): string {
+function topDirectory(path: string): string {
   const slash = path.indexOf("/");
   return slash < 0 ? path : path.slice(0, slash);
 }

@@ -16,11 +16,11 @@ const ofSnapshot = { ...emptyCall, input: z.object({ id: snapshotID() }), result
 export const markSchema = z.object({ snapshot: z.optional(snapshotID()), isRestoring: z.boolean() });
 export type Mark = z.infer<typeof markSchema>;
 /** sandboxd of an earlier version does not report whether the workspace is empty. */
-export const workspaceStateSchema = z.extend(markSchema, { isEmpty: z.optional(z.boolean()) });
+const workspaceStateSchema = z.extend(markSchema, { isEmpty: z.optional(z.boolean()) });
 /** SHA-256 of the machine's kind and of the versions of the system that the container started with. User code can change it. */
-export const systemSchema = z.object({ system: z.string().check(z.regex(/^[0-9a-f]{64}$/)) });
+const systemSchema = z.object({ system: z.string().check(z.regex(/^[0-9a-f]{64}$/)) });
 
-export const planCallSchema = z.object({
+const planCallSchema = z.object({
   id: snapshotID(),
   base: z.optional(snapshotID()),
   max: count(),
@@ -47,7 +47,7 @@ const namedSchema = z.object({
 
 export type NamedFiles = z.infer<typeof namedSchema>;
 
-export const planSchema = z.object({
+const planSchema = z.object({
   /** `conflict`: the workspace was restored from another state than `base`. */
   state: z.enum(["unchanged", "changed", "conflict"]),
   files: count(),
@@ -65,7 +65,7 @@ export const planSchema = z.object({
 
 export type Plan = z.infer<typeof planSchema>;
 
-export const doneSchema = z.object({
+const doneSchema = z.object({
   packs: listOf(z.object({ id: snapshotID(), length: count(), live: count() }), 1000),
   manifestBytes: count(),
   files: count(),
@@ -77,7 +77,7 @@ export type SavedSnapshot = z.infer<typeof doneSchema>;
 /** The most pack ranges of a restore: the response is bounded, and each range costs an R2 request. */
 export const MAX_READS = 10_000;
 
-export const readsSchema = z.object({
+const readsSchema = z.object({
   reads: listOf(z.object({ pack: snapshotID(), from: count(), to: count() }), MAX_READS),
   /** The paths that were not restored: `Restore.dropped`. sandboxd of an earlier version does not send them. */
   dropped: z.optional(namedSchema),

@@ -20,20 +20,20 @@ export interface Problem {
   headers?: Record<string, string>;
 }
 
-export interface RefusedForm {
+interface RefusedForm {
   refused: SignInRefusal;
   problem: Problem;
 }
 
 /** The refusal for a person who returned from another site and may not sign in. The person sees the texts. */
-export interface RefusedRedirect {
+interface RefusedRedirect {
   refused: SignInRefusal;
   title: string;
   message: string;
   status: number;
 }
 
-export interface Appearance {
+interface Appearance {
   verb: string;
   isPanel: boolean;
   /** Whether this is the only sign-in method on the page. */

@@ -12,7 +12,7 @@ import { KERNEL_MALFORMED } from "../texts.ts";
 
 const PRELUDE = "/opt/sandbox-mcp/kernel";
 /** The directory for long output: `<run id>.out` and `<run id>.err`, as for commands. */
-export const RUN_DIRECTORY = "/var/lib/sandbox-mcp/runs";
+const RUN_DIRECTORY = "/var/lib/sandbox-mcp/runs";
 
 /** A process by its pid and its start time, because pids are reused. The start time is in clock ticks since boot. */
 export interface KernelProcess {
@@ -113,7 +113,7 @@ function isStream(value: unknown): value is SentStream {
   );
 }
 
-export function isError(value: unknown): value is CodeError {
+function isError(value: unknown): value is CodeError {
   return (
     isRecord(value) &&
     typeof value.name === "string" &&

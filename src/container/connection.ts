@@ -22,7 +22,7 @@ import { CONNECT_MS, type ContainerLifecycle, RETRY_MS, type Sandboxd } from "./
 export interface Follower {
   onEvent(event: Event): void;
   onPiece(piece: Piece): void;
-  /** The connection was lost. The next connection delivers the run's further events. */
+  /** Called when the connection is lost. The next connection delivers the run's later events. */
   onBreak(): void;
 }
 

@@ -27,10 +27,10 @@ import { isEncoded, readBounded } from "../shared/stream-bytes.ts";
 import type { Requesting } from "./sandboxd.ts";
 import { DAMAGED, foreignListCursor, invalidParameters, refusal } from "./texts.ts";
 
-/** The lowest accepted upload speed; large bodies get more time. */
+/** The lowest accepted upload speed. It adds to the time limit of an operation with a large body. */
 const BYTES_PER_MS = 100;
 
-/** The workspace, which is saved after a change. */
+/** Learns of changes of the workspace, which is then saved. */
 interface Changing {
   noteChange(): void;
 }
@@ -70,7 +70,7 @@ export class FileOperations {
       );
       return result as Result<Name>;
     } finally {
-      // Marked after a failure too, because the operation may have changed something.
+      // A failure counts as a change too, because the operation may have changed something.
       if (row.changesState) this.#workspace.noteChange();
     }
   }
@@ -117,7 +117,10 @@ export function partsOf(row: Row, given: object): { call: Record<string, unknown
   return { call, body: typeof row.up === "object" ? JSON.stringify(body) : (body as Body) };
 }
 
-/** Makes a row's request, without time limits and retries. @param refuse makes the error for a failure reported by sandboxd */
+/**
+ * Sends the request that a row defines, without time limits and retries. @param refuse makes the error for a failure that
+ * sandboxd reports
+ */
 export function requestOperation(
   fetch: Requesting,
   row: Row,

@@ -18,13 +18,13 @@ export interface OutputSink {
   readonly isEnded: boolean;
   /** Whether a caller waits for the next output; undefined if that makes no difference. */
   readonly isWatched?: boolean;
-  /** Calls `output` when there is room for this many bytes. */
+  /** Waits until there is room for this many bytes, then calls `output`. */
   take(bytes: number, output: () => void): Promise<void>;
   output(stream: Stream, bytes: Uint8Array): void;
   /** `count` bytes of a stream were not stored, because the log is full. `last` has the last of them. */
   recordSkipped(stream: Stream, count: number, last: Uint8Array): void;
   hasRoom(stream: Stream): boolean;
-  /** Bytes of a stream so far: the offset for resuming. */
+  /** How many bytes of a stream the sink has received: the offset from which to resume. */
   position(stream: Stream): number;
   /** Bytes of a stream that the actor has stored, so that the sandbox need not keep them. */
   storedBytes(stream: Stream): number;

@@ -25,7 +25,7 @@ interface EgressRow {
   /** Forwarded header names, or prefixes ending with `*`. */
   passed: readonly string[];
   upstream(config: Config): string;
-  /** Adds what a request needs besides the credential. */
+  /** Adds the headers that a request needs besides the credential. */
   complete(headers: Headers, credential: Secret): void;
 }
 

@@ -107,7 +107,7 @@ export class Sandboxd {
     };
   }
 
-  /** Like `request`, but counts as use, and waits for the workspace. @throws {ToolError} errors of the start too */
+  /** Like `request`, but counts as use, and waits for the workspace. @throws {ToolError} also errors of the start */
   withWorkspace(lifecycle: Pick<ContainerLifecycle, "container" | "waitUntilReady">): Requesting {
     return async (...request) => {
       while (!lifecycle.container) await lifecycle.waitUntilReady(CALL_MS);

@@ -13,12 +13,12 @@ import { DISK_FULL, SAVE_LOST, STATE_NOT_READ, stepFailed, tooManyEntries } from
 
 /** An agent's conversation: files below a directory of the home directory. Their paths contain the conversation's id. */
 export interface Conversation {
-  /** For example `/.agent/conversations`. */
+  /** The directory, relative to the home directory, for example `/.agent/conversations`. */
   below: string;
   id: string;
 }
 
-/** The task that continues a conversation. */
+/** The id of the task that continues a conversation. */
 export type Target = { task: string };
 
 export class Snapshots {

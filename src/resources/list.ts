@@ -18,7 +18,7 @@ const PAGE_SANDBOXES = 10;
 const TOP_ENTRIES = 100;
 const TASKS = 20;
 
-/** How long a sandbox may take to list its workspace, in milliseconds. A slower one is listed without files. */
+/** How long a sandbox may take to list its workspace, in milliseconds. A slower sandbox is listed without files. */
 const LIST_MS = 3000;
 
 /** One page of sandboxes by name. Listing starts no container and does not count as use. @param after the cursor */
@@ -28,10 +28,10 @@ export async function listResources(caller: CallerContext, after: string | undef
   const { id, scopes } = caller.principal;
   const account = () => accountOf(caller.env, id);
   const sandboxes = scopes.includes("sandbox:read") ? await retryOnce(() => account().sandboxes()) : [];
-  const left = sandboxes.filter(({ name }) => name !== RUNS && name > (after ?? ""));
-  const page = left.slice(0, PAGE_SANDBOXES);
+  const remaining = sandboxes.filter(({ name }) => name !== RUNS && name > (after ?? ""));
+  const page = remaining.slice(0, PAGE_SANDBOXES);
   const workspaces = await Promise.all(page.map(({ name, isRunning }) => workspace(caller, name, isRunning)));
-  if (left.length > page.length) return { resources: workspaces.flat(), nextCursor: page.at(-1)?.name };
+  if (remaining.length > page.length) return { resources: workspaces.flat(), nextCursor: page.at(-1)?.name };
   const tasks = scopes.includes("tasks:run") ? await retryOnce(() => account().listTasks(TASKS)) : [];
   const results = tasks.map((task): Resource => ({
     uri: runURI(task.id, ""),

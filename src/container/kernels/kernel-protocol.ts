@@ -158,7 +158,7 @@ function toASCII(json: string): string {
   return json.replaceAll(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-/** The process that a loaded prelude printed, or undefined. */
+/** The kernel's process, which the prelude prints when it is loaded; undefined if the output does not contain it. */
 export function parseHello(printed: string): KernelProcess | undefined {
   const [line = ""] = /^\{"sandbox_mcp_kernel"[^\n]{0,500}$/m.exec(printed) ?? [];
   const found = hello.safeParse(parseBounded(line, SANDBOX_JSON));

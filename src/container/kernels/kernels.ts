@@ -220,7 +220,7 @@ export class Kernels {
       try {
         return await this.#attempt(known, sink, spec, stopped);
       } catch (error) {
-        // After any other error the code may have run.
+        // After any other error the code may have run, so it is not run again.
         const didNotRun = error instanceof InterpreterError && error.kind === "context_gone";
         if (!didNotRun) throw this.#discard(sink.id, known, error);
         this.#registry.delete(known);

@@ -18,8 +18,8 @@ const inotify = { instances: 64, watches: 65_536 };
 const tcpBuffers = { tcp_rmem: "4096 65536 131072", tcp_wmem: "4096 16384 131072" };
 
 /**
- * Limits of the user and network namespaces (user_namespaces(7)). These files show the namespace of the process that opens them,
- * and no user of the sandbox may write to them.
+ * Limits of the user and network namespaces (user_namespaces(7)). The files in /proc/sys belong to the namespaces of the process that
+ * opens them, and no user of the sandbox may write to them.
  */
 const namespaceLimits = [
   "cd /proc/sys/user || exit",

@@ -457,7 +457,7 @@ async function upgrade(
   connectStreams(socket, upstream);
 }
 
-/** Forwards the client's bytes only after the host has agreed. Otherwise they could be requests, which may name any host. */
+/** Forwards the client's bytes only after the host has agreed. Before that, the bytes could be requests, which may name any host. */
 function switchToWebSocket(
   { pieces }: Egress,
   upstream: Socket,

@@ -5,7 +5,7 @@ import { readText } from "./host-files.ts";
 
 /** `<process id> <start time in clock ticks since boot> <the machine's boot id>` */
 export type Identity = string;
-/** How long the kernel may take to remove a killed process, in milliseconds. It frees the process's memory first. */
+/** How long the kernel may take to remove a killed process, in milliseconds. The kernel frees the process's memory first. */
 const deathMs = 5000;
 
 /** @returns undefined if the process does not exist or is a zombie */

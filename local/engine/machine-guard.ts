@@ -32,7 +32,7 @@ const END_TIMEOUT_MS = 5000;
 const FULL_SHARE = 0.9;
 
 interface Pool {
-  /** Undefined if it cannot be measured now, for example because the engine has no descriptors left. */
+  /** Undefined if the use cannot be measured now, for example because the engine has no descriptors left. */
   used: () => Promise<number | undefined>;
   limit: number;
   /** The ways to use the resource. The first cause that explains the use decides which sandbox is ended. */

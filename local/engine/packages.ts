@@ -8,7 +8,7 @@ export interface PackageSet {
   title: string;
   manifest: string;
   directory: string;
-  /** Files of optional packages, below node_modules; at least one must exist. npm reports nothing if it installs none. */
+  /** Files of optional packages, below node_modules; at least one must exist. npm reports no error if it installs none of them. */
   oneOf?: readonly string[];
 }
 

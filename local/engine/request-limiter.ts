@@ -36,9 +36,9 @@ export class RequestLimiter {
   }
 
   /**
-   * Whether to handle a request. A request before the end of the previous one is refused. The connection is then not read
-   * further, because Node would keep the waiting requests. It closes after the previous response, so that the client knows
-   * which requests to repeat (RFC 9112, 9.3.2).
+   * Whether to handle a request. A request that arrives before the end of the previous response is refused. The limiter then stops
+   * reading from the connection, because Node would keep the waiting requests. The connection closes after the previous response, so
+   * that the client knows which requests to repeat (RFC 9112, 9.3.2).
    */
   accept({ socket }: IncomingMessage, response: ServerResponse): boolean {
     if (socket.destroyed) return false;

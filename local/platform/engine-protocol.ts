@@ -27,7 +27,7 @@ import * as z from "zod";
 import type { SeenConnections } from "../../src/shared/connection-log.ts";
 import { INTERNET } from "../../src/shared/network-policy.ts";
 
-/** The header with the secret, which every request needs. It is new at each start of the server. */
+/** The header with the secret, which every request needs. Each start of the server makes a new secret. */
 export const SECRET_HEADER = "x-local-engine-secret";
 /** The Host header for the process in the sandbox. */
 export const HOST_HEADER = "x-local-engine-host";

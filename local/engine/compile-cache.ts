@@ -78,7 +78,7 @@ async function storedPath(mounts: readonly Mount[]): Promise<string | undefined>
   return join(CACHE_DIRECTORY, `${hash.digest("hex").slice(0, 32)}-compiled`);
 }
 
-/** @returns false if there is nothing to copy */
+/** Copies a directory. @returns false if that fails, for example because the directory does not exist */
 async function copy(from: string, to: string): Promise<boolean> {
   return await cp(from, to, { recursive: true }).then(
     () => true,

@@ -288,7 +288,7 @@ export function onUnexpectedResponse(upstream: ClientRequest, pieces: Pieces, re
   limitInterim(upstream, pieces, refuse);
 }
 
-/** @param pieces must have joined the connection: Node parses all interim responses that it has read, up to 4,000 at once */
+/** Limits interim responses. @param pieces must have joined the connection: Node parses up to 4,000 of them at once */
 export function limitInterim(upstream: ClientRequest, pieces: Pieces, refuse: () => void): void {
   let interim = 0;
   upstream.on("information", () => {

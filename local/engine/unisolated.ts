@@ -140,7 +140,10 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
 const PLACES = ["/workspace", "/var/lib/sandbox-mcp"];
 const SCRIPTS = "/opt/sandbox-mcp";
 
-/** @param container the repository's directory @returns undefined if all exist, else a sentence with a command for the administrator */
+/**
+ * Creates the directories and the link that sandboxes without isolation need. @param container the repository's directory @returns
+ * undefined if they exist, else a sentence with a command for the administrator
+ */
 export async function makePlaces(container: string): Promise<string | undefined> {
   for (const path of PLACES) await mkdir(path, { recursive: true }).catch(() => undefined);
   const hasScripts = () => {

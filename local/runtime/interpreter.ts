@@ -61,7 +61,7 @@ export class InterpreterAPI extends RpcTarget {
   readonly #contexts = new Map<string, Context>();
   readonly #prepared = new Map<KernelProgram, Kernel>();
   readonly #starting = new Set<KernelProgram>();
-  /** The programs that a context has used. */
+  /** The programs for which a context was created. */
   readonly #used = new Set<KernelProgram>();
   #first: Promise<void> | undefined;
   #closed = false;

@@ -376,7 +376,7 @@ describe.concurrent("when a task does not succeed", () => {
     await client.sh("bare", path("/usr/bin:/bin"));
     const without = await client.call("execute_task", { task: "[[write]] x", sandbox: "bare" });
     expect(without.fields.note).toMatch(/has no Claude Code: the program claude is not installed/);
-    // The session's next shell is already prepared, with the old PATH.
+    // The session's next shell is already prepared, with the old PATH, so the next task gets a new sandbox.
     await client.call("destroy_sandbox", { sandbox: "bare" });
     await client.sh(
       "bare",

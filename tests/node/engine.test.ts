@@ -301,13 +301,13 @@ describe("a port", () => {
     const server = createServer((socket) => (connections++, socket.destroy()));
     server.listen(join(directory, "sandboxd.sock"));
     await once(server, "listening");
-    const ownEngine = await TestSandbox.start(engine);
-    await ownEngine.run(`cd /run/sandbox; rm sandboxd.sock; ${replace(directory)}`);
-    const url = `${engine.url.replace("http", "ws")}/sandboxes/${ownEngine.id}/ports/${SANDBOXD_PORT}/`;
+    const attacker = await TestSandbox.start(engine);
+    await attacker.run(`cd /run/sandbox; rm sandboxd.sock; ${replace(directory)}`);
+    const url = `${engine.url.replace("http", "ws")}/sandboxes/${attacker.id}/ports/${SANDBOXD_PORT}/`;
     await once(new WebSocket(url, { headers: { [SECRET_HEADER]: engine.secret } }), "error");
     expect(connections).toBe(0);
     server.close();
-    await ownEngine.destroy();
+    await attacker.destroy();
   });
 });
 
@@ -318,7 +318,7 @@ describe("the engine as a program", () => {
   }
   const children: ChildProcess[] = [];
 
-  /** Opens more files than necessary, as a shell or a supervisor might. Its children inherit them. */
+  /** Starts an engine that inherits 30 descriptors of the open file `leak`, as it might from a shell or a supervisor. */
   async function startProgram(runDir: string, leak: number): Promise<Program> {
     const secret = randomBytes(16).toString("hex");
     const extra: number[] = Array.from({ length: 30 }, () => leak);

@@ -81,7 +81,7 @@ it("the page mentions tasks only if the server runs them", async () => {
   await other.close();
 });
 
-it("the page shows the lines for the address that was opened, and reports errors in that address", async () => {
+it("the page shows how to connect to the address that was opened, and reports errors in that address", async () => {
   const address = `${server.origin}/mcp?sandbox=foo`;
   const page = await pageAt("/mcp?sandbox=foo&x=$(id)");
   // The first form is for a shell, the second for a JSON file.
@@ -123,7 +123,7 @@ it.each(["text/event-stream", "application/json, text/event-stream", "applicatio
   },
 );
 
-it("a message of the protocol gets a response of the protocol, with any Accept header", async () => {
+it("an MCP message gets an MCP response, even if its Accept header includes text/html", async () => {
   const response = await fetch(`${server.origin}/mcp`, {
     method: "POST",
     headers: {

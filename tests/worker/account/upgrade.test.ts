@@ -223,7 +223,7 @@ describe.each(VERSIONS)("a deployment that was upgraded from %s", (version) => {
     const { checkpoints } = answers.sandboxes;
     const began = checkpoints ? "third" : "its files, processes and variables are gone";
     expect(await read("work", "b.txt")).toContain(began);
-    // From a version that saved no workspaces.
+    // The earlier version saved no workspaces.
     if (!checkpoints) return;
     // The fork began from the first checkpoint.
     const last = checkpoints.find(({ label }) => label !== "first");

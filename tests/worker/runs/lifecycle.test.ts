@@ -419,7 +419,7 @@ const EXAMPLES: Sequence[] = [
 
 const turns = fc.array(fc.nat(5), { maxLength: 8 });
 
-it("after any sequence of calls, faults and ends, acknowledged changes exist, the account is right, and the sandbox works", async () => {
+it("after any sequence of calls, faults and ends, acknowledged changes exist, the account's records are correct, and the sandbox works", async () => {
   const property = fc.asyncProperty(
     fc.constantFrom(...BEGINNINGS),
     fc.array(fc.tuple(steps, turns), { minLength: 3, maxLength: 14 }),

@@ -89,7 +89,7 @@ describe("the panel in a chat", () => {
     expect(await names(owner)).toContain("run_command");
   });
 
-  it("gets data for its own calls, and the run of each call of the model", async () => {
+  it("gets data for its own calls, and the id of the run of each call of the model", async () => {
     const args = { command: "echo shown", sandbox: "apps-data" };
     const models = await runInSession(await sessionOf(UI), args);
     expect(models.structuredContent).toBeUndefined();

@@ -26,7 +26,7 @@ const configure = (sandbox: string, more: Record<string, unknown> = {}) =>
   owner.call("configure_sandbox", { sandbox, ...more });
 
 describe("configure_sandbox", () => {
-  it("stores a list in its normal form, returns it, and accepts full again", async () => {
+  it("stores a list of hosts in its normal form, returns it, and accepts full access again", async () => {
     const sandbox = "net-kept";
     expect((await configure(sandbox)).structured).toMatchObject({ internet: "full", allow_hosts: [] });
     const allow_hosts = ["API.Example.com.", "*.Bücher.example", "packages"];
@@ -451,7 +451,7 @@ describe("on Cloudflare", () => {
     expect(await begin("none", true)).toBe(false);
   });
 
-  it("the list of a restricted policy names the connections that the platform does not report", async () => {
+  it("the list of connections says which ones the platform does not report while the policy is restricted", async () => {
     const { network: ownNetwork } = network(
       { network: noLimits, authTokens: [] },
       "owner",

@@ -61,9 +61,11 @@ describe("?sandbox=NAME", () => {
     });
     expect((await list(owner.withQuery("?api_key=x&profile=y"))).length).toBeGreaterThan(0);
   });
+});
 
+describe("an endpoint's address", () => {
   it.each(["?sandox=work", "?SANDBOX=work", "?sandbox-name=work", "?result=structured", "?tool=code"])(
-    "refuses the unknown parameter of %s, and suggests a similar one",
+    "with the unknown parameter of %s is refused, and the error suggests a similar one",
     async (query) => {
       const { status, messages } = await owner.withQuery(query).post({ method: "tools/list" });
       expect(status).toBe(400);
@@ -79,7 +81,7 @@ describe("?sandbox=NAME", () => {
     "?sandbox=a&sandbox=b",
     "?results=xml",
     "?results=",
-  ])("refuses %s with a readable error", async (query) => {
+  ])("with %s is refused with a readable error", async (query) => {
     const { status, messages } = await owner.withQuery(query).post({ method: "tools/list" });
     expect(status).toBe(400);
     expect(JSON.stringify(messages)).toMatch(/(sandbox|results) must be/);
@@ -199,7 +201,7 @@ describe("MAX_WAIT_SECONDS", () => {
     }
   });
 
-  it("raises the maximum, or lowers it together with the default", async () => {
+  it("raises the maximum of wait_seconds, or lowers it together with the default", async () => {
     for (const field of waitFields(await list(owner.withVariables({ MAX_WAIT_SECONDS: "600" }))))
       expect(field).toMatchObject({ default: 45, maximum: 600 });
     const hasty = owner.withVariables({ MAX_WAIT_SECONDS: "1" });

@@ -78,7 +78,7 @@ describe("a call that lets a sandbox reach more hosts", () => {
     expect(JSON.stringify((await configure(sandbox, TWO, { more })).result)).toContain("did not allow");
   });
 
-  it("is an error with the address for clients of 2025-11-25, and their session stores the decision", async () => {
+  it("is an error with the page's address for clients of 2025-11-25, and the change is made after the person allows it", async () => {
     const sandbox = await createLimited("decide-legacy");
     const responseText = await callLegacy("configure_sandbox", { sandbox, ...TWO });
     const { error } = JSON.parse(responseText.slice(responseText.indexOf("{"))) as {

@@ -15,7 +15,7 @@ const edit = (path: string, ...edits: Edit[]) => owner.call("edit_file", { sandb
 const read = async (path: string) => (await owner.call("read_file", { sandbox, path })).structured.content;
 
 describe("edit_file", () => {
-  it("says that only the line breaks differ", async () => {
+  it("reports that old_text differs from the file only in its line breaks", async () => {
     await write("crlf.txt", "one\r\ntwo\r\n");
     const crlf = await edit("crlf.txt", { old_text: "one\ntwo", new_text: "x" });
     expect(crlf.text).toContain("lines end with \\r\\n");
@@ -112,7 +112,7 @@ describe("edit_file", () => {
     ).toBe("efbbbf630d0a620d0a\n750\nreal\n");
   });
 
-  it("cuts a diff that is too long between two lines, and marks the cut", async () => {
+  it("cuts a long diff at the end of a line, and marks the cut", async () => {
     await sh(sandbox, "seq 700 | sed 's/^/value of a longer line /' > long-diff");
     const { structured } = await edit("long-diff", { old_text: "value", new_text: "number", all: true });
     const diff = String(structured.diff);

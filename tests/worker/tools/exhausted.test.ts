@@ -47,7 +47,7 @@ it("a sandbox without free processes can still read and write files", async () =
   expect((await call("list_files", {})).text).toContain("more");
 });
 
-it("a command in a session with a running shell works there if it starts no process", async () => {
+it("a command that starts no process runs in a session with a running shell, or its result names the reason", async () => {
   const { text } = await owner.call("run_command", { sandbox, command: "echo hello" });
   expect(text).toMatch(/hello|out of processes or memory/);
 });

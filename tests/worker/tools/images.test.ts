@@ -139,7 +139,7 @@ open("none.png", "wb").write(data[:at - 4] + chunk(b"IDAT", b"") + data[at + siz
 });
 
 describe("an image that is too large", () => {
-  it("is replaced in a result by a true description", async () => {
+  it("is replaced in a result by a line with its size and the limit", async () => {
     const code = `
 class Large:
     def _repr_png_(self): return b"\\x89PNG\\r\\n\\x1a\\n" + bytes(8_999_992)
@@ -191,7 +191,7 @@ describe("a connection with ?images=off", () => {
     expect(text).toMatch(/3 x 2 pixels, PNG\..*\?images=off.*file_link/s);
   });
 
-  it("is separate from a connection with ?images=on", async () => {
+  it("does not change a connection with ?images=on, and other values of images are refused", async () => {
     const { content } = await owner.withQuery("?images=on").call("read_file", { sandbox, path: "off.png" });
     expect(content.map(({ type }) => type)).toEqual(["text", "image"]);
     const { status, messages } = await owner.withQuery("?images=none").post({ method: "tools/list" });

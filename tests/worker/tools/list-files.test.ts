@@ -95,7 +95,7 @@ describe("list_files", () => {
     expect(text).toMatch(/There is no .*not UTF-8.*run_command/);
   });
 
-  it("lists every name on one line", async () => {
+  it("lists each name on a line of its own", async () => {
     const oddNames = [
       "-dash",
       " lead",

@@ -67,7 +67,7 @@ describe("read_file", () => {
     expect((await read("empty", { encoding: "base64" })).text).toContain("has 0 bytes");
   });
 
-  it("cuts between characters at 32 KiB, about 8,000 tokens, but not in a file of exactly that size", async () => {
+  it("cuts a text at 32 KiB, between two characters, and does not cut a file of exactly that size", async () => {
     for (const [size, cut] of [
       [32_767, false],
       [32_768, false],

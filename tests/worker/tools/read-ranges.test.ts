@@ -6,7 +6,7 @@ const sandbox = "read-ranges";
 /** The server cuts ranges of small files, and the sandbox cuts ranges of large files. Both return the same texts. */
 const PADDING = { short: "", long: `${"p".repeat(70 * 1024)}\n` };
 
-describe.each(["short", "long"] as const)("a range of lines of a %s file", (size) => {
+describe.each(["short", "long"] as const)("a range of a %s file", (size) => {
   const before = PADDING[size];
   const first = before === "" ? 1 : 2;
 
@@ -60,7 +60,7 @@ describe("a file is read unchanged, by lines and by bytes, if it", () => {
     ["has characters of every length", bytes("aä€𝄞".repeat(1000))],
     ["is exactly as long as one answer allows", bytes("x".repeat(32_768))],
     ["is one byte longer than one answer allows", bytes("x".repeat(32_769))],
-    ["has a character across that limit", bytes(`${"x".repeat(32_767)}ä`)],
+    ["has a character across the limit of one answer", bytes(`${"x".repeat(32_767)}ä`)],
   ])("%s", async (_what, content) => {
     const path = "exact";
     const encoding = "base64";
@@ -72,19 +72,19 @@ describe("a file is read unchanged, by lines and by bytes, if it", () => {
     expect(structured.content).toBe(decoded.slice(0, 32_768).replace(/(?<=^x{32767})ä$/, ""));
     expect(text).toContain(String(structured.content));
   });
+});
 
-  it.each([
-    ["without NUL", [0xff, 0xfe, 0x41, 0x0a]],
-    ["with NUL", [0x41, 0x00, 0x42]],
-    ["with a surrogate", [0xed, 0xa0, 0x80]],
-  ])("is not UTF-8, %s", async (_what, content) => {
-    const path = "no-text";
-    const encoded = Uint8Array.from(content).toBase64();
-    await owner.call("write_file", { sandbox, path, content: encoded, encoding: "base64" });
-    const found = await owner.call("read_file", { sandbox, path });
-    expect(found.text).toContain(`not UTF-8 text: ${content.length} bytes`);
-    expect(found.text).toContain(Uint8Array.from(content.slice(0, 2)).toHex());
-    const read = await owner.call("read_file", { sandbox, path, encoding: "base64" });
-    expect(read.text.split("\n")[0]).toBe(encoded);
-  });
+it.each([
+  ["without NUL", [0xff, 0xfe, 0x41, 0x0a]],
+  ["with NUL", [0x41, 0x00, 0x42]],
+  ["with a surrogate", [0xed, 0xa0, 0x80]],
+])("a file that is not UTF-8, %s, is described, and its bytes are read unchanged", async (_what, content) => {
+  const path = "no-text";
+  const encoded = Uint8Array.from(content).toBase64();
+  await owner.call("write_file", { sandbox, path, content: encoded, encoding: "base64" });
+  const found = await owner.call("read_file", { sandbox, path });
+  expect(found.text).toContain(`not UTF-8 text: ${content.length} bytes`);
+  expect(found.text).toContain(Uint8Array.from(content.slice(0, 2)).toHex());
+  const read = await owner.call("read_file", { sandbox, path, encoding: "base64" });
+  expect(read.text.split("\n")[0]).toBe(encoded);
 });

@@ -37,13 +37,13 @@ const CALLS: [tool: string, args: Record<string, unknown>][] = [
 const SHOWS_IMAGES = ["run_code", "read_file", "get_result"];
 
 describe("an answer", () => {
-  it.each(CALLS)("of %s has content and no data", async (tool, args) => {
+  it.each(CALLS)("of %s has text and no data", async (tool, args) => {
     const result = await raw(owner, tool, args);
     expect(Object.keys(result)).not.toContain("structuredContent");
     expect(result.content[0]?.text).not.toBe("");
   });
 
-  it("of get_result has the whole source of a run as data", async () => {
+  it("of get_result has the source of a run as data, cut after 16,383 characters", async () => {
     const command = "echo first\necho second";
     const ran = await owner.call("run_command", { sandbox, command });
     const result = { id: ran.structured.id, wait_seconds: 0 };

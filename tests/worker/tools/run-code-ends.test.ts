@@ -42,7 +42,7 @@ describe("code that is stopped", () => {
       "require('child_process').execSync('setsid env -i sleep 3610 & sleep 3610'); while (true) {}",
       "3610",
     ],
-  ])("ends its own processes too: %s %s", async (language, code, seconds) => {
+  ])("ends together with the processes that it started: %s %s", async (language, code, seconds) => {
     const result = await run(code, { language, timeout_seconds: 2, context: `stop-${seconds}` });
     expect(result.text).toContain("state: timed_out");
     await until(async () => (await count(seconds)) === 0);
@@ -65,7 +65,7 @@ describe("code that is stopped", () => {
     await until(async () => (await forks()) === "0\n");
   });
 
-  it("ends together with its forks if only the code was interrupted", async () => {
+  it("ends together with its forks also if its kernel continues", async () => {
     const code = [
       "import ctypes, os, time",
       "if os.fork() == 0:",
@@ -82,7 +82,7 @@ describe("code that is stopped", () => {
     expect(await sh(sandbox, "ps -eo stat=,comm= | grep -c '^[^Z].*code-ends-kept' || true")).toBe("0\n");
   });
 
-  it("does not end processes that earlier code of its kernel started", async () => {
+  it("leaves processes running that earlier code of its kernel started", async () => {
     await run("import subprocess\nserver = subprocess.Popen(['sleep', '3606'])", { context: "keeps" });
     const result = await run("while True: pass", { context: "keeps", timeout_seconds: 1 });
     expect(result.text).toContain("are kept");

@@ -194,12 +194,12 @@ describe("a kernel that dies", () => {
     await run("import os; os._exit(1)", { context: "dies" });
     expect(await text("kept", { context: "alive" })).toBe("result: 1");
   });
+});
 
-  it("works again after exit()", async () => {
-    await run("kept = 2", { context: "exits" });
-    expect(await text("exit(3)", { context: "exits" })).toContain("exit_code: 3");
-    expect(await text("kept", { context: "exits" })).toBe("result: 2");
-  });
+it("exit() ends the code with its exit code, and the kernel keeps its variables", async () => {
+  await run("kept = 2", { context: "exits" });
+  expect(await text("exit(3)", { context: "exits" })).toContain("exit_code: 3");
+  expect(await text("kept", { context: "exits" })).toBe("result: 2");
 });
 
 describe("simultaneous calls", () => {
@@ -291,7 +291,7 @@ describe("results of libraries", () => {
     expect(content).toContainEqual(expect.objectContaining({ type: "image", mimeType: "image/png" }));
   });
 
-  it("that are progress bars have their last state, and every state for a program", async () => {
+  it("that are progress bars have only their last state in the text, and every state in the data", async () => {
     const code = "for n in range(300): print(end=f'\\r{n + 1} of 300')\nprint('\\nWindows\\r\\nends')";
     const { text: shown, structured } = await run(code);
     expect(shown).toBe("stdout:\n```\n300 of 300\nWindows\r\nends\n```");

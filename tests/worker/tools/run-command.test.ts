@@ -45,18 +45,18 @@ describe("run_command", () => {
     ["unicode", "echo 'žluťoučký 🐎 ' | rev; printf '\\xf0\\x9f\\x90\\x8e'", " 🐎 ýkčuoťulž\n🐎"],
     ["a heredoc", "cat <<'END'\n$HOME `date` \\\nEND\necho after", "$HOME `date` \\\nafter\n"],
     ["a comment at the end", "echo a # comment", "a\n"],
-    ["a line break at the end of a continuation", "echo a \\\n  b", "a b\n"],
+    ["a command that continues on the next line", "echo a \\\n  b", "a b\n"],
     ["arrays and processes", "x=(1 2); cat <(echo ${x[1]})", "2\n"],
     ["trailing line breaks", "printf 'a\\n\\n\\n'", "a\n\n\n"],
     ["carriage returns", "printf 'a\\r\\nb\\r'", "a\r\nb\r"],
     ["a dot at the end", "printf 'a.'", "a."],
     ["escapes of a terminal", "printf '\\e[31mred\\e[0m'", "\u001b[31mred\u001b[0m"],
     [
-      "a list of ignored signals, which is empty",
+      "a command that lists its ignored signals, which are none",
       "grep SigIgn /proc/self/status",
       "SigIgn:\t0000000000000000\n",
     ],
-    ["a list of its arguments, which is empty", 'echo "$#:$*"', "0:\n"],
+    ["a command that lists its arguments, which are none", 'echo "$#:$*"', "0:\n"],
   ])("returns exactly the output of %s", async (_what, command, stdout) => {
     expect(await run(command)).toMatchObject({ state: "succeeded", stdout, stderr: "" });
   });
@@ -70,7 +70,7 @@ describe("run_command", () => {
     ["a signal to the shell", "kill -TERM $$; sleep 5", 143, /^$/],
     ["SIGINT", "kill -INT $$; sleep 5", 130, /^$/],
     ["return", "return 5", 5, /^$/],
-  ])("answers %s with its exit code", async (_what, command, exit_code, stderr) => {
+  ])("reports the exit code of %s", async (_what, command, exit_code, stderr) => {
     expect(await run(command)).toMatchObject({
       state: "failed",
       exit_code,

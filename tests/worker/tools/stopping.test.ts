@@ -38,7 +38,7 @@ describe.concurrent("a command that takes too long", () => {
       "(env -i setsid -f bash -c 'sleep 3009; :' >/dev/null 2>&1); sleep 3009",
     ],
     ["a stopped process", "sleep 3007 & kill -STOP $!; wait"],
-  ])("is stopped with %s", async (_what, command) => {
+  ])("is stopped together with %s", async (_what, command) => {
     const number = /sleep (30\d\d)/.exec(command)?.[1] ?? "";
     const { structured } = await run(command, { timeout_seconds: 1, session: `sleeps-${number}` });
     expect(structured).toMatchObject({ state: "timed_out" });

@@ -17,7 +17,7 @@ function noise(length: number): Uint8Array {
 }
 
 describe("write_file", () => {
-  it("creates missing directories, and returns what it wrote", async () => {
+  it("creates missing directories, and returns the path and the number of bytes", async () => {
     const result = await write("deep/er/file.txt", "one\n");
     expect(result).toMatchObject({
       isError: false,
@@ -37,7 +37,7 @@ describe("write_file", () => {
     ["with a dash first", "-rf", "/workspace/-rf"],
     ["with a star", "*", "/workspace/*"],
     ["with a backslash at the end", "back\\", "/workspace/back\\"],
-  ])("takes a path %s", async (_what, path, absolute) => {
+  ])("accepts a path %s", async (_what, path, absolute) => {
     const result = await write(path, `in ${path}`);
     expect(result).toMatchObject({ isError: false, structured: { path: absolute } });
     expect((await owner.call("read_file", { sandbox, path })).structured.content).toBe(`in ${path}`);

@@ -214,7 +214,7 @@ export function bubblewrapArguments(
   );
   args.push("--chdir", "/workspace", "--clearenv");
   for (const [name, value] of Object.entries(env)) args.push("--setenv", name, value);
-  // Node uses the variable, and does not pass it to its children.
+  // Node reads NODE_CHANNEL_FD, and does not pass it to its children.
   args.push("--setenv", "NODE_CHANNEL_FD", String(CHANNEL_FD));
   args.push("--setenv", "SANDBOXD_TOKEN_FILE", tokenPlace);
   return args;

@@ -32,7 +32,7 @@ export function connectBuffered(options: TcpSocketConnectOpts): Socket {
   const socket = connect({ ...options, onread: { buffer, callback } });
   readings.set(socket, reading);
   socket.once("close", () => {
-    // The next connection must not use a buffer that is still being written.
+    // The next connection must not use a buffer from which data is still being written.
     if (reading.unwritten === 0 && spare.length < maxSpare) spare.push(buffer);
   });
   return socket;

@@ -97,7 +97,7 @@ export class ControlGuard {
     else if (kind === "pull") this.#requests.set(id, true);
     else if (kind === "release") {
       this.#stubs = Math.max(0, this.#stubs - 1);
-      // An abandoned call is released before its result.
+      // The Worker releases an abandoned call before its result arrives.
       if (this.#requests.has(id)) this.#requests.set(id, false);
       this.#release(id);
     } else if ((kind === "resolve" || kind === "reject") && this.#stored.get(id)?.stream === true)
@@ -163,7 +163,7 @@ function scan(message: Buffer): { references: number; values: number } | string 
       const word = message.toString("latin1", start, at);
       if (unused.has(word)) return STOPPED_BECAUSE.unused(word);
       if (references.has(word)) referenceCount += 1;
-      // An escape could spell any type.
+      // With a \u escape, the word could be any type.
       if (word.includes("\\u")) return STOPPED_BECAUSE.otherJSON;
     } else if (byte === bracket || byte === brace || byte === comma) {
       values += 1;

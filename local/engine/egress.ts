@@ -541,7 +541,7 @@ function portOf(url: URL): number {
 }
 
 /**
- * The pattern that intercepts an address: null is the catch-all, undefined means not intercepted. Internet hosts are
+ * Returns the pattern that intercepts a URL, null for the catch-all, or undefined if nothing intercepts it. Internet hosts are
  * intercepted only at standard ports.
  */
 function interceptFor({ http, https, all }: Intercepts, url: URL): string | null | undefined {

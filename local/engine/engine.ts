@@ -58,7 +58,7 @@ export interface EngineReport {
   /** Whether an engine running as root runs its sandboxes as an unprivileged user. */
   dropsRoot: boolean;
   limits: Limits;
-  /** The limits that control groups enforce. Process limits and the file system's size enforce the others. */
+  /** The limits that control groups enforce. Process limits and the file system's size enforce the other limits. */
   controlGroups: GroupParent["controllers"];
   node: string;
   npm: boolean;

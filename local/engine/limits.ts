@@ -78,7 +78,7 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
   };
 }
 
-/** The limit of open files for one process: with it, all sandboxes together use at most half of the machine's. At least 1,024. */
+/** The limit of open files for one process: with it, all sandboxes together use at most half of the machine's open files. At least 1,024. */
 export function openFilesPerProcess(openFilesOfMachine: number, processes: number): number {
   return Math.min(65_536, Math.max(1024, Math.floor(openFilesOfMachine / 2 / sandboxes / processes)));
 }

@@ -23,7 +23,7 @@ import { STOPPED_BECAUSE } from "./texts.ts";
 const CHECK_INTERVAL_MS = 250;
 /**
  * Above this share of its limit, a pool is checked often: the amount that sandboxes take between two checks must fit into the
- * rest.
+ * remaining share.
  */
 const NEAR_SHARE = 0.75;
 const NEAR_INTERVAL_MS = 20;
@@ -45,7 +45,7 @@ interface Cause {
   usedBy: (sandbox: EngineSandbox) => Promise<number>;
   /**
    * If the sandboxes of a principal together use less than this, none is ended, because another program of the machine must be using
-   * most.
+   * most of the resource.
    */
   least: (used: number) => number;
   why: string;
@@ -55,7 +55,7 @@ interface Cause {
 const BLAMED_SHARE = 1 / 20;
 /** The kernel's memory for an open file: `filp` in /proc/slabinfo, 192 to 256 bytes on 64 bits. */
 const FILE_BYTES = 192;
-/** Kernel memory that a sandbox uses for other things than open files. */
+/** Kernel memory that a sandbox uses for purposes other than open files. */
 const IDLE_BYTES = 8 * 1024 * 1024;
 /** The most memory of one end of a TCP connection: its two buffers, which confine.ts limits. */
 const CONNECTION_BYTES = 256 * 1024;

@@ -14,7 +14,7 @@ import {
 const PAUSE_MS = 300;
 
 interface Prepared {
-  /** Resolves with undefined if it did not start. Never rejects. */
+  /** Resolves with undefined if the sandbox did not start. Never rejects. */
   sandbox: Promise<EngineSandbox | undefined>;
   key: string;
 }

@@ -79,7 +79,7 @@ export class RequestLimiter {
     try {
       await delay(ms, undefined, { signal: closed.signal });
     } catch {
-      // Without this, a sandbox that connects and disconnects could make later requests wait without limit.
+      // Gives the waiting time back. Otherwise a sandbox that connects and disconnects could make later requests wait without limit.
       for (const pace of paces) pace.giveBack();
     }
     socket.off("close", leave);

@@ -93,7 +93,7 @@ export function sandboxFiles(
     "/etc/hostname": `${hostname}\n`,
     "/etc/profile": `export PATH="${path}"\n[ -n "$BASH" ] && [ -f ~/.bashrc ] && . ~/.bashrc\n`,
     "/etc/pip.conf": pipConfiguration(registries),
-    // A commit needs the name of its author. `git config --global` and a repository's own settings override these.
+    // A commit needs the name of its author. `git config --global` and a repository's own settings override this name.
     "/etc/gitconfig":
       `[http]\n\tproxy = ${proxyURL}\n[init]\n\tdefaultBranch = main\n` +
       "[user]\n\tname = Sandbox\n\temail = sandbox@localhost\n",

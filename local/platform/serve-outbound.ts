@@ -44,7 +44,7 @@ export async function serveOutbound(
     const outbound: OutboundRequest = JSON.parse(new TextDecoder().decode(Uint8Array.fromBase64(header)));
     const closed = new AbortController();
     handled.set(outbound.number, closed);
-    // Not awaited, so that requests are handled concurrently.
+    // Does not wait for the response, so that requests are handled concurrently.
     void respond(engine, sandbox, find, outbound, poll, closed)
       .catch(() => undefined)
       .finally(() => handled.delete(outbound.number));

@@ -125,7 +125,7 @@ export class InterpreterAPI extends RpcTarget {
     });
   }
 
-  /** Errors: CONTEXT_NOT_FOUND. */
+  /** Ends the context's kernel. Errors: CONTEXT_NOT_FOUND. */
   async deleteCodeContext(contextId: string): Promise<void> {
     const context = this.#contexts.get(contextId);
     if (!context)

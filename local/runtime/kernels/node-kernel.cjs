@@ -71,7 +71,7 @@ function evaluate(code) {
       (error, reply) => {
         if (error) return reject(error);
         if (reply.exceptionDetails) return reject(valueOf(reply.exceptionDetails.exception));
-        // A promise as the last value is awaited too.
+        // If the last value is a promise, `resolve` also waits for that promise.
         resolve(valueOf(reply.result));
       },
     );
@@ -121,7 +121,7 @@ lines.on("line", async (line) => {
   }
   console.log(JSON.stringify(reply));
 });
-// Saved now, because code may replace process.exit.
+// Saves process.exit now, because code may replace it.
 const exit = process.exit.bind(process);
 lines.on("close", () => exit(0));
 process.on("SIGTERM", () => exit(0));

@@ -573,7 +573,7 @@ describe("/sandboxes/<name>/files/<path>", () => {
     expect((await owner.http(pathOf("rest"))).status).toBe(404);
   });
 
-  it("needs a token with the scopes", async () => {
+  it("needs a token with the right scopes", async () => {
     const reader = await principal("rest-reader", ["sandbox:read"]);
     for (const method of ["PUT", "DELETE"])
       expect((await reader.http(pathOf("x"), { method })).status).toBe(403);

@@ -78,7 +78,7 @@ describe("a program that listens", () => {
     },
   );
 
-  it("that replaces another program is reported by the command that started it, on any port", async () => {
+  it("that replaces another program is reported by the command that started it, on the same port or another one", async () => {
     const serve = (port: number) => `node server.js ${port} >log 2>&1 & echo $! >pid; ${waitForPort(port)}`;
     await run(serve(8109));
     for (const port of [8109, 8110]) {

@@ -285,7 +285,7 @@ describe("the list of all resources", () => {
     expect(messages[0]?.error).toMatchObject({ code: -32602 });
   });
 
-  it("leaves out a sandbox named runs, which has no addresses", async () => {
+  it("leaves out a sandbox named runs, whose files have no addresses", async () => {
     await sh("runs", "echo x >x");
     expect((await list(owner)).resources.filter(({ uri }) => uri === "sandbox://runs/")).toEqual([]);
     expect((await refusal("sandbox://runs/x")).message).toContain("There is no run x");

@@ -22,7 +22,7 @@ async function waitForSize(sandbox: string): Promise<void> {
 }
 
 describe("idle_minutes", () => {
-  it("stops its sandbox after this time, and other sandboxes after the server's time", async () => {
+  it("stops its sandbox after these minutes without use, and other sandboxes after the server's default", async () => {
     const minutes = { "idle-short": 3, "idle-long": undefined };
     for (const [sandbox, idle_minutes] of Object.entries(minutes)) {
       const { structured } = await owner.call("configure_sandbox", { sandbox, idle_minutes });
@@ -59,7 +59,7 @@ describe("background processes", () => {
     await until(async () => !(await survivesIdleTimeout(sandbox)));
   });
 
-  it("keep it running while they are connected to other hosts, but not to each other", async () => {
+  it("keep their sandbox running while they are connected to other hosts, but not if only to each other", async () => {
     const sandbox = "idle-connected";
     const pair =
       "import socket,time; s = socket.create_server(('127.0.0.1', 9000)); c = socket.create_connection(('127.0.0.1', 9000)); a = s.accept(); open('connected', 'w'); time.sleep(1000)";
@@ -74,7 +74,7 @@ describe("background processes", () => {
     await until(async () => !(await survivesIdleTimeout(sandbox)));
   });
 
-  it("keep it running for at most the hours that the operator allows", async () => {
+  it("keep their sandbox running for at most the hours that the operator allows", async () => {
     const sandbox = "idle-limit";
     await sh(sandbox, "(while :; do :; done) >/dev/null 2>&1 &");
     await waitForSize(sandbox);

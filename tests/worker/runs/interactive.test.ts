@@ -36,7 +36,7 @@ describe("stdin", () => {
     expect(await sh(sandbox, "cat")).toBe("");
   });
 
-  it("combined with a terminal is an error that names both options", async () => {
+  it("combined with a terminal is an error that suggests send_input", async () => {
     const refused = await open("cat", { stdin: "x" });
     expect(refused.isError).toBe(true);
     expect(refused.text).toContain("send_input");
@@ -44,7 +44,7 @@ describe("stdin", () => {
 });
 
 describe.concurrent("a command in a terminal", () => {
-  it("sends its output unchanged and at once to a client that is a terminal", async () => {
+  it("sends its output unchanged and at once to a client that shows a terminal", async () => {
     const client = owner.withQuery("?results=raw");
     const started = await open("printf '\\033[1mbold\\033[0m\\n'; read a; echo got $a", { session: "raw" });
     const id = idIn(started);

@@ -148,7 +148,7 @@ describe("long output", () => {
     },
   );
 
-  it("is cut between characters, before and after the middle", async () => {
+  it("is cut between two characters, before and after the omitted part", async () => {
     const { structured } = await run("printf x; printf '😀%.0s' {1..20000}; echo y");
     const [bytes, shown] = [80_003, "😀".repeat(4095)];
     const omitted = `\n[... ${bytes - 2 * 4 * 4095 - 3} of ${bytes} bytes omitted ...]\n`;

@@ -125,7 +125,7 @@ describe.concurrent("a container that is killed", () => {
 describe.concurrent("the next actor after an eviction", () => {
   it("reports the end of a command that ended meanwhile, and stops a command at its timeout", async () => {
     const sandbox = "evicted-ends";
-    // The start counts towards the timeout of a command.
+    // A command's timeout includes the start of its sandbox, so this command starts the sandbox first.
     await sh(sandbox, "true");
     const ended = idIn(
       await command(sandbox, "echo alpha; sleep 2; echo beta; exit 5", { session: "a", wait_seconds: 0 }),
@@ -233,7 +233,7 @@ describe.concurrent("the next actor after an eviction", () => {
     expect(text).toContain("The code has finished since. Variables and imports are kept.");
   });
 
-  it("does not report a kernel of an earlier container as died", async () => {
+  it("reports no kernel of an earlier container as died", async () => {
     const sandbox = "kernels-anew";
     for (let time = 0; time < 3; time++) {
       expect((await code(sandbox, `6 * ${time}`)).text).toContain(`result: ${6 * time}`);

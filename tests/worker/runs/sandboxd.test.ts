@@ -57,7 +57,7 @@ describe("code in a kernel, when sandboxd is killed", () => {
     expect(String(ended.structured.stdout).endsWith("number 00099999\n")).toBe(true);
   });
 
-  it("is stopped at its deadline with its processes", async () => {
+  it("is stopped together with its processes at its deadline", async () => {
     const { text } = await code(
       "import os, subprocess, time\nsubprocess.Popen(['sleep', '3620'], env={}, start_new_session=True)\nprint('begun')\nos.system('pkill -9 -x sbxd')\ntime.sleep(60)",
       { timeout_seconds: 2 },

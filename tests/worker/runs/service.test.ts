@@ -130,7 +130,7 @@ describe("a service", () => {
     expect(await configure("service-blank", " \n")).toMatchObject({ start: "none" });
   });
 
-  it("stays cancelled in its container, and runs in forks", async () => {
+  it("that was cancelled starts again only in the next container and in forks", async () => {
     const sandbox = "service-cancelled";
     await configure(sandbox, "echo begun; sleep 1000");
     await sh(sandbox, "touch file");

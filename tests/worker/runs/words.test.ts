@@ -102,10 +102,13 @@ describe("an error of bash", () => {
     ["in a list of commands", "true\nnosuch || return 4; echo on", "", 2, 4],
     ["after a keyword of the shell", "nosuch; if true; then return 5; fi; echo on", "", 1, 5],
     ["after a pattern", "nosuch; case a in a) return 6;; esac; echo on", "", 1, 6],
-  ])("names bash if the command has the word return %s", async (_where, line, before, number, exit_code) => {
-    const stderr = `${before}bash: line ${number}: nosuch: command not found\n`;
-    expect((await command(line)).structured).toMatchObject({ stderr, stdout: "", exit_code });
-  });
+  ])(
+    "names bash and the line also if the command has the word return %s",
+    async (_where, line, before, number, exit_code) => {
+      const stderr = `${before}bash: line ${number}: nosuch: command not found\n`;
+      expect((await command(line)).structured).toMatchObject({ stderr, stdout: "", exit_code });
+    },
+  );
 
   it("names no file of the server for a syntax error", async () => {
     const { structured } = await command("true\nif");

@@ -292,7 +292,7 @@ describe("a question", () => {
     const { structured } = await owner.call("list_runs", { kind: "task" });
     const listed = (structured.runs as { id: string; started_at: string }[]).find((run) => run.id === id);
     expect(listed).toMatchObject({ state: "succeeded", title: "[[product]] What is 6 times 7?" });
-    // The time of the model counts too.
+    // The duration includes the time of the model.
     const startedAt = Date.parse(String(stored.timestamp)) - Number(stored.duration_ms);
     expect(new Date(startedAt).toISOString()).toBe(listed?.started_at);
     const [sandbox = ""] = id.split(".");
@@ -495,7 +495,7 @@ describe("the route of a task", () => {
     }
   });
 
-  it("needs the scope", async () => {
+  it("needs the scope tasks:run", async () => {
     const reader = await principal("rest-reader", ["sandbox:read", "sandbox:exec"]);
     for (const response of [
       await reader.http("/execute", post({ task: "x" })),

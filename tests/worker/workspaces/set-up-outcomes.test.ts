@@ -74,7 +74,7 @@ describe("the saved result of a set-up", () => {
       });
     }));
 
-  it("is not kept if the sandbox could reach other hosts at the end", () =>
+  it("is not kept if the sandbox could reach other hosts at the end of the set-up", () =>
     withWorld(async (world) => {
       const started = await outcomesOf(world).begin("script", undefined);
       if (!started || "savedAt" in started) throw new Error("it was kept");

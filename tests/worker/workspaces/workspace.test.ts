@@ -127,7 +127,7 @@ describe("a workspace", () => {
     return workspace.mayStop;
   };
 
-  it("does not stop until it is saved, or saves have failed for an hour", () =>
+  it("does not let its sandbox stop before it is saved completely", () =>
     withWorld(async (world) => {
       await prepare(world);
       expect(await isSavedToStop(world)).toBe(true);
@@ -179,7 +179,7 @@ describe("a workspace", () => {
       expect(world.notice.takeNotice()).toBeUndefined();
     }));
 
-  it("stops after an hour, however long its saves take and whichever of them fail", () =>
+  it("lets its sandbox stop after an hour, however long its saves take and whichever of them fail", () =>
     withWorld(async (world) => {
       await prepare(world);
       const stop = () => world.lifecycle.stopIfUnused();

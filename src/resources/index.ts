@@ -39,7 +39,7 @@ export function registerResources(server: McpServer, caller: CallerContext, sand
   if (readers.length === 0) registered[0]?.remove();
   if (!scopes.includes("sandbox:read")) registered[1]?.remove();
   registerSkills(server);
-  // The SDK's own handlers support neither pages nor addresses without a path.
+  // The SDK's own handlers support neither pagination nor addresses without a path.
   server.server.setRequestHandler("resources/list", ({ params }) =>
     convertErrors(caller, "resources/list", () => listResources(caller, params?.cursor)),
   );

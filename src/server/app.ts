@@ -62,7 +62,7 @@ export interface ProtectedApp {
   resourceScopes(uri: string): readonly Scope[];
 }
 
-/** Not `ExportedHandler`: tests cannot construct its request type. */
+/** Used instead of `ExportedHandler`, because tests cannot construct that type's requests. */
 export interface App {
   fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response>;
 }

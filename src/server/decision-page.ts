@@ -51,12 +51,15 @@ export async function decisionPage(request: Request, oauth: OAuth, context: Requ
 
 export const TO_PANEL = { href: PANEL_PATH, label: "Open the panel" };
 
-/** The signed-in visitor of a page, or the page to show instead. @param words the text of the sign-in page */
+/**
+ * The signed-in visitor of a page, or the page to show instead. @param signInText the text of the page that asks a visitor to
+ * sign in
+ */
 export async function identifyVisitor(
   request: Request,
   oauth: OAuth,
   context: RequestContext,
-  words: PageMessage,
+  signInText: PageMessage,
 ): Promise<CallerContext | Response> {
   const { pathname, searchParams } = new URL(request.url);
   // Browsers send the session's cookie only from this server's own pages. So after a link from another site the page reloads
@@ -66,7 +69,7 @@ export async function identifyVisitor(
   if ("response" in session) {
     if (session.response.status !== 401) return session.response;
     const headers = new Headers(hasReloaded ? {} : { refresh: `0; url=${pathname}?again` });
-    return messagePage(words, { status: hasReloaded ? 401 : 200, headers, link: signIn(pathname) });
+    return messagePage(signInText, { status: hasReloaded ? 401 : 200, headers, link: signIn(pathname) });
   }
   return { ...context, ...session };
 }

@@ -1,4 +1,7 @@
-/** MCP extensions that clients declare: since revision 2026-07-28 in every request, earlier only in the first request. */
+/**
+ * MCP extensions that clients declare: since revision 2026-07-28 in every request, in earlier revisions only in the first
+ * request.
+ */
 import { isRecord } from "./is-record.ts";
 
 const CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities";

@@ -28,7 +28,7 @@ export class ProcessLimiter implements RateLimit {
   }
 }
 
-/** Used if `ADDRESS_LIMITER` is not bound. The limit is high, because all users may have the same address then. */
+/** Used if `ADDRESS_LIMITER` is not bound, for example locally, where all users have one address. So the limit is high. */
 export const PROCESS_ADDRESS_LIMITER: RateLimit = new ProcessLimiter(600);
 
 /** Used for token lookups if `RATE_LIMITER` is not bound. The calls of a principal have no limit then. */

@@ -5,7 +5,7 @@
 export class PatternAutomaton<Pattern extends { text: string }> {
   readonly #columns: Uint8Array;
   readonly #width: number;
-  /** The next state for each state and column. State 0 is the start. */
+  /** The next state for each state and column, which is a class of equal characters. State 0 is the start. */
   readonly #next: Int32Array;
   readonly #ending: (Pattern | undefined)[] = [undefined];
 

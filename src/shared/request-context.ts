@@ -32,7 +32,7 @@ export interface CallerContext extends RequestContext, Caller {
   isRaw?: boolean | undefined;
   /** False if `?images=off` asks for descriptions instead of images. */
   takesImages?: boolean;
-  /** Whether the client may show MCP Apps: as declared since MCP revision 2026-07-28, always true for older clients. */
+  /** Whether the client may show MCP Apps. Clients declare this since MCP revision 2026-07-28. For older clients it is true. */
   mayShowApps?: boolean;
   /** Whether the client has declared that it shows MCP Apps. */
   showsApps?: boolean;

@@ -65,10 +65,10 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
   if (checkpoint !== undefined && continueFrom !== undefined) throw texts.checkpointAndContinue();
   if (checkpoint !== undefined && sandbox !== undefined) throw texts.checkpointAndSandbox();
   if (options.branch !== undefined && options.repository === undefined) throw texts.branchAlone();
-  const named = agents || commands ? wantedComponents({ agents, commands }) : undefined;
+  const chosenComponents = agents || commands ? wantedComponents({ agents, commands }) : undefined;
   const {
     name,
-    named: earlierNames,
+    components: earlierComponents = [],
     agent: earlierAgent,
     ...start
   }: Start = continueFrom === undefined
@@ -79,12 +79,15 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
       }
     : await continueTask(context, continueFrom, request);
   const { env, config } = context;
-  const isEmpty = [options.repository, sandbox, continueFrom, checkpoint].every((from) => from === undefined);
+  const startsEmpty = [options.repository, sandbox, continueFrom, checkpoint].every(
+    (from) => from === undefined,
+  );
   const agent = earlierAgent ?? chosen ?? DEFAULT_AGENT;
   if (chosen !== undefined && chosen !== agent)
     throw texts.otherAgent(String(continueFrom), AGENTS[agent].title);
-  requireSupport(AGENTS[agent], context, request, named ?? earlierNames ?? []);
-  const components = await componentsFor(env, config, named ?? earlierNames ?? [], !isEmpty);
+  const named = chosenComponents ?? earlierComponents;
+  requireSupport(AGENTS[agent], context, request, named);
+  const components = await componentsFor(env, config, named, !startsEmpty);
   const { trace } = context;
   const spec: TaskSpec = { task, agent, ...options, ...start, ...components, trace };
   const begin = () => context.sandbox(name, (actor, owner) => actor.executeTask(owner, spec));
@@ -119,19 +122,19 @@ function requireSupport(
   agent: Agent,
   { config }: ToolContext,
   { maxTurns }: TaskRequest,
-  named: readonly string[],
+  components: readonly string[],
 ): void {
   const { title } = agent;
   const [model] = secretsOfHost(secretsFor(config.secrets, SERVER), MODEL_HOST);
   if (!agent.takesToken && model?.place.name !== "x-api-key") throw texts.agentNeedsKey(title);
   if (maxTurns !== undefined && !agent.limitsTurns) throw texts.noTurnLimit(title);
-  if (named.length > 0 && !agent.findsComponents) throw texts.noComponents(title);
+  if (components.length > 0 && !agent.findsComponents) throw texts.noComponents(title);
 }
 
 type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "continuedRun"> & {
   name: string;
   agent?: AgentName;
-  named?: readonly string[];
+  components?: readonly string[];
 };
 
 /** Continues in the earlier task's sandbox if its files are still there, else in a new sandbox with the restored files. */
@@ -143,16 +146,16 @@ async function continueTask(context: ToolContext, id: string, request: TaskReque
   const detail = taskDetailOf(run);
   if (!detail) throw texts.notATask(id);
   if (run.state === "running") throw texts.taskRunning(id);
-  const { directory, conversation, archive, components: named } = detail;
+  const { directory, conversation, archive, components } = detail;
   if (conversation === undefined) throw texts.noConversation(id);
   const agent = AGENT_NAMES.find((name) => name === detail.agent);
   if (alive && (request.sandbox ?? earlierSandbox) === earlierSandbox)
-    return { name: earlierSandbox, ownSandbox: false, directory, conversation, agent, named };
+    return { name: earlierSandbox, ownSandbox: false, directory, conversation, agent, components };
   if (request.sandbox !== undefined) throw texts.filesElsewhere(id, request.sandbox);
   if (!archive) throw texts.taskFilesGone(id);
   if (!archive.isSnapshot) throw texts.taskFilesOld(id);
   const resumed = archive.isWithoutConversation ? undefined : conversation;
-  const start = { ownSandbox: true, directory, conversation: resumed, continuedRun: id, agent, named };
+  const start = { ownSandbox: true, directory, conversation: resumed, continuedRun: id, agent, components };
   return { ...start, name: newSandboxName() };
 }
 

@@ -83,11 +83,11 @@ export const pageRunningText = (cursor: number) => `Still running: wait for more
 export const skippedText = (bytes: number) =>
   `${bytes} earlier bytes are in the log: read them with get_result and a cursor.`;
 export const longLineText = (maxBytes: number) =>
-  `The typed line is longer than ${maxBytes} bytes: line readers (read, input(), cat) get only the first ${maxBytes}. Use write_file for longer lines.`;
+  `The typed line is longer than ${maxBytes} bytes: programs that read lines (read, input(), cat) get only its first ${maxBytes}. Use write_file for longer lines.`;
 export const nothingToType = () => invalid("send_input needs text, or columns and rows.");
 export const oneInput = () =>
   invalid(
-    "stdin and interactive cannot be used together: a terminal reads only typed text.",
+    "stdin and interactive cannot be used together: programs in a terminal read only typed text.",
     "Leave stdin out, and type its text with send_input.",
   );
 
@@ -337,7 +337,7 @@ export const checkpointDeletedText = (checkpoint: string, sandbox: string, left:
 export const oneOrAllCheckpoints = () =>
   invalid(
     "Nothing was deleted: checkpoint and checkpoints=true cannot be used together.",
-    "Use either checkpoint (deletes one checkpoint) or checkpoints=true (deletes the sandbox and all of them).",
+    "Use either checkpoint (deletes one checkpoint) or checkpoints=true (deletes the sandbox and all its checkpoints).",
   );
 export const noCheckpoints = () =>
   new ToolError(

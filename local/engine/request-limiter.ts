@@ -79,7 +79,7 @@ export class RequestLimiter {
     try {
       await delay(ms, undefined, { signal: closed.signal });
     } catch {
-      // Gives the waiting time back. Otherwise a sandbox that connects and disconnects could make later requests wait without limit.
+      // The request does not count. Otherwise a sandbox that connects and disconnects could make later requests wait without limit.
       for (const pace of paces) pace.giveBack();
     }
     socket.off("close", leave);

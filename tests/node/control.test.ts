@@ -56,7 +56,7 @@ async function attacker(attack: string): Promise<TestSandbox> {
 
 it("the control server opens no debugger to code in its sandbox", async () => {
   await neighbour.run("pkill -USR1 -x sbx-control");
-  // The signal has arrived: the control server's event loop has run since.
+  // The control server has handled the signal, because its event loop has run since.
   const { stdout } = await neighbour.run("(echo >/dev/tcp/127.0.0.1/9229) 2>&1; true");
   expect(stdout).toContain("Connection refused");
 });

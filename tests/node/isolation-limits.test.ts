@@ -1,11 +1,9 @@
 /** A sandbox uses up all resources that it can get. Neither the engine nor another sandbox notices. */
-import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { readdirSync, readFileSync } from "node:fs";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import {
   defaultLimits,
   findGroupParents,
-  groupPrefix,
   type Limits,
   openFilesPerProcess,
 } from "../../local/engine/limits.ts";
@@ -555,13 +553,5 @@ describe("a sandbox's memory limit", () => {
     await greedy.run(many).catch(() => undefined);
     const alive = async () => (await greedy.run("echo alive").catch(() => undefined))?.stdout;
     await expect.poll(alive, { timeout: 30_000 }).toBe("alive");
-  });
-
-  it("leaves no memory in use on the host after the sandbox is destroyed", async () => {
-    const { id } = greedy;
-    await greedy.destroy();
-    const parents = await findGroupParents();
-    for (const { path } of parents)
-      expect(existsSync(join(path, groupPrefix + engine.engine.boot, id))).toBe(false);
   });
 });

@@ -1,4 +1,4 @@
-/** A preview with an endless body, by a fake clock. */
+/** The speed of a preview with an endless body, measured with a fake clock. */
 import { createServer, type Server } from "node:http";
 import { connect } from "node:net";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";

@@ -450,7 +450,7 @@ it.each(Object.entries(CHANGES))(
   },
 );
 
-it("a second removal fails if it has another id, or no id, as requests of an earlier server", async () => {
+it("a second removal fails if it has another id, or no id as in requests of an earlier server", async () => {
   await inPlace(0, async (place) => {
     const file = join(place.directory, "removed");
     writeFileSync(file, "old");

@@ -364,7 +364,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.finish()).
     ]);
   });
 
-  it("leaves out a file of 10 GB without reading it if it exceeds the limit, also a sparse one", async () => {
+  it("leaves out a sparse file of 10 GB without reading it, because it exceeds the limit", async () => {
     writeFileSync(join(root, "sparse"), "");
     truncateSync(join(root, "sparse"), 10 * 1024 ** 3);
     writeFileSync(join(root, "other"), "other");

@@ -126,13 +126,13 @@ describe("tokens", () => {
   it("a revocation by a client that sends its secret in the header names the client", async () => {
     const client = await Client.register(app, { token_endpoint_auth_method: "client_secret_basic" });
     const { code } = await approve(client);
-    const bought = await basic(client, {
+    const exchanged = await basic(client, {
       grant_type: "authorization_code",
       code,
       redirect_uri: CALLBACK,
       code_verifier: client.verifier,
     });
-    const { access_token } = await bought.json<Tokens>();
+    const { access_token } = await exchanged.json<Tokens>();
     expect((await basic(client, { token: access_token })).status).toBe(200);
     expect(logs.tokens().at(-1)).toMatchObject({ action: "revoke", principal: "owner", client: client.id });
   });

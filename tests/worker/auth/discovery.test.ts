@@ -75,7 +75,7 @@ describe("a challenge", () => {
   });
 });
 
-describe("static tokens beside OAuth", () => {
+describe("tokens when OAuth is on", () => {
   /** A store that no test may use. */
   const untouched = new Proxy(env.OAUTH_KV, {
     get: (_, name) => {
@@ -83,7 +83,7 @@ describe("static tokens beside OAuth", () => {
     },
   });
 
-  it("are checked without the store, whether they are right or wrong", async () => {
+  it("that are static or have another form are checked without the store, whether they are right or wrong", async () => {
     const app = oauthApp({ OAUTH_KV: untouched });
     expect((await app("/mcp", post(call("add", { a: 1, b: 2 })))).status).toBe(200);
     for (const token of ["wrong", `${TOKEN}x`, "a:b:c", `a:b:${"c".repeat(32)}`]) {
@@ -92,7 +92,7 @@ describe("static tokens beside OAuth", () => {
     expect(logs.entries().every(({ reason }) => reason === "invalid_token")).toBe(true);
   });
 
-  it("get an error that asks for a retry, not a new sign-in, when the store fails", async () => {
+  it("in the form of OAuth tokens get an error that asks for a retry, not a new sign-in, when the store fails", async () => {
     const app = oauthApp({ OAUTH_KV: untouched });
     const token = `owner:${"g".repeat(16)}:${"s".repeat(32)}`;
     const response = await app("/mcp", post(LIST, { authorization: `Bearer ${token}` }));

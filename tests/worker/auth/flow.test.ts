@@ -123,7 +123,7 @@ describe("scopes", () => {
     }
   });
 
-  it("are otherwise the requested scopes that the server knows", async () => {
+  it("that the page offers and ticks are the requested ones that the server knows", async () => {
     const app = oauthApp();
     const client = await Client.register(app);
     const scope = "sandbox:exec email sandbox:read offline_access";

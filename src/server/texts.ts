@@ -73,7 +73,7 @@ export const LINK_TEXTS = {
   sandboxGone: "The sandbox of this link was stopped or destroyed, and its files are gone.",
 };
 export const UPLOAD_TEXTS = {
-  oneFile: "This link takes one file. Pack several into one first.",
+  oneFile: "This link takes one file. Pack several files into one archive first.",
   broke: "The connection broke, and nothing was saved. Try again.",
   unexpected: "Nothing was saved. Try again; the server's unexpected status was ",
 };
@@ -88,7 +88,7 @@ export const notRemoved = (path: string) =>
     `${path} itself cannot be removed; nothing was changed.`,
     "Remove the files in it, or use destroy_sandbox.",
   );
-export const REMOVE_RECURSIVELY = "?recursive=true removes it with everything in it.";
+export const REMOVE_RECURSIVELY = "?recursive=true removes the directory with everything in it.";
 export const pathNotEncoded = () =>
   new ToolError("invalid_argument", "The path is not percent-encoded UTF-8.");
 export const pathTooLong = (max: number) =>
@@ -110,10 +110,7 @@ export const becameShorter = (path: string) =>
     "Make the same request again.",
   );
 export const uploadTooLarge = (max: number) =>
-  new ToolError(
-    "too_large",
-    `The file is larger than the ${max} bytes that may be written here; nothing was written.`,
-  );
+  new ToolError("too_large", `The file is larger than the allowed ${max} bytes; nothing was written.`);
 
 // The page for decisions about network access
 
@@ -180,7 +177,7 @@ export const GIT_TEXTS = {
   unreadable: { title: NOTHING_CHANGED, message: "The form could not be read." },
   signedIn: (host: string): PageMessage => ({
     title: "The token is saved",
-    message: `git in your sandboxes uses it for ${host} from now on. Go back to your app.`,
+    message: `git in your sandboxes uses the token for ${host} from now on. Go back to your app.`,
   }),
   removed: (host: string): PageMessage => ({
     title: "Removed",
@@ -202,7 +199,7 @@ export const PREVIEW_TEXTS = {
   stopped: {
     title: "The sandbox of this preview has stopped",
     message:
-      "Its programs have ended. This page reloads when the sandbox is used again and its program runs.",
+      "Its programs have ended. This page reloads when the sandbox is used again and the program runs.",
   },
   waiting: {
     title: "Waiting for the program",

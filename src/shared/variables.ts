@@ -55,7 +55,7 @@ const access = {
   SERVER_AUTH_TOKEN_PREVIOUS: variable({
     schema: field.ownerToken,
     secret: "value",
-    docs: "The owner's token before a [rotation](cli.md#tokens), accepted beside the new one.",
+    docs: "The owner's token before a [rotation](cli.md#tokens). The server accepts it together with the new token.",
   }),
   SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: variable({
     schema: field.time(),
@@ -199,12 +199,12 @@ const model = {
   MAX_TASK_TOKENS: variable({
     schema: field.count(999_999_999),
     default: 5_000_000,
-    docs: "Tokens of the model that one task may use.",
+    docs: "The most tokens of the model that one task may use.",
   }),
   TASK_ARCHIVE_MAX_MB: variable({
     schema: field.count(4096),
     default: 256,
-    docs: "How much of a task's workspace is kept, in MiB.",
+    docs: "How much of a task's workspace is kept at most, in MiB.",
   }),
   COMPONENTS: variable({
     schema: z
@@ -219,27 +219,27 @@ const limits = {
   MAX_SANDBOXES: variable({
     schema: field.count(100_000),
     default: 100,
-    docs: "Sandboxes of one principal. There is [no separate limit for background processes](../internals/security.md#what-the-quotas-count-and-what-they-do-not).",
+    docs: "The most sandboxes of one principal. There is [no separate limit for background processes](../internals/security.md#what-the-quotas-count-and-what-they-do-not).",
   }),
   MAX_RUNNING_SANDBOXES: variable({
     schema: field.count(100_000),
     default: 10,
-    docs: "Containers of one principal that run at once. An idle container [makes room](../internals/security.md#containers-at-once).",
+    docs: "The most containers of one principal that run at once. An idle container [makes room](../internals/security.md#containers-at-once).",
   }),
   MAX_CONCURRENT_RUNS: variable({
     schema: field.count(10_000),
     default: 50,
-    docs: "Runs of one principal at once.",
+    docs: "The most runs of one principal at once.",
   }),
   MAX_RUN_SECONDS_PER_DAY: variable({
     schema: field.count(100_000_000),
     default: 86_400,
-    docs: "Seconds that all runs of one principal may take in a day (UTC).",
+    docs: "The most seconds that all runs of one principal may take in a day (UTC).",
   }),
   MAX_MODEL_TOKENS_PER_DAY: variable({
     schema: field.count(999_999_999),
     default: 50_000_000,
-    docs: "Tokens of the model that the tasks of one principal may use in a day (UTC).",
+    docs: "The most tokens of the model that the tasks of one principal may use in a day (UTC).",
   }),
   IDLE_STOP_MINUTES: variable({
     schema: field.count(10_080),
@@ -254,12 +254,12 @@ const limits = {
   KEEP_BUSY: variable({
     schema: field.count(720),
     fallback: "none",
-    docs: "For how many hours [background processes](runs.md#background-processes) that are busy keep a container running after its idle time.",
+    docs: "For how many hours after its idle time a container keeps running while [background processes](runs.md#background-processes) in it are busy.",
   }),
   SANDBOX_TTL_HOURS: variable({
     schema: field.count(87_600),
     default: 168,
-    docs: "How long a sandbox may be idle before the server destroys it.",
+    docs: "How many hours a sandbox may be idle before the server destroys it.",
   }),
 };
 
@@ -283,7 +283,7 @@ const network = {
     schema: field.allowHosts(field.list(z.string().transform(field.hostEntry))),
     default: [],
     fallback: "none",
-    docs: "The hosts of `allowlist`, separated by commas: names, `*.name`, `packages`. With `MAX_INTERNET=allowlist` no sandbox reaches other hosts.",
+    docs: "The hosts that `allowlist` allows, separated by commas: names, `*.name`, `packages`. With `MAX_INTERNET=allowlist` no sandbox reaches other hosts.",
   }),
   SECRETS: variable({
     schema: z.string().transform(field.fromJSON).pipe(secretList),
@@ -310,22 +310,22 @@ const state = {
   WORKSPACE_MAX_MB: variable({
     schema: field.count(10_000),
     default: 1024,
-    docs: "How much of one workspace is saved, in MiB.",
+    docs: "How much of one workspace is saved at most, in MiB.",
   }),
   MAX_WORKSPACES_MB: variable({
     schema: field.count(10_000_000),
     default: 10_240,
-    docs: "Storage of one principal for saved workspaces, checkpoints, and archives of tasks and set-ups, in MiB.",
+    docs: "The most storage of one principal for saved workspaces, checkpoints, and archives of tasks and set-ups, in MiB.",
   }),
   MAX_CHECKPOINTS: variable({
     schema: field.count(10_000),
     default: 100,
-    docs: "Checkpoints of one principal.",
+    docs: "The most checkpoints of one principal.",
   }),
   CHECKPOINT_TTL_DAYS: variable({
     schema: field.count(3650),
     default: 30,
-    docs: "How long checkpoints are kept, and saved workspaces after their last use.",
+    docs: "How many days checkpoints are kept, and saved workspaces after their last use.",
   }),
 };
 
@@ -333,23 +333,23 @@ const runs = {
   RESULT_TTL_DAYS: variable({
     schema: field.count(3650),
     default: 30,
-    docs: "How long results of runs are kept.",
+    docs: "How many days results of runs are kept.",
   }),
   MAX_STORAGE_MB: variable({
     schema: field.count(10_000_000),
     default: 2048,
-    docs: "Storage of one principal for results, in MiB. Beyond it the [oldest results are deleted](runs.md#what-is-kept-and-when-it-is-safe).",
+    docs: "The most storage of one principal for results, in MiB. Beyond it the [oldest results are deleted](runs.md#what-is-kept-and-when-it-is-safe).",
   }),
   RUN_LOG_MAX_MB: variable({
     schema: field.count(1024),
     default: 100,
-    docs: "How much of a run's output is kept, in MiB.",
+    docs: "How much of a run's output is kept at most, in MiB.",
   }),
   MAX_WAIT_SECONDS: variable({
     schema: field.count(600),
     // Common clients give up after 60 seconds, even if they get notifications of progress.
     default: 50,
-    docs: "How long a call may wait for a run, up to 600. Use more than 50 only for clients that are known to wait that long.",
+    docs: "How many seconds a call may wait for a run, up to 600. Use more than 50 only for clients that are known to wait that long.",
   }),
 };
 

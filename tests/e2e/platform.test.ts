@@ -63,16 +63,16 @@ it("sandboxes start with a PATH that lacks the system's directories", () => {
   }
 });
 
-describe("another system", () => {
+describe("the machine's system", () => {
   it.each([
     ["darwin", /macOS[^]*npm run dev:docker/],
     ["win32", /Windows[^]*npm run dev:docker[^]*WSL 2/],
     ["freebsd", /freebsd[^]*npm run dev:docker/],
-  ] as const)("such as %s gets a message that names an alternative", (platform, message) => {
+  ] as const)("is refused with a message that names an alternative: %s", (platform, message) => {
     expect(() => requireLinux(platform)).toThrow(message);
   });
 
-  it("is not reported on Linux", () => {
+  it("is accepted if it is Linux", () => {
     expect(() => requireLinux("linux")).not.toThrow();
   });
 });

@@ -125,7 +125,7 @@ describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
     expect(await server.sh("echo afresh", { sandbox })).toBe("afresh\n");
   });
 
-  it("runs can be cancelled, and say what to do", async () => {
+  it("runs can be cancelled, and their results say what to do", async () => {
     const sandbox = "hanging-too";
     const runtime = await runtimeOf(sandbox);
     const command = await server.call("run_command", { sandbox, command: "sleep 60", wait_seconds: 0 });
@@ -292,7 +292,7 @@ while True:
 `;
 
 describe.concurrent("when sandboxd is killed again and again", () => {
-  it("the server stops following a run and does not start a waiting one, and both say what to do", async () => {
+  it("the server stops following a run and does not start a waiting one, and the results of both say what to do", async () => {
     const sandbox = "away";
     const first = await server.firstPID(sandbox);
     const before = await server.call("run_command", {

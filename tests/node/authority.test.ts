@@ -54,7 +54,7 @@ it("the authority of a directory is created once, and only its owner can read th
   expect({ ca, subject }).toEqual({ ca: true, subject: "CN=sandbox-mcp on this machine" });
 });
 
-it("the authority is recreated if one of its files is missing", async () => {
+it("the authority is recreated if its key file is incomplete", async () => {
   const ownDirectory = join(directory, "torn");
   const { pem } = await CertificateAuthority.open(ownDirectory);
   await truncate(join(ownDirectory, "key.pem"), 100);

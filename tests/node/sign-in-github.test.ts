@@ -151,14 +151,14 @@ describe("GitHub", () => {
     expect((await signInByGitHub()).done.status).toBe(403);
   });
 
-  it("never receives a code twice, and its secrets are not logged", async () => {
+  it("receives a code only once, and the log contains neither its access token nor the client secret", async () => {
     github.requestedPaths = [];
     await signInByGitHub();
     expect(github.requestedPaths.filter((path) => path === "/login/oauth/access_token")).toHaveLength(1);
     expect(JSON.stringify(server.logs())).not.toMatch(/gho_|github-client-secret/);
   });
 
-  it("receives no request with a code that it did not issue", async () => {
+  it("rejects a code that it did not issue, so nobody is signed in", async () => {
     const { browser, page } = await openConsentPage(server);
     const away = await browser.submit(page, { decision: "github" });
     const state = away.location?.searchParams.get("state");

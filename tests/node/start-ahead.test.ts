@@ -70,8 +70,8 @@ it("a sandbox with a mounted directory does not use the prepared sandbox, which 
   await writeFile(join(from, "file"), "of the host");
   const engine = await start({ directories: [{ name: "given", from, to: "/opt/given", writable: false }] });
   const { which } = await nextPrepared(directoryOf(engine));
-  const withVariable = await TestSandbox.start(engine, { name: "given" });
-  expect((await withVariable.run("cat /opt/given/file")).stdout).toBe("of the host");
+  const withDirectory = await TestSandbox.start(engine, { name: "given" });
+  expect((await withDirectory.run("cat /opt/given/file")).stdout).toBe("of the host");
   const other = await TestSandbox.start(engine, { name: "other" });
   expect(await markerOf(other)).toBe(which);
   expect((await other.run("ls /opt")).stdout).not.toContain("given");

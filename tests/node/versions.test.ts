@@ -44,7 +44,7 @@ test("both manifests, the image's tag and local sandboxes have the same version 
   expect([manifest.devDependencies?.[name], tag, reported]).toEqual(Array(3).fill(installed[name]));
 });
 
-test("the image and the local platform carry the same Claude Code", () => {
+test("the image and the local platform have the same version of Claude Code", () => {
   const [, version] = /@anthropic-ai\/claude-code@(\S+)/.exec(dockerfile) ?? [];
   expect(new Set(Object.values(claude.optionalDependencies ?? {}))).toEqual(new Set([version]));
 });

@@ -61,7 +61,7 @@ describe("notebook syntax", () => {
     expect((await kernel.run("%timeit -n 5 1+1")).stdout.text).toContain("per loop");
   });
 
-  it("lists the known magics if a magic is unknown", async () => {
+  it("reports an unknown magic by its name", async () => {
     const { error } = await kernel.run("%nonsense");
     expect(error?.name).toBe("UsageError");
     expect(error?.message).toContain("`%nonsense` not found");

@@ -180,7 +180,7 @@ describe("a sandbox", () => {
       for (const command of [name, `/usr/bin/${name}`]) {
         const { stderr, exitCode } = await sandbox.run(`${command} install -y jq`);
         expect(stderr).toContain(`${name}: packages of the system cannot be installed in a local sandbox.`);
-        expect(stderr).toMatch(/pip install, npm install/);
+        expect(stderr).toMatch(/pip install and npm install/);
         expect(exitCode).toBe(100);
       }
     }

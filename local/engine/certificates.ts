@@ -3,7 +3,7 @@ import { createHash, X509Certificate } from "node:crypto";
 import { existsSync } from "node:fs";
 import { rootCertificates } from "node:tls";
 import { AUTHORITY_FILE, BASE_BUNDLE_FILE } from "../runtime/trust.ts";
-import { javaKeyStores } from "./java.ts";
+import { javaFiles } from "./java.ts";
 import { npmSetting } from "./registries.ts";
 import { readText } from "./host-files.ts";
 
@@ -52,7 +52,7 @@ export function trustedFiles(
     ...files,
     [AUTHORITY_FILE]: authority,
     ...Object.fromEntries(present.map((path) => [path, `${all.join("\n")}\n`])),
-    ...Object.fromEntries(javaKeyStores().map((path) => [path, keyStore(all)])),
+    ...Object.fromEntries(javaFiles("lib/security/cacerts").map((path) => [path, keyStore(all)])),
   };
 }
 

@@ -4,14 +4,10 @@ import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 const homes = "/usr/lib/jvm";
 
 /** The paths of a file in all Java homes. Each path occurs once, although Debian's Java versions may link to the same file in /etc. */
-function filesOfEach(name: string): string[] {
+export function javaFiles(name: string): string[] {
   if (!existsSync(homes)) return [];
   const paths = readdirSync(homes).map((home) => `${homes}/${home}/${name}`);
   return [...new Set(paths.filter((path) => existsSync(path)).map((path) => realpathSync(path)))];
-}
-
-export function javaKeyStores(): string[] {
-  return filesOfEach("lib/security/cacerts");
 }
 
 /** Java's network settings with the proxy, by path. They are files, because Java reads no variables for a proxy. */
@@ -23,6 +19,6 @@ export function javaNetworkSettings(proxy: URL, direct: readonly string[]): Reco
   const exempt = direct.filter((host) => !host.startsWith(":")).join("|");
   const added = [...lines, `http.nonProxyHosts=${exempt}`, ""].join("\n");
   return Object.fromEntries(
-    filesOfEach("conf/net.properties").map((path) => [path, `${readFileSync(path, "utf8")}\n${added}`]),
+    javaFiles("conf/net.properties").map((path) => [path, `${readFileSync(path, "utf8")}\n${added}`]),
   );
 }

@@ -6,7 +6,7 @@
  * `--socket`: where to listen. `--kernels`: the directory of the kernels' scripts. If the engine has opened a channel, the
  * program hands over the egress listeners through it. On SIGTERM it kills all its descendants, and exits with 0.
  */
-import { unlinkSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { SandboxAPI } from "./api.ts";
@@ -69,16 +69,8 @@ async function main(): Promise<void> {
 
   trustPlatform();
   if (process.connected) await handOverEgress();
-  removeStale(socket);
+  rmSync(socket, { force: true });
   await listen(server, { path: socket });
-}
-
-function removeStale(path: string): void {
-  try {
-    unlinkSync(path);
-  } catch {
-    // There is no old socket file.
-  }
 }
 
 main().catch((error: unknown) => {

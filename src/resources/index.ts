@@ -5,7 +5,7 @@ import { completeName, completePath, completeRun, completeSandbox } from "./comp
 import { convertErrors } from "./context.ts";
 import { listResources } from "./list.ts";
 import { readResource } from "./read.ts";
-import { registerSkills } from "./skills.ts";
+import { skillsExtension } from "./skills.ts";
 import { ABOUT_FILES, ABOUT_RUNS } from "./texts.ts";
 
 /** @param sandbox the sandbox whose paths are completed if the client has not chosen one yet */
@@ -38,7 +38,7 @@ export function registerResources(server: McpServer, caller: CallerContext, sand
   // A disabled template would still be listed, so templates that the token cannot read are removed.
   if (readers.length === 0) registered[0]?.remove();
   if (!scopes.includes("sandbox:read")) registered[1]?.remove();
-  registerSkills(server);
+  skillsExtension.attach(server);
   // The SDK's own handlers support neither pagination nor addresses without a path.
   server.server.setRequestHandler("resources/list", ({ params }) =>
     convertErrors(caller, "resources/list", () => listResources(caller, params?.cursor)),

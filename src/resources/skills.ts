@@ -1,5 +1,5 @@
 /** The skills of `plugin/skills` (MCP's Skills extension, SEP-2640). `npm run docs` writes skills.json. */
-import type { McpServer, ReadResourceResult, Resource } from "@modelcontextprotocol/server";
+import type { ReadResourceResult, Resource } from "@modelcontextprotocol/server";
 import { type Skill, SkillsExtension } from "@modelcontextprotocol/server/ext/skills";
 import published from "./skills.json" with { type: "json" };
 
@@ -12,7 +12,7 @@ const skills = new Map<string, { skill: Skill; text: string }>(
   published.map((entry) => [entry.skill.uri, entry]),
 );
 
-const extension = new SkillsExtension({
+export const skillsExtension = new SkillsExtension({
   cacheHint: CACHE,
   source: {
     list: async () => ({ skills: published.map(({ skill }) => skill) }),
@@ -23,10 +23,6 @@ const extension = new SkillsExtension({
     },
   },
 });
-
-export function registerSkills(server: McpServer): void {
-  extension.attach(server);
-}
 
 export function readSkill(uri: string): ReadResourceResult | undefined {
   const text = skills.get(uri)?.text;

@@ -1,5 +1,6 @@
 /** How all commands are defined: common options, and examples. */
 import { readFileSync } from "node:fs";
+import { buffer } from "node:stream/consumers";
 import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { SANDBOX_NAME, SESSION_NAME } from "../src/shared/names.ts";
 import { CommandError } from "./exit.ts";
@@ -126,7 +127,7 @@ export async function textFrom(
   const source = file ?? (argument === undefined && !process.stdin.isTTY ? "-" : undefined);
   const text =
     source === "-" || argument === "-"
-      ? await standardInput()
+      ? String(await buffer(process.stdin))
       : source === undefined
         ? argument
         : fileText(source);
@@ -140,10 +141,4 @@ function fileText(path: string): string {
   } catch (error) {
     throw unreadable(path, error);
   }
-}
-
-async function standardInput(): Promise<string> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
-  return Buffer.concat(chunks).toString("utf8");
 }

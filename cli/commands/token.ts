@@ -1,4 +1,5 @@
 /** `sandbox-mcp token`: tokens, their hashes, and where to put them. */
+import { buffer } from "node:stream/consumers";
 import { Command, Option } from "@commander-js/extra-typings";
 import { ownerToken } from "../../src/shared/env-fields.ts";
 import { SCOPES, TOKEN_NAME } from "../../src/shared/principal.ts";
@@ -57,9 +58,7 @@ const create = dataCommand("new", "generate a token and say where to put it; not
 const hash = dataCommand("hash", "read a token from standard input and print its SHA-256 for AUTH_TOKENS", [
   'printf %s "$TOKEN" | sandbox-mcp token hash',
 ]).action(async ({ json: asJSON }) => {
-  const chunks: Buffer[] = [];
-  for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
-  const token = Buffer.concat(chunks).toString("utf8").trim();
+  const token = String(await buffer(process.stdin)).trim();
   if (!/^[\x21-\x7e]+$/.test(token)) throw wrongToken("Standard input");
   if (asJSON) json(true, { sha256: sha256(token) });
   else line(sha256(token));

@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { request as requestHTTP } from "node:http";
 import { request as requestHTTPS } from "node:https";
+import { text as bodyOf } from "node:stream/consumers";
 import { type Check, report } from "../checks.ts";
 import { dataCommand, tokenOption, urlOption } from "../define-command.ts";
 import { CommandError } from "../exit.ts";
@@ -383,10 +384,7 @@ function fetchPreview(url: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const fail = (error: Error) => reject(new Error(VERIFY.previewFailed(url, error)));
     request({ ...options, protocol, path, timeout: PREVIEW_MS }, (response) => {
-      response
-        .toArray()
-        .then((chunks) => resolve(Buffer.concat(chunks).toString("utf8")))
-        .catch(fail);
+      bodyOf(response).then(resolve, fail);
     })
       .on("timeout", function (this: ReturnType<typeof request>) {
         this.destroy(new Error(VERIFY.previewSilent(PREVIEW_MS)));

@@ -154,7 +154,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   });
   server.listen(options.port ?? 0, "127.0.0.1");
   await once(server, "listening");
-  const port = addressOf(server.address()).port;
+  const { port } = server.address() as AddressInfo;
   const router = new Router(registry, {
     secret: options.secret,
     port,
@@ -265,9 +265,4 @@ function parseAllowed(entries: string[]): Map<string, number> {
       return [from, Number(to)];
     }),
   );
-}
-
-function addressOf(address: string | AddressInfo | null): AddressInfo {
-  if (address === null || typeof address === "string") throw new Error(MACHINE.noPort);
-  return address;
 }

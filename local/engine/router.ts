@@ -2,6 +2,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
+import { json as bodyOf } from "node:stream/consumers";
 import * as z from "zod";
 import {
   ERROR_HEADER,
@@ -103,7 +104,7 @@ export class Router {
       return sendError(response, 404, "bad-request", REQUEST_PROBLEMS.noRoute);
     }
     if (route === "PUT ") {
-      await this.#registry.start(id, startSchema.parse(await body(request)));
+      await this.#registry.start(id, startSchema.parse(await bodyOf(request)));
       return json(response, 200, {});
     }
     if (route === "DELETE ") {
@@ -123,15 +124,15 @@ export class Router {
       return await sandbox.forward.request(port, path, request, response);
     }
     if (route === "POST signal") {
-      sandbox.signal(signalSchema.parse(await body(request)).signal);
+      sandbox.signal(signalSchema.parse(await bodyOf(request)).signal);
       return json(response, 200, {});
     }
     if (route === "PUT intercepts") {
-      await sandbox.setIntercepts(interceptsSchema.parse(await body(request)));
+      await sandbox.setIntercepts(interceptsSchema.parse(await bodyOf(request)));
       return json(response, 200, {});
     }
     if (route === "PUT policy") {
-      sandbox.setPolicy(policySchema.parse(await body(request)));
+      sandbox.setPolicy(policySchema.parse(await bodyOf(request)));
       return json(response, 200, {});
     }
     if (route === "GET connections") return json(response, 200, connectionsOf(sandbox));
@@ -185,12 +186,6 @@ function parse(url: string): { id: string; part: string; rest: string } {
 function parsePort(rest: string): { port: number; path: string } {
   const match = /^\/(\d{1,5})(\/.*)?$/s.exec(rest);
   return { port: Number(match?.[1] ?? 0), path: match?.[2] ?? "/" };
-}
-
-async function body(request: IncomingMessage): Promise<unknown> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of request) chunks.push(Buffer.from(chunk));
-  return JSON.parse(Buffer.concat(chunks).toString("utf8"));
 }
 
 function json(response: ServerResponse, status: number, value: unknown): void {

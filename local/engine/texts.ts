@@ -87,7 +87,6 @@ export const MACHINE = {
     `Without isolation, sandboxes need ${places.join(" and ")}, writable by this user, and the link ${link}. Create them: ${remedy}`,
   stopping: "The engine is shutting down.",
   shortSecret: "The engine's secret must have at least 16 characters.",
-  noPort: "The engine does not listen on a port.",
 };
 
 export const NEEDS_ISOLATION =

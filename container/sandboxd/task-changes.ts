@@ -1,5 +1,6 @@
 /** Finds the files that a coding agent changed. */
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { type FileHandle, lstat, open, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable, type Writable } from "node:stream";
@@ -119,7 +120,7 @@ export interface Program {
   input: Writable | null;
   output: Readable;
   /** Rejects with a system error if the program cannot be started. */
-  started: Promise<void>;
+  started: Promise<unknown>;
   /** The program's exit status, or null if a signal ended it. Rejects like `started`. */
   ended: Promise<number | null>;
   kill(): void;
@@ -151,15 +152,11 @@ export function startProgram(
       send(-child.pid, "SIGKILL");
   };
   signal?.addEventListener("abort", kill);
-  const started = new Promise<void>((resolve, reject) => {
-    child.once("error", reject);
-    child.once("spawn", resolve);
-  });
+  const started = once(child, "spawn");
   started.catch(() => undefined);
-  const ended = new Promise<number | null>((resolve, reject) => {
-    child.once("error", reject);
-    child.once("close", resolve);
-  }).finally(() => signal?.removeEventListener("abort", kill));
+  const ended = once(child, "close")
+    .then(([status]): number | null => status)
+    .finally(() => signal?.removeEventListener("abort", kill));
   ended.catch(() => undefined);
   if (signal?.aborted) kill();
   return { input: child.stdin, output: child.stdout ?? Readable.from([]), started, ended, kill };

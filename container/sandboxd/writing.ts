@@ -8,6 +8,7 @@ import {
   type Stats,
   closeSync,
   constants,
+  existsSync,
   fstatSync,
   lstatSync,
   mkdirSync,
@@ -341,7 +342,7 @@ async function copyOwnership(found: Stats | undefined, path: string, made: Stats
 function resultAfterCrash(note: Note): WriteResult | {} | undefined {
   if ("removed" in note) return lstatSync(note.removed, { throwIfNoEntry: false }) ? undefined : {};
   if (note.written === undefined) rmSync(note.temporary, { force: true });
-  else renameIfThere(note.temporary, note.target);
+  else if (existsSync(note.temporary)) renameSync(note.temporary, note.target);
   return note.written;
 }
 
@@ -387,13 +388,5 @@ function forget(id: string): void {
     unlinkSync(join(WRITES, id));
   } catch {
     // A leftover note is harmless.
-  }
-}
-
-function renameIfThere(from: string, to: string): void {
-  try {
-    renameSync(from, to);
-  } catch (error) {
-    if (codeOf(error) !== "ENOENT") throw error;
   }
 }

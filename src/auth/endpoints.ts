@@ -1,5 +1,5 @@
 /** The endpoints that OAuth clients call directly: metadata, registration, tokens, revocation. */
-import { gather } from "../shared/stream-bytes.ts";
+import { readBody } from "../shared/stream-bytes.ts";
 import { json } from "../shared/responses.ts";
 import { log } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
@@ -40,8 +40,8 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   const maxBytes = route === REGISTRATION_PATH ? MAX_REGISTRATION_BYTES : MAX_BODY_BYTES;
   const read =
     request.method === "POST"
-      ? // `gather` fails for malformed chunks, and if the client disconnects.
-        await gather(request, { maxBytes }).catch(() => ({ problem: "broken" as const }))
+      ? // `readBody` fails for malformed chunks, and if the client disconnects.
+        await readBody(request, { maxBytes }).catch(() => ({ problem: "broken" as const }))
       : { bytes: undefined };
   if ("problem" in read) {
     const [status, error_description] = UNREADABLE[read.problem];
@@ -101,7 +101,7 @@ function isTooLong(name: string, value: string): boolean {
 
 const UNREADABLE = {
   broken: [400, ENDPOINT_TEXTS.broken],
-  // `gather` returns this only for callers with a principal.
+  // `readBody` returns this only for callers with a principal.
   no_room: [429, ENDPOINT_TEXTS.tooLarge],
   too_large: [413, ENDPOINT_TEXTS.tooLarge],
   too_slow: [408, ENDPOINT_TEXTS.tooSlow],

@@ -56,7 +56,8 @@ export interface NeededTools {
   onlyCalls: boolean;
 }
 
-export interface ProtectedApp {
+/** What the MCP routes need from the tools and resources. */
+export interface MCPParts {
   createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: NeededTools): McpServer;
   requiredScopes(name: string, args: unknown): readonly Scope[];
   resourceScopes(uri: string): readonly Scope[];
@@ -97,11 +98,11 @@ function authenticateFor(...resources: readonly [ResourcePath, ...ResourcePath[]
 const READ = "GET, HEAD";
 const FORM = `${READ}, POST`;
 
-export function createApp(product: ProtectedApp): App {
+export function createApp(parts: MCPParts): App {
   const mcp = async (request: Request, sender: CallerContext) => {
     const memory = new RequestMemory(sender.principal.id);
     try {
-      return memory.releaseAfter(await serveMCP(product, request, { ...sender, memory }));
+      return memory.releaseAfter(await serveMCP(parts, request, { ...sender, memory }));
     } catch (error) {
       memory.release();
       throw error;
@@ -228,7 +229,7 @@ function notFound(request: Request): Response | Promise<Response> {
   });
 }
 
-async function serveMCP(product: ProtectedApp, request: Request, sender: CallerContext): Promise<Response> {
+async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext): Promise<Response> {
   const url = new URL(request.url);
   const { pathname: route } = url;
   let caller = sender;
@@ -260,7 +261,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
     const response = rpcError(400, -32602, texts.longAddressText(MAX_RESOURCE_URI), idOf(body.value));
     return refuse(caller, { reason: "bad_body", response }, { route });
   }
-  const needed = scopesNeeded(product, calls, readURIs);
+  const needed = scopesNeeded(parts, calls, readURIs);
   const refused = requireScopes(caller, needed, route);
   if (refused) return refused;
 
@@ -283,7 +284,7 @@ async function serveMCP(product: ProtectedApp, request: Request, sender: CallerC
   const opensURLs = declaresURLElicitation(body.value) || session.urls;
   const hasSignIn = canSignIn(caller.principal, caller);
   const createServer = ({ era }: { era: "modern" | "legacy" }) =>
-    product.createMCPServer(
+    parts.createMCPServer(
       {
         ...client,
         // The panel never gets MCP tasks, even if the client that shows the panel supports them.
@@ -355,10 +356,10 @@ function resourceRead(message: unknown): string[] {
 }
 
 /** The scopes that all calls of the body need. A batch is allowed as a whole or not at all. */
-function scopesNeeded(product: ProtectedApp, calls: readonly ToolCall[], read: readonly string[]): Scope[] {
+function scopesNeeded(parts: MCPParts, calls: readonly ToolCall[], read: readonly string[]): Scope[] {
   const needed = new Set([
-    ...calls.flatMap(({ name, args }) => product.requiredScopes(name, args)),
-    ...read.flatMap((uri) => product.resourceScopes(uri)),
+    ...calls.flatMap(({ name, args }) => parts.requiredScopes(name, args)),
+    ...read.flatMap((uri) => parts.resourceScopes(uri)),
   ]);
   return SCOPES.filter((scope) => needed.has(scope));
 }

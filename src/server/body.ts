@@ -1,6 +1,6 @@
 import { exceedsBounds } from "../shared/bounded.ts";
 import { type RequestMemory, MAX_MEMORY_BYTES } from "../shared/request-memory.ts";
-import { gather } from "../shared/stream-bytes.ts";
+import { readBody } from "../shared/stream-bytes.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";
 import * as texts from "./texts.ts";
 
@@ -27,7 +27,7 @@ export async function readJSON(
 ): Promise<{ value: unknown } | { problem: BodyProblem }> {
   const bounds = { maxBytes: MAX_BODY_BYTES, drainBytes: MAX_DRAINED_BYTES, ms: BODY_MS, memory };
   // Reading fails if a chunk is malformed or the client disconnects.
-  const read = await gather(request, bounds).catch(() => ({ problem: "broken" as const }));
+  const read = await readBody(request, bounds).catch(() => ({ problem: "broken" as const }));
   if ("problem" in read) return read;
   let text: string;
   try {

@@ -1,5 +1,5 @@
 /** Files of a sandbox as HTTP responses. All bodies are streamed. */
-import { gather } from "../shared/stream-bytes.ts";
+import { readBody } from "../shared/stream-bytes.ts";
 import mime from "mime/lite";
 import type { Input } from "../../container/sandboxd/operations.ts";
 import type { FileStat } from "../../container/sandboxd/shapes.ts";
@@ -203,7 +203,7 @@ const DRAIN_MS = 5000;
  */
 export async function drainBody(request: Request): Promise<void> {
   if (request.headers.has("expect")) return;
-  await gather(request, { maxBytes: 0, drainBytes: Infinity, ms: DRAIN_MS }).catch(() => undefined);
+  await readBody(request, { maxBytes: 0, drainBytes: Infinity, ms: DRAIN_MS }).catch(() => undefined);
 }
 
 const isForm = ({ headers }: Request) => /^multipart\/form-data\b/i.test(headers.get("content-type") ?? "");

@@ -37,7 +37,7 @@ interface Bounds {
  * kilobytes of memory.
  * @throws errors of reading, for example if the client disconnects
  */
-export async function gather(
+export async function readBody(
   { body, headers }: Pick<Request | Response, "body" | "headers">,
   { maxBytes, drainBytes = 0, ms = READ_MS, memory }: Bounds,
 ): Promise<{ bytes: Uint8Array<ArrayBuffer> } | { problem: "too_large" | "too_slow" | "no_room" }> {
@@ -83,7 +83,7 @@ export async function gather(
 export async function readForm(request: Request, bounds: Bounds): Promise<URLSearchParams | undefined> {
   const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
   if (type !== "application/x-www-form-urlencoded") return undefined;
-  const read = await gather(request, bounds).catch(() => undefined);
+  const read = await readBody(request, bounds).catch(() => undefined);
   return read && "bytes" in read ? new URLSearchParams(new TextDecoder().decode(read.bytes)) : undefined;
 }
 
@@ -93,7 +93,7 @@ export async function readBounded(response: Response, maxBytes: number, ms = REA
     await response.body?.cancel();
     return undefined;
   }
-  const read = await gather(response, { maxBytes, ms });
+  const read = await readBody(response, { maxBytes, ms });
   return "bytes" in read ? read.bytes : undefined;
 }
 

@@ -30,14 +30,14 @@ export async function artifactOutput(
     );
     return result.value;
   };
-  const artifact = (size: number) =>
+  const linksTo = (size: number) =>
     runDownloads(context, id, [{ name: ARTIFACTS + path, size, shown: path }]);
   const { size, bytes } = await read(MAX_TEXT);
   const content = wholeText(bytes, cursor + bytes.length < size);
   if (content) {
     const next = cursor + content.bytes;
     const summary = artifactPageText(path, cursor, next, size, false);
-    const downloads = requestedCursor === undefined && next < size ? await artifact(size) : [];
+    const downloads = requestedCursor === undefined && next < size ? await linksTo(size) : [];
     const blocks = [text([content.text && putInFence(content.text), summary].filter(Boolean).join("\n"))];
     const next_cursor = next < size ? next : undefined;
     const structured = { path, size, cursor, content: content.text, next_cursor, url: downloads[0]?.url };
@@ -45,7 +45,7 @@ export async function artifactOutput(
   }
   if (requestedCursor === undefined) {
     const instead = artifactBytesText(BINARY_BYTES);
-    const downloads = await artifact(size);
+    const downloads = await linksTo(size);
     const structured = { path, size, url: downloads[0]?.url };
     if (!imageType(bytes)) {
       const described = text(await describeBinary(path, size, bytes, instead));

@@ -62,8 +62,8 @@ export const configureSandbox = defineTool({
     { sandbox, env, setup, region, internet, allow_hosts: allowHosts, idle_minutes: idleMinutes, start },
     context,
   ) {
-    const { id: principalID, scopes, region: own } = context.principal;
-    const owner = { principalID, sandbox, region: region ?? own, scopes };
+    const { id: principalID, scopes, region: principalRegion } = context.principal;
+    const owner = { principalID, sandbox, region: region ?? principalRegion, scopes };
     const isSet = internet !== undefined || allowHosts !== undefined;
     const requested = isSet ? { internet, allowHosts } : undefined;
     const decided = requested && (await decideNetwork(context, sandbox, requested));

@@ -289,7 +289,7 @@ export function text(value: string): CallToolResult["content"][number] {
 /** Program output or file content, shown so that it cannot be mistaken for the server's text. */
 export type QuotedOutput = Pick<ShownOutput, "head" | "tail"> & Partial<ShownOutput>;
 
-export function quote(head: string | undefined): QuotedOutput | undefined {
+export function quoteOutput(head: string | undefined): QuotedOutput | undefined {
   return head === undefined ? undefined : { head, tail: "" };
 }
 

@@ -51,11 +51,11 @@ function resultExpiry(): number {
 async function storeLinks(
   context: ToolContext,
   sandbox: string,
-  keep: SandboxCall<string[]>,
+  store: SandboxCall<string[]>,
 ): Promise<(string | undefined)[]> {
   const { principal, env } = context;
   const owner = { principalID: principal.id, sandbox, mayStart: false, takesNotice: false };
-  const ids = await undefinedIfFailed(callSandbox(env, owner, keep));
+  const ids = await undefinedIfFailed(callSandbox(env, owner, store));
   const actor = await actorName(sandbox, principal.id);
   return Promise.all((ids?.value ?? []).map((id) => urlOf(context, { actor, id })));
 }

@@ -7,7 +7,7 @@ import type { CodeError } from "../container/kernels/kernel-protocol.ts";
 import type { CodeDetail, CodeResult } from "../runs/code-detail.ts";
 import { type RunView, durationMs, questionDetailOf } from "../runs/run-types.ts";
 import { shownName, makeVisible } from "../shared/shown.ts";
-import { type ToolContext, type ToolOutput, quote, joinSections, text } from "./define.ts";
+import { type ToolContext, type ToolOutput, quoteOutput, joinSections, text } from "./define.ts";
 import { gitHint } from "./git-sign-in.ts";
 import { imageLines } from "./image.ts";
 import { addDownloads } from "./download.ts";
@@ -43,15 +43,15 @@ function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[]
     ["state", run.state === "succeeded" || run.state === "failed" ? undefined : stateText(run)],
     ["exit_code", run.exitCode],
     ["note", run.note && makeVisible(run.note)],
-    [question?.language ?? "code", quote(question?.code)],
+    [question?.language ?? "code", quoteOutput(question?.code)],
     ["cwd", cwd && shownName(cwd)],
     ["stdout", removeOverwrittenText(printedOutput(run))],
     ["stderr", removeOverwrittenText(run.stderr)],
     ["listening", portsOf(run).length > 0 ? listeningText(portsOf(run)) : undefined],
-    ["result", quote(resultText(results))],
-    ["left_out", quote(leftOutText(results))],
+    ["result", quoteOutput(resultText(results))],
+    ["left_out", quoteOutput(leftOutText(results))],
     ["images", imageLines(results, takesImages)],
-    ["error", error && quote(errorText(error))],
+    ["error", error && quoteOutput(errorText(error))],
     ["next", nextCall(run)],
   ]);
   const images = results.flatMap((result): Block[] => {

@@ -5,7 +5,7 @@ import { type RunView, durationMs } from "../runs/run-types.ts";
 import { type Changes, DIFF_NAME, LIST_NAME, SHOWN_FILES, type TaskDetail } from "../runs/task-detail.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { shownName, makeVisible } from "../shared/shown.ts";
-import { quote, joinSections } from "./define.ts";
+import { quoteOutput, joinSections } from "./define.ts";
 import { resultOutput, stateText, waitCall } from "./run-summary.ts";
 import { continueText } from "./texts.ts";
 
@@ -16,11 +16,11 @@ export function taskText(run: RunView, task: TaskDetail, notice: string | undefi
     ["notice", notice],
     ["state", stateText(run)],
     ["note", run.note && makeVisible(run.note)],
-    ["answer", quote(task.answer)],
-    ["progress", hasNoResult(run) ? quote(lastLines(run)) : undefined],
+    ["answer", quoteOutput(task.answer)],
+    ["progress", hasNoResult(run) ? quoteOutput(lastLines(run)) : undefined],
     ["stderr", run.state === "succeeded" ? undefined : run.stderr],
     ["changes", task.changes && changesText(task, task.changes)],
-    ["diff", task.changes && quote(task.changes.diff)],
+    ["diff", task.changes && quoteOutput(task.changes.diff)],
     ["diff_cut", task.changes && diffCut(task.changes)],
     ["used", usedText(task)],
     ["artifacts", artifactsText(run, task)],

@@ -4,7 +4,7 @@
  */
 import { OperationInterruptedError, type Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { Interpreter } from "../../container/kernels/interpreter.ts";
-import type { Printed } from "../../container/kernels/kernel-protocol.ts";
+import type { CellResponse } from "../../container/kernels/kernel-protocol.ts";
 import type { Language } from "../../shared/languages.ts";
 import { pause, waitAtMost } from "../../shared/timers.ts";
 import { MAY_NOT_START } from "../texts.ts";
@@ -221,7 +221,7 @@ export class SDKInterpreter implements Interpreter {
     }
   }
 
-  async run(code: string, { id, language }: { id: string; language: Language }): Promise<Printed> {
+  async run(code: string, { id, language }: { id: string; language: Language }): Promise<CellResponse> {
     const now = new Date();
     const context = { id, language, cwd: "/workspace", createdAt: now, lastUsed: now };
     try {

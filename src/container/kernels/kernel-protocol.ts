@@ -247,12 +247,12 @@ function boundError({ name, message, traceback }: CodeError): CodeError {
 }
 
 /** The executor's response to a cell. */
-export interface Printed {
+export interface CellResponse {
   logs: { stdout: string[]; stderr: string[] };
   error?: CodeError;
 }
 
-export function isPrinted(result: unknown): result is Printed {
+export function isCellResponse(result: unknown): result is CellResponse {
   if (!isRecord(result) || !isRecord(result.logs)) return false;
   const { logs, error } = result;
   return isTexts(logs.stdout) && isTexts(logs.stderr) && (error === undefined || isError(error));
@@ -276,13 +276,13 @@ export interface CodeOutcome {
   state: "kept" | "lost";
 }
 
-export function outcomeOf(printed: Printed, runID: string): CodeOutcome {
-  const runDocument = parseDocument(printed.logs.stdout.join(""), runID);
+export function outcomeOf({ logs, error }: CellResponse, runID: string): CodeOutcome {
+  const runDocument = parseDocument(logs.stdout.join(""), runID);
   // Without a document, something other than the code failed, and there is only the executor's message.
   if (!runDocument)
     return {
       ...outcomeWithoutResult("error", "kept"),
-      error: printed.error ? boundError(printed.error) : NO_DOCUMENT,
+      error: error ? boundError(error) : NO_DOCUMENT,
     };
   return {
     started: true,

@@ -25,8 +25,8 @@ import {
   type CodeOutcome,
   type KernelProcess,
   KERNEL_NOT_STARTED,
-  type Printed,
-  isPrinted,
+  type CellResponse,
+  isCellResponse,
   loadCell,
   outcomeOf,
   parseHello,
@@ -189,7 +189,7 @@ export class Kernels {
   async #free(sink: OutputSink, kernel: Kernel, stopped: Promise<StopReason>): Promise<CellHandover> {
     const code = new RunningCode(this.#link, sink, kernel);
     // The kernel responds to the idle cell when the earlier code has ended.
-    const result = this.#print(TRAITS[kernel.language].idle, kernel, sink);
+    const result = this.#executeCell(TRAITS[kernel.language].idle, kernel, sink);
     const ended = result.catch(() => undefined);
     let first = await Promise.race([waitAtMost(INTERRUPT_GRACE_MS, ended), code.died, stopped]);
     if (typeof first === "object") {
@@ -242,14 +242,14 @@ export class Kernels {
     }
   }
 
-  #print(
+  #executeCell(
     code: string,
     { contextID, language }: Pick<Kernel, "contextID" | "language">,
     sink: OutputSink,
-  ): Promise<Printed> {
+  ): Promise<CellResponse> {
     const context = { id: contextID, language };
-    const printed = this.#prepareRun(sink).then(() => this.#interpreter.run(code, context));
-    return checkResult(printed, isPrinted);
+    const response = this.#prepareRun(sink).then(() => this.#interpreter.run(code, context));
+    return checkResult(response, isCellResponse);
   }
 
   async #prepareRun(sink: OutputSink): Promise<void> {
@@ -280,7 +280,10 @@ export class Kernels {
 
   async #load(context: Pick<Kernel, "contextID" | "language">, sink: OutputSink): Promise<KernelProcess> {
     const { language } = context;
-    const { error, logs } = await withTimeout(CREATE_MS, this.#print(loadCell(language), context, sink));
+    const { error, logs } = await withTimeout(
+      CREATE_MS,
+      this.#executeCell(loadCell(language), context, sink),
+    );
     const process = parseHello(logs.stdout.join(""));
     if (process) return process;
     const detail = error ? `${error.name}: ${error.message}` : logs.stderr.join("").slice(-500);
@@ -305,7 +308,7 @@ export class Kernels {
       ...spec,
       variables: areVariablesNew ? variables : undefined,
     });
-    const result = this.#print(cell, kernel, sink);
+    const result = this.#executeCell(cell, kernel, sink);
     try {
       const first = await waitUnlessStopped(Promise.race([result, code.died]), stopped, spec.timeoutMs);
       if (typeof first === "object") {
@@ -336,8 +339,8 @@ export class Kernels {
   async #interrupt(
     code: RunningCode,
     { language }: Kernel,
-    result: Promise<Printed>,
-  ): Promise<Printed | undefined> {
+    result: Promise<CellResponse>,
+  ): Promise<CellResponse | undefined> {
     if (!TRAITS[language].isInterruptible) return undefined;
     const ended = result.catch(() => undefined);
     // Twice: the first interrupt may arrive just before the code starts, or the code may catch it.

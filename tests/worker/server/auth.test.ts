@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it, vi } from "vitest";
-import type { ProtectedApp } from "../../../src/server/app.ts";
+import type { MCPParts } from "../../../src/server/app.ts";
 import {
   appWith,
   call,
@@ -127,7 +127,7 @@ describe("a principal that calls too often", () => {
   it("counts every message of a batch, and runs no message of a batch over the limit", async () => {
     let remaining = 10;
     const limit = vi.fn<RateLimit["limit"]>(async () => ({ success: (remaining -= 1) >= 0 }));
-    const createMCPServer = vi.fn<ProtectedApp["createMCPServer"]>(() => {
+    const createMCPServer = vi.fn<MCPParts["createMCPServer"]>(() => {
       throw new Error("must not be reached");
     });
     const batch = (count: number) =>
@@ -280,7 +280,7 @@ describe("scopes", () => {
   });
 
   it("refuse a whole batch once, with the scopes of every call in it", async () => {
-    const createMCPServer = vi.fn<ProtectedApp["createMCPServer"]>();
+    const createMCPServer = vi.fn<MCPParts["createMCPServer"]>();
     const app = appWith({ AUTH_TOKENS: authTokens }, { createMCPServer });
     const batch = [
       LIST,

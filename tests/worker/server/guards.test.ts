@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
-import type { ProtectedApp } from "../../../src/server/app.ts";
+import type { MCPParts } from "../../../src/server/app.ts";
 import { appWith, call, LIST, ORIGIN, post, TOKEN, type Variables, recordEachLog } from "./support.ts";
 
 const logs = recordEachLog();
@@ -109,7 +109,7 @@ describe("the origin guard", () => {
   );
 
   it("refuses a request before anything else handles it", async () => {
-    const createMCPServer = vi.fn<ProtectedApp["createMCPServer"]>();
+    const createMCPServer = vi.fn<MCPParts["createMCPServer"]>();
     const response = await appWith({}, { createMCPServer })(
       "/mcp",
       post(LIST, { origin: "https://evil.example" }),

@@ -6,7 +6,7 @@ import { createParser, type EventSourceMessage } from "eventsource-parser";
 import { beforeEach, describe, expect, it, vi } from "vitest";
 import { z } from "zod";
 import worker from "../../../src/index.ts";
-import type { ProtectedApp } from "../../../src/server/app.ts";
+import type { MCPParts } from "../../../src/server/app.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { type App, Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
 import { idIn, owner, until } from "../support.ts";
@@ -30,7 +30,7 @@ function page(text: string, cursor: number, { state = "running", bytes = cursor 
   return { state, log: [{ stream: "stdout", text }], next_cursor: cursor + text.length, log_bytes: bytes };
 }
 
-const product: Partial<ProtectedApp> = {
+const product: Partial<MCPParts> = {
   createMCPServer: ({ principal: { id: principal } }) => {
     const server = new McpServer({ name: "watched", version: "1.0.0" });
     const answer = async (value: object | Promise<object>) => {

@@ -4,7 +4,7 @@ import { McpServer } from "@modelcontextprotocol/server";
 import { afterEach, beforeEach, vi } from "vitest";
 import { z } from "zod";
 import type { Scope } from "../../../src/shared/principal.ts";
-import { createApp, type ProtectedApp } from "../../../src/server/app.ts";
+import { createApp, type MCPParts } from "../../../src/server/app.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { mcpHeaders, messagesIn } from "../../setup/mcp-client.ts";
 
@@ -16,7 +16,7 @@ const SCOPES_OF = new Map<string, readonly Scope[]>([
   ["note", ["sandbox:write", "sandbox:read"]],
 ]);
 
-const product: ProtectedApp = {
+const product: MCPParts = {
   createMCPServer: ({ principal, requestID }) => {
     const server = new McpServer({ name: "two-tools", version: "1.0.0" });
     const numbers = z.object({ a: z.number(), b: z.number() });
@@ -40,7 +40,7 @@ function text(value: string) {
 
 export type Variables = Partial<Env>;
 
-export function appWith(variables: Variables = {}, parts: Partial<ProtectedApp> = {}) {
+export function appWith(variables: Variables = {}, parts: Partial<MCPParts> = {}) {
   const app = createApp({ ...product, ...parts });
   const env: Env = {
     SERVER_AUTH_TOKEN: TOKEN,

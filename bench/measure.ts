@@ -23,8 +23,8 @@ type Call = (index: number) => Promise<unknown>;
 const PARTS = 5;
 
 /**
- * Times calls of both sides in turns. In every second pair, the baseline is first. @param after called after each call; its time
- * does not count
+ * Times calls of both sides in turns. In every second pair, the baseline is first.
+ * @param after called after each call; its time does not count
  */
 export async function interleave(
   ours: Call,
@@ -54,7 +54,7 @@ export async function interleave(
   return times;
 }
 
-/** The rows `<name> p50` and `<name> p99` of pairs. */
+/** The row `<name> p50` of pairs and, if there are at least a hundred, the row `<name> p99`. */
 export function latencyRows(name: string, pairs: Pairs): Row[] {
   return [
     latencyRow(`${name} p50`, pairs, 0.5),

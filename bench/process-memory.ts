@@ -24,7 +24,7 @@ export interface SandboxProcesses {
   sandboxd: number;
 }
 
-/** The server's programs in the sandbox in which a process has `marker` on its command line, as `backgroundCommand` starts it. */
+/** The server's programs in the sandbox in which `backgroundCommand(marker)` has started a process. */
 export function processesOfSandbox(marker: string, engine: number): SandboxProcesses {
   const first = children(engine).find((child) => descendants(child, new RegExp(marker)).length > 0) ?? NaN;
   return {

@@ -20,7 +20,7 @@ import {
 } from "./errors.ts";
 import { ERROR_META, type ToolInputs, type ToolName, type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
 
-/** Far more than any answer of the server has: a page of a log or of a directory, or a run with its images. */
+/** The limit of an answer, in bytes: far more than a page of a log or of a directory, or a run with its images. */
 const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 
 const CALL_TIMEOUT_MS = 2 * WAIT_SECONDS * 1000;
@@ -169,7 +169,7 @@ export class Connection {
     if (this.#isClosed) return new SandboxError("closed", "The connection was closed.", "Connect again.");
     if (error instanceof SdkHttpError)
       return refusal(this.url.href, error.status, String(error.data.text ?? ""));
-    // For a 403 the SDK keeps the challenge, but not the body.
+    // For a 403 the SDK's error has the WWW-Authenticate challenge, but not the body.
     if (error instanceof InsufficientScopeError)
       return new AccessError(403, error.errorDescription ?? error.message);
     // The server has responded, with a JSON-RPC error.

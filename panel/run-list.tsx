@@ -178,7 +178,7 @@ function OpenRun({ id, run, sandbox, previews, problemShownAbove }: OpenRunProps
   }, [mayBeTerminal]);
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => {
-    // In a chat, the user may be typing outside the page.
+    // Takes the focus only from inside the page: in a chat, the user may be typing outside it.
     if (document.hasFocus()) heading.current?.focus();
   }, [id]);
   const state = followed.state ?? run?.state;
@@ -193,7 +193,7 @@ function OpenRun({ id, run, sandbox, previews, problemShownAbove }: OpenRunProps
   );
   const wasCancelled = useRef(false);
   useEffect(() => {
-    // "Cancel", which had the focus, is no longer on the page.
+    // The button "Cancel" had the focus, and is no longer on the page.
     if (wasCancelled.current && state !== "running") heading.current?.focus({ preventScroll: true });
   }, [state]);
   return (

@@ -9,7 +9,7 @@ import { messageOf } from "../src/shared/text.ts";
 const built = join(root, "panel/built.js");
 
 export async function bundlePanel(): Promise<void> {
-  // xterm.js is most of the code, and only browser windows show it: a separate file, imported on demand.
+  // xterm.js is most of the code, and only browser windows show it. So it is in a separate file, which the page imports on demand.
   const terminal = await bundleFiles({
     entryPoints: [join(root, "panel/terminal-screen.ts")],
     entryNames: "[name]-[hash]",
@@ -43,7 +43,7 @@ export async function bundlePanel(): Promise<void> {
   }
 }
 
-/** The text of each file, by its name. */
+/** Bundles files. Returns the text of each output file, by its name. */
 async function bundleFiles(options: BuildOptions): Promise<Record<string, string>> {
   const { build } = await import("esbuild");
   const { outputFiles } = await build({

@@ -1,8 +1,8 @@
 /**
  * `node scripts/storage-fixture.ts <commit> [worktree]` writes tests/fixtures/storage/<commit>: the data that the server of a
  * commit stores. The upgrade test reads every folder there. Before you change a table, run this script for the last commit with
- * the old tables, unless a folder already has data in these tables. The worktree must contain that commit, with packages installed. Without the
- * argument, the script makes a worktree and removes it.
+ * the old tables, unless a folder already has data in these tables. The worktree must contain that commit, with packages installed.
+ * Without the argument `worktree`, the script makes a worktree and removes it.
  */
 import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -8,7 +8,7 @@ import { type Row, quantile, row } from "../measure.ts";
  */
 const LOADS = [1, 20].flatMap((sandboxes) => [1, 10, 50, 200].map((clients) => ({ clients, sandboxes })));
 
-/** How many windows of measurement each side has, in turns, and the length of a window. */
+/** How many windows of measurement each side has, in turns, and the length of a window in milliseconds. */
 const WINDOWS = 4;
 const WINDOW_MS = 2500;
 

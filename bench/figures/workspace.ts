@@ -61,7 +61,7 @@ export const workspace: Figure = {
         row(`save of everything, against ${tool}`, "s", all, its.all),
         row(`save of nothing new, against ${tool}`, "s", nothing, its.one),
         row(`save of one file of ${files}, against ${tool}`, "s", seconds, its.one),
-        row(`bytes of that save, against ${tool}`, "MB", moved / 1e6, its.moved / 1e6),
+        row(`bytes of the save of one file, against ${tool}`, "MB", moved / 1e6, its.moved / 1e6),
         row(`fork, against ${tool}`, "s", fork, its.restore),
         row(`restore, against ${tool}`, "s", restore, its.restore),
       );

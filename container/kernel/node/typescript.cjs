@@ -13,7 +13,7 @@ function toJavaScript(code, name) {
   }
   let made;
   try {
-    // Enums, namespaces and parameter properties are code, not only types.
+    // Enums, namespaces and parameter properties are code and not only types, so they must be compiled.
     made = modules.stripTypeScriptTypes(code, { mode: "transform", sourceMap: true });
   } catch (error) {
     throw asSyntaxError(error, name, code);
@@ -32,7 +32,7 @@ function newEnums(code) {
     ),
   );
   let text = code;
-  // Only the first declaration in a cell: later declarations extend the first one.
+  // Changes only an enum's first declaration in a cell, because later declarations extend the first one.
   for (const name of names) text = text.replace(`\n}(${name} || {});`, "\n}({});");
   return text;
 }

@@ -88,7 +88,7 @@ BRACKETS = {list: "[]", tuple: "()", set: "{}", frozenset: ("frozenset({", "})")
 def _plain_numbers(value):
     """Makes NumPy 2 write 6, as NumPy 1 did, and not np.int64(6)."""
     numpy = sys.modules.get("numpy")
-    # NumPy 2 adds the shape to a long array's repr.
+    # Arrays keep NumPy 2's repr, because it adds the shape of a long array.
     if not str(getattr(numpy, "__version__", "")).startswith("2.") or isinstance(value, getattr(numpy, "ndarray", ())):
         return contextlib.nullcontext()
     context, error = attempt(lambda: numpy.printoptions(legacy="1.25"))

@@ -140,7 +140,7 @@ class Output:
 
     @staticmethod
     def write_through(index, piece):
-        """A forked child's output reaches the parent through the pipes."""
+        """Writes a forked child's output to the pipes, which the parent reads."""
         view = memoryview(encode(piece) if isinstance(piece, str) else piece)
         while view:
             view = view[os.write(index + 1, view) :]
@@ -225,7 +225,7 @@ def take_protocol():
     replies = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 64)
     requests = sys.stdin
     raw = getattr(requests.buffer, "raw", requests.buffer)
-    # A FileIO made over a standard descriptor does not own it, so this closes nothing.
+    # A FileIO made over a standard descriptor does not own the descriptor, so this closes nothing.
     raw.__init__(fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 64), "rb", True)
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)

@@ -101,7 +101,7 @@ export async function serve(
     stateDir,
     variables: {
       SERVER_AUTH_TOKEN: TOKEN,
-      // The figures are about the server, so quotas must not limit it.
+      // The figures measure the server's own speed, so quotas must not limit the calls.
       MAX_SANDBOXES: "10000",
       MAX_RUNNING_SANDBOXES: "10000",
       MAX_CONCURRENT_RUNS: "10000",

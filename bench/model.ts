@@ -69,7 +69,7 @@ const session = (kinds: ("run" | "write")[], calls: number, minutes: number) => 
   }
 };
 
-/** Totals of the random use. */
+/** What the random use did in total. */
 const use = { sessions: 0, minutes: 0, runs: 0, writes: 0 };
 /** Uses five sandboxes at random. */
 async function useAtRandom(call: Call): Promise<void> {

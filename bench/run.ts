@@ -29,7 +29,7 @@ const chosen = figures.filter(
   ({ name }) => values.only.length === 0 || values.only.some((part) => name.includes(part)),
 );
 if (chosen.length === 0) {
-  console.error(`No such figure. There are: ${figures.map(({ name }) => name).join(", ")}.`);
+  console.error(`No figure has such a name. The figures are: ${figures.map(({ name }) => name).join(", ")}.`);
   process.exit(1);
 }
 

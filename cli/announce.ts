@@ -93,7 +93,7 @@ export function panelURL(url: string): string {
   return new URL("/panel", url).href;
 }
 
-/** A shell command that prints the token in `file`, from any directory and however the file quotes it. */
+/** A shell command that prints the token in `file`. It works in any directory, with or without quotes around the token. */
 function readToken(file: string): string {
   if (isPackaged) return `node ${shellWord(PROGRAM_FILE)} token show`;
   return `npm --prefix ${shellWord(dirname(file))} run -s token`;

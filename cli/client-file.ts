@@ -71,7 +71,7 @@ function isEmptyValue(value: unknown): boolean {
 
 /**
  * Returns the text with a table in place of `null` or `[]` on the path to the servers.
- * @throws {UserError} if something else is there
+ * @throws {UserError} if another kind of value is on that path
  */
 function createTables(client: ClientKind, text: string, content: unknown, table: readonly string[]): string {
   let at = content as Record<string, unknown>;

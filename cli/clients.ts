@@ -46,7 +46,7 @@ const processEntry = ({ command, args, env }: Extract<Endpoint, { kind: "process
   ...(Object.keys(env).length > 0 ? { env: { ...env } } : {}),
 });
 
-/** The entry of most clients. They differ in the name of the URL's field. */
+/** The entry of most clients. These clients differ only in the name of the field for the URL. */
 const commonEntry =
   (urlKey: string, more: Record<string, unknown> = {}) =>
   (endpoint: Endpoint): Record<string, unknown> =>

@@ -21,7 +21,7 @@ import { stdio } from "./commands/stdio.ts";
 import { watch } from "./commands/watch.ts";
 import { sandboxes } from "./commands/sandboxes.ts";
 
-/** `main.ts` handles `start` before it loads this file. It is defined here for the list of commands. */
+/** `main.ts` handles `start` before it loads this file. This definition is only for the list of commands. */
 const start = new Command("start")
   .description("run a server on this machine; `start --help` lists its options")
   .allowUnknownOption();

@@ -200,7 +200,7 @@ function lineOf(text: string, tree: Node | undefined, path: readonly (string | n
 }
 
 /**
- * Checks each image of the SDK in the Dockerfile. It must have the SDK's version, and it must have Python, because otherwise no
+ * Checks each image of the SDK in the Dockerfile. Its version must be the SDK's, and it must contain Python, because otherwise no
  * Python kernel starts.
  */
 function baseImage(directory: string, path: string | undefined): Check {

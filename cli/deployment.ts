@@ -201,8 +201,8 @@ export class Deployment {
   }
 
   /**
-   * The names of the server's secrets. @throws {CommandError} if they cannot be listed: an existing token must not be replaced
-   * by mistake
+   * The names of the server's secrets.
+   * @throws {CommandError} if they cannot be listed: an existing token must not be replaced by mistake
    */
   async #secretNames(): Promise<string[]> {
     const { status, output } = await this.#wrangler(["secret", "list", "--format", "json"]);
@@ -270,7 +270,7 @@ export class Deployment {
   }
 }
 
-/** Whether this directory can be deployed: the package contains no sources. */
+/** Whether the directory can be deployed. The directory of the npm package cannot, because it contains no sources. */
 export function isDeployable(directory: string): boolean {
   return existsSync(join(directory, CONFIG)) && existsSync(join(directory, "Dockerfile"));
 }

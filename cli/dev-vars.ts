@@ -15,7 +15,10 @@ export interface Variables {
   tokenSource: "environment" | "file" | "generated";
 }
 
-/** @param file the `.dev.vars`; written only if no token is set @throws {UserError} if it cannot be read or written */
+/**
+ * @param file the `.dev.vars`; written only if no token is set
+ * @throws {UserError} if it cannot be read or written
+ */
 export function readVariables(env: Readonly<Record<string, string | undefined>>, file: string): Variables {
   const fileValues = readVariablesFile(file);
   const values: Record<string, string> = { ...fileValues };

@@ -12,7 +12,7 @@ export const EXIT = {
   /** The server refused or failed, and said why. */
   refusedByServer: 70,
   stillRunning: 75,
-  /** The token is invalid or not allowed to do this. */
+  /** The token is invalid, or does not allow the call. */
   denied: 77,
   timedOut: 124,
   /** Ctrl-C or `cancel` stopped the command or the run. */

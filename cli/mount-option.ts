@@ -85,7 +85,8 @@ export async function readMounts(
 
 /**
  * A sandbox of any earlier start, or of another server, may have made a link in its directory. A link is followed only if it is in a
- * directory that no server of this user mounts, such as / or the home directory. @throws {UserError} that names the link
+ * directory that no server of this user mounts, such as / or the home directory.
+ * @throws {UserError} that names the link
  */
 function refuseLinks(path: string, source: string, text: string): void {
   const places = placesOf(path);
@@ -140,12 +141,12 @@ function linkAt(path: string): string | undefined {
 }
 
 /**
- * Programs of PATH that the server, or npm for it, runs or gives to sandboxes. The server looks for other programs in the
- * system's directories first.
+ * Programs that are found through PATH, by the server or by npm when it starts the server. The server looks for other programs
+ * in the system's directories first.
  */
 const PROGRAMS = ["node", "npm", "python3", "claude", "opencode"];
 
-/** Variables with a file or directory from which the server, or npm and pip for it, read settings and certificates. */
+/** Variables that name files or directories with settings and certificates for the server, npm or pip. */
 const PLACES = [
   ...certificateVariables,
   "VIRTUAL_ENV",
@@ -158,7 +159,8 @@ const PLACES = [
 
 /**
  * Removes from the environment all places where a sandbox could put programs or settings, because the server would use these
- * outside the sandbox. npx adds `node_modules/.bin` of the working directory to PATH. @returns the removed places
+ * outside the sandbox. npx adds `node_modules/.bin` of the working directory to PATH.
+ * @returns the removed places
  */
 export function removeMounts(env: NodeJS.ProcessEnv, mounts: Mounts, cwd: string): string[] {
   const isWritable = (place: string) => writableMountOf(mounts, resolve(cwd, place)) !== undefined;

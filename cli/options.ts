@@ -12,7 +12,7 @@ export interface StartOptions {
   port: number;
   isolation: "bubblewrap" | "none";
   network: "internet" | "none";
-  /** The directory of Durable Objects, R2 and KV. Absolute. */
+  /** The absolute path of the directory for Durable Objects, R2 and KV. */
   stateDir: string;
   /** The values of --mount: `DIR[=NAME][:ro|:rw]`, relative to `cwd`. */
   mounts: string[];
@@ -55,7 +55,11 @@ Examples:
 The Worker's own variables (SERVER_AUTH_TOKEN, AUTH_TOKENS, ALLOWED_ORIGINS, ...) are taken from the environment, then
 from .dev.vars. If neither has SERVER_AUTH_TOKEN, the server generates one and saves it in .dev.vars.`;
 
-/** @param cwd the base of relative paths @returns undefined if help is requested @throws {CommandError} naming the wrong option */
+/**
+ * @param cwd the base of relative paths
+ * @returns undefined if help is requested
+ * @throws {CommandError} naming the wrong option
+ */
 export function readOptions(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,

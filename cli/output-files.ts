@@ -40,7 +40,7 @@ export function keepCopy(file: string): string {
   try {
     copyFileSync(file, copy, constants.COPYFILE_EXCL);
   } catch (error) {
-    // Another copy of the same millisecond.
+    // Another copy was made in the same millisecond.
     if (codeOf(error) === "EEXIST") return keepCopy(file);
     throw error;
   }

@@ -60,7 +60,7 @@ export function failureOf(
   if (error instanceof CommandError) return [error.kind, error.message];
   if (error instanceof UserError) return ["failed", error.message];
   if (!(error instanceof Error)) return [unexpected, String(error)];
-  // An error about a local file. Its message contains the path.
+  // This is an error about a local file; its message contains the path.
   if ("syscall" in error && "path" in error) return ["unavailable", error.message];
   const where = showsStack ? `\n${error.stack}` : ` ${STACK_HINT}`;
   return [unexpected, oneLine(error.message) + where];
@@ -104,7 +104,7 @@ export interface Column {
   title: string;
   /** Whether to align the column right, for numbers. */
   right?: boolean;
-  /** Whether the column has names that programs read. Names are never cut, and `escapeName` writes them. */
+  /** Whether the column has names that programs read. Names are printed in full, and `escapeName` escapes them. */
   isName?: boolean;
   /** Whether the column may be left out of a table that is too wide. The last such column is left out first. */
   isMinor?: boolean;
@@ -179,7 +179,7 @@ export class Progress {
   }
 
   /**
-   * Tracks whether printed text has ended its line. While it has not, no progress is drawn, because that would erase the line.
+   * Tracks whether printed text has ended its line. Within a line, no progress is drawn, because that would erase the line.
    */
   trackOutput(text: string): void {
     if (text !== "") this.#isWithinLine = !text.endsWith("\n");

@@ -10,7 +10,7 @@ export interface Rotation {
   token: string;
   /** When the previous token ends, in ISO 8601. */
   until: string;
-  /** The server's new variables. Only the operator knows values in angle brackets. */
+  /** The server's new variables. Angle brackets mark what only the operator can fill in. */
   variables: Record<string, string>;
 }
 
@@ -24,7 +24,10 @@ export function rotateOwner(before: string | undefined, until: string, token = n
   return { token, until, variables };
 }
 
-/** @param list the value of AUTH_TOKENS, if known @throws {CommandError} if it has no token of this name */
+/**
+ * @param list the value of AUTH_TOKENS, if known
+ * @throws {CommandError} if it has no token of this name
+ */
 export function rotateNamed(
   name: string,
   list: string | undefined,

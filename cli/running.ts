@@ -31,7 +31,7 @@ export function readRunning(stateDir: string): Running | undefined {
   }
 }
 
-/** The server, unless it was killed: another program may listen at its address now, and must not get the token. */
+/** The server; undefined if its process is gone: another program may listen at its address now, and must not get the token. */
 export function findRunning(stateDir: string): Running | undefined {
   const found = readRunning(stateDir);
   return found?.process === undefined || isAlive(found.process) ? found : undefined;

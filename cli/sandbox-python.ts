@@ -29,7 +29,7 @@ export interface PythonSetup {
 const RETRY_MS = DAY_MS;
 const PIP_OPTIONS =
   "--only-binary=:all: --no-input --no-warn-script-location --quiet --retries=1 --timeout=15".split(" ");
-/** As `python -m pip`. */
+/** Does what `python -m pip` does, but after PACKAGES_ONLY. */
 const PIP = `${PACKAGES_ONLY}import runpy; runpy.run_module("pip", run_name="__main__", alter_sys=True)`;
 const PIP_TIMEOUT_MS = 15 * 60 * 1000;
 
@@ -48,7 +48,10 @@ export async function findPython(stateDir: string) {
   return { first, other: others.find(isReady), packages, isReady };
 }
 
-/** @param given the user's interpreter, for which nothing is installed @throws {UserError} if it is not Python 3 */
+/**
+ * @param given the user's interpreter, for which nothing is installed
+ * @throws {UserError} if it is not Python 3
+ */
 export async function setUpPython(
   given: string | undefined,
   stateDir: string,

@@ -191,7 +191,7 @@ function leaveMounts(mounts: Mounts, stateDir: string): void {
   if (writableMountOf(mounts, cwd) !== undefined) process.chdir(stateDir);
 }
 
-/** @throws {UserError} if a sandbox could change a file that the server uses outside of it */
+/** @throws {UserError} if a sandbox could change a file that the server uses outside the sandbox */
 function requireUnwritable(mounts: Mounts, setting: string, path: string | undefined): void {
   const mounted = path === undefined ? undefined : writableMountOf(mounts, path);
   if (path !== undefined && mounted !== undefined) throw texts.usedInMount(setting, path, mounted);

@@ -38,7 +38,7 @@ export async function serveStdio(
         log(notJSONRPC(error));
       }
     });
-    // Messages before the input's end are still handled.
+    // Messages that arrived before the input's end are still handled.
     lines.once("close", () => void bridge.waitUntilSettled().then(resolve));
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => resolve());
   });

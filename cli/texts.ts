@@ -1,6 +1,6 @@
 /**
  * The command line's texts: errors, reasons, hints and notes. commands/texts.ts has those of single commands, announce.ts what
- * `npm start` prints when it is ready. Help stays at the declaration of an option.
+ * `npm start` prints when it is ready. An option's help is at the option's declaration.
  */
 import { SANDBOX_NAME_RULE, SESSION_NAME_RULE } from "../src/shared/names.ts";
 import { clause, messageOf } from "../src/shared/text.ts";
@@ -10,7 +10,7 @@ import { UserError } from "./user-error.ts";
 
 // Arguments and options
 
-/** Why commander refuses a value; it names the option itself. */
+/** Why a value is refused. commander prints the option's name before this text. */
 export const WRONG_VALUE = {
   wholeNumber: (least: number, most: number) =>
     `It must be a whole number ${most === Infinity ? `of at least ${least}` : `from ${least} to ${most}`}.`,

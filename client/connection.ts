@@ -34,7 +34,7 @@ const POLL_EVERY_MS = 100;
 export interface ConnectOptions {
   /** The server's MCP endpoint, such as `https://sandbox.example.com/mcp`. */
   url: string | URL;
-  /** A bearer token of the server. */
+  /** A bearer token that the server accepts. */
   token: string;
   /** Replaces the global `fetch`. */
   fetch?: typeof fetch;

@@ -161,7 +161,7 @@ export async function follow(
   try {
     onStart?.(id);
     const { state, next, stdout = "", stderr = "" } = started;
-    // Only the log has both streams' output in its order.
+    // Only the log has the output of both streams in the order in which the server received it.
     const isOrdered = !onOutput || stdout === "" || stderr === "";
     if (state !== "running" && next === undefined && isOrdered) {
       await take("stdout", stdout);

@@ -1,5 +1,5 @@
 /**
- * The client library: `sandbox-mcp/client`. For programs that use sandboxes without a model in between. It runs in Node,
+ * The client library, `sandbox-mcp/client`, for programs that use sandboxes without a model in between. It runs in Node,
  * Workers, Bun and browsers.
  *
  *     const sandbox = connect({ url, token }).sandbox("plots");

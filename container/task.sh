@@ -55,7 +55,7 @@ run() {
 }
 
 # OpenCode installs its plugin library in its configuration directory, unless a lock file there lists the library. No setting
-# prevents that. An existing directory stays unchanged, because it may have plugins.
+# prevents the installation. An existing directory stays unchanged, because it may have plugins.
 prevent_plugin_install() {
   local configuration=${XDG_CONFIG_HOME:-$home/.config}/opencode
   [[ ! -e $configuration ]] && mkdir -p "$configuration/node_modules" || return 0

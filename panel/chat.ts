@@ -3,7 +3,7 @@
  * the client's own token.
  *
  * The types come from the official package. The few messages are implemented here, because the package's class `App` includes an
- * MCP client and a schema library. That is 146 KB compressed, six times this page, each time that a chat shows the page.
+ * MCP client and a schema library. It has 146 KB compressed, six times as much as this page, and a chat would load it each time that it shows the page.
  */
 import type {
   McpUiHostContext,

@@ -155,7 +155,7 @@ async function loadView(sandbox: string, path: string, signal?: AbortSignal): Pr
 function textIn(bytes: Uint8Array<ArrayBuffer>, isCut: boolean): string | undefined {
   if (bytes.includes(0)) return undefined;
   try {
-    // The end of a cut file may be a part of a character.
+    // A cut file may end in the middle of a character.
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes, { stream: isCut });
   } catch {
     return undefined;

@@ -70,7 +70,7 @@ export interface Host {
   signOut: (() => Promise<void>) | undefined;
   /** Whether the page itself can send requests to the server, for uploads and terminals. */
   canReachServer: boolean;
-  /** Downloads from this address of the server. @throws {ToolFailed} */
+  /** Lets the user save a file from an address of the server. @throws {ToolFailed} */
   download(url: string): Promise<void>;
   confirm(question: string): Promise<boolean>;
   /** Whether the page is hidden. The document's event `visibilitychange` reports changes. */

@@ -12,8 +12,9 @@ interface PollState<T> {
 }
 
 /**
- * Loads a value while the page is visible. @param key a new key loads again; undefined loads nothing @param everyMs the pause after
- * a result; without it, loading ends with the first result or tool error
+ * Loads a value while the page is visible.
+ * @param key a new key loads again; undefined loads nothing
+ * @param everyMs the pause after a result; without it, loading ends with the first result or tool error
  */
 export function usePolled<T>(
   key: string | undefined,

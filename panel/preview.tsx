@@ -1,4 +1,4 @@
-/** A sandbox's web app, in a frame. The app has an origin of its own, so it cannot access the panel. */
+/** A sandbox's web app, in a frame. The app has a different origin, so it cannot access the panel. */
 import { useState } from "preact/hooks";
 import { PlainButton } from "./controls.tsx";
 

@@ -12,7 +12,7 @@ export interface Route {
   rest: string;
 }
 
-/** No sandbox has this address, because its name would be empty. */
+/** No sandbox has this address, because the sandbox's name would be empty. */
 export const CONNECT = "#//connect";
 
 function routeOf(hash: string): Route {

@@ -183,7 +183,7 @@ function OpenRun({ id, run, sandbox, previews, problemShownAbove }: OpenRunProps
   }, [id]);
   const state = followed.state ?? run?.state;
   const isTask = isTaskID(id);
-  // A question's program is complete when output begins, so the run is loaded again then.
+  // The program that answers a question is complete when output begins, so the run is loaded again at that time.
   const loadKey = followed.state && `${followed.state}${isTask && followed.bytes > 0 ? " begun" : ""}`;
   const runDetails = useRunDetails(id, loadKey);
   const { fields = run, content } = runDetails;

@@ -18,7 +18,7 @@ export class Subject {
   readonly #place: Value<string>;
   readonly #callTool: Host["callTool"];
   readonly #left = new AbortController();
-  /** Opens the call's run if the server lists it. Resolves with whether it does. */
+  /** Opens the call's run if the server lists it. Resolves with whether the server lists it. */
   #find: ((mayHaveEnded: boolean) => Promise<boolean>) | undefined;
 
   constructor(place: Value<string>, callTool: Host["callTool"]) {
@@ -53,7 +53,7 @@ export class Subject {
     if (this.#left.signal.aborted) return;
     const id = isArgs(result._meta) ? textOf(result._meta[RUN_META]) : undefined;
     if (id !== undefined) this.#show(id);
-    // Some clients drop the `_meta` of results, so the run is looked up by its text.
+    // Some clients drop the `_meta` of results, so the run is found by its command or task.
     else if (!result.isError) void this.#find?.(true).catch(() => undefined);
     this.leave();
   }
@@ -62,7 +62,7 @@ export class Subject {
   async #lookForRun(): Promise<void> {
     const { signal } = this.#left;
     while (!signal.aborted) {
-      // Fails if the sandbox does not exist yet.
+      // The call fails if the sandbox does not exist yet.
       if (await this.#find?.(false).catch(() => false)) return;
       await pause(POLL_MS, signal);
     }

@@ -13,7 +13,7 @@ import { callTool, showError } from "./tools.ts";
 import type { LogPage } from "./use-run.ts";
 import { notShown } from "./texts.ts";
 
-/** How long the element's size must be stable before the page sends it to the program, in milliseconds. */
+/** How long the terminal element's size must be stable before the page sends it to the program, in milliseconds. */
 const SETTLE_MS = 300;
 
 export interface TerminalState {
@@ -213,7 +213,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
   );
 }
 
-/** Drops the beginning of output that starts in the middle, up to the first complete line or sequence. */
+/** Drops the beginning of output that starts within a line or an escape sequence, up to the next line or sequence. */
 function skipPartialSequence(text: string): string {
   // oxlint-disable-next-line no-control-regex
   return text.slice(Math.max(0, text.search(/[\n\x1b]/)));

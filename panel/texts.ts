@@ -1,4 +1,4 @@
-/** The panel's sentences: errors, questions, and notes in place of content. Labels stand in the markup. */
+/** The panel's sentences: errors, questions, and notes in place of content. Labels are in the components' markup. */
 import { size } from "./format.ts";
 
 // Errors

@@ -94,7 +94,7 @@ function RecentRuns({ sandboxes }: { sandboxes: readonly ListedSandbox[] }) {
           if (data) setRunsBySandbox((before) => ({ ...before, [name]: (data as RunListing).runs }));
           return false;
         },
-        // The list of sandboxes shows its problem, so this page does not.
+        // If the connection has a problem, the list of sandboxes shows it.
         onProblem: () => undefined,
       }),
     );

@@ -69,7 +69,7 @@ export function WindowedList<T>({ items, keyOf, row, current, class: name = "", 
     const index = items.findIndex((item) => keyOf(item) === current);
     if (isLong && box && height > 0 && index >= 0)
       box.scrollTop = index * height - (box.clientHeight - height) / 2;
-    // Only at first. Later the user may have scrolled.
+    // Scrolls only once, because later the user may have scrolled.
   }, [isLong, height > 0]);
 
   if (!isLong)

@@ -90,7 +90,7 @@ function files(directory: string): string[] {
     .map((name) => `${directory}/${name}`);
 }
 
-/** The table leaves out the cases of a test. In a name, `…` replaces them. */
+/** The table does not list the cases of a test: in the test's name, `…` stands for the case. */
 function table(rows: readonly Row[]): string {
   const cell = (text: string) =>
     text

@@ -33,7 +33,7 @@ const stale = [];
 /** Pages with generated parts, by path. */
 const pages = new Map();
 
-/** The limit of the list of tools; tests/worker/tools/kit.test.ts has the same. */
+/** The limit of the list of tools, in bytes; tests/worker/tools/kit.test.ts checks the same limit. */
 const MAX_BYTES = 13_312;
 
 function put(path, content) {
@@ -227,6 +227,6 @@ if (!check) {
   console.log(`The list of tools takes ${bytes} of ${MAX_BYTES} bytes.`);
 }
 if (check && stale.length > 0) {
-  console.error(`Stale, run npm run docs: ${stale.join(", ")}`);
+  console.error(`These files are stale, so run npm run docs: ${stale.join(", ")}`);
   process.exit(1);
 }

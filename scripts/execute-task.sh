@@ -1,6 +1,6 @@
 #!/bin/sh
 # Hands a task to a coding agent and waits for its end: execute-task.sh [<url> <token>] "task" [options]
-# Prints one JSON document, success first. Options are those of `npm run cli -- execute --help`.
+# Prints one JSON document that begins with the field `success`. Options are those of `npm run cli -- execute --help`.
 case ${1-} in
 http://* | https://*)
   # Other users of the machine can see a program's arguments, but not its environment.

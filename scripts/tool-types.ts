@@ -80,7 +80,7 @@ function objectType({ properties, required = [], additionalProperties }: Schema)
 /** The longest object type on one line, in characters: the formatter's limit without the indent and the name. */
 const MAX_LINE = 85;
 
-/** The type of an object, with a line for each field unless it is short and has no comment. */
+/** The type of an object: a short type without comments is one line, others have a line for each field. */
 function linesOf(schema: Schema): string {
   const { properties = {}, required = [] } = schema;
   const isPlain = Object.values(properties).every((field) => !(field as Schema).description);

@@ -27,7 +27,7 @@ export const scale: Figure = {
   },
 };
 
-/** Starts a Worker of its own for a principal. */
+/** Starts a separate Worker for a principal. */
 async function startPrincipal(bed: TestBed, name: string) {
   const served = await serve(CONFIGS.counted, bed.engine, join(bed.directory, name));
   const ours = workerClient(`${served.url}/mcp`, TOKEN);

@@ -109,7 +109,7 @@ async function writeProgram(
       }
       if (event?.name !== "code") return id;
       if (!prints) continue;
-      // Progress is not drawn again, because it would erase a line of the program that has not ended.
+      // Progress is not drawn again, because it would erase an unfinished line of the printed program.
       progress.stop();
       last = event.text ?? "";
       printOutput(process.stderr, last);

@@ -163,7 +163,7 @@ function write({ directory, variable }: Place, file: string, text: string): stri
     if (!isThere && lstatSync(file, { throwIfNoEntry: false }) !== undefined)
       throw new UserError(CLIENT_FILE.brokenLink);
     const target = isThere ? realpathSync(file) : file;
-    // Renaming replaces even a read-only file, and accessSync lets root write every file. So check the mode, too.
+    // Renaming replaces even a read-only file, and accessSync lets root write every file. So the mode is checked, too.
     if (isThere && (statSync(target).mode & 0o222) === 0) throw new UserError(CLIENT_FILE.readOnly);
     if (isThere) accessSync(target, constants.W_OK);
     const copy = isThere ? keepCopy(target) : undefined;

@@ -76,7 +76,7 @@ export const deploy = dataCommand(
 /** @throws {CommandError} if wrangler is not installed */
 function wranglerOf(directory: string): [string, string] {
   try {
-    // A clone uses its own wrangler, because the directory may have only configuration. The npm package has no wrangler.
+    // A clone uses its own wrangler, because `directory` may contain only configuration. The npm package has no wrangler.
     const from = isPackaged ? join(directory, "package.json") : import.meta.url;
     const manifest = createRequire(from).resolve("wrangler/package.json");
     return [process.execPath, join(dirname(manifest), "bin/wrangler.js")];

@@ -18,7 +18,7 @@ import { VERIFY } from "./texts.ts";
 
 const TOOL_NAMES: ReadonlySet<string> = NAMES;
 
-/** How errors name the URL and the token. In other commands both are options. */
+/** How errors name the URL and the token. Other commands take both as options. */
 const ARGUMENTS = { url: "the argument [url]", token: "the argument [token]" };
 
 export const verify = dataCommand(
@@ -30,7 +30,7 @@ export const verify = dataCommand(
   .argument("[token]", "the token; without it, SANDBOX_MCP_TOKEN")
   .option("--task", "also run a small task, which costs a few cents")
   .option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR")
-  // These options exist because other commands have them. They are hidden because the arguments are shorter.
+  // Users may know these options from other commands. The help does not show them, because the arguments are shorter.
   .addOption(urlOption().hideHelp())
   .addOption(tokenOption().hideHelp())
   .action(async (url, token, { task, json: asJSON, ...options }) => {
@@ -59,7 +59,10 @@ const PORT = 8080;
 interface ToolCheck {
   /** Other tools that the check calls. */
   needs?: readonly string[];
-  /** @returns what was found, for the report. @throws Error if the check fails */
+  /**
+   * @returns what was found, for the report
+   * @throws Error if the check fails
+   */
   use(): Promise<string>;
 }
 
@@ -352,11 +355,11 @@ class Connection {
     return (this.listed.includes(name) ? this.#server : this.#whole).call(name, args);
   }
 
-  /** @throws {Inconclusive} if a tool is not listed; the message says why */
+  /** @throws {Inconclusive} if the tool is not listed; the message says why */
   async mustHave(name: string, sandbox: string): Promise<void> {
     if (this.listed.includes(name)) return;
     if (this.allowed.includes(name)) throw new Inconclusive(VERIFY.leftOut);
-    // The server checks scopes before arguments. Without the required arguments, the call does nothing.
+    // The server checks scopes before arguments. A call without the required arguments tests the scope and does nothing else.
     const refused = await this.#whole.call(name, { sandbox }).catch((error: unknown) => error);
     if (refused instanceof CommandError && refused.kind === "denied")
       throw new Inconclusive(VERIFY.notAllowed(refused.message));
@@ -377,7 +380,7 @@ for _ in $(seq 200); do (exec 3<>/dev/tcp/127.0.0.1/${PORT}) 2>/dev/null && exit
 function fetchPreview(url: string): Promise<string> {
   const { protocol, hostname, host, port, pathname: path } = new URL(url);
   const request = protocol === "https:" ? requestHTTPS : requestHTTP;
-  // Browsers resolve every name below localhost to this machine. Not every system's resolver does.
+  // Browsers resolve every name below localhost to this machine, but some systems' resolvers do not.
   const options = hostname.endsWith(".localhost")
     ? { hostname: "127.0.0.1", port: port || 80, headers: { host } }
     : { hostname, port };

@@ -19,7 +19,7 @@ export interface AISandbox extends SandboxSession {
 }
 
 export interface AISandboxOptions {
-  /** The value of `ports`. `getPortEndpoint` accepts any port. */
+  /** The ports that the session lists in `ports`; its `getPortEndpoint` accepts any port. */
   ports?: readonly number[];
 }
 

@@ -69,7 +69,7 @@ const ERRORS: Record<string, FileOperationError> = {
   forbidden: "permission_denied",
   invalid_argument: "invalid_path",
   not_directory: "invalid_path",
-  // The sandbox's file system refused, for example for a file in /proc.
+  // The sandbox's file system refused the operation, for example for a file in /proc.
   file_system: "invalid_path",
   too_large: "invalid_path",
 };

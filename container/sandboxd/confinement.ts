@@ -1,7 +1,7 @@
 /**
  * Callers without `sandbox:exec` must stay below /workspace and /tmp, because files elsewhere may be executed. `confinePaths`
  * checks every path of a call before its handler. `GuardedPath` guards against programs in the sandbox that exchange a directory
- * afterwards.
+ * after this check.
  */
 import { type Stats, constants, lstatSync } from "node:fs";
 import { type FileHandle, open, readlink, realpath } from "node:fs/promises";

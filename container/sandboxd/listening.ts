@@ -22,7 +22,7 @@ const MAX_LATE_RUNS = 16;
 
 interface EndedRun {
   endedAt: number;
-  /** The later run that reports these ports: the first run that finds them. */
+  /** The later run that reports this run's ports: the first one that finds them. */
   reporter: string | undefined;
 }
 

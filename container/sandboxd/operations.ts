@@ -34,7 +34,7 @@ export interface Row {
   down: "none" | "bytes" | "stream";
   /** The most bytes of the response, counted as they arrive. The reader of a stream counts its bytes. */
   maxBytes: number | ((call: never) => number);
-  /** Whether the result matches the call. The schema cannot check this. */
+  /** Whether the result matches the call. The schema cannot check this, because it does not know the call. */
   fits?(result: never, call: never): boolean;
   /** Parameters that the client adds to every call. */
   always?: Readonly<Record<string, boolean>>;
@@ -60,12 +60,12 @@ export interface Policy {
   retry: "always" | "in_container" | "never";
   /**
    * `new`: starts any sandbox. `known`: starts one that was used before. `none`: fails if no container runs. `glance`: like
-   * `none`, but waits for nothing and does not count as use. The `mayStart` of an `Owner` can only restrict this.
+   * `none`, but waits for nothing and does not count as use. An `Owner`'s `mayStart` can forbid starts that this property allows.
    */
   start: "new" | "known" | "none" | "glance";
   /**
    * Limits what a caller gets who may write but not read, because the result can reveal a file's content. The caller gets only
-   * these fields. After a failure, the caller gets this reason instead of the exact one. False if results reveal nothing, or if
+   * these fields. After a failure, the caller gets `reason` instead of the exact reason. False if results reveal nothing, or if
    * the scope is `sandbox:read`.
    */
   withoutReading: false | { fields: readonly string[]; reason: string };
@@ -202,7 +202,7 @@ export const operations = {
     retry: "always",
     start: "new",
   }),
-  /** Like `read`, but as a stream. The stream fails if the file is shorter than its size said. */
+  /** Like `read`, but as a stream. The stream fails if the file is shorter than the reported size. */
   open: operation({ ...range, down: "stream", retry: "never", start: "known" }),
   archive: operation({
     ...smallCall,

@@ -49,7 +49,7 @@ export const PIECE_BYTES = 256 * 1024;
  */
 export const WINDOW_BYTES = 4 * 1024 * 1024;
 export const EVENT_CHARS = 16 * 1024;
-/** How many bytes of each end of a stream callers see. sandboxd sends the last bytes even if the log is full. */
+/** How many bytes callers see of the beginning of a stream, and of its end. sandboxd sends the last bytes even if the log is full. */
 export const SHOWN_END_BYTES = 16 * 1024;
 
 export const idSchema = () => z.string().check(z.regex(/^[0-9a-z]{1,64}$/));
@@ -111,7 +111,7 @@ const code = z.object({
 
 /** The kernel has responded: the files of the code's output are complete. */
 const finish = z.object({ type: z.literal("finish"), id: idSchema() });
-/** Bytes of each stream that the actor has stored. The sandbox need not keep them. */
+/** How many bytes of each stream the actor has stored. The sandbox may delete these bytes. */
 const stored = z.object({ type: z.literal("stored"), id: idSchema(), stdout: size(), stderr: size() });
 /** The actor stores no more of this stream: it needs only the last bytes. */
 const full = z.object({ type: z.literal("full"), id: idSchema(), stream: z.enum(["stdout", "stderr"]) });

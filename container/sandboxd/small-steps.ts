@@ -17,7 +17,7 @@ export function yieldBetweenSteps(): () => Promise<void> | undefined {
   };
 }
 
-/** Runs at most `limit` steps concurrently. After a failure, `add` and `drain` throw it. */
+/** Runs at most `limit` steps concurrently. After a step has failed, `add` and `drain` throw its error. */
 export class BoundedConcurrency {
   readonly #limit: number;
   readonly #running = new Set<Promise<void>>();

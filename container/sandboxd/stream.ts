@@ -387,7 +387,7 @@ export class OutputStream {
     else if (!held && brake.isPaused()) brake.resume();
   }
 
-  /** Frees the disk space of stored output, except the last SHOWN_END_BYTES. Offsets stay. */
+  /** Frees the disk space of stored output, except the last SHOWN_END_BYTES. The offsets of the other bytes do not change. */
   #free(): void {
     const upTo = this.#stored - SHOWN_END_BYTES;
     if (upTo - this.#freed < FREE_BYTES) return;

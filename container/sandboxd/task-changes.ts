@@ -132,7 +132,7 @@ interface ProgramOptions {
   cwd?: string;
   env?: NodeJS.ProcessEnv;
   signal?: AbortSignal;
-  /** The file that gets the program's output. Then `output` is empty. */
+  /** A file that gets the program's output. If it is set, `output` is empty. */
   into?: FileHandle;
 }
 

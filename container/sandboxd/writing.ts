@@ -48,7 +48,7 @@ import { ChangeQueue, type QueuedResult } from "./change-queue.ts";
 type WriteCall = Call<FileRequests["write"]>;
 type EditCall = Call<FileRequests["edit"]>;
 type RemoveCall = Call<FileRequests["remove"]>;
-/** How many bytes are written at once. As many more may arrive during the write. */
+/** How many bytes are collected before a write. The next bytes are collected during that write. */
 const WRITTEN_BYTES = 1024 * 1024;
 /** How many symbolic links a path may follow: the same number as in Linux. */
 const MAX_LINKS = 40;
@@ -265,7 +265,7 @@ async function fill(
       chunks = [];
       bytes = 0;
     }
-    // A blocking write of so few bytes is faster than a thread.
+    // A blocking write of so few bytes takes less time than one in a thread.
     if (handle === undefined) return addNow(path, Buffer.concat(chunks));
     await writing;
     await writeAll(handle, chunks);
@@ -378,7 +378,7 @@ function writeNote(id: string, note: Note): void {
       mkdirSync(WRITES, { recursive: true });
       write();
     } catch {
-      // There is no note then.
+      // The write continues without a note.
     }
   }
 }

@@ -6,7 +6,7 @@ const childProcess = require("node:child_process");
 const { syncBuiltinESMExports } = require("node:module");
 const { Server } = require("node:net");
 const { spawnSync } = childProcess;
-/** The current run's mark, while this process does not have it yet. */
+/** The mark of the current run; undefined once this process has the mark. */
 let unsetMark;
 /** The current run's children that have not ended. */
 let children = new Set();
@@ -22,7 +22,7 @@ function markChildren(run, mark) {
   isListening = false;
 }
 
-/** Returns what listens on a port, or may: the kernel's process or a child. If either may, sandboxd looks for the run's ports. */
+/** Names the process that may listen on a port: the kernel's own or a child; undefined if none may. sandboxd then looks for ports. */
 function listeningPart() {
   if (isListening) return "itself";
   return children.size > 0 ? "child" : undefined;

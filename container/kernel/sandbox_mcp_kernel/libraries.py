@@ -5,7 +5,7 @@ import importlib.abc
 import importlib.util
 import sys
 
-# Plotly's renderers for pictures and data. All others expect a browser.
+# Plotly's renderers for pictures and data. All other renderers expect a browser.
 PLOTLY_DATA = {"png", "jpeg", "jpg", "svg", "pdf", "json"}
 
 

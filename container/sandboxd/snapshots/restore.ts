@@ -43,7 +43,7 @@ import { parentPath, isOfState, pathIn } from "./scope.ts";
 import type { Index } from "./state.ts";
 import { BoundedConcurrency, yieldBetweenSteps } from "../small-steps.ts";
 
-/** Blobs unpacked and written concurrently. Each takes up to two SNAPSHOT_BLOB_BYTES of memory. */
+/** How many blobs are unpacked and written concurrently. Each takes up to twice SNAPSHOT_BLOB_BYTES of memory. */
 const WRITTEN_AT_ONCE = 8;
 const SET_ID = 0o6000;
 /** Up to this size, content is written by blocking calls: asynchronous calls cost ten times as much. */

@@ -38,7 +38,8 @@ export class Scanner {
 
   /**
    * Finds all changes, parent directories first; none if the root does not exist. Regenerable directories come last, and are
-   * listed in `crowded` if they exceed the limit. @throws {FileError} for more entries than a snapshot may have
+   * listed in `crowded` if they exceed the limit.
+   * @throws {FileError} for more entries than a snapshot may have
    */
   async changes(
     signal: AbortSignal,
@@ -126,7 +127,7 @@ export class Scanner {
         const present = new Set(names);
         for (const name of states.keys()) {
           const at = pathIn(path, name);
-          // If the user removes the workspace, the next container gets an empty one, because commands start there.
+          // If the user removes the workspace, the next container gets an empty one, because commands start in the workspace.
           if (!present.has(name) && at !== "workspace" && isOfState(at)) add(removedEntry(at));
         }
       }
@@ -165,8 +166,8 @@ export async function scanNamed(
 }
 
 /**
- * Whether files have the same device as their directory. In some overlay file systems they do not: there only the devices of
- * directories reveal mounts.
+ * Whether files have the same device as their directory. In some overlay file systems they have others, so that only the
+ * devices of directories reveal mounts.
  */
 function hasOneDevice(root: string, dev: bigint): boolean {
   const file = join(root, ".sandbox-mcp-new");

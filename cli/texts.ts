@@ -209,7 +209,7 @@ export const workerNotBuilt = (detail: string) => `The Worker does not build:\n$
 export const noModule = (output: string) => new Error(`wrangler wrote no module to ${output}.`);
 export const scratchUnwritable = (directory: string, error: unknown) =>
   new UserError(
-    `${directory} cannot be written (${messageOf(error)}), and the Worker is built there. Give it to the user who starts the server (chown -R), or start it as the owner of this clone.`,
+    `The Worker is built in ${directory}, which cannot be written (${messageOf(error)}). Give it to the user who starts the server (chown -R), or start it as the owner of this clone.`,
   );
 
 // `npm start`: --mount, COMPONENTS and --python
@@ -246,7 +246,7 @@ export const UNMOUNTABLE = {
 export const mountNested = (inner: string, outer: string) =>
   wrongMount(
     inner,
-    `code in the sandbox of ${outer} could replace it by a link to another directory. Mount ${outer} read-only (:ro), or mount only one of them.`,
+    `code in the sandbox of ${outer} could replace this directory by a link to another one. Mount ${outer} read-only (:ro), or mount only one of them.`,
   );
 export const usedInMount = (setting: string, path: string, mounted: string) =>
   new UserError(
@@ -304,8 +304,8 @@ const SAVED_BEFORE = "Their previous save is intact.";
 export const ENDING = {
   parent: "The program that started this server has ended, so the server stops.",
   engine: (how: string) =>
-    `The sandbox engine stopped unexpectedly (${how}), so the server stops. ${WORKSPACES_KEPT} Start it again.`,
-  workerd: `workerd stopped unexpectedly, so the server stops. ${WORKSPACES_KEPT} Start it again.`,
+    `The sandbox engine stopped unexpectedly (${how}), so the server stops. ${WORKSPACES_KEPT} Start the server again.`,
+  workerd: `workerd stopped unexpectedly, so the server stops. ${WORKSPACES_KEPT} Start the server again.`,
 };
 export const SAVING = {
   started: "Saving workspaces; another Ctrl-C stops at once.",

@@ -8,7 +8,7 @@ export const UNREACHABLE = "The server cannot be reached.";
 export const STILL_SIGNED_IN = "You are still signed in: the server did not respond. Try again.";
 export const NOT_PASSED_ON = "The client that shows this page did not send the call to the server.";
 export const NO_TOOLS =
-  "The client that shows this page does not let it call tools, so it has nothing to show.";
+  "The client that shows this page does not let the page call tools, so the page has nothing to show.";
 export const FILE_CHANGED = "The file changed while it was read. Open it again.";
 export const NO_ARTIFACT_LINK = "This file cannot be saved, because the server gave no link to it.";
 export const statusText = (status: number) => `The server responded with status ${status}.`;

@@ -29,7 +29,7 @@ export const onlyByProcess = (client: string) =>
 export const noProjectFile = (client: string) =>
   usage(`${client} has no configuration for a project: leave --project out.`);
 export const clientFileKept = (file: string, { message }: Error) =>
-  failed(`${file} was not changed: ${message}. --print shows the configuration for it.`);
+  failed(`${file} was not changed: ${message}. --print shows the configuration for this file.`);
 
 /** @param variable the environment variable or option that sets the directory; undefined if there is none */
 export function noClientDirectory(directory: string, variable: string | undefined): CommandError {
@@ -119,17 +119,17 @@ export const notInFile = (file: string, variable: string) => unavailable(`${file
 /** @param until how long the previous token is valid, for example "until 2026-12-31T12:00:00Z" */
 export const rotationUnderWay = (until: string) =>
   usage(
-    `A rotation is under way: the previous token is valid ${until}, and clients may still use it. Another rotation would end it at once. To do so, pass --yes.`,
+    `A rotation is under way: the previous token is valid ${until}, and clients may still use it. Another rotation would end the previous token at once. To do so, pass --yes.`,
   );
 
 /** @param file the local server's variables */
 export const newOwnerToken = (file: string) => [
   `The owner's new token. When you set it, the old token becomes invalid at once; \`${PROGRAM} token rotate\` keeps both valid for a time. To set it:`,
   "  on Cloudflare  npx wrangler secret put SERVER_AUTH_TOKEN",
-  `  ${startLine().padEnd(13)}  SERVER_AUTH_TOKEN=... in ${file}, then start it again`,
+  `  ${startLine().padEnd(13)}  SERVER_AUTH_TOKEN=... in ${file}, then start the server again`,
 ];
 export const newNamedToken = (entry: object) => [
-  "Add its hash to the server's list AUTH_TOKENS (a secret on Cloudflare, .dev.vars locally):",
+  "Add the token's hash to the server's list AUTH_TOKENS (a secret on Cloudflare, .dev.vars locally):",
   `  ${JSON.stringify(entry)}`,
 ];
 export const rotationWritten = (file: string) =>
@@ -170,8 +170,8 @@ export const VERIFY = {
   needs: (tool: string) => `not tried: this check needs ${tool}, which this server does not list`,
   unknownTool: "this command does not know this tool",
   taskCosts: "not tried: a task costs some cents; --task runs one",
-  leftOut: "not offered: the ?tools= of the address leaves it out",
-  unlisted: "not offered: this server does not list it",
+  leftOut: "not offered: the ?tools= of the address leaves this tool out",
+  unlisted: "not offered: this server does not list this tool",
   notAllowed: (reason: string) => `not allowed: ${reason}`,
   leftBehind: (reason: string, sandbox: string, wasDestroyed: boolean) =>
     `${reason}; ${sandbox} ${wasDestroyed ? "was destroyed" : "may still exist: delete it"}`,

@@ -265,7 +265,7 @@ describe("verify", () => {
     expect(checks).toContainEqual({
       name: "run_code",
       verdict: "skipped",
-      found: "not offered: the ?tools= of the address leaves it out",
+      found: "not offered: the ?tools= of the address leaves this tool out",
     });
     expect((await run(["sandboxes"])).stdout).not.toContain("verify-");
 

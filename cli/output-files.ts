@@ -20,8 +20,8 @@ export function timeForName(): string {
 }
 
 /**
- * Replaces a file, readable only by its user. The temporary file has a random name, because others could have put a link at a
- * predictable one. A link at `file` is replaced, too.
+ * Replaces a file, readable only by its user. The temporary file has a random name, because other users could have put a link at a
+ * predictable name. A link at `file` is replaced, too.
  */
 export function replaceFile(file: string, text: string): void {
   const temporary = `${file}.${randomUUID()}.tmp`;

@@ -26,7 +26,7 @@ export interface Options {
   /** Called with typed text, and with responses to a program's terminal queries. */
   onTyped: (text: string) => void;
   onSize: (size: Size) => void;
-  /** Called when the keyboard focus should leave. */
+  /** Called when the keyboard focus should leave the terminal. */
   onLeave: () => void;
   /** Called with the reason if a text cannot be pasted. */
   onRefused: (reason: string) => void;
@@ -98,7 +98,7 @@ export class Screen {
     this.#terminal.options.cursorInactiveStyle = "none";
   }
 
-  /** Whether output goes to a screen reader, which takes time. */
+  /** Whether a screen reader gets the output, which makes drawing slower. */
   set isReadAloud(isReadAloud: boolean) {
     this.#terminal.options.screenReaderMode = isReadAloud;
   }

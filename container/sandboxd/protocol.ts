@@ -62,8 +62,8 @@ export const MAX_VARIABLES = 100;
 export const VARIABLES_BYTES = 64 * 1024;
 
 /**
- * The variables of a sandbox. Each has the version that set it, or removed it (null). Sessions and kernels apply only newer
- * versions than their last one, so that their own later changes stay.
+ * The variables of a sandbox. Each has the version that set it, or removed it (null). A session or kernel applies only versions
+ * newer than the last one that it applied, so that its own later changes stay.
  */
 const variables = z.object({
   version: size(),
@@ -117,8 +117,8 @@ const stored = z.object({ type: z.literal("stored"), id: idSchema(), stdout: siz
 const full = z.object({ type: z.literal("full"), id: idSchema(), stream: z.enum(["stdout", "stderr"]) });
 
 /**
- * Commands: SIGTERM and after two seconds SIGKILL (TERM), or SIGKILL (KILL), to all processes. Code: interrupts the kernel
- * (INT), ends the code's processes (TERM), or these and the kernel (KILL).
+ * For a command, TERM sends SIGTERM to all its processes, and SIGKILL two seconds later; KILL sends SIGKILL at once. For code, INT
+ * interrupts the kernel, TERM ends the code's processes, and KILL ends the kernel too.
  */
 const kill = z.object({ type: z.literal("kill"), id: idSchema(), signal: z.enum(["INT", "TERM", "KILL"]) });
 

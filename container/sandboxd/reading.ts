@@ -11,8 +11,8 @@ const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
 
 /**
- * The sandbox's own file systems. There a blocking read of a small file is faster than a thread. Other file systems may be on a
- * network.
+ * The sandbox's own file systems. On these, a blocking read of a small file takes less time than one in a thread. Other file
+ * systems may be on a network.
  */
 const OWN_DEVICES = new Set(
   ["/", "/workspace", "/tmp"].map((path) => statSync(path, { throwIfNoEntry: false })?.dev),
@@ -71,7 +71,7 @@ export async function readRange(opened: OpenedFile, offset: number, length: numb
   return bytes.subarray(0, read);
 }
 
-/** The latest time of a JavaScript Date, in milliseconds since the epoch. A program can give a file any time. */
+/** The latest time of a JavaScript Date, in milliseconds since the epoch. A program can set a file's time to any value. */
 const MAX_DATE_MS = 8.64e15;
 
 export function modifiedOf({ mtimeMs }: Stats): number {
@@ -133,7 +133,7 @@ export async function readLines(
   let breaks = 0;
   let isOpen = false;
   let isDone = false;
-  // `first` and `last` count line breaks: before the first wanted line, and up to the end of the last wanted line.
+  // `first` is the number of line breaks before the first wanted line, `last` the number up to the end of the last one.
   const first = offset - 1;
   const last = first + limit;
   const buffer = Buffer.allocUnsafe(size > 0 ? Math.min(size, CHUNK_BYTES) : CHUNK_BYTES);

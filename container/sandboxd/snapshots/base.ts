@@ -22,7 +22,7 @@ export class Base {
   readonly id: string;
   /** The entries of each directory, as records that are parsed on demand. */
   readonly #records: ReadonlyMap<string, string>;
-  /** When the container started, in nanoseconds since the epoch: older files are not the user's. 0 if only the list decides. */
+  /** When the container started, in nanoseconds since the epoch: older files are not the user's. 0 if only the list tells what is unchanged. */
   readonly #startedAt: bigint;
 
   constructor(list: string, startedAt = 0n) {
@@ -84,7 +84,7 @@ function stateOf({ type, mode, uid, gid, size, mtime, target = "" }: FoundFile):
 
 /**
  * Returns a text that identifies an image. It leaves out times, because a list that sandboxd itself wrote has the times of the
- * start.
+ * sandbox's start.
  */
 function identity(list: string): string {
   const { arch, version } = process;

@@ -1,6 +1,6 @@
 /**
  * The baseline for commands and files: a server in the bare Worker's sandbox. `POST` runs its body with bash and sends the
- * output. `PUT` writes its body to the file that is the URL's path, and `GET` sends that file.
+ * output. `PUT` writes its body to the file at the URL's path, and `GET` sends that file.
  */
 const { spawn } = require("node:child_process");
 const { readFile, writeFile } = require("node:fs/promises");

@@ -19,7 +19,9 @@ export interface Heap {
   close(): void;
 }
 
-/** How long a response of the inspector may take, in milliseconds. The inspector never responds for a Worker that was never called. */
+/**
+ * How long a response of the inspector may take, in milliseconds. The inspector never responds for a Worker that was never called.
+ */
 const RESPONSE_MS = 30_000;
 
 /** The inspector's name for our Worker in `npm start`. The same workerd runs other services. */

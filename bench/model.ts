@@ -23,8 +23,9 @@ const CALLS = 16;
 /** A month of 1,000 users with five sandboxes each. On every working day, each user works in two of them for a while. */
 const MONTH = { users: 1000, days: 22, sessions: 2, minutes: 20, callsAMinute: 4, runs: 0.6, hoursOfDay: 8 };
 const IDLE_MINUTES = 10;
-/** Instance type standard-1, and an account's limit of memory: developers.cloudflare.com/containers/platform/limits. */
+/** Instance type standard-1: developers.cloudflare.com/containers/platform/limits. The processor share is an assumption. */
 const INSTANCE = { gib: 4, diskGB: 8, busyVCPU: 0.1 };
+/** An account's limit of memory, from the same page. */
 const ACCOUNT_GIB = 6 * 1024;
 /** Dollars for a second of a GiB of memory, a GB of disk, a vCPU, and an actor in memory, which counts as 128 MB. */
 const SECOND = { gib: 2.5e-6, disk: 7e-8, vcpu: 2e-5, actor: 0.125 * 12.5e-6 };
@@ -97,7 +98,7 @@ await engine.close();
 closeClients();
 rmSync(directory, { recursive: true, force: true });
 
-/** A run is one request and one row, as the figure `cost` counts. */
+/** A run costs one request and one row, as the figure `cost` measures. */
 const PER_RUN = new Set<keyof Counts>(["worker_requests", "durable_object_requests", "rows_written"]);
 const run = mapCounts((key) => (PER_RUN.has(key) ? 1 : 0));
 const start = mapCounts((key) => short[key] - run[key]);

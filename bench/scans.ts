@@ -11,7 +11,10 @@ import { quantile } from "./measure.ts";
 
 /** The number of files, by default about as many as the image has. There are a tenth as many directories. */
 const files = Number(process.argv[2] ?? 90_000);
-/** The server's intervals for a sandbox that changes all the time, in seconds: between two saves, and between two scans of all files. */
+/**
+ * The server's intervals for a sandbox that changes all the time, in seconds: between two saves, and between two scans of all
+ * files.
+ */
 const [SAVE_SECONDS, THOROUGH_SECONDS] = [2, 120];
 
 const root = mkdtempSync(join(tmpdir(), "sandbox-mcp-scans-"));

@@ -29,7 +29,10 @@ export interface BridgeOptions {
 /** How long a request waits for a server that responded before and may be restarting, in milliseconds. */
 const RESTART_MS = 30_000;
 
-/** How long a request waits before the server's first response, in milliseconds. This limit is shorter, because clients abandon a process that is silent for long. */
+/**
+ * How long a request waits before the server's first response, in milliseconds. This limit is shorter, because clients abandon a
+ * process that is silent for long.
+ */
 const FIRST_MS = 5000;
 
 /** JSON-RPC's first code for errors of an implementation. */

@@ -117,7 +117,10 @@ function portNumber(text: string): number {
   throw new InvalidArgumentError(WRONG_VALUE.port);
 }
 
-/** A command's text: an argument, standard input for `-`, or a file. @throws {CommandError} without text, or with an argument and a file */
+/**
+ * A command's text: an argument, standard input for `-`, or a file.
+ * @throws {CommandError} without text, or with an argument and a file
+ */
 export async function textFrom(
   what: string,
   argument: string | undefined,

@@ -30,7 +30,7 @@ async function output(program: string, args: string[], env = process.env): Promi
   );
 }
 
-/** Checks for a local server. @param port its port; by default the running server's, or the usual one */
+/** Checks for a local server. @param port its port; by default that of the running server, or 8787 */
 export function localChecks(stateDir: string, port?: number): Promise<Check[]> {
   return Promise.all([node(), bubblewrap(), limits(), python(stateDir), checkPort(stateDir, port)]);
 }

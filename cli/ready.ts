@@ -17,7 +17,7 @@ export function postRPC(
     },
     body: JSON.stringify({ jsonrpc: "2.0", id: 1, method, params: {} }),
     signal,
-    // Redirects are not followed, because fetch would send the token to the other address too.
+    // Redirects are not followed, because fetch would send the token to the new address too.
     redirect: "manual",
   });
 }

@@ -16,7 +16,10 @@ export function requireLinux(platform: NodeJS.Platform): void {
   if (platform !== "linux") throw needsLinux(platform);
 }
 
-/** Creates what sandboxes without isolation need. @throws {UserError} with the exact command, if only an administrator can create it */
+/**
+ * Creates what sandboxes without isolation need.
+ * @throws {UserError} with the exact command, if only an administrator can create it
+ */
 export async function requirePlaces(container: string): Promise<void> {
   const problem = await makePlaces(container);
   if (problem !== undefined) throw new UserError(problem);

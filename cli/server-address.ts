@@ -42,7 +42,9 @@ export function stateDirectory({ stateDir }: ServerOptions, env: Environment = p
 /** The names of the options for a server. */
 const OPTIONS = { url: "--url", token: "--token" };
 
-/** The server that the options or the environment name, or else the local server. A local server's token is never sent elsewhere. */
+/**
+ * The server that the options or the environment name, or else the local server. A local server's token is never sent elsewhere.
+ */
 export function serverAddress(
   options: ServerOptions,
   env: Environment = process.env,

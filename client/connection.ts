@@ -185,7 +185,10 @@ export function isFile({ headers }: Response): boolean {
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
-/** Follows no redirect: fetch would send the call, which may contain secrets, to the other address. @throws {CallError} for a redirect */
+/**
+ * Follows no redirect: fetch would send the call, which may contain secrets, to the other address.
+ * @throws {CallError} for a redirect
+ */
 export async function fetchDirectly(
   send: typeof fetch,
   ...[url, init]: Parameters<typeof fetch>

@@ -3,7 +3,8 @@
  * the client's own token.
  *
  * The types come from the official package. The few messages are implemented here, because the package's class `App` includes an
- * MCP client and a schema library. It has 146 KB compressed, six times as much as this page, and a chat would load it each time that it shows the page.
+ * MCP client and a schema library. The class has 146 KB compressed, six times as much as this page, and a chat would load it each
+ * time that it shows the page.
  */
 import type {
   McpUiHostContext,
@@ -116,8 +117,8 @@ export async function chatHost(): Promise<Host> {
 }
 
 /**
- * Lists all tools if the client reads no resources for the page. Then all controls are shown, and the server refuses forbidden
- * calls.
+ * Offers all tools, for a client that reads no resources for the page. All controls are shown then, and the server refuses
+ * forbidden calls.
  */
 const EVERY_TOOL: OfferedTools = { has: () => true };
 

@@ -28,8 +28,8 @@ export interface Update {
 
 /**
  * Repeats the calls in `watch`, and reports the first result and every change of each call. Resolves when the caller should start
- * the source again at once, or the signal aborts. For a run's log it reports the pages in order, beginning at the cursor in the arguments,
- * and nothing after the last page. It makes no further request before `report` has resolved.
+ * the source again at once, or the signal aborts. For a run's log it reports the pages in order, beginning at the cursor in the
+ * arguments, and nothing after the last page. It makes no further request before `report` has resolved.
  * @throws {SignedOut} {@link Unreachable} {@link ToolFailed}
  */
 export type Source = (

@@ -21,7 +21,7 @@ function relativeTime(iso: string): string {
   const seconds = (Date.parse(iso) - Date.now()) / 1000;
   const [unit, length] = UNITS.find(([, least]) => Math.abs(seconds) >= least) ?? [];
   if (unit) return RELATIVE.format(Math.trunc(seconds / length), unit);
-  // The clocks of server and browser differ by seconds.
+  // The clocks of server and browser may differ by some seconds.
   return seconds > 10 ? "in less than a minute" : "just now";
 }
 

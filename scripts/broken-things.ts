@@ -30,7 +30,7 @@ const OPENS = /^\s*(describe|it)(?:\.concurrent)?(?:\.runIf\(\w+\))?(?:\(\s*"((?
 /** The name after the cases, on their last line or on the one below. */
 const AFTER_CASES =
   /\](?: as const)?\)\((?:"((?:[^"\\]|\\.)*)"|$)|^\s*(?:describe|it)\.each\(\w+\)\((?:"((?:[^"\\]|\\.)*)"|$)/;
-/** A name that has a line of its own. */
+/** A name on a separate line. */
 const NAME_ALONE = /^\s*"((?:[^"\\]|\\.)*)",$/;
 
 /**

@@ -7,7 +7,7 @@ import { promisify } from "node:util";
 import { quietWrangler, wranglerProgram } from "../cli/bundle.ts";
 import { root } from "../cli/program-files.ts";
 
-/** The limit of the Worker's compressed size, in KiB. Each isolate loads the Worker. Cloudflare's own limit is 3072. */
+/** The limit of the Worker's compressed size, in KiB. It is far below Cloudflare's 3072, because each isolate loads the Worker. */
 const LIMIT = 586;
 
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-dry-run-"));

@@ -2,7 +2,7 @@ import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/cli
 import type { Figure } from "../figure.ts";
 import { interleave, latencyRows } from "../measure.ts";
 
-/** The call of the figure run_code, made by MCP's official client. The difference is the time of that client. */
+/** The call of the figure run_code, made by MCP's official client. The difference from that figure is the time of the client. */
 export const client: Figure = {
   name: "client",
   baseline: "the same run_code by plain HTTP, as in every other figure",

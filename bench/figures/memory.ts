@@ -13,7 +13,7 @@ const SETTLE_MS = 4000;
 
 /**
  * The Worker's memory while a command prints much, and afterwards. Garbage is collected before each sample, because it would
- * count.
+ * count as used memory.
  */
 export const memory: Figure = {
   name: "memory",

@@ -45,7 +45,7 @@ function watchCalls(object: object, onCall: (method: PropertyKey) => void): obje
 const CLASS_A = new Set<PropertyKey>(["put", "list", "createMultipartUpload"]);
 const CLASS_B = new Set<PropertyKey>(["get", "head"]);
 
-/** Deletes are free. */
+/** Deletes are not counted, because they are free. */
 export function countBucket(bucket: object, add: Add): object {
   return watchCalls(bucket, (method) => {
     if (CLASS_A.has(method)) add("r2_class_a", 1);

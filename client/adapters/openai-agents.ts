@@ -1,4 +1,6 @@
-/** Sandboxes for the sandbox agents of OpenAI's Agents SDK: `run(agent, input, { sandbox: { client: openAISandboxes(server) } })`. */
+/**
+ * Sandboxes for the sandbox agents of OpenAI's Agents SDK: `run(agent, input, { sandbox: { client: openAISandboxes(server) } })`.
+ */
 import { type Editor, type ToolOutputImage, UserError, applyDiff } from "@openai/agents-core";
 import * as sdk from "@openai/agents-core/sandbox";
 import * as internal from "@openai/agents-core/sandbox/internal";

@@ -4,8 +4,8 @@
 # an argument.
 #
 # The slot's pipes stay open here, so that no byte is lost and no writer gets SIGPIPE while sandboxd restarts. `go` receives the
-# path of the state, then of the run, and finally a line that lets this script end. `in` carries typed text. It
-# must not reach its end, because `script` would then end the command.
+# path of the state, then of the run, and finally a line that lets this script end. `in` carries typed text, and must not reach its
+# end, because `script` would then end the command.
 
 exec 4<>go 5<>out 6<>err
 IFS= read -r mark <mark
@@ -25,7 +25,7 @@ else
   (begin $shell <../own/shell.sh >out 2>err)
 fi
 status=$?
-# If sandboxd has gone, the next sandboxd reads the file.
+# If sandboxd has ended, the write to standard output below fails, and the next sandboxd reads the file `exit`.
 trap '' PIPE
 echo "$status" >exit
 # The mark separates the command's output from later output of its background processes.

@@ -107,7 +107,7 @@ it("a directory inside another sandbox's writable directory, which code there co
       [inner, "outer:rw"],
     ] as const)
       await expect(both(one, other)).rejects.toThrow(
-        /outer\/inner: code in the sandbox of \S+outer could replace it/,
+        /outer\/inner: code in the sandbox of \S+outer could replace this directory/,
       );
   expect((await both("outer:ro", "outer/inner")).forEngine).toHaveLength(2);
   expect((await both("outer=a", "outer=b")).forEngine).toHaveLength(2);

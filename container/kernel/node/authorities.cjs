@@ -14,7 +14,7 @@ function trustPlatform() {
   try {
     certificate = readFileSync(PLATFORM, "utf8").trim();
   } catch {
-    // Without the certificate, TLS is not intercepted here.
+    // Without a certificate, the platform does not intercept TLS.
     return;
   }
   if (tls.getCACertificates("extra").some((known) => known.trim() === certificate)) return;

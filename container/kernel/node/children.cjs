@@ -1,6 +1,7 @@
 "use strict";
 /**
- * Child processes that code starts. sandboxd finds them by the run's mark. A child gets the run's streams, not our descriptors 0 to 2.
+ * Child processes that code starts. sandboxd finds them by the run's mark. A child gets the run's streams, not our descriptors
+ * 0 to 2.
  */
 const childProcess = require("node:child_process");
 const { syncBuiltinESMExports } = require("node:module");
@@ -22,7 +23,7 @@ function markChildren(run, mark) {
   isListening = false;
 }
 
-/** Names the process that may listen on a port: the kernel's own or a child; undefined if none may. sandboxd then looks for ports. */
+/** Names what may listen on a port: this process (`itself`) or a child. If anything may, sandboxd looks for the run's ports. */
 function listeningPart() {
   if (isListening) return "itself";
   return children.size > 0 ? "child" : undefined;

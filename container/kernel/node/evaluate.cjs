@@ -124,7 +124,10 @@ function dynamicImports(code) {
   return text;
 }
 
-/** Turns `import a, {b as c} from "m"` into `const {default: a, b: c} = await import("m")`, `import.meta` into an object, and drops `export`. */
+/**
+ * Turns `import a, {b as c} from "m"` into `const {default: a, b: c} = await import("m")`, `import.meta` into an object, and drops
+ * `export`.
+ */
 function staticImports(code) {
   let text = code;
   for (let round = 0; round < 200; round++) {

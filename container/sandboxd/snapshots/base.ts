@@ -22,7 +22,10 @@ export class Base {
   readonly id: string;
   /** The entries of each directory, as records that are parsed on demand. */
   readonly #records: ReadonlyMap<string, string>;
-  /** When the container started, in nanoseconds since the epoch: older files are not the user's. 0 if only the list tells what is unchanged. */
+  /**
+   * When the container started, in nanoseconds since the epoch: older files are not the user's. 0 if only the list tells what is
+   * unchanged.
+   */
   readonly #startedAt: bigint;
 
   constructor(list: string, startedAt = 0n) {

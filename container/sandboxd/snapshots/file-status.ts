@@ -20,8 +20,8 @@ export interface FoundFile {
 }
 
 /**
- * A save leaves out `special` (sockets, pipes and devices), `unreadable`, and `crowded`: directories that tools can create again, and
- * that exceed a snapshot's limit.
+ * A save leaves out `special` (sockets, pipes and devices), `unreadable`, and `crowded`: directories that tools can create again,
+ * and that exceed a snapshot's limit.
  */
 export type ScannedEntry = FoundFile | { type: "special" | "unreadable" | "crowded"; path: string };
 

@@ -1,7 +1,6 @@
 /**
- * One restore: applies a manifest's changes to the image, with contents requested from packs (stored objects that hold the contents of
- * many files). It runs before any user program, so files in its way belong to the image or to an
- * interrupted attempt.
+ * One restore: applies a manifest's changes to the image, with contents requested from packs (stored objects that hold the contents
+ * of many files). It runs before any user program, so files in its way belong to the image or to an interrupted attempt.
  */
 import { createHash } from "node:crypto";
 import {

@@ -186,7 +186,7 @@ export function isFile({ headers }: Response): boolean {
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
 /**
- * Follows no redirect: fetch would send the call, which may contain secrets, to the other address.
+ * Follows no redirect: fetch would send the call, which may contain secrets, to the new address.
  * @throws {CallError} for a redirect
  */
 export async function fetchDirectly(
@@ -214,7 +214,7 @@ const NO_BODY = new Set([204, 205, 304]);
  * event.
  */
 export function boundAnswer(response: Response): Response {
-  // Chromium gives a 204 an empty body, with which it then refuses to construct a response.
+  // In Chromium a 204 has an empty body, but the constructor of Response refuses any body for this status.
   if (response.body === null || NO_BODY.has(response.status)) return response;
   const isStream = response.headers.get("content-type")?.startsWith("text/event-stream") === true;
   let bytes = 0;

@@ -132,7 +132,7 @@ function Sandboxes({ listing, route }: PanelProps) {
   return (
     <nav class={isLong ? "sandboxes long" : "sandboxes"} aria-label="Sandboxes">
       {isLong && <SearchField label="Find a sandbox" count={sandboxes.length} find={setWanted} />}
-      {found.length === 0 && <p class="soft">No sandbox name contains this.</p>}
+      {found.length === 0 && <p class="soft">No sandbox name contains this text.</p>}
       <div class="scroll">
         <WindowedList
           items={found}

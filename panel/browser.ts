@@ -34,7 +34,7 @@ export function browserHost(): Host {
     canReachServer: true,
     async download(url) {
       const anchor = document.createElement("a");
-      // The server may have several host names. The page may only call the one in its own address.
+      // The server may have several host names. The page may only call the host in its own address.
       anchor.href = new URL(url).pathname;
       anchor.download = "";
       anchor.click();

@@ -202,7 +202,7 @@ function Directory({
           <SearchField class="find" label={`Find in ${name}`} count={entries.length} find={setWanted} />
         )}
         {listed && matches.length === 0 && (
-          <p class="soft">{entries.length === 0 ? "Empty." : "No file name contains this."}</p>
+          <p class="soft">{entries.length === 0 ? "Empty." : "No file name contains this text."}</p>
         )}
         {directories.length > 0 && (
           <ul>

@@ -63,7 +63,7 @@ export async function upload(
   signal: AbortSignal,
 ): Promise<void> {
   const url = await link({ sandbox, path, direction: "upload", expires_seconds: 86_400 });
-  // The server may have several host names. The page may only call the one in its own address.
+  // The server may have several host names. The page may only call the host in its own address.
   const address = new URL(url).pathname;
   await new Promise<void>((resolve, reject) => {
     const request = new XMLHttpRequest();

@@ -87,7 +87,7 @@ export function LogView({ log, version, label }: { log: OutputLog; version: numb
 
 const COLORS = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
 
-/** Colors of class names such as f1 and b12. The page's own background is readable as text on each of them. */
+/** Colors of class names such as f1 and b12. On a colored background, text has the color of the page, which is readable there. */
 function colorsOf(style: string) {
   if (style.includes("inverse")) return undefined;
   const named = (kind: RegExp) => COLORS[Number(kind.exec(style)?.[1] ?? NaN) % COLORS.length];

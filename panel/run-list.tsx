@@ -129,7 +129,7 @@ function Start({ sandbox, onStarted }: { sandbox: string; onStarted: () => void 
   return (
     <form class="start" onSubmit={start}>
       <label for="command">
-        Run a command <span class="soft">Enter runs it, Shift+Enter begins a new line</span>
+        Run a command <span class="soft">Enter runs the command, Shift+Enter begins a new line</span>
       </label>
       <textarea id="command" name="command" rows={1} {...VERBATIM} onKeyDown={onKeyDown} />
       <div class="together">

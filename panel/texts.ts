@@ -26,7 +26,7 @@ export const deleteQuestion = (name: string) =>
 export const restoreQuestion = (name: string, time: string) =>
   `Restore ${name} as it was at ${time}? Running programs end. The current state is saved as a checkpoint first.`;
 export const pasteQuestion = (lines: number, shown: string) =>
-  `Paste ${lines} lines? Each line is entered at once.\n\n${shown}`;
+  `Paste ${lines} lines? Each line is entered as if you pressed Enter.\n\n${shown}`;
 
 // Outcomes
 

@@ -13,7 +13,7 @@ import { RunLink } from "./run-link.tsx";
 import { Time } from "./time.tsx";
 import { LOADING_RUNS, NO_RUNS } from "./texts.ts";
 
-/** How many recently used sandboxes the page shows in detail. The list next to it has all of them. */
+/** How many recently used sandboxes the page shows in detail. The page's navigation lists all sandboxes. */
 const SHOWN_SANDBOXES = 8;
 
 /** How many sandboxes are watched for runs. A stream watches at most eight calls (`src/server/panel-stream.ts`). */

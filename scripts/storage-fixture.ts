@@ -27,7 +27,7 @@ const short = execFileSync("git", ["rev-parse", "--short=7", commit], { cwd: roo
 const test = "tests/worker/account/storage-fixture.test.ts";
 const worktree = worktreeArgument ?? join(mkdtempSync(join(tmpdir(), "storage-fixture-")), short);
 
-/** The name of an actor: of its sandbox, its principal, or its counter. */
+/** The name of an actor's sandbox, principal or counter. */
 function nameOf({ owner, principal, ...keys }: Record<string, unknown>): string {
   if (typeof principal === "string") return principal;
   if (owner) return (owner as { sandbox: string }).sandbox;

@@ -21,7 +21,7 @@ export function sandboxMCP(options: ConnectOptions): Provider {
         const sandbox = server.sandbox(name);
         if (snapshotId !== undefined) await sandbox.restore(snapshotId);
         if (envs !== undefined) await sandbox.configure({ env: envs });
-        // Starts the sandbox, so that errors are thrown here.
+        // Starts the sandbox, so that `create` throws the errors of a start.
         const made = toComputeSandbox(server, sandbox, { directory, timeout });
         await made.filesystem.mkdir(directory ?? ".");
         return made;

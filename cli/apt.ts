@@ -23,7 +23,7 @@ export function aptCommand(packages: readonly string[]): string {
  * manual repair.
  */
 export async function install(packages: readonly string[], log?: string): Promise<void> {
-  // Scripts of packages run Python and Perl as root. These variables could make them load modules from a
+  // Scripts of packages run Python and Perl as root. Variables such as PYTHONPATH and PERL5LIB could make them load modules from a
   // project that a sandbox writes to.
   const inherited = Object.entries(process.env).filter(([name]) => !/^(PYTHON|PERL)/.test(name));
   const env = { ...Object.fromEntries(inherited), PATH: systemPath(), DEBIAN_FRONTEND: "noninteractive" };

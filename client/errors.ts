@@ -8,7 +8,7 @@ export class SandboxError extends Error {
   override readonly name: string = "SandboxError";
   /** The kind of error: the code of a tool's error (`not_found`, `quota_exceeded`, ...), or a code of the subclass. */
   readonly code: string;
-  /** What to do next, as a sentence; empty if nothing helps. */
+  /** What to do next, as a sentence; empty if nothing can be done. */
   readonly hint: string;
   /** The run that the call was following. The run continues, and `server.result(runID)` returns to it. */
   runID?: string;

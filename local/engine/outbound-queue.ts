@@ -110,7 +110,7 @@ export class OutboundQueue {
     const described = parseResponse(request.headers[OUTBOUND_HEADER]);
     const isGone = pending === undefined || pending.response.destroyed;
     if (isGone || described === undefined) {
-      // The process in the sandbox has disconnected. Closing this connection also ends the Worker's request to the internet.
+      // Usually the process in the sandbox has disconnected. Closing this connection also ends the Worker's request to the internet.
       response.writeHead(isGone ? 410 : 400, { connection: "close" }).end();
       request.destroy();
       if (isGone) this.#free(number);

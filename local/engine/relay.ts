@@ -30,7 +30,7 @@ export class RelayPace {
   readonly inFlight = new RepliesInFlight();
   bufferedBytes = 0;
 
-  /** @param isOfPreviews whether bytes of HTTP bodies count, too. All bodies except those of previews are file transfers of the user. */
+  /** @param isOfPreviews true for previews: the rate of bytes in their HTTP bodies is limited. Other bodies are the user's file transfers. */
   constructor(isOfPreviews: boolean) {
     this.pieces = new Pieces(isOfPreviews ? new Pace(bytePace) : undefined);
   }

@@ -1,4 +1,4 @@
-/** The body of a request to the bare Worker, which makes one call of the sandbox's actor. */
+/** The body of a request to the bare Worker. For each request, the Worker makes one call of the sandbox's actor. */
 export type BareCall = { sandbox: string } & (
   | { method: "ping" }
   | { method: "createCodeContext" }

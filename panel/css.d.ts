@@ -1,4 +1,4 @@
-/** The style sheet of a package as text, by `scripts/bundle-panel.ts`. */
+/** The style sheet of a package, which `scripts/bundle-panel.ts` bundles as text. */
 declare module "*.css" {
   const text: string;
   export default text;

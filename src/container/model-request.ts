@@ -10,7 +10,7 @@ const BYTES_PER_TOKEN = 3;
 /** Types of sources for images and documents that the API need not fetch by URL. */
 const SOURCES = new Set(["base64", "text", "content", "file"]);
 /** Tools that the agent itself runs, and tool search. The API runs all other tools, which may reach any host. */
-const OWN_TOOLS = /^(custom|null|(bash|text_editor|computer|memory|tool_search_tool)_\w+)$/;
+const AGENT_TOOLS = /^(custom|null|(bash|text_editor|computer|memory|tool_search_tool)_\w+)$/;
 
 /**
  * Parses JSON: a text search for `"max_tokens"` would match inside a conversation, and miss escaped letters. If a name occurs
@@ -53,7 +53,7 @@ export class RequestMeter {
     } else if (first === "mcp_servers" && path.length > 1) this.#reachedHost ??= "mcp_servers";
     else if (first === "tools") {
       const type = path.length === 3 && third === "type" ? read() : "custom";
-      if (type === undefined || !OWN_TOOLS.test(type))
+      if (type === undefined || !AGENT_TOOLS.test(type))
         this.#reachedHost ??= `the tool ${(type ?? "?").replace(/\W/g, "?")}`;
     } else if (path.at(-2) === "source" && !isOpaque(path)) {
       const name = path.at(-1);

@@ -161,7 +161,7 @@ class PanelStream {
     let wait_seconds = 0;
     let sent: string | undefined;
     while (!this.#isEnded) {
-      const from = Date.now();
+      const startedAt = Date.now();
       const reply = await this.#poll("get_result", { id: args.id, cursor, wait_seconds }, raw);
       if (!reply) return;
       const event = JSON.stringify({ watch: index, ...reply });
@@ -169,7 +169,7 @@ class PanelStream {
       const page = position.safeParse("data" in reply ? reply.data : undefined).data;
       if (!page || isReadWhole(page)) return;
       sent = event;
-      const pauseMs = raw ? terminalPauseMs(page, cursor, Date.now() - from) : logPauseMs(page);
+      const pauseMs = raw ? terminalPauseMs(page, cursor, Date.now() - startedAt) : logPauseMs(page);
       cursor = nextOffset(page);
       wait_seconds = Math.min(POLL_WAIT_SECONDS, this.#caller.config.maxWaitSeconds);
       await this.#pause(pauseMs);

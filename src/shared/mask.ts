@@ -65,7 +65,7 @@ export class Mask {
   /** Masks a body while it streams. Holds back the last word while it may be the beginning of a value. */
   stream(): TransformStream<Uint8Array, Uint8Array> {
     const traces = this.#traces;
-    const mostHeld = Math.max(0, ...traces.map((trace) => trace.mostHeld));
+    const maxHeldBytes = Math.max(0, ...traces.map((trace) => trace.maxHeldBytes));
     /** The held-back bytes, and enough bytes before them to find a trace that began earlier. */
     let tail: Uint8Array = new Uint8Array();
     /** How many bytes of `tail` have been sent. */
@@ -73,10 +73,10 @@ export class Mask {
     return new TransformStream({
       transform(piece, controller) {
         const bytes = tail.length === 0 ? piece : concat(tail, piece);
-        const least = Math.max(0, bytes.length - mostHeld);
+        const earliest = Math.max(0, bytes.length - maxHeldBytes);
         let wordStart = bytes.length;
-        while (wordStart > least && isVisible(bytes[wordStart - 1] ?? 0)) wordStart--;
-        const tailStart = wordStart > least ? wordStart : Math.max(0, least - mostHeld);
+        while (wordStart > earliest && isVisible(bytes[wordStart - 1] ?? 0)) wordStart--;
+        const tailStart = wordStart > earliest ? wordStart : Math.max(0, earliest - maxHeldBytes);
         if (wordStart > sent) controller.enqueue(maskBytes(bytes, traces, sent, wordStart));
         tail = bytes.slice(tailStart);
         sent = Math.max(wordStart, sent) - tailStart;
@@ -94,10 +94,10 @@ function matchersOf(secret: Secret): { traces: TraceMatcher; names: TraceMatcher
   let found = matchers.get(secret);
   if (!found) {
     const traces = tracesOf(secret);
-    const small = traces.map((trace) => ({ ...trace, text: trace.text.toLowerCase() }));
+    const lowerCase = traces.map((trace) => ({ ...trace, text: trace.text.toLowerCase() }));
     found = {
       traces: new TraceMatcher(traces, BASE64_PAIRS),
-      names: new TraceMatcher(small, [...BASE64_PAIRS, ...CASE_PAIRS]),
+      names: new TraceMatcher(lowerCase, [...BASE64_PAIRS, ...CASE_PAIRS]),
     };
     matchers.set(secret, found);
   }
@@ -118,13 +118,13 @@ function maskBytes(
 
 class TraceMatcher {
   /** The most bytes that are held back: the longest spelling of the longest trace. */
-  readonly mostHeld: number;
+  readonly maxHeldBytes: number;
   readonly #automaton: PatternAutomaton<SecretTrace>;
 
   /** @param same pairs of characters treated as equal */
   constructor(traces: readonly SecretTrace[], same: readonly string[]) {
     const longest = Math.max(0, ...traces.map(({ text }) => text.length)) + 2;
-    this.mostHeld = Math.ceil(longest / LENGTH_CLASS) * LENGTH_CLASS * MAX_SPELLING_CHARS;
+    this.maxHeldBytes = Math.ceil(longest / LENGTH_CLASS) * LENGTH_CLASS * MAX_SPELLING_CHARS;
     const columns = new Uint8Array(256);
     let count = 0;
     for (const { text } of traces) for (const byte of encoder.encode(text)) columns[byte] ||= ++count;

@@ -1,13 +1,13 @@
 /** A token bucket: a burst, then a rate per second. A caller may take more than is left; later callers then wait longer. */
 export class Pace {
   readonly #perSecond: number;
-  readonly #most: number;
+  readonly #burst: number;
   #left: number;
-  #at = performance.now();
+  #filledAt = performance.now();
 
   constructor(options: { burst: number; perSecond: number }) {
     this.#perSecond = options.perSecond;
-    this.#most = options.burst;
+    this.#burst = options.burst;
     this.#left = options.burst;
   }
 
@@ -31,7 +31,7 @@ export class Pace {
 
   #fill(): void {
     const now = performance.now();
-    this.#left = Math.min(this.#most, this.#left + ((now - this.#at) / 1000) * this.#perSecond);
-    this.#at = now;
+    this.#left = Math.min(this.#burst, this.#left + ((now - this.#filledAt) / 1000) * this.#perSecond);
+    this.#filledAt = now;
   }
 }

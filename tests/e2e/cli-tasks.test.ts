@@ -194,7 +194,7 @@ describe("connect", () => {
     expect(listed).toMatch(/^process: .* - .*Connected$/m);
   });
 
-  it("writes an entry for a process, which starts its server", async () => {
+  it("writes an entry with which a client starts the server as a process", async () => {
     const { entry } = await json(["connect", "claude-desktop", "--print", "--state-dir", "none"]);
     const args = [join(repository, "cli/main.ts"), "stdio", "--state-dir", join(directory, "none")];
     expect(entry).toEqual({ command: process.execPath, args });
@@ -255,7 +255,7 @@ describe("verify", () => {
       expect(names).toContain(tool.name);
   });
 
-  it("names the tools that an address or a token excludes, succeeds without them, and leaves no sandbox behind", async () => {
+  it("succeeds without the tools that an address or a token excludes, and names them", async () => {
     type Checks = { name: string; verdict: string; found: string }[];
     const part = await json(["verify", `${server.url}?tools=get_result,cancel_run,expose_port`, TOKEN]);
     const checks = part.checks as Checks;

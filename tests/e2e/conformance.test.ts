@@ -66,7 +66,7 @@ afterAll(async () => {
   await server?.stop();
 });
 
-/** One file for each greeting, which replaces the suite's tool `greet`. */
+/** A directory with a file for each greeting. Reading such a file replaces the suite's tool `greet`. */
 const GREETINGS = "/tmp/greetings";
 
 /** A command in a new session. */

@@ -121,8 +121,8 @@ describe("the stream of a page", () => {
   });
 });
 
-describe("a long list or output", () => {
-  it("of a hundred sandboxes renders the visible ones, and finds one by its name", async () => {
+describe("a page with a long list or output", () => {
+  it("renders only the visible ones of a hundred sandboxes, and finds one by its name", async () => {
     const names = Array.from({ length: 100 }, (_, index) => `many-${index}`);
     await runInParallel(names, (sandbox) => call("configure_sandbox", { sandbox, env: { A: "b" } }));
     await page.goto(`${panel.address}#/`);
@@ -147,7 +147,7 @@ describe("a long list or output", () => {
     await until(() => page.locator("nav.sandboxes [aria-current=page]").isVisible());
   });
 
-  it("of two hundred runs renders the visible ones", async () => {
+  it("renders only the visible ones of two hundred runs", async () => {
     const sandbox = "many-runs";
     const run = (number: number) => call("run_command", { sandbox, command: `: run ${number}` });
     await run(1);
@@ -173,7 +173,7 @@ describe("a long list or output", () => {
     expect(await page.locator(".runs .title:text-is(': run 1')").count()).toBe(0);
   });
 
-  it("of megabytes of output renders the visible rows, and reports what is omitted", async () => {
+  it("renders only the visible rows of megabytes of output, and says that only the end is shown", async () => {
     await panel.run("megabytes", "yes 0123456789 | head -c 40000000; echo; echo the end");
     await panel.waitForState("succeeded");
     await until(async () => (await panel.rows()).at(-1) === "the end");

@@ -60,7 +60,7 @@ describe("the terminal of the panel", () => {
     expect(panel.browserErrors).toEqual([]);
   });
 
-  it("has colours, the size of its element, and a key that leaves it", async () => {
+  it("shows colours, fills its element, and loses the focus after Ctrl+]", async () => {
     const content = `process.stdin.resume();
 console.log("\\x1b[31mred\\x1b[0m \\x1b[38;2;0;0;255mblue\\x1b[0m");
 const printRows = () => console.log(process.stdout.rows + " rows");

@@ -63,7 +63,7 @@ afterEach(async () => {
   await page?.context().close();
 });
 
-/** @param shown a selector; waits until the page has it */
+/** Opens a page, and waits until it contains an element for the selector `shown`. */
 async function open(url: string, shown?: string): Promise<void> {
   page = await (await chromium.newContext()).newPage();
   await page.goto(url);
@@ -175,7 +175,7 @@ describe("a page of a preview", () => {
 });
 
 describe("code in a sandbox", () => {
-  it("reaches no preview on this machine, neither its own nor another one", async () => {
+  it("does not reach the preview of another sandbox", async () => {
     const url = await expose("private", 8000);
     const output = await run("hostile", `curl -sS -m 20 ${url}; curl -sS -m 20 --noproxy '*' ${url}; true`);
     expect(output).not.toContain("the other sandbox");

@@ -13,8 +13,9 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 const RUNS = 10;
 /** Few, because each sandbox takes 0.4 s of processor time. */
 const SANDBOXES = 3;
-/** The limit of seconds for a day: the time of five runs. */
+/** The time of one run. */
 const RUN_SECONDS = 2;
+/** The limit of run seconds for a day. */
 const SECONDS = 5 * RUN_SECONDS;
 
 let server: Server;
@@ -160,7 +161,7 @@ describe.concurrent("a principal's quota", () => {
     });
   });
 
-  it("counts the used seconds of a day, whatever happens to the sandbox and the server", async () => {
+  it("counts the day's run seconds, also of a destroyed sandbox and from before a restart of the server", async () => {
     const state = temporaryDirectory();
     const flags = ["--state-dir", state];
     const env = {

@@ -1,5 +1,5 @@
 /**
- * The connection between the Worker and the engine breaks. The Worker connects through a proxy, which breaks all
+ * The connection between the Worker and the engine breaks. The Worker connects through a proxy, which can break all
  * connections, also in the middle of a message. The other parts are those of `npm start`.
  */
 import { type AddressInfo, type Server, type Socket, connect, createServer } from "node:net";
@@ -94,7 +94,7 @@ class FlakyProxy {
   }
 
   #pass(data: Buffer, to: Socket): void {
-    // Bytes after a missing part would be a fault that TCP does not have.
+    // TCP never delivers the bytes that follow a lost part.
     if (this.#isCutting) return;
     if (data.length <= this.#budget) {
       this.#budget -= data.length;
@@ -147,7 +147,7 @@ const countSandboxes = (): number =>
 
 describe("when the control channel is cut while a sandbox starts", () => {
   it("the server retries the start until it succeeds, and makes one sandbox", async () => {
-    // The prepared sandbox.
+    // Only the prepared sandbox exists.
     await until(() => countSandboxes() === 1);
     const before = proxy.cuts;
     proxy.cutRequests(/^PUT \/sandboxes\/[^/ ]+ HTTP/, 5);
@@ -189,7 +189,7 @@ describe("when the control channel is cut in the middle of a message", () => {
 
   it("a file is written completely or not at all, an append happens once, and reads are retried", async () => {
     const content = "0123456789abcdef".repeat(4096);
-    /** Makes a call and cuts the connection after this number of bytes. Returns false if the call needed fewer bytes. */
+    /** Makes a call and cuts the connection after this number of bytes. `wasCut` is false if the call needed fewer bytes. */
     const callAndCut = async (bytes: number, name: string, args: Record<string, unknown>) => {
       const before = proxy.cuts;
       proxy.cutAfter(bytes);
@@ -249,7 +249,7 @@ describe("when the control channel is cut in the middle of a message", () => {
     }
   });
 
-  it("code is lost, with the reason; files remain, and the next call works", async () => {
+  it("a run of code is lost and gives the reason, files remain, and the next call works", async () => {
     await call("run_code", { sandbox, code: "x = 1; open('kept', 'w').write('kept')" });
     const answer = call("run_code", {
       sandbox,

@@ -19,7 +19,7 @@ const state = async (name: string) => {
   return listed.find((one) => one.name === name)?.state;
 };
 
-describe.concurrent("when the platform or code in a sandbox ends its container or sandboxd", () => {
+describe.concurrent("when a sandbox's container or sandboxd is ended by the platform or by code", () => {
   it("the server saves a file that was written just before", async () => {
     const sandbox = "written";
     await server.sh("true", { sandbox });
@@ -93,7 +93,7 @@ describe.concurrent("when the platform or code in a sandbox ends its container o
     expect(files).toEqual(expect.arrayContaining(answered.map((n) => `c${n}`)));
   });
 
-  it("the server starts nothing new while the container ends, and says what to do", async () => {
+  it("the server starts nothing new while the container ends, and says that the platform replaces it", async () => {
     const sandbox = "late";
     // Ignores SIGTERM, so that the container ends slowly.
     await server.call("run_command", { sandbox, command: "trap '' TERM; sleep 60", wait_seconds: 0 });

@@ -51,7 +51,7 @@ async function countOutput(id: string): Promise<number> {
 }
 
 describe.concurrent("when a sandbox is killed in the middle of a command and of code", () => {
-  it("runs become lost within seconds and their output is kept, the next call works and says what is gone, and other sandboxes continue", async () => {
+  it("its runs are lost within seconds but keep their output, and the next call and other sandboxes work", async () => {
     await server.sh("echo mine > file", { sandbox: "other" });
     await server.call("run_code", { sandbox: "other", code: "x = 1" });
     const ids = await startRuns("victim");
@@ -90,7 +90,7 @@ describe.concurrent("when a sandbox is killed in the middle of a command and of 
     const first = await server.firstPID(sandbox);
     const begin = ([name, args]: (typeof calls)[number]) => server.call(name, { sandbox, ...args });
     const answers = calls.slice(0, 2).map(begin);
-    // A run that has not started yet would start and end in the next sandbox.
+    // Waits until both runs have started, because a run that starts later would use the next sandbox.
     await until(async () =>
       (await server.sh("ls", { sandbox, session: "look" })).includes("code\ncommand\n"),
     );

@@ -1,4 +1,4 @@
-/** A command kills processes by name: our programs and other runs survive. */
+/** A command kills processes by name, and the sandbox still works. */
 import { beforeAll, describe, expect, it } from "vitest";
 import { idIn } from "../setup/mcp-client.ts";
 import { until } from "../setup/until.ts";

@@ -12,7 +12,7 @@ import { until } from "../setup/until.ts";
 /** The long form runs more rounds, and includes tests that take minutes. */
 export const LONG = process.env.FAULTS === "long";
 
-/** Starts processes in the background and detached, which continue after their command. */
+/** A command that starts background processes, which continue after its end. */
 export const START_SLEEPERS =
   "sleep 86400 & nohup sleep 86400 >/dev/null 2>&1 & setsid sleep 86400 >/dev/null 2>&1 &";
 
@@ -33,7 +33,7 @@ export interface FaultServer extends Calls {
   pid(part: ServerPart): number;
   /** All current processes of the server and its sandboxes. */
   all(): Process[];
-  /** Starts the server again with the same state, after its end. */
+  /** Waits until the server has ended, and starts it again with the same state. */
   restart(): Promise<void>;
   /** Stops the server, and removes its state. */
   close(): Promise<void>;

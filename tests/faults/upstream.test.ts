@@ -43,7 +43,7 @@ afterAll(async () => {
 });
 
 // Each test has its own sandbox.
-describe.concurrent("when the model's API breaks off", () => {
+describe.concurrent("when the model's API closes a connection early", () => {
   it("the agent retries after a break in the middle of a stream, and performs its instructions once", async () => {
     const sandbox = "cut";
     const { fields } = await client.call("execute_task", { task: "[[cut]] Write", sandbox });
@@ -67,7 +67,7 @@ describe.concurrent("when the model's API is slow", () => {
     expect(fields).toMatchObject({ state: "succeeded", answer: "one two three" });
   });
 
-  it("the task ends at its timeout with all its processes if the response never ends, and the sandbox can be used", async () => {
+  it("the task and its processes end at the timeout if the API never responds, and the sandbox can be used", async () => {
     const sandbox = "hang";
     const hung = await client.call("execute_task", { task: "[[hang]] x", sandbox, timeout_seconds: 30 });
     expect(faults.hang).toBeGreaterThan(0);
@@ -80,7 +80,7 @@ describe.concurrent("when the model's API is slow", () => {
 });
 
 describe("when the model's API is down", () => {
-  it("the task ends by its timeout and names the API as the reason, and everything else works", async () => {
+  it("the task ends at its timeout or earlier and names the API as the reason, and commands work", async () => {
     await api.close();
     const sandbox = "down";
     const { fields } = await client.call("execute_task", {

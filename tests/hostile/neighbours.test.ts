@@ -16,7 +16,7 @@ import { sendRaw } from "./support.ts";
 const NEIGHBOUR = "a-token-of-another-principal";
 const HOSTILE_SANDBOXD = readFileSync(join(repository, "tests/setup/hostile-sandboxd.cjs"), "utf8");
 
-/** How long an attack may wait for its response. A run is flooded for that long. */
+/** How long an attack may wait for its response, and how long it floods a run. */
 const ATTACK_SECONDS = 2;
 const COMMAND = { command: "echo", timeout_seconds: ATTACK_SECONDS };
 const TASK = { task: "work", timeout_seconds: ATTACK_SECONDS, wait_seconds: ATTACK_SECONDS };
@@ -59,7 +59,7 @@ async function attackWith(name: string, args: Record<string, unknown>): Promise<
   return text;
 }
 
-// The engine and workerd still run.
+// Checks that the engine and workerd still run.
 afterEach(() => expect(deaths).toEqual([]));
 
 /** Makes this number of calls at once. */
@@ -101,12 +101,12 @@ const LEAST_SHARE = 1 / 10;
 /** The time in which calls are counted before an attack. */
 const PEACE_MS = 250;
 
-/** The server may still work on an attack whose clients have disconnected. */
+/** The pause after an attack: the server may still work on it although its clients have disconnected. */
 const CALM_AFTER_MS = 5000;
 
 /**
  * Compares the rate of the neighbour's calls during an attack with the rate before it. A fixed rate would not work, because the
- * machine has other work. That work may begin during the test, so a lower rate after the attack counts.
+ * machine has other work. That work may begin during the test, so the rate after the attack is the reference if it is lower.
  */
 async function expectAnswersDuring(what: string, runAttack: () => Promise<unknown>): Promise<void> {
   const rateFor = async (title: string, isOver: (ms: number) => boolean) => {
@@ -173,10 +173,10 @@ function memoryNow(): number {
   const found = withoutForkedCopies(tree(process.pid)).filter(({ command }) =>
     /workerd serve|local\/engine\/main/.test(command),
   );
-  const held = found.map(
+  const resident = found.map(
     ({ pid }) => /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1],
   );
-  return held.reduce((sum, kilobytes) => sum + Number(kilobytes ?? 0) * 1024, 0);
+  return resident.reduce((sum, kilobytes) => sum + Number(kilobytes ?? 0) * 1024, 0);
 }
 
 describe("when workerd's own header MF-Original-URL names another host", () => {
@@ -248,11 +248,11 @@ const FLOODS: { what: string; flood: string; call: [name: string, args: Record<s
 ];
 
 describe("when one principal attacks the server", () => {
-  // The first call starts the neighbour's sandbox.
+  // Starts the neighbour's sandbox.
   beforeAll(async () => void (await neighbourUntil(() => true)));
 
-  // tests/node/control.test.ts shows that the engine ends such a sandbox. These attacks are the largest one, the one with most
-  // values, and one that breaks no rule.
+  // tests/node/control.test.ts checks that the engine ends such a sandbox. This test sends only the largest message, the one with
+  // most values, and one that breaks no rule.
   it.each(["push", "numbers", "churn"])(
     "another principal's calls succeed while a control server sends hostile messages: %s",
     async (name) => {
@@ -421,7 +421,7 @@ describe("when one principal attacks the server", () => {
     { what: "chunks of visitors", visit: ["/in", 40, "chunks", 1] },
     { what: "chunks for visitors", visit: ["/out", 40, "chunks", 1] },
   ])(
-    "another principal's calls succeed while a preview sends $what, of one byte each",
+    "another principal's calls succeed while one-byte $what pass through a preview",
     async ({ what, visit }) => {
       const sandbox = "tiny-pieces";
       const flood = await startFloodablePreview((name, args) => tool(url, name, { sandbox, ...args }));

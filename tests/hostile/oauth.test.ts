@@ -126,7 +126,7 @@ function form(pairs: readonly string[][]): string {
   return new URLSearchParams(pairs.map(([name = "", text = ""]) => [name, fillIn(text)])).toString();
 }
 
-/** Requests that succeed without changes. */
+/** Requests that succeed if no parameter is changed. */
 const REQUESTS: [string, Record<string, string>][] = [
   [
     AUTHORIZE_PATH,

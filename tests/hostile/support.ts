@@ -122,11 +122,11 @@ export const nastyValue: fc.Arbitrary<unknown> = fc.oneof(
   fc.dictionary(nastyString, nastyString, { maxKeys: 3 }),
 );
 
-/** Checks what must hold for every response. */
+/** Checks that a response has a status below 500, and reveals none of `LEAKS`. */
 export function expectHarmless(status: number, body: string, request: string): void {
   const shown = request.slice(0, 2000);
   expect(status, `${shown}\n${body.slice(0, 500)}`).toBeLessThan(500);
-  // An error may repeat the request: that is not a leak.
+  // An error may repeat text of the request.
   const leak = LEAKS.exec(body)?.[0];
   expect(
     leak === undefined || request.includes(leak) ? undefined : `${leak} in ${body.slice(0, 1000)}`,

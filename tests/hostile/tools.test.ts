@@ -74,7 +74,7 @@ async function call(name: string, args: unknown): Promise<string> {
 const SLOW: Record<string, number> = { run_code: 25, run_command: 40, destroy_sandbox: 20, execute_task: 8 };
 
 describe("when a tool gets hostile input", () => {
-  it("every tool returns a result or a readable error", async () => {
+  it("every tool returns a result or a readable error for hostile values of its fields", async () => {
     for (const definition of await definitions()) {
       await fc.assert(
         fc.asyncProperty(inputFor(definition), async (args) => void (await call(definition.name, args))),
@@ -83,7 +83,7 @@ describe("when a tool gets hostile input", () => {
     }
   });
 
-  it("every tool returns a result or a readable error for arbitrary arguments", async () => {
+  it("every tool returns a result or a readable error for arguments of any shape", async () => {
     const names = (await definitions()).map(({ name }) => name);
     await fc.assert(
       fc.asyncProperty(
@@ -104,7 +104,7 @@ describe("when a tool gets hostile input", () => {
 });
 
 describe("when input contains arbitrary text", () => {
-  it("a command prints any text of an environment variable and an argument unchanged", async () => {
+  it("a command gets any text of an environment variable unchanged", async () => {
     const value = fc
       .string({ unit: "binary", maxLength: 60 })
       .filter((text) => text.isWellFormed() && !text.includes("\0"));

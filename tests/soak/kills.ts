@@ -148,7 +148,7 @@ class Victim {
     await this.#server.sh(`${DIRECTORIES}; echo -n ${this.#sandbox} >/workspace/name`, {
       sandbox: this.#sandbox,
     });
-    // So every restored state contains the file `name`.
+    // Every restored state then contains the file `name`.
     await this.#server.call("checkpoint_sandbox", { sandbox: this.#sandbox });
   }
 
@@ -302,7 +302,7 @@ class Victim {
           );
         }
       }
-      // A lost version must not come back later. Earlier versions may, from a state that contains them.
+      // A version newer than the restored one is lost, and must not come back. An older one may, with an older state.
       const earlier = versions.filter((version) => version.number <= number);
       for (const version of earlier) version.at ??= Date.now();
       this.#versions.set(path, earlier);

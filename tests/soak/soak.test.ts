@@ -13,7 +13,7 @@ it("many clients get correct results from mixed tools, and no resource use grows
   const [outputFile, errorsFile] = ["out", "err"].map((name) => join(directory, name)) as [string, string];
   const script = fileURLToPath(new URL("soak.ts", import.meta.url));
   const soak = spawn(process.execPath, [script], {
-    // Less than the default of `npm run soak`, which keeps all processors busy.
+    // A shorter time than the default of `npm run soak`, because the soak keeps all processors busy.
     env: { ...process.env, SOAK_MINUTES: process.env.SOAK_MINUTES ?? "0.08" },
     stdio: ["ignore", openSync(outputFile, "w"), openSync(errorsFile, "w")],
   });

@@ -1,11 +1,11 @@
 /**
  * Load over time: many clients call the tools for code, commands, files and runs against the parts of `npm start`, while
- * it watches the memory, file descriptors and processes of each part. It prints a table, and exits with 1 if an answer was wrong
+ * this program watches the memory, file descriptors and processes of each part. It prints a table, and exits with 1 if an answer was wrong
  * or a measure grew.
  *
  *   npm run soak                       under a minute, 20 clients
  *   SOAK_MINUTES=60 npm run soak       50 clients
- *   npm run soak -- --write            the table into docs/internals/reliability.md as well
+ *   npm run soak -- --write            also writes the table into docs/internals/reliability.md
  *   npm run soak -- --kills            kills sandboxes instead: kills.ts
  */
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
@@ -173,8 +173,8 @@ async function soak(): Promise<{ calls: number; errors: string[]; quarters: Samp
   let calls = 0;
   const client = async (number: number, until: () => boolean) => {
     for (let turn = 0; !until(); turn++) {
-      // Each client repeats the mix in order from another start. A step that reads a file comes after the step that
-      // writes it.
+      // At first every client makes all steps in order, because one step reads the file that another writes. Later each
+      // client is at a different step.
       const step = mix[(turn < 10 ? turn : turn + number) % mix.length];
       try {
         const [answer, expected] = (await step?.(number, turn)) ?? [];

@@ -98,7 +98,7 @@ export async function execute(request: Request, caller: CallerContext): Promise<
     const arrivedAt = Date.now();
     const isStrict = isStrictRequest(request);
     if ("problem" in body && NO_JSON.has(body.problem)) throw refusal(REST_TEXTS.notJSON);
-    // Refused before the run starts, if its events have no room.
+    // Throws before the run starts, if there is no memory for its events.
     if (prefersEvents(request)) RequestMemory.forStream(caller.principal.id).release();
     const started = await (isQuestion ? beginQuestion(context, fields) : beginTask(context, fields));
     const { run, wait = defaultWait(caller.config.maxWaitSeconds) * 1000 } = started;

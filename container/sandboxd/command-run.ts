@@ -10,7 +10,7 @@ import { promisify } from "node:util";
 import * as z from "zod/mini";
 import { FollowedRun } from "./followed-run.ts";
 import { STATE_END, directoryIn, directoryOf } from "./session-directories.ts";
-import { RUNS, SESSIONS, SLOTS, makePlaces, textOf } from "./directories.ts";
+import { RUNS, SESSIONS, SLOTS, fileAs, makePlaces, textOf } from "./directories.ts";
 import {
   NO_ENV,
   groupMembers,
@@ -457,14 +457,6 @@ export class CommandRun extends FollowedRun {
       this.#hasTimedOut = true;
       this.kill("TERM");
     });
-  }
-}
-
-function fileAs<T extends z.ZodMiniType>(schema: T, path: string): z.output<T> | undefined {
-  try {
-    return schema.parse(JSON.parse(textOf(path) ?? ""));
-  } catch {
-    return undefined;
   }
 }
 

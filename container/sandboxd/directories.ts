@@ -12,6 +12,7 @@ import {
   symlinkSync,
 } from "node:fs";
 import { join } from "node:path";
+import type * as z from "zod/mini";
 
 const root = process.env.SANDBOXD_ROOT ?? "/var/lib/sandbox-mcp";
 export const WORKSPACE = process.env.SANDBOXD_WORKSPACE ?? "/workspace";
@@ -102,5 +103,14 @@ export function textOf(
     return undefined;
   } finally {
     if (file !== undefined) closeSync(file);
+  }
+}
+
+/** A file of JSON; undefined if unreadable or invalid. */
+export function fileAs<T extends z.ZodMiniType>(schema: T, path: string): z.output<T> | undefined {
+  try {
+    return schema.parse(JSON.parse(textOf(path) ?? ""));
+  } catch {
+    return undefined;
   }
 }

@@ -38,7 +38,7 @@ import * as z from "zod/mini";
 import { GuardedPath } from "./confinement.ts";
 import { FileError, codeOf, toFileError, withFileErrors } from "./file-error.ts";
 import { FORM_BYTES, fileOf } from "./form.ts";
-import { WRITES, entriesOf, textOf } from "./directories.ts";
+import { WRITES, entriesOf, fileAs } from "./directories.ts";
 import { applyEdits } from "./editing.ts";
 import type { Call, FileRequests } from "./operations.ts";
 import { APPEND_BYTES, type Edit, EDITED_BYTES, type WriteResult, writtenSchema } from "./shapes.ts";
@@ -79,7 +79,7 @@ export class Writes {
   recover(): void {
     for (const { name: id } of entriesOf(WRITES)) {
       if (!/^[0-9a-f-]{1,64}$/.test(id)) continue;
-      const note = noteOf(id);
+      const note = fileAs(noteSchema, join(WRITES, id));
       try {
         const done = note && resultAfterCrash(note);
         if (done !== undefined) {
@@ -344,14 +344,6 @@ function resultAfterCrash(note: Note): WriteResult | {} | undefined {
   if (note.written === undefined) rmSync(note.temporary, { force: true });
   else if (existsSync(note.temporary)) renameSync(note.temporary, note.target);
   return note.written;
-}
-
-function noteOf(id: string): Note | undefined {
-  try {
-    return noteSchema.parse(JSON.parse(textOf(join(WRITES, id)) ?? ""));
-  } catch {
-    return undefined;
-  }
 }
 
 /** Creates a directory and its missing parents. Node's option `recursive` would report ENOENT for a read-only file system. */

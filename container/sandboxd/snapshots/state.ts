@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as z from "zod/mini";
-import { SNAPSHOT, textOf } from "../directories.ts";
+import { SNAPSHOT, fileAs } from "../directories.ts";
 import { type Mark, markSchema } from "./snapshot-requests.ts";
 import { yieldBetweenSteps } from "../small-steps.ts";
 import { entrySchema } from "./manifest.ts";
@@ -22,11 +22,7 @@ export class SnapshotState {
   #index: { id: string; index: Index } | undefined;
 
   mark(): Mark {
-    try {
-      return markSchema.parse(JSON.parse(textOf(MARK_FILE) ?? ""));
-    } catch {
-      return { isRestoring: false };
-    }
+    return fileAs(markSchema, MARK_FILE) ?? { isRestoring: false };
   }
 
   setMark(mark: Mark): void {

@@ -9,6 +9,7 @@ import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/clien
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import { boundAnswer, fetchDirectly } from "../client/connection.ts";
 import { SandboxError } from "../client/errors.ts";
+import { parseJSON } from "../src/shared/bounded.ts";
 import { CommandError, type ExitName } from "./exit.ts";
 import { explain, refusal, unreachable } from "./server-calls.ts";
 import type { ServerAddress } from "./server-address.ts";
@@ -228,14 +229,6 @@ function wasNotSent(error: unknown): boolean {
 function headerText(value: string): string {
   const isPlain = /^[\x21-\x7e]+( +[\x21-\x7e]+)*$/.test(value) && !value.startsWith("=?base64?");
   return isPlain ? value : `=?base64?${Buffer.from(value).toString("base64")}?=`;
-}
-
-function parseJSON(body: string): unknown {
-  try {
-    return JSON.parse(body);
-  } catch {
-    return undefined;
-  }
 }
 
 function isMessage(value: unknown): value is JSONRPCMessage {

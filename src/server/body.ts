@@ -1,4 +1,4 @@
-import { exceedsBounds } from "../shared/bounded.ts";
+import { exceedsBounds, parseJSON } from "../shared/bounded.ts";
 import { type RequestMemory, MAX_MEMORY_BYTES } from "../shared/request-memory.ts";
 import { readBody } from "../shared/stream-bytes.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";
@@ -36,12 +36,8 @@ export async function readJSON(
     return { problem: "not_utf8" };
   }
   if (exceedsBounds(text, BOUNDS)) return { problem: "too_many_values" };
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    return { problem: "not_json" };
-  }
+  const value = parseJSON(text);
+  if (value === undefined) return { problem: "not_json" };
   return Array.isArray(value) && value.length > MAX_BATCH ? { problem: "long_batch" } : { value };
 }
 

@@ -20,7 +20,11 @@ export const EVENT_JSON: JSONBounds = { values: 50, depth: 5, name: 100 };
 
 /** @returns undefined for invalid JSON and for JSON over the bounds. The JSON value `null` is returned as null */
 export function parseBounded(text: string, bounds: JSONBounds): unknown {
-  if (exceedsBounds(text, bounds)) return undefined;
+  return exceedsBounds(text, bounds) ? undefined : parseJSON(text);
+}
+
+/** @returns undefined for invalid JSON. The JSON value `null` is returned as null */
+export function parseJSON(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {

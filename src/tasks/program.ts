@@ -3,6 +3,7 @@ import { createParser } from "eventsource-parser";
 import * as z from "zod";
 import type { Tokens } from "../runs/task-detail.ts";
 import type { ProgramLanguage } from "../shared/languages.ts";
+import { parseJSON } from "../shared/bounded.ts";
 import { clause } from "../shared/text.ts";
 import { PROGRAM_TEXTS } from "./texts.ts";
 
@@ -211,13 +212,5 @@ export class ProgramReader {
     if (typeof text !== "string") return;
     this.#at += piece.length;
     this.#code += text;
-  }
-}
-
-function parseJSON(json: string): unknown {
-  try {
-    return JSON.parse(json);
-  } catch {
-    return undefined;
   }
 }

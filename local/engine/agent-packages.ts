@@ -1,6 +1,4 @@
-/**
- * The coding agents that npm installs for local sandboxes when a task first needs them. They are large: Claude Code has 360 MB.
- */
+/** Claude Code, which npm installs for local sandboxes when a task first needs it, because it has 360 MB. */
 import { existsSync, linkSync, mkdirSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { repository } from "./own-files.ts";
@@ -8,15 +6,12 @@ import { installPackages } from "./packages.ts";
 import type { Toolchain } from "./toolchain.ts";
 import { MACHINE } from "./texts.ts";
 
-const FETCHED = {
-  "claude-code": {
-    title: "Claude Code",
-    program: "claude",
-    places: ["", "-musl"].map(
-      (variant) => `@anthropic-ai/claude-code-linux-${process.arch}${variant}/claude`,
-    ),
-  },
-} as const;
+const AGENT = "claude-code";
+const TITLE = "Claude Code";
+const PROGRAM = "claude";
+const PLACES = ["", "-musl"].map(
+  (variant) => `@anthropic-ai/claude-code-linux-${process.arch}${variant}/${PROGRAM}`,
+);
 
 export function programsOf(agents: string): string {
   const programs = join(agents, "bin");
@@ -31,33 +26,20 @@ export async function prepareAgent(
   agents: string,
   print: (line: string) => void,
 ): Promise<string | undefined> {
-  if (!isFetched(agent)) return undefined;
-  const found = toolchain.agents.find(({ name }) => name === FETCHED[agent].program);
-  return found?.path ?? (await fetchAgent(agent, agents, print));
+  if (agent !== AGENT) return undefined;
+  const found = toolchain.agents.find(({ name }) => name === PROGRAM);
+  return found?.path ?? (await fetchAgent(agents, print));
 }
 
-function isFetched(agent: string): agent is keyof typeof FETCHED {
-  return Object.hasOwn(FETCHED, agent);
-}
-
-async function fetchAgent(
-  agent: keyof typeof FETCHED,
-  agents: string,
-  print: (line: string) => void,
-): Promise<string> {
-  const { title, program, places } = FETCHED[agent];
-  const set = {
-    title,
-    manifest: join(repository, "local/agents", agent),
-    directory: join(agents, agent),
-    oneOf: places,
-  };
-  await installPackages(set, print);
-  const found = places
-    .map((place) => join(set.directory, "node_modules", place))
-    .find((file) => existsSync(file));
-  if (found === undefined) throw new Error(MACHINE.removed(title, set.directory));
-  const link = join(programsOf(agents), program);
+async function fetchAgent(agents: string, print: (line: string) => void): Promise<string> {
+  const directory = join(agents, AGENT);
+  const manifest = join(repository, "local/agents", AGENT);
+  await installPackages({ title: TITLE, manifest, directory, oneOf: PLACES }, print);
+  const found = PLACES.map((place) => join(directory, "node_modules", place)).find((file) =>
+    existsSync(file),
+  );
+  if (found === undefined) throw new Error(MACHINE.removed(TITLE, directory));
+  const link = join(programsOf(agents), PROGRAM);
   if (statSync(link, { throwIfNoEntry: false })?.ino === statSync(found).ino) return link;
   // The program is replaced atomically: another engine may replace it, too, and sandboxes may run the previous version.
   const part = `${link}.${process.pid}`;

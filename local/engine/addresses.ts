@@ -81,7 +81,9 @@ export function refusedName(name: string): string | undefined {
  */
 export function refusedPrivateName(name: string): string | undefined {
   const last = name.slice(name.lastIndexOf(".") + 1);
+  // A proxy may ignore further dots at the end: `nas.local.` is `nas.local`.
   return !name.includes(".") ||
+    last === "" ||
     privateDomains.has(last) ||
     name === "home.arpa" ||
     name.endsWith(".home.arpa")

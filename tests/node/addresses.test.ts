@@ -121,6 +121,7 @@ describe("the engine refuses connections", () => {
       ["nas.local", "private network"],
       ["router.home.arpa", "private network"],
       ["git.corp", "private network"],
+      ["metadata.google.internal.", "private network"],
     ] as const)
       await expect(connectUpstream(host, 443, options)).rejects.toThrow(reason);
     await expect(connectUpstream("far.example.com", 443, options)).rejects.toThrow(

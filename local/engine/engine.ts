@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { statSync } from "node:fs";
-import { chmod, mkdir, writeFile, rm } from "node:fs/promises";
+import { chmod, mkdir, writeFile, rm, statfs } from "node:fs/promises";
 import { createServer } from "node:http";
 import { dirname, join } from "node:path";
 import type { AddressInfo } from "node:net";
@@ -162,6 +162,10 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     log,
     prepareAgent: async (agent) => {
       if (options.agents !== undefined) await prepareAgent(agent, toolchain, options.agents, log);
+    },
+    diskSpace: async () => {
+      const { bavail, blocks, bsize } = await statfs(directory);
+      return { freeBytes: bavail * bsize, bytes: blocks * bsize };
     },
   });
   server.on("request", (request, response) => {

@@ -10,6 +10,7 @@ import {
   SECRET_HEADER,
   SENT_SECRET_HEADER,
   URL_HEADER,
+  type DiskSpace,
   interceptsSchema,
   policySchema,
   startSchema,
@@ -31,6 +32,7 @@ export interface RouterOptions {
   boot: string;
   log: (line: string) => void;
   prepareAgent: (agent: string) => Promise<void>;
+  diskSpace: () => Promise<DiskSpace>;
 }
 
 /** wrangler adds this header to a Worker's requests. */
@@ -96,6 +98,7 @@ export class Router {
     }
     if (id === "") {
       if (request.url === "/boot") return json(response, 200, { boot: this.#options.boot });
+      if (request.url === "/disk") return json(response, 200, await this.#options.diskSpace());
       if (request.url === "/actors") return json(response, 200, { actors: this.#registry.listActors() });
       if (route === "DELETE " && request.url === "/previews") {
         for (const sandbox of this.#registry.list()) sandbox.forward.endPreviews();

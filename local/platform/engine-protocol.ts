@@ -16,6 +16,7 @@
  *   *      /actors/<actor>/internet           a request to the URL in `URL_HEADER`, sent under the rules of the actor's sandbox
  *   PUT    /agents/<name>                     installs this coding agent for sandboxes, if it comes from npm
  *   GET    /boot                              {boot}: an id that is new at each start of the engine
+ *   GET    /disk                              the space on the disk of the state directory: `DiskSpace`
  *   GET    /actors                            {actors}: the Durable Objects of running sandboxes
  *   DELETE /previews                          ends all previews, and refuses new ones. {running}: how many sandboxes run
  *
@@ -44,6 +45,12 @@ export const ABANDONED_HEADER = "x-local-engine-abandoned";
 export const FRAME_HEAD_BYTES = 4;
 /** `gone`: the sandbox does not exist or has ended. `not-listening`: nothing accepts connections on that port. */
 export type EngineErrorCode = "gone" | "not-listening" | "failed" | "unauthorized" | "bad-request";
+
+export interface DiskSpace {
+  freeBytes: number;
+  bytes: number;
+}
+
 export const STOP_PATH = "/local/stop";
 export const STOP_MS = 20_000;
 

@@ -4,8 +4,19 @@
  */
 
 import type { Bucket } from "../../src/storage/object-store.ts";
+import { EngineClient, type LocalEnv } from "./engine-client.ts";
+import type { DiskSpace } from "./engine-protocol.ts";
 
-export interface ObjectFolderEnv {
+/**
+ * Saved files leave this much of the disk free, or a tenth of a smaller disk. On a full disk the databases cannot be written, and
+ * every call of every principal fails.
+ */
+const RESERVED_BYTES = 2 * 1024 ** 3;
+const RESERVED_SHARE = 0.1;
+/** The objects of saved files. Their sizes are limited only for each principal, and a save that fails is tried again. */
+const SAVED_FILES = /\/(?:pack|manifest)\.\d+$/;
+
+export interface ObjectFolderEnv extends LocalEnv {
   /** The binding of the folder. Without it, objects are in miniflare's bucket. */
   OBJECTS_FOLDER?: Fetcher;
   RESULTS: object;
@@ -20,7 +31,7 @@ export function withObjectFolder<Env extends ObjectFolderEnv>(env: Env): Env & {
   if (!folder) return env;
   const made = environments.get(env) ?? {
     ...env,
-    RESULTS: new FolderBucket(folder, env.RESULTS as R2Bucket),
+    RESULTS: new FolderBucket(folder, env.RESULTS as R2Bucket, new EngineClient(env)),
   };
   environments.set(env, made);
   return made as Env;
@@ -35,13 +46,21 @@ interface Range {
 class FolderBucket implements Bucket {
   readonly #folder: Fetcher;
   readonly #old: R2Bucket;
+  readonly #engine: EngineClient;
 
-  constructor(folder: Fetcher, old: R2Bucket) {
+  constructor(folder: Fetcher, old: R2Bucket, engine: EngineClient) {
     this.#folder = folder;
     this.#old = old;
+    this.#engine = engine;
   }
 
+  /** @throws Error if the disk is almost full and the object belongs to a save */
   async put(key: string, body: Uint8Array): Promise<void> {
+    if (SAVED_FILES.test(key)) {
+      const { freeBytes, bytes } = (await this.#engine.call("GET", "/disk")) as DiskSpace;
+      if (freeBytes - body.length < Math.min(RESERVED_BYTES, bytes * RESERVED_SHARE))
+        throw new Error(`the disk of the state directory is almost full: ${freeBytes} bytes are free`);
+    }
     await this.#request("PUT", key, { body });
   }
 

@@ -19,7 +19,7 @@ export { sleep, until, untilText } from "../setup/until.ts";
 export const ORIGIN = "https://sandbox.example";
 
 /** Drops the log lines of calls, because thousands of them would hide errors. */
-const bindings: Env = { ...withObjectFolder(env as Env), LOG_LEVEL: "error" };
+const bindings: Env = { ...withObjectFolder(env as Env & LocalEnv), LOG_LEVEL: "error" };
 
 export class Caller extends MCPClient {
   readonly principalID: string;
@@ -182,7 +182,7 @@ export async function evictActor(
 /** The key under which the local platform stores an actor's container. */
 const CONTAINER_KEY = "__local_container";
 
-export const bucket = objectStore(withObjectFolder(env as Env).RESULTS);
+export const bucket = objectStore(withObjectFolder(env as Env & LocalEnv).RESULTS);
 
 export async function objectsOf(id: string, caller = owner): Promise<string[]> {
   return (await bucket.list(`${await principalHash(caller.principalID)}/${id}/`)).keys;

@@ -1,5 +1,7 @@
 import { runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it } from "vitest";
+import { type ObjectFolderEnv, withObjectFolder } from "../../../local/platform/object-folder.ts";
 import { principalHash } from "../../../src/shared/names.ts";
 import {
   accountOf,
@@ -12,6 +14,7 @@ import {
   sizeOf,
   until,
 } from "../support.ts";
+import { objectStore } from "../../../src/storage/object-store.ts";
 
 const MiB = 1024 * 1024;
 
@@ -104,5 +107,29 @@ describe("the storage of a principal", () => {
     // RUN_LOG_MAX_MB is 16 in these tests.
     expect((await run()).logBytes).toBeLessThan(12_000_000);
     await caller.call("cancel_run", { id });
+  });
+});
+
+describe("a disk that is almost full", () => {
+  const GiB = 1024 ** 3;
+  const bucketWith = (freeBytes: number, bytes: number) => {
+    const disk = { fetch: async () => Response.json({ freeBytes, bytes }) };
+    return objectStore(
+      withObjectFolder({ ...(env as ObjectFolderEnv & typeof env), LOCAL_ENGINE: disk }).RESULTS,
+    );
+  };
+  const content = new Uint8Array(1000);
+
+  it.each([
+    ["2 GiB", 2 * GiB, 100 * GiB],
+    ["a tenth of a small disk", GiB, 10 * GiB],
+  ])("keeps %s free of saved files, because the databases need space", async (_what, reserved, bytes) => {
+    const full = bucketWith(reserved + 999, bytes);
+    for (const key of ["almost-full/x/pack.00000", "almost-full/x/manifest.00000"])
+      await expect(full.put(key, content)).rejects.toThrow("almost full");
+    // The rows of a log would stay in the database.
+    await full.put("almost-full/log/1", content);
+    await bucketWith(reserved + 1000, bytes).put("almost-full/x/pack.00000", content);
+    await full.delete(["almost-full/log/1", "almost-full/x/pack.00000"]);
   });
 });

@@ -27,10 +27,10 @@ import { isEncoded, readBounded } from "../shared/stream-bytes.ts";
 import type { Requesting } from "./sandboxd.ts";
 import { DAMAGED, foreignListCursor, invalidParameters, refusal } from "./texts.ts";
 
-/** The lowest accepted upload speed. It adds to the time limit of an operation with a large body. */
+/** The lowest accepted upload speed: an operation gets more time for a large body. */
 const BYTES_PER_MS = 100;
 
-/** Learns of changes of the workspace, which is then saved. */
+/** Records changes of the workspace, so that it is saved. */
 interface Changing {
   noteChange(): void;
 }
@@ -46,7 +46,7 @@ export class FileOperations {
   }
 
   /**
-   * Does an operation. A change happens once, even if the request is repeated after a broken connection.
+   * Does an operation. It makes a change only once, even if the request is repeated after a broken connection.
    * @param isConfined whether the path must stay below /workspace and /tmp, also through symbolic links
    * @throws {ToolError} with what failed and why; `no_answer` after the row's time limit
    */

@@ -9,7 +9,8 @@ export type Path = readonly string[];
 
 export interface JSONListener {
   open?(path: Path, isList: boolean): void;
-  /*   * Called at the end of a value that is neither a list nor an object.
+  /**
+   * Called at the end of a value that is neither a list nor an object.
    * @param read returns a string's value, or the text of another value; undefined if it is too long. Each byte counts as a
    * character, so only ASCII is exact
    */

@@ -136,7 +136,7 @@ function listedSchema(schema: z.ZodObject, side: "input" | "output", options: Sc
   return json;
 }
 
-/** A higher maximum is not listed, because the error names the maximum. 600 is the highest maximum of wait_seconds. */
+/** Schemas do not list a higher maximum, because the error names it. The highest possible maximum of wait_seconds is 600. */
 const HIGHEST_LISTED = 600;
 
 /** Whether a keyword can be left out of a listed schema. Such keywords would be a tenth of the list, which costs tokens. */

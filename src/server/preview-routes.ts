@@ -1,7 +1,7 @@
 /**
  * Previews: requests to a host name that belongs to a program in a sandbox. The host name is the only credential. This server's
  * own tokens and cookies are not passed on to the sandbox, and linked pages do not learn the host name. Programs in the sandbox
- * see the host `localhost`, so that their own host checks accept it.
+ * see the host `localhost`, so that their own host checks accept the requests.
  */
 import { isOwnAuthorization } from "../auth/bearer.ts";
 import { isOwnCookie } from "../auth/cookies.ts";

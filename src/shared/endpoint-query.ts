@@ -42,8 +42,8 @@ export function endpointQueryOf(
   const problems = error?.issues.map(({ path, message }) => `${path.join(".")} ${message}`) ?? [];
   const badTools = data?.tools && describeWrongChoice(data.tools, offered);
   if (badTools) problems.push(`tools ${badTools}`);
-  // Gateways add parameters, which are ignored. A name close to one of these parameters is probably a typing error, so it is
-  // reported.
+  // Gateways add parameters, which are ignored. A name close to one of the server's parameters is probably a typing error, so
+  // it is reported.
   for (const name of searchParams.keys()) {
     const intended = names.includes(name) ? undefined : names.find((known) => isClose(name, known));
     if (intended) problems.push(`it has no parameter ${name.slice(0, 40)}: use ${intended}`);

@@ -155,7 +155,7 @@ function isStartOfFrame(marker: number): boolean {
   return marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
 }
 
-/** The next marker that has a segment or ends the image; not an escaped byte, fill byte or restart. */
+/** The next marker that has a segment or ends the image. Skips escaped bytes, fill bytes and restart markers. */
 function nextMarker(reader: Reader): number {
   for (;;) {
     reader.countPart();

@@ -42,7 +42,7 @@ export function titleOf(source: string): string {
 
 /** A sentence without its full stop, for use at the end of another sentence. */
 export function clause(sentence: string): string {
-  // The lookbehind makes this linear for long rows of dots and spaces.
+  // With the lookbehind, long rows of dots and spaces take linear time.
   return sentence.trim().replace(/(?<![.\s])[.\s]+$/, "");
 }
 

@@ -5,7 +5,7 @@ export function defaultWait(max: number): number {
   return Math.min(WAIT_SECONDS, max);
 }
 
-/** Whether a call waits at least as long as by default. */
+/** Whether a call waits at least as long as the default. */
 export function isDefaultWait(waitSeconds: number, max: number): boolean {
   return waitSeconds >= defaultWait(max);
 }

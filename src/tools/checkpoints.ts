@@ -16,7 +16,10 @@ export function requireSavedWorkspaces({ config }: ToolContext): void {
   throw noCheckpoints();
 }
 
-/** Creates a sandbox with a checkpoint's files and settings. The first call starts the sandbox's container. @throws {ToolError} */
+/**
+ * Creates a sandbox with a checkpoint's files and settings. Its container starts with the first call to the sandbox. @throws
+ * {ToolError}
+ */
 export async function fork(context: ToolContext, checkpoint: string, sandbox: string): Promise<Fork> {
   const { env, principal } = context;
   return unwrap(await accountOf(env, principal.id).fork(ownerOf(context, sandbox), checkpoint));

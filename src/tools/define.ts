@@ -326,7 +326,7 @@ export function pathField() {
 export const forbidNUL = (field: z.ZodString) =>
   field.refine((value) => !value.includes("\0"), "must not contain a NUL character");
 
-/** The input field for environment variables. The handler checks the names, because zod drops the messages of key schemas. */
+/** The input field for environment variables. A refinement checks the names, because zod drops the messages of key schemas. */
 export function variablesField(problemWith: (name: string) => string | undefined = () => undefined) {
   return z
     .record(

@@ -7,7 +7,7 @@ export const writeFile = defineTool({
   name: "write_file",
   title: "Write a file",
   description:
-    "Writes a file atomically, or appends to it; makes missing directories. For over 6 MB, append or use file_link.",
+    "Writes a file atomically, or appends to it; makes missing directories. Above 6 MB, append or use file_link.",
   input: z.strictObject({
     path: pathField(),
     content: z.string(),

@@ -9,7 +9,7 @@ export interface Size {
 
 export const startSize = ({ rows, columns }: Size) => ({ LINES: String(rows), COLUMNS: String(columns) });
 
-/** How often a size is passed on if calls fail, and the pause after each failure, in milliseconds. */
+/** How many calls try to pass a size on, and the pause after a failed call, in milliseconds. */
 const MAX_ATTEMPTS = 4;
 const RETRY_MS = 500;
 
@@ -39,13 +39,13 @@ export class Resizing {
   async #passAll(): Promise<void> {
     this.#isUnderWay = true;
     while (this.#attemptsLeft > 0 && !this.#isStopped) {
-      const others = this.#attemptsLeft - 1;
+      const remaining = this.#attemptsLeft - 1;
       this.#attemptsLeft = 0;
       try {
         await spaceCalls(() => this.#pass(this.#size()));
       } catch {
         // If the size has changed meanwhile, the new size gets all attempts.
-        this.#attemptsLeft = Math.max(this.#attemptsLeft, others);
+        this.#attemptsLeft = Math.max(this.#attemptsLeft, remaining);
         await pause(RETRY_MS);
       }
     }

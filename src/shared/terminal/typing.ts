@@ -41,7 +41,7 @@ export class Typing {
   }
 }
 
-/** Does the work, and returns no earlier than the next call is allowed. */
+/** Does the work, and returns when the next call is allowed. */
 export async function spaceCalls<T>(work: () => Promise<T>): Promise<T> {
   const delay = pause(CALL_INTERVAL_MS);
   const value = await work();

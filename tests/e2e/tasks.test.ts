@@ -8,7 +8,7 @@ import { TaskClient } from "./task-client.ts";
 
 const KEY = "sk-ant-the-real-key-0123456789";
 
-/** Searches files and the memory of processes for the key, and counts the processes that hold the placeholder. */
+/** Searches files and the memory of processes for the key, and counts the processes whose memory contains the placeholder. */
 const MEMORY = `
 import os, re
 key, placeholder = b"-".join([b"the", b"real", b"key"]), b"sk-ant-" + b"placeholder"

@@ -104,7 +104,7 @@ describe("the engine refuses connections", () => {
       expect(refusedAddress(local?.address ?? "")).toBeDefined();
   });
 
-  it("through the host's proxy to a name of a private network, or to a refused address, even if only a name resolves to it", async () => {
+  it("through the host's proxy to a name of a private network, to a refused address, or to a name that resolves to one", async () => {
     const options = {
       allowAddresses: new Map(),
       env: { HTTPS_PROXY: "http://127.0.0.1:9" },

@@ -29,7 +29,7 @@ describe("GitHub", () => {
     github.user = { id: 583231, login: "octocat" };
   });
 
-  /** Approves at GitHub. Returns the page on which the browser stops. */
+  /** Signs in with GitHub. `done` is the response to the browser's last request. */
   async function signInByGitHub(fields: Record<string, string | string[]> = {}) {
     const { client, browser, page } = await openConsentPage(server);
     const away = await browser.submit(page, { decision: "github", ...fields });

@@ -51,7 +51,7 @@ it("an archive contains no name that leaves the directory on systems with backsl
   );
 });
 
-it("an archive keeps the bytes of a name that is not UTF-8, and old and future times in its range", async () => {
+it("an archive keeps the bytes of a name that is not UTF-8, and moves old and future times into the range of the format", async () => {
   const root = join(directory, "bytes");
   await mkdir(root);
   writeFileSync(Buffer.from(`${root}/caf\u00e9`, "latin1"), "x");

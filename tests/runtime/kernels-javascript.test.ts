@@ -132,7 +132,7 @@ describe("a JavaScript kernel's output", () => {
     expect(await kernel.value("require('fs').readFileSync(0, 'utf8')")).toBe("''");
   });
 
-  it("works while code replaces process.stdout.write", async () => {
+  it("goes to the function with which code replaces process.stdout.write", async () => {
     const code =
       "const w = process.stdout.write; let got = ''; process.stdout.write = (c) => (got += c, true); console.log('in'); process.stdout.write = w; got";
     const { results, stdout } = await kernel.run(code);

@@ -56,5 +56,5 @@ if say("ptrace", libc.ptrace(ATTACH, 1, None, None) == 0) and platform.machine()
     libc.ptrace(DETACH, 1, None, None)
 `;
 
-/** Runs the program in a process that survives its starter. */
+/** The shell command that runs the program. */
 export const outliveCommand = `python3 - <<'PYTHON'\n${outlive}\nPYTHON`;

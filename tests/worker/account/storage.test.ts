@@ -86,7 +86,7 @@ describe("the storage of a principal", () => {
     );
     for (const { structured } of await Promise.all(runs))
       expect(structured).toMatchObject({ state: "succeeded", stdout_bytes: 4_000_000 });
-    // R2 gets every byte.
+    // Waits until the output is in R2 and no longer in the database.
     await until(async () => (await databaseSize(sandbox)) < MiB);
     clearInterval(measuring);
     expect(sizes.length).toBeGreaterThan(1);

@@ -18,7 +18,7 @@ async function clients(): Promise<string[]> {
 }
 
 describe("registered clients", () => {
-  it("are kept in limited number while unapproved, and without limit once approved", async () => {
+  it("are limited in number while unapproved, and remain once approved", async () => {
     const app = oauthApp();
     const approved = await Client.register(app);
     await approve(approved);
@@ -33,7 +33,7 @@ describe("registered clients", () => {
     expect(remaining).not.toContain(first.id);
   });
 
-  it("can register 600 times a minute if the binding ADDRESS_LIMITER is missing", async () => {
+  it("are limited to 600 registrations a minute if the binding ADDRESS_LIMITER is missing", async () => {
     // The clock stands still, so all requests are in one minute. No other file sends requests in that minute.
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 3_600_000 });
     const app = oauthApp({ ADDRESS_LIMITER: undefined });

@@ -35,7 +35,7 @@ const OTHERS = [
 ] as const;
 type Step = (typeof CALLS)[number] | (typeof OTHERS)[number] | Fault;
 
-/** A rollback waits for an upload, and a destruction for the rollback, so uploads hang in `EXAMPLES` only. */
+/** Random steps let no upload hang, because a rollback and a destruction would wait for it. */
 const RANDOM_FAULTS = FAULTS.filter((fault) => fault !== "upload hangs");
 
 const steps: fc.Arbitrary<Step> = fc.oneof(

@@ -108,7 +108,7 @@ describe("the stream of an agent", () => {
     });
   });
 
-  it("is limited in the values and lines of an event", () => {
+  it("has a limit for the values and lines of an event", () => {
     const run = new Recorder();
     const { output, reader } = outputTo(run);
     const keys = Object.fromEntries(Array.from({ length: 30_000 }, (_, n) => [`k${n}`, 1]));

@@ -116,7 +116,7 @@ describe("read_file", () => {
     });
   });
 
-  it("returns only the type and first bytes of a large binary file, then 48 KiB a call", async () => {
+  it("returns only the type and first bytes of a large binary file, and its content in pieces of 48 KiB on request", async () => {
     await sh(sandbox, "{ printf '\\037\\213\\010\\000'; head -c 400000 /dev/zero; } >large.gz");
     const { text } = await read("large.gz");
     expect(text.length).toBeLessThan(1500);
@@ -136,7 +136,7 @@ describe("read_file", () => {
     );
   });
 
-  it("does not use a line number as a byte offset when a later part is binary", async () => {
+  it("refuses the binary rest of a file that begins with text, and names base64", async () => {
     await sh(sandbox, "{ seq 3000; printf '\\377\\376\\n'; } >late");
     expect((await read("late")).structured.content).toBe(
       Array.from({ length: 2000 }, (_, n) => `${n + 1}\n`).join(""),

@@ -1,5 +1,5 @@
 /** Reads the results and logs of runs, and the artifacts of tasks, for callers. All of these outlive the container. */
-import { joinBytes } from "../runs/head-and-tail.ts";
+import { joinBytes } from "../shared/text.ts";
 import { localID } from "../runs/id.ts";
 import type { RunReading, Runs, RunToRead } from "../runs/runs.ts";
 import type { RunObjects } from "../runs/run-log.ts";

@@ -5,10 +5,9 @@
  * result reports the failure, so that the caller can fix the script.
  */
 import type { ActiveRun } from "../runs/active-run.ts";
-import { clause, wholeCharacters } from "../shared/text.ts";
+import { joinBytes, clause, wholeCharacters } from "../shared/text.ts";
 import type { Executor } from "../runs/executor.ts";
 import type { CommandSpec } from "../runs/command-executor.ts";
-import { joinBytes } from "../runs/head-and-tail.ts";
 import { localID } from "../runs/id.ts";
 import { decodeText } from "../runs/shown-output.ts";
 import { type End, CANCELLED_BEFORE_START, type RunView, durationMs, waitingFor } from "../runs/run-types.ts";

@@ -4,7 +4,6 @@ import mime from "mime/lite";
 import type { Artifact } from "../runs/task-detail.ts";
 import type { RunView } from "../runs/run-types.ts";
 import { isTaskID } from "../runs/id.ts";
-import { joinBytes } from "../runs/head-and-tail.ts";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -19,7 +18,7 @@ import {
   parseResourceURI,
   runURI,
 } from "../shared/resource-uri.ts";
-import { textOf } from "../shared/text.ts";
+import { joinBytes, textOf } from "../shared/text.ts";
 import { recordCall } from "../tools/define.ts";
 import { sandboxOfRun } from "../tools/run-sandbox.ts";
 import { operateWithoutNotice, protocolError, readSandbox } from "./context.ts";

@@ -1,6 +1,6 @@
 /** The first and last bytes of a stream, in bounded memory. */
 import { SHOWN_END_BYTES } from "../../container/sandboxd/protocol.ts";
-import { wholeCharacters } from "../shared/text.ts";
+import { joinBytes, wholeCharacters } from "../shared/text.ts";
 import { type ShownOutput, decodeText } from "./shown-output.ts";
 
 const EMPTY = new Uint8Array(0);
@@ -52,16 +52,4 @@ export class HeadAndTail {
     const omitted = bytes - first.length - last.length;
     return { head: decodeText(first), tail: decodeText(last), bytes, omitted };
   }
-}
-
-export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
-  const [first] = parts;
-  if (parts.length === 1 && first) return first;
-  const joined = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    joined.set(part, at);
-    at += part.length;
-  }
-  return joined;
 }

@@ -4,7 +4,7 @@
  * R2 together. A cursor is a byte offset into the log, so it stays valid when bytes move.
  */
 import type { ObjectStore } from "../storage/object-store.ts";
-import { joinBytes } from "./head-and-tail.ts";
+import { joinBytes } from "../shared/text.ts";
 import { type LogPiece, STREAMS, type Stream } from "./run-types.ts";
 import { logUnreadable } from "./texts.ts";
 

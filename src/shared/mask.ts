@@ -7,6 +7,7 @@
  * host that echoes them, and learn from the timing how much of a value is right.
  */
 import { PatternAutomaton } from "./pattern-automaton.ts";
+import { joinBytes } from "./text.ts";
 import { type Secret, type SecretTrace, tracesOf } from "./secrets.ts";
 
 /** Replaces each byte, so that announced lengths stay correct. */
@@ -72,7 +73,7 @@ export class Mask {
     let sent = 0;
     return new TransformStream({
       transform(piece, controller) {
-        const bytes = tail.length === 0 ? piece : concat(tail, piece);
+        const bytes = tail.length === 0 ? piece : joinBytes([tail, piece]);
         const earliest = Math.max(0, bytes.length - maxHeldBytes);
         let wordStart = bytes.length;
         while (wordStart > earliest && isVisible(bytes[wordStart - 1] ?? 0)) wordStart--;
@@ -226,11 +227,4 @@ function rangeOf(
   const before = String.fromCharCode(...bytes.subarray(Math.max(0, start - MAX_SPELLING_CHARS), start));
   const begun = (sharesFirst && BEGUN_BASE64.exec(before)) || BEGUN_ESCAPE.exec(before);
   return [start - (begun?.[0].length ?? 0), end + (sharesLast ? 1 : 0)];
-}
-
-function concat(first: Uint8Array, second: Uint8Array): Uint8Array {
-  const joined = new Uint8Array(first.length + second.length);
-  joined.set(first);
-  joined.set(second, first.length);
-  return joined;
 }

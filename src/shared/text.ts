@@ -35,6 +35,18 @@ export function wholeCharacters(bytes: Uint8Array, cutAt: "start" | "end"): Uint
   return bytes;
 }
 
+export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
+  const [first] = parts;
+  if (parts.length === 1 && first) return first;
+  const joined = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    joined.set(part, at);
+    at += part.length;
+  }
+  return joined;
+}
+
 export function titleOf(source: string): string {
   const line = source.trimStart().split("\n", 1)[0] ?? "";
   return line.length > 120 ? `${line.slice(0, 119).toWellFormed()}…` : line;

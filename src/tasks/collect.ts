@@ -21,9 +21,8 @@ import {
   SHOWN_FILES,
   type TaskDetail,
 } from "../runs/task-detail.ts";
-import { joinBytes } from "../runs/head-and-tail.ts";
 import { decodeText } from "../runs/shown-output.ts";
-import { wholeCharacters } from "../shared/text.ts";
+import { joinBytes, wholeCharacters } from "../shared/text.ts";
 import { noArtifact } from "./texts.ts";
 
 /** Limits for a task's artifacts. The artifact with the whole diff counts too. */

@@ -2,7 +2,7 @@ import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Executor, Resumer } from "../../../src/runs/executor.ts";
 import type { Allowance, End, Execution, Stream } from "../../../src/runs/run-types.ts";
-import { joinBytes } from "../../../src/runs/head-and-tail.ts";
+import { joinBytes } from "../../../src/shared/text.ts";
 import { Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import type { ActiveRun } from "../../../src/runs/active-run.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";

@@ -1,4 +1,4 @@
-/** How a sandbox installs packages: from the indexes that the host is configured for. It refuses packages of the system. */
+/** A sandbox installs packages from the indexes that the host is configured for, and refuses packages of the system. */
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";

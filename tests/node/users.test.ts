@@ -106,7 +106,7 @@ describe.runIf(isRoot)("a server that runs as root", () => {
     ]);
   });
 
-  it("gives each sandbox its own range of user ids, without the server's", async () => {
+  it("gives each sandbox its own range of user ids, which does not contain the server's", async () => {
     const engines = [await commonEngine(), await engineOf()];
     const sandboxes = await Promise.all([...engines, ...engines].map((engine) => TestSandbox.start(engine)));
     const maps = await Promise.all(
@@ -203,9 +203,9 @@ describe("a mounted directory of the machine", () => {
   const startWithMount = () => TestSandbox.start(engine, { name });
 
   it.each([
-    ["no directory", false, []],
-    ["a writable directory", true, ["/workspace/project", "/workspace/project/file"]],
-  ])("is all that a sandbox can write to on the machine: %s is mounted", async (_, isMounted, expected) => {
+    ["no mounted directory", false, []],
+    ["a writable mounted directory", true, ["/workspace/project", "/workspace/project/file"]],
+  ])("is the only part of the machine that a sandbox can change: with %s", async (_, isMounted, expected) => {
     const sandbox = isMounted ? await startWithMount() : await TestSandbox.start(await commonEngine());
     const { stdout, stderr } = await sandbox.python(writable);
     expect([stdout.split("\n").filter(Boolean), stderr]).toEqual([expected, ""]);

@@ -1,6 +1,6 @@
 /**
- * vitest's globalSetup for each project in workerd: an engine, as a process like a user's. In vitest's process, which is large,
- * each start of a program took 40 ms of processor time.
+ * vitest's globalSetup for each project in workerd: it starts an engine in its own process, as users do. In vitest's large process,
+ * each start of a program would take 40 ms of processor time.
  */
 import { randomBytes } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";

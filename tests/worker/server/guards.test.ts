@@ -7,40 +7,40 @@ const logs = recordEachLog();
 const PUBLIC: Variables = { PUBLIC_ORIGIN: "https://public.example:8443" };
 
 describe("the host guard", () => {
-  const rows: [string, Variables, "in" | "out"][] = [
+  const rows: [string, Variables, "allowed" | "refused"][] = [
     // Loopback, in any spelling.
-    ["http://localhost:8787", {}, "in"],
-    ["http://LOCALHOST:8787", {}, "in"],
-    ["http://localhost.:8787", {}, "in"],
-    ["http://app.localhost:8787", {}, "in"],
-    ["http://127.0.0.1:8787", {}, "in"],
-    ["http://127.1:8787", {}, "in"],
-    ["http://127.255.0.9", {}, "in"],
-    ["http://[::1]:8787", {}, "in"],
-    ["http://localhost:8787", PUBLIC, "in"],
+    ["http://localhost:8787", {}, "allowed"],
+    ["http://LOCALHOST:8787", {}, "allowed"],
+    ["http://localhost.:8787", {}, "allowed"],
+    ["http://app.localhost:8787", {}, "allowed"],
+    ["http://127.0.0.1:8787", {}, "allowed"],
+    ["http://127.1:8787", {}, "allowed"],
+    ["http://127.255.0.9", {}, "allowed"],
+    ["http://[::1]:8787", {}, "allowed"],
+    ["http://localhost:8787", PUBLIC, "allowed"],
     // Plain HTTP with another host name may be DNS rebinding.
-    ["http://rebound.example:8787", {}, "out"],
-    ["http://rebound.example:8787", PUBLIC, "out"],
-    ["http://localhost.rebound.example:8787", {}, "out"],
-    ["http://127.0.0.1.rebound.example:8787", {}, "out"],
-    ["http://notlocalhost:8787", {}, "out"],
-    ["http://0.0.0.0:8787", {}, "out"],
-    ["http://192.168.1.5:8787", {}, "out"],
-    ["http://[::ffff:127.0.0.1]:8787", {}, "out"],
-    ["http://128.0.0.1", {}, "out"],
+    ["http://rebound.example:8787", {}, "refused"],
+    ["http://rebound.example:8787", PUBLIC, "refused"],
+    ["http://localhost.rebound.example:8787", {}, "refused"],
+    ["http://127.0.0.1.rebound.example:8787", {}, "refused"],
+    ["http://notlocalhost:8787", {}, "refused"],
+    ["http://0.0.0.0:8787", {}, "refused"],
+    ["http://192.168.1.5:8787", {}, "refused"],
+    ["http://[::ffff:127.0.0.1]:8787", {}, "refused"],
+    ["http://128.0.0.1", {}, "refused"],
     // Over HTTPS any host is allowed, unless PUBLIC_ORIGIN names one.
-    ["https://anything.example", {}, "in"],
-    ["https://public.example:8443", PUBLIC, "in"],
-    ["https://PUBLIC.example.:8443", PUBLIC, "in"],
-    ["https://public.example", PUBLIC, "out"],
-    ["https://other.example:8443", PUBLIC, "out"],
-    ["http://192.168.1.5:8787", { PUBLIC_ORIGIN: "http://192.168.1.5:8787" }, "in"],
+    ["https://anything.example", {}, "allowed"],
+    ["https://public.example:8443", PUBLIC, "allowed"],
+    ["https://PUBLIC.example.:8443", PUBLIC, "allowed"],
+    ["https://public.example", PUBLIC, "refused"],
+    ["https://other.example:8443", PUBLIC, "refused"],
+    ["http://192.168.1.5:8787", { PUBLIC_ORIGIN: "http://192.168.1.5:8787" }, "allowed"],
   ];
 
-  it.each(rows)("decides for %s with %j: %s", async (origin, variables, verdict) => {
+  it.each(rows)("decides about the host of %s with %j: %s", async (origin, variables, verdict) => {
     const response = await appWith(variables)(`${origin}/health`);
-    expect(response.status).toBe(verdict === "in" ? 200 : 403);
-    if (verdict === "in") return;
+    expect(response.status).toBe(verdict === "allowed" ? 200 : 403);
+    if (verdict === "allowed") return;
     expect(await response.json()).toMatchObject({ error: "Forbidden" });
     expect(logs.entries()).toMatchObject([{ event: "refusal", status: 403, reason: "bad_host" }]);
   });
@@ -63,48 +63,50 @@ describe("the origin guard", () => {
   const listed: Variables = {
     ALLOWED_ORIGINS: "https://app.example, http://dev.example:3000, vscode-webview://abc",
   };
-  const rows: [string, string, Variables, "in" | "out"][] = [
-    [ORIGIN, "https://app.example", listed, "in"],
-    [ORIGIN, "HTTPS://APP.example", listed, "in"],
-    [ORIGIN, "https://app.example:443", listed, "in"],
-    [ORIGIN, "https://app.example.", listed, "in"],
-    [ORIGIN, "http://dev.example:3000", listed, "in"],
-    [ORIGIN, "vscode-webview://abc", listed, "in"],
-    [ORIGIN, "vscode-webview://abcd", listed, "out"],
-    [ORIGIN, "http://app.example", listed, "out"],
-    [ORIGIN, "https://app.example:444", listed, "out"],
-    [ORIGIN, "https://app.example.evil.example", listed, "out"],
-    [ORIGIN, "https://evil.example", listed, "out"],
-    [ORIGIN, "null", listed, "out"],
-    [ORIGIN, "", listed, "out"],
-    [ORIGIN, "*", listed, "out"],
-    [ORIGIN, "https://app.example, https://evil.example", listed, "out"],
-    [ORIGIN, "https://app.example/path", listed, "out"],
-    [ORIGIN, "https://evil@app.example", listed, "out"],
+  const rows: [string, string, Variables, "allowed" | "refused"][] = [
+    [ORIGIN, "https://app.example", listed, "allowed"],
+    [ORIGIN, "HTTPS://APP.example", listed, "allowed"],
+    [ORIGIN, "https://app.example:443", listed, "allowed"],
+    [ORIGIN, "https://app.example.", listed, "allowed"],
+    [ORIGIN, "http://dev.example:3000", listed, "allowed"],
+    [ORIGIN, "vscode-webview://abc", listed, "allowed"],
+    [ORIGIN, "vscode-webview://abcd", listed, "refused"],
+    [ORIGIN, "http://app.example", listed, "refused"],
+    [ORIGIN, "https://app.example:444", listed, "refused"],
+    [ORIGIN, "https://app.example.evil.example", listed, "refused"],
+    [ORIGIN, "https://evil.example", listed, "refused"],
+    [ORIGIN, "null", listed, "refused"],
+    [ORIGIN, "", listed, "refused"],
+    [ORIGIN, "*", listed, "refused"],
+    [ORIGIN, "https://app.example, https://evil.example", listed, "refused"],
+    [ORIGIN, "https://app.example/path", listed, "refused"],
+    [ORIGIN, "https://evil@app.example", listed, "refused"],
     // A page on the user's own machine must not reach another server unless that server allows it.
-    [ORIGIN, "http://localhost:6274", listed, "out"],
-    [ORIGIN, "http://localhost:6274", { ALLOWED_ORIGINS: "http://localhost:6274" }, "in"],
-    ["http://127.0.0.1:8787", "http://localhost:6274", {}, "in"],
-    ["http://localhost:8787", "http://127.0.0.1:6274", {}, "in"],
-    ["http://localhost:8787", "http://[::1]:6274", {}, "in"],
-    ["http://localhost:8787", "http://localhost.:6274", {}, "in"],
-    ["http://localhost:8787", "http://localhost.evil.example", {}, "out"],
-    ["http://localhost:8787", "https://evil.example", {}, "out"],
-    ["http://localhost:8787", "null", {}, "out"],
-    ["https://public.example:8443", "https://public.example:8443", PUBLIC, "in"],
-    ["https://public.example:8443", "https://public.example", PUBLIC, "out"],
+    [ORIGIN, "http://localhost:6274", listed, "refused"],
+    [ORIGIN, "http://localhost:6274", { ALLOWED_ORIGINS: "http://localhost:6274" }, "allowed"],
+    ["http://127.0.0.1:8787", "http://localhost:6274", {}, "allowed"],
+    ["http://localhost:8787", "http://127.0.0.1:6274", {}, "allowed"],
+    ["http://localhost:8787", "http://[::1]:6274", {}, "allowed"],
+    ["http://localhost:8787", "http://localhost.:6274", {}, "allowed"],
+    ["http://localhost:8787", "http://localhost.evil.example", {}, "refused"],
+    ["http://localhost:8787", "https://evil.example", {}, "refused"],
+    ["http://localhost:8787", "null", {}, "refused"],
+    ["https://public.example:8443", "https://public.example:8443", PUBLIC, "allowed"],
+    ["https://public.example:8443", "https://public.example", PUBLIC, "refused"],
     // The server's own name is not sufficient, because a page after DNS rebinding has that name too.
-    [ORIGIN, ORIGIN, {}, "out"],
+    [ORIGIN, ORIGIN, {}, "refused"],
   ];
 
   it.each(rows)(
-    "decides for %s, called by a page of %j with %j: %s",
+    "decides about a call to %s by a page of %j with %j: %s",
     async (server, origin, variables, verdict) => {
       const response = await appWith(variables)(`${server}/mcp`, { headers: { origin }, method: "DELETE" });
-      expect(response.status).toBe(verdict === "in" ? 405 : 403);
-      expect(response.headers.get("access-control-allow-origin")).toBe(verdict === "in" ? origin : null);
+      expect(response.status).toBe(verdict === "allowed" ? 405 : 403);
+      expect(response.headers.get("access-control-allow-origin")).toBe(verdict === "allowed" ? origin : null);
       expect(response.headers.get("vary")).toBe("Origin");
-      expect(logs.entries()).toMatchObject(verdict === "out" ? [{ status: 403, reason: "bad_origin" }] : []);
+      expect(logs.entries()).toMatchObject(
+        verdict === "refused" ? [{ status: 403, reason: "bad_origin" }] : [],
+      );
     },
   );
 

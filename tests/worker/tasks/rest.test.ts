@@ -58,7 +58,7 @@ describe("POST /execute", () => {
     expect(await again.text()).toContain("event: result");
   });
 
-  it("reports a failed task as a result, and by its status on request", async () => {
+  it("reports a failed task in the body, and with strict also in the HTTP status", async () => {
     const [status, done] = await json(await owner.http("/execute", post({ task: "[[fail]] x" })));
     expect(status).toBe(200);
     expect(done).toMatchObject({ success: false, output: expect.stringContaining("no such model") });

@@ -30,7 +30,7 @@ const HOSTILE: Record<string, string> = {
 };
 
 describe("variables of a sandbox", () => {
-  it("are in commands, new sessions and new kernels, and from the next call on in running ones", async () => {
+  it("reach commands, sessions and kernels, also running ones from the next call on", async () => {
     const sandbox = "vars";
     await configure(sandbox, { BEFORE: "1" });
     expect(await sh(sandbox, "echo $BEFORE")).toBe("1\n");
@@ -80,7 +80,7 @@ describe("variables of a sandbox", () => {
     expect(await runInKernel(sandbox, "python", "print(os.environ['WORD'])")).toBe("again");
   });
 
-  it("keep their value in a session that made them readonly, and never run code that a session puts into the server's own variable", async () => {
+  it("keep their value in a session that made them readonly, and do not run code that a session puts into SANDBOX_MCP_VARIABLES", async () => {
     const sandbox = "vars-spoiled";
     await configure(sandbox, { FIXED: "1" });
     await sh(sandbox, "declare -rx FIXED");
@@ -171,7 +171,7 @@ describe("variables of a sandbox", () => {
     expect(text).not.toContain("value-of-mine");
   });
 
-  it("create a sandbox, which counts in the quota until it is destroyed", async () => {
+  it("create their sandbox, which counts in the quota until it is destroyed", async () => {
     const caller = await principal("vars-few");
     await caller.call("configure_sandbox", { sandbox: "one", env: { A: "1" } });
     expect((await caller.call("list_sandboxes")).text).toContain("Used: 1/");

@@ -98,7 +98,7 @@ describe("run_command", () => {
     expect(await run(long(100_000))).toMatchObject({ stdout: "end\n" });
     const result = await owner.call("run_command", { sandbox, command: long(100_001) });
     expect(result.isError).toBe(true);
-    expect(result.text).toMatch(/longer than 100000 characters: write_file the script/);
+    expect(result.text).toMatch(/longer than 100000 characters: save it with write_file/);
   });
 
   it("accepts surrogates and unusual characters", async () => {

@@ -185,7 +185,7 @@ describe.concurrent("the first Python of PATH", () => {
     expect(index.requests).toEqual([]);
   });
 
-  it("gets them from pip, not from modules that may belong to a sandbox: in the working directory, PYTHONPATH or an editable package", () => {
+  it("gets its packages from pip without running modules that may belong to a sandbox: in the working directory, PYTHONPATH or an editable package", () => {
     const { directory } = prepare();
     const project = join(directory, "project");
     mkdirSync(project);

@@ -27,7 +27,7 @@ import { sleep } from "../setup/until.ts";
 
 /** A server of the internet, which sandboxes reach as internet.test. */
 let internet: Server;
-/** Every piece of its first 16 MB is different, so that a test can distinguish them. */
+/** A body of 4 MB in which no 32-bit word repeats, so that a test notices each missing or repeated piece. */
 const large = Buffer.from(Uint32Array.from({ length: 1_000_003 }, (_, index) => index).buffer);
 
 /**

@@ -341,7 +341,7 @@ it("a save that would be too large leaves out regenerable directories first, and
   });
 });
 
-it("a save finds installed files at once, and files written in place by a full scan", async () => {
+it("a save finds installed files at once, but finds files that were overwritten in place only by a full scan", async () => {
   const root = system("from");
   const base = baseOf(root);
   const scanner = new Scanner(root, () => base);

@@ -38,7 +38,7 @@ describe("a Python kernel's values", () => {
     expect(await kernel.value("float('nan')")).toBe("nan");
   });
 
-  it("have one result for each form that an object supports, in order", async () => {
+  it("have one result for each displayed object, in order", async () => {
     const { results } = await kernel.run(
       "from IPython.display import HTML, Markdown, display\ndisplay(HTML('<b>1</b>'))\ndisplay({'q': 1})\nMarkdown('# 3')",
     );
@@ -105,7 +105,7 @@ describe("an error in a Python kernel", () => {
 });
 
 describe("a Python kernel's output", () => {
-  it("includes Python, child processes and C code, in order", async () => {
+  it("includes what child processes print, in order", async () => {
     const { stdout, stderr } = await kernel.run(
       "import os, subprocess, sys\nprint('one')\nos.system('echo two; echo err >&2')\nsubprocess.run(['echo', 'three'])\nprint('four \\ud800')",
     );

@@ -17,7 +17,7 @@ async function traceback(code: string): Promise<string> {
 }
 
 describe("errors of TypeScript", () => {
-  it("of syntax show line and source", async () => {
+  it("in the syntax show the line and its source", async () => {
     expect(await traceback("let a = 1\n\nlet y = (1 +* 2)")).toBe(
       "cell.ts:3\nlet y = (1 +* 2)\n            ^\nSyntaxError: Expression expected",
     );

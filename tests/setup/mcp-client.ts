@@ -62,7 +62,7 @@ export function mcpHeaders(token: string): Record<string, string> {
 
 /** The JSON-RPC messages of a response, which is JSON or an event stream. */
 export function messagesIn(body: string): Message[] {
-  // Not with `.` and `$`: they treat U+2028 as the end of a line, but event streams do not, and JSON may contain it.
+  // The patterns `.` and `$` would end a line at U+2028, which JSON may contain and which does not end a line of an event stream.
   const events = body.split(/\r?\n/).filter((line) => line.startsWith("data: {"));
   return events.length > 0
     ? events.map((line) => JSON.parse(line.slice("data: ".length)))

@@ -15,7 +15,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   let busy = 0;
   const model = await playScenarios({
     write: [use("Write", { file_path: "/workspace/a.txt", content: "written\n" }), say("It is written.")],
-    // Gives the test time to act.
+    // Continues when the test creates a file.
     work: [
       bash("echo begun > /workspace/begun; while [ ! -e /workspace/go-on ]; do sleep 0.1; done"),
       bash("echo second step"),

@@ -2,7 +2,7 @@
 import { expect, it } from "vitest";
 import { readBounded } from "../../src/shared/stream-bytes.ts";
 
-/** An endless response in pieces of one byte. */
+/** A response that sends this number of bytes, each in its own piece, and never ends. */
 function respondInPieces(count: number): Response {
   const { readable, writable } = new IdentityTransformStream();
   const write = async () => {

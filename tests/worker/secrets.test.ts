@@ -296,7 +296,7 @@ describe("the value of a secret", () => {
     ]);
   });
 
-  it("is not sent to another host, port or TLS name, with any placeholder", async () => {
+  it("is not sent to another host, port or TLS name, even if the request contains the placeholder", async () => {
     const key = '-H "authorization: Bearer $PRIVATE_API_KEY"';
     await sh(`curl -sSk ${key} https://other.private.test/echo`);
     await sh(`curl -sSk ${key} https://api.private.test:8443/echo`);

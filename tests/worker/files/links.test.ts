@@ -226,7 +226,7 @@ END`,
     expect((await owner.http("/files/nonsense")).status).toBe(403);
   });
 
-  it("ends with its container, also if the container died without an actor", async () => {
+  it("ends with its container, also if the container ended while the sandbox had no actor", async () => {
     const name = "links-away";
     await sh(name, "echo x >file");
     const created = await owner.call("file_link", { sandbox: name, path: "file" });
@@ -253,7 +253,7 @@ describe("an upload link", () => {
     expect(await sh(sandbox, "stat -c %s in/big")).toBe("4000000\n");
   });
 
-  it("says what was lost when the sandbox was restarted", async () => {
+  it("says that the sandbox was restarted", async () => {
     const restarted = "links-restarted";
     await sh(restarted, "true");
     await killContainer(restarted);

@@ -210,7 +210,7 @@ describe("input to a run", () => {
 
   it("is refused with the number of typed bytes if the program does not read, and the run can still be cancelled", async () => {
     const started = await open("stty raw -echo; echo deaf; sleep 600", { session: "deaf" });
-    // Without this process the terminal accepts no more input, as if it waited until the program reads.
+    // While this process is stopped, the terminal accepts no more input, as if its program did not read.
     await sh(sandbox, "pkill -STOP -x script");
     const typed = await Promise.all(Array.from({ length: 8 }, () => type(started, "x".repeat(10_000))));
     expect(typed.find(({ isError }) => isError)?.text).toMatch(/Only \d+ of 10000 bytes were typed/);

@@ -138,7 +138,7 @@ describe("the registry of saved states", () => {
     }),
   );
 
-  it("keeps the state before a rollback as a checkpoint, once, and the newest ten of these", () =>
+  it("keeps the state before a rollback as a checkpoint, and only the newest ten of these checkpoints", () =>
     withBench((bench) => {
       bench.save("a");
       const { id } = bench.registry.checkpoint("a", "good", bench.now);
@@ -159,7 +159,7 @@ describe("the registry of saved states", () => {
       expect(labels).toContain("good");
     }));
 
-  it("labels the previous state with the restored checkpoint, however often it is restored", () =>
+  it("names the restored checkpoint in the label of the previous state, by its id if its own label is from a rollback", () =>
     withBench((bench) => {
       bench.save("a");
       const { id } = bench.registry.checkpoint("a", "x".repeat(90), bench.now);
@@ -195,7 +195,7 @@ describe("the registry of saved states", () => {
       { checkpoints: 2, workspaceBytes: 1000 },
     ));
 
-  it("deletes the oldest archives of tasks for newer data, and only if that helps", () =>
+  it("deletes the oldest archives of tasks for newer data, but only if that makes enough room", () =>
     withBench(
       (bench) => {
         const isKept = () => ["1", "2", "3"].filter((run) => bench.registry.findArchive(run, "workspace"));

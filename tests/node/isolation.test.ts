@@ -218,7 +218,7 @@ describe("the kernel", () => {
 
   it("hides its file locks, file systems and devices", async () => {
     const shown =
-      "find /proc/acpi /proc/asound /proc/bus /proc/driver /proc/fs /proc/irq /proc/scsi -mindepth 1";
+      "find /proc/acpi /proc/asound /proc/bus /proc/driver /proc/fs /proc/irq /proc/scsi /proc/tty -mindepth 1";
     const { stdout } = await sandbox.run(`${shown} 2>/dev/null; stat -f -c %T /proc/self/stat /proc/locks`);
     expect(stdout).toMatch(/^proc\n(?!proc$)\S+$/);
   });

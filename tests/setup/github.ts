@@ -55,7 +55,7 @@ export async function startGitHub(): Promise<FakeGitHub> {
     if (github.failure === "garbage") return void response.end("<html>Unicorn!</html>");
     if (github.failure === "rate_limited") return json(response, 403, { message: "API rate limit exceeded" });
     if (url.pathname === "/login/oauth/access_token") return token(await bodyOf(request), response);
-    // GitHub's response to a request without a token.
+    // GitHub's response to a request without a User-Agent.
     if (!request.headers["user-agent"])
       return json(response, 403, { message: "Request forbidden by administrative rules" });
     const grant = tokens.get(/^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1] ?? "");

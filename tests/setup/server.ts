@@ -126,11 +126,11 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
 /** Variables that save processor time. */
 const ECONOMIES = {
   SANDBOX_MCP_PREPARED_SANDBOX: "off",
-  // miniflare would copy the Worker for each certificate, for 0.2 s. The servers of tests call only this machine.
+  // For each certificate miniflare would copy the Worker, which takes 0.2 s. The servers of tests call only this machine.
   NODE_EXTRA_CA_CERTS: undefined,
 };
 
-/** A command that runs npm as on a machine without a program. Its user has the id 1000 unless `user` is given. */
+/** A command that runs npm as on a machine without this program. Its user has the id 1000 unless `user` is given. */
 export function npmWithout(program: string, user = 1000): string[] {
   const directories = ["/usr/bin", ...(process.env.PATH ?? "").split(":")];
   const files = directories.map((directory) => join(directory, program)).filter((file) => existsSync(file));
@@ -154,7 +154,7 @@ function environment(changes: Record<string, string | undefined>): Record<string
   );
 }
 
-/** PATH with these directories first. Without the test runner's directories: `npm start` itself adds the package's programs. */
+/** PATH with these directories first, and without the test runner's, because `npm start` itself adds the package's programs. */
 function pathOf(...first: string[]): string {
   const own = (process.env.PATH ?? "").split(":").filter((entry) => !entry.includes("node_modules"));
   return [...first, ...own].join(":");

@@ -49,7 +49,7 @@ describe("a client that is refused", () => {
     }
   });
 
-  it("for its size gets the advice to append", async () => {
+  it("for the size of its call gets the advice to append", async () => {
     const { options } = wire(TOKEN);
     for (const mode of ["legacy", "auto"] as const) {
       const client = new Client(info, { versionNegotiation: { mode } });

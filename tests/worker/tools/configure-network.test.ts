@@ -124,7 +124,7 @@ describe("a sandbox's policy", () => {
     );
   });
 
-  it("applies in the next container, and its connections are a resource", async () => {
+  it("applies in the next container, and a resource lists the sandbox's connections", async () => {
     const sandbox = "net-again";
     await configure(sandbox, { internet: "none" });
     const command = "curl -s -o /dev/null -w '%{http_code}' http://first.example.com/";
@@ -429,7 +429,7 @@ describe("on Cloudflare", () => {
     expect(await actor().enforce({ internet: "none", allowHosts: [] })).toBe(true);
   });
 
-  it("a container that started with more access than is allowed now has to end, also if the policy changed before or meanwhile", async () => {
+  it("a container that started with more access than is allowed now has to end, also if the policy changed shortly before or during its start", async () => {
     const { sandbox, actor } = cloudflare();
     const platform = actor();
     const { network: ownNetwork } = network({ network: noLimits, authTokens: [] }, "owner", platform);

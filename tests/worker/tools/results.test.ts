@@ -33,7 +33,7 @@ const CALLS: [tool: string, args: Record<string, unknown>][] = [
   ["destroy_sandbox", { sandbox: "results-never" }],
 ];
 
-/** Tools with answers that can hold an image. */
+/** Tools with answers that can contain an image. */
 const SHOWS_IMAGES = ["run_code", "read_file", "get_result"];
 
 describe("an answer", () => {
@@ -70,7 +70,7 @@ describe("an answer", () => {
   });
 
   it.each(CALLS.filter(([tool]) => tool !== "read_file"))(
-    "of %s has data beside the same text for programs that ask for it",
+    "of %s has both data and text for programs that request data",
     async (tool, args) => {
       const result = await raw(owner.withQuery("?results=structured"), tool, args);
       expect(result.structuredContent).toBeTypeOf("object");

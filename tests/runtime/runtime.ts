@@ -23,7 +23,7 @@ export interface Runtime {
 }
 
 interface RuntimeOptions {
-  /** A program that runs the runtime, with its arguments. */
+  /** A program that starts the control server, with its arguments. */
   under?: string[];
 }
 
@@ -38,7 +38,7 @@ async function connectTo(url: string): Promise<{ api: RpcStub<SandboxAPI>; close
   return { api: session.getRemoteMain(), close: () => socket.close() };
 }
 
-/** Starts a runtime as a process, or connects to the remote one if `SANDBOX_RUNTIME_URL` is set. */
+/** Starts a control server as a process, or connects to the running one if `SANDBOX_RUNTIME_URL` is set. */
 export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtime> {
   if (REMOTE_URL !== undefined) {
     const { api, close } = await connectTo(REMOTE_URL);
@@ -65,7 +65,7 @@ export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtim
   };
 }
 
-/** Sends one HTTP request over the runtime's socket. */
+/** Sends one HTTP request over the control server's socket. */
 function get(socketPath: string, path: string): Promise<{ status: number; body: string }> {
   return new Promise((resolve, reject) => {
     const call = request({ socketPath, path, agent: false }, (response) => {

@@ -10,8 +10,8 @@ const FIELD =
   /"(input_tokens|output_tokens|cache_creation_input_tokens|cache_read_input_tokens)"\s{0,20}:\s{0,20}(\d{1,12})/g;
 
 /**
- * The last event of a stream. The pattern begins with a line break, which no string in the API's JSON contains: a tool of the
- * request may be called `message_stop`.
+ * The last event of a stream. A tool of the request may be called `message_stop`. So the pattern begins with a line break,
+ * which no string in JSON contains.
  */
 const LAST_EVENT = /[\r\n](?:event: ?message_stop[\r\n]|data: ?\{"type": ?"message_stop")/;
 

@@ -151,7 +151,7 @@ export class Sandboxd {
       } catch (error) {
         if (error instanceof ToolError) throw error;
         signal.throwIfAborted();
-        // The container may be stopping. The actor checks that for a while. If the container still runs then, the actor
+        // The container may be stopping. The actor checks this for some time. If the container still runs afterwards, the actor
         // reports a broken connection.
         if (isStream || !isThere()) throw containerGone();
         // sandboxd worked on the request for a while and was then restarted, so the time to connect starts again.

@@ -48,7 +48,7 @@ export function exceedsBounds(text: string, bounds: JSONBounds): boolean {
       at = end;
     } else if (code === CLOSE_LIST || code === CLOSE_OBJECT) depth -= 1;
     else if (code === COMMA || code === OPEN_LIST || code === OPEN_OBJECT) {
-      // Another value may follow.
+      // Counts the value that may follow.
       values += 1;
       if (code !== COMMA) depth += 1;
       if (values > bounds.values || depth > bounds.depth) return true;

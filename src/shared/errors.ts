@@ -146,7 +146,7 @@ export function isGone(error: unknown): boolean {
 export const connectionLost = () =>
   new ToolError(
     "connection_lost",
-    "The connection to the sandbox broke during this call. The sandbox still runs; how far the call got is unknown.",
+    "The connection to the sandbox broke during this call. The sandbox still runs, but it is unknown what the call has done.",
     "Look at what was done (list_files, read_file), then repeat the rest.",
   );
 

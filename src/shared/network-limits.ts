@@ -10,8 +10,8 @@ export interface NetworkLimits {
 }
 
 /**
- * The effective policy for a choice. Omitted parts are the operator's defaults. If the operator lowers a limit later, it
- * restricts the choice.
+ * The effective policy for a choice. Omitted parts are the operator's defaults. If the operator lowers a limit later, the new
+ * limit restricts the choice.
  */
 export function policyOf(
   choice: { internet?: Internet | undefined; allowHosts?: readonly string[] | undefined },

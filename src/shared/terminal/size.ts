@@ -13,7 +13,7 @@ export const startSize = ({ rows, columns }: Size) => ({ LINES: String(rows), CO
 const MAX_ATTEMPTS = 4;
 const RETRY_MS = 500;
 
-/** Passes size changes on to a terminal, one at a time. The terminal ends with the latest size. */
+/** Passes size changes on to a terminal, one at a time. In the end, the terminal has the latest size. */
 export class Resizing {
   readonly #size: () => Size;
   readonly #pass: (size: Size) => Promise<unknown>;

@@ -31,11 +31,6 @@ const print = (line: string) => process.stderr.write(`${line}\n`);
 /** Whether the document of --json must still be printed. */
 let needsJSONResult = process.argv.slice(2).includes("--json");
 
-/**
- * For tests only. With "off", the engine prepares no sandbox ahead, because few tests use the Python kernel of such a sandbox.
- */
-const PREPARED_SANDBOX = "SANDBOX_MCP_PREPARED_SANDBOX";
-
 let engine: RunningEngine | undefined;
 let worker: RunningWorker | undefined;
 let python: PythonSetup | undefined;
@@ -125,7 +120,6 @@ async function start(): Promise<void> {
       pythonPackages: found.packages,
       // Set even if no secret is configured, because somebody may sign in to a git host while the server runs.
       authority: options.isolation === "none" ? undefined : join(stateDir, "authority"),
-      prepareSandbox: process.env[PREPARED_SANDBOX] !== "off",
       verbose,
     })),
     print,

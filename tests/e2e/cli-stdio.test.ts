@@ -23,8 +23,7 @@ beforeAll(() => {
     SANDBOX_MCP_STATE_DIR: stateDir,
     SERVER_AUTH_TOKEN: TOKEN,
     SANDBOX_MCP_NETWORK: "none",
-    // Without a prepared sandbox, and with a Python that has its packages, the server starts with less processor time.
-    SANDBOX_MCP_PREPARED_SANDBOX: "off",
+    // With a Python that has its packages, the server starts with less processor time.
     ...(python === undefined ? {} : { SANDBOX_MCP_PYTHON: python }),
   };
 });

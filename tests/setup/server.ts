@@ -125,7 +125,6 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
 
 /** Variables that save processor time. */
 const ECONOMIES = {
-  SANDBOX_MCP_PREPARED_SANDBOX: "off",
   // For each certificate miniflare would copy the Worker, which takes 0.2 s. The servers of tests call only this machine.
   NODE_EXTRA_CA_CERTS: undefined,
 };

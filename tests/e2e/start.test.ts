@@ -178,7 +178,7 @@ describe("a server with flags", () => {
     return () => server.stop();
   });
 
-  it("gives sandboxes no internet with --network none, and its refusal says so", async () => {
+  it("gives sandboxes no internet with --network none, and a refused request gets this reason", async () => {
     expect(await callTool(server.url, "run_command", { command: curl })).toMatch(
       /operator of this server does not allow [^]*no internet access[^]*403/,
     );

@@ -319,7 +319,7 @@ it.each(['{ "mcpServers": [1] }', '{ "mcpServers": "x" }', '{ "mcpServers": 0 }'
   },
 );
 
-it("an entry keeps TOML comments before the next table", () => {
+it("connect replaces an entry in TOML and keeps the comments before the next table", () => {
   const text =
     '[mcp_servers.sandbox]\nurl = "u" # mine\n\n# Who may do what:\n[projects."/a"]\ntrust_level = "trusted"\n';
   const after = setEntry(client("codex"), text, "sandbox", { url: "v" });

@@ -48,7 +48,7 @@ export function sharedDirectory(prefix: string): string {
   return mkdtempSync(join(process.env.SANDBOX_RUNTIME_SHARED ?? tmpdir(), prefix));
 }
 
-/** A runtime, and a directory in place of `/var/lib/sandbox-mcp/runs`. */
+/** A control server, and a directory in place of `/var/lib/sandbox-mcp/runs`. */
 export class Lab {
   readonly runtime: Runtime;
   readonly runs = sharedDirectory("kernel-runs-");

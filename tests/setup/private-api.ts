@@ -57,7 +57,7 @@ export async function playPrivateAPI(): Promise<PrivateAPI> {
       else answer(repository, request, response);
     },
   );
-  // Two test files use this at the same time: one for hosts that begin with `smart`, and one for all others.
+  // Two test files read the list at the same time: one for hosts that begin with `smart`, and one for all others.
   const requestList = createPlainServer((request, response) => {
     const isOf = ({ host }: Arrived) => host.startsWith("smart") === (request.url === "/smart");
     const matching = arrived.filter(isOf);

@@ -1,9 +1,9 @@
 /**
  * Checks that everything exists that the documents mention, in prose and in fenced examples: files, headings and pictures;
  * commands with their options (`npm run`, `npm start`, `sandbox-mcp`) and programs of this repository that `node` runs;
- * messages, which the code must contain; names of variables; routes of the server; tests that docs/internals/security.md names,
- * versions of clients, and exit statuses. Every page has to be linked from docs/README.md, and every picture has to be shown.
- * Prints each problem, and exits with 1 if there is one.
+ * messages, which the code must contain; names of variables; files and names of the code in docs/internals; routes of the
+ * server; tests that docs/internals/security.md names, versions of clients, and exit statuses. Every page has to be linked from
+ * docs/README.md, and every picture has to be shown. Prints each problem, and exits with 1 if there is one.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
@@ -35,6 +35,9 @@ const FOREIGN_VARIABLES = new Set([
   "OPENAI_BASE_URL",
   "TASK_ID",
 ]);
+
+/** Parts of the SDK that the server does not use, and a variable of Python kernels. */
+const FOREIGN_NAMES = new Set(["execStream", "getSandbox", "proxyToSandbox", "streamProcessLogs", "Out"]);
 
 /** npm scripts of programs in sandboxes, which examples run. */
 const IN_SANDBOXES = new Set(["dev"]);
@@ -249,6 +252,25 @@ for (const path of documents) {
 for (const path of files.filter((each) => /\.(ts|tsx|mjs)$/.test(each)))
   for (const [page] of read(path).matchAll(/\bdocs\/[\w/-]+\.md\b/g))
     if (!existsSync(join(root, page))) problems.push(`${path}: there is no ${page}`);
+
+// The pages about the internals name files and code: `MAX_TEXT` in `src/tools/read-file.ts`. The panel and the command line have
+// names of their own, so a name counts only if the server has it.
+const serverCode = files.filter((path) => /^(?:src|container|local)\/.*\.ts$/.test(path)).map(read);
+const serverNames = new Set(serverCode.join("\n").match(/\w+/g));
+const hasFile = (name) => files.some((path) => `/${path}`.endsWith(`/${name}`));
+for (const path of documents.filter((each) => each.startsWith("docs/internals/"))) {
+  const problem = (message) => problems.push(`${path}: ${message}`);
+  const text = read(path);
+  for (const [file] of literalParts(text).matchAll(
+    /(?<![\w./<>*@-])[\w./-]+\.(?:ts|tsx|mjs|cjs|py|pl|sh)\b/g,
+  ))
+    if (!hasFile(file)) problem(`there is no file ${file}`);
+  for (const [, name] of text.matchAll(/`#?([A-Za-z]*[a-z][A-Z]\w*|[A-Z][a-z]\w*)(?:\.\w+)?`/g))
+    if (!serverNames.has(name) && !FOREIGN_NAMES.has(name)) problem(`the server's code has no ${name}`);
+  for (const [, name, file] of text.matchAll(/`#?(\w+)` in `([\w/-]+\.\w+)`/g))
+    if (existsSync(join(root, file)) && !new RegExp(`\\b${name}\\b`).test(read(file)))
+      problem(`${file} has no ${name}`);
+}
 
 const suites = files
   .filter((path) => /^tests\/.*\.test\.ts$/.test(path))

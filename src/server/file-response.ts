@@ -75,7 +75,7 @@ export async function sendFile(call: FileCall, sendDirectory: () => Promise<Resp
   if (status === 416) return new Response(null, { status, headers });
   if (stat.size === 0) return sendSmall(call, headers);
   if (request.method === "HEAD") return new Response(null, { status, headers });
-  const body = await countedDownload({ ctx, owner }, new FixedLengthStream(length), async () => {
+  const body = await countedDownload({ request, ctx, owner }, new FixedLengthStream(length), async () => {
     const { value: opened } = await operate(env, owner, "open", { path, offset, limit: length });
     if (opened.length !== length) {
       await opened.body.cancel();
@@ -92,11 +92,11 @@ export async function sendFile(call: FileCall, sendDirectory: () => Promise<Resp
 
 /** Opens a body, and counts its memory until the client has read it or has disconnected. @throws {ToolError} `quota_exceeded` */
 async function countedDownload(
-  { ctx, owner: { principalID } }: Pick<FileCall, "ctx" | "owner">,
+  { request, ctx, owner: { principalID } }: Pick<FileCall, "request" | "ctx" | "owner">,
   { readable, writable }: IdentityTransformStream,
   open: () => Promise<ReadableStream<Uint8Array>>,
 ): Promise<ReadableStream> {
-  const memory = RequestMemory.forStream(principalID);
+  const memory = RequestMemory.forStream(principalID, request.signal);
   const release = () => memory.release();
   try {
     ctx.waitUntil((await open()).pipeTo(writable).then(release, release));
@@ -121,7 +121,7 @@ export async function sendRunFile(
   const open = (actor: DurableObjectStub<Sandbox>, known: Owner) =>
     actor.openRunFile(known, run, name, offset, length);
   const body = await countedDownload(
-    { ctx, owner },
+    { request, ctx, owner },
     new FixedLengthStream(length),
     async () => (await callSandbox(env, owner, open)).value,
   );
@@ -163,7 +163,7 @@ export async function sendArchive(call: FileCall, format: ArchiveFormat): Promis
   });
   if (request.method === "HEAD") return new Response(null, { headers });
   const body = await countedDownload(
-    { ctx, owner },
+    { request, ctx, owner },
     new IdentityTransformStream(),
     async () => (await operate(env, owner, "archive", { path, format })).value.body,
   );

@@ -182,7 +182,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
           const after = requireListCursor(searchParams.get("cursor") ?? undefined);
           const listing = { path, depth: recursive ? ANY_DEPTH : 1, limit: MAX_LISTED, after };
           const { entries, next } = (await operate(caller.env, owner, "list", listing)).value;
-          const memory = new RequestMemory(principalID);
+          const memory = new RequestMemory(principalID, request.signal);
           memory.addAnswer(
             entries.reduce((sum, entry) => sum + entry.path.length, 0),
             true,

@@ -80,7 +80,7 @@ export async function panelStream(
   caller: CallerContext,
   guards: PanelGuards,
 ): Promise<Response | Refusal> {
-  const memory = new RequestMemory(caller.principal.id);
+  const memory = new RequestMemory(caller.principal.id, request.signal);
   const body = await readJSON(request, memory).finally(() => memory.release());
   const { data, error } = requested.safeParse("value" in body ? body.value : undefined, {
     error: issueMessage,

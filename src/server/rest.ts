@@ -87,7 +87,7 @@ const NO_JSON: ReadonlySet<BodyProblem> = new Set(["not_json", "not_utf8"]);
 
 /** `POST /execute` with `{"task"}` or `{"question"}`; sends events if the client accepts nothing else. */
 export async function execute(request: Request, caller: CallerContext): Promise<Response> {
-  const memory = new RequestMemory(caller.principal.id);
+  const memory = new RequestMemory(caller.principal.id, request.signal);
   const body = await readJSON(request, memory).finally(() => memory.release());
   if ("problem" in body && body.problem === "too_large") return json({ error: REST_TEXTS.tooLarge }, 413);
   if ("problem" in body && body.problem === "no_room")
@@ -99,10 +99,10 @@ export async function execute(request: Request, caller: CallerContext): Promise<
     const isStrict = isStrictRequest(request);
     if ("problem" in body && NO_JSON.has(body.problem)) throw refusal(REST_TEXTS.notJSON);
     // Throws before the run starts, if there is no memory for its events.
-    if (prefersEvents(request)) RequestMemory.forStream(caller.principal.id).release();
+    if (prefersEvents(request)) RequestMemory.forStream(caller.principal.id, request.signal).release();
     const started = await (isQuestion ? beginQuestion(context, fields) : beginTask(context, fields));
     const { run, wait = defaultWait(caller.config.maxWaitSeconds) * 1000 } = started;
-    if (prefersEvents(request)) return events(context, run);
+    if (prefersEvents(request)) return events(request, context, run);
     return respondWith(isStrict, await responseOf(context, await waitForEnd(context, run, arrivedAt + wait)));
   });
 }
@@ -179,7 +179,7 @@ function readResult(request: Request, caller: CallerContext): Promise<Response> 
     const id = taskIDOf(request);
     const { value: run } = await followTask(context, id, 0);
     if (!isTaskID(id)) return unknownTask();
-    if (prefersEvents(request)) return events(context, run);
+    if (prefersEvents(request)) return events(request, context, run);
     const [body, status] = await responseOf(context, run);
     const timestamp = new Date(run.endedAt ?? run.startedAt).toISOString();
     return respondWith(isStrict, [status === 200 ? { ...body, timestamp } : body, status]);
@@ -191,12 +191,12 @@ function prefersEvents({ headers }: Request): boolean {
   return accepted.includes("text/event-stream") && !accepted.includes("application/json");
 }
 
-function events(context: ToolContext, run: RunView): Response {
+function events(request: Request, context: ToolContext, run: RunView): Response {
   return runEvents(context, {
     id: run.id,
     summary: statusOf(run),
     resultOf: async (at) => (await responseOf(context, at))[0],
-    memory: RequestMemory.forStream(context.principal.id),
+    memory: RequestMemory.forStream(context.principal.id, request.signal),
   });
 }
 

@@ -28,8 +28,13 @@ export class RequestMemory {
   #bytes = 0;
   #isReleased = false;
 
-  constructor(principalID: string) {
+  /**
+   * @param client aborts when the client disconnects. The runtime may then end the request at once, without its `catch` and `finally`
+   * blocks
+   */
+  constructor(principalID: string, client: AbortSignal) {
     this.#principalID = principalID;
+    client.addEventListener("abort", () => this.release());
   }
 
   /**
@@ -37,8 +42,8 @@ export class RequestMemory {
    * a link must not be able to block the principal's calls.
    * @throws {ToolError} `quota_exceeded`
    */
-  static forStream(principalID: string): RequestMemory {
-    const memory = new RequestMemory(`streams of ${principalID}`);
+  static forStream(principalID: string, client: AbortSignal): RequestMemory {
+    const memory = new RequestMemory(`streams of ${principalID}`, client);
     memory.addAnswer(STREAM_BYTES, true);
     return memory;
   }

@@ -384,14 +384,19 @@ describe("when clients send bodies in chunks of one byte", () => {
 
 describe("when clients make the server keep data in memory", () => {
   /** Opens connections that send these bytes, and neither send nor read more until `work` has ended. */
-  async function stalled<T>(count: number, sent: string, work: () => Promise<T>): Promise<T> {
+  async function stalled<T>(
+    count: number,
+    sent: string,
+    work: () => Promise<T>,
+    close = (socket: Socket) => socket.destroy(),
+  ): Promise<T> {
     const { hostname, port } = new URL(server.url);
     const sockets = Array.from({ length: count }, () => connect(Number(port), hostname).pause());
     try {
       for (const socket of sockets) socket.on("error", () => undefined).write(sent);
       return await work();
     } finally {
-      for (const socket of sockets) socket.destroy();
+      for (const socket of sockets) close(socket);
     }
   }
 
@@ -453,13 +458,15 @@ describe("when clients make the server keep data in memory", () => {
     });
   });
 
-  it("the memory for incomplete bodies is limited, and freed when the connections close", async () => {
+  it.each([
+    ["close", (socket: Socket) => socket.destroy()],
+    ["are reset", (socket: Socket) => socket.resetAndDestroy()],
+  ])("the memory for incomplete bodies is limited, and freed when the connections %s", async (_, close) => {
     // A small body may still find room, because the others are read 64 KiB at a time.
     const status = async () => (await postRaw(server.url, LIST + " ".repeat(64 * 1024))).status;
     const length = 8 * 1024 * 1024;
-    await stalled(20, head(length) + " ".repeat(length - 1), () =>
-      until(async () => (await status()) === 429),
-    );
+    const body = " ".repeat(length - 1);
+    await stalled(20, head(length) + body, () => until(async () => (await status()) === 429), close);
     await until(async () => (await status()) === 200);
     await stillServes();
   });

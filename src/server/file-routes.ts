@@ -93,20 +93,26 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
     await drainBody(request);
     return claim === "used" ? refuse(request, 410, LINK_TEXTS.used) : refuse(request, 409, LINK_TEXTS.busy);
   }
+  const response = storeUpload(request, context, link, owner);
+  // A client's disconnection ends the request. The link must be released nevertheless.
+  context.ctx.waitUntil(response.catch(() => undefined));
+  return response;
+}
+
+async function storeUpload(request: Request, { env, ctx }: RequestContext, link: FileLink, known: Owner) {
   let isDone = false;
   try {
     const scopes: Scope[] = link.confined === false ? ["sandbox:write", "sandbox:exec"] : ["sandbox:write"];
-    const { env, ctx } = context;
-    const call = { request, env, ctx, owner: { ...owner, scopes }, path: link.path };
+    const call = { request, env, ctx, owner: { ...known, scopes }, path: link.path };
     const written = await receiveFile(call, link.max ?? MAX_UPLOAD_BYTES);
     isDone = true;
     if (acceptsHTML(request)) {
       const body = markup`<h1>Uploaded</h1><p>${written.size} bytes, SHA-256 <code>${written.sha256}</code></p>`;
-      return page("Uploaded", body, { status: 201 });
+      return await page("Uploaded", body, { status: 201 });
     }
     return json({ path: link.path, ...written }, 201);
   } finally {
-    await sandboxActor(context.env, link.actor).releaseLink({ id: link.id, expires: link.expires }, isDone);
+    await sandboxActor(env, link.actor).releaseLink({ id: link.id, expires: link.expires }, isDone);
   }
 }
 

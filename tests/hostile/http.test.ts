@@ -470,4 +470,23 @@ describe("when clients make the server keep data in memory", () => {
     await until(async () => (await status()) === 200);
     await stillServes();
   });
+
+  it("an upload link works again after a connection was reset", async () => {
+    const args = { path: "uploaded", direction: "upload", max_bytes: 9 };
+    const [url = ""] = /http:\S+/.exec((await tool(server.url, "file_link", args)).text) ?? [];
+    const upload = async (body: string) => (await fetch(url, { method: "PUT", body })).status;
+    const sent = `PUT ${new URL(url).pathname} HTTP/1.1\r\nhost: ${authority}\r\ncontent-length: 9\r\n\r\npart`;
+    const { hostname, port } = new URL(server.url);
+    const sockets: Socket[] = [];
+    await until(async () => {
+      // A body that is too large is refused while the link is free.
+      if ((await upload("0123456789")) === 409) return true;
+      sockets.push(connect(Number(port), hostname).on("error", () => undefined));
+      sockets.at(-1)?.write(sent);
+      return false;
+    });
+    for (const socket of sockets) socket.resetAndDestroy();
+    await until(async () => (await upload("0123456789")) === 413);
+    expect(await upload("whole")).toBe(201);
+  });
 });

@@ -34,5 +34,5 @@ it("an error explains that wrangler's directory cannot be written", async () => 
   writeFileSync(join(directory, ".wrangler"), "");
   const error = await bundle(config, join(directory, "build")).catch((caught: unknown) => caught);
   expect(error).toBeInstanceOf(UserError);
-  expect(String(error)).toMatch(/\.wrangler\/tmp cannot be written .*chown/);
+  expect(String(error)).toMatch(/\.wrangler\/tmp, which cannot be written .*chown/);
 });

@@ -92,6 +92,10 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
     Math.max(0, ...(await Promise.all(of.map(count))));
   // The lowest measured memory of the kernel, or its memory at the last growth that no sandbox explains.
   let baseline: number | undefined;
+  const queuedMemoryOf = async (sandbox: EngineSandbox) => {
+    const counted = await countOf(kernelMemoryOf)(sandbox.groups);
+    return await boundQueuedMemory(sandbox, counted > 0 ? Math.max(0, counted - IDLE_BYTES) : undefined);
+  };
   const pools: Pool[] = [
     {
       used: () => numberIn("/proc/sys/fs/file-nr", /^(\d+)/),
@@ -130,7 +134,7 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
       limit: limits.kernelGrowthOfMachine,
       causes: [
         { usedBy: lockShares(), least: () => MOST_LOCKS, why: STOPPED_BECAUSE.locks },
-        { usedBy: boundQueuedMemory, least: (used) => used * QUEUED_SHARE, why: STOPPED_BECAUSE.sockets },
+        { usedBy: queuedMemoryOf, least: (used) => used * QUEUED_SHARE, why: STOPPED_BECAUSE.sockets },
       ],
       // Other programs took this memory. With the old baseline, the guard would end the next sandbox with some locks or full
       // sockets.

@@ -14,6 +14,10 @@ const COUNTED_BYTES = 50;
 const MAX_HIDDEN_BLOCKS = 4260;
 /** The most bytes of a Unix socket that count in no control group: 277 pages of one byte each, by sendfile. Measured. */
 const MAX_LOCAL_BYTES = 277 * 4096;
+/** The most bytes of a Unix socket whose pages are full: net.core.wmem_default. */
+const MAX_FULL_BYTES = 212_992;
+/** For each byte that a control group counts, pages of one byte have at most this many. Measured: 5.2. */
+const UNCOUNTED_RATIO = 6;
 
 /** The most bytes read of one list: about 7,000 sockets. A sandbox with a longer list counts as the largest. */
 const MAX_LIST_BYTES = 1024 * 1024;
@@ -32,8 +36,11 @@ export async function countSockets(sandbox: Sockets): Promise<number> {
   return all - local;
 }
 
-/** An upper bound of the memory that unsent and unread data in a sandbox's sockets keeps, and that counts in no control group. */
-export async function boundQueuedMemory(sandbox: Sockets): Promise<number> {
+/**
+ * An upper bound of the memory that unsent and unread data in a sandbox's sockets keeps, and that counts in no control group.
+ * @param kernelBytes the kernel's memory that the control group counts, if it is known
+ */
+export async function boundQueuedMemory(sandbox: Sockets, kernelBytes?: number): Promise<number> {
   const lists = ["tcp", "tcp6", "udp", "udp6"] as const;
   const [counts, ...blocks] = await Promise.all([
     readCounts(sandbox),
@@ -42,7 +49,12 @@ export async function boundQueuedMemory(sandbox: Sockets): Promise<number> {
   // Sockets that are in no list: UDP sockets without a port, and connections that were reset before a program accepted them.
   const hidden = Math.max(0, counts.all - counts.withPort);
   const inBlocks = blocks.reduce((sum, count) => sum + count, hidden * MAX_HIDDEN_BLOCKS);
-  return inBlocks * BLOCK_BYTES + counts.local * MAX_LOCAL_BYTES;
+  // Idle Unix sockets take little of the kernel's memory. Without this limit, a sandbox with many of them would explain any growth.
+  const local = Math.min(
+    counts.local * MAX_LOCAL_BYTES,
+    counts.local * MAX_FULL_BYTES + (kernelBytes ?? Infinity) * UNCOUNTED_RATIO,
+  );
+  return inBlocks * BLOCK_BYTES + local;
 }
 
 async function countQueuedBlocks(sandbox: Sockets, list: "tcp" | "tcp6" | "udp" | "udp6"): Promise<number> {

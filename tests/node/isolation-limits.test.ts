@@ -276,6 +276,45 @@ describe("resources of the whole machine", () => {
     }
   });
 
+  it.runIf(isMemoryLimited)(
+    "memory of the kernel: a sandbox with idle Unix sockets is not ended for what another one takes by pipes",
+    async () => {
+      const ownEngine = await startTestEngine({ limits: { ...limits, kernelGrowthOfMachine: 60 * MiB } });
+      try {
+        const [idle, taker] = [await TestSandbox.start(ownEngine), await TestSandbox.start(ownEngine)];
+        await idle.python([
+          "import os, socket, time",
+          "if os.fork() == 0:",
+          "  pairs = [socket.socketpair() for _ in range(60)]",
+          "  open('/tmp/ready', 'w'); [os.close(one) for one in (0, 1, 2)]; time.sleep(600)",
+          "while not os.path.exists('/tmp/ready'): time.sleep(0.01)",
+        ]);
+        const { stdout, stderr } = await taker.python([
+          "import os, time",
+          "def fill():",
+          "  file, kept = os.open('/proc/version', os.O_RDONLY), []",
+          "  try:",
+          "    while True:",
+          "      kept.append(os.pipe()); os.set_blocking(kept[-1][1], False)",
+          "      try:",
+          "        while os.sendfile(kept[-1][1], file, 0, 1): pass",
+          "      except BlockingIOError: pass",
+          "  except OSError: pass",
+          "  os.write(done, b'x'); time.sleep(600)",
+          "all, done = os.pipe()",
+          "for _ in range(45):",
+          "  if os.fork() == 0: [os.close(one) for one in (0, 1, 2)]; fill()",
+          "for _ in range(45): os.read(all, 1)",
+          "time.sleep(2); print('filled')",
+        ]);
+        expect({ stdout, stderr }).toEqual({ stdout: "filled", stderr: "" });
+        expect((await idle.run("echo unharmed")).stdout).toBe("unharmed");
+      } finally {
+        await ownEngine.close();
+      }
+    },
+  );
+
   /** Connections that their clients have reset before the server accepts them. */
   const resetConnections = (data: string) => [
     "import os, socket, struct, time",

@@ -6,6 +6,7 @@ import {
   type RichResult,
 } from "../container/kernels/kernel-protocol.ts";
 import { TRAITS } from "../shared/languages.ts";
+import { cutText } from "../shared/text.ts";
 import { waitAtMost } from "../shared/timers.ts";
 import type { FileOperations } from "../container/file-operations.ts";
 import { type Kernel, kernelSchema } from "../container/kernels/kernel-registry.ts";
@@ -212,7 +213,11 @@ function shortenError({ name, message, traceback }: CodeError): CodeError {
     traceback:
       text.length <= 2 * ERROR_CHARS
         ? traceback
-        : [text.slice(0, ERROR_CHARS), "[... the middle is left out ...]", text.slice(-ERROR_CHARS)],
+        : [
+            cutText(text, ERROR_CHARS),
+            "[... the middle is left out ...]",
+            cutText(text, ERROR_CHARS, "start"),
+          ],
   };
 }
 
@@ -249,7 +254,7 @@ function toCodeResults(result: RichResult): CodeResult[] {
   const image = form === undefined ? undefined : result[form];
   const found: CodeResult[] = image === undefined ? [] : [{ image, mimeType: `image/${form}` }];
   const words = image === undefined ? (text ?? markdown ?? latex ?? svg ?? html) : text;
-  const leftOut = left_out?.slice(0, LEFT_OUT_BYTES);
+  const leftOut = left_out && cutText(left_out, LEFT_OUT_BYTES);
   if (words !== undefined)
     found.push({ text: shortenText(words), ...(html && { html }), ...(leftOut && { leftOut }) });
   return found;
@@ -259,6 +264,7 @@ function toCodeResults(result: RichResult): CodeResult[] {
 function shortenText(text: string): string {
   if (text.length <= TEXT_CHARS) return text;
   const half = TEXT_CHARS / 2;
-  const omitted = texts.charactersOmitted(text.length - 2 * half, text.length);
-  return `${text.slice(0, half)}\n${omitted}\n${text.slice(-half)}`.toWellFormed();
+  const [start, end] = [cutText(text, half), cutText(text, half, "start")];
+  const omitted = texts.charactersOmitted(text.length - start.length - end.length, text.length);
+  return `${start}\n${omitted}\n${end}`.toWellFormed();
 }

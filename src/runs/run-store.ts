@@ -1,5 +1,6 @@
 /** The records of runs in the actor's SQLite. */
 import { isRecord } from "../shared/is-record.ts";
+import { cutText } from "../shared/text.ts";
 import { Rows } from "../storage/rows.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import { SQLITE_LOG_BYTES } from "./run-log.ts";
@@ -165,7 +166,7 @@ const SOURCE_CHARACTERS = 16_384;
 export function sourceToStore(source: string, title: string): string | undefined {
   if (source.trim() === title) return undefined;
   if (source.length <= SOURCE_CHARACTERS) return source.toWellFormed();
-  return `${source.slice(0, SOURCE_CHARACTERS - 1).toWellFormed()}…`;
+  return `${cutText(source, SOURCE_CHARACTERS - 1).toWellFormed()}…`;
 }
 
 export function viewOf(run: RunRecord): RunView {

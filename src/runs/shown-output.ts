@@ -1,7 +1,7 @@
 /** What callers see of an output: its beginning, its end, and the size of the omitted middle. */
 
 import { stripEscapes } from "../shared/escape-sequences.ts";
-import { wholeCharacters } from "../shared/text.ts";
+import { cutText, wholeCharacters } from "../shared/text.ts";
 
 /** One output stream. `head` is everything if nothing was omitted. */
 export interface ShownOutput {
@@ -44,5 +44,5 @@ export function lastLine(end: Uint8Array): string {
   // Progress bars overwrite their line after a carriage return.
   const line =
     text.split(/[\r\n]/).findLast((candidate) => candidate.replace(CONTROLS, "").trim() !== "") ?? "";
-  return line.replaceAll("\t", " ").replace(CONTROLS, "\u{fffd}").trim().slice(0, LINE_CHARS).toWellFormed();
+  return cutText(line.replaceAll("\t", " ").replace(CONTROLS, "\u{fffd}").trim(), LINE_CHARS);
 }

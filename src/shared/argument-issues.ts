@@ -1,6 +1,7 @@
 /** Explains why a value does not match a schema. Each message ends a sentence that begins with the argument's name. */
 import type * as z from "zod";
 import { shownName, makeVisible } from "./shown.ts";
+import { cutText } from "./text.ts";
 
 const KINDS: Record<string, string> = {
   string: "a text",
@@ -30,7 +31,7 @@ export function issueMessage(issue: z.core.$ZodRawIssue): string {
     case "too_big":
       return boundMessage(issue);
     case "unrecognized_keys": {
-      const names = issue.keys.slice(0, LISTED).map((name) => shownName(name.slice(0, MAX_NAME_CHARS)));
+      const names = issue.keys.slice(0, LISTED).map((name) => shownName(cutText(name, MAX_NAME_CHARS)));
       return `has no parameter ${names.join(", ")}`;
     }
     default:

@@ -35,6 +35,14 @@ export function wholeCharacters(bytes: Uint8Array, cutAt: "start" | "end"): Uint
   return bytes;
 }
 
+/** At most `units` UTF-16 units of a text, from its start unless it is cut there. Never contains half of a surrogate pair. */
+export function cutText(text: string, units: number, cutAt: "start" | "end" = "end"): string {
+  if (text.length <= units) return text;
+  return cutAt === "end"
+    ? text.slice(0, units).replace(/[\ud800-\udbff]$/, "")
+    : text.slice(text.length - units).replace(/^[\udc00-\udfff]/, "");
+}
+
 export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
   const [first] = parts;
   if (parts.length === 1 && first) return first;
@@ -49,7 +57,7 @@ export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
 
 export function titleOf(source: string): string {
   const line = source.trimStart().split("\n", 1)[0] ?? "";
-  return line.length > 120 ? `${line.slice(0, 119).toWellFormed()}…` : line;
+  return line.length > 120 ? `${cutText(line, 119).toWellFormed()}…` : line;
 }
 
 /** A sentence without its full stop, for use at the end of another sentence. */

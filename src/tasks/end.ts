@@ -1,4 +1,4 @@
-import { clause } from "../shared/text.ts";
+import { clause, cutText } from "../shared/text.ts";
 import type { AgentReport } from "./agent-report.ts";
 import type { Agent } from "./agents.ts";
 import type { End } from "../runs/run-types.ts";
@@ -83,7 +83,7 @@ function startFailureNote(facts: TaskFacts) {
     case "no_directory":
       return texts.directoryFailed(directory, lastLine(stderr));
     case "no_component":
-      return `${clause(stderr.trim().split("\n").at(-1)?.slice(0, MISSING_CHARACTERS) ?? "")}. ${texts.describeOffered(offered)}`;
+      return `${clause(cutText(stderr.trim().split("\n").at(-1) ?? "", MISSING_CHARACTERS))}. ${texts.describeOffered(offered)}`;
     default:
       return undefined;
   }
@@ -109,5 +109,5 @@ export function upstreamAdvice(error: UpstreamError): string {
 function lastLine(text: string): string {
   const lines = text.trim().split("\n");
   const errorLine = lines.findLast((line) => /^(fatal|error|remote):/i.test(line));
-  return (clause(errorLine ?? lines.at(-1) ?? "") || texts.NO_REASON).slice(0, 300);
+  return cutText(clause(errorLine ?? lines.at(-1) ?? "") || texts.NO_REASON, 300);
 }

@@ -1,6 +1,7 @@
 /** Helpers for the readers of agents' events. They bound the output of agents and check every field. */
 import { parseBounded, SANDBOX_JSON } from "../shared/bounded.ts";
 import { isRecord } from "../shared/is-record.ts";
+import { cutText } from "../shared/text.ts";
 import { textLine } from "../shared/task-steps.ts";
 import type { EventReader } from "./agent-report.ts";
 
@@ -26,7 +27,7 @@ export function readLine(reader: EventReader, line: string): string[] {
 }
 
 export function answerOf(rawText: string): string {
-  return rawText.length > ANSWER_CHARACTERS ? `${rawText.slice(0, ANSWER_CHARACTERS - 1)}…` : rawText;
+  return rawText.length > ANSWER_CHARACTERS ? `${cutText(rawText, ANSWER_CHARACTERS - 1)}…` : rawText;
 }
 
 export function relativeTo(directory: string, path: string): string {
@@ -38,7 +39,7 @@ export function shorten(value: string, characters = LINE_CHARACTERS): string {
   // `split` would be slow for millions of lines.
   const end = trimmed.indexOf("\n");
   const line = end >= 0 ? `${trimmed.slice(0, end)} …` : trimmed;
-  return line.length > characters ? `${line.slice(0, characters - 1)}…` : line;
+  return line.length > characters ? `${cutText(line, characters - 1)}…` : line;
 }
 
 /** An amount rounded to a millionth: the agent's floating point sums have visible errors. */

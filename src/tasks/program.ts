@@ -4,7 +4,7 @@ import * as z from "zod";
 import type { Tokens } from "../runs/task-detail.ts";
 import type { ProgramLanguage } from "../shared/languages.ts";
 import { parseJSON } from "../shared/bounded.ts";
-import { clause } from "../shared/text.ts";
+import { clause, cutText } from "../shared/text.ts";
 import { PROGRAM_TEXTS } from "./texts.ts";
 
 export interface Program {
@@ -149,7 +149,7 @@ export class ProgramReader {
     if (this.#error !== undefined)
       return { problem: PROGRAM_TEXTS.unusable(clause(this.#error)), isTransient };
     if (!this.#hasEnded) return { problem: PROGRAM_TEXTS.endedEarly, isTransient };
-    const modelText = PROGRAM_TEXTS.modelText(this.#text.trim());
+    const modelText = PROGRAM_TEXTS.modelText(cutText(this.#text, MAX_MODEL_TEXT).trim());
     if (this.#stopReason === "refusal") return { problem: PROGRAM_TEXTS.declined + modelText };
     if (this.#stopReason === "max_tokens") return { problem: PROGRAM_TEXTS.overLimit };
     if (this.#block === undefined)
@@ -185,8 +185,7 @@ export class ProgramReader {
         if (event.content_block.name === TOOL) this.#block ??= event.index;
         break;
       case "content_block_delta":
-        if (event.delta.text !== undefined)
-          this.#text = (this.#text + event.delta.text).slice(0, MAX_MODEL_TEXT);
+        this.#text += event.delta.text ?? "";
         if (event.index === this.#block) this.#add(event.delta.partial_json ?? "");
         break;
       case "message_delta":
@@ -197,7 +196,7 @@ export class ProgramReader {
         this.#hasEnded = true;
         break;
       case "error":
-        this.#error = `${event.error.type}: ${event.error.message.slice(0, MAX_MODEL_TEXT)}`;
+        this.#error = `${event.error.type}: ${cutText(event.error.message, MAX_MODEL_TEXT)}`;
         break;
     }
   }

@@ -41,6 +41,29 @@ describe("a JavaScript kernel", () => {
     expect((await kernel.run("display({png: 1}); display(2); 3")).results).toHaveLength(3);
   });
 
+  it("cuts no character in half", async () => {
+    // One of two neighbouring paddings puts each cut inside an emoji.
+    const shownForms = ["x", "xx"].flatMap((pad) => [
+      `Array(900).fill("${pad}" + "😀".repeat(50))`,
+      `({ [Symbol.for("Jupyter.display")]: () => ({ "text/plain": "${pad}" + "😀".repeat(20_000) + "y" }) })`,
+      `({ [Symbol.for("Jupyter.display")]: () => ({ "text/plain": "${pad}" + "😀".repeat(20_000) }) })`,
+    ]);
+    for (const code of shownForms) {
+      const shown = await kernel.value(code);
+      expect(shown).toContain("characters omitted");
+      expect(shown?.isWellFormed()).toBe(true);
+    }
+    for (const pad of ["x", "xx"]) {
+      const { error } = await kernel.run(
+        `const e = new Error("${pad}" + "😀".repeat(40_000)); e.name = "${pad}" + "😀".repeat(200); throw e`,
+      );
+      expect(error?.message).toContain("characters omitted");
+      expect(
+        [error?.name, error?.message, ...(error?.traceback ?? [])].every((text) => text?.isWellFormed()),
+      ).toBe(true);
+    }
+  });
+
   it("has Node's globals, all of one realm", async () => {
     expect(
       await kernel.value("[typeof fetch, typeof URL, require('fs').readdirSync('/') instanceof Array]"),

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { parseDocument } from "../../src/container/kernels/kernel-protocol.ts";
+import { type CodeError, outcomeOf, parseDocument } from "../../src/container/kernels/kernel-protocol.ts";
 
 describe("the parser of a document, the JSON in which a kernel reports a run,", () => {
   const stream = { text: "", bytes: 0, dropped: 0 };
@@ -43,6 +43,28 @@ describe("the parser of a document, the JSON in which a kernel reports a run,", 
     expect(found?.error?.traceback).toHaveLength(1000);
     expect(found?.error?.traceback[0]).toHaveLength(8 * 1024);
     expect(found?.exit).toBeNull();
+  });
+
+  it("cuts no character in half", () => {
+    const long = `x${"😀".repeat(300_000)}`;
+    const error = { name: long, message: long, traceback: [long] };
+    const sent = {
+      ...validDocument,
+      stdout: { ...stream, text: long, bytes: 2 ** 30 },
+      results: [{ text: long }],
+      error,
+    };
+    const found = parseDocument(JSON.stringify(sent), "a");
+    const bounded = { name: 199, message: 32 * 1024 - 1, traceback: [8 * 1024 - 1] };
+    const lengths = (cut?: CodeError | null) =>
+      cut && {
+        name: cut.name.length,
+        message: cut.message.length,
+        traceback: cut.traceback.map((line) => line.length),
+      };
+    expect(found?.results[0]?.text).toHaveLength(512 * 1024 - 1);
+    expect(lengths(found?.error)).toEqual(bounded);
+    expect(lengths(outcomeOf({ logs: { stdout: [], stderr: [] }, error }, "a").error)).toEqual(bounded);
   });
 
   it("counts the bytes of an output, not its characters", () => {

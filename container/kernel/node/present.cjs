@@ -34,9 +34,14 @@ const FORMS = {
 function shorten(text, limit = TEXT_CHARS, length = text.length) {
   if (text.length <= limit) return text;
   const half = (limit - NOTE_CHARS) / 2;
-  const note = `[... ${length - 2 * half} of ${length} characters omitted: print it, or write it to a file ...]`;
-  return `${text.slice(0, half)}\n${note}\n${text.slice(-half)}`;
+  const start = cutText(text, half);
+  const end = text.slice(-half).replace(/^[\udc00-\udfff]/, "");
+  const note = `[... ${length - start.length - end.length} of ${length} characters omitted: print it, or write it to a file ...]`;
+  return `${start}\n${note}\n${end}`;
 }
+
+/** At most `units` UTF-16 units, without half of a surrogate pair at the end. */
+const cutText = (text, units) => text.slice(0, units).replace(/[\ud800-\udbff]$/, "");
 
 function plain(value) {
   try {
@@ -137,7 +142,7 @@ function describe(error, sources) {
   if (!util.types.isNativeError(error) && !(error instanceof Error)) {
     return { name: "Error", message, traceback: [`Thrown: ${message}`] };
   }
-  const name = String(error.name || "Error").slice(0, NAME_CHARS);
+  const name = cutText(String(error.name || "Error"), NAME_CHARS);
   let text = `${name}: ${message}`;
   try {
     text = `${stackOf(error) ?? text}${extrasOf(error)}`;

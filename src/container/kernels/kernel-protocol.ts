@@ -8,6 +8,7 @@ import { isTexts } from "../control-result.ts";
 import { isRecord } from "../../shared/is-record.ts";
 import { type Language, TRAITS } from "../../shared/languages.ts";
 import { parseBounded, SANDBOX_JSON } from "../../shared/bounded.ts";
+import { cutText } from "../../shared/text.ts";
 import { KERNEL_MALFORMED } from "../texts.ts";
 
 const PRELUDE = "/opt/sandbox-mcp/kernel";
@@ -199,7 +200,7 @@ function boundStream({ text, data, bytes, dropped, last }: SentStream): CodeStre
   const output =
     text === undefined
       ? fromBase64(data, OUTPUT_LIMITS.printed)
-      : encoder.encode(text.slice(0, OUTPUT_LIMITS.printed));
+      : encoder.encode(cutText(text, OUTPUT_LIMITS.printed));
   return {
     output: output?.subarray(0, Math.min(count, OUTPUT_LIMITS.printed)),
     bytes: count,
@@ -226,7 +227,7 @@ function boundResult(result: RichResult): RichResult {
   for (const form of FORMS) {
     const value = result[form];
     if (value === undefined) continue;
-    if (!IMAGE_FORMS.some((image) => image === form)) validForms[form] = value.slice(0, OUTPUT_LIMITS.text);
+    if (!IMAGE_FORMS.some((image) => image === form)) validForms[form] = cutText(value, OUTPUT_LIMITS.text);
     else if (value.length <= OUTPUT_LIMITS.image) validForms[form] = value;
   }
   return validForms;
@@ -240,9 +241,9 @@ function boundError({ name, message, traceback }: CodeError): CodeError {
       ? traceback
       : [...traceback.slice(0, half), ...traceback.slice(-half)];
   return {
-    name: name.slice(0, OUTPUT_LIMITS.name),
-    message: message.slice(0, OUTPUT_LIMITS.message),
-    traceback: lines.map((line) => line.slice(0, OUTPUT_LIMITS.line)),
+    name: cutText(name, OUTPUT_LIMITS.name),
+    message: cutText(message, OUTPUT_LIMITS.message),
+    traceback: lines.map((line) => cutText(line, OUTPUT_LIMITS.line)),
   };
 }
 

@@ -1,4 +1,5 @@
 /** Keyboard input for a sandbox's terminal. */
+import { cutText } from "../text.ts";
 import { pause } from "../timers.ts";
 
 /**
@@ -30,7 +31,7 @@ export class Typing {
     this.#isSending = true;
     try {
       while (this.#typed !== "") {
-        const text = this.#typed.slice(0, MAX_TYPED).toWellFormed();
+        const text = cutText(this.#typed, MAX_TYPED).toWellFormed();
         this.#typed = this.#typed.slice(text.length);
         await spaceCalls(() => this.#send(text));
       }

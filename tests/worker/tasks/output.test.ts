@@ -124,6 +124,19 @@ describe("the stream of an agent", () => {
     expect(run.received.stdout).toBe("first …\n");
   });
 
+  it("is cut between two characters", () => {
+    const run = new Recorder();
+    const { output, reader } = outputTo(run);
+    const result = (pad: string) =>
+      JSON.stringify({ type: "result", subtype: "success", result: pad + "😀".repeat(20_000) });
+    for (const pad of ["", "x"]) {
+      const line = `${pad}${"😀".repeat(200)}`;
+      output.output("stdout", encoder.encode(`${assistant({ type: "text", text: line })}\n${result(pad)}\n`));
+      expect(reader.report.answer?.isWellFormed()).toBe(true);
+    }
+    expect(run.received.stdout).toBe(`${"😀".repeat(99)}…\nx${"😀".repeat(99)}…\n`);
+  });
+
   it("has no agent text that looks like a tool call or a failure", () => {
     const run = new Recorder();
     const { output } = outputTo(run);
@@ -347,6 +360,16 @@ describe("the outcome of a task", () => {
     expect(verdict.state).toBe(state);
     expect(verdict.note ?? "").toMatch(words);
   });
+
+  it.each<TaskFacts["step"]>(["clone_failed", "no_directory", "no_component"])(
+    "is cut between two characters after %s",
+    (step) => {
+      for (const pad of ["", "x"]) {
+        const { note } = verdictOf({ ...facts, step, stderr: pad + "😀".repeat(2000) });
+        expect(note?.isWellFormed()).toBe(true);
+      }
+    },
+  );
 });
 
 describe("the directory of a clone", () => {

@@ -166,6 +166,16 @@ describe("a time limit", () => {
   });
 });
 
+it("a long traceback is cut between two characters", async () => {
+  for (const pad of ["x", "xx"]) {
+    const code = `throw new Error(("${pad}" + "😀".repeat(3000) + "\\n").repeat(12))`;
+    const { structured } = await run(code, { language: "javascript" });
+    const { traceback } = structured.error as { traceback: string[] };
+    expect(traceback).toHaveLength(3);
+    expect(traceback.every((line) => line.isWellFormed() && !line.includes("\ufffd"))).toBe(true);
+  }
+});
+
 describe("a kernel that dies", () => {
   it.each([
     ["by os._exit", "import os\nprint('last', flush=True)\nos._exit(3)"],

@@ -204,9 +204,19 @@ export async function* pages(
   for (let pauseMs = PAGE_PAUSE_MS; ;) {
     await connection.waitForPollTurn();
     const polledAt = Date.now();
-    const wait_seconds = Math.max(0, Math.min(WAIT_SECONDS, (deadline - polledAt) / 1000));
-    const work = readResult(connection, { id, cursor, wait_seconds }, onRetry);
-    const page = (await unlessAborted(work, signal)).data as Page;
+    const timeLeft = deadline - polledAt;
+    // Without `wait_seconds` the server waits as long as its operator allows, but no longer than WAIT_SECONDS.
+    const input = timeLeft > 0 ? { id, cursor } : { id, cursor, wait_seconds: 0 };
+    const isLast = timeLeft > 0 && timeLeft < WAIT_SECONDS * 1000;
+    const due = isLast ? AbortSignal.timeout(timeLeft) : undefined;
+    const ending = due && signal ? AbortSignal.any([signal, due]) : (due ?? signal);
+    let page: Page;
+    try {
+      page = (await unlessAborted(readResult(connection, input, onRetry), ending)).data as Page;
+    } catch (error) {
+      if (due?.aborted && error === due.reason) continue;
+      throw error;
+    }
     yield page;
     cursor = page.next_cursor;
     const isBehind = cursor < page.log_bytes;
@@ -222,7 +232,7 @@ export async function* pages(
 export interface ReadInput {
   id: string;
   cursor?: number;
-  wait_seconds: number;
+  wait_seconds?: number;
 }
 
 /** Calls `get_result`, and repeats the call after temporary errors. @throws {SandboxError} with `runID` */

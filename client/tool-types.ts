@@ -295,7 +295,7 @@ export interface ToolOutputs {
 
 export type ToolName = keyof ToolInputs;
 
-/** How many seconds a call waits for a run by default. Every server allows this wait. */
+/** How many seconds a call waits for a run by default. A server may allow less, and then its default is lower too. */
 export const WAIT_SECONDS = 45;
 
 /** The longest time of a run, in seconds. */

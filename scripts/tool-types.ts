@@ -31,7 +31,7 @@ ${outputs.join("\n")}
 
 export type ToolName = keyof ToolInputs;
 
-/** How many seconds a call waits for a run by default. Every server allows this wait. */
+/** How many seconds a call waits for a run by default. A server may allow less, and then its default is lower too. */
 export const WAIT_SECONDS = ${WAIT_SECONDS};
 
 /** The longest time of a run, in seconds. */

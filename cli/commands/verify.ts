@@ -8,7 +8,6 @@ import { dataCommand, tokenOption, urlOption } from "../define-command.ts";
 import { CommandError } from "../exit.ts";
 import { fileAddress } from "./files.ts";
 import { textOf } from "../../client/connection.ts";
-import { WAIT_SECONDS } from "../../client/tool-types.ts";
 import { type Answer, http, Server } from "../server-calls.ts";
 import { postRPC } from "../ready.ts";
 import { Progress } from "../print.ts";
@@ -262,8 +261,7 @@ class Verification {
     if (!isWanted) throw new Inconclusive(VERIFY.taskCosts);
     const task = "Answer with the word ready and nothing else. Use no tools.";
     let { data } = await connection.call("execute_task", { task, max_turns: 3, timeout_seconds: 120 });
-    while (data.state === "running")
-      ({ data } = await connection.call("get_result", { id: data.id, wait_seconds: WAIT_SECONDS }));
+    while (data.state === "running") ({ data } = await connection.call("get_result", { id: data.id }));
     return expectEqual(data.state, "succeeded");
   }
 

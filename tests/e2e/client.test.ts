@@ -14,6 +14,8 @@ import {
   UnavailableError,
   connect,
 } from "../../client/index.ts";
+import { Connection } from "../../client/connection.ts";
+import { follow } from "../../client/follow.ts";
 import { textAt } from "../setup/preview.ts";
 import { launchChromium } from "../clients/chromium.ts";
 import { type Server, TOKEN, repository, startServer } from "../setup/server.ts";
@@ -25,7 +27,8 @@ let client: SandboxServer;
 let sandbox: Sandbox;
 
 beforeAll(async () => {
-  server = await startServer();
+  // The client must work with a server that allows only short waits.
+  server = await startServer({ env: { MAX_WAIT_SECONDS: "1" } });
   client = connect({ url: server.url, token: TOKEN });
   sandbox = client.sandbox("library");
 });
@@ -135,6 +138,16 @@ describe("commands", () => {
     expect(isTruncated).toBe(false);
     const less = await sandbox.runCommand("seq 200000", { maxOutput: 1000 });
     expect(less).toMatchObject({ isTruncated: true, stdout: stdout.slice(0, 1000) });
+  });
+
+  it("are followed until a deadline, with all output until then", async () => {
+    const connection = new Connection({ url: server.url, token: TOKEN });
+    const command = "echo begun; sleep 1000";
+    const first = await connection.call("run_command", { command, sandbox: "library", wait_seconds: 0 });
+    const left = await follow(connection, first, { deadline: Date.now() + 2500 });
+    expect(left).toMatchObject({ data: { state: "running" }, stdout: "begun\n", isTruncated: false });
+    await connection.call("cancel_run", { id: left.data.id });
+    await connection.close();
   });
 
   it("are cancelled in the sandbox when the caller aborts them", async () => {

@@ -1,6 +1,8 @@
 /** Settings in the endpoint's address and the server's variables, which apply to every call of a connection. */
 import { describe, expect, it } from "vitest";
+import { MAX_WAIT_SECONDS } from "../../../src/shared/config.ts";
 import { TOOL_SETS } from "../../../src/shared/tool-sets.ts";
+import { WAIT_SECONDS } from "../../../src/shared/wait.ts";
 import { tools as allTools } from "../../../src/tools/index.ts";
 import { type Caller, owner, principal } from "../support.ts";
 
@@ -189,6 +191,7 @@ describe("MAX_WAIT_SECONDS", () => {
   it("is 50 by default", async () => {
     const fields = waitFields(await list(owner));
     expect(fields.length).toBeGreaterThan(3);
+    expect(WAIT_SECONDS).toBeLessThanOrEqual(MAX_WAIT_SECONDS);
     for (const field of fields) expect(field).toMatchObject({ default: 45, maximum: 50 });
     for (const [tool, args] of [
       ["run_command", { command: "touch never" }],

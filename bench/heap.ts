@@ -20,7 +20,7 @@ export interface Heap {
 }
 
 /**
- * How long a response of the inspector may take, in milliseconds. The inspector never responds for a Worker that was never called.
+ * How long a response of the inspector may take, in milliseconds. The inspector gives no response about a Worker before its first request.
  */
 const RESPONSE_MS = 30_000;
 

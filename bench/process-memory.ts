@@ -7,7 +7,7 @@ export function children(pid: number): number[] {
     .map(Number);
 }
 
-/** Ids of the descendants of a process whose command lines match. */
+/** The ids of a process's descendants, only those whose command line matches. */
 export function descendants(pid: number, pattern: RegExp): number[] {
   const found = new Set<number>();
   for (const child of children(pid)) {
@@ -17,16 +17,16 @@ export function descendants(pid: number, pattern: RegExp): number[] {
   return [...found];
 }
 
-/** The server's programs in one sandbox. */
+/** The ids of the server's processes in one sandbox. */
 export interface SandboxProcesses {
   /** The control server of the SDK's image, or of `local/runtime`. */
   control: number;
   sandboxd: number;
 }
 
-/** The server's programs in the sandbox in which `backgroundCommand(marker)` has started a process. */
-export function processesOfSandbox(marker: string, engine: number): SandboxProcesses {
-  const first = children(engine).find((child) => descendants(child, new RegExp(marker)).length > 0) ?? NaN;
+/** Finds a sandbox by the process that `backgroundCommand(marker)` started there. Returns the server's processes in it. */
+export function processesOfSandbox(marker: string, enginePID: number): SandboxProcesses {
+  const first = children(enginePID).find((child) => descendants(child, new RegExp(marker)).length > 0) ?? NaN;
   return {
     control: descendants(first, /^sbx-control\s*$/)[0] ?? NaN,
     sandboxd: descendants(first, /^sbxd\s*$/)[0] ?? NaN,

@@ -1,6 +1,6 @@
 /**
- * Bundles our Node programs in sandboxes, because one file starts much faster than modules. The programs are sandboxd, for the
- * image and for local sandboxes, and the control server of local sandboxes.
+ * Bundles each Node program that the server runs in sandboxes into one file, because one file starts much faster than many modules.
+ * There are two programs: sandboxd in all sandboxes, and the control server only in local ones.
  */
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, rename } from "node:fs/promises";
@@ -50,8 +50,10 @@ const loadedOnUse: Plugin = {
   name: "loaded on use",
   setup(build) {
     const namespace = "loaded-on-use";
-    build.onResolve({ filter: /^(node:)?(https|tls|zlib)$/ }, ({ path, namespace: importer }) =>
-      importer === namespace ? { path, external: true } : { path: path.replace("node:", ""), namespace },
+    build.onResolve({ filter: /^(node:)?(https|tls|zlib)$/ }, ({ path, namespace: importerNamespace }) =>
+      importerNamespace === namespace
+        ? { path, external: true }
+        : { path: path.replace("node:", ""), namespace },
     );
     build.onLoad({ filter: /.*/, namespace }, async ({ path }) => {
       const names = Object.keys(await import(path)).filter((name) => name !== "default");

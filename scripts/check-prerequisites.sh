@@ -1,7 +1,7 @@
 #!/bin/sh
 # Checks what this machine has: check-prerequisites.sh [--deploy]. Works before `npm ci`, too.
-# Prints one JSON document: success, checks by name, and issues as sentences. With --deploy, a missing program that only
-# deployments need is an issue, too.
+# Prints one JSON document: success, checks by name, and issues as sentences. Programs that only deployments
+# need count as issues only with --deploy.
 here=$(cd "$(dirname "$0")/.." && pwd) || exit
 PATH="$here/node_modules/.bin:$PATH"
 checks=
@@ -25,10 +25,10 @@ check() {
 deploy=no
 [ "${1-}" != --deploy ] || deploy=yes
 
-check node start 'node -e "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)" && node --version' 'install Node 22 (22.15 or newer) or Node 24 or newer, from https://nodejs.org (in a clone, Node 20 is enough, because npm ci installs a newer Node)' 'missing or older than 20'
+check node start 'node -e "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)" && node --version' 'install Node 22.15, Node 24 or newer, from https://nodejs.org. In a clone, Node 20 is enough, because npm ci installs a newer Node' 'missing or older than 20'
 check npm start 'npm --version' 'it comes with Node'
 check linux start '[ "$(uname -s)" = Linux ] && uname -sr' 'use npm run dev:docker, or WSL 2 on Windows'
-check bubblewrap start 'bwrap --version' 'apt-get install bubblewrap; npm start installs it if root runs it'
+check bubblewrap start 'bwrap --version' 'apt-get install bubblewrap; npm start as root installs it'
 check perl start 'perl -e "print \$^V"' 'apt-get install perl-base'
 check python3 start 'python3 --version' 'apt-get install python3; sandboxes run JavaScript and commands without it'
 check wrangler deploy 'wrangler --version' 'npm ci installs it'

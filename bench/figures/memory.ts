@@ -8,7 +8,7 @@ import { type Row, row } from "../measure.ts";
 import { SIZES, runToEnd, printCommand } from "./output.ts";
 
 const SAMPLE_MS = 50;
-/** Within this time after a command, the Worker has stored the end of the command's output, in milliseconds. */
+/** How long the Worker may take after a command to store the end of its output, in milliseconds. */
 const SETTLE_MS = 4000;
 
 /**

@@ -69,8 +69,8 @@ it.each([
   ["base image", "Dockerfile", /-python/, ""],
   ["base image", "Dockerfile", /$/, "\nFROM docker.io/cloudflare/sandbox:latest\n"],
   ["no secret in vars", "wrangler.jsonc", '"vars": {', '"vars": { "SERVER_AUTH_TOKEN": "in-plain-text",'],
-] as const)("validate fails the check %s after a mistake in %s", (name, file, what, by) => {
-  copy.replace(file, what, by);
+] as const)("validate fails the check %s if in %s, %s becomes %s", (name, file, before, after) => {
+  copy.replace(file, before, after);
   expect(findFailures()).toEqual([
     {
       name,
@@ -96,7 +96,7 @@ const dayBefore = new Date(Date.parse(own.compatibility_date) - DAY_MS).toISOStr
  * A row for each setting that the Worker needs: the check that fails without the setting, the setting's name, and the changed part
  * of the configuration.
  */
-const NEEDED: [check: string, what: string, without: Partial<Configuration>][] = [
+const NEEDED: [check: string, what: string, changed: Partial<Configuration>][] = [
   ["compatibility_date", own.compatibility_date, { compatibility_date: dayBefore }],
   ...own.compatibility_flags.map((flag): (typeof NEEDED)[number] => [
     flag,
@@ -117,46 +117,58 @@ const NEEDED: [check: string, what: string, without: Partial<Configuration>][] =
   ),
 ];
 
-it.each(NEEDED)("validate requires %s: %s", (check, _what, without) => {
-  writeFileSync(join(directory, "wrangler.jsonc"), JSON.stringify({ ...own, ...without }));
+it.each(NEEDED)("validate fails only the check %s if the configuration lacks %s", (check, _what, changed) => {
+  writeFileSync(join(directory, "wrangler.jsonc"), JSON.stringify({ ...own, ...changed }));
   expect(findFailures().map(({ name }) => name)).toEqual([check]);
 });
 
-it.each([
-  ['"huge"', ["instance type"]],
-  ['"standard-5"', ["instance type"]],
-  ["[]", ["instance type"]],
-  ['{ "vcpu": 2, "memory": 4096 }', ["instance type"]],
-  ['"standard-4"', []],
-  ['{ "vcpu": 2, "memory_mib": 4096, "disk_mb": 8000 }', []],
-])("validate checks the instance type %s", (value, names) => {
-  copy.replace("wrangler.jsonc", '"standard-1"', value);
-  expect(findFailures().map(({ name }) => name)).toEqual(names);
-});
+it.each(['"huge"', '"standard-5"', "[]", '{ "vcpu": 2, "memory": 4096 }'])(
+  "validate refuses the instance type %s",
+  (value) => {
+    copy.replace("wrangler.jsonc", '"standard-1"', value);
+    expect(findFailures().map(({ name }) => name)).toEqual(["instance type"]);
+  },
+);
 
-it("without a package.json, validate still refuses an image tagged latest, and accepts FROM with the name of an earlier stage", () => {
-  copy.replace("Dockerfile", /(FROM \S+)/, "$1 AS base\nFROM base");
-  for (const file of ["package.json", "src/package.json"]) rmSync(join(directory, file));
-  expect(findFailures()).toEqual([]);
-  copy.replace("Dockerfile", /sandbox:\S+/, "sandbox:latest");
-  expect(findFailures()).toEqual([
-    expect.objectContaining({
-      name: "base image",
-      found: "./Dockerfile, line 2: FROM docker.io/cloudflare/sandbox:latest",
-    }),
-  ]);
+it.each(['"standard-4"', '{ "vcpu": 2, "memory_mib": 4096, "disk_mb": 8000 }'])(
+  "validate accepts the instance type %s",
+  (value) => {
+    copy.replace("wrangler.jsonc", '"standard-1"', value);
+    expect(findFailures()).toEqual([]);
+  },
+);
+
+describe("without the package.json files", () => {
+  beforeEach(() => {
+    for (const file of ["package.json", "src/package.json"]) rmSync(join(directory, file));
+  });
+
+  it("validate accepts a FROM line that names an earlier stage", () => {
+    copy.replace("Dockerfile", /(FROM \S+)/, "$1 AS base\nFROM base");
+    expect(findFailures()).toEqual([]);
+  });
+
+  it("validate refuses the image tag latest", () => {
+    copy.replace("Dockerfile", /sandbox:\S+/, "sandbox:latest");
+    expect(findFailures()).toEqual([
+      expect.objectContaining({
+        name: "base image",
+        found: "./Dockerfile, line 2: FROM docker.io/cloudflare/sandbox:latest",
+      }),
+    ]);
+  });
 });
 
 it.each([
   ['"name": "Sandbox"', '"name": "SANDBOX"', "Sandbox"],
   ['"Account", "class_name": "Account"', '"Account", "class_name": "Box"', "Account"],
   ['{ "name": "Attempts", "class_name": "Attempts" },', "", "Attempts"],
-])("validate names a wrong binding with its line: %s", (what, by, name) => {
-  copy.replace("wrangler.jsonc", what, by);
+])("validate names the line and the correction if a binding %s becomes %s", (before, after, name) => {
+  copy.replace("wrangler.jsonc", before, after);
   const found = findFailures().find((each) => each.name === `binding ${name}`);
   expect(found?.fix).toContain(`{ "name": "${name}", "class_name": "${name}" }`);
   const line = Number(/line (\d+)/.exec(found?.found ?? "")?.[1]);
-  expect(copy.read("wrangler.jsonc").split("\n")[line - 1]).toContain(by || '"bindings": [');
+  expect(copy.read("wrangler.jsonc").split("\n")[line - 1]).toContain(after || '"bindings": [');
 });
 
 it("validate names the line of a wrong value", () => {

@@ -4,12 +4,11 @@ import type { RunView } from "../runs/run-types.ts";
 import { signInAnswer, gitHint, gitQuestion } from "./git-sign-in.ts";
 import { artifactOutput } from "./artifact.ts";
 import { defineTool, runField, waitField } from "./define.ts";
-import { runDownloads, addDownloads } from "./download.ts";
+import { runDownloads, addDownloads, wholeLog } from "./download.ts";
 import { followTask } from "./follow-task.ts";
 import { PAGE_BYTES } from "../runs/runs.ts";
 import { pageOutput } from "./log-page.ts";
 import { sandboxOfRun } from "./run-sandbox.ts";
-import { wholeLog } from "./run-downloads.ts";
 import { runAnswer, wholeFields } from "./run-result.ts";
 
 export const getResult = defineTool({

@@ -121,6 +121,11 @@ export function waitingFor(behind: string[], kind: WaitState["kind"], name: stri
   return behind.length > 0 ? { behind, kind, name } : undefined;
 }
 
+/** Whether the run has ended with an error or an exit status that means one. */
+export function hasFailed({ state, exitCode = 0 }: RunSummary): boolean {
+  return state !== "running" && (state === "failed" || exitCode !== 0);
+}
+
 /** The run's duration, so far or in total, without the wait before its start. In milliseconds. */
 export function durationMs({ startedAt, endedAt, waiting }: RunSummary): number {
   return waiting ? 0 : (endedAt ?? Date.now()) - startedAt;

@@ -1,6 +1,6 @@
 /** If git lacked credentials in a run, the server asks a person to sign in to the host, or the answer says what to do. */
 import { accountOf } from "../actors/account-of.ts";
-import type { RunView } from "../runs/run-types.ts";
+import { type RunView, hasFailed } from "../runs/run-types.ts";
 import { GIT_PATH } from "../shared/link-token.ts";
 import { gitHost, refusedByHost } from "../shared/git-credential.ts";
 import { networkLimits } from "../shared/network-limits.ts";
@@ -17,8 +17,7 @@ import { didNotSignInText, signInQuestion, signInText, signedInText } from "./te
  * message.
  */
 function refusingHost({ config, principal }: ToolContext, run: RunView): string | undefined {
-  if (!config.gitSignIn || run.state === "running") return undefined;
-  if (run.state !== "failed" && (run.exitCode ?? 0) === 0) return undefined;
+  if (!config.gitSignIn || !hasFailed(run)) return undefined;
   const { note = "", stderr, stdout } = run;
   const printed = [stderr, stdout].flatMap(({ head, tail }) => [head, tail]);
   const clone = note.startsWith(CLONE_FAILED) ? [note] : [];

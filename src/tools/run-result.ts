@@ -5,7 +5,7 @@ import { type ShownOutput, shownText } from "../runs/shown-output.ts";
 import { textAfterClear, lastStates, terminalText } from "../runs/terminal-text.ts";
 import type { CodeError } from "../container/kernels/kernel-protocol.ts";
 import type { CodeDetail, CodeResult } from "../runs/code-detail.ts";
-import { type RunView, durationMs, questionDetailOf } from "../runs/run-types.ts";
+import { type RunView, durationMs, hasFailed, questionDetailOf } from "../runs/run-types.ts";
 import { shownName, makeVisible } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, quoteOutput, joinSections, text } from "./define.ts";
 import { gitHint } from "./git-sign-in.ts";
@@ -25,7 +25,8 @@ export async function runAnswer<Fields>(
   notice?: string,
   hint?: string,
 ): Promise<{ content: Block[]; structured: Fields }> {
-  const notes = [notice, hint ?? (await gitHint(context, run))].filter(Boolean).join(" ") || undefined;
+  const advice = hint ?? (hasFailed(run) ? await gitHint(context, run) : undefined);
+  const notes = [notice, advice].filter(Boolean).join(" ") || undefined;
   const blocks = runBlocks(run, context.takesImages !== false, notes);
   const content = addDownloads(context, blocks, await downloadsOf(context, run));
   return { content, structured: fieldsOf(run, notes) };

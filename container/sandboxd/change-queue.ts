@@ -1,30 +1,37 @@
-/** Makes changes of one file in the order of the calls. */
+/** Makes changes of files in the order of the calls. */
 import type { GuardedPath } from "./confinement.ts";
 
 declare const queued: unique symbol;
 
 /**
- * The result of a change. Only `ChangeQueue` can create this type, so a handler that changes a file without the queue does not
- * compile.
+ * The result of a change of the files that the parameters `Field` name. Only `ChangeQueue` can create this type, so a handler
+ * that changes files without the queue, or that forgets one of its paths, does not compile.
  */
-export type QueuedResult<T> = T & { readonly [queued]: true };
+export type QueuedResult<T, Field extends string> = T & { readonly [queued]: Readonly<Record<Field, true>> };
 
 /** Makes one change of a file at a time, in the order of the calls. */
 export class ChangeQueue {
   readonly #lastChanges = new Map<string, Promise<unknown>>();
 
-  /** @param change gets the path to open */
-  async run<T>(
-    { path, target }: GuardedPath,
-    change: (path: string) => Promise<T>,
-  ): Promise<QueuedResult<T>> {
-    const begin = () => change(path);
-    const running = (this.#lastChanges.get(target) ?? Promise.resolve()).then(begin, begin);
-    this.#lastChanges.set(target, running);
+  /**
+   * @param files every file of the change, by the parameter of the operation that names it
+   * @param change gets the paths to open
+   */
+  async run<Field extends string, T>(
+    files: Readonly<Record<Field, GuardedPath>>,
+    change: (paths: Readonly<Record<Field, string>>) => Promise<T>,
+  ): Promise<QueuedResult<T, Field>> {
+    const entries = Object.entries<GuardedPath>(files);
+    const paths = Object.fromEntries(entries.map(([field, { path }]) => [field, path]));
+    const targets = entries.map(([, { target }]) => target);
+    const before = Promise.allSettled(targets.map((target) => this.#lastChanges.get(target)));
+    const running = before.then(() => change(paths as Record<Field, string>));
+    for (const target of targets) this.#lastChanges.set(target, running);
     try {
-      return (await running) as QueuedResult<T>;
+      return (await running) as QueuedResult<T, Field>;
     } finally {
-      if (this.#lastChanges.get(target) === running) this.#lastChanges.delete(target);
+      for (const target of targets)
+        if (this.#lastChanges.get(target) === running) this.#lastChanges.delete(target);
     }
   }
 }

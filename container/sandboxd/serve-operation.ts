@@ -7,6 +7,7 @@ import { FileError, failureOf } from "./file-error.ts";
 import { addNearest } from "./nearest.ts";
 import { type Call, FAILED, type Policy, type Row, headerOf } from "./operations.ts";
 import type { QueuedResult } from "./change-queue.ts";
+import type { PathField } from "./shapes.ts";
 
 export interface Exchange<One extends Row = Row> {
   request: IncomingMessage;
@@ -21,7 +22,9 @@ type Handler<One extends Row> = (
   exchange: Exchange<One>,
 ) => Promise<One["down"] extends "none" ? Changed<One, z.input<One["result"]>> : void>;
 
-type Changed<One extends Row, Result> = One extends { changesState: true } ? QueuedResult<Result> : Result;
+type Changed<One extends Row, Result> = One extends { changesState: true }
+  ? QueuedResult<Result, PathField<One["input"]["shape"]>>
+  : Result;
 
 type AnyRow = Row & Partial<Policy>;
 type Rows = Readonly<Record<string, AnyRow>>;

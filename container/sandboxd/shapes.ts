@@ -48,8 +48,19 @@ export function absolute(path: string): string {
   return `/${parts.join("/")}`;
 }
 
-const pathSchema = z.pipe(z.string().check(z.regex(/^[^\0]*$/)), z.transform(absolute));
-export const path = () => pathSchema;
+declare const ofPath: unique symbol;
+/** The mark lets the compiler tell paths from other texts. */
+interface PathSchema extends z.ZodMiniPipe<z.ZodMiniString<string>, z.ZodMiniTransform<string, string>> {
+  readonly [ofPath]: true;
+}
+const pathSchema = z.pipe(z.string().check(z.regex(/^[^\0]*$/)), z.transform(absolute)) as PathSchema;
+export const path = (): PathSchema => pathSchema;
+/** The names of the parameters that are paths, which may be optional. */
+export type PathField<Shape> = {
+  [Name in keyof Shape & string]: Shape[Name] extends PathSchema | z.ZodMiniOptional<PathSchema>
+    ? Name
+    : never;
+}[keyof Shape & string];
 /** Whether a parameter is a path, which may be optional. */
 export const isPath = (schema: unknown): boolean =>
   schema === pathSchema || (schema instanceof z.ZodMiniOptional && isPath(schema.def.innerType));

@@ -48,6 +48,7 @@ import { ChangeQueue, type QueuedResult } from "./change-queue.ts";
 type WriteCall = Call<FileRequests["write"]>;
 type EditCall = Call<FileRequests["edit"]>;
 type RemoveCall = Call<FileRequests["remove"]>;
+type Written = QueuedResult<WriteResult, "path">;
 /** How many bytes are collected before a write. The next bytes are collected during that write. */
 const WRITTEN_BYTES = 1024 * 1024;
 /** How many symbolic links a path may follow: the same number as in Linux. */
@@ -93,13 +94,13 @@ export class Writes {
     }
   }
 
-  write(call: WriteCall, body: AsyncIterable<Buffer>): Promise<QueuedResult<WriteResult>> {
+  write(call: WriteCall, body: AsyncIterable<Buffer>): Promise<Written> {
     return call.append ? this.#append(call, body) : this.#replace(call, body);
   }
 
-  edit(call: EditCall, edits: readonly Edit[]): Promise<QueuedResult<WriteResult>> {
+  edit(call: EditCall, edits: readonly Edit[]): Promise<Written> {
     return this.#withTarget({ ...call, parents: "refuse" }, (entry, temporary, note) =>
-      this.#changes.run(entry, async (path) => {
+      this.#changes.run({ path: entry }, async ({ path }) => {
         const found = await lstat(path).catch(() => undefined);
         const opened = await openFile(path);
         let before: Buffer;
@@ -117,7 +118,7 @@ export class Writes {
     );
   }
 
-  async remove({ id, path, recursive, confined }: RemoveCall): Promise<QueuedResult<{}>> {
+  async remove({ id, path, recursive, confined }: RemoveCall): Promise<QueuedResult<{}, "path">> {
     const parent = await withFileErrors(realpath(dirname(path)));
     const target = join(parent, basename(path));
     if (`${WORKSPACE_ROOT}/`.startsWith(join(target, "/")))
@@ -128,8 +129,8 @@ export class Writes {
       if (found.isDirectory() && !recursive) throw new FileError({ problem: "directory" });
       // If sandboxd ends before it responds, the note tells the next sandboxd that this call has removed the file.
       if (id !== undefined) writeNote(id, { removed: target });
-      return await this.#changes.run(entry, async (reached) => {
-        await rm(reached, { recursive: recursive === true });
+      return await this.#changes.run({ path: entry }, async (reached) => {
+        await rm(reached.path, { recursive: recursive === true });
         return {};
       });
     } finally {
@@ -152,13 +153,13 @@ export class Writes {
     return await result;
   }
 
-  #replace(call: WriteCall, body: AsyncIterable<Buffer>): Promise<QueuedResult<WriteResult>> {
+  #replace(call: WriteCall, body: AsyncIterable<Buffer>): Promise<Written> {
     return this.#withTarget(call, async (entry, temporary) => {
       const hash = call.digest ? createHash("sha256") : undefined;
       const content = contentOf(call, body);
       const made = await fill(temporary, hash ? hashWhileReading(content, hash) : content, call.max);
       if (call.length !== undefined && made.size !== call.length) throw new FileError({ problem: "cut" });
-      return await this.#changes.run(entry, async (path) => {
+      return await this.#changes.run({ path: entry }, async ({ path }) => {
         await copyOwnership(entry.stats, temporary, made);
         renameSync(temporary, path);
         forget(call.id);
@@ -167,12 +168,12 @@ export class Writes {
     });
   }
 
-  async #append(call: WriteCall, body: AsyncIterable<Buffer>): Promise<QueuedResult<WriteResult>> {
+  async #append(call: WriteCall, body: AsyncIterable<Buffer>): Promise<Written> {
     const added: Buffer[] = [];
     for await (const chunk of limitBytes(body, Math.min(call.max ?? APPEND_BYTES, APPEND_BYTES)))
       added.push(chunk);
     return await this.#withTarget(call, (entry, temporary, note) =>
-      this.#changes.run(entry, async (path) => {
+      this.#changes.run({ path: entry }, async ({ path }) => {
         const found = await lstat(path).catch(() => undefined);
         if (found) await copyFile(path, temporary, constants.COPYFILE_FICLONE);
         const made = await fill(temporary, added);
@@ -184,8 +185,8 @@ export class Writes {
 
   async #withTarget(
     { id, path, confined, parents = "make" }: EditCall & { parents?: Parents },
-    make: (entry: GuardedPath, temporary: string, note: WriteNote) => Promise<QueuedResult<WriteResult>>,
-  ): Promise<QueuedResult<WriteResult>> {
+    make: (entry: GuardedPath, temporary: string, note: WriteNote) => Promise<Written>,
+  ): Promise<Written> {
     const { entry, found } = await targetOf(path, confined === true, parents);
     const name = `.sandbox-mcp.${id}`;
     const temporary = join(dirname(entry.path), name);

@@ -1,0 +1,57 @@
+import { expect, it } from "vitest";
+import * as z from "zod/mini";
+import { ChangeQueue } from "../../container/sandboxd/change-queue.ts";
+import { GuardedPath } from "../../container/sandboxd/confinement.ts";
+import { operations } from "../../container/sandboxd/operations.ts";
+import type { Handlers } from "../../container/sandboxd/serve-operation.ts";
+import { path } from "../../container/sandboxd/shapes.ts";
+import { temporaryDirectory } from "../setup/temporary.ts";
+
+const directory = temporaryDirectory();
+const guarded = (name: string) => GuardedPath.open(directory, name, false);
+
+it("a change of two files waits for the earlier changes of both, and the next change of either waits for it", async () => {
+  const queue = new ChangeQueue();
+  const [a, b] = await Promise.all([guarded("a"), guarded("b")]);
+  const done: string[] = [];
+  const ofA = Promise.withResolvers<void>();
+  const ofB = Promise.withResolvers<void>();
+  const changes = [
+    queue.run({ path: a }, () => ofA.promise.then(() => done.push("a"))),
+    queue.run({ path: b }, () => ofB.promise.then(() => done.push("b"))),
+    queue.run({ path: a, to: b }, async (paths) => done.push(`both ${Object.keys(paths)}`)),
+    queue.run({ path: b }, async () => done.push("b again")),
+  ];
+  ofB.resolve();
+  await changes[1];
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(done).toEqual(["b"]);
+  ofA.resolve();
+  await Promise.all(changes);
+  expect(done).toEqual(["b", "a", "both path,to", "b again"]);
+});
+
+it("a change begins although the earlier change of its file failed", async () => {
+  const queue = new ChangeQueue();
+  const a = await guarded("a");
+  const failing = queue.run({ path: a }, () => Promise.reject(new Error("a full disk")));
+  const next = queue.run({ path: a }, async () => "done");
+  await expect(failing).rejects.toThrow("a full disk");
+  expect(await next).toBe("done");
+});
+
+it("a handler that guards only one of its operation's two paths does not compile", async () => {
+  const queue = new ChangeQueue();
+  const [a, b] = await Promise.all([guarded("a"), guarded("b")]);
+  const { input, ...remove } = operations.remove;
+  const move = {
+    ...remove,
+    route: "POST /move" as const,
+    input: z.extend(input, { to: z.optional(path()) }),
+  };
+  type Move = Handlers<{ move: typeof move }>;
+  const both: Move = { "POST /move": () => queue.run({ path: a, to: b }, async () => ({})) };
+  // @ts-expect-error -- The path `to` is missing.
+  const one: Move = { "POST /move": () => queue.run({ path: a }, async () => ({})) };
+  expect([both, one].map((handlers) => Object.keys(handlers))).toEqual([["POST /move"], ["POST /move"]]);
+});

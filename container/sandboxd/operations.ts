@@ -75,9 +75,9 @@ export const row = <const One extends Row>(values: One): One => values;
 const operation = <const One extends FileRow & Policy & Changing>(values: One): One => values;
 
 /**
- * An operation that changes something needs `sandbox:write`, is confined and saved, and declares the parameters `confined` and
- * `id`. A row that forgets one of these does not compile. The client repeats a request after a broken connection, and sandboxd
- * recognizes the repetition by its `id`.
+ * An operation that changes something needs `sandbox:write`, is confined and saved, is not retried after a reset of the actor,
+ * and declares the parameters `confined` and `id`. A row that forgets one of these does not compile. The client repeats a
+ * request after a broken connection, and sandboxd recognizes the repetition by its `id`.
  */
 type Changing =
   | { scope: "sandbox:read" | undefined; confined: false; changesState: false }
@@ -85,6 +85,8 @@ type Changing =
       scope: "sandbox:write";
       confined: true;
       changesState: true;
+      /** Each retry by the actor or the Worker has a new `id`, so a change whose actor was reset could take effect twice. */
+      retry: "in_container" | "never";
       input: ChangeInput<typeof changeID> | ChangeInput<typeof laterID>;
     };
 

@@ -33,11 +33,20 @@ if (givenToken && givenToken !== token) {
 
 // Turns client metadata documents off, as in wrangler.local.jsonc, because the server would fetch them from inside the user's
 // network. Another flag must follow, because --var takes every word up to the next flag.
-const off = values.OAUTH_CLIENT_METADATA?.trim() ? [] : ["--var", "OAUTH_CLIENT_METADATA:off"];
+const metadataFlags = values.OAUTH_CLIENT_METADATA?.trim() ? [] : ["--var", "OAUTH_CLIENT_METADATA:off"];
 // When the Worker gets a request with this secret, it saves all workspaces.
 const secret = randomUUID();
-const worker = ["local/docker-worker.ts", "--var", `STOP_SECRET:${secret}`];
-const flags = ["dev", ...worker, ...off, "--ip", "127.0.0.1", "--port", port, ...process.argv.slice(2)];
+const workerFlags = ["local/docker-worker.ts", "--var", `STOP_SECRET:${secret}`];
+const flags = [
+  "dev",
+  ...workerFlags,
+  ...metadataFlags,
+  "--ip",
+  "127.0.0.1",
+  "--port",
+  port,
+  ...process.argv.slice(2),
+];
 const env = { ...process.env, ...quietWrangler(join(root, ".wrangler")), WRANGLER_LOG: "log" };
 // Ctrl-C reaches the terminal's whole process group. wrangler gets a separate group, so that it runs until everything is saved.
 const child = spawn(process.execPath, [wranglerProgram(), ...flags], {

@@ -71,7 +71,7 @@ export function printOutput(stream: NodeJS.WriteStream, text: string): void {
   stream.write(stream.isTTY ? escapeControls(text) : text);
 }
 
-/** Control characters except tab, line feed and carriage return, and marks that change the writing direction. */
+/** Color sequences, marks that change the writing direction, and control characters other than tab, line feed and carriage return. */
 // oxlint-disable-next-line no-control-regex
 const CONTROL = /\x1b\[[\d;:]*m|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\p{Bidi_Control}]/gu;
 
@@ -140,7 +140,7 @@ export function alignRows(
     const without = <T>(cells: readonly T[]) => cells.toSpliced(minor, 1);
     return alignRows(without(columns), rows.map(without), width);
   }
-  const put = (row: readonly string[]) =>
+  const formatRow = (row: readonly string[]) =>
     row
       .map((cell, index) => {
         if (index === columns.length - 1) return cut(cell, Math.max(MIN_WIDTH, width - before));
@@ -149,7 +149,7 @@ export function alignRows(
       })
       .join("  ")
       .trimEnd();
-  return [applyStyle("bold", put(columns.map(({ title }) => title))), ...rows.map(put)];
+  return [applyStyle("bold", formatRow(columns.map(({ title }) => title))), ...rows.map(formatRow)];
 }
 
 const FRAMES = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];

@@ -43,8 +43,8 @@ export function rotateNamed(
 }
 
 /**
- * Returns until when the previous token is valid, in words; undefined if it has ended. Another rotation would end the token at
- * once, although clients may still use it.
+ * Returns until when the previous token is valid, in words; undefined if it has ended. Callers ask before they rotate again, because
+ * a second rotation ends the previous token at once, even if clients still use it.
  * @param name the name of a token in AUTH_TOKENS; undefined for the owner's
  */
 export function previousTokenEnd(

@@ -1,6 +1,6 @@
 /**
- * A program's output as lines of text. Colors and line rewrites are applied, other control sequences dropped, and control
- * characters shown as pictures: output never becomes anything but text.
+ * A program's output as lines of text. Colors and line rewrites are applied, other control sequences are dropped, and control
+ * characters are shown as symbols, such as ␛. So output is always shown as text.
  */
 import { outputLeftOut } from "./texts.ts";
 
@@ -92,7 +92,7 @@ export class OutputLog {
 
   /** Shows that `bytes` bytes of output are missing. */
   addGap(bytes: number): void {
-    if (this.#cells.length > 0) this.#end();
+    if (this.#cells.length > 0) this.#endLine();
     this.#pending = "";
     const text = outputLeftOut(bytes);
     this.#lines.push({ spans: [{ text, style: "left-out" }], length: text.length });
@@ -100,7 +100,7 @@ export class OutputLog {
 
   #write(text: string): void {
     for (const character of text) {
-      if (character === "\n") this.#end();
+      if (character === "\n") this.#endLine();
       else if (character === "\r") this.#column = 0;
       else if (character === "\b") this.#column = Math.max(0, this.#column - 1);
       else if (character === "\t") {
@@ -111,13 +111,13 @@ export class OutputLog {
   }
 
   #put(character: string): void {
-    if (this.#column >= MAX_LINE) this.#end();
+    if (this.#column >= MAX_LINE) this.#endLine();
     while (this.#cells.length < this.#column) this.#cells.push({ character: " ", style: "" });
     this.#cells[this.#column] = { character, style: this.#classes };
     this.#column++;
   }
 
-  #end(): void {
+  #endLine(): void {
     const line = lineOf(this.#cells);
     this.#lines.push(line);
     this.#characters += line.length;

@@ -43,7 +43,7 @@ export class ParentPage {
     this.#post({ jsonrpc: "2.0", method, params: params as Params });
   }
 
-  /** @throws {ToolFailed} {@link Unreachable} with the refusal's message */
+  /** @throws {ToolFailed} if another try would fail too, else {@link Unreachable}; both have the error's message */
   async request<Result>(method: string, params: object, signal?: AbortSignal): Promise<Result> {
     signal?.throwIfAborted();
     const id = ++this.#lastID;

@@ -1,4 +1,4 @@
-/** Replaces the server's stream: polls the tools, as often as the server polls for a stream. */
+/** Replaces the server's stream: calls the tools again and again, as often as the server does for a stream. */
 import {
   isReadWhole,
   POLL_MS,

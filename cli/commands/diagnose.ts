@@ -2,7 +2,7 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { arch, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
-import description from "../../package.json" with { type: "json" };
+import packageJSON from "../../package.json" with { type: "json" };
 import { makeDirectories } from "../make-directories.ts";
 import { HIDDEN_VARIABLES, OPERATOR_VARIABLES, shownValue } from "../../src/shared/variables.ts";
 import { portOption, serverCommand } from "../define-command.ts";
@@ -38,7 +38,7 @@ export const diagnose = serverCommand(
     const directory = directoryArgument === undefined ? root : userPath(directoryArgument);
     const bundle = redact(
       {
-        program: { version: description.version, node: process.versions.node },
+        program: { version: packageJSON.version, node: process.versions.node },
         machine: {
           platform: process.platform,
           release: release(),
@@ -69,7 +69,7 @@ export const diagnose = serverCommand(
     note(REPORT_NOTE);
   });
 
-/** Which of the Worker's variables are set, with the values of numbers and choices. */
+/** The Worker's variables that are set. The value is shown only of numbers, and of variables with a fixed set of values. */
 function variables(): Record<string, string> {
   const fileVariables = existsSync(VARIABLES_FILE) ? readVariablesFile(VARIABLES_FILE) : {};
   const set = OPERATOR_VARIABLES.flatMap((name): [string, string][] => {

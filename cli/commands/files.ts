@@ -1,4 +1,4 @@
-/** `sandbox-mcp files`: transfers files of any size to and from a sandbox over plain HTTP. */
+/** `sandbox-mcp files`: transfers files of any size to and from a sandbox by HTTP requests, without MCP. */
 import { randomUUID } from "node:crypto";
 import { createReadStream, createWriteStream, lstatSync, renameSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, posix } from "node:path";
@@ -77,7 +77,7 @@ const get = serverCommand("get", "download a file, or a directory as .tar.gz; - 
     const body = Readable.fromWeb(response.body as Parameters<typeof Readable.fromWeb>[0]);
     if (local === "-") return await pipeline(body, process.stdout, { end: false });
     const name = (basename(absolute(remote)) || "root") + (isDirectory ? ".tar.gz" : "");
-    // Code in the sandbox may know this name, and may have made a link of this name in this directory. Such a link is not followed.
+    // If the local directory is mounted in a sandbox, code there may have put a link at this path. It is not followed.
     const to = local === undefined ? userPath(name) : destination(userPath(local), name);
     if (!force && lstatSync(to, { throwIfNoEntry: false }) !== undefined) throw texts.fileExists(to);
     const progress = new Progress(`Fetching ${remote}`);
@@ -168,7 +168,7 @@ function mustHaveDirectory(local: string): void {
     throw unwritable(path, `${directory} is not a directory.`);
 }
 
-/** The local path. If `path` is a directory, the file keeps its name in it. */
+/** The local path. If `path` is a directory, it is the file `name` in that directory. */
 function destination(path: string, name: string): string {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ? join(path, name) : path;
 }

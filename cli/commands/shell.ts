@@ -12,7 +12,7 @@ import { TerminalFilter } from "../../src/shared/terminal/filter.ts";
 import { Resizing, startSize, type Size } from "../../src/shared/terminal/size.ts";
 import { CALL_INTERVAL_MS } from "../../src/shared/terminal/typing.ts";
 import { Keyboard } from "../keyboard.ts";
-import { DETACH_KEY, detached, NO_JSON, noTerminal } from "./texts.ts";
+import { DETACH_HINT, detached, NO_JSON, noTerminal } from "./texts.ts";
 
 /** How many bytes of earlier output a user sees after attaching. */
 const SHOWN_BYTES = 4096;
@@ -48,7 +48,7 @@ export const shell = bridgeCommand(
         : { id: attach, notice: undefined };
     const { id, notice } = begun;
     if (notice) note(notice);
-    note(DETACH_KEY);
+    note(DETACH_HINT);
     const hasEnded = await converse(server, id, attach !== undefined);
     if (hasEnded) process.exitCode = toFollowedRun(await server.readResult({ id, wait_seconds: 0 })).status;
     else {
@@ -99,8 +99,8 @@ async function converse(server: Server, id: string, isAttached: boolean): Promis
 }
 
 /**
- * Raw mode keeps the terminal's output processing. Full-screen programs expect that the terminal adds no carriage returns, so
- * that processing is turned off.
+ * Raw mode keeps the terminal's output processing. Full-screen programs expect that the terminal adds no carriage returns.
+ * Therefore this function turns output processing off.
  */
 function disableOutputProcessing(): void {
   spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });

@@ -99,7 +99,7 @@ export function noRuns(sandbox: string, kind: string | undefined, isPage: boolea
 
 export const noTerminal = (sandbox: string) =>
   usage(`Standard input is not a terminal. For a script: ${PROGRAM} command --sandbox ${sandbox} '...'`);
-export const DETACH_KEY = "Ctrl-] detaches.";
+export const DETACH_HINT = "Ctrl-] detaches.";
 export const detached = (id: string) =>
   [
     `The run continues. To return to it: ${PROGRAM} shell --attach ${id}`,

@@ -17,7 +17,7 @@ const show = dataCommand("show", "print the token that `npm start` uses here", [
     // The same check as the server's, because no client can connect with a token that the server refuses.
     const { error } = ownerToken.safeParse(token);
     if (error) throw wrongOwnerToken(error.issues);
-    // A missing token is not an error: a shell would run the surrounding command without a token, even if this one failed.
+    // A missing token is not an error: in `x $(sandbox-mcp token show)`, the shell runs x even if `token show` fails.
     if (tokenSource === "generated") note(tokenGenerated(VARIABLES_FILE));
     if (asJSON) json(true, { token, source: tokenSource });
     else line(token);

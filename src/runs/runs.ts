@@ -41,7 +41,7 @@ export interface Reservation {
 export interface RunQuota {
   /** @throws {ToolError} `quota_exceeded` */
   take(seconds: number): Promise<Reservation>;
-  /** Reserves without a check, for a run that an earlier actor started: it is already running. */
+  /** Reserves without a check, for a run that continues after its actor was replaced. */
   takeUnchecked(seconds: number): Reservation;
   /** Gives a reservation back. @param spent the seconds that the run took */
   giveBack(reservation: Reservation, spent: number): void;
@@ -114,7 +114,7 @@ export interface RunStart {
   replyBy?: number;
   /** Until when the caller waits for the end of a run that has begun, in milliseconds since the epoch. */
   waitUntil: number;
-  /** Whether the result names the run's id even if the result is complete. */
+  /** Whether the result names the run's id even if the run has ended and the result shows all of its output. */
   namesID: boolean;
   /** Receives the last line of output while the caller waits. */
   onProgress?: OnProgress | undefined;
@@ -173,7 +173,7 @@ export const PAGE_BYTES = 48 * 1024;
 
 /**
  * A call that waits for a page of output returns when the output pauses for this long, in milliseconds. Most programs print more
- * often while they work, so a job of minutes takes one call per `wait_seconds`, not one per line.
+ * often while they work, so each call waits its full `wait_seconds` and does not return after each line.
  */
 const LOG_REST_MS = 10_000;
 
@@ -327,7 +327,7 @@ export class Runs {
   }
 
   /**
-   * How many seconds of today (UTC) were used by runs that ended after `time`.
+   * How many seconds the runs that ended after `time` have run today (UTC).
    * @param time in milliseconds since the epoch; the result is 0 if it is undefined
    */
   secondsSince(time: number | undefined): number {

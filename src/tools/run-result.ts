@@ -12,7 +12,7 @@ import { gitHint } from "./git-sign-in.ts";
 import { imageLines } from "./image.ts";
 import { addDownloads, downloadsOf } from "./download.ts";
 import { taskFields, taskText } from "./task-result.ts";
-import { listedFields, resultOutput, stateText, waitCall } from "./run-summary.ts";
+import { listedFields, resultOutput, stateText, waitHint } from "./run-summary.ts";
 import { NO_OUTPUT, listeningText, resultCutText, inTerminalText, wholeOutputText } from "./texts.ts";
 
 type Block = ToolOutput["content"][number];
@@ -156,7 +156,7 @@ function printedOutput({ stdout, isInteractive }: RunView): ShownOutput {
 }
 
 function nextCall(run: RunView): string | undefined {
-  const wait = waitCall(run);
+  const wait = waitHint(run);
   if (wait) return run.isInteractive && !run.waiting ? inTerminalText(run.id) : wait;
   const isCut = run.stdout.omitted + run.stderr.omitted > 0;
   return isCut ? wholeOutputText(run.id, run.droppedBytes) : undefined;

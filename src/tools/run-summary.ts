@@ -3,12 +3,12 @@ import { type RunSummary, durationMs } from "../runs/run-types.ts";
 import { type EachField, type ListedRun, type RunState, listedRun } from "../shared/run-listing.ts";
 import { runningText, waitingText } from "./texts.ts";
 
-/** The state that a model sees. For programs, a waiting run is `running`. */
+/** The state that a model sees. In the structured fields, which programs read, a waiting run is `running`. */
 export function stateText({ state, waiting }: RunSummary): RunState | "waiting" {
   return waiting ? "waiting" : state;
 }
 
-export function waitCall(run: RunSummary): string | undefined {
+export function waitHint(run: RunSummary): string | undefined {
   if (run.waiting) return waitingText(run.id, run.waiting);
   if (run.state !== "running") return undefined;
   return runningText(run.id, Math.round(durationMs(run) / 1000));

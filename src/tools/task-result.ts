@@ -6,7 +6,7 @@ import { type Changes, DIFF_NAME, LIST_NAME, SHOWN_FILES, type TaskDetail } from
 import { taskDetailOf } from "../tasks/collect.ts";
 import { shownName, makeVisible } from "../shared/shown.ts";
 import { quoteOutput, joinSections } from "./define.ts";
-import { resultOutput, stateText, waitCall } from "./run-summary.ts";
+import { resultOutput, stateText, waitHint } from "./run-summary.ts";
 import { continueText } from "./texts.ts";
 
 const PROGRESS_LINES = 12;
@@ -168,7 +168,7 @@ function notKeptText({ notKept }: TaskDetail): string | undefined {
 }
 
 function nextCall(run: RunView, task: TaskDetail): string | undefined {
-  if (run.state === "running") return waitCall(run);
+  if (run.state === "running") return waitHint(run);
   if (task.conversation === undefined || run.state === "lost") return undefined;
   return continueText(run.id);
 }

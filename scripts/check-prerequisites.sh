@@ -25,7 +25,7 @@ check() {
 deploy=no
 [ "${1-}" != --deploy ] || deploy=yes
 
-check node start 'node -e "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)" && node --version' 'install Node 22.15, Node 24 or newer, from https://nodejs.org. In a clone, Node 20 is enough, because npm ci installs a newer Node' 'missing or older than 20'
+check node start 'node -e "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)" && node --version' 'install Node 22 (22.15 or newer) or Node 24 or newer, from https://nodejs.org. In a clone, Node 20 is enough, because npm ci installs a newer Node' 'missing or older than 20'
 check npm start 'npm --version' 'it comes with Node'
 check linux start '[ "$(uname -s)" = Linux ] && uname -sr' 'use npm run dev:docker, or WSL 2 on Windows'
 check bubblewrap start 'bwrap --version' 'apt-get install bubblewrap; npm start as root installs it'

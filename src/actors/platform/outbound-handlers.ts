@@ -133,6 +133,19 @@ interface Source {
   params?: unknown;
 }
 
+/**
+ * Refuses an actor of a class without outbound handlers. The SDK would send the requests of its sandbox to the internet, without
+ * policy and secrets.
+ */
+export function requireOutboundHandlers(
+  actor: { readonly name: string } & Pick<typeof BaseSandbox, "outboundHandlers">,
+): void {
+  if (actor.outboundHandlers?.[POLICY_HANDLER]) return;
+  throw new Error(
+    `The class ${actor.name} has no outbound handlers: call handleOutbound(${actor.name}) in its module.`,
+  );
+}
+
 /** Registers the outbound handlers with the SDK, which finds them by the actor's class name. */
 export function handleOutbound(actor: Pick<typeof BaseSandbox, "outboundByHost" | "outboundHandlers">): void {
   // Static fields of the class would shadow the SDK's setters, and requests would go out to the internet.

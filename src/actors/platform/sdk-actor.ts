@@ -5,7 +5,7 @@ import type { Env } from "../../shared/config.ts";
 import type { Connection } from "../../shared/connection-log.ts";
 import type { Secret } from "../../shared/secrets.ts";
 import type { NetworkPlatform } from "./network-platform.ts";
-import { OutboundHandlers, intercept } from "./outbound-handlers.ts";
+import { OutboundHandlers, intercept, requireOutboundHandlers } from "./outbound-handlers.ts";
 import { SDKInterpreter, SDKPlatform } from "./sdk-platform.ts";
 
 export abstract class SandboxActor extends BaseSandbox<Env> {
@@ -14,6 +14,11 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   protected readonly platform = new SDKPlatform(this, this.ctx.container);
   protected readonly interpreter = new SDKInterpreter(this);
   readonly #outbound = new OutboundHandlers(this, this.ctx.storage.kv, this.platform);
+
+  constructor(ctx: DurableObjectState<{}>, env: Env) {
+    requireOutboundHandlers(new.target);
+    super(ctx, env);
+  }
 
   protected get networkPlatform(): NetworkPlatform {
     return this.#outbound;

@@ -1,6 +1,8 @@
 /** The network settings of `configure_sandbox`, and the hosts that code in the sandbox can then reach. */
+import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { type NetworkHost, SandboxNetwork } from "../../../src/actors/network.ts";
+import { Sandbox } from "../../../src/actors/sandbox.ts";
 import type { NetworkPlatform } from "../../../src/actors/platform/network-platform.ts";
 import { OutboundHandlers } from "../../../src/actors/platform/outbound-handlers.ts";
 import { forwardByPolicy } from "../../../src/container/internet.ts";
@@ -401,6 +403,16 @@ function cloudflare() {
 }
 
 describe("on Cloudflare", () => {
+  it("an actor's class without outbound handlers is refused, because its requests would pass by every policy", async () => {
+    class SandboxLarge extends Sandbox {}
+    await sh("large", "true");
+    await runInActor("large", (_actor, ctx) => {
+      expect(() => new SandboxLarge(ctx as DurableObjectState<{}>, env as Env)).toThrow(
+        "handleOutbound(SandboxLarge)",
+      );
+    });
+  });
+
   it("a restricted container reaches the internet only through the handler, and a container with direct access has to end", async () => {
     const { sandbox, handlers, actor } = cloudflare();
     const platform = actor();

@@ -4,6 +4,8 @@
  */
 import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/platform/network-platform.ts";
 import { TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
+import { sandboxesOf } from "../../src/container/actor.ts";
+import type { Env } from "../../src/shared/config.ts";
 import type { Refusal, SeenConnections } from "../../src/shared/connection-log.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import { EngineClient, notListening, type LocalEnv } from "./engine-client.ts";
@@ -35,7 +37,7 @@ type ContainerAPI = Pick<
 /** Call it before the SDK's constructor: `super(withLocalContainer(ctx, env), env)`. */
 export function withLocalContainer<Props>(
   ctx: DurableObjectState<Props>,
-  env: LocalEnv & Partial<Namespace>,
+  env: LocalEnv & Pick<Env, "Sandbox">,
 ): DurableObjectState<Props> {
   const container = new LocalContainer(ctx, env);
   Object.defineProperty(ctx, "container", { value: container, configurable: true });
@@ -55,10 +57,6 @@ interface Instance {
   isEnded: boolean;
 }
 
-interface Namespace {
-  Sandbox: DurableObjectNamespace;
-}
-
 type ActorContext = Pick<DurableObjectState, "id" | "storage" | "waitUntil">;
 
 class LocalContainer implements ContainerAPI, NetworkPlatform {
@@ -74,11 +72,11 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   #seen: SeenConnections | undefined;
   #instance: Instance | undefined;
 
-  constructor(ctx: ActorContext, env: LocalEnv & Partial<Namespace>) {
+  constructor(ctx: ActorContext, env: LocalEnv & Pick<Env, "Sandbox">) {
     this.#ctx = ctx;
     // Compares ids and not names, because an actor does not always know its own name.
     const names = env.LOCAL_DIRECTORIES?.split(",") ?? [];
-    this.#name = names.find((name) => env.Sandbox?.idFromName(name).equals(ctx.id));
+    this.#name = names.find((name) => sandboxesOf(env).idFromName(name).equals(ctx.id));
     this.#engine = new EngineClient(env);
     this.#engineURL = env.LOCAL_ENGINE_URL;
     const stored = ctx.storage.kv.get<StoredInstance>(STORAGE_KEY);

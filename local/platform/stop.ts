@@ -1,14 +1,12 @@
 /**
  * The request by which `npm start` and `npm run dev:docker` make the Worker save all workspaces before they stop the server.
  */
+import { sandboxesOf } from "../../src/container/actor.ts";
 import type { Sandbox } from "../../src/index.ts";
+import type { Env } from "../../src/shared/config.ts";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import { SECRET_HEADER, STOP_MS, STOP_PATH } from "./engine-protocol.ts";
-
-interface Sandboxes {
-  Sandbox: DurableObjectNamespace;
-}
 
 export function isStop(request: Request, known: string): boolean {
   const header = request.headers.get(SECRET_HEADER);
@@ -35,8 +33,8 @@ export async function runningActors(env: LocalEnv): Promise<string[]> {
   return ((await new EngineClient(env).call("GET", "/actors")) as { actors: string[] }).actors;
 }
 
-export async function saveAll(env: Sandboxes, actors: readonly string[]): Promise<Response> {
-  const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
+export async function saveAll(env: Pick<Env, "Sandbox">, actors: readonly string[]): Promise<Response> {
+  const sandboxes = sandboxesOf<Sandbox>(env);
   const saved = await Promise.all(
     actors.map(async (actor) => {
       const stub = sandboxes.get(sandboxes.idFromString(actor));

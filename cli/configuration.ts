@@ -88,10 +88,18 @@ export function validate(directory: string): Check[] {
     const at = `line ${lineOf(text, tree, path)}`;
     return isRight ? ok(name, at) : failed(name, `${CONFIG}, ${at}`, fix);
   });
-  return [...values, baseImage(directory, parsed.data.containers[0]?.image), devVars(directory)];
+  const images = new Set(containersOf(parsed.data).map(({ image }) => image));
+  return [...values, ...[...images].map((image) => baseImage(directory, image)), devVars(directory)];
 }
 
 type Config = z.infer<typeof wranglerSchema>;
+
+type ContainerConfig = Partial<Config["containers"][number]>;
+
+/** The containers. Without one, the checks of a container fail for an empty one. */
+function containersOf({ containers }: Config): readonly ContainerConfig[] {
+  return containers.length > 0 ? containers : [{}];
+}
 
 /** A required value: its path in the file, whether it is right, and what to do if it is not. */
 interface Required {
@@ -105,7 +113,6 @@ interface Required {
 function requirementsOf(config: Config, directory: string): Required[] {
   const { compatibility_flags: flags, compatibility_date: date } = config;
   const bindings = config.durable_objects.bindings;
-  const [container] = config.containers;
   const sqlite = new Set(config.migrations.flatMap((each) => each.new_sqlite_classes));
   const bound = bindings.map(({ class_name }) => class_name ?? "");
   const unmigrated = bound.filter((name) => !sqlite.has(name));
@@ -148,30 +155,7 @@ function requirementsOf(config: Config, directory: string): Required[] {
       isRight: unmigrated.length === 0,
       fix: `name ${unmigrated.join(", ")} in "new_sqlite_classes" of a migration, not in "new_classes": containers need SQLite`,
     },
-    {
-      name: "container class",
-      path: ["containers", 0, "class_name"],
-      isRight: container?.class_name === CONTAINER_CLASS,
-      fix: `set "containers[0].class_name": "${CONTAINER_CLASS}", the class that has a container`,
-    },
-    {
-      name: "instance type",
-      path: ["containers", 0, "instance_type"],
-      isRight: instanceType.safeParse(container?.instance_type).success,
-      fix: `"containers[0].instance_type" must be one of ${LARGE_ENOUGH.join(", ")}, or { "vcpu", "memory_mib", "disk_mb" } in numbers; an agent does not run on lite`,
-    },
-    {
-      name: "max_instances",
-      path: ["containers", 0, "max_instances"],
-      isRight: (container?.max_instances ?? 0) > 0,
-      fix: `set "containers[0].max_instances": it limits the cost`,
-    },
-    {
-      name: "image",
-      path: ["containers", 0, "image"],
-      isRight: existsIn(directory, container?.image),
-      fix: `"containers[0].image" must name the Dockerfile`,
-    },
+    ...containersOf(config).flatMap((container, index) => containerRequirements(container, index, directory)),
     {
       name: "storage",
       path: ["r2_buckets"],
@@ -183,6 +167,37 @@ function requirementsOf(config: Config, directory: string): Required[] {
       path: ["vars", secrets[0] ?? ""],
       isRight: secrets.length === 0,
       fix: `take ${secrets.join(", ")} out of "vars", which is stored as plain text: npx wrangler secret put ${secrets[0]}`,
+    },
+  ];
+}
+
+function containerRequirements(container: ContainerConfig, index: number, directory: string): Required[] {
+  const { class_name, instance_type, max_instances = 0, image } = container;
+  const at = `containers[${index}]`;
+  return [
+    {
+      name: "container class",
+      path: ["containers", index, "class_name"],
+      isRight: class_name === CONTAINER_CLASS,
+      fix: `set "${at}.class_name": "${CONTAINER_CLASS}", the class that has a container`,
+    },
+    {
+      name: "instance type",
+      path: ["containers", index, "instance_type"],
+      isRight: instanceType.safeParse(instance_type).success,
+      fix: `"${at}.instance_type" must be one of ${LARGE_ENOUGH.join(", ")}, or { "vcpu", "memory_mib", "disk_mb" } in numbers; an agent does not run on lite`,
+    },
+    {
+      name: "max_instances",
+      path: ["containers", index, "max_instances"],
+      isRight: max_instances > 0,
+      fix: `set "${at}.max_instances": it limits the cost`,
+    },
+    {
+      name: "image",
+      path: ["containers", index, "image"],
+      isRight: existsIn(directory, image),
+      fix: `"${at}.image" must name the Dockerfile`,
     },
   ];
 }

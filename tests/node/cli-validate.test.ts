@@ -171,6 +171,24 @@ it.each([
   expect(copy.read("wrangler.jsonc").split("\n")[line - 1]).toContain(after || '"bindings": [');
 });
 
+it("validate checks every container", () => {
+  const [container] = parse(copy.read("wrangler.jsonc")).containers;
+  const wrong = { class_name: "Box", image: "missing/Dockerfile", instance_type: "lite" };
+  const names = ["container class", "instance type", "max_instances", "image"];
+  const failuresWith = (...containers: object[]) => {
+    writeFileSync(join(directory, "wrangler.jsonc"), JSON.stringify({ ...own, containers }));
+    return findFailures().map(({ name, found, fix }) => [
+      name,
+      /containers\[\d\]|\.\/Other/.exec(found + fix)?.[0],
+    ]);
+  };
+  expect(failuresWith(wrong, container)).toEqual(names.map((name) => [name, "containers[0]"]));
+  expect(failuresWith(container, wrong)).toEqual(names.map((name) => [name, "containers[1]"]));
+  expect(failuresWith()).toEqual(names.map((name) => [name, "containers[0]"]));
+  writeFileSync(join(directory, "Other"), "FROM docker.io/cloudflare/sandbox:latest\n");
+  expect(failuresWith(container, { ...container, image: "./Other" })).toEqual([["base image", "./Other"]]);
+});
+
 it("validate names the line of a wrong value", () => {
   copy.replace("wrangler.jsonc", '"standard-1"', '"lite"');
   const lines = copy.read("wrangler.jsonc").split("\n");

@@ -338,7 +338,7 @@ export const DEPLOYMENT = {
     "list the server's secrets; for a new server, generate SERVER_AUTH_TOKEN (unless given) and LINK_KEY: npx wrangler secret list",
   logIn: "check the login: npx wrangler whoami; if nobody is logged in, npx wrangler login",
   storage:
-    "the deployment creates the R2 bucket RESULTS and the KV namespace OAUTH_KV if they are missing; R2 must be enabled for the account",
+    "nothing to do now: wrangler deploy creates the R2 bucket RESULTS and the KV namespace OAUTH_KV if they are missing; R2 must be enabled for the account",
   build: "build sandboxd for the image, and the Worker",
   deploy:
     "build the image with Docker, upload image and Worker, and set the secrets: npx wrangler deploy --secrets-file ...",

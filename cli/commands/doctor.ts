@@ -4,7 +4,7 @@ import { dataCommand, portOption } from "../define-command.ts";
 import { deployChecks, localChecks } from "../machine.ts";
 import { stateDirectory } from "../server-address.ts";
 
-export const doctor = dataCommand("doctor", "check whether this machine can run a server, and deploy one", [
+export const doctor = dataCommand("doctor", "check whether this machine can run and deploy a server", [
   "doctor",
   "doctor --deploy --json",
 ])

@@ -70,7 +70,7 @@ ${focusPlace === "top" && alert}<p class="soft">${terms}.</p>
 <form method="post" action="${AUTHORIZE_PATH}${search}">
 <input type="hidden" name="handle" value="${handle}">
 <fieldset${focusPlace === "scopes" && markup` aria-describedby="problem"`}>
-<legend>${CONSENT_TEXTS.scopes}</legend>
+<legend>${isPanel ? CONSENT_TEXTS.panelScopes : CONSENT_TEXTS.scopes}</legend>
 ${focusPlace === "scopes" && alert}${boxes}</fieldset>
 <div>
 ${[...signInMethods].map(([method, offer], index) => [index > 0 && markup`<p class="or">or</p>\n`, offer.show({ ...appearance, alert: focusPlace === method && alert })])}

@@ -23,7 +23,8 @@ export const CONSENT_TEXTS = {
   panel: "Sign in to the panel",
   panelTerms:
     "A page of this server shows your sandboxes, in this browser. You are signed out after 7 days at the latest",
-  scopes: "What it may do",
+  scopes: "What the app may do",
+  panelScopes: "What the panel may do",
   /** Shown after the address of the redirect. Any local program may listen on its port and claim any client name. */
   onThisComputer:
     ", a program on this computer. Continue only if you have just started to connect it yourself.",

@@ -59,7 +59,7 @@ const access = {
   }),
   SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: variable({
     schema: field.time(),
-    fallback: "as long as `SERVER_AUTH_TOKEN_PREVIOUS` is set",
+    fallback: "not before `SERVER_AUTH_TOKEN_PREVIOUS` is removed",
     docs: "When the server stops accepting the previous token.",
     example: "2026-12-31T12:00:00Z",
   }),
@@ -253,7 +253,7 @@ const limits = {
   }),
   KEEP_BUSY: variable({
     schema: field.count(720),
-    fallback: "none",
+    fallback: "it stops at its idle time",
     docs: "For how many hours after its idle time a container keeps running while [background processes](runs.md#background-processes) in it are busy.",
   }),
   SANDBOX_TTL_HOURS: variable({
@@ -370,13 +370,13 @@ const otherVariables = {
   SANDBOX_TRANSPORT: variable({
     schema: field.choice(["http", "websocket", "rpc"]),
     reader: "sdk",
-    fallback: "`rpc` in `wrangler.jsonc`",
+    fallback: "the SDK's default (`wrangler.jsonc` sets `rpc`)",
     docs: "How the Sandbox SDK reaches a container.",
   }),
   SANDBOX_LOG_LEVEL: variable({
     schema: field.choice(LOG_LEVELS),
     reader: "sdk",
-    fallback: "`error` in `wrangler.jsonc`",
+    fallback: "the SDK's default (`wrangler.jsonc` sets `error`)",
     docs: "The log level of the Sandbox SDK.",
   }),
   MOUNTED_DIRECTORIES: variable({

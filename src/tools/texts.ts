@@ -390,7 +390,7 @@ export function signInText(host: string, page: string | undefined): string {
 }
 
 export const signInQuestion = (host: string) =>
-  `${host} refused git. Sign in to the host for your sandboxes, on this server's page.`;
+  `${host} refused git. To let your sandboxes use ${host}, open this server's page and enter an access token.`;
 export const signedInText = (host: string) =>
   `The user has signed in to ${host} since this run began: run it again. If the host refuses git again, use another sandbox: this one may have started before the sign-in. If it refuses there too, the token lacks rights.`;
 export const didNotSignInText = (host: string) =>

@@ -8,7 +8,7 @@ const repository = fileURLToPath(new URL("../", import.meta.url));
 /** Blocks of tests in the files of TASKS that break something. They are in these files because they need an agent. */
 const ELSEWHERE = new Set([
   "when the server is killed in the middle of a task",
-  "when sandboxd is killed after a task's agent",
+  "when sandboxd is killed before a task's agent starts and after it has ended",
   "when a task does not succeed",
   "when a task's actor is evicted",
   "when a task's container dies",
@@ -33,41 +33,18 @@ const AFTER_CASES =
 /** A name on a separate line. */
 const NAME_ALONE = /^\s*"((?:[^"\\]|\\.)*)",$/;
 
-/**
- * Replaces `$what` by the values of `what` in a test's cases. The cases begin on the test's line, or in the constant that the
- * test names.
- */
-function withCases(name: string, lines: readonly string[], testLine: number): string {
-  if (!name.includes("$what")) return name;
-  const constant = /\.each\((\w+)\)/.exec(lines[testLine] ?? "")?.[1];
-  const first =
-    constant === undefined ? testLine : lines.findIndex((line) => line.startsWith(`const ${constant}`));
-  const cases = lines.slice(
-    first,
-    lines.findIndex((line, at) => at > first && /^\s*\]/.test(line)),
-  );
-  const values = cases
-    .map((line) => /what: "([^"]*)"/.exec(line)?.[1])
-    .filter((value) => value !== undefined);
-  return name.replace("$what", () => `${values.slice(0, -1).join(", ")} or ${values.at(-1)}`);
-}
-
 /** Finds names in a file line by line, because the formatter puts each on a separate line. */
 function rowsOf(file: string): Row[] {
   const lines = readFileSync(join(repository, file), "utf8").split("\n");
-  let testLine = 0;
   const rows: Row[] = [];
   /** The names of the blocks that enclose a line, by their indentation. */
   let blocks: { indent: number; name: string }[] = [];
   let indent = 0;
   let waiting: string | undefined;
   let isNext = false;
-  for (const [at, line] of lines.entries()) {
+  for (const line of lines) {
     const [, kind, named] = OPENS.exec(line) ?? [];
-    if (kind !== undefined) {
-      indent = line.search(/\S/);
-      testLine = at;
-    }
+    if (kind !== undefined) indent = line.search(/\S/);
     waiting = kind ?? waiting;
     if (waiting === undefined) continue;
     const after = AFTER_CASES.exec(line);
@@ -76,7 +53,7 @@ function rowsOf(file: string): Row[] {
     if (name === undefined) continue;
     blocks = blocks.filter((block) => block.indent < indent);
     if (waiting === "describe") blocks.push({ indent, name });
-    else rows.push({ broken: blocks.at(-1)?.name ?? "", holds: withCases(name, lines, testLine), file });
+    else rows.push({ broken: blocks.at(-1)?.name ?? "", holds: name, file });
     waiting = undefined;
   }
   const tests = lines.filter((line) => /^\s*it(\.runIf\(\w+\))?(\.each)?\(/.test(line)).length;
@@ -95,7 +72,7 @@ function table(rows: readonly Row[]): string {
   const cell = (text: string) =>
     text
       .replace(/^when /, "")
-      .replace(/: %[sj]$/, "")
+      .replace(/: (?:%[sj]|\$\w+)$/, "")
       .replace(/%[sj]|\$\w+/g, "…")
       .replaceAll('\\"', '"')
       .replaceAll("|", "\\|");

@@ -47,7 +47,7 @@ function hang(pids: readonly number[]): void {
   for (const pid of pids) process.kill(pid, "SIGSTOP");
 }
 
-describe.concurrent("when the runtime hangs for a while (SIGSTOP, SIGCONT)", () => {
+describe.concurrent("when the server's three programs in a sandbox hang for a while (SIGSTOP, SIGCONT)", () => {
   it("runs and calls continue, and nothing is repeated", async () => {
     const sandbox = "pausing";
     const runtime = await runtimeOf(sandbox);
@@ -80,7 +80,7 @@ describe.concurrent("when the runtime hangs for a while (SIGSTOP, SIGCONT)", () 
   });
 });
 
-describe.concurrent("when the runtime hangs for good (SIGSTOP)", () => {
+describe.concurrent("when the server's three programs in a sandbox hang for good (SIGSTOP)", () => {
   it("runs end soon after their timeout with the reason, and other sandboxes and destroy_sandbox work", async () => {
     const sandbox = "hanging";
     // The processes are found before the runs start, so that the programs hang long before the runs' time limits.

@@ -59,7 +59,7 @@ describe("when commands kill processes by name", () => {
     ["pkill -f /opt"],
     ["pkill -9 -f /var/lib"],
     ["pkill init; pkill -f init"],
-  ])("another run continues: %s", async (kill) => {
+  ])("another run continues if the name is not that of a program of the server: %s", async (kill) => {
     await server.call("run_command", { sandbox, command: kill });
     await expectServed(sandbox);
     const { length } = await run.lines();
@@ -77,12 +77,15 @@ describe("when commands kill processes by name", () => {
     ["kill -9 -1"],
     ["for p in /proc/[0-9]*; do p=${p#/proc/}; [ $p = $$ ] || kill -9 $p; done; kill -9 $$"],
     ["for n in 1 2 3; do pkill -9 -x 'sbx.*'; sleep 0.3; done"],
-  ])("another run ends, and the next calls work: %s", async (kill) => {
-    const { ended } = await startRun(sandbox);
-    await server.call("run_command", { sandbox, command: kill });
-    expect(await ended()).toMatchObject({ state: "failed", exit_code: 137 });
-    await expectServed(sandbox);
-  });
+  ])(
+    "another run ends if the command kills every process or every program of the server, and the next calls work: %s",
+    async (kill) => {
+      const { ended } = await startRun(sandbox);
+      await server.call("run_command", { sandbox, command: kill });
+      expect(await ended()).toMatchObject({ state: "failed", exit_code: 137 });
+      await expectServed(sandbox);
+    },
+  );
 });
 
 // Each test has its own sandbox.

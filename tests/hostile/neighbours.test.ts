@@ -190,7 +190,7 @@ describe("when workerd's own header MF-Original-URL names another host", () => {
   });
 });
 
-describe("when a control server replies to each call with the same value", () => {
+describe("when a program in the control server's place replies to each call with the same value", () => {
   it.each([
     "null",
     "1",
@@ -254,7 +254,7 @@ describe("when one principal attacks the server", () => {
   // tests/node/control.test.ts checks that the engine ends such a sandbox. This test sends only the largest message, the one with
   // most values, and one that breaks no rule.
   it.each(["push", "numbers", "churn"])(
-    "another principal's calls succeed while a control server sends hostile messages: %s",
+    "another principal's calls succeed while a program in the control server's place sends hostile messages: %s",
     async (name) => {
       await expectAnswersDuring(name, async () => {
         // The attack begins with the next connection to the control server.
@@ -283,7 +283,7 @@ describe("when one principal attacks the server", () => {
     });
 
     it.each(FLOODS)(
-      "another principal's calls succeed while the program sends $what",
+      "another principal's calls succeed while the program sends hostile data: $what",
       async ({ flood, call: [name, args] }) => {
         const sandbox = sandboxOf(flood);
         const before = mostMemory();
@@ -327,7 +327,7 @@ describe("when one principal attacks the server", () => {
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
-  it("another principal's calls succeed while results imitate the note about omitted results many times", async () => {
+  it("another principal's calls succeed while results repeat the words of the note that an image is left out", async () => {
     const sandbox = "results";
     const code = [
       "class Left:",
@@ -421,7 +421,7 @@ describe("when one principal attacks the server", () => {
     { what: "chunks of visitors", visit: ["/in", 40, "chunks", 1] },
     { what: "chunks for visitors", visit: ["/out", 40, "chunks", 1] },
   ])(
-    "another principal's calls succeed while one-byte $what pass through a preview",
+    "another principal's calls succeed while one-byte messages or chunks from or to visitors pass through a preview: $what",
     async ({ what, visit }) => {
       const sandbox = "tiny-pieces";
       const flood = await startFloodablePreview((name, args) => tool(url, name, { sandbox, ...args }));

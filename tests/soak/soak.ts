@@ -70,7 +70,7 @@ function sample(root: number): Sample {
   }
   const runtimes = all.filter(({ command }) => /^sbx-control\b/.test(command));
   const oldest = runtimes.toSorted((a, b) => Number(a.started) - Number(b.started))[0];
-  if (oldest) found["a sandbox's runtime"] = measure([oldest.pid], countProcesses(oldest));
+  if (oldest) found["a sandbox's control server"] = measure([oldest.pid], countProcesses(oldest));
   return found;
 }
 

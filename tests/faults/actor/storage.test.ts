@@ -126,7 +126,7 @@ describe("when SQLite's row limit is reached", () => {
     expect(await sh(sandbox, "echo next")).toBe("next\n");
   });
 
-  it("the server lists a history of the largest results without reading them", async () => {
+  it("list_runs shows runs with results of the largest size, in a short answer", async () => {
     const sandbox = "heavy";
     const code = "for _ in range(8): display('x' * 250_000)";
     for (let run = 0; run < 30; run++) await owner.call("run_code", { sandbox, code, wait_seconds: 30 });

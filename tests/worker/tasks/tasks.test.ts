@@ -401,7 +401,7 @@ describe("a task's files", () => {
   });
 });
 
-describe("when sandboxd is killed after a task's agent", () => {
+describe("when sandboxd is killed before a task's agent starts and after it has ended", () => {
   /** Kills sandboxd when each of these files of the task appears, from a command that the next sandboxd takes over. */
   const KILL = `cd /var/lib/sandbox-mcp
     for file in git changes.list changes.diff; do

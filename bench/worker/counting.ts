@@ -46,11 +46,11 @@ const CLASS_A = new Set<PropertyKey>(["put", "list", "createMultipartUpload"]);
 const CLASS_B = new Set<PropertyKey>(["get", "head"]);
 
 /** Deletes are not counted, because they are free. */
-export function countBucket(bucket: object, add: Add): object {
+export function countBucket<Binding extends object>(bucket: Binding, add: Add): Binding {
   return watchCalls(bucket, (method) => {
     if (CLASS_A.has(method)) add("r2_class_a", 1);
     if (CLASS_B.has(method)) add("r2_class_b", 1);
-  });
+  }) as Binding;
 }
 
 /** Counts rows as SQLite reports them. Each read or write of a key is billed as one row, and so is setting an alarm. */

@@ -3,6 +3,7 @@
  * thread of workerd, and forwards content in pieces of 4 KiB. For a long output, that took more time than everything else.
  */
 
+import type { BucketBinding } from "../../src/shared/config.ts";
 import type { Bucket } from "../../src/storage/object-store.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import type { DiskSpace } from "./engine-protocol.ts";
@@ -19,14 +20,14 @@ const SAVED_FILES = /\/(?:pack|manifest)\.\d+$/;
 export interface ObjectFolderEnv extends LocalEnv {
   /** The binding of the folder. Without it, objects are in miniflare's bucket. */
   OBJECTS_FOLDER?: Fetcher;
-  RESULTS: object;
+  RESULTS: BucketBinding;
 }
 
 /** The changed environments. Each is made only once, because the configuration is parsed once for each environment object. */
 const environments = new WeakMap<object, object>();
 
 /** The environment with the folder as its bucket. */
-export function withObjectFolder<Env extends ObjectFolderEnv>(env: Env): Env & { RESULTS: object } {
+export function withObjectFolder<Env extends ObjectFolderEnv>(env: Env): Env {
   const { OBJECTS_FOLDER: folder } = env;
   if (!folder) return env;
   const made = environments.get(env) ?? {

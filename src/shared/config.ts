@@ -11,6 +11,9 @@ const MIB = 1024 * 1024;
 
 export const MAX_WAIT_SECONDS = variables.MAX_WAIT_SECONDS.default;
 
+/** An R2 bucket or its stand-in. Its methods have no types, so that only `objectStore` can call them. */
+export type BucketBinding = Record<"put" | "get" | "delete" | "list", unknown>;
+
 /**
  * Bindings and variables. Namespaces are untyped, because this folder imports no actors. `parseConfig` parses the variables.
  */
@@ -24,7 +27,7 @@ export interface Env extends Partial<Record<VariableName, string>> {
   /** The local platform's folder of task definitions. It takes precedence over `COMPONENTS`. */
   COMPONENTS_FOLDER?: Fetcher;
   /** Stores logs, results and artifacts of runs. Use it through `objectStore`. */
-  RESULTS: object;
+  RESULTS: BucketBinding;
   /** Limits the calls of a principal. Without it there is no limit. */
   RATE_LIMITER?: RateLimit;
   /** Limits OAuth requests that cause writes, for each client address. Without it, a limiter in this process limits them. */

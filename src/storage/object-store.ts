@@ -1,4 +1,5 @@
 /** Objects by key: logs, results of tasks, saved workspaces, definitions. Only this file knows that R2 stores them. */
+import type { BucketBinding } from "../shared/config.ts";
 
 export interface StoredObject {
   /** Bytes of the whole object. */
@@ -44,8 +45,7 @@ export interface Bucket {
 /** The most objects that R2 deletes per call. */
 const DELETE_BATCH = 1000;
 
-/** @param binding an R2 bucket or its stand-in. Its type is `object`, so that other code cannot call its methods */
-export function objectStore(binding: object): ObjectStore {
+export function objectStore(binding: BucketBinding): ObjectStore {
   const bucket: Bucket = binding as R2Bucket;
   return {
     async put(key, content) {

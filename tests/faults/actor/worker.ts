@@ -18,7 +18,7 @@ export function bucketOf(sandbox: string): Bucket {
   return bucket;
 }
 
-function faulty(bucket: object, sandbox: string): object {
+function faulty<Binding extends object>(bucket: Binding, sandbox: string): Binding {
   return new Proxy(bucket, {
     get(target, name) {
       const method = Reflect.get(target, name);

@@ -21,7 +21,7 @@ function config(variables: Variables) {
     ...variables,
     Sandbox: {} as DurableObjectNamespace,
     Account: {} as DurableObjectNamespace,
-    RESULTS: {},
+    RESULTS: {} as R2Bucket,
   };
   return parseConfig(env);
 }

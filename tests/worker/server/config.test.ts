@@ -13,7 +13,7 @@ function env(variables: Record<string, unknown>): Env {
     ...variables,
     Sandbox: {} as DurableObjectNamespace,
     Account: {} as DurableObjectNamespace,
-    RESULTS: {},
+    RESULTS: {} as R2Bucket,
   };
 }
 

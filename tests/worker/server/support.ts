@@ -47,7 +47,7 @@ export function appWith(variables: Variables = {}, parts: Partial<MCPParts> = {}
     ...variables,
     Sandbox: {} as DurableObjectNamespace,
     Account: {} as DurableObjectNamespace,
-    RESULTS: {},
+    RESULTS: {} as R2Bucket,
   };
   return async (path: string, init?: RequestInit): Promise<Response> => {
     const request = new Request(new URL(path, ORIGIN), init);

@@ -58,6 +58,10 @@ const scenarios = {
     socket.send(piece(id, 0, "after its end"));
   },
   unknown: (socket, id) => socket.send(JSON.stringify({ type: "unknown", id })),
+  gone: (socket, id, call) => socket.send(JSON.stringify({ type: call.type === "start" ? "running" : "unknown", id })),
+  cut: (socket, id) => socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 0, stderr: 0, cut: true })),
+  full: (socket, id) =>
+    socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 0, stderr: 0, cut: true, noSpace: true })),
   refused: (socket, id) => socket.send(JSON.stringify({ type: "refused", id, reason: "exhausted", message: "x" })),
   typed: (socket, id, call) =>
     call.type === "input"
@@ -155,8 +159,26 @@ describe("a program in place of sandboxd that runs a command", () => {
   it("can report only about the command, and only one end of it", async () => {
     expect((await command("another")).structured).toMatchObject({ state: "succeeded", stdout: "its own" });
     expect((await command("twice")).structured).toMatchObject({ state: "failed", exit_code: 3, stdout: "" });
-    expect((await command("unknown")).text).toContain("record in the sandbox was deleted");
+    expect((await command("unknown")).text).toContain(
+      "The command's result is lost: its record in the sandbox was deleted during the run. Run the command again if that is safe.",
+    );
+    expect((await command("cut")).text).toContain(
+      "Some output may be missing: the process that saves it was killed in the sandbox.",
+    );
+    expect((await command("full")).text).toContain(
+      "Some output is missing: the sandbox's disk was full. Delete files, or redirect output to /dev/null.",
+    );
     expect((await command("refused")).text).toMatch(/process/);
+  });
+
+  it("can report after a restart of the actor that it does not know the command", async () => {
+    const id = idIn(await command("gone", { session: "gone", wait_seconds: 0 }));
+    await evict(sandbox);
+    const { text } = await owner.call("get_result", { id });
+    expect(text).toContain("state: lost");
+    expect(text).toContain(
+      "The sandbox has no record of the command. Either the server was restarted before the command ran, or the record was deleted. Run it again.",
+    );
   });
 
   it("cannot make send_input report more typed bytes than the caller sent", async () => {

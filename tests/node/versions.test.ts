@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readFileSync, readdirSync } from "node:fs";
 import { expect, test } from "vitest";
 import { SandboxAPI } from "../../local/runtime/api.ts";
 import { InterpreterAPI } from "../../local/runtime/interpreter.ts";
@@ -42,6 +42,23 @@ test("both manifests, the image's tag and local sandboxes have the same version 
   const reported = new SandboxAPI(new InterpreterAPI("")).utils.getVersion();
   const name = "@cloudflare/sandbox";
   expect([manifest.devDependencies?.[name], tag, reported]).toEqual(Array(3).fill(installed[name]));
+});
+
+// "Failed to create code context" is a message of the image, whose programs are not in the package.
+test.each([
+  "Container failed to start",
+  "container is not listening",
+  "no such image",
+  "no application that matches",
+  "no container application",
+])("the installed SDK has the message by which the server recognizes an error: %s", (message) => {
+  const folder = "node_modules/@cloudflare/sandbox/dist";
+  const scripts = readdirSync(new URL(`../../${folder}`, import.meta.url)).filter((file) =>
+    file.endsWith(".js"),
+  );
+  const text = scripts.map((file) => read(`${folder}/${file}`)).join("\n");
+  expect(text.toLowerCase().includes(message.toLowerCase())).toBe(true);
+  expect(read("src/actors/platform/sdk-errors.ts").includes(message)).toBe(true);
 });
 
 test("the image and the local platform have the same version of Claude Code", () => {

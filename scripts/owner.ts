@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const FILES = ["package.json", "server.json", "README.md"];
+const FILES = ["package.json", "server.json", "README.md", "docs/start/quick-start.md"];
 const PLACES = /(?<=io\.github\.|github\.com\/)OWNER(?=\/sandbox-mcp\b)/g;
 
 const [word = ""] = process.argv.slice(2);

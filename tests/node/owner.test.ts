@@ -1,12 +1,12 @@
 import { spawnSync } from "node:child_process";
-import { cpSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { beforeAll, expect, test } from "vitest";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
-const FILES = ["package.json", "server.json", "README.md"];
+const FILES = ["package.json", "server.json", "README.md", "docs/start/quick-start.md"];
 
 const copy = temporaryDirectory();
 
@@ -15,6 +15,7 @@ beforeAll(() => {
   // A clone that was published before already has the name.
   for (const file of FILES) {
     const text = readFileSync(join(root, file), "utf8");
+    mkdirSync(dirname(join(copy, file)), { recursive: true });
     writeFileSync(
       join(copy, file),
       text.replace(/(io\.github\.|github\.com\/)[\w-]+(?=\/sandbox-mcp\b)/g, "$1OWNER"),

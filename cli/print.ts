@@ -2,6 +2,7 @@
 import { styleText } from "node:util";
 import { stripEscapes } from "../src/shared/escape-sequences.ts";
 import { HIDDEN, makeVisible, toVisibleJSON } from "../src/shared/shown.ts";
+import { cutText } from "../src/shared/text.ts";
 import { UserError } from "./user-error.ts";
 import { CommandError, EXIT, type ExitName } from "./exit.ts";
 import { STACK_HINT } from "./texts.ts";
@@ -87,7 +88,7 @@ export function oneLine(text: string, width = Infinity): string {
 }
 
 function cut(text: string, width: number): string {
-  return text.length > width ? `${text.slice(0, Math.max(0, width - 1))}…` : text;
+  return text.length > width ? `${cutText(text, Math.max(0, width - 1))}…` : text;
 }
 
 /** A name as one word, with `printf %b` escapes for all characters that a terminal does not show unchanged. */

@@ -150,13 +150,16 @@ export async function follow(
   const started = first.data as RunData;
   const { id } = started;
   const output = { stdout: "", stderr: "" };
+  const room = { stdout: maxOutput, stderr: maxOutput };
   let isTruncated = false;
   const take = async (stream: "stdout" | "stderr", text: string) => {
     if (text === "") return;
     await onOutput?.({ stream, text });
-    const room = maxOutput - output[stream].length;
-    output[stream] += text.slice(0, room);
-    isTruncated ||= text.length > room;
+    const isCut = text.length > room[stream];
+    // Half of a surrogate pair at the end would not be a character.
+    output[stream] += isCut ? text.slice(0, room[stream]).replace(/[\ud800-\udbff]$/, "") : text;
+    room[stream] = isCut ? 0 : room[stream] - text.length;
+    isTruncated ||= isCut;
   };
   try {
     onStart?.(id);

@@ -76,7 +76,8 @@ function otherBreaks(text: string, wanted: string, edit: number): FileError | un
 function textNotFound(text: string, wanted: string, edit: number): FileError {
   const lines = text.split("\n");
   const line = nearestLine(lines, wanted.split("\n"));
-  const nearest = lines[line]?.slice(0, NEAREST_CHARS);
+  // Without half of a surrogate pair at the end.
+  const nearest = lines[line]?.slice(0, NEAREST_CHARS).replace(/[\ud800-\udbff]$/, "");
   return new FileError({ problem: "absent", edit, lines: [line + 1], nearest });
 }
 

@@ -138,6 +138,8 @@ describe("commands", () => {
     expect(isTruncated).toBe(false);
     const less = await sandbox.runCommand("seq 200000", { maxOutput: 1000 });
     expect(less).toMatchObject({ isTruncated: true, stdout: stdout.slice(0, 1000) });
+    const whole = await sandbox.runCommand("printf x😀; sleep 1; echo end", { maxOutput: 2 });
+    expect(whole).toMatchObject({ isTruncated: true, stdout: "x" });
   });
 
   it("are followed until a deadline, with all output until then", async () => {

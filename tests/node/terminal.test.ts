@@ -1,7 +1,10 @@
 /** A terminal's output as text. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { oneLine } from "../../cli/print.ts";
 import { lastStates, render, terminalText } from "../../src/runs/terminal-text.ts";
+import { Typing } from "../../src/shared/terminal/typing.ts";
+import { until } from "../setup/until.ts";
 
 const ESC = "\u001b";
 
@@ -82,4 +85,20 @@ describe("the last lines of a terminal", () => {
     const outer = Array.from({ length: 5 }, (_, n) => `\router: ${n + 1}/5${steps.join("")}`);
     expect(lastStates(`before\n${outer.join("")}`)).toBe("before\nouter: 5/5\ninner: 20/20");
   });
+});
+
+it("a line for a terminal is cut between two characters", () => {
+  for (const width of [4, 5]) expect(oneLine("😀".repeat(10), width)).toMatch(/^(?:😀)+…$/u);
+});
+
+it("typed text is sent in pieces of whole characters", async () => {
+  const typed = `x${"😀".repeat(3000)}`;
+  let sent = "";
+  const typing = new Typing(
+    async (text) => void (sent += text),
+    () => undefined,
+  );
+  typing.type(typed);
+  await until(() => sent.length === typed.length);
+  expect(sent === typed).toBe(true);
 });

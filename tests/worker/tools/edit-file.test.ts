@@ -91,6 +91,11 @@ describe("edit_file", () => {
     const other = await edit("all.py", { old_text: "  retrun 2", new_text: "x" });
     expect(other.text).toContain('edit 1 is not in the file. The most similar line is 5: "    return 2"');
     expect(await read("all.py")).toBe(content);
+    for (const pad of ["", "x"]) {
+      await write("emoji", pad + "😀".repeat(1000));
+      const { text } = await edit("emoji", { old_text: `${pad}😀`.repeat(2) + "y", new_text: "z" });
+      expect(/line is 1: "x?(?:😀)+"/u.test(text)).toBe(true);
+    }
   });
 
   it("names the lines of a text that occurs more than once", async () => {

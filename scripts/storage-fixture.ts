@@ -27,6 +27,8 @@ const short = execFileSync("git", ["rev-parse", "--short=7", commit], { cwd: roo
 const test = "tests/worker/account/storage-fixture.test.ts";
 const worktree = worktreeArgument ?? join(mkdtempSync(join(tmpdir(), "storage-fixture-")), short);
 
+const into = join(folder, short);
+
 /** The name of an actor's sandbox, principal or counter. */
 function nameOf({ owner, principal, ...keys }: Record<string, unknown>): string {
   if (typeof principal === "string") return principal;
@@ -35,7 +37,6 @@ function nameOf({ owner, principal, ...keys }: Record<string, unknown>): string 
 }
 
 function write({ at, actors, objects, answers }: Stored): void {
-  const into = join(folder, short);
   rmSync(into, { recursive: true, force: true });
   mkdirSync(into, { recursive: true });
   const keys: Record<string, unknown> = {};
@@ -54,7 +55,10 @@ function write({ at, actors, objects, answers }: Stored): void {
 }
 
 const server = createServer(async (request, response) => {
-  write(JSON.parse(await text(request)));
+  const stored: Stored | { oauth: unknown } = JSON.parse(await text(request));
+  if ("oauth" in stored)
+    writeFileSync(join(into, "oauth.json"), `${JSON.stringify(stored.oauth, null, 2)}\n`);
+  else write(stored);
   response.end();
 }).listen(0, "127.0.0.1");
 await new Promise((resolve) => server.once("listening", resolve));

@@ -6,6 +6,7 @@ import { ACCOUNT_SCHEMA } from "../../../src/storage/account-schema.ts";
 import { ATTEMPTS_SCHEMA } from "../../../src/storage/attempts-schema.ts";
 import { type Schema, VERSION_KEY, migrate } from "../../../src/storage/migrations.ts";
 import { SANDBOX_SCHEMA } from "../../../src/storage/sandbox-schema.ts";
+import { Client, approve, oauthApp, type Tokens, whoIs } from "../auth/support.ts";
 import { accountOf, actorOf, evictActor, owner, principal, sh, sha256, wholeLog } from "../support.ts";
 
 type Fields = Record<string, unknown>;
@@ -29,6 +30,14 @@ interface Stored {
   keys: Record<string, Fields>;
   objects: Record<string, string>;
   answers: Answers;
+}
+
+/** What OAUTH_KV had after a sign-in, and what the client got. */
+interface StoredOAuth {
+  at: number;
+  client: string;
+  tokens: Tokens;
+  rows: Record<string, { value: string; expiration: number; metadata?: unknown }>;
 }
 
 type Stub = Awaited<ReturnType<typeof actorOf>>;
@@ -240,6 +249,44 @@ describe.each(VERSIONS)("a deployment that was upgraded from %s", (version) => {
       const fresh = await stubOf(actor.replace(/\..*/, ".fresh"));
       expect(await tablesOf(await stubOf(actor))).toEqual(await tablesOf(fresh));
     }
+  });
+});
+
+const WITH_OAUTH = VERSIONS.filter((version) => fileOf(version, "oauth.json") !== "");
+
+describe.each(WITH_OAUTH)("a deployment with OAuth that was upgraded from %s", (version) => {
+  const app = oauthApp();
+  let stored: StoredOAuth;
+  beforeAll(async () => {
+    const json = fileOf(version, "oauth.json");
+    const since = Math.floor((Date.now() - (JSON.parse(json) as StoredOAuth).at) / 1000);
+    // OAUTH_KV has times in seconds.
+    const moved = json.replace(/\b1[789]\d{8}\b/g, (time) => String(Number(time) + since));
+    stored = JSON.parse(moved);
+    for (const [key, { value, expiration, metadata }] of Object.entries(stored.rows))
+      await env.OAUTH_KV.put(key, value, { expiration, metadata });
+  });
+  afterAll(() => Promise.all(Object.keys(stored.rows).map((key) => env.OAUTH_KV.delete(key))));
+
+  it("accepts the access token of an earlier sign-in", async () => {
+    expect(await whoIs(app, stored.tokens.access_token)).toBe("owner");
+  });
+
+  it("refreshes the token of an earlier sign-in", async () => {
+    const client = new Client(app, stored.client);
+    const response = await client.refresh(stored.tokens.refresh_token);
+    expect(response.status).toBe(200);
+    const { access_token, scope } = await response.json<Tokens>();
+    expect(scope).toBe(stored.tokens.scope);
+    expect(await whoIs(app, access_token)).toBe("owner");
+  });
+
+  it("signs in at an earlier client", async () => {
+    const client = new Client(app, stored.client);
+    const { code } = await approve(client);
+    const response = await client.exchange(code);
+    expect(response.status).toBe(200);
+    expect(await whoIs(app, (await response.json<Tokens>()).access_token)).toBe("owner");
   });
 });
 

@@ -64,16 +64,7 @@ export interface RunPlan<Spec extends Allowance> {
 }
 
 /** How the caller of a run waits. With `namesID` the result has the run's id even if it is complete. */
-type RunWait = [waitMs?: number, namesID?: boolean, onProgress?: OnProgress];
-
-/** A run to start, and how its caller waits: callers do not wait for tasks and questions. */
-export type RunCall = {
-  [Kind in keyof RunSpecs]: [
-    kind: Kind,
-    spec: RunSpecs[Kind],
-    ...wait: Kind extends "code" | "command" ? RunWait : [],
-  ];
-}[keyof RunSpecs];
+export type RunWait = [waitMs?: number, namesID?: boolean, onProgress?: OnProgress];
 
 export interface CallParts {
   account: Pick<AccountLink, "setOwner">;
@@ -118,12 +109,14 @@ export class Calls {
   }
 
   /** Starts a run and waits for it. If the run takes too long, the caller gets its id before the time limit. */
-  run(
+  run<Kind extends keyof RunSpecs>(
     owner: Owner,
-    ...[kind, spec, waitMs = 0, namesID = true, onProgress]: RunCall
+    kind: Kind,
+    spec: RunSpecs[Kind],
+    ...[waitMs = 0, namesID = true, onProgress]: RunWait
   ): Promise<ActorResult<RunView>> {
     const { lifecycle, setUp, runs, plans } = this.#parts;
-    const { executor, sourceOf, check, onStart }: RunPlan<Allowance> = plans[kind];
+    const { executor, sourceOf, check, onStart } = plans[kind];
     const now = Date.now();
     const prepare = async () => {
       await lifecycle.admit(owner);

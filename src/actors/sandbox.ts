@@ -1,6 +1,8 @@
 /** The actor of one sandbox: its container, kernels, files and runs, on top of the SDK's class. */
 import type { OperationName } from "../../container/sandboxd/operations.ts";
 import type { Admission, ModelCall, ModelOutcome } from "../container/model-calls.ts";
+import type { CodeRunSpec } from "../runs/code-executor.ts";
+import type { CommandSpec } from "../runs/command-executor.ts";
 import type { Stored } from "../runs/run-store.ts";
 import type { RunSummary, RunView } from "../runs/run-types.ts";
 import type { RunReading, Runs, RunToRead, TerminalReply } from "../runs/runs.ts";
@@ -9,6 +11,8 @@ import type { Connection as SandboxConnection } from "../shared/connection-log.t
 import type { KeptLink, RunLink } from "../shared/link-token.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import type { Region } from "../shared/principal.ts";
+import type { QuestionSpec } from "../tasks/questions.ts";
+import type { TaskSpec } from "../tasks/task-executor.ts";
 import type {
   CheckpointSettings,
   Destroyed,
@@ -17,7 +21,7 @@ import type {
   RestoredCheckpoint,
   SandboxStatus,
 } from "./account-calls.ts";
-import type { ActorResult, CallPlan, RunCall } from "./calls.ts";
+import type { ActorResult, CallPlan, RunWait } from "./calls.ts";
 import type { ChangeState, NetworkQuestion } from "./decisions.ts";
 import type { FileLinks, UploadLink } from "./file-links.ts";
 import type { NetworkChoice } from "./network.ts";
@@ -59,9 +63,22 @@ export class Sandbox extends SandboxActor {
 
   // Runs.
 
-  /** Starts a run. A task or a question returns as soon as it has started; `readRun` waits for more. */
-  startRun(owner: Owner, ...run: RunCall): Promise<ActorResult<RunView>> {
-    return this.#parts.calls.run(owner, ...run);
+  executeCode(owner: Owner, spec: CodeRunSpec, ...wait: RunWait): Promise<ActorResult<RunView>> {
+    return this.#parts.calls.run(owner, "code", spec, ...wait);
+  }
+
+  executeCommand(owner: Owner, spec: CommandSpec, ...wait: RunWait): Promise<ActorResult<RunView>> {
+    return this.#parts.calls.run(owner, "command", spec, ...wait);
+  }
+
+  /** Returns when the run has started; `readRun` waits for its end. */
+  executeTask(owner: Owner, spec: TaskSpec): Promise<ActorResult<RunView>> {
+    return this.#parts.calls.run(owner, "task", spec);
+  }
+
+  /** Returns when the run has started; `readRun` can wait for the program that the model writes. */
+  askQuestion(owner: Owner, spec: QuestionSpec): Promise<ActorResult<RunView>> {
+    return this.#parts.calls.run(owner, "question", spec);
   }
 
   taskOrigin(owner: Owner, id: string): Promise<ActorResult<TaskOrigin>> {

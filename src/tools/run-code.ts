@@ -34,7 +34,7 @@ A timeout interrupts Python, which usually keeps its variables; other kernels re
     const spec = { code, language, context: kernel, timeoutMs: timeout_seconds * 1000 };
     const { waitMs, taskOf } = callWait(context, wait_seconds, "sandbox:read");
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.startRun(owner, "code", spec, waitMs, context.isStructured === true, context.progress),
+      actor.executeCode(owner, spec, waitMs, context.isStructured === true, context.progress),
     );
     const task = taskOf(run, notice);
     if (task) return { content: [], task };

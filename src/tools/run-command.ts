@@ -73,7 +73,7 @@ A failing program is a result with its exit_code. A timeout stops the command an
     const { waitMs, taskOf } = callWait(context, wait_seconds, pollScope);
     const isLive = context.isStructured === true || parameters.interactive;
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.startRun(owner, "command", spec, waitMs, isLive, context.progress),
+      actor.executeCommand(owner, spec, waitMs, isLive, context.progress),
     );
     const task = taskOf(run, notice);
     if (task) return { content: [], task };

@@ -56,9 +56,7 @@ export async function startQuestion(
     timeoutMs,
     trace: context.trace,
   };
-  return context.sandbox(sandbox ?? newSandboxName(), (actor, owner) =>
-    actor.startRun(owner, "question", spec),
-  );
+  return context.sandbox(sandbox ?? newSandboxName(), (actor, owner) => actor.askQuestion(owner, spec));
 }
 
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
@@ -92,7 +90,7 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
   const components = await componentsFor(env, config, named, !startsEmpty);
   const { trace } = context;
   const spec: TaskSpec = { task, agent, ...options, ...start, ...components, trace };
-  const begin = () => context.sandbox(name, (actor, owner) => actor.startRun(owner, "task", spec));
+  const begin = () => context.sandbox(name, (actor, owner) => actor.executeTask(owner, spec));
   if (checkpoint !== undefined) {
     requireSavedWorkspaces(context);
     return startInFork(context, name, () => fork(context, checkpoint, name), begin);

@@ -13,7 +13,8 @@ const FIELD =
  * The last event of a stream. A tool of the request may be called `message_stop`. So the pattern begins with a line break,
  * which no string in JSON contains.
  */
-const LAST_EVENT = /[\r\n](?:event: ?message_stop[\r\n]|data: ?\{"type": ?"message_stop")/;
+const LAST_EVENT =
+  /[\r\n](?:event: ?message_stop[\r\n]|data: ?\{\s{0,20}"type"\s{0,20}:\s{0,20}"message_stop")/;
 
 /** Characters kept of earlier text; longer than any field. */
 const KEPT_CHARS = 128;

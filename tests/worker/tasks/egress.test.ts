@@ -369,6 +369,7 @@ describe("the count of tokens", () => {
       expect(charge(size, event)).toBe(7010);
       expect(charge(size, event, 'data: {"type":"message_stop"}')).toBe(11);
       expect(charge(size, event, 'event: message_stop\ndata: { "type": "message_stop" }')).toBe(11);
+      expect(charge(size, event, 'data: { "type": "message_stop" }')).toBe(11);
     }
   });
 

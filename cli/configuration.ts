@@ -88,7 +88,7 @@ export function validate(directory: string): Check[] {
     const at = `line ${lineOf(text, tree, path)}`;
     return isRight ? ok(name, at) : failed(name, `${CONFIG}, ${at}`, fix);
   });
-  const images = new Set(containersOf(parsed.data).map(({ image }) => image));
+  const images = new Set(containersOf(parsed.data).map(([{ image }]) => image));
   return [...values, ...[...images].map((image) => baseImage(directory, image)), devVars(directory)];
 }
 
@@ -96,9 +96,11 @@ type Config = z.infer<typeof wranglerSchema>;
 
 type ContainerConfig = Partial<Config["containers"][number]>;
 
-/** The containers. Without one, the checks of a container fail for an empty one. */
-function containersOf({ containers }: Config): readonly ContainerConfig[] {
-  return containers.length > 0 ? containers : [{}];
+/** The containers of the class Sandbox, with their places. Without one, the first container, so that the checks name what is wrong. */
+function containersOf({ containers }: Config): [container: ContainerConfig, index: number][] {
+  const rows = containers.map((container, index): [ContainerConfig, number] => [container, index]);
+  const own = rows.filter(([{ class_name }]) => class_name === CONTAINER_CLASS);
+  return own.length > 0 ? own : [[containers[0] ?? {}, 0]];
 }
 
 /** A required value: its path in the file, whether it is right, and what to do if it is not. */
@@ -155,7 +157,9 @@ function requirementsOf(config: Config, directory: string): Required[] {
       isRight: unmigrated.length === 0,
       fix: `name ${unmigrated.join(", ")} in "new_sqlite_classes" of a migration, not in "new_classes": containers need SQLite`,
     },
-    ...containersOf(config).flatMap((container, index) => containerRequirements(container, index, directory)),
+    ...containersOf(config).flatMap(([container, index]) =>
+      containerRequirements(container, index, directory),
+    ),
     {
       name: "storage",
       path: ["r2_buckets"],

@@ -171,10 +171,10 @@ it.each([
   expect(copy.read("wrangler.jsonc").split("\n")[line - 1]).toContain(after || '"bindings": [');
 });
 
-it("validate checks every container", () => {
+it("validate checks every container of the class Sandbox, and no other", () => {
   const [container] = parse(copy.read("wrangler.jsonc")).containers;
-  const wrong = { class_name: "Box", image: "missing/Dockerfile", instance_type: "lite" };
-  const names = ["container class", "instance type", "max_instances", "image"];
+  const wrong = { class_name: "Sandbox", image: "missing/Dockerfile", instance_type: "lite" };
+  const names = ["instance type", "max_instances", "image"];
   const failuresWith = (...containers: object[]) => {
     writeFileSync(join(directory, "wrangler.jsonc"), JSON.stringify({ ...own, containers }));
     return findFailures().map(({ name, found, fix }) => [
@@ -184,7 +184,11 @@ it("validate checks every container", () => {
   };
   expect(failuresWith(wrong, container)).toEqual(names.map((name) => [name, "containers[0]"]));
   expect(failuresWith(container, wrong)).toEqual(names.map((name) => [name, "containers[1]"]));
-  expect(failuresWith()).toEqual(names.map((name) => [name, "containers[0]"]));
+  const other = { ...wrong, class_name: "Other" };
+  expect(failuresWith(container, other)).toEqual([]);
+  const all = ["container class", ...names].map((name) => [name, "containers[0]"]);
+  expect(failuresWith(other)).toEqual(all);
+  expect(failuresWith()).toEqual(all);
   writeFileSync(join(directory, "Other"), "FROM docker.io/cloudflare/sandbox:latest\n");
   expect(failuresWith(container, { ...container, image: "./Other" })).toEqual([["base image", "./Other"]]);
 });

@@ -9,7 +9,7 @@ import type { Owner } from "../actors/account-calls.ts";
 import { malformedResponse } from "../container/file-operations.ts";
 import type { Env } from "../shared/config.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
-import { RequestMemory } from "../shared/request-memory.ts";
+import { RequestMemory, SMALL_BYTES } from "../shared/request-memory.ts";
 import type { RunLink } from "../shared/link-token.ts";
 import { LOG_NAME } from "../shared/resource-uri.ts";
 import { json } from "../shared/responses.ts";
@@ -37,6 +37,8 @@ export interface FileCall {
   env: Env;
   ctx: ExecutionContext;
   owner: Owner;
+  /** How the request is authenticated. */
+  by: "link" | "token";
   path: string;
 }
 
@@ -65,7 +67,7 @@ function archiveFormat(request: Request): ArchiveFormat | undefined {
  * request does not choose an archive format
  */
 export async function sendFile(call: FileCall, sendDirectory: () => Promise<Response>): Promise<Response> {
-  const { request, env, ctx, owner, path } = call;
+  const { request, env, owner, path } = call;
   const format = archiveFormat(request);
   const digest = DIGEST_WANTED.test(request.headers.get("want-repr-digest") ?? "");
   const { value: stat } = await operate(env, owner, "stat", { path, digest });
@@ -75,7 +77,7 @@ export async function sendFile(call: FileCall, sendDirectory: () => Promise<Resp
   if (status === 416) return new Response(null, { status, headers });
   if (stat.size === 0) return sendSmall(call, headers);
   if (request.method === "HEAD") return new Response(null, { status, headers });
-  const body = await countedDownload({ request, ctx, owner }, new FixedLengthStream(length), async () => {
+  const body = await countedDownload(call, length, async () => {
     const { value: opened } = await operate(env, owner, "open", { path, offset, limit: length });
     if (opened.length !== length) {
       await opened.body.cancel();
@@ -90,14 +92,21 @@ export async function sendFile(call: FileCall, sendDirectory: () => Promise<Resp
   return new Response(body, { status, headers });
 }
 
-/** Opens a body, and counts its memory until the client has read it or has disconnected. @throws {ToolError} `quota_exceeded` */
+/**
+ * Opens a body, and counts its memory until the client has read it or has disconnected.
+ * @param length undefined if it is not known
+ * @throws {ToolError} `quota_exceeded`
+ */
 async function countedDownload(
-  { request, ctx, owner: { principalID } }: Pick<FileCall, "request" | "ctx" | "owner">,
-  { readable, writable }: IdentityTransformStream,
+  { request, ctx, owner, by }: Pick<FileCall, "request" | "ctx" | "owner" | "by">,
+  length: number | undefined,
   open: () => Promise<ReadableStream<Uint8Array>>,
 ): Promise<ReadableStream> {
-  const memory = RequestMemory.forStream(principalID, request.signal);
-  const release = () => memory.release();
+  const { readable, writable } =
+    length === undefined ? new IdentityTransformStream() : new FixedLengthStream(length);
+  const isSmall = length !== undefined && length <= SMALL_BYTES;
+  const memory = isSmall ? undefined : RequestMemory.forStream(owner.principalID, by, request.signal);
+  const release = () => memory?.release();
   try {
     ctx.waitUntil((await open()).pipeTo(writable).then(release, release));
     return readable;
@@ -109,9 +118,10 @@ async function countedDownload(
 
 /** Sends an output of a run. Its name is the one in `sandbox://` addresses. */
 export async function sendRunFile(
-  { request, env, ctx, owner }: Omit<FileCall, "path">,
+  call: Omit<FileCall, "path">,
   { run, name }: Pick<RunLink, "run" | "name">,
 ): Promise<Response> {
+  const { request, env, owner } = call;
   const find = (actor: DurableObjectStub<Sandbox>, known: Owner) => actor.statRunFile(known, run, name);
   const { value: stat } = await callSandbox(env, owner, find, { reads: true });
   const shown = name === LOG_NAME ? `${run}.log` : name;
@@ -120,11 +130,7 @@ export async function sendRunFile(
     return new Response(null, { status, headers });
   const open = (actor: DurableObjectStub<Sandbox>, known: Owner) =>
     actor.openRunFile(known, run, name, offset, length);
-  const body = await countedDownload(
-    { request, ctx, owner },
-    new FixedLengthStream(length),
-    async () => (await callSandbox(env, owner, open)).value,
-  );
+  const body = await countedDownload(call, length, async () => (await callSandbox(env, owner, open)).value);
   return new Response(body, { status, headers });
 }
 
@@ -155,7 +161,7 @@ function headersAndRange(
 }
 
 export async function sendArchive(call: FileCall, format: ArchiveFormat): Promise<Response> {
-  const { request, env, ctx, owner, path } = call;
+  const { request, env, owner, path } = call;
   const headers = new Headers({
     ...HEADERS,
     ...attachment(`${path === "/" ? "sandbox" : path}.${format}`),
@@ -163,8 +169,8 @@ export async function sendArchive(call: FileCall, format: ArchiveFormat): Promis
   });
   if (request.method === "HEAD") return new Response(null, { headers });
   const body = await countedDownload(
-    { request, ctx, owner },
-    new IdentityTransformStream(),
+    call,
+    undefined,
     async () => (await operate(env, owner, "archive", { path, format })).value.body,
   );
   return new Response(body, { headers });

@@ -21,6 +21,7 @@ import { recordCall } from "../tools/define.ts";
 import {
   MAX_UPLOAD_BYTES,
   fileErrorResponse,
+  type FileCall,
   receiveFile,
   sendArchive,
   sendFile,
@@ -70,21 +71,28 @@ async function download(request: Request, { env, ctx }: RequestContext, link: Fi
   const known = await sandboxActor(env, link.actor).linkOwner(link.epoch);
   if (!known) return refuse(request, 410, LINK_TEXTS.sandboxGone);
   const owner: Owner = { ...known, scopes: ["sandbox:read"] };
-  const call = { request, env, ctx, owner, path: link.path };
+  const call: FileCall = { request, env, ctx, owner, by: "link", path: link.path };
   return sendFile(call, () => sendArchive(call, "tar.gz"));
 }
 
 async function downloadRun(request: Request, { env, ctx }: RequestContext, link: RunLink): Promise<Response> {
   const owner = await sandboxActor(env, link.actor).linkOwner();
   try {
-    if (owner) return await sendRunFile({ request, env, ctx, owner }, link);
+    if (owner) return await sendRunFile({ request, env, ctx, owner, by: "link" }, link);
   } catch (error) {
     if (!(error instanceof ToolError) || error.code !== "not_found") throw error;
   }
   return refuse(request, 410, LINK_TEXTS.noResult);
 }
 
-async function upload(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
+function upload(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
+  const response = claimAndStore(request, context, link);
+  // A client's disconnection ends the request. A claimed link must be released nevertheless.
+  context.ctx.waitUntil(response.catch(() => undefined));
+  return response;
+}
+
+async function claimAndStore(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
   const actor = sandboxActor(context.env, link.actor);
   const owner = await actor.linkOwner(link.epoch);
   if (!owner) return refuse(request, 410, LINK_TEXTS.sandboxGone);
@@ -93,17 +101,14 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
     await drainBody(request);
     return claim === "used" ? refuse(request, 410, LINK_TEXTS.used) : refuse(request, 409, LINK_TEXTS.busy);
   }
-  const response = storeUpload(request, context, link, owner);
-  // A client's disconnection ends the request. The link must be released nevertheless.
-  context.ctx.waitUntil(response.catch(() => undefined));
-  return response;
+  return await storeUpload(request, context, link, owner);
 }
 
 async function storeUpload(request: Request, { env, ctx }: RequestContext, link: FileLink, known: Owner) {
   let isDone = false;
   try {
     const scopes: Scope[] = link.confined === false ? ["sandbox:write", "sandbox:exec"] : ["sandbox:write"];
-    const call = { request, env, ctx, owner: { ...known, scopes }, path: link.path };
+    const call: FileCall = { request, env, ctx, owner: { ...known, scopes }, by: "link", path: link.path };
     const written = await receiveFile(call, link.max ?? MAX_UPLOAD_BYTES);
     isDone = true;
     if (acceptsHTML(request)) {
@@ -170,7 +175,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
     const mayStart = mayStartFor(request.method, granted);
     const owner = { principalID, sandbox, region, scopes: granted, mayStart, takesNotice: false };
     const { env, ctx } = caller;
-    const call = { request, env, ctx, owner, path };
+    const call: FileCall = { request, env, ctx, owner, by: "token", path };
     const recursive = searchParams.get("recursive") === "true";
     switch (request.method) {
       case "PUT":

@@ -186,7 +186,8 @@ class PanelStream {
     headers.set("accept", "application/json, text/event-stream");
     headers.delete("content-length");
     const message = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } };
-    const call = new Request(url, { method: "POST", headers, body: JSON.stringify(message) });
+    const { signal } = this.#request;
+    const call = new Request(url, { method: "POST", headers, body: JSON.stringify(message), signal });
     const response = await this.#guards.mcp(call, this.#caller);
     const text = await response.text();
     if (this.#isEnded) return undefined;

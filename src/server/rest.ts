@@ -99,7 +99,8 @@ export async function execute(request: Request, caller: CallerContext): Promise<
     const isStrict = isStrictRequest(request);
     if ("problem" in body && NO_JSON.has(body.problem)) throw refusal(REST_TEXTS.notJSON);
     // Throws before the run starts, if there is no memory for its events.
-    if (prefersEvents(request)) RequestMemory.forStream(caller.principal.id, request.signal).release();
+    if (prefersEvents(request))
+      RequestMemory.forStream(caller.principal.id, "token", request.signal).release();
     const started = await (isQuestion ? beginQuestion(context, fields) : beginTask(context, fields));
     const { run, wait = defaultWait(caller.config.maxWaitSeconds) * 1000 } = started;
     if (prefersEvents(request)) return events(request, context, run);
@@ -196,7 +197,7 @@ function events(request: Request, context: ToolContext, run: RunView): Response 
     id: run.id,
     summary: statusOf(run),
     resultOf: async (at) => (await responseOf(context, at))[0],
-    memory: RequestMemory.forStream(context.principal.id, request.signal),
+    memory: RequestMemory.forStream(context.principal.id, "token", request.signal),
   });
 }
 

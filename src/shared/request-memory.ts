@@ -12,7 +12,7 @@ export const MAX_MEMORY_BYTES = 128 * 1024 * 1024;
  * A smaller response counts as read at once. It takes time to follow how a client reads, and a response of this size fits into
  * the connection's buffers (4 MB on loopback).
  */
-const SMALL_BYTES = 256 * 1024;
+export const SMALL_BYTES = 256 * 1024;
 
 /**
  * The memory of a download or a stream of events whose client does not read: a page of a log, its copies, and the buffers of
@@ -34,16 +34,17 @@ export class RequestMemory {
    */
   constructor(principalID: string, client: AbortSignal) {
     this.#principalID = principalID;
-    client.addEventListener("abort", () => this.release());
+    if (client.aborted) this.release();
+    else client.addEventListener("abort", () => this.release());
   }
 
   /**
-   * Counts a download or a stream of events. Streams have a separate limit, because a link works without a token: a person with
-   * a link must not be able to block the principal's calls.
+   * Counts a download or a stream of events. Requests by link have a separate limit, because a link works without a token: a person
+   * with a link must not be able to block the principal's own requests.
    * @throws {ToolError} `quota_exceeded`
    */
-  static forStream(principalID: string, client: AbortSignal): RequestMemory {
-    const memory = new RequestMemory(`streams of ${principalID}`, client);
+  static forStream(principalID: string, by: "link" | "token", client: AbortSignal): RequestMemory {
+    const memory = new RequestMemory(`streams by ${by} of ${principalID}`, client);
     memory.addAnswer(STREAM_BYTES, true);
     return memory;
   }

@@ -427,7 +427,7 @@ describe("when clients make the server keep data in memory", () => {
   });
 
   it("the memory for unread downloads is limited and freed when the connections close, and calls still run", async () => {
-    const command = "yes 0123456789 | head -c 40000000";
+    const command = "yes 0123456789 | head -c 40000000; head -c 1000000 /dev/zero >big";
     const { text } = await tool(server.url, "run_command", { command });
     const [path = ""] = /\/files\/[\w.-]+/.exec(text) ?? [];
     const { hostname, port } = new URL(server.url);
@@ -444,6 +444,13 @@ describe("when clients make the server keep data in memory", () => {
     try {
       for (let count = 0; count < 64; count++) expect(await download()).toBe("HTTP/1.1 200");
       expect(await download()).toBe("HTTP/1.1 429");
+      const { origin } = new URL(server.url);
+      expect((await fetch(origin + path, { headers: { range: "bytes=0-99" } })).status).toBe(206);
+      // The principal's own downloads have a separate limit.
+      const own = await fetch(`${origin}/sandboxes/default/files/big`, {
+        headers: { authorization: `Bearer ${TOKEN}` },
+      });
+      expect([own.status, (await own.arrayBuffer()).byteLength]).toEqual([200, 1_000_000]);
       await stillServes();
       expect((await tool(server.url, "run_command", { command: "echo still here" })).text).toContain(
         "still here",

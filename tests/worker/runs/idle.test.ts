@@ -81,6 +81,7 @@ describe("background processes", () => {
     await leaveAlone(sandbox, 2 * HOUR_MS);
     expect(await survivesIdleTimeout(sandbox)).toBe(true);
     await leaveAlone(sandbox, 3 * HOUR_MS);
-    expect(await survivesIdleTimeout(sandbox)).toBe(false);
+    // A new actor may still measure the sandbox.
+    await until(async () => !(await survivesIdleTimeout(sandbox)));
   });
 });

@@ -39,7 +39,7 @@ it("if no sandbox can be made, the error says that a retry does not help, and th
   const { isError, text } = await run("three", "echo made");
   expect([isError, text]).toEqual([true, expect.stringContaining("the operator has to act")]);
   expect(text).not.toContain(stateDir);
-  expect(server.stderr()).toContain("This machine cannot make a sandbox: bwrap: ");
+  await expect.poll(() => server.stderr()).toContain("This machine cannot make a sandbox: bwrap: ");
   await rename(`${file}.away`, file);
   expect((await run("three", "echo made")).text).toContain("made");
 });

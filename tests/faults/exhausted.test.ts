@@ -33,7 +33,8 @@ async function neighbourIsFine(): Promise<void> {
 async function checkWorks(sandbox: string): Promise<void> {
   expect(await server.sh("echo works", { sandbox })).toBe("works\n");
   expect((await server.call("run_code", { sandbox, code: "1 + 1" })).text).toContain("2");
-  await server.call("write_file", { sandbox, path: "/workspace/works", content: "yes" });
+  const written = await server.call("write_file", { sandbox, path: "/workspace/works", content: "yes" });
+  expect([written.isError, written.text]).toEqual([false, expect.any(String)]);
   expect((await server.call("read_file", { sandbox, path: "/workspace/works" })).text).toContain("yes");
 }
 

@@ -98,12 +98,14 @@ export async function execute(request: Request, caller: CallerContext): Promise<
     const arrivedAt = Date.now();
     const isStrict = isStrictRequest(request);
     if ("problem" in body && NO_JSON.has(body.problem)) throw refusal(REST_TEXTS.notJSON);
-    // Throws before the run starts, if there is no memory for its events.
-    if (prefersEvents(request))
-      RequestMemory.forStream(caller.principal.id, "token", request.signal).release();
-    const started = await (isQuestion ? beginQuestion(context, fields) : beginTask(context, fields));
-    const { run, wait = defaultWait(caller.config.maxWaitSeconds) * 1000 } = started;
-    if (prefersEvents(request)) return events(request, context, run);
+    // Before the run starts: without memory for its events, it must not start.
+    const eventMemory = memoryForEvents(request, context);
+    const start = isQuestion ? beginQuestion(context, fields) : beginTask(context, fields);
+    const { run, wait = defaultWait(caller.config.maxWaitSeconds) * 1000 } = await start.catch((error) => {
+      eventMemory?.release();
+      throw error;
+    });
+    if (eventMemory) return events(context, run, eventMemory);
     return respondWith(isStrict, await responseOf(context, await waitForEnd(context, run, arrivedAt + wait)));
   });
 }
@@ -180,24 +182,27 @@ function readResult(request: Request, caller: CallerContext): Promise<Response> 
     const id = taskIDOf(request);
     const { value: run } = await followTask(context, id, 0);
     if (!isTaskID(id)) return unknownTask();
-    if (prefersEvents(request)) return events(request, context, run);
+    const eventMemory = memoryForEvents(request, context);
+    if (eventMemory) return events(context, run, eventMemory);
     const [body, status] = await responseOf(context, run);
     const timestamp = new Date(run.endedAt ?? run.startedAt).toISOString();
     return respondWith(isStrict, [status === 200 ? { ...body, timestamp } : body, status]);
   });
 }
 
-function prefersEvents({ headers }: Request): boolean {
+/** Undefined if the client does not ask for events. @throws {ToolError} `quota_exceeded` */
+function memoryForEvents({ headers, signal }: Request, context: ToolContext): RequestMemory | undefined {
   const accepted = headers.get("accept") ?? "";
-  return accepted.includes("text/event-stream") && !accepted.includes("application/json");
+  if (!accepted.includes("text/event-stream") || accepted.includes("application/json")) return undefined;
+  return RequestMemory.forStream(context.principal.id, "token", signal);
 }
 
-function events(request: Request, context: ToolContext, run: RunView): Response {
+function events(context: ToolContext, run: RunView, memory: RequestMemory): Response {
   return runEvents(context, {
     id: run.id,
     summary: statusOf(run),
     resultOf: async (at) => (await responseOf(context, at))[0],
-    memory: RequestMemory.forStream(context.principal.id, "token", request.signal),
+    memory,
   });
 }
 

@@ -47,15 +47,20 @@ describe("POST /execute", () => {
 
   it("has a limited number of event streams that nobody reads, and frees their memory when they end", async () => {
     const [, { taskId }] = await json(await owner.http("/execute", post({ question: "[[product]] x" })));
-    const open = () => owner.http(`/tasks/${taskId}/result`, { headers: { accept: "text/event-stream" } });
+    const headers = { accept: "text/event-stream" };
+    const open = () => owner.http(`/tasks/${taskId}/result`, { headers });
+    const execute = (body: unknown) => owner.http("/execute", { ...post(body), headers });
     const opened: Response[] = [];
     while (opened.at(-1)?.status !== 429 && opened.length < 100) opened.push(await open());
     expect(opened.map(({ status }) => status)).toEqual([...Array<number>(64).fill(200), 429]);
     expect((await owner.http(`/tasks/${taskId}/result`)).status).toBe(200);
+    const sandbox = "rest-events";
+    expect((await execute({ question: "[[product]] x", sandbox })).status).toBe(429);
+    expect((await owner.call("list_runs", { sandbox })).text).toContain("has no runs");
     for (const { body } of opened) await body?.cancel();
-    const again = await open();
-    expect(again.status).toBe(200);
-    expect(await again.text()).toContain("event: result");
+    for (let count = 0; count < 65; count++) expect((await execute({ question: "" })).status).toBe(400);
+    const started = await execute({ question: "[[product]] x", sandbox });
+    expect(await started.text()).toContain("event: result");
   });
 
   it("reports a failed task in the body, and with strict also in the HTTP status", async () => {

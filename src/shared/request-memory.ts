@@ -24,16 +24,17 @@ const usedBytes = new Map<string, number>();
 
 /** Counts the memory of one request. */
 export class RequestMemory {
-  readonly #principalID: string;
+  readonly #key: string;
   #bytes = 0;
   #isReleased = false;
 
   /**
+   * @param key the principal, or one kind of its streams; the bytes of each key are counted apart
    * @param client aborts when the client disconnects. The runtime may then end the request at once, without its `catch` and `finally`
    * blocks
    */
-  constructor(principalID: string, client: AbortSignal) {
-    this.#principalID = principalID;
+  constructor(key: string, client: AbortSignal) {
+    this.#key = key;
     if (client.aborted) this.release();
     else client.addEventListener("abort", () => this.release());
   }
@@ -50,7 +51,7 @@ export class RequestMemory {
   }
 
   hasRoomFor(bytes: number): boolean {
-    return (usedBytes.get(this.#principalID) ?? 0) + bytes <= MAX_MEMORY_BYTES;
+    return (usedBytes.get(this.#key) ?? 0) + bytes <= MAX_MEMORY_BYTES;
   }
 
   /** Adds an answer. @throws {ToolError} `quota_exceeded` if the principal is over its limit and the answer may be withheld */
@@ -62,7 +63,7 @@ export class RequestMemory {
   add(bytes: number): void {
     if (this.#isReleased) return;
     this.#bytes += bytes;
-    usedBytes.set(this.#principalID, (usedBytes.get(this.#principalID) ?? 0) + bytes);
+    usedBytes.set(this.#key, (usedBytes.get(this.#key) ?? 0) + bytes);
   }
 
   /** Releases the bytes when the client has read the response or has disconnected. */
@@ -100,8 +101,8 @@ export class RequestMemory {
   release(): void {
     if (this.#isReleased) return;
     this.#isReleased = true;
-    const rest = (usedBytes.get(this.#principalID) ?? 0) - this.#bytes;
-    if (rest > 0) usedBytes.set(this.#principalID, rest);
-    else usedBytes.delete(this.#principalID);
+    const rest = (usedBytes.get(this.#key) ?? 0) - this.#bytes;
+    if (rest > 0) usedBytes.set(this.#key, rest);
+    else usedBytes.delete(this.#key);
   }
 }

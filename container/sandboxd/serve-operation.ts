@@ -78,8 +78,10 @@ async function respond(
     return response.writeHead(200, length === undefined ? headers : { ...headers, "content-length": length });
   };
   try {
-    const body = typeof row.up === "object" ? await bytesOfBody(request, MAX_JSON_BYTES) : undefined;
-    const json = typeof row.up === "object" ? row.up.parse(JSON.parse(String(body))) : undefined;
+    const json =
+      typeof row.up === "object"
+        ? row.up.parse(JSON.parse(String(await bytesOfBody(request, MAX_JSON_BYTES))))
+        : undefined;
     const isClientWaiting = () => !response.destroyed;
     const value = await handle(call, { request, response, json, isClientWaiting, begin });
     if (row.down === "none") sendJSON(response, 200, value);

@@ -185,7 +185,7 @@ export class ProgramReader {
         if (event.content_block.name === TOOL) this.#block ??= event.index;
         break;
       case "content_block_delta":
-        this.#text += event.delta.text ?? "";
+        if (this.#text.length < MAX_MODEL_TEXT) this.#text += event.delta.text ?? "";
         if (event.index === this.#block) this.#add(event.delta.partial_json ?? "");
         break;
       case "message_delta":

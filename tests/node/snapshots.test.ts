@@ -6,6 +6,8 @@ import {
   mkdirSync,
   readFileSync,
   readdirSync,
+  readlinkSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -313,6 +315,15 @@ console.log(JSON.stringify({ failure, isWhole }));`;
 });
 
 describe("a save", () => {
+  /** Empty if the link has just disappeared. */
+  function readLink(path: string): string[] {
+    try {
+      return [readlinkSync(path)];
+    } catch {
+      return [];
+    }
+  }
+
   it("of a removed workspace is empty", async () => {
     const removed = join(root, "removed");
     const save = new Save("a", removed, new Map(), { max: 1e9, repack: [] }, await changes(removed));
@@ -362,6 +373,27 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.finish()).
       { count: 1, names: ["/directory"] },
       { count: 4, names: ["/directory", "/large", "/small", "/smaller"] },
     ]);
+  });
+
+  it("frees the space of a file that is deleted while the save reads it, and contains the files around it", async () => {
+    for (const name of ["before", "then"]) writeFileSync(join(root, name), name);
+    for (const name of ["large", "replaced"]) writeFileSync(join(root, name), randomBytes(3 * BLOB_BYTES));
+    const save = new Save("a", root, new Map(), { max: 1e9, repack: [] }, await changes(root));
+    let openFiles: string[] = [];
+    let parts = 0;
+    for await (const part of save.pack(signal)) {
+      parts += part.length > 0 ? 1 : 0;
+      if (parts === 2) rmSync(join(root, "large"));
+      if (parts !== 4) continue;
+      openFiles = readdirSync("/proc/self/fd").flatMap((number) => readLink(`/proc/self/fd/${number}`));
+      writeFileSync(join(root, "new"), "new");
+      renameSync(join(root, "new"), join(root, "replaced"));
+    }
+    expect(openFiles).toContain(join(root, "replaced"));
+    expect(openFiles).not.toContain(`${join(root, "large")} (deleted)`);
+    const { entries } = await readManifest(await save.manifest());
+    expect(entries.map(({ path }) => path)).toEqual(["before", "replaced", "then"]);
+    expect(entries[1]).toMatchObject({ size: 3 * BLOB_BYTES });
   });
 
   it("leaves out a sparse file of 10 GB without reading it, because it exceeds the limit", async () => {

@@ -130,6 +130,8 @@ export class Save {
         this.#unreadable.add(path);
         return await reading.close();
       }
+      // An open file still takes up space. If the user deletes it to make room, the room must not have to wait for the save.
+      if (await reading.isDeleted()) return await reading.close();
       if (bytes.length === 0) break;
       size += bytes.length;
       if (bytes.equals(ZEROS.subarray(0, bytes.length))) blobs.push(null);
@@ -272,13 +274,15 @@ function restoreSystemEntries(seen: readonly ScannedEntry[], before: Index): Sca
 
 /** Reads small files by blocking calls: asynchronous calls cost ten times as much. */
 class FileRead {
+  readonly #path: Buffer;
   readonly #handle: FileHandle | undefined;
   readonly #whole: Buffer | undefined;
   readonly #stats: BigIntStats;
   readonly #openedAt: number;
   #isClosed = false;
 
-  private constructor(source: FileHandle | Buffer, stats: BigIntStats, openedAt = Date.now()) {
+  private constructor(path: Buffer, source: FileHandle | Buffer, stats: BigIntStats, openedAt = Date.now()) {
+    this.#path = path;
     if (Buffer.isBuffer(source)) this.#whole = source;
     else this.#handle = source;
     this.#stats = stats;
@@ -291,7 +295,7 @@ class FileRead {
     const handle = await open(path, READ);
     try {
       const stats = await handle.stat({ bigint: true });
-      if (stats.isFile()) return new FileRead(handle, stats);
+      if (stats.isFile()) return new FileRead(path, handle, stats);
     } catch (error) {
       await handle.close();
       throw error;
@@ -310,7 +314,7 @@ class FileRead {
       // If the file has grown, the rest is left to the next save.
       const bytes = Buffer.allocUnsafe(Math.min(SMALL_BYTES, Number(stats.size)));
       const filled = readSync(file, bytes, 0, bytes.length, 0);
-      return new FileRead(bytes.subarray(0, filled), fstatSync(file, { bigint: true }), openedAt);
+      return new FileRead(path, bytes.subarray(0, filled), fstatSync(file, { bigint: true }), openedAt);
     } finally {
       if (file !== undefined) closeSync(file);
     }
@@ -333,6 +337,12 @@ class FileRead {
     } catch {
       return undefined;
     }
+  }
+
+  /** Whether a large file has been deleted. A file with another in its place is not: the save needs a version of it. */
+  async isDeleted(): Promise<boolean> {
+    if (this.#handle === undefined || (await this.#handle.stat()).nlink > 0) return false;
+    return lstatSync(this.#path, { throwIfNoEntry: false }) === undefined;
   }
 
   /**

@@ -12,13 +12,13 @@ interface Rows<T> {
   keyOf: (item: T) => string;
   /** One element. All rows have the same height: the style sheet cuts longer text. */
   row: (item: T) => ComponentChildren;
-  /** The key of the row to scroll to at first, in a list that scrolls by itself. */
+  /** The key of the row to scroll to at first, if the list has a scroll bar of its own. */
   current?: string;
   class?: string;
   labelledBy?: string;
 }
 
-/** The height of a row in pixels, and the numbers of the first visible row and the row after the last. */
+/** The height of a row in pixels, and the numbers of the first row that is rendered and of the row after the last one. */
 interface VisibleRange {
   height: number;
   first: number;

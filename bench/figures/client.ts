@@ -5,7 +5,7 @@ import { interleave, latencyRows } from "../measure.ts";
 /** The call of the figure run_code, made by MCP's official client. The difference from that figure is the time of the client. */
 export const client: Figure = {
   name: "client",
-  baseline: "the same run_code by plain HTTP, as in every other figure",
+  baseline: "our own run_code by plain HTTP, the way the other figures call the server",
   async measure({ ours }, { count }) {
     const mcp = new Client({ name: "bench", version: "0" });
     await mcp.connect(
@@ -20,6 +20,6 @@ export const client: Figure = {
       { pairs: count(300), warmup: count(100) },
     );
     await mcp.close();
-    return latencyRows("run_code by the SDK's client", times);
+    return latencyRows("run_code by MCP's official client", times);
   },
 };

@@ -44,7 +44,7 @@ export function superviseCommand(sandboxd: string[], server: string[], limits: L
 }
 
 export function limitCommand(command: string[], { openFiles, processes }: Limits): string[] {
-  // The limit of core dumps is soft, so programs can raise it. If the machine's other limits are lower, they stay.
+  // The limit of core dumps is soft, so programs can raise it. The other limits are never raised above the machine's own.
   const script = `ulimit -Sc 0; ulimit -n ${openFiles} 2>/dev/null; ${userLimits({ processes })}; exec "$@"`;
   return ["/bin/bash", "-p", "-c", script, "sbx", ...withoutInitCapability(command)];
 }

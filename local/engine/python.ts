@@ -68,8 +68,8 @@ export function choosePython(pythons: readonly Python[]): Python | undefined {
 /**
  * The start of a Python program that runs outside of sandboxes, with the option -S. It must import nothing from a project: a sandbox
  * may be able to write to the project's directory. Python imports `sitecustomize` when it starts, and packages import optional modules.
- * After an editable installation (`pip install -e`), Python would look for these modules in the project, too. `site` also removes
- * `..` from paths, which Python 3.10 has if it is started through a relative link.
+ * After an editable installation (`pip install -e`), Python would look for these modules in the project, too. If it is started
+ * through a relative link, Python 3.10 has paths with `..`, so `removeduppaths` normalizes them first.
  */
 export const PACKAGES_ONLY = `
 import sys, site

@@ -1,5 +1,5 @@
 /**
- * This class has three objects. One counts guesses of the owner's token, one lists registered clients without an approval, and
+ * There are three Durable Objects of this class. One counts guesses of the owner's token, one lists registered clients without an approval, and
  * one stores the key for links.
  *
  * A Durable Object counts the guesses, so that parallel guesses cannot exceed the limit.
@@ -19,7 +19,7 @@ const HOUR = 3600 * SECOND;
 const DAY = 24 * HOUR;
 
 const FREE_FAILURES = 5;
-/** The wait after the first wrong token beyond the free ones; it doubles with each further one. */
+/** The wait after the last free wrong token. It doubles with each further one. */
 const FIRST_WAIT = 30 * SECOND;
 const MAX_WAIT_MS = HOUR / 4;
 /** All addresses that have not signed in share this limit: a burst of guesses, then one guess per interval. */

@@ -78,7 +78,7 @@ describe("when commands kill processes by name", () => {
     ["for p in /proc/[0-9]*; do p=${p#/proc/}; [ $p = $$ ] || kill -9 $p; done; kill -9 $$"],
     ["for n in 1 2 3; do pkill -9 -x 'sbx.*'; sleep 0.3; done"],
   ])(
-    "another run ends if the command kills every process or every program of the server, and the next calls work: %s",
+    "if a command kills every process or every program of the server, other runs still get an end, and the next calls work: %s",
     async (kill) => {
       const { ended } = await startRun(sandbox);
       await server.call("run_command", { sandbox, command: kill });

@@ -327,7 +327,7 @@ describe("when one principal attacks the server", () => {
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
-  it("another principal's calls succeed while results repeat the words of the note that an image is left out", async () => {
+  it("another principal's calls succeed while results contain the server's note about a left-out image thousands of times", async () => {
     const sandbox = "results";
     const code = [
       "class Left:",

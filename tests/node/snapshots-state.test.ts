@@ -348,7 +348,7 @@ it("a save finds installed files at once, but finds files that were overwritten 
   const pathsOf = async (isThorough: boolean) =>
     (await scanner.changes(signal, { isThorough })).map(({ path }) => path).sort();
   expect(await pathsOf(true)).toEqual([]);
-  // A file that was just changed may change again without a new time.
+  // A file that was just changed may change again and keep its modification time.
   await new Promise((done) => setTimeout(done, 150));
   expect(await pathsOf(false)).toEqual([]);
   writeFileSync(join(root, "usr/bin/tool"), "written in place");

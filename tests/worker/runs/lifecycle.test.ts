@@ -399,7 +399,7 @@ const EXAMPLES: Sequence[] = [
     ],
     "idle",
   ],
-  // A call finds three containers ended, and then the next one runs.
+  // A call finds three containers ended in turn. The fourth one runs.
   [
     [],
     [

@@ -103,8 +103,8 @@ describe("a rotation", () => {
   });
 });
 
-describe("a principal that calls too often", () => {
-  it("gets the time to retry, and other principals are not limited", async () => {
+describe("the limit of calls", () => {
+  it("tells a principal over it the time to retry, and does not limit other principals", async () => {
     const remaining = new Map([["owner", 2]]);
     const limit = async ({ key }: { key: string }) => {
       const calls = remaining.get(key) ?? 1000;
@@ -229,7 +229,7 @@ describe("a server without a token", () => {
     expect(logs.entries()[0]).toMatchObject({ reason: "no_token_configured" });
   });
 
-  it("refuses every request with an empty list of tokens", async () => {
+  it("refuses every request if the configured list of tokens is empty", async () => {
     const app = appWith({ SERVER_AUTH_TOKEN: "", AUTH_TOKENS: "[]" });
     expect((await app("/mcp", withHeader("Bearer x"))).status).toBe(401);
   });

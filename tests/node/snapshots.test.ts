@@ -396,6 +396,22 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.finish()).
     expect(entries[1]).toMatchObject({ size: 3 * BLOB_BYTES });
   });
 
+  it("leaves out a file whose directory is replaced by a file while the save reads it", async () => {
+    mkdirSync(join(root, "dist"));
+    writeFileSync(join(root, "dist/large"), randomBytes(3 * BLOB_BYTES));
+    writeFileSync(join(root, "then"), "then");
+    const save = new Save("a", root, new Map(), { max: 1e9, repack: [] }, await changes(root));
+    let parts = 0;
+    for await (const part of save.pack(signal)) {
+      parts += part.length > 0 ? 1 : 0;
+      if (parts !== 1) continue;
+      rmSync(join(root, "dist"), { recursive: true });
+      writeFileSync(join(root, "dist"), "a file");
+    }
+    const { entries } = await readManifest(await save.manifest());
+    expect(entries.map(({ path }) => path)).toEqual(["dist", "then"]);
+  });
+
   it("leaves out a sparse file of 10 GB without reading it, because it exceeds the limit", async () => {
     writeFileSync(join(root, "sparse"), "");
     truncateSync(join(root, "sparse"), 10 * 1024 ** 3);

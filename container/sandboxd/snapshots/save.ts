@@ -342,7 +342,12 @@ class FileRead {
   /** Whether a large file has been deleted. A file with another in its place is not: the save needs a version of it. */
   async isDeleted(): Promise<boolean> {
     if (this.#handle === undefined || (await this.#handle.stat()).nlink > 0) return false;
-    return lstatSync(this.#path, { throwIfNoEntry: false }) === undefined;
+    try {
+      lstatSync(this.#path);
+      return false;
+    } catch (error) {
+      return isGoneError(error);
+    }
   }
 
   /**

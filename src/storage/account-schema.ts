@@ -97,7 +97,7 @@ export const ACCOUNT_SCHEMA = {
     },
     checkpoints: {
       holds: "a name for a saved state: sandbox, label, and whether restore_sandbox made it",
-      kept: "`CHECKPOINT_TTL_DAYS`, or until it is deleted",
+      kept: "`CHECKPOINT_TTL_DAYS`, or until it is deleted; of those that restore_sandbox made, the newest ten of a sandbox",
     },
     checkpoint_settings: {
       holds:
@@ -106,7 +106,7 @@ export const ACCOUNT_SCHEMA = {
     },
     archives: {
       holds: "a saved state from a task (its workspace or its agent's conversation) or from a set-up",
-      kept: "from a task: as long as the task's record; from a set-up: `CHECKPOINT_TTL_DAYS`; when `MAX_WORKSPACES_MB` is reached, the state that expires first is deleted",
+      kept: "from a task: as long as the task's record; from a set-up: `CHECKPOINT_TTL_DAYS`, at most the newest 100; when `MAX_WORKSPACES_MB` is reached, the state that expires first is deleted",
     },
     snapshots: { holds: "saved states", kept: "as long as something refers to them" },
     packs: { holds: "packs with the content of saved states", kept: "as long as something refers to them" },

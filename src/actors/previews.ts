@@ -23,9 +23,6 @@ export interface PreviewsHost {
 
 const MAX_PREVIEWS = 20;
 
-/** The longest delay of `setTimeout`. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
-
 /** Ends the requests to a port when its preview expires or is closed. */
 interface Cut {
   controller: AbortController;
@@ -155,8 +152,7 @@ export class Previews {
   }
 
   #cutAt(port: number, expiresAt: number): Cut["timer"] {
-    const ms = Math.min(MAX_TIMER_MS, Math.max(0, expiresAt - Date.now()));
-    return setTimeout(() => this.#cut(port), ms);
+    return setTimeout(() => this.#cut(port), Math.max(0, expiresAt - Date.now()));
   }
 
   #cut(port: number): void {

@@ -67,7 +67,6 @@ export type SavedWorkspace = {
   createdAt: number;
   usedAt: number;
   savedAt: number;
-  files: number;
   bytes: number;
 };
 

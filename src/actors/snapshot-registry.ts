@@ -327,11 +327,10 @@ export class SnapshotRegistry {
   }
 
   /** Creates a sandbox's first state from a checkpoint. @throws {ToolError} `not_found` */
-  fork(sandbox: string, id: string, now = Date.now()): Checkpoint {
-    return this.#storage.transactionSync(() => {
-      const checkpoint = this.requireCheckpoint(id);
+  fork(sandbox: string, id: string, now = Date.now()): void {
+    this.#storage.transactionSync(() => {
+      this.requireCheckpoint(id);
       this.#setCurrent(sandbox, this.#snapshotOf(id), now);
-      return checkpoint;
     });
   }
 
@@ -345,13 +344,12 @@ export class SnapshotRegistry {
   }
 
   /** @throws {ToolError} `not_found`; `invalid_argument` for a checkpoint of another sandbox */
-  removeCheckpoint(sandbox: string, id: string, now = Date.now()): Checkpoint {
-    return this.#storage.transactionSync(() => {
+  removeCheckpoint(sandbox: string, id: string, now = Date.now()): void {
+    this.#storage.transactionSync(() => {
       const checkpoint = this.requireCheckpoint(id);
       if (checkpoint.sandbox !== sandbox) throw otherSandboxesCheckpoint(id, checkpoint.sandbox, sandbox);
       this.#rows.write("DELETE FROM checkpoints WHERE id = ?", id);
       this.#garbage.collect(now);
-      return checkpoint;
     });
   }
 
@@ -376,7 +374,7 @@ export class SnapshotRegistry {
 
   workspaces(): SavedWorkspace[] {
     return this.#rows.all<SavedWorkspace>(
-      `SELECT w.sandbox, w.created_at AS createdAt, w.used_at AS usedAt, s.saved_at AS savedAt, s.files, s.bytes FROM workspaces w
+      `SELECT w.sandbox, w.created_at AS createdAt, w.used_at AS usedAt, s.saved_at AS savedAt, s.bytes FROM workspaces w
        JOIN snapshots s ON s.id = w.snapshot ORDER BY w.used_at DESC, w.sandbox`,
     );
   }

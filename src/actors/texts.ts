@@ -43,7 +43,7 @@ export function actorUnreachable(sandbox: string, ms: number, hasBegun: boolean)
   return temporary("no_answer", message, hint);
 }
 
-/** The error for a caller who may not start a container. @param isKnown whether the sandbox was used before */
+/** The error for a caller who may not start a container. @param isKnown whether the sandbox was used or configured before */
 export function notRunning(sandbox: string, isKnown: boolean): ToolError {
   return isKnown
     ? new ToolError(
@@ -92,7 +92,7 @@ const QUOTA_TEXTS = {
     "Use one of them (list_sandboxes), or delete one that you no longer need (destroy_sandbox).",
   ],
   runningSandboxes: (allowed, used) => [
-    `You have ${used} running sandboxes, all used in the last half minute, and your limit is ${allowed}.`,
+    `You have ${used} running sandboxes, all in use, and your limit is ${allowed}.`,
     "Use one of them (list_sandboxes), delete one (destroy_sandbox), or make the same call again in a minute: the server then stops an idle one.",
   ],
   modelTokensPerDay: (allowed, used) => [

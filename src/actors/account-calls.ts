@@ -22,8 +22,8 @@ export interface Owner {
   region?: Region;
   /**
    * False if the call must not start a container: its caller may only read, or the call is about the previous
-   * container. `ifKnown`, for reading and deleting files, starts only sandboxes that were used before, because a new
-   * one has no files.
+   * container. `ifKnown`, for reading and deleting files, starts only sandboxes that were used or configured
+   * before, because a new one has no files.
    */
   mayStart?: boolean | "ifKnown";
   /** The caller's scopes; undefined counts as none. */
@@ -53,7 +53,7 @@ export interface Destroyed {
 
 export interface SetUpSettings {
   script: string;
-  /** The key of the set-up outcome that the workspace started from. It has this name in stored data. */
+  /** The key of the set-up outcome that the sandbox's files contain. It has this name in stored data. */
   had?: string | undefined;
 }
 

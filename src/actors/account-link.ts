@@ -88,7 +88,7 @@ export class AccountLink {
     return this.#owner?.principalID;
   }
 
-  /** Whether the sandbox was used before, or has a saved workspace. */
+  /** Whether the sandbox was used or configured before, or has a saved workspace. */
   async isKnown(owner: Owner): Promise<boolean> {
     return this.account(owner).isKnown(owner.sandbox);
   }

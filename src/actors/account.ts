@@ -224,7 +224,7 @@ export class Account extends DurableObject<Env> {
     return { wasKnown, wasSaved, isKept, checkpoints };
   }
 
-  /** Whether a stopped sandbox would have files after a start: it was used, or has a saved workspace. */
+  /** Whether a stopped sandbox may have files after a start: it was used or configured, or has a saved workspace. */
   isKnown(sandbox: string): boolean {
     return this.#sandboxes.has(sandbox) || this.workspace(sandbox) !== undefined;
   }

@@ -22,7 +22,7 @@ export interface Restoring {
   is: "restoring";
   /** Aborted when the container must not be used any more. The reason is the error for interrupted calls. */
   life: AbortController;
-  /** The restore under way; undefined after a failure. */
+  /** The restore under way; undefined after a failure, and in a new actor until a call needs the container. */
   attempt: Promise<AbortSignal> | undefined;
   /** Whether this actor has registered the container with the account; false in a new actor until its first call. */
   isRegistered: boolean;

@@ -29,7 +29,7 @@ import type { Settings } from "./workspace.ts";
 /** The most containers started for one call or run. */
 const MAX_STARTS = 3;
 
-/** How long work that is not a call waits for a container, in milliseconds. */
+/** How long `waitUntilReady` waits if the caller gives no time, in milliseconds. */
 const READY_TIMEOUT_MS = 900_000;
 
 /** A sandbox used in the last RECENT_USE_MS is not stopped to make room for another, unless its last use was a checkpoint. */
@@ -159,8 +159,8 @@ export class Lifecycle {
   // Starting a container.
 
   /**
-   * Registers the sandbox with its account, so that a container may start. First waits until no container is ending: the account
-   * would not count a container that starts before.
+   * Registers the sandbox with its account, so that a container may start. First waits until no container is ending, because the
+   * report of that end would undo the registration.
    * @throws {ToolError} `quota_exceeded`; `not_found` if a container would have to start and the call may not start one
    */
   async admit(owner: Owner): Promise<void> {
@@ -226,9 +226,9 @@ export class Lifecycle {
   }
 
   /**
-   * Returns the container with its workspace. Starts one if the sandbox was admitted. @param waitMs how long the caller
-   * waits; the start continues after that
-   * @throws {ToolError} `sandbox_restarted` if not admitted, and errors of the start or restore
+   * Returns the container with its workspace. Starts one if the sandbox was admitted.
+   * @param waitMs how long the caller waits; the start continues after that
+   * @throws {ToolError} `no_answer` after `waitMs`; `sandbox_restarted` if not admitted; errors of the start or restore
    */
   async waitUntilReady(waitMs = READY_TIMEOUT_MS): Promise<AbortSignal> {
     const { container } = this;

@@ -19,7 +19,7 @@ export interface SettingsChange {
   /** An empty value removes the variable. */
   env?: Readonly<Record<string, string>> | undefined;
   network?: NetworkChoice | undefined;
-  /** The set-up script for each new container; an empty one removes it. */
+  /** The script of the set-up; an empty one removes it. */
   setup?: string | undefined;
   idleMinutes?: number | undefined;
   /** The script of the sandbox's service; an empty one ends the service. */

@@ -7,7 +7,7 @@ import type { ObjectStore } from "../storage/object-store.ts";
 /** The size of all objects but the last. It must not change, because stored streams were split by it. */
 const OBJECT_BYTES = 4 * 1024 * 1024;
 
-/** How many objects are written at once, besides the one being filled. A low number: the actors of a process share 128 MB. */
+/** The most objects in memory, written or being filled. A low number, because the actors of a process share 128 MB. */
 const WRITTEN_AT_ONCE = 2;
 
 /** How long one operation of R2 may take, in milliseconds. */

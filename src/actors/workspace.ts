@@ -47,10 +47,7 @@ export interface WorkspaceHost extends TransferHost {
 const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2000;
 
-/**
- * The next save starts at the earliest after this many times the duration of the last one, so that saves leave time for other
- * work.
- */
+/** From the start of one save to the next, at least this many times the save's duration, to leave time for other work. */
 const SAVE_PACE = 2;
 
 /**

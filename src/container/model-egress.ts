@@ -150,7 +150,7 @@ async function serve(
   });
 }
 
-/** Reports the end of a request to the actor; retries once if the actor was reset. */
+/** Reports the end of a request to the actor. Retries once, because the actor may have been reset. */
 async function report(env: Env, containerID: string, call: ModelCall, outcome: ModelOutcome): Promise<void> {
   const finish = () => actorOf(env, containerID).finishModelCall(call, outcome);
   await finish().catch(finish);
@@ -204,8 +204,8 @@ function paceOf(containerID: string): Pace {
 }
 
 /**
- * Meters a request body while it is forwarded. `wasSent` returns whether the API has the whole body: the announced number of
- * bytes, or the end. Before that, the API does nothing. Aborts `refused`, with a `RefusedRequest` as reason, if the body is too
+ * Meters a request body while it is forwarded. `wasSent` returns whether the whole body was sent: its announced length, or its
+ * end. Without the whole body, the API does nothing. Aborts `refused`, with a `RefusedRequest` as reason, if the body is too
  * large, or if it makes the API connect to hosts that the sandbox may not reach.
  */
 function meterBody(request: Request, isConfined: boolean, pace: Pace) {

@@ -21,12 +21,9 @@ export interface ContainerPort {
 export interface ContainerLifecycle {
   /** Whether a container runs and is not ending. Its workspace may not be restored yet. */
   readonly isRunning: boolean;
-  /**
-   * A signal for the container with its workspace, which aborts when the container ends. Undefined if none runs, or it is
-   * ending.
-   */
+  /** A signal that is aborted when the container must not be used any more. Undefined if no container has its workspace. */
   readonly container: AbortSignal | undefined;
-  /** Waits for a container with its workspace. @param ms the longest wait @throws {ToolError} errors of the start or restore */
+  /** Waits for a container with its workspace. @throws {ToolError} `no_answer` after `ms`; errors of the start or restore */
   waitUntilReady(ms?: number): Promise<unknown>;
   /** Like `waitUntilReady`, for a run. @throws {ToolError} `sandbox_restarted` if the run is over; errors of the start */
   waitUntilReadyForRun(isOver: () => boolean): Promise<void>;

@@ -33,7 +33,7 @@ const RESOURCE_BYTES = 700 * 1024;
 
 const MAX_ENTRIES = 1000;
 
-/** The scopes needed to read a resource; none for the panel, which contains no user data, and for unknown addresses. */
+/** The scopes needed to read a resource; none for the panel and skills, which contain no user data, and unknown addresses. */
 export function resourceScopes(uri: string): readonly Scope[] {
   const address = parseResourceURI(uri);
   if ("problem" in address) return [];

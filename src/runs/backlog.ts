@@ -24,7 +24,7 @@ const OUTPUT_PACE = { burst: 128 * 1024 * 1024, perSecond: 4 * 1024 * 1024 };
 export interface WaitingLog {
   /** The log's bytes that wait for R2. */
   readonly waitingBytes: number;
-  /** Moves these bytes to R2. Settles when the attempt has ended. */
+  /** Moves some of these bytes to R2. Settles when the attempt has ended. */
   moveLog(): Promise<void>;
 }
 

@@ -49,9 +49,9 @@ export interface RunQuota {
 
 /** The container that runs need. */
 interface RunContainer {
-  /** Makes the sandbox ready for a run. @throws the reason if it fails */
+  /** Registers the sandbox with its account, so that a container may start. @throws the reason if it fails */
   admitRun(): Promise<void>;
-  /** Called if a run ended before its preparation was done: the prepared container may not be needed. */
+  /** Called if a run ended before its reservation was done: the registration may not be needed. */
   release(): void;
   /** Returns the real cause of a platform error: the platform may report a lost sandbox when only the connection broke. */
   explainError(error: unknown): Promise<unknown>;
@@ -64,7 +64,7 @@ export interface RunsHost {
   objects: RunObjects;
   /** The sandbox's name. */
   sandbox(): string;
-  /** The largest log, in bytes. */
+  /** The limit of a log, in bytes. Beyond it, a stream may still use the rest of its own quarter. */
   logCapBytes: number;
   /** How long a record is kept after its run, in milliseconds. */
   keepMs: number;

@@ -1,6 +1,6 @@
 /** A terminal's output as text. The log stores the raw output with its control sequences. */
 
-/** The widest row; our terminals are not wider. A longer line takes several rows, and only its last row can still change. */
+/** The widest row; our terminals are not wider. A longer line takes several rows. */
 const MAX_COLUMNS = 1000;
 
 /** The cursor can return to this many of the last rows. Nested progress bars and menus need fewer. */

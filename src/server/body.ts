@@ -41,7 +41,7 @@ export async function readJSON(
   return Array.isArray(value) && value.length > MAX_BATCH ? { problem: "long_batch" } : { value };
 }
 
-/** The responses to invalid bodies: the HTTP status, then the same error code and message as from MCP's own handler. */
+/** The responses to invalid bodies: the HTTP status, the JSON-RPC error code and the message. */
 const REFUSALS = {
   broken: [400, -32700, texts.UNREADABLE_BODY.broken],
   too_large: [413, -32000, texts.bodyTooLargeText(MAX_BODY_BYTES)],

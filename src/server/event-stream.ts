@@ -1,6 +1,6 @@
 /**
- * A response of server-sent events. The generator runs only when the client is ready to read the next event. If the client
- * disconnects, the stream ends the generator.
+ * A response of server-sent events. The generator runs at most one event ahead of the client. If the client disconnects, the
+ * stream ends the generator.
  */
 export function eventStream<Event>(events: AsyncGenerator<Event, void>, textOf: (event: Event) => string) {
   const encoder = new TextEncoder();

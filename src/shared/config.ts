@@ -20,13 +20,13 @@ export type BucketBinding = Record<"put" | "get" | "delete" | "list", unknown>;
 export interface Env extends Partial<Record<VariableName, string>> {
   Sandbox: DurableObjectNamespace;
   Account: DurableObjectNamespace;
-  /** Counts wrong owner tokens. Without it nobody can sign in with the owner's token. */
+  /** Counts wrong owner tokens and unapproved clients, and stores a key for links. Without it the sign-in page takes no owner's token. */
   Attempts?: DurableObjectNamespace;
   /** Stores OAuth clients, grants and tokens. Without it OAuth is off. */
   OAUTH_KV?: KVNamespace;
   /** The local platform's folder of task definitions. It takes precedence over `COMPONENTS`. */
   COMPONENTS_FOLDER?: Fetcher;
-  /** Stores logs, results and artifacts of runs. Use it through `objectStore`. */
+  /** Stores logs and artifacts of runs, saved workspaces, and definitions. Use it through `objectStore`. */
   RESULTS: BucketBinding;
   /** Limits the calls of a principal. Without it there is no limit. */
   RATE_LIMITER?: RateLimit;

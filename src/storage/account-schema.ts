@@ -101,8 +101,8 @@ export const ACCOUNT_SCHEMA = {
     },
     checkpoint_settings: {
       holds:
-        "the settings of the sandbox when the checkpoint was made, with the values of variables and the set-up script",
-      kept: "with the checkpoint",
+        "the settings of the sandbox when a checkpoint was made or a task ended, with the values of variables and the set-up script",
+      kept: "with the checkpoint, or with the task's archive",
     },
     archives: {
       holds: "a saved state from a task (its workspace or its agent's conversation) or from a set-up",

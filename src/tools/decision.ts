@@ -29,8 +29,8 @@ const KEY = "decision";
 const SHOWN_HOSTS = 5;
 
 /**
- * Returns the change, or a question to a person if the change gives the sandbox more network access. @throws {ToolError} if a
- * person has refused
+ * Returns the change, or a question to a person if the change gives the sandbox more network access and the client can show a
+ * question. @throws {ToolError} if a person has refused
  */
 export async function decideNetwork(
   context: CallerContext & { isDeclined: boolean },

@@ -71,7 +71,7 @@ async function identityOf(request: Request, context: RequestContext): Promise<Ac
   }
 }
 
-/** The person named by a valid assertion; undefined for a service token. @throws if the team's keys cannot be fetched */
+/** The person; undefined without a valid assertion, and for a service token. @throws if the team's keys cannot be fetched */
 async function verifyAssertion(request: Request, { issuer, audience, certsURL }: Settings) {
   const assertion = request.headers.get("cf-access-jwt-assertion");
   if (!assertion) return undefined;

@@ -98,7 +98,7 @@ export class Kernels {
     this.#registry = new KernelRegistry(sql);
   }
 
-  /** Runs code after earlier code of its context. @throws {ToolError} `language_unavailable`; other errors are the interpreter's */
+  /** Runs code after earlier code of its context. @throws {ToolError} if the kernel does not start, or the container is ending */
   async run(sink: OutputSink, spec: CodeSpec, start: CodeStart): Promise<CodeOutcome> {
     if (this.#isEnding) throw ending(NOT_RUN);
     const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
@@ -135,8 +135,7 @@ export class Kernels {
 
   /**
    * Refuses new code because the container is stopping. Returns whether code was running.
-   * @param isOver whether the new sandboxd accepts code again, because not the container but only the previous sandboxd ended.
-   * Called at each refusal
+   * @param isOver whether the container continues, because only the previous sandboxd ended. Called at each refusal
    */
   refuse(isOver: () => Promise<boolean>): boolean {
     this.#refusal = { until: Date.now() + ENDING_MS, isOver };

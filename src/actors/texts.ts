@@ -198,7 +198,7 @@ export function otherRegion(sandbox: string, requested: string, made: string | u
 export function sandboxExists(sandbox: string): ToolError {
   return new ToolError(
     "invalid_argument",
-    `Sandbox ${sandbox} exists already and has been used; nothing was changed.`,
+    `Sandbox ${sandbox} exists already; nothing was changed.`,
     "Give another name, or delete that sandbox first (destroy_sandbox).",
   );
 }

@@ -293,7 +293,7 @@ export class Runs {
   resume(executors: Record<RunKind, Resumer>, isUp: boolean): void {
     for (const record of this.#store.listUnfinished()) {
       if (hasNeverStarted(record)) this.#markLost(record, texts.NOT_STARTED_SERVER_RESTARTED);
-      else if (!isUp) this.#markLost(record, texts.SANDBOX_LOST_WHILE_SERVER_DOWN);
+      else if (!isUp) this.#markLost(record, texts.SANDBOX_STOPPED_WHILE_SERVER_DOWN);
       else this.#resume(record, executors[record.kind]);
     }
   }

@@ -10,8 +10,8 @@ export const NOT_STARTED_SERVER_RESTARTED =
   "The run never started, because the server was restarted first. Run it again.";
 export const NOT_STARTED_SANDBOX_STOPPED =
   "The run never started, because the sandbox stopped first. Run it again.";
-export const SANDBOX_LOST_WHILE_SERVER_DOWN =
-  "The sandbox and everything in it were lost while the server was down.";
+export const SANDBOX_STOPPED_WHILE_SERVER_DOWN =
+  "The sandbox stopped while the server was down; its processes and variables are gone.";
 export const OTHER_VERSION = "The server was restarted with another version, which cannot resume this run.";
 
 const UNCONFIRMED =

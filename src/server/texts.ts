@@ -70,7 +70,7 @@ export const LINK_TEXTS = {
   noResult: "This result no longer exists. Results are deleted after some time.",
   busy: "Another upload is using this link. If it fails, the link works again.",
   used: "This link was already used. Ask for a new one.",
-  sandboxGone: "The sandbox of this link was stopped or destroyed, and its files are gone.",
+  sandboxGone: "This link ended when its sandbox was stopped or destroyed. Ask for a new one.",
 };
 export const UPLOAD_TEXTS = {
   oneFile: "This link takes one file. Pack several files into one archive first.",

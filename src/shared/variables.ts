@@ -343,7 +343,7 @@ const runs = {
   RUN_LOG_MAX_MB: variable({
     schema: field.count(1024),
     default: 100,
-    docs: "How much of a run's output is kept at most, in MiB.",
+    docs: "The limit of a run's [log](runs.md#what-is-kept-and-when-it-is-safe), in MiB.",
   }),
   MAX_WAIT_SECONDS: variable({
     schema: field.count(600),

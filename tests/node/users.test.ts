@@ -229,7 +229,9 @@ describe("a mounted directory of the machine", () => {
       const turn = () => {
         for (const [from, to] of [["own", "kept"], ["link", "own"], ["own", "link"], ["kept", "own"]]) {
           renameSync(from, to);
-          if (to === "own") Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10 * Math.random());
+          // The directory stays longer than the link, so that some sandboxes start on a busy machine too.
+          const pause = { link: 10, kept: 60 }[from];
+          if (pause) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, pause * Math.random());
         }
         if (isOpen) setImmediate(turn);
       };
@@ -239,7 +241,7 @@ describe("a mounted directory of the machine", () => {
       stdio: ["pipe", "ignore", "inherit"],
     });
     const seen = new Set<string>();
-    for (let attempt = 0; attempt < 40; attempt++) {
+    for (let attempt = 0; attempt < 20; attempt++) {
       const sandbox = await TestSandbox.start(racing, { name }).catch(() => undefined);
       if (sandbox === undefined) continue;
       seen.add((await sandbox.run("cat /workspace/own/which")).stdout);

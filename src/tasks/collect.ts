@@ -123,7 +123,8 @@ class ArtifactWriter {
       if (part === undefined) return "it cannot be read";
       parts.push(part);
       read += part.length;
-      if (part.length === 0) break;
+      // The file has ended. A program in sandboxd's place could also return one byte for each request.
+      if (part.length < PIECE_BYTES) break;
     } while (read < size);
     const content = joinBytes(parts);
     const { bucket, prefix } = this.#store.objects;

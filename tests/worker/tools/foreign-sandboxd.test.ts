@@ -116,3 +116,63 @@ describe("a program in place of sandboxd", () => {
     expect(await calls()).toEqual(DAMAGED);
   });
 });
+
+/**
+ * Passes requests on to sandboxd, but reports that a task has created a file of 5,000 bytes, and returns one byte of it for each
+ * request.
+ */
+const IN_A_TASK = `
+const { createServer, request } = require("node:http");
+const { connect } = require("node:net");
+const { renameSync, writeFileSync } = require("node:fs");
+const socket = "/run/sandbox/sandboxd.sock";
+const changes = { count: 1, listBytes: 0, diffBytes: 0, files: [{ path: "a.txt", change: "created", type: "file", size: 5000 }] };
+let reads = 0;
+renameSync(socket, socket + ".real");
+const server = createServer((incoming, response) => {
+  if (incoming.url.startsWith("/list?")) writeFileSync("/tmp/seen", "");
+  if (incoming.url.startsWith("/changes?")) return response.end(JSON.stringify({ changes }));
+  if (incoming.method === "GET" && incoming.url.startsWith("/files?")) {
+    writeFileSync("/tmp/reads", String(++reads));
+    return response.writeHead(200, { "sandboxd-size": 5000, "sandboxd-modified": 0, "content-length": 1 }).end("x");
+  }
+  const { method, url: path, headers } = incoming;
+  const passed = request({ socketPath: socket + ".real", method, path, headers }, (answer) =>
+    answer.pipe(response.writeHead(answer.statusCode, answer.headers)),
+  );
+  incoming.pipe(passed.on("error", () => response.destroy()));
+});
+server.on("upgrade", ({ url, rawHeaders }, peer) => {
+  const lines = rawHeaders.map((word, index) => word + (index % 2 ? "\\r\\n" : ": ")).join("");
+  const real = connect(socket + ".real");
+  real.write("GET " + url + " HTTP/1.1\\r\\n" + lines + "\\r\\n");
+  for (const [from, to] of [[peer, real], [real, peer]]) from.on("error", () => to.destroy()).pipe(to);
+});
+server.listen(socket, () => console.log("ready"));
+`;
+
+it("a program in place of sandboxd cannot make the server read a task's file byte by byte", async () => {
+  const inTask = `${sandbox}-task`;
+  await owner.call("write_file", { sandbox: inTask, path: "/tmp/foreign.cjs", content: IN_A_TASK });
+  const command = "node /tmp/foreign.cjs";
+  const holder = await owner.call("run_command", {
+    sandbox: inTask,
+    session: "foreign",
+    wait_seconds: 0,
+    command,
+  });
+  await waitForText(idIn(holder), "ready");
+  await until(async () => {
+    await owner.call("list_files", { sandbox: inTask });
+    if ((await runInKernel(inTask, 'import os; print(os.path.exists("/tmp/seen"))')).includes("True"))
+      return true;
+    // An earlier connection to sandboxd closes after five seconds without a request.
+    await sleep(6000);
+    return false;
+  });
+  const { structured } = await owner.call("execute_task", { sandbox: inTask, task: "[[write]]" });
+  expect(structured).toMatchObject({ state: "succeeded", artifacts: [{ path: "a.txt", size: 1 }] });
+  // One for the diff, and one for the file.
+  expect(await runInKernel(inTask, 'print(open("/tmp/reads").read())')).toContain("2");
+  await owner.call("destroy_sandbox", { sandbox: inTask });
+});

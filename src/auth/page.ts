@@ -70,11 +70,24 @@ button, .button {
 button.plain, .button.plain { background: none; color: var(--text); border-color: var(--soft); }
 button:hover, .button:hover { filter: brightness(1.08); }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
+@media (hover: hover) and (pointer: fine) {
+  .late { position: relative; }
+  .late::after { content: ""; position: absolute; inset: 0; }
+  html:hover .late::after { visibility: hidden; transition: visibility 0s 1s; }
+}
 .or { color: var(--soft); text-align: center; margin: 0 0 .75rem; font-size: .9375rem; }
 .note { padding: .75rem .875rem; border-radius: 8px; border-left: 4px solid; margin: 0 0 1.25rem; }
 .error { color: var(--error); background: var(--error-back); }
 .warn { color: var(--warn); background: var(--warn-back); }
 `;
+
+/**
+ * A button that approves by one click. The click counts when the pointer has been over the page for a second: another page could
+ * show itself above this one and disappear at the first click of a double click.
+ */
+export function approvalButton(button: HTML): HTML {
+  return markup`<div class="late">${button}</div>`;
+}
 
 let styleHash: string | undefined;
 

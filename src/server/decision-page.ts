@@ -4,7 +4,7 @@ import { callSandbox, sandboxActor } from "../actors/sandbox-client.ts";
 import { messagePage } from "../auth/consent-page.ts";
 import { markup } from "../auth/html.ts";
 import type { OAuth } from "../auth/oauth.ts";
-import { page } from "../auth/page.ts";
+import { approvalButton, page } from "../auth/page.ts";
 import { isFromPanel, panelSession } from "../auth/panel-session.ts";
 import { PANEL_PATH, PANEL_SIGN_IN_PATH } from "../auth/paths.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -103,7 +103,7 @@ function questionPage({ sandbox, added }: { sandbox: string; added: readonly str
 <dl>
 <div><dt>Sandbox</dt><dd><strong>${sandbox}</strong></dd></div>
 ${hosts}</dl>
-<form method="post" action="?decision=allow"><button>Allow</button></form>
+<form method="post" action="?decision=allow">${approvalButton(markup`<button>Allow</button>`)}</form>
 <form method="post" action="?decision=refuse"><button class="plain">Refuse</button></form>`;
   return page(title, body);
 }

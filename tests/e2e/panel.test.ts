@@ -329,6 +329,8 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
         await signedIn.page.click("a");
         await signedIn.page.waitForSelector("strong:text-is('two.example.com')");
         expect(await signedIn.page.innerText("main")).toContain("asking");
+        // The page accepts this click when the pointer has been over the page for a second.
+        await signedIn.page.mouse.move(1, 1);
         await signedIn.page.click("button:text-is('Allow')");
         await signedIn.page.waitForSelector("h1:text-is('Allowed')");
       })();

@@ -14,7 +14,7 @@ import {
 import { CLIENT_ID, CLIENT_SECRET, type FakeGitHub, startGitHub } from "../setup/github.ts";
 import { type App, Client, type Tokens } from "../setup/oauth-client.ts";
 import { serveOnLoopback, type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
-import { until } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 
 const web: App = (url, init) => fetch(url, init);
 
@@ -92,6 +92,12 @@ async function visit(
 
 const token = (page: Page) => page.getByLabel("The server's token");
 const approve = (page: Page) => page.getByRole("button", { name: "Approve with the token" });
+
+/** The page accepts a click on this button when the pointer has been over the page for a second. */
+async function approveWithGitHub(page: Page): Promise<void> {
+  await page.mouse.move(1, 1);
+  await page.getByRole("button", { name: "GitHub" }).click();
+}
 
 /** The parameters that the client received at its callback, once the browser has opened it. */
 async function callbackParameters(page: Page): Promise<URLSearchParams> {
@@ -200,17 +206,44 @@ describe("a person", () => {
     github.user = { id: 583231, login: "octocat" };
     const page = await open();
     const { client, redirect_uri } = await visit(page);
-    await page.getByRole("button", { name: "GitHub" }).click();
+    await approveWithGitHub(page);
     const code = (await callbackParameters(page)).get("code") ?? "";
     expect((await client.exchange(code, { redirect_uri })).status).toBe(200);
     expect(pageErrors).toEqual([]);
+  });
+
+  it("approves with GitHub by a click, but not by the second click of a double click on another page", async () => {
+    github.user = { id: 583231, login: "octocat" };
+    const page = await open();
+    const { url } = await visit(page);
+    const button = page.getByRole("button", { name: "GitHub" });
+    const box = await button.boundingBox();
+    const [x, y] = [(box?.x ?? 0) + 20, (box?.y ?? 0) + 20];
+    // A page shows another one above it, and leads to the consent page itself. The first click closes the page above.
+    await page.goto(callback.origin);
+    const [above] = await Promise.all([
+      page.waitForEvent("popup"),
+      page.evaluate((at) => void (window.open(at), 0), callback.origin),
+    ]);
+    await above.evaluate((to) => {
+      (window.opener as Window).location.href = to;
+      addEventListener("mousedown", () => window.close());
+    }, url);
+    await button.waitFor();
+    await above.mouse.move(x, y);
+    await Promise.all([above.waitForEvent("close"), above.mouse.down()]);
+    await page.mouse.click(x, y);
+    await sleep(1500);
+    expect(page.url()).toBe(url);
+    await page.mouse.click(x, y);
+    expect((await callbackParameters(page)).has("code")).toBe(true);
   });
 
   it("with a GitHub account that is not allowed sees the reason, and can go back to the client", async () => {
     github.user = { id: 1, login: "stranger" };
     const page = await open();
     await visit(page);
-    await page.getByRole("button", { name: "GitHub" }).click();
+    await approveWithGitHub(page);
     expect(await page.getByRole("heading").textContent()).toBe("You may not use this server");
     await picture(page, "not-allowed");
     await page.getByRole("link", { name: "Go back to" }).click();

@@ -4,6 +4,7 @@ import type { Config } from "../../shared/config.ts";
 import { logError } from "../../shared/log.ts";
 import type { RequestContext } from "../../shared/request-context.ts";
 import { markup, plain } from "../html.ts";
+import { approvalButton } from "../page.ts";
 import type { FormMethod } from "./method.ts";
 import { ACCESS_SILENT } from "../texts.ts";
 
@@ -34,7 +35,7 @@ export const access: FormMethod = {
     if (!identity) return undefined;
     return {
       show: ({ verb }) => markup`<input type="hidden" name="who" value="${identity.email}">
-<button name="decision" value="access" formnovalidate>${verb} as <bdi>${plain(identity.email)}</bdi></button>`,
+${approvalButton(markup`<button name="decision" value="access" formnovalidate>${verb} as <bdi>${plain(identity.email)}</bdi></button>`)}`,
     };
   },
   async identify(form, request, context) {

@@ -118,7 +118,7 @@ export const ACCOUNT_SCHEMA = {
     },
     git_hosts: {
       holds: "a git host that the person has signed in to: user name, access token, time of the sign-in",
-      kept: "until the person removes it in the panel",
+      kept: "until the person removes it at `/panel/git`; at most the newest 20",
     },
     tasks: { holds: "a task: id, state, title, times", kept: "`RESULT_TTL_DAYS`" },
   },

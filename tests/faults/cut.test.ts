@@ -145,7 +145,7 @@ async function sh(sandbox: string, command: string, more: Record<string, unknown
 const countSandboxes = (): number =>
   withoutForkedCopies(tree(process.pid)).filter(({ command }) => command === "sbx-init").length;
 
-describe("when the control channel is cut while a sandbox starts", () => {
+describe("when the connection between the Worker and the engine is cut while a sandbox starts", () => {
   it("the server retries the start until it succeeds, and makes one sandbox", async () => {
     // Only the prepared sandbox exists.
     await until(() => countSandboxes() === 1);
@@ -161,7 +161,7 @@ describe("when the control channel is cut while a sandbox starts", () => {
   });
 });
 
-describe("when the control channel is cut in the middle of a message", () => {
+describe("when the connection between the Worker and the engine is cut in the middle of a message", () => {
   const sandbox = "cut";
   beforeAll(async () => void (await sh(sandbox, "true")));
 

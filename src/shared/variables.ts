@@ -66,7 +66,7 @@ const access = {
   AUTH_TOKENS: variable({
     schema: z.string().transform(field.fromJSON).pipe(authTokens),
     secret: "hashes",
-    docs: "More tokens, as JSON. `sha256` is the hash of the token. An entry may add `previous_sha256` and `previous_until` during a rotation, and `region`, `internet` and `allow_hosts` to replace the server's defaults.",
+    docs: "More tokens, as JSON. `sha256` is the hash of the token. An entry may add `previous_sha256` and `previous_until` during a rotation, `region` to replace `DEFAULT_REGION`, and `internet` and `allow_hosts` to [limit the network](network.md#what-the-operator-allows).",
     example:
       '[{"name": "ci", "sha256": "<64 hexadecimal digits>", "scopes": ["sandbox:read", "sandbox:exec"]}]',
   }),
@@ -283,7 +283,7 @@ const network = {
     schema: field.allowHosts(field.list(z.string().transform(field.hostEntry))),
     default: [],
     fallback: "none",
-    docs: "The hosts that `allowlist` allows, separated by commas: names, `*.name`, `packages`. With `MAX_INTERNET=allowlist` no sandbox reaches other hosts.",
+    docs: "The hosts of `allowlist` for sandboxes that choose none, separated by commas: names, `*.name`, `packages`. With `MAX_INTERNET=allowlist` no sandbox reaches other hosts.",
   }),
   SECRETS: variable({
     schema: z.string().transform(field.fromJSON).pipe(secretList),

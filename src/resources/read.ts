@@ -4,6 +4,7 @@ import mime from "mime/lite";
 import type { Artifact } from "../runs/task-detail.ts";
 import type { RunView } from "../runs/run-types.ts";
 import { isTaskID } from "../runs/id.ts";
+import { canStartWith } from "../actors/sandbox-client.ts";
 import { absolute } from "../../container/sandboxd/shapes.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -67,7 +68,7 @@ async function readSandboxResource(caller: CallerContext, sandbox: string, path:
     const lines = await readSandbox(caller, sandbox, (actor, owner) => actor.connectionLines(owner));
     return { mimeType: "text/plain", text: lines };
   }
-  const mayStart = caller.principal.scopes.some((scope) => scope !== "sandbox:read");
+  const mayStart = canStartWith(caller.principal.scopes);
   try {
     const range = { path, offset: 0, limit: RESOURCE_BYTES + 1 };
     const { size, bytes } = await operateWithoutNotice(caller, sandbox, "read", range, { mayStart });

@@ -223,7 +223,7 @@ export class Sandbox extends SandboxActor {
     return this.#perform(owner, ({ network }) => network.lines());
   }
 
-  /** Called by the egress for each request that it forwarded, or refused because of a policy. */
+  /** Called by the egress for each request, forwarded or refused. */
   connectionMade(connection: SandboxConnection): void {
     this.noteConnection(connection);
     this.#parts.network.connections.collectSoon();

@@ -21,7 +21,7 @@ export interface Principal {
    * How the caller signed in, for the log: `token`, `previous_token` (replaced by a rotation), or the sign-in method's name.
    */
   via: string;
-  /** The id of the OAuth client, only for logs; undefined for a static token. */
+  /** The id of the OAuth client, for the log and to recognize the panel; undefined for a static token. */
   client?: string;
 }
 

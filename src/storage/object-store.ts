@@ -1,4 +1,4 @@
-/** Objects by key: logs, results of tasks, saved workspaces, definitions. Only this file knows that R2 stores them. */
+/** Objects by key: logs, results of tasks, saved workspaces, definitions. Only this file calls R2. */
 import type { BucketBinding } from "../shared/config.ts";
 
 export interface StoredObject {

@@ -35,7 +35,7 @@ export interface Download {
   name: string;
   size?: number;
   uri: string | undefined;
-  /** Undefined if the caller may not make links, or the server has no key to sign them. */
+  /** Undefined if the caller may not make links, or if no link could be stored or signed. */
   url: string | undefined;
 }
 

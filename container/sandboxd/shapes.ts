@@ -2,9 +2,9 @@
 import * as z from "zod/mini";
 import { size } from "./protocol.ts";
 
-/** The largest JSON response with a list of files or the ranges of a restore, in bytes. */
+/** The largest JSON response with a list of files or a task's changes, in bytes. */
 export const RESPONSE_BYTES = 8 * 1024 * 1024;
-/** The largest JSON response with the plan or the end of a save, in bytes. */
+/** The largest JSON response about a save or a restore, in bytes. */
 export const SAVE_RESPONSE_BYTES = 2 * 1024 * 1024;
 /** The largest other JSON response, in bytes. */
 export const SMALL_RESPONSE_BYTES = 256 * 1024;

@@ -107,9 +107,9 @@ export async function lookUpToken(
 }
 
 /**
- * The token in an `Authorization` header; undefined without the Bearer scheme, "" if the rest is not one token. The scheme is
- * case-insensitive and may be followed by any number of spaces (RFC 9110 section 11.4). Two headers arrive joined by ", ", so
- * they are never one token.
+ * The token in an `Authorization` header; undefined without the Bearer scheme or without text after it, "" if that text is not one
+ * token. The scheme is case-insensitive and may be followed by any number of spaces (RFC 9110 section 11.4). Two headers arrive
+ * joined by ", ", so they are never one token.
  */
 function presentedToken(header: string | null): string | undefined {
   const credentials = /^bearer(?: +(.*))?$/is.exec(header ?? "");

@@ -10,7 +10,7 @@ const REALM = "sandbox-mcp";
 /**
  * Status 401. The challenge has the error `invalid_token` only if the request has a token. For a request without a token, RFC
  * 6750 section 3.1 requires a challenge without an error. An error would make a client discard its token.
- * @param metadata the URL of the resource's metadata (RFC 9728 section 5.1); undefined if OAuth is off
+ * @param metadata the URL of the resource's metadata (RFC 9728 section 5.1); undefined for the panel, and if OAuth is off
  */
 export function unauthorized(reason: RefusalReason, message: string, metadata?: string): Refusal {
   const error = reason === "invalid_token" && { error: "invalid_token", error_description: message };

@@ -19,7 +19,7 @@ export interface RequestContext {
 
 export interface Caller {
   principal: Principal;
-  /** The URL of the resource's metadata (RFC 9728) for challenges; undefined if OAuth is off and for the panel. */
+  /** The URL of the resource's metadata (RFC 9728) for challenges; undefined for the panel, and if OAuth is off. */
   metadata: string | undefined;
   /** False for the panel: a notice about a restart is for the model, so it waits for the model's next call. */
   takesNotice?: boolean;

@@ -80,7 +80,7 @@ export class LogWriter {
   readonly #sql: SqlStorage;
   readonly #store: RunObjects;
   readonly #runID: string;
-  /** The log's limit in bytes. If the limit falls below the log's size, nothing is added. */
+  /** The log's limit in bytes. Once it is 0, nothing more is added. */
   readonly #cap: () => number;
   #isClosed = false;
   readonly #streamBytes: Record<Stream, number>;
@@ -128,7 +128,7 @@ export class LogWriter {
   /** How many bytes of a stream may still be added. Each stream has a share that the other stream cannot use up. */
   #remainingBytes(stream: Stream): number {
     const cap = this.#isClosed ? 0 : this.#cap();
-    // Once the limit was 0, all later output is dropped, so that the log has no gaps.
+    // A log whose limit was 0 stays closed, so that it has no gaps.
     this.#isClosed = cap === 0;
     return Math.max(0, cap - this.bytes, Math.floor(cap / 4) - this.#streamBytes[stream]);
   }

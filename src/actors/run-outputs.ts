@@ -37,7 +37,7 @@ export interface ArtifactRange {
 
 export interface TaskOrigin {
   run: RunView;
-  /** Whether the sandbox still has the task's files. */
+  /** Whether the task's container still runs, in a sandbox that was not made for the task. */
   alive: boolean;
 }
 

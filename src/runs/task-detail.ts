@@ -37,7 +37,7 @@ export interface TaskDetail {
   notKept?: UnkeptFiles;
   /** The archive of the workspace, if there is one. */
   archive?: Archive;
-  /** The number of container starts when the task ended. If the sandbox now has more, the files are gone. */
+  /** The number of container starts when the task ended. If the sandbox now has more, the task's container is gone. */
   boot?: number;
   /** Whether the sandbox was made for the task and ends with it. */
   ownSandbox: boolean;

@@ -46,7 +46,8 @@ export interface DecisionsHost {
 
 export class NetworkDecisions {
   readonly #host: DecisionsHost;
-  readonly #waiting = new Map<string, PromiseWithResolvers<void>>();
+  /** Resolves at the next decision about any question. */
+  #nextDecision = Promise.withResolvers<void>();
 
   constructor(host: DecisionsHost) {
     this.#host = host;
@@ -62,7 +63,7 @@ export class NetworkDecisions {
     if (this.#addedHosts(next) === undefined) return { state: "within", change: next };
     const digest = await sha256(JSON.stringify([next.internet, next.allowHosts.toSorted()]));
     const id = digest.toBase64({ alphabet: "base64url", omitPadding: true }).slice(0, LINK_ID_CHARS);
-    if (this.#find(id)) await this.#waitForDecision(id, waitMs);
+    await this.#waitForDecision(id, waitMs);
     // The policy may have changed during the wait.
     const added = this.#addedHosts(next);
     if (added === undefined) return { state: "within", change: next };
@@ -86,7 +87,8 @@ export class NetworkDecisions {
       await this.#host.settings.configure(owner, { network: stored.change });
       this.#host.kv.delete(`${PREFIX}${id}`);
     } else this.#host.kv.put<StoredDecision>(`${PREFIX}${id}`, { ...stored, isRefused: true });
-    this.#waiting.get(id)?.resolve();
+    this.#nextDecision.resolve();
+    this.#nextDecision = Promise.withResolvers();
     return true;
   }
 
@@ -121,11 +123,9 @@ export class NetworkDecisions {
   }
 
   async #waitForDecision(id: string, ms: number): Promise<void> {
-    if (this.#find(id)?.isRefused) return;
-    const waiting = this.#waiting.get(id) ?? Promise.withResolvers<void>();
-    this.#waiting.set(id, waiting);
-    await waitAtMost(ms, waiting.promise);
-    this.#waiting.delete(id);
+    const deadline = Date.now() + ms;
+    for (let leftMs = ms; leftMs > 0 && this.#find(id)?.isRefused === false; leftMs = deadline - Date.now())
+      await waitAtMost(leftMs, this.#nextDecision.promise);
   }
 }
 

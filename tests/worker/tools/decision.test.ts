@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { Env } from "../../../src/shared/config.ts";
 import { Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
 import { TOKEN } from "../server/support.ts";
-import { ORIGIN, principal } from "../support.ts";
+import { ORIGIN, principal, sleep } from "../support.ts";
 import {
   type Elicitation,
   OPENS_URLS,
@@ -57,6 +57,16 @@ describe("a call that lets a sandbox reach more hosts", () => {
     expect(JSON.stringify((await repeated).result)).toContain("two.example.com");
     expect(await hostsOf(sandbox)).toEqual(TWO.allow_hosts);
     expect((await decide(browser, url, "allow")).status).toBe(404);
+  });
+
+  it("answers every waiting call at the decision, also if another call stopped waiting before", async () => {
+    const sandbox = await createLimited("decide-twice");
+    const { url } = elicitationIn(await configure(sandbox, TWO));
+    const repeated = configure(sandbox, TWO);
+    elicitationIn(await configure(sandbox, TWO, { by: owner.withVariables({ MAX_WAIT_SECONDS: "1" }) }));
+    await decide(await panelBrowser(app), url, "allow");
+    const answer = await Promise.race([repeated, sleep(10_000)]);
+    expect(JSON.stringify(answer?.result)).toContain("two.example.com");
   });
 
   it("changes nothing if the person refuses, and later calls get that answer", async () => {

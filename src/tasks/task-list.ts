@@ -1,4 +1,5 @@
 /** Lists a principal's tasks in all sandboxes. The records of the tasks are in the databases of the sandboxes. */
+import { createdAt } from "../runs/id.ts";
 import type { RunState } from "../shared/run-listing.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { Rows } from "../storage/rows.ts";
@@ -35,14 +36,16 @@ export class TaskIndex {
     this.#expire();
   }
 
+  /** Lists the newest first. @param before only tasks before this one, which may no longer be in the list */
   list(limit: number, before: string | undefined): TaskEntry[] {
     this.#expire();
     type Row = { id: string; state: RunState; title: string; startedAt: number; endedAt: number | null };
     const rows = this.#rows.all<Row>(
       `SELECT id, state, title, started_at AS startedAt, ended_at AS endedAt FROM tasks
-         WHERE ?1 IS NULL OR (started_at, id) < (SELECT started_at, id FROM tasks WHERE id = ?1)
-         ORDER BY started_at DESC, id DESC LIMIT ?2`,
+         WHERE ?1 IS NULL OR (started_at, id) < (coalesce((SELECT started_at FROM tasks WHERE id = ?1), ?2), ?1)
+         ORDER BY started_at DESC, id DESC LIMIT ?3`,
       before ?? null,
+      before === undefined ? null : createdAt(before),
       limit,
     );
     return rows.map((row) => Object.assign(row, { endedAt: row.endedAt ?? undefined }));

@@ -48,12 +48,12 @@ export function notRunning(sandbox: string, isKnown: boolean): ToolError {
   return isKnown
     ? new ToolError(
         "not_found",
-        `Sandbox ${sandbox} is not running, and a call that only reads does not start it. Its saved files are kept.`,
+        `Sandbox ${sandbox} is not running, and this call does not start it. What was saved is kept.`,
         "Start it with a call that runs or writes, such as run_command.",
       )
     : new ToolError(
         "not_found",
-        `Sandbox ${sandbox} is not running and was never used, so it has no files; a call that only reads does not make it.`,
+        `Sandbox ${sandbox} is not running and was never used, so it has no files; this call does not make it.`,
         "list_sandboxes shows your sandboxes.",
       );
 }

@@ -62,7 +62,7 @@ export const noConversation = (id: string) =>
   invalid(`Task ${id} ended before its agent began a conversation.`, "Start a new task.");
 export const filesElsewhere = (id: string, sandbox: string) =>
   invalid(
-    `Task ${id} cannot continue in sandbox ${sandbox}, which does not have the task's files.`,
+    `Task ${id} cannot continue in sandbox ${sandbox}: only the sandbox of the task can, until it stops.`,
     "Leave sandbox out: the task continues in a fresh one, with its files and conversation.",
   );
 export const taskFilesGone = (id: string) =>

@@ -19,6 +19,12 @@ import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts"
 
 const MAX_MANIFEST_BYTES = 256 * 1024 * 1024;
 
+/**
+ * A save's new content may be this many times as large as the files that a save may have, because files can grow during the save.
+ * A program in sandboxd's place could otherwise send as much as the principal's free quota in each of several saves at once.
+ */
+const GROWTH = 2;
+
 /** How long a save that was larger than the free quota is remembered, in milliseconds. */
 const NO_ROOM_MS = 3_600_000;
 
@@ -46,6 +52,8 @@ export interface Stored {
 }
 
 export interface TransferHost {
+  /** How many bytes of the sandbox's files are saved at most. */
+  maxBytes: number;
   snapshots: Pick<Snapshots, keyof Snapshots>;
   bucket: ObjectStore;
   prefix(): string;
@@ -134,17 +142,18 @@ export class WorkspaceTransfer {
   async #upload({ id, origin, plan, archive }: Save, room: number, signal: AbortSignal) {
     const { snapshots, bucket } = this.#host;
     const prefix = this.#host.prefix();
-    const maxBytes = archive?.maxBytes ?? Infinity;
+    const maxPackBytes = archive?.maxBytes ?? GROWTH * this.#host.maxBytes;
     const rethrowIfFull = async (error: unknown) => {
-      const isFull = !archive && error instanceof ToolError && error.code === "too_large";
+      const isTooLarge = error instanceof ToolError && error.code === "too_large";
+      const isFull = !archive && isTooLarge && room <= maxPackBytes;
       throw isFull ? ToolError.from(await this.#host.account().workspacesFull()) : error;
     };
     const packKey = `${prefix}${packPrefix(id)}`;
     const packed = await snapshots.call("pack", { id }, signal);
-    const packBytes = await writeObjects(bucket, packKey, packed.body, Math.min(room, maxBytes)).catch(
+    const packBytes = await writeObjects(bucket, packKey, packed.body, Math.min(room, maxPackBytes)).catch(
       rethrowIfFull,
     );
-    const maxManifestBytes = Math.min(MAX_MANIFEST_BYTES, maxBytes - packBytes);
+    const maxManifestBytes = Math.min(MAX_MANIFEST_BYTES, (archive?.maxBytes ?? Infinity) - packBytes);
     const manifestKey = `${prefix}${manifestPrefix(id)}`;
     const manifest = await snapshots.call("manifest", { id }, signal);
     const manifestBytes = await writeObjects(bucket, manifestKey, manifest.body, maxManifestBytes);

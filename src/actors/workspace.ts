@@ -35,7 +35,6 @@ export interface WorkspaceHost extends TransferHost {
   sync(): Promise<void>;
   platform: Pick<ContainerPlatform, "isRunning">;
   isSaved: boolean;
-  maxBytes: number;
   restartNotice: Pick<RestartNotice, "noteRestore">;
   report(error: unknown): void;
 }

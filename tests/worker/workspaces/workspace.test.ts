@@ -351,6 +351,21 @@ describe("a workspace", () => {
     }));
 });
 
+it("a save cannot store much more than the files that it may have, although the principal's limit is higher", () =>
+  withWorld(async (world) => {
+    await prepare(world);
+    const before = world.registry.current("a");
+    world.maxBytes = 1000;
+    world.evict();
+    await world.ready();
+    world.write("large", "x".repeat(2001));
+    await expect(world.workspace.save()).rejects.toMatchObject({ code: "too_large" });
+    expect(world.registry.current("a")).toEqual(before);
+    world.write("large", "x".repeat(1000));
+    await world.workspace.save();
+    expect(await afterCrash(world)).toMatchObject({ large: "x".repeat(1000) });
+  }));
+
 it("a save of too many files fails, and the reason names the limit", async () => {
   const answer = Response.json({ problem: "too_large" }, { status: FAILED });
   const snapshots = new Snapshots((_path, _init, _signal, read) => read(answer));

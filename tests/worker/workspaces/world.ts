@@ -169,6 +169,8 @@ export class World {
   readonly registry: SnapshotRegistry;
   readonly sandbox: string;
   readonly isSaved: boolean;
+  /** How many bytes of files a save of the next actor may have. */
+  maxBytes = 1e9;
   readonly #kv: Map<string, unknown>;
   readonly #prefix = `${crypto.randomUUID()}/`;
   #actor = 0;
@@ -362,7 +364,7 @@ export class World {
       account: () => account as never,
       sandbox: () => this.sandbox,
       isSaved: this.isSaved,
-      maxBytes: 1e9,
+      maxBytes: this.maxBytes,
       restartNotice: this.notice,
       background: (work) => void work.catch(() => undefined),
       report: (error) => this.reports.push(error),

@@ -100,7 +100,7 @@ const FORM = `${READ}, POST`;
 
 export function createApp(parts: MCPParts): App {
   const mcp = async (request: Request, sender: CallerContext) => {
-    const memory = new RequestMemory(sender.principal.id, request.signal);
+    const memory = RequestMemory.forCall(sender.principal.id, request.signal);
     try {
       return memory.releaseAfter(await serveMCP(parts, request, { ...sender, memory }));
     } catch (error) {

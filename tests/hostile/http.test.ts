@@ -478,6 +478,13 @@ describe("when clients make the server keep data in memory", () => {
     await stillServes();
   });
 
+  it("the memory for many calls at once is limited, and freed when the connections close", async () => {
+    const status = async () => (await postRaw(server.url, LIST)).status;
+    await stalled(2100, `${head(1000)} `, () => until(async () => (await status()) === 429));
+    await until(async () => (await status()) === 200);
+    await stillServes();
+  });
+
   it("an upload link works again after a connection was reset", async () => {
     const args = { path: "uploaded", direction: "upload", max_bytes: 9 };
     const [url = ""] = /http:\S+/.exec((await tool(server.url, "file_link", args)).text) ?? [];

@@ -126,6 +126,8 @@ export class OutboundQueue {
       request.destroy();
       return;
     }
+    // `pipeline` alone listens seven times for "close", and Node would warn at more than ten listeners.
+    to.setMaxListeners(20);
     // If one stream fails, all of them end: the client's response breaks off, and the Worker stops. `pipeline` leaves the rest of a failed
     // request unread, and the next request on this connection, perhaps another principal's, would wait behind it.
     pipeline(request, unframe(), to, (error) =>

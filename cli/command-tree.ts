@@ -57,7 +57,7 @@ export const program = new Command("sandbox-mcp")
     "after",
     `
 Which server: --url and --token, else SANDBOX_MCP_URL and SANDBOX_MCP_TOKEN, else the one that runs here.
-Exit status: 0 succeeded, 1 failed, 64 wrong usage, 69 server or item not found, 70 server error, 75 still running,
+Exit status: 0 succeeded, 1 failed, 64 wrong usage, 69 no server or no such local file, 70 server error, 75 still running,
 77 token refused, 124 timed out, 130 cancelled; otherwise \`command\` and \`code\` end with the program's own status.`,
   );
 

@@ -254,6 +254,8 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
   // The first message was counted when the request arrived.
   if (await isRateLimited(caller.env.RATE_LIMITER, caller.principal.id, messages.length - 1))
     return refuse(caller, rateLimited(), { route });
+  if (caller.memory?.addCalls(messages.length - 1) === false)
+    return refuse(caller, unreadable("no_room"), { route });
   const [panelForm] = messages.flatMap((message) => takePanelForm(message) ?? []);
   const calls = messages.flatMap(toolCall);
   const readURIs = messages.flatMap(resourceRead);

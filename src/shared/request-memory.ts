@@ -63,6 +63,13 @@ export class RequestMemory {
     return memory;
   }
 
+  /** Counts further calls in the same body. @returns false, and counts none, if there is no room for them */
+  addCalls(count: number): boolean {
+    const hasRoom = this.hasRoomFor(count * CALL_BYTES);
+    if (hasRoom) this.add(count * CALL_BYTES);
+    return hasRoom;
+  }
+
   hasRoomFor(bytes: number): boolean {
     return (usedBytes.get(this.#key) ?? 0) + bytes <= MAX_MEMORY_BYTES;
   }

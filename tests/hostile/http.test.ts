@@ -485,6 +485,32 @@ describe("when clients make the server keep data in memory", () => {
     await stillServes();
   });
 
+  it("the memory for many calls in batches is limited, and freed when the connections close", async () => {
+    const sandbox = "stopped-sandboxd";
+    const command = "setsid -f sh -c 'while sleep 0.1; do pkill -STOP -x sbxd; done' >/dev/null 2>&1";
+    await tool(server.url, "run_command", { sandbox, command });
+    // By then, the loop has stopped sandboxd.
+    await sleep(1000);
+    const batchOf = (message: object) =>
+      JSON.stringify(Array.from({ length: 100 }, (_, id) => ({ jsonrpc: "2.0", id, ...message })));
+    const params = { name: "read_file", arguments: { sandbox, path: "any" } };
+    const waiting = batchOf({ method: "tools/call", params });
+    const status = async () => (await postRaw(server.url, batchOf({ method: "ping" }))).status;
+    const disconnecting = new AbortController();
+    const { signal } = disconnecting;
+    const statuses: number[] = [];
+    const send = async () => {
+      const sent = await fetch(server.url, { method: "POST", headers: HEADERS, body: waiting, signal });
+      statuses.push(sent.status);
+    };
+    const batches = Array.from({ length: 21 }, () => send().catch(() => undefined));
+    await until(() => statuses.includes(429), 20_000).finally(() => disconnecting.abort());
+    await Promise.all(batches);
+    await until(async () => (await status()) === 200);
+    await tool(server.url, "destroy_sandbox", { sandbox });
+    await stillServes();
+  });
+
   it("an upload link works again after a connection was reset", async () => {
     const args = { path: "uploaded", direction: "upload", max_bytes: 9 };
     const [url = ""] = /http:\S+/.exec((await tool(server.url, "file_link", args)).text) ?? [];

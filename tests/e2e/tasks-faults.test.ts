@@ -99,7 +99,7 @@ describe("when the server is killed in the middle of a task", () => {
     const nextClient = new TaskClient(server.url);
     const result = await nextClient.call("get_result", { id: fields.id });
     expect(result.text).toContain("state: lost");
-    expect(result.text).toContain("lost while the server was down");
+    expect(result.text).toContain("stopped while the server was down");
     expect(await log(nextClient)).toContain("Bash: echo begun");
     expect((await nextClient.call("list_runs", { kind: "task" })).text).toContain(`${fields.id} task lost`);
   });

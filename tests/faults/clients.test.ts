@@ -92,7 +92,7 @@ describe("when SIGTERM stops the server during 20 runs", () => {
     await server.restart();
     for (const [index, run] of runs.entries()) {
       const { text } = await server.call("get_result", { id: idIn(run), wait_seconds: 0 });
-      expect(text).toMatch(/state: lost[^]*lost while the server was down/);
+      expect(text).toMatch(/state: lost[^]*stopped while the server was down/);
       expect(text).toContain(`run ${index}\n.\n`);
     }
     expect(await server.sh("echo works", { sandbox: "stop-0" })).toBe("works\n");

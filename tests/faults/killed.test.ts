@@ -141,7 +141,7 @@ describe.each([
     for (const kind of ["command", "code"] as const) {
       const { text } = await server.call("get_result", { id: ids[kind], wait_seconds: 0 });
       expect(text).toContain("state: lost");
-      expect(text).toMatch(/lost while the server was down/);
+      expect(text).toMatch(/stopped while the server was down/);
       expect(await countOutput(ids[kind])).toBeGreaterThanOrEqual(countsBefore[kind]);
     }
     expect((await server.call("get_result", { id: ids.ended, cursor: 0 })).text).toContain("kept");

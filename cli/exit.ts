@@ -31,8 +31,8 @@ export const ONE_CTRL_C_MS = 500;
 export class CommandError extends UserError {
   readonly kind: ExitName;
 
-  constructor(kind: ExitName, message: string) {
-    super(message);
+  constructor(kind: ExitName, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.kind = kind;
   }
 }

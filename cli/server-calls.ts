@@ -127,7 +127,7 @@ function translateError(error: unknown, address: ServerAddress): CommandError {
   if (error instanceof errors.InputError) return texts.rejectedArguments(sentence(error.message));
   if (error instanceof errors.CallError) {
     const kind = error.code === errors.WRONG_ADDRESS ? "unavailable" : "refusedByServer";
-    return new CommandError(kind, sentence(`${error.message} ${error.hint}`));
+    return new CommandError(kind, sentence(`${error.message} ${error.hint}`), { cause: error });
   }
   return new CommandError("refusedByServer", String(error));
 }

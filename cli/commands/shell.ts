@@ -1,6 +1,7 @@
 /** `sandbox-mcp shell`: a terminal in a sandbox. */
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
+import { SandboxError } from "../../client/errors.ts";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { bridgeCommand, wholeNumber } from "../define-command.ts";
 import { EXIT } from "../exit.ts";
@@ -49,13 +50,17 @@ export const shell = bridgeCommand(
     const { id, notice } = begun;
     if (notice) note(notice);
     note(DETACH_HINT);
-    const hasEnded = await converse(server, id, attach !== undefined);
-    if (hasEnded) process.exitCode = toFollowedRun(await server.readResult({ id, wait_seconds: 0 })).status;
-    else {
-      process.exitCode = EXIT.stillRunning;
-      note(...detached(id));
+    try {
+      const hasEnded = await converse(server, id, attach !== undefined);
+      if (hasEnded) process.exitCode = toFollowedRun(await server.readResult({ id, wait_seconds: 0 })).status;
+      else {
+        process.exitCode = EXIT.stillRunning;
+        note(...detached(id));
+      }
+    } finally {
+      // Also ends the calls that follow the output.
+      await server.close();
     }
-    await server.close();
   });
 
 /**
@@ -66,7 +71,14 @@ async function converse(server: Server, id: string, isAttached: boolean): Promis
   const { stdin, stdout } = process;
   const leaving = Promise.withResolvers<false>();
   const filter = new TerminalFilter();
-  const type = async (text: string) => void (await server.call("send_input", { id, text }));
+  const type = (text: string) =>
+    server.call("send_input", { id, text }).then(
+      () => undefined,
+      (error: unknown) => {
+        // It is unknown whether the text was typed, but the user sees it.
+        if (!isConnectionLost(error)) throw error;
+      },
+    );
   const fail = async (reason: unknown) => {
     // Input that fails because the program has ended is not an error.
     const { isRunning } = await server.logOf(id).catch(() => ({ isRunning: true }));
@@ -96,6 +108,12 @@ async function converse(server: Server, id: string, isAttached: boolean): Promis
     stdin.pause();
     stdout.write(`${filter.resetSequences()}\r\n`);
   }
+}
+
+function isConnectionLost(error: unknown): boolean {
+  return (
+    error instanceof Error && error.cause instanceof SandboxError && error.cause.code === "connection_lost"
+  );
 }
 
 /**

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type CLIOptions, commandsWith, runCLI, runHere, startCLI } from "../setup/cli.ts";
 import { firstOfSandbox, processes } from "../setup/processes.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
-import { until, untilText } from "../setup/until.ts";
+import { sleep, until, untilText } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { listen } from "../setup/listen.ts";
 
@@ -194,6 +194,27 @@ describe("shell", () => {
     const settings = stdout.slice(stdout.indexOf("status 75"));
     for (const setting of ["icanon", "echo", "isig", "opost"])
       expect(settings).toMatch(new RegExp(`[^-]${setting} `));
+  });
+
+  it("continues if it is unknown whether a text was typed, and ends if a text cannot be typed", async () => {
+    const program = `"${process.execPath}" "${join(repository, "cli/main.ts")}" shell --sandbox typing`;
+    const line = `${program}; echo "status $?"; ${program} "echo deaf; sleep 1; pkill -STOP -x script; sleep 300"; echo "status $?"`;
+    const running = startCLI(["-qec", line, "/dev/null"], { ...local, program: "script" });
+    const type = async (text: string, shown: string) => {
+      running.stdin.write(text);
+      await untilText(running.stdout, shown);
+    };
+    await type("", "/workspace# ");
+    // The stopped sandboxd gets the next text, and ends before it has confirmed the text.
+    await type("(pkill -STOP -x sbxd; sleep 3; pkill -KILL -x sbxd; echo $((6 * 7))) &\r", "[1]");
+    await type(": lost\r", "42");
+    await type("echo $((7 * 8))\r", "56");
+    await type("exit 3\r", "status 3");
+    await untilText(running.stdout, "deaf");
+    await sleep(2000);
+    // The terminal is stopped, so it accepts only what its buffers hold.
+    await type("x".repeat(100_000), "status 70");
+    expect((await running.ended).stdout).toMatch(/Only \d+ of \d+ bytes were typed/);
   });
 
   it("resizes an existing terminal to the user's terminal", async () => {

@@ -13,7 +13,7 @@ export const validate = dataCommand(
 )
   .argument(
     "[directory]",
-    "the directory of wrangler.jsonc; by default this directory if it has that file, else the clone",
+    "the directory of wrangler.jsonc; by default this directory, or the clone if this directory lacks that file",
   )
   .action((given, { json: asJSON }) => {
     const here = isPackaged || existsSync(userPath("wrangler.jsonc")) ? userPath() : root;

@@ -37,9 +37,9 @@ export const PREVIEW_PORT = "x-sandboxd-port";
  */
 export const PREVIEW_ERROR = "x-sandboxd-error";
 export type PreviewError = "refused" | "broken" | "tls" | "foreign";
-/** A header of responses about sandboxd itself: the number of open requests and WebSockets of previews. */
+/** A header of sandboxd's response to `GET /`: the number of open requests and WebSockets of previews. */
 export const OPEN_PREVIEWS = "x-sandboxd-previews";
-/** A header of responses about sandboxd itself: whether it is stopping with its container. Earlier versions do not send it. */
+/** A header of sandboxd's response to `GET /`: whether it is stopping with its container. Earlier versions do not send it. */
 export const IS_ENDING = "x-sandboxd-ending";
 /** The most output bytes in one message: the platform limits WebSocket messages to 1 MiB. */
 export const PIECE_BYTES = 256 * 1024;
@@ -137,7 +137,10 @@ const input = z.object({
 });
 
 const forget = z.object({ type: z.literal("forget"), ids: z.array(idSchema()) });
-/** Code that was not followed has ended. If one of its processes listens later, the next run that finds the port reports it. */
+/**
+ * Code whose output sandboxd did not follow has ended. If one of its processes listens later, the next run that finds the port
+ * reports it.
+ */
 const expect = z.object({ type: z.literal("expect"), id: idSchema() });
 const ping = z.object({ type: z.literal("ping") });
 

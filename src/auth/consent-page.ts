@@ -18,7 +18,7 @@ export interface Consent {
   offeredScopes: readonly Scope[];
   ticked: readonly Scope[];
   signInMethods: ReadonlyMap<string, Offer>;
-  /** Whether the browser runs on a phone. Then no field gets the focus, because the keyboard would cover the client's name. */
+  /** Whether the browser runs on a phone. Then a field gets the focus only after an error: the keyboard would cover the client's name. */
   onPhone: boolean;
   problem?: Problem | undefined;
 }

@@ -45,7 +45,10 @@ const MAX_SCALED = 20;
 /** The space reserved for a line that replaces an omitted result, in bytes of JSON. */
 const LEFT_OUT_BYTES = 120;
 
-/** The most characters of one text result: as many as callers see of an output stream. The preludes send no more. */
+/**
+ * The most characters of one text result: as many as callers see of an output stream. The preludes shorten all but HTML and SVG
+ * to this.
+ */
 const TEXT_CHARS = 32 * 1024;
 
 /** The most bytes of JSON for all text results together. Some clients cut a response at 1 MB. */
@@ -174,7 +177,7 @@ function endOf(outcome: CodeOutcome, detail: CodeDetail, spec: CodeRunSpec): End
 /** The results that fit into a run's record. A line replaces each omitted one. */
 function fitResults(shown: readonly CodeResult[], error: CodeOutcome["error"]): CodeDetail {
   const raised = error && shortenError(error);
-  // Reserves room for a line per omitted result and HTML form.
+  // Reserves room for a line for each result and for its HTML, in case they are omitted.
   const lines = shown.length + shown.filter((result) => "html" in result).length;
   let room = DETAIL_BYTES - sizeOf({ results: [], error: raised }) - lines * LEFT_OUT_BYTES;
   let textRoom = TEXTS_BYTES;

@@ -11,7 +11,7 @@ export interface GitCredential {
   token: string;
 }
 
-/** The user name that all hosts accept together with a token. */
+/** The user name if none is given. GitHub accepts it, and hosts that need only a token ignore it. */
 const TOKEN_USER = "x-access-token";
 
 /** At least 16 characters: code in a sandbox could guess a shorter token, if a host echoes the guesses. See `secrets.ts`. */

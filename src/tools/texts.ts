@@ -84,7 +84,7 @@ export const skippedText = (bytes: number) =>
   `${bytes} earlier bytes are in the log: read them with get_result and a cursor.`;
 export const longLineText = (maxBytes: number) =>
   `The typed line is longer than ${maxBytes} bytes: programs that read lines (read, input(), cat) get only its first ${maxBytes}. Use write_file for longer lines.`;
-export const nothingToType = () => invalid("send_input needs text, or columns and rows.");
+export const nothingToType = () => invalid("send_input needs text, or both columns and rows.");
 export const oneInput = () =>
   invalid(
     "stdin and interactive cannot be used together: programs in a terminal read only typed text.",

@@ -29,7 +29,7 @@ def _last_error(_line):
 
 
 class Notebook:
-    """IPython's shell. A fallback for IPython has no history; most methods then do nothing."""
+    """IPython's shell, or a fallback without history: then there are no magics, and `record` does nothing."""
 
     def __init__(self, shell, leave):
         self.shell, self.leave = shell, leave
@@ -89,11 +89,11 @@ class Notebook:
         finally:
             self.shell.run_cell = run_cell
         if ran:
-            # The last result is the cell's own, because cells that it ran ended earlier.
+            # Cells that this cell ran have added their results before. So the last result is its own.
             ran[-1].raise_error()
 
     def restore_names(self):
-        """Restores Python's `open`, so that tests can replace it, and makes `exit` end the cell."""
+        """Removes IPython's `open`, so that user code can replace Python's, and makes `exit` end the cell."""
         names = self.shell.user_ns
         if names.get("open", builtins.open) is not builtins.open:
             del names["open"]
@@ -101,7 +101,7 @@ class Notebook:
             names[name] = self.leave
 
     def is_automagic(self, source):
-        """Whether this is one line that begins with a magic's name; `ls -l` is valid Python, too."""
+        """Whether this is one line that begins with a magic's name. Checked first, because `ls -l` is valid Python too."""
         word = WORD.match(source)
         if self.history is None or "\n" in source.strip() or word is None or word[1] in self.shell.user_ns:
             return False

@@ -3,7 +3,7 @@ import type { ConsentDescription } from "@cloudflare/workers-oauth-provider";
 import { markup, plain } from "./html.ts";
 import { PANEL_CLIENT_ID } from "./panel-client.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
-import { page } from "./page.ts";
+import { approvalButton, page } from "./page.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { Offer, Problem } from "./methods/method.ts";
 import { type PageMessage, SCOPE_TEXTS, CONSENT_TEXTS } from "./texts.ts";
@@ -18,7 +18,7 @@ export interface Consent {
   offeredScopes: readonly Scope[];
   ticked: readonly Scope[];
   signInMethods: ReadonlyMap<string, Offer>;
-  /** Whether the browser runs on a phone. Then a field gets the focus only after an error: the keyboard would cover the client's name. */
+  /** Whether the browser runs on a phone. Its keyboard would cover the client's name, so a field gets the focus only after an error. */
   onPhone: boolean;
   problem?: Problem | undefined;
 }
@@ -73,7 +73,10 @@ ${focusPlace === "top" && alert}<p class="soft">${terms}.</p>
 <legend>${isPanel ? CONSENT_TEXTS.panelScopes : CONSENT_TEXTS.scopes}</legend>
 ${focusPlace === "scopes" && alert}${boxes}</fieldset>
 <div>
-${[...signInMethods].map(([method, offer], index) => [index > 0 && markup`<p class="or">or</p>\n`, offer.show({ ...appearance, alert: focusPlace === method && alert })])}
+${[...signInMethods].map(([method, offer], index) => {
+  const shown = offer.show({ ...appearance, alert: focusPlace === method && alert });
+  return [index > 0 && markup`<p class="or">or</p>\n`, offer.isOneClick ? approvalButton(shown) : shown];
+})}
 <button class="plain" name="decision" value="deny" formnovalidate>${isPanel ? "Cancel" : "Deny"}</button>
 </div>
 </form>`;

@@ -4,7 +4,6 @@ import type { Config } from "../../shared/config.ts";
 import { logError } from "../../shared/log.ts";
 import type { RequestContext } from "../../shared/request-context.ts";
 import { markup, plain } from "../html.ts";
-import { approvalButton } from "../page.ts";
 import type { FormMethod } from "./method.ts";
 import { ACCESS_SILENT } from "../texts.ts";
 
@@ -34,8 +33,9 @@ export const access: FormMethod = {
     const identity = await identityOf(request, context);
     if (!identity) return undefined;
     return {
+      isOneClick: true,
       show: ({ verb }) => markup`<input type="hidden" name="who" value="${identity.email}">
-${approvalButton(markup`<button name="decision" value="access" formnovalidate>${verb} as <bdi>${plain(identity.email)}</bdi></button>`)}`,
+<button name="decision" value="access" formnovalidate>${verb} as <bdi>${plain(identity.email)}</bdi></button>`,
     };
   },
   async identify(form, request, context) {

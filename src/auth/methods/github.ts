@@ -5,7 +5,6 @@ import { logError } from "../../shared/log.ts";
 import { markup, plain } from "../html.ts";
 import { challengeOf } from "../pkce.ts";
 import { guardStore } from "../oauth-store.ts";
-import { approvalButton } from "../page.ts";
 import type { SignInRedirect, RedirectMethod } from "./method.ts";
 import { gitHubFailed, gitHubUserRefused } from "../texts.ts";
 
@@ -40,10 +39,9 @@ export const github: RedirectMethod = {
   },
   offer: async (_request, { config }) => ({
     origin: new URL(config.values.GITHUB_URL).origin,
+    isOneClick: true,
     show: ({ isPanel }) =>
-      approvalButton(
-        markup`<button name="decision" value="github" formnovalidate>${isPanel ? "Sign in" : "Approve and sign in"} with GitHub</button>`,
-      ),
+      markup`<button name="decision" value="github" formnovalidate>${isPanel ? "Sign in" : "Approve and sign in"} with GitHub</button>`,
   }),
   async signInURL(config, { state, verifier, redirectURI }) {
     const { url: origin, clientID, org } = requireSettings(config);

@@ -43,6 +43,8 @@ interface Appearance {
 }
 
 export interface Offer {
+  /** Whether a click alone approves, so that the page must protect the button. False if the person types a secret first. */
+  isOneClick: boolean;
   /** The part of the form with its button. The button's name is `decision`, its value the method's name. */
   show(appearance: Appearance): HTML;
   /** The origin of the sign-in page, if it is another site. The server may redirect the form there. */

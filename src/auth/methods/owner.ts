@@ -14,6 +14,7 @@ export const owner: FormMethod = {
   isOn: ({ config, env }) => config.serverAuthToken !== undefined && env.Attempts !== undefined,
   rules: (config) => Promise.all(ownerTokens(config).map(ownerRule)),
   offer: async (_request, { config }) => ({
+    isOneClick: false,
     show: ({ verb, isAlone, alert, isFocused }) => markup`<fieldset>
 <legend>Sign in</legend>
 <input type="text" name="username" value="owner" autocomplete="username" hidden>

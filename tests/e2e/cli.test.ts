@@ -170,15 +170,21 @@ describe("command", () => {
   });
 });
 
+/** Runs a line of shell in a terminal. `type` types a text, and returns the output once it contains `shown`. */
+function inTerminal(line: string) {
+  const running = startCLI(["-qec", line, "/dev/null"], { ...local, program: "script" });
+  const type = (text: string, shown: string | RegExp) => {
+    running.stdin.write(text);
+    return untilText(running.stdout, shown);
+  };
+  return { running, type };
+}
+
 describe("shell", () => {
   it("has the size of the user's terminal, passes Ctrl-C on, ends with Ctrl-], and restores the terminal", async () => {
     const program = `"${process.execPath}" "${join(repository, "cli/main.ts")}" shell`;
     const line = `stty rows 40 cols 100; ${program}; echo "status $?"; ${program} cat; echo "status $?"; stty -a`;
-    const running = startCLI(["-qec", line, "/dev/null"], { ...local, program: "script" });
-    const type = async (text: string, shown: string) => {
-      running.stdin.write(text);
-      await untilText(running.stdout, shown);
-    };
+    const { running, type } = inTerminal(line);
     await type("", "/workspace# ");
     // Both commands must be in one process group. Otherwise a key that is typed between them is lost.
     await type("sh -c 'stty size; exec sleep 300'\r", "40 100");
@@ -199,11 +205,7 @@ describe("shell", () => {
   it("continues if it is unknown whether a text was typed, and ends if a text cannot be typed", async () => {
     const program = `"${process.execPath}" "${join(repository, "cli/main.ts")}" shell --sandbox typing`;
     const line = `${program}; echo "status $?"; ${program} "echo deaf; sleep 1; pkill -STOP -x script; sleep 300"; echo "status $?"`;
-    const running = startCLI(["-qec", line, "/dev/null"], { ...local, program: "script" });
-    const type = async (text: string, shown: string) => {
-      running.stdin.write(text);
-      await untilText(running.stdout, shown);
-    };
+    const { running, type } = inTerminal(line);
     await type("", "/workspace# ");
     // The stopped sandboxd gets the next text, and ends before it has confirmed the text.
     await type("(pkill -STOP -x sbxd; sleep 3; pkill -KILL -x sbxd; echo $((6 * 7))) &\r", "[1]");
@@ -221,14 +223,11 @@ describe("shell", () => {
     const program = `"${process.execPath}" "${join(repository, "cli/main.ts")}" shell`;
     const inside = `trap 'stty size' WINCH; stty size; while sleep 0.1; do :; done`;
     const line = `stty rows 40 cols 100; ${program} "${inside}"; echo "left: $?"; read -r id; stty rows 50 cols 90; ${program} --attach "$id"`;
-    const running = startCLI(["-qec", line, "/dev/null"], { ...local, program: "script" });
-    const type = async (text: string, shown: RegExp) => {
-      running.stdin.write(text);
-      return shown.exec(await untilText(running.stdout, shown)) ?? [];
-    };
+    const { running, type } = inTerminal(line);
     await type("", /40 100/);
     // `read` works only after the command line has restored the terminal's modes.
-    const [, id = ""] = await type("\u001d", /--attach (default\.\w+)[^]*left: 75/);
+    const leaving = /--attach (default\.\w+)[^]*left: 75/;
+    const [, id = ""] = leaving.exec(await type("\u001d", leaving)) ?? [];
     await type(`${id}\r`, /50 90/);
     running.stdin.write("\u001d");
     expect(await running.ended).toMatchObject({ code: 75 });

@@ -118,10 +118,10 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
       command.child.kill("SIGTERM");
       await command.exited;
       await waitForEnd(all, 10_000);
+      if (temporary !== undefined) rmSync(temporary, { recursive: true, force: true });
       // A user would see a warning of Node too.
       const [warning] = command.stderr().match(/^\(node:\d+\) .*Warning: .*/m) ?? [];
       if (warning !== undefined) throw new Error(`The server printed a warning: ${warning}`);
-      if (temporary !== undefined) rmSync(temporary, { recursive: true, force: true });
     },
   };
 }

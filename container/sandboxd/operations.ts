@@ -59,8 +59,9 @@ export interface Policy {
    */
   retry: "always" | "in_container" | "never";
   /**
-   * `new`: starts any sandbox. `known`: starts one that was used or configured before. `none`: fails if no container runs. `glance`: like
-   * `none`, but waits for nothing and does not count as use. An `Owner`'s `mayStart` can forbid starts that this property allows.
+   * `new`: starts any sandbox. `known`: starts one that was used or configured before. `none`: fails if no container runs.
+   * `glance`: like `none`, but waits for nothing and does not count as use. An `Owner`'s `mayStart` can forbid starts that this
+   * property allows.
    */
   start: "new" | "known" | "none" | "glance";
   /**

@@ -1,6 +1,6 @@
 /**
- * There are three Durable Objects of this class. One counts guesses of the owner's token, one lists registered clients without an approval, and
- * one stores the key for links.
+ * There are three Durable Objects of this class. One counts guesses of the owner's token, one lists registered clients without an
+ * approval, and one stores the key for links.
  *
  * A Durable Object counts the guesses, so that parallel guesses cannot exceed the limit.
  *

@@ -1,7 +1,7 @@
 /**
  * Checks one connection of the control protocol (capnweb: JSON arrays) for messages that the Worker did not request or would
- * have to store. User code can replace the control server, and capnweb has no limits: it stores every pushed value, and every
- * unread piece of a stream.
+ * have to store. User code can replace the control server, and capnweb has no limits. The SDK has none either: it stores
+ * everything that the sandbox passes to its callbacks. The control server uses no streams, so they are refused.
  */
 
 import { SANDBOX_JSON } from "../../src/shared/bounded.ts";
@@ -9,13 +9,15 @@ import { STOPPED_BECAUSE } from "./texts.ts";
 
 /** The longest message. The Worker's longest result is a kernel's document with 12 MiB of images. */
 export const maxMessageBytes = 16 * 1024 * 1024;
-/** The most that one connection may make the Worker store: bytes, messages, and references to values in the sandbox. */
-const maxStored = { size: 32 * 1024 * 1024, messages: 4096, stubs: 256 };
+/** The most that one connection may make the Worker store: bytes, calls, and references to values in the sandbox. */
+const maxStored = { size: 32 * 1024 * 1024, calls: 4096, stubs: 256 };
 /** The most bytes of results that the Worker has not released, in all of a sandbox's connections. */
 const maxReplies = 32 * 1024 * 1024;
 
-const head =
-  /^\["(push|stream|pipe|pull|resolve|reject|release|abort)"(?:\]|,(?:(-?\d{1,9})(?:,(\d{1,9})\])?)?)/;
+const head = /^\["(push|pull|resolve|reject|release|abort)",(?:(-?\d{1,9})(?=[,\]])(?:,(\d{1,9})\])?)?/;
+/** The start of a call of a callback, which has a negative number. */
+const callbackCall = /^\["push",\["pipeline",(-\d{1,9}),/;
+const exported = /\["export",(-\d+)\]/g;
 
 /**
  * The most values in one message. A byte of JSON can take twenty bytes of the Worker's memory. Real results have few values: long
@@ -37,9 +39,18 @@ export class RepliesInFlight {
   }
 }
 
+/** What the Worker stores until the sandbox has responded to a request and has released all its callbacks. */
+interface Stored {
+  size: number;
+  /** How many of these are left: the request and its callbacks. */
+  held: number;
+}
+
 export class ControlGuard {
-  /** Sizes of the sandbox's messages by number. Both ends count the messages; the protocol reserves the number 0. */
-  readonly #stored = new Map<number, { size: number; stream: boolean }>();
+  /** By the number of the Worker's request, and by the negative numbers of its callbacks. */
+  readonly #stored = new Map<number, Stored>();
+  /** The sandbox's calls that it has not released. Both ends count the calls; the protocol reserves the number 0. */
+  readonly #unreleased = new Set<number>();
   #sent = 0;
   #size = 0;
   #stubs = 0;
@@ -64,21 +75,18 @@ export class ControlGuard {
   }
 
   #take(message: Buffer, size: number): string | undefined {
-    const [kind, id] = kindOf(message);
+    const { kind, id, count } = headOf(message);
     switch (kind) {
       case "push":
-        if (!message.subarray(0, 20).toString("latin1").startsWith('["push",["pipeline",'))
-          return STOPPED_BECAUSE.notCall;
-        return this.#reserve(size, false);
-      case "stream":
-        return this.#reserve(size, true);
-      case "pipe":
-        return this.#reserve(size, false);
+        return this.#addCall(message, size);
       case "resolve":
       case "reject":
         return this.#addReply(id, size);
       case "release":
-        this.#forget(id);
+        // A release with another count has no effect in the Worker, or ends the connection.
+        if (count !== 1) return undefined;
+        if (id < 0) this.#drop(id);
+        else this.#unreleased.delete(id);
         return undefined;
       case "pull":
       case "abort":
@@ -90,18 +98,20 @@ export class ControlGuard {
 
   /** Tracks a message of the Worker, which is trusted. */
   fromWorker(message: Buffer): void {
-    const [kind, id] = kindOf(message);
-    if (kind === "push" || kind === "pipe") this.#workerSent += 1;
-    // The sandbox confirms every piece of a stream, and the Worker does not release the confirmation.
-    else if (kind === "stream") this.#requests.set(++this.#workerSent, false);
-    else if (kind === "pull") this.#requests.set(id, true);
+    const { kind, id } = headOf(message);
+    if (kind === "push") {
+      const callbacks = Array.from(message.toString("latin1").matchAll(exported), ([, number]) =>
+        Number(number),
+      );
+      const stored = { size: 0, held: 1 + callbacks.length };
+      for (const number of [++this.#workerSent, ...callbacks]) this.#stored.set(number, stored);
+    } else if (kind === "pull") this.#requests.set(id, true);
     else if (kind === "release") {
       this.#stubs = Math.max(0, this.#stubs - 1);
       // The Worker releases an abandoned call before its result arrives.
       if (this.#requests.has(id)) this.#requests.set(id, false);
       this.#release(id);
-    } else if ((kind === "resolve" || kind === "reject") && this.#stored.get(id)?.stream === true)
-      this.#forget(id);
+    }
   }
 
   close(): void {
@@ -111,6 +121,7 @@ export class ControlGuard {
   #addReply(id: number, size: number): string | undefined {
     const isReleased = this.#requests.get(id);
     if (!this.#requests.delete(id)) return STOPPED_BECAUSE.notAsked;
+    this.#drop(id);
     if (isReleased === true) {
       this.#replySizes.set(id, size);
       this.#inFlight.size += size;
@@ -123,23 +134,28 @@ export class ControlGuard {
     this.#replySizes.delete(id);
   }
 
-  #reserve(size: number, stream: boolean): string | undefined {
-    this.#stored.set(++this.#sent, { size, stream });
+  #addCall(message: Buffer, size: number): string | undefined {
+    const [, callback] = callbackCall.exec(message.subarray(0, 64).toString("latin1")) ?? [];
+    const stored = this.#stored.get(Number(callback));
+    if (stored === undefined) return STOPPED_BECAUSE.notCall;
+    stored.size += size;
     this.#size += size;
-    if (this.#size > maxStored.size) return STOPPED_BECAUSE.tooFarAhead;
-    if (this.#stored.size > maxStored.messages) return STOPPED_BECAUSE.messagesAhead(this.#stored.size);
+    this.#unreleased.add(++this.#sent);
+    if (this.#size > maxStored.size) return STOPPED_BECAUSE.stored;
+    if (this.#unreleased.size > maxStored.calls) return STOPPED_BECAUSE.unreleased(this.#unreleased.size);
     return undefined;
   }
 
-  #forget(id: number): void {
-    this.#size -= this.#stored.get(id)?.size ?? 0;
+  #drop(id: number): void {
+    const stored = this.#stored.get(id);
     this.#stored.delete(id);
+    if (stored !== undefined && --stored.held === 0) this.#size -= stored.size;
   }
 }
 
-function kindOf(message: Buffer): [kind: string | undefined, id: number] {
+function headOf(message: Buffer): { kind: string | undefined; id: number; count: number } {
   const match = head.exec(message.subarray(0, 64).toString("latin1"));
-  return [match?.[1], Number(match?.[2] ?? 0)];
+  return { kind: match?.[1], id: Number(match?.[2] ?? 0), count: Number(match?.[3] ?? 0) };
 }
 
 const quote = 0x22;

@@ -221,6 +221,24 @@ describe("when a program in the control server's place replies to each call with
   });
 });
 
+it("a sandbox is not stopped because code of many contexts has large results at once", async () => {
+  const code = [
+    "import os, time",
+    "class Picture:",
+    "    def _repr_png_(self): return os.urandom(4_000_000)",
+    "open('/tmp/ready', 'a').write('1')",
+    "while os.path.getsize('/tmp/ready') < 8: time.sleep(0.01)",
+    "display(Picture(), Picture())",
+  ].join("\n");
+  const sandbox = "results";
+  const results = await atOnce(8, (n) => tool(url, "run_code", { sandbox, code, context: `context-${n}` }));
+  expect(results).toEqual(Array(8).fill(expect.objectContaining({ isError: false })));
+  expect((await tool(url, "run_command", { sandbox, command: "cat /tmp/ready" })).text).toContain(
+    "1".repeat(8),
+  );
+  await tool(url, "destroy_sandbox", { sandbox });
+});
+
 /** Texts of results that only the real sandboxd causes. */
 const HONEST = /is empty|has no files|exit_code: 0/;
 
@@ -251,15 +269,15 @@ describe("when one principal attacks the server", () => {
   // Starts the neighbour's sandbox.
   beforeAll(async () => void (await neighbourUntil(() => true)));
 
-  // tests/node/control.test.ts checks that the engine ends such a sandbox. This test sends only the largest message, the one with
-  // most values, and one that breaks no rule.
-  it.each(["push", "numbers", "churn"])(
+  // tests/node/control.test.ts checks that the engine ends such a sandbox. This test sends only the largest message, output without
+  // end, the message with most values, and one that breaks no rule.
+  it.each(["push", "output", "numbers", "churn"])(
     "another principal's calls succeed while a program in the control server's place sends hostile messages: %s",
     async (name) => {
       await expectAnswersDuring(name, async () => {
         // The attack begins with the next connection to the control server.
         await attack(`echo ${name} >/tmp/attack`);
-        await atOnce(12, () => attackWith("read_file", { path: "/workspace/x" }));
+        await atOnce(12, (n) => attackWith("run_code", { code: "1", context: `context-${n}` }));
         await tool(url, "destroy_sandbox", { sandbox: "default" });
       });
     },

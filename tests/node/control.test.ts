@@ -10,6 +10,9 @@ import { bundleHostileControl } from "../setup/hostile-bundle.ts";
 
 const MIB = 1024 * 1024;
 
+/** The messages with which the Worker begins a call that has a callback. */
+const BEGIN_CALL = ['["push",["pipeline",0,["x"],[{"onStdout":["export",-1]}]]]', '["pull",1]'];
+
 const control = await bundleHostileControl();
 const logged: string[] = [];
 let engine: TestEngine;
@@ -73,10 +76,13 @@ it("the control server cannot forge a line of the log", async () => {
 
 describe("a control server that code has replaced", () => {
   it.each([
-    ["push", /that the Worker has not read yet/],
+    ["push", /made the Worker store too much data/],
+    ["output", /made the Worker store too much data/],
+    ["unreleased", /did not release them/],
+    ["main", /pushed something that is not a call/],
     ["value", /pushed something that is not a call/],
-    ["stream", /that the Worker has not read yet/],
-    ["pipes", /that the Worker has not read yet/],
+    ["stream", /not a message of the control protocol/],
+    ["pipes", /not a message of the control protocol/],
     ["frame", /Max payload size exceeded/],
     ["nested", /values/],
     ["keys", /values/],
@@ -89,9 +95,7 @@ describe("a control server that code has replaced", () => {
   ])("is stopped together with its sandbox, and other sandboxes continue: %s", async (attack, reason) => {
     const sandbox = await attacker(attack);
     const { socket, received } = connect(sandbox);
-    // The Worker begins a call in this form.
-    for (const message of ['["push",["pipeline",0,["x"],[]]]', '["pull",1]'])
-      socket.once("open", () => socket.send(message));
+    for (const message of BEGIN_CALL) socket.once("open", () => socket.send(message));
     const [report] = await Promise.all([sandbox.waitForEnd(), waitForClose(socket)]);
     expect(report).toMatchObject({ exitCode: 137, reason: expect.stringMatching(reason) });
     expect(received.bytes / MIB).toBeLessThan(48);
@@ -114,6 +118,7 @@ describe("a control server that code has replaced", () => {
     const sandbox = await attacker("churn");
     const { socket, received } = connect(sandbox);
     await once(socket, "open");
+    for (const message of BEGIN_CALL) socket.send(message);
     const from = performance.now();
     await expect.poll(() => received.messages, { timeout: 20_000 }).toBeGreaterThan(20_000);
     // The first 10,000 messages arrive at once, and then 5,000 a second.

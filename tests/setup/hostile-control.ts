@@ -5,12 +5,15 @@ import type { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer } from "ws";
 
 const MIB = 1024 * 1024;
-const call = (args: string) => `["push",["pipeline",0,["x"],[${args}]]]`;
+/** A call of the Worker's first callback. */
+const call = (args: string) => `["push",["pipeline",-1,[],[${args}]]]`;
 
 /** Each function makes a message. The attack sends that message again and again. */
 const attacks: Record<string, () => string | Buffer> = {
   /** Values that the Worker would keep in memory. */
   push: () => call(JSON.stringify("x".repeat(12 * MIB))),
+  /** Output that the SDK would keep in memory, although each call is released. */
+  output: () => call(`{"text":${JSON.stringify("x".repeat(MIB))},"timestamp":0}`),
   value: () => `["push",${JSON.stringify("x".repeat(12 * MIB))}]`,
   stream: () => `["stream",["pipeline",0,["write"],[${JSON.stringify("x".repeat(MIB))}]]]`,
   /** More pipes than any client opens. */
@@ -27,6 +30,9 @@ const attacks: Record<string, () => string | Buffer> = {
   references: () => call(`[${Array.from({ length: 300 }, (_, n) => `["export",-${n + 1}]`).join(",")}]`),
   blanks: () => '[ "push", 1 ]',
   binary: () => Buffer.alloc(1000),
+  main: () => '["push",["pipeline",0,["x"],[]]]',
+  /** Calls that remain, because a release with the count 0 has no effect. */
+  unreleased: () => call("1"),
   /** Breaks no rule: it cancels each call at once. */
   churn: () => call("1"),
 };
@@ -72,6 +78,9 @@ function readAttack(): string | undefined {
   }
 }
 
+/** The counts with which attacks release their calls. */
+const releases: Record<string, number> = { output: 1, churn: 1, unreleased: 0 };
+
 /** Attacks in responses to the Worker's requests. */
 const answers = new Set(["keys", "numbers"]);
 
@@ -92,11 +101,19 @@ function send(peer: WebSocket, name: string): void {
     while (peer.readyState === WebSocket.OPEN && peer.bufferedAmount < message.length + 4096) {
       peer.send(message, { binary });
       count += 1;
-      if (name === "churn") peer.send(`["release",${count},1]`);
+      if (name in releases) peer.send(`["release",${count},${releases[name]}]`);
     }
     if (peer.readyState === WebSocket.OPEN) setImmediate(sendMore);
   };
-  sendMore();
+  let isSending = false;
+  peer.on("message", (data: Buffer) => {
+    const text = data.toString();
+    // The attack begins when the Worker can be called.
+    if (!isSending && text.includes('["export",-1]')) sendMore();
+    isSending ||= text.includes('["export",-1]');
+    const id = /^\["pull",(-?\d+)\]$/.exec(text)?.[1];
+    if (!isSending && id !== undefined) peer.send(`["resolve",${id},{"id":"x"}]`);
+  });
 }
 
 function answer(peer: WebSocket, value: string): void {

@@ -1,9 +1,10 @@
 import { spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { stripTypeScriptTypes } from "node:module";
-import { setTimeout } from "node:timers/promises";
+import { setImmediate, setTimeout } from "node:timers/promises";
 import { RpcTarget } from "capnweb";
 import type { Language } from "../../src/shared/languages.ts";
+import { SerialQueue } from "../../src/shared/queue.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { sandboxError } from "./container-errors.ts";
@@ -63,6 +64,8 @@ export class InterpreterAPI extends RpcTarget {
   readonly #starting = new Set<KernelProgram>();
   /** The programs for which a context was created. */
   readonly #used = new Set<KernelProgram>();
+  /** The results that the Worker receives one after another: the engine limits what the Worker has to store at once. */
+  readonly #results = new SerialQueue();
   #first: Promise<void> | undefined;
   #closed = false;
 
@@ -113,16 +116,8 @@ export class InterpreterAPI extends RpcTarget {
     language: string | undefined,
     callbacks: RunCallbacks,
   ): Promise<void> {
-    const { stdout, stderr, outputs, success, error } = await this.#execute(contextId ?? "", code, language);
-    if (stdout) await callbacks.onStdout?.({ text: stdout, timestamp: Date.now() });
-    if (stderr) await callbacks.onStderr?.({ text: stderr, timestamp: Date.now() });
-    for (const output of outputs ?? []) await callbacks.onResult?.(formOf(output));
-    if (success !== false) return;
-    await callbacks.onError?.({
-      name: error?.type || "ExecutionError",
-      message: (error ? error.message : stderr) || "Code execution failed",
-      traceback: error?.traceback?.split("\n") ?? [],
-    });
+    const reply = await this.#execute(contextId ?? "", code, language);
+    await this.#results.run(() => passOn(reply, callbacks));
   }
 
   /** Ends the context's kernel. Errors: CONTEXT_NOT_FOUND. */
@@ -212,6 +207,23 @@ export class InterpreterAPI extends RpcTarget {
     if (status === null && codeOf(error) !== "ENOENT") return true;
     return status === 0;
   }
+}
+
+async function passOn(
+  { stdout, stderr, outputs, success, error }: KernelReply,
+  callbacks: RunCallbacks,
+): Promise<void> {
+  // The response for the previous result is sent meanwhile, so that the Worker need not store that result any more.
+  await setImmediate();
+  if (stdout) await callbacks.onStdout?.({ text: stdout, timestamp: Date.now() });
+  if (stderr) await callbacks.onStderr?.({ text: stderr, timestamp: Date.now() });
+  for (const output of outputs ?? []) await callbacks.onResult?.(formOf(output));
+  if (success !== false) return;
+  await callbacks.onError?.({
+    name: error?.type || "ExecutionError",
+    message: (error ? error.message : stderr) || "Code execution failed",
+    traceback: error?.traceback?.split("\n") ?? [],
+  });
 }
 
 /** As in the image, any other name means Python. */

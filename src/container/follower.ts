@@ -1,7 +1,9 @@
 /** Follows a run over the connection to sandboxd: receives its output and end, and resumes after broken connections. */
 import {
   type Event,
+  PIECE_BYTES,
   type Piece,
+  SHOWN_END_BYTES,
   STREAMS,
   type Stream,
   type Variables,
@@ -55,6 +57,8 @@ const RECONNECT_LIMIT_MS = 60_000;
 const STABLE_MS = 1000;
 /** The pause before the next connection grows by this for each broken connection in a row, in milliseconds. */
 const RECONNECT_STEP_MS = 20;
+/** sandboxd sends a window of each stream, at most one piece more, and the last bytes. Another program sent output beyond this. */
+const MAX_WAITING_BYTES = STREAMS.length * (WINDOW_BYTES + PIECE_BYTES + SHOWN_END_BYTES);
 export type Outcome = Extract<Event, { type: "ended" | "settled" | "unknown" | "refused" }>;
 
 export abstract class RunFollower {
@@ -165,10 +169,10 @@ export abstract class RunFollower {
     this.isKnown = true;
     this.#silence = 0;
     this.#waiting += length;
-    // sandboxd never sends more than a window of unconfirmed output, so another program sent this.
-    if (this.#waiting > 4 * WINDOW_BYTES) return this.link.connection.close();
+    if (this.#waiting > MAX_WAITING_BYTES) return this.link.connection.close();
     this.#taking = this.#taking
-      .then(() => this.sink.take(length, () => this.#passOutput(piece)))
+      // When the run has ended, the output need not wait: nobody reads it.
+      .then(() => (this.isOver ? undefined : this.sink.take(length, () => this.#passOutput(piece))))
       .catch((error: unknown) => void (this.#failure ??= error))
       .finally(() => {
         this.#waiting -= length;

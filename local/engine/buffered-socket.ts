@@ -6,6 +6,7 @@
 import { connect, type Socket, type TcpSocketConnectOpts } from "node:net";
 import type { Duplex } from "node:stream";
 import { splice } from "../../container/sandboxd/splice.ts";
+import type { Pieces } from "./piece-limit.ts";
 
 /** The size of buffers in Node's streams. */
 const bufferBytes = 65_536;
@@ -68,6 +69,8 @@ export function passThrough(
     isStopped = false;
     from.resume();
   };
+  // Another limit may resume the connection.
+  from.on("resume", () => void (isStopped && from.pause()));
   reading.read = (bytes) => {
     if (from.readableLength > 0 || !isReady()) return throughStream(bytes);
     reading.unwritten += 1;
@@ -77,7 +80,16 @@ export function passThrough(
   };
 }
 
-export function connectStreams(client: Duplex, upstream: Duplex): void {
+/** Connects a sandbox's tunnel to its host. @param reads limits the rate of short reads in both directions */
+export function connectStreams(client: Duplex, upstream: Duplex, reads: Pieces): void {
+  const count = (bytes: Buffer) => reads.take(bytes.length);
   splice(client, upstream);
-  passThrough(upstream, client);
+  passThrough(upstream, client, undefined, (bytes, onWritten) => {
+    count(bytes);
+    client.write(bytes, onWritten);
+  });
+  for (const stream of [client, upstream]) {
+    stream.on("data", count);
+    reads.join(stream);
+  }
 }

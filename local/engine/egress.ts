@@ -6,7 +6,7 @@ import {
   type Server,
   type ServerResponse,
 } from "node:http";
-import type { Server as ListeningServer, Socket } from "node:net";
+import { createServer as createListener, type Server as ListeningServer, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 import type { Connection, ConnectionLog } from "../../src/shared/connection-log.ts";
@@ -56,6 +56,8 @@ export interface Egress {
   policy: NetworkPolicy;
   connections: ConnectionLog;
   pieces: Pieces;
+  /** Limits the short reads of tunnels. */
+  tunnelReads: Pieces;
   queue: OutboundQueue;
   upstream: UpstreamOptions;
   authority: CertificateAuthority | undefined;
@@ -99,18 +101,18 @@ export function createEgress(egress: Egress): Server {
  */
 export function takeConnections(server: Server, listeners: readonly ListeningServer[]): () => void {
   const open = new Set<Socket>();
-  for (const listener of listeners)
-    listener.on("connection", (socket) => {
+  // Node reads from a paused connection until its buffer is full. With a buffer of one byte, it stops after one read.
+  const options = { allowHalfOpen: true, noDelay: true, highWaterMark: 1 };
+  const servers = listeners.map((listener) =>
+    createListener(options, (socket) => {
       if (open.size >= maxConnections) return void socket.destroy();
       open.add(socket);
       socket.once("close", () => open.delete(socket));
-      // Node sets this for the connections of its HTTP servers, too.
-      socket.allowHalfOpen = true;
-      socket.setNoDelay(true);
       server.emit("connection", socket);
-    });
+    }).listen(listener),
+  );
   return () => {
-    for (const listener of listeners) listener.close();
+    for (const listener of servers) listener.close();
     for (const socket of open) socket.destroy();
   };
 }
@@ -354,7 +356,7 @@ async function tunnel(
     return;
   }
   if (isUnrestricted && head.length > 0) upstream.write(head);
-  connectStreams(socket, upstream);
+  connectStreams(socket, upstream, egress.tunnelReads);
 }
 
 async function connectFor(
@@ -454,12 +456,12 @@ async function upgrade(
   upstream.write(`${request.method} ${url.pathname}${url.search} HTTP/1.1\r\nHost: ${url.host}\r\n`);
   upstream.write(`${lines.join("\r\n")}\r\n\r\n`, "latin1");
   upstream.write(head);
-  connectStreams(socket, upstream);
+  connectStreams(socket, upstream, egress.tunnelReads);
 }
 
 /** Forwards the client's bytes only after the host has agreed. Before that, the bytes could be requests, which may name any host. */
 function switchToWebSocket(
-  { pieces }: Egress,
+  { pieces, tunnelReads }: Egress,
   upstream: Socket,
   request: IncomingMessage,
   socket: Duplex,
@@ -499,7 +501,7 @@ function switchToWebSocket(
     );
     if (first.length > 0) socket.write(first);
     if (head.length > 0) switched.write(head);
-    connectStreams(socket, switched);
+    connectStreams(socket, switched, tunnelReads);
   });
   pieces.join(upstream);
   limitInterim(outgoing, pieces, refuseResponse);

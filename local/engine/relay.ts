@@ -32,7 +32,7 @@ export class RelayPace {
 
   /** @param isOfPreviews true for previews: the rate of bytes in their HTTP bodies is limited. Other bodies are the user's file transfers. */
   constructor(isOfPreviews: boolean) {
-    this.pieces = new Pieces(isOfPreviews ? new Pace(bytePace) : undefined);
+    this.pieces = new Pieces({ bytes: isOfPreviews ? new Pace(bytePace) : undefined });
   }
 
   delayWhenFull(): number {

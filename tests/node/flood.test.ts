@@ -1,14 +1,19 @@
 /** A sandbox floods its egress proxy: neither the engine nor other sandboxes are disturbed. */
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { createServer, IncomingMessage, type Server } from "node:http";
 import { connect, createServer as createTCPServer, Socket } from "node:net";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { PassThrough } from "node:stream";
+import { connectBuffered, connectStreams } from "../../local/engine/buffered-socket.ts";
+import { takeConnections } from "../../local/engine/egress.ts";
 import { gather, Pieces, requestsOf } from "../../local/engine/piece-limit.ts";
 import { RequestLimiter } from "../../local/engine/request-limiter.ts";
+import { Pace } from "../../src/shared/pace.ts";
 import { boundedLookups } from "../../local/engine/upstream.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { listen } from "../setup/listen.ts";
-import { sleep } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 
 const MIB = 1024 * 1024;
 /** The pause between two requests of the neighbour. Without it, they would take too much processor time. */
@@ -276,6 +281,94 @@ it("the rest of a request whose response has ended is read at a limited rate", a
   client.destroy();
   server.closeAllConnections();
   server.close();
+});
+
+/** Connects two ends in this process by a tunnel. */
+async function openTunnel(reads: Pieces) {
+  const proxy = createServer();
+  const listener = createTCPServer();
+  const host = createTCPServer({ noDelay: true });
+  const port = await listen(listener);
+  const closeConnections = takeConnections(proxy, [listener]);
+  const upstream = connectBuffered({ port: await listen(host), host: "127.0.0.1", noDelay: true });
+  const [outside] = (await once(host, "connection")) as [Socket];
+  const program = connect({ port, host: "127.0.0.1", noDelay: true });
+  program.write("CONNECT host.test:443 HTTP/1.1\r\n\r\n");
+  const [, client] = (await once(proxy, "connect")) as [IncomingMessage, Socket];
+  connectStreams(client, upstream, reads);
+  for (const socket of [program, client, upstream, outside]) socket.on("error", () => undefined);
+  const close = () => {
+    closeConnections();
+    host.close();
+    for (const socket of [program, upstream, outside]) socket.destroy();
+  };
+  return { program, host: outside, client, upstream, close };
+}
+
+it.each([
+  ["program", "client"],
+  ["host", "upstream"],
+] as const)(
+  "the engine counts single bytes from the %s of a tunnel, and pauses reading them",
+  async (from, reading) => {
+    const pace = new Pace({ burst: 50, perSecond: 10 });
+    const reads = new Pieces({ pace });
+    const tunnel = await openTunnel(reads);
+    const drip = setInterval(() => void tunnel[from].write("x"), 1);
+    await until(() => reads.isResting);
+    // Makes the pause long enough for this test.
+    pace.take(100);
+    const before = tunnel[reading].bytesRead;
+    await sleep(300);
+    expect(tunnel[reading].bytesRead - before).toBeLessThan(5);
+    clearInterval(drip);
+    tunnel.close();
+  },
+);
+
+it("tunnels close when their programs end, although their rate is limited", async () => {
+  const reads = new Pieces({ pace: new Pace({ burst: 500, perSecond: 500 }) });
+  const tunnels = await Promise.all(Array.from({ length: 40 }, () => openTunnel(reads)));
+  for (const { host } of tunnels) host.resume();
+  const drip = setInterval(() => {
+    for (const { program } of tunnels) program.write("x");
+  }, 1);
+  await until(() => reads.isResting);
+  await sleep(200);
+  clearInterval(drip);
+  for (const { program } of tunnels) program.end();
+  await expect
+    .poll(() => tunnels.every((tunnel) => tunnel.client.destroyed && tunnel.upstream.destroyed), {
+      timeout: 30_000,
+    })
+    .toBe(true);
+  for (const { close } of tunnels) close();
+});
+
+it("a tunnel passes on all bytes unchanged while its rate is limited", async () => {
+  const pieces = new Pieces();
+  const { program, host, close } = await openTunnel(pieces);
+  const sent = randomBytes(20 * MIB);
+  for (const [from, to] of [
+    [program, host],
+    [host, program],
+  ] as const) {
+    const received: Buffer[] = [];
+    to.on("data", (bytes: Buffer) => void received.push(bytes));
+    let rests = 0;
+    for (let at = 0, n = 0; at < sent.length; n++) {
+      // Short pieces exhaust the limit; long ones fill the buffers.
+      const end = Math.min(sent.length, at + (n % 2 === 0 ? 100 : 100_000));
+      if (!from.write(sent.subarray(at, end))) await once(from, "drain");
+      pieces.take(0, 100);
+      rests += Number(pieces.isResting);
+      at = end;
+    }
+    await until(() => received.reduce((sum, { length }) => sum + length, 0) === sent.length);
+    expect(Buffer.concat(received).equals(sent)).toBe(true);
+    expect(rests).toBeGreaterThan(0);
+  }
+  close();
 });
 
 it("the engine begins a limited number of simultaneous TLS handshakes, and further ones wait", async () => {

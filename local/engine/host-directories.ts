@@ -8,6 +8,7 @@ import type { Mount } from "./bubblewrap.ts";
 import { O_PATH } from "./host-files.ts";
 import { systemPath } from "./host-programs.ts";
 import { claimIDs, idsPerSandbox, type HostUser, type IDMap, type IDRange } from "./ids.ts";
+import type { MountMaps } from "./id-mapped-mount.ts";
 import { MACHINE, START_PROBLEMS } from "./texts.ts";
 
 const run = promisify(execFile);
@@ -21,8 +22,8 @@ export interface HostDirectory {
 }
 
 export interface HostIDs extends IDRange, IDMap {
-  /** For a directory of the machine's root: the map for `mountMapped`. */
-  directoryMap?: string;
+  /** For a directory of the machine's root. */
+  directoryMaps?: MountMaps;
 }
 
 /**
@@ -36,7 +37,11 @@ export async function claimIDsFor(directory: FileHandle | undefined): Promise<Ho
   const { first } = range;
   const firstUser = { uid: first, gid: first };
   if (owner === undefined) return { ...range, root: firstUser, count: idsPerSandbox };
-  if (owner.uid === 0) return { ...range, root: firstUser, count: 1, directoryMap: `0 ${first} 1\n` };
+  if (owner.uid === 0) {
+    // All groups, because nobody can change a file on such a mount if the maps lack the file's owner or group.
+    const directoryMaps = { users: `0 ${first} 1\n`, groups: `0 ${first} ${idsPerSandbox}\n` };
+    return { ...range, root: firstUser, count: 1, directoryMaps };
+  }
   return { ...range, root: { uid: owner.uid, gid: owner.gid === 0 ? first : owner.gid }, count: 1 };
 }
 

@@ -14,7 +14,7 @@ const unshareNumber: Partial<Record<typeof arch, number>> = { x64: 272, arm64: 9
  */
 const program = `
 use strict;
-my ($from, $to, $map, $unshare) = @ARGV;
+my ($from, $to, $users, $groups, $unshare) = @ARGV;
 my $empty = "";
 pipe(my $made, my $say) and pipe(my $wait, my $over) or die "pipe: $!\\n";
 my $child = fork() // die "fork: $!\\n";
@@ -27,7 +27,8 @@ if ($child == 0) {
 }
 close $say;
 sysread($made, my $byte, 1) or die "cannot create a user namespace\\n";
-for my $name ("uid_map", "gid_map") {
+for (["uid_map", $users], ["gid_map", $groups]) {
+  my ($name, $map) = @$_;
   open(my $file, ">", "/proc/$child/$name") or die "$name: $!\\n";
   syswrite($file, $map) or die "$name: $!\\n";
 }
@@ -43,14 +44,21 @@ mkdir $to;
 syscall(429, $tree, $empty, -100, $to, 0x4) == 0 or die "move_mount: $!\\n";
 `;
 
+/** Each map has a line with the first id on disk, the id that the mount shows for it, and the number of ids. */
+export interface MountMaps {
+  users: string;
+  groups: string;
+}
+
 /**
- * Mounts a directory again in the mount namespace of a process. @param map lines with an id on disk, the id that the mount
- * shows, and the number of ids @throws Error with the reason if the machine or file system does not support such mounts
+ * Mounts a directory again in the mount namespace of a process. @throws Error with the reason if the machine or file system does not
+ * support such mounts
  */
-export async function mountMapped(pid: number, from: string, to: string, map: string): Promise<void> {
+export async function mountMapped(pid: number, from: string, to: string, maps: MountMaps): Promise<void> {
   const unshare = unshareNumber[arch];
   if (unshare === undefined) throw new Error(`${arch} processors are not supported`);
-  const args = [`--mount=/proc/${pid}/ns/mnt`, "--", "perl", "-e", program, from, to, map, String(unshare)];
+  const words = [from, to, maps.users, maps.groups, String(unshare)];
+  const args = [`--mount=/proc/${pid}/ns/mnt`, "--", "perl", "-e", program, ...words];
   await run("nsenter", args, { cwd: "/", env: { PATH: systemPath() }, timeout: 10_000 }).catch(
     (error: unknown) => {
       throw new Error(failureOf(error));

@@ -52,7 +52,7 @@ export class MountNamespace {
    * Opens the namespace, or a new one if a package manager has replaced a file since. The old namespace still shows the removed file,
    * which cannot be mounted in a sandbox. @throws Error if the namespace cannot be created, or a directory's owner cannot be mapped
    */
-  async open(mounts: Mount[], { root, directoryMap }: HostIDs): Promise<MountNamespaceView> {
+  async open(mounts: Mount[], { root, directoryMaps }: HostIDs): Promise<MountNamespaceView> {
     // The namespace has the directories of all sandboxes, so that sandboxes with different directories can share it.
     const directories = this.#directories.filter(({ from }) => existsSync(from));
     const otherMounts = [...mounts, ...directories].filter(
@@ -64,11 +64,11 @@ export class MountNamespace {
     const pid = await holder.pid;
     const pathOf = (from: string) => `${place}/${this.#enginePath(from) ?? sources.indexOf(from)}`;
     const mappedPaths = new Map<string, string>();
-    for (const { from } of directoryMap === undefined
-      ? []
-      : directories.filter((mount) => mounts.some(isSame(mount)))) {
+    const ofSandbox = directories.filter((mount) => mounts.some(isSame(mount)));
+    for (const { from } of ofSandbox) {
+      if (directoryMaps === undefined) break;
       const path = `${pathOf(from)}-${root.uid}`;
-      const mounted = holder.mapped.get(path) ?? mountMapped(pid, pathOf(from), path, directoryMap ?? "");
+      const mounted = holder.mapped.get(path) ?? mountMapped(pid, pathOf(from), path, directoryMaps);
       holder.mapped.set(path, mounted);
       await mounted.catch((error: unknown) => {
         holder.mapped.delete(path);

@@ -261,6 +261,21 @@ describe("a mounted directory of the machine", () => {
     expect(statSync(join(project, "new")).uid).toBe(process.getuid?.());
   });
 
+  it.runIf(process.getuid?.() === 0)("can be changed if it belongs to root and another group", async () => {
+    const shared = join(project, "shared");
+    mkdirSync(shared);
+    writeFileSync(join(shared, "file"), "of a group");
+    for (const path of [shared, join(shared, "file")]) chownSync(path, 0, 33);
+    const sandbox = await startWithMount();
+    const { stdout, stderr } = await sandbox.run(
+      "cd /workspace/project/shared && echo changed > file && echo new > new && cat file new",
+    );
+    expect({ stdout, stderr }).toEqual({ stdout: "changed\nnew", stderr: "" });
+    const { uid, gid } = statSync(join(shared, "file"));
+    expect({ uid, gid, ofNew: statSync(join(shared, "new")).uid }).toEqual({ uid: 0, gid: 33, ofNew: 0 });
+    rmSync(shared, { recursive: true });
+  });
+
   it("gets no set-id bit from a sandbox, but any other mode", async () => {
     const created = join(project, "made");
     const sandbox = await startWithMount();

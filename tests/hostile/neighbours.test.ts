@@ -283,6 +283,16 @@ describe("when one principal attacks the server", () => {
     },
   );
 
+  it("the server keeps no memory for contexts of a program in the control server's place", async () => {
+    const sandbox = "contexts";
+    await tool(url, "run_command", { sandbox, command: "echo contexts >/tmp/attack" });
+    const before = memoryNow();
+    for (let round = 0; round < 6; round++)
+      await atOnce(12, (n) => attackWith("run_code", { sandbox, code: "1", context: `c${round}-${n}` }));
+    expect((memoryNow() - before) / 1024 ** 2).toBeLessThan(350);
+    await tool(url, "destroy_sandbox", { sandbox });
+  });
+
   describe("when a program takes sandboxd's place", () => {
     const sandboxOf = (flood: string) => `flood-${flood.toLowerCase()}`;
 

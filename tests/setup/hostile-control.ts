@@ -37,6 +37,7 @@ const attacks: Record<string, () => string | Buffer> = {
   churn: () => call("1"),
 };
 
+let contextCount = 0;
 const connections = new Set<Duplex>();
 watch("/tmp", (_event, name) => {
   // Prints the data that an attack wrote to this file.
@@ -89,10 +90,13 @@ const ANSWER = "answer ";
 
 function send(peer: WebSocket, name: string): void {
   const message = attacks[name]?.() ?? "";
-  if (answers.has(name)) return answer(peer, message as string);
+  if (answers.has(name)) return answer(peer, () => message as string);
+  // Contexts that the SDK would keep in memory, and code without output.
+  if (name === "contexts")
+    return answer(peer, () => `{"id":"${++contextCount}","cwd":"${"x".repeat(8 * MIB)}"}`);
   if (name.startsWith(ANSWER)) {
     writeFileSync("/var/tmp/current-attack", name);
-    return answer(peer, name.slice(ANSWER.length));
+    return answer(peer, () => name.slice(ANSWER.length));
   }
   const binary = typeof message !== "string" && name === "binary";
   let count = 0;
@@ -116,11 +120,11 @@ function send(peer: WebSocket, name: string): void {
   });
 }
 
-function answer(peer: WebSocket, value: string): void {
+function answer(peer: WebSocket, value: () => string): void {
   peer.on("error", () => undefined);
   peer.on("message", (data: Buffer) => {
     const id = /^\["pull",(-?\d+)\]$/.exec(data.toString())?.[1];
-    if (id !== undefined) peer.send(`["resolve",${id},${value}]`);
+    if (id !== undefined) peer.send(`["resolve",${id},${value()}]`);
   });
 }
 

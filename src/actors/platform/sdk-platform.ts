@@ -18,15 +18,7 @@ import {
 
 type SDKSandbox = Pick<
   BaseSandbox,
-  | "client"
-  | "destroy"
-  | "stop"
-  | "getState"
-  | "schedule"
-  | "renewActivityTimeout"
-  | "createCodeContext"
-  | "runCode"
-  | "deleteCodeContext"
+  "client" | "destroy" | "stop" | "getState" | "schedule" | "renewActivityTimeout" | "runCode"
 > & { envVars?: Record<string, string> };
 
 const STOP_MS = 5000;
@@ -205,7 +197,10 @@ export class SDKPlatform implements ContainerPlatform {
   }
 }
 
-/** The SDK's interpreters. `runCode` ignores its timeout, and never settles if its kernel dies. */
+/**
+ * The SDK's interpreters. `runCode` ignores its timeout, and never settles if its kernel dies. Contexts are created and deleted
+ * with the SDK's client, because the methods of its class keep what the sandbox returns in memory.
+ */
 export class SDKInterpreter implements Interpreter {
   readonly #sandbox: SDKSandbox;
 
@@ -215,7 +210,7 @@ export class SDKInterpreter implements Interpreter {
 
   async createContext(language: Language): Promise<{ id: string }> {
     try {
-      return await this.#sandbox.createCodeContext({ language });
+      return await this.#sandbox.client.interpreter.createCodeContext({ language });
     } catch (error) {
       throw translateCreationError(error);
     }
@@ -233,7 +228,7 @@ export class SDKInterpreter implements Interpreter {
 
   /** Takes as long as the start of a kernel, because the SDK starts a spare one before it confirms the deletion. */
   async deleteContext(id: string): Promise<void> {
-    await this.#sandbox.deleteCodeContext(id);
+    await this.#sandbox.client.interpreter.deleteCodeContext(id);
   }
 
   /** Closes the SDK's connection. Otherwise the SDK would count abandoned calls as in flight and never report an idle sandbox. */

@@ -67,6 +67,8 @@ const STOP_MS = 10_000;
 /** How long a connection stays open if only abandoned calls use it, in milliseconds. */
 const HANG_UP_MS = 5000;
 const DETAIL_CHARS = 200;
+/** Contexts have UUIDs. */
+const MAX_CONTEXT_ID_CHARS = 64;
 
 /** An interpreter's messages for a missing or replaced prelude file. */
 const MISSING =
@@ -261,7 +263,7 @@ export class Kernels {
     let contextID;
     try {
       const made = this.#prepareRun(sink).then(() => this.#interpreter.createContext(language));
-      const created = checkResult(made, (result) => isRecord(result) && typeof result.id === "string");
+      const created = checkResult(made, (result) => isContext(result));
       contextID = (await withTimeout(CREATE_MS, created)).id;
     } catch (error) {
       throw creationError(error, language);
@@ -391,6 +393,10 @@ export class Kernels {
     if (!this.#link.lifecycle.isRunning) return;
     this.#interpreter.deleteContext(contextID).catch(() => undefined);
   }
+}
+
+function isContext(result: unknown): boolean {
+  return isRecord(result) && typeof result.id === "string" && result.id.length <= MAX_CONTEXT_ID_CHARS;
 }
 
 /** The promise's value, or the reason why the wait ended. */

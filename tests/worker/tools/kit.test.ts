@@ -117,6 +117,14 @@ describe("the progress of a call", () => {
     expect(messages.at(-1)).toMatchObject({ result: { content: [text("exit_code: 0\nstdout: done")] } });
   });
 
+  it("is not sent if its token is so long that each notification would take much memory", async () => {
+    const args = { sandbox: "kit", command: "echo line; sleep 2" };
+    const call = async (length: number) =>
+      (await owner.send("run_command", args, { progressToken: "t".repeat(length) })).messages;
+    expect(await call(256)).toContainEqual(expect.objectContaining({ method: "notifications/progress" }));
+    expect(await call(257)).toEqual([expect.objectContaining({ result: expect.anything() })]);
+  });
+
   it("has the last printed line, shortened and as plain text", async () => {
     const go = "/tmp/progress-go";
     const long = "x".repeat(1000);

@@ -89,8 +89,19 @@ class Place {
     };
     const preload = join(repository, "tests/setup", preloaded);
     const sandboxd = [process.execPath, "--require", preload, bundle, "--socket", this.socket];
-    // sandboxd's scripts have the same paths as in a sandbox, and its processes end with it.
-    const view = ["--dev-bind", "/", "/", "--proc", "/proc", "--tmpfs", "/opt", "--unshare-pid"];
+    // sandboxd's scripts have the same paths as in a sandbox, and its processes end with it. It lists the sockets of its own network
+    // only: listing those of the machine took a fifth of the processor time.
+    const view = [
+      "--dev-bind",
+      "/",
+      "/",
+      "--proc",
+      "/proc",
+      "--tmpfs",
+      "/opt",
+      "--unshare-pid",
+      "--unshare-net",
+    ];
     const scripts = ["--ro-bind", join(repository, "container"), "/opt/sandbox-mcp"];
     const mount = (path: string, bytes?: number) =>
       bytes === undefined ? [] : ["--size", String(bytes), "--tmpfs", path];

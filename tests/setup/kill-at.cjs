@@ -1,10 +1,12 @@
 /**
  * Loaded before sandboxd. Kills sandboxd at its KILL_AT-th system call after the file ARMED exists. It counts calls
- * that change something or consume data, and writes their names into the file CALLS.
+ * that change something or consume data, and writes their names into the file CALLS. It does not count a call whose effect the kill
+ * undoes or that has none: the opening of an existing file or pipe, and the removal of a file that does not exist.
  */
 const { env } = process;
 const fs = require("node:fs");
 const { appendFileSync, existsSync } = fs;
+const { O_CREAT, O_TRUNC } = fs.constants;
 const { ARMED = "", CALLS = "" } = env;
 const killAt = Number(env.KILL_AT);
 for (const name of ["ARMED", "CALLS", "KILL_AT", "NODE_OPTIONS"]) delete env[name];
@@ -23,17 +25,23 @@ function step(name) {
   if (calls === killAt) process.kill(process.pid, "SIGKILL");
 }
 
-function count(object, names) {
+const isCreating = (_path, flags = "r") =>
+  typeof flags === "number" ? (flags & (O_CREAT | O_TRUNC)) !== 0 : !flags.startsWith("r");
+
+/** @param changes whether a call with these arguments changes something */
+function count(object, names, changes = () => true) {
   for (const name of names) {
     const original = object[name];
     object[name] = function (...args) {
-      step(name);
+      if (changes(...args)) step(name);
       return Reflect.apply(original, this, args);
     };
   }
 }
 
-count(fs, ["mkdirSync", "openSync", "renameSync", "rmSync", "unlinkSync", "writeFileSync", "writeSync"]);
+count(fs, ["mkdirSync", "renameSync", "unlinkSync", "writeFileSync", "writeSync"]);
+count(fs, ["openSync"], isCreating);
+count(fs, ["rmSync"], existsSync);
 count(fs, [
   "chmodSync",
   "ftruncateSync",
@@ -43,7 +51,8 @@ count(fs, [
   "symlinkSync",
   "utimesSync",
 ]);
-count(fs.promises, ["chmod", "chown", "copyFile", "mkdir", "open", "rename", "rm"]);
+count(fs.promises, ["chmod", "chown", "copyFile", "mkdir", "rename", "rm"]);
+count(fs.promises, ["open"], isCreating);
 count(require("node:child_process"), ["execFile", "spawn"]);
 const { end } = require("node:http").ServerResponse.prototype;
 require("node:http").ServerResponse.prototype.end = function (...args) {
@@ -62,6 +71,6 @@ fs.readSync = (...args) => {
 const { open } = fs.promises;
 fs.promises.open = async (...args) => {
   const handle = await open(...args);
-  count(handle, ["write", "close"]);
+  count(handle, ["write"]);
   return handle;
 };

@@ -124,6 +124,15 @@ describe("the stream of an agent", () => {
     expect(run.received.stdout).toBe("first …\n");
   });
 
+  it.each([
+    [AGENTS["claude-code"], (huge: number) => ({ type: "result", total_cost_usd: huge })],
+    [AGENTS.opencode, (huge: number) => ({ type: "step_finish", part: { cost: huge } })],
+  ])("has only numbers that JSON can store", (agent, eventOf) => {
+    const reader = agent.reader("/workspace/app", "conversation");
+    for (let time = 0; time < 3; time++) readLine(reader, JSON.stringify(eventOf(1e308)));
+    expect(JSON.parse(JSON.stringify(reader.report))).toEqual(reader.report);
+  });
+
   it("is cut between two characters", () => {
     const run = new Recorder();
     const { output, reader } = outputTo(run);

@@ -89,25 +89,16 @@ class Place {
     };
     const preload = join(repository, "tests/setup", preloaded);
     const sandboxd = [process.execPath, "--require", preload, bundle, "--socket", this.socket];
-    // sandboxd's scripts have the same paths as in a sandbox, and its processes end with it. It lists the sockets of its own network
-    // only: listing those of the machine took a fifth of the processor time.
-    const view = [
-      "--dev-bind",
-      "/",
-      "/",
-      "--proc",
-      "/proc",
-      "--tmpfs",
-      "/opt",
-      "--unshare-pid",
-      "--unshare-net",
-    ];
+    // sandboxd's scripts have the same paths as in a sandbox, and its processes end with it. It looks for
+    // ports in its own network only, because it would list all sockets of the machine twice a second.
+    const view = ["--dev-bind", "/", "/", "--proc", "/proc", "--tmpfs", "/opt"];
+    const namespaces = ["--unshare-pid", "--unshare-net"];
     const scripts = ["--ro-bind", join(repository, "container"), "/opt/sandbox-mcp"];
     const mount = (path: string, bytes?: number) =>
       bytes === undefined ? [] : ["--size", String(bytes), "--tmpfs", path];
     const own = [...mount(this.workspace, disk), ...mount(this.root, ownDisk)];
     const shell = ["--die-with-parent", "/bin/sh", "-c", AGAIN, "sh", String(killAt)];
-    const args = [...view, ...scripts, ...own, ...shell, ...sandboxd];
+    const args = [...view, ...namespaces, ...scripts, ...own, ...shell, ...sandboxd];
     this.#sandbox = spawn("bwrap", args, { env, cwd: "/", stdio: "ignore" });
   }
 

@@ -1,7 +1,8 @@
-/** A terminal's output as text. */
+/** A terminal's output as text, and the durations that the command line and the panel show. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { oneLine } from "../../cli/print.ts";
+import { duration, oneLine } from "../../cli/print.ts";
+import { duration as panelDuration } from "../../panel/format.ts";
 import { lastStates, render, terminalText } from "../../src/runs/terminal-text.ts";
 import { Typing } from "../../src/shared/terminal/typing.ts";
 import { until } from "../setup/until.ts";
@@ -101,4 +102,12 @@ it("typed text is sent in pieces of whole characters", async () => {
   typing.type(typed);
   await until(() => sent.length === typed.length);
   expect(sent === typed).toBe(true);
+});
+
+it.each([
+  [59_960, "1 min 0 s", "1 min 0 s"],
+  [119_700, "2 min 0 s", "2 min 0 s"],
+  [3_599_700, "60 min 0 s", "1 h 0 min"],
+])("the command line shows %i ms as %s, and the panel as %s", (ms, inTerminal, inPanel) => {
+  expect([duration(ms), panelDuration(ms)]).toEqual([inTerminal, inPanel]);
 });

@@ -3,7 +3,7 @@
  * and writes the command's exit status (slot.ts).
  */
 import { execFile } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, readlinkSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { promisify } from "node:util";
@@ -280,11 +280,7 @@ export class CommandRun extends FollowedRun {
       const stream = this.streams[name];
       if (stream.isCopied) continue;
       try {
-        stream.copy(
-          slot,
-          isAgain,
-          isAgain && readersOf(pipeOf(slot.directory, name), (link) => readlinkSync(link)).length > 0,
-        );
+        stream.copy(slot, isAgain, isAgain && readersOf(pipeOf(slot.directory, name)).length > 0);
       } catch {
         // No process can be started, or user code removed the pipes. sandboxd itself reads the available output.
         stream.take(slot);

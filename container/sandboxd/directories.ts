@@ -1,4 +1,4 @@
-/** The directories of sandboxd's state. They are on a separate file system, or, without isolation, on the host's. */
+/** The directories of sandboxd's state, in the sandbox's own file system or, without isolation, in the host's. */
 import {
   type Dirent,
   closeSync,

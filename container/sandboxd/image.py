@@ -1,4 +1,5 @@
-"""Makes an image smaller: reads a file from standard input, and writes it as PNG or JPEG, whichever has fewer bytes.
+"""Makes an image smaller: reads a file from standard input, and writes it as PNG or JPEG, whichever has fewer bytes. A JPEG
+stays a JPEG.
 
     image.py <longest side> <pixels> <bytes>
 
@@ -74,7 +75,10 @@ def turn(image, orientation):
 
 
 def encode(image, most, is_lossless):
-    """Returns the smaller of PNG and JPEG; None if both have too many bytes. Most plots are smaller as PNG, and blurred as JPEG."""
+    """Returns the smaller of PNG and JPEG; None if both have too many bytes.
+
+    Only a lossless image can become a PNG. Most plots are smaller as PNG, and blurred as JPEG.
+    """
     found = []
     if is_lossless:
         found.append(save(image, format="PNG", compress_level=COMPRESSION))

@@ -2,7 +2,7 @@
  * sandboxd: our program inside a sandbox. It runs commands and reports their output and end to the sandbox's actor (its Durable
  * Object), follows code, reads and writes files, and forwards preview requests to servers in the sandbox.
  *
- *   node sandboxd.js [--socket <path>] [--write-base <path>]
+ *   node sandboxd.cjs [--socket <path>] [--write-base <path>]
  *
  * Without --socket it listens on its port, as in the image. With --write-base it writes the list of the image's files, and
  * ends.

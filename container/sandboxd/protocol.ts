@@ -170,7 +170,7 @@ export const endSchema = z.object({
   stdout: size(),
   stderr: size(),
   timedOut: z.optional(z.boolean()),
-  /** Some output may be missing: a process of sandboxd was killed while reading it. */
+  /** Some output may be missing: a copier was killed or stopped, user code changed the file, or the disk was full (`noSpace`). */
   cut: z.optional(z.boolean()),
   noSpace: z.optional(z.boolean()),
   /** The exit status is unknown, because the command's keeper (keeper.sh) was killed. `status` is a substitute. */

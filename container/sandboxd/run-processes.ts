@@ -1,5 +1,5 @@
 /** Finds and signals a run's processes, by process group and by mark (`markOf` in protocol.ts). */
-import { readFileSync, readdirSync } from "node:fs";
+import { readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { procStat } from "./proc-stat.ts";
 import { markOf } from "./protocol.ts";
 
@@ -130,10 +130,11 @@ export function findTerminal(parent: number): string | undefined {
   return device === undefined ? undefined : `/dev/pts/${(device & 0xff) | ((device >>> 12) & 0xfff00)}`;
 }
 
-export function readersOf(path: string, targetOf: (link: string) => string): number[] {
+/** The processes whose standard input is this file. */
+export function readersOf(path: string): number[] {
   return pids().filter((pid) => {
     try {
-      return targetOf(`/proc/${pid}/fd/0`) === path;
+      return readlinkSync(`/proc/${pid}/fd/0`) === path;
     } catch {
       return false;
     }

@@ -48,7 +48,7 @@ function patchChildren(streams) {
     const runChildren = children;
     runChildren.add(this);
     this.once("exit", () => runChildren.delete(this)).once("error", () => runChildren.delete(this));
-    const { stdio, taken } = replaceOwnDescriptors(options.stdio, "pipe");
+    const { stdio, taken } = replaceOwnDescriptors(options.stdio);
     const result = Reflect.apply(spawn, this, [{ ...options, stdio }]);
     for (const index of taken) {
       const name = index === 1 ? "stdout" : "stderr";
@@ -64,7 +64,7 @@ function patchChildren(streams) {
       const at = args.findLastIndex((argument) => argument?.stdio !== undefined);
       const options = args[at];
       if (!options?.stdio) return real(...args);
-      const { stdio, taken } = replaceOwnDescriptors(options.stdio, "pipe");
+      const { stdio, taken } = replaceOwnDescriptors(options.stdio);
       if (taken.length === 0) return real(...args.with(at, { ...options, stdio }));
       return withFiles(streams, stdio, taken, (files) =>
         real(...args.with(at, { ...options, stdio: files })),
@@ -90,8 +90,11 @@ function withFiles(streams, stdio, taken, call) {
   }
 }
 
-/** Returns `stdio` as an array without our descriptors 0, 1 and 2. `taken` has the indexes where descriptor 1 or 2 was replaced. */
-function replaceOwnDescriptors(stdio, replacement) {
+/**
+ * Returns `stdio` as an array without our descriptors 0, 1 and 2. `taken` has the indexes where a pipe has replaced descriptor 1
+ * or 2.
+ */
+function replaceOwnDescriptors(stdio) {
   const list = Array.isArray(stdio) ? [...stdio] : [stdio, stdio, stdio].map((entry) => entry ?? "pipe");
   const taken = [];
   for (const [index, entry] of list.entries()) {
@@ -99,7 +102,7 @@ function replaceOwnDescriptors(stdio, replacement) {
     const fd = inherits ?? (typeof entry === "number" ? entry : entry?.fd);
     if (fd === 0) list[index] = "ignore";
     if (fd !== 1 && fd !== 2) continue;
-    list[index] = replacement;
+    list[index] = "pipe";
     taken.push(index);
   }
   return { stdio: list, taken };

@@ -10,7 +10,6 @@ const inspector = require("node:inspector");
 const vm = require("node:vm");
 const { locateInModule } = require("./modules.cjs");
 const { explain, forget, placeInCell, toJavaScript } = require("./typescript.cjs");
-const TAKE = Symbol("take");
 const DYNAMIC = /(?<![.\w$#])import(?=\s*\()/g;
 const STATIC =
   /import\s*(?:(?<name>[\w$]+)?\s*,?\s*(?:\*\s*as\s+(?<all>[\w$]+)|\{(?<named>[^}]*)\})?\s*from\s*)?(?<from>"[^"\n]*"|'[^'\n]*')(?:\s*with\s*(?<attributes>\{[^}]*\}))?/y;
@@ -23,9 +22,9 @@ class Evaluator {
     this.sources = new Map();
     this.count = 0;
     this.import = undefined;
-    Object.defineProperty(globalThis, TAKE, { value: (value) => (this.taken = value), enumerable: false });
     // The inspector returns only descriptions of values. `valueOf` makes it call this function with the value itself.
-    Object.defineProperty(globalThis, "__sandbox_mcp_take__", { value: globalThis[TAKE], enumerable: false });
+    const take = (value) => (this.taken = value);
+    Object.defineProperty(globalThis, "__sandbox_mcp_take__", { value: take, enumerable: false });
   }
 
   async run(code, language) {
@@ -35,8 +34,7 @@ class Evaluator {
     this.sources.delete(`cell-${this.count - KEPT_SOURCES}.ts`);
     forget(`cell-${this.count - KEPT_SOURCES}.ts`);
     const plain = language === "typescript" ? toJavaScript(code, name) : code;
-    const value = await this.evaluate(`${prepare(plain, name)}\n//# sourceURL=${name}`, name);
-    return value;
+    return await this.evaluate(`${prepare(plain)}\n//# sourceURL=${name}`, name);
   }
 
   /** Loads TypeScript's transformer, which takes about 50 ms, before the first cell. */

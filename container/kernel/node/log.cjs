@@ -77,8 +77,8 @@ class Log {
   }
 
   /**
-   * Returns the summary. Output that is long or not UTF-8 has no `text`: it is in the file or, without a file, in `data` (base64).
-   * `last` has the last dropped bytes, in base64.
+   * Returns the summary. With a file, long output and output that is not UTF-8 stay in the file, and the summary has no `text`.
+   * Without a file, output that is not UTF-8 is in `data` (base64). `last` has the last dropped bytes, in base64.
    */
   end() {
     const found = { bytes: this.kept + this.dropped, dropped: this.dropped };

@@ -88,9 +88,9 @@ class Log:
             self.drop(bytes(view))
 
     def end(self):
-        """Returns the summary. Output that is long or not UTF-8 has no `text`: it is in the file, or in `data` without a file.
+        """Returns the summary. With a file, long output and output that is not UTF-8 stay in the file, and the summary has no `text`.
 
-        `data` and `last`, the last dropped bytes, are base64.
+        Without a file, output that is not UTF-8 is in `data`. `data` and `last`, the last dropped bytes, are base64.
         """
         self.flush()
         text = self.text()

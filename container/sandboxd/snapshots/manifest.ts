@@ -14,7 +14,7 @@ const VERSION = 2;
 
 const headerSchema = z.object({
   version: z.union([z.literal(1), z.literal(VERSION)]),
-  /** The base's id; see base.ts. Missing if the snapshot is not a sandbox's state. */
+  /** The base's id; see base.ts. Missing in a task's conversation, and in the workspace of a sandbox without isolation. */
   image: z.optional(z.string().check(z.maxLength(100))),
   node: z.optional(z.string().check(z.maxLength(100))),
 });

@@ -64,10 +64,10 @@ const secretsOfKernel = [
 ];
 
 /**
- * Directories of /proc about the machine's devices and file systems. Sandboxes see them empty. To read
- * /proc/fs/ext4/<disk>/es_shrinker_info, the kernel goes through all cached files under a lock: in a test, four readers blocked every
- * program that opened a file, for seconds.
- * While 400 processes read /proc/tty/drivers, others waited up to 2.3 s for a pseudo terminal.
+ * Directories of /proc about the machine's devices and file systems. Sandboxes see them empty, because readers slow the machine:
+ * - For /proc/fs/ext4/<disk>/es_shrinker_info, the kernel goes through all cached files under a lock. In a test, four readers
+ *   blocked every program that opened a file, for seconds.
+ * - While 400 processes read /proc/tty/drivers, others waited up to 2.3 s for a pseudo terminal.
  */
 const devicesOfKernel = ["acpi", "asound", "bus", "driver", "fs", "irq", "scsi", "tty"].map(
   (name) => `/proc/${name}`,

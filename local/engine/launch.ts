@@ -1,4 +1,4 @@
-/** Starts a sandbox's control server and connects to it. */
+/** Starts a sandbox with its two servers, the control server and sandboxd, and connects to them. */
 import { closeSync, constants, existsSync, fstatSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { connect, type Server, type Socket } from "node:net";

@@ -1,8 +1,8 @@
 /**
- * The mount namespace of an engine that runs as root. Its sandboxes run as unprivileged users, so that root in a sandbox has no privileges on the
- * host. Process limits apply to this root, and it has no access to files or kernel settings of the host's root. An
- * unprivileged user may not be able to reach files that the sandbox needs (for example a clone under /root). So the engine mounts
- * these files in a mount namespace, and starts bubblewrap in it.
+ * The mount namespace of an engine that runs as root. Its sandboxes run as unprivileged users, so that root in a sandbox has no
+ * privileges on the host. Process limits apply to this root, and it has no access to files or kernel settings of the host's root.
+ * An unprivileged user may not be able to reach files that the sandbox needs (for example a clone under /root). So the engine
+ * mounts these files in a mount namespace, and starts bubblewrap in it.
  *
  * Entering a namespace puts no process between the engine and bubblewrap. A second bubblewrap around the first would be such a
  * process, and `--die-with-parent` would not work, because the outer one may not send signals to the inner one.

@@ -114,7 +114,7 @@ export const BUBBLEWRAP = {
   missing: (program: string) => `${program} is not installed`,
   install: (command: string) => `Install it: ${command}`,
   installUtilities: "Install util-linux, with your distribution's package manager.",
-  old: "this bubblewrap is older than 0.5 and cannot limit the size of a sandbox's files",
+  old: "this bubblewrap is older than 0.7 and cannot limit the size of a sandbox's files",
   installNewer: (command: string) => `Install a newer one: ${command}`,
   failed: (stderr: string) => `bubblewrap cannot make a sandbox here: ${stderr}`,
   allowAppArmor:

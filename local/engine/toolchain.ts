@@ -1,4 +1,4 @@
-/** Finds the host's programs for sandboxes: node, npm and python3. */
+/** Finds the host's programs for sandboxes: node, npm, python3 and coding agents. */
 import { execFile } from "node:child_process";
 import { access, open, realpath } from "node:fs/promises";
 import { createRequire } from "node:module";

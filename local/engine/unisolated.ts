@@ -1,4 +1,4 @@
-/** `--isolation none`: the control server as a plain process. Nothing is isolated; see startEngine's warning. */
+/** `--isolation none`: sandboxd and the control server as plain processes. Nothing is isolated; see `NOT_ISOLATED`. */
 import { spawn } from "node:child_process";
 import { accessSync, constants, lstatSync, readlinkSync } from "node:fs";
 import { mkdir, rm, symlink } from "node:fs/promises";

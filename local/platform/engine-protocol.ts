@@ -1,6 +1,6 @@
 /**
  * The protocol between the engine (Node, on the host) and the Worker (workerd), over loopback HTTP.
- * Both sides import this file, so it imports nothing from either side.
+ * Both sides import this file, so it imports only `src/shared`.
  *
  *   PUT    /sandboxes/<id>                    start; responds when the sandbox is ready
  *   DELETE /sandboxes/<id>                    destroy; responds when its processes and files are gone

@@ -93,7 +93,7 @@ export class Deployment {
     return step;
   }
 
-  /** A step that changes nothing except local builds. */
+  /** Does a step, also in a dry run. A step that changes anything but local builds goes through `#change`. */
   async #step(name: string, plan: string, work: () => Promise<string>): Promise<void> {
     const step = this.#print(name, plan);
     step.found = await work();

@@ -247,7 +247,7 @@ function sandboxNameOf(path: string, text: string): string {
   throw texts.wrongMount(text, texts.MOUNT.nameNeeded);
 }
 
-/** The folder that COMPONENTS names. @throws {UserError} if it has no definitions */
+/** The folder that COMPONENTS names. @throws {UserError} if it cannot be read, or has neither `agents` nor `commands` */
 export function readComponents(text: string, cwd: string): string {
   const path = resolve(cwd, text.trim());
   try {

@@ -8,38 +8,33 @@ export const sha256 = (token: string) => createHash("sha256").update(token).dige
 
 export interface Rotation {
   token: string;
-  /** When the previous token ends, in ISO 8601. */
-  until: string;
   /** The server's new variables. Angle brackets mark what only the operator can fill in. */
   variables: Record<string, string>;
 }
 
 /** Rotates the owner's token. @param before the current token, if known */
-export function rotateOwner(before: string | undefined, until: string, token = newToken()): Rotation {
+export function rotateOwner(before: string | undefined, until: string): Rotation {
+  const token = newToken();
   const variables = {
     SERVER_AUTH_TOKEN_PREVIOUS: before ?? "<the current token>",
     SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: until,
     SERVER_AUTH_TOKEN: token,
   };
-  return { token, until, variables };
+  return { token, variables };
 }
 
 /**
  * @param list the value of AUTH_TOKENS, if known
  * @throws {CommandError} if it has no token of this name
  */
-export function rotateNamed(
-  name: string,
-  list: string | undefined,
-  until: string,
-  token = newToken(),
-): Rotation {
+export function rotateNamed(name: string, list: string | undefined, until: string): Rotation {
+  const token = newToken();
   const entries = list === undefined ? [unknownEntry(name)] : entriesOf(list);
   const entry = entries.find((each) => each.name === name);
   if (entry === undefined) throw unknownToken(name);
   const { sha256: before, ...rest } = entry;
   Object.assign(entry, { ...rest, sha256: sha256(token), previous_sha256: before, previous_until: until });
-  return { token, until, variables: { AUTH_TOKENS: JSON.stringify(entries) } };
+  return { token, variables: { AUTH_TOKENS: JSON.stringify(entries) } };
 }
 
 /**

@@ -25,7 +25,8 @@ export async function run(words: readonly string[]): Promise<number> {
 const NPMS_OWN = new Set(["--version", "--yes", "--save", "--force"]);
 
 /** Refuses options that npm stored as its settings because `--` was missing before them. @throws {CommandError} that names them */
-function refuseSwallowed(env = process.env): void {
+function refuseSwallowed(): void {
+  const { env } = process;
   if (env.npm_lifecycle_event !== "cli") return;
   const names = new Set(everyCommand().flatMap(({ options }) => options.flatMap(({ long }) => long ?? [])));
   const taken = [...names].filter(

@@ -160,7 +160,7 @@ export const localServerFailed = (output: string) => unavailable(`The local serv
 
 // `npm start`: the machine
 
-/** A bridge recognizes the error by the beginning of this text. */
+/** The beginning of the error's text, by which `LocalServer` recognizes the error. */
 export const DIRECTORY_IN_USE = "Another server is using the state directory";
 export const stateDirectoryInUse = (directory: string) =>
   new UserError(
@@ -188,10 +188,10 @@ export const mayNotListen = (reason: string) => new UserError(`Listening is not 
 
 export function needsLinux(platform: string): UserError {
   const name = { darwin: "macOS", win32: "Windows" }[platform] ?? platform;
-  const other = platform === "win32" ? ", or run npm start inside WSL 2." : ".";
+  const other = platform === "win32" ? `, or run ${startLine()} inside WSL 2.` : ".";
   return new UserError(
     `${startLine()} isolates sandboxes with bubblewrap, which needs Linux; this is ${name}.\n` +
-      `Use \`npm run dev:docker\`, which runs the sandboxes in Docker${other}`,
+      `In a clone, use \`npm run dev:docker\`, which runs the sandboxes in Docker${other}`,
   );
 }
 
@@ -283,7 +283,7 @@ export const PYTHON = {
     `Python: sandboxes that start from now on use ${system}, with ${libraries}; ${keepsPython(own)}`,
   failed: (libraries: string, reason: string, executable: string, remedy: string) =>
     `Python: sandboxes lack ${libraries} (${reason}). Install them for ${executable}${remedy}, or choose ` +
-    "another interpreter: --python PATH. The next attempt is in a day.",
+    "another interpreter: --python PATH. A start in a day or later tries again.",
 };
 
 // `npm start`: other notes, and its end

@@ -102,7 +102,7 @@ async function serverState(options: ServerOptions): Promise<object> {
   }
 }
 
-/** The bundle without any known secret value. @param given the value of --token */
+/** The bundle without the known secrets, if they have at least eight characters. @param given the value of --token */
 function redact(bundle: object, given: string | undefined): object {
   const fileVariables = existsSync(VARIABLES_FILE) ? readVariablesFile(VARIABLES_FILE) : {};
   const names = [...HIDDEN_VARIABLES, "SANDBOX_MCP_TOKEN"];

@@ -64,7 +64,7 @@ describe("a preview", () => {
     expect((await visit(second)).status).toBe(200);
   });
 
-  it("sends the server the host localhost and the visitor's address", async () => {
+  it("sends the server the host localhost, and the preview's host in X-Forwarded-Host", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const { origin, host } = new URL(url);
     const { headers } = await receivedRequest(url, {
@@ -194,7 +194,7 @@ describe("a preview", () => {
     expect(await zipped.text()).toBe("a".repeat(100_000));
   });
 
-  it("supports WebSockets: text, bytes, subprotocol and close", async () => {
+  it("supports WebSockets: text, subprotocol and close", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const { origin } = new URL(url);
     const offered = { origin, "sec-websocket-protocol": "vite-hmr" };
@@ -348,7 +348,7 @@ describe("a preview works", () => {
     expect((await exposer.call("list_sandboxes")).text).not.toContain(url);
   });
 
-  it("until it is closed, which also ends the requests in progress", async () => {
+  it("until it is closed, which also ends its WebSockets", async () => {
     const url = await expose({ sandbox: "brief", port: 8000 });
     const ending = nextMessage((await openSocket(url)).socket);
     await exposer.call("expose_port", { sandbox: "brief", port: 8000, expose: false });

@@ -22,7 +22,7 @@ async function waitForSize(sandbox: string): Promise<void> {
 }
 
 describe("idle_minutes", () => {
-  it("stops its sandbox after these minutes without use, and other sandboxes after the server's default", async () => {
+  it("stops its sandbox after these minutes without use, and no other sandbox", async () => {
     const minutes = { "idle-short": 3, "idle-long": undefined };
     for (const [sandbox, idle_minutes] of Object.entries(minutes)) {
       const { structured } = await owner.call("configure_sandbox", { sandbox, idle_minutes });

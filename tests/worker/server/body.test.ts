@@ -150,7 +150,7 @@ describe("an unexpected error", () => {
     expect(logs.entries().at(-1)).toMatchObject({ error_message: "the detail" });
   });
 
-  it("has the same response outside MCP", async () => {
+  it("has the status 500 and no details also before the MCP server exists", async () => {
     const requiredScopes = throwFrom(new RangeError("secret detail"));
     const response = await appWith({}, { requiredScopes })("/mcp", post(call("add", {})));
     expect(response.status).toBe(500);

@@ -195,7 +195,7 @@ describe("the stream of an agent", () => {
     expect(reader.report.end).toBe("done");
   });
 
-  it("uses limited memory for an endless line, and adds only events to the log", () => {
+  it("skips an endless line, and adds only few lines that are not events to the log", () => {
     const run = new Recorder();
     const { output, reader } = outputTo(run);
     const megabyte = new Uint8Array(1024 * 1024).fill(0x61);

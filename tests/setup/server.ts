@@ -22,8 +22,8 @@ export interface ServerOptions {
   /** A program and its arguments to run npm in. */
   within?: string[];
   /**
-   * Whether npm starts the server with its defaults, as for a user. Otherwise Node runs the program of `npm start`, and no sandbox is
-   * prepared. That saves 0.7 s of processor time, and a Python kernel for each sandbox.
+   * Whether npm starts the server with its defaults, as for a user. Otherwise Node runs the program of `npm start`, which saves 0.7 s of
+   * processor time.
    */
   asUser?: boolean;
 }

@@ -116,6 +116,7 @@ describe("the consent form", () => {
   it("a handle is kept for at most ten minutes, and its record cannot be read without it", async () => {
     const { page } = await openConsentPage();
     const { keys } = await env.OAUTH_KV.list({ prefix: "transaction:" });
+    expect(keys).not.toEqual([]);
     for (const { name, expiration } of keys) {
       expect(expiration).toBeLessThanOrEqual(Date.now() / 1000 + 601);
       expect(name).not.toContain(page.handle);

@@ -1,4 +1,4 @@
-/** The limits of one principal: containers at once, and model tokens a day. */
+/** The limits of one principal: sandboxes, containers at once, and model tokens a day. */
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import type { Env } from "../../../src/shared/config.ts";

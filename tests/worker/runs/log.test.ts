@@ -131,33 +131,29 @@ describe("a run", () => {
   });
 
   it("is deleted at its expiry with its log and objects, and other runs stay", async () => {
-    await withRuns(
-      "run-expires",
-      async (runs, host, sql) => {
-        vi.useFakeTimers({ toFake: ["Date"], now: Date.now() - host.keepMs - 1000 });
-        const old = await start(runs);
-        old.execution.print("stdout", pattern(5 * MiB, 9));
-        old.execution.end({ state: "succeeded" });
-        await runs.result(old.id, 20_000);
-        vi.useRealTimers();
-        const young = await start(runs);
-        young.execution.print("stdout", "young");
-        young.execution.end({ state: "succeeded" });
-        const running = await start(runs);
-        await expect.poll(async () => (await objectsOf(old.id)).length).toBe(3);
-        await expect.poll(() => rowsOf(sql, old.id).bytes).toBe(0);
-        const next = await runs.sweep();
-        expect(next).toBeGreaterThan(Date.now() + host.keepMs - 60_000);
-        expect(await objectsOf(old.id)).toEqual([]);
-        expect(rowsOf(sql, old.id).count).toBe(0);
-        await expect(runs.result(old.id, 0)).rejects.toThrow(`There is no run ${old.id}.`);
-        expect((await runs.result(young.id, 0)).stdout.head).toBe("young");
-        expect((await runs.result(running.id, 0)).state).toBe("running");
-        running.execution.end({ state: "cancelled" });
-        await runs.result(running.id, 1000);
-      },
-      { keepMs: DAY_MS },
-    );
+    await withRuns("run-expires", async (runs, host, sql) => {
+      vi.useFakeTimers({ toFake: ["Date"], now: Date.now() - host.keepMs - 1000 });
+      const old = await start(runs);
+      old.execution.print("stdout", pattern(5 * MiB, 9));
+      old.execution.end({ state: "succeeded" });
+      await runs.result(old.id, 20_000);
+      vi.useRealTimers();
+      const young = await start(runs);
+      young.execution.print("stdout", "young");
+      young.execution.end({ state: "succeeded" });
+      const running = await start(runs);
+      await expect.poll(async () => (await objectsOf(old.id)).length).toBe(3);
+      await expect.poll(() => rowsOf(sql, old.id).bytes).toBe(0);
+      const next = await runs.sweep();
+      expect(next).toBeGreaterThan(Date.now() + host.keepMs - 60_000);
+      expect(await objectsOf(old.id)).toEqual([]);
+      expect(rowsOf(sql, old.id).count).toBe(0);
+      await expect(runs.result(old.id, 0)).rejects.toThrow(`There is no run ${old.id}.`);
+      expect((await runs.result(young.id, 0)).stdout.head).toBe("young");
+      expect((await runs.result(running.id, 0)).state).toBe("running");
+      running.execution.end({ state: "cancelled" });
+      await runs.result(running.id, 1000);
+    });
   });
 });
 

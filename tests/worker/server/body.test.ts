@@ -117,11 +117,9 @@ function throwFrom(error: Error): () => never {
 describe("an unexpected error", () => {
   it("has the status 500 and a reference, and only the log has details", async () => {
     const createMCPServer = throwFrom(new TypeError("secret detail: /etc/passwd"));
-    for (const [variables, body, id] of [
-      [{}, LIST, 1],
-      [{}, { ...LIST, id: "abc" }, "abc"],
-    ] as const) {
-      const response = await appWith(variables, { createMCPServer })("/mcp", post(body));
+    for (const id of [1, "abc"]) {
+      const body = { ...LIST, id };
+      const response = await appWith({}, { createMCPServer })("/mcp", post(body));
       expect(response.status).toBe(500);
       const answer = await response.text();
       const ref = response.headers.get("x-request-id");

@@ -27,7 +27,7 @@ export const TOKEN = "bench-owner-token";
 /** Within this time after a start, the engine has prepared the next sandbox, in milliseconds. */
 export const PREPARE_MS = 1500;
 
-export interface ServedWorker extends RunningWorker {
+interface ServedWorker extends RunningWorker {
   url: string;
   pid: number;
   stateDir: string;

@@ -18,7 +18,7 @@ export function descendants(pid: number, pattern: RegExp): number[] {
 }
 
 /** The ids of the server's processes in one sandbox. */
-export interface SandboxProcesses {
+interface SandboxProcesses {
   /** The control server of the SDK's image, or of `local/runtime`. */
   control: number;
   sandboxd: number;

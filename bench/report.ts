@@ -9,7 +9,7 @@ import type { Row } from "./measure.ts";
 const RESULTS = new URL("results.json", import.meta.url);
 const PAGE = new URL("../docs/internals/performance.md", import.meta.url);
 
-export interface FigureResult {
+interface FigureResult {
   figure: Figure;
   rows: Row[];
 }

@@ -19,7 +19,7 @@ const LEAKS =
   /\bat (async )?[\w.#<>]+ \(|node_modules|worker\.js|file:\/\/|\/src\/(server|tools|actors|tasks|runs|container|shared|auth)\/|(?<!\bcell-\d+)\.ts:\d+|SQLITE_|Internal error|DataCloneError|RangeError|Maximum call stack/;
 
 /** Strings that often cause failures. */
-export const NASTY = [
+const NASTY = [
   "",
   " ",
   "\0",
@@ -78,7 +78,7 @@ export const nastyString = fc.oneof(
   fc.string({ unit: "grapheme", maxLength: 40 }),
 );
 
-export const nastyNumber = fc.constantFrom(
+const nastyNumber = fc.constantFrom(
   0,
   -0,
   -1,

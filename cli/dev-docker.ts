@@ -22,7 +22,7 @@ if (spawnSync("docker", ["info"], { stdio: "ignore" }).status !== 0) {
 // The image's build copies this bundle.
 await bundleSandboxd(imageBundle);
 
-// wrangler dev reads the Worker's variables only from .dev.vars.
+// wrangler dev does not pass this process's environment to the Worker: variables are in .dev.vars.
 const file = variablesFile(process.env);
 const { values, token, tokenSource } = readVariables({}, file);
 const givenToken = process.env.SERVER_AUTH_TOKEN?.trim();

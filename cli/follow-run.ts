@@ -1,4 +1,4 @@
-/** Follows a run: prints its output when it arrives, then its end. */
+/** Follows a run to its end, and prints its output as it arrives. */
 import type { RunData } from "../client/follow.ts";
 import { EXIT, isOwnStatus, ONE_CTRL_C_MS, statusOf } from "./exit.ts";
 import type { Answer, Server } from "./server-calls.ts";

@@ -85,7 +85,7 @@ export async function readMounts(
 
 /**
  * A sandbox of any earlier start, or of another server, may have made a link in its directory. A link is followed only if it is in
- * a directory that no server of this user mounts, such as / or the home directory.
+ * a directory that a server never mounts, such as / or the home directory.
  * @throws {UserError} that names the link
  */
 function refuseLinks(path: string, source: string, text: string): void {
@@ -144,7 +144,7 @@ function linkAt(path: string): string | undefined {
  * Programs that are found through PATH, by the server or by npm when it starts the server. The server looks for other programs
  * in the system's directories first.
  */
-const PROGRAMS = ["node", "npm", "python3", "claude", "opencode"];
+const PROGRAMS = ["node", "npm", "python3", "claude", "opencode", "xdg-open"];
 
 /** Variables that name files or directories with settings and certificates for the server, npm or pip. */
 const PLACES = [
@@ -160,16 +160,16 @@ const PLACES = [
 /**
  * Removes from the environment all places where a sandbox could put programs or settings, because the server would use these
  * outside the sandbox. npx adds `node_modules/.bin` of the working directory to PATH.
- * @returns the removed places
+ * @returns the removed absolute places
  */
 export function removeMounts(env: NodeJS.ProcessEnv, mounts: Mounts, cwd: string): string[] {
   const isWritable = (place: string) => writableMountOf(mounts, resolve(cwd, place)) !== undefined;
-  // Relative and empty entries mean the working directory, which a sandbox of an earlier start may write to.
+  // Relative and empty entries depend on the working directory, where a sandbox of an earlier start may have put programs.
   const all = (env.PATH ?? "").split(delimiter).filter((place) => isAbsolute(place));
   // A program may also be a symbolic link into a mounted directory.
   const kept = all.filter((place) => !["", ...PROGRAMS].some((name) => isWritable(join(place, name))));
   const removed = all.filter((place) => !kept.includes(place));
-  // If PATH has no value, programs search a default PATH.
+  // An empty PATH would mean the working directory. Without PATH, programs search the system's directories.
   if (kept.length === 0) delete env.PATH;
   else env.PATH = kept.join(delimiter);
   for (const name of PLACES) {

@@ -128,7 +128,7 @@ export const unexpectedResponse = (url: string, status: number, body: string) =>
 
 export const STOPPING = "Stopping the run ...";
 export const RECONNECTING = "The connection broke; asking again ...";
-export const RETRYING = "The server does not respond now; asking again ...";
+export const RETRYING = "The server is too busy or has a problem; asking again ...";
 export const returnTo = (id: string) =>
   [
     `The run continues. To follow it: ${PROGRAM} result ${id}`,

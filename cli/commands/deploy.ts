@@ -22,7 +22,10 @@ export const deploy = dataCommand(
     "deploy --yes --public-origin https://sandbox.example.net --json",
   ],
 )
-  .argument("[directory]", "the directory with wrangler.jsonc (default: the clone)")
+  .argument(
+    "[directory]",
+    "the directory with wrangler.jsonc (default: the clone; for the package, the current directory)",
+  )
   .option("--dry-run", "print every step and build the Worker, but change nothing")
   .option("--preview-host <host>", "the parent host of previews, in a zone of the account")
   .option("--public-origin <url>", "the public address of the server, needed for OAuth")
@@ -93,7 +96,7 @@ const FIRST_CONTAINER_MS = 600_000;
 
 const PAUSE_MS = 2000;
 
-/** Verifies the server once it responds and has started a container. */
+/** Verifies the server when it responds and has started a container, or after the time limits. */
 async function verifyWhenReady(url: string, token: string) {
   const deadline = Date.now() + ADDRESS_WAIT_MS;
   const isUp = () =>

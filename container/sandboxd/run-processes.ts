@@ -23,7 +23,7 @@ interface Process extends KernelProcess {
   group: number;
   /** The number of the process's controlling terminal; 0 for none. */
   terminal: number;
-  /** The process's limit of file locks: a run's mark, or "unlimited". */
+  /** The process's limit of file locks: a run's mark, or "unlimited". Empty if it was not read. */
   limit: string;
   /** Processor time of the process and of its ended children, in milliseconds. */
   cpuMs: number;
@@ -39,7 +39,7 @@ let lastReadAt = Number.NEGATIVE_INFINITY;
 const engineMark = process.env.SANDBOX_MCP_BARE;
 
 /**
- * An empty environment. Only where sandboxes have no isolation, it has the variable that marks their processes
+ * An empty environment. If sandboxes have no isolation, it has the variable that marks their processes
  * (local/engine/unisolated.ts).
  */
 export const NO_ENV: NodeJS.ProcessEnv = engineMark === undefined ? {} : { SANDBOX_MCP_BARE: engineMark };
@@ -99,7 +99,7 @@ export function isSame({ pid, started }: KernelProcess): boolean {
   return found !== undefined && !found.isZombie && found.started === started;
 }
 
-/** A kernel and its forks, with any mark. The forks cannot work without the kernel. */
+/** A kernel and its forks, whatever their marks. The forks cannot work without the kernel. */
 export function familyOf(kernel: number): number[] {
   const family = [kernel];
   const program = fileOf(kernel, "cmdline");

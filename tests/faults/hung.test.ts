@@ -183,7 +183,7 @@ require("node:net").createServer(() => undefined).listen("/run/sandbox/sandboxd.
 `;
 
 describe.concurrent("when sandboxd hangs for good", () => {
-  it("another sandboxd serves the next calls if it was stopped (SIGSTOP) while idle", async () => {
+  it("after sandboxd was stopped (SIGSTOP) while idle, another one serves the next calls", async () => {
     const sandbox = "idle";
     const sandboxd = await prepare(sandbox);
     process.kill(await sandboxd(), "SIGSTOP");
@@ -239,7 +239,7 @@ describe.concurrent("when sandboxd hangs for good", () => {
     await until(async () => (await writes()) === "");
   });
 
-  it("another sandboxd serves the next calls if its event loop is blocked", async () => {
+  it("after the event loop of sandboxd was blocked, another one serves the next calls", async () => {
     const sandbox = "waiting";
     const sandboxd = await prepare(sandbox);
     const stuck = await sandboxd();
@@ -248,7 +248,7 @@ describe.concurrent("when sandboxd hangs for good", () => {
     expect(await callDuringHang(sandbox)).toEqual(EXPECTED_RESULTS);
   });
 
-  it.runIf(LONG)("another sandboxd serves the next calls if its code loops forever", async () => {
+  it.runIf(LONG)("after sandboxd began an endless loop, another one serves the next calls", async () => {
     const sandbox = "looping";
     const sandboxd = await prepare(sandbox);
     const stuck = await sandboxd();
@@ -258,7 +258,7 @@ describe.concurrent("when sandboxd hangs for good", () => {
     expect(await callDuringHang(sandbox)).toEqual(EXPECTED_RESULTS);
   });
 
-  it("another sandboxd serves the next calls if a program in its place accepts connections and never responds", async () => {
+  it("after a program took its place that accepts connections and never responds, another one serves the next calls", async () => {
     const sandbox = "replaced";
     await prepare(sandbox);
     const path = `/proc/${await server.firstPID(sandbox)}/root/run/sandbox/sandboxd.sock`;

@@ -113,7 +113,7 @@ describe.concurrent("when sandboxd hangs for good in the image", () => {
     expect(printed).toBe("true\nresponds\n");
   });
 
-  it("sandboxd accepts only requests with its start token, also after it was killed", async () => {
+  it("sandboxd, and the one that replaces it after a kill, accept only requests with the start token", async () => {
     const printed = await serve(
       `
       console.log(await status(), await status("another"), await status("its own"));

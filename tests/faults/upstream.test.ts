@@ -45,7 +45,7 @@ afterAll(async () => {
 
 // Each test has its own sandbox.
 describe.concurrent("when the model's API closes a connection early", () => {
-  it("the agent retries after a break in the middle of a stream, and performs its instructions once", async () => {
+  it("the agent retries after a break in the middle of a stream, and performs each instruction of the model once", async () => {
     const sandbox = "cut";
     const { fields } = await client.call("execute_task", { task: "[[cut]] Write", sandbox });
     expect(faults.cut).toBeGreaterThan(1);
@@ -53,7 +53,7 @@ describe.concurrent("when the model's API closes a connection early", () => {
     expect(await client.sh(sandbox, "cat /workspace/once.txt")).toBe("once\n");
   });
 
-  it("the agent retries after a break before the response, and performs its instructions once", async () => {
+  it("the agent retries after a break before the response, and performs each instruction of the model once", async () => {
     const sandbox = "gone";
     const { fields } = await client.call("execute_task", { task: "[[gone]] Write", sandbox });
     expect(faults.gone).toBeGreaterThan(1);

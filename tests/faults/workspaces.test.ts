@@ -58,7 +58,7 @@ describe("when the server ends while a workspace changes", () => {
     expect(await server.sh("cat younger")).toBe("a moment old");
   });
 
-  it("the log says that workspaces may not be saved after SIGTERM if the Worker does not respond", async () => {
+  it("the log warns that workspaces were perhaps not saved if the Worker does not respond after SIGTERM", async () => {
     await server.call("write_file", { path: "young", content: "a moment old" });
     process.kill(server.pid("workerd"), "SIGSTOP");
     process.kill(server.pid("start"), "SIGTERM");

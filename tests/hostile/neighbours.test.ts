@@ -221,7 +221,7 @@ describe("when a program in the control server's place replies to each call with
   });
 });
 
-it("a sandbox is not stopped because code of many contexts has large results at once", async () => {
+it("large results of many contexts at once do not make the server stop the sandbox", async () => {
   const code = [
     "import os, time",
     "class Picture:",

@@ -58,7 +58,7 @@ interface AccessIdentity {
 
 type KeySet = ReturnType<typeof createRemoteJWKSet>;
 
-/** The team's signing keys by URL. Fetched on first use, and again for an unknown key. */
+/** The team's signing keys by URL. Fetched on first use, and again when they are old or a key is unknown. */
 const keySets = new Map<string, KeySet>();
 
 async function identityOf(request: Request, context: RequestContext): Promise<AccessIdentity | undefined> {

@@ -79,7 +79,7 @@ describe("when a task's actor is evicted", () => {
       expect(log.split(line)).toHaveLength(2);
   });
 
-  it("the task also continues if the agent ends before the next actor starts, and keeps its budget", async () => {
+  it("the next actor also completes the task if the agent ended before, and the task keeps its budget", async () => {
     const sandbox = "evicted-twice";
     const { id } = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
     await firstCommandBegan(sandbox);

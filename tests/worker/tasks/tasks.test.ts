@@ -1,4 +1,4 @@
-/** Tasks: restarts of the server and of containers, agents, definitions, files that they leave, permissions, and budgets. */
+/** Tasks: evicted actors, dead containers, agents, definitions, files that they leave, permissions, and budgets. */
 import { runInDurableObject } from "cloudflare:test";
 import { beforeAll, describe, expect, it, vi } from "vitest";
 import { IN_FLIGHT_MS, MAX_IN_FLIGHT, MAX_REQUESTS, TaskBudgets } from "../../../src/tasks/budget.ts";
@@ -79,7 +79,7 @@ describe("when a task's actor is evicted", () => {
       expect(log.split(line)).toHaveLength(2);
   });
 
-  it("the next actor also completes the task if the agent ended before, and the task keeps its budget", async () => {
+  it("the task also succeeds if no client calls meanwhile and the actor is evicted a second time", async () => {
     const sandbox = "evicted-twice";
     const { id } = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
     await firstCommandBegan(sandbox);
@@ -102,7 +102,7 @@ describe("when a task's actor is evicted", () => {
 });
 
 describe("when a task's container dies", () => {
-  it("the task is lost, its note says that the sandbox stopped, and it keeps the agent's text", async () => {
+  it("the task is lost, its result says that the sandbox stopped, and its progress and log are kept", async () => {
     const sandbox = "killed-task";
     const { id } = await execute({ task: "[[wait]] x", sandbox, wait_seconds: 0 });
     await until(async () => (await logOf(id)).includes("Bash: echo begun"));
@@ -150,7 +150,10 @@ describe("tasks in one sandbox", () => {
 
 describe("OpenCode", () => {
   const sandbox = "other-agent";
-  /** A stub of OpenCode: sends requests to the model, stores its database, requests its plugins' library and prints events. */
+  /**
+   * A stub of OpenCode: sends one request to the model, adds a line to its database, and prints the database as its text. OpenCode
+   * requests its plugins' library from a registry if the library is missing. The stub then adds a line about that.
+   */
   const STUB = `#!/bin/bash
     kept=~/.local/share/opencode/$OPENCODE_DB
     url=$(grep -o 'http://[^"]*' <<<"$OPENCODE_CONFIG_CONTENT")/messages
@@ -200,7 +203,7 @@ describe("OpenCode", () => {
       /^OpenCode needs ANTHROPIC_API_KEY/,
     ],
   ])(
-    "is refused with the arguments %j and the variables %j, which it does not support",
+    "is refused with arguments or credentials that it does not support: %j, %j",
     async (args, variables, words) => {
       const taskArgs = { task: "x", agent: "opencode", ...args };
       const { isError, text } = await owner.withVariables(variables).call("execute_task", taskArgs);
@@ -284,7 +287,7 @@ describe("definitions that a task names", () => {
       { agents: Array.from({ length: 11 }, (_, index) => `a${index}`) },
       /^agents has 11 names, and the limit is 10/,
     ],
-  ])("are refused before anything starts: %j", async (named, words) => {
+  ])("are refused if the operator does not offer them or they are invalid: %j", async (named, words) => {
     const { isError, text } = await caller.call("execute_task", { task: "x", ...named });
     expect({ isError, text }).toMatchObject({ isError: true, text: expect.stringMatching(words) });
   });
@@ -348,7 +351,7 @@ describe("a task's files", () => {
     expect((await owner.call("get_result", { id })).isError).toBe(true);
   });
 
-  it("are shown if they are images, which the running sandbox scales down", async () => {
+  it("are shown if they are images; large ones only while the sandbox runs, which scales them down", async () => {
     const show = async (id: string, artifact: string) => owner.call("get_result", { id, artifact });
     const running = await execute({ task: "[[images]] x", sandbox: "task-images" });
     expect((await show(running.id, "2000.png")).content).toMatchObject([
@@ -438,7 +441,7 @@ describe("when sandboxd is killed before a task's agent starts and after it has 
 });
 
 describe("a task that starts from a checkpoint", () => {
-  it("works on a copy of its files, which is deleted with the task", async () => {
+  it("works on a copy of the files, which is deleted after the task", async () => {
     const sandbox = "prepared";
     await owner.call("configure_sandbox", { sandbox, internet: "none" });
     await sh(sandbox, "mkdir kept; echo one > kept/one; echo before > a.txt");
@@ -482,7 +485,7 @@ describe("the scope tasks:run is needed to", () => {
     expect((await tasker.send("execute_task", { task: "[[write]] x", wait_seconds: 0 })).status).toBe(200);
   });
 
-  it("read and cancel a task, while other runs need sandbox:exec", async () => {
+  it("read and cancel a task, and is not enough for other runs", async () => {
     for (const tool of ["get_result", "cancel_run"]) {
       expect((await tasker.send(tool, { id: `${ID}t` })).status).toBe(200);
       expect((await tasker.send(tool, { id: ID })).status).toBe(403);
@@ -492,7 +495,7 @@ describe("the scope tasks:run is needed to", () => {
   });
 });
 
-describe("execute_task refuses the wrong arguments", () => {
+describe("execute_task refuses wrong arguments", () => {
   it.each([
     [{ task: "" }, /task/],
     [{ task: "x", repository: "--upload-pack=touch /tmp/x" }, /repository/],
@@ -579,7 +582,7 @@ describe("simultaneous requests to the model", () => {
     await runInActor("in-flight-over", async (_actor, { storage }) => {
       const { budgets, key, admitted } = await makeBudget(storage, 1000);
       const [first, second] = admitted;
-      if (!first || !second) throw new Error("none was admitted");
+      if (!first || !second) throw new Error("no request was admitted");
       budgets.finishRequest(first, { tokens: 5, error: { status: 529, message: "overloaded" } });
       budgets.finishRequest(second, { tokens: 0, cut: true });
       for (const call of [first, second]) budgets.finishRequest(call, { tokens: 5 });

@@ -133,7 +133,7 @@ describe("the registry of saved states", () => {
       const id = sandbox === "b" ? foreign : "save-of-nobody";
       expect(() => bench.commit("a", started, [{ id, bytes: 100, live: 1 }])).toThrow("a missing pack");
       expect(bench.registry.current("a")?.id).toBe(before);
-      // The refusal changed nothing: the save can still be abandoned, and is deleted.
+      // The refusal changed nothing: the save can still be abandoned.
       bench.registry.abandonSave("a", started.id, false, bench.now);
     }),
   );

@@ -199,9 +199,12 @@ describe.concurrent("a workspace", () => {
   it("is deleted with its sandbox, its checkpoints only on request, and then nothing is left in R2", async () => {
     const caller = await principal("destroyer");
     const sandbox = "ends";
+    const prefix = workspacesPrefix(await principalHash(caller.principalID));
+    const objects = async () => (await bucket.list(prefix)).keys;
     const run = (command: string) => caller.call("run_command", { sandbox, command });
     await run("echo kept > file");
     const { structured } = await caller.call("checkpoint_sandbox", { sandbox });
+    expect(await objects()).not.toEqual([]);
     const destroyed = await caller.call("destroy_sandbox", { sandbox });
     expect(destroyed.structured).toMatchObject({ existed: true, checkpoints_left: 1 });
     expect(destroyed.text).toMatch(/kept: 1\b.*checkpoints=true/s);
@@ -217,8 +220,7 @@ describe.concurrent("a workspace", () => {
     expect(all.structured.checkpoints_left).toBe(0);
     expect(all.text).toContain("deleted: 1");
     await runDurableObjectAlarm(accountOf(caller));
-    const prefix = workspacesPrefix(await principalHash(caller.principalID));
-    expect((await bucket.list(prefix)).keys).toEqual([]);
+    expect(await objects()).toEqual([]);
   });
 });
 

@@ -395,7 +395,7 @@ describe("the saved files of a task", () => {
       expect(await continueTask(world, "b")).toEqual(taskFiles);
     }));
 
-  it("are kept without a conversation that is too large, with a note", () =>
+  it("are kept without a conversation that is too large, and the outcome says so", () =>
     withWorld(async (world) => {
       await doTask(world);
       world.container?.conversation.set("talk", "x".repeat(1024 * 1024 + 1001));
@@ -407,7 +407,7 @@ describe("the saved files of a task", () => {
       expect(await continueTask(world, "b")).toEqual({ made: taskFiles.made });
     }));
 
-  it("do not become the state of its sandbox", () =>
+  it("do not become the state of their sandbox", () =>
     withWorld(async (world) => {
       await doTask(world);
       await world.workspace.keepArchive(remains, SETTINGS);

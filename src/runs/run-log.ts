@@ -4,18 +4,12 @@
  * R2 together. A cursor is a byte offset into the log, so it stays valid when bytes move.
  */
 import type { ObjectStore } from "../storage/object-store.ts";
-import { joinBytes } from "../shared/text.ts";
+import { JOINED_BYTES, addPart, joinBytes } from "../shared/text.ts";
 import { type LogPiece, STREAMS, type Stream } from "./run-types.ts";
 import { logUnreadable } from "./texts.ts";
 
 /** The most bytes of a row: SQLite values in a Durable Object are limited to 2 MB. */
 const ROW_BYTES = 512 * 1024;
-
-/**
- * Parts of output up to this size, in bytes, are copied into one buffer. Larger parts stay separate, because copying them takes
- * longer than it saves.
- */
-const JOINED_BYTES = 32 * 1024;
 
 /**
  * A log may have FREE_ROWS rows, and one more for each LEAST_ROW_BYTES bytes. Beyond that, a piece joins the last unsaved piece
@@ -167,10 +161,7 @@ export class LogWriter {
     const isLast = index === this.#pending.length - 1;
     const last = isLast || isCrowded ? this.#pending[index] : undefined;
     if (last && last.length + bytes.length <= (isLast ? ROW_BYTES : JOINED_BYTES)) {
-      const part = last.parts.at(-1);
-      if (part && part.length + bytes.length <= JOINED_BYTES)
-        last.parts[last.parts.length - 1] = joinBytes([part, bytes]);
-      else last.parts.push(bytes);
+      addPart(last.parts, bytes);
       last.length += bytes.length;
       for (const later of this.#pending.slice(index + 1)) later.start += bytes.length;
     } else {

@@ -1,3 +1,9 @@
+/**
+ * Parts of a list of bytes up to this size, in bytes, are joined. Larger parts stay separate, because copying them takes longer than
+ * it saves.
+ */
+export const JOINED_BYTES = 32 * 1024;
+
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** The text of UTF-8 bytes without NUL; undefined for other bytes. */
@@ -53,6 +59,13 @@ export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
     at += part.length;
   }
   return joined;
+}
+
+/** Adds bytes to the end of a list. Joins small parts, because each part takes memory. */
+export function addPart(parts: Uint8Array[], bytes: Uint8Array): void {
+  const last = parts.at(-1);
+  if (last && last.length + bytes.length <= JOINED_BYTES) parts[parts.length - 1] = joinBytes([last, bytes]);
+  else parts.push(bytes);
 }
 
 export function titleOf(source: string): string {

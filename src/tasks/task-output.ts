@@ -1,7 +1,7 @@
 /** Turns an agent's output into the log of its run: events become lines for people. The raw stream is not stored. */
 import type { EventReader } from "./agent-report.ts";
 import { readLine } from "./event-fields.ts";
-import { joinBytes } from "../shared/text.ts";
+import { addPart, joinBytes } from "../shared/text.ts";
 import { decodeText } from "../runs/shown-output.ts";
 import { pause } from "../shared/timers.ts";
 import type { CommandState } from "../runs/command-executor.ts";
@@ -158,7 +158,7 @@ export class TaskOutput implements RunSink<CommandState> {
       this.#dropPending();
       this.#isSkipping = true;
     } else if (part.length > 0) {
-      this.#partial.push(part);
+      addPart(this.#partial, part);
       this.#partialBytes += part.length;
     }
   }

@@ -12,19 +12,22 @@ class TestFollower extends RunFollower {
   }
 }
 
-/** Follows a run whose log accepts no output until `accept` is called. */
-function followRun() {
+/**
+ * Follows a run whose log accepts no output until `accept` is called. @param position how many bytes of the output the log has
+ */
+function followRun(position = 0) {
   const accepted = Promise.withResolvers<void>();
   const settled = Promise.withResolvers<void>();
-  const take = vi.fn<() => Promise<void>>(() => accepted.promise);
+  const take = vi.fn<OutputSink["take"]>(() => accepted.promise);
+  const output = vi.fn<OutputSink["output"]>();
   const sink = {
     id: "run",
     isEnded: false as boolean,
     take,
-    output: () => undefined,
+    output,
     recordSkipped: () => undefined,
     hasRoom: () => true,
-    position: () => 0,
+    position: () => position,
     storedBytes: () => 0,
     settled: settled.promise,
     waitUntilEnded: () => settled.promise,
@@ -55,7 +58,7 @@ function followRun() {
     settled.resolve();
     await outcome;
   };
-  return { receive, take, close, accept: accepted.resolve, end };
+  return { receive, take, output, close, accept: accepted.resolve, end };
 }
 
 it("output that waits when its run has ended is dropped", async () => {
@@ -66,6 +69,15 @@ it("output that waits when its run has ended is dropped", async () => {
   accept();
   await new Promise((resolve) => setTimeout(resolve, 10));
   expect(take).toHaveBeenCalledOnce();
+});
+
+it("a piece that arrives again with one more byte keeps no memory for its old bytes", async () => {
+  const { receive, take, output, end } = followRun(PIECE_BYTES - 1);
+  take.mockImplementation(async (_bytes, pass) => pass());
+  receive(PIECE_BYTES);
+  await vi.waitFor(() => expect(output).toHaveBeenCalledOnce());
+  expect(output.mock.calls[0]?.[1].buffer.byteLength).toBe(1);
+  await end();
 });
 
 it("the connection ends if more output of a run waits than sandboxd sends", async () => {

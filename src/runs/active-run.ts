@@ -171,13 +171,14 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#stored.stderr = record.output.stderr.bytes;
   }
 
-  /** @param stored called when the state is on disk */
+  /** @param stored called when the state is on disk. With it, only the first state is written at once: others may follow soon */
   keepState(state: unknown, stored?: () => void): void {
+    const isUrgent = stored === undefined || this.record.resumeState === undefined;
     this.record.resumeState = state;
     this.#stateStored = stored;
     this.#changed = true;
     // Without the state, the next actor would treat the record as a run that never started.
-    if (this.#savedAt > 0) this.save();
+    if (isUrgent && this.#savedAt > 0) this.save();
   }
 
   /** Sets the detail of a run that has not ended. */

@@ -261,6 +261,7 @@ const FLOODS: { what: string; flood: string; call: [name: string, args: Record<s
   { what: "events of a command", flood: "events", call: ["run_command", COMMAND] },
   { what: "events of many values", flood: "badEvents", call: ["run_command", COMMAND] },
   { what: "output of a command", flood: "output", call: ["run_command", COMMAND] },
+  { what: "output of an agent in pieces of one byte", flood: "bytes", call: ["execute_task", TASK] },
   { what: "events of an agent", flood: "agent", call: ["execute_task", TASK] },
   { what: "changes of a task", flood: "changes", call: ["execute_task", TASK] },
 ];

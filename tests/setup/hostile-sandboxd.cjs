@@ -48,6 +48,7 @@ const messages = {
   events: (id) => JSON.stringify({ type: "listening", id, ports }),
   badEvents: () => `{"type":"listening","ports":[${"{},".repeat(5000)}{}]}`,
   output: (id, offset) => piece(id, offset, Buffer.alloc(256 * 1024, "x")),
+  bytes: (id, offset) => piece(id, offset, "x"),
   /** The lines of an agent's output. */
   agent: (id, offset) =>
     piece(id, offset, `${JSON.stringify({ type: "assistant", message: { content: blocks } })}\n`),

@@ -176,6 +176,21 @@ it("a run of an earlier actor is lost if its executor cannot resume it, and so a
   await withRuns("resume-unable", work, changes);
 });
 
+it("a state that changes with each piece of output is stored at once only the first time", async () => {
+  await withRuns("state-often", async (runs) => {
+    const { execution } = await start(runs);
+    const { run } = execution;
+    run.save();
+    const stored = vi.fn<() => void>();
+    for (let offset = 0; offset < 100; offset++) run.keepState({ offset }, stored);
+    expect(stored).toHaveBeenCalledTimes(1);
+    run.save();
+    expect(stored).toHaveBeenCalledTimes(2);
+    execution.end({ state: "cancelled" });
+    await runs.result(run.record.id, 1000);
+  });
+});
+
 describe("the record of a run that ends while its caller waits", () => {
   const onDisk = (sql: SqlStorage) =>
     sql.exec<{ count: number }>("SELECT count(*) AS count FROM runs").one().count;

@@ -18,7 +18,7 @@ export class ClaudeEvents implements EventReader {
   }
 
   read(event: Fields): string[] {
-    const conversation = field.text(event.session_id);
+    const conversation = field.shortText(event.session_id);
     if (conversation) this.report.conversation = conversation;
     switch (event.type) {
       case "system":
@@ -39,7 +39,7 @@ export class ClaudeEvents implements EventReader {
 
   #system(event: Fields): string[] {
     if (event.subtype === "init") {
-      this.report.model = field.text(event.model);
+      this.report.model = field.shortText(event.model);
       return [`Started with ${this.report.model ?? "its default model"}`];
     }
     if (event.subtype === "api_retry") {

@@ -60,6 +60,11 @@ export function text(value: unknown): string | undefined {
   return typeof value === "string" ? value : undefined;
 }
 
+/** A text that the run's record stores as it is, such as an id; undefined if it is too long. */
+export function shortText(value: unknown): string | undefined {
+  return typeof value === "string" && value.length <= LINE_CHARACTERS ? value : undefined;
+}
+
 /** A number of a size that sums and JSON can hold. */
 export function number(value: unknown): number | undefined {
   return typeof value === "number" && Math.abs(value) <= Number.MAX_SAFE_INTEGER ? value : undefined;

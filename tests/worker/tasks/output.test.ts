@@ -187,6 +187,14 @@ describe("the stream of an agent", () => {
     }
   });
 
+  it("has no id or model that is too long for the run's record", () => {
+    const { output, reader } = outputTo(new Recorder());
+    const [session_id, model] = ["s".repeat(3_000_000), "m".repeat(3_000_000)];
+    const event = JSON.stringify({ type: "system", subtype: "init", session_id, model });
+    output.output("stdout", encoder.encode(`${event}\n`));
+    expect(JSON.stringify(reader.report).length).toBeLessThan(1000);
+  });
+
   it("may end without a line break", () => {
     const { output, reader } = outputTo(new Recorder());
     output.output("stdout", encoder.encode(STREAM.trimEnd()));

@@ -150,10 +150,8 @@ describe("tasks in one sandbox", () => {
 
 describe("OpenCode", () => {
   const sandbox = "other-agent";
-  /**
-   * A stub of OpenCode: sends one request to the model, adds a line to its database, and prints the database as its text. OpenCode
-   * requests its plugins' library from a registry if the library is missing. The stub then adds a line about that.
-   */
+  // A stub of OpenCode: sends one request to the model, adds a line to its database, and prints the database as its text. It adds
+  // another line if its plugins' library is missing, because OpenCode would then request the library from a registry.
   const STUB = `#!/bin/bash
     kept=~/.local/share/opencode/$OPENCODE_DB
     url=$(grep -o 'http://[^"]*' <<<"$OPENCODE_CONFIG_CONTENT")/messages

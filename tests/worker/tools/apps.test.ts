@@ -21,7 +21,7 @@ const linksIn = ({ tools }: Listed) =>
 const list = (caller: Caller) => caller.result<Listed>({ method: "tools/list" });
 const read = (caller: Caller, uri: string) =>
   caller.result<Read>({ method: "resources/read", params: { uri } });
-/** A call from a client that shows the panel. */
+/** The raw result of a call. */
 const send = async (caller: Caller, name: string, args: Record<string, unknown>) =>
   (await caller.send(name, args)).messages.at(-1)?.result as Record<string, unknown>;
 
@@ -67,9 +67,9 @@ describe("the panel in a chat", () => {
     const blind = await principal("apps-reader", ["sandbox:exec"]);
     const { contents } = await read(blind.withVariables({ PREVIEW_HOST: "previews.example" }), PANEL);
     expect(contents).toHaveLength(1);
-    expect(contents[0]).toMatchObject({
-      mimeType: "text/html;profile=mcp-app",
-      _meta: { ui: { csp: { frameDomains: ["https://*.previews.example"] }, prefersBorder: true } },
+    expect(contents[0]?.mimeType).toBe("text/html;profile=mcp-app");
+    expect(contents[0]?._meta).toEqual({
+      ui: { csp: { frameDomains: ["https://*.previews.example"] }, prefersBorder: true },
     });
     const { text = "" } = contents[0] ?? {};
     expect(text).toMatch(/^<!doctype html>/);

@@ -241,8 +241,8 @@ function network(
 
 const noLimits = { initial: undefined, max: "full", allowHosts: [] } as const;
 
-describe("the access that the operator grants to a sandbox", () => {
-  it("is limited by MAX_INTERNET and ALLOW_HOSTS, also for an earlier wider setting", async () => {
+describe("a sandbox's network", () => {
+  it("is limited by MAX_INTERNET and ALLOW_HOSTS, even if an earlier setting was wider", async () => {
     const listed = { initial: undefined, max: "allowlist", allowHosts: ["*.example.com"] } as const;
     const { network: ownNetwork, refused } = network({ network: listed, authTokens: [] });
     expect(ownNetwork.policy).toEqual({ internet: "allowlist", allowHosts: ["*.example.com"] });
@@ -283,7 +283,7 @@ describe("the access that the operator grants to a sandbox", () => {
     expect(narrowed.network.policy.allowHosts).toEqual(["b.example.com"]);
   });
 
-  it("is read from the server's variables", () => {
+  it("has its initial policy from the server's variables", () => {
     const tokens = [
       {
         ...token,
@@ -305,7 +305,7 @@ describe("the access that the operator grants to a sandbox", () => {
     expect(initialOf("owner")).toEqual({ internet: "allowlist", allowHosts: ["pypi.org", "*.example.com"] });
   });
 
-  it("includes the interception of git hosts only if the container trusts the platform's certificates", async () => {
+  it("intercepts git hosts only if the container trusts the platform's certificates", async () => {
     const { actor } = cloudflare();
     const gitHosts: string[] = [];
     let intercepted: readonly string[] = [];
@@ -403,7 +403,7 @@ function cloudflare() {
 }
 
 describe("on Cloudflare", () => {
-  it("an actor's class without outbound handlers is refused, because its requests would pass by every policy", async () => {
+  it("an actor's class without outbound handlers is refused, because its requests would bypass every policy", async () => {
     class SandboxLarge extends Sandbox {}
     await sh("large", "true");
     await runInActor("large", (_actor, ctx) => {

@@ -68,7 +68,7 @@ it("a set-up runs once before the first call, with the variables, and the next c
   expect(structured.stdout).not.toContain(ran);
 });
 
-it("a set-up delays calls only for their waiting time, can be cancelled by its id, and is replaced by another script", async () => {
+it("a call waits for a set-up no longer than its waiting time; the set-up can be cancelled by its id, and another script replaces it", async () => {
   const sandbox = "setup-held";
   await configure(sandbox, ENDLESS);
   const calls = callsIn(sandbox);
@@ -100,7 +100,7 @@ it("a set-up delays calls only for their waiting time, can be cancelled by its i
   expect((await calls.command("ls /tmp")).text).not.toMatch(/set-up|withdrawn/);
 });
 
-it("a set-up runs again if it or its container is killed, at most three times", async () => {
+it("a set-up runs again if its container is killed, and is skipped after the third time", async () => {
   const sandbox = "setup-killed";
   await owner.call("write_file", { sandbox, path: "mine", content: "of before" });
   await configure(sandbox, `[ -d half ] || { mkdir half; touch half/made; ${ENDLESS}; }`);
@@ -119,7 +119,7 @@ it("a set-up runs again if it or its container is killed, at most three times", 
   expect(await sh(sandbox, "ls /tmp/ok")).toBe("/tmp/ok\n");
 });
 
-it("a set-up runs before a file call that writes, also if the container is killed meanwhile, and a call that only reads does not start it", async () => {
+it("a set-up runs before a file call that writes, also if the container is killed meanwhile; a call that only reads does not start it", async () => {
   const sandbox = "setup-files";
   await configure(sandbox, "echo begun; sleep 1; ls >~/seen");
   const { text } = await callsIn(sandbox).command("true", { wait_seconds: 0 });
@@ -138,7 +138,7 @@ it("a set-up runs before a file call that writes, also if the container is kille
 
 it("a set-up that fails stops at its first error, is reported by each result, and blocks no call", async () => {
   const sandbox = "setup-fails";
-  // Results show the end of the log. Without care, it would begin inside a character.
+  // Results show the end of the log. A cut at a byte would split a character here.
   await configure(sandbox, "printf 'é%.0s' {1..400}; echo so it goes >&2\n(exit 3)\ntouch /tmp/not-reached");
   const first = await callsIn(sandbox).command("ls /tmp/not-reached || echo works");
   expect(first.structured.stdout).toBe("works\n");

@@ -134,7 +134,7 @@ describe("variables of a sandbox", () => {
     expect((await configure(sandbox)).structured.variables).toEqual(["THERE"]);
   });
 
-  it("do not include properties of a prototype", async () => {
+  it("do not include a variable named __proto__", async () => {
     const env = JSON.parse('{"__proto__": "x", "A": "1"}') as Record<string, string>;
     await configure("vars-proto", env);
     expect((await configure("vars-proto")).structured.variables).toEqual(["A"]);
@@ -187,7 +187,7 @@ describe("variables of a sandbox", () => {
 });
 
 describe("the region of a sandbox", () => {
-  it("can be set only with its first call, and is named in later results", async () => {
+  it("can be set only with the sandbox's first call, and the refusal of another region says where the sandbox is", async () => {
     const first = await owner.call("configure_sandbox", { sandbox: "region", region: "weur" });
     expect(first.structured.region).toBe("weur");
     expect((await owner.call("configure_sandbox", { sandbox: "region", region: "weur" })).isError).toBe(

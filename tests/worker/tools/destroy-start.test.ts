@@ -1,4 +1,4 @@
-/** A sandbox that is destroyed while its container starts either does not run afterwards, or it is listed and counted. */
+/** A sandbox that is destroyed while its container starts either does not run afterwards, or it is listed. */
 import { expect, it } from "vitest";
 import { idIn, killContainer, owner, sh, sleep, until, isRunning, sandboxesOf } from "../support.ts";
 
@@ -59,7 +59,7 @@ it.concurrent("a sandbox that is destroyed repeatedly is new for the next call e
 });
 
 it.concurrent.each(["is destroyed", "dies"])(
-  "a command that waits for sandboxd while its sandbox %s does not run in a later sandbox",
+  "a command that waits for sandboxd while its sandbox %s runs in a later sandbox only if its result says so",
   async (how) => {
     const round = async (n: number) => {
       const sandbox = `z-waits-${how.split(" ").at(-1)}-${n}`;

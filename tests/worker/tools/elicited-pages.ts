@@ -34,7 +34,7 @@ export interface Elicitation {
   elicitationId?: string;
 }
 
-/** The requests of a result to the client, and the state that the next call must send with the response. */
+/** The elicitation in a result, and the state that the client's next call must repeat. */
 export function elicitationIn({ result }: ModernAnswer): Elicitation & { state: { requestState: unknown } } {
   expect(result).toMatchObject({ resultType: "input_required" });
   const requests = result?.inputRequests as Record<string, { method: string; params: Elicitation }>;

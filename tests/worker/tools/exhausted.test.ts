@@ -9,7 +9,7 @@ beforeAll(async () => {
   const holder = await owner.call("run_command", {
     sandbox,
     session: "holder",
-    // Whenever another process ends, this program starts one.
+    // Starts processes until none is free, and another one whenever a process ends.
     command: `exec python3 -c 'import os,time,signal
 while True:
   try:

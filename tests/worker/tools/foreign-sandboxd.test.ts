@@ -18,7 +18,7 @@ def serve(peer):
         head = b""
         while b"\\r\\n\\r\\n" not in head:
             head += peer.recv(65536)
-        # sandboxd's request to itself: without a response the sandbox would replace it, and this program, after 15 seconds.
+        # sandboxd's request to itself. Without a response, the sandbox's first process would kill sandboxd after 15 seconds.
         if head.startswith(b"GET / "):
             real = socket.socket(socket.AF_UNIX)
             real.connect(where + ".real")
@@ -80,7 +80,7 @@ const DAMAGED = Array.from({ length: 4 }, () =>
   expect.objectContaining({ text: expect.stringMatching(/is damaged[^]*destroy_sandbox/), isError: true }),
 );
 
-describe("a program in place of sandboxd", () => {
+describe("a sandbox with a program in place of sandboxd", () => {
   it.each([
     ["an empty answer", EMPTY, 1],
     ["no JSON, and no sizes", `${OK}Content-Length: 4\n\nnope`, 1],
@@ -103,7 +103,7 @@ describe("a program in place of sandboxd", () => {
     expect(await calls()).toEqual(DAMAGED);
   });
 
-  it("is reported as damaged if its response has an unrequested encoding", async () => {
+  it("is reported as damaged for a response with an unrequested encoding", async () => {
     const body = '{"entries":[],"size":1}';
     const plain = `${OK}sandboxd-size: 1\nsandboxd-lines: 1\nContent-Length: ${body.length}\n\n${body}`;
     await answerWith(plain);

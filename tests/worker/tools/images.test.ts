@@ -1,4 +1,4 @@
-/** The server does not show images that would end a chat, from a file, a result of code or an artifact. */
+/** The server does not show images that would end a chat, from a file or a result of code. */
 import { describe, expect, it } from "vitest";
 import { owner, sh } from "../support.ts";
 
@@ -93,7 +93,7 @@ describe("a complete image", () => {
 });
 
 describe("an image that is corrupt", () => {
-  it.each(EACH)("is not shown, at whatever byte it is cut off: $name", async ({ base64 }) => {
+  it.each(EACH)("is not shown if it is cut off: $name", async ({ base64 }) => {
     const bytes = Uint8Array.fromBase64(base64);
     for (const part of [0.4, 0.7, 0.95]) {
       const cut = bytes.subarray(0, Math.floor(bytes.length * part));
@@ -175,10 +175,10 @@ display(Image(base64.b64decode("${WHOLE.png?.[1]}")))`;
   });
 });
 
-describe("a connection with ?images=off", () => {
+describe("?images=", () => {
   const off = owner.withQuery("?images=off");
 
-  it("gets a line in place of each image, which says how to get the image", async () => {
+  it("with off replaces each image by a line that says how to get the image", async () => {
     await write("off.png", Uint8Array.fromBase64(WHOLE.png?.[1] ?? ""));
     const file = await off.call("read_file", { sandbox, path: "off.png" });
     expect(file.content.map(({ type }) => type)).toEqual(["text"]);
@@ -191,7 +191,7 @@ describe("a connection with ?images=off", () => {
     expect(text).toMatch(/3 x 2 pixels, PNG\..*\?images=off.*file_link/s);
   });
 
-  it("does not change a connection with ?images=on, and other values of images are refused", async () => {
+  it("with on changes nothing, and other values are refused", async () => {
     const { content } = await owner.withQuery("?images=on").call("read_file", { sandbox, path: "off.png" });
     expect(content.map(({ type }) => type)).toEqual(["text", "image"]);
     const { status, messages } = await owner.withQuery("?images=none").post({ method: "tools/list" });

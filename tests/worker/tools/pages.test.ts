@@ -53,7 +53,7 @@ it("HTML without a script is shown as text, and not stored as a page", async () 
   expect(text).toBe("result: bold");
 });
 
-it("a run that makes endless pages stores a limited number", async () => {
+it("a run that makes 30 pages stores only 20", async () => {
   await sh(sandbox, "rm -rf .outputs");
   const { text } = await run(
     "from IPython.display import HTML, display\nfor _ in range(30): display(HTML('<script>1</script>'))",

@@ -3,7 +3,7 @@ import { owner } from "../support.ts";
 
 const sandbox = "read-ranges";
 
-/** The server cuts ranges of small files, and the sandbox cuts ranges of large files. Both return the same texts. */
+/** sandboxd reads files of up to 64 KiB synchronously, and larger ones asynchronously. Both ways must return the same texts. */
 const PADDING = { short: "", long: `${"p".repeat(70 * 1024)}\n` };
 
 describe.each(["short", "long"] as const)("a range of a %s file", (size) => {

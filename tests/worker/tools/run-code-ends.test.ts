@@ -121,7 +121,7 @@ describe("a kernel that does not start", () => {
     const path = (await sh(hung, "find / -xdev -name usercustomize.py 2>/dev/null | head -1")).trim();
     await sh(hung, `pkill -9 -f 'python3 -u' ; echo 'raise SystemExit("not today")' >${path}`);
     const { text } = await start({ context: "third" });
-    expect(text).toMatch(/python kernel did not start/);
+    expect(text).toMatch(/python kernel did not start: .*SystemExit: not today/s);
     expect(text).not.toMatch(/out of processes/);
   });
 });

@@ -109,12 +109,12 @@ describe("run_command", () => {
     expect(result.text).toContain("NUL");
   });
 
-  it("reports the correct exit code of commands that end while the server checks them", async () => {
-    // The server first checks after 0.1 s. Each command lasts about as long, so that some end during this check.
+  it("reports the exit code of commands that end while sandboxd starts a process for their output", async () => {
+    // sandboxd starts this process 20 ms after the command. Each command lasts about as long, so that some end meanwhile.
     const codes = await Promise.all(
       Array.from({ length: 4 }, async (_, session) => {
         const found = [];
-        for (let milliseconds = 78; milliseconds < 108; milliseconds++) {
+        for (let milliseconds = 4; milliseconds < 34; milliseconds++) {
           const command = `sleep 0.${String(milliseconds).padStart(3, "0")}; exit 123`;
           found.push((await run(command, { session: `timed-${session}` })).exit_code);
         }
@@ -126,7 +126,7 @@ describe("run_command", () => {
 });
 
 describe("a command that cannot be started", () => {
-  it("because its files cannot be written has an error with the reason; the error names a full disk only if the disk is full", async () => {
+  it("because its files cannot be written has an error with the reason, which does not mention a full disk", async () => {
     const broken = "broken";
     await owner.call("run_code", {
       sandbox: broken,

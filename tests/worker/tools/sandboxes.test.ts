@@ -18,26 +18,24 @@ describe("sandboxes", () => {
     expect((await caller.call("list_sandboxes")).text).toMatch(/^default: running, .*\nfirst: running/);
   });
 
-  it.each([["", "-a", "a-", "A", "_a", "a.", "../a", "a".repeat(64), "ž", "a b", "a\n"]])(
-    "must have a valid name, for every tool",
-    async (...names) => {
-      const calls: [string, Record<string, unknown>][] = [
-        ["run_code", { code: "1" }],
-        ["run_command", { command: "true" }],
-        ["write_file", { path: "a", content: "" }],
-        ["read_file", { path: "a" }],
-        ["list_files", {}],
-        ["list_runs", {}],
-        ["destroy_sandbox", {}],
-      ];
-      for (const [tool, args] of calls)
-        for (const sandbox of names)
-          expect(await owner.call(tool, { ...args, sandbox })).toMatchObject({
-            isError: true,
-            text: expect.stringContaining("must be 1 to 63 characters of a-z, 0-9, -, _ and ."),
-          });
-    },
-  );
+  it("must have a valid name", async () => {
+    const names = ["", "-a", "a-", "A", "_a", "a.", "../a", "a".repeat(64), "ž", "a b", "a\n"];
+    const calls: [string, Record<string, unknown>][] = [
+      ["run_code", { code: "1" }],
+      ["run_command", { command: "true" }],
+      ["write_file", { path: "a", content: "" }],
+      ["read_file", { path: "a" }],
+      ["list_files", {}],
+      ["list_runs", {}],
+      ["destroy_sandbox", {}],
+    ];
+    for (const [tool, args] of calls)
+      for (const sandbox of names)
+        expect(await owner.call(tool, { ...args, sandbox })).toMatchObject({
+          isError: true,
+          text: expect.stringContaining("must be 1 to 63 characters of a-z, 0-9, -, _ and ."),
+        });
+  });
 
   it("may have names that programs generate, and are separate if their names differ only at the end", async () => {
     const session = `${"s".repeat(60)}_._1`;
@@ -112,7 +110,7 @@ describe("destroy_sandbox", () => {
     }
   });
 
-  it("ends processes, files and kernels, keeps the records, and frees the name", async () => {
+  it("ends processes and kernels, deletes files, keeps the records, and frees the name", async () => {
     const prepared = await run(owner, sandbox, "echo kept; echo file >file; export A=1; cd /tmp");
     await owner.call("run_code", { sandbox, code: "x = 1" });
     const running = await owner.call("run_command", {
@@ -177,7 +175,7 @@ describe("a call that comes while its sandbox is destroyed", () => {
     [20, "list_files"],
     [80, "run_command"],
     [200, "list_files"],
-  ])("after %i ms by %s leaves a sandbox that is counted, or none", async (ms, tool) => {
+  ])("after %i ms by %s leaves a sandbox that is listed, or none", async (ms, tool) => {
     const sandbox = `at-once-${ms}`;
     await run(owner, sandbox, "true");
     const destroyed = owner.call("destroy_sandbox", { sandbox });

@@ -233,7 +233,7 @@ describe("a session of run_command", () => {
 });
 
 describe("a session whose command is killed while the shell saves the session's state", () => {
-  // On SIGTERM the shell saves its state, and SIGKILL comes two seconds later.
+  // On SIGTERM the shell saves its state, and SIGKILL follows two seconds later. The test writes the incomplete state itself.
   it.each([
     ["no part of it", ": >"],
     ["a part of it", "export -p | head -c 100 >"],

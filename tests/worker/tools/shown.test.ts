@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { callsIn, idIn, owner, result } from "../support.ts";
+import { callsIn, idIn, killContainer, owner, result } from "../support.ts";
 
 const sandbox = "shown-names";
 const { command, code } = callsIn(sandbox);
@@ -41,7 +41,7 @@ function serverWords(text: string): string {
 }
 
 describe("a name that a sandbox chose", () => {
-  it("is one word on one line in every tool's result, and can be parsed back", async () => {
+  it("is on one line in results about files, and can be parsed back", async () => {
     let directory = 0;
     const property = fc.asyncProperty(hostileName, async (name) => {
       const at = `/workspace/names/${directory++}`;
@@ -84,12 +84,12 @@ describe("a name that a sandbox chose", () => {
       env: { NAME: name },
     });
     await owner.call("checkpoint_sandbox", { sandbox: "shown-notice" });
-    const { leftOutText } = await import("../../../src/actors/texts.ts");
-    const left = { count: 1, bytes: 1, names: [name], special: { count: 1, names: [name] } };
-    const words = leftOutText(left);
-    expect(words).not.toMatch(HIDDEN);
-    expect(words).not.toContain("\n");
-    expect(words).toContain(JSON.stringify(name).replace("\u202e", "\\u202e"));
+    await killContainer("shown-notice");
+    const next = await owner.call("run_command", { sandbox: "shown-notice", command: "cat file" });
+    const notice = String(next.structured.notice);
+    expect(notice).not.toMatch(HIDDEN);
+    expect(notice).not.toContain("\n");
+    expect(notice).toContain(JSON.stringify(name).replace("\u202e", "\\u202e"));
   });
 });
 

@@ -1,7 +1,7 @@
 /** Charts of the stored ratios, as Mermaid blocks, which GitHub draws. */
 import type { Row } from "./measure.ts";
 
-/** Figures whose baseline is one call of the bare Worker. One chart compares their ratios. */
+/** The figures in the chart of times. Their baseline is the bare Worker. */
 const LATENCIES = new Set(["run_code", "run_command", "files", "get_result", "fresh sandbox", "server"]);
 
 export function charts(rows: readonly (Row & { figure: string })[]): string[] {

@@ -19,9 +19,7 @@ export interface Heap {
   close(): void;
 }
 
-/**
- * How long a response of the inspector may take, in milliseconds. The inspector gives no response about a Worker before its first request.
- */
+/** How long a response of the inspector may take. The inspector does not respond about a Worker before that Worker's first request. */
 const RESPONSE_MS = 30_000;
 
 /** The inspector's name for our Worker in `npm start`. The same workerd runs other services. */
@@ -31,7 +29,6 @@ export const PRODUCT_SERVICE = "core:user:sandbox-mcp-local";
 export async function openHeap(
   { inspectorPort }: Pick<RunningWorker, "inspectorPort">,
   worker: string,
-  limitMs = RESPONSE_MS,
 ): Promise<Heap> {
   const list = await fetch(`http://127.0.0.1:${inspectorPort}/json/list`);
   const target = targets
@@ -69,7 +66,7 @@ export async function openHeap(
     waiting.set(id, reply);
     const late = () =>
       waiting.delete(id) && reply.reject(new Error(`the inspector does not respond to ${method}`));
-    const timer = setTimeout(late, limitMs);
+    const timer = setTimeout(late, RESPONSE_MS);
     void reply.promise.finally(() => clearTimeout(timer)).catch(() => undefined);
     socket.send(JSON.stringify({ id, method }), (error) => error && fail(error));
     return reply.promise;

@@ -84,7 +84,7 @@ export function quantile(values: readonly number[], at: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * at))] ?? NaN;
 }
 
-/** Rounds to the precision of the measurements: three decimals of a small number, fewer of others. */
+/** Rounds numbers of 1,000 and more to whole numbers, and others to three decimals. */
 function round(value: number): number {
   return Math.abs(value) >= 1000 ? Math.round(value) : Math.round(value * 1000) / 1000;
 }

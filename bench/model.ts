@@ -121,7 +121,7 @@ function printTable(unit: string, times: number, lines: Record<string, Counts>):
   }
 }
 
-/** The most containers at once in many simulated days, on which sessions start at random times of the working hours. */
+/** Simulates 300 days on which sessions start at random times of the working hours. Returns the most containers that ran at once. */
 function peakAtOnce(): number {
   let peak = 0;
   for (let day = 0; day < 300; day++) {

@@ -19,7 +19,7 @@ export function descendants(pid: number, pattern: RegExp): number[] {
 
 /** The ids of the server's processes in one sandbox. */
 interface SandboxProcesses {
-  /** The control server of the SDK's image, or of `local/runtime`. */
+  /** The control server, `local/runtime/main.ts`. */
   control: number;
   sandboxd: number;
 }

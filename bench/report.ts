@@ -14,7 +14,7 @@ interface FigureResult {
   rows: Row[];
 }
 
-/** Replaces the rows of the measured figure, and keeps all others. */
+/** Replaces the stored rows of the measured figure, and drops the rows of figures that no longer exist. */
 export function writeResults({ figure, rows }: FigureResult, figures: readonly Figure[]): void {
   const stored = readResults().filter((row) => row.figure !== figure.name);
   const measured = `${new Date().toISOString().slice(0, 10)} at ${commit()}`;

@@ -24,7 +24,10 @@ export const interactive: Figure = {
   },
 };
 
-export type Sides = Pick<TestBed, "ours" | "engine"> | { ours: WorkerClient; engine: BedEngine };
+export interface Sides {
+  ours: WorkerClient;
+  engine: BedEngine;
+}
 
 async function measureInTurn(
   { ours, engine }: Sides,

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Checks what this machine has: check-prerequisites.sh [--deploy]. Works before `npm ci`, too.
-# Prints one JSON document: success, checks by name, and issues as sentences. Programs that only deployments
-# need count as issues only with --deploy.
+# Prints one JSON document: `success`, `installed` (whether node_modules exists), `checks` by name, and `issues`.
+# Programs that only deployments need count as issues only with --deploy.
 here=$(cd "$(dirname "$0")/.." && pwd) || exit
 PATH="$here/node_modules/.bin:$PATH"
 checks=

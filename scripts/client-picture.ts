@@ -74,10 +74,10 @@ try {
   const xterm = (path: string) => readFileSync(join(root, "node_modules/@xterm/xterm", path), "utf8");
   await page.setContent(`<style>${xterm("css/xterm.css")} body { margin: 0; background: #1e1e1e } #at { padding: 14px; width: max-content }</style>
     <div id="at"></div><script>${xterm("lib/xterm.js")}</script>`);
-  /** Replaces two characters of Claude Code's interface that most fonts lack. */
+  /** The output so far, without two characters of Claude Code's interface that most fonts lack. */
   const outputToDraw = () =>
     Buffer.from(Buffer.concat(printed).toString().replaceAll("⎿", "└").replaceAll("⏵", "▸"));
-  /** Draws what was printed so far, and returns it as text. */
+  /** Draws the output so far, and returns the terminal's text. */
   const draw = () =>
     page.evaluate(
       `new Promise((done) => {

@@ -24,23 +24,11 @@ const files = execFileSync("git", ["ls-files", "--cached", "--others", "--exclud
 const documents = files.filter((path) => path.endsWith(".md"));
 const problems = [];
 
-/** Variables of other programs. */
-const FOREIGN_VARIABLES = new Set([
-  "MSG_MORE",
-  "AWS_CA_BUNDLE",
-  "CARGO_HTTP_CAINFO",
-  "DENO_CERT",
-  "LD_PRELOAD",
-  "OPENAI_API_KEY",
-  "OPENAI_BASE_URL",
-  "TASK_ID",
-]);
+/** Variables of other programs, and a constant of Linux. */
+const FOREIGN_VARIABLES = new Set(["MSG_MORE", "LD_PRELOAD", "OPENAI_API_KEY", "OPENAI_BASE_URL", "TASK_ID"]);
 
 /** Parts of the SDK that the server does not use, and a variable of Python kernels. */
 const FOREIGN_NAMES = new Set(["execStream", "getSandbox", "proxyToSandbox", "streamProcessLogs", "Out"]);
-
-/** npm scripts of programs in sandboxes, which examples run. */
-const IN_SANDBOXES = new Set(["dev"]);
 
 /** A heading's anchor, as GitHub makes it. */
 function anchorOf(heading) {
@@ -104,7 +92,7 @@ for (const path of documents) {
       problem(`there is no heading ${target}`);
   }
   for (const [, name] of text.matchAll(/npm run (?:-s )?([\w:-]+)/g))
-    if (!(name in scripts) && !IN_SANDBOXES.has(name)) problem(`there is no npm run ${name}`);
+    if (!(name in scripts)) problem(`there is no npm run ${name}`);
   for (const [, words] of text.matchAll(/npm start -- ([^`\n|#;]*)/g))
     mistakesInStart(words).forEach(problem);
   for (const [, program] of text.matchAll(/\bnode ((?:bench|cli|examples|scripts|tests)\/[\w./-]+\.\w+)/g))

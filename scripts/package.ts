@@ -32,7 +32,7 @@ for (const folder of ASSETS)
     },
   });
 
-// npm installs the agents with these lock files.
+// npm installs Claude Code with these files.
 for (const file of ["package.json", "package-lock.json"]) {
   const place = join("local/agents/claude-code", file);
   cpSync(join(root, place), join(dist, place));

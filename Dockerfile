@@ -23,10 +23,10 @@ RUN git config --system user.name Sandbox && git config --system user.email sand
 RUN ln -s certs/ca-certificates.crt /etc/ssl/sandbox-mcp.pem && mkdir -p /usr/local/share/ca-certificates && \
     ln -s /etc/cloudflare/certs/cloudflare-containers-ca.crt /usr/local/share/ca-certificates/
 
-# Our programs: sandboxd, its helpers and the kernels' preludes. Root owns them, and nobody can write to them.
+# Our programs: sandboxd, its helpers and the kernels' preludes. Root owns them, and no other user can write to them.
 COPY --chmod=0555 container/ /opt/sandbox-mcp/
 
-# Compiled now, because nobody can write to this directory later. Otherwise each kernel would compile its prelude when it starts.
+# Compiled here, so that the first kernel of a sandbox does not have to compile its prelude.
 RUN python3 -m compileall -q /opt/sandbox-mcp/kernel
 
 RUN mkdir -p /var/lib/sandbox-mcp/runs

@@ -92,6 +92,7 @@ const ACTS = /[\p{Cf}\p{Zl}\p{Zp}]|(?!\t)\p{Cc}/u;
  */
 async function faultsOf(words: readonly string[]): Promise<string[]> {
   const { stdout, stderr } = await runHere([...words, ...options]);
+  expect(stdout + stderr).not.toBe("");
   const lines = (stdout + stderr).split("\n");
   const faults = lines.filter((line) => ACTS.test(line) || line.startsWith("Error: run curl"));
   if (words.includes("--json"))

@@ -286,7 +286,10 @@ describe("the page", () => {
   it("fits a laptop's screen, with the token's field in focus", async () => {
     const page = await open({ viewport: LAPTOP });
     await visit(page);
-    for (const target of await page.locator("h1, dl, label.scope, #token, button").all()) {
+    const targets = await page.locator("h1, dl, label.scope, #token, button").all();
+    // The heading, the list, four scopes, the token's field and three buttons.
+    expect(targets).toHaveLength(10);
+    for (const target of targets) {
       const box = await target.boundingBox();
       expect((box?.y ?? Infinity) + (box?.height ?? 0)).toBeLessThanOrEqual(LAPTOP.height);
       expect(box?.y).toBeGreaterThanOrEqual(0);
@@ -320,7 +323,9 @@ describe("the page", () => {
     const page = await open({ viewport });
     await visit(page);
     expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(viewport.width);
-    for (const target of await page.locator("button, label.scope, input[type=password]").all()) {
+    const targets = await page.locator("button, label.scope, input[type=password]").all();
+    expect(targets).toHaveLength(8);
+    for (const target of targets) {
       expect((await target.boundingBox())?.height).toBeGreaterThanOrEqual(44);
     }
     await picture(page, `consent-${name}`);

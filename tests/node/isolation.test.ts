@@ -145,6 +145,7 @@ describe("the host's processes", () => {
   it("cannot be reached by inherited descriptors", async () => {
     const { stdout } = await sandbox.run("ls -l /proc/1/fd /proc/$PPID/fd | awk '{print $NF}'");
     const paths = stdout.split("\n").filter((target) => target.startsWith("/") && !target.endsWith(":"));
+    expect(paths).toContain("/dev/null");
     expect(
       paths.filter(
         (target) =>

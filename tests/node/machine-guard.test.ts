@@ -1,4 +1,4 @@
-/** When the engine ends no sandbox, although it measures that a resource of the machine is used up, or cannot measure it. */
+/** The engine ends no sandbox if another program used up the machine's memory, or if it cannot measure the memory. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";

@@ -15,7 +15,7 @@ let address: string;
 /** The requests to the registry. */
 const requestedPaths: string[] = [];
 
-/** The only package of the registry, by version. */
+/** Makes a version of the registry's only package. */
 function tarball(version: string): Buffer {
   const place = join(home, version, "package");
   mkdirSync(place, { recursive: true });

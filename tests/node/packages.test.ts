@@ -174,15 +174,15 @@ describe("a sandbox", () => {
     expect((await sandbox.run("dpkg --print-architecture")).stdout).toMatch(/^\w+$/);
   });
 
-  it("prints which packages can be installed, after it refuses packages of the system", async () => {
-    const managers = ["apt-get", "apt", "dnf"].filter((name) => existsSync(`/usr/bin/${name}`));
-    for (const name of managers) {
+  it.each(["apt-get", "apt", "dnf"].filter((name) => existsSync(`/usr/bin/${name}`)))(
+    "prints which packages can be installed, after it refuses packages of the system by %s",
+    async (name) => {
       for (const command of [name, `/usr/bin/${name}`]) {
         const { stderr, exitCode } = await sandbox.run(`${command} install -y jq`);
         expect(stderr).toContain(`${name}: packages of the system cannot be installed in a local sandbox.`);
         expect(stderr).toMatch(/pip install and npm install/);
         expect(exitCode).toBe(100);
       }
-    }
-  });
+    },
+  );
 });

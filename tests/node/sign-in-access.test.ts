@@ -41,7 +41,7 @@ describe("Cloudflare Access", () => {
   });
 
   interface Assertion {
-    /** Replace the usual claims. A claim that is undefined is left out. */
+    /** Claims in place of the usual ones. A claim that is undefined is left out. */
     claims?: JWTPayload;
     issuer?: string;
     audience?: string;

@@ -35,7 +35,6 @@ let root: string;
 let outside: string;
 
 beforeEach(() => {
-  // On the file system of `/`, like a real workspace.
   const directory = temporaryDirectory();
   root = join(directory, "root");
   outside = join(directory, "outside");

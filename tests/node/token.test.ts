@@ -1,4 +1,4 @@
-/** The lines that `npm start` prints, run in a shell: each contains the token that the server accepts. */
+/** The token of .dev.vars: how it is read, generated and replaced, and how the lines that `npm start` prints contain it. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -28,7 +28,7 @@ function headerOf(line: string): string {
   return execFileSync("bash", ["-c", `${clients}; ${line}`], { cwd: "/", encoding: "utf8" });
 }
 
-describe("a printed line carries the token from .dev.vars", () => {
+describe("the token of .dev.vars", () => {
   it.each([
     ["SERVER_AUTH_TOKEN=plain-and-long-enough", "plain-and-long-enough"],
     ['SERVER_AUTH_TOKEN="in-double-quotes"', "in-double-quotes"],
@@ -42,12 +42,12 @@ describe("a printed line carries the token from .dev.vars", () => {
       "commented-behind",
     ],
     ["SERVER_AUTH_TOKEN=the-first-of-two\nSERVER_AUTH_TOKEN=the-last-of-them", "the-last-of-them"],
-  ])("of a file with %j", (text, token) => {
+  ])("is read from a file with %j", (text, token) => {
     writeFileSync(file, `${text}\n`);
     expect(readVariables({}, file)).toMatchObject({ token, tokenSource: "file" });
   });
 
-  it("through a shell in another directory, with any characters", () => {
+  it("is in each line that npm start prints for a shell, with any characters", () => {
     writeFileSync(file, "SERVER_AUTH_TOKEN='$(echo)\"quotes\"`in-it`\\'\n");
     const { token, tokenSource } = readVariables({}, file);
     const printed = announce({

@@ -67,7 +67,7 @@ const unpack = [
 ].join("\n");
 
 describe.each([
-  ["the one who runs the tests", commonEngine],
+  ["the user who runs the tests", commonEngine],
   ["an ordinary user", ordinaryEngine],
 ])("a server that runs as %s", (_, start) => {
   it("keeps modes and times of archives and copies in sandboxes", async () => {

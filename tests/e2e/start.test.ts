@@ -25,7 +25,7 @@ import {
   startCommand,
   startServer,
   TOKEN,
-  npmWithout,
+  withoutPython,
 } from "../setup/server.ts";
 import { MCPClient } from "../setup/mcp-client.ts";
 import { runHere } from "../setup/cli.ts";
@@ -376,7 +376,7 @@ describe.concurrent("npm start", () => {
 });
 
 it("a server without python3 reports this, and serves the other languages", async () => {
-  const server = await start({ within: npmWithout("python3"), env: { SANDBOX_MCP_PYTHON: undefined } });
+  const server = await start({ within: withoutPython(), env: { SANDBOX_MCP_PYTHON: undefined } });
   expect(server.stderr()).toMatch(/python3 is not installed/);
   const code = { code: "6 * 7", language: "javascript" };
   expect(await callTool(server.url, "run_code", code)).toContain("42");

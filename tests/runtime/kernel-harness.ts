@@ -21,7 +21,7 @@ const PRELUDE = fileURLToPath(new URL("../../container/kernel", import.meta.url)
 const PATH = `/usr/bin:${process.env.PATH}`;
 
 /** The output of one execution, as the control API reports it. */
-export interface ExecutionOutput {
+interface ExecutionOutput {
   stdout: string;
   stderr: string;
   results: Record<string, unknown>[];
@@ -31,7 +31,7 @@ export interface ExecutionOutput {
 /** The output of a stream, in the form that tests read. */
 type ReadStream = CodeStream & { text?: string | undefined };
 
-export type ReadDocument = Omit<RunDocument, "stdout" | "stderr"> & {
+type ReadDocument = Omit<RunDocument, "stdout" | "stderr"> & {
   stdout: ReadStream;
   stderr: ReadStream;
 };
@@ -61,7 +61,7 @@ export class Lab {
   /** @param programs a directory at the front of PATH, for example with another Python */
   static async open(programs?: string): Promise<Lab> {
     const path = programs === undefined ? PATH : `${programs}:${PATH}`;
-    return new Lab(await startRuntime({ under: ["/usr/bin/env", `PATH=${path}`] }));
+    return new Lab(await startRuntime(["/usr/bin/env", `PATH=${path}`]));
   }
 
   async kernel(language: Language): Promise<TestKernel> {

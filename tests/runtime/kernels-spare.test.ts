@@ -26,7 +26,7 @@ describe.skipIf(REMOTE_URL)("a spare kernel", () => {
         `while os.path.exists('${directory}/hold'): time.sleep(0.01)`,
       ].join("\n"),
     );
-    const { api, stop } = await startRuntime({ under: ["/usr/bin/env", `PYTHONPATH=${directory}`] });
+    const { api, stop } = await startRuntime(["/usr/bin/env", `PYTHONPATH=${directory}`]);
     cleanUp.push(stop);
     // The control server starts a spare kernel after the second context.
     for (let made = 0; made < 2; made++) await api.interpreter.createCodeContext({ language: "python" });

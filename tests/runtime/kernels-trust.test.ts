@@ -20,7 +20,7 @@ it.skipIf(REMOTE_URL)("a JavaScript kernel trusts a certificate that was added a
   });
   server.on("request", (_request, response) => response.end("by TLS"));
   const port = await listen(server);
-  const runtime = await startRuntime({ under: ["/usr/bin/env", `SANDBOX_CA_CERT=${file}`] });
+  const runtime = await startRuntime(["/usr/bin/env", `SANDBOX_CA_CERT=${file}`]);
   const lab = new Lab(runtime);
   try {
     const started = await runtime.api.interpreter.createCodeContext({ language: "javascript" });

@@ -22,11 +22,6 @@ export interface Runtime {
   stop: () => Promise<void>;
 }
 
-interface RuntimeOptions {
-  /** A program that starts the control server, with its arguments. */
-  under?: string[];
-}
-
 /** Connects to a control server by its WebSocket URL, or by `ws+unix:<path>:/rpc` for a Unix socket. */
 async function connectTo(url: string): Promise<{ api: RpcStub<SandboxAPI>; close: () => void }> {
   const socket = new WebSocket(url);
@@ -38,8 +33,11 @@ async function connectTo(url: string): Promise<{ api: RpcStub<SandboxAPI>; close
   return { api: session.getRemoteMain(), close: () => socket.close() };
 }
 
-/** Starts a control server as a process, or connects to the running one if `SANDBOX_RUNTIME_URL` is set. */
-export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtime> {
+/**
+ * Starts a control server as a process, or connects to the running one if `SANDBOX_RUNTIME_URL` is set.
+ * @param under a program that starts the control server, with its arguments
+ */
+export async function startRuntime(under: readonly string[]): Promise<Runtime> {
   if (REMOTE_URL !== undefined) {
     const { api, close } = await connectTo(REMOTE_URL);
     return { api, stop: async () => close() };
@@ -49,7 +47,7 @@ export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtim
   const workspace = mkdtempSync(join(directory, "workspace-"));
   const places = ["--socket", socket, "--kernels", KERNELS, "--workspace", workspace];
   const own = [process.execPath, MAIN, ...places];
-  const [program = "", ...rest] = [...(options.under ?? []), ...own];
+  const [program = "", ...rest] = [...under, ...own];
   const child = spawn(program, rest, { stdio: ["ignore", "ignore", "inherit"] });
   const gone = new Promise<void>((resolve) => child.once("exit", () => resolve()));
   await waitUntilReady(socket, child);
@@ -65,13 +63,12 @@ export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtim
   };
 }
 
-/** Sends one HTTP request over the control server's socket. */
-function get(socketPath: string, path: string): Promise<{ status: number; body: string }> {
+/** The status of the control server's response to `GET /`. */
+function statusOf(socketPath: string): Promise<number | undefined> {
   return new Promise((resolve, reject) => {
-    const call = request({ socketPath, path, agent: false }, (response) => {
-      let body = "";
-      response.setEncoding("utf8").on("data", (chunk: string) => (body += chunk));
-      response.once("end", () => resolve({ status: response.statusCode ?? 0, body }));
+    const call = request({ socketPath, path: "/", agent: false }, (response) => {
+      response.resume();
+      resolve(response.statusCode);
     });
     call.once("error", reject);
     call.end();
@@ -81,7 +78,6 @@ function get(socketPath: string, path: string): Promise<{ status: number; body: 
 async function waitUntilReady(socket: string, child: ChildProcess): Promise<void> {
   await until(async () => {
     if (child.exitCode !== null) throw new Error(`the runtime ended with ${child.exitCode}`);
-    const answer = await get(socket, "/").catch(() => undefined);
-    return answer?.status === 200;
+    return (await statusOf(socket).catch(() => undefined)) === 200;
   });
 }

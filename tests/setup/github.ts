@@ -9,7 +9,7 @@ import { serveOnLoopback } from "./oauth-server.ts";
 export const CLIENT_ID = "github-client-id";
 export const CLIENT_SECRET = "github-client-secret";
 
-export interface GitHubUser {
+interface GitHubUser {
   id: number;
   login: string;
   /** The membership's state by organisation. */

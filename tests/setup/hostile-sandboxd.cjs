@@ -40,9 +40,9 @@ const answers = {
   changes: { "/changes": () => filled('{"changes":{"files":[', "{},", "{}]}}") },
 };
 
-/** The messages of a run, and their number. */
 const ports = Array.from({ length: 20 }, (_, n) => n + 1);
 const blocks = Array.from({ length: 6000 }, () => ({ type: "tool_use" }));
+/** Messages about a run, which are sent without end. */
 const messages = {
   /** Events that break no rule, and events that are the most expensive to check. */
   events: (id) => JSON.stringify({ type: "listening", id, ports }),

@@ -11,6 +11,6 @@ export async function installForTests(): Promise<void> {
   mkdirSync(dirname(AGENTS), { recursive: true, mode: 0o700 });
   const say = (line: string) => void process.stderr.write(`${line}\n`);
   await installClients(say);
-  // The pinned npm, even if PATH has another.
+  // Installs Claude Code from npm, even if PATH has another.
   await prepareAgent("claude-code", { agents: [] }, AGENTS, say);
 }

@@ -31,7 +31,7 @@ export type Reply =
   | "hang"
   | "disconnect";
 
-export interface ContentBlock {
+interface ContentBlock {
   type: string;
   text?: string;
   name?: string;

@@ -7,7 +7,7 @@ import type { EngineSettings } from "../../local/engine/engine-settings.ts";
 import { python, repository, TOKEN } from "./server.ts";
 import { temporaryDirectory } from "./temporary.ts";
 
-export interface PartsOptions {
+interface PartsOptions {
   engine?: Partial<EngineSettings>;
   variables?: Record<string, string>;
   /** Given the engine's URL, returns the one that the Worker uses. */

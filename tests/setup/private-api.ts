@@ -15,7 +15,7 @@ import { CertificateAuthority } from "../../local/engine/authority.ts";
 import type { Arrived } from "./private-secrets.ts";
 import { listen } from "./listen.ts";
 
-export interface PrivateAPI {
+interface PrivateAPI {
   /** The URL that lists the requests since the last call. */
   url: string;
   /** For the engine: the hosts' addresses, and the authority of their certificates. */

@@ -132,12 +132,12 @@ const ECONOMIES = {
   NODE_EXTRA_CA_CERTS: undefined,
 };
 
-/** A command that runs npm as on a machine without this program. Its user has the id 1000 unless `user` is given. */
-export function npmWithout(program: string, user = 1000): string[] {
+/** A command that runs npm as on a machine without python3, as an ordinary user. */
+export function withoutPython(): string[] {
   const directories = ["/usr/bin", ...(process.env.PATH ?? "").split(":")];
-  const files = directories.map((directory) => join(directory, program)).filter((file) => existsSync(file));
+  const files = directories.map((directory) => join(directory, "python3")).filter((file) => existsSync(file));
   const hidden = [...new Set(files)].flatMap((file) => ["--ro-bind", "/dev/null", file]);
-  const identity = ["--unshare-user", "--uid", String(user), "--gid", String(user)];
+  const identity = ["--unshare-user", "--uid", "1000", "--gid", "1000"];
   return ["bwrap", "--die-with-parent", ...identity, "--dev-bind", "/", "/", ...hidden];
 }
 

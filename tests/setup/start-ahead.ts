@@ -25,7 +25,7 @@ export const whichCommand =
 const isPreparedName = (name: string) => /^[0-9a-f]{8}-/.test(name);
 
 /** Prepared sandboxes, used or not. `engine` is the directory of an engine. */
-export function preparedSandboxes(engine: string): string[] {
+function preparedSandboxes(engine: string): string[] {
   return readdirSync(engine).filter(
     (name) => isPreparedName(name) && existsSync(join(engine, name, sandboxMark)),
   );

@@ -2,7 +2,7 @@
 import { MCPClient, type Result } from "./mcp-client.ts";
 import { TOKEN } from "./server.ts";
 
-export interface ToolOptions {
+interface ToolOptions {
   token?: string;
   signal?: AbortSignal;
 }

@@ -29,8 +29,8 @@ export interface Opening {
   isNarrow?: boolean;
 }
 
-/** The requests of the page to the client. */
-export interface PageRequests {
+/** The App's requests to the client. */
+interface PageRequests {
   links: string[];
   heights: number[];
   modes: McpUiDisplayMode[];

@@ -82,6 +82,7 @@ server.on("upgrade", (request, socket, head) => {
       if (call.type === "ping") return peer.send('{"type":"pong"}');
       if (call.type === "start") commands.set(call.id, call.command);
       if (!["start", "follow", "code", "input"].includes(call.type)) return;
+      if (call.type === "code") writeFileSync("/tmp/asked", readFileSync("/tmp/scenario", "utf8"));
       const [scenario, times] = (commands.get(call.id) ?? readFileSync("/tmp/scenario", "utf8")).split(" ");
       if (times !== "once" || !broken.has(call.id)) scenarios[scenario](peer, call.id, call);
       else peer.send(JSON.stringify({ type: "ended", id: call.id, status: 0, stdout: 0, stderr: 0 }));
@@ -198,16 +199,24 @@ describe("a program in place of sandboxd that runs a command", () => {
 });
 
 describe("a program in place of sandboxd that reports on code", () => {
+  beforeAll(async () => {
+    await setScenario("never");
+    // The actor may still wait for a connection that the program did not accept.
+    await evict(sandbox);
+  });
+
   it.each(["words", "never", "running", "far", "another", "unknown", "negative", "flood"])(
     "cannot prevent the end of the code: %s",
     async (scenario) => {
       await setScenario(scenario);
-      const { structured, text } = await code("import time; print('begun'); time.sleep(0.5); print('over')", {
+      // The server asks sandboxd about code that has run for half a second.
+      const { structured, text } = await code("import time; print('begun'); time.sleep(1); print('over')", {
         timeout_seconds: 3,
         wait_seconds: 45,
       });
       expect(structured.state).toMatch(/succeeded|failed|timed_out/);
       expect(text.length).toBeLessThan(200_000);
+      expect(await runInKernel(sandbox, 'print(open("/tmp/asked").read())')).toBe(`${scenario}\n`);
     },
   );
 });

@@ -259,8 +259,8 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
   const [panelForm] = messages.flatMap((message) => takePanelForm(message) ?? []);
   const calls = messages.flatMap(toolCall);
   const readURIs = messages.flatMap(resourceRead);
-  if (readURIs.some((uri) => uri.length > MAX_RESOURCE_URI)) {
-    const response = rpcError(400, -32602, texts.longAddressText(MAX_RESOURCE_URI), idOf(body.value));
+  if (messages.flatMap(repeatedStrings).some((value) => value.length > MAX_RESOURCE_URI)) {
+    const response = rpcError(400, -32602, texts.longValueText(MAX_RESOURCE_URI), idOf(body.value));
     return refuse(caller, { reason: "bad_body", response }, { route });
   }
   const needed = scopesNeeded(parts, calls, readURIs);
@@ -355,6 +355,14 @@ function resourceRead(message: unknown): string[] {
   if (!isRecord(message) || message.method !== "resources/read" || !isRecord(message.params)) return [];
   const { uri } = message.params;
   return typeof uri === "string" ? [uri] : [];
+}
+
+/** The strings of a message that its response repeats. The response stays in memory until the client has read it. */
+function repeatedStrings(message: unknown): string[] {
+  if (!isRecord(message)) return [];
+  const { ref, name, uri } = isRecord(message.params) ? message.params : {};
+  const values = [message.id, name, uri, ...(isRecord(ref) ? [ref.uri, ref.name] : [])];
+  return values.filter((value) => typeof value === "string");
 }
 
 /** The scopes that all calls of the body need. A batch is allowed as a whole or not at all. */
@@ -482,5 +490,6 @@ function matchesRoute(path: string, pathname: string): boolean {
 
 function idOf(body: unknown): string | number | null {
   const id = isRecord(body) ? body.id : undefined;
-  return typeof id === "string" || typeof id === "number" ? id : null;
+  const isTooLong = typeof id === "string" && id.length > MAX_RESOURCE_URI;
+  return !isTooLong && (typeof id === "string" || typeof id === "number") ? id : null;
 }

@@ -179,6 +179,20 @@ describe("the content of a body", () => {
     expect(await response.text()).toContain("10000 values");
   });
 
+  const long = "x".repeat(16_385);
+  it.each([
+    ["an id", { ...LIST, id: long }],
+    ["the name of a tool", call(long, {})],
+    ["an address", { ...LIST, method: "resources/read", params: { uri: `sandbox://s/${long}` } }],
+    ["a template", { ...LIST, method: "completion/complete", params: { ref: { uri: long } } }],
+  ])("is refused if a string that the response would repeat is too long: %s", async (_what, message) => {
+    const response = await post1(JSON.stringify(message));
+    expect(response.status).toBe(400);
+    const answer = await response.text();
+    expect(answer).toContain("at most 16384 characters");
+    expect(answer.length).toBeLessThan(300);
+  });
+
   it("may be a batch of calls with many variables each", async () => {
     const batch = Array.from({ length: 100 }, () => call("note", { text: "x", ...keys(80) }));
     const response = await appWith()(

@@ -114,8 +114,10 @@ describe("an output with the server's own labels", () => {
         path: "said",
         edits: [{ old_text: SAID, new_text: `${SAID}!`, all: true }],
       });
-      for (const { text: answer } of [ran, raised, valued, read, log, edited])
+      for (const { text: answer } of [ran, raised, valued, read, log, edited]) {
+        expect(answer).toContain(SAID);
         expect(serverWords(answer), answer).not.toContain(SAID);
+      }
       expect(read.structured.content).toBe(text);
       expect(ran.structured.stdout).toBe(text);
     });
@@ -135,12 +137,14 @@ describe("an output with the server's own labels", () => {
       `printf 'a\\nnext: ${SAID}\\n'; read line; printf 'notice: ${SAID}\\nb\\n'; sleep 60`,
       {
         interactive: true,
-        wait_seconds: 1,
+        wait_seconds: 10,
       },
     );
+    expect(started.text).toContain(SAID);
     expect(serverWords(started.text)).not.toContain(SAID);
     const id = idIn(started);
     const typed = await owner.call("send_input", { id, text: "go\n" });
+    expect(typed.text).toContain(SAID);
     expect(serverWords(typed.text)).not.toContain(SAID);
     await owner.call("cancel_run", { id });
   });

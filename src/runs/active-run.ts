@@ -51,6 +51,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   /** Ports that the run's programs listen on. */
   #ports: readonly number[] = [];
   #lastStream: Stream = "stdout";
+  /** When the last output arrived, in milliseconds since the epoch. */
+  #outputAt = 0;
   #hasBegun = false;
   #isCancelled = false;
   hasFiles = true;
@@ -284,11 +286,15 @@ export class ActiveRun implements RunSink, WaitingLog {
   async waitUntilQuiet(ms: number, from = 0, typed = ""): Promise<void> {
     const { stdout } = this.record.output;
     const deadline = Date.now() + Math.min(ms, SETTLE_MS);
+    let echoed = from;
     for (let left = ms; !this.isEnded && left > 0; left = deadline - Date.now()) {
       const { bytes } = stdout;
-      const hasPrinted = bytes > from && !isEchoOf(typed, stdout.last(bytes - from));
-      await this.waitForChange(Math.min(left, hasPrinted ? QUIET_MS : SETTLE_MS));
-      if (hasPrinted && stdout.bytes === bytes) return;
+      const silentMs = Date.now() - this.#outputAt;
+      // Many calls may wait while single bytes arrive, so they do not wake for each, and compare the output only after a pause.
+      if (bytes <= echoed) await this.waitForChange(Math.min(left, SETTLE_MS));
+      else if (silentMs < QUIET_MS) await this.waitUntilEnded(Math.min(left, QUIET_MS - silentMs));
+      else if (isEchoOf(typed, stdout.last(bytes - from))) echoed = bytes;
+      else return;
     }
   }
 
@@ -308,6 +314,7 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   #outputChanged(): void {
     this.#changed = true;
+    this.#outputAt = Date.now();
     // If the last write was long ago, output is written at once and not at the next tick.
     if (this.#timer !== null && Date.now() - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
     this.#wake();

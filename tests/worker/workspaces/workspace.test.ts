@@ -19,7 +19,6 @@ async function prepare(world: World): Promise<void> {
 
 const SETTINGS = { forCheckpoint: undefined };
 
-const DAY = { expiresAt: Date.now() + DAY_MS, maxBytes: 1000 };
 const CONVERSATION = { below: "/talks", id: "talk" };
 
 /** Makes a task leave files and a conversation in a sandbox. */
@@ -375,7 +374,12 @@ it("a save of too many files fails, and the reason names the limit", async () =>
 });
 
 describe("the saved files of a task", () => {
-  const remains = { run: "a.1t", ...DAY, conversation: CONVERSATION };
+  const remains = {
+    run: "a.1t",
+    expiresAt: Date.now() + DAY_MS,
+    maxBytes: 1000,
+    conversation: CONVERSATION,
+  };
   const taskFiles = { made: "by the task", talk: "said" };
 
   it("can be restored in another sandbox, also after their own is destroyed, and need no space if they are saved already", () =>

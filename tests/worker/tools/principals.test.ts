@@ -101,7 +101,7 @@ describe("the data of another principal", () => {
       for (const [index, args] of tries.entries()) {
         const answer = await attacker.call(tool, args);
         const text = JSON.stringify(answer);
-        expect(text).not.toContain(SECRET);
+        expect(text).not.toMatch(new RegExp(`${SECRET}|Input validation error`));
         const like = TRIES[tool](missing)[index] ?? {};
         if (!Object.values(args).includes(foreign)) continue;
         // The result must be the same as for an id that does not exist.

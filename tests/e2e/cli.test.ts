@@ -347,7 +347,8 @@ it.each([
 ])("the command line %j is refused", async (words, code, message) => {
   expect(await run(words)).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });
 });
-it("an empty list of runs is a sentence", async () => {
+
+it("`runs` prints a sentence if there are no runs", async () => {
   expect(await run(["runs", "--sandbox", "nosuch"])).toMatchObject({
     code: 0,
     stdout: "",

@@ -13,8 +13,8 @@ import { callTool, tool } from "../setup/tool.ts";
 const WAITS = [undefined, 50];
 
 /**
- * All commands run in one sandbox, each in its own session: 20 sandboxes that start at once would delay the calls beyond the
- * clients' limits.
+ * All commands run in one sandbox, each in its own session. With a sandbox for each command, so many would start at once that the
+ * calls would exceed the clients' limits.
  */
 const CASES = Object.keys(AGENT_CLIENTS).flatMap((name, index) =>
   WAITS.map((wait_seconds) => ({

@@ -341,6 +341,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     try {
       await allowHosts("one.example.com");
       expect(await allowHosts("one.example.com", "two.example.com")).toContain("two.example.com");
+      expect(decided).toBeDefined();
       await decided;
     } finally {
       await client.close();

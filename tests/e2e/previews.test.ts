@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type Browser, type Page, launchChromium } from "../clients/chromium.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
+import { textAt } from "../setup/preview.ts";
 import { callTool } from "../setup/tool.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
@@ -112,7 +113,7 @@ describe("a page of a preview", () => {
     const hostile = await serve(
       "hostile",
       8000,
-      'response.setHeader("content-type", "text/html"); response.end("<p>hostile</p>");',
+      'console.log(request.url, request.headers.cookie); response.setHeader("content-type", "text/html"); response.end("<p>hostile</p>");',
     );
     const other = await serve("private", 8000, 'response.end("the other sandbox");');
     const { origin } = new URL(server.url);
@@ -150,7 +151,10 @@ describe("a page of a preview", () => {
     const cookies = await page.context().cookies();
     expect(cookies.filter(({ name }) => name === "planted")).toEqual([]);
     // The page's own requests have no such cookie either.
-    expect(await run("hostile", "cat 8000.log")).not.toContain("of-the-server");
+    await page.goto(new URL("/again", hostile).href);
+    const log = await run("hostile", "cat 8000.log");
+    expect(log).toContain("/again");
+    expect(log).not.toContain("of-the-server");
   });
 
   it("cannot be read by another preview that shows it in a frame", async () => {
@@ -177,6 +181,7 @@ describe("a page of a preview", () => {
 describe("code in a sandbox", () => {
   it("does not reach the preview of another sandbox", async () => {
     const url = await expose("private", 8000);
+    expect(await textAt(new URL(url))).toBe("the other sandbox");
     const output = await run("hostile", `curl -sS -m 20 ${url}; curl -sS -m 20 --noproxy '*' ${url}; true`);
     expect(output).not.toContain("the other sandbox");
   });

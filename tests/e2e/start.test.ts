@@ -190,10 +190,12 @@ describe("a server with flags", () => {
     for (const client of ["Claude Code", "Claude Desktop", "Cursor", "VS Code", "MCP Inspector"]) {
       expect(server.stdout()).toContain(`${client}`);
     }
-    for (const line of server
+    const configurations = server
       .stdout()
       .split("\n")
-      .filter((text) => text.startsWith("  {"))) {
+      .filter((text) => text.startsWith("  {"));
+    expect(configurations.length).toBeGreaterThan(0);
+    for (const line of configurations) {
       expect(line).toContain(server.url);
       expect(() => JSON.parse(line)).not.toThrow();
     }
@@ -320,11 +322,10 @@ describe.concurrent("npm start", () => {
     expect(statSync(directory).mode & 0o777).toBe(0o700);
   });
 
-  it.each([
+  it.runIf(process.getuid?.() === 0).each([
     ["belongs to another user (54321)", 0o700, 54_321],
     ["is open to other users", 0o1777, 0],
   ])("warns if the state directory %s", async (problem, mode, owner) => {
-    if (process.getuid?.() !== 0) return;
     const directory = temporaryDirectory();
     chownSync(directory, owner, owner);
     chmodSync(directory, mode);

@@ -2,7 +2,7 @@
 import { MCPClient, type Result } from "../setup/mcp-client.ts";
 import { TOKEN } from "../setup/server.ts";
 
-export interface TaskFields {
+interface TaskFields {
   id: string;
   state: string;
   success: boolean;

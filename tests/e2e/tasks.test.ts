@@ -445,7 +445,9 @@ describe("the credential", () => {
     await other.stop();
     expect(next.fields).toMatchObject({ answer: "It was xylophone.", session_id: fields.session_id });
     expect(refused.text).toContain("does not save workspaces");
-    for (const { headers } of api.requests.splice(before)) {
+    const sent = api.requests.splice(before);
+    expect(sent.length).toBeGreaterThan(0);
+    for (const { headers } of sent) {
       expect(headers["x-api-key"]).toBeUndefined();
       expect(headers.authorization).toBe("Bearer oat-real");
       expect(headers["anthropic-beta"]).toContain("oauth-2025-04-20");

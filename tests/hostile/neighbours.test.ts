@@ -346,11 +346,10 @@ describe("when one principal attacks the server", () => {
     const sandbox = "marks";
     const content = `a\n${"\u0301".repeat(15_000)}${"\u0323".repeat(15_000)}\n`;
     await tool(url, "write_file", { sandbox, path: "marks.txt", content });
+    const args = { sandbox, path: "marks.txt", limit: 2000 };
+    expect(await tool(url, "read_file", args)).toMatchObject({ isError: false });
     const read = async () => {
-      for (let time = 0; time < 2; time++)
-        expect(await attackWith("read_file", { sandbox, path: "marks.txt", limit: 2000 })).not.toMatch(
-          HONEST,
-        );
+      for (let time = 0; time < 2; time++) await attackWith("read_file", args);
     };
     await expectAnswersDuring("marks", () => atOnce(4, read));
     await tool(url, "destroy_sandbox", { sandbox });

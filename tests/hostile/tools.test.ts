@@ -30,7 +30,9 @@ interface Definition {
 
 async function definitions(): Promise<Definition[]> {
   const client = new MCPClient(server.url, TOKEN);
-  return (await client.result<{ tools: Definition[] }>({ method: "tools/list" })).tools;
+  const { tools } = await client.result<{ tools: Definition[] }>({ method: "tools/list" });
+  expect(tools.length).toBeGreaterThan(0);
+  return tools;
 }
 
 /** Names of sandboxes for calls: only a few, because a principal's number of sandboxes is limited. */

@@ -166,23 +166,27 @@ describe("when the connection between the Worker and the engine is cut in the mi
   beforeAll(async () => void (await sh(sandbox, "true")));
 
   it("the server follows a command to its end, and neither repeats nor loses output", async () => {
+    const before = proxy.cuts;
     const answer = call("run_command", { sandbox, command: "for i in {1..60}; do echo $i; sleep 0.1; done" });
     for (let cut = 0; cut < 3; cut++) {
       await sleep(1300);
       proxy.cutAfter(50 * cut);
     }
     const { text, structured } = await answer;
+    expect(proxy.cuts - before).toBe(3);
     expect(text).not.toContain("state:");
     expect(structured.stdout).toBe(Array.from({ length: 60 }, (_, index) => `${index + 1}\n`).join(""));
   });
 
   it("a command runs once if its start or its response was cut", async () => {
+    const before = proxy.cuts;
     for (let bytes = 0; bytes < (LONG ? 6000 : 1500); bytes += LONG ? 100 : 300) {
       proxy.cutAfter(bytes);
       const answer = await call("run_command", { sandbox, command: `echo ${bytes} >> ran; echo ran` });
       expect(answer.text, `cut after ${bytes} bytes`).toContain("ran");
       proxy.cutAfter(Infinity);
     }
+    expect(proxy.cuts).toBeGreaterThan(before);
     const lines = (await sh(sandbox, "cat ran")).trim().split("\n");
     expect(new Set(lines).size).toBe(lines.length);
   });
@@ -270,6 +274,7 @@ describe("when the connection between the Worker and the engine is cut in the mi
   });
 
   it("every run ends and nothing is repeated after cuts at random moments during twelve runs", async () => {
+    const before = proxy.cuts;
     const runs = Array.from({ length: 12 }, (_, index) =>
       call("run_command", {
         sandbox: `many-${index % 2}`,
@@ -283,6 +288,7 @@ describe("when the connection between the Worker and the engine is cut in the mi
       proxy.cutAfter(Math.floor(Math.random() * 3000));
     }
     proxy.cutAfter(Infinity);
+    expect(proxy.cuts).toBeGreaterThan(before);
     const expected = Array.from({ length: 20 }, (_, index) => `${index + 1}`).join("\n");
     for (const answer of await Promise.all(runs)) {
       expect(answer.text).not.toMatch(/Internal error|gone/);

@@ -70,6 +70,7 @@ describe("when commands kill processes by name", () => {
     await server.call("write_file", { sandbox, path: "stop", content: "" });
     expect(await run.ended()).toMatchObject({ state: "failed", exit_code: 3 });
     const lines = await run.lines();
+    expect(lines).not.toEqual([]);
     expect(lines).toEqual(lines.map((_, index) => String(index)));
   });
 

@@ -66,19 +66,12 @@ export function callsOf(url: () => string, log = () => ""): Calls {
 }
 
 /** Starts a server with a new state directory. The caller closes it. */
-export async function startFaultServer(options: ServerOptions = {}): Promise<FaultServer> {
+export async function startFaultServer(options: Pick<ServerOptions, "env"> = {}): Promise<FaultServer> {
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-faults-"));
   const start = () =>
     startServer({
       ...options,
-      flags: [
-        ...(process.env.VERBOSE ? ["--verbose"] : []),
-        ...(options.flags ?? []),
-        "--state-dir",
-        directory,
-        "--network",
-        "none",
-      ],
+      flags: [...(process.env.VERBOSE ? ["--verbose"] : []), "--state-dir", directory, "--network", "none"],
     });
   let server = await start();
   const faultServer: FaultServer = {

@@ -184,6 +184,7 @@ describe.concurrent("when an actor is evicted at any operation of R2", () => {
           if (count++ === at) await evict(sandbox);
         };
         await save(sandbox);
+        expect(count).toBeGreaterThan(0);
         isOver = count <= at;
         delete bucketOf(sandbox).fault;
         // The next actor saves the workspace by itself, unless the container ends first.
@@ -209,6 +210,7 @@ describe.concurrent("when an actor is evicted at any operation of R2", () => {
       const id = idIn(await owner.call("run_command", { sandbox, command: "true", wait_seconds: 0 }));
       // The next actor gets the result from sandboxd over a new connection, which stays open.
       await result(id);
+      expect(count).toBeGreaterThan(0);
       isOver = count <= at;
       delete bucketOf(sandbox).fault;
       expect(await sh(sandbox, "sha256sum -c sum")).toBe("data: OK\n");

@@ -91,9 +91,11 @@ const ANSWER = "answer ";
 function send(peer: WebSocket, name: string): void {
   const message = attacks[name]?.() ?? "";
   if (answers.has(name)) return answer(peer, () => message as string);
-  // Contexts that the SDK would keep in memory, and code without output.
-  if (name === "contexts")
-    return answer(peer, () => `{"id":"${++contextCount}","cwd":"${"x".repeat(8 * MIB)}"}`);
+  // Contexts that the SDK would keep in memory because their deletion fails, and code without output.
+  if (name === "contexts") {
+    const large = () => `{"id":"${++contextCount}","cwd":"${"x".repeat(8 * MIB)}"}`;
+    return answer(peer, large, /delete/i);
+  }
   if (name.startsWith(ANSWER)) {
     writeFileSync("/var/tmp/current-attack", name);
     return answer(peer, () => name.slice(ANSWER.length));
@@ -120,11 +122,18 @@ function send(peer: WebSocket, name: string): void {
   });
 }
 
-function answer(peer: WebSocket, value: () => string): void {
+/** @param failing calls that fail instead */
+function answer(peer: WebSocket, value: () => string, failing?: RegExp): void {
+  const failed = new Set<number>();
+  let calls = 0;
   peer.on("error", () => undefined);
   peer.on("message", (data: Buffer) => {
-    const id = /^\["pull",(-?\d+)\]$/.exec(data.toString())?.[1];
-    if (id !== undefined) peer.send(`["resolve",${id},${value()}]`);
+    const text = data.toString();
+    if (text.startsWith('["push",') && ++calls && failing?.test(text)) failed.add(calls);
+    const id = /^\["pull",(-?\d+)\]$/.exec(text)?.[1];
+    if (id === undefined) return;
+    const isFailed = failed.has(Number(id));
+    peer.send(isFailed ? `["reject",${id},["error","Error","refused"]]` : `["resolve",${id},${value()}]`);
   });
 }
 

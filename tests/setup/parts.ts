@@ -15,11 +15,14 @@ interface PartsOptions {
   onLog?: (line: LogLine) => void;
   /** Called if a part ends unexpectedly, with its name. */
   onDeath?: (part: string) => void;
+  /** Whether V8's inspector listens. */
+  inspector?: boolean;
 }
 
 export interface Parts {
   /** The address for MCP. */
   url: string;
+  inspectorPort: number | undefined;
   close(): Promise<void>;
 }
 
@@ -54,8 +57,10 @@ export async function startParts(options: PartsOptions = {}): Promise<Parts> {
     onLog,
     onDeath: () => onDeath("workerd"),
     verbose: false,
+    inspector: options.inspector ?? false,
   });
   return {
+    inspectorPort: worker.inspectorPort,
     url: `http://127.0.0.1:${worker.port}/mcp`,
     async close() {
       await worker.close();

@@ -134,11 +134,12 @@ export class ActiveRun implements RunSink, WaitingLog {
   finish(end: End): void {
     if (this.isEnded) return;
     clearInterval(this.#timer);
+    const now = Date.now();
     // The run never started, so its duration is zero.
-    if (this.waiting) this.record.startedAt = Date.now();
+    if (this.waiting) this.record.startedAt = now;
     // A run must not end before it began, even if the clock was set back.
     const { detail: before } = this.record;
-    Object.assign(this.record, end, { endedAt: Math.max(Date.now(), this.record.startedAt) });
+    Object.assign(this.record, end, { endedAt: Math.max(now, this.record.startedAt) });
     const { detail } = this.record;
     if (detail && "results" in detail && this.#ports.length > 0) detail.ports = this.#ports;
     if (detail && "cwd" in detail && before && "ports" in before) detail.ports = before.ports ?? [];

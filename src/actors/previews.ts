@@ -110,9 +110,8 @@ export class Previews {
     const boot = this.#host.restartNotice.count;
     const hasResponded = row.answered > 0 && row.boot === boot;
     const cut = this.#signalOf(port, row.expires_at);
-    const signal = AbortSignal.any([cut, request.signal]);
     const response = await this.#host.sandboxd
-      .fetch(new Request(request, { headers, signal, redirect: "manual" }))
+      .fetch(new Request(request, { headers, signal: cut, redirect: "manual" }))
       // sandboxd does not run; for example, user code killed it.
       .catch(() => undefined);
     if (cut.aborted) return refuseUnserved("ended");

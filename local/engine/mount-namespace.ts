@@ -65,17 +65,17 @@ export class MountNamespace {
     const pathOf = (from: string) => `${place}/${this.#enginePath(from) ?? sources.indexOf(from)}`;
     const mappedPaths = new Map<string, string>();
     const ofSandbox = directories.filter((mount) => mounts.some(isSame(mount)));
-    for (const { from } of ofSandbox) {
-      if (directoryMaps === undefined) break;
-      const path = `${pathOf(from)}-${root.uid}`;
-      const mounted = holder.mapped.get(path) ?? mountMapped(pid, pathOf(from), path, directoryMaps);
-      holder.mapped.set(path, mounted);
-      await mounted.catch((error: unknown) => {
-        holder.mapped.delete(path);
-        throw new Error(MACHINE.ofRoot(from, messageOf(error)));
-      });
-      mappedPaths.set(from, path);
-    }
+    if (directoryMaps !== undefined)
+      for (const { from } of ofSandbox) {
+        const path = `${pathOf(from)}-${root.uid}`;
+        const mounted = holder.mapped.get(path) ?? mountMapped(pid, pathOf(from), path, directoryMaps);
+        holder.mapped.set(path, mounted);
+        await mounted.catch((error: unknown) => {
+          holder.mapped.delete(path);
+          throw new Error(MACHINE.ofRoot(from, messageOf(error)));
+        });
+        mappedPaths.set(from, path);
+      }
     const shared = otherMounts.filter(({ from }) => !directories.some((mount) => mount.from === from));
     const writesEngine = mounts.some((one) => one.writable && this.#enginePath(one.from) !== undefined);
     const own = withOwnInodes(

@@ -317,7 +317,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#changed = true;
     this.#outputAt = Date.now();
     // If the last write was long ago, output is written at once and not at the next tick.
-    if (this.#timer !== null && Date.now() - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
+    if (this.#timer !== null && this.#outputAt - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
     this.#wake();
   }
 

@@ -490,6 +490,6 @@ function matchesRoute(path: string, pathname: string): boolean {
 
 function idOf(body: unknown): string | number | null {
   const id = isRecord(body) ? body.id : undefined;
-  const isTooLong = typeof id === "string" && id.length > MAX_RESOURCE_URI;
-  return !isTooLong && (typeof id === "string" || typeof id === "number") ? id : null;
+  if (typeof id === "string") return id.length > MAX_RESOURCE_URI ? null : id;
+  return typeof id === "number" ? id : null;
 }

@@ -263,7 +263,7 @@ export class Kernels {
     let contextID;
     try {
       const made = this.#prepareRun(sink).then(() => this.#interpreter.createContext(language));
-      const created = checkResult(made, (result) => isContext(result));
+      const created = checkResult(made, isContext);
       contextID = (await withTimeout(CREATE_MS, created)).id;
     } catch (error) {
       throw creationError(error, language);

@@ -115,11 +115,18 @@ function send(peer: WebSocket, name: string): void {
   peer.on("message", (data: Buffer) => {
     const text = data.toString();
     // The attack begins when the Worker can be called.
-    if (!isSending && text.includes('["export",-1]')) sendMore();
-    isSending ||= text.includes('["export",-1]');
-    const id = /^\["pull",(-?\d+)\]$/.exec(text)?.[1];
-    if (!isSending && id !== undefined) peer.send(`["resolve",${id},{"id":"x"}]`);
+    if (isSending) return;
+    isSending = text.includes('["export",-1]');
+    if (isSending) return sendMore();
+    const id = pulled(text);
+    if (id !== undefined) peer.send(`["resolve",${id},{"id":"x"}]`);
   });
+}
+
+/** The number of the call whose result the Worker requests with this message. */
+function pulled(text: string): number | undefined {
+  const [, id] = /^\["pull",(-?\d+)\]$/.exec(text) ?? [];
+  return id === undefined ? undefined : Number(id);
 }
 
 /** @param failing calls that fail instead */
@@ -129,11 +136,15 @@ function answer(peer: WebSocket, value: () => string, failing?: RegExp): void {
   peer.on("error", () => undefined);
   peer.on("message", (data: Buffer) => {
     const text = data.toString();
-    if (text.startsWith('["push",') && ++calls && failing?.test(text)) failed.add(calls);
-    const id = /^\["pull",(-?\d+)\]$/.exec(text)?.[1];
+    if (text.startsWith('["push",')) {
+      calls += 1;
+      if (failing?.test(text)) failed.add(calls);
+    }
+    const id = pulled(text);
     if (id === undefined) return;
-    const isFailed = failed.has(Number(id));
-    peer.send(isFailed ? `["reject",${id},["error","Error","refused"]]` : `["resolve",${id},${value()}]`);
+    peer.send(
+      failed.has(id) ? `["reject",${id},["error","Error","refused"]]` : `["resolve",${id},${value()}]`,
+    );
   });
 }
 

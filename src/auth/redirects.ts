@@ -2,9 +2,9 @@ import type { Config } from "../shared/config.ts";
 import { previewLabel } from "../shared/preview-address.ts";
 
 /**
- * Whether an HTTP address has a DNS name or an IP address as its host, and not the host of a preview. At a preview, code in a sandbox would receive the
- * authorization code. The URL standard allows more characters in a host (`a;sandbox`, `*`, `a,b`). The consent page's CSP names
- * the host, so such characters could add directives to it.
+ * Whether an HTTP address has a DNS name or an IP address as its host, and not the host of a preview. At a preview, code in a
+ * sandbox would receive the authorization code. The URL standard allows more characters in a host (`a;sandbox`, `*`, `a,b`). The
+ * consent page's CSP names the host, so such characters could add directives to it.
  */
 export function hasAllowedHost(redirectURI: string, config: Config): boolean {
   const url = new URL(redirectURI);

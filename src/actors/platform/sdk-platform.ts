@@ -199,7 +199,7 @@ export class SDKPlatform implements ContainerPlatform {
 
 /**
  * The SDK's interpreters. `runCode` ignores its timeout, and never settles if its kernel dies. Contexts are created and deleted
- * with the SDK's client, because the methods of its class keep what the sandbox returns in memory.
+ * with the SDK's client, because its class keeps each context in memory until the sandbox confirms the deletion.
  */
 export class SDKInterpreter implements Interpreter {
   readonly #sandbox: SDKSandbox;

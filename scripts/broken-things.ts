@@ -1,4 +1,4 @@
-/** Makes the tables of docs/internals/reliability.md from the names of tests; `npm run docs` writes them. */
+/** Makes the lists of faults in docs/internals/reliability.md from the names of tests; `npm run docs` writes them. */
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -67,27 +67,22 @@ function files(directory: string): string[] {
     .map((name) => `${directory}/${name}`);
 }
 
-/** The table does not list the cases of a test: in the test's name, `…` stands for the case. */
-function table(rows: readonly Row[]): string {
-  const cell = (text: string) =>
-    text
-      .replace(/^when /, "")
-      .replace(/: (?:%[sj]|\$\w+)$/, "")
-      .replace(/%[sj]|\$\w+/g, "…")
-      .replaceAll('\\"', '"')
-      .replaceAll("|", "\\|");
-  let before = "";
-  const lines = rows.map(({ broken, holds, file }) => {
-    const shown = broken === before ? "" : cell(broken);
-    before = broken;
-    return `| ${shown} | ${cell(holds)} | \`${file.replace("tests/", "")}\` |`;
-  });
-  return ["| fault | what the server guarantees | test |", "| --- | --- | --- |", ...lines].join("\n");
+/** A list for each fault. It leaves out the cases of a test, which follow the test's name. */
+function lists(rows: readonly Row[]): string {
+  const shown = (text: string) => text.replace(/: [^:]*(?:%[sj]|\$\w+)[^:]*$/, "").replaceAll('\\"', '"');
+  const byFault = Map.groupBy(rows, ({ broken, file }) => `${shown(broken)}\n${file.replace("tests/", "")}`);
+  return [...byFault]
+    .map(([fault, tests]) => {
+      const [when = "", file] = fault.split("\n");
+      const items = tests.map(({ holds }) => `- ${shown(holds)}`).join("\n");
+      return `**${when.replace(/^when/, "When")}** (\`${file}\`):\n\n${items}`;
+    })
+    .join("\n\n");
 }
 
-/** The two tables, with a row for each test. */
+/** The two lists, with an item for each test. */
 export function brokenThings(): { faults: string; hostile: string } {
   const own = ["tests/faults", "tests/faults/actor"].flatMap(files).flatMap(rowsOf);
   const ofTasks = TASKS.flatMap(rowsOf).filter(({ broken }) => ELSEWHERE.has(broken));
-  return { faults: table([...own, ...ofTasks]), hostile: table(files("tests/hostile").flatMap(rowsOf)) };
+  return { faults: lists([...own, ...ofTasks]), hostile: lists(files("tests/hostile").flatMap(rowsOf)) };
 }

@@ -19,8 +19,8 @@ const state = async (name: string) => {
   return listed.find((one) => one.name === name)?.state;
 };
 
-describe.concurrent("when a sandbox's container or sandboxd is ended by the platform or by code", () => {
-  it("the server saves a file that was written just before", async () => {
+describe.concurrent("when the platform or code ends a sandbox's container or sandboxd", () => {
+  it("the server saves a file that was written just before the end", async () => {
     const sandbox = "written";
     await server.sh("true", { sandbox });
     const first = await server.firstPID(sandbox);
@@ -35,7 +35,7 @@ describe.concurrent("when a sandbox's container or sandboxd is ended by the plat
   it.each([
     ["without sandboxd's token", ""],
     ["with sandboxd's token", '-H "x-sandboxd-token: $(cat /run/sandbox/token)"'],
-  ])("the server refuses a forged report of the container's end, sent %s", async (_, token) => {
+  ])("the server refuses a forged report of the container's end: %s", async (_, token) => {
     const sandbox = "lied";
     const report = `curl -s -o /dev/null -w '%{http_code}' ${token} -X POST http://sandbox-mcp.internal/ending`;
     expect(await server.sh(report, { sandbox })).toBe("404");
@@ -93,7 +93,7 @@ describe.concurrent("when a sandbox's container or sandboxd is ended by the plat
     expect(files).toEqual(expect.arrayContaining(answered.map((n) => `c${n}`)));
   });
 
-  it("the server starts nothing new while the container ends, and says that the platform replaces it", async () => {
+  it("the server starts nothing new while the container ends, and its error says that the platform replaces the container", async () => {
     const sandbox = "late";
     // Ignores SIGTERM, so that the container ends slowly.
     await server.call("run_command", { sandbox, command: "trap '' TERM; sleep 60", wait_seconds: 0 });

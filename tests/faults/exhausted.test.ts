@@ -64,7 +64,7 @@ const HUNGRY = LONG ? ALL_HUNGRY : ALL_HUNGRY.slice(0, 2);
 const BOMBS = LONG ? ALL_BOMBS : ALL_BOMBS.slice(0, 1);
 
 describe("when the disk is full", () => {
-  it("writes fail with the reason and change nothing, reading and deleting work, and afterwards everything works again", async () => {
+  it("writes fail with the reason and change nothing, reads and deletions work, and writes work again after a deletion", async () => {
     const sandbox = "full";
     await server.call("write_file", { sandbox, path: "kept", content: "before" });
     await server.call("run_command", {

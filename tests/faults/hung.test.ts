@@ -183,14 +183,14 @@ require("node:net").createServer(() => undefined).listen("/run/sandbox/sandboxd.
 `;
 
 describe.concurrent("when sandboxd hangs for good", () => {
-  it("after sandboxd was stopped (SIGSTOP) while idle, another one serves the next calls", async () => {
+  it("a new sandboxd serves the next calls if the first one was stopped (SIGSTOP) while idle", async () => {
     const sandbox = "idle";
     const sandboxd = await prepare(sandbox);
     process.kill(await sandboxd(), "SIGSTOP");
     expect(await callDuringHang(sandbox)).toEqual(EXPECTED_RESULTS);
   });
 
-  it("a run continues if sandboxd was stopped meanwhile, and its output is neither repeated nor lost", async () => {
+  it("a run continues while sandboxd is stopped, and its output is neither repeated nor lost", async () => {
     const sandbox = "running";
     const sandboxd = await prepare(sandbox);
     const command = "export KEPT=later; for i in {0..299}; do echo $i; sleep 0.1; done; exit 3";
@@ -239,7 +239,7 @@ describe.concurrent("when sandboxd hangs for good", () => {
     await until(async () => (await writes()) === "");
   });
 
-  it("after the event loop of sandboxd was blocked, another one serves the next calls", async () => {
+  it("a new sandboxd serves the next calls if the event loop of the first one is blocked", async () => {
     const sandbox = "waiting";
     const sandboxd = await prepare(sandbox);
     const stuck = await sandboxd();
@@ -248,7 +248,7 @@ describe.concurrent("when sandboxd hangs for good", () => {
     expect(await callDuringHang(sandbox)).toEqual(EXPECTED_RESULTS);
   });
 
-  it.runIf(LONG)("after sandboxd began an endless loop, another one serves the next calls", async () => {
+  it.runIf(LONG)("a new sandboxd serves the next calls if the first one is in an endless loop", async () => {
     const sandbox = "looping";
     const sandboxd = await prepare(sandbox);
     const stuck = await sandboxd();
@@ -258,7 +258,7 @@ describe.concurrent("when sandboxd hangs for good", () => {
     expect(await callDuringHang(sandbox)).toEqual(EXPECTED_RESULTS);
   });
 
-  it("after a program took its place that accepts connections and never responds, another one serves the next calls", async () => {
+  it("a new sandboxd serves the next calls if a program that never responds takes the place of the first one", async () => {
     const sandbox = "replaced";
     await prepare(sandbox);
     const path = `/proc/${await server.firstPID(sandbox)}/root/run/sandbox/sandboxd.sock`;
@@ -292,7 +292,7 @@ while True:
 `;
 
 describe.concurrent("when sandboxd is killed again and again", () => {
-  it("the server stops following a run and does not start a waiting one, and the results of both say what to do", async () => {
+  it("the server stops following one run, does not start the next, and both results say what to do", async () => {
     const sandbox = "away";
     const first = await server.firstPID(sandbox);
     const before = await server.call("run_command", {

@@ -85,8 +85,8 @@ await sleep(2 ** 31 - 1);`,
   return printed.replace(/over\n$/, "");
 }
 
-describe.concurrent("when sandboxd hangs for good in the image", () => {
-  it("the first process restarts it if it was killed or stopped (SIGSTOP)", async () => {
+describe.concurrent("when sandboxd ends or hangs in the image", () => {
+  it("the first process restarts sandboxd if it was killed or stopped (SIGSTOP)", async () => {
     const printed = await serve(`
       process.kill(Number(before), "SIGKILL");
       await waitUntilGone(before);
@@ -100,7 +100,7 @@ describe.concurrent("when sandboxd hangs for good in the image", () => {
     expect(printed).toBe("responds\n");
   });
 
-  it("the first process restarts it if a command killed all programs by name", async () => {
+  it("the first process restarts sandboxd if a command killed all programs by name", async () => {
     const printed = await serve(`
       const first = sandboxd();
       run("pkill -f sandbox[d]; pkill -f [/]opt; pkill -x tee; true");
@@ -113,7 +113,7 @@ describe.concurrent("when sandboxd hangs for good in the image", () => {
     expect(printed).toBe("true\nresponds\n");
   });
 
-  it("sandboxd, and the one that replaces it after a kill, accept only requests with the start token", async () => {
+  it("sandboxd accepts only requests with the start token, also after its restart", async () => {
     const printed = await serve(
       `
       console.log(await status(), await status("another"), await status("its own"));
@@ -127,7 +127,7 @@ describe.concurrent("when sandboxd hangs for good in the image", () => {
     expect(printed).toBe("401 401 200\nundefined\n401\n");
   });
 
-  it("the first process restarts it on its port if a program there accepts connections and never responds", async () => {
+  it("the first process restarts sandboxd if a program on its port accepts connections and never responds", async () => {
     const printed = await serve(`
       const silent = spawn(process.execPath, ["-e", \`
         const listenUntilDone = () => require("node:net").createServer(() => undefined)
@@ -146,7 +146,7 @@ describe.concurrent("when sandboxd hangs for good in the image", () => {
     expect(printed).toBe("SIGKILL\nresponds\n");
   });
 
-  it.runIf(LONG)("the first process does not restart it if it only lacks processor time", async () => {
+  it.runIf(LONG)("the first process does not restart sandboxd if it only lacks processor time", async () => {
     const printed = await serve(`
       run("taskset -a -p -c 0 " + before);
       run("chrt -a -i -p 0 " + before);

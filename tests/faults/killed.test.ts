@@ -50,7 +50,7 @@ async function countOutput(id: string): Promise<number> {
   return numbers.length;
 }
 
-describe.concurrent("when a sandbox is killed in the middle of a command and of code", () => {
+describe.concurrent("when a sandbox is killed during a command and code", () => {
   it("its runs are lost within seconds but keep their output, and the next call and other sandboxes work", async () => {
     await server.sh("echo mine > file", { sandbox: "other" });
     await server.call("run_code", { sandbox: "other", code: "x = 1" });
@@ -122,8 +122,8 @@ describe.concurrent("when a sandbox is killed in the middle of a command and of 
 describe.each([
   ["workerd", /workerd stopped unexpectedly/],
   ["engine", /The sandbox engine stopped unexpectedly \(SIGKILL\)/],
-] as const)("when the server's %s is killed in the middle of a command and of code", (role, message) => {
-  it("the server prints why and ends all its processes, and a restarted server reports the runs as lost, with all output but the last second's", async () => {
+] as const)("when a process of the server is killed during a command and code: %s", (role, message) => {
+  it("the server prints why and ends all its processes, and after its restart the runs are lost, with all output except that of the last second", async () => {
     const sandbox = role;
     const ids = await startRuns(sandbox);
     const countsBefore = {

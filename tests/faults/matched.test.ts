@@ -43,7 +43,7 @@ async function expectServed(sandbox: string): Promise<void> {
 }
 
 // These tests share a sandbox and a run.
-describe("when commands kill processes by name", () => {
+describe("when a command kills processes by name", () => {
   const sandbox = "named";
   let run: Awaited<ReturnType<typeof startRun>>;
   beforeAll(async () => {
@@ -59,14 +59,14 @@ describe("when commands kill processes by name", () => {
     ["pkill -f /opt"],
     ["pkill -9 -f /var/lib"],
     ["pkill init; pkill -f init"],
-  ])("another run continues if the name is not that of a program of the server: %s", async (kill) => {
+  ])("another run continues if no program of the server has that name: %s", async (kill) => {
     await server.call("run_command", { sandbox, command: kill });
     await expectServed(sandbox);
     const { length } = await run.lines();
     await expect.poll(async () => (await run.lines()).length).toBeGreaterThan(length);
   });
 
-  it("the other run's output is complete at its end", async () => {
+  it("the output of the other run is complete", async () => {
     await server.call("write_file", { sandbox, path: "stop", content: "" });
     expect(await run.ended()).toMatchObject({ state: "failed", exit_code: 3 });
     const lines = await run.lines();
@@ -79,7 +79,7 @@ describe("when commands kill processes by name", () => {
     ["for p in /proc/[0-9]*; do p=${p#/proc/}; [ $p = $$ ] || kill -9 $p; done; kill -9 $$"],
     ["for n in 1 2 3; do pkill -9 -x 'sbx.*'; sleep 0.3; done"],
   ])(
-    "if a command kills every process or every program of the server, other runs still get an end, and the next calls work: %s",
+    "other runs end and the next calls work, even if the command kills every process or every program of the server: %s",
     async (kill) => {
       const { ended } = await startRun(sandbox);
       await server.call("run_command", { sandbox, command: kill });
@@ -91,16 +91,13 @@ describe("when commands kill processes by name", () => {
 
 // Each test has its own sandbox.
 describe.concurrent("when a command kills processes by name", () => {
-  it.each(["python", "javascript"])(
-    "code in %s keeps its variables after pkill -f /opt",
-    async (language) => {
-      const sandbox = `of-${language}`;
-      const code = (text: string) => server.call("run_code", { sandbox, language, code: text });
-      await code("kept = 41");
-      await server.call("run_command", { sandbox, command: "pkill -f /opt" });
-      expect((await code("kept + 1")).text).toContain("42");
-    },
-  );
+  it.each(["python", "javascript"])("code keeps its variables after pkill -f /opt: %s", async (language) => {
+    const sandbox = `of-${language}`;
+    const code = (text: string) => server.call("run_code", { sandbox, language, code: text });
+    await code("kept = 41");
+    await server.call("run_command", { sandbox, command: "pkill -f /opt" });
+    expect((await code("kept + 1")).text).toContain("42");
+  });
 
   it("files remain after pkill -u root, and the next calls work", async () => {
     const sandbox = "everybody";

@@ -19,7 +19,7 @@ async function savedAt(name: string): Promise<number> {
 
 // Each test ends the server, and all except the last start it again.
 describe("when the server ends while a workspace changes", () => {
-  it("everything up to the last save is restored after kill -9, and the next result says when that was", async () => {
+  it("everything up to the last save is restored after kill -9, and the next result gives the time of that save", async () => {
     await server.sh(
       "mkdir -p src; for i in {1..500}; do echo $i > src/$i; done; head -c 3000000 /dev/urandom > data; sha256sum data > sum",
     );

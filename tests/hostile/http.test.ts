@@ -82,7 +82,7 @@ describe("when clients send unusual methods and paths", () => {
     "MCP",
     "get",
     "TRACE",
-  ])("every path responds to %s, and never with 500", async (method) => {
+  ])("every path responds, and never with 500: %s", async (method) => {
     for (const path of PATHS) {
       const head = `${method} ${encodeURI(path).replaceAll("%25", "%")} HTTP/1.1\r\nHost: ${authority}\r\nAuthorization: Bearer ${TOKEN}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`;
       const answer = await sendRaw(server.url, [head], 5000);
@@ -95,7 +95,7 @@ describe("when clients send unusual methods and paths", () => {
 });
 
 describe("when clients send hostile headers", () => {
-  it("the server always responds to any content of a header that it reads, and never with 500", async () => {
+  it("the server responds to any content of a header, and never with 500", async () => {
     const value = fc.oneof(
       nastyString,
       fc.constantFrom(
@@ -162,7 +162,7 @@ describe("when clients send hostile headers", () => {
     [20_000, "a:b"],
     [60_000, "a:b"],
   ])(
-    "a request with %s header lines (%s) gets a response, before the token is checked",
+    "a request with thousands of header lines gets a response, before the token is checked: %s of %s",
     async (count, line) => {
       const lines = `${line}\r\n`.repeat(count);
       const head = `POST /mcp HTTP/1.1\r\nHost: ${authority}\r\n${lines}Connection: close\r\nContent-Length: 0\r\n\r\n`;
@@ -468,15 +468,18 @@ describe("when clients make the server keep data in memory", () => {
   it.each([
     ["close", (socket: Socket) => socket.destroy()],
     ["are reset", (socket: Socket) => socket.resetAndDestroy()],
-  ])("the memory for incomplete bodies is limited, and freed when the connections %s", async (_, close) => {
-    // A small body may still find room, because the others are read 64 KiB at a time.
-    const status = async () => (await postRaw(server.url, LIST + " ".repeat(64 * 1024))).status;
-    const length = 8 * 1024 * 1024;
-    const body = " ".repeat(length - 1);
-    await stalled(20, head(length) + body, () => until(async () => (await status()) === 429), close);
-    await until(async () => (await status()) === 200);
-    await stillServes();
-  });
+  ])(
+    "the memory for incomplete bodies is limited, and freed with their connections: they %s",
+    async (_, close) => {
+      // A small body may still find room, because the others are read 64 KiB at a time.
+      const status = async () => (await postRaw(server.url, LIST + " ".repeat(64 * 1024))).status;
+      const length = 8 * 1024 * 1024;
+      const body = " ".repeat(length - 1);
+      await stalled(20, head(length) + body, () => until(async () => (await status()) === 429), close);
+      await until(async () => (await status()) === 200);
+      await stillServes();
+    },
+  );
 
   it("the memory for many calls at once is limited, and freed when the connections close", async () => {
     const status = async () => (await postRaw(server.url, LIST)).status;

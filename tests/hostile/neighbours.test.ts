@@ -222,22 +222,24 @@ describe("when a program in the control server's place replies to each call with
   });
 });
 
-it("large results of many contexts at once do not make the server stop the sandbox", async () => {
-  const code = [
-    "import os, time",
-    "class Picture:",
-    "    def _repr_png_(self): return os.urandom(4_000_000)",
-    "open('/tmp/ready', 'a').write('1')",
-    "while os.path.getsize('/tmp/ready') < 8: time.sleep(0.01)",
-    "display(Picture(), Picture())",
-  ].join("\n");
-  const sandbox = "results";
-  const results = await atOnce(8, (n) => tool(url, "run_code", { sandbox, code, context: `context-${n}` }));
-  expect(results).toEqual(Array(8).fill(expect.objectContaining({ isError: false })));
-  expect((await tool(url, "run_command", { sandbox, command: "cat /tmp/ready" })).text).toContain(
-    "1".repeat(8),
-  );
-  await tool(url, "destroy_sandbox", { sandbox });
+describe("when many contexts return large results at once", () => {
+  it("the server does not stop the sandbox", async () => {
+    const code = [
+      "import os, time",
+      "class Picture:",
+      "    def _repr_png_(self): return os.urandom(4_000_000)",
+      "open('/tmp/ready', 'a').write('1')",
+      "while os.path.getsize('/tmp/ready') < 8: time.sleep(0.01)",
+      "display(Picture(), Picture())",
+    ].join("\n");
+    const sandbox = "results";
+    const results = await atOnce(8, (n) => tool(url, "run_code", { sandbox, code, context: `context-${n}` }));
+    expect(results).toEqual(Array(8).fill(expect.objectContaining({ isError: false })));
+    expect((await tool(url, "run_command", { sandbox, command: "cat /tmp/ready" })).text).toContain(
+      "1".repeat(8),
+    );
+    await tool(url, "destroy_sandbox", { sandbox });
+  });
 });
 
 /** Texts of results that only the real sandboxd causes. */

@@ -138,7 +138,7 @@ describe("when clients send arbitrary messages and headers", () => {
   });
 });
 
-describe.each(ERAS)("when a client of revision %s violates the protocol", (version) => {
+describe.each(ERAS)("when a client violates the protocol: revision %s", (version) => {
   const versionHeader = { "mcp-protocol-version": version };
 
   it.each([

@@ -138,7 +138,7 @@ describe.concurrent("when an actor is evicted at random moments", () => {
     );
   });
 
-  it("the next actor repeats a read, and the caller's waiting time does not begin again", async () => {
+  it("the next actor repeats a read within the caller's original waiting time", async () => {
     const sandbox = "evict-reads";
     const run = await owner.call("run_command", { sandbox, command: "sleep 2; echo ended", wait_seconds: 0 });
     await sh(sandbox, "echo kept > file", { session: "look" });
@@ -164,7 +164,7 @@ describe.concurrent("when an actor is evicted at random moments", () => {
     await owner.call("cancel_run", { id: idIn(endless) });
   });
 
-  it("an acknowledged file exists, and an append happens once", async () => {
+  it("a file exists if its write was confirmed, and an append happens once", async () => {
     const sandbox = "evict-files";
     await sh(sandbox, "true");
     let round = 0;

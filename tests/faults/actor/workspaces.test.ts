@@ -166,7 +166,7 @@ describe.concurrent("when R2 fails under a workspace", () => {
 
 describe.concurrent("when an actor is evicted at any operation of R2", () => {
   it.each(["before", "after"] as const)(
-    "a complete state, the old or the new one, is restored if the container is killed %s the save that follows the eviction",
+    "the old or the new state is restored completely if the container is killed next: %s the next save",
     async (when) => {
       const sandbox = `ws-evict-${when}`;
       // The file changes by one rename, because an actor after an eviction may save while this command runs.

@@ -59,14 +59,14 @@ const access = {
   }),
   SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: variable({
     schema: field.time(),
-    fallback: "not before `SERVER_AUTH_TOKEN_PREVIOUS` is removed",
+    fallback: "the previous token is valid until you remove it",
     docs: "When the server stops accepting the previous token.",
     example: "2026-12-31T12:00:00Z",
   }),
   AUTH_TOKENS: variable({
     schema: z.string().transform(field.fromJSON).pipe(authTokens),
     secret: "hashes",
-    docs: "More tokens, as JSON. `sha256` is the hash of the token. An entry may add `previous_sha256` and `previous_until` during a rotation, `region` to replace `DEFAULT_REGION`, and `internet` and `allow_hosts` to [limit the network](network.md#what-the-operator-allows).",
+    docs: "More tokens, as JSON: [the fields of an entry](#an-entry-of-auth_tokens).",
     example:
       '[{"name": "ci", "sha256": "<64 hexadecimal digits>", "scopes": ["sandbox:read", "sandbox:exec"]}]',
   }),
@@ -82,20 +82,20 @@ const addresses = {
   PUBLIC_ORIGIN: variable({
     schema: z.string().transform(field.webOrigin),
     fallback: "on loopback, the origin of the request",
-    docs: "The origin by which clients reach the server. OAuth needs it.",
+    docs: "The server's address for clients, without a path. OAuth needs it.",
     example: "https://sandbox.example.com",
   }),
   PREVIEW_HOST: variable({
     schema: z.string().transform(field.hostName),
-    fallback: "`localhost` if the server is called by a loopback name; otherwise previews are off",
-    docs: "The parent host of the addresses of [previews](previews.md).",
+    fallback: "`localhost` on loopback, else no previews",
+    docs: "The host below which [previews](previews.md) get their addresses.",
     example: "preview.example.com",
   }),
   LINK_KEY: variable({
     schema: field.ownerToken,
     secret: "value",
     fallback: "derived from `SERVER_AUTH_TOKEN`, else a key that the server makes and keeps",
-    docs: "Signs links to files and addresses of previews. A new key ends all earlier links and addresses.",
+    docs: "The key that signs links to files and addresses of previews. A new key makes all earlier ones invalid.",
     askAtDeploy: "The key that signs links and previews (openssl rand -hex 32)",
   }),
 };
@@ -169,7 +169,7 @@ const signIn = {
   ACCESS_CERTS_URL: variable({
     schema: z.string().transform(field.baseURL),
     fallback: "the keys of the team's domain",
-    docs: "The URL of the keys that Access signs with.",
+    docs: "The URL of the public keys of Access.",
   }),
 };
 
@@ -189,7 +189,7 @@ const model = {
   ANTHROPIC_UPSTREAM_URL: variable({
     schema: z.string().transform(field.baseURL),
     default: "https://api.anthropic.com",
-    docs: "The URL to which the server sends requests for the model.",
+    docs: "The address of the model's API.",
   }),
   QUESTION_MODEL: variable({
     schema: modelName(),
@@ -199,19 +199,19 @@ const model = {
   MAX_TASK_TOKENS: variable({
     schema: field.count(999_999_999),
     default: 5_000_000,
-    docs: "The most tokens of the model that one task may use.",
+    docs: "How many tokens of the model one task may use.",
   }),
   TASK_ARCHIVE_MAX_MB: variable({
     schema: field.count(4096),
     default: 256,
-    docs: "How much of a task's workspace is kept at most, in MiB.",
+    docs: "The limit of a task's [archive](tasks.md#from-start-to-end), in MiB.",
   }),
   COMPONENTS: variable({
     schema: z
       .string()
       .regex(/^[\w.-]+(\/[\w.-]+)*\/?$/, "must be a prefix of the bucket such as components")
       .transform((prefix) => prefix.replace(/\/$/, "")),
-    docs: "[Definitions of agents and commands](tasks.md#definitions-of-agents-and-commands) that tasks may name: a folder with `npm start`, a prefix of the bucket on Cloudflare.",
+    docs: "The place of [definitions of agents and commands](tasks.md#definitions-of-agents-and-commands): a folder with `npm start`, a prefix of the bucket on Cloudflare.",
   }),
 };
 
@@ -219,47 +219,46 @@ const limits = {
   MAX_SANDBOXES: variable({
     schema: field.count(100_000),
     default: 100,
-    docs: "The most sandboxes of one principal. There is [no separate limit for background processes](../internals/security.md#what-the-quotas-count-and-what-they-do-not).",
+    docs: "How many sandboxes one principal may have.",
   }),
   MAX_RUNNING_SANDBOXES: variable({
     schema: field.count(100_000),
     default: 10,
-    docs: "The most containers of one principal that run at once. An idle container [makes room](../internals/security.md#containers-at-once).",
+    docs: "How many containers of one principal may run at once. For another one, the server [stops an idle container](../internals/security.md#containers-at-once).",
   }),
   MAX_CONCURRENT_RUNS: variable({
     schema: field.count(10_000),
     default: 50,
-    docs: "The most runs of one principal at once.",
+    docs: "How many runs of one principal may run at once. Background processes [do not count](../internals/security.md#what-the-quotas-count-and-what-they-do-not).",
   }),
   MAX_RUN_SECONDS_PER_DAY: variable({
     schema: field.count(100_000_000),
     default: 86_400,
-    docs: "The most seconds that all runs of one principal may take in a day (UTC).",
+    docs: "How many seconds all runs of one principal may take in a day (UTC).",
   }),
   MAX_MODEL_TOKENS_PER_DAY: variable({
     schema: field.count(999_999_999),
     default: 50_000_000,
-    docs: "The most tokens of the model that the tasks of one principal may use in a day (UTC).",
+    docs: "How many tokens of the model the tasks of one principal may use in a day (UTC).",
   }),
   IDLE_STOP_MINUTES: variable({
     schema: field.count(10_080),
     default: 10,
-    docs: "After how many minutes without use a container is stopped, unless `configure_sandbox` sets another time. The [costs](../guides/operate.md) depend on it.",
+    docs: "How many minutes a container runs after its last use, unless `configure_sandbox` sets another time. The [costs](../guides/operate.md) depend on it.",
   }),
   MAX_IDLE_MINUTES: variable({
     schema: field.count(10_080),
     fallback: "the value of `IDLE_STOP_MINUTES`",
-    docs: "The most that `configure_sandbox` may set as `idle_minutes`.",
+    docs: "The highest `idle_minutes` that `configure_sandbox` accepts.",
   }),
   KEEP_BUSY: variable({
     schema: field.count(720),
-    fallback: "it stops at its idle time",
-    docs: "For how many hours after its idle time a container keeps running while [background processes](runs.md#background-processes) in it are busy.",
+    docs: "How many hours longer a container runs while its [background processes](runs.md#background-processes) are busy.",
   }),
   SANDBOX_TTL_HOURS: variable({
     schema: field.count(87_600),
     default: 168,
-    docs: "How many hours a sandbox may be idle before the server destroys it.",
+    docs: "How many hours after its last use the server destroys a sandbox.",
   }),
 };
 
@@ -267,30 +266,30 @@ const network = {
   DEFAULT_REGION: variable({
     schema: field.choice(REGIONS),
     fallback: "the platform chooses",
-    docs: "Where sandboxes are made on Cloudflare: a [location hint](configure.md#region).",
+    docs: "The [region](configure.md#region) of new sandboxes on Cloudflare.",
   }),
   DEFAULT_INTERNET: variable({
     schema: field.choice(INTERNET),
     fallback: "the value of `MAX_INTERNET`",
-    docs: "What a new sandbox [reaches](network.md): `full`, `allowlist` or `none`.",
+    docs: "The [network](network.md) of a new sandbox: `full`, `allowlist` or `none`.",
   }),
   MAX_INTERNET: variable({
     schema: field.choice(INTERNET),
     default: "full",
-    docs: "The most that any sandbox may reach.",
+    docs: "The widest network that a sandbox may have: `full`, `allowlist` or `none`.",
   }),
   ALLOW_HOSTS: variable({
     schema: field.allowHosts(field.list(z.string().transform(field.hostEntry))),
     default: [],
     fallback: "none",
-    docs: "The hosts of `allowlist` for sandboxes that choose none, separated by commas: names, `*.name`, `packages`. With `MAX_INTERNET=allowlist` no sandbox reaches other hosts.",
+    docs: "The hosts that `allowlist` allows to a sandbox without its own list: names, `*.name` and `packages`, separated by commas. With `MAX_INTERNET=allowlist` no sandbox reaches other hosts.",
   }),
   SECRETS: variable({
     schema: z.string().transform(field.fromJSON).pipe(secretList),
     secret: "value",
     default: [],
     fallback: "none",
-    docs: "[Keys that sandboxes use and never see](../guides/secrets.md), as JSON. The server adds each key to requests to that key's hosts.",
+    docs: "[Keys that sandboxes use and never see](secrets.md), as JSON.",
     example:
       '[{"name": "api", "hosts": ["api.example.com"], "header": "Authorization: Bearer {value}", "value": "..."}]',
   }),
@@ -310,22 +309,22 @@ const state = {
   WORKSPACE_MAX_MB: variable({
     schema: field.count(10_000),
     default: 1024,
-    docs: "How much of one workspace is saved at most, in MiB.",
+    docs: "The limit of one saved [workspace](workspaces.md#limits), in MiB.",
   }),
   MAX_WORKSPACES_MB: variable({
     schema: field.count(10_000_000),
     default: 10_240,
-    docs: "The most storage of one principal for saved workspaces, checkpoints, and archives of tasks and set-ups, in MiB.",
+    docs: "The limit of all saved workspaces, checkpoints, and archives of tasks and set-ups of one principal, in MiB.",
   }),
   MAX_CHECKPOINTS: variable({
     schema: field.count(10_000),
     default: 100,
-    docs: "The most checkpoints of one principal.",
+    docs: "How many checkpoints one principal may have.",
   }),
   CHECKPOINT_TTL_DAYS: variable({
     schema: field.count(3650),
     default: 30,
-    docs: "How many days checkpoints are kept, and saved workspaces after their last use.",
+    docs: "How many days the server keeps checkpoints, and saved workspaces after their last use.",
   }),
 };
 
@@ -333,12 +332,12 @@ const runs = {
   RESULT_TTL_DAYS: variable({
     schema: field.count(3650),
     default: 30,
-    docs: "How many days results of runs are kept.",
+    docs: "How many days the server keeps results of runs.",
   }),
   MAX_STORAGE_MB: variable({
     schema: field.count(10_000_000),
     default: 2048,
-    docs: "The most storage of one principal for results, in MiB. Beyond it the [oldest results are deleted](runs.md#what-is-kept-and-when-it-is-safe).",
+    docs: "The limit of all results of one principal, in MiB. Beyond it, the server [deletes the oldest](runs.md#what-is-kept-and-when-it-is-safe).",
   }),
   RUN_LOG_MAX_MB: variable({
     schema: field.count(1024),
@@ -349,7 +348,7 @@ const runs = {
     schema: field.count(600),
     // Common clients give up after 60 seconds, even if they get notifications of progress.
     default: 50,
-    docs: "How many seconds a call may wait for a run, up to 600. Use more than 50 only for clients that are known to wait that long.",
+    docs: "How many seconds a call may wait for a run, up to 600. Raise it only if all your clients wait that long.",
   }),
 };
 
@@ -360,7 +359,7 @@ const otherVariables = {
       if (message) addIssue({ code: "custom", message });
     }),
     fallback: "all",
-    docs: "The tools that MCP offers: [names and sets](tools.md#fewer-tools), separated by commas. `?tools=` chooses from them.",
+    docs: "The tools that the server offers: [names and sets](tools.md#fewer-tools), separated by commas. `?tools=` chooses from them.",
   }),
   LOG_LEVEL: variable({
     schema: field.choice(LOG_LEVELS),

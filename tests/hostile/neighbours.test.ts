@@ -246,8 +246,8 @@ describe("when many contexts return large results at once", () => {
 const HONEST = /is empty|has no files|exit_code: 0/;
 
 /**
- * Hostile output of a program in sandboxd's place, by its name in hostile-sandboxd.cjs, and the call that receives it. Each has a
- * row in the table of docs/internals/security.md.
+ * Hostile output of a program in sandboxd's place, by its name in hostile-sandboxd.cjs, and the call that receives it.
+ * docs/internals/security.md lists each.
  */
 const FLOODS: { what: string; flood: string; call: [name: string, args: Record<string, unknown>] }[] = [
   { what: "an encoded response", flood: "encoded", call: ["list_files", {}] },

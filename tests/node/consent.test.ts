@@ -93,12 +93,6 @@ async function visit(
 const token = (page: Page) => page.getByLabel("The server's token");
 const approve = (page: Page) => page.getByRole("button", { name: "Approve with the token" });
 
-/** The page accepts a click on this button when the pointer has been over the page for a second. */
-async function approveWithGitHub(page: Page): Promise<void> {
-  await page.mouse.move(1, 1);
-  await page.getByRole("button", { name: "GitHub" }).click();
-}
-
 /** The parameters that the client received at its callback, once the browser has opened it. */
 async function callbackParameters(page: Page): Promise<URLSearchParams> {
   await page.waitForURL(`${callback.origin}/callback?*`);
@@ -112,7 +106,7 @@ async function picture(page: Page, name: string): Promise<void> {
 }
 
 describe("a person", () => {
-  it("signs in, unticks a scope and is sent back, and the browser reports no error", async () => {
+  it("signs in with a wrong token, then with the right one, unticks scopes and is sent back, and the browser reports no error", async () => {
     const page = await open();
     const { client, redirect_uri } = await visit(page);
     expect(await page.getByRole("heading", { level: 1 }).textContent()).toBe(
@@ -120,6 +114,21 @@ describe("a person", () => {
     );
     await page.getByRole("checkbox", { name: "tasks:run" }).uncheck();
     await page.getByText("sandbox:write").click();
+    await token(page).fill("wrong");
+    await approve(page).click();
+    expect(await page.getByRole("alert").textContent()).toContain("This is not the server's token");
+    expect(await page.title()).toBe("Error: Claude Code asks for access");
+    expect(await token(page).getAttribute("aria-invalid")).toBe("true");
+    expect(await token(page).inputValue()).toBe("");
+    expect(await token(page).evaluate((field) => field === document.activeElement)).toBe(true);
+    // Chromium reports the status of the page with the error.
+    expect(pageErrors.splice(0)).toEqual([expect.stringContaining("status of 403")]);
+    for (const colorScheme of ["light", "dark"] as const) {
+      await page.emulateMedia({ colorScheme });
+      expect(await violations(page)).toEqual([]);
+      await picture(page, `wrong-token-${colorScheme}`);
+    }
+    // The page keeps the unticked scopes.
     await token(page).fill(OWNER_TOKEN);
     await approve(page).click();
     const code = (await callbackParameters(page)).get("code") ?? "";
@@ -163,59 +172,10 @@ describe("a person", () => {
     expect((await callbackParameters(page)).has("code")).toBe(true);
   });
 
-  it("denies the request, and the client gets an error", async () => {
-    const page = await open();
-    await visit(page);
-    await page.getByRole("button", { name: "Deny" }).click();
-    const answer = await callbackParameters(page);
-    expect(answer.get("error")).toBe("access_denied");
-    expect(answer.get("iss")).toBe(server.origin);
-    expect(pageErrors).toEqual([]);
-  });
-
-  it("types a wrong token, sees the error at the field, and types the right one", async () => {
-    const page = await open();
-    await visit(page);
-    await page.getByRole("checkbox", { name: "sandbox:exec" }).uncheck();
-    await token(page).fill("wrong");
-    await approve(page).click();
-    expect(await page.getByRole("alert").textContent()).toContain("This is not the server's token");
-    expect(await page.title()).toBe("Error: Claude Code asks for access");
-    expect(await token(page).getAttribute("aria-invalid")).toBe("true");
-    expect(await token(page).inputValue()).toBe("");
-    expect(await token(page).evaluate((field) => field === document.activeElement)).toBe(true);
-    // The page keeps the unticked scope.
-    expect(await page.getByRole("checkbox", { name: "sandbox:exec" }).isChecked()).toBe(false);
-    await picture(page, "wrong-token");
-    await token(page).fill(OWNER_TOKEN);
-    await approve(page).click();
-    expect((await callbackParameters(page)).has("code")).toBe(true);
-  });
-
-  it("who unticks every scope must tick one", async () => {
-    const page = await open();
-    await visit(page);
-    for (const box of await page.getByRole("checkbox").all()) await box.uncheck();
-    await token(page).fill(OWNER_TOKEN);
-    await approve(page).click();
-    expect(await page.getByRole("alert").textContent()).toContain("Select at least one permission");
-    await picture(page, "nothing-ticked");
-  });
-
-  it("signs in on GitHub's site, and the browser reports no error", async () => {
-    github.user = { id: 583231, login: "octocat" };
-    const page = await open();
-    const { client, redirect_uri } = await visit(page);
-    await approveWithGitHub(page);
-    const code = (await callbackParameters(page)).get("code") ?? "";
-    expect((await client.exchange(code, { redirect_uri })).status).toBe(200);
-    expect(pageErrors).toEqual([]);
-  });
-
   it("approves with GitHub by a click, but not by the second click of a double click on another page", async () => {
     github.user = { id: 583231, login: "octocat" };
     const page = await open();
-    const { url } = await visit(page);
+    const { client, redirect_uri, url } = await visit(page);
     const button = page.getByRole("button", { name: "GitHub" });
     const box = await button.boundingBox();
     const [x, y] = [(box?.x ?? 0) + 20, (box?.y ?? 0) + 20];
@@ -242,18 +202,9 @@ describe("a person", () => {
       await sleep(500);
       return page.url() !== url;
     });
-    expect((await callbackParameters(page)).has("code")).toBe(true);
-  });
-
-  it("with a GitHub account that is not allowed sees the reason, and can go back to the client", async () => {
-    github.user = { id: 1, login: "stranger" };
-    const page = await open();
-    await visit(page);
-    await approveWithGitHub(page);
-    expect(await page.getByRole("heading").textContent()).toBe("You may not use this server");
-    await picture(page, "not-allowed");
-    await page.getByRole("link", { name: "Go back to" }).click();
-    expect((await callbackParameters(page)).get("error")).toBe("access_denied");
+    const code = (await callbackParameters(page)).get("code") ?? "";
+    expect((await client.exchange(code, { redirect_uri })).status).toBe(200);
+    expect(pageErrors).toEqual([]);
   });
 });
 
@@ -283,6 +234,20 @@ describe("the page", () => {
     expect((await callbackParameters(page)).has("code")).toBe(true);
   });
 
+  it("fits the screens of a phone, a laptop and a desktop, with its heading and controls large enough to touch", async () => {
+    const page = await open({ ...devices["Pixel 7"], viewport: PHONE });
+    await visit(page);
+    expect((await page.getByRole("heading", { level: 1 }).boundingBox())?.y).toBeGreaterThanOrEqual(0);
+    for (const viewport of [PHONE, NARROW, DESKTOP]) {
+      await page.setViewportSize(viewport);
+      expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(viewport.width);
+      const targets = await page.locator("button, label.scope, input[type=password]").all();
+      expect(targets).toHaveLength(8);
+      for (const target of targets) expect((await target.boundingBox())?.height).toBeGreaterThanOrEqual(44);
+      await picture(page, `consent-${viewport.width}`);
+    }
+  });
+
   it("fits a laptop's screen, with the token's field in focus", async () => {
     const page = await open({ viewport: LAPTOP });
     await visit(page);
@@ -299,51 +264,15 @@ describe("the page", () => {
     await picture(page, "consent-laptop");
   });
 
-  it("begins with its heading on a phone", async () => {
-    const page = await open({ ...devices["Pixel 7"], viewport: PHONE });
-    await visit(page);
-    expect((await page.getByRole("heading", { level: 1 }).boundingBox())?.y).toBeGreaterThanOrEqual(0);
-  });
-
-  it("says how a client that is not registered can register again", async () => {
-    const page = await open({ viewport: LAPTOP });
+  it("says how a client that is not registered can register again, or that a request is not valid, with a link to the client", async () => {
+    const page = await open({ viewport: PHONE });
     const { redirect_uri } = await newClient();
     const forgotten = new Client(web, "forgotten-client", undefined, server.origin);
     await page.goto(await forgotten.authorizationURL({ redirect_uri }));
     expect(await page.getByRole("heading").textContent()).toBe("This app is not registered");
     expect(await page.locator("main").innerText()).toMatch(/remove this server and add it again/);
     await picture(page, "unknown-client");
-  });
-
-  it.each([
-    ["narrow", NARROW],
-    ["phone", PHONE],
-    ["desktop", DESKTOP],
-  ] as const)("fits a %s screen, with controls large enough to touch", async (name, viewport) => {
-    const page = await open({ viewport });
-    await visit(page);
-    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(viewport.width);
-    const targets = await page.locator("button, label.scope, input[type=password]").all();
-    expect(targets).toHaveLength(8);
-    for (const target of targets) {
-      expect((await target.boundingBox())?.height).toBeGreaterThanOrEqual(44);
-    }
-    await picture(page, `consent-${name}`);
-  });
-
-  it.each(["light", "dark"] as const)("is accessible in %s mode", async (colorScheme) => {
-    const page = await open({ viewport: PHONE, colorScheme });
-    await visit(page);
-    await token(page).fill("wrong");
-    await approve(page).click();
-    expect(await violations(page)).toEqual([]);
-    await picture(page, `consent-${colorScheme}-error`);
-  });
-
-  it("says that a request is not valid, and links back to the client", async () => {
-    const page = await open({ viewport: PHONE });
-    const { redirect_uri, status } = await visit(page, {}, { code_challenge_method: "plain" });
-    expect(status).toBe(400);
+    expect((await visit(page, {}, { code_challenge_method: "plain" })).status).toBe(400);
     expect(await page.getByRole("heading").textContent()).toBe("This request is not valid");
     await picture(page, "cannot-be-served");
     await page.getByRole("link", { name: `Go back to ${new URL(redirect_uri).host}` }).click();

@@ -73,7 +73,7 @@ export const ACCOUNT_SCHEMA = {
     },
     settings: {
       holds: "the names of the variables of a configured sandbox, and its chosen network access",
-      kept: "until the user destroys the sandbox, or the server destroys it while it has no saved workspace",
+      kept: "like all settings",
     },
     leases: {
       holds:
@@ -88,7 +88,7 @@ export const ACCOUNT_SCHEMA = {
     storage: {
       holds:
         "the bytes that the runs of a sandbox have stored (see [below](#what-counts-and-what-the-disk-holds)), and when the first of these runs ended",
-      kept: "as long as something is stored; when all sandboxes together exceed `MAX_STORAGE_MB`, the runs that ended first are removed",
+      kept: "while something is stored. If all sandboxes together exceed `MAX_STORAGE_MB`, the server removes the runs that ended first",
     },
     workspaces: {
       holds:
@@ -97,7 +97,7 @@ export const ACCOUNT_SCHEMA = {
     },
     checkpoints: {
       holds: "a name for a saved state: sandbox, label, and whether restore_sandbox made it",
-      kept: "`CHECKPOINT_TTL_DAYS`, or until it is deleted; of those that restore_sandbox made, the newest ten of a sandbox",
+      kept: "`CHECKPOINT_TTL_DAYS`, or until it is deleted. Of the checkpoints that restore_sandbox made, each sandbox keeps the newest ten",
     },
     checkpoint_settings: {
       holds:
@@ -106,12 +106,12 @@ export const ACCOUNT_SCHEMA = {
     },
     archives: {
       holds: "a saved state from a task (its workspace or its agent's conversation) or from a set-up",
-      kept: "from a task: as long as the task's record; from a set-up: `CHECKPOINT_TTL_DAYS`, at most the newest 100; when `MAX_WORKSPACES_MB` is reached, the state that expires first is deleted",
+      kept: "from a task: with the task's record. From a set-up: `CHECKPOINT_TTL_DAYS`, at most the newest 100. At `MAX_WORKSPACES_MB` the server deletes the state that expires first",
     },
-    snapshots: { holds: "saved states", kept: "as long as something refers to them" },
-    packs: { holds: "packs with the content of saved states", kept: "as long as something refers to them" },
+    snapshots: { holds: "saved states", kept: "while something refers to them" },
+    packs: { holds: "packs with the content of saved states", kept: "while something refers to them" },
     pack_refs: { holds: "which saved state refers to which pack", kept: "with the saved state" },
-    saves: { holds: "a save under way", kept: "until it is committed or abandoned; an hour at most" },
+    saves: { holds: "a save in progress", kept: "until it is committed or abandoned; an hour at most" },
     garbage: {
       holds: "prefixes of objects that nothing refers to any more",
       kept: "until R2 has deleted them",

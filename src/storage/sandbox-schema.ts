@@ -2,8 +2,7 @@
 import type { KeyOf, KeyValues, Schema } from "./migrations.ts";
 
 /** If the server destroys an idle sandbox that has a saved workspace, it keeps the settings for the next start. */
-const AS_LONG_AS_SETTINGS =
-  "until the user destroys the sandbox, or the server destroys it while it has no saved workspace";
+const AS_LONG_AS_SETTINGS = "like all settings";
 
 export const SANDBOX_SCHEMA = {
   migrations: [
@@ -60,18 +59,18 @@ export const SANDBOX_SCHEMA = {
   tables: {
     runs: {
       holds:
-        "one run: state, title, times, exit code, note, detail, first and last 16 KiB of each stream, what an actor needs to continue it, and up to 16,384 characters of its source (a source of one line is only in the title)",
+        "one run: state, title, times, exit code, note, detail, up to 16,384 characters of its source, the first and last 16 KiB of each stream, and what an actor needs to continue the run",
       kept: "`RESULT_TTL_DAYS` after its end",
     },
     log: {
-      holds: "a piece of a run's log: stream, offset, and its data (at most 512 KiB) or where in R2 it is",
+      holds: "a piece of a run's log: stream, offset, and its data (at most 512 KiB) or its place in R2",
       kept: "with its run",
     },
     kernels: { holds: "a running kernel: context, language, process", kept: "until its container ends" },
     previews: {
       holds:
         "a port that can be reached from outside: its token, its expiry, the number of the container, and whether a program has responded there",
-      kept: "until the port is closed or the sandbox is destroyed; if the preview has expired, until another port is exposed",
+      kept: "until the port is closed or the sandbox is destroyed. An expired preview stays until another port is exposed",
     },
     task_budgets: {
       holds:
@@ -109,7 +108,7 @@ export const SANDBOX_SCHEMA = {
     },
     restricted: {
       holds:
-        "for a sandbox on Cloudflare that had a restricted network at some time: whether its container started with unrestricted access",
+        "for a sandbox on Cloudflare that once had a restricted network: whether its container started with unrestricted access",
       kept: "for good",
     },
     "decisions:*": {
@@ -134,7 +133,7 @@ export const SANDBOX_SCHEMA = {
     "file-links:*": {
       holds:
         "links to files and run outputs; an id of the container, which links to files need; used upload links",
-      kept: "links until they expire (each new link removes up to eight expired ones); the rest until the container ends",
+      kept: "links until they have expired and new links are made; the rest until the container ends",
     },
     "sandboxd:token": {
       holds: "the token for requests to sandboxd, given to the container when it starts",

@@ -3,6 +3,9 @@ import { evict, runInActor, owner, sh, until, isRunning, sandboxesOf, untilStopp
 
 const HOUR_MS = 3_600_000;
 
+/** A command whose background process uses some of a processor. It prints the process's id. */
+const WORKER = "(while :; do for n in {1..10000}; do :; done; sleep 0.1; done) >/dev/null 2>&1 & echo $!";
+
 /** Starts a new actor, and makes its sandbox look unused for this time. */
 async function leaveAlone(sandbox: string, ms: number): Promise<void> {
   await runInActor(sandbox, (_actor, { storage }) => storage.kv.put("used", Date.now() - ms));
@@ -52,7 +55,7 @@ describe("idle_minutes", () => {
 describe("background processes", () => {
   it("keep their sandbox running while they use the processor", async () => {
     const sandbox = "idle-spins";
-    const pid = await sh(sandbox, "(while :; do :; done) >/dev/null 2>&1 & echo $!");
+    const pid = await sh(sandbox, WORKER);
     await waitForSize(sandbox);
     expect(await survivesIdleTimeout(sandbox)).toBe(true);
     await sh(sandbox, `kill -9 ${pid}`);
@@ -76,7 +79,7 @@ describe("background processes", () => {
 
   it("keep their sandbox running for at most the hours that the operator allows", async () => {
     const sandbox = "idle-limit";
-    await sh(sandbox, "(while :; do :; done) >/dev/null 2>&1 &");
+    await sh(sandbox, WORKER);
     await waitForSize(sandbox);
     await leaveAlone(sandbox, 2 * HOUR_MS);
     expect(await survivesIdleTimeout(sandbox)).toBe(true);

@@ -1,7 +1,7 @@
 /** `configure_sandbox` with `start`: a script that the server keeps running in every container. */
 import { describe, expect, it } from "vitest";
 import { expose, visit } from "../previews/support.ts";
-import { evict, runInActor, killContainer, owner, sh, until, isRunning, untilStopped } from "../support.ts";
+import { evict, killContainer, owner, sh, until, isRunning, untilStopped } from "../support.ts";
 
 interface Configured extends Record<string, unknown> {
   start: string;
@@ -49,7 +49,6 @@ describe("a service", () => {
     const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
     const ends = {
       crash: () => killContainer(sandbox),
-      idle: () => runInActor(sandbox, (actor) => actor.onActivityExpired()),
       rollback: () => owner.call("restore_sandbox", { sandbox, checkpoint }),
     };
     for (const end of Object.values(ends)) {
@@ -93,11 +92,6 @@ describe("a service", () => {
     id = await waitForStart(sandbox, id);
     const { structured: next } = await owner.call("run_command", { sandbox, command: "true" });
     expect(`${first.notice} ${next.notice}`).toContain("The sandbox's service was started again");
-    for (let time = 0; time < 2; time += 1) {
-      await killContainer(sandbox);
-      await sh(sandbox, "true");
-      id = await waitForStart(sandbox, id);
-    }
     await until(async () => (await ids(sandbox)).length === 3);
     expect(await ids(sandbox)).toContain(id);
     await owner.call("destroy_sandbox", { sandbox });

@@ -29,18 +29,18 @@ const KINDS = [
   },
   {
     what: "a virtual environment in the home directory",
-    install: `${PACKAGES}; python3 -m venv --without-pip --system-site-packages ~/env; VIRTUAL_ENV= pip --python ~/env/bin/python install -q --no-build-isolation --no-index ./py 2>&1 | grep -v WARNING || true; rm -r py js`,
+    install: `${PACKAGES}; python3 -m venv --without-pip ~/env; cp -r py/greet ~/env/lib/python3*/site-packages; rm -r py js`,
     look: `cd /; ~/env/bin/python -c 'import greet, sys; print(greet.hello(), sys.prefix)'`,
     found: "from pip /root/env\n",
   },
   {
     what: "a toolchain as rustup lays it out",
     install: `mkdir -p ~/.cargo/bin ~/.rustup/toolchains/stable/lib
-for i in {1..3000}; do echo "library $i" >~/.rustup/toolchains/stable/lib/$i; done
+for i in {1..300}; do echo "library $i" >~/.rustup/toolchains/stable/lib/$i; done
 printf '#!/bin/sh\\ncat ~/.rustup/toolchains/stable/lib/* | sort | uniq | wc -l\\n' >~/.cargo/bin/rustup; chmod 755 ~/.cargo/bin/rustup
 ln ~/.cargo/bin/rustup ~/.cargo/bin/rustc; ln -s rustc ~/.cargo/bin/cargo; echo 'PATH=~/.cargo/bin:$PATH' >~/.cargo/env`,
     look: ". ~/.cargo/env; cargo; stat -c '%h %a' ~/.cargo/bin/rustup",
-    found: "3000\n2 755\n",
+    found: "300\n2 755\n",
   },
   {
     what: "settings and data in other directories",
@@ -66,12 +66,9 @@ describe("installed software", () => {
       const found = KINDS.map(({ found: one }) => one).join("");
       expect(await sh(sandbox, look)).toBe(found);
       const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
-      // First an orderly stop, then a kill.
       await until(() => save(sandbox));
       await stopWhenIdle(sandbox);
       await untilStopped(sandbox);
-      expect(await sh(sandbox, look)).toBe(found);
-      await killContainer(sandbox);
       expect(await sh(sandbox, look)).toBe(found);
       // Changes of the restored files are saved too.
       await sh(

@@ -114,26 +114,22 @@ describe.concurrent("a workspace", () => {
     const next = await owner.call("run_command", { sandbox, command: "cat src/main; ls; pgrep sleep" });
     expect(next.text).toContain("The sandbox was restored to a checkpoint");
     expect(next.structured.stdout).toBe("good\nother\nsrc\n");
-    await owner.call("restore_sandbox", { sandbox, checkpoint: restored.structured.before });
-    expect(await sh(sandbox, "cat main; ls")).toBe("broken\nmain\nother\n");
     await sh(sandbox, "rm -rf /workspace");
-    const repeated = await owner.call("restore_sandbox", {
-      sandbox,
-      checkpoint: created.structured.checkpoint,
-    });
+    const { before } = restored.structured;
+    const repeated = await owner.call("restore_sandbox", { sandbox, checkpoint: before });
     expect(repeated.text).toContain(`Sandbox ${sandbox} is restored to its files`);
-    expect(await sh(sandbox, "cat src/main")).toBe("good\n");
+    expect(await sh(sandbox, "cat main; ls")).toBe("broken\nmain\nother\n");
     const listed = await owner.call("list_sandboxes");
     expect(listed.text).toMatch(/checkpoint cp-\S+ of goes-back \(good\): /);
     expect(listed.text).toMatch(/checkpoint cp-\S+ of goes-back \("before going back to good"\): /);
   });
 
-  it("is separate in each of four simultaneous forks of one checkpoint", async () => {
+  it("is separate in each of two simultaneous forks of one checkpoint", async () => {
     const sandbox = "forked";
     await sh(sandbox, "echo start > file; head -c 300000 /dev/urandom > data; sha256sum data > sum");
     const { structured } = await owner.call("checkpoint_sandbox", { sandbox });
     const { checkpoint } = structured;
-    const names = Array.from({ length: 4 }, (_, n) => `fork-${n}`);
+    const names = ["fork-0", "fork-1"];
     await Promise.all(names.map((name) => owner.call("restore_sandbox", { sandbox: name, checkpoint })));
     const outputs = await Promise.all(
       names.map((name) => sh(name, `sha256sum -c sum; echo ${name} >> file; cat file`)),
@@ -145,33 +141,25 @@ describe.concurrent("a workspace", () => {
     await Promise.all(names.map((name) => owner.call("destroy_sandbox", { sandbox: name })));
   });
 
-  it("with only directories and links is saved", async () => {
-    const sandbox = "no-files";
+  it("is restored under the name of its destroyed sandbox, with its settings, even if it has only directories and links", async () => {
+    const sandbox = "destroyed-back";
+    await owner.call("configure_sandbox", { sandbox, internet: "none", env: { WORD: "w" } });
     await sh(sandbox, "mkdir -p a/b; ln -s nowhere link");
     const label = "good\nfork-1: running, 5 bytes";
     const forged = await owner.call("checkpoint_sandbox", { sandbox, label });
     expect(forged.text).toContain("line breaks");
-    const { text } = await owner.call("checkpoint_sandbox", { sandbox, label: "good – ✓" });
-    expect(text).toContain("of sandbox no-files: 0 files");
-    await killContainer(sandbox);
-    const [checkpoint] = /cp-[a-z0-9]+/.exec(text) ?? [];
-    const deleted = await owner.call("destroy_sandbox", { sandbox, checkpoint });
-    expect(deleted.text).toMatch(/^Checkpoint cp-\S+ is deleted\. Sandbox no-files is unchanged/);
-    expect((await owner.call("list_sandboxes")).text).not.toContain(checkpoint);
-    expect(await sh(sandbox, "find . | sort")).toBe(".\n./a\n./a/b\n./link\n");
-  });
-
-  it("is restored under the name of its destroyed sandbox, with the sandbox's settings", async () => {
-    const sandbox = "destroyed-back";
-    await owner.call("configure_sandbox", { sandbox, internet: "none", env: { WORD: "w" } });
-    await sh(sandbox, "echo kept > file");
-    const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+    const created = await owner.call("checkpoint_sandbox", { sandbox, label: "good – ✓" });
+    expect(created.text).toContain("of sandbox destroyed-back: 0 files");
+    const { checkpoint } = created.structured;
     await owner.call("destroy_sandbox", { sandbox });
     const restored = await owner.call("restore_sandbox", { sandbox, checkpoint });
     expect(restored.text).toContain("settings of the checkpoint");
     const { structured } = await owner.call("configure_sandbox", { sandbox });
     expect(structured).toMatchObject({ internet: "none", variables: ["WORD"] });
-    expect(await sh(sandbox, "cat file; echo $WORD")).toBe("kept\nw\n");
+    const deleted = await owner.call("destroy_sandbox", { sandbox, checkpoint });
+    expect(deleted.text).toMatch(/^Checkpoint cp-\S+ is deleted\. Sandbox destroyed-back is unchanged/);
+    expect((await owner.call("list_sandboxes")).text).not.toContain(checkpoint);
+    expect(await sh(sandbox, "find . | sort; echo $WORD")).toBe(".\n./a\n./a/b\n./link\nw\n");
   });
 
   it("is not created for a fork whose actor cannot store the settings", async () => {

@@ -54,6 +54,8 @@ const files: Record<string, string> = import.meta.glob("../../fixtures/storage/*
   eager: true,
 });
 const VERSIONS = [...new Set(Object.keys(files).map((path) => path.split("/").at(-2) ?? ""))];
+/** The first version that saved workspaces, and the current one. */
+const COMPLETE = new Set(["21c291f", "0264a62"]);
 const fileOf = (version: string, name: string) => files[`../../fixtures/storage/${version}/${name}`] ?? "";
 
 /** Moves each time and day in a text so that it is as long ago as it was when it was stored. */
@@ -232,8 +234,8 @@ describe.each(VERSIONS)("a deployment that was upgraded from %s", (version) => {
     const { checkpoints } = answers.sandboxes;
     const began = checkpoints ? "third" : "its files, processes and variables are gone";
     expect(await read("work", "b.txt")).toContain(began);
-    // The earlier version saved no workspaces.
-    if (!checkpoints) return;
+    // The earliest version saved no workspaces. Versions between the first and the last other one have the same rows in newer tables.
+    if (!checkpoints || !COMPLETE.has(version)) return;
     // The fork began from the first checkpoint.
     const last = checkpoints.find(({ label }) => label !== "first");
     await owner.call("restore_sandbox", { checkpoint: last?.id, sandbox: "back" });

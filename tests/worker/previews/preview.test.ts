@@ -205,15 +205,11 @@ describe("a preview", () => {
     expect(await nextMessage(socket)).toBe("echo");
     socket.close(1000, "over");
     await until(async () => (await outputOf(sandbox, 8000)).includes("closed"));
-  });
-
-  it("supports WebSockets if the program chooses none of the offered subprotocols", async () => {
-    const url = await expose({ sandbox, port: 8000 });
-    const offered = { "sec-websocket-protocol": "unknown, other" };
-    const { response, socket, greeting } = await openSocket(url, offered);
-    expect(response.headers.get("sec-websocket-protocol")).toBeNull();
-    expect(JSON.parse(greeting)).toMatchObject({ "sec-websocket-protocol": "unknown, other" });
-    socket.close();
+    // The program chooses none of these.
+    const other = await openSocket(url, { "sec-websocket-protocol": "unknown, other" });
+    expect(other.response.headers.get("sec-websocket-protocol")).toBeNull();
+    expect(JSON.parse(other.greeting)).toMatchObject({ "sec-websocket-protocol": "unknown, other" });
+    other.socket.close();
   });
 
   it("continues after its actor was evicted", async () => {
@@ -223,15 +219,11 @@ describe("a preview", () => {
     expect(await expose({ sandbox, port: 8000 })).toBe(url);
   });
 
-  it("works for an IPv6 server, and for a sandbox with the longest name", async () => {
-    const long = "a-name-of-20-letters";
-    await startServer(long, 54_321, "::1");
-    const url = await expose({ sandbox: long, port: 54_321 });
-    expect(new URL(url).hostname.split(".")[0]).toMatch(
-      /^54321-a-name-of-20-letters-[a-z2-7]{16}-[a-z0-9]{19}$/,
-    );
+  it("works for an IPv6 server", async () => {
+    await startServer(sandbox, 54_321, "::1");
+    const url = await expose({ sandbox, port: 54_321 });
     expect((await visit(url)).status).toBe(200);
-    await owner.call("destroy_sandbox", { sandbox: long });
+    await exposer.call("expose_port", { sandbox, port: 54_321, expose: false });
   });
 });
 
@@ -385,14 +377,14 @@ describe("a preview works", () => {
 });
 
 describe("expose_port", () => {
-  it.each([3000, 3128, 8671])("refuses port %i, which the server itself uses", async (port) => {
-    const result = await exposer.call("expose_port", { sandbox, port });
-    expect(result.isError).toBe(true);
-    expect(result.text).toContain(`Port ${port} of a sandbox is used by the server`);
-  });
-
-  it.each([0, -1, 80, 1023, 65_536, 1.5, "8000"])("refuses port %j", async (port) => {
-    expect((await exposer.call("expose_port", { sandbox, port })).isError).toBe(true);
+  it("refuses ports that the server itself uses, and other numbers", async () => {
+    for (const port of [3000, 3128, 8671]) {
+      const result = await exposer.call("expose_port", { sandbox, port });
+      expect(result.isError).toBe(true);
+      expect(result.text).toContain(`Port ${port} of a sandbox is used by the server`);
+    }
+    for (const port of [-1, 1023, 65_536, 1.5, "8000"])
+      expect((await exposer.call("expose_port", { sandbox, port })).isError).toBe(true);
   });
 
   it("says which setting is missing if the server cannot show previews", async () => {

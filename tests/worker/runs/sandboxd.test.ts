@@ -84,20 +84,11 @@ describe("a sandboxd", () => {
   });
 });
 
-describe("the output of code", () => {
-  it.each([
-    [
-      "python",
-      "import time\nprint('first'); time.sleep(0.5)\nfor n in range(600): print(n); time.sleep(0.05)",
-    ],
-    [
-      "javascript",
-      "console.log('first'); for (let n = 0; n < 600; n++) { await require('timers/promises').setTimeout(50); console.log(n) }",
-    ],
-  ])("is read while it runs: %s", async (language, text) => {
-    const started = await owner.call("run_code", { sandbox, code: text, language, wait_seconds: 0 });
-    const id = idIn(started);
-    await waitForText(id, "first\n0\n1\n2\n");
-    expect((await owner.call("cancel_run", { id })).structured.stdout).toMatch(/^first\n0\n1\n2\n/);
-  });
+it("the output of code is read while the code runs", async () => {
+  const text =
+    "import time\nprint('first'); time.sleep(0.5)\nfor n in range(600): print(n); time.sleep(0.05)";
+  const started = await owner.call("run_code", { sandbox, code: text, wait_seconds: 0 });
+  const id = idIn(started);
+  await waitForText(id, "first\n0\n1\n2\n");
+  expect((await owner.call("cancel_run", { id })).structured.stdout).toMatch(/^first\n0\n1\n2\n/);
 });

@@ -49,7 +49,7 @@ test("the reaper destroys only sandboxes that were idle for too long, and contin
 });
 
 test("the reaper keeps a sandbox that is used while the reaper works", async () => {
-  const idle = ["aa", "ab", "ac", "ad", "zz"];
+  const idle = ["aa", "ab", "zz"];
   await Promise.all(idle.map((name) => sh(name, "true")));
   for (const name of idle) await age(name, 169);
   const reaped = runDurableObjectAlarm(accountOf(owner));

@@ -135,8 +135,7 @@ describe("the model tokens of a day", () => {
 
   it("end a running task when they are used up, and no task starts until the next day", async () => {
     const caller = await principal("day", ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"]);
-    const restore = await setLimits({ modelTokensPerDay: 5 });
-    onTestFinished(restore);
+    onTestFinished(await setLimits({ modelTokensPerDay: 5 }));
     const first = await caller.call("execute_task", task);
     expect(first.text).toMatch(/state: failed[^]*MAX_MODEL_TOKENS_PER_DAY[^]*next day begins at .*T00:00:00/);
     const second = await caller.call("execute_task", task);
@@ -149,7 +148,5 @@ describe("the model tokens of a day", () => {
     expect(listed.text).toMatch(/\d+\/5 model tokens today/);
     // Nothing is left of the sandbox in which the third task was to start.
     expect(listed.text).not.toContain("task-");
-    restore();
-    expect((await caller.call("execute_task", task)).text).toContain("state: succeeded");
   });
 });

@@ -35,14 +35,6 @@ describe("code in a sandbox uses an API whose secret is not in the sandbox", () 
     ["curl over plain HTTP", "curl -sS http://api.private.test/echo"],
     // With -0 curl offers no HTTP/1.1 in TLS.
     ["a client of HTTP/1.0", "curl -0 -sS https://api.private.test/echo"],
-    [
-      "Python's urllib",
-      `python3 -c "import urllib.request as r; print(r.urlopen('https://api.private.test/echo').read().decode())"`,
-    ],
-    [
-      "Node's fetch",
-      `node -e "fetch('https://api.private.test/echo').then(r => r.text()).then(console.log)"`,
-    ],
     // As Java's HttpClient does.
     [
       "a client that announces an empty body",
@@ -80,7 +72,7 @@ END
     expect([...new Set(received)]).toEqual(programs);
   });
 
-  it.each(["a session", "a task", "Python", "JavaScript"])("in %s", async (place) => {
+  it.each(["a task", "Python", "JavaScript"])("in %s", async (place) => {
     const ask = `node -e "fetch('https://api.private.test/echo').then(r => r.text()).then(console.log)"`;
     const python =
       "import urllib.request\nprint(urllib.request.urlopen('https://api.private.test/echo').read().decode())";
@@ -95,7 +87,6 @@ END
       });
     }
     const [tool, args] = {
-      "a session": ["run_command", { command: ask, session: "another" }],
       "a task": ["execute_task", { task: "Ask.", agent: "opencode" }],
       Python: ["run_code", { code: python, language: "python" }],
       JavaScript: ["run_code", { code: javascript, language: "javascript" }],

@@ -315,35 +315,6 @@ describe.concurrent("list_runs", () => {
   });
 });
 
-describe.concurrent("another principal's run id", () => {
-  it("has exactly the results of an id that does not exist, and changes nothing", async () => {
-    const stranger = await principal("stranger");
-    await stranger.call("run_command", { sandbox, command: "echo mine" });
-    const id = String((await command("sleep 4005")).structured.id);
-    const unknown = `${sandbox}.${"0".repeat(26)}`;
-    const replaceID = (answer: Result, of: string) => JSON.stringify(answer).replaceAll(of, "ID");
-    for (const tool of ["get_result", "cancel_run"])
-      for (const more of tool === "get_result" ? [{}, { cursor: 0 }] : [{}]) {
-        const foreign = await stranger.call(tool, { id, ...more });
-        expect(foreign).toMatchObject({
-          isError: true,
-          text: expect.stringContaining(`There is no run ${id}.`),
-        });
-        expect(replaceID(foreign, id)).toBe(
-          replaceID(await stranger.call(tool, { id: unknown, ...more }), unknown),
-        );
-        const nonsense = await stranger.call(tool, { id: "nonsense", ...more });
-        expect(replaceID(nonsense, "nonsense")).toBe(replaceID(foreign, id));
-      }
-    const { runs } = (await stranger.call("list_runs", { sandbox, cursor: id })).structured as {
-      runs: { title: string }[];
-    };
-    expect(runs.every(({ title }) => title === "echo mine")).toBe(true);
-    expect((await result(id, { wait_seconds: 0 })).text).toContain("state: running");
-    await cancel(id);
-  });
-});
-
 describe.concurrent("a run for a client that declares MCP's Tasks extension", () => {
   const call = (name: string, args: Record<string, unknown>, caller: Caller = owner) =>
     caller.sendModern("tools/call", { name, arguments: { sandbox, session: `own-${++sessions}`, ...args } });

@@ -115,7 +115,7 @@ describe("a download link", () => {
     const stop = "touch stop-changing; wait";
     await sh(
       sandbox,
-      "rm -f stop-changing; truncate -s 300M changing; (while [ ! -e stop-changing ]; do printf 0 >>changing; done) >/dev/null 2>&1 &",
+      "rm -f stop-changing; truncate -s 100M changing; (while [ ! -e stop-changing ]; do printf 0 >>changing; done) >/dev/null 2>&1 &",
     );
     const path = await link("changing");
     const headers = { "want-repr-digest": "sha-256=1", range: "bytes=0-9" };
@@ -125,33 +125,24 @@ describe("a download link", () => {
     await sh(sandbox, `${stop}; rm changing`);
   });
 
-  it("packs a directory", async () => {
-    await sh(sandbox, "mkdir -p tree/a; echo one >tree/a/one; ln -s a tree/link");
+  it("packs a directory, and removes the set-user-id bits of programs", async () => {
+    await sh(
+      sandbox,
+      "mkdir -p tree/a; echo one >tree/a/one; ln -s a tree/link; cp /bin/true tree/x; chmod 6755 tree/x",
+    );
     const response = await owner.http(await link("tree"));
     expect(response.headers.get("content-disposition")).toContain('filename="tree.tar.gz"');
     const packed = (await bytesOf(response)).toBase64();
     await owner.call("write_file", { sandbox, path: "packed", content: packed, encoding: "base64" });
-    expect(await sh(sandbox, "mkdir -p out; tar -xzf packed -C out; cat out/a/one; readlink out/link")).toBe(
-      "one\na\n",
-    );
-  });
-
-  it.each(["tar.gz", "zip"])("packs programs as .%s without their set-user-id bits", async (format) => {
-    await sh(
-      sandbox,
-      "mkdir -p set-id; cp /bin/true set-id/x; chmod 6755 set-id/x; rm -rf unpacked; mkdir unpacked",
-    );
-    const packed = (await bytesOf(await owner.http(`${await link("set-id")}?archive=${format}`))).toBase64();
-    await owner.call("write_file", { sandbox, path: "set-id.packed", content: packed, encoding: "base64" });
     const unpack =
-      format === "zip" ? "unzip -K -q set-id.packed -d unpacked" : "tar -xpzf set-id.packed -C unpacked";
-    expect(await sh(sandbox, `${unpack}; stat -c %a unpacked/x`)).toBe("755\n");
+      "mkdir -p out; tar -xpzf packed -C out; cat out/a/one; readlink out/link; stat -c %a out/x";
+    expect(await sh(sandbox, unpack)).toBe("one\na\n755\n");
   });
 
-  it("packs a directory as .zip, which Info-ZIP can read", async () => {
+  it("packs a directory as .zip, which Info-ZIP can read, without set-user-id bits", async () => {
     await sh(
       sandbox,
-      `mkdir -p zip/a/empty; (cd zip; echo one >'a/ž \\ x'; chmod 750 a/ž*; ln -s a link; : >none
+      `mkdir -p zip/a/empty; (cd zip; cp /bin/true set-id; chmod 6755 set-id; echo one >'a/ž \\ x'; chmod 750 a/ž*; ln -s a link; : >none
       head -c 2000000 /dev/zero >zeros; head -c 2000000 /dev/urandom >noise; touch -d 2001-02-03T04:05:06Z zeros
       mkfifo pipe)`,
     );
@@ -184,6 +175,7 @@ END`,
       "link 0o120777 False b'a'",
       "noise 0o100644 True ",
       "none 0o100644 True ",
+      "set-id 0o100755 True ",
       "zeros 0o100644 True ",
       "(2001, 2, 3, 4, 5, 6)",
       "",
@@ -191,7 +183,7 @@ END`,
   });
 
   it("stops packing when nobody reads the .zip any more", async () => {
-    await sh(sandbox, "mkdir -p endless; truncate -s 1T endless/zeros");
+    await sh(sandbox, "mkdir -p endless; head -c 50M /dev/urandom >endless/noise");
     const response = await owner.http(`${await link("endless")}?archive=zip`);
     const packers = () => sh(sandbox, "pgrep -fc '[z]ip.py' || true");
     expect(await packers()).toBe("1\n");
@@ -225,18 +217,6 @@ END`,
     expect(await (await owner.http(short)).text()).toContain("expired");
     expect((await owner.http("/files/nonsense")).status).toBe(403);
   });
-
-  it("ends with its container, also if the container ended while the sandbox had no actor", async () => {
-    const name = "links-away";
-    await sh(name, "echo x >file");
-    const created = await owner.call("file_link", { sandbox: name, path: "file" });
-    const { pathname } = new URL(String(created.structured.url));
-    expect((await owner.http(pathname)).status).toBe(200);
-    await evict(name, { kill: true });
-    await sh(name, "echo other >file");
-    expect((await owner.http(pathname)).status).toBe(410);
-    await owner.call("destroy_sandbox", { sandbox: name });
-  });
 });
 
 describe("an upload link", () => {
@@ -253,15 +233,6 @@ describe("an upload link", () => {
     expect(await sh(sandbox, "stat -c %s in/big")).toBe("4000000\n");
   });
 
-  it("says that the sandbox was restarted", async () => {
-    const restarted = "links-restarted";
-    await sh(restarted, "true");
-    await killContainer(restarted);
-    const created = await owner.call("file_link", { sandbox: restarted, path: "new", direction: "upload" });
-    expect(created.structured.notice).toMatch(/^The sandbox was restarted/);
-    await owner.call("destroy_sandbox", { sandbox: restarted });
-  });
-
   it("shows a page in a browser", async () => {
     const path = await link("form", { direction: "upload" });
     const shown = await owner.http(path, { headers: { accept: "text/html" } });
@@ -271,7 +242,7 @@ describe("an upload link", () => {
 
   it("accepts a form of any size as a stream", async () => {
     const bytes = crypto.getRandomValues(new Uint8Array(65_536));
-    const pieces = Array.from({ length: 640 }, () => bytes);
+    const pieces = Array.from({ length: 160 }, () => bytes);
     const boundary = "--=_x";
     const body = formOf(boundary, [{ field: "note" }, { file: "x", pieces }, { field: "after" }]);
     const path = await link("form", { direction: "upload" });
@@ -280,7 +251,7 @@ describe("an upload link", () => {
     const digest = await sha256(new Uint8Array(await new Blob(pieces).arrayBuffer()));
     expect([response.status, await response.json()]).toEqual([
       201,
-      { path: "/workspace/form", size: 640 * 65_536, sha256: digest },
+      { path: "/workspace/form", size: 160 * 65_536, sha256: digest },
     ]);
     expect(await sh(sandbox, "sha256sum <form")).toBe(`${digest}  -\n`);
   });
@@ -435,11 +406,14 @@ describe("an upload link", () => {
 });
 
 describe("the links of a container", () => {
+  const name = "links-ended";
+  afterAll(() => owner.call("destroy_sandbox", { sandbox: name }));
+
   it.each([
-    ["destroyed", (name: string) => owner.call("destroy_sandbox", { sandbox: name })],
-    ["killed", (name: string) => killContainer(name)],
-  ])("are refused after the container was %s, also in the next container", async (what, end) => {
-    const name = `links-${what}`;
+    ["destroyed", () => owner.call("destroy_sandbox", { sandbox: name })],
+    ["killed", () => killContainer(name)],
+    ["killed while the sandbox had no actor", () => evict(name, { kill: true })],
+  ])("are refused after the container was %s, also in the next container", async (_what, end) => {
     await sh(name, "echo x >x");
     const [down, up] = await Promise.all(
       ["download", "upload"].map(async (direction) => {
@@ -447,13 +421,12 @@ describe("the links of a container", () => {
         return new URL(String(structured.url)).pathname;
       }),
     );
-    await end(name);
+    await end();
     await until(async () => (await owner.http(down ?? "")).status === 410);
     await sh(name, "echo other >x");
     expect((await owner.http(down ?? "")).status).toBe(410);
     expect((await owner.http(up ?? "", { method: "PUT", body: "y" })).status).toBe(410);
     expect(await sh(name, "cat x")).toBe("other\n");
-    await owner.call("destroy_sandbox", { sandbox: name });
   });
 });
 
@@ -577,23 +550,11 @@ describe("/sandboxes/<name>/files/<path>", () => {
     const reader = await principal("rest-reader", ["sandbox:read"]);
     for (const method of ["PUT", "DELETE"])
       expect((await reader.http(pathOf("x"), { method })).status).toBe(403);
-    const writer = await principal("rest-writer", ["sandbox:read", "sandbox:write"]);
-    const outside = await writer.http(pathOf("/etc/x"), { method: "PUT", body: "x" });
-    expect([outside.status, await outside.text()]).toEqual([403, expect.stringContaining("sandbox:exec")]);
-    expect((await writer.http(pathOf("/etc/hostname"), { method: "DELETE" })).status).toBe(403);
-    await sh(sandbox, "true");
     expect((await owner.http(pathOf("x"), { headers: { authorization: "Bearer wrong" } })).status).toBe(401);
-    await writer.call("destroy_sandbox", { sandbox });
   });
 
-  it("refuses invalid paths and sandbox names, and lists /workspace without a path", async () => {
-    expect((await owner.http(pathOf("%00"))).status).toBe(400);
-    expect((await owner.http(pathOf("%ff"))).status).toBe(400);
+  it("refuses an invalid name of a sandbox, and lists /workspace without a path", async () => {
     expect((await owner.http("/sandboxes/No%20Name/files/x")).status).toBe(400);
-    for (const method of ["PUT", "GET", "DELETE"]) {
-      const long = await owner.http(pathOf("!".repeat(25_000)), { method });
-      expect([long.status, await long.text()]).toEqual([400, expect.stringContaining("4096")]);
-    }
     expect(await (await owner.http("/sandboxes/links/files")).json()).toMatchObject({ path: "/workspace" });
   });
 });

@@ -208,18 +208,6 @@ describe("a step up", () => {
   });
 });
 
-describe("a refresh", () => {
-  it("returns new tokens for the same principal", async () => {
-    const app = oauthApp();
-    const { client, tokens } = await signIn(app);
-    const response = await client.refresh(tokens.refresh_token);
-    expect(response.status).toBe(200);
-    const next = await response.json<Tokens>();
-    expect(next.refresh_token).not.toBe(tokens.refresh_token);
-    expect(await whoIs(app, next.access_token)).toBe("owner");
-  });
-});
-
 describe("a person who declines", () => {
   it("makes the server send the client an error with the client's state and the issuer", async () => {
     const app = oauthApp();

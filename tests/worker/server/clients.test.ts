@@ -2,7 +2,7 @@ import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/cli
 import { Client as Client1, StreamableHTTPClientTransport as Transport1 } from "../../clients/sdk1.ts";
 import { McpServer } from "@modelcontextprotocol/server";
 import { describe, expect, it } from "vitest";
-import { appWith, call, LIST, messages, ORIGIN, post, sha256Hex, TOKEN, recordEachLog } from "./support.ts";
+import { appWith, call, LIST, messages, ORIGIN, post, sha256Hex, recordEachLog } from "./support.ts";
 
 recordEachLog();
 
@@ -45,19 +45,6 @@ describe("a client that is refused", () => {
         /sandbox:exec/,
       );
       expect((await client.listTools()).tools).toHaveLength(2);
-      await client.close();
-    }
-  });
-
-  it("for the size of its call gets the advice to append", async () => {
-    const { options } = wire(TOKEN);
-    for (const mode of ["legacy", "auto"] as const) {
-      const client = new Client(info, { versionNegotiation: { mode } });
-      await client.connect(new StreamableHTTPClientTransport(new URL("/mcp", ORIGIN), options));
-      const large = { name: "note", arguments: { text: "a".repeat(9 * 1024 * 1024) } };
-      await expect(client.callTool(large)).rejects.toThrow(/append/);
-      const fits = { name: "note", arguments: { text: "a".repeat(7 * 1024 * 1024) } };
-      expect(JSON.stringify(await client.callTool(fits))).toContain("noted 7340032 characters");
       await client.close();
     }
   });

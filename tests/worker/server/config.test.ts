@@ -99,19 +99,11 @@ describe("an invalid configuration", () => {
     [{ AUTH_TOKENS: SECRET }, "AUTH_TOKENS is not valid JSON."],
     [{ AUTH_TOKENS: `{"${SECRET}":1}` }, "AUTH_TOKENS must be a JSON list."],
     [
-      tokens(SECRET),
-      "AUTH_TOKENS[0] must be an object with name, sha256 and scopes, and optionally previous_sha256, previous_until, region, internet and allow_hosts; no other keys.",
-    ],
-    [
       tokens(token, { ...token, name: "b", sha256: SECRET }),
       "AUTH_TOKENS[1].sha256 must be the SHA-256 of the token, 64 hexadecimal digits.",
     ],
     [tokens({ ...token, sha256: undefined }), "AUTH_TOKENS[0].sha256 is missing."],
     [tokens({ ...token, name: "" }), "AUTH_TOKENS[0].name must be 1 to 32 characters of a-z, 0-9 and -."],
-    [
-      tokens({ ...token, name: "a".repeat(33) }),
-      "AUTH_TOKENS[0].name must be 1 to 32 characters of a-z, 0-9 and -.",
-    ],
     [tokens({ ...token, name: "ci\n" }), "AUTH_TOKENS[0].name must be 1 to 32 characters of a-z, 0-9 and -."],
     [tokens({ ...token, scopes: [] }), "AUTH_TOKENS[0].scopes must name at least one scope."],
     [
@@ -150,10 +142,6 @@ describe("an invalid configuration", () => {
     [
       { ALLOWED_ORIGINS: `https://a.example,https://${SECRET}/x` },
       "ALLOWED_ORIGINS[1] must be an origin such as https://example.com, without a path.",
-    ],
-    [
-      { ALLOWED_ORIGINS: "https://*.example" },
-      "ALLOWED_ORIGINS[0] must be an origin such as https://example.com, without a path.",
     ],
     [
       { PUBLIC_ORIGIN: `https://u:${SECRET}@a.example` },

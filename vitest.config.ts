@@ -129,6 +129,7 @@ export default defineConfig({
       {
         test: {
           name: "e2e",
+          globalSetup: "tests/setup/shared-server.ts",
           include: ["tests/e2e/**/*.test.ts"],
           ...patience(180_000),
         },

@@ -13,10 +13,10 @@ import {
 } from "node:http";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import expectedFailures from "../conformance/expected-failures.json" with { type: "json" };
 import { MCPClient } from "../setup/mcp-client.ts";
-import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
+import { repository, TOKEN } from "../setup/server.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { listen } from "../setup/listen.ts";
 
@@ -51,20 +51,16 @@ interface Check {
   errorMessage?: string;
 }
 
-let server: Server;
+const server = inject("server");
 let proxy: { server: HTTPServer; port: number };
 const results = temporaryDirectory();
 const failed = new Set<string>();
 
 beforeAll(async () => {
-  server = await startServer();
   proxy = await authorizingProxy(new URL(server.url), TOKEN);
 });
 
-afterAll(async () => {
-  proxy?.server.close();
-  await server?.stop();
-});
+afterAll(() => void proxy?.server.close());
 
 /** A directory with a file for each greeting. Reading such a file replaces the suite's tool `greet`. */
 const GREETINGS = "/tmp/greetings";

@@ -2,22 +2,15 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { stripVTControlCharacters } from "node:util";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, inject, it } from "vitest";
 import { CLAUDE_CODE, runClaudeCode, claudeEnvironment } from "../setup/claude-code.ts";
 import { type Reply, startMessagesAPI, toolResults } from "../setup/messages-api.ts";
 import { Browser } from "../setup/oauth-client.ts";
-import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { TOKEN } from "../setup/server.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
-let server: Server;
+const server = inject("server");
 const home = temporaryDirectory();
-
-beforeAll(async () => {
-  server = await startServer();
-});
-afterAll(async () => {
-  await server?.stop();
-});
 
 const claude = (args: string[], modelURL?: string) => runClaudeCode(home, args, modelURL);
 

@@ -1,18 +1,14 @@
 /** The page of a task in a real Chromium, with the real agent and a scripted model. */
 import { readFileSync } from "node:fs";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { type Browser, type Page, launchChromium } from "../clients/chromium.ts";
-import type { MessagesAPI } from "../setup/messages-api.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import { PanelPage } from "../setup/panel-page.ts";
-import { bash, playScenarios, say, use, writeProgram } from "../setup/scripted-agent.ts";
-import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { TOKEN } from "../setup/server.ts";
+import { HOSTILE_TEXT } from "../setup/shared-server.ts";
 import { callTool } from "../setup/tool.ts";
 
-const HOSTILE = "<img src=x onerror=alert(1)> \u202egnp.exe";
-
-let model: MessagesAPI;
-let server: Server;
+const server = inject("server");
 let chromium: Browser;
 let panel: PanelPage;
 let page: Page;
@@ -20,31 +16,11 @@ let page: Page;
 const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
 
 beforeAll(async () => {
-  model = await playScenarios({
-    product: [writeProgram("print(6 * 7)\n1 + 1")],
-    work: [
-      use(
-        "Write",
-        { file_path: "/workspace/notes.txt", content: `one\n${HOSTILE}\n` },
-        "Write access is fine: I will write it.",
-      ),
-      bash("mkfifo /tmp/go; cat /tmp/go; ls no-such-file"),
-      bash("head -c 3000 /dev/urandom > kept.bin; echo x > $'\\u202etxt.exe'; rm old.txt"),
-      say(`All is written. ${HOSTILE}`),
-    ],
-  });
-  [server, chromium] = await Promise.all([
-    startServer({ env: { ANTHROPIC_API_KEY: "sk-ant-key-of-a-test", ANTHROPIC_UPSTREAM_URL: model.url } }),
-    launchChromium(),
-  ]);
+  chromium = await launchChromium();
   panel = await PanelPage.openSignedIn(chromium, server.url);
   ({ page } = panel);
 });
-afterAll(async () => {
-  await chromium?.close();
-  await server?.stop();
-  await model?.close();
-});
+afterAll(() => chromium?.close());
 
 describe("the page of a task", () => {
   it("shows its steps as they happen, then its answer, its changes and its cost", async () => {
@@ -92,7 +68,7 @@ describe("the page of a task", () => {
       expect.stringContaining("<img src=x onerror=alert(1)> ⟨U+202E⟩gnp.exe"),
     ]);
     for (const [name, check] of [
-      ["notes.txt", (bytes: Buffer) => expect(String(bytes)).toBe(`one\n${HOSTILE}\n`)],
+      ["notes.txt", (bytes: Buffer) => expect(String(bytes)).toBe(`one\n${HOSTILE_TEXT}\n`)],
       ["kept.bin", (bytes: Buffer) => expect(bytes.length).toBe(3000)],
     ] as const) {
       const download = page.waitForEvent("download");

@@ -1,12 +1,11 @@
 /** The terminal of the panel in a real Chromium. */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { type Browser, type Page, launchChromium } from "../clients/chromium.ts";
 import { PanelPage } from "../setup/panel-page.ts";
-import { type Server, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until, untilText } from "../setup/until.ts";
 
-let server: Server;
+const server = inject("server");
 let chromium: Browser;
 let panel: PanelPage;
 let page: Page;
@@ -27,14 +26,11 @@ const type = async (text: string) => {
 };
 
 beforeAll(async () => {
-  [server, chromium] = await Promise.all([startServer({}), launchChromium()]);
+  chromium = await launchChromium();
   panel = await PanelPage.openSignedIn(chromium, server.url);
   ({ page } = panel);
 });
-afterAll(async () => {
-  await chromium?.close();
-  await server?.stop();
-});
+afterAll(() => chromium?.close());
 
 describe("the terminal of the panel", () => {
   it("runs full-screen programs under the page's Content Security Policy", async () => {

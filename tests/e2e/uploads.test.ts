@@ -2,16 +2,15 @@
 import { createHash } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from "vitest";
 import { violations } from "../clients/axe.ts";
 import { type Browser, type BrowserContextOptions, type Page, launchChromium } from "../clients/chromium.ts";
-import { type Server, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const directory = temporaryDirectory();
-let server: Server;
+const server = inject("server");
 let chromium: Browser;
 let page: Page;
 
@@ -47,12 +46,9 @@ const shoot = async (name: string) => {
 };
 
 beforeAll(async () => {
-  [server, chromium] = await Promise.all([startServer({}), launchChromium()]);
+  chromium = await launchChromium();
 });
-afterAll(async () => {
-  await chromium?.close();
-  await server?.stop();
-});
+afterAll(() => chromium?.close());
 afterEach(async () => {
   await page?.context().close();
 });

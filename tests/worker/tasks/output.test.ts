@@ -366,6 +366,20 @@ describe("the outcome of a task", () => {
       /^(?!.*\.\.).*from the server\b/,
     ],
     [
+      "an API that limits the rate of requests",
+      {
+        report: { unread: 0, end: "error", error: "API Error" },
+        spending: {
+          requests: 1,
+          tokens: 0,
+          isExhausted: false,
+          upstream: { status: 429, message: "too many requests" },
+        },
+      },
+      "failed",
+      /limits the rate of requests \(status 429, too many requests\).*Try again/,
+    ],
+    [
       "an agent's error that ends with a full stop",
       { report: { unread: 0, end: "error", error: "It broke." } },
       "failed",

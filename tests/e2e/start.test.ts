@@ -14,7 +14,7 @@ import {
 } from "node:fs";
 import { createServer } from "node:net";
 import { dirname, join } from "node:path";
-import { afterEach, beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { freePort } from "../../cli/lock.ts";
 import { readRunning } from "../../cli/running.ts";
 import { pidOf, processes, tree } from "../setup/processes.ts";
@@ -33,18 +33,6 @@ import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { listen } from "../setup/listen.ts";
-
-const servers: Server[] = [];
-
-afterEach(async () => {
-  for (const server of servers.splice(0)) await server.stop();
-});
-
-async function start(options: ServerOptions = {}): Promise<Server> {
-  const server = await startServer(options);
-  servers.push(server);
-  return server;
-}
 
 /** A copy of the repository, like a new clone. */
 function clone(): string {
@@ -171,11 +159,28 @@ describe("a server with the flag --port only", () => {
   });
 });
 
-describe("a server with flags", () => {
+describe("a server with flags, on a machine without python3", () => {
   let server: Server;
   beforeAll(async () => {
-    server = await startServer({ flags: ["--verbose", "--network", "none"] });
+    server = await startServer({
+      flags: ["--verbose", "--network", "none"],
+      within: withoutPython(),
+      env: { SANDBOX_MCP_PYTHON: undefined },
+    });
     return () => server.stop();
+  });
+
+  it("reports that python3 is missing, and serves the other languages", async () => {
+    expect(server.stderr()).toMatch(/python3 is not installed/);
+    const code = { code: "6 * 7", language: "javascript" };
+    expect(await callTool(server.url, "run_code", code)).toContain("42");
+    const verified = await runHere(["verify", server.url, TOKEN]);
+    expect([verified.code, verified.stdout]).toEqual([
+      0,
+      expect.stringMatching(
+        /^warning\trun_code in Python\t.*python[^]*\nWarning: run_code in Python; Not tried: /m,
+      ),
+    ]);
   });
 
   it("gives sandboxes no internet with --network none, and a refused request gets this reason", async () => {
@@ -210,7 +215,7 @@ describe("a server with flags", () => {
 
 it("a server with --json prints its address as one line, and no token", async () => {
   const directory = temporaryDirectory();
-  const command = startCommand({ asUser: true, flags: ["--json", "--port", "0", "--state-dir", directory] });
+  const command = startCommand({ flags: ["--json", "--port", "0", "--state-dir", directory] });
   onTestFinished(() => void command.child.kill("SIGTERM"));
   await until(() => command.stdout().includes('{"success"'));
   const [line = ""] = /^\{.*\}\n$/m.exec(command.stdout()) ?? [];
@@ -232,8 +237,8 @@ describe("a new clone", () => {
   let directory: string;
   let first: Server;
   let token: string;
-  const startClone = () =>
-    startServer({ directory, env: { SERVER_AUTH_TOKEN: undefined }, flags, asUser: true });
+  const startClone = (options: ServerOptions = {}) =>
+    startServer({ directory, env: { SERVER_AUTH_TOKEN: undefined }, flags, ...options });
   const flags = ["--state-dir", temporaryDirectory()];
 
   beforeAll(() => {
@@ -241,8 +246,8 @@ describe("a new clone", () => {
     return () => first?.stop();
   });
 
-  it.each(["start", "cli"])("says to run npm ci if the packages are not installed: npm run %s", (script) => {
-    const { status: code, stderr } = spawnSync("npm", ["run", script], { cwd: directory, encoding: "utf8" });
+  it("says to run npm ci if the packages are not installed", () => {
+    const { status: code, stderr } = spawnSync("npm", ["start"], { cwd: directory, encoding: "utf8" });
     expect(code).toBe(1);
     expect(withoutNPM(stderr)).toBe("The packages of this clone are not installed. Run: npm ci");
   });
@@ -251,7 +256,7 @@ describe("a new clone", () => {
     symlinkSync(join(repository, "node_modules"), join(directory, "node_modules"));
     const file = join(directory, ".dev.vars");
     writeFileSync(file, "# mine\nLOG_LEVEL=warn\n");
-    first = await startClone();
+    first = await startClone({ asUser: true });
     const saved = readFileSync(file, "utf8");
     token = /^SERVER_AUTH_TOKEN=(\S{40,})$/m.exec(saved)?.[1] ?? "";
     expect(saved).toMatch(/^# mine\nLOG_LEVEL=warn\nSERVER_AUTH_TOKEN=/);
@@ -279,7 +284,7 @@ describe("a new clone", () => {
     process.kill(pidOf("start", tree(first.child.pid ?? Number.NaN)), "SIGKILL");
     await first.exited;
     const second = await startClone();
-    servers.push(second);
+    onTestFinished(() => second.stop());
     expect(readFileSync(file, "utf8")).toBe(saved);
     expect(await callTool(second.url, "list_sandboxes", {}, token)).toContain("kept: stopped, 0 bytes");
     await runKept(second);
@@ -311,17 +316,6 @@ describe.concurrent("npm start", () => {
     expect(existsSync(dirname(directory))).toBe(false);
   });
 
-  it("closes an existing state directory to other users", async () => {
-    const directory = temporaryDirectory();
-    chmodSync(directory, 0o755);
-    // The server needs a directory at this path, so it stops.
-    writeFileSync(join(directory, "python"), "");
-    const env = { SANDBOX_MCP_PYTHON: undefined };
-    const { stderr } = await run({ flags: ["--port", "0", "--state-dir", directory], env });
-    expect(stderr).toContain(`Other users could open the state directory ${directory}`);
-    expect(statSync(directory).mode & 0o777).toBe(0o700);
-  });
-
   it.runIf(process.getuid?.() === 0).each([
     ["belongs to another user (54321)", 0o700, 54_321],
     ["is open to other users", 0o1777, 0],
@@ -329,24 +323,31 @@ describe.concurrent("npm start", () => {
     const directory = temporaryDirectory();
     chownSync(directory, owner, owner);
     chmodSync(directory, mode);
-    writeFileSync(join(directory, "python"), "");
-    const env = { SANDBOX_MCP_PYTHON: undefined };
-    const { stderr } = await run({ flags: ["--port", "0", "--state-dir", directory], env });
+    // The server stops, because the port is in use.
+    const listener = createServer();
+    const port = String(await listen(listener));
+    const { stderr } = await run({ flags: ["--port", port, "--state-dir", directory] });
+    listener.close();
     expect(stderr).toContain(`WARNING: the state directory ${directory} ${problem}`);
     expect(statSync(directory).mode & 0o7777).toBe(mode);
   });
 
-  it("reports an unexpected error in one line, and as JSON with --json", async () => {
+  it("closes an existing state directory to other users, and reports an unexpected error in one line, also as JSON", async () => {
     const directory = temporaryDirectory();
+    chmodSync(directory, 0o755);
+    // The server needs a directory at this path, so it stops.
     writeFileSync(join(directory, "python"), "");
     const flags = ["--port", "0", "--state-dir", directory];
     const env = { SANDBOX_MCP_PYTHON: undefined };
     const { code, stderr } = await run({ flags, env });
-    expect([code, stderr]).toEqual([69, expect.stringMatching(/^EEXIST: [^\n]+python'$/)]);
+    const [closed, message, ...more] = stderr.split("\n");
+    expect(closed).toContain(`Other users could open the state directory ${directory}`);
+    expect(statSync(directory).mode & 0o777).toBe(0o700);
+    expect([code, message, more]).toEqual([69, expect.stringMatching(/^EEXIST: .+python'$/), []]);
     const { stdout } = await run({ flags: [...flags, "--json"], env });
     expect(JSON.parse(stdout.slice(stdout.indexOf("{")))).toEqual({
       success: false,
-      error: { kind: "unavailable", message: stderr, exit_status: 69 },
+      error: { kind: "unavailable", message, exit_status: 69 },
     });
   });
 
@@ -374,20 +375,6 @@ describe.concurrent("npm start", () => {
       ),
     ]);
   });
-});
-
-it("a server without python3 reports this, and serves the other languages", async () => {
-  const server = await start({ within: withoutPython(), env: { SANDBOX_MCP_PYTHON: undefined } });
-  expect(server.stderr()).toMatch(/python3 is not installed/);
-  const code = { code: "6 * 7", language: "javascript" };
-  expect(await callTool(server.url, "run_code", code)).toContain("42");
-  const verified = await runHere(["verify", server.url, TOKEN]);
-  expect([verified.code, verified.stdout]).toEqual([
-    0,
-    expect.stringMatching(
-      /^warning\trun_code in Python\t.*python[^]*\nWarning: run_code in Python; Not tried: /m,
-    ),
-  ]);
 });
 
 function environmentOf(pid: number): string {

@@ -5,7 +5,7 @@
  */
 
 /** The codes used here, from the SDK's registry. An unknown code would look like a transport failure. */
-type ErrorCode = "CONTEXT_NOT_FOUND" | "CODE_EXECUTION_ERROR" | "PYTHON_NOT_AVAILABLE" | "INTERNAL_ERROR";
+type ErrorCode = "CONTEXT_NOT_FOUND" | "PYTHON_NOT_AVAILABLE" | "INTERNAL_ERROR";
 
 export function sandboxError(code: ErrorCode, message: string, details: Record<string, unknown>): Error {
   return Object.assign(new Error(message), { code, details });

@@ -1,27 +1,13 @@
 import { spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { stripTypeScriptTypes } from "node:module";
 import { setImmediate, setTimeout } from "node:timers/promises";
 import { RpcTarget } from "capnweb";
-import type { Language } from "../../src/shared/languages.ts";
+import { type Language } from "../../src/shared/languages.ts";
 import { SerialQueue } from "../../src/shared/queue.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { codeOf } from "../../container/sandboxd/file-error.ts";
 import { sandboxError } from "./container-errors.ts";
-import {
-  Kernel,
-  type KernelReply,
-  type KernelOutput,
-  type KernelProgram,
-  type KernelSettings,
-} from "./kernels/kernel.ts";
-
-/** The names of each language in the image's interpreter. */
-const ALIASES: Record<Language, readonly string[]> = {
-  python: ["python"],
-  javascript: ["javascript", "js", "node"],
-  typescript: ["typescript", "ts"],
-};
+import { Kernel, type KernelReply, type KernelProgram, type KernelSettings } from "./kernels/kernel.ts";
 
 const PROGRAMS: Record<Language, KernelProgram> = {
   python: "python",
@@ -40,14 +26,9 @@ export interface CodeContextInfo {
 export interface RunCallbacks {
   onStdout?: (output: { text: string; timestamp: number }) => void | Promise<void>;
   onStderr?: (output: { text: string; timestamp: number }) => void | Promise<void>;
+  /** Called only by the image's interpreter: our cells return no value. */
   onResult?: (result: Record<string, unknown>) => void | Promise<void>;
   onError?: (error: { name: string; message: string; traceback: string[] }) => void | Promise<void>;
-}
-
-interface Context {
-  info: CodeContextInfo;
-  language: Language;
-  kernel: Kernel;
 }
 
 /** The pause before the next prepared kernel starts, in milliseconds: it leaves the CPU to the new context's first code. */
@@ -59,7 +40,7 @@ const PREPARE_DELAY_MS = 1_000;
  */
 export class InterpreterAPI extends RpcTarget {
   readonly #settings: KernelSettings;
-  readonly #contexts = new Map<string, Context>();
+  readonly #contexts = new Map<string, Kernel>();
   readonly #prepared = new Map<KernelProgram, Kernel>();
   readonly #starting = new Set<KernelProgram>();
   /** The programs for which a context was created. */
@@ -80,9 +61,8 @@ export class InterpreterAPI extends RpcTarget {
     };
   }
 
-  /** `cwd` is stored but not used, as in the image. Errors: PYTHON_NOT_AVAILABLE, INTERNAL_ERROR. */
-  async createCodeContext(options: { language?: string; cwd?: string } = {}): Promise<CodeContextInfo> {
-    const language = languageOf(options.language ?? "python");
+  /** Errors: PYTHON_NOT_AVAILABLE, INTERNAL_ERROR. */
+  async createCodeContext({ language }: { language: Language }): Promise<CodeContextInfo> {
     const program = PROGRAMS[language];
     let kernel: Kernel;
     try {
@@ -97,36 +77,28 @@ export class InterpreterAPI extends RpcTarget {
         originalError,
       });
     }
+    const id = randomUUID();
+    this.#contexts.set(id, kernel);
     const now = new Date();
-    const info = {
-      id: randomUUID(),
-      language,
-      cwd: options.cwd || "/workspace",
-      createdAt: now,
-      lastUsed: now,
-    };
-    this.#contexts.set(info.id, { info, language, kernel });
-    return info;
+    return { id, language, cwd: "/workspace", createdAt: now, lastUsed: now };
   }
 
   /** Runs code. When the code ends, passes its output to the callbacks. There is no time limit, as in the image. */
   async runCodeStream(
-    contextId: string | undefined,
+    contextId: string,
     code: string,
-    language: string | undefined,
+    _language: unknown,
     callbacks: RunCallbacks,
   ): Promise<void> {
-    const reply = await this.#execute(contextId ?? "", code, language);
+    const reply = await this.#execute(contextId, code);
     await this.#results.run(() => passOn(reply, callbacks));
   }
 
   /** Ends the context's kernel. Errors: CONTEXT_NOT_FOUND. */
   async deleteCodeContext(contextId: string): Promise<void> {
-    const context = this.#contexts.get(contextId);
-    if (!context)
-      throw sandboxError("CONTEXT_NOT_FOUND", `Code context '${contextId}' not found`, { contextId });
+    const kernel = this.#kernelOf(contextId);
     this.#contexts.delete(contextId);
-    context.kernel.stop();
+    kernel.stop();
   }
 
   /** Starts a Python kernel for the first context. Call it before any user code runs. */
@@ -136,37 +108,25 @@ export class InterpreterAPI extends RpcTarget {
 
   close(): void {
     this.#closed = true;
-    for (const context of this.#contexts.values()) context.kernel.stop();
+    for (const kernel of this.#contexts.values()) kernel.stop();
     for (const kernel of this.#prepared.values()) kernel.stop();
     this.#contexts.clear();
     this.#prepared.clear();
   }
 
-  async #execute(contextId: string, code: string, language?: string): Promise<KernelReply> {
-    const context = this.#contexts.get(contextId);
-    if (!context) throw sandboxError("CONTEXT_NOT_FOUND", `Context ${contextId} not found`, { contextId });
-    context.info.lastUsed = new Date();
-    if (!context.kernel.isHealthy) {
+  async #execute(contextId: string, code: string): Promise<KernelReply> {
+    const kernel = this.#kernelOf(contextId);
+    if (!kernel.isHealthy) {
       const hint = "Context executor has terminated. Please delete and recreate the context.";
       throw sandboxError("INTERNAL_ERROR", hint, { contextId });
     }
-    const requested = language === undefined ? context.language : languageOf(language);
-    if (requested !== context.language) {
-      const reason = `Context ${contextId} was created for ${context.language}, cannot execute ${requested} code`;
-      const message = `Failed to execute code in context '${contextId}': ${reason}`;
-      throw sandboxError("CODE_EXECUTION_ERROR", message, { contextId, evalue: reason });
-    }
-    let source = code;
-    if (requested === "typescript") {
-      try {
-        source = stripTypes(code);
-      } catch (error) {
-        const message = messageOf(error);
-        const stderr = `TypeScript compilation error: ${message}`;
-        return { stderr, success: false, error: { type: "TranspileError", message } };
-      }
-    }
-    return await context.kernel.execute(source);
+    return await kernel.execute(code);
+  }
+
+  #kernelOf(contextId: string): Kernel {
+    const kernel = this.#contexts.get(contextId);
+    if (!kernel) throw sandboxError("CONTEXT_NOT_FOUND", `Context ${contextId} not found`, { contextId });
+    return kernel;
   }
 
   /**
@@ -209,40 +169,15 @@ export class InterpreterAPI extends RpcTarget {
   }
 }
 
-async function passOn(
-  { stdout, stderr, outputs, success, error }: KernelReply,
-  callbacks: RunCallbacks,
-): Promise<void> {
+async function passOn({ stdout, stderr, success, error }: KernelReply, callbacks: RunCallbacks) {
   // The response for the previous result is sent meanwhile, so that the Worker need not store that result any more.
   await setImmediate();
   if (stdout) await callbacks.onStdout?.({ text: stdout, timestamp: Date.now() });
   if (stderr) await callbacks.onStderr?.({ text: stderr, timestamp: Date.now() });
-  for (const output of outputs ?? []) await callbacks.onResult?.(formOf(output));
   if (success !== false) return;
   await callbacks.onError?.({
     name: error?.type || "ExecutionError",
     message: (error ? error.message : stderr) || "Code execution failed",
     traceback: error?.traceback?.split("\n") ?? [],
   });
-}
-
-/** As in the image, any other name means Python. */
-function languageOf(name: string): Language {
-  const languages = Object.keys(ALIASES) as Language[];
-  return languages.find((language) => ALIASES[language].includes(name.toLowerCase())) ?? "python";
-}
-
-/** Removes types, if possible without moving a character. Enums and some other syntax must be transformed. */
-function stripTypes(code: string): string {
-  try {
-    return stripTypeScriptTypes(code);
-  } catch {
-    return stripTypeScriptTypes(code, { mode: "transform" });
-  }
-}
-
-function formOf({ type, data }: KernelOutput): Record<string, unknown> {
-  if (type === "image") return { png: data };
-  if (type === "json") return { json: JSON.parse(data) };
-  return { [type]: data };
 }

@@ -1,21 +1,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { randomUUID } from "node:crypto";
 import { realpathSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
 
 export type KernelProgram = "python" | "javascript";
 
-/** One output of a cell, with the type names of the image's executor. `data` is base64 for images, and JSON text for `json`. */
-export interface KernelOutput {
-  type: "text" | "image" | "jpeg" | "svg" | "html" | "json" | "latex" | "markdown" | "javascript";
-  data: string;
-}
-
 export interface KernelReply {
   stdout?: string;
   stderr?: string;
   success?: boolean;
-  outputs?: KernelOutput[];
   error?: { type?: string; message?: string; traceback?: string } | null;
 }
 
@@ -158,7 +150,7 @@ export class Kernel {
         }
       };
       this.#child.stdout?.on("data", onData);
-      this.#child.stdin?.write(`${JSON.stringify({ code, executionId: randomUUID() })}\n`);
+      this.#child.stdin?.write(`${JSON.stringify({ code })}\n`);
     });
   }
 

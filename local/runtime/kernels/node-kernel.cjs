@@ -8,7 +8,6 @@
  */
 const inspector = require("node:inspector");
 const readline = require("node:readline");
-const util = require("node:util");
 const vm = require("node:vm");
 
 // Without this, the command line would contain the path of this file, and a user's `pkill -f /opt` would match it.
@@ -78,15 +77,7 @@ function evaluate(code) {
   }).finally(() => session.post("Runtime.releaseObjectGroup", { objectGroup: "run" }));
 }
 
-function outputOf(value) {
-  if (value === undefined) return [];
-  if (typeof value === "object" && value !== null) {
-    return [{ type: "json", data: JSON.stringify(value, null, 2) }];
-  }
-  return [{ type: "text", data: util.inspect(value, { depth: null, colors: false }) }];
-}
-
-async function execute({ code, executionId }) {
+async function execute({ code }) {
   const captured = { stdout: "", stderr: "" };
   const saved = { stdout: process.stdout.write, stderr: process.stderr.write };
   for (const name of ["stdout", "stderr"]) {
@@ -96,10 +87,9 @@ async function execute({ code, executionId }) {
       return true;
     };
   }
-  let value;
   let success = true;
   try {
-    value = await evaluate(code);
+    await evaluate(code);
   } catch (error) {
     captured.stderr += error?.stack || String(error);
     success = false;
@@ -107,7 +97,7 @@ async function execute({ code, executionId }) {
     process.stdout.write = saved.stdout;
     process.stderr.write = saved.stderr;
   }
-  return { ...captured, success, executionId, outputs: outputOf(value) };
+  return { ...captured, success };
 }
 
 const lines = readline.createInterface({ input: process.stdin, output: process.stdout, terminal: false });
@@ -117,7 +107,7 @@ lines.on("line", async (line) => {
     reply = await execute(JSON.parse(line));
   } catch (error) {
     const stderr = `Error processing request: ${error.message}`;
-    reply = { stdout: "", stderr, success: false, executionId: "unknown", outputs: [] };
+    reply = { stdout: "", stderr, success: false };
   }
   console.log(JSON.stringify(reply));
 });

@@ -7,8 +7,6 @@ import ast
 import base64
 import builtins
 import code
-import contextlib
-import io
 import re
 import sys
 import types
@@ -93,19 +91,10 @@ class InteractiveShell(code.InteractiveInterpreter):
     def run_cell(self, source, **_options):
         self.error = None
         self.runsource(source, symbol="exec")
-        return types.SimpleNamespace(error_in_exec=self.error, result=None)
+        return types.SimpleNamespace(error_in_exec=self.error)
 
     def showtraceback(self):
         self.error = sys.exc_info()[1]
 
     def showsyntaxerror(self, *_arguments, **_options):
         self.error = sys.exc_info()[1]
-
-
-@contextlib.contextmanager
-def capture_output():
-    out, err = io.StringIO(), io.StringIO()
-    captured = types.SimpleNamespace(stdout="", stderr="", outputs=[])
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        yield captured
-    captured.stdout, captured.stderr = out.getvalue(), err.getvalue()

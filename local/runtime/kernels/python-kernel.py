@@ -5,7 +5,7 @@ output is captured in memory and delivered with the reply, SIGINT outside a cell
 executor does. If IPython is missing, it uses `plain_shell.py` beside this file.
 """
 
-import base64
+import contextlib
 import importlib.util
 import io
 import json
@@ -20,7 +20,7 @@ PRELUDE = "/opt/sandbox-mcp/kernel"
 
 def has_ipython():
     try:
-        return importlib.util.find_spec("IPython.utils.capture") is not None
+        return importlib.util.find_spec("IPython.core.interactiveshell") is not None
     except ImportError:
         return False
 
@@ -40,12 +40,11 @@ if has_ipython():
     import IPython.core.completer
     import IPython.core.magics
     from IPython.core.interactiveshell import InteractiveShell
-    from IPython.utils.capture import capture_output
 else:
     sys.modules.pop("IPython", None)  # another module of that name
     sys.path.insert(0, directory)
     sys.dont_write_bytecode, saved = True, sys.dont_write_bytecode  # the directory stays unchanged
-    from plain_shell import InteractiveShell, capture_output
+    from plain_shell import InteractiveShell
 
     sys.dont_write_bytecode = saved
     sys.path.remove(directory)
@@ -68,65 +67,18 @@ finally:
     for name in [name for name in sys.modules if name.split(".")[0] == "sandbox_mcp_kernel"]:
         del sys.modules[name]
 
-# The names that the image's executor gives to outputs, by MIME type and in its order.
-KINDS = {
-    "image/png": "image",
-    "image/jpeg": "jpeg",
-    "image/svg+xml": "svg",
-    "text/html": "html",
-    "application/json": "json",
-    "text/latex": "latex",
-    "text/markdown": "markdown",
-    "application/javascript": "javascript",
-}
-
-
-def output(kind, data):
-    return {"type": kind, "data": json.dumps(data) if kind == "json" else data}
-
-
-def figures():
-    if "matplotlib.pyplot" not in sys.modules:
-        return
-    try:
-        pyplot = sys.modules["matplotlib.pyplot"]
-        for number in pyplot.get_fignums():
-            buffer = io.BytesIO()
-            pyplot.figure(number).savefig(buffer, format="png", bbox_inches="tight")
-            yield output("image", base64.b64encode(buffer.getvalue()).decode("ascii"))
-        pyplot.close("all")
-    except Exception:
-        return
-
-
-def value_outputs(shell, value):
-    if isinstance(value, (dict, list)):
-        return [output("json", value)]
-    data, _metadata = shell.display_formatter.format(value)
-    found = [output(kind, data[mime]) for mime, kind in KINDS.items() if mime in data]
-    if "text/plain" in data and all(one["type"] == "html" for one in found):
-        found.append(output("text", data["text/plain"]))
-    return found
-
 
 def execute(shell, code):
-    reply = {"stdout": "", "stderr": "", "error": None, "outputs": []}
+    """Each cell prints a document and returns nothing, so displays and values are not collected."""
+    out, err = io.StringIO(), io.StringIO()
+    reply = {"stdout": "", "stderr": "", "error": None}
     try:
-        with capture_output() as captured:
-            result = shell.run_cell(code, store_history=False, silent=False)
-        reply["stdout"], reply["stderr"] = captured.stdout, captured.stderr
-        error = result.error_in_exec
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            error = shell.run_cell(code, store_history=False, silent=False).error_in_exec
+        reply["stdout"], reply["stderr"] = out.getvalue(), err.getvalue()
         if error is not None:
             frames = "\n".join(traceback.format_tb(error.__traceback__))
             reply["error"] = {"type": type(error).__name__, "message": str(error), "traceback": frames}
-        for data in (one.data for one in captured.outputs):
-            found = [output(kind, data[mime]) for mime, kind in KINDS.items() if mime in data]
-            if "text/plain" in data and len(data) == 1:
-                found.append(output("text", data["text/plain"]))
-            reply["outputs"] += found
-        reply["outputs"] += figures()
-        if result.result is not None:
-            reply["outputs"] += value_outputs(shell, result.result)
     except Exception as error:
         reply["error"] = {
             "type": type(error).__name__,
@@ -149,7 +101,7 @@ def package_directories():
 
 
 def main():
-    print(json.dumps({"status": "ready", "version": "2.0.0", "packages": package_directories()}), flush=True)
+    print(json.dumps({"status": "ready", "packages": package_directories()}), flush=True)
     # The first cell creates the shell: the shell writes to the home directory, and a prepared kernel must leave no trace.
     shell = None
     while True:
@@ -160,7 +112,6 @@ def main():
             request = json.loads(line)
             shell = shell or make_shell()
             reply = execute(shell, request.get("code", ""))
-            reply["executionId"] = request.get("executionId")
             reply["success"] = reply["error"] is None
             print(json.dumps(reply), flush=True)
         except KeyboardInterrupt:

@@ -1,8 +1,9 @@
 import { createServer, type Server, type ServerResponse } from "node:http";
 import { type Duplex } from "node:stream";
-import { type RpcTarget } from "capnweb";
-import { WebSocketServer } from "ws";
-import { serveRPC } from "./rpc.ts";
+import { newWebSocketRpcSession, type RpcTarget } from "capnweb";
+import { type WebSocket as ServerSocket, WebSocketServer } from "ws";
+import { messageOf } from "../../src/shared/text.ts";
+import { log } from "./stderr-log.ts";
 import { connectToPort, splice } from "../../container/sandboxd/splice.ts";
 
 /** The largest message: code of a million characters, escaped twice, is smaller. */
@@ -49,6 +50,13 @@ export function createControlServer(api: RpcTarget, startKernel: () => void): Se
     }
   });
   return server;
+}
+
+function serveRPC(socket: ServerSocket, api: RpcTarget): void {
+  const session = newWebSocketRpcSession(socket as unknown as WebSocket, api);
+  session.onRpcBroken((error: unknown) => {
+    if (!messageOf(error).startsWith("Peer closed")) log(`connection: ${messageOf(error)}`);
+  });
 }
 
 function respond(response: ServerResponse, status: number, body: object): void {

@@ -37,9 +37,9 @@ delete process.env.SANDBOXD_TOKEN_FILE;
 // Without a handler, the signal would open Node's debugger, and user code could connect to it.
 process.on("SIGUSR1", () => undefined);
 
-// capnweb compares each value with these classes, and the first use of Node's classes would load Node's whole HTTP client. No call
+// capnweb compares values and states with these classes, and the first use of Node's classes would load Node's whole HTTP client. No call
 // here needs the classes, so empty ones replace them. Node's are deleted first, because redefining them would load the client, too.
-for (const name of ["Headers", "Request", "Response"]) {
+for (const name of ["Headers", "Request", "Response", "WebSocket"]) {
   Reflect.deleteProperty(globalThis, name);
   Object.defineProperty(globalThis, name, { value: { prototype: {} } });
 }

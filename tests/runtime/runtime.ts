@@ -4,10 +4,9 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { RpcSession, type RpcStub } from "capnweb";
+import { newWebSocketRpcSession, type RpcStub } from "capnweb";
 import { WebSocket } from "ws";
 import { type SandboxAPI } from "../../local/runtime/api.ts";
-import { WebSocketTransport } from "../../local/runtime/rpc.ts";
 import { until } from "../setup/until.ts";
 
 const MAIN = fileURLToPath(new URL("../../local/runtime/main.ts", import.meta.url));
@@ -29,8 +28,8 @@ async function connectTo(url: string): Promise<{ api: RpcStub<SandboxAPI>; close
     socket.once("open", resolve);
     socket.once("error", reject);
   });
-  const session = new RpcSession<SandboxAPI>(new WebSocketTransport(socket));
-  return { api: session.getRemoteMain(), close: () => socket.close() };
+  const api = newWebSocketRpcSession<SandboxAPI>(socket as never);
+  return { api, close: () => socket.close() };
 }
 
 /**

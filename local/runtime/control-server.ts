@@ -8,10 +8,9 @@ import { connectToPort, splice } from "../../container/sandboxd/splice.ts";
 
 /** The largest message: code of a million characters, escaped twice, is smaller. */
 const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
-const HEALTH_PATHS = new Set(["/health", "/ping", "/api/health", "/api/ping"]);
 
 /**
- * The runtime's HTTP server: readiness on `/`, `/health` and `/ping`; the control API as a WebSocket on `/rpc`; `GET /port/<n>`
+ * The runtime's HTTP server: readiness on `/`; the control API as a WebSocket on `/rpc`; `GET /port/<n>`
  * with `Upgrade: tcp`, which becomes a raw connection to that port inside the sandbox, or 502; and `POST /kernel`.
  * @param startKernel prepares a kernel
  */
@@ -30,8 +29,6 @@ export function createControlServer(api: RpcTarget, startKernel: () => void): Se
       response
         .writeHead(200, { "content-type": "text/plain; charset=utf-8" })
         .end("sandbox-mcp local runtime\n");
-    } else if (HEALTH_PATHS.has(path)) {
-      respond(response, 200, { success: true, status: "healthy", timestamp: new Date().toISOString() });
     } else respond(response, 404, { error: "Not found" });
   });
   // No limit, because long calls and quiet streams are normal here.

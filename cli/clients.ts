@@ -26,7 +26,6 @@ export interface ClientKind {
   title: string;
   /** The format of the configuration file. JSON may have comments. */
   format: "json" | "toml" | "yaml";
-  /** The user's configuration file. */
   place(machine: Machine): Place;
   /** The project's configuration file, relative to its directory; undefined if the client has none. */
   projectFile?: string;

@@ -23,7 +23,6 @@ export interface WorkerOptions {
   variables: Record<string, string> | Promise<Record<string, string>>;
   /** The folder of definitions for tasks: see `COMPONENTS_FOLDER`. */
   components?: string | undefined;
-  /** Called with each log line of the Worker and workerd. */
   onLog: (line: LogLine) => void;
   /** Called if workerd ends unexpectedly. */
   onDeath: () => void;

@@ -33,13 +33,11 @@ export interface ServerAddress {
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** The state directory of the local server. */
 export function stateDirectory({ stateDir }: ServerOptions, env: Environment = process.env): string {
   const directory = stateDir ?? env.SANDBOX_MCP_STATE_DIR?.trim();
   return directory ? userPath(directory) : defaultStateDir(env);
 }
 
-/** The names of the options for a server. */
 const OPTIONS = { url: "--url", token: "--token" };
 
 /**

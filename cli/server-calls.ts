@@ -40,7 +40,6 @@ export class Server {
     return this.#withExplainedErrors(() => runs.readResult(this.#connection, input, noteRetry));
   }
 
-  /** The state of a run, and the bytes of its log. */
   async logOf(id: string): Promise<{ isRunning: boolean; bytes: number }> {
     const { data } = await this.readResult({ id, cursor: 0, wait_seconds: 0 });
     return { isRunning: data.state === "running", bytes: Number(data.log_bytes) };

@@ -14,7 +14,6 @@ const SCROLLBACK = 5000;
 /** How many characters are drawn at once. Between slices, the page handles events. */
 const SLICE = 2048;
 
-/** Characters of the largest pasted text. */
 const MAX_PASTED_CHARS = 100_000;
 
 /** Control characters, which pasted text must not contain: they act as keys, or end a paste early. */

@@ -31,7 +31,6 @@ async function askToSave(): Promise<void> {
 function isSaved(): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const signal = AbortSignal.timeout(SAVE_MS);
-    // The server accepts no request without the token.
     const headers = { [TOKEN_HEADER]: ownToken() ?? "" };
     const stopRequest = request({
       host: SERVER_HOST,

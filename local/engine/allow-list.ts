@@ -64,7 +64,6 @@ const calls = `
   sethostname 170 161  setdomainname 171 162
 `;
 
-/** The system call numbers of an architecture by name. */
 export function systemCalls(arch: "x64" | "arm64"): Map<string, number> {
   const rows = calls.matchAll(/([a-z]\w*) (\d+|-) (\d+|-)/g);
   return new Map(

@@ -52,7 +52,6 @@ export function pipesCoreDumps(): boolean {
 }
 
 interface FilterOptions {
-  /** The number of the sandbox's user and group ids. */
   ids: number;
   /** Whether the sandbox can write to a host directory. Users of the host may run programs from that directory. */
   hasHostDirectory: boolean;

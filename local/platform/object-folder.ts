@@ -26,7 +26,6 @@ export interface ObjectFolderEnv extends LocalEnv {
 /** The changed environments. Each is made only once, because the configuration is parsed once for each environment object. */
 const environments = new WeakMap<object, object>();
 
-/** The environment with the folder as its bucket. */
 export function withObjectFolder<Env extends ObjectFolderEnv>(env: Env): Env {
   const { OBJECTS_FOLDER: folder } = env;
   if (!folder) return env;

@@ -213,7 +213,6 @@ function addContainer(base: ReturnType<typeof createBase>) {
   };
 }
 
-/** What runs in the container. */
 function addExecution(parts: ReturnType<typeof addContainer>) {
   const { actor, account, config, network } = parts;
   const logCapBytes = config.runLogMaxMiB * 1024 * 1024;

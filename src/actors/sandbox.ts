@@ -218,7 +218,6 @@ export class Sandbox extends SandboxActor {
     await this.#parts.lifecycle.enforceNetwork();
   }
 
-  /** The sandbox's connections as lines. */
   connectionLines(owner: Owner): Promise<ActorResult<string>> {
     return this.#perform(owner, ({ network }) => network.lines());
   }

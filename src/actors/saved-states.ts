@@ -9,7 +9,6 @@ export type Pack = {
   live: number;
 };
 
-/** The files that a save left out. */
 export interface LeftOut {
   /** The number of files beyond the limit; `bytes` are their bytes, and `names` the largest ones. */
   count: number;

@@ -56,7 +56,6 @@ const MAX_PACES = 1000;
 /** When a task with too many concurrent requests may retry, in seconds. */
 const BUSY_SECONDS = 5;
 
-/** The handlers of sandboxes' requests, by host. */
 export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
   Object.entries(EGRESS).map(([host, row]): [string, OutboundHandler] => [
     host,

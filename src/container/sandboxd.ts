@@ -35,7 +35,6 @@ export const RETRY_MS = 50;
 
 /** How long sandboxd may take to report about itself, in milliseconds. */
 const REPORT_MS = 2000;
-/** Storage key of the token for sandboxd. */
 const TOKEN_KEY = "sandboxd:token";
 
 export interface SandboxdReport {

@@ -92,7 +92,6 @@ export class ActiveRun implements RunSink, WaitingLog {
     return { ...viewOf(this.record), logBytes: this.#log.bytes, waiting: this.waiting };
   }
 
-  /** The runs that this one waits for. */
   get waiting(): WaitState | undefined {
     const waiting = this.isEnded ? undefined : this.#execution?.waiting?.();
     const { id } = this.record;
@@ -108,7 +107,6 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#changed = true;
   }
 
-  /** Follows an execution to its end. */
   async follow(execution: Execution, done = execution.done): Promise<void> {
     this.#execution = execution;
     this.#timer = setInterval(() => this.save(), FLUSH_MS);

@@ -337,7 +337,6 @@ export async function readLog(
   });
 }
 
-/** Deletes a run's log in SQLite and R2. */
 export async function deleteLog(sql: SqlStorage, runID: string, store: RunObjects): Promise<void> {
   const { objects } = sql
     .exec<{ objects: number }>("SELECT coalesce(max(object) + 1, 0) AS objects FROM log WHERE run = ?", runID)

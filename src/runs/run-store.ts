@@ -7,7 +7,6 @@ import { SQLITE_LOG_BYTES } from "./run-log.ts";
 import type { End, RunSummary, RunView, Stream } from "./run-types.ts";
 import type { RunKind, RunState } from "../shared/run-listing.ts";
 
-/** A run as stored. */
 export interface RunRecord extends Omit<RunSummary, "waiting">, Omit<Partial<End>, "state"> {
   /** The stored part of the source, from `sourceToStore`. */
   source?: string | undefined;
@@ -159,7 +158,6 @@ export class RunStore {
   }
 }
 
-/** Characters kept of the source. */
 const SOURCE_CHARACTERS = 16_384;
 
 /** The part of the source that is stored; undefined if the title contains the whole source. */

@@ -47,7 +47,6 @@ export interface RunQuota {
   giveBack(reservation: Reservation, spent: number): void;
 }
 
-/** The container that runs need. */
 interface RunContainer {
   /** Registers the sandbox with its account, so that a container may start. @throws the reason if it fails */
   admitRun(): Promise<void>;
@@ -153,7 +152,6 @@ export interface RunReading {
   page?: LogPage;
 }
 
-/** Which run to read, and which part of it. */
 export interface RunToRead {
   id: string;
   /** How long to wait, in milliseconds. */

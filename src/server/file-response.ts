@@ -31,7 +31,6 @@ const DIGEST_WANTED = /(?:^|[\s,])sha-256=(?:[1-9]|10)(?:$|[\s,;])/;
 
 const MAX_UNSIZED_BYTES = 512 * 1024;
 
-/** A request for a file, or for a directory. */
 export interface FileCall {
   request: Request;
   env: Env;

@@ -27,7 +27,6 @@ interface RequestFields {
   scope?: string;
 }
 
-/** The events and their fields. */
 interface Events {
   /** One tool call, logged at its end. It also records the token's use. */
   call: RequestFields & {

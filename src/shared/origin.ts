@@ -74,7 +74,6 @@ export function preflight(methods: string, isPublic = false): Response {
   });
 }
 
-/** Allows the requesting page to read the response, if its origin is allowed. */
 export function allowReading(request: Request, config: Config, headers: Headers): void {
   if (headers.get("access-control-allow-origin") === "*") return;
   headers.append("vary", "Origin");

@@ -28,7 +28,6 @@ const STREAM_BYTES = 2 * 1024 * 1024;
 
 const usedBytes = new Map<string, number>();
 
-/** Counts the memory of one request. */
 export class RequestMemory {
   readonly #key: string;
   #bytes = 0;

@@ -31,7 +31,6 @@ export interface Agent {
   env(key: string, conversation: string, options: AgentOptions): Record<string, string>;
   /** The directory of conversations, below the home directory. Each file's path contains the conversation's id. */
   conversations: string;
-  /** Whether the agent supports a turn limit. */
   limitsTurns: boolean;
   /** Whether the agent supports definitions in Claude Code's format (`components.ts`). */
   findsComponents: boolean;

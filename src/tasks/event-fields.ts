@@ -51,7 +51,6 @@ export function record(value: unknown): Fields | undefined {
   return isRecord(value) ? value : undefined;
 }
 
-/** The first of the named fields that is a string. */
 export function firstText(fields: Fields, names: readonly string[]): string | undefined {
   return names.map((name) => text(fields[name])).find((value) => value !== undefined);
 }

@@ -54,7 +54,6 @@ function placeInCell(name, line, column) {
   return [entry.originalLine + 1, entry.originalColumn + 1];
 }
 
-/** Maps the places in a text to the cells. */
 function mapPlaces(text) {
   return text.replace(/\b(cell-\d+\.ts):(\d+):(\d+)/g, (_all, name, line, column) =>
     [name, ...placeInCell(name, Number(line), Number(column))].join(":"),

@@ -247,7 +247,6 @@ function boundError({ name, message, traceback }: CodeError): CodeError {
   };
 }
 
-/** The executor's response to a cell. */
 export interface CellResponse {
   logs: { stdout: string[]; stderr: string[] };
   error?: CodeError;

@@ -51,9 +51,7 @@ export function isOwnStatus(code: number | undefined): boolean {
   return code !== undefined && code > EXIT.failed && Object.values<number>(EXIT).includes(code);
 }
 
-/**
- * @param exitCode the program's exit code, if any. It becomes the exit status, as with ssh, unless it is a status of `EXIT`
- */
+/** @param exitCode the program's exit code, if any. It becomes the exit status, as with ssh, unless it is a status of `EXIT` */
 export function statusOf(state: string, exitCode?: number): number {
   switch (state) {
     case "succeeded":

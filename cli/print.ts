@@ -179,9 +179,7 @@ export class Progress {
     this.#isShown = false;
   }
 
-  /**
-   * Tracks whether printed text has ended its line. Within a line, no progress is drawn, because that would erase the line.
-   */
+  /** Tracks whether printed text has ended its line. Within a line, no progress is drawn, because that would erase the line. */
   trackOutput(text: string): void {
     if (text !== "") this.#isWithinLine = !text.endsWith("\n");
   }

@@ -40,9 +40,7 @@ export class Screen {
   readonly #element: HTMLElement;
   readonly #options: Options;
   #filter: TerminalFilter;
-  /**
-   * Whether earlier output is being drawn. Queries in that output get no response, because the program got one when it was printed.
-   */
+  /** Whether earlier output is being drawn. Queries in that output get no response, because the program got one when it was printed. */
   #isPast = false;
 
   constructor(element: HTMLElement, options: Options) {

@@ -124,9 +124,7 @@ function placeOf(client: ClientKind, project: string | undefined): Place {
   return { directory: userPath(project), path: client.projectFile, variable: "--project" };
 }
 
-/**
- * @throws {CommandError} if a symbolic link leads out of the project: a sandbox that mounts the project could have made the link
- */
+/** @throws {CommandError} if a symbolic link leads out of the project: a sandbox that mounts the project could have made the link */
 function requireInside(project: string, file: string): void {
   let path = file;
   while (!existsSync(path) && path !== project) path = dirname(path);

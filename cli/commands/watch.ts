@@ -41,9 +41,7 @@ function printAsJSON(event: WatchEvent): void {
   line(toVisibleJSON({ at: new Date().toISOString(), ...event }));
 }
 
-/**
- * Prints the time, the event, the sandbox and the event's fields, separated by tabs. Each line of a run's output gets its own line.
- */
+/** Prints the time, the event, the sandbox and the event's fields, separated by tabs. Each line of a run's output gets its own line. */
 function printAsLine(event: WatchEvent): void {
   const put = (...cells: readonly string[]) =>
     line(

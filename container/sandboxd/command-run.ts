@@ -428,9 +428,7 @@ export class CommandRun extends FollowedRun {
     this.#host.onEnd(this);
   }
 
-  /**
-   * Lets the keeper end. If background processes hold a pipe, a new process reads that pipe until they end, even without sandboxd.
-   */
+  /** Lets the keeper end. If background processes hold a pipe, a new process reads that pipe until they end, even without sandboxd. */
   async #release(): Promise<void> {
     const slot = this.#slot;
     if (slot === undefined) return;

@@ -39,9 +39,7 @@ export class FileHandlers {
     this.#writes.recover();
   }
 
-  /**
-   * Refuses further changes, because the container is stopping. Resolves when changes under way are done, or after REFUSE_MS.
-   */
+  /** Refuses further changes, because the container is stopping. Resolves when changes under way are done, or after REFUSE_MS. */
   async refuse(): Promise<void> {
     this.#isEnding = true;
     const { promise: late, resolve } = Promise.withResolvers<void>();

@@ -115,9 +115,7 @@ export class OutputStream {
     this.#size = this.#end = this.#limit = end;
   }
 
-  /**
-   * Moves an ended command's last output from the pipe to the file. Returns whether it found the mark or the pipe has no writers.
-   */
+  /** Moves an ended command's last output from the pipe to the file. Returns whether it found the mark or the pipe has no writers. */
   drain(slot: Slot): boolean {
     const isWhole = this.take(slot, MAX_DRAINED_BYTES);
     this.finish();

@@ -70,9 +70,7 @@ const printed = { burst: 262_144, perSecond: 65_536 };
  * thousand small requests.
  */
 const tunnelReads = { burst: 5000, perSecond: 625 };
-/**
- * How long a stopping sandbox may take before it is killed, in milliseconds. init.pl, its first process, has a shorter limit.
- */
+/** How long a stopping sandbox may take before it is killed, in milliseconds. init.pl, its first process, has a shorter limit. */
 const graceMs = 660_000;
 
 export class EngineSandbox {

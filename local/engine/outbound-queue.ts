@@ -275,9 +275,7 @@ const hopByHop = new Set([
   "upgrade",
 ]);
 
-/**
- * The headers that show where a body ends. Without them, a server would read the body of a GET or DELETE as the next request.
- */
+/** The headers that show where a body ends. Without them, a server would read the body of a GET or DELETE as the next request. */
 export function framingHeaders({ headers }: IncomingMessage): [string, string][] {
   return headers["transfer-encoding"] === undefined ? [] : [["Transfer-Encoding", "chunked"]];
 }

@@ -140,9 +140,7 @@ export async function start(options: StartOptions): Promise<Processes> {
 
 const LISTENERS = 2;
 
-/**
- * Closes the channel after the last listener. Later messages would come from user code that has replaced the control server.
- */
+/** Closes the channel after the last listener. Later messages would come from user code that has replaced the control server. */
 async function receiveListeners(child: ChildProcess): Promise<Server[]> {
   const servers: Server[] = [];
   return await new Promise((resolve) => {

@@ -1,6 +1,4 @@
-/**
- * The request by which `npm start` and `npm run dev:docker` make the Worker save all workspaces before they stop the server.
- */
+/** The request by which `npm start` and `npm run dev:docker` make the Worker save all workspaces before they stop the server. */
 import { sandboxesOf } from "../../src/container/actor.ts";
 import type { Sandbox } from "../../src/index.ts";
 import type { Env } from "../../src/shared/config.ts";

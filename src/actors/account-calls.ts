@@ -16,9 +16,7 @@ export interface Preview {
 export interface Owner {
   principalID: string;
   sandbox: string;
-  /**
-   * The region in which the actor is created if it does not exist yet. An actor never moves. If undefined, the platform chooses.
-   */
+  /** The region in which the actor is created if it does not exist yet. An actor never moves. If undefined, the platform chooses. */
   region?: Region;
   /**
    * False if the call must not start a container: its caller may only read, or the call is about the previous

@@ -510,9 +510,7 @@ export class Account extends DurableObject<Env> {
     return new Map((await Promise.all(requests)).flat());
   }
 
-  /**
-   * Lends run slots and seconds to a sandbox. If too few are free, first revokes unused ones of other sandboxes.
-   */
+  /** Lends run slots and seconds to a sandbox. If too few are free, first revokes unused ones of other sandboxes. */
   async lease(owner: Owner, request: LeaseRequest): Promise<Grant> {
     const grant = this.#quota.lease(owner.sandbox, request, Date.now());
     if (!grant.refused) return grant;

@@ -407,9 +407,7 @@ export class Lifecycle {
 
   // Ending a container.
 
-  /**
-   * Does `work`, which ends a container. Until all such work is done, no container starts and nothing begins in one.
-   */
+  /** Does `work`, which ends a container. Until all such work is done, no container starts and nothing begins in one. */
   async #end<T>(work: () => Promise<T>): Promise<T> {
     this.#checkState();
     this.#endingCount++;

@@ -32,9 +32,7 @@ import {
 const SESSION = "_setup";
 const MAX_SETUP_MS = 1_800_000;
 
-/**
- * If this many containers in a row ended during the set-up, the set-up is skipped, so that the sandbox stays usable.
- */
+/** If this many containers in a row ended during the set-up, the set-up is skipped, so that the sandbox stays usable. */
 const MAX_LOST_CONTAINERS = 3;
 
 /** How many times one call waits for the set-up if the container ends each time. */

@@ -270,9 +270,7 @@ export class SnapshotRegistry {
     return this.#currentID(sandbox) !== undefined;
   }
 
-  /**
-   * Creates a checkpoint of a sandbox's state. @throws {ToolError} `not_found` if there is no state, `quota_exceeded`
-   */
+  /** Creates a checkpoint of a sandbox's state. @throws {ToolError} `not_found` if there is no state, `quota_exceeded` */
   checkpoint(sandbox: string, label: string, now = Date.now()): Checkpoint {
     return this.#storage.transactionSync(() => {
       const snapshot = this.#currentID(sandbox);

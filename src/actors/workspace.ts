@@ -49,9 +49,7 @@ const SAVE_MAX_DELAY_MS = 2000;
 /** From the start of one save to the next, at least this many times the save's duration, to leave time for other work. */
 const SAVE_PACE = 2;
 
-/**
- * A save begins after this time even if no change is known, in milliseconds: commands and background processes write files too.
- */
+/** A save begins after this time even if no change is known, in milliseconds: commands and background processes write files too. */
 const SAVE_INTERVAL_MS = 120_000;
 
 const RESTORE_TIMEOUT_MS = 900_000;
@@ -89,9 +87,7 @@ export class Workspace {
   readonly #host: WorkspaceHost;
   readonly #transfer: WorkspaceTransfer;
   readonly #troubles = new SaveTroubles();
-  /**
-   * The state that the running container started from or was last saved as; undefined until the container has its workspace.
-   */
+  /** The state that the running container started from or was last saved as; undefined until the container has its workspace. */
   readonly #origin: StoredValue<Origin>;
   /** The id of a save that the account may or may not have committed. */
   readonly #unconfirmed: StoredValue<string>;

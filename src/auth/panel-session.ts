@@ -84,9 +84,7 @@ export async function finishPanelSignIn(request: Request, oauth: OAuth, context:
   ]);
 }
 
-/**
- * The caller of a request from one of this server's pages. Requests from other pages are refused by their `Origin` header.
- */
+/** The caller of a request from one of this server's pages. Requests from other pages are refused by their `Origin` header. */
 export async function panelCaller(request: Request, context: RequestContext): Promise<Caller | Refusal> {
   const oauth = oauthFor(request, context);
   if ("off" in oauth) return unauthorized("no_token", CALLER_TEXTS.panelOff(oauth.off));

@@ -1,6 +1,4 @@
-/**
- * Reads a Messages API request as it streams: its size, its maximum output tokens, and which hosts it makes the API connect to.
- */
+/** Reads a Messages API request as it streams: its size, its maximum output tokens, and which hosts it makes the API connect to. */
 import { JSONReader, type Path } from "./json-reader.ts";
 
 /** Assumed for a request without a plausible `max_tokens`: more than any model produces. */

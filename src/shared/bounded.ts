@@ -7,9 +7,7 @@ export interface JSONBounds {
   name: number;
 }
 
-/**
- * For data from a sandbox. Such data is large only if it has a large string. Within these limits, parsing takes at most 20 ms.
- */
+/** For data from a sandbox. Such data is large only if it has a large string. Within these limits, parsing takes at most 20 ms. */
 export const SANDBOX_JSON: JSONBounds = { values: 20_000, depth: 100, name: 1000 };
 
 /** For responses of our own protocol, where all names are known. A listing of 5,000 files has 25,000 values. */

@@ -14,9 +14,7 @@ export const MAX_WAIT_SECONDS = variables.MAX_WAIT_SECONDS.default;
 /** An R2 bucket or its stand-in. Its methods have no types, so that only `objectStore` can call them. */
 export type BucketBinding = Record<"put" | "get" | "delete" | "list", unknown>;
 
-/**
- * Bindings and variables. Namespaces are untyped, because this folder imports no actors. `parseConfig` parses the variables.
- */
+/** Bindings and variables. Namespaces are untyped, because this folder imports no actors. `parseConfig` parses the variables. */
 export interface Env extends Partial<Record<VariableName, string>> {
   Sandbox: DurableObjectNamespace;
   Account: DurableObjectNamespace;

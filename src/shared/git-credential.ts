@@ -1,6 +1,4 @@
-/**
- * Credentials of people for git hosts: which hosts and values are valid, and which requests get a credential. Pure functions.
- */
+/** Credentials of people for git hosts: which hosts and values are valid, and which requests get a credential. Pure functions. */
 import type { NetworkLimits } from "./network-limits.ts";
 import { allowsHost, canBeListed, canonicalHost, isAddress } from "./network-policy.ts";
 import type { Secret } from "./secrets.ts";

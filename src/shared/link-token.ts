@@ -48,9 +48,7 @@ export const DECISION_PATH = "/panel/decision";
 /** The path of the page on which people sign in to git hosts. The name of a host may follow. */
 export const GIT_PATH = "/panel/git";
 
-/**
- * The length of a link's id, and of its signature. 96 bits are enough for the signature, because each guess needs a request.
- */
+/** The length of a link's id, and of its signature. 96 bits are enough for the signature, because each guess needs a request. */
 export const LINK_ID_CHARS = 12;
 const SIGNATURE_CHARS = 16;
 

@@ -41,18 +41,14 @@ interface Events {
     reason: RefusalReason;
     /** The route's pattern, never the actual URL. */
     route?: string;
-    /**
-     * For `oauth_error`: the failed check of the authorization server, for example `authorization-code-grant/code_replayed`.
-     */
+    /** For `oauth_error`: the failed check of the authorization server, for example `authorization-code-grant/code_replayed`. */
     check?: string;
   };
   /** A valid token was issued to a client, refreshed, revoked, or used without a tool call. Calls have their own event. */
   token: RequestFields & { action: "use" | "issue" | "refresh" | "revoke"; route?: string };
   sandbox: { action: "start" | "stop" | "destroy"; principal: string; sandbox: string };
   sign_in: RequestFields & { outcome: "approved" | "denied" | "refused"; reason?: SignInRefusal };
-  /**
-   * An unexpected error. `where` names a tool or another part of the server. The response has only `ref`; this has the details.
-   */
+  /** An unexpected error. `where` names a tool or another part of the server. The response has only `ref`; this has the details. */
   error: { ref: string; where: string; error: unknown };
   /** The configuration is invalid. `problems` name variables, never values. */
   config: { problems: readonly string[] };

@@ -17,9 +17,7 @@ export interface Principal {
   id: string;
   scopes: readonly Scope[];
   region?: Region | undefined;
-  /**
-   * How the caller signed in, for the log: `token`, `previous_token` (replaced by a rotation), or the sign-in method's name.
-   */
+  /** How the caller signed in, for the log: `token`, `previous_token` (replaced by a rotation), or the sign-in method's name. */
   via: string;
   /** The id of the OAuth client, for the log and to recognize the panel; undefined for a static token. */
   client?: string;

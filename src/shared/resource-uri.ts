@@ -20,9 +20,7 @@ export type ResourceAddress =
 
 const WORKSPACE = "/workspace";
 
-/**
- * The most characters of an address. The longest path has 4,096 bytes, which are 12,288 characters if all are percent-encoded.
- */
+/** The most characters of an address. The longest path has 4,096 bytes, which are 12,288 characters if all are percent-encoded. */
 export const MAX_RESOURCE_URI = 16_384;
 
 /** The templates of both kinds of addresses, as in RFC 6570. */

@@ -1,6 +1,4 @@
-/**
- * The longest that a call waits for a container, a restore or a save, in milliseconds: many clients give up after 60 seconds.
- */
+/** The longest that a call waits for a container, a restore or a save, in milliseconds: many clients give up after 60 seconds. */
 export const CALL_MS = 40_000;
 
 /** Waits for the promise. Returns its value, or undefined after `ms` milliseconds. */

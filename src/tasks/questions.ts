@@ -34,9 +34,7 @@ export interface QuestionsHost {
 /** The kernel context of questions. `run_code` with this context can use their variables, and no other code is affected. */
 const CONTEXT = "question";
 
-/**
- * A request that may succeed later is repeated up to MAX_REPEATS times, after a pause of at most MAX_PAUSE_MS milliseconds.
- */
+/** A request that may succeed later is repeated up to MAX_REPEATS times, after a pause of at most MAX_PAUSE_MS milliseconds. */
 const MAX_REPEATS = 3;
 const MAX_PAUSE_MS = 20_000;
 

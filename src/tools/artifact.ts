@@ -14,9 +14,7 @@ import { artifactBytesText, artifactPageText } from "./texts.ts";
 /** The most bytes of text in one result. */
 const MAX_TEXT = 48 * 1024;
 
-/**
- * @param requestedCursor the first byte to read. Without it, the answer shows an image, and describes any other binary file.
- */
+/** @param requestedCursor the first byte to read. Without it, the answer shows an image, and describes any other binary file. */
 export async function artifactOutput(
   context: ToolContext,
   id: string,

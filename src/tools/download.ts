@@ -1,6 +1,4 @@
-/**
- * Links in results. Each link is a URL in the text and also a resource block, because some clients show only one of the two.
- */
+/** Links in results. Each link is a URL in the text and also a resource block, because some clients show only one of the two. */
 import mime from "mime/lite";
 import { type SandboxCall, callSandbox } from "../actors/sandbox-client.ts";
 import { isTaskID } from "../runs/id.ts";

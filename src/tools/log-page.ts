@@ -68,9 +68,7 @@ function nextCall(run: RunView, next: number): string {
   return run.state === "running" ? pageRunningText(next) : pageEndText(run.droppedBytes);
 }
 
-/**
- * A page as texts, one per span of a stream. A character or escape sequence that this page would cut moves to the next page.
- */
+/** A page as texts, one per span of a stream. A character or escape sequence that this page would cut moves to the next page. */
 function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
   const growing = run.state === "running";
   const log: OutputSpan[] = [];

@@ -88,9 +88,7 @@ export const runOutput = resultOutput.extend({
   cwd: z.string().optional(),
 });
 
-/**
- * The data of `run_code`, which publishes no schema: some clients show the data of a tool with a schema, but not its images.
- */
+/** The data of `run_code`, which publishes no schema: some clients show the data of a tool with a schema, but not its images. */
 export const codeOutput = runOutput.extend({
   result: z.string().optional(),
   html: z.array(z.string()).optional(),

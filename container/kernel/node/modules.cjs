@@ -1,7 +1,5 @@
 "use strict";
-/**
- * Modules that a cell imports. Compiles TypeScript syntax that Node cannot just remove, and finds the place of a syntax error.
- */
+/** Modules that a cell imports. Compiles TypeScript syntax that Node cannot just remove, and finds the place of a syntax error. */
 const { spawnSync } = require("node:child_process");
 const fs = require("node:fs");
 const modules = require("node:module");

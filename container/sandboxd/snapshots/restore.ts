@@ -75,9 +75,7 @@ export class Restore {
   readonly #entries: readonly ManifestEntry[];
   readonly #blobs: readonly WantedBlob[];
   readonly #reads: Read[];
-  /**
-   * The paths under which new files are written, by target. A new file stays beside its target until all files are complete.
-   */
+  /** The paths under which new files are written, by target. A new file stays beside its target until all files are complete. */
   readonly #written: ReadonlyMap<string, string>;
 
   private constructor(
@@ -337,9 +335,7 @@ function writeNow(path: Buffer, content: Buffer, offset: number): void {
   }
 }
 
-/**
- * Whether a path must stay, because it is or contains a path that is not part of a state, such as a mount or the server's files.
- */
+/** Whether a path must stay, because it is or contains a path that is not part of a state, such as a mount or the server's files. */
 function mustStay(root: string, path: string, dev: bigint): boolean {
   const stats = statsOf(root, path);
   if (!stats) return false;

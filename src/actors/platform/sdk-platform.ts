@@ -26,9 +26,7 @@ const STOP_MS = 5000;
 /** The interval for polling the SDK's record of the container's state, which changes late. In milliseconds. */
 const POLL_MS = 2;
 
-/**
- * A container that is still starting may ignore a request to end, so the request is repeated at this interval. In milliseconds.
- */
+/** A container that is still starting may ignore a request to end, so the request is repeated at this interval. In milliseconds. */
 const STOP_RETRY_MS = 100;
 
 export class SDKPlatform implements ContainerPlatform {

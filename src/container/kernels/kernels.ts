@@ -174,9 +174,7 @@ export class Kernels {
     for (const stop of this.#stops.values()) stop("gone");
   }
 
-  /**
-   * Stops an earlier actor's code as if its time limit were over. The code's result is lost. Other code of the context waits.
-   */
+  /** Stops an earlier actor's code as if its time limit were over. The code's result is lost. Other code of the context waits. */
   async freeKernel(sink: OutputSink, kernel: Kernel): Promise<CellHandover> {
     const { promise: stopped, resolve: stop } = Promise.withResolvers<StopReason>();
     this.#stops.set(sink.id, (why) => why === "gone" && stop(why));

@@ -2,9 +2,7 @@
 import { cutText } from "../text.ts";
 import { pause } from "../timers.ts";
 
-/**
- * The shortest time between calls, in milliseconds. The server allows 20 calls per second for typing and following together.
- */
+/** The shortest time between calls, in milliseconds. The server allows 20 calls per second for typing and following together. */
 export const CALL_INTERVAL_MS = 120;
 
 const MAX_TYPED = 4000;

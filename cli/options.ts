@@ -7,27 +7,6 @@ import { takenByNPM, wrongChoice, wrongPort, wrongStartOptions } from "./texts.t
 
 export const DEFAULT_PORT = 8787;
 
-export interface StartOptions {
-  /** The port on 127.0.0.1; 0 for any free port. */
-  port: number;
-  isolation: "bubblewrap" | "none";
-  network: "internet" | "none";
-  /** The absolute path of the directory for Durable Objects, R2 and KV. */
-  stateDir: string;
-  /** The values of --mount: `DIR[=NAME][:ro|:rw]`, relative to `cwd`. */
-  mounts: string[];
-  cwd: string;
-  /** The absolute path of the sandboxes' interpreter; undefined for the first in PATH. */
-  python: string | undefined;
-  /** Whether to install the coding agents before the server starts. */
-  agents: boolean;
-  /** Whether to show the panel in a browser. */
-  open: boolean;
-  /** Whether to print one JSON document instead of text. */
-  json: boolean;
-  verbose: boolean;
-}
-
 export const USAGE = `${startLine("[options]")}
 
   --port <number>                  where to listen on 127.0.0.1 (PORT; default 8787; 0 for any free port)
@@ -64,7 +43,7 @@ export function readOptions(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
   cwd: string,
-): StartOptions | undefined {
+) {
   refuseSwallowed(argv, env);
   const flags = parse(argv);
   if (flags.help) return undefined;

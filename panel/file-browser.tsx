@@ -20,11 +20,6 @@ const SEARCH_FROM_ENTRIES = 100;
 
 const HOME = "/workspace";
 
-interface FilesProps {
-  sandbox: string;
-  open: string;
-}
-
 interface Tree {
   sandbox: string;
   open: string;
@@ -35,7 +30,7 @@ interface Tree {
   showFailure: (error: unknown) => void;
 }
 
-export function FileBrowser({ sandbox, open }: FilesProps) {
+export function FileBrowser({ sandbox, open }: { sandbox: string; open: string }) {
   const [version, setVersion] = useState(0);
   const [message, setMessage] = useState<{ text: string; isError: boolean }>();
   const [sending, setSending] = useState<{ name: string; part: number }>();

@@ -11,12 +11,6 @@ import type { Block } from "./host.ts";
 import { callTool, showError, ToolFailed } from "./tools.ts";
 import { LOADING, MIXED_LINE_ENDS, NAME_NOT_UTF8, NO_FILE, OVERWRITE, onlyFirst } from "./texts.ts";
 
-interface FileViewProps {
-  sandbox: string;
-  path: string;
-  onSaved: () => void;
-}
-
 type View =
   | { kind: "text"; text: string; newline: "\n" | "\r\n"; isNew?: true }
   | { kind: "missing" }
@@ -33,7 +27,7 @@ const NOT_UTF8 = "\ufffd";
 /** Unsaved changes by sandbox and path, for when the file is opened again. */
 const drafts = new Map<string, string>();
 
-export function FileView({ sandbox, path, onSaved }: FileViewProps) {
+export function FileView({ sandbox, path, onSaved }: { sandbox: string; path: string; onSaved: () => void }) {
   const mayWrite = useOffered()("write_file");
   const key = `${sandbox} ${path}`;
   const [view, setView] = useState<View>();

@@ -23,13 +23,7 @@ interface Fields extends Partial<Omit<ToolOutputs["execute_task"], "tokens">> {
   language?: string;
 }
 
-interface TaskProps {
-  id: string;
-  followed: FollowedRun;
-  details: RunDetails;
-}
-
-export function Task({ id, followed, details }: TaskProps) {
+export function Task({ id, followed, details }: { id: string; followed: FollowedRun; details: RunDetails }) {
   const { state, log, version, bytes } = followed;
   const fields: Fields = details.fields ?? {};
   const pictures = details.content.filter(({ type }) => type === "image");
@@ -185,13 +179,7 @@ function Diff({ text }: { text: string }) {
   );
 }
 
-interface ArtifactProps {
-  id: string;
-  path: string;
-  bytes: number;
-}
-
-function Artifact({ id, path, bytes }: ArtifactProps) {
+function Artifact({ id, path, bytes }: { id: string; path: string; bytes: number }) {
   const [blocks, setBlocks] = useState<readonly Block[]>();
   const { problem, act } = useAction();
   const callFor = (use: (answer: ToolResult<ArtifactData>) => unknown) =>

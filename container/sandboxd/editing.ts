@@ -10,17 +10,11 @@ const DIFF_MS = 1000;
 const NEAREST_MS = 200;
 const COMPARED_CHARS = 500;
 
-export interface Edited {
-  bytes: Buffer;
-  replaced: number;
-  diff: string | undefined;
-}
-
 /**
  * @throws FileError `not_text`; `too_large` for the resulting size; `line_breaks`; `absent` with the nearest line; `repeated` with
  * the numbers of the lines that have the text
  */
-export function applyEdits(content: Buffer, edits: readonly Edit[], path: string): Edited {
+export function applyEdits(content: Buffer, edits: readonly Edit[], path: string) {
   const before = textOf(content);
   let text = before;
   let replaced = 0;

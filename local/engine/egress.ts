@@ -251,17 +251,12 @@ function passBody(from: Socket, incoming: IncomingMessage, response: ServerRespo
   });
 }
 
-interface PolicyRefusal {
-  why: "policy" | "address";
-  text: string;
-}
-
 /** Why the sandbox's policy refuses a connection; undefined if the policy allows it. Resolves no names. */
 function refusedByPolicy(
   { policy, upstream }: Egress,
   host: string,
   port: number,
-): PolicyRefusal | undefined {
+): { why: "policy" | "address"; text: string } | undefined {
   const text = policyRefusalText(policy, upstream, host, port);
   if (text === undefined) return undefined;
   const reason = refusedUnresolved(host, port, upstream);

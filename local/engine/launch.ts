@@ -129,11 +129,6 @@ function connectBelow(directory: number, name: string): Socket {
   }
 }
 
-interface ControlServer {
-  pid: number;
-  directory: number;
-}
-
 /**
  * Opens the directory of the control server's socket once the server listens. At that time no user code has run, and the engine has
  * the listeners.
@@ -142,7 +137,7 @@ async function openControlSocket(
   first: number,
   isActive: () => boolean,
   handedOver: Promise<unknown>,
-): Promise<ControlServer> {
+): Promise<{ pid: number; directory: number }> {
   let server: number | undefined;
   while (isActive()) {
     const pid = childOf(first);

@@ -21,11 +21,6 @@ import { MACHINE } from "./texts.ts";
 /** The mount point inside the namespace. It hides the host's /tmp, which sandboxes never see. */
 const place = "/tmp";
 
-export interface MountNamespaceView {
-  enter: string[];
-  translate(mounts: Mount[]): Mount[];
-}
-
 /** A process that keeps the namespace open. */
 interface Holder {
   child: ChildProcess;
@@ -52,7 +47,7 @@ export class MountNamespace {
    * Opens the namespace, or a new one if a package manager has replaced a file since. The old namespace still shows the removed file,
    * which cannot be mounted in a sandbox. @throws Error if the namespace cannot be created, or a directory's owner cannot be mapped
    */
-  async open(mounts: Mount[], { root, directoryMaps }: HostIDs): Promise<MountNamespaceView> {
+  async open(mounts: Mount[], { root, directoryMaps }: HostIDs) {
     // The namespace has the directories of all sandboxes, so that sandboxes with different directories can share it.
     const directories = this.#directories.filter(({ from }) => existsSync(from));
     const otherMounts = [...mounts, ...directories].filter(
@@ -95,7 +90,7 @@ export class MountNamespace {
         "--no-new-privs",
         "--",
       ],
-      translate: (requested) =>
+      translate: (requested: Mount[]): Mount[] =>
         requested.map(({ from, ...rest }) => ({ ...rest, from: mappedPaths.get(from) ?? pathOf(from) })),
     };
   }

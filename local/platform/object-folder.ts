@@ -37,11 +37,6 @@ export function withObjectFolder<Env extends ObjectFolderEnv>(env: Env): Env {
   return made as Env;
 }
 
-interface Range {
-  offset: number;
-  length: number;
-}
-
 /** A folder as a bucket. Objects of earlier versions of this server are in miniflare's bucket, `old`. */
 class FolderBucket implements Bucket {
   readonly #folder: Fetcher;
@@ -64,7 +59,7 @@ class FolderBucket implements Bucket {
     await this.#request("PUT", key, { body });
   }
 
-  async get(key: string, { range }: { range?: Range }) {
+  async get(key: string, { range }: { range?: { offset: number; length: number } }) {
     const headers = range && { range: `bytes=${range.offset}-${range.offset + range.length - 1}` };
     const response = await this.#request("GET", key, { headers });
     if (response.status === 404) return this.#old.get(key, { range });

@@ -15,14 +15,6 @@ const PROGRAMS: Record<Language, KernelProgram> = {
   typescript: "javascript",
 };
 
-export interface CodeContextInfo {
-  id: string;
-  language: string;
-  cwd: string;
-  createdAt: Date;
-  lastUsed: Date;
-}
-
 export interface RunCallbacks {
   onStdout?: (output: { text: string; timestamp: number }) => void | Promise<void>;
   onStderr?: (output: { text: string; timestamp: number }) => void | Promise<void>;
@@ -62,7 +54,7 @@ export class InterpreterAPI extends RpcTarget {
   }
 
   /** Errors: PYTHON_NOT_AVAILABLE, INTERNAL_ERROR. */
-  async createCodeContext({ language }: { language: Language }): Promise<CodeContextInfo> {
+  async createCodeContext({ language }: { language: Language }) {
     const program = PROGRAMS[language];
     let kernel: Kernel;
     try {

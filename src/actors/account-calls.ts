@@ -32,11 +32,6 @@ export interface Owner {
   takesNotice?: boolean;
 }
 
-export interface Registered {
-  isNew: boolean;
-  gitHosts: string[];
-}
-
 /** What to destroy: only the container, the saved workspace too, or also the checkpoints. */
 export type Ending = "container" | "workspace" | "checkpoints";
 

@@ -23,7 +23,6 @@ import type {
   ManagedSandbox,
   Owner,
   Preview,
-  Registered,
   RestoredCheckpoint,
 } from "./account-calls.ts";
 import {
@@ -102,7 +101,7 @@ export class Account extends DurableObject<Env> {
   }
 
   /** Registers a sandbox that starts or is in use. Fails if a limit would be exceeded. */
-  registerSandbox({ principalID, sandbox }: Owner): Promise<Outcome<Registered>> {
+  registerSandbox({ principalID, sandbox }: Owner): Promise<Outcome<{ isNew: boolean; gitHosts: string[] }>> {
     return outcomeOf(async () => {
       const isNew = !this.#checkCount(sandbox);
       const { runningSandboxes: allowed } = this.#config.limits;

@@ -30,11 +30,6 @@ export interface RunFileStat {
   modified: number;
 }
 
-export interface ArtifactRange {
-  size: number;
-  bytes: Uint8Array;
-}
-
 export interface TaskOrigin {
   run: RunView;
   /** Whether the task's container still runs, in a sandbox that was not made for the task. */
@@ -103,7 +98,12 @@ export class RunOutputs {
   }
 
   /** A range of an artifact, at most `maxBytes` long. @throws {ToolError} `not_found` */
-  async artifact(id: string, path: string, offset: number, maxBytes: number): Promise<ArtifactRange> {
+  async artifact(
+    id: string,
+    path: string,
+    offset: number,
+    maxBytes: number,
+  ): Promise<{ size: number; bytes: Uint8Array }> {
     const { key, size } = findArtifact(
       this.#host.objects.prefix(id),
       await this.#host.runs.result(id, 0),

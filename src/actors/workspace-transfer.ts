@@ -45,12 +45,6 @@ export interface Save {
   archive?: (Archive & { maxBytes: number }) | undefined;
 }
 
-/** The stored save: the packs that it needs, and what it leaves out. */
-export interface Stored {
-  packs: Pack[];
-  left: Plan["left"];
-}
-
 export interface TransferHost {
   /** How many bytes of the sandbox's files are saved at most. */
   maxBytes: number;
@@ -109,7 +103,7 @@ export class WorkspaceTransfer {
   }
 
   /** Stores and commits a save. @param onCommit called before the commit @throws {ToolError}, errors of sandboxd and R2 */
-  async store(save: Save, signal: AbortSignal, onCommit = () => {}): Promise<Stored> {
+  async store(save: Save, signal: AbortSignal, onCommit = () => {}) {
     const { id, origin, plan, archive } = save;
     const account = this.#host.account();
     const sandbox = this.#host.sandbox();

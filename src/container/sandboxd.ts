@@ -37,13 +37,6 @@ export const RETRY_MS = 50;
 const REPORT_MS = 2000;
 const TOKEN_KEY = "sandboxd:token";
 
-export interface SandboxdReport {
-  /** How many requests and WebSockets to exposed ports are open. */
-  openPreviews: number;
-  /** Whether sandboxd says that its container is not ending. False for earlier versions, which do not report this. */
-  isServing: boolean;
-}
-
 export type Requesting = <T>(
   path: string,
   init: RequestInit,
@@ -92,13 +85,15 @@ export class Sandboxd {
   }
 
   /** sandboxd's report about itself; undefined if it does not respond. */
-  async report(): Promise<SandboxdReport | undefined> {
+  async report() {
     const signal = AbortSignal.timeout(REPORT_MS);
     const response = await this.fetch(new Request("http://sandboxd/", { signal })).catch(() => undefined);
     await response?.body?.cancel().catch(() => undefined);
     if (response === undefined) return undefined;
     return {
+      /** How many requests and WebSockets to exposed ports are open. */
       openPreviews: Number(response.headers.get(OPEN_PREVIEWS)),
+      /** Whether sandboxd says that its container is not ending. False for earlier versions, which do not report this. */
       isServing: response.headers.get(IS_ENDING) === "false",
     };
   }

@@ -8,11 +8,6 @@ export interface StoredObject {
   bytes(): Promise<Uint8Array>;
 }
 
-interface KeyPage {
-  keys: string[];
-  truncated: boolean;
-}
-
 /** Methods throw the store's error if it is unavailable. */
 export interface ObjectStore {
   put(key: string, content: Uint8Array): Promise<void>;
@@ -20,7 +15,7 @@ export interface ObjectStore {
   /** Deletes any number of objects. Missing ones are ignored. */
   delete(keys: readonly string[]): Promise<void>;
   /** @param delimiter the list omits keys that contain this text after the prefix */
-  list(prefix: string, delimiter?: string): Promise<KeyPage>;
+  list(prefix: string, delimiter?: string): Promise<{ keys: string[]; truncated: boolean }>;
 }
 
 export async function deleteBelow(store: ObjectStore, prefix: string): Promise<void> {

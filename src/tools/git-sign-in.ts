@@ -57,18 +57,8 @@ export function gitQuestion(
   return url ? { id: run.id, url, message: signInQuestion(host), run: run.id } : undefined;
 }
 
-interface SignInAnswer {
-  run: RunView;
-  hasSignedIn: boolean;
-  /** What the caller should do next. */
-  hint: string;
-}
-
 /** The run that the previous call's question was about, and whether the person signed in; undefined without such a question. */
-export async function signInAnswer(
-  context: ToolContext,
-  { isTask }: { isTask: boolean },
-): Promise<SignInAnswer | undefined> {
+export async function signInAnswer(context: ToolContext, { isTask }: { isTask: boolean }) {
   const { questionedRun: id, urlElicitation, config, isDeclined, env, principal } = context;
   if (id === undefined || urlElicitation === undefined) return undefined;
   const read = { id, waitMs: 0 };

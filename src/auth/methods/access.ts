@@ -51,17 +51,12 @@ function ruleOf({ issuer, audience }: Settings): string {
   return `access:${issuer} ${audience}`;
 }
 
-interface AccessIdentity {
-  subject: string;
-  email: string;
-}
-
 type KeySet = ReturnType<typeof createRemoteJWKSet>;
 
 /** The team's signing keys by URL. Fetched on first use, and again when they are old or a key is unknown. */
 const keySets = new Map<string, KeySet>();
 
-async function identityOf(request: Request, context: RequestContext): Promise<AccessIdentity | undefined> {
+async function identityOf(request: Request, context: RequestContext) {
   const settings = settingsOf(context.config);
   if (!settings) return undefined;
   try {

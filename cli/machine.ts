@@ -11,7 +11,7 @@ import { quietWrangler, wranglerProgram } from "./bundle.ts";
 import { type Check, failed, ok } from "./checks.ts";
 import { freePort } from "./lock.ts";
 import { isNewEnough, NEEDED_NODE } from "./node-version.ts";
-import { readRunning } from "./running.ts";
+import { findRunning, readRunning } from "./running.ts";
 import { tmpdir } from "node:os";
 import { isPackaged, root, startLine } from "./program-files.ts";
 import { findPython } from "./sandbox-python.ts";
@@ -88,7 +88,7 @@ async function checkPort(stateDir: string, given?: number): Promise<Check> {
   const serverPort = running && Number(new URL(running.url).port || 80);
   const port = given ?? serverPort ?? DEFAULT_PORT;
   const name = `port ${port}`;
-  if (running && serverPort === port && isAlive(running.pid))
+  if (running && serverPort === port && findRunning(stateDir))
     return ok(name, `in use by this server, process ${running.pid}`);
   return freePort(port).then(
     () => ok(name, serverPort === port ? "free: the server that listened here was killed" : "free"),
@@ -99,15 +99,6 @@ async function checkPort(stateDir: string, given?: number): Promise<Check> {
         `Stop the program that listens there, or use a free port: ${startLine("--port 0")}`,
       ),
   );
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    // EPERM means that the process exists but belongs to another user.
-    return error instanceof Error && "code" in error && error.code === "EPERM";
-  }
 }
 
 export async function docker(): Promise<Check> {

@@ -1,5 +1,4 @@
 /** The server of a command, and its token. */
-import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { defaultStateDir, variablesFile } from "./program-files.ts";
 import { findRunning } from "./running.ts";
@@ -72,7 +71,7 @@ function tokenFor(
   isLocal: boolean,
   word: string,
 ): Pick<ServerAddress, "token" | "tokenSource" | "tokenBefore"> {
-  const fileVariables = isLocal && existsSync(VARIABLES_FILE) ? readVariablesFile(VARIABLES_FILE) : {};
+  const fileVariables = isLocal ? readVariablesFile(VARIABLES_FILE) : {};
   const sources: [source: string, token: string | undefined][] = [
     [word, options.token],
     ["SANDBOX_MCP_TOKEN", env.SANDBOX_MCP_TOKEN],

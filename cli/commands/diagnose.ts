@@ -71,7 +71,7 @@ export const diagnose = serverCommand(
 
 /** The Worker's variables that are set. The value is shown only of numbers, and of variables with a fixed set of values. */
 function variables(): Record<string, string> {
-  const fileVariables = existsSync(VARIABLES_FILE) ? readVariablesFile(VARIABLES_FILE) : {};
+  const fileVariables = readVariablesFile(VARIABLES_FILE);
   const set = OPERATOR_VARIABLES.flatMap((name): [string, string][] => {
     const value = process.env[name]?.trim() || fileVariables[name]?.trim();
     return value ? [[name, shownValue(name, value)]] : [];
@@ -104,7 +104,7 @@ async function serverState(options: ServerOptions): Promise<object> {
 
 /** The bundle without the known secrets, if they have at least eight characters. @param given the value of --token */
 function redact(bundle: object, given: string | undefined): object {
-  const fileVariables = existsSync(VARIABLES_FILE) ? readVariablesFile(VARIABLES_FILE) : {};
+  const fileVariables = readVariablesFile(VARIABLES_FILE);
   const names = [...HIDDEN_VARIABLES, "SANDBOX_MCP_TOKEN"];
   const values = names
     .flatMap((name) => [process.env[name], fileVariables[name]])

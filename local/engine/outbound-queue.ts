@@ -251,16 +251,12 @@ export function sendHead(response: ServerResponse): void {
 
 function parseResponse(header: string | string[] | undefined): OutboundResponse | undefined {
   if (typeof header !== "string") return undefined;
-  const value: unknown = JSON.parse(Buffer.from(header, "base64").toString("utf8"));
-  if (typeof value !== "object" || value === null || !("status" in value) || !("headers" in value))
-    return undefined;
-  if (typeof value.status !== "number" || !Array.isArray(value.headers)) return undefined;
-  const headers = value.headers.map((pair: unknown): [string, string] =>
-    Array.isArray(pair)
-      ? [String(pair[0]), Buffer.from(String(pair[1]), "utf8").toString("latin1")]
-      : ["", ""],
-  );
-  return { status: value.status, headers: headers.filter(([name]) => !hopByHop.has(name.toLowerCase())) };
+  const { status, headers }: OutboundResponse = JSON.parse(Buffer.from(header, "base64").toString("utf8"));
+  const latin1 = headers.map(([name, value]): [string, string] => [
+    name,
+    Buffer.from(value, "utf8").toString("latin1"),
+  ]);
+  return { status, headers: latin1.filter(([name]) => !hopByHop.has(name.toLowerCase())) };
 }
 
 const hopByHop = new Set([

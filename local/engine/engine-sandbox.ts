@@ -215,6 +215,7 @@ export class EngineSandbox {
     this.setPolicy(policy ?? FREE);
     this.actor = actor;
     this.owner = owner;
+    if (owner !== undefined) this.forward.joinOwner(owner);
     this.#place.id = id;
     this.egress.internet = !enableInternet
       ? { allowed: false, reason: NO_INTERNET }

@@ -12,7 +12,7 @@ import {
 } from "../platform/engine-protocol.ts";
 import { endToEndHeaders, framingHeaders, onUnexpectedResponse, streamResponse } from "./outbound-queue.ts";
 import type { OwnServer } from "./launch.ts";
-import { gather } from "./piece-limit.ts";
+import { gather, paceTogether } from "./piece-limit.ts";
 import { relay, RelayPace } from "./relay.ts";
 import { readHead } from "./upstream.ts";
 import { REQUEST_PROBLEMS } from "./texts.ts";
@@ -51,6 +51,11 @@ export class PortForwarder {
       };
       this.#agents.set(port, agent);
     }
+  }
+
+  /** Limits the frames and pieces of this sandbox's own servers together with those of the owner's other sandboxes. */
+  joinOwner(owner: string): void {
+    this.#pace.pieces.together = paceTogether(owner);
   }
 
   async request(

@@ -1,5 +1,5 @@
 /**
- * Limits the rate of body pieces and WebSocket frames of one sandbox over all its connections. All sandboxes share the engine's
+ * Limits the rate of body pieces and WebSocket frames of one sandbox over all its connections, and of a principal's sandboxes. All sandboxes share the engine's
  * thread, and each piece, even a short one, takes about the same time there.
  */
 import { IncomingMessage, type Server, type ServerResponse } from "node:http";
@@ -22,9 +22,25 @@ const UNUSED_BYTES = 2048;
 /** The size of buffers in Node's streams. */
 const MAX_GATHERED = 65_536;
 
+/**
+ * All sandboxes of a principal together. Each frame takes 22 µs of workerd's thread: nine sandboxes, each with its own limit, occupied
+ * the thread completely.
+ */
+const PER_SECOND_TOGETHER = 2 * PER_SECOND;
+
 interface PieceLimits {
   pace?: Pace;
   bytes?: Pace | undefined;
+}
+
+/** The common limits of principals, which are few. */
+const paces = new Map<string, Pace>();
+
+/** The limit that all sandboxes of this owner share. */
+export function paceTogether(owner: string): Pace {
+  const pace = paces.get(owner) ?? new Pace({ burst: PER_SECOND_TOGETHER, perSecond: PER_SECOND_TOGETHER });
+  paces.set(owner, pace);
+  return pace;
 }
 
 export class Pieces {
@@ -32,6 +48,8 @@ export class Pieces {
   readonly #bytes: Pace | undefined;
   readonly #connections = new Map<Duplex, () => void>();
   readonly #paused = new Set<Duplex>();
+  /** A limit over several sandboxes. */
+  together: Pace | undefined;
   /** Whether all connections are paused, because there were too many pieces or bytes. */
   isResting = false;
 
@@ -80,7 +98,7 @@ export class Pieces {
   }
 
   #wait(pieces: number, bytes: number): number {
-    return Math.max(this.#pace.take(pieces), this.#bytes?.take(bytes) ?? 0);
+    return Math.max(this.#pace.take(pieces), this.together?.take(pieces) ?? 0, this.#bytes?.take(bytes) ?? 0);
   }
 
   #pauseFor(ms: number): void {

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { PassThrough } from "node:stream";
 import { connectBuffered, connectStreams } from "../../local/engine/buffered-socket.ts";
 import { takeConnections } from "../../local/engine/egress.ts";
-import { gather, Pieces, requestsOf } from "../../local/engine/piece-limit.ts";
+import { gather, paceTogether, Pieces, requestsOf } from "../../local/engine/piece-limit.ts";
 import { RequestLimiter } from "../../local/engine/request-limiter.ts";
 import { Pace } from "../../src/shared/pace.ts";
 import { boundedLookups } from "../../local/engine/upstream.ts";
@@ -260,6 +260,21 @@ it("a body that its receiver does not read pauses its connection at once", () =>
   message.push(Buffer.alloc(65_536));
   // Node would read up to 2 MB of a fast sender before the next turn of the event loop.
   expect(socket.isPaused()).toBe(true);
+});
+
+it("short pieces of all sandboxes of a principal are limited together, and those of other principals are not", () => {
+  const sandboxesOf = (owner: string) =>
+    Array.from({ length: 10 }, () => {
+      const pieces = new Pieces();
+      pieces.together = paceTogether(owner);
+      return pieces;
+    });
+  const [attacking, other] = [sandboxesOf("attacker"), sandboxesOf("neighbour")];
+  // Each of the sandboxes stays below its own limit.
+  for (const pieces of attacking) for (let piece = 0; piece < 10_000; piece++) pieces.take(1);
+  for (const pieces of other) pieces.take(1);
+  expect(attacking.filter(({ isResting }) => isResting).length).toBeGreaterThanOrEqual(4);
+  expect(other.some(({ isResting }) => isResting)).toBe(false);
 });
 
 it("the rest of a request whose response has ended is read at a limited rate", async () => {

@@ -6,14 +6,14 @@ type Call = [what: string, tool: string, args: Record<string, unknown>, delays: 
 
 /** Calls, and the times in milliseconds between each and the destruction. */
 const CALLS: Call[] = [
-  ["write_file", "write_file", { path: "x", content: "kept" }, [0, 20, 60, 120, 400]],
-  ["run_command", "run_command", { command: "echo kept >x" }, [0, 60, 120]],
-  ["run_code", "run_code", { code: "open('x', 'w').write('kept')" }, [20, 120, 400]],
+  ["write_file", "write_file", { path: "x", content: "kept" }, [0, 60, 400]],
+  ["run_command", "run_command", { command: "echo kept >x" }, [0, 120]],
+  ["run_code", "run_code", { code: "open('x', 'w').write('kept')" }, [20, 400]],
   [
     "a run without a waiting caller",
     "run_command",
     { command: "echo kept >x; sleep 30", wait_seconds: 0 },
-    [0, 60, 400],
+    [60],
   ],
 ];
 
@@ -49,11 +49,11 @@ it.each(CALLS)(
 
 it.concurrent("a sandbox that is destroyed repeatedly is new for the next call each time", async () => {
   const sandbox = "z-again";
-  for (let n = 0; n < 4; n++) {
+  for (let n = 0; n < 3; n++) {
     const command = await owner.call("run_command", { sandbox, command: "ls; echo kept >kept" });
     expect(command.structured).toMatchObject({ state: "succeeded", stdout: "" });
     // A kernel uses a connection of the SDK, which the SDK's stop hook closes.
-    if (n % 3 === 0) await owner.call("run_code", { sandbox, code: "1 + 1" });
+    if (n === 0) await owner.call("run_code", { sandbox, code: "1 + 1" });
     expect((await owner.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
   }
 });
@@ -61,27 +61,21 @@ it.concurrent("a sandbox that is destroyed repeatedly is new for the next call e
 it.concurrent.each(["is destroyed", "dies"])(
   "a command that waits for sandboxd while its sandbox %s runs in a later sandbox only if its result says so",
   async (how) => {
-    const round = async (n: number) => {
-      const sandbox = `z-waits-${how.split(" ").at(-1)}-${n}`;
-      await sh(sandbox, "true");
-      await sh(sandbox, "(sleep 0.3; pkill -STOP -x sbxd) >/dev/null 2>&1 &");
-      // The unused connection to sandboxd soon closes, and no new connection is possible.
-      await sleep(4000);
-      const waiting = await owner.call("run_command", {
-        sandbox,
-        command: "echo ran >/tmp/ran",
-        wait_seconds: 0,
-      });
-      if (how === "dies") await killContainer(sandbox);
-      else await owner.call("destroy_sandbox", { sandbox });
-      // The next container starts as soon as this one is lost.
-      const { structured } = await owner.call("get_result", { id: idIn(waiting) });
-      // A command is lost, too, if the server sends it before it notices the end of the container.
-      const listFiles = () => sh(sandbox, "sleep 2; echo looked; ls /tmp", { session: "look" });
-      const looked = await until(() => listFiles().catch(() => undefined));
-      expect(looked.includes("ran")).toBe(structured.state === "succeeded");
-      await owner.call("destroy_sandbox", { sandbox });
-    };
-    await Promise.all([0, 1].map(round));
+    const sandbox = `z-waits-${how.split(" ").at(-1)}`;
+    await sh(sandbox, "true");
+    await sh(sandbox, "(sleep 0.3; pkill -STOP -x sbxd) >/dev/null 2>&1 &");
+    // The unused connection to sandboxd soon closes, and no new connection is possible.
+    await sleep(4000);
+    const command = "echo ran >/tmp/ran";
+    const waiting = await owner.call("run_command", { sandbox, command, wait_seconds: 0 });
+    if (how === "dies") await killContainer(sandbox);
+    else await owner.call("destroy_sandbox", { sandbox });
+    // The next container starts as soon as this one is lost.
+    const { structured } = await owner.call("get_result", { id: idIn(waiting) });
+    // A command is lost, too, if the server sends it before it notices the end of the container.
+    const listFiles = () => sh(sandbox, "sleep 2; echo looked; ls /tmp", { session: "look" });
+    const looked = await until(() => listFiles().catch(() => undefined));
+    expect(looked.includes("ran")).toBe(structured.state === "succeeded");
+    await owner.call("destroy_sandbox", { sandbox });
   },
 );

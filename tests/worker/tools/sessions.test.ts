@@ -33,8 +33,9 @@ describe("a session of run_command", () => {
   });
 
   it("keeps functions that are named like builtins, and continues to work", async () => {
-    const all =
-      ". : [ alias builtin cd command declare echo enable eval exec exit export hash kill let local printf pwd read readonly return set shift shopt source stty test times trap true type typeset ulimit umask unset wait".split(
+    const used = ". : builtin command declare eval exec exit export set trap unset".split(" ");
+    const others =
+      "[ alias cd echo enable hash kill let local printf pwd read readonly return shift shopt source stty test times true type typeset ulimit umask wait".split(
         " ",
       );
     const checkSession = async (names: string[], session: string) => {
@@ -49,8 +50,8 @@ describe("a session of run_command", () => {
         expect(result).toMatchObject({ stdout: `${stdin}/tmp word\n${mine}`, stderr: "", exit_code: 0 });
       }
     };
-    await Promise.all(all.map((name, n) => checkSession([name], `function-${n}`)));
-    await checkSession(all, "all-functions");
+    const sessions = [...used.map((name) => [name]), others, [...used, ...others]];
+    await Promise.all(sessions.map((names, n) => checkSession(names, `function-${n}`)));
   });
 
   it("keeps its state if aliases are named like builtins", async () => {

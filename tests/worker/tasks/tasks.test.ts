@@ -49,45 +49,22 @@ async function logOf(id: string): Promise<string> {
   return (await owner.call("get_result", { id, cursor: 0 })).text;
 }
 
-describe("a task for a client that declares MCP's Tasks extension", () => {
-  it("is a task of MCP at once, and ends with the result of execute_task", async () => {
-    const { result: made } = await owner.sendModern("tools/call", {
-      name: "execute_task",
-      arguments: { task: "[[write]]" },
-    });
-    expect(made).toMatchObject({ resultType: "task", status: "working" });
-    const { taskId } = made ?? {};
-    const get = async () => (await owner.sendModern("tasks/get", { taskId })).result;
-    await until(async () => (await get())?.status === "completed");
-    expect(JSON.stringify((await get())?.result)).toMatch(/state: succeeded.*created a\.txt/);
-  });
-});
-
 describe("when a task's actor is evicted", () => {
-  it("the task continues, with nothing lost or repeated", async () => {
+  it("the task continues, with nothing lost or repeated, also if no client calls and the actor is evicted twice", async () => {
     const sandbox = "evicted";
     const { id } = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
     await firstCommandBegan(sandbox);
     await evict(sandbox);
-    await sh(sandbox, "touch /workspace/go-on");
-    const text = await result(id);
-    expect(text).toContain("state: succeeded");
-    expect(text).toContain("Worked through.");
-    expect(text).toContain("created begun");
-    const log = await logOf(id);
-    for (const line of ["Started with", "Bash: echo begun", "Bash: echo second step", "Worked through."])
-      expect(log.split(line)).toHaveLength(2);
-  });
-
-  it("the task also succeeds if no client calls meanwhile and the actor is evicted a second time", async () => {
-    const sandbox = "evicted-twice";
-    const { id } = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
-    await firstCommandBegan(sandbox);
-    await sh(sandbox, "(sleep 0.3; touch /workspace/go-on) >/dev/null 2>&1 &");
+    await sh(sandbox, "(sleep 0.5; touch /workspace/go-on) >/dev/null 2>&1 &");
     await evict(sandbox);
     await sleep(2000);
     await evict(sandbox);
-    expect(await result(id)).toContain("state: succeeded");
+    const text = await result(id);
+    for (const words of ["state: succeeded", "Worked through.", "created begun"])
+      expect(text).toContain(words);
+    const log = await logOf(id);
+    for (const line of ["Started with", "Bash: echo begun", "Bash: echo second step", "Worked through."])
+      expect(log.split(line)).toHaveLength(2);
   });
 
   it("the task can be cancelled afterwards", async () => {
@@ -102,35 +79,26 @@ describe("when a task's actor is evicted", () => {
 });
 
 describe("when a task's container dies", () => {
-  it("the task is lost, its result says that the sandbox stopped, and its progress and log are kept", async () => {
-    const sandbox = "killed-task";
-    const { id } = await execute({ task: "[[wait]] x", sandbox, wait_seconds: 0 });
-    await until(async () => (await logOf(id)).includes("Bash: echo begun"));
-    await killContainer(sandbox);
-    const text = await result(id);
-    expect(text).toContain("state: lost");
-    expect(text).toMatch(/note:? ?\n?The sandbox stopped/);
-    expect(text).toMatch(/progress:\n[^]*Bash: echo begun/);
-    expect(await logOf(id)).toContain("Bash: echo begun");
-    expect((await owner.call("list_runs", { kind: "task" })).text).toContain(`${id} task lost`);
-    const next = await execute({ task: "[[write]] x", sandbox });
-    expect(next.state).toBe("succeeded");
-  });
-
-  it("the task leaves no sandbox behind", async () => {
+  it("the task is lost and leaves no sandbox behind, and its progress and log are kept", async () => {
     const { id } = await execute({ task: "[[wait]] x", wait_seconds: 0 });
     const sandbox = id.split(".")[0] ?? "";
     await until(async () => (await logOf(id)).includes("Bash: echo begun"));
     expect((await owner.call("list_sandboxes", {})).text).toContain(sandbox);
     await killContainer(sandbox);
-    expect(await result(id)).toContain("state: lost");
+    const text = await result(id);
+    expect(text).toContain("state: lost");
+    expect(text).toMatch(/note:? ?\n?The sandbox stopped/);
+    expect(text).toMatch(/progress:\n[^]*Bash: echo begun/);
     await until(async () => !(await owner.call("list_sandboxes", {})).text.includes(sandbox));
+    expect(await logOf(id)).toContain("Bash: echo begun");
+    expect((await owner.call("list_runs", { kind: "task" })).text).toContain(`${id} task lost`);
   });
 });
 
 describe("tasks in one sandbox", () => {
+  const sandbox = "queue";
+
   it("run one after another, and each result has only the task's own changes", async () => {
-    const sandbox = "queue";
     const first = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
     const second = await execute({ task: "[[write]] y", sandbox, wait_seconds: 0 });
     await firstCommandBegan(sandbox);
@@ -145,6 +113,15 @@ describe("tasks in one sandbox", () => {
     const text = await result(second.id);
     expect(text).toContain("created a.txt");
     expect(text).not.toContain("begun");
+  });
+
+  it("have the variables of the sandbox, which cannot replace their model", async () => {
+    const env = { FOR_TASKS: "it's there", ANTHROPIC_BASE_URL: "http://127.0.0.1:9" };
+    await owner.call("configure_sandbox", { sandbox, env });
+    expect((await execute({ task: "[[variables]] x", sandbox })).state).toBe("succeeded");
+    expect(await sh(sandbox, "cat /workspace/variables; echo $ANTHROPIC_BASE_URL")).toBe(
+      "it's there\nhttp://127.0.0.1:9\n",
+    );
   });
 });
 
@@ -235,15 +212,15 @@ describe("definitions that a task names", () => {
       task_agents: ["nameless", "reviewer"],
       task_commands: ["fix", "large"],
     });
-    const first = await caller.call("execute_task", {
-      task: "/fix 12",
-      agents: ["reviewer"],
-      commands: ["fix"],
-    });
+    const sandbox = "offered";
+    const named = { task: "/fix 12", sandbox, agents: ["reviewer"], commands: ["fix"] };
+    const first = await caller.call("execute_task", named);
     expect(first.structured).toMatchObject({ answer: "DEFINED-COMMAND 12,DEFINED-AGENT", files: [] });
-    const next = { task: "/fix 13", continue_from: first.structured.id };
-    const { structured: second } = await caller.call("execute_task", next);
-    expect(second.answer).toContain("DEFINED-COMMAND 13");
+    // A task that continues this one has them too.
+    await sh(sandbox, "rm -r ~/.claude/agents ~/.claude/commands");
+    const next = { task: "[[defined]]", continue_from: first.structured.id };
+    expect((await caller.call("execute_task", next)).structured).toMatchObject({ state: "succeeded" });
+    expect(await sh(sandbox, "ls ~/.claude/agents ~/.claude/commands")).toMatch(/reviewer\.md[^]*fix\.md/);
   });
 
   it("come from the repository if it has one of that name, and the next task does not have them", async () => {
@@ -266,10 +243,13 @@ describe("definitions that a task names", () => {
     const { structured: redefined } = await caller.call("execute_task", known);
     expect(redefined.answer).toBe("DEFINED-THEIRS 1,DEFINED-OWN");
     expect(await logOf(String(redefined.id))).toContain("The workspace has a definition with the same name");
-    await caller.call("execute_task", { task: "[[defined]] [real]", sandbox, agents: ["reviewer"] });
-    expect(await sh(sandbox, "ls ~/.claude/agents")).toBe("reviewer.md\n");
-    const none = await caller.call("execute_task", { task: "[[defined]] [real]", sandbox });
-    expect([none.structured.answer, await sh(sandbox, "ls ~/.claude/agents")]).toEqual(["", ""]);
+    for (const [agents, files] of [
+      [["reviewer"], "reviewer.md\n"],
+      [[], ""],
+    ]) {
+      await caller.call("execute_task", { task: "[[defined]]", sandbox, agents });
+      expect(await sh(sandbox, "ls ~/.claude/agents")).toBe(files);
+    }
   });
 
   it.each([
@@ -317,38 +297,6 @@ describe("an invalid definition of the operator", () => {
 });
 
 describe("a task's files", () => {
-  it("are kept in R2 and deleted with the task's record", async () => {
-    const { id, artifacts, note } = await execute({ task: "[[big]] x" });
-    expect(note).toBe(
-      "The archive leaves out 2000000 bytes (files: 1), among them node_modules: they are lost when the sandbox is destroyed.",
-    );
-    expect(artifacts.map(({ path }) => path)).toEqual(["changes.diff", "big.bin", "small.txt"]);
-    const sandbox = id.split(".")[0] ?? "";
-    const objects = () => objectsOf(id);
-    const kinds = (await objects()).map((key) => key.split("/")[2]);
-    expect(new Set(kinds)).toEqual(new Set(["artifacts"]));
-    const archived = () =>
-      runInDurableObject(accountOf(owner), (_account, { storage }) =>
-        storage.sql.exec("SELECT part FROM archives WHERE run = ? ORDER BY part", id).toArray(),
-      );
-    expect(await archived()).toEqual([{ part: "conversation" }, { part: "workspace" }]);
-    const binary = await owner.call("get_result", { id, artifact: "big.bin" });
-    expect(binary.text).toMatch(/^\[big\.bin is not UTF-8 text: 3000000 bytes, .*get_result with cursor 0/);
-    expect(binary.text.length).toBeLessThan(1500);
-    const bytes = await owner.call("get_result", { id, artifact: "big.bin", cursor: 0 });
-    expect(bytes.text).toMatch(/bytes 0 to 49152 of 3000000 in base64. Go on with cursor 49152/);
-    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 31 * DAY_MS });
-    try {
-      await runInActor(sandbox, (actor) => actor.sweepRuns());
-      expect((await owner.call("list_runs", { kind: "task" })).text).not.toContain(id);
-    } finally {
-      vi.useRealTimers();
-    }
-    expect(await objects()).toEqual([]);
-    expect(await archived()).toEqual([]);
-    expect((await owner.call("get_result", { id })).isError).toBe(true);
-  });
-
   it("are shown if they are images; large ones only while the sandbox runs, which scales them down", async () => {
     const show = async (id: string, artifact: string) => owner.call("get_result", { id, artifact });
     const running = await execute({ task: "[[images]] x", sandbox: "task-images" });
@@ -368,7 +316,7 @@ describe("a task's files", () => {
   });
 
   it("are all named, also if they are not shown or cannot be artifacts", async () => {
-    const { id, artifacts, diff } = await execute({ task: "[[many]] x" });
+    const { id, artifacts, diff } = await execute({ task: "[[many]] x", sandbox: "names" });
     expect(artifacts.map(({ path }) => path).slice(0, 3)).toEqual([
       "changes.diff",
       "changes.list",
@@ -394,7 +342,7 @@ describe("a task's files", () => {
   });
 
   it("may have names that are too long for the task's record, and the task still ends", async () => {
-    const { id, state, files } = await execute({ task: "[[deep]] x" });
+    const { id, state, files } = await execute({ task: "[[deep]] x", sandbox: "names" });
     expect(state).toBe("succeeded");
     expect(files?.length).toBeLessThan(50);
     const list = (await owner.call("get_result", { id, artifact: "changes.list" })).text;
@@ -410,7 +358,7 @@ describe("when sandboxd is killed before a task's agent starts and after it has 
       pkill -9 -x sbxd
     done; true`;
 
-  it("the diff, the artifacts and the archive are complete after a kill at each step", async () => {
+  it("the task's files are complete, kept in R2, and deleted with the task's record", async () => {
     const sandbox = "killed-after";
     const killer = await owner.call("run_command", { command: KILL, sandbox, wait_seconds: 0 });
     const { id, state, note, diff, artifacts } = await execute({ task: "[[big]] x", sandbox });
@@ -422,19 +370,45 @@ describe("when sandboxd is killed before a task's agent starts and after it has 
     expect(artifacts.map(({ path }) => path)).toEqual(["changes.diff", "big.bin", "small.txt"]);
     const killed = await owner.call("get_result", { id: killer.structured.id });
     expect(killed.structured.state).toBe("succeeded");
+    const objects = () => objectsOf(id);
+    expect(new Set((await objects()).map((key) => key.split("/")[2]))).toEqual(new Set(["artifacts"]));
+    const archived = () =>
+      runInDurableObject(accountOf(owner), (_account, { storage }) =>
+        storage.sql.exec("SELECT part FROM archives WHERE run = ? ORDER BY part", id).toArray(),
+      );
+    expect(await archived()).toEqual([{ part: "conversation" }, { part: "workspace" }]);
+    const binary = await owner.call("get_result", { id, artifact: "big.bin" });
+    expect(binary.text).toMatch(/^\[big\.bin is not UTF-8 text: 3000000 bytes, .*get_result with cursor 0/);
+    expect(binary.text.length).toBeLessThan(1500);
+    const bytes = await owner.call("get_result", { id, artifact: "big.bin", cursor: 0 });
+    expect(bytes.text).toMatch(/bytes 0 to 49152 of 3000000 in base64. Go on with cursor 49152/);
+
     await owner.call("destroy_sandbox", { sandbox });
     const next = await execute({ task: "[[write]] y", continue_from: id });
     expect(next.state).toBe("succeeded");
     expect(await logOf(next.id)).toContain("Restoring the workspace");
     // An earlier version stored archives in another form.
-    await runInActor(sandbox, (_actor, { storage }) => {
+    await runInActor(next.id.split(".")[0] ?? "", (_actor, { storage }) => {
       storage.sql.exec(
         `UPDATE runs SET detail = json_set(detail, '$.archive', json('{"pieces":{"workspace":1,"conversation":1},"bytes":9}')) WHERE id = ?`,
-        id,
+        next.id,
       );
     });
-    const old = await owner.call("execute_task", { task: "[[write]] y", continue_from: id });
-    expect(old.text).toMatch(/earlier version .*Start a new task; get_result with id killed-after/s);
+    const old = await owner.call("execute_task", { task: "[[write]] y", continue_from: next.id });
+    expect(old.text).toMatch(
+      new RegExp(`earlier version .*Start a new task; get_result with id ${next.id}`, "s"),
+    );
+
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 31 * DAY_MS });
+    try {
+      await runInActor(sandbox, (actor) => actor.sweepRuns());
+      expect((await owner.call("list_runs", { kind: "task" })).text).not.toContain(id);
+    } finally {
+      vi.useRealTimers();
+    }
+    expect(await objects()).toEqual([]);
+    expect(await archived()).toEqual([]);
+    expect((await owner.call("get_result", { id })).isError).toBe(true);
   });
 });
 
@@ -468,29 +442,38 @@ describe("a task that starts from a checkpoint", () => {
   });
 });
 
-describe("the scope tasks:run is needed to", () => {
+it("a task for a client that declares MCP's Tasks extension is a task of MCP at once, and lists have it once", async () => {
+  await (await actorOf("listed")).listRuns({ principalID: "owner", sandbox: "listed" }, 1);
+  const { result: made } = await owner.sendModern("tools/call", {
+    name: "execute_task",
+    arguments: { task: "[[write]]", sandbox: "listed" },
+  });
+  expect(made).toMatchObject({ resultType: "task", status: "working" });
+  const id = made?.taskId;
+  const get = async () => (await owner.sendModern("tasks/get", { taskId: id })).result;
+  await until(async () => (await get())?.status === "completed");
+  expect(JSON.stringify((await get())?.result)).toMatch(/state: succeeded.*created a\.txt/);
+  const first = await owner.call("list_runs", { kind: "task", limit: 1 });
+  expect(first.structured).toMatchObject({
+    runs: [{ id, kind: "task", state: "succeeded" }],
+    next_cursor: id,
+  });
+  const rest = await owner.call("list_runs", { kind: "task", cursor: id, limit: 200 });
+  expect([rest.isError, rest.text]).toEqual([false, expect.not.stringContaining(String(id))]);
+});
+
+it("the scope tasks:run is needed to start, read and cancel a task, and is not enough for other runs", async () => {
   const ID = "default.01m7w10c4v0brrp65wgryrkjhs";
-  let tasker: Awaited<ReturnType<typeof principal>>;
-  let reader: Awaited<ReturnType<typeof principal>>;
-
-  beforeAll(async () => {
-    tasker = await principal("tasker", ["tasks:run"]);
-    reader = await principal("reader", ["sandbox:read", "sandbox:exec"]);
-  });
-
-  it("start a task", async () => {
-    expect((await reader.send("execute_task", { task: "x" })).status).toBe(403);
-    expect((await tasker.send("execute_task", { task: "[[write]] x", wait_seconds: 0 })).status).toBe(200);
-  });
-
-  it("read and cancel a task, and is not enough for other runs", async () => {
-    for (const tool of ["get_result", "cancel_run"]) {
-      expect((await tasker.send(tool, { id: `${ID}t` })).status).toBe(200);
-      expect((await tasker.send(tool, { id: ID })).status).toBe(403);
-      expect((await reader.send(tool, { id: `${ID}t` })).status).toBe(403);
-      expect((await reader.send(tool, { id: ID })).status).toBe(200);
-    }
-  });
+  const tasker = await principal("tasker", ["tasks:run"]);
+  const reader = await principal("reader", ["sandbox:read", "sandbox:exec"]);
+  expect((await reader.send("execute_task", { task: "x" })).status).toBe(403);
+  expect((await tasker.send("execute_task", { task: "x", checkpoint: "c" })).status).toBe(200);
+  for (const tool of ["get_result", "cancel_run"]) {
+    expect((await tasker.send(tool, { id: `${ID}t` })).status).toBe(200);
+    expect((await tasker.send(tool, { id: ID })).status).toBe(403);
+    expect((await reader.send(tool, { id: `${ID}t` })).status).toBe(403);
+    expect((await reader.send(tool, { id: ID })).status).toBe(200);
+  }
 });
 
 describe("execute_task refuses wrong arguments", () => {
@@ -520,18 +503,6 @@ describe("execute_task refuses wrong arguments", () => {
     const { isError, text } = await owner.call("execute_task", args);
     expect({ isError, text }).toEqual({ isError: true, text: expect.stringMatching(words) });
   });
-});
-
-it("a list of tasks has each task once", async () => {
-  await (await actorOf("listed")).listRuns({ principalID: "owner", sandbox: "listed" }, 1);
-  const { id } = await execute({ task: "[[write]] x", sandbox: "listed" });
-  const first = await owner.call("list_runs", { kind: "task", limit: 1 });
-  expect(first.structured).toMatchObject({
-    runs: [{ id, kind: "task", state: "succeeded" }],
-    next_cursor: id,
-  });
-  const rest = await owner.call("list_runs", { kind: "task", cursor: id, limit: 200 });
-  expect([rest.isError, rest.text]).toEqual([false, expect.not.stringContaining(id)]);
 });
 
 it("a task makes a limited number of requests to the model", async () => {

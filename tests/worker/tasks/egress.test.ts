@@ -1,12 +1,12 @@
 /** Requests from inside a sandbox to anthropic.internal, which only this server serves. */
 import { env } from "cloudflare:workers";
-import { describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { IN_FLIGHT_MS, MAX_IN_FLIGHT } from "../../../src/tasks/budget.ts";
 import { OUTBOUND } from "../../../src/container/model-egress.ts";
 import { RequestMeter } from "../../../src/container/model-request.ts";
 import { UsageCounter } from "../../../src/container/model-usage.ts";
 import type { Env } from "../../../src/shared/config.ts";
-import { actorOf, runInActor, owner, sh, until, sleep } from "../support.ts";
+import { actorOf, encode, runInActor, owner, sh, until, sleep } from "../support.ts";
 
 /** The status and body of a request from a sandbox. */
 async function ask(sandbox: string, path: string, options = ""): Promise<[status: string, body: string]> {
@@ -18,14 +18,15 @@ async function ask(sandbox: string, path: string, options = ""): Promise<[status
   return [output.slice(at + 1), output.slice(0, at)];
 }
 
-/** The placeholder of the task that runs in a sandbox, once its first command has begun. */
-async function placeholder(sandbox: string): Promise<string> {
+/** Starts a task. Returns its id, and its placeholder once its first command has begun. */
+async function startTask(sandbox: string, task = "[[work]] x"): Promise<{ id: unknown; key: string }> {
+  const { structured } = await owner.call("execute_task", { task, sandbox, wait_seconds: 0 });
   await until(async () => (await sh(sandbox, "cat /workspace/begun 2>/dev/null || true")) !== "");
   const keys = await sh(
     sandbox,
     "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | sed -n 's/^ANTHROPIC_API_KEY=//p' | sort -u",
   );
-  return keys.trim();
+  return { id: structured.id, key: keys.trim() };
 }
 
 /** The arguments of curl for a request with this key. */
@@ -45,12 +46,7 @@ describe("anthropic.internal", () => {
   });
 
   it("accepts only its own task's placeholder, only for messages, and only while the task runs", async () => {
-    const started = await owner.call("execute_task", {
-      task: "[[work]] x",
-      sandbox: "egress",
-      wait_seconds: 0,
-    });
-    const key = await placeholder("egress");
+    const { id, key } = await startTask("egress");
     const header = `-H 'x-api-key: ${key}'`;
     const messages = [{ role: "user", content: "hi" }];
     const real = curlArguments(key, { model: "m", max_tokens: 5, messages });
@@ -69,7 +65,7 @@ describe("anthropic.internal", () => {
     for (const path of ["/v1/files", "/v1/messages/batches", "/", "/v1/messages/../organizations"])
       expect((await ask("egress", path, `--path-as-is ${real}`))[0], path).toBe("403");
     expect((await ask("egress", "/v1/messages", header))[0]).toBe("403");
-    expect((await ask("another", "/v1/messages", real))[0]).toBe("403");
+    expect((await ask("plain", "/v1/messages", real))[0]).toBe("403");
     expect((await ask("egress", "/v1/messages", real.replace("placeholder-", "placeholder-x")))[0]).toBe(
       "403",
     );
@@ -86,38 +82,18 @@ describe("anthropic.internal", () => {
     ]);
     expect((await ask("egress", "/v1/messages", real))[0]).toBe("200");
     await sh("egress", "touch /workspace/go-on");
-    expect((await owner.call("get_result", { id: started.structured.id })).text).toContain(
-      "state: succeeded",
-    );
+    expect((await owner.call("get_result", { id })).text).toContain("state: succeeded");
     expect((await ask("egress", "/v1/messages", real))[0]).toBe("403");
     // Nor is the placeholder valid during the next task of the sandbox.
     await sh("egress", "rm /workspace/begun /workspace/go-on");
-    const next = await owner.call("execute_task", { task: "[[work]] x", sandbox: "egress", wait_seconds: 0 });
-    await until(async () => (await sh("egress", "cat /workspace/begun 2>/dev/null || true")) !== "");
+    const next = await startTask("egress");
     expect((await ask("egress", "/v1/messages", real))[0]).toBe("403");
-    await owner.call("cancel_run", { id: next.structured.id });
-  });
-
-  it("refuses a request that is larger than the API accepts, with or without a Content-Length", async () => {
-    const sandbox = "large";
-    const started = await owner.call("execute_task", { task: "[[work]] x", sandbox, wait_seconds: 0 });
-    const key = await placeholder(sandbox);
-    await sh(sandbox, `(echo '{"messages":['; yes 1, | head -c 34M; echo '1]}') > /tmp/large`);
-    for (const header of ["Transfer-Encoding: chunked", "x-length: told"])
-      expect(
-        await ask(
-          sandbox,
-          "/v1/messages",
-          `-H 'x-api-key: ${key}' -H 'Expect:' -H '${header}' --data-binary @/tmp/large`,
-        ),
-      ).toEqual(["413", expect.stringContaining("request_too_large")]);
-    await owner.call("cancel_run", { id: started.structured.id });
+    await owner.call("cancel_run", { id: next.id });
   });
 
   it("limits a task's simultaneous requests, and tells the next one to retry", async () => {
     const sandbox = "in-flight";
-    const started = await owner.call("execute_task", { task: "[[work]] [real]", sandbox, wait_seconds: 0 });
-    const key = await placeholder(sandbox);
+    const { id, key } = await startTask(sandbox, "[[work]] [real]");
     const tools = [{ name: "Bash" }];
     const message = { stream: true, tools, messages: [{ role: "user", content: "[[silent]] x" }] };
     const hold = `for i in {1..${MAX_IN_FLIGHT}}; do
@@ -160,16 +136,21 @@ describe("anthropic.internal", () => {
     await busy();
     await owner.call("cancel_run", { id: holding.structured.id });
     await until(async () => (await ask(sandbox, "/v1/messages", real))[0] === "200");
-    const { text } = await owner.call("get_result", { id: started.structured.id });
+    const { text } = await owner.call("get_result", { id });
     expect(text).toContain("state: succeeded");
   });
 });
 
-describe("an agent that disconnects before the model's API reports its usage", () => {
-  /** The tokens that the sandbox's task is charged for requests with its placeholder. */
-  async function chargedTokens(sandbox: string, work: (key: string) => Promise<unknown>): Promise<number> {
-    const { structured } = await owner.call("execute_task", { task: "[[work]] x", sandbox, wait_seconds: 0 });
-    const key = await placeholder(sandbox);
+describe("a request of a running task", () => {
+  const sandbox = "cut";
+  let task: Awaited<ReturnType<typeof startTask>>;
+  beforeAll(async () => {
+    task = await startTask(sandbox);
+  });
+  afterAll(() => owner.call("cancel_run", { id: task.id }));
+
+  /** The tokens that the task is charged for requests with its placeholder. */
+  async function chargedTokens(work: () => Promise<unknown>): Promise<number> {
     const spent = () =>
       runInActor(
         sandbox,
@@ -177,41 +158,34 @@ describe("an agent that disconnects before the model's API reports its usage", (
           storage.sql.exec<{ tokens: number }>("SELECT tokens FROM task_budgets").one().tokens,
       );
     const before = await spent();
-    await work(key);
+    await work();
     await until(async () => (await spent()) > before);
-    const after = await spent();
-    await owner.call("cancel_run", { id: structured.id });
-    return after - before;
+    return (await spent()) - before;
   }
 
-  it("in the middle of a stream is charged for all tokens that it requested", async () => {
+  it("that its agent ends in the middle of a stream is charged for all tokens that it requested", async () => {
     const messages = [{ role: "user", content: "[[silent]] x" }];
     const message = { max_tokens: 7000, stream: true, messages, tools: [{ name: "Bash" }] };
-    const tokens = await chargedTokens("cut-stream", (key) =>
-      sh(
-        "cut-stream",
-        `curl -sN -m 1 ${curlArguments(key, message)} http://anthropic.internal/v1/messages || true`,
-      ),
+    const request = curlArguments(task.key, message);
+    const tokens = await chargedTokens(() =>
+      sh(sandbox, `curl -sN -m 1 ${request} http://anthropic.internal/v1/messages || true`),
     );
     expect(tokens).toBe(7010);
   });
 
   it.each([
-    ["before the response begins", 3000, false],
+    ["that its agent ends before the response begins", 3000, false],
     // Two bodies of this size exceed the rate limit, which delays the end of the second one.
-    ["while the rate limit delays the request", 33_000_000, true],
+    ["that its agent ends while the rate limit delays it", 33_000_000, true],
   ])("%s is also charged for the size of the request", async (_when, size, isAnnounced) => {
-    const sandbox = `cut-${size}`;
     const messages = [{ role: "user", content: `[[hang]] ${"x".repeat(size)}` }];
-    const bytes = new TextEncoder().encode(
-      JSON.stringify({ max_tokens: 7000, messages, tools: [{ name: "Bash" }] }),
-    );
+    const bytes = encode(JSON.stringify({ max_tokens: 7000, messages, tools: [{ name: "Bash" }] }));
     const handle = OUTBOUND["anthropic.internal"];
     const containerID = (await actorOf(sandbox)).id.toString();
-    const tokens = await chargedTokens(sandbox, async (key) => {
+    const tokens = await chargedTokens(async () => {
       const agent = new AbortController();
       const headers = {
-        "x-api-key": key,
+        "x-api-key": task.key,
         "content-type": "application/json",
         ...(isAnnounced && { "content-length": `${bytes.length}` }),
       };
@@ -239,16 +213,33 @@ describe("an agent that disconnects before the model's API reports its usage", (
     });
     expect(tokens).toBe(7000 + Math.ceil(bytes.length / 3));
   });
+
+  it("that is larger than the API accepts is refused, with or without a Content-Length", async () => {
+    // The requests of the other tests have used up the task's tokens.
+    await runInActor(sandbox, (_actor, { storage }) => {
+      storage.sql.exec("UPDATE task_budgets SET tokens = 0");
+    });
+    await sh(sandbox, `(echo '{"messages":['; yes 1, | head -c 34M; echo '1]}') > /tmp/large`);
+    for (const header of ["Transfer-Encoding: chunked", "x-length: told"])
+      expect(
+        await ask(
+          sandbox,
+          "/v1/messages",
+          `-H 'x-api-key: ${task.key}' -H 'Expect:' -H '${header}' --data-binary @/tmp/large`,
+        ),
+      ).toEqual(["413", expect.stringContaining("request_too_large")]);
+  });
 });
 
-describe("the token limit of a request", () => {
-  const read = (json: string, size = 1000) => {
-    const meter = new RequestMeter();
-    const bytes = new TextEncoder().encode(json);
-    for (let at = 0; at < bytes.length; at += size) meter.add(bytes.subarray(at, at + size));
-    return meter.maxTokens;
-  };
+/** What the server reads from a request that arrives in pieces. */
+function meterOf(json: string | Uint8Array, size: number): RequestMeter {
+  const meter = new RequestMeter();
+  const bytes = typeof json === "string" ? encode(json) : json;
+  for (let at = 0; at < bytes.length; at += size) meter.add(bytes.subarray(at, at + size));
+  return meter;
+}
 
+describe("the token limit of a request", () => {
   it.each([
     ['{"max_tokens":5}', 5],
     ['{"messages":[{"content":"\\"max_tokens\\": 1"},{"max_tokens":1}], "max_tokens" : 3.2e3 }', 3200],
@@ -262,18 +253,11 @@ describe("the token limit of a request", () => {
     ['{"max_tokens":1e400}', 128_000],
     ["]]}}{", 128_000],
   ])("is read from %s", (json, tokens) => {
-    expect(read(json)).toBe(tokens);
-    expect(read(json, 1)).toBe(tokens);
+    for (const size of [1, 1000]) expect(meterOf(json, size).maxTokens).toBe(tokens);
   });
 });
 
 describe("a request of a confined sandbox", () => {
-  const read = (json: string | Uint8Array, size: number) => {
-    const meter = new RequestMeter();
-    const bytes = typeof json === "string" ? new TextEncoder().encode(json) : json;
-    for (let at = 0; at < bytes.length; at += size) meter.add(bytes.subarray(at, at + size));
-    return meter.reachedHost;
-  };
   const utf16 = new Uint8Array(
     new Uint16Array(Array.from('{"mcp_servers":[1]}', (c) => c.charCodeAt(0))).buffer,
   );
@@ -305,8 +289,7 @@ describe("a request of a confined sandbox", () => {
     ["names without quotes", "{mcp_servers:[1]}", "invalid JSON"],
     ["deeply nested lists", "[".repeat(300), "invalid JSON"],
   ])("is recognized if it makes the API connect to another host by %s", (_what, json, reached) => {
-    expect(read(json, 1)).toBe(reached);
-    expect(read(json, 1000)).toBe(reached);
+    for (const size of [1, 1000]) expect(meterOf(json, size).reachedHost).toBe(reached);
   });
 
   it("may have the agent's tools, inline sources, and text that looks like other sources", () => {
@@ -330,13 +313,18 @@ describe("a request of a confined sandbox", () => {
         { role: "user", content: [{ type: "search_result", source: "https://a.test/" }] },
       ],
     };
-    expect(read(JSON.stringify(body), 7)).toBeUndefined();
-    expect(read(JSON.stringify(body, undefined, 2), 1000)).toBeUndefined();
+    expect(meterOf(JSON.stringify(body), 7).reachedHost).toBeUndefined();
+    expect(meterOf(JSON.stringify(body, undefined, 2), 1000).reachedHost).toBeUndefined();
   });
 });
 
 describe("the count of tokens", () => {
-  const encoder = new TextEncoder();
+  const counterOf = (text: string, size: number) => {
+    const counter = new UsageCounter();
+    const bytes = encode(text);
+    for (let at = 0; at < bytes.length; at += size) counter.add(bytes.subarray(at, at + size));
+    return counter;
+  };
   const stream = [
     'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":100,"cache_read_input_tokens":50,"cache_creation_input_tokens":7,"output_tokens":1}}}',
     'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"\\"usage\\""}}',
@@ -345,10 +333,7 @@ describe("the count of tokens", () => {
   ].join("\n\n");
 
   it.each([1, 7, 1000])("is read from the end of a stream, in pieces of %i bytes", (size) => {
-    const counter = new UsageCounter();
-    const bytes = encoder.encode(stream);
-    for (let at = 0; at < bytes.length; at += size) counter.add(bytes.subarray(at, at + size));
-    expect(counter.tokens).toBe(100 + 20 + 7 + 5);
+    expect(counterOf(stream, size).tokens).toBe(100 + 20 + 7 + 5);
   });
 
   it.each([
@@ -356,15 +341,10 @@ describe("the count of tokens", () => {
     ["a stop sequence", 'data: {"type":"message_delta","delta":{"stop_sequence":"event: message_stop"}}'],
     ["a text", String.raw`data: {"type":"content_block_delta","delta":{"text":"\nevent: message_stop\n"}}`],
   ])("is not final because %s looks like the end of the stream", (_what, event) => {
-    const request = new RequestMeter();
-    request.add(encoder.encode('{"max_tokens":7000}'));
+    const request = meterOf('{"max_tokens":7000}', 1000);
     const start = 'data: {"type":"message_start","message":{"usage":{"input_tokens":10,"output_tokens":1}}}';
-    const charge = (size: number, ...events: string[]) => {
-      const counter = new UsageCounter();
-      const bytes = encoder.encode(`${[start, ...events].join("\n\n")}\n\n`);
-      for (let at = 0; at < bytes.length; at += size) counter.add(bytes.subarray(at, at + size));
-      return counter.charge(request, false, true);
-    };
+    const charge = (size: number, ...events: string[]) =>
+      counterOf(`${[start, ...events].join("\n\n")}\n\n`, size).charge(request, false, true);
     for (const size of [1, 7, 1000]) {
       expect(charge(size, event)).toBe(7010);
       expect(charge(size, event, 'data: {"type":"message_stop"}')).toBe(11);
@@ -376,11 +356,7 @@ describe("the count of tokens", () => {
   it("is read from a response of any length, with any line breaks", () => {
     const content = [{ type: "text", text: `"usage": {"input_tokens": 999} ${"y".repeat(600_000)}` }];
     const answer = { content, usage: { input_tokens: 4000, output_tokens: 200 } };
-    for (const text of [JSON.stringify(answer), JSON.stringify(answer, undefined, 2)]) {
-      const counter = new UsageCounter();
-      const bytes = encoder.encode(text);
-      for (let at = 0; at < bytes.length; at += 999) counter.add(bytes.subarray(at, at + 999));
-      expect(counter.tokens).toBe(4200);
-    }
+    for (const text of [JSON.stringify(answer), JSON.stringify(answer, undefined, 2)])
+      expect(counterOf(text, 999).tokens).toBe(4200);
   });
 });

@@ -30,34 +30,39 @@ describe("a client with sandbox:write alone", () => {
     expect((await callerWithAllScopes.call("read_file", { path: "secret" })).text).toContain("more");
   });
 
-  it.each([
-    "/etc/ld.so.preload",
-    "/root/.bashrc",
-    "/workspace",
-    "/tmp/",
-    "/workspace/../etc/hosts",
-    "root/etc/ld.so.preload",
-    "root/workspace/../etc/ld.so.preload",
-    "file",
-    "new",
-    "/tmp/out/kept",
-    "/tmp/out/made/below",
-    "/proc/self/cwd/../etc/x",
-    "/workspacex",
-    "/var/lib/sandbox-mcp/x",
-  ])("cannot write outside /workspace and /tmp: %s", async (path) => {
-    const before = await callerWithAllScopes.call("run_command", {
-      command: "cat ~/elsewhere/*; ls /etc ~/elsewhere; ls /",
-    });
-    for (const more of [{}, { append: true }, { content: "x".repeat(60_000) }]) {
-      const { isError, text } = await writer.call("write_file", { path, content: "x", ...more });
-      expect(isError, text).toBe(true);
-      expect(text).toMatch(/sandbox:exec|is a directory/);
-    }
-    const after = await callerWithAllScopes.call("run_command", {
-      command: "cat ~/elsewhere/*; ls /etc ~/elsewhere; ls /",
-    });
-    expect(after.structured.stdout).toBe(before.structured.stdout);
+  it("cannot write outside /workspace and /tmp, also not through links", async () => {
+    const look = async () =>
+      (
+        await callerWithAllScopes.call("run_command", {
+          command: "cat ~/elsewhere/* /etc/passwd; ls -a /etc ~/elsewhere / ~ /workspace",
+        })
+      ).structured.stdout;
+    const before = await look();
+    for (const path of [
+      "/etc/ld.so.preload",
+      "/root/.bashrc",
+      "/workspace",
+      "/tmp/",
+      "/workspace/../etc/hosts",
+      "root/etc/ld.so.preload",
+      "root/workspace/../etc/ld.so.preload",
+      "file",
+      "new",
+      "/tmp/out/kept",
+      "/tmp/out/made/below",
+      "/proc/self/cwd/../etc/x",
+      "/workspacex",
+      "/var/lib/sandbox-mcp/x",
+    ])
+      for (const more of [{}, { append: true }, { content: "x".repeat(60_000) }]) {
+        const { isError, text } = await writer.call("write_file", { path, content: "x", ...more });
+        expect([path, isError, text]).toEqual([
+          path,
+          true,
+          expect.stringMatching(/sandbox:exec|is a directory/),
+        ]);
+      }
+    expect(await look()).toBe(before);
   });
 
   it.each(["a", "/tmp/a", "made/for/it", "within/a", "root/workspace/b", "a name\nof lines\n"])(

@@ -47,21 +47,32 @@ describe("variables of a sandbox", () => {
       expect(await runInKernel(sandbox, language, code("BEFORE"))).toBe("2");
       expect(await runInKernel(sandbox, language, code("LATER"))).toBe("a b");
     }
+    // An empty value removes a variable, and the others stay.
+    expect((await configure(sandbox, { BEFORE: "" })).structured.variables).toEqual(["LATER"]);
+    expect(await sh(sandbox, "echo $LATER ${BEFORE-none}")).toBe("a b none\n");
+    for (const [language, code] of LANGUAGES) {
+      expect(await runInKernel(sandbox, language, code("BEFORE"))).toBe("None");
+      expect(await runInKernel(sandbox, language, code("LATER"))).toBe("a b");
+    }
   });
 
-  it("are merged, and an empty value removes one", async () => {
-    const sandbox = "vars-merge";
-    await configure(sandbox, { KEPT: "k", GONE: "g" });
-    expect(await sh(sandbox, "echo $KEPT $GONE")).toBe("k g\n");
-    for (const [language, code] of LANGUAGES)
-      expect(await runInKernel(sandbox, language, code("GONE"))).toBe("g");
-    const { structured } = await configure(sandbox, { GONE: "" });
-    expect(structured.variables).toEqual(["KEPT"]);
-    expect(await sh(sandbox, "echo $KEPT ${GONE-none}")).toBe("k none\n");
-    for (const [language, code] of LANGUAGES) {
-      expect(await runInKernel(sandbox, language, code("GONE"))).toBe("None");
-      expect(await runInKernel(sandbox, language, code("KEPT"))).toBe("k");
-    }
+  it("arrive unchanged, with any content, but do not include one named __proto__", async () => {
+    const sandbox = "vars";
+    const env = JSON.parse('{"__proto__": "x", "LATER": ""}') as Record<string, string>;
+    await configure(sandbox, env);
+    const { isError, structured } = await configure(sandbox, HOSTILE);
+    expect([isError, structured.variables]).toEqual([false, Object.keys(HOSTILE).sort()]);
+    await owner.call("write_file", { sandbox, path: "expected", content: JSON.stringify(HOSTILE) });
+    const python =
+      'import os, json; print([n for n, v in json.load(open("/workspace/expected")).items() if os.environ.get(n) != v])';
+    // The second command gets them from the state that the first one saved.
+    for (let time = 0; time < 2; time++) expect(await sh(sandbox, `python3 -c '${python}'`)).toBe("[]\n");
+    expect(await runInKernel(sandbox, "python", python)).toBe("[]");
+    const js =
+      'Object.entries(JSON.parse(require("fs").readFileSync("/workspace/expected", "utf8"))).filter(([n, v]) => process.env[n] !== v)';
+    expect(await runInKernel(sandbox, "javascript", js)).toContain("[]");
+    expect(await sh(sandbox, "ls /tmp")).not.toContain("ran");
+    expect(await sh(sandbox, "env | grep -c proto || true")).toBe("0\n");
   });
 
   it("are overridden by later settings of a session or a kernel, and by env of a call", async () => {
@@ -81,7 +92,7 @@ describe("variables of a sandbox", () => {
   });
 
   it("keep their value in a session that made them readonly, and do not run code that a session puts into SANDBOX_MCP_VARIABLES", async () => {
-    const sandbox = "vars-spoiled";
+    const sandbox = "vars-own";
     await configure(sandbox, { FIXED: "1" });
     await sh(sandbox, "declare -rx FIXED");
     await sh(sandbox, "export SANDBOX_MCP_VARIABLES='a[$(touch /tmp/evaluated)]'", { session: "spoiled" });
@@ -97,28 +108,11 @@ describe("variables of a sandbox", () => {
     expect(await runInKernel(sandbox, "python", "1 + 1")).toContain("2");
   });
 
-  it("arrive unchanged, with any content", async () => {
-    const sandbox = "vars-hostile";
-    const { isError, structured } = await configure(sandbox, HOSTILE);
-    expect([isError, structured.variables]).toEqual([false, Object.keys(HOSTILE).sort()]);
-    await owner.call("write_file", { sandbox, path: "expected", content: JSON.stringify(HOSTILE) });
-    const python =
-      'import os, json; print([n for n, v in json.load(open("/workspace/expected")).items() if os.environ.get(n) != v])';
-    // The second command gets them from the state that the first one saved.
-    for (let time = 0; time < 2; time++) expect(await sh(sandbox, `python3 -c '${python}'`)).toBe("[]\n");
-    expect(await runInKernel(sandbox, "python", python)).toBe("[]");
-    const js =
-      'Object.entries(JSON.parse(require("fs").readFileSync("/workspace/expected", "utf8"))).filter(([n, v]) => process.env[n] !== v)';
-    expect(await runInKernel(sandbox, "javascript", js)).toContain("[]");
-    expect(await sh(sandbox, "ls /tmp")).not.toContain("ran");
-  });
-
   it.each([
     ["a NUL", { A: "a\0b" }, "NUL"],
     ["half of a surrogate pair", { A: "\ud800" }, "surrogate"],
     ["a megabyte", { A: "x".repeat(2 ** 20) }, "longer than 122880 bytes"],
     ["a name with an equals sign", { "A=B": "x" }, "letters, digits and _"],
-    ["a name with a command", { "A;touch /tmp/x": "x" }, "letters, digits and _"],
     ["a name with a line break", { "A\n": "x" }, "letters, digits and _"],
     ["an empty name", { "": "x" }, "letters, digits and _"],
     ["BASH_ENV", { BASH_ENV: "/tmp/x" }, "uses itself"],
@@ -132,13 +126,6 @@ describe("variables of a sandbox", () => {
     const refused = await configure(sandbox, { ...env, ALSO: "1" });
     expect([refused.isError, refused.text]).toEqual([true, expect.stringContaining(words)]);
     expect((await configure(sandbox)).structured.variables).toEqual(["THERE"]);
-  });
-
-  it("do not include a variable named __proto__", async () => {
-    const env = JSON.parse('{"__proto__": "x", "A": "1"}') as Record<string, string>;
-    await configure("vars-proto", env);
-    expect((await configure("vars-proto")).structured.variables).toEqual(["A"]);
-    expect(await sh("vars-proto", "env | grep -c proto || true")).toBe("0\n");
   });
 
   it("stay after the actor and the container end, and end with the sandbox", async () => {
@@ -161,7 +148,7 @@ describe("variables of a sandbox", () => {
 
   it("belong to one sandbox of one principal, and are listed only by name", async () => {
     await configure("vars-mine", { MINE: "value-of-mine" });
-    expect(await sh("vars-theirs", "echo ${MINE-none}")).toBe("none\n");
+    expect(await sh("vars-own", "echo ${MINE-none}")).toBe("none\n");
     const other = await principal("vars-other");
     const result = await other.call("run_command", { sandbox: "vars-mine", command: "echo ${MINE-none}" });
     expect(result.structured.stdout).toBe("none\n");
@@ -198,8 +185,7 @@ describe("the region of a sandbox", () => {
       true,
       expect.stringContaining("first use placed it in weur"),
     ]);
-    await sh("region-used", "true");
-    const used = await owner.call("configure_sandbox", { sandbox: "region-used", region: "oc" });
+    const used = await owner.call("configure_sandbox", { sandbox: "vars-own", region: "oc" });
     expect([used.isError, used.text]).toEqual([
       true,
       expect.stringContaining("in a region that the platform chose"),

@@ -73,7 +73,7 @@ describe("a name that a sandbox chose", () => {
         expect(text).not.toMatch(/^(?:next|notice|left_out|state): /m);
       }
     });
-    await fc.assert(property, { numRuns: 40 });
+    await fc.assert(property, { numRuns: 15 });
   });
 
   it("cannot add a line to a notice", async () => {
@@ -121,7 +121,7 @@ describe("an output with the server's own labels", () => {
       expect(read.structured.content).toBe(text);
       expect(ran.structured.stdout).toBe(text);
     });
-    await fc.assert(property, { numRuns: 15 });
+    await fc.assert(property, { numRuns: 8 });
   });
 
   it("cannot predict its fence, so a forged notice about cut output stays inside the fence", async () => {

@@ -127,7 +127,7 @@ describe("the panel in a chat", () => {
     const call = (more: object) =>
       owner.sendModern("tools/call", {
         name: "run_command",
-        arguments: { command: "sleep 2", sandbox: "apps-tasks", ...more },
+        arguments: { command: "sleep 2", sandbox: "apps-data", ...more },
       });
     expect((await call({})).result).toMatchObject({ resultType: "task" });
     expect((await call({ _results: "structured" })).result).toMatchObject({
@@ -136,7 +136,7 @@ describe("the panel in a chat", () => {
   });
 
   it("does not consume the restart notice with its calls", async () => {
-    const sandbox = "apps-notice";
+    const sandbox = "apps-data";
     await sh(sandbox, "true");
     await killContainer(sandbox);
     const resultText = async (more: object) =>

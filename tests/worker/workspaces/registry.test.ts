@@ -378,7 +378,7 @@ describe("the registry of saved states", () => {
           expect(bench.bucket).toEqual(referencedObjects());
         }),
       ),
-      { numRuns: 150, seed: Date.now() & 0x7fffffff },
+      { numRuns: 100, seed: Date.now() & 0x7fffffff },
     );
   });
 });

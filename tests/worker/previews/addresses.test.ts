@@ -9,7 +9,7 @@ import { hasForbiddenHost } from "../../../src/auth/redirects.ts";
 import { actorName } from "../../../src/shared/names.ts";
 import { mcpHeaders } from "../../setup/mcp-client.ts";
 import { owner } from "../support.ts";
-import { expose, exposer, PREVIEW_HOST, visit } from "./support.ts";
+import { PREVIEW_HOST, visit } from "./support.ts";
 
 const config = parseConfig({ ...(env as Env), PREVIEW_HOST });
 const keysOf = (bindings: Env) => linkKeys({ config: parseConfig(bindings), env: bindings });
@@ -216,11 +216,4 @@ describe("PREVIEW_HOST", () => {
     expect(problem("preview.example.com", "https://mcp.example.com")).toBe("");
     expect(problem("example.com", "https://example.com.other")).toBe("");
   });
-});
-
-it("expose_port returns a URL with a valid label", async () => {
-  const url = await expose({ sandbox: "addressed", port: 8000 });
-  const [written = ""] = new URL(url).hostname.split(".");
-  expect(await readLabel(written, keys)).toMatchObject({ port: 8000 });
-  await exposer.call("destroy_sandbox", { sandbox: "addressed" });
 });

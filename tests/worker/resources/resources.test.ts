@@ -4,7 +4,7 @@ import { MAX_RESOURCE_URI } from "../../../src/shared/resource-uri.ts";
 import {
   type Caller,
   accountOf,
-  evict,
+  isRunning,
   killContainer,
   owner,
   principal,
@@ -366,10 +366,11 @@ describe("the completion", () => {
     expect(await complete(FILES, "path", "no", {}, owner.withQuery(`?sandbox=${sandbox}`))).toEqual([
       "notes.txt",
     ]);
-    const name = "resources-idle";
-    await sh(name, "true");
-    await evict(name, { kill: true });
-    await until(async () => (await complete(FILES, "path", "/et", { sandbox: name })).length === 0);
+    const name = "resources-unstarted";
+    await accountOf(owner).registerSandbox({ principalID: owner.principalID, sandbox: name });
+    await accountOf(owner).sandboxStopped(name);
+    expect(await complete(FILES, "path", "/et", { sandbox: name })).toEqual([]);
+    expect(await isRunning(name)).toBe(false);
     await owner.call("destroy_sandbox", { sandbox: name });
   });
 });

@@ -4,7 +4,7 @@ import { SetUpOutcomes } from "../../../src/actors/set-up-outcomes.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import type { NetworkPolicy } from "../../../src/shared/network-policy.ts";
 import type { Secret } from "../../../src/shared/secrets.ts";
-import { type World, evictAt, withWorld } from "./world.ts";
+import { type World, interruptSteps, withWorld } from "./world.ts";
 
 /** The hosts that the sandbox can reach. */
 const NETWORK: { policy: NetworkPolicy; secrets: Secret[] } = {
@@ -24,12 +24,6 @@ const outcomesOf = (world: World, value: string | null = null, { policy, secrets
     account: { owner: { principalID: "p", sandbox: world.sandbox, principalHash: "h" } },
     report: (error) => world.reports.push(error),
   });
-
-/** The tests evict the actor before each step, and let every third step fail: letting each step fail would take long. */
-const WAYS = [
-  [true, 2],
-  [false, 3],
-] as const;
 
 /** The effects of a script. */
 async function install(world: World): Promise<void> {
@@ -132,68 +126,47 @@ describe("the saved result of a set-up", () => {
       expect(await setUp(world.createSibling("b"))).toMatchObject({ how: "ran" });
     }));
 
-  it("is complete or missing after a failure or an eviction at each step of its save", async () => {
-    for (const [isEvicted, stride] of WAYS)
-      for (let at = 0, isOver = false; !isOver; at += stride)
-        await withWorld(async (world) => {
-          const started = await outcomesOf(world).begin("script", undefined);
-          if (!started || "savedAt" in started) throw new Error("it was kept");
-          await install(world);
-          await world.workspace.save();
-          const evicted = isEvicted ? evictAt(world, at) : new Promise<never>(() => undefined);
-          let step = 0;
-          if (!isEvicted)
-            world.onStep = ({ when }) => {
-              if (when === "before" && step++ === at) throw new Error("it is not there");
-            };
-          const isKept = outcomesOf(world)
-            .keep(started)
-            .then(
-              () => true,
-              () => false,
-            );
-          isOver = (await Promise.race([isKept, evicted])) === true;
-          world.onStep = () => undefined;
-          const other = world.createSibling("b");
-          const { how: result } = await setUp(other);
-          // If the server reported the outcome as kept, it is kept.
-          expect(result === "restored" || !isOver).toBe(true);
-          expect(filesOf(other)).toEqual(LEFT);
-          // The next actor keeps the outcome.
-          await world.ready();
-          await outcomesOf(world).keep(started);
-          expect(await setUp(world.createSibling("c"))).toMatchObject({ how: "restored" });
-        });
-  });
+  it("is complete or missing after a failure or an eviction at each step of its save", () =>
+    interruptSteps(async (world, interrupt) => {
+      const started = await outcomesOf(world).begin("script", undefined);
+      if (!started || "savedAt" in started) throw new Error("it was kept");
+      await install(world);
+      await world.workspace.save();
+      const { evicted } = interrupt();
+      const keeping = outcomesOf(world)
+        .keep(started)
+        .then(
+          () => true,
+          () => false,
+        );
+      const isKept = (await Promise.race([keeping, evicted])) === true;
+      world.onStep = () => undefined;
+      const other = world.createSibling("b");
+      const { how: result } = await setUp(other);
+      // If the server reported the outcome as kept, it is kept.
+      expect(result === "restored" || !isKept).toBe(true);
+      expect(filesOf(other)).toEqual(LEFT);
+      // The next actor keeps the outcome.
+      await world.ready();
+      await outcomesOf(world).keep(started);
+      expect(await setUp(world.createSibling("c"))).toMatchObject({ how: "restored" });
+    }));
 
-  it("is restored or made by the script after a failure or an eviction at each step of its restore", async () => {
-    for (const [isEvicted, stride] of WAYS)
-      for (let at = 0, isOver = false; !isOver; at += stride)
-        await withWorld(async (first) => {
-          await setUp(first);
-          const world = first.createSibling("b");
-          const evicted = isEvicted ? evictAt(world, at) : new Promise<never>(() => undefined);
-          let step = 0;
-          if (!isEvicted)
-            world.onStep = ({ when }) => {
-              if (when === "before" && step++ === at) throw new Error("it is not there");
-            };
-          const started = setUp(world).then(
-            ({ how: result }) => result === "restored" && step <= at,
-            () => false,
-          );
-          const result = await Promise.race([started, evicted]);
-          isOver = result === true || (isEvicted && result !== "evicted");
-          world.onStep = () => undefined;
-          await world.ready();
-          // After an eviction, the next actor gets this call.
-          await setUp(world);
-          expect(filesOf(world)).toEqual(LEFT);
-          world.write("mine", "later");
-          await world.workspace.save();
-          world.kill();
-          await world.ready();
-          expect(Object.fromEntries(world.files)).toEqual({ clone: LEFT.clone, mine: "later" });
-        });
-  });
+  it("is restored or made by the script after a failure or an eviction at each step of its restore", () =>
+    interruptSteps(async (first, interrupt) => {
+      await setUp(first);
+      const world = first.createSibling("b");
+      const { evicted } = interrupt(world);
+      await Promise.race([setUp(world).catch(() => undefined), evicted]);
+      world.onStep = () => undefined;
+      await world.ready();
+      // After an eviction, the next actor gets this call.
+      await setUp(world);
+      expect(filesOf(world)).toEqual(LEFT);
+      world.write("mine", "later");
+      await world.workspace.save();
+      world.kill();
+      await world.ready();
+      expect(Object.fromEntries(world.files)).toEqual({ clone: LEFT.clone, mine: "later" });
+    }));
 });

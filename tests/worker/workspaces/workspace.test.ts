@@ -5,7 +5,7 @@ import { Snapshots } from "../../../src/container/snapshot-client.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
 import type { Step, World } from "./world.ts";
-import { evictAt, withWorld } from "./world.ts";
+import { evictAt, interruptSteps, withWorld } from "./world.ts";
 
 const refuseSteps = (pattern: RegExp) => (step: Step) => {
   if (step.when === "before" && pattern.test(step.name)) throw new Error("R2 is not there (10001)");
@@ -461,29 +461,17 @@ describe("the saved files of a task", () => {
       expect(removed).toHaveLength(1);
     }));
 
-  it("are kept by the next attempt after a failure or an eviction at each step", async () => {
-    for (const isEvicted of [false, true])
-      for (let at = 0, isOver = false; !isOver; at++)
-        await withWorld(async (world) => {
-          await doTask(world);
-          await world.workspace.save();
-          world.write("made", "by the task");
-          world.write("more", "of it");
-          const evicted = isEvicted ? evictAt(world, at) : new Promise<never>(() => undefined);
-          let step = 0;
-          if (!isEvicted)
-            world.onStep = ({ when }) => {
-              if (when === "before" && step++ === at) throw new Error("it is not there");
-            };
-          const isKept = world.workspace.keepArchive(remains, SETTINGS).then(
-            () => true,
-            () => false,
-          );
-          isOver = (await Promise.race([isKept, evicted])) === true;
-          world.onStep = () => undefined;
-          await world.workspace.keepArchive(remains, SETTINGS);
-          expect(await continueTask(world, "b")).toEqual({ ...taskFiles, more: "of it" });
-          expect(await afterCrash(world)).toMatchObject({ made: "by the task" });
-        });
-  });
+  it("are kept by the next attempt after a failure or an eviction at each step", () =>
+    interruptSteps(async (world, interrupt) => {
+      await doTask(world);
+      await world.workspace.save();
+      world.write("made", "by the task");
+      world.write("more", "of it");
+      const { evicted } = interrupt();
+      await Promise.race([world.workspace.keepArchive(remains, SETTINGS).catch(() => undefined), evicted]);
+      world.onStep = () => undefined;
+      await world.workspace.keepArchive(remains, SETTINGS);
+      expect(await continueTask(world, "b")).toEqual({ ...taskFiles, more: "of it" });
+      expect(await afterCrash(world)).toMatchObject({ made: "by the task" });
+    }));
 });

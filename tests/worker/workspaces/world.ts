@@ -383,12 +383,39 @@ export async function withWorld(work: (world: World) => Promise<void>, limits = 
 
 /** Evicts the actor at a step, and then resolves. */
 export function evictAt(world: World, at: number): Promise<string> {
+  return interruptAt(world, at, true).evicted;
+}
+
+/** Evicts the actor at a step, or lets the step fail. `evicted` resolves at the eviction. */
+function interruptAt(world: World, at: number, isEvicted: boolean) {
   const { promise, resolve } = Promise.withResolvers<string>();
+  const interruption = { hasHappened: false, evicted: promise };
   let step = 0;
-  world.onStep = () => {
-    if (step++ !== at) return;
+  world.onStep = ({ when }) => {
+    if ((!isEvicted && when === "after") || step++ !== at) return;
+    interruption.hasHappened = true;
+    if (!isEvicted) throw new Error("it is not there");
     world.evict();
     resolve("evicted");
   };
-  return promise;
+  return interruption;
+}
+
+/** Tests evict the actor before each step, and let every third step fail: letting each step fail would take long. */
+const WAYS = [
+  [true, 2],
+  [false, 3],
+] as const;
+
+/** Calls `work` with each kind of interruption until `work` ends without one. */
+export async function interruptSteps(
+  work: (world: World, interrupt: (other?: World) => ReturnType<typeof interruptAt>) => Promise<void>,
+): Promise<void> {
+  for (const [isEvicted, stride] of WAYS)
+    for (let at = 0, isOver = false; !isOver; at += stride)
+      await withWorld(async (world) => {
+        let interruption: ReturnType<typeof interruptAt> | undefined;
+        await work(world, (other = world) => (interruption = interruptAt(other, at, isEvicted)));
+        isOver = interruption?.hasHappened !== true;
+      });
 }

@@ -61,7 +61,7 @@ describe("code in a sandbox uses an API whose secret is not in the sandbox", () 
 END
       printf 'package main\nimport "net/http"\nfunc main() { if _, e := http.Get("https://api.private.test/go"); e != nil { panic(e) } }\n' >ask.go
       npm ping --registry https://api.private.test/npm >/dev/null 2>&1; echo npm
-      ! java --list-modules 2>/dev/null | grep -q jdk.compiler || { java Ask.java >/dev/null; echo java; }
+      ! java --list-modules 2>/dev/null | grep -q jdk.compiler || { java -XX:TieredStopAtLevel=1 Ask.java >/dev/null; echo java; }
       ! command -v go >/dev/null || { go run ask.go; echo go; }
       for name in requests httpx; do
         ! python3 -c "import $name" 2>/dev/null || { python3 -c "import $name; $name.get('https://api.private.test/$name')"; echo $name; }

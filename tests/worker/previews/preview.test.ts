@@ -302,7 +302,7 @@ describe("a sandbox with an open preview", () => {
     await startServer(idle, 8000);
     const url = await expose({ sandbox: idle, port: 8000 });
     const answers = await Promise.all(
-      Array.from({ length: 250 }, () => visit(url, { headers: { upgrade: "websocket" } })),
+      Array.from({ length: 200 }, () => visit(url, { headers: { upgrade: "websocket" } })),
     );
     const sockets = answers.flatMap(({ webSocket }) => webSocket ?? []);
     expect(sockets.length).toBe(192);

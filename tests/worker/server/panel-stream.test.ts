@@ -3,7 +3,7 @@ import { env } from "cloudflare:workers";
 import { createExecutionContext } from "cloudflare:test";
 import { McpServer } from "@modelcontextprotocol/server";
 import { createParser, type EventSourceMessage } from "eventsource-parser";
-import { beforeEach, describe, expect, it, vi } from "vitest";
+import { beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { z } from "zod";
 import worker from "../../../src/index.ts";
 import type { MCPParts } from "../../../src/server/app.ts";
@@ -17,6 +17,11 @@ const logs = recordEachLog();
 /** The results of the tools, and the calls that they received. */
 let answers: { sandboxes(): object; log(cursor: number): object | Promise<object> };
 let calls: { name: string; principal: string; cursor?: number; wait?: number }[];
+/** A browser with a session of the owner. Tests that sign out use another one. */
+let signedIn: Browser;
+beforeAll(async () => {
+  signedIn = await panelBrowser(app);
+});
 beforeEach(() => {
   calls = [];
   answers = {
@@ -133,8 +138,7 @@ describe("the stream of a page", () => {
         state: cursor < 8 ? "running" : "succeeded",
         bytes: fullLog.length,
       });
-    const browser = await panelBrowser(app);
-    const stream = await open(browser, watchRequest([log("a-run", 4)]));
+    const stream = await open(signedIn, watchRequest([log("a-run", 4)]));
     const texts: string[] = [];
     for (let read = 4; read < fullLog.length;) {
       const event = (await stream.next()) as unknown as { data: ReturnType<typeof page> };
@@ -154,7 +158,7 @@ describe("the stream of a page", () => {
     const bytes = 100 * 1024 * 1024;
     answers.log = (cursor) =>
       page("x", cursor, { state: "succeeded", bytes: cursor === 0 ? bytes : cursor + 1 });
-    const stream = await open(await panelBrowser(app), watchRequest([log()]));
+    const stream = await open(signedIn, watchRequest([log()]));
     await stream.next();
     await stream.next();
     expect(calls.map(({ cursor }) => cursor)).toEqual([0, bytes - 256 * 1024]);
@@ -163,7 +167,7 @@ describe("the stream of a page", () => {
 
   it("reports a tool's refusal, and does not request that run again", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
-    const stream = await open(await panelBrowser(app), watchRequest([log("unknown")]));
+    const stream = await open(signedIn, watchRequest([log("unknown")]));
     expect(await stream.next()).toEqual({ type: "message", watch: 0, problem: "There is no such run." });
     const later = stream.next().catch(() => undefined);
     await vi.advanceTimersByTimeAsync(60_000);
@@ -174,15 +178,14 @@ describe("the stream of a page", () => {
 
   it("ends after five minutes, or after a limited number of polls", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
-    const browser = await panelBrowser(app);
-    const quiet = await open(browser, watchRequest([SANDBOXES]));
+    const quiet = await open(signedIn, watchRequest([SANDBOXES]));
     const all = quiet.text();
     await vi.advanceTimersByTimeAsync(300_000);
     expect(await all).toMatch(/event: end\ndata: {"reason":"again"}\n\n$/);
     calls = [];
     let printed = 0;
     answers.log = (cursor) => page(String(printed++ % 10), cursor, { bytes: cursor + 2 });
-    const busy = (await open(browser, watchRequest([log()]))).text();
+    const busy = (await open(signedIn, watchRequest([log()]))).text();
     await vi.advanceTimersByTimeAsync(10_000);
     expect(await busy).toMatch(/event: end\ndata: {"reason":"again"}\n\n$/);
     expect(calls).toHaveLength(150);
@@ -191,21 +194,20 @@ describe("the stream of a page", () => {
 
 describe("watching", () => {
   it("needs the panel's session and the panel's origin", async () => {
-    const browser = await panelBrowser(app);
     const watch = watchRequest([SANDBOXES]);
     expect((await open(new Browser(app), watch)).status).toBe(401);
     const bearer = { authorization: `Bearer ${TOKEN}` };
     expect((await open(new Browser(app), watch, { headers: bearer })).status).toBe(401);
     for (const origin of ["https://evil.example", "null", ""])
-      expect((await open(browser, watch, { headers: { origin } })).status).toBe(403);
-    const got = await app(`${ORIGIN}/panel/stream`, { headers: { cookie: cookieOf(browser) } });
+      expect((await open(signedIn, watch, { headers: { origin } })).status).toBe(403);
+    const got = await app(`${ORIGIN}/panel/stream`, { headers: { cookie: cookieOf(signedIn) } });
     expect(got.status).toBe(405);
     expect(calls).toEqual([]);
   });
 
   it("is possible only for tools that do not write", async () => {
     for (const name of ["run_command", "cancel_run", "constructor"]) {
-      const stream = await open(await panelBrowser(app), watchRequest([SANDBOXES, { name, arguments: {} }]));
+      const stream = await open(signedIn, watchRequest([SANDBOXES, { name, arguments: {} }]));
       expect([stream.status, await stream.text()]).toEqual([400, expect.stringContaining("watch.1.name")]);
     }
     expect(calls).toEqual([]);
@@ -229,7 +231,7 @@ describe("watching", () => {
       GITHUB_ALLOWED_USERS: "id:7",
     });
     const other = await open(await panelBrowserOfGitHub(), watchRequest([SANDBOXES]), { through });
-    const own = await open(await panelBrowser(app), watchRequest([SANDBOXES]), { through });
+    const own = await open(signedIn, watchRequest([SANDBOXES]), { through });
     expect(await other.next()).toMatchObject({ data: { principal: "github:7" } });
     expect(await own.next()).toMatchObject({ data: { principal: "owner" } });
     await Promise.all([other.cancel(), own.cancel()]);
@@ -250,7 +252,7 @@ describe("watching", () => {
     const watch = watchRequest([log(id), { name: "list_runs", arguments: { sandbox: "streamed" } }]);
     const [others, own] = [
       await open(await panelBrowserOfGitHub(), watch, { through }),
-      await open(await panelBrowser(app), watch, { through }),
+      await open(signedIn, watch, { through }),
     ];
     expect(await firstTwo(others)).toEqual([
       { type: "message", watch: 0, problem: expect.stringContaining("no run") },
@@ -309,7 +311,7 @@ describe("the limits of streams:", () => {
       "too long",
     ],
   ])("a stream is refused for %s", async (_what, body, words) => {
-    const stream = await open(await panelBrowser(app), body);
+    const stream = await open(signedIn, body);
     expect(stream.status).toBe(400);
     expect(JSON.parse(await stream.text()).message).toContain(words);
     expect(calls).toEqual([]);
@@ -318,10 +320,9 @@ describe("the limits of streams:", () => {
 
   it("a page has one stream, and the next stream replaces it", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
-    const browser = await panelBrowser(app);
-    const first = await open(browser, watchRequest([SANDBOXES]));
+    const first = await open(signedIn, watchRequest([SANDBOXES]));
     await first.next();
-    const second = await open(browser, watchRequest([SANDBOXES]));
+    const second = await open(signedIn, watchRequest([SANDBOXES]));
     await second.next();
     const rest = first.text();
     const more = second.next().catch(() => undefined);
@@ -336,12 +337,11 @@ describe("the limits of streams:", () => {
 
   it("a principal has a limited number of streams, and abandoned streams soon stop counting", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
-    const browser = await panelBrowser(app);
     const streams = [];
     for (let count = 0; count < 20; count++)
-      streams.push(await open(browser, watchRequest([SANDBOXES], `page-number-${count}`)));
+      streams.push(await open(signedIn, watchRequest([SANDBOXES], `page-number-${count}`)));
     expect(streams.map(({ status }) => status)).toEqual(Array.from({ length: 20 }, () => 200));
-    const openAnother = () => open(browser, watchRequest([SANDBOXES], "one-page-more"));
+    const openAnother = () => open(signedIn, watchRequest([SANDBOXES], "one-page-more"));
     expect((await openAnother()).status).toBe(429);
     await streams[0]?.cancel();
     const freed = await openAnother();
@@ -349,7 +349,7 @@ describe("the limits of streams:", () => {
     // The other streams have no reader.
     await vi.advanceTimersByTimeAsync(60_000);
     for (let count = 0; count < 20; count++)
-      expect((await open(browser, watchRequest([SANDBOXES], `later-page-${count}`))).status).toBe(200);
+      expect((await open(signedIn, watchRequest([SANDBOXES], `later-page-${count}`))).status).toBe(200);
     await vi.advanceTimersByTimeAsync(60_000);
   });
 
@@ -375,7 +375,7 @@ describe("a reader", () => {
   it("that does not read causes one poll of each watched call, and is disconnected", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     answers.log = (cursor) => page("x".repeat(40_000), cursor, { bytes: cursor + 100_000 });
-    const stream = await open(await panelBrowser(app), watchRequest([log()]));
+    const stream = await open(signedIn, watchRequest([log()]));
     await vi.advanceTimersByTimeAsync(25_000);
     expect(calls).toHaveLength(1);
     await vi.advanceTimersByTimeAsync(10_000);
@@ -387,7 +387,7 @@ describe("a reader", () => {
   it("that has disconnected causes no more work", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
     answers.log = (cursor) => page("x", cursor, { bytes: cursor + 100 });
-    const stream = await open(await panelBrowser(app), watchRequest([log(), SANDBOXES]));
+    const stream = await open(signedIn, watchRequest([log(), SANDBOXES]));
     await stream.next();
     await stream.next();
     await stream.cancel();

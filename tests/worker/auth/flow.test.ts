@@ -21,10 +21,10 @@ import {
 const ALL = "sandbox:read sandbox:write sandbox:exec tasks:run";
 
 const logs = recordEachLog();
+const app = oauthApp();
 
 describe("the authorization code flow", () => {
   it("returns a token for the owner's sandboxes, and the server's own token remains valid", async () => {
-    const app = oauthApp();
     const client = await Client.register(app);
     const { code, callback } = await approve(client);
     expect(callback.href.startsWith(`${CALLBACK}?`)).toBe(true);
@@ -44,7 +44,6 @@ describe("the authorization code flow", () => {
   });
 
   it("logs a line for every step, without secrets", async () => {
-    const app = oauthApp();
     const { client, tokens } = await signIn(app);
     await statusOf(app, tokens.access_token);
     await client.refresh(tokens.refresh_token);
@@ -70,7 +69,6 @@ describe("the authorization code flow", () => {
   });
 
   it("returns a token for a grant of an earlier version, which stored the sign-in method as `door`", async () => {
-    const app = oauthApp();
     const client = await Client.register(app);
     const variables = { SERVER_AUTH_TOKEN: TOKEN, PUBLIC_ORIGIN: ORIGIN };
     const bindings: Env = { ...(env as Env), ...variables };
@@ -105,7 +103,7 @@ describe("the authorization code flow", () => {
   });
 
   it("accepts any port in a loopback redirect, as native apps need (RFC 8252)", async () => {
-    const client = await Client.register(oauthApp(), { redirect_uris: ["http://localhost:1111/callback"] });
+    const client = await Client.register(app, { redirect_uris: ["http://localhost:1111/callback"] });
     const redirect_uri = "http://localhost:2222/callback";
     const { code, callback } = await approve(client, { redirect_uri });
     expect(callback.origin).toBe("http://localhost:2222");
@@ -115,7 +113,6 @@ describe("the authorization code flow", () => {
 
 describe("scopes", () => {
   it("are all offered and ticked if the client requests none, or only offline access", async () => {
-    const app = oauthApp();
     const client = await Client.register(app);
     for (const scope of [undefined, "offline_access"]) {
       const page = await new Browser(app).open(await client.authorizationURL({ scope }));
@@ -124,7 +121,6 @@ describe("scopes", () => {
   });
 
   it("that the page offers and ticks are the requested ones that the server knows", async () => {
-    const app = oauthApp();
     const client = await Client.register(app);
     const scope = "sandbox:exec email sandbox:read offline_access";
     const page = await new Browser(app).open(await client.authorizationURL({ scope }));
@@ -133,7 +129,6 @@ describe("scopes", () => {
   });
 
   it("are refused if the server knows none of them", async () => {
-    const app = oauthApp();
     const client = await Client.register(app);
     const page = await new Browser(app).open(await client.authorizationURL({ scope: "email profile" }));
     expect(page.status).toBe(400);
@@ -141,7 +136,6 @@ describe("scopes", () => {
   });
 
   it("that the person unticked are not granted, and a call that needs one of them is refused with its name", async () => {
-    const app = oauthApp();
     const { tokens } = await signIn(app, {}, { scope: ["sandbox:read", "sandbox:write"] });
     expect(tokens.scope).toBe("sandbox:read sandbox:write");
     expect(await whoIs(app, tokens.access_token)).toBe("owner");
@@ -156,20 +150,18 @@ describe("scopes", () => {
   });
 
   it("do not include tasks if the server has no credential for a model", async () => {
-    const app = oauthApp({ ANTHROPIC_API_KEY: "" });
-    const client = await Client.register(app);
-    const page = await new Browser(app).open(await client.authorizationURL());
+    const withoutModel = oauthApp({ ANTHROPIC_API_KEY: "" });
+    const client = await Client.register(withoutModel);
+    const page = await new Browser(withoutModel).open(await client.authorizationURL());
     expect(page.offered).toEqual(["sandbox:read", "sandbox:write", "sandbox:exec"]);
   });
 
   it("that were not offered cannot be added to the form", async () => {
-    const app = oauthApp();
     const { tokens } = await signIn(app, { scope: "sandbox:read" }, { scope: ["sandbox:read", "tasks:run"] });
     expect(tokens.scope).toBe("sandbox:read");
   });
 
   it("cannot be approved while all are unticked", async () => {
-    const app = oauthApp();
     const browser = new Browser(app);
     const page = await browser.open(await (await Client.register(app)).authorizationURL());
     const repeated = await browser.submit(page, { decision: "owner", token: TOKEN, scope: [] });
@@ -181,7 +173,7 @@ describe("scopes", () => {
   });
 
   it("can be reduced at a refresh, but not extended", async () => {
-    const { client, tokens } = await signIn(oauthApp(), { scope: "sandbox:read sandbox:write" });
+    const { client, tokens } = await signIn(app, { scope: "sandbox:read sandbox:write" });
     const narrowed = await client.refresh(tokens.refresh_token, { scope: "sandbox:read" });
     const next = await narrowed.json<Tokens>();
     expect(next.scope).toBe("sandbox:read");
@@ -192,7 +184,6 @@ describe("scopes", () => {
 
 describe("a step up", () => {
   it("requests the scopes of the challenge, and replaces the grant with one that has them all", async () => {
-    const app = oauthApp();
     const { client, tokens } = await signIn(app, { scope: "sandbox:read sandbox:write" });
     const refused = await app(
       "/mcp",
@@ -210,7 +201,6 @@ describe("a step up", () => {
 
 describe("a person who declines", () => {
   it("makes the server send the client an error with the client's state and the issuer", async () => {
-    const app = oauthApp();
     const browser = new Browser(app);
     const client = await Client.register(app);
     const page = await browser.open(await client.authorizationURL());

@@ -12,7 +12,7 @@ import { temporaryDirectory } from "../setup/temporary.ts";
 
 const RUNS = 10;
 /** Few, because each sandbox takes 0.4 s of processor time. */
-const SANDBOXES = 3;
+const SANDBOXES = 2;
 /** The time of one run. */
 const RUN_SECONDS = 2;
 /** The limit of run seconds for a day. */
@@ -153,7 +153,7 @@ describe.concurrent("a principal's quota", () => {
       const refused = answers.filter(({ isError }) => isError);
       expect(refused).toHaveLength(100 - SANDBOXES);
       for (const { text } of refused)
-        expect(text).toMatch(/You have 3 sandboxes, and your limit is 3\..*destroy_sandbox/);
+        expect(text).toMatch(/You have 2 sandboxes, and your limit is 2\..*destroy_sandbox/);
       const { structured } = await call("list_sandboxes", {});
       expect(structured.sandboxes).toHaveLength(SANDBOXES);
       await call("destroy_sandbox", { sandbox: structured.sandboxes?.[0]?.name });

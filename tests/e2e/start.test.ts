@@ -17,7 +17,7 @@ import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { freePort } from "../../cli/lock.ts";
 import { readRunning } from "../../cli/running.ts";
-import { pidOf, processes, tree } from "../setup/processes.ts";
+import { pidOf, processes, tree, waitForEnd } from "../setup/processes.ts";
 import {
   repository,
   type Server,
@@ -281,8 +281,15 @@ describe("a new clone", () => {
     const runKept = (to: Server) =>
       callTool(to.url, "run_command", { command: "true", sandbox: "kept" }, token);
     await runKept(first);
-    process.kill(pidOf("start", tree(first.child.pid ?? Number.NaN)), "SIGKILL");
+    const command = "sleep 86402 & nohup sleep 86402 >/dev/null 2>&1 & setsid sleep 86402 >/dev/null 2>&1 &";
+    await callTool(first.url, "run_command", { command, sandbox: "kept" }, token);
+    const all = await until(() => {
+      const found = tree(first.child.pid ?? Number.NaN);
+      return found.filter(({ command: line }) => line === "sleep 86402").length === 3 ? found : undefined;
+    });
+    process.kill(pidOf("start", all), "SIGKILL");
     await first.exited;
+    expect(await waitForEnd(all, 15_000)).toEqual([]);
     const second = await startClone();
     onTestFinished(() => second.stop());
     expect(readFileSync(file, "utf8")).toBe(saved);

@@ -295,23 +295,11 @@ describe("files", () => {
   });
 });
 
-it("the client exposes a port, makes a checkpoint and restores it", async () => {
-  await sandbox.files.write("state.txt", "before");
-  const { checkpoint } = await sandbox.checkpoint("a label");
-  await sandbox.files.write("state.txt", "after");
-  await sandbox.restore(checkpoint);
-  expect(await sandbox.files.readText("state.txt")).toBe("before");
-
-  await sandbox.runCommand("nohup python3 -m http.server 8123 --directory /workspace >/dev/null 2>&1 &");
-  const { url } = await sandbox.expose(8123);
-  await until(async () => (await textAt(new URL("state.txt", url))) === "before");
-});
-
 it("the client runs in a Worker", async () => {
   const program = `import { connect } from "./client/index.ts";
 export default {
   async fetch() {
-    const sandbox = connect(${JSON.stringify({ url: server.url, token: TOKEN })}).sandbox("worker");
+    const sandbox = connect(${JSON.stringify({ url: server.url, token: TOKEN })}).sandbox("library");
     const { images } = await sandbox.runCode("import matplotlib.pyplot as plt; plt.plot([1, 4, 9]); plt.show()");
     await sandbox.files.write("a.txt", new Blob(["from a Worker"]).stream());
     return Response.json([images.length, await sandbox.files.readText("a.txt")]);
@@ -361,7 +349,7 @@ it("the client runs in a page of another origin", async () => {
     const pageResult = await page.evaluate(
       async (given) => {
         const library: { connect: typeof connect } = Reflect.get(globalThis, "library");
-        const inPage = library.connect(given).sandbox("browser");
+        const inPage = library.connect(given).sandbox("library");
         const { images } = await inPage.runCode(
           "import matplotlib.pyplot as plt; plt.plot([1, 4, 9]); plt.show()",
         );
@@ -386,6 +374,18 @@ it("the client runs in a page of another origin", async () => {
     await browser.close();
     site.close();
   }
+});
+
+it("the client exposes a port, makes a checkpoint and restores it", async () => {
+  await sandbox.files.write("state.txt", "before");
+  const { checkpoint } = await sandbox.checkpoint("a label");
+  await sandbox.files.write("state.txt", "after");
+  await sandbox.restore(checkpoint);
+  expect(await sandbox.files.readText("state.txt")).toBe("before");
+
+  await sandbox.runCommand("nohup python3 -m http.server 8123 --directory /workspace >/dev/null 2>&1 &");
+  const { url } = await sandbox.expose(8123);
+  await until(async () => (await textAt(new URL("state.txt", url))) === "before");
 });
 
 it("the client destroys a sandbox", async () => {

@@ -3,30 +3,22 @@ import { execFile } from "node:child_process";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, inject, it } from "vitest";
 import { aiSandbox } from "../../client/adapters/ai-sdk.ts";
 import { sandboxMCP } from "../../client/adapters/computesdk.ts";
 import { deepAgentsBackend } from "../../client/adapters/deepagents.ts";
 import { openAISandboxes } from "../../client/adapters/openai-agents.ts";
-import { type SandboxServer, connect } from "../../client/index.ts";
+import { connect } from "../../client/index.ts";
 import { compute as computeOf } from "../clients/computesdk.ts";
 import { textAt } from "../setup/preview.ts";
 import { type ScriptedCall, startOpenAIAPI } from "../setup/openai-api.ts";
-import { type Server, TOKEN, repository, startServer } from "../setup/server.ts";
+import { TOKEN, repository } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 
-let server: Server;
-let client: SandboxServer;
+const server = inject("server");
+const client = connect({ url: server.url, token: TOKEN });
 
-beforeAll(async () => {
-  server = await startServer();
-  client = connect({ url: server.url, token: TOKEN });
-});
-
-afterAll(async () => {
-  await client?.close();
-  await server?.stop();
-});
+afterAll(() => client.close());
 
 const runFile = promisify(execFile);
 
@@ -79,9 +71,9 @@ it.each([
     for (const text of ["print(40 + 2)", "42", printed]) expect(answer).toContain(text);
     const [url = ""] = /http:\/\/8000-\S+?\//.exec(answer) ?? [];
     await until(async () => (await textAt(new URL("sum.py", url))) === SUM);
-    const sandbox = client.sandbox(name);
-    expect(await sandbox.runs()).toContainEqual(expect.objectContaining({ exitCode: 3, state: "failed" }));
-    expect(await sandbox.files.readText("sum.py")).toBe(SUM);
+    const used = client.sandbox(name);
+    expect(await used.runs()).toContainEqual(expect.objectContaining({ exitCode: 3, state: "failed" }));
+    expect(await used.files.readText("sum.py")).toBe(SUM);
   },
 );
 
@@ -91,9 +83,12 @@ const SPOIL = "export PATH=/none V=first; umask 077; [() { :; }; stat() { :; }; 
 const SEEN = "echo [$V]; umask; [ -e /nope ] || echo clean";
 const CLEAN = "[]\n0022\nclean\n";
 
+/** Several tests use one sandbox, because each takes 0.5 s of processor time. */
+const sandbox = client.sandbox("adapters");
+
 describe("a command changes only its own shell", () => {
   it("with the AI SDK", async () => {
-    const session = aiSandbox(client.sandbox("clean-ai-sdk"));
+    const session = aiSandbox(sandbox);
     await session.run({ command: SPOIL });
     const results = await Promise.all([1, 2, 3].map(() => session.run({ command: SEEN })));
     expect(results.map(({ stdout }) => stdout)).toEqual([CLEAN, CLEAN, CLEAN]);
@@ -101,7 +96,7 @@ describe("a command changes only its own shell", () => {
   });
 
   it("with deepagents", async () => {
-    const backend = deepAgentsBackend(client.sandbox("clean-deepagents"));
+    const backend = deepAgentsBackend(sandbox);
     await backend.execute(SPOIL);
     expect((await backend.execute(SEEN)).output).toBe(CLEAN);
     await backend.write("/workspace/a.txt", "kept");
@@ -133,7 +128,6 @@ describe("a command changes only its own shell", () => {
 
 it("deepagents gets the names of a batch's files that could not be written", async () => {
   const bytes = new TextEncoder().encode("kept");
-  const sandbox = client.sandbox("uploads");
   const files: [string, Uint8Array][] = [
     ["/proc/x/y", bytes],
     ["/workspace/good.txt", bytes],
@@ -146,7 +140,7 @@ it("deepagents gets the names of a batch's files that could not be written", asy
 });
 
 it("the AI SDK gets the endpoint of a port, for requests and for WebSockets", async () => {
-  const session = aiSandbox(client.sandbox("ports"), { ports: [8000] });
+  const session = aiSandbox(sandbox, { ports: [8000] });
   expect(session.ports).toEqual([8000]);
   await session.run({
     command: "echo served > index.html; nohup python3 -m http.server 8000 >/dev/null 2>&1 &",

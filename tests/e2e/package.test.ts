@@ -242,7 +242,7 @@ it("the package keeps a generated token in its user's state directory", () => {
       encoding: "utf8",
       stdio: "pipe",
     });
-  expect(token()).toBe(token());
-  const saved = readFileSync(join(directory, "state/sandbox-mcp/.dev.vars"), "utf8");
-  expect(saved).toBe(`SERVER_AUTH_TOKEN=${token()}`);
+  const saved = `SERVER_AUTH_TOKEN=${token()}`;
+  expect(readFileSync(join(directory, "state/sandbox-mcp/.dev.vars"), "utf8")).toBe(saved);
+  expect(`SERVER_AUTH_TOKEN=${token()}`).toBe(saved);
 });

@@ -13,11 +13,7 @@ const ELSEWHERE = new Set([
   "when a task's actor is evicted",
   "when a task's container dies",
 ]);
-const TASKS = [
-  "tests/e2e/tasks-faults.test.ts",
-  "tests/e2e/tasks.test.ts",
-  "tests/worker/tasks/tasks.test.ts",
-];
+const TASKS = ["tests/e2e/tasks.test.ts", "tests/worker/tasks/tasks.test.ts"];
 
 interface Row {
   broken: string;

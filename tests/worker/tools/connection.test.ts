@@ -42,8 +42,8 @@ describe("?sandbox=NAME", () => {
   });
 
   it("does not apply to a call that names a sandbox", async () => {
-    await chat.call("write_file", { path: "named.txt", content: "elsewhere", sandbox: "chat-3" });
-    expect((await owner.call("read_file", { path: "named.txt", sandbox: "chat-3" })).structured.content).toBe(
+    await chat.call("write_file", { path: "named.txt", content: "elsewhere", sandbox: "chat-2" });
+    expect((await owner.call("read_file", { path: "named.txt", sandbox: "chat-2" })).structured.content).toBe(
       "elsewhere",
     );
   });
@@ -66,27 +66,22 @@ describe("?sandbox=NAME", () => {
 });
 
 describe("an endpoint's address", () => {
-  it.each(["?sandox=work", "?SANDBOX=work", "?sandbox-name=work", "?result=structured", "?tool=code"])(
-    "with the unknown parameter of %s is refused, and the error suggests a similar one",
-    async (query) => {
-      const { status, messages } = await owner.withQuery(query).post({ method: "tools/list" });
-      expect(status).toBe(400);
-      expect(JSON.stringify(messages)).toMatch(/has no parameter \S+: use (sandbox|results|tools|images)/);
-    },
-  );
-
   it.each([
-    "?sandbox=No%20Name",
-    "?sandbox=NAME",
-    "?sandbox=",
-    "?sandbox=-a",
-    "?sandbox=a&sandbox=b",
-    "?results=xml",
-    "?results=",
-  ])("with %s is refused with a readable error", async (query) => {
+    ["?sandox=work", /has no parameter \S+: use sandbox/],
+    ["?SANDBOX=work", /has no parameter \S+: use sandbox/],
+    ["?result=structured", /has no parameter \S+: use results/],
+    ["?tool=code", /has no parameter \S+: use tools/],
+    ["?sandbox=No%20Name", /sandbox must be/],
+    ["?sandbox=", /sandbox must be/],
+    ["?sandbox=a&sandbox=b", /sandbox must be/],
+    ["?results=xml", /results must be/],
+    ["?results=", /results must be/],
+    ["?tools=", /tools must name .*: code, files, tasks, admin, run_code,/],
+    ["?tools=code,run_cod", /tools must name .*: code, files, tasks, admin, run_code,/],
+    ["?tools=constructor", /tools must name .*: code, files, tasks, admin, run_code,/],
+  ])("with %s is refused with a readable error", async (query, words) => {
     const { status, messages } = await owner.withQuery(query).post({ method: "tools/list" });
-    expect(status).toBe(400);
-    expect(JSON.stringify(messages)).toMatch(/(sandbox|results) must be/);
+    expect([status, JSON.stringify(messages)]).toEqual([400, expect.stringMatching(words)]);
   });
 });
 
@@ -112,21 +107,12 @@ describe("?tools=", () => {
   it("makes a call of another tool an error with the reason", async () => {
     const { isError, text } = await owner
       .withQuery("?tools=files")
-      .call("run_command", { command: "touch /tmp/called", sandbox: "choice" });
+      .call("run_command", { command: "touch /tmp/called", sandbox: "chat-2" });
     expect(isError).toBe(true);
     expect(text).toMatch(/no run_command: the \?tools= of its address leaves it out.*write_file/);
-    const listed = await owner.call("run_command", { command: "ls /tmp/called", sandbox: "choice" });
+    const listed = await owner.call("run_command", { command: "ls /tmp/called", sandbox: "chat-2" });
     expect(listed.structured.exit_code).toBe(2);
   });
-
-  it.each(["?tools=", "?tools=file", "?tools=code,run_cod", "?tools=constructor"])(
-    "refuses %s and lists the valid names",
-    async (query) => {
-      const { status, messages } = await owner.withQuery(query).post({ method: "tools/list" });
-      expect(status).toBe(400);
-      expect(JSON.stringify(messages)).toMatch(/tools must name .*: code, files, tasks, admin, run_code,/);
-    },
-  );
 });
 
 describe("TOOLS", () => {
@@ -211,7 +197,7 @@ describe("MAX_WAIT_SECONDS", () => {
     expect(await limitsOf(owner.withVariables({ MAX_WAIT_SECONDS: "600" }))).toEqual(["45 of 600"]);
     const hasty = owner.withVariables({ MAX_WAIT_SECONDS: "1" });
     expect(await limitsOf(hasty)).toEqual(["1 of 1"]);
-    const { text } = await hasty.call("run_command", { command: "sleep 20", sandbox: "hasty" });
+    const { text } = await hasty.call("run_command", { command: "sleep 20", sandbox: "chat-1" });
     expect(text).toContain("state: running");
     const { status } = await owner.withVariables({ MAX_WAIT_SECONDS: "601" }).post({ method: "tools/list" });
     expect(status).toBe(500);

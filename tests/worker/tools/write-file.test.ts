@@ -32,11 +32,7 @@ describe("write_file", () => {
     ["absolute", "/tmp/abs.txt", "/tmp/abs.txt"],
     ["with ..", "a/../../workspace/./b/../up.txt", "/workspace/up.txt"],
     ["with spaces and quotes", `it's a "file" $HOME \`x\`.txt`, `/workspace/it's a "file" $HOME \`x\`.txt`],
-    ["with a line break", "two\nlines", "/workspace/two\nlines"],
-    ["with unicode", "žluť/🐎.txt", "/workspace/žluť/🐎.txt"],
-    ["with a dash first", "-rf", "/workspace/-rf"],
-    ["with a star", "*", "/workspace/*"],
-    ["with a backslash at the end", "back\\", "/workspace/back\\"],
+    ["with unusual characters", "-rf/žluť/🐎\ntwo*\\", "/workspace/-rf/žluť/🐎\ntwo*\\"],
   ])("accepts a path %s", async (_what, path, absolute) => {
     const result = await write(path, `in ${path}`);
     expect(result).toMatchObject({ isError: false, structured: { path: absolute } });

@@ -24,13 +24,11 @@ describe("run_command", () => {
     expect(result.text).toBe("exit_code: 3\nstdout: out\nstderr: err");
   });
 
-  it("succeeds without output", async () => {
-    expect(await run("true")).toMatchObject({ state: "succeeded", exit_code: 0, stdout: "", stderr: "" });
-  });
-
   it("starts in /workspace as root with an empty standard input", async () => {
     expect(await run("pwd; id -u; cat", { session: "fresh" })).toMatchObject({
+      state: "succeeded",
       stdout: "/workspace\n0\n",
+      stderr: "",
       exit_code: 0,
     });
   });
@@ -112,7 +110,7 @@ describe("run_command", () => {
   it("reports the exit code of commands that end while sandboxd starts a process for their output", async () => {
     // sandboxd starts this process 20 ms after the command. Each command lasts about as long, so that some end meanwhile.
     const codes = await Promise.all(
-      Array.from({ length: 4 }, async (_, session) => {
+      Array.from({ length: 2 }, async (_, session) => {
         const found = [];
         for (let milliseconds = 4; milliseconds < 34; milliseconds++) {
           const command = `sleep 0.${String(milliseconds).padStart(3, "0")}; exit 123`;

@@ -75,10 +75,10 @@ describe("a command whose git lacks credentials", () => {
     expect(await sh("git-ask", `cat count; ${CLONE}`)).toContain("once\nof the private repository");
     // The sandbox's next actor can use the token, and so can a new sandbox.
     await evictActor(await actorOf("git-ask"));
-    expect(await sh("git-new", CLONE)).toContain("of the private repository");
+    expect(await sh("git", CLONE)).toContain("of the private repository");
     expect(
       await sh(
-        "git-new",
+        "git",
         "cd c && git config user.email t@t && git config user.name t && git checkout -qb more && git commit -q --allow-empty -m more && git push -q origin more && git ls-remote origin",
       ),
     ).toContain("refs/heads/more");
@@ -107,12 +107,6 @@ describe("a command whose git lacks credentials", () => {
 
   it("has advice in its result if the client cannot ask the person, or nobody can sign in", async () => {
     expect(await sh("git", CLONE)).toContain(`sign in to this host at ${PAGE}`);
-    const token = await principal("git-hint", ["sandbox:exec"]);
-    const { text } = await token
-      .withVariables({ PUBLIC_ORIGIN: ORIGIN })
-      .call("run_command", { command: CLONE });
-    expect(text).toContain("the operator can add the host to SECRETS");
-    expect(text).not.toContain(PAGE);
     const off = owner.withVariables({ ...variables, GIT_SIGN_IN: "off" });
     expect((await off.call("run_command", { sandbox: "git", command: CLONE })).text).not.toContain(PAGE);
     // The server asks nobody if the output names an invalid git host, or the command succeeds.
@@ -263,7 +257,13 @@ describe("a person's token for a git host", () => {
   it("is not used for another principal", async () => {
     expect((await signIn(await panelBrowser(app))).text).toContain("The token is saved");
     const other = await principal("git-other", ["sandbox:exec"]);
-    expect((await other.call("run_command", { command: CLONE })).text).not.toContain("of the private");
+    const { text } = await other
+      .withVariables({ PUBLIC_ORIGIN: ORIGIN })
+      .call("run_command", { command: CLONE });
+    expect(text).not.toContain("of the private");
+    // A principal without a session of the panel cannot sign in.
+    expect(text).toContain("the operator can add the host to SECRETS");
+    expect(text).not.toContain(PAGE);
     expect(await takeArrived()).toEqual([
       { host: HOST, url: "/smart.git/info/refs?service=git-upload-pack", body: "" },
     ]);

@@ -27,6 +27,8 @@ const ownedData = async () => ({
   task: JSON.stringify((await owner.call("get_result", { id: ids[2]?.[0], wait_seconds: 0 })).structured),
 });
 
+let before: Awaited<ReturnType<typeof ownedData>>;
+
 beforeAll(async () => {
   attacker = await principal("attacker", ALL);
   const ended = await owner.call("run_command", { sandbox, command: `echo ${SECRET} | tee secret` });
@@ -45,6 +47,7 @@ beforeAll(async () => {
   checkpoint = String(created.structured.checkpoint);
   // The attacker also has a sandbox of that name.
   await attacker.call("run_command", { sandbox, command: "true" });
+  before = await ownedData();
 });
 
 /** Arguments that name data of another principal. */
@@ -94,8 +97,8 @@ const TRIES: Record<ToolName, (id: string) => Record<string, unknown>[]> = {
 
 describe("the data of another principal", () => {
   it.each(tools.map(({ name }) => name))("is out of reach of %s", async (tool) => {
-    const before = await ownedData();
-    for (const [foreign, missing] of ids) {
+    const byID = /"id"|"continue_from"/.test(JSON.stringify(TRIES[tool]("x")));
+    for (const [foreign, missing] of byID ? ids : ids.slice(0, 1)) {
       const tries = TRIES[tool](foreign);
       expect(tries).not.toEqual([]);
       for (const [index, args] of tries.entries()) {

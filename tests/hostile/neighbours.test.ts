@@ -17,10 +17,12 @@ import { sendRaw } from "./support.ts";
 const NEIGHBOUR = "a-token-of-another-principal";
 const HOSTILE_SANDBOXD = readFileSync(join(repository, "tests/setup/hostile-sandboxd.cjs"), "utf8");
 
-/** How long an attack may wait for its response, and how long it floods a run. */
+/** How long an attack may wait for its response. */
 const ATTACK_SECONDS = 2;
-const COMMAND = { command: "echo", timeout_seconds: ATTACK_SECONDS };
-const TASK = { task: "work", timeout_seconds: ATTACK_SECONDS, wait_seconds: ATTACK_SECONDS };
+/** How long an attack floods a run, which takes the processor all the time. */
+const FLOOD_SECONDS = 1;
+const COMMAND = { command: "echo", timeout_seconds: FLOOD_SECONDS };
+const TASK = { task: "work", timeout_seconds: FLOOD_SECONDS, wait_seconds: FLOOD_SECONDS };
 
 const control = await bundleHostileControl();
 const deaths: string[] = [];
@@ -37,6 +39,7 @@ beforeAll(async () => {
       ANTHROPIC_API_KEY: "no-key",
     },
     onDeath: (part) => deaths.push(part),
+    inspector: true,
   });
   ({ url } = parts);
 });
@@ -51,10 +54,12 @@ async function attack(command: string): Promise<void> {
   await attackWith("run_command", { command, timeout_seconds: 6 });
 }
 
-async function attackWith(name: string, args: Record<string, unknown>): Promise<string> {
-  const result = await tool(url, name, args, { signal: AbortSignal.timeout(ATTACK_SECONDS * 1000) }).catch(
-    (e) => e,
-  );
+async function attackWith(
+  name: string,
+  args: Record<string, unknown>,
+  seconds = ATTACK_SECONDS,
+): Promise<string> {
+  const result = await tool(url, name, args, { signal: AbortSignal.timeout(seconds * 1000) }).catch((e) => e);
   const text = String(result?.text ?? result);
   if (process.env.TIMES === "1") console.log(name, text.slice(0, 150));
   return text;
@@ -184,7 +189,8 @@ describe("when workerd's own header MF-Original-URL names another host", () => {
   it("no port of workerd accepts the request", async () => {
     const ports = workerdPorts();
     expect(ports).toContain(Number(new URL(url).port));
-    for (const port of ports) {
+    // Only tests have an inspector.
+    for (const port of ports.filter((one) => one !== parts.inspectorPort)) {
       const head = `GET /health HTTP/1.1\r\nHost: evil.example\r\nMF-Original-URL: https://evil.example/health\r\nConnection: close\r\n\r\n`;
       expect(await sendRaw(`http://127.0.0.1:${port}/`, [head])).toMatch(/^HTTP\/1\.1 40[34] /);
     }
@@ -222,6 +228,22 @@ describe("when a program in the control server's place replies to each call with
   });
 });
 
+it("the server keeps no memory for contexts of a program in the control server's place", async () => {
+  const sandbox = "contexts";
+  await tool(url, "run_command", { sandbox, command: "echo contexts >/tmp/attack" });
+  const heap = await openHeap(parts, PRODUCT_SERVICE);
+  const before = await heap.live();
+  // The program sends 8 MiB for each context.
+  for (let round = 0; round < 4; round++)
+    await atOnce(4, async (n) => {
+      const { text } = await tool(url, "run_code", { sandbox, code: "1", context: `c${round}-${n}` });
+      expect(text).toContain("The sandbox is damaged");
+    });
+  expect((await heap.live()) - before).toBeLessThan(80);
+  heap.close();
+  await tool(url, "destroy_sandbox", { sandbox });
+});
+
 describe("when many contexts return large results at once", () => {
   it("the server does not stop the sandbox", async () => {
     const code = [
@@ -229,14 +251,15 @@ describe("when many contexts return large results at once", () => {
       "class Picture:",
       "    def _repr_png_(self): return os.urandom(4_000_000)",
       "open('/tmp/ready', 'a').write('1')",
-      "while os.path.getsize('/tmp/ready') < 8: time.sleep(0.01)",
+      "while os.path.getsize('/tmp/ready') < 5: time.sleep(0.01)",
       "display(Picture(), Picture())",
     ].join("\n");
     const sandbox = "results";
-    const results = await atOnce(8, (n) => tool(url, "run_code", { sandbox, code, context: `context-${n}` }));
-    expect(results).toEqual(Array(8).fill(expect.objectContaining({ isError: false })));
+    // 53 MB together, and 32 MiB are the most that wait.
+    const results = await atOnce(5, (n) => tool(url, "run_code", { sandbox, code, context: `context-${n}` }));
+    expect(results).toEqual(Array(5).fill(expect.objectContaining({ isError: false })));
     expect((await tool(url, "run_command", { sandbox, command: "cat /tmp/ready" })).text).toContain(
-      "1".repeat(8),
+      "1".repeat(5),
     );
     await tool(url, "destroy_sandbox", { sandbox });
   });
@@ -251,7 +274,6 @@ const HONEST = /is empty|has no files|exit_code: 0/;
  */
 const FLOODS: { what: string; flood: string; call: [name: string, args: Record<string, unknown>] }[] = [
   { what: "an encoded response", flood: "encoded", call: ["list_files", {}] },
-  { what: "a response in pieces of one byte", flood: "pieces", call: ["list_files", {}] },
   { what: "a response of millions of values", flood: "values", call: ["list_files", {}] },
   { what: "a response of nested lists", flood: "depth", call: ["list_files", {}] },
   { what: "a response with long names", flood: "keys", call: ["list_files", {}] },
@@ -261,12 +283,13 @@ const FLOODS: { what: string; flood: string; call: [name: string, args: Record<s
     call: ["list_files", { limit: 5000, recursive: true }],
   },
   { what: "the plan of a save", flood: "plan", call: ["checkpoint_sandbox", {}] },
+  { what: "changes of a task", flood: "changes", call: ["execute_task", TASK] },
+  { what: "a response in pieces of one byte", flood: "pieces", call: ["list_files", {}] },
   { what: "events of a command", flood: "events", call: ["run_command", COMMAND] },
   { what: "events of many values", flood: "badEvents", call: ["run_command", COMMAND] },
   { what: "output of a command", flood: "output", call: ["run_command", COMMAND] },
   { what: "output of an agent in pieces of one byte", flood: "bytes", call: ["execute_task", TASK] },
   { what: "events of an agent", flood: "agent", call: ["execute_task", TASK] },
-  { what: "changes of a task", flood: "changes", call: ["execute_task", TASK] },
 ];
 
 describe("when one principal attacks the server", () => {
@@ -281,33 +304,22 @@ describe("when one principal attacks the server", () => {
       await expectAnswersDuring(name, async () => {
         // The attack begins with the next connection to the control server.
         await attack(`echo ${name} >/tmp/attack`);
-        await atOnce(12, (n) => attackWith("run_code", { code: "1", context: `context-${n}` }));
+        await atOnce(12, (n) =>
+          attackWith("run_code", { code: "1", context: `context-${n}` }, FLOOD_SECONDS),
+        );
         await tool(url, "destroy_sandbox", { sandbox: "default" });
       });
     },
   );
 
-  it("the server keeps no memory for contexts of a program in the control server's place", async () => {
-    const own = await startParts({ engine: { prepareSandbox: false, control }, inspector: true });
-    await tool(own.url, "run_command", { command: "echo contexts >/tmp/attack" });
-    const heap = await openHeap(own, PRODUCT_SERVICE);
-    const before = await heap.live();
-    // The program sends 8 MiB for each context.
-    for (let round = 0; round < 5; round++)
-      await atOnce(4, async (n) => {
-        const { text } = await tool(own.url, "run_code", { code: "1", context: `c${round}-${n}` });
-        expect(text).toContain("The sandbox is damaged");
-      });
-    expect((await heap.live()) - before).toBeLessThan(80);
-    heap.close();
-    await own.close();
-  });
-
   describe("when a program takes sandboxd's place", () => {
-    const sandboxOf = (flood: string) => `flood-${flood.toLowerCase()}`;
+    const ofRuns = ["events", "badEvents", "output", "bytes", "agent"];
+    /** Floods of runs go on after the run, so each has its own sandbox. The others share one, and `path` selects the flood. */
+    const sandboxOf = (flood: string) => (ofRuns.includes(flood) ? `flood-${flood.toLowerCase()}` : "floods");
+    const programs = ["responses", ...ofRuns];
 
     beforeAll(async () => {
-      const started = FLOODS.map(async ({ flood }) => {
+      const started = programs.map(async (flood) => {
         const command = `cat >/tmp/hostile.cjs; setsid -f node /tmp/hostile.cjs ${flood} >/tmp/output 2>&1`;
         await tool(url, "run_command", { sandbox: sandboxOf(flood), command, stdin: HOSTILE_SANDBOXD });
       });
@@ -315,7 +327,7 @@ describe("when one principal attacks the server", () => {
       // Only the host can tell, because the programs now respond to calls.
       const isListening = ({ command, pid }: Process) =>
         command.startsWith("node /tmp/hostile.cjs") && existsSync(`/proc/${pid}/root/tmp/ready`);
-      await until(() => tree(process.pid).filter(isListening).length === FLOODS.length, 150_000);
+      await until(() => tree(process.pid).filter(isListening).length === programs.length, 150_000);
       // The engine keeps its connections to the real sandboxds, which close them after six seconds without a request.
       await sleep(8000);
     });
@@ -327,15 +339,16 @@ describe("when one principal attacks the server", () => {
         const before = mostMemory();
         // A flooded run and a response in pieces last as long as the attack. Any other hostile response ends at once, so
         // the call is made twice.
-        const isRun = name === "execute_task" || name === "run_command";
-        const rounds = isRun || flood === "pieces" ? 1 : 2;
+        const isOfRun = ofRuns.includes(flood);
+        const rounds = isOfRun || flood === "pieces" ? 1 : 2;
+        const all = { sandbox, ...(name === "list_files" && { path: flood }), ...args };
         const attacker = async () => {
           for (let round = 0; round < rounds; round++)
-            expect(await attackWith(name, { sandbox, ...args })).not.toMatch(HONEST);
+            expect(await attackWith(name, all, isOfRun ? FLOOD_SECONDS : ATTACK_SECONDS)).not.toMatch(HONEST);
         };
-        await expectAnswersDuring(flood, () => atOnce(isRun ? 1 : 4, attacker));
+        await expectAnswersDuring(flood, () => atOnce(name === "execute_task" || isOfRun ? 1 : 4, attacker));
         if (flood === "pieces") expect(mostMemory() - before).toBeLessThan(500 * 1024 * 1024);
-        await tool(url, "destroy_sandbox", { sandbox });
+        if (isOfRun || flood === "pieces") await tool(url, "destroy_sandbox", { sandbox });
       },
     );
   });
@@ -372,7 +385,7 @@ describe("when one principal attacks the server", () => {
       "for _ in range(8): display(Left())",
     ].join("\n");
     const run = (n: number) => attackWith("run_code", { sandbox, code, context: `c${n}` });
-    await expectAnswersDuring("results", () => atOnce(4, run));
+    await expectAnswersDuring("results", () => atOnce(2, run));
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
@@ -411,11 +424,10 @@ describe("when one principal attacks the server", () => {
     const paths = ["large.jpg", "large.png", "bomb.png"];
     const read = (n: number) => attackWith("read_file", { sandbox, path: paths[n % 3] });
     await expectAnswersDuring("images", () => atOnce(6, read));
-    await tool(url, "destroy_sandbox", { sandbox });
   });
 
   it("another principal's calls succeed while the server reads a PNG with data after its last row, and workerd's memory does not grow", async () => {
-    const sandbox = "trailing";
+    const sandbox = "images";
     const made = [
       "import struct, zlib",
       "def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))",
@@ -426,7 +438,6 @@ describe("when one principal attacks the server", () => {
       "print('made', len(png))",
     ].join("\n");
     expect((await tool(url, "run_code", { sandbox, code: made })).text).toContain("made 24");
-    await neighbourUntil(() => true);
     const before = mostMemory();
     const shown = await tool(url, "read_file", { sandbox, path: "trailing.png" });
     expect(shown).toMatchObject({ isError: false });

@@ -1,6 +1,6 @@
 /**
- * Runs in a sandbox in place of sandboxd, as code can do: `node hostile-sandboxd.cjs FLOOD`. Creates /tmp/ready when
- * it listens.
+ * Runs in a sandbox in place of sandboxd, as code can do: `node hostile-sandboxd.cjs FLOOD`. FLOOD is one of `messages`, or
+ * `responses` for all of `answers`. Creates /tmp/ready when it listens.
  */
 const { createServer } = require("node:http");
 const { readFileSync, readdirSync, unlinkSync, writeFileSync } = require("node:fs");
@@ -15,29 +15,19 @@ const MIB = 1024 * 1024;
 const filled = (begin, item, end) =>
   begin + item.repeat(Math.floor((8 * MIB - begin.length - end.length) / item.length)) + end;
 
-/** The responses by path. Other paths get an empty object. */
+/** The responses by path. That of a listing depends on its directory. Other paths get an empty object. */
 const answers = {
-  values: { "/list": () => filled('{"entries":[', "{},", "{}]}") },
-  depth: { "/list": () => filled('{"entries":', "[", "") },
-  keys: {
-    "/list": () => `{${Array.from({ length: 16_000 }, (_, n) => `"${n}${"k".repeat(500)}":1`).join(",")}}`,
-  },
-  plan: {
-    "/snapshot": () =>
-      filled(
-        '{"state":"changed","files":1,"bytes":1,"left":{"count":1,"bytes":1,"largest":[',
-        "{},",
-        "{}]}}",
-      ),
-  },
+  "/list values": () => filled('{"entries":[', "{},", "{}]}"),
+  "/list depth": () => filled('{"entries":', "[", ""),
+  "/list keys": () => `{${Array.from({ length: 16_000 }, (_, n) => `"${n}${"k".repeat(500)}":1`).join(",")}}`,
+  "/snapshot": () =>
+    filled('{"state":"changed","files":1,"bytes":1,"left":{"count":1,"bytes":1,"largest":[', "{},", "{}]}}"),
   /** Names of invisible characters, which a result shows as escapes. */
-  names: {
-    "/list": () => {
-      const entry = `{"path":"${"\u0085".repeat(800)}","type":"file","size":1,"modified":1}`;
-      return `{"entries":[${Array(4900).fill(entry)}]}`;
-    },
+  "/list names": () => {
+    const entry = `{"path":"${"\u0085".repeat(800)}","type":"file","size":1,"modified":1}`;
+    return `{"entries":[${Array(4900).fill(entry)}]}`;
   },
-  changes: { "/changes": () => filled('{"changes":{"files":[', "{},", "{}]}}") },
+  "/changes": () => filled('{"changes":{"files":[', "{},", "{}]}}"),
 };
 
 const ports = Array.from({ length: 20 }, (_, n) => n + 1);
@@ -57,20 +47,21 @@ const messages = {
 const [, , flood] = process.argv;
 const generated = new Map();
 
-const bomb = flood === "encoded" ? compressed() : undefined;
+const bomb = flood === "responses" ? compressed() : undefined;
 
 const server = createServer(async (request, response) => {
-  const { pathname } = new URL(request.url, "http://sandboxd");
+  const { pathname, searchParams } = new URL(request.url, "http://sandboxd");
   request.resume();
-  if (bomb) {
+  const path = pathname === "/list" ? `/list ${searchParams.get("path").split("/").at(-1)}` : pathname;
+  if (path === "/list encoded") {
     const body = Buffer.concat(await bomb);
     return response.writeHead(200, { "content-encoding": "gzip", "content-length": body.length }).end(body);
   }
-  if (pathname === "/snapshot" && request.method === "GET") return response.end('{"isRestoring":false}');
-  if (flood === "pieces" && pathname === "/list") return sendPieces(response);
-  const answer = answers[flood]?.[pathname];
-  if (answer && !generated.has(pathname)) generated.set(pathname, Buffer.from(answer()));
-  response.end(generated.get(pathname) ?? "{}");
+  if (path === "/snapshot" && request.method === "GET") return response.end('{"isRestoring":false}');
+  if (path === "/list pieces") return sendPieces(response);
+  const answer = flood === "responses" && answers[path];
+  if (answer && !generated.has(path)) generated.set(path, Buffer.from(answer()));
+  response.end(generated.get(path) ?? "{}");
 });
 
 /** A response in a million chunks of one byte, which never ends. */

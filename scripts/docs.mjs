@@ -101,7 +101,7 @@ const scopes = new Map(tools.map((tool) => [tool.name, scopesText(tool)]));
 put("src/resources/skills.json", await publishedSkills());
 put("client/tool-types.ts", toolTypes(tools));
 // Imported after the types are written: the commands use the client library, which needs the current types.
-const { commandReference } = await import("../cli/docs.ts");
+const { commandReference } = await import("./cli-reference.ts");
 
 const pinned = new Set(definitions.map(({ name }) => `${name}.json`));
 for (const definition of definitions) {

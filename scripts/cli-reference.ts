@@ -1,7 +1,7 @@
 /** Generates docs/reference/cli.md from the commands' definitions, for `npm run docs`. */
 import type { Option } from "@commander-js/extra-typings";
-import { examplesOf } from "./define-command.ts";
-import { leafCommands } from "./command-tree.ts";
+import { examplesOf } from "../cli/define-command.ts";
+import { leafCommands } from "../cli/command-tree.ts";
 
 /** Options of all server commands, documented once. */
 const COMMON = new Set(["--json", "--url", "--token", "--state-dir"]);

@@ -16,14 +16,7 @@ import { type Check, checkBubblewrap } from "./check.ts";
 import { warmCompileCache, type Warming } from "./compile-cache.ts";
 import { sandboxEnvironment, sandboxFiles } from "./rootfs-files.ts";
 import { endLeftovers, markEngine } from "./leftovers.ts";
-import {
-  createEngineGroups,
-  defaultLimits,
-  findGroupParents,
-  type GroupParent,
-  removeGroups,
-  type Limits,
-} from "./limits.ts";
+import { createEngineGroups, defaultLimits, findGroupParents, removeGroups } from "./limits.ts";
 import { guardMachine } from "./machine-guard.ts";
 import { readRestAfter } from "./piece-limit.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
@@ -48,21 +41,10 @@ export interface Engine {
   url: string;
   /** A random id of this engine. */
   boot: string;
-  report: EngineReport;
+  /** `dropsRoot`: whether an engine running as root runs its sandboxes as an unprivileged user. */
+  report: { dropsRoot: boolean; python: string | undefined };
   usePython(path: string): Promise<void>;
   close(): Promise<void>;
-}
-
-export interface EngineReport {
-  isolation: "bubblewrap" | "none";
-  /** Whether an engine running as root runs its sandboxes as an unprivileged user. */
-  dropsRoot: boolean;
-  limits: Limits;
-  /** The limits that control groups enforce. Process limits and the file system's size enforce the other limits. */
-  controlGroups: GroupParent["controllers"];
-  node: string;
-  npm: boolean;
-  python: string | undefined;
 }
 
 /** Starts an engine. @throws Error with reason and remedy if the requested isolation is impossible */
@@ -176,15 +158,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   return {
     url: `http://127.0.0.1:${port}`,
     boot,
-    report: {
-      isolation: options.isolation,
-      dropsRoot,
-      limits: common.limits,
-      controlGroups: [...new Set(groupParents.flatMap(({ controllers }) => controllers))],
-      node: toolchain.node,
-      npm: toolchain.npm !== undefined,
-      python: toolchain.python?.executable,
-    },
+    report: { dropsRoot, python: toolchain.python?.executable },
     usePython: async (path) => {
       const python = await describePython(path);
       if (python === undefined) throw new Error(MACHINE.notPython(path));

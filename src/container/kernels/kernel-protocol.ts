@@ -21,20 +21,12 @@ export interface KernelProcess {
   started: number;
 }
 
+/** Image formats, best first. */
+export const IMAGE_FORMS = ["png", "jpeg", "webp", "gif"] as const;
+const FORMS = ["text", ...IMAGE_FORMS, "svg", "html", "markdown", "latex", "javascript", "left_out"] as const;
+
 /** One output of a run. Images are base64. The prelude limits the size of every form. */
-export interface RichResult {
-  text?: string;
-  png?: string;
-  jpeg?: string;
-  webp?: string;
-  gif?: string;
-  svg?: string;
-  html?: string;
-  markdown?: string;
-  latex?: string;
-  javascript?: string;
-  left_out?: string;
-}
+export type RichResult = { [Form in (typeof FORMS)[number]]?: string };
 
 /** An exception of the code. The traceback has one entry per line and only the user's frames. */
 export interface CodeError {
@@ -81,10 +73,6 @@ export interface RunDocument<Stream = CodeStream> {
   error: CodeError | null;
   exit: number | null;
 }
-
-/** Image formats, best first. */
-export const IMAGE_FORMS = ["png", "jpeg", "webp", "gif"] as const;
-const FORMS = ["text", ...IMAGE_FORMS, "svg", "html", "markdown", "latex", "javascript", "left_out"] as const;
 
 /** Checks without a schema: every call needs this check, and a schema takes ten times as long. */
 function isDocument(value: unknown): value is RunDocument<SentStream> {

@@ -12,22 +12,19 @@ import { StorageError } from "./workspace-objects.ts";
 const RETRY_IN_10_SECONDS = "Make the same call again in 10 seconds.";
 
 /** An error after which the same call may succeed later. */
-function temporary(code: ErrorCode, message: string, hint = RETRY_IN_10_SECONDS): ToolError {
-  return new ToolError(code, message, hint, true);
-}
-
-export function overloaded(sandbox: string): ToolError {
-  const message = `Sandbox ${sandbox} has too many calls at once. This call was not started.`;
-  return temporary("sandbox_unavailable", message);
-}
-
-export function actorReset(sandbox: string): ToolError {
-  return new ToolError(
+const temporary = (code: ErrorCode, message: string, hint = RETRY_IN_10_SECONDS) =>
+  new ToolError(code, message, hint, true);
+export const overloaded = (sandbox: string) =>
+  temporary(
+    "sandbox_unavailable",
+    `Sandbox ${sandbox} has too many calls at once. This call was not started.`,
+  );
+export const actorReset = (sandbox: string) =>
+  new ToolError(
     "connection_lost",
     `The server restarted during this call for sandbox ${sandbox}. The call may have run, or may still run.`,
     `list_runs with sandbox ${sandbox} lists runs that took over a second. For a shorter run, check its effects before you repeat it. Reading or overwriting a file is safe to repeat; before you repeat an append, check the file's size with list_files.`,
   );
-}
 
 /** The error for a call that takes longer than its client waits. @param hasBegun whether the work has begun */
 export function actorUnreachable(sandbox: string, ms: number, hasBegun: boolean): ToolError {
@@ -44,8 +41,8 @@ export function actorUnreachable(sandbox: string, ms: number, hasBegun: boolean)
 }
 
 /** The error for a caller who may not start a container. @param isKnown whether the sandbox was used or configured before */
-export function notRunning(sandbox: string, isKnown: boolean): ToolError {
-  return isKnown
+export const notRunning = (sandbox: string, isKnown: boolean) =>
+  isKnown
     ? new ToolError(
         "not_found",
         `Sandbox ${sandbox} is not running, and this call does not start it. What was saved is kept.`,
@@ -56,31 +53,24 @@ export function notRunning(sandbox: string, isKnown: boolean): ToolError {
         `Sandbox ${sandbox} is not running and was never used, so it has no files; this call does not make it.`,
         "list_sandboxes shows your sandboxes.",
       );
-}
 
 export const MAY_NOT_START = "The sandbox has no container, and this call may not start one.";
-
-export function stopped(sandbox: string): ToolError {
-  return new ToolError("not_found", `Sandbox ${sandbox} is not running.`);
-}
-
-export function cannotStart(): ToolError {
-  return new ToolError(
+export const stopped = (sandbox: string) => new ToolError("not_found", `Sandbox ${sandbox} is not running.`);
+export const cannotStart = () =>
+  new ToolError(
     "sandbox_unavailable",
     "The sandbox could not be started: the server's platform cannot make one.",
     "Make the same call once more. If that fails too, tell the user that the operator has to act: the server's log has the reason.",
   );
-}
-
-export function noContainerReady(): ToolError {
-  const message = "The sandbox could not be started now: the platform has no container ready.";
-  return temporary("sandbox_unavailable", message);
-}
+export const noContainerReady = () =>
+  temporary(
+    "sandbox_unavailable",
+    "The sandbox could not be started now: the platform has no container ready.",
+  );
 
 // Limits
 
 const MiB = (bytes: number) => Math.ceil(bytes / 1024 / 1024);
-
 const DELETE_CHECKPOINTS =
   "destroy_sandbox with checkpoint deletes one checkpoint; with checkpoints=true it deletes the sandbox with all of them.";
 
@@ -117,7 +107,7 @@ const QUOTA_TEXTS = {
   ],
 } satisfies Record<string, QuotaText>;
 
-export function quotaError({
+export const quotaError = ({
   limit,
   allowed,
   used,
@@ -125,139 +115,106 @@ export function quotaError({
   limit: keyof typeof QUOTA_TEXTS;
   allowed: number;
   used: number;
-}): ToolError {
-  return temporary("quota_exceeded", ...QUOTA_TEXTS[limit](allowed, used));
-}
+}) => temporary("quota_exceeded", ...QUOTA_TEXTS[limit](allowed, used));
 
 /** Why a run got less time than it asked for. */
-export function secondsCutText(seconds: number, perDay: number): string {
-  return `This run got only ${seconds} s: other runs have used or reserved the rest of your ${perDay} run seconds for today. The next day begins at ${nextDay(Date.now())}.`;
-}
-
-export function tooManyWaiting(most: number): ToolError {
-  return temporary(
+export const secondsCutText = (seconds: number, perDay: number) =>
+  `This run got only ${seconds} s: other runs have used or reserved the rest of your ${perDay} run seconds for today. The next day begins at ${nextDay(Date.now())}.`;
+export const tooManyWaiting = (most: number) =>
+  temporary(
     "quota_exceeded",
     `${most} calls already wait for runs of this sandbox, which is the limit.`,
     "Make the same call with wait_seconds 0 to get the current state, or again when one of those calls has returned.",
   );
-}
-
-export function tooManyPreviews(open: number): ToolError {
-  return new ToolError(
+export const tooManyPreviews = (open: number) =>
+  new ToolError(
     "quota_exceeded",
     `${open} ports of this sandbox are exposed, which is the limit.`,
     "Close one with expose_port and expose=false; list_sandboxes shows them.",
   );
-}
 
-export function tooManyVariables(
+export const tooManyVariables = (
   { count, bytes }: { count: number; bytes: number },
   max: { count: number; bytes: number },
-): ToolError {
-  return new ToolError(
+) =>
+  new ToolError(
     "too_large",
     `The sandbox would have ${count} variables with ${bytes} bytes in total (names included). The limits are ${max.count} variables and ${max.bytes} bytes.`,
     "Write long values to a file (write_file) and set a variable to its path; an empty value removes a variable.",
   );
-}
 
-export function tooManyIdleMinutes(minutes: number, max: number): ToolError {
-  return new ToolError(
+export const tooManyIdleMinutes = (minutes: number, max: number) =>
+  new ToolError(
     "permission_denied",
     `idle_minutes ${minutes} is more than this server allows; nothing was changed.`,
     `Give ${max} at most. The operator can raise MAX_IDLE_MINUTES.`,
   );
-}
 
 // Refused calls, and missing things
 
-export function needsScope(scope: string | undefined): ToolError {
-  return new ToolError("permission_denied", `This call needs the scope ${scope}, which your token lacks.`);
-}
-
-export function changeRefused(path: string, why: string): ToolError {
-  return new ToolError(
+export const needsScope = (scope: string | undefined) =>
+  new ToolError("permission_denied", `This call needs the scope ${scope}, which your token lacks.`);
+export const changeRefused = (path: string, why: string) =>
+  new ToolError(
     "invalid_argument",
     `Nothing was written to ${path}: ${why}.`,
     "The error names the place in the file only if the token has the scope sandbox:read.",
   );
-}
-
-export function noSuchFile(run: string, name: string): ToolError {
-  return new ToolError("not_found", `${run} has no ${name}.`);
-}
-
-export function otherRegion(sandbox: string, requested: string, made: string | undefined): ToolError {
-  return new ToolError(
+export const noSuchFile = (run: string, name: string) => new ToolError("not_found", `${run} has no ${name}.`);
+export const otherRegion = (sandbox: string, requested: string, made: string | undefined) =>
+  new ToolError(
     "invalid_argument",
     `Sandbox ${sandbox} cannot move to ${requested}: its first use placed it ${made ? `in ${made}` : "in a region that the platform chose"}, and destroying it does not change that.`,
     "Use another name, with region in its first call.",
   );
-}
-
-export function sandboxExists(sandbox: string): ToolError {
-  return new ToolError(
+export const sandboxExists = (sandbox: string) =>
+  new ToolError(
     "invalid_argument",
     `Sandbox ${sandbox} exists already; nothing was changed.`,
     "Give another name, or delete that sandbox first (destroy_sandbox).",
   );
-}
 
 /** A clause, which completes another error's sentence. */
-export function workspaceExists(sandbox: string): ToolError {
-  return new ToolError("invalid_argument", `sandbox ${sandbox} has a workspace already`);
-}
-
-export function noCheckpoint(id: string): ToolError {
-  return new ToolError(
+export const workspaceExists = (sandbox: string) =>
+  new ToolError("invalid_argument", `sandbox ${sandbox} has a workspace already`);
+export const noCheckpoint = (id: string) =>
+  new ToolError(
     "not_found",
     `There is no checkpoint ${id}.`,
     "It may have expired; list_sandboxes names your checkpoints.",
   );
-}
-
-export function otherSandboxesCheckpoint(id: string, owner: string, sandbox: string): ToolError {
-  return new ToolError(
+export const otherSandboxesCheckpoint = (id: string, owner: string, sandbox: string) =>
+  new ToolError(
     "invalid_argument",
     `Nothing was deleted: checkpoint ${id} belongs to sandbox ${owner}, not ${sandbox}.`,
     `Set sandbox to ${owner}.`,
   );
-}
-
-export function nothingToKeep(sandbox: string): ToolError {
-  return new ToolError(
+export const nothingToKeep = (sandbox: string) =>
+  new ToolError(
     "not_found",
     `Sandbox ${sandbox} has nothing to save: nothing was changed in it.`,
     "list_sandboxes shows what each sandbox holds.",
   );
-}
-
-export function taskFilesNotKept(run: string): ToolError {
-  return new ToolError(
+export const taskFilesNotKept = (run: string) =>
+  new ToolError(
     "not_found",
     `The files of task ${run} are no longer kept: its record has expired, or MAX_WORKSPACES_MB was reached.`,
     "Start a new task.",
   );
-}
 
 // The network
 
-export function networkForbidden(requested: string, allowed: string): ToolError {
-  return new ToolError(
+export const networkForbidden = (requested: string, allowed: string) =>
+  new ToolError(
     "permission_denied",
     `The operator of this server does not allow ${requested}, only ${allowed}.`,
     "To see the current settings, call configure_sandbox and leave out internet and allow_hosts.",
   );
-}
 
 /** The server does not know which program made the connections: several may run in the sandbox. */
-export function refusedText(hosts: string): string {
-  return `During this run, connections to ${hosts} were refused.`;
-}
-
-export function mismatchText(hosts: string): string {
-  return `${refusedText(hosts)} The connection, its TLS handshake (unencrypted SNI) and the Host header must name the same host.`;
-}
+export const refusedText = (hosts: string) => `During this run, connections to ${hosts} were refused.`;
+export const mismatchText = (hosts: string) =>
+  `${refusedText(hosts)} The connection, its TLS handshake (unencrypted SNI) and the Host header must name the same host.`;
 
 /** @param list the value of allow_hosts that allows them */
 export function allowText(hosts: readonly string[], list: readonly string[]): string {
@@ -269,39 +226,24 @@ export function allowText(hosts: readonly string[], list: readonly string[]): st
   return `To allow ${hosts.join(", ")}: ${change}`;
 }
 
-export function operatorForbidsText(hosts: readonly string[]): string {
-  return `The operator of this server does not allow ${hosts.join(", ")}.`;
-}
-
-export function neverAllowedText(hosts: Iterable<string>): string {
-  return `allow_hosts cannot allow ${[...hosts].join(", ")}: sandboxes reach only hosts on the internet.`;
-}
-
+export const operatorForbidsText = (hosts: readonly string[]) =>
+  `The operator of this server does not allow ${hosts.join(", ")}.`;
+export const neverAllowedText = (hosts: Iterable<string>) =>
+  `allow_hosts cannot allow ${[...hosts].join(", ")}: sandboxes reach only hosts on the internet.`;
 export const ALLOWED_MEANWHILE = "Some of these hosts have been allowed since: try them again.";
-
-export function portsText(ports: string): string {
-  return `allow_hosts allows only the ports ${ports}.`;
-}
+export const portsText = (ports: string) => `allow_hosts allows only the ports ${ports}.`;
 
 // Set-ups
 
-export function setUpRanText(run: string, seconds: number): string {
-  return `The set-up of this sandbox ran first (${seconds} s; output: get_result, id ${run}).`;
-}
-
+export const setUpRanText = (run: string, seconds: number) =>
+  `The set-up of this sandbox ran first (${seconds} s; output: get_result, id ${run}).`;
 const RERUN_IN_NEXT_CONTAINER = "the next container runs it again";
-
-export function setUpNotSavedText(why: string | undefined): string {
-  return `Its result could not be saved${why === undefined ? "" : `, because ${why}`}: ${RERUN_IN_NEXT_CONTAINER}.`;
-}
-
-export function setUpSkippedText(times: number): string {
-  return `The set-up of this sandbox is skipped: the sandbox ended during the set-up ${times} times in a row (list_runs shows when). Correct the script with configure_sandbox.`;
-}
-
-export function setUpRestoredText(savedAt: number): string {
-  return `The sandbox starts from the result of its set-up, saved at ${shownTime(savedAt)}: the script did not run again.`;
-}
+export const setUpNotSavedText = (why: string | undefined) =>
+  `Its result could not be saved${why === undefined ? "" : `, because ${why}`}: ${RERUN_IN_NEXT_CONTAINER}.`;
+export const setUpSkippedText = (times: number) =>
+  `The set-up of this sandbox is skipped: the sandbox ended during the set-up ${times} times in a row (list_runs shows when). Correct the script with configure_sandbox.`;
+export const setUpRestoredText = (savedAt: number) =>
+  `The sandbox starts from the result of its set-up, saved at ${shownTime(savedAt)}: the script did not run again.`;
 
 /** @param how how the set-up ended @param end the end of its output */
 export function setUpFailedText(run: string, how: string, end: string | undefined): string {
@@ -311,15 +253,14 @@ export function setUpFailedText(run: string, how: string, end: string | undefine
 
 export const NETWORK_CHANGED = "the sandbox's network was changed meanwhile";
 
-export function stillSettingUp(sandbox: string, run: string | undefined, ms: number): ToolError {
-  return temporary(
+export const stillSettingUp = (sandbox: string, run: string | undefined, ms: number) =>
+  temporary(
     "no_answer",
     `The set-up of sandbox ${sandbox} still runs after ${ms / 1000} s. This call was not started.`,
     run === undefined
       ? RETRY_IN_10_SECONDS
       : `Wait for it with get_result, id ${run}, then make the same call again.`,
   );
-}
 
 // Notices about stops
 
@@ -338,17 +279,11 @@ export const ENDINGS = {
 const UNPLANNED = "The sandbox was restarted";
 
 /** The error for a call whose container is ended because it started with more network access than the policy now allows. */
-export function endedForNetwork(): EndingError {
-  return new EndingError("sandbox_restarted", `${ENDINGS.network}.`, "Make the same call again.", true);
-}
-
-function endingText(ending: string): string {
-  return ENDINGS[ending as keyof typeof ENDINGS] ?? UNPLANNED;
-}
-
-export function lostText(ending: string): string {
-  return `${endingText(ending)}: its files, processes and variables are gone.`;
-}
+export const endedForNetwork = () =>
+  new EndingError("sandbox_restarted", `${ENDINGS.network}.`, "Make the same call again.", true);
+const endingText = (ending: string) => ENDINGS[ending as keyof typeof ENDINGS] ?? UNPLANNED;
+export const lostText = (ending: string) =>
+  `${endingText(ending)}: its files, processes and variables are gone.`;
 
 /**
  * @param ending how the previous container ended; undefined if there was none
@@ -409,9 +344,8 @@ export function notSavedText(since: number, why?: { reason: string; hint: string
   return `The sandbox has not been saved since ${shownTime(since)}${because}: newer changes would be lost with its container.${advice}`;
 }
 
-export function partlySavedText(left: LeftOut): string {
-  return `Not all of the sandbox is saved. These files would be lost with its container: ${leftOutText(left)}.`;
-}
+export const partlySavedText = (left: LeftOut) =>
+  `Not all of the sandbox is saved. These files would be lost with its container: ${leftOutText(left)}.`;
 
 /** Notes for runs that ended because their container ended. */
 export const LOST_NOTES = {
@@ -426,42 +360,35 @@ export const LOST_NOTES = {
 
 // Services
 
-export function serviceRestarted(id: string): string {
-  return `The sandbox's service was started again; get_result with id ${id} has its output.`;
-}
+export const serviceRestarted = (id: string) =>
+  `The sandbox's service was started again; get_result with id ${id} has its output.`;
 
 /** For bash, which inserts the values. */
 export const SERVICE_ENDED = "The service ended with exit code $code. It is started again in $pause s.";
 
 // Workspaces that cannot be saved or restored
 
-export function workspaceTooLarge(
-  left: Pick<Plan["left"], "count" | "crowded">,
-  maxBytes: number,
-): ToolError {
-  const problem =
+export const workspaceTooLarge = (left: Pick<Plan["left"], "count" | "crowded">, maxBytes: number) =>
+  new ToolError(
+    "too_large",
     left.count > 0
       ? `it is larger than the ${MiB(maxBytes)} MB of WORKSPACE_MAX_MB`
       : left.crowded
         ? "it has more files than can be saved"
-        : "not all of it can be read";
-  return new ToolError("too_large", problem);
-}
+        : "not all of it can be read",
+  );
 
-export function stillRestoring(sandbox: string, ms: number): ToolError {
-  return temporary(
+export const stillRestoring = (sandbox: string, ms: number) =>
+  temporary(
     "no_answer",
     `Sandbox ${sandbox} is being restored, which takes longer than ${Math.round(ms / 1000)} s. This call was not started.`,
   );
-}
-
-export function stillSaving(sandbox: string, ms: number): ToolError {
-  return temporary(
+export const stillSaving = (sandbox: string, ms: number) =>
+  temporary(
     "no_answer",
     `Sandbox ${sandbox} is being saved, which takes longer than ${ms / 1000} s. Nothing was changed, and the save continues.`,
     "Make the same call again in 30 seconds: the parts saved until then are not saved again.",
   );
-}
 
 export function restoreFailed(sandbox: string, { savedAt }: Snapshot, cause: unknown): ToolError {
   const error = temporary(

@@ -13,14 +13,12 @@ import type { Language } from "../shared/languages.ts";
 import { shownName } from "../shared/shown.ts";
 import { clause } from "../shared/text.ts";
 
-export function containerGone(): ToolError {
-  return new ToolError("sandbox_restarted", SANDBOX_STOPPED, SANDBOX_STOPPED_HINT, true);
-}
+export const containerGone = () =>
+  new ToolError("sandbox_restarted", SANDBOX_STOPPED, SANDBOX_STOPPED_HINT, true);
 
 /** Like `containerGone`, for a container that certainly ended. `containerGone` may also mean a broken connection. */
-export function containerEnded(): EndingError {
-  return new EndingError("sandbox_restarted", SANDBOX_STOPPED, SANDBOX_STOPPED_HINT, true);
-}
+export const containerEnded = () =>
+  new EndingError("sandbox_restarted", SANDBOX_STOPPED, SANDBOX_STOPPED_HINT, true);
 
 /** Clauses for `damaged`, for a response that breaks the protocol. Another program in the sandbox may have sent it. */
 export const DAMAGED = {
@@ -30,21 +28,14 @@ export const DAMAGED = {
     `its ${language} kernel does not start (${detail || "no message"})`,
 };
 
-export function inputUnconfirmed(): ToolError {
-  return new ToolError(
+export const inputUnconfirmed = () =>
+  new ToolError(
     "connection_lost",
     "The connection to the sandbox broke, so the server does not know whether the text was typed.",
     "Look at the output with get_result, then type what is missing.",
   );
-}
-
-export function foreignListCursor(): ToolError {
-  return new ToolError(
-    "invalid_argument",
-    "The cursor is not from an answer of list_files.",
-    "Leave out cursor.",
-  );
-}
+export const foreignListCursor = () =>
+  new ToolError("invalid_argument", "The cursor is not from an answer of list_files.", "Leave out cursor.");
 
 // Kernels
 
@@ -54,30 +45,24 @@ export const STOPPED = "The code was stopped during its run";
 
 export const KERNEL_MALFORMED =
   "The kernel did not respond as it should; use another context for a fresh one.";
-
-export function noInterpreter(language: Language): ToolError {
-  return new ToolError(
+export const noInterpreter = (language: Language) =>
+  new ToolError(
     "language_unavailable",
     `This server's sandboxes have no ${language} interpreter.`,
     "Use another language of run_code, or run_command.",
   );
-}
-
-export function kernelWithoutSpace(language: Language): ToolError {
-  return new ToolError(
+export const kernelWithoutSpace = (language: Language) =>
+  new ToolError(
     "no_space",
     `The ${language} kernel could not start: No space left on device.`,
     "Delete files with run_command, then run the code again.",
   );
-}
-
-export function kernelNotStarted(language: Language, detail: string): ToolError {
-  return new ToolError(
+export const kernelNotStarted = (language: Language, detail: string) =>
+  new ToolError(
     "language_unavailable",
     `The ${language} kernel did not start: ${clause(detail)}.`,
     "Use run_command to check the files and variables that run code when the interpreter starts (usercustomize.py, sitecustomize.py, NODE_OPTIONS), or use destroy_sandbox and start again.",
   );
-}
 
 // Saves and restores: reasons, as clauses
 
@@ -85,14 +70,9 @@ export const DISK_FULL = "the disk of the sandbox is full";
 export const SAVE_LOST = "the sandbox lost the save that was in progress";
 export const STATE_NOT_READ =
   "its container still runs an earlier version of the server's programs, which cannot read the saved state; this ends some minutes after an update of the server";
-
-export function stepFailed(code: string): string {
-  return `the sandbox reported error ${code}`;
-}
-
-export function tooManyEntries(max: number): string {
-  return `it has more than ${max} files and directories, or their names and links are too long`;
-}
+export const stepFailed = (code: string) => `the sandbox reported error ${code}`;
+export const tooManyEntries = (max: number) =>
+  `it has more than ${max} files and directories, or their names and links are too long`;
 
 // Texts that programs in a sandbox read
 
@@ -117,17 +97,11 @@ export const MODEL_API_TEXTS = {
 // Errors of operations on files
 
 /** @param doing the operation, as the beginning of a sentence */
-export function invalidParameters(doing: string): ToolError {
-  return new ToolError("invalid_argument", `${doing} failed: its parameters are not valid.`);
-}
-
-function parentOf(path: string): string {
-  return path.slice(0, path.lastIndexOf("/")) || "/";
-}
-
-function missingError(path: string, hint: string): ToolError {
-  return new ToolError("not_found", `There is no ${shownName(path)}.`, hint);
-}
+export const invalidParameters = (doing: string) =>
+  new ToolError("invalid_argument", `${doing} failed: its parameters are not valid.`);
+const parentOf = (path: string) => path.slice(0, path.lastIndexOf("/")) || "/";
+const missingError = (path: string, hint: string) =>
+  new ToolError("not_found", `There is no ${shownName(path)}.`, hint);
 
 function describeNearest(path: string, { directory = parentOf(path), elsewhere }: FileFailure): string {
   if (elsewhere !== undefined)
@@ -141,22 +115,14 @@ function describeNearest(path: string, { directory = parentOf(path), elsewhere }
 /** The hint for file names with bytes that are shown as U+FFFD. */
 export const NOT_UTF8 =
   "A name with \uFFFD is not UTF-8, and no path reaches its file. Rename the file with run_command (mv caf*.txt cafe.txt); an archive of its directory (file_link) keeps the name.";
-
-function directoryError(path: string): ToolError {
-  return new ToolError(
+const directoryError = (path: string) =>
+  new ToolError(
     "is_directory",
     `${path} is a directory.`,
     "Give the path of a file in it; list_files shows them.",
   );
-}
-
-function specialFileError(path: string): ToolError {
-  return new ToolError(
-    "invalid_argument",
-    `${path} is a device, socket or pipe, not a file.`,
-    "Use run_command.",
-  );
-}
+const specialFileError = (path: string) =>
+  new ToolError("invalid_argument", `${path} is a device, socket or pipe, not a file.`, "Use run_command.");
 
 function outsideError(path: string, leadsTo: string): ToolError {
   const where = leadsTo === path || leadsTo === "" ? path : `${path}, which leads to ${leadsTo},`;

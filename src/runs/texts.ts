@@ -32,7 +32,6 @@ export function timeoutUnconfirmed(timeoutMs: number | undefined, graceMs: numbe
  */
 export const failureNote = ({ code, message, hint }: Failure, mayRun: boolean) =>
   [message, mayRun || code === "no_answer" ? MAY_RUN : hint].filter(Boolean).join(" ");
-
 const MAY_RUN =
   "It is unknown how far the run got, and its processes may still run. Look with run_command (ps, ls) before you repeat it; if the sandbox no longer responds, use destroy_sandbox and start again.";
 
@@ -57,7 +56,6 @@ export const OUTPUT_NO_SPACE =
   "Some output is missing: the sandbox's disk was full. Delete files, or redirect output to /dev/null.";
 export const KEEPER_KILLED =
   "The exit status is unknown, so 137 is reported: the command's parent process was killed inside the sandbox (SIGKILL).";
-
 export const noTerminal = (why: string) =>
   new ToolError(
     "not_configured",
@@ -72,10 +70,8 @@ const KERNEL_STATE: Record<CodeOutcome["state"], string> = {
   lost: "Variables and imports are lost; the next call starts a fresh kernel.",
 };
 
-function kernelName(language: string, context: string): string {
-  return context === "default" ? `The ${language} kernel` : `The ${language} kernel ${context}`;
-}
-
+const kernelName = (language: string, context: string) =>
+  context === "default" ? `The ${language} kernel` : `The ${language} kernel ${context}`;
 const LOST_RESULT = "The server was restarted while the code ran, so its result is lost.";
 
 export function handoverTexts(language: string, context: string) {

@@ -14,7 +14,6 @@ export const noModel = (what: string) =>
     `This server has no credential for ${what}.`,
     "The operator has to set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN: on Cloudflare with `npx wrangler secret put`, on the local platform in .dev.vars. Until then, use run_code and run_command.",
   );
-
 export const NEEDS_MODEL = {
   question: "a model, so it answers no questions",
   task: (agent: string) => `${agent}, so it runs no tasks`,
@@ -107,15 +106,16 @@ export const unusableDefinition = (component: string, problem: string) =>
 
 const NAMED_ARTIFACTS = 20;
 
-export function noArtifact(run: string, path: string, paths: readonly string[], isRunning: boolean) {
-  const hint =
+export const noArtifact = (run: string, path: string, paths: readonly string[], isRunning: boolean) =>
+  new ToolError(
+    "not_found",
+    `${run} has no artifact ${path}.`,
     paths.length > 0
       ? `It has: ${paths.slice(0, NAMED_ARTIFACTS).join(", ")}.`
       : isRunning
         ? "A task has artifacts once it has ended: wait for it with get_result."
-        : "Only tasks that changed files have artifacts.";
-  return new ToolError("not_found", `${run} has no artifact ${path}.`, hint);
-}
+        : "Only tasks that changed files have artifacts.",
+  );
 
 export function archiveTooLarge(maxBytes: number): ToolError {
   const MiB = maxBytes / (1024 * 1024);
@@ -160,7 +160,6 @@ export const howToContinue = (id: string) =>
 
 /** @param error as from `describeError` */
 export const modelWasFailing = (error: string) => ` The model's API was failing: ${error}.`;
-
 export const RAISE_TIMEOUT = "Raise timeout_seconds (over REST timeout, in milliseconds).";
 export const stoppedAfter = (seconds: number, isCut: boolean) =>
   isCut ? `was stopped after ${seconds} s` : `did not finish within ${seconds} s and was stopped`;
@@ -198,7 +197,6 @@ export const outputUnreadable = (agent: string, end: string, sample: string, std
 /** @param api as from `modelWasFailing`, or empty */
 export const endedEarly = (agent: string, end: string, stderr: string, api: string) =>
   `${agent} ${end} before it was done.${lastLineText(stderr)}${api} Try again. If the task needs much memory, split it.`;
-
 const lastLineText = (stderr: string) => stderr && ` Its last line of stderr: ${stderr}.`;
 export const describeError = (status: number, message: string) => `status ${status}, ${message}`;
 

@@ -292,11 +292,8 @@ export function sandboxText(sandbox: ListedSandbox): string {
 
 export const variablesText = (variables: readonly string[]) =>
   `  variables: ${variables.map(shownName).join(", ")}`;
-
-export function previewText({ port, url, expires_at }: ListedSandbox["previews"][number]): string {
-  const left = new Date(expires_at).getTime() - Date.now();
-  return `  port ${port} is exposed for ${span(left)}${url ? `: ${url}` : ""}`;
-}
+export const previewText = ({ port, url, expires_at }: ListedSandbox["previews"][number]) =>
+  `  port ${port} is exposed for ${span(new Date(expires_at).getTime() - Date.now())}${url ? `: ${url}` : ""}`;
 
 export function listedCheckpointText({ id, sandbox, label, savedAt, bytes, expiresAt }: Checkpoint): string {
   const name = label ? ` (${shownName(label)})` : "";

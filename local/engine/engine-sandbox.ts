@@ -11,16 +11,11 @@ import { startUnisolated } from "./unisolated.ts";
 import { createEgress, type Egress, takeConnections } from "./egress.ts";
 import { PortForwarder } from "./forward.ts";
 import { hostsFile, sandboxEnvironment } from "./rootfs-files.ts";
+import type { HostDirectory } from "./engine-settings.ts";
 import { launch, type OwnServer, type RunningProcess } from "./launch.ts";
 import { sandboxMark } from "./leftovers.ts";
 import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
-import {
-  claimIDsFor,
-  type HostDirectory,
-  type HostIDs,
-  openDirectory,
-  refuseSetID,
-} from "./host-directories.ts";
+import { claimIDsFor, type HostIDs, openDirectory, refuseSetID } from "./host-directories.ts";
 import { OutboundQueue } from "./outbound-queue.ts";
 import { Pieces } from "./piece-limit.ts";
 import { Pace } from "../../src/shared/pace.ts";

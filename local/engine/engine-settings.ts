@@ -40,3 +40,6 @@ export const settingsSchema = z.strictObject({
 });
 
 export type EngineSettings = z.infer<typeof settingsSchema>;
+
+/** `name` is the sandbox's Durable Object, which only the sandbox's principal can reach. */
+export type HostDirectory = NonNullable<EngineSettings["directories"]>[number];

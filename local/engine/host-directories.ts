@@ -5,6 +5,7 @@ import { type FileHandle, open, readlink, realpath, stat } from "node:fs/promise
 import { promisify } from "node:util";
 import { shownName } from "../../src/shared/shown.ts";
 import type { Mount } from "./bubblewrap.ts";
+import type { HostDirectory } from "./engine-settings.ts";
 import { O_PATH } from "./host-files.ts";
 import { systemPath } from "./host-programs.ts";
 import { claimIDs, idsPerSandbox, type HostUser, type IDMap, type IDRange } from "./ids.ts";
@@ -12,14 +13,6 @@ import type { MountMaps } from "./id-mapped-mount.ts";
 import { MACHINE, START_PROBLEMS } from "./texts.ts";
 
 const run = promisify(execFile);
-
-export interface HostDirectory {
-  /** The name of the sandbox's Durable Object. Only the sandbox's principal can reach this object. */
-  name: string;
-  from: string;
-  to: string;
-  writable: boolean;
-}
 
 export interface HostIDs extends IDRange, IDMap {
   /** For a directory of the machine's root. */

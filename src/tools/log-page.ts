@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { type RunView, STREAMS, type Stream } from "../runs/run-types.ts";
+import { type RunView, STREAMS } from "../runs/run-types.ts";
 import { RUN_STATES } from "../shared/run-listing.ts";
 import type { LogPage } from "../runs/runs.ts";
 import { lastStates, terminalText, unfinishedSequenceLength } from "../runs/terminal-text.ts";
@@ -71,8 +71,8 @@ function nextCall(run: RunView, next: number): string {
 /** A page as texts, one per span of a stream. A character or escape sequence that this page would cut moves to the next page. */
 function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
   const growing = run.state === "running";
-  const log: OutputSpan[] = [];
-  let lastSpan: OutputSpan | undefined;
+  const log: z.input<typeof logPage>["log"] = [];
+  let lastSpan: (typeof log)[number] | undefined;
   let end = next;
   // One decoder per stream, because a piece may end inside a character.
   const decoder = () => new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
@@ -101,10 +101,4 @@ function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
     if (!isRaw) for (const span of log) span.text = terminalText(span.text);
   }
   return { log, next: end };
-}
-
-/** What one stream printed between two outputs of the other stream. */
-interface OutputSpan {
-  stream: Stream;
-  text: string;
 }

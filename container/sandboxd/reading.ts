@@ -116,8 +116,9 @@ async function digestOf({ handle, stats }: OpenedFile, isWanted: () => boolean):
   }
 }
 
-const counts = new Map<string, number>();
-const MAX_COUNTS = 64;
+/** The number of lines of files that were read lately. */
+const lineCounts = new Map<string, number>();
+const MAX_LINE_COUNTS = 64;
 
 export async function readLines(
   opened: OpenedFile,
@@ -127,47 +128,47 @@ export async function readLines(
   const { dev, ino, size, mtimeMs, ctimeMs } = opened.stats;
   // Files in /proc and /sys report size 0 whatever they contain.
   const key = size > 0 ? `${dev} ${ino} ${size} ${mtimeMs} ${ctimeMs}` : undefined;
-  const known = key === undefined ? undefined : counts.get(key);
+  const known = key === undefined ? undefined : lineCounts.get(key);
   const parts: Buffer[] = [];
   let takenBytes = 0;
   let breaks = 0;
-  let isOpen = false;
+  let endsWithoutBreak = false;
   let isDone = false;
-  // `first` is the number of line breaks before the first wanted line, `last` the number up to the end of the last one.
-  const first = offset - 1;
-  const last = first + limit;
+  // The wanted lines are between these numbers of line breaks.
+  const breaksBefore = offset - 1;
+  const breaksThrough = breaksBefore + limit;
   const buffer = Buffer.allocUnsafe(size > 0 ? Math.min(size, CHUNK_BYTES) : CHUNK_BYTES);
   for (let position = 0; isWanted();) {
     const bytesRead = await readAt(opened, buffer, buffer.length, position);
     if (bytesRead === 0) break;
     position += bytesRead;
     const chunk = buffer.subarray(0, bytesRead);
-    let from = breaks >= first ? 0 : bytesRead;
+    let from = breaks >= breaksBefore ? 0 : bytesRead;
     let to = bytesRead;
     for (let at = chunk.indexOf(LINE_FEED); at >= 0; at = chunk.indexOf(LINE_FEED, at + 1)) {
       breaks++;
-      if (breaks === first) from = at + 1;
-      if (breaks === last) to = at + 1;
+      if (breaks === breaksBefore) from = at + 1;
+      if (breaks === breaksThrough) to = at + 1;
     }
-    isOpen = chunk[bytesRead - 1] !== LINE_FEED;
+    endsWithoutBreak = chunk[bytesRead - 1] !== LINE_FEED;
     if (!isDone && from < to) {
       const part = Buffer.from(chunk.subarray(from, Math.min(to, from + max - takenBytes)));
       parts.push(part);
       takenBytes += part.length;
     }
-    isDone ||= breaks >= last || takenBytes >= max;
+    isDone ||= breaks >= breaksThrough || takenBytes >= max;
     if (isDone && known !== undefined) return { bytes: Buffer.concat(parts), lines: known };
   }
-  const lines = breaks + (isOpen ? 1 : 0);
+  const lines = breaks + (endsWithoutBreak ? 1 : 0);
   if (key !== undefined) remember(key, lines);
   return { bytes: Buffer.concat(parts), lines };
 }
 
 function remember(key: string, lines: number): void {
-  counts.set(key, lines);
-  if (counts.size <= MAX_COUNTS) return;
-  const [oldest = key] = counts.keys();
-  counts.delete(oldest);
+  lineCounts.set(key, lines);
+  if (lineCounts.size <= MAX_LINE_COUNTS) return;
+  const [oldest = key] = lineCounts.keys();
+  lineCounts.delete(oldest);
 }
 
 /** A list may have this many entries more than its limit before it is sorted and cut. */

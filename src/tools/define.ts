@@ -201,15 +201,16 @@ export function scopesOf(
 const HEARTBEAT_SECONDS = 5;
 
 /**
- * Each notification repeats the call's token, and waits in memory until the client reads it. With 181 tokens of 1 MB that no client
- * read, the server's memory grew by 5.7 GB.
+ * Each notification repeats the progress token that the client chose, and waits in memory until the client reads it. With 181 of
+ * them, of 1 MB each, and a client that read nothing, the server's memory grew by 5.7 GB.
  */
-const MAX_TOKEN_LENGTH = 256;
+const MAX_PROGRESS_TOKEN_LENGTH = 256;
 
 /** Sends notifications of progress, and repeats the last one regularly, so that the client keeps waiting. */
 function heartbeat(title: string, { mcpReq }: ServerContext) {
   const progressToken = mcpReq._meta?.progressToken;
-  if (progressToken === undefined || String(progressToken).length > MAX_TOKEN_LENGTH) return undefined;
+  if (progressToken === undefined || String(progressToken).length > MAX_PROGRESS_TOKEN_LENGTH)
+    return undefined;
   let lastMessage = title;
   let beats = 0;
   let progress = 0;

@@ -2,7 +2,7 @@
 /** process.stdout and process.stderr as user code sees them. Only the executor uses the real ones. */
 const { Writable } = require("node:stream");
 
-/** Ignores `end` and `destroy`, and accepts every write immediately. */
+/** Stays open after `end` and `destroy`. `takeOver` in streams.cjs gives each instance a `write` that accepts everything at once. */
 class StdioProxy extends Writable {
   constructor(fd) {
     super({ decodeStrings: false, autoDestroy: false, emitClose: false });
@@ -10,7 +10,7 @@ class StdioProxy extends Writable {
     this.isTTY = false;
   }
 
-  /** Called by methods of Writable that bypass `write`. */
+  /** Called by methods of Writable that bypass `write`. `this.write` is the one from streams.cjs. */
   _write(chunk, encoding, done) {
     this.write(chunk, encoding);
     done();

@@ -61,8 +61,8 @@ export const noConversation = (id: string) =>
   invalid(`Task ${id} ended before its agent began a conversation.`, "Start a new task.");
 export const filesElsewhere = (id: string, sandbox: string) =>
   invalid(
-    `Task ${id} cannot continue in sandbox ${sandbox}: only the sandbox of the task can, until it stops.`,
-    "Leave sandbox out: the task continues in a fresh one, with its files and conversation.",
+    `Task ${id} cannot continue in sandbox ${sandbox}: its files are not there.`,
+    "Leave sandbox out: the task continues in its own sandbox if that still runs, otherwise in a fresh one with its saved files.",
   );
 export const taskFilesGone = (id: string) =>
   new ToolError(

@@ -365,7 +365,7 @@ describe.concurrent("when a task does not succeed", () => {
     expect(next.state).toBe("succeeded");
   });
 
-  it("cannot be continued while it runs, and cancelling it ends all its processes", async () => {
+  it("a task that runs cannot be continued, and cancelling it ends all its processes", async () => {
     const { fields } = await client.call("execute_task", {
       task: "[[sleep]] x",
       sandbox: "stopped",

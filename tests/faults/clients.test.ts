@@ -63,7 +63,7 @@ describe("when a client disconnects", () => {
 });
 
 describe("when SIGTERM stops the server during 20 runs", () => {
-  it("the server ends cleanly, and after its restart every run is lost, with the reason and its output", async () => {
+  it("the server ends cleanly, and after its restart every run is marked lost, gives the reason and keeps its output", async () => {
     const runs = await Promise.all(
       Array.from({ length: 20 }, (_, index) =>
         server.call("run_command", {

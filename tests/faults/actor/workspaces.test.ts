@@ -122,7 +122,7 @@ describe.concurrent("when R2 fails under a workspace", () => {
     expect(await sh(sandbox, "cat file; ls")).toBe("first\nfile\n");
   });
 
-  it("the next container is saved automatically if R2 refused before the container was killed", async () => {
+  it("if R2 refused a save and the container was then killed, the next container is saved without a call", async () => {
     const sandbox = "ws-saved-again";
     await sh(sandbox, "echo first > file");
     await save(sandbox);

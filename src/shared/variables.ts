@@ -258,7 +258,7 @@ const limits = {
   SANDBOX_TTL_HOURS: variable({
     schema: field.count(87_600),
     default: 168,
-    docs: "How many hours after its last use the server destroys a sandbox.",
+    docs: "How many hours after its last use the server removes a sandbox. Its saved workspace stays for `CHECKPOINT_TTL_DAYS`, and the next call starts the sandbox from it.",
   }),
 };
 

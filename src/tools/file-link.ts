@@ -21,7 +21,7 @@ export const fileLink = defineTool({
   name: "file_link",
   title: "Link to a file",
   description:
-    "Makes a URL for the user to download a file or directory (.tar.gz, .zip) or upload a file of any size. The URL ends when the sandbox stops.",
+    "Makes a URL for the user to download a file or directory (.tar.gz, .zip) or upload a file of up to 5 GiB. The URL ends when the sandbox stops.",
   input: z.strictObject({
     path: pathField(),
     direction: z.enum(["download", "upload"]).default("download"),

@@ -1,10 +1,11 @@
 /** The Worker on the local platform. It is production's Worker, with `ctx.container` implemented by the engine. */
 import production, {
   Account as ProductionAccount,
-  Attempts,
+  Attempts as ProductionAttempts,
   ContainerProxy as ProductionContainerProxy,
   Sandbox as ProductionSandbox,
 } from "../src/index.ts";
+import { interceptStore } from "../src/auth/oauth-store.ts";
 import type { NetworkPlatform } from "../src/actors/platform/network-platform.ts";
 import { localNetwork, withLocalContainer } from "./platform/container.ts";
 import { EngineClient, type LocalEnv } from "./platform/engine-client.ts";
@@ -16,7 +17,27 @@ useEngine(localEnv);
 
 type Env = ConstructorParameters<typeof ProductionSandbox>[1] & LocalEnv & ObjectFolderEnv;
 
-export { Attempts };
+/**
+ * The pause between deletions of expired values, in milliseconds. miniflare deletes them only while it lists keys, all at once, and no
+ * other request is served meanwhile: a sign-in that deleted 20,000 pages blocked the server for 25 s.
+ */
+const EXPIRY_MS = 2000;
+
+export class Attempts extends ProductionAttempts {
+  /** Called after each write of OAuth. */
+  async deleteExpiredSoon(): Promise<void> {
+    const at = Date.now() + EXPIRY_MS;
+    const planned = await this.ctx.storage.getAlarm();
+    if (planned === null || planned > at) await this.ctx.storage.setAlarm(at);
+  }
+
+  /** Deletes expired values of OAuth, and plans the next deletion. */
+  override async alarm(): Promise<void> {
+    const { keys, list_complete: isComplete } = await this.env.OAUTH_KV.list();
+    const next = isComplete ? Math.min(...keys.map(({ expiration = Infinity }) => expiration * 1000)) : 0;
+    if (next < Infinity) await this.ctx.storage.setAlarm(Math.max(next, Date.now() + EXPIRY_MS));
+  }
+}
 
 export class Account extends ProductionAccount {
   constructor(ctx: DurableObjectState, env: Env) {
@@ -57,6 +78,25 @@ function localEnv(env: unknown): LocalEnv {
   throw new Error("LOCAL_ENGINE_URL and LOCAL_ENGINE_SECRET are not set: start the server with `npm start`.");
 }
 
+/** The environments whose store of OAuth deletes expired values. Each is made only once, as the configuration needs. */
+const environments = new WeakMap<Env, Env>();
+
+function withExpiry(env: Env): Env {
+  const { OAUTH_KV: store, Attempts: namespace } = env;
+  if (!store || !namespace) return env;
+  const made = environments.get(env) ?? {
+    ...env,
+    OAUTH_KV: interceptStore(store, async (name, _key, call) => {
+      const result = await call();
+      if (name === "put")
+        await (namespace as DurableObjectNamespace<Attempts>).getByName("expiry").deleteExpiredSoon();
+      return result;
+    }),
+  };
+  environments.set(env, made);
+  return made;
+}
+
 let isStopping = false;
 
 export default {
@@ -66,6 +106,8 @@ export default {
       isStopping = true;
       return await saveAll(env, await runningActors(env));
     }
-    return isStopping ? refuseToServe() : await production.fetch(request, withObjectFolder(env), ctx);
+    return isStopping
+      ? refuseToServe()
+      : await production.fetch(request, withObjectFolder(withExpiry(env)), ctx);
   },
 };

@@ -1,24 +1,31 @@
 /** The OAuth endpoints with hostile parameters, forms, clients, tokens and redirects. */
+import { globSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
   AUTHORIZE_PATH,
   METADATA_PATH,
+  PANEL_SIGN_IN_PATH,
   REGISTRATION_PATH,
   SERVER_METADATA_PATH,
   TOKEN_PATH,
 } from "../../src/auth/paths.ts";
 import { type App, Browser, CALLBACK, Client, requireStatus, type Tokens } from "../setup/oauth-client.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { until } from "../setup/until.ts";
 import { expectHarmless, nastyString, nastyValue, tries } from "./support.ts";
 
 let server: Server;
 let origin: string;
+const state = mkdtempSync(join(tmpdir(), "sandbox-mcp-hostile-"));
 
 /** A registered client's id, its redirect URI, a code with its verifier, and an access token and its refresh token. */
 const good: string[] = [];
 beforeAll(async () => {
-  server = await startServer({ flags: ["--network", "none"] });
+  server = await startServer({ flags: ["--network", "none", "--state-dir", state] });
   ({ origin } = new URL(server.url));
   const app: App = (url, init) => fetch(new URL(url, origin), init);
   const client = await Client.register(app, {}, origin);
@@ -35,7 +42,10 @@ beforeAll(async () => {
   const code = await approve();
   good.push(client.id, CALLBACK, code, client.verifier, tokens.access_token, tokens.refresh_token);
 });
-afterAll(() => server.stop());
+afterAll(async () => {
+  await server.stop();
+  rmSync(state, { recursive: true });
+});
 
 async function send(
   path: string,
@@ -240,5 +250,27 @@ describe("when clients send hostile requests to OAuth's endpoints", () => {
       }),
       tries(150),
     );
+  });
+
+  it("the server deletes expired pages of the sign-in from the disk, although nobody signs in", async () => {
+    const openPage = () =>
+      send(PANEL_SIGN_IN_PATH).then(({ location }) => send(location.replace(origin, "")));
+    const values = () => readdirSync(join(state, "data/kv/OAUTH_KV/blobs"));
+    const before = new Set(values());
+    await Promise.all(Array.from({ length: 20 }, openPage));
+    const pages = values().filter((name) => !before.has(name));
+    expect(pages.length).toBeGreaterThanOrEqual(20);
+    const file = globSync(join(state, "data/kv/miniflare-KVNamespaceObject/*.sqlite")).find(
+      (name) => !name.endsWith("metadata.sqlite"),
+    );
+    const database = new DatabaseSync(file ?? "");
+    database.exec("PRAGMA busy_timeout = 5000");
+    await until(async () => {
+      // The server may have planned the deletion before the pages had expired. A further page makes it look again soon.
+      database.exec("UPDATE _mf_entries SET expiration = 1 WHERE key LIKE 'transaction:%'");
+      await openPage();
+      return !values().some((name) => pages.includes(name));
+    }, 30_000);
+    database.close();
   });
 });

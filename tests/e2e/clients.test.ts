@@ -158,12 +158,6 @@ describe("the Inspector's command line", () => {
     expect(tools?.map(({ name }) => name).sort()).toEqual([...TOOLS].sort());
   });
 
-  it("calls a tool", async () => {
-    const code = ["--tool-name", "run_code", "--tool-arg", "code=sum(range(10))", `sandbox=${sandbox}`];
-    const { content } = await inspect(httpArguments(), "--method", "tools/call", ...code);
-    expect(textOf(content ?? [])).toContain("45");
-  });
-
   it("follows a task of MCP's Tasks extension until its result", async () => {
     const era = ["--protocol-era", "modern", "--method", "tools/call", "--tool-name", "run_command"];
     const { content } = await inspect(

@@ -1,6 +1,9 @@
-/** `npm start`: its options, its output and its errors. */
+/**
+ * `npm start`: its options, its output, its errors and its end. No process of a server survives it, however the server ends:
+ * killed.test.ts and clients.test.ts of tests/faults show this for SIGTERM and for a server whose engine or workerd was killed.
+ */
 import { execFileSync, spawnSync } from "node:child_process";
-import { randomUUID } from "node:crypto";
+import { randomInt, randomUUID } from "node:crypto";
 import {
   chmodSync,
   chownSync,
@@ -17,7 +20,7 @@ import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { freePort } from "../../cli/lock.ts";
 import { readRunning } from "../../cli/running.ts";
-import { pidOf, processes, tree, waitForEnd } from "../setup/processes.ts";
+import { type Process, pidOf, processes, tree, waitForEnd } from "../setup/processes.ts";
 import {
   repository,
   type Server,
@@ -60,6 +63,30 @@ async function run(
 /** The server's output without npm's lines. */
 function withoutNPM(text: string): string {
   return text.replaceAll(/^(npm (warn|error|notice)|>).*\n?/gm, "").trim();
+}
+
+/** How long the processes may take to end, on a busy machine, in milliseconds. */
+const GONE_WITHIN = 15_000;
+
+/**
+ * Starts processes in a sandbox, in the foreground, in the background and detached. Returns all processes of the server and its
+ * sandboxes.
+ */
+async function startSleepers(server: Server, token = TOKEN): Promise<Process[]> {
+  const marker = `86400.${randomInt(1e9)}`;
+  const call = (session: string, command: string) =>
+    callTool(server.url, "run_command", { sandbox: "sleepers", session, command }, token);
+  await call(
+    "first",
+    `sleep ${marker} & nohup sleep ${marker} >/dev/null 2>&1 & setsid sleep ${marker} >/dev/null 2>&1 &`,
+  );
+  void call("other", `sleep ${marker}`).catch(() => undefined);
+  const findSleepers = () => processes().filter(({ command }) => command === `sleep ${marker}`);
+  await until(() => findSleepers().length === 4);
+
+  const descendants = tree(server.child.pid ?? 0);
+  const detached = findSleepers().filter(({ pid }) => !descendants.some((other) => other.pid === pid));
+  return [...descendants, ...detached];
 }
 
 async function status(url: string, token: string): Promise<number> {
@@ -157,6 +184,12 @@ describe("a server with the flag --port only", () => {
       expect(holders.some((command) => command.includes("cli/npm-script.mjs start"))).toBe(true);
     }
   });
+
+  it("leaves no process if npm is killed", async () => {
+    const all = await startSleepers(server, token);
+    process.kill(pidOf("npm", all), "SIGKILL");
+    expect(await waitForEnd(all, GONE_WITHIN)).toEqual([]);
+  });
 });
 
 describe("a server with flags, on a machine without python3", () => {
@@ -236,6 +269,7 @@ it("a server with --json prints its address as one line, and no token", async ()
 describe("a new clone", () => {
   let directory: string;
   let first: Server;
+  let second: Server;
   let token: string;
   const startClone = (options: ServerOptions = {}) =>
     startServer({ directory, env: { SERVER_AUTH_TOKEN: undefined }, flags, ...options });
@@ -243,7 +277,10 @@ describe("a new clone", () => {
 
   beforeAll(() => {
     directory = clone();
-    return () => first?.stop();
+    return async () => {
+      await first?.stop();
+      await second?.stop();
+    };
   });
 
   it("says to run npm ci if the packages are not installed", () => {
@@ -275,27 +312,57 @@ describe("a new clone", () => {
     expect(refused.stderr).toContain(`Another server is using the state directory ${flags.at(-1)}.`);
   });
 
-  it("starts again with the same token and sandboxes after its server was killed", async () => {
+  it("starts again with the same token and sandboxes after its server was killed, which left no process", async () => {
     const file = join(directory, ".dev.vars");
     const saved = readFileSync(file, "utf8");
     const runKept = (to: Server) =>
       callTool(to.url, "run_command", { command: "true", sandbox: "kept" }, token);
     await runKept(first);
-    const command = "sleep 86402 & nohup sleep 86402 >/dev/null 2>&1 & setsid sleep 86402 >/dev/null 2>&1 &";
-    await callTool(first.url, "run_command", { command, sandbox: "kept" }, token);
-    const all = await until(() => {
-      const found = tree(first.child.pid ?? Number.NaN);
-      return found.filter(({ command: line }) => line === "sleep 86402").length === 3 ? found : undefined;
-    });
+    const all = await startSleepers(first, token);
     process.kill(pidOf("start", all), "SIGKILL");
     await first.exited;
-    expect(await waitForEnd(all, 15_000)).toEqual([]);
-    const second = await startClone();
-    onTestFinished(() => second.stop());
+    expect(await waitForEnd(all, GONE_WITHIN)).toEqual([]);
+    second = await startClone({ asUser: true, ownGroup: true });
     expect(readFileSync(file, "utf8")).toBe(saved);
     expect(await callTool(second.url, "list_sandboxes", {}, token)).toContain("kept: stopped, 0 bytes");
     await runKept(second);
     expect(await callTool(second.url, "list_sandboxes", {}, token)).toContain("kept: running");
+  });
+
+  it("ends at Ctrl-C without an unexpected error or a process, although the terminal sends SIGINT to every process of the foreground group", async () => {
+    const all = await startSleepers(second, token);
+    process.kill(-(second.child.pid ?? Number.NaN), "SIGINT");
+    await second.exited;
+    expect(await waitForEnd(all, GONE_WITHIN)).toEqual([]);
+    expect(second.stderr()).not.toMatch(/unexpected/i);
+  });
+});
+
+// Each test has its own server.
+describe.concurrent("a server without isolation", () => {
+  it("leaves no process if it is killed", async (test) => {
+    const server = await startServer({ flags: ["--isolation", "none"] });
+    test.onTestFinished(() => server.stop());
+    const all = await startSleepers(server);
+    process.kill(pidOf("start", all), "SIGKILL");
+    expect(await waitForEnd(all, GONE_WITHIN)).toEqual([]);
+  });
+
+  it("ends its prepared shells at Ctrl-C, also without control groups", async (test) => {
+    // bwrap makes the server's user a normal user. After its first command, each session has a prepared shell.
+    const mounts = "--tmpfs /sys/fs/cgroup --tmpfs /workspace --tmpfs /var/lib --tmpfs /opt";
+    const within = `bwrap --unshare-user --uid 1000 --gid 1000 --dev-bind / / ${mounts}`.split(" ");
+    const server = await startServer({ flags: ["--isolation", "none"], ownGroup: true, within });
+    test.onTestFinished(() => server.stop());
+    for (const command of ["cd /tmp", "pwd"]) await callTool(server.url, "run_command", { command });
+    const ready = () => tree(server.child.pid ?? 0).filter(({ command }) => command.startsWith("sbx-keep"));
+    await until(() => ready().length > 1);
+    const all = tree(server.child.pid ?? 0);
+    process.kill(-(server.child.pid ?? Number.NaN), "SIGINT");
+    await server.exited;
+    const remaining = await waitForEnd(all, GONE_WITHIN);
+    for (const { pid } of remaining) process.kill(pid, "SIGKILL");
+    expect(remaining).toEqual([]);
   });
 });
 

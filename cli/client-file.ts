@@ -1,4 +1,5 @@
 /** Changes a server's entry in a client's configuration file, and keeps everything else, including comments. */
+import { attempt } from "../container/sandboxd/file-error.ts";
 import { isDeepStrictEqual } from "node:util";
 import { applyEdits, modify, type ParseError, parse } from "jsonc-parser";
 import { parse as parseTOML, stringify as writeTOML } from "smol-toml";
@@ -152,11 +153,7 @@ function keysOf(header: string): string[] {
 }
 
 function contentOf(client: ClientKind, text: string): unknown {
-  try {
-    return toPlainValue(readContent(client, text));
-  } catch {
-    return undefined;
-  }
+  return attempt(() => toPlainValue(readContent(client, text)), undefined);
 }
 
 /** Plain values, without the parsers' classes and prototypes. */

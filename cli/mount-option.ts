@@ -1,4 +1,5 @@
 /** The user's directories for sandboxes: `--mount DIR[=NAME][:ro|:rw]`. */
+import { attempt } from "../container/sandboxd/file-error.ts";
 import {
   accessSync,
   constants,
@@ -120,7 +121,7 @@ function placesOf(path: string): string[] {
   let at = "/";
   for (let part = parts.shift(); part !== undefined; part = parts.shift()) {
     const next = join(at, part);
-    const target = places.length <= MAX_LINKS ? linkAt(next) : undefined;
+    const target = places.length <= MAX_LINKS ? attempt(() => readlinkSync(next), undefined) : undefined;
     if (target === undefined) at = next;
     else {
       places.push(next);
@@ -132,14 +133,6 @@ function placesOf(path: string): string[] {
 }
 
 const MAX_LINKS = 40;
-
-function linkAt(path: string): string | undefined {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return undefined;
-  }
-}
 
 /**
  * Programs that are found through PATH, by the server or by npm when it starts the server. The server looks for other programs

@@ -1,4 +1,5 @@
 /** The address of a state directory's running server, without its token. */
+import { attempt } from "../container/sandboxd/file-error.ts";
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
@@ -24,11 +25,7 @@ export function forgetRunning(stateDir: string): void {
 }
 
 export function readRunning(stateDir: string): Running | undefined {
-  try {
-    return running.parse(JSON.parse(readFileSync(fileIn(stateDir), "utf8")));
-  } catch {
-    return undefined;
-  }
+  return attempt(() => running.parse(JSON.parse(readFileSync(fileIn(stateDir), "utf8"))), undefined);
 }
 
 /** The server; undefined if its process is gone: another program may listen at its address now, and must not get the token. */

@@ -2,6 +2,7 @@
  * One run of a command, from getting its slot to writing its end. A slot is a ready shell with its keeper, which starts the shell
  * and writes the command's exit status (slot.ts).
  */
+import { attempt } from "./file-error.ts";
 import { execFile } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -309,11 +310,7 @@ export class CommandRun extends FollowedRun {
   /** Whether the process group has a member. This is one system call. Processes that left the group do not count. */
   get #hasProcesses(): boolean {
     const leader = this.#slot?.leader;
-    try {
-      return leader !== undefined && process.kill(-leader, 0);
-    } catch {
-      return false;
-    }
+    return attempt(() => leader !== undefined && process.kill(-leader, 0), false);
   }
 
   #watchPorts(): void {
@@ -456,11 +453,7 @@ export class CommandRun extends FollowedRun {
 
 function openSlot(directory: string): Slot | undefined {
   const mark = textOf(join(directory, "mark"));
-  try {
-    return mark === undefined ? undefined : new Slot(directory, mark);
-  } catch {
-    return undefined;
-  }
+  return mark === undefined ? undefined : attempt(() => new Slot(directory, mark), undefined);
 }
 
 export function stopSlot(slot: Slot): void {

@@ -1,4 +1,5 @@
 /** The directories of sandboxd's state, in the sandbox's own file system or, without isolation, in the host's. */
+import { attempt } from "./file-error.ts";
 import {
   type Dirent,
   closeSync,
@@ -75,11 +76,7 @@ export function makeLinks(): void {
 
 /** A directory's entries; none if the directory is missing or user code has replaced it. */
 export function entriesOf(directory: string): Dirent[] {
-  try {
-    return readdirSync(directory, { withFileTypes: true });
-  } catch {
-    return [];
-  }
+  return attempt(() => readdirSync(directory, { withFileTypes: true }), []);
 }
 
 /**
@@ -108,9 +105,5 @@ export function textOf(
 
 /** A file of JSON; undefined if unreadable or invalid. */
 export function fileAs<T extends z.ZodMiniType>(schema: T, path: string): z.output<T> | undefined {
-  try {
-    return schema.parse(JSON.parse(textOf(path) ?? ""));
-  } catch {
-    return undefined;
-  }
+  return attempt(() => schema.parse(JSON.parse(textOf(path) ?? "")), undefined);
 }

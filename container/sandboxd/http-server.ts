@@ -1,4 +1,5 @@
 /** sandboxd's server: a WebSocket for runs, and requests for files, saves and previews. Other requests get sandboxd's status. */
+import { attempt } from "./file-error.ts";
 import { type Server, createServer } from "node:http";
 import { type WebSocket, WebSocketServer } from "ws";
 import { BEAT_HEADER, beat } from "./beat.ts";
@@ -60,18 +61,10 @@ function serve(webSocket: WebSocket, runs: RunTable): void {
     },
   };
   webSocket.on("message", (data) => {
-    const call = callSchema.safeParse(parseJSON(String(data)));
+    const call = callSchema.safeParse(attempt(() => JSON.parse(String(data)), undefined));
     if (!call.success) return webSocket.close(1008, "invalid message");
     void runs.call(call.data, listener).catch(() => webSocket.terminate());
   });
   webSocket.on("error", () => webSocket.terminate());
   webSocket.on("close", () => runs.unfollow(listener));
-}
-
-function parseJSON(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

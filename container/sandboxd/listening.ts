@@ -1,4 +1,5 @@
 /** Finds the ports that a run's programs listen on, including its background processes. */
+import { attempt } from "./file-error.ts";
 import { readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { marksOf } from "./run-processes.ts";
 import { MAX_PORTS } from "./protocol.ts";
@@ -145,15 +146,7 @@ function owners(sockets: ReadonlyMap<string, unknown>): Map<string, { pid: numbe
   return found;
 }
 
-/** Returns `otherwise` if the work fails: a process and its descriptors may disappear at any time. */
-function attempt<T>(work: () => T, otherwise: T): T {
-  try {
-    return work();
-  } catch {
-    return otherwise;
-  }
-}
-
+// A process and its descriptors may disappear at any time.
 const textOf = (path: string) => attempt(() => readFileSync(path, "latin1"), "");
 const namesIn = (path: string) => attempt(() => readdirSync(path), []);
 const targetOf = (path: string) => attempt(() => readlinkSync(path), "");

@@ -1,4 +1,5 @@
 /** Finds and signals a run's processes, by process group and by mark (`markOf` in protocol.ts). */
+import { attempt } from "./file-error.ts";
 import { readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { procStat } from "./proc-stat.ts";
 import { markOf } from "./protocol.ts";
@@ -132,13 +133,7 @@ export function findTerminal(parent: number): string | undefined {
 
 /** The processes whose standard input is this file. */
 export function readersOf(path: string): number[] {
-  return pids().filter((pid) => {
-    try {
-      return readlinkSync(`/proc/${pid}/fd/0`) === path;
-    } catch {
-      return false;
-    }
-  });
+  return pids().filter((pid) => attempt(() => readlinkSync(`/proc/${pid}/fd/0`) === path, false));
 }
 
 function scanProcesses(): Process[] {
@@ -184,9 +179,5 @@ function pids(): number[] {
 }
 
 function fileOf(pid: number, name: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/${name}`, "latin1");
-  } catch {
-    return "";
-  }
+  return attempt(() => readFileSync(`/proc/${pid}/${name}`, "latin1"), "");
 }

@@ -6,7 +6,7 @@ import { basename, dirname, join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { type Handlers, serveOperation, bodyOf, bytesOfBody } from "../serve-operation.ts";
-import { FileError } from "../file-error.ts";
+import { attempt, FileError } from "../file-error.ts";
 import { SYSTEM, WORKSPACE } from "../directories.ts";
 import { measureWork } from "../work.ts";
 import { CONVERSATION, taskDirectory } from "../shapes.ts";
@@ -210,11 +210,7 @@ function systemRoot(): string {
 }
 
 function isEmpty(path: string): boolean {
-  try {
-    return readdirSync(path).length === 0;
-  } catch {
-    return true;
-  }
+  return attempt(() => readdirSync(path).length === 0, true);
 }
 
 function emptyDirectory(path: string): string {

@@ -25,8 +25,11 @@ export default async function setup(project: TestProject): Promise<() => Promise
     silent: [{ blocks: [{ type: "text", text: "" }], silentAfter: 1 }],
     // Never begins a response.
     hang: ["hang"],
-    // Reports the parts of its request that come from definitions.
-    defined: (request) => say([...new Set(JSON.stringify(request).match(/DEFINED-[A-Z]+(?: \d+)?/g))].join()),
+    // Reports the parts of its request that come from definitions, and the definitions in the home directory.
+    defined: (request, turn) =>
+      turn === 0
+        ? bash("grep -Roh 'DEFINED-[A-Z]*' ~/.claude/agents ~/.claude/commands 2>/dev/null | sort")
+        : say([...new Set(JSON.stringify(request).match(/DEFINED-[A-Z]+(?: \d+)?/g))].join()),
     variables: [bash('echo "$FOR_TASKS" > /workspace/variables'), say("Written.")],
     wait: [bash("echo begun > /workspace/begun; sleep 300"), say("not reached")],
     big: [

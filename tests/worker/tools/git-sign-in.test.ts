@@ -1,6 +1,6 @@
 /** A person signs in to a git host on this server's page, and git in their sandboxes uses the token without seeing it. */
 import { env } from "cloudflare:workers";
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { Env } from "../../../src/shared/config.ts";
 import type { Arrived } from "../../setup/private-secrets.ts";
 import { Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
@@ -48,10 +48,15 @@ async function sh(sandbox: string, command: string): Promise<string> {
   return text;
 }
 
-const signIn = (browser: Browser, host = HOST, token = GIT_TOKEN) => send(browser, PAGE, { host, token });
+const signIn = (host = HOST, token = GIT_TOKEN, by = browser) => send(by, PAGE, { host, token });
+
+let browser: Browser;
+
+beforeAll(async () => {
+  browser = await panelBrowser(app);
+});
 
 beforeEach(async () => {
-  const browser = await panelBrowser(app);
   for (const host of [HOST, "smart-other.private.test"]) await send(browser, PAGE, { remove: "", host });
   await takeArrived();
 });
@@ -64,10 +69,9 @@ describe("a command whose git lacks credentials", () => {
     expect(url).toBe(`${PAGE}/${HOST}`);
     // The client calls again after its user opened the page, and that call waits for the answer.
     const repeated = ask("run_command", args, state);
-    const browser = await panelBrowser(app);
     const page = await browser.open(url);
     expect(page.text).toContain(`value="${HOST}"`);
-    const done = await signIn(browser);
+    const done = await signIn();
     expect(done.text).toContain("The token is saved");
     expect(done.text).not.toContain(GIT_TOKEN);
     const resultText = JSON.stringify((await repeated).result);
@@ -96,11 +100,10 @@ describe("a command whose git lacks credentials", () => {
   });
 
   it("makes the server ask the person again if the host refuses the token", async () => {
-    const browser = await panelBrowser(app);
-    await signIn(browser, HOST, "wrong-token-of-the-person");
+    await signIn(HOST, "wrong-token-of-the-person");
     const args = { sandbox: "git", command: CLONE };
     const { state } = elicitationIn(await ask("run_command", args));
-    await signIn(browser);
+    await signIn();
     expect(JSON.stringify((await ask("run_command", args, state)).result)).toContain("run it again");
     expect(await sh("git", CLONE)).toContain("of the private repository");
   });
@@ -146,7 +149,7 @@ describe("a command whose git lacks credentials", () => {
     const get = () => owner.sendModern("tasks/get", { taskId: task?.taskId }, {}, tasks);
     await expect.poll(async () => (await get()).result?.status, { timeout: 30_000 }).toBe("completed");
     expect(JSON.stringify((await get()).result)).toContain(hint);
-    await signIn(await panelBrowser(app));
+    await signIn();
     expect((await owner.call("get_result", run)).text).toContain("run it again");
   });
 
@@ -170,7 +173,7 @@ describe("a command whose git lacks credentials", () => {
     const third = await begin();
     expect(await callLegacy("get_result", third)).toContain("-32042");
     expect(await callLegacy("get_result", third)).toContain("the user can sign in");
-    await signIn(await panelBrowser(app));
+    await signIn();
     expect(JSON.stringify((await ask("get_result", run, state)).result)).toContain("run it again");
   });
 
@@ -196,7 +199,7 @@ describe("a command whose git lacks credentials", () => {
     const read = await (await owner.http(`/tasks/${plain.taskId}/result`)).json();
     expect(read).toMatchObject({ note: expect.stringContaining(`${PAGE}/${HOST}`) });
     const { state } = elicitationIn(await ask("execute_task", args));
-    expect((await signIn(await panelBrowser(app))).status).toBe(200);
+    expect((await signIn()).status).toBe(200);
     await takeArrived();
     await ask("execute_task", args, state);
     expect((await takeArrived()).map(({ url: path }) => path)).toContain("/smart.git/git-upload-pack");
@@ -205,7 +208,7 @@ describe("a command whose git lacks credentials", () => {
 
 describe("a person's token for a git host", () => {
   it("is sent with git's requests to that host over HTTPS, and nowhere else", async () => {
-    expect((await signIn(await panelBrowser(app))).text).toContain("The token is saved");
+    expect((await signIn()).text).toContain("The token is saved");
     await sh("git", CLONE);
     const credentials = `Basic ${btoa(`x-access-token:${GIT_TOKEN}`)}`;
     const cloned = await takeArrived();
@@ -241,7 +244,7 @@ describe("a person's token for a git host", () => {
   });
 
   it("is in no response of the host that a sandbox sees, and not in git's settings", async () => {
-    await signIn(await panelBrowser(app));
+    await signIn();
     const head = await sh(
       "git",
       `curl -sSi --output - "https://${HOST}/smart.git/info/refs?service=git-upload-pack" | grep -a x-echo`,
@@ -255,7 +258,7 @@ describe("a person's token for a git host", () => {
   });
 
   it("is not used for another principal", async () => {
-    expect((await signIn(await panelBrowser(app))).text).toContain("The token is saved");
+    expect((await signIn()).text).toContain("The token is saved");
     const other = await principal("git-other", ["sandbox:exec"]);
     const { text } = await other
       .withVariables({ PUBLIC_ORIGIN: ORIGIN })
@@ -270,8 +273,7 @@ describe("a person's token for a git host", () => {
   });
 
   it("is listed without its value, and unusable at once after its removal", async () => {
-    const browser = await panelBrowser(app);
-    await signIn(browser);
+    await signIn();
     await sh("git", CLONE);
     const page = await browser.open(PAGE);
     expect(page.text).toContain(`<strong>${HOST}</strong>`);
@@ -282,8 +284,7 @@ describe("a person's token for a git host", () => {
   });
 
   it("is confirmed with its host's name in ASCII, because the Unicode name can look like another host", async () => {
-    const browser = await panelBrowser(app);
-    const { text } = await signIn(browser, " smàrt.Private.test ");
+    const { text } = await signIn(" smàrt.Private.test ");
     expect(text).toContain("xn--smrt-1na.private.test");
     expect(text).not.toContain("smàrt");
     await send(browser, PAGE, { remove: "", host: "xn--smrt-1na.private.test" });
@@ -291,7 +292,6 @@ describe("a person's token for a git host", () => {
   });
 
   it("is refused if it is not a token, or if sandboxes may not reach its host", async () => {
-    const browser = await panelBrowser(app);
     for (const host of [
       "",
       "10.0.0.1",
@@ -301,23 +301,22 @@ describe("a person's token for a git host", () => {
       "a.test/x",
       "<b>.test",
     ]) {
-      const refused = await signIn(browser, host);
+      const refused = await signIn(host);
       expect(refused.status).toBe(400);
       expect(refused.text).not.toContain("<b>.test");
     }
     for (const token of ["short", "with a space in the middle of it", "x".repeat(1001)])
-      expect((await signIn(browser, HOST, token)).status).toBe(400);
+      expect((await signIn(HOST, token)).status).toBe(400);
     const limited = await panelBrowser(
       appOf({ MAX_INTERNET: "allowlist", ALLOW_HOSTS: "smart-other.private.test" }),
     );
-    expect((await signIn(limited)).status).toBe(400);
-    expect((await signIn(limited, "smart-other.private.test")).status).toBe(200);
+    expect((await signIn(HOST, GIT_TOKEN, limited)).status).toBe(400);
+    expect((await signIn("smart-other.private.test", GIT_TOKEN, limited)).status).toBe(200);
   });
 
   it("is accepted only from this server's own page, and only from a person who may run code", async () => {
     const { url } = elicitationIn(await ask("run_command", { sandbox: "git", command: CLONE }));
     const fields = { host: HOST, token: GIT_TOKEN };
-    const browser = await panelBrowser(app);
     for (const headers of [{ origin: "https://elsewhere.example" }, {}])
       expect((await send(browser, PAGE, fields, headers)).status).toBe(403);
     // The session of this browser may not run code.

@@ -109,24 +109,13 @@ describe("ask", () => {
 });
 
 describe("execute", () => {
-  it("prints the answer, and on standard error the agent's steps and changes", async () => {
-    const { code, stdout, stderr } = await run(["execute", "[[write]] Write it."]);
-    expect([code, stdout]).toEqual([0, "It is written.\n"]);
-    expect(stderr).toMatch(/^Task task-\S+t\n[^]*Write a\.txt[^]*created a\.txt \(6 B\)\nsucceeded, /);
-  });
-
-  it("uses the named agents and commands from the current state of the operator's folder", async () => {
+  it("prints the answer, and on standard error the agent's steps and changes, with agents and commands from the current state of the operator's folder", async () => {
     const reviewer = "---\nname: reviewer\ndescription: looks for mistakes\n---\nLook for them.";
     writeFileSync(join(directory, "definitions/agents/reviewer.md"), reviewer);
-    const { code, stdout } = await run([
-      "execute",
-      "--subagent",
-      "reviewer",
-      "--command",
-      "write",
-      "/write it",
-    ]);
+    const named = ["--subagent", "reviewer", "--command", "write"];
+    const { code, stdout, stderr } = await run(["execute", ...named, "/write it"]);
     expect([code, stdout]).toEqual([0, "It is written.\n"]);
+    expect(stderr).toMatch(/^Task task-\S+t\n[^]*Write a\.txt[^]*created a\.txt \(6 B\)\nsucceeded, /);
     const prompt = JSON.stringify(api.requests.at(-1)?.body);
     expect(prompt).toContain("[[write]] Write it.");
     expect(prompt).toContain("reviewer: looks for mistakes");

@@ -2,12 +2,11 @@ import { spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { setImmediate, setTimeout } from "node:timers/promises";
 import { RpcTarget } from "capnweb";
-import { type Language } from "../../src/shared/languages.ts";
+import type { Language } from "../../src/shared/languages.ts";
 import { SerialQueue } from "../../src/shared/queue.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { codeOf } from "../../container/sandboxd/file-error.ts";
-import { sandboxError } from "./container-errors.ts";
-import { Kernel, type KernelReply, type KernelProgram, type KernelSettings } from "./kernels/kernel.ts";
+import { Kernel, type KernelReply, type KernelProgram } from "./kernels/kernel.ts";
 
 const PROGRAMS: Record<Language, KernelProgram> = {
   python: "python",
@@ -31,7 +30,8 @@ const PREPARE_DELAY_MS = 1_000;
  * that may never end.
  */
 export class InterpreterAPI extends RpcTarget {
-  readonly #settings: KernelSettings;
+  readonly #scripts: string;
+  readonly #cwd: string;
   readonly #contexts = new Map<string, Kernel>();
   readonly #prepared = new Map<KernelProgram, Kernel>();
   readonly #starting = new Set<KernelProgram>();
@@ -42,15 +42,10 @@ export class InterpreterAPI extends RpcTarget {
   #first: Promise<void> | undefined;
   #closed = false;
 
-  constructor(scripts: string, settings: Partial<KernelSettings> = {}) {
+  constructor(scripts: string, cwd = "/workspace") {
     super();
-    this.#settings = {
-      scripts,
-      python: settings.python ?? "python3",
-      node: settings.node ?? process.execPath,
-      cwd: settings.cwd ?? "/workspace",
-      env: settings.env ?? process.env,
-    };
+    this.#scripts = scripts;
+    this.#cwd = cwd;
   }
 
   /** Errors: PYTHON_NOT_AVAILABLE, INTERNAL_ERROR. */
@@ -129,9 +124,9 @@ export class InterpreterAPI extends RpcTarget {
     if (program === "python") await this.#first;
     const prepared = this.#prepared.get(program);
     this.#prepared.delete(program);
-    const isUsable = prepared?.isRunning === true && prepared.isCurrent(this.#settings);
+    const isUsable = prepared?.isRunning === true && prepared.isCurrent;
     if (!isUsable) prepared?.stop();
-    const kernel = isUsable ? prepared : await Kernel.start(program, this.#settings);
+    const kernel = isUsable ? prepared : await Kernel.start(program, this.#scripts, this.#cwd);
     // Most sandboxes have one context for each program. For these, a prepared kernel would cost a quarter of a second of processor
     // time and 33 MiB, and never be used.
     if (this.#used.has(program)) void this.#prepareKernel(program, PREPARE_DELAY_MS);
@@ -145,7 +140,7 @@ export class InterpreterAPI extends RpcTarget {
     this.#starting.add(program);
     await setTimeout(delayMs, undefined, { ref: false });
     if (!this.#closed && !this.#prepared.has(program)) {
-      const kernel = await Kernel.start(program, this.#settings).catch(() => undefined);
+      const kernel = await Kernel.start(program, this.#scripts, this.#cwd).catch(() => undefined);
       if (this.#closed) kernel?.stop();
       else if (kernel !== undefined) this.#prepared.set(program, kernel);
     }
@@ -153,8 +148,7 @@ export class InterpreterAPI extends RpcTarget {
   }
 
   #isPythonAvailable(): boolean {
-    const { python, env } = this.#settings;
-    const { status, error } = spawnSync(python, ["--version"], { env, timeout: 5_000 });
+    const { status, error } = spawnSync("python3", ["--version"], { timeout: 5_000 });
     // An interpreter that fails for lack of processes or time is not missing.
     if (status === null && codeOf(error) !== "ENOENT") return true;
     return status === 0;
@@ -172,4 +166,18 @@ async function passOn({ stdout, stderr, success, error }: KernelReply, callbacks
     message: (error ? error.message : stderr) || "Code execution failed",
     traceback: error?.traceback?.split("\n") ?? [],
   });
+}
+
+/**
+ * An error in the form that the Sandbox SDK expects from a container: a plain `Error` with the own properties `code` and
+ * `details`, which capnweb sends. The SDK makes its typed class (ContextNotFoundError, ...) from `code`, with `details` as its
+ * `context`. There is no subclass of Error, because it would arrive as a plain Error.
+ * @param code from the SDK's registry; an unknown code would look like a transport failure
+ */
+function sandboxError(
+  code: "CONTEXT_NOT_FOUND" | "PYTHON_NOT_AVAILABLE" | "INTERNAL_ERROR",
+  message: string,
+  details: Record<string, unknown>,
+): Error {
+  return Object.assign(new Error(message), { code, details });
 }

@@ -54,7 +54,7 @@ async function main(): Promise<void> {
   // Starts Node's file threads now. Node aborts if it cannot start them later because no pid is free.
   await stat("/");
   writeBundle();
-  const interpreter = new InterpreterAPI(kernels, { cwd: workspace });
+  const interpreter = new InterpreterAPI(kernels, workspace);
   const server = createControlServer(new SandboxAPI(interpreter), () => interpreter.startFirst());
 
   const stop = async (): Promise<void> => {

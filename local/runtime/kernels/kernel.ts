@@ -11,14 +11,6 @@ export interface KernelReply {
   error?: { type?: string; message?: string; traceback?: string } | null;
 }
 
-export interface KernelSettings {
-  scripts: string;
-  python: string;
-  node: string;
-  cwd: string;
-  env: NodeJS.ProcessEnv;
-}
-
 interface Origin {
   startedAt: number;
   command: string;
@@ -52,20 +44,20 @@ export class Kernel {
   }
 
   /** Starts a kernel and waits until it accepts code. Rejects after a minute. */
-  static start(program: KernelProgram, settings: KernelSettings): Promise<Kernel> {
-    const script = join(settings.scripts, SCRIPTS[program]);
+  static start(program: KernelProgram, scripts: string, cwd: string): Promise<Kernel> {
+    const script = join(scripts, SCRIPTS[program]);
     const commands: Record<KernelProgram, [string, string[]]> = {
-      python: [settings.python, ["-u", "-c", PYTHON_BOOT]],
-      javascript: [settings.node, [script]],
+      python: ["python3", ["-u", "-c", PYTHON_BOOT]],
+      javascript: [process.execPath, [script]],
     };
     const [command, args] = commands[program];
-    const file = fileOf(command, settings.env);
+    const file = fileOf(command);
     const startedAt = Date.now();
     const child = spawn(command, args, {
       stdio: ["pipe", "pipe", "pipe"],
-      cwd: settings.cwd,
+      cwd,
       env: {
-        ...settings.env,
+        ...process.env,
         PYTHONUNBUFFERED: "1",
         NODE_NO_WARNINGS: "1",
         ...(program === "python" && { [PYTHON_SCRIPT]: script }),
@@ -118,9 +110,9 @@ export class Kernel {
   }
 
   /** Whether a kernel started now would be the same program with the same packages and .pth files. */
-  isCurrent({ env }: KernelSettings): boolean {
+  get isCurrent(): boolean {
     const { startedAt, command, file, packages } = this.#origin;
-    if (fileOf(command, env) !== file) return false;
+    if (fileOf(command) !== file) return false;
     // Compares the status change time: a restore sets the modification time. Linux's clock for files is up to a tick late.
     return packages.every((path) => {
       const changedAt = statSync(path, { throwIfNoEntry: false })?.ctimeMs ?? 0;
@@ -160,9 +152,9 @@ export class Kernel {
   }
 }
 
-function fileOf(command: string, { PATH = "" }: NodeJS.ProcessEnv): string | undefined {
+function fileOf(command: string): string | undefined {
   if (command.includes("/")) return command;
-  for (const directory of PATH.split(delimiter)) {
+  for (const directory of (process.env.PATH ?? "").split(delimiter)) {
     try {
       return realpathSync(join(directory, command));
     } catch {

@@ -174,11 +174,6 @@ describe("POST /execute", () => {
       { task: "x", repository: "--upload-pack=x" },
       matching(/^repository must be an address that git clone takes/),
     ],
-    [{ task: "x", branch: "main" }, matching(/^branch needs repository/)],
-    [
-      { task: "x", continue_from: "x", repository: "/tmp/own" },
-      matching(/^repository and continue_from cannot be used together/),
-    ],
     [{ question: "x", language: "cobol" }, "Language must be python or typescript"],
     [{ question: "x", sandbox: "No!" }, matching(/^sandbox must be 1 to 63 characters of/)],
     [{ question: "x", model: "--resume" }, "model must be the name of a model"],

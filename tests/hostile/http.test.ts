@@ -489,14 +489,15 @@ describe("when clients make the server keep data in memory", () => {
   });
 
   it("the memory for many calls in batches is limited, and freed when the connections close", async () => {
-    const sandbox = "stopped-sandboxd";
-    const command = "setsid -f sh -c 'while sleep 0.1; do pkill -STOP -x sbxd; done' >/dev/null 2>&1";
-    await tool(server.url, "run_command", { sandbox, command });
-    // By then, the loop has stopped sandboxd.
-    await sleep(1000);
+    const sandbox = "waiting";
+    const { structured } = await tool(server.url, "run_command", {
+      sandbox,
+      command: "sleep 600",
+      wait_seconds: 0,
+    });
     const batchOf = (message: object) =>
       JSON.stringify(Array.from({ length: 100 }, (_, id) => ({ jsonrpc: "2.0", id, ...message })));
-    const params = { name: "read_file", arguments: { sandbox, path: "any" } };
+    const params = { name: "get_result", arguments: { id: structured.id, wait_seconds: 50 } };
     const waiting = batchOf({ method: "tools/call", params });
     const status = async () => (await postRaw(server.url, batchOf({ method: "ping" }))).status;
     const disconnecting = new AbortController();

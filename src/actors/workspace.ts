@@ -12,7 +12,7 @@ import type { Conversation, Target } from "../container/snapshot-client.ts";
 import { containerGone } from "../container/texts.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import { CALL_MS, waitAtMost } from "../shared/timers.ts";
+import { CALL_MS, waitAtMost, withLimitedSignal } from "../shared/timers.ts";
 import type { ArchiveLeftOut, TaskArchive } from "../tasks/archive.ts";
 import type { CheckpointSettings, RestoredCheckpoint } from "./account-calls.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
@@ -172,11 +172,7 @@ export class Workspace {
       const isWhole = mark.snapshot !== undefined && !mark.isRestoring;
       // If saves are off, all sandboxes may share one workspace, which belongs to the user.
       if (!isSaved && !isWhole && !mark.isRestoring && !mark.isEmpty) state = undefined;
-      else if (!isWhole)
-        dropped = await this.#restoreTo(
-          state,
-          AbortSignal.any([container, AbortSignal.timeout(RESTORE_TIMEOUT_MS)]),
-        );
+      else if (!isWhole) dropped = await this.#restoreTo(state, container);
     }
     container.throwIfAborted();
     this.#origin.value = state
@@ -195,9 +191,15 @@ export class Workspace {
    * Restores a state to the container, as `WorkspaceTransfer.restore` does.
    * @throws {ToolError} that says the reason, and that the call was not started
    */
-  async #restoreTo(state: Snapshot, signal: AbortSignal, target?: Target): Promise<NamedFiles | undefined> {
+  async #restoreTo(
+    state: Snapshot,
+    container: AbortSignal,
+    target?: Target,
+  ): Promise<NamedFiles | undefined> {
     try {
-      return await this.#transfer.restore(state, signal, target);
+      return await withLimitedSignal(container, RESTORE_TIMEOUT_MS, (signal) =>
+        this.#transfer.restore(state, signal, target),
+      );
     } catch (error) {
       if (this.#container.aborted || !this.#host.platform.isRunning) throw containerGone();
       this.#host.report(error);
@@ -267,8 +269,9 @@ export class Workspace {
     const begunAt = Date.now();
     try {
       const isAtRest = since === undefined && !isThorough;
-      const signal = AbortSignal.any([container, AbortSignal.timeout(SAVE_TIMEOUT_MS)]);
-      await this.#save(signal, { isThorough, isAtRest });
+      await withLimitedSignal(container, SAVE_TIMEOUT_MS, (signal) =>
+        this.#save(signal, { isThorough, isAtRest }),
+      );
       this.#troubles.noteSave();
       this.#last = { begunAt, tookMs: Math.max(0, Date.now() - begunAt) };
       if (!container.aborted)
@@ -320,21 +323,29 @@ export class Workspace {
   keepArchive(archive: TaskArchive, { forCheckpoint }: Settings): Promise<ArchiveLeftOut> {
     return this.#queue.run(async () => {
       if (!this.#isWhole) throw containerGone();
-      const signal = AbortSignal.any([this.#container, AbortSignal.timeout(SAVE_TIMEOUT_MS)]);
-      const { run, expiresAt, maxBytes, conversation } = archive;
-      const settings = forCheckpoint && JSON.stringify(forCheckpoint);
-      const left = await this.#keepPart({ run, expiresAt, maxBytes, part: "workspace", settings }, signal);
-      if (conversation) {
-        const part = { run, expiresAt, maxBytes, part: "conversation", conversation, isWhole: true } as const;
-        try {
-          await this.#keepPart(part, signal);
-        } catch (error) {
-          if (!(error instanceof ToolError) || error.code !== "too_large") throw error;
-          return { ...left, conversation: true };
-        }
-      }
-      return left;
+      return await withLimitedSignal(this.#container, SAVE_TIMEOUT_MS, (signal) =>
+        this.#keepParts(archive, forCheckpoint, signal),
+      );
     });
+  }
+
+  async #keepParts(
+    { run, expiresAt, maxBytes, conversation }: TaskArchive,
+    forCheckpoint: Settings["forCheckpoint"],
+    signal: AbortSignal,
+  ): Promise<ArchiveLeftOut> {
+    const settings = forCheckpoint && JSON.stringify(forCheckpoint);
+    const left = await this.#keepPart({ run, expiresAt, maxBytes, part: "workspace", settings }, signal);
+    if (conversation) {
+      const part = { run, expiresAt, maxBytes, part: "conversation", conversation, isWhole: true } as const;
+      try {
+        await this.#keepPart(part, signal);
+      } catch (error) {
+        if (!(error instanceof ToolError) || error.code !== "too_large") throw error;
+        return { ...left, conversation: true };
+      }
+    }
+    return left;
   }
 
   async #keepPart(
@@ -369,8 +380,7 @@ export class Workspace {
     await this.#queue.run(async () => {
       const conversation = await this.#host.account().archivedConversation(run);
       if (!conversation) return;
-      const signal = AbortSignal.any([this.#container, AbortSignal.timeout(RESTORE_TIMEOUT_MS)]);
-      await this.#restoreTo(conversation, signal, { task });
+      await this.#restoreTo(conversation, this.#container, { task });
     });
   }
 
@@ -393,8 +403,9 @@ export class Workspace {
   keepOutcome(key: string, expiresAt: number | undefined): Promise<void> {
     return this.#queue.run(async () => {
       if (!this.#isWhole) throw containerGone();
-      const signal = AbortSignal.any([this.#container, AbortSignal.timeout(OUTCOME_MS)]);
-      await this.#save(signal, { isThorough: true });
+      await withLimitedSignal(this.#container, OUTCOME_MS, (signal) =>
+        this.#save(signal, { isThorough: true }),
+      );
       const { leftOut: left } = this.#troubles;
       if (left && (left.count > 0 || left.unreadable || left.crowded))
         throw workspaceTooLarge(left, this.#host.maxBytes);

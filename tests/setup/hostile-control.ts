@@ -14,10 +14,7 @@ const attacks: Record<string, () => string | Buffer> = {
   push: () => call(JSON.stringify("x".repeat(12 * MIB))),
   /** Output that the SDK would keep in memory, although each call is released. */
   output: () => call(`{"text":${JSON.stringify("x".repeat(MIB))},"timestamp":0}`),
-  value: () => `["push",${JSON.stringify("x".repeat(12 * MIB))}]`,
   stream: () => `["stream",["pipeline",0,["write"],[${JSON.stringify("x".repeat(MIB))}]]]`,
-  /** More pipes than any client opens. */
-  pipes: () => '["pipe"]',
   /** One frame of 64 MiB. */
   frame: () => Buffer.alloc(64 * MIB, 0x20),
   /** A few megabytes that contain many objects. */

@@ -104,10 +104,14 @@ describe("destroy_sandbox", () => {
       owner.call("run_command", { sandbox, command: "echo begun; sleep 1000", session: "b" }),
       owner.call("run_code", { sandbox, code: "print('begun'); import time; time.sleep(100)", context: "b" }),
     ];
-    // A call that has not arrived yet would start in the next sandbox, and output arrives within a second.
-    const known = async () => (await owner.call("list_runs", { sandbox })).structured.runs as unknown[];
-    await until(async () => (await known()).length === 4);
-    await sleep(1500);
+    // A call that has not arrived yet would start in the next sandbox.
+    const begun = async () => {
+      const { runs } = (await owner.call("list_runs", { sandbox })).structured as { runs: { id: string }[] };
+      const ids = runs.map(({ id }) => ({ id, wait_seconds: 0 }));
+      const results = await Promise.all(ids.map((of) => owner.call("get_result", of)));
+      return results.filter(({ text }) => text.includes("stdout: begun")).length;
+    };
+    await until(async () => (await begun()) === 2);
     const result = await owner.call("destroy_sandbox", { sandbox });
     expect(result).toMatchObject({
       isError: false,

@@ -114,19 +114,6 @@ describe("a lease of the quota", () => {
     });
   });
 
-  test("seconds before midnight that are reported after midnight count on the day before", async () => {
-    vi.setSystemTime(Date.UTC(2026, 0, 15, 23, 59));
-    await withQuota(LIMITS, async (quota) => {
-      const { lease } = oneSandbox(quota);
-      const reservation = await lease.take(100);
-      await vi.advanceTimersByTimeAsync(50_000);
-      lease.giveBack(reservation, 50);
-      await vi.advanceTimersByTimeAsync(60_000);
-      expect(quota.secondsUsed(Date.now())).toBe(0);
-      expect(quota.secondsUsed(Date.UTC(2026, 0, 15))).toBe(50);
-    });
-  });
-
   test("a failed renewal is retried", async () => {
     await withQuota(LIMITS, async (quota) => {
       let fails = 0;

@@ -34,8 +34,8 @@ export default async function setup(project: TestProject): Promise<() => Promise
       say(`All is written. ${HOSTILE_TEXT}`),
     ],
   });
-  // The files run at the same time, as one principal.
-  const limits = { MAX_SANDBOXES: "1000", MAX_CONCURRENT_RUNS: "1000" };
+  // The files run at the same time, as one principal. The sandboxes of a file that has ended soon free their memory.
+  const limits = { MAX_SANDBOXES: "1000", MAX_CONCURRENT_RUNS: "1000", IDLE_STOP_MINUTES: "3" };
   // The server lists every tool only with a credential for a model.
   const credential = { ANTHROPIC_API_KEY: "any", ANTHROPIC_UPSTREAM_URL: model.url };
   const server = await startServer({ env: { ...limits, ...credential } });

@@ -74,7 +74,11 @@ ${focusPlace === "top" && alert}<p class="soft">${terms}.</p>
 ${focusPlace === "scopes" && alert}${boxes}</fieldset>
 <div>
 ${[...signInMethods].map(([method, offer], index) => {
-  const shown = offer.show({ ...appearance, alert: focusPlace === method && alert });
+  const shown = offer.show({
+    ...appearance,
+    button: markup`name="decision" value="${method}"`,
+    alert: focusPlace === method && alert,
+  });
   return [index > 0 && markup`<p class="or">or</p>\n`, offer.isOneClick ? approvalButton(shown) : shown];
 })}
 <button class="plain" name="decision" value="deny" formnovalidate>${isPanel ? "Cancel" : "Deny"}</button>

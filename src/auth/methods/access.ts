@@ -4,8 +4,10 @@ import type { Config } from "../../shared/config.ts";
 import { logError } from "../../shared/log.ts";
 import type { RequestContext } from "../../shared/request-context.ts";
 import { markup, plain } from "../html.ts";
-import type { FormMethod } from "./method.ts";
+import type { FormMethod, Rule } from "./method.ts";
 import { ACCESS_SILENT } from "../texts.ts";
+
+const NAME = "access";
 
 interface Settings {
   /** The team's origin, which is the issuer of its assertions. */
@@ -20,8 +22,8 @@ function settingsOf({ values }: Config): Settings | undefined {
   return { issuer, audience, certsURL: values.ACCESS_CERTS_URL ?? `${issuer}/cdn-cgi/access/certs` };
 }
 
-export const access: FormMethod = {
-  name: "access",
+export const access: FormMethod<typeof NAME> = {
+  name: NAME,
   variable: "ACCESS_TEAM_DOMAIN",
   isOn: ({ config }) => settingsOf(config) !== undefined,
   rules: (config) => {
@@ -34,8 +36,8 @@ export const access: FormMethod = {
     if (!identity) return undefined;
     return {
       isOneClick: true,
-      show: ({ verb }) => markup`<input type="hidden" name="who" value="${identity.email}">
-<button name="decision" value="access" formnovalidate>${verb} as <bdi>${plain(identity.email)}</bdi></button>`,
+      show: ({ verb, button }) => markup`<input type="hidden" name="who" value="${identity.email}">
+<button ${button} formnovalidate>${verb} as <bdi>${plain(identity.email)}</bdi></button>`,
     };
   },
   async identify(form, request, context) {
@@ -43,12 +45,12 @@ export const access: FormMethod = {
     const identity = await identityOf(request, context);
     // The person may have changed accounts after the page was shown with the first account's name.
     if (!settings || !identity || form.get("who") !== identity.email) return undefined;
-    return { principal: `access:${identity.subject}`, rule: ruleOf(settings) };
+    return { principal: `${NAME}:${identity.subject}`, rule: ruleOf(settings) };
   },
 };
 
-function ruleOf({ issuer, audience }: Settings): string {
-  return `access:${issuer} ${audience}`;
+function ruleOf({ issuer, audience }: Settings): Rule<typeof NAME> {
+  return `${NAME}:${issuer} ${audience}`;
 }
 
 type KeySet = ReturnType<typeof createRemoteJWKSet>;
@@ -62,7 +64,7 @@ async function identityOf(request: Request, context: RequestContext) {
   try {
     return await verifyAssertion(request, settings);
   } catch (error) {
-    logError(context, "access", error);
+    logError(context, NAME, error);
     return undefined;
   }
 }

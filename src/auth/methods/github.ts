@@ -5,8 +5,10 @@ import { logError } from "../../shared/log.ts";
 import { markup, plain } from "../html.ts";
 import { challengeOf } from "../pkce.ts";
 import { guardStore } from "../oauth-store.ts";
-import type { SignInRedirect, RedirectMethod } from "./method.ts";
+import type { SignInRedirect, RedirectMethod, Rule } from "./method.ts";
 import { gitHubFailed, gitHubUserRefused } from "../texts.ts";
+
+const NAME = "github";
 
 /** A login in lower case. Logins of managed users contain an underscore. */
 const LOGIN = /^[a-z0-9][a-z0-9_-]{0,63}$/;
@@ -28,8 +30,8 @@ function settingsOf({ values }: Config): Settings | undefined {
   return { clientID, clientSecret, users: new Set(values.GITHUB_ALLOWED_USERS), org, url, apiURL };
 }
 
-export const github: RedirectMethod = {
-  name: "github",
+export const github: RedirectMethod<typeof NAME> = {
+  name: NAME,
   title: "GitHub",
   variable: "GITHUB_CLIENT_ID",
   isOn: ({ config }) => settingsOf(config) !== undefined,
@@ -40,8 +42,8 @@ export const github: RedirectMethod = {
   offer: async (_request, { config }) => ({
     origin: new URL(config.values.GITHUB_URL).origin,
     isOneClick: true,
-    show: ({ isPanel }) =>
-      markup`<button name="decision" value="github" formnovalidate>${isPanel ? "Sign in" : "Approve and sign in"} with GitHub</button>`,
+    show: ({ button, isPanel }) =>
+      markup`<button ${button} formnovalidate>${isPanel ? "Sign in" : "Approve and sign in"} with GitHub</button>`,
   }),
   async signInURL(config, { state, verifier, redirectURI }) {
     const { url: origin, clientID, org } = requireSettings(config);
@@ -65,11 +67,11 @@ export const github: RedirectMethod = {
       const account = await accountOf(settings, code, redirect);
       if (!env.OAUTH_KV) throw new GitHubError("There is no store for the owners of GitHub logins");
       const verdict = await ruleOf(settings, account, guardStore(env.OAUTH_KV));
-      if ("rule" in verdict) return { principal: `github:${account.id}`, rule: verdict.rule };
+      if ("rule" in verdict) return { principal: `${NAME}:${account.id}`, rule: verdict.rule };
       return { refused: verdict.refused, ...gitHubUserRefused(plain(account.login)), status: 403 };
     } catch (error) {
       if (!(error instanceof GitHubError)) throw error;
-      logError(context, "github", error);
+      logError(context, NAME, error);
       return { refused: "github_failed", ...gitHubFailed(requestID), status: 502 };
     }
   },
@@ -82,12 +84,12 @@ function requireSettings(config: Config): Settings {
 }
 
 /** The rule for an entry of `GITHUB_ALLOWED_USERS`: a login or `id:<number>`. They always differ: no login has a colon. */
-function userRule(entry: string): string {
-  return `github:user:${entry}`;
+function userRule(entry: string): Rule<typeof NAME> {
+  return `${NAME}:user:${entry}`;
 }
 
-function orgRule(org: string): string {
-  return `github:org:${org}`;
+function orgRule(org: string): Rule<typeof NAME> {
+  return `${NAME}:org:${org}`;
 }
 
 const TIMEOUT_MS = 10_000;
@@ -131,14 +133,14 @@ async function ruleOf(
   settings: Settings,
   account: Account & { token: string },
   pinned: Pick<KVNamespace, "get" | "put">,
-): Promise<{ rule: string } | { refused: "not_allowed" | "login_reassigned" }> {
+): Promise<{ rule: Rule<typeof NAME> } | { refused: "not_allowed" | "login_reassigned" }> {
   const byID = `id:${account.id}`;
   if (settings.users.has(byID)) return { rule: userRule(byID) };
   const login = account.login.toLowerCase();
   let reassigned = false;
   // The list also has `id:<number>` entries, which no login may match.
   if (LOGIN.test(login) && settings.users.has(login)) {
-    const key = `github-login:${login}`;
+    const key = `${NAME}-login:${login}`;
     const owner = await pinned.get(key);
     if (owner === null) await pinned.put(key, String(account.id));
     if (owner === null || owner === String(account.id)) return { rule: userRule(login) };

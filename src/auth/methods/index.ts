@@ -7,9 +7,9 @@ import { github } from "./github.ts";
 import type { RedirectMethod, SignInMethod } from "./method.ts";
 import { owner } from "./owner.ts";
 
-const BY_NAME: Record<SignInName, SignInMethod> = { owner, github, access };
+const BY_NAME: { [Name in SignInName]: SignInMethod<Name> } = { owner, github, access };
 
-export const METHODS = Object.values(BY_NAME);
+export const METHODS: readonly SignInMethod[] = Object.values(BY_NAME);
 
 export const REDIRECT_METHODS: readonly RedirectMethod[] = METHODS.filter((method) => "signInURL" in method);
 
@@ -20,5 +20,5 @@ export function canSignIn({ id }: Principal, context: RequestContext): boolean {
 
 export async function isRuleInForce(config: Config, rule: string): Promise<boolean> {
   const rules = await Promise.all(METHODS.map((method) => method.rules(config)));
-  return rules.flat().includes(rule);
+  return rules.flat().some((known) => known === rule);
 }

@@ -1,16 +1,19 @@
 /** The interface of sign-in methods. Each method has a file in this folder and a line in index.ts. */
 import type { Config } from "../../shared/config.ts";
 import type { SignInRefusal } from "../../shared/log.ts";
-import type { SignInName } from "../../shared/principal.ts";
+import type { OWNER_ID, SignInName } from "../../shared/principal.ts";
 import type { RequestContext } from "../../shared/request-context.ts";
 import type { VariableName } from "../../shared/variables.ts";
 import type { HTML } from "../html.ts";
 
-export interface Identity {
-  principal: string;
+export interface Identity<Name extends SignInName = SignInName> {
+  principal: Name extends "owner" ? typeof OWNER_ID : `${Name}:${string}`;
   /** The rule that let the person sign in, one of `Method.rules`. */
-  rule: string;
+  rule: Rule<Name>;
 }
+
+/** Begins with the method's name, so that the rules of two methods differ. */
+export type Rule<Name extends SignInName> = `${Name}:${string}`;
 
 /** A problem with the submitted form. `at` is the place on the page: a method's name, `scopes`, or `top`. */
 export interface Problem {
@@ -35,6 +38,8 @@ interface RefusedRedirect {
 
 interface Appearance {
   verb: string;
+  /** The attributes of the method's button: the name `decision`, and the method's name as the value. */
+  button: HTML;
   isPanel: boolean;
   /** Whether this is the only sign-in method on the page. */
   isAlone: boolean;
@@ -45,25 +50,25 @@ interface Appearance {
 export interface Offer {
   /** Whether a click alone approves, so that the page must protect the button. False if the person types a secret first. */
   isOneClick: boolean;
-  /** The part of the form with its button. The button's name is `decision`, its value the method's name. */
+  /** The part of the form with its button. */
   show(appearance: Appearance): HTML;
   /** The origin of the sign-in page, if it is another site. The server may redirect the form there. */
   origin?: string;
 }
 
-interface Method {
+interface Method<Name extends SignInName> {
   /** The method's name in the log, grants and forms, and before the colon of principal ids. It never changes. */
-  name: SignInName;
+  name: Name;
   variable: VariableName;
   isOn(context: Pick<RequestContext, "config" | "env">): boolean;
   /**
    * The rules that let people sign in now. A grant names its rule, and every use of its tokens checks that the rule still
    * exists. So never change the text of a rule.
    */
-  rules(config: Config): Promise<readonly string[]> | readonly string[];
+  rules(config: Config): Promise<readonly Rule<Name>[]> | readonly Rule<Name>[];
 }
 
-export interface FormMethod extends Method {
+export interface FormMethod<Name extends SignInName = SignInName> extends Method<Name> {
   /** Returns undefined if this browser cannot use the method. `absence` explains why, if there is no other method. */
   offer(request: Request, context: RequestContext): Promise<Offer | undefined>;
   absence?: { title: string; message: string };
@@ -71,7 +76,7 @@ export interface FormMethod extends Method {
     form: URLSearchParams,
     request: Request,
     context: RequestContext,
-  ): Promise<Identity | RefusedForm | undefined>;
+  ): Promise<Identity<Name> | RefusedForm | undefined>;
 }
 
 /** Values that bind a sign-in at another site to this browser and this server. */
@@ -80,7 +85,7 @@ export interface SignInRedirect {
   redirectURI: string;
 }
 
-export interface RedirectMethod extends Method {
+export interface RedirectMethod<Name extends SignInName = SignInName> extends Method<Name> {
   title: string;
   offer(request: Request, context: RequestContext): Promise<Offer>;
   signInURL(config: Config, redirect: SignInRedirect & { state: string }): Promise<string>;
@@ -88,7 +93,7 @@ export interface RedirectMethod extends Method {
     code: string,
     redirect: SignInRedirect,
     context: RequestContext,
-  ): Promise<Identity | RefusedRedirect>;
+  ): Promise<Identity<Name> | RefusedRedirect>;
 }
 
-export type SignInMethod = FormMethod | RedirectMethod;
+export type SignInMethod<Name extends SignInName = SignInName> = FormMethod<Name> | RedirectMethod<Name>;

@@ -5,17 +5,17 @@ import { OWNER_ID } from "../../shared/principal.ts";
 import { sha256 } from "../../shared/sha256.ts";
 import { markup } from "../html.ts";
 import { isOwnerToken, tokenLocation } from "../owner-token.ts";
-import type { FormMethod } from "./method.ts";
+import type { FormMethod, Rule } from "./method.ts";
 import { WRONG_TOKEN, tooManyTokens } from "../texts.ts";
 
-export const owner: FormMethod = {
+export const owner: FormMethod<"owner"> = {
   name: "owner",
   variable: "SERVER_AUTH_TOKEN",
   isOn: ({ config, env }) => config.serverAuthToken !== undefined && env.Attempts !== undefined,
   rules: (config) => Promise.all(ownerTokens(config).map(ownerRule)),
   offer: async (_request, { config }) => ({
     isOneClick: false,
-    show: ({ verb, isAlone, alert, isFocused }) => markup`<fieldset>
+    show: ({ verb, button, isAlone, alert, isFocused }) => markup`<fieldset>
 <legend>Sign in</legend>
 <input type="text" name="username" value="owner" autocomplete="username" hidden>
 ${alert}<label class="field" for="token">The server's token</label>
@@ -23,7 +23,7 @@ ${alert}<label class="field" for="token">The server's token</label>
 <input id="token" type="password" name="token" required autocomplete="current-password" spellcheck="false"
  aria-describedby="${alert && "problem "}token-hint"${alert && markup` aria-invalid="true"`}${(alert || isFocused) && markup` autofocus`}>
 </fieldset>
-<button name="decision" value="owner">${isAlone ? verb : `${verb} with the token`}</button>`,
+<button ${button}>${isAlone ? verb : `${verb} with the token`}</button>`,
   }),
   async identify(form, request, { env, config }) {
     const token = form.get("token") ?? "";
@@ -43,7 +43,7 @@ ${alert}<label class="field" for="token">The server's token</label>
 };
 
 /** The rule for holders of the server's token. It contains a digest of the token. Nobody can sign in with the digest. */
-async function ownerRule(serverAuthToken: string): Promise<string> {
+async function ownerRule(serverAuthToken: string): Promise<Rule<"owner">> {
   const digest = await sha256(`sandbox-mcp owner's door\n${serverAuthToken}`);
   return `owner:${digest.subarray(0, 16).toHex()}`;
 }

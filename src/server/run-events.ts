@@ -5,6 +5,7 @@ import { logError } from "../shared/log.ts";
 import { type RunView, questionDetailOf } from "../runs/run-types.ts";
 import type { ToolContext } from "../tools/define.ts";
 import { waitForRun } from "../tools/follow-task.ts";
+import { pieceDecoder } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
 import { eventStream, KEEP_ALIVE, KEEP_ALIVE_MS } from "./event-stream.ts";
 
@@ -50,7 +51,7 @@ async function* eventsOf(
 ): AsyncGenerator<Event, void> {
   const beganAt = Date.now();
   const sent = { code: 0, cursor: 0 };
-  const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
+  const decode = { stdout: pieceDecoder(), stderr: pieceDecoder() };
   try {
     yield ["task", summary];
     for (;;) {
@@ -67,7 +68,7 @@ async function* eventsOf(
       if (code.length > sent.code) yield ["code", { text: code.slice(sent.code) }];
       sent.code = code.length;
       for (const { stream, bytes } of page?.pieces ?? [])
-        yield ["output", { stream, text: decoders[stream].decode(bytes, { stream: true }) }];
+        yield ["output", { stream, text: decode[stream](bytes) }];
       sent.cursor = page?.next ?? sent.cursor;
       if (run.state !== "running" && sent.cursor >= run.logBytes)
         return yield ["result", await resultOf(run)];

@@ -41,6 +41,31 @@ export function wholeCharacters(bytes: Uint8Array, cutAt: "start" | "end"): Uint
   return bytes;
 }
 
+/**
+ * Decodes a stream that arrives in pieces. A character that a piece cuts comes with the next piece; without a piece, the rest
+ * comes. Invalid UTF-8 becomes U+FFFD, and a byte order mark stays.
+ */
+export function pieceDecoder(): (piece?: Uint8Array) => string {
+  const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
+  return (piece) => decoder.decode(piece, { stream: piece !== undefined });
+}
+
+/** Longer lines are split, in UTF-16 units, because an incomplete line is kept in memory and joined with each piece. */
+const MAX_LINE = 16 * 1024;
+
+/** Like `pieceDecoder`, but returns lines: a line that a piece cuts comes with the next piece. */
+export function lineDecoder(): (piece?: Uint8Array) => string[] {
+  const decode = pieceDecoder();
+  let rest = "";
+  return (piece) => {
+    const lines = (rest + decode(piece)).split("\n");
+    const last = lines.pop() ?? "";
+    const isCut = piece !== undefined && last.length <= MAX_LINE;
+    rest = isCut ? last : "";
+    return isCut ? lines : [...lines, last];
+  };
+}
+
 /** At most `units` UTF-16 units of a text, from its start unless it is cut there. Never contains half of a surrogate pair. */
 export function cutText(text: string, units: number, cutAt: "start" | "end" = "end"): string {
   if (text.length <= units) return text;

@@ -1,6 +1,7 @@
 import type { RunToRead } from "../runs/runs.ts";
 import { ToolError } from "../shared/errors.ts";
 import { makeVisible } from "../shared/shown.ts";
+import { lineDecoder } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
 import type { ToolContext } from "./define.ts";
 import { sandboxOfRun } from "./run-sandbox.ts";
@@ -41,6 +42,10 @@ export async function followTask(context: ToolContext, id: string, waitMs: numbe
   const notices: string[] = [];
   let { value, notice } = await read(0);
   const { source } = value.run;
+  const linesOf = lineDecoder();
+  const report = (bytes?: Uint8Array) => {
+    for (const line of linesOf(bytes).filter(Boolean)) progress(makeVisible(line));
+  };
   let cursor = 0;
   for (;;) {
     if (notice) notices.push(notice);
@@ -48,10 +53,8 @@ export async function followTask(context: ToolContext, id: string, waitMs: numbe
     ({ value, notice } = await read(deadline, cursor));
     if (!value.page) continue;
     cursor = value.page.next;
-    for (const { stream, bytes } of value.page.pieces)
-      if (stream === "stdout")
-        for (const line of new TextDecoder().decode(bytes).split("\n").filter(Boolean))
-          progress(makeVisible(line));
+    for (const { stream, bytes } of value.page.pieces) if (stream === "stdout") report(bytes);
   }
+  if (value.run.state !== "running" && cursor >= value.run.logBytes) report();
   return { value: { ...value.run, source }, notice: notices.join(" ") || undefined };
 }

@@ -4,7 +4,7 @@ import { RUN_STATES } from "../shared/run-listing.ts";
 import type { LogPage } from "../runs/runs.ts";
 import { lastStates, terminalText, unfinishedSequenceLength } from "../runs/terminal-text.ts";
 import { putInFence, makeVisible } from "../shared/shown.ts";
-import { wholeCharacters } from "../shared/text.ts";
+import { pieceDecoder, wholeCharacters } from "../shared/text.ts";
 import { type ToolOutput, joinSections, text } from "./define.ts";
 import { stateText } from "./run-summary.ts";
 import { pageEndText, pageMoreText, pageRunningText, typeText, waitingText } from "./texts.ts";
@@ -75,8 +75,7 @@ function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
   let lastSpan: (typeof log)[number] | undefined;
   let end = next;
   // One decoder per stream, because a piece may end inside a character.
-  const decoder = () => new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
-  const decoders = { stdout: decoder(), stderr: decoder() };
+  const decode = { stdout: pieceDecoder(), stderr: pieceDecoder() };
   for (const [index, piece] of pieces.entries()) {
     let { bytes } = piece;
     if (index === pieces.length - 1) {
@@ -89,9 +88,9 @@ function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
       }
     }
     if (piece.stream !== lastSpan?.stream) log.push((lastSpan = { stream: piece.stream, text: "" }));
-    lastSpan.text += decoders[piece.stream].decode(bytes, { stream: true });
+    lastSpan.text += decode[piece.stream](bytes);
   }
-  if (lastSpan) lastSpan.text += decoders[lastSpan.stream].decode();
+  if (lastSpan) lastSpan.text += decode[lastSpan.stream]();
   if (lastSpan && run.isInteractive) {
     const cut = unfinishedSequenceLength(lastSpan.text);
     if (cut < lastSpan.text.length) {

@@ -1,5 +1,9 @@
 import { afterAll, describe, expect, it } from "vitest";
+import { newRunID } from "../../../src/runs/id.ts";
+import type { RunToRead } from "../../../src/runs/runs.ts";
 import { lastLine } from "../../../src/runs/shown-output.ts";
+import type { ToolContext } from "../../../src/tools/define.ts";
+import { followTask } from "../../../src/tools/follow-task.ts";
 import { callsIn, idIn, objectsOf, owner, waitForText, sh, sizeOf, wholeLog } from "../support.ts";
 
 const sandbox = "output";
@@ -79,6 +83,25 @@ describe("long output", () => {
     expect(lastLine(bytes(`${"é".repeat(4000)}x`))).toBe("é".repeat(200));
     // The last character has not arrived completely.
     expect(lastLine(bytes("read é").subarray(0, -1))).toBe("read");
+  });
+
+  it("is not cut inside a line or a character in the progress of a task", async () => {
+    const log = new TextEncoder().encode("řádek 1\n\nřádek 2\npoznámka\nřádek 3");
+    for (const size of [1, 7, 40]) {
+      const readRun = async (_owner: unknown, { cursor }: RunToRead) => {
+        const view = { state: "running", logBytes: log.length };
+        if (cursor === undefined) return { value: { run: view } };
+        const bytes = log.subarray(cursor, cursor + size);
+        const next = cursor + bytes.length;
+        if (next === log.length) view.state = "succeeded";
+        return { value: { run: view, page: { pieces: [{ stream: "stdout", bytes }], next } } };
+      };
+      const reading = (_sandbox: string, call: (...args: unknown[]) => unknown) => call({ readRun });
+      const messages: string[] = [];
+      const progress = (message: string) => messages.push(message);
+      await followTask({ reading, progress } as unknown as ToolContext, newRunID(sandbox, true), 60_000);
+      expect(messages).toEqual(["řádek 1", "řádek 2", "poznámka", "řádek 3"]);
+    }
   });
 
   it("that arrives in halves of characters is complete in the log", async () => {

@@ -1,6 +1,6 @@
 /** The Durable Object for one principal's sandboxes and quota. Most calls to a running sandbox do not wait for the account. */
 import { DurableObject } from "cloudflare:workers";
-import { sandboxesOf } from "../container/actor.ts";
+import { actorNamed } from "../container/actor.ts";
 import type { Stored } from "../runs/run-store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
 import { type Config, type Env, type Limits, parseConfig } from "../shared/config.ts";
@@ -549,7 +549,7 @@ export class Account extends DurableObject<Env> {
     region?: Region,
   ): Promise<DurableObjectStub<ManagedSandbox>> {
     const options = region && { locationHint: region };
-    return sandboxesOf<ManagedSandbox>(this.env).getByName(await actorName(name, principalID), options);
+    return actorNamed(this.env, await actorName(name, principalID), options);
   }
 }
 

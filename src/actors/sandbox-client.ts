@@ -5,10 +5,10 @@ import {
   type Result,
   operations,
 } from "../../container/sandboxd/operations.ts";
-import { sandboxesOf } from "../container/actor.ts";
+import { actorNamed } from "../container/actor.ts";
 import { type Env, parseConfig } from "../shared/config.ts";
 import { type Failure, ToolError } from "../shared/errors.ts";
-import { actorName } from "../shared/names.ts";
+import { type ActorName, actorName } from "../shared/names.ts";
 import { makeVisible } from "../shared/shown.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
@@ -95,10 +95,10 @@ export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt 
 
 export function sandboxActor(
   env: Pick<Env, "Sandbox">,
-  name: string,
+  name: ActorName,
   place?: DurableObjectNamespaceGetDurableObjectOptions,
 ): DurableObjectStub<Sandbox> {
-  return sandboxesOf<Sandbox>(env).getByName(name, place);
+  return actorNamed<Sandbox>(env, name, place);
 }
 
 function withNotice(failure: Failure, notice: string | undefined): Failure {

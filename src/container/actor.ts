@@ -1,6 +1,7 @@
 import type { Env } from "../shared/config.ts";
 import type { Connection } from "../shared/connection-log.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
+import type { ActorName } from "../shared/names.ts";
 import type { BudgetKeeper } from "./model-calls.ts";
 
 interface SandboxActor extends BudgetKeeper, Rpc.DurableObjectBranded {
@@ -17,6 +18,15 @@ export function sandboxesOf<Actor extends Rpc.DurableObjectBranded>({
   Sandbox,
 }: Pick<Env, "Sandbox">): DurableObjectNamespace<Actor> {
   return Sandbox as DurableObjectNamespace<Actor>;
+}
+
+/** The actor with this name. If sandboxes have several sizes, this function chooses the namespace, for every caller. */
+export function actorNamed<Actor extends Rpc.DurableObjectBranded>(
+  env: Pick<Env, "Sandbox">,
+  name: ActorName,
+  options?: DurableObjectNamespaceGetDurableObjectOptions,
+): DurableObjectStub<Actor> {
+  return sandboxesOf<Actor>(env).getByName(name, options);
 }
 
 export function actorOf(env: Env, containerID: string): DurableObjectStub<SandboxActor> {

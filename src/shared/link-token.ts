@@ -1,13 +1,15 @@
 /** The tokens of file links: the actor and the id of the stored link, signed. A forged token reaches no sandbox. */
 import * as z from "zod";
-import { ACTOR_NAME_SOURCE } from "./names.ts";
+import { ACTOR_NAME_SOURCE, type ActorName } from "./names.ts";
 import { equal } from "./preview-address.ts";
 import { sign } from "./sign.ts";
 
+/** The name of the sandbox's Durable Object, which identifies the principal. The signature of the token covers it. */
+const actorSchema = z.string().transform((name) => name as ActorName);
+
 /** A link to a sandbox's file. Earlier versions put the whole link into the token, as base64url JSON. */
 const linkSchema = z.strictObject({
-  /** The name of the sandbox's Durable Object, which identifies the principal. */
-  actor: z.string(),
+  actor: actorSchema,
   /** Changes when the container ends. */
   epoch: z.string(),
   direction: z.enum(["download", "upload"]),
@@ -25,7 +27,7 @@ export type FileLink = z.infer<typeof linkSchema>;
 
 /** A link to a run's output, which outlives the sandbox. */
 const runLinkSchema = z.strictObject({
-  actor: z.string(),
+  actor: actorSchema,
   run: z.string(),
   name: z.string(),
   expires: z.number(),
@@ -38,7 +40,7 @@ const anyLinkSchema = z.union([linkSchema, runLinkSchema]);
 export type KeptLink = Omit<FileLink, "actor" | "id"> | Omit<RunLink, "actor">;
 
 export interface LinkName {
-  actor: string;
+  actor: ActorName;
   id: string;
 }
 
@@ -69,7 +71,7 @@ export async function readToken(
 ): Promise<LinkName | FileLink | RunLink | undefined> {
   const [, actor, id, end] = TOKEN.exec(token) ?? [];
   if (actor !== undefined && id !== undefined && end !== undefined)
-    return (await isSigned(`link ${actor}.${id}`, end, keys)) ? { actor, id } : undefined;
+    return (await isSigned(`link ${actor}.${id}`, end, keys)) ? { actor: actor as ActorName, id } : undefined;
   const [, text, signature] = WHOLE_TOKEN.exec(token) ?? [];
   if (text === undefined || signature === undefined) return undefined;
   if (!(await isSigned(`file ${text}`, signature, keys))) return undefined;

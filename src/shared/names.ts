@@ -27,6 +27,10 @@ const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
 /** Short names are part of a Durable Object's name. Earlier versions allowed only such names. */
 const SHORT_NAME = /^[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?$/;
 
+declare const ofActor: unique symbol;
+/** A result of `actorName`. The mark lets the compiler tell it from the name of a sandbox. */
+export type ActorName = string & { readonly [ofActor]: true };
+
 /** The form of `actorName`'s results, without `^` and `$`. */
 export const ACTOR_NAME_SOURCE = `(?:${SHORT_NAME.source.slice(1, -1)}|[a-z2-7]{16}-)-[a-z2-7]{16}`;
 
@@ -38,9 +42,9 @@ export const ACTOR_NAME_SOURCE = `(?:${SHORT_NAME.source.slice(1, -1)}|[a-z2-7]{
  * A long name, or a name with `_` or `.`, is replaced by its hash and a dash. No short name ends with a dash, so the two forms
  * differ.
  */
-export async function actorName(name: string, principalID: string): Promise<string> {
+export async function actorName(name: string, principalID: string): Promise<ActorName> {
   const label = SHORT_NAME.test(name) ? name : `${await hashOf(name)}-`;
-  return `${label}-${await principalHash(principalID)}`;
+  return `${label}-${await principalHash(principalID)}` as ActorName;
 }
 
 export function randomLetters(count: number): string {

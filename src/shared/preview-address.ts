@@ -7,7 +7,7 @@
  * bits) after the longest sandbox name.
  */
 import type { Config } from "./config.ts";
-import { ACTOR_NAME_SOURCE } from "./names.ts";
+import { ACTOR_NAME_SOURCE, type ActorName } from "./names.ts";
 import { sign } from "./sign.ts";
 
 export interface PreviewAddress {
@@ -54,13 +54,14 @@ export function writeLabel({ port, actor, token }: PreviewAddress): string {
 export async function readLabel(
   label: string,
   keys: readonly CryptoKey[],
-): Promise<PreviewAddress | undefined> {
+): Promise<(PreviewAddress & { actor: ActorName }) | undefined> {
   const [, digits, actor, token] = LABEL.exec(label) ?? [];
   if (digits === undefined || actor === undefined || token === undefined) return undefined;
   const port = Number(digits);
   const random = token.slice(0, Math.ceil(token.length / 2));
   for (const key of keys)
-    if (equal(token, await signToken(key, port, actor, random, token.length))) return { port, actor, token };
+    if (equal(token, await signToken(key, port, actor, random, token.length)))
+      return { port, actor: actor as ActorName, token };
   return undefined;
 }
 

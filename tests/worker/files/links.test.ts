@@ -2,10 +2,10 @@
 import * as fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { type Config, parseConfig } from "../../../src/shared/config.ts";
-import { readToken, writeToken } from "../../../src/shared/link-token.ts";
+import { type LinkName, readToken, writeToken } from "../../../src/shared/link-token.ts";
 import { linkKeys } from "../../../src/actors/link-keys.ts";
 import { sign } from "../../../src/shared/sign.ts";
-import { actorName } from "../../../src/shared/names.ts";
+import { type ActorName, actorName } from "../../../src/shared/names.ts";
 import { env } from "cloudflare:workers";
 import type { Env } from "../../../src/shared/config.ts";
 import { ORIGIN, evict, runInActor, killContainer, owner, principal, sh, until, sha256 } from "../support.ts";
@@ -433,7 +433,7 @@ describe("the links of a container", () => {
 describe("the token of a link", () => {
   const config = parseConfig(env as Env);
   const keysOf = (one: Config) => linkKeys({ config: one, env: env as Env });
-  const example = { actor: "a-aaaaaaaaaaaaaaaa", id: "abcdefghij12" };
+  const example: LinkName = { actor: "a-aaaaaaaaaaaaaaaa" as ActorName, id: "abcdefghij12" };
 
   it("is refused with any bit changed, longer, shorter, or of another server", async () => {
     const token = (await writeToken(example, await keysOf(config))) ?? "";
@@ -459,7 +459,7 @@ describe("the token of a link", () => {
 
   it("is refused with the id or the actor of another token", async () => {
     const ours = (await writeToken(example, await keysOf(config))) ?? "";
-    for (const changed of [{ id: "abcdefghij13" }, { actor: "b-aaaaaaaaaaaaaaaa" }]) {
+    for (const changed of [{ id: "abcdefghij13" }, { actor: "b-aaaaaaaaaaaaaaaa" as ActorName }]) {
       const other = (await writeToken({ ...example, ...changed }, await keysOf(config))) ?? "";
       expect(await readToken(other.slice(0, -16) + ours.slice(-16), await keysOf(config))).toBeUndefined();
     }

@@ -12,6 +12,7 @@ import { type Answer, http, Server } from "../server-calls.ts";
 import { postRPC } from "../ready.ts";
 import { Progress } from "../print.ts";
 import { serverAddress, type ServerAddress } from "../server-address.ts";
+import { LANGUAGES, TRAITS } from "../../src/shared/languages.ts";
 import { TOOL_NAMES as NAMES, type ToolName } from "../../src/shared/tool-sets.ts";
 import { VERIFY } from "./texts.ts";
 
@@ -171,14 +172,20 @@ class Verification {
       expectEqual((await call("run_code", { code: "6 * 7", language })).data.result, "42");
     return {
       run_command: { use: run },
+      // Every sandbox has Node. The programs of other languages may be missing.
       run_code: { use: () => calculate("javascript") },
-      "run_code in Python": withNeeds(["run_code"], () =>
-        calculate("python").catch((error: unknown) => {
-          const { message } = error as Error;
-          throw /no python interpreter|spawn python3 E/.test(message)
-            ? new Inconclusive(message, "warning")
-            : error;
-        }),
+      ...Object.fromEntries(
+        LANGUAGES.filter((language) => language !== "javascript").map((language) => [
+          `run_code in ${TRAITS[language].title}`,
+          withNeeds(["run_code"], () =>
+            calculate(language).catch((error: unknown) => {
+              const { message } = error as Error;
+              throw /no \w+ interpreter|spawn \w+ E(?:NOENT|ACCES)/.test(message)
+                ? new Inconclusive(message, "warning")
+                : error;
+            }),
+          ),
+        ]),
       ),
       write_file: { use: write },
       edit_file: withNeeds(["write_file"], async () => {

@@ -1,6 +1,6 @@
 /**
- * The languages of live kernels. A new language needs a name and a row here. The compiler reports the other places that need
- * it.
+ * The languages of live kernels. A new language needs a name and a row here, a prelude in `container/kernel`, and its program in
+ * `Dockerfile` and `local/engine/toolchain.ts`. The compiler reports the other places that need it.
  */
 
 export const LANGUAGES = ["python", "javascript", "typescript"] as const;

@@ -17,6 +17,11 @@ export interface RunRecord extends Omit<RunSummary, "waiting">, Omit<Partial<End
   droppedBytes: number;
 }
 
+/** A run's record when the run begins: it has every field, except those that the executor reports. */
+export type NewRun = RunRecord & Record<Exclude<keyof RunRecord, ReportedField>, unknown>;
+
+type ReportedField = "resumeState" | "endedAt" | Exclude<keyof End, "state">;
+
 type Row = {
   id: string;
   kind: RunKind;
@@ -202,7 +207,7 @@ function recordOf(row: Row): RunRecord {
     },
     logBytes: row.log_bytes,
     droppedBytes: row.dropped_bytes,
-  };
+  } satisfies Record<Exclude<keyof RunRecord, "unconfirmed" | keyof RunSummary>, unknown>;
 }
 
 function buffer(bytes: Uint8Array): ArrayBuffer {

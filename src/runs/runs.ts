@@ -23,7 +23,7 @@ import {
   type WaitState,
 } from "./run-types.ts";
 import type { RunKind } from "../shared/run-listing.ts";
-import { sourceToStore, type RunRecord, RunStore, viewOf, type Stored } from "./run-store.ts";
+import { sourceToStore, type NewRun, type RunRecord, RunStore, viewOf, type Stored } from "./run-store.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { pause, waitAtMost } from "../shared/timers.ts";
 import { deleteBelow } from "../storage/object-store.ts";
@@ -237,7 +237,7 @@ export class Runs {
       ? reserving
       : waitAtMost(Math.max(0, replyBy - Date.now()), reserving));
     const title = titleOf(source);
-    const record: RunRecord = {
+    const record: NewRun = {
       id: newRunID(this.#host.sandbox(), kind === "task"),
       kind,
       state: "running",

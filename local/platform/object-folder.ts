@@ -3,7 +3,7 @@
  * thread of workerd, and forwards content in pieces of 4 KiB. For a long output, that took more time than everything else.
  */
 
-import type { BucketBinding } from "../../src/shared/config.ts";
+import type { Env as ServerEnv } from "../../src/shared/config.ts";
 import type { Bucket } from "../../src/storage/object-store.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import type { DiskSpace } from "./engine-protocol.ts";
@@ -17,10 +17,9 @@ const RESERVED_SHARE = 0.1;
 /** The objects of saved files. Their sizes are limited only for each principal, and a save that fails is tried again. */
 const SAVED_FILES = /\/(?:pack|manifest)\.\d+$/;
 
-export interface ObjectFolderEnv extends LocalEnv {
+export interface ObjectFolderEnv extends LocalEnv, Pick<ServerEnv, "RESULTS"> {
   /** The binding of the folder. Without it, objects are in miniflare's bucket. */
   OBJECTS_FOLDER?: Fetcher;
-  RESULTS: BucketBinding;
 }
 
 /** The changed environments. Each is made only once, because the configuration is parsed once for each environment object. */

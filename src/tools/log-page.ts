@@ -3,10 +3,10 @@ import { type RunView, STREAMS } from "../runs/run-types.ts";
 import { RUN_STATES } from "../shared/run-listing.ts";
 import type { LogPage } from "../runs/runs.ts";
 import { lastStates, terminalText, unfinishedSequenceLength } from "../runs/terminal-text.ts";
-import { putInFence, makeVisible } from "../shared/shown.ts";
+import { putInFence } from "../shared/shown.ts";
 import { pieceDecoder, wholeCharacters } from "../shared/text.ts";
 import { type ToolOutput, joinSections, text } from "./define.ts";
-import { stateText } from "./run-summary.ts";
+import { endLines, stateText } from "./run-summary.ts";
 import { pageEndText, pageMoreText, pageRunningText, typeText, waitingText } from "./texts.ts";
 
 interface PageOptions {
@@ -40,8 +40,7 @@ export function pageOutput(
   const head = joinSections([
     ["notice", notice],
     ["state", stateText(run)],
-    ["exit_code", run.exitCode],
-    ["note", run.note && makeVisible(run.note)],
+    ...endLines(run),
     ["before", before],
     ["next", isTyped && isRunning && isAll ? undefined : nextCall(run, next)],
     ["input", isRunning && run.isInteractive && !isTyped ? typeText(run.id) : undefined],

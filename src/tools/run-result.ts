@@ -6,13 +6,13 @@ import { textAfterClear, lastStates, terminalText } from "../runs/terminal-text.
 import type { CodeError } from "../container/kernels/kernel-protocol.ts";
 import type { CodeDetail, CodeResult } from "../runs/code-detail.ts";
 import { type RunView, durationMs, hasFailed, questionDetailOf } from "../runs/run-types.ts";
-import { shownName, makeVisible } from "../shared/shown.ts";
+import { shownName } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, quoteOutput, joinSections, text } from "./define.ts";
 import { gitHint } from "./git-sign-in.ts";
 import { imageLines } from "./image.ts";
 import { addDownloads, downloadsOf } from "./download.ts";
 import { taskFields, taskText } from "./task-result.ts";
-import { listedFields, resultOutput, stateText, waitHint } from "./run-summary.ts";
+import { endLines, listedFields, resultOutput, stateText, waitHint } from "./run-summary.ts";
 import { NO_OUTPUT, listeningText, resultCutText, inTerminalText, wholeOutputText } from "./texts.ts";
 
 type Block = ToolOutput["content"][number];
@@ -41,8 +41,7 @@ function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[]
   const summary = joinSections([
     ["notice", notice],
     ["state", run.state === "succeeded" || run.state === "failed" ? undefined : stateText(run)],
-    ["exit_code", run.exitCode],
-    ["note", run.note && makeVisible(run.note)],
+    ...endLines(run),
     [question?.language ?? "code", quoteOutput(question?.code)],
     ["cwd", cwd && shownName(cwd)],
     ["stdout", removeOverwrittenText(printedOutput(run))],

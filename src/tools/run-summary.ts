@@ -1,11 +1,20 @@
 import * as z from "zod";
-import { type RunSummary, durationMs } from "../runs/run-types.ts";
+import { type RunSummary, type RunView, durationMs } from "../runs/run-types.ts";
 import { type EachField, type ListedRun, type RunState, listedRun } from "../shared/run-listing.ts";
+import { makeVisible } from "../shared/shown.ts";
 import { runningText, waitingText } from "./texts.ts";
 
 /** The state that a model sees. In the structured fields, which programs read, a waiting run is `running`. */
 export function stateText({ state, waiting }: RunSummary): RunState | "waiting" {
   return waiting ? "waiting" : state;
+}
+
+/** How a run ended, as sections of an answer. */
+export function endLines({ exitCode, note }: RunView): [label: string, value: string | number | undefined][] {
+  return [
+    ["exit_code", exitCode],
+    ["note", note && makeVisible(note)],
+  ];
 }
 
 export function waitHint(run: RunSummary): string | undefined {

@@ -41,9 +41,14 @@ const secret = {
 };
 const secrets = (...entries: object[]) => ({ SECRETS: JSON.stringify(entries) });
 
-it("each variable that holds a key, a secret or a token is marked as secret", () => {
+it("each variable named after a key, a secret or a token is marked as secret, except those that hold none", () => {
   const names = VARIABLES.filter(([, row]) => row.secret === undefined).map(([name]) => name);
-  expect(names.filter((name) => /_(?:KEY|SECRET|TOKEN)$/.test(name))).toEqual([]);
+  expect(names.filter((name) => /KEY|SECRET|TOKEN|PASSWORD/.test(name))).toEqual([
+    "SERVER_AUTH_TOKEN_PREVIOUS_UNTIL",
+    "MAX_TASK_TOKENS",
+    "MAX_MODEL_TOKENS_PER_DAY",
+    "LOCAL_TOKEN_COMMAND",
+  ]);
 });
 
 describe("a valid configuration", () => {

@@ -18,12 +18,18 @@ import {
   UnavailableError,
   WRONG_ADDRESS,
 } from "./errors.ts";
-import { ERROR_META, type ToolInputs, type ToolName, type ToolOutputs, WAIT_SECONDS } from "./tool-types.ts";
+import {
+  ERROR_META,
+  MAX_WAIT_SECONDS,
+  type ToolInputs,
+  type ToolName,
+  type ToolOutputs,
+} from "./tool-types.ts";
 
 /** The limit of an answer, in bytes: far more than a page of a log or of a directory, or a run with its images. */
 const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 
-const CALL_TIMEOUT_MS = 2 * WAIT_SECONDS * 1000;
+const CALL_TIMEOUT_MS = 2 * MAX_WAIT_SECONDS * 1000;
 
 /**
  * The time between two polls, in milliseconds. With it, all runs of a connection together use at most half of the server's limit

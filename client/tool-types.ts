@@ -298,6 +298,9 @@ export type ToolName = keyof ToolInputs;
 /** How many seconds a call waits for a run by default. A server may allow less, and then its default is lower too. */
 export const WAIT_SECONDS = 45;
 
+/** How many seconds a call may wait for a run, unless the server's operator changes MAX_WAIT_SECONDS. */
+export const MAX_WAIT_SECONDS = 50;
+
 /** The longest time of a run, in seconds. */
 export const MAX_RUN_SECONDS = 21600;
 

@@ -1,6 +1,7 @@
 /** The types of the client library's calls, from the schemas of the tools: client/tool-types.ts. */
 import { z } from "zod";
 import { ERROR_META } from "../src/shared/apps.ts";
+import { variables } from "../src/shared/variables.ts";
 import { MAX_RUN_SECONDS } from "../src/shared/run-seconds.ts";
 import { WAIT_SECONDS } from "../src/shared/wait.ts";
 
@@ -33,6 +34,9 @@ export type ToolName = keyof ToolInputs;
 
 /** How many seconds a call waits for a run by default. A server may allow less, and then its default is lower too. */
 export const WAIT_SECONDS = ${WAIT_SECONDS};
+
+/** How many seconds a call may wait for a run, unless the server's operator changes MAX_WAIT_SECONDS. */
+export const MAX_WAIT_SECONDS = ${variables.MAX_WAIT_SECONDS.default};
 
 /** The longest time of a run, in seconds. */
 export const MAX_RUN_SECONDS = ${MAX_RUN_SECONDS};

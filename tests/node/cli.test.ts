@@ -332,7 +332,8 @@ test("`doctor` does not report a killed server as running", async () => {
   const free = createServer();
   const port = await listen(free);
   free.close();
-  writeFileSync(join(stateDir, "server.json"), JSON.stringify({ url: `http://127.0.0.1:${port}/mcp`, pid }));
+  const server = { url: `http://127.0.0.1:${port}/mcp`, pid, process: `${pid} 0 boot` };
+  writeFileSync(join(stateDir, "server.json"), JSON.stringify(server));
   const { stdout } = await runHere(["doctor", "--state-dir", stateDir]);
   expect(stdout).toContain(`port ${port}\tfree: the server that listened here was killed`);
 });

@@ -24,6 +24,7 @@ import { Socket } from "node:net";
 import { basename, dirname } from "node:path";
 import { COPIER, makeLinks, textOf } from "./directories.ts";
 import { NO_ENV } from "./run-processes.ts";
+import { Pace } from "./pace.ts";
 import { PIECE_BYTES, type Stream, SHOWN_END_BYTES, WINDOW_BYTES } from "./protocol.ts";
 import { type Slot, brakePipeOf, openToRead, pipeOf } from "./slot.ts";
 
@@ -33,6 +34,14 @@ const FREE_BYTES = 16 * 1024 * 1024;
 const MAX_DRAINED_BYTES = 16 * 1024 * 1024;
 /** A disk with fewer free bytes counts as full, because a copier writes this many bytes at once. */
 const NO_SPACE_BYTES = 64 * 1024;
+/**
+ * How often all streams together look for new short output. After the burst, a stream rests after each look, and then sends more bytes
+ * at once: each message takes time of the Worker's thread, which all sandboxes share.
+ */
+const pace = new Pace({ burst: 200, perSecond: 200 });
+/** Output of this many bytes does not count, and is sent at once. */
+const WHOLE_BYTES = 16 * 1024;
+const MAX_REST_MS = 50;
 const { O_RDONLY, O_RDWR, O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK, O_NOFOLLOW } = constants;
 
 /** Receives output at an offset. Bytes are skipped only after `keepOnlyTail`. */
@@ -61,6 +70,7 @@ export class OutputStream {
   #brake: Socket | undefined;
   /** The number of copied bytes, counted at the brake. Bytes of the file after these were written by the command itself. */
   #limit = 0;
+  #isResting = false;
   #copier: ChildProcess | undefined;
   /** The last copied bytes, one byte shorter than the mark: two reads may split the mark. */
   #lastCopied = Buffer.alloc(0);
@@ -214,7 +224,7 @@ export class OutputStream {
     this.#brake = socket;
     socket.on("data", (bytes: Buffer) => {
       this.#limit += bytes.length;
-      this.pump();
+      this.#sendOrRest(bytes.length);
       this.#seekEnd(bytes);
     });
     socket.on("error", () => undefined);
@@ -326,6 +336,9 @@ export class OutputStream {
       this.#lastCopied = Buffer.from(copied.subarray(1 - this.#mark.length));
       return;
     }
+    // While the stream rests, it has not looked for the output before the mark.
+    this.pump();
+    if (this.end !== undefined) return;
     this.isIncomplete ||= this.#limit - copied.length + at > this.#size;
     this.finish();
   }
@@ -377,6 +390,19 @@ export class OutputStream {
     )
       return bytes.subarray(0, last);
     return bytes;
+  }
+
+  #sendOrRest(bytes: number): void {
+    if (this.#isResting && bytes < WHOLE_BYTES) return;
+    this.pump();
+    const ms = pace.take(Math.max(0, 1 - bytes / WHOLE_BYTES));
+    if (ms === 0) return;
+    this.#isResting = true;
+    const resume = () => {
+      this.#isResting = false;
+      if (this.#brake !== undefined && this.#size < this.#limit) this.#sendOrRest(this.#limit - this.#size);
+    };
+    setTimeout(resume, Math.min(ms, MAX_REST_MS)).unref();
   }
 
   #regulate(): void {

@@ -18,7 +18,7 @@ import { createGroups, removeGroups, type GroupParent, type Limits } from "./lim
 import { claimIDsFor, type HostIDs, openDirectory, refuseSetID } from "./host-directories.ts";
 import { OutboundQueue } from "./outbound-queue.ts";
 import { Pieces } from "./piece-limit.ts";
-import { Pace } from "../../src/shared/pace.ts";
+import { Pace } from "../../container/sandboxd/pace.ts";
 import { cacheEnvironment } from "./compile-cache.ts";
 import type { CertificateAuthority } from "./authority.ts";
 import type { MountNamespace } from "./mount-namespace.ts";

@@ -4,7 +4,7 @@
  */
 import { IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
-import { Pace } from "../../src/shared/pace.ts";
+import { Pace } from "../../container/sandboxd/pace.ts";
 
 /** A piece of this many bytes does not count: most of its cost is moving the bytes. */
 const WHOLE_BYTES = 16_384;

@@ -10,7 +10,7 @@ import { WebSocket, WebSocketServer, type ClientOptions } from "ws";
 import { RepliesInFlight, ControlGuard, maxMessageBytes } from "./control-guard.ts";
 import { FramedConnection } from "./frames.ts";
 import { declineUpgrade, limitInterim } from "./outbound-queue.ts";
-import { Pace } from "../../src/shared/pace.ts";
+import { Pace } from "../../container/sandboxd/pace.ts";
 import { gather, Pieces } from "./piece-limit.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 

@@ -3,7 +3,7 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
-import { Pace } from "../../src/shared/pace.ts";
+import { Pace } from "../../container/sandboxd/pace.ts";
 
 /** How many requests a client may send before the response to an earlier one has ended. apt sends ten. */
 const maxPipelined = 16;

@@ -9,7 +9,7 @@ import { Mask } from "../shared/mask.ts";
 import { MODEL_HOST, SERVER, type Secret, addSecrets, secretsOfHost, secretsFor } from "../shared/secrets.ts";
 import { actorOf } from "./actor.ts";
 import { type ModelOutcome, type ModelCall, REPORT_MS, type UpstreamError } from "./model-calls.ts";
-import { Pace } from "../shared/pace.ts";
+import { Pace } from "../../container/sandboxd/pace.ts";
 import { pause } from "../shared/timers.ts";
 import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";

@@ -3,7 +3,7 @@
  * is limited because SQLite's file never shrinks. At the limit, runs that print take turns: each waits until R2 has stored some
  * data.
  */
-import { Pace } from "../shared/pace.ts";
+import { Pace } from "../../container/sandboxd/pace.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { pause, waitAtMost } from "../shared/timers.ts";
 

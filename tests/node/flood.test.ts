@@ -9,7 +9,7 @@ import { connectBuffered, connectStreams } from "../../local/engine/buffered-soc
 import { takeConnections } from "../../local/engine/egress.ts";
 import { gather, paceTogether, Pieces, requestsOf } from "../../local/engine/piece-limit.ts";
 import { RequestLimiter } from "../../local/engine/request-limiter.ts";
-import { Pace } from "../../src/shared/pace.ts";
+import { Pace } from "../../container/sandboxd/pace.ts";
 import { boundedLookups } from "../../local/engine/upstream.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { listen } from "../setup/listen.ts";

@@ -4,7 +4,17 @@ import type { RunToRead } from "../../../src/runs/runs.ts";
 import { lastLine } from "../../../src/runs/shown-output.ts";
 import type { ToolContext } from "../../../src/tools/define.ts";
 import { followTask } from "../../../src/tools/follow-task.ts";
-import { callsIn, idIn, objectsOf, owner, waitForText, sh, sizeOf, wholeLog } from "../support.ts";
+import {
+  callsIn,
+  idIn,
+  objectsOf,
+  owner,
+  runInActor,
+  waitForText,
+  sh,
+  sizeOf,
+  wholeLog,
+} from "../support.ts";
 
 const sandbox = "output";
 
@@ -18,6 +28,19 @@ function lines(word: string, first: number, last: number): string {
   for (let n = first; n <= last; n++) text += `${word} ${String(n).padStart(7, "0")}\n`;
   return text;
 }
+
+describe("output in single bytes", () => {
+  it("is complete, and sandboxd sends many of the bytes together", async () => {
+    const print = "for n in range(1500): os.write(1, b'x'); os.write(2, b'y'); time.sleep(0.001)";
+    const { structured } = await run(`python3 -c "import os, time\n${print}"`);
+    expect(structured).toMatchObject({ stdout: "x".repeat(1500), stderr: "y".repeat(1500) });
+    const count = "SELECT count(*) AS rows FROM log WHERE run = ?";
+    const rows = await runInActor(sandbox, (_, { storage }) =>
+      storage.sql.exec<{ rows: number }>(count, String(structured.id)).one(),
+    );
+    expect(rows.rows).toBeLessThan(700);
+  });
+});
 
 describe("long output", () => {
   it("is shown by its beginning and end, and can be read in pages to the last byte", async () => {

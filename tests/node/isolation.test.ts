@@ -2,9 +2,10 @@
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { chmod, rm, writeFile } from "node:fs/promises";
-import { homedir, tmpdir } from "node:os";
+import { availableParallelism, homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { findGroupParents } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
@@ -33,6 +34,18 @@ afterAll(async () => {
   hostProcess.kill("SIGKILL");
   for (const file of hostFiles) await rm(file);
   await engine.close();
+});
+
+const isLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("cpu"));
+
+it.runIf(isLimited)("all sandboxes together leave part of the processors to the server", async () => {
+  const loop =
+    "import time; end = time.time() + 1\nwhile time.time() < end: pass\nprint(time.process_time())";
+  const processors = availableParallelism();
+  const { stdout } = await sandbox.run(
+    `for i in $(seq ${2 * processors}); do python3 -c '${loop}' & done | awk '{ n += $1 } END { print n }'`,
+  );
+  expect(Number(stdout)).toBeLessThan(processors - Math.min(1, processors / 4) / 2);
 });
 
 describe("the host's files", () => {

@@ -64,7 +64,9 @@ export const tokenNotKept = (file: string, error: unknown) =>
 /** Why a client's configuration is not changed, as clauses. */
 export const CLIENT_FILE = {
   notYAML: (problem: string | undefined) =>
-    `it is not a YAML mapping: ${problem ?? "it has a value of another kind"}`,
+    problem === undefined
+      ? "its YAML is a list or a single value, not a mapping"
+      : `it is not valid YAML: ${problem}`,
   notTOML: (problem: string | undefined) => `it is not valid TOML: ${problem}`,
   notJSON: (offset: number | undefined) =>
     `it is not a JSON object (${offset === undefined ? "it has a value of another kind" : `at character ${offset}`})`,
@@ -359,7 +361,7 @@ export const loginIncomplete = () =>
   denied("The login was not completed. Run npx wrangler login, then this command again.");
 export const noOwnerToken = () =>
   usage(
-    `The server has no SERVER_AUTH_TOKEN: set one in the environment. \`${PROGRAM} token new\` makes one.`,
+    `The deployed server has no SERVER_AUTH_TOKEN yet: set the variable for this command, which stores it as a secret. \`${PROGRAM} token new\` makes one.`,
   );
 export const secretsUnknown = (output: string) =>
   failed(`wrangler does not list the server's secrets:\n${output.trim()}`);

@@ -27,7 +27,7 @@ export const deploy = dataCommand(
     "the directory with wrangler.jsonc (default: the clone; for the package, the current directory)",
   )
   .option("--dry-run", "print every step and build the Worker, but change nothing")
-  .option("--preview-host <host>", "the parent host of previews, in a zone of the account")
+  .option("--preview-host <host>", "the host below which each preview gets a name; in a zone of the account")
   .option("--public-origin <url>", "the public address of the server, needed for OAuth")
   .option("--yes", "start without asking")
   .option("--no-verify", "do not verify the deployed server")
@@ -84,7 +84,7 @@ function wranglerOf(directory: string): [string, string] {
     const manifest = createRequire(from).resolve("wrangler/package.json");
     return [process.execPath, join(dirname(manifest), "bin/wrangler.js")];
   } catch {
-    throw noWrangler(directory);
+    throw noWrangler(isPackaged ? directory : root);
   }
 }
 

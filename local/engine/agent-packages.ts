@@ -19,7 +19,7 @@ export function programsOf(agents: string): string {
   return programs;
 }
 
-/** Installs an agent from npm, unless this machine has it. @returns its program's path @throws Error with the reason */
+/** Installs Claude Code from npm, unless this machine has it. @returns its path; undefined for other agents @throws Error */
 export async function prepareAgent(
   agent: string,
   toolchain: Pick<Toolchain, "agents">,

@@ -29,7 +29,7 @@ export async function warmCompileCache(directory: string, options: LaunchOptions
   if (stored !== undefined && (await copy(stored, mount.from)))
     return { done: makeReadOnly(mount).catch(() => undefined), stop: async () => undefined };
   await mkdir(mount.from, { recursive: true });
-  // Each sandbox runs as a different user.
+  // If root starts the server, the sandbox that fills the cache runs as another user than the engine.
   await chmod(mount.from, 0o777);
   const processes = await start({
     ...options,

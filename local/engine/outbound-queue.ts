@@ -19,7 +19,7 @@ import { REQUEST_PROBLEMS, WORKER_PROBLEMS } from "./texts.ts";
 const takeTimeoutMs = 30_000;
 /** After this time, in milliseconds, a poll without a request ends, so that connections do not become stale. */
 const pollMs = 60_000;
-/** How long a request waits for a response, in milliseconds: longer than any API takes. A restarted Worker forgets its requests. */
+/** How long a request waits for a response, in milliseconds: longer than any API takes. A restarted Worker never answers its earlier requests. */
 const responseMs = 15 * 60_000;
 /** The most requests of a sandbox that the Worker handles at once. Others wait, with their connections open. */
 const maxTaken = 16;
@@ -129,7 +129,7 @@ export class OutboundQueue {
     // `pipeline` alone listens seven times for "close", and Node would warn at more than ten listeners.
     to.setMaxListeners(20);
     // If one stream fails, all of them end: the client's response breaks off, and the Worker stops. `pipeline` leaves the rest of a failed
-    // request unread, and the next request on this connection, perhaps another principal's, would wait behind it.
+    // request unread, and the next request on this connection, perhaps another principal's, would wait behind it. So the connection closes.
     pipeline(request, unframe(), to, (error) =>
       error ? response.writeHead(502, { connection: "close" }).end() : response.writeHead(204).end(),
     );
@@ -271,7 +271,7 @@ const hopByHop = new Set([
   "upgrade",
 ]);
 
-/** The headers that show where a body ends. Without them, a server would read the body of a GET or DELETE as the next request. */
+/** `Transfer-Encoding` shows where a body ends. Without it, a server would read the body of a GET or DELETE as the next request. */
 export function framingHeaders({ headers }: IncomingMessage): [string, string][] {
   return headers["transfer-encoding"] === undefined ? [] : [["Transfer-Encoding", "chunked"]];
 }
@@ -284,7 +284,7 @@ export function onUnexpectedResponse(upstream: ClientRequest, pieces: Pieces, re
   limitInterim(upstream, pieces, refuse);
 }
 
-/** Limits interim responses. @param pieces must have joined the connection: Node parses up to 4,000 of them at once */
+/** Limits interim responses, of which Node parses up to 4,000 at once. @param pieces the connection must have joined them */
 export function limitInterim(upstream: ClientRequest, pieces: Pieces, refuse: () => void): void {
   let interim = 0;
   upstream.on("information", () => {
@@ -295,9 +295,11 @@ export function limitInterim(upstream: ClientRequest, pieces: Pieces, refuse: ()
 
 /**
  * Streams a response. Its headers are sent with the first bytes. Returns false, and sends nothing, for a response that cannot be
- * forwarded: a protocol change that was not requested, a transfer coding (it would be lost), more headers than Node reads (a
- * dropped one may announce chunks, whose rate is limited), or a response that Node reads but refuses to write, for example with
- * status 0 or control characters in the reason.
+ * forwarded:
+ * - a protocol change that was not requested;
+ * - a transfer coding, which would be lost;
+ * - more headers than Node reads: a dropped one may announce chunks, whose rate is limited;
+ * - a response that Node reads but refuses to write, for example with status 0 or control characters in the reason.
  */
 export function streamResponse(incoming: IncomingMessage, response: ServerResponse): boolean {
   const coding = incoming.headers["transfer-encoding"] ?? "chunked";

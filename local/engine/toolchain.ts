@@ -32,13 +32,13 @@ export async function findToolchain(python?: string | null): Promise<Toolchain> 
 }
 
 /**
- * The options for our own programs. User programs need the variable NODE_USE_ENV_PROXY, which makes Node load its HTTP client at
- * start. That takes longer than the rest of the start, and our programs do not need it. Versions of Node without the option ignore
- * the variable, or start more slowly.
+ * Node's options for our own programs. They inherit the variable NODE_USE_ENV_PROXY, which user programs need. With it, Node loads
+ * its HTTP client at the start, which takes longer than the rest of the start. `--no-use-env-proxy` prevents that. A Node without
+ * this option ignores the variable, or starts more slowly.
  */
 async function optionsFor(node: string): Promise<string[]> {
   const option = "--no-use-env-proxy";
-  // Running Node takes 30 ms of processor time.
+  // Asks this process if it runs the same Node, because starting another takes 30 ms of processor time.
   const isKnown =
     node === (await realpath(process.execPath))
       ? process.allowedNodeEnvironmentFlags.has(option)

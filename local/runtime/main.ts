@@ -1,10 +1,10 @@
 /**
- * The program that runs inside a local sandbox in place of the container's server.
+ * The control server of a local sandbox. In the image, the SDK's server has this role.
  *
  *     node control.cjs --socket <path> --kernels <path> [--workspace /workspace]
  *
- * `--socket`: where to listen. `--kernels`: the directory of the kernels' scripts. If the engine has opened a channel, the
- * program hands over the egress listeners through it. On SIGTERM it kills all its descendants, and exits with 0.
+ * `--socket`: where to listen. `--kernels`: the directory of the kernels' scripts. If the engine has opened a channel of Node, the
+ * program sends it the sockets that listen for the sandbox's outgoing requests. On SIGTERM it kills all its descendants, and exits with 0.
  */
 import { rmSync } from "node:fs";
 import { stat } from "node:fs/promises";
@@ -37,7 +37,7 @@ delete process.env.SANDBOXD_TOKEN_FILE;
 // Without a handler, the signal would open Node's debugger, and user code could connect to it.
 process.on("SIGUSR1", () => undefined);
 
-// capnweb compares values and states with these classes, and the first use of Node's classes would load Node's whole HTTP client. No call
+// capnweb uses the prototypes and constants of these classes, and the first use of Node's classes would load Node's HTTP client. No call
 // here needs the classes, so empty ones replace them. Node's are deleted first, because redefining them would load the client, too.
 for (const name of ["Headers", "Request", "Response", "WebSocket"]) {
   Reflect.deleteProperty(globalThis, name);
@@ -59,7 +59,7 @@ async function main(): Promise<void> {
 
   const stop = async (): Promise<void> => {
     server.close();
-    // The kernels end last: without them, the processes that they started are no longer descendants of this program.
+    // Kernels and their processes end together. If the kernels ended first, their processes would no longer be descendants.
     await killDescendants();
     interpreter.close();
     process.exit(0);

@@ -16,7 +16,7 @@ import { WAITING_FOR_TASK, agentIsWorking, modelFailedText } from "./texts.ts";
 
 export type TaskSpec = StoredSpec & {
   task: string;
-  /** The run to continue, if the sandbox has that run's files but not its conversation. */
+  /** The task to continue in a new sandbox, which has the task's files. Its conversation is restored from the archive. */
   continuedRun?: string;
   /** The operator's definitions that the task names. */
   definitions?: Definition[];
@@ -45,7 +45,7 @@ export class TaskExecutor implements Executor<TaskSpec> {
     return { ...this.#follow(working, () => working.resumeTask()), deadline: state.command?.deadline };
   }
 
-  /** While an agent runs, refuses callers without `tasks:run`: their code could use the agent's placeholder. @throws {ToolError} */
+  /** While an agent runs, refuses callers without `tasks:run`: their code could use the placeholder for the model's key. @throws {ToolError} */
   refuseDuringTask({ sandbox, scopes = [] }: { sandbox: string; scopes?: readonly Scope[] }): void {
     if (scopes.includes("tasks:run") || this.#working.size === 0) return;
     throw agentIsWorking(sandbox);

@@ -121,7 +121,7 @@ export function archiveTooLarge(maxBytes: number): ToolError {
   const MiB = maxBytes / (1024 * 1024);
   return new ToolError(
     "too_large",
-    `there are too many files, or their archive is larger than TASK_ARCHIVE_MAX_MB (${MiB} MiB) or the free part of MAX_WORKSPACES_MB.`,
+    `there are too many files, or their archive is larger than TASK_ARCHIVE_MAX_MB (${MiB} MiB), or than the space that is free in MAX_WORKSPACES_MB.`,
   );
 }
 

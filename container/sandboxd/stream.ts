@@ -224,7 +224,7 @@ export class OutputStream {
     this.#brake = socket;
     socket.on("data", (bytes: Buffer) => {
       this.#limit += bytes.length;
-      this.#sendOrRest(bytes.length);
+      this.#sendOrRest();
       this.#seekEnd(bytes);
     });
     socket.on("error", () => undefined);
@@ -392,15 +392,20 @@ export class OutputStream {
     return bytes;
   }
 
-  #sendOrRest(bytes: number): void {
+  #sendOrRest(): void {
+    const limit = this.#limit;
+    const bytes = limit - this.#size;
     if (this.#isResting && bytes < WHOLE_BYTES) return;
     this.pump();
-    const ms = pace.take(Math.max(0, 1 - bytes / WHOLE_BYTES));
-    if (ms === 0) return;
+    const weight = Math.max(0, 1 - bytes / WHOLE_BYTES);
+    const ms = pace.take(weight);
+    // Otherwise many streams would have to rest long after their output has become less.
+    if (ms > MAX_REST_MS) pace.giveBack(weight);
+    if (ms === 0 || this.#isResting) return;
     this.#isResting = true;
     const resume = () => {
       this.#isResting = false;
-      if (this.#brake !== undefined && this.#size < this.#limit) this.#sendOrRest(this.#limit - this.#size);
+      if (this.#brake !== undefined && this.#limit > limit) this.#sendOrRest();
     };
     setTimeout(resume, Math.min(ms, MAX_REST_MS)).unref();
   }

@@ -53,6 +53,8 @@ function serveRPC(socket: ServerSocket, api: RpcTarget): void {
   const session = newWebSocketRpcSession(socket as unknown as WebSocket, api);
   session.onRpcBroken((error: unknown) => {
     if (!messageOf(error).startsWith("Peer closed")) log(`connection: ${messageOf(error)}`);
+    // capnweb cannot close it with a reason of more than 123 bytes.
+    socket.terminate();
   });
 }
 

@@ -32,13 +32,17 @@ function lines(word: string, first: number, last: number): string {
 describe("output in single bytes", () => {
   it("is complete, and sandboxd sends many of the bytes together", async () => {
     const print = "for n in range(1500): os.write(1, b'x'); os.write(2, b'y'); time.sleep(0.001)";
-    const { structured } = await run(`python3 -c "import os, time\n${print}"`);
+    const { structured } = await run(
+      `python3 -c "import os, time\nbegin = time.time()\n${print}\nopen('/tmp/seconds', 'w').write(str(time.time() - begin))"`,
+    );
     expect(structured).toMatchObject({ stdout: "x".repeat(1500), stderr: "y".repeat(1500) });
     const count = "SELECT count(*) AS rows FROM log WHERE run = ?";
     const rows = await runInActor(sandbox, (_, { storage }) =>
       storage.sql.exec<{ rows: number }>(count, String(structured.id)).one(),
     );
-    expect(rows.rows).toBeLessThan(700);
+    // On a busy machine the program takes longer.
+    const seconds = Number((await run("cat /tmp/seconds")).structured.stdout);
+    expect(rows.rows).toBeLessThan(300 + 220 * seconds);
   });
 });
 

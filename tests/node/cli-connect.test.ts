@@ -141,7 +141,8 @@ it.each([
   ["cursor", "{ not json", "not a JSON object"],
   ["cursor", "[]", "not a JSON object"],
   ["codex", "a = ", "not valid TOML"],
-  ["goose", "a: [", "not a YAML"],
+  ["goose", "a: [", "not valid YAML"],
+  ["goose", "- a", "not a mapping"],
   ["codex", 'mcp_servers = { other = { command = "x" } }', "cannot change safely"],
 ])("a file of %s with the content %j is not changed", (name, text, message) => {
   expect(() => setEntry(client(name), text, "sandbox", { url: "u" })).toThrow(message);

@@ -24,7 +24,7 @@ import { Socket } from "node:net";
 import { basename, dirname } from "node:path";
 import { COPIER, makeLinks, textOf } from "./directories.ts";
 import { NO_ENV } from "./run-processes.ts";
-import { Pace } from "./pace.ts";
+import { Pace, pieceWeight } from "./pace.ts";
 import { PIECE_BYTES, type Stream, SHOWN_END_BYTES, WINDOW_BYTES } from "./protocol.ts";
 import { type Slot, brakePipeOf, openToRead, pipeOf } from "./slot.ts";
 
@@ -35,12 +35,10 @@ const MAX_DRAINED_BYTES = 16 * 1024 * 1024;
 /** A disk with fewer free bytes counts as full, because a copier writes this many bytes at once. */
 const NO_SPACE_BYTES = 64 * 1024;
 /**
- * How often all streams together look for new short output. After the burst, a stream rests after each look, and then sends more bytes
- * at once: each message takes time of the Worker's thread, which all sandboxes share.
+ * How often all streams together look for new short output. After the burst, a stream rests after each look, and then sends more
+ * bytes at once: each message takes time of the Worker's thread, which all sandboxes share. Long output does not wait.
  */
 const pace = new Pace({ burst: 200, perSecond: 200 });
-/** Output of this many bytes does not count, and is sent at once. */
-const WHOLE_BYTES = 16 * 1024;
 const MAX_REST_MS = 50;
 const { O_RDONLY, O_RDWR, O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK, O_NOFOLLOW } = constants;
 
@@ -394,10 +392,9 @@ export class OutputStream {
 
   #sendOrRest(): void {
     const limit = this.#limit;
-    const bytes = limit - this.#size;
-    if (this.#isResting && bytes < WHOLE_BYTES) return;
+    const weight = pieceWeight(limit - this.#size);
+    if (this.#isResting && weight > 0) return;
     this.pump();
-    const weight = Math.max(0, 1 - bytes / WHOLE_BYTES);
     const ms = pace.take(weight);
     // Otherwise many streams would have to rest long after their output has become less.
     if (ms > MAX_REST_MS) pace.giveBack(weight);

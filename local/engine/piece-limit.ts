@@ -1,13 +1,11 @@
 /**
- * Limits the rate of body pieces and WebSocket frames of one sandbox over all its connections, and of a principal's sandboxes. All sandboxes share the engine's
- * thread, and each piece, even a short one, takes about the same time there.
+ * Limits the rate of body pieces and WebSocket frames of one sandbox over all its connections, and of a principal's sandboxes. All
+ * sandboxes share the engine's thread, and each piece, even a short one, takes about the same time there.
  */
 import { IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
-import { Pace } from "../../container/sandboxd/pace.ts";
+import { Pace, pieceWeight } from "../../container/sandboxd/pace.ts";
 
-/** A piece of this many bytes does not count: most of its cost is moving the bytes. */
-const WHOLE_BYTES = 16_384;
 /** This many pieces take about 2 % of the engine's thread. */
 const PER_SECOND = 20_000;
 
@@ -23,8 +21,8 @@ const UNUSED_BYTES = 2048;
 const MAX_GATHERED = 65_536;
 
 /**
- * All sandboxes of a principal together. Each frame takes 22 µs of workerd's thread: nine sandboxes, each with its own limit, occupied
- * the thread completely.
+ * All sandboxes of a principal together. Each frame takes 22 µs of workerd's thread: nine sandboxes, each with its own limit,
+ * occupied the thread completely.
  */
 const PER_SECOND_TOGETHER = 2 * PER_SECOND;
 
@@ -90,7 +88,7 @@ export class Pieces {
 
   /** Counts a piece. Above a limit, all connections pause for a while. @param weight the cost, in pieces of a body */
   take(bytes: number, weight = 1): void {
-    const ms = this.#wait(weight * Math.max(0, 1 - bytes / WHOLE_BYTES), bytes);
+    const ms = this.#wait(weight * pieceWeight(bytes), bytes);
     if (ms === 0 || this.isResting) return;
     this.isResting = true;
     for (const socket of this.#connections.keys()) if (!socket.isPaused()) this.#pause(socket);

@@ -111,19 +111,30 @@ function readSetting(setting: string): number {
   }
 }
 
+/** How many processors all sandboxes together may use: all but a quarter, but they leave at most one to the server. */
+const processors = availableParallelism() - Math.min(1, availableParallelism() / 4);
+/** The period of that limit, in microseconds. A group that has used its part waits until the next period. */
+const PERIOD = 20_000;
+const quota = Math.round(processors * PERIOD);
+
 /**
- * Under contention, all sandboxes together get half as much processor time as the server. In version 1 of control groups, their
- * group competes with the server's threads, each with a weight of 1,024, and the group's weight is divided among the processors. In
- * version 2, it competes with the server's group, whose weight is 100.
+ * The files of the processor's limits for all sandboxes together, by version of control groups. Under contention, the sandboxes get
+ * half as much processor time as the server. In version 1, their group competes with the server's threads, each with a weight of
+ * 1,024, and the group's weight is divided among the processors. In version 2, it competes with the server's group, whose weight is
+ * 100. The weights are not enough: with many short wake-ups, as of 45 programs that print single bytes, Linux 6.18 gave the sandboxes
+ * 97 % of the time.
  */
-const cpuWeight = { 1: (1024 / 2) * availableParallelism(), 2: 100 / 2 };
-/**
- * All sandboxes together leave a quarter of the processors to the server, but at most one. With many short wake-ups, as of 45 programs
- * that print single bytes, Linux 6.18 gave the sandboxes 97 % of the time in spite of the weights.
- */
-const cpuQuota = availableParallelism() - Math.min(1, availableParallelism() / 4);
-/** The period of the quota, in microseconds. A group that has used its part waits until the next period. */
-const CPU_PERIOD = 20_000;
+const CPU_FILES: Record<GroupParent["version"], [file: string, value: string | number][]> = {
+  1: [
+    ["cpu.shares", (1024 / 2) * availableParallelism()],
+    ["cpu.cfs_period_us", PERIOD],
+    ["cpu.cfs_quota_us", quota],
+  ],
+  2: [
+    ["cpu.weight", 100 / 2],
+    ["cpu.max", `${quota} ${PERIOD}`],
+  ],
+};
 type Controller = "memory" | "pids" | "cpu" | "io";
 
 export interface GroupParent {
@@ -238,15 +249,8 @@ export async function createEngineGroups(
         );
       for (const controller of parent.controllers) {
         if (controller === "memory") await set(limitFile(parent, controller), allMemoryBytes);
-        if (controller === "cpu") {
-          await set(limitFile(parent, controller), cpuWeight[parent.version]);
-          const quota = Math.round(cpuQuota * CPU_PERIOD);
-          if (parent.version === 2) await set("cpu.max", `${quota} ${CPU_PERIOD}`);
-          else {
-            await set("cpu.cfs_period_us", CPU_PERIOD);
-            await set("cpu.cfs_quota_us", quota);
-          }
-        }
+        if (controller === "cpu")
+          for (const [file, value] of CPU_FILES[parent.version]) await set(file, value);
       }
     } catch {
       // The engine continues without a group that cannot be made, or a limit that cannot be set.

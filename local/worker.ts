@@ -9,7 +9,7 @@ import { interceptStore } from "../src/auth/oauth-store.ts";
 import type { NetworkPlatform } from "../src/actors/platform/network-platform.ts";
 import { localNetwork, withLocalContainer } from "./platform/container.ts";
 import { EngineClient, type LocalEnv } from "./platform/engine-client.ts";
-import { type ObjectFolderEnv, withObjectFolder } from "./platform/object-folder.ts";
+import { changeOnce, type ObjectFolderEnv, withObjectFolder } from "./platform/object-folder.ts";
 import { markSandboxRequest, useEngine } from "./platform/engine-internet.ts";
 import { isStop, refuseToServe, runningActors, saveAll } from "./platform/stop.ts";
 
@@ -18,8 +18,8 @@ useEngine(localEnv);
 type Env = ConstructorParameters<typeof ProductionSandbox>[1] & LocalEnv & ObjectFolderEnv;
 
 /**
- * The pause between deletions of expired values, in milliseconds. miniflare deletes them only while it lists keys, all at once, and no
- * other request is served meanwhile: a sign-in that deleted 20,000 pages blocked the server for 25 s.
+ * The pause between deletions of expired values, in milliseconds. miniflare deletes them only while it lists keys, all at once, and
+ * no other request is served meanwhile: a sign-in that deleted 20,000 pages blocked the server for 25 s.
  */
 const EXPIRY_MS = 2000;
 
@@ -78,24 +78,18 @@ function localEnv(env: unknown): LocalEnv {
   throw new Error("LOCAL_ENGINE_URL and LOCAL_ENGINE_SECRET are not set: start the server with `npm start`.");
 }
 
-/** The environments whose store of OAuth deletes expired values. Each is made only once, as the configuration needs. */
-const environments = new WeakMap<Env, Env>();
-
-function withExpiry(env: Env): Env {
+/** Makes the store of OAuth delete expired values. */
+const withExpiry = changeOnce((env: Env) => {
   const { OAUTH_KV: store, Attempts: namespace } = env;
   if (!store || !namespace) return env;
-  const made = environments.get(env) ?? {
-    ...env,
-    OAUTH_KV: interceptStore(store, async (name, _key, call) => {
-      const result = await call();
-      if (name === "put")
-        await (namespace as DurableObjectNamespace<Attempts>).getByName("expiry").deleteExpiredSoon();
-      return result;
-    }),
-  };
-  environments.set(env, made);
-  return made;
-}
+  const attempts = namespace as DurableObjectNamespace<Attempts>;
+  const deleting = interceptStore(store, async (name, _key, call) => {
+    const result = await call();
+    if (name === "put") await attempts.getByName("expiry").deleteExpiredSoon();
+    return result;
+  });
+  return { ...env, OAUTH_KV: deleting };
+});
 
 let isStopping = false;
 

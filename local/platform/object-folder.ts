@@ -22,19 +22,23 @@ export interface ObjectFolderEnv extends LocalEnv, Pick<ServerEnv, "RESULTS"> {
   OBJECTS_FOLDER?: Fetcher;
 }
 
-/** The changed environments. Each is made only once, because the configuration is parsed once for each environment object. */
-const environments = new WeakMap<object, object>();
+/** Changes each environment only once, because the configuration is parsed once for each environment object. */
+export function changeOnce<Base extends object>(
+  change: (env: Base) => Base,
+): <Env extends Base>(env: Env) => Env {
+  const environments = new WeakMap<Base, Base>();
+  return <Env extends Base>(env: Env) => {
+    const changed = environments.get(env) ?? change(env);
+    environments.set(env, changed);
+    return changed as Env;
+  };
+}
 
-export function withObjectFolder<Env extends ObjectFolderEnv>(env: Env): Env {
+export const withObjectFolder = changeOnce((env: ObjectFolderEnv) => {
   const { OBJECTS_FOLDER: folder } = env;
   if (!folder) return env;
-  const made = environments.get(env) ?? {
-    ...env,
-    RESULTS: new FolderBucket(folder, env.RESULTS as R2Bucket, new EngineClient(env)),
-  };
-  environments.set(env, made);
-  return made as Env;
-}
+  return { ...env, RESULTS: new FolderBucket(folder, env.RESULTS as R2Bucket, new EngineClient(env)) };
+});
 
 /** A folder as a bucket. Objects of earlier versions of this server are in miniflare's bucket, `old`. */
 class FolderBucket implements Bucket {

@@ -11,7 +11,7 @@ import { quietWrangler, wranglerProgram } from "./bundle.ts";
 import { type Check, failed, ok } from "./checks.ts";
 import { freePort } from "./lock.ts";
 import { isNewEnough, NEEDED_NODE } from "./node-version.ts";
-import { findRunning, readRunning } from "./running.ts";
+import { isRunning, readRunning } from "./running.ts";
 import { tmpdir } from "node:os";
 import { isPackaged, root, startLine } from "./program-files.ts";
 import { findPython } from "./sandbox-python.ts";
@@ -88,7 +88,7 @@ async function checkPort(stateDir: string, given?: number): Promise<Check> {
   const serverPort = running && Number(new URL(running.url).port || 80);
   const port = given ?? serverPort ?? DEFAULT_PORT;
   const name = `port ${port}`;
-  if (running && serverPort === port && findRunning(stateDir))
+  if (running && serverPort === port && isRunning(running))
     return ok(name, `in use by this server, process ${running.pid}`);
   return freePort(port).then(
     () => ok(name, serverPort === port ? "free: the server that listened here was killed" : "free"),

@@ -31,5 +31,9 @@ export function readRunning(stateDir: string): Running | undefined {
 /** The server; undefined if its process is gone: another program may listen at its address now, and must not get the token. */
 export function findRunning(stateDir: string): Running | undefined {
   const found = readRunning(stateDir);
-  return found?.process === undefined || isAlive(found.process) ? found : undefined;
+  return found && isRunning(found) ? found : undefined;
+}
+
+export function isRunning({ process }: Running): boolean {
+  return process === undefined || isAlive(process);
 }

@@ -130,7 +130,7 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
 const ECONOMIES = {
   // For each certificate miniflare would copy the Worker, which takes 0.2 s. The servers of tests call only this machine.
   NODE_EXTRA_CA_CERTS: undefined,
-  NODE_OPTIONS: `--require=${join(repository, "tests/setup/unprepared.cjs")}`,
+  NODE_OPTIONS: `--import=${join(repository, "tests/setup/unprepared.mjs")}`,
 };
 
 /** A command that runs npm as on a machine without python3, as an ordinary user. */

@@ -75,9 +75,14 @@ function sortKeys(value) {
   );
 }
 
+/** A page, with the parts that were generated so far. */
+function textOf(path) {
+  return pages.get(path) ?? readFileSync(join(root, path), "utf8");
+}
+
 /** Replaces the generated part of a page, between its marks. */
 function fill(path, marker, content) {
-  const page = pages.get(path) ?? readFileSync(join(root, path), "utf8");
+  const page = textOf(path);
   const pattern = new RegExp(`(<!-- ${marker}:start[^>]*-->\n)[\\s\\S]*?(<!-- ${marker}:end -->)`);
   if (!pattern.test(page)) throw new Error(`${path} has no marks for ${marker}`);
   pages.set(
@@ -170,34 +175,47 @@ const groups = Object.entries(GROUPS).map(([title, rows]) => {
 });
 fill("docs/reference/variables.md", "variables", groups.join("\n"));
 
-/** Sentences of pages that repeat a value of the code. */
+/** Sentences of pages that repeat a value of the code, with `{}` in place of the value. */
 const wait = `${WAIT_SECONDS} seconds`;
 const languages = LANGUAGES.map((language) => TRAITS[language].title);
 const languagesList = new Intl.ListFormat("en-GB").format(languages);
 const principals = Object.values(PRINCIPAL_IDS).map(({ form }) => `\`${form}\``);
 const stated = [
-  ["README.md", `After ${wait} a call answers`],
-  ["docs/guides/long-jobs.md", `After ${wait} the call answers`],
-  ["docs/guides/long-jobs.md", `After ${wait} the model gets an id`],
-  ["docs/guides/ci.md", `takes longer than ${wait}`],
-  ["docs/internals/decisions.md", `202 after ${wait}`],
-  ["docs/reference/network.md", `for up to ${wait}`],
-  ["docs/reference/rest.md", `waits for the run's end: ${WAIT_SECONDS},000 milliseconds`],
-  ["docs/start/clients.md", `${wait} with an id`],
-  ["examples/openai-agents.ts", `returns within ${wait}`],
-  ["docs/reference/runs.md", `No call waits longer than ${variables.MAX_WAIT_SECONDS.default} seconds`],
-  ["README.md", `${languagesList} kernels`],
-  ["docs/start/concepts.md", `(${languages.join(", ")})`],
-  ["mcpb/manifest.json", `${languagesList} kernels`],
-  ...principals.map((form) => ["docs/internals/security.md", form]),
-  ["docs/reference/secrets.md", principals.join(", ")],
-  ["docs/reference/cli.md", inBackticks(["sandbox", ...Object.keys(listedRun.shape)])],
+  ["README.md", "After {} a call answers", wait],
+  ["docs/guides/long-jobs.md", "After {} the call answers", wait],
+  ["docs/guides/long-jobs.md", "After {} the model gets an id", wait],
+  ["docs/guides/ci.md", "takes longer than {}, the response is 202", wait],
+  ["docs/internals/decisions.md", "202 after {}**", wait],
+  ["docs/reference/network.md", "waits for the decision, for up to {} |", wait],
+  ["docs/reference/rest.md", "waits for the run's end: {} milliseconds", `${WAIT_SECONDS},000`],
+  ["docs/start/clients.md", "The call answers after {} with an id", wait],
+  ["examples/openai-agents.ts", "returns within {}.", wait],
+  ["docs/reference/runs.md", "No call waits longer than {} seconds", variables.MAX_WAIT_SECONDS.default],
+  ["README.md", "\n{} kernels, shell sessions", languagesList],
+  ["docs/start/concepts.md", "a live interpreter ({})", languages.join(", ")],
+  ["mcpb/manifest.json", "live {} kernels", languagesList],
+  [
+    "docs/reference/secrets.md",
+    "the principals that may use the secret: {}. By default",
+    principals.join(", "),
+  ],
+  ["docs/reference/cli.md", "| `run` | {} |", inBackticks(["sandbox", ...Object.keys(listedRun.shape)])],
 ];
-const missing = stated.filter(([path, words]) => !readFileSync(join(root, path), "utf8").includes(words));
-if (missing.length > 0)
-  throw new Error(
-    `These pages and the list in scripts/docs.mjs must agree:\n${missing.map(([path, words]) => `${path} does not say "${words}"`).join("\n")}`,
+for (const [path, sentence, value] of stated) {
+  const page = textOf(path);
+  const [before, after] = sentence.split("{}").map((part) => RegExp.escape(part));
+  const pattern = new RegExp(`(?<=${before}).{1,300}?(?=${after})`);
+  if (!pattern.test(page))
+    throw new Error(
+      `${path} and the list in scripts/docs.mjs must agree: the page does not say "${sentence}"`,
+    );
+  pages.set(
+    path,
+    page.replace(pattern, () => value),
   );
+}
+const unnamed = principals.filter((form) => !textOf("docs/internals/security.md").includes(form));
+if (unnamed.length > 0) throw new Error(`docs/internals/security.md does not name ${unnamed.join(", ")}`);
 for (const [path, content] of pages) put(path, content);
 
 const askedVariables = VARIABLES.filter(([, { askAtDeploy }]) => askAtDeploy !== undefined);

@@ -20,7 +20,7 @@ export interface Variable<T = unknown> {
   default?: NoInfer<T> | undefined;
   fallback?: string;
   /** `value`: must not be in a file that others read. `hashes`: reveals no credential, but is never shown. */
-  secret?: "value" | "hashes";
+  secret?: "value" | "hashes" | false;
   /** The variable's description in docs/reference/variables.md, in Markdown. Links are relative to that page. */
   docs: string;
   example?: string;
@@ -34,8 +34,12 @@ export interface Variable<T = unknown> {
 type Defaulted<T> = Variable<T> & { default: NoInfer<T> };
 type Optional<T> = Variable<T> & { default?: undefined };
 
-function variable<T>(row: Defaulted<T>): Defaulted<T>;
-function variable<T>(row: Optional<T>): Optional<T>;
+/** Requires `secret`, except for a number or a choice, which cannot be one. */
+type Decided<T> = string extends T ? Decision : T extends string | number ? unknown : Decision;
+type Decision = Pick<Required<Variable>, "secret">;
+
+function variable<T>(row: Defaulted<T> & Decided<T>): Defaulted<T>;
+function variable<T>(row: Optional<T> & Decided<T>): Optional<T>;
 function variable<T>(row: Variable<T>): Variable<T> {
   return row;
 }
@@ -72,6 +76,7 @@ const access = {
   }),
   ALLOWED_ORIGINS: variable({
     schema: field.list(z.string().transform(field.anyOrigin)),
+    secret: false,
     default: [],
     fallback: "none; a server on loopback accepts loopback origins",
     docs: "Origins of web pages that may call the server, separated by commas.",
@@ -81,12 +86,14 @@ const access = {
 const addresses = {
   PUBLIC_ORIGIN: variable({
     schema: z.string().transform(field.webOrigin),
+    secret: false,
     fallback: "on loopback, the origin of the request",
     docs: "The server's address for clients, without a path. OAuth needs it.",
     example: "https://sandbox.example.com",
   }),
   PREVIEW_HOST: variable({
     schema: z.string().transform(field.hostName),
+    secret: false,
     fallback: "`localhost` on loopback, else no previews",
     docs: "The host below which [previews](previews.md) get their addresses.",
     example: "preview.example.com",
@@ -108,6 +115,7 @@ const signIn = {
   }),
   GITHUB_CLIENT_ID: variable({
     schema: field.visibleText("must be visible ASCII characters"),
+    secret: false,
     docs: "Turns on [sign-in with GitHub](../internals/security.md#who-somebody-is): the client ID of an OAuth app.",
     needs: [
       { oneOf: ["GITHUB_CLIENT_SECRET"] },
@@ -127,6 +135,7 @@ const signIn = {
         .toLowerCase()
         .regex(/^(?:[a-z0-9][a-z0-9_-]{0,63}|id:[1-9][0-9]{0,18})$/, "must be a login or id:<number>"),
     ),
+    secret: false,
     default: [],
     fallback: "nobody",
     docs: "Who may sign in with GitHub: logins and account numbers, separated by commas.",
@@ -138,17 +147,20 @@ const signIn = {
       .string()
       .toLowerCase()
       .regex(/^[a-z0-9][a-z0-9_-]{0,63}$/, "must be the login of an organisation"),
+    secret: false,
     fallback: "nobody",
     docs: "A GitHub organisation. Its active members may sign in.",
     needs: [{ oneOf: ["GITHUB_CLIENT_ID"] }],
   }),
   GITHUB_URL: variable({
     schema: z.string().transform(field.baseURL),
+    secret: false,
     default: "https://github.com",
     docs: "GitHub's address, where people sign in. Set it for a GitHub Enterprise Server.",
   }),
   GITHUB_API_URL: variable({
     schema: z.string().transform(field.baseURL),
+    secret: false,
     default: "https://api.github.com",
     docs: "The URL of GitHub's API. Set it for a GitHub Enterprise Server.",
   }),
@@ -157,17 +169,20 @@ const signIn = {
       .string()
       .transform((domain) => (domain.includes("://") ? domain : `https://${domain}`))
       .transform(field.webOrigin),
+    secret: false,
     docs: "Turns on [sign-in by Cloudflare Access](../internals/security.md#who-somebody-is): the team's domain.",
     example: "team.cloudflareaccess.com",
     needs: [{ oneOf: ["ACCESS_AUDIENCE"] }],
   }),
   ACCESS_AUDIENCE: variable({
     schema: field.visibleText("must be the application's audience tag"),
+    secret: false,
     docs: "The audience tag of the Access application.",
     needs: [{ oneOf: ["ACCESS_TEAM_DOMAIN"] }],
   }),
   ACCESS_CERTS_URL: variable({
     schema: z.string().transform(field.baseURL),
+    secret: false,
     fallback: "the keys of the team's domain",
     docs: "The URL of the public keys of Access.",
   }),
@@ -188,11 +203,13 @@ const model = {
   }),
   ANTHROPIC_UPSTREAM_URL: variable({
     schema: z.string().transform(field.baseURL),
+    secret: false,
     default: "https://api.anthropic.com",
     docs: "The address of the model's API.",
   }),
   QUESTION_MODEL: variable({
     schema: modelName(),
+    secret: false,
     default: "claude-sonnet-5-5",
     docs: "The model that writes programs for [questions](tasks.md#questions).",
   }),
@@ -211,6 +228,7 @@ const model = {
       .string()
       .regex(/^[\w.-]+(\/[\w.-]+)*\/?$/, "must be a prefix of the bucket such as components")
       .transform((prefix) => prefix.replace(/\/$/, "")),
+    secret: false,
     docs: "The place of [definitions of agents and commands](tasks.md#definitions-of-agents-and-commands): a folder with `npm start`, a prefix of the bucket on Cloudflare.",
   }),
 };
@@ -280,6 +298,7 @@ const network = {
   }),
   ALLOW_HOSTS: variable({
     schema: field.allowHosts(field.list(z.string().transform(field.hostEntry))),
+    secret: false,
     default: [],
     fallback: "none",
     docs: "The hosts that `allowlist` allows to a sandbox without its own list: names, `*.name` and `packages`, separated by commas. With `MAX_INTERNET=allowlist` no sandbox reaches other hosts.",
@@ -358,6 +377,7 @@ const otherVariables = {
       const message = describeWrongChoice(words, TOOL_NAMES);
       if (message) addIssue({ code: "custom", message });
     }),
+    secret: false,
     fallback: "all",
     docs: "The tools that the server offers: [names and sets](tools.md#fewer-tools), separated by commas. `?tools=` chooses from them.",
   }),
@@ -380,12 +400,14 @@ const otherVariables = {
   }),
   MOUNTED_DIRECTORIES: variable({
     schema: z.string().transform(field.fromJSON).pipe(mountedDirectories),
+    secret: false,
     reader: "local",
     default: [],
     docs: "The directories of `--mount`.",
   }),
   LOCAL_TOKEN_COMMAND: variable({
     schema: z.string(),
+    secret: false,
     reader: "local",
     docs: "The command that prints the owner's token.",
   }),
@@ -436,11 +458,11 @@ export const OPERATOR_VARIABLES = namesOf(({ reader }) => reader !== "local");
 export const SECRET_VARIABLES = namesOf(({ secret }) => secret === "value");
 
 /** The variables that reports never show and that a deployment stores as secrets. */
-export const HIDDEN_VARIABLES = namesOf(({ secret }) => secret !== undefined);
+export const HIDDEN_VARIABLES = namesOf(({ secret }) => Boolean(secret));
 
 /** The value for a report: only valid numbers and choices, because other text may be private. */
 export function shownValue(name: string, value: string): string {
   const row = VARIABLES.find(([known]) => known === name)?.[1];
-  const isShown = row?.secret === undefined && row?.schema.meta()?.isShowable === true;
+  const isShown = !row?.secret && row?.schema.meta()?.isShowable === true;
   return isShown && row.schema.safeParse(value).success ? value : "(set)";
 }

@@ -1,6 +1,5 @@
 import { describe, expect, it } from "vitest";
 import { ConfigError, type Env, parseConfig } from "../../../src/shared/config.ts";
-import { VARIABLES } from "../../../src/shared/variables.ts";
 import { appWith, LIST, post, type Variables, recordEachLog } from "./support.ts";
 
 const SECRET = "hunter2-do-not-show";
@@ -40,16 +39,6 @@ const secret = {
   value: SECRET,
 };
 const secrets = (...entries: object[]) => ({ SECRETS: JSON.stringify(entries) });
-
-it("each variable named after a key, a secret or a token is marked as secret, except those that hold none", () => {
-  const names = VARIABLES.filter(([, row]) => row.secret === undefined).map(([name]) => name);
-  expect(names.filter((name) => /KEY|SECRET|TOKEN|PASSWORD/.test(name))).toEqual([
-    "SERVER_AUTH_TOKEN_PREVIOUS_UNTIL",
-    "MAX_TASK_TOKENS",
-    "MAX_MODEL_TOKENS_PER_DAY",
-    "LOCAL_TOKEN_COMMAND",
-  ]);
-});
 
 describe("a valid configuration", () => {
   it("needs no variable at all", () => {

@@ -194,7 +194,9 @@ describe("MAX_WAIT_SECONDS", () => {
   });
 
   it("raises the maximum of wait_seconds, or lowers it together with the default", async () => {
-    expect(await limitsOf(owner.withVariables({ MAX_WAIT_SECONDS: "600" }))).toEqual([`${WAIT_SECONDS} of 600`]);
+    expect(await limitsOf(owner.withVariables({ MAX_WAIT_SECONDS: "600" }))).toEqual([
+      `${WAIT_SECONDS} of 600`,
+    ]);
     const hasty = owner.withVariables({ MAX_WAIT_SECONDS: "1" });
     expect(await limitsOf(hasty)).toEqual(["1 of 1"]);
     const { text } = await hasty.call("run_command", { command: "sleep 20", sandbox: "chat-1" });

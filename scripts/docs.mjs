@@ -14,6 +14,7 @@ import { brokenThings } from "./broken-things.ts";
 import { limitsTable } from "./limits.mjs";
 import { parseConfig } from "../src/shared/config.ts";
 import { createMCPServer } from "../src/server/mcp.ts";
+import { METHOD_KEYS } from "../src/auth/oauth-store.ts";
 import { LANGUAGES, TRAITS } from "../src/shared/languages.ts";
 import { PRINCIPAL_IDS, SCOPES } from "../src/shared/principal.ts";
 import { listedRun } from "../src/shared/run-listing.ts";
@@ -160,6 +161,14 @@ for (const [marker, schema] of Object.entries({
   "attempts-tables": ATTEMPTS_SCHEMA,
 }))
   fill("docs/internals/storage.md", marker, schemaTable(schema));
+const methodKeys = Object.entries(METHOD_KEYS).map(
+  ([key, { id, holds, kept }]) => `| \`${key}:${id}\` | ${holds} | ${kept} |`,
+);
+fill(
+  "docs/internals/storage.md",
+  "method-keys",
+  `| key | value | kept |\n| --- | --- | --- |\n${methodKeys.join("\n")}`,
+);
 for (const [marker, rows] of Object.entries(brokenThings()))
   fill("docs/internals/reliability.md", marker, rows);
 

@@ -8,10 +8,11 @@ import {
 import { log, logError, type SignInEvent } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { registrationsOf } from "../actors/attempts.ts";
-import { consentPage, messagePage, clientErrorLink } from "./consent-page.ts";
+import { consentPage, messagePage, clientErrorLink, siteOffer } from "./consent-page.ts";
 import { removeCookiePrefix, addCookiePrefix } from "./cookies.ts";
 import { METHODS } from "./methods/index.ts";
-import type { Identity, Offer, Problem, RedirectMethod } from "./methods/method.ts";
+import { plain } from "./html.ts";
+import { type Identity, type Offer, type Problem, type RedirectMethod, SiteError } from "./methods/method.ts";
 import { moveToIssuer } from "./endpoints.ts";
 import { readForm } from "../shared/stream-bytes.ts";
 import { type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
@@ -20,7 +21,7 @@ import { AUTHORIZE_PATH } from "./paths.ts";
 import { canRunTasks, type Config } from "../shared/config.ts";
 import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
 import { hasAllowedHost } from "./redirects.ts";
-import { bytesOf, StoreError } from "./oauth-store.ts";
+import { bytesOf, methodStore, StoreError } from "./oauth-store.ts";
 import * as texts from "./texts.ts";
 
 const MAX_SEARCH_CHARACTERS = 8192;
@@ -89,14 +90,16 @@ async function consent(
   const { request, oauth } = context;
   const offers = new Map<string, Offer>();
   for (const method of METHODS.filter((candidate) => candidate.isOn(context))) {
-    const offer = await method.offer(request, context);
+    const offer =
+      "origin" in method ? siteOffer(method, context.config) : await method.offer(request, context);
     if (offer) offers.set(method.name, offer);
   }
   if (offers.size === 0) {
-    const absent = METHODS.find((method) => method.isOn(context) && "absence" in method);
+    const absent = METHODS.find((method) => method.isOn(context) && "gateway" in method);
     const client = authRequest.clientId;
     logSignIn(context, { outcome: "refused", via: absent?.name, reason: "not_vouched_for", client });
-    const message = (absent && "absence" in absent && absent.absence) || texts.NO_METHOD;
+    const gateway = absent && "gateway" in absent ? absent.gateway : undefined;
+    const message = gateway === undefined ? texts.NO_METHOD : texts.gatewaySilent(gateway);
     return messagePage(message, { status: 403, headers });
   }
   const api = oauthAPI(oauth, context);
@@ -167,12 +170,27 @@ async function finish(method: RedirectMethod, context: PageContext): Promise<Res
     return messagePage(texts.notConfirmed(method.title), { headers, link: back });
   }
   const redirect = { verifier: data.verifier, redirectURI: oauth.issuer + callbackPath(method) };
-  const found = await method.identify(code, redirect, context);
-  if (!("refused" in found))
-    return complete(context, authRequest, knownScopes(authRequest.scope), method.name, found, headers);
-  logSignIn(context, { ...about, outcome: "refused", reason: found.refused });
-  const { title, message, status } = found;
-  return messagePage({ title, message }, { status, headers, link: back });
+  try {
+    const found = await method.identify(code, redirect, context.config, methodStore(context.env));
+    if (!("refused" in found))
+      return await complete(
+        context,
+        authRequest,
+        knownScopes(authRequest.scope),
+        method.name,
+        found,
+        headers,
+      );
+    logSignIn(context, { ...about, outcome: "refused", reason: found.refused });
+    const message = texts.userRefused(method.title, plain(found.login));
+    return await messagePage(message, { status: 403, headers, link: back });
+  } catch (error) {
+    if (!(error instanceof SiteError)) throw error;
+    logError(context, method.name, error);
+    logSignIn(context, { ...about, outcome: "refused", reason: `${method.name}_failed` });
+    const message = texts.siteFailed(method.title, context.requestID);
+    return messagePage(message, { status: 502, headers, link: back });
+  }
 }
 
 async function complete(

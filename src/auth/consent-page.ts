@@ -5,8 +5,9 @@ import { PANEL_CLIENT_ID } from "./panel-client.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
 import { approvalButton, page } from "./page.ts";
 import type { Scope } from "../shared/principal.ts";
-import type { Offer, Problem } from "./methods/method.ts";
-import { type PageMessage, SCOPE_TEXTS, CONSENT_TEXTS } from "./texts.ts";
+import type { Config } from "../shared/config.ts";
+import type { Offer, Problem, RedirectMethod } from "./methods/method.ts";
+import { type PageMessage, SCOPE_TEXTS, CONSENT_TEXTS, siteButton } from "./texts.ts";
 
 export interface Consent {
   description: ConsentDescription;
@@ -21,6 +22,15 @@ export interface Consent {
   /** Whether the browser runs on a phone. Its keyboard would cover the client's name, so a field gets the focus only after an error. */
   onPhone: boolean;
   problem?: Problem | undefined;
+}
+
+export function siteOffer({ origin, title }: RedirectMethod, config: Config): Offer {
+  return {
+    origin: origin(config),
+    isOneClick: true,
+    show: ({ button, isPanel }) =>
+      markup`<button ${button} formnovalidate>${siteButton(title, isPanel)}</button>`,
+  };
 }
 
 export function consentPage(consent: Consent): Promise<Response> {

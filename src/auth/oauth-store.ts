@@ -1,5 +1,7 @@
 /** The key-value store for OAuth: failures are `StoreError`s, and every operation has a time limit. */
+import type { Env } from "../shared/config.ts";
 import { logError } from "../shared/log.ts";
+import type { SignInName } from "../shared/principal.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { waitAtMost } from "../shared/timers.ts";
 import { messageOf } from "../shared/text.ts";
@@ -20,6 +22,35 @@ export function guardStore(store: KVNamespace): KVNamespace {
     const isTooLong = typeof key === "string" && bytesOf(key) > MAX_KEY_BYTES;
     return name === "get" && isTooLong ? Promise.resolve(null) : withTimeLimit(call);
   });
+}
+
+/**
+ * The keys of the sign-in methods' own values. A key begins with its name here and a colon. docs/internals/storage.md has the
+ * table.
+ */
+export const METHOD_KEYS = {
+  "github-login": {
+    id: "<login>",
+    holds: "the numeric id of the account that first signed in under a login of `GITHUB_ALLOWED_USERS`",
+    kept: "until it is deleted by hand",
+  },
+} satisfies Partial<Record<`${SignInName}-${string}`, { id: string; holds: string; kept: string }>>;
+
+type MethodKey<Name extends SignInName> = Extract<keyof typeof METHOD_KEYS, `${Name}-${string}`>;
+
+/** The values of one sign-in method. */
+export interface MethodStore<Name extends SignInName = SignInName> {
+  get(key: MethodKey<Name>, id: string): Promise<string | null>;
+  put(key: MethodKey<Name>, id: string, value: string): Promise<void>;
+}
+
+export function methodStore({ OAUTH_KV }: Pick<Env, "OAUTH_KV">): MethodStore {
+  if (!OAUTH_KV) throw new StoreError("OAUTH_KV is not bound");
+  const store = guardStore(OAUTH_KV);
+  return {
+    get: (key, id) => store.get(`${key}:${id}`),
+    put: (key, id, value) => store.put(`${key}:${id}`, value),
+  };
 }
 
 /** Wraps a store. @param intercept gets each method's name, its first argument, and a function that makes the call */

@@ -125,18 +125,19 @@ export const OAUTH_OFF = {
 
 // Sign-in methods
 
-export const ACCESS_SILENT: PageMessage = {
-  title: "Cloudflare Access did not identify you",
-  message:
-    "This server lets Cloudflare Access identify people, and Access sent nothing with your request. Open this page through the address that Access protects.",
-};
-export const gitHubUserRefused = (login: string): PageMessage => ({
-  title: "You may not use this server",
-  message: `You are signed in to GitHub as ${login}. This account may not use the server. Ask the operator for access.`,
+export const gatewaySilent = (gateway: string): PageMessage => ({
+  title: `${gateway} did not identify you`,
+  message: `This server lets ${gateway} identify people, and got nothing from it with your request. Open this page through the address that ${gateway} protects.`,
 });
-export const gitHubFailed = (ref: string): PageMessage => ({
-  title: "GitHub did not respond",
-  message: `GitHub did not identify you. Start again from your app (ref ${ref}).`,
+export const siteButton = (site: string, isPanel: boolean) =>
+  `${isPanel ? "Sign in" : "Approve and sign in"} with ${site}`;
+export const userRefused = (site: string, login: string): PageMessage => ({
+  title: "You may not use this server",
+  message: `You are signed in to ${site} as ${login}. This account may not use the server. Ask the operator for access.`,
+});
+export const siteFailed = (site: string, ref: string): PageMessage => ({
+  title: `${site} did not respond`,
+  message: `${site} did not identify you. Start again from your app (ref ${ref}).`,
 });
 export const tooManyTokens = (wait: string) => `Too many wrong tokens. Wait ${wait} before the next try.`;
 export const WRONG_TOKEN = "This is not the server's token. Nothing was approved.";

@@ -5,7 +5,6 @@ import { logError } from "../../shared/log.ts";
 import type { RequestContext } from "../../shared/request-context.ts";
 import { markup, plain } from "../html.ts";
 import type { FormMethod, Rule } from "./method.ts";
-import { ACCESS_SILENT } from "../texts.ts";
 
 const NAME = "access";
 
@@ -30,7 +29,7 @@ export const access: FormMethod<typeof NAME> = {
     const settings = settingsOf(config);
     return settings ? [ruleOf(settings)] : [];
   },
-  absence: ACCESS_SILENT,
+  gateway: "Cloudflare Access",
   async offer(request, context) {
     const identity = await identityOf(request, context);
     if (!identity) return undefined;

@@ -1,12 +1,9 @@
 /** Sign-in with GitHub's web application flow. GitHub's token is used once to identify the person, and not stored. */
 import * as z from "zod";
 import type { Config } from "../../shared/config.ts";
-import { logError } from "../../shared/log.ts";
-import { markup, plain } from "../html.ts";
+import type { MethodStore } from "../oauth-store.ts";
 import { challengeOf } from "../pkce.ts";
-import { guardStore } from "../oauth-store.ts";
-import type { SignInRedirect, RedirectMethod, Rule } from "./method.ts";
-import { gitHubFailed, gitHubUserRefused } from "../texts.ts";
+import { type RedirectMethod, type Rule, type SignInRedirect, SiteError } from "./method.ts";
 
 const NAME = "github";
 
@@ -39,12 +36,7 @@ export const github: RedirectMethod<typeof NAME> = {
     const { users = new Set<string>(), org } = settingsOf(config) ?? {};
     return [...Array.from(users, userRule), ...(org === undefined ? [] : [orgRule(org)])];
   },
-  offer: async (_request, { config }) => ({
-    origin: new URL(config.values.GITHUB_URL).origin,
-    isOneClick: true,
-    show: ({ button, isPanel }) =>
-      markup`<button ${button} formnovalidate>${isPanel ? "Sign in" : "Approve and sign in"} with GitHub</button>`,
-  }),
+  origin: ({ values }) => new URL(values.GITHUB_URL).origin,
   async signInURL(config, { state, verifier, redirectURI }) {
     const { url: origin, clientID, org } = requireSettings(config);
     const url = new URL(`${origin}/login/oauth/authorize`);
@@ -60,26 +52,18 @@ export const github: RedirectMethod<typeof NAME> = {
     }).toString();
     return url.href;
   },
-  async identify(code, redirect, context) {
-    const { config, env, requestID } = context;
-    try {
-      const settings = requireSettings(config);
-      const account = await accountOf(settings, code, redirect);
-      if (!env.OAUTH_KV) throw new GitHubError("There is no store for the owners of GitHub logins");
-      const verdict = await ruleOf(settings, account, guardStore(env.OAUTH_KV));
-      if ("rule" in verdict) return { principal: `${NAME}:${account.id}`, rule: verdict.rule };
-      return { refused: verdict.refused, ...gitHubUserRefused(plain(account.login)), status: 403 };
-    } catch (error) {
-      if (!(error instanceof GitHubError)) throw error;
-      logError(context, NAME, error);
-      return { refused: "github_failed", ...gitHubFailed(requestID), status: 502 };
-    }
+  async identify(code, redirect, config, store) {
+    const settings = requireSettings(config);
+    const account = await accountOf(settings, code, redirect);
+    const verdict = await ruleOf(settings, account, store);
+    if ("rule" in verdict) return { principal: `${NAME}:${account.id}`, rule: verdict.rule };
+    return { refused: verdict.refused, login: account.login };
   },
 };
 
 function requireSettings(config: Config): Settings {
   const settings = settingsOf(config);
-  if (!settings) throw new GitHubError("GitHub is not set up");
+  if (!settings) throw new SiteError("GitHub is not set up");
   return settings;
 }
 
@@ -93,10 +77,6 @@ function orgRule(org: string): Rule<typeof NAME> {
 }
 
 const TIMEOUT_MS = 10_000;
-
-class GitHubError extends Error {
-  override readonly name = "GitHubError";
-}
 
 interface Account {
   /** Unlike the login, the id never changes. Another account may take over a login that is free again. */
@@ -126,13 +106,13 @@ async function accountOf(
 
 /**
  * The configuration rule that lets the account sign in, or the reason for refusing it. A listed login belongs to the account
- * that first used it, because GitHub reassigns free logins. `pinned` stores that account.
- * @throws {GitHubError}
+ * that first used it, because GitHub reassigns free logins. `store` keeps that account.
+ * @throws {SiteError}
  */
 async function ruleOf(
   settings: Settings,
   account: Account & { token: string },
-  pinned: Pick<KVNamespace, "get" | "put">,
+  store: MethodStore<typeof NAME>,
 ): Promise<{ rule: Rule<typeof NAME> } | { refused: "not_allowed" | "login_reassigned" }> {
   const byID = `id:${account.id}`;
   if (settings.users.has(byID)) return { rule: userRule(byID) };
@@ -140,9 +120,8 @@ async function ruleOf(
   let reassigned = false;
   // The list also has `id:<number>` entries, which no login may match.
   if (LOGIN.test(login) && settings.users.has(login)) {
-    const key = `${NAME}-login:${login}`;
-    const owner = await pinned.get(key);
-    if (owner === null) await pinned.put(key, String(account.id));
+    const owner = await store.get("github-login", login);
+    if (owner === null) await store.put("github-login", login, String(account.id));
     if (owner === null || owner === String(account.id)) return { rule: userRule(login) };
     reassigned = true;
   }
@@ -174,12 +153,12 @@ async function fetchGitHub(url: string, init: RequestInit, token?: string): Prom
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
   } catch (error) {
-    throw new GitHubError("GitHub cannot be reached", { cause: error });
+    throw new SiteError("GitHub cannot be reached", { cause: error });
   }
 }
 
 async function read<T>(response: Response, schema: z.ZodType<T>): Promise<T> {
   const parsed = schema.safeParse(await response.json().catch(() => undefined));
   if (response.status === 200 && parsed.success) return parsed.data;
-  throw new GitHubError(`GitHub responded with the unexpected status ${response.status}`);
+  throw new SiteError(`GitHub responded with the unexpected status ${response.status}`);
 }

@@ -5,6 +5,7 @@ import type { OWNER_ID, SignInName } from "../../shared/principal.ts";
 import type { RequestContext } from "../../shared/request-context.ts";
 import type { VariableName } from "../../shared/variables.ts";
 import type { HTML } from "../html.ts";
+import type { MethodStore } from "../oauth-store.ts";
 
 export interface Identity<Name extends SignInName = SignInName> {
   principal: Name extends "owner" ? typeof OWNER_ID : `${Name}:${string}`;
@@ -28,12 +29,15 @@ interface RefusedForm {
   problem: Problem;
 }
 
-/** The refusal for a person who returned from another site and may not sign in. The person sees the texts. */
-interface RefusedRedirect {
-  refused: SignInRefusal;
-  title: string;
-  message: string;
-  status: number;
+/** The refusal for a person who returned from another site and may not sign in. */
+interface RefusedAccount {
+  refused: "not_allowed" | "login_reassigned";
+  login: string;
+}
+
+/** The site of a sign-in method did not respond as it should. */
+export class SiteError extends Error {
+  override readonly name = "SiteError";
 }
 
 interface Appearance {
@@ -59,7 +63,8 @@ export interface Offer {
 interface Method<Name extends SignInName> {
   /** The method's name in the log, grants and forms, and before the colon of principal ids. It never changes. */
   name: Name;
-  variable: VariableName;
+  /** The variable that turns the method on. It begins with the method's name. */
+  variable: Name extends "owner" ? "SERVER_AUTH_TOKEN" : VariableName & `${Uppercase<Name>}_${string}`;
   isOn(context: Pick<RequestContext, "config" | "env">): boolean;
   /**
    * The rules that let people sign in now. A grant names its rule, and every use of its tokens checks that the rule still
@@ -69,9 +74,10 @@ interface Method<Name extends SignInName> {
 }
 
 export interface FormMethod<Name extends SignInName = SignInName> extends Method<Name> {
-  /** Returns undefined if this browser cannot use the method. `absence` explains why, if there is no other method. */
+  /** Returns undefined if this browser cannot use the method. */
   offer(request: Request, context: RequestContext): Promise<Offer | undefined>;
-  absence?: { title: string; message: string };
+  /** The name of the service that identifies people before their requests reach the server, if that is how the method works. */
+  gateway?: string;
   identify(
     form: URLSearchParams,
     request: Request,
@@ -86,14 +92,18 @@ export interface SignInRedirect {
 }
 
 export interface RedirectMethod<Name extends SignInName = SignInName> extends Method<Name> {
+  /** The site's name, in texts. */
   title: string;
-  offer(request: Request, context: RequestContext): Promise<Offer>;
+  /** The origin of the site's sign-in page. The server may redirect the form there. */
+  origin(config: Config): string;
   signInURL(config: Config, redirect: SignInRedirect & { state: string }): Promise<string>;
+  /** @throws {SiteError} */
   identify(
     code: string,
     redirect: SignInRedirect,
-    context: RequestContext,
-  ): Promise<Identity<Name> | RefusedRedirect>;
+    config: Config,
+    store: MethodStore<Name>,
+  ): Promise<Identity<Name> | RefusedAccount>;
 }
 
 export type SignInMethod<Name extends SignInName = SignInName> = FormMethod<Name> | RedirectMethod<Name>;

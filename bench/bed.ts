@@ -24,7 +24,7 @@ export const CONFIGS = {
 
 export const TOKEN = "bench-owner-token";
 
-/** Within this time after a start, the engine has prepared the next sandbox, in milliseconds. */
+/** The longest that the engine takes to prepare the next sandbox after a start, in milliseconds. */
 export const PREPARE_MS = 1500;
 
 interface ServedWorker extends RunningWorker {

@@ -70,7 +70,7 @@ const session = (kinds: ("run" | "write")[], calls: number, minutes: number) => 
   }
 };
 
-/** What the random use did in total. */
+/** The totals of the random use. */
 const use = { sessions: 0, minutes: 0, runs: 0, writes: 0 };
 /** Uses five sandboxes at random. */
 async function useAtRandom(call: Call): Promise<void> {
@@ -121,7 +121,7 @@ function printTable(unit: string, times: number, lines: Record<string, Counts>):
   }
 }
 
-/** Simulates 300 days on which sessions start at random times of the working hours. Returns the most containers that ran at once. */
+/** Simulates 300 days with sessions at random times of the working hours. Returns the most containers that ran at once. */
 function peakAtOnce(): number {
   let peak = 0;
   for (let day = 0; day < 300; day++) {

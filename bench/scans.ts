@@ -40,7 +40,8 @@ try {
     return quantile(all, 0.5);
   };
   const thorough = await median(true);
-  // The scanner reads again each directory that changed within the tenth of a second before a scan.
+  // A scan remembers only the directories that did not change in the tenth of a second before it. So the program waits, and then
+  // makes a scan that remembers all of them.
   await new Promise((resolve) => setTimeout(resolve, 1000));
   await scanMs(false);
   const usual = await median(false);

@@ -1,4 +1,7 @@
-/** Builds the production Worker as `wrangler deploy` would, without Docker, an account or the network, and prints its size. Fails if it is over the limit. */
+/**
+ * Builds the production Worker as `wrangler deploy` would, but without Docker, an account or the network. Prints the Worker's
+ * size, and fails if the size is over the limit.
+ */
 import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -7,7 +10,7 @@ import { promisify } from "node:util";
 import { quietWrangler, wranglerProgram } from "../cli/bundle.ts";
 import { root } from "../cli/program-files.ts";
 
-/** The limit of the Worker's compressed size, in KiB. It is far below Cloudflare's 3072, because a larger Worker takes longer to start. */
+/** The limit of the Worker's compressed size, in KiB. Cloudflare's limit is 3072, but a larger Worker takes longer to start. */
 const LIMIT = 586;
 
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-dry-run-"));

@@ -1,5 +1,5 @@
 /**
- * Checks that everything exists that the documents mention, in prose and in fenced examples: files, headings and pictures;
+ * Checks the documents. Everything that they mention in prose or in fenced examples must exist: files, headings and pictures;
  * commands with their options (`npm run`, `npm start`, `sandbox-mcp`) and programs of this repository that `node` runs;
  * messages, which the code must contain; names of variables; files and names of the code in docs/internals; routes of the
  * server; tests that docs/internals/security.md names, versions of clients, and exit statuses. Every page has to be linked from

@@ -33,7 +33,7 @@ const NAMES: [keyof Counts, string][] = [
 /** The fewest operations of a call that reaches the actor: one request to the Worker and one to the Durable Object. */
 const LEAST: Partial<Counts> = { worker_requests: 1, durable_object_requests: 1 };
 
-/** Within this time after a call, the server has written the records of its run, in milliseconds. */
+/** The longest that the server takes to write the records of a run after the run's call, in milliseconds. */
 const SETTLE_MS = 1500;
 
 const LONG_OUTPUT = 5_000_000;

@@ -9,7 +9,7 @@ import { type Sides, firstCommand, firstCommandOfEngine, withoutPrepared } from 
 /** The goals for the processor time of a start and for the memory of an idle sandbox. They are the baselines. */
 const GOAL_MS = 200;
 const GOAL_MIB = 35;
-/** Within this time after the first command, a sandbox has finished the work of its start, in milliseconds. */
+/** The longest that the work of a sandbox's start continues after its first command, in milliseconds. */
 const SETTLE_MS = 1000;
 
 /** What one sandbox costs: its whole life, its first code, its processor time and its memory. */

@@ -1,6 +1,6 @@
 /**
- * Passes intercepted requests to the Worker, and the responses back, without buffering. workerd reads header bytes as UTF-8, Node as
- * Latin-1.
+ * Passes intercepted requests to the Worker, and the responses back, without buffering. workerd reads the bytes of headers as
+ * UTF-8, and Node reads them as Latin-1, so this file converts headers.
  */
 import { type ClientRequest, type IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
@@ -19,7 +19,10 @@ import { REQUEST_PROBLEMS, WORKER_PROBLEMS } from "./texts.ts";
 const takeTimeoutMs = 30_000;
 /** After this time, in milliseconds, a poll without a request ends, so that connections do not become stale. */
 const pollMs = 60_000;
-/** How long a request waits for a response, in milliseconds: longer than any API takes. A restarted Worker never answers its earlier requests. */
+/**
+ * How long a request waits for a response, in milliseconds: longer than any API takes. There is a limit because a restarted Worker
+ * never responds to requests from before its restart.
+ */
 const responseMs = 15 * 60_000;
 /** The most requests of a sandbox that the Worker handles at once. Others wait, with their connections open. */
 const maxTaken = 16;
@@ -110,7 +113,7 @@ export class OutboundQueue {
     const described = parseResponse(request.headers[OUTBOUND_HEADER]);
     const isGone = pending === undefined || pending.response.destroyed;
     if (isGone || described === undefined) {
-      // Usually the process in the sandbox has disconnected. Closing this connection also ends the Worker's request to the internet.
+      // Usually the process in the sandbox has disconnected. The end of this connection also ends the Worker's own request.
       response.writeHead(isGone ? 410 : 400, { connection: "close" }).end();
       request.destroy();
       if (isGone) this.#free(number);
@@ -128,8 +131,9 @@ export class OutboundQueue {
     }
     // `pipeline` alone listens seven times for "close", and Node would warn at more than ten listeners.
     to.setMaxListeners(20);
-    // If one stream fails, all of them end: the client's response breaks off, and the Worker stops. `pipeline` leaves the rest of a failed
-    // request unread, and the next request on this connection, perhaps another principal's, would wait behind it. So the connection closes.
+    // If one stream fails, all of them end: the client's response breaks off, and the Worker stops sending. `pipeline` does not
+    // read the rest of a failed request. The next request on this connection, perhaps of another principal, would wait behind the
+    // rest. So the connection closes.
     pipeline(request, unframe(), to, (error) =>
       error ? response.writeHead(502, { connection: "close" }).end() : response.writeHead(204).end(),
     );
@@ -182,7 +186,7 @@ export class OutboundQueue {
     poll.response.flushHeaders();
     if (hasBody) request.pipe(poll.response);
     else poll.response.end();
-    // The client has disconnected, or has its response before its request ended.
+    // The client has disconnected, or got its response before its request ended.
     response.on("close", () => {
       if (!poll.response.writableFinished) poll.response.destroy();
     });
@@ -284,7 +288,10 @@ export function onUnexpectedResponse(upstream: ClientRequest, pieces: Pieces, re
   limitInterim(upstream, pieces, refuse);
 }
 
-/** Limits interim responses, of which Node parses up to 4,000 at once. @param pieces the connection must have joined them */
+/**
+ * Limits interim responses. Without a limit, Node parses up to 4,000 at once.
+ * @param pieces the rate limit that the connection has joined with `Pieces.join`
+ */
 export function limitInterim(upstream: ClientRequest, pieces: Pieces, refuse: () => void): void {
   let interim = 0;
   upstream.on("information", () => {
@@ -331,8 +338,8 @@ export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessa
 }
 
 /**
- * Removes connection-specific headers (RFC 9110, 7.6.1). Keeps Content-Length, even if the Connection header lists it: without it, a
- * server would read the body of a DELETE as the next request.
+ * Removes connection-specific headers (RFC 9110, 7.6.1). Keeps Content-Length even if the Connection header lists it. Without
+ * Content-Length, a server would read the body of a DELETE as the next request.
  */
 export function endToEndHeaders(raw: string[], keep: ReadonlySet<string> = new Set()): [string, string][] {
   const dropped = new Set(hopByHop);

@@ -16,7 +16,7 @@ export interface Preview {
 export interface Owner {
   principalID: string;
   sandbox: string;
-  /** The region in which the actor is created if it does not exist yet. An actor never moves. If undefined, the platform chooses. */
+  /** The region for an actor that does not exist yet. An actor never moves. If undefined, the platform chooses. */
   region?: Region;
   /**
    * False if the call must not start a container: its caller may only read, or the call is about the previous
@@ -46,7 +46,7 @@ export interface Destroyed {
 
 export interface SetUpSettings {
   script: string;
-  /** The key of the set-up outcome that the sandbox's files contain. It has this name in stored data. */
+  /** The key of the set-up outcome that the sandbox's files contain. Stored data uses this field name. */
   had?: string | undefined;
 }
 

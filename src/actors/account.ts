@@ -72,7 +72,7 @@ const IDLE_REMOVAL_CHECK_MS = HOUR_MS;
 /** The delay before garbage is deleted, so that garbage of several saves is deleted together. In milliseconds. */
 const SWEEP_MS = 60_000;
 
-/** How long a call waits, in total, until one of the idle sandboxes is saved and stopped to make room. In milliseconds. */
+/** How long a call waits in total while the account saves and stops an idle sandbox to make room, in milliseconds. */
 const FREE_SLOT_TIMEOUT_MS = 40_000;
 
 const SANDBOX_REPLY_TIMEOUT_MS = 2000;
@@ -494,9 +494,9 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Asks the sandboxes recorded as running for their state: the account gets no report when the machine restarts, or when a
-   * container is lost while its actor is not in memory. Does not correct the records, because a container may be starting. Leaves
-   * out a sandbox that does not respond in time.
+   * Asks each of these sandboxes, which the account has recorded as running, for its state. The record may be wrong: the account
+   * gets no report when the machine restarts, or when a container is lost while its actor is not in memory. This method does not
+   * correct the records, because a container may be starting. It leaves out a sandbox that does not respond in time.
    */
   async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, SandboxStatus>> {
     const principalID = this.#principalID;

@@ -6,7 +6,7 @@
  *
  * Every wait is bounded, and an attempt during a wait does not extend the wait. Guesses from other addresses never delay an
  * address that has signed in before. Continued guesses block their own address. Guesses from many addresses block all addresses
- * that have not signed in. Then a person with the right token waits too, because the server checks no token of these addresses.
+ * that have not signed in. Then a person with the right token waits too, because the server checks no token from these addresses.
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";
@@ -19,7 +19,7 @@ const HOUR = 3600 * SECOND;
 const DAY = 24 * HOUR;
 
 const FREE_FAILURES = 5;
-/** The wait after the last free wrong token. It doubles with each further one. */
+/** The wait after FREE_FAILURES wrong tokens. Each further wrong token doubles it. */
 const FIRST_WAIT = 30 * SECOND;
 const MAX_WAIT_MS = HOUR / 4;
 /** All addresses that have not signed in share this limit: a burst of guesses, then one guess per interval. */

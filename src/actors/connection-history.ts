@@ -11,8 +11,8 @@ interface StoredConnections {
 const KEY = "connections";
 
 /**
- * How long a connection may wait to be stored, in milliseconds. All connections are one value of about 130 KB, because
- * Cloudflare charges by row.
+ * How long a connection may wait to be stored, in milliseconds. Each write stores all connections as one value of about
+ * 130 KB, because Cloudflare charges by row.
  */
 const COLLECT_MS = 5000;
 

@@ -48,7 +48,7 @@ export class ContainerEnd {
     if (!lifecycle.isRunning) return true;
     const isServing = async () => (await sandboxd.report())?.isServing === true;
     if (await isServing()) return false;
-    // Code reaches kernels through the SDK's server and not through sandboxd, so sandboxd cannot refuse it.
+    // Code for kernels goes through the SDK's server and not through sandboxd, so sandboxd cannot refuse it.
     const hadCode = kernels.refuse(isServing);
     await this.#save();
     if (hadCode) {

@@ -53,7 +53,7 @@ interface State {
   failure?: string;
   /** Whether other programs than the script have run in the container, and may have changed files. */
   isUsed?: boolean;
-  /** The key of the outcome that the sandbox's files contain. It has this name in stored data. */
+  /** The key of the outcome that the sandbox's files contain. Stored data uses this field name. */
   had?: string;
   /** Whether the script of the run under way may have changed the workspace. */
   hasBegun?: boolean;
@@ -260,7 +260,7 @@ export class SetUp {
         : lost >= MAX_LOST_CONTAINERS
           ? setUpSkippedText(MAX_LOST_CONTAINERS)
           : undefined;
-    // In the same container, files that this script left mix with those of the next script.
+    // If the container stays, the next script runs among the files that this one has left.
     const isUsed = state.isUsed || (isSameContainer && run?.state === "lost" && state.hasBegun);
     this.#put({ ...state, ...NO_RUN, isDone, isUsed, lost, failure, had: success?.had });
     this.#host.workspace.noteChange();

@@ -50,7 +50,7 @@ export const notRunning = (sandbox: string, isKnown: boolean) =>
       )
     : new ToolError(
         "not_found",
-        `Sandbox ${sandbox} is not running and was never used, so it has no files; this call does not make it.`,
+        `Sandbox ${sandbox} is not running and was never used, so it has no files; this call does not create it.`,
         "list_sandboxes shows your sandboxes.",
       );
 
@@ -59,7 +59,7 @@ export const stopped = (sandbox: string) => new ToolError("not_found", `Sandbox 
 export const cannotStart = () =>
   new ToolError(
     "sandbox_unavailable",
-    "The sandbox could not be started: the server's platform cannot make one.",
+    "The sandbox could not be started: the server's platform cannot create its container.",
     "Make the same call once more. If that fails too, tell the user that the operator has to act: the server's log has the reason.",
   );
 export const noContainerReady = () =>

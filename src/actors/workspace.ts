@@ -46,7 +46,7 @@ export interface WorkspaceHost extends TransferHost {
 const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2000;
 
-/** From the start of one save to the next, at least this many times the save's duration, to leave time for other work. */
+/** The time between the starts of two saves is at least this many times the first save's duration: other work needs time too. */
 const SAVE_PACE = 2;
 
 /** A save begins after this time even if no change is known, in milliseconds: commands and background processes write files too. */

@@ -19,7 +19,10 @@ export interface Consent {
   offeredScopes: readonly Scope[];
   ticked: readonly Scope[];
   signInMethods: ReadonlyMap<string, Offer>;
-  /** Whether the browser runs on a phone. Its keyboard would cover the client's name, so a field gets the focus only after an error. */
+  /**
+   * Whether the browser runs on a phone. There a focused field opens the keyboard, which covers the client's name. So a field gets
+   * the focus only after an error.
+   */
   onPhone: boolean;
   problem?: Problem | undefined;
 }

@@ -57,7 +57,7 @@ const RECONNECT_LIMIT_MS = 60_000;
 const STABLE_MS = 1000;
 /** The pause before the next connection grows by this for each broken connection in a row, in milliseconds. */
 const RECONNECT_STEP_MS = 20;
-/** sandboxd sends a window of each stream, at most one piece more, and the last bytes. Another program sent output beyond this. */
+/** sandboxd sends a window of each stream, at most one piece more, and the last bytes. Only another program sends more. */
 const MAX_WAITING_BYTES = STREAMS.length * (WINDOW_BYTES + PIECE_BYTES + SHOWN_END_BYTES);
 export type Outcome = Extract<Event, { type: "ended" | "settled" | "unknown" | "refused" }>;
 

@@ -18,7 +18,7 @@ export type BucketBinding = Record<"put" | "get" | "delete" | "list", unknown>;
 export interface Env extends Partial<Record<VariableName, string>> {
   Sandbox: DurableObjectNamespace;
   Account: DurableObjectNamespace;
-  /** Counts wrong owner tokens and unapproved clients, and stores a key for links. Without it the sign-in page takes no owner's token. */
+  /** Counts wrong owner tokens and unapproved clients, and stores a key for links. Without it, owners cannot sign in by token. */
   Attempts?: DurableObjectNamespace;
   /** Stores OAuth clients, grants and tokens. Without it OAuth is off. */
   OAUTH_KV?: KVNamespace;

@@ -48,7 +48,7 @@ interface Events {
   token: RequestFields & { action: "use" | "issue" | "refresh" | "revoke"; route?: string };
   sandbox: { action: "start" | "stop" | "destroy"; principal: string; sandbox: string };
   sign_in: RequestFields & { outcome: "approved" | "denied" | "refused"; reason?: SignInRefusal };
-  /** An unexpected error. `where` names a tool or another part of the server. The response has only `ref`; this has the details. */
+  /** An unexpected error. `where` names a tool or another part of the server. The response has only `ref`. */
   error: { ref: string; where: string; error: unknown };
   /** The configuration is invalid. `problems` name variables, never values. */
   config: { problems: readonly string[] };

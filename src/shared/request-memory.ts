@@ -15,8 +15,8 @@ export const MAX_MEMORY_BYTES = 128 * 1024 * 1024;
 export const SMALL_BYTES = 256 * 1024;
 
 /**
- * What each call counts, besides its body and answer, so that a principal has at most 2,048 calls at once. Measured: 9,000 calls
- * to a sandbox that did not respond took 925 MB.
+ * The bytes that a call counts in addition to its body and answer. They limit a principal to 2,048 calls at once. Measured: 9,000
+ * calls to a sandbox that did not respond took 925 MB.
  */
 const CALL_BYTES = 64 * 1024;
 
@@ -34,9 +34,9 @@ export class RequestMemory {
   #isReleased = false;
 
   /**
-   * @param key the principal, or one kind of its streams; the bytes of each key are counted apart
-   * @param client aborts when the client disconnects. The runtime may then end the request at once, without its `catch` and `finally`
-   * blocks
+   * @param key the principal, or one kind of its streams. The bytes of each key are counted separately
+   * @param client aborts when the client disconnects. The runtime may then end the request without running its `catch` and
+   * `finally` blocks
    */
   constructor(key: string, client: AbortSignal) {
     this.#key = key;
@@ -44,7 +44,7 @@ export class RequestMemory {
     else client.addEventListener("abort", () => this.release());
   }
 
-  /** Counts a call, whose body and answer are added later. A further call finds no room for its body. */
+  /** Counts a call. Its body and answer are added later. A call beyond the limit is counted too, and refused with its body. */
   static forCall(principalID: string, client: AbortSignal): RequestMemory {
     const memory = new RequestMemory(principalID, client);
     memory.add(CALL_BYTES);

@@ -1,7 +1,4 @@
-/**
- * Parts of a list of bytes up to this size, in bytes, are joined. Larger parts stay separate, because copying them takes longer than
- * it saves.
- */
+/** The most bytes of parts that are joined. Larger parts stay separate, because a copy would take more time than it saves. */
 export const JOINED_BYTES = 32 * 1024;
 
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -42,8 +39,8 @@ export function wholeCharacters(bytes: Uint8Array, cutAt: "start" | "end"): Uint
 }
 
 /**
- * Decodes a stream that arrives in pieces. A character that a piece cuts comes with the next piece; without a piece, the rest
- * comes. Invalid UTF-8 becomes U+FFFD, and a byte order mark stays.
+ * Decodes a stream that arrives in pieces. If a piece ends inside a character, the character comes with the next piece. A call
+ * without a piece returns the rest. Invalid UTF-8 becomes U+FFFD, and a byte order mark stays.
  */
 export function pieceDecoder(): (piece?: Uint8Array) => string {
   const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
@@ -53,7 +50,7 @@ export function pieceDecoder(): (piece?: Uint8Array) => string {
 /** Longer lines are split, in UTF-16 units, because an incomplete line is kept in memory and joined with each piece. */
 const MAX_LINE = 16 * 1024;
 
-/** Like `pieceDecoder`, but returns lines: a line that a piece cuts comes with the next piece. */
+/** Like `pieceDecoder`, but returns lines. If a piece ends inside a line, the line comes with a later piece. */
 export function lineDecoder(): (piece?: Uint8Array) => string[] {
   const decode = pieceDecoder();
   let rest = "";

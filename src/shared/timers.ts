@@ -17,8 +17,8 @@ export function pause(ms: number): Promise<void> {
 }
 
 /**
- * Does work with a signal that is aborted with `outer`, or after `ms` milliseconds. workerd keeps each signal that `AbortSignal.any`
- * made from a signal as long as that signal, about 1.5 KB.
+ * Does work with a signal that aborts with `outer`, or after `ms` milliseconds. This is not `AbortSignal.any`: workerd would keep
+ * each signal made by it (about 1.5 KB) for as long as `outer`.
  */
 export async function withLimitedSignal<T>(
   outer: AbortSignal,

@@ -45,7 +45,10 @@ export class TaskExecutor implements Executor<TaskSpec> {
     return { ...this.#follow(working, () => working.resumeTask()), deadline: state.command?.deadline };
   }
 
-  /** While an agent runs, refuses callers without `tasks:run`: their code could use the placeholder for the model's key. @throws {ToolError} */
+  /**
+   * While an agent runs, refuses callers without `tasks:run`, because their code could use the placeholder for the model's key.
+   * @throws {ToolError}
+   */
   refuseDuringTask({ sandbox, scopes = [] }: { sandbox: string; scopes?: readonly Scope[] }): void {
     if (scopes.includes("tasks:run") || this.#working.size === 0) return;
     throw agentIsWorking(sandbox);

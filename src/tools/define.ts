@@ -201,8 +201,8 @@ export function scopesOf(
 const HEARTBEAT_SECONDS = 5;
 
 /**
- * Each notification repeats the progress token that the client chose, and waits in memory until the client reads it. With 181 of
- * them, of 1 MB each, and a client that read nothing, the server's memory grew by 5.7 GB.
+ * Each notification repeats the progress token that the client chose, and waits in memory until the client reads it. Measured: for
+ * a client that sent 181 tokens of 1 MB and read nothing, the server's memory grew by 5.7 GB.
  */
 const MAX_PROGRESS_TOKEN_LENGTH = 256;
 

@@ -38,8 +38,8 @@ export interface CallWait {
 }
 
 /**
- * Decides whether a call becomes a task. A call with a short wait does not, because its model wants to continue. A call with a
- * notice does not, because a task has no field for a notice.
+ * Decides whether a call becomes a task. A call with a short wait stays a plain call, because its model wants to continue. So does
+ * a call with a notice, because a task has no field for it.
  * @param pollScope the scope of `tasks/get`; undefined for runs that cannot be tasks
  */
 export function callWait(

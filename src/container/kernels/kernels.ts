@@ -76,7 +76,7 @@ const MISSING =
 
 interface Refusal {
   until: number;
-  /** Whether sandboxd reports that its container continues. The promise never rejects. */
+  /** Whether new code is accepted again, because sandboxd reports that its container continues. The promise never rejects. */
   isOver: () => Promise<boolean>;
 }
 
@@ -137,7 +137,8 @@ export class Kernels {
 
   /**
    * Refuses new code because the container is stopping. Returns whether code was running.
-   * @param isOver whether the container continues, because only the previous sandboxd ended. Called at each refusal
+   * @param isOver whether code is accepted again: the container continues, and only the previous sandboxd ended. Called at each
+   * refusal
    */
   refuse(isOver: () => Promise<boolean>): boolean {
     this.#refusal = { until: Date.now() + ENDING_MS, isOver };

@@ -10,7 +10,7 @@ export async function launchChromium(): Promise<Browser> {
   const executablePath = findChromium();
   if (executablePath === undefined) {
     throw new Error(
-      "Chromium is not installed: npm test installs it, or says how. CHROMIUM_PATH says where it is.",
+      "Chromium is not installed. `npm test` installs it, or prints how. Set CHROMIUM_PATH if it is in another place.",
     );
   }
   const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"];

@@ -77,7 +77,7 @@ it.each([
   },
 );
 
-/** Changes the shell in which it runs. */
+/** A command that changes its shell: PATH, a variable, the umask and two functions. */
 const SPOIL = "export PATH=/none V=first; umask 077; [() { :; }; stat() { :; }; export -f stat";
 /** Shows whether the shell was changed: it prints a variable, the umask and the result of `[`. */
 const SEEN = "echo [$V]; umask; [ -e /nope ] || echo clean";

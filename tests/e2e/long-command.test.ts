@@ -1,6 +1,6 @@
 /**
- * Each client with its default time limits: a result that links to a file, and a command that runs longer than a call may wait. If a
- * client gives up, it has no id of the run, so its model runs the command again.
+ * Each real client, with its default time limits, reads a result that links to a file, and runs a command for longer than a call
+ * may wait. A client that gives up on the call never gets the run's id, so its model would run the command again.
  */
 import { beforeAll, describe, expect, inject, it } from "vitest";
 import { AGENT_CLIENTS, type Script } from "../clients/agent-clients.ts";
@@ -9,8 +9,8 @@ import { idIn } from "../setup/mcp-client.ts";
 import { callTool, tool } from "../setup/tool.ts";
 
 /**
- * The longest wait that the tools accept, in seconds, and for one client their default. All commands run in one sandbox, each in its own
- * session. With a sandbox for each command, so many would start at once that the calls would exceed the clients' limits.
+ * Each client waits as long as the tools accept; one client is also tested with the default wait. All commands run in one sandbox,
+ * each in its own session: if every command started a sandbox, the calls would take longer than the clients' limits.
  */
 const CASES = [
   ...Object.keys(AGENT_CLIENTS).map((name) => ({ name, wait: { wait_seconds: 50 } })),
@@ -33,7 +33,7 @@ beforeAll(async () => {
   await callTool(url, "run_command", { sandbox, command: "printf 'PK\\003\\004\\000' >b.zip" });
   for (const one of CASES) {
     const seen = outcome(one);
-    // The test reports the error.
+    // The test awaits the promise and reports the error. This only prevents an unhandled rejection.
     seen.catch(() => undefined);
     outcomes.set(one.command, seen);
   }

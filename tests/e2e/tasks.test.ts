@@ -1,4 +1,7 @@
-/** Tasks with the real agent in real sandboxes, and a scripted model behind the egress. At the end, the client or the server ends during a task. */
+/**
+ * Tasks with the real agent in real sandboxes. The model behind the egress is scripted. In the last tests, the client or the server
+ * ends during a task.
+ */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

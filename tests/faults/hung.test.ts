@@ -32,7 +32,10 @@ function resume(pids: readonly number[]): void {
   }
 }
 
-/** The ids of a sandbox's first process, sandboxd and the control server, in the order to stop them: the first process restarts the others. */
+/**
+ * The ids of a sandbox's first process, sandboxd and the control server. Stop them in this order, because the first process
+ * restarts the others.
+ */
 async function runtimeOf(sandbox: string): Promise<number[]> {
   const first = await server.firstPID(sandbox);
   const programs = withoutForkedCopies(tree(first)).filter(({ command }) =>
@@ -274,9 +277,8 @@ describe.concurrent("when sandboxd hangs for good", () => {
 });
 
 /**
- * Kills sandboxd under each name that it has while it starts. The program first waits until the command that started it has
- * ended. It is a program, because a loop of `pkill` is slower than sandboxd's start on a busy machine. Node alone takes more than
- * 20 ms to start.
+ * Kills sandboxd every 20 ms, under each name that sandboxd has while it starts: Node alone takes longer than that to start. The
+ * program first waits until the command that started it has ended. A loop of `pkill` would be too slow on a busy machine.
  */
 const KILL = `
 import os, time

@@ -1,6 +1,6 @@
 /**
- * Every tool with hostile input: it returns a result or a readable error. Then violations of the protocol in each revision: the server
- * still responds, and never with 500.
+ * The first tests send hostile input to every tool, which has to return a result or a readable error. The other tests violate the
+ * protocol in each revision; the server has to respond, and never with 500.
  */
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

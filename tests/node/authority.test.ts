@@ -12,7 +12,7 @@ import { connectUpstream, startTLS } from "../../local/engine/upstream.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 import { listen } from "../setup/listen.ts";
 
-/** Makes all serial numbers begin with zeros. Of random ones, one in several hundred does. OpenSSL refuses leading zeros. */
+/** Makes all serial numbers begin with zeros, as one random number in several hundred does. OpenSSL refuses leading zeros. */
 vi.mock("node:crypto", async (original) => {
   const crypto = await original<typeof nodeCrypto>();
   const randomBytes = (size: number) => Buffer.concat([Buffer.alloc(2), crypto.randomBytes(size - 2)]);
@@ -21,7 +21,7 @@ vi.mock("node:crypto", async (original) => {
 
 const directory = temporaryDirectory();
 
-/** Connects a client that trusts this authority to a server with a certificate for `name`. Returns the certificate, or the error. */
+/** Starts a server with a certificate for `name`, and a client that trusts this authority. Returns the certificate or the error. */
 async function peerCertificate(
   authority: CertificateAuthority,
   name: string,

@@ -24,7 +24,7 @@ afterAll(async () => {
   await engine.close();
 });
 
-/** Starts a sandbox. After the test it is destroyed, and the other one must still work. */
+/** Starts a sandbox that a test overloads. After the test, destroys it and checks that the sandbox `other` still works. */
 async function startGreedy(): Promise<TestSandbox> {
   const greedy = await TestSandbox.start(engine);
   onTestFinished(async () => {
@@ -36,7 +36,7 @@ async function startGreedy(): Promise<TestSandbox> {
 
 const endedFor = (resource: string) => ({ exitCode: 137, reason: expect.stringContaining(resource) });
 
-/** Runs the program in one of two sandboxes of a new engine, which must end it because of this resource. Returns the output of the other sandbox. */
+/** Expects a new engine to end a sandbox that runs this program, because of this resource. Returns the output of another sandbox. */
 async function endFor(resource: string, program: readonly string[], ofMachine: Partial<Limits>) {
   const one = await startTestEngine({ limits: { ...limits, ...ofMachine } });
   try {
@@ -211,7 +211,7 @@ describe("resources of the whole machine", () => {
     expect(await endFor("locks", locks, { kernelGrowthOfMachine: 50 * MiB })).toBe("unharmed");
   });
 
-  /** The kernel allocates blocks of 32 KiB and frees a block with its last byte. After `nextBlock`, one unread byte holds a whole block. */
+  /** The kernel frees a block of 32 KiB only as a whole. `nextBlock` fills the current block, so that one unread byte holds it. */
   const blocks = [
     "import ctypes, fcntl, os, socket, struct, termios, time",
     "def connected():",
@@ -472,7 +472,7 @@ describe("resources of the whole machine", () => {
 });
 
 const effective = /CapEff:\s*(\w+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0";
-/** Whether this process has CAP_SYS_RESOURCE. The kernel requires it to raise the minimum of oom_score_adj. */
+/** Whether this process has CAP_SYS_RESOURCE, without which no process can raise the minimum of oom_score_adj. */
 const canRaiseMinimum = (parseInt(effective.slice(-8), 16) & (1 << 24)) !== 0;
 
 it.runIf(process.getuid?.() === 0 && canRaiseMinimum)(

@@ -1,4 +1,4 @@
-/** The Worker's connections to the engine, which requests of different principals use one after another, and how they end. */
+/** The Worker's connections to the engine, and how they end. Requests of different principals use one connection in turn. */
 import { once } from "node:events";
 import { createServer as createHTTPServer } from "node:http";
 import { connect, createServer, type Socket } from "node:net";
@@ -90,7 +90,7 @@ it("the engine closes a connection if a program in the sandbox disconnects in th
       write(Buffer.concat([Buffer.from(`${body.length.toString(16)}\r\n`), body, Buffer.from("\r\n")]));
     };
     sendPiece(Buffer.from("first"));
-    // The engine notices only when it writes to the program that the program has disconnected.
+    // The engine notices the program's disconnection only when it writes to the program.
     const more = setInterval(() => sendPiece(Buffer.alloc(100_000)), 5);
     await left;
     await sleep(500);

@@ -40,7 +40,7 @@ it("sandboxd scans for changes only after a process has used the processor", asy
     }
     return plan.state;
   };
-  // The kernel updates a directory's access time at a read if that time is older than the last change.
+  // When a directory is read, the kernel updates its access time if that time is older than the directory's last change.
   const isScanned = async (work: () => Promise<unknown>) => {
     execFileSync("touch", ["-a", "-d", "2001-01-01", directory]);
     const before = statSync(directory).atimeMs;

@@ -153,7 +153,7 @@ const writable = [
   "walk('/')",
 ].join("\n");
 
-/** A program that tries to create files with set-id bits in its directory. It prints the files that got such a bit, and `allowed`. */
+/** A program that tries to set set-id bits of files in its directory. It prints the files with such a bit, and `allowed`. */
 const setIDs = [
   "import ctypes, io, os, platform, struct, subprocess, tarfile",
   "libc = ctypes.CDLL(None); here = os.open('.', os.O_RDONLY)",

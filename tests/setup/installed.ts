@@ -1,4 +1,4 @@
-/** Installs the packages that tests need in addition to those of `npm ci`. vitest's configuration and `npm test` call this first. */
+/** Installs the packages that tests need and `npm ci` does not install. vitest's configuration and `npm test` call this first. */
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { prepareAgent } from "../../local/engine/agent-packages.ts";

@@ -1,7 +1,7 @@
 /**
- * Loaded before sandboxd. Kills sandboxd at its KILL_AT-th system call after the file ARMED exists. It counts calls
- * that change something or consume data, and writes their names into the file CALLS. It does not count a call whose effect the kill
- * undoes or that has none: the opening of an existing file or pipe, and the removal of a file that does not exist.
+ * Loaded before sandboxd. Kills sandboxd at its KILL_AT-th system call after the file ARMED exists. It counts calls that change
+ * something or consume data, and writes their names into the file CALLS. Two kinds of calls do not count: opening an existing file
+ * or pipe, which the kill undoes, and removing a file that does not exist, which has no effect.
  */
 const { env } = process;
 const fs = require("node:fs");

@@ -62,7 +62,7 @@ export function mcpHeaders(token: string): Record<string, string> {
 
 /** The JSON-RPC messages of a response, which is JSON or an event stream. */
 export function messagesIn(body: string): Message[] {
-  // The patterns `.` and `$` would end a line at U+2028, which JSON may contain and which does not end a line of an event stream.
+  // No regular expression with `.` or `$`: these end a line at U+2028, which JSON may contain and which ends no line of an event.
   const events = body.split(/\r?\n/).filter((line) => line.startsWith("data: {"));
   return events.length > 0
     ? events.map((line) => JSON.parse(line.slice("data: ".length)))

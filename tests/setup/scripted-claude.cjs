@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 /**
- * `claude` in the sandboxes of Worker tests: the part of Claude Code that the scripted model uses, for a tenth of its processor time.
- * It sends the conversation to the model, runs Bash and Write, prints the events, and keeps the conversation for --resume. Tasks
- * with "[real]" or a command ("/fix") go to the real Claude Code, because these tests need its retries or its definitions. In
- * tests/e2e the real Claude Code does every task.
+ * `claude` in the sandboxes of Worker tests. It does the work of Claude Code that the scripted model needs, in a tenth of the
+ * processor time: it sends the conversation to the model, runs Bash and Write, prints the events, and keeps the conversation for
+ * --resume. Tasks with "[real]" or a command ("/fix") go to the real Claude Code, because they need its retries or its
+ * definitions. In tests/e2e the real Claude Code does every task.
  */
 const { spawnSync } = require("node:child_process");
 const { randomUUID } = require("node:crypto");

@@ -22,8 +22,8 @@ export interface ServerOptions {
   /** A program and its arguments to run npm in. */
   within?: string[];
   /**
-   * Whether npm starts the server with its defaults, as for a user. Otherwise Node runs the program of `npm start`, which saves 0.7 s of
-   * processor time, and the server prepares no sandboxes.
+   * Whether npm starts the server with its defaults, as for a user. Otherwise Node runs the program of `npm start` directly, which
+   * saves 0.7 s of processor time, and the server prepares no sandboxes.
    */
   asUser?: boolean;
 }
@@ -42,7 +42,7 @@ export interface Server extends Command {
   stop(): Promise<void>;
 }
 
-/** Runs `npm start`, or without `asUser` what npm would run. */
+/** Runs `npm start`. Without `asUser`, runs the program that npm would run. */
 export function startCommand({ asUser = false, flags = [], env, ...options }: ServerOptions = {}): Command {
   if (asUser) return npm(["start", "--", ...flags], { ...options, env });
   return run([process.execPath, "cli/npm-script.mjs", "start", ...flags], {

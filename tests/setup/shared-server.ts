@@ -34,7 +34,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
       say(`All is written. ${HOSTILE_TEXT}`),
     ],
   });
-  // The files run at the same time, as one principal. The sandboxes of a file that has ended soon free their memory.
+  // All test files run at the same time, as one principal. The short idle time frees the memory of files that have ended.
   const limits = { MAX_SANDBOXES: "1000", MAX_CONCURRENT_RUNS: "1000", IDLE_STOP_MINUTES: "3" };
   // The server lists every tool only with a credential for a model.
   const credential = { ANTHROPIC_API_KEY: "any", ANTHROPIC_UPSTREAM_URL: model.url };

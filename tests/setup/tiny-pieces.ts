@@ -12,8 +12,8 @@ const serve =
   "cat >/tmp/tiny.cjs; setsid -f node /tmp/tiny.cjs serve 8080 >/tmp/output 2>&1; until [ -s /tmp/output ]; do sleep 0.1; done; cat /tmp/output";
 
 /**
- * Starts the program in the sandbox, and exposes its port. Returns a function that runs the visitors' program with `PATH SOCKETS KIND SECONDS [MS]`, and
- * resolves with the number of connections that got a response.
+ * Starts the program in the sandbox, and exposes its port. Returns a function that visits the preview: it takes the arguments
+ * `PATH SOCKETS KIND SECONDS [MS]`, and resolves with the number of connections that got a response.
  */
 export async function startFloodablePreview(
   call: (name: string, args: Record<string, unknown>) => Promise<Result>,

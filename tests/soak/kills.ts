@@ -302,7 +302,7 @@ class Victim {
           );
         }
       }
-      // A version newer than the restored one is lost, and must not come back. An older one may, with an older state.
+      // Versions newer than the restored one are lost, and must not come back. Older ones may come back with an older state.
       const earlier = versions.filter((version) => version.number <= number);
       for (const version of earlier) version.at ??= Date.now();
       this.#versions.set(path, earlier);
@@ -316,7 +316,7 @@ function print(): void {
     [
       `${killsSoFar()} kills in ${rounds} rounds (${kills.save} seen in the middle of a save, ${kills.restore} of a restore)`,
       `${writes} acknowledged writes of ${Math.round(bytes / 1e6)} MB`,
-      `${losses} files went back, the oldest acknowledged change among them ${oldestMs} ms before the kill; ${late} over ${MAX_LOSS_MS} ms`,
+      `${losses} files lost acknowledged changes, the oldest of them made ${oldestMs} ms before the kill; ${late} lost changes older than ${MAX_LOSS_MS} ms`,
       `${corrupt} corrupt files, ${refused} refused starts`,
     ].join("\n"),
   );

@@ -1,7 +1,7 @@
 /**
- * Load over time: many clients call the tools for code, commands, files and runs against the parts of `npm start`, while
- * this program watches the memory, file descriptors and processes of each part. It prints a table, and exits with 1 if an answer was wrong
- * or a measure grew.
+ * Load over time: many clients call the tools for code, commands, files and runs against the parts of `npm start`. Meanwhile this
+ * program measures the memory, file descriptors and processes of each part. It prints a table, and exits with 1 if an answer was
+ * wrong or a measure grew.
  *
  *   npm run soak                       under a minute, 20 clients
  *   SOAK_MINUTES=60 npm run soak       50 clients

@@ -1,6 +1,6 @@
 /**
- * Ends the sandboxes of each test file that runs in workerd. Otherwise those of all files would run until the last test has ended, with
- * 150 MB of memory each.
+ * Ends the sandboxes of each test file that runs in workerd, after the file's tests. Otherwise the sandboxes of all files would run
+ * until the last test has ended, with 150 MB of memory each.
  */
 import { listDurableObjectIds, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";

@@ -55,7 +55,7 @@ const FORM = { "content-type": "application/x-www-form-urlencoded" };
 const JSON_TYPE = { "content-type": "application/json" };
 const TOKEN = `owner:${"g".repeat(16)}:${"s".repeat(32)}`;
 
-/** The server looks up a page's handle only if the browser has its cookie. */
+/** The server looks up the handle of a page only if the browser sends the page's cookie. */
 const HANDLE = "h".repeat(32);
 const DIGEST = new Uint8Array(
   await crypto.subtle.digest("SHA-256", new TextEncoder().encode(HANDLE)),

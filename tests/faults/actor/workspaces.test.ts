@@ -169,7 +169,7 @@ describe.concurrent("when an actor is evicted at any operation of R2", () => {
     "the old or the new state is restored completely if the container is killed next: %s the next save",
     async (when) => {
       const sandbox = `ws-evict-${when}`;
-      // The file changes by one rename, because an actor after an eviction may save while this command runs.
+      // The file changes by one rename, because the actor that follows an eviction may save while this command runs.
       const change = [
         "head -c 5000000 /dev/urandom > /tmp/data",
         "(sha256sum < /tmp/data; cat /tmp/data) > .new",

@@ -54,7 +54,7 @@ const files: Record<string, string> = import.meta.glob("../../fixtures/storage/*
   eager: true,
 });
 const VERSIONS = [...new Set(Object.keys(files).map((path) => path.split("/").at(-2) ?? ""))];
-/** The first version that saved workspaces, and the current one. */
+/** The versions whose saved workspaces the tests restore: the first version that saved workspaces, and the latest one. */
 const COMPLETE = new Set(["21c291f", "0264a62"]);
 const fileOf = (version: string, name: string) => files[`../../fixtures/storage/${version}/${name}`] ?? "";
 
@@ -234,7 +234,7 @@ describe.each(VERSIONS)("a deployment that was upgraded from %s", (version) => {
     const { checkpoints } = answers.sandboxes;
     const began = checkpoints ? "third" : "its files, processes and variables are gone";
     expect(await read("work", "b.txt")).toContain(began);
-    // The earliest version saved no workspaces. Versions between the first and the last other one have the same rows in newer tables.
+    // The earliest version saved no workspaces. The versions between those of `COMPLETE` stored the same rows.
     if (!checkpoints || !COMPLETE.has(version)) return;
     // The fork began from the first checkpoint.
     const last = checkpoints.find(({ label }) => label !== "first");

@@ -77,7 +77,7 @@ describe("background processes", () => {
 
   it("keep their sandbox running for at most the hours that the operator allows", async () => {
     const sandbox = "idle-works";
-    // The process uses a whole processor, so it begins after most of the waiting.
+    // The process occupies a processor, so it starts late, shortly before the test needs it.
     await sh(sandbox, "(sleep 3; while :; do :; done) >/dev/null 2>&1 &");
     await sleep(3500);
     await waitForSize(sandbox);

@@ -106,7 +106,7 @@ describe("long output", () => {
 
   it("is not cut inside a character in the progress of a call either", () => {
     const bytes = (text: string) => new TextEncoder().encode(text);
-    // Longer than the bytes that are searched, so the first one of them continues a character.
+    // Only the end of this text is searched. The first searched byte is in the middle of a character.
     expect(lastLine(bytes(`${"é".repeat(4000)}x`))).toBe("é".repeat(200));
     // The last character has not arrived completely.
     expect(lastLine(bytes("read é").subarray(0, -1))).toBe("read");

@@ -90,7 +90,8 @@ server.on("upgrade", (request, socket, head) => {
     });
   });
 });
-// These bytes tell the first process that sandboxd is alive. Otherwise it would start another one, which would take the socket back.
+// These bytes tell the first process that sandboxd is alive. Otherwise that process would start another sandboxd, which would
+// take the socket back.
 const daemon = readdirSync("/proc").find((pid) => {
   try { return readFileSync("/proc/" + pid + "/comm", "utf8") === "sbxd\\n"; } catch { return false; }
 });

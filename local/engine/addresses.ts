@@ -5,7 +5,8 @@ import { attachedNetworks } from "./attached.ts";
 const reasons: [reason: string, ...subnets: string[]][] = [
   ["a loopback address", "127.0.0.0/8", "::1/128"],
   ["the unspecified address", "0.0.0.0/8", "::/128"],
-  // 168.63.129.16 is Azure's. Ranges below also contain the other addresses, but this entry comes first and gives a better reason.
+  // 168.63.129.16 is Azure's. The ranges below contain the other addresses, too. This entry comes first, because its reason says
+  // more.
   [
     "a cloud metadata address",
     "169.254.169.254/32",
@@ -32,8 +33,8 @@ const reasons: [reason: string, ...subnets: string[]][] = [
     "100::/64",
     "100:0:0:1::/64",
   ],
-  // The rest of IANA's special-purpose registries. Tunnels and translations embed IPv4 addresses in some of these IPv6 ranges. These
-  // ranges are refused as a whole. For addresses in the two ranges of `embeddedIPv4`, the embedded address is checked instead.
+  // The remaining ranges of IANA's special-purpose registries. Some of these IPv6 ranges embed IPv4 addresses (6to4, Teredo), and
+  // are refused as a whole. Only for the two ranges of `embeddedIPv4`, the embedded address is checked instead.
   ["a reserved address", "192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"],
   ["a reserved address", "192.175.48.0/24", "240.0.0.0/4"],
   ["a reserved address", "2001::/23", "2002::/16", "2620:4f:8000::/48"],
@@ -66,7 +67,9 @@ export function refusedAddress(address: string): string | undefined {
   return attachedNetworks().find(({ list }) => list.check(plain, type))?.reason;
 }
 
-/** Why a name is refused before it is resolved: it names this machine or a cloud metadata service. Undefined if the name is allowed. */
+/**
+ * What a name stands for, if it is refused before it is resolved: this machine or a cloud metadata service. Otherwise undefined.
+ */
 export function refusedName(name: string): string | undefined {
   if (name === "localhost" || name.endsWith(".localhost") || name === "localhost.localdomain") {
     return "this machine's loopback";
@@ -76,12 +79,12 @@ export function refusedName(name: string): string | undefined {
 }
 
 /**
- * Why a name that only the host's proxy can resolve is refused: it has no dot, or is outside the public DNS (RFC 6761, 6762,
- * 8375, 9476, and names that ICANN reserves). Undefined if the name is allowed.
+ * Why a sandbox may not connect to a name that only the host's proxy can resolve: the name has no dot, or is outside the public DNS
+ * (RFC 6761, 6762, 8375, 9476, and names that ICANN reserves). Undefined if the name is allowed.
  */
 export function refusedPrivateName(name: string): string | undefined {
   const last = name.slice(name.lastIndexOf(".") + 1);
-  // A proxy may ignore further dots at the end: `nas.local.` is `nas.local`.
+  // A proxy may ignore dots at the end, and resolve `nas.local.` as `nas.local`.
   return !name.includes(".") ||
     last === "" ||
     privateDomains.has(last) ||

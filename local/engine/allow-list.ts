@@ -112,9 +112,9 @@ export const fcntlCommands = numbers(`
 `);
 
 /**
- * prctl. Not in the list: names of memory mappings (PR_SET_VMA), which count in no control group; merging of equal memory, for
- * which a thread of the kernel works; system call filters, because all filters of the machine share one limit. man, sshd and
- * Chromium also work without a filter.
+ * prctl. Not in the list: names of memory mappings (PR_SET_VMA), whose memory counts in no control group; merging of equal pages,
+ * which occupies a kernel thread; system call filters, because all filters of the machine share one limit. (man, sshd and Chromium
+ * also work without a filter.)
  */
 export const prctlOptions = numbers(`
   PR_SET_PDEATHSIG 1  PR_GET_PDEATHSIG 2  PR_GET_DUMPABLE 3  PR_SET_DUMPABLE 4  PR_GET_KEEPCAPS 7  PR_SET_KEEPCAPS 8
@@ -127,7 +127,7 @@ export const prctlOptions = numbers(`
   PR_GET_MDWE 66
 `);
 
-/** madvise. Not in the list: merging of equal memory, reclaiming and collapsing pages, simulated hardware errors. */
+/** madvise. Not in the list: merging of equal pages, reclaiming and collapsing pages, simulated hardware errors. */
 export const memoryAdvice = numbers(`
   MADV_NORMAL 0  MADV_RANDOM 1  MADV_SEQUENTIAL 2  MADV_DONTNEED 4  MADV_FREE 8  MADV_REMOVE 9  MADV_DONTFORK 10
   MADV_DOFORK 11  MADV_UNMERGEABLE 13  MADV_HUGEPAGE 14  MADV_NOHUGEPAGE 15  MADV_DONTDUMP 16  MADV_DODUMP 17
@@ -142,7 +142,7 @@ export const membarrierCommands = numbers(`
   MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ 128  MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ 256
 `);
 
-/** personality: the usual one, 32 bits (for emulators), fixed addresses (for debuggers), and reading the current one. */
+/** personality: the default, 32 bits (for emulators), fixed addresses (for debuggers), and reading the current personality. */
 export const personalities = numbers(
   "PER_LINUX 0  PER_LINUX32 8  ADDR_NO_RANDOMIZE 0x40000  QUERY 0xffffffff",
 );
@@ -156,8 +156,8 @@ export const archCommands = numbers(`
 
 /**
  * setsockopt and getsockopt, by level. Not in the list: filters, because all filters of the machine share one limit; keys, address
- * options and flow labels, which count in no control group; encryption in the kernel, and transfers without copies; joining
- * multicast groups, because the kernel then searches all groups of a device while it locks all network devices of the machine.
+ * options and flow labels, whose memory counts in no control group; encryption in the kernel, and transfers without copies; joining
+ * multicast groups, because the kernel then locks all network devices of the machine while it searches all groups of one device.
  */
 export const socketOptions = Object.entries({
   // SOL_SOCKET

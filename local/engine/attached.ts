@@ -1,6 +1,6 @@
 /**
- * The networks that this machine is attached to. No firewall protects their other hosts from this machine. A public address does
- * not mean that a host is public: in home networks, every device has a public IPv6 address.
+ * The networks that this machine is attached to. Sandboxes may not reach their other hosts, because no firewall protects these
+ * hosts from this machine. This includes hosts with a public address: in home networks, every device has a public IPv6 address.
  */
 import { BlockList } from "node:net";
 import { networkInterfaces } from "node:os";

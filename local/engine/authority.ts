@@ -1,4 +1,4 @@
-/** The certificate authority for hosts whose TLS the engine intercepts to add a credential. Its key stays in the state directory. */
+/** The certificate authority for hosts whose TLS the engine intercepts to add a credential. Its key stays on this machine. */
 import {
   createPrivateKey,
   createPublicKey,
@@ -30,7 +30,7 @@ export class CertificateAuthority {
   readonly pem: string;
   readonly #certificate: forge.pki.Certificate;
   readonly #key: KeyObject;
-  /** The one key of all certificates. One is enough, because it protects only connections between a sandbox and its engine. */
+  /** The key of all server certificates. One is enough, because it protects only connections between a sandbox and its engine. */
   #serverKey: Promise<Pair> | undefined;
   readonly #cached = new Map<string, CachedCertificate>();
 

@@ -1,9 +1,9 @@
 /**
  * The bubblewrap command line of a sandbox: its namespaces, files and capabilities.
  *
- * The whole root is one tmpfs of a fixed size. Everything the user writes (/workspace, /tmp, /root, /var, new directories)
- * shares this budget, as on a container's disk. If it is full, programs get ENOSPC. The files are in memory, so they are gone when
- * the last process ends. Only mounted host directories are on the host's disk.
+ * The whole root is one tmpfs of a fixed size. Everything the user writes (/workspace, /tmp, /root, /var, new directories) shares
+ * this budget, as on a container's disk. When the budget is used up, programs get ENOSPC. The files are in memory, so they are gone
+ * when the last process ends. Only mounted host directories are on the host's disk.
  */
 import { hostname } from "./rootfs-files.ts";
 import { existsSync, lstatSync, readdirSync, readlinkSync } from "node:fs";
@@ -174,7 +174,7 @@ export function bubblewrapArguments(
   const args = ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"];
   args.push("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--hostname", hostname);
   args.push("--uid", "0", "--gid", "0", "--as-pid-1");
-  // The option adds a user namespace, in which root may not listen below port 1024. The system call filter makes the option unnecessary.
+  // With this option, root in the sandbox could not listen below port 1024. The filter already refuses new user namespaces.
   if (!isFiltered && supported.has("--disable-userns")) args.push("--disable-userns");
   args.push("--size", String(sizes.root), "--tmpfs", "/");
   for (const name of systemDirectories) {
@@ -185,7 +185,8 @@ export function bubblewrapArguments(
   for (const path of devicesOfKernel)
     if (existsSync(path)) args.push("--size", "4096", "--tmpfs", path, "--remount-ro", path);
   args.push("--perms", "1777", "--size", String(sizes.sharedMemory), "--tmpfs", "/dev/shm");
-  // bubblewrap's /dev is a tmpfs without a size limit. Read-only, it cannot hold files beyond the disk size.
+  // bubblewrap's /dev is a tmpfs without a size limit. It becomes read-only, so that programs cannot use it to exceed the disk
+  // size.
   args.push("--remount-ro", "/dev");
   const directory = (mode: string, path: string) => args.push("--perms", mode, "--dir", path);
   for (const path of ["/etc", "/home", "/opt", "/var", "/var/lib", "/run", "/workspace"]) {

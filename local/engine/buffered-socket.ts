@@ -1,7 +1,7 @@
 /**
- * Connections that read into one buffer each, and forward unchanged data directly from it. Node's streams allocate a buffer for
- * each 64 KiB, and its HTTP parser copies every piece of a body. For a download, these allocations and copies would take over a third
- * of the engine's processor time.
+ * Connections that reuse one buffer each for reading, and forward unchanged data directly from it. Node's streams allocate a new
+ * buffer for each 64 KiB, and its HTTP parser copies every piece of a body. These allocations and copies would take over a third of
+ * the engine's processor time during a download.
  */
 import { connect, type Socket, type TcpSocketConnectOpts } from "node:net";
 import type { Duplex } from "node:stream";
@@ -39,7 +39,7 @@ export function connectBuffered(options: TcpSocketConnectOpts): Socket {
   return socket;
 }
 
-/** Pushes copies in pieces. If the reader closes the socket after a piece, the rest is dropped. */
+/** Pushes copies in pieces. If the reader closes the socket after a piece, the remaining bytes are dropped. */
 function pushPieces(socket: Socket, bytes: Buffer): boolean {
   let isReading = true;
   for (let at = 0; at < bytes.length && !socket.destroyed; at += pieceBytes)
@@ -49,8 +49,9 @@ function pushPieces(socket: Socket, bytes: Buffer): boolean {
 
 /**
  * Forwards data of a `connectBuffered` socket directly, bypassing its stream, once earlier data is written. Does nothing for
- * other sockets. The end of the data still goes through the stream. @param isReady whether all earlier data was written @param write
- * forwards bytes, and calls the function when done
+ * other sockets. The end of the data still goes through the stream.
+ * @param isReady whether all earlier data was written
+ * @param write forwards bytes, and then calls its second argument
  */
 export function passThrough(
   from: Duplex,

@@ -11,7 +11,7 @@ const clientHello = 1;
 const serverName = 0;
 const hostName = 0;
 const encryptedClientHello = 0xfe0d;
-/** The most records of a ClientHello. Clients send one. Some split it into two or three, to hide the name from observers. */
+/** The most TLS records of a ClientHello. Most clients send one. Some send two or three, to hide the server name from observers. */
 const maxRecords = 8;
 const noTLS = { problem: "the connection does not begin with TLS" };
 const tooMuch = { problem: "the ClientHello is too long" };
@@ -28,12 +28,12 @@ export async function problemWithTLS(
   const reader = new ClientHelloReader();
   const deadline = Date.now() + helloMs;
   const pieces = [head];
-  let hello = reader.take(head);
+  let hello = reader.add(head);
   while (hello === undefined) {
     const more = await nextBytes(socket, deadline);
     if (more === undefined) return "no ClientHello arrived";
     pieces.push(more);
-    hello = reader.take(more);
+    hello = reader.add(more);
   }
   if ("problem" in hello) return hello.problem;
   const { name } = hello;
@@ -69,7 +69,7 @@ class ClientHelloReader {
   readonly #message = Buffer.alloc(maxBytes);
   #messageBytes = 0;
 
-  take(bytes: Buffer): ClientHello | undefined {
+  add(bytes: Buffer): ClientHello | undefined {
     let at = 0;
     while (at < bytes.length) {
       if (this.#left === 0) {
@@ -117,8 +117,8 @@ class ClientHelloReader {
 }
 
 function parse(hello: Reader): ClientHello {
+  // Skips the version and the random bytes, then the session, the cipher suites and the compression methods.
   hello.take(34);
-  // Skips the session, the cipher suites and the compression.
   hello.vector(1);
   hello.vector(2);
   hello.vector(1);

@@ -1,5 +1,5 @@
 /**
- * Node's compile cache, with which our programs start faster. The engine fills it in a sandbox that no user gets, and then makes it
+ * Node's compile cache, which lets our programs start faster. The engine fills it in a sandbox that no user gets, and then makes it
  * read-only. In a clone of the repository, the engine stores the cache for later starts, because filling it takes 0.2 s of
  * processor time.
  */

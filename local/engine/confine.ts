@@ -1,6 +1,6 @@
 /**
- * Limits a sandbox's use of kernel resources that all sandboxes share, where bubblewrap has no option. The limits are set before the
- * sandbox's first program starts.
+ * Limits a sandbox's use of kernel resources that all sandboxes share, where bubblewrap has no option. The limits are set before
+ * the sandbox's first program starts.
  */
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -9,25 +9,31 @@ import { systemPath, failureOf } from "./host-programs.ts";
 import { START_PROBLEMS } from "./texts.ts";
 
 const run = promisify(execFile);
-/** The most pseudo terminals of a sandbox. All sandboxes share about 3,000 (kernel.pty.max without kernel.pty.reserve). */
+/** The most pseudo terminals of a sandbox. All sandboxes share about 3,000 (kernel.pty.max minus kernel.pty.reserve). */
 const pseudoTerminals = 64;
-/** By default, Linux allows each user 128 instances and at least 8,192 watches. Programs outside the sandboxes use them, too. */
+/**
+ * The limits of a sandbox. Linux's own limits for each user (128 instances and at least 8,192 watches by default) also apply to
+ * programs outside the sandboxes.
+ */
 const inotify = { instances: 64, watches: 65_536 };
 
-/** TCP buffers in bytes: minimum, initial, maximum. By default, one connection inside a sandbox can keep 38 MiB of the shared tcp_mem. */
+/**
+ * TCP buffers in bytes: minimum, initial, maximum. By default, one connection inside a sandbox can keep 38 MiB of the shared
+ * tcp_mem.
+ */
 const tcpBuffers = { tcp_rmem: "4096 65536 131072", tcp_wmem: "4096 16384 131072" };
 
 /**
- * Limits of the user and network namespaces (user_namespaces(7)). The files in /proc/sys belong to the namespaces of the process that
- * opens them, and no user of the sandbox may write to them.
+ * Limits of the user and network namespaces (user_namespaces(7)). The files in /proc/sys belong to the namespaces of the process
+ * that opens them, and no user of the sandbox may write to them.
  */
 const namespaceLimits = [
   "cd /proc/sys/user || exit",
   "for file in max_*_namespaces max_fanotify_groups; do [ ! -e $file ] || echo 0 >$file; done",
   `echo ${inotify.instances} >max_inotify_instances`,
   `echo ${inotify.watches} >max_inotify_watches`,
-  // The kernel would keep sent packets in memory until a program reads their timestamps. Older kernels have this setting only for
-  // the whole machine.
+  // Otherwise, a program could request timestamps of sent packets, and the kernel keeps the packets in memory until the program
+  // reads them. Older kernels have this setting only for the whole machine.
   "[ ! -w /proc/sys/net/core/tstamp_allow_data ] || echo 0 >/proc/sys/net/core/tstamp_allow_data",
   ...Object.entries(tcpBuffers).map(([file, bytes]) => `echo ${bytes} >/proc/sys/net/ipv4/${file}`),
 ];
@@ -37,14 +43,14 @@ const terminals =
   'exec nsenter --target "$1" --mount -- mount --internal-only --no-mtab -t devpts ' +
   `-o remount,nosuid,noexec,mode=620,ptmxmode=666,max=${pseudoTerminals} devpts /dev/pts`;
 
-/** Whether the engine runs as root and may drop its groups. Root of an unprivileged user's namespace may not. */
+/** Whether the engine runs as root and may drop its groups. Root inside an unprivileged user's namespace may not drop them. */
 function canDropGroups(): boolean {
   return process.getuid?.() === 0 && readFileSync("/proc/self/setgroups", "utf8").trim() === "allow";
 }
 
 export async function confine(pid: number): Promise<void> {
-  // If the engine runs as root, nsenter must become the sandbox's user. Any other engine runs as that user already, and may not drop
-  // its groups.
+  // If the engine runs as root, nsenter must become the sandbox's user. Otherwise, nsenter already runs as that user, and may not
+  // drop its groups.
   const user = canDropGroups() ? [] : ["--preserve-credentials"];
   const script = [...namespaceLimits, terminals].join("\n");
   const args = [

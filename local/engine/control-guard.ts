@@ -11,7 +11,7 @@ import { STOPPED_BECAUSE } from "./texts.ts";
 export const maxMessageBytes = 16 * 1024 * 1024;
 /** The most that one connection may make the Worker store: bytes, calls, and references to values in the sandbox. */
 const maxStored = { size: 32 * 1024 * 1024, calls: 4096, stubs: 256 };
-/** The most bytes of results that the Worker has not released, in all of a sandbox's connections. */
+/** The most bytes of results that the Worker has not released, over all connections of a sandbox. */
 const maxReplies = 32 * 1024 * 1024;
 
 const head = /^\["(push|pull|resolve|reject|release|abort)",(?:(-?\d{1,9})(?=[,\]])(?:,(\d{1,9})\])?)?/;
@@ -42,14 +42,17 @@ export class RepliesInFlight {
 /** What the Worker stores until the sandbox has responded to a request and has released all its callbacks. */
 interface Stored {
   size: number;
-  /** How many of these are left: the request and its callbacks. */
+  /** How many of these are not released: the request and each of its callbacks. */
   held: number;
 }
 
 export class ControlGuard {
-  /** By the number of the Worker's request, and by the negative numbers of its callbacks. */
+  /** The keys are the numbers of the Worker's requests, and the negative numbers of their callbacks. */
   readonly #stored = new Map<number, Stored>();
-  /** The sandbox's calls that it has not released. Both ends count the calls; the protocol reserves the number 0. */
+  /**
+   * The numbers of the sandbox's calls that it has not released. Messages do not contain these numbers: both ends count the calls
+   * from 1.
+   */
   readonly #unreleased = new Set<number>();
   #sent = 0;
   #size = 0;
@@ -71,10 +74,10 @@ export class ControlGuard {
     this.#stubs += scanned.references;
     if (this.#stubs > maxStored.stubs) return STOPPED_BECAUSE.references(maxStored.stubs);
     const size = message.length + scanned.values * bytesPerValue;
-    return this.#take(message, size) ?? size;
+    return this.#trackSandbox(message, size) ?? size;
   }
 
-  #take(message: Buffer, size: number): string | undefined {
+  #trackSandbox(message: Buffer, size: number): string | undefined {
     const { kind, id, count } = headOf(message);
     switch (kind) {
       case "push":
@@ -83,7 +86,7 @@ export class ControlGuard {
       case "reject":
         return this.#addReply(id, size);
       case "release":
-        // A release with another count has no effect in the Worker, or ends the connection.
+        // With any other count, a release has no effect in the Worker, or ends the connection.
         if (count !== 1) return undefined;
         if (id < 0) this.#drop(id);
         else this.#unreleased.delete(id);

@@ -99,7 +99,7 @@ export function createEgress(egress: Egress): Server {
  * Serves the sandbox's listeners. Returns a function that closes the listeners and every connection. If only the listeners were
  * closed, the tunnel of a disconnected client would stay open until the host closes it.
  */
-export function takeConnections(server: Server, listeners: readonly ListeningServer[]): () => void {
+export function serveListeners(server: Server, listeners: readonly ListeningServer[]): () => void {
   const open = new Set<Socket>();
   // Node reads from a paused connection until its buffer is full. With a buffer of one byte, it stops after one read.
   const options = { allowHalfOpen: true, noDelay: true, highWaterMark: 1 };
@@ -137,7 +137,7 @@ async function respond(
   const pattern = interceptFor(egress.intercepts, url);
   if (!(await limiter.waitForRate(request.socket, pattern === undefined ? "direct" : "intercepted"))) return;
   if (pattern !== undefined) {
-    // If the Worker sends this request on to the internet, it comes back to `sendWithinPolicy`, which logs it.
+    // If the Worker forwards this request to the internet, the request comes back to `sendWithinPolicy`, which logs it.
     const isForwarded = isIntercepted(egress.intercepts.https, host);
     const refused = isForwarded ? refusedByPolicy(egress, host, portOf(url)) : undefined;
     if (!isForwarded || refused !== undefined) track(egress, request, response, url, refused?.why);
@@ -203,8 +203,8 @@ async function sendUpstream(
       receivedHead = incoming;
       if (incoming.headers["transfer-encoding"] === undefined) pieces.leave(socket);
       else gather(incoming, pieces);
-      // The length of a compressed response would reveal secrets, so it is not logged: a response that repeats the secret is shorter
-      // if it also repeats a program's correct guess.
+      // The length of a compressed response is not logged, because it could reveal a secret: if the response repeats the secret and
+      // a program's guess, it is shorter for a correct guess.
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));
       if (!streamResponse(incoming, response)) return refuseResponse();
@@ -325,8 +325,8 @@ async function tunnel(
   const nested = { why: "mismatch", text: REFUSALS.nested } as const;
   const refused = tunnelTargets.has(socket) ? nested : forbidden;
   const entry: Connection = { at: Date.now(), host, port, method: "CONNECT", bytes: 0 };
-  // Some clients also tunnel plain HTTP.
-  if (refused === undefined && isIntercept) return takeRequests(server, socket, head, entry);
+  // Some clients use tunnels for plain HTTP, too.
+  if (refused === undefined && isIntercept) return serveRequests(server, socket, head, entry);
   if (refused === undefined && port === 443 && isIntercepted(egress.intercepts.https, host)) {
     if (await limiter.waitForRate(socket, "handshake"))
       await terminateTLS(egress, server, socket, head, entry);
@@ -337,7 +337,7 @@ async function tunnel(
   const isUnrestricted = egress.policy.internet === "full";
   if (!isUnrestricted && port === 80 && egress.internet.allowed) {
     added.status = 200;
-    return takeRequests(server, socket, head, entry);
+    return serveRequests(server, socket, head, entry);
   }
   const upstream = await connectFor(socket, egress, url, added);
   if (upstream === undefined) return;
@@ -377,14 +377,14 @@ async function connectFor(
   }
 }
 
-function takeRequests(server: Server, socket: Duplex, head: Buffer, { host, port }: Connection): void {
+function serveRequests(server: Server, socket: Duplex, head: Buffer, { host, port }: Connection): void {
   tunnelTargets.set(socket, `${host}:${port}`);
   socket.write(tunnelEstablished);
   if (head.length > 0) socket.unshift(head);
   server.emit("connection", socket);
 }
 
-/** Terminates TLS in place of the tunnel's host, and sends the requests inside to the Worker. */
+/** Terminates TLS in place of the tunnel's host, and sends the requests inside the tunnel to the Worker. */
 async function terminateTLS(
   { connections, authority }: Egress,
   server: Server,
@@ -454,7 +454,7 @@ async function upgrade(
   connectStreams(socket, upstream, egress.tunnelReads);
 }
 
-/** Forwards the client's bytes only after the host has agreed. Before that, the bytes could be requests, which may name any host. */
+/** Forwards the client's bytes only after the host has agreed. Before that, the bytes could be requests to any host. */
 function switchToWebSocket(
   { pieces, tunnelReads }: Egress,
   upstream: Socket,
@@ -564,7 +564,7 @@ function refuse(response: ServerResponse, status: number, reason: string): void 
   response.end(`sandbox-mcp: ${reason}.\n`);
 }
 
-/** The reason is in the status line too, because most clients show only that. */
+/** The status line contains the reason, too, because most clients show only this line. */
 function refuseTunnel(socket: Duplex, status: number, reason: string): void {
   const plain = `sandbox-mcp: ${reason}`.replace(/[^\x20-\x7e]/g, "?").slice(0, 200);
   const body = `sandbox-mcp: ${reason}.\n`;

@@ -8,7 +8,7 @@ import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import type { ExitReport, Intercepts, StartRequest } from "../platform/engine-protocol.ts";
 import { type Mount, type View, tokenPlace } from "./bubblewrap.ts";
 import { startUnisolated } from "./unisolated.ts";
-import { createEgress, type Egress, takeConnections } from "./egress.ts";
+import { createEgress, type Egress, serveListeners } from "./egress.ts";
 import { PortForwarder } from "./forward.ts";
 import { hostsFile, sandboxEnvironment } from "./rootfs-files.ts";
 import type { HostDirectory } from "./engine-settings.ts";
@@ -57,12 +57,12 @@ const START_KERNEL =
 const FREE: NetworkPolicy = { internet: "full", allowHosts: [] };
 const NO_INTERCEPTS: Intercepts = { http: [], https: [], all: false };
 const TOKEN_FILE = "token";
-/** The most characters that the engine logs of the output of our processes in a sandbox. The rest is dropped. */
+/** Limits how many characters of output the engine logs from our own processes in a sandbox. More output is dropped. */
 const printed = { burst: 262_144, perSecond: 65_536 };
 /**
- * Short reads of a sandbox's tunnels. Each takes about 40 µs of the engine's thread with its write, so this rate takes 2.5 % of the
- * thread. The kernel joins data that arrives during a pause, so the rate delays a fast connection by milliseconds. The burst is for a
- * thousand small requests.
+ * Limits the short reads of a sandbox's tunnels. A read and the write after it take about 40 µs of the engine's thread, so this
+ * rate takes 2.5 % of the thread. A fast connection is delayed only by milliseconds, because the kernel joins data that arrives
+ * during a pause. The burst is enough for a thousand small requests.
  */
 const tunnelReads = { burst: 5000, perSecond: 625 };
 /** How long a stopping sandbox may take before it is killed, in milliseconds. init.pl, its first process, has a shorter limit. */
@@ -195,7 +195,7 @@ export class EngineSandbox {
               groups,
               onOutput,
             });
-      closeEgress = takeConnections(server, running.egress);
+      closeEgress = serveListeners(server, running.egress);
       return new EngineSandbox(common, place, running, egress, hosts, groups, cleanUp);
     } catch (error) {
       await cleanUp();
@@ -233,8 +233,8 @@ export class EngineSandbox {
   }
 
   /**
-   * Sends bytes to sandboxd or the control server, and ignores the response. Returns false if the server does not accept connections
-   * yet. Sends nothing if the sandbox is in use or has ended.
+   * Sends bytes to sandboxd or the control server, and ignores the response. Returns false if the server does not accept
+   * connections yet. Sends nothing if the sandbox is in use or has ended.
    */
   async #sendTo(server: OwnServer, bytes = ""): Promise<boolean> {
     if (this.hasEnded || this.actor !== undefined) return true;

@@ -1,4 +1,4 @@
-/** The engine's settings, which its starter sends as one line of JSON. */
+/** The engine's settings, which its parent process sends as one line of JSON. */
 import * as z from "zod";
 import { limitsSchema } from "./limits.ts";
 
@@ -11,7 +11,7 @@ export const settingsSchema = z.strictObject({
   port: z.int().min(0).max(65_535).optional(),
   network: z.enum(["internet", "none"]),
   isolation: z.enum(["bubblewrap", "none"]),
-  /** What `checkBubblewrap` found, if the starter has called it. */
+  /** The result of `checkBubblewrap`, if the parent process has already called it. */
   bubblewrap: z.strictObject({ supported: z.array(z.string()), dropsRoot: z.boolean() }).optional(),
   /** The directory for sockets and generated files. The engine creates it, and removes what killed engines left in it. */
   runDir: directory,
@@ -41,5 +41,5 @@ export const settingsSchema = z.strictObject({
 
 export type EngineSettings = z.infer<typeof settingsSchema>;
 
-/** `name` is the sandbox's Durable Object, which only the sandbox's principal can reach. */
+/** `name` is the name of the sandbox's Durable Object, which only the sandbox's principal can reach. */
 export type HostDirectory = NonNullable<EngineSettings["directories"]>[number];

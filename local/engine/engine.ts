@@ -18,7 +18,7 @@ import { sandboxEnvironment, sandboxFiles } from "./rootfs-files.ts";
 import { endLeftovers, markEngine } from "./leftovers.ts";
 import { createEngineGroups, defaultLimits, findGroupParents, removeGroups } from "./limits.ts";
 import { guardMachine } from "./machine-guard.ts";
-import { readRestAfter } from "./piece-limit.ts";
+import { drainAfter } from "./piece-limit.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
 import type { SharedSettings } from "./engine-sandbox.ts";
 import { describePython, environmentFiles } from "./python.ts";
@@ -54,7 +54,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   if (options.secret.length < 16) throw new Error(MACHINE.shortSecret);
   const check =
     options.isolation === "bubblewrap"
-      ? (checked(options) ?? (await checkBubblewrap(options.path)))
+      ? (givenCheck(options) ?? (await checkBubblewrap(options.path)))
       : undefined;
   if (check?.works === false) throw new Error(`${check.reason}. ${check.remedy}`);
   if (check === undefined) for (const line of NOT_ISOLATED) log(line);
@@ -151,7 +151,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     },
   });
   server.on("request", (request, response) => {
-    readRestAfter(request, response);
+    drainAfter(request, response);
     void router.request(request, response);
   });
   server.on("upgrade", (request, socket, head) => void router.upgrade(request, socket, head));
@@ -179,7 +179,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   };
 }
 
-function checked({ bubblewrap }: EngineOptions): Check | undefined {
+function givenCheck({ bubblewrap }: EngineOptions): Check | undefined {
   return bubblewrap && { ...bubblewrap, works: true, supported: new Set(bubblewrap.supported) };
 }
 

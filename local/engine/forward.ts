@@ -21,7 +21,7 @@ const controlPort = 3000;
 const ours = new Set([SECRET_HEADER, HOST_HEADER, "host"]);
 /** The most open requests and WebSockets of a sandbox. Each takes two of the file descriptors that all sandboxes share. */
 const maxOpen = 256;
-/** The most open requests and WebSockets of previews. Anybody can open previews, so the rest is reserved for the user. */
+/** The most open requests and WebSockets of previews. Anybody can open previews, so the others are reserved for the user. */
 const maxPreviews = 192;
 const headMs = 500;
 const tunnelMs = 30_000;
@@ -110,8 +110,7 @@ export class PortForwarder {
     upstream.on("error", fail);
     response.on("close", () => upstream.destroy());
     request.pipe(upstream);
-    // The headers are sent with the body's first piece, but at the latest after `headMs`: a server drops a connection that is silent
-    // for seconds.
+    // The headers wait for the body's first piece, but at most `headMs`: a server drops a connection that is silent for seconds.
     const flushTimer = setTimeout(() => upstream.flushHeaders(), headMs);
     for (const event of ["data", "end", "close"]) request.once(event, () => clearTimeout(flushTimer));
   }
@@ -125,8 +124,9 @@ export class PortForwarder {
   ): Promise<void> {
     client.on("error", () => undefined);
     const pace = this.#paceOf(request);
-    // While previews exceed their rate, they get no new connection: at first, workerd reads from a new connection at any rate.
-    const isOverdrawn = isPreview(request) && pace.pieces.isResting;
+    // While previews exceed their rate, they get no new connection, because workerd does not limit its first reads from a new
+    // connection.
+    const isOverdrawn = isPreview(request) && pace.pieces.isPaused;
     const isWebSocket = request.headers.upgrade?.toLowerCase() === "websocket";
     if (!isWebSocket || isOverdrawn || !this.#reserve(request, client))
       return refuseUpgrade(client, "503 Service Unavailable", "failed");
@@ -139,8 +139,8 @@ export class PortForwarder {
         headers: forwardedHeaders(request),
         pace,
         isPreview: isPreview(request),
-        // One window for stdout and one for stderr. Only messages of the actor are acknowledgements: a preview's visitor may send
-        // anything.
+        // One window for stdout and one for stderr. Only the actor's messages count as acknowledgements: a preview's visitor may
+        // send anything.
         acknowledgedBytes: port === SANDBOXD_PORT && !isPreview(request) ? 2 * WINDOW_BYTES : 0,
         onBroken: port === controlPort ? this.#onBroken : undefined,
       });

@@ -9,7 +9,10 @@ import type { Pieces } from "./piece-limit.ts";
 const FRAME_WEIGHT = 4;
 const FRAMES_AT_ONCE = 64;
 
-/** The connection from which `ws` reads. Counts each frame before `ws` parses it: pausing the socket does not stop data already read. */
+/**
+ * The connection that `ws` reads. Counts each frame before `ws` parses it, because pausing the socket does not stop data already
+ * read.
+ */
 export class FramedConnection extends Duplex {
   readonly #socket: Duplex;
   readonly #onRead: (bytes: number) => void;
@@ -37,7 +40,7 @@ export class FramedConnection extends Duplex {
     pieces.join(this);
   }
 
-  /** Call it after the headers, when frames follow. With `unshift`, the caller returns frames that arrived with the headers. */
+  /** Call it after the headers, when frames follow. If frames arrived together with the headers, give them back with `unshift`. */
   begin(): void {
     this.#carriesFrames = true;
   }

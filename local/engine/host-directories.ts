@@ -15,7 +15,7 @@ import { MACHINE, START_PROBLEMS } from "./texts.ts";
 const run = promisify(execFile);
 
 export interface HostIDs extends IDRange, IDMap {
-  /** For a directory of the machine's root. */
+  /** Only for a directory that belongs to the machine's root. */
   directoryMaps?: MountMaps;
 }
 
@@ -31,7 +31,7 @@ export async function claimIDsFor(directory: FileHandle | undefined): Promise<Ho
   const firstUser = { uid: first, gid: first };
   if (owner === undefined) return { ...range, root: firstUser, count: idsPerSandbox };
   if (owner.uid === 0) {
-    // All groups, because nobody can change a file on such a mount if the maps lack the file's owner or group.
+    // Maps all groups: on such a mount, nobody can change a file whose owner or group is not in the maps.
     const directoryMaps = { users: `0 ${first} 1\n`, groups: `0 ${first} ${idsPerSandbox}\n` };
     return { ...range, root: firstUser, count: 1, directoryMaps };
   }
@@ -39,9 +39,9 @@ export async function claimIDsFor(directory: FileHandle | undefined): Promise<Ho
 }
 
 /**
- * `npm start` resolved the path. Since then, programs that can write to a parent directory may have replaced the directory by a link.
- * While the directory is open, no other directory gets its inode number, which `requireMounted` compares. @throws Error for the
- * operator if the directory is gone
+ * Opens a directory whose path `npm start` has resolved. Since then, a program that can write to a parent directory may have
+ * replaced it by a link. While the directory is open, no other directory gets its inode number, which `requireMounted` compares.
+ * @throws Error for the operator if the directory is gone
  */
 export async function openDirectory({ from }: HostDirectory): Promise<FileHandle> {
   const flags = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
@@ -73,9 +73,9 @@ async function ownerOf(opened: FileHandle): Promise<HostUser> {
 
 /**
  * Refuses a directory with set-id programs. A sandbox that can write to such a program could replace its content through a shared
- * mapping, and the kernel would keep the set-id bit. The search cannot read a directory that belongs to this user but gives this user
- * no read permission. Such a directory is also an error, because the sandbox has this user's rights and could add the permission. It
- * cannot change directories of other users.
+ * mapping, and the kernel would keep the set-id bit. A directory of this user that the user may not read is refused, too: the
+ * search skips it, but the sandbox has this user's rights and could add the permission. The sandbox cannot change directories of
+ * other users.
  * @param path where to look for `find` @throws Error naming the file or the directory
  */
 export async function refuseSetID(directory: string, path = systemPath()): Promise<void> {
@@ -91,7 +91,7 @@ export async function refuseSetID(directory: string, path = systemPath()): Promi
     ({ stdout: found }) => ({ stdout: found, code: undefined }),
     (error: { stdout?: string; code?: unknown }) => ({ stdout: error.stdout ?? "", code: error.code }),
   );
-  if (code === "ENOENT") throw new Error(MACHINE.noFind);
+  if (code === "ENOENT") throw new Error(MACHINE.noFind(shownName(directory)));
   const file = stdout.trimEnd();
   if (file === "") return;
   const isDirectory = (await stat(file).catch(() => undefined))?.isDirectory() === true;

@@ -51,8 +51,8 @@ export interface MountMaps {
 }
 
 /**
- * Mounts a directory again in the mount namespace of a process. @throws Error with the reason if the machine or file system does not
- * support such mounts
+ * Mounts a directory again in the mount namespace of a process. @throws Error with the reason if the machine or file system does
+ * not support such mounts
  */
 export async function mountMapped(pid: number, from: string, to: string, maps: MountMaps): Promise<void> {
   const unshare = unshareNumber[arch];

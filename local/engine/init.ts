@@ -17,8 +17,8 @@ export const initCommand = ["/bin/bash", "-p", "-s", hostname];
 export const initGreeting = "echo complete >&6\n";
 
 /**
- * The rest of the script. It closes inherited descriptors, except the control server's channel to the engine, and becomes the
- * command. If the engine ends without sending this rest, bash ends.
+ * The script after its first line. It closes inherited descriptors, except the control server's channel to the engine, and then
+ * executes the command. If the engine ends before it sends this part, bash ends, too.
  */
 export function initScript(command: string[]): string {
   return [
@@ -44,7 +44,8 @@ export function superviseCommand(sandboxd: string[], server: string[], limits: L
 }
 
 export function limitCommand(command: string[], { openFiles, processes }: Limits): string[] {
-  // The limit of core dumps is soft, so programs can raise it. The other limits are never raised above the machine's own.
+  // The limit of core dumps is soft, so programs can raise it. If a limit of the machine is lower than ours, the machine's limit
+  // stays.
   const script = `ulimit -Sc 0; ulimit -n ${openFiles} 2>/dev/null; ${userLimits({ processes })}; exec "$@"`;
   return ["/bin/bash", "-p", "-c", script, "sbx", ...withoutInitCapability(command)];
 }

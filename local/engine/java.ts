@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 
 const homes = "/usr/lib/jvm";
 
-/** The paths of a file in all Java homes. Each path occurs once, although Debian's Java versions may link to the same file in /etc. */
+/** The paths of a file in all Java homes. A file in /etc to which several of Debian's Java versions link is listed once. */
 export function javaFiles(name: string): string[] {
   if (!existsSync(homes)) return [];
   const paths = readdirSync(homes).map((home) => `${homes}/${home}/${name}`);

@@ -130,8 +130,8 @@ function connectBelow(directory: number, name: string): Socket {
 }
 
 /**
- * Opens the directory of the control server's socket once the server listens. At that time no user code has run, and the engine has
- * the listeners.
+ * Opens the directory of the control server's socket once the server listens. At that time, no user code has run, and the server
+ * has handed its listeners to the engine.
  */
 async function openControlSocket(
   first: number,
@@ -162,7 +162,8 @@ async function openControlSocket(
       }
     }
     await sleep(4);
-    // The control server listens just after it has handed over its listeners. Earlier checks would only cost processor time.
+    // The control server begins to listen just after it has handed over its listeners. Earlier checks would only cost processor
+    // time.
     await Promise.race([handedOver, sleep(50)]);
   }
   throw new Error(START_PROBLEMS.controlLate);

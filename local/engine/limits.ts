@@ -36,8 +36,8 @@ export type Limits = z.infer<typeof limitsSchema>;
 export interface Sizes {
   root: number;
   /**
-   * Bytes of the server's own files about runs. They are separate, so that a command that fills the disk still has output, and the next
-   * command can clean up.
+   * Bytes of the server's own files about runs. They are separate, so that a command that fills the disk still has output, and the
+   * next command can clean up.
    */
   runs: number;
   sharedMemory: number;
@@ -51,7 +51,7 @@ export function sizesFor(diskBytes: number): Sizes {
 const MiB = 1024 * 1024;
 /** The sandboxes that share the machine's open files: one principal's maximum (MAX_RUNNING_SANDBOXES), and the prepared one. */
 const sandboxes = 10 + 1;
-/** The limit of a sandbox's socket buffers. The kernel has one pool for the machine, a twentieth of its memory. */
+/** The limit of a sandbox's socket buffers. All sockets of the machine share one pool, a twentieth of its memory. */
 const socketBytes = 64 * MiB;
 /** The age from which empty groups are removed, in milliseconds. A younger group may belong to a sandbox that starts or ends. */
 const emptyMs = 60 * 60 * 1000;
@@ -78,7 +78,7 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
   };
 }
 
-/** The limit of open files for one process: with it, all sandboxes together use at most half of the machine's open files. At least 1,024. */
+/** The limit of open files for one process, at least 1,024. All sandboxes together can open about half of the machine's files. */
 export function openFilesPerProcess(openFilesOfMachine: number, processes: number): number {
   return Math.min(65_536, Math.max(1024, Math.floor(openFilesOfMachine / 2 / sandboxes / processes)));
 }
@@ -111,7 +111,10 @@ function readSetting(setting: string): number {
   }
 }
 
-/** How many processors all sandboxes together may use: all but a quarter, but they leave at most one to the server. */
+/**
+ * How many processors all sandboxes together may use. They leave a quarter of the processors to the server, but at most one
+ * processor.
+ */
 const processors = availableParallelism() - Math.min(1, availableParallelism() / 4);
 /** The period of that limit, in microseconds. A group that has used its part waits until the next period. */
 const PERIOD = 20_000;
@@ -227,7 +230,9 @@ function limitFile({ version }: GroupParent, controller: Controller): string {
   return version === 2 ? "memory.max" : "memory.limit_in_bytes";
 }
 
-/** Creates the groups that limit all sandboxes of an engine together. Never writes to other groups. @returns their directories */
+/**
+ * Creates the groups that limit all sandboxes of an engine together. Never writes to other groups. @returns the groups' directories
+ */
 export async function createEngineGroups(
   parents: GroupParent[],
   boot: string,
@@ -300,7 +305,7 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
           await limitReads(parent, directory, limits);
           continue;
         }
-        // Files are in memory, too, so the limit has room for all of them: programs must get ENOSPC for a full disk, and not be killed.
+        // Files are in memory, so the limit includes room for a full disk: programs must then get ENOSPC, and not be killed.
         const value = controller === "pids" ? limits.processes : limits.memoryBytes + filesBytes(limits);
         await writeFile(join(directory, limitFile(parent, controller)), String(value));
       }

@@ -5,8 +5,8 @@
  * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
  * - Closed connections with unsent data: beyond the machine's limit, the kernel resets connections of others when they close.
  * - File locks: they count in no control group. One sandbox took 100 MB of kernel memory a second with them.
- * - Sockets: the memory of data that was not sent or not read yet counts in no control group, or only a small part of it. One
- *   TCP connection kept 85 MB, for which its group was charged 130 KB.
+ * - Sockets: of the memory for unsent and unread data, at most a small part counts in a control group. One TCP connection kept 85
+ *   MB, for which its group was charged 130 KB.
  * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 208 KiB each.
  *
  * The guard ends the largest sandbox of the principal that uses most of the resource. If it chose the largest sandbox of all, a
@@ -28,7 +28,7 @@ const CHECK_INTERVAL_MS = 250;
 const NEAR_SHARE = 0.75;
 const NEAR_INTERVAL_MS = 20;
 const END_TIMEOUT_MS = 5000;
-/** At this share of the limit of the sandboxes' control group, the guard acts, before the kernel does. */
+/** The guard acts at this share of the memory limit for all sandboxes, before the kernel acts at the limit itself. */
 const FULL_SHARE = 0.9;
 
 interface Pool {
@@ -44,8 +44,8 @@ interface Pool {
 interface Cause {
   usedBy: (sandbox: EngineSandbox) => Promise<number>;
   /**
-   * If the sandboxes of a principal together use less than this, none is ended, because another program of the machine must be using
-   * most of the resource.
+   * If the sandboxes of a principal together use less than this, none is ended, because another program of the machine must be
+   * using most of the resource.
    */
   least: (used: number) => number;
   why: string;
@@ -69,8 +69,8 @@ const MAX_NETLINK_BYTES = 32 * 1024 * 1024;
 const MAX_NETLINK_LIST_BYTES = 64 * 1024;
 
 /**
- * The most bytes read of the machine's list of file locks: a thousand locks. The machine's own programs have fewer. If the list is
- * shorter, no sandbox is ended.
+ * The most bytes read of the machine's list of file locks: a thousand locks. The machine's own programs have fewer. While the list
+ * is shorter than this, no sandbox is ended.
  */
 const MAX_LOCK_LIST_BYTES = 64 * 1024;
 

@@ -1,7 +1,7 @@
 /**
  * The mount namespace of an engine that runs as root. Its sandboxes run as unprivileged users, so that root in a sandbox has no
  * privileges on the host. Process limits apply to this root, and it has no access to files or kernel settings of the host's root.
- * An unprivileged user may not be able to reach files that the sandbox needs (for example a clone under /root). So the engine
+ * But an unprivileged user may be unable to reach files that the sandbox needs (for example a clone under /root). So the engine
  * mounts these files in a mount namespace, and starts bubblewrap in it.
  *
  * Entering a namespace puts no process between the engine and bubblewrap. A second bubblewrap around the first would be such a
@@ -44,8 +44,9 @@ export class MountNamespace {
   }
 
   /**
-   * Opens the namespace, or a new one if a package manager has replaced a file since. The old namespace still shows the removed file,
-   * which cannot be mounted in a sandbox. @throws Error if the namespace cannot be created, or a directory's owner cannot be mapped
+   * Opens the namespace, or a new one if a package manager has replaced a file since. The old namespace still shows the removed
+   * file, which cannot be mounted in a sandbox. @throws Error if the namespace cannot be created, or a directory's owner cannot be
+   * mapped
    */
   async open(mounts: Mount[], { root, directoryMaps }: HostIDs) {
     // The namespace has the directories of all sandboxes, so that sandboxes with different directories can share it.

@@ -15,8 +15,8 @@ import {
 import type { Pieces } from "./piece-limit.ts";
 import { REQUEST_PROBLEMS, WORKER_PROBLEMS } from "./texts.ts";
 
-/** How long a request waits for a Worker that is starting, reloading or waking an actor, in milliseconds. */
-const takeTimeoutMs = 30_000;
+/** How long a request waits for a poll, in milliseconds. Meanwhile, the Worker may start, reload, or wake the actor. */
+const forwardTimeoutMs = 30_000;
 /** After this time, in milliseconds, a poll without a request ends, so that connections do not become stale. */
 const pollMs = 60_000;
 /**
@@ -25,8 +25,8 @@ const pollMs = 60_000;
  */
 const responseMs = 15 * 60_000;
 /** The most requests of a sandbox that the Worker handles at once. Others wait, with their connections open. */
-const maxTaken = 16;
-/** How long an abandoned request still counts in `maxTaken` if the Worker does not confirm its end, in milliseconds. */
+const maxForwarded = 16;
+/** How long an abandoned request still counts in `maxForwarded` if the Worker does not confirm its end, in milliseconds. */
 const abandonMs = 30_000;
 /** The longest description of a request, in bytes. It is sent in one header, and workerd allows 128 KiB for all headers. */
 const maxDescription = 98_304;
@@ -44,17 +44,17 @@ interface Pending {
   request: IncomingMessage;
   response: ServerResponse;
   timer: NodeJS.Timeout;
-  taker?: string;
+  poller?: string;
   hasResponse?: boolean;
 }
 
 export class OutboundQueue {
   readonly #waiting = new Set<Pending>();
-  readonly #taken = new Map<number, Pending>();
-  /** Requests in `#taken` whose clients have disconnected. The response to the next poll lists them. */
+  readonly #forwarded = new Map<number, Pending>();
+  /** Requests in `#forwarded` whose clients have disconnected. The response to the next poll lists them. */
   readonly #abandoned: number[] = [];
   #poll: { response: ServerResponse; timer: NodeJS.Timeout } | undefined;
-  #taker = "";
+  #poller = "";
   #next = 1;
   #isClosed = false;
 
@@ -72,30 +72,30 @@ export class OutboundQueue {
     const outbound: OutboundRequest = { number, method, url: url.href, headers, hasBody, pattern };
     const description = Buffer.from(JSON.stringify(outbound)).toString("base64");
     if (description.length > maxDescription) return fail(response, 431, WORKER_PROBLEMS.largeHead);
-    const timer = setTimeout(() => fail(response, 502, WORKER_PROBLEMS.notTaken), takeTimeoutMs);
+    const timer = setTimeout(() => fail(response, 502, WORKER_PROBLEMS.notTaken), forwardTimeoutMs);
     const pending: Pending = { number, description, hasBody, request, response, timer };
     response.on("close", () => {
       clearTimeout(pending.timer);
       this.#waiting.delete(pending);
       if (pending.hasResponse) this.#free(number);
-      else if (this.#taken.has(number)) this.#abandon(pending);
+      else if (this.#forwarded.has(number)) this.#abandon(pending);
     });
     this.#waiting.add(pending);
     this.#match();
   }
 
-  /** The Worker polls for the next request. @param taker different for each actor; a new one replaces the previous one */
-  poll(taker: string, response: ServerResponse): void {
+  /** The Worker polls for the next request. @param poller different for each actor; a new poller replaces the previous one */
+  poll(poller: string, response: ServerResponse): void {
     if (this.#isClosed) {
       response.writeHead(404).end();
       return;
     }
     this.#release(204);
-    this.#taker = taker;
-    for (const pending of this.#taken.values()) {
-      if (pending.taker === taker) continue;
+    this.#poller = poller;
+    for (const pending of this.#forwarded.values()) {
+      if (pending.poller === poller) continue;
       clearTimeout(pending.timer);
-      this.#taken.delete(pending.number);
+      this.#forwarded.delete(pending.number);
       fail(pending.response, 502, WORKER_PROBLEMS.interrupted);
     }
     const timer = setTimeout(() => this.#release(204), pollMs);
@@ -109,7 +109,7 @@ export class OutboundQueue {
   }
 
   respond(number: number, request: IncomingMessage, response: ServerResponse): void {
-    const pending = this.#taken.get(number);
+    const pending = this.#forwarded.get(number);
     const described = parseResponse(request.headers[OUTBOUND_HEADER]);
     const isGone = pending === undefined || pending.response.destroyed;
     if (isGone || described === undefined) {
@@ -142,8 +142,8 @@ export class OutboundQueue {
   close(): void {
     this.#isClosed = true;
     this.#release(404);
-    const ended = [...this.#waiting, ...this.#taken.values()];
-    this.#taken.clear();
+    const ended = [...this.#waiting, ...this.#forwarded.values()];
+    this.#forwarded.clear();
     for (const pending of ended) {
       clearTimeout(pending.timer);
       pending.response.destroy();
@@ -151,8 +151,8 @@ export class OutboundQueue {
   }
 
   /**
-   * The request counts in `maxTaken` until the Worker has ended its own request for it. Otherwise a program could make the Worker
-   * handle any number of requests, by disconnecting early.
+   * The request counts in `maxForwarded` until the Worker has ended its own request for it. Otherwise a program could make the
+   * Worker handle any number of requests, by disconnecting early.
    */
   #abandon(pending: Pending): void {
     pending.timer = setTimeout(() => this.#free(pending.number), abandonMs);
@@ -161,14 +161,14 @@ export class OutboundQueue {
   }
 
   #free(number: number): void {
-    clearTimeout(this.#taken.get(number)?.timer);
-    if (this.#taken.delete(number)) this.#match();
+    clearTimeout(this.#forwarded.get(number)?.timer);
+    if (this.#forwarded.delete(number)) this.#match();
   }
 
   #match(): void {
     if (this.#abandoned.length > 0) return this.#release(204);
     const poll = this.#poll;
-    if (poll === undefined || this.#taken.size >= maxTaken) return;
+    if (poll === undefined || this.#forwarded.size >= maxForwarded) return;
     const [pending] = this.#waiting;
     if (pending === undefined) return;
     this.#waiting.delete(pending);
@@ -176,8 +176,8 @@ export class OutboundQueue {
     clearTimeout(poll.timer);
     clearTimeout(pending.timer);
     const { number, description, hasBody, request, response } = pending;
-    pending.taker = this.#taker;
-    this.#taken.set(number, pending);
+    pending.poller = this.#poller;
+    this.#forwarded.set(number, pending);
     pending.timer = setTimeout(() => fail(response, 504, WORKER_PROBLEMS.silent), responseMs);
     poll.response.writeHead(200, {
       [OUTBOUND_HEADER]: description,
@@ -305,7 +305,7 @@ export function limitInterim(upstream: ClientRequest, pieces: Pieces, refuse: ()
  * forwarded:
  * - a protocol change that was not requested;
  * - a transfer coding, which would be lost;
- * - more headers than Node reads: a dropped one may announce chunks, whose rate is limited;
+ * - more headers than Node reads: a dropped header could announce chunks, and their rate would not be limited;
  * - a response that Node reads but refuses to write, for example with status 0 or control characters in the reason.
  */
 export function streamResponse(incoming: IncomingMessage, response: ServerResponse): boolean {
@@ -316,7 +316,7 @@ export function streamResponse(incoming: IncomingMessage, response: ServerRespon
   try {
     response.writeHead(incoming.statusCode ?? 502, incoming.statusMessage, headers);
   } catch {
-    // Resets the message, because Node would use it for the response that is sent instead.
+    // Resets the reason, because Node would use it in the response that is sent instead.
     response.statusMessage = "";
     return false;
   }

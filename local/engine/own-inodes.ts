@@ -1,8 +1,8 @@
 /**
- * Gives each sandbox its own inodes for the machine's files and devices, and for the engine's files (overlayfs). The files are still
- * stored and cached once. The kernel keeps locks and watches by inode. Without own inodes, a sandbox could set a million locks on
- * /dev/null or on a program of the machine, and the kernel would go through all of them each time that anyone closes that file. With
- * watches, a sandbox could see which files others open.
+ * Gives each sandbox its own inodes for the machine's files and devices, and for the engine's files (overlayfs). The files are
+ * still stored and cached only once. The kernel keeps locks and watches by inode. On a shared inode, a sandbox could set a million
+ * locks on /dev/null or on a program of the machine, and the kernel would go through all locks each time that anyone closes that
+ * file. With watches, a sandbox could see which files others open.
  */
 import { readFileSync, realpathSync } from "node:fs";
 import { arch } from "node:process";
@@ -50,9 +50,10 @@ exec @rest or die "$rest[0]: $!\\n";
 `;
 
 /**
- * The beginning of a command line that gives a sandbox its own inodes, in its own mount namespace. @param place a writable
- * directory of the namespace @param engine the place of the engine's files, if the sandbox cannot write to them @param files the
- * paths of the machine's files, and where they are mounted
+ * The beginning of a command line that gives a sandbox its own inodes, in its own mount namespace.
+ * @param place a writable directory of the namespace
+ * @param engine the place of the engine's files, if the sandbox cannot write to them
+ * @param files the paths of the machine's files, and where they are mounted
  */
 export function withOwnInodes(place: string, engine: string | undefined, files: readonly Mount[]): string[] {
   const numbers = calls[arch];

@@ -1,6 +1,6 @@
 /**
- * Limits the rate of body pieces and WebSocket frames of one sandbox over all its connections, and of a principal's sandboxes. All
- * sandboxes share the engine's thread, and each piece, even a short one, takes about the same time there.
+ * Limits how many body pieces and WebSocket frames pass in a second, over all connections of a sandbox and over all sandboxes of a
+ * principal. All sandboxes share the engine's thread, and even a short piece takes about as much of its time as a long one.
  */
 import { IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
@@ -10,10 +10,10 @@ import { Pace, pieceWeight } from "../../container/sandboxd/pace.ts";
 const PER_SECOND = 20_000;
 
 /**
- * The shortest rest for each connection, in milliseconds: pausing and resuming a connection takes 8 µs, so with this value it takes
- * 2 % of the engine's thread.
+ * The shortest pause for each connection, in milliseconds. Pausing and resuming a connection takes 8 µs, which is 2 % of this
+ * pause.
  */
-const REST_MS = 0.4;
+const PAUSE_MS = 0.4;
 
 /** Reading and dropping this many bytes of an unread body costs as much as a piece. */
 const UNUSED_BYTES = 2048;
@@ -21,8 +21,8 @@ const UNUSED_BYTES = 2048;
 const MAX_GATHERED = 65_536;
 
 /**
- * All sandboxes of a principal together. Each frame takes 22 µs of workerd's thread: nine sandboxes, each with its own limit,
- * occupied the thread completely.
+ * The limit for all sandboxes of a principal together. Each frame takes 22 µs of workerd's thread. Without this limit, nine
+ * sandboxes occupied the thread completely.
  */
 const PER_SECOND_TOGETHER = 2 * PER_SECOND;
 
@@ -31,7 +31,7 @@ interface PieceLimits {
   bytes?: Pace | undefined;
 }
 
-/** The common limits of principals, which are few. */
+/** The limits of principals, by owner. They are never removed, because principals are few. */
 const paces = new Map<string, Pace>();
 
 /** The limit that all sandboxes of this owner share. */
@@ -49,7 +49,7 @@ export class Pieces {
   /** A limit over several sandboxes. */
   together: Pace | undefined;
   /** Whether all connections are paused, because there were too many pieces or bytes. */
-  isResting = false;
+  isPaused = false;
 
   constructor({ pace = new Pace({ burst: PER_SECOND, perSecond: PER_SECOND }), bytes }: PieceLimits = {}) {
     this.#pace = pace;
@@ -62,22 +62,22 @@ export class Pieces {
     for (const event of ["connect", "upgrade"])
       server.on(event, (_request, socket: Duplex) => this.leave(socket));
     server.on("request", (request, response) => {
-      // Begins to read, because Node would read the rest of an unread body without counting it here.
+      // Starts to read. Otherwise, Node would drain an unread body itself, and its pieces would not count.
       request.read(0);
-      readRestAfter(request, response);
+      drainAfter(request, response);
       response.once("close", () =>
-        request.on("data", (rest: Buffer) => this.take(0, rest.length / UNUSED_BYTES)),
+        request.on("data", (piece: Buffer) => this.take(0, piece.length / UNUSED_BYTES)),
       );
     });
   }
 
   join(socket: Duplex): void {
     this.leave(socket);
-    const pauseIfResting = () => void (this.isResting && this.#pause(socket));
+    const pauseIfLimited = () => void (this.isPaused && this.#pause(socket));
     const leave = () => this.leave(socket);
-    this.#connections.set(socket, () => socket.off("resume", pauseIfResting).off("close", leave));
-    socket.on("resume", pauseIfResting).on("close", leave);
-    pauseIfResting();
+    this.#connections.set(socket, () => socket.off("resume", pauseIfLimited).off("close", leave));
+    socket.on("resume", pauseIfLimited).on("close", leave);
+    pauseIfLimited();
   }
 
   leave(socket: Duplex): void {
@@ -89,8 +89,8 @@ export class Pieces {
   /** Counts a piece. Above a limit, all connections pause for a while. @param weight the cost, in pieces of a body */
   take(bytes: number, weight = 1): void {
     const ms = this.#wait(weight * pieceWeight(bytes), bytes);
-    if (ms === 0 || this.isResting) return;
-    this.isResting = true;
+    if (ms === 0 || this.isPaused) return;
+    this.isPaused = true;
     for (const socket of this.#connections.keys()) if (!socket.isPaused()) this.#pause(socket);
     this.#pauseFor(ms);
   }
@@ -100,15 +100,15 @@ export class Pieces {
   }
 
   #pauseFor(ms: number): void {
-    const rest = Math.max(ms, this.#connections.size * REST_MS);
+    const pause = Math.max(ms, this.#connections.size * PAUSE_MS);
     setTimeout(() => {
       const more = this.#wait(0, 0);
       if (more > 0) return this.#pauseFor(more);
-      this.isResting = false;
+      this.isPaused = false;
       const paused = [...this.#paused];
       this.#paused.clear();
       for (const socket of paused) socket.resume();
-    }, rest).unref();
+    }, pause).unref();
   }
 
   #pause(socket: Duplex): void {
@@ -127,8 +127,8 @@ export function requestsOf(pieces: Pieces): typeof IncomingMessage {
 }
 
 /**
- * Counts a body's pieces. Joins pieces that arrive together, and forwards them after `MAX_GATHERED` bytes at the latest: Node reads up
- * to 2 MB at once unless a full stream pauses the connection.
+ * Counts a body's pieces. Joins pieces that arrive together, and forwards them after `MAX_GATHERED` bytes at the latest: Node reads
+ * up to 2 MB at once unless a full stream pauses the connection.
  */
 export function gather(message: IncomingMessage, pieces: Pieces): void {
   const push = message.push.bind(message);
@@ -155,10 +155,10 @@ export function gather(message: IncomingMessage, pieces: Pieces): void {
 }
 
 /**
- * Reads the rest of a request whose response ended early. The next request on the connection, perhaps another principal's, would
+ * Drains a request whose response ended early. Otherwise, the next request on the connection, perhaps another principal's, would
  * wait behind it.
  */
-export function readRestAfter(request: IncomingMessage, response: ServerResponse): void {
+export function drainAfter(request: IncomingMessage, response: ServerResponse): void {
   response.once("close", () => {
     request.unpipe();
     request.resume();

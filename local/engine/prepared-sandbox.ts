@@ -10,7 +10,9 @@ import {
   type SandboxPlace,
 } from "./engine-sandbox.ts";
 
-/** The pause between taking the prepared sandbox and starting the next, in milliseconds. It leaves the CPU to the first call. */
+/**
+ * The pause between handing out the prepared sandbox and starting the next, in milliseconds. It leaves the CPU to the first call.
+ */
 const PAUSE_MS = 300;
 
 interface Prepared {
@@ -88,8 +90,8 @@ export class PreparedSandbox {
   }
 
   /**
-   * A key that changes with variables and mounted files. Undefined if a file cannot be read. The caller then starts a sandbox itself,
-   * and this start reports the error.
+   * A key that changes with variables and mounted files. Undefined if a file cannot be read. The caller then starts a sandbox
+   * itself, and this start reports the error.
    */
   #key(env: Record<string, string>): string | undefined {
     const { mounts, cache } = this.#common;

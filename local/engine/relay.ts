@@ -1,7 +1,7 @@
 /**
- * WebSockets between the Worker and a sandbox. The engine ends both connections and forwards messages, so that it can limit a
- * sandbox. workerd reads all messages immediately, and keeps them in memory until the Worker's thread has time. All sandboxes
- * share this thread. `inside` is the connection to the sandbox, `outside` the connection to the Worker.
+ * WebSockets between the Worker and a sandbox. The engine is the endpoint of both connections and forwards the messages, so that it
+ * can limit a sandbox. workerd reads all messages immediately, and keeps them in memory until the Worker's thread has time. All
+ * sandboxes share this thread. `inside` is the connection to the sandbox, `outside` the connection to the Worker.
  */
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
@@ -21,7 +21,7 @@ const messageOverhead = 1024;
 const maxBuffered = 128 * 1024 * 1024;
 const handshakeMs = 60_000;
 const fullMs = 10;
-/** The bytes that may arrive at once, and per second after that. A page of a development server has fewer. */
+/** How many bytes may arrive at once, and per second after that. A page of a development server has fewer bytes. */
 const bytePace = { burst: 64 * 1024 * 1024, perSecond: 32 * 1024 * 1024 };
 
 export class RelayPace {
@@ -30,7 +30,9 @@ export class RelayPace {
   readonly inFlight = new RepliesInFlight();
   bufferedBytes = 0;
 
-  /** @param isOfPreviews true for previews: the rate of bytes in their HTTP bodies is limited. Other bodies are the user's file transfers. */
+  /**
+   * @param isOfPreviews whether to limit the bytes of HTTP bodies, too. Outside of previews, they are the user's file transfers.
+   */
   constructor(isOfPreviews: boolean) {
     this.pieces = new Pieces({ bytes: isOfPreviews ? new Pace(bytePace) : undefined });
   }
@@ -46,8 +48,8 @@ export interface RelayOptions {
   headers: [string, string][];
   pace: RelayPace;
   /**
-   * How many bytes each message of the Worker lets the sandbox send. They do not count in the rate, because a protocol with
-   * acknowledgements limits itself.
+   * After each message of the Worker, this many bytes of the sandbox do not count in the rate: they are part of a protocol that
+   * limits itself with acknowledgements.
    */
   acknowledgedBytes: number;
   /** Whether this is a preview. Anybody can open previews, so they are closed if they use too much memory. */
@@ -195,8 +197,9 @@ class BufferedBytes {
 }
 
 /**
- * Forwards messages. Pauses while the other end is full, and for the milliseconds that `admit` and `delayWhenFull` return. @param
- * connection the connection of `to` @param admit returns undefined to drop the message
+ * Forwards messages. Pauses while the other end is full, and for the milliseconds that `admit` and `delayWhenFull` return.
+ * @param connection the connection of `to`
+ * @param admit returns undefined to drop the message
  */
 function pump(
   from: WebSocket,

@@ -1,4 +1,7 @@
-/** Limits a sandbox's requests to its egress proxy: one at a time per connection, and a rate. All proxies share one thread. */
+/**
+ * Limits a sandbox's requests to its egress proxy: one at a time per connection, and a rate over all connections. The proxies of
+ * all sandboxes share one thread.
+ */
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
@@ -23,7 +26,10 @@ export class RequestLimiter {
   readonly #intercepted = new Pace({ burst: 100, perSecond: 50 });
   /** The rate of TLS handshakes of the engine. A certificate and its signature take about three milliseconds. */
   readonly #handshakes = new Pace({ burst: 100, perSecond: 30 });
-  /** The rate of connections that are closed for too many pipelined requests. Node has parsed about a thousand requests by then. */
+  /**
+   * The rate of connections that are closed for too many pipelined requests. Until then, Node has parsed about a thousand requests
+   * of such a connection.
+   */
   readonly #endings = new Pace({ burst: 8, perSecond: 4 });
   #closedUntil = 0;
 
@@ -37,8 +43,8 @@ export class RequestLimiter {
 
   /**
    * Whether to handle a request. A request that arrives before the end of the previous response is refused. The limiter then stops
-   * reading from the connection, because Node would keep the waiting requests. The connection closes after the previous response, so
-   * that the client knows which requests to repeat (RFC 9112, 9.3.2).
+   * reading from the connection, because Node would keep the waiting requests. The connection closes after the previous response,
+   * so that the client knows which requests to repeat (RFC 9112, 9.3.2).
    */
   accept({ socket }: IncomingMessage, response: ServerResponse): boolean {
     if (socket.destroyed) return false;
@@ -88,8 +94,8 @@ export class RequestLimiter {
 }
 
 /**
- * A client may receive a response's end, and send its next request, before Node confirms the write. So an ended response is done if
- * the one before it was written: Node sends the next response after this one.
+ * A client may receive a response's end, and send its next request, before Node confirms the write. So a response that has ended
+ * counts as done when the previous response was written. Node still sends responses in their order.
  */
 function isDone({ response, previous }: ClientState): boolean {
   return response.writableFinished || (response.writableEnded && previous?.writableFinished !== false);

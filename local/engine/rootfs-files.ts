@@ -28,7 +28,10 @@ const path = [
   "/bin",
 ].join(":");
 
-/** Addresses that need no proxy. Programs write IPv6 addresses in different forms, and some ignore ranges (Node, Python's urllib). */
+/**
+ * Addresses that need no proxy. The list has several forms of an IPv6 address, and single addresses because some programs ignore
+ * ranges (Node, Python's urllib).
+ */
 const direct = [
   "localhost",
   "::1",
@@ -164,10 +167,9 @@ const packageManagers = ["apt", "apt-get", "aptitude", "dnf", "yum", "zypper", "
 
 const noPackages = `#!/bin/sh
 cat >&2 <<END
-\${0##*/}: packages of the system cannot be installed in a local sandbox. Its /usr is the /usr of the machine on which
-the server runs, and read-only. You can use pip install and npm install, and unpack programs below /root or /workspace. If
-you need a package of the system, ask the operator of the server to install it on that machine. Sandboxes that start after
-that have it.
+\${0##*/}: packages of the system cannot be installed in a local sandbox. Its /usr is the read-only /usr of the machine on
+which the server runs. You can use pip install and npm install, and unpack programs below /root or /workspace. If you need a
+package of the system, ask the operator of the server to install it on that machine. Sandboxes that start later will have it.
 END
 exit 100
 `;
@@ -197,7 +199,7 @@ done
 [[ $# -ne 0 ]] || exit 0
 case \${user-root} in root | 0 | "#0") exec env -- "$@" ;; esac
 [[ $(wc -l </proc/self/uid_map) -eq 1 ]] || exec runuser -u "$user" -- env -- "$@"
-echo "sudo: everything in this sandbox runs as root: it has no other users" >&2
+echo "sudo: everything in this sandbox runs as root, because it has no other users" >&2
 exit 1
 `;
 

@@ -44,9 +44,9 @@ export interface Processes {
 }
 
 /**
- * A script that runs on the host before the sandbox. It joins the control groups, and raises the OOM score, so that the kernel kills
- * sandboxes first when memory runs out. If the engine has CAP_SYS_RESOURCE, programs in the sandbox cannot lower the score again. The
- * exit status is 126 if the script cannot join a group.
+ * A script that runs on the host before the sandbox. It joins the control groups, and raises the OOM score, so that the kernel
+ * kills sandboxes first when memory runs out. If the engine has CAP_SYS_RESOURCE, programs in the sandbox cannot lower the score
+ * again. The exit status is 126 if the script cannot join a group.
  */
 export const prelude = [
   "echo 500 2>/dev/null >/proc/self/oom_score_adj",
@@ -113,7 +113,7 @@ export async function start(options: StartOptions): Promise<Processes> {
 
   let first: Identity | undefined;
   const exited = settle(child, () => first);
-  // Once the first process starts, bubblewrap dies with the engine, and the sandbox with bubblewrap.
+  // Once the sandbox's first process has started, bubblewrap ends when the engine ends, and the sandbox ends when bubblewrap ends.
   const pid = readChildPID(info, exited).then(async (number) => {
     first = identify(number);
     if (first !== undefined && options.record !== undefined) await writeFile(options.record, first);
@@ -140,7 +140,10 @@ export async function start(options: StartOptions): Promise<Processes> {
 
 const LISTENERS = 2;
 
-/** Closes the channel after the last listener. Later messages would come from user code that has replaced the control server. */
+/**
+ * Closes the channel after the last listener, because later messages could come from user code that has replaced the control
+ * server.
+ */
 async function receiveListeners(child: ChildProcess): Promise<Server[]> {
   const servers: Server[] = [];
   return await new Promise((resolve) => {

@@ -1,8 +1,8 @@
 /**
- * A sandbox's system call filter. It allows the calls that programs need. It refuses the others with the error of a kernel that does
- * not have them (ENOSYS; ENOTTY for a command of ioctl). All sandboxes share the machine's kernel, and rarely used interfaces have
- * bugs, memory that counts in no control group, and locks of the whole machine. A filter cannot read flags in memory, so it refuses
- * clone3, openat2 and setxattrat. Programs then use the older calls.
+ * A sandbox's system call filter. It allows the calls that programs need. It refuses the others with the error of a kernel that
+ * does not have them (ENOSYS; ENOTTY for a command of ioctl). All sandboxes share the machine's kernel, and rarely used interfaces
+ * have bugs, memory that counts in no control group, and locks of the whole machine. A filter cannot read flags in memory, so it
+ * refuses clone3, openat2 and setxattrat. Programs then use the older calls.
  */
 import { arch } from "node:process";
 import {
@@ -83,7 +83,9 @@ const MADVISE_WILLNEED = 3;
 const FADVISE_WILLNEED = 3;
 const FADVISE_DONTNEED = 4;
 
-/** Flags of memfd_create, mmap and shmget for huge pages. The machine reserves these pages, and they count in no sandbox's limit. */
+/**
+ * Flags of memfd_create, mmap and shmget for huge pages. The machine reserves these pages, and they count in no sandbox's limit.
+ */
 const MFD_HUGETLB = 0x4;
 const MAP_HUGETLB = 0x40000;
 const SHM_HUGETLB = 0o4000;
@@ -91,16 +93,16 @@ const SHM_HUGETLB = 0o4000;
 const O_NOTIFICATION_PIPE = 0o200;
 
 /**
- * If the sender of a signal has no process id in the sandbox, the first process obeys the signal as one from the platform. When the
- * queue of signals is full, the kernel also reports no process id for signals that these calls send. For kill(2) the queue always has room, so
- * kill(2) stays allowed.
+ * The first process obeys a signal whose sender has no process id in the sandbox, because the platform must have sent it. But for
+ * the calls with this rule, the kernel also reports no process id when the queue of signals is full. kill(2) needs no rule: the
+ * queue always has room for its signals.
  */
 const notToFirst = ifEqual(argument(0), 1, refuse(EPERM), allow);
 
 /**
- * The kernel keeps access control lists, up to two of 64 KiB for each directory, in memory that counts in no control group. A
- * list has 4 bytes, and 8 for each of its three or more entries. Other attributes of these sizes are refused, too, because a
- * filter cannot read their names. Programs that copy files continue without the list, as on a file system without lists.
+ * The kernel keeps access control lists, up to two of 64 KiB for each directory, in memory that counts in no control group. A list
+ * has 4 bytes, and 8 for each of its three or more entries. Other attributes of these sizes are refused, too, because a filter
+ * cannot read an attribute's name. Programs that copy files continue without the list, as on a file system without lists.
  */
 const SMALLEST_LIST_BYTES = 28;
 const withoutLists = ifAtLeast(

@@ -12,11 +12,11 @@ const MAX_BLOCKS = 2700;
 const COUNTED_BYTES = 50;
 /** The most blocks of a socket without a port: 212,992 bytes (net.core.rmem_default) / COUNTED_BYTES. */
 const MAX_HIDDEN_BLOCKS = 4260;
-/** The most bytes of a Unix socket that count in no control group: 277 pages of one byte each, by sendfile. Measured. */
+/** The most bytes of a Unix socket that count in no control group: 277 pages that sendfile filled with one byte each. Measured. */
 const MAX_LOCAL_BYTES = 277 * 4096;
 /** The most bytes of a Unix socket whose pages are full: net.core.wmem_default. */
 const MAX_FULL_BYTES = 212_992;
-/** For each byte that a control group counts, pages of one byte have at most this many. Measured: 5.2. */
+/** The most uncounted bytes for each byte that a control group counts, if every page holds only one byte. Measured: 5.2. */
 const UNCOUNTED_RATIO = 6;
 
 /** The most bytes read of one list: about 7,000 sockets. A sandbox with a longer list counts as the largest. */
@@ -30,14 +30,16 @@ export interface Sockets {
   hasEnded: boolean;
 }
 
-/** The number of sockets other than Unix sockets. It includes sockets without a port, and connections that no program has accepted. */
+/**
+ * The number of sockets other than Unix sockets. Counts sockets without a port, and connections that no program has accepted, too.
+ */
 export async function countSockets(sandbox: Sockets): Promise<number> {
   const { all, local } = await readCounts(sandbox);
   return all - local;
 }
 
 /**
- * An upper bound of the memory that unsent and unread data in a sandbox's sockets keeps, and that counts in no control group.
+ * An upper bound of the memory for unsent and unread data in a sandbox's sockets that counts in no control group.
  * @param kernelBytes the kernel's memory that the control group counts, if it is known
  */
 export async function boundQueuedMemory(sandbox: Sockets, kernelBytes?: number): Promise<number> {
@@ -74,7 +76,7 @@ async function readCounts(sandbox: Sockets): Promise<{ all: number; local: numbe
     readNetFile(sandbox, "sockstat"),
     readNetFile(sandbox, "protocols"),
   ]);
-  // Unix sockets, and all others that have a port.
+  // This file lists Unix sockets, and all other sockets that have a port.
   const known = Array.from(protocols.matchAll(/^(\S+) +\d+ +(\d+) /gm), ([, name = "", count]) => ({
     name,
     count: Number(count),

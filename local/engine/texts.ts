@@ -64,7 +64,7 @@ export const MACHINE = {
   directoryGone: (path: string) =>
     `This machine cannot make a sandbox: the mounted directory ${path} no longer exists.`,
   directoryLinked: (path: string) =>
-    `This machine cannot make a sandbox: a symbolic link has replaced the mounted directory ${path} or one of its parents. Restart the server to mount what it leads to.`,
+    `This machine cannot make a sandbox: a symbolic link has replaced the mounted directory ${path} or one of its parents. Restart the server to mount the directory to which the link leads.`,
   noIDs: "This machine cannot make a sandbox: all user ids for sandboxes are in use.",
   notStarted: (why: string) => `The sandbox did not start: ${why}`,
   notInstalled: (title: string, reason: string) =>
@@ -78,7 +78,8 @@ export const MACHINE = {
   ofRoot: (path: string, why: string) =>
     `${path} belongs to root, and this machine cannot map its owner to another user (${why}). ` +
     `Give it to a user: chown -R USER ${path}`,
-  noFind: "its files cannot be searched: install findutils.",
+  noFind: (directory: string) =>
+    `${directory} cannot be searched for files with a set-user-id or set-group-id bit: install findutils.`,
   hasSetID: (file: string) =>
     `${file} has a set-user-id or set-group-id bit, so a sandbox that can write to the file could get its owner's rights. Remove the bit (chmod ug-s), or mount the directory read-only: --mount DIR:ro.`,
   isClosed: (directory: string) =>

@@ -33,12 +33,12 @@ export async function findToolchain(python?: string | null): Promise<Toolchain> 
 
 /**
  * Node's options for our own programs. They inherit the variable NODE_USE_ENV_PROXY, which user programs need. With it, Node loads
- * its HTTP client at the start, which takes longer than the rest of the start. `--no-use-env-proxy` prevents that. A Node without
+ * its HTTP client at the start, which more than doubles the time of the start. `--no-use-env-proxy` prevents that. A Node without
  * this option ignores the variable, or starts more slowly.
  */
 async function optionsFor(node: string): Promise<string[]> {
   const option = "--no-use-env-proxy";
-  // Asks this process if it runs the same Node, because starting another takes 30 ms of processor time.
+  // If this process runs the same Node, it answers itself, because starting another process takes 30 ms of processor time.
   const isKnown =
     node === (await realpath(process.execPath))
       ? process.allowedNodeEnvironmentFlags.has(option)
@@ -66,8 +66,8 @@ async function findAgents(): Promise<Toolchain["agents"]> {
   const places = require.resolve.paths("claude") ?? [];
   const found: Toolchain["agents"] = [];
   for (const [name, programs] of Object.entries(AGENT_PROGRAMS)) {
-    const npmBeside = programs.flatMap((program) => places.map((place) => join(place, program)));
-    for (const file of [...npmBeside, ...(await findOnPath(name))]) {
+    const installed = programs.flatMap((program) => places.map((place) => join(place, program)));
+    for (const file of [...installed, ...(await findOnPath(name))]) {
       if (!(await exists(file)) || !(await isBinary(file))) continue;
       found.push({ name, path: await realpath(file) });
       break;

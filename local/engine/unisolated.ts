@@ -22,7 +22,10 @@ export interface UnisolatedOptions {
   onOutput: (text: string) => void;
 }
 
-/** The variable that marks a sandbox's processes. sandboxd passes it on to commands (`NO_ENV` in container/sandboxd/run-processes.ts). */
+/**
+ * The variable that marks a sandbox's processes. sandboxd passes it on to commands (`NO_ENV` in
+ * container/sandboxd/run-processes.ts).
+ */
 const marker = "SANDBOX_MCP_BARE";
 
 /**
@@ -141,8 +144,9 @@ const PLACES = ["/workspace", "/var/lib/sandbox-mcp"];
 const SCRIPTS = "/opt/sandbox-mcp";
 
 /**
- * Creates the directories and the link that sandboxes without isolation need. @param container the repository's directory @returns
- * undefined if they exist, else a sentence with a command for the administrator
+ * Creates the directories and the link that sandboxes without isolation need.
+ * @param container the repository's directory `container`
+ * @returns undefined if they exist, else a sentence with a command for the administrator
  */
 export async function makePlaces(container: string): Promise<string | undefined> {
   for (const path of PLACES) await mkdir(path, { recursive: true }).catch(() => undefined);
@@ -184,7 +188,7 @@ async function shortenPath(directory: string): Promise<string> {
   return link;
 }
 
-/** Replaces the variables for the egress proxy and for generated files, which exist only with isolation, by the host's own. */
+/** Replaces variables for the egress proxy and for generated files by the host's own, because only isolated sandboxes have them. */
 function useHostVariables(env: Record<string, string>): Record<string, string> {
   const kept = Object.entries(env).filter(
     ([name, value]) =>

@@ -1,4 +1,4 @@
-/** Opens a sandbox's connections to the internet: resolves once, checks every address, connects to the checked one. */
+/** Opens a sandbox's connections to the internet: resolves a name once, checks all its addresses, and connects to one of them. */
 import { lookup } from "node:dns/promises";
 import { isIP, type Socket } from "node:net";
 import { connect as connectTLS, createSecureContext, getCACertificates, type SecureContext } from "node:tls";
@@ -23,7 +23,7 @@ export interface UpstreamOptions {
   authorities?: readonly string[];
 }
 
-/** The most concurrent lookups of a sandbox. Each takes a thread that all sandboxes share, for as long as a name server delays it. */
+/** The most concurrent lookups of a sandbox. A lookup occupies a thread that all sandboxes share until the name server answers. */
 const maxLookups = 4;
 const NONE: readonly string[] = [];
 const connectTimeoutMs = 15_000;
@@ -105,8 +105,10 @@ function trusting(authorities: readonly string[]): SecureContext {
 
 /**
  * A host's addresses. If one of them is refused, the name is refused: a legitimate name has no public addresses besides private
- * ones. @param isChecked false for the operator's hosts @param isBehindProxy whether connections use this machine's proxy, which may
- * resolve more names than this machine. An unknown name is then no error, and only the name is checked: docs/internals/security.md
+ * ones.
+ * @param isBehindProxy whether connections use this machine's proxy, which may resolve more names than this machine. An unknown
+ * name is then no error, and only the name is checked: docs/internals/security.md
+ * @param isChecked false for the operator's hosts
  */
 async function allowedAddresses(
   host: string,

@@ -6,7 +6,7 @@ import { connect, createServer as createTCPServer, Socket } from "node:net";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { PassThrough } from "node:stream";
 import { connectBuffered, connectStreams } from "../../local/engine/buffered-socket.ts";
-import { takeConnections } from "../../local/engine/egress.ts";
+import { serveListeners } from "../../local/engine/egress.ts";
 import { gather, paceTogether, Pieces, requestsOf } from "../../local/engine/piece-limit.ts";
 import { RequestLimiter } from "../../local/engine/request-limiter.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
@@ -273,8 +273,8 @@ it("short pieces of all sandboxes of a principal are limited together, and those
   // Each of the sandboxes stays below its own limit.
   for (const pieces of attacking) for (let piece = 0; piece < 10_000; piece++) pieces.take(1);
   for (const pieces of other) pieces.take(1);
-  expect(attacking.filter(({ isResting }) => isResting).length).toBeGreaterThanOrEqual(4);
-  expect(other.some(({ isResting }) => isResting)).toBe(false);
+  expect(attacking.filter(({ isPaused }) => isPaused).length).toBeGreaterThanOrEqual(4);
+  expect(other.some(({ isPaused }) => isPaused)).toBe(false);
 });
 
 it("the rest of a request whose response has ended is read at a limited rate", async () => {
@@ -292,7 +292,7 @@ it("the rest of a request whose response has ended is read at a limited rate", a
   };
   client.on("drain", write);
   write();
-  await expect.poll(() => pieces.isResting).toBe(true);
+  await expect.poll(() => pieces.isPaused).toBe(true);
   client.destroy();
   server.closeAllConnections();
   server.close();
@@ -304,7 +304,7 @@ async function openTunnel(reads: Pieces) {
   const listener = createTCPServer();
   const host = createTCPServer({ noDelay: true });
   const port = await listen(listener);
-  const closeConnections = takeConnections(proxy, [listener]);
+  const closeConnections = serveListeners(proxy, [listener]);
   const upstream = connectBuffered({ port: await listen(host), host: "127.0.0.1", noDelay: true });
   const [outside] = (await once(host, "connection")) as [Socket];
   const program = connect({ port, host: "127.0.0.1", noDelay: true });
@@ -330,7 +330,7 @@ it.each([
     const reads = new Pieces({ pace });
     const tunnel = await openTunnel(reads);
     const drip = setInterval(() => void tunnel[from].write("x"), 1);
-    await until(() => reads.isResting);
+    await until(() => reads.isPaused);
     // Makes the pause long enough for this test.
     pace.take(100);
     const before = tunnel[reading].bytesRead;
@@ -348,7 +348,7 @@ it("tunnels close when their programs end, although their rate is limited", asyn
   const drip = setInterval(() => {
     for (const { program } of tunnels) program.write("x");
   }, 1);
-  await until(() => reads.isResting);
+  await until(() => reads.isPaused);
   await sleep(200);
   clearInterval(drip);
   for (const { program } of tunnels) program.end();
@@ -376,7 +376,7 @@ it("a tunnel passes on all bytes unchanged while its rate is limited", async () 
       const end = Math.min(sent.length, at + (n % 2 === 0 ? 100 : 100_000));
       if (!from.write(sent.subarray(at, end))) await once(from, "drain");
       pieces.take(0, 100);
-      rests += Number(pieces.isResting);
+      rests += Number(pieces.isPaused);
       at = end;
     }
     await until(() => received.reduce((sum, { length }) => sum + length, 0) === sent.length);

@@ -18,8 +18,8 @@ useEngine(localEnv);
 type Env = ConstructorParameters<typeof ProductionSandbox>[1] & LocalEnv & ObjectFolderEnv;
 
 /**
- * The pause between deletions of expired values, in milliseconds. miniflare deletes them only while it lists keys, all at once, and
- * no other request is served meanwhile: a sign-in that deleted 20,000 pages blocked the server for 25 s.
+ * The pause between deletions of expired values, in milliseconds. miniflare deletes all of them at once, when it lists keys, and
+ * the server serves no other request meanwhile: a sign-in that deleted the values of 20,000 pages blocked the server for 25 s.
  */
 const EXPIRY_MS = 2000;
 
@@ -78,7 +78,7 @@ function localEnv(env: unknown): LocalEnv {
   throw new Error("LOCAL_ENGINE_URL and LOCAL_ENGINE_SECRET are not set: start the server with `npm start`.");
 }
 
-/** Makes the store of OAuth delete expired values. */
+/** Makes the OAuth store delete expired values. */
 const withExpiry = changeOnce((env: Env) => {
   const { OAUTH_KV: store, Attempts: namespace } = env;
   if (!store || !namespace) return env;

@@ -121,11 +121,11 @@ const PERIOD = 20_000;
 const quota = Math.round(processors * PERIOD);
 
 /**
- * The files of the processor's limits for all sandboxes together, by version of control groups. Under contention, the sandboxes get
- * half as much processor time as the server. In version 1, their group competes with the server's threads, each with a weight of
- * 1,024, and the group's weight is divided among the processors. In version 2, it competes with the server's group, whose weight is
- * 100. The weights are not enough: with many short wake-ups, as of 45 programs that print single bytes, Linux 6.18 gave the sandboxes
- * 97 % of the time.
+ * The files with the limits of processor time for all sandboxes together, by version of control groups. Under contention, the
+ * sandboxes get half as much processor time as the server. In version 1, the sandboxes' group competes with the server's threads.
+ * Each thread has a weight of 1,024, and the group's weight is divided among the processors. In version 2, the group competes with
+ * the server's group, whose weight is 100. The weights are not enough: when 45 programs woke up often to print single bytes, Linux
+ * 6.18 gave the sandboxes 97 % of the time.
  */
 const CPU_FILES: Record<GroupParent["version"], [file: string, value: string | number][]> = {
   1: [

@@ -12,7 +12,10 @@ import { EngineClient, notListening, type LocalEnv } from "./engine-client.ts";
 import { serveOutbound } from "./serve-outbound.ts";
 import { matchesHost, type ExitReport, type Intercepts, type StartRequest } from "./engine-protocol.ts";
 
-/** The key in the actor's storage. The storage is synchronous, because the SDK's constructor needs `running` and cannot wait. */
+/**
+ * The key in the actor's synchronous storage. The SDK's constructor needs `running`, and could not wait for the asynchronous
+ * storage.
+ */
 const STORAGE_KEY = "__local_container";
 
 interface StoredInstance {
@@ -80,7 +83,8 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     this.#engine = new EngineClient(env);
     this.#engineURL = env.LOCAL_ENGINE_URL;
     const stored = ctx.storage.kv.get<StoredInstance>(STORAGE_KEY);
-    // After a restart the engine may have the same URL. The new engine does not know the sandbox, so `exit` reports its end.
+    // After a restart the engine may have the same URL. The new engine does not know the sandbox, so `exit` reports that the
+    // sandbox has ended.
     if (stored !== undefined && stored.engine === this.#engineURL)
       this.#adopt(stored.sandbox, Promise.resolve());
   }
@@ -151,7 +155,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
         try {
           await instance.ready;
         } catch (error) {
-          // On this message, the SDK reads the true reason from monitor().
+          // After this message, the SDK reads the true reason from monitor().
           throw new Error(`${notListening}: it did not start`, { cause: error });
         }
         const isWhole = input instanceof Request && init === undefined;

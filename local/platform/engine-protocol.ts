@@ -10,7 +10,7 @@
  *   PUT    /sandboxes/<id>/policy             which hosts of the internet the sandbox may reach
  *   GET    /sandboxes/<id>/connections        the sandbox's last connections, and how many were refused: `SeenConnections`
  *   GET    /sandboxes/<id>/refusals/<time>    the hosts that the policy refused from a time on
- *   GET    /sandboxes/<id>/outbound/<taker>   waits for the next intercepted request, and returns it with its body
+ *   GET    /sandboxes/<id>/outbound/<poller>  waits for the next intercepted request, and returns it with its body
  *   POST   /sandboxes/<id>/outbound/<number>  the Worker's response to that request, its body in frames
  *   *      /sandboxes/<id>/ports/<port>/...   forwarded to that port inside the sandbox, WebSocket upgrades too
  *   *      /actors/<actor>/internet           a request to the URL in `URL_HEADER`, sent under the rules of the actor's sandbox
@@ -20,8 +20,8 @@
  *   GET    /actors                            {actors}: the Durable Objects of running sandboxes
  *   DELETE /previews                          ends all previews, and refuses new ones. {running}: how many sandboxes run
  *
- * `npm start` ends the previews and then asks the Worker to save all workspaces by `POST STOP_PATH`, with the secret too. After this
- * request the Worker refuses all others.
+ * `npm start` ends the previews. Then it asks the Worker to save all workspaces: `POST STOP_PATH`, with the same secret. After this
+ * request, the Worker refuses all others.
  */
 
 import * as z from "zod";
@@ -107,7 +107,10 @@ export interface OutboundRequest {
   pattern: string | null;
 }
 
-/** The body is in frames: a big-endian length, then bytes. An empty frame marks the end: workerd ends a failed body like any other. */
+/**
+ * The body is in frames: a big-endian length, then bytes. An empty frame marks the end, because workerd ends a failed body like any
+ * other.
+ */
 export interface OutboundResponse {
   status: number;
   headers: [string, string][];

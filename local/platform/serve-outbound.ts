@@ -22,12 +22,12 @@ export async function serveOutbound(
   find: FindFetcher,
   isActive: () => boolean,
 ): Promise<void> {
-  const taker = crypto.randomUUID();
+  const poller = crypto.randomUUID();
   const handled = new Map<number, AbortController>();
   while (isActive()) {
     let poll: Response;
     try {
-      poll = await engine.fetch(`/sandboxes/${sandbox}/outbound/${taker}`);
+      poll = await engine.fetch(`/sandboxes/${sandbox}/outbound/${poller}`);
     } catch {
       // The connection broke. If the engine is gone, `isActive` returns false soon.
       await pause(RETRY_MS);

@@ -4,7 +4,10 @@ import type { InterpreterAPI } from "./interpreter.ts";
 /** This runtime imitates the container of this SDK version. The SDK warns about any other version. */
 const SANDBOX_VERSION = "0.12.10";
 
-/** The control API on `/rpc`, one target per domain. It has only the methods that the actor uses, and those that the SDK uses when it starts. */
+/**
+ * The control API on `/rpc`, one target per domain. It has only the methods that the actor uses, and those that the SDK uses when
+ * it starts.
+ */
 export class SandboxAPI extends RpcTarget {
   readonly #utils = new UtilsAPI();
   readonly #interpreter: InterpreterAPI;

@@ -6,13 +6,15 @@ import { messageOf } from "../../src/shared/text.ts";
 import { log } from "./stderr-log.ts";
 import { connectToPort, splice } from "../../container/sandboxd/splice.ts";
 
-/** The largest message: code of a million characters, escaped twice, is smaller. */
+/** The largest message, in bytes. Code of a million characters is smaller, even if it is escaped twice. */
 const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
 
 /**
- * The runtime's HTTP server: readiness on `/`; the control API as a WebSocket on `/rpc`; `GET /port/<n>`
- * with `Upgrade: tcp`, which becomes a raw connection to that port inside the sandbox, or 502; and `POST /kernel`.
- * @param startKernel prepares a kernel
+ * The runtime's HTTP server:
+ * - `/`: responds as soon as the server is ready
+ * - `/rpc`: a WebSocket with the control API
+ * - `GET /port/<n>` with `Upgrade: tcp`: becomes a raw connection to that port inside the sandbox, or fails with 502
+ * - `POST /kernel`: calls `startKernel`, which prepares a kernel
  */
 export function createControlServer(api: RpcTarget, startKernel: () => void): Server {
   const webSockets = new WebSocketServer({
@@ -53,7 +55,7 @@ function serveRPC(socket: ServerSocket, api: RpcTarget): void {
   const session = newWebSocketRpcSession(socket as unknown as WebSocket, api);
   session.onRpcBroken((error: unknown) => {
     if (!messageOf(error).startsWith("Peer closed")) log(`connection: ${messageOf(error)}`);
-    // capnweb cannot close it with a reason of more than 123 bytes.
+    // capnweb cannot close the connection if the reason has more than 123 bytes.
     socket.terminate();
   });
 }

@@ -13,7 +13,10 @@ function isRefusal(error) {
   return false;
 }
 
-/** The proxy's status line for a tunnel to this host. Undefined if the proxy opens it: a redirect may have led to the refused host. */
+/**
+ * The proxy's status line for a tunnel to this host. Undefined if the proxy opens the tunnel: then a redirect has led to the
+ * refused host.
+ */
 function statusOfTunnel({ hostname, port }) {
   const proxy = process.env.HTTPS_PROXY ?? process.env.https_proxy;
   const { request } = require("node:http");

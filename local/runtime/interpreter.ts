@@ -37,7 +37,7 @@ export class InterpreterAPI extends RpcTarget {
   readonly #starting = new Set<KernelProgram>();
   /** The programs for which a context was created. */
   readonly #used = new Set<KernelProgram>();
-  /** The results that the Worker receives one after another: the engine limits what the Worker has to store at once. */
+  /** Sends results to the Worker one after another, because the engine limits how much the Worker stores at once. */
   readonly #results = new SerialQueue();
   #first: Promise<void> | undefined;
   #closed = false;
@@ -53,7 +53,7 @@ export class InterpreterAPI extends RpcTarget {
     const program = PROGRAMS[language];
     let kernel: Kernel;
     try {
-      kernel = await this.#take(program);
+      kernel = await this.#obtainKernel(program);
     } catch (error) {
       if (program === "python" && !this.#isPythonAvailable()) {
         const originalError = "Python interpreter not available: there is no python3 on this machine.";
@@ -120,7 +120,7 @@ export class InterpreterAPI extends RpcTarget {
    * Waits for the first prepared kernel, which no user code can block. Does not wait for a later one, which may hang in a
    * `usercustomize.py` that the user has fixed since.
    */
-  async #take(program: KernelProgram): Promise<Kernel> {
+  async #obtainKernel(program: KernelProgram): Promise<Kernel> {
     if (program === "python") await this.#first;
     const prepared = this.#prepared.get(program);
     this.#prepared.delete(program);
@@ -134,7 +134,7 @@ export class InterpreterAPI extends RpcTarget {
     return kernel;
   }
 
-  /** If the start fails, it is repeated when the next context is created. */
+  /** If the start fails, the next new context tries it again. */
   async #prepareKernel(program: KernelProgram, delayMs: number): Promise<void> {
     if (this.#starting.has(program)) return;
     this.#starting.add(program);
@@ -156,7 +156,7 @@ export class InterpreterAPI extends RpcTarget {
 }
 
 async function passOn({ stdout, stderr, success, error }: KernelReply, callbacks: RunCallbacks) {
-  // The response for the previous result is sent meanwhile, so that the Worker need not store that result any more.
+  // Meanwhile, Node sends the response for the previous result, and the Worker can release that result.
   await setImmediate();
   if (stdout) await callbacks.onStdout?.({ text: stdout, timestamp: Date.now() });
   if (stderr) await callbacks.onStderr?.({ text: stderr, timestamp: Date.now() });
@@ -169,9 +169,9 @@ async function passOn({ stdout, stderr, success, error }: KernelReply, callbacks
 }
 
 /**
- * An error in the form that the Sandbox SDK expects from a container: a plain `Error` with the own properties `code` and
- * `details`, which capnweb sends. The SDK makes its typed class (ContextNotFoundError, ...) from `code`, with `details` as its
- * `context`. There is no subclass of Error, because it would arrive as a plain Error.
+ * An error in the form that the Sandbox SDK expects from a container: a plain `Error` with the own properties `code` and `details`,
+ * which capnweb sends. The SDK makes its typed class (ContextNotFoundError, ...) from `code`, with `details` as its `context`. A
+ * subclass of Error would arrive as a plain Error.
  * @param code from the SDK's registry; an unknown code would look like a transport failure
  */
 function sandboxError(

@@ -100,7 +100,10 @@ export class Kernel {
     });
   }
 
-  /** A kernel killed by a signal counts as healthy, and its cells never end: the image's server checks only the exit code. */
+  /**
+   * As in the image, whose server checks only the exit code, a kernel killed by a signal counts as healthy, and its cells never
+   * end.
+   */
   get isHealthy(): boolean {
     return !this.#child.killed && this.#child.exitCode === null;
   }
@@ -113,7 +116,7 @@ export class Kernel {
   get isCurrent(): boolean {
     const { startedAt, command, file, packages } = this.#origin;
     if (fileOf(command) !== file) return false;
-    // Compares the status change time: a restore sets the modification time. Linux's clock for files is up to a tick late.
+    // Compares the status change time, because a restore sets the modification time. Linux's clock for files may be late by a tick.
     return packages.every((path) => {
       const changedAt = statSync(path, { throwIfNoEntry: false })?.ctimeMs ?? 0;
       return changedAt < startedAt - TICK_MS;

@@ -31,7 +31,8 @@ export function guardStore(store: KVNamespace): KVNamespace {
 export const METHOD_KEYS = {
   "github-login": {
     id: "<login>",
-    holds: "the numeric id of the account that first signed in under a login of `GITHUB_ALLOWED_USERS`",
+    holds:
+      "the numeric id of the GitHub account that first signed in under this login of `GITHUB_ALLOWED_USERS`",
     kept: "until it is deleted by hand",
   },
 } satisfies Partial<Record<`${SignInName}-${string}`, { id: string; holds: string; kept: string }>>;

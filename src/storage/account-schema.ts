@@ -68,52 +68,52 @@ export const ACCOUNT_SCHEMA = {
   tables: {
     sandboxes: {
       holds:
-        "a sandbox: its state, its size (measured some seconds after a use, at most once a minute), when it was created and last used",
-      kept: "until it is destroyed, at the latest `SANDBOX_TTL_HOURS` after its last use",
+        "a sandbox: its state, its disk use (measured some seconds after a use, at most once a minute), when it was created and when it was last used",
+      kept: "until it is destroyed, at most `SANDBOX_TTL_HOURS` after its last use",
     },
     settings: {
-      holds: "the names of the variables of a configured sandbox, and its chosen network access",
-      kept: "like all settings",
+      holds: "for a configured sandbox: the names of its variables, and its network access",
+      kept: "with the settings",
     },
     leases: {
       holds:
-        "the lease of a sandbox: how many runs and run seconds it may use, and when it must request a new lease",
-      kept: "five minutes, renewed while runs continue",
+        "the lease of a sandbox, its share of the quota: how many concurrent runs and how much run time it may use, and when it must request a new lease",
+      kept: "five minutes. It is renewed while runs continue",
     },
     usage: {
       holds:
-        "use on one day (UTC): seconds of run time (a run over midnight counts on both days), and model tokens of tasks",
+        "the use on one day (UTC): the run time in seconds, and the model tokens of tasks. A run over midnight counts on both days",
       kept: "seven days",
     },
     storage: {
       holds:
-        "the bytes that the runs of a sandbox have stored (see [below](#what-counts-and-what-the-disk-holds)), and when the first of these runs ended",
+        "[how many bytes](#what-counts-and-what-the-disk-holds) the runs of a sandbox have stored, and when the first of these runs ended",
       kept: "while something is stored. If all sandboxes together exceed `MAX_STORAGE_MB`, the server removes the runs that ended first",
     },
     workspaces: {
       holds:
         "the current saved state of a sandbox, when its first state was saved, and when the sandbox was last used",
-      kept: "until its user destroys the sandbox, at the latest `CHECKPOINT_TTL_DAYS` after its last use",
+      kept: "until its user destroys the sandbox, at most `CHECKPOINT_TTL_DAYS` after its last use",
     },
     checkpoints: {
-      holds: "a name for a saved state: sandbox, label, and whether restore_sandbox made it",
-      kept: "`CHECKPOINT_TTL_DAYS`, or until it is deleted. Of the checkpoints that restore_sandbox made, each sandbox keeps the newest ten",
+      holds: "a checkpoint: its sandbox, its label, its saved state, and whether `restore_sandbox` made it",
+      kept: "`CHECKPOINT_TTL_DAYS`, or until it is deleted. Each sandbox keeps the newest ten that `restore_sandbox` made",
     },
     checkpoint_settings: {
       holds:
-        "the settings of the sandbox when a checkpoint was made or a task ended, with the values of variables and the set-up script",
+        "the settings of the sandbox at the time of a checkpoint or at the end of a task, with the values of variables and the set-up script",
       kept: "with the checkpoint, or with the task's archive",
     },
     archives: {
       holds: "a saved state from a task (its workspace or its agent's conversation) or from a set-up",
       kept: "from a task: with the task's record. From a set-up: `CHECKPOINT_TTL_DAYS`, at most the newest 100. At `MAX_WORKSPACES_MB` the server deletes the state that expires first",
     },
-    snapshots: { holds: "saved states", kept: "while something refers to them" },
-    packs: { holds: "packs with the content of saved states", kept: "while something refers to them" },
+    snapshots: { holds: "saved states", kept: "while a sandbox, a checkpoint or an archive refers to them" },
+    packs: { holds: "packs with the content of saved states", kept: "while a saved state refers to them" },
     pack_refs: { holds: "which saved state refers to which pack", kept: "with the saved state" },
-    saves: { holds: "a save in progress", kept: "until it is committed or abandoned; an hour at most" },
+    saves: { holds: "a save in progress", kept: "until it is complete or abandoned, at most an hour" },
     garbage: {
-      holds: "prefixes of objects that nothing refers to any more",
+      holds: "the prefixes of objects in R2 that are not needed any more",
       kept: "until R2 has deleted them",
     },
     git_hosts: {
@@ -122,5 +122,5 @@ export const ACCOUNT_SCHEMA = {
     },
     tasks: { holds: "a task: id, state, title, times", kept: "`RESULT_TTL_DAYS`" },
   },
-  keys: { principal: { holds: "the principal's id", kept: "for good" } },
+  keys: { principal: { holds: "the principal's id", kept: "forever" } },
 } satisfies Schema;

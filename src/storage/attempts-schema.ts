@@ -14,23 +14,23 @@ export const ATTEMPTS_SCHEMA = {
   tables: {
     sources: {
       holds:
-        "an IP address (for IPv6, its /64 prefix): its wrong guesses, and the times of its last guess and last sign-in",
+        "an IP address (for IPv6, its /64 prefix): the number of its wrong guesses, and the times of its last guess and last sign-in",
       kept: "an hour after the last guess; 30 days after a sign-in",
     },
     unapproved: {
-      holds: "a registered client that nobody has approved",
+      holds: "an OAuth client that is registered but that nobody has approved",
       kept: "until somebody approves it, or until there are 500 newer ones: then the server also deletes the client from `OAUTH_KV`",
     },
   },
   keys: {
     "strangers:clear-at": {
       holds:
-        "when the guesses of addresses without a sign-in in the last 30 days no longer count; these addresses share one limit",
-      kept: "for good (one number)",
+        "when the server forgets the guesses of all addresses that did not sign in during the last 30 days. These addresses share one limit",
+      kept: "forever (it is one number)",
     },
     "link-key": {
       holds: "only in the object `links`: a random key that signs links, and when it was made",
-      kept: "for good",
+      kept: "forever",
     },
   },
 } satisfies Schema;

@@ -2,7 +2,7 @@
 import type { KeyOf, KeyValues, Schema } from "./migrations.ts";
 
 /** If the server destroys an idle sandbox that has a saved workspace, it keeps the settings for the next start. */
-const AS_LONG_AS_SETTINGS = "like all settings";
+const AS_LONG_AS_SETTINGS = "with the settings";
 
 export const SANDBOX_SCHEMA = {
   migrations: [
@@ -59,105 +59,106 @@ export const SANDBOX_SCHEMA = {
   tables: {
     runs: {
       holds:
-        "one run: state, title, times, exit code, note, detail, up to 16,384 characters of its source, the first and last 16 KiB of each stream, and what an actor needs to continue the run",
+        "one run: its state, title, times, exit code and note; up to 16,384 characters of its source; the first and last 16 KiB of each output stream; and what a new actor needs to continue it",
       kept: "`RESULT_TTL_DAYS` after its end",
     },
     log: {
-      holds: "a piece of a run's log: stream, offset, and its data (at most 512 KiB) or its place in R2",
+      holds:
+        "a piece of a run's log: its stream, its offset, and its bytes (at most 512 KiB) or its place in R2",
       kept: "with its run",
     },
     kernels: { holds: "a running kernel: context, language, process", kept: "until its container ends" },
     previews: {
       holds:
-        "a port that can be reached from outside: its token, its expiry, the number of the container, and whether a program has responded there",
+        "an exposed port: the token in its URL, when it expires, the number of the container, and whether a program has responded there",
       kept: "until the port is closed or the sandbox is destroyed. An expired preview stays until another port is exposed",
     },
     task_budgets: {
       holds:
-        "the hash of the placeholder with which a task calls the model, the task's requests and tokens, and its trace",
+        "for a running task: the hash of the placeholder that it sends to the model as its key, its requests and tokens so far, and its trace id",
       kept: "until its task has ended",
     },
     unreported_tokens: {
-      holds: "model tokens that were not yet reported to the account, by day",
+      holds: "for each day, the model tokens that were not yet reported to the account",
       kept: "until they are reported",
     },
     model_calls: {
-      holds: "a pending request of a task to the model",
+      holds: "a request of a task to the model that has no response yet",
       kept: "until the request or the task has ended",
     },
   },
   keys: {
-    owner: { holds: "principal, sandbox name, hash of the principal", kept: "for good" },
+    owner: { holds: "principal, sandbox name, hash of the principal", kept: "forever" },
     setup: {
-      holds: "the set-up script, its last outcome, and the hash under which the account keeps that outcome",
+      holds: "the set-up script, its last result, and the key under which the account keeps that result",
       kept: AS_LONG_AS_SETTINGS,
     },
     variables: {
       holds:
-        "the sandbox's variables, and the names of the last 200 removed ones, which sessions and kernels may still have",
+        "the sandbox's variables. Also the names of the last 200 removed variables, because sessions and kernels may still have them",
       kept: AS_LONG_AS_SETTINGS,
     },
     network: {
-      holds: "the chosen `internet` and `allow_hosts`",
+      holds: "the values of `internet` and `allow_hosts` from `configure_sandbox`",
       kept: AS_LONG_AS_SETTINGS,
     },
     intercepted: {
       holds:
-        "the hosts whose requests from the running container the server intercepts, because they have a secret or a git sign-in",
+        "hosts with a secret or a git sign-in. The server intercepts the requests of the running container to them",
       kept: "until the next container starts",
     },
     restricted: {
       holds:
-        "for a sandbox on Cloudflare that once had a restricted network: whether its container started with unrestricted access",
-      kept: "for good",
+        "only on Cloudflare, if the network was ever restricted: whether the container started with unrestricted access",
+      kept: "forever",
     },
     "decisions:*": {
-      holds: "the hosts that a person is asked to allow, or has refused",
+      holds: "hosts that a person is asked to allow, or has refused",
       kept: "15 minutes; at most 20 questions",
     },
     connections: {
       holds:
-        "the last 1,000 connections (about 130 KB), stored within five seconds after a run has ended or the Worker has forwarded a request",
+        "the last 1,000 connections to other hosts (about 130 KB). They are stored within five seconds after a run has ended, or after the Worker has forwarded a request",
       kept: "until the sandbox is destroyed",
     },
     "workspace:*": {
       holds:
-        "the saved state that the container's files come from; a save that the account has not confirmed; a checkpoint that is being restored",
+        "the saved state from which the container's files come; a save that the account has not confirmed; a checkpoint that is being restored",
       kept: "until its container ends",
     },
     "boots:*": {
       holds:
-        "how many containers were started, why the container is being stopped, and the notice for the next answer",
+        "how many containers were started, why the current one is being stopped, and the notice for the next result",
       kept: "until the sandbox is destroyed",
     },
     "file-links:*": {
       holds:
-        "links to files and run outputs; an id of the container, which links to files need; used upload links",
-      kept: "links until they have expired and new links are made; the rest until the container ends",
+        "links to files and to outputs of runs; the upload links that were used; an id of the container, because links to files are valid only in it",
+      kept: "links until they have expired and another link is made; the rest until the container ends",
     },
     "sandboxd:token": {
-      holds: "the token for requests to sandboxd, given to the container when it starts",
-      kept: "for good",
+      holds: "the token for requests to sandboxd. The container gets it when it starts",
+      kept: "forever",
     },
     told: {
-      holds: "the time up to which the seconds of runs have been reported to the account",
-      kept: "for good",
+      holds: "until which time the run time of the sandbox was reported to the account",
+      kept: "forever",
     },
     used: {
       holds:
-        "when the sandbox was last used, to the minute: the idle time must not begin again when the platform restarts the actor",
-      kept: "for good",
+        "when the sandbox was last used, to the minute. So the idle time does not begin again when the platform restarts the actor",
+      kept: "forever",
     },
     service: {
       holds:
-        "the script of `start` (empty after its removal), the ids of its last three runs, whether the newest run has an earlier script, and whether the service was cancelled in this container",
+        "the script of the service (empty after its removal), the ids of its last three runs, whether the newest run still executes an earlier script, and whether the service was cancelled in this container",
       kept: AS_LONG_AS_SETTINGS,
     },
     idle_minutes: {
-      holds: "the idle minutes from `configure_sandbox`, after which the container is stopped",
+      holds: "the idle time from `configure_sandbox`, in minutes",
       kept: AS_LONG_AS_SETTINGS,
     },
-    sweep: { holds: "when expired runs will be removed next", kept: "until then" },
+    sweep: { holds: "when the server next removes expired runs", kept: "until then" },
   },
 } satisfies Schema;
 

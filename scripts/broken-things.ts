@@ -69,9 +69,9 @@ function lists(rows: readonly Row[]): string {
   const byFault = Map.groupBy(rows, ({ broken, file }) => `${shown(broken)}\n${file.replace("tests/", "")}`);
   return [...byFault]
     .map(([fault, tests]) => {
-      const [when = "", file] = fault.split("\n");
+      const [when, file] = fault.split("\n");
       const items = tests.map(({ holds }) => `- ${shown(holds)}`).join("\n");
-      return `**${when.replace(/^when/, "When")}** (\`${file}\`):\n\n${items}`;
+      return `**${when?.replace(/^when/, "When") || "Always"}** (\`${file}\`):\n\n${items}`;
     })
     .join("\n\n");
 }

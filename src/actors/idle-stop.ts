@@ -86,9 +86,9 @@ export class IdleStop {
   async isBusy(): Promise<boolean> {
     if (this.#host.limits.busyHours === 0) return false;
     // Containers of earlier versions do not support this call.
-    const found = await this.#host.glancing.call("work", {}).catch(() => undefined);
-    if (!found) return false;
-    const { cpuMs, overMs, connections } = found;
+    const work = await this.#host.glancing.call("work", {}).catch(() => undefined);
+    if (!work) return false;
+    const { cpuMs, overMs, connections } = work;
     return connections > 0 || (overMs > 0 && cpuMs / overMs >= BUSY_SHARE);
   }
 }

@@ -57,8 +57,8 @@ export class Lease implements RunQuota {
   #borrow(seconds: number): Promise<Reservation> {
     return this.#queue.run(async () => {
       // The previous request may have lent enough quota.
-      const found = this.#reserve(seconds, seconds);
-      if (found) return found;
+      const lent = this.#reserve(seconds, seconds);
+      if (lent) return lent;
       const { refused } = await this.#request({ slots: 1, seconds: 1 }, { slots: 1, seconds });
       const reservation = refused ? undefined : this.#reserve(seconds, 1);
       if (reservation) return reservation;

@@ -172,8 +172,10 @@ export class SandboxNetwork {
     if (possible.length > 0) remedies.push(allowText(possible, list));
     const forbidden = missing.filter((host) => !possible.includes(host));
     if (forbidden.length > 0) remedies.push(operatorForbidsText(forbidden));
-    const never = new Set(refused.filter((refusal) => !listable.includes(refusal)).map(({ host }) => host));
-    if (never.size > 0) remedies.push(neverAllowedText(never));
+    const unlistable = new Set(
+      refused.filter((refusal) => !listable.includes(refusal)).map(({ host }) => host),
+    );
+    if (unlistable.size > 0) remedies.push(neverAllowedText(unlistable));
     if (missing.length < hosts.length) remedies.push(ALLOWED_MEANWHILE);
     if (hosts.length < listable.length) remedies.push(portsText(ALLOWED_PORTS_LISTED));
     return remedies;
@@ -195,8 +197,8 @@ export class SandboxNetwork {
 
 function listed(refused: readonly Refusal[]): string {
   const shown = refused.map(({ host, port, count }) => {
-    const where = port === undefined ? host : `${host}:${port}`;
-    return count === 1 ? where : `${where} (${count} times)`;
+    const target = port === undefined ? host : `${host}:${port}`;
+    return count === 1 ? target : `${target} (${count} times)`;
   });
   return shown.join(", ");
 }

@@ -47,9 +47,9 @@ export class Previews {
    */
   open(port: number, token: string, expiresAt: number): Preview & { before: number } {
     const open = this.list();
-    const known = open.find((preview) => preview.port === port);
-    if (!known && open.length >= MAX_PREVIEWS) throw tooManyPreviews(open.length);
-    const preview = { port, token: known?.token ?? token, expiresAt };
+    const earlier = open.find((preview) => preview.port === port);
+    if (!earlier && open.length >= MAX_PREVIEWS) throw tooManyPreviews(open.length);
+    const preview = { port, token: earlier?.token ?? token, expiresAt };
     this.#host.sql.exec("DELETE FROM previews WHERE expires_at <= ?", Date.now());
     this.#host.sql.exec(
       `INSERT INTO previews (port, token, boot, expires_at) VALUES (?1, ?2, ?3, ?4)
@@ -60,12 +60,12 @@ export class Previews {
       expiresAt,
     );
     const cut = this.#cuts.get(port);
-    if (cut && !known) this.#cut(port);
+    if (cut && !earlier) this.#cut(port);
     else if (cut) {
       clearTimeout(cut.timer);
       cut.timer = this.#cutAt(port, expiresAt);
     }
-    return { ...preview, before: known?.expiresAt ?? 0 };
+    return { ...preview, before: earlier?.expiresAt ?? 0 };
   }
 
   close(port: number): boolean {

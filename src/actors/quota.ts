@@ -87,11 +87,11 @@ export class Quota {
       refused = { limit: "runSecondsPerDay", allowed: runSecondsPerDay, used };
     else {
       // Once half of a limit is lent, sandboxes get no spare quota: a grant that is being sent cannot be revoked.
-      const generous = { slots: wanted.slots + spare.slots, seconds: wanted.seconds + spare.seconds };
-      const plenty =
-        free.slots - generous.slots >= concurrentRuns / 2 &&
-        free.seconds - generous.seconds >= runSecondsPerDay / 2;
-      const requested = plenty ? generous : wanted;
+      const withSpare = { slots: wanted.slots + spare.slots, seconds: wanted.seconds + spare.seconds };
+      const leavesHalf =
+        free.slots - withSpare.slots >= concurrentRuns / 2 &&
+        free.seconds - withSpare.seconds >= runSecondsPerDay / 2;
+      const requested = leavesHalf ? withSpare : wanted;
       extra = {
         slots: Math.min(requested.slots, free.slots),
         seconds: Math.min(requested.seconds, free.seconds),

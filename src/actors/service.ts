@@ -184,9 +184,9 @@ export class Service {
     }
     if (this.#run !== undefined) this.#notice = serviceRestarted(id);
     this.#startedAt = Date.now();
-    const known = [...this.#state.runs, id];
-    this.#stored.value = { ...this.#state, runs: known.slice(-MAX_RECORDS), isReplaced: false };
-    for (const old of known.slice(0, -MAX_RECORDS)) await runs.remove(old).catch(() => undefined);
+    const allRuns = [...this.#state.runs, id];
+    this.#stored.value = { ...this.#state, runs: allRuns.slice(-MAX_RECORDS), isReplaced: false };
+    for (const old of allRuns.slice(0, -MAX_RECORDS)) await runs.remove(old).catch(() => undefined);
   }
 
   #restart(): void {

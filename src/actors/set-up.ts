@@ -264,25 +264,25 @@ export class SetUp {
     const isUsed = state.isUsed || (isSameContainer && run?.state === "lost" && state.hasBegun);
     this.#put({ ...state, ...NO_RUN, isDone, isUsed, lost, failure, had: success?.had });
     this.#host.workspace.noteChange();
-    if (success) this.#notice = success.words;
+    if (success) this.#notice = success.message;
   }
 
   /** Keeps the script's outcome before anything else changes the files. Returns its key, and a message. */
-  async #keepOutcome(run: RunView, state: State): Promise<Pick<State, "had"> & { words: string }> {
+  async #keepOutcome(run: RunView, state: State): Promise<Pick<State, "had"> & { message: string }> {
     const { keeping, restoredAt, had } = state;
-    if (restoredAt !== undefined) return { had, words: setUpRestoredText(restoredAt) };
+    if (restoredAt !== undefined) return { had, message: setUpRestoredText(restoredAt) };
     const { outcomes, report } = this.#host;
     const seconds = Math.round(durationMs(run) / 1000);
-    const words = setUpRanText(run.id, seconds);
-    if (!outcomes.areKept) return { words };
+    const message = setUpRanText(run.id, seconds);
+    if (!outcomes.areKept) return { message };
     try {
       if (!keeping) throw new Error("its result was not prepared for saving");
       await outcomes.keep(keeping);
-      return { had: keeping.key, words };
+      return { had: keeping.key, message };
     } catch (error) {
       if (!(error instanceof ToolError)) report(error);
       const why = error instanceof ToolError ? clause(error.message) : undefined;
-      return { words: `${words} ${setUpNotSavedText(why)}` };
+      return { message: `${message} ${setUpNotSavedText(why)}` };
     }
   }
 

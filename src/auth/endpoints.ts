@@ -80,9 +80,9 @@ export async function serveAuthorizationServer(request: Request, oauth: OAuth, c
   }
   const request_id = context.requestID;
   if (revoked) log(context.config, { event: "token", request_id, action: "revoke", ...revoked, route });
-  const shown = new Response(response.body, response);
-  shown.headers.delete(CHECK_HEADER);
-  return shown;
+  const publicResponse = new Response(response.body, response);
+  publicResponse.headers.delete(CHECK_HEADER);
+  return publicResponse;
 }
 
 /** Limits the number of unapproved clients, because anybody can register clients. Beyond the limit, the oldest one is deleted. */

@@ -140,14 +140,14 @@ export function isFromPanel(request: Request, { issuer }: OAuth): boolean {
 
 /** The value of a cookie; undefined if there are two of its name, because one could be forged. */
 function cookieOf(request: Request, name: string, oauth: OAuth): string | undefined {
-  const sent = cookieName(name, oauth);
-  const begins = `${isSecure(oauth) ? sent : sent.replace(/^__Host-/, "")}=`;
-  const found = (request.headers.get("cookie") ?? "")
+  const fullName = cookieName(name, oauth);
+  const start = `${isSecure(oauth) ? fullName : fullName.replace(/^__Host-/, "")}=`;
+  const values = (request.headers.get("cookie") ?? "")
     .split(";")
     .map((pair) => pair.trim())
-    .filter((pair) => pair.startsWith(begins))
-    .map((pair) => pair.slice(begins.length));
-  return found.length === 1 ? found[0] || undefined : undefined;
+    .filter((pair) => pair.startsWith(start))
+    .map((pair) => pair.slice(start.length));
+  return values.length === 1 ? values[0] || undefined : undefined;
 }
 
 /** Over plain HTTP the name has the port, because browsers send a host's cookies to servers on all its ports. */

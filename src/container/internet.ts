@@ -50,14 +50,15 @@ export async function forwardByPolicy(
   // The URL has the host that the program connected to. The Host header may name another one.
   const { hostname, port, protocol } = new URL(request.url);
   const host = canonicalHost(hostname) ?? "";
-  const to = Number(port || (protocol === "https:" ? 443 : 80));
-  const named = canonicalHost((request.headers.get("host") ?? hostname).replace(/:\d+$/, ""));
-  const connection: Connection = { at: Date.now(), host, port: to, method: request.method, bytes: 0 };
+  const targetPort = Number(port || (protocol === "https:" ? 443 : 80));
+  const namedHost = canonicalHost((request.headers.get("host") ?? hostname).replace(/:\d+$/, ""));
+  const connection: Connection = { at: Date.now(), host, port: targetPort, method: request.method, bytes: 0 };
   const record = (end: Partial<Connection>) =>
     actorOf(env, containerID).connectionMade({ ...connection, ...end });
   const isFull = policy?.internet === "full";
-  const isAllowed = policy !== undefined && allowsHost(policy, host) && (isFull || ALLOWED_PORTS.has(to));
-  if (!isAllowed || named !== host) {
+  const isAllowed =
+    policy !== undefined && allowsHost(policy, host) && (isFull || ALLOWED_PORTS.has(targetPort));
+  if (!isAllowed || namedHost !== host) {
     // The record comes before the response, so that the result of the call that caused the request can name the refused host.
     await record({ refused: isAllowed ? "mismatch" : "policy" });
     return refusal(403, INTERNET_TEXTS.refused(host));
@@ -132,9 +133,9 @@ async function sendWith(
   const { method, signal, body: given } = request;
   // A GET request cannot have a body, but some clients announce an empty one.
   const isEmpty = given === null || request.headers.get("content-length") === "0";
-  const sent = isEmpty ? null : fixLength(given, request.headers);
+  const sentBody = isEmpty ? null : fixLength(given, request.headers);
   // Not cached: a cached response could reach a caller without the secret.
-  const init = { method, headers, signal, body: sent, redirect: "manual", cache: "no-store" } as const;
+  const init = { method, headers, signal, body: sentBody, redirect: "manual", cache: "no-store" } as const;
   const response = await internet(new Request(url, init), from);
   const responseHeaders = mask.headers(response.headers);
   for (const name of DROPPED_RESPONSE_HEADERS) responseHeaders.delete(name);

@@ -63,11 +63,11 @@ export class Sandboxd {
 
   /** The token for sandboxd. In a container that an earlier version of this server started, sandboxd requires no token. */
   get #token(): string {
-    const known = this.#kv.get<string>(TOKEN_KEY);
-    if (known !== undefined) return known;
-    const made = crypto.randomUUID() + crypto.randomUUID();
-    this.#kv.put(TOKEN_KEY, made);
-    return made;
+    const stored = this.#kv.get<string>(TOKEN_KEY);
+    if (stored !== undefined) return stored;
+    const token = crypto.randomUUID() + crypto.randomUUID();
+    this.#kv.put(TOKEN_KEY, token);
+    return token;
   }
 
   isToken(token: string): boolean {

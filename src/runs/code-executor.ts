@@ -255,12 +255,12 @@ function toCodeResults(result: RichResult): CodeResult[] {
   // Checked because user objects produce this data, and clients refuse a whole response if an image is not base64.
   const form = IMAGE_FORMS.find((imageForm) => BASE64.test(result[imageForm] ?? ""));
   const image = form === undefined ? undefined : result[form];
-  const found: CodeResult[] = image === undefined ? [] : [{ image, mimeType: `image/${form}` }];
-  const words = image === undefined ? (text ?? markdown ?? latex ?? svg ?? html) : text;
+  const results: CodeResult[] = image === undefined ? [] : [{ image, mimeType: `image/${form}` }];
+  const readable = image === undefined ? (text ?? markdown ?? latex ?? svg ?? html) : text;
   const leftOut = left_out && cutText(left_out, LEFT_OUT_BYTES);
-  if (words !== undefined)
-    found.push({ text: shortenText(words), ...(html && { html }), ...(leftOut && { leftOut }) });
-  return found;
+  if (readable !== undefined)
+    results.push({ text: shortenText(readable), ...(html && { html }), ...(leftOut && { leftOut }) });
+  return results;
 }
 
 /** The text, or its two ends if it is too long. */

@@ -93,11 +93,11 @@ export class LogWriter {
     this.#store = store;
     this.#runID = runID;
     this.#cap = cap;
-    const found = isNew ? undefined : this.#storedTotals();
-    this.#seq = found?.seq ?? 0;
-    this.#streamBytes = { stdout: found?.stdout ?? 0, stderr: found?.stderr ?? 0 };
-    this.#objects = found?.objects ?? 0;
-    this.#unshipped = found?.unshipped ?? 0;
+    const stored = isNew ? undefined : this.#storedTotals();
+    this.#seq = stored?.seq ?? 0;
+    this.#streamBytes = { stdout: stored?.stdout ?? 0, stderr: stored?.stderr ?? 0 };
+    this.#objects = stored?.objects ?? 0;
+    this.#unshipped = stored?.unshipped ?? 0;
   }
 
   #storedTotals() {
@@ -266,8 +266,9 @@ export class LogWriter {
 
   async #put(parts: Uint8Array[]): Promise<number> {
     const size = parts.reduce((sum, part) => sum + part.length, 0);
-    const found = spare.pop();
-    const buffer = found && found.length >= size ? found : new Uint8Array(Math.max(size, SPARE_BYTES));
+    const spareBuffer = spare.pop();
+    const buffer =
+      spareBuffer && spareBuffer.length >= size ? spareBuffer : new Uint8Array(Math.max(size, SPARE_BYTES));
     let at = 0;
     for (const part of parts) {
       buffer.set(part, at);

@@ -407,9 +407,9 @@ export class Runs {
   list(limit: number, before?: string, kind?: RunKind): RunSummary[] {
     this.#saveAll();
     for (const run of this.#active.values()) run.save();
-    const found = this.#store.list(limit, before, kind);
-    for (const summary of found) summary.waiting = this.#active.get(summary.id)?.waiting;
-    return found;
+    const summaries = this.#store.list(limit, before, kind);
+    for (const summary of summaries) summary.waiting = this.#active.get(summary.id)?.waiting;
+    return summaries;
   }
 
   /** Ends a run early; an ended run does not change. @throws {ToolError} `not_found` */
@@ -448,8 +448,8 @@ export class Runs {
   /** Deletes ended runs, oldest first, until `bytes` are freed or no run is left that ended before `before`. */
   async evict(bytes: number, before: number): Promise<Stored> {
     let left = this.measureStored();
-    const enough = left.bytes - bytes;
-    while (left.bytes > enough) {
+    const targetBytes = left.bytes - bytes;
+    while (left.bytes > targetBytes) {
       const [id] = this.#listEndedBefore(before, 1);
       if (id === undefined) break;
       await this.#remove(id);

@@ -68,9 +68,9 @@ async function findLink(context: RequestContext, name: LinkName): Promise<FileLi
 }
 
 async function download(request: Request, { env, ctx }: RequestContext, link: FileLink): Promise<Response> {
-  const known = await sandboxActor(env, link.actor).linkOwner(link.epoch);
-  if (!known) return refuse(request, 410, LINK_TEXTS.sandboxGone);
-  const owner: Owner = { ...known, scopes: ["sandbox:read"] };
+  const linkOwner = await sandboxActor(env, link.actor).linkOwner(link.epoch);
+  if (!linkOwner) return refuse(request, 410, LINK_TEXTS.sandboxGone);
+  const owner: Owner = { ...linkOwner, scopes: ["sandbox:read"] };
   const call: FileCall = { request, env, ctx, owner, by: "link", path: link.path };
   return sendFile(call, () => sendArchive(call, "tar.gz"));
 }

@@ -43,11 +43,11 @@ export async function gitPage(request: Request, oauth: OAuth, context: RequestCo
     host = canonical;
     work = () => account.signInToGit(id, canonical, credential);
   }
-  const done = await recordCall(caller, { tool: "git_sign_in", scopes: DECISION_SCOPES }, work);
-  if (done instanceof ToolError)
-    return messagePage(DECISION_TEXTS.failed(done.text), { status: 503, link: TO_PANEL });
-  const words = form.has("remove") ? GIT_TEXTS.removed(host) : GIT_TEXTS.signedIn(host);
-  return messagePage(words, { status: 200, link: TO_PANEL });
+  const outcome = await recordCall(caller, { tool: "git_sign_in", scopes: DECISION_SCOPES }, work);
+  if (outcome instanceof ToolError)
+    return messagePage(DECISION_TEXTS.failed(outcome.text), { status: 503, link: TO_PANEL });
+  const message = form.has("remove") ? GIT_TEXTS.removed(host) : GIT_TEXTS.signedIn(host);
+  return messagePage(message, { status: 200, link: TO_PANEL });
 }
 
 function gitHostsPage(

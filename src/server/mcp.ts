@@ -70,8 +70,8 @@ export function createMCPServer(
     const outputSchema = hasOutput ? tool.output && schemaOf(tool.output) : undefined;
     const _meta = { ...(hasLongAnswers && LONG_ANSWERS), ...(showsPanel && linksPanel && PANEL_LINK) };
     const hasMeta = Object.keys(_meta).length > 0;
-    const shown = { title, description, inputSchema, outputSchema, annotations, ...(hasMeta && { _meta }) };
-    server.registerTool(name, shown, async (args, context) => {
+    const listing = { title, description, inputSchema, outputSchema, annotations, ...(hasMeta && { _meta }) };
+    server.registerTool(name, listing, async (args, context) => {
       const answer = await tool.call(
         args,
         { ...caller, isStructured: query.structured, isRaw: query.raw },
@@ -122,16 +122,16 @@ function schemaOf(
 const schemas = new WeakMap<z.ZodObject, Map<string, Record<string, unknown>>>();
 
 function listedSchema(schema: z.ZodObject, side: "input" | "output", options: SchemaOptions) {
-  const known = schemas.get(schema) ?? new Map<string, Record<string, unknown>>();
-  schemas.set(schema, known);
+  const cached = schemas.get(schema) ?? new Map<string, Record<string, unknown>>();
+  schemas.set(schema, cached);
   const key = `${side} ${options.target}`;
-  let json = known.get(key);
+  let json = cached.get(key);
   if (!json) {
     const schemaText = JSON.stringify(schema["~standard"].jsonSchema[side](options));
     json = JSON.parse(schemaText, (keyword, value) =>
       isNoise(side, keyword, value) ? undefined : value,
     ) as Record<string, unknown>;
-    known.set(key, json);
+    cached.set(key, json);
   }
   return json;
 }

@@ -53,8 +53,8 @@ export async function servePreview(
   if (state !== null && state in NOTICES) return notice(request, state as PreviewState);
   const { status, statusText, webSocket } = incoming;
   if (status > 599) return notice(request, "badStatus");
-  const shown = headersOutside(incoming.headers, { outside: address.origin, port: preview.port });
-  return new Response(incoming.body, { status, statusText, headers: shown, webSocket });
+  const responseHeaders = headersOutside(incoming.headers, { outside: address.origin, port: preview.port });
+  return new Response(incoming.body, { status, statusText, headers: responseHeaders, webSocket });
 }
 
 async function headersInside(

@@ -58,8 +58,8 @@ async function publish(request: Request, type: string, document: object): Promis
     "access-control-expose-headers": "ETag",
     "content-type": type,
   };
-  const known = request.headers.get("if-none-match")?.split(",") ?? [];
-  if (known.some((tag) => tag.trim().replace(/^W\//, "") === etag))
+  const cachedTags = request.headers.get("if-none-match")?.split(",") ?? [];
+  if (cachedTags.some((tag) => tag.trim().replace(/^W\//, "") === etag))
     return new Response(null, { status: 304, headers });
   return new Response(body, { headers });
 }

@@ -111,10 +111,10 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
       const output = await recordCall(caller, record, async () => {
         requireOffered(definition.name, caller);
         const context = contextOf(caller, pulse?.report, hasDeclined(server), questionedRun(server));
-        const done = await handle(args as z.output<Input>, context);
+        const answer = await handle(args as z.output<Input>, context);
         // Only a read-only call's answer may be withheld: its caller can repeat the call.
-        caller.memory?.addAnswer(sizeOf(done, caller), definition.annotations.readOnlyHint);
-        return done;
+        caller.memory?.addAnswer(sizeOf(answer, caller), definition.annotations.readOnlyHint);
+        return answer;
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, caller);
       if (output.question) return questionResult(output.question, caller);

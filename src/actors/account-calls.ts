@@ -12,7 +12,7 @@ export interface Preview {
   expiresAt: number;
 }
 
-/** The sandbox of a call, its principal, and what the call may do. Every call has them, because a new actor knows neither. */
+/** The sandbox of a call, its principal, and what the call may do. Every call has all of them, because a new actor knows none. */
 export interface Owner {
   principalID: string;
   sandbox: string;
@@ -40,7 +40,7 @@ export interface Destroyed {
   wasSaved: boolean;
   /** Whether the saved workspace and the settings stay. */
   isKept: boolean;
-  /** The number of deleted checkpoints; for another `Ending` than `checkpoints`, the number of those that stay. */
+  /** The number of deleted checkpoints if the `Ending` is `checkpoints`; otherwise the number of checkpoints that stay. */
   checkpoints: number;
 }
 

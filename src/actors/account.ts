@@ -459,7 +459,7 @@ export class Account extends DurableObject<Env> {
     this.#tasks.put(task);
   }
 
-  /** Tasks of all sandboxes, newest first; only those before the task `before` if given. */
+  /** Tasks of all sandboxes, newest first. @param before a task's id: only older tasks are listed */
   listTasks(limit: number, before?: string): TaskEntry[] {
     return this.#tasks.list(limit, before);
   }

@@ -1,4 +1,4 @@
-/** The states of a sandbox between start and destruction, the parts that `Lifecycle` uses, and those that subscribe to changes. */
+/** The states of a sandbox between start and destruction, and the parts that `Lifecycle` uses or informs about changes. */
 import type { CheckpointSettings, Destroyed } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { Activity } from "./activity.ts";

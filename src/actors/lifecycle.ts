@@ -427,7 +427,7 @@ export class Lifecycle {
   async #endContainer(end: End): Promise<void> {
     const { platform, account } = this.#parts;
     const wasRunning = platform.isRunning;
-    // Called first, so that a run that ends with the container does not look as if it ended by itself.
+    // Called first. Otherwise a run that ends with the container would look as if it had ended by itself.
     this.#retire(end);
     await platform.end();
     if (wasRunning) account.reportStop();
@@ -469,8 +469,8 @@ export class Lifecycle {
   }
 
   /**
-   * Saves the workspace of an unused container, then ends the container. Returns whether it ended. The end begins without an
-   * await after the last check, and calls wait from then on, so the save contains every change that a caller was told about.
+   * Saves the workspace of an unused container, then ends the container. Returns whether it ended. There is no await between the
+   * last check and the beginning of the end, and calls wait from then on. So the save contains every acknowledged change.
    */
   async #endUnused(
     isInUse: () => boolean,

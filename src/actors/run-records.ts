@@ -10,8 +10,8 @@ import type { ContainerPlatform } from "./platform/platform.ts";
 import { type KV, StoredValue } from "./stored-value.ts";
 
 /**
- * One call to sandboxd deletes the files of ended runs: after CLEAN_BATCH of them, or after one with more than CLEAN_BYTES of
- * output.
+ * One call to sandboxd deletes the files of several ended runs. The call is made after CLEAN_BATCH runs, or after a run with more
+ * than CLEAN_BYTES of output.
  */
 const CLEAN_BATCH = 16;
 const CLEAN_BYTES = 1024 * 1024;

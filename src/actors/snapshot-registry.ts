@@ -381,7 +381,7 @@ export class SnapshotRegistry {
     return this.#bytesOf("SELECT id FROM snapshots");
   }
 
-  /** Bytes of states that are never evicted: those of checkpoints and of sandboxes. @param except a sandbox to leave out */
+  /** Bytes of the states of checkpoints and sandboxes, which are never evicted. @param except a sandbox to leave out */
   #lastingBytes(except = ""): number {
     return this.#bytesOf(
       "SELECT snapshot FROM checkpoints UNION SELECT snapshot FROM workspaces WHERE sandbox <> ?",

@@ -20,8 +20,8 @@ import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts"
 const MAX_MANIFEST_BYTES = 256 * 1024 * 1024;
 
 /**
- * A save's new content may be this many times as large as the files that a save may have, because files can grow during the save.
- * A program in sandboxd's place could otherwise send as much as the principal's free quota in each of several saves at once.
+ * The new content of a save may be GROWTH times as large as the limit for its files, because files can grow during the save.
+ * Without this limit, a program in sandboxd's place could send the whole free quota of the principal in each of several saves.
  */
 const GROWTH = 2;
 
@@ -180,7 +180,7 @@ export function leftOut({ count, bytes, largest, ...rest }: Plan["left"]): LeftO
   return { count, bytes, names: largest.map(({ path }) => path).slice(0, 5), unreadable, special, crowded };
 }
 
-/** Calls `send` with a stream that `write` fills. Returns the result of `send`. Of two errors, throws the one of R2. */
+/** Calls `send` with a stream that `write` fills. Returns the result of `send`. If both sides fail, throws the error of R2. */
 async function streamBody<T>(
   length: number,
   write: (into: WritableStream<Uint8Array>, signal: AbortSignal) => Promise<void>,

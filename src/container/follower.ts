@@ -23,7 +23,7 @@ export interface OutputSink {
   /** Waits until there is room for this many bytes, then calls `output`. */
   take(bytes: number, output: () => void): Promise<void>;
   output(stream: Stream, bytes: Uint8Array): void;
-  /** `count` bytes of a stream were not stored, because the log is full. `last` has the last of them. */
+  /** `count` bytes of a stream were not stored, because the log is full. `last` has the last of these bytes. */
   recordSkipped(stream: Stream, count: number, last: Uint8Array): void;
   hasRoom(stream: Stream): boolean;
   /** How many bytes of a stream the sink has received: the offset from which to resume. */

@@ -27,7 +27,7 @@ export interface ModelOutcome {
   cut?: boolean;
 }
 
-/** A `BudgetCheck`. `isConfined`: the sandbox's network is restricted, so the model's API must not connect to hosts for it. */
+/** A `BudgetCheck`. `isConfined`: the sandbox's network is restricted, so the model's API must not reach hosts for the sandbox. */
 export type Admission = Exclude<BudgetCheck, Admitted> | (Admitted & { isConfined: boolean });
 /** The interval at which the egress reports a request under way, in milliseconds. */
 export const REPORT_MS = 20_000;

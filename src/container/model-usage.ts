@@ -1,4 +1,4 @@
-/** Counts the tokens that a response of the Messages API reports, and the tokens to charge for it. */
+/** Reads the token counts in a response of the Messages API, and computes the tokens to charge for the response. */
 import type { RequestMeter } from "./model-request.ts";
 
 /**

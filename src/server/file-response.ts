@@ -115,7 +115,7 @@ async function countedDownload(
   }
 }
 
-/** Sends an output of a run. Its name is the one in `sandbox://` addresses. */
+/** Sends an output of a run. `name` is its name in `sandbox://` addresses. */
 export async function sendRunFile(
   call: Omit<FileCall, "path">,
   { run, name }: Pick<RunLink, "run" | "name">,

@@ -14,7 +14,7 @@ export interface Connection {
   secret?: string;
   /**
    * Why the connection was refused. `policy`: the sandbox's policy, which can be changed. `address`: the host is, or resolves
-   * to, an address that no policy allows. `mismatch`: the request named another host than the one to which it was sent.
+   * to, an address that no policy allows. `mismatch`: the request was sent to one host and named another.
    */
   refused?: "policy" | "address" | "mismatch";
 }

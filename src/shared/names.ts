@@ -36,8 +36,8 @@ export const ACTOR_NAME_SOURCE = `(?:${SHORT_NAME.source.slice(1, -1)}|[a-z2-7]{
 
 /**
  * The Durable Object's name for a principal's sandbox: `<name>-<16 base32 characters>`, the first 80 bits of the SHA-256 of the
- * principal's id. Principals can use the same names without conflicts, nobody can find a principal id with the same hash, and a
- * preview's host label stays within DNS's 63 characters.
+ * principal's id. So principals can use the same names without conflicts. Nobody can find a principal id with the same hash. The
+ * host label of a preview stays within DNS's 63 characters.
  *
  * A long name, or a name with `_` or `.`, is replaced by its hash and a dash. No short name ends with a dash, so the two forms
  * differ.

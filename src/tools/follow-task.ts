@@ -12,8 +12,8 @@ const PROGRESS_BYTES = 16 * 1024;
 const FULL_PAUSE_MS = 1000;
 
 /**
- * Waits for a run. If too many calls wait already, returns the current state after FULL_PAUSE_MS. It does not throw then,
- * because an error would hide the id of a task that has just begun, or end the stream of a run.
+ * Waits for a run. If too many calls wait already, returns the current state after FULL_PAUSE_MS. It throws no error then: an
+ * error would hide the id of a task that has just begun, or end the stream of a run.
  */
 export async function waitForRun(context: ToolContext, run: RunToRead) {
   const read = (waitMs: number) =>

@@ -85,8 +85,8 @@ export class SDKPlatform implements ContainerPlatform {
   }
 
   /**
-   * Cleans up after the previous container. Otherwise the SDK would close its connection at an alarm, or while it starts the next
-   * container, and break the call that waits for that container. `stop` closes the connection now, and does nothing else if no
+   * Cleans up after the previous container. Otherwise the SDK would close its connection later, at an alarm or during the next
+   * start, and break the call that waits for the next container. `stop` closes the connection now, and does nothing else if no
    * container runs. It is called once, because a second call would stop a starting container.
    */
   async #cleanUpPrevious(): Promise<void> {

@@ -161,7 +161,7 @@ function withFixedIDs(text: string): string {
     .replaceAll(/\b[0-9a-f]{64}\b/g, "fb7fbabd51b6311d28a34842af2fc207521484bcf5ccc45f59e473621bc248aa");
 }
 
-/** Shortens long output to a few characters, so that the count is that of the server's own text. */
+/** Shortens long output to a few characters, because only the server's own text should count. */
 function shortenOutput(text: string): string {
   return text.replaceAll(/(\d+ ){20,}\d*/g, "1 2 3");
 }

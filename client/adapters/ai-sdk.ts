@@ -54,7 +54,7 @@ export function aiSandbox(sandbox: Sandbox, { ports = [] }: AISandboxOptions = {
       await files.write(path, content);
     },
     async stat({ path }) {
-      // -L follows a link, so that the type is that of its target.
+      // With -L, stat describes the target of a link.
       const { exitCode, stdout } = await sessions.run(`stat -L -c '%s %F' -- ${quote(path)}`);
       if (exitCode !== 0) return null;
       const [, size = "0", kind = ""] = /^(\d+) (.*)$/m.exec(stdout) ?? [];

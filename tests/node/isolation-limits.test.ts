@@ -36,7 +36,7 @@ async function startGreedy(): Promise<TestSandbox> {
 
 const endedFor = (resource: string) => ({ exitCode: 137, reason: expect.stringContaining(resource) });
 
-/** Expects a new engine to end a sandbox that runs this program, because of this resource. Returns the output of another sandbox. */
+/** Expects a new engine to end a sandbox with this program, because of this resource. Returns the output of another sandbox. */
 async function endFor(resource: string, program: readonly string[], ofMachine: Partial<Limits>) {
   const one = await startTestEngine({ limits: { ...limits, ...ofMachine } });
   try {

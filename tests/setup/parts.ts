@@ -10,7 +10,7 @@ import { temporaryDirectory } from "./temporary.ts";
 interface PartsOptions {
   engine?: Partial<EngineSettings>;
   variables?: Record<string, string>;
-  /** Given the engine's URL, returns the one that the Worker uses. */
+  /** Returns the URL by which the Worker reaches the engine, for example that of a proxy. By default it is the engine's URL. */
   engineURLFor?: (url: string) => Promise<string>;
   onLog?: (line: LogLine) => void;
   /** Called if a part ends unexpectedly, with its name. */

@@ -118,8 +118,8 @@ describe("a sandbox with a program in place of sandboxd", () => {
 });
 
 /**
- * Passes requests on to sandboxd, but reports that a task has created a file of 5,000 bytes, and returns one byte of it for each
- * request.
+ * Passes requests on to sandboxd, with two exceptions. It reports that a task has created a file of 5,000 bytes, and returns one
+ * byte of that file for each request.
  */
 const IN_A_TASK = `
 const { createServer, request } = require("node:http");

@@ -1,9 +1,9 @@
 #!/usr/bin/perl
 # init.pl SANDBOXD... +++ SERVER...
 #
-# The first process of a sandbox: collects orphans, and keeps sandboxd and SERVER running. SERVER is the control server: the SDK's, or
-# that of local/runtime. Signals from inside cannot kill the first process of a pid namespace, so init.pl survives `kill -9 -1`. The
-# names of our processes begin with sbx-, so that a user's `pkill -f` for sandboxd, bash, node or /opt matches none of them.
+# The first process of a sandbox: collects orphans, and keeps sandboxd and SERVER running. SERVER is the control server: the SDK's,
+# or ours (local/runtime). Signals from inside cannot kill the first process of a pid namespace, so init.pl survives `kill -9 -1`.
+# The names of our processes begin with sbx-, so that a user's `pkill -f` for sandboxd, bash, node or /opt matches none of them.
 #
 # sandboxd writes a byte to its standard output while it responds to requests. This process kills a silent sandboxd, because user
 # code may have stopped or replaced it. The next sandboxd adopts the runs.
@@ -16,7 +16,8 @@ use strict;
 use warnings;
 use POSIX ();
 
-# How long sandboxd may be silent. Time in which it waits for a processor or a disk does not count: other programs may occupy these.
+# How long sandboxd may be silent. Time in which sandboxd waits for a processor or a disk does not count, because other programs may
+# occupy these.
 my $HUNG_S = 15;
 # The time between two checks, and between two starts of a command that keeps ending.
 my $TICK_S = 1;
@@ -37,8 +38,8 @@ my $stopping_since;
 # Empty handlers and not SIG_IGN, which sandboxd and the control server would inherit.
 $SIG{$_} = sub { } for qw(INT HUP QUIT PIPE CHLD USR1 USR2);
 # Only the platform's SIGTERM counts. The platform is our parent, or outside our pid namespace: then its pid and getppid are both 0.
-# The kernel sets the sender's pid only for kill(2), code 0; with other codes the sender can forge it. Perl knows the sender only of
-# a signal that it handles immediately, so SIGTERM is blocked except during select.
+# The kernel sets the sender's pid only for kill(2), code 0; with other codes the sender can forge it. Perl knows a signal's sender
+# only if it handles the signal immediately, so SIGTERM is blocked except during select.
 my $terms = POSIX::SigSet->new(POSIX::SIGTERM());
 POSIX::sigprocmask(POSIX::SIG_BLOCK(), $terms);
 my $is_stop_asked = 0;

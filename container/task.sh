@@ -1,5 +1,6 @@
-# Starts the coding agent of a task: restores an earlier conversation, clones, records the state of the files, runs the agent.
-# sandboxd runs this file as a program. A task's own files, outside the workspace, are in /var/lib/sandbox-mcp/tasks/ID:
+# Starts the coding agent of a task: restores an earlier conversation, clones the repository, records the state of the files, and
+# runs the agent. sandboxd runs this file as a program. A task's own files, outside the workspace, are in
+# /var/lib/sandbox-mcp/tasks/ID:
 #
 #   conversation  the conversation of an earlier task, to continue it: files for the home directory
 #   components    definitions of agents and commands that the operator offers and the task names, as KIND/NAME.md
@@ -24,8 +25,8 @@ say() {
   printf '{"sandbox_mcp":"%s"}\n' "$1"
 }
 
-# run ID DIRECTORY REPOSITORY BRANCH COMPONENTS AGENT...: prepares the directory, and becomes the agent. REPOSITORY, BRANCH and
-# COMPONENTS may be empty.
+# run ID DIRECTORY REPOSITORY BRANCH COMPONENTS AGENT...: prepares the directory, and then executes the agent. REPOSITORY, BRANCH
+# and COMPONENTS may be empty.
 run() {
   local work=$1 repository=$2 branch=$3 components=$4
   shift 4

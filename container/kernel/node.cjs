@@ -39,7 +39,7 @@ async function run(spec) {
   exitCode = null;
   bindModules();
   markChildren(spec.run, spec.mark);
-  if (spec.variables) takeVariables(spec.variables);
+  if (spec.variables) setVariables(spec.variables);
   streams.begin(spec.files, spec.cap_bytes, spec.tail_bytes);
   let error = null;
   try {
@@ -61,7 +61,7 @@ async function run(spec) {
   streams.writeDocument(ascii(JSON.stringify(document)));
 }
 
-function takeVariables({ version, entries }) {
+function setVariables({ version, entries }) {
   try {
     for (const { name, value, version: since } of entries) {
       if (since <= variablesVersion) continue;

@@ -284,7 +284,7 @@ export class CommandRun extends FollowedRun {
         stream.copy(slot, isAgain, isAgain && readersOf(pipeOf(slot.directory, name)).length > 0);
       } catch {
         // No process can be started, or user code removed the pipes. sandboxd itself reads the available output.
-        stream.take(slot);
+        stream.readPipe(slot);
         this.after(POLL_MS, () => this.#copy(true));
       }
     }
@@ -307,7 +307,7 @@ export class CommandRun extends FollowedRun {
     if (!isWhole && !this.#isLost) this.streams[name].isIncomplete = true;
   }
 
-  /** Whether the process group has a member. This is one system call. Processes that left the group do not count. */
+  /** Whether the process group has a member. This takes only one system call. Processes that left the group do not count. */
   get #hasProcesses(): boolean {
     const leader = this.#slot?.leader;
     return attempt(() => leader !== undefined && process.kill(-leader, 0), false);
@@ -425,7 +425,9 @@ export class CommandRun extends FollowedRun {
     this.#host.onEnd(this);
   }
 
-  /** Lets the keeper end. If background processes hold a pipe, a new process reads that pipe until they end, even without sandboxd. */
+  /**
+   * Lets the keeper end. If background processes hold a pipe, a new process drains that pipe until they end, even if sandboxd ends.
+   */
   async #release(): Promise<void> {
     const slot = this.#slot;
     if (slot === undefined) return;
@@ -436,7 +438,7 @@ export class CommandRun extends FollowedRun {
       await pause(POLL_MS / 10);
     const held = STREAMS.filter((name) => !this.streams[name].isOver || slot.hasWriters(name));
     for (const name of held) {
-      while (!takeRest(pipeOf(slot.directory, name))) await pause(POLL_MS);
+      while (!startDraining(pipeOf(slot.directory, name))) await pause(POLL_MS);
       this.streams[name].stopCopying();
     }
     // The pipes of an interactive run are not reused, because unread input must not reach the next command.
@@ -461,7 +463,7 @@ export function stopSlot(slot: Slot): void {
 }
 
 /** Starts a process that drains a pipe until it has no writers. Returns whether it could be started. */
-function takeRest(path: string): boolean {
+function startDraining(path: string): boolean {
   // User code has removed the pipe, with its content.
   if (!existsSync(path)) return true;
   const pipe = openToRead(path);

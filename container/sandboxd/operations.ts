@@ -65,9 +65,9 @@ export interface Policy {
    */
   start: "new" | "known" | "none" | "glance";
   /**
-   * Limits what a caller gets who may write but not read, because the result can reveal a file's content. The caller gets only
-   * these fields. After a failure, the caller gets `reason` instead of the exact reason. False if results reveal nothing, or if
-   * the scope is `sandbox:read`.
+   * Limits the results for callers who may write but not read, because a result can reveal a file's content. These callers get only
+   * these fields. After a failure, they get `reason` instead of the exact reason. False if results reveal nothing, or if the scope
+   * is `sandbox:read`.
    */
   withoutReading: false | { fields: readonly string[]; reason: string };
 }
@@ -151,8 +151,8 @@ const put = {
     max: z.optional(count()),
     digest: flag(),
     /**
-     * The body's length, or the hexadecimal form of a marker that ends the body. Either reveals a truncated body, which some
-     * streams do not report.
+     * The body's length, or the hexadecimal form of a marker that ends the body. Both reveal a truncated body, which some streams
+     * do not report.
      */
     length: z.optional(count()),
     mark: z.optional(z.string().check(z.regex(/^[0-9a-f]{32}$/))),

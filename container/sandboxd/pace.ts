@@ -4,7 +4,7 @@ const WHOLE_BYTES = 16_384;
 /** How much a piece of data counts in a limit of pieces: 1 if it is short, 0 if it is long. */
 export const pieceWeight = (bytes: number) => Math.max(0, 1 - bytes / WHOLE_BYTES);
 
-/** A token bucket: a burst, then a rate per second. A caller may take more than is left; later callers then wait longer. */
+/** A token bucket: a burst, then a rate per second. A caller may take more tokens than are left; later callers then wait longer. */
 export class Pace {
   readonly #perSecond: number;
   readonly #burst: number;

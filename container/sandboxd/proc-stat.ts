@@ -1,7 +1,10 @@
 import { attempt } from "./file-error.ts";
 import { readFileSync } from "node:fs";
 
-/** The fields of /proc/PID/stat (proc(5)) after the process's name, which may contain anything; undefined if the process is gone. */
+/**
+ * The fields of /proc/PID/stat (proc(5)) after the process's name, which may contain any character. Undefined if the process is
+ * gone.
+ */
 export function procStat(pid: number): string[] | undefined {
   const stat = attempt(() => readFileSync(`/proc/${pid}/stat`, "latin1"), undefined);
   return stat?.slice(stat.lastIndexOf(")") + 2).split(" ");

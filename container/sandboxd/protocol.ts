@@ -49,7 +49,9 @@ export const PIECE_BYTES = 256 * 1024;
  */
 export const WINDOW_BYTES = 4 * 1024 * 1024;
 export const EVENT_CHARS = 16 * 1024;
-/** How many bytes callers see of the beginning of a stream, and of its end. sandboxd sends the last bytes even if the log is full. */
+/**
+ * How many bytes callers see of the beginning of a stream, and of its end. sandboxd sends the last bytes even if the log is full.
+ */
 export const SHOWN_END_BYTES = 16 * 1024;
 
 export const idSchema = () => z.string().check(z.regex(/^[0-9a-z]{1,64}$/));

@@ -25,7 +25,7 @@ import { Slot, Slots } from "./slot.ts";
 import { expectPortsOf } from "./listening.ts";
 
 const MAX_READY = 4;
-/** The most shells tried for a command, if each ends before reading it. */
+/** How many shells are tried for a command if each of them ends before it has read the command. */
 const MAX_STARTS = 3;
 const ENDING_MS = 5000;
 const ENDING_LOOK_MS = 50;

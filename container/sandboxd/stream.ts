@@ -35,15 +35,15 @@ const MAX_DRAINED_BYTES = 16 * 1024 * 1024;
 /** A disk with fewer free bytes counts as full, because a copier writes this many bytes at once. */
 const NO_SPACE_BYTES = 64 * 1024;
 /**
- * How often all streams together look for new short output. After the burst, a stream rests after each look, and then sends more
- * bytes at once: each message takes time of the Worker's thread, which all sandboxes share. Long output does not wait.
+ * How often all streams together may look for new short output. After the burst, a stream waits between two looks, and so sends
+ * more bytes in each message: a message takes time of the Worker's thread, which all sandboxes share. Long output does not wait.
  */
 const pace = new Pace({ burst: 200, perSecond: 200 });
-const MAX_REST_MS = 50;
+const MAX_WAIT_MS = 50;
 const { O_RDONLY, O_RDWR, O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK, O_NOFOLLOW } = constants;
 
 /** Receives output at an offset. Bytes are skipped only after `keepOnlyTail`. */
-export type Taker = (offset: number, bytes: Buffer) => void;
+export type Receiver = (offset: number, bytes: Buffer) => void;
 
 const piece = Buffer.allocUnsafe(PIECE_BYTES);
 
@@ -62,13 +62,13 @@ export class OutputStream {
   #sent = 0;
   #stored = 0;
   #freed = 0;
-  /** Whether the taker stores no more: it needs only the last bytes, and their offset. */
+  /** Whether the receiver stores no more. Then it needs only the last bytes, and their offset. */
   #isFull = false;
-  #taker: Taker | undefined;
+  #receiver: Receiver | undefined;
   #brake: Socket | undefined;
   /** The number of copied bytes, counted at the brake. Bytes of the file after these were written by the command itself. */
   #limit = 0;
-  #isResting = false;
+  #isWaiting = false;
   #copier: ChildProcess | undefined;
   /** The last copied bytes, one byte shorter than the mark: two reads may split the mark. */
   #lastCopied = Buffer.alloc(0);
@@ -123,14 +123,16 @@ export class OutputStream {
     this.#size = this.#end = this.#limit = end;
   }
 
-  /** Moves an ended command's last output from the pipe to the file. Returns whether it found the mark or the pipe has no writers. */
+  /**
+   * Moves an ended command's last output from the pipe to the file. Returns true if it found the mark or the pipe has no writers.
+   */
   drain(slot: Slot): boolean {
-    const isWhole = this.take(slot, MAX_DRAINED_BYTES);
+    const isWhole = this.readPipe(slot, MAX_DRAINED_BYTES);
     this.finish();
     return isWhole;
   }
 
-  take(slot: Slot, most = WINDOW_BYTES - (this.#size - this.#stored)): boolean {
+  readPipe(slot: Slot, most = WINDOW_BYTES - (this.#size - this.#stored)): boolean {
     if (this.#end !== undefined) return true;
     const fd = this.#open();
     // An earlier copier, which has ended, wrote these bytes.
@@ -222,7 +224,7 @@ export class OutputStream {
     this.#brake = socket;
     socket.on("data", (bytes: Buffer) => {
       this.#limit += bytes.length;
-      this.#sendOrRest();
+      this.#sendOrWait();
       this.#seekEnd(bytes);
     });
     socket.on("error", () => undefined);
@@ -234,8 +236,8 @@ export class OutputStream {
     this.pump();
   }
 
-  follow(offset: number, taker: Taker): void {
-    this.#taker = taker;
+  follow(offset: number, receiver: Receiver): void {
+    this.#receiver = receiver;
     this.#sent = offset;
     this.#stored = Math.max(this.#stored, offset);
     this.#isFull = false;
@@ -243,7 +245,7 @@ export class OutputStream {
   }
 
   unfollow(): void {
-    this.#taker = undefined;
+    this.#receiver = undefined;
     this.#regulate();
   }
 
@@ -260,7 +262,7 @@ export class OutputStream {
   }
 
   close(): void {
-    this.#taker = undefined;
+    this.#receiver = undefined;
     this.#brake?.destroy();
     if (this.#file !== undefined) closeSync(this.#file);
     this.#file = undefined;
@@ -285,7 +287,7 @@ export class OutputStream {
     return this.#file;
   }
 
-  /** Reads new output, and sends as much as the taker has room for. */
+  /** Reads new output, and sends as much as the receiver has room for. */
   pump(): void {
     const before = this.#end;
     this.#deliver();
@@ -297,13 +299,13 @@ export class OutputStream {
 
   #deliver(): void {
     const file = this.#open();
-    while (file !== undefined && this.#takerHasRoom && this.#sent < this.#size) {
+    while (file !== undefined && this.#receiverHasRoom && this.#sent < this.#size) {
       const bytes = readAt(file, this.#sent, this.#size);
       if (bytes.length === 0) break;
       this.#send(bytes);
     }
     // User code may have truncated the file: the missing part counts as sent.
-    if (this.#takerHasRoom && this.#end !== undefined) this.#sent = Math.max(this.#sent, this.#end);
+    if (this.#receiverHasRoom && this.#end !== undefined) this.#sent = Math.max(this.#sent, this.#end);
   }
 
   /** Searches new output for the mark. Sends new output at once if all earlier output was sent, so that it is read only once. */
@@ -316,7 +318,7 @@ export class OutputStream {
         if (this.#size < this.#limit) this.#lookForSpace();
         break;
       }
-      const isNext = this.#takerHasRoom && this.#sent === this.#size;
+      const isNext = this.#receiverHasRoom && this.#sent === this.#size;
       this.#size += bytes.length;
       if (isNext) this.#send(bytes);
     }
@@ -334,7 +336,7 @@ export class OutputStream {
       this.#lastCopied = Buffer.from(copied.subarray(1 - this.#mark.length));
       return;
     }
-    // While the stream rests, it has not looked for the output before the mark.
+    // If the stream is waiting, it has not searched the output before the mark.
     this.pump();
     if (this.end !== undefined) return;
     this.isIncomplete ||= this.#limit - copied.length + at > this.#size;
@@ -350,14 +352,14 @@ export class OutputStream {
     }
   }
 
-  get #takerHasRoom(): boolean {
-    return this.#taker !== undefined && !this.#isFull && this.#sent - this.#stored < WINDOW_BYTES;
+  get #receiverHasRoom(): boolean {
+    return this.#receiver !== undefined && !this.#isFull && this.#sent - this.#stored < WINDOW_BYTES;
   }
 
   #send(bytes: Buffer): void {
     const offset = this.#sent;
     this.#sent += bytes.length;
-    this.#taker?.(offset, bytes);
+    this.#receiver?.(offset, bytes);
   }
 
   tail(): void {
@@ -390,21 +392,21 @@ export class OutputStream {
     return bytes;
   }
 
-  #sendOrRest(): void {
+  #sendOrWait(): void {
     const limit = this.#limit;
     const weight = pieceWeight(limit - this.#size);
-    if (this.#isResting && weight > 0) return;
+    if (this.#isWaiting && weight > 0) return;
     this.pump();
     const ms = pace.take(weight);
-    // Otherwise many streams would have to rest long after their output has become less.
-    if (ms > MAX_REST_MS) pace.giveBack(weight);
-    if (ms === 0 || this.#isResting) return;
-    this.#isResting = true;
+    // Otherwise, a debt of many streams would make them wait long after their output has decreased.
+    if (ms > MAX_WAIT_MS) pace.giveBack(weight);
+    if (ms === 0 || this.#isWaiting) return;
+    this.#isWaiting = true;
     const resume = () => {
-      this.#isResting = false;
-      if (this.#brake !== undefined && this.#limit > limit) this.#sendOrRest();
+      this.#isWaiting = false;
+      if (this.#brake !== undefined && this.#limit > limit) this.#sendOrWait();
     };
-    setTimeout(resume, Math.min(ms, MAX_REST_MS)).unref();
+    setTimeout(resume, Math.min(ms, MAX_WAIT_MS)).unref();
   }
 
   #regulate(): void {
@@ -442,7 +444,7 @@ export class OutputStream {
     this.#copier?.kill("SIGKILL");
   }
 
-  /** Whether the copier has ended. A copier that still runs could take the output of the slot's next command. */
+  /** Whether the copier has ended. A copier that still runs could read the output of the slot's next command. */
   get isOver(): boolean {
     if (this.#copier?.pid !== undefined)
       return this.#copier.exitCode !== null || this.#copier.signalCode !== null;

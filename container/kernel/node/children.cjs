@@ -23,15 +23,15 @@ function markChildren(run, mark) {
   isListening = false;
 }
 
-/** Names what may listen on a port: this process (`itself`) or a child. If anything may, sandboxd looks for the run's ports. */
+/** Says what may listen on a port: this process (`itself`) or a child. In both cases, sandboxd looks for the run's ports. */
 function listeningPart() {
   if (isListening) return "itself";
   return children.size > 0 ? "child" : undefined;
 }
 
 /**
- * Sets the mark, a limit of this process. Only runs that start a child or listen on a port set it, because Node must start a
- * program for that.
+ * Sets the mark, a limit of this process. Runs set it only when they start a child or listen on a port, because Node needs another
+ * program (prlimit) to set a limit.
  */
 function markSelf() {
   if (unsetMark === undefined) return;
@@ -48,9 +48,9 @@ function patchChildren(streams) {
     const runChildren = children;
     runChildren.add(this);
     this.once("exit", () => runChildren.delete(this)).once("error", () => runChildren.delete(this));
-    const { stdio, taken } = replaceOwnDescriptors(options.stdio);
+    const { stdio, replaced } = replaceOwnDescriptors(options.stdio);
     const result = Reflect.apply(spawn, this, [{ ...options, stdio }]);
-    for (const index of taken) {
+    for (const index of replaced) {
       const name = index === 1 ? "stdout" : "stderr";
       this.stdio[index]?.on("data", (data) => streams.write(name, data));
       this[name] = null;
@@ -64,9 +64,9 @@ function patchChildren(streams) {
       const at = args.findLastIndex((argument) => argument?.stdio !== undefined);
       const options = args[at];
       if (!options?.stdio) return real(...args);
-      const { stdio, taken } = replaceOwnDescriptors(options.stdio);
-      if (taken.length === 0) return real(...args.with(at, { ...options, stdio }));
-      return withFiles(streams, stdio, taken, (files) =>
+      const { stdio, replaced } = replaceOwnDescriptors(options.stdio);
+      if (replaced.length === 0) return real(...args.with(at, { ...options, stdio }));
+      return withFiles(streams, stdio, replaced, (files) =>
         real(...args.with(at, { ...options, stdio: files })),
       );
     };
@@ -81,8 +81,8 @@ function patchChildren(streams) {
 }
 
 /** A synchronous child writes to the run's files itself, because this process reads nothing while it waits. */
-function withFiles(streams, stdio, taken, call) {
-  const logs = new Map(taken.map((index) => [index, streams.share(index === 1 ? "stdout" : "stderr")]));
+function withFiles(streams, stdio, replaced, call) {
+  const logs = new Map(replaced.map((index) => [index, streams.share(index === 1 ? "stdout" : "stderr")]));
   try {
     return call(stdio.map((entry, index) => (logs.has(index) ? (logs.get(index)?.file ?? "ignore") : entry)));
   } finally {
@@ -91,21 +91,21 @@ function withFiles(streams, stdio, taken, call) {
 }
 
 /**
- * Returns `stdio` as an array without our descriptors 0, 1 and 2. `taken` has the indexes where a pipe has replaced descriptor 1
+ * Returns `stdio` as an array without our descriptors 0, 1 and 2. `replaced` has the indexes where a pipe has replaced descriptor 1
  * or 2.
  */
 function replaceOwnDescriptors(stdio) {
   const list = Array.isArray(stdio) ? [...stdio] : [stdio, stdio, stdio].map((entry) => entry ?? "pipe");
-  const taken = [];
+  const replaced = [];
   for (const [index, entry] of list.entries()) {
     const inherits = entry === "inherit" || entry?.type === "inherit" ? index : undefined;
     const fd = inherits ?? (typeof entry === "number" ? entry : entry?.fd);
     if (fd === 0) list[index] = "ignore";
     if (fd !== 1 && fd !== 2) continue;
     list[index] = "pipe";
-    taken.push(index);
+    replaced.push(index);
   }
-  return { stdio: list, taken };
+  return { stdio: list, replaced };
 }
 
 module.exports = { markChildren, patchChildren, listeningPart };

@@ -1,7 +1,7 @@
 "use strict";
 /**
- * Makes the functions of `fs` use the run's streams for descriptors 1 and 2: Node has no dup2, and descriptor 1 is the executor's channel.
- * Descriptor 0 appears empty.
+ * Makes the functions of `fs` use the run's streams for descriptors 1 and 2, because Node has no dup2, and descriptor 1 is the
+ * executor's channel. Descriptor 0 appears empty.
  */
 const fs = require("node:fs");
 const { syncBuiltinESMExports } = require("node:module");

@@ -37,7 +37,7 @@ function transformModule(url) {
   };
 }
 
-/** Adds file and line to a module's syntax error, which V8 prints only to the terminal. */
+/** Adds the file and the line to a module's syntax error, because V8 prints them only to the terminal. */
 function locateInModule(error) {
   if (!lastFileURL || !/\b(?:compileSourceTextModule|wrapSafe)\b/.test(error.stack)) return;
   const options = { encoding: "utf8", timeout: 5000, stdio: ["ignore", "ignore", "pipe"] };

@@ -155,7 +155,7 @@ function describe(error, sources) {
   return { name, message, traceback: [...head, ...shorten(text, 4 * MESSAGE_CHARS).split("\n")] };
 }
 
-/** Keeps only the beginning: in a deep recursion the rest repeats it. */
+/** Keeps only the beginning, because the other frames of a deep recursion repeat it. */
 function stackOf(error) {
   return typeof error.stack === "string" ? error.stack.split("\n").slice(0, 40).join("\n") : undefined;
 }

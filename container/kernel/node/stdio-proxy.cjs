@@ -2,7 +2,7 @@
 /** process.stdout and process.stderr as user code sees them. Only the executor uses the real ones. */
 const { Writable } = require("node:stream");
 
-/** Stays open after `end` and `destroy`. `takeOver` in streams.cjs gives each instance a `write` that accepts everything at once. */
+/** Stays open after `end` and `destroy`, so that later code can still print. `takeOver` in streams.cjs sets `write`. */
 class StdioProxy extends Writable {
   constructor(fd) {
     super({ decodeStrings: false, autoDestroy: false, emitClose: false });
@@ -10,7 +10,7 @@ class StdioProxy extends Writable {
     this.isTTY = false;
   }
 
-  /** Called by methods of Writable that bypass `write`. `this.write` is the one from streams.cjs. */
+  /** Called when code bypasses this object's `write`, for example with `Writable.prototype.write.call`. */
   _write(chunk, encoding, done) {
     this.write(chunk, encoding);
     done();

@@ -2,11 +2,11 @@
 /**
  * Where a JavaScript kernel's output goes.
  *
- * The real process.stdout is the executor's protocol channel. While a cell runs, the executor replaces its `write` to capture
- * the output. Then the executor restores `write` and sends its reply by console.log. We replace process.stdout by a proxy, whose
- * `write` is an accessor. The setter keeps the function that the executor sets, because the run's document is written with it
- * (node.cjs). The getter returns our function, or the one that the cell has set. The one console.log after the executor has restored
- * `write` goes to the real stream.
+ * The real process.stdout is the executor's protocol channel. While a cell runs, the executor replaces its `write` to capture the
+ * output. Then the executor restores `write` and sends its reply by console.log. We replace process.stdout by a proxy, whose
+ * `write` is an accessor. The setter keeps the function that the executor sets, because node.cjs writes the run's document with it.
+ * The getter returns our function, or the function that the cell has set. After the executor has restored `write`, its console.log
+ * goes to the real stream.
  *
  * A run's output goes to the files `<files>.out` and `<files>.err`, which sandboxd follows during the run. At the end of the run,
  * short output goes into the document.

@@ -73,7 +73,7 @@ class Kernel:
         if "variables" in spec:
             # The user's code may have replaced os.environ.
             with contextlib.suppress(Exception):
-                self.take_variables(**spec["variables"])
+                self.set_variables(**spec["variables"])
         capture = sys.stdout
         saved = sys.displayhook, self.shell.display_pub
         results = present.Results(self.notebook, self.output)
@@ -112,7 +112,7 @@ class Kernel:
             document["error"] = present.describe(error)
         io.StringIO.write(capture, _dump(document))
 
-    def take_variables(self, version, entries):
+    def set_variables(self, version, entries):
         for entry in entries:
             if entry["version"] <= self.variables:
                 continue

@@ -38,7 +38,7 @@ class Log:
         self.is_clear = True
 
     def add(self, piece):
-        """Takes str or bytes. The caller holds the lock."""
+        """@param piece str or bytes. The caller holds the lock."""
         self.pending.append(piece)
         self.chars += len(piece)
         if self.chars >= BLOCK_CHARS:
@@ -88,9 +88,10 @@ class Log:
             self.drop(bytes(view))
 
     def end(self):
-        """Returns the summary. With a file, long output and output that is not UTF-8 stay in the file, and the summary has no `text`.
+        """Returns the summary.
 
-        Without a file, output that is not UTF-8 is in `data`. `data` and `last`, the last dropped bytes, are base64.
+        With a file, long output and output that is not UTF-8 stay in the file, and the summary has no `text`. Without a file,
+        output that is not UTF-8 is in `data`. `last` has the last dropped bytes. Both are in base64.
         """
         self.flush()
         text = self.text()

@@ -23,8 +23,8 @@ export class Base {
   /** The entries of each directory, as records that are parsed on demand. */
   readonly #records: ReadonlyMap<string, string>;
   /**
-   * When the container started, in nanoseconds since the epoch: older files are not the user's. 0 if only the list tells what is
-   * unchanged.
+   * When the container started, in nanoseconds since the epoch. Files of the image that are older than this count as unchanged. 0
+   * if only the list counts.
    */
   readonly #startedAt: bigint;
 

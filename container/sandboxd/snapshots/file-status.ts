@@ -20,8 +20,8 @@ export interface FoundFile {
 }
 
 /**
- * A save leaves out `special` (sockets, pipes and devices), `unreadable`, and `crowded`: directories that tools can create again,
- * and that exceed a snapshot's limit.
+ * A save leaves out entries of the last three types. `special`: sockets, pipes and devices. `crowded`: directories that tools can
+ * create again, and that have too many entries for a snapshot.
  */
 export type ScannedEntry = FoundFile | { type: "special" | "unreadable" | "crowded"; path: string };
 
@@ -29,7 +29,10 @@ export function isFound(entry: ScannedEntry): entry is FoundFile {
   return entry.type !== "special" && entry.type !== "unreadable" && entry.type !== "crowded";
 }
 
-/** The device of the files to scan, and whether files report this device, not only directories: see `hasOneDevice` in scan.ts. */
+/**
+ * The device of the scanned file system. `ofFiles`: whether its files report this device, and not only its directories: see
+ * `hasOneDevice` in scan.ts.
+ */
 export interface Devices {
   dev: bigint;
   ofFiles: boolean;

@@ -335,7 +335,9 @@ function writeNow(path: Buffer, content: Buffer, offset: number): void {
   }
 }
 
-/** Whether a path must stay, because it is or contains a path that is not part of a state, such as a mount or the server's files. */
+/**
+ * Whether a path must stay because it is, or contains, a path that is not part of a state, such as a mount or the server's files.
+ */
 function mustStay(root: string, path: string, dev: bigint): boolean {
   const stats = statsOf(root, path);
   if (!stats) return false;

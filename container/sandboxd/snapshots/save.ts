@@ -130,7 +130,8 @@ export class Save {
         this.#unreadable.add(path);
         return await reading.close();
       }
-      // An open file still takes up space. If the user deletes it to make room, the room must not have to wait for the save.
+      // An open file still takes up space. If the user has deleted it, it is closed, so that its space is free before the save
+      // ends.
       if (await reading.isDeleted()) return await reading.close();
       if (bytes.length === 0) break;
       size += bytes.length;
@@ -311,7 +312,7 @@ class FileRead {
       file = openSync(path, READ);
       const stats = fstatSync(file, { bigint: true });
       if (!stats.isFile()) return undefined;
-      // If the file has grown, the rest is left to the next save.
+      // If the file has grown, the next save reads the added bytes.
       const bytes = Buffer.allocUnsafe(Math.min(SMALL_BYTES, Number(stats.size)));
       const filled = readSync(file, bytes, 0, bytes.length, 0);
       return new FileRead(path, bytes.subarray(0, filled), fstatSync(file, { bigint: true }), openedAt);
@@ -339,7 +340,7 @@ class FileRead {
     }
   }
 
-  /** Whether a large file has been deleted. A file with another in its place is not: the save needs a version of it. */
+  /** Whether a large file has been deleted. A replaced file does not count, because the save needs some version of the file. */
   async isDeleted(): Promise<boolean> {
     if (this.#handle === undefined || (await this.#handle.stat()).nlink > 0) return false;
     try {

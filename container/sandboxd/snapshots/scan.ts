@@ -37,8 +37,8 @@ export class Scanner {
   }
 
   /**
-   * Finds all changes, parent directories first; none if the root does not exist. Regenerable directories come last, and are
-   * listed in `crowded` if they exceed the limit.
+   * Finds all changes, parent directories first; none if the root does not exist. Regenerable directories come last. If one of them
+   * exceeds the limit, it has the type `crowded`, and its content is left out.
    * @throws {FileError} for more entries than a snapshot may have
    */
   async changes(
@@ -166,7 +166,7 @@ export async function scanNamed(
 }
 
 /**
- * Whether files have the same device as their directory. In some overlay file systems they have others, so that only the
+ * Whether files have the same device as their directory. In some overlay file systems, files have other devices. There, only the
  * devices of directories reveal mounts.
  */
 function hasOneDevice(root: string, dev: bigint): boolean {

@@ -30,7 +30,10 @@ const planCallSchema = z.object({
    * counts as new.
    */
   isArchive: z.optional(z.boolean()),
-  /** Saves, instead of the sandbox's state, the files below `below` in the home directory that have `id` in their path. */
+  /**
+   * If set, saves these files instead of the sandbox's state: those below `below` in the home directory that have `id` in their
+   * path.
+   */
   conversation: z.optional(z.object({ below: path(), id: z.string().check(z.minLength(1)) })),
   /** Whether this scan checks every file of the image too, as before a stop. Otherwise a scan does so only every few minutes. */
   isThorough: z.optional(z.boolean()),

@@ -1,7 +1,7 @@
 /** `npm start`: the whole server on this machine. */
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { accessSync, chmodSync, constants, existsSync, statSync } from "node:fs";
+import { accessSync, chmodSync, constants, existsSync, statfsSync, statSync } from "node:fs";
 import { delimiter, dirname, join, resolve } from "node:path";
 import { printable } from "../local/engine/printable.ts";
 import { makeDirectories } from "./make-directories.ts";
@@ -24,6 +24,9 @@ import { forgetVariables, readVariables } from "./dev-vars.ts";
 import { saveWorkspaces } from "./save-workspaces.ts";
 import { type LogLine, type RunningWorker, startWorker } from "./run-worker.ts";
 import * as texts from "./texts.ts";
+
+/** About what the server writes before its first call. */
+const NEEDED_BYTES = 1024 * 1024;
 
 const print = (line: string) => process.stderr.write(`${line}\n`);
 
@@ -190,7 +193,7 @@ function requireUnwritable(mounts: Mounts, setting: string, path: string | undef
   if (path !== undefined && mounted !== undefined) throw texts.usedInMount(setting, path, mounted);
 }
 
-/** @throws {UserError} if the directory cannot be written, or a parent directory is misspelled */
+/** @throws {UserError} if the directory cannot be written, its disk is full, or a parent directory is misspelled */
 function makeStateDirectory(stateDir: string): void {
   const isChosen = stateDir !== defaultStateDir(process.env);
   if (isChosen && !existsSync(dirname(stateDir))) throw texts.noParentDirectory(dirname(stateDir), stateDir);
@@ -201,6 +204,8 @@ function makeStateDirectory(stateDir: string): void {
   } catch (error) {
     throw texts.stateDirectoryUnwritable(stateDir, error);
   }
+  const { bavail, bsize } = statfsSync(stateDir);
+  if (bavail * bsize < NEEDED_BYTES) throw texts.stateDirectoryFull(stateDir);
 }
 
 /**

@@ -176,6 +176,10 @@ export const stateDirectoryUnwritable = (directory: string, error: unknown) =>
   new UserError(
     `The state directory ${directory} cannot be made or written (${messageOf(error)}). Give it to this user (chown -R), or choose another: --state-dir <path>.`,
   );
+export const stateDirectoryFull = (directory: string) =>
+  new UserError(
+    `The disk of the state directory ${directory} is full. Free space on it, or choose another: --state-dir <path>.`,
+  );
 export const closedToOthers = (directory: string) =>
   `Other users could open the state directory ${directory}. Its mode was changed, so that now only its owner can open it.`;
 export const openToOthers = (directory: string, uid: number) =>

@@ -378,6 +378,18 @@ describe.concurrent("npm start", () => {
     },
   );
 
+  it.runIf(process.getuid?.() === 0)("reports a full disk in one line", async () => {
+    const directory = temporaryDirectory();
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=64k,mode=700", "full", directory]);
+    const { code, stderr } = await run({ flags: ["--port", "0", "--state-dir", directory] }).finally(() =>
+      execFileSync("umount", [directory]),
+    );
+    expect([code, stderr]).toEqual([
+      1,
+      `The disk of the state directory ${directory} is full. Free space on it, or choose another: --state-dir <path>.`,
+    ]);
+  });
+
   it("does not create a state directory in a missing directory", async () => {
     const directory = join(temporaryDirectory(), "mistyped/state");
     const { code, stderr } = await run({ flags: ["--port", "0", "--state-dir", directory] });

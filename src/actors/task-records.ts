@@ -3,6 +3,7 @@ import { localID } from "../runs/id.ts";
 import type { RunRecord } from "../runs/run-store.ts";
 import type { RunView } from "../runs/run-types.ts";
 import type { TaskBudgets } from "../tasks/budget.ts";
+import { taskEntry } from "../tasks/task-list.ts";
 import type { Owner } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { Lifecycle } from "./lifecycle.ts";
@@ -24,16 +25,17 @@ export class TaskRecords {
   }
 
   async recordStart(owner: Owner, run: RunView): Promise<void> {
-    await this.#host.account.account(owner).recordTask(run);
+    await this.#host.account.account(owner).recordTask(taskEntry(run));
   }
 
-  onRunEnd({ id, kind, state, title, startedAt, endedAt, detail }: RunRecord): void {
+  onRunEnd(run: RunRecord): void {
+    const { id, kind, state, detail } = run;
     if (kind !== "task") return;
     const { account, platform, lifecycle, budgets, background } = this.#host;
     const { owner } = account;
     budgets.close(localID(id));
     const task = detail && "ownSandbox" in detail ? detail : undefined;
-    const recording = account.account(owner).recordTask({ id, state, title, startedAt, endedAt });
+    const recording = account.account(owner).recordTask(taskEntry(run));
     // If the container is gone, only the account's entry must be removed.
     const isContainerGone = state === "lost" && !platform.isRunning;
     const end = async () =>

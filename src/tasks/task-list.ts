@@ -1,17 +1,17 @@
 /** Lists a principal's tasks in all sandboxes. The records of the tasks are in the databases of the sandboxes. */
 import { createdAt } from "../runs/id.ts";
+import type { RunSummary } from "../runs/run-types.ts";
 import type { RunState } from "../shared/run-listing.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { Rows } from "../storage/rows.ts";
 
-export interface TaskEntry {
-  id: string;
-  state: RunState;
-  title: string;
-  /** Milliseconds since the epoch. */
-  startedAt: number;
-  endedAt?: number;
-}
+/** What the list stores of a task: every field of a listed run, except those that are named here. */
+export type TaskEntry = Omit<RunSummary, "kind" | "exitCode" | "waiting">;
+
+/** A type for objects that may not leave out an optional field. */
+type AllFields = Record<keyof TaskEntry, unknown>;
+
+type Row = { id: string; state: RunState; title: string; started_at: number; ended_at: number | null };
 
 export class TaskIndex {
   readonly #rows: Rows;
@@ -24,14 +24,13 @@ export class TaskIndex {
 
   /** Reports may arrive in the wrong order: the end of a task before its start. */
   put({ id, state, title, startedAt, endedAt }: TaskEntry): void {
+    const row: Row = { id, state, title, started_at: startedAt, ended_at: endedAt ?? null };
+    const columns = Object.keys(row);
+    const reported = columns.filter((name) => name !== "started_at");
     this.#rows.write(
-      `INSERT INTO tasks (id, state, title, started_at, ended_at) VALUES (?1, ?2, ?3, ?4, ?5)
-       ON CONFLICT (id) DO UPDATE SET state = ?2, ended_at = ?5 WHERE ended_at IS NULL`,
-      id,
-      state,
-      title,
-      startedAt,
-      endedAt ?? null,
+      `INSERT INTO tasks (${columns.join(", ")}) VALUES (${columns.map(() => "?").join(", ")})
+       ON CONFLICT (id) DO UPDATE SET ${reported.map((name) => `${name} = excluded.${name}`).join(", ")} WHERE ended_at IS NULL`,
+      ...Object.values(row),
     );
     this.#expire();
   }
@@ -39,16 +38,18 @@ export class TaskIndex {
   /** Lists the newest first. @param before only tasks before this one, which may no longer be in the list */
   list(limit: number, before: string | undefined): TaskEntry[] {
     this.#expire();
-    type Row = { id: string; state: RunState; title: string; startedAt: number; endedAt: number | null };
     const rows = this.#rows.all<Row>(
-      `SELECT id, state, title, started_at AS startedAt, ended_at AS endedAt FROM tasks
+      `SELECT * FROM tasks
          WHERE ?1 IS NULL OR (started_at, id) < (coalesce((SELECT started_at FROM tasks WHERE id = ?1), ?2), ?1)
          ORDER BY started_at DESC, id DESC LIMIT ?3`,
       before ?? null,
       before === undefined ? null : createdAt(before),
       limit,
     );
-    return rows.map((row) => Object.assign(row, { endedAt: row.endedAt ?? undefined }));
+    return rows.map((row) => {
+      const entry = { ...row, startedAt: row.started_at, endedAt: row.ended_at ?? undefined };
+      return taskEntry(entry satisfies AllFields);
+    });
   }
 
   remove(id: string): void {
@@ -58,4 +59,9 @@ export class TaskIndex {
   #expire(): void {
     this.#rows.write("DELETE FROM tasks WHERE ended_at < ?", Date.now() - this.#keepMs);
   }
+}
+
+/** The list's part of a run. */
+export function taskEntry({ id, state, title, startedAt, endedAt }: TaskEntry): TaskEntry {
+  return { id, state, title, startedAt, endedAt } satisfies AllFields;
 }

@@ -1,4 +1,7 @@
 /** Makes changes of files in the order of the calls. */
+import { join } from "node:path";
+import { WORKSPACE } from "./shapes.ts";
+import { FileError } from "./file-error.ts";
 import type { GuardedPath } from "./confinement.ts";
 
 declare const queued: unique symbol;
@@ -16,6 +19,7 @@ export class ChangeQueue {
   /**
    * @param files every file of the change, by the parameter of the operation that names it
    * @param change gets the paths to open
+   * @throws FileError for /workspace and its parents, because saves and sessions need them
    */
   async run<Field extends string, T>(
     files: Readonly<Record<Field, GuardedPath>>,
@@ -24,6 +28,8 @@ export class ChangeQueue {
     const entries = Object.entries<GuardedPath>(files);
     const paths = Object.fromEntries(entries.map(([field, { path }]) => [field, path]));
     const targets = entries.map(([, { target }]) => target);
+    if (targets.some((target) => `${WORKSPACE}/`.startsWith(join(target, "/"))))
+      throw new FileError({ problem: "system", code: "EPERM" });
     const before = Promise.allSettled(targets.map((target) => this.#lastChanges.get(target)));
     const running = before.then(() => change(paths as Record<Field, string>));
     for (const target of targets) this.#lastChanges.set(target, running);

@@ -53,8 +53,6 @@ type Written = QueuedResult<WriteResult, "path">;
 const WRITTEN_BYTES = 1024 * 1024;
 /** How many symbolic links a path may follow: the same number as in Linux. */
 const MAX_LINKS = 40;
-/** This directory and its parents are never removed, because saves and sessions need them. */
-const WORKSPACE_ROOT = "/workspace";
 /** How many results are kept, for calls that are repeated after a lost response. */
 const MAX_RESULTS = 64;
 /** When sandboxd starts, it drops notes of finished changes that are older than this, in milliseconds. */
@@ -120,16 +118,13 @@ export class Writes {
 
   async remove({ id, path, recursive, confined }: RemoveCall): Promise<QueuedResult<{}, "path">> {
     const parent = await withFileErrors(realpath(dirname(path)));
-    const target = join(parent, basename(path));
-    if (`${WORKSPACE_ROOT}/`.startsWith(join(target, "/")))
-      throw new FileError({ problem: "system", code: "EPERM" });
     const entry = await GuardedPath.open(parent, basename(path), confined === true);
     try {
-      const found = await withFileErrors(lstat(entry.path));
-      if (found.isDirectory() && !recursive) throw new FileError({ problem: "directory" });
-      // If sandboxd ends before it responds, the note tells the next sandboxd that this call has removed the file.
-      if (id !== undefined) writeNote(id, { removed: target });
       return await this.#changes.run({ path: entry }, async (reached) => {
+        const found = await withFileErrors(lstat(reached.path));
+        if (found.isDirectory() && !recursive) throw new FileError({ problem: "directory" });
+        // If sandboxd ends before it responds, the note tells the next sandboxd that this call has removed the file.
+        if (id !== undefined) writeNote(id, { removed: entry.target });
         await rm(reached.path, { recursive: recursive === true });
         return {};
       });

@@ -40,6 +40,16 @@ it("a change begins although the earlier change of its file failed", async () =>
   expect(await next).toBe("done");
 });
 
+it("no operation moves or removes /workspace or the root", async () => {
+  const [a, root, workspace] = await Promise.all([
+    guarded("a"),
+    GuardedPath.open("/", "", false),
+    GuardedPath.open("/", "workspace", false),
+  ]);
+  for (const to of [root, workspace])
+    await expect(new ChangeQueue().run({ path: a, to }, async () => "moved")).rejects.toThrow("EPERM");
+});
+
 it("a handler that guards only one of its operation's two paths does not compile", async () => {
   const queue = new ChangeQueue();
   const [a, b] = await Promise.all([guarded("a"), guarded("b")]);

@@ -116,7 +116,7 @@ export class Account extends DurableObject<Env> {
       this.#checkCount(sandbox);
       this.#sandboxes.recordUse(sandbox);
       this.#snapshots.noteUse(sandbox);
-      await this.#watch(principalID, isNew);
+      await this.#prepareIdleRemoval(principalID, isNew);
       return { isNew, gitHosts: this.#gitHosts.names };
     });
   }
@@ -131,9 +131,9 @@ export class Account extends DurableObject<Env> {
   }
 
   /** Stores the account's principal. For a new sandbox, schedules the removal of idle ones. */
-  async #watch(principalID: string, isNew: boolean): Promise<void> {
+  async #prepareIdleRemoval(principalID: string, isNew: boolean): Promise<void> {
     this.#principalID = principalID;
-    if (isNew) await this.#wake(Date.now() + IDLE_REMOVAL_CHECK_MS);
+    if (isNew) await this.#ensureAlarm(Date.now() + IDLE_REMOVAL_CHECK_MS);
   }
 
   /**
@@ -145,7 +145,7 @@ export class Account extends DurableObject<Env> {
       const isNew = !this.#checkCount(sandbox);
       this.#sandboxes.recordConfiguration(sandbox);
       this.#sandboxes.putSettings(sandbox, settings);
-      await this.#watch(principalID, isNew);
+      await this.#prepareIdleRemoval(principalID, isNew);
     });
   }
 
@@ -405,7 +405,7 @@ export class Account extends DurableObject<Env> {
         const variables = Object.keys(settings.env).sort();
         this.#sandboxes.putSettings(sandbox, { variables, network: settings.network });
       }
-      await this.#watch(principalID, true);
+      await this.#prepareIdleRemoval(principalID, true);
       return { to, hasSettings: settings !== undefined };
     };
     // Parallel forks to the same name would mix up their settings.
@@ -418,11 +418,11 @@ export class Account extends DurableObject<Env> {
 
   async #planSweep(): Promise<void> {
     const due = this.#snapshots.nextDue();
-    if (due !== undefined) await this.#wake(Math.max(due, Date.now() + SWEEP_MS));
+    if (due !== undefined) await this.#ensureAlarm(Math.max(due, Date.now() + SWEEP_MS));
   }
 
   /** Sets the alarm to a time, in milliseconds since the epoch, unless an earlier alarm is set. */
-  async #wake(at: number): Promise<void> {
+  async #ensureAlarm(at: number): Promise<void> {
     const planned = await this.ctx.storage.getAlarm();
     if (planned === null || planned > at) await this.ctx.storage.setAlarm(at);
   }
@@ -538,7 +538,7 @@ export class Account extends DurableObject<Env> {
     this.#snapshots.expire();
     if (principalID !== undefined)
       await this.#snapshots.sweep((prefix) => this.#deleteObjects(principalID, prefix));
-    if (this.#sandboxes.count > 0) await this.#wake(Date.now() + IDLE_REMOVAL_CHECK_MS);
+    if (this.#sandboxes.count > 0) await this.#ensureAlarm(Date.now() + IDLE_REMOVAL_CHECK_MS);
     await this.#planSweep();
   }
 

@@ -76,13 +76,13 @@ export abstract class RunFollower {
   #wake = () => {};
   #failure: unknown;
   #isConnected = false;
-  #silence = 0;
-  /** Resolves when the sink has accepted all output. `#waiting` counts the bytes that the sink has not accepted yet. */
+  #silentTicks = 0;
+  /** Resolves when the sink has accepted all output. `#waitingBytes` counts the bytes that the sink has not accepted yet. */
   #taking: Promise<unknown> = Promise.resolve();
-  #waiting = 0;
+  #waitingBytes = 0;
   /** What the actor last reported to sandboxd over this connection: the stored bytes, and the streams whose log is full. */
   #acknowledged = { stdout: 0, stderr: 0 };
-  #full = new Set<Stream>();
+  #reportedFull = new Set<Stream>();
 
   constructor(link: ContainerLink, sink: OutputSink) {
     this.link = link;
@@ -129,8 +129,8 @@ export abstract class RunFollower {
     await this.#taking;
     this.#isConnected = true;
     this.#connectedAt = Number.POSITIVE_INFINITY;
-    this.#silence = 0;
-    this.#full.clear();
+    this.#silentTicks = 0;
+    this.#reportedFull.clear();
     this.#acknowledged = { stdout: 0, stderr: 0 };
     try {
       await this.requestRun();
@@ -151,7 +151,7 @@ export abstract class RunFollower {
 
   #handleEvent(event: Event): void {
     this.isKnown = true;
-    this.#silence = 0;
+    this.#silentTicks = 0;
     if (event.type === "running" || event.type === "pong" || event.type === "typed") return;
     if (event.type === "listening") return this.sink.recordPorts?.(event.ports);
     void this.#end(event);
@@ -167,15 +167,15 @@ export abstract class RunFollower {
   #receivePiece(piece: Piece): void {
     const { length } = piece.bytes;
     this.isKnown = true;
-    this.#silence = 0;
-    this.#waiting += length;
-    if (this.#waiting > MAX_WAITING_BYTES) return this.link.connection.close();
+    this.#silentTicks = 0;
+    this.#waitingBytes += length;
+    if (this.#waitingBytes > MAX_WAITING_BYTES) return this.link.connection.close();
     this.#taking = this.#taking
       // When the run has ended, the output need not wait: nobody reads it.
       .then(() => (this.isOver ? undefined : this.sink.take(length, () => this.#passOutput(piece))))
       .catch((error: unknown) => void (this.#failure ??= error))
       .finally(() => {
-        this.#waiting -= length;
+        this.#waitingBytes -= length;
         this.#catchUp();
       });
   }
@@ -198,8 +198,8 @@ export abstract class RunFollower {
       connection.sendIfOpen({ type: "stored", id: sink.id, ...stored });
     }
     for (const stream of STREAMS) {
-      if (this.#full.has(stream) || sink.hasRoom(stream)) continue;
-      this.#full.add(stream);
+      if (this.#reportedFull.has(stream) || sink.hasRoom(stream)) continue;
+      this.#reportedFull.add(stream);
       connection.sendIfOpen({ type: "full", id: sink.id, stream });
     }
   }
@@ -207,10 +207,10 @@ export abstract class RunFollower {
   #tick(): void {
     if (!this.#isConnected) return;
     this.#catchUp();
-    if (++this.#silence % SILENCE_TICKS !== 0) return;
+    if (++this.#silentTicks % SILENCE_TICKS !== 0) return;
     // A run may be silent for long. So only a ping without a response counts as a broken connection.
     this.link.connection.sendAndConfirm(RESPONSE_MS).then(
-      () => (this.#silence = 0),
+      () => (this.#silentTicks = 0),
       () => this.#handleBreak(),
     );
   }

@@ -112,8 +112,8 @@ async function serve(
   const isCharged = row.charged.includes(pathname);
   let response: Response;
   try {
-    // Redirects are not followed: the credential is for this address only.
     const signal = AbortSignal.any([request.signal, refused]);
+    // Redirects are not followed: the credential is for this address only.
     response = await fetch(url, { method: "POST", headers, body, signal, redirect: "manual" });
   } catch {
     if (refused.aborted) {
@@ -163,12 +163,12 @@ async function forwardError(
 ): Promise<Response> {
   const body = mask.text(await response.text().catch(() => ""));
   await reportError({ status: response.status, message: errorMessage(body) });
-  // A redirect would send the agent to another address.
-  const redirected = response.status < 400;
+  const isRedirect = response.status < 400;
+  // The agent must not follow a redirect to another address.
   headers.delete("location");
   // A retry does not help if the server is misconfigured, so the agent must not retry.
-  if (redirected || response.status === 401 || response.status === 403) headers.set(NO_RETRY, "false");
-  return new Response(body, { status: redirected ? 502 : response.status, headers });
+  if (isRedirect || response.status === 401 || response.status === 403) headers.set(NO_RETRY, "false");
+  return new Response(body, { status: isRedirect ? 502 : response.status, headers });
 }
 
 function errorMessage(body: string): string {

@@ -41,7 +41,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   readonly #log: LogWriter;
   readonly #stored: Record<Stream, number>;
   readonly #settled = Promise.withResolvers<void>();
-  #waiting: (() => void)[] = [];
+  #wakers: (() => void)[] = [];
   #timer: ReturnType<typeof setInterval> | null = null;
   #shipping: Promise<void> | undefined;
   #changed = true;
@@ -135,8 +135,8 @@ export class ActiveRun implements RunSink, WaitingLog {
     const now = Date.now();
     // The run never started, so its duration is zero.
     if (this.waiting) this.record.startedAt = now;
-    // A run must not end before it began, even if the clock was set back.
     const { detail: before } = this.record;
+    // A run must not end before it began, even if the clock was set back.
     Object.assign(this.record, end, { endedAt: Math.max(now, this.record.startedAt) });
     const { detail } = this.record;
     if (detail && "results" in detail && this.#ports.length > 0) detail.ports = this.#ports;
@@ -298,14 +298,14 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   get isWatched(): boolean {
-    return this.#waiting.length > 0;
+    return this.#wakers.length > 0;
   }
 
   /** Resolves at the next output, at the end, or after `ms` milliseconds. */
   async waitForChange(ms: number): Promise<void> {
     if (this.isEnded) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#waiting.push(resolve);
+    this.#wakers.push(resolve);
     const timer = setTimeout(resolve, ms);
     await promise;
     clearTimeout(timer);
@@ -320,9 +320,9 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   #wake(): void {
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const wake of waiting) wake();
+    const wakers = this.#wakers;
+    this.#wakers = [];
+    for (const wake of wakers) wake();
   }
 
   /** Moves part of the log to R2, or waits for the move under way. Resolves even if the move fails. */

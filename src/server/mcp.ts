@@ -52,7 +52,7 @@ export function createMCPServer(
   if (!neededTools.onlyCalls) registerResources(server, caller, query.sandbox);
   if (caller.takesTasks !== undefined) registerTasks(server, { ...caller, isStructured: query.structured });
   server.server.registerCapabilities(APPS_CAPABILITY);
-  // The panel's page calls the tools of `PANEL_NEEDS` as soon as it loads. So only callers who may call them get its link.
+  // The panel's page calls the tools of `PANEL_NEEDS` as soon as it loads. So only callers who may use these tools get its link.
   const linksPanel =
     caller.mayShowApps && PANEL_NEEDS.every((need) => listed.some(({ name }) => name === need));
   const { maxWaitSeconds } = config;

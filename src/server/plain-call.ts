@@ -32,7 +32,7 @@ export async function servePlainCall(
   const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true });
   Object.assign(transport, { onerror });
   await server.connect(transport);
-  // The server is not closed: there is nothing to clean up after the call, and closing takes time, because it creates an error.
+  // The server is not closed: there is nothing to clean up after the call, and `close` takes time, because it creates an error.
   const pending = transport.handleRequest(request, { parsedBody: body });
   return (await waitAtMost(JSON_WITHIN_MS, pending)) ?? eventStream(asEvents(pending), (text) => text);
 }

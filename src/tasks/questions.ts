@@ -78,7 +78,7 @@ class Question {
   readonly #spec: QuestionSpec;
   readonly #stopped = new AbortController();
   readonly #detail: QuestionDetail;
-  #wrote = Promise.withResolvers<void>();
+  #codeChanged = Promise.withResolvers<void>();
   #execution: Execution | undefined;
 
   constructor(host: QuestionsHost, run: ActiveRun, spec: QuestionSpec) {
@@ -101,7 +101,7 @@ class Question {
   async waitForCode(seen: number, ms: number): Promise<void> {
     const deadline = Date.now() + ms;
     while (this.isWriting && this.#detail.code.length <= seen && Date.now() < deadline)
-      await waitAtMost(deadline - Date.now(), this.#wrote.promise);
+      await waitAtMost(deadline - Date.now(), this.#codeChanged.promise);
   }
 
   async answer(): Promise<End> {
@@ -112,10 +112,10 @@ class Question {
     this.#describe();
     // If the run ends for another reason, the request ends too.
     void run.settled.then(() => this.#stopped.abort());
-    const program = await this.#write(deadline).finally(() => {
+    const program = await this.#obtainProgram(deadline).finally(() => {
       this.isWriting = false;
       this.#host.budgets.close(run.id);
-      this.#wrote.resolve();
+      this.#codeChanged.resolve();
     });
     if ("state" in program) return { ...program, detail: this.#detail };
     if (this.#stopped.signal.aborted) return { ...CANCELLED_END, detail: this.#detail };
@@ -140,7 +140,7 @@ class Question {
   }
 
   /** Requests the program. Returns the run's end if there is no program. */
-  async #write(deadline: number): Promise<Program | End> {
+  async #obtainProgram(deadline: number): Promise<Program | End> {
     const { timeoutMs, cut } = this.#spec;
     const { signal } = this.#stopped;
     const timeout = AbortSignal.timeout(Math.max(0, deadline - Date.now()));
@@ -210,8 +210,8 @@ class Question {
       this.#host.lifecycle.waitUntilReadyForRun(() => this.#run.isEnded).catch(() => undefined);
     this.#detail.code = code;
     this.#describe();
-    this.#wrote.resolve();
-    this.#wrote = Promise.withResolvers();
+    this.#codeChanged.resolve();
+    this.#codeChanged = Promise.withResolvers();
   }
 
   async #describeRefusal({ status, headers, body }: Response) {

@@ -7,16 +7,16 @@ import type { RunCall } from "../connection.ts";
 import { type ContainerLink, type OutputSink, RunFollower } from "../follower.ts";
 import type { KernelProcess, Listening } from "./kernel-protocol.ts";
 
-/** sandboxd begins to follow code after this time, in milliseconds. Following doubles the processor time of short code. */
+/** sandboxd begins to follow code after this time, in milliseconds. Following short code would double its processor time. */
 const FOLLOW_AFTER_MS = 500;
-/** If a caller waits for the code's output, sandboxd begins after this time, in milliseconds. */
-const FOLLOW_DELAY_MS = 50;
+/** If a caller waits for the code's output, sandboxd begins to follow the code after this time, in milliseconds. */
+const FOLLOW_WATCHED_AFTER_MS = 50;
 
 export class RunningCode extends RunFollower {
   readonly #kernel: KernelProcess;
   readonly #died = Promise.withResolvers<"died">();
   /** Calls about the code, except the first call, which describes the code. Each new connection repeats all of them. */
-  #orders: RunCall[] = [];
+  #calls: RunCall[] = [];
   #isRequested = false;
   #isFinished = false;
   #timer: ReturnType<typeof setInterval> | null;
@@ -28,7 +28,7 @@ export class RunningCode extends RunFollower {
     const start = Date.now();
     this.#timer = setInterval(() => {
       if (sink.isWatched || Date.now() - start >= FOLLOW_AFTER_MS) void this.#follow();
-    }, FOLLOW_DELAY_MS);
+    }, FOLLOW_WATCHED_AFTER_MS);
   }
 
   /** Resolves when the kernel has died and all output was received. */
@@ -37,13 +37,13 @@ export class RunningCode extends RunFollower {
   }
 
   interrupt(): void {
-    this.#order({ type: "kill", id: this.sink.id, signal: "INT" });
+    this.#call({ type: "kill", id: this.sink.id, signal: "INT" });
     void this.#follow();
   }
 
   /** Ends the code's processes (TERM), or the kernel too (KILL). Settles when they have ended and the actor has all output. */
   async end(signal: Exclude<Signal, "INT">): Promise<void> {
-    this.#order({ type: "kill", id: this.sink.id, signal });
+    this.#call({ type: "kill", id: this.sink.id, signal });
     await this.finish(true);
   }
 
@@ -59,7 +59,7 @@ export class RunningCode extends RunFollower {
         this.link.connection.send({ type: "expect", id: this.sink.id }).catch(() => undefined);
       return;
     }
-    if (!this.#isFinished) this.#order({ type: "finish", id: this.sink.id });
+    if (!this.#isFinished) this.#call({ type: "finish", id: this.sink.id });
     this.#isFinished = true;
     if (isAwaited) await this.#follow();
   }
@@ -68,9 +68,9 @@ export class RunningCode extends RunFollower {
     return this.#following !== undefined;
   }
 
-  #order(order: RunCall): void {
-    this.#orders.push(order);
-    if (this.#isRequested) this.link.connection.sendIfOpen(order);
+  #call(call: RunCall): void {
+    this.#calls.push(call);
+    if (this.#isRequested) this.link.connection.sendIfOpen(call);
   }
 
   #follow(): Promise<void> {
@@ -89,10 +89,10 @@ export class RunningCode extends RunFollower {
     const { sink } = this;
     const { pid, started } = this.#kernel;
     const [stdout, stderr] = [sink.position("stdout"), sink.position("stderr")];
-    const call: RunCall = { type: "code", id: sink.id, pid, started, stdout, stderr };
-    const orders = [...this.#orders];
-    await this.link.connection.send(call, ...orders);
+    const description: RunCall = { type: "code", id: sink.id, pid, started, stdout, stderr };
+    const calls = [...this.#calls];
+    await this.link.connection.send(description, ...calls);
     this.#isRequested = true;
-    for (const order of this.#orders.slice(orders.length)) this.link.connection.sendIfOpen(order);
+    for (const call of this.#calls.slice(calls.length)) this.link.connection.sendIfOpen(call);
   }
 }

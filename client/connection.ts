@@ -48,7 +48,7 @@ export interface ConnectOptions {
   clientName?: string;
 }
 
-/** The form of results. The forms differ only in the output of terminals: `raw` keeps its control sequences. */
+/** The form of results. The forms differ only for terminals: `raw` keeps the control sequences in their output. */
 export type Results = "structured" | "raw";
 
 export interface ToolResult<Data> {
@@ -82,7 +82,7 @@ export class Connection {
    * Calls a tool.
    * @throws {CallError} with the tool error's code and hint
    * @throws {AccessError} for a token that is invalid or lacks the scope
-   * @throws {ConnectionError} without a response
+   * @throws {ConnectionError} if no response arrives
    */
   async call<Name extends ToolName>(
     name: Name,
@@ -288,11 +288,16 @@ export function refusal(
       `${url} is not the endpoint of a sandbox-mcp server (404).`,
       ENDPOINT_HINT,
     );
-  const words = message || `${url} responded with status ${status}: ${body.slice(0, 300)}`;
-  if (status === 401 || status === 403) return new AccessError(status, words);
-  if (status !== 429 && status < 500) return new CallError(code ?? "invalid_argument", words, hint);
+  const reason = message || `${url} responded with status ${status}: ${body.slice(0, 300)}`;
+  if (status === 401 || status === 403) return new AccessError(status, reason);
+  if (status !== 429 && status < 500) return new CallError(code ?? "invalid_argument", reason, hint);
   const ownCode = status === 429 ? "rate_limited" : "internal";
-  return new UnavailableError(code ?? ownCode, words, hint ?? "Try again later.", millisecondsOf(retryAfter));
+  return new UnavailableError(
+    code ?? ownCode,
+    reason,
+    hint ?? "Try again later.",
+    millisecondsOf(retryAfter),
+  );
 }
 
 /** A `Retry-After` header: seconds, or a date. */
@@ -309,8 +314,8 @@ function errorIn(body: string): { code?: string; message: string; hint?: string 
   try {
     const { error, error_description, message: reason, details, code, hint, problems } = JSON.parse(body);
     if (Array.isArray(problems)) return { message: problems.map(String).join(" ") };
-    const words = typeof error === "object" && error !== null ? error.message : error;
-    const message = [words, error_description ?? reason ?? details]
+    const title = typeof error === "object" && error !== null ? error.message : error;
+    const message = [title, error_description ?? reason ?? details]
       .filter((part) => typeof part === "string")
       .join(": ");
     return { code, message, hint };

@@ -26,8 +26,8 @@ export class ConnectionError extends SandboxError {
 
   constructor(url: string, cause: unknown) {
     const reason = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause;
-    const words = reason instanceof Error ? reason.message : String(reason);
-    super("unreachable", `No server responds at ${url} (${words}).`, "Check the address, then try again.", {
+    const why = reason instanceof Error ? reason.message : String(reason);
+    super("unreachable", `No server responds at ${url} (${why}).`, "Check the address, then try again.", {
       cause,
     });
   }

@@ -52,11 +52,9 @@ export interface CodeRun extends Run, Printed {
 export type TaskRun = Run & Camel<ToolOutputs["execute_task"]>;
 
 export interface FollowOptions {
-  /** Called with the run's id once it has started. An exception here or in `onOutput` cancels the run. */
+  /** Called with the run's id once the run has started. An exception here or in `onOutput` cancels the run. */
   onStart?: (id: string) => void;
-  /**
-   * Called with output when it arrives, in the order in which the server received it. If it returns a promise, it is awaited.
-   */
+  /** Called with output when it arrives, in the order in which the server received it. A returned promise is awaited. */
   onOutput?: (output: { stream: "stdout" | "stderr"; text: string }) => unknown;
   /** Aborts the call, and cancels the run in the sandbox. */
   signal?: AbortSignal;
@@ -67,8 +65,8 @@ export interface FollowOptions {
 const MAX_OUTPUT = 16 * 1024 ** 2;
 
 /**
- * How long the first call waits, in seconds. A run that ends in this time needs no second call. Of a longer run, the client reads
- * output as it arrives.
+ * How long the first call waits, in seconds. A run that ends in this time needs no second call. If a run takes longer, the client
+ * reads its output as it arrives.
  */
 export const FIRST_WAIT_SECONDS = 0.5;
 
@@ -192,8 +190,8 @@ export async function follow(
     isTruncated ||= (ended.stdout_bytes ?? 0) + (ended.stderr_bytes ?? 0) > logBytes;
     return { data: ended, content, ...output, isTruncated };
   } catch (error) {
-    const hasLostRun = error instanceof SandboxError && error.runID === id;
-    if (!hasLostRun) await cancel(connection, id);
+    const isServerUnreachable = error instanceof SandboxError && error.runID === id;
+    if (!isServerUnreachable) await cancel(connection, id);
     throw error;
   }
 }
@@ -270,8 +268,8 @@ async function retry<T>(work: () => Promise<T>, onRetry?: (error: unknown) => vo
       if (failedAt === undefined) onRetry?.(error);
       failedAt ??= Date.now();
       const delay = Math.max(pauseMs, (isRefused && error.retryAfterMs) || 0);
-      const lasts = isRefused ? RETRY_FOR_MS : RECONNECT_FOR_MS;
-      if (Date.now() + delay > failedAt + lasts) throw error;
+      const limitMs = isRefused ? RETRY_FOR_MS : RECONNECT_FOR_MS;
+      if (Date.now() + delay > failedAt + limitMs) throw error;
       await pause(delay);
     }
   }

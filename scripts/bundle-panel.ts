@@ -81,7 +81,9 @@ const xtermUnderPolicy: Plugin = {
       for (const [refused, allowed, times] of ALLOWED) {
         const parts = contents.split(refused);
         if (parts.length - 1 !== times)
-          throw new Error(`${path} has ${refused} ${parts.length - 1} times and not ${times} times.`);
+          throw new Error(
+            `${path} must have ${refused} ${times} times, but has it ${parts.length - 1} times.`,
+          );
         contents = parts.join(allowed);
       }
       return { contents, loader: "js" };

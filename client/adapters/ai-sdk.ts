@@ -49,7 +49,7 @@ export function aiSandbox(sandbox: Sandbox, { ports = [] }: AISandboxOptions = {
         throw new SandboxError(
           "invalid_argument",
           `Text cannot be written as ${encoding}.`,
-          "Write the bytes.",
+          "Encode the text, and write the bytes with writeBinaryFile.",
         );
       await files.write(path, content);
     },

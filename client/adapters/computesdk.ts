@@ -22,9 +22,9 @@ export function sandboxMCP(options: ConnectOptions): Provider {
         if (snapshotId !== undefined) await sandbox.restore(snapshotId);
         if (envs !== undefined) await sandbox.configure({ env: envs });
         // Starts the sandbox, so that `create` throws the errors of a start.
-        const made = toComputeSandbox(server, sandbox, { directory, timeout });
-        await made.filesystem.mkdir(directory ?? ".");
-        return made;
+        const created = toComputeSandbox(server, sandbox, { directory, timeout });
+        await created.filesystem.mkdir(directory ?? ".");
+        return created;
       },
       async getById(id) {
         const isKnown = (await server.list()).sandboxes.some(({ name }) => name === id);

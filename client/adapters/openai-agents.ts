@@ -216,7 +216,9 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     const bytes = typeof data === "string" ? new TextEncoder().encode(data) : new Uint8Array(data);
     const { maxInputBytes } = archiveLimits ?? {};
     if (bytes.length > (maxInputBytes ?? Infinity))
-      throw new UserError(`The archive has ${bytes.length} bytes, and ${maxInputBytes} are allowed.`);
+      throw new UserError(
+        `The archive has ${bytes.length} bytes, and maxInputBytes allows ${maxInputBytes}. Raise the limit, or archive less.`,
+      );
     const root = quote(this.state.manifest.root);
     const archive = `/tmp/${newName("workspace")}.tar`;
     await this.#sandbox.files.upload(archive, bytes);
@@ -301,7 +303,11 @@ class Session implements sdk.SandboxSession<OpenAISandboxState> {
     refuseUser(runAs);
     const { exitCode, state } = await this.#sessions.run(`[ ${test} ${quote(this.#path(path))} ]`);
     if (state === "succeeded" || state === "failed") return exitCode === 0;
-    throw new SandboxError("file_system", `It is unknown whether ${path} exists: the run is ${state}.`);
+    throw new SandboxError(
+      "file_system",
+      `It is unknown whether ${path} exists, because the command that checks it ended as ${state}.`,
+      "Try again.",
+    );
   }
 
   async #check(command: string): Promise<void> {

@@ -84,11 +84,11 @@ export class WorkspaceTransfer {
     let total = 0;
     for (const { pack, from, to } of reads) {
       if (!(from < to && to <= (sizes.get(pack) ?? 0)))
-        throw new Error(`${state.id} requests packs that it does not have`);
+        throw new Error(`the restore of ${state.id} requests packs that this state does not have`);
       total += to - from;
     }
     if (total > state.packs.reduce((sum, { bytes }) => sum + bytes, 0))
-      throw new Error(`${state.id} requests more packs than it has`);
+      throw new Error(`the restore of ${state.id} requests more bytes than its packs have`);
     const ranges = reads.map(({ pack, from, to }) => ({
       prefix: `${prefix}${packPrefix(pack)}`,
       from,

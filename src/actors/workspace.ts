@@ -107,7 +107,7 @@ export class Workspace {
   #dirtySince: number | undefined;
   /** The value that `#dirtySince` had when the current save began. If the save fails, `#dirtySince` gets it back. */
   #savingSince: number | undefined;
-  #last = { begunAt: 0, tookMs: 0 };
+  #lastSave = { begunAt: 0, tookMs: 0 };
   /** Settles when the account has responded to the last change of the saved state, if any. */
   #committing: Promise<unknown> | undefined;
   /** Whether a set-up script is changing the workspace. Until the script ends, nothing is saved. */
@@ -207,7 +207,7 @@ export class Workspace {
     }
   }
 
-  /** Records that the workspace has changed, or may have. */
+  /** Records that the workspace has changed or may have changed. */
   noteChange(): void {
     if (!this.#host.isSaved || this.#origin.value === undefined) return;
     this.#changedAt = Date.now();
@@ -234,10 +234,10 @@ export class Workspace {
     if (this.isHeld) return this.#plan(SAVE_INTERVAL_MS);
     const now = Date.now();
     // The clock may have been set back.
-    const quiet = Math.max(0, now - this.#changedAt);
-    if (quiet < SAVE_DEBOUNCE_MS && now - (this.#dirtySince ?? 0) < SAVE_MAX_DELAY_MS)
-      return this.#plan(SAVE_DEBOUNCE_MS - quiet);
-    const { begunAt, tookMs } = this.#last;
+    const quietMs = Math.max(0, now - this.#changedAt);
+    if (quietMs < SAVE_DEBOUNCE_MS && now - (this.#dirtySince ?? 0) < SAVE_MAX_DELAY_MS)
+      return this.#plan(SAVE_DEBOUNCE_MS - quietMs);
+    const { begunAt, tookMs } = this.#lastSave;
     const earlyMs = SAVE_PACE * tookMs - Math.max(0, now - begunAt);
     if (earlyMs > 0) return this.#plan(earlyMs);
     this.#host.background(this.save().catch(() => undefined));
@@ -273,7 +273,7 @@ export class Workspace {
         this.#save(signal, { isThorough, isAtRest }),
       );
       this.#troubles.noteSave();
-      this.#last = { begunAt, tookMs: Math.max(0, Date.now() - begunAt) };
+      this.#lastSave = { begunAt, tookMs: Math.max(0, Date.now() - begunAt) };
       if (!container.aborted)
         this.#plan(this.#dirtySince === undefined ? SAVE_INTERVAL_MS : SAVE_DEBOUNCE_MS);
     } catch (error) {
@@ -288,7 +288,7 @@ export class Workspace {
     }
   }
 
-  async #save(signal: AbortSignal, look: Pick<PlanCall, "isThorough" | "isAtRest">): Promise<void> {
+  async #save(signal: AbortSignal, options: Pick<PlanCall, "isThorough" | "isAtRest">): Promise<void> {
     const { snapshots, maxBytes } = this.#host;
     const sandbox = this.#host.sandbox();
     await this.#resolveUnconfirmed(signal);
@@ -296,7 +296,7 @@ export class Workspace {
     const id = crypto.randomUUID();
     const repack = packsToRepack(origin.packs);
     const { snapshot: base } = origin;
-    const body = { id, base, max: maxBytes, repack, ...look };
+    const body = { id, base, max: maxBytes, repack, ...options };
     let plan = await snapshots.call("plan", { body }, signal);
     if (plan.state === "conflict" && base !== undefined) {
       // sandboxd has lost its record of the last save: everything counts as new.
@@ -456,7 +456,7 @@ export class Workspace {
 
   async #finishCommit(id: string, packs: Pack[], signal: AbortSignal): Promise<void> {
     const { snapshots, sync } = this.#host;
-    // The record below is about this container, so it must not be written after the container's end.
+    // `#origin` describes this container, so it must not be written after the container's end.
     signal.throwIfAborted();
     this.#origin.value = { snapshot: id, packs, savedAt: Date.now() };
     await snapshots.call("commit", { id }, signal);

@@ -41,12 +41,12 @@ export class Connection {
   readonly #sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "noteUse">;
   readonly #lifecycle: ContainerLifecycle;
   readonly #followers = new Map<string, Follower>();
-  #open: WebSocket | undefined;
+  #socket: WebSocket | undefined;
   #opening: Promise<WebSocket> | undefined;
   #pongs: (() => void)[] = [];
   /** Calls that type and wait for the number of accepted bytes, by key. */
   readonly #typing = new Map<string, PromiseWithResolvers<number>>();
-  #idle: ReturnType<typeof setTimeout> | null = null;
+  #closeTimer: ReturnType<typeof setTimeout> | null = null;
   #usedAt = 0;
 
   constructor(sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "noteUse">, lifecycle: ContainerLifecycle) {
@@ -67,7 +67,7 @@ export class Connection {
    * `sandbox_restarted`
    */
   async send(...calls: RunCall[]): Promise<void> {
-    this.#send(this.#open ?? (await this.#openConnection()), calls);
+    this.#send(this.#socket ?? (await this.#openConnection()), calls);
   }
 
   async begin(call: StartCall, isOver: () => boolean): Promise<void> {
@@ -88,7 +88,7 @@ export class Connection {
    * @throws {ToolError} as `send`; `sandbox_restarted` also if the run is over, or the container's workspace is not restored yet
    */
   async beginAgain(call: StartCall, isOver: () => boolean): Promise<void> {
-    const socket = this.#open ?? (await this.#openConnection());
+    const socket = this.#socket ?? (await this.#openConnection());
     // Another call may have opened the connection during the restore, and the run may have ended.
     if (!this.#lifecycle.container || isOver()) throw containerGone();
     this.#send(socket, [call]);
@@ -96,7 +96,7 @@ export class Connection {
 
   /** Sends a call only if a connection is open. Over a new connection the call would be useless. */
   sendIfOpen(call: RunCall): void {
-    this.#open?.send(JSON.stringify(call));
+    this.#socket?.send(JSON.stringify(call));
   }
 
   /** Sends calls and waits until sandboxd has read them. @throws {ToolError} `no_answer` after `ms` milliseconds */
@@ -134,7 +134,7 @@ export class Connection {
   }
 
   close(): void {
-    this.#dropConnection(this.#open);
+    this.#dropConnection(this.#socket);
   }
 
   onContainerEnd(): void {
@@ -177,7 +177,7 @@ export class Connection {
   #accept(socket: WebSocket): WebSocket {
     socket.binaryType = "arraybuffer";
     socket.accept();
-    this.#open = socket;
+    this.#socket = socket;
     socket.addEventListener("message", ({ data }) => this.#message(socket, data));
     socket.addEventListener("close", () => this.#dropConnection(socket));
     socket.addEventListener("error", () => this.#dropConnection(socket));
@@ -203,10 +203,10 @@ export class Connection {
   }
 
   #dropConnection(socket: WebSocket | undefined): void {
-    if (socket === undefined || this.#open !== socket) return;
-    this.#open = undefined;
-    clearTimeout(this.#idle);
-    this.#idle = null;
+    if (socket === undefined || this.#socket !== socket) return;
+    this.#socket = undefined;
+    clearTimeout(this.#closeTimer);
+    this.#closeTimer = null;
     for (const follower of this.#followers.values()) follower.onBreak();
     for (const typing of this.#typing.values()) typing.reject(inputUnconfirmed());
     try {
@@ -218,11 +218,11 @@ export class Connection {
 
   #scheduleClose(): void {
     this.#usedAt = Date.now();
-    this.#idle ??= setTimeout(() => {
-      this.#idle = null;
+    this.#closeTimer ??= setTimeout(() => {
+      this.#closeTimer = null;
       if (this.#followers.size > 0 || this.#pongs.length > 0 || Date.now() - this.#usedAt < IDLE_MS)
         this.#scheduleClose();
-      else this.#dropConnection(this.#open);
+      else this.#dropConnection(this.#socket);
     }, IDLE_MS);
   }
 }

@@ -182,8 +182,8 @@ export abstract class RunFollower {
 
   #passOutput({ stream, offset, bytes }: Piece): void {
     const gap = offset - this.sink.position(stream);
-    // The previous connection may have delivered the beginning of a piece. The copy lets go of the message's memory: a program in
-    // sandboxd's place could otherwise make each new byte keep a whole piece.
+    // The previous connection may have delivered the beginning of a piece. The copy frees the memory of the message. Otherwise a
+    // program in sandboxd's place could make each new byte keep a whole piece in memory.
     if (gap < 0) this.sink.output(stream, bytes.slice(-gap));
     else if (gap > 0) this.sink.recordSkipped(stream, gap + bytes.length, bytes);
     else this.sink.output(stream, bytes);

@@ -316,8 +316,8 @@ async function serveMCP(parts: MCPParts, request: Request, sender: CallerContext
   // Tool calls and reads of resources are already logged. This logs other uses of a token, and refused requests.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
   if (response.status >= 500) return internalErrorResponse(caller, "mcp", error, idOf(body.value));
-  const isFirst = isRecord(body.value) && body.value.method === "initialize";
-  const id = isFirst ? sessionID({ apps: declaresApps(body.value), urls: opensURLs }) : undefined;
+  const isInitialize = isRecord(body.value) && body.value.method === "initialize";
+  const id = isInitialize ? sessionID({ apps: declaresApps(body.value), urls: opensURLs }) : undefined;
   if (id === undefined || !response.ok) return response;
   const opened = new Response(response.body, response);
   opened.headers.set("mcp-session-id", id);

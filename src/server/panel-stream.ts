@@ -46,7 +46,7 @@ type End = "again" | "busy" | "replaced" | "signed_out";
 const list = (name: "list_sandboxes" | "list_runs") =>
   z.strictObject({ name: z.literal(name), arguments: z.record(z.string(), z.unknown()).default({}) });
 
-const watched = z.discriminatedUnion("name", [
+const watchSchema = z.discriminatedUnion("name", [
   list("list_sandboxes"),
   list("list_runs"),
   z.strictObject({
@@ -56,17 +56,17 @@ const watched = z.discriminatedUnion("name", [
   }),
 ]);
 
-const requested = z.strictObject({
+const requestSchema = z.strictObject({
   /** Chosen by the page and the same for all its streams: a new stream replaces the old one. */
   page: z.string().regex(/^[\w-]{8,64}$/, "must be 8 to 64 letters, digits, - and _"),
   watch: z
-    .array(watched)
+    .array(watchSchema)
     .min(1)
     .max(MAX_WATCHED)
     .refine((value) => JSON.stringify(value).length <= MAX_WATCH_LENGTH, "is too long"),
 });
 
-type WatchRequest = z.output<typeof watched>;
+type WatchRequest = z.output<typeof watchSchema>;
 
 export interface PanelGuards {
   /** The caller of the request's session, or the refusal if that session is no longer valid. */
@@ -82,7 +82,7 @@ export async function panelStream(
 ): Promise<Response | Refusal> {
   const memory = new RequestMemory(caller.principal.id, request.signal);
   const body = await readJSON(request, memory).finally(() => memory.release());
-  const { data, error } = requested.safeParse("value" in body ? body.value : undefined, {
+  const { data, error } = requestSchema.safeParse("value" in body ? body.value : undefined, {
     error: issueMessage,
   });
   if (!data) {
@@ -166,7 +166,7 @@ class PanelStream {
       if (!reply) return;
       const event = JSON.stringify({ watch: index, ...reply });
       if (event !== sent) await this.#push(event);
-      const page = position.safeParse("data" in reply ? reply.data : undefined).data;
+      const page = positionSchema.safeParse("data" in reply ? reply.data : undefined).data;
       if (!page || isReadWhole(page)) return;
       sent = event;
       const pauseMs = raw ? terminalPauseMs(page, cursor, Date.now() - startedAt) : logPauseMs(page);
@@ -252,7 +252,7 @@ class PanelStream {
 /** The result of a poll as it is sent to the page. A `refused` call is not repeated. */
 type PollResult = { data: unknown } | { problem: string } | { refused: string };
 
-const position = z.object({ state: z.string(), next_cursor: z.number(), log_bytes: z.number() });
+const positionSchema = z.object({ state: z.string(), next_cursor: z.number(), log_bytes: z.number() });
 
 function parsePollResult(body: string): PollResult {
   const message = body.split(/\r?\n/).findLast((line) => line.startsWith("data: {"));

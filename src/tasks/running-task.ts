@@ -98,8 +98,8 @@ export class RunningTask {
     this.#run.markStarted();
     if (this.#isCancelled) return { ...CANCELLED_BEFORE_AGENT, detail: this.#detailOfUnstarted() };
     const agent = AGENTS[spec.agent];
-    const missing = await this.#prepareAgent();
-    if (missing !== undefined) return { state: "failed", note: missing, detail: this.#detailOfUnstarted() };
+    const problem = await this.#prepareAgent();
+    if (problem !== undefined) return { state: "failed", note: problem, detail: this.#detailOfUnstarted() };
     const key = await this.#host.budgets.open(this.id, this.#host.maxTokens, trace);
     if (continuedRun !== undefined) {
       this.addLine(texts.RESTORING);

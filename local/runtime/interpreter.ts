@@ -2,17 +2,11 @@ import { spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { setImmediate, setTimeout } from "node:timers/promises";
 import { RpcTarget } from "capnweb";
-import type { Language } from "../../src/shared/languages.ts";
+import { type KernelProgram, type Language, TRAITS } from "../../src/shared/languages.ts";
 import { SerialQueue } from "../../src/shared/queue.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { codeOf } from "../../container/sandboxd/file-error.ts";
-import { Kernel, type KernelReply, type KernelProgram } from "./kernels/kernel.ts";
-
-const PROGRAMS: Record<Language, KernelProgram> = {
-  python: "python",
-  javascript: "javascript",
-  typescript: "javascript",
-};
+import { Kernel, type KernelReply } from "./kernels/kernel.ts";
 
 export interface RunCallbacks {
   onStdout?: (output: { text: string; timestamp: number }) => void | Promise<void>;
@@ -50,7 +44,7 @@ export class InterpreterAPI extends RpcTarget {
 
   /** Errors: PYTHON_NOT_AVAILABLE, INTERNAL_ERROR. */
   async createCodeContext({ language }: { language: Language }) {
-    const program = PROGRAMS[language];
+    const { program } = TRAITS[language];
     let kernel: Kernel;
     try {
       kernel = await this.#obtainKernel(program);

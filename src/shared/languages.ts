@@ -1,6 +1,6 @@
 /**
  * The languages of live kernels. A new language needs a name and a row here, a prelude in `container/kernel`, and its program in
- * `Dockerfile` and `local/engine/toolchain.ts`. The compiler reports the other places that need it.
+ * the image and on this machine. The compiler reports the other places that need it.
  */
 
 export const LANGUAGES = ["python", "javascript", "typescript"] as const;
@@ -14,8 +14,12 @@ export const PROGRAM_LANGUAGES = ["python", "typescript"] as const satisfies rea
 
 export type ProgramLanguage = (typeof PROGRAM_LANGUAGES)[number];
 
+/** The program of a kernel. Some languages share one. */
+export type KernelProgram = "python" | "javascript";
+
 interface Traits {
   title: string;
+  program: KernelProgram;
   endings: readonly string[];
   /** The code that loads the prelude (`container/kernel`) from a directory into a new kernel. */
   load(directory: string): string;
@@ -56,6 +60,7 @@ const PYPI: Record<string, string> = {
 export const TRAITS: Readonly<Record<Language, Traits>> = {
   python: {
     title: "Python",
+    program: "python",
     endings: [".py"],
     load: (directory) => {
       const lines = [
@@ -91,6 +96,7 @@ export const LANGUAGE_TITLES = LANGUAGES.map((language) => TRAITS[language].titl
 
 function nodeTraits(language: Language): Omit<Traits, "title" | "endings"> {
   return {
+    program: "javascript",
     load: (directory) =>
       `require(${JSON.stringify(`${directory}/node.cjs`)}).start(globalThis, ${JSON.stringify(language)})`,
     idle: "void 0",

@@ -1,8 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { realpathSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
-
-export type KernelProgram = "python" | "javascript";
+import type { KernelProgram } from "../../../src/shared/languages.ts";
 
 export interface KernelReply {
   stdout?: string;

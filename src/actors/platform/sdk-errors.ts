@@ -2,7 +2,7 @@
 import type { OperationInterruptedError } from "@cloudflare/sandbox";
 import { containerGone } from "../../container/texts.ts";
 import { InterpreterError } from "../../container/kernels/interpreter.ts";
-import type { Language } from "../../shared/languages.ts";
+import { type KernelProgram, LANGUAGES, TRAITS } from "../../shared/languages.ts";
 import { ToolError, exhausted, saysExhausted } from "../../shared/errors.ts";
 import { cannotStart, noContainerReady } from "../texts.ts";
 
@@ -17,12 +17,11 @@ const CONTAINER_GONE_CODES = new Set<SDKCode>([
 ]);
 const UNAVAILABLE = new Set<SDKCode>(["CONTAINER_UNAVAILABLE", "INTERPRETER_NOT_READY"]);
 
-/** The code for each language whose interpreter is missing. */
-const NO_INTERPRETER: Record<Language, SDKCode> = {
-  python: "PYTHON_NOT_AVAILABLE",
-  javascript: "JAVASCRIPT_NOT_AVAILABLE",
-  typescript: "JAVASCRIPT_NOT_AVAILABLE",
-};
+/** The codes for a missing program. A program for which the SDK has no code does not compile. */
+const NO_INTERPRETER: readonly SDKCode[] = LANGUAGES.map(
+  (language) =>
+    `${TRAITS[language].program.toUpperCase() as Uppercase<KernelProgram>}_NOT_AVAILABLE` as const,
+);
 
 /** Messages of Cloudflare and of the local platform for failures that a retry does not fix. */
 const CANNOT_START =
@@ -67,8 +66,7 @@ export function translateRunError(error: unknown): unknown {
 
 export function translateCreationError(error: unknown): unknown {
   const code = sdkCode(error);
-  if (Object.values(NO_INTERPRETER).some((known) => known === code))
-    return new InterpreterError("no_language", "");
+  if (NO_INTERPRETER.some((known) => known === code)) return new InterpreterError("no_language", "");
   const [, words = ""] = /Failed to create code context:?(.*)/is.exec(String(error)) ?? [];
   return code === "INTERNAL_ERROR" && words !== "" && !saysExhausted(words)
     ? new InterpreterError("not_created", words)

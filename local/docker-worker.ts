@@ -1,5 +1,6 @@
 /** The Worker of `npm run dev:docker`. It is production's Worker, which also saves all workspaces before the server stops. */
 import production, { Account, Attempts, ContainerProxy, Sandbox as ProductionSandbox } from "../src/index.ts";
+import type * as Production from "../src/index.ts";
 import { isStop, refuseToServe, saveAll } from "./platform/stop.ts";
 
 type SandboxEnv = ConstructorParameters<typeof ProductionSandbox>[1];
@@ -17,6 +18,9 @@ export class Sandbox extends ProductionSandbox {
     actors.add(ctx.id.toString());
   }
 }
+
+// A class of production that this module does not export does not compile.
+void ({ Account, Attempts, ContainerProxy, Sandbox, default: production } satisfies typeof Production);
 
 let isStopping = false;
 

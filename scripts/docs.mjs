@@ -25,6 +25,7 @@ import { ACCOUNT_SCHEMA } from "../src/storage/account-schema.ts";
 import { ATTEMPTS_SCHEMA } from "../src/storage/attempts-schema.ts";
 import { SANDBOX_SCHEMA } from "../src/storage/sandbox-schema.ts";
 import { tools } from "../src/tools/index.ts";
+import { endLines } from "../src/tools/run-summary.ts";
 import { publishedSkills } from "./skills.ts";
 import { toolTypes } from "./tool-types.ts";
 
@@ -223,8 +224,19 @@ for (const [path, sentence, value] of stated) {
     page.replace(pattern, () => value),
   );
 }
-const unnamed = principals.filter((form) => !textOf("docs/internals/security.md").includes(form));
-if (unnamed.length > 0) throw new Error(`docs/internals/security.md does not name ${unnamed.join(", ")}`);
+/** Words of the code that pages must have. */
+const [[exitCode]] = endLines({ exitCode: 0 });
+const named = [
+  ...principals.map((form) => ["docs/internals/security.md", form]),
+  ...["long-jobs", "sessions", "set-ups", "web-app", "workspace-per-user"].map((page) => [
+    `docs/guides/${page}.md`,
+    `${exitCode}: 0`,
+  ]),
+  ["docs/start/quick-start.md", `${exitCode}: 2`],
+];
+const missing = named.filter(([path, words]) => !textOf(path).includes(words));
+if (missing.length > 0)
+  throw new Error(missing.map(([path, words]) => `${path} does not say "${words}".`).join(" "));
 for (const [path, content] of pages) put(path, content);
 
 const askedVariables = VARIABLES.filter(([, { askAtDeploy }]) => askAtDeploy !== undefined);

@@ -26,7 +26,7 @@ import {
   type ToolOutputs,
 } from "./tool-types.ts";
 
-/** The limit of an answer, in bytes: far more than a page of a log or of a directory, or a run with its images. */
+/** The limit of a response, in bytes: far more than a page of a log or of a directory, or a run with its images. */
 const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 
 const CALL_TIMEOUT_MS = 2 * MAX_WAIT_SECONDS * 1000;
@@ -216,8 +216,8 @@ export async function fetchDirectly(
 const NO_BODY = new Set([204, 205, 304]);
 
 /**
- * Makes the body of an answer fail after MAX_ANSWER_BYTES, because the body is kept in memory. In a stream, the limit is for each
- * event.
+ * Makes the body of a response fail after MAX_ANSWER_BYTES, because the body is kept in memory. In an event stream, the limit is
+ * for each event.
  */
 export function boundAnswer(response: Response): Response {
   // In Chromium a 204 has an empty body, but the constructor of Response refuses any body for this status.

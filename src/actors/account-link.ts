@@ -159,7 +159,7 @@ export class AccountLink {
     this.#keptAt = at;
   }
 
-  /** Undoes a registration. @param before what the account knew before it */
+  /** Undoes a registration. @param before what the account knew before the registration */
   async withdraw(before: EarlierState): Promise<void> {
     this.#endRegistration();
     // A saved workspace stays: a fork has one before its first use.

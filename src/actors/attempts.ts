@@ -18,6 +18,7 @@ const SECOND = 1000;
 const HOUR = 3600 * SECOND;
 const DAY = 24 * HOUR;
 
+/** After this many wrong tokens from an address, the next attempt from there has to wait. */
 const FREE_FAILURES = 5;
 /** The wait after FREE_FAILURES wrong tokens. Each further wrong token doubles it. */
 const FIRST_WAIT = 30 * SECOND;
@@ -96,10 +97,10 @@ export class Attempts extends DurableObject {
       address,
     );
     const failures = source && source.last_at > now - FORGET_FAILURES ? source.failures : 0;
-    const known = source !== undefined && source.succeeded_at > 0;
+    const hasSignedIn = source !== undefined && source.succeeded_at > 0;
     const until = Math.max(
       source ? source.last_at + waitAfter(failures) : 0,
-      known ? 0 : this.#sharedLimitClearAt(now) - (SHARED_BURST - 1) * SHARED_INTERVAL,
+      hasSignedIn ? 0 : this.#sharedLimitClearAt(now) - (SHARED_BURST - 1) * SHARED_INTERVAL,
     );
     if (until > now) return Math.ceil((until - now) / SECOND);
     this.#rows.write(
@@ -109,7 +110,7 @@ export class Attempts extends DurableObject {
       failures + 1,
       now,
     );
-    if (!known) this.#kv.put(CLEAR_AT, this.#sharedLimitClearAt(now) + SHARED_INTERVAL);
+    if (!hasSignedIn) this.#kv.put(CLEAR_AT, this.#sharedLimitClearAt(now) + SHARED_INTERVAL);
     return 0;
   }
 

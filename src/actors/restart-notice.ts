@@ -1,6 +1,6 @@
 /**
- * Counts container starts, and remembers how the last container ended. Its processes and kernels ended too, so the next result
- * says once that they ended, and names what was restored.
+ * Counts container starts, and remembers how the last container ended. The processes and kernels of that container ended too. The
+ * next result says this, once, and names what was restored.
  */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Snapshot } from "./saved-states.ts";

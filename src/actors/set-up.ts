@@ -182,7 +182,7 @@ export class SetUp {
   async #start(): Promise<void> {
     const state = this.#state;
     if (!state) return;
-    // An earlier attempt may have failed before its run had an id. This removes what it stored.
+    // An earlier attempt may have failed before its run had an id. This removes the fields that the attempt stored.
     this.#put({ ...state, ...NO_RUN });
     const { id } = await this.#run(state.script);
     // Another script was set, or the sandbox destroyed, meanwhile.

@@ -26,7 +26,9 @@ export interface Follower {
   onBreak(): void;
 }
 
+/** The connection closes after this time without calls and followed runs, in milliseconds. */
 const IDLE_MS = 2000;
+/** How many containers a start call may be sent to, one after the other. */
 const MAX_STARTS = 3;
 
 export interface TerminalInput {

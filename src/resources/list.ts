@@ -16,7 +16,7 @@ const WORKSPACE = "/workspace";
 
 const PAGE_SANDBOXES = 10;
 const TOP_ENTRIES = 100;
-const TASKS = 20;
+const MAX_TASKS = 20;
 
 /** How long a sandbox may take to list its workspace, in milliseconds. A slower sandbox is listed without files. */
 const LIST_MS = 3000;
@@ -32,7 +32,7 @@ export async function listResources(caller: CallerContext, after: string | undef
   const page = remaining.slice(0, PAGE_SANDBOXES);
   const workspaces = await Promise.all(page.map(({ name, isRunning }) => workspace(caller, name, isRunning)));
   if (remaining.length > page.length) return { resources: workspaces.flat(), nextCursor: page.at(-1)?.name };
-  const tasks = scopes.includes("tasks:run") ? await retryOnce(() => account().listTasks(TASKS)) : [];
+  const tasks = scopes.includes("tasks:run") ? await retryOnce(() => account().listTasks(MAX_TASKS)) : [];
   const results = tasks.map((task): Resource => ({
     uri: runURI(task.id, ""),
     name: task.id,

@@ -324,7 +324,7 @@ describe("when one principal attacks the server", () => {
         await tool(url, "run_command", { sandbox: sandboxOf(flood), command, stdin: HOSTILE_SANDBOXD });
       });
       await Promise.all(started);
-      // Only the host can tell, because the programs now respond to calls.
+      // Only the host can tell that the programs listen, because calls to these sandboxes now reach the programs.
       const isListening = ({ command, pid }: Process) =>
         command.startsWith("node /tmp/hostile.cjs") && existsSync(`/proc/${pid}/root/tmp/ready`);
       await until(() => tree(process.pid).filter(isListening).length === programs.length, 150_000);

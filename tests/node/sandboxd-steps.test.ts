@@ -89,8 +89,8 @@ class Place {
     };
     const preload = join(repository, "tests/setup", preloaded);
     const sandboxd = [process.execPath, "--require", preload, bundle, "--socket", this.socket];
-    // sandboxd's scripts have the same paths as in a sandbox, and its processes end with it. It looks for
-    // ports in its own network only, because it would list all sockets of the machine twice a second.
+    // sandboxd's scripts have the same paths as in a sandbox, and its processes end with it. It has its own network:
+    // otherwise it would list all sockets of the machine twice a second, because it looks for ports.
     const view = ["--dev-bind", "/", "/", "--proc", "/proc", "--tmpfs", "/opt"];
     const namespaces = ["--unshare-pid", "--unshare-net"];
     const scripts = ["--ro-bind", join(repository, "container"), "/opt/sandbox-mcp"];

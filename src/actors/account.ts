@@ -429,7 +429,7 @@ export class Account extends DurableObject<Env> {
 
   async #deleteObjects(principalID: string, prefix: string): Promise<void> {
     const fullPrefix = workspacesPrefix(await principalHash(principalID)) + prefix;
-    await deleteBelow(objectStore(this.env.RESULTS), fullPrefix);
+    await deleteBelow(objectStore(this.env), fullPrefix);
   }
 
   /**

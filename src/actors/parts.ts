@@ -154,7 +154,7 @@ function createBase(actor: ActorPlatform) {
   const config = parseConfig(env);
   const background = (work: Promise<unknown>) => ctx.waitUntil(work);
   const account = new AccountLink(ctx, kv, env, actor.setName);
-  const bucket = objectStore(env.RESULTS);
+  const bucket = objectStore(env);
   return {
     actor,
     kv,

@@ -1,5 +1,5 @@
 /** Objects by key: logs, results of tasks, saved workspaces, definitions. Only this file calls R2. */
-import type { BucketBinding } from "../shared/config.ts";
+import type { Env } from "../shared/config.ts";
 
 export interface StoredObject {
   /** Bytes of the whole object. */
@@ -40,7 +40,8 @@ export interface Bucket {
 /** The most objects that R2 deletes per call. */
 const DELETE_BATCH = 1000;
 
-export function objectStore(binding: BucketBinding): ObjectStore {
+/** The server's store. Another store than R2 needs only another function here, because every caller passes the environment. */
+export function objectStore({ RESULTS: binding }: Pick<Env, "RESULTS">): ObjectStore {
   const bucket: Bucket = binding as R2Bucket;
   return {
     async put(key, content) {

@@ -56,9 +56,7 @@ const TOO_LARGE: Unreadable = { problem: `it is larger than ${MAX_BYTES} bytes` 
 
 function sourceOf(env: Env, { tasks: { componentsPrefix } }: Config): Source | undefined {
   if (env.COMPONENTS_FOLDER) return folderSource(env.COMPONENTS_FOLDER);
-  return componentsPrefix === undefined
-    ? undefined
-    : bucketSource(objectStore(env.RESULTS), componentsPrefix);
+  return componentsPrefix === undefined ? undefined : bucketSource(objectStore(env), componentsPrefix);
 }
 
 function bucketSource(bucket: ObjectStore, below: string): Source {

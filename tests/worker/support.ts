@@ -182,7 +182,7 @@ export async function evictActor(
 /** The key under which the local platform stores an actor's container. */
 const CONTAINER_KEY = "__local_container";
 
-export const bucket = objectStore(withObjectFolder(env as Env & LocalEnv).RESULTS);
+export const bucket = objectStore(withObjectFolder(env as Env & LocalEnv));
 
 export async function objectsOf(id: string, caller = owner): Promise<string[]> {
   return (await bucket.list(`${await principalHash(caller.principalID)}/${id}/`)).keys;

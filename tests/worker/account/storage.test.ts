@@ -114,9 +114,7 @@ describe("a disk that is almost full", () => {
   const GiB = 1024 ** 3;
   const bucketWith = (freeBytes: number, bytes: number) => {
     const disk = { fetch: async () => Response.json({ freeBytes, bytes }) };
-    return objectStore(
-      withObjectFolder({ ...(env as ObjectFolderEnv & typeof env), LOCAL_ENGINE: disk }).RESULTS,
-    );
+    return objectStore(withObjectFolder({ ...(env as ObjectFolderEnv & typeof env), LOCAL_ENGINE: disk }));
   };
   const content = new Uint8Array(1000);
 

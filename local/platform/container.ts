@@ -4,9 +4,10 @@
  */
 import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/platform/network-platform.ts";
 import { TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
-import { sandboxesOf } from "../../src/container/actor.ts";
+import { actorNamed } from "../../src/container/actor.ts";
 import type { Env } from "../../src/shared/config.ts";
 import type { Refusal, SeenConnections } from "../../src/shared/connection-log.ts";
+import type { ActorName } from "../../src/shared/names.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import { EngineClient, notListening, type LocalEnv } from "./engine-client.ts";
 import { serveOutbound } from "./serve-outbound.ts";
@@ -79,7 +80,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     this.#ctx = ctx;
     // Compares ids and not names, because an actor does not always know its own name.
     const names = env.LOCAL_DIRECTORIES?.split(",") ?? [];
-    this.#name = names.find((name) => sandboxesOf(env).idFromName(name).equals(ctx.id));
+    this.#name = names.find((name) => actorNamed(env, name as ActorName).id.equals(ctx.id));
     this.#engine = new EngineClient(env);
     this.#engineURL = env.LOCAL_ENGINE_URL;
     const stored = ctx.storage.kv.get<StoredInstance>(STORAGE_KEY);

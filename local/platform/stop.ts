@@ -1,5 +1,5 @@
 /** The request by which `npm start` and `npm run dev:docker` make the Worker save all workspaces before they stop the server. */
-import { sandboxesOf } from "../../src/container/actor.ts";
+import { actorOf } from "../../src/container/actor.ts";
 import type { Sandbox } from "../../src/index.ts";
 import type { Env } from "../../src/shared/config.ts";
 import { waitAtMost } from "../../src/shared/timers.ts";
@@ -32,11 +32,10 @@ export async function runningActors(env: LocalEnv): Promise<string[]> {
 }
 
 export async function saveAll(env: Pick<Env, "Sandbox">, actors: readonly string[]): Promise<Response> {
-  const sandboxes = sandboxesOf<Sandbox>(env);
   const saved = await Promise.all(
-    actors.map(async (actor) => {
-      const stub = sandboxes.get(sandboxes.idFromString(actor));
-      return (await waitAtMost(STOP_MS, stub.saveToStop()).catch(() => false)) === true;
+    actors.map(async (id) => {
+      const actor = actorOf<Sandbox>(env, id);
+      return (await waitAtMost(STOP_MS, actor.saveToStop()).catch(() => false)) === true;
     }),
   );
   return Response.json({ unsaved: saved.filter((isSaved) => !isSaved).length });

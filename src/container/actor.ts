@@ -13,8 +13,8 @@ interface AccountActor extends Rpc.DurableObjectBranded {
   gitCredential(host: string): Promise<GitCredential | undefined>;
 }
 
-/** The namespace of the sandboxes' actors, with the type that the caller needs. No other function reads the binding. */
-export function sandboxesOf<Actor extends Rpc.DurableObjectBranded>({
+/** The namespace of the sandboxes' actors, with the type that the caller needs. No other file reads the binding. */
+function sandboxesOf<Actor extends Rpc.DurableObjectBranded>({
   Sandbox,
 }: Pick<Env, "Sandbox">): DurableObjectNamespace<Actor> {
   return Sandbox as DurableObjectNamespace<Actor>;
@@ -29,8 +29,11 @@ export function actorNamed<Actor extends Rpc.DurableObjectBranded>(
   return sandboxesOf<Actor>(env).getByName(name, options);
 }
 
-export function actorOf(env: Env, containerID: string): DurableObjectStub<SandboxActor> {
-  const sandboxes = sandboxesOf<SandboxActor>(env);
+export function actorOf<Actor extends Rpc.DurableObjectBranded = SandboxActor>(
+  env: Pick<Env, "Sandbox">,
+  containerID: string,
+): DurableObjectStub<Actor> {
+  const sandboxes = sandboxesOf<Actor>(env);
   return sandboxes.get(sandboxes.idFromString(containerID));
 }
 

@@ -33,15 +33,16 @@ const names = Object.keys(TRIES) as OperationName[];
 const pathFields = (name: OperationName) =>
   Object.entries(TRIES[name]()).flatMap(([field, value]) => (String(value).startsWith("/") ? [field] : []));
 
-/** Returns the error code, or undefined on success. @param more arguments that replace those of `TRIES` */
-const refusal = (name: OperationName, options: Pick<Owner, "sandbox" | "scopes">, more = {}) =>
+/** Returns the error, or undefined on success. @param more arguments that replace those of `TRIES` */
+const failure = (name: OperationName, options: Pick<Owner, "sandbox" | "scopes">, more = {}) =>
   operate(env as Env, { ...options, principalID: owner.principalID }, name, {
     ...TRIES[name](),
     ...more,
   } as never).then(
     () => undefined,
-    (error: { code?: string }) => error.code,
+    (error: { code?: string; message: string }) => error,
   );
+const refusal = async (...call: Parameters<typeof failure>) => (await failure(...call))?.code;
 const isAlive = async (name: string) => (await (await actorOf(name)).condition()).isAlive;
 
 describe("the file operation", () => {
@@ -65,6 +66,16 @@ describe("the file operation", () => {
       const inside = Object.fromEntries(others.map((other) => [other, "/workspace/inside"]));
       expect(await refusal(name, { sandbox, scopes: ["sandbox:write"] }, inside)).toBe("permission_denied");
       expect(await sh(sandbox, `cat ${path}`)).toBe("mine\n");
+    },
+  );
+
+  it.each(names.flatMap((name) => pathFields(name).map((field) => [name, field] as const)))(
+    "%s names its %s if that path is the reason why it fails",
+    async (name, field) => {
+      const belowFile = "/workspace/inside/below-a-file";
+      const paths = pathFields(name).map((each) => [each, each === field ? belowFile : "/workspace/inside"]);
+      const failed = await failure(name, { sandbox, scopes: SCOPES }, Object.fromEntries(paths));
+      expect(failed?.message).toContain(belowFile);
     },
   );
 

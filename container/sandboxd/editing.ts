@@ -120,5 +120,5 @@ function diffOf(before: string, after: string, path: string): string | undefined
   return shown + CUT;
 }
 
-/** Patch programs treat such a line as a comment. */
+/** Patch programs treat a line that begins with a backslash as a comment. */
 const CUT = "\\ The diff continues: it is too long to be shown whole.\n";

@@ -10,8 +10,8 @@ const FRAME_WEIGHT = 4;
 const FRAMES_AT_ONCE = 64;
 
 /**
- * The connection that `ws` reads. Counts each frame before `ws` parses it, because pausing the socket does not stop data already
- * read.
+ * The connection that `ws` reads. Counts each frame before `ws` parses it, because pausing the socket does not hold back data that
+ * has already been read.
  */
 export class FramedConnection extends Duplex {
   readonly #socket: Duplex;

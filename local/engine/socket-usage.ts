@@ -51,7 +51,7 @@ export async function boundQueuedMemory(sandbox: Sockets, kernelBytes?: number):
   // Sockets that are in no list: UDP sockets without a port, and connections that were reset before a program accepted them.
   const hidden = Math.max(0, counts.all - counts.withPort);
   const inBlocks = blocks.reduce((sum, count) => sum + count, hidden * MAX_HIDDEN_BLOCKS);
-  // Idle Unix sockets take little of the kernel's memory. Without this limit, a sandbox with many of them would explain any growth.
+  // Idle Unix sockets take little of the kernel's memory. Without this limit, a sandbox with many of them would seem to use much.
   const local = Math.min(
     counts.local * MAX_LOCAL_BYTES,
     counts.local * MAX_FULL_BYTES + (kernelBytes ?? Infinity) * UNCOUNTED_RATIO,

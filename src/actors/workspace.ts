@@ -502,8 +502,8 @@ export class Workspace {
   }
 
   /**
-   * Makes a checkpoint the state of the sandbox's next container. The current state is saved first and kept. If it cannot be
-   * saved until the user changes something, the last saved state is kept, and the result says why. The caller then ends the
+   * Makes a checkpoint the state of the sandbox's next container. The current state is saved first and kept. If no save can
+   * succeed before the user changes something, the last saved state is kept, and the result says why. The caller then ends the
    * container and calls `finishCheckpointRestore`.
    * @throws {ToolError} before anything has changed
    */

@@ -68,8 +68,8 @@ function archiveFormat(request: Request): ArchiveFormat | undefined {
 export async function sendFile(call: FileCall, sendDirectory: () => Promise<Response>): Promise<Response> {
   const { request, env, owner, path } = call;
   const format = archiveFormat(request);
-  const digest = DIGEST_WANTED.test(request.headers.get("want-repr-digest") ?? "");
-  const { value: stat } = await operate(env, owner, "stat", { path, digest });
+  const wantsDigest = DIGEST_WANTED.test(request.headers.get("want-repr-digest") ?? "");
+  const { value: stat } = await operate(env, owner, "stat", { path, digest: wantsDigest });
   if (stat.type === "directory") return format === undefined ? sendDirectory() : sendArchive(call, format);
   if (format !== undefined) throw fileNotArchived(path);
   const { headers, status, offset, length } = headersAndRange(request, path, stat);
@@ -203,8 +203,8 @@ function appendMark(body: ReadableStream, mark: Uint8Array): ReadableStream {
 const DRAIN_MS = 5000;
 
 /**
- * Reads the body of a refused request. If the connection closed while a client sends, the client might not see the response. A
- * client that waits for 100 Continue has sent nothing.
+ * Reads the body of a refused request. If the connection closed while a client is still sending, the client might not see the
+ * response. A client that waits for 100 Continue has sent nothing.
  */
 export async function drainBody(request: Request): Promise<void> {
   if (request.headers.has("expect")) return;

@@ -45,14 +45,14 @@ export async function serveLink(request: Request, context: RequestContext): Prom
   if (!named) return refuse(request, 403, LINK_TEXTS.foreign);
   const link = "expires" in named ? named : await findLink(context, named);
   if (!link || link.expires < Date.now()) return refuse(request, 410, LINK_TEXTS.expired);
-  const reads = request.method === "GET" || request.method === "HEAD";
-  if (!reads && ("run" in link || link.direction === "download"))
+  const isRead = request.method === "GET" || request.method === "HEAD";
+  if (!isRead && ("run" in link || link.direction === "download"))
     return refuse(request, 403, LINK_TEXTS.isDownload);
   try {
     if ("run" in link) return await downloadRun(request, context, link);
     return link.direction === "download"
       ? await download(request, context, link)
-      : await (reads ? uploadPage(request, context, link) : upload(request, context, link));
+      : await (isRead ? uploadPage(request, context, link) : upload(request, context, link));
   } catch (error) {
     if (!(error instanceof ToolError)) logError(context, "file_link", error);
     const failed = fileErrorResponse(toolErrorOf(error, context.requestID));
@@ -104,11 +104,12 @@ async function claimAndStore(request: Request, context: RequestContext, link: Fi
   return await storeUpload(request, context, link, owner);
 }
 
-async function storeUpload(request: Request, { env, ctx }: RequestContext, link: FileLink, known: Owner) {
+async function storeUpload(request: Request, { env, ctx }: RequestContext, link: FileLink, linkOwner: Owner) {
   let isDone = false;
   try {
     const scopes: Scope[] = link.confined === false ? ["sandbox:write", "sandbox:exec"] : ["sandbox:write"];
-    const call: FileCall = { request, env, ctx, owner: { ...known, scopes }, by: "link", path: link.path };
+    const owner = { ...linkOwner, scopes };
+    const call: FileCall = { request, env, ctx, owner, by: "link", path: link.path };
     const written = await receiveFile(call, link.max ?? MAX_UPLOAD_BYTES);
     isDone = true;
     if (acceptsHTML(request)) {

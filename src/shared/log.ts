@@ -104,8 +104,8 @@ const EVENT_LEVEL = {
 } as const;
 
 export function log(config: { logLevel: LogLevel }, event: LogEvent): void {
-  const refused = event.event === "sign_in" && event.outcome === "refused";
-  const level: LogLevel = refused ? "warn" : EVENT_LEVEL[event.event];
+  const isRefused = event.event === "sign_in" && event.outcome === "refused";
+  const level: LogLevel = isRefused ? "warn" : EVENT_LEVEL[event.event];
   if (LOG_LEVELS.indexOf(level) < LOG_LEVELS.indexOf(config.logLevel)) return;
   const fields =
     event.event === "error"

@@ -123,7 +123,7 @@ class ArtifactWriter {
       if (part === undefined) return "it cannot be read";
       parts.push(part);
       read += part.length;
-      // The file has ended. A program in sandboxd's place could also return one byte for each request.
+      // The file has ended, or a program in sandboxd's place returns a few bytes for each request.
       if (part.length < PIECE_BYTES) break;
     } while (read < size);
     const content = joinBytes(parts);

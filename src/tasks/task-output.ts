@@ -11,7 +11,7 @@ import { NO_DIFF, OWN_DEFINITION } from "./texts.ts";
 /** The longest line to parse, in bytes. */
 const MAX_LINE = 16 * 1024 * 1024;
 
-/** After each YIELD_BYTES of events, the reader pauses for YIELD_MS milliseconds. Agents print less than that in a minute. */
+/** After each YIELD_BYTES of events, more than agents print in a minute, the reader pauses for YIELD_MS milliseconds. */
 const YIELD_BYTES = 64 * 1024;
 const YIELD_MS = 20;
 

@@ -1,2 +1,2 @@
-/** Separate from sdk1.ts, because workerd starts no processes. */
+/** Separate from sdk1.ts, because workerd cannot start processes. */
 export { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";

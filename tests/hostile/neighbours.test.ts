@@ -19,7 +19,7 @@ const HOSTILE_SANDBOXD = readFileSync(join(repository, "tests/setup/hostile-sand
 
 /** How long an attack may wait for its response. */
 const ATTACK_SECONDS = 2;
-/** How long an attack floods a run, which takes the processor all the time. */
+/** How long an attack floods a run. The flood keeps the processor busy all the time. */
 const FLOOD_SECONDS = 1;
 const COMMAND = { command: "echo", timeout_seconds: FLOOD_SECONDS };
 const TASK = { task: "work", timeout_seconds: FLOOD_SECONDS, wait_seconds: FLOOD_SECONDS };
@@ -255,7 +255,7 @@ describe("when many contexts return large results at once", () => {
       "display(Picture(), Picture())",
     ].join("\n");
     const sandbox = "results";
-    // 53 MB together, and 32 MiB are the most that wait.
+    // The results have 53 MB together. The engine forwards more only when fewer than 32 MiB wait in the Worker.
     const results = await atOnce(5, (n) => tool(url, "run_code", { sandbox, code, context: `context-${n}` }));
     expect(results).toEqual(Array(5).fill(expect.objectContaining({ isError: false })));
     expect((await tool(url, "run_command", { sandbox, command: "cat /tmp/ready" })).text).toContain(
@@ -476,7 +476,7 @@ describe("when one principal attacks the server", () => {
       const before = memoryNow();
       let answered = 0;
       await expectAnswersDuring(what, async () => (answered = await flood(visit)));
-      // The preview does not respond to visitors' chunks.
+      // The preview sends no response to the visitors' chunks.
       if (what !== "chunks of visitors") expect(answered).toBeGreaterThan(0);
       expect(memoryNow() - before).toBeLessThan(700 * 1024 * 1024);
       await tool(url, "destroy_sandbox", { sandbox });

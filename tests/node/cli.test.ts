@@ -340,7 +340,7 @@ test("`doctor` does not report a killed server as running", async () => {
 
 test("doctor leaves no temporary files", async () => {
   const temporary = mkdtempSync(join(directory, "temporary-"));
-  // wrangler finds no login, also if the person who runs the tests has one.
+  // wrangler finds no login, even if the person who runs the tests has one.
   const env = {
     TMPDIR: temporary,
     HOME: temporary,

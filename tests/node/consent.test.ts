@@ -179,7 +179,8 @@ describe("a person", () => {
     const button = page.getByRole("button", { name: "GitHub" });
     const box = await button.boundingBox();
     const [x, y] = [(box?.x ?? 0) + 20, (box?.y ?? 0) + 20];
-    // A page shows another one above it, and leads to the consent page itself. The first click closes the page above.
+    // This page opens a second page above it, which sends the first page to the consent page. The first click closes the second
+    // page, and the second click reaches the consent page.
     await page.goto(callback.origin);
     const [above] = await Promise.all([
       page.waitForEvent("popup"),

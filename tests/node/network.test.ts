@@ -31,10 +31,10 @@ let internet: Server;
 const large = Buffer.from(Uint32Array.from({ length: 1_000_003 }, (_, index) => index).buffer);
 
 /**
- * A server that violates HTTP. Sandboxes reach it as odd.test. By default it sends the request's path as its status line, which may
- * contain headers. `/interim-<n>` sends n interim responses before the final one. `/large` sends a large body and a second response
- * that nobody requested, also to HEAD. `/broken` sends half of that body. The body of `/planted-<status>` looks like a response.
- * `/late` sends a second response 50 ms after the first. `/fields-<n>` sends n header fields.
+ * A server that violates HTTP. Sandboxes reach it as odd.test. By default it sends the request's path as its status line; the path
+ * may contain headers, too. `/interim-<n>` sends n interim responses before the final one. `/large` sends a large body and a second
+ * response that nobody requested, also to HEAD. `/broken` sends half of that body. The body of `/planted-<status>` looks like a
+ * response. `/late` sends a second response 50 ms after the first. `/fields-<n>` sends n header fields.
  */
 const violator = createTCPServer((socket) => {
   socket.on("error", () => undefined);

@@ -224,8 +224,8 @@ async function inPlace(
 }
 
 /**
- * Calls `attempt` with a sandboxd that is killed at step 1, then with one that is killed at step 2, and so on. Ends when a
- * sandboxd makes fewer calls than that, so that it is not killed. The number of calls differs a little between attempts.
+ * Calls `attempt` with a sandboxd that is killed at step 1, then with one that is killed at step 2, and so on, until the attempt
+ * takes fewer steps and its sandboxd is not killed. The number of steps differs a little between attempts.
  */
 async function atEachStep(
   attempt: (place: Place, step: number) => Promise<unknown>,

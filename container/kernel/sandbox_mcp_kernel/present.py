@@ -188,7 +188,7 @@ class Results:
         return self.shell.display_formatter.format(value, exclude={"text/plain"})[0]
 
     def add_figure(self, value, data):
-        """Adds the picture of a matplotlib figure to its forms. The end of the cell does not show the figure again."""
+        """Adds the picture of a matplotlib figure to its forms. At the end of the cell, the figure is then not shown again."""
         module = sys.modules.get("matplotlib.figure")
         if module is None or not isinstance(value, module.Figure):
             return data

@@ -76,7 +76,7 @@ const MISSING =
 
 interface Refusal {
   until: number;
-  /** Whether new code is accepted again, because sandboxd reports that its container continues. The promise never rejects. */
+  /** Whether sandboxd reports that its container continues, so that new code is accepted again. The promise never rejects. */
   isOver: () => Promise<boolean>;
 }
 

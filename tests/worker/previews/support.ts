@@ -62,7 +62,7 @@ new WebSocketServer({ server, handleProtocols: ([first]) => first !== "unknown" 
 server.listen(port, process.argv[3], () => console.log("listening"));
 `;
 
-/** Starts a server in a sandbox that listens on a port of one of its addresses, and prints to /workspace/<port>.log. */
+/** Starts a server in a sandbox. It listens on `port` of `address`, and prints to /workspace/<port>.log. */
 export async function startServer(sandbox: string, port: number, address = "127.0.0.1"): Promise<void> {
   await owner.call("write_file", { sandbox, path: "server.js", content: SERVER });
   await sh(

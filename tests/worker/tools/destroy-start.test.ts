@@ -1,10 +1,10 @@
-/** A sandbox that is destroyed while its container starts either does not run afterwards, or it is listed. */
+/** If a sandbox is destroyed while its container starts, no container runs afterwards that the listing does not show. */
 import { expect, it } from "vitest";
 import { idIn, killContainer, owner, sh, sleep, until, isRunning, sandboxesOf } from "../support.ts";
 
 type Call = [what: string, tool: string, args: Record<string, unknown>, delays: number[]];
 
-/** Calls, and the times in milliseconds between each and the destruction. */
+/** Calls, and the times in milliseconds between each call and the destruction. */
 const CALLS: Call[] = [
   ["write_file", "write_file", { path: "x", content: "kept" }, [0, 60, 400]],
   ["run_command", "run_command", { command: "echo kept >x" }, [0, 120]],

@@ -25,7 +25,7 @@ const outcomesOf = (world: World, value: string | null = null, { policy, secrets
     report: (error) => world.reports.push(error),
   });
 
-/** The effects of a script. */
+/** Changes the files as a set-up script would. */
 async function install(world: World): Promise<void> {
   await world.ready();
   world.files.set("clone", "of the set-up");

@@ -401,7 +401,7 @@ function interruptAt(world: World, at: number, isEvicted: boolean) {
   return interruption;
 }
 
-/** Tests evict the actor before each step, and let every third step fail: letting each step fail would take long. */
+/** Tests evict the actor before each step, but let only every third step fail, because failing at each step would take long. */
 const WAYS = [
   [true, 2],
   [false, 3],

@@ -35,7 +35,7 @@ describe("code in a sandbox uses an API whose secret is not in the sandbox", () 
     ["curl over plain HTTP", "curl -sS http://api.private.test/echo"],
     // With -0 curl offers no HTTP/1.1 in TLS.
     ["a client of HTTP/1.0", "curl -0 -sS https://api.private.test/echo"],
-    // As Java's HttpClient does.
+    // Java's HttpClient announces an empty body.
     [
       "a client that announces an empty body",
       "curl -sS -H 'content-length: 0' https://api.private.test/echo",

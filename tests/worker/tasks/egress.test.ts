@@ -130,7 +130,7 @@ describe("anthropic.internal", () => {
       }),
     );
     await busy();
-    // The agent gets the same error, and retries when the others have disconnected.
+    // The agent gets the same error. It retries until the pending requests have disconnected.
     await sh(sandbox, "touch /workspace/go-on");
     await sleep(1000);
     await busy();

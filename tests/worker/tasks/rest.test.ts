@@ -378,7 +378,7 @@ describe("a question", () => {
   it("is lost when the server is restarted, and its result says so", async () => {
     const sandbox = "left";
     await sh(sandbox, "rm -f go-on");
-    // Not while the model writes: workerd 1.2026 may crash if an actor is evicted during its own request.
+    // The model has written: workerd 1.2026 may crash if an actor is evicted during its own request.
     const id = await leaveAt("output", "[[long]] x", { sandbox });
     await evict(sandbox);
     await until(async () => (await resultOf(id))[0] === 200);

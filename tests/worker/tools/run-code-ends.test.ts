@@ -73,7 +73,7 @@ describe("code that is stopped", () => {
   });
 
   it("leaves processes running that earlier code of its kernel started", async () => {
-    // In the kernel of the previous test, which is still there.
+    // The kernel of the previous test still runs.
     const context = "kept-forks";
     await run("import subprocess\nserver = subprocess.Popen(['sleep', '3606'])", { context });
     const result = await run("time.sleep(99)", { context, timeout_seconds: 1 });

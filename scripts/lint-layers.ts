@@ -1,5 +1,6 @@
 /**
- * The lint rule `layers/order`. Its option in .oxlintrc.json lists folders and files from top to bottom. A file imports only its
+ * Two lint rules. `layers/texts` keeps the sentences that users and models read in the `texts.ts` of their area. `layers/order`
+ * keeps imports in one direction: its option in .oxlintrc.json lists folders and files from top to bottom. A file imports only its
  * own entry and those below. The longest entry that matches a path counts, and an entry may list several paths of one layer.
  */
 import { dirname, join, relative } from "node:path";
@@ -40,4 +41,30 @@ function create(context: Context) {
   };
 }
 
-export default { meta: { name: "layers" }, rules: { order: { meta: { schema: false }, create } } };
+interface Text {
+  value?: unknown;
+  quasis?: { value: { cooked: string } }[];
+  parent: { type: string; key?: { name?: string }; callee?: { name?: string; property?: { name?: string } } };
+}
+
+/** At least three words, from a capital letter to a period. An inserted value counts as a word. */
+const SENTENCE = /^[A-Z]\S*\s+\S+\s.*\.$/s;
+
+/** Reports sentences, except descriptions in a schema, HTML, and messages of errors that only the log shows. */
+function findSentences(context: Context) {
+  const check = (node: Text) => {
+    const { value = node.quasis?.map((quasi) => quasi.value.cooked).join("X"), parent } = node;
+    const user = parent.callee?.property?.name ?? parent.callee?.name ?? parent.key?.name ?? "";
+    const isInternal = parent.type === "NewExpression" && !/^(?:Tool|Ending)Error$/.test(user);
+    const isOther =
+      isInternal || parent.type === "TaggedTemplateExpression" || /^descri(?:be|ption)$/.test(user);
+    if (typeof value !== "string" || !SENTENCE.test(value) || isOther) return;
+    context.report({ node, message: "Texts for users and models belong into the texts.ts of their area" });
+  };
+  return { Literal: check, TemplateLiteral: check };
+}
+
+const order = { meta: { schema: false }, create };
+const texts = { meta: { schema: false }, create: findSentences };
+
+export default { meta: { name: "layers" }, rules: { order, texts } };

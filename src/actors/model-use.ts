@@ -6,6 +6,7 @@ import type { TaskExecutor } from "../tasks/task-executor.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { SandboxNetwork } from "./network.ts";
 import { quotaError } from "./texts.ts";
+import { MODEL_CALL_TEXTS } from "../tasks/texts.ts";
 
 export interface ModelUseHost {
   budgets: TaskBudgets;
@@ -34,7 +35,7 @@ export class ModelUse implements BudgetKeeper {
     const check = await budgets.admit(key);
     if ("refused" in check) return check;
     const { call, trace } = check;
-    if (!runs.isRunning(call.run)) return { refused: "The task with this key has ended." };
+    if (!runs.isRunning(call.run)) return { refused: MODEL_CALL_TEXTS.ended };
     const { used, allowed } = await this.#reportTokens();
     if (used < allowed) return { call, trace, isConfined: network.policy.internet !== "full" };
     budgets.refuseForToday(call);

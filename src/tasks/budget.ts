@@ -12,6 +12,7 @@ import {
 import { type UsedByDay, dayOf } from "../shared/days.ts";
 import { sha256 } from "../shared/sha256.ts";
 import type { TraceContext } from "../shared/trace.ts";
+import { MODEL_CALL_TEXTS } from "./texts.ts";
 
 export const MAX_REQUESTS = 5000;
 
@@ -76,19 +77,19 @@ export class TaskBudgets {
   async admit(key: string): Promise<BudgetCheck> {
     const hash = await hashOf(key);
     const [row] = this.#sql.exec<Row>("SELECT * FROM task_budgets WHERE key_hash = ?", hash).toArray();
-    if (!row) return { refused: "No running task of this sandbox has this key." };
+    if (!row) return { refused: MODEL_CALL_TEXTS.unknownKey };
     const spent =
       row.tokens >= row.max_tokens
-        ? `its ${row.max_tokens} tokens`
+        ? `${row.max_tokens} tokens`
         : row.requests >= MAX_REQUESTS
-          ? `its ${MAX_REQUESTS} requests to the model`
+          ? `${MAX_REQUESTS} requests to the model`
           : undefined;
     if (spent) {
       this.#sql.exec("UPDATE task_budgets SET refused = ? WHERE run = ?", TASK_REFUSED, row.run);
-      return { refused: `This task has used up ${spent}.` };
+      return { refused: MODEL_CALL_TEXTS.usedUp(spent) };
     }
     if (this.#countInFlight(row.run) >= MAX_IN_FLIGHT)
-      return { refused: `This task has ${MAX_IN_FLIGHT} requests to the model under way.`, busy: true };
+      return { refused: MODEL_CALL_TEXTS.busy(MAX_IN_FLIGHT), busy: true };
     const call = { run: row.run, number: row.requests + 1 };
     this.#sql.exec("UPDATE task_budgets SET requests = ? WHERE run = ?", call.number, call.run);
     this.#sql.exec("INSERT INTO model_calls VALUES (?, ?, ?)", call.run, call.number, Date.now());

@@ -225,3 +225,11 @@ export const PROGRAM_TEXTS = {
   noText: " It wrote nothing else.",
   invalid: (tool: string, reason: string) => `The model called ${tool} with no program: ${reason}.`,
 } as const;
+
+/** Refused requests of a task to the model. The agent reads them. */
+export const MODEL_CALL_TEXTS = {
+  unknownKey: "No running task of this sandbox has this key.",
+  ended: "The task with this key has ended.",
+  usedUp: (allowed: string) => `This task has used up its ${allowed}.`,
+  busy: (underWay: number) => `This task has ${underWay} requests to the model under way.`,
+};

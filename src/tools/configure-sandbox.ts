@@ -19,11 +19,11 @@ const RESERVED =
 
 const MAX_SCRIPT = 100_000;
 
-function scriptField(description: string) {
+function scriptField() {
   const script = z
     .string()
     .max(MAX_SCRIPT, `is longer than ${MAX_SCRIPT} characters: let the script fetch the rest`);
-  return forbidNUL(script).optional().describe(description);
+  return forbidNUL(script).optional();
 }
 
 export const configureSandbox = defineTool({
@@ -36,14 +36,16 @@ export const configureSandbox = defineTool({
     env: variablesField((name) => (RESERVED.test(name) ? RESERVED_VARIABLE : undefined)).describe(
       "For all commands, kernels and tasks; an empty value removes a variable.",
     ),
-    setup: scriptField("Bash that runs once before the next call; new containers start from its result."),
+    setup: scriptField().describe(
+      "Bash that runs once before the next call; new containers start from its result.",
+    ),
     region: z.enum(REGIONS).optional().describe("Only at first use."),
     internet: z.enum(INTERNET).optional(),
     allow_hosts: allowHostsField(z.array(z.string().transform(hostEntry)))
       .optional()
       .describe("Hosts for allowlist: names, *.name, or packages (PyPI, npm, Debian, GitHub)."),
     idle_minutes: z.number().int().min(1).optional(),
-    start: scriptField("Bash that runs in every container, such as a server."),
+    start: scriptField().describe("Bash that runs in every container, such as a server."),
   }),
   output: z.object({
     sandbox: z.string(),

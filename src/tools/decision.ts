@@ -13,7 +13,7 @@ import { DECISION_PATH, writeToken } from "../shared/link-token.ts";
 import { actorName } from "../shared/names.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { defaultWait } from "../shared/wait.ts";
-import { networkDeclined } from "./texts.ts";
+import { networkDeclined, networkQuestionText } from "./texts.ts";
 
 export interface Question {
   id: string;
@@ -51,7 +51,7 @@ export async function decideNetwork(
   const token = await writeToken(link, await linkKeys(context));
   const at = config.publicOrigin ?? origin;
   if (token === undefined || at === undefined) return { change };
-  const message = `Sandbox ${sandbox} asks to reach ${hosts}. Allow or refuse this on this server's page.`;
+  const message = networkQuestionText(sandbox, hosts);
   return { question: { id: value.id, url: `${at}${DECISION_PATH}/${token}`, message } };
 }
 

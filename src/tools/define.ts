@@ -278,9 +278,6 @@ export function waitField(max = MAX_WAIT_SECONDS) {
     .default(defaultWait(max));
 }
 
-/** Part of the description of `wait_seconds`. */
-export const RUN_CONTINUES = "A run that takes longer continues.";
-
 function copyDescription(field: z.ZodType, { description }: z.ZodType): z.ZodType {
   return description === undefined ? field : field.describe(description);
 }

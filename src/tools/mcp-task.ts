@@ -12,6 +12,7 @@ import type { Scope } from "../shared/principal.ts";
 import { makeVisible } from "../shared/shown.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { isDefaultWait } from "../shared/wait.ts";
+import { behindText } from "./texts.ts";
 
 const TASKS_EXTENSION = "io.modelcontextprotocol/tasks";
 
@@ -88,7 +89,7 @@ export function taskOf(run: RunView, { resultTTLDays }: Pick<Config, "resultTTLD
 }
 
 function messageOf({ state, note, waiting, stdout, stderr }: RunView): string | undefined {
-  if (waiting) return `Waits for its turn behind ${waiting.behind.join(", ")}.`;
+  if (waiting) return behindText(waiting);
   if (state !== "running") return note && makeVisible(note);
   const printed = stdout.bytes > 0 ? stdout : stderr;
   return lastLine(new TextEncoder().encode(printed.tail || printed.head)) || undefined;

@@ -1,7 +1,8 @@
 import * as z from "zod";
 import { DEFAULT_LANGUAGE, LANGUAGES, LANGUAGE_TITLES } from "../shared/languages.ts";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
-import { RUN_CONTINUES, defineTool, sandboxField, sessionField, timeoutField, waitField } from "./define.ts";
+import { defineTool, sandboxField, sessionField, timeoutField, waitField } from "./define.ts";
+import { RUN_CONTINUES } from "./texts.ts";
 import { callWait } from "./mcp-task.ts";
 import { anyRunFields, codeOutput, runAnswer } from "./run-result.ts";
 

@@ -1,7 +1,6 @@
 import * as z from "zod";
 import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import {
-  RUN_CONTINUES,
   defineTool,
   sandboxField,
   sessionField,
@@ -13,7 +12,7 @@ import {
 import { signInAnswer, gitQuestion } from "./git-sign-in.ts";
 import { callWait } from "./mcp-task.ts";
 import { runAnswer, runFields, runOutput } from "./run-result.ts";
-import { oneInput } from "./texts.ts";
+import { RUN_CONTINUES, oneInput } from "./texts.ts";
 
 const MAX_COMMAND = 100_000;
 const MAX_STDIN = 1_000_000;

@@ -7,7 +7,7 @@ import { taskDetailOf } from "../tasks/collect.ts";
 import { shownName, makeVisible } from "../shared/shown.ts";
 import { quoteOutput, joinSections } from "./define.ts";
 import { resultOutput, stateText, waitHint } from "./run-summary.ts";
-import { continueText } from "./texts.ts";
+import { continueText, readArtifactText } from "./texts.ts";
 
 const PROGRESS_LINES = 12;
 
@@ -156,7 +156,7 @@ function usedText({ turns, tokens, costUSD, model }: TaskDetail): string {
 function artifactsText({ id }: RunView, { artifacts }: TaskDetail): string | undefined {
   if (artifacts.length === 0) return undefined;
   const lines = artifacts.map(({ path, size }) => `${shownName(path)} (${size} bytes)`);
-  return [...lines, `Read one with get_result, id ${id} and artifact <path>.`].join("\n");
+  return [...lines, readArtifactText(id)].join("\n");
 }
 
 function notKeptText({ notKept }: TaskDetail): string | undefined {

@@ -60,6 +60,12 @@ export function waitingText(id: string, { behind, kind, name }: WaitState): stri
   return `${wait} It waits for run ${first} in ${place}. Cancel that run if it hangs, or use another ${other}.${others}`;
 }
 
+/** Part of the description of `wait_seconds`. */
+export const RUN_CONTINUES = "A run that takes longer continues.";
+export const behindText = ({ behind }: WaitState) => `Waits for its turn behind ${behind.join(", ")}.`;
+export const readArtifactText = (id: string) => `Read one with get_result, id ${id} and artifact <path>.`;
+export const networkQuestionText = (sandbox: string, hosts: string) =>
+  `Sandbox ${sandbox} asks to reach ${hosts}. Allow or refuse this on this server's page.`;
 export const inTerminalText = (id: string) =>
   `The command runs in a terminal: type with send_input, id ${id}. get_result waits for its end, and cancel_run stops it.`;
 export const typeText = (id: string) => `The command runs in a terminal: type with send_input, id ${id}.`;

@@ -73,7 +73,7 @@ const MAX_HOURS = 8784;
 
 const rotate = dataCommand(
   "rotate",
-  "replace a token while both stay valid for a time, and print every step",
+  "replace a token, with the old and the new one valid for a time, and print every step",
   ["token rotate", "token rotate --write", "token rotate --name ci --hours 168"],
 )
   .option("--name <name>", "the token of this name in AUTH_TOKENS; without it, the owner's")

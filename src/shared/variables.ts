@@ -192,7 +192,7 @@ const model = {
   ANTHROPIC_API_KEY: variable({
     schema: field.headerValue(),
     secret: "value",
-    fallback: "`execute_task` is not listed",
+    fallback: "`CLAUDE_CODE_OAUTH_TOKEN`; without both, `execute_task` is not listed",
     docs: "The model's key, for `execute_task`. The key never enters a sandbox.",
     askAtDeploy: "The model's key, for execute_task. The key never enters a sandbox",
   }),
@@ -229,7 +229,7 @@ const model = {
       .regex(/^[\w.-]+(\/[\w.-]+)*\/?$/, "must be a prefix of the bucket such as components")
       .transform((prefix) => prefix.replace(/\/$/, "")),
     secret: false,
-    docs: "The place of [definitions of agents and commands](tasks.md#definitions-of-agents-and-commands): a folder with `npm start`, a prefix of the bucket on Cloudflare.",
+    docs: "The place of [definitions of agents and commands](tasks.md#definitions-of-agents-and-commands): the path of a folder for `npm start`, or a prefix of the bucket on Cloudflare.",
   }),
 };
 
@@ -276,7 +276,7 @@ const limits = {
   SANDBOX_TTL_HOURS: variable({
     schema: field.count(87_600),
     default: 168,
-    docs: "How many hours after its last use the server removes a sandbox. Its saved workspace stays for `CHECKPOINT_TTL_DAYS`, and the next call starts the sandbox from it.",
+    docs: "The server removes a sandbox that nobody has used for this many hours. Its saved workspace stays for `CHECKPOINT_TTL_DAYS`, and the next call starts the sandbox from it.",
   }),
 };
 
@@ -301,7 +301,7 @@ const network = {
     secret: false,
     default: [],
     fallback: "none",
-    docs: "The hosts that `allowlist` allows to a sandbox without its own list: names, `*.name` and `packages`, separated by commas. With `MAX_INTERNET=allowlist` no sandbox reaches other hosts.",
+    docs: "The hosts that `allowlist` allows to a sandbox without its own list: names, `*.name` and [`packages`](network.md), separated by commas. With `MAX_INTERNET=allowlist` no sandbox reaches other hosts.",
   }),
   SECRETS: variable({
     schema: z.string().transform(field.fromJSON).pipe(secretList),
@@ -333,7 +333,7 @@ const state = {
   MAX_WORKSPACES_MB: variable({
     schema: field.count(10_000_000),
     default: 10_240,
-    docs: "The limit of all saved workspaces, checkpoints, and archives of tasks and set-ups of one principal, in MiB.",
+    docs: "The limit of all that the server saves for one principal, in MiB: workspaces, checkpoints, and the archives of tasks and set-ups.",
   }),
   MAX_CHECKPOINTS: variable({
     schema: field.count(10_000),

@@ -228,7 +228,7 @@ describe("when a program in the control server's place replies to each call with
   });
 });
 
-it("the server keeps no memory for contexts of a program in the control server's place", async () => {
+it("the server keeps nothing that a program in the control server's place sends for each kernel", async () => {
   const sandbox = "contexts";
   await tool(url, "run_command", { sandbox, command: "echo contexts >/tmp/attack" });
   const heap = await openHeap(parts, PRODUCT_SERVICE);

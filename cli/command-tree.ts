@@ -58,7 +58,8 @@ export const program = new Command("sandbox-mcp")
     `
 Which server: --url and --token, else SANDBOX_MCP_URL and SANDBOX_MCP_TOKEN, else the one that runs here.
 Exit status: 0 succeeded, 1 failed, 64 wrong usage, 69 no server or no such local file, 70 server error, 75 still running,
-77 token refused, 124 timed out, 130 cancelled; otherwise \`command\` and \`code\` end with the program's own status.`,
+77 token refused, 124 timed out, 130 cancelled. Otherwise \`command\`, \`code\`, \`shell\` and \`result\` end with the
+program's own status.`,
   );
 
 for (const each of COMMANDS) {

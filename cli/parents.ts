@@ -1,4 +1,4 @@
-/** Detects that the parent process (npm or a bridge) has ended without passing on a signal. */
+/** Detects that the parent process (npm, or `sandbox-mcp stdio`) has ended without passing on a signal. */
 import { procStat } from "../container/sandboxd/proc-stat.ts";
 import { readText } from "../local/engine/host-files.ts";
 import { identify, isAlive } from "../local/engine/identity.ts";
@@ -10,8 +10,8 @@ export const WITH_PARENT = "SANDBOX_MCP_WITH_PARENT";
 const CHECK_MS = 200;
 
 /**
- * Calls `onGone` once when the parent process, or npm above a shell, has ended. Does nothing without npm, unless WITH_PARENT is set:
- * a background server should survive its shell.
+ * Calls `onGone` once when the parent process has ended, or the shell's own parent (npm) if the parent is a shell. Does nothing if
+ * neither npm started this process nor WITH_PARENT is set: a background server should survive its shell.
  */
 export function watchNPM(env: NodeJS.ProcessEnv, onGone: () => void): void {
   if (env.npm_lifecycle_event === undefined && env[WITH_PARENT] === undefined) return;

@@ -104,7 +104,8 @@ export const wrongOwnerToken = (problems: readonly { message: string }[]) =>
   failed(`SERVER_AUTH_TOKEN ${problems.map(({ message }) => message).join("; ")}.`);
 export const tokenGenerated = (file: string) => `Generated SERVER_AUTH_TOKEN and saved it in ${file}.`;
 export const unknownToken = (name: string) => usage(`AUTH_TOKENS has no token "${name}".`);
-export const wrongTokenList = () => failed("AUTH_TOKENS is not a JSON list.");
+export const wrongTokenList = () =>
+  failed("AUTH_TOKENS is not a JSON list, so no token in it was replaced. Correct it in .dev.vars.");
 
 // What a server responds
 
@@ -119,7 +120,7 @@ export function noServer(url: string, reason: string, isLocal: boolean): Command
 export function tokenRefused(url: string, source: string, reason: string, isInFile: boolean): CommandError {
   const remedy = isInFile
     ? "\nIf the token was changed since that server started, start the server again."
-    : "";
+    : "\nUse a token of that server.";
   return denied(`${url} does not accept the token of ${source}: ${reason}${remedy}`);
 }
 

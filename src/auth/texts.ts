@@ -56,7 +56,7 @@ export const unexpected = (ref: string): PageMessage => ({
 export const PAGE_EXPIRED: PageMessage = {
   title: "This page has expired",
   message:
-    "It was already used, is older than ten minutes, or was opened in another browser. Nothing was approved.",
+    "It was already used, is older than ten minutes, or was opened in another browser. Nothing was approved. Start the sign-in again.",
 };
 export const APP_NOT_REGISTERED: PageMessage = {
   title: "This app is not registered",

@@ -22,7 +22,7 @@ const EXPIRES_MS = 3_600_000;
 
 const EXPIRES_STEP_MS = 600_000;
 
-/** The most links in one answer. `get_result` and `file_link` give the others. */
+/** The most links to artifacts or files in one answer. `get_result` and `file_link` give the others. */
 const MAX_LINKS = 10;
 
 /** The text that stands for a stored HTML page in a kernel's result. */
@@ -52,8 +52,8 @@ function resultExpiry(): number {
 }
 
 /**
- * Stores links in the sandbox's actor, and returns their URLs. Returns an empty list if that fails: links to files need a
- * running container.
+ * Stores links in the sandbox's actor, and returns their URLs. Returns an empty list if that fails, for example because
+ * a link to a file needs a running container.
  */
 async function storeLinks(
   context: ToolContext,

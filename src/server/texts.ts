@@ -4,7 +4,8 @@ import { ToolError } from "../shared/errors.ts";
 
 // Refusals of every route
 
-export const BAD_HOST_TEXT = "This server does not accept the host name of the request.";
+export const BAD_HOST_TEXT =
+  "This server does not accept the host name of the request. The operator can set PUBLIC_ORIGIN to the address that people use.";
 export const BAD_ORIGIN_TEXT =
   "Web pages of this origin may not call this server. The operator can add the origin to ALLOWED_ORIGINS.";
 export const NOT_FOUND_PAGE = {
@@ -64,7 +65,8 @@ export const REST_TEXTS = {
 // Links to files
 
 export const LINK_TEXTS = {
-  foreign: "This link is incomplete, or belongs to another server.",
+  foreign:
+    "This link is incomplete, or belongs to another server. Copy the whole link, or ask for a new one.",
   expired: "This link has expired. Ask for a new one.",
   isDownload: "This link is for a download. It does not accept uploads.",
   noResult: "This result no longer exists. Results are deleted after some time.",
@@ -81,7 +83,11 @@ export const UPLOAD_TEXTS = {
 // Files over HTTP
 
 export const notAFileAddress = () =>
-  new ToolError("invalid_argument", "This is not the address of a file in a sandbox.");
+  new ToolError(
+    "invalid_argument",
+    "This is not the address of a file in a sandbox.",
+    "Use /sandboxes/<name>/files/<path>.",
+  );
 export const notRemoved = (path: string) =>
   new ToolError(
     "invalid_argument",
@@ -90,7 +96,11 @@ export const notRemoved = (path: string) =>
   );
 export const REMOVE_RECURSIVELY = "?recursive=true removes the directory with everything in it.";
 export const pathNotEncoded = () =>
-  new ToolError("invalid_argument", "The path is not percent-encoded UTF-8.");
+  new ToolError(
+    "invalid_argument",
+    "The path is not percent-encoded UTF-8.",
+    "Encode each part of the path as encodeURIComponent does.",
+  );
 export const pathTooLong = (max: number) =>
   new ToolError("invalid_argument", `The path is longer than ${max} characters.`, "Use a shorter path.");
 export const sizeUnknown = (path: string, bytes: number) =>
@@ -110,7 +120,11 @@ export const becameShorter = (path: string) =>
     "Make the same request again.",
   );
 export const uploadTooLarge = (max: number) =>
-  new ToolError("too_large", `The file is larger than the allowed ${max} bytes; nothing was written.`);
+  new ToolError(
+    "too_large",
+    `The file is larger than the allowed ${max} bytes; nothing was written.`,
+    "Send a smaller file, or split it into several files.",
+  );
 
 // The page for decisions about network access
 
@@ -128,7 +142,10 @@ export const DECISION_TEXTS = {
     title: "You cannot decide this here",
     message: "You signed in without the permission to run code. Sign in again, and tick this permission.",
   },
-  otherSite: { title: NOTHING_CHANGED, message: "A decision must be sent from this server's own page." },
+  otherSite: {
+    title: NOTHING_CHANGED,
+    message: "A decision must be sent from this server's own page. Open the link from your app again.",
+  },
   failed: (why: string): PageMessage => ({ title: NOTHING_CHANGED, message: why }),
   allowed: (sandbox: string): PageMessage => ({
     title: "Allowed",
@@ -141,7 +158,8 @@ export const DECISION_TEXTS = {
   },
   gone: {
     title: "There is nothing to decide",
-    message: "The question was already decided, is older than 15 minutes, or its sandbox is gone.",
+    message:
+      "The question was already decided, is older than 15 minutes, or its sandbox is gone. Go back to your app.",
   },
 };
 
@@ -174,7 +192,7 @@ export const GIT_TEXTS = {
   user: "User name, if the host needs one",
   wrongHost: "Your sandboxes may not reach a host of this name.",
   wrongToken: "A token has 16 to 1000 visible characters. A user name has letters, digits and . _ - + @.",
-  unreadable: { title: NOTHING_CHANGED, message: "The form could not be read." },
+  unreadable: { title: NOTHING_CHANGED, message: "The form could not be read. Go back, and send it again." },
   signedIn: (host: string): PageMessage => ({
     title: "The token is saved",
     message: `git in your sandboxes uses the token for ${host} from now on. Go back to your app.`,
@@ -190,7 +208,7 @@ export const GIT_TEXTS = {
 export const PREVIEW_TEXTS = {
   unknown: {
     title: "This preview does not exist",
-    message: "The address is incomplete, or belongs to another server.",
+    message: "The address is incomplete, or belongs to another server. Ask for a new one.",
   },
   ended: {
     title: "This preview has ended",
@@ -216,11 +234,12 @@ export const PREVIEW_TEXTS = {
   },
   foreign: {
     title: "The program does not use HTTP",
-    message: "A preview can show only a program that responds by HTTP.",
+    message:
+      "A preview can show only a program that responds by HTTP. This page reloads when such a program listens on the port.",
   },
   badStatus: {
     title: "The program's response is not valid",
-    message: "The status of the response is not a valid HTTP status.",
+    message: "Its status is not a valid HTTP status. Correct the program, then reload this page.",
   },
   limited: { title: "Too many requests", message: "This preview gets too many requests. Wait a minute." },
 } satisfies Record<string, PageMessage>;
@@ -231,7 +250,7 @@ export const panelOff = (why: string): PageMessage => ({
   title: "The panel is off",
   message: `The panel needs OAuth, which is off: ${why}.`,
 });
-export const NEEDS_SCRIPTS = "The panel needs JavaScript.";
+export const NEEDS_SCRIPTS = "The panel needs JavaScript. Allow it in your browser, then reload this page.";
 export const STREAM_TEXTS = {
   notJSON: "The body is not JSON.",
   failed: "The server had an error while it sent updates.",

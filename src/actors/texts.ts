@@ -3,6 +3,7 @@ import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/snapsh
 import { MAX_HOSTS } from "../shared/network-policy.ts";
 import { nextDay } from "../shared/days.ts";
 import { EndingError, type ErrorCode, ToolError } from "../shared/errors.ts";
+import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
 import { shownName, shownTime } from "../shared/shown.ts";
 import type { LeftOut, Snapshot } from "./saved-states.ts";
 import { StorageError } from "./workspace-objects.ts";
@@ -153,14 +154,23 @@ export const tooManyIdleMinutes = (minutes: number, max: number) =>
 // Refused calls, and missing things
 
 export const needsScope = (scope: string | undefined) =>
-  new ToolError("permission_denied", `This call needs the scope ${scope}, which your token lacks.`);
+  new ToolError(
+    "permission_denied",
+    `This call needs the scope ${scope}, which your token lacks.`,
+    "Ask the user for a token with this scope.",
+  );
 export const changeRefused = (path: string, why: string) =>
   new ToolError(
     "invalid_argument",
     `Nothing was written to ${path}: ${why}.`,
     "The error names the place in the file only if the token has the scope sandbox:read.",
   );
-export const noSuchFile = (run: string, name: string) => new ToolError("not_found", `${run} has no ${name}.`);
+export const noSuchFile = (run: string, name: string) =>
+  new ToolError(
+    "not_found",
+    `${run} has no ${name}.`,
+    `Every run has ${LOG_NAME}. A task may also have ${ARTIFACTS}<path>.`,
+  );
 export const otherRegion = (sandbox: string, requested: string, made: string | undefined) =>
   new ToolError(
     "invalid_argument",

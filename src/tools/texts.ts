@@ -229,7 +229,11 @@ export const LINK_HINTS = {
   upload: "in a browser, or curl -T FILE URL",
 } as const;
 export const mayNotUpload = () =>
-  new ToolError("permission_denied", "An upload link needs the scope sandbox:write, which your token lacks.");
+  new ToolError(
+    "permission_denied",
+    "An upload link needs the scope sandbox:write, which your token lacks.",
+    "Ask the user for a token with this scope.",
+  );
 export const uploadToDirectory = (path: string) =>
   new ToolError("is_directory", `${path} is a directory.`, "Give the path of a file in it.");
 export const noLinks = () =>

@@ -233,6 +233,8 @@ const named = [
     `${exitCode}: 0`,
   ]),
   ["docs/start/quick-start.md", `${exitCode}: 2`],
+  ["plugin/skills/sandbox/SKILL.md", `\`${exitCode}\` other than 0`],
+  ["docs/reference/tools.md", `A failing program is a result with its ${exitCode}.`],
 ];
 const missing = named.filter(([path, words]) => !textOf(path).includes(words));
 if (missing.length > 0)

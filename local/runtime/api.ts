@@ -1,8 +1,9 @@
 import { RpcTarget } from "capnweb";
+import worker from "../../src/package.json" with { type: "json" };
 import type { InterpreterAPI } from "./interpreter.ts";
 
 /** This runtime imitates the container of this SDK version. The SDK warns about any other version. */
-const SANDBOX_VERSION = "0.12.10";
+const SANDBOX_VERSION = worker.dependencies["@cloudflare/sandbox"];
 
 /**
  * The control API on `/rpc`, one target per domain. It has only the methods that the actor uses, and those that the SDK uses when

@@ -1,10 +1,9 @@
 /** Sign-in by Cloudflare Access, which protects `/authorize` and names the person in a signed header. */
 import { createRemoteJWKSet, errors, jwtVerify } from "jose";
-import type { Config } from "../../shared/config.ts";
 import { logError } from "../../shared/log.ts";
 import type { RequestContext } from "../../shared/request-context.ts";
 import { markup, plain } from "../html.ts";
-import type { FormMethod, Rule } from "./method.ts";
+import type { FormMethod, MethodConfig, Rule } from "./method.ts";
 
 const NAME = "access";
 
@@ -15,7 +14,7 @@ interface Settings {
   certsURL: string;
 }
 
-function settingsOf({ values }: Config): Settings | undefined {
+function settingsOf({ values }: MethodConfig<typeof NAME>): Settings | undefined {
   const { ACCESS_TEAM_DOMAIN: issuer, ACCESS_AUDIENCE: audience } = values;
   if (issuer === undefined || audience === undefined) return undefined;
   return { issuer, audience, certsURL: values.ACCESS_CERTS_URL ?? `${issuer}/cdn-cgi/access/certs` };

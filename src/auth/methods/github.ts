@@ -1,9 +1,14 @@
 /** Sign-in with GitHub's web application flow. GitHub's token is used once to identify the person, and not stored. */
 import * as z from "zod";
-import type { Config } from "../../shared/config.ts";
 import type { MethodStore } from "../oauth-store.ts";
 import { challengeOf } from "../pkce.ts";
-import { type RedirectMethod, type Rule, type SignInRedirect, SiteError } from "./method.ts";
+import {
+  type MethodConfig,
+  type RedirectMethod,
+  type Rule,
+  type SignInRedirect,
+  SiteError,
+} from "./method.ts";
 
 const NAME = "github";
 
@@ -20,7 +25,7 @@ interface Settings {
   apiURL: string;
 }
 
-function settingsOf({ values }: Config): Settings | undefined {
+function settingsOf({ values }: MethodConfig<typeof NAME>): Settings | undefined {
   const { GITHUB_CLIENT_ID: clientID, GITHUB_CLIENT_SECRET: clientSecret } = values;
   if (clientID === undefined || clientSecret === undefined) return undefined;
   const { GITHUB_ALLOWED_ORG: org, GITHUB_URL: url, GITHUB_API_URL: apiURL } = values;
@@ -61,7 +66,7 @@ export const github: RedirectMethod<typeof NAME> = {
   },
 };
 
-function requireSettings(config: Config): Settings {
+function requireSettings(config: MethodConfig<typeof NAME>): Settings {
   const settings = settingsOf(config);
   if (!settings) throw new SiteError("GitHub is not set up");
   return settings;

@@ -60,17 +60,22 @@ export interface Offer {
   origin?: string;
 }
 
+/** What a method sees of the configuration: its own variables, which begin with its name. The owner's method sees all of it. */
+export type MethodConfig<Name extends SignInName> = Name extends "owner"
+  ? Config
+  : { values: Pick<Config["values"], VariableName & `${Uppercase<Name>}_${string}`> };
+
 interface Method<Name extends SignInName> {
   /** The method's name in the log, grants and forms, and before the colon of principal ids. It never changes. */
   name: Name;
   /** The variable that turns the method on. It begins with the method's name. */
   variable: Name extends "owner" ? "SERVER_AUTH_TOKEN" : VariableName & `${Uppercase<Name>}_${string}`;
-  isOn(context: Pick<RequestContext, "config" | "env">): boolean;
+  isOn(context: Pick<RequestContext, "env"> & { config: MethodConfig<Name> }): boolean;
   /**
    * The rules that let people sign in now. A grant names its rule, and every use of its tokens checks that the rule still
    * exists. So never change the text of a rule.
    */
-  rules(config: Config): Promise<readonly Rule<Name>[]> | readonly Rule<Name>[];
+  rules(config: MethodConfig<Name>): Promise<readonly Rule<Name>[]> | readonly Rule<Name>[];
 }
 
 export interface FormMethod<Name extends SignInName = SignInName> extends Method<Name> {
@@ -95,13 +100,13 @@ export interface RedirectMethod<Name extends SignInName = SignInName> extends Me
   /** The site's name, in texts. */
   title: string;
   /** The origin of the site's sign-in page. The server may redirect the form there. */
-  origin(config: Config): string;
-  signInURL(config: Config, redirect: SignInRedirect & { state: string }): Promise<string>;
+  origin(config: MethodConfig<Name>): string;
+  signInURL(config: MethodConfig<Name>, redirect: SignInRedirect & { state: string }): Promise<string>;
   /** @throws {SiteError} */
   identify(
     code: string,
     redirect: SignInRedirect,
-    config: Config,
+    config: MethodConfig<Name>,
     store: MethodStore<Name>,
   ): Promise<Identity<Name> | RefusedAccount>;
 }

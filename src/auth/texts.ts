@@ -37,7 +37,7 @@ export const NO_METHOD: PageMessage = {
 export const NOT_IDENTIFIED_TEXT = "The server could not identify you. Choose a sign-in method below.";
 export const OTHER_SITES_FORM: PageMessage = {
   title: "This form was sent from another site",
-  message: "Nothing was approved.",
+  message: "Nothing was approved. Start again from your app.",
 };
 export const notConfirmed = (method: string): PageMessage => ({
   title: "You did not sign in",
@@ -127,7 +127,7 @@ export const OAUTH_OFF = {
 
 export const gatewaySilent = (gateway: string): PageMessage => ({
   title: `${gateway} did not identify you`,
-  message: `This server lets ${gateway} identify people, and got nothing from it with your request. Open this page through the address that ${gateway} protects.`,
+  message: `This server lets ${gateway} identify people, but your request does not show who you are. Open this page through the address that ${gateway} protects.`,
 });
 export const siteButton = (site: string, isPanel: boolean) =>
   `${isPanel ? "Sign in" : "Approve and sign in"} with ${site}`;

@@ -10,7 +10,14 @@ import { escapeOrdering } from "./escape-ordering.ts";
 import { exactTime, Time } from "./time.tsx";
 import { callTool } from "./tools.ts";
 import { useAction } from "./use-action.ts";
-import { CHECKPOINT_SAVED, NO_CHECKPOINTS, deletedText, deleteQuestion, restoreQuestion } from "./texts.ts";
+import {
+  CHECKPOINT_SAVED,
+  NO_CHECKPOINTS,
+  deletedText,
+  deleteQuestion,
+  portText,
+  restoreQuestion,
+} from "./texts.ts";
 
 interface AboutProps {
   name: string;
@@ -108,7 +115,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
   const expose = (event: SubmitEvent) => {
     event.preventDefault();
     const port = Number(new FormData(event.currentTarget as HTMLFormElement).get("port"));
-    void act(() => callWithOutcome(`Port ${port} is open.`, "expose_port", { sandbox: name, port }));
+    void act(() => callWithOutcome(portText(port, true), "expose_port", { sandbox: name, port }));
   };
   return (
     <>
@@ -133,7 +140,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
                   aria-label={`Close port ${port}`}
                   onClick={() =>
                     act(() =>
-                      callWithOutcome(`Port ${port} is closed.`, "expose_port", {
+                      callWithOutcome(portText(port, false), "expose_port", {
                         sandbox: name,
                         port,
                         expose: false,

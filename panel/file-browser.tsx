@@ -10,7 +10,7 @@ import { useOffered } from "./offered.ts";
 import { hrefOf } from "./route.ts";
 import { showError, ToolFailed } from "./tools.ts";
 import { WindowedList } from "./windowed.tsx";
-import { LOADING } from "./texts.ts";
+import { LOADING, NO_NAME_FOUND } from "./texts.ts";
 
 /** How many directories are shown at first, and how many more each press of the button shows. Only visible files are rendered. */
 const SHOWN_DIRECTORIES = 200;
@@ -197,7 +197,7 @@ function Directory({
           <SearchField class="find" label={`Find in ${name}`} count={entries.length} find={setWanted} />
         )}
         {listed && matches.length === 0 && (
-          <p class="soft">{entries.length === 0 ? "Empty." : "No file name contains this text."}</p>
+          <p class="soft">{entries.length === 0 ? "Empty." : NO_NAME_FOUND}</p>
         )}
         {directories.length > 0 && (
           <ul>

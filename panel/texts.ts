@@ -31,6 +31,7 @@ export const pasteQuestion = (lines: number, shown: string) =>
 // Outcomes
 
 export const CHECKPOINT_SAVED = "The checkpoint is saved.";
+export const portText = (port: number, isOpen: boolean) => `Port ${port} is ${isOpen ? "open" : "closed"}.`;
 export const deletedText = (name: string) => `${name} is deleted.`;
 
 // In place of content
@@ -45,6 +46,7 @@ export const NO_RUNS_HERE = "Nothing was run here yet.";
 export const NO_OUTPUT = "No output yet.";
 export const NO_CHECKPOINTS = "No checkpoints yet.";
 export const NEW_SANDBOX = "does not exist yet: the first command creates it";
+export const NO_NAME_FOUND = "No file name contains this text.";
 export const NO_FILE = "This file does not exist.";
 export const NAME_NOT_UTF8 =
   "The file's name is not UTF-8, so it cannot be opened here. Rename it with a command, such as mv caf*.txt cafe.txt, or download its directory.";

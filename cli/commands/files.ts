@@ -165,7 +165,7 @@ function mustHaveDirectory(local: string): void {
   const path = userPath(local);
   const directory = local.endsWith("/") ? path : dirname(path);
   if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())
-    throw unwritable(path, `${directory} is not a directory.`);
+    throw unwritable(path, texts.notLocalDirectory(directory));
 }
 
 /** The local path. If `path` is a directory, it is the file `name` in that directory. */

@@ -165,7 +165,10 @@ export function stepsAfterRotation(until: string, name: string | undefined): str
 
 // verify: reasons, as clauses
 
+export const notLocalDirectory = (path: string) => `${path} is not a directory.`;
+
 export const VERIFY = {
+  task: "Answer with the word ready and nothing else. Use no tools.",
   tokenRemedy: `Use this server's SERVER_AUTH_TOKEN or one of its AUTH_TOKENS. For a server started with ${startLine()}, \`${PROGRAM} token show\` prints it.`,
   needs: (tool: string) => `not tried: this check needs ${tool}, which this server does not list`,
   unknownTool: "this command does not know this tool",

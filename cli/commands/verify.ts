@@ -266,7 +266,7 @@ class Verification {
   async #task(connection: Connection, isWanted: boolean): Promise<string> {
     await connection.mustHave("execute_task", this.#sandbox);
     if (!isWanted) throw new Inconclusive(VERIFY.taskCosts);
-    const task = "Answer with the word ready and nothing else. Use no tools.";
+    const task = VERIFY.task;
     let { data } = await connection.call("execute_task", { task, max_turns: 3, timeout_seconds: 120 });
     while (data.state === "running") ({ data } = await connection.call("get_result", { id: data.id }));
     return expectEqual(data.state, "succeeded");

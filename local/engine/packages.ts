@@ -5,7 +5,7 @@
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { MACHINE } from "./texts.ts";
+import { MACHINE, installing } from "./texts.ts";
 
 export interface PackageSet {
   title: string;
@@ -53,7 +53,7 @@ export async function installPackages(set: PackageSet, print: (line: string) => 
   if (isInstalled(set)) return;
   const { title, manifest, directory } = set;
   mkdirSync(directory, { recursive: true });
-  print(`Installing ${title} with npm into ${directory}.`);
+  print(installing(title, directory));
   // flock lets one installation run at a time.
   const first = IS_LINUX ? [...BOUND.split(" "), "flock", "--no-fork", join(directory, ".npm-lock")] : [];
   const [program = "", ...args] = [...first, "sh", "-c", SCRIPT, "sh"];

@@ -14,6 +14,9 @@ export const REFUSALS = {
   notForSandboxes: (what: string) => `${what}, which a sandbox may not reach`,
 };
 
+export const installing = (title: string, directory: string) =>
+  `Installing ${title} with npm into ${directory}.`;
+
 export const NO_INTERNET = "this sandbox has no internet access";
 export const NO_NETWORK = "the server was started with --network none";
 export const NOT_IN_USE = "this sandbox is not in use yet";

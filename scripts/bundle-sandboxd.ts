@@ -76,7 +76,7 @@ export async function bundleProgram(entry: string, outfile: string): Promise<voi
     legalComments: "none",
     logLevel: "warning",
     plugins: [loadedOnUse],
-    // Otherwise ws searches all parent directories for bufferutil and utf-8-validate, which sandboxes do not have.
+    // Without these values, ws searches all parent directories for bufferutil and utf-8-validate, which sandboxes do not have.
     define: { "process.env.WS_NO_BUFFER_UTIL": '"1"', "process.env.WS_NO_UTF_8_VALIDATE": '"1"' },
   });
 }

@@ -398,7 +398,7 @@ export class OutputStream {
     if (this.#isWaiting && weight > 0) return;
     this.pump();
     const ms = pace.take(weight);
-    // Otherwise, a debt of many streams would make them wait long after their output has decreased.
+    // A long wait takes no token. If it did, the debt of many streams would make them wait long after their output has decreased.
     if (ms > MAX_WAIT_MS) pace.giveBack(weight);
     if (ms === 0 || this.#isWaiting) return;
     this.#isWaiting = true;

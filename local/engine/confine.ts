@@ -32,8 +32,8 @@ const namespaceLimits = [
   "for file in max_*_namespaces max_fanotify_groups; do [ ! -e $file ] || echo 0 >$file; done",
   `echo ${inotify.instances} >max_inotify_instances`,
   `echo ${inotify.watches} >max_inotify_watches`,
-  // Otherwise, a program could request timestamps of sent packets, and the kernel keeps the packets in memory until the program
-  // reads them. Older kernels have this setting only for the whole machine.
+  // Forbids timestamps of sent packets: if a program requests them, the kernel keeps the packets in memory until the program reads
+  // them. Older kernels have this setting only for the whole machine.
   "[ ! -w /proc/sys/net/core/tstamp_allow_data ] || echo 0 >/proc/sys/net/core/tstamp_allow_data",
   ...Object.entries(tcpBuffers).map(([file, bytes]) => `echo ${bytes} >/proc/sys/net/ipv4/${file}`),
 ];

@@ -72,7 +72,7 @@ export function createEgress(egress: Egress): Server {
     headersTimeout: 30_000,
     keepAliveTimeout: 60_000,
     maxHeaderSize: maxHeadBytes,
-    // Otherwise Node would respond itself, without the limiter.
+    // If Node required the header, it would refuse requests without one itself, and the limiter would not count them.
     requireHostHeader: false,
   });
   pieces.watch(server);
@@ -80,7 +80,8 @@ export function createEgress(egress: Egress): Server {
   server.on("request", (request, response) => {
     if (limiter.accept(request, response)) void respond(egress, limiter, request, response);
   });
-  // Otherwise Node would respond itself, without the limiter. The host decides about expectations (RFC 9110, 10.1.1).
+  // Without this listener, Node would refuse these requests itself, and the limiter would not count them. The host decides about
+  // expectations (RFC 9110, 10.1.1).
   server.on("checkExpectation", (request, response) => server.emit("request", request, response));
   server.on("connect", async (request, socket, head) => {
     socket.on("error", () => undefined);

@@ -176,7 +176,7 @@ function errorMessage(body: string): string {
     const { error }: { error?: { message?: unknown } } = JSON.parse(body);
     if (typeof error?.message === "string") return error.message.slice(0, 500);
   } catch {
-    // Not an error of the API: a gateway in front of it responded.
+    // The error is not in the API's format, because a gateway in front of the API responded.
   }
   return body.slice(0, 200).trim() || MODEL_API_TEXTS.noReason;
 }

@@ -110,7 +110,7 @@ export class Sandboxd {
       try {
         return await this.request(...request, isThere);
       } catch (error) {
-        // Otherwise, a late error would look like a broken connection to the next container.
+        // If the container has ended, the error says so. A late error would look like a broken connection to the next container.
         throw isGone(error) && container.aborted ? containerEnded() : error;
       }
     };

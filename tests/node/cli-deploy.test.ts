@@ -137,7 +137,7 @@ else if (args[0] === "deploy" && !args.includes("--dry-run"))
       77,
       "npx wrangler login",
     ],
-    // Otherwise the deployment would replace a token that clients use.
+    // Without the list, the deployment could replace a token that clients use.
     [
       "an error instead of the list of secrets",
       ["--yes"],

@@ -80,7 +80,7 @@ class Place {
     const env = {
       ...variables,
       PATH: process.env.PATH,
-      // Otherwise each of hundreds of sandboxds compiles its program.
+      // Without this cache, each of hundreds of sandboxds would compile its program.
       NODE_COMPILE_CACHE: compiled,
       SANDBOXD_ROOT: this.root,
       SANDBOXD_WORKSPACE: this.workspace,

@@ -95,7 +95,7 @@ function packagesOf(needs: readonly Need[]): string[] {
 }
 
 try {
-  // Both mostly wait for the network.
+  // They run in parallel, because both mostly wait for the network.
   await Promise.all([installForTests(), installPrograms((line) => void process.stderr.write(`${line}\n`))]);
 } catch (error) {
   process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);

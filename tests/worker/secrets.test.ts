@@ -330,7 +330,7 @@ describe("the interception", () => {
     const hasSecret = async () =>
       (await takeArrived()).map(({ authorization }) => authorization).includes(BEARER);
     await expect.poll(hasSecret).toBe(true);
-    // Otherwise the loop's last connection could be counted under the next policy.
+    // Waits for the loop's end, because its last connection could otherwise be counted under the next policy.
     await sh("touch /tmp/enough; until [ -e /tmp/ended ]; do sleep 0.05; done");
   });
 });

@@ -27,7 +27,7 @@ const MAX_MANIFEST_BYTES = 512 * 1024 * 1024;
 
 const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
 
-/** Not 2³² - 1, because the system would then not change the owner. */
+/** The id of a user or group. 2³² - 1 is not allowed, because the system takes it to mean that the owner stays. */
 const owner = () => z.optional(z.number().check(z.int(), z.gte(0), z.lte(2 ** 32 - 2)));
 
 /** Only Latin-1, one byte per character. A higher character would be cut to its lower byte, which may be a slash. */

@@ -36,7 +36,7 @@ sys.modules[TERMINAL].embed = lambda **options: importlib.import_module(TERMINAL
 sys.modules["jedi"] = None
 
 if has_ipython():
-    # Otherwise the shell would import these modules for the first cell.
+    # If these modules were not imported here, the shell would import them for the first cell.
     import IPython.core.completer
     import IPython.core.magics
     from IPython.core.interactiveshell import InteractiveShell

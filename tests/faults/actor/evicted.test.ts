@@ -89,7 +89,7 @@ describe.concurrent("when an actor is evicted at random moments", () => {
       }),
       options,
     );
-    // Otherwise the test has evicted almost nothing.
+    // In a round without a stored run, the test has checked almost nothing. Such rounds must be few.
     expect(recorded).toBeGreaterThanOrEqual(ROUNDS / 2);
   });
 

@@ -173,7 +173,7 @@ describe("the issuer", () => {
     async (origin) => {
       const app = oauthApp({ PUBLIC_ORIGIN: undefined });
       const metadata = await app(`${origin}/.well-known/oauth-authorization-server`);
-      // Otherwise a link could make the server fetch a document from inside the user's network.
+      // If metadata documents were supported here, a link could make the server fetch one from inside the user's network.
       expect(await metadata.json()).toMatchObject({
         issuer: origin,
         client_id_metadata_document_supported: false,

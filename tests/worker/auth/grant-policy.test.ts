@@ -16,15 +16,7 @@ const ALL = {
   ACCESS_AUDIENCE: "aud",
 };
 
-function config(variables: Variables) {
-  const env: Env = {
-    ...variables,
-    Sandbox: {} as DurableObjectNamespace,
-    Account: {} as DurableObjectNamespace,
-    RESULTS: {} as R2Bucket,
-  };
-  return parseConfig(env);
-}
+const config = (variables: Variables) => parseConfig(variables as Env);
 
 const rules = {
   owner: async () => (await owner.rules(config({ SERVER_AUTH_TOKEN: FIRST })))[0] ?? "",

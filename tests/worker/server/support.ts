@@ -42,13 +42,7 @@ export type Variables = Partial<Env>;
 
 export function appWith(variables: Variables = {}, parts: Partial<MCPParts> = {}) {
   const app = createApp({ ...product, ...parts });
-  const env: Env = {
-    SERVER_AUTH_TOKEN: TOKEN,
-    ...variables,
-    Sandbox: {} as DurableObjectNamespace,
-    Account: {} as DurableObjectNamespace,
-    RESULTS: {} as R2Bucket,
-  };
+  const env = { SERVER_AUTH_TOKEN: TOKEN, ...variables } as Env;
   return async (path: string, init?: RequestInit): Promise<Response> => {
     const request = new Request(new URL(path, ORIGIN), init);
     return app.fetch(request, env, createExecutionContext());

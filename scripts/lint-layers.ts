@@ -59,7 +59,7 @@ function findSentences(context: Context) {
     const isOther =
       isInternal || parent.type === "TaggedTemplateExpression" || /^descri(?:be|ption)$/.test(user);
     if (typeof value !== "string" || !SENTENCE.test(value) || isOther) return;
-    context.report({ node, message: "Texts for users and models belong into the texts.ts of their area" });
+    context.report({ node, message: "Texts for users and models belong in the texts.ts of their area" });
   };
   return { Literal: check, TemplateLiteral: check };
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { isRuleInForce } from "../../../src/auth/methods/index.ts";
+import { METHODS, isRuleInForce } from "../../../src/auth/methods/index.ts";
 import { owner } from "../../../src/auth/methods/owner.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import type { Variables } from "../server/support.ts";
@@ -69,4 +69,9 @@ describe("the rule by which a grant was approved,", () => {
     const hex = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
     expect(hex.startsWith(rule.slice("owner:".length))).toBe(false);
   });
+});
+
+it("no two sign-in methods show the same name", () => {
+  const names = METHODS.flatMap((method) => ("title" in method ? method.title : (method.gateway ?? [])));
+  expect(names).toEqual([...new Set(names)]);
 });

@@ -1,5 +1,6 @@
 import { readFileSync, readdirSync } from "node:fs";
 import { expect, test } from "vitest";
+import type { KernelProgram } from "../../src/shared/languages.ts";
 import { isNewEnough } from "../../cli/node-version.ts";
 
 function read(path: string): string {
@@ -39,6 +40,16 @@ test("both manifests and the image's tag have the same version of the SDK", () =
   const [, tag] = /^FROM docker\.io\/cloudflare\/sandbox:(\S+)-python$/m.exec(dockerfile) ?? [];
   const name = "@cloudflare/sandbox";
   expect([manifest.devDependencies?.[name], tag]).toEqual(Array(2).fill(installed[name]));
+});
+
+/** The line of the Dockerfile that brings the program of a kernel. The compiler requires one for each program. */
+const IN_IMAGE: Record<KernelProgram, RegExp> = {
+  javascript: /^FROM docker\.io\/cloudflare\/sandbox:/m,
+  python: /^FROM docker\.io\/cloudflare\/sandbox:\S+-python$/m,
+};
+
+test.each(Object.entries(IN_IMAGE))("the image has the program of %s kernels", (_program, line) => {
+  expect(dockerfile).toMatch(line);
 });
 
 // "Failed to create code context" is a message of the image, whose programs are not in the package.

@@ -27,7 +27,7 @@ export const runCommand = defineTool({
 
 A session keeps its directory, exported variables and functions; cwd and env apply to one command. Sessions run in parallel. Without stdin, programs cannot ask: pass -y, or use interactive and send_input for prompts, REPLs and debuggers.
 
-A failing program is a result with its exit_code. A timeout stops the command and its children, not background processes (cmd > log 2>&1 &).`,
+A failing program is a result with its exit_code. A timeout stops the command and all that it started. Background processes (cmd > log 2>&1 &) outlive a command that ends by itself.`,
   input: z.strictObject({
     command: forbidNUL(
       z

@@ -96,7 +96,10 @@ type Config = z.infer<typeof wranglerSchema>;
 
 type ContainerConfig = Partial<Config["containers"][number]>;
 
-/** The containers of the class Sandbox, with their places. Without one, the first container, so that the checks name what is wrong. */
+/**
+ * The containers of the class Sandbox, with their indexes. If there is none, the first container, so that the checks name the
+ * mistake.
+ */
 function containersOf({ containers }: Config): [container: ContainerConfig, index: number][] {
   const rows = containers.map((container, index): [ContainerConfig, number] => [container, index]);
   const own = rows.filter(([{ class_name }]) => class_name === CONTAINER_CLASS);

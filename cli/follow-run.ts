@@ -20,7 +20,7 @@ export interface FollowOptions {
   /** Whether all output goes to standard error, like an agent's log. Then only the result goes to standard output. */
   outputToStderr?: boolean;
   /** Whether Ctrl-C stops the run, or only stops following it. */
-  onInterrupt: "cancel" | "leave";
+  onInterrupt: "cancel" | "detach";
   /** Seconds to wait for the run; no limit if undefined. */
   waitSeconds?: number;
   /** Whether the sandbox was made for this run and ends with it. Then notices are printed only if the run does not succeed. */
@@ -76,10 +76,10 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
         return server.readResult({ id, wait_seconds: 0 });
       });
     progress.stop();
-    const isLeft = signal.aborted && options.onInterrupt === "leave";
-    if (isLeft || last.data.state === "running") progress.note(...returnTo(id));
+    const hasDetached = signal.aborted && options.onInterrupt === "detach";
+    if (hasDetached || last.data.state === "running") progress.note(...returnTo(id));
     const end = finish(last);
-    return isLeft ? { ...end, status: statusOf("cancelled") } : end;
+    return hasDetached ? { ...end, status: statusOf("cancelled") } : end;
   } finally {
     progress.stop();
     interrupt.end();

@@ -3,7 +3,7 @@ import { StringDecoder } from "node:string_decoder";
 import { Typing } from "../src/shared/terminal/typing.ts";
 
 /** Ctrl-], as in telnet. */
-const LEAVE_KEY = "\u001d";
+const DETACH_KEY = "\u001d";
 
 export class Keyboard {
   readonly #typing: Typing;
@@ -17,7 +17,7 @@ export class Keyboard {
   /** @returns whether the user pressed the key that detaches from the terminal */
   press(keys: Buffer): boolean {
     const text = this.#decoder.write(keys);
-    const at = text.indexOf(LEAVE_KEY);
+    const at = text.indexOf(DETACH_KEY);
     this.#typing.type(at < 0 ? text : text.slice(0, at));
     return at >= 0;
   }

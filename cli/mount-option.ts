@@ -86,8 +86,8 @@ export async function readMounts(
 }
 
 /**
- * A sandbox of any earlier start, or of another server, may have made a link in its directory. A link is followed only if it is in
- * a directory that a server never mounts, such as / or the home directory.
+ * Refuses symbolic links that a sandbox may have made: a sandbox of any earlier start, or of another server. A link is followed
+ * only if it is in a directory that a server never mounts, such as / or the home directory.
  * @throws {UserError} that names the link
  */
 function refuseLinks(path: string, source: string, text: string): void {

@@ -111,18 +111,18 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
   const end = argv.findIndex((word) => word.startsWith("-"));
   const rest = end < 0 ? [] : argv.slice(end);
   const loose = argv.slice(0, argv.length - rest.length);
-  const take = (pattern: RegExp) => {
+  const removeFirst = (pattern: RegExp) => {
     const at = loose.findIndex((word) => pattern.test(word));
     return at < 0 ? undefined : loose.splice(at, 1)[0];
   };
   const hints = swallowed.map(({ flag, value }) => {
     const pattern = VALUE_PATTERNS[flag];
-    return { flag, value: value === "true" ? pattern && take(pattern) : value };
+    return { flag, value: value === "true" ? pattern && removeFirst(pattern) : value };
   });
   const open = new Set(hints.flatMap(({ flag, value }) => (value === undefined ? flag : [])));
   const words = hints.flatMap(({ flag, value }) => {
     // If npm took several flags, it is unknown which value belongs to which flag.
-    const found = value ?? (open.size > 1 ? undefined : take(/^/));
+    const found = value ?? (open.size > 1 ? undefined : removeFirst(/^/));
     return [`--${flag}`, found === undefined ? "<value>" : shellWord(found)];
   });
   const line = [...words, ...switches, ...rest.map(shellWord)].join(" ");

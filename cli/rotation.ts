@@ -38,8 +38,8 @@ export function rotateNamed(name: string, list: string | undefined, until: strin
 }
 
 /**
- * Returns until when the previous token is valid, in words; undefined if it has ended. Meanwhile `token rotate --write` needs
- * `--yes`, because a second rotation ends the previous token at once, even if clients still use it.
+ * Returns in words until when the previous token is valid; undefined if it is no longer valid. Meanwhile `token rotate --write`
+ * needs `--yes`, because a second rotation ends the previous token at once, even if clients still use it.
  * @param name the name of a token in AUTH_TOKENS; undefined for the owner's
  */
 export function previousTokenEnd(

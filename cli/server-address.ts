@@ -39,7 +39,7 @@ export function stateDirectory({ stateDir }: ServerOptions, env: Environment = p
 
 const OPTIONS = { url: "--url", token: "--token" };
 
-/** The server that the options or the environment name, or else the local server. A local server's token is never sent elsewhere. */
+/** The server that the options or the environment name, or else the local server. No other server gets the local server's token. */
 export function serverAddress(
   options: ServerOptions,
   env: Environment = process.env,

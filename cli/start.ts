@@ -80,7 +80,7 @@ async function start(): Promise<void> {
   // Node has already read NODE_PATH, so changing it here would have no effect.
   for (const place of (process.env.NODE_PATH ?? "").split(delimiter).filter(Boolean))
     requireUnwritable(mounts, "NODE_PATH", resolve(place));
-  leaveMounts(mounts, stateDir);
+  avoidMounts(mounts, stateDir);
   await lockDirectory(stateDir);
   // Checked first, so that a port in use is reported before anything is set up.
   await freePort(options.port);
@@ -179,8 +179,8 @@ async function start(): Promise<void> {
     void python?.complete((executable) => engine?.usePython(executable));
 }
 
-/** Makes this process take no programs, modules or settings from directories to which a sandbox can write. */
-function leaveMounts(mounts: Mounts, stateDir: string): void {
+/** Makes this process use no programs, modules or settings in directories to which a sandbox can write. */
+function avoidMounts(mounts: Mounts, stateDir: string): void {
   const cwd = process.cwd();
   const removed = removeMounts(process.env, mounts, cwd);
   for (const place of removed.filter((one) => existsSync(one))) print(texts.placeIgnored(place));

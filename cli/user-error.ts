@@ -1,4 +1,7 @@
-/** An error that the user can correct. Printed without a stack. The exit status is 1, except for a `CommandError`, which sets its own. */
+/**
+ * An error that the user can correct. The program prints its message without a stack, and exits with status 1. A `CommandError` has
+ * its own exit status.
+ */
 export class UserError extends Error {
   override readonly name = "UserError";
 }

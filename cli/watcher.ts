@@ -65,7 +65,7 @@ class Watcher {
   readonly #runs = new Map<string, string>();
   readonly #followed = new Set<string>();
   readonly #failure = Promise.withResolvers<never>();
-  /** When the newest run before the first poll started, by the server's clock. Undefined during the first poll. */
+  /** The start time, by the server's clock, of the newest run that the first poll found. Undefined during the first poll. */
   #newestBefore: number | undefined;
 
   constructor(server: Server, options: WatchOptions) {

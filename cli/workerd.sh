@@ -1,6 +1,6 @@
 #!/bin/sh
-# miniflare starts this script in place of workerd. The script starts workerd so that the kernel kills workerd when its parent ends, for
-# any reason. With setsid, only the parent gets the terminal's Ctrl-C. The parent ends everything in order.
+# miniflare starts this script in place of workerd. The script makes the kernel kill workerd when workerd's parent ends for any
+# reason. With setsid, only the parent gets the terminal's Ctrl-C, and ends everything in order.
 PATH=$PATH:/usr/bin:/bin
 if command -v setpriv >/dev/null 2>&1 && command -v setsid >/dev/null 2>&1; then
   exec setsid setpriv --pdeathsig KILL "$SANDBOX_MCP_WORKERD" "$@"

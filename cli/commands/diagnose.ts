@@ -69,7 +69,7 @@ export const diagnose = serverCommand(
     note(REPORT_NOTE);
   });
 
-/** The Worker's variables that are set. The value is shown only of numbers, and of variables with a fixed set of values. */
+/** The Worker's variables that are set. Shows only values that are numbers, and values of variables with a fixed set of values. */
 function variables(): Record<string, string> {
   const fileVariables = readVariablesFile(VARIABLES_FILE);
   const set = OPERATOR_VARIABLES.flatMap((name): [string, string][] => {

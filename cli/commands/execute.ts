@@ -67,7 +67,7 @@ export const execute = serverCommand(
       const end = await follow(server, first, {
         prints: !options.json,
         outputToStderr: true,
-        onInterrupt: "leave",
+        onInterrupt: "detach",
         waitSeconds: options.wait,
         label: "The agent works",
       });

@@ -19,7 +19,7 @@ export const result = serverCommand(
     const end = await follow(server, first, {
       prints: !options.json,
       outputToStderr: isTask(first.data),
-      onInterrupt: "leave",
+      onInterrupt: "detach",
       waitSeconds: options.wait,
       label: id,
     });

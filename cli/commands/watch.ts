@@ -28,7 +28,7 @@ export const watch = serverCommand(
         intervalSeconds: interval,
         followsOutput: output,
         signal: end.signal,
-        onEvent: screen ? (event) => screen.take(event) : json ? printAsJSON : printAsLine,
+        onEvent: screen ? (event) => screen.add(event) : json ? printAsJSON : printAsLine,
       });
     } finally {
       clearTimeout(timer);
@@ -41,7 +41,10 @@ function printAsJSON(event: WatchEvent): void {
   line(toVisibleJSON({ at: new Date().toISOString(), ...event }));
 }
 
-/** Prints the time, the event, the sandbox and the event's fields, separated by tabs. Each line of a run's output gets its own line. */
+/**
+ * Prints the time, the event, the sandbox and the event's fields, separated by tabs. Prints such a line for each line of a run's
+ * output.
+ */
 function printAsLine(event: WatchEvent): void {
   const put = (...cells: readonly string[]) =>
     line(
@@ -76,7 +79,7 @@ class Screen {
     this.#timer = setInterval(() => this.#draw(), DRAW_MS);
   }
 
-  take(event: WatchEvent): void {
+  add(event: WatchEvent): void {
     if (event.event === "sandbox") {
       if (event.state === "destroyed") this.#sandboxes.delete(event.sandbox);
       else this.#sandboxes.set(event.sandbox, event);

@@ -70,7 +70,7 @@ export const SANDBOX_SCHEMA = {
     kernels: { holds: "a running kernel: context, language, process", kept: "until its container ends" },
     previews: {
       holds:
-        "an exposed port: the token in its URL, when it expires, the number of the container, and whether a program has responded there",
+        "an exposed port: the token in its URL, when it expires, the number of the container (1 is the first), and whether a program has responded there",
       kept: "until the port is closed or the sandbox is destroyed. An expired preview stays until another port is exposed",
     },
     task_budgets: {
@@ -124,7 +124,7 @@ export const SANDBOX_SCHEMA = {
     "workspace:*": {
       holds:
         "the saved state from which the container's files come; a save that the account has not confirmed; a checkpoint that is being restored",
-      kept: "until its container ends",
+      kept: "the saved state until the container ends; the others until the server knows how they ended",
     },
     "boots:*": {
       holds:

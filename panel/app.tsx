@@ -51,7 +51,7 @@ function Panel() {
   const tools = usePolled(listed.value && "tools", (signal) => host().listTools(signal), TOOLS_MS);
   const [problem, setProblem] = useState<string>();
   const { endpoint, signOut } = host();
-  const leave = () =>
+  const endSession = () =>
     signOut?.().then(
       () => isSignedOut.set(true),
       (error: unknown) => showError(error, setProblem),
@@ -70,7 +70,7 @@ function Panel() {
         </a>
         {endpoint && <a href={CONNECT}>Connect a client</a>}
         <Display />
-        {signOut && <PlainButton onClick={leave}>Sign out</PlainButton>}
+        {signOut && <PlainButton onClick={endSession}>Sign out</PlainButton>}
       </header>
       <div role="alert">{shownProblem && <p class="note">{shownProblem}</p>}</div>
       {listed.value && tools.value ? (

@@ -3,8 +3,8 @@
  * the client's own token.
  *
  * The types come from the official package. The few messages are implemented here, because the package's class `App` includes an
- * MCP client and a schema library. The class has 146 KB compressed, six times as much as this page, and a chat would load it each
- * time that it shows the page.
+ * MCP client and a schema library. The class takes 146 KB compressed, six times as much as this page, and a chat would load the
+ * class each time that it shows the page.
  */
 import type {
   McpUiHostContext,
@@ -41,9 +41,9 @@ export async function chatHost(): Promise<Host> {
     "ui/notifications/host-context-changed": update,
     "ui/notifications/tool-input": ({ arguments: args }) => subject.setCall(context.toolInfo?.tool, args),
     "ui/notifications/tool-result": (result) => subject.setResult(result),
-    "ui/notifications/tool-cancelled": () => subject.leave(),
+    "ui/notifications/tool-cancelled": () => subject.stopFollowing(),
     "ui/resource-teardown": () => {
-      subject.leave();
+      subject.stopFollowing();
       isTornDown = true;
       return {};
     },
@@ -75,7 +75,7 @@ export async function chatHost(): Promise<Host> {
     if (!opened || opened.isError) throw new ToolFailed(notOpened(url));
   };
   const go = (href: string) => {
-    subject.leave();
+    subject.stopFollowing();
     place.set(href);
   };
   // The browser would not follow links here: the page has no address, and is not allowed to leave its frame.

@@ -1,4 +1,6 @@
-/** Watches everything that the page shows, by one stream at a time. Components name a tool and get its results as they change. */
+/**
+ * Watches everything that the page shows, through one stream at a time. Components name a tool, and get its results as they change.
+ */
 import { useEffect, useState } from "preact/hooks";
 import type { WatchedTool } from "../src/shared/watch-intervals.ts";
 import { host, type Source, type Update, type Watch } from "./host.ts";
@@ -11,7 +13,7 @@ const RETRY_MS = 3000;
 /** The pause before a new stream, in milliseconds, because each new stream repeats all calls. */
 const RECONNECT_MS = 250;
 
-/** Watchers that are added or removed within this time share one new stream, in milliseconds. */
+/** Within this time, in milliseconds, all added and removed watchers share one new stream. */
 const TOGETHER_MS = 30;
 
 export interface Watcher {

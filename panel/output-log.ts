@@ -167,7 +167,7 @@ function lineOf(cells: readonly Cell[]): Line {
   for (const [index, { character, style }] of cells.entries()) {
     characters.push(character);
     if (cells[index + 1]?.style === style) continue;
-    // Joined, because a text built character by character takes 20 times its size.
+    // Joined, because a text that is built character by character takes 20 times as much memory.
     spans.push({ text: characters.join(""), style });
     characters = [];
   }

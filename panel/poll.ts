@@ -13,7 +13,7 @@ interface PollState<T> {
 
 /**
  * Loads a value while the page is visible.
- * @param key a new key loads again; undefined loads nothing
+ * @param key a new key loads the value again; undefined loads nothing
  * @param everyMs the pause after a result; without it, loading ends with the first result or tool error
  */
 export function usePolled<T>(

@@ -17,7 +17,7 @@ type Args = Record<string, unknown>;
 export class Subject {
   readonly #place: Value<string>;
   readonly #callTool: Host["callTool"];
-  readonly #left = new AbortController();
+  readonly #stopped = new AbortController();
   /** Opens the call's run if the server lists it. Resolves with whether the server lists it. */
   #find: ((mayHaveEnded: boolean) => Promise<boolean>) | undefined;
 
@@ -27,13 +27,13 @@ export class Subject {
   }
 
   /** Stops following the call, because the page shows something else now. */
-  leave(): void {
-    this.#left.abort();
+  stopFollowing(): void {
+    this.#stopped.abort();
   }
 
   /** Handles the call. @param tool the tool as the client describes it; undefined if the client does not describe it */
   setCall(tool: { name: string; inputSchema?: unknown } | undefined, given: unknown): void {
-    if (this.#left.signal.aborted) return;
+    if (this.#stopped.signal.aborted) return;
     const args = isArgs(given) ? given : {};
     const sandbox = textOf(args.sandbox) ?? fallbackOf(tool?.inputSchema) ?? "default";
     const source = textOf(args.command) ?? textOf(args.task);
@@ -50,17 +50,17 @@ export class Subject {
 
   /** Opens the run that the call started. @param result the call's result, as the client forwards it */
   setResult(result: Args): void {
-    if (this.#left.signal.aborted) return;
+    if (this.#stopped.signal.aborted) return;
     const id = isArgs(result._meta) ? textOf(result._meta[RUN_META]) : undefined;
     if (id !== undefined) this.#show(id);
     // Some clients drop the `_meta` of results, so the run is found by its command or task.
     else if (!result.isError) void this.#find?.(true).catch(() => undefined);
-    this.leave();
+    this.stopFollowing();
   }
 
   /** Polls for the call's run, because a call that still waits has not returned the run's id yet. */
   async #lookForRun(): Promise<void> {
-    const { signal } = this.#left;
+    const { signal } = this.#stopped;
     while (!signal.aborted) {
       // The call fails if the sandbox does not exist yet.
       if (await this.#find?.(false).catch(() => false)) return;
@@ -76,7 +76,7 @@ export class Subject {
     );
     const { runs = [] } = (structuredContent ?? {}) as Partial<RunListing>;
     const run = runs.find((known) => known.title === title && (mayHaveEnded || known.state === "running"));
-    if (run && (mayHaveEnded || !this.#left.signal.aborted)) this.#show(run.id);
+    if (run && (mayHaveEnded || !this.#stopped.signal.aborted)) this.#show(run.id);
     return run !== undefined;
   }
 

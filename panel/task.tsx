@@ -163,7 +163,7 @@ function kindsOf(lines: readonly string[]): (string | undefined)[] {
   });
 }
 
-/** A diff. Signs mark additions and removals, not only colors. */
+/** A diff. Additions and removals have signs, not only colors. */
 function Diff({ text }: { text: string }) {
   const lines = text.replace(/\n$/, "").split("\n");
   const kinds = kindsOf(lines);

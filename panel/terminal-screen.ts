@@ -40,7 +40,9 @@ export class Screen {
   readonly #element: HTMLElement;
   readonly #options: Options;
   #filter: TerminalFilter;
-  /** Whether earlier output is being drawn. Queries in that output get no response, because the program got one when it was printed. */
+  /**
+   * Whether earlier output is being drawn. Queries in it get no response, because the program got one when it printed the query.
+   */
   #isPast = false;
 
   constructor(element: HTMLElement, options: Options) {

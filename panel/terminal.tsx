@@ -108,7 +108,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
       if (mayType) resizing.start();
     };
 
-    let leave: (() => void) | undefined;
+    let stopWatching: (() => void) | undefined;
     void (async () => {
       const { Screen } = await import("./terminal-screen.ts");
       if (signal.aborted || !element.current) return;
@@ -123,7 +123,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
       screen.current = opened;
       element.current.scrollIntoView({ block: "nearest" });
       if (mayType) opened.focus();
-      leave = follow(opened);
+      stopWatching = follow(opened);
     })().catch((error: unknown) => {
       if (!signal.aborted) onImpossible();
       console.error(error);
@@ -182,7 +182,7 @@ export function Terminal({ id, onState, onImpossible }: TerminalProps) {
 
     return () => {
       stop.abort();
-      leave?.();
+      stopWatching?.();
       clearTimeout(settling);
       screen.current?.close();
       screen.current = undefined;

@@ -59,7 +59,7 @@ export function useRun(id: string | undefined): FollowedRun {
     update({ ...NO_OUTPUT });
     const watch: Watch = { name: "get_result", arguments: { id, cursor: 0 } };
     const onProblem = (problem: string) => update({ problem });
-    const leave = live.add({
+    const stopWatching = live.add({
       watch,
       onUpdate({ data, problem }) {
         if (problem !== undefined) {
@@ -79,7 +79,7 @@ export function useRun(id: string | undefined): FollowedRun {
     });
     return () => {
       stop.abort();
-      leave();
+      stopWatching();
     };
   }, [id]);
 
@@ -99,7 +99,7 @@ export interface RunDetails {
   problem: string | undefined;
 }
 
-/** A run's data without its log. @param key a new key loads again; undefined loads nothing */
+/** A run's data without its log. @param key a new key loads the data again; undefined loads nothing */
 export function useRunDetails(id: string, key: string | undefined): RunDetails {
   const { value, problem } = usePolled(key, (signal) =>
     callTool<RunFields>("get_result", { id, wait_seconds: 0 }, signal),

@@ -19,7 +19,7 @@ type Env = ConstructorParameters<typeof ProductionSandbox>[1] & LocalEnv & Objec
 
 /**
  * The pause between deletions of expired values, in milliseconds. miniflare deletes all of them at once, when it lists keys, and
- * the server serves no other request meanwhile: a sign-in that deleted the values of 20,000 pages blocked the server for 25 s.
+ * the server serves no other request meanwhile. A sign-in that deleted the values of 20,000 pages blocked the server for 25 s.
  */
 const EXPIRY_MS = 2000;
 

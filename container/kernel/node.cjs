@@ -3,9 +3,9 @@
  * Our prelude for JavaScript and TypeScript kernels, the same in the image and on the local platform.
  *
  * The executor is the program that the SDK starts as a kernel. We do not change it: each cell that we send is one call,
- * `__sandbox_mcp__({run, mark, files, cap_bytes, tail_bytes, language, code, variables?})`, which runs the user's code and writes
- * one JSON document through the executor's capture of stdout. sandbox_mcp_kernel/__init__.py describes the document. The document
- * is pure ASCII, because the executor decodes each chunk of its pipe separately, and a chunk may end in the middle of a character.
+ * `__sandbox_mcp__({run, mark, files, cap_bytes, tail_bytes, language, code, variables?})`. The call runs the user's code and
+ * writes one JSON document to stdout, which the executor captures. sandbox_mcp_kernel/__init__.py describes the document. The
+ * document is pure ASCII: the executor decodes each chunk of its pipe separately, and a chunk may end in the middle of a character.
  */
 const modules = require("node:module");
 const { pathToFileURL } = require("node:url");

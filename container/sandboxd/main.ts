@@ -1,6 +1,6 @@
 /**
- * sandboxd: our program inside a sandbox. It runs commands and reports their output and end to the sandbox's actor (its Durable
- * Object), follows code, reads and writes files, and forwards preview requests to servers in the sandbox.
+ * sandboxd: our program inside a sandbox. It runs commands, and reports their output and end to the sandbox's actor (its Durable
+ * Object). It also follows code, reads and writes files, and forwards preview requests to servers in the sandbox.
  *
  *   node sandboxd.cjs [--socket <path>] [--write-base <path>]
  *

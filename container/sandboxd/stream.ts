@@ -1,7 +1,7 @@
 /**
  * One stream of a run's output, in a file until the actor has stored it. The output of a short command waits in its pipe, and
  * sandboxd moves it to the file at the command's end. The output of a longer command is copied by `tee`, a separate process, so
- * that nothing is lost if sandboxd is killed. `tee` also writes every byte to a second pipe, the brake: while sandboxd does not
+ * that nothing is lost if sandboxd is killed. `tee` also writes every byte to a second pipe, the brake. While sandboxd does not
  * read the brake, `tee` blocks, the first pipe fills, and the program's writes block.
  *
  * Nothing more is sent while WINDOW_BYTES are unconfirmed. Offsets count from the output's first byte. At the output's end, the
@@ -36,7 +36,7 @@ const MAX_DRAINED_BYTES = 16 * 1024 * 1024;
 const NO_SPACE_BYTES = 64 * 1024;
 /**
  * How often all streams together may look for new short output. After the burst, a stream waits between two looks, and so sends
- * more bytes in each message: a message takes time of the Worker's thread, which all sandboxes share. Long output does not wait.
+ * more bytes in each message. Each message takes time of the Worker's thread, which all sandboxes share. Long output does not wait.
  */
 const pace = new Pace({ burst: 200, perSecond: 200 });
 const MAX_WAIT_MS = 50;

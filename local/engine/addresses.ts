@@ -79,8 +79,8 @@ export function refusedName(name: string): string | undefined {
 }
 
 /**
- * Why a sandbox may not connect to a name that only the host's proxy can resolve: the name has no dot, or is outside the public DNS
- * (RFC 6761, 6762, 8375, 9476, and names that ICANN reserves). Undefined if the name is allowed.
+ * Why a sandbox may not connect to a name that only the host's proxy can resolve: the name has no dot, or is outside the public
+ * DNS. Undefined if the name is allowed. See RFC 6761, 6762, 8375, 9476, and the names that ICANN reserves.
  */
 export function refusedPrivateName(name: string): string | undefined {
   const last = name.slice(name.lastIndexOf(".") + 1);

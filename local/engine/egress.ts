@@ -204,8 +204,8 @@ async function sendUpstream(
       receivedHead = incoming;
       if (incoming.headers["transfer-encoding"] === undefined) pieces.leave(socket);
       else gather(incoming, pieces);
-      // The length of a compressed response is not logged, because it could reveal a secret: if the response repeats the secret and
-      // a program's guess, it is shorter for a correct guess.
+      // The length of a compressed response is not logged, because it could reveal a secret. A response that repeats the secret and
+      // a program's guess is shorter for a correct guess.
       if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
         response.once("close", () => (entry.bytes = 0));
       if (!streamResponse(incoming, response)) return refuseResponse();

@@ -48,7 +48,7 @@ export interface RelayOptions {
   headers: [string, string][];
   pace: RelayPace;
   /**
-   * After each message of the Worker, this many bytes of the sandbox do not count in the rate: they are part of a protocol that
+   * After each message of the Worker, this many bytes of the sandbox do not count in the rate. They belong to a protocol that
    * limits itself with acknowledgements.
    */
   acknowledgedBytes: number;

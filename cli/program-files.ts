@@ -28,8 +28,8 @@ export function programCommand(file: string, version: string): [command: string,
 }
 
 /**
- * The command for a client's configuration. Clients start it in the user's project, to which a sandbox may write. npx would run
- * programs of that directory (`node_modules/.bin/sh`), so it runs in the home directory.
+ * The command for a client's configuration. Clients start it in the user's project, to which a sandbox may write. There, npx would
+ * run programs of that directory (`node_modules/.bin/sh`), so the command runs npx in the home directory.
  */
 export function clientCommand(file: string, version: string): [command: string, ...args: string[]] {
   const [command, ...args] = programCommand(file, version);

@@ -7,8 +7,8 @@ import type { GuardedPath } from "./confinement.ts";
 declare const queued: unique symbol;
 
 /**
- * The result of a change of the files that the parameters `Field` name. Only `ChangeQueue` can create this type, so a handler
- * that changes files without the queue, or that forgets one of its paths, does not compile.
+ * The result of a change. The parameters `Field` name the changed files. Only `ChangeQueue` can create this type, so a handler that
+ * changes files without the queue, or that forgets one of its paths, does not compile.
  */
 export type QueuedResult<T, Field extends string> = T & { readonly [queued]: Readonly<Record<Field, true>> };
 

@@ -97,7 +97,7 @@ def save(image, **form):
 
 
 def main(side, pixels, most):
-    # The caller has checked the size, and memory and time are limited.
+    # Pillow's own limit is not needed: the caller has checked the size, and memory and time are limited.
     Image.MAX_IMAGE_PIXELS = None
     image = Image.open(io.BytesIO(sys.stdin.buffer.read()), formats=("PNG", "JPEG", "GIF", "WEBP"))
     is_lossless = image.format != "JPEG"

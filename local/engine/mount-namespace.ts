@@ -5,7 +5,7 @@
  * mounts these files in a mount namespace, and starts bubblewrap in it.
  *
  * Entering a namespace puts no process between the engine and bubblewrap. A second bubblewrap around the first would be such a
- * process. `--die-with-parent` would not work, because the outer one may not send signals to the inner one.
+ * process. `--die-with-parent` would not work then, because the outer one may not send signals to the inner one.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, statSync } from "node:fs";

@@ -23,7 +23,10 @@ export interface UpstreamOptions {
   authorities?: readonly string[];
 }
 
-/** The most concurrent lookups of a sandbox. A lookup occupies a thread that all sandboxes share until the name server answers. */
+/**
+ * The most concurrent lookups of a sandbox. Until the name server answers, a lookup occupies one of the threads that all sandboxes
+ * share.
+ */
 const maxLookups = 4;
 const NONE: readonly string[] = [];
 const connectTimeoutMs = 15_000;
@@ -58,7 +61,10 @@ export async function connectUpstream(
   throw new Unreachable(HOST_PROBLEMS.refused(`${host}:${port}`, messageOf(last)));
 }
 
-/** Why a host is always refused, as words that follow "is", without resolving its name. @param host as for `connectUpstream` */
+/**
+ * Checks a host without resolving its name. Returns why the host is refused, as words that follow "is".
+ * @param host as for `connectUpstream`
+ */
 export function refusedUnresolved(host: string, port: number, options: UpstreamOptions): string | undefined {
   if (options.allowAddresses.has(`${host}:${port}`)) return undefined;
   const name = refusedName(host);
@@ -76,7 +82,7 @@ export async function startTLS(
   { authorities = NONE }: UpstreamOptions,
   aborted?: AbortSignal,
 ): Promise<Socket> {
-  // TLS does not name addresses (RFC 6066, 3).
+  // A server name in TLS cannot be an address (RFC 6066, 3).
   const named = isIP(host) === 0 ? { servername: host } : { host };
   // `readHead` has paused the socket of a tunnel.
   socket.resume();

@@ -200,7 +200,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
 
   async connections(): Promise<SeenConnections[]> {
     const running = await this.#request<SeenConnections>("connections").catch(() => undefined);
-    // If the sandbox has ended during the request, `running` and `#seen` are the same log.
+    // If the sandbox has ended during the request, `running` and `#seen` may contain the same log.
     const logs = running?.log === this.#seen?.log ? [this.#seen] : [this.#seen, running];
     return logs.filter((connections) => connections !== undefined);
   }

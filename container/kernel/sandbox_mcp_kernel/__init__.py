@@ -52,8 +52,9 @@ class Kernel:
         channel = streams.take_protocol()
         self.output = streams.Output()
         streams.give_protocol(self.output, *channel)
-        # What an interrupt does while one of these functions runs. "user": it raises KeyboardInterrupt. "wait": the function
-        # raises it at its end. "late": nothing, because the user's code is not running. See `on_interrupt`.
+        # What an interrupt does while one of these functions runs. "user": the interrupt raises KeyboardInterrupt at once. "wait":
+        # the function raises KeyboardInterrupt at its end. "late": nothing happens, because the user's code is not running. See
+        # `on_interrupt`.
         self.frames = {
             self.step.__func__.__code__: "user",
             Loop.run.__code__: "user",

@@ -89,7 +89,7 @@ class Notebook:
         finally:
             self.shell.run_cell = run_cell
         if ran:
-            # Cells that this cell ran have added their results before. So the last result is its own.
+            # Cells that this cell ran have added their results before. So the last result is this cell's own.
             ran[-1].raise_error()
 
     def restore_names(self):

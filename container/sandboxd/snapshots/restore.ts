@@ -305,7 +305,7 @@ const FURTHEST_US = 1e18;
 
 /**
  * Converts microseconds to seconds. Adds half a microsecond, because the system rounds down. The result is text, because Node
- * takes negative numbers (times before 1970) as the current time. A time beyond the limit becomes the limit.
+ * treats negative numbers (times before 1970) as the current time. A time beyond the limit becomes the limit.
  */
 function seconds(microseconds: number): string {
   const bounded = Math.max(-FURTHEST_US, Math.min(FURTHEST_US, microseconds));

@@ -45,7 +45,7 @@ globalThis[TAKE] = (value) => {
 };
 context[TAKE] = globalThis[TAKE];
 
-/** The value that the inspector describes. A function in the context passes an object to TAKE. */
+/** The value that the inspector describes. To get an object, a function is called in the context, and passes the object to TAKE. */
 function valueOf(remote) {
   if (!remote.objectId) {
     if (remote.type === "undefined") return undefined;

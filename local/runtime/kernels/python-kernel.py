@@ -102,7 +102,8 @@ def package_directories():
 
 def main():
     print(json.dumps({"status": "ready", "packages": package_directories()}), flush=True)
-    # The first cell creates the shell: the shell writes to the home directory, and a prepared kernel must leave no trace.
+    # The shell is created by the first cell, because it writes to the home directory, and a prepared kernel must leave no trace
+    # there.
     shell = None
     while True:
         try:

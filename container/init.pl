@@ -3,7 +3,7 @@
 #
 # The first process of a sandbox: collects orphans, and keeps sandboxd and SERVER running. SERVER is the control server: the SDK's,
 # or ours (local/runtime). Signals from inside cannot kill the first process of a pid namespace, so init.pl survives `kill -9 -1`.
-# The names of our processes begin with sbx-, so that a user's `pkill -f` for sandboxd, bash, node or /opt matches none of them.
+# The names of our processes begin with sbx, so that a user's `pkill -f` for sandboxd, bash, node or /opt matches none of them.
 #
 # sandboxd writes a byte to its standard output while it responds to requests. This process kills a silent sandboxd, because user
 # code may have stopped or replaced it. The next sandboxd adopts the runs.

@@ -102,8 +102,7 @@ def package_directories():
 
 def main():
     print(json.dumps({"status": "ready", "packages": package_directories()}), flush=True)
-    # The shell is created by the first cell, because it writes to the home directory, and a prepared kernel must leave no trace
-    # there.
+    # The first cell creates the shell: creating it writes to the home directory, where a prepared kernel must leave no trace.
     shell = None
     while True:
         try:

@@ -79,8 +79,10 @@ function numbers(text: string): number[] {
 }
 
 /**
- * ioctl. Not in the list: typing into another program's terminal (TIOCSTI); consoles and modems; line disciplines (TIOCSETD),
- * bridges and VLANs, for which the kernel loads modules; all requests to drivers.
+ * ioctl. Not in the list:
+ * - typing into another program's terminal (TIOCSTI), consoles and modems;
+ * - line disciplines (TIOCSETD), bridges and VLANs: the kernel would load modules for them;
+ * - all requests to drivers.
  */
 export const ioctlRequests = numbers(`
   # terminals
@@ -101,9 +103,11 @@ export const ioctlRequests = numbers(`
 `);
 
 /**
- * fcntl. Not in the list: leases and notifications, which slow programs outside the sandbox that use the same files; hints; locks
- * of open file descriptions (F_OFD_SETLK). The kernel's list of locks does not name the process of such a lock, so
- * `machine-guard.ts` could not find a sandbox that has set a million of them.
+ * fcntl. Not in the list:
+ * - leases and notifications, which slow programs outside the sandbox that use the same files;
+ * - hints;
+ * - locks of open file descriptions (F_OFD_SETLK). The kernel's list of locks does not name the process of such a lock, so
+ *   `machine-guard.ts` could not find a sandbox that has set a million of them.
  */
 export const fcntlCommands = numbers(`
   F_DUPFD 0  F_GETFD 1  F_SETFD 2  F_GETFL 3  F_SETFL 4  F_GETLK 5  F_SETLK 6  F_SETLKW 7  F_SETOWN 8  F_GETOWN 9
@@ -112,9 +116,10 @@ export const fcntlCommands = numbers(`
 `);
 
 /**
- * prctl. Not in the list: names of memory mappings (PR_SET_VMA), whose memory counts in no control group; merging of equal pages,
- * which occupies a kernel thread; system call filters, because all filters of the machine share one limit. (man, sshd and Chromium
- * also work without a filter.)
+ * prctl. Not in the list:
+ * - names of memory mappings (PR_SET_VMA): no control group counts their memory;
+ * - merging of equal pages: it occupies a kernel thread;
+ * - system call filters: all filters of the machine share one limit. man, sshd and Chromium also work without a filter.
  */
 export const prctlOptions = numbers(`
   PR_SET_PDEATHSIG 1  PR_GET_PDEATHSIG 2  PR_GET_DUMPABLE 3  PR_SET_DUMPABLE 4  PR_GET_KEEPCAPS 7  PR_SET_KEEPCAPS 8
@@ -155,9 +160,11 @@ export const archCommands = numbers(`
 `);
 
 /**
- * setsockopt and getsockopt, by level. Not in the list: filters, because all filters of the machine share one limit; keys, address
- * options and flow labels, whose memory counts in no control group; encryption in the kernel, and transfers without copies; joining
- * multicast groups, because the kernel then locks all network devices of the machine while it searches all groups of one device.
+ * setsockopt and getsockopt, by level. Not in the list:
+ * - filters: all filters of the machine share one limit;
+ * - keys, address options and flow labels: no control group counts their memory;
+ * - encryption in the kernel, and transfers without copies;
+ * - joining multicast groups: while the kernel searches all groups of one device, it locks all network devices of the machine.
  */
 export const socketOptions = Object.entries({
   // SOL_SOCKET

@@ -115,10 +115,12 @@ function readSetting(setting: string): number {
  * How many processors all sandboxes together may use. They leave a quarter of the processors to the server, but at most one
  * processor.
  */
-const processors = availableParallelism() - Math.min(1, availableParallelism() / 4);
-/** The period of that limit, in microseconds. A group that has used its part waits until the next period. */
+export const SANDBOX_PROCESSORS = availableParallelism() - Math.min(1, availableParallelism() / 4);
+/** The period of a limit, in microseconds. A group that has used its part waits until the next period. */
 const PERIOD = 20_000;
-const quota = Math.round(processors * PERIOD);
+const quota = Math.round(SANDBOX_PROCESSORS * PERIOD);
+/** The kernel accepts no smaller limit for a period, in microseconds. */
+const MIN_QUOTA = 1000;
 
 /**
  * The files with the limits of processor time for all sandboxes together, by version of control groups. Under contention, the
@@ -138,7 +140,8 @@ const CPU_FILES: Record<GroupParent["version"], [file: string, value: string | n
     ["cpu.max", `${quota} ${PERIOD}`],
   ],
 };
-type Controller = "memory" | "pids" | "cpu" | "io";
+/** `cpuacct` is the part of version 1 that counts processor time. Usually it has the groups of `cpu`. */
+type Controller = "memory" | "pids" | "cpu" | "cpuacct" | "io";
 
 export interface GroupParent {
   version: 1 | 2;
@@ -151,7 +154,7 @@ export async function findGroupParents(): Promise<GroupParent[]> {
   for (const line of (await read("/proc/self/cgroup")).split("\n")) {
     const [, controllers = "", path = "/"] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
     const names = controllers.replace("blkio", "io").split(",");
-    const controller = allControllers.find((name) => names.includes(name));
+    const controller = [...allControllers, "cpuacct" as const].find((name) => names.includes(name));
     if (controller !== undefined) {
       const directory = join("/sys/fs/cgroup", controllers, path);
       const parent: GroupParent = { version: 1, path: directory, controllers: [controller] };
@@ -227,6 +230,7 @@ function limitFile({ version }: GroupParent, controller: Controller): string {
   if (controller === "pids") return "pids.max";
   if (controller === "io") return version === 2 ? "io.max" : "blkio.throttle.read_bps_device";
   if (controller === "cpu") return version === 2 ? "cpu.weight" : "cpu.shares";
+  if (controller === "cpuacct") return "cpuacct.usage";
   return version === 2 ? "memory.max" : "memory.limit_in_bytes";
 }
 
@@ -299,8 +303,8 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
       });
       directories.push(directory);
       for (const controller of parent.controllers) {
-        // By default, sandboxes share the processor equally.
-        if (controller === "cpu") continue;
+        // By default, sandboxes share the processor equally. processor-shares.ts limits busy ones.
+        if (controller === "cpu" || controller === "cpuacct") continue;
         if (controller === "io") {
           await limitReads(parent, directory, limits);
           continue;
@@ -319,6 +323,26 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
     }
   }
   return directories;
+}
+
+/** The processor time that a group has used; 0 if the group does not count it. */
+export async function processorSecondsOf(group: string): Promise<number> {
+  const ofVersion2 = /^usage_usec (\d+)$/m.exec(await read(join(group, "cpu.stat")))?.[1];
+  return ofVersion2 === undefined
+    ? Number(await read(join(group, "cpuacct.usage"))) / 1e9
+    : Number(ofVersion2) / 1e6;
+}
+
+/** Limits a group's processors; undefined means no limit. Without this limit in the kernel, it does nothing. */
+export async function limitProcessors(group: string, processors: number | undefined): Promise<void> {
+  const set = async (file: string, value: string | number) => {
+    await writeFile(join(group, file), String(value)).catch(() => undefined);
+  };
+  const allowed = processors === undefined ? undefined : Math.max(MIN_QUOTA, Math.round(processors * PERIOD));
+  if (existsSync(join(group, "cpu.max"))) await set("cpu.max", `${allowed ?? "max"} ${PERIOD}`);
+  if (!existsSync(join(group, "cpu.cfs_quota_us"))) return;
+  await set("cpu.cfs_period_us", PERIOD);
+  await set("cpu.cfs_quota_us", allowed ?? -1);
 }
 
 async function limitReads(

@@ -39,6 +39,11 @@ export class SandboxRegistry {
     return [...this.#alive.values()];
   }
 
+  /** How many sandboxes run or start. */
+  get count(): number {
+    return this.#alive.size + this.#starting.size;
+  }
+
   findByActor(actor: string): EngineSandbox | undefined {
     return [...this.#alive.values()].find((sandbox) => sandbox.actor === actor);
   }

@@ -5,7 +5,7 @@ import { chmod, rm, writeFile } from "node:fs/promises";
 import { availableParallelism, homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { findGroupParents } from "../../local/engine/limits.ts";
+import { findGroupParents, SANDBOX_PROCESSORS } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
@@ -38,21 +38,35 @@ afterAll(async () => {
 
 const isLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("cpu"));
 
-it.runIf(isLimited)("all sandboxes together leave part of the processors to the server", async () => {
+/** The processor time that the sandbox's programs use in the second second of a load, in seconds. */
+async function useProcessors(): Promise<number> {
   const loop = [
     "import sys, time",
     "begin = float(sys.argv[1])",
     "time.sleep(max(0, begin - time.time()))",
-    "before = time.process_time()",
     "while time.time() < begin + 1: pass",
+    "before = time.process_time()",
+    "while time.time() < begin + 2: pass",
     "print(time.process_time() - before)",
   ].join("\n");
-  const processors = availableParallelism();
-  const start = `for i in $(seq ${processors}); do python3 -c '${loop}' $begin & done`;
+  const start = `for i in $(seq ${2 * availableParallelism()}); do python3 -c '${loop}' $begin & done`;
   const { stdout } = await sandbox.run(
     `begin=$(($(date +%s) + 2)); ${start} | awk '{ n += $1 } END { print n }'`,
   );
-  expect(Number(stdout)).toBeLessThan(processors - Math.min(1, processors / 4) / 2);
+  return Number(stdout);
+}
+
+describe.runIf(isLimited)("processors", () => {
+  it("all sandboxes together leave part of the processors to the server", async () => {
+    const processors = availableParallelism();
+    expect(await useProcessors()).toBeLessThan(processors - Math.min(1, processors / 4) / 2);
+  });
+
+  it("busy sandboxes leave an eighth of their processors to sandboxes that use little", async () => {
+    const idle = await TestSandbox.start(engine);
+    expect(await useProcessors()).toBeLessThan((SANDBOX_PROCESSORS * 15) / 16);
+    await idle.destroy();
+  });
 });
 
 describe("the host's files", () => {

@@ -2,7 +2,7 @@
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import type { RequestMemory } from "../shared/request-memory.ts";
 import { logError } from "../shared/log.ts";
-import { type RunView, questionDetailOf } from "../runs/run-types.ts";
+import { type RunView, STREAMS, questionDetailOf } from "../runs/run-types.ts";
 import type { ToolContext } from "../tools/define.ts";
 import { waitForRun } from "../tools/follow-task.ts";
 import { pieceDecoder } from "../shared/text.ts";
@@ -70,8 +70,13 @@ async function* eventsOf(
       for (const { stream, bytes } of page?.pieces ?? [])
         yield ["output", { stream, text: decode[stream](bytes) }];
       sent.cursor = page?.next ?? sent.cursor;
-      if (run.state !== "running" && sent.cursor >= run.logBytes)
+      if (run.state !== "running" && sent.cursor >= run.logBytes) {
+        for (const stream of STREAMS) {
+          const text = decode[stream]();
+          if (text !== "") yield ["output", { stream, text }];
+        }
         return yield ["result", await resultOf(run)];
+      }
       const elapsedMs = Date.now() - beganAt;
       if (elapsedMs > STREAM_MS) return yield ["running", summary];
       const isNew = before.code !== sent.code || before.cursor !== sent.cursor;

@@ -1,10 +1,10 @@
 import * as z from "zod";
-import { type RunView, STREAMS } from "../runs/run-types.ts";
+import { type RunView, STREAMS, type Stream } from "../runs/run-types.ts";
 import { RUN_STATES } from "../shared/run-listing.ts";
 import type { LogPage } from "../runs/runs.ts";
 import { lastStates, terminalText, unfinishedSequenceLength } from "../runs/terminal-text.ts";
 import { putInFence } from "../shared/shown.ts";
-import { pieceDecoder, wholeCharacters } from "../shared/text.ts";
+import { pieceDecoder } from "../shared/text.ts";
 import { type ToolOutput, joinSections, text } from "./define.ts";
 import { endLines, stateText } from "./run-summary.ts";
 import { pageEndText, pageMoreText, pageRunningText, typeText, waitingText } from "./texts.ts";
@@ -16,6 +16,9 @@ interface PageOptions {
   isTyped?: boolean;
   isRaw?: boolean | undefined;
 }
+
+/** The most bytes of an incomplete character. */
+const MAX_CHARACTER_BYTES = 3;
 
 export const logPage = z.object({
   id: z.string(),
@@ -67,29 +70,31 @@ function nextCall(run: RunView, next: number): string {
   return run.state === "running" ? pageRunningText(next) : pageEndText(run.droppedBytes);
 }
 
-/** A page as texts, one per span of a stream. A character or escape sequence that this page would cut moves to the next page. */
+/**
+ * A page as texts, one per span of a stream. A character or escape sequence that this page would cut moves to the next page. The
+ * last page of a run that has ended keeps it, because it will never be completed.
+ */
 function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
-  const growing = run.state === "running";
   const log: z.input<typeof logPage>["log"] = [];
-  let lastSpan: (typeof log)[number] | undefined;
-  let end = next;
+  const add = (stream: Stream, printed: string) => {
+    const last = log.at(-1);
+    if (last?.stream === stream) last.text += printed;
+    else if (printed !== "") log.push({ stream, text: printed });
+  };
+  const bytes = pieces.reduce((sum, piece) => sum + piece.bytes.length, 0);
+  const isLast = run.state !== "running" && next >= run.logBytes;
+  let room = isLast ? bytes : wholeLength(pieces);
+  // No cut moves the whole page, or paging would never advance. Only a single character of a running run may wait for its rest.
+  if (room === 0 && (run.state !== "running" || bytes > MAX_CHARACTER_BYTES)) room = bytes;
+  let end = next - (bytes - room);
   // One decoder per stream, because a piece may end inside a character.
   const decode = { stdout: pieceDecoder(), stderr: pieceDecoder() };
-  for (const [index, piece] of pieces.entries()) {
-    let { bytes } = piece;
-    if (index === pieces.length - 1) {
-      const cut = bytes.length - wholeCharacters(bytes, "end").length;
-      // If the run has ended and the cut character is alone in the last piece, the character stays, because it will never be
-      // completed.
-      if (cut > 0 && (growing || cut < bytes.length)) {
-        bytes = bytes.subarray(0, bytes.length - cut);
-        end -= cut;
-      }
-    }
-    if (piece.stream !== lastSpan?.stream) log.push((lastSpan = { stream: piece.stream, text: "" }));
-    lastSpan.text += decode[piece.stream](bytes);
+  for (const piece of pieces) {
+    add(piece.stream, decode[piece.stream](piece.bytes.subarray(0, room)));
+    room -= Math.min(room, piece.bytes.length);
   }
-  if (lastSpan) lastSpan.text += decode[lastSpan.stream]();
+  for (const stream of STREAMS) add(stream, decode[stream]());
+  const lastSpan = log.at(-1);
   if (lastSpan && run.isInteractive) {
     const cut = unfinishedSequenceLength(lastSpan.text);
     if (cut < lastSpan.text.length) {
@@ -99,4 +104,19 @@ function pageTexts({ pieces, next }: LogPage, run: RunView, isRaw: boolean) {
     if (!isRaw) for (const span of log) span.text = terminalText(span.text);
   }
   return { log, next: end };
+}
+
+/** The number of bytes up to the last place where no stream is inside a character. */
+function wholeLength(pieces: LogPage["pieces"]): number {
+  const missing = { stdout: 0, stderr: 0 };
+  let length = 0;
+  let whole = 0;
+  for (const { stream, bytes } of pieces)
+    for (const byte of bytes) {
+      length++;
+      if (byte >= 0x80 && byte < 0xc0) missing[stream] = Math.max(0, missing[stream] - 1);
+      else missing[stream] = byte >= 0xf0 ? 3 : byte >= 0xe0 ? 2 : byte >= 0xc0 ? 1 : 0;
+      if (missing.stdout + missing.stderr === 0) whole = length;
+    }
+  return whole;
 }

@@ -1,9 +1,14 @@
+import * as fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { newRunID } from "../../../src/runs/id.ts";
+import { type LogPiece, type RunView, STREAMS, type Stream } from "../../../src/runs/run-types.ts";
 import type { RunToRead } from "../../../src/runs/runs.ts";
 import { lastLine } from "../../../src/runs/shown-output.ts";
+import { runEvents } from "../../../src/server/run-events.ts";
+import { RequestMemory } from "../../../src/shared/request-memory.ts";
 import type { ToolContext } from "../../../src/tools/define.ts";
 import { followTask } from "../../../src/tools/follow-task.ts";
+import { pageOutput } from "../../../src/tools/log-page.ts";
 import {
   callsIn,
   idIn,
@@ -21,6 +26,30 @@ const sandbox = "output";
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 const { command: run } = callsIn(sandbox);
+
+/** The bytes of one stream. */
+function bytesOf(pieces: readonly LogPiece[], stream: Stream): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from(pieces.flatMap((piece) => (piece.stream === stream ? [...piece.bytes] : [])));
+}
+
+const printed = fc.array(fc.constantFrom(..."aé€🐎"), { maxLength: 12 }).map((parts) => parts.join(""));
+
+/** A log whose streams alternate, also inside characters, as pieces of one byte. */
+const alternating = fc
+  .tuple(printed, printed, fc.array(fc.constantFrom(...STREAMS), { maxLength: 96 }))
+  .map(([stdout, stderr, order]) => {
+    const encode = (text: string) => [...new TextEncoder().encode(text)];
+    const left = { stdout: encode(stdout), stderr: encode(stderr) };
+    const take = (stream: Stream, count: number): LogPiece[] =>
+      left[stream].splice(0, count).map((byte) => ({ stream, bytes: Uint8Array.of(byte) }));
+    const mixed = order.flatMap((stream) => take(stream, 1));
+    return mixed.concat(take("stdout", Infinity), take("stderr", Infinity));
+  });
+
+/** Whether no stream is inside a character here. */
+function isBetweenCharacters(pieces: readonly LogPiece[]): boolean {
+  return STREAMS.every((stream) => !new TextDecoder().decode(bytesOf(pieces, stream)).endsWith("\ufffd"));
+}
 
 /** Numbered lines, as `seq -f 'word %07.0f' first last` prints them. */
 function lines(word: string, first: number, last: number): string {
@@ -129,6 +158,62 @@ describe("long output", () => {
       await followTask({ reading, progress } as unknown as ToolContext, newRunID(sandbox, true), 60_000);
       expect(messages).toEqual(["řádek 1", "řádek 2", "poznámka", "řádek 3"]);
     }
+  });
+
+  it.each(["running", "succeeded"] as const)(
+    "of two streams is complete in the pages of a %s run, wherever a page cuts it",
+    (state) => {
+      fc.assert(
+        fc.property(alternating, fc.integer({ min: 4, max: 40 }), (pieces, size) => {
+          const whole = pieces.map((_, at) => isBetweenCharacters(pieces.slice(0, at + 1)));
+          const isCuttable = whole.every(
+            (_, at) => at + size >= whole.length || whole.slice(at, at + size).includes(true),
+          );
+          // A page that is inside a character from its start to its end must cut one.
+          fc.pre(isCuttable);
+          const texts = { stdout: "", stderr: "" };
+          const view = { id: "x", state, logBytes: pieces.length, droppedBytes: 0 } as RunView;
+          for (let cursor = 0; cursor < pieces.length;) {
+            const page = pieces.slice(cursor, cursor + size);
+            const { log, next_cursor } = pageOutput(view, {
+              pieces: page,
+              next: cursor + page.length,
+            }).structured!;
+            for (const { stream, text } of log) texts[stream] += text;
+            expect(next_cursor).toBeGreaterThan(cursor);
+            cursor = next_cursor;
+          }
+          for (const stream of STREAMS)
+            expect(texts[stream]).toBe(new TextDecoder().decode(bytesOf(pieces, stream)));
+        }),
+        { numRuns: 300 },
+      );
+    },
+  );
+
+  it("that ends inside a character is complete in the events of a task", async () => {
+    const pieces = [
+      { stream: "stdout", bytes: Uint8Array.of(0x61, 0xc3) },
+      { stream: "stderr", bytes: Uint8Array.of(0x62) },
+    ];
+    const view = { state: "succeeded", logBytes: 3 };
+    const readRun = async () => ({ value: { run: view, page: { pieces, next: 3 } } });
+    const reading = (_sandbox: string, call: (...args: unknown[]) => unknown) => call({ readRun });
+    const source = {
+      id: newRunID(sandbox, true),
+      summary: {},
+      resultOf: async () => ({}),
+      memory: new RequestMemory("x", new AbortController().signal),
+    };
+    const events = await runEvents({ reading } as unknown as ToolContext, source).text();
+    const output = [...events.matchAll(/^event: output\ndata: (.*)$/gm)].map(([, data = ""]) =>
+      JSON.parse(data),
+    );
+    expect(output).toEqual([
+      { stream: "stdout", text: "a" },
+      { stream: "stderr", text: "b" },
+      { stream: "stdout", text: "\ufffd" },
+    ]);
   });
 
   it("that arrives in halves of characters is complete in the log", async () => {

@@ -241,6 +241,11 @@ it("a sandbox keeps the default size of socket buffers, because limits count onl
   expect(await python([...prelude, ...sizes])).toEqual(["True", "True"]);
 });
 
+it("a sandbox cannot pin its programs to processors, because others need these processors, too", async () => {
+  const lines = ["before = os.sched_getaffinity(0)", "os.sched_setaffinity(0, [min(before)])"];
+  expect(await python([...prelude, ...lines, "print(os.sched_getaffinity(0) == before)"])).toEqual(["True"]);
+});
+
 it.runIf(existsSync("/proc/sys/net/core/tstamp_allow_data"))(
   "code in a sandbox cannot queue sent datagrams with their timestamps, because no limit of memory counts them",
   async () => {

@@ -1,13 +1,16 @@
 /** Attempts to get out of a real sandbox. */
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
 import { chmod, rm, writeFile } from "node:fs/promises";
 import { availableParallelism, homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { findGroupParents, SANDBOX_PROCESSORS } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
+import { equalLimit } from "../../local/engine/processor-shares.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { processes } from "../setup/processes.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 const canary = `canary-${randomBytes(12).toString("hex")}`;
@@ -38,36 +41,62 @@ afterAll(async () => {
 
 const isLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("cpu"));
 
-/** The processor time that the sandbox's programs use in the second second of a load, in seconds. */
-async function useProcessors(): Promise<number> {
-  const loop = [
-    "import sys, time",
-    "begin = float(sys.argv[1])",
-    "time.sleep(max(0, begin - time.time()))",
-    "while time.time() < begin + 1: pass",
-    "before = time.process_time()",
-    "while time.time() < begin + 2: pass",
-    "print(time.process_time() - before)",
-  ].join("\n");
-  const start = `for i in $(seq ${2 * availableParallelism()}); do python3 -c '${loop}' $begin & done`;
-  const { stdout } = await sandbox.run(
-    `begin=$(($(date +%s) + 2)); ${start} | awk '{ n += $1 } END { print n }'`,
+/** The limits of processor time, in microseconds for each period, in the control groups of a process. None if they have no limit. */
+function processorLimits(pid: number): number[] {
+  const groups = readFileSync(`/proc/${pid}/cgroup`, "utf8").matchAll(/^\d+:(.*):(.*)$/gm);
+  const files = Array.from(groups, ([, controllers = "", path = ""]) =>
+    join("/sys/fs/cgroup", controllers, path, controllers === "" ? "cpu.max" : "cpu.cfs_quota_us"),
   );
-  return Number(stdout);
+  const limits = files.filter((file) => existsSync(file)).map((file) => parseInt(readFileSync(file, "utf8")));
+  return limits.filter((limit) => limit > 0);
 }
 
 describe.runIf(isLimited)("processors", () => {
   it("all sandboxes together leave part of the processors to the server", async () => {
+    const loop = [
+      "import sys, time",
+      "begin = float(sys.argv[1])",
+      "time.sleep(max(0, begin - time.time()))",
+      "before = time.process_time()",
+      "while time.time() < begin + 1: pass",
+      "print(time.process_time() - before)",
+    ].join("\n");
     const processors = availableParallelism();
-    expect(await useProcessors()).toBeLessThan(processors - Math.min(1, processors / 4) / 2);
+    const start = `for i in $(seq ${processors}); do python3 -c '${loop}' $begin & done`;
+    const { stdout } = await sandbox.run(
+      `begin=$(($(date +%s) + 2)); ${start} | awk '{ n += $1 } END { print n }'`,
+    );
+    expect(Number(stdout)).toBeLessThan(processors - Math.min(1, processors / 4) / 2);
   });
 
   it("busy sandboxes leave an eighth of their processors to sandboxes that use little", async () => {
     const idle = await TestSandbox.start(engine);
-    expect(await useProcessors()).toBeLessThan((SANDBOX_PROCESSORS * 15) / 16);
+    const mark = `busy-${randomUUID()}`;
+    const loop = `timeout 8 bash -c 'while :; do :; done' ${mark}`;
+    const busy = sandbox.run(`for i in $(seq ${availableParallelism()}); do ${loop} & done; wait`);
+    const limits = () =>
+      processes()
+        .filter(({ command }) => command.startsWith("bash") && command.includes(mark))
+        .flatMap(({ pid }) => processorLimits(pid));
+    await expect.poll(limits, { timeout: 7000 }).not.toEqual([]);
+    expect(Math.max(...limits())).toBeLessThanOrEqual((SANDBOX_PROCESSORS * 7 * 20_000) / 8);
+    await sandbox.run(`pkill -f ${mark}`);
+    await busy;
     await idle.destroy();
   });
 });
+
+it.each([
+  ["all want more", [1, 2, 2], 3, 1],
+  ["one uses little", [0.2, 2, 2], 2.6, 1.2],
+  ["only one is busy", [0.2, 0.4, 2], 2.6, 2],
+  ["none uses its share", [0.1, 0.1], 2, 1.9],
+])(
+  "of the limit of all busy sandboxes, each gets its share, and what others leave: %s",
+  (_, uses, all, limit) => {
+    expect(equalLimit(uses, all)).toBeCloseTo(limit);
+  },
+);
 
 describe("the host's files", () => {
   it("are not in the sandbox's root directory", async () => {

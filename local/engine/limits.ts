@@ -29,6 +29,8 @@ export const limitsSchema = z.strictObject({
   tcpOrphansOfMachine: z.number(),
   /** When the kernel's memory has grown by this many bytes, a sandbox is ended if its file locks or sockets explain the growth. */
   kernelGrowthOfMachine: z.number(),
+  /** When the kernel's threads for pseudo terminals use this many processors, a sandbox with many terminals is ended. */
+  terminalProcessorsOfMachine: z.number(),
 });
 
 export type Limits = z.infer<typeof limitsSchema>;
@@ -74,6 +76,7 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     tcpBytesOfMachine: (readSetting("net/ipv4/tcp_mem") / 2) * 4096,
     tcpOrphansOfMachine: readSetting("net/ipv4/tcp_max_orphans") / 2,
     kernelGrowthOfMachine: totalmem() / 16,
+    terminalProcessorsOfMachine: availableParallelism() / 4,
     ...given,
   };
 }

@@ -7,15 +7,18 @@
  * - File locks: they count in no control group. One sandbox took 100 MB of kernel memory a second with them.
  * - Sockets: of the memory for unsent and unread data, at most a small part counts in a control group. One TCP connection kept 85
  *   MB, for which its group was charged 130 KB.
+ * - Pseudo terminals: a thread of the kernel, outside all groups, processes what programs write to a terminal. 540 terminals took
+ *   2.8 of four processors, and a neighbour's commands took 5 s.
  * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 208 KiB each.
  *
  * The guard ends the largest sandbox of the principal that uses most of the resource. If it chose the largest sandbox of all, a
  * principal with several slightly smaller sandboxes could make it end a neighbour's.
  */
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { join } from "node:path";
 import type { EngineSandbox } from "./engine-sandbox.ts";
+import { readText } from "./host-files.ts";
 import { kernelMemory, kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
 import { beginningOf, boundQueuedMemory, countSockets } from "./socket-usage.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
@@ -49,6 +52,8 @@ interface Cause {
    */
   least: (used: number) => number;
   why: string;
+  /** Also ends the principal's other sandboxes that use at least half as much as the largest. Otherwise it takes seconds for each. */
+  endsOthers?: boolean;
 }
 
 /** A principal's sandboxes must use at least this share of a resource before one of them is ended. */
@@ -85,6 +90,12 @@ const MOST_LOCKS = 0.5;
  * during a read.
  */
 const LOCK_LIST_INTERVAL_MS = 2000;
+
+/** A principal that uses fewer pseudo terminals keeps its sandboxes: each terminal occupies one thread of the kernel at most. */
+const MIN_TERMINALS = 8;
+/** How long the processor time of the kernel's threads is measured. */
+const TERMINALS_SECONDS = 0.4;
+const TICKS_PER_SECOND = 100;
 
 export function guardMachine(groups: string[], limits: Limits, sandboxes: () => EngineSandbox[]): () => void {
   // If each controller has a separate group, only the memory controller's group has a count.
@@ -141,6 +152,18 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
       onUnexplained: () => (baseline = kernelMemory()),
     },
     {
+      used: kernelThreadUse(),
+      limit: limits.terminalProcessorsOfMachine,
+      causes: [
+        {
+          usedBy: countTerminals,
+          least: () => MIN_TERMINALS,
+          why: STOPPED_BECAUSE.terminals,
+          endsOthers: true,
+        },
+      ],
+    },
+    {
       used: () => countOf(memoryOf)(groups),
       limit: limits.allMemoryBytes * FULL_SHARE,
       causes: [
@@ -182,22 +205,27 @@ async function endLargestUser(
     inUse = await used();
   }
   if (inUse === undefined) return;
-  for (const { usedBy, least, why } of causes) {
-    const largest = await findLargestUser(sandboxes(), usedBy, least(inUse));
-    if (largest === undefined) continue;
-    largest.end(why);
-    await Promise.race([largest.ended, sleep(END_TIMEOUT_MS, undefined, { ref: false })]);
+  for (const { usedBy, least, why, endsOthers } of causes) {
+    const users = await findLargestUsers(sandboxes(), usedBy, least(inUse));
+    if (users.length === 0) continue;
+    const ending = endsOthers ? users : users.slice(0, 1);
+    for (const sandbox of ending) sandbox.end(why);
+    const ended = Promise.all(ending.map((sandbox) => sandbox.ended));
+    await Promise.race([ended, sleep(END_TIMEOUT_MS, undefined, { ref: false })]);
     return;
   }
   onUnexplained?.();
 }
 
-/** The largest sandbox of the principal that uses most; undefined if that principal uses less than `least`. */
-async function findLargestUser(
+/**
+ * The sandboxes of the principal that uses most: the largest, then those that use at least half as much. None if that principal uses
+ * less than `least`.
+ */
+async function findLargestUsers(
   sandboxes: EngineSandbox[],
   usedBy: Cause["usedBy"],
   least: number,
-): Promise<EngineSandbox | undefined> {
+): Promise<EngineSandbox[]> {
   const uses = await Promise.all(sandboxes.map(async (sandbox) => ({ sandbox, use: await usedBy(sandbox) })));
   const together = new Map<unknown, number>();
   // A sandbox without a known principal counts alone.
@@ -205,8 +233,12 @@ async function findLargestUser(
   for (const { sandbox, use } of uses)
     together.set(ownerOf(sandbox), (together.get(ownerOf(sandbox)) ?? 0) + use);
   const allOf = ({ sandbox }: { sandbox: EngineSandbox }) => together.get(ownerOf(sandbox)) ?? 0;
-  const [largest] = uses.toSorted((a, b) => allOf(b) - allOf(a) || b.use - a.use);
-  return largest === undefined || allOf(largest) < least ? undefined : largest.sandbox;
+  const [largest, ...others] = uses.toSorted((a, b) => allOf(b) - allOf(a) || b.use - a.use);
+  if (largest === undefined || allOf(largest) < least) return [];
+  const alike = others.filter(
+    ({ sandbox, use }) => ownerOf(sandbox) === ownerOf(largest.sandbox) && use >= largest.use / 2,
+  );
+  return [largest, ...alike].map(({ sandbox }) => sandbox);
 }
 
 /** Returns a function that finds a sandbox's share of the machine's latest file locks. The share is 0 if there are few locks. */
@@ -230,6 +262,47 @@ async function lockHolders(): Promise<number[]> {
   const text = await beginningOf("/proc/locks", MAX_LOCK_LIST_BYTES);
   if (text.length < MAX_LOCK_LIST_BYTES) return [];
   return Array.from(text.matchAll(/^\d+: \w+ +\w+ +\w+ (\d+) /gm), ([, pid]) => Number(pid));
+}
+
+/**
+ * Returns a function that measures how many processors the kernel's threads for pseudo terminals use. It returns undefined until
+ * they were measured for a while. They also do other work, so the use counts as 0 while there are few terminals.
+ */
+function kernelThreadUse(): () => Promise<number | undefined> {
+  let begin: { at: number; ticks: Map<string, number> } | undefined;
+  return async () => {
+    if ((await numberIn("/proc/sys/kernel/pty/nr", /^(\d+)/)) < MIN_TERMINALS) {
+      begin = undefined;
+      return 0;
+    }
+    begin ??= { at: performance.now(), ticks: kernelThreadTicks() };
+    const seconds = (performance.now() - begin.at) / 1000;
+    if (seconds < TERMINALS_SECONDS) return undefined;
+    const before = begin.ticks;
+    // The next measurement begins after this check: the time of a sandbox that the check ends must not count against another one.
+    begin = undefined;
+    const used = [...kernelThreadTicks()].map(([thread, ticks]) => ticks - (before.get(thread) ?? ticks));
+    return used.reduce((sum, ticks) => sum + ticks, 0) / TICKS_PER_SECOND / seconds;
+  };
+}
+
+/** The processor time that each thread of the queue for pseudo terminals has used. Process 2 is the parent of the kernel's threads. */
+function kernelThreadTicks(): Map<string, number> {
+  const threads = readText("/proc/2/task/2/children").trim().split(" ");
+  const stats = threads.map((thread) => /\((.*)\) (.*)/.exec(readText(`/proc/${thread}/stat`)) ?? []);
+  return new Map(
+    stats.flatMap(([, name, fields = ""], at) => {
+      const [user = 0, system = 0] = fields.split(" ").slice(11, 13).map(Number);
+      return name?.endsWith("events_unbound") ? [[threads[at] ?? "", user + system]] : [];
+    }),
+  );
+}
+
+/** How many pseudo terminals are open in the sandbox. */
+async function countTerminals({ pid, hasEnded }: EngineSandbox): Promise<number> {
+  if (pid === undefined || hasEnded) return 0;
+  const names = await readdir(`/proc/${pid}/root/dev/pts`).catch(() => []);
+  return names.filter((name) => /^\d+$/.test(name)).length;
 }
 
 async function endIfNetlinkUnread(sandbox: EngineSandbox): Promise<void> {

@@ -138,6 +138,7 @@ export const STOPPED_BECAUSE = {
   memory: "used most of the memory of all sandboxes, and little was left",
   locks: "had most of the machine's file locks, which fill the kernel's memory",
   sockets: "left data in its sockets unsent or unread, which fills the kernel's memory",
+  terminals: "used most of the kernel's threads for pseudo terminals",
   netlink: "left too many netlink messages unread, which fill the kernel's memory",
   references: (most: number) => `made the Worker keep more than ${most} references`,
   notCall: "pushed something that is not a call of the Worker's callback",

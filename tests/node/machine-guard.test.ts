@@ -1,6 +1,7 @@
-/** The engine ends no sandbox if another program used up the machine's memory, or if it cannot measure the memory. */
+/** Which sandboxes the engine ends, and that it ends none if another program used up the machine's memory. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, it } from "vitest";
@@ -43,6 +44,30 @@ it("memory of the kernel: a sandbox with many locks is not ended because of memo
     await testEngine.close();
   }
 });
+
+it.runIf(existsSync("/proc/2/task/2/children"))(
+  "the kernel's threads: the engine ends a sandbox that makes most of them work by pseudo terminals",
+  async () => {
+    const testEngine = await startTestEngine({ limits: { terminalProcessorsOfMachine: 0.1 } });
+    const terminals = [
+      "import os",
+      "for one in range(9):",
+      "  if os.fork() == 0: break",
+      "master, slave = os.openpty(); os.set_blocking(master, False)",
+      "while True:",
+      "  try: os.write(master, b'x' * 4096); os.read(master, 65536)",
+      "  except BlockingIOError: pass",
+    ];
+    try {
+      const [modest, busy] = [await TestSandbox.start(testEngine), await TestSandbox.start(testEngine)];
+      void busy.python(terminals).catch(() => undefined);
+      expect((await busy.waitForEnd()).reason).toContain("pseudo terminals");
+      expect((await modest.run("echo unharmed")).stdout).toBe("unharmed");
+    } finally {
+      await testEngine.close();
+    }
+  },
+);
 
 it("memory of the kernel: without free descriptors, the amount counts as unknown and not as zero", () => {
   const program = [

@@ -40,7 +40,7 @@ export interface Bucket {
 /** The most objects that R2 deletes per call. */
 const DELETE_BATCH = 1000;
 
-/** The server's store. Another store than R2 needs only another function here, because every caller passes the environment. */
+/** The server's store. Another store than R2 needs another function here, its binding in `Env`, and a stand-in for local servers. */
 export function objectStore({ RESULTS: binding }: Pick<Env, "RESULTS">): ObjectStore {
   const bucket: Bucket = binding as R2Bucket;
   return {

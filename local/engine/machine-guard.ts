@@ -52,7 +52,7 @@ interface Cause {
    */
   least: (used: number) => number;
   why: string;
-  /** Also ends the principal's other sandboxes that use at least half as much as the largest. Otherwise it takes seconds for each. */
+  /** Whether to end the principal's other large sandboxes at the same time. One after the other would take seconds for each. */
   endsOthers?: boolean;
 }
 
@@ -218,8 +218,8 @@ async function endLargestUser(
 }
 
 /**
- * The sandboxes of the principal that uses most: the largest, then those that use at least half as much. None if that principal uses
- * less than `least`.
+ * The sandboxes of the principal that uses most: the largest, then those that use at least half as much. None if that principal
+ * uses less than `least`.
  */
 async function findLargestUsers(
   sandboxes: EngineSandbox[],
@@ -286,7 +286,7 @@ function kernelThreadUse(): () => Promise<number | undefined> {
   };
 }
 
-/** The processor time that each thread of the queue for pseudo terminals has used. Process 2 is the parent of the kernel's threads. */
+/** The processor time of each thread that works for pseudo terminals, in ticks. Process 2 is the parent of the kernel's threads. */
 function kernelThreadTicks(): Map<string, number> {
   const threads = readText("/proc/2/task/2/children").trim().split(" ");
   const stats = threads.map((thread) => /\((.*)\) (.*)/.exec(readText(`/proc/${thread}/stat`)) ?? []);

@@ -1,9 +1,9 @@
 /**
  * Leaves part of the sandboxes' processor time to those that use little.
  *
- * By their equal weights, sandboxes should share the processors equally. But with short wake-ups, as of two programs that pass a byte
- * back and forth, Linux 6.18 gave one sandbox all the time: the commands of others waited until these programs ended. So when sandboxes
- * use most of their time, each busy one gets the same limit.
+ * By their equal weights, sandboxes should share the processors equally. But with short wake-ups, as of two programs that pass a
+ * byte back and forth, Linux 6.18 gave one sandbox all the time: the commands of others waited until these programs ended. So when
+ * sandboxes use most of their time, each busy one gets the same limit.
  */
 import { availableParallelism } from "node:os";
 import type { EngineSandbox } from "./engine-sandbox.ts";
@@ -12,7 +12,7 @@ import { limitProcessors, processorSecondsOf, SANDBOX_PROCESSORS } from "./limit
 import type { SandboxRegistry } from "./running-sandboxes.ts";
 
 const CHECK_INTERVAL_MS = 250;
-/** The part of their processors that all busy sandboxes together get. The rest is for short commands, and for the start of sandboxes. */
+/** The part of the sandboxes' processors that busy ones get. The rest is for short commands, and for the start of sandboxes. */
 const BUSY_PART = 7 / 8;
 /** From this part of the limits on, sandboxes are limited. It is a little less than the limits, so that they remain under load. */
 const FULL_PART = 0.9;
@@ -20,7 +20,7 @@ const FULL_PART = 0.9;
 const MIN_PROCESSORS = availableParallelism() / 3;
 /** From this use on, in processors, a sandbox is busy. */
 const BUSY_USE = 0.1;
-/** How long a sandbox counts as busy, and the processors as full, after the last such use. Otherwise short pauses would end the limits. */
+/** How long a sandbox counts as busy, and the processors as full, after the last such use. So short pauses do not end the limits. */
 const HOLD_MS = 5000;
 
 /** A limit that differs by less stays, because each change costs time of the kernel. */

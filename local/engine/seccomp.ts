@@ -135,8 +135,8 @@ const rulesOfCalls: Record<string, Decision> = {
     allow,
   ),
   readahead: ignoreCall,
-  // A program pinned to a processor can keep it from other sandboxes. And each call that moves a thread takes time of a thread of the
-  // kernel, which no limit counts: 4,000 programs that changed their processors delayed the commands of others by up to 5 s.
+  // A program pinned to a processor can keep it from other sandboxes. And a thread of the kernel, which no limit counts, moves the
+  // program at each call: 4,000 programs that changed their processors delayed the commands of others by up to 5 s.
   sched_setaffinity: ignoreCall,
   // Both calls put pages of a socket into a pipe, where no limit counts the pages. After this error, programs copy the data
   // themselves. A call with an offset is allowed, because only a file has offsets.

@@ -41,7 +41,7 @@ afterAll(async () => {
 
 const isLimited = (await findGroupParents()).some(({ controllers }) => controllers.includes("cpu"));
 
-/** The limits of processor time, in microseconds for each period, in the control groups of a process. None if they have no limit. */
+/** The limits of processor time in the control groups of a process, in microseconds for each period; none without limits. */
 function processorLimits(pid: number): number[] {
   const groups = readFileSync(`/proc/${pid}/cgroup`, "utf8").matchAll(/^\d+:(.*):(.*)$/gm);
   const files = Array.from(groups, ([, controllers = "", path = ""]) =>

@@ -9,7 +9,7 @@ export class Keyboard {
   readonly #typing: Typing;
   readonly #decoder = new StringDecoder("utf8");
 
-  /** @param send types a text; if that fails, calls `onFailure` and sends nothing more */
+  /** @param send types a text. After its first failure, the keyboard calls `onFailure` and sends nothing more */
   constructor(send: (text: string) => Promise<void>, onFailure: (error: unknown) => void) {
     this.#typing = new Typing(send, onFailure);
   }

@@ -216,7 +216,7 @@ export const workerNotBuilt = (detail: string) => `The Worker does not build:\n$
 export const noModule = (output: string) => new Error(`wrangler wrote no module to ${output}.`);
 export const scratchUnwritable = (directory: string, error: unknown) =>
   new UserError(
-    `The Worker is built in ${directory}, which cannot be written (${messageOf(error)}). Give it to the user who starts the server (chown -R), or start it as the owner of this clone.`,
+    `The server cannot start: its Worker is built in ${directory}, which cannot be written (${messageOf(error)}). Give this directory to the user who starts the server (chown -R), or start the server as the owner of this clone.`,
   );
 
 // `npm start`: --mount, COMPONENTS and --python

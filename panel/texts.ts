@@ -50,7 +50,8 @@ export const NO_NAME_FOUND = "No file name contains this text.";
 export const NO_FILE = "This file does not exist.";
 export const NAME_NOT_UTF8 =
   "The file's name is not UTF-8, so it cannot be opened here. Rename it with a command, such as mv caf*.txt cafe.txt, or download its directory.";
-export const MIXED_LINE_ENDS = "The file's lines end in different ways, so it cannot be edited here.";
+export const MIXED_LINE_ENDS =
+  "The file's lines end in different ways, so it cannot be edited here. Unify them with a command first, such as sed -i 's/\\r$//' <file>.";
 export const onlyFirst = (bytes: number) => `Only the first ${size(bytes)} are shown.`;
 export const outputLeftOut = (bytes: number) =>
   `[${bytes.toLocaleString("en")} bytes of the output are left out here]`;

@@ -286,8 +286,9 @@ function kernelThreadUse(): () => Promise<number | undefined> {
   };
 }
 
-/** The processor time of each thread that works for pseudo terminals, in ticks. Process 2 is the parent of the kernel's threads. */
+/** The processor time of each thread that works for pseudo terminals, in ticks. In a container, they are not visible. */
 function kernelThreadTicks(): Map<string, number> {
+  if (readText("/proc/2/comm") !== "kthreadd\n") return new Map();
   const threads = readText("/proc/2/task/2/children").trim().split(" ");
   const stats = threads.map((thread) => /\((.*)\) (.*)/.exec(readText(`/proc/${thread}/stat`)) ?? []);
   return new Map(

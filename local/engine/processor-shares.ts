@@ -20,7 +20,7 @@ const FULL_PART = 0.9;
 const MIN_PROCESSORS = availableParallelism() / 3;
 /** From this use on, in processors, a sandbox is busy. */
 const BUSY_USE = 0.1;
-/** How long a sandbox counts as busy, and the processors as full, after the last such use. So short pauses do not end the limits. */
+/** How long a sandbox counts as busy, and the processors as full, after the last such use. Short pauses do not end the limits. */
 const HOLD_MS = 5000;
 
 /** A limit that differs by less stays, because each change costs time of the kernel. */

@@ -122,8 +122,8 @@ export const BUBBLEWRAP = {
   installNewer: (command: string) => `Install a newer one: ${command}`,
   failed: (stderr: string) => `bubblewrap cannot make a sandbox here: ${stderr}`,
   allowAppArmor:
-    "AppArmor forbids user namespaces to unprivileged programs (Ubuntu 23.10 and newer). Allow them until the next " +
-    "start with `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or for good with a file in /etc/sysctl.d.",
+    "AppArmor forbids user namespaces to unprivileged programs (Ubuntu 23.10 and newer). Allow them with " +
+    "`sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`. To allow them after a restart of the machine, too, write this setting into a file in /etc/sysctl.d.",
   allow: (setting: string) => `Allow user namespaces: \`sudo sysctl -w ${setting}\`.`,
   allowNested:
     "If this machine is a container, allow it nested namespaces and an unmasked /proc (Docker: `--security-opt seccomp=unconfined " +

@@ -301,7 +301,7 @@ const network = {
     secret: false,
     default: [],
     fallback: "none",
-    docs: "The hosts that `allowlist` allows to a sandbox without its own list: names, `*.name` and [`packages`](network.md), separated by commas. With `MAX_INTERNET=allowlist` no sandbox reaches other hosts.",
+    docs: "The hosts that `allowlist` allows to a sandbox that has no list of its own. Write names, `*.name` and [`packages`](network.md), separated by commas. With `MAX_INTERNET=allowlist` no sandbox reaches other hosts.",
   }),
   SECRETS: variable({
     schema: z.string().transform(field.fromJSON).pipe(secretList),

@@ -109,7 +109,7 @@ export const SANDBOX_SCHEMA = {
     },
     restricted: {
       holds:
-        "only on Cloudflare, if the network was ever restricted: whether the container started with unrestricted access",
+        "whether the container started with unrestricted access. Only on Cloudflare, and only if the sandbox once had a network policy",
       kept: "forever",
     },
     "decisions:*": {
@@ -141,7 +141,7 @@ export const SANDBOX_SCHEMA = {
       kept: "forever",
     },
     told: {
-      holds: "until which time the run time of the sandbox was reported to the account",
+      holds: "when the sandbox last reported its run time to the account",
       kept: "forever",
     },
     used: {

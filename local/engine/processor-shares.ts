@@ -50,10 +50,17 @@ export function equalLimit(uses: readonly number[], processors: number): number 
   return left / sharers;
 }
 
-/** How long the machine's processors have been idle, together. */
+/** How long the processors that the server and its sandboxes may use have been idle, together. */
 function idleSeconds(): number {
-  const [, , , , idle, waiting] = readText("/proc/stat").split("\n", 1)[0]?.split(/ +/).map(Number) ?? [];
-  return ((idle ?? 0) + (waiting ?? 0)) / 100;
+  const list = /^Cpus_allowed_list:\s*(.*)$/m.exec(readText("/proc/self/status"))?.[1] ?? "";
+  const ranges = list.split(",").map((range) => range.split("-").map(Number));
+  const isAllowed = (processor: number) =>
+    ranges.some(([first = 0, last = first]) => processor >= first && processor <= last);
+  const times = readText("/proc/stat").matchAll(/^cpu(\d+) \d+ \d+ \d+ (\d+) (\d+)/gm);
+  const allowed = Array.from(times, (fields) => fields.slice(1).map(Number)).filter(([processor = 0]) =>
+    isAllowed(processor),
+  );
+  return allowed.reduce((sum, [, idle = 0, waiting = 0]) => sum + (idle + waiting) / 100, 0);
 }
 
 /** Limits busy sandboxes while there are others. @returns a function that stops this */

@@ -69,8 +69,24 @@ describe.runIf(isLimited)("processors", () => {
     expect(Number(stdout)).toBeLessThan(processors - Math.min(1, processors / 4) / 2);
   });
 
+  it("share the processor equally, however many loops one runs", async () => {
+    const begin = Date.now() / 1000 + 4;
+    const loop = [
+      "import time",
+      `time.sleep(max(0, ${begin} - time.time())); n = 0`,
+      `while time.time() < ${begin + 2}: n += 1`,
+      "print(n)",
+    ].join("\n");
+    // Without limits, the kernel would give each session the same share. So each loop runs in a session of its own.
+    const loops = sandbox.run(
+      `for i in $(seq 24); do setsid python3 -c '${loop}' & done | awk '{ n += $1 } END { print n / NR }'`,
+    );
+    const { stdout } = await other.run(`python3 -c '${loop}'`);
+    // Without limits the ratio is 1. With them it is about 12, or less if another test keeps the processors busy in between.
+    expect(Number(stdout) / Number((await loops).stdout)).toBeGreaterThan(2);
+  });
+
   it("busy sandboxes leave an eighth of their processors to sandboxes that use little", async () => {
-    const idle = await TestSandbox.start(engine);
     const mark = `busy-${randomUUID()}`;
     const loop = `timeout 8 bash -c 'while :; do :; done' ${mark}`;
     const busy = sandbox.run(`for i in $(seq ${availableParallelism()}); do ${loop} & done; wait`);
@@ -82,7 +98,6 @@ describe.runIf(isLimited)("processors", () => {
     expect(Math.max(...limits())).toBeLessThanOrEqual((SANDBOX_PROCESSORS * 7 * 20_000) / 8);
     await sandbox.run(`pkill -f ${mark}`);
     await busy;
-    await idle.destroy();
   });
 });
 

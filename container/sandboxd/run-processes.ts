@@ -1,7 +1,7 @@
 /** Finds and signals a run's processes, by process group and by mark (`markOf` in protocol.ts). */
 import { attempt } from "./file-error.ts";
 import { readFileSync, readdirSync, readlinkSync } from "node:fs";
-import { procStat } from "./proc-stat.ts";
+import { procStat, TICK_MS } from "./proc-stat.ts";
 import { markOf } from "./protocol.ts";
 
 /** How long one scan of /proc is reused, in milliseconds: many runs may end at once. */
@@ -30,11 +30,6 @@ interface Process extends KernelProcess {
   cpuMs: number;
 }
 
-/**
- * The length of a clock tick in /proc, in milliseconds. It is the same on all machines, whatever the frequency of the kernel's
- * timer.
- */
-const TICK_MS = 10;
 let lastProcesses: Process[] = [];
 let lastReadAt = Number.NEGATIVE_INFINITY;
 const engineMark = process.env.SANDBOX_MCP_BARE;

@@ -20,6 +20,13 @@ export function wholeText(bytes: Uint8Array, cut: boolean): { text: string; byte
   return text === undefined ? undefined : { text, bytes: complete.length };
 }
 
+/** The bytes of the character that begins with this byte. */
+export function characterLength(lead: number): number {
+  if (lead >= 0xf0) return 4;
+  if (lead >= 0xe0) return 3;
+  return lead >= 0xc0 ? 2 : 1;
+}
+
 /** Part of a text's bytes, without a partial character at the start or end. */
 export function wholeCharacters(bytes: Uint8Array, cutAt: "start" | "end"): Uint8Array {
   if (cutAt === "start") {
@@ -32,8 +39,7 @@ export function wholeCharacters(bytes: Uint8Array, cutAt: "start" | "end"): Uint
     const byte = bytes[bytes.length - back] ?? 0;
     if (byte < 0x80) return bytes;
     if (byte < 0xc0) continue;
-    const size = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
-    return size > back ? bytes.subarray(0, -back) : bytes;
+    return characterLength(byte) > back ? bytes.subarray(0, -back) : bytes;
   }
   return bytes;
 }

@@ -4,7 +4,7 @@ import { RUN_STATES } from "../shared/run-listing.ts";
 import type { LogPage } from "../runs/runs.ts";
 import { lastStates, terminalText, unfinishedSequenceLength } from "../runs/terminal-text.ts";
 import { putInFence } from "../shared/shown.ts";
-import { pieceDecoder } from "../shared/text.ts";
+import { characterLength, pieceDecoder } from "../shared/text.ts";
 import { type ToolOutput, joinSections, text } from "./define.ts";
 import { endLines, stateText } from "./run-summary.ts";
 import { pageEndText, pageMoreText, pageRunningText, typeText, waitingText } from "./texts.ts";
@@ -115,7 +115,7 @@ function wholeLength(pieces: LogPage["pieces"]): number {
     for (const byte of bytes) {
       length++;
       if (byte >= 0x80 && byte < 0xc0) missing[stream] = Math.max(0, missing[stream] - 1);
-      else missing[stream] = byte >= 0xf0 ? 3 : byte >= 0xe0 ? 2 : byte >= 0xc0 ? 1 : 0;
+      else missing[stream] = characterLength(byte) - 1;
       if (missing.stdout + missing.stderr === 0) whole = length;
     }
   return whole;

@@ -121,9 +121,22 @@ function readSetting(setting: string): number {
 export const SANDBOX_PROCESSORS = availableParallelism() - Math.min(1, availableParallelism() / 4);
 /** The period of a limit, in microseconds. A group that has used its part waits until the next period. */
 const PERIOD = 20_000;
-const quota = Math.round(SANDBOX_PROCESSORS * PERIOD);
 /** The kernel accepts no smaller limit for a period, in microseconds. */
 const MIN_QUOTA = 1000;
+
+type FileValue = [file: string, value: string | number];
+
+/** The files that limit a group's processors, by version of control groups; undefined means no limit. */
+function quotaFiles(processors: number | undefined): Record<GroupParent["version"], FileValue[]> {
+  const quota = processors === undefined ? undefined : Math.max(MIN_QUOTA, Math.round(processors * PERIOD));
+  return {
+    1: [
+      ["cpu.cfs_period_us", PERIOD],
+      ["cpu.cfs_quota_us", quota ?? -1],
+    ],
+    2: [["cpu.max", `${quota ?? "max"} ${PERIOD}`]],
+  };
+}
 
 /**
  * The files with the limits of processor time for all sandboxes together, by version of control groups. Under contention, the
@@ -132,16 +145,9 @@ const MIN_QUOTA = 1000;
  * the server's group, whose weight is 100. The weights are not enough: when 45 programs woke up often to print single bytes, Linux
  * 6.18 gave the sandboxes 97 % of the time.
  */
-const CPU_FILES: Record<GroupParent["version"], [file: string, value: string | number][]> = {
-  1: [
-    ["cpu.shares", (1024 / 2) * availableParallelism()],
-    ["cpu.cfs_period_us", PERIOD],
-    ["cpu.cfs_quota_us", quota],
-  ],
-  2: [
-    ["cpu.weight", 100 / 2],
-    ["cpu.max", `${quota} ${PERIOD}`],
-  ],
+const CPU_FILES: Record<GroupParent["version"], FileValue[]> = {
+  1: [["cpu.shares", (1024 / 2) * availableParallelism()], ...quotaFiles(SANDBOX_PROCESSORS)[1]],
+  2: [["cpu.weight", 100 / 2], ...quotaFiles(SANDBOX_PROCESSORS)[2]],
 };
 /** `cpuacct` is the part of version 1 that counts processor time. Usually it has the groups of `cpu`. */
 type Controller = "memory" | "pids" | "cpu" | "cpuacct" | "io";
@@ -338,14 +344,18 @@ export async function processorSecondsOf(group: string): Promise<number> {
 
 /** Limits a group's processors; undefined means no limit. Without this limit in the kernel, it does nothing. */
 export async function limitProcessors(group: string, processors: number | undefined): Promise<void> {
-  const set = async (file: string, value: string | number) => {
-    await writeFile(join(group, file), String(value)).catch(() => undefined);
-  };
-  const allowed = processors === undefined ? undefined : Math.max(MIN_QUOTA, Math.round(processors * PERIOD));
-  if (existsSync(join(group, "cpu.max"))) await set("cpu.max", `${allowed ?? "max"} ${PERIOD}`);
-  if (!existsSync(join(group, "cpu.cfs_quota_us"))) return;
-  await set("cpu.cfs_period_us", PERIOD);
-  await set("cpu.cfs_quota_us", allowed ?? -1);
+  for (const [file, value] of Object.values(quotaFiles(processors)).flat())
+    // The group has the files of one version, or none.
+    if (existsSync(join(group, file)))
+      await writeFile(join(group, file), String(value)).catch(() => undefined);
+}
+
+/** The highest count of the groups. If each controller has a separate group, only one group has a count. */
+export async function countOf(
+  groups: readonly string[],
+  count: (group: string) => Promise<number>,
+): Promise<number> {
+  return Math.max(0, ...(await Promise.all(groups.map(count))));
 }
 
 async function limitReads(

@@ -24,7 +24,6 @@ import type { SharedSettings } from "./engine-sandbox.ts";
 import { describePython, environmentFiles } from "./python.ts";
 import { hostRegistries, registryAddresses } from "./registries.ts";
 import { MountNamespace } from "./mount-namespace.ts";
-import { shareProcessors } from "./processor-shares.ts";
 import { SandboxRegistry } from "./running-sandboxes.ts";
 import type { EngineSettings } from "./engine-settings.ts";
 import { repository } from "./own-files.ts";
@@ -123,8 +122,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   };
   const engineGroups = await createEngineGroups(groupParents, boot, common.limits);
   const registry = new SandboxRegistry(common, directory, boot);
-  const stopGuard = guardMachine(engineGroups, common.limits, () => registry.list());
-  const stopSharing = shareProcessors(registry);
+  const stopGuard = guardMachine(engineGroups, common.limits, registry);
   // Without isolation, sandboxes share directories of the host. A prepared sandbox would change them before anybody uses it.
   const preparesSandbox = options.prepareSandbox !== false && common.bubblewrap !== undefined;
   const prepareSandbox = () => (preparesSandbox ? registry.prepareSandbox() : undefined);
@@ -170,7 +168,6 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     },
     close: async () => {
       stopGuard();
-      stopSharing();
       await registry.close();
       await warming?.stop();
       await removeGroups(engineGroups);

@@ -18,8 +18,11 @@ import { readdir, readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { join } from "node:path";
 import type { EngineSandbox } from "./engine-sandbox.ts";
+import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
 import { readText } from "./host-files.ts";
-import { kernelMemory, kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
+import { countOf, kernelMemory, kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
+import { shareProcessors } from "./processor-shares.ts";
+import type { SandboxRegistry } from "./running-sandboxes.ts";
 import { beginningOf, boundQueuedMemory, countSockets } from "./socket-usage.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 
@@ -93,18 +96,15 @@ const LOCK_LIST_INTERVAL_MS = 2000;
 
 /** A principal that uses fewer pseudo terminals keeps its sandboxes: each terminal occupies one thread of the kernel at most. */
 const MIN_TERMINALS = 8;
-/** How long the processor time of the kernel's threads is measured. */
-const TERMINALS_SECONDS = 0.4;
-const TICKS_PER_SECOND = 100;
+/** How long the processor time of the kernel's threads is measured, in milliseconds. */
+const TERMINALS_MS = 400;
 
-export function guardMachine(groups: string[], limits: Limits, sandboxes: () => EngineSandbox[]): () => void {
-  // If each controller has a separate group, only the memory controller's group has a count.
-  const countOf = (count: typeof memoryOf) => async (of: readonly string[]) =>
-    Math.max(0, ...(await Promise.all(of.map(count))));
+/** Ends sandboxes that exhaust a resource, and shares the processors. @returns a function that stops this */
+export function guardMachine(groups: string[], limits: Limits, registry: SandboxRegistry): () => void {
   // The lowest measured memory of the kernel, or its memory at the last growth that no sandbox explains.
   let baseline: number | undefined;
   const queuedMemoryOf = async (sandbox: EngineSandbox) => {
-    const counted = await countOf(kernelMemoryOf)(sandbox.groups);
+    const counted = await countOf(sandbox.groups, kernelMemoryOf);
     return await boundQueuedMemory(sandbox, counted > 0 ? Math.max(0, counted - IDLE_BYTES) : undefined);
   };
   const pools: Pool[] = [
@@ -113,7 +113,7 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
       limit: limits.openFilesOfMachine,
       causes: [
         {
-          usedBy: (sandbox) => countOf(kernelMemoryOf)(sandbox.groups),
+          usedBy: ({ groups: of }) => countOf(of, kernelMemoryOf),
           least: (used) => IDLE_BYTES + used * BLAMED_SHARE * FILE_BYTES,
           why: STOPPED_BECAUSE.files,
         },
@@ -164,27 +164,28 @@ export function guardMachine(groups: string[], limits: Limits, sandboxes: () => 
       ],
     },
     {
-      used: () => countOf(memoryOf)(groups),
+      used: () => countOf(groups, memoryOf),
       limit: limits.allMemoryBytes * FULL_SHARE,
       causes: [
         {
-          usedBy: (sandbox) => countOf(memoryOf)(sandbox.groups),
+          usedBy: ({ groups: of }) => countOf(of, memoryOf),
           least: () => 0,
           why: STOPPED_BECAUSE.memory,
         },
       ],
     },
   ];
-  const listRunning = () => sandboxes().filter(({ isEnding }) => !isEnding);
+  const listRunning = () => registry.list().filter(({ isEnding }) => !isEnding);
   // Each check runs on its own, without waiting for the others or for the end of a sandbox.
   const checks = [
     ...pools.map((pool) => async () => await endLargestUser(pool, listRunning)),
     async () => void (await Promise.all(listRunning().map(endIfNetlinkUnread))),
+    shareProcessors(registry),
   ];
   const timers = checks.map((check) => {
     let isChecking = false;
     const timer = setInterval(() => {
-      if (sandboxes().length === 0) baseline = undefined;
+      if (registry.list().length === 0) baseline = undefined;
       if (isChecking || listRunning().length === 0) return;
       isChecking = true;
       void check().finally(() => (isChecking = false));
@@ -276,13 +277,13 @@ function kernelThreadUse(): () => Promise<number | undefined> {
       return 0;
     }
     begin ??= { at: performance.now(), ticks: kernelThreadTicks() };
-    const seconds = (performance.now() - begin.at) / 1000;
-    if (seconds < TERMINALS_SECONDS) return undefined;
+    const elapsedMs = performance.now() - begin.at;
+    if (elapsedMs < TERMINALS_MS) return undefined;
     const before = begin.ticks;
     // The next measurement begins after this check: the time of a sandbox that the check ends must not count against another one.
     begin = undefined;
     const used = [...kernelThreadTicks()].map(([thread, ticks]) => ticks - (before.get(thread) ?? ticks));
-    return used.reduce((sum, ticks) => sum + ticks, 0) / TICKS_PER_SECOND / seconds;
+    return (used.reduce((sum, ticks) => sum + ticks, 0) * TICK_MS) / elapsedMs;
   };
 }
 
@@ -290,11 +291,13 @@ function kernelThreadUse(): () => Promise<number | undefined> {
 function kernelThreadTicks(): Map<string, number> {
   if (readText("/proc/2/comm") !== "kthreadd\n") return new Map();
   const threads = readText("/proc/2/task/2/children").trim().split(" ");
-  const stats = threads.map((thread) => /\((.*)\) (.*)/.exec(readText(`/proc/${thread}/stat`)) ?? []);
+  const forTerminals = threads.filter((thread) =>
+    readText(`/proc/${thread}/comm`).endsWith("events_unbound\n"),
+  );
   return new Map(
-    stats.flatMap(([, name, fields = ""], at) => {
-      const [user = 0, system = 0] = fields.split(" ").slice(11, 13).map(Number);
-      return name?.endsWith("events_unbound") ? [[threads[at] ?? "", user + system]] : [];
+    forTerminals.map((thread) => {
+      const [user = 0, system = 0] = procStat(Number(thread))?.slice(11, 13).map(Number) ?? [];
+      return [thread, user + system];
     }),
   );
 }

@@ -16,7 +16,7 @@ export class CodeRun extends FollowedRun {
   readonly #kernel: KernelProcess;
   readonly #timer: NodeJS.Timeout;
   #isFinished = false;
-  /** What to kill: the code's processes, or these and the kernel. */
+  /** What to kill: only the code's processes, or also the kernel. */
   #killing: "processes" | "kernel" | undefined;
   #isKernelGone = false;
   #portsAt = performance.now() + PORT_SCAN_INTERVAL_MS;
@@ -33,7 +33,7 @@ export class CodeRun extends FollowedRun {
     return isOver ? { type: "settled", id: this.id, isKernelGone: this.#isKernelGone } : undefined;
   }
 
-  /** Whether the code runs in this kernel. If the kernel has ended, the actor sends the code to a new one. */
+  /** Whether the code runs in this kernel. If the kernel has ended, the actor sends the code to a new kernel. */
   isIn({ pid, started }: KernelProcess): boolean {
     return this.#kernel.pid === pid && this.#kernel.started === started;
   }

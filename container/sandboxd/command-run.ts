@@ -66,7 +66,7 @@ const TIMEOUT_GRACE_MS = 5000;
 /** A run's end: the file `end` in its directory. User code can also write this file. */
 type End = z.infer<typeof endSchema>;
 
-/** What the next sandboxd needs to adopt a running run: the file `memo` in the run's directory. */
+/** The data that the next sandboxd needs to adopt a running run: the file `memo` in the run's directory. */
 const memoSchema = z.object({
   slot: z.string().check(z.regex(/^[0-9a-f]{12}$/)),
   session: sessionName(),
@@ -225,7 +225,7 @@ export class CommandRun extends FollowedRun {
     this.#killing ??= setInterval(() => this.#signalAgain(), POLL_MS);
   }
 
-  /** Sends SIGKILL after GRACE_MS, and repeats it until no process is left, because a newly forked process may have been missed. */
+  /** Sends SIGKILL after GRACE_MS, and again until no process is left, because a signal can miss a process that was just forked. */
   #signalAgain(): void {
     if (Date.now() - this.#killedAt >= GRACE_MS) this.#signal("SIGKILL");
     if (this.#isLingering()) return;
@@ -320,7 +320,7 @@ export class CommandRun extends FollowedRun {
     this.after(PORT_SCAN_INTERVAL_MS, () => this.#watchPorts());
   }
 
-  /** Polls for the end of an adopted or killed run, because its keeper cannot report. */
+  /** Polls for the end of a run whose keeper cannot report: an adopted run, or a run whose keeper was killed. */
   #watch(): void {
     const slot = this.#slot;
     if (slot === undefined || this.#status !== undefined || this.#isWatching) return;
@@ -382,7 +382,7 @@ export class CommandRun extends FollowedRun {
     if (this.#end === undefined) {
       if (this.#status === undefined || stdout.end === undefined || stderr.end === undefined) return;
       if (this.#killing !== undefined) return;
-      // The check takes milliseconds. Most short commands skip it, because they rarely leave a server running.
+      // The check takes milliseconds. It is skipped for most short commands, because they rarely leave a server running.
       const hasProcesses = this.#hasProcesses;
       if (this.#hasLasted || hasProcesses || arePortsExpected()) this.checkPorts(0);
       if (hasProcesses && this.ports.length === 0) expectPortsOf(this.id);
@@ -416,11 +416,8 @@ export class CommandRun extends FollowedRun {
     } catch {
       // The session keeps its previous state.
     }
-    try {
-      writeFileSync(join(this.directory, "end"), JSON.stringify(end));
-    } catch {
-      // The run's directory was removed, or the disk is full. This sandboxd knows the end anyway.
-    }
+    // Fails if the run's directory was removed, or the disk is full. This sandboxd knows the end anyway.
+    attempt(() => writeFileSync(join(this.directory, "end"), JSON.stringify(end)), undefined);
     setImmediate(() => void this.#release());
     this.#host.onEnd(this);
   }

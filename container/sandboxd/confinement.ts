@@ -1,28 +1,24 @@
 /**
- * Callers without `sandbox:exec` must stay below /workspace and /tmp, because files elsewhere may be executed. `confinePaths`
- * checks every path of a call before its handler. `GuardedPath` guards against programs in the sandbox that exchange a directory
- * after this check.
+ * Callers without `sandbox:exec` may change files only below /workspace and /tmp, because files elsewhere may be executed.
+ * `confinePaths` checks every path of a call before its handler. `GuardedPath` guards against programs in the sandbox that exchange
+ * a directory after this check.
  */
 import { type Stats, constants, lstatSync } from "node:fs";
 import { type FileHandle, open, readlink, realpath } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { FileError } from "./file-error.ts";
-import type { Row } from "./operations.ts";
-import { isPath } from "./shapes.ts";
+import { type Row, pathsOf } from "./operations.ts";
 
 const INSIDE = /^\/(workspace|tmp)\/./s;
 
 /** @throws FileError `outside` if the call is confined and one of its paths leads elsewhere, also through symbolic links */
-export async function confinePaths({ input }: Row, call: Readonly<Record<string, unknown>>): Promise<void> {
+export async function confinePaths(row: Row, call: Readonly<Record<string, unknown>>): Promise<void> {
   if (call.confined !== true) return;
-  for (const [field, schema] of Object.entries(input.shape)) {
-    const path = call[field];
-    if (isPath(schema) && typeof path === "string") await confine(path);
-  }
+  for (const [field, path] of Object.entries(pathsOf(row, call))) await confine(path, field);
 }
 
 /** Checks one path. Its last parts may not exist yet. */
-async function confine(path: string): Promise<void> {
+async function confine(path: string, field: string): Promise<void> {
   const rest = [];
   for (let at = path; ; at = dirname(at)) {
     const real = await realpath(at).catch(() => undefined);
@@ -31,7 +27,7 @@ async function confine(path: string): Promise<void> {
       continue;
     }
     const leadsTo = join(real, ...rest);
-    if (!INSIDE.test(leadsTo)) throw new FileError({ problem: "outside", path: leadsTo });
+    if (!INSIDE.test(leadsTo)) throw new FileError({ problem: "outside", path: leadsTo, field });
     return;
   }
 }

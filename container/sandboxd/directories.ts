@@ -55,22 +55,16 @@ export const KERNEL_OUTPUT = "/var/lib/sandbox-mcp/runs";
 
 export function makePlaces(): void {
   for (const directory of [RUNS, SESSIONS, SLOTS, WRITES]) {
-    try {
-      mkdirSync(directory, { recursive: true });
-    } catch {
-      // User code has put something else in its place. The code that needs the directory reports that.
-    }
+    // Fails if user code has put something else in its place. The code that needs the directory reports that.
+    attempt(() => mkdirSync(directory, { recursive: true }), undefined);
   }
   makeLinks();
 }
 
 export function makeLinks(): void {
   for (const [path, target] of Object.entries(LINKS)) {
-    try {
-      if (!existsSync(path)) symlinkSync(target, path);
-    } catch {
-      // The disk is full, or user code has put something else in its place. Programs that need the file report that.
-    }
+    // Fails if the disk is full, or user code has put something else in its place. Programs that need the file report that.
+    if (!existsSync(path)) attempt(() => symlinkSync(target, path), undefined);
   }
 }
 

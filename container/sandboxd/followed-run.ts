@@ -49,7 +49,7 @@ export abstract class FollowedRun {
 
   /** Like `follow`, for a run that this listener has just started. The listener gets no event `running`. */
   listen(listener: Listener, stdout = 0, stderr = 0): void {
-    // The listener is set last. Otherwise, sending the first stream could report the end before the second stream is followed.
+    // The listener is set last. Otherwise the first stream could report the run's end before the second stream is followed.
     this.#listener = undefined;
     const from = { stdout, stderr };
     for (const name of STREAMS)

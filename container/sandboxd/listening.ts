@@ -1,6 +1,7 @@
 /** Finds the ports that a run's programs listen on, including its background processes. */
 import { attempt } from "./file-error.ts";
-import { readFileSync, readdirSync, readlinkSync } from "node:fs";
+import { readdirSync, readlinkSync } from "node:fs";
+import { procText } from "./proc-stat.ts";
 import { marksOf } from "./run-processes.ts";
 import { MAX_PORTS } from "./protocol.ts";
 
@@ -23,7 +24,7 @@ const MAX_LATE_RUNS = 16;
 
 interface EndedRun {
   endedAt: number;
-  /** The later run that reports this run's ports: the first one that finds them. */
+  /** The later run that reports this run's ports. It is the first run that finds them. */
   reporter: string | undefined;
 }
 
@@ -86,7 +87,7 @@ function scanPorts(): void {
 /** Whether the TCP sockets are exactly the known listeners. Counting is cheap; listing all connections takes milliseconds. */
 function areAllKnown(): boolean {
   const counts = ["/proc/net/sockstat", "/proc/net/sockstat6"].map((file) =>
-    Number(/^TCP6?: inuse (\d+)/m.exec(textOf(file))?.[1]),
+    Number(/^TCP6?: inuse (\d+)/m.exec(procText(file))?.[1]),
   );
   const isOpen = ([socket, { file }]: [string, Listening]) =>
     file === undefined || targetOf(file) === `socket:[${socket}]`;
@@ -125,7 +126,7 @@ const MAPPED = /^0{16}FFFF0000/;
 
 function socketsIn(wanted: string): { number: string; local: string; remote: string }[] {
   return ["/proc/net/tcp", "/proc/net/tcp6"].flatMap((file) =>
-    textOf(file)
+    procText(file)
       .split("\n")
       .flatMap((line) => {
         const [, local = "", remote = "", state, , , , , , number] = line.trim().split(/\s+/);
@@ -147,6 +148,5 @@ function owners(sockets: ReadonlyMap<string, unknown>): Map<string, { pid: numbe
 }
 
 // A process and its descriptors may disappear at any time.
-const textOf = (path: string) => attempt(() => readFileSync(path, "latin1"), "");
 const namesIn = (path: string) => attempt(() => readdirSync(path), []);
 const targetOf = (path: string) => attempt(() => readlinkSync(path), "");

@@ -5,10 +5,9 @@ import { WORKSPACE } from "./directories.ts";
 import type { FileFailure } from "./shapes.ts";
 import { sessionDirectories } from "./session-directories.ts";
 
-export async function addNearest(failure: FileFailure, call: unknown): Promise<FileFailure> {
-  if (failure.problem !== "missing") return failure;
-  const { path } = call as { path?: unknown };
-  if (typeof path !== "string") return failure;
+/** @param path the path that is the reason of the failure */
+export async function addNearest(failure: FileFailure, path: string | undefined): Promise<FileFailure> {
+  if (failure.problem !== "missing" || path === undefined) return failure;
   return {
     ...failure,
     directory: await nearestDirectory(path),

@@ -12,6 +12,7 @@ import {
   SMALL_RESPONSE_BYTES,
   changesSchema,
   editsSchema,
+  isPath,
   listCursor,
   listSchema,
   path,
@@ -59,8 +60,8 @@ export interface Policy {
    */
   retry: "always" | "in_container" | "never";
   /**
-   * `new`: starts any sandbox. `known`: starts one that was used or configured before. `none`: fails if no container runs.
-   * `glance`: like `none`, but waits for nothing and does not count as use. An `Owner`'s `mayStart` can forbid starts that this
+   * `new`: starts any sandbox. `known`: starts only a sandbox that was used or configured before. `none`: fails if no container
+   * runs. `glance`: like `none`, but does not wait, and does not count as use. An `Owner`'s `mayStart` can forbid starts that this
    * property allows.
    */
   start: "new" | "known" | "none" | "glance";
@@ -336,6 +337,26 @@ type Payload<Down> = Down extends "bytes"
     ? /** `length` in bytes, if the response has it. */
       { body: ReadableStream<Uint8Array>; length: number | undefined }
     : {};
+
+/** The parameters of a call that are paths, in the order of the row. */
+export function pathsOf({ input }: Row, call: object): Record<string, string> {
+  const given: Readonly<Record<string, unknown>> = { ...call };
+  const paths = Object.entries(input.shape).flatMap(([field, schema]) => {
+    const value = given[field];
+    return isPath(schema) && typeof value === "string" ? [[field, value] as const] : [];
+  });
+  return Object.fromEntries(paths);
+}
+
+/** The path that is the reason of a failure; undefined for an operation without paths. */
+export function failedPath(
+  operationRow: Row,
+  call: object,
+  { field = "" }: { field?: string } = {},
+): string | undefined {
+  const paths = pathsOf(operationRow, call);
+  return paths[field] ?? Object.values(paths)[0];
+}
 
 export const FAILED = 422;
 

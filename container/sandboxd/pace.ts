@@ -1,7 +1,7 @@
-/** A piece of this many bytes does not count: most of its cost is moving the bytes. */
+/** Pieces of at least this many bytes do not count, because most of their cost is moving the bytes. */
 const WHOLE_BYTES = 16_384;
 
-/** How much a piece of data counts in a limit of pieces: 1 if it is short, 0 if it is long. */
+/** How much a piece of data counts in a limit on the number of pieces: almost 1 if it is very short, 0 from WHOLE_BYTES on. */
 export const pieceWeight = (bytes: number) => Math.max(0, 1 - bytes / WHOLE_BYTES);
 
 /** A token bucket: a burst, then a rate per second. A caller may take more tokens than are left; later callers then wait longer. */

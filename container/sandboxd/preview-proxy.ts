@@ -8,8 +8,8 @@ import { connectToPort, splice } from "./splice.ts";
 import { PREVIEW_ERROR, PREVIEW_PORT, type PreviewError, TOKEN_HEADER } from "./protocol.ts";
 
 /**
- * Headers that are not forwarded: those about one connection (RFC 9110, 7.6.1), and this server's own. A request's headers that
- * frame its body are forwarded with it.
+ * Headers that are not forwarded: headers about one connection (RFC 9110, 7.6.1), and headers of this server. A request's headers
+ * that frame its body are forwarded with it.
  */
 const HOP_BY_HOP = new Set([
   "connection",

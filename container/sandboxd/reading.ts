@@ -11,8 +11,8 @@ const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
 
 /**
- * The sandbox's own file systems. On these, a blocking read of a small file takes less time than one in a thread. Other file
- * systems may be on a network.
+ * The sandbox's own file systems. On these file systems, a blocking read of a small file takes less time than a read in a thread.
+ * Other file systems may be on a network.
  */
 const OWN_DEVICES = new Set(
   ["/", "/workspace", "/tmp"].map((path) => statSync(path, { throwIfNoEntry: false })?.dev),

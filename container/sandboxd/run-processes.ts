@@ -1,7 +1,7 @@
 /** Finds and signals a run's processes, by process group and by mark (`markOf` in protocol.ts). */
 import { attempt } from "./file-error.ts";
-import { readFileSync, readdirSync, readlinkSync } from "node:fs";
-import { procStat, TICK_MS } from "./proc-stat.ts";
+import { readdirSync, readlinkSync } from "node:fs";
+import { procStat, procText, TICK_MS } from "./proc-stat.ts";
 import { markOf } from "./protocol.ts";
 
 /** How long one scan of /proc is reused, in milliseconds: many runs may end at once. */
@@ -56,7 +56,7 @@ export function marksOf(pid: number): (id: string) => boolean {
 function hasRunMark({ pid, limit }: Process, id: string): boolean {
   return (
     limit === String(markOf(id)) ||
-    (!canMark() && fileOf(pid, "environ").split("\0").includes(`SANDBOX_MCP_RUN=${id}`))
+    (!canMark() && procText(`/proc/${pid}/environ`).split("\0").includes(`SANDBOX_MCP_RUN=${id}`))
   );
 }
 
@@ -78,11 +78,8 @@ export function signalRun(id: string, leader: number | undefined, signal: NodeJS
 }
 
 export function send(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(pid, signal);
-  } catch {
-    // The process is gone, or cannot be signalled.
-  }
+  // Fails if the process is gone, or cannot be signalled.
+  attempt(() => process.kill(pid, signal), false);
 }
 
 export function isRunning(pid: number): boolean {
@@ -95,13 +92,13 @@ export function isSame({ pid, started }: KernelProcess): boolean {
   return found !== undefined && !found.isZombie && found.started === started;
 }
 
-/** A kernel and its forks, whatever their marks. The forks cannot work without the kernel. */
+/** A kernel and its forks, even if they have other marks. The forks cannot work without the kernel. */
 export function familyOf(kernel: number): number[] {
   const family = [kernel];
-  const program = fileOf(kernel, "cmdline");
+  const program = procText(`/proc/${kernel}/cmdline`);
   for (const member of family)
     for (const { pid, parent } of scanProcesses())
-      if (parent === member && fileOf(pid, "cmdline") === program) family.push(pid);
+      if (parent === member && procText(`/proc/${pid}/cmdline`) === program) family.push(pid);
   return family;
 }
 
@@ -154,7 +151,7 @@ function processOf(pid: number, withLimit = false): Process | undefined {
   const fields = procStat(pid);
   if (fields === undefined) return undefined;
   const [state = "Z", parent, processGroup, , terminal] = fields;
-  const limit = withLimit ? (/^Max file locks +(\S+)/m.exec(fileOf(pid, "limits"))?.[1] ?? "") : "";
+  const limit = withLimit ? (/^Max file locks +(\S+)/m.exec(procText(`/proc/${pid}/limits`))?.[1] ?? "") : "";
   return {
     pid,
     parent: Number(parent),
@@ -171,8 +168,4 @@ function pids(): number[] {
   return readdirSync("/proc")
     .map(Number)
     .filter((pid) => pid > 0 && pid !== process.pid);
-}
-
-function fileOf(pid: number, name: string): string {
-  return attempt(() => readFileSync(`/proc/${pid}/${name}`, "latin1"), "");
 }

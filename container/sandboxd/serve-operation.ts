@@ -5,7 +5,7 @@ import type * as z from "zod/mini";
 import { confinePaths } from "./confinement.ts";
 import { FileError, failureOf } from "./file-error.ts";
 import { addNearest } from "./nearest.ts";
-import { type Call, FAILED, type Policy, type Row, headerOf } from "./operations.ts";
+import { type Call, FAILED, type Policy, type Row, failedPath, headerOf } from "./operations.ts";
 import type { QueuedResult } from "./change-queue.ts";
 import type { PathField } from "./shapes.ts";
 
@@ -90,7 +90,8 @@ async function respond(
     // Reads the rest of the request first. If the connection closed while the client was still sending, the client might not see
     // the response.
     await finished(request.resume(), { signal: AbortSignal.timeout(DRAIN_MS) }).catch(() => undefined);
-    sendJSON(response, FAILED, await addNearest(failureOf(error), call));
+    const failure = failureOf(error);
+    sendJSON(response, FAILED, await addNearest(failure, failedPath(row, call, failure)));
   }
 }
 

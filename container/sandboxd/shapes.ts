@@ -69,6 +69,7 @@ const digest = () => z.string().check(z.regex(/^[0-9a-f]{64}$/));
 export const listCursor = () =>
   z.string().check(z.maxLength(3 * 4096), z.regex(/^(?:[\w.~/-]|%[0-9a-f]{2})+$/));
 
+/** The largest image file that can be shown, if necessary scaled down, in bytes. */
 export const IMAGE_BYTES = 8 * 1024 * 1024;
 
 /**
@@ -88,8 +89,11 @@ export const failureSchema = z.object({
     /** The caller is confined, and the path leads out of /workspace and /tmp. `path` is its resolved form. */
     "outside",
     "too_large",
+    /** The data of an upload or a restore ended early, or does not match its hash. */
     "cut",
+    /** A form does not contain exactly one file. */
     "form",
+    /** The platform is ending the container, so files do not change any more. */
     "ending",
     "not_text",
     /** The text of edit number `edit` (from 1) is missing, or occurs `count` times. */
@@ -103,12 +107,17 @@ export const failureSchema = z.object({
   ]),
   code: z.optional(z.string().check(z.regex(/^[A-Z0-9_]{1,40}$/))),
   path: z.optional(z.string().check(z.maxLength(8192))),
+  /** The parameter whose path is the reason. Without it, the reason is the operation's first path. */
+  field: z.optional(z.string().check(z.maxLength(40))),
   edit: z.optional(size()),
   count: z.optional(size()),
   /** The lines (from 1) with the text; for a missing text, the nearest line. */
   lines: z.optional(z.array(size()).check(z.maxLength(MAX_PLACES))),
   nearest: z.optional(z.string().check(z.maxLength(NEAREST_CHARS))),
-  /** For a missing path: the nearest existing parent directory, and the same path below a session's directory. */
+  /**
+   * For a missing path: the nearest existing parent directory; and the path that exists if the given path is resolved from a
+   * session's directory instead of /workspace.
+   */
   directory: z.optional(z.string().check(z.maxLength(8192))),
   elsewhere: z.optional(z.string().check(z.maxLength(8192))),
 });
@@ -144,6 +153,7 @@ export const statSchema = z.object({
 
 export type FileStat = z.infer<typeof statSchema>;
 export type WriteResult = z.infer<typeof writtenSchema>;
+/** The most entries of one listing, and of the changes of a task. */
 export const MAX_LISTED = 5000;
 
 const entrySchema = z.object({
@@ -168,7 +178,7 @@ export type ListedEntry = z.input<typeof entrySchema>;
 
 /** The object is empty if measuring takes too long. */
 export const usageSchema = z.object({ bytes: z.optional(size()) });
-/** Background activity since the last call: processor time and elapsed time in milliseconds, and open connections. */
+/** Background activity: processor time (`cpuMs`) within the time since the last measurement (`overMs`), and open connections. */
 export const workSchema = z.object({ cpuMs: size(), overMs: size(), connections: size() });
 
 export function taskDirectory(id: string): string {

@@ -19,7 +19,7 @@ import {
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { KEEPER, KEEPER_SCRIPT, SLOTS, makeLinks, textOf } from "./directories.ts";
-import { codeOf } from "./file-error.ts";
+import { attempt, codeOf } from "./file-error.ts";
 import { STREAMS, type Stream } from "./protocol.ts";
 
 const BATCH = 4;
@@ -92,7 +92,7 @@ export class Slot {
     keeper.once("close", () => words.endsWith("\n") || onStatus(undefined));
   }
 
-  /** Sends the shell the path of its state, then the run's directory. */
+  /** Sends a path to the shell: first the path of its state, then the path of the run's directory. */
   sendPath(path: string): void {
     writeSync(this.#startPipe, `${path}\n`);
   }
@@ -104,12 +104,7 @@ export class Slot {
 
   /** Types into the terminal. Returns how many bytes the pipe accepted. A pipe that is full of unread input accepts none. */
   type(bytes: Buffer): number {
-    try {
-      return writeSync(this.#inputPipe, bytes);
-    } catch {
-      // The pipe is full.
-      return 0;
-    }
+    return attempt(() => writeSync(this.#inputPipe, bytes), 0);
   }
 
   async waitForEnd(): Promise<void> {

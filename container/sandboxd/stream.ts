@@ -26,6 +26,7 @@ import { COPIER, makeLinks, textOf } from "./directories.ts";
 import { NO_ENV } from "./run-processes.ts";
 import { Pace, pieceWeight } from "./pace.ts";
 import { PIECE_BYTES, type Stream, SHOWN_END_BYTES, WINDOW_BYTES } from "./protocol.ts";
+import { attempt } from "./file-error.ts";
 import { type Slot, brakePipeOf, openToRead, pipeOf } from "./slot.ts";
 
 /** The disk space of stored bytes is freed in units of this size, because freeing needs a process. */
@@ -66,11 +67,11 @@ export class OutputStream {
   #isFull = false;
   #receiver: Receiver | undefined;
   #brake: Socket | undefined;
-  /** The number of copied bytes, counted at the brake. Bytes of the file after these were written by the command itself. */
+  /** The number of copied bytes, counted at the brake. If the file is longer, the command itself wrote the other bytes. */
   #limit = 0;
   #isWaiting = false;
   #copier: ChildProcess | undefined;
-  /** The last copied bytes, one byte shorter than the mark: two reads may split the mark. */
+  /** The last copied bytes, one fewer than the mark has, because two reads may split the mark. */
   #lastCopied = Buffer.alloc(0);
   /** Whether some of the output may be missing. */
   isIncomplete = false;
@@ -314,7 +315,7 @@ export class OutputStream {
     while (file !== undefined && this.#end === undefined) {
       const bytes = this.#ownPart(readAt(file, this.#size, this.#limit));
       if (bytes.length === 0) {
-        // The copier writes bytes to the file before they are counted here. So if some are missing, writing failed.
+        // The copier writes bytes to the file before they are counted here. So if bytes are missing in the file, the write failed.
         if (this.#size < this.#limit) this.#lookForSpace();
         break;
       }
@@ -422,11 +423,8 @@ export class OutputStream {
     const upTo = this.#stored - SHOWN_END_BYTES;
     if (upTo - this.#freed < FREE_BYTES) return;
     const length = String(upTo - this.#freed);
-    try {
-      writeFileSync(`${this.#path}.freed`, String(upTo));
-    } catch {
-      // The disk may be full. The next sandboxd then searches the freed part, which reads as zeros.
-    }
+    // Fails if the disk is full. The next sandboxd then searches the freed part, which reads as zeros.
+    attempt(() => writeFileSync(`${this.#path}.freed`, String(upTo)), undefined);
     execFile("/usr/bin/fallocate", [
       "--punch-hole",
       "--offset",

@@ -1,18 +1,15 @@
 /** Background activity in a sandbox: its programs' processor time and connections. */
-import { readFileSync } from "node:fs";
 import { countExternalConnections } from "./listening.ts";
+import { procText } from "./proc-stat.ts";
 import { ownProcesses, processorTimes } from "./run-processes.ts";
 
 export function measureWork(): string {
   const times = processorTimes(ownProcesses());
   let written = 0;
   for (const id of times.keys()) {
-    try {
-      const counts = readFileSync(`/proc/${Number.parseInt(id, 10)}/io`, "latin1");
-      written += Number(/^wchar: (\d+)/m.exec(counts)?.[1]);
-    } catch {
-      // The process has ended. Its parent's processor time now includes the time of this process.
-    }
+    // If the process has ended, its parent's processor time includes the time of this process.
+    const counts = procText(`/proc/${Number.parseInt(id, 10)}/io`);
+    written += Number(/^wchar: (\d+)/m.exec(counts)?.[1] ?? 0);
   }
   return JSON.stringify([written, ...times]);
 }

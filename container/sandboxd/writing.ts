@@ -1,7 +1,7 @@
 /**
  * Writes files. New content is completed under another name in the same directory before it replaces the file. So readers see
- * either the old or the new content, and an interrupted write leaves the old content. Meanwhile a note in `WRITES` describes the
- * write: after a crash, the next sandboxd removes incomplete content and finishes complete content.
+ * either the old or the new content, and an interrupted write leaves the old content. During the write, a note in `WRITES`
+ * describes it. After a crash, the next sandboxd reads the note. It removes incomplete content, and puts complete content in place.
  */
 import { type Hash, createHash } from "node:crypto";
 import {
@@ -36,7 +36,7 @@ import {
 import { basename, dirname, join, resolve } from "node:path";
 import * as z from "zod/mini";
 import { GuardedPath } from "./confinement.ts";
-import { FileError, codeOf, toFileError, withFileErrors } from "./file-error.ts";
+import { attempt, FileError, codeOf, toFileError, withFileErrors } from "./file-error.ts";
 import { FORM_BYTES, fileOf } from "./form.ts";
 import { WRITES, entriesOf, fileAs } from "./directories.ts";
 import { applyEdits } from "./editing.ts";
@@ -261,7 +261,7 @@ async function fill(
       chunks = [];
       bytes = 0;
     }
-    // A blocking write of so few bytes takes less time than one in a thread.
+    // A blocking write of so few bytes takes less time than a write in a thread.
     if (handle === undefined) return addNow(path, Buffer.concat(chunks));
     await writing;
     await writeAll(handle, chunks);
@@ -372,9 +372,6 @@ function writeNote(id: string, note: Note): void {
 }
 
 function forget(id: string): void {
-  try {
-    unlinkSync(join(WRITES, id));
-  } catch {
-    // A leftover note is harmless.
-  }
+  // If this fails, the leftover note is harmless.
+  attempt(() => unlinkSync(join(WRITES, id)), undefined);
 }

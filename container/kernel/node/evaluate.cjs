@@ -110,7 +110,7 @@ function prepare(code) {
   return dynamicImports(staticImports(code));
 }
 
-/** Replaces each `import(` in code by our function, but not those in strings, comments and patterns. */
+/** Replaces each `import(` in code by our function. It leaves `import(` in strings, comments and patterns unchanged. */
 function dynamicImports(code) {
   let text = code;
   for (const found of [...code.matchAll(DYNAMIC)].toReversed()) {

@@ -12,7 +12,7 @@ import { type FoundFile, isFound, namesIn, scanEntry } from "./file-status.ts";
 
 const IMAGE_LIST = "/opt/sandbox-mcp/base.list";
 const OWN_LIST = join(SNAPSHOT, "base.list");
-/** A file that is created at the container's start. Its status change time (ctime) tells when that was. */
+/** A file that sandboxd creates when the container starts. Its status change time (ctime) is the time of that start. */
 const STARTED = join(SNAPSHOT, "started");
 /** END ends a record, and names cannot contain it. DIRECTORY begins a directory's record, before its entries. */
 const END = "\0";
@@ -24,7 +24,7 @@ export class Base {
   readonly #records: ReadonlyMap<string, string>;
   /**
    * When the container started, in nanoseconds since the epoch. Files of the image that are older than this count as unchanged. 0
-   * if only the list counts.
+   * if the list was made in this container: then only the list decides.
    */
   readonly #startedAt: bigint;
 
@@ -42,6 +42,7 @@ export class Base {
     this.#startedAt = startedAt;
   }
 
+  /** Returns the state of each entry of a directory, by name; undefined if the base has no such directory. */
   statesIn(directory: string): ReadonlyMap<string, string> | undefined {
     const records = this.#records.get(directory);
     if (records === undefined) return undefined;
@@ -62,16 +63,17 @@ export class Base {
   }
 
   /**
-   * Whether a file is unchanged from the image. Image builders may change times, and a Dockerfile may have further steps after
+   * Whether a file is as in the base. Image builders may change times, and a Dockerfile may have further steps after
    * the one that writes the list. So in the image's directories, every file that is unchanged since the container's start counts
    * as the image's.
    */
-  isAsBefore(found: FoundFile, state: string | undefined, isOfImage: boolean): boolean {
+  isUnchanged(found: FoundFile, state: string | undefined, isOfImage: boolean): boolean {
     return (
       (state !== undefined && state === stateOf(found)) || (isOfImage && found.changedAt < this.#startedAt)
     );
   }
 
+  /** The versions of Python in the base, as names of directories such as `python3.12`. */
   get pythons(): ReadonlySet<string> {
     const names = [...this.#records.keys()].map((path) => path.slice(path.lastIndexOf("/") + 1));
     return new Set(names.filter((name) => /^python\d+\.\d+$/.test(name)));
@@ -124,7 +126,7 @@ export function writeList(root: string, to: string): void {
   renameSync(`${to}.new`, to);
 }
 
-/** Records the base before any user program runs. A restarted sandboxd finds the record, and keeps it. */
+/** Records the base before any user program runs. A restarted sandboxd keeps the existing record. */
 export function recordBase(root: string): void {
   if (textOf(STARTED) !== undefined) return;
   if (lstatSync(IMAGE_LIST, { throwIfNoEntry: false }) === undefined) writeList(root, OWN_LIST);

@@ -27,9 +27,9 @@ const decoders = {
 const THREAD_BYTES = 64 * 1024;
 
 export async function compress(bytes: Buffer): Promise<{ bytes: Buffer; codec: Codec }> {
-  const smaller =
+  const compressed =
     bytes.length < THREAD_BYTES ? compressNow(bytes, options) : await compressInThread(bytes, options);
-  return smaller.length < bytes.length ? { bytes: smaller, codec: CODEC } : { bytes, codec: "raw" };
+  return compressed.length < bytes.length ? { bytes: compressed, codec: CODEC } : { bytes, codec: "raw" };
 }
 
 /**
@@ -48,7 +48,8 @@ export async function decompress(bytes: Buffer, codec: Codec | undefined, max: n
   return max < THREAD_BYTES ? decode.now(bytes, limit) : await decode.inThread(bytes, limit);
 }
 
-function codecOf(bytes: Buffer): Codec {
-  if (bytes[0] === 0x7b) return "raw";
-  return bytes.subarray(0, 4).toString("hex") === "28b52ffd" ? "zstd" : "deflate";
+/** Returns the codec of a manifest. An uncompressed manifest begins with `{`, and zstd's data with its magic number (RFC 8878). */
+function codecOf(manifest: Buffer): Codec {
+  if (manifest[0] === 0x7b) return "raw";
+  return manifest.subarray(0, 4).toString("hex") === "28b52ffd" ? "zstd" : "deflate";
 }

@@ -1,6 +1,7 @@
 /**
  * One restore: applies a manifest's changes to the image, with contents requested from packs (stored objects that hold the contents
- * of many files). It runs before any user program, so files in its way belong to the image or to an interrupted attempt.
+ * of many files). It runs before any user program. So a file that is already at a path of the manifest belongs to the image or to
+ * an interrupted attempt.
  */
 import { createHash } from "node:crypto";
 import {
@@ -24,7 +25,7 @@ import {
 } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { FileError, codeOf } from "../file-error.ts";
+import { attempt, FileError, codeOf } from "../file-error.ts";
 import { MAX_READS, type Read, SNAPSHOT_BLOB_BYTES } from "./snapshot-requests.ts";
 import { decompress } from "./codec.ts";
 import type { Base } from "./base.ts";
@@ -97,8 +98,8 @@ export class Restore {
   }
 
   /**
-   * Removes the workspace's earlier content, and creates directories and empty files. If something else is at a new directory's
-   * path, the directory replaces it. Outside the workspace, `finish` replaces all other files.
+   * Removes the workspace's earlier content, except files of the image, and creates directories and empty files. If something else
+   * is at a new directory's path, the directory replaces it. Outside the workspace, `finish` replaces all other files.
    * @param onChecked called when the manifest is valid, before any change
    * @throws Error for an invalid state
    */
@@ -292,11 +293,8 @@ export class Restore {
 
 function removeFiles(root: string, written: ReadonlyMap<string, string>): void {
   for (const path of written.values()) {
-    try {
-      rmSync(bytesOf(root, path), { force: true });
-    } catch {
-      // The file's directory is missing or was replaced.
-    }
+    // Fails if the file's directory is missing or was replaced.
+    attempt(() => rmSync(bytesOf(root, path), { force: true }), undefined);
   }
 }
 
@@ -336,7 +334,8 @@ function writeNow(path: Buffer, content: Buffer, offset: number): void {
 }
 
 /**
- * Whether a path must stay because it is, or contains, a path that is not part of a state, such as a mount or the server's files.
+ * Whether a path must stay, because the path is not part of a state (a mount or a file of the server, for example), or contains
+ * such a path.
  */
 function mustStay(root: string, path: string, dev: bigint): boolean {
   const stats = statsOf(root, path);
@@ -372,11 +371,8 @@ async function clear(
     chmodSync(pathBytes, 0o700);
     await clear(root, path, isKept, dev, turn);
     if (isKept(path)) continue;
-    try {
-      rmdirSync(pathBytes);
-    } catch {
-      // The directory still has excluded files or a mount.
-    }
+    // Fails if the directory still has excluded files or a mount.
+    attempt(() => rmdirSync(pathBytes), undefined);
   }
 }
 
@@ -407,11 +403,8 @@ async function remove(root: string, path: string, dev: bigint, onlyDirectories =
   const at = bytesOf(root, path);
   if (!stats.isDirectory()) return rmSync(at);
   await clear(root, path, () => false, dev, yieldBetweenSteps());
-  try {
-    rmdirSync(at);
-  } catch {
-    // The directory still has excluded files or a mount.
-  }
+  // Fails if the directory still has excluded files or a mount.
+  attempt(() => rmdirSync(at), undefined);
 }
 
 function distinctBlobs(entries: readonly ManifestEntry[]): WantedBlob[] {

@@ -130,8 +130,8 @@ export class Save {
         this.#unreadable.add(path);
         return await reading.close();
       }
-      // An open file still takes up space. If the user has deleted it, it is closed, so that its space is free before the save
-      // ends.
+      // A file that is open takes up space even after the user has deleted it. So a deleted file is closed at once, and its space
+      // is free before the save ends.
       if (await reading.isDeleted()) return await reading.close();
       if (bytes.length === 0) break;
       size += bytes.length;

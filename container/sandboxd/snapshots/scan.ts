@@ -101,7 +101,8 @@ export class Scanner {
       }
       const count = entries.length;
       const states = base.statesIn(path);
-      const isKnown = (file: FoundFile, state: string | undefined) => base.isAsBefore(file, state, isInImage);
+      const isKnown = (file: FoundFile, state: string | undefined) =>
+        base.isUnchanged(file, state, isInImage);
       // Listing the parent compared this directory's state. An unchanged parent was not listed, so the state is compared here.
       if (directory && !visit.found && !isKnown(directory, base.stateAt(path))) add(directory);
       const names = namesIn(this.#root, path);
@@ -166,8 +167,8 @@ export async function scanNamed(
 }
 
 /**
- * Whether files have the same device as their directory. In some overlay file systems, files have other devices. There, only the
- * devices of directories reveal mounts.
+ * Whether files have the same device as their directory. In some overlay file systems, files have other devices. In these file
+ * systems, only the devices of directories reveal mounts.
  */
 function hasOneDevice(root: string, dev: bigint): boolean {
   const file = join(root, ".sandbox-mcp-new");
@@ -198,8 +199,8 @@ function nameOf(path: string): string {
 }
 
 /**
- * Drops what cannot be saved, and what exceeds the limit: regenerable directories, then whole libraries, then the largest
- * files.
+ * Drops files that cannot be saved, and then files above the limit: first regenerable directories, then whole libraries, then the
+ * largest files.
  */
 export function chooseFiles(
   entries: readonly ScannedEntry[],

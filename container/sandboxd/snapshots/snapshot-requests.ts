@@ -31,11 +31,13 @@ const planCallSchema = z.object({
    */
   isArchive: z.optional(z.boolean()),
   /**
-   * If set, saves these files instead of the sandbox's state: those below `below` in the home directory that have `id` in their
-   * path.
+   * If set, the save contains these files instead of the sandbox's state: files below `below` in the home directory whose path
+   * contains `id`.
    */
   conversation: z.optional(z.object({ below: path(), id: z.string().check(z.minLength(1)) })),
-  /** Whether this scan checks every file of the image too, as before a stop. Otherwise a scan does so only every few minutes. */
+  /**
+   * Whether this scan checks every file of the image too, as before a stop. Otherwise a scan checks them only every few minutes.
+   */
   isThorough: z.optional(z.boolean()),
   /** Whether the actor knows of no changes. If no process was active since the last scan either, nothing is scanned. */
   isAtRest: z.optional(z.boolean()),

@@ -1,4 +1,4 @@
-/** What `npm start` prints when the server is ready: its URL, its token, and how to connect clients. */
+/** The lines that `npm start` prints when the server is ready: its URL, its token, and how to connect clients. */
 import { dirname } from "node:path";
 import { type ClientLine, clientLines } from "../src/server/client-lines.ts";
 import type { MountedDirectory } from "../src/shared/mounted-directories.ts";

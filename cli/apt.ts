@@ -2,7 +2,7 @@
 import { execFile, spawn } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
-import { systemPath } from "../local/engine/host-programs.ts";
+import { failureOf, systemPath } from "../local/engine/host-programs.ts";
 
 const run = promisify(execFile);
 
@@ -39,8 +39,7 @@ export async function install(packages: readonly string[], log?: string): Promis
     // A fresh machine has no package lists, and old lists name versions that no longer exist.
     await installOnce().catch(() => apt("update").then(installOnce));
   } catch (error) {
-    const stderr = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
-    throw new Error(stderr === "" ? String(error) : stderr, { cause: error });
+    throw new Error(failureOf(error), { cause: error });
   }
 }
 

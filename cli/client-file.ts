@@ -6,7 +6,7 @@ import { parse as parseTOML, stringify as writeTOML } from "smol-toml";
 import { parseDocument } from "yaml";
 import type { ClientKind } from "./clients.ts";
 import { isRecord } from "../src/shared/is-record.ts";
-import { UserError } from "./user-error.ts";
+import { UserError } from "./exit.ts";
 import { CLIENT_FILE } from "./texts.ts";
 
 /** The byte order mark, which some Windows editors write at the start of a file. */
@@ -136,7 +136,7 @@ function setTOMLEntry(text: string, path: readonly string[], entry: Record<strin
   return `${otherTables === "" ? "" : `${otherTables}\n\n`}${ownTable}\n`;
 }
 
-/** The keys of a table's header, such as those of `a."b c"`. */
+/** The keys of a table's header: `a` and `b c` for the header `a."b c"`. */
 function keysOf(header: string): string[] {
   try {
     const keys: string[] = [];

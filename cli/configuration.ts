@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { findNodeAtLocation, type Node, type ParseError, parse, parseTree } from "jsonc-parser";
 import { z } from "zod";
 import worker from "../src/package.json" with { type: "json" };
+import { DURABLE_OBJECTS, SANDBOX_CLASSES } from "../src/shared/names.ts";
 import { SECRET_VARIABLES, variables } from "../src/shared/variables.ts";
 import { type Check, failed, ok } from "./checks.ts";
 import { PROGRAM } from "./program-files.ts";
@@ -44,11 +45,6 @@ const CONFIG = "wrangler.jsonc";
 /** The SDK version of this program, for a directory whose package.json does not state a version. */
 const OWN_VERSION = worker.dependencies["@cloudflare/sandbox"];
 
-/** The Worker's Durable Objects. Each has a binding of the same name. */
-const CLASSES = ["Sandbox", "Account", "Attempts"];
-
-const CONTAINER_CLASS = "Sandbox";
-
 /** Container types of wrangler's config-schema.json that are large enough for an agent. `dev` and `lite` have 256 MiB. */
 const LARGE_ENOUGH = ["basic", "standard", "standard-1", "standard-2", "standard-3", "standard-4"];
 
@@ -58,7 +54,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   global_fetch_strictly_public: "without it OAuth fetches clients' metadata from inside the account, too",
 };
 
-/** The compatibility date of our own configuration. With an earlier one the platform lacks features that the Worker uses. */
+/** The compatibility date of our own configuration. With an earlier date the platform lacks features that the Worker uses. */
 const OWN_COMPATIBILITY_DATE = "2026-09-01";
 
 const instanceType = z.union([
@@ -96,13 +92,15 @@ type Config = z.infer<typeof wranglerSchema>;
 
 type ContainerConfig = Partial<Config["containers"][number]>;
 
+const isSandboxClass = ({ class_name }: ContainerConfig) => SANDBOX_CLASSES.some((own) => own === class_name);
+
 /**
- * The containers of the class Sandbox, with their indexes. If there is none, the first container, so that the checks name the
+ * The containers of the classes of sandboxes, with their indexes. If there is none, the first container, so that the checks name the
  * mistake.
  */
 function containersOf({ containers }: Config): [container: ContainerConfig, index: number][] {
   const rows = containers.map((container, index): [ContainerConfig, number] => [container, index]);
-  const own = rows.filter(([{ class_name }]) => class_name === CONTAINER_CLASS);
+  const own = rows.filter(([container]) => isSandboxClass(container));
   return own.length > 0 ? own : [[containers[0] ?? {}, 0]];
 }
 
@@ -143,7 +141,7 @@ function requirementsOf(config: Config, directory: string): Required[] {
       isRight: date !== undefined && isDay(date) && date >= OWN_COMPATIBILITY_DATE && date <= today(),
       fix: `set "compatibility_date": "${OWN_COMPATIBILITY_DATE}", or a later day that is not in the future`,
     },
-    ...CLASSES.map((wanted) => {
+    ...DURABLE_OBJECTS.map((wanted) => {
       const index = bindings.findIndex(({ name, class_name }) => name === wanted || class_name === wanted);
       const { name, class_name } = bindings[index] ?? {};
       const path = ["durable_objects", "bindings"];
@@ -179,14 +177,14 @@ function requirementsOf(config: Config, directory: string): Required[] {
 }
 
 function containerRequirements(container: ContainerConfig, index: number, directory: string): Required[] {
-  const { class_name, instance_type, max_instances = 0, image } = container;
+  const { instance_type, max_instances = 0, image } = container;
   const at = `containers[${index}]`;
   return [
     {
       name: "container class",
       path: ["containers", index, "class_name"],
-      isRight: class_name === CONTAINER_CLASS,
-      fix: `set "${at}.class_name": "${CONTAINER_CLASS}", the class that has a container`,
+      isRight: isSandboxClass(container),
+      fix: `set "${at}.class_name": "${SANDBOX_CLASSES.join('" or "')}", the class that has a container`,
     },
     {
       name: "instance type",

@@ -9,7 +9,7 @@ import { OPERATOR_VARIABLES } from "../src/shared/variables.ts";
 import { tokenNotKept, variablesUnchangeable, variablesUnreadable } from "./texts.ts";
 
 export interface Variables {
-  /** Variables that override those of the Worker's configuration file. */
+  /** Variables that override the variables of the Worker's configuration file. */
   values: Record<string, string>;
   token: string;
   tokenSource: "environment" | "file" | "generated";

@@ -5,6 +5,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { moduleExtension } from "../local/engine/own-files.ts";
+import { waitAtMost } from "../src/shared/timers.ts";
 import type { EngineSettings } from "../local/engine/engine-settings.ts";
 import { engineEnded } from "./texts.ts";
 
@@ -74,9 +75,8 @@ export async function startEngineProcess(
     async close() {
       isClosing = true;
       child.stdin.end();
-      const killTimer = setTimeout(() => child.kill("SIGKILL"), 3000);
+      if ((await waitAtMost(3000, exited)) === undefined) child.kill("SIGKILL");
       await exited;
-      clearTimeout(killTimer);
     },
   };
 }

@@ -1,6 +1,4 @@
-/** The exit statuses. From 64 on, they are those of sysexits.h, timeout(1) and shells (130), which few programs return. */
-import { UserError } from "./user-error.ts";
-
+/** The exit statuses. From 64 on, they are the statuses of sysexits.h, timeout(1) and shells (130), because few other programs return them. */
 export const EXIT = {
   succeeded: 0,
   /** The code raised an error, the task failed, or a check failed. */
@@ -26,6 +24,14 @@ export const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** Signals within this time, in milliseconds, count as one Ctrl-C: the terminal and npm each send one. */
 export const ONE_CTRL_C_MS = 500;
+
+/**
+ * An error that the user can correct. The program prints its message without a stack, and exits with status 1. A `CommandError` has
+ * its own exit status.
+ */
+export class UserError extends Error {
+  override readonly name = "UserError";
+}
 
 /** An error of a command. Its kind decides the exit status. */
 export class CommandError extends UserError {

@@ -1,4 +1,7 @@
-/** The local server for a bridge (`sandbox-mcp stdio`): a running one, or one that the bridge starts and that ends with it. */
+/**
+ * The local server for a bridge (`sandbox-mcp stdio`). The bridge uses a server that runs already, or starts a server that ends
+ * together with the bridge.
+ */
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { setTimeout as pause } from "node:timers/promises";

@@ -22,7 +22,7 @@ const execute = promisify(execFile);
 const TIMEOUT_MS = 20_000;
 
 async function output(program: string, args: string[], env = process.env): Promise<string | undefined> {
-  // The working directory is this program's, and not the user's. In the user's directory, a file `.env` could set the address to
+  // wrangler runs in this program's directory, not in the user's. In the user's directory, a file `.env` could set the address to
   // which wrangler sends its token.
   return execute(program, args, { timeout: TIMEOUT_MS, env, cwd: root }).then(
     ({ stdout }) => stdout.trim(),
@@ -78,7 +78,8 @@ async function python(stateDir: string): Promise<Check> {
   const found = `${used.version} at ${used.executable}`;
   if (isReady(used)) return ok(name, found);
   const missing = PACKAGES.filter(({ module }) => !first.modules.includes(module)).map(({ pip }) => pip);
-  // Not a warning, because only code that imports the libraries needs them. `start` reports its attempt to install them.
+  // Missing libraries are not a warning, because only code that imports them needs them. `start` reports its attempt to install
+  // them.
   const hint = `${startLine()} installs the missing libraries for sandboxes: ${missing.join(", ")}`;
   return ok(name, `${found}; ${hint}`);
 }

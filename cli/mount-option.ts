@@ -19,7 +19,7 @@ import type { HostDirectory } from "../local/engine/engine-settings.ts";
 import { refuseSetID } from "../local/engine/host-directories.ts";
 import { systemPath } from "../local/engine/host-programs.ts";
 import { messageOf } from "../src/shared/text.ts";
-import { UserError } from "./user-error.ts";
+import { UserError } from "./exit.ts";
 import * as texts from "./texts.ts";
 
 /** The mounts in the form for the Worker, and in the form for the engine. */
@@ -93,7 +93,7 @@ export async function readMounts(
 function refuseLinks(path: string, source: string, text: string): void {
   const places = placesOf(path);
   const link = places.slice(1, -1).find((place) => isMountable(dirname(place)));
-  // Also refuses a path that no longer leads to `source`, because code may have replaced a link meanwhile.
+  // Also refuses a path that no longer leads to `source`, because code in a sandbox may have replaced a link since.
   if (link !== undefined || places.at(-1) !== source)
     throw texts.wrongMount(text, texts.MOUNT.linked(link ?? path, source));
 }

@@ -20,8 +20,8 @@ export function timeForName(): string {
 }
 
 /**
- * Replaces a file. Only the user who runs this can read the new one. The temporary file has a random name, because other users
- * could have put a link at a predictable name. A link at `file` is replaced, too.
+ * Replaces a file. Only the user who runs this program can read the new file. The temporary file has a random name, because other
+ * users could have put a link at a predictable name. A link at `file` is replaced, too.
  */
 export function replaceFile(file: string, text: string): void {
   const temporary = `${file}.${randomUUID()}.tmp`;
@@ -34,7 +34,7 @@ export function replaceFile(file: string, text: string): void {
   }
 }
 
-/** Copies a file. Only the user who runs this can read the copy. @returns the copy's path */
+/** Copies a file. Only the user who runs this program can read the copy. @returns the copy's path */
 export function keepCopy(file: string): string {
   const copy = `${file}.${timeForName()}.bak`;
   try {

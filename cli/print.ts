@@ -3,8 +3,7 @@ import { styleText } from "node:util";
 import { stripEscapes } from "../src/shared/escape-sequences.ts";
 import { HIDDEN, makeVisible, toVisibleJSON } from "../src/shared/shown.ts";
 import { cutText } from "../src/shared/text.ts";
-import { UserError } from "./user-error.ts";
-import { CommandError, EXIT, type ExitName } from "./exit.ts";
+import { CommandError, EXIT, type ExitName, UserError } from "./exit.ts";
 import { STACK_HINT } from "./texts.ts";
 
 type Style = Parameters<typeof styleText>[0];

@@ -1,15 +1,11 @@
 /** Checks the machine's requirements: Linux, and a working bubblewrap. */
-import { execFile } from "node:child_process";
-import { promisify } from "node:util";
 import { type Check, checkBubblewrap } from "../local/engine/check.ts";
 import type { EngineSettings } from "../local/engine/engine-settings.ts";
 import { makePlaces } from "../local/engine/unisolated.ts";
-import { systemPath } from "../local/engine/host-programs.ts";
+import { runHost } from "../local/engine/host-programs.ts";
 import { install, mayInstall } from "./apt.ts";
-import { UserError } from "./user-error.ts";
+import { UserError } from "./exit.ts";
 import { bubblewrapNotInstalled, INSTALLING_BUBBLEWRAP, needsLinux, noSandboxes } from "./texts.ts";
-
-const run = promisify(execFile);
 
 /** @throws {UserError} except on Linux */
 export function requireLinux(platform: NodeJS.Platform): void {
@@ -17,7 +13,7 @@ export function requireLinux(platform: NodeJS.Platform): void {
 }
 
 /**
- * Creates what sandboxes without isolation need.
+ * Creates the directories and the link that sandboxes without isolation need.
  * @throws {UserError} with the exact command, if only an administrator can create it
  */
 export async function requirePlaces(container: string): Promise<void> {
@@ -60,7 +56,7 @@ const apt: Installer = {
   check: checkBubblewrap,
   async canInstall() {
     if (!mayInstall()) return false;
-    return await run("bwrap", ["--version"], { env: { PATH: systemPath() } }).then(
+    return await runHost("bwrap", ["--version"]).then(
       () => false,
       () => true,
     );

@@ -8,7 +8,7 @@ export const sha256 = (token: string) => createHash("sha256").update(token).dige
 
 export interface Rotation {
   token: string;
-  /** The server's new variables. Angle brackets mark what only the operator can fill in. */
+  /** The server's new variables. Angle brackets mark values that only the operator can fill in. */
   variables: Record<string, string>;
 }
 
@@ -38,8 +38,8 @@ export function rotateNamed(name: string, list: string | undefined, until: strin
 }
 
 /**
- * Returns in words until when the previous token is valid; undefined if it is no longer valid. Meanwhile `token rotate --write`
- * needs `--yes`, because a second rotation ends the previous token at once, even if clients still use it.
+ * Returns in words until when the previous token is valid; undefined if it is no longer valid. While the previous token is valid,
+ * `token rotate --write` needs `--yes`. A second rotation ends the previous token at once, even if clients still use it.
  * @param name the name of a token in AUTH_TOKENS; undefined for the owner's
  */
 export function previousTokenEnd(

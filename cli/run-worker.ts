@@ -10,6 +10,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type * as MiniflareModule from "miniflare";
 import { bundle, quietWrangler } from "./bundle.ts";
+import { moveObjects } from "./move-objects.ts";
 
 export interface WorkerOptions {
   config: string;
@@ -17,7 +18,7 @@ export interface WorkerOptions {
   port: number;
   stateDir: string;
   /**
-   * Values that are not empty replace those of the configuration file. May be a promise; everything else is prepared while it
+   * Values that are not empty replace the values of the configuration file. May be a promise; everything else is prepared while it
    * resolves.
    */
   variables: Record<string, string> | Promise<Record<string, string>>;
@@ -55,6 +56,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const variables = await options.variables;
   const objects = join(options.stateDir, "data/objects");
   await mkdir(objects, { recursive: true });
+  await moveObjects(objects);
   const setVariables = Object.entries(variables).filter(([, value]) => value.trim() !== "");
 
   let isClosing = false;

@@ -14,6 +14,7 @@ import {
 import { DAY_MS } from "../src/shared/days.ts";
 import { aptCommand, hasApt, install, mayInstall } from "./apt.ts";
 import { messageOf } from "../src/shared/text.ts";
+import { attempt } from "../container/sandboxd/file-error.ts";
 import { notPython, PYTHON } from "./texts.ts";
 
 export interface PythonSetup {
@@ -37,7 +38,9 @@ const SYSTEM = "/usr/bin/python3";
 const NAMES = PACKAGES.map(({ pip }) => pip);
 const LIST = `${NAMES.slice(0, -1).join(", ")} and ${NAMES.at(-1)}`;
 
-/** Finds the interpreters; undefined if there are none. `other` is the first one besides `first` that has all packages. */
+/**
+ * Finds the interpreters; undefined if there are none. `other` is the first interpreter that has all packages, apart from `first`.
+ */
 export async function findPython(stateDir: string) {
   const [first, ...others] = await findPythons();
   if (first === undefined) return undefined;
@@ -85,11 +88,8 @@ export async function setUpPython(
       const made = await work.make(other);
       if (made !== undefined && made !== start.executable) use(made);
       if (made === first.executable || work.isStopped) return;
-      try {
-        writeFileSync(failure, "");
-      } catch {
-        // The next start retries.
-      }
+      // If this fails, the next start retries.
+      attempt(() => writeFileSync(failure, ""), undefined);
     },
   };
 }

@@ -2,7 +2,7 @@
 import { SECRET_HEADER, STOP_MS, STOP_PATH } from "../local/platform/engine-protocol.ts";
 import { SAVING } from "./texts.ts";
 
-/** After how many milliseconds a save is reported as still under way. */
+/** If the save takes longer than this, in milliseconds, the user sees that it is under way. */
 const PROGRESS_AFTER_MS = 1000;
 
 /** How long the engine may take to end previews, in milliseconds. */

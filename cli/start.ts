@@ -7,8 +7,7 @@ import { printable } from "../local/engine/printable.ts";
 import { makeDirectories } from "./make-directories.ts";
 import { announce, announcementData, panelURL } from "./announce.ts";
 import { type RunningEngine, startEngineProcess } from "./engine-process.ts";
-import { UserError } from "./user-error.ts";
-import { EXIT, type ExitName, ONE_CTRL_C_MS } from "./exit.ts";
+import { EXIT, type ExitName, ONE_CTRL_C_MS, UserError } from "./exit.ts";
 import { freePort, lockDirectory } from "./lock.ts";
 import { type Mounts, readComponents, readMounts, removeMounts, writableMountOf } from "./mount-option.ts";
 import { readOptions, USAGE } from "./options.ts";
@@ -25,7 +24,7 @@ import { saveWorkspaces } from "./save-workspaces.ts";
 import { type LogLine, type RunningWorker, startWorker } from "./run-worker.ts";
 import * as texts from "./texts.ts";
 
-/** About what the server writes before its first call. */
+/** About how many bytes the server writes before its first call. */
 const NEEDED_BYTES = 1024 * 1024;
 
 const print = (line: string) => process.stderr.write(`${line}\n`);

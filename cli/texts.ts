@@ -1,12 +1,12 @@
 /**
- * The command line's texts: errors, reasons, hints and notes. commands/texts.ts has those of single commands, announce.ts what
- * `npm start` prints when it is ready. An option's help is at the option's declaration.
+ * The command line's texts: errors, reasons, hints and notes. commands/texts.ts has the texts of single commands. announce.ts has
+ * the texts that `npm start` prints when it is ready. An option's help is at the option's declaration.
  */
+import { titlesWithout } from "../src/shared/languages.ts";
 import { SANDBOX_NAME_RULE, SESSION_NAME_RULE } from "../src/shared/names.ts";
 import { clause, messageOf } from "../src/shared/text.ts";
-import { cancelled, CommandError, denied, failed, unavailable, usage } from "./exit.ts";
+import { cancelled, CommandError, denied, failed, unavailable, usage, UserError } from "./exit.ts";
 import { PROGRAM, startLine } from "./program-files.ts";
-import { UserError } from "./user-error.ts";
 
 // Arguments and options
 
@@ -112,7 +112,9 @@ export const wrongTokenList = () =>
 export const rejectedArguments = (reason: string) => usage(`The server rejected the arguments: ${reason}`);
 
 export function noServer(url: string, reason: string, isLocal: boolean): CommandError {
-  const remedy = isLocal ? ` Start it with \`${startLine()}\`.` : "";
+  const remedy = isLocal
+    ? ` Start it with \`${startLine()}\`.`
+    : " Check the address, and that the server runs.";
   return unavailable(`No server responds at ${url} (${reason}).${remedy}`);
 }
 
@@ -191,7 +193,8 @@ export const portInUse = (port: number) =>
   new UserError(
     `Port ${port} is in use. Stop the program that listens there, or choose another port: --port <number>.`,
   );
-export const mayNotListen = (reason: string) => new UserError(`Listening is not allowed: ${reason}.`);
+export const mayNotListen = (reason: string) =>
+  new UserError(`The server may not listen: ${reason}. Choose another port: --port <number>.`);
 
 export function needsLinux(platform: string): UserError {
   const name = { darwin: "macOS", win32: "Windows" }[platform] ?? platform;
@@ -226,7 +229,7 @@ export const wrongMount = (given: string, why: string) => new UserError(`--mount
 export const mountRefused = (given: string, source: string, why: string) =>
   wrongMount(given, `${source} ${why}. Mount a directory of a project.`);
 
-/** What is wrong with a value of --mount. */
+/** The reasons why a value of --mount is refused. */
 export const MOUNT = {
   taken: (sandbox: string, source: string) =>
     `sandbox ${sandbox} already has ${source}. Name another sandbox: --mount DIR=NAME.`,
@@ -263,16 +266,20 @@ export const placeIgnored = (path: string) =>
   `The server ignores ${path}, which a variable names (PATH, PIP_CONFIG_FILE, NODE_EXTRA_CA_CERTS, ...): code in a sandbox could change it or a program in it, through a directory given by --mount.`;
 export const mountEmpty = () => new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
 export const mountNeedsIsolation = () =>
-  new UserError("--mount needs isolation: with --isolation none sandboxes see all your directories.");
+  new UserError(
+    "--mount needs isolation: with --isolation none sandboxes see all your directories. Leave out one of the two options.",
+  );
 export const componentsUnreadable = (path: string, error: unknown) =>
-  new UserError(`COMPONENTS: the folder ${path} cannot be read (${messageOf(error)}).`);
+  new UserError(
+    `COMPONENTS: the folder ${path} cannot be read (${messageOf(error)}). Correct the path, or make the folder readable.`,
+  );
 export const noComponents = (path: string) =>
   new UserError(
     `COMPONENTS: ${path} has neither agents/ nor commands/. Put the definitions into these folders, as in the .claude directory of a repository.`,
   );
-export const notPython = (given: string) => new UserError(`--python ${given} does not run as Python 3.`);
-export const NO_PYTHON =
-  "python3 is not installed, so sandboxes run only JavaScript, TypeScript and commands.";
+export const notPython = (given: string) =>
+  new UserError(`--python ${given} does not run as Python 3. Give the path of a Python 3 interpreter.`);
+export const NO_PYTHON = `python3 is not installed, so sandboxes run only ${titlesWithout("python").join(", ")} and commands.`;
 const keepsPython = (executable: string) =>
   `--python ${executable} makes sandboxes use your Python without these libraries.`;
 

@@ -36,7 +36,7 @@ const sandboxesSchema = z.object({
 const MAX_SANDBOXES = 10;
 const MAX_FOLLOWED_RUNS = 8;
 
-/** The pause between pages of a run that prints without end, in milliseconds: the server allows 20 calls a second. */
+/** The pause between pages of a run that prints without end, in milliseconds. The server allows 20 calls a second. */
 const PAGE_MS = 1000;
 
 /** The most runs listed per sandbox. */

@@ -17,7 +17,7 @@ import { failure, json, line, note, printOutput, applyStyle } from "../print.ts"
 import { userPath, serverAddress } from "../server-address.ts";
 import { unsavedImages } from "./texts.ts";
 
-/** The fields of code runs besides the common ones. */
+/** The fields of code runs, without the fields that all runs have. */
 const codeFields = z.object({
   result: z.string().optional(),
   left_out: z.string().optional(),

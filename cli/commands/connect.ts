@@ -10,7 +10,7 @@ import { entryIn, setEntry } from "../client-file.ts";
 import { type ClientKind, CLIENTS, type Endpoint, type Place } from "../clients.ts";
 import { serverCommand } from "../define-command.ts";
 import { confirm } from "../confirm.ts";
-import { UserError } from "../user-error.ts";
+import { UserError } from "../exit.ts";
 import { clientCommand, PROGRAM_FILE } from "../program-files.ts";
 import { keepCopy, replaceFile } from "../output-files.ts";
 import { json, line, note } from "../print.ts";
@@ -62,7 +62,7 @@ export const connect = serverCommand(
     }
     if (project !== undefined) requireInside(place.directory, file);
     const { text, before } = readBefore(client, file, name);
-    const after = onFile(file, () => setEntry(client, text, name, entry));
+    const after = withFileErrors(file, () => setEntry(client, text, name, entry));
     if (isDeepStrictEqual(before, JSON.parse(JSON.stringify(entry)))) {
       if (options.json) json(true, { client: chosen, file, written: false });
       else line(texts.CONNECT.unchanged(client.title, file));
@@ -133,34 +133,34 @@ function requireInside(project: string, file: string): void {
   if (path === project) return;
   const target = realpathSync(path);
   if (!target.startsWith(join(realpathSync(project), "/")))
-    throw texts.clientFileKept(file, new UserError(CLIENT_FILE.leadsOut(target)));
+    throw texts.clientFileUnchanged(file, new UserError(CLIENT_FILE.leadsOut(target)));
 }
 
 function readBefore(client: ClientKind, file: string, name: string): { text: string; before: unknown } {
-  const text = existsSync(file) ? onFile(file, () => readFileSync(file, "utf8")) : "";
-  return { text, before: onFile(file, () => entryIn(client, text, name)) };
+  const text = existsSync(file) ? withFileErrors(file, () => readFileSync(file, "utf8")) : "";
+  return { text, before: withFileErrors(file, () => entryIn(client, text, name)) };
 }
 
 /** @throws {CommandError} if the work fails; the error names the file */
-function onFile<T>(file: string, work: () => T): T {
+function withFileErrors<T>(file: string, work: () => T): T {
   try {
     return work();
   } catch (error) {
     if (!(error instanceof UserError) && !(error instanceof Error && "code" in error)) throw error;
-    throw texts.clientFileKept(file, error);
+    throw texts.clientFileUnchanged(file, error);
   }
 }
 
 /**
  * Replaces the file, or the file to which a symbolic link leads. Only its user can read the new file, because it may contain a
  * token.
- * @returns the copy of the earlier file, if there was one
+ * @returns the path of the copy of the earlier file, if there was one
  * @throws {CommandError} if the directory does not exist: the user may have misspelled it
  */
 function write({ directory, variable }: Place, file: string, text: string): string | undefined {
   if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())
     throw texts.noClientDirectory(directory, variable);
-  return onFile(file, () => {
+  return withFileErrors(file, () => {
     makeDirectories(dirname(file));
     const isThere = existsSync(file);
     if (!isThere && lstatSync(file, { throwIfNoEntry: false }) !== undefined)

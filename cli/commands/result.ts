@@ -1,10 +1,11 @@
-/** `sandbox-mcp result` and `cancel`: waits for, or ends, an earlier run. */
+/** `sandbox-mcp result` waits for an earlier run, and `sandbox-mcp cancel` stops it. */
+import { z } from "zod";
 import { serverCommand, wholeNumber } from "../define-command.ts";
 import { follow, type FollowedRun, toFollowedRun } from "../follow-run.ts";
 import { Server } from "../server-calls.ts";
-import { json, line, note, printOutput } from "../print.ts";
+import { bytes, duration, json, line, note, oneLine, printOutput } from "../print.ts";
 import { serverAddress } from "../server-address.ts";
-import { isTask, printTask } from "../task-report.ts";
+import { continueFrom, moreFiles } from "../texts.ts";
 
 export const result = serverCommand(
   "result",
@@ -50,4 +51,41 @@ export function report({ run, status }: FollowedRun, asJSON: boolean, more: obje
   if (typeof run.result === "string" && run.result !== "") printOutput(process.stdout, `${run.result}\n`);
   if (run.state !== "running")
     note(`${run.state}${run.exit_code === undefined ? "" : `, exit code ${run.exit_code}`}`);
+}
+
+const task = z.object({
+  id: z.string(),
+  state: z.string(),
+  answer: z.string().optional(),
+  note: z.string().optional(),
+  files: z.array(z.object({ path: z.string(), change: z.string(), size: z.number() })).default([]),
+  files_changed: z.number().default(0),
+  turns: z.number().optional(),
+  cost_usd: z.number().optional(),
+  duration_ms: z.number(),
+  session_id: z.string().optional(),
+});
+
+function isTask(run: object): boolean {
+  return "agent" in run;
+}
+
+/** Prints a task: its answer to standard output; and, if it has ended, its changes and costs to standard error. */
+function printTask(run: object): void {
+  const { id, state, answer, note: reason, files, files_changed, ...used } = task.parse(run);
+  if (answer !== undefined) printOutput(process.stdout, `${answer.trimEnd()}\n`);
+  if (state === "running") return;
+  if (reason) note(reason);
+  for (const { path, change, size } of files)
+    note(`${change.padEnd(7)} ${oneLine(path)}${change === "deleted" ? "" : ` (${bytes(size)})`}`);
+  if (files_changed > files.length) note(moreFiles(files_changed - files.length));
+  const { turns, cost_usd, duration_ms, session_id } = used;
+  const parts = [
+    state,
+    duration(duration_ms),
+    turns === undefined ? "" : `${turns} turns`,
+    cost_usd === undefined ? "" : `$${cost_usd.toFixed(4)}`,
+  ];
+  note(parts.filter(Boolean).join(", "));
+  if (session_id !== undefined && state !== "lost") note(continueFrom(id));
 }

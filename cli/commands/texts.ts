@@ -1,4 +1,4 @@
-/** The texts of single commands: errors, hints and notes. ../texts.ts has those of the command line as a whole. */
+/** The texts of single commands: errors, hints and notes. ../texts.ts has the texts that several commands use. */
 import { basename } from "node:path";
 import { SCOPES } from "../../src/shared/principal.ts";
 import { messageOf } from "../../src/shared/text.ts";
@@ -19,7 +19,7 @@ export const askDisconnected = () =>
   );
 export const NO_REASON = "The server reported an error without a reason.";
 export const takesNoQuestions = (url: string) => unavailable(`The server at ${url} does not offer \`ask\`.`);
-export const unsavedImages = (count: number) => `Images: ${count}. --save <directory> writes them.`;
+export const unsavedImages = (count: number) => `Images: ${count}. To save them, add --save <directory>.`;
 export const wrongVariable = (text: string) => usage(`--env must be NAME=value, not: ${text}`);
 
 // connect
@@ -28,7 +28,7 @@ export const onlyByProcess = (client: string) =>
   usage(`${client} cannot send a header: use --transport stdio.`);
 export const noProjectFile = (client: string) =>
   usage(`${client} has no configuration for a project: leave --project out.`);
-export const clientFileKept = (file: string, { message }: Error) =>
+export const clientFileUnchanged = (file: string, { message }: Error) =>
   failed(`${file} was not changed: ${message}. --print shows the configuration for this file.`);
 
 /** @param variable the environment variable or option that sets the directory; undefined if there is none */
@@ -74,12 +74,12 @@ export const bothToOutput = () => usage("--json and the file cannot both go to s
 export const noContent = (remote: string) => refusedByServer(`The server sent no content for ${remote}.`);
 export const fileExists = (path: string) => usage(`${path} exists already. --force replaces it.`);
 export const downloadStopped = (remote: string) =>
-  cancelled(`The download of ${remote} was stopped before its end.`);
+  cancelled(`The download of ${remote} was stopped before its end. Nothing was saved.`);
 export const downloadBroke = (remote: string, error: unknown) =>
   unavailable(`The download of ${remote} broke off: ${messageOf(error)}`);
 export const notDirectory = (remote: string) =>
   usage(`${remote} is a file. Fetch it: ${PROGRAM} files get ${remote}`);
-export const noLocalFile = (path: string) => unavailable(`There is no ${path}.`);
+export const noLocalFile = (path: string) => unavailable(`There is no file ${path} on this machine.`);
 export const notFile = (path: string) =>
   usage(
     `${path} is not a file. To send a directory, pack it: tar c ${path} | ${PROGRAM} files put - ${basename(path) || "root"}.tar`,

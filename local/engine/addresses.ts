@@ -5,8 +5,8 @@ import { attachedNetworks } from "./attached.ts";
 const reasons: [reason: string, ...subnets: string[]][] = [
   ["a loopback address", "127.0.0.0/8", "::1/128"],
   ["the unspecified address", "0.0.0.0/8", "::/128"],
-  // 168.63.129.16 is Azure's. The ranges below contain the other addresses, too. This entry comes first, because its reason says
-  // more.
+  // This entry comes before the ranges below, because its reason says more. The ranges contain all of these addresses except
+  // 168.63.129.16, which is Azure's.
   [
     "a cloud metadata address",
     "169.254.169.254/32",

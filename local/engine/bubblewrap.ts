@@ -14,6 +14,7 @@ import { agentDirectory, fetchedAgentsDirectory } from "./rootfs-files.ts";
 import { CHANNEL_FD, initCapability } from "./init.ts";
 import type { Sizes } from "./limits.ts";
 import { environmentLinks, pythonDirectories, sandboxPackagesDirectory } from "./python.ts";
+import { attempt } from "../../container/sandboxd/file-error.ts";
 import type { Toolchain } from "./toolchain.ts";
 import { START_PROBLEMS } from "./texts.ts";
 
@@ -88,12 +89,8 @@ function hasWritableFile(path: string): boolean {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found?.isFile()) return (found.mode & 0o222) !== 0;
   if (!found?.isDirectory()) return false;
-  try {
-    return readdirSync(path).some((name) => hasWritableFile(`${path}/${name}`));
-  } catch {
-    // The directory cannot be read, so it cannot be written either.
-    return false;
-  }
+  // If the engine cannot read or enter a directory, a sandbox cannot write to it: a sandbox has no more rights than the engine.
+  return attempt(() => readdirSync(path).some((name) => hasWritableFile(`${path}/${name}`)), false);
 }
 
 /**

@@ -1,16 +1,13 @@
 /** Checks whether bubblewrap can make a sandbox on this machine, by making one. */
-import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
-import { promisify } from "node:util";
+import { messageOf } from "../../src/shared/text.ts";
 import { initCapability, withoutInitCapability } from "./init.ts";
-import { systemPath, failureOf } from "./host-programs.ts";
+import { runHost, systemPath } from "./host-programs.ts";
 import { idOfNobody } from "./ids.ts";
 import { readText } from "./host-files.ts";
 import { BUBBLEWRAP } from "./texts.ts";
 
-const execute = promisify(execFile);
-
-type Run = (file: string, args: readonly string[]) => Promise<{ stdout: string }>;
+type Run = (program: string, args: readonly string[]) => Promise<string>;
 
 export type Check =
   | {
@@ -26,20 +23,20 @@ export type Check =
 
 /** Takes about 20 ms. @param path where to look for programs, as the engine does */
 export async function checkBubblewrap(path = systemPath()): Promise<Check> {
-  const run: Run = (file, args) => execute(file, args, { cwd: "/", timeout: 10_000, env: { PATH: path } });
+  const run: Run = (program, args) => runHost(program, args, path);
   if (process.platform !== "linux") {
     return failedCheck(BUBBLEWRAP.notLinux(process.platform), BUBBLEWRAP.useOther);
   }
   let help: string;
   try {
-    help = (await run("bwrap", ["--help"])).stdout;
+    help = await run("bwrap", ["--help"]);
   } catch {
     return failedCheck(BUBBLEWRAP.missing("bubblewrap"), BUBBLEWRAP.install(installCommand()));
   }
   for (const program of ["nsenter", "setpriv"]) {
-    const found = await run(program, ["--version"]).catch(() => undefined);
+    const found = await run(program, ["--version"]).catch(() => "");
     // BusyBox has programs of the same names with too few options.
-    if (found?.stdout.includes("util-linux") !== true)
+    if (!found.includes("util-linux"))
       return failedCheck(BUBBLEWRAP.missing(`util-linux's ${program}`), BUBBLEWRAP.installUtilities);
   }
   if (!(await run("perl", ["--version"]).catch(() => undefined)))
@@ -77,7 +74,7 @@ async function attempt(
     await run(file, rest);
     return undefined;
   } catch (error) {
-    return failureOf(error);
+    return messageOf(error);
   }
 }
 

@@ -58,7 +58,7 @@ async function makeReadOnly(mount: Mount): Promise<Mount> {
   await chmod(mount.from, 0o755);
   for (const entry of await readdir(mount.from, { recursive: true, withFileTypes: true })) {
     const path = join(entry.parentPath, entry.name);
-    // A later sandbox may have the same user ids as the one that made the cache, and must not write to it.
+    // A later sandbox may have the same user ids as the sandbox that made the cache. It must not be able to write to the cache.
     await chown(path, process.getuid?.() ?? 0, process.getgid?.() ?? 0);
     await chmod(path, entry.isDirectory() ? 0o755 : 0o644);
   }

@@ -2,13 +2,11 @@
  * Limits a sandbox's use of kernel resources that all sandboxes share, where bubblewrap has no option. The limits are set before
  * the sandbox's first program starts.
  */
-import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { promisify } from "node:util";
-import { systemPath, failureOf } from "./host-programs.ts";
+import { messageOf } from "../../src/shared/text.ts";
+import { runHost } from "./host-programs.ts";
 import { START_PROBLEMS } from "./texts.ts";
 
-const run = promisify(execFile);
 /** The most pseudo terminals of a sandbox. All sandboxes share about 3,000 (kernel.pty.max minus kernel.pty.reserve). */
 const pseudoTerminals = 64;
 /**
@@ -53,21 +51,9 @@ export async function confine(pid: number): Promise<void> {
   // drop its groups.
   const user = canDropGroups() ? [] : ["--preserve-credentials"];
   const script = [...namespaceLimits, terminals].join("\n");
-  const args = [
-    "--target",
-    String(pid),
-    "--user",
-    "--net",
-    ...user,
-    "--",
-    "/bin/sh",
-    "-c",
-    script,
-    "sh",
-    String(pid),
-  ];
-  const env = { PATH: systemPath() };
-  await run("nsenter", args, { cwd: "/", env, timeout: 10_000 }).catch((error: unknown) => {
-    throw new Error(START_PROBLEMS.bounds(failureOf(error)));
+  const target = ["--target", String(pid), "--user", "--net", ...user, "--"];
+  const shell = ["/bin/sh", "-c", script, "sh", String(pid)];
+  await runHost("nsenter", [...target, ...shell]).catch((error: unknown) => {
+    throw new Error(START_PROBLEMS.bounds(messageOf(error)));
   });
 }

@@ -9,7 +9,7 @@ import { STOPPED_BECAUSE } from "./texts.ts";
 
 /** The longest message. The Worker's longest result is a kernel's document with 12 MiB of images. */
 export const maxMessageBytes = 16 * 1024 * 1024;
-/** The most that one connection may make the Worker store: bytes, calls, and references to values in the sandbox. */
+/** How much the Worker may have to store for one connection: bytes, calls, and references to values in the sandbox. */
 const maxStored = { size: 32 * 1024 * 1024, calls: 4096, stubs: 256 };
 /** The most bytes of results that the Worker has not released, over all connections of a sandbox. */
 const maxReplies = 32 * 1024 * 1024;
@@ -39,7 +39,7 @@ export class RepliesInFlight {
   }
 }
 
-/** What the Worker stores until the sandbox has responded to a request and has released all its callbacks. */
+/** The data that the Worker stores until the sandbox has responded to a request and has released all its callbacks. */
 interface Stored {
   size: number;
   /** How many of these are not released: the request and each of its callbacks. */

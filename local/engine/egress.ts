@@ -27,6 +27,7 @@ import {
   limitInterim,
   onUnexpectedResponse,
   type OutboundQueue,
+  refuseRequest,
   streamResponse,
   sendHead,
 } from "./outbound-queue.ts";
@@ -125,15 +126,15 @@ async function respond(
   response: ServerResponse,
 ): Promise<void> {
   const url = target(request);
-  if (url === undefined) return refuse(response, 400, REFUSALS.noHost);
+  if (url === undefined) return refuseRequest(response, 400, REFUSALS.noHost);
   // Node decodes only the coding chunked. Any other coding would be lost, because a transfer coding applies to one connection.
   if (!/^chunked$/i.test(request.headers["transfer-encoding"] ?? "chunked"))
-    return refuse(response, 501, REFUSALS.coding);
+    return refuseRequest(response, 501, REFUSALS.coding);
   const host = hostOf(url);
   const other = tunnelMismatch(request, url);
   if (other !== undefined) {
     egress.connections.refuse(track(egress, request, response, url), "mismatch");
-    return refuse(response, 403, other);
+    return refuseRequest(response, 403, other);
   }
   const pattern = interceptFor(egress.intercepts, url);
   if (!(await limiter.waitForRate(request.socket, pattern === undefined ? "direct" : "intercepted"))) return;
@@ -142,7 +143,7 @@ async function respond(
     const isForwarded = isIntercepted(egress.intercepts.https, host);
     const refused = isForwarded ? refusedByPolicy(egress, host, portOf(url)) : undefined;
     if (!isForwarded || refused !== undefined) track(egress, request, response, url, refused?.why);
-    if (refused !== undefined) return refuse(response, 403, refused.text);
+    if (refused !== undefined) return refuseRequest(response, 403, refused.text);
     return egress.queue.forward(request, response, url, pattern);
   }
   await sendWithinPolicy(egress, request, response, url, endToEndHeaders(request.rawHeaders));
@@ -160,13 +161,13 @@ export async function sendWithinPolicy(
   const refused = refusedByPolicy(egress, hostOf(url), portOf(url));
   const entry = track(egress, request, response, url, refused?.why);
   if (secret !== undefined) entry.secret = secret;
-  if (refused !== undefined) return refuse(response, 403, refused.text);
+  if (refused !== undefined) return refuseRequest(response, 403, refused.text);
   if (!egress.internet.allowed)
-    return refuse(response, 403, REFUSALS.unreachable(url.host, egress.internet.reason));
+    return refuseRequest(response, 403, REFUSALS.unreachable(url.host, egress.internet.reason));
   try {
     await sendUpstream(egress, request, response, url, headers, entry);
   } catch (error) {
-    refuse(response, ...failure(error));
+    refuseRequest(response, ...failure(error));
   }
 }
 
@@ -326,7 +327,7 @@ async function tunnel(
   const nested = { why: "mismatch", text: REFUSALS.nested } as const;
   const refused = tunnelTargets.has(socket) ? nested : forbidden;
   const entry: Connection = { at: Date.now(), host, port, method: "CONNECT", bytes: 0 };
-  // Some clients use tunnels for plain HTTP, too.
+  // Some clients also send plain HTTP through a tunnel.
   if (refused === undefined && isIntercept) return serveRequests(server, socket, head, entry);
   if (refused === undefined && port === 443 && isIntercepted(egress.intercepts.https, host)) {
     if (await limiter.waitForRate(socket, "handshake"))
@@ -557,12 +558,6 @@ function failure(error: unknown): [status: number, reason: string] {
   if (error instanceof Refusal) return [403, REFUSALS.notForSandboxes(error.message)];
   // Sandboxes get only the messages of these two classes. Other messages may contain addresses of this machine.
   return [502, error instanceof Unreachable ? error.message : HOST_PROBLEMS.unreachable];
-}
-
-function refuse(response: ServerResponse, status: number, reason: string): void {
-  if (response.headersSent) return void response.destroy();
-  response.writeHead(status, { "content-type": "text/plain; charset=utf-8" });
-  response.end(`sandbox-mcp: ${reason}.\n`);
 }
 
 /** The status line contains the reason, too, because most clients show only this line. */

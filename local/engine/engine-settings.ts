@@ -13,7 +13,7 @@ export const settingsSchema = z.strictObject({
   isolation: z.enum(["bubblewrap", "none"]),
   /** The result of `checkBubblewrap`, if the parent process has already called it. */
   bubblewrap: z.strictObject({ supported: z.array(z.string()), dropsRoot: z.boolean() }).optional(),
-  /** The directory for sockets and generated files. The engine creates it, and removes what killed engines left in it. */
+  /** The directory for sockets and generated files. The engine creates it, and removes the files that killed engines left in it. */
   runDir: directory,
   limits: limitsSchema.partial().optional(),
   /** The sandboxes' python3 instead of the detected one; null for none. */

@@ -12,7 +12,7 @@ import {
 } from "../platform/engine-protocol.ts";
 import { endToEndHeaders, framingHeaders, onUnexpectedResponse, streamResponse } from "./outbound-queue.ts";
 import type { OwnServer } from "./launch.ts";
-import { gather, paceTogether } from "./piece-limit.ts";
+import { gather } from "./piece-limit.ts";
 import { relay, RelayPace } from "./relay.ts";
 import { readHead } from "./upstream.ts";
 import { REQUEST_PROBLEMS } from "./texts.ts";
@@ -53,9 +53,9 @@ export class PortForwarder {
     }
   }
 
-  /** Limits the frames and pieces of this sandbox's own servers together with those of the owner's other sandboxes. */
+  /** Limits this sandbox's connections together with those of the owner's other sandboxes. */
   joinOwner(owner: string): void {
-    this.#pace.pieces.together = paceTogether(owner);
+    for (const pace of [this.#pace, this.#previewPace]) pace.joinOwner(owner);
   }
 
   async request(
@@ -201,7 +201,7 @@ function isPreview({ headers }: IncomingMessage): boolean {
   return headers[PREVIEW_PORT] !== undefined;
 }
 
-function refuseUpgrade(client: Duplex, status: string, code: EngineErrorCode): void {
+export function refuseUpgrade(client: Duplex, status: string, code: EngineErrorCode): void {
   client.end(
     `HTTP/1.1 ${status}\r\n${ERROR_HEADER}: ${code}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`,
   );

@@ -76,6 +76,8 @@ export class FramedConnection extends Duplex {
 
   #pass(): void {
     if (!this.#isReading || this.#isWaiting || this.readableEnded || this.destroyed) return;
+    // Bytes that come back with `unshift` belong before all later ones.
+    if (!this.#carriesFrames && this.readableLength > 0) return this.#waitForHead();
     const bytes: Buffer | null = this.#rest ?? this.#socket.read();
     this.#rest = null;
     if (bytes === null) {

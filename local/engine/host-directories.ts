@@ -7,7 +7,7 @@ import { shownName } from "../../src/shared/shown.ts";
 import type { Mount } from "./bubblewrap.ts";
 import type { HostDirectory } from "./engine-settings.ts";
 import { O_PATH } from "./host-files.ts";
-import { systemPath } from "./host-programs.ts";
+import { runHost, systemPath } from "./host-programs.ts";
 import { claimIDs, idsPerSandbox, type HostUser, type IDMap, type IDRange } from "./ids.ts";
 import type { MountMaps } from "./id-mapped-mount.ts";
 import { MACHINE, START_PROBLEMS } from "./texts.ts";
@@ -31,7 +31,7 @@ export async function claimIDsFor(directory: FileHandle | undefined): Promise<Ho
   const firstUser = { uid: first, gid: first };
   if (owner === undefined) return { ...range, root: firstUser, count: idsPerSandbox };
   if (owner.uid === 0) {
-    // Maps all groups: on such a mount, nobody can change a file whose owner or group is not in the maps.
+    // Maps all groups, because nobody can change a file on such a mount if the file's owner or group is not in the maps.
     const directoryMaps = { users: `0 ${first} 1\n`, groups: `0 ${first} ${idsPerSandbox}\n` };
     return { ...range, root: firstUser, count: 1, directoryMaps };
   }
@@ -65,10 +65,8 @@ export async function requireMounted(pid: number, { from, to, opened }: Mount): 
 async function ownerOf(opened: FileHandle): Promise<HostUser> {
   const found = await opened.stat();
   // The owner's primary group. The directory's group could give access to other files.
-  const { stdout } = await run("id", ["-g", String(found.uid)], { env: { PATH: systemPath() } }).catch(
-    () => ({ stdout: "" }),
-  );
-  return { uid: found.uid, gid: stdout.trim() === "" ? found.gid : Number(stdout) };
+  const gid = await runHost("id", ["-g", String(found.uid)]).catch(() => "");
+  return { uid: found.uid, gid: gid.trim() === "" ? found.gid : Number(gid) };
 }
 
 /**

@@ -1,10 +1,7 @@
 /** Mounts that show one owner's files as another owner's (mount_setattr(2), Linux 5.12). */
-import { execFile } from "node:child_process";
 import { arch } from "node:process";
-import { promisify } from "node:util";
-import { systemPath, failureOf } from "./host-programs.ts";
+import { runHost } from "./host-programs.ts";
 
-const run = promisify(execFile);
 /** The number of unshare(2). The other system calls below have the same numbers on both architectures. */
 const unshareNumber: Partial<Record<typeof arch, number>> = { x64: 272, arm64: 97 };
 
@@ -58,10 +55,5 @@ export async function mountMapped(pid: number, from: string, to: string, maps: M
   const unshare = unshareNumber[arch];
   if (unshare === undefined) throw new Error(`${arch} processors are not supported`);
   const words = [from, to, maps.users, maps.groups, String(unshare)];
-  const args = [`--mount=/proc/${pid}/ns/mnt`, "--", "perl", "-e", program, ...words];
-  await run("nsenter", args, { cwd: "/", env: { PATH: systemPath() }, timeout: 10_000 }).catch(
-    (error: unknown) => {
-      throw new Error(failureOf(error));
-    },
-  );
+  await runHost("nsenter", [`--mount=/proc/${pid}/ns/mnt`, "--", "perl", "-e", program, ...words]);
 }

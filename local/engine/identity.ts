@@ -1,6 +1,7 @@
 /** Identifies a process so that a later one with the same number is not mistaken for it, even after the machine restarts. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { procStat } from "../../container/sandboxd/proc-stat.ts";
+import { attempt } from "../../container/sandboxd/file-error.ts";
 import { readText } from "./host-files.ts";
 
 /** `<process id> <start time in clock ticks since boot> <the machine's boot id>` */
@@ -22,11 +23,8 @@ export function isAlive(identity: Identity): boolean {
 /** Kills the identified process, if it still runs. If it is a pid namespace's first process, the whole namespace ends. */
 export function kill(identity: Identity): void {
   if (!isAlive(identity)) return;
-  try {
-    process.kill(Number.parseInt(identity, 10), "SIGKILL");
-  } catch {
-    // The process is gone already.
-  }
+  // The process may be gone already.
+  attempt(() => process.kill(Number.parseInt(identity, 10), "SIGKILL"), false);
 }
 
 export async function endProcess(identity: Identity): Promise<void> {

@@ -8,7 +8,7 @@ import { accountFiles, hostname } from "./rootfs-files.ts";
 import type { Limits } from "./limits.ts";
 import { quote } from "../../src/shared/text.ts";
 
-/** No other process in the sandbox has this capability. It gives no access to files or to other processes. */
+/** No other process in the sandbox has this capability. The capability gives no access to files or to other processes. */
 export const initCapability = "CAP_SETPCAP";
 const INIT_PROGRAM = "/opt/sandbox-mcp/init.pl";
 /** bash reads its script from stdin. So it waits until the engine sends the script, and `ps` shows only a few words. */

@@ -19,6 +19,7 @@ import { superviseCommand } from "./init.ts";
 import { start, type Processes, type StartOptions } from "./sandbox-processes.ts";
 import type { Toolchain } from "./toolchain.ts";
 import { messageOf, quote } from "../../src/shared/text.ts";
+import { attempt } from "../../container/sandboxd/file-error.ts";
 import { MACHINE, START_PROBLEMS } from "./texts.ts";
 
 export type OwnServer = "control" | "sandboxd";
@@ -80,11 +81,8 @@ export async function launch(options: LaunchOptions): Promise<RunningProcess> {
         return connectBelow(control.directory, basename(to === "control" ? controlSocket : sandboxdSocket));
       },
       signal: (signal) => {
-        try {
-          if (ended === undefined) process.kill(pid, signal);
-        } catch {
-          // The first process has ended, so the sandbox ends too.
-        }
+        // Fails if the first process has ended. Then the sandbox ends, too.
+        if (ended === undefined) attempt(() => process.kill(pid, signal), false);
       },
       kill: processes.kill,
       exited: processes.exited,

@@ -2,8 +2,9 @@
  * Ends the processes and removes the files that a killed engine left behind. It finds them by marks that sandboxes cannot change:
  * files in the engine's directory that identify each sandbox's first process, and the names of control groups.
  */
-import { chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { loadText } from "./host-files.ts";
 import { endProcess, identify, isAlive } from "./identity.ts";
 import { endLeftoverGroups, type GroupParent, removeForgottenGroups } from "./limits.ts";
 
@@ -20,15 +21,11 @@ export async function endLeftovers(runDir: string, parents: GroupParent[]): Prom
   for (const boot of await readdir(runDir)) {
     if (!/^[0-9a-f]{16}$/.test(boot)) continue;
     const directory = join(runDir, boot);
-    if (isAlive(await read(join(directory, engineMark)))) continue;
+    if (isAlive(await loadText(join(directory, engineMark)))) continue;
     const marks = (await readdir(directory)).map((name) => join(directory, name, sandboxMark));
-    await Promise.all(marks.map(async (mark) => await endProcess(await read(mark))));
+    await Promise.all(marks.map(async (mark) => await endProcess(await loadText(mark))));
     await endLeftoverGroups(parents, boot);
     await rm(directory, { recursive: true, force: true });
   }
   await removeForgottenGroups(parents);
-}
-
-async function read(file: string): Promise<string> {
-  return await readFile(file, "utf8").catch(() => "");
 }

@@ -1,13 +1,12 @@
 /** A sandbox's resource limits, and the control groups that enforce some of them. */
-import { access, constants, mkdir, readFile, readdir, rmdir, stat, writeFile } from "node:fs/promises";
-import { execFileSync } from "node:child_process";
+import { access, constants, mkdir, readdir, rmdir, stat, writeFile } from "node:fs/promises";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { availableParallelism, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
-import { readText } from "./host-files.ts";
-import { systemPath } from "./host-programs.ts";
+import { loadText, readText } from "./host-files.ts";
+import { runHost } from "./host-programs.ts";
 import { identify, kill } from "./identity.ts";
 
 export const limitsSchema = z.strictObject({
@@ -51,7 +50,10 @@ export function sizesFor(diskBytes: number): Sizes {
 }
 
 const MiB = 1024 * 1024;
-/** The sandboxes that share the machine's open files: one principal's maximum (MAX_RUNNING_SANDBOXES), and the prepared one. */
+/**
+ * How many sandboxes share the machine's open files: the default maximum of one principal (MAX_RUNNING_SANDBOXES), and the prepared
+ * sandbox.
+ */
 const sandboxes = 10 + 1;
 /** The limit of a sandbox's socket buffers. All sockets of the machine share one pool, a twentieth of its memory. */
 const socketBytes = 64 * MiB;
@@ -107,11 +109,8 @@ export function kernelMemory(): number | undefined {
 }
 
 function readSetting(setting: string): number {
-  try {
-    return Number(readFileSync(`/proc/sys/${setting}`, "utf8").trim().split(/\s+/).at(-1));
-  } catch {
-    return Infinity;
-  }
+  const text = readText(`/proc/sys/${setting}`);
+  return text === "" ? Infinity : Number(text.trim().split(/\s+/).at(-1));
 }
 
 /**
@@ -119,36 +118,68 @@ function readSetting(setting: string): number {
  * processor.
  */
 export const SANDBOX_PROCESSORS = availableParallelism() - Math.min(1, availableParallelism() / 4);
-/** The period of a limit, in microseconds. A group that has used its part waits until the next period. */
+/** The period of a processor limit, in microseconds. A group that has used its time in a period waits until the next one. */
 const PERIOD = 20_000;
-/** The kernel accepts no smaller limit for a period, in microseconds. */
+/** The smallest processor time for each period that the kernel accepts, in microseconds. */
 const MIN_QUOTA = 1000;
 
-type FileValue = [file: string, value: string | number];
+/**
+ * The values for a group's files, for both versions of control groups and all controllers. A group has the files of its version
+ * and of its controllers only.
+ */
+type FileValues = [file: string, value: string | number][];
 
-/** The files that limit a group's processors, by version of control groups; undefined means no limit. */
-function quotaFiles(processors: number | undefined): Record<GroupParent["version"], FileValue[]> {
+/** The engine continues without a value that cannot be set, such as a limit that the machine has not enabled. */
+async function setFiles(group: string, values: FileValues): Promise<void> {
+  for (const [file, value] of values)
+    await writeFile(join(group, file), String(value)).catch(() => undefined);
+}
+
+/** @param processors undefined means no limit */
+function processorLimit(processors: number | undefined): FileValues {
   const quota = processors === undefined ? undefined : Math.max(MIN_QUOTA, Math.round(processors * PERIOD));
-  return {
-    1: [
-      ["cpu.cfs_period_us", PERIOD],
-      ["cpu.cfs_quota_us", quota ?? -1],
-    ],
-    2: [["cpu.max", `${quota ?? "max"} ${PERIOD}`]],
-  };
+  return [
+    ["cpu.cfs_period_us", PERIOD],
+    ["cpu.cfs_quota_us", quota ?? -1],
+    ["cpu.max", `${quota ?? "max"} ${PERIOD}`],
+  ];
 }
 
 /**
- * The files with the limits of processor time for all sandboxes together, by version of control groups. Under contention, the
- * sandboxes get half as much processor time as the server. In version 1, the sandboxes' group competes with the server's threads.
- * Each thread has a weight of 1,024, and the group's weight is divided among the processors. In version 2, the group competes with
- * the server's group, whose weight is 100. The weights are not enough: when 45 programs woke up often to print single bytes, Linux
- * 6.18 gave the sandboxes 97 % of the time.
+ * The limits of all sandboxes together. Under contention, the sandboxes get half as much processor time as the server. In version
+ * 1, the sandboxes' group competes with the server's threads. Each thread has a weight of 1,024, and the group's weight is divided
+ * among the processors. In version 2, the group competes with the server's group, whose weight is 100. The weights are not enough:
+ * when 45 programs woke up often to print single bytes, Linux 6.18 gave the sandboxes 97 % of the time.
  */
-const CPU_FILES: Record<GroupParent["version"], FileValue[]> = {
-  1: [["cpu.shares", (1024 / 2) * availableParallelism()], ...quotaFiles(SANDBOX_PROCESSORS)[1]],
-  2: [["cpu.weight", 100 / 2], ...quotaFiles(SANDBOX_PROCESSORS)[2]],
-};
+const engineLimits = ({ allMemoryBytes }: Limits): FileValues => [
+  ["memory.limit_in_bytes", allMemoryBytes],
+  ["memory.max", allMemoryBytes],
+  ["cpu.shares", (1024 / 2) * availableParallelism()],
+  ["cpu.weight", 100 / 2],
+  ...processorLimit(SANDBOX_PROCESSORS),
+];
+
+/** The limits of one sandbox. Sandboxes share the processors equally by default; processor-shares.ts limits busy ones. */
+async function sandboxLimits(limits: Limits): Promise<FileValues> {
+  const { root, runs } = sizesFor(limits.diskBytes);
+  // Files are in memory, so the limit includes room for a full disk: programs must then get ENOSPC, and not be killed.
+  const memory = limits.memoryBytes + root + runs;
+  const reads = limits.diskReadBytes;
+  return [
+    ["pids.max", limits.processes],
+    ["memory.limit_in_bytes", memory],
+    // Version 2 counts socket buffers as memory.
+    ["memory.kmem.tcp.limit_in_bytes", socketBytes],
+    ["memory.max", memory],
+    ["memory.swap.max", 0],
+    ...(await findDisks()).flatMap((disk): FileValues => [
+      ["blkio.throttle.read_bps_device", `${disk} ${reads}`],
+      ["blkio.throttle.read_iops_device", `${disk} ${READS_PER_SECOND}`],
+      ["io.max", `${disk} rbps=${reads} riops=${READS_PER_SECOND}`],
+    ]),
+  ];
+}
+
 /** `cpuacct` is the part of version 1 that counts processor time. Usually it has the groups of `cpu`. */
 type Controller = "memory" | "pids" | "cpu" | "cpuacct" | "io";
 
@@ -160,7 +191,7 @@ export interface GroupParent {
 
 export async function findGroupParents(): Promise<GroupParent[]> {
   const usableParents: GroupParent[] = [];
-  for (const line of (await read("/proc/self/cgroup")).split("\n")) {
+  for (const line of (await loadText("/proc/self/cgroup")).split("\n")) {
     const [, controllers = "", path = "/"] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
     const names = controllers.replace("blkio", "io").split(",");
     const controller = [...allControllers, "cpuacct" as const].find((name) => names.includes(name));
@@ -191,19 +222,16 @@ const allControllers: Controller[] = ["memory", "pids", "cpu", "io"];
 const READS_PER_SECOND = 2000;
 
 /** The disks of the files that sandboxes see, as `<major>:<minor>`. Disks of overlay file systems are unknown. */
-export function findDisks(): string[] {
-  disks ??= [...new Set(["/usr", process.execPath, import.meta.dirname].flatMap(diskOf))];
-  return disks;
+export async function findDisks(): Promise<string[]> {
+  disks ??= Promise.all(["/usr", process.execPath, import.meta.dirname].map(diskOf));
+  return [...new Set((await disks).flat())];
 }
-let disks: string[] | undefined;
+let disks: Promise<string[][]> | undefined;
 
-function diskOf(path: string): string[] {
+async function diskOf(path: string): Promise<string[]> {
   try {
-    const source = execFileSync("findmnt", ["-nvo", "SOURCE", "-T", path], {
-      encoding: "utf8",
-      env: { PATH: systemPath() },
-    }).trim();
-    const { rdev } = statSync(source);
+    const source = await runHost("findmnt", ["-nvo", "SOURCE", "-T", path]);
+    const { rdev } = statSync(source.trim());
     const device = `/sys/dev/block/${(rdev >>> 8) & 0xfff}:${(rdev & 0xff) | ((rdev >>> 12) & 0xfff00)}`;
     // Limits apply to whole disks.
     const file = existsSync(`${device}/partition`) ? `${device}/../dev` : `${device}/dev`;
@@ -249,40 +277,46 @@ function limitFile({ version }: GroupParent, controller: Controller): string {
 export async function createEngineGroups(
   parents: GroupParent[],
   boot: string,
-  { allMemoryBytes }: Limits,
+  limits: Limits,
 ): Promise<string[]> {
-  const directories: string[] = [];
-  for (const parent of parents) {
-    const directory = join(parent.path, groupPrefix + boot);
-    const set = (file: string, value: string | number) => writeFile(join(directory, file), String(value));
-    try {
-      await mkdir(directory).catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== "EEXIST") throw error;
-      });
-      directories.push(directory);
-      if (parent.version === 2)
-        await set(
-          "cgroup.subtree_control",
-          parent.controllers.map((controller) => `+${controller}`).join(" "),
-        );
-      for (const controller of parent.controllers) {
-        if (controller === "memory") await set(limitFile(parent, controller), allMemoryBytes);
-        if (controller === "cpu")
-          for (const [file, value] of CPU_FILES[parent.version]) await set(file, value);
-      }
-    } catch {
-      // The engine continues without a group that cannot be made, or a limit that cannot be set.
-    }
-  }
-  return directories;
+  return await createInEach(parents, async ({ path, controllers }) => {
+    const directory = join(path, groupPrefix + boot);
+    await mkdir(directory, { recursive: true });
+    const enabled = controllers.map((controller) => `+${controller}`).join(" ");
+    await setFiles(directory, [["cgroup.subtree_control", enabled], ...engineLimits(limits)]);
+    return directory;
+  });
+}
+
+export async function createGroups(parents: GroupParent[], name: string, limits: Limits): Promise<string[]> {
+  const values = await sandboxLimits(limits);
+  return await createInEach(parents, async (parent) => {
+    const directory = join(parent.path, groupPrefix + name);
+    // The engine's group may be gone: another engine removes groups that have been empty for an hour.
+    await mkdir(directory).catch(async () => {
+      await createEngineGroups([parent], dirname(name), limits);
+      await mkdir(directory);
+    });
+    await setFiles(directory, values);
+    return directory;
+  });
+}
+
+/** The engine continues without a group that cannot be made. */
+async function createInEach(
+  parents: GroupParent[],
+  create: (parent: GroupParent) => Promise<string>,
+): Promise<string[]> {
+  const results = await Promise.allSettled(parents.map(create));
+  return results.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []));
 }
 
 /** Bytes of memory without the file cache, which the kernel can reclaim; 0 if the group's counts cannot be read. */
 export async function memoryOf(group: string): Promise<number> {
   const used = Number(
-    (await read(join(group, "memory.current"))) || (await read(join(group, "memory.usage_in_bytes"))),
+    (await loadText(join(group, "memory.current"))) || (await loadText(join(group, "memory.usage_in_bytes"))),
   );
-  const statistics = await read(join(group, "memory.stat"));
+  const statistics = await loadText(join(group, "memory.stat"));
   if (used === 0 || statistics === "") return 0;
   const isVersion1 = /^total_cache /m.test(statistics);
   const cached = ["active_file", "inactive_file"].map((name) => {
@@ -296,58 +330,21 @@ export async function memoryOf(group: string): Promise<number> {
 }
 
 export async function kernelMemoryOf(group: string): Promise<number> {
-  const ofVersion2 = /^slab_unreclaimable (\d+)$/m.exec(await read(join(group, "memory.stat")))?.[1];
-  return Number(ofVersion2 ?? (await read(join(group, "memory.kmem.usage_in_bytes"))));
-}
-
-export async function createGroups(parents: GroupParent[], name: string, limits: Limits): Promise<string[]> {
-  const directories: string[] = [];
-  for (const parent of parents) {
-    const directory = join(parent.path, groupPrefix + name);
-    try {
-      // The engine's group may be gone: another engine removes groups that have been empty for an hour.
-      await mkdir(directory).catch(async () => {
-        await createEngineGroups([parent], dirname(name), limits);
-        await mkdir(directory);
-      });
-      directories.push(directory);
-      for (const controller of parent.controllers) {
-        // By default, sandboxes share the processor equally. processor-shares.ts limits busy ones.
-        if (controller === "cpu" || controller === "cpuacct") continue;
-        if (controller === "io") {
-          await limitReads(parent, directory, limits);
-          continue;
-        }
-        // Files are in memory, so the limit includes room for a full disk: programs must then get ENOSPC, and not be killed.
-        const value = controller === "pids" ? limits.processes : limits.memoryBytes + filesBytes(limits);
-        await writeFile(join(directory, limitFile(parent, controller)), String(value));
-      }
-      // Version 2 counts socket buffers as memory.
-      const [file, value] =
-        parent.version === 2 ? ["memory.swap.max", 0] : ["memory.kmem.tcp.limit_in_bytes", socketBytes];
-      if (parent.controllers.includes("memory"))
-        await writeFile(join(directory, file), String(value)).catch(() => undefined);
-    } catch {
-      // The engine continues without a group that cannot be made, or a limit that cannot be set.
-    }
-  }
-  return directories;
+  const ofVersion2 = /^slab_unreclaimable (\d+)$/m.exec(await loadText(join(group, "memory.stat")))?.[1];
+  return Number(ofVersion2 ?? (await loadText(join(group, "memory.kmem.usage_in_bytes"))));
 }
 
 /** The processor time that a group has used; 0 if the group does not count it. */
 export async function processorSecondsOf(group: string): Promise<number> {
-  const ofVersion2 = /^usage_usec (\d+)$/m.exec(await read(join(group, "cpu.stat")))?.[1];
+  const ofVersion2 = /^usage_usec (\d+)$/m.exec(await loadText(join(group, "cpu.stat")))?.[1];
   return ofVersion2 === undefined
-    ? Number(await read(join(group, "cpuacct.usage"))) / 1e9
+    ? Number(await loadText(join(group, "cpuacct.usage"))) / 1e9
     : Number(ofVersion2) / 1e6;
 }
 
-/** Limits a group's processors; undefined means no limit. Without this limit in the kernel, it does nothing. */
+/** Limits a group's processors; undefined means no limit. Does nothing if the kernel does not support this limit. */
 export async function limitProcessors(group: string, processors: number | undefined): Promise<void> {
-  for (const [file, value] of Object.values(quotaFiles(processors)).flat())
-    // The group has the files of one version, or none.
-    if (existsSync(join(group, file)))
-      await writeFile(join(group, file), String(value)).catch(() => undefined);
+  await setFiles(group, processorLimit(processors));
 }
 
 /** The highest count of the groups. If each controller has a separate group, only one group has a count. */
@@ -356,26 +353,6 @@ export async function countOf(
   count: (group: string) => Promise<number>,
 ): Promise<number> {
   return Math.max(0, ...(await Promise.all(groups.map(count))));
-}
-
-async function limitReads(
-  { version }: GroupParent,
-  directory: string,
-  { diskReadBytes }: Limits,
-): Promise<void> {
-  const set = (file: string, value: string) => writeFile(join(directory, file), value);
-  for (const disk of findDisks()) {
-    if (version === 2) await set("io.max", `${disk} rbps=${diskReadBytes} riops=${READS_PER_SECOND}`);
-    else {
-      await set("blkio.throttle.read_bps_device", `${disk} ${diskReadBytes}`);
-      await set("blkio.throttle.read_iops_device", `${disk} ${READS_PER_SECOND}`);
-    }
-  }
-}
-
-function filesBytes({ diskBytes }: Limits): number {
-  const { root, runs } = sizesFor(diskBytes);
-  return root + runs;
 }
 
 /** Removes groups. Retries, because a group is busy briefly after its last process has ended. */
@@ -428,13 +405,9 @@ export async function removeForgottenGroups(parents: GroupParent[]): Promise<voi
 
 async function killGroup(directory: string): Promise<void> {
   for (let attempt = 0; attempt < 10; attempt += 1) {
-    const members = (await read(join(directory, "cgroup.procs"))).split("\n").map(Number).filter(Boolean);
+    const members = (await loadText(join(directory, "cgroup.procs"))).split("\n").map(Number).filter(Boolean);
     if (members.length === 0) return;
     for (const pid of members) kill(identify(pid) ?? "");
     await sleep(25);
   }
-}
-
-async function read(file: string): Promise<string> {
-  return await readFile(file, "utf8").catch(() => "");
 }

@@ -1,25 +1,26 @@
 /**
  * Ends a sandbox that exhausts a resource of the machine for which the kernel has no limit per sandbox:
- * - Memory of all sandboxes: the kernel would end the largest process, and spare a sandbox with many small ones.
+ * - Memory of all sandboxes: the kernel would end the largest process, and spare a sandbox with many small processes.
  * - Open files: files in transit in sockets, or mapped into memory, do not count as descriptors of a process.
  * - Memory of TCP: data in connections that were not accepted yet counts in no control group.
  * - Closed connections with unsent data: beyond the machine's limit, the kernel resets connections of others when they close.
  * - File locks: they count in no control group. One sandbox took 100 MB of kernel memory a second with them.
  * - Sockets: of the memory for unsent and unread data, at most a small part counts in a control group. One TCP connection kept 85
  *   MB, for which its group was charged 130 KB.
- * - Pseudo terminals: a thread of the kernel, outside all groups, processes what programs write to a terminal. 540 terminals took
- *   2.8 of four processors, and a neighbour's commands took 5 s.
+ * - Pseudo terminals: when programs write to a terminal, a thread of the kernel works, outside all control groups. 540 terminals
+ *   took 2.8 of four processors, and commands of other sandboxes took 5 s.
  * - Netlink: unread replies of the kernel count in no control group. Half a million sockets may hold 208 KiB each.
  *
  * The guard ends the largest sandbox of the principal that uses most of the resource. If it chose the largest sandbox of all, a
  * principal with several slightly smaller sandboxes could make it end a neighbour's.
  */
-import { readdir, readFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { join } from "node:path";
+import { waitAtMost } from "../../src/shared/timers.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import { procStat, TICK_MS } from "../../container/sandboxd/proc-stat.ts";
-import { readText } from "./host-files.ts";
+import { loadText, readText } from "./host-files.ts";
 import { countOf, kernelMemory, kernelMemoryOf, memoryOf, type Limits } from "./limits.ts";
 import { shareProcessors } from "./processor-shares.ts";
 import type { SandboxRegistry } from "./running-sandboxes.ts";
@@ -211,16 +212,15 @@ async function endLargestUser(
     if (users.length === 0) continue;
     const ending = endsOthers ? users : users.slice(0, 1);
     for (const sandbox of ending) sandbox.end(why);
-    const ended = Promise.all(ending.map((sandbox) => sandbox.ended));
-    await Promise.race([ended, sleep(END_TIMEOUT_MS, undefined, { ref: false })]);
+    await waitAtMost(END_TIMEOUT_MS, Promise.all(ending.map((sandbox) => sandbox.ended)));
     return;
   }
   onUnexplained?.();
 }
 
 /**
- * The sandboxes of the principal that uses most: the largest, then those that use at least half as much. None if that principal
- * uses less than `least`.
+ * The sandboxes of the principal that uses most: first the largest, then the sandboxes that use at least half as much as the
+ * largest. None if the principal uses less than `least`.
  */
 async function findLargestUsers(
   sandboxes: EngineSandbox[],
@@ -251,7 +251,7 @@ function lockShares(): (sandbox: EngineSandbox) => Promise<number> {
       listedAt = performance.now();
       holders = lockHolders();
     }
-    const processes = await readFile(join(group, "cgroup.procs"), "utf8").catch(() => "");
+    const processes = await loadText(join(group, "cgroup.procs"));
     const groupMembers = new Set(processes.split("\n").map(Number));
     const all = await holders;
     return all.length === 0 ? 0 : all.filter((pid) => groupMembers.has(pid)).length / all.length;
@@ -280,7 +280,8 @@ function kernelThreadUse(): () => Promise<number | undefined> {
     const elapsedMs = performance.now() - begin.at;
     if (elapsedMs < TERMINALS_MS) return undefined;
     const before = begin.ticks;
-    // The next measurement begins after this check: the time of a sandbox that the check ends must not count against another one.
+    // The next measurement begins after this check. Otherwise the use of a sandbox that this check ends would count against another
+    // sandbox.
     begin = undefined;
     const used = [...kernelThreadTicks()].map(([thread, ticks]) => ticks - (before.get(thread) ?? ticks));
     return (used.reduce((sum, ticks) => sum + ticks, 0) * TICK_MS) / elapsedMs;
@@ -322,5 +323,5 @@ async function unreadNetlink({ pid, hasEnded }: EngineSandbox): Promise<number> 
 }
 
 async function numberIn(file: string, pattern: RegExp): Promise<number> {
-  return Number(pattern.exec(await readFile(file, "utf8").catch(() => ""))?.[1] ?? 0);
+  return Number(pattern.exec(await loadText(file))?.[1] ?? 0);
 }

@@ -4,8 +4,9 @@
  * But an unprivileged user may be unable to reach files that the sandbox needs (for example a clone under /root). So the engine
  * mounts these files in a mount namespace, and starts bubblewrap in it.
  *
- * Entering a namespace puts no process between the engine and bubblewrap. A second bubblewrap around the first would be such a
- * process. `--die-with-parent` would not work then, because the outer one may not send signals to the inner one.
+ * When bubblewrap starts in an existing namespace, there is no other process between the engine and bubblewrap. A second bubblewrap
+ * around the first would be such a process. Then `--die-with-parent` would not work, because the outer bubblewrap may not send
+ * signals to the inner one.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
@@ -142,7 +143,7 @@ export class MountNamespace {
       stdio: ["pipe", "pipe", "pipe", "pipe"],
     });
     let printed = "";
-    child.stderr?.on("data", (chunk: Buffer) => (printed = (printed + chunk.toString()).slice(-1024)));
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => (printed = (printed + text).slice(-1024)));
     const ended = new Promise((resolve) => child.once("close", resolve).once("error", resolve));
     // bubblewrap reports the process id before the mounts exist; they exist once the command runs.
     const ready = new Promise((resolve) => child.stdout?.once("data", resolve));

@@ -1,6 +1,6 @@
 /**
  * Passes intercepted requests to the Worker, and the responses back, without buffering. workerd reads the bytes of headers as
- * UTF-8, and Node reads them as Latin-1, so this file converts headers.
+ * UTF-8, and Node reads them as Latin-1, so this file converts the headers.
  */
 import { type ClientRequest, type IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
@@ -71,8 +71,8 @@ export class OutboundQueue {
     ]);
     const outbound: OutboundRequest = { number, method, url: url.href, headers, hasBody, pattern };
     const description = Buffer.from(JSON.stringify(outbound)).toString("base64");
-    if (description.length > maxDescription) return fail(response, 431, WORKER_PROBLEMS.largeHead);
-    const timer = setTimeout(() => fail(response, 502, WORKER_PROBLEMS.notTaken), forwardTimeoutMs);
+    if (description.length > maxDescription) return refuseRequest(response, 431, WORKER_PROBLEMS.largeHead);
+    const timer = setTimeout(() => refuseRequest(response, 502, WORKER_PROBLEMS.notTaken), forwardTimeoutMs);
     const pending: Pending = { number, description, hasBody, request, response, timer };
     response.on("close", () => {
       clearTimeout(pending.timer);
@@ -96,7 +96,7 @@ export class OutboundQueue {
       if (pending.poller === poller) continue;
       clearTimeout(pending.timer);
       this.#forwarded.delete(pending.number);
-      fail(pending.response, 502, WORKER_PROBLEMS.interrupted);
+      refuseRequest(pending.response, 502, WORKER_PROBLEMS.interrupted);
     }
     const timer = setTimeout(() => this.#release(204), pollMs);
     this.#poll = { response, timer };
@@ -124,7 +124,7 @@ export class OutboundQueue {
     const isSecond = pending.hasResponse;
     pending.hasResponse = true;
     if (isSecond || !writeHead(to, described)) {
-      fail(to, 502, WORKER_PROBLEMS.notHTTP);
+      refuseRequest(to, 502, WORKER_PROBLEMS.notHTTP);
       response.writeHead(400, { connection: "close" }).end();
       request.destroy();
       return;
@@ -178,7 +178,7 @@ export class OutboundQueue {
     const { number, description, hasBody, request, response } = pending;
     pending.poller = this.#poller;
     this.#forwarded.set(number, pending);
-    pending.timer = setTimeout(() => fail(response, 504, WORKER_PROBLEMS.silent), responseMs);
+    pending.timer = setTimeout(() => refuseRequest(response, 504, WORKER_PROBLEMS.silent), responseMs);
     poll.response.writeHead(200, {
       [OUTBOUND_HEADER]: description,
       "content-type": "application/octet-stream",
@@ -230,11 +230,15 @@ function unframe(): Transform {
   });
 }
 
-function fail(response: ServerResponse, status: number, reason: string): void {
+/** Responds with a reason. If a response has begun, it breaks off instead. */
+export function refuseRequest(response: ServerResponse, status: number, reason: string): void {
   if (response.headersSent) return void response.destroy();
   const body = `sandbox-mcp: ${reason}.\n`;
   // Node may have stored the length of a response that it then refused to write.
-  response.writeHead(status, { "content-type": "text/plain", "content-length": Buffer.byteLength(body) });
+  response.writeHead(status, {
+    "content-type": "text/plain; charset=utf-8",
+    "content-length": Buffer.byteLength(body),
+  });
   response.end(body);
 }
 

@@ -1,8 +1,8 @@
 /**
  * Gives each sandbox its own inodes for the machine's files and devices, and for the engine's files (overlayfs). The files are
- * still stored and cached only once. The kernel keeps locks and watches by inode. On a shared inode, a sandbox could set a million
- * locks on /dev/null or on a program of the machine. The kernel would go through all these locks each time that anyone closes that
- * file. With watches, a sandbox could see which files others open.
+ * still stored and cached only once. The kernel keeps locks and watches by inode. If sandboxes shared inodes with the machine, a
+ * sandbox could set a million locks on /dev/null or on a program of the machine. The kernel would go through all these locks each
+ * time that anyone closes that file. By watches, a sandbox could see which files the other sandboxes open.
  */
 import { readFileSync, realpathSync } from "node:fs";
 import { arch } from "node:process";

@@ -1,6 +1,6 @@
 /**
- * Limits how many body pieces and WebSocket frames pass in a second, over all connections of a sandbox and over all sandboxes of a
- * principal. All sandboxes share the engine's thread, and even a short piece takes about as much of its time as a long one.
+ * Limits how many pieces of bodies and WebSocket frames pass in a second, over all connections of a sandbox, and over all sandboxes
+ * of a principal. All sandboxes share the engine's thread, and even a short piece takes about as much of its time as a long one.
  */
 import { IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
@@ -31,15 +31,20 @@ interface PieceLimits {
   bytes?: Pace | undefined;
 }
 
-/** The limits of principals, by owner. They are never removed, because principals are few. */
-const paces = new Map<string, Pace>();
+/** A value that all sandboxes of an owner share. The values are never removed, because principals are few. */
+export function sharedByOwner<T>(create: () => T): (owner: string) => T {
+  const values = new Map<string, T>();
+  return (owner) => {
+    const value = values.get(owner) ?? create();
+    values.set(owner, value);
+    return value;
+  };
+}
 
 /** The limit that all sandboxes of this owner share. */
-export function paceTogether(owner: string): Pace {
-  const pace = paces.get(owner) ?? new Pace({ burst: PER_SECOND_TOGETHER, perSecond: PER_SECOND_TOGETHER });
-  paces.set(owner, pace);
-  return pace;
-}
+export const paceTogether = sharedByOwner(
+  () => new Pace({ burst: PER_SECOND_TOGETHER, perSecond: PER_SECOND_TOGETHER }),
+);
 
 export class Pieces {
   readonly #pace: Pace;

@@ -2,6 +2,7 @@
  * A prepared sandbox, so that the first call in a new sandbox need not wait. It starts like any other sandbox, with a Python kernel
  * in it. Until it is assigned to an actor, it runs no user code and has no network access. It is assigned only once.
  */
+import { attempt } from "../../container/sandboxd/file-error.ts";
 import { fingerprint } from "./mount-namespace.ts";
 import {
   EngineSandbox,
@@ -95,11 +96,9 @@ export class PreparedSandbox {
    */
   #key(env: Record<string, string>): string | undefined {
     const { mounts, cache } = this.#common;
-    try {
+    return attempt(() => {
       const mounted = [...mounts(), ...(cache === undefined ? [] : [cache])];
       return JSON.stringify([env, mounted, fingerprint(mounted.map(({ from }) => from))]);
-    } catch {
-      return undefined;
-    }
+    }, undefined);
   }
 }

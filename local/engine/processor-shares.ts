@@ -1,9 +1,10 @@
 /**
- * Leaves part of the sandboxes' processor time to those that use little.
+ * Limits busy sandboxes, so that some processor time is left for the other sandboxes.
  *
- * By their equal weights, sandboxes should share the processors equally. But with short wake-ups, as of two programs that pass a
- * byte back and forth, Linux 6.18 gave one sandbox all the time: the commands of others waited until these programs ended. So when
- * sandboxes use most of their time, each busy one gets the same limit.
+ * All sandboxes have the same weight, so Linux should give them equal shares of the processors. But Linux 6.18 gave one sandbox all
+ * processor time when two of its programs passed a byte back and forth and so woke up often. Commands of other sandboxes waited
+ * until these programs ended. So when the sandboxes use most of the processor time that they may use, each busy sandbox gets the
+ * same limit.
  */
 import { availableParallelism } from "node:os";
 import { TICK_MS } from "../../container/sandboxd/proc-stat.ts";
@@ -12,18 +13,27 @@ import { readText } from "./host-files.ts";
 import { countOf, limitProcessors, processorSecondsOf, SANDBOX_PROCESSORS } from "./limits.ts";
 import type { SandboxRegistry } from "./running-sandboxes.ts";
 
-/** The part of the sandboxes' processors that busy ones get. The rest is for short commands, and for the start of sandboxes. */
+/**
+ * Busy sandboxes together get this part of the processors that all sandboxes may use. The rest is for short commands, and for the
+ * start of sandboxes.
+ */
 const BUSY_PART = 7 / 8;
-/** From this part of a limit on, it counts as used up: under load, sandboxes use a little less than their limits. */
+/** A limit counts as used up if at least this part of it is used. Under load, sandboxes use a little less than their limits. */
 const FULL_PART = 0.9;
-/** Sandboxes get at least as much as by their weight, if other programs use all processors. */
+/**
+ * The lowest sum of all limits. If other programs use all processors, the weight of the sandboxes gives them this many (`CPU_FILES`
+ * in limits.ts).
+ */
 const MIN_PROCESSORS = availableParallelism() / 3;
-/** From this use on, in processors, a sandbox is busy. */
+/** A sandbox that uses more than this many processors is busy. */
 const BUSY_USE = 0.1;
-/** How long a sandbox counts as busy, and the processors as full, after the last such use. Short pauses do not end the limits. */
+/**
+ * How long a sandbox still counts as busy after it was busy, and the processors as full after they were full, in milliseconds. So
+ * short pauses do not end the limits.
+ */
 const HOLD_MS = 5000;
 
-/** A limit that differs by less stays, because each change costs time of the kernel. */
+/** If the new limit differs by a smaller part than this, the old limit stays, because each change takes time in the kernel. */
 const SAME_LIMIT = 0.05;
 
 interface Use {
@@ -36,8 +46,9 @@ interface Use {
 }
 
 /**
- * The highest limit with which these sandboxes together use at most `processors`. What some leave unused, the others get.
- * @param uses the processors that each uses now. One that uses nearly as much as its share could use more
+ * The limit for each of these sandboxes, so that together they use at most `processors`. If a sandbox uses less than its share, the
+ * other sandboxes get the rest of that share.
+ * @param uses how many processors each sandbox uses now. A sandbox that uses nearly its whole share could use more than its share
  */
 export function equalLimit(uses: readonly number[], processors: number): number {
   let left = processors;
@@ -50,12 +61,12 @@ export function equalLimit(uses: readonly number[], processors: number): number 
   return left / sharers;
 }
 
-/** The processors that the server and its sandboxes may use, as ranges. */
+/** The numbers of the processors that the server and its sandboxes may use, as ranges. */
 const ownProcessors = (/^Cpus_allowed_list:\s*(.*)$/m.exec(readText("/proc/self/status"))?.[1] ?? "")
   .split(",")
   .map((range) => range.split("-").map(Number));
 
-/** How long these processors have been idle, together. */
+/** The sum of the times for which these processors have been idle. */
 function idleSeconds(): number {
   const isOwn = (processor: number) =>
     ownProcessors.some(([first = 0, last = first]) => processor >= first && processor <= last);
@@ -67,7 +78,7 @@ function idleSeconds(): number {
   );
 }
 
-/** Returns a check that limits busy sandboxes while there are others. */
+/** Returns a check that limits busy sandboxes while more than one sandbox runs. */
 export function shareProcessors(registry: SandboxRegistry): () => Promise<void> {
   const uses = new WeakMap<EngineSandbox, Use>();
   let measuredAt = performance.now();
@@ -90,7 +101,8 @@ export function shareProcessors(registry: SandboxRegistry): () => Promise<void> 
     );
     const processors = measured.reduce((sum, { use }) => sum + use.used, 0);
     const idleNow = idleSeconds();
-    // Other programs leave less than all. So do threads of the kernel, which work when sandboxes write to pseudo terminals.
+    // The processors that sandboxes use or could use. Other programs use some processors too, and so do kernel threads that handle
+    // output to pseudo terminals.
     const left = processors + (idleNow - idleBefore) / elapsedSeconds;
     idleBefore = idleNow;
     const allowed = Math.max(MIN_PROCESSORS, Math.min(SANDBOX_PROCESSORS, left)) * BUSY_PART;

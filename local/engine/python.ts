@@ -34,7 +34,7 @@ export interface Python {
   sitePackages: string[];
   /** Whether the packages of `prefix` are visible; a virtual environment may hide them. */
   seesSystem: boolean;
-  /** The names of those modules of `PACKAGES`, and of pip, that are available. */
+  /** The names of the available modules: of `PACKAGES`, and pip. */
   modules: string[];
 }
 
@@ -60,7 +60,7 @@ export async function findPythons(): Promise<Python[]> {
   });
 }
 
-/** Prefers an interpreter with all packages, then one that can install them, then the first. */
+/** Prefers an interpreter that has all packages, then an interpreter that can install them, then the first interpreter. */
 export function choosePython(pythons: readonly Python[]): Python | undefined {
   return pythons.find(isComplete) ?? pythons.find(({ modules }) => modules.includes("pip")) ?? pythons[0];
 }
@@ -90,10 +90,13 @@ rest = [path for path in sys.path if path not in own and path.endswith("-package
 print(json.dumps([sys.executable, base, sys.base_prefix, sys.prefix, "%d.%d" % sys.version_info[:2], own, len(rest) > 0, modules]))
 `;
 
+/** How long an interpreter may take to describe itself, in milliseconds. Measured under the load of all tests: more than 10 s. */
+const PROBE_MS = 30_000;
+
 export async function describePython(command: string): Promise<Python | undefined> {
   try {
     const modules = [...PACKAGES.map(({ module }) => module), "pip"];
-    const { stdout } = await run(command, ["-I", "-S", "-c", probeScript, ...modules], { timeout: 10_000 });
+    const { stdout } = await run(command, ["-I", "-S", "-c", probeScript, ...modules], { timeout: PROBE_MS });
     const report: [string, string, string, string, string, string[], boolean, string[]] = JSON.parse(stdout);
     const [executable, base, prefix, environment, version, sitePackages, seesSystem, found] = report;
     if (!version.startsWith("3.")) return undefined;

@@ -11,14 +11,25 @@ import { RepliesInFlight, ControlGuard, maxMessageBytes } from "./control-guard.
 import { FramedConnection } from "./frames.ts";
 import { declineUpgrade, limitInterim } from "./outbound-queue.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
-import { gather, Pieces } from "./piece-limit.ts";
+import { gather, paceTogether, Pieces, sharedByOwner } from "./piece-limit.ts";
 import { STOPPED_BECAUSE } from "./texts.ts";
 
 const highWaterMark = 1024 * 1024;
 /** The memory of a waiting message besides its bytes. */
 const messageOverhead = 1024;
-/** The most bytes of waiting or incomplete messages in a sandbox's previews. */
+/**
+ * The most bytes of waiting or incomplete messages in the previews of all sandboxes of a principal. Ten sandboxes with this limit
+ * each could take 1.3 GB of the engine's memory.
+ */
 const maxBuffered = 128 * 1024 * 1024;
+
+/** The bytes of waiting or incomplete messages. */
+interface Buffered {
+  bytes: number;
+}
+
+/** The bytes in the previews of all sandboxes of an owner. */
+const previewBytes = sharedByOwner((): Buffered => ({ bytes: 0 }));
 const handshakeMs = 60_000;
 const fullMs = 10;
 /** How many bytes may arrive at once, and per second after that. A page of a development server has fewer bytes. */
@@ -28,13 +39,21 @@ export class RelayPace {
   readonly bytes = new Pace(bytePace);
   readonly pieces: Pieces;
   readonly inFlight = new RepliesInFlight();
-  bufferedBytes = 0;
+  readonly #isOfPreviews: boolean;
+  buffered: Buffered = { bytes: 0 };
 
   /**
    * @param isOfPreviews whether to limit the bytes of HTTP bodies, too. Outside of previews, they are the user's file transfers.
    */
   constructor(isOfPreviews: boolean) {
+    this.#isOfPreviews = isOfPreviews;
     this.pieces = new Pieces({ bytes: isOfPreviews ? new Pace(bytePace) : undefined });
+  }
+
+  /** Limits the previews, or the sandbox's own servers, together with those of the owner's other sandboxes. Call it before use. */
+  joinOwner(owner: string): void {
+    if (this.#isOfPreviews) this.buffered = previewBytes(owner);
+    else this.pieces.together = paceTogether(owner);
   }
 
   delayWhenFull(): number {
@@ -48,8 +67,8 @@ export interface RelayOptions {
   headers: [string, string][];
   pace: RelayPace;
   /**
-   * After each message of the Worker, this many bytes of the sandbox do not count in the rate. They belong to a protocol that
-   * limits itself with acknowledgements.
+   * After each message of the Worker, this many bytes from the sandbox do not count in the rate, because their protocol limits
+   * itself by acknowledgements.
    */
   acknowledgedBytes: number;
   /** Whether this is a preview. Anybody can open previews, so they are closed if they use too much memory. */
@@ -147,7 +166,11 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
       };
       pump(inside, outside, outsideConnection, fromInside, admit, () => pace.delayWhenFull());
       inside.on("close", () => guard?.close());
-      outside.on("close", () => fromOutside.end());
+      outside.on("close", () => {
+        fromOutside.end();
+        fromInside.drop();
+      });
+      inside.on("close", () => fromOutside.drop());
       outside.on("error", () => undefined);
       forwardClose(inside, outside);
       forwardClose(outside, inside);
@@ -156,15 +179,18 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
   });
 }
 
+/** The bytes of messages of one connection, in one direction. */
 class BufferedBytes {
-  readonly #pace: RelayPace;
+  /** Of all connections that share the limit. */
+  readonly #all: Buffered;
   readonly #isBounded: boolean;
   readonly #close: () => void;
   #unfinished = 0;
   #waiting = 0;
+  #isDropped = false;
 
-  constructor(pace: RelayPace, isBounded: boolean, close: () => void) {
-    this.#pace = pace;
+  constructor({ buffered }: RelayPace, isBounded: boolean, close: () => void) {
+    this.#all = buffered;
     this.#isBounded = isBounded;
     this.#close = close;
   }
@@ -175,24 +201,33 @@ class BufferedBytes {
 
   read(bytes: number): void {
     this.#unfinished += bytes;
-    this.#pace.bufferedBytes += bytes;
-    if (this.#isBounded && this.#pace.bufferedBytes > maxBuffered) this.#close();
+    this.#all.bytes += bytes;
+    if (this.#isBounded && this.#all.bytes > maxBuffered) this.#close();
   }
 
   add(bytes: number): void {
     this.#waiting += bytes;
-    this.#pace.bufferedBytes += bytes - this.#unfinished;
+    this.#all.bytes += bytes - this.#unfinished;
     this.#unfinished = 0;
   }
 
   remove(bytes: number): void {
+    if (this.#isDropped) return;
     this.#waiting -= bytes;
-    this.#pace.bufferedBytes -= bytes;
+    this.#all.bytes -= bytes;
   }
 
+  /** Call it when the sender has disconnected. */
   end(): void {
-    this.#pace.bufferedBytes -= this.#unfinished;
+    this.#all.bytes -= this.#unfinished;
     this.#unfinished = 0;
+  }
+
+  /** Call it when the receiver has disconnected, so that nothing waits for it. */
+  drop(): void {
+    this.#isDropped = true;
+    this.#all.bytes -= this.#waiting;
+    this.#waiting = 0;
   }
 }
 

@@ -94,8 +94,8 @@ export class RequestLimiter {
 }
 
 /**
- * A client may receive a response's end, and send its next request, before Node confirms the write. So a response that has ended
- * counts as done when the previous response was written. Node still sends responses in their order.
+ * A client may receive a response's end, and send its next request, before Node confirms the write. So if the server has ended a
+ * response, the response counts as done once the previous response is written. Node still sends responses in their order.
  */
 function isDone({ response, previous }: ClientState): boolean {
   return response.writableFinished || (response.writableEnded && previous?.writableFinished !== false);

@@ -5,7 +5,6 @@ import type { Duplex } from "node:stream";
 import { json as bodyOf } from "node:stream/consumers";
 import * as z from "zod";
 import {
-  ERROR_HEADER,
   HOST_HEADER,
   SECRET_HEADER,
   SENT_SECRET_HEADER,
@@ -18,7 +17,7 @@ import {
 import { sendWithinPolicy } from "./egress.ts";
 import type { SeenConnections } from "../../src/shared/connection-log.ts";
 import { messageOf } from "../../src/shared/text.ts";
-import { sendError } from "./forward.ts";
+import { refuseUpgrade, sendError } from "./forward.ts";
 import { endToEndHeaders } from "./outbound-queue.ts";
 import type { EngineSandbox } from "./engine-sandbox.ts";
 import type { SandboxRegistry } from "./running-sandboxes.ts";
@@ -67,17 +66,10 @@ export class Router {
 
   async upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     socket.on("error", () => undefined);
+    if (!this.#isAuthorized(request)) return refuseUpgrade(socket, "401 Unauthorized", "unauthorized");
     const { id, part, rest } = parse(request.url ?? "");
     const sandbox = this.#registry.get(id);
-    if (!this.#isAuthorized(request) || sandbox === undefined || part !== "ports") {
-      const [status, code] = this.#isAuthorized(request)
-        ? ["404 Not Found", "gone"]
-        : ["401 Unauthorized", "unauthorized"];
-      socket.end(
-        `HTTP/1.1 ${status}\r\n${ERROR_HEADER}: ${code}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`,
-      );
-      return;
-    }
+    if (sandbox === undefined || part !== "ports") return refuseUpgrade(socket, "404 Not Found", "gone");
     const { port, path } = parsePort(rest);
     await sandbox.forward.upgrade(port, path, request, socket, head);
   }

@@ -1,4 +1,4 @@
-/** An engine's sandboxes, and how recent ones ended. */
+/** An engine's sandboxes, and how its latest sandboxes ended. */
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import type { ExitReport, StartRequest } from "../platform/engine-protocol.ts";

@@ -4,7 +4,7 @@ import { writeFile } from "node:fs/promises";
 import type { Server } from "node:net";
 import type { Readable, Writable } from "node:stream";
 import { finished } from "node:stream/promises";
-import { setTimeout as sleep } from "node:timers/promises";
+import { waitAtMost } from "../../src/shared/timers.ts";
 import type { ExitReport } from "../platform/engine-protocol.ts";
 import { bubblewrapArguments, readChildPID, type Mount } from "./bubblewrap.ts";
 import { confine } from "./confine.ts";
@@ -102,15 +102,7 @@ export async function start(options: StartOptions): Promise<Processes> {
   write(args, inner.map((argument) => `${argument}\0`).join(""));
   write(seccomp, filter ?? Buffer.alloc(0));
 
-  let printed = "";
-  const collect = (chunk: Buffer) => {
-    const text = chunk.toString();
-    printed = (printed + text).slice(-4096);
-    options.onOutput(text);
-  };
-  child.stdout?.on("data", collect);
-  child.stderr?.on("data", collect);
-
+  const output = collectOutput(child, options.onOutput);
   let first: Identity | undefined;
   const exited = settle(child, () => first);
   // Once the sandbox's first process has started, bubblewrap ends when the engine ends, and the sandbox ends when bubblewrap ends.
@@ -133,8 +125,13 @@ export async function start(options: StartOptions): Promise<Processes> {
     pid,
     exited,
     listeners,
-    output: () => printed,
-    kill: async () => await killAll(child, first, exited),
+    output,
+    kill: async () => {
+      if (first === undefined) child.kill("SIGKILL");
+      else kill(first);
+      if ((await waitAtMost(noticeMs, exited)) === undefined) child.kill("SIGKILL");
+      await exited;
+    },
   };
 }
 
@@ -156,21 +153,33 @@ async function receiveListeners(child: ChildProcess): Promise<Server[]> {
   });
 }
 
+/** Passes on a program's output. @returns a function that returns the last part of the output */
+export function collectOutput(child: ChildProcess, onOutput: (text: string) => void): () => string {
+  let printed = "";
+  for (const stream of [child.stdout, child.stderr])
+    stream?.setEncoding("utf8").on("data", (text: string) => {
+      printed = (printed + text).slice(-4096);
+      onOutput(text);
+    });
+  return () => printed;
+}
+
+export async function exitOf(child: ChildProcess): Promise<ExitReport> {
+  return await new Promise((resolve) => {
+    child.once("error", (error) => resolve({ exitCode: 127, reason: error.message }));
+    child.once("exit", (code, signal) => resolve({ exitCode: code ?? 137, reason: signal ?? "exit" }));
+  });
+}
+
 /** Settles when bubblewrap and the sandbox's first process have ended. Waits at most `outputMs` for a pipe that stays open. */
 async function settle(child: ChildProcess, first: () => Identity | undefined): Promise<ExitReport> {
   // The child emits no "close" event after the engine has closed the channel.
   const printed = [child.stdout, child.stderr].flatMap((stream) => (stream === null ? [] : finished(stream)));
   const closed = Promise.allSettled(printed);
-  const report = await new Promise<ExitReport>((resolve) => {
-    child.once("error", (error) => resolve({ exitCode: 127, reason: error.message }));
-    child.once("exit", (code, signal) => resolve({ exitCode: code ?? 137, reason: signal ?? "exit" }));
-  });
+  const report = await exitOf(child);
   const identity = first();
   if (identity !== undefined) await endProcess(identity);
-  const outputWait = new AbortController();
-  const { signal } = outputWait;
-  await Promise.race([closed, sleep(outputMs, undefined, { signal }).catch(() => undefined)]);
-  outputWait.abort();
+  await waitAtMost(outputMs, closed);
   for (const stream of child.stdio) stream?.destroy();
   return report;
 }
@@ -178,18 +187,6 @@ async function settle(child: ChildProcess, first: () => Identity | undefined): P
 async function waitUntilReady(stream: ChildStream, ended: Promise<unknown>): Promise<void> {
   const word = new Promise((resolve) => stream?.once("data", resolve));
   await Promise.race([word, ended.then(() => Promise.reject(new Error(START_PROBLEMS.bubblewrapFailed)))]);
-}
-
-async function killAll(
-  child: ChildProcess,
-  first: Identity | undefined,
-  exited: Promise<ExitReport>,
-): Promise<void> {
-  if (first === undefined) child.kill("SIGKILL");
-  else kill(first);
-  const killTimer = setTimeout(() => child.kill("SIGKILL"), noticeMs);
-  await exited;
-  clearTimeout(killTimer);
 }
 
 function write(stream: ChildStream, data: string | Buffer): void {

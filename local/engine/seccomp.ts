@@ -75,9 +75,9 @@ export function seccompFilter(options: FilterOptions): Buffer | undefined {
 const CLONE_NAMESPACES = 0x7e020000;
 
 /**
- * All sandboxes and the host share the kernel's cache of common files. A page that a sandbox requests waits for the sandbox's
- * share of the disk, and so does every other program that needs the page. Reading gigabytes ahead would delay all starting
- * programs. So hints to read ahead or to drop pages succeed without an effect.
+ * All sandboxes and the host share the kernel's cache of common files. If a sandbox requests a page, the page arrives at the speed
+ * of the sandbox's share of the disk. Every other program that needs this page waits too. Reading gigabytes ahead would delay all
+ * starting programs. So hints to read ahead or to drop pages succeed without an effect.
  */
 const MADVISE_WILLNEED = 3;
 const FADVISE_WILLNEED = 3;

@@ -7,11 +7,11 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { quote } from "../../src/shared/text.ts";
-import type { ExitReport } from "../platform/engine-protocol.ts";
+import { waitAtMost } from "../../src/shared/timers.ts";
 import { BUNDLE_FILE } from "../runtime/trust.ts";
 import type { View } from "./bubblewrap.ts";
 import { canConnect, type RunningProcess } from "./launch.ts";
-import { prelude } from "./sandbox-processes.ts";
+import { collectOutput, exitOf, prelude } from "./sandbox-processes.ts";
 import { MACHINE, START_PROBLEMS } from "./texts.ts";
 
 export interface UnisolatedOptions {
@@ -99,23 +99,11 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   // The reaper may end early: without isolation, code in the sandbox can kill it.
   const reaped = new Promise((resolve) => reaperProcess.once("exit", resolve).once("error", resolve));
 
-  let printed = "";
-  const collect = (chunk: Buffer) => {
-    printed = (printed + chunk.toString()).slice(-4096);
-    options.onOutput(chunk.toString());
-  };
-  child.stdout.on("data", collect);
-  child.stderr.on("data", collect);
-
-  const ended = new Promise<ExitReport>((resolve) => {
-    child.once("error", (error) => resolve({ exitCode: 127, reason: error.message }));
-    child.once("exit", (code, signal) => resolve({ exitCode: code ?? 137, reason: signal ?? "exit" }));
-  });
-  const exited = ended.then(async (report) => {
+  const output = collectOutput(child, options.onOutput);
+  const exited = exitOf(child).then(async (report) => {
     reaperProcess.stdin.end();
-    const killTimer = setTimeout(() => reaperProcess.kill("SIGKILL"), reapMs);
+    if ((await waitAtMost(reapMs, reaped)) === undefined) reaperProcess.kill("SIGKILL");
     await reaped;
-    clearTimeout(killTimer);
     if (sockets !== directory) await rm(sockets, { force: true });
     return report;
   });
@@ -127,7 +115,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   while (!(await canConnect(control))) {
     if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
       await kill();
-      throw new Error(MACHINE.notStarted(printed.trim() || START_PROBLEMS.noControl));
+      throw new Error(MACHINE.notStarted(output().trim() || START_PROBLEMS.noControl));
     }
     await sleep(10);
   }

@@ -110,8 +110,8 @@ function trusting(authorities: readonly string[]): SecureContext {
 }
 
 /**
- * A host's addresses. If one of them is refused, the name is refused: a legitimate name has no public addresses besides private
- * ones.
+ * A host's addresses. If one address is refused, the name is refused, because a legitimate name does not have both public and
+ * private addresses.
  * @param isBehindProxy whether connections use this machine's proxy, which may resolve more names than this machine. An unknown
  * name is then no error, and only the name is checked: docs/internals/security.md
  * @param isChecked false for the operator's hosts

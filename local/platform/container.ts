@@ -5,7 +5,7 @@
 import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/platform/network-platform.ts";
 import { TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
 import { actorNamed } from "../../src/container/actor.ts";
-import type { Env } from "../../src/shared/config.ts";
+import type { SandboxNamespaces } from "../../src/shared/config.ts";
 import type { Refusal, SeenConnections } from "../../src/shared/connection-log.ts";
 import type { ActorName } from "../../src/shared/names.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
@@ -41,7 +41,7 @@ type ContainerAPI = Pick<
 /** Call it before the SDK's constructor: `super(withLocalContainer(ctx, env), env)`. */
 export function withLocalContainer<Props>(
   ctx: DurableObjectState<Props>,
-  env: LocalEnv & Pick<Env, "Sandbox">,
+  env: LocalEnv & SandboxNamespaces,
 ): DurableObjectState<Props> {
   const container = new LocalContainer(ctx, env);
   Object.defineProperty(ctx, "container", { value: container, configurable: true });
@@ -76,7 +76,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   #seen: SeenConnections | undefined;
   #instance: Instance | undefined;
 
-  constructor(ctx: ActorContext, env: LocalEnv & Pick<Env, "Sandbox">) {
+  constructor(ctx: ActorContext, env: LocalEnv & SandboxNamespaces) {
     this.#ctx = ctx;
     // Compares ids and not names, because an actor does not always know its own name.
     const names = env.LOCAL_DIRECTORIES?.split(",") ?? [];

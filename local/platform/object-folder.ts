@@ -7,10 +7,11 @@ import type { Env as ServerEnv } from "../../src/shared/config.ts";
 import type { Bucket } from "../../src/storage/object-store.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import type { DiskSpace } from "./engine-protocol.ts";
+import { folderOf, keyOf, placeOf } from "./object-names.ts";
 
 /**
- * Saved files leave this much of the disk free, or a tenth of a smaller disk. On a full disk the databases cannot be written, and
- * every call of every principal fails.
+ * Saves leave this many bytes of the disk free, or a tenth of a smaller disk. If the disk were full, the server could not write its
+ * databases, and every call would fail.
  */
 const RESERVED_BYTES = 2 * 1024 ** 3;
 const RESERVED_SHARE = 0.1;
@@ -74,38 +75,49 @@ class FolderBucket implements Bucket {
 
   async delete(keys: string[]): Promise<void> {
     await Promise.all(keys.map((key) => this.#request("DELETE", key)));
+    const folders = new Set(keys.map((key) => placeOf(key).folder));
+    await Promise.all([...folders].map((folder) => this.#removeIfEmpty(folder)));
     await this.#old.delete(keys);
+  }
+
+  /** Nothing is written to a folder when its objects are deleted: its run or its saved workspace is not needed any more. */
+  async #removeIfEmpty(folder: string): Promise<void> {
+    if ((await this.#namesIn(folder)).length === 0)
+      await this.#folder.fetch(`http://folder/${encodeURIComponent(folder)}`, { method: "DELETE" });
   }
 
   async list(options: { prefix: string; delimiter?: string }) {
     const { objects, truncated } = await this.#old.list(options);
     const { prefix, delimiter } = options;
-    const response = await this.#folder.fetch("http://folder/");
-    const found = ((await response.json()) as { name: string }[])
-      .map(({ name }) => ({ key: keyOf(name) }))
+    const one = folderOf(prefix);
+    const folders = one === undefined ? await this.#namesIn("") : [one];
+    const keys = folders.map(async (folder) =>
+      (await this.#namesIn(folder)).map((file) => ({ key: keyOf({ folder, file }) })),
+    );
+    const found = (await Promise.all(keys))
+      .flat()
       .filter(({ key }) => key.startsWith(prefix))
       .filter(({ key }) => delimiter === undefined || !key.slice(prefix.length).includes(delimiter));
     return { objects: [...objects, ...found], truncated };
   }
 
+  /** The names of the files in a folder, or of all folders. */
+  async #namesIn(folder: string): Promise<string[]> {
+    const response = await this.#folder.fetch(`http://folder/${encodeURIComponent(folder)}`);
+    if (response.ok) return ((await response.json()) as { name: string }[]).map(({ name }) => name);
+    await response.body?.cancel();
+    if (response.status === 404) return [];
+    throw new Error(`the list of the objects in ${folder} failed with status ${response.status}`);
+  }
+
   /** @throws Error with the status, unless it is 404 */
   async #request(method: string, key: string, init: RequestInit = {}): Promise<Response> {
-    const response = await this.#folder.fetch(`http://folder/${nameOf(key)}`, { ...init, method });
+    const { folder, file } = placeOf(key);
+    const path = [folder, file].map(encodeURIComponent).join("/");
+    const response = await this.#folder.fetch(`http://folder/${path}`, { ...init, method });
     if (!response.ok && response.status !== 404)
       throw new Error(`${method} of the object ${key} failed with status ${response.status}`);
     if (method !== "GET" || response.status === 404) await response.body?.cancel();
     return response;
   }
-}
-
-/**
- * A comma replaces each slash, because no key contains a comma. With a folder for each part of a key, empty folders would
- * remain.
- */
-function nameOf(key: string): string {
-  return encodeURIComponent(key.replaceAll("/", ","));
-}
-
-function keyOf(name: string): string {
-  return name.replaceAll(",", "/");
 }

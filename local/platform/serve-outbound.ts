@@ -12,7 +12,7 @@ import type { EngineClient } from "./engine-client.ts";
 
 const RETRY_MS = 100;
 
-/** Finds the Fetcher of a pattern; null is the catch-all. */
+/** Finds the Fetcher for a pattern of host names. The pattern null matches all hosts. */
 export type FindFetcher = (pattern: string | null) => Fetcher | undefined;
 
 /** Runs until the sandbox is gone or `isActive` returns false. The actor polls, because only the actor can call its Fetchers. */
@@ -33,12 +33,14 @@ export async function serveOutbound(
       await pause(RETRY_MS);
       continue;
     }
+    // There is no request. The engine lists the requests whose programs have disconnected.
     if (poll.status === 204) {
       const abandoned = poll.headers.get(ABANDONED_HEADER) ?? "";
       for (const number of abandoned.split(",")) handled.get(Number(number))?.abort();
       continue;
     }
     const header = poll.headers.get(OUTBOUND_HEADER);
+    // The engine responds with 404 if the sandbox is gone.
     if (poll.status !== 200 || header === null) return;
     // Header values are bytes, so the JSON is sent as base64 of UTF-8.
     const outbound: OutboundRequest = JSON.parse(new TextDecoder().decode(Uint8Array.fromBase64(header)));

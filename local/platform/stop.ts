@@ -1,7 +1,7 @@
 /** The request by which `npm start` and `npm run dev:docker` make the Worker save all workspaces before they stop the server. */
 import { actorOf } from "../../src/container/actor.ts";
 import type { Sandbox } from "../../src/index.ts";
-import type { Env } from "../../src/shared/config.ts";
+import type { SandboxNamespaces } from "../../src/shared/config.ts";
 import { waitAtMost } from "../../src/shared/timers.ts";
 import { EngineClient, type LocalEnv } from "./engine-client.ts";
 import { SECRET_HEADER, STOP_MS, STOP_PATH } from "./engine-protocol.ts";
@@ -31,7 +31,7 @@ export async function runningActors(env: LocalEnv): Promise<string[]> {
   return ((await new EngineClient(env).call("GET", "/actors")) as { actors: string[] }).actors;
 }
 
-export async function saveAll(env: Pick<Env, "Sandbox">, actors: readonly string[]): Promise<Response> {
+export async function saveAll(env: SandboxNamespaces, actors: readonly string[]): Promise<Response> {
   const saved = await Promise.all(
     actors.map(async (id) => {
       const actor = actorOf<Sandbox>(env, id);

@@ -1,11 +1,15 @@
 import { createServer, type Server, type ServerResponse } from "node:http";
 import { type Duplex } from "node:stream";
-import { newWebSocketRpcSession, type RpcTarget } from "capnweb";
+import { newWebSocketRpcSession, RpcTarget } from "capnweb";
 import { type WebSocket as ServerSocket, WebSocketServer } from "ws";
 import { messageOf } from "../../src/shared/text.ts";
+import worker from "../../src/package.json" with { type: "json" };
+import type { InterpreterAPI } from "./interpreter.ts";
 import { log } from "./stderr-log.ts";
 import { connectToPort, splice } from "../../container/sandboxd/splice.ts";
 
+/** This runtime imitates the container of this SDK version. The SDK warns about any other version. */
+const SANDBOX_VERSION = worker.dependencies["@cloudflare/sandbox"];
 /** The largest message, in bytes. Code of a million characters is smaller, even if it is escaped twice. */
 const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
 
@@ -14,9 +18,10 @@ const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
  * - `/`: responds as soon as the server is ready
  * - `/rpc`: a WebSocket with the control API
  * - `GET /port/<n>` with `Upgrade: tcp`: becomes a raw connection to that port inside the sandbox, or fails with 502
- * - `POST /kernel`: calls `startKernel`, which prepares a kernel
+ * - `POST /kernel`: prepares a kernel
  */
-export function createControlServer(api: RpcTarget, startKernel: () => void): Server {
+export function createControlServer(interpreter: InterpreterAPI): Server {
+  const api = new SandboxAPI(interpreter);
   const webSockets = new WebSocketServer({
     noServer: true,
     maxPayload: MAX_MESSAGE_BYTES,
@@ -25,7 +30,7 @@ export function createControlServer(api: RpcTarget, startKernel: () => void): Se
   const server = createServer((request, response) => {
     const path = request.url?.split("?", 1)[0] ?? "/";
     if (request.method === "POST" && path === "/kernel") {
-      startKernel();
+      interpreter.startFirst();
       respond(response, 202, {});
     } else if (path === "/") {
       response
@@ -49,6 +54,34 @@ export function createControlServer(api: RpcTarget, startKernel: () => void): Se
     }
   });
   return server;
+}
+
+/** The control API. It has only the methods that the actor uses, and those that the SDK uses when it starts. */
+export class SandboxAPI extends RpcTarget {
+  readonly #utils = new UtilsAPI();
+  readonly #interpreter: InterpreterAPI;
+
+  constructor(interpreter: InterpreterAPI) {
+    super();
+    this.#interpreter = interpreter;
+  }
+
+  get utils() {
+    return this.#utils;
+  }
+  get interpreter() {
+    return this.#interpreter;
+  }
+}
+
+class UtilsAPI extends RpcTarget {
+  ping(): string {
+    return "healthy";
+  }
+
+  getVersion(): string {
+    return SANDBOX_VERSION;
+  }
 }
 
 function serveRPC(socket: ServerSocket, api: RpcTarget): void {

@@ -6,7 +6,7 @@ import { type KernelProgram, type Language, TRAITS } from "../../src/shared/lang
 import { SerialQueue } from "../../src/shared/queue.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { codeOf } from "../../container/sandboxd/file-error.ts";
-import { Kernel, type KernelReply } from "./kernels/kernel.ts";
+import { Kernel, type KernelReply, PROGRAMS } from "./kernels/kernel.ts";
 
 export interface RunCallbacks {
   onStdout?: (output: { text: string; timestamp: number }) => void | Promise<void>;
@@ -42,16 +42,18 @@ export class InterpreterAPI extends RpcTarget {
     this.#cwd = cwd;
   }
 
-  /** Errors: PYTHON_NOT_AVAILABLE, INTERNAL_ERROR. */
+  /** Errors: PYTHON_NOT_AVAILABLE and the codes of other programs, INTERNAL_ERROR. */
   async createCodeContext({ language }: { language: Language }) {
     const { program } = TRAITS[language];
     let kernel: Kernel;
     try {
       kernel = await this.#obtainKernel(program);
     } catch (error) {
-      if (program === "python" && !this.#isPythonAvailable()) {
-        const originalError = "Python interpreter not available: there is no python3 on this machine.";
-        throw sandboxError("PYTHON_NOT_AVAILABLE", originalError, { originalError });
+      const { command } = PROGRAMS[program];
+      if (!isAvailable(command)) {
+        const title = TRAITS[language].title;
+        const originalError = `${title} interpreter not available: there is no ${command} on this machine.`;
+        throw sandboxError(notAvailable(program), originalError, { originalError });
       }
       const originalError = messageOf(error);
       throw sandboxError("INTERNAL_ERROR", `Failed to create code context: ${originalError}`, {
@@ -140,14 +142,17 @@ export class InterpreterAPI extends RpcTarget {
     }
     this.#starting.delete(program);
   }
-
-  #isPythonAvailable(): boolean {
-    const { status, error } = spawnSync("python3", ["--version"], { timeout: 5_000 });
-    // An interpreter that fails for lack of processes or time is not missing.
-    if (status === null && codeOf(error) !== "ENOENT") return true;
-    return status === 0;
-  }
 }
+
+function isAvailable(command: string): boolean {
+  const { status, error } = spawnSync(command, ["--version"], { timeout: 5_000 });
+  // An interpreter that fails for lack of processes or time is not missing.
+  if (status === null && codeOf(error) !== "ENOENT") return true;
+  return status === 0;
+}
+
+const notAvailable = (program: KernelProgram) =>
+  `${program.toUpperCase() as Uppercase<KernelProgram>}_NOT_AVAILABLE` as const;
 
 async function passOn({ stdout, stderr, success, error }: KernelReply, callbacks: RunCallbacks) {
   // Meanwhile, Node sends the response for the previous result, and the Worker can release that result.
@@ -169,7 +174,7 @@ async function passOn({ stdout, stderr, success, error }: KernelReply, callbacks
  * @param code from the SDK's registry; an unknown code would look like a transport failure
  */
 function sandboxError(
-  code: "CONTEXT_NOT_FOUND" | "PYTHON_NOT_AVAILABLE" | "INTERNAL_ERROR",
+  code: "CONTEXT_NOT_FOUND" | ReturnType<typeof notAvailable> | "INTERNAL_ERROR",
   message: string,
   details: Record<string, unknown>,
 ): Error {

@@ -11,7 +11,6 @@
 import { rmSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { parseArgs } from "node:util";
-import { SandboxAPI } from "./api.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { InterpreterAPI } from "./interpreter.ts";
 import { log } from "./stderr-log.ts";
@@ -58,7 +57,7 @@ async function main(): Promise<void> {
   await stat("/");
   writeBundle();
   const interpreter = new InterpreterAPI(kernels, workspace);
-  const server = createControlServer(new SandboxAPI(interpreter), () => interpreter.startFirst());
+  const server = createControlServer(interpreter);
 
   const stop = async (): Promise<void> => {
     server.close();

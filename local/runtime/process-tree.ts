@@ -1,5 +1,6 @@
 import { readdirSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import { attempt } from "../../container/sandboxd/file-error.ts";
 import { procStat } from "../../container/sandboxd/proc-stat.ts";
 
 const GRACE_MS = 5000;
@@ -9,11 +10,8 @@ export async function killDescendants(): Promise<void> {
     const alive = descendants();
     if (alive.length === 0) return;
     for (const pid of alive) {
-      try {
-        process.kill(pid, "SIGKILL");
-      } catch {
-        // The process ended by itself.
-      }
+      // The process may have ended by itself.
+      attempt(() => process.kill(pid, "SIGKILL"), false);
     }
     await sleep(10);
   }

@@ -20,7 +20,6 @@ interface Origin {
 const START_TIMEOUT_MS = 60_000;
 /** How imprecise the times of files may be, in milliseconds. */
 const TICK_MS = 10;
-const SCRIPTS: Record<KernelProgram, string> = { python: "python-kernel.py", javascript: "node-kernel.cjs" };
 
 /** The environment variable with the script's path. On the command line, a user's `pkill -f /opt` would match the path. */
 const PYTHON_SCRIPT = "SANDBOX_MCP_KERNEL";
@@ -28,6 +27,18 @@ const PYTHON_BOOT = `import os, sys
 sys.argv[0] = __file__ = os.environ.pop("${PYTHON_SCRIPT}")
 sys.path[0] = os.path.dirname(__file__)
 exec(compile(open(__file__).read(), __file__, "exec"))`;
+
+interface ProgramStart {
+  command: string;
+  /** The file of the kernel in the scripts' directory. */
+  script: string;
+  args(script: string): string[];
+}
+
+export const PROGRAMS: Record<KernelProgram, ProgramStart> = {
+  python: { command: "python3", script: "python-kernel.py", args: () => ["-u", "-c", PYTHON_BOOT] },
+  javascript: { command: process.execPath, script: "node-kernel.cjs", args: (script) => [script] },
+};
 
 /** One kernel process. Cells run one after another. If the process dies, its cell never ends, as in the image. */
 export class Kernel {
@@ -44,15 +55,11 @@ export class Kernel {
 
   /** Starts a kernel and waits until it accepts code. Rejects after a minute. */
   static start(program: KernelProgram, scripts: string, cwd: string): Promise<Kernel> {
-    const script = join(scripts, SCRIPTS[program]);
-    const commands: Record<KernelProgram, [string, string[]]> = {
-      python: ["python3", ["-u", "-c", PYTHON_BOOT]],
-      javascript: [process.execPath, [script]],
-    };
-    const [command, args] = commands[program];
+    const { command, args, script: name } = PROGRAMS[program];
+    const script = join(scripts, name);
     const file = fileOf(command);
     const startedAt = Date.now();
-    const child = spawn(command, args, {
+    const child = spawn(command, args(script), {
       stdio: ["pipe", "pipe", "pipe"],
       cwd,
       env: {
@@ -63,13 +70,14 @@ export class Kernel {
       },
     });
     child.stdout.setEncoding("utf8");
+    child.stderr.setEncoding("utf8");
     child.stdin.on("error", () => {});
     return new Promise((resolve, reject) => {
       let errors = "";
       let output = "";
       const timer = setTimeout(() => child.kill("SIGKILL"), START_TIMEOUT_MS);
-      const onError = (chunk: Buffer) => {
-        errors = (errors + chunk.toString()).slice(-2000);
+      const onError = (chunk: string) => {
+        errors = (errors + chunk).slice(-2000);
       };
       const onExit = () => {
         clearTimeout(timer);
@@ -100,8 +108,8 @@ export class Kernel {
   }
 
   /**
-   * As in the image, whose server checks only the exit code, a kernel killed by a signal counts as healthy, and its cells never
-   * end.
+   * A kernel that a signal has killed counts as healthy, and its cells never end. This is the same in the image, whose server
+   * checks only the exit code.
    */
   get isHealthy(): boolean {
     return !this.#child.killed && this.#child.exitCode === null;

@@ -12,16 +12,19 @@ export interface Preview {
   expiresAt: number;
 }
 
-/** The sandbox of a call, its principal, and what the call may do. Every call has all of them, because a new actor knows none. */
+/**
+ * The sandbox of a call, its principal, and the call's permissions. Every call carries all of them, because a newly started actor
+ * does not know them.
+ */
 export interface Owner {
   principalID: string;
   sandbox: string;
   /** The region for an actor that does not exist yet. An actor never moves. If undefined, the platform chooses. */
   region?: Region;
   /**
-   * False if the call must not start a container: its caller may only read, or the call is about the previous
-   * container. `ifKnown`, for reading and deleting files, starts only sandboxes that were used or configured
-   * before, because a new one has no files.
+   * False if the call must not start a container: its caller may only read, or the call is about the previous container. `ifKnown`
+   * is for reading and deleting files. It starts only a sandbox that was used or configured before, because a new sandbox has no
+   * files.
    */
   mayStart?: boolean | "ifKnown";
   /** The caller's scopes; undefined counts as none. */

@@ -19,7 +19,7 @@ interface KnownOwner extends Owner {
   principalHash: string;
 }
 
-/** What the account knew of a sandbox before a call registered it. */
+/** The facts that the account had about a sandbox before a call registered it. */
 export type EarlierState = "nothing" | "stopped";
 
 /** How often an active sandbox reports its use to the account, in milliseconds. */
@@ -107,9 +107,9 @@ export class AccountLink {
   }
 
   /**
-   * Registers the sandbox as in use. The first call, and the first one after a stop, waits for the account. Later calls register
+   * Registers the sandbox as in use. The first call, and the first call after a stop, waits for the account. Later calls register
    * the sandbox in the background, at most once a minute.
-   * @returns what the account knew before, if the call waited; otherwise undefined
+   * @returns the facts that the account had before, if the call waited; otherwise undefined
    */
   async register(owner: Owner): Promise<EarlierState | undefined> {
     const now = Date.now();
@@ -159,7 +159,7 @@ export class AccountLink {
     this.#keptAt = at;
   }
 
-  /** Undoes a registration. @param before what the account knew before the registration */
+  /** Undoes a registration. @param before the facts that the account had before the registration */
   async withdraw(before: EarlierState): Promise<void> {
     this.#endRegistration();
     // A saved workspace stays: a fork has one before its first use.

@@ -130,7 +130,7 @@ export class Account extends DurableObject<Env> {
     return isKnown;
   }
 
-  /** Stores the account's principal. For a new sandbox, schedules the removal of idle ones. */
+  /** Stores the account's principal. If the sandbox is new, schedules the removal of idle sandboxes. */
   async #prepareIdleRemoval(principalID: string, isNew: boolean): Promise<void> {
     this.#principalID = principalID;
     if (isNew) await this.#ensureAlarm(Date.now() + IDLE_REMOVAL_CHECK_MS);
@@ -509,7 +509,9 @@ export class Account extends DurableObject<Env> {
     return new Map((await Promise.all(requests)).flat());
   }
 
-  /** Lends run slots and seconds to a sandbox. If too few are free, first revokes unused ones of other sandboxes. */
+  /**
+   * Lends run slots and seconds to a sandbox. If too few are free, first takes unused slots and seconds back from other sandboxes.
+   */
   async lease(owner: Owner, request: LeaseRequest): Promise<Grant> {
     const grant = this.#quota.lease(owner.sandbox, request, Date.now());
     if (!grant.refused) return grant;

@@ -10,7 +10,7 @@ const RESET_MESSAGE =
 function isReset(error: unknown): boolean {
   if (!(error instanceof Error) || error instanceof ToolError) return false;
   if (Reflect.get(error, "durableObjectReset") === true) return true;
-  // The actor's own code threw the error, so its message says nothing about the actor.
+  // The actor's own code threw this error, so the actor was not reset, even if the message looks like it.
   if (Reflect.get(error, "remote") === true) return false;
   return Reflect.get(error, "retryable") === true || RESET_MESSAGE.test(error.message);
 }

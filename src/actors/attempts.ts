@@ -1,8 +1,6 @@
 /**
  * There are three Durable Objects of this class. One counts guesses of the owner's token, one lists registered clients without an
- * approval, and one stores the key for links.
- *
- * A Durable Object counts the guesses, so that parallel guesses cannot exceed the limit.
+ * approval, and one stores the key for links. All guesses go to the same object, so that parallel guesses cannot exceed the limit.
  *
  * Every wait is bounded, and an attempt during a wait does not extend the wait. Guesses from other addresses never delay an
  * address that has signed in before. Continued guesses block their own address. Guesses from many addresses block all addresses

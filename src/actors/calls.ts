@@ -1,11 +1,12 @@
 /**
- * Handles the calls to a sandbox. Results contain errors as data, and notices. A `CallPlan` says what a call does besides its
- * work. The plan of a file operation follows from its row in `container/sandboxd/operations.ts`.
+ * Handles the calls to a sandbox. A result contains notices, and an error as data. A `CallPlan` says what a call needs besides its
+ * own work. The plan of a file operation follows from its row in `container/sandboxd/operations.ts`.
  */
 import {
   type FileRow,
   type OperationName,
   type Policy,
+  failedPath,
   operations,
 } from "../../container/sandboxd/operations.ts";
 import { absolute } from "../../container/sandboxd/shapes.ts";
@@ -91,7 +92,7 @@ export class Calls {
     this.#parts = parts;
   }
 
-  /** Does the work of a call. Expected errors become data; unexpected ones are thrown, so that they are logged. */
+  /** Does the work of a call. Expected errors become data. Unexpected errors are thrown, so that they are logged. */
   async perform<T>(owner: Owner, work: () => T | Promise<T>, plan: CallPlan = {}): Promise<ActorResult<T>> {
     const { account, activity, lifecycle, plans, noticeSources } = this.#parts;
     await account.setOwner(owner);
@@ -154,9 +155,9 @@ export class Calls {
     const isConfined = row.confined && !hasScope(owner, "sandbox:exec");
     const call = (isGlance ? glancing : files).call(name, input as never, { isConfined });
     const done: Promise<object> = row.up === "stream" ? activity.transfer<object>(call) : call;
-    // Callers who may run code can also read files with it.
+    // A caller who may run code can read files by code.
     if (row.withoutReading && !hasScope(owner, "sandbox:read") && !hasScope(owner, "sandbox:exec"))
-      return await withoutContent(row.withoutReading, input, done);
+      return await withoutContent(row.withoutReading, failedPath(row, input), done);
     const result: { body?: ReadableStream<Uint8Array> } = await done;
     return result.body ? { ...result, body: activity.trackTransfer(result.body) } : result;
   }
@@ -189,7 +190,7 @@ export class Calls {
   }
 
   /**
-   * Prepares what the plan needs, then does the work. @throws {ToolError} `quota_exceeded` if there are too many
+   * Makes the preparations that the plan needs, then does the work. @throws {ToolError} `quota_exceeded` if there are too many
    * sandboxes
    */
   async #prepared<T>(owner: Owner, work: () => Promise<T>, plan: CallPlan): Promise<T> {
@@ -228,7 +229,7 @@ function hasScope({ scopes = [] }: Owner, scope: Scope): boolean {
 /** The result for a caller who may not read files. */
 async function withoutContent(
   { fields, reason }: Exclude<Policy["withoutReading"], false>,
-  { path = "" }: { path?: string },
+  path = "",
   done: Promise<object>,
 ): Promise<object> {
   const result = await done.catch((error: unknown) => {

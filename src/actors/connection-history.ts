@@ -11,8 +11,8 @@ interface StoredConnections {
 const KEY = "connections";
 
 /**
- * How long a connection may wait to be stored, in milliseconds. Each write stores all connections as one value of about
- * 130 KB, because Cloudflare charges by row.
+ * The longest time between a connection and the write that stores it, in milliseconds. Each write stores all connections as one
+ * value of about 130 KB, because Cloudflare charges for each written row.
  */
 const COLLECT_MS = 5000;
 
@@ -43,7 +43,9 @@ export class ConnectionHistory {
     this.#timer ??= setTimeout(() => void this.collect().catch(() => undefined), COLLECT_MS);
   }
 
-  /** Stores the connections that the platform has seen, and returns all stored ones. Call it before the platform drops them. */
+  /**
+   * Stores the connections that the platform has seen, and returns all stored connections. Call it before the platform drops them.
+   */
   async collect(): Promise<SeenConnections> {
     if (this.#timer !== undefined) clearTimeout(this.#timer);
     this.#timer = undefined;

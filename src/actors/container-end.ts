@@ -40,7 +40,7 @@ export class ContainerEnd {
 
   /**
    * Saves before the platform ends the container. Returns false, without saving, if the token is wrong, or if sandboxd still
-   * serves: code in the sandbox can read the token and send this request too.
+   * serves. It asks sandboxd because code in the sandbox can read the token and send this request too.
    */
   async saveForPlatform(token: string): Promise<boolean> {
     const { sandboxd, lifecycle, kernels, workspace, notice, sync } = this.#host;

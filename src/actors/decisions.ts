@@ -14,7 +14,7 @@ const PREFIX = "decisions:";
 /** How long a question is stored, open or refused, in milliseconds. */
 const DECISION_LIFETIME_MS = 900_000;
 
-/** The most stored questions. The one that expires first is dropped. */
+/** The most stored questions. Beyond it, the question that expires first is dropped. */
 const MAX_QUESTIONS = 20;
 
 interface StoredDecision {

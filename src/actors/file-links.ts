@@ -71,11 +71,11 @@ export class FileLinks {
     return this.#kv.get<KeptLink>(`${LINK_PREFIX}${id}`);
   }
 
-  claim(link: UploadLink): "taken" | "busy" | "used" {
+  claim(link: UploadLink): "claimed" | "busy" | "used" {
     if (this.#claimed.has(link.id)) return "busy";
     if (this.isUsedUp(link)) return "used";
     this.#claimed.add(link.id);
-    return "taken";
+    return "claimed";
   }
 
   isUsedUp(link: UploadLink): boolean {

@@ -1,4 +1,6 @@
-/** A sandbox's share of its principal's quota. Runs reserve slots and seconds of the lease, and return unused ones. */
+/**
+ * A sandbox's share of its principal's quota. Runs reserve slots and seconds of the lease, and give unused slots and seconds back.
+ */
 import type { Limits } from "../shared/config.ts";
 import { type Grant, type Holding, type LeaseRequest, type Settlement } from "./quota.ts";
 import type { RunQuota, Reservation } from "../runs/runs.ts";
@@ -69,7 +71,7 @@ export class Lease implements RunQuota {
   takeUnchecked(seconds: number): Reservation {
     this.#inUse.slots += 1;
     this.#inUse.seconds += seconds;
-    // Without a timer, this actor has no lease yet. The account counts only runs that a lease covers, so one is requested now.
+    // Without a timer, this actor has no lease yet. The account counts only runs that a lease covers, so a lease is requested now.
     if (this.#timer === null) this.#renewIn(0);
     return { seconds };
   }
@@ -123,8 +125,8 @@ export class Lease implements RunQuota {
     } finally {
       this.#isRequesting = false;
     }
-    // Every lease ends at midnight (UTC) at the latest. A lease that ends then is renewed only after midnight, because an earlier
-    // renewal would end then too.
+    // Every lease ends at midnight (UTC) at the latest. If a new lease is shorter than RENEW_MS, it ends at midnight. The next
+    // renewal follows after midnight, because a lease that is renewed before midnight would end at midnight too.
     const left = this.#grant.until - Date.now();
     this.#renewIn(left > RENEW_MS ? left - RENEW_MS : Math.max(left, 0) + 1000);
     return this.#grant;

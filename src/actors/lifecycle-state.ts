@@ -7,7 +7,7 @@ import type { ContainerPlatform } from "./platform/platform.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import type { Workspace } from "./workspace.ts";
 
-/** The account counts a container that has not started yet. If none starts, the registration is withdrawn. */
+/** The account already counts a container that has not started yet. If no container starts, the registration is withdrawn. */
 export interface Registered {
   is: "registered";
 }
@@ -63,7 +63,7 @@ export interface Subscriber {
   readonly isBusy?: boolean;
 }
 
-/** What `Lifecycle` uses of the other parts. */
+/** The members of the other parts that `Lifecycle` uses. */
 export interface LifecycleParts {
   platform: ContainerPlatform;
   environment: { readonly variables: Readonly<Record<string, string>> };

@@ -1,5 +1,5 @@
 /**
- * Starts, restores and ends the sandbox's container, and decides who may use it. No other file does.
+ * Starts, restores and ends the sandbox's container, and decides who may use it. No other file does this.
  * docs/internals/architecture.md has a diagram of the states.
  *
  * Each transition checks and replaces the state without an await in between. After a wait, a call checks the state again.
@@ -36,8 +36,8 @@ const READY_TIMEOUT_MS = 900_000;
 const RECENT_USE_MS = 30_000;
 
 /**
- * How long the end of a container waits for its save, in milliseconds. The save continues after that. A caller who
- * restricts the network waits this long. So does the platform's alarm, which may take 15 minutes.
+ * How long the end of a container waits for its save, in milliseconds. The save continues after that. A caller who restricts the
+ * network waits this long. The platform's alarm waits this long too, and an alarm may take 15 minutes.
  */
 const SAVE_TO_STOP_MS = 40_000;
 
@@ -127,7 +127,7 @@ export class Lifecycle {
     return this.#state;
   }
 
-  /** Handles the platform's report that a container ended. The container may be one that an earlier actor started. */
+  /** Handles the platform's report that a container ended. An earlier actor may have started that container. */
   #containerEnded(): void {
     const state = this.#checkState();
     if (this.#goneCount > 0 || state.is !== "absent") return;
@@ -178,7 +178,7 @@ export class Lifecycle {
       refuseStart();
       const before = await account.register(owner);
       const state = this.#checkState();
-      // The container was ended or lost meanwhile, and the registration with it.
+      // Meanwhile the container was ended or lost, so the registration is not valid any more.
       if (goneBefore !== this.#goneCount) continue;
       this.#before ??= before;
       if (state.is === "ending") continue;
@@ -345,7 +345,9 @@ export class Lifecycle {
     }
   }
 
-  /** Repeats idempotent work in the next container if this one turns out to be gone, up to MAX_STARTS times. */
+  /**
+   * Does idempotent work. If the container turns out to be gone, repeats the work in the next container, up to MAX_STARTS times.
+   */
   async retryInNextContainer<T>(owner: Owner, work: () => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
@@ -358,7 +360,10 @@ export class Lifecycle {
     }
   }
 
-  /** A call found that its container is ending. Resolves when the platform reports that end. */
+  /**
+   * Used when a call finds that its container is gone. Resolves when the platform has reported the end of that container, or after
+   * END_REPORT_MS.
+   */
   async #untilReportedEnd(): Promise<void> {
     this.#checkState();
     const position = this.#position;
@@ -500,7 +505,7 @@ export class Lifecycle {
       if (!platform.isRunning || (await network.enforce())) return;
       // The wait for the save is bounded, because code in the sandbox could delay its save for ever.
       const isOver = await workspace.saveToStop(SAVE_TO_STOP_MS);
-      // Meanwhile another container may have started, which has the policy.
+      // Meanwhile another container may have started, and it started with the current policy.
       if (await network.enforce().catch(() => false)) return;
       await this.#end(() => {
         const isSaved = isOver && workspace.mayStop && !this.#isBusy;

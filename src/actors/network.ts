@@ -40,7 +40,7 @@ export interface NetworkHost {
   principalID(): string | undefined;
   secretHosts(): readonly string[];
   gitHosts(): readonly string[];
-  /** Routes requests to these hosts to the policy handler, including TLS, in the running container and in later ones. */
+  /** Routes requests to these hosts to the policy handler, including TLS, in the running container and in later containers. */
   intercept(hosts: readonly string[], policy: OutboundPolicy): Promise<void>;
 }
 
@@ -48,7 +48,7 @@ export class SandboxNetwork {
   readonly connections: ConnectionHistory;
   readonly #host: NetworkHost;
   readonly #choice: StoredValue<NetworkChoice>;
-  /** The hosts with intercepted requests in the running container. */
+  /** The hosts to which requests of the running container are intercepted. */
   readonly #intercepted: StoredValue<string[]>;
   #isStarting = false;
   #enforced = "";

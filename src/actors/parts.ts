@@ -44,18 +44,17 @@ import type { NetworkPlatform } from "./platform/network-platform.ts";
 import type { ContainerPlatform } from "./platform/platform.ts";
 import { Previews } from "./previews.ts";
 import { RestartNotice } from "./restart-notice.ts";
-import { RunRecords } from "./run-records.ts";
+import { RunRecords, TaskRecords } from "./run-records.ts";
 import { RunOutputs } from "./run-outputs.ts";
 import { SandboxVariables } from "./sandbox-variables.ts";
 import { Service } from "./service.ts";
 import { SandboxSettings } from "./settings.ts";
 import { SetUpOutcomes } from "./set-up-outcomes.ts";
 import { SetUp } from "./set-up.ts";
-import { TaskRecords } from "./task-records.ts";
 import { LOST_NOTES } from "./texts.ts";
 import { Workspace } from "./workspace.ts";
 
-/** What the parts need of the actor and the SDK. */
+/** The members of the actor and the SDK that the parts use. */
 export interface ActorPlatform {
   ctx: DurableObjectState<{}>;
   env: Env;
@@ -71,7 +70,7 @@ export interface ActorPlatform {
 
 export type Parts = ReturnType<typeof createParts>;
 
-/** The names of the parts that have one of these methods. With this type the compiler finds a part that is not subscribed. */
+/** The names of the parts that have one of these methods. With this type the compiler reports a part that is not subscribed. */
 type Reacting<All, Event extends string> = {
   [Name in keyof All]: Extract<keyof All[Name], Event> extends never ? never : Name;
 }[keyof All];
@@ -81,7 +80,7 @@ export function createParts(actor: ActorPlatform) {
   const { account, lifecycle, runs, settings, decisions, network, previews, fileLinks } = parts;
   const { restartNotice, workspace, setUp, service } = parts;
 
-  // Subscribers are called in this order, and may rely on the ones before them.
+  // Subscribers are called in this order. A subscriber may rely on the work of the subscribers before it.
   const { taskRecords, runRecords, diskUsage, connection, kernels } = parts;
   const onRuns: Pick<typeof parts, Reacting<typeof parts, keyof RunSubscriber>> = {
     taskRecords,

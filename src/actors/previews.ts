@@ -125,8 +125,8 @@ export class Previews {
   }
 
   /**
-   * Whether a request or WebSocket is open, which counts as use. Only sandboxd knows: the actor passes WebSockets on without
-   * listening, because only then does workerd apply back-pressure.
+   * Whether a request or WebSocket is open, which counts as use. Only sandboxd knows this. The actor forwards WebSockets without
+   * listening to them, because workerd applies back-pressure only then.
    */
   async isInUse(): Promise<boolean> {
     if (this.list().length === 0) return false;

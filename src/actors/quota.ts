@@ -64,7 +64,9 @@ export class Quota {
     );
   }
 
-  /** Settles what a sandbox spent and lends what it needs, or returns the limit that was reached. */
+  /**
+   * Counts the quota that a sandbox has spent, and lends the quota that it needs. `refused` names the limit if too little is free.
+   */
   lease(sandbox: string, { turn, spent, inUse, needed, wanted, spare }: LeaseRequest, now: number): Grant {
     const day = dayOf(now);
     this.#count("run_seconds", spent);
@@ -86,7 +88,7 @@ export class Quota {
     else if (free.seconds < needed.seconds)
       refused = { limit: "runSecondsPerDay", allowed: runSecondsPerDay, used };
     else {
-      // Once half of a limit is lent, sandboxes get no spare quota: a grant that is being sent cannot be revoked.
+      // Sandboxes get spare quota only while half of each limit stays free, because a grant that is being sent cannot be revoked.
       const withSpare = { slots: wanted.slots + spare.slots, seconds: wanted.seconds + spare.seconds };
       const leavesHalf =
         free.slots - withSpare.slots >= concurrentRuns / 2 &&

@@ -6,7 +6,7 @@ import {
   operations,
 } from "../../container/sandboxd/operations.ts";
 import { actorNamed } from "../container/actor.ts";
-import { type Env, parseConfig } from "../shared/config.ts";
+import { type Env, type SandboxNamespaces, parseConfig } from "../shared/config.ts";
 import { type Failure, ToolError } from "../shared/errors.ts";
 import { type ActorName, actorName } from "../shared/names.ts";
 import { makeVisible } from "../shared/shown.ts";
@@ -35,8 +35,8 @@ export async function callSandbox<T>(
   { reads = false } = {},
 ): Promise<WithNotice<T>> {
   const name = await actorName(owner.sandbox, owner.principalID);
-  // A failed stub keeps failing, so each attempt gets a new one. The location matters only for the call that creates the
-  // actor. Links and previews call only existing actors, without a location.
+  // A failed stub keeps failing, so each attempt gets a new stub. The location matters only for the call that creates the actor.
+  // Links and previews call only existing actors, without a location.
   const options = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
   const attempt = async () =>
     call(sandboxActor(env, name, options), { ...owner, region: options.locationHint });
@@ -94,7 +94,7 @@ export function sandboxCallsOf({ env, config, principal, takesNotice, arrivedAt 
 }
 
 export function sandboxActor(
-  env: Pick<Env, "Sandbox">,
+  env: SandboxNamespaces,
   name: ActorName,
   place?: DurableObjectNamespaceGetDurableObjectOptions,
 ): DurableObjectStub<Sandbox> {

@@ -33,7 +33,7 @@ import type { RunFileStat, RunOutputs, TaskOrigin } from "./run-outputs.ts";
 import type { Checkpoint } from "./saved-states.ts";
 import type { SettingsChange } from "./settings.ts";
 
-/** A checkpoint waits only 15 s for a set-up under way, because its save takes time too. */
+/** A checkpoint waits only 15 s for a set-up under way, because the save of the checkpoint also takes time. */
 const CHECKPOINT: CallPlan = { isLimited: true, setUpMs: 15_000 };
 const RESTORE: CallPlan = { isLimited: true };
 const FILE_LINK: CallPlan = { usesContainer: true, isRepeated: true };

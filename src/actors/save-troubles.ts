@@ -53,8 +53,8 @@ export class SaveTroubles {
   }
 
   /**
-   * The container is gone, with the files that saves left out. Failures do not count any more: the end of the container
-   * may have caused the last one.
+   * The container is gone, with the files that saves left out. Earlier failures do not count any more, because the end of the
+   * container may have caused the last failure.
    */
   noteContainerEnd(): void {
     this.#leftOut = undefined;

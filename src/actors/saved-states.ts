@@ -1,4 +1,6 @@
-/** What an account records of saved states, and the keys of their objects in R2. Times are milliseconds since the epoch. */
+/**
+ * The records that an account keeps of saved states, and the keys of their objects in R2. Times are milliseconds since the epoch.
+ */
 import type { NamedFiles } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 
 /** The content that one save has added. A pack has the id of its save. */
@@ -10,7 +12,7 @@ export type Pack = {
 };
 
 export interface LeftOut {
-  /** The number of files beyond the limit; `bytes` are their bytes, and `names` the largest ones. */
+  /** The number of files beyond the limit. `bytes` is their total size, and `names` has the largest of them. */
   count: number;
   bytes: number;
   names: string[];

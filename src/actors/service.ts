@@ -164,7 +164,7 @@ export class Service {
     const { setUp, runs, commands } = this.#host;
     await setUp.begin();
     const { script } = this;
-    // The service does not start a container: it would keep the sandbox running for ever.
+    // The service does not start a container. If it did, the sandbox would never stop.
     if (changeCount !== this.#changeCount || script === undefined || !this.#host.lifecycle.container) return;
     const spec = {
       command: loop(script),

@@ -1,7 +1,7 @@
 /**
- * The outcomes of set-ups: the files that a script left. The same script with the same inputs is expected to leave the same files
- * in every new sandbox of a principal. So the account stores the outcome under a hash of the script and its inputs. The next
- * sandbox starts from the outcome like a fork.
+ * The outcomes of set-ups. An outcome is the files that a script left. The server expects that the same script with the same inputs
+ * leaves the same files in every new sandbox of a principal. So the account stores the outcome under a hash of the script and its
+ * inputs. The next sandbox starts from the outcome like a fork.
  */
 import type { Variables } from "../../container/sandboxd/protocol.ts";
 import { ToolError } from "../shared/errors.ts";

@@ -5,11 +5,10 @@
  * result reports the failure, so that the caller can fix the script.
  */
 import type { ActiveRun } from "../runs/active-run.ts";
-import { joinBytes, clause, wholeCharacters } from "../shared/text.ts";
+import { joinBytes, clause, decodeText } from "../shared/text.ts";
 import type { Executor } from "../runs/executor.ts";
 import type { CommandSpec } from "../runs/command-executor.ts";
 import { localID } from "../runs/id.ts";
-import { decodeText } from "../runs/shown-output.ts";
 import { type End, CANCELLED_BEFORE_START, type RunView, durationMs, waitingFor } from "../runs/run-types.ts";
 import type { Gate, Runs } from "../runs/runs.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -252,7 +251,7 @@ export class SetUp {
     const isSameContainer = containersGone === this.#containersGone;
     if (!isSameContainer && success) return this.#put({ ...state, ...NO_RUN, had: success.had });
     const lost = run?.state === "lost" ? state.lost + 1 : 0;
-    // If no container could start, or the container is gone, the next call retries.
+    // If no container could start, or the container is gone, the next call runs the set-up again.
     const isDone = success !== undefined || (run !== undefined && isFailure(run));
     const failure =
       run && isFailure(run)
@@ -260,7 +259,7 @@ export class SetUp {
         : lost >= MAX_LOST_CONTAINERS
           ? setUpSkippedText(MAX_LOST_CONTAINERS)
           : undefined;
-    // If the container stays, the next script runs among the files that this one has left.
+    // If the container stays, the next script finds the files that this script has left.
     const isUsed = state.isUsed || (isSameContainer && run?.state === "lost" && state.hasBegun);
     this.#put({ ...state, ...NO_RUN, isDone, isUsed, lost, failure, had: success?.had });
     this.#host.workspace.noteChange();
@@ -344,15 +343,6 @@ function isFailure({ state, exitCode }: RunView): boolean {
   return state === "timed_out" || state === "cancelled" || (state === "failed" && exitCode !== undefined);
 }
 
-const FAILED = {
-  failed: "failed",
-  timed_out: "took too long and was stopped",
-  cancelled: "was cancelled",
-} as const;
-
-function describeFailure({ id, state, exitCode }: RunView, tail: Uint8Array | undefined): string {
-  const how = FAILED[state as keyof typeof FAILED];
-  const code = state === "failed" ? ` with exit code ${exitCode}` : "";
-  const end = tail && decodeText(wholeCharacters(tail, "start")).trim();
-  return setUpFailedText(id, how + code, end);
+function describeFailure(run: RunView, tail: Uint8Array | undefined): string {
+  return setUpFailedText(run, tail && decodeText(tail, "start").trim());
 }

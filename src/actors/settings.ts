@@ -126,7 +126,7 @@ export class SandboxSettings {
     return isNone ? undefined : settings;
   }
 
-  /** Replaces the settings with those of the checkpoint that the sandbox is created from. */
+  /** Replaces the settings with the settings of the checkpoint from which the sandbox is created. */
   inherit({ env, network, setup, idleMinutes, start }: CheckpointSettings): void {
     const { variables, setUp, idle, service } = this.#host;
     variables.put(undefined);

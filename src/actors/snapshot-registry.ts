@@ -98,7 +98,7 @@ export class SnapshotRegistry {
 
   /**
    * Begins a save, and abandons the sandbox's earlier one. Returns how many bytes the new one may add.
-   * @param isArchive whether the save becomes an archive @param notEnough the free bytes that were not enough for an earlier save
+   * @param isArchive whether the save becomes an archive @param notEnough the free bytes that were too few for an earlier save
    * @throws {ToolError} if the save may add no more than `notEnough`
    * @throws Error if the sandbox's current state is not `base` any more
    */
@@ -312,7 +312,7 @@ export class SnapshotRegistry {
       to.id,
     );
     // An automatic checkpoint is named by its id. If labels contained labels of automatic checkpoints, each restore would make a
-    // longer one.
+    // longer label.
     const name = automatic ? to.id : to.label || to.id;
     const before = this.#addCheckpoint(sandbox, snapshot, `before going back to ${name}`, true, now);
     this.#rows.write(

@@ -1,5 +1,6 @@
 /** Texts of actors: limits, the network, set-ups, workspaces, and notices after a stop. */
 import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
+import type { RunView } from "../runs/run-types.ts";
 import { MAX_HOSTS } from "../shared/network-policy.ts";
 import { nextDay } from "../shared/days.ts";
 import { EndingError, type ErrorCode, ToolError } from "../shared/errors.ts";
@@ -255,9 +256,15 @@ export const setUpSkippedText = (times: number) =>
 export const setUpRestoredText = (savedAt: number) =>
   `The sandbox starts from the result of its set-up, saved at ${shownTime(savedAt)}: the script did not run again.`;
 
-/** @param how how the set-up ended @param end the end of its output */
-export function setUpFailedText(run: string, how: string, end: string | undefined): string {
-  const output = `Its output (get_result, id ${run})${end ? ` ends: ${JSON.stringify(end)}` : " says why"}.`;
+const SETUP_FAILURES: Partial<Record<RunView["state"], string>> = {
+  timed_out: "took too long and was stopped",
+  cancelled: "was cancelled",
+};
+
+/** @param end the end of the set-up's output */
+export function setUpFailedText({ id, state, exitCode }: RunView, end: string | undefined): string {
+  const how = SETUP_FAILURES[state] ?? `failed with exit code ${exitCode}`;
+  const output = `Its output (get_result, id ${id})${end ? ` ends: ${JSON.stringify(end)}` : " says why"}.`;
   return `The set-up of this sandbox ${how}, so calls run without it. ${output} Correct the script with configure_sandbox.`;
 }
 
@@ -336,7 +343,7 @@ function droppedText({ count, names }: NamedFiles): string {
 /** How many files of each kind a notice names. */
 const NAMED = 5;
 
-/** What a save left out, as a clause. */
+/** The files that a save left out, as a clause. */
 export function leftOutText({ count, bytes, names, unreadable, special, crowded }: LeftOut): string {
   const firstNames = (paths: string[]) => `(${paths.slice(0, NAMED).map(shownName).join(", ")})`;
   const parts: string[] = [];

@@ -163,7 +163,10 @@ export class WorkspaceTransfer {
     return { files, bytes, manifestBytes, packs, packBytes, left: { ...plan.left, unreadable } };
   }
 
-  /** The free quota that was not enough for an earlier save of at most this size. Until more is free, no such save is sent. */
+  /**
+   * The free quota that was too small for an earlier save of at most this size. Until more quota is free, no save of this size is
+   * sent.
+   */
   #notEnoughFor({ bytes }: Plan): number | undefined {
     const before = this.#lastRefusal;
     return before && bytes >= before.bytes && Date.now() - before.at < NO_ROOM_MS ? before.room : undefined;

@@ -3,9 +3,9 @@
  * before an orderly stop, and restored to the next container before any call.
  *
  * The account's record decides which state is current. A save becomes current in one transaction of the account, after all its
- * objects are written; until then the previous state stays. A container is called whole once it has the state that was current at
- * its start. Only whole containers are saved. A save also requires that the container's last state, restored or saved, is still
- * the sandbox's current state.
+ * objects are written; until then the previous state stays. A container is called whole once the state that was current at its
+ * start is restored to it. Only whole containers are saved. A save also requires that the container's last state, restored or
+ * saved, is still the sandbox's current state.
  */
 import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Conversation, Target } from "../container/snapshot-client.ts";
@@ -46,7 +46,9 @@ export interface WorkspaceHost extends TransferHost {
 const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2000;
 
-/** The time between the starts of two saves is at least this many times the first save's duration: other work needs time too. */
+/**
+ * The time between the starts of two saves is at least this many times the duration of the first one, so that other work gets time.
+ */
 const SAVE_PACE = 2;
 
 /** A save begins after this time even if no change is known, in milliseconds: commands and background processes write files too. */
@@ -59,7 +61,7 @@ const SAVE_TIMEOUT_MS = 1_800_000;
 /** The time limit for keeping a set-up's outcome, in milliseconds. All calls wait until it is kept. */
 const OUTCOME_MS = 600_000;
 
-/** A save with at least MAX_PACKS packs repacks the smallest REPACKED_PACKS ones. */
+/** If a save has at least MAX_PACKS packs, it writes the REPACKED_PACKS smallest packs again, as one pack. */
 const MAX_PACKS = 20;
 const REPACKED_PACKS = 16;
 
@@ -433,7 +435,7 @@ export class Workspace {
     await this.#queue.run(async () => {
       container.throwIfAborted();
       await lifecycle.restoreAgain(async () => {
-        // The container is not whole until it has the new state.
+        // Until the new state is restored, the container is not whole.
         this.#origin.value = undefined;
         await sync();
         container.throwIfAborted();
@@ -546,7 +548,7 @@ export class Workspace {
   }
 }
 
-/** Packs to write again: those with more unused than used bytes, and the smallest ones if there are many. */
+/** Packs to write again: every pack with more unused than used bytes and, if there are many packs, the smallest. */
 function packsToRepack(packs: readonly Pack[]): string[] {
   const dead = packs.filter(({ bytes, live }) => live * 2 < bytes);
   const alive = packs.filter((pack) => !dead.includes(pack)).sort((a, b) => a.live - b.live);

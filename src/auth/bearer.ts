@@ -1,14 +1,24 @@
-/** Authentication by the Authorization header, with static tokens or OAuth access tokens. */
-import type { Refusal } from "../shared/responses.ts";
+/**
+ * Authentication by the Authorization header, with static tokens or OAuth access tokens. Refusals have the challenges of RFC 6750 in
+ * `WWW-Authenticate`.
+ */
+import { json, type Refusal } from "../shared/responses.ts";
+import type { RefusalReason } from "../shared/log.ts";
 import type { Config } from "../shared/config.ts";
 import type { PreviousToken } from "../shared/static-tokens.ts";
 import { sha256 } from "../shared/sha256.ts";
 import { PROCESS_LOOKUP_LIMITER, rateLimited, isRateLimited } from "../shared/limiter.ts";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
 import { addressOf } from "../actors/attempts.ts";
-import { tokenUnchecked, unauthorized } from "./challenge.ts";
 import { isTokenShaped, metadataURL, type OAuth, oauthFor, type ResourcePath, tokenHolder } from "./oauth.ts";
-import { OWNER_ID, type Principal, SCOPES, tokenPrincipalID } from "../shared/principal.ts";
+import {
+  missingScopes,
+  OWNER_ID,
+  type Principal,
+  type Scope,
+  SCOPES,
+  tokenPrincipalID,
+} from "../shared/principal.ts";
 import { CALLER_TEXTS } from "./texts.ts";
 
 interface Candidate {
@@ -21,7 +31,7 @@ interface Candidate {
 /**
  * Identifies the caller by the `Authorization: Bearer` header only. Tokens in URLs and bodies are ignored, because URLs end up in
  * logs; RFC 6750 makes both optional (sections 2.2 and 2.3). Only a token in the OAuth format is looked up in the store.
- * @param paths the resources whose OAuth tokens are accepted. A challenge names the metadata of the first one
+ * @param paths the resources whose OAuth tokens are accepted. A challenge names the metadata of the first resource
  */
 export async function authenticate(
   request: Request,
@@ -159,4 +169,52 @@ function previousCandidate(
   { until }: PreviousToken,
 ): Candidate {
   return { sha256: digest, principal: { ...principal, via: "previous_token" }, until };
+}
+
+const REALM = "sandbox-mcp";
+
+/**
+ * Status 401. The challenge has the error `invalid_token` only if the request has a token. For a request without a token, RFC
+ * 6750 section 3.1 requires a challenge without an error. An error would make a client discard its token.
+ * @param metadata the URL of the resource's metadata (RFC 9728 section 5.1); undefined for the panel, and if OAuth is off
+ */
+export function unauthorized(reason: RefusalReason, message: string, metadata?: string): Refusal {
+  const error = reason === "invalid_token" && { error: "invalid_token", error_description: message };
+  const header = challenge({ ...error, resource_metadata: metadata });
+  return { reason, response: json({ error: "Unauthorized", message }, 401, { "www-authenticate": header }) };
+}
+
+/**
+ * Status 403 if the principal lacks a scope of `needed`, else undefined. The message names all required scopes. The challenge
+ * also names the principal's current scopes, because a client signs in again with exactly the scopes of the challenge.
+ */
+export function insufficientScope(
+  { principal, metadata }: Caller,
+  needed: readonly Scope[],
+): Refusal | undefined {
+  const missing = missingScopes(principal, needed);
+  if (missing.length === 0) return undefined;
+  const scope = SCOPES.filter((name) => needed.includes(name) || principal.scopes.includes(name)).join(" ");
+  const message = CALLER_TEXTS.needsScopes(needed, missing);
+  const header = challenge({
+    error: "insufficient_scope",
+    scope,
+    error_description: message,
+    resource_metadata: metadata,
+  });
+  const body = { error: "insufficient_scope", message, scope: needed.join(" ") };
+  return { reason: "insufficient_scope", response: json(body, 403, { "www-authenticate": header }) };
+}
+
+/** Status 503: the token could not be looked up. After another status, the client would discard its token. */
+function tokenUnchecked(): Refusal {
+  const body = { error: "Service Unavailable", message: CALLER_TEXTS.unchecked };
+  const response = json(body, 503, { "retry-after": "5" });
+  return { reason: "token_check_failed", response };
+}
+
+/** Values never contain quotes or backslashes, so they need no escaping. */
+function challenge(parameters: Record<string, string | undefined>): string {
+  const all = Object.entries({ realm: REALM, ...parameters }).filter(([, value]) => value !== undefined);
+  return `Bearer ${all.map(([name, value]) => `${name}="${value}"`).join(", ")}`;
 }

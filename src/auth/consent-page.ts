@@ -7,7 +7,7 @@ import { approvalButton, page } from "./page.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { Config } from "../shared/config.ts";
 import type { Offer, Problem, RedirectMethod } from "./methods/method.ts";
-import { type PageMessage, SCOPE_TEXTS, CONSENT_TEXTS, siteButton } from "./texts.ts";
+import { type PageMessage, SCOPE_TEXTS, CONSENT_TEXTS, backTo, siteButton } from "./texts.ts";
 
 export interface Consent {
   description: ConsentDescription;
@@ -122,7 +122,7 @@ ${link && markup`<p><a class="button plain" href="${link.href}" rel="noreferrer"
 
 /** A link back to the client with an error. The server itself never redirects there. */
 export function clientErrorLink(redirectTo: string): { href: string; label: string } {
-  return { href: redirectTo, label: `Go back to ${hostOf(redirectTo)}` };
+  return { href: redirectTo, label: backTo(hostOf(redirectTo)) };
 }
 
 function hostOf(uri: string): string {

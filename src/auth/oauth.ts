@@ -122,8 +122,9 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
     tokenEndpoint: TOKEN_PATH,
     clientRegistrationEndpoint: REGISTRATION_PATH,
     scopesSupported: [...SCOPES],
-    // With metadata documents, anybody can make the server fetch a URL without signing in. On loopback that request would come
-    // from inside the user's network, so documents are off there. The local platform turns them off behind a public origin too.
+    // With metadata documents, anybody can make the server fetch a URL without signing in. On loopback that request would come from
+    // inside the user's network, so metadata documents are off on loopback. The local platform turns them off even if it has a
+    // public origin.
     clientIdMetadataDocumentEnabled: config.clientMetadata ?? !loopback,
     accessTokenTTL: ACCESS_TOKEN_SECONDS,
     refreshTokenTTL: GRANT_SECONDS,

@@ -94,7 +94,8 @@ export const NOT_APPROVED = "Nothing was approved.";
 // Requests of programs
 
 export const CALLER_TEXTS = {
-  noTokenConfigured: "No token is configured on this server, so nobody can sign in.",
+  noTokenConfigured:
+    "No token is configured on this server, so nobody can sign in. The operator has to set SERVER_AUTH_TOKEN or AUTH_TOKENS.",
   noToken: "Send a token in the Authorization header: Bearer <token>.",
   invalidToken: "The token is not valid for this server.",
   unchecked: "The token could not be checked just now. Try again in a few seconds.",
@@ -129,6 +130,7 @@ export const gatewaySilent = (gateway: string): PageMessage => ({
   title: `${gateway} did not identify you`,
   message: `This server lets ${gateway} identify people, but your request does not show who you are. Open this page through the address that ${gateway} protects.`,
 });
+export const backTo = (host: string) => `Go back to ${host}`;
 export const siteButton = (site: string, isPanel: boolean) =>
   `${isPanel ? "Sign in" : "Approve and sign in"} with ${site}`;
 export const userRefused = (site: string, login: string): PageMessage => ({

@@ -1,7 +1,7 @@
-import type { Env } from "../shared/config.ts";
+import type { Env, SandboxNamespaces } from "../shared/config.ts";
 import type { Connection } from "../shared/connection-log.ts";
 import type { GitCredential } from "../shared/git-credential.ts";
-import type { ActorName } from "../shared/names.ts";
+import { type ActorName, SANDBOX_CLASSES, type SandboxClass } from "../shared/names.ts";
 import type { BudgetKeeper } from "./model-calls.ts";
 
 interface SandboxActor extends BudgetKeeper, Rpc.DurableObjectBranded {
@@ -13,16 +13,19 @@ interface AccountActor extends Rpc.DurableObjectBranded {
   gitCredential(host: string): Promise<GitCredential | undefined>;
 }
 
+/** With several classes, this line does not compile: then `actorNamed` and `actorOf` must choose one of them. */
+const [ONLY_CLASS]: readonly [SandboxClass] = SANDBOX_CLASSES;
+
 /** The namespace of the sandboxes' actors, with the type that the caller needs. No other file reads the binding. */
-function sandboxesOf<Actor extends Rpc.DurableObjectBranded>({
-  Sandbox,
-}: Pick<Env, "Sandbox">): DurableObjectNamespace<Actor> {
-  return Sandbox as DurableObjectNamespace<Actor>;
+function sandboxesOf<Actor extends Rpc.DurableObjectBranded>(
+  env: SandboxNamespaces,
+): DurableObjectNamespace<Actor> {
+  return env[ONLY_CLASS] as DurableObjectNamespace<Actor>;
 }
 
-/** The actor with this name. If sandboxes have several sizes, this function chooses the namespace, for every caller. */
+/** The actor with this name, for every caller. */
 export function actorNamed<Actor extends Rpc.DurableObjectBranded>(
-  env: Pick<Env, "Sandbox">,
+  env: SandboxNamespaces,
   name: ActorName,
   options?: DurableObjectNamespaceGetDurableObjectOptions,
 ): DurableObjectStub<Actor> {
@@ -30,7 +33,7 @@ export function actorNamed<Actor extends Rpc.DurableObjectBranded>(
 }
 
 export function actorOf<Actor extends Rpc.DurableObjectBranded = SandboxActor>(
-  env: Pick<Env, "Sandbox">,
+  env: SandboxNamespaces,
   containerID: string,
 ): DurableObjectStub<Actor> {
   const sandboxes = sandboxesOf<Actor>(env);

@@ -26,9 +26,9 @@ export interface Follower {
   onBreak(): void;
 }
 
-/** The connection closes after this time without calls and followed runs, in milliseconds. */
+/** If there are no calls and no followed runs for this time, the connection closes. In milliseconds. */
 const IDLE_MS = 2000;
-/** How many containers a start call may be sent to, one after the other. */
+/** The most containers to which one start call is sent, one after the other. */
 const MAX_STARTS = 3;
 
 export interface TerminalInput {
@@ -96,7 +96,10 @@ export class Connection {
     this.#send(socket, [call]);
   }
 
-  /** Sends a call only if a connection is open. Over a new connection the call would be useless. */
+  /**
+   * Sends a call only if a connection is open. For calls that the follower of a run repeats, or no longer needs, over a new
+   * connection.
+   */
   sendIfOpen(call: RunCall): void {
     this.#socket?.send(JSON.stringify(call));
   }

@@ -11,6 +11,7 @@ import {
   type Policy,
   type Result,
   type Row,
+  failedPath,
   fileRequests,
   headerOf,
   queryOf,
@@ -24,6 +25,7 @@ import {
 import { RESPONSE_JSON, parseBounded } from "../shared/bounded.ts";
 import { type ToolError, damaged, withTimeout } from "../shared/errors.ts";
 import { isEncoded, readBounded } from "../shared/stream-bytes.ts";
+import type { Turns } from "../shared/turns.ts";
 import type { Requesting } from "./sandboxd.ts";
 import { DAMAGED, foreignListCursor, invalidParameters, refusal } from "./texts.ts";
 
@@ -60,13 +62,11 @@ export class FileOperations {
     const parameters = { id: crypto.randomUUID(), confined: isConfined, ...given, ...row.always };
     const { data: call } = row.input.safeParse(Object.fromEntries(queryOf(row, parameters)));
     if (!call) throw invalidParameters(row.doing);
-    const path = "path" in call ? String(call.path) : "";
-    const failed = `${[row.doing, path].filter(Boolean).join(" ")} failed`;
+    const refuse = (failure: FileFailure) =>
+      refusal(row.doing, failedPath(row, call, failure) ?? "", failure);
     try {
       const result = await withTimeLimit(row, body, (signal) =>
-        requestOperation(this.#fetch, row, { call, body }, signal, (failure) =>
-          refusal(failed, path, failure),
-        ),
+        requestOperation(this.#fetch, row, { call, body }, signal, refuse),
       );
       return result as Result<Name>;
     } finally {
@@ -101,10 +101,11 @@ export function requireListCursor(given: string | undefined): string | undefined
 /** @param refuse makes the error for a failure that sandboxd reports @throws {ToolError} that error, or `damaged` */
 async function readResponse<T>(
   response: Response,
+  turns: Turns,
   read: (response: Response) => Promise<T>,
   refuse: (failure: FileFailure) => ToolError,
 ): Promise<T> {
-  if (response.status === FAILED) throw refuse(await jsonOf(response, failureSchema));
+  if (response.status === FAILED) throw refuse(await jsonOf(response, turns, failureSchema));
   if (response.status === 200 && !isEncoded(response)) return await read(response);
   await response.body?.cancel();
   throw malformedResponse();
@@ -129,23 +130,23 @@ export function requestOperation(
   refuse: (failure: FileFailure) => ToolError,
 ): Promise<unknown> {
   const [method = "", pathname = ""] = row.route.split(" ");
-  return fetch(`${pathname}?${queryOf(row, call)}`, { method, body }, signal, (response) =>
-    readResponse(response, (complete) => resultOf(complete, row, call), refuse),
+  return fetch(`${pathname}?${queryOf(row, call)}`, { method, body }, signal, (response, turns) =>
+    readResponse(response, turns, (complete) => resultOf(complete, turns, row, call), refuse),
   );
 }
 
 /** Reads JSON, or header fields with the body's bytes or stream. @throws {ToolError} `damaged` for anything else */
-async function resultOf(response: Response, row: Row, call: object): Promise<unknown> {
+async function resultOf(response: Response, turns: Turns, row: Row, call: object): Promise<unknown> {
   const maxBytes = typeof row.maxBytes === "number" ? row.maxBytes : row.maxBytes(call as never);
   if (row.down === "none") {
-    const result = await jsonOf(response, row.result, maxBytes);
+    const result = await jsonOf(response, turns, row.result, maxBytes);
     if (row.fits && !row.fits(result as never, call as never)) throw malformedResponse();
     return result;
   }
   const { headers, body } = response;
   const fields = Object.keys(row.result.shape).map((field) => [field, headers.get(headerOf(field))]);
   const { success, data } = row.result.safeParse(Object.fromEntries(fields));
-  if (success && row.down === "bytes") return { ...data, bytes: await bytesOf(response, maxBytes) };
+  if (success && row.down === "bytes") return { ...data, bytes: await bytesOf(response, turns, maxBytes) };
   const length = headers.get("content-length") ?? undefined;
   if (success && body) return { ...data, body, length: length && Number(length) };
   await body?.cancel();
@@ -154,17 +155,18 @@ async function resultOf(response: Response, row: Row, call: object): Promise<unk
 
 async function jsonOf<Schema extends z.ZodMiniType>(
   response: Response,
+  turns: Turns,
   schema: Schema,
   maxBytes = SMALL_RESPONSE_BYTES,
 ): Promise<z.infer<Schema>> {
-  const text = new TextDecoder().decode(await bytesOf(response, maxBytes));
+  const text = new TextDecoder().decode(await bytesOf(response, turns, maxBytes));
   const { success, data } = schema.safeParse(parseBounded(text, RESPONSE_JSON));
   if (!success) throw malformedResponse();
   return data;
 }
 
-async function bytesOf(response: Response, maxBytes: number): Promise<Uint8Array> {
-  const bytes = await readBounded(response, maxBytes);
+async function bytesOf(response: Response, turns: Turns, maxBytes: number): Promise<Uint8Array> {
+  const bytes = await readBounded(response, { maxBytes, turns });
   if (!bytes) throw malformedResponse();
   return bytes;
 }

@@ -18,7 +18,7 @@ export interface OutputSink {
   readonly id: string;
   /** Whether something other than sandboxd's reports has ended the run. Later reports are ignored then. */
   readonly isEnded: boolean;
-  /** Whether a caller waits for the next output; undefined if that makes no difference. */
+  /** Whether a caller waits for the next output; undefined if the follower does not need to know. */
   readonly isWatched?: boolean;
   /** Waits until there is room for this many bytes, then calls `output`. */
   take(bytes: number, output: () => void): Promise<void>;

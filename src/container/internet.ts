@@ -1,7 +1,7 @@
 /**
- * Handles the requests that a sandbox sends to the internet through the Worker. Under a restrictive policy these are all
- * requests. Otherwise they are the requests to hosts for which the principal has a secret or a git sign-in. The Worker does not
- * follow redirects. The program does, and that request comes here too.
+ * Handles the requests that a sandbox sends to the internet through the Worker. Under a restrictive policy these are all requests.
+ * Otherwise they are the requests to hosts for which the principal has a secret or a git sign-in. The Worker does not follow
+ * redirects. If the program follows one, its next request comes here too.
  */
 import { waitUntil } from "cloudflare:workers";
 import { type Env, parseConfig } from "../shared/config.ts";
@@ -47,7 +47,7 @@ export async function forwardByPolicy(
   containerID: string,
   policy: OutboundPolicy | undefined,
 ): Promise<Response> {
-  // The URL has the host that the program connected to. The Host header may name another one.
+  // The URL has the host that the program connected to. The Host header may name another host.
   const { hostname, port, protocol } = new URL(request.url);
   const host = canonicalHost(hostname) ?? "";
   const targetPort = Number(port || (protocol === "https:" ? 443 : 80));

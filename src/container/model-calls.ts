@@ -23,7 +23,7 @@ export interface UpstreamError {
 export interface ModelOutcome {
   tokens: number;
   error?: UpstreamError;
-  /** The agent disconnected before the end; not an error of the API. */
+  /** Whether the agent disconnected before the end. This is not an error of the API. */
   cut?: boolean;
 }
 

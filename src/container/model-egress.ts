@@ -10,6 +10,7 @@ import { MODEL_HOST, SERVER, type Secret, addSecrets, secretsOfHost, secretsFor 
 import { actorOf } from "./actor.ts";
 import { type ModelOutcome, type ModelCall, REPORT_MS, type UpstreamError } from "./model-calls.ts";
 import { Pace } from "../../container/sandboxd/pace.ts";
+import { cutText } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
 import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";
@@ -19,7 +20,9 @@ import { MODEL_API_TEXTS } from "./texts.ts";
 export type OutboundHandler = (request: Request, env: Env, containerID: string) => Promise<Response>;
 
 interface EgressRow {
-  /** `paths` are the `POST` paths that are forwarded; all others are refused. `charged` are those that cost tokens. */
+  /**
+   * `paths` are the `POST` paths that are forwarded; all others are refused. `charged` are the paths whose requests cost tokens.
+   */
   paths: readonly string[];
   charged: readonly string[];
   /** Forwarded header names, or prefixes ending with `*`. */
@@ -174,11 +177,11 @@ async function forwardError(
 function errorMessage(body: string): string {
   try {
     const { error }: { error?: { message?: unknown } } = JSON.parse(body);
-    if (typeof error?.message === "string") return error.message.slice(0, 500);
+    if (typeof error?.message === "string") return cutText(error.message, 500);
   } catch {
     // The error is not in the API's format, because a gateway in front of the API responded.
   }
-  return body.slice(0, 200).trim() || MODEL_API_TEXTS.noReason;
+  return cutText(body, 200).trim() || MODEL_API_TEXTS.noReason;
 }
 
 interface RefusedRequest {

@@ -1,4 +1,5 @@
 /** Reads the token counts in a response of the Messages API, and computes the tokens to charge for the response. */
+import { pieceDecoder } from "../shared/text.ts";
 import type { RequestMeter } from "./model-request.ts";
 
 /**
@@ -20,7 +21,7 @@ const LAST_EVENT =
 const KEPT_CHARS = 128;
 
 export class UsageCounter {
-  readonly #decoder = new TextDecoder();
+  readonly #decode = pieceDecoder();
   readonly #seen = new Map<string, number>();
   #rest = "";
   /** Whether there was a report. A response of `count_tokens` has `input_tokens` without a report, and costs nothing. */
@@ -29,7 +30,7 @@ export class UsageCounter {
   #isComplete = false;
 
   add(bytes: Uint8Array): void {
-    const text = this.#rest + this.#decoder.decode(bytes, { stream: true });
+    const text = this.#rest + this.#decode(bytes);
     this.#rest = text.slice(-KEPT_CHARS);
     if (LAST_EVENT.test(text)) this.#isComplete = true;
     const from = this.#hasReport ? 0 : text.indexOf('"usage"');

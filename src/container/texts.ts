@@ -165,8 +165,9 @@ const REASONS: Record<string, readonly [words: string, code: ErrorCode, hint: st
 
 const EXHAUSTED = new Set(["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"]);
 
-/** The error for a refusal of sandboxd. @param failed what failed, as a sentence */
-export function refusal(failed: string, path: string, failure: FileFailure): ToolError {
+/** The error for a refusal of sandboxd. @param doing the operation, as the beginning of a sentence */
+export function refusal(doing: string, path: string, failure: FileFailure): ToolError {
+  const failed = `${[doing, path].filter(Boolean).join(" ")} failed`;
   const { problem, code = "", path: leadsTo = "", edit = 0, count = 0, lines = [], nearest = "" } = failure;
   switch (problem) {
     case "missing":

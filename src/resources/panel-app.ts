@@ -1,7 +1,4 @@
-/**
- * The panel as a resource for clients with MCP Apps. All callers get the same page. The token's scopes limit what the page's
- * calls may do.
- */
+/** The panel as a resource for clients with MCP Apps. All callers get the same page. The token's scopes limit the page's calls. */
 import { APP_MIME_TYPE, PANEL_TOOLS_URI, PANEL_URI } from "../shared/apps.ts";
 import { previewSource } from "../shared/preview-url.ts";
 import type { CallerContext } from "../shared/request-context.ts";

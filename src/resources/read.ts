@@ -25,7 +25,7 @@ import { sandboxOfRun } from "../tools/run-sandbox.ts";
 import { operateWithoutNotice, protocolError, readSandbox } from "./context.ts";
 import { readPanel } from "./panel-app.ts";
 import { readSkill } from "./skills.ts";
-import { INSTEAD, absolutePathText, nothingOfName, tooLarge } from "./texts.ts";
+import { INSTEAD, absolutePathText, logOf, nothingOfName, tooLarge } from "./texts.ts";
 
 type Contents = { mimeType: string; _meta?: Record<string, unknown> } & ({ text: string } | { blob: string });
 
@@ -128,7 +128,7 @@ async function readRunResource(caller: CallerContext, id: string, name: string):
   if (name === LOG_NAME) {
     const bytes = joinBytes(page?.pieces.map((piece) => piece.bytes) ?? []);
     if (bytes.length > RESOURCE_BYTES)
-      throw tooLarge(`The log of ${id}`, run.logBytes, RESOURCE_BYTES, INSTEAD.ofLog(id));
+      throw tooLarge(logOf(id), run.logBytes, RESOURCE_BYTES, INSTEAD.ofLog(id));
     return contentsOf("log.txt", bytes);
   }
   if (!name.startsWith(ARTIFACTS)) throw nothingOfName(id, name);

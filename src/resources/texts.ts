@@ -19,6 +19,7 @@ export const aboutWorkspace = (sandbox: string, isRunning: boolean) => ({
 });
 
 /** @param max the most bytes of a resource @param next the next call, as a clause */
+export const logOf = (id: string) => `The log of ${id}`;
 export const tooLarge = (what: string, size: number, max: number, next: string) =>
   new ToolError(
     "too_large",

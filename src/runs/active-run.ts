@@ -19,7 +19,9 @@ const FLUSH_MS = 1000;
 /** The shortest time between progress lines, in milliseconds. */
 const PROGRESS_MS = 250;
 
-/** A terminal has settled when it was silent for QUIET_MS. A call waits at most SETTLE_MS until then. Both in milliseconds. */
+/**
+ * A terminal has settled when it was silent for QUIET_MS. A call waits for that for SETTLE_MS at most. Both are in milliseconds.
+ */
 const QUIET_MS = 300;
 const SETTLE_MS = 10_000;
 
@@ -78,7 +80,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.record.endedAt !== undefined;
   }
 
-  /** Bytes of the log, including unsaved ones. */
+  /** Bytes of the log, including bytes that are not saved yet. */
   get logBytes(): number {
     return this.#log.bytes;
   }
@@ -99,7 +101,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return waiting && { ...waiting, behind: waiting.behind.map((local) => sandbox + local) };
   }
 
-  /** Only the first call counts: a question starts with its model request, and calls this again when its program starts. */
+  /** Only the first call has an effect. A question calls this when its model request starts, and again when its program starts. */
   markStarted(): void {
     if (this.#hasBegun) return;
     this.#hasBegun = true;
@@ -289,7 +291,8 @@ export class ActiveRun implements RunSink, WaitingLog {
     for (let left = ms; !this.isEnded && left > 0; left = deadline - Date.now()) {
       const { bytes } = stdout;
       const silentMs = Date.now() - this.#outputAt;
-      // Many calls may wait while single bytes arrive, so they do not wake for each, and compare the output only after a pause.
+      // Many calls may wait while single bytes arrive. So a call does not wake for each byte, and compares the output only after a
+      // pause.
       if (bytes <= echoed) await this.waitForChange(Math.min(left, SETTLE_MS));
       else if (silentMs < QUIET_MS) await this.waitUntilEnded(Math.min(left, QUIET_MS - silentMs));
       else if (isEchoOf(typed, stdout.last(bytes - from))) echoed = bytes;

@@ -20,7 +20,7 @@ export interface CodeImage {
   /** Width and height in pixels; missing in records of earlier versions. */
   width?: number;
   height?: number;
-  /** How the image differs from what the code displayed: a sentence without its subject. */
+  /** How this image differs from the image that the code displayed: a sentence without its subject. */
   change?: string | undefined;
   /** The file in the sandbox with the original, if the image was changed and could be stored. */
   original?: { path: string; size: number };

@@ -7,7 +7,9 @@ export interface RunFailure {
   end: End;
   /** The error for a waiting caller, unless the run was lost. */
   error: ToolError;
-  /** Whether the run may have begun and its end is unknown. Then the caller gets a lost run instead of an error. */
+  /**
+   * Whether the run may have begun and its end is unknown. If so, the caller gets a run with the state `lost` instead of an error.
+   */
   isLoss: boolean;
   /** The unexpected error, for the log. */
   cause?: unknown;

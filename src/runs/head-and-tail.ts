@@ -1,7 +1,7 @@
 /** The first and last bytes of a stream, in bounded memory. */
 import { SHOWN_END_BYTES } from "../../container/sandboxd/protocol.ts";
-import { joinBytes, wholeCharacters } from "../shared/text.ts";
-import { type ShownOutput, decodeText } from "./shown-output.ts";
+import { decodeText, joinBytes, wholeCharacters } from "../shared/text.ts";
+import type { ShownOutput } from "./shown-output.ts";
 
 const EMPTY = new Uint8Array(0);
 
@@ -23,7 +23,7 @@ export class HeadAndTail {
     return new HeadAndTail(head, tail, bytes);
   }
 
-  /** Adds the next `count` bytes. `last` contains all of them, or only the last ones if the others were not read. */
+  /** Adds the next `count` bytes. `last` contains all of these bytes, or only the last of them if the others were not read. */
   add(last: Uint8Array, count = last.length): void {
     let rest = last;
     if (this.head.length < SHOWN_END_BYTES && this.head.length === this.bytes && count === last.length) {
@@ -46,10 +46,10 @@ export class HeadAndTail {
   toShownOutput(): ShownOutput {
     const { head, tail, bytes } = this;
     if (bytes <= head.length + tail.length)
-      return { head: decodeText(joinBytes([head, tail])), tail: "", bytes, omitted: 0 };
+      return { head: decodeText(joinBytes([head, tail]), "none"), tail: "", bytes, omitted: 0 };
     const first = wholeCharacters(head, "end");
     const last = wholeCharacters(tail, "start");
     const omitted = bytes - first.length - last.length;
-    return { head: decodeText(first), tail: decodeText(last), bytes, omitted };
+    return { head: decodeText(first, "none"), tail: decodeText(last, "none"), bytes, omitted };
   }
 }

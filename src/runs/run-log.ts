@@ -1,7 +1,7 @@
 /**
- * The log of one run: both output streams in the order of arrival. New output is collected in memory. When it fills an object,
- * the object goes to R2, and an SQLite row records where it is. The next flush writes the rest to rows. Later the rows move to
- * R2 together. A cursor is a byte offset into the log, so it stays valid when bytes move.
+ * The log of one run: both output streams in the order of arrival. New output is collected in memory. When it fills an object, the
+ * object goes to R2, and an SQLite row records where it is. The next flush writes the rest to rows. The rows of a long log later
+ * move to R2 together, and a short log stays in SQLite. A cursor is a byte offset into the log, so it stays valid when bytes move.
  */
 import type { ObjectStore } from "../storage/object-store.ts";
 import { JOINED_BYTES, addPart, joinBytes } from "../shared/text.ts";
@@ -281,7 +281,7 @@ export class LogWriter {
   }
 }
 
-/** Joins pieces of one stream that are adjacent in the log. Two pieces are not adjacent if a piece between them is in R2. */
+/** Joins pieces of one stream that are adjacent in the log: no other piece is between them, in this list or in R2. */
 function joinAdjacent(pieces: readonly PlacedPiece[]): PlacedPiece[] {
   const joinedPieces: PlacedPiece[] = [];
   for (const piece of pieces) {

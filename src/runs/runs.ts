@@ -50,7 +50,7 @@ export interface RunQuota {
 interface RunContainer {
   /** Registers the sandbox with its account, so that a container may start. @throws the reason if it fails */
   admitRun(): Promise<void>;
-  /** Called if a run ended before its reservation was done: the registration may not be needed. */
+  /** Called if a run ended before its quota was reserved. Then the registration may not be needed. */
   release(): void;
   /** Returns the real cause of a platform error: the platform may report a lost sandbox when only the connection broke. */
   explainError(error: unknown): Promise<unknown>;
@@ -130,7 +130,7 @@ const UNMETERED: RunQuota = {
 /** Receives a run's last output line whenever it changes. */
 export type OnProgress = (line: string) => unknown;
 
-/** What a terminal printed after input. */
+/** The output of a terminal after input. */
 export interface TerminalReply {
   run: RunView;
   page: LogPage;
@@ -416,7 +416,7 @@ export class Runs {
   async cancel(id: string, waitMs: number): Promise<RunView> {
     const run = this.#active.get(id);
     if (!run) return viewOf(this.#requireRecord(id));
-    // Not awaited: if the sandbox is unreachable, the run's limit ends the run.
+    // Not awaited. If the sandbox cannot be reached, `Limit` ends the run.
     run.cancel().catch(() => undefined);
     await run.waitUntilEnded(waitMs);
     return run.view();

@@ -1,7 +1,7 @@
-/** What callers see of an output: its beginning, its end, and the size of the omitted middle. */
+/** The parts of an output that callers see: its beginning, its end, and the size of the omitted middle. */
 
 import { stripEscapes } from "../shared/escape-sequences.ts";
-import { cutText, wholeCharacters } from "../shared/text.ts";
+import { cutText, decodeText } from "../shared/text.ts";
 
 /** One output stream. `head` is everything if nothing was omitted. */
 export interface ShownOutput {
@@ -11,13 +11,6 @@ export interface ShownOutput {
   bytes: number;
   /** Bytes between `head` and `tail`. */
   omitted: number;
-}
-
-const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
-
-/** Bytes as text: invalid UTF-8 becomes U+FFFD, and a byte order mark stays. */
-export function decodeText(bytes: Uint8Array): string {
-  return decoder.decode(bytes);
 }
 
 /** The stream as one text; a line in the middle says how much is omitted. */
@@ -39,8 +32,7 @@ const CONTROLS = /[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu;
 
 /** The last line that is not blank, as plain text for progress; empty if there is none. */
 export function lastLine(end: Uint8Array): string {
-  const whole = wholeCharacters(wholeCharacters(end.subarray(-LINE_BYTES), "start"), "end");
-  const text = stripEscapes(decodeText(whole));
+  const text = stripEscapes(decodeText(end.subarray(-LINE_BYTES), "both"));
   // Progress bars overwrite their line after a carriage return.
   const line =
     text.split(/[\r\n]/).findLast((candidate) => candidate.replace(CONTROLS, "").trim() !== "") ?? "";

@@ -29,7 +29,7 @@ export interface TaskDetail {
   turns?: number;
   tokens?: Tokens;
   costUSD?: number;
-  /** What the task changed; undefined before its end, and if the changes could not be determined. */
+  /** The task's changes; undefined before its end, and if the changes could not be determined. */
   changes?: Changes;
   /** Files that the task produced, as stored in R2. */
   artifacts: Artifact[];
@@ -94,7 +94,7 @@ export interface UnkeptFiles {
 export interface Archive {
   /** Missing if an earlier version stored the archive in a form that this version does not read. */
   isSnapshot?: true;
-  /** What did not fit: the number of files, their total bytes, and the largest ones. */
+  /** The files that did not fit: their number, their total bytes, and the largest files. */
   left?: { count: number; bytes: number; largest: { path: string; size: number }[] };
   /** Directories with too many entries, whose files can be regenerated. */
   crowded?: string[];

@@ -1,5 +1,7 @@
 /** A terminal's output as text. The log stores the raw output with its control sequences. */
 
+import { decodeText } from "../shared/text.ts";
+
 /** The widest row; our terminals are not wider. A longer line takes several rows. */
 const MAX_COLUMNS = 1000;
 
@@ -142,7 +144,7 @@ export function isEchoOf(typed: string, output: Uint8Array): boolean {
   // After text without a line end, a program waits for more text, so its only output is the echo. The echo then counts as output.
   // oxlint-disable-next-line no-control-regex
   if (!/[\r\n]$/.test(typed) || output.length > 4 * typed.length + MAX_COLUMNS) return false;
-  const shown = letters(terminalText(new TextDecoder().decode(output)));
+  const shown = letters(terminalText(decodeText(output, "none")));
   return letters(terminalText(typed)).startsWith(shown);
 }
 

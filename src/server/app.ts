@@ -3,9 +3,8 @@ import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server"
 import { createMcpHandler } from "agents/mcp/server";
 import { addressOf } from "../actors/attempts.ts";
 import { serveAuthorize, callbackPath, serveCallback } from "../auth/authorize.ts";
-import { authenticate } from "../auth/bearer.ts";
+import { authenticate, insufficientScope } from "../auth/bearer.ts";
 import { messagePage } from "../auth/consent-page.ts";
-import { insufficientScope } from "../auth/challenge.ts";
 import { serveAuthorizationServer, serveResourceMetadata } from "../auth/endpoints.ts";
 import { type OAuth, oauthFor, type ResourcePath } from "../auth/oauth.ts";
 import { canSignIn, REDIRECT_METHODS } from "../auth/methods/index.ts";
@@ -56,7 +55,7 @@ export interface NeededTools {
   onlyCalls: boolean;
 }
 
-/** What the MCP routes need from the tools and resources. */
+/** The functions of the tools and resources that the MCP routes use. */
 export interface MCPParts {
   createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: NeededTools): McpServer;
   requiredScopes(name: string, args: unknown): readonly Scope[];
@@ -397,7 +396,7 @@ function health(request: Request, context: RequestContext): Response {
 
 type ServeWithOAuth = (request: Request, oauth: OAuth, context: RequestContext) => Promise<Response>;
 
-/** A route of OAuth, or of a page that needs OAuth, whose requests cause writes. */
+/** A route whose requests cause writes, of OAuth or of a page that needs OAuth. */
 function writingRoute(path: string, methods: string, serve: ServeWithOAuth): Route {
   return { path, methods, serve: requireOAuth(serve), writes: true };
 }

@@ -7,8 +7,8 @@ import * as texts from "./texts.ts";
 export const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
 /**
- * How many bytes of an oversized body are read and discarded. If the connection closed while the client is still sending, the
- * client might not see the response.
+ * How many bytes of an oversized body are read and discarded. If the server closed the connection while the client was still
+ * sending, the client might not see the response.
  */
 const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 

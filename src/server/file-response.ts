@@ -203,8 +203,8 @@ function appendMark(body: ReadableStream, mark: Uint8Array): ReadableStream {
 const DRAIN_MS = 5000;
 
 /**
- * Reads the body of a refused request. If the connection closed while a client is still sending, the client might not see the
- * response. A client that waits for 100 Continue has sent nothing.
+ * Reads the body of a refused request. If the server closed the connection while the client was still sending, the client might not
+ * see the response. A client that waits for 100 Continue has sent nothing.
  */
 export async function drainBody(request: Request): Promise<void> {
   if (request.headers.has("expect")) return;

@@ -5,12 +5,12 @@ import { ANY_DEPTH, PATH_MAX } from "../../container/sandboxd/operations.ts";
 import { MAX_LISTED, WORKSPACE, absolute } from "../../container/sandboxd/shapes.ts";
 import { canStartWith, operate, sandboxActor } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-calls.ts";
-import { insufficientScope } from "../auth/challenge.ts";
+import { insufficientScope } from "../auth/bearer.ts";
 import { requireListCursor } from "../container/file-operations.ts";
 import { ToolError, toolErrorOf } from "../shared/errors.ts";
 import { linkKeys } from "../actors/link-keys.ts";
 import { type FileLink, type LinkName, type RunLink, readToken } from "../shared/link-token.ts";
-import { RequestMemory } from "../shared/request-memory.ts";
+import { MAX_MEMORY_BYTES, RequestMemory } from "../shared/request-memory.ts";
 import { logError } from "../shared/log.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
@@ -32,6 +32,7 @@ import { acceptsHTML } from "./landing.ts";
 import {
   LINK_TEXTS,
   REMOVE_RECURSIVELY,
+  noRoomText,
   notAFileAddress,
   notRemoved,
   pathNotEncoded,
@@ -42,7 +43,7 @@ import { UPLOAD_SCRIPT } from "./upload-script.ts";
 export async function serveLink(request: Request, context: RequestContext): Promise<Response> {
   const [, , token = ""] = new URL(request.url).pathname.split("/");
   const named = await readToken(token, await linkKeys(context));
-  if (!named) return refuse(request, 403, LINK_TEXTS.foreign);
+  if (!named) return refuse(request, 403, LINK_TEXTS.invalid);
   const link = "expires" in named ? named : await findLink(context, named);
   if (!link || link.expires < Date.now()) return refuse(request, 410, LINK_TEXTS.expired);
   const isRead = request.method === "GET" || request.method === "HEAD";
@@ -87,7 +88,7 @@ async function downloadRun(request: Request, { env, ctx }: RequestContext, link:
 
 function upload(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
   const response = claimAndStore(request, context, link);
-  // A client's disconnection ends the request. A claimed link must be released nevertheless.
+  // The platform ends a request when its client disconnects. A claimed link must still be released.
   context.ctx.waitUntil(response.catch(() => undefined));
   return response;
 }
@@ -97,7 +98,7 @@ async function claimAndStore(request: Request, context: RequestContext, link: Fi
   const owner = await actor.linkOwner(link.epoch);
   if (!owner) return refuse(request, 410, LINK_TEXTS.sandboxGone);
   const claim = await actor.claimLink({ id: link.id, expires: link.expires });
-  if (claim !== "taken") {
+  if (claim !== "claimed") {
     await drainBody(request);
     return claim === "used" ? refuse(request, 410, LINK_TEXTS.used) : refuse(request, 409, LINK_TEXTS.busy);
   }
@@ -168,7 +169,9 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
   if (refusal) return refusal.response;
   const { pathname, searchParams } = new URL(request.url);
   const [, , sandbox = "", , ...parts] = pathname.split("/");
+  const memory = RequestMemory.forCall(caller.principal.id, request.signal);
   const response = await recordCall(caller, { tool: "files", scopes, sandbox }, async () => {
+    if (!memory.hasRoomFor(0)) throw new ToolError("quota_exceeded", noRoomText(MAX_MEMORY_BYTES));
     const path = absolute(decodePath(parts.join("/")) || ".");
     if (!SANDBOX_NAME.test(sandbox) || path.includes("\0")) throw notAFileAddress();
     if (path.length > PATH_MAX) throw pathTooLong(PATH_MAX);
@@ -194,16 +197,15 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
           const after = requireListCursor(searchParams.get("cursor") ?? undefined);
           const listing = { path, depth: recursive ? ANY_DEPTH : 1, limit: MAX_LISTED, after };
           const { entries, next } = (await operate(caller.env, owner, "list", listing)).value;
-          const memory = new RequestMemory(principalID, request.signal);
           memory.addAnswer(
             entries.reduce((sum, entry) => sum + entry.path.length, 0),
             true,
           );
-          return memory.releaseAfter(json({ path, entries, more: next !== undefined, next_cursor: next }));
+          return json({ path, entries, more: next !== undefined, next_cursor: next });
         });
     }
   });
-  return response instanceof Response ? response : fileErrorResponse(response);
+  return memory.releaseAfter(response instanceof Response ? response : fileErrorResponse(response));
 }
 
 /** A read-only token starts no container. Reading and deleting start only sandboxes that exist already. */

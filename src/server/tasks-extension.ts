@@ -6,7 +6,7 @@ import { MAX_RUN_ID } from "../runs/id.ts";
 import type { RunView } from "../runs/run-types.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { CallerContext } from "../shared/request-context.ts";
-import { contextOf, recordCall } from "../tools/define.ts";
+import { contextOf, countAnswer, recordCall } from "../tools/define.ts";
 import { requiredScopes } from "../tools/index.ts";
 import { TASK_METHODS, TASKS_CAPABILITY, taskOf } from "../tools/mcp-task.ts";
 import { sandboxOfRun } from "../tools/run-sandbox.ts";
@@ -44,7 +44,8 @@ export function registerTasks({ server }: McpServer, caller: CallerContext): voi
 async function describeTask(caller: CallerContext, run: RunView): Promise<object> {
   const task = taskOf(run, caller.config);
   if (task.status !== "completed") return task;
-  const { content, structured } = await runAnswer(contextOf(caller), run, anyRunFields);
-  const structuredContent = caller.isStructured ? structured : undefined;
-  return { ...task, result: { content, structuredContent, isError: false } };
+  const answer = await runAnswer(contextOf(caller), run, anyRunFields);
+  countAnswer(answer, caller, true);
+  const structuredContent = caller.isStructured ? answer.structured : undefined;
+  return { ...task, result: { content: answer.content, structuredContent, isError: false } };
 }

@@ -1,6 +1,7 @@
 /** Texts of the server outside of tools: pages, refusals, and errors of the plain HTTP routes. */
 import type { PageMessage } from "../auth/texts.ts";
 import { ToolError } from "../shared/errors.ts";
+import { cutText } from "../shared/text.ts";
 
 // Refusals of every route
 
@@ -59,13 +60,13 @@ export const REST_TEXTS = {
   fields: (ofTask: string, ofQuestion: string) =>
     `A task accepts ${ofTask}. A question accepts ${ofQuestion}.`,
   noField: (name: string | undefined, fields: string) =>
-    `The field ${JSON.stringify(name?.slice(0, 100))} does not exist. ${fields}`,
+    `The field ${JSON.stringify(name && cutText(name, 100))} does not exist. ${fields}`,
 };
 
 // Links to files
 
 export const LINK_TEXTS = {
-  foreign:
+  invalid:
     "This link is incomplete, or belongs to another server. Copy the whole link, or ask for a new one.",
   expired: "This link has expired. Ask for a new one.",
   isDownload: "This link is for a download. It does not accept uploads.",
@@ -77,7 +78,7 @@ export const LINK_TEXTS = {
 export const UPLOAD_TEXTS = {
   oneFile: "This link takes one file. Pack several files into one archive first.",
   broke: "The connection broke, and nothing was saved. Try again.",
-  unexpected: "Nothing was saved. Try again; the server's unexpected status was ",
+  unexpected: "Nothing was saved. Try again. The server responded with the unexpected status ",
 };
 
 // Files over HTTP

@@ -2,6 +2,7 @@
 import * as z from "zod";
 import { fromEnv } from "./env-fields.ts";
 import { MODEL_HOST, type Secret, SERVER, secretsOfHost, secretsFor } from "./secrets.ts";
+import type { DURABLE_OBJECTS, SandboxClass } from "./names.ts";
 import { PRINCIPAL_IDS } from "./principal.ts";
 import { previousToken, type StaticToken } from "./static-tokens.ts";
 import { TOOL_NAMES, chooseTools } from "./tool-sets.ts";
@@ -14,10 +15,13 @@ export const MAX_WAIT_SECONDS = variables.MAX_WAIT_SECONDS.default;
 /** An R2 bucket or its stand-in. Its methods have no types, so that only `objectStore` can call them. */
 export type BucketBinding = Record<"put" | "get" | "delete" | "list", unknown>;
 
-/** Bindings and variables. Namespaces are untyped, because this folder imports no actors. `parseConfig` parses the variables. */
-export interface Env extends Partial<Record<VariableName, string>> {
-  Sandbox: DurableObjectNamespace;
-  Account: DurableObjectNamespace;
+/** Untyped, because this folder imports no actors. */
+type Namespaces = Record<(typeof DURABLE_OBJECTS)[number], DurableObjectNamespace>;
+
+export type SandboxNamespaces = Pick<Namespaces, SandboxClass>;
+
+/** Bindings and variables. `parseConfig` parses the variables. */
+export interface Env extends Omit<Namespaces, "Attempts">, Partial<Record<VariableName, string>> {
   /** Counts wrong owner tokens and unapproved clients, and stores a key for links. Without it, owners cannot sign in by token. */
   Attempts?: DurableObjectNamespace;
   /** Stores OAuth clients, grants and tokens. Without it OAuth is off. */

@@ -3,9 +3,9 @@ import * as z from "zod";
 import { MAX_HOSTS, parseHostEntry } from "./network-policy.ts";
 
 /**
- * An empty variable counts as unset, because `.dev.vars` and CI systems write unset variables as empty ones. White space around
- * a value is removed, because a secret piped into `wrangler secret put` ends with a newline. This changes no valid value,
- * because none begins or ends with white space.
+ * An empty variable counts as unset, because `.dev.vars` and CI systems write unset variables as empty text. White space around a
+ * value is removed, because a secret piped into `wrangler secret put` ends with a newline. This changes no valid value, because
+ * none begins or ends with white space.
  */
 export function fromEnv<T>(schema: z.ZodType<T, string>, fallback: T | undefined) {
   const trimmed = z.string("must be a text variable").trim();

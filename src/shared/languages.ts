@@ -28,6 +28,8 @@ interface Traits {
   /** Writes ASCII JSON as an argument of a call in source code. */
   argument(json: string): string;
   isInterruptible: boolean;
+  /** The program's messages for a missing or replaced prelude file. */
+  missingPrelude: RegExp;
   /** How to install the package that code failed to import, as a sentence; undefined for other errors. */
   installHint(error: { name: string; message: string }): string | undefined;
 }
@@ -78,6 +80,7 @@ export const TRAITS: Readonly<Record<Language, Traits>> = {
     // A string literal for json.loads, because Python reads surrogate pairs in a literal as two characters.
     argument: (json) => JSON.stringify(json),
     isInterruptible: true,
+    missingPrelude: /No module named|No such file|cannot import name|has no attribute 'start'/,
     installHint: ({ name, message }) => {
       if (name !== "ModuleNotFoundError") return undefined;
       // A missing submodule ('a.b') is not a missing package, so names with a dot do not match.
@@ -89,6 +92,10 @@ export const TRAITS: Readonly<Record<Language, Traits>> = {
   javascript: { ...nodeTraits("javascript"), title: "JavaScript", endings: [".js", ".mjs", ".cjs"] },
   typescript: { ...nodeTraits("typescript"), title: "TypeScript", endings: [".ts", ".mts"] },
 };
+
+/** The languages that run without a program, as titles. */
+export const titlesWithout = (missing: KernelProgram): string[] =>
+  LANGUAGES.flatMap((language) => (TRAITS[language].program === missing ? [] : [TRAITS[language].title]));
 
 export const LANGUAGE_TITLES = LANGUAGES.map((language) => TRAITS[language].title)
   .join(", ")
@@ -102,6 +109,7 @@ function nodeTraits(language: Language): Omit<Traits, "title" | "endings"> {
     idle: "void 0",
     argument: (json) => json,
     isInterruptible: false,
+    missingPrelude: /Cannot find module|No such file|ENOENT|start is not a function/,
     installHint: ({ message }) => {
       const found =
         /^Cannot find (?:module|package) '((?:@[\w.-]{1,99}\/)?[a-z\d][\w.-]{0,99})(?:\/[^']*)?'/i.exec(

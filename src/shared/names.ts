@@ -27,6 +27,14 @@ const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
 /** Short names are part of a Durable Object's name. Earlier versions allowed only such names. */
 const SHORT_NAME = /^[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?$/;
 
+/** The classes of sandboxes, one for each size. */
+export const SANDBOX_CLASSES = ["Sandbox"] as const;
+
+export type SandboxClass = (typeof SANDBOX_CLASSES)[number];
+
+/** The Worker's Durable Objects. Each has a binding of the same name. */
+export const DURABLE_OBJECTS = [...SANDBOX_CLASSES, "Account", "Attempts"] as const;
+
 declare const ofActor: unique symbol;
 /** A result of `actorName`. The mark lets the compiler tell it from the name of a sandbox. */
 export type ActorName = string & { readonly [ofActor]: true };

@@ -1,9 +1,9 @@
 /**
  * Which host a request may name, and which web pages may send requests.
  *
- * Both checks protect against web pages: a page must not reach a server on its user's machine. The check of Origin prevents
- * direct requests. The check of Host prevents DNS rebinding, which points the page's own host name at 127.0.0.1. Programs can
- * send any header and need a token.
+ * Both checks protect against web pages. A web page must not reach a server on the machine of the page's user. The check of Origin
+ * prevents direct requests. The check of Host prevents DNS rebinding, which points the page's own host name at 127.0.0.1. Programs
+ * can send any header and need a token.
  */
 import type { Config } from "./config.ts";
 import { previewLabel } from "./preview-address.ts";
@@ -12,7 +12,7 @@ import { previewLabel } from "./preview-address.ts";
 const REQUEST_HEADERS =
   "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, mcp-method, mcp-name, last-event-id, traceparent, tracestate, if-none-match";
 
-/** The response headers that a page may read, in addition to those that CORS always allows. */
+/** The response headers that a page may read, in addition to the headers that CORS always allows. */
 const RESPONSE_HEADERS =
   "www-authenticate, mcp-session-id, mcp-protocol-version, retry-after, x-request-id, content-disposition, etag";
 

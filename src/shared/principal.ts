@@ -38,6 +38,27 @@ export const PRINCIPAL_IDS = {
 
 export type SignInName = Exclude<keyof typeof PRINCIPAL_IDS, "token">;
 
+/** The rows of the sign-in methods in docs/internals/security.md, in Markdown. */
+export const SIGN_IN_DOCS: Record<SignInName, { title: string; offeredWhen: string; who: string }> = {
+  owner: {
+    title: "the owner's token, typed in",
+    offeredWhen: "`SERVER_AUTH_TOKEN` is set",
+    who: "everybody who has the token",
+  },
+  github: {
+    title: "GitHub",
+    offeredWhen:
+      "`GITHUB_CLIENT_ID` and `GITHUB_CLIENT_SECRET` of an OAuth app are set; its callback URL is `<PUBLIC_ORIGIN>/authorize/github`",
+    who: "`GITHUB_ALLOWED_USERS` (logins, or `id:<number>`) and the active members of `GITHUB_ALLOWED_ORG`; one of the two must be set",
+  },
+  access: {
+    title: "Cloudflare Access",
+    offeredWhen:
+      "`ACCESS_TEAM_DOMAIN` and `ACCESS_AUDIENCE` of an Access application for the path `/authorize` are set",
+    who: "people whom the application's policies allow",
+  },
+};
+
 export function tokenPrincipalID(name: string): string {
   return `token:${name}`;
 }

@@ -54,9 +54,9 @@ function policyOf(allowHosts: readonly string[]): NetworkPolicy {
 }
 
 /**
- * Puts secrets into a request and replaces what the sandbox wrote in their places. If two secrets have the same place, the
- * first counts. Other headers with a placeholder are removed: some programs send their key twice, and a host may refuse the
- * wrong one.
+ * Puts secrets into a request, and overwrites the values that the sandbox wrote in their places. If two secrets have the same
+ * place, the first counts. Other headers with a placeholder are removed: some programs send their key twice, and a host may refuse
+ * the wrong one.
  * @returns the secrets used
  */
 export function addSecrets(secrets: readonly Secret[], headers: Headers, url: URL): Secret[] {

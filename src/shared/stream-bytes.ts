@@ -1,5 +1,6 @@
 import type { RequestMemory } from "./request-memory.ts";
 import { waitAtMost } from "./timers.ts";
+import type { Turns } from "./turns.ts";
 
 /** A stream in pieces of a fixed size; the last may be shorter. @param body must be a byte stream */
 export async function* splitStream(
@@ -30,6 +31,8 @@ interface Bounds {
   ms?: number;
   /** Counts the bytes while they arrive. */
   memory?: RequestMemory | undefined;
+  /** A body of more than READ_BYTES needs a turn. Until it has one, only that many of its bytes are read. */
+  turns?: Turns | undefined;
 }
 
 /**
@@ -39,12 +42,13 @@ interface Bounds {
  */
 export async function readBody(
   { body, headers }: Pick<Request | Response, "body" | "headers">,
-  { maxBytes, drainBytes = 0, ms = READ_MS, memory }: Bounds,
+  { maxBytes, drainBytes = 0, ms = READ_MS, memory, turns }: Bounds,
 ): Promise<{ bytes: Uint8Array<ArrayBuffer> } | { problem: "too_large" | "too_slow" | "no_room" }> {
   let buffer = new Uint8Array();
   if (!body) return { bytes: buffer };
   const until = Date.now() + ms;
   const reader = body.getReader({ mode: "byob" });
+  let endTurn: (() => void) | undefined;
   try {
     // A short body needs room only for its announced size, and for one more byte, which detects its end.
     let room = Math.min(READ_BYTES, Number(headers.get("content-length") ?? READ_BYTES) + 1) || READ_BYTES;
@@ -56,6 +60,8 @@ export async function readBody(
       const { value, done } = read;
       const length = value?.length ?? 0;
       const isEnd = done || length < room;
+      if (turns && !endTurn && !isEnd && !(endTurn = await turns.take(until - Date.now())))
+        return { problem: "too_slow" };
       if (bytes + length > maxBytes) {
         if (isEnd || bytes + length > maxBytes + drainBytes) return { problem: "too_large" };
         buffer = new Uint8Array();
@@ -74,6 +80,7 @@ export async function readBody(
       if (isEnd) return hasRoom ? { bytes: buffer.subarray(0, bytes) } : { problem: "no_room" };
     }
   } finally {
+    endTurn?.();
     // Not awaited: the sender may never stop.
     reader.cancel().catch(() => undefined);
   }
@@ -88,12 +95,12 @@ export async function readForm(request: Request, bounds: Bounds): Promise<URLSea
 }
 
 /** A response's body; undefined if it is too long, too slow or encoded. The server never requests an encoding. */
-export async function readBounded(response: Response, maxBytes: number, ms = READ_MS) {
+export async function readBounded(response: Response, bounds: Bounds) {
   if (isEncoded(response)) {
     await response.body?.cancel();
     return undefined;
   }
-  const read = await readBody(response, { maxBytes, ms });
+  const read = await readBody(response, bounds);
   return "bytes" in read ? read.bytes : undefined;
 }
 

@@ -13,11 +13,21 @@ export function textOf(bytes: Uint8Array): string | undefined {
   }
 }
 
-/** Like `textOf`, with the number of bytes. If `cut`, an incomplete character at the end is dropped. */
-export function wholeText(bytes: Uint8Array, cut: boolean): { text: string; bytes: number } | undefined {
-  const complete = cut ? wholeCharacters(bytes, "end") : bytes;
+/** The ends at which bytes were cut out of a longer text, so that a character may be incomplete there. */
+export type CutEnds = "none" | "start" | "end" | "both";
+
+/** Like `textOf`, with the number of bytes. An incomplete character at a cut end is dropped. */
+export function wholeText(bytes: Uint8Array, cut: CutEnds): { text: string; bytes: number } | undefined {
+  const complete = wholeCharacters(bytes, cut);
   const text = textOf(complete);
   return text === undefined ? undefined : { text, bytes: complete.length };
+}
+
+const lenient = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
+
+/** Bytes as text, without an incomplete character at a cut end. Invalid UTF-8 becomes U+FFFD, and a byte order mark stays. */
+export function decodeText(bytes: Uint8Array, cut: CutEnds): string {
+  return lenient.decode(wholeCharacters(bytes, cut));
 }
 
 /** The bytes of the character that begins with this byte. */
@@ -27,9 +37,11 @@ export function characterLength(lead: number): number {
   return lead >= 0xc0 ? 2 : 1;
 }
 
-/** Part of a text's bytes, without a partial character at the start or end. */
-export function wholeCharacters(bytes: Uint8Array, cutAt: "start" | "end"): Uint8Array {
-  if (cutAt === "start") {
+/** Part of a text's bytes, without a partial character at a cut end. */
+export function wholeCharacters(bytes: Uint8Array, cut: CutEnds): Uint8Array {
+  if (cut === "none") return bytes;
+  if (cut === "both") return wholeCharacters(wholeCharacters(bytes, "start"), "end");
+  if (cut === "start") {
     let start = 0;
     while (start < 3 && start < bytes.length && ((bytes[start] ?? 0) & 0xc0) === 0x80) start++;
     return bytes.subarray(start);
@@ -73,8 +85,13 @@ export function lineDecoder(): (piece?: Uint8Array) => string[] {
 export function cutText(text: string, units: number, cutAt: "start" | "end" = "end"): string {
   if (text.length <= units) return text;
   return cutAt === "end"
-    ? text.slice(0, units).replace(/[\ud800-\udbff]$/, "")
+    ? dropHalfPair(text.slice(0, units))
     : text.slice(text.length - units).replace(/^[\udc00-\udfff]/, "");
+}
+
+/** A text without half of a surrogate pair at its end. */
+export function dropHalfPair(text: string): string {
+  return text.replace(/[\ud800-\udbff]$/, "");
 }
 
 export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {

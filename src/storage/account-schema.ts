@@ -77,8 +77,8 @@ export const ACCOUNT_SCHEMA = {
     },
     leases: {
       holds:
-        "the lease of a sandbox, its share of the quota: how many concurrent runs and how much run time it may use, and when it must request a new lease",
-      kept: "five minutes. It is renewed while runs continue",
+        "the lease of a sandbox, its share of the quota: how many concurrent runs and how much run time the sandbox may use, and when it must request a new lease",
+      kept: "five minutes. The sandbox renews it while runs continue",
     },
     usage: {
       holds:

@@ -38,11 +38,15 @@ export interface Bucket {
 }
 
 /** The most objects that R2 deletes per call. */
-const DELETE_BATCH = 1000;
+const R2_DELETE_BATCH = 1000;
 
-/** The server's store. Another store than R2 needs another function here, its binding in `Env`, and a stand-in for local servers. */
-export function objectStore({ RESULTS: binding }: Pick<Env, "RESULTS">): ObjectStore {
-  const bucket: Bucket = binding as R2Bucket;
+/** The server's store. Another store than R2 needs its binding in `Env`, and a stand-in for local servers. */
+export function objectStore({ RESULTS: bucket }: Pick<Env, "RESULTS">): ObjectStore {
+  return storeOf(bucket as R2Bucket, R2_DELETE_BATCH);
+}
+
+/** @param deleteBatch the most objects that the bucket deletes per call */
+function storeOf(bucket: Bucket, deleteBatch: number): ObjectStore {
   return {
     async put(key, content) {
       await bucket.put(key, content);
@@ -51,8 +55,8 @@ export function objectStore({ RESULTS: binding }: Pick<Env, "RESULTS">): ObjectS
       return (await bucket.get(key, { range })) ?? undefined;
     },
     async delete(keys) {
-      for (let at = 0; at < keys.length; at += DELETE_BATCH)
-        await bucket.delete(keys.slice(at, at + DELETE_BATCH));
+      for (let at = 0; at < keys.length; at += deleteBatch)
+        await bucket.delete(keys.slice(at, at + deleteBatch));
     },
     async list(prefix, delimiter) {
       const { objects, truncated } = await bucket.list({ prefix, delimiter });

@@ -59,7 +59,7 @@ export const SANDBOX_SCHEMA = {
   tables: {
     runs: {
       holds:
-        "one run: its state, title, times, exit code and note; up to 16,384 characters of its source; the first and last 16 KiB of each output stream; and what a new actor needs to continue it",
+        "one run: its state, title, times, exit code and note; up to 16,384 characters of its source; the first and last 16 KiB of each output stream; and the data with which a new actor resumes it",
       kept: "`RESULT_TTL_DAYS` after its end",
     },
     log: {
@@ -75,7 +75,7 @@ export const SANDBOX_SCHEMA = {
     },
     task_budgets: {
       holds:
-        "for a running task: the hash of the placeholder that it sends to the model as its key, its requests and tokens so far, and its trace id",
+        "for a running task: the hash of the placeholder that its agent sends to the model as the key, its requests and tokens so far, and its trace id",
       kept: "until its task has ended",
     },
     unreported_tokens: {
@@ -104,12 +104,12 @@ export const SANDBOX_SCHEMA = {
     },
     intercepted: {
       holds:
-        "hosts with a secret or a git sign-in. The server intercepts the requests of the running container to them",
+        "hosts with a secret or a git sign-in. The server intercepts the running container's requests to these hosts",
       kept: "until the next container starts",
     },
     restricted: {
       holds:
-        "whether the container started with unrestricted access. Only on Cloudflare, and only if the sandbox once had a network policy",
+        "whether the container started with unrestricted access. The server stores this only on Cloudflare, and only if the sandbox once had a network policy",
       kept: "forever",
     },
     "decisions:*": {
@@ -118,13 +118,13 @@ export const SANDBOX_SCHEMA = {
     },
     connections: {
       holds:
-        "the last 1,000 connections to other hosts (about 130 KB). They are stored within five seconds after a run has ended, or after the Worker has forwarded a request",
+        "the last 1,000 connections to other hosts (about 130 KB). The actor stores them within five seconds after a run has ended, or after the Worker has forwarded a request",
       kept: "until the sandbox is destroyed",
     },
     "workspace:*": {
       holds:
         "the saved state from which the container's files come; a save that the account has not confirmed; a checkpoint that is being restored",
-      kept: "the saved state until the container ends; the others until the server knows how they ended",
+      kept: "the saved state until the container ends; the save and the checkpoint until the server knows how they ended",
     },
     "boots:*": {
       holds:
@@ -133,7 +133,7 @@ export const SANDBOX_SCHEMA = {
     },
     "file-links:*": {
       holds:
-        "links to files and to outputs of runs; the upload links that were used; an id of the container, because links to files are valid only in it",
+        "links to files and to outputs of runs; used upload links; an id of the container, because links to files are valid only while this container runs",
       kept: "links until they have expired and another link is made; the rest until the container ends",
     },
     "sandboxd:token": {

@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { tokens } from "../runs/task-detail.ts";
 
-/** What an agent has reported so far. It is plain data, because the run's record stores it. */
+/** The facts that an agent has reported so far. They are plain data, because the run's record stores them. */
 export const agentReport = z.object({
   conversation: z.string().optional(),
   model: z.string().optional(),

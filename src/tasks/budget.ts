@@ -61,7 +61,7 @@ export class TaskBudgets {
 
   async open(run: string, maxTokens: number, trace?: TraceContext): Promise<string> {
     const random = crypto.getRandomValues(new Uint8Array(32));
-    // Agents check the prefix, so it must be this one. The rest is random.
+    // Agents check the prefix of their key, so the placeholder needs this prefix. The rest is random.
     const key = `sk-ant-placeholder-${random.toBase64({ alphabet: "base64url", omitPadding: true })}`;
     this.#sql.exec(
       "INSERT OR REPLACE INTO task_budgets (run, key_hash, requests, tokens, max_tokens, refused, traceparent, tracestate) VALUES (?, ?, 0, 0, ?, 0, ?, ?)",

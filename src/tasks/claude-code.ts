@@ -4,6 +4,7 @@ import type { Tokens } from "../runs/task-detail.ts";
 import { callLine, failureLine, NESTED, textLine } from "../shared/task-steps.ts";
 import * as field from "./event-fields.ts";
 import type { Fields } from "./event-fields.ts";
+import * as texts from "./texts.ts";
 
 /** The most blocks to read from one message, because each becomes a line of the log. Agents send only a few. */
 const MAX_BLOCKS = 200;
@@ -40,12 +41,12 @@ export class ClaudeEvents implements EventReader {
   #system(event: Fields): string[] {
     if (event.subtype === "init") {
       this.report.model = field.shortText(event.model);
-      return [`Started with ${this.report.model ?? "its default model"}`];
+      return [texts.startedWith(this.report.model)];
     }
     if (event.subtype === "api_retry") {
       const status = field.number(event.error_status);
       const reason = status === undefined ? field.text(event.error) : `status ${status}`;
-      return [`The request to the model failed (${reason ?? "no reason given"}): trying again`];
+      return [texts.requestFailed(reason)];
     }
     return [];
   }

@@ -1,4 +1,4 @@
-/** Collects what a task changed: the list of files, the diff, and the files as artifacts in R2. */
+/** Collects a task's changes: the list of files, the diff, and the files as artifacts in R2. */
 import {
   CHANGES_DIFF,
   CHANGES_LIST,
@@ -21,9 +21,8 @@ import {
   SHOWN_FILES,
   type TaskDetail,
 } from "../runs/task-detail.ts";
-import { decodeText } from "../runs/shown-output.ts";
-import { joinBytes, wholeCharacters } from "../shared/text.ts";
-import { noArtifact } from "./texts.ts";
+import { decodeText, joinBytes } from "../shared/text.ts";
+import { NOT_KEPT, noArtifact } from "./texts.ts";
 
 /** Limits for a task's artifacts. The artifact with the whole diff counts too. */
 const MAX_ARTIFACTS = 100;
@@ -37,12 +36,12 @@ const MAX_NAMED = 20;
 /** The most bytes of the list of changed files as JSON. The run's detail, an SQLite value, may contain a path three times. */
 const LISTED_BYTES = 200_000;
 
-const TOO_MANY = `there are ${MAX_ARTIFACTS} artifacts already`;
+const TOO_MANY = NOT_KEPT.tooMany(MAX_ARTIFACTS);
 
 const NOT_KEPT_REASONS: Record<FoundChanges["files"][number]["type"], string | undefined> = {
   file: undefined,
-  link: "a symbolic link",
-  unnamed: "its name is not UTF-8, so git's escaped form is shown",
+  link: NOT_KEPT.link,
+  unnamed: NOT_KEPT.unnamed,
 };
 
 const UNREADABLE: readonly ErrorCode[] = [
@@ -74,7 +73,7 @@ export async function collect(
   const diffPath = `${directoryOfTask}/${CHANGES_DIFF}`;
   const first = (await readPart(sandboxFiles, diffPath, 0, DIFF_BYTES)) ?? new Uint8Array(0);
   const { count: changed, diffBytes } = scanned;
-  const changes = { files, count: changed, diff: decodeText(wholeCharacters(first, "end")), diffBytes };
+  const changes = { files, count: changed, diff: decodeText(first, "end"), diffBytes };
   if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
   if (changes.count > Math.min(SHOWN_FILES, files.length))
     await writer.keep(LIST_NAME, `${directoryOfTask}/${CHANGES_LIST}`, scanned.listBytes);
@@ -112,15 +111,14 @@ class ArtifactWriter {
 
   /** Stores a file. Returns the reason if it cannot be stored. */
   async keep(name: string, path: string, size: number): Promise<string | undefined> {
-    if (size > MAX_ARTIFACT_BYTES) return `${size} bytes; an artifact may have at most ${MAX_ARTIFACT_BYTES}`;
-    if (this.#bytes + size > MAX_TOTAL_BYTES)
-      return `${size} bytes; all artifacts together may have at most ${MAX_TOTAL_BYTES}`;
+    if (size > MAX_ARTIFACT_BYTES) return NOT_KEPT.tooLarge(size, MAX_ARTIFACT_BYTES);
+    if (this.#bytes + size > MAX_TOTAL_BYTES) return NOT_KEPT.noRoom(size, MAX_TOTAL_BYTES);
     if (this.kept.length >= MAX_ARTIFACTS) return TOO_MANY;
     const parts: Uint8Array[] = [];
     let read = 0;
     do {
       const part = await readPart(this.#store.files, path, read, PIECE_BYTES);
-      if (part === undefined) return "it cannot be read";
+      if (part === undefined) return NOT_KEPT.unreadable;
       parts.push(part);
       read += part.length;
       // The file has ended, or a program in sandboxd's place returns a few bytes for each request.

@@ -7,8 +7,8 @@ import type { Config, Env } from "../shared/config.ts";
 import { type ToolError } from "../shared/errors.ts";
 import { type ObjectStore, objectStore } from "../storage/object-store.ts";
 import { log } from "../shared/log.ts";
-import { textOf } from "../shared/text.ts";
-import { noDefinition, notADefinition, tooManyNames, unusableDefinition } from "./texts.ts";
+import { cutText, textOf } from "../shared/text.ts";
+import { UNUSABLE, noDefinition, notADefinition, tooManyNames, unusableDefinition } from "./texts.ts";
 
 const COMPONENT_KINDS = ["agents", "commands"] as const;
 
@@ -36,7 +36,7 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 const MAX_NAMED = 10;
 
-/** The most definitions of each kind that are offered to tasks. Of more definitions, the first ones by name are offered. */
+/** The most definitions of each kind that are offered to tasks. If there are more, the server offers the first of them by name. */
 const MAX_OFFERED = 100;
 
 const MAX_BYTES = 64 * 1024;
@@ -52,7 +52,7 @@ interface Unreadable {
   problem: string;
 }
 
-const TOO_LARGE: Unreadable = { problem: `it is larger than ${MAX_BYTES} bytes` };
+const TOO_LARGE: Unreadable = { problem: UNUSABLE.tooLarge(MAX_BYTES) };
 
 function sourceOf(env: Env, { tasks: { componentsPrefix } }: Config): Source | undefined {
   if (env.COMPONENTS_FOLDER) return folderSource(env.COMPONENTS_FOLDER);
@@ -89,11 +89,11 @@ function folderSource(folder: Fetcher): Source {
     async read(path) {
       // `fetch` throws if the operating system refuses access.
       const response = await folder.fetch(`http://folder/${path}`).catch(() => undefined);
-      if (!response) return { problem: "its file cannot be read" };
+      if (!response) return { problem: UNUSABLE.unreadable };
       const size = Number(response.headers.get("content-length") ?? Number.NaN);
       if (response.ok && size <= MAX_BYTES) return await response.bytes();
       await response.body?.cancel();
-      if (isDirectory(response)) return { problem: "it is a directory" };
+      if (isDirectory(response)) return { problem: UNUSABLE.directory };
       return response.ok ? TOO_LARGE : undefined;
     },
   };
@@ -123,7 +123,7 @@ export function wantedComponents(named: Partial<ComponentNames>): string[] {
 }
 
 /**
- * The definitions that a task names, with the content of those that the operator has. Empty if the task names none.
+ * The definitions that a task names. The operator's definitions have their content. Empty if the task names none.
  * @param mayHaveOwn whether the task's directory may have other definitions; only the sandbox knows them
  * @throws {ToolError} for a missing or unusable definition
  */
@@ -148,7 +148,7 @@ export async function componentsFor(
   const offered = COMPONENT_KINDS.flatMap((kind) => names[kind].map((name) => `${kind}/${name}`));
   if (mayHaveOwn) return { components: { wanted, offered }, definitions };
   const listed = missing.find((path) => offered.includes(path));
-  if (listed !== undefined) throw unusableError(config, listed, { problem: "its file is a broken link" });
+  if (listed !== undefined) throw unusableError(config, listed, { problem: UNUSABLE.brokenLink });
   throw noDefinition(missing, offered);
 }
 
@@ -157,7 +157,7 @@ function checkNames(kind: ComponentKind, given: readonly string[]): string[] {
   if (names.length > MAX_NAMED) throw tooManyNames(kind, names.length, MAX_NAMED);
   const invalidName = names.find((name) => !NAME.test(name));
   if (invalidName === undefined) return names.map((name) => `${kind}/${name}`);
-  throw notADefinition(kind, invalidName.slice(0, 100));
+  throw notADefinition(kind, cutText(invalidName, 100));
 }
 
 /** The error for a broken definition of the operator. Also logs the problem. */
@@ -170,11 +170,10 @@ async function definitionIn(source: Source, path: string): Promise<Definition | 
   const bytes = await source.read(`${path}.md`);
   if (bytes === undefined || "problem" in bytes) return bytes;
   const text = textOf(bytes);
-  if (text === undefined) return { problem: "it is not UTF-8 text" };
+  if (text === undefined) return { problem: UNUSABLE.notText };
   const [kind, name] = split(path);
   // Claude Code identifies a subagent by the name in its front matter, and ignores a file without that name.
-  if (kind === "agents" && nameIn(text) !== name)
-    return { problem: `its front matter must have \`name: ${name}\`, like its file name` };
+  if (kind === "agents" && nameIn(text) !== name) return { problem: UNUSABLE.otherName(name) };
   return { kind, name, text };
 }
 

@@ -37,19 +37,17 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
   const { command, report, spending } = facts;
   const continueHint = report.conversation ? texts.howToContinue(facts.id) : "";
   const failed = (note: string): TaskVerdict => ({ state: "failed", note });
-  const confirmation = command.unconfirmed ? texts.UNCONFIRMED_END : texts.CONFIRMED_END;
+  const isConfirmed = !command.unconfirmed;
   switch (command.state) {
     case "lost":
       return { state: "lost", note: command.note };
     case "cancelled":
-      return { state: "cancelled", note: `The task was cancelled${confirmation}.${continueHint}` };
+      return { state: "cancelled", note: texts.taskCancelled(isConfirmed) + continueHint };
     case "timed_out": {
       const api = spending.upstream ? texts.modelWasFailing(describeUpstream(spending.upstream)) : "";
-      const stopped = texts.stoppedAfter(facts.timeoutMs / 1000, facts.cut !== undefined);
-      return {
-        state: "timed_out",
-        note: `${facts.agent} ${stopped}${confirmation}.${api} ${facts.cut ?? texts.RAISE_TIMEOUT}${continueHint}`,
-      };
+      const how = { isConfirmed, api, cut: facts.cut };
+      const note = texts.timedOut(facts.agent, facts.timeoutMs / 1000, how) + continueHint;
+      return { state: "timed_out", note };
     }
   }
   const startFailure = startFailureNote(facts);

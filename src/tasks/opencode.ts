@@ -3,6 +3,7 @@ import { callLine, failureLine, textLine } from "../shared/task-steps.ts";
 import type { AgentReport, EventReader } from "./agent-report.ts";
 import * as field from "./event-fields.ts";
 import type { Fields } from "./event-fields.ts";
+import { modelStopped } from "./texts.ts";
 
 export class OpenCodeEvents implements EventReader {
   readonly report: AgentReport;
@@ -76,7 +77,7 @@ export class OpenCodeEvents implements EventReader {
     report.end = reason === "stop" ? "done" : undefined;
     if (reason === "stop" || reason === "tool-calls") return;
     report.end = "error";
-    report.error = field.shorten(`the model stopped for the reason ${reason ?? "unknown"}`);
+    report.error = field.shorten(modelStopped(reason));
   }
 
   #recordError(error: Fields): void {

@@ -4,7 +4,7 @@ import * as z from "zod";
 import type { Tokens } from "../runs/task-detail.ts";
 import type { ProgramLanguage } from "../shared/languages.ts";
 import { parseJSON } from "../shared/bounded.ts";
-import { clause, cutText } from "../shared/text.ts";
+import { clause, cutText, dropHalfPair, pieceDecoder } from "../shared/text.ts";
 import { PROGRAM_TEXTS } from "./texts.ts";
 
 export interface Program {
@@ -108,7 +108,7 @@ export interface ProgramProblem {
 
 export class ProgramReader {
   readonly #languages: readonly ProgramLanguage[];
-  readonly #decoder = new TextDecoder();
+  readonly #decode = pieceDecoder();
   readonly #parser = createParser({ onEvent: ({ data }) => this.#take(data) });
   #bytes = 0;
   #block: number | undefined;
@@ -128,7 +128,7 @@ export class ProgramReader {
 
   /** The code so far, within its limit, without half a surrogate pair at its end. */
   get code(): string {
-    return this.#code.slice(0, MAX_CODE).replace(/[\uD800-\uDBFF]$/, "");
+    return dropHalfPair(this.#code.slice(0, MAX_CODE));
   }
 
   get usage(): Pick<Tokens, "input" | "output"> {
@@ -138,7 +138,7 @@ export class ProgramReader {
   /** Parses a piece of the stream. Returns whether more is needed. */
   add(bytes: Uint8Array): boolean {
     this.#bytes += bytes.length;
-    this.#parser.feed(this.#decoder.decode(bytes, { stream: true }));
+    this.#parser.feed(this.#decode(bytes));
     if (this.#bytes > MAX_RESPONSE_BYTES || this.#code.length > MAX_CODE)
       this.#error ??= PROGRAM_TEXTS.tooLong(MAX_CODE);
     return !this.#hasEnded && this.#error === undefined;

@@ -15,7 +15,7 @@ import type { TaskBudgets } from "./budget.ts";
 import { upstreamAdvice } from "./end.ts";
 import type { Program, ProgramOrder, ProgramProblem } from "./program.ts";
 import { ProgramReader, programRequest } from "./program.ts";
-import { QUESTION_CANCELLED, dayIsSpent, programLate } from "./texts.ts";
+import { QUESTION_CANCELLED, dayIsSpent, modelFailed, programLate } from "./texts.ts";
 
 export interface QuestionSpec extends Allowance, ProgramOrder {
   ownSandbox: boolean;
@@ -221,7 +221,7 @@ class Question {
     const error = spending.upstream ?? { status, message: "no reason given" };
     const wait = headers.get("retry-after");
     return {
-      problem: `The model's API failed: ${upstreamAdvice(error)}`,
+      problem: modelFailed(upstreamAdvice(error)),
       isTransient: (status === 429 || status >= 500) && headers.get("x-should-retry") !== "false",
       ...(wait === null || !/^\d{1,6}$/.test(wait) ? {} : { pauseMs: Number(wait) * 1000 }),
     };

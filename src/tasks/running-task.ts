@@ -191,7 +191,7 @@ export class RunningTask {
     };
   }
 
-  /** Fetches as many results as possible into `detail`. Returns the verdict's note, and adds what could not be kept. */
+  /** Fetches as many results as possible into `detail`. Returns the verdict's note, and adds which results could not be kept. */
   async #collectResults(detail: TaskDetail, verdictNote: string | undefined): Promise<string> {
     const { spec } = this.#state;
     const { record } = this.#run;

@@ -5,7 +5,7 @@ import type { RunState } from "../shared/run-listing.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { Rows } from "../storage/rows.ts";
 
-/** What the list stores of a task: every field of a listed run, except those that are named here. */
+/** The fields of a task that the list stores: every field of a listed run, except the fields that are named here. */
 export type TaskEntry = Omit<RunSummary, "kind" | "exitCode" | "waiting">;
 
 /** A type for objects that may not leave out an optional field. */

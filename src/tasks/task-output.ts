@@ -1,8 +1,7 @@
 /** Turns an agent's output into the log of its run: events become lines for people. The raw stream is not stored. */
 import type { EventReader } from "./agent-report.ts";
 import { readLine } from "./event-fields.ts";
-import { addPart, joinBytes } from "../shared/text.ts";
-import { decodeText } from "../runs/shown-output.ts";
+import { addPart, decodeText, joinBytes } from "../shared/text.ts";
 import { pause } from "../shared/timers.ts";
 import type { CommandState } from "../runs/command-executor.ts";
 import type { RunSink, Stream } from "../runs/run-types.ts";
@@ -169,7 +168,8 @@ export class TaskOutput implements RunSink<CommandState> {
   }
 
   #endLine(): void {
-    const line = this.#isSkipping || this.#partialBytes === 0 ? "" : decodeText(joinBytes(this.#partial));
+    const line =
+      this.#isSkipping || this.#partialBytes === 0 ? "" : decodeText(joinBytes(this.#partial), "none");
     this.offset += this.#partialBytes;
     this.#dropPending();
     this.#isSkipping = false;

@@ -47,7 +47,7 @@ export const noTurnLimit = (agent: string) =>
   invalid(`${agent} does not support max_turns.`, "Use timeout_seconds instead.");
 export const noComponents = (agent: string) =>
   invalid(
-    `${agent} does not support agents and commands.`,
+    `${agent} does not support the parameters agents and commands.`,
     "Leave out agents and commands, or choose another agent.",
   );
 export const notATask = (id: string) =>
@@ -102,8 +102,27 @@ export const notADefinition = (kind: string, name: string) =>
 export const unusableDefinition = (component: string, problem: string) =>
   invalid(`The operator's ${component} cannot be used: ${problem}.`, "Leave it out.");
 
+/** Why a definition of the operator cannot be used, as the end of a sentence. */
+export const UNUSABLE = {
+  tooLarge: (most: number) => `it is larger than ${most} bytes`,
+  unreadable: "its file cannot be read",
+  directory: "it is a directory",
+  brokenLink: "its file is a broken link",
+  notText: "it is not UTF-8 text",
+  otherName: (name: string) => `its front matter must have \`name: ${name}\`, like its file name`,
+};
+
 // Results of a task
 
+/** Why a changed file is not an artifact. */
+export const NOT_KEPT = {
+  link: "a symbolic link",
+  unnamed: "its name is not UTF-8, so git's escaped form is shown",
+  unreadable: "it cannot be read",
+  tooMany: (most: number) => `there are ${most} artifacts already`,
+  tooLarge: (bytes: number, most: number) => `${bytes} bytes; an artifact may have at most ${most}`,
+  noRoom: (bytes: number, most: number) => `${bytes} bytes; all artifacts together may have at most ${most}`,
+};
 const NAMED_ARTIFACTS = 20;
 
 export const noArtifact = (run: string, path: string, paths: readonly string[], isRunning: boolean) =>
@@ -134,7 +153,7 @@ export const ARCHIVE_WITHOUT_CONVERSATION =
 export const CHANGES_UNKNOWN = "The task's changes could not be determined.";
 export const notAllKept = (why: string) => `Not all results could be kept: ${why}`;
 export const NOT_KEPT_IN_TIME = "the sandbox took too long.";
-export const NOT_KEPT_INTERNAL = "the server had an internal error.";
+export const NOT_KEPT_INTERNAL = "the server had an internal error (details are in its log).";
 export const CANCELLED_TEXT = "Cancelled before the agent started.";
 export const AGENT_NEVER_STARTED = "The server was restarted before the agent started. Start the task again.";
 
@@ -146,23 +165,36 @@ export const OWN_DEFINITION =
   "The workspace has a definition with the same name as the operator's; the workspace's is used";
 export const NO_DIFF = "The server could not record the files before the task, so there will be no diff";
 export const waitingForAgent = (agent: string) => `Waiting for ${agent} to be installed`;
+export const startedWith = (model = "its default model") => `Started with ${model}`;
+export const requestFailed = (reason = "no reason given") =>
+  `The request to the model failed (${reason}): trying again`;
+export const modelStopped = (reason = "unknown") => `the model stopped for the reason ${reason}`;
 export const modelFailedText = (status: number, message: string) =>
   `The model's API responded with status ${status}: ${message}`;
 
 // How a task ended
 
-export const UNCONFIRMED_END =
-  ". The sandbox did not confirm this; destroy_sandbox certainly ends all processes";
-export const CONFIRMED_END = ", with all its known processes";
+const stopped = (isConfirmed: boolean) =>
+  isConfirmed
+    ? ", with all its known processes."
+    : ". The sandbox did not confirm this; destroy_sandbox certainly ends all processes.";
+export const taskCancelled = (isConfirmed: boolean) => `The task was cancelled${stopped(isConfirmed)}`;
 export const NO_REASON = "it gave no reason";
 export const howToContinue = (id: string) =>
   ` Its work is kept: continue it with execute_task and continue_from ${id}.`;
 
 /** @param error as from `describeError` */
 export const modelWasFailing = (error: string) => ` The model's API was failing: ${error}.`;
-export const RAISE_TIMEOUT = "Raise timeout_seconds (over REST timeout, in milliseconds).";
-export const stoppedAfter = (seconds: number, isCut: boolean) =>
-  isCut ? `was stopped after ${seconds} s` : `did not finish within ${seconds} s and was stopped`;
+/** @param cut why the task had less time than requested @param api as from `modelWasFailing` */
+export function timedOut(
+  agent: string,
+  seconds: number,
+  { isConfirmed, api, cut }: { isConfirmed: boolean; api: string; cut: string | undefined },
+): string {
+  const how = cut ? `was stopped after ${seconds} s` : `did not finish within ${seconds} s and was stopped`;
+  const next = cut ?? "Raise timeout_seconds (over REST timeout, in milliseconds).";
+  return `${agent} ${how}${stopped(isConfirmed)}${api} ${next}`;
+}
 export const budgetSpent = ({ tokens, requests }: { tokens: number; requests: number }) =>
   `The task used up its budget for the model (${tokens} tokens in ${requests} requests). Split it into smaller tasks, or ask the operator to raise MAX_TASK_TOKENS.`;
 export const dayIsSpent = () =>
@@ -211,6 +243,8 @@ export function modelAdvice(status: number, described: string): string {
 
 // Questions
 
+/** @param advice as from `modelAdvice` */
+export const modelFailed = (advice: string) => `The model's API failed: ${advice}`;
 export const QUESTION_CANCELLED = "The question was cancelled before its program was run.";
 export const programLate = (timeoutMs: number) =>
   `The model did not write the program within ${timeoutMs / 1000} s, so nothing was run.`;

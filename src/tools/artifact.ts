@@ -31,7 +31,7 @@ export async function artifactOutput(
   const linksTo = (size: number) =>
     runDownloads(context, id, [{ name: ARTIFACTS + path, size, shown: path }]);
   const { size, bytes } = await read(MAX_TEXT);
-  const content = wholeText(bytes, cursor + bytes.length < size);
+  const content = wholeText(bytes, cursor + bytes.length < size ? "end" : "none");
   if (content) {
     const next = cursor + content.bytes;
     const summary = artifactPageText(path, cursor, next, size, false);

@@ -112,8 +112,8 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         requireOffered(definition.name, caller);
         const context = contextOf(caller, pulse?.report, hasDeclined(server), questionedRun(server));
         const answer = await handle(args as z.output<Input>, context);
-        // Only a read-only call's answer may be withheld: its caller can repeat the call.
-        caller.memory?.addAnswer(sizeOf(answer, caller), definition.annotations.readOnlyHint);
+        // Only the answer of a read-only call may be withheld, because its caller can repeat the call.
+        countAnswer(answer, caller, definition.annotations.readOnlyHint);
         return answer;
       }).finally(() => pulse?.stop());
       if (output instanceof ToolError) return errorResult(output, caller);
@@ -125,12 +125,19 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
   };
 }
 
-/** Estimates the size of an answer in characters: structured data is about as large as its text. */
-function sizeOf({ content }: ToolOutput<unknown>, { isStructured }: CallerContext): number {
+/**
+ * Counts an answer that the client has not read yet. Its size in characters is an estimate: structured data is about as large as
+ * its text. @throws {ToolError} `quota_exceeded` if the principal is over its limit and the answer may be withheld
+ */
+export function countAnswer(
+  { content }: ToolOutput<unknown>,
+  { isStructured, memory }: CallerContext,
+  mayWithhold: boolean,
+): void {
   const sizes = content.map(
     (block) => ("text" in block ? block.text : "data" in block ? block.data : "").length,
   );
-  return sizes.reduce((sum, size) => sum + size, 0) * (isStructured ? 2 : 1);
+  memory?.addAnswer(sizes.reduce((sum, size) => sum + size, 0) * (isStructured ? 2 : 1), mayWithhold);
 }
 
 function errorResult(error: ToolError, { isStructured }: CallerContext): CallToolResult {
@@ -156,8 +163,8 @@ export function requireOffered(name: ToolName, { config, chosenTools }: CallerCo
 }
 
 /**
- * Runs one call, from MCP or REST, and logs its outcome. Returns errors. An unexpected error names only the request id, which
- * its line in the log has too.
+ * Runs one call, from MCP or REST, and logs its outcome. Returns errors. The answer for an unexpected error has only the request
+ * id. The error's line in the log has the same id.
  */
 export async function recordCall<T>(
   caller: CallerContext,

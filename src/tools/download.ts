@@ -102,7 +102,7 @@ export async function runDownloads(
   });
 }
 
-/** Links to what a result does not show: artifacts, a cut log, HTML pages, and original images. */
+/** Links to the data that a result does not show: artifacts, a cut log, HTML pages, and original images. */
 export async function downloadsOf(context: ToolContext, run: RunView): Promise<Download[]> {
   const isCut = run.stdout.omitted + run.stderr.omitted > 0;
   const log = isCut ? wholeLog(run) : [];

@@ -1,11 +1,11 @@
 import type { CodeImage, CodeResult } from "../runs/code-detail.ts";
-import { ToolError, undefinedIfFailed } from "../shared/errors.ts";
+import { undefinedIfFailed } from "../shared/errors.ts";
 import { imageHeader, imageType } from "../shared/image-header.ts";
 import { type ImageRefusal, shownImage, describeSize, tooLarge } from "../shared/shown-image.ts";
 import { shownName } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { type Download, downloadLine, addDownloads } from "./download.ts";
-import { RUN_IMAGES_HIDDEN, imageHiddenText, originalText } from "./texts.ts";
+import { RUN_IMAGES_HIDDEN, imageHiddenText, imageNotShown, originalText } from "./texts.ts";
 
 export interface ImageFile {
   sandbox: string;
@@ -24,7 +24,7 @@ export async function imageBlocks(context: ToolContext, file: ImageFile): Promis
   const refuse = async ({ problem, remedy }: ImageRefusal): Promise<never> => {
     const lines = (await links()).flatMap((download) => downloadLine(download) ?? []);
     const hint = [remedy, instead, ...lines].filter(Boolean).join(" ");
-    throw new ToolError("not_shown", `The image ${name} ${problem}`, hint);
+    throw imageNotShown(name, problem, hint);
   };
   const large = tooLarge(size);
   if (large) return refuse(large);
@@ -45,7 +45,7 @@ export async function imageBlocks(context: ToolContext, file: ImageFile): Promis
   return addDownloads(context, [summary, shown], await links());
 }
 
-/** What the file's header claims; the file may be corrupt. */
+/** Describes the image by its file's header; the file may be corrupt. */
 function describeHeader(bytes: Uint8Array): string {
   const type = imageType(bytes);
   try {

@@ -52,7 +52,10 @@ export const listRuns = defineTool({
   },
 });
 
-/** The account may learn late, or never, that a task has ended. So running tasks are looked up in their sandbox. */
+/**
+ * The report that a task has ended may reach the account late, or never. So the server asks a sandbox for the state of each task
+ * that the account lists as running.
+ */
 async function tasksOf(context: ToolContext, limit: number, before: string | undefined) {
   const tasks = await retryOnce(() => accountOf(context.env, context.principal.id).listTasks(limit, before));
   const refresh = async (task: TaskEntry): Promise<RunSummary> => {

@@ -54,7 +54,7 @@ export const readFile = defineTool({
     const { size, lines, bytes } = value;
     const links = () => fileDownloads(context, sandbox, [{ path, size }]);
     const isCut = bytes.length > maxBytes;
-    const content = wholeText(bytes.subarray(0, maxBytes), isCut)?.text;
+    const content = wholeText(bytes.subarray(0, maxBytes), isCut ? "end" : "none")?.text;
     if (content === undefined) {
       if (encoding === "utf-8") throw notText(path);
       if (offset > 1) throw notTextFrom(path, offset);

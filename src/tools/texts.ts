@@ -264,6 +264,8 @@ export function expiryText(expiresAt: number, before = 0): string {
 
 // Images
 
+export const imageNotShown = (name: string, problem: string, hint: string) =>
+  new ToolError("not_shown", `The image ${name} ${problem}`, hint);
 const IMAGES_OFF = "Not shown: this connection has ?images=off.";
 export const imageHiddenText = (name: string, what: string, bytes: number, instead: string) =>
   `[${name}: ${what}, ${bytes} bytes. ${IMAGES_OFF} ${instead}]`;
@@ -323,7 +325,7 @@ export function limitsText({ limits, ...used }: AccountView, counts: Counts): st
   return `Used: ${parts.join(", ")}. At most ${limits.concurrentRuns} runs at once.`;
 }
 
-/** In MiB, as in the variables that set the limits. */
+/** Converts bytes to MiB. The text says MB, because the names of the variables that set the limits end in _MB. */
 const megabytes = (bytes: number) => String(Math.round((bytes / 1024 / 1024) * 10) / 10);
 
 export function secretText(name: string, hosts: readonly string[], variable: string | undefined): string {
@@ -401,4 +403,4 @@ export const signInQuestion = (host: string) =>
 export const signedInText = (host: string) =>
   `The user has signed in to ${host} since this run began: run it again. If the host refuses git again, use another sandbox: this one may have started before the sign-in. If it refuses there too, the token lacks rights.`;
 export const didNotSignInText = (host: string) =>
-  `The user did not sign in to ${host} for git. Do not try again unless they ask.`;
+  `The user did not sign in to ${host} for git. Do not try again unless the user asks.`;

@@ -1,6 +1,6 @@
 /** Sets the SDK's outbound handlers. Only this file knows their names, and when the SDK stores and reads them. */
 import type { SandboxKV } from "../../storage/sandbox-schema.ts";
-import type { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
+import type { Sandbox as BaseSandbox, ContainerProxy } from "@cloudflare/sandbox";
 import { SERVER_HOST } from "../../../container/sandboxd/protocol.ts";
 import { serveEnding } from "../../container/serve-ending.ts";
 import { type OutboundPolicy, forwardByPolicy } from "../../container/internet.ts";
@@ -17,10 +17,7 @@ import { type Secret, placeholders } from "../../shared/secrets.ts";
 import { type NetworkPlatform, TRUST_INTERCEPTION } from "./network-platform.ts";
 import type { ContainerPlatform } from "./platform.ts";
 
-interface OutboundSandbox {
-  enableInternet?: boolean;
-  interceptHttps?: boolean;
-  envVars?: Record<string, string>;
+interface OutboundSandbox extends Pick<BaseSandbox, "enableInternet" | "interceptHttps" | "envVars"> {
   setOutboundHandler(name: string, params: OutboundPolicy): Promise<void>;
 }
 
@@ -98,7 +95,7 @@ export class OutboundHandlers implements NetworkPlatform {
 
 /** The SDK's entrypoint for requests of containers, exported by `src/index.ts`. */
 interface ProxyExports {
-  ContainerProxy(options: { props: object }): Fetcher;
+  ContainerProxy(options: { props: ContainerProxy["ctx"]["props"] }): Fetcher;
 }
 
 /**
@@ -146,7 +143,7 @@ export function requireOutboundHandlers(
   );
 }
 
-/** Registers the outbound handlers with the SDK, which finds them by the actor's class name. */
+/** Registers the outbound handlers with the SDK. The SDK finds them by the name of the actor's class. */
 export function handleOutbound(actor: Pick<typeof BaseSandbox, "outboundByHost" | "outboundHandlers">): void {
   // Static fields of the class would shadow the SDK's setters, and requests would go out to the internet.
   const hosts: Record<string, OutboundHandler> = { ...OUTBOUND, [SERVER_HOST]: serveEnding };

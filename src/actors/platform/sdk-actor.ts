@@ -28,7 +28,7 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
     this.#outbound.note(connection);
   }
 
-  /** Routes requests to these hosts to the policy handler, including TLS, in the running container and in later ones. */
+  /** Routes requests to these hosts to the policy handler, including TLS, in the running container and in later containers. */
   protected intercept(hosts: readonly string[], policy: OutboundPolicy, secrets: readonly Secret[]) {
     return intercept(this, this.ctx, hosts, policy, secrets);
   }

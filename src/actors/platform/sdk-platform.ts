@@ -1,6 +1,6 @@
 /**
- * Adapts the SDK's class. The SDK calls `onStart` on every reconnect. It calls `onStop` late, sometimes while the next
- * container starts. It starts a container for any call. This file hides all three.
+ * Adapts the SDK's class. The SDK calls `onStart` on every reconnect. It calls `onStop` late, sometimes while the next container
+ * starts. It starts a container for any call. This file hides these three behaviours from the rest of the server.
  */
 import { OperationInterruptedError, type Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { Interpreter } from "../../container/kernels/interpreter.ts";
@@ -18,8 +18,8 @@ import {
 
 type SDKSandbox = Pick<
   BaseSandbox,
-  "client" | "destroy" | "stop" | "getState" | "schedule" | "renewActivityTimeout" | "runCode"
-> & { envVars?: Record<string, string> };
+  "client" | "destroy" | "stop" | "getState" | "schedule" | "renewActivityTimeout" | "runCode" | "envVars"
+>;
 
 const STOP_MS = 5000;
 
@@ -77,8 +77,8 @@ export class SDKPlatform implements ContainerPlatform {
       try {
         await this.#sandbox.client.utils.ping();
       } catch (error) {
-        // The SDK shares one attempt among calls. This call may have joined an attempt to reach the previous container, which has
-        // ended since.
+        // The SDK shares one attempt among calls. This call may have joined an attempt to reach the previous container, and that
+        // container has ended since.
         if (isRepeated || this.isRunning || !hasEndedWhileStarting(error)) throw error;
       }
     }
@@ -197,7 +197,7 @@ export class SDKPlatform implements ContainerPlatform {
 
 /**
  * The SDK's interpreters. `runCode` ignores its timeout, and never settles if its kernel dies. Contexts are created and deleted
- * with the SDK's client, because its class keeps each context in memory until the sandbox confirms the deletion.
+ * with the SDK's client, because the SDK's own methods keep each context in memory until the sandbox confirms the deletion.
  */
 export class SDKInterpreter implements Interpreter {
   readonly #sandbox: SDKSandbox;

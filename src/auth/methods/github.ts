@@ -8,6 +8,7 @@ import {
   type Rule,
   type SignInRedirect,
   SiteError,
+  fetchSite,
 } from "./method.ts";
 
 const NAME = "github";
@@ -81,8 +82,6 @@ function orgRule(org: string): Rule<typeof NAME> {
   return `${NAME}:org:${org}`;
 }
 
-const TIMEOUT_MS = 10_000;
-
 interface Account {
   /** Unlike the login, the id never changes. Another account may take over a login that is free again. */
   id: number;
@@ -150,16 +149,7 @@ async function fetchGitHub(url: string, init: RequestInit, token?: string): Prom
     "user-agent": "sandbox-mcp",
   });
   if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
-  try {
-    return await fetch(url, {
-      ...init,
-      headers,
-      redirect: "manual",
-      signal: AbortSignal.timeout(TIMEOUT_MS),
-    });
-  } catch (error) {
-    throw new SiteError("GitHub cannot be reached", { cause: error });
-  }
+  return await fetchSite("GitHub", url, { ...init, headers });
 }
 
 async function read<T>(response: Response, schema: z.ZodType<T>): Promise<T> {

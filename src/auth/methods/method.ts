@@ -40,6 +40,18 @@ export class SiteError extends Error {
   override readonly name = "SiteError";
 }
 
+/** The time limit of a request to a site, in milliseconds. */
+const SITE_TIMEOUT_MS = 10_000;
+
+/** Sends a request to the site of a sign-in method. Returns redirects. @throws {SiteError} also after the time limit */
+export async function fetchSite(title: string, url: string, init: RequestInit): Promise<Response> {
+  try {
+    return await fetch(url, { ...init, redirect: "manual", signal: AbortSignal.timeout(SITE_TIMEOUT_MS) });
+  } catch (error) {
+    throw new SiteError(`${title} cannot be reached`, { cause: error });
+  }
+}
+
 interface Appearance {
   verb: string;
   /** The attributes of the method's button: the name `decision`, and the method's name as the value. */
@@ -60,7 +72,10 @@ export interface Offer {
   origin?: string;
 }
 
-/** What a method sees of the configuration: its own variables, which begin with its name. The owner's method sees all of it. */
+/**
+ * The part of the configuration that a method sees: its own variables, which begin with its name. The owner's method sees all of
+ * it.
+ */
 export type MethodConfig<Name extends SignInName> = Name extends "owner"
   ? Config
   : { values: Pick<Config["values"], VariableName & `${Uppercase<Name>}_${string}`> };

@@ -4,7 +4,6 @@
  */
 import * as z from "zod";
 import { SHOWN_END_BYTES, type Variables, markOf } from "../../../container/sandboxd/protocol.ts";
-import { isTexts } from "../control-result.ts";
 import { isRecord } from "../../shared/is-record.ts";
 import { type Language, TRAITS } from "../../shared/languages.ts";
 import { parseBounded, SANDBOX_JSON } from "../../shared/bounded.ts";
@@ -111,6 +110,10 @@ function isError(value: unknown): value is CodeError {
   );
 }
 
+function isTexts(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every((text) => typeof text === "string");
+}
+
 function isTextOrNone(value: unknown): value is string | undefined {
   return value === undefined || typeof value === "string";
 }
@@ -119,7 +122,7 @@ export function loadCell(language: Language, directory = PRELUDE): string {
   return TRAITS[language].load(directory);
 }
 
-/** The cell that runs code: a valid call in the language, whatever the code contains. */
+/** The cell that runs code. It is a valid call in the language for every possible code. */
 export function runCell(
   language: Language,
   runID: string,

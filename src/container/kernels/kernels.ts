@@ -6,7 +6,6 @@
  */
 import { type Language, TRAITS } from "../../shared/languages.ts";
 import { KeyedQueue } from "../../shared/queue.ts";
-import { checkResult } from "../control-result.ts";
 import type { RunCall } from "../connection.ts";
 import type { ContainerLink, OutputSink } from "../follower.ts";
 import {
@@ -20,6 +19,7 @@ import {
 } from "../texts.ts";
 import { isRecord } from "../../shared/is-record.ts";
 import { withTimeout, damaged, ending, exhausted, saysExhausted } from "../../shared/errors.ts";
+import { cutText } from "../../shared/text.ts";
 import { pause, waitAtMost } from "../../shared/timers.ts";
 import {
   type CodeOutcome,
@@ -70,10 +70,6 @@ const DETAIL_CHARS = 200;
 /** Contexts have UUIDs. */
 const MAX_CONTEXT_ID_CHARS = 64;
 
-/** An interpreter's messages for a missing or replaced prelude file. */
-const MISSING =
-  /No module named|Cannot find module|No such file|ENOENT|cannot import name|has no attribute 'start'|start is not a function/;
-
 interface Refusal {
   until: number;
   /** Whether sandboxd reports that its container continues, so that new code is accepted again. The promise never rejects. */
@@ -87,7 +83,7 @@ export class Kernels {
   readonly #queue = new KeyedQueue();
   /** The version of the sandbox's variables in each kernel, as far as this actor knows. */
   readonly #versions = new WeakMap<Kernel, number>();
-  /** Functions that stop running or waiting code, by run id. */
+  /** A function for each run that stops its running or waiting code, by run id. */
   readonly #stops = new Map<string, (why: StopReason) => void>();
 
   #refusal: Refusal | undefined;
@@ -125,18 +121,18 @@ export class Kernels {
     }
   }
 
-  /** The runs that this one waits for, the running one first. */
+  /** The runs for which this run waits. The running one comes first. */
   waitingFor(runID: string, spec: Pick<CodeSpec, "language" | "context">): string[] {
     return this.#queue.waitingFor(keyOf(spec), runID);
   }
 
-  /** Cancels a run; a waiting one never starts. */
+  /** Cancels a run. A run that waits never starts. */
   cancel(runID: string): void {
     this.#stops.get(runID)?.("cancelled");
   }
 
   /**
-   * Refuses new code because the container is stopping. Returns whether code was running.
+   * Refuses new code because the container is stopping. Returns whether code was running or waiting.
    * @param isOver whether code is accepted again: the container continues, and only the previous sandboxd ended. Called at each
    * refusal
    */
@@ -286,12 +282,12 @@ export class Kernels {
     );
     const process = parseHello(logs.stdout.join(""));
     if (process) return process;
-    const detail = error ? `${error.name}: ${error.message}` : logs.stderr.join("").slice(-500);
+    const detail = error ? `${error.name}: ${error.message}` : cutText(logs.stderr.join(""), 500, "start");
     if (saysExhausted(detail)) throw exhausted();
     if (/No space left|quota/i.test(detail)) throw kernelWithoutSpace(language);
     // A working executor prints something for every cell.
-    if (detail === "" || MISSING.test(detail))
-      throw damaged(DAMAGED.kernel(language, detail.slice(-DETAIL_CHARS)));
+    if (detail === "" || TRAITS[language].missingPrelude.test(detail))
+      throw damaged(DAMAGED.kernel(language, cutText(detail, DETAIL_CHARS, "start")));
     throw new Error(`the prelude of the ${language} kernel did not load: ${detail}`);
   }
 
@@ -410,9 +406,30 @@ async function waitUnlessStopped<T>(
 function creationError(error: unknown, language: Language): unknown {
   if (!(error instanceof InterpreterError)) return error;
   if (error.kind === "no_language") return noInterpreter(language);
-  return kernelNotStarted(language, error.message.slice(-DETAIL_CHARS));
+  return kernelNotStarted(language, cutText(error.message, DETAIL_CHARS, "start"));
 }
 
 function keyOf({ language, context }: Pick<CodeSpec, "language" | "context">): string {
   return `${language}/${context}`;
+}
+
+/**
+ * Checks a result of the SDK's control server in the sandbox. User code can replace that server. The SDK throws a TypeError for
+ * unreadable results.
+ */
+async function checkResult<T>(call: Promise<T>, isValid: (result: unknown) => boolean): Promise<T> {
+  let result: T;
+  try {
+    result = await call;
+  } catch (error) {
+    throw error instanceof TypeError ? malformedResponse(error) : error;
+  }
+  if (!isValid(result)) throw malformedResponse();
+  return result;
+}
+
+function malformedResponse(cause?: unknown): Error {
+  const error = damaged(DAMAGED.controlServer);
+  error.cause = cause;
+  return error;
 }

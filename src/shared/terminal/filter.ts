@@ -28,8 +28,8 @@ const PASSED =
   /^\x1b(?:\[(?:[\d;:]*[@-MPSTXZ`abdefmrsu]|\?[\d;]*[JK]|6n|\d* q|!p)|[()][0AB]|[78=>DEM])$/;
 
 /**
- * Modes that pass, with their defaults. Other modes do not pass, such as those that report keys in another format. Programs
- * work without them.
+ * Modes that pass, with their defaults. Other modes do not pass, such as modes that report keys in another format. Programs work
+ * without them.
  */
 const MODES: Readonly<Record<string, "h" | "l">> = {
   "4": "l", // insert

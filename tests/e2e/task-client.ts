@@ -25,13 +25,18 @@ export class TaskClient {
     this.#client = new MCPClient(url, TOKEN);
   }
 
-  /** Calls a tool with a progress token. `fields` is the structured content. */
+  /**
+   * Calls a tool with a progress token. `fields` is the structured content. A task for which the caller sets no `wait_seconds` is
+   * followed until it ends: on a busy machine, the agent takes longer than one call waits.
+   */
   async call(
     name: string,
     args: Record<string, unknown>,
     meta?: Record<string, string>,
   ): Promise<Result & { fields: TaskFields }> {
-    const result = await this.#client.call(name, args, { progressToken: name, meta });
+    let result = await this.#client.call(name, args, { progressToken: name, meta });
+    while (name === "execute_task" && !("wait_seconds" in args) && result.structured.state === "running")
+      result = await this.#client.call("get_result", { id: result.structured.id });
     return { ...result, fields: result.structured as TaskFields };
   }
 

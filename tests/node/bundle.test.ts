@@ -3,7 +3,7 @@ import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it, onTestFinished } from "vitest";
 import { bundle } from "../../cli/bundle.ts";
-import { UserError } from "../../cli/user-error.ts";
+import { UserError } from "../../cli/exit.ts";
 import { temporaryDirectory } from "../setup/temporary.ts";
 
 /** A Worker and its configuration. Returns the configuration's path. */

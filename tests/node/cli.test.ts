@@ -123,7 +123,7 @@ describe("stdio", () => {
     );
     const args = ["stdio", "--url", url, "--token", "any"];
     const { code, stdout, stderr } = await runCLI(args, {}, `${JSON.stringify(initialize)}\n`);
-    const message = `No server responds at ${url} (ECONNREFUSED).`;
+    const message = `No server responds at ${url} (ECONNREFUSED). Check the address, and that the server runs.`;
     expect([code, JSON.parse(stdout), stderr]).toEqual([
       69,
       { jsonrpc: "2.0", id: 1, error: { code: -32000, message } },
@@ -168,7 +168,7 @@ test("`files get` leaves no partial file when it is stopped", async () => {
       const { code, stderr } = await running.ended;
       expect([code, stderr]).toEqual([
         130,
-        "Error: The download of report.pdf was stopped before its end.\n",
+        "Error: The download of report.pdf was stopped before its end. Nothing was saved.\n",
       ]);
       expect(readdirSync(cwd)).toEqual([]);
     }

@@ -10,7 +10,8 @@ import { startTestEngine, TestSandbox } from "../setup/engine-client.ts";
 const MiB = 1024 * 1024;
 const limits = { diskBytes: 64 * MiB, memoryBytes: 384 * MiB, processes: 100, openFiles: 512 };
 const isDiskLimited =
-  (await findGroupParents()).some(({ controllers }) => controllers.includes("io")) && findDisks().length > 0;
+  (await findGroupParents()).some(({ controllers }) => controllers.includes("io")) &&
+  (await findDisks()).length > 0;
 
 describe("a sandbox's access to the machine's disk", () => {
   let shown: string;

@@ -1,7 +1,8 @@
 import { readFileSync, readdirSync } from "node:fs";
 import { expect, test } from "vitest";
-import type { KernelProgram } from "../../src/shared/languages.ts";
+import { VARIABLES } from "../../src/shared/variables.ts";
 import { isNewEnough } from "../../cli/node-version.ts";
+import { LANGUAGE_FACTS } from "../setup/languages.ts";
 
 function read(path: string): string {
   return readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
@@ -42,14 +43,23 @@ test("both manifests and the image's tag have the same version of the SDK", () =
   expect([manifest.devDependencies?.[name], tag]).toEqual(Array(2).fill(installed[name]));
 });
 
-/** The line of the Dockerfile that brings the program of a kernel. The compiler requires one for each program. */
-const IN_IMAGE: Record<KernelProgram, RegExp> = {
-  javascript: /^FROM docker\.io\/cloudflare\/sandbox:/m,
-  python: /^FROM docker\.io\/cloudflare\/sandbox:\S+-python$/m,
-};
+test.each(Object.entries(LANGUAGE_FACTS))("the image has the program of %s kernels", (_language, facts) => {
+  expect(dockerfile).toMatch(facts.inImage);
+});
 
-test.each(Object.entries(IN_IMAGE))("the image has the program of %s kernels", (_program, line) => {
-  expect(dockerfile).toMatch(line);
+const SDK_FOLDER = "node_modules/@cloudflare/sandbox/dist";
+const sdkText = readdirSync(new URL(`../../${SDK_FOLDER}`, import.meta.url))
+  .filter((file) => file.endsWith(".js"))
+  .map((file) => read(`${SDK_FOLDER}/${file}`))
+  .join("\n");
+
+const readBySDK = VARIABLES.flatMap(([name, { reader }]) => (reader === "sdk" ? [name] : []));
+
+const [, setByServer = "no variable found"] =
+  /TRUST_INTERCEPTION = "(\w+)"/.exec(read("src/actors/platform/network-platform.ts")) ?? [];
+
+test.each([...readBySDK, setByServer])("the installed SDK knows the variable %s", (name) => {
+  expect(sdkText).toContain(name);
 });
 
 // "Failed to create code context" is a message of the image, whose programs are not in the package.
@@ -60,12 +70,7 @@ test.each([
   "no application that matches",
   "no container application",
 ])("the installed SDK has the message by which the server recognizes an error: %s", (message) => {
-  const folder = "node_modules/@cloudflare/sandbox/dist";
-  const scripts = readdirSync(new URL(`../../${folder}`, import.meta.url)).filter((file) =>
-    file.endsWith(".js"),
-  );
-  const text = scripts.map((file) => read(`${folder}/${file}`)).join("\n");
-  expect(text.toLowerCase().includes(message.toLowerCase())).toBe(true);
+  expect(sdkText.toLowerCase().includes(message.toLowerCase())).toBe(true);
   expect(read("src/actors/platform/sdk-errors.ts").includes(message)).toBe(true);
 });
 

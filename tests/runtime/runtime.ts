@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { newWebSocketRpcSession, type RpcStub } from "capnweb";
 import { WebSocket } from "ws";
-import { type SandboxAPI } from "../../local/runtime/api.ts";
+import { type SandboxAPI } from "../../local/runtime/control-server.ts";
 import { until } from "../setup/until.ts";
 
 const MAIN = fileURLToPath(new URL("../../local/runtime/main.ts", import.meta.url));

@@ -20,6 +20,7 @@ import { startEngine, type Engine, type EngineOptions } from "../../local/engine
 import { repository } from "../../local/engine/own-files.ts";
 import { SECRET_HEADER, type ExitReport, type StartRequest } from "../../local/platform/engine-protocol.ts";
 import { python } from "./server.ts";
+import { waitAtMost } from "../../src/shared/timers.ts";
 import { sleep } from "./until.ts";
 
 export interface EngineAddress {
@@ -91,6 +92,8 @@ export async function spawnTestEngine(
 /** The time limits for a command and for the start of sandboxd, milliseconds. */
 const COMMAND_MS = 600_000;
 const CONNECT_MS = 30_000;
+/** How long a closed connection waits for the report that its sandbox has ended, milliseconds. */
+const END_MS = 1000;
 
 export interface Result {
   stdout: string;
@@ -136,7 +139,10 @@ export class TestSandbox {
     const stored = { stdout: 0, stderr: 0 };
     try {
       return await new Promise<Result>((resolve, reject) => {
-        socket.on("close", (code) => reject(new Error(`the connection to sandboxd closed: ${code}`)));
+        socket.on("close", async (code) => {
+          const end = await waitAtMost(END_MS, this.waitForEnd()).catch(String);
+          reject(new Error(`the connection to sandboxd closed: ${code}, ${JSON.stringify(end)}`));
+        });
         socket.on("message", (data: RawData, isBinary) => {
           if (isBinary) {
             const { stream, bytes } = readPiece(Uint8Array.from(data as Buffer).buffer);

@@ -1,6 +1,7 @@
 /** Files over plain HTTP with any name: the bytes come back unchanged, or there is a readable error. */
 import * as fc from "fast-check";
 import { afterAll, expect, it } from "vitest";
+import { MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
 import { actorOf, runInActor, owner, principal, sh, until } from "../support.ts";
 
 const sandbox = "paths";
@@ -187,4 +188,18 @@ it("the server does not create a sandbox to read or remove a file", async () => 
   expect([linked.isError, linked.text]).toEqual([true, expect.stringContaining("not running")]);
   expect((await (await actorOf(name)).condition()).isAlive).toBe(false);
   expect((await owner.call("list_sandboxes", {})).text).not.toContain(name);
+});
+
+it("the server refuses requests while the principal's calls and unread answers take too much memory", async () => {
+  const caller = await principal("many-files");
+  const others = new RequestMemory(caller.principalID, new AbortController().signal);
+  others.add(MAX_MEMORY_BYTES);
+  try {
+    const response = await caller.http(pathOf("a"));
+    expect(response.status).toBe(429);
+    expect(await response.text()).toContain("Too many requests");
+  } finally {
+    others.release();
+  }
+  expect((await caller.http(pathOf("a"))).status).toBe(404);
 });

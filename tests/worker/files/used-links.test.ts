@@ -11,7 +11,7 @@ it("the server remembers used-up links until they expire, even more than a thous
     const epoch = links.epoch();
     const expires = Date.now() + 60_000;
     const useLink = (id: string, end: number) => {
-      expect(links.claim({ id, expires: end })).toBe("taken");
+      expect(links.claim({ id, expires: end })).toBe("claimed");
       links.releaseClaim({ id, expires: end }, true);
     };
     useLink("expired", Date.now() - 1);

@@ -8,7 +8,7 @@ const runs = "/var/lib/sandbox-mcp/runs";
 beforeAll(() => sh(sandbox, "true"));
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
-const { command, code } = callsIn(sandbox);
+const { command } = callsIn(sandbox);
 
 /** A command that stops its own shell, which would report the command's end. */
 const ENDLESS = "kill -STOP $PPID; echo begun; sleep 1000";
@@ -31,7 +31,12 @@ describe.concurrent("a command that hides its end", () => {
   });
 });
 
+// In a sandbox of its own: one command replaces the exit status of every command, and two end sandboxd.
 describe.concurrent("output that user code replaced", () => {
+  const replaced = "deadline-replaced";
+  const replacing = callsIn(replaced);
+  afterAll(() => owner.call("destroy_sandbox", { sandbox: replaced }));
+
   const swap = `ln -sf /tmp/empty ${runs}`;
 
   it.each([
@@ -43,7 +48,10 @@ describe.concurrent("output that user code replaced", () => {
       `(sleep 0.6; echo 1e999 | tee /var/lib/sandbox-mcp/slots/*/exit; pkill -9 -x sbxd) & sleep 1; sleep 1`,
     ],
   ])("does not prevent the end of a command: %s", async (what, line) => {
-    const { structured } = await command(line, { session: what.replaceAll(" ", "-"), timeout_seconds: 30 });
+    const { structured } = await replacing.command(line, {
+      session: what.replaceAll(" ", "-"),
+      timeout_seconds: 30,
+    });
     expect(structured.state).toMatch(/^(succeeded|failed)$/);
     expect(structured.exit_code).toBeLessThanOrEqual(255);
   });
@@ -56,7 +64,7 @@ out = f"${runs}/{os.environ['SANDBOX_MCP_RUN']}.out"
 os.path.exists(out) and os.remove(out)
 open("/tmp/empty-code", "w").close()
 os.symlink("/tmp/empty-code", out)`;
-    const { text } = await code(source, { context, timeout_seconds: 20 });
+    const { text } = await replacing.code(source, { context, timeout_seconds: 20 });
     expect(text).not.toContain("state: running");
   });
 });

@@ -1,6 +1,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Account } from "../../../src/index.ts";
+import { MAX_MEMORY_BYTES, RequestMemory } from "../../../src/shared/request-memory.ts";
 import {
   type Caller,
   accountOf,
@@ -390,6 +391,21 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     expect((await get(taskId, writer)).status).toBe(403);
     expect((await get(`${taskId}t`, stranger)).status).toBe(403);
     expect((await get(taskId)).result?.status).toBe("working");
+  });
+
+  it("counts its result as an unread answer, and the server withholds it when there are too many", async () => {
+    const caller = await principal("unread");
+    const { taskId } = (await call("run_command", { command: "sleep 1; seq 10000" }, caller)).result ?? {};
+    await until(async () => (await get(taskId, caller)).result?.status === "completed");
+    const others = RequestMemory.forCall(caller.principalID, new AbortController().signal);
+    // Room for the request, which counts as 64 KiB, but not for the result too.
+    others.add(MAX_MEMORY_BYTES - 2 * 64 * 1024 - 2_000);
+    try {
+      expect((await get(taskId, caller)).error?.message).toContain("withheld");
+    } finally {
+      others.release();
+    }
+    expect((await get(taskId, caller)).result?.status).toBe("completed");
   });
 
   it("is refused to a client that does not declare the extension in the same request", async () => {

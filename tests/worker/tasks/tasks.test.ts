@@ -171,7 +171,7 @@ describe("OpenCode", () => {
 
   it.each([
     [{ max_turns: 3 }, {}, /^OpenCode does not support max_turns/],
-    [{ agents: ["reviewer"] }, {}, /^OpenCode does not support agents and commands/],
+    [{ agents: ["reviewer"] }, {}, /^OpenCode does not support the parameters agents and commands/],
     [
       {},
       { ANTHROPIC_API_KEY: undefined, CLAUDE_CODE_OAUTH_TOKEN: "oat-a-token" },

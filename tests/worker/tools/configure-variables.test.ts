@@ -1,17 +1,13 @@
 import { describe, expect, it } from "vitest";
-import type { Language } from "../../../src/shared/languages.ts";
+import { LANGUAGE_FACTS } from "../../setup/languages.ts";
 import { callsIn, evict, killContainer, owner, principal, type Result, sh, until } from "../support.ts";
 
 const configure = (sandbox: string, env?: Record<string, string>): Promise<Result> =>
   owner.call("configure_sandbox", { sandbox, ...(env && { env }) });
 
-/** Code that prints a variable, in every language. */
-const PRINTS: Record<Language, (name: string) => string> = {
-  python: (name) => `import os; print(os.environ.get("${name}"))`,
-  javascript: (name) => `console.log(process.env.${name} ?? "None")`,
-  typescript: (name) => `console.log(process.env.${name} ?? "None" as string)`,
-};
-const LANGUAGES = Object.entries(PRINTS);
+const LANGUAGES = Object.entries(LANGUAGE_FACTS).map(
+  ([language, { printVariable }]) => [language, printVariable] as const,
+);
 
 const runInKernel = async (sandbox: string, language: string, code: string): Promise<string> => {
   const { text } = await callsIn(sandbox).code(code, { language });

@@ -1,5 +1,6 @@
 /** A sandbox in which root removed files that the server's calls need. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { LANGUAGES } from "../../../src/shared/languages.ts";
 import { owner, sh } from "../support.ts";
 
 const sandbox = "damaged";
@@ -15,12 +16,13 @@ beforeAll(async () => {
 });
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
+type Case = [what: string, tool: string, args: object];
+
 describe("a damaged sandbox", () => {
-  it.each([
+  it.each<Case>([
     ["a command in a running shell", "run_command", { command: "true", session: "before" }],
     ["a command in a new shell", "run_command", { command: "true", session: "after" }],
-    ["code in a new Python kernel", "run_code", { code: "1" }],
-    ["code in a new JavaScript kernel", "run_code", { code: "1", language: "javascript" }],
+    ...LANGUAGES.map((language) => [`new code in ${language}`, "run_code", { code: "1", language }] as Case),
     ["a task", "execute_task", { task: "nothing", wait_seconds: 20 }],
   ])("is named as damaged in the result of %s, with the next step", async (_what, tool, args) => {
     const { text } = await owner.call(tool, { sandbox, ...args });
@@ -60,8 +62,7 @@ describe("a sandbox with empty helper programs", () => {
     for (const [tool, args] of [
       ["run_command", { command: "echo printed", session: "before" }],
       ["run_command", { command: "echo printed", session: "after" }],
-      ["run_code", { code: "1" }],
-      ["run_code", { code: "1", language: "javascript" }],
+      ...LANGUAGES.map((language) => ["run_code", { code: "1", language }] as const),
     ] as const) {
       const { text } = await owner.call(tool, { sandbox: emptied, ...args });
       expect(text, `${tool} ${JSON.stringify(args)}`).toMatch(/is damaged[^]*destroy_sandbox/);

@@ -4,6 +4,7 @@ import { FAILED } from "../../../container/sandboxd/operations.ts";
 import { Snapshots } from "../../../src/container/snapshot-client.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
+import { Turns } from "../../../src/shared/turns.ts";
 import type { Step, World } from "./world.ts";
 import { evictAt, interruptSteps, withWorld } from "./world.ts";
 
@@ -137,7 +138,7 @@ describe("a workspace", () => {
         if (name !== "sandboxd restore" || when !== "before") return undefined;
         // A sandboxd of an earlier version responds like this to an unknown manifest.
         const answer = Response.json({ problem: "system", code: "UNKNOWN" }, { status: FAILED });
-        const snapshots = new Snapshots((_path, _init, _signal, read) => read(answer));
+        const snapshots = new Snapshots((_path, _init, _signal, read) => read(answer, new Turns(1)));
         return snapshots.call("restore", { id: "a", body: new ReadableStream() }, AbortSignal.timeout(1000));
       };
       await expect(world.ready()).rejects.toMatchObject({
@@ -353,7 +354,7 @@ it("a save cannot store much more than the files that it may have, although the 
 
 it("a save of too many files fails, and the reason names the limit", async () => {
   const answer = Response.json({ problem: "too_large" }, { status: FAILED });
-  const snapshots = new Snapshots((_path, _init, _signal, read) => read(answer));
+  const snapshots = new Snapshots((_path, _init, _signal, read) => read(answer, new Turns(1)));
   await expect(snapshots.call("commit", { id: "a" }, AbortSignal.timeout(1000))).rejects.toThrow(
     "it has more than 200000 files and directories, or their names and links are too long",
   );

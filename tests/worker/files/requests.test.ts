@@ -1,6 +1,7 @@
-/** A request to sandboxd whose container is replaced before the connection to it breaks. */
+/** Requests to sandboxd: when the container is replaced, and when they are many. */
 import { expect, it } from "vitest";
 import { Sandboxd } from "../../../src/container/sandboxd.ts";
+import { sleep, until } from "../../setup/until.ts";
 import { EndingError } from "../../../src/shared/errors.ts";
 
 it("a request is not repeated in the next container, and its error says that the container stopped", async () => {
@@ -25,9 +26,34 @@ it("a request is not repeated in the next container, and its error says that the
     (text) => text,
     (error: unknown) => error,
   );
+  await until(() => requests.length > 0);
   first.abort();
   lifecycle.container = next.signal;
   requests[0]?.reject(new Error("connection reset"));
   expect(await failed).toBeInstanceOf(EndingError);
   expect(requests).toHaveLength(1);
+});
+
+it("few requests are open at once, the others wait for their turn, and all are answered", async () => {
+  const lifecycle = { container: new AbortController().signal, waitUntilReady: async () => undefined };
+  let [open, most] = [0, 0];
+  const port = {
+    isRunning: true,
+    noteUse: () => undefined,
+    fetch: async () => {
+      most = Math.max(most, ++open);
+      await sleep(5);
+      open -= 1;
+      return new Response("found");
+    },
+  };
+  const sandboxd = new Sandboxd(port, { get: <T>() => "token" as T, put: () => undefined });
+  const request = sandboxd.withWorkspace(lifecycle);
+  const { signal } = new AbortController();
+  const answers = await Promise.all(
+    Array.from({ length: 1000 }, () => request("/list", {}, signal, (response) => response.text())),
+  );
+  expect(new Set(answers)).toEqual(new Set(["found"]));
+  expect(most).toBeGreaterThan(1);
+  expect(most).toBeLessThan(100);
 });

@@ -1,0 +1,107 @@
+/** The memory of the engine for WebSocket messages that programs in sandboxes do not complete. */
+import { createServer } from "node:http";
+import { connect, createServer as createTCPServer, type Socket } from "node:net";
+import { afterAll, expect, it } from "vitest";
+import { PREVIEW_PORT, SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
+import { PortForwarder } from "../../local/engine/forward.ts";
+import { acceptOf } from "../setup/handshake.ts";
+import { listen } from "../setup/listen.ts";
+import { until } from "../setup/until.ts";
+
+const MIB = 1024 * 1024;
+/** Almost the longest message. */
+const MESSAGE_BYTES = 15 * MIB;
+
+const closers: (() => void)[] = [];
+afterAll(() => closers.forEach((close) => close()));
+
+/** A program that sends almost all of a message to each visitor. Returns its port. */
+async function startProgram(): Promise<number> {
+  const server = createTCPServer((socket) => {
+    socket.on("error", () => undefined);
+    socket.once("data", (head) => {
+      socket.write(acceptOf(String(head)));
+      const frame = Buffer.alloc(10);
+      frame.set([0x82, 127]);
+      frame.writeBigUInt64BE(BigInt(MESSAGE_BYTES), 2);
+      socket.write(frame);
+      socket.write(Buffer.alloc(MESSAGE_BYTES - 1));
+    });
+  });
+  closers.push(() => server.close());
+  return listen(server);
+}
+
+/** A sandbox's previews, all of the same program. */
+async function startPreviews(owner: string, program: number) {
+  let sent: Socket[] = [];
+  const forwarder = new PortForwarder(
+    () => {
+      const socket = connect(program, "127.0.0.1");
+      sent.push(socket);
+      return socket;
+    },
+    () => undefined,
+  );
+  forwarder.joinOwner(owner);
+  const engine = createServer();
+  engine.on("upgrade", (request, socket, head) =>
+    forwarder.upgrade(SANDBOXD_PORT, "/", request, socket, head),
+  );
+  const port = await listen(engine);
+  closers.push(() => engine.close());
+  let visitors: Socket[] = [];
+  return {
+    /** Opens WebSockets, and waits until each has its whole incomplete message or is closed. */
+    async visit(count: number): Promise<void> {
+      for (let n = 0; n < count; n++) {
+        const visitor = connect(port, "127.0.0.1").on("error", () => undefined);
+        const fields = [
+          `Host: sandbox`,
+          `${PREVIEW_PORT}: 8080`,
+          "Upgrade: websocket",
+          "Connection: Upgrade",
+          "Sec-WebSocket-Version: 13",
+          "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        ];
+        visitor.resume().write(`GET / HTTP/1.1\r\n${fields.join("\r\n")}\r\n\r\n`);
+        visitors.push(visitor);
+      }
+      await until(
+        () => sent.length === count && sent.every((s) => s.destroyed || s.bytesRead > MESSAGE_BYTES),
+      );
+      await until(() => visitors.filter(isOpen).length === sent.filter(isOpen).length);
+    },
+    get open(): number {
+      return sent.filter(isOpen).length;
+    },
+    async leave(): Promise<void> {
+      for (const visitor of visitors) visitor.destroy();
+      await until(() => !sent.some(isOpen));
+      [sent, visitors] = [[], []];
+    },
+  };
+}
+
+const isOpen = ({ destroyed }: Socket) => !destroyed;
+
+it("previews of all sandboxes of a principal share a limit of memory, and those of other principals do not", async () => {
+  const program = await startProgram();
+  const [one, two, other] = await Promise.all(
+    ["attacker", "attacker", "neighbour"].map((owner) => startPreviews(owner, program)),
+  );
+  if (!one || !two || !other) throw new Error("unreachable");
+  await one.visit(6);
+  await two.visit(6);
+  // 8 incomplete messages have 120 MiB, and the limit is 128 MiB. Messages that arrive at the same time can end each other.
+  expect(one.open + two.open).toBeLessThanOrEqual(8);
+  expect(one.open + two.open).toBeGreaterThanOrEqual(4);
+  await other.visit(6);
+  expect(other.open).toBe(6);
+  // Connections that have ended do not count any more.
+  await one.leave();
+  await two.leave();
+  await two.visit(8);
+  expect(two.open).toBe(8);
+  await Promise.all([two.leave(), other.leave()]);
+});

@@ -21,7 +21,7 @@ export function toCamelCase<T>(value: T): Camel<T> {
   return Object.fromEntries(fields) as Camel<T>;
 }
 
-/** The input of a tool. Only its own fields are renamed: those of `env` are names of variables. */
+/** The input of a tool. Only its own fields are renamed. The fields of `env` stay, because they are names of variables. */
 export function toSnakeCase<T extends object>(input: Camel<T>): T {
   const fields = Object.entries(input).map(([name, field]) => [
     name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),

@@ -44,7 +44,7 @@ export interface CodeRun extends Run, Printed {
   html: string[];
   /** Plots and pictures. */
   images: Image[];
-  /** What is missing in `result`, `html` and `images`, and how to get it, in sentences. */
+  /** The data that is missing in `result`, `html` and `images`, and how to get it, in sentences. */
   leftOut?: string;
   error?: { name: string; message: string; traceback: string[] };
 }

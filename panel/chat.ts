@@ -2,9 +2,9 @@
  * The page in a client's chat, as an MCP App (extension version 2026-01-26): the client forwards its calls to the server, with
  * the client's own token.
  *
- * The types come from the official package. The few messages are implemented here, because the package's class `App` includes an
- * MCP client and a schema library. The class takes 146 KB compressed, six times as much as this page, and a chat would load the
- * class each time that it shows the page.
+ * The types come from the official package. This file implements the few messages itself, because the package's class `App`
+ * includes an MCP client and a schema library. The class takes 147 KB compressed, four times as much as this page, and a chat would
+ * load it each time that it shows the page.
  */
 import type {
   McpUiHostContext,

@@ -10,7 +10,7 @@ import { useOffered } from "./offered.ts";
 import { hrefOf } from "./route.ts";
 import { showError, ToolFailed } from "./tools.ts";
 import { WindowedList } from "./windowed.tsx";
-import { LOADING, NO_NAME_FOUND } from "./texts.ts";
+import { LOADING, NO_NAME_FOUND, uploadedText } from "./texts.ts";
 
 /** How many directories are shown at first, and how many more each press of the button shows. Only visible files are rendered. */
 const SHOWN_DIRECTORIES = 200;
@@ -59,7 +59,7 @@ export function FileBrowser({ sandbox, open }: { sandbox: string; open: string }
         await upload(sandbox, join(to, name), file, (part) => setSending({ name, part }), signal);
         names.push(name);
       }
-      if (names.length > 0) setMessage({ text: `Uploaded to ${to}: ${names.join(", ")}`, isError: false });
+      if (names.length > 0) setMessage({ text: uploadedText(to, names), isError: false });
     } catch (error) {
       showFailure(error);
     } finally {

@@ -2,7 +2,7 @@
 import { readFile, rename, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { BuildOptions, Plugin } from "esbuild";
-import { UserError } from "../cli/user-error.ts";
+import { UserError } from "../cli/exit.ts";
 import { root } from "../cli/program-files.ts";
 import { messageOf } from "../src/shared/text.ts";
 

@@ -16,7 +16,7 @@ import { parseConfig } from "../src/shared/config.ts";
 import { createMCPServer } from "../src/server/mcp.ts";
 import { METHOD_KEYS } from "../src/auth/oauth-store.ts";
 import { LANGUAGES, TRAITS } from "../src/shared/languages.ts";
-import { PRINCIPAL_IDS, SCOPES } from "../src/shared/principal.ts";
+import { PRINCIPAL_IDS, SCOPES, SIGN_IN_DOCS } from "../src/shared/principal.ts";
 import { listedRun } from "../src/shared/run-listing.ts";
 import { TOOL_SETS } from "../src/shared/tool-sets.ts";
 import { GROUPS, VARIABLES, variables } from "../src/shared/variables.ts";
@@ -169,6 +169,15 @@ fill(
   "docs/internals/storage.md",
   "method-keys",
   `| key | value | kept |\n| --- | --- | --- |\n${methodKeys.join("\n")}`,
+);
+const methodRows = Object.entries(SIGN_IN_DOCS).map(
+  ([name, { title, offeredWhen, who }]) =>
+    `| ${title} | ${offeredWhen} | \`${PRINCIPAL_IDS[name].form}\` | ${who} |`,
+);
+fill(
+  "docs/internals/security.md",
+  "sign-in-methods",
+  `| method | offered when | principal | who may |\n| --- | --- | --- | --- |\n${methodRows.join("\n")}`,
 );
 for (const [marker, rows] of Object.entries(brokenThings()))
   fill("docs/internals/reliability.md", marker, rows);

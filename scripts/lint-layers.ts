@@ -47,18 +47,27 @@ interface Text {
   parent: { type: string; key?: { name?: string }; callee?: { name?: string; property?: { name?: string } } };
 }
 
-/** At least three words, from a capital letter to a period. An inserted value counts as a word. */
-const SENTENCE = /^[A-Z]\S*\s+\S+\s.*\.$/s;
+/** An inserted value in a template, which counts as a word. Texts contain no such character. */
+const VALUE = "\u{fffc}";
+
+/** At least three words, from a capital letter or a value to a period. */
+const SENTENCE = /^[A-Z\u{fffc}]\S*\s+\S+\s.*\.$/su;
+
+/** A sentence that ends with a value: a capitalized word, and at least two other words before the value. */
+const BEFORE_VALUE = /^[A-Z][a-z]*(?:\s+\S+){2,}\s+\S*\u{fffc}$/su;
 
 /** Reports sentences, except descriptions in a schema, HTML, and messages of errors that only the log shows. */
 function findSentences(context: Context) {
   const check = (node: Text) => {
-    const { value = node.quasis?.map((quasi) => quasi.value.cooked).join("X"), parent } = node;
+    const { value = node.quasis?.map((quasi) => quasi.value.cooked).join(VALUE), parent } = node;
     const user = parent.callee?.property?.name ?? parent.callee?.name ?? parent.key?.name ?? "";
     const isInternal = parent.type === "NewExpression" && !/^(?:Tool|Ending)Error$/.test(user);
     const isOther =
       isInternal || parent.type === "TaggedTemplateExpression" || /^descri(?:be|ption)$/.test(user);
-    if (typeof value !== "string" || !SENTENCE.test(value) || isOther) return;
+    if (typeof value !== "string" || isOther) return;
+    // Labels of the panel are in its markup.
+    const isLabel = parent.type === "JSXExpressionContainer";
+    if (!SENTENCE.test(value) && (isLabel || !BEFORE_VALUE.test(value))) return;
     context.report({ node, message: "Texts for users and models belong in the texts.ts of their area" });
   };
   return { Literal: check, TemplateLiteral: check };

@@ -68,13 +68,16 @@ export async function messages(response: Response): Promise<unknown[]> {
   return messagesIn(await response.text());
 }
 
-/** Records the log from now on. `tokens()` has the lines about uses of tokens, `entries()` all others, `text()` the raw text. */
+/**
+ * Records the log from now on. `tokens()` has the lines about uses of tokens, `entries()` the others, `text()` the raw text. Sandboxes
+ * of the previous file may still stop in the same workerd, so `entries()` leaves out lines about sandboxes.
+ */
 export function recordLogs() {
   const spy = vi.spyOn(console, "log").mockImplementation(() => {});
   const lines = () => spy.mock.calls.map(([line]) => String(line));
   const parsed = (): Record<string, unknown>[] => lines().map((line) => JSON.parse(line));
   return {
-    entries: () => parsed().filter(({ event }) => event !== "token"),
+    entries: () => parsed().filter(({ event }) => event !== "token" && event !== "sandbox"),
     tokens: () => parsed().filter(({ event }) => event === "token"),
     text: () => lines().join("\n"),
   };

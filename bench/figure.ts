@@ -6,7 +6,7 @@ import type { TestBed } from "./bed.ts";
 import type { Row } from "./measure.ts";
 
 export interface Figure {
-  /** The heading of the figure's table; `--only` selects figures by this name. */
+  /** The figure's name in the table; `--only` selects figures by it. */
   name: string;
   /** Describes the baseline, for readers of the table. */
   baseline: string;

@@ -1,13 +1,14 @@
-/** Writes the results: bench/results.json, and the tables of docs/internals/performance.md. */
+/** Writes the results: bench/results.json, and a part of them into docs/internals/performance.md. */
 import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
-import { charts } from "./chart.ts";
 import type { Figure } from "./figure.ts";
 import type { Row } from "./measure.ts";
 
 const RESULTS = new URL("results.json", import.meta.url);
 const PAGE = new URL("../docs/internals/performance.md", import.meta.url);
+
+const DAY_LENGTH = "2026-11-22".length;
 
 interface FigureResult {
   figure: Figure;
@@ -41,22 +42,31 @@ function readResults(): StoredRow[] {
   }
 }
 
-/** Writes charts and tables of all results into the page. After a measurement, `measured` also replaces the machine's line. */
+/** Rows that only bench/results.json has: p99, peaks of memory, times beside a throughput, costs (docs/reference/costs.md). */
+const DETAILS = [/ p99$/, /\bpeak\b/, /^\d+ clients?\b.* p50$/, /^\d+ at once p50$/, / against tar$/, /: /];
+
+function isOnPage({ name, unit, ours }: Row): boolean {
+  const isSuccess = unit === "%" && ours === 100;
+  return !isSuccess && !DETAILS.some((detail) => detail.test(name));
+}
+
+/** Writes a table of the results into the page. After a measurement, `measured` also replaces the machine's line. */
 export function writePage(figures: readonly Figure[], { measured }: { measured: boolean }): void {
   const rows = readResults();
-  const tables = figures.flatMap(({ name, baseline }) => {
-    const figureRows = rows.filter(({ figure }) => figure === name);
+  const groups = figures.flatMap(({ name, baseline }) => {
+    const figureRows = rows.filter((row) => row.figure === name && isOnPage(row));
     if (figureRows.length === 0) return [];
-    const days = [...new Set(figureRows.map(({ measured: day }) => day))];
+    const days = [...new Set(figureRows.map(({ measured: day }) => day.slice(0, DAY_LENGTH)))];
     const old = figureRows.find(({ oldBaseline }) => oldBaseline !== undefined)?.oldBaseline;
-    const note = old === undefined ? "" : `\n\nThese figures are older: their baseline is ${old}.`;
     return [
-      `### ${name}\n\nMeasured on ${days.join(", ")}. Baseline: ${baseline}.${note}\n\n| figure | ours | baseline | ratio | spread |\n| --- | --: | --: | --: | --: |\n${figureRows.map(line).join("\n")}`,
+      `| **${name}**, ${days.join(", ")}. Baseline: ${old ?? baseline} | | | |`,
+      ...figureRows.map(line),
     ];
   });
+  const table = ["| figure | ours | baseline | ratio |", "| --- | --: | --: | --: |", ...groups].join("\n");
   const page = readFileSync(PAGE, "utf8");
   const stated = measured ? undefined : /^Machine: .*$/m.exec(page)?.[0];
-  const text = [stated ?? machine(), ...charts(rows), ...tables].join("\n\n");
+  const text = [stated ?? machine(), table].join("\n\n");
   writeFileSync(
     PAGE,
     page.replace(/(<!-- bench:start[^>]*-->\n)[\s\S]*?(<!-- bench:end -->)/, (_all, start, end) => {
@@ -65,15 +75,13 @@ export function writePage(figures: readonly Figure[], { measured }: { measured: 
   );
 }
 
-function line({ name, unit, ours, baseline, ratio, spread }: Row): string {
-  const cells = [
-    name,
-    `${ours} ${unit}`,
-    `${baseline} ${unit}`,
-    String(ratio),
-    spread ? spread.join(" to ") : "",
-  ];
-  return `| ${cells.join(" | ")} |`;
+function line({ name, unit, ours, baseline, ratio }: Row): string {
+  return `| ${name.replace(/ p50$/, "")}, ${unit} | ${rounded(ours)} | ${rounded(baseline)} | ${rounded(ratio)} |`;
+}
+
+/** Three digits, or more for a large number. */
+function rounded(value: number): number {
+  return Math.abs(value) < 1000 ? Number(value.toPrecision(3)) : Math.round(value);
 }
 
 function commit(): string {

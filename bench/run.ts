@@ -3,8 +3,8 @@
  *
  *     npm run bench [-- --only <part of a figure's name>] [--quick]
  *
- * After each figure, writes bench/results.json and the charts and tables of docs/internals/performance.md. Continues when a
- * figure fails, and names the failed figures at the end. --quick makes a tenth of the measurements and writes nothing.
+ * After each figure, writes bench/results.json and the table of docs/internals/performance.md. Continues when a figure fails, and
+ * names the failed figures at the end. --quick makes a tenth of the measurements and writes nothing.
  * `npm run bench -- --report` measures nothing and writes the page from the stored results.
  */
 import { fileURLToPath } from "node:url";

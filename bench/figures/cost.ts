@@ -6,13 +6,13 @@ import type { Figure } from "../figure.ts";
 import { type Row, row } from "../measure.ts";
 import { printCommand } from "./output.ts";
 
-const SOURCES = [
-  "https://developers.cloudflare.com/workers/platform/pricing",
-  "https://developers.cloudflare.com/durable-objects/platform/pricing",
-  "https://developers.cloudflare.com/r2/pricing",
-];
-
-/** The price in dollars of one operation that a plan does not include, from the pages of SOURCES in 2026. */
+/**
+ * The price in dollars of one operation that a plan does not include, in 2026:
+ *
+ * - https://developers.cloudflare.com/workers/platform/pricing
+ * - https://developers.cloudflare.com/durable-objects/platform/pricing
+ * - https://developers.cloudflare.com/r2/pricing
+ */
 export const PRICES: Record<keyof Counts, number> = {
   worker_requests: 0.3e-6,
   durable_object_requests: 0.15e-6,
@@ -41,7 +41,8 @@ const LONG_OUTPUT = 5_000_000;
 /** The billed operations of a call, without CPU time, the actor's duration and the container. */
 export const cost: Figure = {
   name: "cost",
-  baseline: `for a cost, the price of one Worker request and one Durable Object request, which every call needs; for a count, 1. The prices are those beyond what a plan includes, as published in 2026 (${SOURCES.join(", ")}); CPU time, the actor's duration and the container come on top`,
+  baseline:
+    "the price of one Worker request and one Durable Object request; for a count, 1. Processor time, the actor's duration and the container are extra",
   async measure(bed, { count }) {
     const calls = count(200);
     const stateDir = join(bed.directory, "counted");

@@ -4,7 +4,7 @@ import { interleave, latencyRows } from "../measure.ts";
 /** The result of a run that has ended. The server reads it without a call to the sandbox. */
 export const getResult: Figure = {
   name: "get_result",
-  baseline: "one HTTP request to a minimal Node server in the same sandbox, which runs the command again",
+  baseline: "a minimal Node server in the same sandbox, which runs the command again",
   async measure({ ours, bare }, { count }) {
     const sandbox = "bench-result";
     await bare.serve(sandbox);

@@ -10,7 +10,7 @@ import { type WorkerClient, bareClient, workerClient } from "../worker-client.ts
 export const interactive: Figure = {
   name: "time to interactive",
   baseline:
-    "the engine alone, without a Worker: a sandbox is created and runs the same command, by HTTP and a WebSocket",
+    "the engine alone, which creates a sandbox and runs the same command",
   async measure(bed, { count, quick }) {
     const rows = await measureInTurn(bed, "with a prepared sandbox", {
       pairs: count(20),

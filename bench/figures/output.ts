@@ -23,7 +23,7 @@ export function printCommand(bytes: number): string {
 export const output: Figure = {
   name: "output",
   baseline:
-    "the same command by a minimal Node server in the same sandbox, which responds with the whole output; beyond 4 MB, the command alone in the sandbox with its output to /dev/null",
+    "a minimal Node server in the same sandbox, which responds with the whole output; beyond 4 MB, the command alone, with its output to /dev/null",
   async measure(bed, { count, quick }) {
     const rows: Row[] = [];
     for (const [index, { label, bytes, rounds }] of SIZES.entries()) {

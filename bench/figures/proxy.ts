@@ -26,7 +26,7 @@ const CONNECTION_KINDS = [
 export const proxy: Figure = {
   name: "proxy",
   baseline:
-    "the same client on the host, connected to the same server; for memory, the same process after the transfers, while it carries a quarter of their bytes over as many connections",
+    "the same client on the host",
   async measure(bed, { quick, count }) {
     const server = fork(fileURLToPath(new URL("../proxied-server.ts", import.meta.url)));
     const [port] = await once(server, "message");

@@ -4,7 +4,7 @@ import { interleave, latencyRows } from "../measure.ts";
 /** The shortest command in an existing shell session. */
 export const runCommand: Figure = {
   name: "run_command",
-  baseline: "one HTTP request to a minimal Node server in the same sandbox, which starts bash -c true",
+  baseline: "a minimal Node server in the same sandbox, which starts bash -c true",
   async measure({ ours, bare }, { count }) {
     const sandbox = "bench-command";
     await bare.serve(sandbox);

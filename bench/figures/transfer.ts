@@ -25,7 +25,7 @@ const SANDBOX = "bench-transfer";
 export const transfer: Figure = {
   name: "transfer",
   baseline:
-    "curl with a bare Node server that reads and writes a file in memory; for memory, the same process before the first transfer",
+    "curl with a bare Node server and a file in memory",
   async measure(bed, { quick, count }) {
     const directory = mkdtempSync(join(IN_MEMORY, "sandbox-mcp-bench-"));
     const path = join(directory, "file");

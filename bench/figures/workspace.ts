@@ -26,7 +26,7 @@ const SANDBOX = "bench-workspace";
 export const workspace: Figure = {
   name: "workspace",
   baseline:
-    "tar with gzip, and restic with a repository on the same machine, both in memory; a save is a call of checkpoint_sandbox, a restore the first call in a fork, with the start of its container",
+    "tar with gzip, or restic, in memory. A save is a call of checkpoint_sandbox. A restore is the first call in a fork, with the start of its container",
   async measure({ ours, directory }, { count }) {
     const files = count(10_000);
     const call = (name: string, args: Record<string, unknown>) => ours.tool(name, args);

@@ -1,4 +1,4 @@
-/** Makes the lists of faults in docs/internals/reliability.md from the names of tests; `npm run docs` writes them. */
+/** Makes the tables of faults in docs/internals/reliability.md from the names of tests; `npm run docs` writes them. */
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -63,22 +63,19 @@ function files(directory: string): string[] {
     .map((name) => `${directory}/${name}`);
 }
 
-/** A list for each fault. It leaves out the cases of a test, which follow the test's name. */
-function lists(rows: readonly Row[]): string {
+/** A row for each file of tests, with what its tests break. It leaves out the cases of a test, which follow the test's name. */
+function table(rows: readonly Row[]): string {
   const shown = (text: string) => text.replace(/: [^:]*(?:%[sj]|\$\w+)[^:]*$/, "").replaceAll('\\"', '"');
-  const byFault = Map.groupBy(rows, ({ broken, file }) => `${shown(broken)}\n${file.replace("tests/", "")}`);
-  return [...byFault]
-    .map(([fault, tests]) => {
-      const [when, file] = fault.split("\n");
-      const items = tests.map(({ holds }) => `- ${shown(holds)}`).join("\n");
-      return `**${when?.replace(/^when/, "When") || "Always"}** (\`${file}\`):\n\n${items}`;
-    })
-    .join("\n\n");
+  const lines = [...Map.groupBy(rows, ({ file }) => file)].map(([file, tests]) => {
+    const faults = new Set(tests.map(({ broken }) => shown(broken.replace(/^when /, ""))));
+    return `| [${file.replace("tests/", "")}](../../${file}) | ${[...faults].filter(Boolean).join("; ")} |`;
+  });
+  return ["| tests | when |", "| --- | --- |", ...lines].join("\n");
 }
 
-/** The two lists, with an item for each test. */
+/** The two tables, with what each block of tests breaks. */
 export function brokenThings(): { faults: string; hostile: string } {
   const own = ["tests/faults", "tests/faults/actor"].flatMap(files).flatMap(rowsOf);
   const ofTasks = TASKS.flatMap(rowsOf).filter(({ broken }) => ELSEWHERE.has(broken));
-  return { faults: lists([...own, ...ofTasks]), hostile: lists(files("tests/hostile").flatMap(rowsOf)) };
+  return { faults: table([...own, ...ofTasks]), hostile: table(files("tests/hostile").flatMap(rowsOf)) };
 }

@@ -68,7 +68,7 @@ export const ACCOUNT_SCHEMA = {
   tables: {
     sandboxes: {
       holds:
-        "a sandbox: its state, its disk use (measured some seconds after a use, at most once a minute), when it was created and when it was last used",
+        "a sandbox: its state, its disk use, when it was created and when it was last used",
       kept: "until it is destroyed, at most `SANDBOX_TTL_HOURS` after its last use",
     },
     settings: {
@@ -77,18 +77,18 @@ export const ACCOUNT_SCHEMA = {
     },
     leases: {
       holds:
-        "the lease of a sandbox, its share of the quota: how many concurrent runs and how much run time the sandbox may use, and when it must request a new lease",
+        "the lease of a sandbox, its share of the quota: how many concurrent runs and how much run time the sandbox may use",
       kept: "five minutes. The sandbox renews it while runs continue",
     },
     usage: {
       holds:
-        "the use on one day (UTC): the run time in seconds, and the model tokens of tasks. A run over midnight counts on both days",
+        "the use on one day (UTC): the run time in seconds, and the model tokens of tasks",
       kept: "seven days",
     },
     storage: {
       holds:
         "[how many bytes](#what-counts-and-what-the-disk-holds) the runs of a sandbox have stored, and when the first of these runs ended",
-      kept: "while something is stored. If all sandboxes together exceed `MAX_STORAGE_MB`, the server removes the runs that ended first",
+      kept: "while something is stored, within `MAX_STORAGE_MB`",
     },
     workspaces: {
       holds:
@@ -106,7 +106,7 @@ export const ACCOUNT_SCHEMA = {
     },
     archives: {
       holds: "a saved state from a task (its workspace or its agent's conversation) or from a set-up",
-      kept: "from a task: with the task's record. From a set-up: `CHECKPOINT_TTL_DAYS`, at most the newest 100. At `MAX_WORKSPACES_MB` the server deletes the state that expires first",
+      kept: "from a task: with the task's record. From a set-up: `CHECKPOINT_TTL_DAYS`, at most the newest 100",
     },
     snapshots: { holds: "saved states", kept: "while a sandbox, a checkpoint or an archive refers to them" },
     packs: { holds: "packs with the content of saved states", kept: "while a saved state refers to them" },

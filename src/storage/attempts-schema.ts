@@ -25,8 +25,8 @@ export const ATTEMPTS_SCHEMA = {
   keys: {
     "strangers:clear-at": {
       holds:
-        "when the server forgets the guesses of all addresses that did not sign in during the last 30 days. These addresses share one limit",
-      kept: "forever (it is one number)",
+        "when the server forgets the guesses of all addresses that did not sign in during the last 30 days",
+      kept: "forever",
     },
     "link-key": {
       holds: "only in the object `links`: a random key that signs links, and when it was made",

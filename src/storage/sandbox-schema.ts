@@ -70,7 +70,7 @@ export const SANDBOX_SCHEMA = {
     kernels: { holds: "a running kernel: context, language, process", kept: "until its container ends" },
     previews: {
       holds:
-        "an exposed port: the token in its URL, when it expires, the number of the container (1 is the first), and whether a program has responded there",
+        "an exposed port: the token in its URL, when it expires, the number of the container, and whether a program has responded there",
       kept: "until the port is closed or the sandbox is destroyed. An expired preview stays until another port is exposed",
     },
     task_budgets: {
@@ -95,7 +95,7 @@ export const SANDBOX_SCHEMA = {
     },
     variables: {
       holds:
-        "the sandbox's variables. Also the names of the last 200 removed variables, because sessions and kernels may still have them",
+        "the sandbox's variables, and the names of the last 200 removed ones, which sessions may still have",
       kept: AS_LONG_AS_SETTINGS,
     },
     network: {
@@ -104,12 +104,12 @@ export const SANDBOX_SCHEMA = {
     },
     intercepted: {
       holds:
-        "hosts with a secret or a git sign-in. The server intercepts the running container's requests to these hosts",
+        "hosts with a secret or a git sign-in, for which the server intercepts requests",
       kept: "until the next container starts",
     },
     restricted: {
       holds:
-        "whether the container started with unrestricted access. The server stores this only on Cloudflare, and only if the sandbox once had a network policy",
+        "whether the container started with unrestricted access (only on Cloudflare, after a network policy was set)",
       kept: "forever",
     },
     "decisions:*": {
@@ -118,7 +118,7 @@ export const SANDBOX_SCHEMA = {
     },
     connections: {
       holds:
-        "the last 1,000 connections to other hosts (about 130 KB). The actor stores them within five seconds after a run has ended, or after the Worker has forwarded a request",
+        "the last 1,000 connections to other hosts (about 130 KB)",
       kept: "until the sandbox is destroyed",
     },
     "workspace:*": {
@@ -133,11 +133,11 @@ export const SANDBOX_SCHEMA = {
     },
     "file-links:*": {
       holds:
-        "links to files and to outputs of runs; used upload links; an id of the container, because links to files are valid only while this container runs",
+        "links to files and to outputs of runs; used upload links; an id of the container for which the links are valid",
       kept: "links until they have expired and another link is made; the rest until the container ends",
     },
     "sandboxd:token": {
-      holds: "the token for requests to sandboxd. The container gets it when it starts",
+      holds: "the token for requests to sandboxd",
       kept: "forever",
     },
     told: {
@@ -146,12 +146,12 @@ export const SANDBOX_SCHEMA = {
     },
     used: {
       holds:
-        "when the sandbox was last used, to the minute. So the idle time does not begin again when the platform restarts the actor",
+        "when the sandbox was last used, to the minute",
       kept: "forever",
     },
     service: {
       holds:
-        "the script of the service (empty after its removal), the ids of its last three runs, whether the newest run still executes an earlier script, and whether the service was cancelled in this container",
+        "the script of the service (empty after its removal), the ids of its last three runs, whether the newest run has an earlier script, and whether the service was cancelled",
       kept: AS_LONG_AS_SETTINGS,
     },
     idle_minutes: {

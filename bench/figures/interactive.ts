@@ -9,8 +9,7 @@ import { type WorkerClient, bareClient, workerClient } from "../worker-client.ts
 /** The time from the request for a sandbox to the result of its first command, as ComputeSDK's public benchmark measures it. */
 export const interactive: Figure = {
   name: "time to interactive",
-  baseline:
-    "the engine alone, which creates a sandbox and runs the same command",
+  baseline: "the engine alone, which creates a sandbox and runs the same command",
   async measure(bed, { count, quick }) {
     const rows = await measureInTurn(bed, "with a prepared sandbox", {
       pairs: count(20),

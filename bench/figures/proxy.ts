@@ -25,8 +25,7 @@ const CONNECTION_KINDS = [
 /** The speed of two hundred connections at once from a sandbox to a server, and the memory of the programs between them. */
 export const proxy: Figure = {
   name: "proxy",
-  baseline:
-    "the same client on the host",
+  baseline: "the same client on the host",
   async measure(bed, { quick, count }) {
     const server = fork(fileURLToPath(new URL("../proxied-server.ts", import.meta.url)));
     const [port] = await once(server, "message");

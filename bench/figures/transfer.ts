@@ -24,8 +24,7 @@ const SANDBOX = "bench-transfer";
  */
 export const transfer: Figure = {
   name: "transfer",
-  baseline:
-    "curl with a bare Node server and a file in memory",
+  baseline: "curl with a bare Node server and a file in memory",
   async measure(bed, { quick, count }) {
     const directory = mkdtempSync(join(IN_MEMORY, "sandbox-mcp-bench-"));
     const path = join(directory, "file");

@@ -67,8 +67,7 @@ export const ACCOUNT_SCHEMA = {
   ],
   tables: {
     sandboxes: {
-      holds:
-        "a sandbox: its state, its disk use, when it was created and when it was last used",
+      holds: "a sandbox: its state, its disk use, when it was created and when it was last used",
       kept: "until it is destroyed, at most `SANDBOX_TTL_HOURS` after its last use",
     },
     settings: {
@@ -81,8 +80,7 @@ export const ACCOUNT_SCHEMA = {
       kept: "five minutes. The sandbox renews it while runs continue",
     },
     usage: {
-      holds:
-        "the use on one day (UTC): the run time in seconds, and the model tokens of tasks",
+      holds: "the use on one day (UTC): the run time in seconds, and the model tokens of tasks",
       kept: "seven days",
     },
     storage: {

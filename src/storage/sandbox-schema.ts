@@ -103,8 +103,7 @@ export const SANDBOX_SCHEMA = {
       kept: AS_LONG_AS_SETTINGS,
     },
     intercepted: {
-      holds:
-        "hosts with a secret or a git sign-in, for which the server intercepts requests",
+      holds: "hosts with a secret or a git sign-in, for which the server intercepts requests",
       kept: "until the next container starts",
     },
     restricted: {
@@ -117,8 +116,7 @@ export const SANDBOX_SCHEMA = {
       kept: "15 minutes; at most 20 questions",
     },
     connections: {
-      holds:
-        "the last 1,000 connections to other hosts (about 130 KB)",
+      holds: "the last 1,000 connections to other hosts (about 130 KB)",
       kept: "until the sandbox is destroyed",
     },
     "workspace:*": {
@@ -145,8 +143,7 @@ export const SANDBOX_SCHEMA = {
       kept: "forever",
     },
     used: {
-      holds:
-        "when the sandbox was last used, to the minute",
+      holds: "when the sandbox was last used, to the minute",
       kept: "forever",
     },
     service: {

@@ -270,7 +270,7 @@ const HONEST = /is empty|has no files|exit_code: 0/;
 
 /**
  * Hostile output of a program in sandboxd's place, by its name in hostile-sandboxd.cjs, and the call that receives it.
- * docs/internals/security.md lists each.
+ * docs/internals/security.md has a row for each, which scripts/links.mjs checks.
  */
 const FLOODS: { what: string; flood: string; call: [name: string, args: Record<string, unknown>] }[] = [
   { what: "an encoded response", flood: "encoded", call: ["list_files", {}] },

@@ -1,5 +1,5 @@
 /**
- * The server refuses each of these attacks on the consent page and its user. docs/internals/security.md names these tests. In them,
+ * The server refuses each of these attacks on the consent page and its user. In them,
  * the handle is a random value in a hidden field of the form. It identifies the request that the person approves.
  */
 import { env } from "cloudflare:workers";

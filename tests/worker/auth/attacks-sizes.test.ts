@@ -1,4 +1,4 @@
-/** The server refuses input that is one byte or character too long. docs/internals/security.md names these tests. */
+/** The server refuses input that is one byte or character too long. */
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
 import { ORIGIN, TOKEN, recordEachLog, watchStore } from "../server/support.ts";

@@ -1,4 +1,4 @@
-/** The server refuses each of these attacks on tokens and with tokens. docs/internals/security.md names these tests. */
+/** The server refuses each of these attacks on tokens and with tokens. */
 import { describe, expect, it, vi } from "vitest";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ORIGIN, recordEachLog } from "../server/support.ts";

@@ -1,4 +1,4 @@
-/** OAuth 2.1's security considerations: attacks on codes, redirects and clients. docs/internals/security.md names these tests. */
+/** OAuth 2.1's security considerations: attacks on codes, redirects and clients. */
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
 import { call, ORIGIN, TOKEN, recordEachLog } from "../server/support.ts";

@@ -1,4 +1,4 @@
-/** `/panel/stream` sends changes to a page of the panel. docs/internals/security.md names some of these tests. */
+/** `/panel/stream` sends changes to a page of the panel. */
 import { env } from "cloudflare:workers";
 import { createExecutionContext } from "cloudflare:test";
 import { McpServer } from "@modelcontextprotocol/server";

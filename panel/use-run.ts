@@ -87,7 +87,7 @@ export function useRun(id: string | undefined): FollowedRun {
 }
 
 /** The fields of `get_result` for every run. */
-export interface RunFields extends ListedRun {
+interface RunFields extends ListedRun {
   /** The program or command. The server may have cut it. */
   source: string;
 }

@@ -1,7 +1,7 @@
 /** Counts calls and file streams under way in a sandbox. While there are any, its container is not stopped as idle. */
 import type { ContainerPlatform } from "./platform/platform.ts";
 
-export interface ActivityHost {
+interface ActivityHost {
   background(work: Promise<unknown>): void;
   platform: Pick<ContainerPlatform, "noteUse">;
 }

@@ -47,7 +47,7 @@ export interface CallPlan {
   readsStream?: boolean;
 }
 
-export interface RunSpecs {
+interface RunSpecs {
   code: CodeRunSpec;
   command: CommandSpec;
   task: TaskSpec;
@@ -67,7 +67,7 @@ export interface RunPlan<Spec extends Allowance> {
 /** How the caller of a run waits. With `namesID` the result has the run's id even if it is complete. */
 export type RunWait = [waitMs?: number, namesID?: boolean, onProgress?: OnProgress];
 
-export interface CallParts {
+interface CallParts {
   account: Pick<AccountLink, "setOwner">;
   activity: Activity;
   lifecycle: Lifecycle;

@@ -21,7 +21,7 @@ const NONE: StoredConnections = {
   current: { log: "", refused: 0, connections: [] },
 };
 
-export interface HistoryHost {
+interface HistoryHost {
   kv: KV;
   connections(): Promise<SeenConnections[]>;
 }

@@ -11,7 +11,7 @@ import type { Workspace } from "./workspace.ts";
 const TRIES = 3;
 const PAUSE_MS = 1000;
 
-export interface ContainerEndHost {
+interface ContainerEndHost {
   sandboxd: Pick<Sandboxd, "isToken" | "report">;
   lifecycle: Pick<Lifecycle, "isRunning" | "isInUse">;
   kernels: Pick<Kernels, "refuse" | "stopAll">;

@@ -37,7 +37,7 @@ export interface NetworkQuestion {
   added: string[];
 }
 
-export interface DecisionsHost {
+interface DecisionsHost {
   kv: SandboxKV;
   network: Pick<SandboxNetwork, "choiceAfter" | "policy" | "policyAfter">;
   settings: Pick<SandboxSettings, "configure">;

@@ -6,7 +6,7 @@ const MEASURE_DEBOUNCE_MS = 3000;
 
 const MEASURE_INTERVAL_MS = 60_000;
 
-export interface DiskUsageHost {
+interface DiskUsageHost {
   lifecycle: Pick<Lifecycle, "container">;
   measure(): Promise<void>;
   background(work: Promise<unknown>): void;

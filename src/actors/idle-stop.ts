@@ -20,7 +20,7 @@ const BUSY_CHECK_MS = 60_000;
 /** Processes that use at least this share of a processor count as busy. An idle server that polls files or timers uses less. */
 const BUSY_SHARE = 0.01;
 
-export interface IdleStopHost {
+interface IdleStopHost {
   kv: KV;
   platform: Pick<ContainerPlatform, "noteUse">;
   account: Pick<AccountLink, "unusedMs">;

@@ -17,7 +17,7 @@ const RENEW_MS = 60_000;
 /** The pause before a failed renewal is retried, in milliseconds. */
 const RETRY_MS = 10_000;
 
-export interface LeaseHost {
+interface LeaseHost {
   request(request: LeaseRequest): Promise<Grant>;
   background(work: Promise<unknown>): void;
   limits: Limits;

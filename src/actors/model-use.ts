@@ -8,7 +8,7 @@ import type { SandboxNetwork } from "./network.ts";
 import { quotaError } from "./texts.ts";
 import { MODEL_CALL_TEXTS } from "../tasks/texts.ts";
 
-export interface ModelUseHost {
+interface ModelUseHost {
   budgets: TaskBudgets;
   tasks: Pick<TaskExecutor, "finishModelCall">;
   runs: Pick<Runs, "isRunning">;

@@ -55,7 +55,7 @@ import { LOST_NOTES } from "./texts.ts";
 import { Workspace } from "./workspace.ts";
 
 /** The members of the actor and the SDK that the parts use. */
-export interface ActorPlatform {
+interface ActorPlatform {
   ctx: DurableObjectState<{}>;
   env: Env;
   platform: ContainerPlatform;

@@ -12,7 +12,7 @@ import { equal, PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState } from "../share
 import type { RestartNotice } from "./restart-notice.ts";
 import { tooManyPreviews } from "./texts.ts";
 
-export interface PreviewsHost {
+interface PreviewsHost {
   sql: SqlStorage;
   sandboxd: Pick<Sandboxd, "isRunning" | "fetch" | "report" | "noteUse">;
   restartNotice: Pick<RestartNotice, "count">;

@@ -36,7 +36,7 @@ export interface TaskOrigin {
   alive: boolean;
 }
 
-export interface RunOutputsHost {
+interface RunOutputsHost {
   config: Pick<Config, "limits">;
   runs: Pick<Runs, "result" | "log">;
   questions: Pick<Questions, "waitForCode">;

@@ -28,7 +28,7 @@ const SWEEP_RETRY_MS = 3_600_000;
 /** The delay of a report to the account after a change, and its interval during runs. In milliseconds. */
 const REPORT_MS = 5000;
 
-export interface RunRecordsHost {
+interface RunRecordsHost {
   kv: KV;
   connection: Pick<Connection, "send">;
   runs: Pick<Runs, "sweep" | "measureStored" | "hasActive" | "isFull">;
@@ -103,7 +103,7 @@ export class RunRecords {
   }
 }
 
-export interface TaskRecordsHost {
+interface TaskRecordsHost {
   account: AccountLink;
   platform: Pick<ContainerPlatform, "isRunning">;
   lifecycle: Pick<Lifecycle, "destroy">;

@@ -44,7 +44,7 @@ interface State {
 export const SERVICE_STATES = ["none", "stopped", "running"] as const;
 export type ServiceState = (typeof SERVICE_STATES)[number];
 
-export interface ServiceHost {
+interface ServiceHost {
   kv: KV;
   lifecycle: Pick<Lifecycle, "container">;
   runs: Pick<Runs, "start" | "cancel" | "remove" | "isRunning">;

@@ -27,7 +27,7 @@ export interface Restored {
   savedAt: number;
 }
 
-export interface SetUpOutcomesHost {
+interface SetUpOutcomesHost {
   workspace: Pick<Workspace, "installation" | "restoreOutcome" | "keepOutcome">;
   variables(): Variables | undefined;
   policy(): NetworkPolicy;

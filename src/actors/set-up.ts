@@ -63,7 +63,7 @@ interface State {
 /** Clears the fields about a run that has ended. */
 const NO_RUN = { run: undefined, hasBegun: undefined, keeping: undefined, restoredAt: undefined };
 
-export interface SetUpHost {
+interface SetUpHost {
   kv: KV;
   lifecycle: Pick<Lifecycle, "isRunning">;
   sandbox(): string;

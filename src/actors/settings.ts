@@ -26,7 +26,7 @@ export interface SettingsChange {
   start?: string | undefined;
 }
 
-export interface CurrentSettings {
+interface CurrentSettings {
   variables: string[];
   setup: SetUpState;
   network: NetworkPolicy;
@@ -37,7 +37,7 @@ export interface CurrentSettings {
 /** A sandbox's settings, and its actor's region; undefined if the platform chose it. */
 export type Configured = CurrentSettings & { region: Region | undefined };
 
-export interface SettingsHost {
+interface SettingsHost {
   variables: SandboxVariables;
   network: SandboxNetwork;
   setUp: SetUp;

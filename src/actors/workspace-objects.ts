@@ -23,7 +23,7 @@ export class StorageError extends Error {
   }
 }
 
-export interface ObjectRange {
+interface ObjectRange {
   prefix: string;
   from: number;
   to: number;

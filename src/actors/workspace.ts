@@ -68,7 +68,7 @@ const REPACKED_PACKS = 16;
 /** How many bytes an archive may have in addition to the sizes of its files. */
 const ADDED_BYTES = 1024 * 1024;
 
-export interface Installation {
+interface Installation {
   container: AbortSignal;
   /** A hash that identifies the installed system. */
   system: string;

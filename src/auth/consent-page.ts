@@ -9,7 +9,7 @@ import type { Config } from "../shared/config.ts";
 import type { Offer, Problem, RedirectMethod } from "./methods/method.ts";
 import { type PageMessage, SCOPE_TEXTS, CONSENT_TEXTS, backTo, siteButton } from "./texts.ts";
 
-export interface Consent {
+interface Consent {
   description: ConsentDescription;
   issuer: string;
   /** The query of the authorization request, with `?`. The form sends it, so that an error page can offer a new start. */

@@ -111,7 +111,7 @@ async function readResponse<T>(
   throw malformedResponse();
 }
 
-export type Body = Uint8Array | ReadableStream | string | undefined;
+type Body = Uint8Array | ReadableStream | string | undefined;
 
 export function partsOf(row: Row, given: object): { call: Record<string, unknown>; body: Body } {
   const { body, ...call }: { body?: unknown } = given;

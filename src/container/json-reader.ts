@@ -7,7 +7,7 @@ const MAX_DEPTH = 200;
 /** The member names that lead to a value; `[]` for list elements. The reader reuses the array: copy it to keep it. */
 export type Path = readonly string[];
 
-export interface JSONListener {
+interface JSONListener {
   open?(path: Path, isList: boolean): void;
   /**
    * Called at the end of a value that is neither a list nor an object.

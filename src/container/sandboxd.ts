@@ -13,7 +13,7 @@ import { Turns } from "../shared/turns.ts";
 import { containerEnded, containerGone } from "./texts.ts";
 
 /** The platform's connection to the container. */
-export interface ContainerPort {
+interface ContainerPort {
   readonly isRunning: boolean;
   fetch(port: number, request: Request): Promise<Response>;
   noteUse(): void;

@@ -28,7 +28,7 @@ const SETTLE_MS = 10_000;
 /** How long to wait for the container's end after a failed call, in milliseconds. */
 const CONTAINER_END_WAIT_MS = 5000;
 
-export interface ActiveRunHost {
+interface ActiveRunHost {
   store: RunStore;
   backlog: Backlog;
   /** Saves an ended run soon. */

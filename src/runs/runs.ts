@@ -102,7 +102,7 @@ export interface LogPage {
 }
 
 /** How a run begins, and how its caller waits. */
-export interface RunStart {
+interface RunStart {
   /**
    * Prepares what the run needs besides quota. May continue after the caller has its response.
    * @throws the reason if the preparation fails
@@ -144,7 +144,7 @@ const SWEEP_BATCH = 200;
 /** How long ended runs are collected before their records are written together, in milliseconds. */
 const BATCH_MS = 100;
 
-export type WaitsFor = "output" | "page";
+type WaitsFor = "output" | "page";
 
 /** A run, and the requested part of its log. */
 export interface RunReading {

@@ -68,7 +68,7 @@ const requestSchema = z.strictObject({
 
 type WatchRequest = z.output<typeof watchSchema>;
 
-export interface PanelGuards {
+interface PanelGuards {
   /** The caller of the request's session, or the refusal if that session is no longer valid. */
   callerOf(request: Request): Promise<Caller | Refusal>;
   mcp(request: Request, caller: CallerContext): Promise<Response>;

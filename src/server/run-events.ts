@@ -21,7 +21,7 @@ const PAGE_BYTES = 512 * 1024;
  */
 const PAUSE_MS = { min: 100, max: 1200 };
 
-export interface RunEvents {
+interface RunEvents {
   id: string;
   summary: object;
   resultOf(run: RunView): Promise<object>;

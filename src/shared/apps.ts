@@ -30,7 +30,7 @@ export function declaresApps(message: unknown): boolean {
   return Array.isArray(mimeTypes) && mimeTypes.includes(APP_MIME_TYPE);
 }
 
-export type PanelForm = "structured" | "raw";
+type PanelForm = "structured" | "raw";
 
 /**
  * The argument in which the page sends the value of `?results=`. No tool's schema has it. It is an argument, because clients

@@ -1,7 +1,7 @@
 /** Limits for JSON from sandboxes and clients: 8 MiB of JSON can have millions of values, so a size limit is not enough. */
 
 /** The most values, the deepest nesting, and the longest member name in characters. */
-export interface JSONBounds {
+interface JSONBounds {
   values: number;
   depth: number;
   name: number;

@@ -13,7 +13,7 @@ const MIB = 1024 * 1024;
 export const MAX_WAIT_SECONDS = variables.MAX_WAIT_SECONDS.default;
 
 /** An R2 bucket or its stand-in. Its methods have no types, so that only `objectStore` can call them. */
-export type BucketBinding = Record<"put" | "get" | "delete" | "list", unknown>;
+type BucketBinding = Record<"put" | "get" | "delete" | "list", unknown>;
 
 /** Untyped, because this folder imports no actors. */
 type Namespaces = Record<(typeof DURABLE_OBJECTS)[number], DurableObjectNamespace>;

@@ -27,7 +27,7 @@ const FORMATS = {
   "image/webp": { signature: /^RIFF....WEBP/s, read: readWebP },
 } satisfies Record<string, Format>;
 
-export type ImageType = keyof typeof FORMATS;
+type ImageType = keyof typeof FORMATS;
 
 export function imageType(bytes: Uint8Array): ImageType | undefined {
   const start = String.fromCharCode(...bytes.subarray(0, 12));

@@ -13,7 +13,7 @@ export const ARTIFACTS = "artifacts/";
 /** The path of the list of a sandbox's connections. It is not a real file; a file with this path has no address. */
 export const NETWORK_PATH = "/workspace/.network";
 
-export type ResourceAddress =
+type ResourceAddress =
   | { sandbox: string; path: string }
   /** An empty `name` means all outputs of the run. */
   | { run: string; name: string };

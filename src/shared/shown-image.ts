@@ -15,7 +15,7 @@ export interface ImageRefusal {
   remedy: string;
 }
 
-export interface ShownImage extends Pick<ImageHeader, "mimeType" | "width" | "height"> {
+interface ShownImage extends Pick<ImageHeader, "mimeType" | "width" | "height"> {
   bytes: Uint8Array;
   /** How the image differs from the original, as a sentence without its subject. */
   change?: string | undefined;

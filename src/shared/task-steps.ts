@@ -20,7 +20,7 @@ export function failureLine(why: string): string {
   return FAILURE + oneLine(why);
 }
 
-export interface TaskStep {
+interface TaskStep {
   kind: "call" | "failure" | "text";
   tool?: string;
   text: string;

@@ -14,7 +14,7 @@ export function textOf(bytes: Uint8Array): string | undefined {
 }
 
 /** The ends at which bytes were cut out of a longer text, so that a character may be incomplete there. */
-export type CutEnds = "none" | "start" | "end" | "both";
+type CutEnds = "none" | "start" | "end" | "both";
 
 /** Like `textOf`, with the number of bytes. An incomplete character at a cut end is dropped. */
 export function wholeText(bytes: Uint8Array, cut: CutEnds): { text: string; bytes: number } | undefined {

@@ -52,7 +52,7 @@ const UNREADABLE: readonly ErrorCode[] = [
   "file_system",
 ];
 
-export interface ArtifactStore {
+interface ArtifactStore {
   files: FileOperations;
   objects: RunObjects;
 }

@@ -29,7 +29,7 @@ export const taskComponents = z.object({
   offered: z.array(z.string()).readonly(),
 });
 
-export type TaskComponents = z.infer<typeof taskComponents>;
+type TaskComponents = z.infer<typeof taskComponents>;
 
 /** A name is its file's name without `.md`, not a path. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;

@@ -28,7 +28,7 @@ export interface TaskFacts
 }
 
 /** The end of a task. `note` says why it did not succeed, and what to do. */
-export interface TaskVerdict {
+interface TaskVerdict {
   state: EndState;
   note?: string;
 }

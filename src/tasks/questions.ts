@@ -22,7 +22,7 @@ export interface QuestionSpec extends Allowance, ProgramOrder {
   trace?: TraceContext | undefined;
 }
 
-export interface QuestionsHost {
+interface QuestionsHost {
   code: CodeExecutor;
   budgets: TaskBudgets;
   maxTokens: number;

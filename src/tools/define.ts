@@ -50,7 +50,7 @@ type Annotations =
   | { readOnlyHint: true }
   | { readOnlyHint: false; destructiveHint: boolean; idempotentHint?: true };
 
-export interface ToolDefinition<
+interface ToolDefinition<
   Input extends z.ZodObject,
   Output extends z.ZodObject,
   Name extends ToolName,
@@ -298,7 +298,7 @@ export function text(value: string): CallToolResult["content"][number] {
 }
 
 /** Program output or file content, shown so that it cannot be mistaken for the server's text. */
-export type QuotedOutput = Pick<ShownOutput, "head" | "tail"> & Partial<ShownOutput>;
+type QuotedOutput = Pick<ShownOutput, "head" | "tail"> & Partial<ShownOutput>;
 
 export function quoteOutput(head: string | undefined): QuotedOutput | undefined {
   return head === undefined ? undefined : { head, tail: "" };

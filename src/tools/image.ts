@@ -7,7 +7,7 @@ import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { type Download, downloadLine, addDownloads } from "./download.ts";
 import { RUN_IMAGES_HIDDEN, imageHiddenText, imageNotShown, originalText } from "./texts.ts";
 
-export interface ImageFile {
+interface ImageFile {
   sandbox: string;
   path: string;
   size: number;

@@ -32,7 +32,7 @@ export const TASK_METHODS = {
 /** In milliseconds. The call of a run that ends within this time returns the run's result, not a task. */
 const TASK_AFTER_MS = 500;
 
-export interface CallWait {
+interface CallWait {
   waitMs: number;
   /** The task that the run becomes; undefined if it stays a plain call. */
   taskOf(run: RunView, notice: string | undefined): MCPTask | undefined;

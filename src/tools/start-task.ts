@@ -19,7 +19,7 @@ import * as texts from "../tasks/texts.ts";
 
 type SharedFields = "task" | "repository" | "branch" | "model" | "maxTurns" | "timeoutMs";
 
-export interface TaskRequest extends Pick<TaskSpec, SharedFields>, Partial<ComponentNames> {
+interface TaskRequest extends Pick<TaskSpec, SharedFields>, Partial<ComponentNames> {
   agent?: AgentName;
   /** The sandbox's name; undefined for a new sandbox. */
   sandbox?: string;
@@ -35,7 +35,7 @@ function requireModel(context: ToolContext, what: string): void {
   throw texts.noModel(what);
 }
 
-export interface QuestionRequest {
+interface QuestionRequest {
   question: string;
   language?: ProgramLanguage | undefined;
   sandbox?: string | undefined;

@@ -142,7 +142,7 @@ export function binaryText(
   return `[${shownName(path)} is not UTF-8 text: ${size} bytes, ${kind ?? "unknown type"}. ${next} ${first}:]`;
 }
 
-export interface ShownLines {
+interface ShownLines {
   /** Bytes and lines of the whole file. */
   size: number;
   lines: number;

@@ -48,7 +48,7 @@ export interface CodeSpec {
   logCapBytes: number;
 }
 
-export interface CodeStart {
+interface CodeStart {
   markStarted(): void;
   /** Called with the kernel that gets the code; with undefined if the kernel was gone and the code did not run. */
   onKernelAssigned(kernel: Kernel | undefined): void;

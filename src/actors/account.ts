@@ -1,4 +1,4 @@
-/** The Durable Object for one principal's sandboxes and quota. Most calls to a running sandbox do not wait for the account. */
+/** One principal's sandboxes and quota. Most calls to a running sandbox do not wait for the account. */
 import { DurableObject } from "cloudflare:workers";
 import { actorNamed } from "../container/actor.ts";
 import type { Stored } from "../runs/run-store.ts";
@@ -39,7 +39,7 @@ import { ACCOUNT_SCHEMA } from "../storage/account-schema.ts";
 import { type KeyOf, type KeyValues, migrate } from "../storage/migrations.ts";
 import { deleteBelow, objectStore } from "../storage/object-store.ts";
 
-/** A listed sandbox, without its preview URLs and the operator's network limits. */
+/** Without preview URLs and the operator's network limits. */
 export interface SandboxRecord
   extends Omit<ListedSandbox, "previews" | "internet" | "allow_hosts" | "variables">, ListedSettings {
   previews: Preview[];
@@ -52,11 +52,11 @@ export interface AccountView {
   limits: Limits;
   runSecondsToday: number;
   modelTokensToday: number;
-  /** Bytes of records, logs and artifacts. The number may be some seconds old. */
+  /** Of records, logs and artifacts; may be some seconds old. */
   storedBytes: number;
   /** Newest first. */
   checkpoints: Checkpoint[];
-  /** Bytes of saved workspaces, checkpoints and task archives. */
+  /** Of saved workspaces, checkpoints and task archives. */
   workspaceBytes: number;
 }
 
@@ -69,10 +69,10 @@ const HOUR_MS = 3_600_000;
 
 const IDLE_REMOVAL_CHECK_MS = HOUR_MS;
 
-/** The delay before garbage is deleted, so that garbage of several saves is deleted together. In milliseconds. */
+/** Collects the garbage of several saves. */
 const SWEEP_MS = 60_000;
 
-/** How long a call waits in total while the account saves and stops an idle sandbox to make room, in milliseconds. */
+/** Total wait of a call while the account saves and stops an idle sandbox to make room. */
 const FREE_SLOT_TIMEOUT_MS = 40_000;
 
 const SANDBOX_REPLY_TIMEOUT_MS = 2000;
@@ -100,12 +100,12 @@ export class Account extends DurableObject<Env> {
     this.#snapshots = new SnapshotRegistry(ctx.storage, limits, workspaces.ttlDays);
   }
 
-  /** Registers a sandbox that starts or is in use. Fails if a limit would be exceeded. */
+  /** For a sandbox that starts or is in use. Fails if a limit would be exceeded. */
   registerSandbox({ principalID, sandbox }: Owner): Promise<Outcome<{ isNew: boolean; gitHosts: string[] }>> {
     return outcomeOf(async () => {
       const isNew = !this.#checkCount(sandbox);
       const { runningSandboxes: allowed } = this.#config.limits;
-      // There is no await between these checks and `recordUse` below, so that two calls cannot both take the last place.
+      // No await between these checks and `recordUse`: two calls must not both take the last place.
       for (
         let otherRunning = this.#otherRunning(sandbox);
         otherRunning.length >= allowed;
@@ -121,7 +121,7 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** Returns whether the sandbox is known. @throws {ToolError} `quota_exceeded` if a new one would exceed the limit */
+  /** @returns whether the sandbox is known @throws {ToolError} `quota_exceeded` if a new one would exceed the limit */
   #checkCount(sandbox: string): boolean {
     const { sandboxes: allowed } = this.#config.limits;
     const { count: used } = this.#sandboxes;
@@ -130,16 +130,12 @@ export class Account extends DurableObject<Env> {
     return isKnown;
   }
 
-  /** Stores the account's principal. If the sandbox is new, schedules the removal of idle sandboxes. */
   async #prepareIdleRemoval(principalID: string, isNew: boolean): Promise<void> {
     this.#principalID = principalID;
     if (isNew) await this.#ensureAlarm(Date.now() + IDLE_REMOVAL_CHECK_MS);
   }
 
-  /**
-   * Stores the settings of a sandbox. A sandbox that was never used is registered as stopped, so that it counts and
-   * expires like any other. Fails if the limit of sandboxes would be exceeded.
-   */
+  /** A never used sandbox is registered as stopped, so that it counts and expires. Fails if the limit of sandboxes would be exceeded. */
   sandboxConfigured({ principalID, sandbox }: Owner, settings: ListedSettings): Promise<Outcome<void>> {
     return outcomeOf(async () => {
       const isNew = !this.#checkCount(sandbox);
@@ -149,13 +145,13 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** Other sandboxes with a container, least recently used first. Empty if `except` itself has one. */
+  /** Least recently used first. Empty if `except` itself has a container. */
   #otherRunning(except: string): string[] {
     const names = this.#sandboxes.running();
     return names.includes(except) ? [] : names;
   }
 
-  /** Stops the first one of these sandboxes that is not in use. Returns false if all are in use, or cannot be stopped. */
+  /** Stops one sandbox that is not in use. Returns false if all are in use, or cannot be stopped. */
   async #makeRoom(principalID: string, names: readonly string[]): Promise<boolean> {
     for (const name of names) {
       const actor = await this.#sandbox(principalID, name);
@@ -173,12 +169,12 @@ export class Account extends DurableObject<Env> {
     return this.#gitHosts.list();
   }
 
-  /** Only the egress may call this: no other code needs the token. */
+  /** Only for the egress: no other code needs the token. */
   gitCredential(host: string): GitCredential | undefined {
     return this.#gitHosts.credential(host);
   }
 
-  /** Stores a credential, and reports its host to the running sandboxes. Stopped sandboxes get the host when they start. */
+  /** Running sandboxes learn the host now, stopped ones when they start. */
   async signInToGit(principalID: string, host: string, credential: GitCredential): Promise<void> {
     this.#gitHosts.put(host, credential);
     const notify = async (name: string) =>
@@ -190,7 +186,7 @@ export class Account extends DurableObject<Env> {
     this.#gitHosts.remove(host);
   }
 
-  /** Waits for a sign-in to a git host. @returns whether the principal has signed in after `since` */
+  /** @returns whether the principal has signed in after `since` */
   gitSignedIn(host: string, since: number, waitMs: number): Promise<boolean> {
     return this.#gitHosts.waitForSignIn(host, since, waitMs);
   }
@@ -209,7 +205,7 @@ export class Account extends DurableObject<Env> {
     this.#sandboxes.recordStop(name);
   }
 
-  /** Removes a sandbox and ends its lease. Used quota stays counted. */
+  /** Used quota stays counted. */
   async sandboxDestroyed(name: string, settlement: Settlement, ending: Ending): Promise<Destroyed> {
     this.#quota.settle(name, settlement);
     // The settings stay for the saved state, which expires by itself.
@@ -223,23 +219,22 @@ export class Account extends DurableObject<Env> {
     return { wasKnown, wasSaved, isKept, checkpoints };
   }
 
-  /** Whether a stopped sandbox may have files after a start: it was used or configured, or has a saved workspace. */
+  /** Whether a stopped sandbox may have files after a start. */
   isKnown(sandbox: string): boolean {
     return this.#sandboxes.has(sandbox) || this.workspace(sandbox) !== undefined;
   }
 
-  /** The saved state for a sandbox's start. If workspaces are not saved, only the sandbox of a continued task has a state. */
+  /** The state to start from. If workspaces are not saved, only the sandbox of a continued task has one. */
   workspace(sandbox: string): Snapshot | undefined {
     const { isSaved } = this.#config.workspaces;
     return isSaved ? this.#snapshots.current(sandbox) : this.#snapshots.currentArchive(sandbox);
   }
 
-  /** Begins a save. Returns how many bytes it may add. */
+  /** Returns how many bytes the save may add. */
   beginSave(...save: Parameters<SnapshotRegistry["begin"]>): Promise<Outcome<number>> {
     return this.#change(() => this.#snapshots.begin(...save));
   }
 
-  /** Changes saved states, and schedules the deletion of objects that nothing refers to any more. */
   async #change<T>(work: () => T | Promise<T>): Promise<Outcome<T>> {
     const outcome = await outcomeOf(work);
     await this.#planSweep();
@@ -250,7 +245,7 @@ export class Account extends DurableObject<Env> {
     return this.#snapshots.fullError().toFailure();
   }
 
-  /** Makes a finished save the sandbox's state, or a task's archive. @param packBytes the size of the pack that it added */
+  /** @param packBytes the size of the pack that the save added */
   async commitSave(save: Save, packBytes: number): Promise<Outcome<void>> {
     const outcome = await this.#change(() => this.#snapshots.commit(save, packBytes));
     // The caller may stop the server once it has this result.
@@ -285,7 +280,7 @@ export class Account extends DurableObject<Env> {
     await this.#planSweep();
   }
 
-  /** Ends a save that was not committed. @param isWriting whether writes of its objects may still be under way */
+  /** @param isWriting whether writes of its objects may still be under way */
   async abandonSave(sandbox: string, id: string, isWriting: boolean): Promise<void> {
     this.#snapshots.abandonSave(sandbox, id, isWriting);
     await this.#planSweep();
@@ -310,7 +305,7 @@ export class Account extends DurableObject<Env> {
     }));
   }
 
-  /** Deletes a checkpoint. Returns how many the sandbox has left. */
+  /** Returns how many checkpoints the sandbox has left. */
   async removeCheckpoint(sandbox: string, id: string): Promise<Outcome<number>> {
     return await this.#change(() => {
       this.#snapshots.removeCheckpoint(sandbox, id);
@@ -318,7 +313,7 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** The account's principal; undefined before its first sandbox. */
+  /** Undefined before the first sandbox. */
   get #principalID(): string | undefined {
     return this.#kv.get<string>("principal");
   }
@@ -340,10 +335,7 @@ export class Account extends DurableObject<Env> {
     return settings === undefined ? undefined : (JSON.parse(settings) as CheckpointSettings);
   }
 
-  /**
-   * Makes a checkpoint the sandbox's state. Also returns the checkpoint of the previous state.
-   * @param settings stored with the checkpoint of the previous state, for its forks
-   */
+  /** @param settings stored with the checkpoint of the previous state, for its forks */
   async restoreCheckpoint(
     sandbox: string,
     id: string,
@@ -356,7 +348,7 @@ export class Account extends DurableObject<Env> {
     });
   }
 
-  /** Creates a sandbox from a checkpoint. Its container starts with its first call. */
+  /** The container starts with the first call. */
   fork(owner: Owner, id: string): Promise<Outcome<Fork>> {
     const { sandbox } = owner;
     return this.#fork(
@@ -374,9 +366,8 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Creates a sandbox from a saved state. The new sandbox's actor gets the settings first, so that no call runs without them. If
-   * a later step fails, the actor keeps the settings, and a sandbox created later with that name has them. Fails if the limit of
-   * sandboxes would be exceeded.
+   * The new sandbox's actor gets the settings first, so that no call runs without them. After a later failure it keeps them, for the
+   * next sandbox of that name. Fails if the limit of sandboxes would be exceeded.
    * @param find finds the state, or throws a `ToolError`
    */
   #fork<T>(
@@ -408,7 +399,7 @@ export class Account extends DurableObject<Env> {
       await this.#prepareIdleRemoval(principalID, true);
       return { to, hasSettings: settings !== undefined };
     };
-    // Parallel forks to the same name would mix up their settings.
+    // Parallel forks to one name would mix up their settings.
     return this.#forks.run(sandbox, "", () => this.#change(work));
   }
 
@@ -421,7 +412,7 @@ export class Account extends DurableObject<Env> {
     if (due !== undefined) await this.#ensureAlarm(Math.max(due, Date.now() + SWEEP_MS));
   }
 
-  /** Sets the alarm to a time, in milliseconds since the epoch, unless an earlier alarm is set. */
+  /** @param at milliseconds since the epoch; an earlier alarm stays */
   async #ensureAlarm(at: number): Promise<void> {
     const planned = await this.ctx.storage.getAlarm();
     if (planned === null || planned > at) await this.ctx.storage.setAlarm(at);
@@ -432,10 +423,7 @@ export class Account extends DurableObject<Env> {
     await deleteBelow(objectStore(this.env), fullPrefix);
   }
 
-  /**
-   * Evicts the oldest ended runs while the principal's limit is exceeded. Returns true if nothing more can be evicted and
-   * the limit is still exceeded.
-   */
+  /** Evicts the oldest ended runs while the principal's limit is exceeded. Returns true if it still is, with nothing left to evict. */
   async sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
     this.#sandboxes.putStored(sandbox, stored);
     const { storageBytes } = this.#config.limits;
@@ -449,7 +437,7 @@ export class Account extends DurableObject<Env> {
         .evictRuns(excessBytes, (next?.oldest ?? Date.now()) + 1)
         .catch(() => undefined);
       if (remaining) this.#sandboxes.putStored(first.sandbox, remaining);
-      // This sandbox evicted nothing, so the loop does not ask it again.
+      // It evicted nothing: do not ask it again.
       if (!remaining || remaining.oldest === first.oldest) tried.add(first.sandbox);
     }
     return false;
@@ -459,12 +447,12 @@ export class Account extends DurableObject<Env> {
     this.#tasks.put(task);
   }
 
-  /** Tasks of all sandboxes, newest first. @param before a task's id: only older tasks are listed */
+  /** Newest first. @param before a task's id: only older tasks are listed */
   listTasks(limit: number, before?: string): TaskEntry[] {
     return this.#tasks.list(limit, before);
   }
 
-  /** The sandboxes sorted by name, and whether each was last known to be running. */
+  /** Sorted by name. `isRunning` is the last known state. */
   sandboxes(): { name: string; isRunning: boolean }[] {
     return this.#sandboxes
       .list()
@@ -472,7 +460,7 @@ export class Account extends DurableObject<Env> {
       .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  /** Lists the most recently used sandboxes first. Sandboxes that exist only as a saved workspace come last. */
+  /** Most recently used first; sandboxes that exist only as a saved workspace come last. */
   async view(): Promise<AccountView> {
     const registered = new Map(this.#sandboxes.list().map((row) => [row.name, row]));
     const saved = new Map(this.#snapshots.workspaces().map((workspace) => [workspace.sandbox, workspace]));
@@ -494,9 +482,8 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Asks each of these sandboxes, which the account has recorded as running, for its state. The record may be wrong: the account
-   * gets no report when the machine restarts, or when a container is lost while its actor is not in memory. This method does not
-   * correct the records, because a container may be starting. It leaves out a sandbox that does not respond in time.
+   * The account's record of running sandboxes may be wrong: it gets no report when the machine restarts, or when a container is
+   * lost while its actor is not in memory. The records stay, because a container may be starting. Omits late responses.
    */
   async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, SandboxStatus>> {
     const principalID = this.#principalID;
@@ -509,16 +496,14 @@ export class Account extends DurableObject<Env> {
     return new Map((await Promise.all(requests)).flat());
   }
 
-  /**
-   * Lends run slots and seconds to a sandbox. If too few are free, first takes unused slots and seconds back from other sandboxes.
-   */
+  /** If too little is free, first takes unused slots and seconds back from other sandboxes. */
   async lease(owner: Owner, request: LeaseRequest): Promise<Grant> {
     const grant = this.#quota.lease(owner.sandbox, request, Date.now());
     if (!grant.refused) return grant;
     await Promise.all(
       this.#quota.leaseHolders(owner.sandbox).map(async (sandbox) => {
         const actor = await this.#sandbox(owner.principalID, sandbox);
-        // A lease that cannot be revoked counts until it ends.
+        // A lease that cannot be revoked counts until its end.
         const settlement = await actor.settleLease().catch(() => undefined);
         if (settlement) this.#quota.settle(sandbox, settlement);
       }),
@@ -526,7 +511,6 @@ export class Account extends DurableObject<Env> {
     return this.#quota.lease(owner.sandbox, { ...request, spent: new Map() }, Date.now());
   }
 
-  /** Destroys sandboxes that were idle for too long, and deletes objects that nothing refers to any more. */
   override async alarm(): Promise<void> {
     const principalID = this.#principalID;
     const idleMs = this.#config.sandboxTTLHours * HOUR_MS;
@@ -534,7 +518,7 @@ export class Account extends DurableObject<Env> {
     if (principalID !== undefined)
       for (const name of idle) {
         const actor = await this.#sandbox(principalID, name);
-        // After a failure the next alarm tries again. The loop goes on to the other sandboxes.
+        // The next alarm tries again.
         await actor.destroyIfIdle({ principalID, sandbox: name }, idleMs).catch(() => false);
       }
     this.#snapshots.expire();
@@ -544,7 +528,7 @@ export class Account extends DurableObject<Env> {
     await this.#planSweep();
   }
 
-  /** @param region where to create the actor if it does not exist */
+  /** @param region where to create a new actor */
   async #sandbox(
     principalID: string,
     name: string,

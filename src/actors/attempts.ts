@@ -1,10 +1,9 @@
 /**
- * There are three Durable Objects of this class. One counts guesses of the owner's token, one lists registered clients without an
- * approval, and one stores the key for links. All guesses go to the same object, so that parallel guesses cannot exceed the limit.
- *
- * Every wait is bounded, and an attempt during a wait does not extend the wait. Guesses from other addresses never delay an
- * address that has signed in before. Continued guesses block their own address. Guesses from many addresses block all addresses
- * that have not signed in. Then a person with the right token waits too, because the server checks no token from these addresses.
+ * Three objects of this class: one counts guesses of the owner's token, one lists unapproved clients, one has the key for links.
+ * All guesses go to one object, so that parallel guesses cannot exceed the limit.
+ * 
+ * Every wait is bounded, and an attempt during a wait does not extend it. Guesses block their own address, never one that has
+ * signed in before. Guesses from many addresses block all that have not signed in, even with the right token: it is not checked.
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";
@@ -16,24 +15,22 @@ const SECOND = 1000;
 const HOUR = 3600 * SECOND;
 const DAY = 24 * HOUR;
 
-/** After this many wrong tokens from an address, the next attempt from there has to wait. */
+/** Wrong tokens from an address before the first wait. */
 const FREE_FAILURES = 5;
-/** The wait after FREE_FAILURES wrong tokens. Each further wrong token doubles it. */
+/** Each further wrong token doubles the wait. */
 const FIRST_WAIT = 30 * SECOND;
 const MAX_WAIT_MS = HOUR / 4;
-/** All addresses that have not signed in share this limit: a burst of guesses, then one guess per interval. */
+/** Shared by all addresses that have not signed in: a burst of guesses, then one guess per interval. */
 const SHARED_BURST = 100;
 const SHARED_INTERVAL = HOUR / 100;
-/** How long an address's failures count after its last guess, and how long an address counts as signed in. */
+/** How long failures count after an address's last guess, and a sign-in after its last one. */
 const FORGET_FAILURES = HOUR;
 const FORGET_SUCCESS = 30 * DAY;
 
-/** The storage key of `#sharedLimitClearAt`. */
 const CLEAR_AT = "strangers:clear-at";
 
 export const ATTEMPTS_NAME = "owner";
 
-/** The object that lists registered clients without an approval. */
 const CLIENTS_NAME = "clients";
 
 export interface MadeKey {
@@ -43,7 +40,7 @@ export interface MadeKey {
 
 const MADE_KEY = "link-key";
 
-/** The most unapproved clients. Registering one more removes the oldest. */
+/** Registering one more removes the oldest. */
 export const MAX_UNAPPROVED = 500;
 
 export function registrationsOf(env: Pick<Env, "Attempts">) {
@@ -64,7 +61,7 @@ export class Attempts extends DurableObject {
     this.#kv = migrate(ctx.storage, ATTEMPTS_SCHEMA);
   }
 
-  /** The key for signing links if no variable sets one. Generated on first use. */
+  /** For signing links if no variable sets a key. */
   linkKey(): MadeKey {
     const stored = this.#kv.get<MadeKey>(MADE_KEY);
     if (stored) return stored;
@@ -73,7 +70,7 @@ export class Attempts extends DurableObject {
     return made;
   }
 
-  /** Records a client registration, which needs no credential. Returns the clients to remove. */
+  /** A registration needs no credential. Returns the clients to remove. */
   registered(client: string): string[] {
     this.#rows.write("INSERT OR IGNORE INTO unapproved (client) VALUES (?)", client);
     const removed = this.#rows.all<{ client: string }>(
@@ -87,7 +84,7 @@ export class Attempts extends DurableObject {
     this.#rows.write("DELETE FROM unapproved WHERE client = ?", client);
   }
 
-  /** Counts an attempt as wrong until `succeeded` is called. @returns 0 if the attempt is allowed, else the seconds to wait */
+  /** The attempt counts as wrong until `succeeded` is called. @returns 0 if allowed, else the seconds to wait */
   take(address: string, now = Date.now()): number {
     this.#forget(now);
     const [source] = this.#rows.all<{ failures: number; last_at: number; succeeded_at: number }>(
@@ -116,12 +113,12 @@ export class Attempts extends DurableObject {
     this.#rows.write("UPDATE sources SET failures = 0, succeeded_at = ?2 WHERE address = ?1", address, now);
   }
 
-  /** When the shared limit allows the whole burst again, in milliseconds since the epoch, if nobody guesses until then. */
+  /** When the shared limit allows the whole burst again if nobody guesses until then; milliseconds since the epoch. */
   #sharedLimitClearAt(now: number): number {
     return Math.max(this.#kv.get<number>(CLEAR_AT) ?? 0, now);
   }
 
-  /** Deletes expired rows, which bounds the table. */
+  /** Bounds the table. */
   #forget(now: number): void {
     this.#rows.write(
       "DELETE FROM sources WHERE last_at <= ? AND succeeded_at <= ?",
@@ -138,9 +135,8 @@ function waitAfter(failures: number): number {
 }
 
 /**
- * The address that a request's attempts count for. Cloudflare sets the header and overwrites a client's value. Without
- * the header (a server on one machine) all requests count together. IPv6 addresses count by /64, because every customer
- * has a whole /64.
+ * Cloudflare sets the header and overwrites a client's value. Without it (a server on one machine) all requests count together.
+ * IPv6 addresses count by /64, because every customer has a whole /64.
  */
 export function addressOf(request: Request): string {
   const address = request.headers.get("cf-connecting-ip") ?? "local";

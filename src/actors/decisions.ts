@@ -1,4 +1,4 @@
-/** A person's decisions about a sandbox's network. Open and refused questions are stored until they expire. */
+/** A person's decisions about a sandbox's network. */
 import type { SandboxKV } from "../storage/sandbox-schema.ts";
 import { type NetworkPolicy, entriesBeyond } from "../shared/network-policy.ts";
 import { LINK_ID_CHARS } from "../shared/link-token.ts";
@@ -11,10 +11,10 @@ import type { SandboxSettings } from "./settings.ts";
 
 const PREFIX = "decisions:";
 
-/** How long a question is stored, open or refused, in milliseconds. */
+/** For open and refused questions. */
 const DECISION_LIFETIME_MS = 900_000;
 
-/** The most stored questions. Beyond it, the question that expires first is dropped. */
+/** Beyond it, the question that expires first is dropped. */
 const MAX_QUESTIONS = 20;
 
 interface StoredDecision {
@@ -23,10 +23,7 @@ interface StoredDecision {
   isRefused: boolean;
 }
 
-/**
- * `within`: the change gives no more access than the sandbox has, so no person is asked. Otherwise the question about the change
- * is open, or a person has refused it.
- */
+/** `within`: no more access than now, so no person is asked. */
 export type ChangeState =
   | { state: "within"; change: NetworkPolicy }
   | { state: "open" | "refused"; id: string; added: string[] };

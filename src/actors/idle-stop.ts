@@ -1,7 +1,6 @@
 /**
- * Decides when an idle container is stopped. An open preview postpones the stop. If the operator allows it (`KEEP_BUSY`), busy
- * background processes postpone the stop too. They postpone it for `KEEP_BUSY` hours at most, because code in the sandbox can
- * fake being busy.
+ * An open preview postpones the stop of an idle container. Busy background processes do too if the operator allows it, for
+ * `KEEP_BUSY` hours at most, because code in the sandbox can fake being busy.
  */
 import type { FileOperations } from "../container/file-operations.ts";
 import type { AccountLink } from "./account-link.ts";
@@ -14,10 +13,9 @@ import { tooManyIdleMinutes } from "./texts.ts";
 const MINUTE_MS = 60_000;
 const HOUR_MS = 3_600_000;
 
-/** The interval for checking busy processes, in milliseconds. */
 const BUSY_CHECK_MS = 60_000;
 
-/** Processes that use at least this share of a processor count as busy. An idle server that polls files or timers uses less. */
+/** A share of one processor. An idle server that polls files or timers uses less. */
 const BUSY_SHARE = 0.01;
 
 interface IdleStopHost {
@@ -26,14 +24,14 @@ interface IdleStopHost {
   account: Pick<AccountLink, "unusedMs">;
   lifecycle: Pick<Lifecycle, "isInUse" | "stopIfUnused">;
   previews: Pick<Previews, "isInUse">;
-  /** File operations that do not count as use of the sandbox. */
+  /** Do not count as use of the sandbox. */
   glancing: FileOperations;
   limits: { minutes: number; maxMinutes: number; busyHours: number };
 }
 
 export class IdleStop {
   readonly #host: IdleStopHost;
-  /** Until when busy processes postpone the stop, in milliseconds since the epoch. */
+  /** By busy processes; milliseconds since the epoch. */
   #postponedUntil = 0;
 
   readonly #choice: StoredValue<number>;
@@ -43,7 +41,7 @@ export class IdleStop {
     this.#choice = new StoredValue(host.kv, "idle_minutes");
   }
 
-  /** The configured minutes; undefined for the operator's default. */
+  /** Undefined for the operator's default. */
   get choice(): number | undefined {
     return this.#choice.value;
   }
@@ -70,7 +68,6 @@ export class IdleStop {
     return Math.max(0, idleMs - this.#host.account.unusedMs, this.#postponedUntil - Date.now());
   }
 
-  /** Stops the idle container, unless an open preview or busy processes postpone the stop. */
   async onIdleTimeout(): Promise<void> {
     if (await this.#host.previews.isInUse()) return;
     const { account, limits, lifecycle } = this.#host;
@@ -79,10 +76,7 @@ export class IdleStop {
     else await lifecycle.stopIfUnused();
   }
 
-  /**
-   * Whether processes have connections, or used the processor since the last check. The first check of a container sees only
-   * connections.
-   */
+  /** The first check of a container sees only connections: there is no earlier use of the processor to compare with. */
   async isBusy(): Promise<boolean> {
     if (this.#host.limits.busyHours === 0) return false;
     // Containers of earlier versions do not support this call.

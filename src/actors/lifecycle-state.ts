@@ -1,4 +1,4 @@
-/** The states of a sandbox between start and destruction, and the parts that `Lifecycle` uses or informs about changes. */
+/** The states of a sandbox, and the parts that `Lifecycle` uses or informs. */
 import type { CheckpointSettings, Destroyed } from "./account-calls.ts";
 import type { AccountLink } from "./account-link.ts";
 import type { Activity } from "./activity.ts";
@@ -7,7 +7,7 @@ import type { ContainerPlatform } from "./platform/platform.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import type { Workspace } from "./workspace.ts";
 
-/** The account already counts a container that has not started yet. If no container starts, the registration is withdrawn. */
+/** The account counts a container that has not started yet. If none starts, the registration is withdrawn. */
 export interface Registered {
   is: "registered";
 }
@@ -17,18 +17,17 @@ export interface Starting {
   attempt: Promise<AbortSignal>;
 }
 
-/** A container runs, and does not have its workspace yet. */
+/** A container runs without its workspace. */
 export interface Restoring {
   is: "restoring";
-  /** Aborted when the container must not be used any more. The reason is the error for interrupted calls. */
+  /** The reason of the abort is the error for interrupted calls. */
   life: AbortController;
-  /** The restore under way; undefined after a failure, and in a new actor until a call needs the container. */
+  /** Undefined after a failure, and in a new actor until a call needs the container. */
   attempt: Promise<AbortSignal> | undefined;
-  /** Whether this actor has registered the container with the account; false in a new actor until its first call. */
+  /** With the account; false in a new actor until its first call. */
   isRegistered: boolean;
 }
 
-/** The states on the way to a usable container. */
 export type Position =
   /** The account counts no container of this sandbox. */
   | { is: "absent" }
@@ -37,33 +36,27 @@ export type Position =
   | Restoring
   | (Pick<Restoring, "life" | "isRegistered"> & { is: "ready" });
 
-/**
- * `ending`: a container is being ended. `position` is the state after that end; `step` changes `position` when the container
- * ends.
- */
+/** While a container is being ended, `position` is the state after that end; `step` changes it. */
 export type State = Position | { is: "ending"; position: Position; ended: PromiseWithResolvers<void> };
 
 export type End = "lost" | "idle" | "room" | "network" | "unsaved_network" | "back" | "destroy";
 
-/** A part that reacts to changes of containers and the sandbox. Parts are called in the order of subscription. */
+/** Called in the order of subscription. */
 export interface Subscriber {
-  /** A container started, still without its workspace. */
   onContainerStart?(): void;
-  /** The container has its workspace, so that work can begin in it. */
   onContainerReady?(): void;
-  /** The container is gone, or must not be used any more because it is ending. */
+  /** The container is gone, or ending and not to be used any more. */
   onContainerEnd?(end: End): void;
-  /** The sandbox was destroyed; its container has ended. */
+  /** The container has ended before. */
   onDestroy?(destroyed: Destroyed): void;
-  /** The sandbox was restored to a checkpoint. @param settings the settings that are stored with the checkpoint */
+  /** @param settings stored with the checkpoint */
   onRestore?(settings: CheckpointSettings | undefined): void;
-  /** A call or run ended. @param isUnused returns, now or later, whether no other call or run is under way */
+  /** A call or run ended. @param isUnused whether no other is under way, now or later */
   onRelease?(isUnused: () => boolean): void;
-  /** Whether the part uses the container, so that it must not be stopped as idle. */
+  /** Whether the part uses the container, which then is not stopped as idle. */
   readonly isBusy?: boolean;
 }
 
-/** The members of the other parts that `Lifecycle` uses. */
 export interface LifecycleParts {
   platform: ContainerPlatform;
   environment: { readonly variables: Readonly<Record<string, string>> };
@@ -99,7 +92,7 @@ export interface LifecycleParts {
 
 type Named<Name> = Extract<Position, { is: Name }>;
 
-/** The positions that may come before each position. Every position may become absent, because its container can end. */
+/** Every position may become absent, because its container can end. */
 interface Before {
   absent: Position["is"];
   registered: "absent" | "starting";
@@ -110,7 +103,7 @@ interface Before {
 
 export const ABSENT: Named<"absent"> = { is: "absent" };
 
-/** The current state. `Lifecycle` changes it only by these methods, so a transition that is not in `Before` does not compile. */
+/** A transition that is not in `Before` does not compile. */
 export class LifecycleState {
   #current: State;
 
@@ -126,7 +119,7 @@ export class LifecycleState {
     return this.#current.is === "ending" ? this.#current.position : this.#current;
   }
 
-  /** Changes the position. Returns false if it is not `from` any more: the container was ended or lost. */
+  /** False if the position is not `from` any more: the container was ended or lost. */
   step<To extends Position>(from: Named<Before[To["is"]]>, to: To): boolean {
     if (this.position !== from) return false;
     this.#current = this.#current.is === "ending" ? { ...this.#current, position: to } : to;

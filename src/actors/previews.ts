@@ -1,7 +1,6 @@
 /**
- * The previews of a sandbox: which ports are reachable from outside, with which token, and until when. A preview
- * outlives its container, because a service or the user starts the program again in the next container. A request to a
- * preview starts no container, because anybody can send one.
+ * A preview outlives its container, because a service or the user starts the program again in the next one. A request to a preview
+ * starts no container, because anybody can send one.
  */
 import { PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import type { Preview } from "./account-calls.ts";
@@ -23,7 +22,6 @@ interface PreviewsHost {
 
 const MAX_PREVIEWS = 20;
 
-/** Ends the requests to a port when its preview expires or is closed. */
 interface Cut {
   controller: AbortController;
   timer: ReturnType<typeof setTimeout>;
@@ -40,9 +38,7 @@ export class Previews {
   }
 
   /**
-   * Opens a port until `expiresAt`. An open port keeps its token.
-   * @param token for a port that is not open
-   * @returns also `before`: the port's previous expiry; 0 if it was not open
+   * An open port keeps its token. @returns also `before`: the port's previous expiry; 0 if it was not open
    * @throws {ToolError} `quota_exceeded`
    */
   open(port: number, token: string, expiresAt: number): Preview & { before: number } {
@@ -75,7 +71,7 @@ export class Previews {
     return wasOpen;
   }
 
-  /** Ends all requests. Keeps the rows, so that responses can say that the sandbox has stopped. */
+  /** The rows stay, so that responses can say that the sandbox has stopped. */
   onContainerEnd(): void {
     this.#cutAll();
   }
@@ -96,7 +92,6 @@ export class Previews {
     return rows.map(({ port, token, expires_at: expiresAt }) => ({ port, token, expiresAt }));
   }
 
-  /** Serves a request to `http://localhost:<port>` that carries a preview's token. */
   async serve(request: Request): Promise<Response> {
     const port = Number(new URL(request.url).port);
     const headers = new Headers(request.headers);
@@ -112,7 +107,7 @@ export class Previews {
     const cut = this.#signalOf(port, row.expires_at);
     const response = await this.#host.sandboxd
       .fetch(new Request(request, { headers, signal: cut, redirect: "manual" }))
-      // sandboxd does not run; for example, user code killed it.
+      // For example, user code killed sandboxd.
       .catch(() => undefined);
     if (cut.aborted) return refuseUnserved("ended");
     // Programs must not imitate the server's messages about previews.
@@ -125,8 +120,8 @@ export class Previews {
   }
 
   /**
-   * Whether a request or WebSocket is open, which counts as use. Only sandboxd knows this. The actor forwards WebSockets without
-   * listening to them, because workerd applies back-pressure only then.
+   * An open request or WebSocket counts as use. Only sandboxd knows them: the actor forwards WebSockets without listening,
+   * because workerd applies back-pressure only then.
    */
   async isInUse(): Promise<boolean> {
     if (this.list().length === 0) return false;

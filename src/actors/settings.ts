@@ -1,7 +1,4 @@
-/**
- * A sandbox's settings: variables, network, set-up, idle time and service. A call changes all settings that it names; a call that
- * fails changes none.
- */
+/** A call changes all settings that it names, or none if it fails. */
 import type { NetworkPolicy } from "../shared/network-policy.ts";
 import type { Region } from "../shared/principal.ts";
 import { SerialQueue } from "../shared/queue.ts";
@@ -19,10 +16,10 @@ export interface SettingsChange {
   /** An empty value removes the variable. */
   env?: Readonly<Record<string, string>> | undefined;
   network?: NetworkChoice | undefined;
-  /** The script of the set-up; an empty one removes it. */
+  /** A script; an empty one removes the set-up. */
   setup?: string | undefined;
   idleMinutes?: number | undefined;
-  /** The script of the sandbox's service; an empty one ends the service. */
+  /** A script; an empty one ends the service. */
   start?: string | undefined;
 }
 
@@ -34,7 +31,7 @@ interface CurrentSettings {
   service: { state: ServiceState; run?: string | undefined };
 }
 
-/** A sandbox's settings, and its actor's region; undefined if the platform chose it. */
+/** `region` is undefined if the platform chose it. */
 export type Configured = CurrentSettings & { region: Region | undefined };
 
 interface SettingsHost {
@@ -66,10 +63,7 @@ export class SandboxSettings {
     };
   }
 
-  /**
-   * @param region where to create the sandbox's actor
-   * @throws {ToolError} as `change` does, and if the actor is in another region
-   */
+  /** @throws {ToolError} as `change` does, and if the actor is in another region */
   async configure(owner: Owner, change: SettingsChange, region?: Region): Promise<Configured> {
     const { account, lifecycle } = this.#host;
     const { region: current } = account.owner;
@@ -80,8 +74,7 @@ export class SandboxSettings {
   }
 
   /**
-   * Applies the whole change, or nothing if it fails. Changes are applied one after another. If the sandbox is destroyed during a
-   * change, the change is applied after that, to a sandbox without settings.
+   * If the sandbox is destroyed meanwhile, the change is applied after that, to a sandbox without settings.
    * @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded`
    */
   change(owner: Owner, { env, network, setup, idleMinutes, start }: SettingsChange): Promise<void> {
@@ -126,7 +119,7 @@ export class SandboxSettings {
     return isNone ? undefined : settings;
   }
 
-  /** Replaces the settings with the settings of the checkpoint from which the sandbox is created. */
+  /** Takes the settings of the checkpoint from which the sandbox is created. */
   inherit({ env, network, setup, idleMinutes, start }: CheckpointSettings): void {
     const { variables, setUp, idle, service } = this.#host;
     variables.put(undefined);

@@ -1,8 +1,7 @@
-/** Removes data that no saved state needs: rows at once, objects in R2 when their deletion is due. */
+/** Removes unneeded rows at once, and objects in R2 when their deletion is due. */
 import type { Rows } from "../storage/rows.ts";
 import { manifestPrefix, packPrefix } from "./saved-states.ts";
 
-/** The pause before a failed R2 deletion is retried, in milliseconds. */
 const DELETE_RETRY_MS = 300_000;
 
 const BATCH = 20;
@@ -38,7 +37,7 @@ export class SnapshotGarbage {
       this.#rows.write("INSERT OR IGNORE INTO garbage VALUES (?, ?)", packPrefix(id), now);
   }
 
-  /** Deletes due garbage with `remove`, which takes a key prefix. Failures are retried later. */
+  /** @param remove takes a key prefix; failures are retried later */
   async sweep(remove: (prefix: string) => Promise<void>, now = Date.now()): Promise<void> {
     for (;;) {
       const due = this.#rows.all<{ prefix: string }>(

@@ -1,12 +1,12 @@
 /**
- * The saved states of a principal's sandboxes, in the tables of the principal's `Account`.
- *
- * A snapshot is one state: a manifest, and the packs with its content. It lives while it is a sandbox's current state, or while a
- * checkpoint, or an archive of a task or set-up, refers to it. A pack lives while a snapshot refers to it. When space is short,
- * archives are evicted in the order of their expiry.
- *
- * Every step is one transaction. The transaction also records unreferenced objects as garbage: a row with their R2 key prefix.
- * The row stays until R2 has deleted the objects, so neither a crash nor an R2 error leaves objects behind.
+ * The saved states of a principal's sandboxes, in the tables of its `Account`.
+ * 
+ * A snapshot (a manifest, and packs with its content) lives while it is a sandbox's current state, or a checkpoint or an archive of
+ * a task or set-up refers to it. A pack lives while a snapshot refers to it. When space is short, archives are evicted in the order
+ * of their expiry.
+ * 
+ * Every step is one transaction, which also records unreferenced objects as garbage: a row with their R2 key prefix, until R2 has
+ * deleted them. So neither a crash nor an R2 error leaves objects behind.
  */
 import type { Limits } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
@@ -23,16 +23,13 @@ import {
   taskFilesNotKept,
 } from "./texts.ts";
 
-/**
- * How long a save may take, in milliseconds. A longer save is abandoned. An interrupted save may still write objects, so its
- * objects are deleted only after this time.
- */
+/** A longer save is abandoned. An interrupted one may still write objects, so they are deleted only after this time. */
 const WRITING_MS = 3_600_000;
 
-/** The most automatic checkpoints per sandbox; the newest stay. */
+/** Per sandbox; the newest stay. */
 const MAX_AUTOMATIC = 10;
 
-/** The most stored outcomes of set-ups; the newest stay. */
+/** The newest stay. */
 const MAX_OUTCOMES = 100;
 
 type StateStorage = Pick<DurableObjectStorage, "sql" | "transactionSync">;
@@ -97,8 +94,8 @@ export class SnapshotRegistry {
   }
 
   /**
-   * Begins a save, and abandons the sandbox's earlier one. Returns how many bytes the new one may add.
-   * @param isArchive whether the save becomes an archive @param notEnough the free bytes that were too few for an earlier save
+   * Abandons the sandbox's earlier save. Returns how many bytes the new one may add.
+   * @param notEnough the free bytes that were too few for an earlier save
    * @throws {ToolError} if the save may add no more than `notEnough`
    * @throws Error if the sandbox's current state is not `base` any more
    */
@@ -112,7 +109,7 @@ export class SnapshotRegistry {
   ): number {
     return this.#storage.transactionSync(() => {
       if (!isArchive) this.#requireBase(sandbox, base);
-      // The new state replaces the previous one, so the bytes of the previous one do not count.
+      // The new state replaces the previous one, whose bytes do not count.
       const room = this.#limits.workspaceBytes - this.#lastingBytes(isArchive ? undefined : sandbox);
       if (Math.max(0, room) <= notEnough) throw this.fullError();
       const [before] = this.#rows.all<{ id: string }>("SELECT id FROM saves WHERE sandbox = ?", sandbox);
@@ -123,8 +120,8 @@ export class SnapshotRegistry {
   }
 
   /**
-   * Makes a save its sandbox's current state, or an archive. A repeated call changes nothing.
-   * @param packBytes the size of the pack that it added
+   * A repeated call changes nothing.
+   * @param packBytes the size of the pack that the save added
    * @throws {ToolError} if the principal's limit is exceeded
    * @throws Error if the save was abandoned, has another base, or refers to unknown packs
    */
@@ -184,10 +181,7 @@ export class SnapshotRegistry {
       );
   }
 
-  /**
-   * Evicts archives in the order of their expiry until the limit is no longer exceeded. Evicts none if evicting all of them would
-   * not be enough.
-   */
+  /** Evicts archives in the order of their expiry while the limit is exceeded; none if evicting all would not be enough. */
   #makeRoom(except: string | undefined, now: number): void {
     const { workspaceBytes } = this.#limits;
     if (this.#lastingBytes() > workspaceBytes) return;
@@ -210,19 +204,19 @@ export class SnapshotRegistry {
     this.#garbage.collect(now);
   }
 
-  /** Makes the archive of a task or set-up the state of a sandbox that has none. @throws {ToolError} `not_found` */
+  /** For a sandbox without a state. @throws {ToolError} `not_found` */
   forkArchive(sandbox: string, run: string, now = Date.now()): void {
     this.#storage.transactionSync(() => this.#setCurrent(sandbox, this.requireArchive(run).id, now));
   }
 
-  /** The archived workspace of a task or set-up. @throws {ToolError} `not_found` */
+  /** @throws {ToolError} `not_found` */
   requireArchive(run: string): Snapshot {
     const archive = this.findArchive(run, "workspace");
     if (archive) return archive;
     throw taskFilesNotKept(run);
   }
 
-  /** Ends a save that was not committed. @param isWriting whether writes of its objects may still be under way */
+  /** @param isWriting whether writes of its objects may still be under way */
   abandonSave(sandbox: string, id: string, isWriting: boolean, now = Date.now()): void {
     this.#storage.transactionSync(() => {
       const rowsWritten = this.#rows.write("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id);
@@ -235,20 +229,15 @@ export class SnapshotRegistry {
     for (const { id } of saves) this.#garbage.discard(id, dueAt);
   }
 
-  /** Extends the life of a used sandbox's state. */
   noteUse(sandbox: string, now = Date.now()): void {
     this.#rows.write("UPDATE workspaces SET used_at = ? WHERE sandbox = ?", now, sandbox);
   }
 
-  /**
-   * Stores settings as JSON for forks, unless settings are stored already. @param origin the id of the checkpoint, or of the
-   * task's run
-   */
+  /** Keeps settings that are stored already. @param origin the id of the checkpoint, or of the task's run */
   keepSettings(origin: string, settings: string): void {
     this.#rows.write("INSERT OR IGNORE INTO checkpoint_settings VALUES (?, ?)", origin, settings);
   }
 
-  /** The settings that `keepSettings` has stored, as JSON. */
   settings(origin: string): string | undefined {
     return this.#rows.all<{ settings: string }>(
       "SELECT settings FROM checkpoint_settings WHERE checkpoint = ?",
@@ -256,7 +245,7 @@ export class SnapshotRegistry {
     )[0]?.settings;
   }
 
-  /** Deletes a destroyed sandbox's state and abandons its save under way. Returns whether it had a state. */
+  /** Returns whether the destroyed sandbox had a state. */
   forget(sandbox: string, now = Date.now()): boolean {
     return this.#storage.transactionSync(() => {
       const rowsWritten = this.#rows.write("DELETE FROM workspaces WHERE sandbox = ?", sandbox);
@@ -270,7 +259,7 @@ export class SnapshotRegistry {
     return this.#currentID(sandbox) !== undefined;
   }
 
-  /** Creates a checkpoint of a sandbox's state. @throws {ToolError} `not_found` if there is no state, `quota_exceeded` */
+  /** @throws {ToolError} `not_found` if there is no state, `quota_exceeded` */
   checkpoint(sandbox: string, label: string, now = Date.now()): Checkpoint {
     return this.#storage.transactionSync(() => {
       const snapshot = this.#currentID(sandbox);
@@ -283,10 +272,7 @@ export class SnapshotRegistry {
     });
   }
 
-  /**
-   * Makes a checkpoint the sandbox's state. Also returns the checkpoint of the previous state, and creates it if needed.
-   * @throws {ToolError} `not_found`
-   */
+  /** `before` is the checkpoint of the previous state, created if needed. @throws {ToolError} `not_found` */
   restoreCheckpoint(sandbox: string, id: string, now = Date.now()): { to: Checkpoint; before?: Checkpoint } {
     return this.#storage.transactionSync(() => {
       const to = this.requireCheckpoint(id);
@@ -311,8 +297,7 @@ export class SnapshotRegistry {
       "SELECT automatic FROM checkpoints WHERE id = ?",
       to.id,
     );
-    // An automatic checkpoint is named by its id. If labels contained labels of automatic checkpoints, each restore would make a
-    // longer label.
+    // If labels contained labels of automatic checkpoints, each restore would make a longer one.
     const name = automatic ? to.id : to.label || to.id;
     const before = this.#addCheckpoint(sandbox, snapshot, `before going back to ${name}`, true, now);
     this.#rows.write(
@@ -324,7 +309,7 @@ export class SnapshotRegistry {
     return before;
   }
 
-  /** Creates a sandbox's first state from a checkpoint. @throws {ToolError} `not_found` */
+  /** @throws {ToolError} `not_found` */
   fork(sandbox: string, id: string, now = Date.now()): void {
     this.#storage.transactionSync(() => {
       this.requireCheckpoint(id);
@@ -332,7 +317,7 @@ export class SnapshotRegistry {
     });
   }
 
-  /** Returns the number of removed checkpoints. */
+  /** Returns how many checkpoints were removed. */
   removeCheckpoints(sandbox: string, now = Date.now()): number {
     return this.#storage.transactionSync(() => {
       const { length } = this.#rows.all("DELETE FROM checkpoints WHERE sandbox = ? RETURNING id", sandbox);
@@ -357,7 +342,7 @@ export class SnapshotRegistry {
     throw noCheckpoint(id);
   }
 
-  /** The newest first. */
+  /** Newest first. */
   checkpoints(): Checkpoint[] {
     return this.#checkpoints("true");
   }
@@ -381,7 +366,7 @@ export class SnapshotRegistry {
     return this.#bytesOf("SELECT id FROM snapshots");
   }
 
-  /** Bytes of the states of checkpoints and sandboxes, which are never evicted. @param except a sandbox to leave out */
+  /** Of checkpoints and sandboxes, whose states are never evicted. @param except a sandbox to leave out */
   #lastingBytes(except = ""): number {
     return this.#bytesOf(
       "SELECT snapshot FROM checkpoints UNION SELECT snapshot FROM workspaces WHERE sandbox <> ?",
@@ -398,7 +383,7 @@ export class SnapshotRegistry {
     ).bytes;
   }
 
-  /** Deletes expired checkpoints and archives, and states of long unused sandboxes. Abandons saves that never ended. */
+  /** Also abandons saves that never ended. */
   expire(now = Date.now()): void {
     this.#storage.transactionSync(() => {
       for (const table of ["checkpoints", "archives"])
@@ -413,7 +398,7 @@ export class SnapshotRegistry {
     return this.#garbage.sweep(remove, now);
   }
 
-  /** When the next state expires or the next garbage is due, in milliseconds since the epoch. */
+  /** Milliseconds since the epoch. */
   nextDue(): number | undefined {
     const { due } = this.#rows.one<{ due: number | null }>(
       `SELECT min(due) AS due FROM (SELECT min(due_at) AS due FROM garbage UNION ALL SELECT min(expires_at) FROM checkpoints
@@ -446,7 +431,6 @@ export class SnapshotRegistry {
     );
   }
 
-  /** @throws Error if `base` is not the sandbox's current state */
   #requireBase(sandbox: string, base: string | undefined): void {
     const current = this.#currentID(sandbox);
     if (current !== base) throw new Error(`the current state of ${sandbox} is ${current}, not ${base}`);
@@ -473,7 +457,7 @@ export class SnapshotRegistry {
     return this.requireCheckpoint(id);
   }
 
-  /** The error for a save or a checkpoint that takes more than the principal's limit. */
+  /** For a save or a checkpoint that exceeds the principal's limit. */
   fullError(): ToolError {
     const { workspaceBytes: allowed } = this.#limits;
     return quotaError({ limit: "workspaceBytes", allowed, used: this.bytes });

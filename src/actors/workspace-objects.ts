@@ -1,16 +1,15 @@
-/** Stores streams of saved states in R2, as objects of one size, and reads ranges of them. */
+/** Stores streams of saved states in R2, as objects of one size. */
 import { ToolError } from "../shared/errors.ts";
 import { splitStream } from "../shared/stream-bytes.ts";
 import { waitAtMost } from "../shared/timers.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 
-/** The size of all objects but the last. It must not change, because stored streams were split by it. */
+/** Must not change, because stored streams were split by it. */
 const OBJECT_BYTES = 4 * 1024 * 1024;
 
-/** The most objects in memory, written or being filled. A low number, because the actors of a process share 128 MB. */
+/** In memory, written or being filled. Few, because the actors of a process share 128 MB. */
 const WRITTEN_AT_ONCE = 2;
 
-/** How long one operation of R2 may take, in milliseconds. */
 const R2_MS = 60_000;
 
 export class StorageError extends Error {
@@ -29,7 +28,7 @@ interface ObjectRange {
   to: number;
 }
 
-/** Writes a stream. Returns its length in bytes. @throws {ToolError} if it exceeds `max` @throws {StorageError} */
+/** Returns the stream's length in bytes. @throws {ToolError} if it exceeds `max` @throws {StorageError} */
 export async function writeObjects(
   bucket: ObjectStore,
   prefix: string,
@@ -55,14 +54,14 @@ export async function writeObjects(
       if (failure) break;
     }
   } finally {
-    // Waits for all writes, so that the written objects can be deleted afterwards.
+    // So that the written objects can be deleted afterwards.
     await Promise.all(writes);
   }
   if (failure) throw failure.error;
   return bytes;
 }
 
-/** Writes the bytes of ranges to a stream, in order, until the signal aborts. @throws {StorageError}, and errors of the stream */
+/** @throws {StorageError}, and errors of the stream */
 export async function readObjects(
   bucket: ObjectStore,
   ranges: readonly ObjectRange[],
@@ -72,7 +71,7 @@ export async function readObjects(
   const parts = partsOf(ranges);
   const get = ({ key, offset, length }: Part) => {
     const object = withTimeLimit(bucket.get(key, { offset, length }));
-    // A read may fail before the loop awaits it. The loop then reports the error.
+    // May fail before the loop awaits it and reports the error.
     object.catch(() => undefined);
     return object;
   };

@@ -1,7 +1,4 @@
-/**
- * Moves saved states between sandboxd and R2. The account admits each save before it begins, and records it afterwards, so that
- * all stored bytes count.
- */
+/** Moves saved states between sandboxd and R2. The account admits each save before it begins, so that all stored bytes count. */
 import type { NamedFiles, Plan } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Snapshots, Target } from "../container/snapshot-client.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
@@ -20,15 +17,15 @@ import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts"
 const MAX_MANIFEST_BYTES = 256 * 1024 * 1024;
 
 /**
- * The new content of a save may be GROWTH times as large as the limit for its files, because files can grow during the save.
- * Without this limit, a program in sandboxd's place could send the whole free quota of the principal in each of several saves.
+ * How much larger than the limit for its files a save may be, because files can grow during the save. Without this limit, a program
+ * in sandboxd's place could send the principal's whole free quota in each of several saves.
  */
 const GROWTH = 2;
 
-/** How long a save that was larger than the free quota is remembered, in milliseconds. */
+/** How long a save that exceeded the free quota is remembered. */
 const NO_ROOM_MS = 3_600_000;
 
-/** The state that a container started from or was last saved as. Without a snapshot, the container started empty. */
+/** The state that a container started from or was last saved as; no snapshot if it started empty. */
 export interface Origin {
   snapshot?: string;
   /** Milliseconds since the epoch. */
@@ -36,17 +33,16 @@ export interface Origin {
   packs: Pack[];
 }
 
-/** A save that sandboxd has planned. */
 export interface Save {
   id: string;
   origin: Origin;
   plan: Plan;
-  /** The archive that the save becomes, with its byte limit; undefined for the sandbox's state. */
+  /** Undefined for the sandbox's state. */
   archive?: (Archive & { maxBytes: number }) | undefined;
 }
 
 export interface TransferHost {
-  /** How many bytes of the sandbox's files are saved at most. */
+  /** Of the sandbox's files. */
   maxBytes: number;
   snapshots: Pick<Snapshots, keyof Snapshots>;
   bucket: ObjectStore;
@@ -58,7 +54,7 @@ export interface TransferHost {
 
 export class WorkspaceTransfer {
   readonly #host: TransferHost;
-  /** The last save that was larger than the free quota, `room`. */
+  /** `room` was the free quota. */
   #lastRefusal: { bytes: number; room: number; at: number } | undefined;
 
   constructor(host: TransferHost) {
@@ -66,8 +62,7 @@ export class WorkspaceTransfer {
   }
 
   /**
-   * Restores a state to the container.
-   * @param target the task that continues a conversation, if the state is a conversation
+   * @param target the task that continues a conversation, if the state is one
    * @returns the files that were not restored, because the image has changed since the save
    * @throws errors of sandboxd and R2
    */
@@ -102,7 +97,7 @@ export class WorkspaceTransfer {
     return dropped;
   }
 
-  /** Stores and commits a save. @param onCommit called before the commit @throws {ToolError}, errors of sandboxd and R2 */
+  /** @param onCommit called before the commit @throws {ToolError}, errors of sandboxd and R2 */
   async store(save: Save, signal: AbortSignal, onCommit = () => {}) {
     const { id, origin, plan, archive } = save;
     const account = this.#host.account();
@@ -155,7 +150,7 @@ export class WorkspaceTransfer {
     const ownPack = needed.find((pack) => pack.id === id);
     if ((ownPack?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
       throw new Error(`the size of the save ${id} differs from its declared size`);
-    // The sandbox does not know the size of older packs; it reports which parts it needs.
+    // The sandbox does not know the size of older packs.
     const sizes = new Map(origin.packs.map((pack) => [pack.id, pack.bytes]));
     const packs = needed.map(({ id: pack, length, live }) => {
       return { id: pack, bytes: sizes.get(pack) ?? length, live };
@@ -163,10 +158,7 @@ export class WorkspaceTransfer {
     return { files, bytes, manifestBytes, packs, packBytes, left: { ...plan.left, unreadable } };
   }
 
-  /**
-   * The free quota that was too small for an earlier save of at most this size. Until more quota is free, no save of this size is
-   * sent.
-   */
+  /** The free quota that was too small for an earlier save of at most this size: until more is free, none is sent. */
   #notEnoughFor({ bytes }: Plan): number | undefined {
     const before = this.#lastRefusal;
     return before && bytes >= before.bytes && Date.now() - before.at < NO_ROOM_MS ? before.room : undefined;
@@ -183,7 +175,7 @@ export function leftOut({ count, bytes, largest, ...rest }: Plan["left"]): LeftO
   return { count, bytes, names: largest.map(({ path }) => path).slice(0, 5), unreadable, special, crowded };
 }
 
-/** Calls `send` with a stream that `write` fills. Returns the result of `send`. If both sides fail, throws the error of R2. */
+/** If both sides fail, throws the error of R2. */
 async function streamBody<T>(
   length: number,
   write: (into: WritableStream<Uint8Array>, signal: AbortSignal) => Promise<void>,

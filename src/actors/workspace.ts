@@ -1,11 +1,10 @@
 /**
- * A sandbox's state is everything that was changed in it. It survives its container: it is saved to R2 while it changes and
- * before an orderly stop, and restored to the next container before any call.
- *
- * The account's record decides which state is current. A save becomes current in one transaction of the account, after all its
- * objects are written; until then the previous state stays. A container is called whole once the state that was current at its
- * start is restored to it. Only whole containers are saved. A save also requires that the container's last state, restored or
- * saved, is still the sandbox's current state.
+ * A sandbox's state survives its container: it is saved to R2 while it changes and before an orderly stop, and restored to the next
+ * container before any call.
+ * 
+ * The account decides which state is current. A save becomes current in one transaction, after all its objects are written. A
+ * container is whole once the state that was current at its start is restored to it. Only whole containers are saved, and only while
+ * their last state, restored or saved, is the sandbox's current state.
  */
 import type { NamedFiles, Plan, PlanCall } from "../../container/sandboxd/snapshots/snapshot-requests.ts";
 import type { Conversation, Target } from "../container/snapshot-client.ts";
@@ -40,47 +39,45 @@ export interface WorkspaceHost extends TransferHost {
 }
 
 /**
- * A save begins SAVE_DEBOUNCE_MS after the last change, but at most SAVE_MAX_DELAY_MS after the first unsaved one. The save
- * itself takes a second or two, so a change of up to 20 MB is saved within five seconds.
+ * A save begins SAVE_DEBOUNCE_MS after the last change, but at most SAVE_MAX_DELAY_MS after the first unsaved one, and takes a
+ * second or two. So a change of up to 20 MB is saved within five seconds.
  */
 const SAVE_DEBOUNCE_MS = 1000;
 const SAVE_MAX_DELAY_MS = 2000;
 
-/**
- * The time between the starts of two saves is at least this many times the duration of the first one, so that other work gets time.
- */
+/** After a save of this duration times SAVE_PACE the next one may start, so that other work gets time. */
 const SAVE_PACE = 2;
 
-/** A save begins after this time even if no change is known, in milliseconds: commands and background processes write files too. */
+/** Even if no change is known: commands and background processes write files too. */
 const SAVE_INTERVAL_MS = 120_000;
 
 const RESTORE_TIMEOUT_MS = 900_000;
 
 const SAVE_TIMEOUT_MS = 1_800_000;
 
-/** The time limit for keeping a set-up's outcome, in milliseconds. All calls wait until it is kept. */
+/** All calls wait until a set-up's outcome is kept. */
 const OUTCOME_MS = 600_000;
 
-/** If a save has at least MAX_PACKS packs, it writes the REPACKED_PACKS smallest packs again, as one pack. */
+/** From MAX_PACKS packs on, a save writes the REPACKED_PACKS smallest again, as one pack. */
 const MAX_PACKS = 20;
 const REPACKED_PACKS = 16;
 
-/** How many bytes an archive may have in addition to the sizes of its files. */
+/** In addition to the sizes of an archive's files. */
 const ADDED_BYTES = 1024 * 1024;
 
 interface Installation {
   container: AbortSignal;
-  /** A hash that identifies the installed system. */
+  /** A hash of the installed system. */
   system: string;
-  /** Whether the container's workspace is empty and the sandbox has no state. */
+  /** The workspace is empty, and the sandbox has no state. */
   isEmpty: boolean;
-  /** When the container's state was saved, in milliseconds since the epoch. */
+  /** Of the container's state; milliseconds since the epoch. */
   savedAt: number | undefined;
 }
 
 const EMPTY_ORIGIN: Origin = { packs: [] };
 
-/** The sandbox's settings, for forks of a saved state. */
+/** For forks of a saved state. */
 export interface Settings {
   readonly forCheckpoint: CheckpointSettings | undefined;
 }
@@ -89,30 +86,29 @@ export class Workspace {
   readonly #host: WorkspaceHost;
   readonly #transfer: WorkspaceTransfer;
   readonly #troubles = new SaveTroubles();
-  /** The state that the running container started from or was last saved as; undefined until the container has its workspace. */
+  /** Undefined until the container has its workspace. */
   readonly #origin: StoredValue<Origin>;
-  /** The id of a save that the account may or may not have committed. */
+  /** A save that the account may or may not have committed. */
   readonly #unconfirmed: StoredValue<string>;
-  /** The checkpoint that the sandbox is being restored to. The running container must end first. */
+  /** The checkpoint to restore. The running container must end first. */
   readonly #restoring: StoredValue<string>;
   /** Aborted when the last restored container ends. */
   #container = AbortSignal.abort();
-  /** Serializes saves and restores: sandboxd does one at a time. */
+  /** sandboxd does one save or restore at a time. */
   readonly #queue = new SerialQueue();
-  /** The next save, and whether it checks every file. */
   #next: Promise<void> | undefined;
   #isNextThorough = false;
   #timer: ReturnType<typeof setTimeout> | null = null;
   #timerAt = 0;
   #changedAt = 0;
-  /** Since when there are unsaved changes, in milliseconds since the epoch; undefined if everything is saved. */
+  /** Since when there are unsaved changes; undefined if everything is saved. */
   #dirtySince: number | undefined;
-  /** The value that `#dirtySince` had when the current save began. If the save fails, `#dirtySince` gets it back. */
+  /** What `#dirtySince` was when the current save began, and becomes again if that fails. */
   #savingSince: number | undefined;
   #lastSave = { begunAt: 0, tookMs: 0 };
-  /** Settles when the account has responded to the last change of the saved state, if any. */
+  /** The last change of the saved state, until the account has responded. */
   #committing: Promise<unknown> | undefined;
-  /** Whether a set-up script is changing the workspace. Until the script ends, nothing is saved. */
+  /** While a set-up script changes the workspace, nothing is saved. */
   isHeld = false;
 
   constructor(host: WorkspaceHost) {
@@ -123,7 +119,7 @@ export class Workspace {
     this.#restoring = new StoredValue(host.kv, "workspace:going-back");
   }
 
-  /** Continues with an earlier actor's container, which may have ended. @returns whether the container had its workspace */
+  /** Continues with an earlier actor's container. @returns whether the container had its workspace */
   resume(container: AbortSignal): boolean {
     if (this.#origin.value === undefined) return false;
     if (this.isRestoringCheckpoint) return true;
@@ -158,13 +154,13 @@ export class Workspace {
     this.#timer = null;
   }
 
-  /** Restores the sandbox's state, and sets the notice about it. @param container aborted when it ends @throws {ToolError} */
+  /** @param container aborted when it ends @throws {ToolError} */
   async restore(container: AbortSignal): Promise<void> {
     const { sync, restartNotice, snapshots, isSaved } = this.#host;
     this.#forgetContainer();
     this.#container = container;
-    // The account may still accept a save or a set-up's outcome of the previous container. If this container were restored before
-    // that, the account would refuse all saves of this container.
+    // The account may still accept a save or outcome of the previous container, after which it would refuse all saves of a container
+    // that was restored before.
     await this.#committing?.catch(() => undefined);
     let state = await this.#state();
     let dropped: NamedFiles | undefined;
@@ -189,10 +185,7 @@ export class Workspace {
     return await this.#host.account().workspace(this.#host.sandbox());
   }
 
-  /**
-   * Restores a state to the container, as `WorkspaceTransfer.restore` does.
-   * @throws {ToolError} that says the reason, and that the call was not started
-   */
+  /** @throws {ToolError} that says the reason, and that the call was not started */
   async #restoreTo(
     state: Snapshot,
     container: AbortSignal,
@@ -209,7 +202,7 @@ export class Workspace {
     }
   }
 
-  /** Records that the workspace has changed or may have changed. */
+  /** The workspace has changed or may have changed. */
   noteChange(): void {
     if (!this.#host.isSaved || this.#origin.value === undefined) return;
     this.#changedAt = Date.now();
@@ -221,7 +214,7 @@ export class Workspace {
     this.noteChange();
   }
 
-  /** Schedules a save in `ms` milliseconds, unless one begins earlier. */
+  /** Unless a save begins earlier. */
   #plan(ms: number): void {
     const at = Date.now() + ms;
     if (this.#timer !== null && this.#timerAt <= at) return;
@@ -246,8 +239,8 @@ export class Workspace {
   }
 
   /**
-   * Saves the current workspace. If a save is under way, another save follows, because the save under way may have missed the
-   * caller's changes. Does nothing if the container is not whole, or is being set up.
+   * During a save, schedules another one, because the current one may miss the caller's changes. Does nothing if the container is not
+   * whole, or is being set up.
    * @param options `isThorough`: whether to check every file of the image too, because one may have been rewritten in place
    * @throws {ToolError} with the reason
    */
@@ -318,9 +311,8 @@ export class Workspace {
   }
 
   /**
-   * Keeps a task's results: files of the workspace up to a limit, and the agent's conversation, completely or not at all.
-   * Content that the sandbox's own state has is not stored twice. Returns what is left out.
-   * @throws {ToolError}, and errors of R2
+   * Files of the workspace are kept up to a limit, the agent's conversation completely or not at all. Content that the sandbox's own
+   * state has is not stored twice. Returns what is left out. @throws {ToolError}, and errors of R2
    */
   keepArchive(archive: TaskArchive, { forCheckpoint }: Settings): Promise<ArchiveLeftOut> {
     return this.#queue.run(async () => {
@@ -374,10 +366,7 @@ export class Workspace {
     return (await this.#transfer.store({ id, origin, plan, archive: limited }, signal)).left;
   }
 
-  /**
-   * Restores the conversation of an earlier task to the place where the script of the continuing task expects it. @throws
-   * {ToolError}
-   */
+  /** Restores an earlier task's conversation to where the script of the continuing task expects it. @throws {ToolError} */
   async restoreConversation(run: string, task: string): Promise<void> {
     await this.#queue.run(async () => {
       const conversation = await this.#host.account().archivedConversation(run);
@@ -386,7 +375,7 @@ export class Workspace {
     });
   }
 
-  /** Describes the container before a set-up. @throws {ToolError} also if sandboxes are not isolated from the machine's system */
+  /** Before a set-up. @throws {ToolError} also if sandboxes are not isolated from the machine's system */
   async installation(): Promise<Installation> {
     const { snapshots } = this.#host;
     const container = this.#container;
@@ -398,8 +387,7 @@ export class Workspace {
   }
 
   /**
-   * Saves a set-up's result. Other sandboxes can start from it if `expiresAt` is given.
-   * @param expiresAt when the result expires for other sandboxes, in milliseconds since the epoch
+   * Saves a set-up's result. @param expiresAt for other sandboxes, in milliseconds since the epoch; undefined if none may use it
    * @throws {ToolError}, and errors of R2
    */
   keepOutcome(key: string, expiresAt: number | undefined): Promise<void> {
@@ -419,10 +407,8 @@ export class Workspace {
   }
 
   /**
-   * Restores a set-up's result into a sandbox without a state. Returns the time of the result's save; undefined if there is
-   * none.
+   * For a sandbox without a state. Returns when the result was saved; undefined if there is none. @throws {ToolError}
    * @param lifecycle restores the container again once the account has the state
-   * @throws {ToolError}
    */
   async restoreOutcome(
     { container }: Installation,
@@ -447,7 +433,6 @@ export class Workspace {
     return outcome.savedAt;
   }
 
-  /** Finds out whether an unconfirmed save was committed, and tells sandboxd if so. */
   async #resolveUnconfirmed(signal: AbortSignal): Promise<void> {
     const id = this.#unconfirmed.value;
     if (id === undefined) return;
@@ -466,7 +451,7 @@ export class Workspace {
     await sync();
   }
 
-  /** Saves before an orderly stop. Returns whether the save has ended, successfully or not. @param waitMs how long to wait */
+  /** Returns whether the save has ended, successfully or not, within `waitMs`. */
   async saveToStop(waitMs = SAVE_TIMEOUT_MS): Promise<boolean> {
     if (!this.#isWhole || this.isHeld) return true;
     const saving = this.save({ isThorough: true }).then(
@@ -477,13 +462,13 @@ export class Workspace {
     return (await waitAtMost(waitMs, saving)) ?? false;
   }
 
-  /** Whether the container may be stopped: everything is saved. A running set-up is repeated later, so it needs no save. */
+  /** A running set-up is repeated later, so it needs no save. */
   get mayStop(): boolean {
     if (!this.#isWhole || this.isHeld) return true;
     return this.#dirtySince === undefined && this.#savingSince === undefined;
   }
 
-  /** Saves for a call. A save that takes longer than the client waits continues after the call has failed. @throws {ToolError} */
+  /** A save that takes longer than the client waits continues after the call has failed. @throws {ToolError} */
   async #saveForCall(): Promise<void> {
     const saving = this.save({ isThorough: true });
     this.#host.background(saving.catch(() => undefined));
@@ -491,7 +476,6 @@ export class Workspace {
       CALL_MS,
       saving.then(() => true),
     ).catch((error: unknown) => {
-      // The call itself reports the error.
       this.#troubles.noteReported(error);
       throw error;
     });
@@ -504,10 +488,8 @@ export class Workspace {
   }
 
   /**
-   * Makes a checkpoint the state of the sandbox's next container. The current state is saved first and kept. If no save can
-   * succeed before the user changes something, the last saved state is kept, and the result says why. The caller then ends the
-   * container and calls `finishCheckpointRestore`.
-   * @throws {ToolError} before anything has changed
+   * The caller then ends the container and calls `finishCheckpointRestore`. If the current state cannot be saved before the user changes
+   * something, the last saved state is kept, and the result says why. @throws {ToolError} before anything has changed
    */
   async beginCheckpointRestore(id: string, settings: Settings): Promise<RestoredCheckpoint> {
     const { sync } = this.#host;
@@ -522,10 +504,7 @@ export class Workspace {
     return { ...unwrap(outcome), unsaved };
   }
 
-  /**
-   * Returns why the workspace cannot be saved; undefined if it was saved. A workspace that cannot be saved must not prevent a
-   * restore. @throws {ToolError} for an error that may not repeat
-   */
+  /** Returns why the workspace cannot be saved, which must not prevent a restore. @throws {ToolError} for an error that may not repeat */
   async #saveBeforeRestore(): Promise<string | undefined> {
     try {
       await this.#saveForCall();
@@ -548,7 +527,7 @@ export class Workspace {
   }
 }
 
-/** Packs to write again: every pack with more unused than used bytes and, if there are many packs, the smallest. */
+/** Packs with more unused than used bytes and, if there are many, the smallest. */
 function packsToRepack(packs: readonly Pack[]): string[] {
   const dead = packs.filter(({ bytes, live }) => live * 2 < bytes);
   const alive = packs.filter((pack) => !dead.includes(pack)).sort((a, b) => a.live - b.live);

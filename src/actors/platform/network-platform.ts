@@ -1,21 +1,18 @@
 import type { OutboundPolicy } from "../../container/internet.ts";
 import type { Refusal, SeenConnections } from "../../shared/connection-log.ts";
 
-/** If this variable is set when the container starts, the SDK's image trusts the certificates with which HTTPS is intercepted. */
+/** Set when the container starts, it makes the SDK's image trust the certificates with which HTTPS is intercepted. */
 export const TRUST_INTERCEPTION = "SANDBOX_INTERCEPT_HTTPS";
 
-/** Enforces network policies: by the SDK's outbound handlers on Cloudflare, by the engine's proxy locally. */
+/** The SDK's outbound handlers on Cloudflare, the engine's proxy locally. */
 export interface NetworkPlatform {
-  /** Names the connections that the platform cannot see under a policy. Shown above the list of connections. */
+  /** Connections that the platform cannot see under a policy. Shown above the list of connections. */
   readonly unseen?: string;
-  /** Whether every container trusts, from its start, the certificates with which HTTPS is intercepted. */
+  /** Whether every container, from its start, trusts the certificates with which HTTPS is intercepted. */
   readonly isAlwaysTrusted?: boolean;
-  /** Called when no container runs and one is about to start. */
+  /** Before the start of a container. */
   prepareStart(): void;
-  /**
-   * Applies the policy to new connections, now and in later containers. @returns false if the running container keeps
-   * forbidden connections
-   */
+  /** For new connections, now and in later containers. @returns false if the running container keeps forbidden connections */
   enforce(policy: OutboundPolicy): Promise<boolean>;
   connections(): Promise<SeenConnections[]>;
   forget(): void;

@@ -1,4 +1,3 @@
-/** The SDK's class as the actor's base, with our overrides. */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { OutboundPolicy } from "../../container/internet.ts";
 import type { Env } from "../../shared/config.ts";
@@ -9,7 +8,7 @@ import { OutboundHandlers, intercept, requireOutboundHandlers } from "./outbound
 import { SDKInterpreter, SDKPlatform } from "./sdk-platform.ts";
 
 export abstract class SandboxActor extends BaseSandbox<Env> {
-  /** A placeholder: `renewActivityTimeout` gives the SDK the remaining idle time. */
+  /** `renewActivityTimeout` sets the real value. */
   override sleepAfter: string | number = 600;
   protected readonly platform = new SDKPlatform(this, this.ctx.container);
   protected readonly interpreter = new SDKInterpreter(this);
@@ -28,24 +27,23 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
     this.#outbound.note(connection);
   }
 
-  /** Routes requests to these hosts to the policy handler, including TLS, in the running container and in later containers. */
   protected intercept(hosts: readonly string[], policy: OutboundPolicy, secrets: readonly Secret[]) {
     return intercept(this, this.ctx, hosts, policy, secrets);
   }
 
-  /** Serves a request to this actor. Returns undefined if the SDK must serve it. */
+  /** Undefined if the SDK must serve the request. */
   protected abstract serve(request: Request): Promise<Response> | undefined;
 
   override fetch(request: Request): Promise<Response> {
     return this.serve(request) ?? super.fetch(request);
   }
 
-  /** Called by the SDK's scheduler, by this name. */
+  /** The SDK's scheduler calls this by name. */
   async sweepRuns(): Promise<void> {
     await this.platform.sweep();
   }
 
-  /** Called by the SDK whenever it starts or reaches a container. */
+  /** The SDK calls this whenever it starts or reaches a container. */
   override startAndWaitForPorts(
     ...args: Parameters<BaseSandbox<Env>["startAndWaitForPorts"]>
   ): Promise<void> {
@@ -53,8 +51,8 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
   }
 
   /**
-   * For a WebSocket request, returns the WebSocket of the container. The SDK would copy each message to a second WebSocket to
-   * renew its idle time, but this server does not use that idle time.
+   * For a WebSocket, returns the container's. The SDK would copy each message to a second WebSocket to renew its idle time,
+   * which this server does not use.
    */
   override containerFetch(...args: Parameters<BaseSandbox<Env>["containerFetch"]>): Promise<Response> {
     const [request, port] = args;
@@ -73,10 +71,7 @@ export abstract class SandboxActor extends BaseSandbox<Env> {
     return this.platform.handleStop(() => super.onStop(params));
   }
 
-  /**
-   * The SDK restarts the idle time with each new actor and each container call. If no call or run uses the sandbox, this method
-   * sets only the remaining time.
-   */
+  /** The SDK restarts the idle time with each new actor and container call. Without use, this sets only the remaining time. */
   override renewActivityTimeout(): void {
     const configured = this.sleepAfter;
     if (typeof configured === "number" && this.platform.idle)

@@ -1,6 +1,6 @@
 /**
- * Adapts the SDK's class. The SDK calls `onStart` on every reconnect. It calls `onStop` late, sometimes while the next container
- * starts. It starts a container for any call. This file hides these three behaviours from the rest of the server.
+ * Hides three behaviours of the SDK: it calls `onStart` on every reconnect; it calls `onStop` late, sometimes while the next
+ * container starts; and any call starts a container.
  */
 import { OperationInterruptedError, type Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { Interpreter } from "../../container/kernels/interpreter.ts";
@@ -23,23 +23,23 @@ type SDKSandbox = Pick<
 
 const STOP_MS = 5000;
 
-/** The interval for polling the SDK's record of the container's state, which changes late. In milliseconds. */
+/** The SDK's record of the container's state changes late. */
 const POLL_MS = 2;
 
-/** A container that is still starting may ignore a request to end, so the request is repeated at this interval. In milliseconds. */
+/** A container that is still starting may ignore a request to end. */
 const STOP_RETRY_MS = 100;
 
 export class SDKPlatform implements ContainerPlatform {
   readonly #sandbox: SDKSandbox;
   readonly #container: Container | undefined;
-  /** Allows the SDK to start one container. Without it, SDK calls start none. */
+  /** Allows the SDK to start one container. */
   #permit: object | undefined;
   #endCount = 0;
   readonly #attempts = new Set<Promise<void>>();
-  /** Settles when the SDK's stop hook has run for the latest container; undefined afterwards. */
+  /** Settles when the SDK's stop hook has run for the latest container. */
   #hook: PromiseWithResolvers<void> | undefined;
   #stopping: Promise<void> | undefined;
-  /** The call of the SDK's `stop` for the previous container; undefined once the next one has started. */
+  /** For the previous container; undefined once the next one has started. */
   #previousStop: Promise<void> | undefined;
   #ended: () => void = () => undefined;
   idle: Idle | undefined;
@@ -71,23 +71,21 @@ export class SDKPlatform implements ContainerPlatform {
     }
   }
 
-  /** Starts the container, as any SDK call does. Throws the SDK's reason if the start failed. */
+  /** Any SDK call starts the container; this one throws the SDK's reason if the start failed. */
   async #ping(): Promise<void> {
     for (let isRepeated = false; !this.isRunning; isRepeated = true) {
       try {
         await this.#sandbox.client.utils.ping();
       } catch (error) {
-        // The SDK shares one attempt among calls. This call may have joined an attempt to reach the previous container, and that
-        // container has ended since.
+        // This call may have joined the SDK's attempt to reach the previous container, which has ended since.
         if (isRepeated || this.isRunning || !hasEndedWhileStarting(error)) throw error;
       }
     }
   }
 
   /**
-   * Cleans up after the previous container. Otherwise the SDK would close its connection later, at an alarm or during the next
-   * start, and break the call that waits for the next container. `stop` closes the connection now, and does nothing else if no
-   * container runs. It is called once, because a second call would stop a starting container.
+   * Otherwise the SDK would close its connection to the previous container later, at an alarm or during the next start, and break
+   * the call that waits for it. `stop` closes it now. A second call of `stop` would stop a starting container.
    */
   async #cleanUpPrevious(): Promise<void> {
     if (this.isRunning) return;
@@ -98,7 +96,7 @@ export class SDKPlatform implements ContainerPlatform {
 
   async end(): Promise<void> {
     this.#endCount++;
-    // The SDK retries a failed start. Without a permit, it gives up.
+    // Without a permit, the SDK gives up its retries of a failed start.
     this.#permit = undefined;
     await this.#sandbox.destroy();
     while (this.#attempts.size > 0) {
@@ -109,9 +107,8 @@ export class SDKPlatform implements ContainerPlatform {
   }
 
   /**
-   * Runs the SDK's stop hook for a destroyed container and waits for it. The SDK's own alarm would run the hook up to a
-   * second later and close the next call's connection. The SDK's record must be up to date first, or the hook would run
-   * twice.
+   * The SDK's own alarm would run the stop hook up to a second later and close the next call's connection. The SDK's record must
+   * be up to date first, or the hook would run twice.
    */
   async #waitForStopHook(): Promise<void> {
     const deadline = Date.now() + STOP_MS;
@@ -155,7 +152,7 @@ export class SDKPlatform implements ContainerPlatform {
     await this.#sandbox.schedule(at, "sweepRuns");
   }
 
-  /** Wraps the SDK's attempt (`work`) to start or reach the container. */
+  /** @param work the SDK's attempt to start or reach the container */
   async attempt(work: () => Promise<void>): Promise<void> {
     if (!this.#permit && !this.isRunning) throw startRefused();
     const attempt = work();
@@ -177,7 +174,7 @@ export class SDKPlatform implements ContainerPlatform {
     this.#previousStop = undefined;
   }
 
-  /** Handles the SDK's `onStop`. `work` is the SDK's part of it. */
+  /** @param work the SDK's part */
   handleStop(work: () => Promise<void>): Promise<void> {
     this.#stopping = this.#stop(work);
     return this.#stopping;
@@ -186,7 +183,7 @@ export class SDKPlatform implements ContainerPlatform {
   async #stop(work: () => Promise<void>): Promise<void> {
     await work();
     const hook = this.#hook;
-    // If a container runs, it is already the next one, and `start` has cleaned up after the previous one.
+    // Otherwise this is the next container, and `start` has cleaned up after the previous one.
     if (!this.isRunning) {
       this.#hook = undefined;
       this.#ended();
@@ -196,8 +193,8 @@ export class SDKPlatform implements ContainerPlatform {
 }
 
 /**
- * The SDK's interpreters. `runCode` ignores its timeout, and never settles if its kernel dies. Contexts are created and deleted
- * with the SDK's client, because the SDK's own methods keep each context in memory until the sandbox confirms the deletion.
+ * The SDK's `runCode` ignores its timeout, and never settles if its kernel dies. Its methods for contexts keep each in memory
+ * until the sandbox confirms the deletion, so this class uses the SDK's client.
  */
 export class SDKInterpreter implements Interpreter {
   readonly #sandbox: SDKSandbox;
@@ -224,18 +221,18 @@ export class SDKInterpreter implements Interpreter {
     }
   }
 
-  /** Takes as long as the start of a kernel, because the SDK starts a spare one before it confirms the deletion. */
+  /** Slow: the SDK starts a spare kernel before it confirms the deletion. */
   async deleteContext(id: string): Promise<void> {
     await this.#sandbox.client.interpreter.deleteCodeContext(id);
   }
 
-  /** Closes the SDK's connection. Otherwise the SDK would count abandoned calls as in flight and never report an idle sandbox. */
+  /** The SDK would count abandoned calls as in flight, and never report an idle sandbox. */
   settleAbandoned(): void {
     this.#sandbox.client.disconnect();
   }
 }
 
-/** The error that refuses a start. It has a class of the SDK, because it passes through the SDK. */
+/** A class of the SDK, because the error passes through the SDK. */
 function startRefused(): OperationInterruptedError {
   return new OperationInterruptedError({
     code: "OPERATION_INTERRUPTED",
